@@ -1,1 +1,22 @@
-//! The rule book.
+//! The rule book of bailiwick: where may this request be served, and which of those places is best right now?
+//!
+//! Two types matter. A [`Table`](table::Table) is a rules document that was read, checked and compiled. A
+//! [`Steering`](steer::Steering) is what [`steer`](steer::steer()) decides from it for one client under the conditions of one
+//! moment: the fence residency allows, the regions in order, what was withheld and why.
+//!
+//! The crate is pure: no I/O, no clock, no randomness. The DNS server and the Worker link the same code, so equal rules, client
+//! and conditions give equal decisions, natively and in Wasm.
+//!
+//! Modules are listed so that each imports only those before it.
+#![forbid(unsafe_code)]
+
+pub mod explain;
+pub mod geo;
+pub mod health;
+pub mod id;
+pub mod json;
+pub mod report;
+pub mod rules;
+pub mod steer;
+pub mod table;
+pub mod time;

@@ -1,0 +1,132 @@
+//! Health between programs: the JSON a DNS node reports at `/v1/health`, and what the edge makes of several nodes' reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::health::{Forced, RegionHealth, Status};
+use crate::id::{EndpointId, RegionId};
+use crate::table::{RegionIndex, Table};
+use crate::time::{Millis, Timestamp};
+
+/// How many intervals a report stays fresh.
+const FRESH_INTERVALS: u64 = 3;
+
+/// The interval told for a region without monitors: how long an override of it is believed without a new report.
+pub const DEFAULT_INTERVAL: Millis = Millis(10_000);
+
+/// What one node sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// The node's name.
+    pub node: String,
+    /// The rules it follows.
+    pub revision: u64,
+    /// SHA-256 of those rules' bytes, in hex.
+    pub rules_sha256: String,
+    /// Every region of the rules.
+    pub regions: BTreeMap<RegionId, RegionReport>,
+}
+
+/// What one node sees of a region.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RegionReport {
+    /// What counts: the override's status while there is one, else `probed`.
+    pub status: Status,
+    /// What the probes say.
+    pub probed: Status,
+    /// Whether a monitor was silent for three intervals.
+    pub stale: bool,
+    /// The override in force.
+    #[serde(rename = "override")]
+    pub forced: Option<OverrideReport>,
+    /// Milliseconds since the last probe's result.
+    pub age_ms: u64,
+    /// Milliseconds between probes.
+    pub interval_ms: u64,
+    /// Every endpoint.
+    #[serde(default)]
+    pub endpoints: BTreeMap<EndpointId, EndpointReport>,
+}
+
+/// An override in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverrideReport {
+    /// `up` or `down`.
+    pub status: Status,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Why it is there.
+    pub reason: String,
+}
+
+/// What one node sees of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// What its probes say.
+    pub status: Status,
+}
+
+/// A report and when it arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub report: HealthReport,
+}
+
+/// Health by region index, from the nodes' reports: a region (or endpoint) is down when a strict majority of the fresh
+/// reports says so; a tie is up; without fresh reports it is unknown. Any fresh override binds, and down beats up.
+#[must_use]
+pub fn aggregate(table: &Table, reports: &[Received], now: Timestamp) -> Vec<RegionHealth> {
+    (0..).zip(table.regions()).map(|(index, _)| region_health(table, RegionIndex(index), reports, now)).collect()
+}
+
+fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: Timestamp) -> RegionHealth {
+    let region = table.region(index);
+    let told = || {
+        let of_region =
+            |received: &'_ Received| Some((received.at, received.report.regions.get(region.id.as_str())?.clone()));
+        reports.iter().filter_map(of_region)
+    };
+    let within = |age: u64, told: &RegionReport| age <= FRESH_INTERVALS * told.interval_ms;
+    let fresh: Vec<RegionReport> = told()
+        .filter(|(at, told)| within(told.age_ms.saturating_add(now.since(*at).0), told))
+        .map(|(_, told)| told)
+        .collect();
+    // An operator's word doesn't age with the probes, only with the node's silence.
+    let forced = told()
+        .filter(|(at, told)| within(now.since(*at).0, told))
+        .filter_map(|(_, told)| told.forced)
+        .filter(|forced| forced.until > now && forced.status != Status::Unknown)
+        .min_by_key(|forced| (forced.status != Status::Down, core::cmp::Reverse(forced.until)));
+    let endpoint = |name: &EndpointId| {
+        majority(fresh.iter().filter_map(|told| told.endpoints.get(name.as_str()).map(|endpoint| endpoint.status)))
+    };
+    RegionHealth {
+        probed: majority(fresh.iter().map(|told| told.probed)),
+        forced: forced.map(|forced| Forced { status: forced.status, until: forced.until, reason: forced.reason }),
+        stale: fresh.iter().any(|told| told.stale),
+        time_to_down: None,
+        time_to_up: None,
+        endpoints: region.endpoints.iter().map(|(name, _)| endpoint(name)).collect(),
+    }
+}
+
+fn majority(statuses: impl Iterator<Item = Status>) -> Status {
+    let (mut down, mut up, mut all) = (0, 0, 0);
+    for status in statuses {
+        all += 1;
+        match status {
+            Status::Down => down += 1,
+            Status::Up => up += 1,
+            Status::Unknown => {}
+        }
+    }
+    match () {
+        () if down * 2 > all => Status::Down,
+        () if up > 0 || down > 0 => Status::Up,
+        () => Status::Unknown,
+    }
+}

@@ -1,0 +1,408 @@
+//! The rules document as written: typed field by field, not yet checked against itself. JSON bytes enter, [`Rules`] leaves.
+//!
+//! Reading never stops at the first mistake: every field that can't be read is noted with its JSON pointer.
+//! What one part says of another (a service naming a region) is [`crate::table`]'s to check.
+
+pub(crate) mod read;
+mod scalar;
+mod schema;
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+
+pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
+pub use schema::json_schema_text;
+
+use crate::geo::{Coordinates, CountryCode};
+use crate::health::{Status, Thresholds};
+use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
+use crate::time::{Millis, Timestamp};
+
+/// One rules document. Every section but `version` and `revision` may be missing.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Rules {
+    /// The version of this format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u64,
+    /// Increases with every change. A lower one is ignored; an equal one with other bytes is rejected.
+    #[schemars(range(min = 1))]
+    pub revision: u64,
+    /// Named sets of countries whose law governs data.
+    #[schemars(default, with = "BTreeMap<String, Jurisdiction>")]
+    pub jurisdictions: BTreeMap<JurisdictionId, Jurisdiction>,
+    /// Places that serve.
+    #[schemars(default, with = "BTreeMap<String, Region>")]
+    pub regions: BTreeMap<RegionId, Region>,
+    /// Steered host names with a pattern, regions and residency rules.
+    #[schemars(default, with = "BTreeMap<String, Service>")]
+    pub services: BTreeMap<ServiceId, Service>,
+    /// Customers known by API key.
+    #[schemars(default, with = "BTreeMap<String, Tenant>")]
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    /// Address prefixes whose place is known better than a GeoIP database knows it.
+    #[schemars(default)]
+    pub networks: Vec<Network>,
+    /// Statuses forced by an operator, each with an end.
+    #[schemars(default)]
+    pub overrides: Vec<Override>,
+}
+
+/// A named set of countries: those listed and those of the included sets.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Jurisdiction {
+    /// ISO 3166-1 alpha-2 codes.
+    #[schemars(default)]
+    pub countries: Vec<CountryCode>,
+    /// Built-in sets: `EU` (27 members) or `EEA`.
+    #[schemars(default, with = "Vec<schema::BuiltInSet>")]
+    pub include: Vec<String>,
+}
+
+/// A place that serves.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Region {
+    /// All the places it may process in: ISO codes, jurisdictions by name, or `*` alone.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub countries: Vec<Place>,
+    /// Where it stands; by default the middle of its first country.
+    #[schemars(default)]
+    pub location: Option<Coordinates>,
+    /// Sorts after every other region, before tiers are looked at.
+    #[schemars(default)]
+    pub standby: bool,
+    /// What DNS answers for it.
+    #[schemars(default)]
+    pub answers: Option<Answers>,
+    /// The HTTP base URLs that speak the model API.
+    #[schemars(default, with = "BTreeMap<String, Endpoint>")]
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// A health check of the region as a whole.
+    #[schemars(default)]
+    pub monitor: Option<Monitor>,
+}
+
+/// One entry of a region's `countries`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `*`: anywhere. Such a region lies in no jurisdiction.
+    Anywhere,
+    /// One country.
+    Country(CountryCode),
+    /// All countries of a jurisdiction.
+    Jurisdiction(JurisdictionId),
+}
+
+/// Records by type. Every region of a service publishes the same types.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Answers {
+    /// IPv4 addresses.
+    #[schemars(rename = "A", default)]
+    pub a: Vec<Ipv4Addr>,
+    /// IPv6 addresses.
+    #[schemars(rename = "AAAA", default)]
+    pub aaaa: Vec<Ipv6Addr>,
+    /// One string is one record; it is split at 255 bytes.
+    #[schemars(rename = "TXT", default)]
+    pub txt: Vec<String>,
+    /// Exactly one name, and no other type beside it.
+    #[schemars(rename = "CNAME", default, with = "Option<[String; 1]>")]
+    pub cname: Option<HostName>,
+}
+
+/// One HTTP base URL of a region.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Endpoint {
+    /// The base, with the API's `/v1` where it has one. `https`, or `http` to a loopback address.
+    #[schemars(with = "String")]
+    pub url: HttpUrl,
+    /// How it is spoken to.
+    #[schemars(default)]
+    pub style: Style,
+    /// The `api-version` of an `azure` endpoint.
+    #[schemars(default)]
+    pub api_version: Option<String>,
+    /// The name of the secret that holds its credential. Without its value the endpoint is skipped.
+    #[schemars(default, with = "Option<String>")]
+    pub secret: Option<SecretName>,
+    /// The client's name for each model and the endpoint's. Absent: any model, by the client's name.
+    #[schemars(default)]
+    pub models: Option<BTreeMap<String, String>>,
+    /// Lower is tried first.
+    #[schemars(default)]
+    pub priority: u16,
+    /// Its share among endpoints of equal priority.
+    #[schemars(default = "schema::one", range(min = 1))]
+    pub weight: u16,
+    /// Its health check.
+    #[schemars(default)]
+    pub monitor: Option<Monitor>,
+}
+
+/// The dialect an endpoint speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Style {
+    /// The OpenAI API: `Authorization: Bearer`, the model in the body.
+    #[default]
+    OpenAi,
+    /// Azure OpenAI: `api-key`, the deployment in the path.
+    Azure,
+}
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitor {
+    /// What is tried.
+    pub probe: Probe,
+    /// Time between the starts of two probes.
+    pub interval: Millis,
+    /// How long one probe may take.
+    pub timeout: Millis,
+    /// How many results change the status.
+    pub thresholds: Thresholds,
+}
+
+/// What a monitor tries.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// A TCP connection.
+    Tcp {
+        /// `host:port` or `[v6]:port`.
+        address: String,
+    },
+    /// A GET whose status and body are looked at. A redirect fails.
+    Http {
+        /// `http` or `https`; TLS is verified.
+        url: HttpUrl,
+        /// Statuses that mean success.
+        status: Vec<u16>,
+        /// Text that the body has to contain.
+        body_contains: Option<String>,
+        /// The name of the secret sent as a bearer token.
+        secret: Option<SecretName>,
+    },
+}
+
+/// A steered service.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Service {
+    /// The names that are steered: DNS owners and HTTP hosts.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub hosts: Vec<HostName>,
+    /// How regions inside the fence are ordered.
+    pub pattern: Pattern,
+    /// Regions by name, in the order `active-passive` follows.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub regions: Vec<RegionId>,
+    /// Who may be processed where. The first rule whose `clients` match decides.
+    #[schemars(length(min = 1))]
+    pub residency: Vec<ResidencyRule>,
+    /// What happens when every region of the fence is withheld.
+    #[schemars(default)]
+    pub when_all_down: WhenAllDown,
+    /// Bounds of DNS TTLs, in seconds.
+    #[schemars(default)]
+    pub ttl: TtlBounds,
+    /// What DNS answers when steering offers nothing; else SERVFAIL.
+    #[schemars(default)]
+    pub denied_answers: Option<Answers>,
+    /// The hub of `hub-and-spoke`.
+    #[schemars(default)]
+    pub hub: Option<Hub>,
+    /// Time and size limits at the edge.
+    #[schemars(default)]
+    pub limits: Limits,
+    /// What a fenced service refuses unless it is listed here.
+    #[schemars(default)]
+    pub allow: Vec<Allowance>,
+}
+
+/// How regions inside the fence are ordered, and whether a request crosses regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+pub enum Pattern {
+    /// By tier, then by distance to the client.
+    ActiveActive,
+    /// By tier, then in the order written: the primary first.
+    ActivePassive,
+    /// Home only: the nearest by tier and distance.
+    RegionalSharding,
+    /// Inference as `active-active`; hub paths to the hub only.
+    HubAndSpoke,
+}
+
+/// One residency rule: these clients may be processed in these tiers.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ResidencyRule {
+    /// Jurisdictions by name, `*` (any known country) or `unknown`.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub clients: Vec<ClientMatch>,
+    /// Tiers in order: each a jurisdiction, a list of them (the nearest of all wins), or `*`.
+    #[schemars(with = "Vec<schema::OneOrMore>", length(min = 1))]
+    pub process_in: Vec<Tier>,
+}
+
+/// One entry of a rule's `clients`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientMatch {
+    /// `*`: any client whose jurisdictions are known.
+    Known,
+    /// `unknown`: a client nobody can place.
+    Unknown,
+    /// Clients of a jurisdiction.
+    Jurisdiction(JurisdictionId),
+}
+
+/// One tier of `process_in`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// `*`: any region.
+    Anywhere,
+    /// Regions that lie in one of these.
+    In(Vec<JurisdictionId>),
+}
+
+/// What happens when every region of the fence is withheld.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+pub enum WhenAllDown {
+    /// Regions withheld as `down` or `cooling` are offered again.
+    #[default]
+    ServeFence,
+    /// Nothing is offered.
+    Fail,
+}
+
+/// Bounds of a service's DNS TTLs, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct TtlBounds {
+    /// Never lower.
+    #[schemars(range(max = 86_400))]
+    pub min: u32,
+    /// Never higher.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub max: u32,
+}
+
+impl Default for TtlBounds {
+    fn default() -> Self {
+        Self { min: 5, max: 60 }
+    }
+}
+
+/// The hub of a `hub-and-spoke` service.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Hub {
+    /// Where hub paths go, and nowhere else.
+    #[schemars(with = "String")]
+    pub region: RegionId,
+    /// Whole-segment path prefixes without `/v1`, such as `/fine_tuning`.
+    #[schemars(length(min = 1))]
+    pub paths: Vec<String>,
+}
+
+/// Limits of one request at the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Until a streaming endpoint's headers and first content event.
+    pub headers_streamed: Millis,
+    /// Until a unary endpoint's headers.
+    pub headers_unary: Millis,
+    /// Between two events of a committed answer.
+    pub idle: Millis,
+    /// Over all attempts, before anything is committed.
+    pub total: Millis,
+    /// The largest request body, in bytes.
+    #[schemars(range(min = 1, max = 33_554_432))]
+    pub body_bytes: u64,
+    /// The most endpoints that may be sent one request.
+    #[schemars(range(min = 1, max = 3))]
+    pub sends: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            headers_streamed: Millis(15_000),
+            headers_unary: Millis(300_000),
+            idle: Millis(60_000),
+            total: Millis(600_000),
+            body_bytes: 8 << 20,
+            sends: 3,
+        }
+    }
+}
+
+/// Ways by which a model host could reach out of the fence, refused unless allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum Allowance {
+    /// Remote `image_url` and `file_url`.
+    RemoteUrls,
+    /// Tools the host runs: web search, MCP, code interpreter.
+    HostedTools,
+    /// Background responses.
+    Background,
+    /// Stored responses.
+    Store,
+    /// Batch input, which escapes inspection.
+    Batch,
+}
+
+/// A customer known by API key.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Tenant {
+    /// SHA-256 of each API key, 64 lower-case hex digits.
+    #[schemars(with = "Vec<schema::HexDigest>", length(min = 1))]
+    pub key_sha256: Vec<KeyDigest>,
+    /// Exactly these jurisdictions, whatever the address says; absent: by geography.
+    #[schemars(default, with = "Option<schema::OneOrMore>")]
+    pub residency: Vec<JurisdictionId>,
+    /// The services it may use.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub services: Vec<ServiceId>,
+}
+
+/// An address prefix with its place.
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Network {
+    /// A prefix without host bits, such as `198.51.100.0/24`.
+    #[schemars(with = "String")]
+    pub prefix: IpNet,
+    /// Its country.
+    pub country: CountryCode,
+    /// Its place, if better known than by its country.
+    #[schemars(default)]
+    pub location: Option<Coordinates>,
+}
+
+/// A status forced by an operator.
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Override {
+    /// The region.
+    #[schemars(with = "String")]
+    pub region: RegionId,
+    /// `up` or `down`.
+    #[schemars(with = "schema::ForcedStatus")]
+    pub status: Status,
+    /// When probes decide again.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
+}

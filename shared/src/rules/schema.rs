@@ -1,0 +1,152 @@
+//! The JSON Schema of the rules document, made from the types of [`super`]; written to `shared/rules.schema.json`.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::{Monitor, Rules};
+use crate::geo::{Coordinates, CountryCode};
+use crate::time::{Millis, Timestamp};
+
+/// The schema (draft 2020-12) as pretty-printed JSON with a final newline.
+///
+/// Editors complete and check a rules document by it when the document names it as `$schema`. It knows shapes only; what one
+/// part says of another is checked by `bailiwick check`.
+#[must_use]
+pub fn json_schema_text() -> String {
+    let mut schema = schemars::schema_for!(Rules);
+    if let Some(properties) = schema.get_mut("properties").and_then(|value| value.as_object_mut()) {
+        properties.insert("$schema".to_owned(), serde_json::json!({ "type": "string" }));
+    }
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+pub(super) fn one() -> u16 {
+    1
+}
+
+macro_rules! string_schema {
+    ($type:ty, $name:literal, $schema:tt) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+string_schema!(CountryCode, "CountryCode", { "type": "string", "pattern": "^[A-Z]{2}$", "description": "ISO 3166-1 alpha-2 code." });
+string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": "A duration: 500ms, 5s, 2m, 1h." });
+string_schema!(Timestamp, "Timestamp", { "type": "string", "format": "date-time" });
+
+impl JsonSchema for Coordinates {
+    fn schema_name() -> Cow<'static, str> {
+        "Coordinates".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Degrees north and east.",
+            "type": "object",
+            "properties": {
+                "latitude": { "type": "number", "minimum": -90, "maximum": 90 },
+                "longitude": { "type": "number", "minimum": -180, "maximum": 180 },
+            },
+            "required": ["latitude", "longitude"],
+            "additionalProperties": false,
+        })
+    }
+}
+
+/// A monitor as written: `type` decides which fields belong.
+#[derive(JsonSchema)]
+#[schemars(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used; reading is by hand, to note every violation")]
+enum MonitorAsWritten {
+    /// A TCP connection.
+    Tcp {
+        /// `host:port` or `[v6]:port`.
+        address: String,
+        /// Time between the starts of two probes; 10s.
+        interval: Option<Millis>,
+        /// How long one probe may take; 3s.
+        timeout: Option<Millis>,
+        /// Successes in a row that bring DOWN to UP; 3.
+        #[schemars(range(min = 1, max = 1000))]
+        up_thresh: Option<u32>,
+        /// Successes in a row that forget failures; 5.
+        #[schemars(range(min = 1, max = 1000))]
+        ok_thresh: Option<u32>,
+        /// Failures that bring UP to DOWN; 3.
+        #[schemars(range(min = 1, max = 1000))]
+        down_thresh: Option<u32>,
+    },
+    /// A GET whose status and body are looked at. A redirect fails.
+    Http {
+        /// `http` or `https`; TLS is verified.
+        url: String,
+        /// Statuses that mean success; 200.
+        status: Option<Vec<u16>>,
+        /// Text that the body has to contain.
+        body_contains: Option<String>,
+        /// The name of the secret sent as a bearer token.
+        secret: Option<String>,
+        /// Time between the starts of two probes; 10s.
+        interval: Option<Millis>,
+        /// How long one probe may take; 3s.
+        timeout: Option<Millis>,
+        /// Successes in a row that bring DOWN to UP; 3.
+        #[schemars(range(min = 1, max = 1000))]
+        up_thresh: Option<u32>,
+        /// Successes in a row that forget failures; 5.
+        #[schemars(range(min = 1, max = 1000))]
+        ok_thresh: Option<u32>,
+        /// Failures that bring UP to DOWN; 3.
+        #[schemars(range(min = 1, max = 1000))]
+        down_thresh: Option<u32>,
+    },
+}
+
+impl JsonSchema for Monitor {
+    fn schema_name() -> Cow<'static, str> {
+        "Monitor".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        MonitorAsWritten::json_schema(generator)
+    }
+}
+
+/// Built-in sets of countries.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum BuiltInSet {
+    #[schemars(rename = "EU")]
+    Eu,
+    #[schemars(rename = "EEA")]
+    Eea,
+}
+
+/// What an operator can force.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum ForcedStatus {
+    Up,
+    Down,
+}
+
+/// One jurisdiction (or `*`), or a list of them.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum OneOrMore {
+    One(String),
+    More(#[schemars(length(min = 1))] Vec<String>),
+}
+
+pub(super) struct HexDigest;
+string_schema!(HexDigest, "HexDigest", { "type": "string", "pattern": "^[0-9a-f]{64}$" });

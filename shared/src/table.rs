@@ -1,0 +1,568 @@
+//! The compiled rule book: JSON bytes in; a [`Table`] that [`crate::steer`] can follow, or every violation, out.
+
+mod check;
+
+use core::fmt;
+use core::net::IpAddr;
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+use sha2::Digest;
+use subtle::ConstantTimeEq;
+
+use crate::geo::{self, Coordinates, CountryCode, CountrySet};
+use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
+use crate::json::{Node, Reader, Violation};
+use crate::rules::{
+    self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place, Rules,
+    Tier, TtlBounds, WhenAllDown,
+};
+use crate::time::Timestamp;
+
+macro_rules! index {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The position as an array index.
+            #[must_use]
+            pub fn get(self) -> usize {
+                self.0 as usize
+            }
+
+            #[allow(clippy::cast_possible_truncation)] // a document of four thousand million names doesn't fit in memory
+            fn new(position: usize) -> Self {
+                Self(position as u32)
+            }
+        }
+    };
+}
+
+index!(
+    /// A region's position in its table. It means nothing in another table.
+    RegionIndex
+);
+index!(
+    /// A service's position in its table.
+    ServiceIndex
+);
+index!(
+    /// A tenant's position in its table.
+    TenantIndex
+);
+index!(
+    /// A jurisdiction's position in its table.
+    JurisdictionIndex
+);
+
+/// Which document this is: its number and what its bytes hash to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Revision {
+    /// The document's `revision`.
+    pub number: u64,
+    /// SHA-256 of the document's bytes.
+    pub sha256: [u8; 32],
+}
+
+/// How a candidate document stands to the one in service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Succession {
+    /// A higher revision: to be taken.
+    Newer,
+    /// The very same document.
+    Same,
+    /// A lower revision: to be ignored.
+    Older,
+    /// The same revision with other bytes: to be rejected and alarmed.
+    Conflict,
+}
+
+impl Revision {
+    /// How `candidate` stands to this document. Rolling back is old content under a new number.
+    ///
+    /// ```
+    /// use bailiwick_rules::table::{Revision, Succession};
+    /// let now = Revision { number: 7, sha256: [1; 32] };
+    /// assert_eq!(now.succession(&Revision { number: 8, sha256: [2; 32] }), Succession::Newer);
+    /// assert_eq!(now.succession(&Revision { number: 7, sha256: [2; 32] }), Succession::Conflict);
+    /// ```
+    #[must_use]
+    pub fn succession(&self, candidate: &Self) -> Succession {
+        match candidate.number.cmp(&self.number) {
+            core::cmp::Ordering::Greater => Succession::Newer,
+            core::cmp::Ordering::Less => Succession::Older,
+            core::cmp::Ordering::Equal if candidate.sha256 == self.sha256 => Succession::Same,
+            core::cmp::Ordering::Equal => Succession::Conflict,
+        }
+    }
+
+    /// The digest in lower-case hex.
+    #[must_use]
+    pub fn sha256_hex(&self) -> String {
+        KeyDigest(self.sha256).to_string()
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (sha256 {}…)", self.number, &self.sha256_hex()[..12])
+    }
+}
+
+/// A rules document that was read, found free of violations, and compiled.
+#[derive(Debug)]
+pub struct Table {
+    revision: Revision,
+    jurisdictions: Vec<(JurisdictionId, CountrySet)>,
+    regions: Vec<Region>,
+    services: Vec<Service>,
+    tenants: Vec<Tenant>,
+    keys: Vec<(KeyDigest, TenantIndex)>,
+    hosts: HashMap<String, ServiceIndex>,
+    networks: Networks,
+    overrides: Vec<Option<Override>>,
+    warnings: Vec<Violation>,
+}
+
+/// A region, compiled.
+#[derive(Debug)]
+pub struct Region {
+    /// Its name.
+    pub id: RegionId,
+    /// All countries it may process in.
+    pub countries: CountrySet,
+    /// Where it stands; `None` for one that processes anywhere and says no place.
+    pub location: Option<Coordinates>,
+    /// Whether it sorts after every other.
+    pub standby: bool,
+    /// What DNS answers for it.
+    pub answers: Option<Answers>,
+    /// Its endpoints, by name.
+    pub endpoints: Vec<(EndpointId, Endpoint)>,
+    /// Its own health check.
+    pub monitor: Option<Monitor>,
+}
+
+/// A service, compiled.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub id: ServiceId,
+    /// The host names it is steered under.
+    pub hosts: Vec<rules::HostName>,
+    /// How regions inside the fence are ordered.
+    pub pattern: Pattern,
+    /// Its regions in the order written.
+    pub regions: Vec<RegionIndex>,
+    /// Its residency rules.
+    pub residency: Vec<ResidencyRule>,
+    /// What happens when all of the fence is withheld.
+    pub when_all_down: WhenAllDown,
+    /// Bounds of DNS TTLs.
+    pub ttl: TtlBounds,
+    /// What DNS answers when steering offers nothing.
+    pub denied_answers: Option<Answers>,
+    /// The hub of `hub-and-spoke`.
+    pub hub: Option<Hub>,
+    /// Limits at the edge.
+    pub limits: Limits,
+    /// What a fenced service refuses unless listed.
+    pub allow: Vec<Allowance>,
+    /// Whether any tenant names it: then only known keys may use it.
+    pub requires_key: bool,
+}
+
+impl Service {
+    /// Whether `path` (without `/v1`) belongs to the hub: one of its prefixes matches whole segments.
+    #[must_use]
+    pub fn is_hub_path(&self, path: &str) -> bool {
+        let Some(hub) = &self.hub else { return false };
+        let within = |prefix: &String| {
+            path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        hub.paths.iter().any(within)
+    }
+}
+
+/// A residency rule, compiled: whom it takes, and the fence it gives them.
+#[derive(Debug)]
+pub struct ResidencyRule {
+    /// Takes any client that can be placed.
+    pub known: bool,
+    /// Takes clients nobody can place.
+    pub unknown: bool,
+    /// Takes clients of these.
+    pub jurisdictions: Vec<JurisdictionIndex>,
+    /// The fence, in the order the service writes its regions.
+    pub fence: Vec<Fenced>,
+}
+
+/// A region inside a fence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fenced {
+    /// The region.
+    pub region: RegionIndex,
+    /// The first tier of `process_in` in which it lies, from 0.
+    pub tier: usize,
+    /// The jurisdiction of that tier in which it lies; `None` for the tier `*`.
+    pub jurisdiction: Option<JurisdictionIndex>,
+}
+
+/// A tenant, compiled.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// Its declared residency; empty: by geography.
+    pub residency: Vec<JurisdictionIndex>,
+    /// The services it may use.
+    pub services: Vec<ServiceIndex>,
+}
+
+/// What is known of an address prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetworkPlace {
+    /// Its country.
+    pub country: CountryCode,
+    /// Its coordinates, or its country's middle.
+    pub location: Option<Coordinates>,
+}
+
+impl Table {
+    /// Reads, checks and compiles a rules document.
+    ///
+    /// # Errors
+    /// Every violation in the document, not only the first.
+    ///
+    /// ```
+    /// use bailiwick_rules::table::Table;
+    /// let violations = Table::compile(br#"{"version": 2, "regoins": {}}"#).unwrap_err();
+    /// let places: Vec<_> = violations.iter().map(|violation| violation.pointer.as_str()).collect();
+    /// assert_eq!(places, ["/version", "/revision", "/regoins"]);
+    /// ```
+    pub fn compile(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
+        let node = Node::parse(bytes).map_err(|violation| vec![violation])?;
+        let mut violations = Vec::new();
+        let rules = rules::read::rules(&mut Reader::new(&mut violations), &node);
+        let Some(rules) = rules else { return Err(violations) };
+        check::services(&rules, &mut violations);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let revision = Revision { number: rules.revision, sha256: sha2::Sha256::digest(bytes).into() };
+        Ok(Self::build(rules, revision))
+    }
+
+    fn build(rules: Rules, revision: Revision) -> Self {
+        let jurisdictions: Vec<_> = rules.jurisdictions.iter().map(|(id, j)| (id.clone(), countries_of(j))).collect();
+        let jurisdiction =
+            |id: &JurisdictionId| position(&jurisdictions, |(other, _)| other == id).map(JurisdictionIndex::new);
+        let regions: Vec<Region> =
+            rules.regions.into_iter().map(|(id, region)| build_region(id, region, &rules.jurisdictions)).collect();
+        let region = |id: &RegionId| position(&regions, |region| region.id == *id).map(RegionIndex::new);
+
+        let mut warnings = Vec::new();
+        let mut hosts = HashMap::new();
+        let mut services = Vec::with_capacity(rules.services.len());
+        for (id, service) in rules.services {
+            let index = ServiceIndex::new(services.len());
+            hosts.extend(service.hosts.iter().map(|host| (host.as_str().to_owned(), index)));
+            let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
+            let residency = service
+                .residency
+                .iter()
+                .map(|rule| build_rule(rule, &members, &regions, &jurisdictions, &jurisdiction));
+            let residency: Vec<ResidencyRule> = residency.collect();
+            check::warn_of_empty_tiers(&id, &service.residency, &residency, &mut warnings);
+            services.push(Service {
+                id,
+                hosts: service.hosts,
+                pattern: service.pattern,
+                regions: members,
+                residency,
+                when_all_down: service.when_all_down,
+                ttl: service.ttl,
+                denied_answers: service.denied_answers,
+                hub: service.hub,
+                limits: service.limits,
+                allow: service.allow,
+                requires_key: false,
+            });
+        }
+
+        let mut keys = Vec::new();
+        let mut tenants = Vec::with_capacity(rules.tenants.len());
+        for (id, tenant) in rules.tenants {
+            let index = TenantIndex::new(tenants.len());
+            keys.extend(tenant.key_sha256.iter().map(|digest| (*digest, index)));
+            let named = |id: &ServiceId| position(&services, |service| service.id == *id).map(ServiceIndex::new);
+            let allowed: Vec<ServiceIndex> = tenant.services.iter().filter_map(named).collect();
+            for service in &allowed {
+                services[service.get()].requires_key = true;
+            }
+            tenants.push(Tenant {
+                id,
+                residency: tenant.residency.iter().filter_map(jurisdiction).collect(),
+                services: allowed,
+            });
+        }
+
+        let mut overrides = vec![None; regions.len()];
+        for forced in rules.overrides {
+            if let Some(index) = region(&forced.region) {
+                overrides[index.get()] = Some(forced);
+            }
+        }
+        Self {
+            revision,
+            networks: Networks::new(&rules.networks),
+            jurisdictions,
+            regions,
+            services,
+            tenants,
+            keys,
+            hosts,
+            overrides,
+            warnings,
+        }
+    }
+
+    /// Which document this is.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// All regions, by name.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// All services, by name.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// All tenants, by name.
+    #[must_use]
+    pub fn tenants(&self) -> &[Tenant] {
+        &self.tenants
+    }
+
+    /// One region.
+    ///
+    /// # Panics
+    /// If the index is another table's.
+    #[must_use]
+    pub fn region(&self, index: RegionIndex) -> &Region {
+        &self.regions[index.get()]
+    }
+
+    /// One service.
+    ///
+    /// # Panics
+    /// If the index is another table's.
+    #[must_use]
+    pub fn service(&self, index: ServiceIndex) -> &Service {
+        &self.services[index.get()]
+    }
+
+    /// One tenant.
+    ///
+    /// # Panics
+    /// If the index is another table's.
+    #[must_use]
+    pub fn tenant(&self, index: TenantIndex) -> &Tenant {
+        &self.tenants[index.get()]
+    }
+
+    /// A jurisdiction's name.
+    ///
+    /// # Panics
+    /// If the index is another table's.
+    #[must_use]
+    pub fn jurisdiction(&self, index: JurisdictionIndex) -> &JurisdictionId {
+        &self.jurisdictions[index.get()].0
+    }
+
+    /// Every jurisdiction that holds `country`.
+    #[must_use]
+    pub fn jurisdictions_of(&self, country: CountryCode) -> Vec<JurisdictionIndex> {
+        let holds = |(_, (_, set)): &(usize, &(JurisdictionId, CountrySet))| set.contains(country);
+        self.jurisdictions.iter().enumerate().filter(holds).map(|(i, _)| JurisdictionIndex::new(i)).collect()
+    }
+
+    /// The region of that name.
+    #[must_use]
+    pub fn region_named(&self, name: &str) -> Option<RegionIndex> {
+        position(&self.regions, |region| region.id.as_str() == name).map(RegionIndex::new)
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn service_named(&self, name: &str) -> Option<ServiceIndex> {
+        position(&self.services, |service| service.id.as_str() == name).map(ServiceIndex::new)
+    }
+
+    /// The tenant of that name.
+    #[must_use]
+    pub fn tenant_named(&self, name: &str) -> Option<TenantIndex> {
+        position(&self.tenants, |tenant| tenant.id.as_str() == name).map(TenantIndex::new)
+    }
+
+    /// The service steered under a host name: any case, no final dot, no port.
+    #[must_use]
+    pub fn service_of_host(&self, host: &str) -> Option<ServiceIndex> {
+        self.hosts.get(&host.to_ascii_lowercase()).copied()
+    }
+
+    /// The tenant whose key has this digest. Takes the same time whichever matches, or none.
+    #[must_use]
+    pub fn tenant_of_key(&self, digest: &KeyDigest) -> Option<TenantIndex> {
+        let mut found = None;
+        for (known, tenant) in &self.keys {
+            if bool::from(known.0.ct_eq(&digest.0)) {
+                found = Some(*tenant);
+            }
+        }
+        found
+    }
+
+    /// What `networks` says of an address: the longest prefix. A v4-mapped address is looked up as IPv4.
+    #[must_use]
+    pub fn network_of(&self, address: IpAddr) -> Option<NetworkPlace> {
+        self.networks.longest_match(address)
+    }
+
+    /// All prefixes of `networks`, in no particular order.
+    pub fn network_prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.places.keys().copied()
+    }
+
+    /// The document's override of a region, expired or not.
+    #[must_use]
+    pub fn override_of(&self, region: RegionIndex) -> Option<&Override> {
+        self.overrides.get(region.get())?.as_ref()
+    }
+
+    /// What is allowed but probably not meant.
+    #[must_use]
+    pub fn warnings(&self, now: Timestamp) -> Vec<Violation> {
+        let expired = |forced: &&Override| forced.until <= now;
+        let expired = self.overrides.iter().flatten().filter(expired).map(|forced| Violation {
+            pointer: "/overrides".to_owned(),
+            message: format!("the override of {} ended at {}; remove it", forced.region, forced.until),
+        });
+        self.warnings.iter().cloned().chain(expired).collect()
+    }
+}
+
+fn position<T>(items: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
+    items.iter().position(matches)
+}
+
+fn countries_of(jurisdiction: &rules::Jurisdiction) -> CountrySet {
+    let mut set: CountrySet = jurisdiction.countries.iter().copied().collect();
+    for included in jurisdiction.include.iter().filter_map(|name| geo::built_in_set(name)) {
+        set.extend(&included);
+    }
+    set
+}
+
+fn build_region(
+    id: RegionId,
+    region: rules::Region,
+    jurisdictions: &std::collections::BTreeMap<JurisdictionId, rules::Jurisdiction>,
+) -> Region {
+    let set_of = |place: &Place| match place {
+        Place::Anywhere => CountrySet::EVERYWHERE,
+        Place::Country(country) => CountrySet::from_iter([*country]),
+        Place::Jurisdiction(name) => jurisdictions.get(name).map(countries_of).unwrap_or_default(),
+    };
+    let mut countries = CountrySet::default();
+    for place in &region.countries {
+        countries.extend(&set_of(place));
+    }
+    let first = region.countries.first().and_then(|place| set_of(place).iter().next());
+    Region {
+        id,
+        countries,
+        location: region.location.or_else(|| geo::centroid(first?)),
+        standby: region.standby,
+        answers: region.answers,
+        endpoints: region.endpoints.into_iter().collect(),
+        monitor: region.monitor,
+    }
+}
+
+fn build_rule(
+    rule: &rules::ResidencyRule,
+    members: &[RegionIndex],
+    regions: &[Region],
+    jurisdictions: &[(JurisdictionId, CountrySet)],
+    jurisdiction: &impl Fn(&JurisdictionId) -> Option<JurisdictionIndex>,
+) -> ResidencyRule {
+    let lies_in = |region: RegionIndex, set: &JurisdictionIndex| {
+        regions[region.get()].countries.is_subset(&jurisdictions[set.get()].1)
+    };
+    // The first tier that holds the region, and the jurisdiction by which it does.
+    let fenced = |&region: &RegionIndex| {
+        rule.process_in.iter().enumerate().find_map(|(tier, process_in)| match process_in {
+            Tier::Anywhere => Some(Fenced { region, tier, jurisdiction: None }),
+            Tier::In(names) => {
+                let found = names.iter().filter_map(jurisdiction).find(|set| lies_in(region, set))?;
+                Some(Fenced { region, tier, jurisdiction: Some(found) })
+            }
+        })
+    };
+    let takes = |client: &ClientMatch| rule.clients.contains(client);
+    let named = |client: &ClientMatch| match client {
+        ClientMatch::Jurisdiction(name) => jurisdiction(name),
+        ClientMatch::Known | ClientMatch::Unknown => None,
+    };
+    ResidencyRule {
+        known: takes(&ClientMatch::Known),
+        unknown: takes(&ClientMatch::Unknown),
+        jurisdictions: rule.clients.iter().filter_map(named).collect(),
+        fence: members.iter().filter_map(fenced).collect(),
+    }
+}
+
+/// Prefixes by exact match, asked from the longest length down.
+#[derive(Debug)]
+struct Networks {
+    places: HashMap<IpNet, NetworkPlace>,
+    /// Lengths that occur, longest first, of IPv4 and IPv6.
+    lengths: [Vec<u8>; 2],
+}
+
+impl Networks {
+    fn new(networks: &[rules::Network]) -> Self {
+        let mut lengths = [Vec::new(), Vec::new()];
+        for network in networks {
+            lengths[usize::from(network.prefix.addr().is_ipv6())].push(network.prefix.prefix_len());
+        }
+        for lengths in &mut lengths {
+            lengths.sort_unstable_by(|a, b| b.cmp(a));
+            lengths.dedup();
+        }
+        let place = |network: &rules::Network| NetworkPlace {
+            country: network.country,
+            location: network.location.or_else(|| geo::centroid(network.country)),
+        };
+        Self { places: networks.iter().map(|network| (network.prefix, place(network))).collect(), lengths }
+    }
+
+    fn longest_match(&self, address: IpAddr) -> Option<NetworkPlace> {
+        let address = address.to_canonical();
+        let lengths = &self.lengths[usize::from(address.is_ipv6())];
+        lengths.iter().find_map(|&length| {
+            let prefix = IpNet::new(address, length).ok()?.trunc();
+            self.places.get(&prefix).copied()
+        })
+    }
+}
