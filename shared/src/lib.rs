@@ -19,4 +19,6 @@ pub mod report;
 pub mod rules;
 pub mod steer;
 pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;

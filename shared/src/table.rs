@@ -566,3 +566,6 @@ impl Networks {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

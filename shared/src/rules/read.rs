@@ -153,7 +153,7 @@ fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
     let region = Region {
         countries: countries.unwrap_or_default(),
         location: fields.optional("location", location),
-        standby: fields.optional("standby", |reader, node| reader.boolean(node)).unwrap_or(false),
+        standby: fields.optional("standby", boolean).unwrap_or(false),
         answers: fields.optional("answers", answers),
         endpoints: map(&mut fields, "endpoints", context, crate::id::EndpointId::parse, endpoint),
         monitor: fields.optional("monitor", monitor),
@@ -199,10 +199,18 @@ fn country(reader: &mut Reader<'_>, node: &Node) -> Option<CountryCode> {
     }
 }
 
+fn boolean(reader: &mut Reader<'_>, node: &Node) -> Option<bool> {
+    reader.boolean(node)
+}
+
+fn number(reader: &mut Reader<'_>, node: &Node) -> Option<f64> {
+    reader.number(node)
+}
+
 fn location(reader: &mut Reader<'_>, node: &Node) -> Option<Coordinates> {
     let mut fields = reader.object(node)?;
-    let latitude = fields.required("latitude", "degrees north, from -90 to 90", |reader, node| reader.number(node));
-    let longitude = fields.required("longitude", "degrees east, from -180 to 180", |reader, node| reader.number(node));
+    let latitude = fields.required("latitude", "degrees north, from -90 to 90", number);
+    let longitude = fields.required("longitude", "degrees east, from -180 to 180", number);
     let place = match (latitude, longitude) {
         (Some(latitude), Some(longitude)) => Coordinates::from_degrees(latitude, longitude).or_else(|| {
             fields.fail(format!("is {latitude}, {longitude}; write a latitude within ±90 and a longitude within ±180"))
