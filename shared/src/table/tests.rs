@@ -156,7 +156,7 @@ fn secrets_and_keys_stand_in_no_message() {
         refused(|d| d["regions"]["fra"]["endpoints"]["fra-1"]["secret"] = json!(canary)),
         refused(|d| d["tenants"]["acme"]["key_sha256"] = json!([canary])),
         refused(|d| {
-            d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!(format!("https://user:{canary}@a.example/"))
+            d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!(format!("https://user:{canary}@a.example/"));
         }),
     ] {
         assert_eq!(lines.len(), 1);
