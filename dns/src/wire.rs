@@ -1,10 +1,19 @@
 //! Bytes around `answer`: a packet enters, the response packet leaves; the UDP loop and the TCP handler call [`respond`] and know no DNS.
 
+mod encode;
+mod parse;
+
 use std::net::IpAddr;
 
-use crate::answer::{Rcode, SteeredAnswers};
-use crate::zone::ServiceIndex;
-use crate::zone::Zones;
+use crate::answer::{Answer, Asking, Query, Rcode, SteeredAnswers, answer};
+use crate::zone::{ServiceIndex, Zones};
+use encode::Encoder;
+use parse::Request;
+
+/// The payload this server offers and the most it sends by UDP: fits every path (DNS flag day 2020).
+pub const UDP_PAYLOAD: u16 = 1232;
+/// What a client takes by UDP that says nothing, or less (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
+const LEAST_PAYLOAD: u16 = 512;
 
 /// How the packet came, which bounds the size of its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +51,67 @@ pub fn respond(
     transport: Transport,
     out: &mut Vec<u8>,
 ) -> Outcome {
-    let _ = (zones, steering, packet, from, transport);
     out.clear();
-    Outcome::Dropped
+    let Some(request) = parse::parse(packet) else {
+        return Outcome::Dropped;
+    };
+    let reply = reply(zones, steering, &request, from);
+    let truncated = write(&request, &reply, limit(&request, transport), out);
+    Outcome::Answered {
+        rcode: reply.rcode,
+        qtype: request.question.map(|question| question.qtype),
+        truncated,
+        service: reply.service,
+    }
+}
+
+/// The answer to a request, or the bare response code that its form earns.
+fn reply<'a>(
+    zones: &'a Zones,
+    steering: &'a impl SteeredAnswers,
+    request: &Request<'a>,
+    from: IpAddr,
+) -> Answer<'a> {
+    let question = match (request.verdict, request.question) {
+        (Rcode::NOERROR, Some(question)) => question,
+        (Rcode::NOERROR, None) => return Answer::bare(Rcode::FORMERR),
+        (rcode, _) => return Answer::bare(rcode),
+    };
+    let ecs = request.edns.and_then(|edns| edns.ecs);
+    let client = Asking {
+        transport: from,
+        ecs,
+    };
+    let query = Query {
+        qname: question.qname,
+        qtype: question.qtype,
+        qclass: question.qclass,
+        client,
+    };
+    answer(zones, steering, &query)
+}
+
+/// The most octets a response may have.
+fn limit(request: &Request<'_>, transport: Transport) -> usize {
+    let octets = match transport {
+        Transport::Tcp => u16::MAX,
+        Transport::Udp => request.edns.map_or(LEAST_PAYLOAD, |edns| {
+            edns.payload.clamp(LEAST_PAYLOAD, UDP_PAYLOAD)
+        }),
+    };
+    usize::from(octets)
+}
+
+/// Writes the response whole, or truncated to its question when it doesn't fit: never part of an RRset (RFC 2181 §9).
+fn write(request: &Request<'_>, reply: &Answer<'_>, limit: usize, out: &mut Vec<u8>) -> bool {
+    let mut encoder = Encoder::new(out, request, reply);
+    encoder.records(reply);
+    encoder.opt(request, reply);
+    let truncated = !encoder.fits(limit);
+    if truncated {
+        let mut encoder = Encoder::new(out, request, reply);
+        encoder.truncate();
+        encoder.opt(request, reply);
+    }
+    truncated
 }
