@@ -451,7 +451,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             ttl: dname.ttl,
             data: Data::Made(made.clone()),
         });
-        if self.query.qtype == rtype::CNAME || self.query.qtype == rtype::ANY {
+        // A name that stays below the DNAME would be moved forever, longer each time.
+        let endless = made.as_ref().is_within(name.ancestor(below).name());
+        if endless || matches!(self.query.qtype, rtype::CNAME | rtype::ANY) {
             return Step::Done;
         }
         Step::Alias(Owner::Made(made))

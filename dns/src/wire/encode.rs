@@ -158,10 +158,11 @@ impl<'o> Encoder<'o> {
 
     /// Writes a name, ending it in a pointer to the longest suffix already written.
     fn name(&mut self, name: NameRef<'_>, compress: bool) {
+        let whole = self.known; // what is known of this name itself isn't written to its end yet
         let mut rest = name;
         while let Some(parent) = rest.parent() {
             if compress
-                && let Some(place) = self.places[..self.known]
+                && let Some(place) = self.places[..whole]
                     .iter()
                     .copied()
                     .find(|&place| self.stands_at(usize::from(place), rest))

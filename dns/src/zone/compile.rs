@@ -224,6 +224,7 @@ impl<'r> Build<'r> {
             if self.nodes[node as usize].sets.1 > 0 {
                 self.check_singletons(node);
                 self.check_neighbours(node);
+                self.check_dname(node);
                 self.check_authority(node);
                 self.check_ttls(node);
             }
@@ -269,6 +270,27 @@ impl<'r> Build<'r> {
             self.error_at(
                 dname,
                 format!("{owner} has both NS and DNAME; below the apex keep one of them"),
+            );
+        }
+    }
+
+    /// A DNAME to a name below itself never ends.
+    fn check_dname(&mut self, node: u32) {
+        let endless = self
+            .group(node, rtype::DNAME)
+            .map(|group| group.members[0])
+            .filter(|&at| {
+                let record = &self.records[at];
+                target(rtype::DNAME, &record.rdata)
+                    .is_some_and(|target| target.is_within(record.owner.as_ref()))
+            });
+        if let Some(at) = endless {
+            let owner = &self.records[at].owner;
+            self.warn_at(
+                at,
+                format!(
+                    "the DNAME of {owner} leads below itself and never ends; name another place"
+                ),
             );
         }
     }
