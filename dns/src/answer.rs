@@ -214,19 +214,12 @@ const IN: u16 = 1;
 const NOT_AUTHORITATIVE: u16 = 20;
 
 /// Answers a query from the zones and the rules.
-pub fn answer<'a>(
-    zones: &'a Zones,
-    steering: &'a impl SteeredAnswers,
-    query: &Query<'a>,
-) -> Answer<'a> {
+pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Query<'a>) -> Answer<'a> {
     if let Some(rcode) = refusal(query) {
         return Answer::bare(rcode);
     }
     let Some(zone) = zones.find(query.qname, query.qtype) else {
-        return Answer {
-            ede: Some(NOT_AUTHORITATIVE),
-            ..Answer::bare(Rcode::REFUSED)
-        };
+        return Answer { ede: Some(NOT_AUTHORITATIVE), ..Answer::bare(Rcode::REFUSED) };
     };
     walk::walk(zones, steering, query, zone)
 }

@@ -102,8 +102,7 @@ impl Name {
 
     /// The name made of `labels` in wire format without a root label, followed by `suffix`; `None` when it would exceed 255 octets.
     pub(crate) fn join(labels: &[u8], suffix: NameRef<'_>) -> Option<Self> {
-        (labels.len() + suffix.0.len() <= MAX_NAME)
-            .then(|| Self([labels, suffix.0].concat().into()))
+        (labels.len() + suffix.0.len() <= MAX_NAME).then(|| Self([labels, suffix.0].concat().into()))
     }
 }
 
@@ -128,10 +127,7 @@ pub(crate) fn unescape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, NameEr
     }
     let mut value = u32::from(first - b'0');
     for _ in 0..2 {
-        let digit = rest
-            .next()
-            .filter(u8::is_ascii_digit)
-            .ok_or(NameError::BadEscape)?;
+        let digit = rest.next().filter(u8::is_ascii_digit).ok_or(NameError::BadEscape)?;
         value = value * 10 + u32::from(digit - b'0');
     }
     u8::try_from(value).map_err(|_| NameError::BadEscape)
@@ -289,9 +285,7 @@ impl fmt::Display for NameRef<'_> {
         for label in self.labels() {
             for &byte in label {
                 match byte {
-                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
-                        write!(f, "\\{}", char::from(byte))?
-                    }
+                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => write!(f, "\\{}", char::from(byte))?,
                     0x21..=0x7e => write!(f, "{}", char::from(byte))?,
                     other => write!(f, "\\{other:03}")?,
                 }
@@ -391,10 +385,7 @@ mod tests {
             assert_eq!(text.parse::<Name>(), Err(error), "{text}");
         }
         let origin = name("example.com");
-        assert_eq!(
-            Name::parse(b"www", Some(origin.as_ref())),
-            Ok(name("www.example.com."))
-        );
+        assert_eq!(Name::parse(b"www", Some(origin.as_ref())), Ok(name("www.example.com.")));
         assert_eq!(Name::parse(b"@", Some(origin.as_ref())), Ok(origin));
         assert_eq!(Name::parse(b"www", None), Err(NameError::NoOrigin));
     }
@@ -429,14 +420,8 @@ mod tests {
     #[test]
     fn suffixes_are_found_at_label_borders_only() {
         let apex = name("example.com");
-        assert_eq!(
-            name("a.b.Example.com").as_ref().strip_suffix(apex.as_ref()),
-            Some(&b"\x01a\x01b"[..])
-        );
-        assert_eq!(
-            name("notexample.com").as_ref().strip_suffix(apex.as_ref()),
-            None
-        );
+        assert_eq!(name("a.b.Example.com").as_ref().strip_suffix(apex.as_ref()), Some(&b"\x01a\x01b"[..]));
+        assert_eq!(name("notexample.com").as_ref().strip_suffix(apex.as_ref()), None);
         assert!(apex.as_ref().is_within(apex.as_ref()));
         assert!(apex.as_ref().is_within(NameRef::ROOT));
         assert!(!name("com").as_ref().is_within(apex.as_ref()));

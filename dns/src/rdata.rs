@@ -44,10 +44,8 @@ pub struct Rdatas<'a>(&'a [u8]);
 impl RdataSet {
     /// Packs `rdatas` of one type; sorts them and drops duplicates (RFC 2181 §5). Any longer than 65,535 octets is dropped: no packet could hold it.
     pub fn new<'a>(rtype: u16, rdatas: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut sorted: Vec<(Cow<'a, [u8]>, &[u8])> = rdatas
-            .into_iter()
-            .map(|rdata| (canonical(rtype, rdata), rdata))
-            .collect();
+        let mut sorted: Vec<(Cow<'a, [u8]>, &[u8])> =
+            rdatas.into_iter().map(|rdata| (canonical(rtype, rdata), rdata)).collect();
         sorted.sort_unstable();
         sorted.dedup_by(|a, b| a.0 == b.0);
         let mut packed = Vec::with_capacity(sorted.iter().map(|(_, rdata)| rdata.len() + 2).sum());
@@ -220,11 +218,7 @@ pub(crate) fn canonical(rtype: u16, rdata: &[u8]) -> Cow<'_, [u8]> {
         Part::Octets(octets) => lower.extend_from_slice(octets),
         Part::Name(name) => lower.extend(name.as_wire().iter().map(u8::to_ascii_lowercase)),
     });
-    if whole {
-        Cow::Owned(lower)
-    } else {
-        Cow::Borrowed(rdata)
-    }
+    if whole { Cow::Owned(lower) } else { Cow::Borrowed(rdata) }
 }
 
 /// The name that makes up the whole (CNAME, DNAME, NS) or the end (MX, SRV, SVCB's target) of an rdata; `None` for other types.
@@ -245,10 +239,7 @@ mod tests {
     #[test]
     fn rfc2181_5_duplicates_are_dropped_and_the_order_is_canonical() {
         let set = RdataSet::new(rtype::A, [&[2, 0, 0, 1][..], &[1, 0, 0, 1], &[2, 0, 0, 1]]);
-        assert_eq!(
-            set.as_ref().iter().collect::<Vec<_>>(),
-            [[1, 0, 0, 1], [2, 0, 0, 1]]
-        );
+        assert_eq!(set.as_ref().iter().collect::<Vec<_>>(), [[1, 0, 0, 1], [2, 0, 0, 1]]);
     }
 
     #[test]

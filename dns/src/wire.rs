@@ -66,28 +66,15 @@ pub fn respond(
 }
 
 /// The answer to a request, or the bare response code that its form earns.
-fn reply<'a>(
-    zones: &'a Zones,
-    steering: &'a impl SteeredAnswers,
-    request: &Request<'a>,
-    from: IpAddr,
-) -> Answer<'a> {
+fn reply<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, request: &Request<'a>, from: IpAddr) -> Answer<'a> {
     let question = match (request.verdict, request.question) {
         (Rcode::NOERROR, Some(question)) => question,
         (Rcode::NOERROR, None) => return Answer::bare(Rcode::FORMERR),
         (rcode, _) => return Answer::bare(rcode),
     };
     let ecs = request.edns.and_then(|edns| edns.ecs);
-    let client = Asking {
-        transport: from,
-        ecs,
-    };
-    let query = Query {
-        qname: question.qname,
-        qtype: question.qtype,
-        qclass: question.qclass,
-        client,
-    };
+    let client = Asking { transport: from, ecs };
+    let query = Query { qname: question.qname, qtype: question.qtype, qclass: question.qclass, client };
     answer(zones, steering, &query)
 }
 
@@ -95,9 +82,7 @@ fn reply<'a>(
 fn limit(request: &Request<'_>, transport: Transport) -> usize {
     let octets = match transport {
         Transport::Tcp => u16::MAX,
-        Transport::Udp => request.edns.map_or(LEAST_PAYLOAD, |edns| {
-            edns.payload.clamp(LEAST_PAYLOAD, UDP_PAYLOAD)
-        }),
+        Transport::Udp => request.edns.map_or(LEAST_PAYLOAD, |edns| edns.payload.clamp(LEAST_PAYLOAD, UDP_PAYLOAD)),
     };
     usize::from(octets)
 }

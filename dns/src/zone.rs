@@ -155,11 +155,7 @@ impl Zone {
     ///
     /// # Errors
     /// Everything that keeps the zone from being served, each with its place.
-    pub fn compile(
-        origin: &Name,
-        records: &[Record],
-        steered: &[SteeredOwner],
-    ) -> Result<Compiled, Vec<ZoneError>> {
+    pub fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
         compile::compile(origin, records, steered)
     }
 
@@ -191,16 +187,10 @@ impl Zone {
             let node = &self.nodes[at as usize];
             let below = descent.left();
             if node.is_cut {
-                return Found::Cut {
-                    node: NodeId(at),
-                    below,
-                };
+                return Found::Cut { node: NodeId(at), below };
             }
             if node.is_dname && below > 0 {
-                return Found::Dname {
-                    node: NodeId(at),
-                    below,
-                };
+                return Found::Dname { node: NodeId(at), below };
             }
             let Some(label) = descent.next() else {
                 return Found::Exact(NodeId(at));
@@ -209,9 +199,7 @@ impl Zone {
                 Some(child) => at = child,
                 // `at` is the closest encloser; only its own wildcard counts (RFC 4592 §3.3.1).
                 None => {
-                    return node
-                        .wildcard
-                        .map_or(Found::Missing, |wildcard| Found::Wildcard(NodeId(wildcard)));
+                    return node.wildcard.map_or(Found::Missing, |wildcard| Found::Wildcard(NodeId(wildcard)));
                 }
             }
         }
@@ -238,9 +226,7 @@ impl Zone {
 
     /// What steers a name.
     pub fn steered(&self, node: NodeId) -> Option<&SteeredOwner> {
-        self.nodes[node.0 as usize]
-            .steered
-            .map(|at| &self.steered[at as usize])
+        self.nodes[node.0 as usize].steered.map(|at| &self.steered[at as usize])
     }
 }
 
@@ -263,10 +249,7 @@ impl Zones {
             places[node] = Some(zone);
         }
         tree.shrink();
-        Self {
-            tree,
-            zones: places.into(),
-        }
+        Self { tree, zones: places.into() }
     }
 
     /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is the parent's

@@ -14,16 +14,8 @@ pub(super) fn walk<'a>(
     query: &Query<'a>,
     zone: &'a Zone,
 ) -> Answer<'a> {
-    let answer = Answer {
-        authoritative: true,
-        ..Answer::bare(Rcode::NOERROR)
-    };
-    let mut walk = Walk {
-        zones,
-        steering,
-        query,
-        answer,
-    };
+    let answer = Answer { authoritative: true, ..Answer::bare(Rcode::NOERROR) };
+    let mut walk = Walk { zones, steering, query, answer };
     walk.follow(zone);
     walk.answer
 }
@@ -52,11 +44,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             let Step::Alias(target) = self.step(zone, &name) else {
                 return;
             };
-            let again = self
-                .answer
-                .answer
-                .iter()
-                .any(|set| set.is(rtype::CNAME, target.name()));
+            let again = self.answer.answer.iter().any(|set| set.is(rtype::CNAME, target.name()));
             let Some(next) = self.zones.find(target.name(), self.query.qtype) else {
                 return;
             };
@@ -70,9 +58,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     fn step(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
         match zone.locate(name.name()) {
             // DS at a delegation is the parent's own data (RFC 4035 §3.1.4.1).
-            Found::Cut { node, below: 0 } if self.query.qtype == rtype::DS => {
-                self.at_node(zone, node, name)
-            }
+            Found::Cut { node, below: 0 } if self.query.qtype == rtype::DS => self.at_node(zone, node, name),
             Found::Exact(node) | Found::Wildcard(node) => self.at_node(zone, node, name),
             Found::Cut { node, below } => self.refer(zone, node, name.ancestor(below)),
             Found::Dname { node, below } => self.redirect(zone, node, name, below),
@@ -110,12 +96,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 continue;
             };
             let (ttl, rdatas) = found;
-            self.answer.answer.push(AnswerSet {
-                owner: name.clone(),
-                rtype,
-                ttl,
-                data: Data::Stored(rdatas),
-            });
+            self.answer.answer.push(AnswerSet { owner: name.clone(), rtype, ttl, data: Data::Stored(rdatas) });
             if rtype == rtype::CNAME && qtype != rtype::CNAME {
                 let target = rdatas.first().and_then(|rdata| target(rtype, rdata));
                 return target.map_or(Step::Done, |target| Step::Alias(Owner::Ref(target)));
@@ -138,12 +119,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             }
             Steered::Nothing { scope, ede } => {
                 let scope = self.answer.scope.max(scope);
-                self.answer = Answer {
-                    scope,
-                    ede: Some(ede),
-                    service: self.answer.service,
-                    ..Answer::bare(Rcode::SERVFAIL)
-                };
+                self.answer =
+                    Answer { scope, ede: Some(ede), service: self.answer.service, ..Answer::bare(Rcode::SERVFAIL) };
                 None
             }
         }
@@ -153,12 +130,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// Steered answers stay small.
     fn complete(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
         self.add_addresses(zone, rtype, rdatas, Reach::Authority);
-        let names_itself = rtype == rtype::NS
-            && self
-                .answer
-                .answer
-                .last()
-                .is_some_and(|set| set.owner.name() == zone.origin());
+        let names_itself =
+            rtype == rtype::NS && self.answer.answer.last().is_some_and(|set| set.owner.name() == zone.origin());
         if is_static
             && !names_itself
             && let Some(servers) = zone.set(zone.apex(), rtype::NS)
@@ -187,39 +160,19 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// A DNAME stands above the name: the rest of the name moves below its target (RFC 6672 §3.2).
-    fn redirect(
-        &mut self,
-        zone: &'a Zone,
-        node: NodeId,
-        name: &Owner<'a>,
-        below: usize,
-    ) -> Step<'a> {
+    fn redirect(&mut self, zone: &'a Zone, node: NodeId, name: &Owner<'a>, below: usize) -> Step<'a> {
         let dname = zone.set(node, rtype::DNAME);
-        let Some((dname, to)) =
-            dname.and_then(|set| Some((set, target(rtype::DNAME, set.rdatas.as_ref().first()?)?)))
+        let Some((dname, to)) = dname.and_then(|set| Some((set, target(rtype::DNAME, set.rdatas.as_ref().first()?)?)))
         else {
             return Step::Done;
         };
         let owner = name.ancestor(below);
-        let made = name
-            .name()
-            .strip_suffix(owner.name())
-            .and_then(|labels| Name::join(labels, to));
+        let made = name.name().strip_suffix(owner.name()).and_then(|labels| Name::join(labels, to));
         // A target below the DNAME itself moves the name forever, longer each time: once is enough.
         let endless = to.is_within(owner.name());
         let (ttl, data) = (dname.ttl, Data::Stored(dname.rdatas.as_ref()));
-        if !self
-            .answer
-            .answer
-            .iter()
-            .any(|set| set.is(rtype::DNAME, owner.name()))
-        {
-            self.answer.answer.push(AnswerSet {
-                owner,
-                rtype: rtype::DNAME,
-                ttl,
-                data,
-            });
+        if !self.answer.answer.iter().any(|set| set.is(rtype::DNAME, owner.name())) {
+            self.answer.answer.push(AnswerSet { owner, rtype: rtype::DNAME, ttl, data });
         }
         let Some(made) = made else {
             self.answer.rcode = Rcode::YXDOMAIN;
@@ -227,12 +180,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         };
         // The CNAME lives as long as the DNAME that made it (RFC 6672 §3.1).
         let data = Data::Made(made.clone());
-        self.answer.answer.push(AnswerSet {
-            owner: name.clone(),
-            rtype: rtype::CNAME,
-            ttl,
-            data,
-        });
+        self.answer.answer.push(AnswerSet { owner: name.clone(), rtype: rtype::CNAME, ttl, data });
         if endless || matches!(self.query.qtype, rtype::CNAME | rtype::ANY) {
             return Step::Done;
         }
@@ -240,20 +188,12 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     fn authority(&mut self, owner: Owner<'a>, set: &'a RrSet, ttl: u32) {
-        self.answer.authority.push(AnswerSet {
-            owner,
-            rtype: set.rtype,
-            ttl,
-            data: Data::Stored(set.rdatas.as_ref()),
-        });
+        self.answer.authority.push(AnswerSet { owner, rtype: set.rtype, ttl, data: Data::Stored(set.rdatas.as_ref()) });
     }
 
     /// Adds the static addresses of the hosts that `rdatas` name, unless the answer has them already.
     fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, reach: Reach) {
-        if !matches!(
-            rtype,
-            rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS
-        ) {
+        if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;
         }
         for host in rdatas.iter().filter_map(|rdata| target(rtype, rdata)) {
@@ -267,11 +207,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 Reach::Authority => None,
             };
             let Some(node) = node else { continue };
-            for set in zone
-                .sets(node)
-                .iter()
-                .filter(|set| matches!(set.rtype, rtype::A | rtype::AAAA))
-            {
+            for set in zone.sets(node).iter().filter(|set| matches!(set.rtype, rtype::A | rtype::AAAA)) {
                 let sections = self.answer.answer.iter().chain(&self.answer.additional);
                 if !sections.into_iter().any(|other| other.is(set.rtype, host)) {
                     let data = Data::Stored(set.rdatas.as_ref());

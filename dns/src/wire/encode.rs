@@ -33,19 +33,12 @@ impl<'o> Encoder<'o> {
     pub(super) fn new(out: &'o mut Vec<u8>, request: &Request<'_>, answer: &Answer<'_>) -> Self {
         out.clear();
         let [low, _] = answer.rcode.0.to_le_bytes();
-        let flags =
-            0x80 | request.opcode << 3 | u8::from(answer.authoritative) << 2 | u8::from(request.rd);
+        let flags = 0x80 | request.opcode << 3 | u8::from(answer.authoritative) << 2 | u8::from(request.rd);
         let more_flags = u8::from(request.cd) << 4 | low & 0x0f;
         out.extend_from_slice(&request.id.to_be_bytes());
         out.extend_from_slice(&[flags, more_flags]);
         out.extend_from_slice(&[0, u8::from(request.question.is_some()), 0, 0, 0, 0, 0, 0]);
-        let mut encoder = Self {
-            out,
-            places: [0; PLACES],
-            known: 0,
-            question_end: HEADER,
-            overflow: false,
-        };
+        let mut encoder = Self { out, places: [0; PLACES], known: 0, question_end: HEADER, overflow: false };
         if let Some(question) = request.question {
             encoder.name(question.qname, false);
             encoder.question_end = encoder.out.len();
@@ -57,10 +50,7 @@ impl<'o> Encoder<'o> {
 
     /// Writes the three sections.
     pub(super) fn records(&mut self, answer: &Answer<'_>) {
-        for (section, sets) in [&answer.answer, &answer.authority, &answer.additional]
-            .into_iter()
-            .enumerate()
-        {
+        for (section, sets) in [&answer.answer, &answer.authority, &answer.additional].into_iter().enumerate() {
             let mut count = 0_usize;
             for set in sets {
                 count += self.set(set);
@@ -86,8 +76,7 @@ impl<'o> Encoder<'o> {
         self.out.push(0);
         self.u16(rtype::OPT);
         self.u16(UDP_PAYLOAD);
-        self.out
-            .extend_from_slice(&[extended_rcode, 0, u8::from(edns.dnssec_ok) << 7, 0]);
+        self.out.extend_from_slice(&[extended_rcode, 0, u8::from(edns.dnssec_ok) << 7, 0]);
         let length = self.open();
         if let Some(ecs) = edns.ecs {
             let octets = usize::from(ecs.source).div_ceil(8);
@@ -95,12 +84,8 @@ impl<'o> Encoder<'o> {
             let scope = if ecs.source == 0 { 0 } else { answer.scope };
             self.u16(ECS);
             match ecs.address {
-                IpAddr::V4(address) => {
-                    self.subnet(1, ecs.source, scope, &address.octets()[..octets])
-                }
-                IpAddr::V6(address) => {
-                    self.subnet(2, ecs.source, scope, &address.octets()[..octets])
-                }
+                IpAddr::V4(address) => self.subnet(1, ecs.source, scope, &address.octets()[..octets]),
+                IpAddr::V6(address) => self.subnet(2, ecs.source, scope, &address.octets()[..octets]),
             }
         }
         if let Some(code) = answer.ede {
@@ -162,10 +147,8 @@ impl<'o> Encoder<'o> {
         let mut rest = name;
         while let Some(parent) = rest.parent() {
             if compress
-                && let Some(place) = self.places[..whole]
-                    .iter()
-                    .copied()
-                    .find(|&place| self.stands_at(usize::from(place), rest))
+                && let Some(place) =
+                    self.places[..whole].iter().copied().find(|&place| self.stands_at(usize::from(place), rest))
             {
                 self.u16(0xc000 | place);
                 return;
@@ -197,11 +180,7 @@ impl<'o> Encoder<'o> {
                 return false;
             };
             let written = &self.out[label];
-            let same = if at < self.question_end {
-                written.eq_ignore_ascii_case(wanted)
-            } else {
-                written == wanted
-            };
+            let same = if at < self.question_end { written.eq_ignore_ascii_case(wanted) } else { written == wanted };
             if !same || length == 0 {
                 return same;
             }

@@ -70,9 +70,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Request<'_>> {
     };
     // What follows the header of another opcode is not ours to read (RFC 8906 §3.1.4).
     request.verdict = if request.opcode == 0 {
-        sections(packet, &mut request)
-            .err()
-            .unwrap_or(Rcode::NOERROR)
+        sections(packet, &mut request).err().unwrap_or(Rcode::NOERROR)
     } else {
         Rcode::NOTIMP
     };
@@ -82,26 +80,13 @@ pub(super) fn parse(packet: &[u8]) -> Option<Request<'_>> {
 /// Reads question and OPT into `request`; the error is the response code.
 fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode> {
     let mut reader = Reader { packet, at: 4 };
-    let [questions, answers, authorities, additionals] =
-        [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
+    let [questions, answers, authorities, additionals] = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
     for _ in 0..questions {
-        let question = if questions == 1 {
-            Some(reader.name()?)
-        } else {
-            reader.skip_name().map(|()| None)?
-        };
+        let question = if questions == 1 { Some(reader.name()?) } else { reader.skip_name().map(|()| None)? };
         let (qtype, qclass) = (reader.u16()?, reader.u16()?);
-        request.question = question.map(|qname| Question {
-            qname,
-            qtype,
-            qclass,
-        });
+        request.question = question.map(|qname| Question { qname, qtype, qclass });
     }
-    let mut verdict = if questions == 1 {
-        Ok(())
-    } else {
-        Err(Rcode::FORMERR)
-    };
+    let mut verdict = if questions == 1 { Ok(()) } else { Err(Rcode::FORMERR) };
     for _ in 0..u32::from(answers) + u32::from(authorities) {
         if reader.record()?.rtype == rtype::OPT {
             return Err(Rcode::FORMERR);
@@ -116,20 +101,12 @@ fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode
         }
     }
     // Two OPT records are a format error (RFC 6891 §6.1.1).
-    if opts > 1 {
-        Err(Rcode::FORMERR)
-    } else {
-        verdict
-    }
+    if opts > 1 { Err(Rcode::FORMERR) } else { verdict }
 }
 
 fn read_opt(opt: &Record<'_>, request: &mut Request<'_>) -> Result<(), Rcode> {
     let [_, version, flags, _] = opt.ttl;
-    let edns = request.edns.insert(Edns {
-        payload: opt.class,
-        dnssec_ok: flags & 0x80 != 0,
-        ecs: None,
-    });
+    let edns = request.edns.insert(Edns { payload: opt.class, dnssec_ok: flags & 0x80 != 0, ecs: None });
     if !opt.at_root {
         return Err(Rcode::FORMERR);
     }
@@ -137,10 +114,7 @@ fn read_opt(opt: &Record<'_>, request: &mut Request<'_>) -> Result<(), Rcode> {
     if version != 0 {
         return Err(Rcode::BADVERS);
     }
-    let mut options = Reader {
-        packet: opt.rdata,
-        at: 0,
-    };
+    let mut options = Reader { packet: opt.rdata, at: 0 };
     while options.at < opt.rdata.len() {
         let (code, length) = (options.u16()?, options.u16()?);
         let data = options.octets(usize::from(length))?;
@@ -192,11 +166,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn octets(&mut self, count: usize) -> Result<&'a [u8], Rcode> {
-        let octets = self
-            .packet
-            .get(self.at..)
-            .and_then(|rest| rest.get(..count))
-            .ok_or(Rcode::FORMERR)?;
+        let octets = self.packet.get(self.at..).and_then(|rest| rest.get(..count)).ok_or(Rcode::FORMERR)?;
         self.at += count;
         Ok(octets)
     }
@@ -236,13 +206,7 @@ impl<'a> Reader<'a> {
         let at_root = self.at == owner + 1;
         let (rtype, class, ttl, length) = (self.u16()?, self.u16()?, self.array()?, self.u16()?);
         let rdata = self.octets(usize::from(length))?;
-        Ok(Record {
-            at_root,
-            rtype,
-            class,
-            ttl,
-            rdata,
-        })
+        Ok(Record { at_root, rtype, class, ttl, rdata })
     }
 }
 
@@ -253,21 +217,9 @@ mod tests {
     #[test]
     fn rfc7871_7_1_2_six_malformed_client_subnets() {
         let valid = read_ecs(&[0, 1, 24, 0, 192, 0, 2]);
-        assert_eq!(
-            valid,
-            Some(Ecs {
-                address: "192.0.2.0".parse().expect("address"),
-                source: 24
-            })
-        );
+        assert_eq!(valid, Some(Ecs { address: "192.0.2.0".parse().expect("address"), source: 24 }));
         let nowhere = read_ecs(&[0, 2, 0, 0]);
-        assert_eq!(
-            nowhere,
-            Some(Ecs {
-                address: "::".parse().expect("address"),
-                source: 0
-            })
-        );
+        assert_eq!(nowhere, Some(Ecs { address: "::".parse().expect("address"), source: 0 }));
         assert!(read_ecs(&[0, 1, 20, 0, 192, 0, 0x20]).is_some());
         for (case, data) in [
             ("too short", &[0, 1, 0][..]),
@@ -276,12 +228,7 @@ mod tests {
             ("family 3", &[0, 3, 8, 0, 1]),
             ("scope set", &[0, 1, 24, 24, 192, 0, 2]),
             ("source above 32", &[0, 1, 33, 0, 192, 0, 2, 1, 0]),
-            (
-                "source above 128",
-                &[
-                    0, 2, 129, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0,
-                ],
-            ),
+            ("source above 128", &[0, 2, 129, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0]),
             ("address too short", &[0, 1, 24, 0, 192, 0]),
             ("address too long", &[0, 1, 24, 0, 192, 0, 2, 0]),
             ("stray bits", &[0, 1, 20, 0, 192, 0, 0x21]),

@@ -9,22 +9,14 @@ use crate::name::{Name, NameRef};
 use crate::rdata::{RdataSet, rtype, target};
 
 /// Compiles a zone; see [`Zone::compile`].
-pub(super) fn compile(
-    origin: &Name,
-    records: &[Record],
-    steered: &[SteeredOwner],
-) -> Result<Compiled, Vec<ZoneError>> {
+pub(super) fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
     let mut build = Build::new(origin, records);
     build.gather();
     build.check_apex();
     build.check_names();
     build.steer(steered);
     build.check_delegations();
-    if build.errors.is_empty() {
-        Ok(build.finish())
-    } else {
-        Err(sorted(build.errors))
-    }
+    if build.errors.is_empty() { Ok(build.finish()) } else { Err(sorted(build.errors)) }
 }
 
 fn sorted(mut errors: Vec<ZoneError>) -> Vec<ZoneError> {
@@ -70,10 +62,10 @@ impl<'r> Build<'r> {
 
     /// Where an error about the zone as a whole stands.
     fn whole(&self) -> Location {
-        let file = self.records.first().map_or_else(
-            || Arc::from(self.origin.to_string()),
-            |record| Arc::clone(&record.place.file),
-        );
+        let file = self
+            .records
+            .first()
+            .map_or_else(|| Arc::from(self.origin.to_string()), |record| Arc::clone(&record.place.file));
         Location { file, line: 0 }
     }
 
@@ -86,10 +78,7 @@ impl<'r> Build<'r> {
     }
 
     fn warn_at(&mut self, record: usize, message: String) {
-        self.warnings.push(ZoneError {
-            place: self.records[record].place.clone(),
-            message,
-        });
+        self.warnings.push(ZoneError { place: self.records[record].place.clone(), message });
     }
 
     /// Enters every name and groups the records by owner and type.
@@ -97,23 +86,23 @@ impl<'r> Build<'r> {
         let mut keyed = Vec::with_capacity(self.records.len());
         for (at, record) in self.records.iter().enumerate() {
             if !record.owner.as_ref().is_within(self.origin.as_ref()) {
-                self.error_at(at, format!("{} lies outside the zone {}; move it to its own zone's file or mend $ORIGIN", record.owner, self.origin));
+                self.error_at(
+                    at,
+                    format!(
+                        "{} lies outside the zone {}; move it to its own zone's file or mend $ORIGIN",
+                        record.owner, self.origin
+                    ),
+                );
                 continue;
             }
-            let node = self
-                .tree
-                .insert(Descent::new(record.owner.as_ref(), self.depth));
+            let node = self.tree.insert(Descent::new(record.owner.as_ref(), self.depth));
             keyed.push((node, record.rtype, at));
         }
         keyed.sort_unstable();
         for (node, rtype, at) in keyed {
             match self.groups.last_mut() {
                 Some(group) if (group.node, group.rtype) == (node, rtype) => group.members.push(at),
-                _ => self.groups.push(Group {
-                    node,
-                    rtype,
-                    members: vec![at],
-                }),
+                _ => self.groups.push(Group { node, rtype, members: vec![at] }),
             }
         }
         self.link_nodes();
@@ -150,9 +139,7 @@ impl<'r> Build<'r> {
     }
 
     fn group(&self, node: u32, rtype: u16) -> Option<&Group> {
-        self.groups_of(node)
-            .iter()
-            .find(|group| group.rtype == rtype)
+        self.groups_of(node).iter().find(|group| group.rtype == rtype)
     }
 
     /// The topmost delegation or DNAME above a node.
@@ -183,37 +170,22 @@ impl<'r> Build<'r> {
             let owner = &self.records[at].owner;
             self.error_at(
                 at,
-                format!(
-                    "the SOA of {owner} is not at the apex {}; a zone has one SOA, at its apex",
-                    self.origin
-                ),
+                format!("the SOA of {owner} is not at the apex {}; a zone has one SOA, at its apex", self.origin),
             );
         }
-        match self
-            .group(TOP, rtype::SOA)
-            .map(|group| group.members.clone())
-        {
-            None => self.error(
-                self.whole(),
-                format!("the zone {} has no SOA; add one at its apex", self.origin),
-            ),
+        match self.group(TOP, rtype::SOA).map(|group| group.members.clone()) {
+            None => self.error(self.whole(), format!("the zone {} has no SOA; add one at its apex", self.origin)),
             Some(members) => {
                 for &extra in &members[1..] {
                     let first = self.records[members[0]].place.clone();
-                    self.error_at(
-                        extra,
-                        format!("a second SOA; the first stands at {first}, keep one of them"),
-                    );
+                    self.error_at(extra, format!("a second SOA; the first stands at {first}, keep one of them"));
                 }
             }
         }
         if self.group(TOP, rtype::NS).is_none() {
             self.error(
                 self.whole(),
-                format!(
-                    "the zone {} has no NS at its apex; name at least one server",
-                    self.origin
-                ),
+                format!("the zone {} has no NS at its apex; name at least one server", self.origin),
             );
         }
     }
@@ -241,9 +213,11 @@ impl<'r> Build<'r> {
             let rdatas = RdataSet::new(rtype, members.iter().map(|&at| &*self.records[at].rdata));
             if rdatas.as_ref().iter().count() > 1 {
                 for &extra in &members[1..] {
-                    let (owner, first) =
-                        (&self.records[extra].owner, &self.records[members[0]].place);
-                    self.error_at(extra, format!("{owner} has a second {word}; the first stands at {first}, keep one of them"));
+                    let (owner, first) = (&self.records[extra].owner, &self.records[members[0]].place);
+                    self.error_at(
+                        extra,
+                        format!("{owner} has a second {word}; the first stands at {first}, keep one of them"),
+                    );
                 }
             }
         }
@@ -267,31 +241,19 @@ impl<'r> Build<'r> {
             && let Some(dname) = self.group(node, rtype::DNAME).map(|group| group.members[0])
         {
             let owner = &self.records[dname].owner;
-            self.error_at(
-                dname,
-                format!("{owner} has both NS and DNAME; below the apex keep one of them"),
-            );
+            self.error_at(dname, format!("{owner} has both NS and DNAME; below the apex keep one of them"));
         }
     }
 
     /// A DNAME to a name below itself never ends.
     fn check_dname(&mut self, node: u32) {
-        let endless = self
-            .group(node, rtype::DNAME)
-            .map(|group| group.members[0])
-            .filter(|&at| {
-                let record = &self.records[at];
-                target(rtype::DNAME, &record.rdata)
-                    .is_some_and(|target| target.is_within(record.owner.as_ref()))
-            });
+        let endless = self.group(node, rtype::DNAME).map(|group| group.members[0]).filter(|&at| {
+            let record = &self.records[at];
+            target(rtype::DNAME, &record.rdata).is_some_and(|target| target.is_within(record.owner.as_ref()))
+        });
         if let Some(at) = endless {
             let owner = &self.records[at].owner;
-            self.warn_at(
-                at,
-                format!(
-                    "the DNAME of {owner} leads below itself and never ends; name another place"
-                ),
-            );
+            self.warn_at(at, format!("the DNAME of {owner} leads below itself and never ends; name another place"));
         }
     }
 
@@ -306,23 +268,22 @@ impl<'r> Build<'r> {
             .filter(|group| kind == "DNAME" || !matches!(group.rtype, rtype::A | rtype::AAAA))
             .map(|group| group.members[0])
             .collect();
-        let rtype = if kind == "DNAME" {
-            rtype::DNAME
-        } else {
-            rtype::NS
-        };
-        let Some(place) = self
-            .group(above, rtype)
-            .map(|group| self.records[group.members[0]].place.clone())
-        else {
+        let rtype = if kind == "DNAME" { rtype::DNAME } else { rtype::NS };
+        let Some(place) = self.group(above, rtype).map(|group| self.records[group.members[0]].place.clone()) else {
             return;
         };
         for at in hidden {
             let owner = &self.records[at].owner;
             if kind == "DNAME" {
-                self.error_at(at, format!("{owner} lies below the DNAME at {place} and can't be served; remove one of them"));
+                self.error_at(
+                    at,
+                    format!("{owner} lies below the DNAME at {place} and can't be served; remove one of them"),
+                );
             } else {
-                self.warn_at(at, format!("{owner} lies below the delegation at {place} and is never served; move it to that zone"));
+                self.warn_at(
+                    at,
+                    format!("{owner} lies below the delegation at {place} and is never served; move it to that zone"),
+                );
             }
         }
     }
@@ -334,11 +295,7 @@ impl<'r> Build<'r> {
             .iter()
             .filter_map(|group| {
                 let least = self.least_ttl(group);
-                group
-                    .members
-                    .iter()
-                    .find(|&&at| self.records[at].ttl != least)
-                    .map(|&at| (at, least))
+                group.members.iter().find(|&&at| self.records[at].ttl != least).map(|&at| (at, least))
             })
             .collect();
         for (at, least) in differing {
@@ -348,12 +305,7 @@ impl<'r> Build<'r> {
     }
 
     fn least_ttl(&self, group: &Group) -> u32 {
-        group
-            .members
-            .iter()
-            .map(|&at| self.records[at].ttl)
-            .min()
-            .unwrap_or(0)
+        group.members.iter().map(|&at| self.records[at].ttl).min().unwrap_or(0)
     }
 
     /// Enters the steered owners and checks them against the static records.
@@ -362,24 +314,15 @@ impl<'r> Build<'r> {
         let mut seen: HashMap<&Name, &SteeredOwner> = HashMap::new();
         let mut accepted = Vec::new();
         for owner in steered {
-            let place = Location {
-                file: Arc::clone(&file),
-                line: 0,
-            };
+            let place = Location { file: Arc::clone(&file), line: 0 };
             let name = &owner.name;
             if !name.as_ref().is_within(self.origin.as_ref()) {
-                self.error(
-                    place,
-                    format!("the host {name} lies outside the zone {}", self.origin),
-                );
+                self.error(place, format!("the host {name} lies outside the zone {}", self.origin));
                 continue;
             }
             if let Some(other) = seen.insert(name, owner) {
                 if other.service != owner.service {
-                    self.error(
-                        place,
-                        format!("the host {name} is named by two services; leave it to one"),
-                    );
+                    self.error(place, format!("the host {name} is named by two services; leave it to one"));
                 }
                 continue;
             }
@@ -399,11 +342,7 @@ impl<'r> Build<'r> {
         let mut conflicts = Vec::new();
         let name = &owner.name;
         let place_of = |group: &Group| self.records[group.members[0]].place.clone();
-        let above = if self.nodes[node as usize].is_cut {
-            Some((node, "delegation"))
-        } else {
-            self.covered_by(node)
-        };
+        let above = if self.nodes[node as usize].is_cut { Some((node, "delegation")) } else { self.covered_by(node) };
         if let Some((above, kind)) = above {
             let place = self
                 .groups_of(above)
@@ -411,27 +350,29 @@ impl<'r> Build<'r> {
                 .find(|group| matches!(group.rtype, rtype::NS | rtype::DNAME))
                 .map(place_of);
             let place = place.map_or_else(String::new, |place| format!(" ({place})"));
-            conflicts.push(format!(
-                "the host {name} lies at or below a {kind}{place}; remove that or the host"
-            ));
+            conflicts.push(format!("the host {name} lies at or below a {kind}{place}; remove that or the host"));
         }
         let steers_cname = owner.types.contains(&rtype::CNAME);
         if steers_cname && node == TOP {
-            conflicts.push(format!("the host {name} is the zone's apex, where no CNAME may stand; answer with A and AAAA"));
+            conflicts
+                .push(format!("the host {name} is the zone's apex, where no CNAME may stand; answer with A and AAAA"));
         }
         if steers_cname && owner.types.len() > 1 {
-            conflicts.push(format!(
-                "the host {name} is steered by CNAME and by other types; a CNAME stands alone"
-            ));
+            conflicts.push(format!("the host {name} is steered by CNAME and by other types; a CNAME stands alone"));
         }
         for group in self.groups_of(node) {
             let place = place_of(group);
             if owner.types.contains(&group.rtype) {
-                conflicts.push(format!("the host {name} has a record of the same type in the zone ({place}); remove that record"));
+                conflicts.push(format!(
+                    "the host {name} has a record of the same type in the zone ({place}); remove that record"
+                ));
             } else if steers_cname && node != TOP {
-                conflicts.push(format!("the host {name} is steered by CNAME, which stands alone; remove the record at {place}"));
+                conflicts.push(format!(
+                    "the host {name} is steered by CNAME, which stands alone; remove the record at {place}"
+                ));
             } else if group.rtype == rtype::CNAME {
-                conflicts.push(format!("the host {name} has a CNAME in the zone ({place}), which stands alone; remove it"));
+                conflicts
+                    .push(format!("the host {name} has a CNAME in the zone ({place}), which stands alone; remove it"));
             }
         }
         conflicts
@@ -440,11 +381,7 @@ impl<'r> Build<'r> {
     /// Servers inside the zone need addresses here: without them nobody reaches them (RFC 9471), and they may not be aliases (RFC 2181 §10.3).
     fn check_delegations(&mut self) {
         let mut complaints = Vec::new();
-        for group in self
-            .groups
-            .iter()
-            .filter(|group| matches!(group.rtype, rtype::NS))
-        {
+        for group in self.groups.iter().filter(|group| matches!(group.rtype, rtype::NS)) {
             for &at in &group.members {
                 let Some(server) = target(rtype::NS, &self.records[at].rdata) else {
                     continue;
@@ -463,28 +400,20 @@ impl<'r> Build<'r> {
         if !server.is_within(self.origin.as_ref()) {
             return None;
         }
-        let addressless = format!(
-            "the server {server} lies in this zone and has no address here; add an A or AAAA record"
-        );
+        let addressless =
+            format!("the server {server} lies in this zone and has no address here; add an A or AAAA record");
         let Some(node) = self.tree.find(Descent::new(server, self.depth)) else {
             return Some(addressless);
         };
         if self.group(node, rtype::CNAME).is_some() {
-            return Some(format!(
-                "the server {server} is an alias; name the server itself"
-            ));
+            return Some(format!("the server {server} is an alias; name the server itself"));
         }
         let steers_address = |steered: u32| {
-            self.steered[steered as usize]
-                .types
-                .iter()
-                .any(|&rtype| matches!(rtype, rtype::A | rtype::AAAA))
+            self.steered[steered as usize].types.iter().any(|&rtype| matches!(rtype, rtype::A | rtype::AAAA))
         };
         let has_address = self.group(node, rtype::A).is_some()
             || self.group(node, rtype::AAAA).is_some()
-            || self.nodes[node as usize]
-                .steered
-                .is_some_and(steers_address);
+            || self.nodes[node as usize].steered.is_some_and(steers_address);
         (!has_address).then_some(addressless)
     }
 
@@ -495,10 +424,7 @@ impl<'r> Build<'r> {
             .map(|group| RrSet {
                 rtype: group.rtype,
                 ttl: self.least_ttl(group),
-                rdatas: RdataSet::new(
-                    group.rtype,
-                    group.members.iter().map(|&at| &*self.records[at].rdata),
-                ),
+                rdatas: RdataSet::new(group.rtype, group.members.iter().map(|&at| &*self.records[at].rdata)),
             })
             .collect();
         self.tree.shrink();
@@ -512,17 +438,9 @@ impl<'r> Build<'r> {
             negative_ttl: 0,
         };
         zone.negative_ttl = zone.set(zone.apex(), rtype::SOA).map_or(0, |soa| {
-            let minimum = soa
-                .rdatas
-                .as_ref()
-                .first()
-                .and_then(|rdata| rdata.last_chunk::<4>());
-            soa.ttl
-                .min(minimum.map_or(0, |minimum| u32::from_be_bytes(*minimum)))
+            let minimum = soa.rdatas.as_ref().first().and_then(|rdata| rdata.last_chunk::<4>());
+            soa.ttl.min(minimum.map_or(0, |minimum| u32::from_be_bytes(*minimum)))
         });
-        Compiled {
-            zone,
-            warnings: sorted(self.warnings),
-        }
+        Compiled { zone, warnings: sorted(self.warnings) }
     }
 }

@@ -30,15 +30,10 @@ pub fn read(path: &Path, origin: &Name) -> Result<Vec<Record>, Vec<ZoneError>> {
     match open(path) {
         Ok(text) => parse(&text, &file, origin, open),
         Err(error) => {
-            let place = Location {
-                file: file.into(),
-                line: 0,
-            };
+            let place = Location { file: file.into(), line: 0 };
             Err(vec![ZoneError {
                 place,
-                message: format!(
-                    "can't be read ({error}); mend the path in the configuration or the file's mode"
-                ),
+                message: format!("can't be read ({error}); mend the path in the configuration or the file's mode"),
             }])
         }
     }
@@ -120,31 +115,18 @@ impl Scope {
                 Ok(entry) => (entry.line, self.entry(&entry, open, found)),
             };
             if let Err(message) = result {
-                found.errors.push(ZoneError {
-                    place: self.place(line),
-                    message,
-                });
+                found.errors.push(ZoneError { place: self.place(line), message });
             }
         }
     }
 
     fn place(&self, line: u32) -> Location {
-        Location {
-            file: Arc::clone(&self.file),
-            line,
-        }
+        Location { file: Arc::clone(&self.file), line }
     }
 
-    fn entry(
-        &mut self,
-        entry: &Entry<'_>,
-        open: Open<'_>,
-        found: &mut Findings,
-    ) -> Result<(), String> {
+    fn entry(&mut self, entry: &Entry<'_>, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         match entry.tokens[0].text {
-            [b'$', directive @ ..] if !entry.indented => {
-                self.directive(directive, &entry.tokens[1..], open, found)
-            }
+            [b'$', directive @ ..] if !entry.indented => self.directive(directive, &entry.tokens[1..], open, found),
             _ => self.record(entry, found),
         }
     }
@@ -163,8 +145,7 @@ impl Scope {
                 Ok(())
             }
             ("TTL", [value]) => {
-                self.default_ttl =
-                    Some(ttl(value.text)?.ok_or("$TTL wants a time such as 3600 or 1h")?);
+                self.default_ttl = Some(ttl(value.text)?.ok_or("$TTL wants a time such as 3600 or 1h")?);
                 Ok(())
             }
             ("INCLUDE", [path]) => self.include(path, self.origin.clone(), open, found),
@@ -176,34 +157,18 @@ impl Scope {
             ("TTL", _) => Err("$TTL wants exactly one time".into()),
             ("INCLUDE", _) => Err("$INCLUDE wants a file and perhaps an origin".into()),
             ("GENERATE", _) => Err("$GENERATE is not supported; write the records out".into()),
-            _ => Err(format!(
-                "${shown} is unknown; known are $ORIGIN, $TTL and $INCLUDE"
-            )),
+            _ => Err(format!("${shown} is unknown; known are $ORIGIN, $TTL and $INCLUDE")),
         }
     }
 
     /// Reads another file with its own origin; nothing it sets lasts beyond it (RFC 1035 §5.1).
-    fn include(
-        &self,
-        path: &Token<'_>,
-        origin: Name,
-        open: Open<'_>,
-        found: &mut Findings,
-    ) -> Result<(), String> {
+    fn include(&self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         if self.depth == MOST_INCLUDES {
-            return Err(format!(
-                "files include files more than {MOST_INCLUDES} deep; does one include itself?"
-            ));
+            return Err(format!("files include files more than {MOST_INCLUDES} deep; does one include itself?"));
         }
-        let written = String::from_utf8(unquoted(path.text)?)
-            .map_err(|_| "the path is not UTF-8; rename the file")?;
-        let path = Path::new(&*self.file)
-            .parent()
-            .unwrap_or(Path::new(""))
-            .join(&written);
-        let text = open(&path).map_err(|error| {
-            format!("{} can't be read ({error}); mend the path", path.display())
-        })?;
+        let written = String::from_utf8(unquoted(path.text)?).map_err(|_| "the path is not UTF-8; rename the file")?;
+        let path = Path::new(&*self.file).parent().unwrap_or(Path::new("")).join(&written);
+        let text = open(&path).map_err(|error| format!("{} can't be read ({error}); mend the path", path.display()))?;
         let file = path.display().to_string().into();
         let scope = Scope {
             file,
@@ -221,9 +186,7 @@ impl Scope {
         let (owner, rest) = if entry.indented {
             match &self.owner {
                 Owner::None => {
-                    return Err(
-                        "the first record has no owner; start its line with a name or `@`".into(),
-                    );
+                    return Err("the first record has no owner; start its line with a name or `@`".into());
                 }
                 Owner::Known(name) => (Ok(name.clone()), &entry.tokens[..]),
                 Owner::Bad => (Err(None), &entry.tokens[..]),
@@ -238,13 +201,7 @@ impl Scope {
         // An entry may be wrong at both ends: tell both.
         match (owner, rest) {
             (Ok(owner), Ok((ttl, rtype, rdata))) => {
-                found.records.push(Record {
-                    owner,
-                    rtype,
-                    ttl,
-                    rdata,
-                    place,
-                });
+                found.records.push(Record { owner, rtype, ttl, rdata, place });
                 Ok(())
             }
             (Err(None), Ok(_)) => Ok(()),
@@ -261,10 +218,7 @@ impl Scope {
         let (mut written_ttl, mut class_seen, mut rest) = (None, false, tokens);
         let mnemonic = loop {
             let Some((token, tail)) = rest.split_first() else {
-                return Err(
-                    "the record has no type; write owner, TTL, class, type and data in this order"
-                        .into(),
-                );
+                return Err("the record has no type; write owner, TTL, class, type and data in this order".into());
             };
             rest = tail;
             let text = String::from_utf8_lossy(token.text);
@@ -279,9 +233,7 @@ impl Scope {
             }
         };
         let Ok(rtype) = Rtype::from_str(&mnemonic).map(Rtype::to_int) else {
-            return Err(format!(
-                "`{mnemonic}` is no record type; write a type, or TYPE and its number (RFC 3597)"
-            ));
+            return Err(format!("`{mnemonic}` is no record type; write a type, or TYPE and its number (RFC 3597)"));
         };
         // Types that name no data (RFC 6895 §3.1): 0, OPT and 128 to 255.
         if matches!(rtype, 0 | rtype::OPT | 128..=255) {
@@ -291,20 +243,9 @@ impl Scope {
         if written_ttl.is_some() {
             self.last_ttl = written_ttl;
         }
-        let minimum = || {
-            (rtype == rtype::SOA)
-                .then(|| {
-                    rdata
-                        .last_chunk()
-                        .map(|minimum| u32::from_be_bytes(*minimum))
-                })
-                .flatten()
-        };
-        let Some(ttl) = written_ttl
-            .or(self.default_ttl)
-            .or(self.last_ttl)
-            .or_else(minimum)
-        else {
+        let minimum =
+            || (rtype == rtype::SOA).then(|| rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum))).flatten();
+        let Some(ttl) = written_ttl.or(self.default_ttl).or(self.last_ttl).or_else(minimum) else {
             return Err("the record has no TTL and none was given before; write $TTL at the top of the file".into());
         };
         Ok((ttl, rtype, rdata))
@@ -313,12 +254,9 @@ impl Scope {
     fn name(&self, token: &Token<'_>) -> Result<Name, String> {
         let shown = String::from_utf8_lossy(token.text);
         if !token.text.is_ascii() {
-            return Err(format!(
-                "the name `{shown}` has letters outside ASCII; write it in Punycode (xn--…)"
-            ));
+            return Err(format!("the name `{shown}` has letters outside ASCII; write it in Punycode (xn--…)"));
         }
-        Name::parse(token.text, Some(self.origin.as_ref()))
-            .map_err(|error| format!("`{shown}`: {error}"))
+        Name::parse(token.text, Some(self.origin.as_ref())).map_err(|error| format!("`{shown}`: {error}"))
     }
 }
 
@@ -327,14 +265,8 @@ fn is_class(text: &str) -> Result<bool, String> {
     let upper = text.to_ascii_uppercase();
     match upper.as_str() {
         "IN" | "CLASS1" => Ok(true),
-        "CH" | "CHAOS" | "HS" | "HESIOD" | "CS" => {
-            Err(format!("class {upper} is not served here; write IN"))
-        }
-        other
-            if other
-                .strip_prefix("CLASS")
-                .is_some_and(|number| number.parse::<u16>().is_ok()) =>
-        {
+        "CH" | "CHAOS" | "HS" | "HESIOD" | "CS" => Err(format!("class {upper} is not served here; write IN")),
+        other if other.strip_prefix("CLASS").is_some_and(|number| number.parse::<u16>().is_ok()) => {
             Err(format!("class {upper} is not served here; write IN"))
         }
         _ => Ok(false),
@@ -346,19 +278,13 @@ fn ttl(text: &[u8]) -> Result<Option<u32>, String> {
     if !text.first().is_some_and(u8::is_ascii_digit) {
         return Ok(None);
     }
-    let too_long = || {
-        format!(
-            "the time `{}` is longer than {MOST_TTL} seconds (RFC 2181 §8)",
-            String::from_utf8_lossy(text)
-        )
-    };
+    let too_long =
+        || format!("the time `{}` is longer than {MOST_TTL} seconds (RFC 2181 §8)", String::from_utf8_lossy(text));
     let (mut total, mut number, mut open) = (0_u64, 0_u64, false);
     for &byte in text {
         let unit = match byte.to_ascii_lowercase() {
             digit @ b'0'..=b'9' => {
-                number = number
-                    .saturating_mul(10)
-                    .saturating_add(u64::from(digit - b'0'));
+                number = number.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
                 open = true;
                 continue;
             }
@@ -376,19 +302,12 @@ fn ttl(text: &[u8]) -> Result<Option<u32>, String> {
         (number, open) = (0, false);
     }
     let total = total.saturating_add(number);
-    u32::try_from(total)
-        .ok()
-        .filter(|&total| total <= MOST_TTL)
-        .map(Some)
-        .ok_or_else(too_long)
+    u32::try_from(total).ok().filter(|&total| total <= MOST_TTL).map(Some).ok_or_else(too_long)
 }
 
 /// A token's octets without quotes and escapes.
 fn unquoted(text: &[u8]) -> Result<Vec<u8>, String> {
-    let inner = text
-        .strip_prefix(b"\"")
-        .and_then(|text| text.strip_suffix(b"\""))
-        .unwrap_or(text);
+    let inner = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
     let mut octets = Vec::with_capacity(inner.len());
     let mut rest = inner.iter().copied();
     while let Some(byte) = rest.next() {

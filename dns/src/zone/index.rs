@@ -46,11 +46,7 @@ impl<'n> Descent<'n> {
     /// Prepares to walk `name`, whose last `skip` labels are the top's.
     pub(crate) fn new(name: NameRef<'n>, skip: usize) -> Self {
         let (starts, count) = label_starts(name);
-        Self {
-            wire: name.as_wire(),
-            starts,
-            left: count.saturating_sub(skip),
-        }
+        Self { wire: name.as_wire(), starts, left: count.saturating_sub(skip) }
     }
 
     /// How many labels are still to come.
@@ -72,11 +68,7 @@ impl NameTree {
     /// A tree of the top alone.
     pub(crate) fn new() -> Self {
         Self {
-            entries: vec![Entry {
-                parent: NONE,
-                label: 0,
-                hash: 0,
-            }],
+            entries: vec![Entry { parent: NONE, label: 0, hash: 0 }],
             labels: vec![0],
             slots: vec![Slot { tag: 0, node: NONE }; 16],
         }
@@ -131,18 +123,10 @@ impl NameTree {
     fn add(&mut self, parent: u32, label: &[u8], hash: u64, slot: usize) -> u32 {
         let node = u32::try_from(self.entries.len()).expect("fewer than 2^32 names fit in memory");
         let place = u32::try_from(self.labels.len()).expect("fewer than 2^32 octets of labels");
-        self.labels
-            .push(u8::try_from(label.len()).expect("a label has at most 63 octets"));
+        self.labels.push(u8::try_from(label.len()).expect("a label has at most 63 octets"));
         self.labels.extend_from_slice(label);
-        self.entries.push(Entry {
-            parent,
-            label: place,
-            hash,
-        });
-        self.slots[slot] = Slot {
-            tag: tag(hash),
-            node,
-        };
+        self.entries.push(Entry { parent, label: place, hash });
+        self.slots[slot] = Slot { tag: tag(hash), node };
         if self.entries.len() * 2 > self.slots.len() {
             self.grow();
         }
@@ -157,10 +141,7 @@ impl NameTree {
             while self.slots[at].node != NONE {
                 at = (at + 1) & (size - 1);
             }
-            self.slots[at] = Slot {
-                tag: tag(entry.hash),
-                node,
-            };
+            self.slots[at] = Slot { tag: tag(entry.hash), node };
         }
     }
 
@@ -235,40 +216,20 @@ mod tests {
         let name: Name = "a.b.Example".parse().expect("name");
         let node = tree.insert(descent(&name));
         assert_eq!(tree.len(), 4);
-        assert_eq!(
-            tree.find(descent(&"A.B.eXample".parse().expect("name"))),
-            Some(node)
-        );
-        assert!(
-            tree.find(descent(&"b.example".parse().expect("name")))
-                .is_some()
-        );
-        assert_eq!(
-            tree.find(descent(&"c.example".parse().expect("name"))),
-            None
-        );
-        assert_eq!(
-            tree.find(descent(&"a.b\\000.example".parse().expect("name"))),
-            None
-        );
+        assert_eq!(tree.find(descent(&"A.B.eXample".parse().expect("name"))), Some(node));
+        assert!(tree.find(descent(&"b.example".parse().expect("name"))).is_some());
+        assert_eq!(tree.find(descent(&"c.example".parse().expect("name"))), None);
+        assert_eq!(tree.find(descent(&"a.b\\000.example".parse().expect("name"))), None);
     }
 
     #[test]
     fn it_grows() {
         let mut tree = NameTree::new();
-        let names: Vec<Name> = (0..5_000)
-            .map(|n| format!("host{n}.example").parse().expect("name"))
-            .collect();
-        let nodes: Vec<u32> = names
-            .iter()
-            .map(|name| tree.insert(descent(name)))
-            .collect();
+        let names: Vec<Name> = (0..5_000).map(|n| format!("host{n}.example").parse().expect("name")).collect();
+        let nodes: Vec<u32> = names.iter().map(|name| tree.insert(descent(name))).collect();
         for (name, node) in names.iter().zip(nodes) {
             assert_eq!(tree.find(descent(name)), Some(node));
-            assert_eq!(
-                tree.parent(node),
-                tree.find(descent(&"example".parse().expect("name")))
-            );
+            assert_eq!(tree.parent(node), tree.find(descent(&"example".parse().expect("name"))));
         }
         assert_eq!(tree.len(), 5_002);
     }

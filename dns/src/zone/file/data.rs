@@ -11,12 +11,7 @@ use crate::name::Name;
 use crate::rdata::{holds_names, is_well_formed, rtype};
 
 /// Reads the data of one record. The error says what is wrong and what the type wants.
-pub(super) fn read(
-    rtype: u16,
-    mnemonic: &str,
-    tokens: &[Token<'_>],
-    origin: &Name,
-) -> Result<Box<[u8]>, String> {
+pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Result<Box<[u8]>, String> {
     if tokens.first().is_some_and(|token| token.text == b"\\#") {
         return generic(rtype, mnemonic, &tokens[1..]);
     }
@@ -34,21 +29,11 @@ pub(super) fn read(
             if is_well_formed(rtype, &rdata) {
                 Ok(rdata.into())
             } else {
-                Err(format!(
-                    "the data is not what {mnemonic} wants: {}",
-                    form(rtype)
-                ))
+                Err(format!("the data is not what {mnemonic} wants: {}", form(rtype)))
             }
         }
-        Ok(_) => Err(format!(
-            "the data of {mnemonic} is missing; it wants {}",
-            form(rtype)
-        )),
-        Err(error) => Err(format!(
-            "{}; {mnemonic} wants {}",
-            reason(&error.to_string()),
-            form(rtype)
-        )),
+        Ok(_) => Err(format!("the data of {mnemonic} is missing; it wants {}", form(rtype))),
+        Err(error) => Err(format!("{}; {mnemonic} wants {}", reason(&error.to_string()), form(rtype))),
     }
 }
 
@@ -76,27 +61,14 @@ fn reason(error: &str) -> &str {
 
 /// Reads a length and hexadecimal digits in any number of groups (RFC 3597 §5).
 fn generic(rtype: u16, mnemonic: &str, tokens: &[Token<'_>]) -> Result<Box<[u8]>, String> {
-    let length = tokens
-        .first()
-        .and_then(|token| std::str::from_utf8(token.text).ok()?.parse::<u16>().ok());
+    let length = tokens.first().and_then(|token| std::str::from_utf8(token.text).ok()?.parse::<u16>().ok());
     let Some(length) = length else {
         return Err("after `\\#` comes the length of the data in octets, up to 65535".into());
     };
-    let digits: Vec<u8> = tokens[1..]
-        .iter()
-        .flat_map(|token| token.text)
-        .copied()
-        .collect();
-    let nibble = |digit: u8| {
-        char::from(digit)
-            .to_digit(16)
-            .and_then(|value| u8::try_from(value).ok())
-    };
+    let digits: Vec<u8> = tokens[1..].iter().flat_map(|token| token.text).copied().collect();
+    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let (pairs, rest) = digits.as_chunks::<2>();
-    let octets: Option<Vec<u8>> = pairs
-        .iter()
-        .map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?))
-        .collect();
+    let octets: Option<Vec<u8>> = pairs.iter().map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?)).collect();
     let Some(octets) = octets.filter(|_| rest.is_empty()) else {
         return Err("after `\\#` and the length come pairs of hexadecimal digits".into());
     };
@@ -107,10 +79,7 @@ fn generic(rtype: u16, mnemonic: &str, tokens: &[Token<'_>]) -> Result<Box<[u8]>
         ));
     }
     if !is_well_formed(rtype, &octets) {
-        return Err(format!(
-            "these octets are not the data of {mnemonic}, which wants {}",
-            form(rtype)
-        ));
+        return Err(format!("these octets are not the data of {mnemonic}, which wants {}", form(rtype)));
     }
     Ok(octets.into())
 }
@@ -127,9 +96,7 @@ fn form(rtype: u16) -> &'static str {
         rtype::MX => "a preference and a host name, such as 10 mail.example.com.",
         rtype::TXT => "strings of at most 255 octets each, in quotes if they hold spaces",
         rtype::SRV => "priority, weight, port and a host name",
-        rtype::SVCB | rtype::HTTPS => {
-            "a priority, a host name and key=value parameters (RFC 9460 §2.1)"
-        }
+        rtype::SVCB | rtype::HTTPS => "a priority, a host name and key=value parameters (RFC 9460 §2.1)",
         rtype::DS | 59 => "key tag, algorithm, digest type and the digest in hexadecimal",
         257 => "flags, a property such as issue, and a value in quotes",
         52 => "usage, selector, matching type and hexadecimal data",

@@ -41,12 +41,7 @@ impl<'t> Lexer<'t> {
     /// Prepares to cut `text`.
     pub(super) fn new(text: &'t [u8]) -> Self {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        Self {
-            text,
-            at: 0,
-            line: 1,
-            swallowed: 0,
-        }
+        Self { text, at: 0, line: 1, swallowed: 0 }
     }
 
     fn skip_line(&mut self) {
@@ -90,10 +85,7 @@ impl<'t> Lexer<'t> {
                     if open.pop().is_none() {
                         let line = self.line;
                         self.skip_line();
-                        return Err((
-                            line,
-                            "a closing parenthesis without an opening one; remove it".into(),
-                        ));
+                        return Err((line, "a closing parenthesis without an opening one; remove it".into()));
                     }
                     self.at += 1;
                     glued = false;
@@ -102,11 +94,7 @@ impl<'t> Lexer<'t> {
                     if entry.tokens.is_empty() {
                         entry.line = self.line;
                     }
-                    let text = if byte == b'"' {
-                        self.quoted()?
-                    } else {
-                        self.plain()
-                    };
+                    let text = if byte == b'"' { self.quoted()? } else { self.plain() };
                     entry.tokens.push(Token { text, glued });
                     glued = true;
                 }
@@ -121,10 +109,7 @@ impl<'t> Lexer<'t> {
             (self.at, self.line) = (at, line);
             self.skip_line();
         }
-        Err((
-            line,
-            "the parenthesis opened here is never closed; add `)` at the end of the record".into(),
-        ))
+        Err((line, "the parenthesis opened here is never closed; add `)` at the end of the record".into()))
     }
 
     /// A quoted string, quotes included.
@@ -137,14 +122,9 @@ impl<'t> Lexer<'t> {
                     self.at += 1;
                     return Ok(&self.text[start..self.at]);
                 }
-                Some(b'\\') if !matches!(self.text.get(self.at + 1), None | Some(b'\n')) => {
-                    self.at += 2
-                }
+                Some(b'\\') if !matches!(self.text.get(self.at + 1), None | Some(b'\n')) => self.at += 2,
                 None | Some(b'\n') => {
-                    return Err((
-                        self.line,
-                        "the quote is not closed on its line; add the closing quote".into(),
-                    ));
+                    return Err((self.line, "the quote is not closed on its line; add the closing quote".into()));
                 }
                 Some(_) => self.at += 1,
             }
@@ -186,19 +166,10 @@ mod tests {
     use super::*;
 
     fn cut(text: &str) -> Vec<Result<(u32, bool, Vec<&str>), u32>> {
-        let text_of = |token: &Token<'_>| {
-            std::str::from_utf8(token.text)
-                .expect("text")
-                .to_string()
-                .leak() as &str
-        };
+        let text_of = |token: &Token<'_>| std::str::from_utf8(token.text).expect("text").to_string().leak() as &str;
         Lexer::new(text.as_bytes())
             .map(|entry| match entry {
-                Ok(entry) => Ok((
-                    entry.line,
-                    entry.indented,
-                    entry.tokens.iter().map(text_of).collect(),
-                )),
+                Ok(entry) => Ok((entry.line, entry.indented, entry.tokens.iter().map(text_of).collect())),
                 Err((line, _)) => Err(line),
             })
             .collect()
@@ -219,21 +190,11 @@ mod tests {
 
     #[test]
     fn a_broken_entry_spoils_no_other() {
-        assert_eq!(
-            cut("a ) x\nd \"open\ne\n"),
-            [Err(1), Err(2), Ok((3, false, vec!["e"]))]
-        );
+        assert_eq!(cut("a ) x\nd \"open\ne\n"), [Err(1), Err(2), Ok((3, false, vec!["e"]))]);
     }
 
     #[test]
     fn an_open_parenthesis_is_told_at_its_line() {
-        assert_eq!(
-            cut("a 1\nb (\nc 2\n"),
-            [
-                Ok((1, false, vec!["a", "1"])),
-                Err(2),
-                Ok((3, false, vec!["c", "2"]))
-            ]
-        );
+        assert_eq!(cut("a 1\nb (\nc 2\n"), [Ok((1, false, vec!["a", "1"])), Err(2), Ok((3, false, vec!["c", "2"]))]);
     }
 }
