@@ -96,6 +96,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 continue;
             };
             let (ttl, rdatas) = found;
+            if rdatas.is_empty() {
+                break; // a type that the rules have nothing for: no data
+            }
             self.answer.answer.push(AnswerSet { owner: name.clone(), rtype, ttl, data: Data::Stored(rdatas) });
             if rtype == rtype::CNAME && qtype != rtype::CNAME {
                 let target = rdatas.first().and_then(|rdata| target(rtype, rdata));
