@@ -199,6 +199,7 @@ fn steered_zones() -> Zones {
         steered("shut.example.com", 2, &[A]),
         steered("deep.ent.example.com", 0, &[A]),
         steered("*.wild.example.com", 0, &[A]),
+        steered("a.example.com", 0, &[AAAA]),
     ];
     Zones::new([zone("example.com", "chat TXT note\na A 192.0.2.1\nalias CNAME chat\nstop CNAME shut\n", &owners)])
 }
@@ -243,6 +244,8 @@ fn rfc7871_scopes_come_from_steered_links_only_and_the_longest_holds() {
         ("chat.example.com", MX, 0),
         ("nope.example.com", A, 0),
         ("edge.example.com", A, 24),
+        ("edge.example.com", MX, 24),
+        // Two steered links, 24 and then 20.
         ("edge.example.com", AAAA, 24),
         ("shut.example.com", A, 16),
     ] {
