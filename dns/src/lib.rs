@@ -7,3 +7,6 @@ pub mod name;
 pub mod rdata;
 pub mod wire;
 pub mod zone;
+
+#[cfg(test)]
+mod testing;
