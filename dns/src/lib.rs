@@ -13,6 +13,7 @@ pub mod probe;
 pub mod ranges;
 pub mod rdata;
 pub mod snapshot;
+pub mod sources;
 pub mod start;
 pub mod store;
 pub mod wire;
