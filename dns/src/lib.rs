@@ -3,8 +3,19 @@
 //! Start with [`answer::answer`], the one place that knows DNS, and [`wire::respond`], which puts bytes around it.
 
 pub mod answer;
+pub mod clock;
+pub mod feed;
+pub mod geoip;
+pub mod locate;
 pub mod name;
+pub mod owner;
+pub mod probe;
+pub mod ranges;
 pub mod rdata;
+pub mod snapshot;
+pub mod sources;
+pub mod start;
+pub mod store;
 pub mod wire;
 pub mod zone;
 
