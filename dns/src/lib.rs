@@ -3,7 +3,9 @@
 //! Start with [`answer::answer`], the one place that knows DNS, and [`wire::respond`], which puts bytes around it.
 
 pub mod answer;
+pub mod config;
 pub mod name;
+pub mod nearest;
 pub mod rdata;
 pub mod wire;
 pub mod zone;
