@@ -4,8 +4,12 @@
 
 pub mod answer;
 pub mod config;
+mod handler;
+pub mod listeners;
 pub mod name;
 pub mod nearest;
 pub mod rdata;
+pub mod respond;
+mod udp;
 pub mod wire;
 pub mod zone;
