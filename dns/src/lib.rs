@@ -13,3 +13,6 @@ pub mod respond;
 mod udp;
 pub mod wire;
 pub mod zone;
+
+#[cfg(test)]
+mod testing;

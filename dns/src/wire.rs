@@ -100,3 +100,6 @@ fn write(request: &Request<'_>, reply: &Answer<'_>, limit: usize, out: &mut Vec<
     }
     truncated
 }
+
+#[cfg(test)]
+mod tests;

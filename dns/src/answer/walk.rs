@@ -231,3 +231,6 @@ enum Reach {
     /// Glue wherever the zone has it, siblings' included (RFC 9471 §2).
     Glue,
 }
+
+#[cfg(test)]
+mod tests;

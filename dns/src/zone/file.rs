@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use domain::base::iana::Rtype;
 
-use super::{Location, Record, ZoneError};
+use super::{Location, Record, Zone, ZoneError};
 use crate::name::Name;
 use crate::rdata::rtype;
 use lexer::{Entry, Lexer, Token};
@@ -42,7 +42,7 @@ pub fn read(path: &Path, origin: &Name) -> Result<Vec<Record>, Vec<ZoneError>> {
 /// Reads the text of a master file; `open` gives the text of included files, whose paths are relative to the including file.
 ///
 /// # Errors
-/// Every line that can't be understood.
+/// Every line that can't be understood, and what is wrong with the others as a zone.
 ///
 /// ```
 /// use bailiwick_dns::{name::Name, zone::file};
@@ -68,11 +68,14 @@ pub fn parse(
     };
     scope.read(text, open, &mut found);
     if found.errors.is_empty() {
-        Ok(found.records)
-    } else {
-        found.errors.sort();
-        Err(found.errors)
+        return Ok(found.records);
     }
+    // What could be read may be wrong as a zone, too: tell it now. What is missing may stand in the lines that couldn't be read.
+    if let Err(errors) = Zone::compile(origin, &found.records, &[]) {
+        found.errors.extend(errors.into_iter().filter(|error| error.place.line > 0));
+    }
+    found.errors.sort();
+    Err(found.errors)
 }
 
 /// What reading brought to light.
@@ -164,7 +167,9 @@ impl Scope {
     /// Reads another file with its own origin; nothing it sets lasts beyond it (RFC 1035 §5.1).
     fn include(&self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         if self.depth == MOST_INCLUDES {
-            return Err(format!("files include files more than {MOST_INCLUDES} deep; does one include itself?"));
+            return Err(format!(
+                "files include files more than {MOST_INCLUDES} deep; where one includes itself, remove that line"
+            ));
         }
         let written = String::from_utf8(unquoted(path.text)?).map_err(|_| "the path is not UTF-8; rename the file")?;
         let path = Path::new(&*self.file).parent().unwrap_or(Path::new("")).join(&written);
@@ -319,3 +324,6 @@ fn unquoted(text: &[u8]) -> Result<Vec<u8>, String> {
     }
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests;

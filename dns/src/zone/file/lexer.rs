@@ -165,7 +165,10 @@ impl<'t> Iterator for Lexer<'t> {
 mod tests {
     use super::*;
 
-    fn cut(text: &str) -> Vec<Result<(u32, bool, Vec<&str>), u32>> {
+    /// Line, indentation and tokens of an entry, or the line of an error.
+    type Cut = Result<(u32, bool, Vec<&'static str>), u32>;
+
+    fn cut(text: &str) -> Vec<Cut> {
         let text_of = |token: &Token<'_>| std::str::from_utf8(token.text).expect("text").to_string().leak() as &str;
         Lexer::new(text.as_bytes())
             .map(|entry| match entry {

@@ -1,0 +1,145 @@
+//! The one task that owns all mutable state: changes of rules, zones, GeoIP data, health, overrides and time enter over a channel, snapshots
+//! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bailiwick_rules::health::Forced;
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::geoip::Places;
+use crate::snapshot::{Rules, Snapshot, ZoneSource};
+
+/// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    live: Arc<ArcSwap<Snapshot>>,
+    status: Arc<ArcSwap<Status>>,
+    changes: mpsc::Sender<Change>,
+    clock: Clock,
+}
+
+/// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The rules document.
+    pub rules: SourceStatus,
+    /// The zone files.
+    pub zones: SourceStatus,
+    /// The GeoIP database.
+    pub geoip: SourceStatus,
+    /// Probes that succeeded, since the start.
+    pub probes_passed: u64,
+    /// Probes that failed, since the start.
+    pub probes_failed: u64,
+    /// The last failure to write to the state directory, until a write succeeds.
+    pub not_persisted: Option<Failure>,
+    /// Rules that were accepted and await the first results of new monitors: their revision.
+    pub awaited_revision: Option<u64>,
+    /// What is served but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// How one source fares.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// Versions accepted, the first included.
+    pub accepted: u64,
+    /// Versions refused.
+    pub refused: u64,
+    /// Versions ignored for an older revision.
+    pub ignored: u64,
+    /// When the version in service was accepted.
+    pub accepted_at: Option<Timestamp>,
+    /// What was wrong with the last version, until a good one comes: then the version in service isn't the one last offered, and that is an
+    /// alarm.
+    pub last_error: Option<Failure>,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// Every error, with its place and its mend.
+    pub errors: Vec<String>,
+}
+
+/// Where overrides end up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// In the state directory: a restart keeps it.
+    Persisted,
+    /// In memory only, for this reason.
+    UntilRestart(String),
+}
+
+/// Why an override was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// No such region.
+    #[error("{0} is no region of the rules; use one of their names")]
+    UnknownRegion(RegionId),
+    /// Forced to be unknown.
+    #[error("status must be \"up\" or \"down\"")]
+    NoStatus,
+    /// Over before it begins.
+    #[error("until ({0}) lies in the past; name a time to come")]
+    Ended(Timestamp),
+    /// Nothing to delete.
+    #[error("{0} has no override that came by the API; one of the rules document ends there")]
+    NotForced(RegionId),
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+impl Handle {
+    /// The current snapshot, for as long as one query takes. Don't hold it across an `await`: use [`Handle::snapshot_owned`].
+    #[must_use]
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.live.load()
+    }
+
+    /// The current snapshot, to keep.
+    #[must_use]
+    pub fn snapshot_owned(&self) -> Arc<Snapshot> {
+        self.live.load_full()
+    }
+
+    /// How the sources fare.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        self.status.load_full()
+    }
+
+    /// The time, by the clock the owner goes by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Forces a region's status. Queries see it when this returns.
+    ///
+    /// # Errors
+    /// When the region isn't in the rules, the status is unknown, or the end has passed.
+    pub async fn set_override(&self, region: RegionId, forced: Forced) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::SetOverride { region, forced, reply }).await
+    }
+
+    /// Ends an override that came by the API. Queries see it when this returns.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn delete_override(&self, region: RegionId) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::DeleteOverride { region, reply }).await
+    }
+
+    async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Kept, OverrideError> {
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(change(reply)).await.map_err(|_| OverrideError::Stopped)?;
+        answer.await.map_err(|_| OverrideError::Stopped)?
+    }
+}
