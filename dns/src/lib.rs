@@ -3,13 +3,21 @@
 //! Start with [`answer::answer`], the one place that knows DNS, and [`wire::respond`], which puts bytes around it.
 
 pub mod answer;
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod geoip;
 mod handler;
 pub mod listeners;
+pub mod locate;
 pub mod name;
 pub mod nearest;
+pub mod question;
+mod ranges;
 pub mod rdata;
 pub mod respond;
+pub mod serve;
+pub mod snapshot;
 mod udp;
 pub mod wire;
 pub mod zone;

@@ -82,8 +82,9 @@ impl Carrier {
 pub fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
     let named = |address: &IpAddr| table.network_of(*address).is_some();
     let carried = match address {
-        IpAddr::V6(outer) if !named(&address) => Carrier::of(outer.to_bits())
-            .map(|carrier| IpAddr::V4(Ipv4Addr::from_bits(carrier.inside(outer.to_bits())))),
+        IpAddr::V6(outer) if !named(&address) => {
+            Carrier::of(outer.to_bits()).map(|carrier| IpAddr::V4(Ipv4Addr::from_bits(carrier.inside(outer.to_bits()))))
+        }
         _ => None,
     };
     let address = carried.unwrap_or(address).to_canonical();
@@ -108,19 +109,12 @@ impl Standings {
         let of_place = |place: &Place| {
             stand(table, &Client { country: place.country, location: place.location, ..Client::default() })
         };
-        let mut networks = Networks {
-            table,
-            standings: places.all().iter().map(of_place).collect(),
-            known: HashMap::new(),
-        };
+        let mut networks =
+            Networks { table, standings: places.all().iter().map(of_place).collect(), known: HashMap::new() };
         let v4 = networks.ranges_v4();
         let v6 = networks.ranges_v6();
         let top = |below: u32, above: u32| if above == TRANSPARENT { below } else { above };
-        Self {
-            v4: places.v4().overlay(&v4, top),
-            v6: places.v6().overlay(&v6, top),
-            standings: networks.standings,
-        }
+        Self { v4: places.v4().overlay(&v4, top), v6: places.v6().overlay(&v6, top), standings: networks.standings }
     }
 }
 

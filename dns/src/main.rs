@@ -1,1 +1,7 @@
-fn main() {}
+//! The `bailiwick` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bailiwick_dns::cli::run()
+}

@@ -182,7 +182,8 @@ fn compile_zones(
 ) -> Result<Zones, Vec<Refusal>> {
     let (mut zones, mut refusals) = (Vec::new(), Vec::new());
     for source in sources {
-        let here = |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
+        let here =
+            |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
         let steered: Vec<SteeredOwner> = owners.iter().filter(here).cloned().collect();
         match Zone::compile(&source.origin, &source.records, &steered) {
             Ok(compiled) => {
