@@ -1,25 +1,80 @@
 //! The one task that owns all mutable state: changes of rules, zones, GeoIP data, health, overrides and time enter over a channel, snapshots
 //! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
 
+mod monitors;
+mod task;
+
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, Snapshot, ZoneSource};
+
+pub(crate) use task::{Beginning, spawn};
 
 /// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     live: Arc<ArcSwap<Snapshot>>,
-    status: Arc<ArcSwap<Status>>,
+    status: watch::Receiver<Arc<Status>>,
     changes: mpsc::Sender<Change>,
     clock: Clock,
 }
+
+/// What is sent to the owner.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A new version of a source.
+    Offer(Offer),
+    /// A new version of a source that was of no use by itself.
+    Unusable(Source, Vec<String>),
+    /// Force a region's status.
+    SetOverride { region: RegionId, forced: Forced, reply: Reply },
+    /// End an override.
+    DeleteOverride { region: RegionId, reply: Reply },
+}
+
+/// A new version of a source, compiled by itself but not with the others.
+#[derive(Debug, Clone)]
+pub enum Offer {
+    /// Rules.
+    Rules(Arc<Rules>),
+    /// All zones.
+    Zones(Arc<[ZoneSource]>),
+    /// Geography.
+    Places(Arc<Places>),
+}
+
+/// Where a version comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The rules document.
+    Rules,
+    /// The zone files.
+    Zones,
+    /// The GeoIP database.
+    Geoip,
+}
+
+impl Offer {
+    /// The source of this version.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Rules(_) => Source::Rules,
+            Self::Zones(_) => Source::Zones,
+            Self::Places(_) => Source::Geoip,
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Kept, OverrideError>>;
 
 /// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
 #[derive(Debug, Clone, Default)]
@@ -36,10 +91,10 @@ pub struct Status {
     pub probes_failed: u64,
     /// The last failure to write to the state directory, until a write succeeds.
     pub not_persisted: Option<Failure>,
-    /// Rules that were accepted and await the first results of new monitors: their revision.
+    /// The revision of rules that were accepted and await the first results of new monitors.
     pub awaited_revision: Option<u64>,
     /// What is served but probably not meant.
-    pub warnings: Vec<String>,
+    pub warnings: Arc<[String]>,
 }
 
 /// How one source fares.
@@ -53,8 +108,7 @@ pub struct SourceStatus {
     pub ignored: u64,
     /// When the version in service was accepted.
     pub accepted_at: Option<Timestamp>,
-    /// What was wrong with the last version, until a good one comes: then the version in service isn't the one last offered, and that is an
-    /// alarm.
+    /// Why the version last offered isn't the one in service, while that is so: an alarm.
     pub last_error: Option<Failure>,
 }
 
@@ -67,7 +121,27 @@ pub struct Failure {
     pub errors: Vec<String>,
 }
 
-/// Where overrides end up.
+impl Status {
+    /// How one source fares.
+    #[must_use]
+    pub fn of(&self, source: Source) -> &SourceStatus {
+        match source {
+            Source::Rules => &self.rules,
+            Source::Zones => &self.zones,
+            Source::Geoip => &self.geoip,
+        }
+    }
+
+    fn of_mut(&mut self, source: Source) -> &mut SourceStatus {
+        match source {
+            Source::Rules => &mut self.rules,
+            Source::Zones => &mut self.zones,
+            Source::Geoip => &mut self.geoip,
+        }
+    }
+}
+
+/// Where an override ended up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
     /// In the state directory: a restart keeps it.
@@ -89,7 +163,7 @@ pub enum OverrideError {
     #[error("until ({0}) lies in the past; name a time to come")]
     Ended(Timestamp),
     /// Nothing to delete.
-    #[error("{0} has no override that came by the API; one of the rules document ends there")]
+    #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
     NotForced(RegionId),
     /// The server is going down.
     #[error("the server is shutting down")]
@@ -112,13 +186,30 @@ impl Handle {
     /// How the sources fare.
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
-        self.status.load_full()
+        Arc::clone(&self.status.borrow())
     }
 
     /// The time, by the clock the owner goes by.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        (self.clock)()
+        self.clock.now()
+    }
+
+    /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the owner ends before.
+    pub async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
+        let mut status = self.status.clone();
+        status.wait_for(|status| wanted(&self.live.load(), status)).await.is_ok()
+    }
+
+    /// Offers a new version of a source. The owner accepts, refuses or ignores it; the status tells which.
+    pub async fn offer(&self, offer: Offer) {
+        // The owner ends only with the program.
+        let _ = self.changes.send(Change::Offer(offer)).await;
+    }
+
+    /// Tells of a new version of a source that is of no use by itself. The last good stays in service.
+    pub async fn report_unusable(&self, source: Source, errors: Vec<String>) {
+        let _ = self.changes.send(Change::Unusable(source, errors)).await;
     }
 
     /// Forces a region's status. Queries see it when this returns.

@@ -5,6 +5,8 @@ use std::path::Path;
 use bailiwick_rules::rules::KeyDigest;
 use subtle::ConstantTimeEq;
 
+use crate::sources::Fault;
+
 /// The shortest token that is accepted: 128 bits in hex.
 const SHORTEST: usize = 32;
 
@@ -16,16 +18,14 @@ impl Token {
     /// Reads the token from the first line of a file.
     ///
     /// # Errors
-    /// With the file's name, when it can't be read or holds no token worth the name.
-    pub fn read(file: &Path) -> Result<Self, String> {
+    /// When the file can't be read or holds no token worth the name.
+    pub fn read(file: &Path) -> Result<Self, Fault> {
         let text = std::fs::read_to_string(file).map_err(|error| {
-            format!(
-                "{}: can't be read ({error}); write a token there, such as `openssl rand -hex 32` gives",
-                file.display()
-            )
+            let mend = "write a token there, such as `openssl rand -hex 32` gives";
+            Fault::of_file(file, format!("can't be read ({error}); {mend}"))
         })?;
         Self::parse(text.lines().next().unwrap_or_default().trim())
-            .map_err(|problem| format!("{}:1: {problem}", file.display()))
+            .map_err(|message| Fault { place: format!("{}:1", file.display()), message })
     }
 
     fn parse(token: &str) -> Result<Self, String> {
@@ -76,10 +76,13 @@ mod tests {
     fn weak_tokens_and_missing_files_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("api.token");
-        assert!(Token::read(&file).unwrap_err().contains("api.token: can't be read"));
+        assert!(Token::read(&file).unwrap_err().to_string().contains("api.token: can't be read"));
         for weak in ["", "\n", "short", &format!("{TOKEN} {TOKEN}")] {
             std::fs::write(&file, weak).unwrap();
-            assert!(Token::read(&file).unwrap_err().contains("api.token:1: a token has at least 32"), "{weak:?}");
+            assert!(
+                Token::read(&file).unwrap_err().to_string().contains("api.token:1: a token has at least 32"),
+                "{weak:?}"
+            );
         }
         std::fs::write(&file, format!("{TOKEN}\nnot this line\n")).unwrap();
         assert!(Token::read(&file).unwrap().admits(&format!("Bearer {TOKEN}")));

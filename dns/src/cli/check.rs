@@ -5,17 +5,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bailiwick_rules::json::Violation;
-use bailiwick_rules::table::Table;
 use clap::Args;
 use serde::Serialize;
 
 use super::told::Told;
 use crate::api::token::{Token, mode_warning};
-use crate::config::{Api, Config, ZoneFile};
+use crate::clock::Clock;
+use crate::config::{Api, Config, ConfigError, ZoneFile};
 use crate::geoip::Places;
 use crate::snapshot::{Rules, World, ZoneSource};
-use crate::zone::{Zone, file};
+use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
+use crate::zone::Zone;
 
 /// Options of `bailiwick check`.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     /// What keeps it from being served.
-    pub(crate) errors: Vec<String>,
+    pub(crate) errors: Vec<Fault>,
     /// What is served but probably not meant.
     pub(crate) warnings: Vec<String>,
     /// What is there, part by part.
@@ -59,7 +59,7 @@ pub(super) fn configured(file: &Path) -> Findings {
     let mut findings = Findings::default();
     match Config::read(file) {
         Ok(config) => named(&config, &mut findings),
-        Err(errors) => findings.errors.extend(errors.iter().map(ToString::to_string)),
+        Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
     }
     findings
 }
@@ -78,35 +78,25 @@ fn named(config: &Config, findings: &mut Findings) {
 }
 
 /// Reads and compiles a rules document; `-` is standard input.
-pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Rules, Vec<String>> {
-    let (name, bytes) = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        ("standard input".to_owned(), stdin.read_to_end(&mut bytes).map(|_| bytes))
-    } else {
-        (file.display().to_string(), std::fs::read(file))
-    };
-    let bytes = bytes.map_err(|error| vec![format!("{name}: can't be read ({error}); mend its path or mode")])?;
-    let place = |violation: &Violation| match violation.pointer.as_str() {
-        "" => format!("{name}: {}", violation.message),
-        pointer => format!("{name}:{pointer}: {}", violation.message),
-    };
-    let table = Table::compile(&bytes).map_err(|violations| violations.iter().map(place).collect::<Vec<_>>())?;
-    Ok(Rules { table, bytes: bytes.into() })
-}
-
-/// Reads a GeoIP database.
-pub(super) fn read_places(file: &Path) -> Result<Places, String> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| format!("{}: can't be read ({error}); mend its path or mode", file.display()))?;
-    Places::read(&bytes).map_err(|error| format!("{}: {error}", file.display()))
+pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Fault>> {
+    if file != Path::new("-") {
+        return sources::read_rules(file);
+    }
+    let mut bytes = Vec::new();
+    match stdin.read_to_end(&mut bytes) {
+        Ok(_) => compile_rules(bytes, "standard input"),
+        Err(error) => {
+            Err(vec![Fault { place: "standard input".to_owned(), message: format!("can't be read: {error}") }])
+        }
+    }
 }
 
 fn rules(file: &Path, stdin: &mut dyn Read, findings: &mut Findings) -> Option<Arc<Rules>> {
     match read_rules(file, stdin) {
         Ok(rules) => {
             let name = file.display();
-            let warnings = rules.table.warnings(crate::serve::system_time());
-            findings.warnings.extend(warnings.iter().map(|warning| format!("{name}:{warning}")));
+            let warnings = rules.table.warnings(Clock::system().now());
+            findings.warnings.extend(warnings.iter().map(|warning| format!("{name}: {warning}")));
             let table = &rules.table;
             let counts = (table.services().len(), table.regions().len(), table.tenants().len());
             findings.summary.push(format!(
@@ -116,7 +106,7 @@ fn rules(file: &Path, stdin: &mut dyn Read, findings: &mut Findings) -> Option<A
                 count(counts.1, "region"),
                 count(counts.2, "tenant")
             ));
-            Some(Arc::new(rules))
+            Some(rules)
         }
         Err(errors) => {
             findings.errors.extend(errors);
@@ -126,40 +116,40 @@ fn rules(file: &Path, stdin: &mut dyn Read, findings: &mut Findings) -> Option<A
 }
 
 fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
-    let mut sources = Vec::new();
+    let mut read = Vec::new();
     for zone in zones {
-        match file::read(&zone.file, &zone.origin) {
-            Ok(records) => {
-                findings.summary.push(format!("zone {}: {}", zone.origin, count(records.len(), "record")));
-                sources.push(ZoneSource { origin: zone.origin.clone(), records });
-            }
-            Err(errors) => findings.errors.extend(errors.iter().map(ToString::to_string)),
+        match read_zones(&[(zone.origin.clone(), zone.file.clone())]).zones {
+            Ok(sources) => read.extend_from_slice(&sources),
+            Err(faults) => findings.errors.extend(faults),
         }
     }
-    sources
+    for source in &read {
+        findings.summary.push(format!("zone {}: {}", source.origin, count(source.records.len(), "record")));
+    }
+    read
 }
 
-fn places(file: &Path, findings: &mut Findings) -> Option<Places> {
-    match read_places(file) {
+fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
+    match read_geoip(Some(file)) {
         Ok(places) => {
             findings.summary.push(format!("GeoIP {}", file.display()));
             Some(places)
         }
-        Err(error) => {
-            findings.errors.push(error);
+        Err(faults) => {
+            findings.errors.extend(faults);
             None
         }
     }
 }
 
 /// Compiles zones with the hosts that the rules steer in them.
-fn together(rules: Arc<Rules>, sources: Vec<ZoneSource>, places: Option<Places>, findings: &mut Findings) {
-    let places = Arc::new(places.unwrap_or_else(Places::none));
+fn together(rules: Arc<Rules>, sources: Vec<ZoneSource>, places: Option<Arc<Places>>, findings: &mut Findings) {
+    let places = places.unwrap_or_else(|| Arc::new(Places::none()));
     match World::build(rules, sources.into(), places, None) {
         // With a zone missing for its errors, "lies in no zone" would be said of its hosts.
         Ok(world) if findings.errors.is_empty() => findings.warnings.extend_from_slice(world.warnings()),
         Ok(_) => {}
-        Err(refusals) => findings.errors.extend(refusals.iter().map(ToString::to_string)),
+        Err(refusals) => findings.errors.extend(refusals.into_iter().map(Fault::from)),
     }
 }
 
@@ -168,7 +158,7 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
     for source in sources {
         match Zone::compile(&source.origin, &source.records, &[]) {
             Ok(compiled) => findings.warnings.extend(compiled.warnings.iter().map(ToString::to_string)),
-            Err(errors) => findings.errors.extend(errors.iter().map(ToString::to_string)),
+            Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
         }
     }
 }
@@ -177,7 +167,7 @@ fn token(api: &Api, findings: &mut Findings) {
     match &api.token_file {
         Some(file) => match Token::read(file) {
             Ok(_) => findings.warnings.extend(mode_warning(file)),
-            Err(error) => findings.errors.push(error),
+            Err(fault) => findings.errors.push(fault),
         },
         None if !api.listen.ip().is_loopback() => findings.warnings.push(format!(
             "[api]: {} is no loopback address and there is no token_file, so nothing but /healthz is answered; add one",
@@ -187,11 +177,23 @@ fn token(api: &Api, findings: &mut Findings) {
     }
 }
 
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        let place = if error.line == 0 { error.file } else { format!("{}:{}", error.file, error.line) };
+        Self { place, message: error.message }
+    }
+}
+
 impl Findings {
     fn told(self, json: bool) -> Told {
         let output = if json { self.json() } else { self.text() };
         // As JSON the findings are the output; as text they go to standard error, before it.
-        Told { output, errors: self.errors, warnings: self.warnings, silent: json }
+        Told {
+            output,
+            errors: self.errors.iter().map(ToString::to_string).collect(),
+            warnings: self.warnings,
+            silent: json,
+        }
     }
 
     fn text(&self) -> String {
@@ -215,7 +217,7 @@ impl Findings {
             place: &'a str,
             message: &'a str,
         }
-        // Every finding is written as "place: what is wrong and how to mend it".
+        // Warnings are written as "place: what is odd and how to mend it".
         fn split(text: &String) -> Finding<'_> {
             let (place, message) = text.split_once(": ").unwrap_or(("", text));
             Finding { place, message }
@@ -223,7 +225,7 @@ impl Findings {
         let document = Document {
             ok: self.errors.is_empty(),
             summary: &self.summary,
-            errors: self.errors.iter().map(split).collect(),
+            errors: self.errors.iter().map(|fault| Finding { place: &fault.place, message: &fault.message }).collect(),
             warnings: self.warnings.iter().map(split).collect(),
         };
         // Strings and a boolean always serialise.
@@ -267,8 +269,8 @@ mod tests {
             ],
         );
         let expected = [
-            "rules.json:/revision: ",
-            "rules.json:/regoins: ",
+            "rules.json: /revision: ",
+            "rules.json: /regoins: ",
             "b.zone:1: ",
             "b.zone:2: ",
             "geo.mmdb: is not a usable MMDB file",
@@ -277,14 +279,14 @@ mod tests {
         ];
         for part in expected {
             assert!(
-                findings.errors.iter().any(|error| error.contains(part)),
+                findings.errors.iter().any(|error| error.to_string().contains(part)),
                 "{part:?} is not in {:#?}",
                 findings.errors
             );
         }
         let json: serde_json::Value = serde_json::from_str(&findings.json()).unwrap();
         assert_eq!(json["ok"], false);
-        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json:/revision"), "{json}");
+        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json"), "{json}");
         assert!(!findings.told(false).errors.is_empty());
     }
 
@@ -299,12 +301,12 @@ mod tests {
         let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
         let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", zone)];
         let fine = check_in(directory.path(), &files);
-        assert_eq!(fine.errors, [""; 0]);
+        assert_eq!(fine.errors, []);
         assert!(fine.warnings.iter().any(|warning| warning.contains("chat.elsewhere.example")), "{:#?}", fine.warnings);
 
         let clash = format!("{zone}chat 300 A 192.0.2.9\n");
         let findings = check_in(directory.path(), &[("a.zone", &clash)]);
-        assert!(findings.errors.iter().any(|error| error.contains("a.zone:3: ")), "{:#?}", findings.errors);
+        assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
     }
 
     #[test]
@@ -313,6 +315,6 @@ mod tests {
         let told = run(&args, &mut &br#"{"version": 1, "revision": 3}"#[..]);
         assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
         let told = run(&args, &mut &b"{"[..]);
-        assert!(told.errors[0].starts_with("standard input: is not JSON"), "{told:?}");
+        assert!(told.errors[0].starts_with("standard input: (document): is not JSON"), "{told:?}");
     }
 }

@@ -9,11 +9,11 @@ use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
-use super::check::{read_places, read_rules};
+use super::check::read_rules;
 use super::told::Told;
 use crate::config::Config;
-use crate::geoip::Places;
 use crate::question::Question;
+use crate::sources::read_geoip;
 
 /// Options of `bailiwick explain`.
 #[derive(Debug, Args)]
@@ -44,10 +44,10 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> T
         },
     };
     let rules = read_rules(&rules, stdin);
-    let places = args.geoip.as_ref().or(geoip.as_ref()).map_or(Ok(Places::none()), |file| read_places(file));
+    let places = read_geoip(args.geoip.as_deref().or(geoip.as_deref()));
     let (rules, places) = match (rules, places) {
         (Ok(rules), Ok(places)) => (rules, places),
-        (rules, places) => return Told::failed(rules.err().unwrap_or_default().into_iter().chain(places.err())),
+        (rules, places) => return Told::failed([rules.err(), places.err()].into_iter().flatten().flatten()),
     };
     let understood = match args.question.understand(&rules.table, &places, now) {
         Ok(understood) => understood,
