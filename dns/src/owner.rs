@@ -4,6 +4,7 @@
 mod monitors;
 mod task;
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, Snapshot, ZoneSource};
 
-pub(crate) use task::{Beginning, spawn};
+pub(crate) use task::{Beginning, conflicting, older, spawn, warnings_of};
 
 /// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,6 +61,16 @@ pub enum Source {
     Zones,
     /// The GeoIP database.
     Geoip,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rules => "rules",
+            Self::Zones => "zones",
+            Self::Geoip => "GeoIP database",
+        })
+    }
 }
 
 impl Offer {

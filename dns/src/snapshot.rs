@@ -16,7 +16,7 @@ use bailiwick_rules::health::{Forced, Monitored, RegionHealth, Status};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, effective_status, forced};
-use bailiwick_rules::table::{self, RegionIndex, Table};
+use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
@@ -24,7 +24,6 @@ use crate::locate::{self, ClassId};
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
-use records::RecordSets;
 pub use world::{Refusal, Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
@@ -44,6 +43,8 @@ pub struct Snapshot {
     generation: u64,
     /// When the decisions were made.
     at: Timestamp,
+    /// When the first override or other passing thing that a decision rests on ends.
+    until: Option<Timestamp>,
 }
 
 /// Health as the owner knows it.
@@ -100,23 +101,35 @@ impl Snapshot {
     /// Decides for every class of every service; decisions of `before` that still hold are shared, with their generation.
     #[must_use]
     pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
-        let generation = before.map_or(1, |before| {
-            if Arc::ptr_eq(&before.world, &world) { before.generation } else { before.generation + 1 }
-        });
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
+        let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
+        // Decisions that rest on nothing passing hold for as long as health does.
+        let unchanged = |before: &&Self| before.until.is_none() && before.health.regions == health.regions;
+        if let Some(before) = same_world.filter(unchanged) {
+            return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
+        }
         let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
         let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
-        let decided = (0..world.rules().table.services().len())
-            .map(|service| {
-                let choices = world.choices(service, &conditions);
-                let kept = same_world.and_then(|before| before.decided.get(service));
-                match kept.filter(|kept| kept.choices == choices) {
-                    Some(kept) => Arc::clone(kept),
-                    None => Arc::new(Decided { choices, generation: next }),
-                }
-            })
-            .collect();
-        Self { world, health, decided, generation, at }
+        let (mut decided, mut until) = (Vec::new(), None);
+        for service in 0..world.rules().table.services().len() {
+            let (choices, ends) = world.choices(service, &conditions);
+            until = until.into_iter().chain(ends).min();
+            let kept = same_world.and_then(|before| before.decided.get(service));
+            decided.push(match kept.filter(|kept| kept.choices == choices) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Decided { choices, generation: next }),
+            });
+        }
+        Self { world, health, decided, generation, at, until }
+    }
+
+    /// When the passing of time alone next changes an answer: TTLs count down the last seconds before an end.
+    #[must_use]
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.until?;
+        let longest = self.table().services().iter().map(|service| service.ttl.max).max().unwrap_or(0);
+        let countdown = Timestamp(until.0.saturating_sub(i64::from(longest) * 1000));
+        Some(countdown.max(now.after(Millis(1000))).min(until))
     }
 
     /// The compiled rules.

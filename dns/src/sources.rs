@@ -82,21 +82,14 @@ pub fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault
     }
 }
 
-/// The zones with the files they were read from, included ones too.
-#[derive(Debug)]
-pub struct ZonesRead {
-    /// The zones' records, or every fault in them.
-    pub zones: Result<Arc<[ZoneSource]>, Vec<Fault>>,
-    /// Every file that was opened or should have been.
-    pub files: Vec<PathBuf>,
-}
-
-/// Reads all zones.
-#[must_use]
-pub fn read_zones(zones: &[(Name, PathBuf)]) -> ZonesRead {
-    let (mut sources, mut faults, mut files) = (Vec::new(), Vec::new(), Vec::new());
+/// Reads all zones. `opening` is told of every file before it is opened, included ones too.
+///
+/// # Errors
+/// That files can't be read, and every line that can't be understood.
+pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> Result<Arc<[ZoneSource]>, Vec<Fault>> {
+    let (mut sources, mut faults) = (Vec::new(), Vec::new());
     for (origin, path) in zones {
-        files.push(path.clone());
+        opening(path);
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(error) => {
@@ -105,7 +98,7 @@ pub fn read_zones(zones: &[(Name, PathBuf)]) -> ZonesRead {
             }
         };
         let open = &mut |included: &Path| {
-            files.push(included.to_owned());
+            opening(included);
             std::fs::read(included).map_err(|error| error.to_string())
         };
         match file::parse(&text, &path.display().to_string(), origin, open) {
@@ -113,7 +106,7 @@ pub fn read_zones(zones: &[(Name, PathBuf)]) -> ZonesRead {
             Err(errors) => faults.extend(errors.into_iter().map(Fault::from)),
         }
     }
-    ZonesRead { zones: if faults.is_empty() { Ok(sources.into()) } else { Err(faults) }, files }
+    if faults.is_empty() { Ok(sources.into()) } else { Err(faults) }
 }
 
 /// Reads the GeoIP database; without one nothing is known of any address.

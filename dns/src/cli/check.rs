@@ -116,9 +116,9 @@ fn rules(file: &Path, stdin: &mut dyn Read, findings: &mut Findings) -> Option<A
 }
 
 fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
-    let mut read = Vec::new();
+    let mut read: Vec<ZoneSource> = Vec::new();
     for zone in zones {
-        match read_zones(&[(zone.origin.clone(), zone.file.clone())]).zones {
+        match read_zones(&[(zone.origin.clone(), zone.file.clone())], &mut |_| ()) {
             Ok(sources) => read.extend_from_slice(&sources),
             Err(faults) => findings.errors.extend(faults),
         }

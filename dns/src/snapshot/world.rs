@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::steer::{Conditions, decide};
 use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::time::Timestamp;
 
 use super::records::{RecordSets, name_of_host};
 use super::{Choice, NOT_READY, Offer, PROHIBITED};
@@ -137,13 +138,15 @@ impl World {
         self.denied.get(usize::from(service.0))?.as_ref()
     }
 
-    /// What each class of a service's clients gets under these conditions.
-    pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> Box<[Choice]> {
+    /// What each class of a service's clients gets under these conditions, and when the first passing thing that counted ends.
+    pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> (Box<[Choice]>, Option<Timestamp>) {
         let (table, classes) = (&self.rules.table, self.classes.get(service).and_then(Option::as_ref));
-        let Some(classes) = classes else { return Box::default() };
+        let Some(classes) = classes else { return (Box::default(), None) };
         let has_denied = self.denied[service].is_some();
+        let mut until = None;
         let choose = |ranking| {
             let steering = decide(table, ranking, None, conditions);
+            until = until.into_iter().chain(steering.valid_until).min();
             let offer = match steering.ordered.first() {
                 Some(first) => Offer::Region(first.fenced.region),
                 None if has_denied => Offer::Denied,
@@ -152,7 +155,7 @@ impl World {
             };
             Choice { offer, ttl: steering.ttl(table, &table.services()[service], conditions) }
         };
-        classes.rankings().iter().map(choose).collect()
+        (classes.rankings().iter().map(choose).collect(), until)
     }
 }
 
