@@ -18,7 +18,7 @@ use clap::builder::styling::{AnsiColor, Effects};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use told::Told;
+pub(crate) use told::Told;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().effects(Effects::BOLD))
@@ -137,7 +137,7 @@ pub fn run() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Serve(args) => return crate::serve::run(&args),
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
-        Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), crate::serve::system_time()),
+        Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::HashKey(args) => hash_key::run(&args),
         Command::Schema => Told::fine(json_schema_text()),
         Command::Completions { shell } => {

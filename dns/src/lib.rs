@@ -12,6 +12,7 @@ pub mod geoip;
 mod handler;
 pub mod listeners;
 pub mod locate;
+pub mod metrics;
 pub mod name;
 pub mod nearest;
 pub mod owner;
