@@ -30,7 +30,7 @@ use crate::probe::Secrets;
 use crate::respond::Respond;
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
-use crate::start::{Started, start};
+use crate::start::{Started, check, start};
 use crate::wire::{self, Outcome, Transport};
 use crate::zone::ServiceIndex;
 
@@ -104,12 +104,14 @@ async fn begin(config: &Config) -> Result<(Sockets, Option<Http>, Started), Vec<
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
         state_dir: config.state_dir.clone(),
     };
-    let started = start(sources, Secrets::default(), Clock::system()).await;
-    let started = started.map_err(|faults| errors.extend(strings(faults))).ok();
-    match (sockets, http, started) {
-        (Some(sockets), Some(http), Some(started)) => Ok((sockets, http, started)),
-        _ => Err(errors),
-    }
+    let clock = Clock::system();
+    let (Some(sockets), Some(http)) = (sockets, http) else {
+        // Without an address there is nothing to probe for, but the files' errors are told all the same.
+        errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
+        return Err(errors);
+    };
+    let started = start(sources, Secrets::default(), clock).await.map_err(strings)?;
+    Ok((sockets, http, started))
 }
 
 fn announce(handle: &Handle, node: &str, dns: &[SocketAddr], api: Option<SocketAddr>) {

@@ -96,7 +96,6 @@ pub(super) async fn set(
     }
     let forced = Forced { status: wanted.status, until: wanted.until, reason: wanted.reason };
     let kept = api.handle.set_override(region.clone(), forced.clone()).await.map_err(refused)?;
-    tracing::info!(%region, status = %forced.status, until = %forced.until, reason = forced.reason, "override set");
     let Forced { status, until, reason } = forced;
     Ok(Json(Told { region, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
 }
@@ -116,7 +115,6 @@ pub(super) async fn end(State(api): State<Arc<Api>>, Path(region): Path<String>)
         None => known_region(api.handle.snapshot().table(), &region)?,
     };
     let kept = api.handle.delete_override(region.clone()).await.map_err(refused)?;
-    tracing::info!(%region, "override ended");
     Ok(Json(Ended { region, kept: sentence(&kept) }))
 }
 
