@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
-use crate::api::token::{Token, mode_warning};
+use crate::api::token::{Token, warnings};
 use crate::api::{self, Api};
 use crate::cli::{ServeArgs, Told};
 use crate::clock::Clock;
@@ -194,7 +194,7 @@ impl Http {
         let bound = bound.map_err(|error| {
             crate::listeners::BindError { address: config.listen, transport: "TCP for the API", error }.to_string()
         });
-        if let Some(warning) = config.token_file.as_deref().and_then(mode_warning) {
+        for warning in config.token_file.as_deref().into_iter().flat_map(warnings) {
             warn!("{warning}");
         }
         match (token, bound) {

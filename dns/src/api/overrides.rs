@@ -17,8 +17,6 @@ use super::reply::Problem;
 use crate::nearest::suggestion;
 use crate::owner::{Kept, OverrideError};
 
-/// How far ahead an override may end: one that should last belongs into the rules, where it is reviewed.
-const LONGEST: Millis = Millis(30 * 24 * 3_600_000);
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
 
@@ -126,11 +124,6 @@ impl Wanted {
         }
         if self.until <= now {
             errors.push(format!("until: {} lies in the past; it is {now}", self.until));
-        } else if self.until.since(now) > LONGEST {
-            errors.push(format!(
-                "until: {} is more than 30 days ahead; what should last longer belongs into the rules' \"overrides\"",
-                self.until
-            ));
         }
         let length = self.reason.chars().count();
         if self.reason.trim().is_empty() {

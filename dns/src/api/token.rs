@@ -7,8 +7,8 @@ use subtle::ConstantTimeEq;
 
 use crate::sources::Fault;
 
-/// The shortest token that is accepted: 128 bits in hex.
-const SHORTEST: usize = 32;
+/// A shorter token than 128 bits in hex is warned of, as one that can be guessed.
+const STRONG: usize = 32;
 
 /// A token, kept as its digest: comparing digests takes the same time whatever the lengths.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +31,10 @@ impl Token {
     fn parse(token: &str) -> Result<Self, String> {
         // RFC 6750 §2.1: b64token.
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-        if token.len() < SHORTEST || !token.bytes().all(fits) {
-            return Err(format!(
-                "a token has at least {SHORTEST} letters, digits or -._~+/= on one line; `openssl rand -hex 32` makes one"
-            ));
+        if token.is_empty() || !token.bytes().all(fits) {
+            return Err(
+                "a token is letters, digits or -._~+/= on one line; `openssl rand -hex 32` makes one".to_owned()
+            );
         }
         Ok(Self(KeyDigest::of_key(token)))
     }
@@ -48,12 +48,17 @@ impl Token {
     }
 }
 
-/// A warning if others than the owner can read the token.
-#[must_use]
-pub fn mode_warning(file: &Path) -> Option<String> {
+/// Warnings: others than the owner can read the token, or it is so short that it could be guessed.
+pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(file).ok()?.permissions().mode();
-    (mode & 0o077 != 0).then(|| format!("{}: others than its owner can read the token; `chmod 600` it", file.display()))
+    let readable = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let short = text.lines().next().is_some_and(|token| token.trim().len() < STRONG);
+    let told = [
+        readable.then_some("others than its owner can read the token; `chmod 600` it"),
+        short.then_some("so short a token can be guessed; `openssl rand -hex 32` makes a better one"),
+    ];
+    told.into_iter().flatten().map(move |message| format!("{}: {message}", file.display()))
 }
 
 #[cfg(test)]
@@ -73,17 +78,19 @@ mod tests {
     }
 
     #[test]
-    fn weak_tokens_and_missing_files_are_told() {
+    fn what_is_no_token_is_told_and_weak_ones_are_warned_of() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("api.token");
         assert!(Token::read(&file).unwrap_err().to_string().contains("api.token: can't be read"));
-        for weak in ["", "\n", "short", &format!("{TOKEN} {TOKEN}")] {
-            std::fs::write(&file, weak).unwrap();
+        for none in ["", "\n", "two words", "schlüssel"] {
+            std::fs::write(&file, none).unwrap();
             assert!(
-                Token::read(&file).unwrap_err().to_string().contains("api.token:1: a token has at least 32"),
-                "{weak:?}"
+                Token::read(&file).unwrap_err().to_string().contains("api.token:1: a token is letters"),
+                "{none:?}"
             );
         }
+        std::fs::write(&file, "short").unwrap();
+        assert!(Token::read(&file).is_ok() && warnings(&file).any(|warning| warning.contains("guessed")));
         std::fs::write(&file, format!("{TOKEN}\nnot this line\n")).unwrap();
         assert!(Token::read(&file).unwrap().admits(&format!("Bearer {TOKEN}")));
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::told::Told;
-use crate::api::token::{Token, mode_warning};
+use crate::api::token::{Token, warnings};
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
 use crate::geoip::Places;
@@ -166,7 +166,7 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
 fn token(api: &Api, findings: &mut Findings) {
     match &api.token_file {
         Some(file) => match Token::read(file) {
-            Ok(_) => findings.warnings.extend(mode_warning(file)),
+            Ok(_) => findings.warnings.extend(warnings(file)),
             Err(fault) => findings.errors.push(fault),
         },
         None if !api.listen.ip().is_loopback() => findings.warnings.push(format!(
