@@ -53,8 +53,8 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn strings<E: ToString>(errors: Vec<E>) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
+fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
+    errors.into_iter().map(|error| error.to_string()).collect()
 }
 
 async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<String>> {

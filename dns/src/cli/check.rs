@@ -218,7 +218,7 @@ impl Findings {
             message: &'a str,
         }
         // Warnings are written as "place: what is odd and how to mend it".
-        fn split(text: &String) -> Finding<'_> {
+        fn split(text: &str) -> Finding<'_> {
             let (place, message) = text.split_once(": ").unwrap_or(("", text));
             Finding { place, message }
         }
@@ -226,7 +226,7 @@ impl Findings {
             ok: self.errors.is_empty(),
             summary: &self.summary,
             errors: self.errors.iter().map(|fault| Finding { place: &fault.place, message: &fault.message }).collect(),
-            warnings: self.warnings.iter().map(split).collect(),
+            warnings: self.warnings.iter().map(|text| split(text)).collect(),
         };
         // Strings and a boolean always serialise.
         let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
