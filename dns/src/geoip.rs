@@ -3,6 +3,9 @@
 //! Two layouts are understood: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat (`country_code`, `latitude`,
 //! `longitude`). The file's bytes aren't kept: every network is visited once at load.
 
+#[cfg(test)]
+pub(crate) mod made;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -191,5 +194,101 @@ fn tolerant<T>(field: Result<Option<T>, MaxMindDbError>) -> Result<Option<T>, Ma
     match field {
         Err(MaxMindDbError::Decoding { .. }) => Ok(None),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::made::{Made, Value, flat, geoip2, real_database};
+    use super::*;
+
+    fn at(places: &Places, address: &str) -> (String, Option<(f64, f64)>) {
+        let place = places.at(address.parse().unwrap());
+        let country = place.country.map_or("-".to_owned(), |country| country.to_string());
+        (country, place.location.map(|location| (location.latitude(), location.longitude())))
+    }
+
+    #[test]
+    fn both_layouts_give_country_and_coordinates() {
+        for record in [flat, geoip2] {
+            let made = Made::new(6)
+                .add("192.0.2.0/24".parse().unwrap(), &record("DE", Some((50.11, 8.68))))
+                .add("2001:db8::/32".parse().unwrap(), &record("GB", None));
+            let places = Places::read(&made.bytes()).unwrap();
+            assert_eq!(at(&places, "192.0.2.255"), ("DE".to_owned(), Some((50.11, 8.68))));
+            assert_eq!(at(&places, "2001:db8:ffff::"), ("GB".to_owned(), None));
+            for outside in ["192.0.1.255", "192.0.3.0", "2001:db7:ffff::", "2001:db9::", "::192.0.2.1"] {
+                assert_eq!(at(&places, outside), ("-".to_owned(), None), "{outside}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_country_or_no_place_on_earth_is_unknown() {
+        let made = Made::new(4)
+            .add("0.0.0.0/1".parse().unwrap(), &flat("XX", Some((91.0, 0.0))))
+            .add("128.0.0.0/2".parse().unwrap(), &flat("FR", Some((48.86, 2.35))))
+            .add("224.0.0.0/3".parse().unwrap(), &Value::Map(vec![("country", Value::Text("IT"))]));
+        let places = Places::read(&made.bytes()).unwrap();
+        assert_eq!(at(&places, "1.2.3.4"), ("-".to_owned(), None));
+        assert_eq!(at(&places, "128.2.3.4"), ("FR".to_owned(), Some((48.86, 2.35))));
+        assert_eq!(at(&places, "255.255.255.255"), ("-".to_owned(), None), "a field of another type is a missing one");
+        assert_eq!(at(&places, "::1"), ("-".to_owned(), None), "an IPv4 database says nothing of IPv6");
+    }
+
+    #[test]
+    fn foreign_and_broken_files_are_told_apart() {
+        let asn = Made::new(4).add("1.0.0.0/8".parse().unwrap(), &Value::Map(vec![("asn", Value::Text("13335"))]));
+        assert_eq!(Places::read(&asn.bytes()).unwrap_err(), GeoError::Foreign("Test".to_owned()));
+        for broken in [&b""[..], b"country,network\nDE,192.0.2.0/24\n", &asn.bytes()[..100]] {
+            let error = Places::read(broken).unwrap_err();
+            assert!(error.to_string().starts_with("is not a usable MMDB file"), "{error}");
+        }
+    }
+
+    proptest! {
+        /// A damaged file gives an error or some places, never a panic.
+        #[test]
+        fn damage_never_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>(), cut in any::<proptest::sample::Index>()) {
+            let made = Made::new(6)
+                .add("192.0.2.0/24".parse().unwrap(), &geoip2("DE", Some((50.11, 8.68))))
+                .add("2001:db8::/32".parse().unwrap(), &flat("GB", None));
+            let mut bytes = made.bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = Places::read(&bytes);
+            let _ = Places::read(&bytes[..cut.index(bytes.len())]);
+        }
+    }
+
+    #[test]
+    fn the_real_database_is_read_as_its_own_reader_reads_it() {
+        let Some(path) = real_database() else { return };
+        let bytes = std::fs::read(path).unwrap();
+        let begun = std::time::Instant::now();
+        let places = Places::read(&bytes).unwrap();
+        let took = begun.elapsed();
+        let ranges = (places.v4.len(), places.v6.len());
+        eprintln!(
+            "{} places, {ranges:?} ranges, {} kB, read in {took:?}",
+            places.places.len(),
+            (ranges.0 * 8 + ranges.1 * 20) / 1024
+        );
+
+        let reader = Reader::from_source(&bytes[..]).unwrap();
+        let mut numbers = (0_u32..).map(|n| n.wrapping_mul(2_654_435_769)); // evenly over the space
+        for number in numbers.by_ref().take(100_000) {
+            let v4 = IpAddr::from(number.to_be_bytes());
+            let v6 = IpAddr::from((0x2_u128 << 124 | u128::from(number) << 92 | 1).to_be_bytes());
+            for address in [v4, v6] {
+                let read: Option<&str> = reader.lookup(address).unwrap().decode_path(&[Key("country_code")]).unwrap();
+                // Its reader follows the IPv4 aliases inside IPv6; this one leaves them to `locate`.
+                if crate::locate::carried(address).is_none() {
+                    assert_eq!(places.at(address).country, read.and_then(CountryCode::parse), "{address}");
+                }
+            }
+        }
     }
 }

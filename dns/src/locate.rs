@@ -4,6 +4,9 @@
 //! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6 address that carries
 //! an IPv4 one (v4-mapped, NAT64, 6to4, Teredo) is located by the IPv4 inside, unless `networks` names it as the IPv6 address it is.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -75,6 +78,14 @@ impl Carrier {
         let bits = (address >> (128 - 32 - self.at)) as u32;
         if self.flipped { !bits } else { bits }
     }
+}
+
+/// The IPv4 address that an IPv6 address carries: v4-mapped, NAT64, 6to4 or Teredo.
+#[must_use]
+pub fn carried(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(outer) = address else { return None };
+    let outer = outer.to_bits();
+    Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
 }
 
 /// The client behind an address: what `networks` or else geography says, as `steer` wants it.

@@ -3,6 +3,8 @@
 
 mod monitors;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -161,3 +161,89 @@ impl<A: Bits> Ranges<A> {
         self.starts.partition_point(|start| *start <= address) - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CASES: u32 = 2000;
+    const HIGH: u32 = 0xffff_ff00;
+
+    /// Runs of few values whose starts crowd together, at both ends of the space too.
+    fn runs() -> impl Strategy<Value = Vec<(u32, u32)>> {
+        let start = prop_oneof![0..64_u32, HIGH..=u32::MAX, any::<u32>()];
+        proptest::collection::vec((start, 0..4_u32), 0..24).prop_map(|mut runs| {
+            runs.sort_by_key(|(start, _)| *start);
+            runs
+        })
+    }
+
+    fn built(runs: &[(u32, u32)]) -> Ranges<u32> {
+        let mut built = Builder::new(9);
+        for &(start, value) in runs {
+            built.begin(start, value);
+        }
+        built.finish()
+    }
+
+    /// The value of the last run at or before the address.
+    fn naive(runs: &[(u32, u32)], address: u32) -> u32 {
+        runs.iter().rev().find(|(start, _)| *start <= address).map_or(9, |(_, value)| *value)
+    }
+
+    /// Where something could go wrong: around every start, and anywhere.
+    fn addresses(runs: &[(u32, u32)], more: u32) -> Vec<u32> {
+        let around = |&(start, _): &(u32, u32)| [start.saturating_sub(1), start, start.saturating_add(1)];
+        runs.iter().flat_map(around).chain([0, more, u32::MAX]).collect()
+    }
+
+    fn block(address: u32, length: u8) -> std::ops::RangeInclusive<u32> {
+        let first = address & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+        first..=first.last(length)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+        #[test]
+        fn lookups_equal_the_naive_ones(runs in runs(), more in any::<u32>()) {
+            let ranges = built(&runs);
+            prop_assert!(ranges.values.windows(2).all(|pair| pair[0] != pair[1]), "neighbours differ");
+            prop_assert!(ranges.starts.is_sorted() && ranges.starts[0] == 0);
+            for address in addresses(&runs, more) {
+                prop_assert_eq!(ranges.value(address), naive(&runs, address));
+            }
+        }
+
+        /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the same scope: so scopes
+        /// partition the space.
+        #[test]
+        fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>()) {
+            let ranges = built(&runs);
+            let holds = |block: &std::ops::RangeInclusive<u32>, value| {
+                let inside = runs.iter().filter(|(start, _)| block.contains(start)).map(|(start, _)| *start);
+                inside.chain([*block.start()]).all(|address| naive(&runs, address) == value)
+            };
+            for address in addresses(&runs, more) {
+                let (value, scope) = ranges.value_and_scope(address);
+                let narrow = block(address, scope);
+                prop_assert!(holds(&narrow, value));
+                prop_assert!(scope == 0 || !holds(&block(address, scope - 1), value));
+                let other = narrow.start() + within % (narrow.end() - narrow.start()).saturating_add(1).max(1);
+                for other in [*narrow.start(), other, *narrow.end()] {
+                    prop_assert_eq!(ranges.value_and_scope(other), (value, scope));
+                }
+            }
+        }
+
+        #[test]
+        fn an_overlay_joins_address_by_address(below in runs(), above in runs(), more in any::<u32>()) {
+            let joined = built(&below).overlay(&built(&above), |low, high| low * 100 + high);
+            for address in addresses(&below, more).into_iter().chain(addresses(&above, more)) {
+                prop_assert_eq!(joined.value(address), naive(&below, address) * 100 + naive(&above, address));
+            }
+        }
+    }
+}

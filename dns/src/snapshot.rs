@@ -5,6 +5,8 @@
 //! every decision made: a query looks up its class and reads. Nothing in either changes; an update is another snapshot.
 
 mod records;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::collections::BTreeMap;

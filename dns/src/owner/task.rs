@@ -292,11 +292,11 @@ impl<P: Prober> Owner<P> {
         self.publish();
         let revision = self.current.world.rules().table.revision();
         tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(());
-        }
         self.keep(move |store| store.keep_rules(&bytes)).await;
         self.tell();
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(()); // whoever started this may have given up
+        }
     }
 
     /// Makes the snapshot anew and swaps it in.
