@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::told::Told;
+use crate::api::tls;
 use crate::api::token::{Token, mode_warning};
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
@@ -73,7 +74,7 @@ fn named(config: &Config, findings: &mut Findings) {
         None => alone(&sources, findings),
     }
     if let Some(api) = &config.api {
-        token(api, findings);
+        secrets(api, findings);
     }
 }
 
@@ -163,7 +164,11 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
     }
 }
 
-fn token(api: &Api, findings: &mut Findings) {
+/// Reads the API's token, certificate and key.
+fn secrets(api: &Api, findings: &mut Findings) {
+    if let Some(Err(faults)) = api.tls.as_ref().map(tls::read) {
+        findings.errors.extend(faults);
+    }
     match &api.token_file {
         Some(file) => match Token::read(file) {
             Ok(_) => findings.warnings.extend(mode_warning(file)),
