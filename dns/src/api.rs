@@ -7,6 +7,7 @@
 mod overrides;
 mod read;
 mod reply;
+pub mod tls;
 pub mod token;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
+use axum::serve::Listener;
 
 use crate::metrics::Metrics;
 use crate::owner::Handle;
@@ -55,7 +57,7 @@ impl Api {
     /// When the listener fails.
     pub async fn serve(
         self: Arc<Self>,
-        listener: tokio::net::TcpListener,
+        listener: impl Listener<Addr = SocketAddr>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         axum::serve(listener, router(self)).with_graceful_shutdown(stop).await

@@ -45,6 +45,17 @@ pub struct Api {
     pub listen: SocketAddr,
     /// The file whose first line is the bearer token. Without one nothing can be changed through the API.
     pub token_file: Option<PathBuf>,
+    /// What TLS needs. Without it the API speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `cert` and `key` of the `[api]` section, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// One thing wrong with the configuration: where, what, and how to mend it.
@@ -123,6 +134,8 @@ state_dir = "state"
 [api]
 listen = "127.0.0.1:8053"
 token_file = "api.token"
+cert = "api.pem"
+key = "/secret/api.key"
 "#;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -143,6 +156,8 @@ token_file = "api.token"
         assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
         let api = config.api.unwrap();
         assert_eq!(api.token_file.as_deref(), Some(Path::new("/etc/b/api.token")));
+        let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
+        assert_eq!(api.tls, Some(tls));
     }
 
     #[test]
@@ -156,7 +171,7 @@ token_file = "api.token"
     #[test]
     fn every_error_is_told_at_once_with_its_line() {
         let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 4\n\
-                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\n[dot]\nlisten = 'x'\n";
+                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[dot]\nlisten = 'x'\n";
         let errors = parse(text).unwrap_err();
         let expect = [
             "b.toml:1: \"node\" is empty",
@@ -170,8 +185,9 @@ token_file = "api.token"
             "b.toml:8: \"ok.example\" is an integer",
             "b.toml:9: the zone \"OK.example.\" is listed twice",
             "b.toml:10: \"api.listen\" is missing",
-            "b.toml:11: \"api.cert\" is not built yet",
-            "b.toml:12: \"dot\" is not built yet",
+            "b.toml:10: \"api.cert\" and \"api.key\" belong together; add the other",
+            "b.toml:12: unknown key \"api.cretificate\"",
+            "b.toml:13: \"dot\" is not built yet",
         ];
         for expected in expect {
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");

@@ -1,6 +1,12 @@
 //! The DNS half: an authoritative server whose static zones come from master files and whose steered names are answered by the rule book.
 //!
-//! Start with [`answer::answer`], the one place that knows DNS, and [`wire::respond`], which puts bytes around it.
+//! Three parts:
+//!
+//! - The protocol core is pure. [`wire::respond`] turns a packet into a response; between its bytes [`answer::answer`] knows all DNS there is.
+//! - The state is a [`snapshot::Snapshot`] behind one atomic pointer: rules, zones, geography and health of one moment with what they decide.
+//!   One task, the [`owner`], makes the next one from what [`feed`], [`probe`] and [`api`] send it. [`start::start`] brings both to life.
+//! - The program around them: [`config`] and [`cli`] read what the operator says, [`listeners`] owns the DNS sockets, [`metrics`] counts, and
+//!   [`serve`] ties them together until a signal ends it.
 
 pub mod answer;
 pub mod api;

@@ -54,9 +54,11 @@ pub struct Metrics {
     answered: [[[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1]; TRANSPORTS.len()],
     dropped: [AtomicU64; TRANSPORTS.len()],
     truncated: [AtomicU64; TRANSPORTS.len()],
-    /// By service and region; no region: `denied_answers` or nothing.
-    steered: RwLock<BTreeMap<(ServiceId, Option<RegionId>), Arc<AtomicU64>>>,
+    steered: RwLock<BTreeMap<Steering, AtomicU64>>,
 }
+
+/// A service and the region that answered; no region: `denied_answers` or nothing.
+type Steering = (ServiceId, Option<RegionId>);
 
 impl Default for Metrics {
     fn default() -> Self {

@@ -15,11 +15,13 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::api::tls::TlsListener;
 use crate::api::token::{Token, warnings};
-use crate::api::{self, Api};
+use crate::api::{self, Api, tls};
 use crate::cli::{ServeArgs, Told};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -53,8 +55,8 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn strings<E: ToString>(errors: Vec<E>) -> Vec<String> {
-    errors.iter().map(ToString::to_string).collect()
+fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
+    errors.into_iter().map(|error| error.to_string()).collect()
 }
 
 async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<String>> {
@@ -177,6 +179,7 @@ struct Http {
     listener: TcpListener,
     address: SocketAddr,
     token: Option<Token>,
+    tls: Option<TlsAcceptor>,
 }
 
 /// The API as it runs.
@@ -197,9 +200,13 @@ impl Http {
         for warning in config.token_file.as_deref().into_iter().flat_map(warnings) {
             warn!("{warning}");
         }
-        match (token, bound) {
-            (Ok(token), Ok((address, listener))) => Ok(Self { listener, address, token }),
-            (token, bound) => Err(token.err().map(|fault| fault.to_string()).into_iter().chain(bound.err()).collect()),
+        let tls = config.tls.as_ref().map(tls::read).transpose();
+        match (token, tls, bound) {
+            (Ok(token), Ok(tls), Ok((address, listener))) => Ok(Self { listener, address, token, tls }),
+            (token, tls, bound) => {
+                let faults = token.err().into_iter().chain(tls.err().into_iter().flatten());
+                Err(strings(faults).into_iter().chain(bound.err()).collect())
+            }
         }
     }
 
@@ -208,9 +215,16 @@ impl Http {
         let draining = AtomicBool::new(false);
         let api = Arc::new(Api { handle, metrics, node, token: self.token, loopback, draining });
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(Arc::clone(&api).serve(self.listener, async {
+        let until = async {
             let _ = stopped.await;
-        }));
+        };
+        let served = Arc::clone(&api);
+        let task = tokio::spawn(async move {
+            match self.tls {
+                Some(acceptor) => served.serve(TlsListener::new(self.listener, acceptor)?, until).await,
+                None => served.serve(self.listener, until).await,
+            }
+        });
         ServedHttp { address: self.address, api, stop, task }
     }
 }

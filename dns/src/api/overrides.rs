@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::table::{RegionIndex, Table};
-use bailiwick_rules::time::{Millis, Timestamp};
+use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
@@ -93,7 +93,7 @@ pub(super) async fn set(
         return Err(Problem::all(StatusCode::BAD_REQUEST, errors));
     }
     let forced = Forced { status: wanted.status, until: wanted.until, reason: wanted.reason };
-    let kept = api.handle.set_override(region.clone(), forced.clone()).await.map_err(refused)?;
+    let kept = api.handle.set_override(region.clone(), forced.clone()).await.map_err(|error| refused(&error))?;
     let Forced { status, until, reason } = forced;
     Ok(Json(Told { region, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
 }
@@ -112,7 +112,7 @@ pub(super) async fn end(State(api): State<Arc<Api>>, Path(region): Path<String>)
         Some(region) => region,
         None => known_region(api.handle.snapshot().table(), &region)?,
     };
-    let kept = api.handle.delete_override(region.clone()).await.map_err(refused)?;
+    let kept = api.handle.delete_override(region.clone()).await.map_err(|error| refused(&error))?;
     Ok(Json(Ended { region, kept: sentence(&kept) }))
 }
 
@@ -142,7 +142,7 @@ fn known_region(table: &Table, name: &str) -> Result<RegionId, Problem> {
     })
 }
 
-fn refused(error: OverrideError) -> Problem {
+fn refused(error: &OverrideError) -> Problem {
     let status = match error {
         OverrideError::UnknownRegion(_) | OverrideError::NotForced(_) => StatusCode::NOT_FOUND,
         OverrideError::NoStatus | OverrideError::Ended(_) => StatusCode::BAD_REQUEST,

@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::told::Told;
+use crate::api::tls;
 use crate::api::token::{Token, warnings};
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
@@ -73,7 +74,7 @@ fn named(config: &Config, findings: &mut Findings) {
         None => alone(&sources, findings),
     }
     if let Some(api) = &config.api {
-        token(api, findings);
+        secrets(api, findings);
     }
 }
 
@@ -163,7 +164,11 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
     }
 }
 
-fn token(api: &Api, findings: &mut Findings) {
+/// Reads the API's token, certificate and key.
+fn secrets(api: &Api, findings: &mut Findings) {
+    if let Some(Err(faults)) = api.tls.as_ref().map(tls::read) {
+        findings.errors.extend(faults);
+    }
     match &api.token_file {
         Some(file) => match Token::read(file) {
             Ok(_) => findings.warnings.extend(warnings(file)),
@@ -218,7 +223,7 @@ impl Findings {
             message: &'a str,
         }
         // Warnings are written as "place: what is odd and how to mend it".
-        fn split(text: &String) -> Finding<'_> {
+        fn split(text: &str) -> Finding<'_> {
             let (place, message) = text.split_once(": ").unwrap_or(("", text));
             Finding { place, message }
         }
@@ -226,7 +231,7 @@ impl Findings {
             ok: self.errors.is_empty(),
             summary: &self.summary,
             errors: self.errors.iter().map(|fault| Finding { place: &fault.place, message: &fault.message }).collect(),
-            warnings: self.warnings.iter().map(split).collect(),
+            warnings: self.warnings.iter().map(|text| split(text)).collect(),
         };
         // Strings and a boolean always serialise.
         let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();

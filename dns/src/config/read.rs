@@ -7,19 +7,17 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::{Api, Config, ConfigError, ZoneFile};
+use super::{Api, Config, ConfigError, TlsFiles, ZoneFile};
 use crate::name::Name;
 use crate::nearest::suggestion;
 
 /// The keys of the document.
 const KEYS: [&str; 7] = ["node", "listen", "rules", "geoip", "state_dir", "zones", "api"];
 /// The keys of `[api]`.
-const API_KEYS: [&str; 2] = ["listen", "token_file"];
+const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
 const LATER: [&str; 10] =
     ["threads", "dot", "doq", "doh", "tcp", "rate_limit", "cookies", "identity", "secrets", "dnssec"];
-/// The same in `[api]`.
-const API_LATER: [&str; 2] = ["cert", "key"];
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
@@ -151,7 +149,7 @@ impl Reader<'_> {
                 format!("\"api\" is {kind}; write a section [api] with listen = \"127.0.0.1:8053\""),
             );
         };
-        let (mut listen, mut token_file) = (None, None);
+        let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "listen" => {
@@ -159,7 +157,9 @@ impl Reader<'_> {
                     listen = Some(text.and_then(|text| self.address(&text, value)));
                 }
                 "token_file" => token_file = self.path("api.token_file", value),
-                _ => self.no_key("api.", key, &API_KEYS, &API_LATER),
+                "cert" => cert = Some(self.path("api.cert", value)),
+                "key" => secret = Some(self.path("api.key", value)),
+                _ => self.no_key("api.", key, &API_KEYS, &[]),
             }
         }
         if listen.is_none() {
@@ -169,7 +169,11 @@ impl Reader<'_> {
                     .to_owned(),
             );
         }
-        Some(Api { listen: listen??, token_file })
+        if cert.is_some() != secret.is_some() {
+            self.note(key.span(), "\"api.cert\" and \"api.key\" belong together; add the other".to_owned());
+        }
+        let tls = cert.flatten().zip(secret.flatten()).map(|(cert, key)| TlsFiles { cert, key });
+        Some(Api { listen: listen??, token_file, tls })
     }
 
     fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {

@@ -107,14 +107,12 @@ impl Exposition {
                 sample(&mut reloads, &[("source", name), ("result", result)], count)?;
             }
         }
-        drop(reloads);
         let help = "1 while the version last offered was refused and an older one is in service";
         let mut failing = gauge(encoder, "source_failing", help)?;
         for (source, name) in SOURCES {
             let failed = u64::from(status.of(source).last_error.is_some());
             failing.encode_family(&[("source", name)])?.encode_gauge(&failed)?;
         }
-        drop(failing);
         let failed = u64::from(status.not_persisted.is_some());
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
     }
@@ -129,13 +127,11 @@ impl Exposition {
                 metric.encode_family(&labels)?.encode_gauge(&u64::from(told.status == status))?;
             }
         }
-        drop(metric);
         let mut metric = gauge(encoder, "region_forced", "1 while an override forces a region's status")?;
         for (region, told) in &report.regions {
             let forced = u64::from(told.forced.is_some());
             metric.encode_family(&[("region", region.as_str())])?.encode_gauge(&forced)?;
         }
-        drop(metric);
         let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has by its probes")?;
         for (region, told) in &report.regions {
             for (endpoint, one) in &told.endpoints {
