@@ -1,0 +1,165 @@
+# shellcheck shell=bash disable=SC2034 # what is set here is used by the scripts that source it
+# Shared pieces of the scripts beside it: paths, step printing, long commands with a sign of life, and the
+# environment in which the Worker is built. Sourced, never run.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Installed tools live outside target/: `cargo clean` must not cost ten minutes.
+CACHE=${BAILIWICK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bailiwick}
+WORKER_BUILD_VERSION=0.8.7
+WASM_TARGET=wasm32-unknown-unknown
+
+# The repository's own node (the npm package `node`) and tools come first. Debian keeps name servers in
+# /usr/sbin, which is not on everybody's PATH; rustup's directory is missing in shells opened before its install.
+PATH=$ROOT/node_modules/.bin:$CACHE/cargo/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin:/sbin
+export PATH
+
+if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
+  BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' CYAN=$'\e[36m' PLAIN=$'\e[0m'
+else
+  BOLD='' DIM='' RED='' GREEN='' YELLOW='' CYAN='' PLAIN=''
+fi
+
+STEP=0 STEPS=0 STEP_NAME=''
+
+# step NAME: begins the next of $STEPS steps; `there` or `done_in` tells how it went.
+step() {
+  STEP=$((STEP + 1)) STEP_NAME=$1
+}
+
+# there DETAIL: nothing was to do.
+there() {
+  printf '%s[%d/%d]%s %s %s%s%s\n' "$CYAN" "$STEP" "$STEPS" "$PLAIN" "$STEP_NAME" "$DIM" "${1:-already there}" "$PLAIN"
+}
+
+# doing [DETAIL]: something is to do, and this is how long it may take.
+doing() {
+  printf '%s[%d/%d]%s %s%s%s …%s\n' "$CYAN" "$STEP" "$STEPS" "$PLAIN" "$BOLD" "$STEP_NAME" "$PLAIN" "${1:+ $1}"
+}
+
+note() { printf '      %s\n' "$*"; }
+warn() { printf '%swarning:%s %s\n' "$YELLOW" "$PLAIN" "$*" >&2; }
+
+# fail MESSAGE [HOW TO MEND]
+fail() {
+  printf '%serror:%s %s\n' "$RED" "$PLAIN" "$1" >&2
+  if [[ -n ${2:-} ]]; then printf '  mend: %s\n' "$2" >&2; fi
+  exit 1
+}
+
+# took SECONDS: 75 → 1m15s
+took() {
+  if (($1 < 60)); then printf '%ds' "$1"; else printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); fi
+}
+
+LONG_PID=''
+# A background job ignores Ctrl-C; without this it would go on after the script has gone.
+stop_long() {
+  if [[ -n $LONG_PID ]]; then kill "$LONG_PID" 2>/dev/null || true; fi
+  exit 130
+}
+
+# long COMMAND…: runs it with its output in a log and shows elapsed time and the newest line: in place on a
+# terminal, else every ten seconds. When it fails the log's end is printed, unless QUIET_FAILURE is set.
+long() {
+  mkdir -p "$CACHE/log"
+  local log began=$SECONDS every=10 next=5 line status=0
+  log=$CACHE/log/$(printf '%s' "$STEP_NAME" | tr -cs 'A-Za-z0-9.-' '-').log
+  if [[ -t 1 ]]; then every=1 next=1; fi
+  trap stop_long INT TERM
+  "$@" >"$log" 2>&1 </dev/null &
+  LONG_PID=$!
+  while kill -0 "$LONG_PID" 2>/dev/null; do
+    if ((SECONDS - began >= next)); then
+      next=$((SECONDS - began + every))
+      line=$(tail -c 400 "$log" | tr '\r' '\n' | grep -vE '^(npm warn .*|[[:space:]]*)$' | tail -n 1 | tr -d '\000-\037' | cut -c 1-60) || true
+      if [[ -t 1 ]]; then
+        printf '\r\e[K      %s %s%s%s' "$(took $((SECONDS - began)))" "$DIM" "$line" "$PLAIN"
+      else
+        note "$(took $((SECONDS - began))) $line"
+      fi
+    fi
+    sleep 0.2
+  done
+  wait "$LONG_PID" || status=$?
+  LONG_PID=''
+  trap - INT TERM
+  if [[ -t 1 ]]; then printf '\r\e[K'; fi
+  if ((status == 0)); then
+    note "${GREEN}done${PLAIN} in $(took $((SECONDS - began)))"
+  elif [[ -z ${QUIET_FAILURE:-} ]]; then
+    note "${RED}failed${PLAIN} after $(took $((SECONDS - began))): $*"
+    tail -n 30 "$log" | sed 's/^/      | /' >&2
+    note "all of it: $log"
+  fi
+  return "$status"
+}
+
+# locked_version CRATE: its version in Cargo.lock, empty when it is not there.
+locked_version() {
+  [[ -f $ROOT/Cargo.lock ]] || fail "Cargo.lock is missing" "git restore Cargo.lock, or: cargo generate-lockfile"
+  awk -v name="\"$1\"" '$1 == "name" { hit = ($3 == name) } hit && $1 == "version" { gsub(/"/, "", $3); print $3; exit }' "$ROOT/Cargo.lock"
+}
+
+# tool_version COMMAND: the version it prints itself, empty when it does not run. Presence alone proves nothing.
+tool_version() {
+  { "$CACHE/cargo/bin/$1" --version 2>/dev/null || true; } | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 || true
+}
+
+# Is VERSION ($1) at least WANTED ($2)?
+at_least() {
+  [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
+}
+
+# --- The compiler of the Worker ---------------------------------------------------------------------------------
+# Two ways to get Rust's standard library for Wasm: rustup's own target; or, where rustup's download server cannot
+# be reached, Debian's rustc with the library built from Debian's sources (scripts/setup does that). Which one is at
+# hand is seen by compiling three lines, so nothing has to be remembered, and an updated compiler is noticed.
+# BAILIWICK_WASM=rustup or =debian insists on one.
+
+wasm_linker() {
+  local linker
+  for linker in wasm-ld-22 wasm-ld-23 wasm-ld-21 wasm-ld; do
+    if command -v "$linker"; then return; fi
+  done
+  return 1
+}
+
+# wasm_compiles RUSTC [FLAGS…]
+wasm_compiles() {
+  local dir status=0
+  dir=$(mktemp -d)
+  printf '%s\n' '#[unsafe(no_mangle)]' 'pub extern "C" fn probe(n: usize) -> usize { vec![n; n].len() }' >"$dir/probe.rs"
+  "$@" --edition 2024 --target "$WASM_TARGET" --crate-type cdylib -Copt-level=1 -Clto=thin \
+    -o "$dir/probe.wasm" "$dir/probe.rs" >/dev/null 2>&1 || status=1
+  rm -rf "$dir"
+  return "$status"
+}
+
+# Sets WASM_BY to `rustup`, `debian` or nothing.
+find_wasm_compiler() {
+  local linker
+  WASM_BY=''
+  if [[ ${BAILIWICK_WASM:-rustup} == rustup ]] && wasm_compiles rustc; then
+    WASM_BY=rustup
+  elif [[ ${BAILIWICK_WASM:-debian} == debian && -x /usr/bin/rustc ]] && linker=$(wasm_linker) \
+    && wasm_compiles /usr/bin/rustc -Clinker="$linker"; then
+    WASM_BY=debian
+  fi
+}
+
+# Puts the chosen compiler in the environment: for the Wasm build only, native crates keep rustup's.
+use_wasm_compiler() {
+  local linker
+  case $WASM_BY in
+    rustup) ;;
+    debian)
+      linker=$(wasm_linker)
+      # worker-build asks the `rustc` on PATH for its sysroot. All of /usr/bin up front would bring Debian's cargo
+      # and node along, so a directory that holds this one link goes there.
+      mkdir -p "$CACHE/debian-rustc"
+      ln -sf /usr/bin/rustc "$CACHE/debian-rustc/rustc"
+      export RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$linker PATH=$CACHE/debian-rustc:$PATH
+      ;;
+    *) fail "no compiler for $WASM_TARGET" "scripts/setup wasm" ;;
+  esac
+}
