@@ -222,12 +222,17 @@ fn told(offer: Offer) -> Option<(bool, serde_json::Value)> {
             let sha256 = revision.sha256_hex();
             Some((false, serde_json::json!({ "event": "rules_taken", "revision": revision.number, "sha256": sha256 })))
         }
-        Offer::Refused(Refused::Conflict, _) => Some((true, serde_json::json!({ "event": "rules_refused", "reason": "conflict" }))),
+        Offer::Refused(Refused::Conflict, _) => {
+            Some((true, serde_json::json!({ "event": "rules_refused", "reason": "conflict" })))
+        }
         Offer::Refused(Refused::Invalid, violations) => {
             let count = violations.len();
             // The operator's own document; a log line holds the first few of its mistakes.
             let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
-            Some((true, serde_json::json!({ "event": "rules_refused", "reason": "invalid", "violations": count, "first": first })))
+            Some((
+                true,
+                serde_json::json!({ "event": "rules_refused", "reason": "invalid", "violations": count, "first": first }),
+            ))
         }
     }
 }
@@ -331,7 +336,11 @@ mod tests {
         let every = Millis(5_000);
         let mut schedule = Schedule::default();
         assert_eq!(schedule.due(Timestamp(0), every), Due::First);
-        assert_eq!(schedule.due(Timestamp(0), every), Due::First, "another request may not await the first one's promise");
+        assert_eq!(
+            schedule.due(Timestamp(0), every),
+            Due::First,
+            "another request may not await the first one's promise"
+        );
         schedule.done(Timestamp(100));
         assert_eq!(schedule.due(Timestamp(5_099), every), Due::No);
         assert_eq!(schedule.due(Timestamp(5_100), every), Due::Again);

@@ -1,9 +1,30 @@
-//! The Worker's entry: an HTTP request enters, a reply leaves; called by the Workers runtime.
+//! The edge half: an HTTP request enters, is steered by the rule book, and the answer of an endpoint inside its fence leaves.
+//!
+//! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
+//! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
+//! [`body`], [`rewrite`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
+//! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches, `reply`
+//! makes the response.
+
+pub mod attempt;
+pub mod body;
+mod book;
+mod client;
+pub mod cooldown;
+pub mod envelope;
+mod feed;
+pub mod json;
+pub mod plan;
+mod proxy;
+mod reply;
+pub mod rewrite;
+mod serve;
+pub mod sse;
 
 use worker::{Context, Env, Request, Response, Result, event};
 
-/// Answers every request with a greeting.
+/// Answers every request. Never an `Err`: the runtime would write the error's text into logs and answers.
 #[event(fetch)]
-pub async fn fetch(_request: Request, _env: Env, _context: Context) -> Result<Response> {
-    Response::ok("bailiwick-edge\n")
+async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
+    Ok(serve::serve(request, env, &context).await)
 }
