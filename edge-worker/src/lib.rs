@@ -5,6 +5,7 @@
 //! [`body`], [`rewrite`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
 //! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches, `reply`
 //! makes the response.
+#![forbid(unsafe_code)]
 
 pub mod attempt;
 pub mod body;

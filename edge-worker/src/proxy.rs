@@ -244,7 +244,7 @@ impl Driver {
             Action::Commit { status, body, .. } => {
                 if let Some(target) = self.run.served_by() {
                     COOL_DOWNS.with_borrow_mut(|cool| {
-                        cool.recovered(target.region_id(), target.id(), self.job.model.as_deref())
+                        cool.recovered(target.region_id(), target.id(), self.job.model.as_deref());
                     });
                 }
                 outs.extend([Out::Begin { status }, Out::Bytes(body)]);

@@ -203,7 +203,7 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
 #[cfg(feature = "vectors")]
 async fn vectors(mut request: Request, stamp: &Stamp) -> Response {
     let text = request.text().await.unwrap_or_default();
-    match bailiwick_rules::testing::run_vectors(&text) {
+    match bailiwick_rules::testing::run(&text) {
         Ok(cases) => stamp.json(200, &json!({ "cases": cases })),
         Err(message) => stamp.json(422, &json!({ "message": message })),
     }

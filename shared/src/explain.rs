@@ -177,3 +177,54 @@ fn names_or_nothing<T: core::fmt::Display>(names: impl Iterator<Item = T>) -> St
     let names: Vec<String> = names.map(|name| name.to_string()).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{RegionHealth, Status};
+    use crate::steer::{Client, Local, PathClass};
+
+    const RULES: &str = r#"{ "version": 1, "revision": 7,
+        "jurisdictions": { "eu": { "include": ["EU"] } },
+        "regions": { "fra": { "countries": ["DE"] }, "par": { "countries": ["FR"] } },
+        "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                                "residency": [ { "clients": ["eu"], "process_in": ["eu"] } ] } } }"#;
+
+    fn told(country: Option<&str>, down: &[usize]) -> Explanation {
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let client = Client { country: country.and_then(CountryCode::parse), ..Client::default() };
+        let service = table.service_named("chat").unwrap();
+        let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+        let mut health = vec![RegionHealth::default(); 2];
+        for &index in down {
+            health[index].probed = Status::Down;
+        }
+        explain(&table, &ask, &Conditions { health: &health, local: &Local::default(), now: Timestamp(0) })
+    }
+
+    #[test]
+    fn the_text_tells_each_step() {
+        assert_eq!(
+            told(Some("DE"), &[0]).to_text(),
+            "service    chat, rules revision 7\n\
+             client     DE, by geography; jurisdictions: eu\n\
+             residency  rule 0 takes this client\n\
+             fence      fra, par\n\
+             withheld   fra: down (its monitors say so)\n\
+             order   1  par (tier 0, 764 km away)\n\
+             answer     par\n\
+             valid      until rules or health change\n"
+        );
+        assert!(told(None, &[]).to_text().contains("no rule takes this client: the fence is empty"));
+        assert!(told(Some("DE"), &[0, 1]).to_text().contains("revived    everything in the fence is down"));
+    }
+
+    #[test]
+    fn the_json_has_the_documented_fields() {
+        let json = serde_json::to_string(&told(Some("DE"), &[0])).unwrap();
+        assert_eq!(
+            json,
+            r#"{"revision":7,"service":"chat","client":{"country":"DE","jurisdictions":["eu"],"source":"geography"},"fence":["fra","par"],"ordered":[{"region":"par","tier":0,"km":764}],"withheld":[{"region":"fra","reason":"down"}],"valid_until":null}"#
+        );
+    }
+}

@@ -7,7 +7,7 @@
 //! The crate is pure: no I/O, no clock, no randomness. The DNS server and the Worker link the same code, so equal rules, client
 //! and conditions give equal decisions, natively and in Wasm.
 //!
-//! Modules are listed so that each imports only those before it.
+//! Each module imports only those before it: `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`, `explain`, `report`.
 #![forbid(unsafe_code)]
 
 pub mod explain;
@@ -19,4 +19,6 @@ pub mod report;
 pub mod rules;
 pub mod steer;
 pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;

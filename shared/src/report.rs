@@ -130,3 +130,57 @@ fn majority(statuses: impl Iterator<Item = Status>) -> Status {
         () => Status::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn table() -> Table {
+        Table::compile(br#"{ "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } } } }"#)
+        .unwrap()
+    }
+
+    /// A report as a node would send it, `ago` milliseconds ago.
+    fn received(ago: i64, probed: &str, forced: Option<&str>) -> Received {
+        let forced = forced.map(|status| {
+            serde_json::json!({ "status": status, "until": NOW.after(Millis(60_000)).to_string(), "reason": "drill" })
+        });
+        let report = serde_json::json!({
+            "node": "ns1", "revision": 1, "rules_sha256": "",
+            "regions": { "fra": { "status": probed, "probed": probed, "stale": false, "override": forced, "age_ms": 1000,
+                                  "interval_ms": 5000, "endpoints": { "fra-1": { "status": probed } } } },
+        });
+        Received { at: Timestamp(NOW.0 - ago), report: serde_json::from_value(report).unwrap() }
+    }
+
+    fn seen(reports: &[Received]) -> (Status, Status, Option<Status>) {
+        let health = aggregate(&table(), reports, NOW).remove(0);
+        (health.probed, health.endpoints[0], health.forced.map(|forced| forced.status))
+    }
+
+    #[test]
+    fn a_strict_majority_brings_a_region_down_and_a_tie_does_not() {
+        let (up, down) = (received(0, "up", None), received(0, "down", None));
+        assert_eq!(seen(&[]), (Status::Unknown, Status::Unknown, None));
+        assert_eq!(seen(core::slice::from_ref(&down)), (Status::Down, Status::Down, None));
+        assert_eq!(seen(&[down.clone(), up.clone()]), (Status::Up, Status::Up, None));
+        assert_eq!(seen(&[down.clone(), up, down]), (Status::Down, Status::Down, None));
+    }
+
+    #[test]
+    fn a_report_older_than_three_intervals_says_nothing() {
+        assert_eq!(seen(&[received(14_000, "down", None)]).0, Status::Down, "15 s with its own age");
+        assert_eq!(seen(&[received(14_001, "down", None)]).0, Status::Unknown);
+        assert_eq!(seen(&[received(14_001, "up", None), received(0, "down", None)]).0, Status::Down);
+    }
+
+    #[test]
+    fn any_fresh_override_binds_and_down_beats_up() {
+        assert_eq!(seen(&[received(0, "up", None), received(0, "up", Some("down"))]).2, Some(Status::Down));
+        assert_eq!(seen(&[received(0, "up", Some("up")), received(0, "up", Some("down"))]).2, Some(Status::Down));
+        assert_eq!(seen(&[received(15_001, "up", Some("down"))]).2, None, "the node has gone silent");
+    }
+}

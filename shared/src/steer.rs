@@ -397,3 +397,6 @@ impl Steering {
         u32::try_from(least.0 / 1000).unwrap_or(u32::MAX).clamp(service.ttl.min, service.ttl.max)
     }
 }
+
+#[cfg(test)]
+mod properties;

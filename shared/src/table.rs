@@ -1,14 +1,19 @@
 //! The compiled rule book: JSON bytes in; a [`Table`] that [`crate::steer`] can follow, or every violation, out.
 
 mod check;
+mod networks;
+mod revision;
 
-use core::fmt;
 use core::net::IpAddr;
 use std::collections::HashMap;
 
 use ipnet::IpNet;
 use sha2::Digest;
 use subtle::ConstantTimeEq;
+
+pub use networks::NetworkPlace;
+use networks::Networks;
+pub use revision::{Revision, Succession};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
@@ -56,60 +61,6 @@ index!(
     /// A jurisdiction's position in its table.
     JurisdictionIndex
 );
-
-/// Which document this is: its number and what its bytes hash to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Revision {
-    /// The document's `revision`.
-    pub number: u64,
-    /// SHA-256 of the document's bytes.
-    pub sha256: [u8; 32],
-}
-
-/// How a candidate document stands to the one in service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Succession {
-    /// A higher revision: to be taken.
-    Newer,
-    /// The very same document.
-    Same,
-    /// A lower revision: to be ignored.
-    Older,
-    /// The same revision with other bytes: to be rejected and alarmed.
-    Conflict,
-}
-
-impl Revision {
-    /// How `candidate` stands to this document. Rolling back is old content under a new number.
-    ///
-    /// ```
-    /// use bailiwick_rules::table::{Revision, Succession};
-    /// let now = Revision { number: 7, sha256: [1; 32] };
-    /// assert_eq!(now.succession(&Revision { number: 8, sha256: [2; 32] }), Succession::Newer);
-    /// assert_eq!(now.succession(&Revision { number: 7, sha256: [2; 32] }), Succession::Conflict);
-    /// ```
-    #[must_use]
-    pub fn succession(&self, candidate: &Self) -> Succession {
-        match candidate.number.cmp(&self.number) {
-            core::cmp::Ordering::Greater => Succession::Newer,
-            core::cmp::Ordering::Less => Succession::Older,
-            core::cmp::Ordering::Equal if candidate.sha256 == self.sha256 => Succession::Same,
-            core::cmp::Ordering::Equal => Succession::Conflict,
-        }
-    }
-
-    /// The digest in lower-case hex.
-    #[must_use]
-    pub fn sha256_hex(&self) -> String {
-        KeyDigest(self.sha256).to_string()
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (sha256 {}…)", self.number, &self.sha256_hex()[..12])
-    }
-}
 
 /// A rules document that was read, found free of violations, and compiled.
 #[derive(Debug)]
@@ -219,15 +170,6 @@ pub struct Tenant {
     pub residency: Vec<JurisdictionIndex>,
     /// The services it may use.
     pub services: Vec<ServiceIndex>,
-}
-
-/// What is known of an address prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NetworkPlace {
-    /// Its country.
-    pub country: CountryCode,
-    /// Its coordinates, or its country's middle.
-    pub location: Option<Coordinates>,
 }
 
 impl Table {
@@ -440,7 +382,7 @@ impl Table {
 
     /// All prefixes of `networks`, in no particular order.
     pub fn network_prefixes(&self) -> impl Iterator<Item = IpNet> {
-        self.networks.places.keys().copied()
+        self.networks.prefixes()
     }
 
     /// The document's override of a region, expired or not.
@@ -532,37 +474,5 @@ fn build_rule(
     }
 }
 
-/// Prefixes by exact match, asked from the longest length down.
-#[derive(Debug)]
-struct Networks {
-    places: HashMap<IpNet, NetworkPlace>,
-    /// Lengths that occur, longest first, of IPv4 and IPv6.
-    lengths: [Vec<u8>; 2],
-}
-
-impl Networks {
-    fn new(networks: &[rules::Network]) -> Self {
-        let mut lengths = [Vec::new(), Vec::new()];
-        for network in networks {
-            lengths[usize::from(network.prefix.addr().is_ipv6())].push(network.prefix.prefix_len());
-        }
-        for lengths in &mut lengths {
-            lengths.sort_unstable_by(|a, b| b.cmp(a));
-            lengths.dedup();
-        }
-        let place = |network: &rules::Network| NetworkPlace {
-            country: network.country,
-            location: network.location.or_else(|| geo::centroid(network.country)),
-        };
-        Self { places: networks.iter().map(|network| (network.prefix, place(network))).collect(), lengths }
-    }
-
-    fn longest_match(&self, address: IpAddr) -> Option<NetworkPlace> {
-        let address = address.to_canonical();
-        let lengths = &self.lengths[usize::from(address.is_ipv6())];
-        lengths.iter().find_map(|&length| {
-            let prefix = IpNet::new(address, length).ok()?.trunc();
-            self.places.get(&prefix).copied()
-        })
-    }
-}
+#[cfg(test)]
+mod tests;

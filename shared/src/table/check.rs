@@ -1,19 +1,25 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
 use super::ResidencyRule;
-use crate::id::ServiceId;
+use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
 use crate::rules::{self, Answers, Rules, Tier};
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
+    // Answers that couldn't be read have been told of; comparing what is left of them would tell it twice.
+    let unread = |name: &RegionId| {
+        let place = format!("/regions/{name}/answers");
+        violations.iter().any(|violation| violation.pointer.starts_with(&place))
+    };
+    let unread: Vec<&RegionId> = rules.regions.keys().filter(|name| unread(name)).collect();
     for (id, service) in &rules.services {
         let mut fail = |field: &str, message: String| {
             let pointer = format!("/services/{id}/{field}");
             violations.push(Violation { pointer, message });
         };
         let members = service.regions.iter().filter_map(|name| Some((name, rules.regions.get(name)?.answers.as_ref())));
-        let members: Vec<_> = members.collect();
+        let members: Vec<_> = members.filter(|(name, _)| !unread.contains(name)).collect();
         let first = members.iter().find_map(|(name, answers)| Some((name, types(answers.as_ref()?))));
         let Some((first, expected)) = first else {
             if service.denied_answers.is_some() {

@@ -1,0 +1,230 @@
+//! Regions: where they may process, what DNS answers for them, their endpoints and monitors.
+
+use std::collections::BTreeMap;
+
+use super::value::{boolean, country, declared, duration, host_name, http_url, location, one_of, parsed, secret_name};
+use super::{Context, map};
+use crate::geo::CountryCode;
+use crate::health::Thresholds;
+use crate::id::{EndpointId, JurisdictionId};
+use crate::json::{Fields, Node, Reader};
+use crate::rules::{Answers, Endpoint, HostName, Monitor, Place, Probe, Region, Style};
+use crate::time::Millis;
+
+pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
+    let mut fields = reader.object(node)?;
+    let countries = fields.required("countries", "a list of all the countries it may process in", |reader, node| {
+        let many = matches!(node, Node::Array(items) if items.len() > 1);
+        reader.filled_list(node, |reader, node| place(reader, node, many, context))
+    });
+    let region = Region {
+        countries: countries.unwrap_or_default(),
+        location: fields.optional("location", location),
+        standby: fields.optional("standby", boolean).unwrap_or(false),
+        answers: fields.optional("answers", answers),
+        endpoints: map(&mut fields, "endpoints", context, EndpointId::parse, endpoint),
+        monitor: fields.optional("monitor", monitor),
+    };
+    fields.finish();
+    Some(region)
+}
+
+fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) -> Option<Place> {
+    let text = reader.string(node)?;
+    match text {
+        "*" if many => reader.fail("is \"*\" beside others; let \"*\" stand alone, it holds them all"),
+        "*" => Some(Place::Anywhere),
+        _ if context.jurisdictions.iter().any(|name| name == text) => {
+            JurisdictionId::parse(text).map(Place::Jurisdiction)
+        }
+        _ if text.len() == 2 && !text.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+            country(reader, node).map(Place::Country)
+        }
+        _ => {
+            let mut problem = format!("names {text:?}, which is no country code and no jurisdiction");
+            if let Some(country) = CountryCode::parse(&text.to_ascii_uppercase()).filter(CountryCode::is_assigned) {
+                problem += &format!("; for the country write \"{country}\"");
+            } else {
+                problem += &declared(text, &context.jurisdictions);
+            }
+            reader.fail(problem)
+        }
+    }
+}
+
+pub(super) fn answers(reader: &mut Reader<'_>, node: &Node) -> Option<Answers> {
+    let mut fields = reader.object(node)?;
+    let had_cname = fields.has("CNAME");
+    let others = ["A", "AAAA", "TXT"].iter().filter(|kind| fields.has(kind)).count();
+    let answers = Answers {
+        a: fields
+            .optional("A", |reader, node| {
+                reader.filled_list(node, |r, n| parsed(r, n, "an IPv4 address such as 192.0.2.10"))
+            })
+            .unwrap_or_default(),
+        aaaa: fields
+            .optional("AAAA", |reader, node| {
+                reader.filled_list(node, |r, n| parsed(r, n, "an IPv6 address such as 2001:db8::10"))
+            })
+            .unwrap_or_default(),
+        txt: fields.optional("TXT", |reader, node| reader.filled_list(node, text_record)).unwrap_or_default(),
+        cname: fields.optional("CNAME", cname),
+    };
+    for kind in ["HTTPS", "SVCB"] {
+        fields.optional(kind, |reader, _| reader.fail::<()>("can't be steered by this version; leave it out"));
+    }
+    if had_cname && others > 0 {
+        fields.fail::<()>("holds a CNAME beside other types; a CNAME stands alone (RFC 1034 §3.6.2)");
+    } else if !had_cname && others == 0 {
+        fields.fail::<()>("holds no records; add \"A\" or \"AAAA\" addresses, or leave \"answers\" out");
+    }
+    fields.finish();
+    Some(answers)
+}
+
+/// Longest TXT record: well within what a message can hold.
+const TXT_LONGEST: usize = 4096;
+
+fn text_record(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.string(node)?;
+    if text.len() > TXT_LONGEST {
+        return reader.fail(format!("is {} bytes long; a TXT record here may have {TXT_LONGEST}", text.len()));
+    }
+    Some(text.to_owned())
+}
+
+fn cname(reader: &mut Reader<'_>, node: &Node) -> Option<HostName> {
+    let names = reader.filled_list(node, host_name)?;
+    match (&names[..], node) {
+        ([name], Node::Array(items)) if items.len() == 1 => Some(name.clone()),
+        (_, Node::Array(items)) if items.len() > 1 => reader.fail("holds several names; a CNAME is exactly one"),
+        _ => None,
+    }
+}
+
+fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<Endpoint> {
+    let mut fields = reader.object(node)?;
+    let url = fields.required("url", "its base URL, such as https://gpu.example.net/v1", |reader, node| {
+        let url = http_url(reader, node)?;
+        match url.unfit_for_endpoint() {
+            Some(message) => reader.fail(message),
+            None => Some(url),
+        }
+    });
+    let style = fields
+        .optional("style", |reader, node| one_of(reader, node, &[("openai", Style::OpenAi), ("azure", Style::Azure)]));
+    let style = style.unwrap_or_default();
+    let read_version = |reader: &mut Reader<'_>, node: &Node| {
+        let text = reader.string(node)?;
+        let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        if fits { Some(text.to_owned()) } else { reader.fail("is no version; write one such as \"2024-10-21\"") }
+    };
+    let api_version = match style {
+        Style::Azure => fields.required("api_version", "the Azure API's version, such as \"2024-10-21\"", read_version),
+        Style::OpenAi if fields.has("api_version") => fields
+            .optional("api_version", |reader, _| reader.fail("belongs to \"style\": \"azure\" only; leave it out")),
+        Style::OpenAi => None,
+    };
+    let secret = fields.optional("secret", secret_name);
+    let models = fields.optional("models", models);
+    let small = u64::from(u16::MAX);
+    let priority = fields.optional("priority", |reader, node| reader.integer(node, 0..=small));
+    let weight = fields.optional("weight", |reader, node| reader.integer(node, 1..=small));
+    let monitor = fields.optional("monitor", monitor);
+    fields.finish();
+    Some(Endpoint {
+        url: url?,
+        style,
+        api_version,
+        secret,
+        models,
+        priority: priority.and_then(|n| n.try_into().ok()).unwrap_or(0),
+        weight: weight.and_then(|n| n.try_into().ok()).unwrap_or(1),
+        monitor,
+    })
+}
+
+fn models(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<String, String>> {
+    let entries = reader.entries(node)?;
+    if entries.is_empty() {
+        return reader.fail("is empty, so no model could be asked for; list models, or leave it out to allow any");
+    }
+    let mut models = BTreeMap::new();
+    for (name, node) in entries {
+        let reader = &mut reader.at(name);
+        let upstream = reader.string(node);
+        if name.is_empty() || upstream == Some("") {
+            reader.fail::<()>("is an empty model name; write the model's name");
+        }
+        models.extend(upstream.map(|upstream| (name.to_owned(), upstream.to_owned())));
+    }
+    Some(models)
+}
+
+fn monitor(reader: &mut Reader<'_>, node: &Node) -> Option<Monitor> {
+    let mut fields = reader.object(node)?;
+    let kind = fields.required("type", "\"tcp\" or \"http\"", |reader, node| match reader.string(node)? {
+        kind @ ("tcp" | "http") => Some(kind),
+        kind @ ("openai" | "vllm") => {
+            reader.fail(format!("is {kind:?}, a monitor this version doesn't have yet; use \"http\" or \"tcp\""))
+        }
+        kind => reader.fail(format!("is {kind:?}; write \"http\" or \"tcp\"")),
+    });
+    let probe = match kind {
+        Some("tcp") => fields
+            .required("address", "what to connect to, such as \"192.0.2.10:443\"", tcp_address)
+            .map(|address| Probe::Tcp { address }),
+        Some(_) => http_probe(&mut fields),
+        None => {
+            // Without its type nobody knows which fields belong: say only what is certain.
+            for key in ["address", "url", "status", "body_contains", "secret"] {
+                fields.optional(key, |_, _| Some(()));
+            }
+            None
+        }
+    };
+    let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
+    let interval = fields.optional("interval", span(Millis(100), Millis(3_600_000)));
+    let timeout = fields.optional("timeout", span(Millis(10), Millis(300_000)));
+    let count =
+        |reader: &mut Reader<'_>, node: &Node| reader.integer(node, 1..=1000).and_then(|n| u32::try_from(n).ok());
+    let thresholds = Thresholds {
+        up: fields.optional("up_thresh", count).unwrap_or(3),
+        ok: fields.optional("ok_thresh", count).unwrap_or(5),
+        down: fields.optional("down_thresh", count).unwrap_or(3),
+    };
+    fields.finish();
+    Some(Monitor {
+        probe: probe?,
+        interval: interval.unwrap_or(Millis(10_000)),
+        timeout: timeout.unwrap_or(Millis(3_000)),
+        thresholds,
+    })
+}
+
+fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
+    let url = fields.required("url", "what to GET, such as https://gpu.example.net/health", http_url);
+    let status = fields.optional("status", |reader, node| {
+        reader.filled_list(node, |reader, node| reader.integer(node, 100..=599).and_then(|n| u16::try_from(n).ok()))
+    });
+    let body_contains = fields.optional("body_contains", |reader, node| match reader.string(node)? {
+        "" => reader.fail("is empty and would always match; write some text, or leave it out"),
+        text => Some(text.to_owned()),
+    });
+    let secret = fields.optional("secret", secret_name);
+    Some(Probe::Http { url: url?, status: status.unwrap_or_else(|| vec![200]), body_contains, secret })
+}
+
+fn tcp_address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.string(node)?;
+    let named = |text: &str| {
+        let (host, port) = text.rsplit_once(':')?;
+        HostName::parse(host)?;
+        port.parse::<u16>().ok().filter(|&port| port != 0)
+    };
+    let socket = text.parse::<core::net::SocketAddr>().is_ok_and(|address| address.port() != 0);
+    if socket || named(text).is_some() {
+        return Some(text.to_owned());
+    }
+    reader.fail(format!("is {text:?}; write an address and port such as \"192.0.2.10:443\" or \"[2001:db8::10]:443\""))
+}

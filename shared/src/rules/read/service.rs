@@ -1,0 +1,202 @@
+//! Services: hosts, pattern, regions, residency, and what bounds them.
+
+use super::Context;
+use super::region::answers;
+use super::value::{distinct, duration, host_name, once, one_of, reference};
+use crate::id::{JurisdictionId, RegionId};
+use crate::json::{Node, Reader};
+use crate::rules::{
+    Allowance, ClientMatch, Hub, Limits, Pattern, ResidencyRule, Service, Tier, TtlBounds, WhenAllDown,
+};
+use crate::time::Millis;
+
+pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Service> {
+    let mut fields = reader.object(node)?;
+    let hosts = fields.required("hosts", "the host names to steer", |reader, node| {
+        reader.filled_list(node, |reader, node| {
+            let name = host_name(reader, node)?;
+            once(reader, name, &mut context.hosts, "is the host of another service too, or listed twice")
+        })
+    });
+    let pattern = fields.required(
+        "pattern",
+        "one of \"active-active\", \"active-passive\", \"regional-sharding\", \"hub-and-spoke\"",
+        |reader, node| {
+            let choices = [
+                ("active-active", Pattern::ActiveActive),
+                ("active-passive", Pattern::ActivePassive),
+                ("regional-sharding", Pattern::RegionalSharding),
+                ("hub-and-spoke", Pattern::HubAndSpoke),
+            ];
+            one_of(reader, node, &choices)
+        },
+    );
+    let regions = fields.required("regions", "the regions that serve it", |reader, node| {
+        distinct(reader, node, |reader, node| reference(reader, node, "region", &context.regions, RegionId::parse))
+    });
+    let residency = fields.required(
+        "residency",
+        "at least one rule such as {\"clients\": [\"eu\"], \"process_in\": [\"eu\"]}",
+        |reader, node| residency(reader, node, context),
+    );
+    let choices = [("serve-fence", WhenAllDown::ServeFence), ("fail", WhenAllDown::Fail)];
+    let when_all_down = fields.optional("when_all_down", |reader, node| one_of(reader, node, &choices));
+    let ttl = fields.optional("ttl", ttl);
+    let denied_answers = fields.optional("denied_answers", answers);
+    let hub = match pattern {
+        Some(Pattern::HubAndSpoke) => {
+            fields.required("hub", "\"hub\": {\"region\": …, \"paths\": [\"/fine_tuning\"]}", |reader, node| {
+                hub(reader, node, regions.as_deref(), context)
+            })
+        }
+        Some(_) if fields.has("hub") => fields
+            .optional("hub", |reader, _| reader.fail("belongs to \"pattern\": \"hub-and-spoke\" only; leave it out")),
+        _ => fields.optional("hub", |reader, node| hub(reader, node, regions.as_deref(), context)),
+    };
+    let limits = fields.optional("limits", limits);
+    let allow = fields.optional("allow", |reader, node| {
+        reader.list(node, |reader, node| {
+            let choices = [
+                ("remote_urls", Allowance::RemoteUrls),
+                ("hosted_tools", Allowance::HostedTools),
+                ("background", Allowance::Background),
+                ("store", Allowance::Store),
+                ("batch", Allowance::Batch),
+            ];
+            one_of(reader, node, &choices)
+        })
+    });
+    fields.finish();
+    Some(Service {
+        hosts: hosts.unwrap_or_default(),
+        pattern: pattern.unwrap_or(Pattern::ActiveActive),
+        regions: regions.unwrap_or_default(),
+        residency: residency.unwrap_or_default(),
+        when_all_down: when_all_down.unwrap_or_default(),
+        ttl: ttl.unwrap_or_default(),
+        denied_answers,
+        hub,
+        limits: limits.unwrap_or_default(),
+        allow: allow.unwrap_or_default(),
+    })
+}
+
+fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Vec<ResidencyRule>> {
+    let mut catch_all = None;
+    let mut index = 0;
+    reader.filled_list(node, |reader, node| {
+        let mut fields = reader.object(node)?;
+        let clients = fields.required("clients", "jurisdictions, \"*\" or \"unknown\"", |reader, node| {
+            distinct(reader, node, |reader, node| match reader.string(node)? {
+                "*" => Some(ClientMatch::Known),
+                "unknown" => Some(ClientMatch::Unknown),
+                _ => reference(reader, node, "jurisdiction", &context.jurisdictions, JurisdictionId::parse).map(ClientMatch::Jurisdiction),
+            })
+        });
+        let process_in = fields.required("process_in", "tiers, each a jurisdiction, a list of them, or \"*\"", |reader, node| {
+            reader.filled_list(node, |reader, node| tier(reader, node, context))
+        });
+        let clients = clients.unwrap_or_default();
+        // A rule after `*` can only be reached by clients nobody can place.
+        if let Some(earlier) = catch_all
+            && clients.iter().any(|client| *client != ClientMatch::Unknown)
+        {
+            fields.fail::<()>(format!("comes after rule {earlier}, whose \"*\" matches first; move \"*\" last (only \"unknown\" may follow it)"));
+        }
+        if clients.contains(&ClientMatch::Known) {
+            catch_all = catch_all.or(Some(index));
+        }
+        index += 1;
+        fields.finish();
+        Some(ResidencyRule {
+            clients,
+            process_in: process_in.unwrap_or_default(),
+        })
+    })
+}
+
+fn tier(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Tier> {
+    let jurisdiction = |reader: &mut Reader<'_>, node: &Node| match node {
+        Node::String(text) if text == "*" => reader.fail("is \"*\" within a list; let \"*\" stand alone as a tier"),
+        _ => reference(reader, node, "jurisdiction", &context.jurisdictions, JurisdictionId::parse),
+    };
+    match node {
+        Node::String(text) if text == "*" => Some(Tier::Anywhere),
+        Node::Array(_) => distinct(reader, node, jurisdiction).map(Tier::In),
+        Node::String(_) => jurisdiction(reader, node).map(|id| Tier::In(vec![id])),
+        other => reader.expected("a jurisdiction, a list of them, or \"*\"", other),
+    }
+}
+
+fn ttl(reader: &mut Reader<'_>, node: &Node) -> Option<TtlBounds> {
+    let mut fields = reader.object(node)?;
+    let seconds = |low: u64| {
+        move |reader: &mut Reader<'_>, node: &Node| {
+            reader.integer(node, low..=86_400).and_then(|n| u32::try_from(n).ok())
+        }
+    };
+    let defaults = TtlBounds::default();
+    let given = (fields.optional("min", seconds(0)), fields.optional("max", seconds(1)));
+    // One bound given alone moves the other's default along.
+    let bounds = match given {
+        (Some(min), None) => TtlBounds { min, max: defaults.max.max(min) },
+        (None, Some(max)) => TtlBounds { min: defaults.min.min(max), max },
+        (min, max) => TtlBounds { min: min.unwrap_or(defaults.min), max: max.unwrap_or(defaults.max) },
+    };
+    if bounds.min > bounds.max {
+        fields.fail::<()>(format!("has a min of {} above its max of {}; swap them", bounds.min, bounds.max));
+    }
+    fields.finish();
+    Some(bounds)
+}
+
+fn hub(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>, context: &Context) -> Option<Hub> {
+    let mut fields = reader.object(node)?;
+    let region = fields.required("region", "the hub's name", |reader, node| {
+        let region = reference(reader, node, "region", &context.regions, RegionId::parse)?;
+        if regions.is_some_and(|regions| !regions.contains(&region)) {
+            return reader.fail(format!("names {region}, which isn't one of the service's regions; add it there"));
+        }
+        Some(region)
+    });
+    let paths = fields.required("paths", "path prefixes such as \"/fine_tuning\"", |reader, node| {
+        distinct(reader, node, |reader, node| {
+            let path = reader.string(node)?;
+            let segment = |s: &str| {
+                !s.is_empty()
+                    && s != "."
+                    && s != ".."
+                    && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+            };
+            match path.strip_prefix('/') {
+                Some(rest) if rest.split('/').next() == Some("v1") => reader.fail("begins with /v1; leave that out"),
+                Some(rest) if rest.split('/').all(segment) => Some(path.to_owned()),
+                _ => reader.fail(format!(
+                    "is {path:?}; write whole segments such as \"/fine_tuning\" or \"/fine_tuning/jobs\""
+                )),
+            }
+        })
+    });
+    fields.finish();
+    Some(Hub { region: region?, paths: paths? })
+}
+
+fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
+    let mut fields = reader.object(node)?;
+    let span = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, Millis(10)..=Millis(3_600_000));
+    let defaults = Limits::default();
+    let limits = Limits {
+        headers_streamed: fields.optional("headers_streamed", span).unwrap_or(defaults.headers_streamed),
+        headers_unary: fields.optional("headers_unary", span).unwrap_or(defaults.headers_unary),
+        idle: fields.optional("idle", span).unwrap_or(defaults.idle),
+        total: fields.optional("total", span).unwrap_or(defaults.total),
+        body_bytes: fields
+            .optional("body_bytes", |reader, node| reader.integer(node, 1..=(32 << 20)))
+            .unwrap_or(defaults.body_bytes),
+        sends: fields
+            .optional("sends", |reader, node| reader.integer(node, 1..=3).and_then(|n| u8::try_from(n).ok()))
+            .unwrap_or(defaults.sends),
+    };
+    fields.finish();
+    Some(limits)
+}

@@ -1,0 +1,57 @@
+//! Address prefixes with their places: the longest match wins.
+
+use core::net::IpAddr;
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+
+use crate::geo::{self, Coordinates, CountryCode};
+use crate::rules;
+
+/// What is known of an address prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetworkPlace {
+    /// Its country.
+    pub country: CountryCode,
+    /// Its coordinates, or its country's middle.
+    pub location: Option<Coordinates>,
+}
+
+/// Prefixes by exact match, asked from the longest length down.
+#[derive(Debug)]
+pub(super) struct Networks {
+    places: HashMap<IpNet, NetworkPlace>,
+    /// Lengths that occur, longest first, of IPv4 and IPv6.
+    lengths: [Vec<u8>; 2],
+}
+
+impl Networks {
+    pub(super) fn new(networks: &[rules::Network]) -> Self {
+        let mut lengths = [Vec::new(), Vec::new()];
+        for network in networks {
+            lengths[usize::from(network.prefix.addr().is_ipv6())].push(network.prefix.prefix_len());
+        }
+        for lengths in &mut lengths {
+            lengths.sort_unstable_by(|a, b| b.cmp(a));
+            lengths.dedup();
+        }
+        let place = |network: &rules::Network| NetworkPlace {
+            country: network.country,
+            location: network.location.or_else(|| geo::centroid(network.country)),
+        };
+        Self { places: networks.iter().map(|network| (network.prefix, place(network))).collect(), lengths }
+    }
+
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.places.keys().copied()
+    }
+
+    pub(super) fn longest_match(&self, address: IpAddr) -> Option<NetworkPlace> {
+        let address = address.to_canonical();
+        let lengths = &self.lengths[usize::from(address.is_ipv6())];
+        lengths.iter().find_map(|&length| {
+            let prefix = IpNet::new(address, length).ok()?.trunc();
+            self.places.get(&prefix).copied()
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Which document is in service, and whether another may take its place.
+
+use core::fmt;
+
+use crate::rules::KeyDigest;
+
+/// Which document this is: its number and what its bytes hash to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Revision {
+    /// The document's `revision`.
+    pub number: u64,
+    /// SHA-256 of the document's bytes.
+    pub sha256: [u8; 32],
+}
+
+/// How a candidate document stands to the one in service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Succession {
+    /// A higher revision: to be taken.
+    Newer,
+    /// The very same document.
+    Same,
+    /// A lower revision: to be ignored.
+    Older,
+    /// The same revision with other bytes: to be rejected and alarmed.
+    Conflict,
+}
+
+impl Revision {
+    /// How `candidate` stands to this document. Rolling back is old content under a new number.
+    ///
+    /// ```
+    /// use bailiwick_rules::table::{Revision, Succession};
+    /// let now = Revision { number: 7, sha256: [1; 32] };
+    /// assert_eq!(now.succession(&Revision { number: 8, sha256: [2; 32] }), Succession::Newer);
+    /// assert_eq!(now.succession(&Revision { number: 7, sha256: [2; 32] }), Succession::Conflict);
+    /// ```
+    #[must_use]
+    pub fn succession(&self, candidate: &Self) -> Succession {
+        match candidate.number.cmp(&self.number) {
+            core::cmp::Ordering::Greater => Succession::Newer,
+            core::cmp::Ordering::Less => Succession::Older,
+            core::cmp::Ordering::Equal if candidate.sha256 == self.sha256 => Succession::Same,
+            core::cmp::Ordering::Equal => Succession::Conflict,
+        }
+    }
+
+    /// The digest in lower-case hex.
+    #[must_use]
+    pub fn sha256_hex(&self) -> String {
+        KeyDigest(self.sha256).to_string()
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (sha256 {}…)", self.number, &self.sha256_hex()[..12])
+    }
+}

@@ -1,0 +1,278 @@
+//! Documents that are refused, told by every mistake; and that no text, however broken, panics.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::{Random, document};
+
+fn sound() -> Value {
+    json!({
+        "version": 1, "revision": 7,
+        "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] }, "us": { "countries": ["US"] } },
+        "regions": {
+            "fra": { "countries": ["DE"], "answers": { "A": ["192.0.2.10"] },
+                     "endpoints": { "fra-1": { "url": "https://fra1.example/v1", "secret": "FRA_KEY" } } },
+            "lon": { "countries": ["GB"], "answers": { "A": ["192.0.2.20"] } },
+        },
+        "services": { "chat": {
+            "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "lon"],
+            "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["*"], "process_in": [["uk", "eu"]] } ],
+        } },
+        "tenants": { "acme": { "key_sha256": [KeyDigest::of_key("sk-acme").to_string()], "residency": "eu", "services": ["chat"] } },
+        "networks": [ { "prefix": "198.51.100.0/24", "country": "DE" }, { "prefix": "198.51.100.128/25", "country": "GB" } ],
+        "overrides": [ { "region": "lon", "status": "down", "until": "2026-12-01T06:00:00Z", "reason": "drill" } ],
+    })
+}
+
+fn compile(document: &Value) -> Result<Table, Vec<Violation>> {
+    Table::compile(document.to_string().as_bytes())
+}
+
+/// What a document with one change is refused for.
+fn refused(change: impl FnOnce(&mut Value)) -> Vec<String> {
+    let mut document = sound();
+    change(&mut document);
+    let mut lines: Vec<String> = match compile(&document) {
+        Ok(_) => Vec::new(),
+        Err(violations) => violations.iter().map(ToString::to_string).collect(),
+    };
+    lines.sort();
+    lines
+}
+
+#[track_caller]
+fn assert_refused(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
+    let lines = refused(change);
+    let [line] = &lines[..] else { panic!("one violation expected: {lines:#?}") };
+    assert!(line.starts_with(&format!("{pointer}: ")), "{line}");
+    assert!(line.contains(hint), "{line}");
+}
+
+#[test]
+fn a_sound_document_compiles() {
+    let table = compile(&sound()).unwrap();
+    assert_eq!(table.revision().number, 7);
+    assert_eq!(table.warnings(Timestamp(0)), []);
+    assert_eq!(table.service_of_host("CHAT.example"), table.service_named("chat"));
+    assert!(table.service(table.service_named("chat").unwrap()).requires_key);
+    assert!(Table::compile(br#"{"version":1,"revision":1}"#).is_ok(), "static zones only");
+}
+
+#[test]
+fn the_key_of_a_tenant_finds_it() {
+    let table = compile(&sound()).unwrap();
+    assert_eq!(table.tenant_of_key(&KeyDigest::of_key("sk-acme")), table.tenant_named("acme"));
+    assert_eq!(table.tenant_of_key(&KeyDigest::of_key("sk-other")), None);
+}
+
+#[test]
+fn the_longest_prefix_places_an_address() {
+    let table = compile(&sound()).unwrap();
+    let country = |text: &str| table.network_of(text.parse().unwrap()).map(|place| place.country.to_string());
+    assert_eq!(country("198.51.100.1").as_deref(), Some("DE"));
+    assert_eq!(country("198.51.100.200").as_deref(), Some("GB"));
+    assert_eq!(country("::ffff:198.51.100.200").as_deref(), Some("GB"), "v4-mapped");
+    assert_eq!(country("198.51.101.1"), None);
+}
+
+#[test]
+fn names_of_nothing_are_told_with_the_nearest_name() {
+    assert_refused(
+        |d| d["services"]["chat"]["regions"][1] = json!("lom"),
+        "/services/chat/regions/1",
+        "did you mean \"lon\"",
+    );
+    assert_refused(
+        |d| d["services"]["chat"]["residency"][0]["clients"] = json!(["ue"]),
+        "/services/chat/residency/0/clients/0",
+        "did you mean",
+    );
+    assert_refused(
+        |d| d["services"]["chat"]["residency"][0]["process_in"] = json!([["eu", "fr"]]),
+        "/services/chat/residency/0/process_in/0/1",
+        "isn't declared",
+    );
+    assert_refused(|d| d["tenants"]["acme"]["services"] = json!(["chta"]), "/tenants/acme/services/0", "\"chat\"");
+    assert_refused(|d| d["tenants"]["acme"]["residency"] = json!("mars"), "/tenants/acme/residency", "isn't declared");
+    assert_refused(|d| d["overrides"][0]["region"] = json!("paris"), "/overrides/0/region", "isn't declared");
+}
+
+#[test]
+fn countries_are_iso_codes_or_jurisdictions() {
+    assert_refused(|d| d["regions"]["lon"]["countries"] = json!(["UK"]), "/regions/lon/countries/0", "\"GB\"");
+    assert_refused(|d| d["regions"]["fra"]["countries"] = json!(["de"]), "/regions/fra/countries/0", "\"DE\"");
+    assert_refused(|d| d["regions"]["fra"]["countries"] = json!(["*", "DE"]), "/regions/fra/countries/0", "alone");
+    assert_refused(|d| d["regions"]["fra"]["countries"] = json!([]), "/regions/fra/countries", "at least one");
+    assert_refused(|d| d["jurisdictions"]["DE"] = json!({ "countries": ["DE"] }), "/jurisdictions/DE", "country code");
+    assert_refused(
+        |d| d["jurisdictions"]["xx"] = json!({ "include": ["NATO"] }),
+        "/jurisdictions/xx/include/0",
+        "built-in",
+    );
+}
+
+#[test]
+fn a_catch_all_rule_comes_last_but_for_unknown() {
+    let rules = |order: Value| move |d: &mut Value| d["services"]["chat"]["residency"] = order;
+    let (any, eu, unknown) = (
+        json!({ "clients": ["*"], "process_in": ["eu"] }),
+        json!({ "clients": ["eu"], "process_in": ["eu"] }),
+        json!({ "clients": ["unknown"], "process_in": ["eu"] }),
+    );
+    assert_eq!(refused(rules(json!([eu, any, unknown]))), [""; 0]);
+    assert_refused(rules(json!([any, eu])), "/services/chat/residency/1", "move \"*\" last");
+}
+
+#[test]
+fn regions_of_a_service_publish_the_same_types() {
+    assert_refused(
+        |d| d["regions"]["lon"]["answers"]["AAAA"] = json!(["2001:db8::1"]),
+        "/services/chat/regions",
+        "same types",
+    );
+    assert_refused(
+        |d| {
+            d["regions"]["lon"].as_object_mut().unwrap().remove("answers");
+        },
+        "/services/chat/regions",
+        "no \"answers\"",
+    );
+    assert_refused(
+        |d| d["services"]["chat"]["denied_answers"] = json!({ "TXT": ["no"] }),
+        "/services/chat/denied_answers",
+        "same types",
+    );
+    assert_refused(
+        |d| d["regions"]["fra"]["answers"] = json!({ "A": ["192.0.2.1"], "CNAME": ["a.example"] }),
+        "/regions/fra/answers",
+        "stands alone",
+    );
+}
+
+#[test]
+fn secrets_and_keys_stand_in_no_message() {
+    let canary = "sk-live-canary";
+    for lines in [
+        refused(|d| d["regions"]["fra"]["endpoints"]["fra-1"]["secret"] = json!(canary)),
+        refused(|d| d["tenants"]["acme"]["key_sha256"] = json!([canary])),
+        refused(|d| {
+            d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!(format!("https://user:{canary}@a.example/"));
+        }),
+    ] {
+        assert_eq!(lines.len(), 1);
+        assert!(!lines[0].contains(canary), "{lines:?}");
+    }
+}
+
+#[test]
+fn what_may_stand_once_is_refused_twice() {
+    let other = json!({ "hosts": ["Chat.Example."], "pattern": "active-active", "regions": ["fra"],
+                        "residency": [{ "clients": ["*"], "process_in": ["eu"] }] });
+    assert_refused(|d| d["services"]["other"] = other, "/services/other/hosts/0", "/services/chat/hosts/0");
+    assert_refused(
+        |d| d["tenants"]["twin"] = d["tenants"]["acme"].clone(),
+        "/tenants/twin/key_sha256/0",
+        "/tenants/acme/key_sha256/0",
+    );
+    assert_refused(|d| d["networks"][1]["prefix"] = json!("198.51.100.0/24"), "/networks/1/prefix", "/networks/0");
+    assert_refused(|d| d["networks"][1]["prefix"] = json!("198.51.100.1/24"), "/networks/1/prefix", "198.51.100.0/24");
+    assert_refused(
+        |d| d["services"]["chat"]["regions"] = json!(["fra", "fra", "lon"]),
+        "/services/chat/regions/1",
+        "twice",
+    );
+    let text = sound().to_string().replacen("\"version\":1", "\"version\":1,\"version\":1", 1);
+    let violations = Table::compile(text.as_bytes()).unwrap_err();
+    assert_eq!(violations[0].pointer, "/version");
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let lines = refused(|d| {
+        d["revision"] = json!(-1);
+        d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!("http://fra1.example");
+        d["services"]["chat"]["pattern"] = json!("round-robin");
+        d["services"]["chat"]["ttl"] = json!({ "min": 60, "max": 5 });
+        d["networks"][0]["country"] = json!("Germany");
+        d["overrides"][0]["until"] = json!("tomorrow");
+        d["colour"] = json!("blue");
+    });
+    let places: Vec<&str> = lines.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        places,
+        [
+            "/colour",
+            "/networks/0/country",
+            "/overrides/0/until",
+            "/regions/fra/endpoints/fra-1/url",
+            "/revision",
+            "/services/chat/pattern",
+            "/services/chat/ttl",
+        ]
+    );
+}
+
+#[test]
+fn probable_slips_are_warnings() {
+    let mut document = sound();
+    document["services"]["chat"]["residency"] =
+        json!([{ "clients": ["eu"], "process_in": ["eu", "us"] }, { "clients": ["us"], "process_in": ["us"] }]);
+    let table = compile(&document).unwrap();
+    let warnings: Vec<String> =
+        table.warnings(Timestamp(i64::MAX)).into_iter().map(|warning| warning.pointer).collect();
+    assert_eq!(
+        warnings,
+        ["/services/chat/residency/0/process_in/1", "/services/chat/residency/1/process_in", "/overrides"]
+    );
+}
+
+/// Whatever is broken, the answer is a table or violations with a place, never a panic.
+#[test]
+fn broken_documents_never_panic() {
+    const CASES: u64 = 5_000;
+    let mut told = 0;
+    for seed in 0..CASES {
+        let mut random = Random::new(seed);
+        let mut document = document(&mut random);
+        for _ in 0..=random.below(3) {
+            break_something(&mut random, &mut document);
+        }
+        let text = document.to_string();
+        if let Err(violations) = Table::compile(text.as_bytes()) {
+            assert!(!violations.is_empty());
+            assert!(
+                violations.iter().all(|violation| violation.pointer.is_empty() || violation.pointer.starts_with('/'))
+            );
+            told += 1;
+        }
+        let cut = random.below(text.len());
+        assert!(Table::compile(&text.as_bytes()[..cut]).is_err());
+    }
+    println!("broken documents: {CASES} random cases, {told} refused");
+    assert!(told > CASES / 2);
+}
+
+fn break_something(random: &mut Random, value: &mut Value) {
+    let inner: Vec<&mut Value> = match value {
+        Value::Object(map) => map.values_mut().collect(),
+        Value::Array(items) => items.iter_mut().collect(),
+        _ => Vec::new(),
+    };
+    let count = inner.len();
+    if count > 0 && random.chance(85) {
+        let chosen = random.below(count);
+        return inner.into_iter().nth(chosen).map_or((), |inner| break_something(random, inner));
+    }
+    let wrong = [
+        json!(null),
+        json!(-3),
+        json!(1e300),
+        json!(""),
+        json!("§"),
+        json!([]),
+        json!({}),
+        json!({ "x": [1] }),
+        json!(true),
+    ];
+    *value = random.pick(&wrong).clone();
+}

@@ -1,0 +1,259 @@
+//! Random valid documents, clients and conditions.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use serde_json::{Value, json};
+use sha2::Digest;
+
+use crate::explain::explain;
+use crate::geo::{Coordinates, CountryCode};
+use crate::health::{Forced, RegionHealth, Status};
+use crate::steer::{Ask, Client, Conditions, Cooling, Local, PathClass};
+use crate::table::{RegionIndex, ServiceIndex, Table, TenantIndex};
+use crate::time::{Millis, Timestamp};
+
+/// The moment about which random conditions and overrides lie.
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+const COUNTRIES: [&str; 14] = ["DE", "FR", "AT", "IE", "GB", "US", "CA", "CH", "NO", "IS", "JP", "SG", "BR", "AQ"];
+const MODELS: [&str; 3] = ["chat-large", "chat-small", "embed"];
+
+/// SplitMix64: small, fast, and the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator of the sequence that belongs to `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 to `bound` − 1; 0 for a bound of 0.
+    #[allow(clippy::cast_possible_truncation)] // less than a usize
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.bits() % (bound as u64).max(1)) as usize
+    }
+
+    /// True in `percent` of 100 cases.
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of the items.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// Between `least` and all of the items, in random order.
+    pub fn some<T: Clone>(&mut self, items: &[T], least: usize) -> Vec<T> {
+        let mut pool = items.to_vec();
+        let count = least.min(pool.len()) + self.below(pool.len() + 1 - least.min(pool.len()));
+        (0..count).map(|_| pool.swap_remove(self.below(pool.len()))).collect()
+    }
+}
+
+/// A valid rules document.
+#[must_use]
+pub fn document(random: &mut Random) -> Value {
+    let declared = [
+        ("eu", json!({ "include": ["EU"] })),
+        ("eea", json!({ "include": ["EEA"] })),
+        ("uk", json!({ "countries": ["GB"] })),
+        ("us", json!({ "countries": ["US"] })),
+        ("dach", json!({ "countries": ["DE", "AT", "CH"] })),
+        ("far-east", json!({ "countries": ["JP", "SG"] })),
+    ];
+    let jurisdictions = random.some(&declared, 1);
+    let names: Vec<&str> = jurisdictions.iter().map(|(name, _)| *name).collect();
+    let regions: Vec<String> = (0..=random.below(6)).map(|n| format!("r{n}")).collect();
+    let described: serde_json::Map<_, _> = regions.iter().map(|name| (name.clone(), region(random, &names))).collect();
+    let services: Vec<String> = (0..=random.below(2)).map(|n| format!("s{n}")).collect();
+    let serving: serde_json::Map<_, _> =
+        services.iter().map(|name| (name.clone(), service(random, name, &names, &regions))).collect();
+    let tenants: serde_json::Map<_, _> = (0..random.below(3)).map(|n| tenant(random, n, &names, &services)).collect();
+    let networks: Vec<Value> = (0..random.below(4))
+        .map(|n| json!({ "prefix": format!("198.51.{n}.0/{}", 24 + n), "country": random.pick(&COUNTRIES) }))
+        .collect();
+    let overrides: Vec<Value> = random
+        .some(&regions, 0)
+        .into_iter()
+        .filter(|_| random.chance(20))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|name| {
+            let until = Timestamp(NOW.0 + (random.below(7200) as i64 - 3600) * 1000).to_string();
+            json!({ "region": name, "status": random.pick(&["up", "down"]), "until": until, "reason": "random" })
+        })
+        .collect();
+    json!({
+        "version": 1,
+        "revision": 1 + random.below(1000),
+        "jurisdictions": jurisdictions.into_iter().map(|(name, set)| (name.to_owned(), set)).collect::<serde_json::Map<_, _>>(),
+        "regions": described,
+        "services": serving,
+        "tenants": tenants,
+        "networks": networks,
+        "overrides": overrides,
+    })
+}
+
+fn region(random: &mut Random, jurisdictions: &[&str]) -> Value {
+    let countries = match random.below(10) {
+        0 => vec!["*"],
+        1 | 2 => vec![*random.pick(jurisdictions)],
+        3 => random.some(&COUNTRIES, 1).into_iter().take(3).collect(),
+        _ => vec![*random.pick(&COUNTRIES)],
+    };
+    let mut region = json!({ "countries": countries, "standby": random.chance(15) });
+    if random.chance(40) {
+        region["location"] = json!({ "latitude": degrees(random, 90), "longitude": degrees(random, 180) });
+    }
+    let endpoints: serde_json::Map<_, _> = (0..random.below(4))
+        .map(|n| {
+            let mut endpoint =
+                json!({ "url": format!("https://e{n}.example/v1"), "priority": random.below(2), "weight": 1 + random.below(3) });
+            if random.chance(50) {
+                let models = random.some(&MODELS, 1).into_iter();
+                endpoint["models"] = models.map(|model| (model.to_owned(), json!(format!("up-{model}")))).collect();
+            }
+            (format!("e{n}"), endpoint)
+        })
+        .collect();
+    region["endpoints"] = Value::Object(endpoints);
+    region
+}
+
+#[allow(clippy::cast_precision_loss)] // small
+fn degrees(random: &mut Random, bound: usize) -> f64 {
+    random.below(bound * 200 + 1) as f64 / 100.0 - bound as f64
+}
+
+fn service(random: &mut Random, name: &str, jurisdictions: &[&str], regions: &[String]) -> Value {
+    let pattern = *random.pick(&["active-active", "active-passive", "regional-sharding", "hub-and-spoke"]);
+    let members = random.some(regions, 1);
+    let mut residency: Vec<Value> = random
+        .some(jurisdictions, 0)
+        .into_iter()
+        .map(|client| json!({ "clients": [client], "process_in": tiers(random, jurisdictions) }))
+        .collect();
+    if random.chance(60) {
+        residency.push(json!({ "clients": ["*"], "process_in": tiers(random, jurisdictions) }));
+    }
+    if random.chance(30) || residency.is_empty() {
+        residency.push(json!({ "clients": ["unknown"], "process_in": tiers(random, jurisdictions) }));
+    }
+    let mut service = json!({
+        "hosts": [format!("{name}.example")],
+        "pattern": pattern,
+        "regions": members,
+        "residency": residency,
+        "when_all_down": random.pick(&["serve-fence", "fail"]),
+    });
+    if pattern == "hub-and-spoke" {
+        service["hub"] = json!({ "region": random.pick(&members), "paths": ["/fine_tuning"] });
+    }
+    service
+}
+
+fn tiers(random: &mut Random, jurisdictions: &[&str]) -> Vec<Value> {
+    (0..=random.below(2))
+        .map(|_| match random.below(8) {
+            0 => json!("*"),
+            1 | 2 => json!(random.some(jurisdictions, 1)),
+            _ => json!(random.pick(jurisdictions)),
+        })
+        .collect()
+}
+
+fn tenant(random: &mut Random, n: usize, jurisdictions: &[&str], services: &[String]) -> (String, Value) {
+    let digest = crate::rules::KeyDigest::of_key(&format!("key-{n}")).to_string();
+    let mut tenant = json!({ "key_sha256": [digest], "services": random.some(services, 1) });
+    if random.chance(70) {
+        tenant["residency"] = json!(random.some(jurisdictions, 1));
+    }
+    (format!("t{n}"), tenant)
+}
+
+/// A question to a table that has at least one service.
+#[must_use]
+#[allow(clippy::cast_possible_truncation)] // small
+pub fn ask(random: &mut Random, table: &Table) -> Ask<'static> {
+    let tenants = table.tenants().len();
+    let coordinates = Coordinates::from_degrees(degrees(random, 90), degrees(random, 180));
+    let client = Client {
+        tenant: (tenants > 0 && random.chance(30)).then(|| TenantIndex(random.below(tenants) as u32)),
+        address: random
+            .chance(50)
+            .then(|| IpAddr::V4(Ipv4Addr::new(198, 51, random.below(5) as u8, random.below(256) as u8))),
+        country: CountryCode::parse(random.pick::<&str>(&COUNTRIES)).filter(|_| random.chance(85)),
+        location: coordinates.filter(|_| random.chance(30)),
+    };
+    Ask {
+        service: ServiceIndex(random.below(table.services().len()) as u32),
+        client,
+        model: random.chance(50).then(|| *random.pick(&MODELS)),
+        path_class: if random.chance(20) { PathClass::Hub } else { PathClass::Inference },
+    }
+}
+
+/// Health and cool-downs of a table at a moment.
+#[must_use]
+pub fn conditions(random: &mut Random, table: &Table) -> (Vec<RegionHealth>, Local, Timestamp) {
+    let status = |random: &mut Random| *random.pick(&[Status::Up, Status::Up, Status::Down, Status::Unknown]);
+    let span = |random: &mut Random| Some(Millis(random.below(90_000) as u64)).filter(|_| random.chance(70));
+    let health = table.regions().iter().map(|region| RegionHealth {
+        probed: status(random),
+        forced: random.chance(10).then(|| Forced {
+            status: *random.pick(&[Status::Up, Status::Down]),
+            until: NOW.after(Millis(random.below(120_000) as u64)),
+            reason: "random".to_owned(),
+        }),
+        stale: false,
+        time_to_down: span(random),
+        time_to_up: span(random),
+        endpoints: region.endpoints.iter().map(|_| status(random)).collect(),
+    });
+    let health: Vec<RegionHealth> = health.collect();
+    let mut cooling = Vec::new();
+    for (index, region) in (0..).zip(table.regions()) {
+        for (endpoint, _) in &region.endpoints {
+            if random.chance(15) {
+                cooling.push(Cooling {
+                    region: RegionIndex(index),
+                    endpoint: endpoint.clone(),
+                    model: random.chance(50).then(|| (*random.pick(&MODELS)).to_owned()),
+                    until: NOW.after(Millis(random.below(60_000) as u64)),
+                });
+            }
+        }
+    }
+    (health, Local { cooling }, NOW)
+}
+
+/// SHA-256, in hex, of the explanations of `cases` random steerings: equal on every machine for an equal seed.
+///
+/// # Panics
+/// If a random document doesn't compile: then the generator is wrong.
+#[must_use]
+pub fn digest_of_steerings(seed: u64, cases: u32) -> String {
+    let mut random = Random::new(seed);
+    let mut hasher = sha2::Sha256::new();
+    for _ in 0..cases {
+        let table = Table::compile(document(&mut random).to_string().as_bytes()).expect("random documents are valid");
+        let ask = ask(&mut random, &table);
+        let (health, local, now) = conditions(&mut random, &table);
+        let told = explain(&table, &ask, &Conditions { health: &health, local: &local, now });
+        hasher.update(serde_json::to_vec(&told).unwrap_or_default());
+    }
+    crate::rules::KeyDigest(hasher.finalize().into()).to_string()
+}

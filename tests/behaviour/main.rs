@@ -1,0 +1,3 @@
+//! What the whole does, tried from outside: a file per behaviour.
+
+mod vectors;
