@@ -15,6 +15,11 @@ export const build = `${root}edge-worker/build`;
 
 const stops: (() => Promise<unknown> | unknown)[] = [];
 
+/** Has `stopAll` call this too, before what was started earlier ends. */
+export function onStop(stop: () => unknown): void {
+  stops.push(stop);
+}
+
 /** Ends everything that was started since the last call; for `afterAll`. */
 export async function stopAll(): Promise<void> {
   for (const stop of stops.splice(0).reverse()) await stop();
@@ -65,6 +70,11 @@ export class StandIn {
 
   async requests(): Promise<Recorded[]> {
     return (await this.control("GET", "requests")).requests;
+  }
+
+  /** Requests that were neither answered to the end nor given up by their client. */
+  async open(): Promise<number> {
+    return (await this.control("GET", "")).open;
   }
 
   /** Connections that could have carried a request of a client: all but those of this harness. */
@@ -172,15 +182,25 @@ export interface Ask extends WorkerInit {
 
 /** The Worker on workerd. */
 export class Edge {
-  private constructor(readonly miniflare: Miniflare) {}
+  private constructor(
+    readonly miniflare: Miniflare,
+    private readonly dispose: () => Promise<void>,
+  ) {}
 
   /** Starts it with a document in KV (unless there is none), and the bindings: variables and secrets. */
   static async start(document: Json | null, bindings: Record<string, string> = {}, more: Partial<MiniflareOptions> = {}) {
     const miniflare = new Miniflare(options(bindings, more));
-    stops.push(() => miniflare.dispose());
-    const edge = new Edge(miniflare);
+    let disposed: Promise<void> | undefined;
+    const dispose = () => (disposed ??= miniflare.dispose());
+    stops.push(dispose);
+    const edge = new Edge(miniflare, dispose);
     if (document) await edge.put(document);
     return edge;
+  }
+
+  /** Ends it before `stopAll` would. */
+  async stop(): Promise<void> {
+    await this.dispose();
   }
 
   /** Puts a document, or any text, under the key of the rules. */
