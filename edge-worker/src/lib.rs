@@ -22,10 +22,27 @@ pub mod rewrite;
 mod serve;
 pub mod sse;
 
-use worker::{Context, Env, Request, Response, Result, event};
+use std::sync::Once;
+
+use worker::js_sys::{Reflect, global};
+use worker::{Context, Env, Request, Response, Result, console_error, event};
 
 /// Answers every request. Never an `Err`: the runtime would write the error's text into logs and answers.
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
+    static QUIETEN: Once = Once::new();
+    QUIETEN.call_once(quieten_panics);
     Ok(serve::serve(request, env, &context).await)
+}
+
+/// Logs of a panic, which is a bug, only where it was: its text can quote a prompt. In place of the hook of the `worker` crate,
+/// whose flag for the JavaScript around it (make a new instance before the next request) is set here too.
+fn quieten_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        console_error!("{}", serde_json::json!({ "event": "panic", "at": place }));
+        if let Ok(state) = Reflect::get(&global(), &"__worker_init_state".into()) {
+            let _ = Reflect::set(&state, &"criticalError".into(), &true.into());
+        }
+    }));
 }

@@ -178,6 +178,8 @@ async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) 
         "healthz" => Ok(healthz(snapshot, stamp)),
         #[cfg(feature = "vectors")]
         "test/vectors" => Ok(vectors(request, stamp).await),
+        #[cfg(feature = "vectors")]
+        "test/panic" => panic!("a prompt: {}", request.inner().url()),
         _ => {
             drop(request);
             Err(Failure::UnknownPath)

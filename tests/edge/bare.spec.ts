@@ -1,7 +1,8 @@
 // The Worker on workerd itself, with no Miniflare around it to make up what is missing: there is no request.cf at all.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -48,7 +49,7 @@ const edge :Workerd.Worker = (
 );
 `,
   );
-  for (const file of ["index.js", "index_bg.wasm"]) writeFileSync(join(dir, file), await import("node:fs").then((fs) => fs.readFileSync(`${build}/${file}`)));
+  for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(build, file), join(dir, file));
   const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
   const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], { cwd: dir, stdio: ["ignore", "inherit", "inherit", "pipe"] });
   onStop(() => child.kill());
@@ -61,7 +62,6 @@ const edge :Workerd.Worker = (
 }
 
 async function chat(host: string, headers: Record<string, string> = {}) {
-  const { request } = await import("node:http");
   const reply = await new Promise<Response>((resolve, reject) => {
     const ask = request(`${url}/v1/chat/completions`, { method: "POST", headers: { host, ...headers } }, (response) => {
       const chunks: Buffer[] = [];
