@@ -4,24 +4,20 @@
 //! response's body, which pulls it on: nothing is read from the endpoint that the client isn't ready to take, so memory is
 //! bounded by a chunk. Dropping the driver, as the runtime does when the client goes away, aborts what is in flight.
 
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::pin::{Pin, pin};
-use core::task::{Poll, Waker};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
 
-use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::{Either, pending, select};
 use futures_util::stream::{self, Stream, StreamExt};
-use worker::wasm_bindgen::JsCast;
-use worker::wasm_bindgen::closure::Closure;
 use worker::{
-    AbortController, Delay, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
-    ResponseBuilder, js_sys, web_sys,
+    AbortController, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
+    ResponseBuilder, js_sys,
 };
 
 use crate::attempt::{Action, AttemptNumber, Budget, Event, Run, step};
+use crate::bell::{Alarm, Gone};
 use crate::body::Inspected;
 use crate::cooldown::{self, CoolDowns};
 use crate::envelope::Failure;
@@ -65,7 +61,7 @@ pub(crate) struct Driver {
     stamp: Stamp,
     gone: Gone,
     flight: Flight,
-    timer: Option<(AttemptNumber, Timestamp)>,
+    timer: Option<(AttemptNumber, Alarm)>,
 }
 
 /// What the client is to get.
@@ -165,23 +161,30 @@ impl Driver {
         if matches!(self.flight, Flight::Landed) && self.timer.is_none() {
             return None;
         }
-        // Made anew for each wait: `Delay` wakes the task that first polled it, and every pull of a body is another task.
-        let timer = match self.timer {
-            Some((attempt, at)) => Either::Left(async move {
-                Delay::from(at.since(feed::now()).to_std()).await;
-                attempt
-            }),
-            None => Either::Right(pending()),
-        };
-        let arrived = match select(pin!(arrival(&mut self.flight)), pin!(select(pin!(timer), self.gone.wait()))).await {
-            Either::Left((arrived, _)) => arrived,
-            Either::Right((Either::Left((attempt, _)), _)) => {
-                self.timer = None;
-                return Some(Event::Timer { attempt });
+        let waited = {
+            let alarm = async {
+                match &self.timer {
+                    Some((attempt, alarm)) => {
+                        alarm.wait().await;
+                        *attempt
+                    }
+                    None => pending().await,
+                }
+            };
+            let (alarm, gone) = (pin!(alarm), pin!(self.gone.wait()));
+            match select(pin!(arrival(&mut self.flight)), select(alarm, gone)).await {
+                Either::Left((arrived, _)) => Ok(arrived),
+                Either::Right((Either::Left((attempt, _)), _)) => Err(Event::Timer { attempt }),
+                Either::Right((Either::Right(((), _)), _)) => Err(Event::ClientGone),
             }
-            Either::Right((Either::Right(((), _)), _)) => return Some(Event::ClientGone),
         };
-        self.arrived(arrived)
+        match waited {
+            Ok(arrived) => self.arrived(arrived),
+            Err(event) => {
+                self.timer = None;
+                Some(event)
+            }
+        }
     }
 
     fn arrived(&mut self, arrived: Arrival) -> Option<Event> {
@@ -222,7 +225,9 @@ impl Driver {
         let mut outs = VecDeque::new();
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            self.pass_over();
+            if !matches!(event, Event::Chunk { .. }) {
+                self.pass_over();
+            }
             let actions = BUDGET.with_borrow_mut(|budget| step(&mut self.run, budget, feed::now().0, event));
             for action in actions {
                 self.perform(action, &mut outs, &mut events);
@@ -238,7 +243,7 @@ impl Driver {
                 Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
                 Err(None) => events.push_back(Event::FetchError { attempt }),
             },
-            Action::Arm { attempt, after_ms } => self.timer = Some((attempt, feed::now().after(Millis(after_ms)))),
+            Action::Arm { attempt, after_ms } => self.timer = Some((attempt, Alarm::after(after_ms))),
             Action::Disarm { .. } => self.timer = None,
             Action::Abort { .. } => self.flight = Flight::Landed,
             Action::Commit { status, body, .. } => {
@@ -324,57 +329,5 @@ impl Drop for Abort {
         if let Some(controller) = self.0.take() {
             controller.abort();
         }
-    }
-}
-
-/// Tells when the client has gone away, by the request's signal (compatibility flag `enable_request_signal`).
-pub(crate) struct Gone {
-    signal: web_sys::AbortSignal,
-    state: Rc<RefCell<GoneState>>,
-    _listener: Closure<dyn FnMut()>,
-}
-
-#[derive(Default)]
-struct GoneState {
-    gone: bool,
-    waker: Option<Waker>,
-}
-
-impl Gone {
-    /// Listens to the request's signal.
-    pub(crate) fn of(request: &Request) -> Self {
-        let signal = request.inner().signal();
-        let state = Rc::new(RefCell::new(GoneState { gone: signal.aborted(), waker: None }));
-        let heard = Rc::clone(&state);
-        let listener = Closure::wrap(Box::new(move || {
-            let waker = {
-                let mut state = heard.borrow_mut();
-                state.gone = true;
-                state.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }) as Box<dyn FnMut()>);
-        signal.set_onabort(Some(listener.as_ref().unchecked_ref()));
-        Self { signal, state, _listener: listener }
-    }
-
-    fn wait(&mut self) -> impl Future<Output = ()> + Unpin {
-        let state = Rc::clone(&self.state);
-        poll_fn(move |context| {
-            let mut state = state.borrow_mut();
-            if state.gone {
-                return Poll::Ready(());
-            }
-            state.waker = Some(context.waker().clone());
-            Poll::Pending
-        })
-    }
-}
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        self.signal.set_onabort(None);
     }
 }

@@ -8,12 +8,13 @@ use serde_json::json;
 use worker::{Context, Env, Request, Response};
 
 use crate::attempt::{Run, Task};
+use crate::bell::Gone;
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
 use crate::feed::{self, Snapshot};
 use crate::plan::{self, Plan, Wanted};
-use crate::proxy::{Driver, Gone, Job, cool_downs};
+use crate::proxy::{Driver, Job, cool_downs};
 use crate::reply::Stamp;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
