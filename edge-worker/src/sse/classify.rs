@@ -15,8 +15,12 @@ pub enum Meaning {
     Error,
     /// `response.failed`: an error before anything was said, an end afterwards.
     Failed,
-    /// `[DONE]`, `response.completed` or `response.incomplete`: the end.
+    /// `[DONE]`: the end of a stream that said something.
     Done,
+    /// `response.completed` or `response.incomplete`: the end, with the whole answer in it.
+    Completed,
+    /// The end of one transcript, sound or image: content, and the stream may end cleanly after it.
+    Final,
 }
 
 /// What an event is. Data that isn't JSON is an error of the endpoint's.
@@ -52,7 +56,7 @@ pub fn meaning(event: &[u8]) -> Meaning {
     let kind = payload.kind.as_deref().unwrap_or(name);
     match (kind, payload.choices) {
         ("error", _) => Meaning::Error,
-        ("response.completed" | "response.incomplete", _) => Meaning::Done,
+        ("response.completed" | "response.incomplete", _) => Meaning::Completed,
         ("response.failed", _) => Meaning::Failed,
         (
             "ping"
@@ -64,6 +68,10 @@ pub fn meaning(event: &[u8]) -> Meaning {
             _,
         )
         | (_, Some(false)) => Meaning::Nothing,
+        (
+            "transcript.text.done" | "speech.audio.done" | "image_generation.completed" | "image_edit.completed",
+            None,
+        ) => Meaning::Final,
         (_, Some(true)) => Meaning::Content,
         (_, None) if payload.empty => Meaning::Nothing,
         (_, None) => Meaning::Content,
@@ -175,7 +183,7 @@ fn is_something(value: &mut Scan<'_>) -> Result<bool, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use super::Meaning::{Content, Done, Error, Failed, Nothing};
+    use super::Meaning::{Completed, Content, Done, Error, Failed, Final, Nothing};
     use super::*;
 
     #[test]
@@ -211,8 +219,9 @@ mod tests {
             ("response.in_progress", Nothing),
             ("response.output_item.added", Nothing),
             ("response.output_text.delta", Content),
-            ("response.completed", Done),
-            ("response.incomplete", Done),
+            ("response.completed", Completed),
+            ("response.incomplete", Completed),
+            ("image_generation.completed", Final),
             ("response.failed", Failed),
             ("error", Error),
         ] {
