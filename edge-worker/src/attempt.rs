@@ -5,11 +5,20 @@
 //! (whatever the status) and reports `Chunk`s and `Eof` or `BodyError`, until it is told `Abort`, `Finish`, `CutStream`,
 //! `EmitTail` or `Reply`. At most one timer is armed; a new `Arm` replaces the old one.
 
+mod budget;
+mod record;
+mod refusal;
+mod run;
+
+pub use budget::Budget;
+pub use record::{Attempt, End, Outcome, Record, Stop};
+pub use run::{Run, step};
+
 use bailiwick_rules::id::{EndpointId, RegionId};
 use bailiwick_rules::rules::Limits;
 
 use crate::envelope::Failure;
-use crate::plan::{Plan, Target};
+use crate::plan::Plan;
 
 /// The number of an attempt, from 1.
 pub type AttemptNumber = u8;
@@ -109,7 +118,7 @@ pub enum Action {
     },
     /// Break the client's body off, so that nobody takes it for whole.
     CutStream,
-    /// The client's body is whole: end it.
+    /// The client's body is whole: end it, and drop what the endpoint may still send.
     Finish,
     /// Let the endpoint rest: [`crate::cooldown::CoolDowns::rest`].
     CoolDown {
@@ -153,90 +162,4 @@ pub struct Task {
     pub stateful: bool,
     /// The service's limits.
     pub limits: Limits,
-}
-
-/// One request's attempts.
-#[derive(Debug)]
-pub struct Run {
-    task: Task,
-    record: Record,
-}
-
-impl Run {
-    /// A run that hasn't begun.
-    #[must_use]
-    pub fn new(_task: Task) -> Self {
-        unimplemented!()
-    }
-
-    /// An endpoint of the plan.
-    #[must_use]
-    pub fn target(&self, target: usize) -> Option<&Target> {
-        self.task.plan.targets().get(target)
-    }
-
-    /// What was done so far.
-    #[must_use]
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// The endpoint whose bytes are returned, once committed.
-    #[must_use]
-    pub fn served_by(&self) -> Option<&Target> {
-        unimplemented!()
-    }
-
-    /// Whether nothing more will happen: every event is ignored.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// Endpoints that began to rest since the plan was made and weren't tried are passed over, while others remain.
-    /// Called before `step` where it matters; `resting` looks at the isolate's cool-downs.
-    pub fn pass_over(&mut self, _resting: impl Fn(&Target) -> bool) {
-        unimplemented!()
-    }
-}
-
-/// Takes one event. `now_ms` only ever grows.
-pub fn step(_run: &mut Run, _budget: &mut Budget, _now_ms: i64, _event: Event) -> Vec<Action> {
-    unimplemented!()
-}
-
-/// What was done for a request. `x-bailiwick-*` headers, metrics and the log come from here only.
-#[derive(Clone, Debug, Default)]
-pub struct Record {
-    /// Every endpoint that was sent the request, in order.
-    pub attempts: Vec<Attempt>,
-}
-
-impl Record {
-    /// `fra-1;outcome=timeout;ms=15000, fra-2;outcome=committed`
-    #[must_use]
-    pub fn header(&self) -> String {
-        unimplemented!()
-    }
-}
-
-/// One send.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// Its region.
-    pub region: RegionId,
-    /// The endpoint.
-    pub endpoint: EndpointId,
-}
-
-/// The isolate's retry budget: retries are a fifth of the requests in the long run, whatever breaks.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {}
-
-impl Budget {
-    /// A full budget.
-    #[must_use]
-    pub fn new(_now_ms: i64) -> Self {
-        unimplemented!()
-    }
 }

@@ -115,6 +115,15 @@ pub enum Failure {
         /// Its `param`, if it looks like a field's name.
         param: Option<String>,
     },
+    /// The endpoint failed after it had begun to answer; told inside the stream, where no status is left to set.
+    Interrupted {
+        /// Its error's `type`, if it is a plain word.
+        kind: Option<String>,
+        /// Its `code`, if it is a plain word.
+        code: Option<String>,
+        /// Its `param`, if it looks like a field's name.
+        param: Option<String>,
+    },
     /// 503: no rules are loaded, or another state that is ours to mend.
     Unready,
     /// 500: our own mistake.
@@ -148,6 +157,7 @@ impl Failure {
             Self::RateLimited { .. } => 429,
             Self::ResidencyDenied => 451,
             Self::Internal => 500,
+            Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
             Self::RegionUnavailable | Self::Unready => 503,
             Self::UpstreamTimeout => 504,
@@ -187,6 +197,7 @@ impl Failure {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RateLimited { .. } => "rate_limit_exceeded",
             Self::Refused { code, .. } => code.as_deref().unwrap_or("upstream_refused"),
+            Self::Interrupted { code, .. } => code.as_deref().unwrap_or("upstream_interrupted"),
             Self::Unready => "not_ready",
             Self::Internal => "internal_error",
         }
@@ -196,7 +207,7 @@ impl Failure {
     #[must_use]
     pub fn kind(&self) -> &str {
         match self {
-            Self::Refused { kind: Some(kind), .. } => kind,
+            Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
             Self::RateLimited { .. } => "rate_limit_error",
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => "authentication_error",
             Self::NotYourService | Self::ResidencyDenied => "permission_error",
@@ -214,7 +225,7 @@ impl Failure {
             Self::MiscasedKey { key } | Self::BadField { field: key, .. } => Some(key),
             Self::HostedTool { .. } => Some("tools"),
             Self::Background => Some("background"),
-            Self::Refused { param, .. } => param.as_deref(),
+            Self::Refused { param, .. } | Self::Interrupted { param, .. } => param.as_deref(),
             _ => None,
         }
     }
@@ -309,6 +320,11 @@ impl Failure {
                 text.push_str(". Sending the same again won't help.");
                 text
             }
+            Self::Interrupted { .. } => {
+                "The model endpoint failed after it had begun to answer: the answer is incomplete. \
+                                         Send the request again."
+                    .into()
+            }
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
             Self::Internal => {
                 "This gateway made a mistake. Nothing more is known here; tell its operator the request id.".into()
@@ -352,4 +368,47 @@ fn quote(word: &str) -> String {
     let short: String = word.chars().take(LONGEST_QUOTE).map(plain).collect();
     let more = if word.chars().nth(LONGEST_QUOTE).is_some() { "…" } else { "" };
     format!("\"{short}{more}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(failure: &Failure) -> serde_json::Value {
+        serde_json::from_str(&failure.body()).unwrap()
+    }
+
+    #[test]
+    fn the_envelope_has_its_four_fields() {
+        let error = parsed(&Failure::ModelNotFound { model: "gpt-\u{7}9".into() });
+        let error = error["error"].as_object().unwrap();
+        assert_eq!(error.keys().collect::<Vec<_>>(), ["code", "message", "param", "type"]);
+        assert_eq!(error["code"], "model_not_found");
+        assert_eq!(error["param"], "model");
+        assert!(error["message"].as_str().unwrap().contains("\"gpt-\u{fffd}9\""));
+        assert!(parsed(&Failure::UnknownPath)["error"]["param"].is_null());
+    }
+
+    #[test]
+    fn clients_are_told_not_to_retry_what_was_retried() {
+        for failure in [Failure::ResidencyDenied, Failure::RegionUnavailable, Failure::UpstreamTimeout] {
+            assert_eq!(failure.headers(), [("x-should-retry", "false".to_owned())]);
+        }
+        let limited = Failure::RateLimited { retry_after: Some(7) };
+        assert_eq!((limited.status(), limited.headers()), (429, vec![("retry-after", "7".to_owned())]));
+    }
+
+    #[test]
+    fn long_words_are_shortened() {
+        let message = Failure::ModelNotFound { model: "x".repeat(10_000) }.message();
+        assert!(message.len() < 250 && message.contains("x…\""), "{message}");
+    }
+
+    #[test]
+    fn an_event_is_one_data_line() {
+        let event = Failure::Interrupted { kind: None, code: None, param: None }.event();
+        let text = String::from_utf8(event).unwrap();
+        assert!(text.starts_with("data: {") && text.ends_with("}\n\n") && text.matches('\n').count() == 2);
+        assert!(text.contains("upstream_interrupted") && text.contains("server_error"));
+    }
 }
