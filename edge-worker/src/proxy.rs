@@ -13,10 +13,10 @@ use futures_util::future::{Either, pending, select};
 use futures_util::stream::{self, Stream, StreamExt};
 use worker::{
     AbortController, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
-    ResponseBuilder, js_sys,
+    ResponseBuilder, console_warn, js_sys,
 };
 
-use crate::attempt::{Action, AttemptNumber, Budget, Event, Run, step};
+use crate::attempt::{Action, AttemptNumber, Budget, End, Event, Run, step};
 use crate::bell::{Alarm, Gone};
 use crate::body::Inspected;
 use crate::cooldown::{self, CoolDowns};
@@ -296,6 +296,26 @@ impl Driver {
             }
         };
         Ok(Flight::Sending { attempt, response: Box::pin(response), abort })
+    }
+}
+
+impl Drop for Driver {
+    /// Logs what didn't go by itself: fixed fields, all of them from the run's record.
+    fn drop(&mut self) {
+        let record = self.run.record();
+        let smooth = record.attempts.len() == 1
+            && record.committed().is_some()
+            && matches!(record.end, None | Some(End::Whole | End::ClientGone));
+        if smooth {
+            return;
+        }
+        let regions: Vec<&str> = record.attempts.iter().map(|attempt| attempt.region.as_str()).collect();
+        let line = serde_json::json!({
+            "event": "attempts", "request_id": self.stamp.request_id, "revision": self.stamp.revision,
+            "attempts": record.header(), "regions": regions, "skipped": record.skipped.len(),
+            "stopped": record.stopped.map(|stop| format!("{stop:?}")), "end": record.end.map(|end| format!("{end:?}")),
+        });
+        console_warn!("{line}");
     }
 }
 
