@@ -61,9 +61,9 @@ const edge :Workerd.Worker = (
   throw new Error(`workerd ended: ${await once(child, "exit")}`);
 }
 
-async function chat(host: string, headers: Record<string, string> = {}) {
+async function chat(host: string, headers: Record<string, string> = {}, path = "/v1/chat/completions") {
   const reply = await new Promise<Response>((resolve, reject) => {
-    const ask = request(`${url}/v1/chat/completions`, { method: "POST", headers: { host, ...headers } }, (response) => {
+    const ask = request(url, { path, method: "POST", headers: { host, ...headers } }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
@@ -82,4 +82,17 @@ test("a client without request.cf is unknown: denied, unless the service takes u
 
 test("networks place it by the address that the front reports", async () => {
   expect(await chat("chat.example", { "cf-connecting-ip": "198.51.100.9" })).toMatchObject({ status: 200, region: "eu-frankfurt" });
+});
+
+// Only here: every other client, and Miniflare, tidies a URL up before it is sent.
+test.each([
+  "/v1/%2e%2e/admin", "/v1/../admin", "/v1/./chat/completions", "/v1//chat/completions", "//evil.example/v1/chat/completions",
+  "/v1\\chat\\completions", "/v1/chat%2fcompletions", "/v1/chat%5Ccompletions", "http://evil.example/v1/chat/completions",
+  "/v1/chat/completions#fragment", "*",
+])("a path written as %s reaches no endpoint", async (path) => {
+  await fra.reset();
+  const { status, json } = await chat("anyone.example", {}, path);
+  expect([400, 404]).toContain(status);
+  if (json) expect(json.error.code).toMatch(/^(invalid_path|unknown_path|unknown_host)$/);
+  expect(await fra.requests()).toEqual([]);
 });
