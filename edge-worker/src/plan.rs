@@ -338,6 +338,11 @@ pub(crate) mod tests {
         plan(&Case::default()).unwrap()
     }
 
+    /// A plan of the one American endpoint, which takes any model.
+    pub(crate) fn american_plan(model: &str) -> Plan {
+        plan(&Case { country: "US", model: Some(model), ..Case::default() }).unwrap()
+    }
+
     #[test]
     fn priority_goes_before_hash_and_standby_regions_come_last() {
         let plan = german_plan();
