@@ -1,7 +1,7 @@
 // Rules and health while the Worker runs: from KV, from a DNS node's API, good, bad, late and gone.
 import type { IncomingHttpHeaders } from "node:http";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
+import { Edge, type Json, StandIn, keyDigest, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
 
 let fra: StandIn, par: StandIn, edge: Edge;
 
@@ -34,7 +34,7 @@ class Node {
     this.url = await serve((request, response) => {
       if (request.url === "/v1/rules") {
         this.rulesAsked.push(request.headers);
-        const etag = `"${Buffer.from(this.document).toString("base64").slice(-40)}"`;
+        const etag = `"${keyDigest(this.document)}"`;
         const known = request.headers["if-none-match"] === etag;
         return response.writeHead(known ? 304 : 200, { etag }).end(known ? undefined : this.document);
       }

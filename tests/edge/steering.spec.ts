@@ -50,7 +50,7 @@ describe("a client nobody can place is denied, and nothing is sent", () => {
     ["Tor", { country: "T1" }],
     ["a number", { country: 49 }],
     ["an object", { country: { toString: "DE" }, latitude: [], longitude: {} }],
-    ["a list", [["country", "DE"]]],
+    ["a list", { country: ["DE"] }],
     ["lower case", { country: "de" }],
     ["null", { country: null, latitude: null }],
   ])("%s", async (_, cf) => {
