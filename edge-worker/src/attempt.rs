@@ -9,6 +9,8 @@ mod budget;
 mod record;
 mod refusal;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use budget::Budget;
 pub use record::{Attempt, End, Outcome, Record, Stop};

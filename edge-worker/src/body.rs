@@ -130,10 +130,8 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         match key.as_ref() {
             "model" => body.model = Some((range.clone(), model(value)?)),
             "stream" => body.stream = boolean("stream", *kind)?,
-            "background" => {
-                if boolean("background", *kind)? && !allow.contains(&Allowance::Background) {
-                    return Err(Failure::Background);
-                }
+            "background" if boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
+                return Err(Failure::Background);
             }
             "store" if *kind != Kind::False && !may_store => body.forced = Some((range.clone(), "false")),
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),

@@ -114,7 +114,8 @@ impl<'a> Scan<'a> {
     ) -> Result<(), Broken> {
         self.enter(b'{')?;
         if self.next_is(b'}') {
-            return Ok(self.leave());
+            self.leave();
+            return Ok(());
         }
         loop {
             let key = self.string()?;
@@ -125,7 +126,8 @@ impl<'a> Scan<'a> {
             }
         }
         self.expect(b'}')?;
-        Ok(self.leave())
+        self.leave();
+        Ok(())
     }
 
     /// Reads an array: `each` is called at every item, which it has to read.
@@ -135,7 +137,8 @@ impl<'a> Scan<'a> {
     pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), Broken>) -> Result<(), Broken> {
         self.enter(b'[')?;
         if self.next_is(b']') {
-            return Ok(self.leave());
+            self.leave();
+            return Ok(());
         }
         loop {
             each(self)?;
@@ -144,7 +147,8 @@ impl<'a> Scan<'a> {
             }
         }
         self.expect(b']')?;
-        Ok(self.leave())
+        self.leave();
+        Ok(())
     }
 
     /// Makes sure that nothing but white space follows.

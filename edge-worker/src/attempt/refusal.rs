@@ -27,10 +27,9 @@ pub(super) enum Fault {
 /// What the status alone says; `None` if the body has to be read.
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
-        403 | 404 => None,
         // 401 is about our credential, never the client's, which was dropped.
         401 | 408 | 429 => Some(Fault::Endpoint),
-        // The body is read for the words to hand on.
+        // The body decides, or is read for the words to hand on.
         400..=499 => None,
         _ => Some(Fault::Endpoint),
     }
@@ -146,14 +145,13 @@ impl Nesting {
                 (true, _) if self.escaped => self.escaped = false,
                 (true, b'\\') => self.escaped = true,
                 (true, b'"') => self.in_string = false,
-                (true, _) => {}
                 (false, b'"') => self.in_string = true,
                 (false, b'{' | b'[') => {
                     self.depth = self.depth.saturating_add(1);
                     self.begun = true;
                 }
                 (false, b'}' | b']') => self.depth = self.depth.saturating_sub(1),
-                (false, _) => {}
+                _ => {}
             }
         }
     }

@@ -375,7 +375,7 @@ impl Turn<'_> {
         match end {
             None => {}
             Some(None) => self.finish(),
-            Some(Some(failure)) => self.interrupt(End::ErrorEvent, failure, true),
+            Some(Some(failure)) => self.interrupt(End::ErrorEvent, &failure, true),
         }
     }
 
@@ -403,7 +403,7 @@ impl Turn<'_> {
             }
             State::Stream { may_end, framer } if *may_end && framer.held() == 0 => self.finish(),
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, nameless(), false),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
             State::Ready | State::Done => {}
         }
     }
@@ -411,7 +411,7 @@ impl Turn<'_> {
     fn broken(&mut self) {
         match &self.run.state {
             State::Refusal { .. } => self.refused(false),
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, nameless(), false),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
             State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
                 self.fail(Outcome::Network, false, None);
             }
@@ -431,7 +431,7 @@ impl Turn<'_> {
         }
         match &self.run.state {
             State::Refusal { .. } => self.refused(true),
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, nameless(), true),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, &nameless(), true),
             State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
                 self.fail(Outcome::Timeout, true, None);
             }
@@ -536,7 +536,7 @@ impl Turn<'_> {
 
     /// A committed body won't become whole. A stream says so; anything else, and a stream in the middle of an event that was
     /// partly sent, is broken off.
-    fn interrupt(&mut self, end: End, failure: Failure, abort: bool) {
+    fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
         self.disarm();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });

@@ -72,9 +72,8 @@ pub fn meaning(event: &[u8]) -> Meaning {
             "transcript.text.done" | "speech.audio.done" | "image_generation.completed" | "image_edit.completed",
             None,
         ) => Meaning::Final,
-        (_, Some(true)) => Meaning::Content,
         (_, None) if payload.empty => Meaning::Nothing,
-        (_, None) => Meaning::Content,
+        _ => Meaning::Content,
     }
 }
 
