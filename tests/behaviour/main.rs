@@ -1,3 +1,13 @@
-//! What the whole does, tried from outside: a file per behaviour.
+//! What the whole does, tried from outside with real clients: a file per behaviour.
 
+mod api;
+mod command_line;
+mod delegation;
+mod fixture;
+mod health;
+mod malformed;
+mod reload;
+mod startup;
+mod steering;
 mod vectors;
+mod zones;

@@ -1,0 +1,102 @@
+//! The HTTP API.
+
+use bailiwick_tests::dns::question;
+use bailiwick_tests::geo::GERMAN;
+use bailiwick_tests::node::{Setup, TOKEN};
+use bailiwick_tests::wait;
+use serde_json::{Value, json};
+
+use crate::fixture::{World, ZONE};
+
+#[test]
+fn health_rules_metrics_and_explanations_can_be_read() {
+    let world = World::start();
+    let rules = world.rules(7);
+    let node = Setup::new(&rules, ZONE).start();
+    assert_eq!(node.call("GET", "/healthz", None, None).0, 200);
+    assert_eq!(node.get("/v1/rules"), rules.to_string(), "byte for byte");
+
+    let health: Value = serde_json::from_str(&node.get("/v1/health")).unwrap();
+    assert_eq!(health["revision"], 7);
+    assert_eq!(health["regions"]["eu-frankfurt"]["status"], "up");
+    assert_eq!(health["regions"]["eu-frankfurt"]["interval_ms"], 200);
+    assert_eq!(health["regions"]["eu-frankfurt"]["override"], Value::Null);
+
+    let told: Value = serde_json::from_str(&node.get(&format!("/v1/explain?service=chat&client={GERMAN}"))).unwrap();
+    assert_eq!(told["ordered"][0]["region"], "eu-frankfurt");
+    assert_eq!(told["fence"], json!(["eu-frankfurt", "eu-paris"]));
+
+    let _ = question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns);
+    wait::until_true("the query is counted", || {
+        let metrics = node.get("/metrics");
+        metrics.lines().any(|line| line.starts_with("bailiwick_") && line.contains("eu-frankfurt"))
+    });
+}
+
+#[test]
+fn an_override_needs_the_token_moves_clients_and_outlives_a_restart() {
+    let world = World::start();
+    let node = Setup::new(&world.rules(1), ZONE).start();
+    let german = |dns| question("chat.ai.example.com", "A").from(GERMAN).ask(dns).data();
+    let forced =
+        json!({ "region": "eu-frankfurt", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });
+    for token in [None, Some("wrong")] {
+        assert_eq!(node.call("POST", "/v1/overrides", token, Some(&forced)).0, 401);
+    }
+    let far = node.call(
+        "POST",
+        "/v1/overrides",
+        Some(TOKEN),
+        Some(&json!({ "region": "eu-frankfort", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "x" })),
+    );
+    assert!(far.0 == 404 && far.1.contains("eu-frankfurt"), "{far:?}");
+
+    let (status, body) = node.call("POST", "/v1/overrides", Some(TOKEN), Some(&forced));
+    assert!((200..300).contains(&status), "{status} {body}");
+    wait::until_true("its clients are in Paris", || german(node.dns) == ["192.0.2.20"]);
+    let health: Value = serde_json::from_str(&node.get("/v1/health")).unwrap();
+    let region = &health["regions"]["eu-frankfurt"];
+    assert_eq!((&region["status"], &region["probed"]), (&json!("down"), &json!("up")), "shown beside the real status");
+    assert_eq!(region["override"]["reason"], "drill");
+
+    let node = node.stop().start();
+    assert_eq!(german(node.dns), ["192.0.2.20"], "it was kept");
+    let (status, body) = node.call("DELETE", "/v1/overrides/eu-frankfurt", Some(TOKEN), None);
+    assert!((200..300).contains(&status), "{status} {body}");
+    wait::until_true("they are back", || german(node.dns) == ["192.0.2.10"]);
+}
+
+#[test]
+fn a_bad_override_is_refused_with_a_sentence() {
+    let world = World::start();
+    let node = Setup::new(&world.rules(1), ZONE).start();
+    for body in [
+        json!({}),
+        json!([]),
+        json!({ "region": "eu-paris", "status": "sideways", "until": "2099-01-01T00:00:00Z", "reason": "x" }),
+        json!({ "region": "eu-paris", "status": "down", "until": "yesterday", "reason": "x" }),
+        json!({ "region": "eu-paris", "status": "down", "until": "2001-01-01T00:00:00Z", "reason": "x" }),
+        json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z" }),
+    ] {
+        let (status, told) = node.call("POST", "/v1/overrides", Some(TOKEN), Some(&body));
+        assert!((400..500).contains(&status), "{body}: {status} {told}");
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert!(told["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{told}");
+    }
+}
+
+#[test]
+fn a_refused_rules_file_is_shown() {
+    let world = World::start();
+    let node = Setup::new(&world.rules(1), ZONE).start();
+    node.setup.write("rules.json", "{");
+    let url = format!("http://{}/v1/rules", node.api);
+    wait::until_true("/v1/rules shows the error", || {
+        let response = ureq::get(&url).call().unwrap();
+        response.headers().get("x-bailiwick-rules-error").is_some_and(|error| error.to_str().unwrap().contains("JSON"))
+    });
+    let response = ureq::get(&url).call().unwrap();
+    let tag = response.headers()["etag"].to_str().unwrap().to_owned();
+    let again = ureq::get(&url).header("if-none-match", &tag).call().unwrap();
+    assert_eq!(again.status(), 304);
+}

@@ -1,0 +1,105 @@
+//! `bailiwick init | check | explain | hash-key`, as typed.
+
+use std::process::{Command, Output, Stdio};
+
+use bailiwick_tests::geo;
+use bailiwick_tests::node::{bailiwick, binary};
+use tempfile::TempDir;
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn fresh() -> (TempDir, String) {
+    let folder = TempDir::new().unwrap();
+    let output = bailiwick(["init", folder.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", err(&output));
+    let config = folder.path().join("bailiwick.toml").display().to_string();
+    (folder, config)
+}
+
+#[test]
+fn init_writes_what_check_finds_good_and_never_overwrites() {
+    let (folder, config) = fresh();
+    let output = bailiwick(["check", "--config", &config]);
+    assert!(output.status.success(), "{}{}", out(&output), err(&output));
+    let again = bailiwick(["init", folder.path().to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(err(&again).contains("--force"), "{}", err(&again));
+}
+
+#[test]
+fn check_tells_every_error_and_exits_with_1() {
+    let (folder, config) = fresh();
+    std::fs::write(folder.path().join("rules.json"), r#"{ "version": 2, "revision": 0, "servcies": {} }"#).unwrap();
+    let output = bailiwick(["check", "--config", &config]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = out(&output) + &err(&output);
+    for place in ["/version", "/revision", "/servcies"] {
+        assert!(told.contains(place), "{told}");
+    }
+    assert!(told.contains("services"), "the nearest key is named: {told}");
+    assert!(!told.contains('\u{1b}'), "no colour where there is no terminal");
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for arguments in [&["chekc"][..], &["explain"], &["serve", "--colour"]] {
+        assert_eq!(bailiwick(arguments.iter().copied()).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn explain_tells_four_clients() {
+    let (folder, _) = fresh();
+    let rules = folder.path().join("rules.json").display().to_string();
+    let database = geo::database().display().to_string();
+    let rules_text = std::fs::read_to_string(&rules).unwrap();
+    let rules_json: serde_json::Value = serde_json::from_str(&rules_text).unwrap();
+    let service = rules_json["services"].as_object().unwrap().keys().next().unwrap().clone();
+    for (client, country) in [(geo::GERMAN, "DE"), (geo::BRITISH, "GB"), (geo::AMERICAN, "US"), ("unknown", "null")] {
+        let output = bailiwick([
+            "explain",
+            "--rules",
+            &rules,
+            "--geoip",
+            &database,
+            "--service",
+            &service,
+            "--client",
+            client,
+            "--json",
+        ]);
+        assert!(output.status.success(), "{}", err(&output));
+        let told: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+        assert_eq!(told["client"]["country"].as_str().unwrap_or("null"), country);
+        let text =
+            bailiwick(["explain", "--rules", &rules, "--geoip", &database, "--service", &service, "--client", client]);
+        assert!(out(&text).contains("fence"), "{}", out(&text));
+    }
+    let typo = bailiwick(["explain", "--rules", &rules, "--service", "nonesuch", "--client", "unknown"]);
+    assert_eq!(typo.status.code(), Some(1));
+    assert!(err(&typo).contains(&service), "it names what there is: {}", err(&typo));
+}
+
+#[test]
+fn hash_key_reads_the_key_from_standard_input() {
+    use std::io::Write;
+    let mut child =
+        Command::new(binary()).arg("hash-key").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(out(&output).trim(), "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+}
+
+#[test]
+fn completions_and_the_manual_come_from_the_same_definitions() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(out(&bailiwick(["completions", shell])).contains("hash-key"), "{shell}");
+    }
+    assert!(out(&bailiwick(["man"])).contains(".TH"));
+}

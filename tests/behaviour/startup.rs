@@ -1,0 +1,73 @@
+//! Starting: everything wrong is told at once, with its place; what was last good is kept.
+
+use bailiwick_tests::dns::question;
+use bailiwick_tests::geo::GERMAN;
+use bailiwick_tests::node::Setup;
+
+use crate::fixture::{World, ZONE};
+
+fn refusal(setup: &Setup) -> String {
+    let output = setup.start_in_vain();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_broken_rules_file_without_a_last_good_one_ends_the_start_with_every_error() {
+    let world = World::start();
+    let mut rules = world.rules(1);
+    rules["regions"]["eu-paris"]["countries"] = serde_json::json!(["UK"]);
+    rules["services"]["chat"]["regions"][0] = "eu-frankfort".into();
+    let told = refusal(&Setup::new(&rules, ZONE));
+    assert!(told.contains("/regions/eu-paris/countries/0") && told.contains("\"GB\""), "{told}");
+    assert!(told.contains("/services/chat/regions/0") && told.contains("eu-frankfurt"), "{told}");
+}
+
+#[test]
+fn a_broken_zone_file_ends_the_start_with_every_line() {
+    let world = World::start();
+    let zone = ZONE.replace("www     IN A    192.0.2.80", "www IN A 192.0.2.800\nwww2 IN AAAA nonsense");
+    let told = refusal(&Setup::new(&world.rules(1), &zone));
+    assert!(told.contains("ai.example.com.zone:6") && told.contains("ai.example.com.zone:7"), "{told}");
+}
+
+#[test]
+fn a_broken_database_ends_the_start() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(1), ZONE);
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+    let config = config.lines().map(|line| if line.starts_with("geoip") { "geoip = \"broken.mmdb\"" } else { line });
+    setup.write("bailiwick.toml", &config.collect::<Vec<_>>().join("\n"));
+    setup.write("broken.mmdb", "this is no database");
+    let told = refusal(&setup);
+    assert!(told.contains("broken.mmdb"), "{told}");
+}
+
+#[test]
+fn the_last_good_rules_serve_when_the_file_is_broken() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(5), ZONE).start().stop();
+    setup.write("rules.json", "{ this is not JSON");
+    let node = setup.start();
+    assert_eq!(question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data(), ["192.0.2.10"]);
+    assert!(node.log().contains("is not JSON"), "{}", node.log());
+}
+
+#[test]
+fn a_lower_revision_than_the_last_good_one_is_ignored() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(5), ZONE).start().stop();
+    let mut older = world.rules(4);
+    older["services"]["chat"]["regions"] = serde_json::json!(["eu-paris"]);
+    setup.write("rules.json", &older.to_string());
+    let node = setup.start();
+    assert_eq!(question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data(), ["192.0.2.10"]);
+}
+
+#[test]
+fn a_signal_drains_and_ends_it_well() {
+    let world = World::start();
+    let mut node = Setup::new(&world.rules(1), ZONE).start();
+    node.process.signal("TERM");
+    assert!(node.process.wait().success());
+}

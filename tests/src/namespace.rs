@@ -1,0 +1,70 @@
+//! A network of its own on this machine: a Linux network namespace whose only interface is its loopback, so that name servers
+//! may have the well-known port there and nothing leaves.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// A namespace, kept by a process that does nothing; gone when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    keeper: Child,
+    enter: Vec<String>,
+}
+
+impl Namespace {
+    /// Makes one: as root, else by a user namespace; `None` where the machine forbids both.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        [&["--net"][..], &["--map-root-user", "--net"]].into_iter().find_map(Self::with)
+    }
+
+    fn with(options: &[&str]) -> Option<Self> {
+        // The bound on its life is for a test that is killed and drops nothing.
+        let script = "ip link set lo up && echo ready && exec sleep 600";
+        let mut command = Command::new("unshare");
+        command
+            .args(options)
+            .args(["sh", "-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut keeper = command.spawn().ok()?;
+        let mut line = String::new();
+        let told = keeper.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        if !matches!(told, Some(Ok(1..))) {
+            let _ = keeper.wait();
+            return None;
+        }
+        let mut enter = vec!["--target".to_owned(), keeper.id().to_string(), "--net".to_owned()];
+        if options.contains(&"--map-root-user") {
+            enter.extend(["--user".to_owned(), "--preserve-credentials".to_owned()]);
+        }
+        Some(Self { keeper, enter })
+    }
+
+    /// A command that will run inside.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(&self.enter).arg("--").arg(program);
+        command
+    }
+
+    /// Standard output of a program run inside, as text.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn text_of(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}; run scripts/setup"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}

@@ -1,0 +1,191 @@
+//! The real `bailiwick serve` with a configuration of its own in a folder of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::{geo, wait};
+
+/// The token of every test node's API.
+pub const TOKEN: &str = "test-token";
+
+/// What a node is started with.
+#[derive(Debug)]
+pub struct Setup {
+    folder: TempDir,
+}
+
+impl Setup {
+    /// A folder with the rules, one zone `ai.example.com` and the real country database.
+    ///
+    /// # Panics
+    /// If files can't be written.
+    #[must_use]
+    pub fn new(rules: &Value, zone: &str) -> Self {
+        let setup = Self { folder: TempDir::new().expect("a temporary folder") };
+        setup.write("rules.json", &rules.to_string());
+        setup.write("ai.example.com.zone", zone);
+        setup.write("api.token", TOKEN);
+        let config = format!(
+            "listen = [\"127.0.0.1:0\"]\nrules = \"rules.json\"\ngeoip = {:?}\nstate_dir = \"state\"\n\
+             [zones]\n\"ai.example.com\" = \"ai.example.com.zone\"\n\
+             [api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"api.token\"\n",
+            geo::database()
+        );
+        setup.write("bailiwick.toml", &config);
+        setup
+    }
+
+    /// A file of the folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file of the folder at one stroke, as an editor does: a new file moved over the old.
+    ///
+    /// # Panics
+    /// If it can't be written.
+    pub fn write(&self, name: &str, text: &str) {
+        let fresh = self.path(&format!(".{name}.new"));
+        std::fs::write(&fresh, text).expect("written");
+        std::fs::rename(&fresh, self.path(name)).expect("moved");
+    }
+
+    /// Starts the server and waits until it serves.
+    ///
+    /// # Panics
+    /// If it ends instead; with what it said.
+    #[must_use]
+    pub fn start(self) -> Node {
+        self.start_by(Command::new(binary()))
+    }
+
+    /// [`Setup::start`] inside a namespace.
+    ///
+    /// # Panics
+    /// As [`Setup::start`].
+    #[must_use]
+    pub fn start_inside(self, namespace: &Namespace) -> Node {
+        self.start_by(namespace.command(&binary().display().to_string()))
+    }
+
+    fn start_by(self, mut command: Command) -> Node {
+        let ready = self.path("ready.json");
+        let _ = std::fs::remove_file(&ready);
+        let log = std::fs::File::create(self.path("log")).expect("a log");
+        command.arg("serve").arg("--config").arg(self.path("bailiwick.toml")).arg("--ready-file").arg(&ready);
+        command.stdout(Stdio::null()).stderr(log);
+        let mut process = Process::start(&mut command);
+        let told: Value = wait::until("the server is ready", || {
+            if let Some(status) = process.ended() {
+                panic!("it ended with {status}: {}", std::fs::read_to_string(self.path("log")).unwrap_or_default());
+            }
+            serde_json::from_str(&std::fs::read_to_string(&ready).ok()?).ok()
+        });
+        let address = |value: &Value| value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+        Node {
+            dns: address(&told["dns"][0]).expect("a DNS address"),
+            api: address(&told["api"]).expect("an API address"),
+            process,
+            setup: self,
+        }
+    }
+
+    /// Tries to start the server and waits for its end.
+    #[must_use]
+    pub fn start_in_vain(&self) -> Output {
+        bailiwick(["serve", "--config", &self.path("bailiwick.toml").display().to_string()])
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it answers DNS.
+    pub dns: SocketAddr,
+    /// Where its API is.
+    pub api: SocketAddr,
+    /// Its process.
+    pub process: Process,
+    /// Its files.
+    pub setup: Setup,
+}
+
+impl Node {
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.setup.path("log")).unwrap_or_default()
+    }
+
+    /// The body of `GET path`, whatever the status.
+    ///
+    /// # Panics
+    /// If the API doesn't answer.
+    #[must_use]
+    pub fn get(&self, path: &str) -> String {
+        self.call("GET", path, None, None).1
+    }
+
+    /// Status and body of a call.
+    ///
+    /// # Panics
+    /// If the API doesn't answer.
+    #[must_use]
+    pub fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.api));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let response = agent.run(request.body(body).expect("a request"));
+        let mut response = response.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let text = response.body_mut().read_to_string().expect("a body");
+        (response.status().as_u16(), text)
+    }
+
+    /// Gives the folder back after the process has been ended.
+    #[must_use]
+    pub fn stop(self) -> Setup {
+        drop(self.process);
+        self.setup
+    }
+}
+
+/// Runs `bailiwick` to its end.
+///
+/// # Panics
+/// If it can't be started.
+pub fn bailiwick<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Output {
+    Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("bailiwick runs")
+}
+
+/// The binary beside this test, built if need be.
+///
+/// # Panics
+/// If it doesn't build.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "bailiwick-dns"])
+            .current_dir(geo::root())
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "bailiwick doesn't build");
+        let test = std::env::current_exe().expect("this test has a path");
+        test.ancestors().nth(2).expect("target/debug").join("bailiwick")
+    })
+}

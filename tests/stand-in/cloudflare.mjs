@@ -1,0 +1,82 @@
+// A stand-in for Cloudflare's front: runs the built Worker on workerd and tells it where each request comes from.
+//
+//   node tests/stand-in/cloudflare.mjs --dns-api http://127.0.0.1:8053 --host chat.ai.example.com [--port 0]
+//
+// The client is the address in the header `x-client`. Cloudflare would know its country; here the DNS node is asked, which
+// has the GeoIP database. Rules and health come from that node too. Ends when its standard input does.
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { parseArgs } from "node:util";
+import { fileURLToPath } from "node:url";
+import { Miniflare } from "miniflare";
+
+const { values } = parseArgs({
+  options: { "dns-api": { type: "string" }, host: { type: "string" }, port: { type: "string", default: "0" } },
+});
+const api = values["dns-api"];
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const wrangler = readFileSync(`${root}wrangler.toml`, "utf8");
+const date = wrangler.match(/^compatibility_date = "(.*)"$/m)[1];
+const flags = wrangler.match(/^compatibility_flags = \[([^\]]*)\]/m)[1].replace(/^\s*#.*$/gm, "");
+
+const miniflare = new Miniflare({
+  modules: true,
+  rootPath: `${root}edge-worker/build`,
+  scriptPath: "index.js",
+  modulesRules: [
+    { type: "ESModule", include: ["**/*.js"] },
+    { type: "CompiledWasm", include: ["**/*.wasm"] },
+  ],
+  compatibilityDate: date,
+  compatibilityFlags: [...flags.matchAll(/"([^"]*)"/g)].map((match) => match[1]),
+  kvNamespaces: ["RULES"],
+  bindings: {
+    RULES_URL: `${api}/v1/rules`,
+    HEALTH_URLS: `${api}/v1/health`,
+    // As often as anybody could wish, so that a demo need not wait.
+    RULES_REFRESH_SECONDS: "0",
+    HEALTH_REFRESH_SECONDS: "0",
+  },
+});
+await miniflare.ready;
+
+async function countryOf(client) {
+  if (!client) return undefined;
+  const query = new URLSearchParams({ service: "chat", client });
+  const told = await (await fetch(`${api}/v1/explain?${query}`)).json();
+  return told.client?.country ?? undefined;
+}
+
+const server = createServer(async (request, response) => {
+  try {
+    const { "x-client": client, ...headers } = request.headers;
+    for (const name of ["host", "connection", "content-length", "transfer-encoding", "expect"]) delete headers[name];
+    if (client) headers["cf-connecting-ip"] = client;
+    const body = ["GET", "HEAD"].includes(request.method) ? undefined : Buffer.concat(await request.toArray());
+    const country = await countryOf(client);
+    const reply = await miniflare.dispatchFetch(`http://${values.host}${request.url}`, {
+      method: request.method,
+      headers,
+      body,
+      redirect: "manual",
+      cf: country ? { country } : {},
+    });
+    response.writeHead(reply.status, Object.fromEntries(reply.headers));
+    if (reply.body) await pipeline(Readable.fromWeb(reply.body), response);
+    else response.end();
+  } catch (error) {
+    if (!response.headersSent) response.writeHead(502);
+    response.end(`the stand-in front failed: ${error.message}\n`);
+  }
+});
+server.listen(Number(values.port), "127.0.0.1", () => {
+  console.log(JSON.stringify({ url: `http://127.0.0.1:${server.address().port}` }));
+});
+process.stdin.resume().on("close", async () => {
+  server.closeAllConnections();
+  server.close();
+  await miniflare.dispose();
+  process.exit();
+});
