@@ -1,9 +1,49 @@
-//! The Worker's entry: an HTTP request enters, a reply leaves; called by the Workers runtime.
+//! The edge half: an HTTP request enters, is steered by the rule book, and the answer of an endpoint inside its fence leaves.
+//!
+//! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
+//! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
+//! [`body`], [`rewrite`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
+//! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches and
+//! `bell` wakes it, `reply` makes the response.
+#![forbid(unsafe_code)]
 
-use worker::{Context, Env, Request, Response, Result, event};
+pub mod attempt;
+mod bell;
+pub mod body;
+mod book;
+mod client;
+pub mod cooldown;
+pub mod envelope;
+mod feed;
+pub mod json;
+pub mod plan;
+mod proxy;
+mod reply;
+pub mod rewrite;
+mod serve;
+pub mod sse;
 
-/// Answers every request with a greeting.
+use std::sync::Once;
+
+use worker::js_sys::{Reflect, global};
+use worker::{Context, Env, Request, Response, Result, console_error, event};
+
+/// Answers every request. Never an `Err`: the runtime would write the error's text into logs and answers.
 #[event(fetch)]
-pub async fn fetch(_request: Request, _env: Env, _context: Context) -> Result<Response> {
-    Response::ok("bailiwick-edge\n")
+async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
+    static QUIETEN: Once = Once::new();
+    QUIETEN.call_once(quieten_panics);
+    Ok(serve::serve(request, env, &context).await)
+}
+
+/// Logs of a panic, which is a bug, only where it was: its text can quote a prompt. In place of the hook of the `worker` crate,
+/// whose flag for the JavaScript around it (make a new instance before the next request) is set here too.
+fn quieten_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        console_error!("{}", serde_json::json!({ "event": "panic", "at": place }));
+        if let Ok(state) = Reflect::get(&global(), &"__worker_init_state".into()) {
+            let _ = Reflect::set(&state, &"criticalError".into(), &true.into());
+        }
+    }));
 }

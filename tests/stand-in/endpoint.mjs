@@ -25,7 +25,7 @@ Serves GET /health, GET /v1/models, and POST /v1/chat/completions, /v1/completio
 (also below /openai/deployments/NAME, as Azure has them).
 
 Control:
-  GET    /_stand-in/           region, health, failure, connections, how many requests
+  GET    /_stand-in/           region, health, failure, connections, how many requests, how many of them open
   PUT    /_stand-in/health     {"status":"up"} or {"status":"down"}
   PUT    /_stand-in/failure    {"mode":…, "times":N, …}; without times: until DELETE
   DELETE /_stand-in/failure
@@ -72,7 +72,7 @@ if (options.help) {
 
 const greeting = `Hello from ${options.region}${options.country ? ` (${options.country})` : ""}`;
 
-const state = { healthy: true, failure: null, requests: [], count: 0, probes: 0, connections: noConnections(), counting: {} };
+const state = { healthy: true, failure: null, requests: [], count: 0, open: 0, probes: 0, connections: noConnections(), counting: {} };
 
 /** Connections by what their first request was for; `silent` ones have sent none yet. */
 function noConnections() {
@@ -132,6 +132,8 @@ async function answer(request, response) {
     return json(response, state.healthy ? 200 : 503, { status: state.healthy ? "ok" : "down", region: options.region });
   }
   state.count += 1;
+  state.open += 1;
+  response.on("close", () => (state.open -= 1));
   state.requests.push({
     method: request.method,
     path: request.url,
@@ -346,7 +348,7 @@ function control(method, name, body, response) {
     case "GET ":
       return json(response, 200, {
         region: options.region, country: options.country ?? null, health: state.healthy ? "up" : "down", failure: state.failure,
-        connections: state.connections, requests: state.requests.length, health_checks: state.probes,
+        connections: state.connections, requests: state.requests.length, open: state.open, health_checks: state.probes,
       });
     case "PUT health": {
       const { status } = JSON.parse(body.toString());

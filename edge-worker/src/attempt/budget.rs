@@ -1,0 +1,72 @@
+//! The isolate's retry budget: token arithmetic, time handed in.
+
+/// What one token is made of, so that all shares are whole.
+const TOKEN: i64 = 10_000;
+/// The most that can be saved up.
+const CAP: i64 = 10 * TOKEN;
+/// What a request's first attempt earns: 0.2.
+const PER_FIRST: i64 = TOKEN / 5;
+/// What a millisecond earns: one token in 10 s.
+const PER_MILLI: i64 = 1;
+
+/// The isolate's retry budget: in the long run retries are a fifth of the requests, whatever breaks, so that an outage isn't
+/// multiplied by those who retry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    saved: i64,
+    at_ms: i64,
+}
+
+impl Budget {
+    /// A full budget.
+    #[must_use]
+    pub fn new(now_ms: i64) -> Self {
+        Self { saved: CAP, at_ms: now_ms }
+    }
+
+    /// A request's first attempt.
+    pub fn earn(&mut self, now_ms: i64) {
+        self.pass(now_ms);
+        self.add(PER_FIRST);
+    }
+
+    /// Takes a token for a retry; `false` if there is none.
+    #[must_use]
+    pub fn take(&mut self, now_ms: i64) -> bool {
+        self.pass(now_ms);
+        let enough = self.saved >= TOKEN;
+        if enough {
+            self.saved -= TOKEN;
+        }
+        enough
+    }
+
+    fn pass(&mut self, now_ms: i64) {
+        let passed = now_ms.saturating_sub(self.at_ms).clamp(0, CAP);
+        self.at_ms = self.at_ms.max(now_ms);
+        self.add(passed * PER_MILLI);
+    }
+
+    fn add(&mut self, amount: i64) {
+        self.saved = (self.saved + amount).min(CAP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_retries_at_once_then_one_in_ten_seconds_or_five_requests() {
+        let mut budget = Budget::new(0);
+        assert_eq!((0..20).filter(|_| budget.take(0)).count(), 10);
+        assert!(!budget.take(9_999) && budget.take(10_000) && !budget.take(10_000));
+        for _ in 0..5 {
+            assert!(!budget.take(10_000));
+            budget.earn(10_000);
+        }
+        assert!(budget.take(10_000));
+        assert_eq!((0..20).filter(|_| budget.take(i64::MAX)).count(), 10, "no more than the cap");
+        assert!(!budget.take(i64::MIN), "a clock that goes back earns nothing");
+    }
+}

@@ -1,0 +1,128 @@
+//! What was done for a request. The `x-bailiwick-*` headers, the metrics and the log come from here only.
+
+use core::fmt;
+
+use bailiwick_rules::id::{EndpointId, RegionId};
+
+use crate::plan::Skipped;
+
+/// What was done for a request.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    /// Every endpoint that was sent the request, in order: where its body may have been.
+    pub attempts: Vec<Attempt>,
+    /// Every endpoint that was passed over.
+    pub skipped: Vec<Skipped>,
+    /// Why there was no further attempt after a failure.
+    pub stopped: Option<Stop>,
+    /// How a committed body ended.
+    pub end: Option<End>,
+}
+
+/// One send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attempt {
+    /// The endpoint's position in the plan.
+    pub target: usize,
+    /// Its region.
+    pub region: RegionId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// When it was sent.
+    pub started_ms: i64,
+    /// How it went; `None` while nobody knows.
+    pub outcome: Option<Outcome>,
+    /// How long that took.
+    pub ms: u64,
+}
+
+/// How an attempt went.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Its bytes are the client's answer.
+    Committed,
+    /// A limit ran out.
+    Timeout,
+    /// No connection, or it broke.
+    Network,
+    /// A status that another endpoint may not have.
+    Status(u16),
+    /// It hasn't got the model.
+    NoModel,
+    /// A success that carried an error.
+    ErrorEvent,
+    /// A success of the wrong type, or that isn't JSON.
+    WrongType,
+    /// A success without content.
+    Empty,
+    /// It refused what the client asked.
+    Refused(u16),
+    /// The client went away first.
+    ClientGone,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed => f.write_str("committed"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Network => f.write_str("network"),
+            Self::Status(status) => write!(f, "http_{status}"),
+            Self::NoModel => f.write_str("no_model"),
+            Self::ErrorEvent => f.write_str("error_event"),
+            Self::WrongType => f.write_str("wrong_type"),
+            Self::Empty => f.write_str("empty"),
+            Self::Refused(status) => write!(f, "refused_{status}"),
+            Self::ClientGone => f.write_str("client_gone"),
+        }
+    }
+}
+
+/// Why there was no further attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stop {
+    /// The request makes state, which two attempts would make twice.
+    Stateful,
+    /// As many as the limit allows were sent.
+    Sends,
+    /// Less than a second of the total is left.
+    Time,
+    /// No endpoint is left.
+    Targets,
+    /// The isolate's retry budget is empty.
+    Budget,
+}
+
+/// How a committed body ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum End {
+    /// Whole.
+    Whole,
+    /// The endpoint broke off, or ended without a terminal event.
+    Interrupted,
+    /// The endpoint reported an error.
+    ErrorEvent,
+    /// The endpoint fell silent.
+    Idle,
+    /// The client went away.
+    ClientGone,
+}
+
+impl Record {
+    /// The value of `x-bailiwick-attempts`: `fra-1;outcome=timeout;ms=15000, fra-2;outcome=committed`.
+    #[must_use]
+    pub fn header(&self) -> String {
+        let entry = |attempt: &Attempt| match attempt.outcome {
+            None => format!("{};outcome=pending", attempt.endpoint),
+            Some(Outcome::Committed) => format!("{};outcome=committed", attempt.endpoint),
+            Some(outcome) => format!("{};outcome={outcome};ms={}", attempt.endpoint, attempt.ms),
+        };
+        self.attempts.iter().map(entry).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The attempt whose bytes are the answer.
+    #[must_use]
+    pub fn committed(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.outcome == Some(Outcome::Committed))
+    }
+}

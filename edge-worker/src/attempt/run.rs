@@ -1,0 +1,587 @@
+//! The states of the attempt machine and what each event does to them.
+
+use bailiwick_rules::rules::Limits;
+
+use super::refusal::{self, Fault, Nesting, Words};
+use super::{Action, Attempt, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Stop, Task};
+use crate::envelope::Failure;
+use crate::json;
+use crate::plan::{Skip, Skipped, Target};
+use crate::sse::{Framed, Framer, Meaning};
+
+/// How much of a success is held before it is believed, and how much of an error is read.
+const MOST_HELD: usize = 64 << 10;
+/// How long an error's body may take, in milliseconds.
+const ERROR_BODY_MS: u64 = 2_000;
+/// How much of the total has to be left for another attempt, in milliseconds.
+const LEAST_LEFT_MS: i64 = 1_000;
+/// More endpoints than this never get one request, whatever the limits say.
+const MOST_SENDS: usize = 3;
+
+/// One request's attempts.
+#[derive(Debug)]
+pub struct Run {
+    task: Task,
+    record: Record,
+    state: State,
+    /// By target: whether it was sent the request or passed over.
+    spent: Vec<bool>,
+    resting: Vec<bool>,
+    /// When the timer in hand really runs out. Progress moves it without touching the driver's timer.
+    deadline_ms: i64,
+    armed: bool,
+    total_ms: i64,
+    /// The least wait that an endpoint asked for with 429.
+    retry_after_ms: Option<u64>,
+}
+
+/// Where a run stands. All but the first and last belong to the latest attempt.
+#[derive(Debug)]
+enum State {
+    Ready,
+    AwaitHeaders,
+    /// Reading the body of an answer that is no success.
+    Refusal {
+        status: u16,
+        held: Vec<u8>,
+    },
+    /// A stream that hasn't said anything yet.
+    Inspect {
+        status: u16,
+        framer: Framer,
+        held: Vec<u8>,
+    },
+    /// A unary answer that isn't whole yet.
+    Hold {
+        status: u16,
+        json: bool,
+        held: Vec<u8>,
+    },
+    /// A committed stream.
+    Stream {
+        framer: Framer,
+        /// Whether a clean end is one that the stream announced.
+        may_end: bool,
+    },
+    /// A committed unary answer; its nesting if it is JSON.
+    Unary {
+        nesting: Option<Nesting>,
+    },
+    Done,
+}
+
+impl Run {
+    /// A run that hasn't begun.
+    #[must_use]
+    pub fn new(task: Task) -> Self {
+        let targets = task.plan.targets().len();
+        let record = Record { skipped: task.plan.skipped().to_vec(), ..Record::default() };
+        Self {
+            task,
+            record,
+            state: State::Ready,
+            spent: vec![false; targets],
+            resting: vec![false; targets],
+            deadline_ms: 0,
+            armed: false,
+            total_ms: 0,
+            retry_after_ms: None,
+        }
+    }
+
+    /// An endpoint of the plan.
+    #[must_use]
+    pub fn target(&self, target: usize) -> Option<&Target> {
+        self.task.plan.targets().get(target)
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The endpoint whose bytes are returned, once committed.
+    #[must_use]
+    pub fn served_by(&self) -> Option<&Target> {
+        self.target(self.record.committed()?.target)
+    }
+
+    /// Whether nothing more will happen: every event is ignored.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Endpoints that began to rest since the plan was made and weren't tried are passed over by a retry. To be called
+    /// before [`step`]; `resting` looks at the isolate's cool-downs.
+    pub fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
+        for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
+            *rests = resting(target);
+        }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.task.limits
+    }
+
+    fn current(&self) -> AttemptNumber {
+        u8::try_from(self.record.attempts.len()).unwrap_or(u8::MAX)
+    }
+}
+
+/// Takes one event; gives what to do, in order. `now_ms` only ever grows.
+pub fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
+    let mut turn = Turn { run, budget, now: now_ms, out: Vec::new() };
+    turn.take(event);
+    turn.out
+}
+
+/// One call of [`step`].
+struct Turn<'a> {
+    run: &'a mut Run,
+    budget: &'a mut Budget,
+    now: i64,
+    out: Vec<Action>,
+}
+
+impl Turn<'_> {
+    fn take(&mut self, event: Event) {
+        let attempt = match &event {
+            Event::Start => return self.start(),
+            Event::ClientGone => return self.client_gone(),
+            Event::Headers { attempt, .. }
+            | Event::FetchError { attempt }
+            | Event::Chunk { attempt, .. }
+            | Event::Eof { attempt }
+            | Event::BodyError { attempt }
+            | Event::Timer { attempt } => *attempt,
+        };
+        let live = !matches!(self.run.state, State::Ready | State::Done);
+        if !live || attempt != self.run.current() {
+            return;
+        }
+        match event {
+            Event::Headers { status, content_type, retry_after_ms, .. } => {
+                self.headers(status, content_type.as_deref(), retry_after_ms);
+            }
+            Event::Chunk { bytes, .. } => self.chunk(bytes),
+            Event::Eof { .. } => self.eof(),
+            Event::FetchError { .. } | Event::BodyError { .. } => self.broken(),
+            Event::Timer { .. } => self.timer(),
+            Event::Start | Event::ClientGone => {}
+        }
+    }
+
+    fn start(&mut self) {
+        if matches!(self.run.state, State::Ready) {
+            self.run.total_ms = later(self.now, self.run.limits().total.0);
+            self.budget.earn(self.now);
+            self.next();
+        }
+    }
+
+    /// Ready: the next endpoint, or the end.
+    fn next(&mut self) {
+        let sends = self.run.record.attempts.len();
+        let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
+        let target = self.choose(sends);
+        let stop = match target {
+            None => Some(Stop::Targets),
+            Some(_) if sends == 0 => None,
+            Some(_) if self.run.task.stateful => Some(Stop::Stateful),
+            Some(_) if sends >= most => Some(Stop::Sends),
+            Some(_) if self.run.total_ms.saturating_sub(self.now) < LEAST_LEFT_MS => Some(Stop::Time),
+            Some(_) if !self.budget.take(self.now) => Some(Stop::Budget),
+            Some(_) => None,
+        };
+        match (target, stop) {
+            (Some(target), None) => self.send(target),
+            (_, stop) => {
+                self.run.record.stopped = stop;
+                self.run.state = State::Done;
+                let failure = self.exhausted();
+                self.out.push(Action::Reply { failure });
+            }
+        }
+    }
+
+    /// The first endpoint that was neither tried nor is at rest. A first attempt takes one at rest over none.
+    fn choose(&mut self, sends: usize) -> Option<usize> {
+        let run = &mut *self.run;
+        let open: Vec<usize> = (0..run.spent.len()).filter(|&target| !run.spent[target]).collect();
+        let rested = open.iter().copied().find(|&target| !run.resting[target]);
+        let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
+        for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
+            run.spent[target] = true;
+            let passed = &run.task.plan.targets()[target];
+            run.record.skipped.push(Skipped {
+                region: passed.region_id().clone(),
+                endpoint: passed.id().clone(),
+                why: Skip::Cooling,
+            });
+        }
+        chosen
+    }
+
+    fn send(&mut self, target: usize) {
+        self.run.spent[target] = true;
+        let chosen = &self.run.task.plan.targets()[target];
+        let attempt = Attempt {
+            target,
+            region: chosen.region_id().clone(),
+            endpoint: chosen.id().clone(),
+            started_ms: self.now,
+            outcome: None,
+            ms: 0,
+        };
+        self.run.record.attempts.push(attempt);
+        self.run.state = State::AwaitHeaders;
+        let limits = self.run.limits();
+        let limit = if self.run.task.expect == Expect::Stream { limits.headers_streamed } else { limits.headers_unary };
+        self.out.push(Action::Send { attempt: self.run.current(), target });
+        self.arm(limit.0.min(self.left()));
+    }
+
+    fn headers(&mut self, status: u16, content_type: Option<&str>, retry_after_ms: Option<u64>) {
+        if !matches!(self.run.state, State::AwaitHeaders) {
+            return;
+        }
+        if status == 429 {
+            let least = self.run.retry_after_ms.into_iter().chain(retry_after_ms).min();
+            self.run.retry_after_ms = least;
+        }
+        if !(200..=299).contains(&status) {
+            match refusal::by_status(status) {
+                Some(_) => self.fail(Outcome::Status(status), true, retry_after_ms),
+                None => {
+                    self.run.state = State::Refusal { status, held: Vec::new() };
+                    self.arm(ERROR_BODY_MS.min(self.left()));
+                }
+            }
+            return;
+        }
+        let kind = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let is_stream = kind.as_deref() == Some("text/event-stream");
+        let is_json = kind.as_deref().is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
+        match self.run.task.expect {
+            // The limit on headers goes on to the first content event.
+            Expect::Stream | Expect::Any if is_stream => {
+                self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new() };
+            }
+            Expect::Json if is_json || kind.is_none() => self.hold(status, true),
+            Expect::Any => self.hold(status, is_json),
+            Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
+        }
+    }
+
+    fn hold(&mut self, status: u16, json: bool) {
+        self.run.state = State::Hold { status, json, held: Vec::new() };
+        self.arm(self.run.limits().idle.0.min(self.left()));
+    }
+
+    fn chunk(&mut self, bytes: Vec<u8>) {
+        let idle = self.run.limits().idle.0;
+        let total = self.run.total_ms;
+        match &mut self.run.state {
+            State::Refusal { held, .. } => {
+                held.extend(bytes.into_iter().take(MOST_HELD.saturating_sub(held.len())));
+                if held.len() >= MOST_HELD {
+                    self.refused(true);
+                }
+            }
+            State::Inspect { framer, .. } => {
+                let framed = framer.push(bytes);
+                self.events(framed, false);
+            }
+            State::Stream { framer, .. } => {
+                let framed = framer.push(bytes);
+                self.run.deadline_ms = later(self.now, idle);
+                self.events(framed, true);
+            }
+            State::Hold { status, json, held } => {
+                held.extend_from_slice(&bytes);
+                self.run.deadline_ms = later(self.now, idle).min(total);
+                if held.len() >= MOST_HELD {
+                    let nesting = json.then(|| {
+                        let mut nesting = Nesting::default();
+                        nesting.follow(held);
+                        nesting
+                    });
+                    let (status, held) = (*status, core::mem::take(held));
+                    self.run.state = State::Unary { nesting };
+                    self.commit(status, held);
+                    self.arm(idle);
+                }
+            }
+            State::Unary { nesting } => {
+                if let Some(nesting) = nesting {
+                    nesting.follow(&bytes);
+                }
+                self.run.deadline_ms = later(self.now, idle);
+                self.emit(bytes);
+            }
+            State::Ready | State::AwaitHeaders | State::Done => {}
+        }
+    }
+
+    /// What became whole of a stream: nothing said yet, the first content, more, the end, or an error.
+    fn events(&mut self, framed: Framed, was_committed: bool) {
+        let Framed { mut bytes, events } = framed;
+        let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
+        for (upto, meaning) in events {
+            match (committed, meaning) {
+                (_, Meaning::Nothing) => {}
+                (_, Meaning::Content) => committed = true,
+                (_, Meaning::Final) => (committed, may_end) = (true, true),
+                (false, Meaning::Error | Meaning::Failed) => return self.fail(Outcome::ErrorEvent, true, None),
+                (false, Meaning::Done) => return self.fail(Outcome::Empty, true, None),
+                (true, Meaning::Error) => {
+                    let Words { kind, code, param } = Words::read_event(&bytes[start..upto]);
+                    bytes.truncate(start);
+                    end = Some(Some(Failure::Interrupted { kind, code, param }));
+                    break;
+                }
+                (_, Meaning::Completed) | (true, Meaning::Done | Meaning::Failed) => {
+                    committed = true;
+                    bytes.truncate(upto);
+                    end = Some(None);
+                    break;
+                }
+            }
+            start = upto;
+        }
+        if let State::Inspect { status, framer, held } = &mut self.run.state {
+            if held.is_empty() {
+                *held = bytes;
+            } else {
+                held.append(&mut bytes);
+            }
+            if !committed && held.len() + framer.held() < MOST_HELD {
+                return;
+            }
+            let (status, held, framer) = (*status, core::mem::take(held), core::mem::take(framer));
+            self.run.state = State::Stream { framer, may_end };
+            self.commit(status, held);
+            if end.is_none() {
+                self.arm(self.run.limits().idle.0);
+            }
+        } else {
+            if let State::Stream { may_end: already, .. } = &mut self.run.state {
+                *already |= may_end;
+            }
+            self.emit(bytes);
+        }
+        match end {
+            None => {}
+            Some(None) => self.finish(),
+            Some(Some(failure)) => self.interrupt(End::ErrorEvent, &failure, true),
+        }
+    }
+
+    fn eof(&mut self) {
+        match &mut self.run.state {
+            State::Refusal { .. } => self.refused(false),
+            State::AwaitHeaders => self.fail(Outcome::Network, false, None),
+            State::Inspect { .. } => self.fail(Outcome::Empty, false, None),
+            State::Hold { status, json, held } => {
+                let (status, held, text) = (*status, core::mem::take(held), json.then_some(()));
+                let verdict = match text.map(|()| core::str::from_utf8(&held)) {
+                    _ if held.is_empty() && status != 204 => Some(Outcome::Empty),
+                    Some(Ok(text)) if refusal::is_error(text) => Some(Outcome::ErrorEvent),
+                    Some(Ok(text)) if json::is_json(text) => None,
+                    Some(_) if !held.is_empty() => Some(Outcome::WrongType),
+                    _ => None,
+                };
+                match verdict {
+                    Some(outcome) => self.fail(outcome, false, None),
+                    None => {
+                        self.commit(status, held);
+                        self.finish();
+                    }
+                }
+            }
+            State::Stream { may_end, framer } if *may_end && framer.held() == 0 => self.finish(),
+            State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Ready | State::Done => {}
+        }
+    }
+
+    fn broken(&mut self) {
+        match &self.run.state {
+            State::Refusal { .. } => self.refused(false),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
+                self.fail(Outcome::Network, false, None);
+            }
+            State::Ready | State::Done => {}
+        }
+    }
+
+    fn timer(&mut self) {
+        if !self.run.armed {
+            return;
+        }
+        self.run.armed = false;
+        if self.now < self.run.deadline_ms {
+            // The timer is older than the last progress.
+            let left = self.run.deadline_ms.saturating_sub(self.now);
+            return self.arm(u64::try_from(left).unwrap_or(0));
+        }
+        match &self.run.state {
+            State::Refusal { .. } => self.refused(true),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, &nameless(), true),
+            State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
+                self.fail(Outcome::Timeout, true, None);
+            }
+            State::Ready | State::Done => {}
+        }
+    }
+
+    fn client_gone(&mut self) {
+        match self.run.state {
+            State::Done => return,
+            State::Ready => {}
+            _ => {
+                self.disarm();
+                self.out.push(Action::Abort { attempt: self.run.current() });
+            }
+        }
+        if matches!(self.run.state, State::Stream { .. } | State::Unary { .. }) {
+            self.run.record.end = Some(End::ClientGone);
+        } else {
+            self.outcome(Outcome::ClientGone);
+        }
+        self.run.state = State::Done;
+    }
+
+    /// The error's body is read, as far as it will be.
+    fn refused(&mut self, abort: bool) {
+        let State::Refusal { status, held } = core::mem::replace(&mut self.run.state, State::Done) else { return };
+        let words = Words::read(&held);
+        match refusal::by_body(status, &words, self.run.task.stateful || self.run.task.model.is_none()) {
+            Fault::Endpoint => self.fail(Outcome::Status(status), abort, None),
+            Fault::Model => self.fail(Outcome::NoModel, abort, None),
+            Fault::Client => {
+                self.disarm();
+                if abort {
+                    self.out.push(Action::Abort { attempt: self.run.current() });
+                }
+                self.outcome(Outcome::Refused(status));
+                let Words { kind, code, param } = words;
+                self.out.push(Action::Reply { failure: Failure::Refused { status, kind, code, param } });
+            }
+        }
+    }
+
+    /// An attempt failed before anything was committed.
+    fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.outcome(outcome);
+        if let Some(attempt) = self.run.record.attempts.last() {
+            // What says something of the machine or of our credential holds for every model.
+            let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
+            self.out.push(Action::CoolDown {
+                region: attempt.region.clone(),
+                endpoint: attempt.endpoint.clone(),
+                model: self.run.task.model.clone().filter(|_| !whole),
+                asked_ms,
+            });
+        }
+        self.next();
+    }
+
+    /// What to answer when no attempt is left.
+    fn exhausted(&self) -> Failure {
+        let attempts = &self.run.record.attempts;
+        let all = |fits: fn(Outcome) -> bool| {
+            !attempts.is_empty() && attempts.iter().all(|attempt| attempt.outcome.is_some_and(fits))
+        };
+        if all(|outcome| outcome == Outcome::Status(429)) {
+            let seconds = |ms: u64| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+            return Failure::RateLimited { retry_after: self.run.retry_after_ms.map(seconds) };
+        }
+        if all(|outcome| matches!(outcome, Outcome::Timeout | Outcome::Status(408 | 504))) {
+            return Failure::UpstreamTimeout;
+        }
+        match &self.run.task.model {
+            Some(model) if all(|outcome| outcome == Outcome::NoModel) => {
+                Failure::ModelNotFound { model: model.clone() }
+            }
+            _ => Failure::RegionUnavailable,
+        }
+    }
+
+    fn commit(&mut self, status: u16, body: Vec<u8>) {
+        self.outcome(Outcome::Committed);
+        self.out.push(Action::Commit { attempt: self.run.current(), status, body });
+    }
+
+    fn emit(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.out.push(Action::Emit { bytes });
+        }
+    }
+
+    fn finish(&mut self) {
+        self.disarm();
+        self.run.record.end = Some(End::Whole);
+        self.run.state = State::Done;
+        self.out.push(Action::Finish);
+    }
+
+    /// A committed body won't become whole. A stream says so; anything else, and a stream in the middle of an event that was
+    /// partly sent, is broken off.
+    fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.run.record.end = Some(end);
+        let state = core::mem::replace(&mut self.run.state, State::Done);
+        self.out.push(match state {
+            State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },
+            _ => Action::CutStream,
+        });
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        let now = self.now;
+        if let Some(attempt) = self.run.record.attempts.last_mut()
+            && attempt.outcome.is_none()
+        {
+            attempt.outcome = Some(outcome);
+            attempt.ms = u64::try_from(now.saturating_sub(attempt.started_ms)).unwrap_or(0);
+        }
+    }
+
+    fn arm(&mut self, after_ms: u64) {
+        self.run.deadline_ms = later(self.now, after_ms);
+        self.run.armed = true;
+        self.out.push(Action::Arm { attempt: self.run.current(), after_ms });
+    }
+
+    fn disarm(&mut self) {
+        if core::mem::take(&mut self.run.armed) {
+            self.out.push(Action::Disarm { attempt: self.run.current() });
+        }
+    }
+
+    /// What is left of the total.
+    fn left(&self) -> u64 {
+        u64::try_from(self.run.total_ms.saturating_sub(self.now)).unwrap_or(0)
+    }
+}
+
+/// An interruption the endpoint said nothing about.
+fn nameless() -> Failure {
+    Failure::Interrupted { kind: None, code: None, param: None }
+}
+
+fn later(now_ms: i64, span_ms: u64) -> i64 {
+    now_ms.saturating_add(i64::try_from(span_ms).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,547 @@
+//! Every row of the machine's table, and a model that watches random runs of it.
+
+use std::cell::Cell;
+
+use bailiwick_rules::rules::Limits;
+use bailiwick_rules::time::Millis;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::{Action, Budget, End, Event, Expect, Outcome, Run, Stop, Task, step};
+use crate::envelope::Failure;
+use crate::plan::tests::german_plan;
+
+const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+const ROLE: &str = ": hi\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+const ERROR: &str = "data: {\"error\":{\"message\":\"CANARY\",\"code\":\"overloaded\"}}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+/// A run with its budget and clock.
+struct Driver {
+    run: Run,
+    budget: Budget,
+    now: i64,
+}
+
+impl Driver {
+    fn new(expect: Expect) -> Self {
+        Self::with(expect, false, Limits::default())
+    }
+
+    fn with(expect: Expect, stateful: bool, limits: Limits) -> Self {
+        let task = Task { plan: german_plan(), model: Some("chat".into()), expect, stateful, limits };
+        let mut driver = Self { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
+        let started = driver.step(Event::Start);
+        assert!(matches!(started[..], [Action::Send { attempt: 1, target: 0 }, Action::Arm { attempt: 1, .. }]));
+        driver
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        step(&mut self.run, &mut self.budget, self.now, event)
+    }
+
+    fn attempt(&self) -> u8 {
+        u8::try_from(self.run.record().attempts.len()).unwrap()
+    }
+
+    fn headers(&mut self, status: u16, content_type: &str) -> Vec<Action> {
+        let content_type = Some(content_type.to_owned());
+        self.step(Event::Headers { attempt: self.attempt(), status, content_type, retry_after_ms: None })
+    }
+
+    fn chunk(&mut self, text: &str) -> Vec<Action> {
+        self.step(Event::Chunk { attempt: self.attempt(), bytes: text.as_bytes().to_vec() })
+    }
+
+    fn eof(&mut self) -> Vec<Action> {
+        self.step(Event::Eof { attempt: self.attempt() })
+    }
+
+    fn timer(&mut self, after: i64) -> Vec<Action> {
+        self.now += after;
+        self.step(Event::Timer { attempt: self.attempt() })
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.run.record().attempts.iter().filter_map(|attempt| attempt.outcome).collect()
+    }
+}
+
+fn stream() -> Driver {
+    let mut driver = Driver::new(Expect::Stream);
+    assert_eq!(driver.headers(200, "text/event-stream; charset=utf-8"), []);
+    driver
+}
+
+fn unary() -> Driver {
+    let mut driver = Driver::new(Expect::Json);
+    assert_eq!(driver.headers(200, "application/json"), [Action::Arm { attempt: 1, after_ms: 60_000 }]);
+    driver
+}
+
+fn retried(actions: &[Action]) -> bool {
+    let cools = actions.iter().any(|action| matches!(action, Action::CoolDown { .. }));
+    cools && actions.iter().any(|action| matches!(action, Action::Send { attempt: 2, target: 1 }))
+}
+
+fn aborted(actions: &[Action]) -> bool {
+    actions.contains(&Action::Abort { attempt: 1 })
+}
+
+fn reply(actions: &[Action]) -> Option<&Failure> {
+    actions.iter().find_map(|action| match action {
+        Action::Reply { failure } => Some(failure),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_stream_commits_at_its_first_content_event_and_ends_at_its_terminal_event() {
+    let mut driver = stream();
+    assert_eq!(driver.chunk(ROLE), []);
+    assert_eq!(driver.chunk(&CONTENT[..10]), []);
+    let body = format!("{ROLE}{CONTENT}").into_bytes();
+    assert_eq!(
+        driver.chunk(&CONTENT[10..]),
+        [Action::Commit { attempt: 1, status: 200, body }, Action::Arm { attempt: 1, after_ms: 60_000 }]
+    );
+    assert_eq!(driver.chunk(CONTENT), [Action::Emit { bytes: CONTENT.into() }]);
+    let last = driver.chunk(&format!("{DONE}ignored"));
+    assert_eq!(last, [Action::Emit { bytes: DONE.into() }, Action::Disarm { attempt: 1 }, Action::Finish]);
+    assert_eq!(driver.run.record().end, Some(End::Whole));
+    assert_eq!(
+        driver.run.served_by().map(|target| target.id().as_str()),
+        Some(driver.run.record().attempts[0].endpoint.as_str())
+    );
+    assert!(driver.run.is_done() && driver.eof().is_empty());
+}
+
+#[test]
+fn a_stream_that_says_nothing_fails_over() {
+    for text in [ERROR, "data: {\"type\":\"response.failed\"}\n\n", DONE, "data: not json\n\n"] {
+        let mut driver = stream();
+        driver.chunk(ROLE);
+        let actions = driver.chunk(text);
+        assert!(retried(&actions) && aborted(&actions), "{text}: {actions:?}");
+    }
+    let mut empty = stream();
+    empty.chunk(ROLE);
+    assert!(retried(&empty.eof()));
+    let mut reset = stream();
+    assert!(retried(&reset.step(Event::BodyError { attempt: 1 })));
+    let mut silent = stream();
+    silent.chunk(ROLE);
+    let actions = silent.timer(15_000);
+    assert!(retried(&actions) && aborted(&actions));
+    assert_eq!(silent.outcomes(), [Outcome::Timeout]);
+}
+
+#[test]
+fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
+    let tail = |actions: &[Action]| {
+        let [.., Action::EmitTail { bytes }] = actions else { panic!("{actions:?}") };
+        String::from_utf8(bytes.clone()).unwrap()
+    };
+    let committed = || {
+        let mut driver = stream();
+        driver.chunk(CONTENT);
+        driver
+    };
+    let mut clean = committed();
+    assert_eq!(clean.chunk("data: {\"cho"), [], "what isn't whole is held");
+    let text = tail(&clean.eof());
+    assert!(text.contains("upstream_interrupted") && !text.contains("[DONE]") && !text.contains("cho\""));
+    assert_eq!(clean.run.record().end, Some(End::Interrupted));
+
+    let mut idle = committed();
+    assert_eq!(idle.timer(10_000), [Action::Arm { attempt: 1, after_ms: 50_000 }], "too early");
+    idle.chunk(CONTENT);
+    assert_eq!(idle.timer(50_000), [Action::Arm { attempt: 1, after_ms: 10_000 }], "progress moves the deadline");
+    let actions = idle.timer(10_000);
+    assert!(aborted(&actions) && !tail(&actions).is_empty());
+    assert_eq!(idle.run.record().end, Some(End::Idle));
+
+    let mut error = committed();
+    let actions = error.chunk(&format!("{CONTENT}{ERROR}{DONE}"));
+    assert_eq!(actions[0], Action::Emit { bytes: CONTENT.into() });
+    let text = tail(&actions);
+    assert!(text.contains("overloaded") && !text.contains("CANARY"), "{text}");
+    assert!(aborted(&actions));
+}
+
+#[test]
+fn a_stream_cut_inside_a_passed_event_is_cut() {
+    let mut driver = stream();
+    driver.chunk(CONTENT);
+    let huge = "x".repeat(1_100_000);
+    assert!(matches!(driver.chunk(&huge)[..], [Action::Emit { .. }]));
+    assert_eq!(driver.eof(), [Action::Disarm { attempt: 1 }, Action::CutStream]);
+}
+
+#[test]
+fn comments_beyond_the_limit_commit() {
+    let mut driver = stream();
+    let comments = ": keep-alive\n\n".repeat(5_000);
+    assert!(matches!(driver.chunk(&comments)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+}
+
+#[test]
+fn a_responses_stream_may_begin_and_end_in_one_event() {
+    let mut driver = stream();
+    let text = "event: response.created\ndata: {}\n\nevent: response.completed\ndata: {\"response\":{}}\n\n";
+    let body = text.as_bytes().to_vec();
+    let commit = Action::Commit { attempt: 1, status: 200, body };
+    assert_eq!(driver.chunk(text), [commit, Action::Disarm { attempt: 1 }, Action::Finish]);
+}
+
+#[test]
+fn a_unary_answer_is_held_until_it_is_whole_json() {
+    let mut driver = unary();
+    assert_eq!(driver.chunk("{\"a\":"), []);
+    driver.chunk("1e400}");
+    let body = b"{\"a\":1e400}".to_vec();
+    assert_eq!(
+        driver.eof(),
+        [Action::Commit { attempt: 1, status: 200, body }, Action::Disarm { attempt: 1 }, Action::Finish]
+    );
+    for text in ["", "{\"a\":", "<html>", "{\"error\":{\"message\":\"x\"}}"] {
+        let mut driver = unary();
+        driver.chunk(text);
+        assert!(retried(&driver.eof()), "{text}");
+    }
+}
+
+#[test]
+fn a_long_unary_answer_commits_and_is_cut_if_it_breaks_off() {
+    let mut driver = unary();
+    let long = format!("{{\"a\":\"{}", "x".repeat(70_000));
+    assert!(matches!(driver.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert_eq!(driver.chunk("y"), [Action::Emit { bytes: b"y".to_vec() }]);
+    assert_eq!(driver.eof(), [Action::Disarm { attempt: 1 }, Action::CutStream], "a clean end is never proof");
+
+    let mut whole = unary();
+    whole.chunk(&long);
+    whole.chunk("\"}");
+    assert_eq!(whole.eof(), [Action::Disarm { attempt: 1 }, Action::Finish]);
+
+    let mut idle = unary();
+    idle.chunk(&long);
+    assert!(matches!(idle.timer(60_000)[..], [Action::Abort { attempt: 1 }, Action::CutStream]));
+}
+
+#[test]
+fn a_success_of_the_wrong_type_fails_over() {
+    assert!(retried(&Driver::new(Expect::Stream).headers(200, "application/json")));
+    assert!(retried(&Driver::new(Expect::Json).headers(200, "text/html")));
+    assert!(retried(&Driver::new(Expect::Json).headers(200, "text/event-stream")));
+    let mut audio = Driver::new(Expect::Any);
+    audio.headers(200, "audio/mpeg");
+    audio.chunk("\u{1}");
+    assert!(matches!(audio.eof()[..], [Action::Commit { .. }, Action::Disarm { .. }, Action::Finish]));
+}
+
+#[test]
+fn retryable_statuses_fail_over_at_once() {
+    for status in [301, 307, 401, 408, 429, 500, 502, 503, 504, 522, 529] {
+        let actions = Driver::new(Expect::Stream).headers(status, "application/json");
+        assert!(retried(&actions) && aborted(&actions), "{status}");
+    }
+    assert!(retried(&Driver::new(Expect::Stream).step(Event::FetchError { attempt: 1 })));
+    assert!(retried(&Driver::new(Expect::Stream).timer(15_000)));
+    assert!(retried(&Driver::new(Expect::Json).timer(300_000)));
+}
+
+#[test]
+fn a_clients_fault_is_relayed_in_words_without_text() {
+    let mut driver = Driver::new(Expect::Json);
+    assert_eq!(driver.headers(400, "application/json"), [Action::Arm { attempt: 1, after_ms: 2_000 }]);
+    driver.chunk(
+        r#"{"error":{"message":"CANARY","type":"invalid_request_error","code":"content_filter","param":"messages"}}"#,
+    );
+    let actions = driver.eof();
+    let Some(failure @ Failure::Refused { status: 400, .. }) = reply(&actions) else { panic!("{actions:?}") };
+    assert_eq!((failure.code(), failure.param()), ("content_filter", Some("messages")));
+    assert!(!failure.body().contains("CANARY"));
+    assert!(!actions.iter().any(|action| matches!(action, Action::CoolDown { .. })));
+    assert_eq!(driver.outcomes(), [Outcome::Refused(400)]);
+}
+
+#[test]
+fn an_errors_body_is_read_for_two_seconds_and_64_kib() {
+    let mut slow = Driver::new(Expect::Json);
+    slow.headers(422, "application/json");
+    let actions = slow.timer(2_000);
+    assert!(aborted(&actions) && reply(&actions).is_some());
+    let mut long = Driver::new(Expect::Json);
+    long.headers(422, "text/plain");
+    let actions = long.chunk(&"x".repeat(100_000));
+    assert!(aborted(&actions) && reply(&actions).is_some());
+    let mut ours = Driver::new(Expect::Json);
+    ours.headers(403, "text/html");
+    assert!(retried(&ours.eof()), "our credential");
+}
+
+#[test]
+fn what_exhaustion_says() {
+    fn ends(fail: impl Fn(&mut Driver) -> Vec<Action>) -> Option<(Failure, Driver)> {
+        let mut driver = Driver::new(Expect::Stream);
+        (0..3).find_map(|_| reply(&fail(&mut driver)).cloned()).map(|failure| (failure, driver))
+    }
+    let (failure, driver) = ends(|driver| driver.timer(15_000)).unwrap();
+    assert_eq!(failure, Failure::UpstreamTimeout);
+    assert_eq!(driver.run.record().stopped, Some(Stop::Sends));
+    let names: Vec<String> = driver
+        .run
+        .record()
+        .attempts
+        .iter()
+        .map(|attempt| format!("{};outcome=timeout;ms=15000", attempt.endpoint))
+        .collect();
+    assert_eq!(driver.run.record().header(), names.join(", "));
+
+    let limited = |driver: &mut Driver| {
+        let attempt = driver.attempt();
+        let retry_after_ms = Some(9_500 - 1_000 * u64::from(attempt));
+        driver.step(Event::Headers { attempt, status: 429, content_type: None, retry_after_ms })
+    };
+    assert_eq!(ends(limited).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
+    assert_eq!(ends(|driver| driver.headers(500, "")).unwrap().0, Failure::RegionUnavailable);
+    let missing = |driver: &mut Driver| {
+        driver.headers(404, "application/json");
+        driver.eof()
+    };
+    assert_eq!(ends(missing).unwrap().0, Failure::ModelNotFound { model: "chat".into() });
+}
+
+#[test]
+fn what_forbids_another_attempt() {
+    let stop = |mut driver: Driver| {
+        let actions = driver.headers(503, "");
+        assert!(reply(&actions).is_some(), "{actions:?}");
+        driver.run.record().stopped
+    };
+    assert_eq!(stop(Driver::with(Expect::Json, true, Limits::default())), Some(Stop::Stateful));
+    assert_eq!(stop(Driver::with(Expect::Json, false, Limits { sends: 1, ..Limits::default() })), Some(Stop::Sends));
+    let mut late = Driver::new(Expect::Json);
+    late.now += 599_001;
+    assert_eq!(stop(late), Some(Stop::Time));
+    let mut poor = Driver::new(Expect::Json);
+    while poor.budget.take(poor.now) {}
+    assert_eq!(stop(poor), Some(Stop::Budget));
+    let mut resting = Driver::new(Expect::Json);
+    resting.run.pass_over(|_| true);
+    assert_eq!(stop(resting), Some(Stop::Targets));
+}
+
+#[test]
+fn an_endpoint_that_began_to_rest_is_passed_over() {
+    let mut driver = Driver::new(Expect::Json);
+    let second = driver.run.target(1).unwrap().id().clone();
+    driver.run.pass_over(|target| *target.id() == second);
+    let actions = driver.headers(503, "");
+    assert!(actions.contains(&Action::Send { attempt: 2, target: 2 }));
+    assert_eq!(driver.run.record().skipped.last().map(|skipped| &skipped.endpoint), Some(&second));
+}
+
+#[test]
+fn a_client_that_goes_aborts_without_penalty() {
+    let gone = |mut driver: Driver| driver.step(Event::ClientGone);
+    let expected = [Action::Disarm { attempt: 1 }, Action::Abort { attempt: 1 }];
+    assert_eq!(gone(Driver::new(Expect::Json)), expected);
+    assert_eq!(gone(stream()), expected);
+    let mut committed = stream();
+    committed.chunk(CONTENT);
+    assert_eq!(gone(committed), expected);
+}
+
+#[test]
+fn stale_events_are_ignored() {
+    let mut driver = Driver::new(Expect::Stream);
+    driver.headers(503, "");
+    for event in [
+        Event::Headers { attempt: 1, status: 200, content_type: None, retry_after_ms: None },
+        Event::Chunk { attempt: 1, bytes: CONTENT.into() },
+        Event::Eof { attempt: 1 },
+        Event::Timer { attempt: 1 },
+        Event::FetchError { attempt: 3 },
+        Event::Start,
+    ] {
+        assert_eq!(driver.step(event.clone()), [], "{event:?}");
+    }
+}
+
+/// One random happening, with how long it took.
+#[derive(Clone, Debug)]
+enum Happening {
+    Headers(u16, Option<&'static str>, Option<u64>),
+    Chunk(Vec<u8>),
+    Eof,
+    BodyError,
+    FetchError,
+    Timer,
+    ClientGone,
+    Resting(u8),
+}
+
+fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
+    let status = prop_oneof![9 => Just(200u16), 1 => Just(204), 4 => 300..600u16, 1 => any::<u16>()];
+    let kind = prop_oneof![
+        6 => Just(Some("text/event-stream")),
+        6 => Just(Some("application/json")),
+        1 => Just(Some("text/html")),
+        1 => Just(None),
+    ];
+    let text = prop_oneof![
+        Just(ROLE.as_bytes().to_vec()),
+        Just(CONTENT.as_bytes().to_vec()),
+        Just(CONTENT.as_bytes().to_vec()),
+        Just(ERROR.as_bytes().to_vec()),
+        Just(DONE.as_bytes().to_vec()),
+        Just(b"{\"id\":1}".to_vec()),
+        Just(b"data: {".to_vec()),
+        Just(vec![b'x'; 70_000]),
+        proptest::collection::vec(any::<u8>(), 0..20),
+    ];
+    let what = prop_oneof![
+        12 => (status, kind, proptest::option::of(any::<u64>())).prop_map(|(s, k, r)| Happening::Headers(s, k, r)),
+        16 => text.prop_map(Happening::Chunk),
+        3 => Just(Happening::Eof),
+        1 => Just(Happening::BodyError),
+        1 => Just(Happening::FetchError),
+        2 => Just(Happening::Timer),
+        1 => Just(Happening::ClientGone),
+        1 => any::<u8>().prop_map(Happening::Resting),
+    ];
+    // Mostly of the attempt in hand, sometimes stale or from the future.
+    let skew = prop_oneof![8 => Just(0i8), 1 => -2..3i8];
+    (what, prop_oneof![20 => 0..100i64, 1 => 0..400_000i64], skew)
+}
+
+#[test]
+fn whatever_happens_the_machine_keeps_its_promises() {
+    let expect = prop_oneof![Just(Expect::Stream), Just(Expect::Json), Just(Expect::Any)];
+    let limits = (1..=3u8, 50..200_000u64, 500..700_000u64, 50..100_000u64);
+    let strategy =
+        (expect, (proptest::bool::weighted(0.2), 0..12u8), limits, proptest::collection::vec(happening(), 0..40));
+    let plan = german_plan();
+    let (cases, sends, commits) = (Cell::new(0u32), Cell::new(0usize), Cell::new(0u32));
+    TestRunner::new(ProptestConfig::with_cases(10_000))
+        .run(&strategy, |(expect, (stateful, drained), (most, headers, total, idle), happenings)| {
+            cases.set(cases.get() + 1);
+            let limits = Limits {
+                headers_streamed: Millis(headers),
+                headers_unary: Millis(headers),
+                idle: Millis(idle),
+                total: Millis(total),
+                body_bytes: 1,
+                sends: most,
+            };
+            let plan = plan.clone();
+            let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
+            let mut run = Run::new(Task { plan, model: Some("chat".into()), expect, stateful, limits });
+            let (mut budget, mut now) = (Budget::new(0), 0);
+            for _ in 0..drained {
+                let _ = budget.take(now);
+            }
+            let mut watch = Watch::default();
+            watch.see(&step(&mut run, &mut budget, now, Event::Start))?;
+            for (happening, after, skew) in happenings {
+                now += after;
+                let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
+                let event = match happening {
+                    Happening::Headers(status, kind, retry_after_ms) => {
+                        Event::Headers { attempt, status, content_type: kind.map(str::to_owned), retry_after_ms }
+                    }
+                    Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
+                    Happening::Eof => Event::Eof { attempt },
+                    Happening::BodyError => Event::BodyError { attempt },
+                    Happening::FetchError => Event::FetchError { attempt },
+                    Happening::Timer if skew == 0 && !watch.armed => continue, // a driver's timers come from `Arm` only
+                    Happening::Timer => Event::Timer { attempt },
+                    Happening::ClientGone => Event::ClientGone,
+                    Happening::Resting(mask) => {
+                        run.pass_over(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
+                        continue;
+                    }
+                };
+                if matches!(event, Event::Timer { .. }) && skew == 0 {
+                    watch.armed = false;
+                }
+                watch.see(&step(&mut run, &mut budget, now, event))?;
+                prop_assert_eq!(run.is_done(), watch.ended, "done without telling, or told without being done");
+                prop_assert!(run.is_done() || watch.armed, "a run that waits has a timer");
+            }
+            // Everything ends: with the client's leave at the latest.
+            watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
+            prop_assert!(run.is_done() && !watch.armed);
+            let most = if stateful { 1 } else { usize::from(most) };
+            prop_assert!(watch.sent.len() <= most.min(3));
+            for (attempt, target) in run.record().attempts.iter().zip(&watch.sent) {
+                prop_assert_eq!(attempt.target, *target);
+                prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
+                prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
+            }
+            prop_assert_eq!(run.record().committed().is_some(), watch.committed);
+            sends.set(sends.get() + watch.sent.len());
+            commits.set(commits.get() + u32::from(watch.committed));
+            Ok(())
+        })
+        .unwrap();
+    println!("runs: {}, sends: {}, commits: {}", cases.get(), sends.get(), commits.get());
+    assert!(commits.get() > 500);
+}
+
+/// What a driver would see, checked action by action.
+#[derive(Default)]
+struct Watch {
+    sent: Vec<usize>,
+    committed: bool,
+    ended: bool,
+    armed: bool,
+}
+
+impl Watch {
+    fn see(&mut self, actions: &[Action]) -> Result<(), TestCaseError> {
+        for action in actions {
+            prop_assert!(!self.ended, "{action:?} after the end");
+            match action {
+                Action::Send { attempt, target } => {
+                    prop_assert!(!self.committed, "a send after the commit");
+                    prop_assert!(!self.sent.contains(target), "an endpoint twice");
+                    prop_assert!(!self.armed, "a send while a timer runs");
+                    self.sent.push(*target);
+                    prop_assert_eq!(usize::from(*attempt), self.sent.len());
+                }
+                Action::Arm { .. } => self.armed = true,
+                Action::Disarm { .. } => {
+                    prop_assert!(self.armed, "a timer disarmed that doesn't run");
+                    self.armed = false;
+                }
+                Action::Abort { attempt } => {
+                    prop_assert_eq!(usize::from(*attempt), self.sent.len());
+                    self.ended = self.sent.is_empty();
+                }
+                Action::Commit { status, .. } => {
+                    prop_assert!(!self.committed, "two commits");
+                    prop_assert!((200..=299).contains(status));
+                    self.committed = true;
+                }
+                Action::Emit { .. } => prop_assert!(self.committed, "bytes before the commit"),
+                Action::EmitTail { .. } | Action::CutStream | Action::Finish => {
+                    prop_assert!(self.committed && !self.armed);
+                    self.ended = true;
+                }
+                Action::Reply { .. } => {
+                    prop_assert!(!self.committed && !self.armed);
+                    self.ended = true;
+                }
+                Action::CoolDown { .. } => prop_assert!(!self.committed, "a cool-down after the commit"),
+            }
+        }
+        // A client that goes is the one end without a word to it.
+        if let [.., Action::Abort { .. }] = actions {
+            self.ended = true;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! A request's body in; what the edge has to know of it, and the bytes to send each endpoint, out.
+//!
+//! JSON is read whatever its Content-Type says, because endpoints do so too. Only the bytes of `model` and `store` are ever
+//! replaced: key order, `1e400`, 2^70 and odd spacing survive.
+
+mod policy;
+
+use core::ops::Range;
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use bailiwick_rules::rules::Allowance;
+
+use crate::envelope::Failure;
+use crate::json::{Broken, Kind, Scan, quoted};
+use crate::rewrite::path::{Class, Route};
+
+/// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
+const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools"];
+
+/// The longest name of a model, in bytes.
+const LONGEST_MODEL: usize = 256;
+
+/// A body that was looked through.
+#[derive(Clone)]
+pub struct Inspected {
+    bytes: Vec<u8>,
+    model: Option<(Range<usize>, String)>,
+    stream: bool,
+    prompt_cache_key: Option<String>,
+    user: Option<String>,
+    /// What every endpoint gets instead of what the client wrote: `store`.
+    forced: Option<(Range<usize>, &'static str)>,
+}
+
+/// The body's hints on what belongs together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Affinity<'a> {
+    /// `prompt_cache_key`.
+    pub prompt_cache_key: Option<&'a str>,
+    /// `user`.
+    pub user: Option<&'a str>,
+}
+
+impl Inspected {
+    /// Looks a JSON body through, whatever its Content-Type.
+    ///
+    /// # Errors
+    /// 400 with what is wrong, or what the service doesn't allow.
+    pub fn json(bytes: Vec<u8>, route: &Route, allow: &[Allowance]) -> Result<Self, Failure> {
+        if bytes.is_empty() {
+            return Err(Failure::MissingBody);
+        }
+        let read = match core::str::from_utf8(&bytes) {
+            Ok(text) => read(text, route, allow)?,
+            Err(error) => return Err(Failure::NotJson { at: error.valid_up_to() }),
+        };
+        Ok(Self { bytes, ..read })
+    }
+
+    /// The model, by the client's name.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_ref().map(|(_, name)| name.as_str())
+    }
+
+    /// Whether the answer is to be streamed.
+    #[must_use]
+    pub fn stream(&self) -> bool {
+        self.stream
+    }
+
+    /// What keeps related requests together: `prompt_cache_key`, else `user`. (`x-session-id` stands between them.)
+    #[must_use]
+    pub fn affinity(&self) -> Affinity<'_> {
+        Affinity { prompt_cache_key: self.prompt_cache_key.as_deref(), user: self.user.as_deref() }
+    }
+
+    /// The bytes for an endpoint that calls the model `model`: every other byte as the client sent it.
+    #[must_use]
+    pub fn for_endpoint(&self, model: Option<&str>) -> Vec<u8> {
+        let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
+        let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
+        let forced = self.forced.clone().map(|(range, text)| (range, Cow::Borrowed(text)));
+        let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = renamed.into_iter().chain(forced).collect();
+        edits.sort_by_key(|(range, _)| range.start);
+        let mut out = Vec::with_capacity(self.bytes.len() + 64);
+        let mut done = 0;
+        for (range, text) in edits {
+            out.extend_from_slice(self.bytes.get(done..range.start).unwrap_or_default());
+            out.extend_from_slice(text.as_bytes());
+            done = range.end;
+        }
+        out.extend_from_slice(self.bytes.get(done..).unwrap_or_default());
+        out
+    }
+}
+
+/// Reads the whole text, and only then judges it: what isn't JSON is told as that.
+fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Failure> {
+    let broken = |broken: Broken| Failure::NotJson { at: broken.at };
+    let mut scan = Scan::new(text);
+    let mut entries: Vec<(Cow<'_, str>, Kind, Range<usize>)> = Vec::new();
+    if scan.kind().map_err(broken)? != Kind::Object {
+        scan.skip().and_then(|_| scan.end()).map_err(broken)?;
+        return Err(Failure::NotAnObject);
+    }
+    let brace = scan.at();
+    let fields = scan.object(|key, value| {
+        let kind = value.kind()?;
+        entries.push((key, kind, value.skip()?));
+        Ok(())
+    });
+    fields.and_then(|()| scan.end()).map_err(broken)?;
+
+    let mut seen = HashSet::with_capacity(entries.len());
+    for (key, _, _) in &entries {
+        if let Some(known) = DECIDING.iter().find(|known| key != **known && key.eq_ignore_ascii_case(known)) {
+            return Err(Failure::MiscasedKey { key: known });
+        }
+        if !seen.insert(key.as_ref()) {
+            return Err(Failure::DuplicateKey { key: key.chars().take(LONGEST_MODEL).collect() });
+        }
+    }
+    let mut body =
+        Inspected { bytes: Vec::new(), model: None, stream: false, prompt_cache_key: None, user: None, forced: None };
+    let may_store = allow.contains(&Allowance::Store);
+    for (key, kind, range) in &entries {
+        let value = text.get(range.clone()).unwrap_or_default();
+        match key.as_ref() {
+            "model" => body.model = Some((range.clone(), model(value)?)),
+            "stream" => body.stream = boolean("stream", *kind)?,
+            "background" if boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
+                return Err(Failure::Background);
+            }
+            "store" if *kind != Kind::False && !may_store => body.forced = Some((range.clone(), "false")),
+            "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
+            "user" if *kind == Kind::String => body.user = string(value),
+            _ => {}
+        }
+        policy::check(key, *kind, value, allow)?;
+    }
+    // The Responses API stores what doesn't say otherwise.
+    if route.is(&["responses"]) && !seen.contains("store") && !may_store {
+        let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
+        body.forced = Some((brace + 1..brace + 1, text));
+    }
+    if route.class() == Class::Inference && body.model.is_none() && !route.is(&["moderations"]) {
+        return Err(NO_MODEL);
+    }
+    if route.is(&["batches"]) && !allow.contains(&Allowance::Batch) {
+        return Err(Failure::Batch);
+    }
+    Ok(body)
+}
+
+const NO_MODEL: Failure = Failure::BadField { field: "model", expected: "a string of 1 to 256 bytes" };
+
+fn model(value: &str) -> Result<String, Failure> {
+    let fits = |name: &String| (1..=LONGEST_MODEL).contains(&name.len());
+    string(value).filter(fits).ok_or(NO_MODEL)
+}
+
+fn string(value: &str) -> Option<String> {
+    Scan::new(value).string().ok().map(Cow::into_owned)
+}
+
+/// `true` or not. Some servers take `"true"` or `1` for `true`; here that would be a way around inspection.
+fn boolean(field: &'static str, kind: Kind) -> Result<bool, Failure> {
+    match kind {
+        Kind::True => Ok(true),
+        Kind::False | Kind::Null => Ok(false),
+        _ => Err(Failure::BadField { field, expected: "true or false" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    fn inspect(path: &str, text: &str, allow: &[Allowance]) -> Result<Inspected, Failure> {
+        Inspected::json(text.as_bytes().to_vec(), &Route::parse("POST", path).unwrap(), allow)
+    }
+
+    fn chat(text: &str) -> Result<Inspected, Failure> {
+        inspect("/v1/chat/completions", text, &[])
+    }
+
+    fn refusal(text: &str) -> Failure {
+        chat(text).err().unwrap()
+    }
+
+    fn sent(body: &Inspected, model: &str) -> String {
+        String::from_utf8(body.for_endpoint(Some(model))).unwrap()
+    }
+
+    #[test]
+    fn only_the_bytes_of_the_model_change() {
+        let text = "{ \"seed\":1e400,\n\t\"model\" : \"ch\\u0061t\" , \"n\":1180591620717411303424,\"a\":{\"model\":\"x\"},\"é\":-0.0 }";
+        let body = chat(text).unwrap();
+        assert_eq!(body.model(), Some("chat"));
+        assert_eq!(sent(&body, "org/\"llama\""), text.replace("\"ch\\u0061t\"", "\"org/\\\"llama\\\"\""));
+        assert_eq!(sent(&body, "chat"), text, "an equal name isn't written anew");
+    }
+
+    #[test]
+    fn what_is_not_a_json_object_is_told() {
+        assert_eq!(refusal(""), Failure::MissingBody);
+        assert_eq!(refusal("{\"model\":NaN}"), Failure::NotJson { at: 9 });
+        assert_eq!(refusal("[]"), Failure::NotAnObject);
+        assert_eq!(refusal("{\"model\":\"a\"} x"), Failure::NotJson { at: 14 });
+        let route = Route::parse("POST", "/v1/embeddings").unwrap();
+        assert_eq!(Inspected::json(b"{\"a\":\"\xff\"}".to_vec(), &route, &[]).err(), Some(Failure::NotJson { at: 6 }));
+        assert!(matches!(refusal(&"[".repeat(100_000)), Failure::NotJson { .. }));
+    }
+
+    #[test]
+    fn ambiguous_keys_are_refused() {
+        assert_eq!(refusal(r#"{"model":"a","mod\u0065l":"b"}"#), Failure::DuplicateKey { key: "model".into() });
+        assert_eq!(refusal(r#"{"model":"a","x":1,"x":2}"#), Failure::DuplicateKey { key: "x".into() });
+        assert_eq!(refusal(r#"{"model":"a","Store":true}"#), Failure::MiscasedKey { key: "store" });
+    }
+
+    #[test]
+    fn fields_have_their_types() {
+        assert_eq!(refusal("{}"), NO_MODEL);
+        assert_eq!(refusal(r#"{"model":7}"#), NO_MODEL);
+        assert_eq!(refusal(r#"{"model":""}"#), NO_MODEL);
+        assert!(matches!(refusal(r#"{"model":"a","stream":"true"}"#), Failure::BadField { field: "stream", .. }));
+        assert!(chat(r#"{"model":"a","stream":true}"#).unwrap().stream());
+        assert!(!chat(r#"{"model":"a","stream":null}"#).unwrap().stream());
+        assert!(inspect("/v1/moderations", r#"{"input":"x"}"#, &[]).is_ok());
+        let body = chat(r#"{"model":"a","user":"u\n1","prompt_cache_key":"k"}"#).unwrap();
+        assert_eq!(body.affinity(), Affinity { prompt_cache_key: Some("k"), user: Some("u\n1") });
+    }
+
+    #[test]
+    fn nothing_is_stored_unless_allowed() {
+        let stored = |path: &str, text: &str, allow: &[Allowance]| sent(&inspect(path, text, allow).unwrap(), "m");
+        let responses = "/v1/responses";
+        assert_eq!(stored(responses, r#" {"model":"a"}"#, &[]), r#" {"store":false,"model":"m"}"#);
+        assert_eq!(stored(responses, r#"{"store":true,"model":"a"}"#, &[]), r#"{"store":false,"model":"m"}"#);
+        assert_eq!(stored(responses, r#"{"model":"a","store":null}"#, &[]), r#"{"model":"m","store":false}"#);
+        assert_eq!(stored(responses, r#"{"model":"a","store":false}"#, &[]), r#"{"model":"m","store":false}"#);
+        assert_eq!(stored(responses, r#"{"model":"a"}"#, &[Allowance::Store]), r#"{"model":"m"}"#);
+        let chat = "/v1/chat/completions";
+        assert_eq!(stored(chat, r#"{"model":"a","store":"x"}"#, &[]), r#"{"model":"m","store":false}"#);
+        assert_eq!(stored(chat, r#"{"model":"a"}"#, &[]), r#"{"model":"m"}"#);
+    }
+
+    #[test]
+    fn background_and_batches_need_leave() {
+        let background = r#"{"model":"a","background":true}"#;
+        assert_eq!(inspect("/v1/responses", background, &[]).err(), Some(Failure::Background));
+        assert!(inspect("/v1/responses", background, &[Allowance::Background]).is_ok());
+        assert!(matches!(refusal(r#"{"model":"a","background":1}"#), Failure::BadField { .. }));
+        assert_eq!(inspect("/v1/batches", "{}", &[]).err(), Some(Failure::Batch));
+    }
+
+    #[test]
+    fn a_splice_preserves_every_other_byte() {
+        let value = || {
+            prop_oneof![
+                Just("1e400".to_owned()),
+                Just("1180591620717411303424".to_owned()),
+                Just("[ {\"model\":\"inner\"}, null ]".to_owned()),
+                Just("\"\\\"model\\\":\"".to_owned()),
+                any::<String>().prop_map(|text| quoted(&text)),
+            ]
+        };
+        let strategy = (
+            proptest::collection::btree_map("[a-e]{1,3}", ("[ \n\t]{0,2}", value()), 0..6),
+            proptest::collection::btree_map("[f-k]{1,3}", ("[ \n\t]{0,2}", value()), 0..6),
+            "\\PC{1,20}",
+            "\\PC{1,20}",
+        );
+        let cases = Cell::new(0);
+        TestRunner::new(ProptestConfig::with_cases(4_000))
+            .run(&strategy, |(before, after, old, new)| {
+                cases.set(cases.get() + 1);
+                let write = |fields: &std::collections::BTreeMap<String, (String, String)>| {
+                    let field = |(key, (space, value)): (&String, &(String, String))| {
+                        format!("{space}\"{key}\":{value}{space}")
+                    };
+                    fields.iter().map(field).collect::<Vec<_>>()
+                };
+                let join = |model: &str| {
+                    let mut parts = write(&before);
+                    parts.push(format!("\"model\": {}", quoted(model)));
+                    parts.extend(write(&after));
+                    format!("{{{}}}", parts.join(","))
+                };
+                let body = chat(&join(&old)).map_err(|failure| TestCaseError::fail(failure.message()))?;
+                prop_assert_eq!(body.model(), Some(old.as_str()));
+                prop_assert_eq!(sent(&body, &new), join(&new));
+                Ok(())
+            })
+            .unwrap();
+        println!("splices tried: {}", cases.get());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let route = Route::parse("POST", "/v1/responses").unwrap();
+        let strategy = prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..64),
+            r#"[\[\]{}:,"a\\u0store:true tools model image_url.+-]{0,64}"#.prop_map(String::into_bytes),
+        ];
+        TestRunner::new(ProptestConfig::with_cases(4_000))
+            .run(&strategy, |bytes| {
+                if let Ok(body) = Inspected::json(bytes, &route, &[]) {
+                    let _ = body.for_endpoint(Some("m"));
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -1,0 +1,142 @@
+//! What would let a model host reach out of the fence: a top-level field of a body in, a refusal with its sentence out.
+
+use bailiwick_rules::rules::Allowance;
+
+use crate::envelope::Failure;
+use crate::json::{Broken, Kind, Scan};
+
+/// Tools that the client runs itself. Every other type is run by the model host.
+const LOCAL_TOOLS: &[&str] = &["function", "custom", "local_shell", "computer_use_preview", "apply_patch"];
+
+/// Fields by which hosts are asked to search or call out without `tools`.
+const HOSTED_FIELDS: &[&str] = &["web_search_options", "data_sources", "mcp_servers", "plugins"];
+
+/// Fields whose URL the model host fetches, wherever they stand.
+const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url"];
+
+/// Checks one top-level field, whose value is known to be JSON.
+pub(super) fn check(key: &str, kind: Kind, value: &str, allow: &[Allowance]) -> Result<(), Failure> {
+    let mut failure = None;
+    if !allow.contains(&Allowance::HostedTools) {
+        if HOSTED_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field)) && kind != Kind::Null {
+            return Err(Failure::HostedTool { tool: key.to_owned() });
+        }
+        if key == "tools" && kind == Kind::Array {
+            let _ = tools(&mut Scan::new(value), &mut failure);
+        }
+    }
+    if !allow.contains(&Allowance::RemoteUrls) {
+        let _ = urls(key, &mut Scan::new(value), &mut failure);
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Every item of `tools` is an object with one or more `type`s, all of them local.
+fn tools(scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broken> {
+    scan.array(|tool| {
+        let mut named = false;
+        if tool.kind()? != Kind::Object {
+            return tool.skip().map(drop);
+        }
+        tool.object(|key, value| {
+            if !key.eq_ignore_ascii_case("type") || value.kind()? != Kind::String {
+                return value.skip().map(drop);
+            }
+            named = true;
+            let kind = value.string()?;
+            if !LOCAL_TOOLS.contains(&kind.as_ref()) {
+                failure.get_or_insert(Failure::HostedTool { tool: kind.into_owned() });
+            }
+            Ok(())
+        })?;
+        if !named {
+            failure.get_or_insert(Failure::HostedTool { tool: "a tool without a type".to_owned() });
+        }
+        Ok(())
+    })
+}
+
+/// Looks at every value below a field, duplicates included.
+fn urls(key: &str, scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broken> {
+    let holds_url = URL_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field));
+    match scan.kind()? {
+        Kind::Object => scan.object(|inner, value| {
+            // `{"image_url": {"url": …}}`: the outer name counts.
+            urls(if holds_url && inner.eq_ignore_ascii_case("url") { key } else { &inner }, value, failure)
+        }),
+        Kind::Array => scan.array(|item| urls(key, item, failure)),
+        Kind::String if holds_url => {
+            if is_remote(&scan.string()?) {
+                failure.get_or_insert(Failure::RemoteUrl { field: key.to_owned() });
+            }
+            Ok(())
+        }
+        _ => scan.skip().map(drop),
+    }
+}
+
+/// Whether a host would fetch it. `data:` holds the content itself; bare base64 has no colon.
+fn is_remote(text: &str) -> bool {
+    let text = text.trim_start();
+    let data = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    !data && (text.contains(':') || text.starts_with("//"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::Inspected;
+    use crate::rewrite::path::Route;
+
+    fn refused(fields: &str, allow: &[Allowance]) -> Option<&'static str> {
+        let text = format!("{{\"model\":\"a\",{fields}}}");
+        let route = Route::parse("POST", "/v1/responses").unwrap();
+        let failure = Inspected::json(text.into_bytes(), &route, allow).err()?;
+        Some(match failure {
+            Failure::RemoteUrl { .. } => "url",
+            Failure::HostedTool { .. } => "tool",
+            _ => "other",
+        })
+    }
+
+    #[test]
+    fn remote_urls_are_found_wherever_they_stand() {
+        for fields in [
+            r#""messages":[{"content":[{"type":"image_url","image_url":{"url":"https://a/b.png"}}]}]"#,
+            r#""input":[{"content":[{"type":"input_image","image_url":"http://a"}]}]"#,
+            r#""input":[{"content":[{"type":"input_file","file_url":"gs://a/b"}]}]"#,
+            r#""messages":[{"content":[{"image_\u0075rl":{"\u0075rl":"\u0068ttps://a"}}]}]"#,
+            r#""messages":[{"image_url":{"url":"data:,","url":"https://a"}}]"#,
+            r#""messages":[{"Image_URL":{"URL":"//a/b"}}]"#,
+            r#""input":[{"image_url":[{"url":" https://a"}]}]"#,
+        ] {
+            assert_eq!(refused(fields, &[]), Some("url"), "{fields}");
+            assert_eq!(refused(fields, &[Allowance::RemoteUrls]), None, "{fields}");
+        }
+        for fields in [
+            r#""messages":[{"image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}}]"#,
+            r#""messages":[{"image_url":"AAAA"}]"#,
+            r#""messages":[{"content":"see https://a/image_url"}]"#,
+            r#""tools":[{"type":"function","parameters":{"properties":{"image_url":{"type":"string"}}}}]"#,
+        ] {
+            assert_eq!(refused(fields, &[]), None, "{fields}");
+        }
+    }
+
+    #[test]
+    fn tools_the_host_runs_are_refused() {
+        for fields in [
+            r#""tools":[{"type":"web_search"}]"#,
+            r#""tools":[{"type":"function"},{"type":"mcp","server_url":"x"}]"#,
+            r#""tools":[{"type":"function","type":"code_interpreter"}]"#,
+            r#""tools":[{"google_search":{}}]"#,
+            r#""web_search_options":{}"#,
+            r#""data_sources":[{}]"#,
+        ] {
+            assert_eq!(refused(fields, &[]), Some("tool"), "{fields}");
+            assert_eq!(refused(fields, &[Allowance::HostedTools]), None, "{fields}");
+        }
+        assert_eq!(refused(r#""tools":[{"type":"function","function":{"name":"f"}},{"type":"custom"}]"#, &[]), None);
+        assert_eq!(refused(r#""tools":null,"web_search_options":null"#, &[]), None);
+    }
+}

@@ -1,0 +1,414 @@
+//! Everything that can be refused or fail, one variant each; out comes the OpenAI error envelope with its status and headers.
+//!
+//! No message quotes an upstream, a prompt or a key: what is quoted are names the client wrote itself in a path or as a field
+//! name, shortened.
+
+use core::fmt::Write as _;
+
+use serde_json::json;
+
+/// The longest quotation of a client's own word.
+const LONGEST_QUOTE: usize = 80;
+
+/// Why a request got no model's answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// 404: no service is steered under this host name.
+    UnknownHost,
+    /// 404: not a path of the model API.
+    UnknownPath,
+    /// 405: a known path with another method.
+    WrongMethod {
+        /// The methods it knows, such as `GET, DELETE`.
+        allowed: &'static str,
+    },
+    /// 400: a path with empty or dot segments, backslashes, or encodings of them.
+    BadPath,
+    /// 400: a credential in the query string.
+    KeyInQuery,
+    /// 400: a query string nobody can read.
+    BadQuery,
+    /// 401: the service asks for a key, and none came.
+    MissingKey,
+    /// 401: nobody has this key.
+    UnknownKey,
+    /// 401: two headers carry two keys.
+    ConflictingKeys,
+    /// 403: a tenant of other services.
+    NotYourService,
+    /// 404: no region of the fence has this model.
+    ModelNotFound {
+        /// The model asked for.
+        model: String,
+    },
+    /// 415: a `Content-Encoding`.
+    EncodedBody,
+    /// 413: a body over the limit.
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// 400: no body where one is needed.
+    MissingBody,
+    /// 400: the body isn't JSON.
+    NotJson {
+        /// The byte at which it stops being JSON.
+        at: usize,
+    },
+    /// 400: the body is JSON, but no object.
+    NotAnObject,
+    /// 400: a top-level key stands twice.
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// 400: a top-level key differs from a known one in its letters' case only.
+    MiscasedKey {
+        /// The known key.
+        key: &'static str,
+    },
+    /// 400: a field is missing or of the wrong type.
+    BadField {
+        /// The field.
+        field: &'static str,
+        /// What belongs there, such as `a string`.
+        expected: &'static str,
+    },
+    /// 400: the model host would fetch a URL from anywhere.
+    RemoteUrl {
+        /// The field that holds it.
+        field: String,
+    },
+    /// 400: a tool that the model host runs.
+    HostedTool {
+        /// The tool's type, or the field that asks for it.
+        tool: String,
+    },
+    /// 400: a background response, which outlives the request.
+    Background,
+    /// 400: batch input, which escapes inspection.
+    Batch,
+    /// 501: part of the model API that isn't carried yet.
+    NotCarried {
+        /// What, in words: `Realtime`, `multipart bodies`.
+        what: &'static str,
+    },
+    /// 451: no region may process this client's request.
+    ResidencyDenied,
+    /// 503: every allowed region failed or is withheld.
+    RegionUnavailable,
+    /// 504: every attempt ran out of time.
+    UpstreamTimeout,
+    /// 429: every attempt was told to come later.
+    RateLimited {
+        /// The least wait that any endpoint asked for, in seconds.
+        retry_after: Option<u32>,
+    },
+    /// The endpoint refuses what the client asked: its status, type, code and parameter, never its text.
+    Refused {
+        /// The endpoint's status.
+        status: u16,
+        /// Its error's `type`, if it is a plain word.
+        kind: Option<String>,
+        /// Its `code`, if it is a plain word.
+        code: Option<String>,
+        /// Its `param`, if it looks like a field's name.
+        param: Option<String>,
+    },
+    /// The endpoint failed after it had begun to answer; told inside the stream, where no status is left to set.
+    Interrupted {
+        /// Its error's `type`, if it is a plain word.
+        kind: Option<String>,
+        /// Its `code`, if it is a plain word.
+        code: Option<String>,
+        /// Its `param`, if it looks like a field's name.
+        param: Option<String>,
+    },
+    /// 503: no rules are loaded, or another state that is ours to mend.
+    Unready,
+    /// 500: our own mistake.
+    Internal,
+}
+
+impl Failure {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::BadPath
+            | Self::KeyInQuery
+            | Self::BadQuery
+            | Self::MissingBody
+            | Self::NotJson { .. }
+            | Self::NotAnObject
+            | Self::DuplicateKey { .. }
+            | Self::MiscasedKey { .. }
+            | Self::BadField { .. }
+            | Self::RemoteUrl { .. }
+            | Self::HostedTool { .. }
+            | Self::Background
+            | Self::Batch => 400,
+            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => 401,
+            Self::NotYourService => 403,
+            Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } => 404,
+            Self::WrongMethod { .. } => 405,
+            Self::BodyTooLarge { .. } => 413,
+            Self::EncodedBody => 415,
+            Self::RateLimited { .. } => 429,
+            Self::ResidencyDenied => 451,
+            Self::Internal => 500,
+            Self::Interrupted { .. } => 502,
+            Self::NotCarried { .. } => 501,
+            Self::RegionUnavailable | Self::Unready => 503,
+            Self::UpstreamTimeout => 504,
+            Self::Refused { status, .. } => *status,
+        }
+    }
+
+    /// The word programs branch on.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::UnknownHost => "unknown_host",
+            Self::UnknownPath => "unknown_path",
+            Self::WrongMethod { .. } => "method_not_allowed",
+            Self::BadPath => "invalid_path",
+            Self::KeyInQuery => "key_in_query",
+            Self::BadQuery => "invalid_query",
+            Self::MissingKey => "missing_api_key",
+            Self::UnknownKey => "invalid_api_key",
+            Self::ConflictingKeys => "conflicting_api_keys",
+            Self::NotYourService => "service_not_allowed",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::EncodedBody => "unsupported_content_encoding",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::MissingBody => "missing_body",
+            Self::NotJson { .. } | Self::NotAnObject => "invalid_json",
+            Self::DuplicateKey { .. } => "duplicate_key",
+            Self::MiscasedKey { .. } => "miscased_key",
+            Self::BadField { .. } => "invalid_field",
+            Self::RemoteUrl { .. } => "remote_url_not_allowed",
+            Self::HostedTool { .. } => "hosted_tool_not_allowed",
+            Self::Background => "background_not_allowed",
+            Self::Batch => "batch_not_allowed",
+            Self::NotCarried { .. } => "not_implemented",
+            Self::ResidencyDenied => "residency_denied",
+            Self::RegionUnavailable => "region_unavailable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::RateLimited { .. } => "rate_limit_exceeded",
+            Self::Refused { code, .. } => code.as_deref().unwrap_or("upstream_refused"),
+            Self::Interrupted { code, .. } => code.as_deref().unwrap_or("upstream_interrupted"),
+            Self::Unready => "not_ready",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// The family of errors, in OpenAI's words.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
+            Self::RateLimited { .. } => "rate_limit_error",
+            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => "authentication_error",
+            Self::NotYourService | Self::ResidencyDenied => "permission_error",
+            _ if self.status() >= 500 => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The field of the request at fault.
+    #[must_use]
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::ModelNotFound { .. } => Some("model"),
+            Self::DuplicateKey { key } | Self::RemoteUrl { field: key } => Some(key),
+            Self::MiscasedKey { key } | Self::BadField { field: key, .. } => Some(key),
+            Self::HostedTool { .. } => Some("tools"),
+            Self::Background => Some("background"),
+            Self::Refused { param, .. } | Self::Interrupted { param, .. } => param.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// One or two sentences: what was wrong and how to mend it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::UnknownHost => {
+                "No service is steered under this host name. Check the base URL, or add the name to a \
+                                  service's \"hosts\"."
+                    .into()
+            }
+            Self::UnknownPath => {
+                "This is not a path of the model API that is carried here. Check the base URL: it ends \
+                                  in /v1."
+                    .into()
+            }
+            Self::WrongMethod { allowed } => format!("This path doesn't take that method. Use {allowed}."),
+            Self::BadPath => {
+                "The path holds an empty or dot segment, a backslash, or an encoded one. Send the plain path.".into()
+            }
+            Self::KeyInQuery => "A credential stands in the query string, where logs would keep it. Send it as \
+                                 'Authorization: Bearer ...' and replace the key."
+                .into(),
+            Self::BadQuery => "The query string can't be read. Send name=value pairs in UTF-8, percent-encoded.".into(),
+            Self::MissingKey => {
+                "This service needs an API key. Send it as 'Authorization: Bearer ...' or 'api-key: ...'.".into()
+            }
+            Self::UnknownKey => "Nobody has this API key. Check for missing characters, or ask for a new one.".into(),
+            Self::ConflictingKeys => "'Authorization' and 'api-key' carry two different keys. Send one.".into(),
+            Self::NotYourService => "This API key belongs to a tenant that may not use this service.".into(),
+            Self::ModelNotFound { model } => {
+                format!("No region allowed to you has the model {}. GET /v1/models lists what there is.", quote(model))
+            }
+            Self::EncodedBody => "The body is compressed, and compressed bodies aren't inspected. Send it without \
+                                  Content-Encoding."
+                .into(),
+            Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes. Send a smaller one."),
+            Self::MissingBody => "The body is empty. Send a JSON object.".into(),
+            Self::NotJson { at } => {
+                format!("The body is not JSON: it stops making sense at byte {at}. Send a JSON object in UTF-8.")
+            }
+            Self::NotAnObject => "The body is JSON, but not an object. Send {\"model\": ...}.".into(),
+            Self::DuplicateKey { key } => format!("The key {} stands twice in the body. Keep one.", quote(key)),
+            Self::MiscasedKey { key } => {
+                format!("A key of the body is \"{key}\" in other letters' case. Write \"{key}\".")
+            }
+            Self::BadField { field, expected } => format!("The field \"{field}\" has to be {expected}."),
+            Self::RemoteUrl { field } => format!(
+                "The field {} names a remote URL, which the model host would fetch from anywhere. Send the content itself \
+                 as a data: URL, or allow \"remote_urls\" for this service.",
+                quote(field)
+            ),
+            Self::HostedTool { tool } => format!(
+                "{} is run by the model host and could reach out of your jurisdiction. Leave it out, or allow \
+                 \"hosted_tools\" for this service.",
+                quote(tool)
+            ),
+            Self::Background => "A background response outlives its request, where it can't be watched. Leave out \
+                                 \"background\", or allow \"background\" for this service."
+                .into(),
+            Self::Batch => "Batch input can't be inspected. Send the requests one by one, or allow \"batch\" for this \
+                            service."
+                .into(),
+            Self::NotCarried { what } => format!("{what}: not carried here yet. Use the other parts of the model API."),
+            Self::ResidencyDenied => "No region of this service may process your request under its residency rules. \
+                                      Nothing was sent."
+                .into(),
+            Self::RegionUnavailable => {
+                "Every region allowed to process your request is unavailable. It was sent nowhere \
+                                        else. Try again later."
+                    .into()
+            }
+            Self::UpstreamTimeout => "Every region allowed to process your request took too long. It was sent nowhere \
+                                      else. Try again later, or ask for less."
+                .into(),
+            Self::RateLimited { retry_after: Some(seconds) } => {
+                format!("Every region allowed to process your request is at its limit. Try again in {seconds} seconds.")
+            }
+            Self::RateLimited { retry_after: None } => {
+                "Every region allowed to process your request is at its limit. Try again later.".into()
+            }
+            Self::Refused { status, code, param, .. } => {
+                let mut text = format!("The model endpoint refused the request with status {status}");
+                if let Some(code) = code {
+                    let _ = write!(text, ", code {code}");
+                }
+                if let Some(param) = param {
+                    let _ = write!(text, ", at {param}");
+                }
+                text.push_str(". Sending the same again won't help.");
+                text
+            }
+            Self::Interrupted { .. } => {
+                "The model endpoint failed after it had begun to answer: the answer is incomplete. \
+                                         Send the request again."
+                    .into()
+            }
+            Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
+            Self::Internal => {
+                "This gateway made a mistake. Nothing more is known here; tell its operator the request id.".into()
+            }
+        }
+    }
+
+    /// The body: `{"error": {"message", "type", "param", "code"}}`.
+    #[must_use]
+    pub fn body(&self) -> String {
+        json!({ "error": {
+            "message": self.message(), "type": self.kind(), "param": self.param(), "code": self.code(),
+        } })
+        .to_string()
+    }
+
+    /// Headers beside the `content-type: application/json` and `cache-control: no-store` of every error.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        match self {
+            // The official clients retry by themselves unless told that we did.
+            Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout => {
+                vec![("x-should-retry", "false".to_owned())]
+            }
+            Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
+            Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The failure as an SSE event, for a stream that already began. No `[DONE]` follows it.
+    #[must_use]
+    pub fn event(&self) -> Vec<u8> {
+        format!("data: {}\n\n", self.body()).into_bytes()
+    }
+}
+
+/// A client's own word in quotation marks, shortened, without control characters.
+fn quote(word: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let short: String = word.chars().take(LONGEST_QUOTE).map(plain).collect();
+    let more = if word.chars().nth(LONGEST_QUOTE).is_some() { "…" } else { "" };
+    format!("\"{short}{more}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(failure: &Failure) -> serde_json::Value {
+        serde_json::from_str(&failure.body()).unwrap()
+    }
+
+    #[test]
+    fn the_envelope_has_its_four_fields() {
+        let error = parsed(&Failure::ModelNotFound { model: "gpt-\u{7}9".into() });
+        let error = error["error"].as_object().unwrap();
+        assert_eq!(error.keys().collect::<Vec<_>>(), ["code", "message", "param", "type"]);
+        assert_eq!(error["code"], "model_not_found");
+        assert_eq!(error["param"], "model");
+        assert!(error["message"].as_str().unwrap().contains("\"gpt-\u{fffd}9\""));
+        assert!(parsed(&Failure::UnknownPath)["error"]["param"].is_null());
+    }
+
+    #[test]
+    fn clients_are_told_not_to_retry_what_was_retried() {
+        for failure in [Failure::ResidencyDenied, Failure::RegionUnavailable, Failure::UpstreamTimeout] {
+            assert_eq!(failure.headers(), [("x-should-retry", "false".to_owned())]);
+        }
+        let limited = Failure::RateLimited { retry_after: Some(7) };
+        assert_eq!((limited.status(), limited.headers()), (429, vec![("retry-after", "7".to_owned())]));
+    }
+
+    #[test]
+    fn long_words_are_shortened() {
+        let message = Failure::ModelNotFound { model: "x".repeat(10_000) }.message();
+        assert!(message.len() < 250 && message.contains("x…\""), "{message}");
+    }
+
+    #[test]
+    fn an_event_is_one_data_line() {
+        let event = Failure::Interrupted { kind: None, code: None, param: None }.event();
+        let text = String::from_utf8(event).unwrap();
+        assert!(text.starts_with("data: {") && text.ends_with("}\n\n") && text.matches('\n').count() == 2);
+        assert!(text.contains("upstream_interrupted") && text.contains("server_error"));
+    }
+}

@@ -1,0 +1,401 @@
+//! A strict JSON scanner: text in, byte ranges and strings of the few values somebody asks for out; `body` and `sse` call it.
+//!
+//! Numbers are never converted, so `1e400` and 2^70 survive, and nothing is allocated for what is skipped. What RFC 8259
+//! doesn't allow is an error: two readers that differ on what a text means would be a way around inspection.
+
+use core::ops::Range;
+use std::borrow::Cow;
+
+/// How deep arrays and objects may nest, as in serde_json.
+const DEEPEST: u8 = 128;
+
+/// The byte at which a text stops being JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// The position, from 0.
+    pub at: usize,
+}
+
+/// What kind a value is, known from its first byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `{…}`
+    Object,
+    /// `[…]`
+    Array,
+    /// `"…"`
+    String,
+    /// A number.
+    Number,
+    /// `true`
+    True,
+    /// `false`
+    False,
+    /// `null`
+    Null,
+}
+
+/// A place in a JSON text. Every method that reads a value leaves the place behind it.
+#[derive(Debug)]
+pub struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: u8,
+}
+
+impl<'a> Scan<'a> {
+    /// At the beginning of a text. A byte-order mark is not skipped: most readers refuse it.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text: text.as_bytes(), at: 0, depth: 0 }
+    }
+
+    /// Where the place is, in bytes.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What kind the next value is.
+    ///
+    /// # Errors
+    /// If no value begins here.
+    pub fn kind(&mut self) -> Result<Kind, Broken> {
+        self.skip_space();
+        match self.text.get(self.at) {
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'"') => Ok(Kind::String),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            Some(b't') => Ok(Kind::True),
+            Some(b'f') => Ok(Kind::False),
+            Some(b'n') => Ok(Kind::Null),
+            _ => self.broken(),
+        }
+    }
+
+    /// Reads a value for its place alone.
+    ///
+    /// # Errors
+    /// If it isn't JSON.
+    pub fn skip(&mut self) -> Result<Range<usize>, Broken> {
+        let kind = self.kind()?;
+        let start = self.at;
+        match kind {
+            Kind::Object => self.object(|_, value| value.skip().map(drop))?,
+            Kind::Array => self.array(|value| value.skip().map(drop))?,
+            Kind::String => self.raw_string().map(drop)?,
+            Kind::Number => self.number()?,
+            Kind::True => self.word(b"true")?,
+            Kind::False => self.word(b"false")?,
+            Kind::Null => self.word(b"null")?,
+        }
+        Ok(start..self.at)
+    }
+
+    /// Reads a string, unescaped. A lone surrogate becomes U+FFFD.
+    ///
+    /// # Errors
+    /// If no string stands here.
+    pub fn string(&mut self) -> Result<Cow<'a, str>, Broken> {
+        self.skip_space();
+        let (range, escaped) = self.raw_string()?;
+        let raw = self.text.get(range).and_then(|raw| core::str::from_utf8(raw).ok()).ok_or(Broken { at: self.at })?;
+        Ok(if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) })
+    }
+
+    /// Reads an object: `each` is called with every key, at its value, which it has to read.
+    ///
+    /// # Errors
+    /// If no object stands here, or `each` says so.
+    pub fn object(
+        &mut self,
+        mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        self.enter(b'{')?;
+        if self.next_is(b'}') {
+            self.leave();
+            return Ok(());
+        }
+        loop {
+            let key = self.string()?;
+            self.expect(b':')?;
+            each(key, self)?;
+            if !self.next_is(b',') {
+                break;
+            }
+        }
+        self.expect(b'}')?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Reads an array: `each` is called at every item, which it has to read.
+    ///
+    /// # Errors
+    /// If no array stands here, or `each` says so.
+    pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), Broken>) -> Result<(), Broken> {
+        self.enter(b'[')?;
+        if self.next_is(b']') {
+            self.leave();
+            return Ok(());
+        }
+        loop {
+            each(self)?;
+            if !self.next_is(b',') {
+                break;
+            }
+        }
+        self.expect(b']')?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Makes sure that nothing but white space follows.
+    ///
+    /// # Errors
+    /// If something does.
+    pub fn end(&mut self) -> Result<(), Broken> {
+        self.skip_space();
+        if self.at == self.text.len() { Ok(()) } else { self.broken() }
+    }
+
+    fn broken<T>(&self) -> Result<T, Broken> {
+        Err(Broken { at: self.at })
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    fn next_is(&mut self, byte: u8) -> bool {
+        self.skip_space();
+        let found = self.text.get(self.at) == Some(&byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Broken> {
+        if self.next_is(byte) { Ok(()) } else { self.broken() }
+    }
+
+    fn enter(&mut self, byte: u8) -> Result<(), Broken> {
+        if self.depth == DEEPEST {
+            return self.broken();
+        }
+        self.expect(byte)?;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), Broken> {
+        if !self.text[self.at..].starts_with(word) {
+            return self.broken();
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    /// RFC 8259 §6.
+    fn number(&mut self) -> Result<(), Broken> {
+        self.at += usize::from(self.text.get(self.at) == Some(&b'-'));
+        if self.text.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.text.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.text.get(self.at) {
+            self.at += 1;
+            self.at += usize::from(matches!(self.text.get(self.at), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Broken> {
+        let count = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 {
+            return self.broken();
+        }
+        self.at += count;
+        Ok(())
+    }
+
+    /// RFC 8259 §7: the range between the quotation marks, and whether anything in it is escaped.
+    fn raw_string(&mut self) -> Result<(Range<usize>, bool), Broken> {
+        if self.text.get(self.at) != Some(&b'"') {
+            return self.broken();
+        }
+        self.at += 1;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            match self.text.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(0x20..) => self.at += 1,
+                _ => return self.broken(),
+            }
+        }
+        let range = start..self.at;
+        self.at += 1;
+        Ok((range, escaped))
+    }
+
+    fn escape(&mut self) -> Result<(), Broken> {
+        self.at += 1;
+        match self.text.get(self.at) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                self.at += 1;
+                for _ in 0..4 {
+                    if !self.text.get(self.at).is_some_and(u8::is_ascii_hexdigit) {
+                        return self.broken();
+                    }
+                    self.at += 1;
+                }
+            }
+            _ => return self.broken(),
+        }
+        Ok(())
+    }
+}
+
+/// Unescapes what `raw_string` found well-formed.
+fn unescape(raw: &str) -> String {
+    let mut units: Vec<u16> = Vec::new();
+    let mut out = String::with_capacity(raw.len());
+    // UTF-16 units of neighbouring `\u` escapes belong together: a pair of surrogates is one character.
+    let flush = |units: &mut Vec<u16>, out: &mut String| {
+        out.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));
+    };
+    let mut rest = raw.chars();
+    while let Some(character) = rest.next() {
+        let plain = match character {
+            '\\' => match rest.next() {
+                Some('u') => {
+                    let hex = rest.as_str().get(..4).and_then(|hex| u16::from_str_radix(hex, 16).ok());
+                    units.push(hex.unwrap_or(0xfffd));
+                    rest = rest.as_str().get(4..).unwrap_or_default().chars();
+                    continue;
+                }
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some(other) => other,
+                None => break,
+            },
+            other => other,
+        };
+        flush(&mut units, &mut out);
+        out.push(plain);
+    }
+    flush(&mut units, &mut out);
+    out
+}
+
+/// A string as JSON, with its quotation marks.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Whether a text is one whole JSON value.
+#[must_use]
+pub fn is_json(text: &str) -> bool {
+    let mut scan = Scan::new(text);
+    scan.skip().and_then(|_| scan.end()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn takes_what_rfc_8259_takes_and_nothing_else() {
+        for good in [
+            "{}",
+            " [1, -0, 1e400, 1180591620717411303424, 1.5E-3]\n",
+            r#"{"a": {"b": [true, false, null, "\u00e9\n\ud83d\ude00"]}}"#,
+            "\"x\"",
+            "0",
+        ] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in [
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a: 1}",
+            "01",
+            "1.",
+            "+1",
+            ".5",
+            "1e",
+            "NaN",
+            "nul",
+            "'x'",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"a\nb\"",
+            "{} {}",
+            "[1 2]",
+            "\u{feff}{}",
+            "/**/{}",
+            "{\"a\" 1}",
+        ] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(is_json(&nested(128)));
+        assert!(!is_json(&nested(129)));
+        assert!(!is_json(&"[".repeat(1_000_000)));
+    }
+
+    #[test]
+    fn strings_are_unescaped() {
+        let read = |text: &str| Scan::new(text).string().map(Cow::into_owned);
+        assert_eq!(read(r#""\ud83d\ude00 \"\\\/\b\f\n\r\t é""#).unwrap(), "😀 \"\\/\u{8}\u{c}\n\r\t é");
+        assert_eq!(read(r#""\ud800x""#).unwrap(), "\u{fffd}x");
+        assert_eq!(read("1"), Err(Broken { at: 0 }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// On every text serde_json and the scanner agree (numbers that serde_json can't hold aside).
+        #[test]
+        fn agrees_with_serde_json(text in r#"[\[\]{}:,"a\\u01e.+ntrfalsue -]{0,24}"#) {
+            let theirs: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);
+            prop_assert_eq!(is_json(&text), theirs.is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn a_string_comes_back(text in any::<String>()) {
+            let json = quoted(&text);
+            prop_assert_eq!(Scan::new(&json).string().unwrap(), text);
+        }
+    }
+}

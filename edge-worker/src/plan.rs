@@ -1,0 +1,437 @@
+//! A steering and the endpoints of its regions in; a [`Plan`] out: every endpoint a request may be sent to, in order.
+//!
+//! A [`Target`] can only be made here, and only from a [`Steering`]: whatever sends needs a `Target`, so code that sends
+//! outside the fence doesn't compile.
+
+use std::collections::BTreeSet;
+
+use bailiwick_rules::health::Status;
+use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
+use bailiwick_rules::rules::{Endpoint, HttpUrl, SecretName, Style};
+use bailiwick_rules::steer::{Conditions, Cooling, Ranked, Reason, Steering, Withheld};
+use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
+
+use crate::envelope::Failure;
+
+/// An endpoint that may be sent the request.
+#[derive(Clone, Debug)]
+pub struct Target {
+    region: RegionIndex,
+    region_id: RegionId,
+    id: EndpointId,
+    endpoint: Endpoint,
+    model: Option<String>,
+    jurisdiction: Option<JurisdictionId>,
+}
+
+impl Target {
+    /// Its region's position in the table the plan was made from.
+    #[must_use]
+    pub fn region(&self) -> RegionIndex {
+        self.region
+    }
+
+    /// Its region's name.
+    #[must_use]
+    pub fn region_id(&self) -> &RegionId {
+        &self.region_id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &EndpointId {
+        &self.id
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn url(&self) -> &HttpUrl {
+        &self.endpoint.url
+    }
+
+    /// The dialect it speaks.
+    #[must_use]
+    pub fn style(&self) -> Style {
+        self.endpoint.style
+    }
+
+    /// Its `api-version`.
+    #[must_use]
+    pub fn api_version(&self) -> Option<&str> {
+        self.endpoint.api_version.as_deref()
+    }
+
+    /// The model by the endpoint's own name; `None` if the request names none.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The name of the secret that holds its credential.
+    #[must_use]
+    pub fn secret(&self) -> Option<&str> {
+        self.endpoint.secret.as_ref().map(SecretName::as_str)
+    }
+
+    /// The jurisdiction by which its region lies in the fence; `*` where the rule takes any region.
+    #[must_use]
+    pub fn jurisdiction(&self) -> &str {
+        self.jurisdiction.as_ref().map_or("*", JurisdictionId::as_str)
+    }
+}
+
+/// An endpoint of an offered region that isn't tried, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Skipped {
+    /// Its region.
+    pub region: RegionId,
+    /// Its name.
+    pub endpoint: EndpointId,
+    /// Why.
+    pub why: Skip,
+}
+
+/// Why an endpoint isn't tried.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Skip {
+    /// Its secret has no value here.
+    NoSecret,
+    /// Its model map, which is closed, lacks the model.
+    NoModel,
+    /// It asked for a rest, and others can be asked.
+    Cooling,
+    /// Its monitor says so, and its region has others.
+    Down,
+}
+
+/// What the plan is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The model, by the client's name.
+    pub model: Option<&'a str>,
+    /// The conditions the steering was made under.
+    pub conditions: Conditions<'a>,
+    /// Requests with equal keys go to the same endpoint of a region while it lasts.
+    pub affinity: &'a str,
+}
+
+/// The endpoints one request may be sent to, best first; never the same twice.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    targets: Vec<Target>,
+    skipped: Vec<Skipped>,
+}
+
+impl Plan {
+    /// The plan that follows a steering. `has_secret` tells whether the secret of a name has a value.
+    ///
+    /// # Errors
+    /// When the steering offers nothing: 451 for an empty fence (or a hub outside it), 404 for a model no region of the
+    /// fence has, else 503.
+    pub fn from_steering(
+        table: &Table,
+        service: ServiceIndex,
+        steering: &Steering,
+        wanted: &Wanted<'_>,
+        has_secret: impl Fn(&str) -> bool,
+    ) -> Result<Self, Failure> {
+        if let Some(failure) = nothing_offered(table, service, steering, wanted.model) {
+            return Err(failure);
+        }
+        let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
+        for ranked in &steering.ordered {
+            plan.add_region(table, ranked.fenced, wanted, &has_secret);
+        }
+        Ok(plan)
+    }
+
+    fn add_region(&mut self, table: &Table, fenced: Fenced, wanted: &Wanted<'_>, has_secret: &impl Fn(&str) -> bool) {
+        let region = table.region(fenced.region);
+        let mut skip = |endpoint: &EndpointId, why: Skip| {
+            self.skipped.push(Skipped { region: region.id.clone(), endpoint: endpoint.clone(), why });
+        };
+        let mut able = Vec::new();
+        for (position, (id, endpoint)) in region.endpoints.iter().enumerate() {
+            let secret = endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str()));
+            match model_at(endpoint, wanted.model) {
+                None => skip(id, Skip::NoModel),
+                Some(_) if !secret => skip(id, Skip::NoSecret),
+                Some(model) => {
+                    let against = speaks_against(fenced.region, position, id, wanted);
+                    able.push((against, score(wanted.affinity, &region.id, id, endpoint), id, endpoint, model));
+                }
+            }
+        }
+        // What is down or resting is left out while its region has others: `None` sorts first.
+        let best = able.iter().map(|one| one.0).min().flatten();
+        able.sort_by(|a, b| (a.3.priority, a.1).cmp(&(b.3.priority, b.1)).then_with(|| a.2.cmp(b.2)));
+        for (against, _, id, endpoint, model) in able {
+            match against {
+                Some(why) if against != best => skip(id, why),
+                _ => self.targets.push(Target {
+                    region: fenced.region,
+                    region_id: region.id.clone(),
+                    id: id.clone(),
+                    endpoint: endpoint.clone(),
+                    model: model.map(str::to_owned),
+                    jurisdiction: fenced.jurisdiction.map(|name| table.jurisdiction(name).clone()),
+                }),
+            }
+        }
+    }
+
+    /// The endpoints in order.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Endpoints of offered regions that are left out.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+}
+
+/// The client's names of all models in the fence; `None` if some endpoint takes any model, so that an endpoint has to be asked.
+#[must_use]
+pub fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
+    let mut names = BTreeSet::new();
+    for ranked in steering.fence() {
+        for (_, endpoint) in &table.region(ranked.fenced.region).endpoints {
+            names.extend(endpoint.models.as_ref()?.keys().cloned());
+        }
+    }
+    Some(names.into_iter().collect())
+}
+
+/// What to answer when the steering offers no region.
+fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, model: Option<&str>) -> Option<Failure> {
+    let mut fence = steering.fence().peekable();
+    let not_home = |withheld: &Withheld| withheld.reason == Reason::NotHome;
+    let hub_outside = table.service(service).hub.is_some() && steering.withheld.iter().all(not_home);
+    if fence.peek().is_none() || steering.ordered.is_empty() && hub_outside {
+        return Some(Failure::ResidencyDenied);
+    }
+    let has_model = |ranked: Ranked| {
+        table.region(ranked.fenced.region).endpoints.iter().any(|(_, endpoint)| model_at(endpoint, model).is_some())
+    };
+    match model {
+        Some(name) if !fence.any(has_model) => Some(Failure::ModelNotFound { model: name.to_owned() }),
+        _ => steering.ordered.is_empty().then_some(Failure::RegionUnavailable),
+    }
+}
+
+/// The endpoint's own name for a model: `Some(None)` when none is asked for, `None` when it hasn't got it.
+fn model_at<'a>(endpoint: &'a Endpoint, model: Option<&'a str>) -> Option<Option<&'a str>> {
+    match (model, &endpoint.models) {
+        (None, _) => Some(None),
+        (Some(model), None) => Some(Some(model)),
+        (Some(model), Some(map)) => map.get(model).map(|name| Some(name.as_str())),
+    }
+}
+
+fn speaks_against(region: RegionIndex, position: usize, id: &EndpointId, wanted: &Wanted<'_>) -> Option<Skip> {
+    let conditions = &wanted.conditions;
+    let health = conditions.health.get(region.get());
+    if health.and_then(|health| health.endpoints.get(position)) == Some(&Status::Down) {
+        return Some(Skip::Down);
+    }
+    let mine = |cooling: &Cooling| {
+        let same_model = cooling.model.is_none() || cooling.model.as_deref() == wanted.model;
+        cooling.region == region && cooling.endpoint == *id && same_model && cooling.until > conditions.now
+    };
+    conditions.local.cooling.iter().any(mine).then_some(Skip::Cooling)
+}
+
+/// Weighted rendezvous hashing: the endpoint with the least score serves a key, in proportion to its weight, and one that
+/// goes takes only its own keys along. `-ln(u) / weight` is the first arrival of a Poisson process of that rate.
+fn score(affinity: &str, region: &RegionId, id: &EndpointId, endpoint: &Endpoint) -> u64 {
+    let hash = hash(&[affinity.as_bytes(), region.as_str().as_bytes(), id.as_str().as_bytes()]);
+    // 53 bits are what a double holds; the half keeps the unit open at both ends, so the logarithm is finite and not zero.
+    #[expect(clippy::cast_precision_loss, reason = "both are below 2^53")]
+    let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    // Positive doubles sort as their bits do.
+    (-libm::log(unit) / f64::from(endpoint.weight.max(1))).to_bits()
+}
+
+/// FNV-1a over the parts with their ends, then the finaliser of SplitMix64 to spread its bits.
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        for byte in part.iter().chain(&[0xff]) {
+            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use bailiwick_rules::geo::CountryCode;
+    use bailiwick_rules::health::RegionHealth;
+    use bailiwick_rules::steer::{Ask, Client, Local, PathClass, steer};
+    use bailiwick_rules::time::Timestamp;
+
+    use super::*;
+
+    pub(crate) const RULES: &str = r#"{
+      "version": 1, "revision": 1,
+      "jurisdictions": { "eu": { "include": ["EU"] }, "us": { "countries": ["US"] } },
+      "regions": {
+        "fra": { "countries": ["DE"], "endpoints": {
+          "fra-1": { "url": "https://fra1.example.net/v1", "secret": "FRA_KEY", "weight": 3, "models": { "chat": "llama" } },
+          "fra-2": { "url": "https://fra2.example.net/v1", "secret": "FRA_KEY", "models": { "chat": "llama" } },
+          "fra-3": { "url": "https://fra3.example.net/v1", "priority": 1, "models": { "chat": "llama-small" } } } },
+        "par": { "countries": ["FR"], "standby": true, "endpoints": {
+          "azure": { "url": "https://acme.openai.azure.com", "style": "azure", "api_version": "2024-10-21",
+                     "secret": "AZURE_KEY", "models": { "chat": "gpt-4o", "embed": "ada" } } } },
+        "iad": { "countries": ["US"], "endpoints": { "iad-1": { "url": "https://iad1.example.net/v1" } } }
+      },
+      "services": { "chat": { "hosts": ["chat.example.com"], "pattern": "active-active", "regions": ["fra", "par", "iad"],
+        "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"], "process_in": ["*"] } ] } }
+    }"#;
+
+    pub(crate) const NOW: Timestamp = Timestamp(1_000_000);
+
+    struct Case<'a> {
+        country: &'a str,
+        model: Option<&'a str>,
+        health: &'a [RegionHealth],
+        local: Local,
+        affinity: &'a str,
+        missing: &'a str,
+    }
+
+    impl Default for Case<'_> {
+        fn default() -> Self {
+            Self {
+                country: "DE",
+                model: Some("chat"),
+                health: &[],
+                local: Local::default(),
+                affinity: "k",
+                missing: "",
+            }
+        }
+    }
+
+    fn plan(case: &Case<'_>) -> Result<Plan, Failure> {
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let service = table.service_named("chat").unwrap();
+        let client = Client { country: CountryCode::parse(case.country), ..Client::default() };
+        let conditions = Conditions { health: case.health, local: &case.local, now: NOW };
+        let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference };
+        let steering = steer(&table, &ask, &conditions);
+        let wanted = Wanted { model: case.model, conditions, affinity: case.affinity };
+        Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
+    }
+
+    fn names(plan: &Plan) -> Vec<&str> {
+        plan.targets().iter().map(|target| target.id().as_str()).collect()
+    }
+
+    /// A plan of every German endpoint, for tests of the attempt machine.
+    pub(crate) fn german_plan() -> Plan {
+        plan(&Case::default()).unwrap()
+    }
+
+    /// A plan of the one American endpoint, which takes any model.
+    pub(crate) fn american_plan(model: &str) -> Plan {
+        plan(&Case { country: "US", model: Some(model), ..Case::default() }).unwrap()
+    }
+
+    #[test]
+    fn priority_goes_before_hash_and_standby_regions_come_last() {
+        let plan = german_plan();
+        let names = names(&plan);
+        assert_eq!(names[2..], ["fra-3", "azure"]);
+        assert!(names[..2].contains(&"fra-1") && names[..2].contains(&"fra-2"));
+        let azure = &plan.targets()[3];
+        assert_eq!((azure.model(), azure.secret(), azure.jurisdiction()), (Some("gpt-4o"), Some("AZURE_KEY"), "eu"));
+        assert_eq!(azure.region_id().as_str(), "par");
+    }
+
+    #[test]
+    fn keys_spread_by_weight_and_stay() {
+        let first = |key: &str| names(&plan(&Case { affinity: key, ..Case::default() }).unwrap())[0].to_owned();
+        let keys: Vec<String> = (0..1000).map(|key| format!("tenant/{key}")).collect();
+        let heavy = keys.iter().filter(|key| first(key) == "fra-1").count();
+        assert!((700..800).contains(&heavy), "weight 3 of 4 gets {heavy} of 1000");
+        assert_eq!(first("same"), first("same"));
+        // The value itself is pinned: the same on every machine and in Wasm.
+        assert_eq!(hash(&[b"a", b"b"]), 0xb912_458b_53ec_5105);
+    }
+
+    #[test]
+    fn an_endpoint_without_its_secret_is_skipped() {
+        let plan = plan(&Case { missing: "FRA_KEY", ..Case::default() }).unwrap();
+        assert_eq!(names(&plan), ["fra-3", "azure"]);
+        assert!(plan.skipped().iter().all(|skipped| skipped.why == Skip::NoSecret) && plan.skipped().len() == 2);
+    }
+
+    #[test]
+    fn a_down_or_resting_endpoint_is_skipped_while_its_region_has_others() {
+        let fra = |statuses: [Status; 3]| {
+            let mut health = vec![RegionHealth::default(); 3];
+            health[0].endpoints = statuses.to_vec();
+            health
+        };
+        let some = fra([Status::Up, Status::Down, Status::Unknown]);
+        let one_down = plan(&Case { health: &some, ..Case::default() }).unwrap();
+        assert_eq!(names(&one_down), ["fra-1", "fra-3", "azure"]);
+        assert_eq!(one_down.skipped()[0].why, Skip::Down);
+
+        let cooling = |name: &str, model: Option<&str>| Cooling {
+            region: RegionIndex(0),
+            endpoint: EndpointId::parse(name).unwrap(),
+            model: model.map(str::to_owned),
+            until: Timestamp(NOW.0 + 1),
+        };
+        let local = Local { cooling: vec![cooling("fra-1", Some("chat")), cooling("fra-2", Some("other"))] };
+        let resting = plan(&Case { local, ..Case::default() }).unwrap();
+        assert_eq!(names(&resting), ["fra-2", "fra-3", "azure"]);
+        let mut down_and_up = fra([Status::Down; 3]);
+        down_and_up[2].endpoints = vec![Status::Down];
+        let revived = plan(&Case { health: &down_and_up, ..Case::default() }).unwrap();
+        assert_eq!(revived.targets().len(), 4, "a fence that is all down is tried");
+    }
+
+    #[test]
+    fn a_closed_map_refuses_and_an_open_one_passes() {
+        assert_eq!(
+            plan(&Case { model: Some("gpt-9"), ..Case::default() }).unwrap_err(),
+            Failure::ModelNotFound { model: "gpt-9".into() }
+        );
+        let american = plan(&Case { model: Some("gpt-9"), country: "US", ..Case::default() }).unwrap();
+        assert_eq!(names(&american), ["iad-1"]);
+        assert_eq!((american.targets()[0].model(), american.targets()[0].jurisdiction()), (Some("gpt-9"), "*"));
+        let embed = plan(&Case { model: Some("embed"), ..Case::default() }).unwrap();
+        assert_eq!(names(&embed), ["azure"]);
+    }
+
+    #[test]
+    fn an_empty_fence_is_denied() {
+        assert_eq!(plan(&Case { country: "CH", ..Case::default() }).unwrap_err(), Failure::ResidencyDenied);
+        assert_eq!(
+            plan(&Case { country: "??", model: None, ..Case::default() }).unwrap_err(),
+            Failure::ResidencyDenied
+        );
+    }
+
+    #[test]
+    fn models_are_the_fences_union_unless_one_takes_all() {
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let of = |country: &str| {
+            let client = Client { country: CountryCode::parse(country), ..Client::default() };
+            let service = table.service_named("chat").unwrap();
+            let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+            let local = Local::default();
+            models(&table, &steer(&table, &ask, &Conditions { health: &[], local: &local, now: NOW }))
+        };
+        assert_eq!(of("DE"), Some(vec!["chat".to_owned(), "embed".to_owned()]));
+        assert_eq!(of("US"), None);
+    }
+}

@@ -1,0 +1,353 @@
+//! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Response`] leaves.
+//!
+//! Until the machine commits, the request's handler waits in [`Driver::respond`]. After that the driver lives inside the
+//! response's body, which pulls it on: nothing is read from the endpoint that the client isn't ready to take, so memory is
+//! bounded by a chunk. Dropping the driver, as the runtime does when the client goes away, aborts what is in flight.
+
+use core::future::Future;
+use core::pin::{Pin, pin};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use futures_util::future::{Either, pending, select};
+use futures_util::stream::{self, Stream, StreamExt};
+use worker::{
+    AbortController, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
+    ResponseBuilder, console_warn, js_sys,
+};
+
+use crate::attempt::{Action, AttemptNumber, Budget, End, Event, Run, step};
+use crate::bell::{Alarm, Gone};
+use crate::body::Inspected;
+use crate::cooldown::{self, CoolDowns};
+use crate::envelope::Failure;
+use crate::feed;
+use crate::reply::{Stamp, respond};
+use crate::rewrite::path::Route;
+use crate::rewrite::query::Query;
+use crate::rewrite::{self, headers};
+
+thread_local! {
+    /// What this isolate has learnt of endpoints. Plain values, never borrowed across an await.
+    static COOL_DOWNS: RefCell<CoolDowns> = RefCell::new(CoolDowns::default());
+    static BUDGET: RefCell<Budget> = RefCell::new(Budget::new(feed::now().0));
+}
+
+/// Looks at the isolate's cool-downs.
+pub(crate) fn cool_downs<T>(look: impl FnOnce(&CoolDowns) -> T) -> T {
+    COOL_DOWNS.with_borrow(look)
+}
+
+/// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
+pub(crate) struct Job {
+    /// Secrets are read when they are sent, and kept nowhere.
+    pub(crate) env: Env,
+    /// The path.
+    pub(crate) route: Route,
+    /// The query.
+    pub(crate) query: Query,
+    /// The client's headers, all of them.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body. Dropped when an answer is committed.
+    pub(crate) body: Option<Inspected>,
+    /// The model, by the client's name.
+    pub(crate) model: Option<String>,
+}
+
+/// A run under way.
+pub(crate) struct Driver {
+    run: Run,
+    job: Job,
+    stamp: Stamp,
+    gone: Gone,
+    flight: Flight,
+    timer: Option<(AttemptNumber, Alarm)>,
+}
+
+/// What the client is to get.
+enum Out {
+    Begin { status: u16 },
+    Bytes(Vec<u8>),
+    End,
+    Cut,
+    Fail(Failure),
+}
+
+/// The fetch of the moment.
+enum Flight {
+    Landed,
+    Sending { attempt: AttemptNumber, response: Pin<Box<dyn Future<Output = worker::Result<Response>>>>, abort: Abort },
+    Reading { attempt: AttemptNumber, headers: Headers, body: Body, abort: Abort },
+}
+
+type Body = Pin<Box<dyn Stream<Item = worker::Result<Vec<u8>>>>>;
+
+/// What a flight brought.
+enum Arrival {
+    Response(worker::Result<Response>),
+    Chunk(Option<worker::Result<Vec<u8>>>),
+}
+
+impl Driver {
+    /// A driver of a run that hasn't begun.
+    pub(crate) fn new(run: Run, job: Job, stamp: Stamp, gone: Gone) -> Self {
+        Self { run, job, stamp, gone, flight: Flight::Landed, timer: None }
+    }
+
+    /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
+    pub(crate) async fn respond(mut self) -> Response {
+        let mut outs = self.advance(Event::Start);
+        let status = loop {
+            match outs.pop_front() {
+                Some(Out::Begin { status }) => break status,
+                Some(Out::Fail(failure)) => return self.fail(&failure),
+                Some(_) => {}
+                None if self.run.is_done() => return self.fail(&Failure::Internal),
+                None => outs = self.next_outs().await,
+            }
+        };
+        self.job.body = None;
+        let allowed = match &self.flight {
+            Flight::Reading { headers, .. } => {
+                let all: Vec<(String, String)> = headers.entries().collect();
+                headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            }
+            Flight::Sending { .. } | Flight::Landed => Vec::new(),
+        };
+        let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
+        if outs.iter().any(|out| matches!(out, Out::End)) {
+            let body = outs.into_iter().flat_map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
+            return respond(status, headers, body.collect());
+        }
+        self.stream(status, headers, outs)
+    }
+
+    fn stream(self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
+        let chunks = stream::unfold(Some((self, outs)), async |state| {
+            let (mut driver, mut outs) = state?;
+            loop {
+                match outs.pop_front() {
+                    Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
+                    Some(Out::Bytes(bytes)) => return Some((Ok(bytes), Some((driver, outs)))),
+                    Some(Out::Cut) => return Some((Err(Error::RustError("the answer broke off".into())), None)),
+                    Some(Out::End | Out::Fail(_)) => return None,
+                    Some(Out::Begin { .. }) => {}
+                    None if driver.run.is_done() => return None,
+                    None => outs = driver.next_outs().await,
+                }
+            }
+        });
+        let head = ResponseBuilder::new().with_status(status).with_headers(headers);
+        match head.from_stream(chunks) {
+            Ok(response) => response,
+            Err(_) => Stamp::new().failure(&Failure::Internal, None),
+        }
+    }
+
+    fn fail(&self, failure: &Failure) -> Response {
+        self.stamp.failure(failure, Some(self.run.record()))
+    }
+
+    async fn next_outs(&mut self) -> VecDeque<Out> {
+        match self.next_event().await {
+            Some(event) => self.advance(event),
+            None => VecDeque::from([Out::Fail(Failure::Internal)]),
+        }
+    }
+
+    /// Waits for whatever comes first. An endpoint's bytes go before a timer that ran out while the client wasn't reading.
+    /// `None`: the machine is not done and yet there is nothing to wait for, which would be a mistake of ours.
+    async fn next_event(&mut self) -> Option<Event> {
+        if matches!(self.flight, Flight::Landed) && self.timer.is_none() {
+            return None;
+        }
+        let waited = {
+            let alarm = async {
+                match &self.timer {
+                    Some((attempt, alarm)) => {
+                        alarm.wait().await;
+                        *attempt
+                    }
+                    None => pending().await,
+                }
+            };
+            let (alarm, gone) = (pin!(alarm), pin!(self.gone.wait()));
+            match select(pin!(arrival(&mut self.flight)), select(alarm, gone)).await {
+                Either::Left((arrived, _)) => Ok(arrived),
+                Either::Right((Either::Left((attempt, _)), _)) => Err(Event::Timer { attempt }),
+                Either::Right((Either::Right(((), _)), _)) => Err(Event::ClientGone),
+            }
+        };
+        match waited {
+            Ok(arrived) => self.arrived(arrived),
+            Err(event) => {
+                self.timer = None;
+                Some(event)
+            }
+        }
+    }
+
+    fn arrived(&mut self, arrived: Arrival) -> Option<Event> {
+        Some(match (core::mem::replace(&mut self.flight, Flight::Landed), arrived) {
+            (Flight::Sending { attempt, abort, .. }, Arrival::Response(Ok(mut response))) => {
+                let headers = response.headers().clone();
+                let header = |name: &str| headers.get(name).ok().flatten();
+                let event = Event::Headers {
+                    attempt,
+                    status: response.status_code(),
+                    content_type: header("content-type"),
+                    retry_after_ms: cooldown::asked_rest(header, feed::now()),
+                };
+                let body: Body = match response.stream() {
+                    Ok(body) => Box::pin(body),
+                    Err(_) => Box::pin(stream::empty()),
+                };
+                self.flight = Flight::Reading { attempt, headers, body, abort };
+                event
+            }
+            (Flight::Sending { attempt, .. }, Arrival::Response(Err(_))) => Event::FetchError { attempt },
+            (Flight::Reading { attempt, headers, body, abort }, Arrival::Chunk(Some(Ok(bytes)))) => {
+                self.flight = Flight::Reading { attempt, headers, body, abort };
+                Event::Chunk { attempt, bytes }
+            }
+            (Flight::Reading { attempt, headers, mut abort, .. }, Arrival::Chunk(end)) => {
+                abort.landed();
+                // The headers may yet be committed: a short answer is held until its end.
+                self.flight = Flight::Reading { attempt, headers, body: Box::pin(stream::pending()), abort };
+                if end.is_none() { Event::Eof { attempt } } else { Event::BodyError { attempt } }
+            }
+            _ => return None,
+        })
+    }
+
+    /// One step of the machine, and what it says to do.
+    fn advance(&mut self, event: Event) -> VecDeque<Out> {
+        let mut outs = VecDeque::new();
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if !matches!(event, Event::Chunk { .. }) {
+                self.pass_over();
+            }
+            let actions = BUDGET.with_borrow_mut(|budget| step(&mut self.run, budget, feed::now().0, event));
+            for action in actions {
+                self.perform(action, &mut outs, &mut events);
+            }
+        }
+        outs
+    }
+
+    fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>, events: &mut VecDeque<Event>) {
+        match action {
+            Action::Send { attempt, target } => match self.send(attempt, target) {
+                Ok(flight) => self.flight = flight,
+                Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
+                Err(None) => events.push_back(Event::FetchError { attempt }),
+            },
+            Action::Arm { attempt, after_ms } => self.timer = Some((attempt, Alarm::after(after_ms))),
+            Action::Disarm { .. } => self.timer = None,
+            Action::Abort { .. } => self.flight = Flight::Landed,
+            Action::Commit { status, body, .. } => {
+                if let Some(target) = self.run.served_by() {
+                    COOL_DOWNS.with_borrow_mut(|cool| {
+                        cool.recovered(target.region_id(), target.id(), self.job.model.as_deref());
+                    });
+                }
+                outs.extend([Out::Begin { status }, Out::Bytes(body)]);
+            }
+            Action::Emit { bytes } => outs.push_back(Out::Bytes(bytes)),
+            Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
+            Action::CutStream => outs.push_back(Out::Cut),
+            Action::Finish => outs.push_back(Out::End),
+            Action::CoolDown { region, endpoint, model, asked_ms } => COOL_DOWNS
+                .with_borrow_mut(|cool| cool.rest(&region, &endpoint, model.as_deref(), asked_ms, feed::now())),
+            Action::Reply { failure } => outs.push_back(Out::Fail(failure)),
+        }
+    }
+
+    /// Endpoints that began to rest on another request's word since this one was planned.
+    fn pass_over(&mut self) {
+        let (model, now) = (self.job.model.as_deref(), feed::now());
+        COOL_DOWNS.with_borrow(|cool| {
+            self.run.pass_over(|target| cool.is_resting(target.region_id(), target.id(), model, now));
+        });
+    }
+
+    /// Sends. An error without a failure is the runtime's refusal to make the request.
+    fn send(&self, attempt: AttemptNumber, target: usize) -> Result<Flight, Option<Failure>> {
+        let target = self.run.target(target).ok_or(Some(Failure::Internal))?;
+        let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
+        let Job { route, query, headers, body, .. } = &self.job;
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+
+        let mut init = RequestInit::new();
+        init.with_method(Method::from(outgoing.method.to_owned()))
+            .with_headers(outgoing.headers.iter().map(|(name, value)| (name, value)).collect())
+            // A redirect could lead out of the fence: it is seen as a failed attempt.
+            .with_redirect(RequestRedirect::Manual)
+            .with_body(outgoing.body.map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()));
+        let request = Request::new_with_init(outgoing.url.as_str(), &init).map_err(|_| None)?;
+        let abort = Abort::default();
+        let signal = abort.0.as_ref().map(AbortController::signal);
+        let response = async move {
+            match signal {
+                Some(signal) => Fetch::Request(request).send_with_signal(&signal).await,
+                None => Err(Error::BodyUsed),
+            }
+        };
+        Ok(Flight::Sending { attempt, response: Box::pin(response), abort })
+    }
+}
+
+impl Drop for Driver {
+    /// Logs what didn't go by itself: fixed fields, all of them from the run's record.
+    fn drop(&mut self) {
+        let record = self.run.record();
+        let smooth = record.attempts.len() == 1
+            && record.committed().is_some()
+            && matches!(record.end, None | Some(End::Whole | End::ClientGone));
+        if smooth {
+            return;
+        }
+        let regions: Vec<&str> = record.attempts.iter().map(|attempt| attempt.region.as_str()).collect();
+        let line = serde_json::json!({
+            "event": "attempts", "request_id": self.stamp.request_id, "revision": self.stamp.revision,
+            "attempts": record.header(), "regions": regions, "skipped": record.skipped.len(),
+            "stopped": record.stopped.map(|stop| format!("{stop:?}")), "end": record.end.map(|end| format!("{end:?}")),
+        });
+        console_warn!("{line}");
+    }
+}
+
+/// What the flight brings next; nothing, if there is none.
+async fn arrival(flight: &mut Flight) -> Arrival {
+    match flight {
+        Flight::Landed => pending().await,
+        Flight::Sending { response, .. } => Arrival::Response(response.await),
+        Flight::Reading { body, .. } => Arrival::Chunk(body.next().await),
+    }
+}
+
+/// Aborts its fetch when it is dropped: dropping the future alone doesn't.
+struct Abort(Option<AbortController>);
+
+impl Default for Abort {
+    fn default() -> Self {
+        Self(Some(AbortController::default()))
+    }
+}
+
+impl Abort {
+    /// The fetch has ended by itself.
+    fn landed(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        if let Some(controller) = self.0.take() {
+            controller.abort();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Response`] leaves.
+
+use bailiwick_rules::time::Timestamp;
+use worker::wasm_bindgen::{JsCast, JsValue};
+use worker::{Headers, Response, ResponseBuilder, js_sys};
+
+use crate::attempt::Record;
+use crate::envelope::Failure;
+use crate::feed;
+use crate::plan::Target;
+
+/// What every response to one request says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    /// `x-bailiwick-request-id`.
+    pub(crate) request_id: String,
+    /// `x-bailiwick-revision`: the rules the request was steered by; `;feed=…` when their feed is in trouble.
+    pub(crate) revision: Option<String>,
+    /// When the request came.
+    pub(crate) began: Timestamp,
+    /// When it was steered.
+    pub(crate) steered: Option<Timestamp>,
+}
+
+impl Stamp {
+    /// For a request that has just come.
+    pub(crate) fn new() -> Self {
+        Self { request_id: random_id(), revision: None, began: feed::now(), steered: None }
+    }
+
+    fn write(&self, headers: &Headers, record: Option<&Record>) {
+        set(headers, "cache-control", "no-store");
+        set(headers, "x-bailiwick-request-id", &self.request_id);
+        if let Some(revision) = &self.revision {
+            set(headers, "x-bailiwick-revision", revision);
+        }
+        if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
+            set(headers, "x-bailiwick-attempts", &record.header());
+        }
+        if let Some(steered) = self.steered {
+            let (before, after) = (steered.since(self.began), feed::now().since(steered));
+            set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
+        }
+    }
+
+    /// The headers of an endpoint's answer: those of `allowed` that came from it, and where it was made.
+    pub(crate) fn served(&self, allowed: &[(String, String)], target: Option<&Target>, record: &Record) -> Headers {
+        let headers = Headers::new();
+        for (name, value) in allowed {
+            // Repeated headers stay repeated; one that can't be written is left out.
+            let _ = headers.append(name, value);
+        }
+        if let Some(target) = target {
+            set(&headers, "x-bailiwick-region", target.region_id().as_str());
+            set(&headers, "x-bailiwick-jurisdiction", target.jurisdiction());
+            set(&headers, "x-bailiwick-endpoint", target.id().as_str());
+        }
+        self.write(&headers, Some(record));
+        headers
+    }
+
+    /// A failure in OpenAI's envelope.
+    pub(crate) fn failure(&self, failure: &Failure, record: Option<&Record>) -> Response {
+        let headers = Headers::new();
+        set(&headers, "content-type", "application/json");
+        for (name, value) in failure.headers() {
+            set(&headers, name, &value);
+        }
+        self.write(&headers, record);
+        // `Refused` carries an endpoint's status: the runtime throws at one that is no error of HTTP.
+        let status = if (400..=599).contains(&failure.status()) { failure.status() } else { 502 };
+        respond(status, headers, failure.body().into_bytes())
+    }
+
+    /// JSON of our own.
+    pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Response {
+        let headers = Headers::new();
+        set(&headers, "content-type", "application/json");
+        self.write(&headers, None);
+        respond(status, headers, value.to_string().into_bytes())
+    }
+}
+
+/// A response with a body that is all there. Statuses that know no body get none: the runtime throws at one.
+pub(crate) fn respond(status: u16, headers: Headers, body: Vec<u8>) -> Response {
+    let response = ResponseBuilder::new().with_status(status).with_headers(headers);
+    if matches!(status, 204 | 205 | 304) { response.empty() } else { response.fixed(body) }
+}
+
+fn set(headers: &Headers, name: &str, value: &str) {
+    // Names are ours and values plain ASCII; a header that can't be written is no reason to fail a request.
+    let _ = headers.set(name, value);
+}
+
+/// A random UUID by the runtime's generator.
+fn random_id() -> String {
+    let crypto = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("crypto")).unwrap_or(JsValue::UNDEFINED);
+    let random = js_sys::Reflect::get(&crypto, &JsValue::from_str("randomUUID")).ok();
+    let id = random.and_then(|random| random.dyn_into::<js_sys::Function>().ok()?.call0(&crypto).ok()?.as_string());
+    id.unwrap_or_default()
+}

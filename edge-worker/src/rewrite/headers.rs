@@ -1,0 +1,105 @@
+//! The header allow-lists, both ways: what isn't named here doesn't pass.
+//!
+//! So the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) and hop-by-hop headers never reach an endpoint,
+//! and an endpoint's `set-cookie`, `alt-svc`, `link`, `location` and `x-bailiwick-*` never reach the client.
+
+use crate::envelope::Failure;
+
+/// What passes to an endpoint. `content-type` is set by whoever knows the body.
+const TO_ENDPOINT: &[&str] = &["accept", "idempotency-key", "openai-beta", "traceparent"];
+
+/// What passes to the client.
+const TO_CLIENT: &[&str] = &[
+    "content-disposition",
+    "content-language",
+    "content-type",
+    "openai-model",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "retry-after-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+];
+
+/// The client's headers that may pass to an endpoint, names in lower case.
+///
+/// # Errors
+/// 415 for a `Content-Encoding` other than `identity`.
+pub fn to_endpoint<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Result<Vec<(String, String)>, Failure> {
+    let mut passing = Vec::new();
+    for (name, value) in headers {
+        let name = name.to_ascii_lowercase();
+        if name == "content-encoding" && !value.trim().eq_ignore_ascii_case("identity") && !value.trim().is_empty() {
+            return Err(Failure::EncodedBody);
+        }
+        if TO_ENDPOINT.contains(&name.as_str()) && is_value(value) {
+            passing.push((name, value.to_owned()));
+        }
+    }
+    Ok(passing)
+}
+
+/// The endpoint's headers that may pass to the client, names in lower case, `cache-control: no-store` added.
+pub fn to_client<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Vec<(String, String)> {
+    let named = headers.map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let passing = named.filter(|(name, value)| TO_CLIENT.contains(&name.as_str()) && is_value(value));
+    let no_store = ("cache-control".to_owned(), "no-store".to_owned());
+    passing.map(|(name, value)| (name, value.to_owned())).chain([no_store]).collect()
+}
+
+/// RFC 9110 §5.5: no control characters but tab.
+fn is_value(value: &str) -> bool {
+    value.chars().all(|c| c == '\t' || !c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(headers: &[(String, String)]) -> Vec<&str> {
+        headers.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn nothing_of_the_clients_that_is_not_named_reaches_an_endpoint() {
+        let sent = [
+            ("Authorization", "Bearer sk-client"),
+            ("api-key", "k"),
+            ("Cookie", "a=b"),
+            ("CF-Connecting-IP", "192.0.2.1"),
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("x-bailiwick-region", "x"),
+            ("Connection", "close"),
+            ("Host", "chat.example.com"),
+            ("OpenAI-Organization", "org"),
+            ("Accept", "text/event-stream"),
+            ("OpenAI-Beta", "assistants=v2"),
+            ("content-encoding", "identity"),
+            ("traceparent", "a\r\nb"),
+        ];
+        assert_eq!(names(&to_endpoint(sent.into_iter()).unwrap()), ["accept", "openai-beta"]);
+        assert_eq!(to_endpoint([("Content-Encoding", "gzip")].into_iter()), Err(Failure::EncodedBody));
+    }
+
+    #[test]
+    fn nothing_of_the_endpoints_that_is_not_named_reaches_the_client() {
+        let answered = [
+            ("Set-Cookie", "a=b"),
+            ("Alt-Svc", "h3"),
+            ("Location", "https://elsewhere"),
+            ("X-Bailiwick-Region", "forged"),
+            ("Cache-Control", "public"),
+            ("Content-Length", "3"),
+            ("content-encoding", "gzip"),
+            ("Content-Type", "application/json"),
+            ("refresh", "0"),
+        ];
+        assert_eq!(to_client(answered.into_iter()).len(), 2);
+        assert_eq!(names(&to_client(answered.into_iter())), ["content-type", "cache-control"]);
+    }
+}

@@ -1,0 +1,229 @@
+//! Server-sent events: chunks of an endpoint's stream in; the same bytes cut at the ends of events, and what each event is, out.
+//!
+//! Framing follows the WHATWG's *Server-sent events* §9.2.5: lines end with LF, CRLF or CR, a leading byte-order mark is
+//! skipped, an empty line ends an event. However the bytes were split into chunks, the events and the bytes are the same.
+
+mod classify;
+
+pub use classify::{Meaning, meaning};
+
+/// The longest event that is held until it is whole; a longer one passes in pieces, unread.
+pub const LONGEST_EVENT: usize = 1 << 20;
+
+/// What became whole with one chunk.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Framed {
+    /// The bytes of whole events, as they came.
+    pub bytes: Vec<u8>,
+    /// Where in `bytes` each of them ends, and what it is.
+    pub events: Vec<(usize, Meaning)>,
+}
+
+/// Cuts a stream at the ends of events.
+#[derive(Clone, Debug, Default)]
+pub struct Framer {
+    /// The bytes of an event that isn't whole.
+    pending: Vec<u8>,
+    /// How much of `pending` was looked through.
+    scanned: usize,
+    /// Whether the line at `scanned` has any bytes.
+    line_begun: bool,
+    /// The last byte was a CR: a LF that follows belongs to the same line end.
+    after_cr: bool,
+    /// Whether the beginning of the stream was seen, where a byte-order mark may stand.
+    begun: bool,
+    /// The event in hand was longer than allowed and partly passed on.
+    torn: bool,
+}
+
+impl Framer {
+    /// Takes a chunk; gives back what is whole. A chunk that holds whole events only is given back without a copy.
+    pub fn push(&mut self, chunk: Vec<u8>) -> Framed {
+        let mut bytes = if self.pending.is_empty() {
+            chunk
+        } else {
+            let mut pending = core::mem::take(&mut self.pending);
+            pending.extend_from_slice(&chunk);
+            pending
+        };
+        let mut events = Vec::new();
+        let mut event_start = 0;
+        let mut at = self.scanned;
+        while let Some(&byte) = bytes.get(at) {
+            if byte == b'\n' && self.after_cr {
+                self.after_cr = false;
+                at += 1;
+                // The rest of an event's final CRLF that a chunk's end fell into: it goes with the bytes of that event.
+                if at == event_start + 1 {
+                    event_start = at;
+                }
+                continue;
+            }
+            if byte != b'\n' && byte != b'\r' {
+                // To the end of the line at once.
+                let rest = bytes[at..].iter().position(|&byte| byte == b'\n' || byte == b'\r');
+                let end = rest.map_or(bytes.len(), |length| at + length);
+                self.after_cr = false;
+                self.line_begun = true;
+                at = end;
+                continue;
+            }
+            self.after_cr = byte == b'\r';
+            at += 1;
+            let empty = !core::mem::take(&mut self.line_begun);
+            if empty {
+                if self.after_cr && bytes.get(at) == Some(&b'\n') {
+                    self.after_cr = false;
+                    at += 1;
+                }
+                let torn = core::mem::take(&mut self.torn);
+                let event = &bytes[event_start..at];
+                let event = if core::mem::replace(&mut self.begun, true) { event } else { without_mark(event) };
+                events.push((at, if torn { Meaning::Content } else { meaning(event) }));
+                event_start = at;
+            }
+        }
+        self.pending = bytes.split_off(event_start);
+        self.scanned = self.pending.len();
+        if self.pending.len() > LONGEST_EVENT {
+            self.torn = true;
+            self.begun = true;
+            bytes.append(&mut self.pending);
+            self.scanned = 0;
+        }
+        Framed { bytes, events }
+    }
+
+    /// How many bytes of an event that isn't whole are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+}
+
+/// The first event of a stream without its byte-order mark.
+fn without_mark(event: &[u8]) -> &[u8] {
+    event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(chunks: &[&[u8]]) -> (Vec<u8>, Vec<Meaning>, usize) {
+        let mut framer = Framer::default();
+        let (mut bytes, mut meanings) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            let framed = framer.push(chunk.to_vec());
+            assert!(framed.events.iter().all(|(end, _)| *end <= framed.bytes.len()));
+            bytes.extend(framed.bytes);
+            meanings.extend(framed.events.into_iter().map(|(_, meaning)| meaning));
+        }
+        (bytes, meanings, framer.held())
+    }
+
+    const CONTENT: &[u8] = br#"data: {"choices":[{"delta":{"content":"x"}}]}"#;
+
+    #[test]
+    fn lines_end_with_lf_crlf_or_cr() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text =
+                [CONTENT, end.as_bytes(), end.as_bytes(), b"data: [DONE]", end.as_bytes(), end.as_bytes()].concat();
+            let (bytes, meanings, held) = frame(&[&text]);
+            assert_eq!(bytes, text, "{end:?}");
+            assert_eq!(meanings, [Meaning::Content, Meaning::Done], "{end:?}");
+            assert_eq!(held, 0);
+        }
+    }
+
+    #[test]
+    fn a_crlf_split_by_a_chunk_is_one_line_end() {
+        let (bytes, meanings, held) = frame(&[b"data: [DONE]\r\n\r", b"\n", b": x\r", b"\n\r\n"]);
+        assert_eq!(bytes, b"data: [DONE]\r\n\r\n: x\r\n\r\n");
+        assert_eq!((meanings.len(), held), (2, 0));
+    }
+
+    #[test]
+    fn an_event_that_is_not_whole_is_held() {
+        let (bytes, meanings, held) = frame(&[b"data: [DONE]\n\ndata: {\"cho"]);
+        assert_eq!((bytes.as_slice(), meanings.as_slice(), held), (&b"data: [DONE]\n\n"[..], &[Meaning::Done][..], 11));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_event() {
+        let (bytes, meanings, _) = frame(&[b"\xef\xbb", b"\xbfdata: [DONE]\n\n"]);
+        assert_eq!(bytes, b"\xef\xbb\xbfdata: [DONE]\n\n");
+        assert_eq!(meanings, [Meaning::Done]);
+    }
+
+    #[test]
+    fn an_endless_event_passes_in_pieces() {
+        let mut framer = Framer::default();
+        let mut passed = 0;
+        for _ in 0..40 {
+            passed += framer.push(vec![b'x'; 100_000]).bytes.len();
+            assert!(framer.held() <= LONGEST_EVENT);
+        }
+        assert!(framer.is_torn() && passed >= 3_000_000);
+        let framed = framer.push(b"\n\ndata: [DONE]\n\n".to_vec());
+        assert!(!framer.is_torn());
+        assert_eq!(
+            framed.events.iter().map(|(_, meaning)| *meaning).collect::<Vec<_>>(),
+            [Meaning::Content, Meaning::Done]
+        );
+    }
+
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            Just("data: [DONE]"),
+            Just(": comment"),
+            Just("event: error"),
+            Just(r#"data: {"choices":[{"delta":{"role":"assistant"}}]}"#),
+            Just(r#"data: {"choices":[{"delta":{"content":"é"}}]}"#),
+            Just("data:{"),
+            Just("data"),
+            Just(""),
+            Just("\u{feff}"),
+        ];
+        let end = prop_oneof![Just("\n"), Just("\r\n"), Just("\r")];
+        proptest::collection::vec((line, end), 0..30)
+            .prop_map(|lines| lines.into_iter().flat_map(|(line, end)| [line, end]).collect::<String>().into_bytes())
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_events_and_bytes() {
+        let config = ProptestConfig { cases: 2000, ..ProptestConfig::default() };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let strategy = (stream(), proptest::collection::vec(1..9usize, 1..200));
+        let counted = core::cell::Cell::new(0u32);
+        runner
+            .run(&strategy, |(text, sizes)| {
+                counted.set(counted.get() + 1);
+                let whole = frame(&[&text]);
+                let mut chunks: Vec<&[u8]> = Vec::new();
+                let mut rest = &text[..];
+                for size in sizes.iter().cycle() {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (chunk, left) = rest.split_at((*size).min(rest.len()));
+                    chunks.push(chunk);
+                    rest = left;
+                }
+                prop_assert_eq!(&frame(&chunks), &whole);
+                prop_assert_eq!(whole.0.len() + whole.2, text.len());
+                prop_assert!(text.starts_with(&whole.0));
+                Ok(())
+            })
+            .unwrap();
+        println!("chunkings tried: {}", counted.get());
+    }
+}

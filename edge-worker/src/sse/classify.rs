@@ -1,0 +1,249 @@
+//! One whole event in; whether it carries content, ends the stream, or is an error, out. One pass over its bytes, nothing kept.
+
+use std::borrow::Cow;
+
+use crate::json::{Broken, Kind, Scan};
+
+/// What an event is to the attempt machine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Meaning {
+    /// It carries something of the answer.
+    Content,
+    /// Comments, roles, announcements: the model has said nothing yet.
+    Nothing,
+    /// The endpoint says that it failed.
+    Error,
+    /// `response.failed`: an error before anything was said, an end afterwards.
+    Failed,
+    /// `[DONE]`: the end of a stream that said something.
+    Done,
+    /// `response.completed` or `response.incomplete`: the end, with the whole answer in it.
+    Completed,
+    /// The end of one transcript, sound or image: content, and the stream may end cleanly after it.
+    Final,
+}
+
+/// What an event is. Data that isn't JSON is an error of the endpoint's.
+#[must_use]
+pub fn meaning(event: &[u8]) -> Meaning {
+    let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
+    let mut name = "";
+    let mut data: Option<Cow<'_, str>> = None;
+    for line in event.split(['\n', '\r']) {
+        // WHATWG *Server-sent events* §9.2.6: one space after the colon is no part of the value.
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match (field, &mut data) {
+            ("event", _) => name = value,
+            ("data", None) => data = Some(Cow::Borrowed(value)),
+            ("data", Some(data)) => {
+                let data = data.to_mut();
+                data.push('\n');
+                data.push_str(value);
+            }
+            _ => {}
+        }
+    }
+    let Some(data) = data.filter(|data| !data.is_empty()) else { return Meaning::Nothing };
+    if data.trim() == "[DONE]" {
+        return Meaning::Done;
+    }
+    let Ok(payload) = read(&data) else { return Meaning::Error };
+    if payload.error || name == "error" {
+        return Meaning::Error;
+    }
+    // The payload's own `type` goes before the event's name: some endpoints send no names.
+    let kind = payload.kind.as_deref().unwrap_or(name);
+    match (kind, payload.choices) {
+        ("error", _) => Meaning::Error,
+        ("response.completed" | "response.incomplete", _) => Meaning::Completed,
+        ("response.failed", _) => Meaning::Failed,
+        (
+            "ping"
+            | "response.created"
+            | "response.queued"
+            | "response.in_progress"
+            | "response.output_item.added"
+            | "response.content_part.added",
+            _,
+        )
+        | (_, Some(false)) => Meaning::Nothing,
+        (
+            "transcript.text.done" | "speech.audio.done" | "image_generation.completed" | "image_edit.completed",
+            None,
+        ) => Meaning::Final,
+        (_, None) if payload.empty => Meaning::Nothing,
+        _ => Meaning::Content,
+    }
+}
+
+/// What of an event's JSON decides.
+#[derive(Default)]
+struct Payload<'a> {
+    /// `type`.
+    kind: Option<Cow<'a, str>>,
+    /// A top-level `error` that isn't null, or vLLM's `"object": "error"`.
+    error: bool,
+    /// Whether any of `choices` says something; `None` without `choices`.
+    choices: Option<bool>,
+    /// `{}` or `null`.
+    empty: bool,
+}
+
+fn read(data: &str) -> Result<Payload<'_>, Broken> {
+    let mut payload = Payload { empty: true, ..Payload::default() };
+    let mut scan = Scan::new(data);
+    match scan.kind()? {
+        Kind::Object => scan.object(|key, value| {
+            payload.empty = false;
+            match (key.as_ref(), value.kind()?) {
+                ("type", Kind::String) => payload.kind = Some(value.string()?),
+                ("object", Kind::String) => payload.error |= value.string()? == "error",
+                ("error", Kind::Null) => value.skip().map(drop)?,
+                ("error", _) => {
+                    payload.error = true;
+                    value.skip()?;
+                }
+                ("choices", Kind::Array) => {
+                    let mut says = payload.choices.unwrap_or(false);
+                    value.array(|choice| {
+                        says |= choice_says(choice)?;
+                        Ok(())
+                    })?;
+                    payload.choices = Some(says);
+                }
+                _ => value.skip().map(drop)?,
+            }
+            Ok(())
+        })?,
+        kind => {
+            payload.empty = kind == Kind::Null;
+            scan.skip()?;
+        }
+    }
+    scan.end()?;
+    Ok(payload)
+}
+
+/// Whether a choice has a delta beyond its role, a text, or a reason to finish.
+fn choice_says(choice: &mut Scan<'_>) -> Result<bool, Broken> {
+    if choice.kind()? != Kind::Object {
+        choice.skip()?;
+        return Ok(false);
+    }
+    let mut says = false;
+    choice.object(|key, value| {
+        match (key.as_ref(), value.kind()?) {
+            ("delta" | "message", Kind::Object) => value.object(|key, value| {
+                says |= key != "role" && is_something(value)?;
+                if key == "role" {
+                    value.skip()?;
+                }
+                Ok(())
+            })?,
+            ("text" | "finish_reason", _) => says |= is_something(value)?,
+            _ => value.skip().map(drop)?,
+        }
+        Ok(())
+    })?;
+    Ok(says)
+}
+
+/// Reads a value; whether it is more than `null`, `""`, `[]` or `{}`.
+fn is_something(value: &mut Scan<'_>) -> Result<bool, Broken> {
+    Ok(match value.kind()? {
+        Kind::Null => {
+            value.skip()?;
+            false
+        }
+        Kind::String => value.skip()?.len() > 2,
+        Kind::Array => {
+            let mut any = false;
+            value.array(|item| {
+                any = true;
+                item.skip().map(drop)
+            })?;
+            any
+        }
+        Kind::Object => {
+            let mut any = false;
+            value.object(|_, item| {
+                any = true;
+                item.skip().map(drop)
+            })?;
+            any
+        }
+        Kind::Number | Kind::True | Kind::False => {
+            value.skip()?;
+            true
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Meaning::{Completed, Content, Done, Error, Failed, Final, Nothing};
+    use super::*;
+
+    #[test]
+    fn events_of_chat_completions() {
+        for (data, expected) in [
+            (r#"{"choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#, Nothing),
+            (r#"{"choices":[{"delta":{"role":"assistant","content":"Hi"}}]}"#, Content),
+            (r#"{"choices":[{"delta":{"tool_calls":[{"id":"a"}]}}]}"#, Content),
+            (r#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#, Content),
+            (r#"{"choices":[{"delta":{},"finish_reason":null}]}"#, Nothing),
+            (r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#, Content),
+            (r#"{"choices":[{"text":""}]}"#, Nothing),
+            (r#"{"choices":[{"text":"a"}]}"#, Content),
+            (r#"{"choices":[],"usage":{"total_tokens":1e400}}"#, Nothing),
+            (r#"{"choices":[],"prompt_filter_results":[{"x":1}]}"#, Nothing),
+            (r#"{"error":{"message":"x"}}"#, Error),
+            (r#"{"error":null,"choices":[{"text":"a"}]}"#, Content),
+            (r#"{"object":"error","message":"x"}"#, Error),
+            (r#"{"choices":["#, Error),
+            ("upstream connect error", Error),
+            ("{}", Nothing),
+            ("[DONE]", Done),
+            (" [DONE] ", Done),
+        ] {
+            assert_eq!(meaning(format!("data: {data}\n\n").as_bytes()), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn events_of_responses() {
+        for (kind, expected) in [
+            ("response.created", Nothing),
+            ("response.in_progress", Nothing),
+            ("response.output_item.added", Nothing),
+            ("response.output_text.delta", Content),
+            ("response.completed", Completed),
+            ("response.incomplete", Completed),
+            ("image_generation.completed", Final),
+            ("response.failed", Failed),
+            ("error", Error),
+        ] {
+            let named = format!("event: {kind}\ndata: {{\"x\":1}}\n\n");
+            assert_eq!(meaning(named.as_bytes()), expected, "{named}");
+            let typed = format!("data: {{\"response\":{{\"error\":null}},\"type\":\"{kind}\"}}\r\n\r\n");
+            assert_eq!(meaning(typed.as_bytes()), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn comments_and_fields_without_data_say_nothing() {
+        for text in
+            ["\n", ": keep-alive\n\n", "event: ping\ndata: {}\n\n", "id: 7\nretry: 10\n\n", "data\n\n", "data:\n\n"]
+        {
+            assert_eq!(meaning(text.as_bytes()), Nothing, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn data_over_several_lines_is_joined() {
+        assert_eq!(meaning(b"data: {\"choices\":\ndata: [{\"text\":\"a\"}]}\n\n"), Content);
+        assert_eq!(meaning(b"data:{\"error\"\r\ndata::{}}\r\n\r\n"), Error);
+        assert_eq!(meaning(b"data: \xff\n\n"), Error);
+    }
+}

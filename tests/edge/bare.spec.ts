@@ -1,0 +1,106 @@
+// The Worker on workerd itself, with no Miniflare around it to make up what is missing: there is no request.cf at all.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { StandIn, build, onStop, read, region, residency, rules, serve, setting, stopAll } from "./harness.js";
+
+let url: string, fra: StandIn;
+
+beforeAll(async () => {
+  fra = await StandIn.start("eu-frankfurt");
+  const document = rules(1, region("DE", "eu-frankfurt", [fra.url]), {}, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
+  document.services.anyone = {
+    ...document.services.chat, hosts: ["anyone.example"], residency: [...residency, { clients: ["unknown"], process_in: ["eu"] }],
+  };
+  const node = await serve((_, response) => response.end(JSON.stringify(document)));
+  url = await workerd({ RULES_URL: `${node}/v1/rules` });
+});
+afterAll(stopAll);
+
+async function workerd(bindings: Record<string, string>): Promise<string> {
+  const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
+  onStop(() => rmSync(dir, { recursive: true, force: true }));
+  const quote = (text: string) => JSON.stringify(text);
+  const list = (items: string[]) => `[${items.join(", ")}]`;
+  writeFileSync(
+    join(dir, "config.capnp"),
+    `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [
+    (name = "edge", worker = .edge),
+    (name = "internet", network = (allow = ["public", "private"])),
+  ],
+  sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "edge")],
+);
+const edge :Workerd.Worker = (
+  modules = [
+    (name = "index.js", esModule = embed "index.js"),
+    (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
+  ],
+  compatibilityDate = ${quote(setting("compatibility_date")[0])},
+  compatibilityFlags = ${list(setting("compatibility_flags").map(quote))},
+  bindings = ${list(Object.entries(bindings).map(([name, text]) => `(name = ${quote(name)}, text = ${quote(text)})`))},
+);
+`,
+  );
+  for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(build, file), join(dir, file));
+  const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
+  const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], { cwd: dir, stdio: ["ignore", "inherit", "inherit", "pipe"] });
+  onStop(() => child.kill());
+  // It tells which port it took as a line of JSON on the control descriptor.
+  for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
+    const told = JSON.parse(line);
+    if (told.event === "listen") return `http://127.0.0.1:${told.port}`;
+  }
+  throw new Error(`workerd ended: ${await once(child, "exit")}`);
+}
+
+async function chat(host: string, headers: Record<string, string> = {}, path = "/v1/chat/completions") {
+  const reply = await new Promise<Response>((resolve, reject) => {
+    const ask = request(url, { path, method: "POST", headers: { host, ...headers } }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on("data", (chunk) => chunks.push(chunk));
+      response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
+    });
+    ask.on("error", reject);
+    ask.end('{"model":"m","messages":[]}');
+  });
+  return read(reply as never);
+}
+
+test("a client without request.cf is unknown: denied, unless the service takes unknown clients", async () => {
+  expect(await chat("chat.example")).toMatchObject({ status: 451, code: "residency_denied" });
+  expect(await fra.requests()).toEqual([]);
+  expect(await chat("anyone.example")).toMatchObject({ status: 200, region: "eu-frankfurt" });
+});
+
+test("networks place it by the address that the front reports", async () => {
+  expect(await chat("chat.example", { "cf-connecting-ip": "198.51.100.9" })).toMatchObject({ status: 200, region: "eu-frankfurt" });
+});
+
+// Only here: every other client, and Miniflare, tidies a URL up before it is sent.
+test.each([
+  "/v1/%2e%2e/admin", "/v1/../admin", "/v1//chat/completions", "//evil.example/v1/chat/completions", "/v1\\admin",
+  "/v1/chat%2fcompletions", "/v1/chat%5Ccompletions", "/v1/chat/%2e/completions/..", "/v1/%2e/chat/completions", "/v1\\chat/completions", "/v1/chat/completions/..%2f..%2fadmin",
+])("a path written as %s reaches no endpoint", async (path) => {
+  await fra.reset();
+  const { status, code } = await chat("anyone.example", {}, path);
+  expect([400, 404]).toContain(status);
+  expect(code).toMatch(/^(invalid_path|unknown_path)$/);
+  expect(await fra.requests()).toEqual([]);
+});
+
+test.each(["/v1/./chat/completions", "/v1/x/../chat/completions", "/v1/chat/completions#x"])(
+  "what workerd makes of %s is plain",
+  async (path) => {
+    await fra.reset();
+    expect(await chat("anyone.example", {}, path)).toMatchObject({ status: 200 });
+    expect((await fra.requests()).map(({ path }) => path)).toEqual(["/v1/chat/completions"]);
+  },
+);

@@ -1,0 +1,152 @@
+// Rules and health while the Worker runs: from KV, from a DNS node's API, good, bad, late and gone.
+import type { IncomingHttpHeaders } from "node:http";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { Edge, type Json, StandIn, keyDigest, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
+
+let fra: StandIn, par: StandIn, edge: Edge;
+
+beforeAll(async () => {
+  [fra, par] = await Promise.all(["eu-frankfurt", "eu-paris"].map((name) => StandIn.start(name)));
+});
+beforeEach(() => Promise.all([fra, par].map((standIn) => standIn.reset())));
+afterEach(() => edge.stop());
+afterAll(stopAll);
+
+const frankfurt = () => region("DE", "eu-frankfurt", [fra.url]);
+const paris = () => region("FR", "eu-paris", [par.url]);
+
+/** Who serves a German client, and by which rules. */
+async function seen(): Promise<{ status: number; region: string | null; revision: string | null }> {
+  const reply = await edge.chat("DE");
+  const { status, region } = await read(reply);
+  return { status, region, revision: reply.headers.get("x-bailiwick-revision") };
+}
+
+/** A DNS node's API, as far as the edge asks it. */
+class Node {
+  document = "";
+  health: Json | null = null;
+  rulesAsked: IncomingHttpHeaders[] = [];
+  healthAsked: IncomingHttpHeaders[] = [];
+  url = "";
+
+  async start(): Promise<Node> {
+    this.url = await serve((request, response) => {
+      if (request.url === "/v1/rules") {
+        this.rulesAsked.push(request.headers);
+        const etag = `"${keyDigest(this.document)}"`;
+        const known = request.headers["if-none-match"] === etag;
+        return response.writeHead(known ? 304 : 200, { etag }).end(known ? undefined : this.document);
+      }
+      this.healthAsked.push(request.headers);
+      if (this.health === null) return response.writeHead(500).end();
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(this.health));
+    });
+    return this;
+  }
+
+  /** Reports the regions named as down, all others of the rules as up. */
+  reports(down: string[], forced: Json = {}): void {
+    const report = (name: string) => {
+      const status = down.includes(name) ? "down" : "up";
+      return { status, probed: status, stale: false, override: forced[name] ?? null, age_ms: 0, interval_ms: 5000, endpoints: {} };
+    };
+    this.health = {
+      node: "ns1", revision: 1, rules_sha256: "", regions: Object.fromEntries(["eu-frankfurt", "eu-paris"].map((name) => [name, report(name)])),
+    };
+  }
+}
+
+test("an edit in KV is taken up without a restart", async () => {
+  edge = await Edge.start(rules(1, frankfurt()));
+  expect(await seen()).toEqual({ status: 200, region: "eu-frankfurt", revision: "1" });
+  await edge.put(rules(2, paris()));
+  expect(await until(seen, ({ revision }) => revision === "2")).toMatchObject({ region: "eu-paris" });
+});
+
+test("bad documents keep the last good one, and every answer says so", async () => {
+  edge = await Edge.start(rules(5, frankfurt()));
+  expect(await seen()).toMatchObject({ revision: "5" });
+  const bad: [string, Json | string, string][] = [
+    ["no JSON", "{", "5;feed=invalid"],
+    ["a violation", { ...rules(6, paris()), regoins: {} }, "5;feed=invalid"],
+    ["the same revision with other rules", rules(5, paris()), "5;feed=conflict"],
+    ["nothing", "", "5;feed=invalid"],
+  ];
+  for (const [name, document, expected] of bad) {
+    await edge.put(document);
+    const now = await until(seen, ({ revision }) => revision === expected);
+    expect(now, name).toEqual({ status: 200, region: "eu-frankfurt", revision: expected });
+    // Back to what is in service, so that the next one is news.
+    await edge.put(rules(5, frankfurt()));
+    await until(seen, ({ revision }) => revision === "5");
+  }
+  await edge.put(rules(4, paris()));
+  await edge.put(rules(6, paris()));
+  expect(await until(seen, ({ revision }) => revision === "6")).toMatchObject({ region: "eu-paris" });
+});
+
+test("with no rules anywhere it says that it has none", async () => {
+  edge = await Edge.start(null);
+  expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "not_ready" });
+  const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
+  expect(health).toMatchObject({ status: 503, json: { status: "no rules", revision: null } });
+  await edge.put(rules(1, frankfurt()));
+  await until(seen, ({ revision }) => revision === "1");
+  const ready = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
+  expect(ready).toMatchObject({ status: 200, json: { status: "ok", revision: 1, rules_feed: "ok" } });
+});
+
+test("RULES_URL is polled by ETag, with its token, and an edit there is taken up", async () => {
+  const node = await new Node().start();
+  node.document = JSON.stringify(rules(1, frankfurt()));
+  edge = await Edge.start(rules(99, paris()), { RULES_URL: `${node.url}/v1/rules`, RULES_TOKEN: "rules-token" });
+  expect(await seen(), "the very first request is steered by the feed").toEqual({ status: 200, region: "eu-frankfurt", revision: "1" });
+  await until(async () => (await seen(), node.rulesAsked), (asked) => asked.some((headers) => headers["if-none-match"]));
+  expect(node.rulesAsked.every((headers) => headers.authorization === "Bearer rules-token")).toBe(true);
+  node.document = JSON.stringify(rules(2, paris()));
+  expect(await until(seen, ({ revision }) => revision === "2")).toMatchObject({ region: "eu-paris" });
+});
+
+test("a feed that is gone keeps the rules and says so", async () => {
+  edge = await Edge.start(null, { RULES_URL: `${await refusingUrl()}/v1/rules` });
+  expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "not_ready" });
+});
+
+test("health moves traffic, and the first request knows it already", async () => {
+  const node = await new Node().start();
+  node.reports(["eu-frankfurt"]);
+  edge = await Edge.start(rules(1, { ...frankfurt(), ...paris() }), { HEALTH_URLS: `${node.url}/v1/health`, HEALTH_TOKEN: "health-token" });
+  expect(await seen()).toMatchObject({ status: 200, region: "eu-paris" });
+  expect(node.healthAsked[0].authorization).toBe("Bearer health-token");
+  node.reports([]);
+  await until(seen, ({ region }) => region === "eu-frankfurt");
+  node.reports([], { "eu-frankfurt": { status: "down", until: "2999-01-01T00:00:00Z", reason: "drill" } });
+  await until(seen, ({ region }) => region === "eu-paris");
+});
+
+test("a majority of the nodes decides; those that fail or talk nonsense are not counted", async () => {
+  const nodes = await Promise.all([0, 1, 2, 3, 4].map(() => new Node().start()));
+  for (const node of nodes.slice(0, 2)) node.reports(["eu-frankfurt"]);
+  nodes[2].reports([]);
+  nodes[3].health = { node: 7, regions: "canary" };
+  const urls = [...nodes.map((node) => node.url), await refusingUrl()].map((url) => `${url}/v1/health`);
+  edge = await Edge.start(rules(1, { ...frankfurt(), ...paris() }), { HEALTH_URLS: urls.join(", ") });
+  expect(await seen()).toMatchObject({ status: 200, region: "eu-paris" });
+  nodes[0].reports([]);
+  await until(seen, ({ region }) => region === "eu-frankfurt");
+});
+
+test("an all-down fence is served all the same, or fails where the service says so", async () => {
+  const node = await new Node().start();
+  node.reports(["eu-frankfurt"]);
+  edge = await Edge.start(rules(1, frankfurt()), { HEALTH_URLS: `${node.url}/v1/health` });
+  expect(await seen()).toMatchObject({ status: 200, region: "eu-frankfurt" });
+  await edge.put(rules(2, frankfurt(), { when_all_down: "fail" }));
+  await until(seen, ({ revision }) => revision === "2");
+  const before = await fra.requests();
+  const reply = await edge.chat("DE");
+  expect(reply.headers.get("x-should-retry")).toBe("false");
+  expect(await read(reply)).toMatchObject({ status: 503, code: "region_unavailable" });
+  expect(await fra.requests()).toHaveLength(before.length);
+});

@@ -1,0 +1,88 @@
+// Where a request goes, by the place of its client, and what happens to that when a whole fence fails.
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
+
+let fra: StandIn, lon: StandIn, nyc: StandIn, edge: Edge;
+
+beforeAll(async () => {
+  [fra, lon, nyc] = await Promise.all(["eu-frankfurt", "uk-london", "us-virginia"].map((name) => StandIn.start(name)));
+  edge = await Edge.start(
+    rules(7, {
+      ...region("DE", "eu-frankfurt", [fra.url]),
+      ...region("GB", "uk-london", [lon.url]),
+      ...region("US", "us-virginia", [nyc.url]),
+    }),
+  );
+});
+beforeEach(() => Promise.all([fra, lon, nyc].map((standIn) => standIn.reset())));
+afterAll(stopAll);
+
+describe("a client is served inside its fence", () => {
+  test.each([
+    ["DE", "eu-frankfurt", "eu"],
+    ["FR", "eu-frankfurt", "eu"],
+    ["GB", "uk-london", "uk"],
+    ["US", "us-virginia", "us"],
+  ])("from %s by %s", async (country, expected, jurisdiction) => {
+    const reply = await edge.chat(country);
+    expect(reply.headers.get("x-bailiwick-jurisdiction")).toBe(jurisdiction);
+    expect(reply.headers.get("x-bailiwick-revision")).toBe("7");
+    expect(reply.headers.get("x-bailiwick-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    expect(reply.headers.get("server-timing")).toMatch(/^steer;dur=\d+, upstream;dur=\d+$/);
+    expect(reply.headers.get("cache-control")).toBe("no-store");
+    const { status, region, endpoint, attempts, json } = await read(reply);
+    expect({ status, region, endpoint }).toEqual({ status: 200, region: expected, endpoint: `${expected}-1` });
+    expect(attempts).toMatch(new RegExp(`^${expected}-1;outcome=committed(;ms=\\d+)?$`));
+    expect(json.choices[0].message.content).toContain(`Hello from ${expected}`);
+  });
+
+  test("whatever else request.cf says, or in which case the host is written", async () => {
+    const cf = { country: "GB", latitude: "50.11", longitude: "8.68", city: "Frankfurt" };
+    expect((await read(await edge.chat("", {}, { cf, host: "CHAT.example:8080" }))).region).toBe("uk-london");
+  });
+});
+
+describe("a client nobody can place is denied, and nothing is sent", () => {
+  test.each<[string, unknown]>([
+    ["a country that no rule takes", { country: "JP" }],
+    ["no country", {}],
+    ["XX", { country: "XX" }],
+    ["Tor", { country: "T1" }],
+    ["a number", { country: 49 }],
+    ["an object", { country: { toString: "DE" }, latitude: [], longitude: {} }],
+    ["a list", { country: ["DE"] }],
+    ["lower case", { country: "de" }],
+    ["null", { country: null, latitude: null }],
+  ])("%s", async (_, cf) => {
+    const reply = await edge.chat("", {}, { cf });
+    expect(reply.headers.get("x-should-retry")).toBe("false");
+    const { status, code, region, json } = await read(reply);
+    expect({ status, code, region }).toEqual({ status: 451, code: "residency_denied", region: null });
+    expect(Object.keys(json.error).sort()).toEqual(["code", "message", "param", "type"]);
+    for (const standIn of [fra, lon, nyc]) expect(await standIn.requests()).toEqual([]);
+  });
+});
+
+test("while all of the fence fails, nothing outside it sees a connection", async () => {
+  await fra.fail({ mode: "status", status: 500 });
+  for (const body of [{ model: "fence-unary" }, { model: "fence-stream", stream: true }]) {
+    const reply = await edge.chat("DE", body);
+    expect(reply.headers.get("x-should-retry")).toBe("false");
+    expect(await read(reply)).toMatchObject({ status: 503, code: "region_unavailable" });
+  }
+  expect(await fra.requests()).not.toEqual([]);
+  expect(await lon.connections()).toBe(0);
+  expect(await nyc.connections()).toBe(0);
+});
+
+test("a second tier is inside the fence", async () => {
+  await lon.fail({ mode: "status", status: 503 });
+  const { status, region, attempts } = await read(await edge.chat("GB", { model: "second-tier" }));
+  expect({ status, region }).toEqual({ status: 200, region: "eu-frankfurt" });
+  expect(attempts).toMatch(/^uk-london-1;outcome=[a-z0-9_]+(;ms=\d+)?, eu-frankfurt-1;outcome=committed(;ms=\d+)?$/);
+  expect(await nyc.connections()).toBe(0);
+});
+
+test("a host that no service has is 404", async () => {
+  expect(await read(await edge.chat("DE", {}, { host: "nobody.example" }))).toMatchObject({ status: 404, code: "unknown_host" });
+});

@@ -1,0 +1,77 @@
+// Streams: whole events pass untouched, and one that dies says so instead of just ending.
+import { connect } from "node:net";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { Edge, StandIn, region, rules, stopAll, until } from "./harness.js";
+
+let fra: StandIn, edge: Edge;
+
+beforeAll(async () => {
+  fra = await StandIn.start("eu-frankfurt", "--country", "DE");
+  const limits = { idle: "700ms", headers_streamed: "2s" };
+  edge = await Edge.start(rules(1, region("DE", "eu-frankfurt", [fra.url]), { limits }), {}, { cf: { country: "DE" } });
+});
+beforeEach(() => fra.reset());
+afterAll(stopAll);
+
+let models = 0;
+/** A model nobody else uses: endpoints that fail rest for the model they failed with. */
+const model = () => `stream-${(models += 1)}`;
+
+/** The lines of a stream that the stand-in sends to anybody who asks it directly. */
+async function direct(path: string, body: object): Promise<string> {
+  return (await fetch(`${fra.url}${path}`, { method: "POST", body: JSON.stringify(body) })).text();
+}
+
+/** Ids and times are new with each answer. */
+const settled = (text: string) =>
+  text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"(created|created_at)":\d+/g, '"$1":0');
+
+test.each([
+  ["/v1/chat/completions", { messages: [{ role: "user", content: "hi" }], stream_options: { include_usage: true } }],
+  ["/v1/completions", { prompt: "hi" }],
+  ["/v1/responses", { input: "hi", store: false }],
+])("%s passes byte by byte", async (path, more) => {
+  const body = { model: model(), stream: true, ...more };
+  const reply = await edge.ask({ path, json: body });
+  expect(reply.headers.get("content-type")).toMatch(/^text\/event-stream/);
+  expect(reply.headers.get("x-bailiwick-region")).toBe("eu-frankfurt");
+  expect(settled(await reply.text())).toBe(settled(await direct(path, body)));
+});
+
+test("events arrive as they are made, not at the end", async () => {
+  await fra.fail({ mode: "hang", after: 1 });
+  const reply = await edge.chat("DE", { model: model(), stream: true });
+  const reader = reply.body!.getReader();
+  const { value } = await reader.read();
+  expect(new TextDecoder().decode(value)).toContain("Hello ");
+  await reader.cancel();
+});
+
+describe("a stream that dies after its first content", () => {
+  test.each([["reset"], ["end"], ["hang"]])("by %s ends with an error event and no [DONE]", async (mode) => {
+    await fra.fail({ mode, after: 2 });
+    const reply = await edge.chat("DE", { model: model(), stream: true });
+    expect(reply.status).toBe(200);
+    const events = (await reply.text()).split("\n\n").filter(Boolean);
+    const last = JSON.parse(events.at(-1)!.replace(/^data: /, ""));
+    expect(last.error).toMatchObject({ type: "server_error" });
+    expect(events.join("")).toContain("Hello ");
+    expect(events.join("")).not.toContain("[DONE]");
+    for (const event of events.filter((event) => event.startsWith("data:"))) JSON.parse(event.replace(/^data: /, ""));
+  });
+});
+
+test("a client that goes away takes the endpoint's work with it", async () => {
+  await fra.fail({ mode: "hang", after: 1 });
+  // A socket of our own: what a client's library does with an abort is not what is tested.
+  const url = await edge.miniflare.ready;
+  const body = JSON.stringify({ model: model(), stream: true, messages: [{ role: "user", content: "hi" }] });
+  const socket = connect(Number(url.port), url.hostname);
+  socket.write(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost:${url.port}\r\ncontent-type: application/json\r\n` +
+      `content-length: ${body.length}\r\n\r\n${body}`,
+  );
+  await new Promise((resolve) => socket.once("data", resolve));
+  socket.destroy();
+  await until(() => fra.open(), (open) => open === 0);
+});
