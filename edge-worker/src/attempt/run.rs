@@ -11,7 +11,7 @@ use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, 
 use crate::envelope::Failure;
 use crate::json;
 use crate::plan::Target;
-use crate::sse::{Framed, Framer, Meaning};
+use crate::sse::{Framed, Framer, Meaning, meaning};
 
 /// How much of a success is held before it is believed, and how much of an error is read.
 const MOST_HELD: usize = 64 << 10;
@@ -339,9 +339,21 @@ impl Turn<'_> {
                     }
                 }
             }
-            State::Stream { may_end, framer } if *may_end && framer.held() == 0 => self.finish(),
+            State::Stream { may_end, framer } => {
+                // Some servers leave out the empty line after their last event. It is told by its own words all the same.
+                let held = framer.take_held();
+                let last = !framer.is_torn() && matches!(meaning(&held), Meaning::Done | Meaning::Completed);
+                if last {
+                    self.emit(held);
+                    self.finish();
+                } else if *may_end && held.is_empty() {
+                    self.finish();
+                } else {
+                    self.interrupt(End::Interrupted, &nameless(), false);
+                }
+            }
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
             State::Ready | State::Done => {}
         }
     }
