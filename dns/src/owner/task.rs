@@ -131,7 +131,6 @@ impl<P: Prober> Owner<P> {
             self.swap_if_due().await;
             let wake = self.next_wake();
             tokio::select! {
-                biased;
                 Some(result) = results.recv() => {
                     self.record(result);
                     while let Ok(result) = results.try_recv() {
@@ -281,7 +280,8 @@ impl<P: Prober> Owner<P> {
             self.monitors.unheard(&waiting.arranged.assignment).is_none() || Instant::now() >= waiting.deadline
         };
         let Some(waiting) = self.waiting.take_if(due) else { return };
-        let bytes = Arc::clone(&waiting.arranged.world.rules().bytes);
+        let rules = Arc::clone(waiting.arranged.world.rules());
+        let are_kept = self.ready.is_none() && Arc::ptr_eq(&rules, self.current.world.rules());
         self.current = waiting.arranged;
         self.monitors.keep_only([&self.current.assignment]);
         self.status.awaited_revision = None;
@@ -292,8 +292,10 @@ impl<P: Prober> Owner<P> {
         self.publish();
         let revision = self.current.world.rules().table.revision();
         tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
-        self.keep(move |store| store.keep_rules(&bytes)).await;
-        self.tell();
+        if !are_kept {
+            self.keep(move |store| store.keep_rules(&rules.bytes)).await;
+            self.tell();
+        }
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(()); // whoever started this may have given up
         }
