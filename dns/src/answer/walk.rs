@@ -96,6 +96,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 continue;
             };
             let (ttl, rdatas) = found;
+            if rdatas.is_empty() {
+                break; // a type that the rules have nothing for: no data
+            }
             self.answer.answer.push(AnswerSet { owner: name.clone(), rtype, ttl, data: Data::Stored(rdatas) });
             if rtype == rtype::CNAME && qtype != rtype::CNAME {
                 let target = rdatas.first().and_then(|rdata| target(rtype, rdata));
@@ -129,7 +132,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
     /// Steered answers stay small.
     fn complete(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
-        self.add_addresses(zone, rtype, rdatas, Reach::Authority);
+        self.add_addresses(zone, rtype, rdatas);
         let names_itself =
             rtype == rtype::NS && self.answer.answer.last().is_some_and(|set| set.owner.name() == zone.origin());
         if is_static
@@ -137,7 +140,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             && let Some(servers) = zone.set(zone.apex(), rtype::NS)
         {
             self.authority(Owner::Ref(zone.origin()), servers, servers.ttl);
-            self.add_addresses(zone, rtype::NS, servers.rdatas.as_ref(), Reach::Authority);
+            self.add_addresses(zone, rtype::NS, servers.rdatas.as_ref());
         }
     }
 
@@ -154,7 +157,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer.authoritative = !self.answer.answer.is_empty();
         if let Some(servers) = zone.set(node, rtype::NS) {
             self.authority(owner, servers, servers.ttl);
-            self.add_addresses(zone, rtype::NS, servers.rdatas.as_ref(), Reach::Glue);
+            self.add_addresses(zone, rtype::NS, servers.rdatas.as_ref());
         }
         Step::Done
     }
@@ -191,20 +194,19 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer.authority.push(AnswerSet { owner, rtype: set.rtype, ttl, data: Data::Stored(set.rdatas.as_ref()) });
     }
 
-    /// Adds the static addresses of the hosts that `rdatas` name, unless the answer has them already.
-    fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, reach: Reach) {
+    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless the answer has them already.
+    fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>) {
         if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;
         }
         for host in rdatas.iter().filter_map(|rdata| target(rtype, rdata)) {
-            let node = match reach {
-                Reach::Glue => zone.glue(host),
-                Reach::Authority if host.is_within(zone.origin()) => match zone.locate(host) {
-                    Found::Exact(node) => Some(node),
-                    Found::Cut { .. } => zone.glue(host),
-                    _ => None,
-                },
-                Reach::Authority => None,
+            if !host.is_within(zone.origin()) {
+                continue;
+            }
+            let node = match zone.locate(host) {
+                Found::Exact(node) | Found::Wildcard(node) => Some(node),
+                Found::Cut { .. } => zone.glue(host),
+                Found::Dname { .. } | Found::Missing => None,
             };
             let Some(node) = node else { continue };
             for set in zone.sets(node).iter().filter(|set| matches!(set.rtype, rtype::A | rtype::AAAA)) {
@@ -221,15 +223,6 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             }
         }
     }
-}
-
-/// Which addresses may be added.
-#[derive(Clone, Copy)]
-enum Reach {
-    /// What the zone answers for, and glue below delegations.
-    Authority,
-    /// Glue wherever the zone has it, siblings' included (RFC 9471 §2).
-    Glue,
 }
 
 #[cfg(test)]

@@ -82,6 +82,18 @@ fn the_case_of_the_question_is_kept_and_its_owner_points_at_it() {
 }
 
 #[test]
+fn the_case_of_the_question_changes_nothing_but_the_question() {
+    for qname in ["a.example.com", "nope.example.com", "x.sub.example.com", "example.com"] {
+        let (lower, _) = send(&small(), &NoSteering, &query(qname, A, &[]), Transport::Udp);
+        let (upper, _) = send(&small(), &NoSteering, &query(&qname.to_uppercase(), A, &[]), Transport::Udp);
+        let question = 12..12 + name(qname).as_wire().len();
+        assert_eq!(lower[..12], upper[..12]);
+        assert_ne!(lower[question.clone()], upper[question.clone()]);
+        assert_eq!(lower[question.end..], upper[question.end..], "{qname}");
+    }
+}
+
+#[test]
 fn other_classes_are_refused() {
     let mut packet = ask_a(&[]);
     let last = packet.len() - 1;

@@ -166,6 +166,18 @@ fn rfc8482_4_1_any_gets_one_rrset() {
 }
 
 #[test]
+fn addresses_of_named_hosts_are_added_once() {
+    let zones = zones(
+        "example.com",
+        "@ MX 10 mail\n@ MX 20 mx.wild\n@ MX 30 gone.d\n@ MX 40 nope\nmail A 192.0.2.1\n*.wild A 192.0.2.2\nd DNAME t.test.\n",
+    );
+    let lines = ask(&zones, "example.com", MX);
+    let mut added: Vec<&str> = lines.iter().map(String::as_str).filter(|line| line.starts_with('+')).collect();
+    added.sort_unstable();
+    assert_eq!(added, ["+ mail.example.com. 300 IN A 192.0.2.1", "+ mx.wild.example.com. 300 IN A 192.0.2.2"]);
+}
+
+#[test]
 fn transfers_and_types_without_data_are_turned_away() {
     let zones = zones("example.com", "");
     for (qtype, rcode) in [
@@ -199,6 +211,7 @@ fn steered_zones() -> Zones {
         steered("shut.example.com", 2, &[A]),
         steered("deep.ent.example.com", 0, &[A]),
         steered("*.wild.example.com", 0, &[A]),
+        steered("a.example.com", 0, &[AAAA]),
     ];
     Zones::new([zone("example.com", "chat TXT note\na A 192.0.2.1\nalias CNAME chat\nstop CNAME shut\n", &owners)])
 }
@@ -243,6 +256,8 @@ fn rfc7871_scopes_come_from_steered_links_only_and_the_longest_holds() {
         ("chat.example.com", MX, 0),
         ("nope.example.com", A, 0),
         ("edge.example.com", A, 24),
+        ("edge.example.com", MX, 24),
+        // Two steered links, 24 and then 20.
         ("edge.example.com", AAAA, 24),
         ("shut.example.com", A, 16),
     ] {
