@@ -113,7 +113,7 @@ impl Prober for NetworkProber {
                 TcpStream::connect(address.as_str()).await.map(drop).map_err(|error| error.to_string())
             }
             Probe::Http { url, status, body_contains, secret } => {
-                let secret = secret.as_ref().map(|name| name.as_str());
+                let secret = secret.as_ref().map(bailiwick_rules::rules::SecretName::as_str);
                 self.get(url.as_url().as_str(), status, body_contains.as_deref(), secret).await
             }
         }
