@@ -3,6 +3,9 @@
 //! Each probe uses a connection of its own, so that a listener that died is noticed, and no proxy from the environment, so that what is
 //! probed is what is named.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -92,12 +95,12 @@ impl NetworkProber {
         let Some(wanted) = body_contains else { return Ok(()) };
         let mut body = Vec::new();
         while !contains(&body, wanted.as_bytes()) {
-            let room = MOST_BODY - body.len();
-            match response.chunk().await.map_err(|error| chain(&error.without_url()))? {
-                Some(chunk) if room > 0 => body.extend_from_slice(&chunk[..chunk.len().min(room)]),
-                Some(_) => return Err(format!("the first {MOST_BODY} bytes of the body don't contain {wanted:?}")),
-                None => return Err(format!("the body doesn't contain {wanted:?}")),
+            if body.len() == MOST_BODY {
+                return Err(format!("the first {MOST_BODY} bytes of the body don't contain {wanted:?}"));
             }
+            let chunk = response.chunk().await.map_err(|error| chain(&error.without_url()))?;
+            let Some(chunk) = chunk else { return Err(format!("the body doesn't contain {wanted:?}")) };
+            body.extend_from_slice(&chunk[..chunk.len().min(MOST_BODY - body.len())]);
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! The start of a node: its files enter, a running owner and feed leave, or every error at once; the command line calls it for `serve` and
 //! `check`.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bailiwick_rules::table::Succession;

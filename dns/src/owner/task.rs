@@ -3,11 +3,13 @@
 //! Versions of sources are taken one by one, in the order they come: each is compiled together with the others off this task, then waits
 //! for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and overrides go on.
 
+mod overrides;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bailiwick_rules::health::{Forced, Status as HealthStatus};
+use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::table::{Revision, Succession};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -16,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::monitors::{Assignment, Monitors};
-use super::{Change, Failure, Handle, Kept, Offer, OverrideError, Source, Status};
+use super::{Change, Failure, Handle, Offer, Source, Status};
 use crate::clock::Clock;
 use crate::probe::{ProbeResult, Prober, Probing};
 use crate::snapshot::{Refusal, Snapshot, World};
@@ -131,7 +133,6 @@ impl<P: Prober> Owner<P> {
             self.swap_if_due().await;
             let wake = self.next_wake();
             tokio::select! {
-                biased;
                 Some(result) = results.recv() => {
                     self.record(result);
                     while let Ok(result) = results.try_recv() {
@@ -281,19 +282,22 @@ impl<P: Prober> Owner<P> {
             self.monitors.unheard(&waiting.arranged.assignment).is_none() || Instant::now() >= waiting.deadline
         };
         let Some(waiting) = self.waiting.take_if(due) else { return };
-        let bytes = Arc::clone(&waiting.arranged.world.rules().bytes);
+        let rules = Arc::clone(waiting.arranged.world.rules());
+        let are_kept = self.ready.is_none() && Arc::ptr_eq(&rules, self.current.world.rules());
         self.current = waiting.arranged;
         self.monitors.keep_only([&self.current.assignment]);
         self.status.awaited_revision = None;
-        self.status.warnings = warnings_of(&self.current.world, self.clock.now());
-        for warning in self.status.warnings.iter() {
+        let told = std::mem::replace(&mut self.status.warnings, warnings_of(&self.current.world, self.clock.now()));
+        for warning in self.status.warnings.iter().filter(|warning| !told.contains(warning)) {
             tracing::warn!("{warning}");
         }
         self.publish();
         let revision = self.current.world.rules().table.revision();
         tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
-        self.keep(move |store| store.keep_rules(&bytes)).await;
-        self.tell();
+        if !are_kept {
+            self.keep(move |store| store.keep_rules(&rules.bytes)).await;
+            self.tell();
+        }
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(()); // whoever started this may have given up
         }
@@ -321,59 +325,6 @@ impl<P: Prober> Owner<P> {
         status.refused += 1;
         status.last_error = Some(Failure { at: now, errors });
         self.tell();
-    }
-
-    async fn set_override(&mut self, region: RegionId, forced: Forced) -> Result<Kept, OverrideError> {
-        if self.current.world.rules().table.region_named(region.as_str()).is_none() {
-            return Err(OverrideError::UnknownRegion(region));
-        }
-        if forced.status == HealthStatus::Unknown {
-            return Err(OverrideError::NoStatus);
-        }
-        if forced.until <= self.clock.now() {
-            return Err(OverrideError::Ended(forced.until));
-        }
-        tracing::warn!(%region, until = %forced.until, reason = forced.reason, "override set: {}", forced.status);
-        self.overrides.insert(region, forced);
-        self.publish();
-        Ok(self.keep_overrides().await)
-    }
-
-    async fn delete_override(&mut self, region: RegionId) -> Result<Kept, OverrideError> {
-        if self.overrides.remove(&region).is_none() {
-            return Err(OverrideError::NotForced(region));
-        }
-        tracing::warn!(%region, "override deleted");
-        self.publish();
-        Ok(self.keep_overrides().await)
-    }
-
-    async fn keep_overrides(&mut self) -> Kept {
-        let overrides = self.overrides.clone();
-        let kept = self.keep(move |store| store.keep_overrides(&overrides)).await;
-        self.tell();
-        kept
-    }
-
-    /// Writes to the state directory, off this thread. What can't be kept is in force all the same: an operator who drains a region while
-    /// the disk is full means it.
-    async fn keep(&mut self, write: impl FnOnce(&Store) -> std::io::Result<()> + Send + 'static) -> Kept {
-        let Some(store) = self.store.clone() else {
-            return Kept::UntilRestart("no state_dir is configured".to_owned());
-        };
-        let written = tokio::task::spawn_blocking(move || write(&store)).await;
-        match written.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
-            Ok(()) => {
-                self.status.not_persisted = None;
-                Kept::Persisted
-            }
-            Err(error) => {
-                let error = format!("can't write to state_dir ({error}); mend its mode or make room");
-                tracing::error!("{error}");
-                self.status.not_persisted = Some(Failure { at: self.clock.now(), errors: vec![error.clone()] });
-                Kept::UntilRestart(error)
-            }
-        }
     }
 
     /// Time has passed: overrides end, TTLs before an end shrink, silent monitors go stale.

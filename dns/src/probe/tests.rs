@@ -1,0 +1,186 @@
+use std::sync::Mutex;
+
+use bailiwick_rules::table::Table;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// An HTTP server of one answer that remembers what it was asked; ends when dropped.
+struct Server {
+    address: String,
+    requests: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// Answers every connection's first request with this text, then closes, or holds the connection open.
+    async fn start(answer: impl Into<Vec<u8>>, hold: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (answer, requests) = (answer.into(), Arc::new(Mutex::new(Vec::new())));
+        let asked = Arc::clone(&requests);
+        let task = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => request.push(byte),
+                        Err(_) => break,
+                    }
+                }
+                asked.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
+                let _ = stream.write_all(&answer).await;
+                if hold {
+                    held.push(stream);
+                }
+            }
+        });
+        Self { address, requests, task }
+    }
+}
+
+/// A monitor as the rules write it.
+fn monitor(fields: &str) -> Monitor {
+    let json = format!(
+        r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "monitor": {{ {fields} }} }} }} }}"#
+    );
+    let table = Table::compile(json.as_bytes()).unwrap_or_else(|violations| panic!("{violations:?}"));
+    table.regions()[0].monitor.clone().unwrap()
+}
+
+fn http(server: &Server, more: &str) -> Monitor {
+    monitor(&format!(r#""type": "http", "url": "http://{}/health"{more}"#, server.address))
+}
+
+fn prober() -> NetworkProber {
+    let secrets = BTreeMap::from([("HEALTH_KEY".to_owned(), "s3cret".to_owned())]);
+    NetworkProber::new(Secrets::new(secrets)).unwrap()
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn tcp_succeeds_where_something_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let monitor = monitor(&format!(r#""type": "tcp", "address": "{address}""#));
+    assert_eq!(prober().probe(&monitor).await, Ok(()));
+    drop(listener);
+    let error = prober().probe(&monitor).await.unwrap_err();
+    assert!(error.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn http_succeeds_by_status_and_body() {
+    let server = Server::start(answer("200 OK", "", "all is ready here"), false).await;
+    assert_eq!(prober().probe(&http(&server, "")).await, Ok(()));
+    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#)).await, Ok(()));
+    let error = prober().probe(&http(&server, r#", "body_contains": "steady""#)).await.unwrap_err();
+    assert_eq!(error, "the body doesn't contain \"steady\"");
+    let error = prober().probe(&http(&server, r#", "status": [204, 503]"#)).await.unwrap_err();
+    assert_eq!(error, "answered 200, expected 204 or 503");
+    assert!(server.requests.lock().unwrap()[0].starts_with("GET /health HTTP/1.1\r\n"));
+    assert_eq!(server.requests.lock().unwrap().len(), 4, "a connection each");
+}
+
+#[tokio::test]
+async fn a_redirect_fails_and_is_not_followed() {
+    let other = Server::start(answer("200 OK", "", ""), false).await;
+    let location = format!("location: http://{}/\r\n", other.address);
+    let server = Server::start(answer("302 Found", &location, ""), false).await;
+    let error = prober().probe(&http(&server, "")).await.unwrap_err();
+    assert_eq!(error, "answered 302, expected 200");
+    assert!(other.requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
+    let server = Server::start(answer("200 OK", "", ""), false).await;
+    assert_eq!(prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#)).await, Ok(()));
+    assert!(server.requests.lock().unwrap()[0].contains("authorization: Bearer s3cret\r\n"));
+    let error = prober().probe(&http(&server, r#", "secret": "BAILIWICK_NO_SUCH_KEY""#)).await.unwrap_err();
+    assert_eq!(error, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
+    assert_eq!(server.requests.lock().unwrap().len(), 1, "nothing was sent without it");
+    assert!(!format!("{:?}", prober()).contains("s3cret"));
+}
+
+#[tokio::test]
+async fn no_more_of_a_body_is_read_than_its_beginning() {
+    let body = format!("{}ready", "x".repeat(MOST_BODY));
+    let server = Server::start(answer("200 OK", "", &body), false).await;
+    let error = prober().probe(&http(&server, r#", "body_contains": "ready""#)).await.unwrap_err();
+    assert_eq!(error, "the first 65536 bytes of the body don't contain \"ready\"");
+
+    // What was looked for stands in a body that never ends.
+    let server = Server::start("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nready\r\n", true).await;
+    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_https() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let monitor = monitor(&format!(r#""type": "http", "url": "https://{}/health""#, listener.local_addr().unwrap()));
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let kind = stream.read_u8().await.unwrap();
+        stream.write_all(answer("200 OK", "", "").as_bytes()).await.unwrap();
+        kind
+    });
+    assert!(prober().probe(&monitor).await.is_err(), "a plain answer is no success");
+    assert_eq!(server.await.unwrap(), 22, "a TLS handshake record (RFC 8446 §5.1)");
+}
+
+#[tokio::test]
+async fn a_probe_that_takes_too_long_fails() {
+    let server = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nre", true).await;
+    let (results, mut recorded) = mpsc::channel(8);
+    let probing = Probing::new(prober(), results);
+    let monitor = http(&server, r#", "body_contains": "ready", "timeout": "150ms", "interval": "1s""#);
+    let _running = probing.start(MonitorId(3), monitor);
+    let result = recorded.recv().await.unwrap();
+    assert_eq!(result.monitor, MonitorId(3));
+    assert_eq!(result.outcome, Err("no answer within 150ms".to_owned()), "although a part of the body came");
+}
+
+/// Succeeds at once and tells when.
+struct Instants(mpsc::UnboundedSender<Instant>);
+
+impl Prober for Instants {
+    async fn probe(&self, _: &Monitor) -> Result<(), String> {
+        self.0.send(Instant::now()).map_err(|error| error.to_string())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other() {
+    let (instants, mut probed) = mpsc::unbounded_channel();
+    let (results, mut recorded) = mpsc::channel(64);
+    let probing = Probing::new(Instants(instants), results);
+    let begun = Instant::now();
+    let mut seconds = Vec::new();
+    for number in 0..4 {
+        let running = probing.start(MonitorId(number), monitor(r#""type": "tcp", "address": "a:1", "interval": "8s""#));
+        let mut at = Vec::new();
+        for _ in 0..4 {
+            at.push(probed.recv().await.unwrap().duration_since(begun).as_millis());
+            recorded.recv().await.unwrap();
+        }
+        drop(running);
+        assert!((4000..=8000).contains(&(at[1] - at[0])), "{at:?}");
+        assert!(at.windows(2).skip(1).all(|pair| (7999..=8001).contains(&(pair[1] - pair[0]))), "{at:?}");
+        seconds.push((at[1] - at[0]) / 500);
+    }
+    seconds.sort_unstable();
+    seconds.dedup();
+    assert_eq!(seconds.len(), 4, "their later rounds don't coincide");
+}

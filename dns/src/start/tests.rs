@@ -1,0 +1,264 @@
+use std::fs;
+use std::path::Path;
+
+use bailiwick_rules::rules::Monitor;
+use tempfile::TempDir;
+
+use super::*;
+use crate::geoip::made::{Made, flat};
+
+/// Every probe succeeds.
+struct Healthy;
+
+impl Prober for Healthy {
+    async fn probe(&self, _: &Monitor) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+const HEAD: &str = "$TTL 1h\n@ SOA ns.example.net. h.example.net. 1 2 3 4 60\n@ NS ns.example.net.\n";
+
+/// A node's files in a directory of their own.
+struct Node {
+    directory: TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = Self { directory: tempfile::tempdir().unwrap() };
+        node.write("rules.json", rules(1, "chat.example.com"));
+        node.write("example.zone", HEAD);
+        node.write("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("DE", None)).bytes());
+        node
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Replaces a file by a rename, as careful programs do.
+    fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
+        self.write("beside", content);
+        fs::rename(self.path("beside"), self.path(name)).unwrap();
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            rules: self.path("rules.json"),
+            geoip: Some(self.path("geo.mmdb")),
+            zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
+            state_dir: Some(self.path("state")),
+        }
+    }
+
+    async fn start(&self) -> Result<Started, Vec<String>> {
+        let started = start_with(self.sources(), Healthy, Clock::system()).await;
+        started.map_err(|faults| self.told(&faults))
+    }
+
+    /// Faults as text, without the directory's name.
+    fn told(&self, faults: &[Fault]) -> Vec<String> {
+        let directory = format!("{}/", self.directory.path().display());
+        faults.iter().map(|fault| fault.to_string().replace(&directory, "")).collect()
+    }
+}
+
+fn rules(revision: u64, host: &str) -> String {
+    format!(
+        r#"{{ "version": 1, "revision": {revision}, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
+            "regions": {{ "fra": {{ "countries": ["DE"], "answers": {{ "A": ["192.0.2.1"] }},
+                                    "monitor": {{ "type": "tcp", "address": "127.0.0.1:1" }} }} }},
+            "services": {{ "chat": {{ "hosts": ["{host}"], "pattern": "active-active", "regions": ["fra"],
+                           "residency": [{{ "clients": ["eu"], "process_in": ["eu"] }}] }} }} }}"#
+    )
+}
+
+fn revision(started: &Started) -> u64 {
+    started.handle.snapshot().table().revision().number
+}
+
+fn alarm(started: &Started) -> Option<String> {
+    started.handle.status().rules.last_error.as_ref().map(|failure| failure.errors.join("; "))
+}
+
+#[tokio::test]
+async fn a_node_starts_with_its_first_probes_heard_and_keeps_its_rules() {
+    let node = Node::new();
+    let started = node.start().await.unwrap();
+    assert_eq!(revision(&started), 1);
+    assert_eq!(started.handle.snapshot().health().regions[0].probed, bailiwick_rules::health::Status::Up);
+    assert_eq!(fs::read(node.path("state/rules.last-good.json")).unwrap(), rules(1, "chat.example.com").as_bytes());
+    assert_eq!(alarm(&started), None);
+}
+
+#[tokio::test]
+async fn every_error_of_every_file_is_told_at_once() {
+    let node = Node::new();
+    node.write("rules.json", r#"{ "version": 1, "revison": 1 }"#);
+    node.write("example.zone", format!("{HEAD}a A 192.0.2\nb AAAA ::g\n"));
+    node.write("geo.mmdb", "not an MMDB");
+    let told = node.start().await.unwrap_err();
+    for (place, told) in
+        ["example.zone:4: ", "example.zone:5: ", "geo.mmdb: ", "rules.json: /revision", "rules.json: /revison"]
+            .iter()
+            .zip(&told)
+    {
+        assert!(told.starts_with(place), "{told} should start with {place}");
+    }
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(check(&node.sources(), Timestamp(0)).map_err(|faults| node.told(&faults)), Err(told));
+}
+
+#[tokio::test]
+async fn without_any_valid_rules_there_is_no_start() {
+    let node = Node::new();
+    fs::remove_file(node.path("rules.json")).unwrap();
+    let told = node.start().await.unwrap_err();
+    assert!(told.len() == 1 && told[0].starts_with("rules.json: can't be read"), "{told:?}");
+    // A zone that parses but doesn't compile is told beside it.
+    node.write("example.zone", "$TTL 1h\n@ NS ns.example.net.\n");
+    let told = node.start().await.unwrap_err();
+    assert!(told.len() == 2 && told[1].contains("no SOA"), "{told:?}");
+}
+
+#[tokio::test]
+async fn invalid_rules_give_way_to_the_last_good_ones_with_an_alarm() {
+    let node = Node::new();
+    drop(node.start().await.unwrap());
+    node.write("rules.json", "{");
+    let started = node.start().await.unwrap();
+    assert_eq!(revision(&started), 1);
+    assert!(alarm(&started).unwrap().contains("is not JSON"), "{:?}", alarm(&started));
+    assert_eq!(started.handle.status().rules.refused, 1);
+
+    node.write("rules.json", rules(2, "chat.sub.example.com"));
+    node.write("example.zone", format!("{HEAD}sub NS ns.example.net.\n"));
+    let started = node.start().await.unwrap();
+    assert_eq!(revision(&started), 1);
+    assert!(alarm(&started).unwrap().contains("chat.sub.example.com"), "{:?}", alarm(&started));
+}
+
+#[tokio::test]
+async fn the_highest_valid_revision_begins() {
+    let node = Node::new();
+    node.write("rules.json", rules(5, "chat.example.com"));
+    drop(node.start().await.unwrap());
+    node.write("rules.json", rules(4, "old.example.com"));
+    let started = node.start().await.unwrap();
+    assert_eq!(revision(&started), 5);
+    assert!(alarm(&started).unwrap().contains("revision 4 is older"));
+    node.write("rules.json", rules(5, "other.example.com"));
+    let started = node.start().await.unwrap();
+    assert!(started.handle.snapshot().table().service_of_host("other.example.com").is_none());
+    assert!(alarm(&started).unwrap().contains("another document with revision 5"));
+    node.write("rules.json", rules(6, "new.example.com"));
+    let started = node.start().await.unwrap();
+    assert_eq!((revision(&started), alarm(&started)), (6, None));
+    // Damaged last-good rules are left aside.
+    node.write("state/rules.last-good.json", "{");
+    assert_eq!(revision(&node.start().await.unwrap()), 6);
+}
+
+#[tokio::test]
+async fn a_broken_zone_or_database_keeps_a_node_from_starting_whatever_was_kept() {
+    let node = Node::new();
+    drop(node.start().await.unwrap());
+    node.write("geo.mmdb", "");
+    assert!(node.start().await.unwrap_err()[0].starts_with("geo.mmdb: is not a usable MMDB file"));
+    node.write("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("DE", None)).bytes());
+    node.write("example.zone", "$TTL 1h\n@ NS ns.example.net.\n");
+    let told = node.start().await.unwrap_err();
+    assert!(told.len() == 1 && told[0].contains("no SOA"), "{told:?}");
+}
+
+#[tokio::test]
+async fn overrides_outlive_a_restart() {
+    let node = Node::new();
+    let started = node.start().await.unwrap();
+    let region = bailiwick_rules::id::RegionId::parse("fra").unwrap();
+    let until = started.handle.now().after(bailiwick_rules::time::Millis(3_600_000));
+    let forced = bailiwick_rules::health::Forced {
+        status: bailiwick_rules::health::Status::Down,
+        until,
+        reason: "drill".into(),
+    };
+    started.handle.set_override(region.clone(), forced.clone()).await.unwrap();
+    drop(started);
+    let started = node.start().await.unwrap();
+    assert_eq!(started.handle.snapshot().health().regions[0].forced, Some(forced));
+    started.handle.delete_override(region).await.unwrap();
+    drop(started);
+    assert_eq!(node.start().await.unwrap().handle.snapshot().health().regions[0].forced, None);
+}
+
+#[tokio::test]
+async fn changed_files_come_into_service_by_themselves() {
+    let node = Node::new();
+    let started = node.start().await.unwrap();
+    let handle = &started.handle;
+
+    node.replace("rules.json", rules(2, "chat.example.com"));
+    assert!(handle.wait_until(|snapshot, _| snapshot.table().revision().number == 2).await);
+    node.write("rules.json", "{");
+    assert!(handle.wait_until(|_, status| status.rules.last_error.is_some()).await);
+    assert_eq!(revision(&started), 2, "the last good stays");
+    node.write("rules.json", rules(3, "chat.example.com"));
+    assert!(
+        handle
+            .wait_until(|snapshot, status| snapshot.table().revision().number == 3 && status.rules.last_error.is_none())
+            .await
+    );
+
+    let has = |snapshot: &crate::snapshot::Snapshot, host: &str| {
+        let name: crate::name::Name = host.parse().unwrap();
+        let zone = snapshot.zones().find(name.as_ref(), 1).unwrap();
+        matches!(zone.locate(name.as_ref()), crate::zone::Found::Exact(_))
+    };
+    node.write("more.zone", "a A 192.0.2.1\n");
+    node.replace("example.zone", format!("{HEAD}$INCLUDE more.zone\n"));
+    assert!(handle.wait_until(|snapshot, _| has(snapshot, "a.example.com")).await);
+    node.write("more.zone", "b A 192.0.2.1\n");
+    assert!(handle.wait_until(|snapshot, _| has(snapshot, "b.example.com")).await, "included files count");
+    node.write("more.zone", "b A 192.0.2\n");
+    assert!(handle.wait_until(|_, status| status.zones.last_error.is_some()).await);
+    assert!(has(&handle.snapshot(), "b.example.com"));
+
+    let country = |snapshot: &crate::snapshot::Snapshot| snapshot.client_at([192, 0, 2, 1].into()).country;
+    node.replace("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("FR", None)).bytes());
+    assert!(handle.wait_until(|snapshot, _| country(snapshot).is_some_and(|country| country.as_str() == "FR")).await);
+    node.replace("geo.mmdb", "");
+    assert!(handle.wait_until(|_, status| status.geoip.last_error.is_some()).await);
+    assert!(country(&handle.snapshot()).is_some());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn swapped_links_are_seen_as_kubernetes_swaps_them() {
+    use std::os::unix::fs::symlink;
+    let node = Node::new();
+    let mounted = |version: &str, text: String| {
+        fs::create_dir(node.path(version)).unwrap();
+        fs::write(node.path(version).join("rules.json"), text).unwrap();
+        symlink(Path::new(version), node.path("..new")).unwrap();
+        fs::rename(node.path("..new"), node.path("..data")).unwrap();
+    };
+    fs::remove_file(node.path("rules.json")).unwrap();
+    symlink("..data/rules.json", node.path("rules.json")).unwrap();
+    mounted("v1", rules(1, "chat.example.com"));
+    let started = node.start().await.unwrap();
+    mounted("v2", rules(2, "chat.example.com"));
+    assert!(started.handle.wait_until(|snapshot, _| snapshot.table().revision().number == 2).await);
+}
+
+#[tokio::test]
+async fn a_reload_reads_everything_again() {
+    let node = Node::new();
+    let started = node.start().await.unwrap();
+    let before = started.handle.status().geoip.accepted;
+    started.feed.reload();
+    assert!(started.handle.wait_until(|_, status| status.geoip.accepted > before).await);
+}
