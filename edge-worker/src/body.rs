@@ -42,6 +42,18 @@ pub struct Affinity<'a> {
     pub user: Option<&'a str>,
 }
 
+impl Affinity<'_> {
+    /// The key of [`Wanted`](crate::plan::Wanted): the tenant with the best hint there is, so that one customer's prefix
+    /// caches stay warm and no customer finds another's. Without a hint it is `request`, anything unique: such requests spread.
+    #[must_use]
+    pub fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
+        let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
+        let best = hints.into_iter().find_map(|(kind, hint)| Some((kind, hint.filter(|hint| !hint.is_empty())?)));
+        let (kind, hint) = best.unwrap_or(("request", request));
+        format!("{tenant}\0{kind}\0{hint}")
+    }
+}
+
 impl Inspected {
     /// Looks a JSON body through, whatever its Content-Type.
     ///
@@ -237,6 +249,16 @@ mod tests {
         assert!(inspect("/v1/moderations", r#"{"input":"x"}"#, &[]).is_ok());
         let body = chat(r#"{"model":"a","user":"u\n1","prompt_cache_key":"k"}"#).unwrap();
         assert_eq!(body.affinity(), Affinity { prompt_cache_key: Some("k"), user: Some("u\n1") });
+    }
+
+    #[test]
+    fn the_best_hint_keeps_requests_together_within_a_tenant() {
+        let both = Affinity { prompt_cache_key: Some("k"), user: Some("u") };
+        assert_eq!(both.key("acme", Some("s"), "1"), both.key("acme", None, "2"));
+        assert_ne!(both.key("acme", None, "1"), both.key("other", None, "1"));
+        let user = Affinity { prompt_cache_key: Some(""), user: Some("u") };
+        assert_ne!(user.key("acme", Some("s"), "1"), user.key("acme", None, "1"), "a session goes before a user");
+        assert_ne!(Affinity::default().key("acme", None, "1"), Affinity::default().key("acme", None, "2"));
     }
 
     #[test]

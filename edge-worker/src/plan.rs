@@ -274,6 +274,8 @@ pub(crate) mod tests {
     use bailiwick_rules::health::RegionHealth;
     use bailiwick_rules::steer::{Ask, Client, Local, PathClass, steer};
     use bailiwick_rules::time::Timestamp;
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
     use super::*;
 
@@ -433,5 +435,58 @@ pub(crate) mod tests {
         };
         assert_eq!(of("DE"), Some(vec!["chat".to_owned(), "embed".to_owned()]));
         assert_eq!(of("US"), None);
+    }
+
+    #[test]
+    fn every_target_lies_in_the_fence_and_none_stands_twice() {
+        let status = || prop_oneof![Just(Status::Up), Just(Status::Down), Just(Status::Unknown)];
+        let region = (status(), proptest::collection::vec(status(), 0..4));
+        let strategy = (
+            proptest::sample::select(vec!["DE", "US", "CH", "??"]),
+            proptest::sample::select(vec![None, Some("chat"), Some("embed"), Some("gpt-9")]),
+            proptest::collection::vec(region, 3),
+            proptest::collection::vec(
+                (0..3u32, proptest::sample::select(vec!["fra-1", "fra-2", "azure", "iad-1"])),
+                0..4,
+            ),
+            proptest::sample::select(vec!["", "FRA_KEY", "AZURE_KEY"]),
+            any::<String>(),
+        );
+        let cases = std::cell::Cell::new(0u32);
+        TestRunner::new(ProptestConfig::with_cases(2_000))
+            .run(&strategy, |(country, model, regions, cooling, missing, affinity)| {
+                cases.set(cases.get() + 1);
+                let health = regions.into_iter().map(|(probed, endpoints)| RegionHealth {
+                    probed,
+                    endpoints,
+                    ..RegionHealth::default()
+                });
+                let health: Vec<RegionHealth> = health.collect();
+                let cooling = cooling.into_iter().map(|(region, name)| Cooling {
+                    region: RegionIndex(region),
+                    endpoint: EndpointId::parse(name).unwrap(),
+                    model: None,
+                    until: Timestamp(NOW.0 + 1),
+                });
+                let local = Local { cooling: cooling.collect() };
+                let case = Case { country, model, health: &health, local, affinity: &affinity, missing };
+                let Ok(plan) = plan(&case) else { return Ok(()) };
+                let allowed: &[&str] = if country == "DE" { &["fra", "par"] } else { &["fra", "par", "iad"] };
+                let mut seen = BTreeSet::new();
+                for target in plan.targets() {
+                    prop_assert!(allowed.contains(&target.region_id().as_str()), "{} is outside", target.region_id());
+                    prop_assert!(seen.insert((target.region_id().clone(), target.id().clone())), "twice");
+                    prop_assert!(target.secret() != Some(missing));
+                }
+                for skipped in plan.skipped() {
+                    prop_assert!(
+                        seen.insert((skipped.region.clone(), skipped.endpoint.clone())),
+                        "skipped, yet planned"
+                    );
+                }
+                Ok(())
+            })
+            .unwrap();
+        println!("plans made: {}", cases.get());
     }
 }

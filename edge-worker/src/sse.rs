@@ -100,6 +100,12 @@ impl Framer {
         self.pending.len()
     }
 
+    /// Takes the event that isn't whole, for a stream that ended there.
+    pub fn take_held(&mut self) -> Vec<u8> {
+        self.scanned = 0;
+        core::mem::take(&mut self.pending)
+    }
+
     /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.
     #[must_use]
     pub fn is_torn(&self) -> bool {

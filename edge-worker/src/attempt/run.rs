@@ -1,22 +1,22 @@
 //! The states of the attempt machine and what each event does to them.
 
+mod moves;
+
 use bailiwick_rules::rules::Limits;
 
 use super::refusal::{self, Fault, Nesting, Words};
-use super::{Action, Attempt, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Stop, Task};
+use moves::later;
+
+use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
 use crate::envelope::Failure;
 use crate::json;
-use crate::plan::{Skip, Skipped, Target};
-use crate::sse::{Framed, Framer, Meaning};
+use crate::plan::Target;
+use crate::sse::{Framed, Framer, Meaning, meaning};
 
 /// How much of a success is held before it is believed, and how much of an error is read.
 const MOST_HELD: usize = 64 << 10;
 /// How long an error's body may take, in milliseconds.
 const ERROR_BODY_MS: u64 = 2_000;
-/// How much of the total has to be left for another attempt, in milliseconds.
-const LEAST_LEFT_MS: i64 = 1_000;
-/// More endpoints than this never get one request, whatever the limits say.
-const MOST_SENDS: usize = 3;
 
 /// One request's attempts.
 #[derive(Debug)]
@@ -181,68 +181,6 @@ impl Turn<'_> {
         }
     }
 
-    /// Ready: the next endpoint, or the end.
-    fn next(&mut self) {
-        let sends = self.run.record.attempts.len();
-        let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
-        let target = self.choose(sends);
-        let stop = match target {
-            None => Some(Stop::Targets),
-            Some(_) if sends == 0 => None,
-            Some(_) if self.run.task.stateful => Some(Stop::Stateful),
-            Some(_) if sends >= most => Some(Stop::Sends),
-            Some(_) if self.run.total_ms.saturating_sub(self.now) < LEAST_LEFT_MS => Some(Stop::Time),
-            Some(_) if !self.budget.take(self.now) => Some(Stop::Budget),
-            Some(_) => None,
-        };
-        match (target, stop) {
-            (Some(target), None) => self.send(target),
-            (_, stop) => {
-                self.run.record.stopped = stop;
-                self.run.state = State::Done;
-                let failure = self.exhausted();
-                self.out.push(Action::Reply { failure });
-            }
-        }
-    }
-
-    /// The first endpoint that was neither tried nor is at rest. A first attempt takes one at rest over none.
-    fn choose(&mut self, sends: usize) -> Option<usize> {
-        let run = &mut *self.run;
-        let open: Vec<usize> = (0..run.spent.len()).filter(|&target| !run.spent[target]).collect();
-        let rested = open.iter().copied().find(|&target| !run.resting[target]);
-        let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
-        for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
-            run.spent[target] = true;
-            let passed = &run.task.plan.targets()[target];
-            run.record.skipped.push(Skipped {
-                region: passed.region_id().clone(),
-                endpoint: passed.id().clone(),
-                why: Skip::Cooling,
-            });
-        }
-        chosen
-    }
-
-    fn send(&mut self, target: usize) {
-        self.run.spent[target] = true;
-        let chosen = &self.run.task.plan.targets()[target];
-        let attempt = Attempt {
-            target,
-            region: chosen.region_id().clone(),
-            endpoint: chosen.id().clone(),
-            started_ms: self.now,
-            outcome: None,
-            ms: 0,
-        };
-        self.run.record.attempts.push(attempt);
-        self.run.state = State::AwaitHeaders;
-        let limits = self.run.limits();
-        let limit = if self.run.task.expect == Expect::Stream { limits.headers_streamed } else { limits.headers_unary };
-        self.out.push(Action::Send { attempt: self.run.current(), target });
-        self.arm(limit.0.min(self.left()));
-    }
-
     fn headers(&mut self, status: u16, content_type: Option<&str>, retry_after_ms: Option<u64>) {
         if !matches!(self.run.state, State::AwaitHeaders) {
             return;
@@ -401,9 +339,21 @@ impl Turn<'_> {
                     }
                 }
             }
-            State::Stream { may_end, framer } if *may_end && framer.held() == 0 => self.finish(),
+            State::Stream { may_end, framer } => {
+                // Some servers leave out the empty line after their last event. It is told by its own words all the same.
+                let held = framer.take_held();
+                let last = !framer.is_torn() && matches!(meaning(&held), Meaning::Done | Meaning::Completed);
+                if last {
+                    self.emit(held);
+                    self.finish();
+                } else if *may_end && held.is_empty() {
+                    self.finish();
+                } else {
+                    self.interrupt(End::Interrupted, &nameless(), false);
+                }
+            }
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
             State::Ready | State::Done => {}
         }
     }
@@ -474,114 +424,9 @@ impl Turn<'_> {
             }
         }
     }
-
-    /// An attempt failed before anything was committed.
-    fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
-        self.disarm();
-        if abort {
-            self.out.push(Action::Abort { attempt: self.run.current() });
-        }
-        self.outcome(outcome);
-        if let Some(attempt) = self.run.record.attempts.last() {
-            // What says something of the machine or of our credential holds for every model.
-            let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
-            self.out.push(Action::CoolDown {
-                region: attempt.region.clone(),
-                endpoint: attempt.endpoint.clone(),
-                model: self.run.task.model.clone().filter(|_| !whole),
-                asked_ms,
-            });
-        }
-        self.next();
-    }
-
-    /// What to answer when no attempt is left.
-    fn exhausted(&self) -> Failure {
-        let attempts = &self.run.record.attempts;
-        let all = |fits: fn(Outcome) -> bool| {
-            !attempts.is_empty() && attempts.iter().all(|attempt| attempt.outcome.is_some_and(fits))
-        };
-        if all(|outcome| outcome == Outcome::Status(429)) {
-            let seconds = |ms: u64| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-            return Failure::RateLimited { retry_after: self.run.retry_after_ms.map(seconds) };
-        }
-        if all(|outcome| matches!(outcome, Outcome::Timeout | Outcome::Status(408 | 504))) {
-            return Failure::UpstreamTimeout;
-        }
-        match &self.run.task.model {
-            Some(model) if all(|outcome| outcome == Outcome::NoModel) => {
-                Failure::ModelNotFound { model: model.clone() }
-            }
-            _ => Failure::RegionUnavailable,
-        }
-    }
-
-    fn commit(&mut self, status: u16, body: Vec<u8>) {
-        self.outcome(Outcome::Committed);
-        self.out.push(Action::Commit { attempt: self.run.current(), status, body });
-    }
-
-    fn emit(&mut self, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.out.push(Action::Emit { bytes });
-        }
-    }
-
-    fn finish(&mut self) {
-        self.disarm();
-        self.run.record.end = Some(End::Whole);
-        self.run.state = State::Done;
-        self.out.push(Action::Finish);
-    }
-
-    /// A committed body won't become whole. A stream says so; anything else, and a stream in the middle of an event that was
-    /// partly sent, is broken off.
-    fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
-        self.disarm();
-        if abort {
-            self.out.push(Action::Abort { attempt: self.run.current() });
-        }
-        self.run.record.end = Some(end);
-        let state = core::mem::replace(&mut self.run.state, State::Done);
-        self.out.push(match state {
-            State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },
-            _ => Action::CutStream,
-        });
-    }
-
-    fn outcome(&mut self, outcome: Outcome) {
-        let now = self.now;
-        if let Some(attempt) = self.run.record.attempts.last_mut()
-            && attempt.outcome.is_none()
-        {
-            attempt.outcome = Some(outcome);
-            attempt.ms = u64::try_from(now.saturating_sub(attempt.started_ms)).unwrap_or(0);
-        }
-    }
-
-    fn arm(&mut self, after_ms: u64) {
-        self.run.deadline_ms = later(self.now, after_ms);
-        self.run.armed = true;
-        self.out.push(Action::Arm { attempt: self.run.current(), after_ms });
-    }
-
-    fn disarm(&mut self) {
-        if core::mem::take(&mut self.run.armed) {
-            self.out.push(Action::Disarm { attempt: self.run.current() });
-        }
-    }
-
-    /// What is left of the total.
-    fn left(&self) -> u64 {
-        u64::try_from(self.run.total_ms.saturating_sub(self.now)).unwrap_or(0)
-    }
 }
 
 /// An interruption the endpoint said nothing about.
 fn nameless() -> Failure {
     Failure::Interrupted { kind: None, code: None, param: None }
-}
-
-fn later(now_ms: i64, span_ms: u64) -> i64 {
-    now_ms.saturating_add(i64::try_from(span_ms).unwrap_or(i64::MAX))
 }

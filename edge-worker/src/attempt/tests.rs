@@ -170,6 +170,22 @@ fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
 }
 
 #[test]
+fn a_last_event_without_its_empty_line_ends_the_stream() {
+    let mut driver = stream();
+    driver.chunk(CONTENT);
+    assert_eq!(driver.chunk("data: [DONE]\n"), []);
+    let bytes = b"data: [DONE]\n".to_vec();
+    assert_eq!(driver.eof(), [Action::Emit { bytes }, Action::Disarm { attempt: 1 }, Action::Finish]);
+}
+
+#[test]
+fn a_transcript_may_end_cleanly_after_its_final_event() {
+    let mut driver = stream();
+    driver.chunk("data: {\"type\":\"transcript.text.done\",\"text\":\"hi\"}\n\n");
+    assert_eq!(driver.eof(), [Action::Disarm { attempt: 1 }, Action::Finish]);
+}
+
+#[test]
 fn a_stream_cut_inside_a_passed_event_is_cut() {
     let mut driver = stream();
     driver.chunk(CONTENT);

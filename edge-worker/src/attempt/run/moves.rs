@@ -1,0 +1,180 @@
+//! What the states of the machine have in common: the next attempt or the end, commits, timers, the record.
+
+use super::{State, Turn};
+use crate::attempt::{Action, Attempt, End, Expect, Outcome, Stop};
+use crate::envelope::Failure;
+use crate::plan::{Skip, Skipped};
+
+/// How much of the total has to be left for another attempt, in milliseconds.
+const LEAST_LEFT_MS: i64 = 1_000;
+/// More endpoints than this never get one request, whatever the limits say.
+const MOST_SENDS: usize = 3;
+
+impl Turn<'_> {
+    /// Ready: the next endpoint, or the end.
+    pub(super) fn next(&mut self) {
+        let sends = self.run.record.attempts.len();
+        let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
+        let target = self.choose(sends);
+        let stop = match target {
+            None => Some(Stop::Targets),
+            Some(_) if sends == 0 => None,
+            Some(_) if self.run.task.stateful => Some(Stop::Stateful),
+            Some(_) if sends >= most => Some(Stop::Sends),
+            Some(_) if self.run.total_ms.saturating_sub(self.now) < LEAST_LEFT_MS => Some(Stop::Time),
+            Some(_) if !self.budget.take(self.now) => Some(Stop::Budget),
+            Some(_) => None,
+        };
+        match (target, stop) {
+            (Some(target), None) => self.send(target),
+            (_, stop) => {
+                self.run.record.stopped = stop;
+                self.run.state = State::Done;
+                let failure = self.exhausted();
+                self.out.push(Action::Reply { failure });
+            }
+        }
+    }
+
+    /// The first endpoint that was neither tried nor is at rest. A first attempt takes one at rest over none.
+    fn choose(&mut self, sends: usize) -> Option<usize> {
+        let run = &mut *self.run;
+        let open: Vec<usize> = (0..run.spent.len()).filter(|&target| !run.spent[target]).collect();
+        let rested = open.iter().copied().find(|&target| !run.resting[target]);
+        let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
+        for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
+            run.spent[target] = true;
+            let passed = &run.task.plan.targets()[target];
+            run.record.skipped.push(Skipped {
+                region: passed.region_id().clone(),
+                endpoint: passed.id().clone(),
+                why: Skip::Cooling,
+            });
+        }
+        chosen
+    }
+
+    pub(super) fn send(&mut self, target: usize) {
+        self.run.spent[target] = true;
+        let chosen = &self.run.task.plan.targets()[target];
+        let attempt = Attempt {
+            target,
+            region: chosen.region_id().clone(),
+            endpoint: chosen.id().clone(),
+            started_ms: self.now,
+            outcome: None,
+            ms: 0,
+        };
+        self.run.record.attempts.push(attempt);
+        self.run.state = State::AwaitHeaders;
+        let limits = self.run.limits();
+        let limit = if self.run.task.expect == Expect::Stream { limits.headers_streamed } else { limits.headers_unary };
+        self.out.push(Action::Send { attempt: self.run.current(), target });
+        self.arm(limit.0.min(self.left()));
+    }
+
+    /// An attempt failed before anything was committed.
+    pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.outcome(outcome);
+        if let Some(attempt) = self.run.record.attempts.last() {
+            // What says something of the machine or of our credential holds for every model.
+            let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
+            self.out.push(Action::CoolDown {
+                region: attempt.region.clone(),
+                endpoint: attempt.endpoint.clone(),
+                model: self.run.task.model.clone().filter(|_| !whole),
+                asked_ms,
+            });
+        }
+        self.next();
+    }
+
+    /// What to answer when no attempt is left.
+    fn exhausted(&self) -> Failure {
+        let attempts = &self.run.record.attempts;
+        let all = |fits: fn(Outcome) -> bool| {
+            !attempts.is_empty() && attempts.iter().all(|attempt| attempt.outcome.is_some_and(fits))
+        };
+        if all(|outcome| outcome == Outcome::Status(429)) {
+            let seconds = |ms: u64| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+            return Failure::RateLimited { retry_after: self.run.retry_after_ms.map(seconds) };
+        }
+        if all(|outcome| matches!(outcome, Outcome::Timeout | Outcome::Status(408 | 504))) {
+            return Failure::UpstreamTimeout;
+        }
+        match &self.run.task.model {
+            Some(model) if all(|outcome| outcome == Outcome::NoModel) => {
+                Failure::ModelNotFound { model: model.clone() }
+            }
+            _ => Failure::RegionUnavailable,
+        }
+    }
+
+    pub(super) fn commit(&mut self, status: u16, body: Vec<u8>) {
+        self.outcome(Outcome::Committed);
+        self.out.push(Action::Commit { attempt: self.run.current(), status, body });
+    }
+
+    pub(super) fn emit(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.out.push(Action::Emit { bytes });
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.disarm();
+        self.run.record.end = Some(End::Whole);
+        self.run.state = State::Done;
+        self.out.push(Action::Finish);
+    }
+
+    /// A committed body won't become whole. A stream says so; anything else, and a stream in the middle of an event that was
+    /// partly sent, is broken off.
+    pub(super) fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.run.record.end = Some(end);
+        let state = core::mem::replace(&mut self.run.state, State::Done);
+        self.out.push(match state {
+            State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },
+            _ => Action::CutStream,
+        });
+    }
+
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        let now = self.now;
+        if let Some(attempt) = self.run.record.attempts.last_mut()
+            && attempt.outcome.is_none()
+        {
+            attempt.outcome = Some(outcome);
+            attempt.ms = u64::try_from(now.saturating_sub(attempt.started_ms)).unwrap_or(0);
+        }
+    }
+
+    pub(super) fn arm(&mut self, after_ms: u64) {
+        self.run.deadline_ms = later(self.now, after_ms);
+        self.run.armed = true;
+        self.out.push(Action::Arm { attempt: self.run.current(), after_ms });
+    }
+
+    pub(super) fn disarm(&mut self) {
+        if core::mem::take(&mut self.run.armed) {
+            self.out.push(Action::Disarm { attempt: self.run.current() });
+        }
+    }
+
+    /// What is left of the total.
+    pub(super) fn left(&self) -> u64 {
+        u64::try_from(self.run.total_ms.saturating_sub(self.now)).unwrap_or(0)
+    }
+}
+
+pub(super) fn later(now_ms: i64, span_ms: u64) -> i64 {
+    now_ms.saturating_add(i64::try_from(span_ms).unwrap_or(i64::MAX))
+}
