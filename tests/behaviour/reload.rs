@@ -30,12 +30,15 @@ fn a_bad_edit_changes_nothing_and_is_told() {
     let node = Setup::new(&world.rules(3), ZONE).start();
     for (edit, hint) in [
         ("{ \"version\": 1".to_owned(), "is not JSON"),
-        (world.rules(4).to_string().replace("\"eu-paris\"", "\"eu-pairs\""), "eu-pairs"),
+        (
+            world.rules(4).to_string().replace("[\"eu-frankfurt\",\"eu-paris\"", "[\"eu-frankfurt\",\"eu-pairs\""),
+            "eu-pairs",
+        ),
         (world.rules(3).to_string().replace("192.0.2.10", "192.0.2.13"), "revision"),
     ] {
         node.setup.write("rules.json", &edit);
         node.process.signal("HUP");
-        wait::until_true("the error is logged", || node.log().contains(hint));
+        wait::until_true(&format!("{hint} is logged"), || node.log().contains(hint));
         assert_eq!(german(&node), ["192.0.2.10"]);
     }
     let mut fine = world.rules(5);

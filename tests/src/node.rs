@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::{geo, wait};
 
 /// The token of every test node's API.
-pub const TOKEN: &str = "test-token";
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// What a node is started with.
 #[derive(Debug)]

@@ -1,0 +1,134 @@
+//! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics` and `/healthz`; `serve`
+//! runs it.
+//!
+//! Who may do what: on a loopback address everybody may read; elsewhere reading needs the bearer token too, but for `/healthz`. Writing needs
+//! the token everywhere, and is forbidden when none is configured.
+
+mod overrides;
+mod read;
+mod reply;
+pub mod tls;
+pub mod token;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::serve::Listener;
+
+use crate::metrics::Metrics;
+use crate::owner::Handle;
+use reply::Problem;
+use token::Token;
+
+/// The largest request body, in bytes.
+const MOST_BODY: usize = 4096;
+
+/// What the API tells of and by whom it lets itself be told.
+#[derive(Debug)]
+pub struct Api {
+    /// Snapshots and the way to change overrides.
+    pub handle: Handle,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// This node's name.
+    pub node: String,
+    /// The bearer token; without one nothing can be changed.
+    pub token: Option<Token>,
+    /// Whether only this machine can reach the API.
+    pub loopback: bool,
+    /// Whether the server is going down: `/healthz` says so.
+    pub draining: AtomicBool,
+}
+
+impl Api {
+    /// Serves on `listener` until `stop`, then finishes what is in flight.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: impl Listener<Addr = SocketAddr>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        axum::serve(listener, router(self)).with_graceful_shutdown(stop).await
+    }
+}
+
+/// Whether an API at `address` is out of other machines' reach.
+#[must_use]
+pub fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(read::metrics))
+        .route("/v1/health", get(read::health))
+        .route("/v1/rules", get(read::rules))
+        .route("/v1/rules/status", get(read::rules_status))
+        .route("/v1/explain", get(read::explain))
+        .route("/v1/overrides", get(overrides::list).post(overrides::set))
+        .route("/v1/overrides/{region}", delete(overrides::end))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(from_fn_with_state(Arc::clone(&api), admit))
+        .with_state(api)
+}
+
+/// Lets a request pass that needs no token or carries the right one.
+async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && (api.loopback || request.uri().path() == "/healthz") {
+        return next.run(request).await;
+    }
+    let Some(token) = &api.token else {
+        let what = if reads { "reading from other machines" } else { "changing anything" };
+        let message =
+            format!("{what} needs a bearer token, and this node has none: set [api] token_file in its configuration");
+        return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+    };
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if token.admits(authorization) {
+        return next.run(request).await;
+    }
+    let message = "send the token of this node's [api] token_file as \"Authorization: Bearer …\"";
+    let mut response = Problem::new(StatusCode::UNAUTHORIZED, message).into_response();
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bailiwick\""));
+    response
+}
+
+async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
+    if api.draining.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn nowhere(request: Request) -> Problem {
+    let message = format!(
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain and /v1/overrides",
+        request.uri().path()
+    );
+    Problem::new(StatusCode::NOT_FOUND, message)
+}
+
+async fn no_such_method(request: Request) -> Problem {
+    let message = format!("{} can't be done at {}", request.method(), request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! The API's bearer token: a file enters at start, the yes or no to a request's `Authorization` header leaves.
+
+use std::path::Path;
+
+use bailiwick_rules::rules::KeyDigest;
+use subtle::ConstantTimeEq;
+
+use crate::sources::Fault;
+
+/// A shorter token than 128 bits in hex is warned of, as one that can be guessed.
+const STRONG: usize = 32;
+
+/// A token, kept as its digest: comparing digests takes the same time whatever the lengths.
+#[derive(Debug, Clone, Copy)]
+pub struct Token(KeyDigest);
+
+impl Token {
+    /// Reads the token from the first line of a file.
+    ///
+    /// # Errors
+    /// When the file can't be read or holds no token worth the name.
+    pub fn read(file: &Path) -> Result<Self, Fault> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let mend = "write a token there, such as `openssl rand -hex 32` gives";
+            Fault::of_file(file, format!("can't be read ({error}); {mend}"))
+        })?;
+        Self::parse(text.lines().next().unwrap_or_default().trim())
+            .map_err(|message| Fault { place: format!("{}:1", file.display()), message })
+    }
+
+    fn parse(token: &str) -> Result<Self, String> {
+        // RFC 6750 §2.1: b64token.
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if token.is_empty() || !token.bytes().all(fits) {
+            return Err(
+                "a token is letters, digits or -._~+/= on one line; `openssl rand -hex 32` makes one".to_owned()
+            );
+        }
+        Ok(Self(KeyDigest::of_key(token)))
+    }
+
+    /// Whether this is the value of an `Authorization` header that carries the token.
+    #[must_use]
+    pub fn admits(&self, authorization: &str) -> bool {
+        let Some((scheme, token)) = authorization.split_once(' ') else { return false };
+        let same = KeyDigest::of_key(token.trim_start()).0.ct_eq(&self.0.0);
+        scheme.eq_ignore_ascii_case("bearer") && bool::from(same)
+    }
+}
+
+/// Warnings: others than the owner can read the token, or it is so short that it could be guessed.
+pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
+    use std::os::unix::fs::PermissionsExt;
+    let readable = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let short = text.lines().next().is_some_and(|token| token.trim().len() < STRONG);
+    let told = [
+        readable.then_some("others than its owner can read the token; `chmod 600` it"),
+        short.then_some("so short a token can be guessed; `openssl rand -hex 32` makes a better one"),
+    ];
+    told.into_iter().flatten().map(move |message| format!("{}: {message}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn only_the_token_behind_bearer_is_admitted() {
+        let token = Token::parse(TOKEN).unwrap();
+        assert!(token.admits(&format!("Bearer {TOKEN}")));
+        assert!(token.admits(&format!("bearer  {TOKEN}")));
+        for header in ["", "Bearer", "Bearer ", TOKEN, &format!("Basic {TOKEN}"), &format!("Bearer {TOKEN}0")] {
+            assert!(!token.admits(header), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_and_weak_ones_are_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("api.token");
+        assert!(Token::read(&file).unwrap_err().to_string().contains("api.token: can't be read"));
+        for none in ["", "\n", "two words", "schlüssel"] {
+            std::fs::write(&file, none).unwrap();
+            assert!(
+                Token::read(&file).unwrap_err().to_string().contains("api.token:1: a token is letters"),
+                "{none:?}"
+            );
+        }
+        std::fs::write(&file, "short").unwrap();
+        assert!(Token::read(&file).is_ok() && warnings(&file).any(|warning| warning.contains("guessed")));
+        std::fs::write(&file, format!("{TOKEN}\nnot this line\n")).unwrap();
+        assert!(Token::read(&file).unwrap().admits(&format!("Bearer {TOKEN}")));
+    }
+}

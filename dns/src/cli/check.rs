@@ -1,0 +1,325 @@
+//! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and warning is told with its
+//! place and its mend.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::told::Told;
+use crate::api::tls;
+use crate::api::token::{Token, warnings};
+use crate::clock::Clock;
+use crate::config::{Api, Config, ConfigError, ZoneFile};
+use crate::geoip::Places;
+use crate::snapshot::{Rules, World, ZoneSource};
+use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
+use crate::zone::Zone;
+
+/// Options of `bailiwick check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration; all it names is checked too.
+    #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
+    config: PathBuf,
+    /// Check this rules document alone; `-` reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    rules: Option<PathBuf>,
+    /// Print the findings as JSON: {"ok", "summary", "errors": [{"place", "message"}], "warnings": […]}.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What keeps it from being served.
+    pub(crate) errors: Vec<Fault>,
+    /// What is served but probably not meant.
+    pub(crate) warnings: Vec<String>,
+    /// What is there, part by part.
+    summary: Vec<String>,
+}
+
+pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Told {
+    let findings = match &args.rules {
+        Some(file) => {
+            let mut findings = Findings::default();
+            rules(file, stdin, &mut findings);
+            findings
+        }
+        None => configured(&args.config),
+    };
+    findings.told(args.json)
+}
+
+/// Checks a configuration and all it names.
+pub(super) fn configured(file: &Path) -> Findings {
+    let mut findings = Findings::default();
+    match Config::read(file) {
+        Ok(config) => named(&config, &mut findings),
+        Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
+    }
+    findings
+}
+
+fn named(config: &Config, findings: &mut Findings) {
+    let rules = rules(&config.rules, &mut std::io::empty(), findings);
+    let sources = zones(&config.zones, findings);
+    let places = config.geoip.as_deref().and_then(|file| places(file, findings));
+    match rules {
+        Some(rules) => together(rules, sources, places, findings),
+        None => alone(&sources, findings),
+    }
+    if let Some(api) = &config.api {
+        secrets(api, findings);
+    }
+}
+
+/// Reads and compiles a rules document; `-` is standard input.
+pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Fault>> {
+    if file != Path::new("-") {
+        return sources::read_rules(file);
+    }
+    let mut bytes = Vec::new();
+    match stdin.read_to_end(&mut bytes) {
+        Ok(_) => compile_rules(bytes, "standard input"),
+        Err(error) => {
+            Err(vec![Fault { place: "standard input".to_owned(), message: format!("can't be read: {error}") }])
+        }
+    }
+}
+
+fn rules(file: &Path, stdin: &mut dyn Read, findings: &mut Findings) -> Option<Arc<Rules>> {
+    match read_rules(file, stdin) {
+        Ok(rules) => {
+            let name = file.display();
+            let warnings = rules.table.warnings(Clock::system().now());
+            findings.warnings.extend(warnings.iter().map(|warning| format!("{name}: {warning}")));
+            let table = &rules.table;
+            let counts = (table.services().len(), table.regions().len(), table.tenants().len());
+            findings.summary.push(format!(
+                "rules revision {}: {}, {}, {}",
+                table.revision(),
+                count(counts.0, "service"),
+                count(counts.1, "region"),
+                count(counts.2, "tenant")
+            ));
+            Some(rules)
+        }
+        Err(errors) => {
+            findings.errors.extend(errors);
+            None
+        }
+    }
+}
+
+fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
+    let mut read: Vec<ZoneSource> = Vec::new();
+    for zone in zones {
+        match read_zones(&[(zone.origin.clone(), zone.file.clone())], &mut |_| ()) {
+            Ok(sources) => read.extend_from_slice(&sources),
+            Err(faults) => findings.errors.extend(faults),
+        }
+    }
+    for source in &read {
+        findings.summary.push(format!("zone {}: {}", source.origin, count(source.records.len(), "record")));
+    }
+    read
+}
+
+fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
+    match read_geoip(Some(file)) {
+        Ok(places) => {
+            findings.summary.push(format!("GeoIP {}", file.display()));
+            Some(places)
+        }
+        Err(faults) => {
+            findings.errors.extend(faults);
+            None
+        }
+    }
+}
+
+/// Compiles zones with the hosts that the rules steer in them.
+fn together(rules: Arc<Rules>, sources: Vec<ZoneSource>, places: Option<Arc<Places>>, findings: &mut Findings) {
+    let places = places.unwrap_or_else(|| Arc::new(Places::none()));
+    match World::build(rules, sources.into(), places, None) {
+        // With a zone missing for its errors, "lies in no zone" would be said of its hosts.
+        Ok(world) if findings.errors.is_empty() => findings.warnings.extend_from_slice(world.warnings()),
+        Ok(_) => {}
+        Err(refusals) => findings.errors.extend(refusals.into_iter().map(Fault::from)),
+    }
+}
+
+/// Compiles zones without rules, which have errors of their own.
+fn alone(sources: &[ZoneSource], findings: &mut Findings) {
+    for source in sources {
+        match Zone::compile(&source.origin, &source.records, &[]) {
+            Ok(compiled) => findings.warnings.extend(compiled.warnings.iter().map(ToString::to_string)),
+            Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
+        }
+    }
+}
+
+/// Reads the API's token, certificate and key.
+fn secrets(api: &Api, findings: &mut Findings) {
+    if let Some(Err(faults)) = api.tls.as_ref().map(tls::read) {
+        findings.errors.extend(faults);
+    }
+    match &api.token_file {
+        Some(file) => match Token::read(file) {
+            Ok(_) => findings.warnings.extend(warnings(file)),
+            Err(fault) => findings.errors.push(fault),
+        },
+        None if !api.listen.ip().is_loopback() => findings.warnings.push(format!(
+            "[api]: {} is no loopback address and there is no token_file, so nothing but /healthz is answered; add one",
+            api.listen
+        )),
+        None => {}
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        let place = if error.line == 0 { error.file } else { format!("{}:{}", error.file, error.line) };
+        Self { place, message: error.message }
+    }
+}
+
+impl Findings {
+    fn told(self, json: bool) -> Told {
+        let output = if json { self.json() } else { self.text() };
+        // As JSON the findings are the output; as text they go to standard error, before it.
+        Told {
+            output,
+            errors: self.errors.iter().map(ToString::to_string).collect(),
+            warnings: self.warnings,
+            silent: json,
+        }
+    }
+
+    fn text(&self) -> String {
+        let verdict = match (self.errors.len(), self.warnings.len()) {
+            (0, 0) => "no errors, no warnings".to_owned(),
+            (errors, warnings) => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+        };
+        self.summary.iter().chain([&verdict]).map(|line| format!("{line}\n")).collect()
+    }
+
+    fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            ok: bool,
+            summary: &'a [String],
+            errors: Vec<Finding<'a>>,
+            warnings: Vec<Finding<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Finding<'a> {
+            place: &'a str,
+            message: &'a str,
+        }
+        // Warnings are written as "place: what is odd and how to mend it".
+        fn split(text: &str) -> Finding<'_> {
+            let (place, message) = text.split_once(": ").unwrap_or(("", text));
+            Finding { place, message }
+        }
+        let document = Document {
+            ok: self.errors.is_empty(),
+            summary: &self.summary,
+            errors: self.errors.iter().map(|fault| Finding { place: &fault.place, message: &fault.message }).collect(),
+            warnings: self.warnings.iter().map(|text| split(text)).collect(),
+        };
+        // Strings and a boolean always serialise.
+        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+/// `1 zone`, `2 zones`.
+fn count(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_in(directory: &Path, files: &[(&str, &str)]) -> Findings {
+        for (name, text) in files {
+            std::fs::write(directory.join(name), text).unwrap();
+        }
+        configured(&directory.join("bailiwick.toml"))
+    }
+
+    const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n[zones]\n'a.example' = 'a.zone'\n\
+        'b.example' = 'b.zone'\n[api]\nlisten = '127.0.0.1:0'\ntoken_file = 'api.token'\n";
+
+    #[test]
+    fn errors_of_all_parts_are_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let findings = check_in(
+            directory.path(),
+            &[
+                ("bailiwick.toml", CONFIG),
+                ("rules.json", r#"{"version": 1, "revision": 0, "regoins": {}}"#),
+                ("geo.mmdb", "no database"),
+                ("a.zone", "@ 300 A 192.0.2.1\n"),
+                ("b.zone", "x A nonsense\ny A 1.2.3\n"),
+                ("api.token", "short"),
+            ],
+        );
+        let expected = [
+            "rules.json: /revision: ",
+            "rules.json: /regoins: ",
+            "b.zone:1: ",
+            "b.zone:2: ",
+            "geo.mmdb: is not a usable MMDB file",
+            "a.zone", // no SOA
+            "api.token:1: a token has at least 32",
+        ];
+        for part in expected {
+            assert!(
+                findings.errors.iter().any(|error| error.to_string().contains(part)),
+                "{part:?} is not in {:#?}",
+                findings.errors
+            );
+        }
+        let json: serde_json::Value = serde_json::from_str(&findings.json()).unwrap();
+        assert_eq!(json["ok"], false);
+        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json"), "{json}");
+        assert!(!findings.told(false).errors.is_empty());
+    }
+
+    #[test]
+    fn a_steered_host_that_clashes_with_its_zone_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let rules = r#"{"version": 1, "revision": 1, "jurisdictions": {"eu": {"include": ["EU"]}},
+            "regions": {"fra": {"countries": ["DE"], "answers": {"A": ["192.0.2.1"]}}},
+            "services": {"chat": {"hosts": ["chat.a.example", "chat.elsewhere.example"], "pattern": "active-active", "regions": ["fra"],
+                                  "residency": [{"clients": ["*"], "process_in": ["eu"]}]}}}"#;
+        let zone = "@ 300 SOA ns.x. h.x. 1 2 3 4 5\n@ 300 NS ns.x.\n";
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
+        let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", zone)];
+        let fine = check_in(directory.path(), &files);
+        assert_eq!(fine.errors, []);
+        assert!(fine.warnings.iter().any(|warning| warning.contains("chat.elsewhere.example")), "{:#?}", fine.warnings);
+
+        let clash = format!("{zone}chat 300 A 192.0.2.9\n");
+        let findings = check_in(directory.path(), &[("a.zone", &clash)]);
+        assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
+    }
+
+    #[test]
+    fn rules_alone_may_come_by_standard_input() {
+        let args = CheckArgs { config: PathBuf::new(), rules: Some("-".into()), json: false };
+        let told = run(&args, &mut &br#"{"version": 1, "revision": 3}"#[..]);
+        assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
+        let told = run(&args, &mut &b"{"[..]);
+        assert!(told.errors[0].starts_with("standard input: (document): is not JSON"), "{told:?}");
+    }
+}

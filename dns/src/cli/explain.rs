@@ -1,0 +1,147 @@
+//! `bailiwick explain`: a client, a service and conditions enter, the decision leaves step by step, with no server running.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use bailiwick_rules::explain::explain;
+use bailiwick_rules::health::{RegionHealth, Status};
+use bailiwick_rules::steer::{Conditions, Local};
+use bailiwick_rules::time::Timestamp;
+use clap::Args;
+
+use super::check::read_rules;
+use super::told::Told;
+use crate::config::Config;
+use crate::question::Question;
+use crate::sources::read_geoip;
+
+/// Options of `bailiwick explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    question: Question,
+    /// The configuration that names the rules and the GeoIP database.
+    #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
+    config: PathBuf,
+    /// Follow this rules document; `-` reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    rules: Option<PathBuf>,
+    /// Look addresses up in this GeoIP database instead of the configuration's.
+    #[arg(long, value_name = "FILE")]
+    geoip: Option<PathBuf>,
+    /// Print the decision as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Steers and explains; for the command line there is no health but what is supposed.
+pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> Told {
+    let (rules, geoip) = match &args.rules {
+        Some(rules) => (rules.clone(), None),
+        None => match Config::read(&args.config) {
+            Ok(config) => (config.rules, config.geoip),
+            Err(errors) => return Told::failed(errors),
+        },
+    };
+    let rules = read_rules(&rules, stdin);
+    let places = read_geoip(args.geoip.as_deref().or(geoip.as_deref()));
+    let (rules, places) = match (rules, places) {
+        (Ok(rules), Ok(places)) => (rules, places),
+        (rules, places) => return Told::failed([rules.err(), places.err()].into_iter().flatten().flatten()),
+    };
+    let understood = match args.question.understand(&rules.table, &places, now) {
+        Ok(understood) => understood,
+        Err(errors) => return Told::failed(errors),
+    };
+    let mut health = vec![RegionHealth::default(); rules.table.regions().len()];
+    for &region in &understood.down {
+        health[region].probed = Status::Down;
+    }
+    let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
+    let explanation = explain(&rules.table, &understood.ask, &conditions);
+    let output = if args.json {
+        serde_json::to_string_pretty(&explanation).map(|json| json + "\n")
+    } else {
+        Ok(explanation.to_text())
+    };
+    match output {
+        Ok(output) => Told { output, warnings: understood.notes, ..Told::default() },
+        Err(error) => Told::error(format!("the explanation can't be written as JSON: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = r#"{"version": 1, "revision": 4,
+        "jurisdictions": {"eu": {"include": ["EU"]}, "uk": {"countries": ["GB"]}},
+        "regions": {"fra": {"countries": ["DE"]}, "lon": {"countries": ["GB"]}},
+        "services": {"chat": {"hosts": ["chat.example"], "pattern": "hub-and-spoke", "regions": ["fra", "lon"],
+            "hub": {"region": "fra", "paths": ["/fine_tuning"]},
+            "residency": [{"clients": ["eu"], "process_in": ["eu"]}, {"clients": ["uk"], "process_in": [["uk", "eu"]]}]}},
+        "tenants": {"acme": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000001"], "residency": "eu", "services": ["chat"]}},
+        "networks": [{"prefix": "198.51.100.0/24", "country": "DE"}]}"#;
+
+    fn ask(question: Question, json: bool) -> Told {
+        let args = ExplainArgs { question, config: PathBuf::new(), rules: Some("-".into()), geoip: None, json };
+        run(&args, &mut RULES.as_bytes(), Timestamp(0))
+    }
+
+    fn question(client: &str) -> Question {
+        Question { service: "chat".into(), client: Some(client.into()), ..Question::default() }
+    }
+
+    fn ordered(told: &Told) -> Vec<String> {
+        let json: serde_json::Value = serde_json::from_str(&told.output).unwrap_or_else(|_| panic!("{told:?}"));
+        let regions = json["ordered"].as_array().unwrap();
+        regions.iter().map(|one| one["region"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn clients_come_by_address_country_or_not_at_all() {
+        assert_eq!(ordered(&ask(question("198.51.100.7"), true)), ["fra"]);
+        assert!(ordered(&ask(question("203.0.113.7"), true)).is_empty(), "no database places it");
+        assert!(ordered(&ask(question("unknown"), true)).is_empty());
+        let british = Question { client: None, country: Some("gb".into()), ..question("") };
+        assert_eq!(ordered(&ask(british.clone(), true)), ["lon", "fra"]);
+        assert_eq!(ordered(&ask(Question { down: vec!["lon".into()], ..british.clone() }, true)), ["fra"]);
+        assert_eq!(ordered(&ask(Question { tenant: Some("acme".into()), ..british.clone() }, true)), ["fra"]);
+        let hub = Question { path: Some("/v1/fine_tuning/jobs?limit=1".into()), ..british };
+        assert_eq!(ordered(&ask(hub, true)), ["fra"]);
+    }
+
+    #[test]
+    fn every_wrong_name_is_told_with_the_nearest() {
+        let wrong = Question {
+            service: "chta".into(),
+            client: Some("203.0.113".into()),
+            tenant: Some("acne".into()),
+            down: vec!["fra".into(), "lno".into()],
+            at: Some("tomorrow".into()),
+            ..Question::default()
+        };
+        let told = ask(wrong, false);
+        let expected = [
+            "service: the rules have no service \"chta\"; did you mean \"chat\"?",
+            "client: \"203.0.113\" is no address",
+            "at: \"tomorrow\" is not a time",
+            "tenant: the rules have no tenant \"acne\"; did you mean \"acme\"?",
+            "region: the rules have no region \"lno\"; did you mean \"lon\"?",
+        ];
+        for (error, expected) in told.errors.iter().zip(expected) {
+            assert!(error.starts_with(expected), "{error}");
+        }
+        assert_eq!(told.errors.len(), expected.len());
+        assert!(told.output.is_empty());
+        let nowhere = ask(Question { client: None, country: Some("ZZ".into()), ..question("") }, false);
+        assert!(nowhere.errors[0].starts_with("country: \"ZZ\" is no ISO 3166-1 code"));
+    }
+
+    #[test]
+    fn a_service_of_tenants_is_noted() {
+        let told = ask(question("198.51.100.7"), false);
+        assert!(told.errors.is_empty() && told.warnings[0].contains("belongs to tenants"), "{told:?}");
+        assert!(told.output.contains("service    chat, rules revision 4"));
+    }
+}

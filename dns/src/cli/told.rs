@@ -1,0 +1,59 @@
+//! What a command has to say: text for standard output, errors and warnings for standard error, and from them the exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+
+/// What a command has to say.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// For standard output.
+    pub(crate) output: String,
+    /// For standard error; any makes the exit code 1.
+    pub(crate) errors: Vec<String>,
+    /// For standard error.
+    pub(crate) warnings: Vec<String>,
+    /// Whether errors and warnings stand in the output already.
+    pub(crate) silent: bool,
+}
+
+impl Told {
+    /// Nothing but output.
+    pub(crate) fn fine(output: impl Into<String>) -> Self {
+        Self { output: output.into(), ..Self::default() }
+    }
+
+    /// Nothing but one error.
+    pub(crate) fn error(error: impl ToString) -> Self {
+        Self::failed([error])
+    }
+
+    /// Nothing but errors.
+    pub(crate) fn failed<E: ToString>(errors: impl IntoIterator<Item = E>) -> Self {
+        Self { errors: errors.into_iter().map(|error| error.to_string()).collect(), ..Self::default() }
+    }
+
+    /// Prints everything and gives the exit code. Colours only on a terminal, and not with `NO_COLOR`.
+    pub(crate) fn print(&self) -> ExitCode {
+        if !self.silent {
+            let mut out = anstream::stderr().lock();
+            let lines = |errors: &mut dyn Write| -> std::io::Result<()> {
+                for error in &self.errors {
+                    writeln!(errors, "{ERROR}error{ERROR:#}: {error}")?;
+                }
+                for warning in &self.warnings {
+                    writeln!(errors, "{WARNING}warning{WARNING:#}: {warning}")?;
+                }
+                Ok(())
+            };
+            // Nobody is left to be told that standard error is closed.
+            let _ = lines(&mut out);
+        }
+        super::print(&self.output);
+        if self.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

@@ -1,0 +1,209 @@
+//! The node's own facts: the text of `bailiwick.toml` enters, a [`Config`] or every error with its line leaves; the command line reads it.
+//!
+//! What the nodes share stands in the rules document, not here.
+
+mod read;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::name::Name;
+
+/// A configuration that was read and is free of errors. Paths are relative to where the program runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// This node's name in health reports; `None`: the machine's host name.
+    pub node: Option<String>,
+    /// Where DNS is served, by UDP and TCP alike. Port 0 stands for any free port.
+    pub listen: Vec<SocketAddr>,
+    /// The rules document.
+    pub rules: PathBuf,
+    /// The GeoIP database (MMDB). Without one every client is unknown but for the rules' `networks`.
+    pub geoip: Option<PathBuf>,
+    /// Where the last good rules and overrides are kept. Without one nothing outlives the process.
+    pub state_dir: Option<PathBuf>,
+    /// The zones this node is an authority for.
+    pub zones: Vec<ZoneFile>,
+    /// The HTTP API. Without it none is served.
+    pub api: Option<Api>,
+}
+
+/// A zone and its master file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneFile {
+    /// The apex.
+    pub origin: Name,
+    /// The master file.
+    pub file: PathBuf,
+}
+
+/// The `[api]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The file whose first line is the bearer token. Without one nothing can be changed through the API.
+    pub token_file: Option<PathBuf>,
+    /// What TLS needs. Without it the API speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `cert` and `key` of the `[api]` section, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// One thing wrong with the configuration: where, what, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub struct ConfigError {
+    /// The file as it was named.
+    pub file: String,
+    /// The line, counted from 1; 0 stands for the file as a whole.
+    pub line: usize,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{line}: {}", self.file, self.message),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`. Relative paths in it start at its directory.
+    ///
+    /// # Errors
+    /// Everything wrong with it, or that it can't be read.
+    pub fn read(path: &Path) -> Result<Self, Vec<ConfigError>> {
+        let file = path.display().to_string();
+        let directory = path.parent().unwrap_or(Path::new(""));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &file, directory),
+            Err(error) => Err(vec![ConfigError {
+                message: format!(
+                    "can't be read ({error}); name another with --config, or write a first one with `bailiwick init`"
+                ),
+                file,
+                line: 0,
+            }]),
+        }
+    }
+
+    /// Reads the text of a configuration; `file` is its name in errors, `directory` where its relative paths start.
+    ///
+    /// # Errors
+    /// Everything wrong with it.
+    ///
+    /// ```
+    /// use bailiwick_dns::config::Config;
+    /// let text = "lisen = ['127.0.0.1:5300']\nrules = 'rules.json'\n[zones]\n";
+    /// let errors = Config::parse(text, "bailiwick.toml", "/etc/bailiwick".as_ref()).unwrap_err();
+    /// let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    /// assert_eq!(told, [
+    ///     "bailiwick.toml: \"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]",
+    ///     "bailiwick.toml:1: unknown key \"lisen\"; did you mean \"listen\"?",
+    /// ]);
+    /// ```
+    pub fn parse(text: &str, file: &str, directory: &Path) -> Result<Self, Vec<ConfigError>> {
+        read::config(text, file, directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+node = "ns1"
+listen = ["127.0.0.1:5300", "[::1]:0"]
+rules = "rules.json"
+geoip = "/var/lib/geo.mmdb"
+state_dir = "state"
+[zones]
+"ai.example.com" = "ai.zone"
+"Example.ORG." = "sub/org.zone"
+[api]
+listen = "127.0.0.1:8053"
+token_file = "api.token"
+cert = "api.pem"
+key = "/secret/api.key"
+"#;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let told = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect();
+        Config::parse(text, "b.toml", Path::new("/etc/b")).map_err(told)
+    }
+
+    #[test]
+    fn a_whole_configuration_is_read_with_paths_beside_it() {
+        let config = parse(WHOLE).unwrap();
+        assert_eq!(config.node.as_deref(), Some("ns1"));
+        assert_eq!(config.listen, ["127.0.0.1:5300".parse().unwrap(), "[::1]:0".parse().unwrap()]);
+        assert_eq!(config.rules, Path::new("/etc/b/rules.json"));
+        assert_eq!(config.geoip.as_deref(), Some(Path::new("/var/lib/geo.mmdb")));
+        assert_eq!(config.state_dir.as_deref(), Some(Path::new("/etc/b/state")));
+        let zones: Vec<_> = config.zones.iter().map(|zone| (zone.origin.to_string(), zone.file.clone())).collect();
+        assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));
+        assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
+        let api = config.api.unwrap();
+        assert_eq!(api.token_file.as_deref(), Some(Path::new("/etc/b/api.token")));
+        let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
+        assert_eq!(api.tls, Some(tls));
+    }
+
+    #[test]
+    fn most_of_it_may_be_missing() {
+        let config = parse("listen = ['127.0.0.1:0']\nrules = 'r.json'").unwrap();
+        assert!(
+            config.geoip.is_none() && config.state_dir.is_none() && config.api.is_none() && config.zones.is_empty()
+        );
+    }
+
+    #[test]
+    fn every_error_is_told_at_once_with_its_line() {
+        let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 4\n\
+                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[dot]\nlisten = 'x'\n";
+        let errors = parse(text).unwrap_err();
+        let expect = [
+            "b.toml:1: \"node\" is empty",
+            "b.toml:2: \"127.0.0.1\" is not an address",
+            "b.toml:2: \"listen\" holds an integer",
+            "b.toml:2: \"127.0.0.1:53\" is listed twice",
+            "b.toml:3: \"rules\" is an integer",
+            "b.toml:4: unknown key \"geiop\"; did you mean \"geoip\"?",
+            "b.toml:5: \"threads\" is not built yet",
+            "b.toml:7: \"a..b\" is not a zone's name: the name has an empty label",
+            "b.toml:8: \"ok.example\" is an integer",
+            "b.toml:9: the zone \"OK.example.\" is listed twice",
+            "b.toml:10: \"api.listen\" is missing",
+            "b.toml:10: \"api.cert\" and \"api.key\" belong together; add the other",
+            "b.toml:12: unknown key \"api.cretificate\"",
+            "b.toml:13: \"dot\" is not built yet",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+    }
+
+    #[test]
+    fn a_zone_without_quotes_is_told_so() {
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\nai.example.com = 'z'\n").unwrap_err();
+        assert!(errors[0].starts_with("b.toml:4: the zone's name that begins with \"ai\" must stand in quotes"));
+    }
+
+    #[test]
+    fn broken_toml_is_told_with_its_line() {
+        let errors = parse("listen = ['127.0.0.1:5300']\nrules = \nrules = 'x'\n").unwrap_err();
+        assert!(errors.iter().any(|error| error.starts_with("b.toml:2: is not TOML")), "{errors:#?}");
+    }
+}

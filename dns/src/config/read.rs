@@ -1,0 +1,238 @@
+//! Reads the TOML tree of the configuration, noting every error with its line; [`super::Config::parse`] calls it.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::{Api, Config, ConfigError, TlsFiles, ZoneFile};
+use crate::name::Name;
+use crate::nearest::suggestion;
+
+/// The keys of the document.
+const KEYS: [&str; 7] = ["node", "listen", "rules", "geoip", "state_dir", "zones", "api"];
+/// The keys of `[api]`.
+const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
+/// Keys that are planned: whoever writes one should learn that it does nothing here.
+const LATER: [&str; 10] =
+    ["threads", "dot", "doq", "doh", "tcp", "rate_limit", "cookies", "identity", "secrets", "dnssec"];
+
+type Key<'i> = Spanned<DeString<'i>>;
+type Value<'i> = Spanned<DeValue<'i>>;
+
+pub(super) fn config(text: &str, file: &str, directory: &Path) -> Result<Config, Vec<ConfigError>> {
+    let mut reader = Reader { text, file, directory, errors: Vec::new() };
+    let (document, broken) = DeTable::parse_recoverable(text);
+    for error in broken {
+        let place = error.span().unwrap_or(0..0);
+        reader.note(place, format!("is not TOML: {}", error.message()));
+    }
+    let config = reader.document(document.get_ref());
+    reader.errors.sort();
+    match config {
+        Some(config) if reader.errors.is_empty() => Ok(config),
+        _ => Err(reader.errors),
+    }
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    file: &'t str,
+    directory: &'t Path,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
+        let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
+        let (mut zones, mut api) = (Vec::new(), None);
+        for (key, value) in document {
+            match key.get_ref().as_ref() {
+                "node" => node = self.node(value),
+                "listen" => listen = Some(self.listen(value)),
+                "rules" => rules = Some(self.path("rules", value)),
+                "geoip" => geoip = self.path("geoip", value),
+                "state_dir" => state_dir = self.path("state_dir", value),
+                "zones" => zones = self.zones(value),
+                "api" => api = self.api(key, value),
+                _ => self.no_key("", key, &KEYS, &LATER),
+            }
+        }
+        if listen.is_none() {
+            self.missing("\"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]");
+        }
+        if rules.is_none() {
+            self.missing("\"rules\" is missing; name the rules document, such as rules = \"rules.json\"");
+        }
+        Some(Config { node, listen: listen?, rules: rules??, geoip, state_dir, zones, api })
+    }
+
+    fn node(&mut self, value: &Value<'_>) -> Option<String> {
+        let node = self.string("node", value)?;
+        if node.is_empty() {
+            return self.fail(value.span(), "\"node\" is empty; name the node or remove the key".to_owned());
+        }
+        Some(node.to_owned())
+    }
+
+    fn listen(&mut self, value: &Value<'_>) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        let Some(items) = value.get_ref().as_array() else {
+            let kind = kind(value);
+            self.note(
+                value.span(),
+                format!("\"listen\" is {kind}; write a list, such as listen = [\"127.0.0.1:5300\"]"),
+            );
+            return addresses;
+        };
+        for item in items {
+            let Some(text) = item.get_ref().as_str() else {
+                let kind = kind(item);
+                self.note(item.span(), format!("\"listen\" holds {kind}; write addresses as \"127.0.0.1:5300\""));
+                continue;
+            };
+            let Some(address) = self.address(text, item) else { continue };
+            if address.port() != 0 && addresses.contains(&address) {
+                self.note(item.span(), format!("\"{address}\" is listed twice; remove one"));
+                continue;
+            }
+            addresses.push(address);
+        }
+        if items.is_empty() {
+            self.note(value.span(), "\"listen\" is empty; write where DNS is served".to_owned());
+        }
+        addresses
+    }
+
+    fn zones(&mut self, value: &Value<'_>) -> Vec<ZoneFile> {
+        let mut zones: Vec<ZoneFile> = Vec::new();
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            self.note(
+                value.span(),
+                format!("\"zones\" is {kind}; write a section [zones] of lines \"example.com\" = \"example.com.zone\""),
+            );
+            return zones;
+        };
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let name = key.get_ref();
+            if value.get_ref().is_table() {
+                // TOML takes the dots of a bare key for nested sections.
+                let message = format!("the zone's name that begins with \"{name}\" must stand in quotes, dots and all");
+                self.note(key.span(), message);
+                continue;
+            }
+            let file = self.path(name, value);
+            match Name::parse(format!("{}.", name.strip_suffix('.').unwrap_or(name)).as_bytes(), None) {
+                Err(error) => {
+                    self.note(key.span(), format!("\"{name}\" is not a zone's name: {error}"));
+                }
+                Ok(origin) if zones.iter().any(|zone| zone.origin == origin) => {
+                    self.note(key.span(), format!("the zone \"{name}\" is listed twice; remove one"));
+                }
+                // A zone without a readable path is kept out, but its name still counts as taken.
+                Ok(origin) => zones.push(ZoneFile { origin, file: file.unwrap_or_default() }),
+            }
+        }
+        zones
+    }
+
+    fn api(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<Api> {
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            return self.fail(
+                value.span(),
+                format!("\"api\" is {kind}; write a section [api] with listen = \"127.0.0.1:8053\""),
+            );
+        };
+        let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "listen" => {
+                    let text = self.string("api.listen", value).map(str::to_owned);
+                    listen = Some(text.and_then(|text| self.address(&text, value)));
+                }
+                "token_file" => token_file = self.path("api.token_file", value),
+                "cert" => cert = Some(self.path("api.cert", value)),
+                "key" => secret = Some(self.path("api.key", value)),
+                _ => self.no_key("api.", key, &API_KEYS, &[]),
+            }
+        }
+        if listen.is_none() {
+            self.note(
+                key.span(),
+                "\"api.listen\" is missing; write where the API is served, such as listen = \"127.0.0.1:8053\""
+                    .to_owned(),
+            );
+        }
+        if cert.is_some() != secret.is_some() {
+            self.note(key.span(), "\"api.cert\" and \"api.key\" belong together; add the other".to_owned());
+        }
+        let tls = cert.flatten().zip(secret.flatten()).map(|(cert, key)| TlsFiles { cert, key });
+        Some(Api { listen: listen??, token_file, tls })
+    }
+
+    fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {
+        text.parse().ok().or_else(|| {
+            self.fail(
+                place.span(),
+                format!("\"{text}\" is not an address and port; write \"127.0.0.1:5300\" or \"[::1]:5300\""),
+            )
+        })
+    }
+
+    fn path(&mut self, key: &str, value: &Value<'_>) -> Option<PathBuf> {
+        match self.string(key, value)? {
+            "" => self.fail(value.span(), format!("\"{key}\" is empty; name a file")),
+            path => Some(self.directory.join(path)),
+        }
+    }
+
+    fn string<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let kind = kind(value);
+        let text = value.get_ref().as_str();
+        text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
+    }
+
+    fn no_key(&mut self, section: &str, key: &Key<'_>, known: &[&str], later: &[&str]) {
+        let name = key.get_ref();
+        let message = if later.contains(&name.as_ref()) {
+            format!("\"{section}{name}\" is not built yet; remove it")
+        } else {
+            format!("unknown key \"{section}{name}\"; {}", suggestion(name, known.iter().copied()))
+        };
+        self.note(key.span(), message);
+    }
+
+    fn missing(&mut self, message: &str) {
+        self.errors.push(ConfigError { file: self.file.to_owned(), line: 0, message: message.to_owned() });
+    }
+
+    /// Notes an error and gives `None`, so that a reading function can end with it.
+    fn fail<T>(&mut self, place: Range<usize>, message: String) -> Option<T> {
+        self.note(place, message);
+        None
+    }
+
+    fn note(&mut self, place: Range<usize>, message: String) {
+        let before = &self.text.as_bytes()[..place.start.min(self.text.len())];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        self.errors.push(ConfigError { file: self.file.to_owned(), line, message });
+    }
+}
+
+fn kind(value: &Value<'_>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}

@@ -1,0 +1,376 @@
+//! The DNS sockets: addresses and a responder enter, threads and tasks that answer on them run until they are drained; `serve` owns them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hickory_server::Server;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::handler::StreamHandler;
+use crate::respond::Respond;
+use crate::udp::UdpLoop;
+
+/// How long a stream may be idle between two requests (RFC 7766 §6.2.3).
+const IDLE: Duration = Duration::from_secs(10);
+/// How many responses may wait on one stream.
+const WAITING: usize = 32;
+/// How many addresses with "any free port" are tried before UDP and TCP share one.
+const TRIES: usize = 20;
+/// A drain ends when no request came over streams for this long.
+const QUIET: Duration = Duration::from_millis(100);
+/// The backlog of connections not yet accepted.
+const BACKLOG: i32 = 1024;
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address} by {transport}: {error}; {}", mend(error))]
+pub struct BindError {
+    /// The address as configured.
+    pub address: SocketAddr,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a right: `setcap cap_net_bind_service=+ep` on the program, \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit, or a port above 1023"
+        }
+        io::ErrorKind::AddrInUse => {
+            "another program listens there (`ss -lntup` names it): stop it or choose another port"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface has this address: choose one that `ip address` lists",
+        _ => "choose another address",
+    }
+}
+
+/// Bound sockets that don't answer yet.
+#[derive(Debug)]
+pub struct Sockets(Vec<(TcpListener, UdpSocket)>);
+
+impl Sockets {
+    /// Binds UDP and TCP on every address.
+    ///
+    /// # Errors
+    /// Every address that can't be bound.
+    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, Vec<BindError>> {
+        let (mut bound, mut errors) = (Vec::new(), Vec::new());
+        for &address in addresses {
+            match bind(address) {
+                Ok(pair) => bound.push(pair),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(Self(bound)) } else { Err(errors) }
+    }
+
+    /// The addresses in the order they were named, with their real ports.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|(tcp, _)| tcp.local_addr().ok()).collect()
+    }
+
+    /// Starts to answer. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// If the system refuses a thread or a socket option.
+    pub fn serve<R: Respond>(self, responder: &Arc<R>) -> io::Result<Listeners> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let requests = Arc::new(AtomicU64::new(0));
+        let (mut threads, mut streams) = (Vec::new(), Vec::new());
+        for (tcp, udp) in self.0 {
+            let address = udp.local_addr()?;
+            let udp = UdpLoop::new(udp)?;
+            let (responder_of_udp, stop_udp) = (Arc::clone(responder), Arc::clone(&stop));
+            let run = move || udp.run(&*responder_of_udp, &stop_udp);
+            threads.push(std::thread::Builder::new().name(format!("udp {address}")).spawn(run)?);
+
+            let handler = StreamHandler::new(Arc::clone(responder), Arc::clone(&requests));
+            streams.push(tokio::spawn(keep_serving(tcp, Server::new(handler), Arc::clone(&stop))));
+        }
+        Ok(Listeners { stop, requests, threads, streams })
+    }
+}
+
+/// Serves streams until told to stop. hickory gives a listener up when a client resets a connection that nobody accepted yet; then it gets
+/// the same socket again.
+async fn keep_serving<R: Respond>(tcp: TcpListener, mut server: Server<StreamHandler<R>>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        let listener = tcp.try_clone().and_then(tokio::net::TcpListener::from_std);
+        match listener {
+            Ok(listener) => server.register_listener(listener, IDLE, WAITING),
+            Err(error) => {
+                warn!(%error, "a TCP listener can't be used again; trying once more");
+                sleep(QUIET).await;
+                continue;
+            }
+        }
+        tokio::select! {
+            _ = server.block_until_done() => {}
+            () = stopped(&stop) => {
+                let _ = server.shutdown_gracefully().await;
+            }
+        }
+    }
+}
+
+async fn stopped(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        sleep(QUIET).await;
+    }
+}
+
+/// Sockets that answer.
+#[derive(Debug)]
+pub struct Listeners {
+    stop: Arc<AtomicBool>,
+    requests: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+    streams: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Listeners {
+    /// Answers what is in flight, for at most `limit`, then stops: streams until they are quiet, UDP until its buffers are empty.
+    pub async fn drain(self, limit: Duration) {
+        let end = Instant::now() + limit;
+        let mut seen = self.requests.load(Ordering::Relaxed);
+        loop {
+            sleep(QUIET.min(limit)).await;
+            let now = self.requests.load(Ordering::Relaxed);
+            if now == seen || Instant::now() >= end {
+                break;
+            }
+            seen = now;
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        for stream in self.streams {
+            let _ = tokio::time::timeout(QUIET * 5, stream).await;
+        }
+        for thread in self.threads {
+            // A loop ends within its patience, unless its thread panicked, which was reported then.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, UdpSocket), BindError> {
+    let fail = |transport| move |error| BindError { address, transport, error };
+    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let tcp = bind_tcp(address).map_err(fail("TCP"))?;
+        let chosen = tcp.local_addr().map_err(fail("TCP"))?;
+        match bind_udp(chosen) {
+            Ok(udp) => return Ok((tcp, udp)),
+            Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(BindError { address, transport: "UDP", error }),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?; // a restart doesn't wait for old connections' TIME_WAIT
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?; // [::] and 0.0.0.0 can stand side by side
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{IpAddr, TcpStream};
+
+    use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+    use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::*;
+    use crate::answer::{Asking, Steered, SteeredAnswers};
+    use crate::rdata::{RdataSet, Rdatas, rtype};
+    use crate::wire::{self, Outcome, Transport};
+    use crate::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
+
+    const ZONE: &[u8] = b"$TTL 300\n@ SOA ns.example.org. hostmaster 1 3600 600 86400 60\n  NS ns.example.org.\n\
+        www A 192.0.2.1\nwww A 192.0.2.2\n*.wild TXT \"one\" \"two\"\nalias CNAME WWW\nmail MX 10 www\n_s._tcp SRV 1 2 443 www\n\
+        @ CAA 0 issue \"ca.example\"\nnew TYPE65280 \\# 3 010203\nweb HTTPS 1 . alpn=h2\nsub NS ns.sub\nns.sub A 192.0.2.53\n";
+
+    struct Fixture(Zones, RdataSet);
+
+    /// Service 0 gives an address with a scope, service 1 gives nothing.
+    impl SteeredAnswers for Fixture {
+        fn resolve(&self, service: ServiceIndex, _: u16, client: &Asking) -> Steered<'_> {
+            let scope = client.ecs.map_or(0, |ecs| ecs.source.min(20));
+            match service.0 {
+                0 => Steered::Records { ttl: 30, rdatas: self.records(), scope },
+                _ => Steered::Nothing { scope, ede: 18 },
+            }
+        }
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let origin = "example.com".parse().unwrap();
+            let records = file::parse(ZONE, "z", &origin, &mut |_| Err(String::new())).unwrap();
+            let owner = |name: &str, service| SteeredOwner {
+                name: name.parse().unwrap(),
+                service: ServiceIndex(service),
+                types: vec![rtype::A],
+            };
+            let steered = [owner("chat.example.com", 0), owner("dark.example.com", 1)];
+            let zone = Zone::compile(&origin, &records, &steered).unwrap().zone;
+            Self(Zones::new([Arc::new(zone)]), RdataSet::new(rtype::A, [&[192, 0, 2, 77][..]]))
+        }
+
+        fn records(&self) -> Rdatas<'_> {
+            self.1.as_ref()
+        }
+    }
+
+    impl Respond for Fixture {
+        fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
+            wire::respond(&self.0, self, packet, from, transport, out)
+        }
+    }
+
+    fn query(name: &str, rtype: RecordType, edns: Option<Edns>) -> Message {
+        let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.queries.push(Query::query(Name::from_ascii(name).unwrap(), rtype));
+        message.edns = edns;
+        message
+    }
+
+    fn edns(subnet: Option<&str>) -> Option<Edns> {
+        let mut edns = Edns::new();
+        edns.set_max_payload(1232).set_dnssec_ok(true);
+        if let Some(subnet) = subnet {
+            edns.options_mut().insert(EdnsOption::Subnet(subnet.parse::<ClientSubnet>().unwrap()));
+        }
+        Some(edns)
+    }
+
+    fn by_udp(server: SocketAddr, packet: &[u8]) -> Message {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.send_to(packet, server).unwrap();
+        let mut buffer = [0; 4096];
+        let length = client.recv(&mut buffer).unwrap();
+        Message::from_vec(&buffer[..length]).unwrap()
+    }
+
+    fn by_tcp(stream: &mut TcpStream, packet: &[u8]) -> Message {
+        let length = u16::try_from(packet.len()).unwrap().to_be_bytes();
+        stream.write_all(&[&length, packet].concat()).unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut response = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut response).unwrap();
+        Message::from_vec(&response).unwrap()
+    }
+
+    fn queries() -> Vec<Message> {
+        let mut queries: Vec<Message> = [None, edns(None), edns(Some("198.51.100.0/24")), edns(Some("2001:db8::/48"))]
+            .into_iter()
+            .flat_map(|edns| {
+                let ask = |(name, rtype)| query(name, rtype, edns.clone());
+                [
+                    ("chat.example.com.", RecordType::A),
+                    ("cHaT.eXample.com.", RecordType::AAAA),
+                    ("dark.example.com.", RecordType::A),
+                    ("WWW.example.com.", RecordType::A),
+                    ("alias.example.com.", RecordType::A),
+                    ("x.wild.example.com.", RecordType::TXT),
+                    ("mail.example.com.", RecordType::MX),
+                    ("_s._tcp.example.com.", RecordType::SRV),
+                    ("example.com.", RecordType::CAA),
+                    ("example.com.", RecordType::SOA),
+                    ("new.example.com.", RecordType::Unknown(65280)),
+                    ("web.example.com.", RecordType::HTTPS),
+                    ("host.sub.example.com.", RecordType::A),
+                    ("none.example.com.", RecordType::A),
+                    ("example.net.", RecordType::A),
+                    ("example.com.", RecordType::AXFR),
+                ]
+                .map(ask)
+            })
+            .collect();
+        let mut unknown_version = edns(None);
+        unknown_version.as_mut().unwrap().set_version(1);
+        queries.push(query("www.example.com.", RecordType::A, unknown_version));
+        let mut two_questions = query("www.example.com.", RecordType::A, edns(None));
+        two_questions.queries.push(Query::query(Name::root(), RecordType::NS));
+        queries.push(two_questions);
+        let mut update = query("example.com.", RecordType::SOA, None);
+        update.metadata.op_code = OpCode::Status;
+        update.metadata.checking_disabled = true;
+        queries.push(update);
+        queries
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn both_transports_give_the_same_flags_records_and_options() {
+        let sockets = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let server = sockets.addresses()[0];
+        let listeners = sockets.serve(&Arc::new(Fixture::new())).unwrap();
+        let comparing = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(server).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut codes = std::collections::BTreeSet::new();
+            for query in queries() {
+                let packet = query.to_vec().unwrap();
+                let (udp, tcp) = (by_udp(server, &packet), by_tcp(&mut stream, &packet));
+                assert_eq!(udp, tcp, "{query}");
+                codes.insert(u16::from(udp.metadata.response_code));
+            }
+            let steered = query("chat.example.com.", RecordType::A, edns(Some("198.51.100.0/24")));
+            let answer = by_tcp(&mut stream, &steered.to_vec().unwrap());
+            assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 1));
+            let Some(EdnsOption::Subnet(subnet)) = answer.edns.as_ref().unwrap().option(8.into()) else {
+                panic!("no client subnet in {answer}");
+            };
+            assert_eq!((subnet.source_prefix(), subnet.scope_prefix()), (24, 20));
+            codes
+        });
+        let codes = comparing.await.unwrap();
+        assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 16], "every kind of answer was compared");
+        listeners.drain(Duration::from_secs(5)).await;
+        assert!(TcpStream::connect(server).is_err(), "after the drain nobody listens");
+        assert!(UdpSocket::bind(server).is_ok());
+    }
+
+    #[test]
+    fn an_address_in_use_is_named_with_its_mend() {
+        let first = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let address = first.addresses()[0];
+        let errors = Sockets::bind(&[address, "192.0.2.1:0".parse().unwrap()]).unwrap_err();
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert!(told[0].starts_with(&format!("can't listen on {address} by TCP: ")), "{told:?}");
+        assert!(told[0].contains("another program listens there"), "{told:?}");
+        assert!(told[1].contains("no interface has this address"), "{told:?}");
+    }
+}

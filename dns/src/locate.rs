@@ -1,0 +1,274 @@
+//! Where a client is, and what class of clients that makes it: rules and the places of a GeoIP database enter, per service the ranges of
+//! addresses by [`ClassId`] leave, with exact scopes; `snapshot` compiles them at load and asks them per query.
+//!
+//! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6 address that carries
+//! an IPv4 one (v4-mapped, NAT64, 6to4, Teredo) is located by the IPv4 inside, unless `networks` names it as the IPv6 address it is.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bailiwick_rules::geo::{Coordinates, CountryCode};
+use bailiwick_rules::steer::{Client, PathClass, Ranking, Standing, rank, stand};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
+use ipnet::IpNet;
+
+use crate::geoip::{Place, Places};
+use crate::ranges::{Bits, Builder, Ranges};
+
+/// A class of clients of one service: its position among that service's rankings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassId(pub u32);
+
+impl ClassId {
+    /// The position as an array index.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How many bits of an IPv4 address inside an IPv6 one have to be known for it to count.
+const ENOUGH_BITS: u8 = 24;
+
+/// A block of IPv6 addresses that carry IPv4 ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Carrier {
+    first: u128,
+    length: u8,
+    /// Where in the IPv6 address the IPv4 one begins.
+    at: u8,
+    /// Whether its bits are flipped.
+    flipped: bool,
+}
+
+/// ::ffff:0:0/96 (RFC 4291 §2.5.5.2), 64:ff9b::/96 (RFC 6052 §2.1), 2001::/32 (Teredo, RFC 4380 §4), 2002::/16 (6to4, RFC 3056 §2).
+const CARRIERS: [Carrier; 4] = [
+    Carrier { first: 0xffff << 32, length: 96, at: 96, flipped: false },
+    Carrier { first: 0x0064_ff9b << 96, length: 96, at: 96, flipped: false },
+    Carrier { first: 0x2001_0000 << 96, length: 32, at: 96, flipped: true },
+    Carrier { first: 0x2002 << 112, length: 16, at: 16, flipped: false },
+];
+
+/// The position of v4-mapped addresses among [`CARRIERS`].
+const MAPPED: usize = 0;
+
+/// Values from here on stand for [`CARRIERS`] in ranges of IPv6 addresses.
+#[allow(clippy::cast_possible_truncation)] // 4
+const FIRST_CARRIER: u32 = u32::MAX - CARRIERS.len() as u32;
+
+impl Carrier {
+    fn of(address: u128) -> Option<Self> {
+        CARRIERS.into_iter().find(|carrier| carrier.holds(address))
+    }
+
+    fn holds(self, address: u128) -> bool {
+        (self.first..=self.first.last(self.length)).contains(&address)
+    }
+
+    fn of_value(value: u32) -> Option<Self> {
+        CARRIERS.get(value.checked_sub(FIRST_CARRIER)? as usize).copied()
+    }
+
+    /// The IPv4 address inside.
+    #[allow(clippy::cast_possible_truncation)] // the low 32 bits are meant
+    fn inside(self, address: u128) -> u32 {
+        let bits = (address >> (128 - 32 - self.at)) as u32;
+        if self.flipped { !bits } else { bits }
+    }
+}
+
+/// The IPv4 address that an IPv6 address carries: v4-mapped, NAT64, 6to4 or Teredo.
+#[must_use]
+pub fn carried(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(outer) = address else { return None };
+    let outer = outer.to_bits();
+    Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
+}
+
+/// The client behind an address: what `networks` or else geography says, as `steer` wants it.
+#[must_use]
+pub fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
+    let named = |address: &IpAddr| table.network_of(*address).is_some();
+    let carried = match address {
+        IpAddr::V6(outer) if !named(&address) => {
+            Carrier::of(outer.to_bits()).map(|carrier| IpAddr::V4(Ipv4Addr::from_bits(carrier.inside(outer.to_bits()))))
+        }
+        _ => None,
+    };
+    let address = carried.unwrap_or(address).to_canonical();
+    let Place { country, location } = places.at(address);
+    Client { tenant: None, address: Some(address), country, location }
+}
+
+/// Where the clients of every address stand: geography with `networks` laid over it, for all services of one table.
+#[derive(Debug)]
+pub struct Standings {
+    v4: Ranges<u32>,
+    /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
+    v6: Ranges<u128>,
+    /// By the ranges' values; the first is unknown.
+    standings: Vec<Standing>,
+}
+
+impl Standings {
+    /// Lays the table's `networks` over a database's places.
+    #[must_use]
+    pub fn new(table: &Table, places: &Places) -> Self {
+        let of_place = |place: &Place| {
+            stand(table, &Client { country: place.country, location: place.location, ..Client::default() })
+        };
+        let mut networks =
+            Networks { table, standings: places.all().iter().map(of_place).collect(), known: HashMap::new() };
+        let v4 = networks.ranges_v4();
+        let v6 = networks.ranges_v6();
+        let top = |below: u32, above: u32| if above == TRANSPARENT { below } else { above };
+        Self { v4: places.v4().overlay(&v4, top), v6: places.v6().overlay(&v6, top), standings: networks.standings }
+    }
+}
+
+/// The value of addresses that `networks` says nothing of.
+const TRANSPARENT: u32 = u32::MAX;
+
+/// The table's `networks`, being made into ranges of standings.
+struct Networks<'a> {
+    table: &'a Table,
+    standings: Vec<Standing>,
+    known: HashMap<(CountryCode, Option<Coordinates>), u32>,
+}
+
+impl Networks<'_> {
+    fn ranges_v4(&mut self) -> Ranges<u32> {
+        let prefixes = self.table.network_prefixes().filter_map(|prefix| match prefix {
+            IpNet::V4(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
+            IpNet::V6(_) => None,
+        });
+        ranges(edges(prefixes), |start| self.standing_at(IpAddr::V4(Ipv4Addr::from_bits(start))))
+    }
+
+    fn ranges_v6(&mut self) -> Ranges<u128> {
+        let prefixes = self.table.network_prefixes().filter_map(|prefix| match prefix {
+            IpNet::V6(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
+            IpNet::V4(_) => None,
+        });
+        let carriers = CARRIERS.iter().map(|carrier| (carrier.first, carrier.length));
+        ranges(edges(prefixes.chain(carriers)), |start| {
+            let carrier = CARRIERS.iter().position(|carrier| carrier.holds(start));
+            let named = match carrier {
+                // A v4-mapped address is its IPv4 address to `steer`, so `networks` can't name it otherwise.
+                Some(MAPPED) => None,
+                _ => self.standing_at(IpAddr::V6(Ipv6Addr::from_bits(start))),
+            };
+            #[allow(clippy::cast_possible_truncation)] // at most 3
+            named.or(carrier.map(|carrier| FIRST_CARRIER + carrier as u32))
+        })
+    }
+
+    /// The number of the standing that `networks` gives an address.
+    fn standing_at(&mut self, address: IpAddr) -> Option<u32> {
+        let place = self.table.network_of(address)?;
+        let next = u32::try_from(self.standings.len()).ok()?;
+        Some(*self.known.entry((place.country, place.location)).or_insert_with(|| {
+            self.standings.push(stand(self.table, &Client { address: Some(address), ..Client::default() }));
+            next
+        }))
+    }
+}
+
+/// Where the value can change: at the first address of each prefix and behind its last.
+fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> {
+    let mut edges = vec![A::ZERO];
+    for (first, length) in prefixes {
+        edges.push(first);
+        edges.extend(first.last(length).after());
+    }
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}
+
+fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ranges<A> {
+    let mut built = Builder::new(TRANSPARENT);
+    for start in edges {
+        built.begin(start, value(start).unwrap_or(TRANSPARENT));
+    }
+    built.finish()
+}
+
+/// The classes of one service's clients, by address.
+#[derive(Debug)]
+pub struct Classes {
+    v4: Ranges<u32>,
+    /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
+    v6: Ranges<u128>,
+    /// The class of a client nobody can place.
+    unknown: ClassId,
+    /// By class.
+    rankings: Vec<Ranking>,
+}
+
+impl Classes {
+    /// Ranks the service's regions for every standing and merges neighbours that rank alike.
+    #[must_use]
+    pub fn new(table: &Table, service: ServiceIndex, standings: &Standings) -> Self {
+        let mut rankings = Vec::new();
+        let mut known: HashMap<RankingKey, u32> = HashMap::new();
+        let class_of = |standing: &Standing| {
+            let ranking = rank(table, service, standing, PathClass::Inference);
+            let next = u32::try_from(rankings.len()).unwrap_or(u32::MAX);
+            *known.entry(key(&ranking)).or_insert_with(|| {
+                rankings.push(ranking);
+                next
+            })
+        };
+        let classes: Vec<u32> = standings.standings.iter().map(class_of).collect();
+        Self {
+            v4: standings.v4.map(|standing| classes[standing as usize]),
+            // A carrier's mark has no standing and stays what it is.
+            v6: standings.v6.map(|standing| classes.get(standing as usize).copied().unwrap_or(standing)),
+            unknown: ClassId(classes[0]),
+            rankings,
+        }
+    }
+
+    /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around it that holds.
+    #[must_use]
+    pub fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
+        let address = match address {
+            IpAddr::V4(address) => {
+                let (class, scope) = self.v4.value_and_scope(address.to_bits());
+                return (ClassId(class), scope);
+            }
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let (value, scope) = self.v6.value_and_scope(address);
+        let Some(carrier) = Carrier::of_value(value) else { return (ClassId(value), scope) };
+        if known < carrier.at + ENOUGH_BITS {
+            // Whoever reveals more will be told more, so this holds for no wider prefix than they would reveal.
+            return (self.unknown, scope.max(carrier.at + ENOUGH_BITS));
+        }
+        let (class, inner) = self.v4.value_and_scope(carrier.inside(address));
+        (ClassId(class), scope.max(carrier.at + inner))
+    }
+
+    /// The regions in base order, by class.
+    #[must_use]
+    pub fn rankings(&self) -> &[Ranking] {
+        &self.rankings
+    }
+
+    /// How many ranges of IPv4 and of IPv6 addresses the classes make.
+    #[must_use]
+    pub fn range_counts(&self) -> (usize, usize) {
+        (self.v4.len(), self.v6.len())
+    }
+}
+
+/// What of a ranking decides: the order with its tiers, and the only region that may serve. Distances don't.
+type RankingKey = (Vec<(RegionIndex, usize)>, Option<Option<RegionIndex>>);
+
+fn key(ranking: &Ranking) -> RankingKey {
+    (ranking.order.iter().map(|ranked| (ranked.fenced.region, ranked.fenced.tier)).collect(), ranking.only)
+}

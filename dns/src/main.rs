@@ -1,0 +1,7 @@
+//! The `bailiwick` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bailiwick_dns::cli::run()
+}

@@ -1,0 +1,186 @@
+//! The text of `/metrics`: counters and the state of rules, regions and sources enter, OpenMetrics text leaves; [`super::Metrics::text`] calls it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use bailiwick_rules::health::Status;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::{Metrics, QTYPES, RCODES, TRANSPORTS};
+use crate::owner::{Handle, Source};
+
+/// The sources with their names in labels.
+const SOURCES: [(Source, &str); 3] = [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Geoip, "geoip")];
+const STATUSES: [Status; 3] = [Status::Up, Status::Down, Status::Unknown];
+
+pub(super) fn text(metrics: Arc<Metrics>, handle: Handle) -> String {
+    let mut registry = Registry::with_prefix("bailiwick");
+    registry.register_collector(Box::new(Exposition { metrics, handle }));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        // Writing to a String doesn't fail.
+        Err(fmt::Error) => String::new(),
+    }
+}
+
+#[derive(Debug)]
+struct Exposition {
+    metrics: Arc<Metrics>,
+    handle: Handle,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.queries(&mut encoder)?;
+        self.steered(&mut encoder)?;
+        self.rules(&mut encoder)?;
+        self.sources(&mut encoder)?;
+        self.regions(&mut encoder)?;
+        self.probes(&mut encoder)
+    }
+}
+
+impl Exposition {
+    fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut answered =
+            counter(encoder, "queries", "Packets answered, by transport, response code and type asked for")?;
+        for (by_rcode, (_, transport)) in self.metrics.answered.iter().zip(TRANSPORTS) {
+            let rcodes = RCODES.iter().map(|(_, name)| *name).chain(["other"]);
+            for (by_qtype, rcode) in by_rcode.iter().zip(rcodes) {
+                let qtypes = QTYPES.iter().map(|(_, name)| *name).chain(["other"]);
+                for (count, qtype) in by_qtype.iter().zip(qtypes).filter(|(count, _)| read(count) > 0) {
+                    sample(
+                        &mut answered,
+                        &[("transport", transport), ("rcode", rcode), ("qtype", qtype)],
+                        read(count),
+                    )?;
+                }
+            }
+        }
+        let by_transport = [
+            ("dropped", "Packets not answered: responses and what is no DNS message", &self.metrics.dropped),
+            ("truncated", "Answers truncated for their size", &self.metrics.truncated),
+        ];
+        for (name, help, counts) in by_transport {
+            let mut metric = counter(encoder, name, help)?;
+            for (count, (_, transport)) in counts.iter().zip(TRANSPORTS) {
+                sample(&mut metric, &[("transport", transport)], read(count))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn steered(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric = counter(
+            encoder,
+            "steered_answers",
+            "Answers at steered names, by service and region; without a region: denied_answers or nothing",
+        )?;
+        let steered = self.metrics.steered.read().unwrap_or_else(PoisonError::into_inner);
+        for ((service, region), count) in steered.iter() {
+            let region = region.as_ref().map_or("", |region| region.as_str());
+            sample(&mut metric, &[("service", service.as_str()), ("region", region)], read(count))?;
+        }
+        Ok(())
+    }
+
+    fn rules(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let revision = self.handle.snapshot().table().revision();
+        gauge(encoder, "rules_revision", "The revision of the rules in service")?.encode_gauge(&revision.number)?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        gauge(encoder, "build_info", "The program's version")?.encode_family(&version)?.encode_gauge(&1_u64)
+    }
+
+    fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.handle.status();
+        let help = "Versions of rules, zones and GeoIP database, by what became of them; the first at start included";
+        let mut reloads = counter(encoder, "reloads", help)?;
+        for (source, name) in SOURCES {
+            let fares = status.of(source);
+            let results = [("accepted", fares.accepted), ("refused", fares.refused), ("ignored", fares.ignored)];
+            for (result, count) in results {
+                sample(&mut reloads, &[("source", name), ("result", result)], count)?;
+            }
+        }
+        let help = "1 while the version last offered was refused and an older one is in service";
+        let mut failing = gauge(encoder, "source_failing", help)?;
+        for (source, name) in SOURCES {
+            let failed = u64::from(status.of(source).last_error.is_some());
+            failing.encode_family(&[("source", name)])?.encode_gauge(&failed)?;
+        }
+        let failed = u64::from(status.not_persisted.is_some());
+        gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
+    }
+
+    fn regions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        let report = snapshot.health_report("", self.handle.now());
+        let mut metric = gauge(encoder, "region_status", "1 for the status a region has, overrides included")?;
+        for (region, told) in &report.regions {
+            for status in STATUSES {
+                let labels = [("region", region.as_str()), ("status", word(status))];
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(told.status == status))?;
+            }
+        }
+        let mut metric = gauge(encoder, "region_forced", "1 while an override forces a region's status")?;
+        for (region, told) in &report.regions {
+            let forced = u64::from(told.forced.is_some());
+            metric.encode_family(&[("region", region.as_str())])?.encode_gauge(&forced)?;
+        }
+        let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has by its probes")?;
+        for (region, told) in &report.regions {
+            for (endpoint, one) in &told.endpoints {
+                for status in STATUSES {
+                    let labels =
+                        [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("status", word(status))];
+                    metric.encode_family(&labels)?.encode_gauge(&u64::from(one.status == status))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.handle.status();
+        let mut metric = counter(encoder, "probes", "Health checks carried out, by result")?;
+        sample(&mut metric, &[("result", "passed")], status.probes_passed)?;
+        sample(&mut metric, &[("result", "failed")], status.probes_failed)
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Up => "up",
+        Status::Down => "down",
+        Status::Unknown => "unknown",
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn counter<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Counter)
+}
+
+fn gauge<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
+}
+
+fn sample(metric: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+}

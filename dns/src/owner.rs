@@ -1,0 +1,249 @@
+//! The one task that owns all mutable state: changes of rules, zones, GeoIP data, health, overrides and time enter over a channel, snapshots
+//! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
+
+mod monitors;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bailiwick_rules::health::Forced;
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::geoip::Places;
+use crate::snapshot::{Rules, Snapshot, ZoneSource};
+
+pub(crate) use task::{Beginning, conflicting, older, spawn, warnings_of};
+
+/// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    live: Arc<ArcSwap<Snapshot>>,
+    status: watch::Receiver<Arc<Status>>,
+    changes: mpsc::Sender<Change>,
+    clock: Clock,
+}
+
+/// What is sent to the owner.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A new version of a source.
+    Offer(Offer),
+    /// A new version of a source that was of no use by itself.
+    Unusable(Source, Vec<String>),
+    /// Force a region's status.
+    SetOverride { region: RegionId, forced: Forced, reply: Reply },
+    /// End an override.
+    DeleteOverride { region: RegionId, reply: Reply },
+}
+
+/// A new version of a source, compiled by itself but not with the others.
+#[derive(Debug, Clone)]
+pub enum Offer {
+    /// Rules.
+    Rules(Arc<Rules>),
+    /// All zones.
+    Zones(Arc<[ZoneSource]>),
+    /// Geography.
+    Places(Arc<Places>),
+}
+
+/// Where a version comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The rules document.
+    Rules,
+    /// The zone files.
+    Zones,
+    /// The GeoIP database.
+    Geoip,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rules => "rules",
+            Self::Zones => "zones",
+            Self::Geoip => "GeoIP database",
+        })
+    }
+}
+
+impl Offer {
+    /// The source of this version.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Rules(_) => Source::Rules,
+            Self::Zones(_) => Source::Zones,
+            Self::Places(_) => Source::Geoip,
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Kept, OverrideError>>;
+
+/// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The rules document.
+    pub rules: SourceStatus,
+    /// The zone files.
+    pub zones: SourceStatus,
+    /// The GeoIP database.
+    pub geoip: SourceStatus,
+    /// Probes that succeeded, since the start.
+    pub probes_passed: u64,
+    /// Probes that failed, since the start.
+    pub probes_failed: u64,
+    /// The last failure to write to the state directory, until a write succeeds.
+    pub not_persisted: Option<Failure>,
+    /// The revision of rules that were accepted and await the first results of new monitors.
+    pub awaited_revision: Option<u64>,
+    /// What is served but probably not meant.
+    pub warnings: Arc<[String]>,
+}
+
+/// How one source fares.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// Versions accepted, the first included.
+    pub accepted: u64,
+    /// Versions refused.
+    pub refused: u64,
+    /// Versions ignored for an older revision.
+    pub ignored: u64,
+    /// When the version in service was accepted.
+    pub accepted_at: Option<Timestamp>,
+    /// Why the version last offered isn't the one in service, while that is so: an alarm.
+    pub last_error: Option<Failure>,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// Every error, with its place and its mend.
+    pub errors: Vec<String>,
+}
+
+impl Status {
+    /// How one source fares.
+    #[must_use]
+    pub fn of(&self, source: Source) -> &SourceStatus {
+        match source {
+            Source::Rules => &self.rules,
+            Source::Zones => &self.zones,
+            Source::Geoip => &self.geoip,
+        }
+    }
+
+    fn of_mut(&mut self, source: Source) -> &mut SourceStatus {
+        match source {
+            Source::Rules => &mut self.rules,
+            Source::Zones => &mut self.zones,
+            Source::Geoip => &mut self.geoip,
+        }
+    }
+}
+
+/// Where an override ended up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// In the state directory: a restart keeps it.
+    Persisted,
+    /// In memory only, for this reason.
+    UntilRestart(String),
+}
+
+/// Why an override was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// No such region.
+    #[error("{0} is no region of the rules; use one of their names")]
+    UnknownRegion(RegionId),
+    /// Forced to be unknown.
+    #[error("status must be \"up\" or \"down\"")]
+    NoStatus,
+    /// Over before it begins.
+    #[error("until ({0}) lies in the past; name a time to come")]
+    Ended(Timestamp),
+    /// Nothing to delete.
+    #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
+    NotForced(RegionId),
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+impl Handle {
+    /// The current snapshot, for as long as one query takes. Don't hold it across an `await`: use [`Handle::snapshot_owned`].
+    #[must_use]
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.live.load()
+    }
+
+    /// The current snapshot, to keep.
+    #[must_use]
+    pub fn snapshot_owned(&self) -> Arc<Snapshot> {
+        self.live.load_full()
+    }
+
+    /// How the sources fare.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status.borrow())
+    }
+
+    /// The time, by the clock the owner goes by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the owner ends before.
+    pub async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
+        let mut status = self.status.clone();
+        status.wait_for(|status| wanted(&self.live.load(), status)).await.is_ok()
+    }
+
+    /// Offers a new version of a source. The owner accepts, refuses or ignores it; the status tells which.
+    pub async fn offer(&self, offer: Offer) {
+        // The owner ends only with the program.
+        let _ = self.changes.send(Change::Offer(offer)).await;
+    }
+
+    /// Tells of a new version of a source that is of no use by itself. The last good stays in service.
+    pub async fn report_unusable(&self, source: Source, errors: Vec<String>) {
+        let _ = self.changes.send(Change::Unusable(source, errors)).await;
+    }
+
+    /// Forces a region's status. Queries see it when this returns.
+    ///
+    /// # Errors
+    /// When the region isn't in the rules, the status is unknown, or the end has passed.
+    pub async fn set_override(&self, region: RegionId, forced: Forced) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::SetOverride { region, forced, reply }).await
+    }
+
+    /// Ends an override that came by the API. Queries see it when this returns.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn delete_override(&self, region: RegionId) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::DeleteOverride { region, reply }).await
+    }
+
+    async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Kept, OverrideError> {
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(change(reply)).await.map_err(|_| OverrideError::Stopped)?;
+        answer.await.map_err(|_| OverrideError::Stopped)?
+    }
+}

@@ -1,0 +1,153 @@
+//! The monitors that run: the rules' monitors and the results of their probes enter, health by region leaves; the owner holds the one instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bailiwick_rules::health::{AntiFlap, Forced, Monitored, RegionHealth, Status};
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::rules::{Monitor, Probe};
+use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use crate::probe::{MonitorId, ProbeResult, Prober, Probing, Running};
+use crate::snapshot::{Health, MonitorView};
+
+/// All monitors that run. Equal ones run once, whoever names them.
+#[derive(Debug)]
+pub(super) struct Monitors<P> {
+    probing: Probing<P>,
+    entries: BTreeMap<MonitorId, Entry>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    monitor: Monitor,
+    monitored: Monitored,
+    failure: Option<Arc<str>>,
+    /// Probes until this is dropped.
+    _running: Running,
+}
+
+/// Which monitors watch what of one table.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Assignment {
+    /// By region: its own and its endpoints'.
+    regions: Vec<(Option<MonitorId>, Vec<Option<MonitorId>>)>,
+}
+
+impl Assignment {
+    fn ids(&self) -> impl Iterator<Item = MonitorId> {
+        self.regions.iter().flat_map(|(own, endpoints)| own.iter().chain(endpoints.iter().flatten()).copied())
+    }
+}
+
+impl<P: Prober> Monitors<P> {
+    pub(super) fn new(probing: Probing<P>) -> Self {
+        Self { probing, entries: BTreeMap::new(), next: 0 }
+    }
+
+    /// Starts every monitor of `table` that doesn't run yet; one that runs with equal content keeps its state.
+    pub(super) fn assign(&mut self, table: &Table) -> Assignment {
+        let mut assign = |monitor: &Option<Monitor>| monitor.as_ref().map(|monitor| self.running(monitor));
+        let regions = table.regions().iter().map(|region| {
+            let own = assign(&region.monitor);
+            (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
+        });
+        Assignment { regions: regions.collect() }
+    }
+
+    fn running(&mut self, monitor: &Monitor) -> MonitorId {
+        if let Some((id, _)) = self.entries.iter().find(|(_, entry)| entry.monitor == *monitor) {
+            return *id;
+        }
+        let id = MonitorId(self.next);
+        self.next += 1;
+        let entry = Entry {
+            monitored: Monitored {
+                machine: AntiFlap::new(monitor.thresholds),
+                interval: monitor.interval,
+                heard: None,
+            },
+            failure: None,
+            _running: self.probing.start(id, monitor.clone()),
+            monitor: monitor.clone(),
+        };
+        self.entries.insert(id, entry);
+        id
+    }
+
+    /// Stops every monitor that none of these assignments has.
+    pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment>) {
+        let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
+        self.entries.retain(|id, _| kept.contains(id));
+    }
+
+    /// The longest timeout among monitors without a first result; `None` when all have one.
+    pub(super) fn unheard(&self, assignment: &Assignment) -> Option<Millis> {
+        let unheard = assignment.ids().filter_map(|id| self.entries.get(&id));
+        unheard.filter(|entry| entry.monitored.heard.is_none()).map(|entry| entry.monitor.timeout).max()
+    }
+
+    /// Takes a probe's result, unless its monitor has been stopped meanwhile.
+    pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(&result.monitor) else { return };
+        let before = entry.monitored.machine.status();
+        entry.monitored.machine.record(result.outcome.is_ok());
+        entry.monitored.heard = Some(now);
+        entry.failure = result.outcome.err().map(Arc::from);
+        let after = entry.monitored.machine.status();
+        let (target, failure) = (target(&entry.monitor), entry.failure.as_deref());
+        if before != after && after == Status::Down {
+            tracing::warn!(monitor = target, failure, "monitor went from {before} to down");
+        } else if before != after {
+            tracing::info!(monitor = target, "monitor went from {before} to {after}");
+        } else if let Some(failure) = failure {
+            tracing::debug!(monitor = target, failure, "probe failed; the monitor stays {after}");
+        }
+    }
+
+    /// Health as of `now`.
+    pub(super) fn health(
+        &self,
+        table: &Table,
+        assignment: &Assignment,
+        overrides: &BTreeMap<RegionId, Forced>,
+        now: Timestamp,
+    ) -> Health {
+        let entry = |id: &Option<MonitorId>| self.entries.get(id.as_ref()?);
+        let monitored = |id: &Option<MonitorId>| entry(id).map(|entry| &entry.monitored);
+        let (mut regions, mut monitors) = (Vec::new(), Vec::new());
+        let assigned = assignment.regions.iter().zip(table.regions());
+        for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
+            let of_endpoints: Vec<Option<&Monitored>> = endpoints.iter().map(monitored).collect();
+            let mut health = RegionHealth::of(monitored(own), &of_endpoints, now);
+            health.forced = overrides.get(&region.id).filter(|forced| forced.until > now).cloned();
+            regions.push(health);
+            let watched = endpoints.iter().enumerate().map(|(position, id)| (Some(position), id));
+            monitors.extend(std::iter::once((None, own)).chain(watched).filter_map(|(endpoint, id)| {
+                let entry = entry(id)?;
+                let (monitored, failure) = (entry.monitored.clone(), entry.failure.clone());
+                Some(MonitorView { region: index, endpoint, monitored, failure })
+            }));
+        }
+        Health { regions, monitors, overrides: overrides.clone() }
+    }
+
+    /// When the next monitor goes stale if it stays silent.
+    pub(super) fn next_stale(&self, now: Timestamp) -> Option<Timestamp> {
+        let stale_at = |entry: &Entry| {
+            let fresh = entry.monitored.heard.filter(|_| !entry.monitored.is_stale(now))?;
+            Some(fresh.after(Millis(3 * entry.monitored.interval.0 + 1)))
+        };
+        self.entries.values().filter_map(stale_at).min()
+    }
+}
+
+/// What a monitor tries, for logs.
+fn target(monitor: &Monitor) -> String {
+    match &monitor.probe {
+        Probe::Tcp { address } => address.clone(),
+        Probe::Http { url, .. } => url.to_string(),
+    }
+}

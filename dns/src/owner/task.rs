@@ -1,0 +1,446 @@
+//! The owner's loop: one event at a time changes its state, and after each event the snapshot is made anew if anything came of it.
+//!
+//! Versions of sources are taken one by one, in the order they come: each is compiled together with the others off this task, then waits
+//! for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and overrides go on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bailiwick_rules::health::{Forced, Status as HealthStatus};
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::table::{Revision, Succession};
+use bailiwick_rules::time::{Millis, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+
+use super::monitors::{Assignment, Monitors};
+use super::{Change, Failure, Handle, Kept, Offer, OverrideError, Source, Status};
+use crate::clock::Clock;
+use crate::probe::{ProbeResult, Prober, Probing};
+use crate::snapshot::{Refusal, Snapshot, World};
+use crate::sources::Fault;
+use crate::store::Store;
+
+/// How many changes and results may wait for the owner.
+const WAITING_ROOM: usize = 1024;
+/// How long a first result is awaited beyond its timeout, before the monitor counts as unknown.
+const GRACE: Duration = Duration::from_secs(2);
+/// The owner looks at the time at least this often, since the system's clock may be set.
+const LONGEST_SLEEP: Millis = Millis(60_000);
+
+/// What the owner begins with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// Rules, zones and geography.
+    pub(crate) world: World,
+    /// How they were come by.
+    pub(crate) status: Status,
+    /// Where to keep things.
+    pub(crate) store: Option<Store>,
+    /// Overrides that were kept.
+    pub(crate) overrides: BTreeMap<RegionId, Forced>,
+}
+
+/// Starts the owner and waits for the first round of probes.
+pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clock) -> Handle {
+    let (changes, to_take) = mpsc::channel(WAITING_ROOM);
+    let (results, to_record) = mpsc::channel(WAITING_ROOM);
+    let (ready, is_ready) = oneshot::channel();
+    let world = Arc::new(beginning.world);
+    let mut monitors = Monitors::new(Probing::new(prober, results));
+    let assignment = monitors.assign(&world.rules().table);
+    let snapshot = Snapshot::new(
+        Arc::clone(&world),
+        monitors.health(&world.rules().table, &assignment, &beginning.overrides, clock.now()),
+        clock.now(),
+        None,
+    );
+    let live = Arc::new(ArcSwap::from_pointee(snapshot));
+    let (status, watched) = watch::channel(Arc::new(beginning.status.clone()));
+    let owner = Owner {
+        live: Arc::clone(&live),
+        told: status,
+        status: beginning.status,
+        clock: clock.clone(),
+        store: beginning.store,
+        overrides: beginning.overrides,
+        monitors,
+        current: Arranged { world: Arc::clone(&world), assignment: Assignment::default() },
+        waiting: None,
+        queue: VecDeque::new(),
+        job: None,
+        set_aside: Vec::new(),
+        ready: Some(ready),
+    };
+    tokio::spawn(owner.run(Arranged { world, assignment }, to_take, to_record));
+    // An owner that ended is noticed by whoever next asks something of it.
+    let _ = is_ready.await;
+    Handle { live, status: watched, changes, clock }
+}
+
+/// A world with the monitors it calls for.
+#[derive(Debug)]
+struct Arranged {
+    world: Arc<World>,
+    assignment: Assignment,
+}
+
+/// A world that was accepted and awaits first results.
+#[derive(Debug)]
+struct Waiting {
+    arranged: Arranged,
+    /// When it is swapped in all the same.
+    deadline: Instant,
+}
+
+/// A version that is being compiled with the others.
+struct Job {
+    offer: Offer,
+    compiled: JoinHandle<Result<World, Vec<Refusal>>>,
+}
+
+struct Owner<P> {
+    live: Arc<ArcSwap<Snapshot>>,
+    told: watch::Sender<Arc<Status>>,
+    status: Status,
+    clock: Clock,
+    store: Option<Store>,
+    overrides: BTreeMap<RegionId, Forced>,
+    monitors: Monitors<P>,
+    current: Arranged,
+    waiting: Option<Waiting>,
+    queue: VecDeque<Offer>,
+    job: Option<Job>,
+    /// Versions that were refused with the others as they were; tried again when one of those changes.
+    set_aside: Vec<Offer>,
+    /// Told after the first swap.
+    ready: Option<oneshot::Sender<()>>,
+}
+
+impl<P: Prober> Owner<P> {
+    async fn run(
+        mut self,
+        first: Arranged,
+        mut changes: mpsc::Receiver<Change>,
+        mut results: mpsc::Receiver<ProbeResult>,
+    ) {
+        self.await_first_results(first);
+        loop {
+            self.swap_if_due().await;
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                Some(result) = results.recv() => {
+                    self.record(result);
+                    while let Ok(result) = results.try_recv() {
+                        self.record(result);
+                    }
+                    self.publish();
+                }
+                change = changes.recv() => match change {
+                    Some(change) => self.take(change).await,
+                    // Nobody is left to ask.
+                    None => return,
+                },
+                (offer, compiled) = finished(&mut self.job) => self.compiled(offer, compiled),
+                () = deadline(self.waiting.as_ref().map(|waiting| waiting.deadline)) => {}
+                () = sleep(wake.to_std()) => self.tick().await,
+            }
+        }
+    }
+
+    fn record(&mut self, result: ProbeResult) {
+        let passed = result.outcome.is_ok();
+        self.status.probes_passed += u64::from(passed);
+        self.status.probes_failed += u64::from(!passed);
+        self.monitors.record(result, self.clock.now());
+    }
+
+    async fn take(&mut self, change: Change) {
+        match change {
+            Change::Offer(offer) => {
+                let source = offer.source();
+                // Only the latest version of a source is worth anything.
+                self.set_aside.retain(|other| other.source() != source);
+                self.queue.retain(|other| other.source() != source);
+                self.queue.push_back(offer);
+                self.compile_next();
+            }
+            Change::Unusable(source, errors) => {
+                self.set_aside.retain(|other| other.source() != source);
+                self.refuse(source, errors);
+            }
+            Change::SetOverride { region, forced, reply } => {
+                let answer = self.set_override(region, forced).await;
+                let _ = reply.send(answer); // whoever asked may have gone
+            }
+            Change::DeleteOverride { region, reply } => {
+                let answer = self.delete_override(region).await;
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    /// The world that the next version is compiled with: the one last accepted.
+    fn accepted(&self) -> &Arc<World> {
+        self.waiting.as_ref().map_or(&self.current.world, |waiting| &waiting.arranged.world)
+    }
+
+    /// Begins to compile the next version that is offered, unless one is being compiled.
+    fn compile_next(&mut self) {
+        while self.job.is_none() {
+            let Some(offer) = self.queue.pop_front() else { return };
+            if let Offer::Zones(zones) = &offer
+                && *zones == *self.accepted().zone_sources()
+            {
+                self.status.zones.last_error = None;
+                self.tell();
+                continue;
+            }
+            if let Offer::Rules(rules) = &offer {
+                let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
+                match old.succession(&new) {
+                    Succession::Newer => {}
+                    Succession::Same => {
+                        self.status.rules.last_error = None;
+                        self.tell();
+                        continue;
+                    }
+                    Succession::Older => {
+                        let why = older(&old, &new);
+                        tracing::warn!("{why}");
+                        self.status.rules.ignored += 1;
+                        self.status.rules.last_error = Some(Failure { at: self.clock.now(), errors: vec![why] });
+                        self.tell();
+                        continue;
+                    }
+                    Succession::Conflict => {
+                        self.refuse(Source::Rules, vec![conflicting(&old, &new)]);
+                        continue;
+                    }
+                }
+            }
+            let base = Arc::clone(self.accepted());
+            let version = offer.clone();
+            let compiled = tokio::task::spawn_blocking(move || {
+                let (mut rules, mut zones, mut places) =
+                    (Arc::clone(base.rules()), Arc::clone(base.zone_sources()), Arc::clone(base.places()));
+                match version {
+                    Offer::Rules(new) => rules = new,
+                    Offer::Zones(new) => zones = new,
+                    Offer::Places(new) => places = new,
+                }
+                World::build(rules, zones, places, Some(&base))
+            });
+            self.job = Some(Job { offer, compiled });
+        }
+    }
+
+    /// A version was compiled with the others: it is accepted, or set aside.
+    fn compiled(&mut self, offer: Offer, compiled: Result<World, Vec<String>>) {
+        let source = offer.source();
+        match compiled {
+            Ok(world) => {
+                let now = self.clock.now();
+                let status = self.status.of_mut(source);
+                status.accepted += 1;
+                status.accepted_at = Some(now);
+                status.last_error = None;
+                tracing::info!(revision = world.rules().table.revision().number, "new {source} accepted");
+                let assignment = self.monitors.assign(&world.rules().table);
+                self.await_first_results(Arranged { world: Arc::new(world), assignment });
+                // What didn't fit the others may fit them now.
+                let again = self.set_aside.drain(..).filter(|other| other.source() != source);
+                self.queue.extend(again.collect::<Vec<_>>());
+            }
+            Err(errors) => {
+                self.refuse(source, errors);
+                let superseded = self.queue.iter().any(|other| other.source() == source);
+                if !superseded {
+                    self.set_aside.push(offer);
+                }
+            }
+        }
+        self.compile_next();
+    }
+
+    /// Lets an accepted world wait for the first results of its monitors. One that waited before it never comes into service.
+    fn await_first_results(&mut self, arranged: Arranged) {
+        self.monitors.keep_only([&self.current.assignment, &arranged.assignment]);
+        let timeout = self.monitors.unheard(&arranged.assignment).unwrap_or(Millis(0));
+        self.status.awaited_revision = Some(arranged.world.rules().table.revision().number);
+        self.waiting = Some(Waiting { arranged, deadline: Instant::now() + timeout.to_std() + GRACE });
+        self.tell();
+    }
+
+    /// Swaps in the world that waits, once all its monitors have been heard or that took too long.
+    async fn swap_if_due(&mut self) {
+        let due = |waiting: &mut Waiting| {
+            self.monitors.unheard(&waiting.arranged.assignment).is_none() || Instant::now() >= waiting.deadline
+        };
+        let Some(waiting) = self.waiting.take_if(due) else { return };
+        let bytes = Arc::clone(&waiting.arranged.world.rules().bytes);
+        self.current = waiting.arranged;
+        self.monitors.keep_only([&self.current.assignment]);
+        self.status.awaited_revision = None;
+        self.status.warnings = warnings_of(&self.current.world, self.clock.now());
+        for warning in self.status.warnings.iter() {
+            tracing::warn!("{warning}");
+        }
+        self.publish();
+        let revision = self.current.world.rules().table.revision();
+        tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
+        self.keep(move |store| store.keep_rules(&bytes)).await;
+        self.tell();
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(()); // whoever started this may have given up
+        }
+    }
+
+    /// Makes the snapshot anew and swaps it in.
+    fn publish(&mut self) {
+        let (now, before) = (self.clock.now(), self.live.load_full());
+        let table = &self.current.world.rules().table;
+        let health = self.monitors.health(table, &self.current.assignment, &self.overrides, now);
+        self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.told.send_replace(Arc::new(self.status.clone()));
+    }
+
+    fn refuse(&mut self, source: Source, errors: Vec<String>) {
+        for error in &errors {
+            tracing::error!("{source} refused, the last good stays in service: {error}");
+        }
+        let now = self.clock.now();
+        let status = self.status.of_mut(source);
+        status.refused += 1;
+        status.last_error = Some(Failure { at: now, errors });
+        self.tell();
+    }
+
+    async fn set_override(&mut self, region: RegionId, forced: Forced) -> Result<Kept, OverrideError> {
+        if self.current.world.rules().table.region_named(region.as_str()).is_none() {
+            return Err(OverrideError::UnknownRegion(region));
+        }
+        if forced.status == HealthStatus::Unknown {
+            return Err(OverrideError::NoStatus);
+        }
+        if forced.until <= self.clock.now() {
+            return Err(OverrideError::Ended(forced.until));
+        }
+        tracing::warn!(%region, until = %forced.until, reason = forced.reason, "override set: {}", forced.status);
+        self.overrides.insert(region, forced);
+        self.publish();
+        Ok(self.keep_overrides().await)
+    }
+
+    async fn delete_override(&mut self, region: RegionId) -> Result<Kept, OverrideError> {
+        if self.overrides.remove(&region).is_none() {
+            return Err(OverrideError::NotForced(region));
+        }
+        tracing::warn!(%region, "override deleted");
+        self.publish();
+        Ok(self.keep_overrides().await)
+    }
+
+    async fn keep_overrides(&mut self) -> Kept {
+        let overrides = self.overrides.clone();
+        let kept = self.keep(move |store| store.keep_overrides(&overrides)).await;
+        self.tell();
+        kept
+    }
+
+    /// Writes to the state directory, off this thread. What can't be kept is in force all the same: an operator who drains a region while
+    /// the disk is full means it.
+    async fn keep(&mut self, write: impl FnOnce(&Store) -> std::io::Result<()> + Send + 'static) -> Kept {
+        let Some(store) = self.store.clone() else {
+            return Kept::UntilRestart("no state_dir is configured".to_owned());
+        };
+        let written = tokio::task::spawn_blocking(move || write(&store)).await;
+        match written.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
+            Ok(()) => {
+                self.status.not_persisted = None;
+                Kept::Persisted
+            }
+            Err(error) => {
+                let error = format!("can't write to state_dir ({error}); mend its mode or make room");
+                tracing::error!("{error}");
+                self.status.not_persisted = Some(Failure { at: self.clock.now(), errors: vec![error.clone()] });
+                Kept::UntilRestart(error)
+            }
+        }
+    }
+
+    /// Time has passed: overrides end, TTLs before an end shrink, silent monitors go stale.
+    async fn tick(&mut self) {
+        let (now, before) = (self.clock.now(), self.overrides.len());
+        self.overrides.retain(|region, forced| {
+            let lasts = forced.until > now;
+            if !lasts {
+                tracing::info!(%region, "override ended");
+            }
+            lasts
+        });
+        self.publish();
+        if self.overrides.len() != before {
+            self.keep_overrides().await;
+        }
+    }
+
+    /// How long until time alone changes something.
+    fn next_wake(&self) -> Millis {
+        let (now, snapshot) = (self.clock.now(), self.live.load());
+        let end = self.overrides.values().map(|forced| forced.until).min();
+        let next = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now)).min();
+        next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))
+    }
+}
+
+/// The version being compiled, when it is; never, while there is none.
+async fn finished(job: &mut Option<Job>) -> (Offer, Result<World, Vec<String>>) {
+    let Some(running) = job else { return std::future::pending().await };
+    let compiled = (&mut running.compiled).await;
+    let errors = match compiled {
+        Ok(Ok(world)) => Ok(world),
+        Ok(Err(refusals)) => Err(refusals.into_iter().map(|refusal| Fault::from(refusal).to_string()).collect()),
+        Err(panic) => Err(vec![format!("compiling failed by a fault of this program ({panic}); please report it")]),
+    };
+    match job.take() {
+        Some(done) => (done.offer, errors),
+        None => std::future::pending().await,
+    }
+}
+
+async fn deadline(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What is served but probably not meant.
+pub(crate) fn warnings_of(world: &World, now: Timestamp) -> Arc<[String]> {
+    let of_rules = world.rules().table.warnings(now);
+    of_rules.iter().map(ToString::to_string).chain(world.warnings().iter().cloned()).collect()
+}
+
+/// Why a document with a lower revision isn't taken.
+pub(crate) fn older(old: &Revision, new: &Revision) -> String {
+    format!(
+        "/revision: revision {} is older than revision {}, which is in service; it is ignored. To roll back, publish the old content under a higher number",
+        new.number, old.number
+    )
+}
+
+/// Why a document with an equal revision isn't taken.
+pub(crate) fn conflicting(old: &Revision, new: &Revision) -> String {
+    format!(
+        "/revision: another document with revision {} is in service: {old}, this one is {new}; publish this one under a higher number",
+        new.number
+    )
+}

@@ -1,0 +1,282 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use bailiwick_rules::health::Status as HealthStatus;
+use bailiwick_rules::rules::{Monitor, Probe};
+use bailiwick_rules::time::Millis;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::*;
+use crate::name::Name;
+use crate::probe::Prober;
+use crate::snapshot::World;
+use crate::sources::compile_rules;
+use crate::store::Store;
+use crate::zone::file;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+/// What every address answers: `true`, `false`, or nothing ever, if it isn't listed.
+#[derive(Debug, Clone, Default)]
+struct Scripted {
+    answers: Arc<Mutex<HashMap<String, bool>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Scripted {
+    fn set(&self, address: &str, answer: bool) {
+        self.answers.lock().unwrap().insert(address.to_owned(), answer);
+    }
+
+    fn count(&self, address: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|one| *one == address).count()
+    }
+}
+
+impl Prober for Scripted {
+    async fn probe(&self, monitor: &Monitor) -> Result<(), String> {
+        let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
+        self.asked.lock().unwrap().push(address.clone());
+        assert!(address != "dies:1" || self.count("dies:1") == 1, "a probe that dies, for the test");
+        let answer = self.answers.lock().unwrap().get(address).copied();
+        match answer {
+            Some(true) => Ok(()),
+            Some(false) => Err("refused".to_owned()),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Rules with a region for each address, and a host.
+fn rules(revision: u64, host: &str, addresses: &[&str]) -> Arc<Rules> {
+    let region = |(number, address): (usize, &&str)| {
+        format!(
+            r#""r{number}": {{ "countries": ["DE"], "answers": {{ "A": ["192.0.2.{number}"] }},
+                "monitor": {{ "type": "tcp", "address": "{address}", "interval": "4s", "timeout": "1s", "up_thresh": 2, "down_thresh": 2 }} }}"#
+        )
+    };
+    let regions: Vec<String> = addresses.iter().enumerate().map(region).collect();
+    let names: Vec<String> = (0..addresses.len()).map(|number| format!("\"r{number}\"")).collect();
+    let json = format!(
+        r#"{{ "version": 1, "revision": {revision}, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
+            "regions": {{ {} }},
+            "services": {{ "chat": {{ "hosts": ["{host}"], "pattern": "active-passive", "regions": [{}],
+                           "residency": [{{ "clients": ["unknown"], "process_in": ["eu"] }}] }} }} }}"#,
+        regions.join(","),
+        names.join(",")
+    );
+    compile_rules(json.into_bytes(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+fn zones(text: &str) -> Arc<[ZoneSource]> {
+    let origin: Name = "example.com".parse().unwrap();
+    let text = format!("$TTL 1h\n@ SOA ns.example.net. h.example.net. 1 2 3 4 60\n@ NS ns.example.net.\n{text}");
+    let records = file::parse(text.as_bytes(), "example.zone", &origin, &mut |_| Err("no files".into())).unwrap();
+    [ZoneSource { origin, records }].into()
+}
+
+fn beginning(rules: Arc<Rules>, zone: &str) -> Beginning {
+    let world = World::build(rules, zones(zone), Arc::new(Places::none()), None).unwrap();
+    Beginning { world, status: Status::default(), store: None, overrides: Default::default() }
+}
+
+async fn begin(beginning: Beginning, prober: &Scripted) -> Handle {
+    spawn(beginning, prober.clone(), Clock::of_runtime(NOW)).await
+}
+
+fn revision(snapshot: &Snapshot) -> u64 {
+    snapshot.table().revision().number
+}
+
+fn probed(snapshot: &Snapshot, region: usize) -> HealthStatus {
+    snapshot.health().regions[region].probed
+}
+
+fn id(name: &str) -> RegionId {
+    RegionId::parse(name).unwrap()
+}
+
+fn down_for(millis: u64) -> Forced {
+    Forced { status: HealthStatus::Down, until: NOW.after(Millis(millis)), reason: "drill".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_awaits_first_results_and_timeouts() {
+    let prober = Scripted::default();
+    prober.set("up:1", true);
+    prober.set("down:1", false);
+    let begun = Instant::now();
+    let handle = begin(beginning(rules(1, "chat.example.com", &["up:1", "down:1", "silent:1"]), ""), &prober).await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(1), "the silent one's timeout");
+    let snapshot = handle.snapshot_owned();
+    let statuses: Vec<_> = (0..3).map(|region| probed(&snapshot, region)).collect();
+    assert_eq!(statuses, [HealthStatus::Up, HealthStatus::Down, HealthStatus::Down]);
+    assert_eq!(snapshot.health().monitors[2].failure.as_deref(), Some("no answer within 1s"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_rules_wait_for_their_new_monitors_and_old_ones_keep_their_state() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    let asked = prober.count("a:1");
+
+    handle.offer(Offer::Rules(rules(2, "chat.example.com", &["b:1", "a:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.awaited_revision == Some(2)).await);
+    assert_eq!(revision(&handle.snapshot()), 1, "not before b:1 was heard");
+    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await);
+    let snapshot = handle.snapshot_owned();
+    assert_eq!((probed(&snapshot, 0), probed(&snapshot, 1)), (HealthStatus::Down, HealthStatus::Up));
+    assert_eq!(prober.count("a:1"), asked, "it wasn't started anew");
+    assert_eq!(handle.status().rules.accepted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_document_wins_over_one_that_waits() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    handle.offer(Offer::Rules(rules(2, "chat.example.com", &["silent:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.awaited_revision == Some(2)).await);
+    let begun = Instant::now();
+    handle.offer(Offer::Rules(rules(3, "chat.example.com", &["a:1"]))).await;
+    assert!(
+        handle
+            .wait_until(|snapshot, _| {
+                assert_ne!(revision(snapshot), 2);
+                revision(snapshot) == 3
+            })
+            .await
+    );
+    assert!(begun.elapsed() < Duration::from_secs(1), "nothing new had to be heard");
+    let asked = prober.count("silent:1");
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(prober.count("silent:1"), asked, "its monitors were stopped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_rules_are_ignored_and_others_of_the_same_number_refused() {
+    let prober = Scripted::default();
+    let handle = begin(beginning(rules(5, "chat.example.com", &["a:1"]), ""), &prober).await;
+    handle.offer(Offer::Rules(rules(4, "chat.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.rules.ignored == 1).await);
+    assert!(
+        handle.status().rules.last_error.as_ref().unwrap().errors[0].contains("revision 4 is older than revision 5")
+    );
+    handle.offer(Offer::Rules(rules(5, "other.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.rules.refused == 1).await);
+    assert!(handle.status().rules.last_error.as_ref().unwrap().errors[0].contains("under a higher number"));
+    handle.offer(Offer::Rules(rules(5, "chat.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.rules.last_error.is_none()).await, "what is in service was offered");
+    assert_eq!(handle.snapshot().generation(), 1, "nothing was swapped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_do_not_fit_the_zones_are_refused_until_they_do() {
+    let prober = Scripted::default();
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), "sub NS ns.example.net.\n"), &prober).await;
+    handle.offer(Offer::Rules(rules(2, "chat.sub.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.rules.refused == 1).await);
+    let told = handle.status().rules.last_error.clone().unwrap().errors;
+    assert!(told[0].contains("chat.sub.example.com. lies at or below a delegation (example.zone:4)"), "{told:?}");
+    assert_eq!(revision(&handle.snapshot()), 1);
+
+    handle.report_unusable(Source::Zones, vec!["example.zone:4: broken".into()]).await;
+    assert!(handle.wait_until(|_, status| status.zones.refused == 1).await);
+    assert_eq!(handle.status().zones.last_error.as_ref().unwrap().errors, ["example.zone:4: broken"]);
+
+    handle.offer(Offer::Zones(zones("sub A 192.0.2.1\n"))).await;
+    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await, "they fit now");
+    let status = handle.status();
+    assert!(status.rules.last_error.is_none() && status.zones.last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_move_a_region_and_ttls_follow_what_is_missing() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    prober.set("b:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1", "b:1"]), ""), &prober).await;
+    let first = |snapshot: &Snapshot| {
+        let ask = bailiwick_rules::steer::Ask {
+            service: bailiwick_rules::table::ServiceIndex(0),
+            client: Default::default(),
+            model: None,
+            path_class: Default::default(),
+        };
+        snapshot.explain(&ask, snapshot.at()).ordered[0].region.to_string()
+    };
+    assert_eq!(first(&handle.snapshot()), "r0");
+    prober.set("a:1", false);
+    let begun = Instant::now();
+    assert!(handle.wait_until(|snapshot, _| first(snapshot) == "r1").await);
+    assert!(begun.elapsed() <= Duration::from_secs(8), "two failures, four seconds apart: {:?}", begun.elapsed());
+    prober.set("a:1", true);
+    let begun = Instant::now();
+    assert!(handle.wait_until(|snapshot, _| first(snapshot) == "r0").await);
+    assert!(begun.elapsed() <= Duration::from_secs(8), "two successes in a row: {:?}", begun.elapsed());
+    assert!(handle.status().probes_failed >= 2 && handle.status().probes_passed >= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_is_in_force_when_it_was_set_and_ends_by_itself() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let beginning = Beginning { store: Some(store.clone()), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
+    let handle = begin(beginning, &prober).await;
+    assert_eq!(store.rules().unwrap().as_deref(), Some(&*handle.snapshot().rules_bytes().clone()), "last-good is kept");
+
+    assert_eq!(handle.set_override(id("r0"), down_for(60_000)).await, Ok(Kept::Persisted));
+    let forced = |snapshot: &Snapshot| snapshot.health().regions[0].forced.is_some();
+    assert!(forced(&handle.snapshot()));
+    assert_eq!(store.overrides().unwrap()[&id("r0")], down_for(60_000));
+    assert!(handle.wait_until(|snapshot, _| !forced(snapshot)).await);
+    assert!(handle.now() >= NOW.after(Millis(60_000)) && handle.now() < NOW.after(Millis(62_000)), "{}", handle.now());
+
+    handle.set_override(id("r0"), down_for(600_000)).await.unwrap();
+    assert_eq!(handle.delete_override(id("r0")).await, Ok(Kept::Persisted));
+    assert!(!forced(&handle.snapshot()));
+    assert!(store.overrides().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn overrides_that_make_no_sense_are_refused() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    let unknown = Forced { status: HealthStatus::Unknown, ..down_for(60_000) };
+    let ended = Forced { until: NOW, ..down_for(0) };
+    assert_eq!(handle.set_override(id("mars"), down_for(1)).await, Err(OverrideError::UnknownRegion(id("mars"))));
+    assert_eq!(handle.set_override(id("r0"), unknown).await, Err(OverrideError::NoStatus));
+    assert_eq!(handle.set_override(id("r0"), ended).await, Err(OverrideError::Ended(NOW)));
+    assert_eq!(handle.delete_override(id("r0")).await, Err(OverrideError::NotForced(id("r0"))));
+    let kept = handle.set_override(id("r0"), down_for(60_000)).await;
+    assert_eq!(kept, Ok(Kept::UntilRestart("no state_dir is configured".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_override_is_in_force_although_it_cannot_be_kept() {
+    let prober = Scripted::default();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("state")).unwrap();
+    std::fs::remove_dir(directory.path().join("state")).unwrap();
+    let beginning = Beginning { store: Some(store), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
+    let handle = begin(beginning, &prober).await;
+    let kept = handle.set_override(id("r0"), down_for(60_000)).await.unwrap();
+    assert!(matches!(&kept, Kept::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
+    assert!(handle.snapshot().health().regions[0].forced.is_some());
+    assert!(handle.status().not_persisted.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_that_falls_silent_goes_stale_by_time_alone() {
+    let prober = Scripted::default();
+    prober.set("dies:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["dies:1"]), ""), &prober).await;
+    assert!(!handle.snapshot().health().regions[0].stale);
+    assert!(handle.wait_until(|snapshot, _| snapshot.health().regions[0].stale).await);
+    assert_eq!(handle.now(), NOW.after(Millis(12_001)), "three intervals later");
+    assert_eq!(probed(&handle.snapshot(), 0), HealthStatus::Up, "the last status stands");
+}

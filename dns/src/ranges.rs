@@ -1,0 +1,249 @@
+//! Address space cut into ranges with a value each: sorted runs enter from `geoip` and `locate`, lookups with their exact scope leave.
+
+use std::fmt::Debug;
+
+/// An address as the number it is.
+pub trait Bits: Copy + Ord + Debug {
+    /// How many bits: 32 or 128.
+    const WIDTH: u8;
+    /// The lowest address.
+    const ZERO: Self;
+    /// How many leading bits two addresses share.
+    fn common(self, other: Self) -> u8;
+    /// The address before this one, if any.
+    fn before(self) -> Option<Self>;
+    /// The address after this one, if any.
+    fn after(self) -> Option<Self>;
+    /// The last address of the prefix of this length that begins here.
+    fn last(self, length: u8) -> Self;
+}
+
+macro_rules! bits {
+    ($number:ty) => {
+        impl Bits for $number {
+            #[allow(clippy::cast_possible_truncation)] // 32 or 128
+            const WIDTH: u8 = <$number>::BITS as u8;
+            const ZERO: Self = 0;
+            #[allow(clippy::cast_possible_truncation)] // at most 128
+            fn common(self, other: Self) -> u8 {
+                (self ^ other).leading_zeros() as u8
+            }
+            fn before(self) -> Option<Self> {
+                self.checked_sub(1)
+            }
+            fn after(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+            fn last(self, length: u8) -> Self {
+                self | <$number>::MAX.checked_shr(u32::from(length)).unwrap_or(0)
+            }
+        }
+    };
+}
+
+bits!(u32);
+bits!(u128);
+
+/// A value for every address of one family. Neighbouring ranges differ in value.
+///
+/// Starts and values stand in arrays of their own, so that the search touches nothing but starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranges<A> {
+    /// Where each range begins; the first at zero.
+    starts: Box<[A]>,
+    values: Box<[u32]>,
+}
+
+/// Builds [`Ranges`] from runs in ascending order.
+#[derive(Debug)]
+pub struct Builder<A> {
+    starts: Vec<A>,
+    values: Vec<u32>,
+}
+
+impl<A: Bits> Builder<A> {
+    /// Begins with `value` for every address.
+    #[must_use]
+    pub fn new(value: u32) -> Self {
+        Self { starts: vec![A::ZERO], values: vec![value] }
+    }
+
+    /// From `start` on, which must not lie before what was last given, the value is `value`.
+    pub fn begin(&mut self, start: A, value: u32) {
+        debug_assert!(self.starts.last().is_none_or(|last| *last <= start), "runs come in ascending order");
+        while self.starts.last().is_some_and(|last| *last >= start) {
+            self.starts.pop();
+            self.values.pop();
+        }
+        if self.values.last() != Some(&value) {
+            self.starts.push(start);
+            self.values.push(value);
+        }
+    }
+
+    /// The ranges.
+    #[must_use]
+    pub fn finish(self) -> Ranges<A> {
+        Ranges { starts: self.starts.into(), values: self.values.into() }
+    }
+}
+
+impl<A: Bits> Ranges<A> {
+    /// The value at an address.
+    #[must_use]
+    pub fn value(&self, address: A) -> u32 {
+        self.values[self.position(address)]
+    }
+
+    /// The value at an address and the length of the shortest prefix around it that lies wholly in its range.
+    #[must_use]
+    pub fn value_and_scope(&self, address: A) -> (u32, u8) {
+        let at = self.position(address);
+        // A block around the address stays inside exactly if it holds neither of the two addresses just outside.
+        let apart = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
+        let below = apart(self.starts[at].before());
+        let above = apart(self.starts.get(at + 1).copied());
+        (self.values[at], below.max(above))
+    }
+
+    /// The same cut with other values; neighbours that become equal merge.
+    #[must_use]
+    pub fn map(&self, mut value: impl FnMut(u32) -> u32) -> Self {
+        let mut built = Builder::new(value(self.values[0]));
+        for (start, old) in self.iter() {
+            built.begin(start, value(old));
+        }
+        built.finish()
+    }
+
+    /// How many ranges there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Never: every address has a value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Each range's start and value, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (A, u32)> {
+        self.starts.iter().copied().zip(self.values.iter().copied())
+    }
+
+    /// Two cuts of the space as one: wherever either begins a range, `join` makes the value of both values.
+    #[must_use]
+    pub fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
+        let (mut below, mut above) = (self.iter().peekable(), over.iter().peekable());
+        let (mut low, mut high) = (self.values[0], over.values[0]);
+        let mut built = Builder::new(join(low, high));
+        loop {
+            let start = match (below.peek(), above.peek()) {
+                (Some(&(a, _)), Some(&(b, _))) => a.min(b),
+                (Some(&(a, _)), None) => a,
+                (None, Some(&(b, _))) => b,
+                (None, None) => return built.finish(),
+            };
+            if let Some((_, value)) = below.next_if(|(at, _)| *at == start) {
+                low = value;
+            }
+            if let Some((_, value)) = above.next_if(|(at, _)| *at == start) {
+                high = value;
+            }
+            built.begin(start, join(low, high));
+        }
+    }
+
+    /// The range that holds an address: the last that begins at or before it. The first begins at zero, so there is one.
+    fn position(&self, address: A) -> usize {
+        self.starts.partition_point(|start| *start <= address) - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CASES: u32 = 2000;
+    const HIGH: u32 = 0xffff_ff00;
+
+    /// Runs of few values whose starts crowd together, at both ends of the space too.
+    fn runs() -> impl Strategy<Value = Vec<(u32, u32)>> {
+        let start = prop_oneof![0..64_u32, HIGH..=u32::MAX, any::<u32>()];
+        proptest::collection::vec((start, 0..4_u32), 0..24).prop_map(|mut runs| {
+            runs.sort_by_key(|(start, _)| *start);
+            runs
+        })
+    }
+
+    fn built(runs: &[(u32, u32)]) -> Ranges<u32> {
+        let mut built = Builder::new(9);
+        for &(start, value) in runs {
+            built.begin(start, value);
+        }
+        built.finish()
+    }
+
+    /// The value of the last run at or before the address.
+    fn naive(runs: &[(u32, u32)], address: u32) -> u32 {
+        runs.iter().rev().find(|(start, _)| *start <= address).map_or(9, |(_, value)| *value)
+    }
+
+    /// Where something could go wrong: around every start, and anywhere.
+    fn addresses(runs: &[(u32, u32)], more: u32) -> Vec<u32> {
+        let around = |&(start, _): &(u32, u32)| [start.saturating_sub(1), start, start.saturating_add(1)];
+        runs.iter().flat_map(around).chain([0, more, u32::MAX]).collect()
+    }
+
+    fn block(address: u32, length: u8) -> std::ops::RangeInclusive<u32> {
+        let first = address & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+        first..=first.last(length)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+        #[test]
+        fn lookups_equal_the_naive_ones(runs in runs(), more in any::<u32>()) {
+            let ranges = built(&runs);
+            prop_assert!(ranges.values.windows(2).all(|pair| pair[0] != pair[1]), "neighbours differ");
+            prop_assert!(ranges.starts.is_sorted() && ranges.starts[0] == 0);
+            for address in addresses(&runs, more) {
+                prop_assert_eq!(ranges.value(address), naive(&runs, address));
+            }
+        }
+
+        /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the same scope: so scopes
+        /// partition the space.
+        #[test]
+        fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>()) {
+            let ranges = built(&runs);
+            let holds = |block: &std::ops::RangeInclusive<u32>, value| {
+                let inside = runs.iter().filter(|(start, _)| block.contains(start)).map(|(start, _)| *start);
+                inside.chain([*block.start()]).all(|address| naive(&runs, address) == value)
+            };
+            for address in addresses(&runs, more) {
+                let (value, scope) = ranges.value_and_scope(address);
+                let narrow = block(address, scope);
+                prop_assert!(holds(&narrow, value));
+                prop_assert!(scope == 0 || !holds(&block(address, scope - 1), value));
+                let other = narrow.start() + within % (narrow.end() - narrow.start()).saturating_add(1).max(1);
+                for other in [*narrow.start(), other, *narrow.end()] {
+                    prop_assert_eq!(ranges.value_and_scope(other), (value, scope));
+                }
+            }
+        }
+
+        #[test]
+        fn an_overlay_joins_address_by_address(below in runs(), above in runs(), more in any::<u32>()) {
+            let joined = built(&below).overlay(&built(&above), |low, high| low * 100 + high);
+            for address in addresses(&below, more).into_iter().chain(addresses(&above, more)) {
+                prop_assert_eq!(joined.value(address), naive(&below, address) * 100 + naive(&above, address));
+            }
+        }
+    }
+}

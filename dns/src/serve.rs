@@ -1,0 +1,297 @@
+//! `bailiwick serve`: a configuration enters, a server that answers, reloads and drains runs until a signal ends it.
+
+mod logs;
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bailiwick_rules::table::RegionIndex;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::api::tls::TlsListener;
+use crate::api::token::{Token, warnings};
+use crate::api::{self, Api, tls};
+use crate::cli::{ServeArgs, Told};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::listeners::{Listeners, Sockets};
+use crate::metrics::Metrics;
+use crate::owner::Handle;
+use crate::probe::Secrets;
+use crate::respond::Respond;
+use crate::snapshot::Snapshot;
+use crate::sources::Sources;
+use crate::start::{Started, check, start};
+use crate::wire::{self, Outcome, Transport};
+use crate::zone::ServiceIndex;
+
+/// How long queries in flight are waited for at the end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long API requests in flight are waited for after that.
+const DRAIN_API: Duration = Duration::from_secs(1);
+
+/// Serves until a signal ends it.
+pub(crate) fn run(args: &ServeArgs) -> ExitCode {
+    let served = logs::begin(args.log.as_deref(), args.log_format).map_err(|error| vec![error]).and_then(|()| {
+        let config = Config::read(&args.config).map_err(strings)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| vec![format!("the system gives no threads: {error}")])?;
+        runtime.block_on(serve(config, args.ready_file.as_deref()))
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errors) => Told::failed(errors).print(),
+    }
+}
+
+fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
+    errors.into_iter().map(|error| error.to_string()).collect()
+}
+
+async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<String>> {
+    let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
+    let started = begin(&config);
+    let (sockets, http, started) = tokio::select! {
+        begun = started => begun?,
+        () = signals.end() => return Ok(()),
+    };
+    let Started { handle, feed } = started;
+
+    let metrics = Arc::new(Metrics::default());
+    let dns = sockets.addresses();
+    let responder = Arc::new(Live { handle: handle.clone(), metrics: Arc::clone(&metrics) });
+    let listeners = sockets.serve(&responder).map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
+    let node = config.node.clone().unwrap_or_else(host_name);
+    let http = http.map(|http| http.serve(handle.clone(), metrics, node.clone()));
+
+    let api = http.as_ref().map(|http| http.address);
+    announce(&handle, &node, &dns, api);
+    if let Some(file) = ready_file {
+        Ready { dns, api, node: &node, pid: std::process::id() }.write(file)?;
+    }
+    while signals.next().await == Word::Reload {
+        info!("SIGHUP: reading rules, zones and GeoIP database again");
+        feed.reload();
+    }
+    end(listeners, http).await;
+    if let Some(file) = ready_file {
+        let _ = std::fs::remove_file(file);
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// Binds every address and loads every file, so that all that is wrong is told at once.
+async fn begin(config: &Config) -> Result<(Sockets, Option<Http>, Started), Vec<String>> {
+    let mut errors = Vec::new();
+    let sockets = Sockets::bind(&config.listen).map_err(|failed| errors.extend(strings(failed))).ok();
+    let http = match &config.api {
+        None => Some(None),
+        Some(api) => Http::bind(api).await.map_err(|failed| errors.extend(failed)).ok().map(Some),
+    };
+    let sources = Sources {
+        rules: config.rules.clone(),
+        geoip: config.geoip.clone(),
+        zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
+        state_dir: config.state_dir.clone(),
+    };
+    let clock = Clock::system();
+    let (Some(sockets), Some(http)) = (sockets, http) else {
+        // Without an address there is nothing to probe for, but the files' errors are told all the same.
+        errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
+        return Err(errors);
+    };
+    let started = start(sources, Secrets::default(), clock).await.map_err(strings)?;
+    Ok((sockets, http, started))
+}
+
+fn announce(handle: &Handle, node: &str, dns: &[SocketAddr], api: Option<SocketAddr>) {
+    for warning in handle.status().warnings.iter() {
+        warn!("{warning}");
+    }
+    let addresses: Vec<String> = dns.iter().map(ToString::to_string).collect();
+    let api = api.map_or("none".to_owned(), |api| api.to_string());
+    let revision = handle.snapshot().table().revision();
+    info!(node, dns = addresses.join(","), api, %revision, "serving");
+}
+
+async fn end(listeners: Listeners, http: Option<ServedHttp>) {
+    info!("draining: answering what is in flight");
+    if let Some(http) = &http {
+        http.api.draining.store(true, Ordering::Relaxed);
+    }
+    listeners.drain(DRAIN).await;
+    if let Some(http) = http {
+        let _ = http.stop.send(());
+        let _ = tokio::time::timeout(DRAIN_API, http.task).await;
+    }
+}
+
+/// The responder of all transports: answers by the snapshot in service and counts.
+struct Live {
+    handle: Handle,
+    metrics: Arc<Metrics>,
+}
+
+impl Respond for Live {
+    fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
+        let snapshot = self.handle.snapshot();
+        let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
+        let outcome = wire::respond(snapshot.zones(), &steering, packet, from, transport, out);
+        self.metrics.count(transport, &outcome);
+        if let Outcome::Answered { service: Some(service), .. } = outcome
+            && let Some(service) = snapshot.table().services().get(usize::from(service.0))
+        {
+            let region = steering.region.get().map(|region| &snapshot.table().region(region).id);
+            self.metrics.count_steered(&service.id, region);
+        }
+        outcome
+    }
+}
+
+/// A snapshot that remembers which region it answered with.
+struct Watched<'s> {
+    snapshot: &'s Snapshot,
+    region: Cell<Option<RegionIndex>>,
+}
+
+impl SteeredAnswers for Watched<'_> {
+    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
+        let (steered, region) = self.snapshot.resolve_to(service, rtype, client);
+        self.region.set(region);
+        steered
+    }
+}
+
+/// The API's bound socket.
+struct Http {
+    listener: TcpListener,
+    address: SocketAddr,
+    token: Option<Token>,
+    tls: Option<TlsAcceptor>,
+}
+
+/// The API as it runs.
+struct ServedHttp {
+    address: SocketAddr,
+    api: Arc<Api>,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Http {
+    async fn bind(config: &crate::config::Api) -> Result<Self, Vec<String>> {
+        let token = config.token_file.as_deref().map(Token::read).transpose();
+        let bound = TcpListener::bind(config.listen).await.and_then(|one| Ok((one.local_addr()?, one)));
+        let bound = bound.map_err(|error| {
+            crate::listeners::BindError { address: config.listen, transport: "TCP for the API", error }.to_string()
+        });
+        for warning in config.token_file.as_deref().into_iter().flat_map(warnings) {
+            warn!("{warning}");
+        }
+        let tls = config.tls.as_ref().map(tls::read).transpose();
+        match (token, tls, bound) {
+            (Ok(token), Ok(tls), Ok((address, listener))) => Ok(Self { listener, address, token, tls }),
+            (token, tls, bound) => {
+                let faults = token.err().into_iter().chain(tls.err().into_iter().flatten());
+                Err(strings(faults).into_iter().chain(bound.err()).collect())
+            }
+        }
+    }
+
+    fn serve(self, handle: Handle, metrics: Arc<Metrics>, node: String) -> ServedHttp {
+        let loopback = api::is_loopback(self.address);
+        let draining = AtomicBool::new(false);
+        let api = Arc::new(Api { handle, metrics, node, token: self.token, loopback, draining });
+        let (stop, stopped) = oneshot::channel();
+        let until = async {
+            let _ = stopped.await;
+        };
+        let served = Arc::clone(&api);
+        let task = tokio::spawn(async move {
+            match self.tls {
+                Some(acceptor) => served.serve(TlsListener::new(self.listener, acceptor)?, until).await,
+                None => served.serve(self.listener, until).await,
+            }
+        });
+        ServedHttp { address: self.address, api, stop, task }
+    }
+}
+
+/// What `--ready-file` tells.
+#[derive(Serialize)]
+struct Ready<'a> {
+    dns: Vec<SocketAddr>,
+    api: Option<SocketAddr>,
+    node: &'a str,
+    pid: u32,
+}
+
+impl Ready<'_> {
+    /// Whoever waits for the file sees all of it or none.
+    fn write(&self, file: &Path) -> Result<(), Vec<String>> {
+        let fail =
+            |error: String| vec![format!("{}: can't be written ({error}); name another --ready-file", file.display())];
+        let text = serde_json::to_string(self).map_err(|error| fail(error.to_string()))?;
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = file.with_file_name(name);
+        std::fs::write(&new, text + "\n")
+            .and_then(|()| std::fs::rename(&new, file))
+            .map_err(|error| fail(error.to_string()))
+    }
+}
+
+/// The signals this program heeds.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Word {
+        tokio::select! {
+            _ = self.hangup.recv() => Word::Reload,
+            _ = self.terminate.recv() => Word::End,
+            _ = self.interrupt.recv() => Word::End,
+        }
+    }
+
+    /// Waits for the end; until then there is nothing to reload.
+    async fn end(&mut self) {
+        while self.next().await != Word::End {}
+    }
+}
+
+/// What a signal says.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    /// Read the files again.
+    Reload,
+    /// Drain and end.
+    End,
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unnamed".to_owned())
+}

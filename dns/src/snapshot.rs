@@ -1,0 +1,289 @@
+//! What one query sees from start to end: rules, zones, geography and health enter from [`crate::owner`], an immutable snapshot leaves, from
+//! which `answer` takes its steered records and the API its reports.
+//!
+//! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and one moment's health, with
+//! every decision made: a query looks up its class and reads. Nothing in either changes; an update is another snapshot.
+
+mod records;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bailiwick_rules::explain::{Explanation, explain};
+use bailiwick_rules::health::{Forced, Monitored, RegionHealth, Status};
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
+use bailiwick_rules::steer::{Ask, Client, Conditions, Local, effective_status, forced};
+use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::locate::{self, ClassId};
+use crate::rdata::Rdatas;
+use crate::zone::{ServiceIndex, Zones};
+
+pub use world::{Refusal, Rules, World, ZoneSource};
+
+/// No EDNS scope: the answer doesn't depend on the client's address.
+const NO_SCOPE: u8 = 0;
+/// Extended error "Prohibited": residency allows this client no region (RFC 8914 §4.19).
+const PROHIBITED: u16 = 18;
+/// Extended error "Not Ready": every region of the fence is withheld (RFC 8914 §4.15).
+const NOT_READY: u16 = 14;
+
+/// Rules, zones, geography and health of one moment, with what they decide.
+#[derive(Debug)]
+pub struct Snapshot {
+    world: Arc<World>,
+    health: Health,
+    /// By service.
+    decided: Vec<Arc<Decided>>,
+    generation: u64,
+    /// When the decisions were made.
+    at: Timestamp,
+    /// When the first override or other passing thing that a decision rests on ends.
+    until: Option<Timestamp>,
+}
+
+/// Health as the owner knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// By region index.
+    pub regions: Vec<RegionHealth>,
+    /// Every monitor of the rules: by region, its own first, then its endpoints'.
+    pub monitors: Vec<MonitorView>,
+    /// Overrides that came by the API, ended ones left out.
+    pub overrides: BTreeMap<RegionId, Forced>,
+}
+
+/// One monitor as seen from outside.
+#[derive(Debug, Clone)]
+pub struct MonitorView {
+    /// The region it watches.
+    pub region: RegionIndex,
+    /// The endpoint it watches, by position in its region; `None`: the region as a whole.
+    pub endpoint: Option<usize>,
+    /// Its machine, its pace and when it last heard.
+    pub monitored: Monitored,
+    /// What the last probe failed of; `None` after a success.
+    pub failure: Option<Arc<str>>,
+}
+
+/// What one service answers now, class by class.
+#[derive(Debug, PartialEq, Eq)]
+struct Decided {
+    /// By class.
+    choices: Box<[Choice]>,
+    /// Changes whenever an answer of the service does.
+    generation: u64,
+}
+
+/// What the clients of one class get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    offer: Offer,
+    ttl: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    /// This region's records.
+    Region(RegionIndex),
+    /// The service's `denied_answers`.
+    Denied,
+    /// Nothing, with this extended error.
+    Nothing(u16),
+}
+
+impl Snapshot {
+    /// Decides for every class of every service; decisions of `before` that still hold are shared, with their generation.
+    #[must_use]
+    pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
+        let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
+        let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
+        // Decisions that rest on nothing passing hold for as long as health does.
+        let unchanged = |before: &&Self| before.until.is_none() && before.health.regions == health.regions;
+        if let Some(before) = same_world.filter(unchanged) {
+            return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
+        }
+        let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
+        let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
+        let (mut decided, mut until) = (Vec::new(), None);
+        for service in 0..world.rules().table.services().len() {
+            let (choices, ends) = world.choices(service, &conditions);
+            until = until.into_iter().chain(ends).min();
+            let kept = same_world.and_then(|before| before.decided.get(service));
+            decided.push(match kept.filter(|kept| kept.choices == choices) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Decided { choices, generation: next }),
+            });
+        }
+        Self { world, health, decided, generation, at, until }
+    }
+
+    /// When the passing of time alone next changes an answer: TTLs count down the last seconds before an end.
+    #[must_use]
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.until?;
+        let longest = self.table().services().iter().map(|service| service.ttl.max).max().unwrap_or(0);
+        let countdown = Timestamp(until.0.saturating_sub(i64::from(longest) * 1000));
+        Some(countdown.max(now.after(Millis(1000))).min(until))
+    }
+
+    /// The compiled rules.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.world.rules().table
+    }
+
+    /// The rules document, byte for byte.
+    #[must_use]
+    pub fn rules_bytes(&self) -> &Arc<[u8]> {
+        &self.world.rules().bytes
+    }
+
+    /// The zones.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        self.world.zones()
+    }
+
+    /// Everything that doesn't depend on health.
+    #[must_use]
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// Health by region, monitor by monitor, and the API's overrides.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Changes with rules, zones and geography.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Changes whenever an answer of this service does.
+    #[must_use]
+    pub fn service_generation(&self, service: ServiceIndex) -> u64 {
+        self.decided.get(usize::from(service.0)).map_or(0, |decided| decided.generation)
+    }
+
+    /// When health was last looked at.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// The class of a client of `service` and the scope for which it holds; `None` for a service that isn't in the rules.
+    #[must_use]
+    pub fn class_of(&self, service: ServiceIndex, client: &Asking) -> Option<(ClassId, u8)> {
+        let ranges = self.world.classes_of(service)?;
+        Some(match client.ecs {
+            Some(ecs) if ecs.source > 0 => ranges.class(ecs.address, ecs.source),
+            _ => (ranges.class(client.transport, u8::MAX).0, NO_SCOPE),
+        })
+    }
+
+    /// What geography and `networks` say of an address, as `steer` wants it.
+    #[must_use]
+    pub fn client_at(&self, address: IpAddr) -> Client {
+        locate::client_at(self.table(), self.world.places(), address)
+    }
+
+    /// Steers and explains for any client, by this moment's health as of `now`.
+    #[must_use]
+    pub fn explain(&self, ask: &Ask<'_>, now: Timestamp) -> Explanation {
+        explain(self.table(), ask, &self.conditions(&Local::default(), now))
+    }
+
+    /// The conditions of this snapshot as of `now`.
+    #[must_use]
+    pub fn conditions<'a>(&'a self, local: &'a Local, now: Timestamp) -> Conditions<'a> {
+        Conditions { health: &self.health.regions, local, now }
+    }
+
+    /// What `/v1/health` reports.
+    #[must_use]
+    pub fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
+        let table = self.table();
+        let regions = (0..).map(RegionIndex).zip(table.regions());
+        HealthReport {
+            node: node.to_owned(),
+            revision: table.revision().number,
+            rules_sha256: table.revision().sha256_hex(),
+            regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
+        }
+    }
+
+    fn region_report(&self, index: RegionIndex, now: Timestamp) -> RegionReport {
+        let (table, local) = (self.table(), Local::default());
+        let conditions = self.conditions(&local, now);
+        let health = self.health.regions.get(index.get());
+        let monitors = || self.health.monitors.iter().filter(|monitor| monitor.region == index);
+        // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
+        let age = monitors().filter_map(|monitor| monitor.monitored.heard).map(|heard| now.since(heard)).max();
+        let interval = monitors().map(|monitor| monitor.monitored.interval).max().unwrap_or(DEFAULT_INTERVAL);
+        let in_force = forced(table, index, &conditions).map(|(status, until)| OverrideReport {
+            status,
+            until,
+            reason: self.reason_of(index, until),
+        });
+        let endpoint = |position: usize| health.and_then(|health| health.endpoints.get(position).copied());
+        let endpoints = table.region(index).endpoints.iter().enumerate();
+        RegionReport {
+            status: effective_status(table, index, &conditions),
+            probed: health.map_or(Status::Unknown, |health| health.probed),
+            stale: monitors().any(|monitor| monitor.monitored.is_stale(now)),
+            forced: in_force,
+            age_ms: age.unwrap_or(Millis(0)).0,
+            interval_ms: interval.0,
+            endpoints: endpoints
+                .map(|(position, (id, _))| {
+                    (id.clone(), EndpointReport { status: endpoint(position).unwrap_or_default() })
+                })
+                .collect(),
+        }
+    }
+
+    /// The reason of the override in force, which ends at `until`: the API's, else the document's.
+    fn reason_of(&self, index: RegionIndex, until: Timestamp) -> String {
+        let by_api = self.health.overrides.get(&self.table().region(index).id).filter(|forced| forced.until == until);
+        let by_rules = || self.table().override_of(index).map(|forced| forced.reason.clone());
+        by_api.map(|forced| forced.reason.clone()).or_else(by_rules).unwrap_or_default()
+    }
+}
+
+impl SteeredAnswers for Snapshot {
+    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
+        self.resolve_to(service, rtype, client).0
+    }
+}
+
+impl Snapshot {
+    /// What a client gets for a steered name, and from which region; no region: `denied_answers` or nothing.
+    #[must_use]
+    pub fn resolve_to(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> (Steered<'_>, Option<RegionIndex>) {
+        let found = self.class_of(service, client).and_then(|(class, scope)| {
+            Some((*self.decided.get(usize::from(service.0))?.choices.get(class.get())?, scope))
+        });
+        // A service that isn't in the rules steers no name of this snapshot's zones.
+        let Some((choice, scope)) = found else {
+            return (Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY }, None);
+        };
+        let (records, region) = match choice.offer {
+            Offer::Region(region) => (self.world.records_of_region(region), Some(region)),
+            Offer::Denied => (self.world.denied_records(service), None),
+            Offer::Nothing(ede) => return (Steered::Nothing { scope, ede }, None),
+        };
+        let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
+        (Steered::Records { ttl: choice.ttl, rdatas, scope }, region)
+    }
+}

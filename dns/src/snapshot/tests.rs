@@ -1,0 +1,211 @@
+use std::net::IpAddr;
+
+use bailiwick_rules::health::{AntiFlap, Thresholds};
+
+use super::*;
+use crate::answer::Ecs;
+use crate::geoip::Places;
+use crate::geoip::made::{Made, flat};
+use crate::rdata::rtype;
+use crate::sources::compile_rules;
+use crate::zone::file;
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+const RULES: &str = r#"{
+    "version": 1, "revision": 7,
+    "jurisdictions": { "eu": { "include": ["EU"] }, "us": { "countries": ["US"] } },
+    "regions": {
+        "fra": { "countries": ["DE"], "answers": { "A": ["192.0.2.10", "192.0.2.11"], "TXT": ["fra"] },
+                 "monitor": { "type": "tcp", "address": "127.0.0.1:1", "interval": "5s" } },
+        "par": { "countries": ["FR"], "answers": { "A": ["192.0.2.20"], "TXT": ["par"] } },
+        "nyc": { "countries": ["US"], "answers": { "A": ["192.0.2.30"], "TXT": ["nyc"] } }
+    },
+    "services": {
+        "chat": { "hosts": ["chat.ai.example.com", "elsewhere.example.org"], "pattern": "active-active", "regions": ["fra", "par", "nyc"],
+                  "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"], "process_in": ["us"] } ],
+                  "when_all_down": "fail" },
+        "open": { "hosts": ["open.ai.example.com"], "pattern": "active-active", "regions": ["nyc"],
+                  "residency": [ { "clients": ["us"], "process_in": ["us"] } ],
+                  "denied_answers": { "A": ["192.0.2.99"], "TXT": ["denied"] }, "ttl": { "min": 7, "max": 33 } }
+    }
+}"#;
+
+const CHAT: ServiceIndex = ServiceIndex(0);
+const OPEN: ServiceIndex = ServiceIndex(1);
+
+fn sources(zone: &str) -> Arc<[ZoneSource]> {
+    let origin: crate::name::Name = "ai.example.com".parse().unwrap();
+    let text = format!("$TTL 1h\n@ SOA ns.example.net. h.example.net. 1 2 3 4 60\n@ NS ns.example.net.\n{zone}");
+    let records = file::parse(text.as_bytes(), "ai.zone", &origin, &mut |_| Err("no files".into())).unwrap();
+    [ZoneSource { origin, records }].into()
+}
+
+fn places() -> Arc<Places> {
+    let made = Made::new(6)
+        .add("198.51.100.0/24".parse().unwrap(), &flat("DE", None))
+        .add("203.0.113.0/24".parse().unwrap(), &flat("US", None))
+        .add("2001:db8::/32".parse().unwrap(), &flat("FR", None));
+    Arc::new(Places::read(&made.bytes()).unwrap())
+}
+
+fn world(rules: &str) -> Arc<World> {
+    let rules = compile_rules(rules.as_bytes().to_vec(), "rules.json").unwrap();
+    Arc::new(World::build(rules, sources(""), places(), None).unwrap())
+}
+
+fn up(down_thresh: u32) -> Monitored {
+    let mut machine = AntiFlap::new(Thresholds { up: 3, ok: 5, down: down_thresh });
+    machine.record(true);
+    Monitored { machine, interval: Millis(5000), heard: Some(NOW) }
+}
+
+/// Frankfurt by this monitor; the others have none.
+fn health(fra: &Monitored) -> Health {
+    let unwatched = || RegionHealth::of(None, &[], NOW);
+    let regions = vec![RegionHealth::of(Some(fra), &[], NOW), unwatched(), unwatched()];
+    let monitors = vec![MonitorView { region: RegionIndex(0), endpoint: None, monitored: fra.clone(), failure: None }];
+    // Regions are in the order of their names: fra, nyc, par.
+    Health { regions, monitors, overrides: BTreeMap::new() }
+}
+
+fn from(address: &str) -> Asking {
+    Asking { transport: address.parse().unwrap(), ecs: None }
+}
+
+fn subnet(address: &str, source: u8) -> Asking {
+    let resolver: IpAddr = "203.0.113.53".parse().unwrap();
+    Asking { transport: resolver, ecs: Some(Ecs { address: address.parse().unwrap(), source }) }
+}
+
+fn a(snapshot: &Snapshot, service: ServiceIndex, client: Asking) -> (Vec<IpAddr>, u32, u8) {
+    match snapshot.resolve(service, rtype::A, &client) {
+        Steered::Records { ttl, rdatas, scope } => {
+            let address = |rdata: &[u8]| IpAddr::from(<[u8; 4]>::try_from(rdata).unwrap());
+            (rdatas.iter().map(address).collect(), ttl, scope)
+        }
+        Steered::Nothing { scope, ede } => panic!("nothing for /{scope}, EDE {ede}"),
+    }
+}
+
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_client_gets_its_nearest_region_s_records_with_the_scope_for_which_they_hold() {
+    let snapshot = Snapshot::new(world(RULES), health(&up(3)), NOW, None);
+    let fra = addresses(&["192.0.2.10", "192.0.2.11"]);
+    assert_eq!(a(&snapshot, CHAT, subnet("198.51.100.0", 24)), (fra.clone(), 15, 24));
+    assert_eq!(a(&snapshot, CHAT, subnet("2001:db8:77::", 48)), (addresses(&["192.0.2.20"]), 60, 32));
+    assert_eq!(a(&snapshot, CHAT, subnet("203.0.113.128", 25)).0, addresses(&["192.0.2.30"]));
+    let Steered::Records { rdatas, .. } = snapshot.resolve(CHAT, rtype::TXT, &from("198.51.100.1")) else { panic!() };
+    assert_eq!(rdatas.iter().collect::<Vec<_>>(), [b"\x03fra"]);
+}
+
+#[test]
+fn rfc8914_an_empty_fence_is_prohibited_and_a_withheld_one_not_ready() {
+    let world = world(RULES);
+    let snapshot = Snapshot::new(Arc::clone(&world), health(&up(3)), NOW, None);
+    let nothing = |snapshot: &Snapshot, client| match snapshot.resolve(CHAT, rtype::A, &client) {
+        Steered::Nothing { scope, ede } => (scope, ede),
+        Steered::Records { .. } => panic!("records"),
+    };
+    let (scope, ede) = nothing(&snapshot, subnet("198.51.0.0", 16));
+    assert_eq!(ede, 18, "nobody knows where that is, and no rule takes such clients");
+    assert!(scope > 16, "part of the /16 is known");
+
+    let mut all_down = health(&up(3));
+    let forced = Forced { status: Status::Down, until: NOW.after(Millis(30_000)), reason: "drill".into() };
+    all_down.regions[1].forced = Some(forced);
+    let snapshot = Snapshot::new(world, all_down, NOW, Some(&snapshot));
+    assert_eq!(nothing(&snapshot, subnet("203.0.113.0", 24)), (24, 14));
+}
+
+#[test]
+fn denied_answers_are_served_where_nothing_is_offered() {
+    let snapshot = Snapshot::new(world(RULES), health(&up(3)), NOW, None);
+    assert_eq!(a(&snapshot, OPEN, subnet("198.51.100.0", 24)).0, addresses(&["192.0.2.99"]));
+    assert_eq!(
+        a(&snapshot, OPEN, subnet("198.51.100.0", 24)).1,
+        33,
+        "until the rules change, so for as long as may be"
+    );
+}
+
+#[test]
+fn a_snapshot_keeps_what_a_change_of_health_left_alone() {
+    let world = world(RULES);
+    let first = Snapshot::new(Arc::clone(&world), health(&up(3)), NOW, None);
+    let later = NOW.after(Millis(5000));
+    let same = Snapshot::new(Arc::clone(&world), health(&up(3)), later, Some(&first));
+    assert_eq!(same.service_generation(CHAT), first.service_generation(CHAT));
+
+    let mut failing = up(3);
+    failing.machine.record(false);
+    let failing = Snapshot::new(Arc::clone(&world), health(&failing), later, Some(&same));
+    assert_eq!(a(&failing, CHAT, from("198.51.100.1")).1, 10, "two more failures would bring it down");
+    assert_ne!(failing.service_generation(CHAT), same.service_generation(CHAT));
+    assert_eq!(failing.service_generation(OPEN), same.service_generation(OPEN));
+    assert_eq!(failing.generation(), first.generation(), "rules, zones and geography are the same");
+}
+
+#[test]
+fn ttls_count_down_to_the_end_of_an_override() {
+    let world = world(RULES);
+    let mut forced = health(&up(3));
+    let until = NOW.after(Millis(90_000));
+    forced.regions[0].forced = Some(Forced { status: Status::Down, until, reason: "drill".into() });
+    let at = |now, before: Option<&Snapshot>| Snapshot::new(Arc::clone(&world), forced.clone(), now, before);
+    let early = at(NOW, None);
+    assert_eq!(a(&early, CHAT, from("198.51.100.1")), (addresses(&["192.0.2.20"]), 60, 0));
+    assert_eq!(early.next_change(NOW), Some(NOW.after(Millis(30_000))), "when the TTL begins to shrink");
+    let late = at(NOW.after(Millis(70_000)), Some(&early));
+    assert_eq!(a(&late, CHAT, from("198.51.100.1")).1, 20);
+    assert_eq!(late.next_change(NOW.after(Millis(70_000))), Some(NOW.after(Millis(71_000))));
+    let after = at(until, Some(&late));
+    assert_eq!(a(&after, CHAT, from("198.51.100.1")).0.len(), 2, "Frankfurt again");
+    assert_eq!(after.next_change(until), None);
+}
+
+#[test]
+fn hosts_below_a_cut_are_refused_and_hosts_elsewhere_warned_of() {
+    let rules = compile_rules(RULES.as_bytes().to_vec(), "rules.json").unwrap();
+    let refused = World::build(Arc::clone(&rules), sources("chat NS ns.example.net.\n"), places(), None).unwrap_err();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].to_string().contains("chat.ai.example.com"), "{}", refused[0]);
+
+    let world = World::build(rules, sources(""), places(), None).unwrap();
+    let [warning] = world.warnings() else { panic!("{:?}", world.warnings()) };
+    assert!(warning.starts_with("/services/chat/hosts: elsewhere.example.org"), "{warning}");
+    assert!(
+        world.zones().find("chat.ai.example.com".parse::<crate::name::Name>().unwrap().as_ref(), rtype::A).is_some()
+    );
+}
+
+#[test]
+fn the_health_report_tells_what_counts_beside_what_was_probed() {
+    let mut health = health(&up(3));
+    let forced = Forced { status: Status::Down, until: NOW.after(Millis(60_000)), reason: "drill".into() };
+    health.regions[0].forced = Some(forced.clone());
+    health.overrides.insert(RegionId::parse("fra").unwrap(), forced);
+    let snapshot = Snapshot::new(world(RULES), health, NOW, None);
+    let report = snapshot.health_report("ns1", NOW.after(Millis(1500)));
+    assert_eq!((report.node.as_str(), report.revision, report.rules_sha256.len()), ("ns1", 7, 64));
+    let fra = &report.regions["fra"];
+    assert_eq!((fra.status, fra.probed, fra.stale), (Status::Down, Status::Up, false));
+    assert_eq!((fra.age_ms, fra.interval_ms), (1500, 5000));
+    assert_eq!(fra.forced.as_ref().map(|forced| forced.reason.as_str()), Some("drill"));
+    assert_eq!(report.regions["par"].status, Status::Unknown);
+    let later = snapshot.health_report("ns1", NOW.after(Millis(60_000)));
+    let fra = &later.regions["fra"];
+    assert!(fra.stale && fra.forced.is_none() && fra.status == Status::Up, "{fra:?}");
+}
+
+#[test]
+fn rfc7871_7_1_2_source_0_and_no_option_are_located_by_transport() {
+    let snapshot = Snapshot::new(world(RULES), health(&up(3)), NOW, None);
+    let nyc = addresses(&["192.0.2.30"]);
+    assert_eq!(a(&snapshot, CHAT, subnet("0.0.0.0", 0)), (nyc.clone(), 60, 0));
+    assert_eq!(a(&snapshot, CHAT, from("203.0.113.9")), (nyc, 60, 0));
+}

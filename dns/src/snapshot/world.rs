@@ -1,0 +1,220 @@
+//! Everything a snapshot has but health: rules, zone sources and places enter, checked against each other, and a compiled [`World`] leaves; the
+//! owner builds one off the query path for every change of its inputs.
+
+use std::sync::Arc;
+
+use bailiwick_rules::steer::{Conditions, decide};
+use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::time::Timestamp;
+
+use super::records::{RecordSets, name_of_host};
+use super::{Choice, NOT_READY, Offer, PROHIBITED};
+use crate::geoip::Places;
+use crate::locate::{Classes, Standings};
+use crate::name::Name;
+use crate::zone::{Record, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
+
+/// A rules document with its compiled form.
+#[derive(Debug)]
+pub struct Rules {
+    /// Compiled.
+    pub table: Table,
+    /// As written.
+    pub bytes: Arc<[u8]>,
+}
+
+/// The records of one zone, as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneSource {
+    /// The apex.
+    pub origin: Name,
+    /// Its records.
+    pub records: Vec<Record>,
+}
+
+/// Why rules, zones and places don't fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A zone doesn't compile, by itself or with the hosts that the rules steer in it.
+    #[error("{0}")]
+    Zone(ZoneError),
+    /// More services than can be numbered.
+    #[error("/services: {0} services are more than the 65,535 this server can hold; split the document")]
+    TooManyServices(usize),
+}
+
+/// Rules, zones and geography, compiled together.
+#[derive(Debug)]
+pub struct World {
+    rules: Arc<Rules>,
+    sources: Arc<[ZoneSource]>,
+    zones: Arc<Zones>,
+    places: Arc<Places>,
+    /// By service; `None` for one that DNS doesn't answer.
+    classes: Arc<[Option<Classes>]>,
+    /// By region.
+    answers: Vec<Option<RecordSets>>,
+    /// By service.
+    denied: Vec<Option<RecordSets>>,
+    warnings: Vec<String>,
+}
+
+impl World {
+    /// Compiles rules, zones and places together; what of `before` has the same inputs is taken from it.
+    ///
+    /// # Errors
+    /// Everything that keeps them from being served.
+    pub fn build(
+        rules: Arc<Rules>,
+        sources: Arc<[ZoneSource]>,
+        places: Arc<Places>,
+        before: Option<&Self>,
+    ) -> Result<Self, Vec<Refusal>> {
+        let table = &rules.table;
+        let services = table.services().len();
+        if services > usize::from(u16::MAX) {
+            return Err(vec![Refusal::TooManyServices(services)]);
+        }
+        let answers: Vec<Option<RecordSets>> =
+            table.regions().iter().map(|region| region.answers.as_ref().map(RecordSets::new)).collect();
+        let denied = table.services().iter().map(|service| service.denied_answers.as_ref().map(RecordSets::new));
+        let denied: Vec<_> = denied.collect();
+
+        let mut warnings: Vec<String> = Vec::new();
+        let owners = steered_owners(table, &answers);
+        let zones = compile_zones(&sources, &owners, &mut warnings)?;
+        warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
+
+        let same_geography =
+            |before: &&Self| Arc::ptr_eq(&before.rules, &rules) && Arc::ptr_eq(&before.places, &places);
+        let classes = match before.filter(same_geography) {
+            Some(before) => Arc::clone(&before.classes),
+            None => compile_classes(table, &answers, &places),
+        };
+        Ok(Self { rules, sources, zones: Arc::new(zones), places, classes, answers, denied, warnings })
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// The zones.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    /// The zones as they were read.
+    #[must_use]
+    pub fn zone_sources(&self) -> &Arc<[ZoneSource]> {
+        &self.sources
+    }
+
+    /// The places of addresses.
+    #[must_use]
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
+    /// What is served but probably not meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The classes of a service's clients; `None` for one that isn't there or that DNS doesn't answer.
+    #[must_use]
+    pub fn classes_of(&self, service: ServiceIndex) -> Option<&Classes> {
+        self.classes.get(usize::from(service.0))?.as_ref()
+    }
+
+    pub(super) fn records_of_region(&self, region: RegionIndex) -> Option<&RecordSets> {
+        self.answers.get(region.get())?.as_ref()
+    }
+
+    pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
+        self.denied.get(usize::from(service.0))?.as_ref()
+    }
+
+    /// What each class of a service's clients gets under these conditions, and when the first passing thing that counted ends.
+    pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> (Box<[Choice]>, Option<Timestamp>) {
+        let (table, classes) = (&self.rules.table, self.classes.get(service).and_then(Option::as_ref));
+        let Some(classes) = classes else { return (Box::default(), None) };
+        let has_denied = self.denied[service].is_some();
+        let mut until = None;
+        let choose = |ranking| {
+            let steering = decide(table, ranking, None, conditions);
+            until = until.into_iter().chain(steering.valid_until).min();
+            let offer = match steering.ordered.first() {
+                Some(first) => Offer::Region(first.fenced.region),
+                None if has_denied => Offer::Denied,
+                None if ranking.order.is_empty() => Offer::Nothing(PROHIBITED),
+                None => Offer::Nothing(NOT_READY),
+            };
+            Choice { offer, ttl: steering.ttl(table, &table.services()[service], conditions) }
+        };
+        (classes.rankings().iter().map(choose).collect(), until)
+    }
+}
+
+/// The names that the rules steer, with the types their services publish.
+fn steered_owners(table: &Table, answers: &[Option<RecordSets>]) -> Vec<SteeredOwner> {
+    let mut owners = Vec::new();
+    for (number, service) in (0..).zip(table.services()) {
+        // All regions of a service publish the same types, or none publishes any.
+        let published = service.regions.iter().find_map(|region| answers.get(region.get())?.as_ref());
+        let Some(types) = published.map(RecordSets::types) else { continue };
+        let names = service.hosts.iter().filter_map(|host| name_of_host(host.as_str()));
+        owners.extend(names.map(|name| SteeredOwner { name, service: ServiceIndex(number), types: types.clone() }));
+    }
+    owners
+}
+
+/// The zone that holds a name: the one with the longest origin.
+fn zone_of<'s>(name: &Name, sources: &'s [ZoneSource]) -> Option<&'s ZoneSource> {
+    let holds = |source: &&ZoneSource| name.as_ref().is_within(source.origin.as_ref());
+    sources.iter().filter(holds).max_by_key(|source| source.origin.as_wire().len())
+}
+
+fn compile_zones(
+    sources: &[ZoneSource],
+    owners: &[SteeredOwner],
+    warnings: &mut Vec<String>,
+) -> Result<Zones, Vec<Refusal>> {
+    let (mut zones, mut refusals) = (Vec::new(), Vec::new());
+    for source in sources {
+        let here =
+            |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
+        let steered: Vec<SteeredOwner> = owners.iter().filter(here).cloned().collect();
+        match Zone::compile(&source.origin, &source.records, &steered) {
+            Ok(compiled) => {
+                warnings.extend(compiled.warnings.iter().map(ToString::to_string));
+                zones.push(Arc::new(compiled.zone));
+            }
+            Err(errors) => refusals.extend(errors.into_iter().map(Refusal::Zone)),
+        }
+    }
+    if refusals.is_empty() { Ok(Zones::new(zones)) } else { Err(refusals) }
+}
+
+/// A host outside this node's zones may be another node's to serve.
+fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[ZoneSource], warnings: &mut Vec<String>) {
+    for owner in owners.iter().filter(|owner| zone_of(&owner.name, sources).is_none()) {
+        let service = &table.services()[usize::from(owner.service.0)].id;
+        warnings.push(format!(
+            "/services/{service}/hosts: {} lies in no zone of this node and isn't answered here; add its zone to the configuration unless another node serves it",
+            owner.name
+        ));
+    }
+}
+
+fn compile_classes(table: &Table, answers: &[Option<RecordSets>], places: &Places) -> Arc<[Option<Classes>]> {
+    let standings = Standings::new(table, places);
+    let steered = |service: &bailiwick_rules::table::Service| {
+        service.regions.iter().any(|region| answers.get(region.get()).is_some_and(Option::is_some))
+    };
+    let services = (0..).map(bailiwick_rules::table::ServiceIndex).zip(table.services());
+    services.map(|(index, service)| steered(service).then(|| Classes::new(table, index, &standings))).collect()
+}

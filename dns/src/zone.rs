@@ -1,0 +1,283 @@
+//! One zone, compiled for answering: records and steered owners enter, an immutable index of names leaves, which `answer` walks per query.
+//!
+//! [`mod@file`] reads master files into [`Record`]s; [`Zone::compile`] checks them as a whole and builds the index; [`Zone::locate`] finds a name in it.
+
+mod compile;
+pub mod file;
+mod index;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::name::{Name, NameRef};
+use crate::rdata::{RdataSet, rtype};
+use index::{Descent, NameTree, TOP};
+
+/// Which service of the rules steers a name: its position in the compiled rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceIndex(pub u16);
+
+/// A name whose records of some types the rules choose per client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SteeredOwner {
+    /// The host name.
+    pub name: Name,
+    /// The service that answers for it.
+    pub service: ServiceIndex,
+    /// The types the service's regions publish.
+    pub types: Vec<u16>,
+}
+
+/// One record of a zone and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The owner.
+    pub owner: Name,
+    /// The record type.
+    pub rtype: u16,
+    /// Time to live in seconds.
+    pub ttl: u32,
+    /// The data in wire format, names uncompressed.
+    pub rdata: Box<[u8]>,
+    /// Where it stands.
+    pub place: Location,
+}
+
+/// A place in a master file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    /// The file's name as it was given.
+    pub file: Arc<str>,
+    /// The line, counted from 1; 0 stands for the file as a whole.
+    pub line: u32,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
+    }
+}
+
+/// Something wrong with a zone: where, what, and how to mend it. Errors keep the zone from loading, warnings don't.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct ZoneError {
+    /// Where it stands.
+    pub place: Location,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+/// A zone that compiled, with what is odd about it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The zone.
+    pub zone: Zone,
+    /// What its owner may want to mend.
+    pub warnings: Vec<ZoneError>,
+}
+
+/// The records of one owner and type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RrSet {
+    /// The type.
+    pub rtype: u16,
+    /// Time to live in seconds.
+    pub ttl: u32,
+    /// The data.
+    pub rdatas: RdataSet,
+}
+
+/// A number that stands for a name of one zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(u32);
+
+/// A name that exists in a zone, perhaps only because a longer one does.
+#[derive(Debug, Clone, Copy, Default)]
+struct Node {
+    /// The first of its static RRsets and how many there are.
+    sets: (u32, u32),
+    /// Its place in [`Zone::steered`], if a service steers it.
+    steered: Option<u32>,
+    /// The `*` child.
+    wildcard: Option<u32>,
+    /// NS below the apex: what lies here and below is another's.
+    is_cut: bool,
+    /// DNAME: what lies below is elsewhere.
+    is_dname: bool,
+}
+
+/// A compiled zone. Nothing in it changes; an update is another zone.
+#[derive(Debug)]
+pub struct Zone {
+    origin: Name,
+    /// How many labels the origin has.
+    depth: usize,
+    tree: NameTree,
+    /// By node number.
+    nodes: Box<[Node]>,
+    /// By node number, then type.
+    sets: Box<[RrSet]>,
+    steered: Box<[SteeredOwner]>,
+    negative_ttl: u32,
+}
+
+/// Where a name stands in a zone (RFC 1034 §4.3.2 step 3, RFC 4592 §3.3.1, RFC 6672 §3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// The name exists; it may be an empty non-terminal.
+    Exact(NodeId),
+    /// The name doesn't exist and is made from this wildcard.
+    Wildcard(NodeId),
+    /// The name lies at or below a delegation.
+    Cut {
+        /// The delegation.
+        node: NodeId,
+        /// How many labels of the name lie below the delegation; 0 is the delegation itself.
+        below: usize,
+    },
+    /// The name lies below the owner of a DNAME.
+    Dname {
+        /// The DNAME's owner.
+        node: NodeId,
+        /// How many labels of the name lie below it.
+        below: usize,
+    },
+    /// The name doesn't exist.
+    Missing,
+}
+
+impl Zone {
+    /// Checks `records` and the steered owners as a whole and builds the index.
+    ///
+    /// # Errors
+    /// Everything that keeps the zone from being served, each with its place.
+    pub fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
+        compile::compile(origin, records, steered)
+    }
+
+    /// The apex.
+    pub fn origin(&self) -> NameRef<'_> {
+        self.origin.as_ref()
+    }
+
+    /// How long a negative answer may be kept: the lesser of the SOA's TTL and its minimum field (RFC 2308 §5).
+    pub fn negative_ttl(&self) -> u32 {
+        self.negative_ttl
+    }
+
+    /// How many names exist, empty non-terminals included.
+    pub fn name_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The apex's node.
+    pub fn apex(&self) -> NodeId {
+        NodeId(TOP)
+    }
+
+    /// Where `name` stands; it must lie within the zone. Walks from the apex down, so what takes authority away first wins.
+    pub fn locate(&self, name: NameRef<'_>) -> Found {
+        let mut descent = Descent::new(name, self.depth);
+        let mut at = TOP;
+        loop {
+            let node = &self.nodes[at as usize];
+            let below = descent.left();
+            if node.is_cut {
+                return Found::Cut { node: NodeId(at), below };
+            }
+            if node.is_dname && below > 0 {
+                return Found::Dname { node: NodeId(at), below };
+            }
+            let Some(label) = descent.next() else {
+                return Found::Exact(NodeId(at));
+            };
+            match self.tree.child(at, label) {
+                Some(child) => at = child,
+                // `at` is the closest encloser; only its own wildcard counts (RFC 4592 §3.3.1).
+                None => {
+                    return node.wildcard.map_or(Found::Missing, |wildcard| Found::Wildcard(NodeId(wildcard)));
+                }
+            }
+        }
+    }
+
+    /// The node of a name even where the zone has no authority over it: glue.
+    pub fn glue(&self, name: NameRef<'_>) -> Option<NodeId> {
+        if !name.is_within(self.origin()) {
+            return None;
+        }
+        self.tree.find(Descent::new(name, self.depth)).map(NodeId)
+    }
+
+    /// The static RRsets of a name, ordered by type.
+    pub fn sets(&self, node: NodeId) -> &[RrSet] {
+        let (first, count) = self.nodes[node.0 as usize].sets;
+        &self.sets[first as usize..(first + count) as usize]
+    }
+
+    /// The static RRset of a name and type.
+    pub fn set(&self, node: NodeId, rtype: u16) -> Option<&RrSet> {
+        self.sets(node).iter().find(|set| set.rtype == rtype)
+    }
+
+    /// What steers a name.
+    pub fn steered(&self, node: NodeId) -> Option<&SteeredOwner> {
+        self.nodes[node.0 as usize].steered.map(|at| &self.steered[at as usize])
+    }
+}
+
+/// The zones of a server, found by the longest match of a name.
+#[derive(Debug)]
+pub struct Zones {
+    tree: NameTree,
+    /// By node number of the tree.
+    zones: Box<[Option<Arc<Zone>>]>,
+}
+
+impl Zones {
+    /// Gathers zones; of two with one origin the later stands.
+    pub fn new(zones: impl IntoIterator<Item = Arc<Zone>>) -> Self {
+        let mut tree = NameTree::new();
+        let mut places = vec![None];
+        for zone in zones {
+            let node = tree.insert(Descent::new(zone.origin(), 0)) as usize;
+            places.resize(tree.len(), None);
+            places[node] = Some(zone);
+        }
+        tree.shrink();
+        Self { tree, zones: places.into() }
+    }
+
+    /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is the parent's
+    /// (RFC 4035 §3.1.4.1) if the parent is here.
+    pub fn find(&self, name: NameRef<'_>, rtype: u16) -> Option<&Zone> {
+        let mut descent = Descent::new(name, 0);
+        let (mut at, mut best) = (TOP, None);
+        loop {
+            if let Some(zone) = &self.zones[at as usize]
+                && !(rtype == rtype::DS && descent.left() == 0 && best.is_some())
+            {
+                best = Some(&**zone);
+            }
+            match descent.next().and_then(|label| self.tree.child(at, label)) {
+                Some(child) => at = child,
+                None => return best,
+            }
+        }
+    }
+
+    /// All zones.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
+        self.zones.iter().flatten()
+    }
+}
+
+impl Default for Zones {
+    fn default() -> Self {
+        Self::new([])
+    }
+}

@@ -1,0 +1,226 @@
+//! From records to a zone: all records and steered owners of one zone enter, the checked index or every error leaves; `Zone::compile` calls it.
+
+mod checks;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::index::{Descent, NameTree, TOP};
+use super::{Compiled, Location, Node, Record, RrSet, SteeredOwner, Zone, ZoneError};
+use crate::name::Name;
+use crate::rdata::{RdataSet, rtype};
+
+/// Compiles a zone; see [`Zone::compile`].
+pub(super) fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
+    let mut build = Build::new(origin, records);
+    build.gather();
+    build.check_apex();
+    build.check_names();
+    build.steer(steered);
+    build.check_delegations();
+    if build.errors.is_empty() { Ok(build.finish()) } else { Err(sorted(build.errors)) }
+}
+
+fn sorted(mut errors: Vec<ZoneError>) -> Vec<ZoneError> {
+    errors.sort();
+    errors.dedup();
+    errors
+}
+
+/// The records of one owner and type, as positions in the zone's records.
+struct Group {
+    node: u32,
+    rtype: u16,
+    members: Vec<usize>,
+}
+
+struct Build<'r> {
+    origin: &'r Name,
+    depth: usize,
+    records: &'r [Record],
+    tree: NameTree,
+    /// Ordered by node, then type.
+    groups: Vec<Group>,
+    nodes: Vec<Node>,
+    steered: Vec<SteeredOwner>,
+    errors: Vec<ZoneError>,
+    warnings: Vec<ZoneError>,
+}
+
+impl<'r> Build<'r> {
+    fn new(origin: &'r Name, records: &'r [Record]) -> Self {
+        Self {
+            origin,
+            depth: origin.as_ref().labels().count(),
+            records,
+            tree: NameTree::new(),
+            groups: Vec::new(),
+            nodes: Vec::new(),
+            steered: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Where an error about the zone as a whole stands.
+    fn whole(&self) -> Location {
+        let file = self
+            .records
+            .first()
+            .map_or_else(|| Arc::from(self.origin.to_string()), |record| Arc::clone(&record.place.file));
+        Location { file, line: 0 }
+    }
+
+    fn error(&mut self, place: Location, message: String) {
+        self.errors.push(ZoneError { place, message });
+    }
+
+    fn error_at(&mut self, record: usize, message: String) {
+        self.error(self.records[record].place.clone(), message);
+    }
+
+    fn warn_at(&mut self, record: usize, message: String) {
+        self.warnings.push(ZoneError { place: self.records[record].place.clone(), message });
+    }
+
+    /// Enters every name and groups the records by owner and type.
+    fn gather(&mut self) {
+        let mut keyed = Vec::with_capacity(self.records.len());
+        for (at, record) in self.records.iter().enumerate() {
+            if !record.owner.as_ref().is_within(self.origin.as_ref()) {
+                self.error_at(
+                    at,
+                    format!(
+                        "{} lies outside the zone {}; move it to its own zone's file or mend $ORIGIN",
+                        record.owner, self.origin
+                    ),
+                );
+                continue;
+            }
+            let node = self.tree.insert(Descent::new(record.owner.as_ref(), self.depth));
+            keyed.push((node, record.rtype, at));
+        }
+        keyed.sort_unstable();
+        for (node, rtype, at) in keyed {
+            match self.groups.last_mut() {
+                Some(group) if (group.node, group.rtype) == (node, rtype) => group.members.push(at),
+                _ => self.groups.push(Group { node, rtype, members: vec![at] }),
+            }
+        }
+        self.link_nodes();
+    }
+
+    /// Makes the nodes and what the lookup needs to know of each.
+    fn link_nodes(&mut self) {
+        self.nodes = vec![Node::default(); self.tree.len()];
+        for (at, group) in (0_u32..).zip(&self.groups) {
+            let node = &mut self.nodes[group.node as usize];
+            if node.sets.1 == 0 {
+                node.sets.0 = at;
+            }
+            node.sets.1 += 1;
+            node.is_cut |= group.rtype == rtype::NS && group.node != TOP;
+            node.is_dname |= group.rtype == rtype::DNAME;
+        }
+        self.link_wildcards();
+    }
+
+    fn link_wildcards(&mut self) {
+        for node in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
+            if let Some(parent) = self.tree.parent(node)
+                && self.tree.label_of(node) == b"*"
+            {
+                self.nodes[parent as usize].wildcard = Some(node);
+            }
+        }
+    }
+
+    fn groups_of(&self, node: u32) -> &[Group] {
+        let (first, count) = self.nodes[node as usize].sets;
+        &self.groups[first as usize..(first + count) as usize]
+    }
+
+    fn group(&self, node: u32, rtype: u16) -> Option<&Group> {
+        self.groups_of(node).iter().find(|group| group.rtype == rtype)
+    }
+
+    /// The topmost delegation or DNAME above a node.
+    fn covered_by(&self, node: u32) -> Option<(u32, &'static str)> {
+        let mut covering = None;
+        let mut at = node;
+        while let Some(parent) = self.tree.parent(at) {
+            let above = &self.nodes[parent as usize];
+            if above.is_cut {
+                covering = Some((parent, "delegation"));
+            } else if above.is_dname {
+                covering = Some((parent, "DNAME"));
+            }
+            at = parent;
+        }
+        covering
+    }
+
+    fn least_ttl(&self, group: &Group) -> u32 {
+        group.members.iter().map(|&at| self.records[at].ttl).min().unwrap_or(0)
+    }
+
+    /// Enters the steered owners and checks them against the static records.
+    fn steer(&mut self, steered: &[SteeredOwner]) {
+        let file: Arc<str> = Arc::from("rules");
+        let mut seen: HashMap<&Name, &SteeredOwner> = HashMap::new();
+        let mut accepted = Vec::new();
+        for owner in steered {
+            let place = Location { file: Arc::clone(&file), line: 0 };
+            let name = &owner.name;
+            if !name.as_ref().is_within(self.origin.as_ref()) {
+                self.error(place, format!("the host {name} lies outside the zone {}", self.origin));
+                continue;
+            }
+            if let Some(other) = seen.insert(name, owner) {
+                if other.service != owner.service {
+                    self.error(place, format!("the host {name} is named by two services; leave it to one"));
+                }
+                continue;
+            }
+            let node = self.tree.insert(Descent::new(name.as_ref(), self.depth));
+            self.nodes.resize(self.tree.len(), Node::default());
+            for message in self.steering_conflicts(node, owner) {
+                self.error(place.clone(), message);
+            }
+            self.nodes[node as usize].steered = u32::try_from(accepted.len()).ok();
+            accepted.push(owner.clone());
+        }
+        self.steered = accepted;
+        self.link_wildcards();
+    }
+
+    fn finish(mut self) -> Compiled {
+        let sets: Box<[RrSet]> = self
+            .groups
+            .iter()
+            .map(|group| RrSet {
+                rtype: group.rtype,
+                ttl: self.least_ttl(group),
+                rdatas: RdataSet::new(group.rtype, group.members.iter().map(|&at| &*self.records[at].rdata)),
+            })
+            .collect();
+        self.tree.shrink();
+        let mut zone = Zone {
+            origin: self.origin.clone(),
+            depth: self.depth,
+            tree: self.tree,
+            nodes: self.nodes.into(),
+            sets,
+            steered: self.steered.into(),
+            negative_ttl: 0,
+        };
+        zone.negative_ttl = zone.set(zone.apex(), rtype::SOA).map_or(0, |soa| {
+            let minimum = soa.rdatas.as_ref().first().and_then(|rdata| rdata.last_chunk::<4>());
+            soa.ttl.min(minimum.map_or(0, |minimum| u32::from_be_bytes(*minimum)))
+        });
+        Compiled { zone, warnings: sorted(self.warnings) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! What may stand where in a zone: the gathered records enter, errors and warnings leave; `compile` calls it.
+
+use super::{Build, Group};
+use crate::name::NameRef;
+use crate::rdata::{RdataSet, rtype, target};
+use crate::zone::SteeredOwner;
+use crate::zone::index::{Descent, TOP};
+
+impl Build<'_> {
+    /// One SOA and at least one NS at the apex, no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
+    pub(super) fn check_apex(&mut self) {
+        let misplaced: Vec<usize> = self
+            .groups
+            .iter()
+            .filter(|group| group.rtype == rtype::SOA && group.node != TOP)
+            .flat_map(|group| group.members.clone())
+            .collect();
+        for at in misplaced {
+            let owner = &self.records[at].owner;
+            self.error_at(
+                at,
+                format!("the SOA of {owner} is not at the apex {}; a zone has one SOA, at its apex", self.origin),
+            );
+        }
+        match self.group(TOP, rtype::SOA).map(|group| group.members.clone()) {
+            None => self.error(self.whole(), format!("the zone {} has no SOA; add one at its apex", self.origin)),
+            Some(members) => {
+                for &extra in &members[1..] {
+                    let first = self.records[members[0]].place.clone();
+                    self.error_at(extra, format!("a second SOA; the first stands at {first}, keep one of them"));
+                }
+            }
+        }
+        if self.group(TOP, rtype::NS).is_none() {
+            self.error(
+                self.whole(),
+                format!("the zone {} has no NS at its apex; name at least one server", self.origin),
+            );
+        }
+    }
+
+    /// What may stand beside what, name by name.
+    pub(super) fn check_names(&mut self) {
+        for node in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
+            if self.nodes[node as usize].sets.1 > 0 {
+                self.check_singletons(node);
+                self.check_neighbours(node);
+                self.check_dname(node);
+                self.check_authority(node);
+                self.check_ttls(node);
+            }
+        }
+    }
+
+    /// One CNAME and one DNAME at most (RFC 2181 §10.1, RFC 6672 §2.4).
+    fn check_singletons(&mut self, node: u32) {
+        for (rtype, word) in [(rtype::CNAME, "CNAME"), (rtype::DNAME, "DNAME")] {
+            let Some(group) = self.group(node, rtype) else {
+                continue;
+            };
+            let members = group.members.clone();
+            let rdatas = RdataSet::new(rtype, members.iter().map(|&at| &*self.records[at].rdata));
+            if rdatas.as_ref().iter().count() > 1 {
+                for &extra in &members[1..] {
+                    let (owner, first) = (&self.records[extra].owner, &self.records[members[0]].place);
+                    self.error_at(
+                        extra,
+                        format!("{owner} has a second {word}; the first stands at {first}, keep one of them"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// A CNAME stands alone but for what signs it (RFC 1034 §3.6.2, RFC 4034 §3 and §4); a DNAME doesn't stand at a delegation (RFC 6672 §2.3).
+    fn check_neighbours(&mut self, node: u32) {
+        if let Some(cname) = self.group(node, rtype::CNAME) {
+            let cname = cname.members[0];
+            let beside = self
+                .groups_of(node)
+                .iter()
+                .find(|group| !matches!(group.rtype, rtype::CNAME | rtype::RRSIG | rtype::NSEC))
+                .map(|group| group.members[0]);
+            if let Some(other) = beside {
+                let (owner, place) = (&self.records[cname].owner, &self.records[other].place);
+                self.error_at(cname, format!("the CNAME of {owner} stands beside other data ({place}); a CNAME stands alone, remove one of them"));
+            }
+        }
+        if self.nodes[node as usize].is_cut
+            && let Some(dname) = self.group(node, rtype::DNAME).map(|group| group.members[0])
+        {
+            let owner = &self.records[dname].owner;
+            self.error_at(dname, format!("{owner} has both NS and DNAME; below the apex keep one of them"));
+        }
+    }
+
+    /// A DNAME to a name below itself never ends.
+    fn check_dname(&mut self, node: u32) {
+        let endless = self.group(node, rtype::DNAME).map(|group| group.members[0]).filter(|&at| {
+            let record = &self.records[at];
+            target(rtype::DNAME, &record.rdata).is_some_and(|target| target.is_within(record.owner.as_ref()))
+        });
+        if let Some(at) = endless {
+            let owner = &self.records[at].owner;
+            self.warn_at(at, format!("the DNAME of {owner} leads below itself and never ends; name another place"));
+        }
+    }
+
+    /// Data that is never served because its name belongs to another zone, or has moved (RFC 6672 §2.4).
+    fn check_authority(&mut self, node: u32) {
+        let Some((above, kind)) = self.covered_by(node) else {
+            return;
+        };
+        let hidden: Vec<usize> = self
+            .groups_of(node)
+            .iter()
+            .filter(|group| kind == "DNAME" || !matches!(group.rtype, rtype::A | rtype::AAAA))
+            .map(|group| group.members[0])
+            .collect();
+        let rtype = if kind == "DNAME" { rtype::DNAME } else { rtype::NS };
+        let Some(place) = self.group(above, rtype).map(|group| self.records[group.members[0]].place.clone()) else {
+            return;
+        };
+        for at in hidden {
+            let owner = &self.records[at].owner;
+            if kind == "DNAME" {
+                self.error_at(
+                    at,
+                    format!("{owner} lies below the DNAME at {place} and can't be served; remove one of them"),
+                );
+            } else {
+                self.warn_at(
+                    at,
+                    format!("{owner} lies below the delegation at {place} and is never served; move it to that zone"),
+                );
+            }
+        }
+    }
+
+    /// One RRset has one TTL (RFC 2181 §5.2); the least is taken.
+    fn check_ttls(&mut self, node: u32) {
+        let differing: Vec<(usize, u32)> = self
+            .groups_of(node)
+            .iter()
+            .filter_map(|group| {
+                let least = self.least_ttl(group);
+                group.members.iter().find(|&&at| self.records[at].ttl != least).map(|&at| (at, least))
+            })
+            .collect();
+        for (at, least) in differing {
+            let (owner, ttl) = (&self.records[at].owner, self.records[at].ttl);
+            self.warn_at(at, format!("{owner} has records of one type with TTLs {ttl} and {least}; {least} is served, write it on all of them"));
+        }
+    }
+
+    /// Why the rules can't steer this name; nothing when they can.
+    pub(super) fn steering_conflicts(&self, node: u32, owner: &SteeredOwner) -> Vec<String> {
+        let mut conflicts = Vec::new();
+        let name = &owner.name;
+        let place_of = |group: &Group| self.records[group.members[0]].place.clone();
+        let above = if self.nodes[node as usize].is_cut { Some((node, "delegation")) } else { self.covered_by(node) };
+        if let Some((above, kind)) = above {
+            let place = self
+                .groups_of(above)
+                .iter()
+                .find(|group| matches!(group.rtype, rtype::NS | rtype::DNAME))
+                .map(place_of);
+            let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+            conflicts.push(format!("the host {name} lies at or below a {kind}{place}; remove that or the host"));
+        }
+        let steers_cname = owner.types.contains(&rtype::CNAME);
+        if steers_cname && node == TOP {
+            conflicts
+                .push(format!("the host {name} is the zone's apex, where no CNAME may stand; answer with A and AAAA"));
+        }
+        if steers_cname && owner.types.len() > 1 {
+            conflicts.push(format!("the host {name} is steered by CNAME and by other types; a CNAME stands alone"));
+        }
+        for group in self.groups_of(node) {
+            let place = place_of(group);
+            if owner.types.contains(&group.rtype) {
+                conflicts.push(format!(
+                    "the host {name} has a record of the same type in the zone ({place}); remove that record"
+                ));
+            } else if steers_cname && node != TOP {
+                conflicts.push(format!(
+                    "the host {name} is steered by CNAME, which stands alone; remove the record at {place}"
+                ));
+            } else if group.rtype == rtype::CNAME {
+                conflicts
+                    .push(format!("the host {name} has a CNAME in the zone ({place}), which stands alone; remove it"));
+            }
+        }
+        conflicts
+    }
+
+    /// Servers inside the zone need addresses here: without them nobody reaches them (RFC 9471), and they may not be aliases (RFC 2181 §10.3).
+    pub(super) fn check_delegations(&mut self) {
+        let mut complaints = Vec::new();
+        for group in self.groups.iter().filter(|group| matches!(group.rtype, rtype::NS)) {
+            for &at in &group.members {
+                let Some(server) = target(rtype::NS, &self.records[at].rdata) else {
+                    continue;
+                };
+                if let Some(message) = self.server_complaint(server) {
+                    complaints.push((at, message));
+                }
+            }
+        }
+        for (at, message) in complaints {
+            self.warn_at(at, message);
+        }
+    }
+
+    fn server_complaint(&self, server: NameRef<'_>) -> Option<String> {
+        if !server.is_within(self.origin.as_ref()) {
+            return None;
+        }
+        let addressless =
+            format!("the server {server} lies in this zone and has no address here; add an A or AAAA record");
+        let Some(node) = self.tree.find(Descent::new(server, self.depth)) else {
+            return Some(addressless);
+        };
+        if self.group(node, rtype::CNAME).is_some() {
+            return Some(format!("the server {server} is an alias; name the server itself"));
+        }
+        let steers_address = |steered: u32| {
+            self.steered[steered as usize].types.iter().any(|&rtype| matches!(rtype, rtype::A | rtype::AAAA))
+        };
+        let has_address = self.group(node, rtype::A).is_some()
+            || self.group(node, rtype::AAAA).is_some()
+            || self.nodes[node as usize].steered.is_some_and(steers_address);
+        (!has_address).then_some(addressless)
+    }
+}

@@ -1,0 +1,203 @@
+//! A master file cut into entries (RFC 1035 §5.1): text enters, entries of tokens with their lines leave; `file` gives them meaning.
+//!
+//! The cut is made here and not by the scanner of record data so that one bad entry spoils no other.
+
+/// A directive or record: everything up to a line end outside parentheses.
+#[derive(Debug)]
+pub(super) struct Entry<'t> {
+    /// The line it starts on.
+    pub(super) line: u32,
+    /// Whether blank space stands before it: the owner is the last one.
+    pub(super) indented: bool,
+    /// Its tokens; there is at least one.
+    pub(super) tokens: Vec<Token<'t>>,
+}
+
+/// A run of characters, or a quoted string with its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token<'t> {
+    /// The text as written.
+    pub(super) text: &'t [u8],
+    /// Whether it follows the token before it without a space, as in `alpn="h2"`.
+    pub(super) glued: bool,
+}
+
+/// Cuts a file into entries.
+pub(super) struct Lexer<'t> {
+    text: &'t [u8],
+    at: usize,
+    line: u32,
+    /// How often an open parenthesis swallowed the rest of the file.
+    swallowed: u32,
+}
+
+/// What keeps an entry from being cut, and its line.
+pub(super) type Broken = (u32, String);
+
+/// After so many parentheses without an end, the rest of the file is not looked at.
+const MOST_SWALLOWED: u32 = 16;
+
+impl<'t> Lexer<'t> {
+    /// Prepares to cut `text`.
+    pub(super) fn new(text: &'t [u8]) -> Self {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        Self { text, at: 0, line: 1, swallowed: 0 }
+    }
+
+    fn skip_line(&mut self) {
+        while let Some(&byte) = self.text.get(self.at)
+            && byte != b'\n'
+        {
+            self.at += 1;
+        }
+    }
+
+    /// Cuts the entry at the current position; `None` for an empty one.
+    fn entry(&mut self) -> Result<Option<Entry<'t>>, Broken> {
+        let mut entry = Entry {
+            line: self.line,
+            indented: matches!(self.text.get(self.at), Some(b' ' | b'\t')),
+            tokens: Vec::new(),
+        };
+        let mut open: Vec<(usize, u32)> = Vec::new();
+        let mut glued = false;
+        while let Some(&byte) = self.text.get(self.at) {
+            match byte {
+                b' ' | b'\t' | b'\r' => {
+                    self.at += 1;
+                    glued = false;
+                }
+                b'\n' => {
+                    self.at += 1;
+                    self.line += 1;
+                    glued = false;
+                    if open.is_empty() {
+                        return Ok((!entry.tokens.is_empty()).then_some(entry));
+                    }
+                }
+                b';' => self.skip_line(),
+                b'(' => {
+                    open.push((self.at, self.line));
+                    self.at += 1;
+                    glued = false;
+                }
+                b')' => {
+                    if open.pop().is_none() {
+                        let line = self.line;
+                        self.skip_line();
+                        return Err((line, "a closing parenthesis without an opening one; remove it".into()));
+                    }
+                    self.at += 1;
+                    glued = false;
+                }
+                _ => {
+                    if entry.tokens.is_empty() {
+                        entry.line = self.line;
+                    }
+                    let text = if byte == b'"' { self.quoted()? } else { self.plain() };
+                    entry.tokens.push(Token { text, glued });
+                    glued = true;
+                }
+            }
+        }
+        let Some(&(at, line)) = open.first() else {
+            return Ok((!entry.tokens.is_empty()).then_some(entry));
+        };
+        // Go on after the line of the parenthesis: what follows is likelier whole than part of this entry.
+        self.swallowed += 1;
+        if self.swallowed < MOST_SWALLOWED {
+            (self.at, self.line) = (at, line);
+            self.skip_line();
+        }
+        Err((line, "the parenthesis opened here is never closed; add `)` at the end of the record".into()))
+    }
+
+    /// A quoted string, quotes included.
+    fn quoted(&mut self) -> Result<&'t [u8], Broken> {
+        let start = self.at;
+        self.at += 1;
+        loop {
+            match self.text.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(&self.text[start..self.at]);
+                }
+                Some(b'\\') if !matches!(self.text.get(self.at + 1), None | Some(b'\n')) => self.at += 2,
+                None | Some(b'\n') => {
+                    return Err((self.line, "the quote is not closed on its line; add the closing quote".into()));
+                }
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+
+    /// A run of characters up to a space, quote, comment or parenthesis.
+    fn plain(&mut self) -> &'t [u8] {
+        let start = self.at;
+        while let Some(&byte) = self.text.get(self.at) {
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')' | b'"' => break,
+                b'\\' if !matches!(self.text.get(self.at + 1), None | Some(b'\n')) => self.at += 2,
+                _ => self.at += 1,
+            }
+        }
+        &self.text[start..self.at]
+    }
+}
+
+impl<'t> Iterator for Lexer<'t> {
+    type Item = Result<Entry<'t>, Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at < self.text.len() {
+            if let Some(item) = self.entry().transpose() {
+                if item.is_err() {
+                    self.skip_line();
+                }
+                return Some(item);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Line, indentation and tokens of an entry, or the line of an error.
+    type Cut = Result<(u32, bool, Vec<&'static str>), u32>;
+
+    fn cut(text: &str) -> Vec<Cut> {
+        let text_of = |token: &Token<'_>| std::str::from_utf8(token.text).expect("text").to_string().leak() as &str;
+        Lexer::new(text.as_bytes())
+            .map(|entry| match entry {
+                Ok(entry) => Ok((entry.line, entry.indented, entry.tokens.iter().map(text_of).collect())),
+                Err((line, _)) => Err(line),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn rfc1035_5_1_parentheses_comments_and_quotes() {
+        let entries = cut("a (b ; no )\n c) d\n\n ; nothing\n\te \"f ;(\\\" g\"\r\nk=\"v\"");
+        assert_eq!(
+            entries,
+            [
+                Ok((1, false, vec!["a", "b", "c", "d"])),
+                Ok((5, true, vec!["e", "\"f ;(\\\" g\""])),
+                Ok((6, false, vec!["k=", "\"v\""])),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_broken_entry_spoils_no_other() {
+        assert_eq!(cut("a ) x\nd \"open\ne\n"), [Err(1), Err(2), Ok((3, false, vec!["e"]))]);
+    }
+
+    #[test]
+    fn an_open_parenthesis_is_told_at_its_line() {
+        assert_eq!(cut("a 1\nb (\nc 2\n"), [Ok((1, false, vec!["a", "1"])), Err(2), Ok((3, false, vec!["c", "2"]))]);
+    }
+}
