@@ -1,7 +1,7 @@
 //! The two things a run waits for beside its endpoint: an [`Alarm`] that runs out and a client that is [`Gone`]; `proxy` waits.
 //!
-//! A response's body is pulled by a new task for each chunk, and a future that remembers the first task to poll it, as the
-//! `worker` crate's `Delay` does, would wake nobody. These remember the last.
+//! A run begins in the task of the request's handler and goes on in that of its body. A future that remembers the first task to
+//! poll it, as the `worker` crate's `Delay` does, would wake nobody there. These remember the last.
 
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};

@@ -1,8 +1,8 @@
 //! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Response`] leaves.
 //!
-//! Until the machine commits, the request's handler waits in [`Driver::respond`]. After that the driver lives inside the
-//! response's body, which pulls it on: nothing is read from the endpoint that the client isn't ready to take, so memory is
-//! bounded by a chunk. Dropping the driver, as the runtime does when the client goes away, aborts what is in flight.
+//! Until the machine commits, the request's handler waits in [`Driver::respond`]. After that [`Driver::pump`] writes the body,
+//! each write waiting for the client: nothing is read from the endpoint that the client isn't ready to take, so memory is
+//! bounded by a chunk. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
 
 use core::future::Future;
 use core::pin::{Pin, pin};
@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 
 use futures_util::future::{Either, pending, select};
 use futures_util::stream::{self, Stream, StreamExt};
+use worker::js_sys::futures::{JsFuture, spawn_local};
+use worker::wasm_bindgen::JsCast;
+use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 use worker::{
     AbortController, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
     ResponseBuilder, console_warn, js_sys,
@@ -122,25 +125,42 @@ impl Driver {
         self.stream(status, headers, outs)
     }
 
+    /// Begins a response whose body [`Driver::pump`] writes.
     fn stream(self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
-        let chunks = stream::unfold(Some((self, outs)), async |state| {
-            let (mut driver, mut outs) = state?;
-            loop {
-                match outs.pop_front() {
-                    Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
-                    Some(Out::Bytes(bytes)) => return Some((Ok(bytes), Some((driver, outs)))),
-                    Some(Out::Cut) => return Some((Err(Error::RustError("the answer broke off".into())), None)),
-                    Some(Out::End | Out::Fail(_)) => return None,
-                    Some(Out::Begin { .. }) => {}
-                    None if driver.run.is_done() => return None,
-                    None => outs = driver.next_outs().await,
+        let length = match &self.flight {
+            Flight::Reading { headers, .. } => announced_length(headers),
+            Flight::Sending { .. } | Flight::Landed => None,
+        };
+        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal) };
+        let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
+        spawn_local(self.pump(writer, outs));
+        response
+    }
+
+    /// Writes what the machine emits. Each write waits until the client has taken it.
+    async fn pump(mut self, writer: WritableStreamDefaultWriter, mut outs: VecDeque<Out>) {
+        loop {
+            match outs.pop_front() {
+                Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
+                Some(Out::Bytes(bytes)) => {
+                    let chunk = js_sys::Uint8Array::from(bytes.as_slice());
+                    if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+                        self.advance(Event::ClientGone);
+                        return;
+                    }
                 }
+                Some(Out::Begin { .. }) => {}
+                Some(Out::Cut | Out::Fail(_)) => {
+                    let _ = JsFuture::from(writer.abort_with_reason(&"the answer broke off".into())).await;
+                    return;
+                }
+                Some(Out::End) => {
+                    let _ = JsFuture::from(writer.close()).await;
+                    return;
+                }
+                None if self.run.is_done() => return,
+                None => outs = self.next_outs().await,
             }
-        });
-        let head = ResponseBuilder::new().with_status(status).with_headers(headers);
-        match head.from_stream(chunks) {
-            Ok(response) => response,
-            Err(_) => Stamp::new().failure(&Failure::Internal, None),
         }
     }
 
@@ -326,6 +346,32 @@ async fn arrival(flight: &mut Flight) -> Arrival {
         Flight::Sending { response, .. } => Arrival::Response(response.await),
         Flight::Reading { body, .. } => Arrival::Chunk(body.next().await),
     }
+}
+
+/// The two ends of one of the runtime's own pipes: of so many bytes, if that is known.
+///
+/// The length matters when an answer breaks off. workerd ends a chunked body as if it were whole, whatever happens to the
+/// stream behind it; one of a known length it cuts, and the client sees it. Streams of events say by an event how they ended.
+fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
+    let (name, arguments) = match length {
+        Some(length) => ("FixedLengthStream", js_sys::Array::of1(&length.into())),
+        None => ("IdentityTransformStream", js_sys::Array::new()),
+    };
+    let constructor = js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?;
+    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &arguments).ok()?;
+    let pipe: TransformStream = pipe.unchecked_into();
+    Some((pipe.readable(), pipe.writable().get_writer().ok()?))
+}
+
+/// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.
+fn announced_length(headers: &Headers) -> Option<f64> {
+    let header = |name: &str| headers.get(name).ok().flatten();
+    let is_events =
+        header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"));
+    if is_events || header("content-encoding").is_some() {
+        return None;
+    }
+    header("content-length")?.trim().parse::<u32>().ok().map(f64::from)
 }
 
 /// Aborts its fetch when it is dropped: dropping the future alone doesn't.

@@ -8,16 +8,31 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { StandIn, build, onStop, read, region, residency, rules, serve, setting, stopAll } from "./harness.js";
+import { StandIn, build, keyDigest, onStop, read, region, residency, rules, serve, setting, stopAll } from "./harness.js";
 
 let url: string, fra: StandIn;
 
+/** More than is held before an answer is committed. */
+const large = JSON.stringify({ object: "list", data: [{ object: "embedding", index: 0, embedding: Array.from({ length: 20_000 }, (_, i) => i / 7) }] });
+
 beforeAll(async () => {
   fra = await StandIn.start("eu-frankfurt");
-  const document = rules(1, region("DE", "eu-frankfurt", [fra.url]), {}, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
-  document.services.anyone = {
-    ...document.services.chat, hosts: ["anyone.example"], residency: [...residency, { clients: ["unknown"], process_in: ["eu"] }],
-  };
+  // Answers with all of it, or with a part of what it announces.
+  const giant = await serve((request, response) => {
+    let asked = "";
+    request.on("data", (chunk) => (asked += chunk));
+    request.on("end", () => {
+      const { model } = JSON.parse(asked);
+      response.writeHead(200, { "content-type": "application/json", ...(model !== "chunked" && { "content-length": large.length }) });
+      if (model !== "cut") response.end(large);
+      else response.write(large.slice(0, 200_000), () => setTimeout(() => response.destroy(), 20));
+    });
+  });
+  const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [giant]) };
+  const document = rules(1, regions, { regions: ["eu-frankfurt"] }, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
+  const anyone = [...residency, { clients: ["unknown"], process_in: ["eu"] }];
+  document.services.anyone = { ...document.services.chat, hosts: ["anyone.example"], residency: anyone };
+  document.services.giant = { ...document.services.anyone, hosts: ["giant.example"], regions: ["eu-paris"] };
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   url = await workerd({ RULES_URL: `${node}/v1/rules` });
 });
@@ -61,15 +76,16 @@ const edge :Workerd.Worker = (
   throw new Error(`workerd ended: ${await once(child, "exit")}`);
 }
 
-async function chat(host: string, headers: Record<string, string> = {}, path = "/v1/chat/completions") {
+async function chat(host: string, headers: Record<string, string> = {}, path = "/v1/chat/completions", model = "m") {
   const reply = await new Promise<Response>((resolve, reject) => {
-    const ask = request(url, { path, method: "POST", headers: { host, ...headers } }, (response) => {
+    const ask = request(url, { path, method: "POST", agent: false, headers: { host, ...headers } }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk) => chunks.push(chunk));
+      response.on("error", reject);
       response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
     });
     ask.on("error", reject);
-    ask.end('{"model":"m","messages":[]}');
+    ask.end(JSON.stringify({ model, messages: [] }));
   });
   return read(reply as never);
 }
@@ -104,3 +120,14 @@ test.each(["/v1/./chat/completions", "/v1/x/../chat/completions", "/v1/chat/comp
     expect((await fra.requests()).map(({ path }) => path)).toEqual(["/v1/chat/completions"]);
   },
 );
+
+test.each(["announced", "chunked"])("a unary answer too large to be held, its length %s, passes byte by byte", async (model) => {
+  const { status, text } = await chat("giant.example", {}, undefined, model);
+  expect([status, text.length, keyDigest(text)]).toEqual([200, large.length, keyDigest(large)]);
+});
+
+// Not of a chunked one: workerd ends those as if they were whole, and half a JSON is no JSON.
+test("one that ends before the length it announced is broken off, not ended", async () => {
+  const outcome = await chat("giant.example", {}, undefined, "cut").then(({ status }) => `whole, ${status}`, (error) => error.code);
+  expect(outcome).toBe("ECONNRESET");
+});

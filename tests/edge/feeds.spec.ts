@@ -150,3 +150,14 @@ test("an all-down fence is served all the same, or fails where the service says 
   expect(await read(reply)).toMatchObject({ status: 503, code: "region_unavailable" });
   expect(await fra.requests()).toHaveLength(before.length);
 });
+
+test("feeds that accept and say nothing hold the first request up for a while, and no other", async () => {
+  const silent = await serve(() => {});
+  edge = await Edge.start(null, { RULES_URL: `${silent}/v1/rules`, HEALTH_URLS: `${silent}/v1/health` });
+  const began = Date.now();
+  expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "not_ready" });
+  const first = Date.now() - began;
+  expect(first).toBeLessThan(10_000);
+  for (let i = 0; i < 5; i += 1) await (await edge.chat("DE")).arrayBuffer();
+  expect(Date.now() - began - first).toBeLessThan(first);
+});
