@@ -68,6 +68,17 @@ export class StandIn {
     await this.control("DELETE", "requests");
   }
 
+  /** Its health check fails from now on. */
+  ill(): Promise<unknown> {
+    return this.control("PUT", "health", { status: "down" });
+  }
+
+  /** It works again. */
+  async well(): Promise<void> {
+    await this.control("DELETE", "failure");
+    await this.control("PUT", "health", { status: "up" });
+  }
+
   async requests(): Promise<Recorded[]> {
     return (await this.control("GET", "requests")).requests;
   }

@@ -8,6 +8,8 @@ export default defineConfig({
   root: fileURLToPath(new URL(".", import.meta.url)),
   test: {
     include: ["*.spec.ts"],
+    // What workerd and the Worker log matters where a test fails.
+    silent: "passed-only",
     // Starting workerd on a busy two-core machine takes its time.
     testTimeout: 30_000,
     hookTimeout: 60_000,

@@ -61,7 +61,7 @@ const server = createServer(async (request, response) => {
       headers,
       body,
       redirect: "manual",
-      cf: country ? { country } : {},
+      cf: { country: country ?? "XX" }, // as Cloudflare writes it for an address it can't place
     });
     response.writeHead(reply.status, Object.fromEntries(reply.headers));
     if (reply.body) await pipeline(Readable.fromWeb(reply.body), response);

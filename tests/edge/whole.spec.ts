@@ -1,0 +1,125 @@
+// Both halves under one rule book: the real `bailiwick` answers dig, the Worker on workerd answers HTTP, an endpoint dies and
+// comes back, a document is edited. A recording stand-in outside the fence sees no connection from any of it.
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Edge, type Json, StandIn, onStop, read, region, root, rules, stopAll, until } from "./harness.js";
+
+const clients: Record<string, string> = { DE: "91.0.0.1", GB: "81.128.0.1", US: "12.0.0.1" };
+const address: Record<string, string> = { "eu-frankfurt": "192.0.2.10", "eu-paris": "192.0.2.20", "us-virginia": "192.0.2.30" };
+
+let standIns: Record<string, StandIn>;
+let folder: string;
+let dns: { host: string; port: string };
+let edge: Edge;
+
+/** The document at a revision; `change` edits it. */
+function document(revision: number, change: (rules: Json) => void = () => {}): Json {
+  const country: Json = { "eu-frankfurt": "DE", "eu-paris": "FR", "us-virginia": "US" };
+  const regions: Json = {};
+  for (const [name, standIn] of Object.entries(standIns)) {
+    Object.assign(regions, region(country[name], name, [standIn.url]));
+    regions[name].answers = { A: [address[name]] };
+    // The region outside the fence has no monitor, so that whatever it records came from steering.
+    if (name !== "us-virginia") {
+      regions[name].monitor = {
+        type: "http", url: `${standIn.url}/health`, interval: "200ms", timeout: "2s", up_thresh: 2, down_thresh: 2,
+      };
+    }
+  }
+  const residency = [{ clients: ["eu", "uk"], process_in: ["eu"] }, { clients: ["us"], process_in: ["us"] }];
+  const whole = rules(revision, regions, { hosts: ["chat.ai.example.com"], residency, ttl: { min: 1, max: 60 } });
+  change(whole);
+  return whole;
+}
+
+function write(name: string, text: string): void {
+  writeFileSync(join(folder, `.${name}`), text);
+  renameSync(join(folder, `.${name}`), join(folder, name));
+}
+
+beforeAll(async () => {
+  const names = ["eu-frankfurt", "eu-paris", "us-virginia"];
+  const started = await Promise.all(names.map((name) => StandIn.start(name)));
+  standIns = Object.fromEntries(names.map((name, i) => [name, started[i]]));
+
+  folder = mkdtempSync(join(tmpdir(), "bailiwick-whole-"));
+  onStop(() => rmSync(folder, { recursive: true, force: true }));
+  write("rules.json", JSON.stringify(document(1)));
+  write("ai.example.com.zone", "$ORIGIN ai.example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 3600 600 86400 60\n@ NS ns1\nns1 A 192.0.2.53\n");
+  const database = `${root}node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb`;
+  write("bailiwick.toml", `listen = ["127.0.0.1:0"]\nrules = "rules.json"\ngeoip = "${database}"\n` +
+    `[zones]\n"ai.example.com" = "ai.example.com.zone"\n[api]\nlisten = "127.0.0.1:0"\n`);
+
+  const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
+  if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
+  const ready = join(folder, "ready.json");
+  const server = spawn(binary, ["serve", "--config", join(folder, "bailiwick.toml"), "--ready-file", ready], { stdio: ["ignore", "ignore", openSync(join(folder, "log"), "w")] });
+  onStop(async () => {
+    server.kill();
+    await once(server, "exit");
+  });
+  const told = await until(async () => (existsSync(ready) ? JSON.parse(readFileSync(ready, "utf8")) : null), (value) => value !== null);
+  const [host, port] = told.dns[0].split(":");
+  dns = { host, port };
+  edge = await Edge.start(null, { RULES_URL: `http://${told.api}/v1/rules`, HEALTH_URLS: `http://${told.api}/v1/health` });
+});
+afterAll(stopAll);
+
+function dig(country: string): string {
+  const args = [`@${dns.host}`, "-p", dns.port, "+short", `+subnet=${clients[country]}/24`, "chat.ai.example.com", "A"];
+  return execFileSync("dig", args, { encoding: "utf8" }).trim();
+}
+
+/** Where each half puts a client: the address DNS gives, and the region whose bytes HTTP returns. */
+async function seen(country: string): Promise<{ dns: string; edge: string | null; status: number }> {
+  const reply = await read(await edge.chat(country, {}, { host: "chat.ai.example.com" }));
+  return { dns: dig(country), edge: reply.region, status: reply.status };
+}
+
+const both = (name: string) => ({ dns: address[name], edge: name, status: 200 });
+const moved = (country: string, name: string) =>
+  until(() => seen(country), (value) => value.dns === address[name] && value.edge === name);
+
+test("an endpoint dies and comes back: both halves move inside the fence and back", async () => {
+  for (const country of ["DE", "GB"]) expect((await seen(country)).status).toBe(200);
+  expect(await seen("DE")).toEqual(both("eu-frankfurt"));
+
+  const { frankfurt, paris } = { frankfurt: standIns["eu-frankfurt"], paris: standIns["eu-paris"] };
+  await frankfurt.ill();
+  await moved("DE", "eu-paris");
+
+  // All of the fence dies: errors and the fence's own addresses, never Virginia.
+  await paris.ill();
+  await frankfurt.fail({ mode: "reset-headers", path: "/v1/" });
+  await paris.fail({ mode: "reset-headers", path: "/v1/" });
+  const dead = await until(() => seen("DE"), (value) => value.status === 503);
+  expect(dead.edge).toBeNull();
+  expect([address["eu-frankfurt"], address["eu-paris"]]).toContain(dead.dns);
+
+  await Promise.all([frankfurt.well(), paris.well()]);
+  await moved("DE", "eu-frankfurt");
+  expect(await standIns["us-virginia"].connections()).toBe(0);
+});
+
+test("one edit of the document changes both halves", async () => {
+  write("rules.json", JSON.stringify(document(2, (whole) => {
+    whole.services.chat.pattern = "active-passive";
+    whole.services.chat.regions = ["eu-paris", "eu-frankfurt", "us-virginia"];
+  })));
+  await moved("DE", "eu-paris");
+  expect(await standIns["us-virginia"].connections()).toBe(0);
+
+  // What is broken changes neither.
+  write("rules.json", "{");
+  write("rules.json", JSON.stringify(document(3, (whole) => (whole.services.chat.regions = ["eu-pairs"]))));
+  for (let i = 0; i < 10; i++) expect(await seen("DE")).toEqual(both("eu-paris"));
+});
+
+test("an American client is served in America, so the recorder does record", async () => {
+  expect(await seen("US")).toEqual(both("us-virginia"));
+  expect(await standIns["us-virginia"].connections()).toBeGreaterThan(0);
+});
