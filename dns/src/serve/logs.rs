@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::LogFormat;
 
 /// hickory tells of every answer with its client's address at INFO and of malformed packets at WARN. Our own counters do that, and a packet
-/// must not be able to fill a log: its targets are off unless the filter names one.
-const QUIET: [&str; 3] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off"];
+/// must not be able to fill a log: its targets are off unless the filter names one. The file watcher talks of its own upkeep at INFO.
+const QUIET: [&str; 4] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off", "notify=warn"];
 
 /// Starts to log what `filter` (else RUST_LOG, else `info`) names.
 pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<(), String> {
