@@ -89,10 +89,15 @@ group_ended() {
   return "$status"
 }
 
-# attended COMMAND…: runs it, its output here, and lets it not outlive this script.
+# attended COMMAND…: runs it in a child shell, its output here, and lets it not outlive this script. At a terminal Ctrl-C
+# reaches it anyway, and sudo has to be able to ask.
 attended() {
-  in_group "$@"
-  group_ended
+  if [[ -t 0 ]]; then
+    ("$@")
+  else
+    in_group "$@"
+    group_ended
+  fi
 }
 
 # long COMMAND…: runs it with its output in a log and shows elapsed time and the newest line: in place on a
