@@ -378,16 +378,20 @@ impl Steering {
         self.ordered.iter().copied().chain(self.withheld.iter().map(|withheld| withheld.ranked))
     }
 
-    /// The DNS TTL in seconds of what this steering answers: no longer than the least time in which probes could take the
-    /// chosen region away or bring a better one back, nor than the steering is valid; within the service's bounds.
+    /// The DNS TTL in seconds of what this steering of `ranking` answers: no longer than the least time in which probes could
+    /// take the chosen region away or bring a better one back, nor than the steering is valid; within the service's bounds.
     #[must_use]
-    pub fn ttl(&self, table: &Table, service: &Service, conditions: &Conditions<'_>) -> u32 {
+    pub fn ttl(&self, table: &Table, service: &Service, ranking: &Ranking, conditions: &Conditions<'_>) -> u32 {
         let health = |region: RegionIndex| conditions.health.get(region.get());
         let probed = |region: RegionIndex| forced(table, region, conditions).is_none();
         let chosen = self.ordered.first().map(|first| first.fenced.region);
+        // Whoever comes back behind the chosen region changes nothing.
+        let better = ranking.order.iter().map(|ranked| ranked.fenced.region).take_while(|&one| Some(one) != chosen);
+        let is_down = |&region: &RegionIndex| {
+            self.withheld.iter().any(|one| one.ranked.fenced.region == region && one.reason == Reason::Down)
+        };
+        let returning = better.filter(is_down);
         // When the fence was revived every probed recovery in it matters, the chosen region's own included.
-        let returning =
-            self.withheld.iter().filter(|one| one.reason == Reason::Down).map(|one| one.ranked.fenced.region);
         let revived = self.ordered.iter().filter(|_| self.revived).map(|one| one.fenced.region);
         let to_up = returning.chain(revived).filter_map(|region| health(region)?.time_to_up);
         let to_down =
