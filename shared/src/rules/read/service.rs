@@ -83,8 +83,10 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
 
 fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Vec<ResidencyRule>> {
     let mut catch_all = None;
-    let mut index = 0;
+    let mut next = 0;
     reader.filled_list(node, |reader, node| {
+        let index = next;
+        next += 1;
         let mut fields = reader.object(node)?;
         let clients = fields.required("clients", "jurisdictions, \"*\" or \"unknown\"", |reader, node| {
             distinct(reader, node, |reader, node| match reader.string(node)? {
@@ -106,7 +108,6 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
         if clients.contains(&ClientMatch::Known) {
             catch_all = catch_all.or(Some(index));
         }
-        index += 1;
         fields.finish();
         Some(ResidencyRule {
             clients,
