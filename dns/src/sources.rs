@@ -8,7 +8,7 @@ use bailiwick_rules::table::Table;
 
 use crate::geoip::Places;
 use crate::name::Name;
-use crate::snapshot::{Refusal, Rules, ZoneSource};
+use crate::snapshot::{Rules, ZoneSource};
 use crate::zone::{ZoneError, file};
 
 /// Where the files are.
@@ -48,15 +48,6 @@ impl Fault {
 impl From<ZoneError> for Fault {
     fn from(error: ZoneError) -> Self {
         Self { place: error.place.to_string(), message: error.message }
-    }
-}
-
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Zone(error) => error.into(),
-            other @ Refusal::TooManyServices(_) => Self { place: String::new(), message: other.to_string() },
-        }
     }
 }
 
