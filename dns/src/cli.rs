@@ -31,7 +31,7 @@ const STYLES: Styles = Styles::styled()
 /// One JSON document, the rules, says which regions there are, who may be processed where, and in which order. `bailiwick` answers DNS by it;
 /// the Worker at the edge enforces the same document.
 #[derive(Debug, Parser)]
-#[command(name = "bailiwick", version, styles = STYLES, max_term_width = 100, disable_help_subcommand = true, after_help = "\
+#[command(name = "bailiwick", version, styles = STYLES, max_term_width = 100, after_help = "\
 Start here:
   bailiwick init demo && cd demo      write a configuration, rules and a zone
   bailiwick check                     find every mistake in them
