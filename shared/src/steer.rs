@@ -249,10 +249,10 @@ pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_clas
     // The sort is stable and the fence is in the order written, which thus decides for `active-passive` and for clients
     // without a location.
     let by_distance = service.pattern != Pattern::ActivePassive && standing.location.is_some();
+    // Regions stand in the table in the order of their names.
     order.sort_by_key(|ranked| {
-        let region = table.region(ranked.fenced.region);
-        let distance = by_distance.then(|| (ranked.km.unwrap_or(u32::MAX), region.id.clone()));
-        (region.standby, ranked.fenced.tier, distance)
+        let distance = by_distance.then(|| (ranked.km.unwrap_or(u32::MAX), ranked.fenced.region));
+        (table.region(ranked.fenced.region).standby, ranked.fenced.tier, distance)
     });
 
     let only = match (hub, service.pattern) {

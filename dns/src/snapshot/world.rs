@@ -202,10 +202,10 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
 }
 
 fn compile_classes(table: &Table, answers: &[Option<RecordSets>], places: &Places) -> Arc<[Option<Arc<Classes>>]> {
-    let standings = Standings::new(table, places);
+    let standings = Arc::new(Standings::new(table, places));
     let steered =
         |service: &Service| service.regions.iter().any(|region| answers.get(region.get()).is_some_and(Option::is_some));
-    // Services often differ in nothing but their name, and the ranges of one take megabytes.
+    // Services often differ in nothing but their name.
     let mut made: Vec<(&Service, Arc<Classes>)> = Vec::new();
     let mut classes = |index: ServiceIndex, service| {
         if let Some((_, same)) = made.iter().find(|(other, _)| other.ranks_like(service)) {
