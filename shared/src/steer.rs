@@ -317,13 +317,14 @@ fn judge(
         (Some(model), Some(models)) => models.contains_key(model),
         _ => true,
     };
-    let able: Vec<usize> = (0..region.endpoints.len()).filter(|&i| has_model(&region.endpoints[i].1)).collect();
+    let able = || (0..region.endpoints.len()).filter(|&i| has_model(&region.endpoints[i].1));
+    let no_model = model.is_some() && able().next().is_none();
     let forced = forced(table, index, conditions);
 
-    let endpoint_down = |&i: &usize| health.and_then(|health| health.endpoints.get(i)) == Some(&Status::Down);
+    let endpoint_down = |i: usize| health.and_then(|health| health.endpoints.get(i)) == Some(&Status::Down);
     let probed_down = health.is_some_and(|health| health.probed == Status::Down)
-        || model.is_some() && !able.is_empty() && able.iter().all(endpoint_down);
-    let cooling_until = |&i: &usize| {
+        || model.is_some() && !no_model && able().all(endpoint_down);
+    let cooling_until = |i: usize| {
         let name = &region.endpoints[i].0;
         let mine = |cooling: &&Cooling| {
             let same_model = cooling.model.is_none() || cooling.model.as_deref() == model;
@@ -331,13 +332,11 @@ fn judge(
         };
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
-    let rests: Vec<Option<Timestamp>> = able.iter().map(cooling_until).collect();
-    let rested = rests.iter().copied().min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
+    let rested = able().map(cooling_until).min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
     let forced_down = forced.is_some_and(|(status, _)| status == Status::Down);
     let down = forced.is_none() && probed_down;
-    let no_model = model.is_some() && able.is_empty();
     let reasons = [
         (not_home, Reason::NotHome),
         (forced_down, Reason::Forced),
