@@ -76,6 +76,12 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
         })
     });
     let store = store.transpose().map_err(&mut keep).ok().flatten();
+    if let (Some(directory), Some(false)) = (&sources.state_dir, store.as_ref().map(Store::is_ours_alone)) {
+        let directory = directory.display();
+        tracing::warn!(
+            "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each node its own"
+        );
+    }
     let configured = read_rules(&sources.rules);
     let kept = store.as_ref().and_then(last_good);
 
