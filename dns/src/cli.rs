@@ -56,7 +56,8 @@ enum Command {
     /// Answer DNS until told to stop.
     ///
     /// Rules, zone files and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
-    /// one stays in service. SIGTERM and SIGINT answer what is in flight and end with exit code 0.
+    /// one stays in service. The configuration itself and the API's token, certificate and key are read at the start only. SIGTERM and SIGINT
+    /// answer what is in flight and end with exit code 0.
     #[command(after_help = "Examples:
   bailiwick serve
   bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json
