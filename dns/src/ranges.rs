@@ -286,7 +286,7 @@ mod tests {
 
         #[test]
         fn borders_are_found_over_any_distance(marked in proptest::collection::vec(any::<bool>(), 1..400), sparse in any::<bool>()) {
-            let is_border = |at: usize| at == 0 || marked[at] && (!sparse || at % 150 == 0);
+            let is_border = |at: usize| at == 0 || marked[at] && (!sparse || at.is_multiple_of(150));
             let mut built = Builder::new(0);
             for at in 0..u32::try_from(marked.len()).unwrap() {
                 built.begin(at, at);
