@@ -93,6 +93,9 @@ pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> 
             std::fs::read(included).map_err(|error| error.to_string())
         };
         match file::parse(&text, &path.display().to_string(), origin, open) {
+            Ok(records) if records.is_empty() => {
+                faults.push(Fault::of_file(path, "holds no records; write at least the SOA and the NS of the apex"));
+            }
             Ok(records) => sources.push(ZoneSource { origin: origin.clone(), records }),
             Err(errors) => faults.extend(errors.into_iter().map(Fault::from)),
         }
