@@ -13,6 +13,7 @@ use crate::api::tls;
 use crate::api::token::{Token, warnings};
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
+use crate::cookie_files;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
@@ -73,6 +74,7 @@ fn named(config: &Config, findings: &mut Findings) {
         Some(rules) => together(rules, sources, places, findings),
         None => alone(&sources, findings),
     }
+    findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
     if let Some(api) = &config.api {
         secrets(api, findings);
     }
@@ -270,7 +272,7 @@ mod tests {
                 ("geo.mmdb", "no database"),
                 ("a.zone", "@ 300 A 192.0.2.1\n"),
                 ("b.zone", "x A nonsense\ny A 1.2.3\n"),
-                ("api.token", "short"),
+                ("api.token", "two words"),
             ],
         );
         let expected = [
@@ -280,7 +282,7 @@ mod tests {
             "b.zone:2: ",
             "geo.mmdb: is not a usable MMDB file",
             "a.zone", // no SOA
-            "api.token:1: a token has at least 32",
+            "api.token:1: a token is letters, digits",
         ];
         for part in expected {
             assert!(
