@@ -63,23 +63,26 @@ pub fn respond(
         return Outcome::Dropped;
     };
     let checked = checked(context, &request, from);
+    let proven = transport.is_stream() || checked.is_some_and(|checked| checked.proven);
+    let limiter = context.limiter.filter(|_| !proven);
+    let mut verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.admit(from));
     let mut reply = match refused_for_cookie(context, &request, checked.as_ref(), transport) {
         Some(refusal) => refusal,
-        None => reply(context.settings, zones, steering, &request, from),
+        None if verdict == Verdict::Answer => reply(context.settings, zones, steering, &request, from),
+        None => Answer::bare(Rcode::NOERROR),
     };
-    let proven = transport.is_stream() || checked.is_some_and(|checked| checked.proven);
-    let mut slips = false;
-    if !proven && let Some(limiter) = context.limiter {
-        match limiter.judge(from, request.question.map(|question| question.qname), &reply) {
-            Verdict::Answer => {}
-            Verdict::Drop => return Outcome::Dropped,
-            Verdict::Slip if checked.is_some() => {
-                reply = Answer { service: reply.service, ..Answer::bare(Rcode::BADCOOKIE) }
-            }
-            Verdict::Slip => slips = true,
-        }
+    if verdict == Verdict::Answer {
+        verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, &reply));
+    }
+    match verdict {
+        Verdict::Answer => {}
+        Verdict::Drop => return Outcome::Dropped,
+        // Whoever sent a cookie needs no other transport to prove its address.
+        Verdict::Slip if checked.is_some() => reply = Answer::bare(Rcode::BADCOOKIE),
+        Verdict::Slip => {}
     }
     let options = options(context.settings, &request, checked, transport);
+    let slips = verdict == Verdict::Slip && checked.is_none();
     let limit = if slips { 0 } else { limit(&request, transport) };
     let truncated = write(&request, &reply, &options, limit, out);
     Outcome::Answered {
