@@ -3,6 +3,7 @@
 mod api;
 mod command_line;
 mod delegation;
+mod ferret;
 mod fixture;
 mod health;
 mod malformed;
