@@ -6,6 +6,8 @@
 
 mod records;
 #[cfg(test)]
+mod scopes;
+#[cfg(test)]
 mod tests;
 mod world;
 

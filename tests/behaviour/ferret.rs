@@ -121,7 +121,11 @@ fn ferret_cases_are_answered_as_bind_nsd_knot_or_powerdns_do() {
             Ok(ours) if accepted.contains(&ours) => passed += 1,
             ours => failed.push(format!(
                 "case {} ({}): {} {}\n{}\nours {ours:#?}\naccepted {accepted:#?}",
-                case["id"], case["tag"], case["qname"], case["qtype"], case["zone"].as_str().unwrap_or_default()
+                case["id"],
+                case["tag"],
+                case["qname"],
+                case["qtype"],
+                case["zone"].as_str().unwrap_or_default()
             )),
         }
     }
