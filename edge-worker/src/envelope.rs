@@ -124,6 +124,17 @@ pub enum Failure {
         /// Its `param`, if it looks like a field's name.
         param: Option<String>,
     },
+    /// 503: the service answers only with a receipt, and there is no key to sign one with.
+    NoReceiptKey,
+    /// 401: an explanation is for the tenant itself or the operator.
+    ExplainUnauthorised,
+    /// 403: a tenant asks for the explanation of somebody else.
+    ExplainOthers,
+    /// 400: a question nobody can answer, with what is wrong with it.
+    BadQuestion {
+        /// What is wrong, each with how to mend it.
+        errors: Vec<String>,
+    },
     /// 503: no rules are loaded, or another state that is ours to mend.
     Unready,
     /// 500: our own mistake.
@@ -147,9 +158,10 @@ impl Failure {
             | Self::RemoteUrl { .. }
             | Self::HostedTool { .. }
             | Self::Background
-            | Self::Batch => 400,
-            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => 401,
-            Self::NotYourService => 403,
+            | Self::Batch
+            | Self::BadQuestion { .. } => 400,
+            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
+            Self::NotYourService | Self::ExplainOthers => 403,
             Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } => 404,
             Self::WrongMethod { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
@@ -159,7 +171,7 @@ impl Failure {
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
-            Self::RegionUnavailable | Self::Unready => 503,
+            Self::RegionUnavailable | Self::NoReceiptKey | Self::Unready => 503,
             Self::UpstreamTimeout => 504,
             Self::Refused { status, .. } => *status,
         }
@@ -198,6 +210,10 @@ impl Failure {
             Self::RateLimited { .. } => "rate_limit_exceeded",
             Self::Refused { code, .. } => code.as_deref().unwrap_or("upstream_refused"),
             Self::Interrupted { code, .. } => code.as_deref().unwrap_or("upstream_interrupted"),
+            Self::NoReceiptKey => "receipt_unavailable",
+            Self::ExplainUnauthorised => "explain_unauthorized",
+            Self::ExplainOthers => "explain_not_allowed",
+            Self::BadQuestion { .. } => "invalid_question",
             Self::Unready => "not_ready",
             Self::Internal => "internal_error",
         }
@@ -209,8 +225,10 @@ impl Failure {
         match self {
             Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
             Self::RateLimited { .. } => "rate_limit_error",
-            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => "authentication_error",
-            Self::NotYourService | Self::ResidencyDenied => "permission_error",
+            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => {
+                "authentication_error"
+            }
+            Self::NotYourService | Self::ExplainOthers | Self::ResidencyDenied => "permission_error",
             _ if self.status() >= 500 => "server_error",
             _ => "invalid_request_error",
         }
@@ -325,6 +343,22 @@ impl Failure {
                                          Send the request again."
                     .into()
             }
+            Self::NoReceiptKey => {
+                "This service answers only with a signed receipt, and this gateway has no valid key to \
+                                   sign one. Nothing was sent. Its operator has to set RECEIPT_KEY."
+                    .into()
+            }
+            Self::ExplainUnauthorised => {
+                "An explanation is for the tenant whose key is sent, or for the operator with \
+                                          the token of EXPLAIN_TOKEN. Send either as 'Authorization: Bearer ...'."
+                    .into()
+            }
+            Self::ExplainOthers => {
+                "A tenant's key explains the tenant's own requests: ask with \"model\" and \"path\" \
+                                    alone. Other clients are explained to the operator."
+                    .into()
+            }
+            Self::BadQuestion { errors } => errors.join(" "),
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
             Self::Internal => {
                 "This gateway made a mistake. Nothing more is known here; tell its operator the request id.".into()
@@ -346,7 +380,7 @@ impl Failure {
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
             // The official clients retry by themselves unless told that we did.
-            Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout => {
+            Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout | Self::NoReceiptKey => {
                 vec![("x-should-retry", "false".to_owned())]
             }
             Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
@@ -363,7 +397,7 @@ impl Failure {
 }
 
 /// A client's own word in quotation marks, shortened, without control characters.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let short: String = word.chars().take(LONGEST_QUOTE).map(plain).collect();
     let more = if word.chars().nth(LONGEST_QUOTE).is_some() { "…" } else { "" };

@@ -4,7 +4,7 @@
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`rewrite`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
 //! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches and
-//! `bell` wakes it, `reply` makes the response.
+//! `bell` wakes it, `receipt` signs what it did, `reply` makes the response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
 
 pub mod attempt;
@@ -14,10 +14,12 @@ mod book;
 mod client;
 pub mod cooldown;
 pub mod envelope;
+mod explain;
 mod feed;
 pub mod json;
 pub mod plan;
 mod proxy;
+mod receipt;
 mod reply;
 pub mod rewrite;
 mod serve;

@@ -25,6 +25,7 @@ use crate::body::Inspected;
 use crate::cooldown::{self, CoolDowns};
 use crate::envelope::Failure;
 use crate::feed;
+use crate::receipt::Notary;
 use crate::reply::{Stamp, respond};
 use crate::rewrite::path::Route;
 use crate::rewrite::query::Query;
@@ -55,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) body: Option<Inspected>,
     /// The model, by the client's name.
     pub(crate) model: Option<String>,
+    /// Who signs for it.
+    pub(crate) notary: Option<Notary>,
 }
 
 /// A run under way.
@@ -103,9 +106,9 @@ impl Driver {
         let status = loop {
             match outs.pop_front() {
                 Some(Out::Begin { status }) => break status,
-                Some(Out::Fail(failure)) => return self.fail(&failure),
+                Some(Out::Fail(failure)) => return self.fail(&failure).await,
                 Some(_) => {}
-                None if self.run.is_done() => return self.fail(&Failure::Internal),
+                None if self.run.is_done() => return self.fail(&Failure::Internal).await,
                 None => outs = self.next_outs().await,
             }
         };
@@ -118,20 +121,25 @@ impl Driver {
             Flight::Sending { .. } | Flight::Landed => Vec::new(),
         };
         let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
+        if let Some(notary) = self.job.notary.take()
+            && let Err(failure) = notary.sign(&headers, status, self.run.served_by(), self.run.record()).await
+        {
+            return self.fail(&failure).await;
+        }
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let body = outs.into_iter().flat_map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             return respond(status, headers, body.collect());
         }
-        self.stream(status, headers, outs)
+        self.stream(status, headers, outs).await
     }
 
     /// Begins a response whose body [`Driver::pump`] writes.
-    fn stream(self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
+    async fn stream(mut self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
         let length = match &self.flight {
             Flight::Reading { headers, .. } => announced_length(headers),
             Flight::Sending { .. } | Flight::Landed => None,
         };
-        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal) };
+        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal).await };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
         spawn_local(self.pump(writer, outs));
         response
@@ -164,8 +172,14 @@ impl Driver {
         }
     }
 
-    fn fail(&self, failure: &Failure) -> Response {
-        self.stamp.failure(failure, Some(self.run.record()))
+    /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
+    async fn fail(&mut self, failure: &Failure) -> Response {
+        let response = self.stamp.failure(failure, Some(self.run.record()));
+        if let Some(notary) = self.job.notary.take() {
+            // An error takes nothing back: it is told with or without.
+            let _ = notary.sign(response.headers(), response.status_code(), None, self.run.record()).await;
+        }
+        response
     }
 
     async fn next_outs(&mut self) -> VecDeque<Out> {

@@ -79,6 +79,14 @@ impl Stamp {
         self.write(&headers, None);
         respond(status, headers, value.to_string().into_bytes())
     }
+
+    /// Text of our own, of some type.
+    pub(crate) fn of_type(&self, content_type: &str, text: String) -> Response {
+        let headers = Headers::new();
+        set(&headers, "content-type", content_type);
+        self.write(&headers, None);
+        respond(200, headers, text.into_bytes())
+    }
 }
 
 /// A response with a body that is all there. Statuses that know no body get none: the runtime throws at one.

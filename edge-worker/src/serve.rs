@@ -12,9 +12,11 @@ use crate::bell::Gone;
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
+use crate::explain;
 use crate::feed::{self, Snapshot};
 use crate::plan::{self, Plan, Wanted};
 use crate::proxy::{Driver, Job, cool_downs};
+use crate::receipt::{self, Office};
 use crate::reply::Stamp;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
@@ -42,7 +44,7 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
 async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
     let address = Address::of(&request);
     if let Some(name) = address.path.strip_prefix(OURS) {
-        return ours(name, request, snapshot, stamp).await;
+        return ours(name, request, &env, &address, snapshot, stamp).await;
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
     let credentials = Credentials::of(request.headers());
@@ -72,6 +74,7 @@ async fn proxy(
 ) -> Result<Response, Failure> {
     let Known { table, caller, route, query } = known;
     let service = table.service(caller.service);
+    let office = Office::open(&env, service.receipts).await?;
     let gone = Gone::of(&request);
     let headers: Vec<(String, String)> = request.headers().entries().collect();
     // What would be refused at the endpoint's turn is refused before the body is read.
@@ -112,7 +115,8 @@ async fn proxy(
         stateful: false,
         limits: service.limits,
     };
-    let job = Job { env, route, query, headers, body, model };
+    let notary = office.engage(table, &caller, &steering, &stamp.request_id);
+    let job = Job { env, route, query, headers, body, model, notary };
     Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
 }
 
@@ -174,9 +178,18 @@ async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Fa
 }
 
 /// Paths below [`OURS`].
-async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+async fn ours(
+    name: &str,
+    request: Request,
+    env: &Env,
+    address: &Address,
+    snapshot: &Snapshot,
+    stamp: &Stamp,
+) -> Result<Response, Failure> {
     match name {
         "healthz" => Ok(healthz(snapshot, stamp)),
+        "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
+        "explain" => explain::answer(&request, env, (&address.host, &address.query), snapshot, stamp),
         #[cfg(feature = "vectors")]
         "test/vectors" => Ok(vectors(request, stamp).await),
         #[cfg(feature = "vectors")]
