@@ -147,8 +147,10 @@ pub enum Expect {
     Json,
     /// `text/event-stream`.
     Stream,
-    /// Whatever comes: audio, files, text. An event stream is treated as one.
+    /// Whatever comes: audio, text. An event stream is treated as one.
     Any,
+    /// A customer's file: whatever its type, it is passed on as it is, and may be empty.
+    File,
 }
 
 /// What a run is told at its start.

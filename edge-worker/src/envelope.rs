@@ -88,6 +88,21 @@ pub enum Failure {
     Background,
     /// 400: batch input, which escapes inspection.
     Batch,
+    /// 400: a body that is no form, or one that two readers could read differently.
+    BadForm {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// 404: no object of this client's has the id. Somebody else's object is no object.
+    UnknownId,
+    /// 400: ids of objects that live at different endpoints.
+    IdsApart,
+    /// 403: a list that would show what is other customers'.
+    SharedList,
+    /// 503: no secret to seal ids with.
+    NoStateKey,
+    /// 503: so many bodies are held that another one might end the isolate.
+    Busy,
     /// 501: part of the model API that isn't carried yet.
     NotCarried {
         /// What, in words: `Realtime`, `multipart bodies`.
@@ -159,10 +174,12 @@ impl Failure {
             | Self::HostedTool { .. }
             | Self::Background
             | Self::Batch
-            | Self::BadQuestion { .. } => 400,
+            | Self::BadQuestion { .. }
+            | Self::BadForm { .. }
+            | Self::IdsApart => 400,
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
-            Self::NotYourService | Self::ExplainOthers => 403,
-            Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } => 404,
+            Self::NotYourService | Self::ExplainOthers | Self::SharedList => 403,
+            Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } | Self::UnknownId => 404,
             Self::WrongMethod { .. } => 405,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
@@ -171,7 +188,7 @@ impl Failure {
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
-            Self::RegionUnavailable | Self::NoReceiptKey | Self::Unready => 503,
+            Self::RegionUnavailable | Self::NoReceiptKey | Self::Unready | Self::NoStateKey | Self::Busy => 503,
             Self::UpstreamTimeout => 504,
             Self::Refused { status, .. } => *status,
         }
@@ -203,6 +220,12 @@ impl Failure {
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
             Self::Batch => "batch_not_allowed",
+            Self::BadForm { .. } => "invalid_form",
+            Self::UnknownId => "not_found",
+            Self::IdsApart => "ids_apart",
+            Self::SharedList => "list_not_allowed",
+            Self::NoStateKey => "no_state_key",
+            Self::Busy => "busy",
             Self::NotCarried { .. } => "not_implemented",
             Self::ResidencyDenied => "residency_denied",
             Self::RegionUnavailable => "region_unavailable",
@@ -228,7 +251,7 @@ impl Failure {
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => {
                 "authentication_error"
             }
-            Self::NotYourService | Self::ExplainOthers | Self::ResidencyDenied => "permission_error",
+            Self::NotYourService | Self::ExplainOthers | Self::ResidencyDenied | Self::SharedList => "permission_error",
             _ if self.status() >= 500 => "server_error",
             _ => "invalid_request_error",
         }
@@ -309,6 +332,28 @@ impl Failure {
             Self::Batch => "Batch input can't be inspected. Send the requests one by one, or allow \"batch\" for this \
                             service."
                 .into(),
+            Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
+            Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
+            Self::IdsApart => {
+                "The request names objects that live at different endpoints, and none of them has all. Make \
+                               them anew by one client."
+                    .into()
+            }
+            Self::SharedList => {
+                "A list here would show what is other customers' too, because several use the same account \
+                                 at the endpoint. Keep the ids you are given."
+                    .into()
+            }
+            Self::NoStateKey => {
+                "This gateway can't hand out or read ids: its secret STATE_KEY is missing or shorter than 32 \
+                                 characters. Nothing was sent. Its operator has to set it."
+                    .into()
+            }
+            Self::Busy => {
+                "So many large requests are under way here that another one doesn't fit. Nothing was sent. Try \
+                           again in a second."
+                    .into()
+            }
             Self::NotCarried { what } => format!("{what}: not carried here yet. Use the other parts of the model API."),
             Self::ResidencyDenied => "No region of this service may process your request under its residency rules. \
                                       Nothing was sent."
@@ -384,6 +429,8 @@ impl Failure {
                 vec![("x-should-retry", "false".to_owned())]
             }
             Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
+            Self::Busy => vec![("retry-after", "1".to_owned())],
+            Self::NoStateKey => vec![("x-should-retry", "false".to_owned())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),
         }

@@ -21,15 +21,18 @@ use worker::{
 
 use crate::attempt::{Action, AttemptNumber, Budget, End, Event, Run, step};
 use crate::bell::{Alarm, Gone};
-use crate::body::Inspected;
 use crate::cooldown::{self, CoolDowns};
 use crate::envelope::Failure;
 use crate::feed;
+use crate::inflight::Hold;
 use crate::receipt::Notary;
 use crate::reply::{Stamp, respond};
 use crate::rewrite::path::Route;
 use crate::rewrite::query::Query;
-use crate::rewrite::{self, headers};
+use crate::rewrite::{self, Content, headers};
+use crate::splice::{Ids, Names, Splice};
+use crate::state::seal::{Keyring, Owner};
+use crate::uploads::Outbound;
 
 thread_local! {
     /// What this isolate has learnt of endpoints. Plain values, never borrowed across an await.
@@ -53,11 +56,17 @@ pub(crate) struct Job {
     /// The client's headers, all of them.
     pub(crate) headers: Vec<(String, String)>,
     /// The body. Dropped when an answer is committed.
-    pub(crate) body: Option<Inspected>,
+    pub(crate) body: Option<Content>,
+    /// A body that streams, to one endpoint.
+    pub(crate) upload: Option<Outbound>,
     /// The model, by the client's name.
     pub(crate) model: Option<String>,
     /// Who signs for it.
     pub(crate) notary: Option<Notary>,
+    /// How ids are sealed, and for whom, where the answer holds any.
+    pub(crate) ids: Option<(Keyring, Owner)>,
+    /// What the body takes of this isolate's memory.
+    pub(crate) hold: Hold,
 }
 
 /// A run under way.
@@ -68,6 +77,8 @@ pub(crate) struct Driver {
     gone: Gone,
     flight: Flight,
     timer: Option<(AttemptNumber, Alarm)>,
+    /// What puts the client's names into a committed answer that has others.
+    splice: Option<Splice>,
 }
 
 /// What the client is to get.
@@ -97,7 +108,7 @@ enum Arrival {
 impl Driver {
     /// A driver of a run that hasn't begun.
     pub(crate) fn new(run: Run, job: Job, stamp: Stamp, gone: Gone) -> Self {
-        Self { run, job, stamp, gone, flight: Flight::Landed, timer: None }
+        Self { run, job, stamp, gone, flight: Flight::Landed, timer: None, splice: None }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -108,11 +119,12 @@ impl Driver {
                 Some(Out::Begin { status }) => break status,
                 Some(Out::Fail(failure)) => return self.fail(&failure).await,
                 Some(_) => {}
-                None if self.run.is_done() => return self.fail(&Failure::Internal).await,
+                None if self.run.is_done() => return self.fail(&self.verdict().unwrap_or(Failure::Internal)).await,
                 None => outs = self.next_outs().await,
             }
         };
         self.job.body = None;
+        self.job.hold = Hold::default();
         let allowed = match &self.flight {
             Flight::Reading { headers, .. } => {
                 let all: Vec<(String, String)> = headers.entries().collect();
@@ -136,8 +148,8 @@ impl Driver {
     /// Begins a response whose body [`Driver::pump`] writes.
     async fn stream(mut self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
         let length = match &self.flight {
-            Flight::Reading { headers, .. } => announced_length(headers),
-            Flight::Sending { .. } | Flight::Landed => None,
+            Flight::Reading { headers, .. } if self.splice.is_none() => announced_length(headers),
+            Flight::Reading { .. } | Flight::Sending { .. } | Flight::Landed => None,
         };
         let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal).await };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
@@ -170,6 +182,11 @@ impl Driver {
                 None => outs = self.next_outs().await,
             }
         }
+    }
+
+    /// Why an upload broke off, if it was refused on its way.
+    fn verdict(&self) -> Option<Failure> {
+        self.job.upload.as_ref().and_then(Outbound::verdict)
     }
 
     /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
@@ -213,6 +230,8 @@ impl Driver {
             }
         };
         match waited {
+            // An upload that was refused on its way: whatever the endpoint makes of half of it, it is not at fault.
+            _ if self.run.served_by().is_none() && self.verdict().is_some() => Some(Event::ClientGone),
             Ok(arrived) => self.arrived(arrived),
             Err(event) => {
                 self.timer = None;
@@ -286,15 +305,48 @@ impl Driver {
                         cool.recovered(target.region_id(), target.id(), self.job.model.as_deref());
                     });
                 }
-                outs.extend([Out::Begin { status }, Out::Bytes(body)]);
+                self.splice = self.splice();
+                outs.extend([Out::Begin { status }, Out::Bytes(self.spliced(body))]);
             }
-            Action::Emit { bytes } => outs.push_back(Out::Bytes(bytes)),
+            Action::Emit { bytes } => outs.push_back(Out::Bytes(self.spliced(bytes))),
             Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
             Action::CutStream => outs.push_back(Out::Cut),
-            Action::Finish => outs.push_back(Out::End),
+            Action::Finish => {
+                if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
+                    outs.push_back(Out::Bytes(rest));
+                }
+                outs.push_back(Out::End);
+            }
             Action::CoolDown { region, endpoint, model, asked_ms } => COOL_DOWNS
                 .with_borrow_mut(|cool| cool.rest(&region, &endpoint, model.as_deref(), asked_ms, feed::now())),
             Action::Reply { failure } => outs.push_back(Out::Fail(failure)),
+        }
+    }
+
+    /// What has to be changed in the answer of the endpoint that was committed: nothing, most of the time.
+    fn splice(&self) -> Option<Splice> {
+        let target = self.run.served_by()?;
+        let Flight::Reading { headers, .. } = &self.flight else { return None };
+        let content_type = headers.get("content-type").ok().flatten().unwrap_or_default().to_ascii_lowercase();
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        let events = kind == "text/event-stream";
+        if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
+            return None;
+        }
+        let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
+        let ids = self.job.ids.as_ref().map(|(keys, owner)| Ids {
+            keys: keys.clone(),
+            owner: owner.clone(),
+            region: target.region_id().clone(),
+            endpoint: target.id().clone(),
+        });
+        Some(Splice::new(Names::new(model, ids)?, events))
+    }
+
+    fn spliced(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        match &mut self.splice {
+            Some(splice) => splice.pass(&bytes),
+            None => bytes,
         }
     }
 
@@ -312,14 +364,21 @@ impl Driver {
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+        let mut outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+        let body = match &self.job.upload {
+            None => outgoing.body.take().map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()),
+            Some(upload) => {
+                outgoing.headers.push(("content-type".to_owned(), upload.content_type().to_owned()));
+                upload.body()
+            }
+        };
 
         let mut init = RequestInit::new();
         init.with_method(Method::from(outgoing.method.to_owned()))
             .with_headers(outgoing.headers.iter().map(|(name, value)| (name, value)).collect())
             // A redirect could lead out of the fence: it is seen as a failed attempt.
             .with_redirect(RequestRedirect::Manual)
-            .with_body(outgoing.body.map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()));
+            .with_body(body);
         let request = Request::new_with_init(outgoing.url.as_str(), &init).map_err(|_| None)?;
         let abort = Abort::default();
         let signal = abort.0.as_ref().map(AbortController::signal);
@@ -366,7 +425,7 @@ async fn arrival(flight: &mut Flight) -> Arrival {
 ///
 /// The length matters when an answer breaks off. workerd ends a chunked body as if it were whole, whatever happens to the
 /// stream behind it; one of a known length it cuts, and the client sees it. Streams of events say by an event how they ended.
-fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
+pub(crate) fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
     let (name, arguments) = match length {
         Some(length) => ("FixedLengthStream", js_sys::Array::of1(&length.into())),
         None => ("IdentityTransformStream", js_sys::Array::new()),

@@ -101,7 +101,7 @@ fn set(headers: &Headers, name: &str, value: &str) {
 }
 
 /// A random UUID by the runtime's generator.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     let crypto = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("crypto")).unwrap_or(JsValue::UNDEFINED);
     let random = js_sys::Reflect::get(&crypto, &JsValue::from_str("randomUUID")).ok();
     let id = random.and_then(|random| random.dyn_into::<js_sys::Function>().ok()?.call0(&crypto).ok()?.as_string());

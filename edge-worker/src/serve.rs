@@ -1,25 +1,31 @@
 //! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
 
 use bailiwick_rules::rules::Limits;
-use bailiwick_rules::steer::{Ask, Conditions, PathClass, steer};
+use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::{Service, Table};
 use futures_util::StreamExt;
 use serde_json::json;
 use worker::{Context, Env, Request, Response};
 
-use crate::attempt::{Run, Task};
+use crate::attempt::{Expect, Run, Task};
 use crate::bell::Gone;
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
 use crate::explain;
 use crate::feed::{self, Snapshot};
+use crate::inflight::Hold;
+use crate::multipart::form::Form;
 use crate::plan::{self, Plan, Wanted};
 use crate::proxy::{Driver, Job, cool_downs};
 use crate::receipt::{self, Office};
 use crate::reply::Stamp;
+use crate::rewrite::Content;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
+use crate::state;
+use crate::state::seal::Keyring;
+use crate::uploads::{self, Outbound};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
@@ -51,9 +57,6 @@ async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Sta
     let caller = client::recognise(table, &address.host, &credentials, &Origin::of(&request))?;
     let route = Route::parse(request.method().as_ref(), &address.path)?;
     let query = Query::parse(&address.query)?;
-    if route.class() == Class::State {
-        return Err(Failure::NotCarried { what: "Files, batches, fine-tuning and stored responses" });
-    }
     proxy(request, env, snapshot, stamp, Known { table, caller, route, query }).await
 }
 
@@ -72,29 +75,76 @@ async fn proxy(
     stamp: &mut Stamp,
     known: Known<'_>,
 ) -> Result<Response, Failure> {
-    let Known { table, caller, route, query } = known;
+    let Known { table, caller, mut route, mut query } = known;
     let service = table.service(caller.service);
     let office = Office::open(&env, service.receipts).await?;
     let gone = Gone::of(&request);
-    let headers: Vec<(String, String)> = request.headers().entries().collect();
+    let mut headers: Vec<(String, String)> = request.headers().entries().collect();
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
-    let body = match route.takes() {
+    let is_state = route.class() == Class::State;
+    let keys = if is_state { Some(state_keys(&env)?) } else { None };
+    let (mut hold, mut upload) = (Hold::default(), None);
+    let mut body = match route.takes() {
         Takes::Nothing => None,
-        Takes::Form => return Err(Failure::NotCarried { what: "Multipart bodies" }),
+        Takes::Form if is_state => {
+            upload = Some(Outbound::begin(&mut request, &service.allow).await?);
+            None
+        }
+        Takes::Form => {
+            let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
+            let bytes = read_body(&mut request, &service.limits, &mut hold).await?;
+            Some(Content::Form(Form::read(&content_type, &bytes, &service.allow)?, uploads::boundary()))
+        }
         Takes::Json => {
-            let bytes = read_body(&mut request, &service.limits).await?;
-            Some(Inspected::json(bytes, &route, &service.allow)?)
+            let bytes = read_body(&mut request, &service.limits, &mut hold).await?;
+            Some(Content::Json(Inspected::json(bytes, &route, &service.allow)?))
         }
     };
-    let model = body.as_ref().and_then(Inspected::model).or(route.model()).map(str::to_owned);
+    let model = body.as_ref().and_then(Content::model).or(route.model()).map(str::to_owned);
+    let json = body.as_ref().and_then(Content::json);
+
+    let ids: Vec<String> = [
+        route.ids().map(str::to_owned).collect(),
+        if is_state { query.ids().map(str::to_owned).collect() } else { Vec::new() },
+        json.map(|json| json.ids().map(str::to_owned).collect()).unwrap_or_default(),
+    ]
+    .concat();
+    let stateful = is_state || !ids.is_empty();
+    let keys = match keys {
+        None if stateful || json.is_some_and(Inspected::stores) => Some(state_keys(&env)?),
+        keys => keys,
+    };
+    let owner = state::owner(table, caller.service, caller.tenant);
+    crate::rewrite::headers::scope(&mut headers, &owner);
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
-    let local = cool_downs(|cool| cool.local(table, now));
+    let local = if stateful { Local::default() } else { cool_downs(|cool| cool.local(table, now)) };
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
     let ask = Ask { service: caller.service, client: caller.client, model: model.as_deref(), path_class };
+    let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
+    let place = match &keys {
+        Some(keys) if stateful => match state::open_all(keys, table, &owner, ids.iter().map(String::as_str))? {
+            Some((place, opened)) => {
+                let mut opened = opened.into_iter();
+                route.replace_ids(&mut opened);
+                if is_state {
+                    query.replace_ids(&mut opened);
+                }
+                if let Some(Content::Json(json)) = &mut body {
+                    json.replace_ids(opened);
+                }
+                Some(place)
+            }
+            None => {
+                let tenant = format!("{}/{}", service.id, owner.tenant.as_deref().unwrap_or_default());
+                Some(plan::home(table, &ask, &tenant, has_secret)?)
+            }
+        },
+        _ => None,
+    };
     let steering = steer(table, &ask, &conditions);
     stamp.steered = Some(now);
 
@@ -104,20 +154,32 @@ async fn proxy(
     {
         return models(&names, route.model(), stamp);
     }
-    let affinity = affinity(table, service, &caller, body.as_ref(), &headers);
+    let json = body.as_ref().and_then(Content::json);
+    let affinity = affinity(table, service, &caller, json, &headers);
     let wanted = Wanted { model: model.as_deref(), conditions, affinity: &affinity };
-    let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
-    let plan = Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?;
-    let task = Task {
-        plan,
-        model: model.clone(),
-        expect: route.expect(body.as_ref().is_some_and(Inspected::stream)),
-        stateful: false,
-        limits: service.limits,
+    let plan = match &place {
+        None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
+        Some(place) => {
+            let plan = Plan::pinned(table, &steering, &wanted, has_secret, place)?;
+            if route.is_collection() && !state::is_sole(table, caller.tenant, place) {
+                return Err(Failure::SharedList);
+            }
+            plan
+        }
     };
+    let stored_stream =
+        query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
+    let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
+    let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
+    let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
-    let job = Job { env, route, query, headers, body, model, notary };
+    let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
     Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
+}
+
+/// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.
+fn state_keys(env: &Env) -> Result<Keyring, Failure> {
+    feed::text_of(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
 }
 
 fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
@@ -158,7 +220,7 @@ fn affinity(
 }
 
 /// Reads a body up to the service's limit: what is announced too large isn't read at all.
-async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Failure> {
+async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
     let limit = limits.body_bytes;
     let too_large = || Failure::BodyTooLarge { limit };
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
@@ -169,7 +231,9 @@ async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Fa
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         // Only a client that is going away breaks its own body off.
-        bytes.extend_from_slice(&chunk.map_err(|_| Failure::MissingBody)?);
+        let chunk = chunk.map_err(|_| Failure::MissingBody)?;
+        hold.grow(chunk.len() as u64)?;
+        bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > limit {
             return Err(too_large());
         }

@@ -209,6 +209,7 @@ impl Turn<'_> {
             }
             Expect::Json if is_json || kind.is_none() => self.hold(status, true),
             Expect::Any => self.hold(status, is_json),
+            Expect::File => self.hold(status, false),
             Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
         }
     }
@@ -324,8 +325,9 @@ impl Turn<'_> {
             State::Inspect { .. } => self.fail(Outcome::Empty, false, None),
             State::Hold { status, json, held } => {
                 let (status, held, text) = (*status, core::mem::take(held), json.then_some(()));
+                let may_be_empty = status == 204 || self.run.task.expect == Expect::File;
                 let verdict = match text.map(|()| core::str::from_utf8(&held)) {
-                    _ if held.is_empty() && status != 204 => Some(Outcome::Empty),
+                    _ if held.is_empty() && !may_be_empty => Some(Outcome::Empty),
                     Some(Ok(text)) if refusal::is_error(text) => Some(Outcome::ErrorEvent),
                     Some(Ok(text)) if json::is_json(text) => None,
                     Some(_) if !held.is_empty() => Some(Outcome::WrongType),
