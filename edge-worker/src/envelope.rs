@@ -97,6 +97,8 @@ pub enum Failure {
     ResidencyDenied,
     /// 503: every allowed region failed or is withheld.
     RegionUnavailable,
+    /// 503: the isolate holds as many bodies as it has room for.
+    Busy,
     /// 504: every attempt ran out of time.
     UpstreamTimeout,
     /// 429: every attempt was told to come later.
@@ -159,7 +161,7 @@ impl Failure {
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
-            Self::RegionUnavailable | Self::Unready => 503,
+            Self::RegionUnavailable | Self::Unready | Self::Busy => 503,
             Self::UpstreamTimeout => 504,
             Self::Refused { status, .. } => *status,
         }
@@ -199,6 +201,7 @@ impl Failure {
             Self::Refused { code, .. } => code.as_deref().unwrap_or("upstream_refused"),
             Self::Interrupted { code, .. } => code.as_deref().unwrap_or("upstream_interrupted"),
             Self::Unready => "not_ready",
+            Self::Busy => "overloaded",
             Self::Internal => "internal_error",
         }
     }
@@ -326,6 +329,11 @@ impl Failure {
                     .into()
             }
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
+            Self::Busy => {
+                "This gateway holds as many large requests as it has room for. Nothing was sent. Try again in a \
+                           second."
+                    .into()
+            }
             Self::Internal => {
                 "This gateway made a mistake. Nothing more is known here; tell its operator the request id.".into()
             }
@@ -349,6 +357,7 @@ impl Failure {
             Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout => {
                 vec![("x-should-retry", "false".to_owned())]
             }
+            Self::Busy => vec![("retry-after", "1".to_owned())],
             Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),

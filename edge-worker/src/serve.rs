@@ -2,7 +2,7 @@
 
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::steer::{Ask, Conditions, PathClass, steer};
-use bailiwick_rules::table::{Service, Table};
+use bailiwick_rules::table::Table;
 use futures_util::StreamExt;
 use serde_json::json;
 use worker::{Context, Env, Request, Response};
@@ -13,8 +13,9 @@ use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
 use crate::feed::{self, Snapshot};
+use crate::memory::{self, Share};
 use crate::plan::{self, Plan, Wanted};
-use crate::proxy::{Driver, Job, cool_downs};
+use crate::proxy::{Driver, Job};
 use crate::reply::Stamp;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
@@ -45,10 +46,11 @@ async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Sta
         return ours(name, request, snapshot, stamp).await;
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
+    // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
+    let query = Query::parse(&address.query)?;
     let credentials = Credentials::of(request.headers());
     let caller = client::recognise(table, &address.host, &credentials, &Origin::of(&request))?;
     let route = Route::parse(request.method().as_ref(), &address.path)?;
-    let query = Query::parse(&address.query)?;
     if route.class() == Class::State {
         return Err(Failure::NotCarried { what: "Files, batches, fine-tuning and stored responses" });
     }
@@ -76,11 +78,12 @@ async fn proxy(
     let headers: Vec<(String, String)> = request.headers().entries().collect();
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
+    let mut share = Share::default();
     let body = match route.takes() {
         Takes::Nothing => None,
         Takes::Form => return Err(Failure::NotCarried { what: "Multipart bodies" }),
         Takes::Json => {
-            let bytes = read_body(&mut request, &service.limits).await?;
+            let bytes = read_body(&mut request, &service.limits, &mut share).await?;
             Some(Inspected::json(bytes, &route, &service.allow)?)
         }
     };
@@ -88,7 +91,7 @@ async fn proxy(
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
-    let local = cool_downs(|cool| cool.local(table, now));
+    let local = memory::with(|memory| memory.local(table, now));
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
     let ask = Ask { service: caller.service, client: caller.client, model: model.as_deref(), path_class };
@@ -101,7 +104,7 @@ async fn proxy(
     {
         return models(&names, route.model(), stamp);
     }
-    let affinity = affinity(table, service, &caller, body.as_ref(), &headers);
+    let affinity = affinity(table, &caller, body.as_ref(), &headers, &stamp.request_id);
     let wanted = Wanted { model: model.as_deref(), conditions, affinity: &affinity };
     let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
     let plan = Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?;
@@ -112,7 +115,7 @@ async fn proxy(
         stateful: false,
         limits: service.limits,
     };
-    let job = Job { env, route, query, headers, body, model };
+    let job = Job { env, route, query, headers, body, share, model };
     Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
 }
 
@@ -133,28 +136,21 @@ fn models(names: &[String], one: Option<&str>, stamp: &Stamp) -> Result<Response
     }
 }
 
-/// What keeps a client's related requests at one endpoint, where their common prefix is cached: the tenant, and the best
-/// hint there is.
+/// What keeps a client's related requests at one endpoint, where their common prefix is cached.
 fn affinity(
     table: &Table,
-    service: &Service,
     caller: &Caller,
     body: Option<&Inspected>,
     headers: &[(String, String)],
+    request_id: &str,
 ) -> String {
-    let hints = body.map(Inspected::affinity).unwrap_or_default();
     let session = headers.iter().find(|(name, _)| name == "x-session-id").map(|(_, value)| value.as_str());
-    let hint = hints.prompt_cache_key.or(session).or(hints.user);
     let tenant = caller.tenant.map_or("", |tenant| table.tenant(tenant).id.as_str());
-    match (hint, caller.client.address) {
-        (Some(hint), _) => format!("{}/{tenant}/{hint}", service.id),
-        (None, Some(address)) => format!("{}/{tenant}/{address}", service.id),
-        (None, None) => format!("{}/{tenant}", service.id),
-    }
+    body.map(Inspected::affinity).unwrap_or_default().key(tenant, session, request_id)
 }
 
 /// Reads a body up to the service's limit: what is announced too large isn't read at all.
-async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Failure> {
+async fn read_body(request: &mut Request, limits: &Limits, share: &mut Share) -> Result<Vec<u8>, Failure> {
     let limit = limits.body_bytes;
     let too_large = || Failure::BodyTooLarge { limit };
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
@@ -165,10 +161,12 @@ async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Fa
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         // Only a client that is going away breaks its own body off.
-        bytes.extend_from_slice(&chunk.map_err(|_| Failure::MissingBody)?);
-        if bytes.len() as u64 > limit {
+        let chunk = chunk.map_err(|_| Failure::MissingBody)?;
+        if (bytes.len() + chunk.len()) as u64 > limit {
             return Err(too_large());
         }
+        share.grow(chunk.len())?;
+        bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
