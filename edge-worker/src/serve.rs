@@ -1,14 +1,18 @@
 //! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
 
+use core::pin::pin;
+
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::steer::{Ask, Conditions, PathClass, steer};
 use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Millis;
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use serde_json::json;
-use worker::{Context, Env, Request, Response};
+use worker::{ByteStream, Context, Env, Request, Response};
 
 use crate::attempt::{Run, Task};
-use crate::bell::Gone;
+use crate::bell::{Alarm, Gone};
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
@@ -22,15 +26,22 @@ use crate::rewrite::query::Query;
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
+/// How much of a refused body is read all the same.
+const MOST_DRAINED: usize = 16 << 20;
 
 /// Answers a request.
-pub(crate) async fn serve(request: Request, env: Env, context: &Context) -> Response {
+pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> Response {
     let mut stamp = Stamp::new();
     let snapshot = feed::snapshot(&env, context).await;
     stamp.revision = revision(&snapshot);
-    match answer(request, env, &snapshot, &mut stamp).await {
+    match answer(&mut request, env, &snapshot, &mut stamp).await {
         Ok(response) => response,
-        Err(failure) => stamp.failure(&failure, None),
+        Err(failure) => {
+            if let Ok(mut unread) = request.stream() {
+                drain(&mut unread, Limits::default().idle).await;
+            }
+            stamp.failure(&failure, None)
+        }
     }
 }
 
@@ -40,8 +51,8 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
-async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
-    let address = Address::of(&request);
+async fn answer(request: &mut Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
+    let address = Address::of(request);
     if let Some(name) = address.path.strip_prefix(OURS) {
         return ours(name, request, snapshot, stamp).await;
     }
@@ -49,7 +60,7 @@ async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Sta
     // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
     let query = Query::parse(&address.query)?;
     let credentials = Credentials::of(request.headers());
-    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(&request))?;
+    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
     let route = Route::parse(request.method().as_ref(), &address.path)?;
     if route.class() == Class::State {
         return Err(Failure::NotCarried { what: "Files, batches, fine-tuning and stored responses" });
@@ -66,7 +77,7 @@ struct Known<'t> {
 }
 
 async fn proxy(
-    mut request: Request,
+    request: &mut Request,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
@@ -74,7 +85,7 @@ async fn proxy(
 ) -> Result<Response, Failure> {
     let Known { table, caller, route, query } = known;
     let service = table.service(caller.service);
-    let gone = Gone::of(&request);
+    let gone = Gone::of(request);
     let headers: Vec<(String, String)> = request.headers().entries().collect();
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
@@ -83,7 +94,7 @@ async fn proxy(
         Takes::Nothing => None,
         Takes::Form => return Err(Failure::NotCarried { what: "Multipart bodies" }),
         Takes::Json => {
-            let bytes = read_body(&mut request, &service.limits, &mut share).await?;
+            let bytes = read_body(request, &service.limits, &mut share).await?;
             Some(Inspected::json(bytes, &route, &service.allow)?)
         }
     };
@@ -149,30 +160,53 @@ fn affinity(
     body.map(Inspected::affinity).unwrap_or_default().key(tenant, session, request_id)
 }
 
-/// Reads a body up to the service's limit: what is announced too large isn't read at all.
+/// Reads a body up to the service's limit.
 async fn read_body(request: &mut Request, limits: &Limits, share: &mut Share) -> Result<Vec<u8>, Failure> {
     let limit = limits.body_bytes;
-    let too_large = || Failure::BodyTooLarge { limit };
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(Failure::BodyTooLarge { limit });
     }
     let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        // Only a client that is going away breaks its own body off.
-        let chunk = chunk.map_err(|_| Failure::MissingBody)?;
-        if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(too_large());
+    while let Some(chunk) = next_chunk(&mut chunks, limits.idle).await? {
+        let fits = if (bytes.len() + chunk.len()) as u64 > limit {
+            Err(Failure::BodyTooLarge { limit })
+        } else {
+            share.grow(chunk.len())
+        };
+        if let Err(failure) = fits {
+            drain(&mut chunks, limits.idle).await;
+            return Err(failure);
         }
-        share.grow(chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
+/// Reads on and forgets, up to [`MOST_DRAINED`]: a client that is still sending when it is refused would find its connection
+/// reset, and never read why.
+async fn drain(chunks: &mut ByteStream, idle: Millis) {
+    let mut left = MOST_DRAINED;
+    while let Ok(Some(chunk)) = next_chunk(chunks, idle).await {
+        left = left.saturating_sub(chunk.len());
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// The next piece of a client's body; `None` at its end. Nobody's silence holds room that others need.
+async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
+    let alarm = Alarm::after(idle.0);
+    match select(chunks.next(), pin!(alarm.wait())).await {
+        Either::Left((chunk, _)) => chunk.transpose().map_err(|_| Failure::MissingBody),
+        Either::Right(_) => Err(Failure::SlowBody),
+    }
+}
+
 /// Paths below [`OURS`].
-async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+async fn ours(name: &str, request: &mut Request, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
     match name {
         "healthz" => Ok(healthz(snapshot, stamp)),
         #[cfg(feature = "vectors")]
@@ -180,7 +214,7 @@ async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) 
         #[cfg(feature = "vectors")]
         "test/panic" => panic!("a prompt: {}", request.inner().url()),
         _ => {
-            drop(request);
+            let _ = request;
             Err(Failure::UnknownPath)
         }
     }
@@ -202,7 +236,7 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
 
 /// Runs a file of shared test vectors: the same the native tests run.
 #[cfg(feature = "vectors")]
-async fn vectors(mut request: Request, stamp: &Stamp) -> Response {
+async fn vectors(request: &mut Request, stamp: &Stamp) -> Response {
     let text = request.text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => stamp.json(200, &json!({ "cases": cases })),
