@@ -18,6 +18,7 @@ export class Faulty {
   sockets = 0;
   bytes = 0;
   readonly asked: Asked[] = [];
+  private readonly gone: string[] = [];
   url = "";
 
   /** `redirect`: where the fault of that name points. */
@@ -44,6 +45,11 @@ export class Faulty {
     return this.asked.filter((ask) => ask.path.startsWith(path)).length;
   }
 
+  /** How many connections that asked for a fault have ended. */
+  closed(fault: string): number {
+    return this.gone.filter((gone) => gone === fault).length;
+  }
+
   private listen(socket: Socket, redirect: string): void {
     let text = "";
     socket.on("data", (chunk) => {
@@ -60,6 +66,7 @@ export class Faulty {
       const path = first.split(" ")[1];
       const fault = path.split("/")[1];
       this.asked.push({ fault, path, headers, body });
+      socket.on("close", () => this.gone.push(fault));
       const play = fault === "redirect" ? redirectTo(redirect) : (faults[fault] ?? faults.well);
       play(socket, this.asked.at(-1)!, body.includes('"stream":true'));
     });
@@ -177,6 +184,10 @@ const faults: Record<string, Play> = {
   "late-drip"(socket) {
     socket.write(head(200, kind(true)) + role + hello);
     drip(socket, forever("x"), 50);
+  },
+  "late-flow"(socket) {
+    socket.write(head(200, kind(true)) + role);
+    drip(socket, forever(hello), 20);
   },
   "late-slow"(socket) {
     socket.write(head(200, kind(true)) + role + hello);
