@@ -187,6 +187,10 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
             "prompt" if is_response && *kind != Kind::Null && !allow.contains(&Allowance::HostedTools) => {
                 return Err(Failure::HostedTool { tool: "prompt".to_owned() });
             }
+            // A host that takes one tool without its list would run what nobody looked at.
+            "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
+                return Err(Failure::BadField { field: "tools", expected: "a list" });
+            }
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
             "user" if *kind == Kind::String => body.user = string(value),
             _ => {}
@@ -291,6 +295,8 @@ mod tests {
         assert_eq!(refusal(r#"{"model":7}"#), NO_MODEL);
         assert_eq!(refusal(r#"{"model":""}"#), NO_MODEL);
         assert!(matches!(refusal(r#"{"model":"a","stream":"true"}"#), Failure::BadField { field: "stream", .. }));
+        let tools = r#"{"model":"a","tools":{"type":"web_search"}}"#;
+        assert!(matches!(refusal(tools), Failure::BadField { field: "tools", .. }));
         assert!(chat(r#"{"model":"a","stream":true}"#).unwrap().stream());
         assert!(!chat(r#"{"model":"a","stream":null}"#).unwrap().stream());
         assert!(inspect("/v1/moderations", r#"{"input":"x"}"#, &[]).is_ok());

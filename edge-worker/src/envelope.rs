@@ -48,6 +48,8 @@ pub enum Failure {
         /// The limit in bytes.
         limit: u64,
     },
+    /// 408: the client stopped in the middle of its body.
+    SlowBody,
     /// 400: no body where one is needed.
     MissingBody,
     /// 400: the body isn't JSON.
@@ -181,6 +183,7 @@ impl Failure {
             Self::NotYourService | Self::ExplainOthers | Self::SharedList => 403,
             Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } | Self::UnknownId => 404,
             Self::WrongMethod { .. } => 405,
+            Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
             Self::RateLimited { .. } => 429,
@@ -211,6 +214,7 @@ impl Failure {
             Self::ModelNotFound { .. } => "model_not_found",
             Self::EncodedBody => "unsupported_content_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
+            Self::SlowBody => "request_timeout",
             Self::MissingBody => "missing_body",
             Self::NotJson { .. } | Self::NotAnObject => "invalid_json",
             Self::DuplicateKey { .. } => "duplicate_key",
@@ -306,6 +310,9 @@ impl Failure {
                                   Content-Encoding."
                 .into(),
             Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes. Send a smaller one."),
+            Self::SlowBody => {
+                "The rest of the body didn't come in time. Nothing was sent. Send the request again.".into()
+            }
             Self::MissingBody => "The body is empty. Send a JSON object.".into(),
             Self::NotJson { at } => {
                 format!("The body is not JSON: it stops making sense at byte {at}. Send a JSON object in UTF-8.")

@@ -16,7 +16,7 @@ use worker::{Env, Request, Response};
 use crate::client::{self, Credentials, Origin};
 use crate::envelope::{Failure, quote};
 use crate::feed::{self, Snapshot};
-use crate::proxy::cool_downs;
+use crate::memory;
 use crate::reply::Stamp;
 use crate::rewrite::query::Query;
 
@@ -49,7 +49,7 @@ pub(crate) fn answer(
     };
     let question = asker.question(table, query)?;
     let now = feed::now();
-    let local = cool_downs(|cool| cool.local(table, now));
+    let local = memory::with(|memory| memory.local(table, now));
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let explanation = explain(table, &question.ask(), &conditions);
     let accepted = headers.get("accept").ok().flatten().unwrap_or_default();

@@ -4,14 +4,15 @@
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
 //! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches and
-//! `bell` wakes it, `receipt` signs what it did, `uploads` carries files past it, `reply` makes the response, `explain` tells
-//! what it would be.
+//! `bell` wakes it and `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
+//! makes the response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
 
 pub mod attempt;
 mod bell;
 pub mod body;
 mod book;
+pub mod breaker;
 mod client;
 pub mod cooldown;
 pub mod envelope;
@@ -19,6 +20,7 @@ mod explain;
 mod feed;
 pub mod inflight;
 pub mod json;
+mod memory;
 pub mod multipart;
 pub mod plan;
 mod proxy;

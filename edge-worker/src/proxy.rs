@@ -6,7 +6,6 @@
 
 use core::future::Future;
 use core::pin::{Pin, pin};
-use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use futures_util::future::{Either, pending, select};
@@ -19,12 +18,14 @@ use worker::{
     ResponseBuilder, console_warn, js_sys,
 };
 
-use crate::attempt::{Action, AttemptNumber, Budget, End, Event, Run, step};
+use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
 use crate::bell::{Alarm, Gone};
-use crate::cooldown::{self, CoolDowns};
+use crate::breaker::Verdict;
+use crate::cooldown;
 use crate::envelope::Failure;
 use crate::feed;
 use crate::inflight::Hold;
+use crate::memory;
 use crate::receipt::Notary;
 use crate::reply::{Stamp, respond};
 use crate::rewrite::path::Route;
@@ -33,17 +34,6 @@ use crate::rewrite::{self, Content, headers};
 use crate::splice::{Ids, Names, Splice};
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
-
-thread_local! {
-    /// What this isolate has learnt of endpoints. Plain values, never borrowed across an await.
-    static COOL_DOWNS: RefCell<CoolDowns> = RefCell::new(CoolDowns::default());
-    static BUDGET: RefCell<Budget> = RefCell::new(Budget::new(feed::now().0));
-}
-
-/// Looks at the isolate's cool-downs.
-pub(crate) fn cool_downs<T>(look: impl FnOnce(&CoolDowns) -> T) -> T {
-    COOL_DOWNS.with_borrow(look)
-}
 
 /// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
 pub(crate) struct Job {
@@ -76,6 +66,8 @@ pub(crate) struct Driver {
     stamp: Stamp,
     gone: Gone,
     flight: Flight,
+    /// The headers of the answer that was committed. Its flight may have ended with the same chunk.
+    theirs: Option<Headers>,
     timer: Option<(AttemptNumber, Alarm)>,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
@@ -108,7 +100,7 @@ enum Arrival {
 impl Driver {
     /// A driver of a run that hasn't begun.
     pub(crate) fn new(run: Run, job: Job, stamp: Stamp, gone: Gone) -> Self {
-        Self { run, job, stamp, gone, flight: Flight::Landed, timer: None, splice: None }
+        Self { run, job, stamp, gone, flight: Flight::Landed, theirs: None, timer: None, splice: None }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -125,13 +117,9 @@ impl Driver {
         };
         self.job.body = None;
         self.job.hold = Hold::default();
-        let allowed = match &self.flight {
-            Flight::Reading { headers, .. } => {
-                let all: Vec<(String, String)> = headers.entries().collect();
-                headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
-            }
-            Flight::Sending { .. } | Flight::Landed => Vec::new(),
-        };
+        let theirs = core::mem::take(&mut self.theirs);
+        let all: Vec<(String, String)> = theirs.iter().flat_map(Headers::entries).collect();
+        let allowed = headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
         if let Some(notary) = self.job.notary.take()
             && let Err(failure) = notary.sign(&headers, status, self.run.served_by(), self.run.record()).await
@@ -142,15 +130,13 @@ impl Driver {
             let body = outs.into_iter().flat_map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             return respond(status, headers, body.collect());
         }
-        self.stream(status, headers, outs).await
+        // What is spliced has another length.
+        let length = theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
+        self.stream(status, headers, length, outs).await
     }
 
     /// Begins a response whose body [`Driver::pump`] writes.
-    async fn stream(mut self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
-        let length = match &self.flight {
-            Flight::Reading { headers, .. } if self.splice.is_none() => announced_length(headers),
-            Flight::Reading { .. } | Flight::Sending { .. } | Flight::Landed => None,
-        };
+    async fn stream(mut self, status: u16, headers: Headers, length: Option<f64>, outs: VecDeque<Out>) -> Response {
         let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal).await };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
         spawn_local(self.pump(writer, outs));
@@ -281,7 +267,10 @@ impl Driver {
             if !matches!(event, Event::Chunk { .. }) {
                 self.pass_over();
             }
-            let actions = BUDGET.with_borrow_mut(|budget| step(&mut self.run, budget, feed::now().0, event));
+            if event == Event::ClientGone && self.run.record().committed().is_none() {
+                self.heard(Verdict::Nothing);
+            }
+            let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, feed::now().0, event));
             for action in actions {
                 self.perform(action, &mut outs, &mut events);
             }
@@ -291,35 +280,53 @@ impl Driver {
 
     fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>, events: &mut VecDeque<Event>) {
         match action {
-            Action::Send { attempt, target } => match self.send(attempt, target) {
-                Ok(flight) => self.flight = flight,
-                Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
-                Err(None) => events.push_back(Event::FetchError { attempt }),
-            },
+            Action::Send { attempt, target } => {
+                if let Some(target) = self.run.target(target) {
+                    memory::with(|memory| memory.sent(target, feed::now()));
+                }
+                match self.send(attempt, target) {
+                    Ok(flight) => self.flight = flight,
+                    Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
+                    Err(None) => events.push_back(Event::FetchError { attempt }),
+                }
+            }
             Action::Arm { attempt, after_ms } => self.timer = Some((attempt, Alarm::after(after_ms))),
             Action::Disarm { .. } => self.timer = None,
             Action::Abort { .. } => self.flight = Flight::Landed,
             Action::Commit { status, body, .. } => {
-                if let Some(target) = self.run.served_by() {
-                    COOL_DOWNS.with_borrow_mut(|cool| {
-                        cool.recovered(target.region_id(), target.id(), self.job.model.as_deref());
-                    });
+                if let Flight::Reading { headers, .. } = &self.flight {
+                    self.theirs = Some(headers.clone());
                 }
                 self.splice = self.splice();
+                self.heard(Verdict::Answered);
                 outs.extend([Out::Begin { status }, Out::Bytes(self.spliced(body))]);
             }
             Action::Emit { bytes } => outs.push_back(Out::Bytes(self.spliced(bytes))),
             Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
             Action::CutStream => outs.push_back(Out::Cut),
             Action::Finish => {
+                self.heard(Verdict::Whole);
                 if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
                     outs.push_back(Out::Bytes(rest));
                 }
                 outs.push_back(Out::End);
             }
-            Action::CoolDown { region, endpoint, model, asked_ms } => COOL_DOWNS
-                .with_borrow_mut(|cool| cool.rest(&region, &endpoint, model.as_deref(), asked_ms, feed::now())),
-            Action::Reply { failure } => outs.push_back(Out::Fail(failure)),
+            Action::CoolDown { .. } => memory::with(|memory| memory.cool_down(&action, feed::now())),
+            Action::Reply { failure } => {
+                // Whoever refuses a request is alive.
+                if matches!(failure, Failure::Refused { .. }) {
+                    self.heard(Verdict::Answered);
+                }
+                outs.push_back(Out::Fail(failure));
+            }
+        }
+    }
+
+    /// Notes how the endpoint of the moment did.
+    fn heard(&self, verdict: Verdict) {
+        let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
+        if let Some(target) = last {
+            memory::with(|memory| memory.heard(target, self.job.model.as_deref(), verdict, feed::now()));
         }
     }
 
@@ -353,9 +360,7 @@ impl Driver {
     /// Endpoints that began to rest on another request's word since this one was planned.
     fn pass_over(&mut self) {
         let (model, now) = (self.job.model.as_deref(), feed::now());
-        COOL_DOWNS.with_borrow(|cool| {
-            self.run.pass_over(|target| cool.is_resting(target.region_id(), target.id(), model, now));
-        });
+        memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, model, now)));
     }
 
     /// Sends. An error without a failure is the runtime's refusal to make the request.

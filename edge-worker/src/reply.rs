@@ -37,10 +37,10 @@ impl Stamp {
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
             set(headers, "x-bailiwick-attempts", &record.header());
         }
-        if let Some(steered) = self.steered {
-            let (before, after) = (steered.since(self.began), feed::now().since(steered));
-            set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
-        }
+        let now = feed::now();
+        let steered = self.steered.unwrap_or(now);
+        let (before, after) = (steered.since(self.began), now.since(steered));
+        set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
     }
 
     /// The headers of an endpoint's answer: those of `allowed` that came from it, and where it was made.

@@ -57,6 +57,7 @@ fn tools(scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broke
     scan.array(|tool| {
         let mut named = false;
         if tool.kind()? != Kind::Object {
+            failure.get_or_insert(Failure::HostedTool { tool: "a tool without a type".to_owned() });
             return tool.skip().map(drop);
         }
         tool.object(|key, value| {
@@ -182,6 +183,7 @@ mod tests {
             r#""tools":[{"type":"function"},{"type":"mcp","server_url":"x"}]"#,
             r#""tools":[{"type":"function","type":"code_interpreter"}]"#,
             r#""tools":[{"google_search":{}}]"#,
+            r#""tools":["web_search"]"#,
             r#""web_search_options":{}"#,
             r#""data_sources":[{}]"#,
         ] {
