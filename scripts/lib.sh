@@ -6,6 +6,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Installed tools live outside target/: `cargo clean` must not cost ten minutes.
 CACHE=${BAILIWICK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bailiwick}
 WORKER_BUILD_VERSION=0.8.7
+# PyPI's openai, one of the clients that tests/edge drives.
+PYTHON_OPENAI_VERSION=3.51.0
 WASM_TARGET=wasm32-unknown-unknown
 
 # The repository's own node (the npm package `node`) and tools come first. Debian keeps name servers in

@@ -13,6 +13,7 @@ use crate::api::tls;
 use crate::api::token::{Token, warnings};
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
+use crate::cookie_files;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
@@ -73,6 +74,7 @@ fn named(config: &Config, findings: &mut Findings) {
         Some(rules) => together(rules, sources, places, findings),
         None => alone(&sources, findings),
     }
+    findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
     if let Some(api) = &config.api {
         secrets(api, findings);
     }
@@ -270,7 +272,7 @@ mod tests {
                 ("geo.mmdb", "no database"),
                 ("a.zone", "@ 300 A 192.0.2.1\n"),
                 ("b.zone", "x A nonsense\ny A 1.2.3\n"),
-                ("api.token", "short"),
+                ("api.token", "two words"),
             ],
         );
         let expected = [
@@ -280,7 +282,7 @@ mod tests {
             "b.zone:2: ",
             "geo.mmdb: is not a usable MMDB file",
             "a.zone", // no SOA
-            "api.token:1: a token has at least 32",
+            "api.token:1: a token is letters",
         ];
         for part in expected {
             assert!(
@@ -312,6 +314,17 @@ mod tests {
         let clash = format!("{zone}chat 300 A 192.0.2.9\n");
         let findings = check_in(directory.path(), &[("a.zone", &clash)]);
         assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
+    }
+
+    #[test]
+    fn an_empty_zone_file_is_told_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
+        let rules = r#"{"version": 1, "revision": 1}"#;
+        let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", "; nothing yet\n")];
+        let findings = check_in(directory.path(), &files);
+        assert_eq!(findings.errors.len(), 1, "{:#?}", findings.errors);
+        assert!(findings.errors[0].to_string().contains("a.zone: holds no records"), "{:#?}", findings.errors);
     }
 
     #[test]

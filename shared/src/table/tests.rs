@@ -147,6 +147,35 @@ fn regions_of_a_service_publish_the_same_types() {
         "/regions/fra/answers",
         "stands alone",
     );
+    assert_refused(
+        |d| d["regions"]["fra"]["answers"]["HTTPS"] = json!(["1 . alpn=h2"]),
+        "/services/chat/regions",
+        "publishes A, HTTPS",
+    );
+    assert_refused(
+        |d| d["regions"]["fra"]["answers"] = json!({ "HTTPS": ["1 ."], "CNAME": ["a.example"] }),
+        "/regions/fra/answers",
+        "stands alone",
+    );
+}
+
+#[test]
+fn service_bindings_are_told_where_they_are_wrong() {
+    let binding =
+        |text: &'static str| move |d: &mut Value| d["regions"]["fra"]["answers"]["HTTPS"] = json!(["1 .", text]);
+    assert_refused(binding("1 . ipv4hint=192.0.2.1"), "/regions/fra/answers/HTTPS/1", "are derived");
+    assert_refused(binding("1"), "/regions/fra/answers/HTTPS/1", "no target");
+    assert_refused(binding("0 a.example"), "/regions/fra/answers/HTTPS", "an alias stands alone");
+    assert_refused(
+        |d| {
+            let host = d["services"]["chat"]["hosts"][0].clone();
+            for region in d["regions"].as_object_mut().unwrap().values_mut() {
+                region["answers"]["SVCB"] = json!([format!("0 {}", host.as_str().unwrap())]);
+            }
+        },
+        "/services/chat/hosts",
+        "loop",
+    );
 }
 
 #[test]
@@ -213,6 +242,39 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
+fn what_could_not_be_read_is_told_once() {
+    let bad = json!({ "A": ["192.0.2.999"] });
+    assert_refused(|d| d["regions"]["fra"]["answers"] = bad.clone(), "/regions/fra/answers/A/0", "IPv4");
+    assert_refused(|d| d["services"]["chat"]["denied_answers"] = bad, "/services/chat/denied_answers/A/0", "IPv4");
+}
+
+#[test]
+fn a_rule_is_counted_though_it_cannot_be_read() {
+    let lines = refused(|d| {
+        d["services"]["chat"]["residency"] =
+            json!([7, { "clients": ["*"], "process_in": ["eu"] }, { "clients": ["uk"], "process_in": ["uk"] }]);
+    });
+    assert!(lines.iter().any(|line| line.contains("comes after rule 1")), "{lines:#?}");
+}
+
+#[test]
+fn services_that_differ_in_their_names_only_rank_alike() {
+    let mut document = sound();
+    let mut twin = document["services"]["chat"].clone();
+    twin["hosts"] = json!(["twin.example"]);
+    twin["ttl"] = json!({ "max": 300 });
+    let mut other = twin.clone();
+    other["hosts"] = json!(["other.example"]);
+    other["regions"] = json!(["lon", "fra"]);
+    document["services"]["twin"] = twin;
+    document["services"]["other"] = other;
+    let table = compile(&document).unwrap();
+    let service = |name| table.service(table.service_named(name).unwrap());
+    assert!(service("chat").ranks_like(service("twin")));
+    assert!(!service("chat").ranks_like(service("other")), "the order written decides for clients without a place");
+}
+
+#[test]
 fn probable_slips_are_warnings() {
     let mut document = sound();
     document["services"]["chat"]["residency"] =
@@ -222,7 +284,7 @@ fn probable_slips_are_warnings() {
         table.warnings(Timestamp(i64::MAX)).into_iter().map(|warning| warning.pointer).collect();
     assert_eq!(
         warnings,
-        ["/services/chat/residency/0/process_in/1", "/services/chat/residency/1/process_in", "/overrides"]
+        ["/services/chat/residency/0/process_in/1", "/services/chat/residency/1/process_in", "/overrides/0"]
     );
 }
 
