@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod hash_key;
 mod init;
+mod receipt;
 mod told;
 
 use std::io::Write;
@@ -86,6 +87,9 @@ enum Command {
   bailiwick hash-key < key.txt
   bailiwick hash-key --generate       makes a new key and prints both")]
     HashKey(hash_key::HashKeyArgs),
+    /// Verify receipts of the edge, or make a key for it to sign them with.
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
     /// Print the JSON Schema of the rules, by which editors complete and check them.
     Schema,
     /// Print a completion script for a shell.
@@ -140,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
         Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::HashKey(args) => hash_key::run(&args),
+        Command::Receipt(command) => receipt::run(&command, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::Schema => Told::fine(json_schema_text()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

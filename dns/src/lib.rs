@@ -27,6 +27,7 @@ pub mod probe;
 pub mod question;
 pub mod ranges;
 pub mod rdata;
+pub mod receipt;
 pub mod respond;
 pub mod serve;
 pub mod snapshot;

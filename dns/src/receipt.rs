@@ -1,0 +1,281 @@
+//! Receipts verified: a compact JWS and public keys enter, its claims or the reason not to believe it leave; `bailiwick receipt`
+//! calls it. Pure.
+//!
+//! One algorithm, one type and one form are taken (RFC 8725 §3.1, §3.11): the key decides how a receipt is verified, never the
+//! receipt.
+
+use bailiwick_rules::receipt::{ALGORITHM, Claims, Header, LONGEST, PublicKey, TYPE, tenant_digest};
+use bailiwick_rules::time::{Millis, Timestamp};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::{ED25519, UnparsedPublicKey};
+use serde_json::Value;
+
+/// How far ahead the signer's clock may be.
+const CLOCKS_DIFFER: Millis = Millis(5 * 60_000);
+
+/// A receipt whose signature one of the keys made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Verified {
+    /// The key's name.
+    pub kid: String,
+    /// What it says.
+    pub claims: Claims,
+    /// What it says, as it was signed.
+    pub json: Value,
+}
+
+/// Why a receipt isn't believed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Doubt {
+    /// It isn't three parts in base64url, or far too long.
+    #[error(
+        "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it was copied whole"
+    )]
+    Form,
+    /// Its header isn't that of a receipt.
+    #[error("its header is not that of a receipt ({ALGORITHM}, {TYPE}, a key's name, and nothing else)")]
+    Header,
+    /// Nobody has the key.
+    #[error("the key set has no key {kid}; fetch it again from the gateway that signed, or add the retired key")]
+    UnknownKey {
+        /// The key it names.
+        kid: String,
+    },
+    /// The signature is somebody else's, or of something else.
+    #[error("the signature is wrong: the receipt was changed, or never signed by key {kid}")]
+    Signature {
+        /// The key it names.
+        kid: String,
+    },
+    /// What was signed doesn't read as a receipt.
+    #[error("it was signed, but says what no receipt says ({0}); this program may be older than the gateway")]
+    Claims(String),
+    /// It was signed in the future.
+    #[error("it was signed at {0}, which lies ahead; check this machine's clock")]
+    Ahead(Timestamp),
+    /// It was signed too long ago.
+    #[error("it was signed at {at}, longer ago than {most}")]
+    Old {
+        /// When.
+        at: Timestamp,
+        /// The most that is taken.
+        most: Millis,
+    },
+    /// It is somebody else's.
+    #[error("it is not a receipt of tenant {0}")]
+    OtherTenant(String),
+    /// A request left the fence.
+    #[error("it says that the request was sent to {region}, which is outside the fence it names")]
+    OutsideFence {
+        /// Where to.
+        region: String,
+    },
+}
+
+/// What to ask of a receipt beside its signature.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands<'a> {
+    /// How long ago it may have been signed.
+    pub max_age: Option<Millis>,
+    /// Whose it has to be.
+    pub tenant: Option<&'a str>,
+}
+
+/// Verifies a receipt by `keys`.
+///
+/// # Errors
+/// The first reason not to believe it.
+pub fn verify(receipt: &str, keys: &[PublicKey], demands: &Demands<'_>, now: Timestamp) -> Result<Verified, Doubt> {
+    let (kid, payload) = signed_part(receipt, keys)?;
+    let json: Value = serde_json::from_slice(&payload).map_err(|error| Doubt::Claims(error.to_string()))?;
+    let claims: Claims = serde_json::from_slice(&payload).map_err(|error| Doubt::Claims(error.to_string()))?;
+    let at = Timestamp(claims.iat.saturating_mul(1000));
+    if at > now.after(CLOCKS_DIFFER) {
+        return Err(Doubt::Ahead(at));
+    }
+    if let Some(most) = demands.max_age.filter(|most| now.since(at) > *most) {
+        return Err(Doubt::Old { at, most });
+    }
+    if let Some(tenant) = demands.tenant
+        && claims.tenant.as_deref() != Some(&tenant_digest(&claims.jti, tenant))
+    {
+        return Err(Doubt::OtherTenant(tenant.to_owned()));
+    }
+    if let Some(outside) = claims.attempts.iter().find(|attempt| !claims.fence.contains(&attempt.region))
+        && claims.fence_more == 0
+    {
+        return Err(Doubt::OutsideFence { region: outside.region.clone() });
+    }
+    Ok(Verified { kid, claims, json })
+}
+
+/// The key's name and the payload, once the signature was found good.
+fn signed_part(receipt: &str, keys: &[PublicKey]) -> Result<(String, Vec<u8>), Doubt> {
+    if receipt.len() > LONGEST {
+        return Err(Doubt::Form);
+    }
+    let (input, signature) = receipt.rsplit_once('.').ok_or(Doubt::Form)?;
+    let (header, payload) = input.split_once('.').ok_or(Doubt::Form)?;
+    let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Doubt::Form);
+    let (header, payload, signature) = (decoded(header)?, decoded(payload)?, decoded(signature)?);
+    let header: Header = serde_json::from_slice(&header).map_err(|_| Doubt::Header)?;
+    if header.alg != ALGORITHM || header.typ != TYPE {
+        return Err(Doubt::Header);
+    }
+    let kid = header.kid;
+    let Some(key) = keys.iter().find(|key| key.thumbprint() == kid) else { return Err(Doubt::UnknownKey { kid }) };
+    match UnparsedPublicKey::new(&ED25519, key.0).verify(input.as_bytes(), &signature) {
+        Ok(()) => Ok((kid, payload)),
+        Err(_) => Err(Doubt::Signature { kid }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bailiwick_rules::receipt::{Attempt, Committed, Standing, compact};
+    use bailiwick_rules::steer::Source;
+    use proptest::prelude::*;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+
+    const NOW: Timestamp = Timestamp(1_796_104_800_000);
+
+    fn pair(seed: u8) -> (Ed25519KeyPair, PublicKey) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let public = PublicKey(pair.public_key().as_ref().try_into().unwrap());
+        (pair, public)
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            jti: "0b1f0a0e".into(),
+            iat: NOW.0 / 1000,
+            service: "chat".into(),
+            tenant: Some(tenant_digest("0b1f0a0e", "acme")),
+            revision: 7,
+            rules_sha256: "f".repeat(64),
+            client: Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Tenant },
+            fence: vec!["fra".into(), "par".into()],
+            fence_more: 0,
+            attempts: vec![Attempt {
+                region: "fra".into(),
+                endpoint: "fra-1".into(),
+                outcome: "committed".into(),
+                ms: 12,
+            }],
+            committed: Some(Committed { region: "fra".into(), endpoint: "fra-1".into(), jurisdiction: "eu".into() }),
+            status: 200,
+        }
+    }
+
+    fn signed(claims: Claims, seed: u8) -> String {
+        let (pair, public) = pair(seed);
+        let input = claims.signing_input(&public.thumbprint()).unwrap();
+        compact(&input, pair.sign(input.as_bytes()).as_ref())
+    }
+
+    /// A token with any header at all, signed by the right key.
+    fn with_header(header: &str) -> String {
+        let payload = serde_json::to_vec(&claims()).unwrap();
+        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        compact(&input, pair(1).0.sign(input.as_bytes()).as_ref())
+    }
+
+    fn check(receipt: &str) -> Result<Verified, Doubt> {
+        verify(receipt, &[pair(9).1, pair(1).1], &Demands::default(), NOW)
+    }
+
+    #[test]
+    fn a_receipt_is_believed_by_its_key() {
+        let verified = check(&signed(claims(), 1)).unwrap();
+        assert_eq!((verified.claims, verified.kid), (claims(), pair(1).1.thumbprint()));
+        assert_eq!(check(&signed(claims(), 2)), Err(Doubt::UnknownKey { kid: pair(2).1.thumbprint() }));
+    }
+
+    #[test]
+    fn the_receipt_never_chooses_how_it_is_verified() {
+        let kid = pair(1).1.thumbprint();
+        let good = format!(r#"{{"alg":"EdDSA","typ":"{TYPE}","kid":"{kid}"}}"#);
+        assert!(check(&with_header(&good)).is_ok());
+        let wrong = [
+            good.replace("EdDSA", "none"),
+            good.replace("EdDSA", "HS256"),
+            good.replace("EdDSA", "eddsa"),
+            good.replace("EdDSA", "ES256"),
+            good.replace(TYPE, "JWT"),
+            good.replace("\"kid\"", "\"jku\":\"https://evil.example\",\"kid\""),
+            good.replace("\"kid\"", "\"crit\":[\"exp\"],\"kid\""),
+            good.replace("\"kid\"", "\"alg\":\"EdDSA\",\"kid\""),
+            format!(r#"{{"alg":"EdDSA","typ":"{TYPE}"}}"#),
+            "[]".into(),
+        ];
+        for header in wrong {
+            assert_eq!(check(&with_header(&header)), Err(Doubt::Header), "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_receipt_is_told() {
+        let good = signed(claims(), 1);
+        let unsigned = &good[..=good.rfind('.').unwrap()];
+        assert_eq!(check(unsigned), Err(Doubt::Signature { kid: pair(1).1.thumbprint() }));
+        for wrong in [
+            "",
+            ".",
+            "..",
+            "a.b",
+            "e30.e30",
+            &format!("{good}."),
+            &format!("{good}="),
+            &format!(" {good}"),
+            &"x".repeat(9000),
+        ] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn time_tenant_and_fence_are_looked_at() {
+        let at =
+            |ms: i64, demands: &Demands<'_>| verify(&signed(claims(), 1), &[pair(1).1], demands, Timestamp(NOW.0 + ms));
+        let fresh = Demands { max_age: Some(Millis(60_000)), ..Demands::default() };
+        assert!(at(60_000, &fresh).is_ok() && at(-300_000, &fresh).is_ok());
+        assert!(matches!(at(60_001, &fresh), Err(Doubt::Old { .. })));
+        assert!(matches!(at(-300_001, &Demands::default()), Err(Doubt::Ahead(_))));
+        assert!(at(i64::MAX - NOW.0, &Demands::default()).is_ok(), "without a limit it never ages");
+        assert!(at(0, &Demands { tenant: Some("acme"), ..fresh }).is_ok());
+        assert!(matches!(at(0, &Demands { tenant: Some("globe"), ..fresh }), Err(Doubt::OtherTenant(_))));
+
+        let mut outside = claims();
+        outside.attempts[0].region = "iad".into();
+        assert_eq!(check(&signed(outside.clone(), 1)), Err(Doubt::OutsideFence { region: "iad".into() }));
+        outside.fence_more = 1;
+        assert!(check(&signed(outside, 1)).is_ok(), "it may be among those left out");
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_can_be_changed(position in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let good = signed(claims(), 1);
+            let mut bytes = good.clone().into_bytes();
+            let position = position.index(bytes.len());
+            prop_assume!(bytes[position] != byte);
+            bytes[position] = byte;
+            prop_assert!(check(&String::from_utf8_lossy(&bytes)).is_err());
+        }
+
+        #[test]
+        fn no_part_can_be_cut(position in any::<prop::sample::Index>()) {
+            let good = signed(claims(), 1);
+            let position = position.index(good.len());
+            prop_assert!(check(&good[..position]).is_err());
+            prop_assert!(position == 0 || check(&good[position..]).is_err());
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text in any::<String>()) {
+            prop_assert!(check(&text).is_err());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+// SELF-HOSTING.md: edge-worker/workerd.capnp as it is, on a socket of the test's choice, behind a front that says where requests
+// come from.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { request as ask } from "node:http";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { StandIn, onStop, read, region, root, rules, serve, setting, stopAll } from "./harness.js";
+
+const file = `${root}edge-worker/workerd.capnp`;
+let url: string, fra: StandIn, nyc: StandIn;
+
+beforeAll(async () => {
+  [fra, nyc] = await Promise.all(["eu-frankfurt", "us-virginia"].map((name) => StandIn.start(name, "--secret", "upstream-secret")));
+  const secret = { secret: "FRA_KEY" };
+  const regions = { ...region("DE", "eu-frankfurt", [fra.url], secret), ...region("US", "us-virginia", [nyc.url], secret) };
+  const document = rules(1, regions, {}, { networks: [{ prefix: "198.51.100.0/24", country: "US" }] });
+  const node = await serve((_, response) => response.end(JSON.stringify(document)));
+  const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
+  const env = { PATH: process.env.PATH, RULES_URL: `${node}/v1/rules`, FRA_KEY: "upstream-secret" };
+  const args = ["serve", file, "--socket-addr", "http=127.0.0.1:0", "--control-fd=3"];
+  const child = spawn(binary, args, { env, stdio: ["ignore", "inherit", "inherit", "pipe"] });
+  onStop(() => child.kill());
+  for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
+    const told = JSON.parse(line);
+    if (told.event === "listen") {
+      url = `http://127.0.0.1:${told.port}`;
+      return;
+    }
+  }
+  throw new Error(`workerd ended: ${await once(child, "exit")}`);
+});
+beforeEach(() => Promise.all([fra.reset(), nyc.reset()]));
+afterAll(stopAll);
+
+async function chat(headers: Record<string, string>, to = url) {
+  const reply = await new Promise<Response>((resolve, reject) => {
+    const all = { host: "chat.example", "content-type": "application/json", ...headers };
+    const asked = ask(to, { path: "/v1/chat/completions", method: "POST", agent: false, headers: all }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on("data", (chunk) => chunks.push(chunk));
+      response.on("error", reject);
+      response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
+    });
+    asked.on("error", reject);
+    asked.end(JSON.stringify({ model: "m", messages: [] }));
+  });
+  return read(reply as never);
+}
+
+test("the front's word places a client", async () => {
+  expect(await chat({ "bailiwick-cf": '{"country":"DE"}' })).toMatchObject({ status: 200, region: "eu-frankfurt" });
+  expect(await chat({ "bailiwick-cf": '{"country":"US"}' })).toMatchObject({ status: 200, region: "us-virginia" });
+  expect(await chat({ "bailiwick-cf": '{"country":"DE"}', "cf-connecting-ip": "198.51.100.9" })).toMatchObject({ region: "us-virginia" });
+  for (const { headers } of [...(await fra.requests()), ...(await nyc.requests())]) {
+    expect(Object.keys(headers).filter((name) => /^(cf-|bailiwick)/.test(name))).toEqual([]);
+    expect(headers.authorization).toBe("Bearer upstream-secret");
+  }
+});
+
+test.each<[string, Record<string, string>]>([
+  ["nothing", {}],
+  ["an empty country", { "bailiwick-cf": '{"country":""}' }],
+  ["no country", { "bailiwick-cf": "{}" }],
+  ["XX", { "bailiwick-cf": '{"country":"XX"}' }],
+  ["a header that only Cloudflare would set", { "cf-ipcountry": "DE" }],
+])("who comes with %s is unknown, and denied", async (_, headers) => {
+  expect(await chat(headers)).toMatchObject({ status: 451, code: "residency_denied" });
+  expect([...(await fra.requests()), ...(await nyc.requests())]).toEqual([]);
+});
+
+test("behind a front that overwrites both headers, nobody chooses where it comes from", async () => {
+  const front = await serve((incoming, response) => {
+    // As `proxy_set_header` does.
+    const headers = { ...incoming.headers, "cf-connecting-ip": "203.0.113.7", "bailiwick-cf": '{"country":"DE"}' };
+    incoming.pipe(ask(`${url}${incoming.url}`, { method: incoming.method, headers }, (answer) => {
+      response.writeHead(answer.statusCode!, answer.headers);
+      answer.pipe(response);
+    }));
+  });
+  const forged = { "Bailiwick-CF": '{"country":"US"}', "CF-Connecting-IP": "198.51.100.9" };
+  expect(await chat(forged, front)).toMatchObject({ status: 200, region: "eu-frankfurt" });
+  expect(await nyc.requests()).toEqual([]);
+});
+
+test("the file and wrangler.toml ask for the same runtime", () => {
+  const text = readFileSync(file, "utf8");
+  expect(text).toContain(`compatibilityDate = "${setting("compatibility_date")[0]}"`);
+  expect(text).toContain(`compatibilityFlags = [${setting("compatibility_flags").map((flag) => `"${flag}"`).join(", ")}]`);
+  expect(text).toMatch(/address = "127\.0\.0\.1:8787"/);
+});
+
+test("the page tells to set the header that the file reads", () => {
+  const [, header] = readFileSync(file, "utf8").match(/cfBlobHeader = "([^"]+)"/)!;
+  const page = readFileSync(`${root}edge-worker/SELF-HOSTING.md`, "utf8");
+  expect(page).toMatch(new RegExp(`proxy_set_header +${header} `));
+  expect(page).toMatch(/proxy_set_header +CF-Connecting-IP +\$remote_addr;/);
+});
