@@ -63,21 +63,26 @@ pub fn respond(
         return Outcome::Dropped;
     };
     let checked = checked(context, &request, from);
+    let proven = transport.is_stream() || checked.is_some_and(|checked| checked.proven);
+    let limiter = context.limiter.filter(|_| !proven);
+    let mut verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.admit(from));
     let mut reply = match refused_for_cookie(context, &request, checked.as_ref(), transport) {
+        // Whoever floods costs no look into zone or rules.
+        _ if verdict != Verdict::Answer => Answer::bare(request.verdict),
         Some(refusal) => refusal,
         None => reply(context.settings, zones, steering, &request, from),
     };
-    let proven = transport.is_stream() || checked.is_some_and(|checked| checked.proven);
+    if let (Verdict::Answer, Some(limiter)) = (verdict, limiter) {
+        verdict = limiter.judge(from, request.question.map(|question| question.qname), &reply);
+    }
     let mut slips = false;
-    if !proven && let Some(limiter) = context.limiter {
-        match limiter.judge(from, request.question.map(|question| question.qname), &reply) {
-            Verdict::Answer => {}
-            Verdict::Drop => return Outcome::Dropped,
-            Verdict::Slip if checked.is_some() => {
-                reply = Answer { service: reply.service, ..Answer::bare(Rcode::BADCOOKIE) }
-            }
-            Verdict::Slip => slips = true,
+    match verdict {
+        Verdict::Answer => {}
+        Verdict::Drop => return Outcome::Dropped,
+        Verdict::Slip if checked.is_some() => {
+            reply = Answer { service: reply.service, ..Answer::bare(Rcode::BADCOOKIE) }
         }
+        Verdict::Slip => slips = true,
     }
     let options = options(context.settings, &request, checked, transport);
     let limit = if slips { 0 } else { limit(&request, transport) };

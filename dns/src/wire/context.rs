@@ -75,6 +75,9 @@ pub struct Context<'s> {
 
 /// Decides whether an answer may go out. It is asked only for datagrams whose source address is proven by no valid server cookie.
 pub trait Limiter: Send + Sync {
+    /// Counts a query of `from` before anything is done for it, and judges.
+    fn admit(&self, from: IpAddr) -> Verdict;
+
     /// Counts the answer to `qname` for `from` and judges.
     fn judge(&self, from: IpAddr, qname: Option<NameRef<'_>>, answer: &Answer<'_>) -> Verdict;
 }
