@@ -3,11 +3,15 @@
 mod api;
 mod command_line;
 mod delegation;
+mod differential;
 mod fixture;
 mod health;
 mod malformed;
+mod rate_limit;
 mod reload;
 mod startup;
 mod steering;
+mod tcp;
+mod tls;
 mod vectors;
 mod zones;
