@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, ResponseCode};
+use hickory_proto::op::{Edns, Header, HeaderCounts, Message, MessageType, Metadata, ResponseCode};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError};
 use hickory_server::net::NetError;
 use hickory_server::net::runtime::Time;
@@ -16,7 +17,7 @@ use tracing::debug;
 
 use crate::respond::Respond;
 use crate::streams::Gate;
-use crate::wire::{Outcome, Transport};
+use crate::wire::{BLOCK, Outcome, Transport};
 
 /// Answers the requests of hickory's listeners.
 pub(crate) struct QuicHandler<R> {
@@ -63,7 +64,27 @@ fn decode(response: &[u8]) -> Result<(Queries, Message), DecodeError> {
     let mut decoder = BinDecoder::new(response);
     let header = Header::read(&mut decoder)?;
     let queries = Queries::read(&mut decoder, usize::from(header.counts.queries))?;
-    Ok((queries, Message::from_vec(response)?))
+    let mut message = Message::from_vec(response)?;
+    pad_again(&mut message);
+    Ok((queries, message))
+}
+
+/// Fits a response's padding to the size that it will have: hickory compresses other names than we do.
+fn pad_again(message: &mut Message) {
+    let is_padded = |edns: &Edns| edns.option(EdnsCode::Padding).is_some();
+    if !message.edns.as_ref().is_some_and(is_padded) {
+        return;
+    }
+    let set = |message: &mut Message, octets: usize| {
+        if let Some(edns) = &mut message.edns {
+            edns.options_mut().remove(EdnsCode::Padding);
+            edns.options_mut().insert(EdnsOption::Unknown(EdnsCode::Padding.into(), vec![0; octets]));
+        }
+    };
+    set(message, 0);
+    if let Ok(bare) = message.to_vec() {
+        set(message, bare.len().next_multiple_of(BLOCK) - bare.len());
+    }
 }
 
 async fn send<H: ResponseHandler>(

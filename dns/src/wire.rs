@@ -13,6 +13,7 @@ use crate::zone::{ServiceIndex, Zones};
 pub use context::{Context, Limiter, Settings, Transport, Verdict};
 use cookies::Checked;
 pub use cookies::Cookies;
+pub(crate) use encode::BLOCK;
 use encode::Encoder;
 use parse::Request;
 
