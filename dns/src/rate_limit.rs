@@ -16,7 +16,6 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::answer::{Answer, Rcode};
-use crate::name::NameRef;
 use crate::wire::Verdict;
 
 /// How many sets of cells there are; with [`WAYS`] and the size of a cell this makes 1.5 MiB.
@@ -126,7 +125,7 @@ impl crate::wire::Limiter for Limiter {
         self.count(from, Class::Query)
     }
 
-    fn judge(&self, from: IpAddr, _: Option<NameRef<'_>>, answer: &Answer<'_>) -> Verdict {
+    fn judge(&self, from: IpAddr, answer: &Answer<'_>) -> Verdict {
         self.count(from, Class::of(answer))
     }
 }

@@ -73,19 +73,18 @@ pub fn respond(
         Some(refusal) => refusal,
         None => reply(context.settings, zones, steering, &request, from),
     };
-    if let (Verdict::Answer, Some(limiter)) = (verdict, limiter) {
-        verdict = limiter.judge(from, request.question.map(|question| question.qname), &reply);
+    if verdict == Verdict::Answer {
+        verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, &reply));
     }
-    let mut slips = false;
     match verdict {
         Verdict::Answer => {}
         Verdict::Drop => return Outcome::Dropped,
-        Verdict::Slip if checked.is_some() => {
-            reply = Answer { service: reply.service, ..Answer::bare(Rcode::BADCOOKIE) }
-        }
-        Verdict::Slip => slips = true,
+        // Whoever sent a cookie needs no other transport to prove its address.
+        Verdict::Slip if checked.is_some() => reply = Answer::bare(Rcode::BADCOOKIE),
+        Verdict::Slip => {}
     }
     let options = options(context.settings, &request, checked, transport);
+    let slips = verdict == Verdict::Slip && checked.is_none();
     let limit = if slips { 0 } else { limit(&request, transport) };
     let truncated = write(&request, &reply, &options, limit, out);
     Outcome::Answered {

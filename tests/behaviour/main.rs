@@ -2,13 +2,17 @@
 
 mod api;
 mod command_line;
+mod compliance;
 mod delegation;
 mod differential;
+mod edns;
+mod ferret;
 mod fixture;
 mod health;
 mod malformed;
 mod rate_limit;
 mod reload;
+mod rfc8906;
 mod startup;
 mod steering;
 mod tcp;

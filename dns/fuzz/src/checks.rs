@@ -64,7 +64,7 @@ fn respond(packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>)
 ///
 /// # Panics
 /// When it doesn't.
-pub fn packet(bytes: &[u8]) {
+pub(crate) fn packet(bytes: &[u8]) {
     let mut out = Vec::new();
     let from = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200));
     for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535), (Transport::Tls, 65_535)] {
@@ -119,7 +119,7 @@ fn sound(message: &[u8]) {
 ///
 /// # Panics
 /// When it isn't.
-pub fn ecs(bytes: &[u8]) {
+pub(crate) fn ecs(bytes: &[u8]) {
     let Some((&choice, option)) = bytes.split_first() else { return };
     let names: [&[u8]; 4] = [b"\x04chat", b"\x03www", b"\x04none", b"\x04host\x03sub"];
     let Ok(length) = u16::try_from(option.len()) else { return };
@@ -172,7 +172,7 @@ fn is_sound_subnet(option: &[u8]) -> bool {
 ///
 /// # Panics
 /// When reading or compiling does, or when an error has no place.
-pub fn zone_file(bytes: &[u8]) {
+pub(crate) fn zone_file(bytes: &[u8]) {
     let origin = "example.com".parse().expect("a name");
     let include = &mut |path: &std::path::Path| match path.to_str() {
         Some("more") => Ok(b"more 60 A 192.0.2.9\n$INCLUDE more\n".to_vec()),
@@ -210,7 +210,7 @@ pub fn zone_file(bytes: &[u8]) {
 ///
 /// # Panics
 /// When it doesn't.
-pub fn rules(bytes: &[u8]) {
+pub(crate) fn rules(bytes: &[u8]) {
     let table = match Table::compile(bytes) {
         Ok(table) => table,
         Err(violations) => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bailiwick_rules::steer::{Conditions, decide};
-use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::Timestamp;
 
 use super::records::{RecordSets, name_of_host};
@@ -52,8 +52,8 @@ pub struct World {
     places: Arc<Places>,
     /// By service; `None` for one that DNS doesn't answer.
     classes: Arc<[Option<Classes>]>,
-    /// By region.
-    answers: Vec<Option<RecordSets>>,
+    /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
+    answers: Vec<Vec<(RegionIndex, RecordSets)>>,
     /// By service.
     denied: Vec<Option<RecordSets>>,
     warnings: Vec<String>,
@@ -75,9 +75,10 @@ impl World {
         if services > usize::from(u16::MAX) {
             return Err(vec![Refusal::TooManyServices(services)]);
         }
-        let answers: Vec<Option<RecordSets>> =
-            table.regions().iter().map(|region| region.answers.as_ref().map(RecordSets::new)).collect();
-        let denied = table.services().iter().map(|service| service.denied_answers.as_ref().map(RecordSets::new));
+        let answers: Vec<Vec<(RegionIndex, RecordSets)>> =
+            table.services().iter().map(|service| published(table, service)).collect();
+        let denied = table.services().iter();
+        let denied = denied.map(|one| Some(RecordSets::new(one.denied_answers.as_ref()?, &one.hosts)));
         let denied: Vec<_> = denied.collect();
 
         let mut warnings: Vec<String> = Vec::new();
@@ -130,8 +131,9 @@ impl World {
         self.classes.get(usize::from(service.0))?.as_ref()
     }
 
-    pub(super) fn records_of_region(&self, region: RegionIndex) -> Option<&RecordSets> {
-        self.answers.get(region.get())?.as_ref()
+    pub(super) fn records_of_region(&self, service: ServiceIndex, region: RegionIndex) -> Option<&RecordSets> {
+        let mut regions = self.answers.get(usize::from(service.0))?.iter();
+        regions.find(|(one, _)| *one == region).map(|(_, records)| records)
     }
 
     pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
@@ -159,13 +161,19 @@ impl World {
     }
 }
 
+/// What each region of a service publishes at its hosts.
+fn published(table: &Table, service: &Service) -> Vec<(RegionIndex, RecordSets)> {
+    let regions = service.regions.iter();
+    let answers = regions.filter_map(|&region| Some((region, table.region(region).answers.as_ref()?)));
+    answers.map(|(region, answers)| (region, RecordSets::new(answers, &service.hosts))).collect()
+}
+
 /// The names that the rules steer, with the types their services publish.
-fn steered_owners(table: &Table, answers: &[Option<RecordSets>]) -> Vec<SteeredOwner> {
+fn steered_owners(table: &Table, answers: &[Vec<(RegionIndex, RecordSets)>]) -> Vec<SteeredOwner> {
     let mut owners = Vec::new();
-    for (number, service) in (0..).zip(table.services()) {
+    for ((number, service), published) in (0..).zip(table.services()).zip(answers) {
         // All regions of a service publish the same types, or none publishes any.
-        let published = service.regions.iter().find_map(|region| answers.get(region.get())?.as_ref());
-        let Some(types) = published.map(RecordSets::types) else { continue };
+        let Some(types) = published.first().map(|(_, records)| records.types()) else { continue };
         let names = service.hosts.iter().filter_map(|host| name_of_host(host.as_str()));
         owners.extend(names.map(|name| SteeredOwner { name, service: ServiceIndex(number), types: types.clone() }));
     }
@@ -210,11 +218,15 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
     }
 }
 
-fn compile_classes(table: &Table, answers: &[Option<RecordSets>], places: &Places) -> Arc<[Option<Classes>]> {
+fn compile_classes(
+    table: &Table,
+    answers: &[Vec<(RegionIndex, RecordSets)>],
+    places: &Places,
+) -> Arc<[Option<Classes>]> {
     let standings = Standings::new(table, places);
-    let steered = |service: &bailiwick_rules::table::Service| {
-        service.regions.iter().any(|region| answers.get(region.get()).is_some_and(Option::is_some))
-    };
     let services = (0..).map(bailiwick_rules::table::ServiceIndex).zip(table.services());
-    services.map(|(index, service)| steered(service).then(|| Classes::new(table, index, &standings))).collect()
+    let steered = services.zip(answers);
+    steered
+        .map(|((index, _), published)| (!published.is_empty()).then(|| Classes::new(table, index, &standings)))
+        .collect()
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::cookies::Cookies;
 use crate::answer::Answer;
 use crate::answer::identity::Identity;
-use crate::name::NameRef;
 
 /// How the packet came: it bounds the size of the response and decides which options may be in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,11 +74,10 @@ pub struct Context<'s> {
 
 /// Decides whether an answer may go out. It is asked only for datagrams whose source address is proven by no valid server cookie.
 pub trait Limiter: Send + Sync {
-    /// Counts a query of `from` before anything is done for it, and judges.
+    /// Counts a query of `from` before anything is spent on its answer, and judges.
     fn admit(&self, from: IpAddr) -> Verdict;
-
-    /// Counts the answer to `qname` for `from` and judges.
-    fn judge(&self, from: IpAddr, qname: Option<NameRef<'_>>, answer: &Answer<'_>) -> Verdict;
+    /// Counts the answer and judges.
+    fn judge(&self, from: IpAddr, answer: &Answer<'_>) -> Verdict;
 }
 
 /// What a [`Limiter`] wants to become of an answer.
