@@ -19,6 +19,9 @@ use crate::respond::Respond;
 use crate::streams::Gate;
 use crate::wire::{BLOCK, Outcome, Transport};
 
+/// The length of a message header.
+const HEADER: usize = 12;
+
 /// Answers the requests of hickory's listeners.
 pub(crate) struct QuicHandler<R> {
     responder: Arc<R>,
@@ -64,13 +67,15 @@ fn decode(response: &[u8]) -> Result<(Queries, Message), DecodeError> {
     let mut decoder = BinDecoder::new(response);
     let header = Header::read(&mut decoder)?;
     let queries = Queries::read(&mut decoder, usize::from(header.counts.queries))?;
+    let asked = decoder.index();
     let mut message = Message::from_vec(response)?;
-    pad_again(&mut message);
+    pad_again(&mut message, asked);
     Ok((queries, message))
 }
 
-/// Fits a response's padding to the size that it will have: hickory compresses other names than we do.
-fn pad_again(message: &mut Message) {
+/// Fits a response's padding to the size that it will have. hickory copies header and question, the first `asked` octets, and lets no name
+/// behind them point there.
+fn pad_again(message: &mut Message, asked: usize) {
     let is_padded = |edns: &Edns| edns.option(EdnsCode::Padding).is_some();
     if !message.edns.as_ref().is_some_and(is_padded) {
         return;
@@ -82,8 +87,12 @@ fn pad_again(message: &mut Message) {
         }
     };
     set(message, 0);
-    if let Ok(bare) = message.to_vec() {
-        set(message, bare.len().next_multiple_of(BLOCK) - bare.len());
+    let queries = std::mem::take(&mut message.queries);
+    let records = message.to_vec().map(|bare| bare.len() - HEADER);
+    message.queries = queries;
+    if let Ok(records) = records {
+        let bare = asked + records;
+        set(message, bare.next_multiple_of(BLOCK) - bare);
     }
 }
 
