@@ -18,4 +18,5 @@ mod steering;
 mod tcp;
 mod tls;
 mod vectors;
+mod wildcard;
 mod zones;
