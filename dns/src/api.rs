@@ -28,7 +28,7 @@ use axum::serve::Listener;
 use crate::metrics::Metrics;
 use crate::owner::Handle;
 use reply::Problem;
-use token::Token;
+use token::TokenFile;
 
 /// The largest request body, in bytes.
 const MOST_BODY: usize = 4096;
@@ -43,7 +43,7 @@ pub struct Api {
     /// This node's name.
     pub node: String,
     /// The bearer token; without one nothing can be changed.
-    pub token: Option<Token>,
+    pub token: Option<Arc<TokenFile>>,
     /// Whether only this machine can reach the API.
     pub loopback: bool,
     /// Whether the server is going down: `/healthz` says so.

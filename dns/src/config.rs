@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::answer::identity::Identity;
 use crate::name::Name;
+use crate::rate_limit::RateLimit;
+use crate::streams::Limits;
 
 /// A configuration that was read and is free of errors. Paths are relative to where the program runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +34,25 @@ pub struct Config {
     pub identity: Identity,
     /// The secrets of DNS cookies; by default a random one.
     pub cookies: CookieFiles,
+    /// DNS over TLS. Without it none is served.
+    pub dot: Option<Encrypted>,
+    /// DNS over QUIC. Without it none is served.
+    pub doq: Option<Encrypted>,
+    /// DNS over HTTPS. Without it none is served.
+    pub doh: Option<Encrypted>,
+    /// The limits of streams.
+    pub tcp: Limits,
+    /// How many answers a prefix may get. Without it any number.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// `[dot]`, `[doq]` or `[doh]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Its certificate and key.
+    pub tls: TlsFiles,
 }
 
 /// The `[cookies]` section.
@@ -63,7 +84,7 @@ pub struct Api {
     pub tls: Option<TlsFiles>,
 }
 
-/// `cert` and `key` of the `[api]` section, both PEM.
+/// `cert` and `key` of a section, both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate and those between it and its authority.
@@ -157,6 +178,28 @@ required = true
 version = "1"
 hostname = "ns1.example.com"
 nsid = "ns1"
+[dot]
+listen = ["127.0.0.1:853", "[::1]:0"]
+cert = "tls.pem"
+key = "tls.key"
+[doq]
+listen = "127.0.0.1:853"
+cert = "tls.pem"
+key = "tls.key"
+[doh]
+listen = "127.0.0.1:443"
+cert = "tls.pem"
+key = "tls.key"
+[tcp]
+connections = 50
+per_client = 5
+idle = "2s"
+[rate_limit]
+per_second = 20
+slip = 3
+ipv4_prefix = 25
+ipv6_prefix = 48
+exempt = ["198.51.100.0/24"]
 "#;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -182,6 +225,18 @@ nsid = "ns1"
         let secret_files = vec!["/etc/b/new.secret".into(), "/secret/old".into()];
         assert_eq!(config.cookies, CookieFiles { secret_files, required: true });
         assert_eq!(config.identity, Identity::new(Some("1"), Some("ns1.example.com"), Some("ns1")));
+        let tls = TlsFiles { cert: "/etc/b/tls.pem".into(), key: "/etc/b/tls.key".into() };
+        let encrypted = |addresses: &[&str]| {
+            let listen = addresses.iter().map(|one| one.parse().unwrap()).collect();
+            Some(Encrypted { listen, tls: tls.clone() })
+        };
+        assert_eq!(config.dot, encrypted(&["127.0.0.1:853", "[::1]:0"]));
+        assert_eq!((config.doq, config.doh), (encrypted(&["127.0.0.1:853"]), encrypted(&["127.0.0.1:443"])));
+        let idle = std::time::Duration::from_secs(2);
+        assert_eq!(config.tcp, Limits { connections: 50, per_client: 5, idle });
+        let exempt = vec!["198.51.100.0/24".parse().unwrap()];
+        let limit = RateLimit { per_second: 20, slip: 3, ipv4_prefix: 25, ipv6_prefix: 48, exempt };
+        assert_eq!(config.rate_limit, Some(limit));
     }
 
     #[test]
@@ -191,12 +246,14 @@ nsid = "ns1"
             config.geoip.is_none() && config.state_dir.is_none() && config.api.is_none() && config.zones.is_empty()
         );
         assert_eq!((config.cookies, config.identity), (CookieFiles::default(), Identity::default()));
+        assert!(config.dot.is_none() && config.doq.is_none() && config.doh.is_none() && config.rate_limit.is_none());
+        assert_eq!(config.tcp, Limits::default());
     }
 
     #[test]
     fn every_error_is_told_at_once_with_its_line() {
         let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 4\n\
-                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[dot]\nlisten = 'x'\n";
+                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[dnssec]\nlisten = 'x'\n";
         let errors = parse(text).unwrap_err();
         let expect = [
             "b.toml:1: \"node\" is empty",
@@ -212,7 +269,7 @@ nsid = "ns1"
             "b.toml:10: \"api.listen\" is missing",
             "b.toml:10: \"api.cert\" and \"api.key\" belong together; add the other",
             "b.toml:12: unknown key \"api.cretificate\"",
-            "b.toml:13: \"dot\" is not built yet",
+            "b.toml:13: \"dnssec\" is not built yet",
         ];
         for expected in expect {
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
@@ -245,6 +302,34 @@ nsid = "ns1"
         assert_eq!(errors.len(), expect.len(), "{errors:#?}");
         let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ncookies = 1\nidentity = []\n").unwrap_err();
         assert!(errors[0].contains("write a section [cookies]") && errors[1].contains("write a section [identity]"));
+    }
+
+    #[test]
+    fn errors_of_transports_and_limits_are_told_with_their_lines() {
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[dot]\nlisten = []\ncert = 'c'\ncrt = 'x'\n[doq]\n[doh]\nlisten = 'nowhere'\n\
+                    cert = 'c'\nkey = 'k'\n[tcp]\nconnections = 0\nper_client = 'many'\nidle = '1d'\n[rate_limit]\nslip = -1\n\
+                    ipv4_prefix = 33\nexempt = ['here']\n";
+        let errors = parse(text).unwrap_err();
+        let expect = [
+            "b.toml:3: \"dot.key\" is missing",
+            "b.toml:4: \"dot.listen\" is empty",
+            "b.toml:6: unknown key \"dot.crt\"; did you mean \"cert\"?",
+            "b.toml:7: \"doq.listen\" is missing",
+            "b.toml:7: \"doq.cert\" is missing",
+            "b.toml:7: \"doq.key\" is missing",
+            "b.toml:9: \"nowhere\" is not an address",
+            "b.toml:13: \"tcp.connections\" has to be a whole number from 1",
+            "b.toml:14: \"tcp.per_client\" has to be a whole number from 1",
+            "b.toml:15: \"tcp.idle\" is \"1d\"; write a duration",
+            "b.toml:16: \"rate_limit.per_second\" is missing",
+            "b.toml:17: \"rate_limit.slip\" has to be a whole number from 0 to 100",
+            "b.toml:18: \"rate_limit.ipv4_prefix\" has to be a whole number from 1 to 32",
+            "b.toml:19: \"here\" in \"rate_limit.exempt\" is no network",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
     }
 
     #[test]

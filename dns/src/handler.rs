@@ -1,13 +1,13 @@
-//! DNS over streams: hickory-server's connections hand requests in, our answers go back through its response handle. `listeners` registers it.
+//! DNS over QUIC: hickory-server's connections hand requests in, our answers go back through its response handle. `listeners` registers it.
 //!
-//! The answer is made from the raw request by the same function that UDP uses. Only then is it decoded into hickory's types, because its
+//! The answer is made from the raw request by the same function that all transports use. Only then is it decoded into hickory's types, because its
 //! response handle takes records and writes them itself: sections, flags and EDNS arrive as decoded, and a test compares both transports.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use hickory_proto::op::{Header, HeaderCounts, Message, MessageType, Metadata, ResponseCode};
+use hickory_proto::op::{Edns, Header, HeaderCounts, Message, MessageType, Metadata, ResponseCode};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError};
 use hickory_server::net::NetError;
 use hickory_server::net::runtime::Time;
@@ -16,29 +16,32 @@ use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 use tracing::debug;
 
 use crate::respond::Respond;
-use crate::wire::{Outcome, Transport};
+use crate::streams::Gate;
+use crate::wire::{BLOCK, Outcome, Transport};
 
-/// Answers the requests of hickory's stream listeners.
-pub(crate) struct StreamHandler<R> {
+/// The length of a message header.
+const HEADER: usize = 12;
+
+/// Answers the requests of hickory's listeners.
+pub(crate) struct QuicHandler<R> {
     responder: Arc<R>,
-    /// How many requests came in: by this a drain sees when it has become quiet.
-    requests: Arc<AtomicU64>,
+    gate: Arc<Gate>,
 }
 
-impl<R> StreamHandler<R> {
-    /// A handler that counts its requests in `requests`.
-    pub(crate) fn new(responder: Arc<R>, requests: Arc<AtomicU64>) -> Self {
-        Self { responder, requests }
+impl<R> QuicHandler<R> {
+    /// A handler that counts its requests in `gate`.
+    pub(crate) fn new(responder: Arc<R>, gate: Arc<Gate>) -> Self {
+        Self { responder, gate }
     }
 }
 
 #[async_trait::async_trait]
-impl<R: Respond> RequestHandler for StreamHandler<R> {
+impl<R: Respond> RequestHandler for QuicHandler<R> {
     async fn handle_request<H: ResponseHandler, T: Time>(&self, request: &Request, mut handle: H) -> ResponseInfo {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.gate.message();
         let from: IpAddr = request.src().ip().to_canonical();
         let mut response = Vec::with_capacity(512);
-        let outcome = self.responder.respond(request.as_slice(), from, Transport::Tcp, &mut response);
+        let outcome = self.responder.respond(request.as_slice(), from, Transport::Quic, &mut response);
         if matches!(outcome, Outcome::Dropped) {
             return info(request, ResponseCode::NoError);
         }
@@ -64,7 +67,33 @@ fn decode(response: &[u8]) -> Result<(Queries, Message), DecodeError> {
     let mut decoder = BinDecoder::new(response);
     let header = Header::read(&mut decoder)?;
     let queries = Queries::read(&mut decoder, usize::from(header.counts.queries))?;
-    Ok((queries, Message::from_vec(response)?))
+    let asked = decoder.index();
+    let mut message = Message::from_vec(response)?;
+    pad_again(&mut message, asked);
+    Ok((queries, message))
+}
+
+/// Fits a response's padding to the size that it will have. hickory copies header and question, the first `asked` octets, and lets no name
+/// behind them point there.
+fn pad_again(message: &mut Message, asked: usize) {
+    let is_padded = |edns: &Edns| edns.option(EdnsCode::Padding).is_some();
+    if !message.edns.as_ref().is_some_and(is_padded) {
+        return;
+    }
+    let set = |message: &mut Message, octets: usize| {
+        if let Some(edns) = &mut message.edns {
+            edns.options_mut().remove(EdnsCode::Padding);
+            edns.options_mut().insert(EdnsOption::Unknown(EdnsCode::Padding.into(), vec![0; octets]));
+        }
+    };
+    set(message, 0);
+    let queries = std::mem::take(&mut message.queries);
+    let records = message.to_vec().map(|bare| bare.len() - HEADER);
+    message.queries = queries;
+    if let Ok(records) = records {
+        let bare = asked + records;
+        set(message, bare.next_multiple_of(BLOCK) - bare);
+    }
 }
 
 async fn send<H: ResponseHandler>(

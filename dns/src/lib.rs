@@ -10,6 +10,7 @@
 
 pub mod answer;
 pub mod api;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -26,14 +27,17 @@ pub mod owner;
 pub mod probe;
 pub mod question;
 pub mod ranges;
+pub mod rate_limit;
 pub mod rdata;
 pub mod receipt;
+pub mod renewal;
 pub mod respond;
 pub mod serve;
 pub mod snapshot;
 pub mod sources;
 pub mod start;
 pub mod store;
+pub mod streams;
 mod udp;
 pub mod wire;
 pub mod zone;

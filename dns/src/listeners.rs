@@ -3,27 +3,29 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hickory_server::Server;
+use hickory_server::net::NetError;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::handler::StreamHandler;
+use crate::certificate::Certificate;
+use crate::handler::QuicHandler;
 use crate::respond::Respond;
+use crate::streams::{self, Gate, Shared, Speech};
 use crate::udp::UdpLoop;
 
-/// How long a stream may be idle between two requests (RFC 7766 §6.2.3).
-pub(crate) const IDLE: Duration = Duration::from_secs(10);
-/// How many responses may wait on one stream.
-const WAITING: usize = 32;
 /// How many addresses with "any free port" are tried before UDP and TCP share one.
 const TRIES: usize = 20;
 /// A drain ends when no request came over streams for this long.
 const QUIET: Duration = Duration::from_millis(100);
+/// How long connections may take to end after that.
+const PARTING: Duration = Duration::from_secs(1);
 /// The backlog of connections not yet accepted.
 const BACKLOG: i32 = 1024;
 
@@ -33,7 +35,7 @@ const BACKLOG: i32 = 1024;
 pub struct BindError {
     /// The address as configured.
     pub address: SocketAddr,
-    /// `UDP` or `TCP`.
+    /// `UDP`, `TCP` or what is spoken over them.
     pub transport: &'static str,
     /// What the system said.
     pub error: io::Error,
@@ -53,107 +55,188 @@ fn mend(error: &io::Error) -> &'static str {
     }
 }
 
+/// Where DNS is spoken and how. Port 0 stands for any free port.
+#[derive(Debug, Default, Clone)]
+pub struct Addresses {
+    /// UDP and TCP.
+    pub dns: Vec<SocketAddr>,
+    /// TLS (RFC 7858).
+    pub dot: Vec<SocketAddr>,
+    /// QUIC (RFC 9250).
+    pub doq: Vec<SocketAddr>,
+    /// HTTPS (RFC 8484).
+    pub doh: Vec<SocketAddr>,
+}
+
+/// The certificate of each encrypted transport; without one it isn't served.
+#[derive(Debug, Default, Clone)]
+pub struct Certificates {
+    /// TLS.
+    pub dot: Option<Arc<Certificate>>,
+    /// QUIC.
+    pub doq: Option<Arc<Certificate>>,
+    /// HTTPS.
+    pub doh: Option<Arc<Certificate>>,
+}
+
+impl Certificates {
+    /// All there are.
+    pub fn all(&self) -> impl Iterator<Item = Arc<Certificate>> {
+        [&self.dot, &self.doq, &self.doh].into_iter().flatten().cloned()
+    }
+}
+
 /// Bound sockets that don't answer yet.
 #[derive(Debug)]
-pub struct Sockets(Vec<(TcpListener, UdpSocket)>);
+pub struct Sockets {
+    dns: Vec<(TcpListener, UdpSocket)>,
+    dot: Vec<TcpListener>,
+    doq: Vec<UdpSocket>,
+    doh: Vec<TcpListener>,
+}
 
 impl Sockets {
-    /// Binds UDP and TCP on every address.
+    /// Binds every address.
     ///
     /// # Errors
     /// Every address that can't be bound.
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, Vec<BindError>> {
-        let (mut bound, mut errors) = (Vec::new(), Vec::new());
-        for &address in addresses {
-            match bind(address) {
-                Ok(pair) => bound.push(pair),
-                Err(error) => errors.push(error),
-            }
-        }
-        if errors.is_empty() { Ok(Self(bound)) } else { Err(errors) }
+    pub fn bind(addresses: &Addresses) -> Result<Self, Vec<BindError>> {
+        let mut errors = Vec::new();
+        let dns = all(&addresses.dns, &mut errors, bind);
+        let dot = all(&addresses.dot, &mut errors, |address| named(address, "TLS", bind_tcp(address)));
+        let doq = all(&addresses.doq, &mut errors, |address| named(address, "QUIC", bind_udp(address)));
+        let doh = all(&addresses.doh, &mut errors, |address| named(address, "HTTPS", bind_tcp(address)));
+        if errors.is_empty() { Ok(Self { dns, dot, doq, doh }) } else { Err(errors) }
     }
 
     /// The addresses in the order they were named, with their real ports.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|(tcp, _)| tcp.local_addr().ok()).collect()
+    pub fn addresses(&self) -> Addresses {
+        let of_tcp = |sockets: &[TcpListener]| sockets.iter().filter_map(|one| one.local_addr().ok()).collect();
+        Addresses {
+            dns: self.dns.iter().filter_map(|(tcp, _)| tcp.local_addr().ok()).collect(),
+            dot: of_tcp(&self.dot),
+            doq: self.doq.iter().filter_map(|one| one.local_addr().ok()).collect(),
+            doh: of_tcp(&self.doh),
+        }
     }
 
-    /// Starts to answer. Must be called within a Tokio runtime.
+    /// Starts to answer; `gate` bounds the connections of all streams together. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// If the system refuses a thread or a socket option.
-    pub fn serve<R: Respond>(self, responder: &Arc<R>) -> io::Result<Listeners> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let requests = Arc::new(AtomicU64::new(0));
-        let (mut threads, mut streams) = (Vec::new(), Vec::new());
-        for (tcp, udp) in self.0 {
+    pub fn serve<R: Respond>(
+        self,
+        responder: &Arc<R>,
+        gate: &Arc<Gate>,
+        certificates: &Certificates,
+    ) -> io::Result<Listeners> {
+        let (closing, stop) = watch::channel(false);
+        let shared = Shared { responder: Arc::clone(responder), gate: Arc::clone(gate), stop };
+        let stop_udp = Arc::new(AtomicBool::new(false));
+        let (mut threads, mut accepting) = (Vec::new(), Vec::new());
+        for (tcp, udp) in self.dns {
             let address = udp.local_addr()?;
             let udp = UdpLoop::new(udp)?;
-            let (responder_of_udp, stop_udp) = (Arc::clone(responder), Arc::clone(&stop));
-            let run = move || udp.run(&*responder_of_udp, &stop_udp);
+            let (responder, stop) = (Arc::clone(responder), Arc::clone(&stop_udp));
+            let run = move || udp.run(&*responder, &stop);
             threads.push(std::thread::Builder::new().name(format!("udp {address}")).spawn(run)?);
-
-            let handler = StreamHandler::new(Arc::clone(responder), Arc::clone(&requests));
-            streams.push(tokio::spawn(keep_serving(tcp, Server::new(handler), Arc::clone(&stop))));
+            accepting.push(tokio::spawn(streams::accept(tcp, Speech::Tcp, shared.clone())));
         }
-        Ok(Listeners { stop, requests, threads, streams })
+        let protocols: [(_, _, &[&[u8]], fn(_) -> Speech); 2] = [
+            (self.dot, &certificates.dot, &[b"dot"], Speech::Tls),
+            (self.doh, &certificates.doh, &[b"h2", b"http/1.1"], Speech::Https),
+        ];
+        for (sockets, certificate, names, speech) in protocols {
+            let Some(certificate) = certificate else { continue };
+            let acceptor = certificate.acceptor(names).map_err(io::Error::other)?;
+            for tcp in sockets {
+                accepting.push(tokio::spawn(streams::accept(tcp, speech(acceptor.clone()), shared.clone())));
+            }
+        }
+        if let Some(certificate) = &certificates.doq {
+            for udp in self.doq {
+                udp.set_nonblocking(true)?;
+                let handler = QuicHandler::new(Arc::clone(responder), Arc::clone(gate));
+                accepting.push(tokio::spawn(by_quic(udp, handler, Arc::clone(certificate), shared.clone())));
+            }
+        }
+        Ok(Listeners { closing, stop_udp, gate: Arc::clone(gate), threads, accepting })
     }
 }
 
-/// Serves streams until told to stop. hickory gives a listener up when a client resets a connection that nobody accepted yet; then it gets
-/// the same socket again.
-async fn keep_serving<R: Respond>(tcp: TcpListener, mut server: Server<StreamHandler<R>>, stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::Relaxed) {
-        let listener = tcp.try_clone().and_then(tokio::net::TcpListener::from_std);
-        match listener {
-            Ok(listener) => server.register_listener(listener, IDLE, WAITING),
-            Err(error) => {
-                warn!(%error, "a TCP listener can't be used again; trying once more");
-                sleep(QUIET).await;
-                continue;
-            }
-        }
-        tokio::select! {
-            _ = server.block_until_done() => {}
-            () = stopped(&stop) => {
-                let _ = server.shutdown_gracefully().await;
-            }
-        }
-    }
+fn all<T>(
+    addresses: &[SocketAddr],
+    errors: &mut Vec<BindError>,
+    bind: impl Fn(SocketAddr) -> Result<T, BindError>,
+) -> Vec<T> {
+    addresses.iter().filter_map(|&address| bind(address).map_err(|error| errors.push(error)).ok()).collect()
 }
 
-async fn stopped(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        sleep(QUIET).await;
+fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) -> Result<T, BindError> {
+    bound.map_err(|error| BindError { address, transport, error })
+}
+
+/// Serves QUIC through hickory until told to stop. Its limits are its own: a connection ends after 100 requests or 10 idle seconds, answers
+/// one stream at a time, and counts in no gate; handshakes are made one after the other, each within 5 seconds.
+async fn by_quic<R: Respond>(
+    udp: UdpSocket,
+    handler: QuicHandler<R>,
+    certificate: Arc<Certificate>,
+    mut shared: Shared<R>,
+) {
+    let mut server = Server::new(handler);
+    let idle = shared.gate.patience();
+    let registered = tokio::net::UdpSocket::from_std(udp)
+        .map_err(NetError::from)
+        .and_then(|udp| server.register_quic_listener(udp, idle, certificate).map_err(NetError::from));
+    if let Err(error) = registered {
+        return warn!(%error, "QUIC can't be served");
+    }
+    tokio::select! {
+        ended = server.block_until_done() => {
+            if let Err(error) = ended {
+                warn!(%error, "QUIC is no longer served");
+            }
+        }
+        () = async { _ = shared.stop.wait_for(|stop| *stop).await } => {
+            let _ = server.shutdown_gracefully().await;
+        }
     }
 }
 
 /// Sockets that answer.
 #[derive(Debug)]
 pub struct Listeners {
-    stop: Arc<AtomicBool>,
-    requests: Arc<AtomicU64>,
+    closing: watch::Sender<bool>,
+    stop_udp: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
-    streams: Vec<tokio::task::JoinHandle<()>>,
+    accepting: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Listeners {
-    /// Answers what is in flight, for at most `limit`, then stops: streams until they are quiet, UDP until its buffers are empty.
+    /// Answers what is in flight, for at most `limit`, then stops: streams when they are quiet, UDP when its buffers are empty.
     pub async fn drain(self, limit: Duration) {
         let end = Instant::now() + limit;
-        let mut seen = self.requests.load(Ordering::Relaxed);
+        let mut seen = self.gate.messages();
         loop {
             sleep(QUIET.min(limit)).await;
-            let now = self.requests.load(Ordering::Relaxed);
+            let now = self.gate.messages();
             if now == seen || Instant::now() >= end {
                 break;
             }
             seen = now;
         }
-        self.stop.store(true, Ordering::Relaxed);
-        for stream in self.streams {
-            let _ = tokio::time::timeout(QUIET * 5, stream).await;
+        self.stop_udp.store(true, Ordering::Relaxed);
+        self.closing.send_replace(true);
+        for accepting in self.accepting {
+            let _ = tokio::time::timeout(PARTING, accepting).await;
+        }
+        // What has arrived on a connection is answered before it ends.
+        let parted = Instant::now() + PARTING;
+        while self.gate.count() > 0 && Instant::now() < parted {
+            sleep(QUIET / 10).await;
         }
         for thread in self.threads {
             // A loop ends within its patience, unless its thread panicked, which was reported then.
@@ -212,6 +295,7 @@ mod tests {
     use super::*;
     use crate::answer::{Asking, Steered, SteeredAnswers};
     use crate::rdata::{RdataSet, Rdatas, rtype};
+    use crate::streams::Limits;
     use crate::wire::{self, Outcome, Transport};
     use crate::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
 
@@ -257,6 +341,10 @@ mod tests {
             let context = wire::Context { settings: &settings, limiter: None, now: 0 };
             wire::respond(&context, &self.0, self, packet, from, transport, out)
         }
+    }
+
+    fn dns(addresses: &[&str]) -> Addresses {
+        Addresses { dns: addresses.iter().map(|one| one.parse().unwrap()).collect(), ..Addresses::default() }
     }
 
     fn query(name: &str, rtype: RecordType, edns: Option<Edns>) -> Message {
@@ -336,9 +424,10 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn both_transports_give_the_same_flags_records_and_options() {
-        let sockets = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let server = sockets.addresses()[0];
-        let listeners = sockets.serve(&Arc::new(Fixture::new())).unwrap();
+        let sockets = Sockets::bind(&dns(&["127.0.0.1:0"])).unwrap();
+        let server = sockets.addresses().dns[0];
+        let listeners =
+            sockets.serve(&Arc::new(Fixture::new()), &Gate::new(Limits::default()), &Certificates::default()).unwrap();
         let comparing = tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(server).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -367,9 +456,9 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_named_with_its_mend() {
-        let first = Sockets::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let address = first.addresses()[0];
-        let errors = Sockets::bind(&[address, "192.0.2.1:0".parse().unwrap()]).unwrap_err();
+        let first = Sockets::bind(&dns(&["127.0.0.1:0"])).unwrap();
+        let address = first.addresses().dns[0];
+        let errors = Sockets::bind(&dns(&[&address.to_string(), "192.0.2.1:0"])).unwrap_err();
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert!(told[0].starts_with(&format!("can't listen on {address} by TCP: ")), "{told:?}");
         assert!(told[0].contains("another program listens there"), "{told:?}");

@@ -12,7 +12,9 @@ use bailiwick_rules::id::{RegionId, ServiceId};
 
 use crate::answer::Rcode;
 use crate::owner::Handle;
+use crate::rate_limit::Limiter;
 use crate::rdata::rtype;
+use crate::streams::Gate;
 use crate::wire::{Outcome, Transport};
 
 /// The transports, with their names in labels.
@@ -62,6 +64,8 @@ pub struct Metrics {
     dropped: [AtomicU64; TRANSPORTS.len()],
     truncated: [AtomicU64; TRANSPORTS.len()],
     steered: RwLock<BTreeMap<Steering, AtomicU64>>,
+    gate: Option<Arc<Gate>>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 /// A service and the region that answered; no region: `denied_answers` or nothing.
@@ -76,11 +80,19 @@ impl Default for Metrics {
             dropped: std::array::from_fn(|_| zero()),
             truncated: std::array::from_fn(|_| zero()),
             steered: RwLock::default(),
+            gate: None,
+            limiter: None,
         }
     }
 }
 
 impl Metrics {
+    /// Counters that also tell of connections and limited rates.
+    #[must_use]
+    pub fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>) -> Self {
+        Self { gate: Some(gate), limiter, ..Self::default() }
+    }
+
     /// Counts what became of one packet.
     pub fn count(&self, transport: Transport, outcome: &Outcome) {
         let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();

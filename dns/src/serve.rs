@@ -1,5 +1,6 @@
 //! `bailiwick serve`: a configuration enters, a server that answers, reloads and drains runs until a signal ends it.
 
+mod http;
 mod logs;
 
 use std::cell::Cell;
@@ -7,36 +8,35 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
-use crate::api::tls::TlsListener;
-use crate::api::token::{Token, warnings};
-use crate::api::{self, Api, tls};
+use crate::certificate::Certificate;
 use crate::cli::{ServeArgs, Told};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Encrypted};
 use crate::cookie_files;
-use crate::listeners::{IDLE, Listeners, Sockets};
+use crate::listeners::{Addresses, Certificates, Listeners, Sockets};
 use crate::metrics::Metrics;
 use crate::owner::Handle;
 use crate::probe::Secrets;
+use crate::rate_limit::Limiter;
+use crate::renewal::{Renew, Renewal};
 use crate::respond::Respond;
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::start::{Started, check, start};
+use crate::streams::Gate;
 use crate::wire::{self, Context, Outcome, Settings, Transport};
 use crate::zone::ServiceIndex;
+use http::{Http, ServedHttp};
 
 /// How long queries in flight are waited for at the end.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -64,28 +64,35 @@ fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
 async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<String>> {
     let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
     let clock = Clock::system();
-    let started = begin(&config, &clock);
-    let (sockets, http, started, settings) = tokio::select! {
-        begun = started => begun?,
+    let begun = tokio::select! {
+        begun = begin(&config, &clock) => begun?,
         () = signals.end() => return Ok(()),
     };
-    let Started { handle, feed } = started;
+    let Begun { sockets, certificates, http, started: Started { handle, feed }, settings } = begun;
 
-    let metrics = Arc::new(Metrics::default());
-    let dns = sockets.addresses();
-    let responder = Arc::new(Live { handle: handle.clone(), metrics: Arc::clone(&metrics), settings, clock });
-    let listeners = sockets.serve(&responder).map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
+    let gate = Gate::new(config.tcp);
+    let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
+    let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone()));
+    let addresses = sockets.addresses();
+    let responder = Live { handle: handle.clone(), metrics: Arc::clone(&metrics), settings, limiter, clock };
+    let listeners = sockets
+        .serve(&Arc::new(responder), &gate, &certificates)
+        .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
+    let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
+    let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect());
     let node = config.node.clone().unwrap_or_else(host_name);
     let http = http.map(|http| http.serve(handle.clone(), metrics, node.clone()));
 
     let api = http.as_ref().map(|http| http.address);
-    announce(&handle, &node, &dns, api);
+    announce(&handle, &node, &addresses, api);
     if let Some(file) = ready_file {
-        Ready { dns, api, node: &node, pid: std::process::id() }.write(file)?;
+        let Addresses { dns, dot, doq, doh } = addresses;
+        Ready { dns, dot, doq, doh, api, node: &node, pid: std::process::id() }.write(file)?;
     }
     while signals.next().await == Word::Reload {
-        info!("SIGHUP: reading rules, zones and GeoIP database again");
+        info!("SIGHUP: reading rules, zones, GeoIP database, certificates and token again");
         feed.reload();
+        renewal.reload();
     }
     end(listeners, http).await;
     if let Some(file) = ready_file {
@@ -95,11 +102,22 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
     Ok(())
 }
 
+/// What was bound and loaded.
+struct Begun {
+    sockets: Sockets,
+    certificates: Certificates,
+    http: Option<Http>,
+    started: Started,
+    settings: Settings,
+}
+
 /// Binds every address and loads every file, so that all that is wrong is told at once.
-async fn begin(config: &Config, clock: &Clock) -> Result<(Sockets, Option<Http>, Started, Settings), Vec<String>> {
+async fn begin(config: &Config, clock: &Clock) -> Result<Begun, Vec<String>> {
+    raise_limit_of_files();
     let mut errors = Vec::new();
     let settings = settings(config).map_err(|failed| errors.extend(failed)).ok();
-    let sockets = Sockets::bind(&config.listen).map_err(|failed| errors.extend(strings(failed))).ok();
+    let certificates = certificates(config).map_err(|failed| errors.extend(failed)).ok();
+    let sockets = Sockets::bind(&addresses(config)).map_err(|failed| errors.extend(strings(failed))).ok();
     let http = match &config.api {
         None => Some(None),
         Some(api) => Http::bind(api).await.map_err(|failed| errors.extend(failed)).ok().map(Some),
@@ -110,29 +128,63 @@ async fn begin(config: &Config, clock: &Clock) -> Result<(Sockets, Option<Http>,
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
         state_dir: config.state_dir.clone(),
     };
-    let (Some(sockets), Some(http), Some(settings)) = (sockets, http, settings) else {
+    let (Some(sockets), Some(certificates), Some(http), Some(settings)) = (sockets, certificates, http, settings)
+    else {
         // Without an address there is nothing to probe for, but the files' errors are told all the same.
         errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
         return Err(errors);
     };
     let started = start(sources, Secrets::default(), clock.clone()).await.map_err(strings)?;
-    Ok((sockets, http, started, settings))
+    Ok(Begun { sockets, certificates, http, started, settings })
+}
+
+/// Connections are files: this process may have as many as the system lets it.
+fn raise_limit_of_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files can't be raised");
+    }
+}
+
+fn addresses(config: &Config) -> Addresses {
+    let of = |section: &Option<Encrypted>| section.as_ref().map(|section| section.listen.clone()).unwrap_or_default();
+    Addresses { dns: config.listen.clone(), dot: of(&config.dot), doq: of(&config.doq), doh: of(&config.doh) }
+}
+
+/// Reads the certificates of all encrypted transports.
+fn certificates(config: &Config) -> Result<Certificates, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut read = |section: &Option<Encrypted>| {
+        let read = section.as_ref().map(|section| Certificate::read(&section.tls)).transpose();
+        read.unwrap_or_else(|faults| {
+            errors.extend(strings(faults));
+            None
+        })
+    };
+    let certificates = Certificates { dot: read(&config.dot), doq: read(&config.doq), doh: read(&config.doh) };
+    if errors.is_empty() { Ok(certificates) } else { Err(errors) }
 }
 
 /// What the configuration says that shows in responses.
 fn settings(config: &Config) -> Result<Settings, Vec<String>> {
     let cookies = cookie_files::read(&config.cookies).map_err(strings)?;
-    Ok(Settings { identity: config.identity.clone(), cookies, idle: IDLE })
+    Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle })
 }
 
-fn announce(handle: &Handle, node: &str, dns: &[SocketAddr], api: Option<SocketAddr>) {
+fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<SocketAddr>) {
     for warning in handle.status().warnings.iter() {
         warn!("{warning}");
     }
-    let addresses: Vec<String> = dns.iter().map(ToString::to_string).collect();
+    let list = |addresses: &[SocketAddr]| match addresses {
+        [] => "none".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    };
+    let Addresses { dns, dot, doq, doh } = addresses;
     let api = api.map_or("none".to_owned(), |api| api.to_string());
     let revision = handle.snapshot().table().revision();
-    info!(node, dns = addresses.join(","), api, %revision, "serving");
+    info!(node, dns = list(dns), dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
 }
 
 async fn end(listeners: Listeners, http: Option<ServedHttp>) {
@@ -152,6 +204,7 @@ struct Live {
     handle: Handle,
     metrics: Arc<Metrics>,
     settings: Settings,
+    limiter: Option<Arc<Limiter>>,
     clock: Clock,
 }
 
@@ -159,7 +212,8 @@ impl Respond for Live {
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
         let snapshot = self.handle.snapshot();
         let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
-        let context = Context { settings: &self.settings, limiter: None, now: seconds(self.clock.now()) };
+        let limiter = self.limiter.as_deref().map(|limiter| limiter as &dyn wire::Limiter);
+        let context = Context { settings: &self.settings, limiter, now: seconds(self.clock.now()) };
         let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome
@@ -192,65 +246,13 @@ impl SteeredAnswers for Watched<'_> {
     }
 }
 
-/// The API's bound socket.
-struct Http {
-    listener: TcpListener,
-    address: SocketAddr,
-    token: Option<Token>,
-    tls: Option<TlsAcceptor>,
-}
-
-/// The API as it runs.
-struct ServedHttp {
-    address: SocketAddr,
-    api: Arc<Api>,
-    stop: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-impl Http {
-    async fn bind(config: &crate::config::Api) -> Result<Self, Vec<String>> {
-        let token = config.token_file.as_deref().map(Token::read).transpose();
-        let bound = TcpListener::bind(config.listen).await.and_then(|one| Ok((one.local_addr()?, one)));
-        let bound = bound.map_err(|error| {
-            crate::listeners::BindError { address: config.listen, transport: "TCP for the API", error }.to_string()
-        });
-        for warning in config.token_file.as_deref().into_iter().flat_map(warnings) {
-            warn!("{warning}");
-        }
-        let tls = config.tls.as_ref().map(tls::read).transpose();
-        match (token, tls, bound) {
-            (Ok(token), Ok(tls), Ok((address, listener))) => Ok(Self { listener, address, token, tls }),
-            (token, tls, bound) => {
-                let faults = token.err().into_iter().chain(tls.err().into_iter().flatten());
-                Err(strings(faults).into_iter().chain(bound.err()).collect())
-            }
-        }
-    }
-
-    fn serve(self, handle: Handle, metrics: Arc<Metrics>, node: String) -> ServedHttp {
-        let loopback = api::is_loopback(self.address);
-        let draining = AtomicBool::new(false);
-        let api = Arc::new(Api { handle, metrics, node, token: self.token, loopback, draining });
-        let (stop, stopped) = oneshot::channel();
-        let until = async {
-            let _ = stopped.await;
-        };
-        let served = Arc::clone(&api);
-        let task = tokio::spawn(async move {
-            match self.tls {
-                Some(acceptor) => served.serve(TlsListener::new(self.listener, acceptor)?, until).await,
-                None => served.serve(self.listener, until).await,
-            }
-        });
-        ServedHttp { address: self.address, api, stop, task }
-    }
-}
-
 /// What `--ready-file` tells.
 #[derive(Serialize)]
 struct Ready<'a> {
     dns: Vec<SocketAddr>,
+    dot: Vec<SocketAddr>,
+    doq: Vec<SocketAddr>,
+    doh: Vec<SocketAddr>,
     api: Option<SocketAddr>,
     node: &'a str,
     pid: u32,

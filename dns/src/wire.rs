@@ -13,6 +13,7 @@ use crate::zone::{ServiceIndex, Zones};
 pub use context::{Context, Limiter, Settings, Transport, Verdict};
 use cookies::Checked;
 pub use cookies::Cookies;
+pub(crate) use encode::BLOCK;
 use encode::Encoder;
 use parse::Request;
 
@@ -67,9 +68,10 @@ pub fn respond(
     let limiter = context.limiter.filter(|_| !proven);
     let mut verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.admit(from));
     let mut reply = match refused_for_cookie(context, &request, checked.as_ref(), transport) {
+        // Whoever floods costs no look into zone or rules.
+        _ if verdict != Verdict::Answer => Answer::bare(request.verdict),
         Some(refusal) => refusal,
-        None if verdict == Verdict::Answer => reply(context.settings, zones, steering, &request, from),
-        None => Answer::bare(Rcode::NOERROR),
+        None => reply(context.settings, zones, steering, &request, from),
     };
     if verdict == Verdict::Answer {
         verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, &reply));

@@ -8,6 +8,7 @@ pub mod geo;
 pub mod namespace;
 pub mod net;
 pub mod node;
+pub mod peer;
 pub mod process;
 pub mod stand_in;
 pub mod wait;

@@ -58,6 +58,40 @@ impl Setup {
         std::fs::rename(&fresh, self.path(name)).expect("moved");
     }
 
+    /// Adds lines to the configuration.
+    ///
+    /// # Panics
+    /// If it can't be written.
+    #[must_use]
+    pub fn with(self, lines: &str) -> Self {
+        let config = std::fs::read_to_string(self.path("bailiwick.toml")).expect("a configuration");
+        self.write("bailiwick.toml", &format!("{config}{lines}"));
+        self
+    }
+
+    /// Writes a new self-signed certificate for `localhost` and its key: `tls.pem` and `tls.key`.
+    ///
+    /// # Panics
+    /// If it can't be made or written.
+    pub fn write_certificate(&self) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        self.write("tls.pem", &made.cert.pem());
+        self.write("tls.key", &made.signing_key.serialize_pem());
+    }
+
+    /// With the sections named (`dot`, `doq`, `doh`), each on a free port, and a certificate.
+    ///
+    /// # Panics
+    /// If files can't be written.
+    #[must_use]
+    pub fn encrypted(self, sections: &[&str]) -> Self {
+        self.write_certificate();
+        let section =
+            |name: &&str| format!("[{name}]\nlisten = [\"127.0.0.1:0\"]\ncert = \"tls.pem\"\nkey = \"tls.key\"\n");
+        let lines: String = sections.iter().map(section).collect();
+        self.with(&lines)
+    }
+
     /// Starts the server and waits until it serves.
     ///
     /// # Panics
@@ -74,6 +108,17 @@ impl Setup {
     #[must_use]
     pub fn start_inside(self, namespace: &Namespace) -> Node {
         self.start_by(namespace.command(&binary().display().to_string()))
+    }
+
+    /// [`Setup::start`] with at most `files` open at once.
+    ///
+    /// # Panics
+    /// As [`Setup::start`].
+    #[must_use]
+    pub fn start_limited(self, files: u32) -> Node {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]).arg(binary());
+        self.start_by(command)
     }
 
     fn start_by(self, mut command: Command) -> Node {
@@ -93,6 +138,9 @@ impl Setup {
         Node {
             dns: address(&told["dns"][0]).expect("a DNS address"),
             api: address(&told["api"]).expect("an API address"),
+            dot: address(&told["dot"][0]),
+            doq: address(&told["doq"][0]),
+            doh: address(&told["doh"][0]),
             process,
             setup: self,
         }
@@ -112,6 +160,12 @@ pub struct Node {
     pub dns: SocketAddr,
     /// Where its API is.
     pub api: SocketAddr,
+    /// Where it answers by TLS.
+    pub dot: Option<SocketAddr>,
+    /// Where it answers by QUIC.
+    pub doq: Option<SocketAddr>,
+    /// Where it answers by HTTPS.
+    pub doh: Option<SocketAddr>,
     /// Its process.
     pub process: Process,
     /// Its files.

@@ -46,7 +46,7 @@ impl Fixture {
         let started = start(sources, Secrets::default(), Clock::system()).await.unwrap();
         let token = token.map(|token| {
             std::fs::write(at("token"), token).unwrap();
-            Token::read(Path::new(&at("token"))).unwrap()
+            Arc::new(TokenFile::read(Path::new(&at("token"))).unwrap())
         });
         let api = Arc::new(Api {
             handle: started.handle.clone(),

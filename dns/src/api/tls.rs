@@ -1,18 +1,13 @@
-//! TLS for the API: certificate and key files enter at start, connections whose handshake is done leave to the HTTP server.
+//! TLS for the API: a listener enters, connections whose handshake is done leave to the HTTP server.
 //!
 //! Handshakes run beside one another, each within a time limit: a client that says nothing keeps nobody waiting.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
-use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -21,45 +16,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use crate::config::TlsFiles;
-use crate::sources::Fault;
-
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many handshakes may be under way.
 const HANDSHAKES: usize = 64;
-
-/// Reads certificate and key, which are kept until the server restarts.
-///
-/// # Errors
-/// Each file that can't be read or used, or that they don't belong together.
-pub fn read(files: &TlsFiles) -> Result<TlsAcceptor, Vec<Fault>> {
-    let certificates = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = certificates.map_err(|error| broken(&files.cert, "certificates", &error)).and_then(|found| {
-        let none =
-            || Fault::of_file(&files.cert, "holds no certificate; write the chain there as PEM, the server's first");
-        if found.is_empty() { Err(none()) } else { Ok(found) }
-    });
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| broken(&files.key, "a private key", &error));
-    let (certificates, key) = match (certificates, key) {
-        (Ok(certificates), Ok(key)) => (certificates, key),
-        (certificates, key) => return Err(certificates.err().into_iter().chain(key.err()).collect()),
-    };
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key));
-    let mut config = config.map_err(|error| {
-        let message =
-            format!("can't serve TLS with the key in {} ({error}); they have to belong together", files.key.display());
-        vec![Fault::of_file(&files.cert, message)]
-    })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn broken(file: &Path, what: &str, error: &PemError) -> Fault {
-    Fault::of_file(file, format!("can't be read as {what} in PEM ({error}); mend its path, mode or content"))
-}
+/// What the API speaks over TLS (RFC 7301).
+pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// A listener whose connections speak TLS.
 #[derive(Debug)]
@@ -129,27 +91,26 @@ async fn accept(
 
 #[cfg(test)]
 mod tests {
+    use rustls::crypto::ring;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, RootCertStore};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::TlsConnector;
 
     use super::*;
-
-    fn write(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let files = TlsFiles { cert: directory.join("api.pem"), key: directory.join("api.key") };
-        std::fs::write(&files.cert, made.cert.pem()).unwrap();
-        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-        (files, made.cert.der().clone())
-    }
+    use crate::certificate::Certificate;
+    use crate::config::TlsFiles;
 
     #[tokio::test]
     async fn a_silent_client_keeps_nobody_waiting() {
         let directory = tempfile::tempdir().unwrap();
-        let (files, certificate) = write(directory.path());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let files = TlsFiles { cert: directory.path().join("api.pem"), key: directory.path().join("api.key") };
+        std::fs::write(&files.cert, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listener = TlsListener::new(listener, read(&files).unwrap()).unwrap();
+        let listener =
+            TlsListener::new(listener, Certificate::read(&files).unwrap().acceptor(PROTOCOLS).unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let router = axum::Router::new().route("/", axum::routing::get(|| async { "by TLS" }));
         let serving = tokio::spawn(async { axum::serve(listener, router).await });
@@ -158,7 +119,7 @@ mod tests {
         let mut plain = TcpStream::connect(address).await.unwrap();
         plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(certificate).unwrap();
+        roots.add(made.cert.der().clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap();
         let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
@@ -169,26 +130,5 @@ mod tests {
         stream.read_to_string(&mut response).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("by TLS"), "{response}");
         serving.abort();
-    }
-
-    #[test]
-    fn files_that_are_of_no_use_are_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let (files, _) = write(directory.path());
-        let told = |files: &TlsFiles| match read(files) {
-            Ok(_) => Vec::new(),
-            Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        };
-        assert!(told(&files).is_empty());
-        let missing = TlsFiles { cert: directory.path().join("no.pem"), key: directory.path().join("no.key") };
-        let both = told(&missing);
-        assert!(both.len() == 2 && both[0].contains("no.pem") && both[1].contains("no.key"), "{both:?}");
-
-        let empty = directory.path().join("empty.pem");
-        std::fs::write(&empty, "").unwrap();
-        assert!(told(&TlsFiles { cert: empty, ..files.clone() })[0].contains("holds no certificate"));
-        let other = tempfile::tempdir().unwrap();
-        let (others, _) = write(other.path());
-        assert!(told(&TlsFiles { key: others.key, ..files })[0].contains("belong together"));
     }
 }

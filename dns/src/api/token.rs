@@ -1,10 +1,12 @@
-//! The API's bearer token: a file enters at start, the yes or no to a request's `Authorization` header leaves.
+//! The API's bearer token: a file enters at the start and whenever it changes, the yes or no to a request's `Authorization` header leaves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use arc_swap::ArcSwap;
 use bailiwick_rules::rules::KeyDigest;
 use subtle::ConstantTimeEq;
 
+use crate::renewal::Renew;
 use crate::sources::Fault;
 
 /// A shorter token than 128 bits in hex is warned of, as one that can be guessed.
@@ -48,6 +50,41 @@ impl Token {
     }
 }
 
+/// The token in service: that of the file as it was when last it was any good.
+#[derive(Debug)]
+pub struct TokenFile {
+    file: PathBuf,
+    current: ArcSwap<Token>,
+}
+
+impl TokenFile {
+    /// Reads the token from the first line of a file.
+    ///
+    /// # Errors
+    /// As [`Token::read`].
+    pub fn read(file: &Path) -> Result<Self, Fault> {
+        Ok(Self { file: file.to_owned(), current: ArcSwap::from_pointee(Token::read(file)?) })
+    }
+
+    /// Whether this is the value of an `Authorization` header that carries the token.
+    #[must_use]
+    pub fn admits(&self, authorization: &str) -> bool {
+        self.current.load().admits(authorization)
+    }
+}
+
+impl Renew for TokenFile {
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.file.clone()]
+    }
+
+    fn renew(&self) -> Result<(), Vec<Fault>> {
+        let token = Token::read(&self.file).map_err(|fault| vec![fault])?;
+        self.current.store(token.into());
+        Ok(())
+    }
+}
+
 /// Warnings: others than the owner can read the token, or it is so short that it could be guessed.
 pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
     use std::os::unix::fs::PermissionsExt;
@@ -75,6 +112,19 @@ mod tests {
         for header in ["", "Bearer", "Bearer ", TOKEN, &format!("Basic {TOKEN}"), &format!("Bearer {TOKEN}0")] {
             assert!(!token.admits(header), "{header:?}");
         }
+    }
+
+    #[test]
+    fn a_new_token_replaces_the_old_and_a_bad_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("api.token");
+        std::fs::write(&file, TOKEN).unwrap();
+        let token = TokenFile::read(&file).unwrap();
+        std::fs::write(&file, "another").unwrap();
+        token.renew().unwrap();
+        assert!(token.admits("Bearer another") && !token.admits(&format!("Bearer {TOKEN}")));
+        std::fs::write(&file, "").unwrap();
+        assert!(token.renew().is_err() && token.admits("Bearer another"));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::told::Told;
-use crate::api::tls;
 use crate::api::token::{Token, warnings};
+use crate::certificate::Certificate;
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
 use crate::cookie_files;
@@ -75,6 +75,14 @@ fn named(config: &Config, findings: &mut Findings) {
         None => alone(&sources, findings),
     }
     findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
+    let encrypted = [&config.dot, &config.doq, &config.doh].into_iter().flatten();
+    let faults = encrypted.filter_map(|section| Certificate::read(&section.tls).err()).flatten();
+    for fault in faults {
+        // Sections tend to share their files.
+        if !findings.errors.contains(&fault) {
+            findings.errors.push(fault);
+        }
+    }
     if let Some(api) = &config.api {
         secrets(api, findings);
     }
@@ -168,7 +176,7 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
 
 /// Reads the API's token, certificate and key.
 fn secrets(api: &Api, findings: &mut Findings) {
-    if let Some(Err(faults)) = api.tls.as_ref().map(tls::read) {
+    if let Some(Err(faults)) = api.tls.as_ref().map(Certificate::read) {
         findings.errors.extend(faults);
     }
     match &api.token_file {

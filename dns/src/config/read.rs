@@ -1,5 +1,7 @@
 //! Reads the TOML tree of the configuration, noting every error with its line; [`super::Config::parse`] calls it.
 
+mod transports;
+
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,25 @@ use super::{Api, Config, ConfigError, CookieFiles, TlsFiles, ZoneFile};
 use crate::answer::identity::{Identity, LONGEST};
 use crate::name::Name;
 use crate::nearest::suggestion;
+use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 9] = ["node", "listen", "rules", "geoip", "state_dir", "zones", "api", "cookies", "identity"];
+const KEYS: [&str; 14] = [
+    "node",
+    "listen",
+    "rules",
+    "geoip",
+    "state_dir",
+    "zones",
+    "api",
+    "cookies",
+    "identity",
+    "dot",
+    "doq",
+    "doh",
+    "tcp",
+    "rate_limit",
+];
 /// The keys of `[api]`.
 const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
 /// The keys of `[cookies]`.
@@ -21,7 +39,7 @@ const COOKIE_KEYS: [&str; 2] = ["secret_files", "required"];
 /// The keys of `[identity]`.
 const IDENTITY_KEYS: [&str; 3] = ["version", "hostname", "nsid"];
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
-const LATER: [&str; 8] = ["threads", "dot", "doq", "doh", "tcp", "rate_limit", "secrets", "dnssec"];
+const LATER: [&str; 3] = ["threads", "secrets", "dnssec"];
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
@@ -53,10 +71,12 @@ impl Reader<'_> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
         let (mut zones, mut api) = (Vec::new(), None);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
+        let (mut dot, mut doq, mut doh) = (None, None, None);
+        let (mut tcp, mut rate_limit) = (Limits::default(), None);
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
-                "listen" => listen = Some(self.listen(value)),
+                "listen" => listen = Some(self.listen("listen", value)),
                 "rules" => rules = Some(self.path("rules", value)),
                 "geoip" => geoip = self.path("geoip", value),
                 "state_dir" => state_dir = self.path("state_dir", value),
@@ -64,6 +84,11 @@ impl Reader<'_> {
                 "api" => api = self.api(key, value),
                 "cookies" => cookies = self.cookies(value),
                 "identity" => identity = self.identity(value),
+                "dot" => dot = self.encrypted("dot", key, value),
+                "doq" => doq = self.encrypted("doq", key, value),
+                "doh" => doh = self.encrypted("doh", key, value),
+                "tcp" => tcp = self.tcp(value),
+                "rate_limit" => rate_limit = self.rate_limit(key, value),
                 _ => self.no_key("", key, &KEYS, &LATER),
             }
         }
@@ -73,7 +98,22 @@ impl Reader<'_> {
         if rules.is_none() {
             self.missing("\"rules\" is missing; name the rules document, such as rules = \"rules.json\"");
         }
-        Some(Config { node, listen: listen?, rules: rules??, geoip, state_dir, zones, api, cookies, identity })
+        Some(Config {
+            node,
+            listen: listen?,
+            rules: rules??,
+            geoip,
+            state_dir,
+            zones,
+            api,
+            cookies,
+            identity,
+            dot,
+            doq,
+            doh,
+            tcp,
+            rate_limit,
+        })
     }
 
     fn node(&mut self, value: &Value<'_>) -> Option<String> {
@@ -84,20 +124,20 @@ impl Reader<'_> {
         Some(node.to_owned())
     }
 
-    fn listen(&mut self, value: &Value<'_>) -> Vec<SocketAddr> {
+    fn listen(&mut self, key: &str, value: &Value<'_>) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         let Some(items) = value.get_ref().as_array() else {
             let kind = kind(value);
             self.note(
                 value.span(),
-                format!("\"listen\" is {kind}; write a list, such as listen = [\"127.0.0.1:5300\"]"),
+                format!("\"{key}\" is {kind}; write a list, such as listen = [\"127.0.0.1:5300\"]"),
             );
             return addresses;
         };
         for item in items {
             let Some(text) = item.get_ref().as_str() else {
                 let kind = kind(item);
-                self.note(item.span(), format!("\"listen\" holds {kind}; write addresses as \"127.0.0.1:5300\""));
+                self.note(item.span(), format!("\"{key}\" holds {kind}; write addresses as \"127.0.0.1:5300\""));
                 continue;
             };
             let Some(address) = self.address(text, item) else { continue };
@@ -108,7 +148,7 @@ impl Reader<'_> {
             addresses.push(address);
         }
         if items.is_empty() {
-            self.note(value.span(), "\"listen\" is empty; write where DNS is served".to_owned());
+            self.note(value.span(), format!("\"{key}\" is empty; write where DNS is served"));
         }
         addresses
     }

@@ -37,6 +37,7 @@ struct Exposition {
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.queries(&mut encoder)?;
+        self.limits(&mut encoder)?;
         self.steered(&mut encoder)?;
         self.rules(&mut encoder)?;
         self.sources(&mut encoder)?;
@@ -71,6 +72,21 @@ impl Exposition {
             for (count, (_, transport)) in counts.iter().zip(TRANSPORTS) {
                 sample(&mut metric, &[("transport", transport)], read(count))?;
             }
+        }
+        Ok(())
+    }
+
+    fn limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if let Some(gate) = &self.metrics.gate {
+            let open = u64::try_from(gate.count()).unwrap_or(u64::MAX);
+            gauge(encoder, "connections", "Connections open over TCP, TLS and HTTPS")?.encode_gauge(&open)?;
+            let mut refused = counter(encoder, "connections_refused", "Connections refused by the limits of [tcp]")?;
+            sample(&mut refused, &[], gate.refused())?;
+        }
+        if let Some(limiter) = &self.metrics.limiter {
+            let mut limited = counter(encoder, "rate_limited", "Answers not sent whole, by what was done instead")?;
+            sample(&mut limited, &[("action", "truncated")], limiter.slipped())?;
+            sample(&mut limited, &[("action", "dropped")], limiter.dropped())?;
         }
         Ok(())
     }

@@ -1,0 +1,8 @@
+//! libFuzzer's bytes enter `checks::zone_file`.
+#![no_main]
+
+#[path = "../src/checks.rs"]
+#[allow(dead_code, reason = "each target runs one check")]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::zone_file(bytes));

@@ -1,0 +1,241 @@
+//! What must hold for any bytes from outside: fuzz targets and the ordinary test of the kept inputs (`tests/corpus.rs`) call these. Each panics
+//! when its rule is broken.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, OnceLock};
+
+use bailiwick_dns::answer::{Asking, Steered, SteeredAnswers};
+use bailiwick_dns::rdata::RdataSet;
+use bailiwick_dns::wire::{self, Context, Outcome, Settings, Transport};
+use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
+use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Timestamp;
+
+const ZONE: &[u8] = b"$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\n@ MX 10 mail\nns A 192.0.2.53\nmail AAAA 2001:db8::25\n\
+    www A 192.0.2.1\nwww A 192.0.2.2\nalias CNAME www\nloop CNAME loop2\nloop2 CNAME loop\naway CNAME elsewhere.example.\n*.wild TXT one two\n\
+    old DNAME www\ndeep.empty A 192.0.2.3\nsub NS ns.sub\nsub DS 1 13 2 0000000000000000000000000000000000000000000000000000000000000000\n\
+    ns.sub A 192.0.2.54\n_s._tcp SRV 1 2 443 www\n@ CAA 0 issue \"ca.example\"\nweb HTTPS 1 . alpn=h2\nnew TYPE65280 \\# 3 010203\n";
+
+/// Zones with every shape of answer, and a steered name.
+struct Served {
+    zones: Zones,
+    address: RdataSet,
+    settings: Settings,
+}
+
+impl SteeredAnswers for Served {
+    fn resolve(&self, _: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
+        let scope = client.ecs.map_or(0, |ecs| ecs.source.min(20));
+        match rtype {
+            1 => Steered::Records { ttl: 30, rdatas: self.address.as_ref(), scope },
+            _ => Steered::Nothing { scope, ede: 18 },
+        }
+    }
+}
+
+fn served() -> &'static Served {
+    static SERVED: OnceLock<Served> = OnceLock::new();
+    SERVED.get_or_init(|| {
+        let origin = "example.com".parse().expect("a name");
+        let records = file::parse(ZONE, "z", &origin, &mut |_| Err(String::new())).expect("a sound zone");
+        let name = "chat.example.com".parse().expect("a name");
+        let steered = [SteeredOwner { name, service: ServiceIndex(0), types: vec![1] }];
+        let zone = Zone::compile(&origin, &records, &steered).expect("a sound zone").zone;
+        Served {
+            zones: Zones::new([Arc::new(zone)]),
+            address: RdataSet::new(1, [&[192, 0, 2, 77][..]]),
+            settings: Settings::anonymous(),
+        }
+    })
+}
+
+fn context() -> Context<'static> {
+    Context { settings: &served().settings, limiter: None, now: 1_800_000_000 }
+}
+
+fn respond(packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
+    let served = served();
+    wire::respond(&context(), &served.zones, served, packet, from, transport, out)
+}
+
+/// Any packet gets a sound response within its bounds, or none.
+///
+/// # Panics
+/// When it doesn't.
+pub(crate) fn packet(bytes: &[u8]) {
+    let mut out = Vec::new();
+    let from = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200));
+    for (transport, limit) in [(Transport::Udp, 1232), (Transport::Tcp, 65_535), (Transport::Tls, 65_535)] {
+        let outcome = respond(bytes, from, transport, &mut out);
+        if outcome == Outcome::Dropped {
+            assert!(out.is_empty(), "nothing is sent for what is dropped");
+            assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0, "only stubs and responses are dropped");
+            continue;
+        }
+        assert!((12..=limit).contains(&out.len()), "{} octets by {transport:?}", out.len());
+        assert_eq!(out[..2], bytes[..2], "the id");
+        assert_eq!(out[2] & 0xf9, bytes[2] & 0x79 | 0x80, "QR, the opcode and RD; AA and TC apart");
+        assert_eq!(out[3] & 0x80, 0, "no recursion is offered");
+        sound(&out);
+        if transport == Transport::Udp {
+            let mut again = Vec::new();
+            respond(bytes, from, transport, &mut again);
+            assert_eq!(out, again, "equal packets get equal responses");
+        }
+    }
+}
+
+/// Walks a response to its last octet by the counts in its header.
+fn sound(message: &[u8]) {
+    let u16_at = |at: usize| usize::from(u16::from_be_bytes([message[at], message[at + 1]]));
+    let skip_name = |mut at: usize| {
+        loop {
+            match message[at] {
+                0 => return at + 1,
+                length @ 1..=63 => at += 1 + usize::from(length),
+                pointer @ 192.. => {
+                    let target = usize::from(pointer & 0x3f) << 8 | usize::from(message[at + 1]);
+                    assert!(target < at, "a pointer points back");
+                    return at + 2;
+                }
+                other => panic!("a label of kind {other:#x}"),
+            }
+        }
+    };
+    let mut at = 12;
+    for _ in 0..u16_at(4) {
+        at = skip_name(at) + 4;
+    }
+    for _ in 0..u16_at(6) + u16_at(8) + u16_at(10) {
+        at = skip_name(at) + 10;
+        at += u16_at(at - 2);
+    }
+    assert_eq!(at, message.len(), "the sections end where the message ends");
+}
+
+/// A client subnet of any octets is echoed with a scope, or refused as RFC 7871 §7.1.2 commands.
+///
+/// # Panics
+/// When it isn't.
+pub(crate) fn ecs(bytes: &[u8]) {
+    let Some((&choice, option)) = bytes.split_first() else { return };
+    let names: [&[u8]; 4] = [b"\x04chat", b"\x03www", b"\x04none", b"\x04host\x03sub"];
+    let Ok(length) = u16::try_from(option.len()) else { return };
+    let mut packet = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    packet.extend_from_slice(names[usize::from(choice & 3)]);
+    packet.extend_from_slice(b"\x07example\x03com\x00\x00\x01\x00\x01");
+    let asked = packet.len();
+    packet.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    packet.extend_from_slice(&(length.saturating_add(4)).to_be_bytes());
+    packet.extend_from_slice(&[0, 8]);
+    packet.extend_from_slice(&length.to_be_bytes());
+    packet.extend_from_slice(option);
+    if length > u16::MAX - 4 {
+        return;
+    }
+    let mut out = Vec::new();
+    let outcome = respond(&packet, IpAddr::V6(Ipv6Addr::LOCALHOST), Transport::Udp, &mut out);
+    assert_ne!(outcome, Outcome::Dropped);
+    sound(&out);
+    if !is_sound_subnet(option) {
+        assert_eq!(out[3] & 15, 1, "FORMERR for {option:02x?}");
+        return;
+    }
+    assert_ne!(out[3] & 15, 1, "{option:02x?} is sound");
+    let tail = &out[asked..];
+    // Family, source and address as they came; between them the scope.
+    let echo = tail
+        .windows(option.len() + 4)
+        .find(|window| window[..2] == [0, 8] && window[2..4] == length.to_be_bytes() && window[4..7] == option[..3]);
+    let echo = echo.unwrap_or_else(|| panic!("{option:02x?} is not echoed in {tail:02x?}"));
+    assert_eq!(echo[8..], option[4..], "the address");
+    let most = if option[1] == 1 { 32 } else { 128 };
+    assert!(echo[7] <= most, "scope {}", echo[7]);
+    if choice & 3 != 0 {
+        assert_eq!(echo[7], 0, "what is not steered is the same for all");
+    }
+}
+
+/// RFC 7871 §6 and §7.1.2, written apart from the server's reader.
+fn is_sound_subnet(option: &[u8]) -> bool {
+    let [0, family @ 1..=2, source, 0, address @ ..] = option else { return false };
+    let width = if *family == 1 { 32 } else { 128 };
+    let bits = address.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1));
+    *source <= width
+        && address.len() == usize::from(*source).div_ceil(8)
+        && bits.skip(usize::from(*source)).all(|bit| bit == 0)
+}
+
+/// Any zone file is read or refused, and what was read compiles to a zone or to errors.
+///
+/// # Panics
+/// When reading or compiling does, or when an error has no place.
+pub(crate) fn zone_file(bytes: &[u8]) {
+    let origin = "example.com".parse().expect("a name");
+    let include = &mut |path: &std::path::Path| match path.to_str() {
+        Some("more") => Ok(b"more 60 A 192.0.2.9\n$INCLUDE more\n".to_vec()),
+        _ => Err("no such file".to_owned()),
+    };
+    match file::parse(bytes, "z", &origin, include) {
+        Ok(records) => match Zone::compile(&origin, &records, &[]) {
+            Ok(compiled) => {
+                // What the zone holds can be asked for.
+                let zones = Zones::new([Arc::new(compiled.zone)]);
+                let mut out = Vec::new();
+                for label in [&b""[..], b"\x03www", b"\x01a\x01b"] {
+                    let mut packet = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+                    packet.extend_from_slice(label);
+                    packet.extend_from_slice(b"\x07example\x03com\x00\x00\xff\x00\x01");
+                    wire::respond(
+                        &context(),
+                        &zones,
+                        served(),
+                        &packet,
+                        IpAddr::V4(Ipv4Addr::LOCALHOST),
+                        Transport::Tcp,
+                        &mut out,
+                    );
+                    sound(&out);
+                }
+            }
+            Err(errors) => assert!(!errors.is_empty(), "refused without a word"),
+        },
+        Err(errors) => assert!(!errors.is_empty(), "refused without a word"),
+    }
+}
+
+/// Any document compiles or is refused with places, and what compiles steers nobody out of the fence.
+///
+/// # Panics
+/// When it doesn't.
+pub(crate) fn rules(bytes: &[u8]) {
+    let table = match Table::compile(bytes) {
+        Ok(table) => table,
+        Err(violations) => {
+            assert!(!violations.is_empty(), "refused without a word");
+            return;
+        }
+    };
+    let now = Timestamp(1_800_000_000_000);
+    let (local, health) = (Local::default(), Vec::<RegionHealth>::new());
+    let conditions = Conditions { health: &health, local: &local, now };
+    let _ = table.warnings(now);
+    let addresses = [Some(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7))), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), None];
+    for service in table.services() {
+        let Some(service) = table.service_named(service.id.as_str()) else { panic!("a service without a name") };
+        for address in addresses {
+            let client = Client { address, ..Client::default() };
+            let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+            let steering = steer(&table, &ask, &conditions);
+            let mut seen: Vec<_> = steering.fence().map(|one| one.fenced.region).collect();
+            assert!(seen.iter().all(|region| table.service(service).regions.contains(region)), "a foreign region");
+            let all = seen.len();
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), all, "a region is offered or withheld, once");
+            assert_eq!(steering, steer(&table, &ask, &conditions), "equal asks, equal steerings");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Files that are replaced while the server runs and are no part of a snapshot: certificates, keys and tokens. Changes on disk or a SIGHUP enter,
+//! calls of [`Renew::renew`] and alarms leave; `serve` starts it.
+//!
+//! Such files are few and change a few times a year, so they are looked at every second instead of being watched: that sees every way of
+//! replacing them on every file system. They are read once they have stayed the same for one look, as certificate and key are two files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use crate::sources::Fault;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Something made from files that can be made anew.
+pub trait Renew: Send + Sync {
+    /// The files.
+    fn files(&self) -> Vec<PathBuf>;
+
+    /// Reads them again. What was made before stays in service when they are no good.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn renew(&self) -> Result<(), Vec<Fault>>;
+}
+
+/// The task that looks; it stops when dropped.
+#[derive(Debug)]
+pub struct Renewal {
+    now: mpsc::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Renewal {
+    /// Looks after `all`. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn start(all: Vec<Arc<dyn Renew>>) -> Self {
+        let (now, asked) = mpsc::channel(1);
+        Self { now, task: tokio::spawn(look_after(all, asked)) }
+    }
+
+    /// Reads everything again, changed or not.
+    pub fn reload(&self) {
+        // Full means that it is about to.
+        let _ = self.now.try_send(());
+    }
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn look_after(all: Vec<Arc<dyn Renew>>, mut asked: mpsc::Receiver<()>) {
+    if all.is_empty() {
+        return;
+    }
+    let mut watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
+    loop {
+        let everything = tokio::select! {
+            asked = asked.recv() => match asked {
+                Some(()) => true,
+                None => return,
+            },
+            () = sleep(LOOK) => false,
+        };
+        // Files may lie on a slow disk.
+        let looked = tokio::task::spawn_blocking(move || {
+            watched.iter_mut().for_each(|one| one.look(everything));
+            watched
+        });
+        watched = match looked.await {
+            Ok(watched) => watched,
+            Err(panic) => {
+                return error!(%panic, "certificates are no longer looked after, by a fault of this program; please report it");
+            }
+        };
+    }
+}
+
+struct Watched {
+    what: Arc<dyn Renew>,
+    /// How the files looked when they were last read.
+    read: Vec<Look>,
+    /// How they looked last time.
+    seen: Vec<Look>,
+}
+
+impl Watched {
+    fn new(what: Arc<dyn Renew>) -> Self {
+        let seen = looks(&what.files());
+        Self { what, read: seen.clone(), seen }
+    }
+
+    /// Reads the files if they have changed and then stayed the same, or in any case.
+    fn look(&mut self, in_any_case: bool) {
+        let now = looks(&self.what.files());
+        let settled = now == self.seen && now != self.read;
+        self.seen.clone_from(&now);
+        if !settled && !in_any_case {
+            return;
+        }
+        self.read = now;
+        let files: Vec<String> = self.what.files().iter().map(|file| file.display().to_string()).collect();
+        match self.what.renew() {
+            Ok(()) => info!(files = files.join(","), "read again"),
+            Err(faults) => {
+                for fault in faults {
+                    error!("{fault}; the version before it stays in service");
+                }
+            }
+        }
+    }
+}
+
+/// What a file looked like; `None` for one that isn't there.
+type Look = Option<(u64, Option<SystemTime>, u64)>;
+
+fn looks(files: &[PathBuf]) -> Vec<Look> {
+    fn look(file: &Path) -> Look {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(file).ok()?;
+        Some((metadata.len(), metadata.modified().ok(), metadata.ino()))
+    }
+    files.iter().map(|file| look(file)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Counted(PathBuf, AtomicUsize);
+
+    impl Renew for Counted {
+        fn files(&self) -> Vec<PathBuf> {
+            vec![self.0.clone()]
+        }
+
+        fn renew(&self) -> Result<(), Vec<Fault>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_change_is_read_once_it_has_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "one").unwrap();
+        let counted = Arc::new(Counted(file.clone(), AtomicUsize::new(0)));
+        let mut watched = Watched::new(Arc::clone(&counted) as _);
+        let mut after_looking = |times: usize, in_any_case| {
+            (0..times).for_each(|_| watched.look(in_any_case));
+            counted.1.load(Ordering::Relaxed)
+        };
+        assert_eq!(after_looking(3, false), 0);
+        std::fs::write(&file, "another").unwrap();
+        assert_eq!(after_looking(1, false), 0, "it may still be written to");
+        assert_eq!(after_looking(1, false), 1);
+        assert_eq!(after_looking(3, false), 1, "once");
+        assert_eq!(after_looking(1, true), 2, "SIGHUP");
+    }
+}

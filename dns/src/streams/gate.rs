@@ -1,0 +1,177 @@
+//! How many connections there may be: an address enters, a pass for one connection or a refusal leaves; the accept loops ask.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The share of connections in use, in percent, above which idle ones are parted with sooner.
+const BUSY: usize = 75;
+/// By how much the idle timeout is then divided (RFC 7766 §6.2.3 lets a busy server shorten it).
+const SOONER: u32 = 5;
+
+/// The limits of streams: `[tcp]` in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all, over TCP, TLS and HTTPS together.
+    pub connections: usize,
+    /// Connections of one client: an IPv4 address, or an IPv6 /64, as a host may choose any address of that.
+    pub per_client: usize,
+    /// How long a connection may be silent, a message be under way, or a client be slow to take its responses.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 1024, per_client: 64, idle: Duration::from_secs(10) }
+    }
+}
+
+/// Counts the connections there are.
+#[derive(Debug)]
+pub struct Gate {
+    limits: Limits,
+    open: Mutex<Open>,
+    /// How many were refused.
+    refused: AtomicU64,
+    /// How many messages came over streams: by this a drain sees when it has become quiet.
+    messages: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Gate {
+    /// A gate that lets in as many as `limits` say.
+    #[must_use]
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, open: Mutex::default(), refused: AtomicU64::new(0), messages: AtomicU64::new(0) })
+    }
+
+    /// Lets a connection in, or refuses it.
+    pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Pass> {
+        let client = whose(client);
+        let mut open = self.open();
+        let held = open.by_client.get(&client).copied().unwrap_or_default();
+        if open.total >= self.limits.connections || held >= self.limits.per_client {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        open.total += 1;
+        open.by_client.insert(client, held + 1);
+        Some(Pass { gate: Arc::clone(self), client })
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open().total
+    }
+
+    /// How many connections were refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many messages came.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Counts a message.
+    pub(crate) fn message(&self) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long a connection may be idle now.
+    pub(crate) fn idle(&self) -> Duration {
+        let busy = self.open().total * 100 > self.limits.connections * BUSY;
+        if busy { self.limits.idle / SOONER } else { self.limits.idle }
+    }
+
+    /// How long a message may be under way, and a client take to accept its responses.
+    pub(crate) fn patience(&self) -> Duration {
+        self.limits.idle
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Counting doesn't panic, and a count stays true if somebody else's thread did.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to one connection; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Pass {
+    gate: Arc<Gate>,
+    client: IpAddr,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut open = self.gate.open();
+        open.total = open.total.saturating_sub(1);
+        if let Some(held) = open.by_client.get_mut(&self.client) {
+            *held -= 1;
+            if *held == 0 {
+                open.by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Whom an address belongs to.
+fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(connections: usize, per_client: usize) -> Arc<Gate> {
+        Gate::new(Limits { connections, per_client, idle: Duration::from_secs(10) })
+    }
+
+    fn admit(gate: &Arc<Gate>, client: &str) -> Option<Pass> {
+        gate.admit(client.parse().unwrap())
+    }
+
+    #[test]
+    fn one_client_can_not_take_what_is_others() {
+        let gate = gate(4, 2);
+        let mut first = vec![admit(&gate, "192.0.2.1").unwrap(), admit(&gate, "::ffff:192.0.2.1").unwrap()];
+        assert!(admit(&gate, "192.0.2.1").is_none());
+        let _sixth = [admit(&gate, "2001:db8::1").unwrap(), admit(&gate, "2001:db8::2").unwrap()];
+        assert!(admit(&gate, "192.0.2.2").is_none(), "all are taken");
+        assert_eq!((gate.count(), gate.refused()), (4, 2));
+        first.pop();
+        assert!(admit(&gate, "2001:db8::3").is_none(), "a /64 is one client");
+        assert!(admit(&gate, "2001:db8:0:1::3").is_some(), "another /64 is another");
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_who_has_gone() {
+        let gate = gate(10, 10);
+        drop([admit(&gate, "192.0.2.1"), admit(&gate, "2001:db8::1")]);
+        assert_eq!(gate.count(), 0);
+        assert!(gate.open().by_client.is_empty());
+    }
+
+    #[test]
+    fn idle_connections_are_parted_with_sooner_when_many_are_open() {
+        let gate = gate(4, 4);
+        let mut held: Vec<_> = (0..3).map(|_| admit(&gate, "192.0.2.1").unwrap()).collect();
+        assert_eq!(gate.idle(), Duration::from_secs(10));
+        held.push(admit(&gate, "192.0.2.1").unwrap());
+        assert_eq!((gate.idle(), gate.patience()), (Duration::from_secs(2), Duration::from_secs(10)));
+    }
+}
