@@ -29,13 +29,18 @@ use crate::uploads::{self, Outbound};
 const OURS: &str = "/.well-known/bailiwick/";
 
 /// Answers a request.
-pub(crate) async fn serve(request: Request, env: Env, context: &Context) -> Response {
+pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> Response {
     let mut stamp = Stamp::new();
     let snapshot = feed::snapshot(&env, context).await;
     stamp.revision = revision(&snapshot);
-    match answer(request, env, &snapshot, &mut stamp).await {
+    match answer(&mut request, env, &snapshot, &mut stamp).await {
         Ok(response) => response,
-        Err(failure) => stamp.failure(&failure, None),
+        Err(failure) => {
+            if let Some(mut chunks) = request.inner().body().and_then(|_| request.stream().ok()) {
+                uploads::drain(&mut chunks).await;
+            }
+            stamp.failure(&failure, None)
+        }
     }
 }
 
@@ -45,14 +50,14 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
-async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
-    let address = Address::of(&request);
+async fn answer(request: &mut Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
+    let address = Address::of(request);
     if let Some(name) = address.path.strip_prefix(OURS) {
         return ours(name, request, snapshot, stamp).await;
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
     let credentials = Credentials::of(request.headers());
-    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(&request))?;
+    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
     let route = Route::parse(request.method().as_ref(), &address.path)?;
     let query = Query::parse(&address.query)?;
     proxy(request, env, snapshot, stamp, Known { table, caller, route, query }).await
@@ -67,7 +72,7 @@ struct Known<'t> {
 }
 
 async fn proxy(
-    mut request: Request,
+    request: &mut Request,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
@@ -75,26 +80,23 @@ async fn proxy(
 ) -> Result<Response, Failure> {
     let Known { table, caller, mut route, mut query } = known;
     let service = table.service(caller.service);
-    let gone = Gone::of(&request);
+    let gone = Gone::of(request);
     let mut headers: Vec<(String, String)> = request.headers().entries().collect();
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
     let is_state = route.class() == Class::State;
     let keys = if is_state { Some(state_keys(&env)?) } else { None };
-    let (mut hold, mut upload) = (Hold::default(), None);
+    let mut hold = Hold::default();
     let mut body = match route.takes() {
         Takes::Nothing => None,
-        Takes::Form if is_state => {
-            upload = Some(Outbound::begin(&mut request, &service.allow).await?);
-            None
-        }
+        Takes::Form if is_state => None, // an upload: begun when it is known where to
         Takes::Form => {
             let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
-            let bytes = read_body(&mut request, &service.limits, &mut hold).await?;
+            let bytes = read_body(request, &service.limits, &mut hold).await?;
             Some(Content::Form(Form::read(&content_type, &bytes, &service.allow)?, uploads::boundary()))
         }
         Takes::Json => {
-            let bytes = read_body(&mut request, &service.limits, &mut hold).await?;
+            let bytes = read_body(request, &service.limits, &mut hold).await?;
             Some(Content::Json(Inspected::json(bytes, &route, &service.allow)?))
         }
     };
@@ -168,6 +170,8 @@ async fn proxy(
         query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
     let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
+    let is_upload = is_state && route.takes() == Takes::Form;
+    let upload = if is_upload { Some(Outbound::begin(request, &service.allow).await?) } else { None };
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let job = Job { env, route, query, headers, body, upload, model, ids, hold };
     Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
@@ -215,30 +219,33 @@ fn affinity(
     }
 }
 
-/// Reads a body up to the service's limit: what is announced too large isn't read at all.
+/// Reads a body up to the service's limit: what is announced too large isn't held at all.
 async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
     let limit = limits.body_bytes;
-    let too_large = || Failure::BodyTooLarge { limit };
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(Failure::BodyTooLarge { limit });
     }
     let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         // Only a client that is going away breaks its own body off.
         let chunk = chunk.map_err(|_| Failure::MissingBody)?;
-        hold.grow(chunk.len() as u64)?;
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > limit {
-            return Err(too_large());
+        let fits = (bytes.len() + chunk.len()) as u64 <= limit;
+        let held = if fits { hold.grow(chunk.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
+        if let Err(failure) = held {
+            drop(bytes);
+            *hold = Hold::default();
+            uploads::drain(&mut chunks).await;
+            return Err(failure);
         }
+        bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
 /// Paths below [`OURS`].
-async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+async fn ours(name: &str, request: &mut Request, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
     match name {
         "healthz" => Ok(healthz(snapshot, stamp)),
         #[cfg(feature = "vectors")]
@@ -246,7 +253,7 @@ async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) 
         #[cfg(feature = "vectors")]
         "test/panic" => panic!("a prompt: {}", request.inner().url()),
         _ => {
-            drop(request);
+            let _ = request; // only the build for tests reads it
             Err(Failure::UnknownPath)
         }
     }
@@ -268,7 +275,7 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
 
 /// Runs a file of shared test vectors: the same the native tests run.
 #[cfg(feature = "vectors")]
-async fn vectors(mut request: Request, stamp: &Stamp) -> Response {
+async fn vectors(request: &mut Request, stamp: &Stamp) -> Response {
     let text = request.text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => stamp.json(200, &json!({ "cases": cases })),
