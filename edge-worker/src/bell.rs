@@ -12,9 +12,9 @@ use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::closure::Closure;
 use worker::{Request, js_sys, web_sys};
 
-/// Rings once, from JavaScript.
+/// Rings once.
 #[derive(Clone, Default)]
-struct Bell(Rc<RefCell<State>>);
+pub(crate) struct Bell(Rc<RefCell<State>>);
 
 #[derive(Default)]
 struct State {
@@ -23,7 +23,8 @@ struct State {
 }
 
 impl Bell {
-    fn ring(&self) {
+    /// Rings it.
+    pub(crate) fn ring(&self) {
         // The borrow ends before anybody is woken.
         let waker = {
             let mut state = self.0.borrow_mut();
@@ -33,6 +34,11 @@ impl Bell {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Waits for it.
+    pub(crate) async fn wait(&self) {
+        poll_fn(|context| self.poll(context)).await;
     }
 
     fn poll(&self, context: &Context<'_>) -> Poll<()> {
@@ -73,7 +79,7 @@ impl Gone {
 
     /// Waits for it.
     pub(crate) async fn wait(&self) {
-        poll_fn(|context| self.bell.poll(context)).await;
+        self.bell.wait().await;
     }
 }
 
@@ -109,7 +115,7 @@ impl Alarm {
 
     /// Waits for it.
     pub(crate) async fn wait(&self) {
-        poll_fn(|context| self.bell.poll(context)).await;
+        self.bell.wait().await;
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
-//! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
-//! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches and
+//! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
+//! waits and is thin: `feed` brings rules and health, `client` reads who asks, `incoming` what they send, `serve` leads one
+//! request through, `proxy` drives the machine with real fetches and
 //! `bell` wakes it and `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
 //! makes the response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod cooldown;
 pub mod envelope;
 mod explain;
 mod feed;
+mod incoming;
 pub mod inflight;
 pub mod json;
 mod memory;

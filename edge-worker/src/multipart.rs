@@ -205,10 +205,10 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
             }
         } else if name.eq_ignore_ascii_case("content-type") {
             content_type = Some(value);
-        } else if name.eq_ignore_ascii_case("content-transfer-encoding") {
-            if !["binary", "8bit", "7bit"].iter().any(|plain| value.eq_ignore_ascii_case(plain)) {
-                return Err(bad("a part is encoded; send it as it is"));
-            }
+        } else if name.eq_ignore_ascii_case("content-transfer-encoding")
+            && !["binary", "8bit", "7bit"].iter().any(|plain| value.eq_ignore_ascii_case(plain))
+        {
+            return Err(bad("a part is encoded; send it as it is"));
         }
     }
     let disposition = disposition.ok_or(bad("a part has no Content-Disposition"))?;

@@ -208,11 +208,17 @@ impl Driver {
                     None => pending().await,
                 }
             };
-            let (alarm, gone) = (pin!(alarm), pin!(self.gone.wait()));
-            match select(pin!(arrival(&mut self.flight)), select(alarm, gone)).await {
+            let refused = async {
+                match &self.job.upload {
+                    Some(upload) => upload.refused().await,
+                    None => pending().await,
+                }
+            };
+            let (alarm, gone, refused) = (pin!(alarm), pin!(self.gone.wait()), pin!(refused));
+            match select(pin!(arrival(&mut self.flight)), select(alarm, select(gone, refused))).await {
                 Either::Left((arrived, _)) => Ok(arrived),
                 Either::Right((Either::Left((attempt, _)), _)) => Err(Event::Timer { attempt }),
-                Either::Right((Either::Right(((), _)), _)) => Err(Event::ClientGone),
+                Either::Right((Either::Right(_), _)) => Err(Event::ClientGone),
             }
         };
         match waited {

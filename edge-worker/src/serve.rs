@@ -1,23 +1,18 @@
 //! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
 
-use core::pin::pin;
-
-use bailiwick_rules::rules::Limits;
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
-use bailiwick_rules::time::Millis;
-use futures_util::StreamExt;
-use futures_util::future::{Either, select};
 use serde_json::json;
-use worker::{ByteStream, Context, Env, Request, Response};
+use worker::{Context, Env, Request, Response};
 
 use crate::attempt::{Expect, Run, Task};
-use crate::bell::{Alarm, Gone};
+use crate::bell::Gone;
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
 use crate::explain;
 use crate::feed::{self, Snapshot};
+use crate::incoming::{drain, read_body};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::multipart::form::Form;
@@ -34,9 +29,6 @@ use crate::uploads::{self, Outbound};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
-/// How much of a refused body is read all the same.
-const MOST_DRAINED: usize = 16 << 20;
-
 /// Answers a request.
 pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> Response {
     let mut stamp = Stamp::new();
@@ -45,8 +37,8 @@ pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> 
     match answer(&mut request, env, &snapshot, &mut stamp).await {
         Ok(response) => response,
         Err(failure) => {
-            if let Ok(mut unread) = request.stream() {
-                drain(&mut unread, Limits::default().idle).await;
+            if let Some(mut chunks) = request.inner().body().and_then(|_| request.stream().ok()) {
+                drain(&mut chunks).await;
             }
             stamp.failure(&failure, None)
         }
@@ -97,13 +89,10 @@ async fn proxy(
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
     let is_state = route.class() == Class::State;
     let keys = if is_state { Some(state_keys(&env)?) } else { None };
-    let (mut hold, mut upload) = (Hold::default(), None);
+    let mut hold = Hold::default();
     let mut body = match route.takes() {
         Takes::Nothing => None,
-        Takes::Form if is_state => {
-            upload = Some(Outbound::begin(request, &service.allow).await?);
-            None
-        }
+        Takes::Form if is_state => None, // an upload: begun when it is known where to
         Takes::Form => {
             let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
             let bytes = read_body(request, &service.limits, &mut hold).await?;
@@ -184,6 +173,8 @@ async fn proxy(
         query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
     let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
+    let is_upload = is_state && route.takes() == Takes::Form;
+    let upload = if is_upload { Some(Outbound::begin(request, &service.allow).await?) } else { None };
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
@@ -225,51 +216,6 @@ fn affinity(
     body.map(Inspected::affinity).unwrap_or_default().key(tenant, session, request_id)
 }
 
-/// Reads a body up to the service's limit: what is announced too large isn't read at all.
-async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
-    let limit = limits.body_bytes;
-    let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(Failure::BodyTooLarge { limit });
-    }
-    let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
-    let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(&mut chunks, limits.idle).await? {
-        let fits = if (bytes.len() + chunk.len()) as u64 > limit {
-            Err(Failure::BodyTooLarge { limit })
-        } else {
-            hold.grow(chunk.len() as u64)
-        };
-        if let Err(failure) = fits {
-            drain(&mut chunks, limits.idle).await;
-            return Err(failure);
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// Reads on and forgets, up to [`MOST_DRAINED`]: a client that is still sending when it is refused would find its connection
-/// reset, and never read why.
-async fn drain(chunks: &mut ByteStream, idle: Millis) {
-    let mut left = MOST_DRAINED;
-    while let Ok(Some(chunk)) = next_chunk(chunks, idle).await {
-        left = left.saturating_sub(chunk.len());
-        if left == 0 {
-            return;
-        }
-    }
-}
-
-/// The next piece of a client's body; `None` at its end. Nobody's silence holds room that others need.
-async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
-    let alarm = Alarm::after(idle.0);
-    match select(chunks.next(), pin!(alarm.wait())).await {
-        Either::Left((chunk, _)) => chunk.transpose().map_err(|_| Failure::MissingBody),
-        Either::Right(_) => Err(Failure::SlowBody),
-    }
-}
-
 /// Paths below [`OURS`].
 async fn ours(
     name: &str,
@@ -288,7 +234,7 @@ async fn ours(
         #[cfg(feature = "vectors")]
         "test/panic" => panic!("a prompt: {}", request.inner().url()),
         _ => {
-            let _ = request;
+            let _ = request; // only the build for tests reads it
             Err(Failure::UnknownPath)
         }
     }

@@ -1,8 +1,8 @@
 //! An upload under way: a client's body enters, a body for one fetch leaves, each chunk checked by [`Upload`] on the way.
 //!
 //! A small upload is sent whole, with its length. A larger one is written into a pipe of the runtime's while the endpoint reads:
-//! each write waits for it, so no more than a chunk is held. When a check fails on the way the pipe breaks off, and
-//! [`Outbound::verdict`] says what to answer.
+//! each write waits for it, so no more than a chunk is held. When a check fails on the way, `proxy` is told
+//! to abort the fetch, and [`Outbound::verdict`] says what to answer.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,7 +14,9 @@ use worker::wasm_bindgen::JsValue;
 use worker::web_sys::WritableStreamDefaultWriter;
 use worker::{ByteStream, Request, js_sys};
 
+use crate::bell::Bell;
 use crate::envelope::Failure;
+use crate::incoming::drain;
 use crate::multipart::upload::Upload;
 use crate::proxy::pipe;
 use crate::reply::random_id;
@@ -28,7 +30,14 @@ pub(crate) struct Outbound {
     content_type: String,
     first: Vec<u8>,
     rest: RefCell<Option<(Upload, ByteStream)>>,
-    verdict: Rc<RefCell<Option<Failure>>>,
+    verdict: Rc<Verdict>,
+}
+
+/// What is told of an upload that was refused on its way.
+#[derive(Default)]
+struct Verdict {
+    failure: RefCell<Option<Failure>>,
+    bell: Bell,
 }
 
 /// A boundary that nobody can guess.
@@ -45,18 +54,24 @@ impl Outbound {
         let mut upload = Upload::new(&content_type, boundary, allow)?;
         let mut chunks = request.stream().map_err(|_| Failure::MissingBody)?;
         let mut first = Vec::new();
-        let rest = loop {
-            match chunks.next().await {
-                Some(chunk) => first.extend(upload.push(&chunk.map_err(|_| Failure::MissingBody)?)?),
+        let mut ended = false;
+        while !ended && first.len() < HELD_AT_FIRST {
+            let more = match chunks.next().await {
+                Some(chunk) => chunk.map_err(|_| Failure::MissingBody).and_then(|chunk| upload.push(&chunk)),
                 None => {
-                    first.extend(upload.finish()?);
-                    break None;
+                    ended = true;
+                    upload.finish()
+                }
+            };
+            match more {
+                Ok(more) => first.extend(more),
+                Err(failure) => {
+                    drain(&mut chunks).await;
+                    return Err(failure);
                 }
             }
-            if first.len() >= HELD_AT_FIRST {
-                break Some((upload, chunks));
-            }
-        };
+        }
+        let rest = (!ended).then_some((upload, chunks));
         Ok(Self { content_type: sent_type, first, rest: RefCell::new(rest), verdict: Rc::default() })
     }
 
@@ -77,7 +92,12 @@ impl Outbound {
 
     /// Why it broke off, if it was for a fault of the client's.
     pub(crate) fn verdict(&self) -> Option<Failure> {
-        self.verdict.borrow().clone()
+        self.verdict.failure.borrow().clone()
+    }
+
+    /// Waits for that.
+    pub(crate) async fn refused(&self) {
+        self.verdict.bell.wait().await;
     }
 }
 
@@ -86,7 +106,7 @@ async fn pump(
     mut chunks: ByteStream,
     first: Vec<u8>,
     writer: WritableStreamDefaultWriter,
-    verdict: Rc<RefCell<Option<Failure>>>,
+    verdict: Rc<Verdict>,
 ) {
     let mut next = Ok(first);
     let mut ended = false;
@@ -99,8 +119,10 @@ async fn pump(
                 }
             }
             Err(failure) => {
-                verdict.replace(Some(failure));
-                let _ = JsFuture::from(writer.abort_with_reason(&"the upload was refused".into())).await;
+                drain(&mut chunks).await;
+                // The fetch is aborted then. The pipe isn't: workerd would end the body as if it were whole.
+                verdict.failure.replace(Some(failure));
+                verdict.bell.ring();
                 return;
             }
         }

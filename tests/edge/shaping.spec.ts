@@ -32,7 +32,8 @@ test("the model is the endpoint's on the way there and the client's on the way b
 });
 
 test.each(["/v1/chat/completions", "/v1/completions", "/v1/responses"])("in every event of a stream: %s", async (path) => {
-  const ask = { model: "chat-large", messages, prompt: "x", input: "x", stream: true, store: false };
+  const input = path.endsWith("responses") ? { input: "x", store: false } : { messages, prompt: "x" };
+  const ask = { model: "chat-large", stream: true, ...input };
   const spliced = await (await edge.ask({ path, json: ask })).text();
   const direct = await (await fetch(`${fra.url}${path}`, { method: "POST", body: JSON.stringify({ ...ask, model: "org/llama-3.3" }) })).text();
   const volatile = (text: string) => text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"created(_at)?":\d+/g, "");

@@ -201,13 +201,15 @@ impl Json {
         }
         let (ids, model) = (names.ids.is_some(), names.model.is_some());
         match (frame.role, frame.is_object, frame.key) {
-            (Role::Opaque, ..) => Text::Other,
-            (Role::Ids, false, _) if ids => Text::Id,
-            (_, false, _) => Text::Other,
             (Role::Root | Role::Response, true, Key::Model) if model => Text::Model,
-            (Role::Root | Role::Response | Role::Item, true, Key::OwnId) if ids => Text::Id,
-            (Role::Root, true, Key::Cursor) if ids => Text::Id,
-            (_, true, Key::Known(Field::Id)) if ids => Text::Id,
+            (Role::Ids, false, _)
+            | (Role::Root | Role::Response | Role::Item, true, Key::OwnId)
+            | (Role::Root, true, Key::Cursor)
+                if ids =>
+            {
+                Text::Id
+            }
+            (role, true, Key::Known(Field::Id)) if ids && role != Role::Opaque => Text::Id,
             _ => Text::Other,
         }
     }

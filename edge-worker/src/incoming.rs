@@ -1,0 +1,60 @@
+//! Request bodies as they arrive: chunks enter, held bytes leave, or are read and forgotten; `serve` and `uploads` read by it.
+
+use core::pin::pin;
+
+use bailiwick_rules::rules::Limits;
+use bailiwick_rules::time::Millis;
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use worker::{ByteStream, Request};
+
+use crate::bell::Alarm;
+use crate::envelope::Failure;
+use crate::inflight::Hold;
+
+/// How much of a refused body is read before its refusal is sent, in bytes.
+const MOST_DRAINED: usize = 64 << 20;
+
+/// Reads a body up to the service's limit: what is announced too large isn't held at all.
+pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
+    let limit = limits.body_bytes;
+    let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(Failure::BodyTooLarge { limit });
+    }
+    let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
+    let mut bytes = Vec::new();
+    while let Some(chunk) = next_chunk(&mut chunks, limits.idle).await? {
+        let fits = (bytes.len() + chunk.len()) as u64 <= limit;
+        let held = if fits { hold.grow(chunk.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
+        if let Err(failure) = held {
+            drop(bytes);
+            *hold = Hold::default();
+            drain(&mut chunks).await;
+            return Err(failure);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Reads on and forgets, up to [`MOST_DRAINED`]. An answer sent before would be lost: workerd resets a connection on which much is
+/// still to come, and its client sees no reason, and tries again.
+pub(crate) async fn drain(chunks: &mut ByteStream) {
+    let mut read = 0;
+    while let Ok(Some(chunk)) = next_chunk(chunks, Limits::default().idle).await {
+        read += chunk.len();
+        if read > MOST_DRAINED {
+            return;
+        }
+    }
+}
+
+/// The next piece of a client's body; `None` at its end. Nobody's silence holds room that others need.
+async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
+    let alarm = Alarm::after(idle.0);
+    match select(chunks.next(), pin!(alarm.wait())).await {
+        Either::Left((chunk, _)) => chunk.transpose().map_err(|_| Failure::MissingBody),
+        Either::Right(_) => Err(Failure::SlowBody),
+    }
+}
