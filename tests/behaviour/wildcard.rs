@@ -13,7 +13,7 @@ fn wildcard_sockets_answer_from_the_address_asked_by_every_transport() {
     };
     let addresses = ["127.0.0.1", "127.0.0.9", "192.0.2.53", "::1", "2001:db8::53", "2001:db8::54"];
     for address in &addresses[2..] {
-        namespace.text_of("ip", &["address", "add", address, "dev", "lo"]);
+        let _ = namespace.text_of("ip", &["address", "add", address, "dev", "lo"]);
     }
     let mut rules = World::start().rules(1);
     for region in rules["regions"].as_object_mut().unwrap().values_mut() {
