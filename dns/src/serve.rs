@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
@@ -73,7 +74,12 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
 
     let metrics = Arc::new(Metrics::default());
     let dns = sockets.addresses();
-    let responder = Arc::new(Live { handle: handle.clone(), metrics: Arc::clone(&metrics), settings, clock });
+    let responder = Arc::new(Live {
+        handle: handle.clone(),
+        metrics: Arc::clone(&metrics),
+        settings: ArcSwap::from_pointee(settings),
+        clock,
+    });
     let listeners = sockets.serve(&responder).map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
     let node = config.node.clone().unwrap_or_else(host_name);
     let http = http.map(|http| http.serve(handle.clone(), metrics, node.clone()));
@@ -84,8 +90,9 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
         Ready { dns, api, node: &node, pid: std::process::id() }.write(file)?;
     }
     while signals.next().await == Word::Reload {
-        info!("SIGHUP: reading rules, zones and GeoIP database again");
+        info!("SIGHUP: reading rules, zones, GeoIP database and cookie secrets again");
         feed.reload();
+        responder.renew_cookies(&config);
     }
     end(listeners, http).await;
     if let Some(file) = ready_file {
@@ -151,15 +158,29 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
 struct Live {
     handle: Handle,
     metrics: Arc<Metrics>,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     clock: Clock,
+}
+
+impl Live {
+    /// Takes cookie secrets that were rolled over (RFC 9018 §5); a random one stays, and so do the old ones if a new file can't be used.
+    fn renew_cookies(&self, config: &Config) {
+        if config.cookies.secret_files.is_empty() {
+            return;
+        }
+        match settings(config) {
+            Ok(settings) => self.settings.store(Arc::new(settings)),
+            Err(faults) => faults.iter().for_each(|fault| warn!("cookie secrets stay as they were: {fault}")),
+        }
+    }
 }
 
 impl Respond for Live {
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
         let snapshot = self.handle.snapshot();
         let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
-        let context = Context { settings: &self.settings, limiter: None, now: seconds(self.clock.now()) };
+        let settings = self.settings.load();
+        let context = Context { settings: &settings, limiter: None, now: seconds(self.clock.now()) };
         let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome

@@ -184,7 +184,7 @@ fn a_broken_start_tells_every_error_and_exits_1() {
     std::fs::write(path.join("bailiwick.toml"), config.replace("127.0.0.1:5300", &address)).unwrap();
     std::fs::write(path.join("rules.json"), r#"{"version": 1, "revision": 1, "regoins": {}}"#).unwrap();
     std::fs::write(path.join("ai.example.com.zone"), "@ 300 IN NONSENSE x\n").unwrap();
-    std::fs::write(path.join("api.token"), "short\n").unwrap();
+    std::fs::write(path.join("api.token"), "two words\n").unwrap();
 
     let ended = bailiwick(path, &["serve"]);
     let told = text(&ended.stderr);
