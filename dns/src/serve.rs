@@ -184,7 +184,7 @@ impl Respond for Live {
         let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome
-            && let Some(service) = snapshot.table().services().get(usize::from(service.0))
+            && let Some(service) = snapshot.table().services().get(service.get())
         {
             let region = steering.region.get().map(|region| &snapshot.table().region(region).id);
             self.metrics.count_steered(&service.id, region);
