@@ -31,7 +31,7 @@ const STYLES: Styles = Styles::styled()
 /// One JSON document, the rules, says which regions there are, who may be processed where, and in which order. `bailiwick` answers DNS by it;
 /// the Worker at the edge enforces the same document.
 #[derive(Debug, Parser)]
-#[command(name = "bailiwick", version, styles = STYLES, max_term_width = 100, disable_help_subcommand = true, after_help = "\
+#[command(name = "bailiwick", version, styles = STYLES, max_term_width = 100, after_help = "\
 Start here:
   bailiwick init demo && cd demo      write a configuration, rules and a zone
   bailiwick check                     find every mistake in them
@@ -56,7 +56,8 @@ enum Command {
     /// Answer DNS until told to stop.
     ///
     /// Rules, zone files and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
-    /// one stays in service. SIGTERM and SIGINT answer what is in flight and end with exit code 0.
+    /// one stays in service. The configuration itself and the API's token, certificate and key are read at the start only. SIGTERM and SIGINT
+    /// answer what is in flight and end with exit code 0.
     #[command(after_help = "Examples:
   bailiwick serve
   bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json

@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use bailiwick_rules::geo::{Coordinates, CountryCode};
 use bailiwick_rules::steer::{Client, PathClass, Ranking, Standing, rank, stand};
@@ -16,7 +17,7 @@ use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
 use ipnet::IpNet;
 
 use crate::geoip::{Place, Places};
-use crate::ranges::{Bits, Builder, Ranges};
+use crate::ranges::{Bits, Borders, Builder, Ranges};
 
 /// A class of clients of one service: its position among that service's rankings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +130,9 @@ impl Standings {
     }
 }
 
+/// The standing of a client nobody can place: that of the database's place number 0.
+const UNKNOWN: usize = 0;
+
 /// The value of addresses that `networks` says nothing of.
 const TRANSPARENT: u32 = u32::MAX;
 
@@ -200,57 +204,57 @@ fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ra
 /// The classes of one service's clients, by address.
 #[derive(Debug)]
 pub struct Classes {
-    v4: Ranges<u32>,
-    /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
-    v6: Ranges<u128>,
-    /// The class of a client nobody can place.
-    unknown: ClassId,
+    /// Shared by all services: of the address space a service has but its borders.
+    standings: Arc<Standings>,
+    /// By standing.
+    classes: Box<[ClassId]>,
+    v4: Borders,
+    v6: Borders,
     /// By class.
     rankings: Vec<Ranking>,
 }
 
 impl Classes {
-    /// Ranks the service's regions for every standing and merges neighbours that rank alike.
+    /// Ranks the service's regions for every standing.
     #[must_use]
-    pub fn new(table: &Table, service: ServiceIndex, standings: &Standings) -> Self {
+    pub fn new(table: &Table, service: ServiceIndex, standings: &Arc<Standings>) -> Self {
         let mut rankings = Vec::new();
-        let mut known: HashMap<RankingKey, u32> = HashMap::new();
+        let mut known: HashMap<RankingKey, ClassId> = HashMap::new();
         let class_of = |standing: &Standing| {
             let ranking = rank(table, service, standing, PathClass::Inference);
-            let next = u32::try_from(rankings.len()).unwrap_or(u32::MAX);
+            let next = ClassId(u32::try_from(rankings.len()).unwrap_or(u32::MAX));
             *known.entry(key(&ranking)).or_insert_with(|| {
                 rankings.push(ranking);
                 next
             })
         };
-        let classes: Vec<u32> = standings.standings.iter().map(class_of).collect();
-        Self {
-            v4: standings.v4.map(|standing| classes[standing as usize]),
-            // A carrier's mark has no standing and stays what it is.
-            v6: standings.v6.map(|standing| classes.get(standing as usize).copied().unwrap_or(standing)),
-            unknown: ClassId(classes[0]),
-            rankings,
-        }
+        let classes: Box<[ClassId]> = standings.standings.iter().map(class_of).collect();
+        // A carrier's mark has no standing and stays what it is.
+        let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |class| class.0);
+        let (v4, v6) = (standings.v4.borders(class_or_mark), standings.v6.borders(class_or_mark));
+        Self { standings: Arc::clone(standings), classes, v4, v6, rankings }
     }
 
     /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around it that holds.
     #[must_use]
     pub fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
         let address = match address {
-            IpAddr::V4(address) => {
-                let (class, scope) = self.v4.value_and_scope(address.to_bits());
-                return (ClassId(class), scope);
-            }
+            IpAddr::V4(address) => return self.class_v4(address.to_bits()),
             IpAddr::V6(address) => address.to_bits(),
         };
-        let (value, scope) = self.v6.value_and_scope(address);
-        let Some(carrier) = Carrier::of_value(value) else { return (ClassId(value), scope) };
+        let (standing, scope) = self.standings.v6.value_and_scope(address, &self.v6);
+        let Some(carrier) = Carrier::of_value(standing) else { return (self.classes[standing as usize], scope) };
         if known < carrier.at + ENOUGH_BITS {
             // Whoever reveals more will be told more, so this holds for no wider prefix than they would reveal.
-            return (self.unknown, scope.max(carrier.at + ENOUGH_BITS));
+            return (self.classes[UNKNOWN], scope.max(carrier.at + ENOUGH_BITS));
         }
-        let (class, inner) = self.v4.value_and_scope(carrier.inside(address));
-        (ClassId(class), scope.max(carrier.at + inner))
+        let (class, inner) = self.class_v4(carrier.inside(address));
+        (class, scope.max(carrier.at + inner))
+    }
+
+    fn class_v4(&self, address: u32) -> (ClassId, u8) {
+        let (standing, scope) = self.standings.v4.value_and_scope(address, &self.v4);
+        (self.classes[standing as usize], scope)
     }
 
     /// The regions in base order, by class.
@@ -260,9 +264,9 @@ impl Classes {
     }
 
     /// How many ranges of IPv4 and of IPv6 addresses the classes make.
-    #[must_use]
-    pub fn range_counts(&self) -> (usize, usize) {
-        (self.v4.len(), self.v6.len())
+    #[cfg(test)]
+    fn range_counts(&self) -> (usize, usize) {
+        (self.v4.count(), self.v6.count())
     }
 }
 

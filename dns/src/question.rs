@@ -34,8 +34,8 @@ pub(crate) struct Question {
     /// The request's path, such as /v1/fine_tuning/jobs: it decides whether `hub.paths` apply.
     #[arg(long)]
     pub(crate) path: Option<String>,
-    /// Suppose that this region is down. May be given more than once.
-    #[arg(long, value_name = "REGION")]
+    /// Suppose that this region is down. May be given more than once, or several with commas between them.
+    #[arg(long, value_name = "REGION", value_delimiter = ',')]
     #[serde(default, deserialize_with = "separated")]
     pub(crate) down: Vec<String>,
     /// Suppose that it is this time, such as 2026-12-01T06:00:00Z; by default it is now.

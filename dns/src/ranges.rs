@@ -54,6 +54,43 @@ pub struct Ranges<A> {
     values: Box<[u32]>,
 }
 
+/// Some of the places where the ranges of one [`Ranges`] begin, the first always among them: a bit for each, where a coarser cut of its own
+/// would take up to twenty bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Borders(Box<[u64]>);
+
+impl Borders {
+    /// The last border up to and including the range at this position.
+    fn at_or_before(&self, at: usize) -> usize {
+        let (mut word, mut bits) = (at / 64, self.0[at / 64] & up_to(at));
+        // The first range begins with a border.
+        while bits == 0 && word > 0 {
+            word -= 1;
+            bits = self.0[word];
+        }
+        word * 64 + 63_usize.saturating_sub(bits.leading_zeros() as usize)
+    }
+
+    /// The first border behind the range at this position.
+    fn after(&self, at: usize) -> Option<usize> {
+        let rest = self.0[at / 64] & !up_to(at);
+        let words = std::iter::once(rest).chain(self.0[at / 64 + 1..].iter().copied());
+        let (word, bits) = (at / 64..).zip(words).find(|(_, bits)| *bits != 0)?;
+        Some(word * 64 + bits.trailing_zeros() as usize)
+    }
+
+    /// How many ranges lie between borders.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
+    }
+}
+
+/// The bits of a word up to and including that of a position.
+fn up_to(at: usize) -> u64 {
+    u64::MAX >> (63 - at % 64)
+}
+
 /// Builds [`Ranges`] from runs in ascending order.
 #[derive(Debug)]
 pub struct Builder<A> {
@@ -95,25 +132,27 @@ impl<A: Bits> Ranges<A> {
         self.values[self.position(address)]
     }
 
-    /// The value at an address and the length of the shortest prefix around it that lies wholly in its range.
+    /// The value at an address, and the length of the shortest prefix around it that crosses none of these borders.
     #[must_use]
-    pub fn value_and_scope(&self, address: A) -> (u32, u8) {
+    pub fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
         let at = self.position(address);
         // A block around the address stays inside exactly if it holds neither of the two addresses just outside.
         let apart = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
-        let below = apart(self.starts[at].before());
-        let above = apart(self.starts.get(at + 1).copied());
+        let below = apart(self.starts[borders.at_or_before(at)].before());
+        let above = apart(borders.after(at).map(|next| self.starts[next]));
         (self.values[at], below.max(above))
     }
 
-    /// The same cut with other values; neighbours that become equal merge.
+    /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of borders.
     #[must_use]
-    pub fn map(&self, mut value: impl FnMut(u32) -> u32) -> Self {
-        let mut built = Builder::new(value(self.values[0]));
-        for (start, old) in self.iter() {
-            built.begin(start, value(old));
+    pub fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
+        let mut borders = vec![0_u64; self.starts.len().div_ceil(64)];
+        let mut before = None;
+        for (at, now) in self.values.iter().map(|&one| Some(value(one))).enumerate() {
+            borders[at / 64] |= u64::from(now != before) << (at % 64);
+            before = now;
         }
-        built.finish()
+        Borders(borders.into())
     }
 
     /// How many ranges there are.
@@ -220,21 +259,46 @@ mod tests {
         /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the same scope: so scopes
         /// partition the space.
         #[test]
-        fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>()) {
+        fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>(), coarse in any::<bool>()) {
             let ranges = built(&runs);
+            let of = |value: u32| if coarse { value % 2 } else { value };
+            let borders = ranges.borders(of);
+            let naive = |runs: &[(u32, u32)], address| of(naive(runs, address));
+            let scope_of = |address| {
+                let (value, scope) = ranges.value_and_scope(address, &borders);
+                (of(value), scope)
+            };
             let holds = |block: &std::ops::RangeInclusive<u32>, value| {
                 let inside = runs.iter().filter(|(start, _)| block.contains(start)).map(|(start, _)| *start);
                 inside.chain([*block.start()]).all(|address| naive(&runs, address) == value)
             };
             for address in addresses(&runs, more) {
-                let (value, scope) = ranges.value_and_scope(address);
+                let (value, scope) = scope_of(address);
                 let narrow = block(address, scope);
                 prop_assert!(holds(&narrow, value));
                 prop_assert!(scope == 0 || !holds(&block(address, scope - 1), value));
                 let other = narrow.start() + within % (narrow.end() - narrow.start()).saturating_add(1).max(1);
                 for other in [*narrow.start(), other, *narrow.end()] {
-                    prop_assert_eq!(ranges.value_and_scope(other), (value, scope));
+                    prop_assert_eq!(scope_of(other), (value, scope));
                 }
+            }
+        }
+
+        #[test]
+        fn borders_are_found_over_any_distance(marked in proptest::collection::vec(any::<bool>(), 1..400), sparse in any::<bool>()) {
+            let is_border = |at: usize| at == 0 || marked[at] && (!sparse || at.is_multiple_of(150));
+            let mut built = Builder::new(0);
+            for at in 0..u32::try_from(marked.len()).unwrap() {
+                built.begin(at, at);
+            }
+            let mut class = 0;
+            let borders = built.finish().borders(|at| {
+                class += u32::from(is_border(at as usize));
+                class
+            });
+            for at in 0..marked.len() {
+                prop_assert_eq!(borders.at_or_before(at), (0..=at).rfind(|&one| is_border(one)).unwrap());
+                prop_assert_eq!(borders.after(at), (at + 1..marked.len()).find(|&one| is_border(one)));
             }
         }
 

@@ -28,7 +28,7 @@ use crate::locate::{self, ClassId};
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
-pub use world::{Refusal, Rules, World, ZoneSource};
+pub use world::{Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;
@@ -175,7 +175,7 @@ impl Snapshot {
     /// Changes whenever an answer of this service does.
     #[must_use]
     pub fn service_generation(&self, service: ServiceIndex) -> u64 {
-        self.decided.get(usize::from(service.0)).map_or(0, |decided| decided.generation)
+        self.decided.get(service.get()).map_or(0, |decided| decided.generation)
     }
 
     /// When health was last looked at.
@@ -273,9 +273,9 @@ impl Snapshot {
     /// What a client gets for a steered name, and from which region; no region: `denied_answers` or nothing.
     #[must_use]
     pub fn resolve_to(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> (Steered<'_>, Option<RegionIndex>) {
-        let found = self.class_of(service, client).and_then(|(class, scope)| {
-            Some((*self.decided.get(usize::from(service.0))?.choices.get(class.get())?, scope))
-        });
+        let found = self
+            .class_of(service, client)
+            .and_then(|(class, scope)| Some((*self.decided.get(service.get())?.choices.get(class.get())?, scope)));
         // A service that isn't in the rules steers no name of this snapshot's zones.
         let Some((choice, scope)) = found else {
             return (Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY }, None);

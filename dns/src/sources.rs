@@ -8,7 +8,7 @@ use bailiwick_rules::table::Table;
 
 use crate::geoip::Places;
 use crate::name::Name;
-use crate::snapshot::{Refusal, Rules, ZoneSource};
+use crate::snapshot::{Rules, ZoneSource};
 use crate::zone::{ZoneError, file};
 
 /// Where the files are.
@@ -48,15 +48,6 @@ impl Fault {
 impl From<ZoneError> for Fault {
     fn from(error: ZoneError) -> Self {
         Self { place: error.place.to_string(), message: error.message }
-    }
-}
-
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Zone(error) => error.into(),
-            other @ Refusal::TooManyServices(_) => Self { place: String::new(), message: other.to_string() },
-        }
     }
 }
 
@@ -102,6 +93,9 @@ pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> 
             std::fs::read(included).map_err(|error| error.to_string())
         };
         match file::parse(&text, &path.display().to_string(), origin, open) {
+            Ok(records) if records.is_empty() => {
+                faults.push(Fault::of_file(path, "holds no records; write at least the SOA and the NS of the apex"));
+            }
             Ok(records) => sources.push(ZoneSource { origin: origin.clone(), records }),
             Err(errors) => faults.extend(errors.into_iter().map(Fault::from)),
         }

@@ -76,6 +76,12 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
         })
     });
     let store = store.transpose().map_err(&mut keep).ok().flatten();
+    if let (Some(directory), Some(false)) = (&sources.state_dir, store.as_ref().map(Store::is_ours_alone)) {
+        let directory = directory.display();
+        tracing::warn!(
+            "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each node its own"
+        );
+    }
     let configured = read_rules(&sources.rules);
     let kept = store.as_ref().and_then(last_good);
 
@@ -121,7 +127,11 @@ fn beginning(world: World, store: Option<Store>, alarm: Option<Vec<String>>, now
         status.rules.last_error = Some(Failure { at: now, errors });
     }
     let overrides = store.as_ref().map(Store::overrides).transpose().unwrap_or_else(|error| {
-        tracing::error!(%error, "the kept overrides can't be read and are left aside; set them again");
+        let file = store.as_ref().map(Store::overrides_path).unwrap_or_default();
+        tracing::error!(
+            "{}: the kept overrides can't be read ({error}) and are left aside; set them again",
+            file.display()
+        );
         None
     });
     status.warnings = owner::warnings_of(&world, now);
@@ -131,10 +141,13 @@ fn beginning(world: World, store: Option<Store>, alarm: Option<Vec<String>>, now
 /// The rules last in service, if they are still any good.
 fn last_good(store: &Store) -> Option<Arc<Rules>> {
     let path = store.rules_path();
-    let told = |why: String| tracing::warn!("{}: {why}; the last-good rules are left aside", path.display());
-    let bytes = store.rules().map_err(|error| told(error.to_string())).ok()??;
-    let compiled = crate::sources::compile_rules(bytes, &path.display().to_string());
-    compiled.map_err(|faults| told(faults.first().map(ToString::to_string).unwrap_or_default())).ok()
+    let aside = |faults: Vec<Fault>| {
+        for fault in faults {
+            tracing::warn!("the last-good rules are left aside: {fault}");
+        }
+    };
+    let bytes = store.rules().map_err(|error| aside(vec![Fault::of_file(&path, error.to_string())])).ok()??;
+    crate::sources::compile_rules(bytes, &path.display().to_string()).map_err(aside).ok()
 }
 
 /// A document that may begin.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::RegionId;
@@ -19,7 +20,11 @@ const OVERRIDES: &str = "overrides.json";
 
 /// The state directory.
 #[derive(Debug, Clone)]
-pub struct Store(PathBuf);
+pub struct Store {
+    directory: PathBuf,
+    /// Held for as long as the directory is used; `None` where another process holds it, or the system has no such locks.
+    lock: Option<Arc<File>>,
+}
 
 /// An override as a file keeps it.
 #[derive(Serialize, Deserialize)]
@@ -36,19 +41,26 @@ impl Store {
     /// When it can't be made.
     pub fn open(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        Ok(Self(directory.to_owned()))
+        let lock = File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new);
+        Ok(Self { directory: directory.to_owned(), lock })
+    }
+
+    /// Whether no other process uses the directory, as far as can be told.
+    #[must_use]
+    pub fn is_ours_alone(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Where the last-good rules are kept.
     #[must_use]
     pub fn rules_path(&self) -> PathBuf {
-        self.0.join(RULES)
+        self.directory.join(RULES)
     }
 
     /// Where the overrides are kept.
     #[must_use]
     pub fn overrides_path(&self) -> PathBuf {
-        self.0.join(OVERRIDES)
+        self.directory.join(OVERRIDES)
     }
 
     /// The last-good rules; `None` where there never were any.
@@ -99,7 +111,8 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes beside the file, then renames over it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
+    // A name of its own for each process, so that two that share a directory don't write into one another's.
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = File::create(&beside)?;
     file.write_all(bytes)?;
     // Renamed before its bytes are on disk, the file could be empty after a power cut.
@@ -127,6 +140,15 @@ mod tests {
         assert_eq!(store.overrides().unwrap(), overrides);
         let files = std::fs::read_dir(directory.path().join("a/b")).unwrap().count();
         assert_eq!(files, 2, "nothing is left beside them");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Store::open(directory.path()).unwrap();
+        assert!(first.is_ours_alone() && !Store::open(directory.path()).unwrap().is_ours_alone());
+        drop(first);
+        assert!(Store::open(directory.path()).unwrap().is_ours_alone());
     }
 
     #[test]

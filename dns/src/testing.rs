@@ -27,7 +27,7 @@ pub(crate) fn compile(origin: &str, text: &str, steered: &[SteeredOwner]) -> Res
 }
 
 /// A steered owner.
-pub(crate) fn steered(host: &str, service: u16, types: &[u16]) -> SteeredOwner {
+pub(crate) fn steered(host: &str, service: u32, types: &[u16]) -> SteeredOwner {
     SteeredOwner { name: name(host), service: ServiceIndex(service), types: types.into() }
 }
 

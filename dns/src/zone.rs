@@ -9,13 +9,11 @@ mod index;
 use std::fmt;
 use std::sync::Arc;
 
+pub use bailiwick_rules::table::ServiceIndex;
+
 use crate::name::{Name, NameRef};
 use crate::rdata::{RdataSet, rtype};
 use index::{Descent, NameTree, TOP};
-
-/// Which service of the rules steers a name: its position in the compiled rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceIndex(pub u16);
 
 /// A name whose records of some types the rules choose per client.
 #[derive(Debug, Clone, PartialEq, Eq)]

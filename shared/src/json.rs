@@ -282,11 +282,11 @@ impl<'n> Fields<'n, '_, '_> {
     pub(crate) fn finish(self) {
         for (key, _) in &self.entries {
             let hint = match nearest(key, &self.known) {
-                Some(name) => format!("did you mean {name:?}? "),
-                None => String::new(),
+                Some(name) => format!("did you mean {name:?}? Known are"),
+                None => "known are".to_owned(),
             };
             let known = self.known.join(", ");
-            let message = format!("is not a known key here; {hint}Known: {known}");
+            let message = format!("is not a known key here; {hint} {known}");
             self.reader.at(key).fail::<()>(message);
         }
     }
@@ -335,8 +335,8 @@ mod tests {
             found,
             [
                 "/name: stands twice in its object; keep one",
-                "/a~1b~0c: is not a known key here; Known: name",
-                "/nmae: is not a known key here; did you mean \"name\"? Known: name",
+                "/a~1b~0c: is not a known key here; known are name",
+                "/nmae: is not a known key here; did you mean \"name\"? Known are name",
             ]
         );
     }

@@ -232,6 +232,9 @@ pub struct Service {
     /// What a fenced service refuses unless it is listed here.
     #[schemars(default)]
     pub allow: Vec<Allowance>,
+    /// Whether the edge's answers carry a signed receipt.
+    #[schemars(default)]
+    pub receipts: Receipts,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.
@@ -289,6 +292,19 @@ pub enum WhenAllDown {
     ServeFence,
     /// Nothing is offered.
     Fail,
+}
+
+/// Whether the edge's answers carry a signed receipt of where a request went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Receipts {
+    /// Never.
+    Off,
+    /// Where the edge has a key to sign with.
+    #[default]
+    Optional,
+    /// Always: without a key nothing is sent.
+    Required,
 }
 
 /// Bounds of a service's DNS TTLs, in seconds.

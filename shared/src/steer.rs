@@ -94,7 +94,7 @@ pub struct Standing {
 }
 
 /// How a client's jurisdictions were learnt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The tenant's declared residency.
@@ -249,10 +249,10 @@ pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_clas
     // The sort is stable and the fence is in the order written, which thus decides for `active-passive` and for clients
     // without a location.
     let by_distance = service.pattern != Pattern::ActivePassive && standing.location.is_some();
+    // Regions stand in the table in the order of their names.
     order.sort_by_key(|ranked| {
-        let region = table.region(ranked.fenced.region);
-        let distance = by_distance.then(|| (ranked.km.unwrap_or(u32::MAX), region.id.clone()));
-        (region.standby, ranked.fenced.tier, distance)
+        let distance = by_distance.then(|| (ranked.km.unwrap_or(u32::MAX), ranked.fenced.region));
+        (table.region(ranked.fenced.region).standby, ranked.fenced.tier, distance)
     });
 
     let only = match (hub, service.pattern) {
@@ -317,13 +317,14 @@ fn judge(
         (Some(model), Some(models)) => models.contains_key(model),
         _ => true,
     };
-    let able: Vec<usize> = (0..region.endpoints.len()).filter(|&i| has_model(&region.endpoints[i].1)).collect();
+    let able = || (0..region.endpoints.len()).filter(|&i| has_model(&region.endpoints[i].1));
+    let no_model = model.is_some() && able().next().is_none();
     let forced = forced(table, index, conditions);
 
-    let endpoint_down = |&i: &usize| health.and_then(|health| health.endpoints.get(i)) == Some(&Status::Down);
+    let endpoint_down = |i: usize| health.and_then(|health| health.endpoints.get(i)) == Some(&Status::Down);
     let probed_down = health.is_some_and(|health| health.probed == Status::Down)
-        || model.is_some() && !able.is_empty() && able.iter().all(endpoint_down);
-    let cooling_until = |&i: &usize| {
+        || model.is_some() && !no_model && able().all(endpoint_down);
+    let cooling_until = |i: usize| {
         let name = &region.endpoints[i].0;
         let mine = |cooling: &&Cooling| {
             let same_model = cooling.model.is_none() || cooling.model.as_deref() == model;
@@ -331,13 +332,11 @@ fn judge(
         };
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
-    let rests: Vec<Option<Timestamp>> = able.iter().map(cooling_until).collect();
-    let rested = rests.iter().copied().min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
+    let rested = able().map(cooling_until).min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
     let forced_down = forced.is_some_and(|(status, _)| status == Status::Down);
     let down = forced.is_none() && probed_down;
-    let no_model = model.is_some() && able.is_empty();
     let reasons = [
         (not_home, Reason::NotHome),
         (forced_down, Reason::Forced),
@@ -378,16 +377,20 @@ impl Steering {
         self.ordered.iter().copied().chain(self.withheld.iter().map(|withheld| withheld.ranked))
     }
 
-    /// The DNS TTL in seconds of what this steering answers: no longer than the least time in which probes could take the
-    /// chosen region away or bring a better one back, nor than the steering is valid; within the service's bounds.
+    /// The DNS TTL in seconds of what this steering of `ranking` answers: no longer than the least time in which probes could
+    /// take the chosen region away or bring a better one back, nor than the steering is valid; within the service's bounds.
     #[must_use]
-    pub fn ttl(&self, table: &Table, service: &Service, conditions: &Conditions<'_>) -> u32 {
+    pub fn ttl(&self, table: &Table, service: &Service, ranking: &Ranking, conditions: &Conditions<'_>) -> u32 {
         let health = |region: RegionIndex| conditions.health.get(region.get());
         let probed = |region: RegionIndex| forced(table, region, conditions).is_none();
         let chosen = self.ordered.first().map(|first| first.fenced.region);
+        // Whoever comes back behind the chosen region changes nothing.
+        let better = ranking.order.iter().map(|ranked| ranked.fenced.region).take_while(|&one| Some(one) != chosen);
+        let is_down = |&region: &RegionIndex| {
+            self.withheld.iter().any(|one| one.ranked.fenced.region == region && one.reason == Reason::Down)
+        };
+        let returning = better.filter(is_down);
         // When the fence was revived every probed recovery in it matters, the chosen region's own included.
-        let returning =
-            self.withheld.iter().filter(|one| one.reason == Reason::Down).map(|one| one.ranked.fenced.region);
         let revived = self.ordered.iter().filter(|_| self.revived).map(|one| one.fenced.region);
         let to_up = returning.chain(revived).filter_map(|region| health(region)?.time_to_up);
         let to_down =

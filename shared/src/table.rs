@@ -19,8 +19,8 @@ use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::json::{Node, Reader, Violation};
 use crate::rules::{
-    self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place, Rules,
-    Tier, TtlBounds, WhenAllDown,
+    self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place,
+    Receipts, Rules, Tier, TtlBounds, WhenAllDown,
 };
 use crate::time::Timestamp;
 
@@ -73,7 +73,8 @@ pub struct Table {
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: HashMap<String, ServiceIndex>,
     networks: Networks,
-    overrides: Vec<Option<Override>>,
+    /// By region, with the place in the document.
+    overrides: Vec<Option<(usize, Override)>>,
     warnings: Vec<Violation>,
 }
 
@@ -121,6 +122,8 @@ pub struct Service {
     pub limits: Limits,
     /// What a fenced service refuses unless listed.
     pub allow: Vec<Allowance>,
+    /// Whether the edge's answers carry a signed receipt.
+    pub receipts: Receipts,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -135,10 +138,16 @@ impl Service {
         };
         hub.paths.iter().any(within)
     }
+
+    /// Whether inference of any client is ranked for this service as for `other` of the same table.
+    #[must_use]
+    pub fn ranks_like(&self, other: &Self) -> bool {
+        self.pattern == other.pattern && self.when_all_down == other.when_all_down && self.residency == other.residency
+    }
 }
 
 /// A residency rule, compiled: whom it takes, and the fence it gives them.
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub struct ResidencyRule {
     /// Takes any client that can be placed.
     pub known: bool,
@@ -230,6 +239,7 @@ impl Table {
                 hub: service.hub,
                 limits: service.limits,
                 allow: service.allow,
+                receipts: service.receipts,
                 requires_key: false,
             });
         }
@@ -252,9 +262,9 @@ impl Table {
         }
 
         let mut overrides = vec![None; regions.len()];
-        for forced in rules.overrides {
+        for (place, forced) in rules.overrides.into_iter().enumerate() {
             if let Some(index) = region(&forced.region) {
-                overrides[index.get()] = Some(forced);
+                overrides[index.get()] = Some((place, forced));
             }
         }
         Self {
@@ -388,15 +398,15 @@ impl Table {
     /// The document's override of a region, expired or not.
     #[must_use]
     pub fn override_of(&self, region: RegionIndex) -> Option<&Override> {
-        self.overrides.get(region.get())?.as_ref()
+        self.overrides.get(region.get())?.as_ref().map(|(_, forced)| forced)
     }
 
     /// What is allowed but probably not meant.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Violation> {
-        let expired = |forced: &&Override| forced.until <= now;
-        let expired = self.overrides.iter().flatten().filter(expired).map(|forced| Violation {
-            pointer: "/overrides".to_owned(),
+        let expired = self.overrides.iter().flatten().filter(|(_, forced)| forced.until <= now);
+        let expired = expired.map(|(place, forced)| Violation {
+            pointer: format!("/overrides/{place}"),
             message: format!("the override of {} ended at {}; remove it", forced.region, forced.until),
         });
         self.warnings.iter().cloned().chain(expired).collect()

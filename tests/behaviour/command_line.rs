@@ -87,6 +87,29 @@ fn explain_tells_four_clients() {
 }
 
 #[test]
+fn regions_may_be_supposed_down_one_by_one_or_in_a_list() {
+    let (folder, _) = fresh();
+    let rules = folder.path().join("rules.json").display().to_string();
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&rules).unwrap()).unwrap();
+    let regions: Vec<&str> = json["regions"].as_object().unwrap().keys().map(String::as_str).collect();
+    let service = json["services"].as_object().unwrap().keys().next().unwrap();
+    let explain = |down: &[&str]| {
+        let ask = ["explain", "--rules", &rules, "--service", service, "--country", "DE"];
+        out(&bailiwick(ask.into_iter().chain(down.iter().copied())))
+    };
+    let one_by_one: Vec<&str> = regions.iter().flat_map(|region| ["--down", region]).collect();
+    let told = explain(&one_by_one);
+    assert!(told.contains("revived"), "{told}");
+    assert_eq!(explain(&["--down", &regions.join(",")]), told);
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let help = bailiwick(["help", "explain"]);
+    assert!(help.status.success() && out(&help).contains("--down"), "{}", err(&help));
+}
+
+#[test]
 fn hash_key_reads_the_key_from_standard_input() {
     use std::io::Write;
     let mut child =

@@ -9,6 +9,17 @@ use bailiwick_tests::wait;
 
 use crate::fixture::{World, ZONE};
 
+/// Puts a revision of the rules behind the link `..data`.
+fn mount(setup: &Setup, world: &World, revision: u64) {
+    let mut rules = world.rules(revision);
+    rules["regions"]["eu-frankfurt"]["answers"]["A"] = serde_json::json!([format!("192.0.2.{revision}")]);
+    let directory = setup.path(&format!("..{revision}"));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("rules.json"), rules.to_string()).unwrap();
+    std::os::unix::fs::symlink(directory, setup.path("..new")).unwrap();
+    std::fs::rename(setup.path("..new"), setup.path("..data")).unwrap();
+}
+
 fn german(node: &Node) -> Vec<String> {
     question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data()
 }
@@ -45,6 +56,39 @@ fn a_bad_edit_changes_nothing_and_is_told() {
     fine["regions"]["eu-frankfurt"]["answers"]["A"] = serde_json::json!(["192.0.2.14"]);
     node.setup.write("rules.json", &fine.to_string());
     wait::until_true("the next good one is served", || german(&node) == ["192.0.2.14"]);
+}
+
+#[test]
+fn rules_that_vanish_change_nothing_until_they_are_back() {
+    let world = World::start();
+    let node = Setup::new(&world.rules(3), ZONE).start();
+    let rules = node.setup.path("rules.json");
+    std::fs::remove_file(&rules).unwrap();
+    wait::until_true("it is told", || node.log().contains("rules.json: can't be read"));
+    assert_eq!(german(&node), ["192.0.2.10"]);
+    std::fs::create_dir(&rules).unwrap();
+    wait::until_true("a directory is told, too", || node.log().contains("directory"));
+    std::fs::remove_dir(&rules).unwrap();
+    let mut edited = world.rules(4);
+    edited["regions"]["eu-frankfurt"]["answers"]["A"] = serde_json::json!(["192.0.2.11"]);
+    node.setup.write("rules.json", &edited.to_string());
+    wait::until_true("they are back", || german(&node) == ["192.0.2.11"]);
+}
+
+#[test]
+fn rules_behind_links_are_followed_when_the_links_are_swapped() {
+    // As Kubernetes mounts a ConfigMap: the file is a link through a directory's link, and that one is swapped.
+    let world = World::start();
+    let setup = Setup::new(&world.rules(1), ZONE);
+    mount(&setup, &world, 1);
+    std::fs::remove_file(setup.path("rules.json")).unwrap();
+    std::os::unix::fs::symlink("..data/rules.json", setup.path("rules.json")).unwrap();
+    let node = setup.start();
+    assert_eq!(german(&node), ["192.0.2.1"]);
+    for revision in 2..4 {
+        mount(&node.setup, &world, revision);
+        wait::until_true("the swap is served", || german(&node) == [format!("192.0.2.{revision}")]);
+    }
 }
 
 #[test]

@@ -54,6 +54,30 @@ fn the_last_good_rules_serve_when_the_file_is_broken() {
 }
 
 #[test]
+fn damaged_state_is_told_and_left_aside() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(5), ZONE).start().stop();
+    setup.write("state/rules.last-good.json", "\0 no rules");
+    setup.write("state/overrides.json", "\0 no overrides");
+    let node = setup.start();
+    assert_eq!(question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data(), ["192.0.2.10"]);
+    let log = node.log();
+    assert!(log.contains("rules.last-good.json: (document): is not JSON"), "{log}");
+    assert!(log.contains("overrides.json: the kept overrides can't be read"), "{log}");
+}
+
+#[test]
+fn a_state_directory_of_two_nodes_is_told() {
+    let world = World::start();
+    let first = Setup::new(&world.rules(5), ZONE).start();
+    let second = Setup::new(&world.rules(5), ZONE);
+    std::os::unix::fs::symlink(first.setup.path("state"), second.path("state")).unwrap();
+    let second = second.start();
+    assert!(second.log().contains("another process seems to use this state_dir"), "{}", second.log());
+    assert!(!first.log().contains("another process"), "{}", first.log());
+}
+
+#[test]
 fn a_lower_revision_than_the_last_good_one_is_ignored() {
     let world = World::start();
     let setup = Setup::new(&world.rules(5), ZONE).start().stop();

@@ -21,9 +21,9 @@ use super::monitors::{Assignment, Monitors};
 use super::{Change, Failure, Handle, Offer, Source, Status};
 use crate::clock::Clock;
 use crate::probe::{ProbeResult, Prober, Probing};
-use crate::snapshot::{Refusal, Snapshot, World};
-use crate::sources::Fault;
+use crate::snapshot::{Snapshot, World};
 use crate::store::Store;
+use crate::zone::ZoneError;
 
 /// How many changes and results may wait for the owner.
 const WAITING_ROOM: usize = 1024;
@@ -100,7 +100,7 @@ struct Waiting {
 /// A version that is being compiled with the others.
 struct Job {
     offer: Offer,
-    compiled: JoinHandle<Result<World, Vec<Refusal>>>,
+    compiled: JoinHandle<Result<World, Vec<ZoneError>>>,
 }
 
 struct Owner<P> {
@@ -358,7 +358,7 @@ async fn finished(job: &mut Option<Job>) -> (Offer, Result<World, Vec<String>>) 
     let compiled = (&mut running.compiled).await;
     let errors = match compiled {
         Ok(Ok(world)) => Ok(world),
-        Ok(Err(refusals)) => Err(refusals.into_iter().map(|refusal| Fault::from(refusal).to_string()).collect()),
+        Ok(Err(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
         Err(panic) => Err(vec![format!("compiling failed by a fault of this program ({panic}); please report it")]),
     };
     match job.take() {

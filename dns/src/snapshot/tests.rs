@@ -134,6 +134,31 @@ fn denied_answers_are_served_where_nothing_is_offered() {
 }
 
 #[test]
+fn denied_answers_have_the_longest_ttl_though_a_region_is_about_to_return() {
+    let rules = RULES.replace(
+        r#""when_all_down": "fail" }"#,
+        r#""when_all_down": "fail", "denied_answers": { "A": ["192.0.2.98"], "TXT": ["denied"] } }"#,
+    );
+    let mut down = up(1);
+    down.machine.record(false);
+    let mut all_down = health(&down);
+    all_down.regions[2] =
+        RegionHealth { probed: Status::Down, time_to_up: Some(Millis(7000)), ..RegionHealth::default() };
+    let snapshot = Snapshot::new(world(&rules), all_down, NOW, None);
+    assert_eq!(a(&snapshot, CHAT, from("198.51.100.1")), (addresses(&["192.0.2.98"]), 60, 0));
+}
+
+#[test]
+fn services_that_rank_alike_share_their_classes() {
+    let twin = r#""twin": { "hosts": ["twin.ai.example.com"], "pattern": "active-active", "regions": ["nyc"],
+                  "residency": [ { "clients": ["us"], "process_in": ["us"] } ] },
+        "open": {"#;
+    let world = world(&RULES.replace(r#""open": {"#, twin));
+    let classes = |service| world.classes_of(ServiceIndex(service)).unwrap();
+    assert!(std::ptr::eq(classes(1), classes(2)) && !std::ptr::eq(classes(0), classes(1)));
+}
+
+#[test]
 fn a_snapshot_keeps_what_a_change_of_health_left_alone() {
     let world = world(RULES);
     let first = Snapshot::new(Arc::clone(&world), health(&up(3)), NOW, None);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bailiwick_rules::steer::{Conditions, decide};
+use bailiwick_rules::steer::{Conditions, Ranking, decide};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::Timestamp;
 
@@ -32,17 +32,6 @@ pub struct ZoneSource {
     pub records: Vec<Record>,
 }
 
-/// Why rules, zones and places don't fit together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A zone doesn't compile, by itself or with the hosts that the rules steer in it.
-    #[error("{0}")]
-    Zone(ZoneError),
-    /// More services than can be numbered.
-    #[error("/services: {0} services are more than the 65,535 this server can hold; split the document")]
-    TooManyServices(usize),
-}
-
 /// Rules, zones and geography, compiled together.
 #[derive(Debug)]
 pub struct World {
@@ -51,7 +40,7 @@ pub struct World {
     zones: Arc<Zones>,
     places: Arc<Places>,
     /// By service; `None` for one that DNS doesn't answer.
-    classes: Arc<[Option<Classes>]>,
+    classes: Arc<[Option<Arc<Classes>>]>,
     /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
     answers: Vec<Vec<(RegionIndex, RecordSets)>>,
     /// By service.
@@ -69,12 +58,8 @@ impl World {
         sources: Arc<[ZoneSource]>,
         places: Arc<Places>,
         before: Option<&Self>,
-    ) -> Result<Self, Vec<Refusal>> {
+    ) -> Result<Self, Vec<ZoneError>> {
         let table = &rules.table;
-        let services = table.services().len();
-        if services > usize::from(u16::MAX) {
-            return Err(vec![Refusal::TooManyServices(services)]);
-        }
         let answers: Vec<Vec<(RegionIndex, RecordSets)>> =
             table.services().iter().map(|service| published(table, service)).collect();
         let denied = table.services().iter();
@@ -128,25 +113,25 @@ impl World {
     /// The classes of a service's clients; `None` for one that isn't there or that DNS doesn't answer.
     #[must_use]
     pub fn classes_of(&self, service: ServiceIndex) -> Option<&Classes> {
-        self.classes.get(usize::from(service.0))?.as_ref()
+        self.classes.get(service.get())?.as_deref()
     }
 
     pub(super) fn records_of_region(&self, service: ServiceIndex, region: RegionIndex) -> Option<&RecordSets> {
-        let mut regions = self.answers.get(usize::from(service.0))?.iter();
+        let mut regions = self.answers.get(service.get())?.iter();
         regions.find(|(one, _)| *one == region).map(|(_, records)| records)
     }
 
     pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
-        self.denied.get(usize::from(service.0))?.as_ref()
+        self.denied.get(service.get())?.as_ref()
     }
 
     /// What each class of a service's clients gets under these conditions, and when the first passing thing that counted ends.
     pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> (Box<[Choice]>, Option<Timestamp>) {
-        let (table, classes) = (&self.rules.table, self.classes.get(service).and_then(Option::as_ref));
+        let (table, classes) = (&self.rules.table, self.classes.get(service).and_then(Option::as_deref));
         let Some(classes) = classes else { return (Box::default(), None) };
         let has_denied = self.denied[service].is_some();
         let mut until = None;
-        let choose = |ranking| {
+        let choose = |ranking: &Ranking| {
             let steering = decide(table, ranking, None, conditions);
             until = until.into_iter().chain(steering.valid_until).min();
             let offer = match steering.ordered.first() {
@@ -155,7 +140,13 @@ impl World {
                 None if ranking.order.is_empty() => Offer::Nothing(PROHIBITED),
                 None => Offer::Nothing(NOT_READY),
             };
-            Choice { offer, ttl: steering.ttl(table, &table.services()[service], conditions) }
+            let ttl = match offer {
+                Offer::Denied => table.services()[service].ttl.max,
+                Offer::Region(_) | Offer::Nothing(_) => {
+                    steering.ttl(table, &table.services()[service], ranking, conditions)
+                }
+            };
+            Choice { offer, ttl }
         };
         (classes.rankings().iter().map(choose).collect(), until)
     }
@@ -190,8 +181,8 @@ fn compile_zones(
     sources: &[ZoneSource],
     owners: &[SteeredOwner],
     warnings: &mut Vec<String>,
-) -> Result<Zones, Vec<Refusal>> {
-    let (mut zones, mut refusals) = (Vec::new(), Vec::new());
+) -> Result<Zones, Vec<ZoneError>> {
+    let (mut zones, mut errors) = (Vec::new(), Vec::new());
     for source in sources {
         let here =
             |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
@@ -201,16 +192,16 @@ fn compile_zones(
                 warnings.extend(compiled.warnings.iter().map(ToString::to_string));
                 zones.push(Arc::new(compiled.zone));
             }
-            Err(errors) => refusals.extend(errors.into_iter().map(Refusal::Zone)),
+            Err(found) => errors.extend(found),
         }
     }
-    if refusals.is_empty() { Ok(Zones::new(zones)) } else { Err(refusals) }
+    if errors.is_empty() { Ok(Zones::new(zones)) } else { Err(errors) }
 }
 
 /// A host outside this node's zones may be another node's to serve.
 fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[ZoneSource], warnings: &mut Vec<String>) {
     for owner in owners.iter().filter(|owner| zone_of(&owner.name, sources).is_none()) {
-        let service = &table.services()[usize::from(owner.service.0)].id;
+        let service = &table.services()[owner.service.get()].id;
         warnings.push(format!(
             "/services/{service}/hosts: {} lies in no zone of this node and isn't answered here; add its zone to the configuration unless another node serves it",
             owner.name
@@ -222,11 +213,18 @@ fn compile_classes(
     table: &Table,
     answers: &[Vec<(RegionIndex, RecordSets)>],
     places: &Places,
-) -> Arc<[Option<Classes>]> {
-    let standings = Standings::new(table, places);
-    let services = (0..).map(bailiwick_rules::table::ServiceIndex).zip(table.services());
-    let steered = services.zip(answers);
-    steered
-        .map(|((index, _), published)| (!published.is_empty()).then(|| Classes::new(table, index, &standings)))
-        .collect()
+) -> Arc<[Option<Arc<Classes>>]> {
+    let standings = Arc::new(Standings::new(table, places));
+    // Services often differ in nothing but their name.
+    let mut made: Vec<(&Service, Arc<Classes>)> = Vec::new();
+    let mut classes = |index: ServiceIndex, service| {
+        if let Some((_, same)) = made.iter().find(|(other, _)| other.ranks_like(service)) {
+            return Arc::clone(same);
+        }
+        let new = Arc::new(Classes::new(table, index, &standings));
+        made.push((service, Arc::clone(&new)));
+        new
+    };
+    let services = (0..).map(ServiceIndex).zip(table.services()).zip(answers);
+    services.map(|((index, service), published)| (!published.is_empty()).then(|| classes(index, service))).collect()
 }

@@ -201,7 +201,9 @@ fn a_steering_holds_until_it_says_and_no_ttl_leaves_its_bounds() {
     for_all("validity", CASES, |mut case| {
         let before = case.steering();
         let service = case.table.service(case.ask.service);
-        let ttl = before.ttl(&case.table, service, &case.conditions());
+        let standing = stand(&case.table, &case.ask.client);
+        let ranking = rank(&case.table, case.ask.service, &standing, case.ask.path_class);
+        let ttl = before.ttl(&case.table, service, &ranking, &case.conditions());
         assert!((service.ttl.min..=service.ttl.max).contains(&ttl));
         let end = before.valid_until.map_or(case.now.0 + 10_000_000, |until| until.0);
         assert!(end > case.now.0, "it ends in the future");
@@ -247,4 +249,34 @@ fn home_is_alone_and_a_hub_is_never_revived() {
             _ => steering.withheld.iter().all(|withheld| withheld.reason != Reason::NotHome),
         }
     });
+}
+
+#[test]
+fn a_ttl_waits_for_better_regions_only() {
+    let table = Table::compile(
+        br#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+              "regions": { "a": { "countries": ["DE"] }, "b": { "countries": ["FR"] }, "c": { "countries": ["IT"] } },
+              "services": { "s": { "hosts": ["s.example"], "pattern": "active-passive", "regions": ["a", "b", "c"],
+                                   "residency": [{ "clients": ["eu"], "process_in": ["eu"] }],
+                                   "ttl": { "min": 1, "max": 600 } } } }"#,
+    )
+    .unwrap();
+    let seconds = |to_down: Option<u64>, to_up: Option<u64>| RegionHealth {
+        probed: if to_up.is_some() { Status::Down } else { Status::Up },
+        time_to_down: to_down.map(|seconds| Millis(seconds * 1000)),
+        time_to_up: to_up.map(|seconds| Millis(seconds * 1000)),
+        ..RegionHealth::default()
+    };
+    let service = ServiceIndex(0);
+    let client = Client { country: crate::geo::CountryCode::parse("DE"), ..Client::default() };
+    let ttl = |health: &[RegionHealth]| {
+        let conditions = Conditions { health, local: &Local::default(), now: Timestamp(0) };
+        let ranking = rank(&table, service, &stand(&table, &client), PathClass::Inference);
+        decide(&table, &ranking, None, &conditions).ttl(&table, table.service(service), &ranking, &conditions)
+    };
+    let (up, down) = (seconds(Some(30), None), |to_up| seconds(None, Some(to_up)));
+    assert_eq!(ttl(&[up.clone(), down(5), down(7)]), 30, "what is down behind the chosen region doesn't matter");
+    assert_eq!(ttl(&[down(5), up.clone(), down(2)]), 5);
+    assert_eq!(ttl(&[down(50), up, down(2)]), 30);
+    assert_eq!(ttl(&[down(50), down(40), down(20)]), 20, "revived: whichever returns first becomes the answer");
 }

@@ -242,6 +242,39 @@ fn every_mistake_is_told_at_once() {
 }
 
 #[test]
+fn what_could_not_be_read_is_told_once() {
+    let bad = json!({ "A": ["192.0.2.999"] });
+    assert_refused(|d| d["regions"]["fra"]["answers"] = bad.clone(), "/regions/fra/answers/A/0", "IPv4");
+    assert_refused(|d| d["services"]["chat"]["denied_answers"] = bad, "/services/chat/denied_answers/A/0", "IPv4");
+}
+
+#[test]
+fn a_rule_is_counted_though_it_cannot_be_read() {
+    let lines = refused(|d| {
+        d["services"]["chat"]["residency"] =
+            json!([7, { "clients": ["*"], "process_in": ["eu"] }, { "clients": ["uk"], "process_in": ["uk"] }]);
+    });
+    assert!(lines.iter().any(|line| line.contains("comes after rule 1")), "{lines:#?}");
+}
+
+#[test]
+fn services_that_differ_in_their_names_only_rank_alike() {
+    let mut document = sound();
+    let mut twin = document["services"]["chat"].clone();
+    twin["hosts"] = json!(["twin.example"]);
+    twin["ttl"] = json!({ "max": 300 });
+    let mut other = twin.clone();
+    other["hosts"] = json!(["other.example"]);
+    other["regions"] = json!(["lon", "fra"]);
+    document["services"]["twin"] = twin;
+    document["services"]["other"] = other;
+    let table = compile(&document).unwrap();
+    let service = |name| table.service(table.service_named(name).unwrap());
+    assert!(service("chat").ranks_like(service("twin")));
+    assert!(!service("chat").ranks_like(service("other")), "the order written decides for clients without a place");
+}
+
+#[test]
 fn probable_slips_are_warnings() {
     let mut document = sound();
     document["services"]["chat"]["residency"] =
@@ -251,7 +284,7 @@ fn probable_slips_are_warnings() {
         table.warnings(Timestamp(i64::MAX)).into_iter().map(|warning| warning.pointer).collect();
     assert_eq!(
         warnings,
-        ["/services/chat/residency/0/process_in/1", "/services/chat/residency/1/process_in", "/overrides"]
+        ["/services/chat/residency/0/process_in/1", "/services/chat/residency/1/process_in", "/overrides/0"]
     );
 }
 

@@ -6,7 +6,7 @@ use super::value::{distinct, duration, host_name, once, one_of, reference};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
-    Allowance, ClientMatch, Hub, Limits, Pattern, ResidencyRule, Service, Tier, TtlBounds, WhenAllDown,
+    Allowance, ClientMatch, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Tier, TtlBounds, WhenAllDown,
 };
 use crate::time::Millis;
 
@@ -66,6 +66,8 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
             one_of(reader, node, &choices)
         })
     });
+    let choices = [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
+    let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &choices));
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -78,13 +80,16 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         hub,
         limits: limits.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
+        receipts: receipts.unwrap_or_default(),
     })
 }
 
 fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Vec<ResidencyRule>> {
     let mut catch_all = None;
-    let mut index = 0;
+    let mut next = 0;
     reader.filled_list(node, |reader, node| {
+        let index = next;
+        next += 1;
         let mut fields = reader.object(node)?;
         let clients = fields.required("clients", "jurisdictions, \"*\" or \"unknown\"", |reader, node| {
             distinct(reader, node, |reader, node| match reader.string(node)? {
@@ -106,7 +111,6 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
         if clients.contains(&ClientMatch::Known) {
             catch_all = catch_all.or(Some(index));
         }
-        index += 1;
         fields.finish();
         Some(ResidencyRule {
             clients,
