@@ -216,10 +216,14 @@ const IN: u16 = 1;
 /// The extended error for names outside every zone: Not Authoritative (RFC 8914 §4.21).
 const NOT_AUTHORITATIVE: u16 = 20;
 
+/// The extended error for transfers, which this server doesn't offer: Not Supported (RFC 8914 §4.22).
+const NOT_SUPPORTED: u16 = 21;
+
 /// Answers a query from the zones and the rules.
 pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Query<'a>) -> Answer<'a> {
     if let Some(rcode) = refusal(query) {
-        return Answer::bare(rcode);
+        let transfer = matches!(query.qtype, rtype::AXFR | rtype::IXFR);
+        return Answer { ede: transfer.then_some(NOT_SUPPORTED), ..Answer::bare(rcode) };
     }
     let Some(zone) = zones.find(query.qname, query.qtype) else {
         return Answer { ede: Some(NOT_AUTHORITATIVE), ..Answer::bare(Rcode::REFUSED) };

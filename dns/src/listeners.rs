@@ -12,6 +12,7 @@ use hickory_server::net::NetError;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use crate::certificate::Certificate;
@@ -143,15 +144,15 @@ impl Sockets {
             threads.push(std::thread::Builder::new().name(format!("udp {address}")).spawn(run)?);
             accepting.push(tokio::spawn(streams::accept(tcp, Speech::Tcp, shared.clone())));
         }
-        let protocols: [(_, _, &[&[u8]], fn(_) -> Speech); 2] = [
-            (self.dot, &certificates.dot, &[b"dot"], Speech::Tls),
-            (self.doh, &certificates.doh, &[b"h2", b"http/1.1"], Speech::Https),
+        let by_tls: [(_, _, Speak, &[&[u8]]); 2] = [
+            (self.dot, &certificates.dot, Speech::Tls, &[b"dot"]),
+            (self.doh, &certificates.doh, Speech::Https, &[b"h2", b"http/1.1"]),
         ];
-        for (sockets, certificate, names, speech) in protocols {
+        for (sockets, certificate, speak, protocols) in by_tls {
             let Some(certificate) = certificate else { continue };
-            let acceptor = certificate.acceptor(names).map_err(io::Error::other)?;
+            let acceptor = certificate.acceptor(protocols).map_err(io::Error::other)?;
             for tcp in sockets {
-                accepting.push(tokio::spawn(streams::accept(tcp, speech(acceptor.clone()), shared.clone())));
+                accepting.push(tokio::spawn(streams::accept(tcp, speak(acceptor.clone()), shared.clone())));
             }
         }
         if let Some(certificate) = &certificates.doq {
@@ -164,6 +165,9 @@ impl Sockets {
         Ok(Listeners { closing, stop_udp, gate: Arc::clone(gate), threads, accepting })
     }
 }
+
+/// What is spoken once TLS stands.
+type Speak = fn(TlsAcceptor) -> Speech;
 
 fn all<T>(
     addresses: &[SocketAddr],

@@ -309,12 +309,12 @@ mod tests {
         fn no_window_sees_more_than_the_burst_and_the_rate(
             rate in 1_u32..200,
             slip in 0_u32..5,
-            steps in prop::collection::vec((0_u64..300, 1_usize..40), 1..60),
+            steps in prop::collection::vec((0_u16..300, 1_usize..40), 1..60),
         ) {
             let table = Table::new(RateLimit { slip, ..RateLimit::at(rate) });
             let (mut now, mut answers) = (0, Vec::new());
             for (step, times) in steps {
-                now += step;
+                now += u64::from(step);
                 let counts = judged(&table, "203.0.113.9", Class::Positive, now, times);
                 answers.push((now, counts[0]));
                 let over = counts[1] + counts[2];
@@ -322,10 +322,10 @@ mod tests {
                 prop_assert!(counts[1] <= most, "{} of {over} slipped", counts[1]);
             }
             for (first, (from, _)) in answers.iter().enumerate() {
-                let mut sum = 0;
+                let mut sum = 0_u64;
                 for (until, count) in &answers[first..] {
-                    sum += count;
-                    let allowed = rate as usize + (rate as usize * (until - from) as usize) / 1000 + 1;
+                    sum += *count as u64;
+                    let allowed = u64::from(rate) + u64::from(rate) * (until - from) / 1000 + 1;
                     prop_assert!(sum <= allowed, "{sum} answers in {} ms at {rate} a second", until - from);
                 }
             }

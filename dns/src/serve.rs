@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bailiwick_rules::table::RegionIndex;
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
@@ -74,9 +75,15 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
     let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
     let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone()));
     let addresses = sockets.addresses();
-    let responder = Live { handle: handle.clone(), metrics: Arc::clone(&metrics), settings, limiter, clock };
+    let responder = Arc::new(Live {
+        handle: handle.clone(),
+        metrics: Arc::clone(&metrics),
+        settings: ArcSwap::from_pointee(settings),
+        limiter,
+        clock,
+    });
     let listeners = sockets
-        .serve(&Arc::new(responder), &gate, &certificates)
+        .serve(&responder, &gate, &certificates)
         .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
     let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
     let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect());
@@ -90,9 +97,10 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
         Ready { dns, dot, doq, doh, api, node: &node, pid: std::process::id() }.write(file)?;
     }
     while signals.next().await == Word::Reload {
-        info!("SIGHUP: reading rules, zones, GeoIP database, certificates and token again");
+        info!("SIGHUP: reading rules, zones, GeoIP database, certificates, token and cookie secrets again");
         feed.reload();
         renewal.reload();
+        responder.renew_cookies(&config);
     }
     end(listeners, http).await;
     if let Some(file) = ready_file {
@@ -203,17 +211,31 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
 struct Live {
     handle: Handle,
     metrics: Arc<Metrics>,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     limiter: Option<Arc<Limiter>>,
     clock: Clock,
+}
+
+impl Live {
+    /// Takes cookie secrets that were rolled over (RFC 9018 §5); a random one stays, and so do the old ones if a new file can't be used.
+    fn renew_cookies(&self, config: &Config) {
+        if config.cookies.secret_files.is_empty() {
+            return;
+        }
+        match settings(config) {
+            Ok(settings) => self.settings.store(Arc::new(settings)),
+            Err(faults) => faults.iter().for_each(|fault| warn!("cookie secrets stay as they were: {fault}")),
+        }
+    }
 }
 
 impl Respond for Live {
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
         let snapshot = self.handle.snapshot();
         let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
+        let settings = self.settings.load();
         let limiter = self.limiter.as_deref().map(|limiter| limiter as &dyn wire::Limiter);
-        let context = Context { settings: &self.settings, limiter, now: seconds(self.clock.now()) };
+        let context = Context { settings: &settings, limiter, now: seconds(self.clock.now()) };
         let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome

@@ -79,7 +79,7 @@ pub(crate) async fn accept<R: Respond>(listener: std::net::TcpListener, speech: 
             }
             // Reset by its client before it was accepted: the next one may be fine.
             Err(error) if is_of_one_connection(&error) => {
-                debug!(%error, "a connection was gone before it was accepted")
+                debug!(%error, "a connection was gone before it was accepted");
             }
             Err(error) => {
                 if !std::mem::replace(&mut short, true) {

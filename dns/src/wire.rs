@@ -76,12 +76,12 @@ pub fn respond(
     if verdict == Verdict::Answer {
         verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, &reply));
     }
-    match verdict {
-        Verdict::Answer => {}
-        Verdict::Drop => return Outcome::Dropped,
+    if verdict == Verdict::Drop {
+        return Outcome::Dropped;
+    }
+    if verdict == Verdict::Slip && checked.is_some() {
         // Whoever sent a cookie needs no other transport to prove its address.
-        Verdict::Slip if checked.is_some() => reply = Answer::bare(Rcode::BADCOOKIE),
-        Verdict::Slip => {}
+        reply = Answer::bare(Rcode::BADCOOKIE);
     }
     let options = options(context.settings, &request, checked, transport);
     let slips = verdict == Verdict::Slip && checked.is_none();

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use bailiwick_tests::dns::{exchange, question};
 use bailiwick_tests::node::{Node, Setup};
 use bailiwick_tests::process::{run, text_of};
+use bailiwick_tests::wait;
 
 use crate::fixture::{World, ZONE};
 
@@ -122,6 +123,21 @@ fn rfc9018_nodes_that_share_a_secret_take_each_others_cookies() {
     let (server, port) = (format!("@{}", first.dns.ip()), first.dns.port().to_string());
     let told = text_of("dig", [server.as_str(), "-p", &port, "+cookie", "+badcookie", "www.ai.example.com", "A"]);
     assert!(told.contains("192.0.2.80") && told.contains("(good)"), "{told}");
+}
+
+#[test]
+fn rfc9018_5_secrets_roll_over_without_a_restart() {
+    let node = node_with("[cookies]\nsecret_files = [\"0\", \"1\"]\n");
+    let other = node_with("[cookies]\nsecret_files = [\"2\"]\nrequired = true\n");
+    let cookie = || ask(node.dns, &packet(1, &[(COOKIE, &[5; 8])])).1.remove(0).1;
+    let taken = |cookie: &[u8]| ask(other.dns, &packet(1, &[(COOKIE, cookie)])).0 == 0;
+    assert!(!taken(&cookie()));
+    node.setup.write("0", "no secret");
+    node.process.signal("HUP");
+    wait::until_true("the bad file is told", || node.log().contains("cookie secrets stay as they were"));
+    node.setup.write("0", SECRETS[2]);
+    node.process.signal("HUP");
+    wait::until_true("the new secret signs", || taken(&cookie()));
 }
 
 #[test]

@@ -265,7 +265,7 @@ impl Reader<'_> {
         let text = self.string(key, value)?;
         match text.len() {
             0 => self.fail(value.span(), format!("\"{key}\" is empty; write what shall be told or remove the key")),
-            ..=LONGEST => Some(text),
+            1..=LONGEST => Some(text),
             length => self.fail(value.span(), format!("\"{key}\" has {length} octets; shorten it to {LONGEST}")),
         }
     }

@@ -128,7 +128,7 @@ mod tests {
                 https: vec![ServiceBinding::parse(text).unwrap()],
                 ..Answers::default()
             };
-            let sets = RecordSets::new(&answers, &[own.clone()]);
+            let sets = RecordSets::new(&answers, std::slice::from_ref(&own));
             sets.of_type(rtype::HTTPS).unwrap().first().unwrap().to_vec()
         };
         let v4 = b"\0\x04\0\x08\xc0\0\x02\x01\xc0\0\x02\x02";

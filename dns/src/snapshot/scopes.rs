@@ -110,7 +110,7 @@ impl Sight {
         for prefix in recorded.iter().filter(|prefix| locate::carried(prefix.network()).is_none()) {
             let location = random.chance(30).then_some((35.68, 139.69));
             let record = if random.chance(50) { flat } else { geoip2 };
-            made = made.add(*prefix, &record(*random.pick(&COUNTRIES), location));
+            made = made.add(*prefix, &record(random.pick::<&str>(&COUNTRIES), location));
         }
         let places = Places::read(&made.bytes()).unwrap_or_else(|_| Places::none());
         let origin: crate::name::Name = "example".parse().expect("a name");
