@@ -6,6 +6,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Installed tools live outside target/: `cargo clean` must not cost ten minutes.
 CACHE=${BAILIWICK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bailiwick}
 WORKER_BUILD_VERSION=0.8.7
+# PyPI's openai, one of the clients that tests/edge drives.
+PYTHON_OPENAI_VERSION=3.51.0
 WASM_TARGET=wasm32-unknown-unknown
 
 # The repository's own node (the npm package `node`) and tools come first. Debian keeps name servers in
@@ -46,16 +48,58 @@ fail() {
   exit 1
 }
 
+# misused MESSAGE [HOW TO MEND]: wrong usage, which the script's `usage` explains.
+misused() {
+  usage >&2
+  echo >&2
+  (fail "$@") || exit 2
+}
+
 # took SECONDS: 75 → 1m15s
 took() {
   if (($1 < 60)); then printf '%ds' "$1"; else printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); fi
 }
 
-LONG_PID=''
-# A background job ignores Ctrl-C; without this it would go on after the script has gone.
-stop_long() {
-  if [[ -n $LONG_PID ]]; then kill "$LONG_PID" 2>/dev/null || true; fi
-  exit 130
+GROUP=''
+# end_group: ends what `in_group` started, whole, and this script after it.
+end_group() {
+  if [[ -n $GROUP ]]; then
+    kill -- "-$GROUP" 2>/dev/null || true
+    wait "$GROUP" 2>/dev/null || true
+  fi
+  exit "$1"
+}
+
+# in_group COMMAND…: starts it in the background as GROUP, a process group of its own. Whoever ends this script, at a
+# terminal or by its process id alone, then ends the compilers that the command started too.
+in_group() {
+  trap 'end_group 130' INT
+  trap 'end_group 143' TERM
+  trap 'end_group 129' HUP
+  set -m
+  "$@" </dev/null &
+  GROUP=$!
+  set +m
+}
+
+# group_ended: waits for it; its exit code is the command's.
+group_ended() {
+  local status=0
+  wait "$GROUP" || status=$?
+  GROUP=''
+  trap - INT TERM HUP
+  return "$status"
+}
+
+# attended COMMAND…: runs it in a child shell, its output here, and lets it not outlive this script. At a terminal Ctrl-C
+# reaches it anyway, and sudo has to be able to ask.
+attended() {
+  if [[ -t 0 ]]; then
+    ("$@")
+  else
+    in_group "$@"
+    group_ended
+  fi
 }
 
 # long COMMAND…: runs it with its output in a log and shows elapsed time and the newest line: in place on a
@@ -65,10 +109,8 @@ long() {
   local log began=$SECONDS every=10 next=5 line status=0
   log=$CACHE/log/$(printf '%s' "$STEP_NAME" | tr -cs 'A-Za-z0-9.-' '-').log
   if [[ -t 1 ]]; then every=1 next=1; fi
-  trap stop_long INT TERM
-  "$@" >"$log" 2>&1 </dev/null &
-  LONG_PID=$!
-  while kill -0 "$LONG_PID" 2>/dev/null; do
+  in_group "$@" >"$log" 2>&1
+  while kill -0 "$GROUP" 2>/dev/null; do
     if ((SECONDS - began >= next)); then
       next=$((SECONDS - began + every))
       line=$(tail -c 400 "$log" | tr '\r' '\n' | grep -vE '^(npm warn .*|[[:space:]]*)$' | tail -n 1 | tr -d '\000-\037' | cut -c 1-60) || true
@@ -80,9 +122,7 @@ long() {
     fi
     sleep 0.2
   done
-  wait "$LONG_PID" || status=$?
-  LONG_PID=''
-  trap - INT TERM
+  group_ended || status=$?
   if [[ -t 1 ]]; then printf '\r\e[K'; fi
   if ((status == 0)); then
     note "${GREEN}done${PLAIN} in $(took $((SECONDS - began)))"

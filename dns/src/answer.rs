@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a socket, a clock or a packet. See [`answer`].
 
+pub mod identity;
 mod walk;
 
 use std::net::IpAddr;
@@ -99,6 +100,8 @@ impl Rcode {
     pub const YXDOMAIN: Self = Self(6);
     /// Unknown EDNS version (RFC 6891 §6.1.3).
     pub const BADVERS: Self = Self(16);
+    /// The server cookie is bad or missing (RFC 7873 §8).
+    pub const BADCOOKIE: Self = Self(23);
 }
 
 /// The owner of an RRset in an answer.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::answer::identity::Identity;
 use crate::name::Name;
 
 /// A configuration that was read and is free of errors. Paths are relative to where the program runs.
@@ -27,6 +28,19 @@ pub struct Config {
     pub zones: Vec<ZoneFile>,
     /// The HTTP API. Without it none is served.
     pub api: Option<Api>,
+    /// What the server says of itself, if asked; by default nothing.
+    pub identity: Identity,
+    /// The secrets of DNS cookies; by default a random one.
+    pub cookies: CookieFiles,
+}
+
+/// The `[cookies]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CookieFiles {
+    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's cookies.
+    pub secret_files: Vec<PathBuf>,
+    /// Whether a datagram with a COOKIE option but no good server cookie gets BADCOOKIE instead of an answer.
+    pub required: bool,
 }
 
 /// A zone and its master file.
@@ -136,6 +150,13 @@ listen = "127.0.0.1:8053"
 token_file = "api.token"
 cert = "api.pem"
 key = "/secret/api.key"
+[cookies]
+secret_files = ["new.secret", "/secret/old"]
+required = true
+[identity]
+version = "1"
+hostname = "ns1.example.com"
+nsid = "ns1"
 "#;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -158,6 +179,9 @@ key = "/secret/api.key"
         assert_eq!(api.token_file.as_deref(), Some(Path::new("/etc/b/api.token")));
         let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
         assert_eq!(api.tls, Some(tls));
+        let secret_files = vec!["/etc/b/new.secret".into(), "/secret/old".into()];
+        assert_eq!(config.cookies, CookieFiles { secret_files, required: true });
+        assert_eq!(config.identity, Identity::new(Some("1"), Some("ns1.example.com"), Some("ns1")));
     }
 
     #[test]
@@ -166,6 +190,7 @@ key = "/secret/api.key"
         assert!(
             config.geoip.is_none() && config.state_dir.is_none() && config.api.is_none() && config.zones.is_empty()
         );
+        assert_eq!((config.cookies, config.identity), (CookieFiles::default(), Identity::default()));
     }
 
     #[test]
@@ -193,6 +218,33 @@ key = "/secret/api.key"
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
         }
         assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+    }
+
+    #[test]
+    fn errors_of_cookies_and_identity_are_told_with_their_lines() {
+        let long = "x".repeat(256);
+        let text = format!(
+            "listen = ['127.0.0.1:0']\nrules = 'r'\n[cookies]\nsecret_files = ['', 3, 'a', 'a']\nrequired = 'yes'\nsecrets = []\n\
+             [identity]\nversion = 7\nhostname = ''\nnsid = '{long}'\nhost = 'x'\n"
+        );
+        let errors = parse(&text).unwrap_err();
+        let expect = [
+            "b.toml:4: \"cookies.secret_files\" is empty; name a file",
+            "b.toml:4: \"cookies.secret_files\" is an integer",
+            "b.toml:4: \"/etc/b/a\" is listed twice",
+            "b.toml:5: \"cookies.required\" is a string; write true or false",
+            "b.toml:6: unknown key \"cookies.secrets\"",
+            "b.toml:8: \"identity.version\" is an integer",
+            "b.toml:9: \"identity.hostname\" is empty",
+            "b.toml:10: \"identity.nsid\" has 256 octets; shorten it to 255",
+            "b.toml:11: unknown key \"identity.host\"",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ncookies = 1\nidentity = []\n").unwrap_err();
+        assert!(errors[0].contains("write a section [cookies]") && errors[1].contains("write a section [identity]"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod cookie_files;
 pub mod feed;
 pub mod geoip;
 mod handler;

@@ -17,7 +17,7 @@ use crate::respond::Respond;
 use crate::udp::UdpLoop;
 
 /// How long a stream may be idle between two requests (RFC 7766 §6.2.3).
-const IDLE: Duration = Duration::from_secs(10);
+pub(crate) const IDLE: Duration = Duration::from_secs(10);
 /// How many responses may wait on one stream.
 const WAITING: usize = 32;
 /// How many addresses with "any free port" are tried before UDP and TCP share one.
@@ -253,7 +253,9 @@ mod tests {
 
     impl Respond for Fixture {
         fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
-            wire::respond(&self.0, self, packet, from, transport, out)
+            let settings = wire::Settings::anonymous();
+            let context = wire::Context { settings: &settings, limiter: None, now: 0 };
+            wire::respond(&context, &self.0, self, packet, from, transport, out)
         }
     }
 

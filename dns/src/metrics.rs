@@ -16,9 +16,15 @@ use crate::rdata::rtype;
 use crate::wire::{Outcome, Transport};
 
 /// The transports, with their names in labels.
-const TRANSPORTS: [(Transport, &str); 2] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp")];
+const TRANSPORTS: [(Transport, &str); 5] = [
+    (Transport::Udp, "udp"),
+    (Transport::Tcp, "tcp"),
+    (Transport::Tls, "tls"),
+    (Transport::Quic, "quic"),
+    (Transport::Https, "https"),
+];
 /// The response codes that are told apart; the rest is `other`.
-const RCODES: [(Rcode, &str); 8] = [
+const RCODES: [(Rcode, &str); 9] = [
     (Rcode::NOERROR, "NOERROR"),
     (Rcode::FORMERR, "FORMERR"),
     (Rcode::SERVFAIL, "SERVFAIL"),
@@ -27,6 +33,7 @@ const RCODES: [(Rcode, &str); 8] = [
     (Rcode::REFUSED, "REFUSED"),
     (Rcode::YXDOMAIN, "YXDOMAIN"),
     (Rcode::BADVERS, "BADVERS"),
+    (Rcode::BADCOOKIE, "BADCOOKIE"),
 ];
 /// The types that are told apart; the rest is `other`.
 const QTYPES: [(u16, &str); 16] = [

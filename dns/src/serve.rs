@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bailiwick_rules::table::RegionIndex;
+use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,7 +26,8 @@ use crate::api::{self, Api, tls};
 use crate::cli::{ServeArgs, Told};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::listeners::{Listeners, Sockets};
+use crate::cookie_files;
+use crate::listeners::{IDLE, Listeners, Sockets};
 use crate::metrics::Metrics;
 use crate::owner::Handle;
 use crate::probe::Secrets;
@@ -33,7 +35,7 @@ use crate::respond::Respond;
 use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::start::{Started, check, start};
-use crate::wire::{self, Outcome, Transport};
+use crate::wire::{self, Context, Outcome, Settings, Transport};
 use crate::zone::ServiceIndex;
 
 /// How long queries in flight are waited for at the end.
@@ -61,8 +63,9 @@ fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
 
 async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<String>> {
     let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
-    let started = begin(&config);
-    let (sockets, http, started) = tokio::select! {
+    let clock = Clock::system();
+    let started = begin(&config, &clock);
+    let (sockets, http, started, settings) = tokio::select! {
         begun = started => begun?,
         () = signals.end() => return Ok(()),
     };
@@ -70,7 +73,7 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
 
     let metrics = Arc::new(Metrics::default());
     let dns = sockets.addresses();
-    let responder = Arc::new(Live { handle: handle.clone(), metrics: Arc::clone(&metrics) });
+    let responder = Arc::new(Live { handle: handle.clone(), metrics: Arc::clone(&metrics), settings, clock });
     let listeners = sockets.serve(&responder).map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
     let node = config.node.clone().unwrap_or_else(host_name);
     let http = http.map(|http| http.serve(handle.clone(), metrics, node.clone()));
@@ -93,8 +96,9 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
 }
 
 /// Binds every address and loads every file, so that all that is wrong is told at once.
-async fn begin(config: &Config) -> Result<(Sockets, Option<Http>, Started), Vec<String>> {
+async fn begin(config: &Config, clock: &Clock) -> Result<(Sockets, Option<Http>, Started, Settings), Vec<String>> {
     let mut errors = Vec::new();
+    let settings = settings(config).map_err(|failed| errors.extend(failed)).ok();
     let sockets = Sockets::bind(&config.listen).map_err(|failed| errors.extend(strings(failed))).ok();
     let http = match &config.api {
         None => Some(None),
@@ -106,14 +110,19 @@ async fn begin(config: &Config) -> Result<(Sockets, Option<Http>, Started), Vec<
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
         state_dir: config.state_dir.clone(),
     };
-    let clock = Clock::system();
-    let (Some(sockets), Some(http)) = (sockets, http) else {
+    let (Some(sockets), Some(http), Some(settings)) = (sockets, http, settings) else {
         // Without an address there is nothing to probe for, but the files' errors are told all the same.
         errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
         return Err(errors);
     };
-    let started = start(sources, Secrets::default(), clock).await.map_err(strings)?;
-    Ok((sockets, http, started))
+    let started = start(sources, Secrets::default(), clock.clone()).await.map_err(strings)?;
+    Ok((sockets, http, started, settings))
+}
+
+/// What the configuration says that shows in responses.
+fn settings(config: &Config) -> Result<Settings, Vec<String>> {
+    let cookies = cookie_files::read(&config.cookies).map_err(strings)?;
+    Ok(Settings { identity: config.identity.clone(), cookies, idle: IDLE })
 }
 
 fn announce(handle: &Handle, node: &str, dns: &[SocketAddr], api: Option<SocketAddr>) {
@@ -142,13 +151,16 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
 struct Live {
     handle: Handle,
     metrics: Arc<Metrics>,
+    settings: Settings,
+    clock: Clock,
 }
 
 impl Respond for Live {
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
         let snapshot = self.handle.snapshot();
         let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
-        let outcome = wire::respond(snapshot.zones(), &steering, packet, from, transport, out);
+        let context = Context { settings: &self.settings, limiter: None, now: seconds(self.clock.now()) };
+        let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome
             && let Some(service) = snapshot.table().services().get(service.get())
@@ -158,6 +170,12 @@ impl Respond for Live {
         }
         outcome
     }
+}
+
+/// Seconds since 1970, as far as 32 bits hold them (RFC 9018 §4.3).
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the lower 32 bits are meant
+fn seconds(now: Timestamp) -> u32 {
+    (now.0 / 1000) as u32
 }
 
 /// A snapshot that remembers which region it answered with.

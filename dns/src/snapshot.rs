@@ -6,6 +6,8 @@
 
 mod records;
 #[cfg(test)]
+mod scopes;
+#[cfg(test)]
 mod tests;
 mod world;
 
@@ -279,7 +281,7 @@ impl Snapshot {
             return (Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY }, None);
         };
         let (records, region) = match choice.offer {
-            Offer::Region(region) => (self.world.records_of_region(region), Some(region)),
+            Offer::Region(region) => (self.world.records_of_region(service, region), Some(region)),
             Offer::Denied => (self.world.denied_records(service), None),
             Offer::Nothing(ede) => return (Steered::Nothing { scope, ede }, None),
         };

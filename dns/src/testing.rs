@@ -9,7 +9,7 @@ use hickory_proto::rr::{RData, Record};
 use crate::answer::{Asking, NoSteering, Steered, SteeredAnswers};
 use crate::name::{Name, NameRef};
 use crate::rdata::{RdataSet, rtype};
-use crate::wire::{Outcome, Transport, respond};
+use crate::wire::{Context, Outcome, Settings, Transport, respond};
 use crate::zone::{Compiled, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones, file};
 
 /// A name from text.
@@ -106,9 +106,14 @@ pub(crate) fn send(
     transport: Transport,
 ) -> (Vec<u8>, Outcome) {
     let mut out = b"left over".to_vec();
-    let outcome = respond(zones, rules, packet, CLIENT, transport, &mut out);
+    let settings = Settings::anonymous();
+    let context = Context { settings: &settings, limiter: None, now: NOW };
+    let outcome = respond(&context, zones, rules, packet, CLIENT, transport, &mut out);
     (out, outcome)
 }
+
+/// The time of all tests, in seconds.
+pub(crate) const NOW: u32 = 1_800_000_000;
 
 /// The response as another library decodes it.
 pub(crate) fn decoded(zones: &Zones, rules: &impl SteeredAnswers, packet: &[u8], transport: Transport) -> Message {

@@ -1,12 +1,18 @@
 //! Bytes around `answer`: a packet enters, the response packet leaves; the UDP loop and the TCP handler call [`respond`] and know no DNS.
 
+mod context;
+mod cookies;
 mod encode;
 mod parse;
 
 use std::net::IpAddr;
 
+use crate::answer::identity::CHAOS;
 use crate::answer::{Answer, Asking, Query, Rcode, SteeredAnswers, answer};
 use crate::zone::{ServiceIndex, Zones};
+pub use context::{Context, Limiter, Settings, Transport, Verdict};
+use cookies::Checked;
+pub use cookies::Cookies;
 use encode::Encoder;
 use parse::Request;
 
@@ -14,15 +20,6 @@ use parse::Request;
 pub const UDP_PAYLOAD: u16 = 1232;
 /// What a client takes by UDP that says nothing, or less (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
 const LEAST_PAYLOAD: u16 = 512;
-
-/// How the packet came, which bounds the size of its response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// A datagram: at most what the client offers between 512 and 1,232 octets.
-    Udp,
-    /// A stream: at most 65,535 octets.
-    Tcp,
-}
 
 /// What became of a packet; for counters and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +39,18 @@ pub enum Outcome {
     },
 }
 
+/// Options of the response that depend on neither zones nor rules.
+struct Options<'s> {
+    nsid: Option<&'s [u8]>,
+    cookie: Option<[u8; 24]>,
+    /// In units of 100 ms.
+    keepalive: Option<u16>,
+    padding: bool,
+}
+
 /// Answers one packet. `out` is overwritten; after [`Outcome::Dropped`] it is empty.
 pub fn respond(
+    context: &Context<'_>,
     zones: &Zones,
     steering: &impl SteeredAnswers,
     packet: &[u8],
@@ -55,8 +62,29 @@ pub fn respond(
     let Some(request) = parse::parse(packet) else {
         return Outcome::Dropped;
     };
-    let reply = reply(zones, steering, &request, from);
-    let truncated = write(&request, &reply, limit(&request, transport), out);
+    let checked = checked(context, &request, from);
+    let proven = transport.is_stream() || checked.is_some_and(|checked| checked.proven);
+    let limiter = context.limiter.filter(|_| !proven);
+    let mut verdict = limiter.map_or(Verdict::Answer, |limiter| limiter.admit(from));
+    let mut reply = match refused_for_cookie(context, &request, checked.as_ref(), transport) {
+        Some(refusal) => refusal,
+        None if verdict == Verdict::Answer => reply(context.settings, zones, steering, &request, from),
+        None => Answer::bare(Rcode::NOERROR),
+    };
+    if verdict == Verdict::Answer {
+        verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, &reply));
+    }
+    match verdict {
+        Verdict::Answer => {}
+        Verdict::Drop => return Outcome::Dropped,
+        // Whoever sent a cookie needs no other transport to prove its address.
+        Verdict::Slip if checked.is_some() => reply = Answer::bare(Rcode::BADCOOKIE),
+        Verdict::Slip => {}
+    }
+    let options = options(context.settings, &request, checked, transport);
+    let slips = verdict == Verdict::Slip && checked.is_none();
+    let limit = if slips { 0 } else { limit(&request, transport) };
+    let truncated = write(&request, &reply, &options, limit, out);
     Outcome::Answered {
         rcode: reply.rcode,
         qtype: request.question.map(|question| question.qtype),
@@ -65,38 +93,85 @@ pub fn respond(
     }
 }
 
+/// The request's cookie, judged, if its form is sound.
+fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option<Checked> {
+    let cookie = request.edns?.cookie?;
+    let sound = !matches!(request.verdict, Rcode::FORMERR | Rcode::BADVERS);
+    sound.then(|| context.settings.cookies.check(&cookie, from, context.now))
+}
+
+/// BADCOOKIE for a datagram whose cookie has to be good and isn't (RFC 7873 §5.2.3, §5.2.4), and for a bare question whether one is (§5.4).
+fn refused_for_cookie(
+    context: &Context<'_>,
+    request: &Request<'_>,
+    checked: Option<&Checked>,
+    transport: Transport,
+) -> Option<Answer<'static>> {
+    if checked?.proven || request.verdict != Rcode::NOERROR {
+        return None;
+    }
+    let pings = request.question.is_none() && request.edns?.cookie?.has_server();
+    let required = context.settings.cookies.required() && !transport.is_stream() && request.question.is_some();
+    (pings || required).then(|| Answer::bare(Rcode::BADCOOKIE))
+}
+
 /// The answer to a request, or the bare response code that its form earns.
-fn reply<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, request: &Request<'a>, from: IpAddr) -> Answer<'a> {
+fn reply<'a>(
+    settings: &'a Settings,
+    zones: &'a Zones,
+    steering: &'a impl SteeredAnswers,
+    request: &Request<'a>,
+    from: IpAddr,
+) -> Answer<'a> {
     let question = match (request.verdict, request.question) {
         (Rcode::NOERROR, Some(question)) => question,
-        (Rcode::NOERROR, None) => return Answer::bare(Rcode::FORMERR),
+        // No question is an error, unless it was for a cookie only.
         (rcode, _) => return Answer::bare(rcode),
     };
     let ecs = request.edns.and_then(|edns| edns.ecs);
     let client = Asking { transport: from, ecs };
     let query = Query { qname: question.qname, qtype: question.qtype, qclass: question.qclass, client };
+    if question.qclass == CHAOS {
+        return settings.identity.answer(&query);
+    }
     answer(zones, steering, &query)
+}
+
+fn options<'s>(
+    settings: &'s Settings,
+    request: &Request<'_>,
+    checked: Option<Checked>,
+    transport: Transport,
+) -> Options<'s> {
+    let wants = |wish: fn(&parse::Edns<'_>) -> bool| request.edns.as_ref().is_some_and(wish);
+    let idle = u16::try_from(settings.idle.as_millis() / 100).unwrap_or(u16::MAX);
+    Options {
+        nsid: settings.identity.nsid().filter(|_| wants(|edns| edns.wants_nsid)),
+        cookie: checked.map(|checked| checked.reply),
+        keepalive: (transport.has_keepalive() && wants(|edns| edns.wants_keepalive)).then_some(idle),
+        padding: transport.is_encrypted() && wants(|edns| edns.wants_padding),
+    }
 }
 
 /// The most octets a response may have.
 fn limit(request: &Request<'_>, transport: Transport) -> usize {
     let octets = match transport {
-        Transport::Tcp => u16::MAX,
         Transport::Udp => request.edns.map_or(LEAST_PAYLOAD, |edns| edns.payload.clamp(LEAST_PAYLOAD, UDP_PAYLOAD)),
+        _ => u16::MAX,
     };
     usize::from(octets)
 }
 
 /// Writes the response whole, or truncated to its question when it doesn't fit: never part of an RRset (RFC 2181 §9).
-fn write(request: &Request<'_>, reply: &Answer<'_>, limit: usize, out: &mut Vec<u8>) -> bool {
+fn write(request: &Request<'_>, reply: &Answer<'_>, options: &Options<'_>, limit: usize, out: &mut Vec<u8>) -> bool {
     let mut encoder = Encoder::new(out, request, reply);
     encoder.records(reply);
-    encoder.opt(request, reply);
+    encoder.opt(request, reply, options, limit);
     let truncated = !encoder.fits(limit);
     if truncated {
         let mut encoder = Encoder::new(out, request, reply);
         encoder.truncate();
-        encoder.opt(request, reply);
+        encoder.opt(request, reply, options, limit);
     }
     truncated
 }

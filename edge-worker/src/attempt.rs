@@ -122,7 +122,7 @@ pub enum Action {
     CutStream,
     /// The client's body is whole: end it, and drop what the endpoint may still send.
     Finish,
-    /// Let the endpoint rest: [`crate::cooldown::CoolDowns::rest`].
+    /// Let the endpoint rest: [`crate::cooldown::CoolDowns::rest`]. After a commit too, when the body broke off.
     CoolDown {
         /// Its region.
         region: RegionId,
@@ -132,6 +132,8 @@ pub enum Action {
         model: Option<String>,
         /// How long it asked for itself; `None`: by backoff.
         asked_ms: Option<u64>,
+        /// Whether it counts for the endpoint's [`breaker`](crate::breaker).
+        fault: bool,
     },
     /// Answer with this failure; nothing was committed.
     Reply {
@@ -147,8 +149,10 @@ pub enum Expect {
     Json,
     /// `text/event-stream`.
     Stream,
-    /// Whatever comes: audio, files, text. An event stream is treated as one.
+    /// Whatever comes: audio, text. An event stream is treated as one.
     Any,
+    /// A customer's file: whatever its type, it is passed on as it is, and may be empty.
+    File,
 }
 
 /// What a run is told at its start.

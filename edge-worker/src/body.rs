@@ -1,9 +1,11 @@
 //! A request's body in; what the edge has to know of it, and the bytes to send each endpoint, out.
 //!
-//! JSON is read whatever its Content-Type says, because endpoints do so too. Only the bytes of `model` and `store` are ever
-//! replaced: key order, `1e400`, 2^70 and odd spacing survive.
+//! JSON is read whatever its Content-Type says, because endpoints do so too. Only the bytes of `model`, `store` and ids are
+//! ever replaced: key order, `1e400`, 2^70 and odd spacing survive.
 
 mod policy;
+
+pub(crate) use policy::is_remote;
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -16,7 +18,7 @@ use crate::json::{Broken, Kind, Scan, quoted};
 use crate::rewrite::path::{Class, Route};
 
 /// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
-const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools"];
+const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools", "conversation", "prompt"];
 
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
@@ -31,6 +33,9 @@ pub struct Inspected {
     user: Option<String>,
     /// What every endpoint gets instead of what the client wrote: `store`.
     forced: Option<(Range<usize>, &'static str)>,
+    stores: bool,
+    /// Where ids stand, and what the endpoint gets there: at first what the client wrote.
+    ids: Vec<(Range<usize>, String)>,
 }
 
 /// The body's hints on what belongs together.
@@ -82,6 +87,22 @@ impl Inspected {
         self.stream
     }
 
+    /// Whether an endpoint that can will store the answer, so that its id may be used again.
+    #[must_use]
+    pub fn stores(&self) -> bool {
+        self.stores
+    }
+
+    /// The ids in it, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ids.iter().map(|(_, id)| id.as_str())
+    }
+
+    /// Has these sent instead of [`Inspected::ids`].
+    pub fn replace_ids(&mut self, new: impl Iterator<Item = String>) {
+        self.ids.iter_mut().zip(new).for_each(|((_, id), new)| *id = new);
+    }
+
     /// What keeps related requests together: `prompt_cache_key`, else `user`. (`x-session-id` stands between them.)
     #[must_use]
     pub fn affinity(&self) -> Affinity<'_> {
@@ -94,7 +115,8 @@ impl Inspected {
         let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
         let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
         let forced = self.forced.clone().map(|(range, text)| (range, Cow::Borrowed(text)));
-        let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = renamed.into_iter().chain(forced).collect();
+        let ids = self.ids.iter().map(|(range, id)| (range.clone(), Cow::Owned(quoted(id))));
+        let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = renamed.into_iter().chain(forced).chain(ids).collect();
         edits.sort_by_key(|(range, _)| range.start);
         let mut out = Vec::with_capacity(self.bytes.len() + 64);
         let mut done = 0;
@@ -134,28 +156,53 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
             return Err(Failure::DuplicateKey { key: key.chars().take(LONGEST_MODEL).collect() });
         }
     }
-    let mut body =
-        Inspected { bytes: Vec::new(), model: None, stream: false, prompt_cache_key: None, user: None, forced: None };
+    let mut body = Inspected {
+        bytes: Vec::new(),
+        model: None,
+        stream: false,
+        prompt_cache_key: None,
+        user: None,
+        forced: None,
+        stores: false,
+        ids: Vec::new(),
+    };
+    let is_response = route.is(&["responses"]);
+    let mut found = policy::Found::default();
     let may_store = allow.contains(&Allowance::Store);
     for (key, kind, range) in &entries {
         let value = text.get(range.clone()).unwrap_or_default();
         match key.as_ref() {
             "model" => body.model = Some((range.clone(), model(value)?)),
             "stream" => body.stream = boolean("stream", *kind)?,
-            "background" if boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
+            // Of images it is the colour behind them.
+            "background" if is_response && boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
                 return Err(Failure::Background);
             }
             "store" if *kind != Kind::False && !may_store => body.forced = Some((range.clone(), "false")),
+            "store" => body.stores = boolean("store", *kind)? || is_response && *kind == Kind::Null,
+            "conversation" if is_response && *kind != Kind::Null => {
+                return Err(Failure::NotCarried { what: "Conversations" });
+            }
+            // A prompt stored at the endpoint can hold tools and URLs that nobody here has seen.
+            "prompt" if is_response && *kind != Kind::Null && !allow.contains(&Allowance::HostedTools) => {
+                return Err(Failure::HostedTool { tool: "prompt".to_owned() });
+            }
+            // A host that takes one tool without its list would run what nobody looked at.
+            "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
+                return Err(Failure::BadField { field: "tools", expected: "a list" });
+            }
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
             "user" if *kind == Kind::String => body.user = string(value),
             _ => {}
         }
-        policy::check(key, *kind, value, allow)?;
+        policy::check(key, *kind, value, range.start, allow, &mut found)?;
     }
+    body.ids = found.ids;
     // The Responses API stores what doesn't say otherwise.
-    if route.is(&["responses"]) && !seen.contains("store") && !may_store {
+    if is_response && !seen.contains("store") {
+        body.stores = may_store;
         let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
-        body.forced = Some((brace + 1..brace + 1, text));
+        body.forced = (!may_store).then(|| (brace + 1..brace + 1, text));
     }
     if route.class() == Class::Inference && body.model.is_none() && !route.is(&["moderations"]) {
         return Err(NO_MODEL);
@@ -166,11 +213,15 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
     Ok(body)
 }
 
-const NO_MODEL: Failure = Failure::BadField { field: "model", expected: "a string of 1 to 256 bytes" };
+pub(crate) const NO_MODEL: Failure = Failure::BadField { field: "model", expected: "a string of 1 to 256 bytes" };
 
 fn model(value: &str) -> Result<String, Failure> {
-    let fits = |name: &String| (1..=LONGEST_MODEL).contains(&name.len());
-    string(value).filter(fits).ok_or(NO_MODEL)
+    model_name(&string(value).ok_or(NO_MODEL)?)
+}
+
+/// Checks the name of a model.
+pub(crate) fn model_name(name: &str) -> Result<String, Failure> {
+    if (1..=LONGEST_MODEL).contains(&name.len()) { Ok(name.to_owned()) } else { Err(NO_MODEL) }
 }
 
 fn string(value: &str) -> Option<String> {
@@ -244,6 +295,8 @@ mod tests {
         assert_eq!(refusal(r#"{"model":7}"#), NO_MODEL);
         assert_eq!(refusal(r#"{"model":""}"#), NO_MODEL);
         assert!(matches!(refusal(r#"{"model":"a","stream":"true"}"#), Failure::BadField { field: "stream", .. }));
+        let tools = r#"{"model":"a","tools":{"type":"web_search"}}"#;
+        assert!(matches!(refusal(tools), Failure::BadField { field: "tools", .. }));
         assert!(chat(r#"{"model":"a","stream":true}"#).unwrap().stream());
         assert!(!chat(r#"{"model":"a","stream":null}"#).unwrap().stream());
         assert!(inspect("/v1/moderations", r#"{"input":"x"}"#, &[]).is_ok());
@@ -276,11 +329,57 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_found_wherever_they_stand_but_in_the_clients_own_data() {
+        let text = r#"{"model":"a","previous_response_id":"r","input":[{"content":[{"type":"input_file","f\u0069le_id":"f1"}]}],
+            "tools":[{"type":"function","name":"f","parameters":{"file_id":"no"}}],"metadata":{"file_id":"no"},
+            "x":{"vector_store_ids":["v1", null,"v2"],"FILE_ID":"f2","file_id":null}}"#;
+        let mut body = inspect("/v1/responses", text, &[Allowance::Store]).unwrap();
+        assert_eq!(body.ids().collect::<Vec<_>>(), ["r", "f1", "v1", "v2", "f2"]);
+        assert_eq!(sent(&body, "a"), text);
+        body.replace_ids(["R", "F\"1", "V1", "V2", "F2"].into_iter().map(str::to_owned));
+        let mut expected = text.to_owned();
+        for (old, new) in [("r", "R"), ("f1", "F\\\"1"), ("v1", "V1"), ("v2", "V2"), ("f2", "F2")] {
+            expected = expected.replace(&format!("\"{old}\""), &format!("\"{new}\""));
+        }
+        assert_eq!(sent(&body, "a"), expected);
+    }
+
+    #[test]
+    fn what_hides_state_or_work_from_inspection_is_refused() {
+        let responses = |text: &str| inspect("/v1/responses", text, &[Allowance::Store]).err();
+        let carried = |fields: &str| responses(&format!("{{\"model\":\"a\",{fields}}}"));
+        assert!(matches!(carried(r#""conversation":"conv_1""#), Some(Failure::NotCarried { .. })));
+        assert!(matches!(
+            carried(r#""input":[{"type":"item_reference","id":"msg_1"}]"#),
+            Some(Failure::NotCarried { .. })
+        ));
+        assert!(matches!(carried(r#""prompt":{"id":"pmpt_1"}"#), Some(Failure::HostedTool { .. })));
+        assert_eq!(carried(r#""prompt":null,"conversation":null,"input":[{"type":"message"}]"#), None);
+        let tuning = r#"{"model":"a","integrations":[{"type":"wandb"}]}"#;
+        assert!(matches!(inspect("/v1/fine_tuning/jobs", tuning, &[]).err(), Some(Failure::HostedTool { .. })));
+        assert!(inspect("/v1/completions", r#"{"model":"a","prompt":"x"}"#, &[]).is_ok());
+        assert!(inspect("/v1/images/generations", r#"{"model":"a","background":"opaque"}"#, &[]).is_ok());
+    }
+
+    #[test]
+    fn whether_an_answer_is_stored() {
+        let stores = |path: &str, text: &str| inspect(path, text, &[Allowance::Store]).unwrap().stores();
+        assert!(
+            stores("/v1/responses", r#"{"model":"a"}"#) && stores("/v1/responses", r#"{"model":"a","store":null}"#)
+        );
+        assert!(!stores("/v1/responses", r#"{"model":"a","store":false}"#));
+        assert!(!stores("/v1/chat/completions", r#"{"model":"a"}"#));
+        assert!(stores("/v1/chat/completions", r#"{"model":"a","store":true}"#));
+        assert!(!inspect("/v1/responses", r#"{"model":"a","store":true}"#, &[]).unwrap().stores());
+    }
+
+    #[test]
     fn background_and_batches_need_leave() {
         let background = r#"{"model":"a","background":true}"#;
         assert_eq!(inspect("/v1/responses", background, &[]).err(), Some(Failure::Background));
         assert!(inspect("/v1/responses", background, &[Allowance::Background]).is_ok());
-        assert!(matches!(refusal(r#"{"model":"a","background":1}"#), Failure::BadField { .. }));
+        let odd = r#"{"model":"a","background":1}"#;
+        assert!(matches!(inspect("/v1/responses", odd, &[]).err(), Some(Failure::BadField { .. })));
         assert_eq!(inspect("/v1/batches", "{}", &[]).err(), Some(Failure::Batch));
     }
 

@@ -10,6 +10,7 @@ use bailiwick_rules::geo::{Coordinates, CountryCode};
 use bailiwick_rules::rules::KeyDigest;
 use bailiwick_rules::steer::Client;
 use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
+use subtle::ConstantTimeEq;
 use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
 use worker::{Headers, Request};
@@ -37,11 +38,15 @@ pub(crate) fn recognise(
     credentials: &Credentials,
     origin: &Origin,
 ) -> Result<Caller, Failure> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let service = table.service_of_host(host).ok_or(Failure::UnknownHost)?;
+    let service = service_of(table, host).ok_or(Failure::UnknownHost)?;
     let tenant = if table.service(service).requires_key { Some(tenant_of(table, service, credentials)?) } else { None };
-    let client = Client { tenant, address: origin.address, country: origin.country, location: origin.location };
+    let client = Client { tenant, ..origin.client() };
     Ok(Caller { service, tenant, client })
+}
+
+/// The service steered under a host name.
+pub(crate) fn service_of(table: &Table, host: &str) -> Option<ServiceIndex> {
+    table.service_of_host(host.strip_suffix('.').unwrap_or(host))
 }
 
 fn tenant_of(table: &Table, service: ServiceIndex, credentials: &Credentials) -> Result<TenantIndex, Failure> {
@@ -65,6 +70,22 @@ impl Credentials {
     /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma, which is part of nobody's key.
     pub(crate) fn of(headers: &Headers) -> Self {
         Self::read(header(headers, "authorization").as_deref(), header(headers, "api-key").as_deref())
+    }
+
+    /// Whether they are this token and nothing else. Takes the same time whatever they are.
+    pub(crate) fn are(&self, token: &str) -> bool {
+        let is = |key: &String| bool::from(KeyDigest::of_key(key).0.ct_eq(&KeyDigest::of_key(token).0));
+        match (&self.bearer, &self.api_key) {
+            (Some(bearer), Some(api_key)) => bearer == api_key && is(bearer),
+            (Some(key), None) | (None, Some(key)) => is(key),
+            (None, None) => false,
+        }
+    }
+
+    /// A key in `Authorization`.
+    #[cfg(test)]
+    pub(crate) fn bearer(key: &str) -> Self {
+        Self { bearer: Some(key.to_owned()), api_key: None }
     }
 
     fn read(authorization: Option<&str>, api_key: Option<&str>) -> Self {
@@ -100,6 +121,11 @@ impl Origin {
             text("latitude").as_deref(),
             text("longitude").as_deref(),
         )
+    }
+
+    /// The client that asks from there, of no tenant.
+    pub(crate) fn client(&self) -> Client {
+        Client { tenant: None, address: self.address, country: self.country, location: self.location }
     }
 
     fn read(address: Option<&str>, country: Option<&str>, latitude: Option<&str>, longitude: Option<&str>) -> Self {

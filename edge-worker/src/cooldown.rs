@@ -1,7 +1,6 @@
 //! Endpoints at rest in one isolate: failures in, what [`steer`](bailiwick_rules::steer::steer()) withholds as `cooling` out.
 //!
-//! A rest doubles with every failure in a row, which is all the circuit breaker there is: an endpoint that stays broken is
-//! tried once a minute.
+//! A rest doubles with every failure in a row. It is by endpoint and model; [`crate::breaker`] watches the endpoint as a whole.
 
 use std::collections::HashMap;
 
@@ -114,9 +113,10 @@ pub fn asked_rest(header: impl Fn(&str) -> Option<String>, now: Timestamp) -> Op
     };
     let resets = || {
         let reset = |kind: &str| {
-            let remaining = header(&format!("x-ratelimit-remaining-{kind}"))?;
             let reset = header(&format!("x-ratelimit-reset-{kind}"))?;
-            (seconds(&remaining)? <= 0.0).then(|| span(reset.trim()))?
+            // Both limits are told with every answer: the one with something left isn't what was hit.
+            let left = header(&format!("x-ratelimit-remaining-{kind}")).and_then(|text| seconds(&text));
+            left.is_none_or(|left| left <= 0.0).then(|| span(reset.trim()))?
         };
         ["requests", "tokens"].into_iter().filter_map(reset).max_by(f64::total_cmp)
     };
@@ -240,5 +240,7 @@ mod tests {
         let tokens = ("x-ratelimit-reset-tokens", "6m0.5s");
         assert_eq!(asked(&[("x-ratelimit-remaining-tokens", "0"), tokens]), Some(360_500));
         assert_eq!(asked(&[("x-ratelimit-remaining-tokens", "10"), tokens]), None);
+        assert_eq!(asked(&[tokens, ("x-ratelimit-reset-requests", "59ms")]), Some(360_500), "the longer of two");
+        assert_eq!(asked(&[tokens, ("retry-after", "2")]), Some(2_000), "what is meant for it goes first");
     }
 }

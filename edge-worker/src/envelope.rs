@@ -48,6 +48,8 @@ pub enum Failure {
         /// The limit in bytes.
         limit: u64,
     },
+    /// 408: the client stopped in the middle of its body.
+    SlowBody,
     /// 400: no body where one is needed.
     MissingBody,
     /// 400: the body isn't JSON.
@@ -88,6 +90,21 @@ pub enum Failure {
     Background,
     /// 400: batch input, which escapes inspection.
     Batch,
+    /// 400: a body that is no form, or one that two readers could read differently.
+    BadForm {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// 404: no object of this client's has the id. Somebody else's object is no object.
+    UnknownId,
+    /// 400: ids of objects that live at different endpoints.
+    IdsApart,
+    /// 403: a list that would show what is other customers'.
+    SharedList,
+    /// 503: no secret to seal ids with.
+    NoStateKey,
+    /// 503: so many bodies are held that another one might end the isolate.
+    Busy,
     /// 501: part of the model API that isn't carried yet.
     NotCarried {
         /// What, in words: `Realtime`, `multipart bodies`.
@@ -124,6 +141,17 @@ pub enum Failure {
         /// Its `param`, if it looks like a field's name.
         param: Option<String>,
     },
+    /// 503: the service answers only with a receipt, and there is no key to sign one with.
+    NoReceiptKey,
+    /// 401: an explanation is for the tenant itself or the operator.
+    ExplainUnauthorised,
+    /// 403: a tenant asks for the explanation of somebody else.
+    ExplainOthers,
+    /// 400: a question nobody can answer, with what is wrong with it.
+    BadQuestion {
+        /// What is wrong, each with how to mend it.
+        errors: Vec<String>,
+    },
     /// 503: no rules are loaded, or another state that is ours to mend.
     Unready,
     /// 500: our own mistake.
@@ -147,11 +175,15 @@ impl Failure {
             | Self::RemoteUrl { .. }
             | Self::HostedTool { .. }
             | Self::Background
-            | Self::Batch => 400,
-            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => 401,
-            Self::NotYourService => 403,
-            Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } => 404,
+            | Self::Batch
+            | Self::BadQuestion { .. }
+            | Self::BadForm { .. }
+            | Self::IdsApart => 400,
+            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
+            Self::NotYourService | Self::ExplainOthers | Self::SharedList => 403,
+            Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } | Self::UnknownId => 404,
             Self::WrongMethod { .. } => 405,
+            Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
             Self::RateLimited { .. } => 429,
@@ -159,7 +191,7 @@ impl Failure {
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
-            Self::RegionUnavailable | Self::Unready => 503,
+            Self::RegionUnavailable | Self::NoReceiptKey | Self::Unready | Self::NoStateKey | Self::Busy => 503,
             Self::UpstreamTimeout => 504,
             Self::Refused { status, .. } => *status,
         }
@@ -182,6 +214,7 @@ impl Failure {
             Self::ModelNotFound { .. } => "model_not_found",
             Self::EncodedBody => "unsupported_content_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
+            Self::SlowBody => "request_timeout",
             Self::MissingBody => "missing_body",
             Self::NotJson { .. } | Self::NotAnObject => "invalid_json",
             Self::DuplicateKey { .. } => "duplicate_key",
@@ -191,6 +224,12 @@ impl Failure {
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
             Self::Batch => "batch_not_allowed",
+            Self::BadForm { .. } => "invalid_form",
+            Self::UnknownId => "not_found",
+            Self::IdsApart => "ids_apart",
+            Self::SharedList => "list_not_allowed",
+            Self::NoStateKey => "no_state_key",
+            Self::Busy => "busy",
             Self::NotCarried { .. } => "not_implemented",
             Self::ResidencyDenied => "residency_denied",
             Self::RegionUnavailable => "region_unavailable",
@@ -198,6 +237,10 @@ impl Failure {
             Self::RateLimited { .. } => "rate_limit_exceeded",
             Self::Refused { code, .. } => code.as_deref().unwrap_or("upstream_refused"),
             Self::Interrupted { code, .. } => code.as_deref().unwrap_or("upstream_interrupted"),
+            Self::NoReceiptKey => "receipt_unavailable",
+            Self::ExplainUnauthorised => "explain_unauthorized",
+            Self::ExplainOthers => "explain_not_allowed",
+            Self::BadQuestion { .. } => "invalid_question",
             Self::Unready => "not_ready",
             Self::Internal => "internal_error",
         }
@@ -209,8 +252,10 @@ impl Failure {
         match self {
             Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
             Self::RateLimited { .. } => "rate_limit_error",
-            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys => "authentication_error",
-            Self::NotYourService | Self::ResidencyDenied => "permission_error",
+            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => {
+                "authentication_error"
+            }
+            Self::NotYourService | Self::ExplainOthers | Self::ResidencyDenied | Self::SharedList => "permission_error",
             _ if self.status() >= 500 => "server_error",
             _ => "invalid_request_error",
         }
@@ -265,6 +310,9 @@ impl Failure {
                                   Content-Encoding."
                 .into(),
             Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes. Send a smaller one."),
+            Self::SlowBody => {
+                "The rest of the body didn't come in time. Nothing was sent. Send the request again.".into()
+            }
             Self::MissingBody => "The body is empty. Send a JSON object.".into(),
             Self::NotJson { at } => {
                 format!("The body is not JSON: it stops making sense at byte {at}. Send a JSON object in UTF-8.")
@@ -291,6 +339,28 @@ impl Failure {
             Self::Batch => "Batch input can't be inspected. Send the requests one by one, or allow \"batch\" for this \
                             service."
                 .into(),
+            Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
+            Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
+            Self::IdsApart => {
+                "The request names objects that live at different endpoints, and none of them has all. Make \
+                               them anew by one client."
+                    .into()
+            }
+            Self::SharedList => {
+                "A list here would show what is other customers' too, because several use the same account \
+                                 at the endpoint. Keep the ids you are given."
+                    .into()
+            }
+            Self::NoStateKey => {
+                "This gateway can't hand out or read ids: its secret STATE_KEY is missing or shorter than 32 \
+                                 characters. Nothing was sent. Its operator has to set it."
+                    .into()
+            }
+            Self::Busy => {
+                "So many large requests are under way here that another one doesn't fit. Nothing was sent. Try \
+                           again in a second."
+                    .into()
+            }
             Self::NotCarried { what } => format!("{what}: not carried here yet. Use the other parts of the model API."),
             Self::ResidencyDenied => "No region of this service may process your request under its residency rules. \
                                       Nothing was sent."
@@ -325,6 +395,22 @@ impl Failure {
                                          Send the request again."
                     .into()
             }
+            Self::NoReceiptKey => {
+                "This service answers only with a signed receipt, and this gateway has no valid key to \
+                                   sign one. Nothing was sent. Its operator has to set RECEIPT_KEY."
+                    .into()
+            }
+            Self::ExplainUnauthorised => {
+                "An explanation is for the tenant whose key is sent, or for the operator with \
+                                          the token of EXPLAIN_TOKEN. Send either as 'Authorization: Bearer ...'."
+                    .into()
+            }
+            Self::ExplainOthers => {
+                "A tenant's key explains the tenant's own requests: ask with \"model\" and \"path\" \
+                                    alone. Other clients are explained to the operator."
+                    .into()
+            }
+            Self::BadQuestion { errors } => errors.join(" "),
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
             Self::Internal => {
                 "This gateway made a mistake. Nothing more is known here; tell its operator the request id.".into()
@@ -346,10 +432,12 @@ impl Failure {
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
             // The official clients retry by themselves unless told that we did.
-            Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout => {
+            Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout | Self::NoReceiptKey => {
                 vec![("x-should-retry", "false".to_owned())]
             }
             Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
+            Self::Busy => vec![("retry-after", "1".to_owned())],
+            Self::NoStateKey => vec![("x-should-retry", "false".to_owned())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),
         }
@@ -363,7 +451,7 @@ impl Failure {
 }
 
 /// A client's own word in quotation marks, shortened, without control characters.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let short: String = word.chars().take(LONGEST_QUOTE).map(plain).collect();
     let more = if word.chars().nth(LONGEST_QUOTE).is_some() { "…" } else { "" };

@@ -2,26 +2,36 @@
 //!
 //! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
-//! [`body`], [`rewrite`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
+//! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
 //! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches and
-//! `bell` wakes it, `reply` makes the response.
+//! `bell` wakes it and `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
+//! makes the response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
 
 pub mod attempt;
 mod bell;
 pub mod body;
 mod book;
+pub mod breaker;
 mod client;
 pub mod cooldown;
 pub mod envelope;
+mod explain;
 mod feed;
+pub mod inflight;
 pub mod json;
+mod memory;
+pub mod multipart;
 pub mod plan;
 mod proxy;
+mod receipt;
 mod reply;
 pub mod rewrite;
 mod serve;
+pub mod splice;
 pub mod sse;
+pub mod state;
+mod uploads;
 
 use std::sync::Once;
 

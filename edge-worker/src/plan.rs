@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
-use bailiwick_rules::rules::{Endpoint, HttpUrl, SecretName, Style};
-use bailiwick_rules::steer::{Conditions, Cooling, Ranked, Reason, Steering, Withheld};
+use bailiwick_rules::rules::{Endpoint, HttpUrl, Pattern, SecretName, Style};
+use bailiwick_rules::steer::{Ask, Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, rank, stand};
 use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
 
 use crate::envelope::Failure;
+use crate::state::Place;
 
 /// An endpoint that may be sent the request.
 #[derive(Clone, Debug)]
@@ -145,6 +146,40 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The plan for an endpoint that has what the request is about: it alone, if it may be asked now. What rests is asked all the
+    /// same, as there is no other.
+    ///
+    /// # Errors
+    /// 451 outside the fence, 404 when the pattern keeps the client elsewhere or the model isn't there, 503 when it is down.
+    pub fn pinned(
+        table: &Table,
+        steering: &Steering,
+        wanted: &Wanted<'_>,
+        has_secret: impl Fn(&str) -> bool,
+        place: &Place,
+    ) -> Result<Self, Failure> {
+        let here = |ranked: &Ranked| ranked.fenced.region == place.region;
+        let fenced = steering.fence().find(|ranked| here(ranked)).ok_or(Failure::ResidencyDenied)?.fenced;
+        let no_model = || Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() };
+        match steering.withheld.iter().find(|withheld| here(&withheld.ranked)).map(|withheld| withheld.reason) {
+            None | Some(Reason::Cooling) => {}
+            Some(Reason::NotHome) => return Err(Failure::UnknownId),
+            Some(Reason::NoModel) => return Err(no_model()),
+            Some(Reason::Forced | Reason::Down) => return Err(Failure::RegionUnavailable),
+        }
+        let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
+        let rested = Local::default();
+        let wanted = &Wanted { conditions: Conditions { local: &rested, ..wanted.conditions }, ..*wanted };
+        plan.add_region(table, fenced, wanted, &has_secret);
+        plan.targets.retain(|target| target.id == place.endpoint);
+        plan.skipped.retain(|skipped| skipped.endpoint == place.endpoint);
+        match (plan.targets.is_empty(), plan.skipped.first()) {
+            (false, _) => Ok(plan),
+            (true, Some(Skipped { why: Skip::NoModel, .. })) => Err(no_model()),
+            (true, _) => Err(Failure::RegionUnavailable),
+        }
+    }
+
     fn add_region(&mut self, table: &Table, fenced: Fenced, wanted: &Wanted<'_>, has_secret: &impl Fn(&str) -> bool) {
         let region = table.region(fenced.region);
         let mut skip = |endpoint: &EndpointId, why: Skip| {
@@ -191,6 +226,43 @@ impl Plan {
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
+}
+
+/// Where a client's new state is made: one endpoint for all clients of a tenant in a jurisdiction, as every later look has to
+/// find it. So neither health nor distance has a say: the first region of the fence as the rules write it (standby last, then by
+/// tier), or the one the pattern keeps the client at; and there the endpoint that the tenant's name chooses.
+///
+/// # Errors
+/// 451 for an empty fence or a hub outside it, 404 for a model nobody has, 503 where no credential has a value.
+pub fn home(table: &Table, ask: &Ask<'_>, affinity: &str, has_secret: impl Fn(&str) -> bool) -> Result<Place, Failure> {
+    let mut standing = stand(table, &ask.client);
+    if table.service(ask.service).pattern != Pattern::RegionalSharding {
+        standing.location = None;
+    }
+    let ranking = rank(table, ask.service, &standing, ask.path_class);
+    let allowed = |region: RegionIndex| ranking.only.is_none_or(|only| only == Some(region));
+    let mut regions =
+        ranking.order.iter().map(|ranked| ranked.fenced.region).filter(|&region| allowed(region)).peekable();
+    if regions.peek().is_none() {
+        return Err(Failure::ResidencyDenied);
+    }
+    let mut failure = Failure::RegionUnavailable;
+    for index in regions {
+        let region = table.region(index);
+        let able = region.endpoints.iter().filter(|(_, endpoint)| model_at(endpoint, ask.model).is_some());
+        let mut able = able.peekable();
+        if able.peek().is_none()
+            && let Some(model) = ask.model
+        {
+            failure = Failure::ModelNotFound { model: model.to_owned() };
+        }
+        let keyed = able.filter(|(_, one)| one.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str())));
+        let best = keyed.min_by_key(|(id, one)| (one.priority, score(affinity, &region.id, id, one), id.clone()));
+        if let Some((endpoint, _)) = best {
+            return Ok(Place { region: index, endpoint: endpoint.clone() });
+        }
+    }
+    Err(failure)
 }
 
 /// The client's names of all models in the fence; `None` if some endpoint takes any model, so that an endpoint has to be asked.
@@ -272,7 +344,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
 pub(crate) mod tests {
     use bailiwick_rules::geo::CountryCode;
     use bailiwick_rules::health::RegionHealth;
-    use bailiwick_rules::steer::{Ask, Client, Local, PathClass, steer};
+    use bailiwick_rules::steer::{Client, PathClass, steer};
     use bailiwick_rules::time::Timestamp;
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
@@ -421,6 +493,67 @@ pub(crate) mod tests {
             plan(&Case { country: "??", model: None, ..Case::default() }).unwrap_err(),
             Failure::ResidencyDenied
         );
+    }
+
+    fn state_case(
+        country: &str,
+        statuses: &[Status],
+        place: Option<(&str, &str)>,
+        model: Option<&str>,
+    ) -> Result<String, Failure> {
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let client = Client { country: CountryCode::parse(country), ..Client::default() };
+        let service = table.service_named("chat").unwrap();
+        let ask = Ask { service, client, model, path_class: PathClass::Inference };
+        let region = |status: &Status| RegionHealth { probed: *status, ..RegionHealth::default() };
+        let health: Vec<RegionHealth> = statuses.iter().map(region).collect();
+        let local = Local {
+            cooling: vec![Cooling {
+                region: RegionIndex(0),
+                endpoint: EndpointId::parse("fra-1").unwrap(),
+                model: None,
+                until: Timestamp(NOW.0 + 1),
+            }],
+        };
+        let conditions = Conditions { health: &health, local: &local, now: NOW };
+        let place = match place {
+            None => home(&table, &ask, "chat/acme", |_| true)?,
+            Some((region, endpoint)) => {
+                Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
+            }
+        };
+        let wanted = Wanted { model, conditions, affinity: "" };
+        let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;
+        assert_eq!(plan.targets().len(), 1);
+        Ok(plan.targets()[0].id().to_string())
+    }
+
+    #[test]
+    fn state_stays_at_its_endpoint_inside_the_fence() {
+        let at = |country: &str, place| state_case(country, &[], Some(place), None);
+        assert_eq!(at("DE", ("fra", "fra-1")), Ok("fra-1".into()), "resting, and asked all the same");
+        assert_eq!(at("DE", ("par", "azure")), Ok("azure".into()));
+        assert_eq!(at("DE", ("iad", "iad-1")), Err(Failure::ResidencyDenied));
+        assert_eq!(at("CH", ("fra", "fra-1")), Err(Failure::ResidencyDenied));
+        assert_eq!(at("US", ("iad", "iad-1")), Ok("iad-1".into()));
+        let with = |model| state_case("DE", &[], Some(("fra", "fra-2")), Some(model));
+        assert_eq!(
+            (with("chat"), with("embed")),
+            (Ok("fra-2".into()), Err(Failure::ModelNotFound { model: "embed".into() }))
+        );
+    }
+
+    #[test]
+    fn state_is_made_at_one_endpoint_whatever_the_weather() {
+        // By name of region: fra, iad, par.
+        use Status::{Down, Up};
+        let home = state_case("DE", &[Up, Up, Up], None, None).unwrap();
+        assert!(["fra-1", "fra-2"].contains(&home.as_str()), "the first region as written, the least priority: {home}");
+        assert_eq!(state_case("AT", &[Up, Up, Up], None, None), Ok(home));
+        assert_eq!(state_case("DE", &[Down, Up, Up], None, None), Err(Failure::RegionUnavailable), "never elsewhere");
+        assert_eq!(state_case("DE", &[Up, Up, Up], None, Some("embed")), Ok("azure".into()));
+        assert_eq!(state_case("CH", &[], None, None), Err(Failure::ResidencyDenied));
+        assert_eq!(state_case("DE", &[], None, Some("x")), Err(Failure::ModelNotFound { model: "x".into() }));
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use core::future::Future;
 use core::pin::{Pin, pin};
-use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use futures_util::future::{Either, pending, select};
@@ -19,27 +18,22 @@ use worker::{
     ResponseBuilder, console_warn, js_sys,
 };
 
-use crate::attempt::{Action, AttemptNumber, Budget, End, Event, Run, step};
+use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
 use crate::bell::{Alarm, Gone};
-use crate::body::Inspected;
-use crate::cooldown::{self, CoolDowns};
+use crate::breaker::Verdict;
+use crate::cooldown;
 use crate::envelope::Failure;
 use crate::feed;
+use crate::inflight::Hold;
+use crate::memory;
+use crate::receipt::Notary;
 use crate::reply::{Stamp, respond};
 use crate::rewrite::path::Route;
 use crate::rewrite::query::Query;
-use crate::rewrite::{self, headers};
-
-thread_local! {
-    /// What this isolate has learnt of endpoints. Plain values, never borrowed across an await.
-    static COOL_DOWNS: RefCell<CoolDowns> = RefCell::new(CoolDowns::default());
-    static BUDGET: RefCell<Budget> = RefCell::new(Budget::new(feed::now().0));
-}
-
-/// Looks at the isolate's cool-downs.
-pub(crate) fn cool_downs<T>(look: impl FnOnce(&CoolDowns) -> T) -> T {
-    COOL_DOWNS.with_borrow(look)
-}
+use crate::rewrite::{self, Content, headers};
+use crate::splice::{Ids, Names, Splice};
+use crate::state::seal::{Keyring, Owner};
+use crate::uploads::Outbound;
 
 /// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
 pub(crate) struct Job {
@@ -52,9 +46,17 @@ pub(crate) struct Job {
     /// The client's headers, all of them.
     pub(crate) headers: Vec<(String, String)>,
     /// The body. Dropped when an answer is committed.
-    pub(crate) body: Option<Inspected>,
+    pub(crate) body: Option<Content>,
+    /// A body that streams, to one endpoint.
+    pub(crate) upload: Option<Outbound>,
     /// The model, by the client's name.
     pub(crate) model: Option<String>,
+    /// Who signs for it.
+    pub(crate) notary: Option<Notary>,
+    /// How ids are sealed, and for whom, where the answer holds any.
+    pub(crate) ids: Option<(Keyring, Owner)>,
+    /// What the body takes of this isolate's memory.
+    pub(crate) hold: Hold,
 }
 
 /// A run under way.
@@ -64,7 +66,11 @@ pub(crate) struct Driver {
     stamp: Stamp,
     gone: Gone,
     flight: Flight,
+    /// The headers of the answer that was committed. Its flight may have ended with the same chunk.
+    theirs: Option<Headers>,
     timer: Option<(AttemptNumber, Alarm)>,
+    /// What puts the client's names into a committed answer that has others.
+    splice: Option<Splice>,
 }
 
 /// What the client is to get.
@@ -94,7 +100,7 @@ enum Arrival {
 impl Driver {
     /// A driver of a run that hasn't begun.
     pub(crate) fn new(run: Run, job: Job, stamp: Stamp, gone: Gone) -> Self {
-        Self { run, job, stamp, gone, flight: Flight::Landed, timer: None }
+        Self { run, job, stamp, gone, flight: Flight::Landed, theirs: None, timer: None, splice: None }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -103,35 +109,35 @@ impl Driver {
         let status = loop {
             match outs.pop_front() {
                 Some(Out::Begin { status }) => break status,
-                Some(Out::Fail(failure)) => return self.fail(&failure),
+                Some(Out::Fail(failure)) => return self.fail(&failure).await,
                 Some(_) => {}
-                None if self.run.is_done() => return self.fail(&Failure::Internal),
+                None if self.run.is_done() => return self.fail(&self.verdict().unwrap_or(Failure::Internal)).await,
                 None => outs = self.next_outs().await,
             }
         };
         self.job.body = None;
-        let allowed = match &self.flight {
-            Flight::Reading { headers, .. } => {
-                let all: Vec<(String, String)> = headers.entries().collect();
-                headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
-            }
-            Flight::Sending { .. } | Flight::Landed => Vec::new(),
-        };
+        self.job.hold = Hold::default();
+        let theirs = core::mem::take(&mut self.theirs);
+        let all: Vec<(String, String)> = theirs.iter().flat_map(Headers::entries).collect();
+        let allowed = headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
+        if let Some(notary) = self.job.notary.take()
+            && let Err(failure) = notary.sign(&headers, status, self.run.served_by(), self.run.record()).await
+        {
+            return self.fail(&failure).await;
+        }
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let body = outs.into_iter().flat_map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             return respond(status, headers, body.collect());
         }
-        self.stream(status, headers, outs)
+        // What is spliced has another length.
+        let length = theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
+        self.stream(status, headers, length, outs).await
     }
 
     /// Begins a response whose body [`Driver::pump`] writes.
-    fn stream(self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
-        let length = match &self.flight {
-            Flight::Reading { headers, .. } => announced_length(headers),
-            Flight::Sending { .. } | Flight::Landed => None,
-        };
-        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal) };
+    async fn stream(mut self, status: u16, headers: Headers, length: Option<f64>, outs: VecDeque<Out>) -> Response {
+        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal).await };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
         spawn_local(self.pump(writer, outs));
         response
@@ -164,8 +170,19 @@ impl Driver {
         }
     }
 
-    fn fail(&self, failure: &Failure) -> Response {
-        self.stamp.failure(failure, Some(self.run.record()))
+    /// Why an upload broke off, if it was refused on its way.
+    fn verdict(&self) -> Option<Failure> {
+        self.job.upload.as_ref().and_then(Outbound::verdict)
+    }
+
+    /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
+    async fn fail(&mut self, failure: &Failure) -> Response {
+        let response = self.stamp.failure(failure, Some(self.run.record()));
+        if let Some(notary) = self.job.notary.take() {
+            // An error takes nothing back: it is told with or without.
+            let _ = notary.sign(response.headers(), response.status_code(), None, self.run.record()).await;
+        }
+        response
     }
 
     async fn next_outs(&mut self) -> VecDeque<Out> {
@@ -199,6 +216,8 @@ impl Driver {
             }
         };
         match waited {
+            // An upload that was refused on its way: whatever the endpoint makes of half of it, it is not at fault.
+            _ if self.run.served_by().is_none() && self.verdict().is_some() => Some(Event::ClientGone),
             Ok(arrived) => self.arrived(arrived),
             Err(event) => {
                 self.timer = None;
@@ -248,7 +267,10 @@ impl Driver {
             if !matches!(event, Event::Chunk { .. }) {
                 self.pass_over();
             }
-            let actions = BUDGET.with_borrow_mut(|budget| step(&mut self.run, budget, feed::now().0, event));
+            if event == Event::ClientGone && self.run.record().committed().is_none() {
+                self.heard(Verdict::Nothing);
+            }
+            let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, feed::now().0, event));
             for action in actions {
                 self.perform(action, &mut outs, &mut events);
             }
@@ -258,38 +280,87 @@ impl Driver {
 
     fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>, events: &mut VecDeque<Event>) {
         match action {
-            Action::Send { attempt, target } => match self.send(attempt, target) {
-                Ok(flight) => self.flight = flight,
-                Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
-                Err(None) => events.push_back(Event::FetchError { attempt }),
-            },
+            Action::Send { attempt, target } => {
+                if let Some(target) = self.run.target(target) {
+                    memory::with(|memory| memory.sent(target, feed::now()));
+                }
+                match self.send(attempt, target) {
+                    Ok(flight) => self.flight = flight,
+                    Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
+                    Err(None) => events.push_back(Event::FetchError { attempt }),
+                }
+            }
             Action::Arm { attempt, after_ms } => self.timer = Some((attempt, Alarm::after(after_ms))),
             Action::Disarm { .. } => self.timer = None,
             Action::Abort { .. } => self.flight = Flight::Landed,
             Action::Commit { status, body, .. } => {
-                if let Some(target) = self.run.served_by() {
-                    COOL_DOWNS.with_borrow_mut(|cool| {
-                        cool.recovered(target.region_id(), target.id(), self.job.model.as_deref());
-                    });
+                if let Flight::Reading { headers, .. } = &self.flight {
+                    self.theirs = Some(headers.clone());
                 }
-                outs.extend([Out::Begin { status }, Out::Bytes(body)]);
+                self.splice = self.splice();
+                self.heard(Verdict::Answered);
+                outs.extend([Out::Begin { status }, Out::Bytes(self.spliced(body))]);
             }
-            Action::Emit { bytes } => outs.push_back(Out::Bytes(bytes)),
+            Action::Emit { bytes } => outs.push_back(Out::Bytes(self.spliced(bytes))),
             Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
             Action::CutStream => outs.push_back(Out::Cut),
-            Action::Finish => outs.push_back(Out::End),
-            Action::CoolDown { region, endpoint, model, asked_ms } => COOL_DOWNS
-                .with_borrow_mut(|cool| cool.rest(&region, &endpoint, model.as_deref(), asked_ms, feed::now())),
-            Action::Reply { failure } => outs.push_back(Out::Fail(failure)),
+            Action::Finish => {
+                self.heard(Verdict::Whole);
+                if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
+                    outs.push_back(Out::Bytes(rest));
+                }
+                outs.push_back(Out::End);
+            }
+            Action::CoolDown { .. } => memory::with(|memory| memory.cool_down(&action, feed::now())),
+            Action::Reply { failure } => {
+                // Whoever refuses a request is alive.
+                if matches!(failure, Failure::Refused { .. }) {
+                    self.heard(Verdict::Answered);
+                }
+                outs.push_back(Out::Fail(failure));
+            }
+        }
+    }
+
+    /// Notes how the endpoint of the moment did.
+    fn heard(&self, verdict: Verdict) {
+        let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
+        if let Some(target) = last {
+            memory::with(|memory| memory.heard(target, self.job.model.as_deref(), verdict, feed::now()));
+        }
+    }
+
+    /// What has to be changed in the answer of the endpoint that was committed: nothing, most of the time.
+    fn splice(&self) -> Option<Splice> {
+        let target = self.run.served_by()?;
+        let Flight::Reading { headers, .. } = &self.flight else { return None };
+        let content_type = headers.get("content-type").ok().flatten().unwrap_or_default().to_ascii_lowercase();
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        let events = kind == "text/event-stream";
+        if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
+            return None;
+        }
+        let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
+        let ids = self.job.ids.as_ref().map(|(keys, owner)| Ids {
+            keys: keys.clone(),
+            owner: owner.clone(),
+            region: target.region_id().clone(),
+            endpoint: target.id().clone(),
+        });
+        Some(Splice::new(Names::new(model, ids)?, events))
+    }
+
+    fn spliced(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        match &mut self.splice {
+            Some(splice) => splice.pass(&bytes),
+            None => bytes,
         }
     }
 
     /// Endpoints that began to rest on another request's word since this one was planned.
     fn pass_over(&mut self) {
         let (model, now) = (self.job.model.as_deref(), feed::now());
-        COOL_DOWNS.with_borrow(|cool| {
-            self.run.pass_over(|target| cool.is_resting(target.region_id(), target.id(), model, now));
-        });
+        memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, model, now)));
     }
 
     /// Sends. An error without a failure is the runtime's refusal to make the request.
@@ -298,14 +369,21 @@ impl Driver {
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+        let mut outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+        let body = match &self.job.upload {
+            None => outgoing.body.take().map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()),
+            Some(upload) => {
+                outgoing.headers.push(("content-type".to_owned(), upload.content_type().to_owned()));
+                upload.body()
+            }
+        };
 
         let mut init = RequestInit::new();
         init.with_method(Method::from(outgoing.method.to_owned()))
             .with_headers(outgoing.headers.iter().map(|(name, value)| (name, value)).collect())
             // A redirect could lead out of the fence: it is seen as a failed attempt.
             .with_redirect(RequestRedirect::Manual)
-            .with_body(outgoing.body.map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()));
+            .with_body(body);
         let request = Request::new_with_init(outgoing.url.as_str(), &init).map_err(|_| None)?;
         let abort = Abort::default();
         let signal = abort.0.as_ref().map(AbortController::signal);
@@ -352,7 +430,7 @@ async fn arrival(flight: &mut Flight) -> Arrival {
 ///
 /// The length matters when an answer breaks off. workerd ends a chunked body as if it were whole, whatever happens to the
 /// stream behind it; one of a known length it cuts, and the client sees it. Streams of events say by an event how they ended.
-fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
+pub(crate) fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
     let (name, arguments) = match length {
         Some(length) => ("FixedLengthStream", js_sys::Array::of1(&length.into())),
         None => ("IdentityTransformStream", js_sys::Array::new()),

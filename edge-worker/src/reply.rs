@@ -37,10 +37,10 @@ impl Stamp {
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
             set(headers, "x-bailiwick-attempts", &record.header());
         }
-        if let Some(steered) = self.steered {
-            let (before, after) = (steered.since(self.began), feed::now().since(steered));
-            set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
-        }
+        let now = feed::now();
+        let steered = self.steered.unwrap_or(now);
+        let (before, after) = (steered.since(self.began), now.since(steered));
+        set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
     }
 
     /// The headers of an endpoint's answer: those of `allowed` that came from it, and where it was made.
@@ -79,6 +79,14 @@ impl Stamp {
         self.write(&headers, None);
         respond(status, headers, value.to_string().into_bytes())
     }
+
+    /// Text of our own, of some type.
+    pub(crate) fn of_type(&self, content_type: &str, text: String) -> Response {
+        let headers = Headers::new();
+        set(&headers, "content-type", content_type);
+        self.write(&headers, None);
+        respond(200, headers, text.into_bytes())
+    }
 }
 
 /// A response with a body that is all there. Statuses that know no body get none: the runtime throws at one.
@@ -93,7 +101,7 @@ fn set(headers: &Headers, name: &str, value: &str) {
 }
 
 /// A random UUID by the runtime's generator.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     let crypto = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("crypto")).unwrap_or(JsValue::UNDEFINED);
     let random = js_sys::Reflect::get(&crypto, &JsValue::from_str("randomUUID")).ok();
     let id = random.and_then(|random| random.dyn_into::<js_sys::Function>().ok()?.call0(&crypto).ok()?.as_string());

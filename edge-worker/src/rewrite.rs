@@ -11,9 +11,61 @@ use url::Url;
 
 use crate::body::Inspected;
 use crate::envelope::Failure;
+use crate::multipart::form::Form;
 use crate::plan::Target;
 use path::Route;
 use query::Query;
+
+/// A body that is held whole and was looked through.
+#[derive(Clone)]
+pub enum Content {
+    /// JSON.
+    Json(Inspected),
+    /// A form, with the boundary it is sent with.
+    Form(Form, String),
+}
+
+impl Content {
+    /// The model, by the client's name.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Json(body) => body.model(),
+            Self::Form(form, _) => Some(form.model()),
+        }
+    }
+
+    /// Whether the answer is to be streamed.
+    #[must_use]
+    pub fn stream(&self) -> bool {
+        match self {
+            Self::Json(body) => body.stream(),
+            Self::Form(form, _) => form.stream(),
+        }
+    }
+
+    /// The JSON, if it is that.
+    #[must_use]
+    pub fn json(&self) -> Option<&Inspected> {
+        match self {
+            Self::Json(body) => Some(body),
+            Self::Form(..) => None,
+        }
+    }
+
+    fn for_endpoint(&self, model: Option<&str>) -> (String, Vec<u8>) {
+        match self {
+            Self::Json(body) => ("application/json".to_owned(), body.for_endpoint(model)),
+            Self::Form(form, boundary) => (form_type(boundary), form.for_endpoint(boundary, model)),
+        }
+    }
+}
+
+/// The `Content-Type` of a form.
+#[must_use]
+pub fn form_type(boundary: &str) -> String {
+    format!("multipart/form-data; boundary={boundary}")
+}
 
 /// A request to an endpoint, ready to send with redirects off.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,16 +96,16 @@ pub fn outgoing<'h>(
     route: &Route,
     query: &Query,
     headers: impl Iterator<Item = (&'h str, &'h str)>,
-    body: Option<&Inspected>,
+    body: Option<&Content>,
     secret: Option<&str>,
 ) -> Result<Outgoing, Failure> {
     let url = url(target, route, query)?;
     let mut headers = headers::to_endpoint(headers)?;
     let mut set = |name: &str, value: String| headers.push((name.to_owned(), value));
-    let body = body.map(|body| body.for_endpoint(target.model()));
-    if body.is_some() {
-        set("content-type", "application/json".to_owned());
-    }
+    let body = body.map(|body| body.for_endpoint(target.model())).map(|(content_type, bytes)| {
+        set("content-type", content_type);
+        bytes
+    });
     // Events are looked at and cut: a compressed stream would only be unpacked again.
     set("accept-encoding", "identity".to_owned());
     match (target.style(), secret) {

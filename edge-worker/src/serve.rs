@@ -1,35 +1,55 @@
 //! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
 
-use bailiwick_rules::rules::Limits;
-use bailiwick_rules::steer::{Ask, Conditions, PathClass, steer};
-use bailiwick_rules::table::{Service, Table};
-use futures_util::StreamExt;
-use serde_json::json;
-use worker::{Context, Env, Request, Response};
+use core::pin::pin;
 
-use crate::attempt::{Run, Task};
-use crate::bell::Gone;
+use bailiwick_rules::rules::Limits;
+use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::Millis;
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use serde_json::json;
+use worker::{ByteStream, Context, Env, Request, Response};
+
+use crate::attempt::{Expect, Run, Task};
+use crate::bell::{Alarm, Gone};
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
+use crate::explain;
 use crate::feed::{self, Snapshot};
+use crate::inflight::Hold;
+use crate::memory;
+use crate::multipart::form::Form;
 use crate::plan::{self, Plan, Wanted};
-use crate::proxy::{Driver, Job, cool_downs};
+use crate::proxy::{Driver, Job};
+use crate::receipt::{self, Office};
 use crate::reply::Stamp;
+use crate::rewrite::Content;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
+use crate::state;
+use crate::state::seal::Keyring;
+use crate::uploads::{self, Outbound};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
+/// How much of a refused body is read all the same.
+const MOST_DRAINED: usize = 16 << 20;
 
 /// Answers a request.
-pub(crate) async fn serve(request: Request, env: Env, context: &Context) -> Response {
+pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> Response {
     let mut stamp = Stamp::new();
     let snapshot = feed::snapshot(&env, context).await;
     stamp.revision = revision(&snapshot);
-    match answer(request, env, &snapshot, &mut stamp).await {
+    match answer(&mut request, env, &snapshot, &mut stamp).await {
         Ok(response) => response,
-        Err(failure) => stamp.failure(&failure, None),
+        Err(failure) => {
+            if let Ok(mut unread) = request.stream() {
+                drain(&mut unread, Limits::default().idle).await;
+            }
+            stamp.failure(&failure, None)
+        }
     }
 }
 
@@ -39,19 +59,17 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
-async fn answer(request: Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
-    let address = Address::of(&request);
+async fn answer(request: &mut Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
+    let address = Address::of(request);
     if let Some(name) = address.path.strip_prefix(OURS) {
-        return ours(name, request, snapshot, stamp).await;
+        return ours(name, request, &env, &address, snapshot, stamp).await;
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
-    let credentials = Credentials::of(request.headers());
-    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(&request))?;
-    let route = Route::parse(request.method().as_ref(), &address.path)?;
+    // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
     let query = Query::parse(&address.query)?;
-    if route.class() == Class::State {
-        return Err(Failure::NotCarried { what: "Files, batches, fine-tuning and stored responses" });
-    }
+    let credentials = Credentials::of(request.headers());
+    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
+    let route = Route::parse(request.method().as_ref(), &address.path)?;
     proxy(request, env, snapshot, stamp, Known { table, caller, route, query }).await
 }
 
@@ -64,34 +82,82 @@ struct Known<'t> {
 }
 
 async fn proxy(
-    mut request: Request,
+    request: &mut Request,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
     known: Known<'_>,
 ) -> Result<Response, Failure> {
-    let Known { table, caller, route, query } = known;
+    let Known { table, caller, mut route, mut query } = known;
     let service = table.service(caller.service);
-    let gone = Gone::of(&request);
-    let headers: Vec<(String, String)> = request.headers().entries().collect();
+    let office = Office::open(&env, service.receipts).await?;
+    let gone = Gone::of(request);
+    let mut headers: Vec<(String, String)> = request.headers().entries().collect();
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
-    let body = match route.takes() {
+    let is_state = route.class() == Class::State;
+    let keys = if is_state { Some(state_keys(&env)?) } else { None };
+    let (mut hold, mut upload) = (Hold::default(), None);
+    let mut body = match route.takes() {
         Takes::Nothing => None,
-        Takes::Form => return Err(Failure::NotCarried { what: "Multipart bodies" }),
+        Takes::Form if is_state => {
+            upload = Some(Outbound::begin(request, &service.allow).await?);
+            None
+        }
+        Takes::Form => {
+            let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
+            let bytes = read_body(request, &service.limits, &mut hold).await?;
+            Some(Content::Form(Form::read(&content_type, &bytes, &service.allow)?, uploads::boundary()))
+        }
         Takes::Json => {
-            let bytes = read_body(&mut request, &service.limits).await?;
-            Some(Inspected::json(bytes, &route, &service.allow)?)
+            let bytes = read_body(request, &service.limits, &mut hold).await?;
+            Some(Content::Json(Inspected::json(bytes, &route, &service.allow)?))
         }
     };
-    let model = body.as_ref().and_then(Inspected::model).or(route.model()).map(str::to_owned);
+    let model = body.as_ref().and_then(Content::model).or(route.model()).map(str::to_owned);
+    let json = body.as_ref().and_then(Content::json);
+
+    let ids: Vec<String> = [
+        route.ids().map(str::to_owned).collect(),
+        if is_state { query.ids().map(str::to_owned).collect() } else { Vec::new() },
+        json.map(|json| json.ids().map(str::to_owned).collect()).unwrap_or_default(),
+    ]
+    .concat();
+    let stateful = is_state || !ids.is_empty();
+    let keys = match keys {
+        None if stateful || json.is_some_and(Inspected::stores) => Some(state_keys(&env)?),
+        keys => keys,
+    };
+    let owner = state::owner(table, caller.service, caller.tenant);
+    crate::rewrite::headers::scope(&mut headers, &owner);
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
-    let local = cool_downs(|cool| cool.local(table, now));
+    let local = if stateful { Local::default() } else { memory::with(|memory| memory.local(table, now)) };
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
     let ask = Ask { service: caller.service, client: caller.client, model: model.as_deref(), path_class };
+    let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
+    let place = match &keys {
+        Some(keys) if stateful => match state::open_all(keys, table, &owner, ids.iter().map(String::as_str))? {
+            Some((place, opened)) => {
+                let mut opened = opened.into_iter();
+                route.replace_ids(&mut opened);
+                if is_state {
+                    query.replace_ids(&mut opened);
+                }
+                if let Some(Content::Json(json)) = &mut body {
+                    json.replace_ids(opened);
+                }
+                Some(place)
+            }
+            None => {
+                let tenant = format!("{}/{}", service.id, owner.tenant.as_deref().unwrap_or_default());
+                Some(plan::home(table, &ask, &tenant, has_secret)?)
+            }
+        },
+        _ => None,
+    };
     let steering = steer(table, &ask, &conditions);
     stamp.steered = Some(now);
 
@@ -101,19 +167,32 @@ async fn proxy(
     {
         return models(&names, route.model(), stamp);
     }
-    let affinity = affinity(table, service, &caller, body.as_ref(), &headers);
+    let json = body.as_ref().and_then(Content::json);
+    let affinity = affinity(table, &caller, json, &headers, &stamp.request_id);
     let wanted = Wanted { model: model.as_deref(), conditions, affinity: &affinity };
-    let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
-    let plan = Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?;
-    let task = Task {
-        plan,
-        model: model.clone(),
-        expect: route.expect(body.as_ref().is_some_and(Inspected::stream)),
-        stateful: false,
-        limits: service.limits,
+    let plan = match &place {
+        None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
+        Some(place) => {
+            let plan = Plan::pinned(table, &steering, &wanted, has_secret, place)?;
+            if route.is_collection() && !state::is_sole(table, caller.tenant, place) {
+                return Err(Failure::SharedList);
+            }
+            plan
+        }
     };
-    let job = Job { env, route, query, headers, body, model };
+    let stored_stream =
+        query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
+    let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
+    let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
+    let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
+    let notary = office.engage(table, &caller, &steering, &stamp.request_id);
+    let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
     Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
+}
+
+/// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.
+fn state_keys(env: &Env) -> Result<Keyring, Failure> {
+    feed::text_of(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
 }
 
 fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
@@ -133,56 +212,83 @@ fn models(names: &[String], one: Option<&str>, stamp: &Stamp) -> Result<Response
     }
 }
 
-/// What keeps a client's related requests at one endpoint, where their common prefix is cached: the tenant, and the best
-/// hint there is.
+/// What keeps a client's related requests at one endpoint, where their common prefix is cached.
 fn affinity(
     table: &Table,
-    service: &Service,
     caller: &Caller,
     body: Option<&Inspected>,
     headers: &[(String, String)],
+    request_id: &str,
 ) -> String {
-    let hints = body.map(Inspected::affinity).unwrap_or_default();
     let session = headers.iter().find(|(name, _)| name == "x-session-id").map(|(_, value)| value.as_str());
-    let hint = hints.prompt_cache_key.or(session).or(hints.user);
     let tenant = caller.tenant.map_or("", |tenant| table.tenant(tenant).id.as_str());
-    match (hint, caller.client.address) {
-        (Some(hint), _) => format!("{}/{tenant}/{hint}", service.id),
-        (None, Some(address)) => format!("{}/{tenant}/{address}", service.id),
-        (None, None) => format!("{}/{tenant}", service.id),
-    }
+    body.map(Inspected::affinity).unwrap_or_default().key(tenant, session, request_id)
 }
 
 /// Reads a body up to the service's limit: what is announced too large isn't read at all.
-async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Failure> {
+async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
     let limit = limits.body_bytes;
-    let too_large = || Failure::BodyTooLarge { limit };
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(Failure::BodyTooLarge { limit });
     }
     let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        // Only a client that is going away breaks its own body off.
-        bytes.extend_from_slice(&chunk.map_err(|_| Failure::MissingBody)?);
-        if bytes.len() as u64 > limit {
-            return Err(too_large());
+    while let Some(chunk) = next_chunk(&mut chunks, limits.idle).await? {
+        let fits = if (bytes.len() + chunk.len()) as u64 > limit {
+            Err(Failure::BodyTooLarge { limit })
+        } else {
+            hold.grow(chunk.len() as u64)
+        };
+        if let Err(failure) = fits {
+            drain(&mut chunks, limits.idle).await;
+            return Err(failure);
         }
+        bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
+/// Reads on and forgets, up to [`MOST_DRAINED`]: a client that is still sending when it is refused would find its connection
+/// reset, and never read why.
+async fn drain(chunks: &mut ByteStream, idle: Millis) {
+    let mut left = MOST_DRAINED;
+    while let Ok(Some(chunk)) = next_chunk(chunks, idle).await {
+        left = left.saturating_sub(chunk.len());
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// The next piece of a client's body; `None` at its end. Nobody's silence holds room that others need.
+async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
+    let alarm = Alarm::after(idle.0);
+    match select(chunks.next(), pin!(alarm.wait())).await {
+        Either::Left((chunk, _)) => chunk.transpose().map_err(|_| Failure::MissingBody),
+        Either::Right(_) => Err(Failure::SlowBody),
+    }
+}
+
 /// Paths below [`OURS`].
-async fn ours(name: &str, request: Request, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+async fn ours(
+    name: &str,
+    request: &mut Request,
+    env: &Env,
+    address: &Address,
+    snapshot: &Snapshot,
+    stamp: &Stamp,
+) -> Result<Response, Failure> {
     match name {
         "healthz" => Ok(healthz(snapshot, stamp)),
+        "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
+        "explain" => explain::answer(request, env, (&address.host, &address.query), snapshot, stamp),
         #[cfg(feature = "vectors")]
         "test/vectors" => Ok(vectors(request, stamp).await),
         #[cfg(feature = "vectors")]
         "test/panic" => panic!("a prompt: {}", request.inner().url()),
         _ => {
-            drop(request);
+            let _ = request;
             Err(Failure::UnknownPath)
         }
     }
@@ -204,7 +310,7 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
 
 /// Runs a file of shared test vectors: the same the native tests run.
 #[cfg(feature = "vectors")]
-async fn vectors(mut request: Request, stamp: &Stamp) -> Response {
+async fn vectors(request: &mut Request, stamp: &Stamp) -> Response {
     let text = request.text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => stamp.json(200, &json!({ "cases": cases })),

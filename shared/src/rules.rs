@@ -3,6 +3,7 @@
 //! Reading never stops at the first mistake: every field that can't be read is noted with its JSON pointer.
 //! What one part says of another (a service naming a region) is [`crate::table`]'s to check.
 
+mod binding;
 pub(crate) mod read;
 mod scalar;
 mod schema;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 
+pub use binding::ServiceBinding;
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 
@@ -114,6 +116,12 @@ pub struct Answers {
     /// Exactly one name, and no other type beside it.
     #[schemars(rename = "CNAME", default, with = "Option<[String; 1]>")]
     pub cname: Option<HostName>,
+    /// Service bindings for HTTPS (RFC 9460), such as `1 . alpn=h2`. Address hints are derived from `A` and `AAAA`, never written.
+    #[schemars(rename = "HTTPS", default, with = "Vec<String>")]
+    pub https: Vec<ServiceBinding>,
+    /// Service bindings for other protocols, written likewise.
+    #[schemars(rename = "SVCB", default, with = "Vec<String>")]
+    pub svcb: Vec<ServiceBinding>,
 }
 
 /// One HTTP base URL of a region.
@@ -224,6 +232,9 @@ pub struct Service {
     /// What a fenced service refuses unless it is listed here.
     #[schemars(default)]
     pub allow: Vec<Allowance>,
+    /// Whether the edge's answers carry a signed receipt.
+    #[schemars(default)]
+    pub receipts: Receipts,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.
@@ -281,6 +292,19 @@ pub enum WhenAllDown {
     ServeFence,
     /// Nothing is offered.
     Fail,
+}
+
+/// Whether the edge's answers carry a signed receipt of where a request went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Receipts {
+    /// Never.
+    Off,
+    /// Where the edge has a key to sign with.
+    #[default]
+    Optional,
+    /// Always: without a key nothing is sent.
+    Required,
 }
 
 /// Bounds of a service's DNS TTLs, in seconds.

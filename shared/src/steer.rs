@@ -94,7 +94,7 @@ pub struct Standing {
 }
 
 /// How a client's jurisdictions were learnt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The tenant's declared residency.

@@ -19,8 +19,8 @@ use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::json::{Node, Reader, Violation};
 use crate::rules::{
-    self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place, Rules,
-    Tier, TtlBounds, WhenAllDown,
+    self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place,
+    Receipts, Rules, Tier, TtlBounds, WhenAllDown,
 };
 use crate::time::Timestamp;
 
@@ -122,6 +122,8 @@ pub struct Service {
     pub limits: Limits,
     /// What a fenced service refuses unless listed.
     pub allow: Vec<Allowance>,
+    /// Whether the edge's answers carry a signed receipt.
+    pub receipts: Receipts,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -237,6 +239,7 @@ impl Table {
                 hub: service.hub,
                 limits: service.limits,
                 allow: service.allow,
+                receipts: service.receipts,
                 requires_key: false,
             });
         }

@@ -114,6 +114,31 @@ fn find(program: &str) -> String {
     place.unwrap_or_else(|| program.to_owned())
 }
 
+/// Neighbours inside the scope share the cached answer, everybody else asks anew; the other way round, too, and for a negative answer of
+/// scope 0 as well (RFC 7871 §7.3.1).
+fn an_answer_cached_for_germans_never_reaches_americans(internet: &Internet) {
+    let ask = |client: &str| internet.short(&[&format!("+subnet={client}/32"), "strict.ai.example.com", "A"]);
+    let (german, american) = ("192.0.2.10", "192.0.2.40");
+    for (first, first_answer, second, second_answer) in [
+        ("91.0.0.1", german, "12.0.0.1", american),
+        ("12.0.0.99", american, "91.0.0.99", german),
+        // The halves of one /24: the rules' network is German, the other half nobody's.
+        ("198.51.100.127", german, "198.51.100.128", "192.0.2.99"),
+        ("198.51.100.200", "192.0.2.99", "198.51.100.1", german),
+    ] {
+        for _ in 0..3 {
+            assert_eq!(ask(first), first_answer, "{first}");
+            assert_eq!(ask(second), second_answer, "{second} after {first}");
+        }
+    }
+    // Existence is everybody's: the negative answer may be shared.
+    for client in ["91.0.0.1", "12.0.0.1"] {
+        let subnet = format!("+subnet={client}/32");
+        let told = internet.dig(RESOLVER, &[&subnet, "strict.ai.example.com", "SRV"]);
+        assert!(told.contains("status: NOERROR") && told.contains("ANSWER: 0"), "{told}");
+    }
+}
+
 #[test]
 fn a_resolver_behind_a_delegation_gets_each_client_its_region() {
     let Some(namespace) = Namespace::new() else {
@@ -133,6 +158,7 @@ fn a_resolver_behind_a_delegation_gets_each_client_its_region() {
             assert_eq!(internet.short(&[&subnet, "chat.ai.example.com", "A"]), address, "{client}");
         }
     }
+    an_answer_cached_for_germans_never_reaches_americans(&internet);
     assert_eq!(internet.short(&["alias.ai.example.com", "A"]), "www.ai.example.com.\n192.0.2.80");
     assert!(internet.dig(RESOLVER, &["nothing.ai.example.com", "A"]).contains("status: NXDOMAIN"));
     assert!(internet.dig(RESOLVER, &["empty.ai.example.com", "A"]).contains("status: NOERROR"));

@@ -111,6 +111,41 @@ fn a_steered_cname_points_to_the_region_and_is_chased_in_the_zone() {
 }
 
 #[test]
+fn rfc_9460_service_bindings_are_steered_with_hints_that_follow_the_addresses() {
+    let world = World::start();
+    let mut rules = world.rules(1);
+    let bindings = |answers: &mut serde_json::Value| {
+        answers["HTTPS"] = serde_json::json!(["1 . port=8443 alpn=h2,h3", "2 backup.example.net alpn=h2"]);
+        answers["SVCB"] = serde_json::json!(["0 gateway.example.net"]);
+    };
+    for region in rules["regions"].as_object_mut().unwrap().values_mut() {
+        bindings(&mut region["answers"]);
+    }
+    bindings(&mut rules["services"]["strict"]["denied_answers"]);
+    let node = Setup::new(&rules, ZONE).start();
+    let (server, port) = (format!("@{}", node.dns.ip()), node.dns.port().to_string());
+    for (client, number) in [(GERMAN, 10), (BRITISH, 30), (AMERICAN, 40), (NOWHERE, 99)] {
+        let subnet = format!("+subnet={client}/24");
+        for tool in ["dig", "kdig"] {
+            let short = |kind: &str| {
+                let told =
+                    text_of(tool, [server.as_str(), "-p", &port, &subnet, "+short", "strict.ai.example.com", kind]);
+                let mut lines: Vec<String> = told.replace('"', "").lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let here = format!("1 . alpn=h2,h3 port=8443 ipv4hint=192.0.2.{number} ipv6hint=2001:db8::{number}");
+            assert_eq!(short("HTTPS"), [here, "2 backup.example.net. alpn=h2".to_owned()], "{tool} for {client}");
+            assert_eq!(short("SVCB"), ["0 gateway.example.net."], "{tool} for {client}");
+            assert_eq!(short("A"), [format!("192.0.2.{number}")], "the hint is the address");
+        }
+    }
+    // The type exists for whoever asks, even where nothing is offered.
+    let refused = question("chat.ai.example.com", "HTTPS").from(NOWHERE).ask(node.dns);
+    assert_eq!(refused.rcode(), ResponseCode::ServFail);
+}
+
+#[test]
 fn tcp_says_what_udp_says() {
     let world = World::start();
     let node = Setup::new(&world.rules(1), ZONE).start();

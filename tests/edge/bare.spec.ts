@@ -1,14 +1,8 @@
 // The Worker on workerd itself, with no Miniflare around it to make up what is missing: there is no request.cf at all.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { StandIn, build, keyDigest, onStop, read, region, residency, rules, serve, setting, stopAll } from "./harness.js";
+import { StandIn, keyDigest, read, region, residency, rules, serve, stopAll } from "./harness.js";
+import { workerd } from "./workerd.js";
 
 let url: string, fra: StandIn;
 
@@ -34,47 +28,9 @@ beforeAll(async () => {
   document.services.anyone = { ...document.services.chat, hosts: ["anyone.example"], residency: anyone };
   document.services.giant = { ...document.services.anyone, hosts: ["giant.example"], regions: ["eu-paris"] };
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
-  url = await workerd({ RULES_URL: `${node}/v1/rules` });
+  ({ url } = await workerd({ RULES_URL: `${node}/v1/rules` }));
 });
 afterAll(stopAll);
-
-async function workerd(bindings: Record<string, string>): Promise<string> {
-  const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
-  onStop(() => rmSync(dir, { recursive: true, force: true }));
-  const quote = (text: string) => JSON.stringify(text);
-  const list = (items: string[]) => `[${items.join(", ")}]`;
-  writeFileSync(
-    join(dir, "config.capnp"),
-    `using Workerd = import "/workerd/workerd.capnp";
-const config :Workerd.Config = (
-  services = [
-    (name = "edge", worker = .edge),
-    (name = "internet", network = (allow = ["public", "private"])),
-  ],
-  sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "edge")],
-);
-const edge :Workerd.Worker = (
-  modules = [
-    (name = "index.js", esModule = embed "index.js"),
-    (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
-  ],
-  compatibilityDate = ${quote(setting("compatibility_date")[0])},
-  compatibilityFlags = ${list(setting("compatibility_flags").map(quote))},
-  bindings = ${list(Object.entries(bindings).map(([name, text]) => `(name = ${quote(name)}, text = ${quote(text)})`))},
-);
-`,
-  );
-  for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(build, file), join(dir, file));
-  const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
-  const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], { cwd: dir, stdio: ["ignore", "inherit", "inherit", "pipe"] });
-  onStop(() => child.kill());
-  // It tells which port it took as a line of JSON on the control descriptor.
-  for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
-    const told = JSON.parse(line);
-    if (told.event === "listen") return `http://127.0.0.1:${told.port}`;
-  }
-  throw new Error(`workerd ended: ${await once(child, "exit")}`);
-}
 
 async function chat(host: string, headers: Record<string, string> = {}, path = "/v1/chat/completions", model = "m") {
   const reply = await new Promise<Response>((resolve, reject) => {

@@ -1,7 +1,8 @@
 // The official client against the edge, over real sockets: it notices nothing but better errors.
 import OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, StandIn, keyDigest, region, rules, stopAll } from "./harness.js";
+import { Faulty } from "./faulty.js";
+import { Edge, StandIn, keyDigest, region, rules, stopAll, until } from "./harness.js";
 
 let fra: StandIn, par: StandIn, edge: Edge, client: OpenAI;
 
@@ -73,4 +74,37 @@ test("a stream that dies is an error to the client, not a short answer", async (
     for await (const _ of await client.chat.completions.create({ model: "chat-large", messages, stream: true })) void _;
   };
   await expect(read()).rejects.toThrow(OpenAI.APIError);
+});
+
+test("every refusal is the client's own class of error, with a code", async () => {
+  const ask = (more: object, own = client) => own.chat.completions.create({ model: "chat-large", messages, ...more } as never);
+  const refused = async (promise: Promise<unknown>, kind: new (...args: never[]) => Error, code: string) => {
+    const error = await promise.then(() => null, (error) => error);
+    expect(error).toBeInstanceOf(kind);
+    expect(error).toMatchObject({ code, type: expect.any(String), requestID: null });
+    expect(error.headers.get("x-bailiwick-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+  };
+  await refused(ask({ background: 7 }), OpenAI.BadRequestError, "invalid_field");
+  await refused(ask({ web_search_options: {} }), OpenAI.BadRequestError, "hosted_tool_not_allowed");
+  await refused(ask({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "https://x.example/y.png" } }] }] }), OpenAI.BadRequestError, "remote_url_not_allowed");
+  await refused(client.responses.create({ model: "chat-large", input: "hi", background: true }), OpenAI.BadRequestError, "background_not_allowed");
+  await refused(client.embeddings.create({ model: "chat-huge", input: "hi" }), OpenAI.NotFoundError, "model_not_found");
+  expect(await fra.requests()).toEqual([]);
+});
+
+test("all at their limit is a RateLimitError, and says when to come back", async () => {
+  for (const standIn of [fra, par]) await standIn.fail({ mode: "status", status: 429, headers: { "retry-after": "7" }, path: "/v1/embeddings" });
+  const error = await client.embeddings.create({ model: "chat-large", input: "hi" }, { maxRetries: 0 }).catch((error) => error);
+  expect(error).toBeInstanceOf(OpenAI.RateLimitError);
+  expect(error.headers.get("retry-after")).toBe("7");
+});
+
+test("an aborted stream is aborted at the endpoint", async () => {
+  const faulty = await Faulty.start();
+  const own = await Edge.start(rules(1, region("DE", "eu-frankfurt", [`${faulty.url}/late-flow`])), {}, { cf: { country: "DE" } });
+  const { port } = await own.miniflare.ready;
+  const stream = await new OpenAI({ apiKey: "any", baseURL: `http://localhost:${port}/v1` }).chat.completions.create({ model: "m", messages, stream: true });
+  for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
+  stream.controller.abort();
+  await until(async () => faulty.closed("late-flow"), (closed) => closed === 1);
 });

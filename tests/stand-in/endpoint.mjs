@@ -5,6 +5,7 @@
 import { fstatSync } from "node:fs";
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
+import { formOf, stateOf } from "./state.mjs";
 
 const HELP = `usage: endpoint.mjs [options]
 
@@ -22,7 +23,8 @@ A stand-in model endpoint, for demos and tests: no model behind it.
 Once it listens it prints one line of JSON: {"message":"listening on http://127.0.0.1:PORT","url":…,"region":…,"pid":…}
 
 Serves GET /health, GET /v1/models, and POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses
-(also below /openai/deployments/NAME, as Azure has them).
+and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It remembers /v1/files, /v1/batches,
+/v1/fine_tuning/jobs, /v1/vector_stores, and /v1/responses/ID and /v1/chat/completions/ID where they were stored.
 
 Control:
   GET    /_stand-in/           region, health, failure, connections, how many requests, how many of them open
@@ -73,6 +75,8 @@ if (options.help) {
 const greeting = `Hello from ${options.region}${options.country ? ` (${options.country})` : ""}`;
 
 const state = { healthy: true, failure: null, requests: [], count: 0, open: 0, probes: 0, connections: noConnections(), counting: {} };
+
+const memory = stateOf(options.region, envelope);
 
 /** Connections by what their first request was for; `silent` ones have sent none yet. */
 function noConnections() {
@@ -147,7 +151,7 @@ async function answer(request, response) {
   if (options.secret !== undefined && !authorised(request.headers)) {
     return json(response, 401, envelope("invalid_request_error", "the stand-in was not sent its credential", "invalid_api_key"));
   }
-  await api(request.method, url.pathname, body, response, failure);
+  await api(request, url, body, response, failure);
 }
 
 async function readBody(request) {
@@ -162,11 +166,19 @@ function authorised(headers) {
 
 // --- The API --------------------------------------------------------------------------------------------------------
 
-async function api(method, path, body, response, failure) {
-  const name = path.replace(/^\/openai\/deployments\/[^/]+/, "/v1");
+async function api({ method, headers }, { pathname: path, searchParams }, body, response, failure) {
+  const name = path.replace(/^\/openai(\/deployments\/[^/]+)?/, "/v1");
   if (method === "GET" && name === "/v1/models") {
     const data = options.models.split(",").map((id) => ({ id, object: "model", created: 0, owned_by: options.region }));
     return send(response, failure, { object: "list", data });
+  }
+  const kept = memory.answer(method, name, searchParams, headers, body);
+  if (kept?.bytes) return void response.writeHead(200, { "content-type": kept.type }).end(kept.bytes);
+  if (kept && kept.status !== 200) return json(response, kept.status, kept.json);
+  if (kept) return send(response, failure, kept.json);
+  if (method === "POST" && name === "/v1/audio/transcriptions") {
+    const form = formOf(headers["content-type"] ?? "", body);
+    return send(response, failure, { text: greeting, model: form.get("model")?.bytes.toString(), bytes: form.get("file")?.bytes.length });
   }
   const maker = method === "POST" ? makers[name] : undefined;
   if (!maker) return json(response, 404, envelope("invalid_request_error", `the stand-in has no ${method} ${path}`));
@@ -176,7 +188,10 @@ async function api(method, path, body, response, failure) {
   } catch (error) {
     return json(response, 400, envelope("invalid_request_error", `the body is not JSON: ${error.message}`));
   }
+  const lost = memory.lost(ask ?? {});
+  if (lost) return json(response, lost.status, lost.json);
   const made = maker(ask ?? {}, `stand-in-${options.region}-${state.count}`, Math.floor(Date.now() / 1000));
+  memory.keepAnswer(ask ?? {}, made.whole);
   if (ask?.stream === true && made.events) return stream(response, failure, made.events);
   return send(response, failure, made.whole);
 }
@@ -231,7 +246,7 @@ const makers = {
     const message = (status, content) => ({ id: item_id, type: "message", status, role: "assistant", content });
     const part = { type: "output_text", text: greeting, annotations: [] };
     const whole = (status, output) => ({
-      id: `resp_${id}`, object: "response", created_at, status, model: ask.model ?? "stand-in", output,
+      id: `resp_${id}`, object: "response", previous_response_id: ask.previous_response_id ?? null, created_at, status, model: ask.model ?? "stand-in", output,
       error: null, incomplete_details: null, instructions: null, metadata: {}, parallel_tool_calls: true,
       store: ask.store ?? true, temperature: 1, tool_choice: "auto", tools: [], top_p: 1,
       usage: status === "completed" ? { input_tokens: 1, output_tokens: pieces().length, total_tokens: 1 + pieces().length } : null,

@@ -248,7 +248,7 @@ async fn answers_are_counted_by_transport_code_type_and_region() {
     let metrics = &fixture.api.metrics;
     metrics.count(Transport::Udp, &outcome(Rcode::NOERROR, Some(28)));
     metrics.count(Transport::Udp, &outcome(Rcode::NOERROR, Some(28)));
-    metrics.count(Transport::Tcp, &outcome(Rcode(23), Some(65_280)));
+    metrics.count(Transport::Tcp, &outcome(Rcode(9), Some(65_280)));
     metrics.count(Transport::Tcp, &outcome(Rcode::FORMERR, None));
     metrics.count(Transport::Udp, &Outcome::Dropped);
     let service = fixture.api.handle.snapshot().table().services()[0].id.clone();

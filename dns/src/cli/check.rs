@@ -13,6 +13,7 @@ use crate::api::tls;
 use crate::api::token::{Token, warnings};
 use crate::clock::Clock;
 use crate::config::{Api, Config, ConfigError, ZoneFile};
+use crate::cookie_files;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
@@ -73,6 +74,7 @@ fn named(config: &Config, findings: &mut Findings) {
         Some(rules) => together(rules, sources, places, findings),
         None => alone(&sources, findings),
     }
+    findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
     if let Some(api) = &config.api {
         secrets(api, findings);
     }

@@ -7,17 +7,21 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::{Api, Config, ConfigError, TlsFiles, ZoneFile};
+use super::{Api, Config, ConfigError, CookieFiles, TlsFiles, ZoneFile};
+use crate::answer::identity::{Identity, LONGEST};
 use crate::name::Name;
 use crate::nearest::suggestion;
 
 /// The keys of the document.
-const KEYS: [&str; 7] = ["node", "listen", "rules", "geoip", "state_dir", "zones", "api"];
+const KEYS: [&str; 9] = ["node", "listen", "rules", "geoip", "state_dir", "zones", "api", "cookies", "identity"];
 /// The keys of `[api]`.
 const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
+/// The keys of `[cookies]`.
+const COOKIE_KEYS: [&str; 2] = ["secret_files", "required"];
+/// The keys of `[identity]`.
+const IDENTITY_KEYS: [&str; 3] = ["version", "hostname", "nsid"];
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
-const LATER: [&str; 10] =
-    ["threads", "dot", "doq", "doh", "tcp", "rate_limit", "cookies", "identity", "secrets", "dnssec"];
+const LATER: [&str; 8] = ["threads", "dot", "doq", "doh", "tcp", "rate_limit", "secrets", "dnssec"];
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
@@ -48,6 +52,7 @@ impl Reader<'_> {
     fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
         let (mut zones, mut api) = (Vec::new(), None);
+        let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
@@ -57,6 +62,8 @@ impl Reader<'_> {
                 "state_dir" => state_dir = self.path("state_dir", value),
                 "zones" => zones = self.zones(value),
                 "api" => api = self.api(key, value),
+                "cookies" => cookies = self.cookies(value),
+                "identity" => identity = self.identity(value),
                 _ => self.no_key("", key, &KEYS, &LATER),
             }
         }
@@ -66,7 +73,7 @@ impl Reader<'_> {
         if rules.is_none() {
             self.missing("\"rules\" is missing; name the rules document, such as rules = \"rules.json\"");
         }
-        Some(Config { node, listen: listen?, rules: rules??, geoip, state_dir, zones, api })
+        Some(Config { node, listen: listen?, rules: rules??, geoip, state_dir, zones, api, cookies, identity })
     }
 
     fn node(&mut self, value: &Value<'_>) -> Option<String> {
@@ -174,6 +181,77 @@ impl Reader<'_> {
         }
         let tls = cert.flatten().zip(secret.flatten()).map(|(cert, key)| TlsFiles { cert, key });
         Some(Api { listen: listen??, token_file, tls })
+    }
+
+    fn cookies(&mut self, value: &Value<'_>) -> CookieFiles {
+        let mut cookies = CookieFiles::default();
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            let message =
+                format!("\"cookies\" is {kind}; write a section [cookies] with secret_files = [\"cookie.secret\"]");
+            self.note(value.span(), message);
+            return cookies;
+        };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "secret_files" => cookies.secret_files = self.paths("cookies.secret_files", value),
+                "required" => cookies.required = self.boolean("cookies.required", value).unwrap_or_default(),
+                _ => self.no_key("cookies.", key, &COOKIE_KEYS, &[]),
+            }
+        }
+        cookies
+    }
+
+    fn identity(&mut self, value: &Value<'_>) -> Identity {
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            self.note(value.span(), format!("\"identity\" is {kind}; write a section [identity] with nsid = \"ns1\""));
+            return Identity::default();
+        };
+        let (mut version, mut hostname, mut nsid) = (None, None, None);
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "version" => version = self.short("identity.version", value),
+                "hostname" => hostname = self.short("identity.hostname", value),
+                "nsid" => nsid = self.short("identity.nsid", value),
+                _ => self.no_key("identity.", key, &IDENTITY_KEYS, &[]),
+            }
+        }
+        Identity::new(version, hostname, nsid)
+    }
+
+    /// A text that fits into one character-string.
+    fn short<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let text = self.string(key, value)?;
+        match text.len() {
+            0 => self.fail(value.span(), format!("\"{key}\" is empty; write what shall be told or remove the key")),
+            ..=LONGEST => Some(text),
+            length => self.fail(value.span(), format!("\"{key}\" has {length} octets; shorten it to {LONGEST}")),
+        }
+    }
+
+    fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {
+        let kind = kind(value);
+        let told = value.get_ref().as_bool();
+        told.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
+    }
+
+    fn paths(&mut self, key: &str, value: &Value<'_>) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        let Some(items) = value.get_ref().as_array() else {
+            let kind = kind(value);
+            self.note(value.span(), format!("\"{key}\" is {kind}; write a list of files"));
+            return paths;
+        };
+        for item in items {
+            let Some(path) = self.path(key, item) else { continue };
+            if paths.contains(&path) {
+                self.note(item.span(), format!("\"{}\" is listed twice; remove one", path.display()));
+                continue;
+            }
+            paths.push(path);
+        }
+        paths
     }
 
     fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {

@@ -1,29 +1,44 @@
 //! Record sets of a region as wire bytes: [`Answers`] of the rules enter at load, [`RecordSets`] leave, from which a snapshot answers.
+//!
+//! Service bindings get their address hints here (RFC 9460 §7.3): from the very addresses that are published beside them, wherever the
+//! binding's target is the steered name itself.
 
-use bailiwick_rules::rules::Answers;
+use bailiwick_rules::rules::{Answers, HostName, ServiceBinding};
 
 use crate::name::Name;
 use crate::rdata::{RdataSet, Rdatas, rtype};
 
 /// The longest character-string of a TXT record (RFC 1035 §3.3).
 const LONGEST_STRING: usize = 255;
+/// The keys of address hints (RFC 9460 §14.3.2).
+const IPV4HINT: u16 = 4;
+const IPV6HINT: u16 = 6;
+/// The most addresses one hint may hold.
+const HINTS: usize = 16;
 
 /// What one region publishes, by type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecordSets(Box<[(u16, RdataSet)]>);
 
 impl RecordSets {
-    pub(super) fn new(answers: &Answers) -> Self {
+    /// The records of a region or of `denied_answers`, published at `hosts`.
+    pub(super) fn new(answers: &Answers, hosts: &[HostName]) -> Self {
         let a: Vec<[u8; 4]> = answers.a.iter().map(std::net::Ipv4Addr::octets).collect();
         let aaaa: Vec<[u8; 16]> = answers.aaaa.iter().map(std::net::Ipv6Addr::octets).collect();
         let txt: Vec<Vec<u8>> = answers.txt.iter().map(|text| character_strings(text.as_bytes())).collect();
         // A host name of the rules is a domain name: they were checked for labels and length alike.
         let cname: Vec<Name> = answers.cname.iter().filter_map(|host| name_of_host(host.as_str())).collect();
+        let bound = |bindings: &[ServiceBinding]| -> Vec<Vec<u8>> {
+            bindings.iter().map(|binding| service_binding(binding, answers, hosts)).collect()
+        };
+        let (https, svcb) = (bound(&answers.https), bound(&answers.svcb));
         let sets = [
             (rtype::A, RdataSet::new(rtype::A, a.iter().map(<[u8; 4]>::as_slice))),
             (rtype::AAAA, RdataSet::new(rtype::AAAA, aaaa.iter().map(<[u8; 16]>::as_slice))),
             (rtype::TXT, RdataSet::new(rtype::TXT, txt.iter().map(Vec::as_slice))),
             (rtype::CNAME, RdataSet::new(rtype::CNAME, cname.iter().map(Name::as_wire))),
+            (rtype::HTTPS, RdataSet::new(rtype::HTTPS, https.iter().map(Vec::as_slice))),
+            (rtype::SVCB, RdataSet::new(rtype::SVCB, svcb.iter().map(Vec::as_slice))),
         ];
         Self(sets.into_iter().filter(|(_, set)| !set.as_ref().is_empty()).collect())
     }
@@ -37,6 +52,29 @@ impl RecordSets {
     pub(super) fn of_type(&self, rtype: u16) -> Option<Rdatas<'_>> {
         self.0.iter().find(|(one, _)| *one == rtype).map(|(_, set)| set.as_ref())
     }
+}
+
+/// The data of an HTTPS or SVCB record (RFC 9460 §2.2): parameters by ascending key, each once.
+fn service_binding(binding: &ServiceBinding, answers: &Answers, hosts: &[HostName]) -> Vec<u8> {
+    let mut params = binding.params.clone();
+    let at_owner = binding.target.as_ref().is_none_or(|target| hosts.contains(target));
+    if at_owner && !binding.is_alias() {
+        let v4: Vec<u8> = answers.a.iter().take(HINTS).flat_map(std::net::Ipv4Addr::octets).collect();
+        let v6: Vec<u8> = answers.aaaa.iter().take(HINTS).flat_map(std::net::Ipv6Addr::octets).collect();
+        params.extend([(IPV4HINT, v4), (IPV6HINT, v6)].into_iter().filter(|(_, hint)| !hint.is_empty()));
+        params.sort_unstable();
+    }
+    let target = binding.target.as_ref().and_then(|host| name_of_host(host.as_str())).unwrap_or_else(Name::root);
+    let mut rdata = binding.priority.to_be_bytes().to_vec();
+    rdata.extend_from_slice(target.as_wire());
+    for (key, value) in params {
+        // The rules let no value be longer than its text, which is far below 65,536.
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        rdata.extend_from_slice(&key.to_be_bytes());
+        rdata.extend_from_slice(&length.to_be_bytes());
+        rdata.extend_from_slice(&value[..usize::from(length)]);
+    }
+    rdata
 }
 
 /// A host name of the rules, which has no final dot, as a domain name.
@@ -63,7 +101,7 @@ mod tests {
 
     #[test]
     fn rfc1035_3_3_14_long_texts_are_cut_into_strings_of_255() {
-        let sets = RecordSets::new(&answers());
+        let sets = RecordSets::new(&answers(), &[]);
         let records: Vec<&[u8]> = sets.of_type(rtype::TXT).unwrap().iter().collect();
         assert_eq!(records.len(), 2);
         assert_eq!(records[0], [0]);
@@ -74,10 +112,35 @@ mod tests {
     fn only_types_with_records_are_published() {
         let mut answers = answers();
         answers.a = vec!["192.0.2.1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
-        let sets = RecordSets::new(&answers);
+        let sets = RecordSets::new(&answers, &[]);
         assert_eq!(sets.types(), [rtype::A, rtype::TXT]);
         assert_eq!(sets.of_type(rtype::A).unwrap().iter().count(), 1, "duplicates are dropped");
         assert!(sets.of_type(rtype::AAAA).is_none());
+    }
+
+    #[test]
+    fn rfc9460_7_3_hints_are_the_addresses_where_the_binding_is_at_the_owner() {
+        let own = HostName::parse("chat.example").unwrap();
+        let record = |text: &str| {
+            let answers = Answers {
+                a: vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],
+                aaaa: vec!["2001:db8::1".parse().unwrap()],
+                https: vec![ServiceBinding::parse(text).unwrap()],
+                ..Answers::default()
+            };
+            let sets = RecordSets::new(&answers, &[own.clone()]);
+            sets.of_type(rtype::HTTPS).unwrap().first().unwrap().to_vec()
+        };
+        let v4 = b"\0\x04\0\x08\xc0\0\x02\x01\xc0\0\x02\x02";
+        let v6 = b"\0\x06\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01";
+        let head = b"\0\x01\0\0\x01\0\x03\x02h2\0\x03\0\x02\x01\xbb";
+        assert_eq!(record("1 . port=443 alpn=h2"), [&head[..], v4, v6].concat());
+        assert_eq!(record("1 CHAT.example."), [&b"\0\x01\x04chat\x07example\0"[..], v4, v6].concat());
+        assert_eq!(record("1 other.example"), b"\0\x01\x05other\x07example\0", "whose addresses others know");
+        assert_eq!(record("0 other.example"), b"\0\0\x05other\x07example\0");
+        assert_eq!(record("0 ."), b"\0\0\0");
+        let ech = b"\0\x05\0\x03\0\x45\xfe";
+        assert_eq!(record("2 . ech=AEX+ key7777=x"), [&b"\0\x02\0"[..], v4, ech, v6, b"\x1e\x61\0\x01x"].concat());
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub struct World {
     places: Arc<Places>,
     /// By service; `None` for one that DNS doesn't answer.
     classes: Arc<[Option<Arc<Classes>>]>,
-    /// By region.
-    answers: Vec<Option<RecordSets>>,
+    /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
+    answers: Vec<Vec<(RegionIndex, RecordSets)>>,
     /// By service.
     denied: Vec<Option<RecordSets>>,
     warnings: Vec<String>,
@@ -60,9 +60,10 @@ impl World {
         before: Option<&Self>,
     ) -> Result<Self, Vec<ZoneError>> {
         let table = &rules.table;
-        let answers: Vec<Option<RecordSets>> =
-            table.regions().iter().map(|region| region.answers.as_ref().map(RecordSets::new)).collect();
-        let denied = table.services().iter().map(|service| service.denied_answers.as_ref().map(RecordSets::new));
+        let answers: Vec<Vec<(RegionIndex, RecordSets)>> =
+            table.services().iter().map(|service| published(table, service)).collect();
+        let denied = table.services().iter();
+        let denied = denied.map(|one| Some(RecordSets::new(one.denied_answers.as_ref()?, &one.hosts)));
         let denied: Vec<_> = denied.collect();
 
         let mut warnings: Vec<String> = Vec::new();
@@ -115,8 +116,9 @@ impl World {
         self.classes.get(service.get())?.as_deref()
     }
 
-    pub(super) fn records_of_region(&self, region: RegionIndex) -> Option<&RecordSets> {
-        self.answers.get(region.get())?.as_ref()
+    pub(super) fn records_of_region(&self, service: ServiceIndex, region: RegionIndex) -> Option<&RecordSets> {
+        let mut regions = self.answers.get(service.get())?.iter();
+        regions.find(|(one, _)| *one == region).map(|(_, records)| records)
     }
 
     pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
@@ -150,13 +152,19 @@ impl World {
     }
 }
 
+/// What each region of a service publishes at its hosts.
+fn published(table: &Table, service: &Service) -> Vec<(RegionIndex, RecordSets)> {
+    let regions = service.regions.iter();
+    let answers = regions.filter_map(|&region| Some((region, table.region(region).answers.as_ref()?)));
+    answers.map(|(region, answers)| (region, RecordSets::new(answers, &service.hosts))).collect()
+}
+
 /// The names that the rules steer, with the types their services publish.
-fn steered_owners(table: &Table, answers: &[Option<RecordSets>]) -> Vec<SteeredOwner> {
+fn steered_owners(table: &Table, answers: &[Vec<(RegionIndex, RecordSets)>]) -> Vec<SteeredOwner> {
     let mut owners = Vec::new();
-    for (number, service) in (0..).zip(table.services()) {
+    for ((number, service), published) in (0..).zip(table.services()).zip(answers) {
         // All regions of a service publish the same types, or none publishes any.
-        let published = service.regions.iter().find_map(|region| answers.get(region.get())?.as_ref());
-        let Some(types) = published.map(RecordSets::types) else { continue };
+        let Some(types) = published.first().map(|(_, records)| records.types()) else { continue };
         let names = service.hosts.iter().filter_map(|host| name_of_host(host.as_str()));
         owners.extend(names.map(|name| SteeredOwner { name, service: ServiceIndex(number), types: types.clone() }));
     }
@@ -201,10 +209,12 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
     }
 }
 
-fn compile_classes(table: &Table, answers: &[Option<RecordSets>], places: &Places) -> Arc<[Option<Arc<Classes>>]> {
+fn compile_classes(
+    table: &Table,
+    answers: &[Vec<(RegionIndex, RecordSets)>],
+    places: &Places,
+) -> Arc<[Option<Arc<Classes>>]> {
     let standings = Arc::new(Standings::new(table, places));
-    let steered =
-        |service: &Service| service.regions.iter().any(|region| answers.get(region.get()).is_some_and(Option::is_some));
     // Services often differ in nothing but their name.
     let mut made: Vec<(&Service, Arc<Classes>)> = Vec::new();
     let mut classes = |index: ServiceIndex, service| {
@@ -215,6 +225,6 @@ fn compile_classes(table: &Table, answers: &[Option<RecordSets>], places: &Place
         made.push((service, Arc::clone(&new)));
         new
     };
-    let services = (0..).map(ServiceIndex).zip(table.services());
-    services.map(|(index, service)| steered(service).then(|| classes(index, service))).collect()
+    let services = (0..).map(ServiceIndex).zip(table.services()).zip(answers);
+    services.map(|((index, service), published)| (!published.is_empty()).then(|| classes(index, service))).collect()
 }

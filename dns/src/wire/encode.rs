@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::Options;
 use super::UDP_PAYLOAD;
-use super::parse::{ECS, HEADER, Request};
+use super::cookies::COOKIE;
+use super::parse::{ECS, HEADER, KEEPALIVE, NSID, PADDING, Request};
+use crate::answer::identity::CHAOS;
 use crate::answer::{Answer, AnswerSet};
 use crate::name::NameRef;
 use crate::rdata::{Part, compressible, parts, rtype};
@@ -12,6 +15,10 @@ use crate::rdata::{Part, compressible, parts, rtype};
 const EDE: u16 = 15;
 /// The truncation bit in the third octet.
 const TC: u8 = 0x02;
+/// Padded responses have a multiple of this length (RFC 8467 §4.1).
+const BLOCK: usize = 468;
+/// The room that an option takes besides its data.
+const OPTION_HEAD: usize = 4;
 /// How many places of names are remembered to point at.
 const PLACES: usize = 64;
 
@@ -26,6 +33,8 @@ pub(super) struct Encoder<'o> {
     question_end: usize,
     /// A record that can't be expressed: too many or too long.
     overflow: bool,
+    /// The class of every record: the question's, if records of that class can be answered at all.
+    class: u16,
 }
 
 impl<'o> Encoder<'o> {
@@ -38,7 +47,8 @@ impl<'o> Encoder<'o> {
         out.extend_from_slice(&request.id.to_be_bytes());
         out.extend_from_slice(&[flags, more_flags]);
         out.extend_from_slice(&[0, u8::from(request.question.is_some()), 0, 0, 0, 0, 0, 0]);
-        let mut encoder = Self { out, places: [0; PLACES], known: 0, question_end: HEADER, overflow: false };
+        let class = request.question.map_or(1, |question| if question.qclass == CHAOS { CHAOS } else { 1 });
+        let mut encoder = Self { out, places: [0; PLACES], known: 0, question_end: HEADER, overflow: false, class };
         if let Some(question) = request.question {
             encoder.name(question.qname, false);
             encoder.question_end = encoder.out.len();
@@ -69,8 +79,9 @@ impl<'o> Encoder<'o> {
         !self.overflow && self.out.len() <= limit
     }
 
-    /// Writes the OPT record if the request had one (RFC 6891 §7); it is always the last, with options in the order ECS, EDE.
-    pub(super) fn opt(&mut self, request: &Request<'_>, answer: &Answer<'_>) {
+    /// Writes the OPT record if the request had one (RFC 6891 §7); it is always the last. Its options stand in the order ECS, NSID, COOKIE,
+    /// keepalive, EDE, padding; `limit` bounds what padding may fill.
+    pub(super) fn opt(&mut self, request: &Request<'_>, answer: &Answer<'_>, options: &Options<'_>, limit: usize) {
         let Some(edns) = request.edns else { return };
         let [_, extended_rcode] = (answer.rcode.0 << 4).to_le_bytes();
         self.out.push(0);
@@ -88,14 +99,36 @@ impl<'o> Encoder<'o> {
                 IpAddr::V6(address) => self.subnet(2, ecs.source, scope, &address.octets()[..octets]),
             }
         }
+        if let Some(nsid) = options.nsid {
+            self.option(NSID, nsid);
+        }
+        if let Some(cookie) = &options.cookie {
+            self.option(COOKIE, cookie);
+        }
+        if let Some(idle) = options.keepalive {
+            self.option(KEEPALIVE, &idle.to_be_bytes());
+        }
         if let Some(code) = answer.ede {
-            self.u16(EDE);
-            self.u16(2);
-            self.u16(code);
+            self.option(EDE, &code.to_be_bytes());
+        }
+        if options.padding {
+            let bare = self.out.len() + OPTION_HEAD;
+            let wanted = bare.next_multiple_of(BLOCK).min(limit).saturating_sub(bare);
+            self.u16(PADDING);
+            let padding = self.open();
+            self.out.resize(self.out.len() + wanted, 0);
+            self.close(padding);
         }
         self.close(length);
         let additional = u16::from_be_bytes([self.out[10], self.out[11]]);
         self.count(5, usize::from(additional) + 1);
+    }
+
+    fn option(&mut self, code: u16, data: &[u8]) {
+        self.u16(code);
+        let length = self.open();
+        self.out.extend_from_slice(data);
+        self.close(length);
     }
 
     fn subnet(&mut self, family: u16, source: u8, scope: u8, prefix: &[u8]) {
@@ -112,7 +145,7 @@ impl<'o> Encoder<'o> {
         for rdata in set.data.iter() {
             self.name(set.owner.name(), true);
             self.u16(set.rtype);
-            self.u16(1);
+            self.u16(self.class);
             self.out.extend_from_slice(&set.ttl.to_be_bytes());
             let length = self.open();
             self.rdata(set.rtype, rdata);

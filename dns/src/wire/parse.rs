@@ -2,12 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::cookies::{COOKIE, Cookie};
 use crate::answer::{Ecs, Rcode};
 use crate::name::NameRef;
 use crate::rdata::rtype;
 
 /// The option code of EDNS Client Subnet (RFC 7871 §6).
 pub(super) const ECS: u16 = 8;
+/// The option code of the name server identifier (RFC 5001 §2.3).
+pub(super) const NSID: u16 = 3;
+/// The option code of TCP keepalive (RFC 7828 §3.1).
+pub(super) const KEEPALIVE: u16 = 11;
+/// The option code of padding (RFC 7830 §3).
+pub(super) const PADDING: u16 = 12;
 /// The length of a message header.
 pub(super) const HEADER: usize = 12;
 
@@ -25,7 +32,7 @@ pub(super) struct Request<'a> {
     /// The question, if there is exactly one and it could be read.
     pub(super) question: Option<Question<'a>>,
     /// What the OPT record says, if there is one.
-    pub(super) edns: Option<Edns>,
+    pub(super) edns: Option<Edns<'a>>,
     /// NOERROR when the query may be answered, else the response code to send.
     pub(super) verdict: Rcode,
 }
@@ -43,13 +50,21 @@ pub(super) struct Question<'a> {
 
 /// What this server reads of an OPT record (RFC 6891 §6.1).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Edns {
+pub(super) struct Edns<'a> {
     /// The payload the client takes by UDP.
     pub(super) payload: u16,
     /// The DO bit.
     pub(super) dnssec_ok: bool,
     /// A valid client subnet.
     pub(super) ecs: Option<Ecs>,
+    /// The first cookie (RFC 7873 §5.2).
+    pub(super) cookie: Option<Cookie<'a>>,
+    /// The client asks for the name server identifier.
+    pub(super) wants_nsid: bool,
+    /// The client would like to know how long it may stay.
+    pub(super) wants_keepalive: bool,
+    /// The client pads and takes padding.
+    pub(super) wants_padding: bool,
 }
 
 /// Reads a query; `None` when no response may be sent: it is a response itself, or no DNS message.
@@ -86,7 +101,7 @@ fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode
         let (qtype, qclass) = (reader.u16()?, reader.u16()?);
         request.question = question.map(|qname| Question { qname, qtype, qclass });
     }
-    let mut verdict = if questions == 1 { Ok(()) } else { Err(Rcode::FORMERR) };
+    let mut verdict = Ok(());
     for _ in 0..u32::from(answers) + u32::from(authorities) {
         if reader.record()?.rtype == rtype::OPT {
             return Err(Rcode::FORMERR);
@@ -101,12 +116,27 @@ fn sections<'a>(packet: &'a [u8], request: &mut Request<'a>) -> Result<(), Rcode
         }
     }
     // Two OPT records are a format error (RFC 6891 §6.1.1).
-    if opts > 1 { Err(Rcode::FORMERR) } else { verdict }
+    if opts > 1 {
+        return Err(Rcode::FORMERR);
+    }
+    // A message of a version we don't know may have other rules (RFC 6891 §6.1.3).
+    verdict?;
+    // Without a question one may still ask for a cookie (RFC 7873 §5.4).
+    let asks_for_cookie = questions == 0 && request.edns.is_some_and(|edns| edns.cookie.is_some());
+    if questions == 1 || asks_for_cookie { Ok(()) } else { Err(Rcode::FORMERR) }
 }
 
-fn read_opt(opt: &Record<'_>, request: &mut Request<'_>) -> Result<(), Rcode> {
+fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode> {
     let [_, version, flags, _] = opt.ttl;
-    let edns = request.edns.insert(Edns { payload: opt.class, dnssec_ok: flags & 0x80 != 0, ecs: None });
+    let edns = request.edns.insert(Edns {
+        payload: opt.class,
+        dnssec_ok: flags & 0x80 != 0,
+        ecs: None,
+        cookie: None,
+        wants_nsid: false,
+        wants_keepalive: false,
+        wants_padding: false,
+    });
     if !opt.at_root {
         return Err(Rcode::FORMERR);
     }
@@ -118,9 +148,17 @@ fn read_opt(opt: &Record<'_>, request: &mut Request<'_>) -> Result<(), Rcode> {
     while options.at < opt.rdata.len() {
         let (code, length) = (options.u16()?, options.u16()?);
         let data = options.octets(usize::from(length))?;
-        if code == ECS {
-            let ecs = read_ecs(data).ok_or(Rcode::FORMERR)?;
-            edns.ecs.get_or_insert(ecs);
+        match code {
+            ECS => {
+                let ecs = read_ecs(data).ok_or(Rcode::FORMERR)?;
+                edns.ecs.get_or_insert(ecs);
+            }
+            COOKIE if edns.cookie.is_none() => edns.cookie = Some(Cookie::read(data).ok_or(Rcode::FORMERR)?),
+            NSID => edns.wants_nsid = true,
+            KEEPALIVE => edns.wants_keepalive = true,
+            PADDING => edns.wants_padding = true,
+            // Options that nobody here knows are ignored (RFC 6891 §6.1.2).
+            _ => {}
         }
     }
     Ok(())

@@ -61,6 +61,17 @@ pub enum Outcome {
     ClientGone,
 }
 
+impl Outcome {
+    /// Whether the endpoint is at fault. One at its limit or without the model is alive and well.
+    pub(super) fn is_fault(self) -> bool {
+        match self {
+            Self::Timeout | Self::Network | Self::ErrorEvent | Self::WrongType | Self::Empty => true,
+            Self::Status(status) => status != 429,
+            Self::Committed | Self::NoModel | Self::Refused(_) | Self::ClientGone => false,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

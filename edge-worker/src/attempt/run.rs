@@ -56,6 +56,8 @@ enum State {
         status: u16,
         json: bool,
         held: Vec<u8>,
+        /// However steadily it drips, it is not waited for longer.
+        until_ms: i64,
     },
     /// A committed stream.
     Stream {
@@ -208,19 +210,27 @@ impl Turn<'_> {
                 self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new() };
             }
             Expect::Json if is_json || kind.is_none() => self.hold(status, true),
+            // A page to log in at, say. What a client stored may be of any type.
+            Expect::Any if kind.as_deref() == Some("text/html") && !self.run.task.stateful => {
+                self.fail(Outcome::WrongType, true, None);
+            }
             Expect::Any => self.hold(status, is_json),
+            Expect::File => self.hold(status, false),
             Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
         }
     }
 
+    /// A body that comes in drips isn't waited for longer than its headers would have been.
     fn hold(&mut self, status: u16, json: bool) {
-        self.run.state = State::Hold { status, json, held: Vec::new() };
-        self.arm(self.run.limits().idle.0.min(self.left()));
+        let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
+        let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
+        let until_ms = later(sent_ms, headers).max(later(self.now, idle)).min(self.run.total_ms);
+        self.run.state = State::Hold { status, json, held: Vec::new(), until_ms };
+        self.arm(idle.min(self.left()));
     }
 
     fn chunk(&mut self, bytes: Vec<u8>) {
         let idle = self.run.limits().idle.0;
-        let total = self.run.total_ms;
         match &mut self.run.state {
             State::Refusal { held, .. } => {
                 held.extend(bytes.into_iter().take(MOST_HELD.saturating_sub(held.len())));
@@ -234,12 +244,15 @@ impl Turn<'_> {
             }
             State::Stream { framer, .. } => {
                 let framed = framer.push(bytes);
-                self.run.deadline_ms = later(self.now, idle);
+                // Bytes that never become an event are silence to the client.
+                if !framed.bytes.is_empty() {
+                    self.run.deadline_ms = later(self.now, idle);
+                }
                 self.events(framed, true);
             }
-            State::Hold { status, json, held } => {
+            State::Hold { status, json, held, until_ms } => {
                 held.extend_from_slice(&bytes);
-                self.run.deadline_ms = later(self.now, idle).min(total);
+                self.run.deadline_ms = later(self.now, idle).min(*until_ms);
                 if held.len() >= MOST_HELD {
                     let nesting = json.then(|| {
                         let mut nesting = Nesting::default();
@@ -322,10 +335,12 @@ impl Turn<'_> {
             State::Refusal { .. } => self.refused(false),
             State::AwaitHeaders => self.fail(Outcome::Network, false, None),
             State::Inspect { .. } => self.fail(Outcome::Empty, false, None),
-            State::Hold { status, json, held } => {
+            State::Hold { status, json, held, .. } => {
                 let (status, held, text) = (*status, core::mem::take(held), json.then_some(()));
+                // Only what changes state may succeed without a word; a stored file may be empty.
+                let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
                 let verdict = match text.map(|()| core::str::from_utf8(&held)) {
-                    _ if held.is_empty() && status != 204 => Some(Outcome::Empty),
+                    _ if held.is_empty() && !wordless => Some(Outcome::Empty),
                     Some(Ok(text)) if refusal::is_error(text) => Some(Outcome::ErrorEvent),
                     Some(Ok(text)) if json::is_json(text) => None,
                     Some(_) if !held.is_empty() => Some(Outcome::WrongType),

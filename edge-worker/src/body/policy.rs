@@ -1,34 +1,55 @@
-//! What would let a model host reach out of the fence: a top-level field of a body in, a refusal with its sentence out.
+//! What would let a model host reach out of the fence, and where ids stand: a top-level field of a body in, a refusal with its
+//! sentence or what was found out. One pass over the field for both.
+
+use core::ops::Range;
 
 use bailiwick_rules::rules::Allowance;
 
 use crate::envelope::Failure;
 use crate::json::{Broken, Kind, Scan};
+use crate::state::fields::{Field, field};
 
 /// Tools that the client runs itself. Every other type is run by the model host.
 const LOCAL_TOOLS: &[&str] = &["function", "custom", "local_shell", "computer_use_preview", "apply_patch"];
 
 /// Fields by which hosts are asked to search or call out without `tools`.
-const HOSTED_FIELDS: &[&str] = &["web_search_options", "data_sources", "mcp_servers", "plugins"];
+const HOSTED_FIELDS: &[&str] = &["web_search_options", "data_sources", "mcp_servers", "plugins", "integrations"];
 
 /// Fields whose URL the model host fetches, wherever they stand.
 const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url"];
 
-/// Checks one top-level field, whose value is known to be JSON.
-pub(super) fn check(key: &str, kind: Kind, value: &str, allow: &[Allowance]) -> Result<(), Failure> {
-    let mut failure = None;
+/// What was found in a body.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Ids, and where in the body they stand, in order.
+    pub(super) ids: Vec<(Range<usize>, String)>,
+    failure: Option<Failure>,
+}
+
+/// Checks one top-level field, whose value is known to be JSON and begins at `start` of the body.
+pub(super) fn check(
+    key: &str,
+    kind: Kind,
+    value: &str,
+    start: usize,
+    allow: &[Allowance],
+    found: &mut Found,
+) -> Result<(), Failure> {
     if !allow.contains(&Allowance::HostedTools) {
         if HOSTED_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field)) && kind != Kind::Null {
             return Err(Failure::HostedTool { tool: key.to_owned() });
         }
         if key == "tools" && kind == Kind::Array {
-            let _ = tools(&mut Scan::new(value), &mut failure);
+            let _ = tools(&mut Scan::new(value), &mut found.failure);
         }
     }
-    if !allow.contains(&Allowance::RemoteUrls) {
-        let _ = urls(key, &mut Scan::new(value), &mut failure);
+    let walk = Walk { start, remote_urls: allow.contains(&Allowance::RemoteUrls) };
+    // Most fields are plain values of no meaning here.
+    let plain = !matches!(kind, Kind::Object | Kind::Array | Kind::String);
+    if !plain {
+        let _ = walk.value(key, field(key), &mut Scan::new(value), found);
     }
-    failure.map_or(Ok(()), Err)
+    found.failure.take().map_or(Ok(()), Err)
 }
 
 /// Every item of `tools` is an object with one or more `type`s, all of them local.
@@ -36,6 +57,7 @@ fn tools(scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broke
     scan.array(|tool| {
         let mut named = false;
         if tool.kind()? != Kind::Object {
+            failure.get_or_insert(Failure::HostedTool { tool: "a tool without a type".to_owned() });
             return tool.skip().map(drop);
         }
         tool.object(|key, value| {
@@ -57,26 +79,57 @@ fn tools(scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broke
 }
 
 /// Looks at every value below a field, duplicates included.
-fn urls(key: &str, scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broken> {
-    let holds_url = URL_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field));
-    match scan.kind()? {
-        Kind::Object => scan.object(|inner, value| {
-            // `{"image_url": {"url": …}}`: the outer name counts.
-            urls(if holds_url && inner.eq_ignore_ascii_case("url") { key } else { &inner }, value, failure)
-        }),
-        Kind::Array => scan.array(|item| urls(key, item, failure)),
-        Kind::String if holds_url => {
-            if is_remote(&scan.string()?) {
-                failure.get_or_insert(Failure::RemoteUrl { field: key.to_owned() });
+struct Walk {
+    start: usize,
+    remote_urls: bool,
+}
+
+impl Walk {
+    /// `key` is that of the value, or the nearest above it; `meaning` what stands under it.
+    fn value(&self, key: &str, meaning: Field, scan: &mut Scan<'_>, found: &mut Found) -> Result<(), Broken> {
+        let holds_url = !self.remote_urls && URL_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field));
+        match scan.kind()? {
+            Kind::Object => {
+                let mut kind_is_reference = false;
+                scan.object(|inner, value| {
+                    if meaning != Field::Opaque && inner == "type" && value.kind()? == Kind::String {
+                        kind_is_reference |= value.string()? == "item_reference";
+                        return Ok(());
+                    }
+                    let inner_meaning = if meaning == Field::Opaque { Field::Opaque } else { field(&inner) };
+                    // `{"image_url": {"url": …}}`: the outer name counts.
+                    let inner = if holds_url && inner.eq_ignore_ascii_case("url") { key } else { &inner };
+                    self.value(inner, inner_meaning, value, found)
+                })?;
+                if kind_is_reference {
+                    // It names an item that is stored somewhere by an id that never was sealed.
+                    found.failure.get_or_insert(Failure::NotCarried { what: "Item references" });
+                }
+                Ok(())
             }
-            Ok(())
+            Kind::Array => {
+                // In a list under the key of one id a lenient server may take the first.
+                scan.array(|item| self.value(key, meaning, item, found))
+            }
+            Kind::String if matches!(meaning, Field::Id | Field::Ids) => {
+                let start = scan.at();
+                let id = scan.string()?.into_owned();
+                found.ids.push((self.start + start..self.start + scan.at(), id));
+                Ok(())
+            }
+            Kind::String if holds_url => {
+                if is_remote(&scan.string()?) {
+                    found.failure.get_or_insert(Failure::RemoteUrl { field: key.to_owned() });
+                }
+                Ok(())
+            }
+            _ => scan.skip().map(drop),
         }
-        _ => scan.skip().map(drop),
     }
 }
 
 /// Whether a host would fetch it. `data:` holds the content itself; bare base64 has no colon.
-fn is_remote(text: &str) -> bool {
+pub(crate) fn is_remote(text: &str) -> bool {
     let text = text.trim_start();
     let data = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
     !data && (text.contains(':') || text.starts_with("//"))
@@ -130,6 +183,7 @@ mod tests {
             r#""tools":[{"type":"function"},{"type":"mcp","server_url":"x"}]"#,
             r#""tools":[{"type":"function","type":"code_interpreter"}]"#,
             r#""tools":[{"google_search":{}}]"#,
+            r#""tools":["web_search"]"#,
             r#""web_search_options":{}"#,
             r#""data_sources":[{}]"#,
         ] {

@@ -3,7 +3,10 @@
 //! So the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) and hop-by-hop headers never reach an endpoint,
 //! and an endpoint's `set-cookie`, `alt-svc`, `link`, `location` and `x-bailiwick-*` never reach the client.
 
+use sha2::{Digest as _, Sha256};
+
 use crate::envelope::Failure;
+use crate::state::seal::Owner;
 
 /// What passes to an endpoint. `content-type` is set by whoever knows the body.
 const TO_ENDPOINT: &[&str] = &["accept", "idempotency-key", "openai-beta", "traceparent"];
@@ -42,6 +45,16 @@ pub fn to_endpoint<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Res
         }
     }
     Ok(passing)
+}
+
+/// Makes an `idempotency-key` of one customer's unlike any of another's: endpoints keep them by credential, and that is ours.
+/// With two equal ones the second customer would be given the first one's answer.
+pub fn scope(headers: &mut [(String, String)], owner: &Owner) {
+    for (_, value) in headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key")) {
+        let tenant = owner.tenant.as_deref().unwrap_or_default();
+        let text = [&owner.service, "\0", tenant, "\0", value].concat();
+        *value = Sha256::digest(text).iter().take(16).fold("bw-".to_owned(), |hex, byte| format!("{hex}{byte:02x}"));
+    }
 }
 
 /// The endpoint's headers that may pass to the client, names in lower case, `cache-control: no-store` added.
@@ -84,6 +97,21 @@ mod tests {
         ];
         assert_eq!(names(&to_endpoint(sent.into_iter()).unwrap()), ["accept", "openai-beta"]);
         assert_eq!(to_endpoint([("Content-Encoding", "gzip")].into_iter()), Err(Failure::EncodedBody));
+    }
+
+    #[test]
+    fn an_idempotency_key_is_one_customers() {
+        let scoped = |tenant: Option<&str>, key: &str| {
+            let mut headers = [("Idempotency-Key".to_owned(), key.to_owned()), ("accept".to_owned(), key.to_owned())];
+            scope(&mut headers, &Owner { service: "chat".into(), tenant: tenant.map(Into::into) });
+            assert_eq!(headers[1].1, key);
+            headers[0].1.clone()
+        };
+        assert_eq!(scoped(Some("acme"), "k"), scoped(Some("acme"), "k"));
+        assert_ne!(scoped(Some("acme"), "k"), scoped(Some("emca"), "k"));
+        assert_ne!(scoped(Some("acme"), "k"), scoped(None, "k"));
+        assert_ne!(scoped(Some("acme"), "k"), scoped(Some("acme"), "j"));
+        assert_eq!(scoped(None, "k").len(), 35);
     }
 
     #[test]

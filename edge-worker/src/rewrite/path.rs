@@ -32,6 +32,7 @@ pub enum Takes {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
     segments: Vec<String>,
+    pattern: &'static [&'static str],
     method: &'static str,
     class: Class,
     takes: Takes,
@@ -46,6 +47,8 @@ enum Answer {
     Json,
     /// Whatever.
     Any,
+    /// A customer's own file, which means nothing here.
+    File,
 }
 
 /// One path of the model API.
@@ -72,6 +75,10 @@ const fn models(path: &'static [&'static str]) -> Known {
     Known { method: "GET", path, class: Class::Models, takes: Takes::Nothing, answer: Answer::Json, deployed: false }
 }
 
+const fn content(path: &'static [&'static str]) -> Known {
+    Known { method: "GET", path, class: Class::State, takes: Takes::Nothing, answer: Answer::File, deployed: false }
+}
+
 const KNOWN: &[Known] = &[
     inference(&["chat", "completions"], Takes::Json, Answer::Json, true),
     inference(&["completions"], Takes::Json, Answer::Json, true),
@@ -86,6 +93,10 @@ const KNOWN: &[Known] = &[
     inference(&["audio", "translations"], Takes::Form, Answer::Any, true),
     models(&["models"]),
     models(&["models", "*"]),
+    state("GET", &["chat", "completions", "*"], Takes::Nothing),
+    state("POST", &["chat", "completions", "*"], Takes::Json),
+    state("DELETE", &["chat", "completions", "*"], Takes::Nothing),
+    state("GET", &["chat", "completions", "*", "messages"], Takes::Nothing),
     state("GET", &["responses", "*"], Takes::Nothing),
     state("DELETE", &["responses", "*"], Takes::Nothing),
     state("POST", &["responses", "*", "cancel"], Takes::Nothing),
@@ -94,14 +105,7 @@ const KNOWN: &[Known] = &[
     state("POST", &["files"], Takes::Form),
     state("GET", &["files", "*"], Takes::Nothing),
     state("DELETE", &["files", "*"], Takes::Nothing),
-    Known {
-        method: "GET",
-        path: &["files", "*", "content"],
-        class: Class::State,
-        takes: Takes::Nothing,
-        answer: Answer::Any,
-        deployed: false,
-    },
+    content(&["files", "*", "content"]),
     state("GET", &["batches"], Takes::Nothing),
     state("POST", &["batches"], Takes::Json),
     state("GET", &["batches", "*"], Takes::Nothing),
@@ -110,6 +114,8 @@ const KNOWN: &[Known] = &[
     state("POST", &["fine_tuning", "jobs"], Takes::Json),
     state("GET", &["fine_tuning", "jobs", "*"], Takes::Nothing),
     state("POST", &["fine_tuning", "jobs", "*", "cancel"], Takes::Nothing),
+    state("POST", &["fine_tuning", "jobs", "*", "pause"], Takes::Nothing),
+    state("POST", &["fine_tuning", "jobs", "*", "resume"], Takes::Nothing),
     state("GET", &["fine_tuning", "jobs", "*", "events"], Takes::Nothing),
     state("GET", &["fine_tuning", "jobs", "*", "checkpoints"], Takes::Nothing),
     state("GET", &["vector_stores"], Takes::Nothing),
@@ -121,11 +127,17 @@ const KNOWN: &[Known] = &[
     state("GET", &["vector_stores", "*", "files"], Takes::Nothing),
     state("POST", &["vector_stores", "*", "files"], Takes::Json),
     state("GET", &["vector_stores", "*", "files", "*"], Takes::Nothing),
+    state("POST", &["vector_stores", "*", "files", "*"], Takes::Json),
     state("DELETE", &["vector_stores", "*", "files", "*"], Takes::Nothing),
+    state("GET", &["vector_stores", "*", "files", "*", "content"], Takes::Nothing),
+    state("POST", &["vector_stores", "*", "file_batches"], Takes::Json),
+    state("GET", &["vector_stores", "*", "file_batches", "*"], Takes::Nothing),
+    state("POST", &["vector_stores", "*", "file_batches", "*", "cancel"], Takes::Nothing),
+    state("GET", &["vector_stores", "*", "file_batches", "*", "files"], Takes::Nothing),
 ];
 
 /// Longer ids than this are nobody's.
-const LONGEST_ID: usize = 256;
+const LONGEST_ID: usize = 512;
 
 impl Route {
     /// Reads the raw path of a request (neither decoded nor normalised) and its method.
@@ -167,6 +179,7 @@ impl Route {
         let known = known.find(|known| known.method == method).ok_or(Failure::WrongMethod { allowed })?;
         Ok(Self {
             segments,
+            pattern: known.path,
             method: known.method,
             class: known.class,
             takes: known.takes,
@@ -222,9 +235,30 @@ impl Route {
     pub fn expect(&self, stream: bool) -> Expect {
         match self.answer {
             Answer::Any => Expect::Any,
+            Answer::File => Expect::File,
             Answer::Json if stream => Expect::Stream,
             Answer::Json => Expect::Json,
         }
+    }
+
+    /// The ids of objects at endpoints in it, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let words = self.pattern.iter().zip(&self.segments);
+        words.filter(|(word, _)| **word == "*" && self.class == Class::State).map(|(_, segment)| segment.as_str())
+    }
+
+    /// Has these sent instead of [`Route::ids`].
+    pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
+        if self.class == Class::State {
+            let slots = self.pattern.iter().zip(&mut self.segments).filter(|(word, _)| **word == "*");
+            slots.zip(new).for_each(|((_, segment), new)| *segment = new);
+        }
+    }
+
+    /// Whether it lists all objects of a kind.
+    #[must_use]
+    pub fn is_collection(&self) -> bool {
+        self.class == Class::State && self.method == "GET" && !self.pattern.contains(&"*")
     }
 
     /// The model named in the path (`/models/{model}`).
@@ -294,7 +328,7 @@ mod tests {
 
     #[test]
     fn only_known_paths_pass_with_their_methods() {
-        for path in ["/", "/v1", "/v1/admin", "/v1/v1/models", "/v2/models", "/v1/chat", "/v1/chat/completions/x"] {
+        for path in ["/", "/v1", "/v1/admin", "/v1/v1/models", "/v2/models", "/v1/chat", "/v1/chat/completions/x/y"] {
             let failure = Route::parse("GET", path).unwrap_err();
             assert!(matches!(failure, Failure::UnknownPath | Failure::BadPath), "{path}: {failure:?}");
         }
@@ -302,6 +336,13 @@ mod tests {
         assert_eq!(Route::parse("PUT", "/v1/files/a"), Err(Failure::WrongMethod { allowed: "GET, DELETE" }));
         assert_eq!(Route::parse("GET", "/v1/realtime").unwrap_err().status(), 501);
         assert_eq!(Route::parse("GET", "/models").unwrap().path(), "/models");
+        let mut file = Route::parse("DELETE", "/v1/vector_stores/vs-1/files/file-2").unwrap();
+        assert_eq!(file.ids().collect::<Vec<_>>(), ["vs-1", "file-2"]);
+        file.replace_ids(&mut ["a".to_owned(), "b".to_owned()].into_iter());
+        assert_eq!(file.path(), "/vector_stores/a/files/b");
+        assert_eq!(Route::parse("GET", "/v1/models/m").unwrap().ids().count(), 0);
+        let lists = |path: &str| Route::parse("GET", path).unwrap().is_collection();
+        assert!(lists("/v1/files") && !lists("/v1/batches/b") && !lists("/v1/models"));
         let model = Route::parse("GET", "/v1/models/gpt-4.1%20x").unwrap();
         assert_eq!((model.model(), model.class()), (Some("gpt-4.1 x"), Class::Models));
     }

@@ -8,6 +8,9 @@ use crate::envelope::Failure;
 const PASSING: &[&str] =
     &["after", "before", "filter", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream"];
 
+/// Those that hold ids.
+const IDS: &[&str] = &["after", "before"];
+
 /// Names under which credentials are sent in queries, in lower case without `-` and `_`.
 const CREDENTIALS: &[&str] = &[
     "accesstoken",
@@ -57,6 +60,23 @@ impl Query {
         Ok(Self { pairs })
     }
 
+    /// Whether the answer is asked for as a stream.
+    #[must_use]
+    pub fn stream(&self) -> bool {
+        self.pairs.iter().any(|(name, value)| name == "stream" && value == "true")
+    }
+
+    /// The ids in it, in order: from where a list goes on.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(|(name, _)| IDS.contains(&name.as_str())).map(|(_, id)| id.as_str())
+    }
+
+    /// Has these sent instead of [`Query::ids`].
+    pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
+        let slots = self.pairs.iter_mut().filter(|(name, _)| IDS.contains(&name.as_str()));
+        slots.zip(new).for_each(|((_, id), new)| *id = new);
+    }
+
     /// The pairs, decoded.
     #[must_use]
     pub fn pairs(&self) -> &[(String, String)] {
@@ -83,5 +103,15 @@ mod tests {
         assert_eq!(query.pairs().len(), 2);
         assert_eq!(Query::parse("limit=%ff"), Err(Failure::BadQuery));
         assert_eq!(Query::parse(""), Ok(Query::default()));
+    }
+
+    #[test]
+    fn ids_are_replaced_in_their_order() {
+        let mut query = Query::parse("before=b&limit=2&after=a&starting_after=7&stream=true").unwrap();
+        assert_eq!(query.ids().collect::<Vec<_>>(), ["b", "a"]);
+        query.replace_ids(&mut ["B".to_owned(), "A".to_owned()].into_iter());
+        let values: Vec<&str> = query.pairs().iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["B", "2", "A", "7", "true"]);
+        assert!(query.stream() && !Query::parse("stream=1").unwrap().stream());
     }
 }

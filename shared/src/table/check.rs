@@ -1,9 +1,11 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
+use std::collections::BTreeSet;
+
 use super::ResidencyRule;
 use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{self, Answers, Rules, Tier};
+use crate::rules::{self, Answers, HostName, Rules, Tier};
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
@@ -62,16 +64,21 @@ pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
             }
             _ => {}
         }
-        let targets = members.iter().filter_map(|(_, answers)| (*answers)?.cname.as_ref());
-        for target in targets.chain(service.denied_answers.iter().filter_map(|denied| denied.cname.as_ref())) {
-            if service.hosts.contains(target) {
-                fail(
-                    "hosts",
-                    format!("holds {target}, which is also a CNAME's target of this service; that would be a loop"),
-                );
-            }
+        let published = members.iter().filter_map(|(_, answers)| *answers).chain(&service.denied_answers);
+        let loops: BTreeSet<_> = published.flat_map(aliases).filter(|target| service.hosts.contains(target)).collect();
+        for target in loops {
+            fail(
+                "hosts",
+                format!("holds {target}, which is also an alias's target of this service; that would be a loop"),
+            );
         }
     }
+}
+
+/// Where CNAME and the aliases among the service bindings lead.
+fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
+    let bindings = answers.https.iter().chain(&answers.svcb).filter(|binding| binding.is_alias());
+    answers.cname.iter().chain(bindings.filter_map(|binding| binding.target.as_ref()))
 }
 
 fn types(answers: &Answers) -> Vec<&'static str> {
@@ -80,6 +87,8 @@ fn types(answers: &Answers) -> Vec<&'static str> {
         ("AAAA", !answers.aaaa.is_empty()),
         ("CNAME", answers.cname.is_some()),
         ("TXT", !answers.txt.is_empty()),
+        ("HTTPS", !answers.https.is_empty()),
+        ("SVCB", !answers.svcb.is_empty()),
     ];
     present.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
 }

@@ -147,6 +147,35 @@ fn regions_of_a_service_publish_the_same_types() {
         "/regions/fra/answers",
         "stands alone",
     );
+    assert_refused(
+        |d| d["regions"]["fra"]["answers"]["HTTPS"] = json!(["1 . alpn=h2"]),
+        "/services/chat/regions",
+        "publishes A, HTTPS",
+    );
+    assert_refused(
+        |d| d["regions"]["fra"]["answers"] = json!({ "HTTPS": ["1 ."], "CNAME": ["a.example"] }),
+        "/regions/fra/answers",
+        "stands alone",
+    );
+}
+
+#[test]
+fn service_bindings_are_told_where_they_are_wrong() {
+    let binding =
+        |text: &'static str| move |d: &mut Value| d["regions"]["fra"]["answers"]["HTTPS"] = json!(["1 .", text]);
+    assert_refused(binding("1 . ipv4hint=192.0.2.1"), "/regions/fra/answers/HTTPS/1", "are derived");
+    assert_refused(binding("1"), "/regions/fra/answers/HTTPS/1", "no target");
+    assert_refused(binding("0 a.example"), "/regions/fra/answers/HTTPS", "an alias stands alone");
+    assert_refused(
+        |d| {
+            let host = d["services"]["chat"]["hosts"][0].clone();
+            for region in d["regions"].as_object_mut().unwrap().values_mut() {
+                region["answers"]["SVCB"] = json!([format!("0 {}", host.as_str().unwrap())]);
+            }
+        },
+        "/services/chat/hosts",
+        "loop",
+    );
 }
 
 #[test]

@@ -80,17 +80,22 @@ impl Turn<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(outcome);
+        // What says something of the machine or of our credential holds for every model.
+        let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
+        self.cool_down(whole, asked_ms, outcome.is_fault());
+        self.next();
+    }
+
+    fn cool_down(&mut self, every_model: bool, asked_ms: Option<u64>, fault: bool) {
         if let Some(attempt) = self.run.record.attempts.last() {
-            // What says something of the machine or of our credential holds for every model.
-            let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
             self.out.push(Action::CoolDown {
                 region: attempt.region.clone(),
                 endpoint: attempt.endpoint.clone(),
-                model: self.run.task.model.clone().filter(|_| !whole),
+                model: self.run.task.model.clone().filter(|_| !every_model),
                 asked_ms,
+                fault,
             });
         }
-        self.next();
     }
 
     /// What to answer when no attempt is left.
@@ -140,6 +145,8 @@ impl Turn<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.run.record.end = Some(end);
+        // A process that dies takes all its streams along: each counts, though nothing can be sent again.
+        self.cool_down(false, None, true);
         let state = core::mem::replace(&mut self.run.state, State::Done);
         self.out.push(match state {
             State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },

@@ -8,7 +8,7 @@ use crate::geo::CountryCode;
 use crate::health::Thresholds;
 use crate::id::{EndpointId, JurisdictionId};
 use crate::json::{Fields, Node, Reader};
-use crate::rules::{Answers, Endpoint, HostName, Monitor, Place, Probe, Region, Style};
+use crate::rules::{Answers, Endpoint, HostName, Monitor, Place, Probe, Region, ServiceBinding, Style};
 use crate::time::Millis;
 
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
@@ -55,7 +55,7 @@ fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) ->
 pub(super) fn answers(reader: &mut Reader<'_>, node: &Node) -> Option<Answers> {
     let mut fields = reader.object(node)?;
     let had_cname = fields.has("CNAME");
-    let others = ["A", "AAAA", "TXT"].iter().filter(|kind| fields.has(kind)).count();
+    let others = ["A", "AAAA", "TXT", "HTTPS", "SVCB"].iter().filter(|kind| fields.has(kind)).count();
     let answers = Answers {
         a: fields
             .optional("A", |reader, node| {
@@ -69,10 +69,9 @@ pub(super) fn answers(reader: &mut Reader<'_>, node: &Node) -> Option<Answers> {
             .unwrap_or_default(),
         txt: fields.optional("TXT", |reader, node| reader.filled_list(node, text_record)).unwrap_or_default(),
         cname: fields.optional("CNAME", cname),
+        https: fields.optional("HTTPS", bindings).unwrap_or_default(),
+        svcb: fields.optional("SVCB", bindings).unwrap_or_default(),
     };
-    for kind in ["HTTPS", "SVCB"] {
-        fields.optional(kind, |reader, _| reader.fail::<()>("can't be steered by this version; leave it out"));
-    }
     if had_cname && others > 0 {
         fields.fail::<()>("holds a CNAME beside other types; a CNAME stands alone (RFC 1034 §3.6.2)");
     } else if !had_cname && others == 0 {
@@ -91,6 +90,17 @@ fn text_record(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         return reader.fail(format!("is {} bytes long; a TXT record here may have {TXT_LONGEST}", text.len()));
     }
     Some(text.to_owned())
+}
+
+fn bindings(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ServiceBinding>> {
+    let bindings = reader.filled_list(node, |reader, node| {
+        let text = reader.string(node)?;
+        ServiceBinding::parse(text).map_or_else(|message| reader.fail(message), Some)
+    })?;
+    if bindings.iter().any(ServiceBinding::is_alias) && bindings.len() > 1 {
+        return reader.fail("holds an alias (priority 0) beside others; an alias stands alone (RFC 9460 §2.4)");
+    }
+    Some(bindings)
 }
 
 fn cname(reader: &mut Reader<'_>, node: &Node) -> Option<HostName> {

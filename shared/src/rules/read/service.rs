@@ -6,7 +6,7 @@ use super::value::{distinct, duration, host_name, once, one_of, reference};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
-    Allowance, ClientMatch, Hub, Limits, Pattern, ResidencyRule, Service, Tier, TtlBounds, WhenAllDown,
+    Allowance, ClientMatch, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Tier, TtlBounds, WhenAllDown,
 };
 use crate::time::Millis;
 
@@ -66,6 +66,8 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
             one_of(reader, node, &choices)
         })
     });
+    let choices = [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
+    let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &choices));
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -78,6 +80,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         hub,
         limits: limits.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
+        receipts: receipts.unwrap_or_default(),
     })
 }
 

@@ -1,0 +1,300 @@
+//! `/.well-known/bailiwick/explain`: a question enters, what a client would get and why leaves, in the words of `bailiwick explain`;
+//! called by `serve`.
+//!
+//! A tenant's key explains that tenant's own requests from where it asks. The operator's token (`EXPLAIN_TOKEN`) explains anybody's.
+//! Either way the answer is made of this isolate's health and cool-downs: what another isolate knows may differ.
+
+use core::net::IpAddr;
+
+use bailiwick_rules::explain::explain;
+use bailiwick_rules::geo::CountryCode;
+use bailiwick_rules::steer::{Ask, Client, Conditions, PathClass};
+use bailiwick_rules::table::{ServiceIndex, Table};
+use url::form_urlencoded;
+use worker::{Env, Request, Response};
+
+use crate::client::{self, Credentials, Origin};
+use crate::envelope::{Failure, quote};
+use crate::feed::{self, Snapshot};
+use crate::memory;
+use crate::reply::Stamp;
+use crate::rewrite::query::Query;
+
+/// The secret that holds the operator's token.
+const TOKEN: &str = "EXPLAIN_TOKEN";
+/// What a tenant may ask.
+const OWN: &[&str] = &["model", "path"];
+/// What the operator may ask beside it.
+const ANYBODYS: &[&str] = &["service", "client", "country", "tenant"];
+
+/// Answers a request: JSON, or text for who accepts `text/plain`.
+pub(crate) fn answer(
+    request: &Request,
+    env: &Env,
+    (host, query): (&str, &str),
+    snapshot: &Snapshot,
+    stamp: &Stamp,
+) -> Result<Response, Failure> {
+    if request.method() != worker::Method::Get {
+        return Err(Failure::WrongMethod { allowed: "GET" });
+    }
+    let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
+    let headers = request.headers();
+    let token = feed::text_of(env, TOKEN);
+    let asker = Asker {
+        host,
+        credentials: Credentials::of(headers),
+        origin: Origin::of(request),
+        token: token.as_deref().filter(|token| !token.is_empty()),
+    };
+    let question = asker.question(table, query)?;
+    let now = feed::now();
+    let local = memory::with(|memory| memory.local(table, now));
+    let conditions = Conditions { health: &snapshot.health, local: &local, now };
+    let explanation = explain(table, &question.ask(), &conditions);
+    let accepted = headers.get("accept").ok().flatten().unwrap_or_default();
+    if accepted.to_ascii_lowercase().contains("text/plain") {
+        return Ok(stamp.of_type("text/plain; charset=utf-8", explanation.to_text()));
+    }
+    let json = serde_json::to_string(&explanation).map_err(|_| Failure::Internal)?;
+    Ok(stamp.of_type("application/json", json))
+}
+
+/// Who asks.
+struct Asker<'a> {
+    host: &'a str,
+    credentials: Credentials,
+    origin: Origin,
+    /// The operator's token, if there is an operator.
+    token: Option<&'a str>,
+}
+
+/// A question that may be asked and was understood.
+#[derive(Debug, PartialEq)]
+struct Question {
+    service: ServiceIndex,
+    client: Client,
+    model: Option<String>,
+    path_class: PathClass,
+}
+
+impl Question {
+    fn ask(&self) -> Ask<'_> {
+        Ask { service: self.service, client: self.client, model: self.model.as_deref(), path_class: self.path_class }
+    }
+}
+
+impl Asker<'_> {
+    fn question(&self, table: &Table, query: &str) -> Result<Question, Failure> {
+        // A key in the query is refused here too.
+        Query::parse(query)?;
+        let mut asked =
+            Asked { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
+        let (service, client) = if self.token.is_some_and(|token| self.credentials.are(token)) {
+            asked.anything_but(&[OWN, ANYBODYS]);
+            self.anybodys(table, &mut asked)
+        } else {
+            let (service, client) = self.own(table)?;
+            if asked.pairs.iter().any(|(name, _)| ANYBODYS.contains(&name.as_str())) {
+                return Err(Failure::ExplainOthers);
+            }
+            asked.anything_but(&[OWN]);
+            (Some(service), client)
+        };
+        let (model, path) = (asked.one("model"), asked.one("path").unwrap_or_default());
+        match service {
+            Some(service) if asked.errors.is_empty() => {
+                Ok(Question { service, client, model, path_class: path_class(table, service, &path) })
+            }
+            _ => Err(Failure::BadQuestion { errors: asked.errors }),
+        }
+    }
+
+    /// What the tenant's own request would be. A service without tenants knows nobody who could ask.
+    fn own(&self, table: &Table) -> Result<(ServiceIndex, Client), Failure> {
+        match client::recognise(table, self.host, &self.credentials, &self.origin) {
+            Ok(caller) if caller.tenant.is_some() => Ok((caller.service, caller.client)),
+            Ok(_) | Err(Failure::MissingKey) => Err(Failure::ExplainUnauthorised),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What anybody's request would be: by default one from where the operator asks.
+    fn anybodys(&self, table: &Table, asked: &mut Asked) -> (Option<ServiceIndex>, Client) {
+        let service = match asked.one("service") {
+            Some(name) => asked.known("service", &name, table.service_named(&name)),
+            None => {
+                let here = client::service_of(table, self.host);
+                if here.is_none() {
+                    asked.errors.push("service: is missing, and no service has this host; name one.".to_owned());
+                }
+                here
+            }
+        };
+        let mut client = match (asked.one("client"), asked.one("country")) {
+            (None, None) => self.origin.client(),
+            (client, country) => Client {
+                address: client.as_deref().and_then(|text| asked.address(text, country.is_some())),
+                country: country.as_deref().and_then(|text| asked.country(text)),
+                ..Client::default()
+            },
+        };
+        if let Some(name) = asked.one("tenant") {
+            client.tenant = asked.known("tenant", &name, table.tenant_named(&name));
+            if let (Some(tenant), Some(service)) = (client.tenant, service)
+                && !table.tenant(tenant).services.contains(&service)
+            {
+                let service = &table.service(service).id;
+                asked.errors.push(format!("tenant: {name} may not use {service}: its requests are refused with 403."));
+            }
+        }
+        (service, client)
+    }
+}
+
+/// A query string being read; every mistake in it is noted.
+struct Asked {
+    pairs: Vec<(String, String)>,
+    errors: Vec<String>,
+}
+
+impl Asked {
+    fn anything_but(&mut self, known: &[&[&str]]) {
+        let known = known.concat();
+        for (name, _) in self.pairs.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+            self.errors.push(format!("{}: is not a part of the question; ask with {}.", quote(name), known.join(", ")));
+        }
+    }
+
+    fn one(&mut self, name: &str) -> Option<String> {
+        let mut values = self.pairs.iter().filter(|(other, _)| other == name).map(|(_, value)| value.clone());
+        let value = values.next();
+        if values.next().is_some() {
+            self.errors.push(format!("{name}: stands twice; give one."));
+        }
+        value
+    }
+
+    fn known<T>(&mut self, what: &str, name: &str, found: Option<T>) -> Option<T> {
+        if found.is_none() {
+            self.errors.push(format!("{what}: the rules have no {what} {}.", quote(name)));
+        }
+        found
+    }
+
+    /// An address, by which `networks` may place the client; `unknown` stands for one that nobody can place.
+    fn address(&mut self, text: &str, has_country: bool) -> Option<IpAddr> {
+        match text.parse() {
+            Ok(address) => return Some(address),
+            Err(_) if text == "unknown" && has_country => {
+                self.errors
+                    .push("client, country: a client that is unknown has no country; give one of them.".to_owned());
+            }
+            Err(_) if text == "unknown" => {}
+            Err(_) => {
+                let text = quote(text);
+                self.errors.push(format!("client: {text} is no address; write one such as 203.0.113.7, or unknown."));
+            }
+        }
+        None
+    }
+
+    fn country(&mut self, text: &str) -> Option<CountryCode> {
+        let code = CountryCode::parse(&text.to_ascii_uppercase()).filter(CountryCode::is_assigned);
+        if code.is_none() {
+            let text = quote(text);
+            self.errors.push(format!("country: {text} is no ISO 3166-1 code of two letters, such as DE."));
+        }
+        code
+    }
+}
+
+fn path_class(table: &Table, service: ServiceIndex, path: &str) -> PathClass {
+    let path = path.split('?').next().unwrap_or_default();
+    let within = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    if table.service(service).is_hub_path(within) { PathClass::Hub } else { PathClass::Inference }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bailiwick_rules::rules::KeyDigest;
+
+    fn table() -> Table {
+        let service = |host: &str| {
+            serde_json::json!({ "hosts": [host], "pattern": "hub-and-spoke", "regions": ["fra"],
+                "hub": { "region": "fra", "paths": ["/fine_tuning"] },
+                "residency": [{ "clients": ["*"], "process_in": ["*"] }] })
+        };
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1, "regions": { "fra": { "countries": ["DE"] } },
+            "services": { "chat": service("chat.example"), "open": service("open.example") },
+            "tenants": {
+                "acme": { "key_sha256": [KeyDigest::of_key("sk-acme").to_string()], "services": ["chat"] },
+                "globe": { "key_sha256": [KeyDigest::of_key("sk-globe").to_string()], "services": ["chat"] },
+            },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    fn ask(host: &str, key: Option<&str>, query: &str) -> Result<(Question, Option<String>), Failure> {
+        let table = table();
+        let credentials = key.map_or_else(Credentials::default, Credentials::bearer);
+        let asker = Asker { host, credentials, origin: Origin::default(), token: Some("operator") };
+        let question = asker.question(&table, query)?;
+        let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.to_string());
+        Ok((question, tenant))
+    }
+
+    #[test]
+    fn a_tenant_asks_for_itself_alone() {
+        let (question, tenant) = ask("chat.example", Some("sk-acme"), "model=m&path=/v1/fine_tuning/jobs%3Fx").unwrap();
+        assert_eq!((tenant.as_deref(), question.model.as_deref()), (Some("acme"), Some("m")));
+        assert_eq!(question.path_class, PathClass::Hub);
+        for others in
+            ["tenant=globe", "tenant=nobody", "tenant=acme", "country=DE", "client=203.0.113.7", "service=open"]
+        {
+            assert_eq!(ask("chat.example", Some("sk-acme"), others), Err(Failure::ExplainOthers), "{others}");
+        }
+        assert!(matches!(ask("chat.example", Some("sk-acme"), "modle=m"), Err(Failure::BadQuestion { .. })));
+    }
+
+    #[test]
+    fn nobody_else_is_told_anything() {
+        for query in ["", "tenant=acme", "modle"] {
+            assert_eq!(ask("chat.example", None, query), Err(Failure::ExplainUnauthorised));
+            assert_eq!(ask("chat.example", Some("sk-nobody"), query), Err(Failure::UnknownKey));
+            assert_eq!(
+                ask("open.example", Some("sk-acme"), query),
+                Err(Failure::ExplainUnauthorised),
+                "it has no tenants"
+            );
+        }
+        assert_eq!(ask("chat.example", Some("operator"), "token=operator"), Err(Failure::KeyInQuery));
+    }
+
+    #[test]
+    fn the_operator_asks_for_anybody() {
+        let (question, tenant) = ask("ops.example", Some("operator"), "service=chat&tenant=globe&country=de").unwrap();
+        assert_eq!((tenant.as_deref(), question.client.country), (Some("globe"), CountryCode::parse("DE")));
+        let (question, _) = ask("open.example", Some("operator"), "client=203.0.113.7&country=FR").unwrap();
+        assert_eq!(
+            (question.client.address, question.client.country),
+            ("203.0.113.7".parse().ok(), CountryCode::parse("FR"))
+        );
+        assert!(ask("open.example", Some("operator"), "client=unknown").is_ok());
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let query = "service=caht&client=here&country=ZZ&tenant=nobody&model=a&model=b&at=now";
+        let Err(Failure::BadQuestion { errors }) = ask("ops.example", Some("operator"), query) else { panic!() };
+        let places: Vec<&str> = errors.iter().map(|error| error.split(':').next().unwrap()).collect();
+        assert_eq!(places, ["\"at\"", "service", "client", "country", "tenant", "model"]);
+        assert!(matches!(ask("ops.example", Some("operator"), ""), Err(Failure::BadQuestion { .. })), "which service?");
+        let both = ask("open.example", Some("operator"), "client=unknown&country=DE");
+        assert!(matches!(both, Err(Failure::BadQuestion { .. })));
+        let not_its = ask("open.example", Some("operator"), "tenant=acme&country=DE");
+        assert!(matches!(not_its, Err(Failure::BadQuestion { errors }) if errors[0].contains("403")));
+    }
+}

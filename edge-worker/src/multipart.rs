@@ -1,0 +1,451 @@
+//! Multipart forms (RFC 7578): a client's bytes in, checked parts out; `serve` reads forms by it.
+//!
+//! [`Splitter`] cuts a body into parts, chunk by chunk. What it takes is stricter than RFC 2046, and what is sent on is written
+//! anew with a boundary of ours ([`write_head`]): two readers that differ on where a part ends would be a way around inspection.
+//! [`form::Form`] is a form that is held whole, [`upload::Upload`] one whose `file` streams.
+
+pub mod form;
+pub mod upload;
+
+use crate::envelope::Failure;
+
+/// The longest head of a part.
+const LONGEST_HEAD: usize = 8 << 10;
+/// How many parts a form has at most.
+const MOST_PARTS: usize = 64;
+/// The longest boundary (RFC 2046 §5.1.1).
+const LONGEST_BOUNDARY: usize = 70;
+
+/// What a part says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The field's name.
+    pub name: String,
+    /// A file's name, in plain characters.
+    pub filename: Option<String>,
+    /// Its type, where it is a plain one.
+    pub content_type: Option<String>,
+}
+
+/// What comes out of a body, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// A part begins.
+    Begin(Head),
+    /// Some of its bytes.
+    Data(Vec<u8>),
+    /// It ends.
+    End,
+}
+
+/// Cuts a body into parts.
+#[derive(Debug)]
+pub struct Splitter {
+    /// CRLF, two hyphens, the boundary.
+    delimiter: Vec<u8>,
+    pending: Vec<u8>,
+    state: State,
+    parts: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Right behind a boundary.
+    Boundary,
+    Head,
+    Body,
+    /// Behind the last boundary.
+    Closed,
+}
+
+fn bad(what: &'static str) -> Failure {
+    Failure::BadForm { what }
+}
+
+impl Splitter {
+    /// For a body of this `Content-Type`.
+    ///
+    /// # Errors
+    /// 400 if it isn't `multipart/form-data` with a boundary.
+    pub fn new(content_type: &str) -> Result<Self, Failure> {
+        let boundary =
+            boundary(content_type).ok_or(bad("the Content-Type isn't multipart/form-data with a boundary"))?;
+        // As if the end of a line stood in front: then the first boundary is like the others. It isn't `Boundary` yet.
+        let delimiter = format!("\r\n--{boundary}").into_bytes();
+        Ok(Self { delimiter, pending: b"\r\n".to_vec(), state: State::Body, parts: 0 })
+    }
+
+    /// Takes a chunk.
+    ///
+    /// # Errors
+    /// 400 for what isn't a form, or one with too many parts.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
+        self.pending.extend_from_slice(chunk);
+        let mut pieces = Vec::new();
+        loop {
+            match self.state {
+                State::Boundary => {
+                    let Some(two) = self.pending.get(..2) else { return Ok(pieces) };
+                    self.state = match two {
+                        b"\r\n" => State::Head,
+                        b"--" => State::Closed,
+                        _ => return Err(bad("a boundary is followed by something else than the end of its line")),
+                    };
+                    self.pending.drain(..2);
+                }
+                State::Head => {
+                    let Some(end) = find(&self.pending, b"\r\n\r\n") else {
+                        let long = self.pending.len() > LONGEST_HEAD;
+                        return if long { Err(bad("the headers of a part are too long")) } else { Ok(pieces) };
+                    };
+                    if end > LONGEST_HEAD {
+                        return Err(bad("the headers of a part are too long"));
+                    }
+                    self.parts += 1;
+                    if self.parts > MOST_PARTS {
+                        return Err(bad("there are more than 64 parts"));
+                    }
+                    pieces.push(Piece::Begin(head(&self.pending[..end])?));
+                    self.pending.drain(..end + 4);
+                    self.state = State::Body;
+                }
+                State::Body => {
+                    let found = find(&self.pending, &self.delimiter);
+                    let sure = found.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
+                    if self.parts == 0 {
+                        if found.is_none() && self.pending.len() < self.delimiter.len() {
+                            return Ok(pieces);
+                        }
+                        if found != Some(0) {
+                            return Err(bad("the body doesn't begin with the boundary of its Content-Type"));
+                        }
+                    } else if sure > 0 {
+                        pieces.push(Piece::Data(self.pending.drain(..sure).collect()));
+                    }
+                    if found.is_none() {
+                        return Ok(pieces);
+                    }
+                    if self.parts > 0 {
+                        pieces.push(Piece::End);
+                    }
+                    self.pending.drain(..self.delimiter.len());
+                    self.state = State::Boundary;
+                }
+                State::Closed => {
+                    if self.pending.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+                        return Err(bad("something follows the last boundary"));
+                    }
+                    self.pending.clear();
+                    return Ok(pieces);
+                }
+            }
+        }
+    }
+
+    /// Makes sure that the body is whole.
+    ///
+    /// # Errors
+    /// 400 if the last boundary is missing.
+    pub fn end(&self) -> Result<(), Failure> {
+        if self.state == State::Closed { Ok(()) } else { Err(bad("the body ends before its last boundary")) }
+    }
+}
+
+/// The head of a part, with its boundary in front; the first one of a body without the end of line before it.
+pub(crate) fn write_head(out: &mut Vec<u8>, boundary: &str, head: &Head, first: bool) {
+    let mut text = format!(
+        "{}--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"",
+        if first { "" } else { "\r\n" },
+        head.name
+    );
+    if let Some(filename) = &head.filename {
+        text.push_str(&format!("; filename=\"{filename}\""));
+    }
+    if let Some(content_type) = &head.content_type {
+        text.push_str(&format!("\r\nContent-Type: {content_type}"));
+    }
+    text.push_str("\r\n\r\n");
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The last boundary.
+pub(crate) fn write_end(out: &mut Vec<u8>, boundary: &str) {
+    out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+}
+
+fn boundary(content_type: &str) -> Option<&str> {
+    let mut parameters = content_type.split(';');
+    if !parameters.next()?.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let mut named = parameters.filter_map(|parameter| {
+        let (name, value) = parameter.trim().split_once('=')?;
+        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim())
+    });
+    let value = named.next()?;
+    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte);
+    ((1..=LONGEST_BOUNDARY).contains(&value.len()) && value.bytes().all(fits) && named.next().is_none())
+        .then_some(value)
+}
+
+/// Reads the header lines of a part.
+fn head(bytes: &[u8]) -> Result<Head, Failure> {
+    let text = core::str::from_utf8(bytes).map_err(|_| bad("the headers of a part aren't UTF-8"))?;
+    let (mut disposition, mut content_type) = (None, None);
+    for line in text.split("\r\n") {
+        let (name, value) = line.split_once(':').ok_or(bad("a part has a header without a colon"))?;
+        if line.starts_with([' ', '\t']) || line.contains(['\r', '\n', '\0']) {
+            return Err(bad("a part has a header that goes over several lines"));
+        }
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("content-disposition") {
+            if disposition.replace(value).is_some() {
+                return Err(bad("a part has two Content-Disposition headers"));
+            }
+        } else if name.eq_ignore_ascii_case("content-type") {
+            content_type = Some(value);
+        } else if name.eq_ignore_ascii_case("content-transfer-encoding") {
+            if !["binary", "8bit", "7bit"].iter().any(|plain| value.eq_ignore_ascii_case(plain)) {
+                return Err(bad("a part is encoded; send it as it is"));
+            }
+        }
+    }
+    let disposition = disposition.ok_or(bad("a part has no Content-Disposition"))?;
+    let (mut name, mut filename) = (None, None);
+    let mut rest = disposition.strip_prefix("form-data").ok_or(bad("a part's Content-Disposition isn't form-data"))?;
+    while let Some((key, value, after)) = parameter(rest) {
+        let slot = match key.to_ascii_lowercase().as_str() {
+            "name" => &mut name,
+            "filename" => &mut filename,
+            // RFC 7578 §4.2 forbids `filename*`; where somebody sends it, it says the same once more.
+            _ => &mut None,
+        };
+        if slot.replace(value).is_some() {
+            return Err(bad("a part's Content-Disposition says something twice"));
+        }
+        rest = after;
+    }
+    if !rest.trim().is_empty() {
+        return Err(bad("a part's Content-Disposition can't be read"));
+    }
+    let is_name = |name: &String| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+        (1..=64).contains(&name.len()) && name.bytes().all(fits)
+    };
+    let name = name.filter(is_name).ok_or(bad("a part has no name, or one that no field of the model API has"))?;
+    Ok(Head {
+        name,
+        filename: filename.map(|name| plain_filename(&name)),
+        content_type: content_type.filter(|kind| is_plain_type(kind)).map(str::to_owned),
+    })
+}
+
+/// `; key="value"` or `; key=value`, and what follows.
+fn parameter(text: &str) -> Option<(&str, String, &str)> {
+    let text = text.trim_start().strip_prefix(';')?.trim_start();
+    let (key, rest) = text.split_once('=')?;
+    let Some(quoted) = rest.strip_prefix('"') else {
+        let end = rest.find(';').unwrap_or(rest.len());
+        return Some((key.trim(), rest[..end].trim().to_owned(), &rest[end..]));
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Some((key.trim(), value, &quoted[at + 1..])),
+            // Old clients escape so; others send a lone backslash in a Windows path.
+            '\\' if quoted[at + 1..].starts_with(['"', '\\']) => value.extend(characters.next().map(|(_, next)| next)),
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+/// A file's name without what could be read as more than a name.
+fn plain_filename(name: &str) -> String {
+    let plain = |c: char| if c.is_control() || matches!(c, '"' | '\\' | '/' | '%') { '_' } else { c };
+    let name: String = name.chars().take(200).map(plain).collect();
+    if name.is_empty() { "file".to_owned() } else { name }
+}
+
+fn is_plain_type(kind: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-/;= ".contains(&byte);
+    (3..=100).contains(&kind.len()) && kind.bytes().all(fits) && !kind.to_ascii_lowercase().starts_with("multipart/")
+}
+
+fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
+    let (first, _) = word.split_first()?;
+    let mut from = 0;
+    while let Some(at) = bytes.get(from..)?.iter().position(|byte| byte == first) {
+        if bytes[from + at..].starts_with(word) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    pub(crate) const TYPE: &str = "multipart/form-data; boundary=XX";
+
+    /// A form of fields (`name`) and files (`name:filename`).
+    pub(crate) fn body(parts: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (position, (name, data)) in parts.iter().enumerate() {
+            let (name, filename) =
+                name.split_once(':').map_or((*name, None), |(name, file)| (name, Some(file.to_owned())));
+            write_head(&mut out, "XX", &Head { name: name.into(), filename, content_type: None }, position == 0);
+            out.extend_from_slice(data);
+        }
+        write_end(&mut out, "XX");
+        out
+    }
+
+    fn split(text: &[u8]) -> Result<Vec<Piece>, Failure> {
+        let mut splitter = Splitter::new(TYPE)?;
+        let pieces = splitter.push(text)?;
+        splitter.end()?;
+        Ok(pieces)
+    }
+
+    #[test]
+    fn parts_are_cut_at_their_boundaries() {
+        let text = b"--XX\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--XX\r\n\
+            Content-Disposition: form-data; filename=\"a\\\"b/c.txt\"; name=file\r\nContent-Type: text/plain; charset=utf-8\r\nX-Y: z\r\n\r\n\
+            \r\n--X\r\n--XX--\r\n";
+        let head = |name: &str, filename: Option<&str>, kind: Option<&str>| {
+            Piece::Begin(Head {
+                name: name.into(),
+                filename: filename.map(Into::into),
+                content_type: kind.map(Into::into),
+            })
+        };
+        assert_eq!(
+            split(text).unwrap(),
+            [
+                head("purpose", None, None),
+                Piece::Data(b"assistants".to_vec()),
+                Piece::End,
+                head("file", Some("a_b_c.txt"), Some("text/plain; charset=utf-8")),
+                Piece::Data(b"\r\n--X".to_vec()),
+                Piece::End,
+            ]
+        );
+        assert_eq!(split(b"--XX--").unwrap(), []);
+        assert!(Splitter::new("multipart/form-data;charset=utf-8; boundary=\"a:b\"").is_ok());
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for kind in [
+            "",
+            "application/json",
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=a;boundary=b",
+            "multipart/form-data; boundary=\"a b\"",
+            "multipart/mixed; boundary=a",
+        ] {
+            assert!(Splitter::new(kind).is_err(), "{kind}");
+        }
+        let part = |head: &str| format!("--XX\r\n{head}\r\n\r\nx\r\n--XX--\r\n");
+        for text in [
+            String::new(),
+            "--XX".into(),
+            "preamble\r\n--XX--".into(),
+            "--XXY\r\n".into(),
+            "--XX \r\n".into(),
+            "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\nx".into(),
+            body(&[("a", b"x")]).iter().map(|byte| char::from(*byte)).collect::<String>() + "epilogue",
+            part("Content-Disposition: form-data; name=\"a\"; name=\"b\""),
+            part("Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\""),
+            part("Content-Disposition: form-data; name=\"a"),
+            part("Content-Disposition: form-data; name=\"a\" x"),
+            part("Content-Disposition: form-data; name=\"a b\""),
+            part("Content-Disposition: form-data"),
+            part("Content-Disposition: attachment; name=a"),
+            part("Content-Disposition: form-data;\r\n name=a"),
+            part("Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64"),
+            part("Content-Disposition: form-data; name=a\n\nx"),
+            part(&format!("Content-Disposition: form-data; name=a\r\nX: {}", "y".repeat(9_000))),
+        ] {
+            assert!(matches!(split(text.as_bytes()), Err(Failure::BadForm { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_parts() {
+        let data = || {
+            prop_oneof![
+                Just(b"\r\n--X".to_vec()),
+                Just(b"\r\n-".to_vec()),
+                proptest::collection::vec(any::<u8>(), 0..40)
+            ]
+        };
+        let strategy = (
+            proptest::collection::vec(("[a-z]{1,4}(:[a-z]{1,4})?", data()), 1..5),
+            proptest::collection::vec(1..9usize, 1..60),
+        );
+        let cases = Cell::new(0);
+        TestRunner::new(ProptestConfig::with_cases(3_000))
+            .run(&strategy, |(parts, sizes)| {
+                cases.set(cases.get() + 1);
+                let borrowed: Vec<(&str, &[u8])> =
+                    parts.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+                let text = body(&borrowed);
+                let mut splitter = Splitter::new(TYPE).unwrap();
+                let mut got: Vec<(String, Vec<u8>)> = Vec::new();
+                let mut rest = &text[..];
+                for size in sizes.iter().cycle() {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (chunk, left) = rest.split_at((*size).min(rest.len()));
+                    for piece in splitter.push(chunk).unwrap() {
+                        match piece {
+                            Piece::Begin(head) => got.push((
+                                head.filename.map_or(head.name.clone(), |file| format!("{}:{file}", head.name)),
+                                Vec::new(),
+                            )),
+                            Piece::Data(bytes) => got.last_mut().unwrap().1.extend(bytes),
+                            Piece::End => {}
+                        }
+                    }
+                    rest = left;
+                }
+                splitter.end().unwrap();
+                prop_assert_eq!(got, parts);
+                Ok(())
+            })
+            .unwrap();
+        println!("forms cut: {}", cases.get());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let strategy = proptest::collection::vec(
+            prop_oneof![
+                Just("--XX".to_owned()),
+                Just("\r\n".to_owned()),
+                Just("Content-Disposition: form-data; name=".to_owned()),
+                "[\"a;=\\\\-]{0,5}"
+            ],
+            0..20,
+        );
+        TestRunner::new(ProptestConfig::with_cases(3_000))
+            .run(&strategy, |pieces| {
+                let _ = split(pieces.concat().as_bytes());
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -1,0 +1,178 @@
+//! An upload to `/files`: a client's chunks in, the chunks for the endpoint out, the `file` part never held whole.
+//!
+//! Fields may stand behind the file, as the official clients put them. Then the file is on its way inside the fence before its
+//! purpose is known; what must not be is refused all the same: the body breaks off before its last boundary, and an endpoint
+//! makes nothing of half a form.
+
+use bailiwick_rules::rules::Allowance;
+
+use super::{Head, Piece, Splitter, write_end, write_head};
+use crate::envelope::Failure;
+
+/// The longest field beside the file.
+const LONGEST_FIELD: usize = 4 << 10;
+
+/// An upload on its way.
+#[derive(Debug)]
+pub struct Upload {
+    splitter: Splitter,
+    boundary: String,
+    may_batch: bool,
+    /// The names seen, in lower case.
+    seen: Vec<String>,
+    /// The field in hand; `None` in the file.
+    field: Option<(Head, Vec<u8>)>,
+    begun: bool,
+}
+
+impl Upload {
+    /// For a body of this `Content-Type`, to be sent on with `boundary`, which nobody can guess.
+    ///
+    /// # Errors
+    /// 400 if it is no form.
+    pub fn new(content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
+        let may_batch = allow.contains(&Allowance::Batch);
+        let splitter = Splitter::new(content_type)?;
+        Ok(Self { splitter, boundary, may_batch, seen: Vec::new(), field: None, begun: false })
+    }
+
+    /// Takes a chunk; gives what may be sent on.
+    ///
+    /// # Errors
+    /// 400 for what is no upload, or a purpose that isn't allowed; 413 for a field that is too long.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
+        let mut out = Vec::with_capacity(chunk.len() + 256);
+        for piece in self.splitter.push(chunk)? {
+            match piece {
+                Piece::Begin(head) => self.begin(head, &mut out)?,
+                Piece::Data(data) => match &mut self.field {
+                    None => out.extend_from_slice(&data),
+                    Some((_, value)) => {
+                        value.extend_from_slice(&data);
+                        if value.len() > LONGEST_FIELD {
+                            return Err(Failure::BodyTooLarge { limit: LONGEST_FIELD as u64 });
+                        }
+                    }
+                },
+                Piece::End => {
+                    if let Some((head, value)) = self.field.take() {
+                        self.check(&head, &value)?;
+                        self.write_head(&mut out, &head);
+                        out.extend_from_slice(&value);
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// The last bytes, when the client's body has ended.
+    ///
+    /// # Errors
+    /// 400 if it isn't whole, or lacks the file or its purpose.
+    pub fn finish(&self) -> Result<Vec<u8>, Failure> {
+        self.splitter.end()?;
+        for (name, what) in [("file", "there is no \"file\""), ("purpose", "there is no \"purpose\"")] {
+            if !self.seen.iter().any(|seen| seen == name) {
+                return Err(Failure::BadForm { what });
+            }
+        }
+        let mut out = Vec::new();
+        write_end(&mut out, &self.boundary);
+        Ok(out)
+    }
+
+    fn begin(&mut self, head: Head, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let name = head.name.to_ascii_lowercase();
+        for known in ["file", "purpose"] {
+            if name == known && head.name != known {
+                return Err(Failure::MiscasedKey { key: known });
+            }
+        }
+        if self.seen.contains(&name) {
+            return Err(Failure::DuplicateKey { key: head.name });
+        }
+        let is_file = name == "file";
+        self.seen.push(name);
+        if is_file {
+            let filename = head.filename.or_else(|| Some("file".to_owned()));
+            self.write_head(out, &Head { filename, ..head });
+        } else if head.filename.is_some() {
+            return Err(Failure::BadForm { what: "a file stands where a plain field belongs" });
+        } else {
+            self.field = Some((head, Vec::new()));
+        }
+        Ok(())
+    }
+
+    fn check(&self, head: &Head, value: &[u8]) -> Result<(), Failure> {
+        let text = core::str::from_utf8(value).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
+        if head.name == "purpose" {
+            let fits = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
+            if !(1..=64).contains(&text.len()) || !text.bytes().all(fits) {
+                return Err(Failure::BadField { field: "purpose", expected: "a word such as assistants or user_data" });
+            }
+            if text.starts_with("batch") && !self.may_batch {
+                return Err(Failure::Batch);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_head(&mut self, out: &mut Vec<u8>, head: &Head) {
+        write_head(out, &self.boundary, head, !core::mem::replace(&mut self.begun, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::multipart::tests::{TYPE, body};
+
+    fn pass(parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
+        let mut upload = Upload::new(TYPE, "XX".into(), allow)?;
+        let mut out = Vec::new();
+        for chunk in body(parts).chunks(7) {
+            out.extend(upload.push(chunk)?);
+        }
+        out.extend(upload.finish()?);
+        Ok(out)
+    }
+
+    #[test]
+    fn an_upload_passes_in_either_order() {
+        let file: (&str, &[u8]) = ("file:a.jsonl", b"{}\r\n--X\r\n{}");
+        let fields: [(&str, &[u8]); 2] = [("purpose", b"user_data"), ("expires_after[seconds]", b"3600")];
+        for parts in [[file, fields[0], fields[1]], [fields[0], file, fields[1]]] {
+            assert_eq!(pass(&parts, &[]).unwrap(), body(&parts));
+        }
+        assert_eq!(pass(&[("file", b"x"), fields[0]], &[]).unwrap(), body(&[("file:file", b"x"), fields[0]]));
+    }
+
+    #[test]
+    fn the_file_is_not_held() {
+        let mut upload = Upload::new(TYPE, "XX".into(), &[]).unwrap();
+        let whole = body(&[("purpose", b"user_data"), ("file:a", &vec![b'x'; 1_000_000])]);
+        let mut behind = 0usize;
+        for chunk in whole.chunks(10_000) {
+            behind = (behind + chunk.len()).saturating_sub(upload.push(chunk).unwrap().len());
+            assert!(behind < 300, "{behind} bytes held");
+        }
+    }
+
+    #[test]
+    fn what_is_not_allowed_never_becomes_whole() {
+        let refusal = |parts: &[(&str, &[u8])]| pass(parts, &[]).unwrap_err();
+        assert_eq!(refusal(&[("file:a", b"x"), ("purpose", b"batch")]), Failure::Batch);
+        assert!(pass(&[("purpose", b"batch"), ("file:a", b"x")], &[Allowance::Batch]).is_ok());
+        assert!(matches!(refusal(&[("purpose", b" batch"), ("file:a", b"x")]), Failure::BadField { .. }));
+        assert!(matches!(refusal(&[("purpose", b"Batch"), ("file:a", b"x")]), Failure::BadField { .. }));
+        let twice: [(&str, &[u8]); 3] = [("purpose", b"evals"), ("file:a", b"x"), ("purpose", b"batch")];
+        assert_eq!(refusal(&twice), Failure::DuplicateKey { key: "purpose".into() });
+        assert_eq!(refusal(&[("Purpose", b"batch")]), Failure::MiscasedKey { key: "purpose" });
+        assert!(matches!(refusal(&[("purpose:x", b"batch")]), Failure::BadForm { .. }));
+        assert!(matches!(refusal(&[("file:a", b"x")]), Failure::BadForm { .. }));
+        assert!(matches!(refusal(&[("purpose", b"evals")]), Failure::BadForm { .. }));
+        assert_eq!(refusal(&[("purpose", &[b'x'; 5_000])]), Failure::BodyTooLarge { limit: 4_096 });
+    }
+}

@@ -1,0 +1,95 @@
+//! The secret that holds a private Ed25519 key, as text: in what form it is, and the bytes or fields that WebCrypto imports.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+/// How long the PKCS#8 form of an Ed25519 key is that has no attributes (RFC 8410 §7), and of one that may have some.
+const PKCS8: core::ops::RangeInclusive<usize> = 48..=512;
+
+/// A private key as it was written.
+#[derive(Debug, PartialEq)]
+pub(super) enum Written {
+    /// A JSON Web Key (RFC 8037 §2) with its private part.
+    Jwk {
+        /// The private part.
+        d: String,
+        /// The public part.
+        x: String,
+    },
+    /// PKCS#8 (RFC 8410 §7), as `openssl genpkey -algorithm ed25519` writes it.
+    Pkcs8(Vec<u8>),
+}
+
+impl Written {
+    /// Reads a secret: a JSON Web Key, or PKCS#8 in PEM.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.starts_with('{') { jwk(text) } else { pem(text) }
+    }
+}
+
+fn jwk(text: &str) -> Option<Written> {
+    let jwk: Value = serde_json::from_str(text).ok()?;
+    let field = |name: &str| Some(jwk.get(name)?.as_str()?.to_owned());
+    let fits = field("kty")? == "OKP" && field("crv")? == "Ed25519";
+    fits.then_some(Written::Jwk { d: field("d")?, x: field("x")? })
+}
+
+fn pem(text: &str) -> Option<Written> {
+    let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?.strip_suffix("-----END PRIVATE KEY-----")?;
+    // Files of variables keep a line's end as `\n`.
+    let body: String = body.replace("\\n", "").split_ascii_whitespace().collect();
+    let bytes = STANDARD.decode(body).ok()?;
+    PKCS8.contains(&bytes.len()).then_some(Written::Pkcs8(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8410, section 10.3.
+    const PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
+                       MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+                       -----END PRIVATE KEY-----\n";
+
+    #[test]
+    fn pem_is_read_with_any_line_ends() {
+        let Some(Written::Pkcs8(bytes)) = Written::read(PEM) else { panic!("not read") };
+        assert_eq!((bytes.len(), &bytes[..4]), (48, &[0x30, 0x2e, 0x02, 0x01][..]));
+        for ends in ["\r\n", "\\n", " "] {
+            assert_eq!(
+                Written::read(&PEM.replace('\n', ends).replace("-----\\n", "-----")),
+                Some(Written::Pkcs8(bytes.clone())),
+                "{ends:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_jwk_needs_both_its_parts() {
+        let whole = r#" {"kty":"OKP","crv":"Ed25519","d":"ZA","x":"eA","kid":"k","alg":"EdDSA"} "#;
+        assert_eq!(Written::read(whole), Some(Written::Jwk { d: "ZA".into(), x: "eA".into() }));
+        for wrong in [
+            whole.replace("\"d\"", "\"e\""),
+            whole.replace("OKP", "EC"),
+            whole.replace("Ed25519", "X25519"),
+            "{".into(),
+        ] {
+            assert_eq!(Written::read(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_none() {
+        for wrong in [
+            "",
+            "key",
+            &PEM.replace("PRIVATE", "PUBLIC"),
+            &PEM.replace("MC4CAQ", "....."),
+            "-----BEGIN PRIVATE KEY----------END PRIVATE KEY-----",
+        ] {
+            assert_eq!(Written::read(wrong), None, "{wrong}");
+        }
+    }
+}

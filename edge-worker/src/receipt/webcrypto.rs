@@ -1,0 +1,69 @@
+//! Ed25519 by the runtime's WebCrypto: a private key's text enters, signatures leave.
+//!
+//! A `CryptoKey` is no I/O object: unlike promises and streams it may be kept between requests.
+
+use bailiwick_rules::receipt::PublicKey;
+use worker::js_sys::futures::JsFuture;
+use worker::js_sys::{Array, Function, JSON, Object, Promise, Reflect, Uint8Array, global};
+use worker::wasm_bindgen::{JsCast, JsValue};
+
+use super::key::Written;
+
+const ALGORITHM: &str = "Ed25519";
+
+/// A private key, and how receipts name it.
+#[derive(Debug)]
+pub(super) struct Signer {
+    key: JsValue,
+    /// Its public key.
+    pub(super) public: PublicKey,
+    /// Its public key's thumbprint.
+    pub(super) kid: String,
+}
+
+impl Signer {
+    /// Reads a secret. `None` unless what it signs can be verified by its public key: a pair that doesn't belong together
+    /// would make receipts that nobody can check.
+    pub(super) async fn read(text: &str) -> Option<Self> {
+        let jwk = match Written::read(text)? {
+            Written::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),
+            Written::Pkcs8(bytes) => {
+                // PKCS#8 needn't hold the public part; the runtime works it out.
+                let bytes = Uint8Array::from(bytes.as_slice());
+                let key = import("pkcs8", &bytes, true, "sign").await?;
+                let jwk = subtle("exportKey", &["jwk".into(), key]).await?;
+                serde_json::from_str(&String::from(JSON::stringify(&jwk).ok()?)).ok()?
+            }
+        };
+        let public = PublicKey::from_jwk(&jwk)?;
+        let jwk = serde_json::json!({ "kty": jwk["kty"], "crv": jwk["crv"], "d": jwk["d"], "x": jwk["x"] });
+        let key = import("jwk", &JSON::parse(&jwk.to_string()).ok()?, false, "sign").await?;
+        let signer = Self { key, public, kid: public.thumbprint() };
+        let signature = signer.sign(b"bailiwick").await?;
+        let verifier = import("raw", &Uint8Array::from(&public.0[..]), true, "verify").await?;
+        let (signature, message) = (Uint8Array::from(signature.as_slice()), Uint8Array::from(&b"bailiwick"[..]));
+        let verified = subtle("verify", &[ALGORITHM.into(), verifier, signature.into(), message.into()]).await?;
+        (verified == JsValue::TRUE).then_some(signer)
+    }
+
+    /// The signature of a message; `None` when the runtime refuses.
+    pub(super) async fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let message = Uint8Array::from(message);
+        let signature = subtle("sign", &[ALGORITHM.into(), self.key.clone(), message.into()]).await?;
+        Some(Uint8Array::new(&signature).to_vec())
+    }
+}
+
+async fn import(format: &str, key: &JsValue, extractable: bool, usage: &str) -> Option<JsValue> {
+    let usages = Array::of1(&usage.into());
+    subtle("importKey", &[format.into(), key.clone(), ALGORITHM.into(), extractable.into(), usages.into()]).await
+}
+
+/// Calls a method of `crypto.subtle`. What it throws says nothing that an operator could use, and could quote the key.
+async fn subtle(method: &str, arguments: &[JsValue]) -> Option<JsValue> {
+    let crypto = Reflect::get(&global(), &"crypto".into()).ok()?;
+    let subtle: Object = Reflect::get(&crypto, &"subtle".into()).ok()?.dyn_into().ok()?;
+    let method: Function = Reflect::get(&subtle, &method.into()).ok()?.dyn_into().ok()?;
+    let promise: Promise = method.apply(&subtle, &arguments.iter().collect::<Array>()).ok()?.dyn_into().ok()?;
+    JsFuture::from(promise).await.ok()
+}

@@ -1,0 +1,337 @@
+//! A committed answer's bytes in, the same bytes with the client's names in them out: `proxy` passes every chunk through here
+//! when an endpoint calls the model otherwise or hands out ids, and nothing at all when not.
+//!
+//! Only the strings at the places of the model API are replaced ([`json`]); nothing is parsed into a tree and written anew,
+//! and no more is held than one such string. What isn't the JSON it should be passes as it is.
+
+mod json;
+
+use bailiwick_rules::id::{EndpointId, RegionId};
+
+use crate::json::quoted;
+use crate::state::seal::{Keyring, Owner};
+use json::Json;
+
+/// The longest beginning of an event that is remembered.
+const LONGEST_BEGINNING: usize = 1_024;
+
+/// What is written instead of an endpoint's names.
+#[derive(Clone)]
+pub struct Names {
+    /// The client's name of the model, quoted, where the endpoint's differs.
+    model: Option<String>,
+    /// How ids are sealed, where any are handed out.
+    ids: Option<Ids>,
+}
+
+/// How an answer's ids are sealed.
+#[derive(Clone)]
+pub struct Ids {
+    /// By which keys.
+    pub keys: Keyring,
+    /// For whom.
+    pub owner: Owner,
+    /// The region that answers.
+    pub region: RegionId,
+    /// Its endpoint that does.
+    pub endpoint: EndpointId,
+}
+
+impl Names {
+    /// `None` when an answer needs no change: then nothing has to pass through here.
+    #[must_use]
+    pub fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
+        (model.is_some() || ids.is_some()).then(|| Self { model: model.map(quoted), ids })
+    }
+
+    /// The quoted string to write instead of an endpoint's id.
+    fn id(&self, id: &str) -> Option<String> {
+        let ids = self.ids.as_ref()?;
+        Some(quoted(&ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), id)?))
+    }
+}
+
+/// An answer on its way to the client.
+pub enum Splice {
+    /// A JSON document.
+    Json(Names, Json),
+    /// A stream of events.
+    Events(Box<Events>),
+}
+
+impl Splice {
+    /// For a JSON answer, or a stream of events of such.
+    #[must_use]
+    pub fn new(names: Names, events: bool) -> Self {
+        if events { Self::Events(Box::new(Events::new(names))) } else { Self::Json(names, Json::default()) }
+    }
+
+    /// The next bytes.
+    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + 64);
+        match self {
+            Self::Json(names, json) => json.pass(names, bytes, &mut out),
+            Self::Events(events) => events.pass(bytes, &mut out),
+        }
+        out
+    }
+
+    /// What was held back, at the end.
+    pub fn finish(&mut self) -> Vec<u8> {
+        match self {
+            Self::Json(_, json) => json.take_held(),
+            Self::Events(events) => events.json.take_held(),
+        }
+    }
+}
+
+/// A stream of events, which comes in whole events, or in pieces of a very long one.
+pub struct Events {
+    names: Names,
+    json: Json,
+    /// What the next byte belongs to.
+    line: Line,
+    after_cr: bool,
+    /// Where only the model is looked for: how the last event began, up to the model, and what was written instead. Most
+    /// events of a stream begin alike, and equal beginnings read alike.
+    last: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether the model of this event was replaced, and nothing else is looked for.
+    done: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Start,
+    Data,
+    Other,
+}
+
+impl Events {
+    fn new(names: Names) -> Self {
+        Self { names, json: Json::default(), line: Line::Start, after_cr: false, last: None, done: false }
+    }
+
+    fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while let Some(&first) = bytes.first() {
+            if self.line == Line::Start {
+                if matches!(first, b'\n' | b'\r') {
+                    // The second half of a CRLF, or the empty line that ends an event.
+                    if !(first == b'\n' && core::mem::take(&mut self.after_cr)) {
+                        self.json.reset(out);
+                        self.done = false;
+                    }
+                    self.after_cr = first == b'\r';
+                    out.push(first);
+                    bytes = &bytes[1..];
+                    continue;
+                }
+                self.after_cr = false;
+                self.line = if bytes.starts_with(b"data:") { Line::Data } else { Line::Other };
+                if self.line == Line::Data {
+                    out.extend_from_slice(&bytes[..5]);
+                    bytes = &bytes[5..];
+                }
+            }
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            match self.line {
+                Line::Data if !self.done => self.data(text, out),
+                _ => out.extend_from_slice(text),
+            }
+            if let Some((end, rest)) = rest.split_first() {
+                out.push(*end);
+                self.after_cr = *end == b'\r';
+                self.line = Line::Start;
+                bytes = rest;
+            } else {
+                bytes = rest;
+            }
+        }
+    }
+
+    fn data(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        let fresh = self.json.is_fresh();
+        // Data over several lines is read from its first one on.
+        let whole = || text.trim_ascii_end().ends_with(b"}");
+        if fresh && whole() && !worth(text, self.names.ids.is_some()) {
+            return out.extend_from_slice(text);
+        }
+        if self.names.ids.is_some() {
+            return self.json.pass(&self.names, text, out);
+        }
+        if let Some((before, after)) = self.last.as_ref().filter(|(before, _)| fresh && text.starts_with(before)) {
+            out.extend_from_slice(after);
+            out.extend_from_slice(&text[before.len()..]);
+            self.done = true;
+            return;
+        }
+        let from = out.len();
+        let Some(at) = self.json.pass_to_model(&self.names, text, out) else { return };
+        if fresh && at <= LONGEST_BEGINNING {
+            self.last = Some((text[..at].to_vec(), out[from..].to_vec()));
+        }
+        out.extend_from_slice(&text[at..]);
+        self.json.reset(out);
+        self.done = true;
+    }
+}
+
+/// Whether anything in a line could have to be replaced. Cheaper than reading it, and most lines carry a few letters only.
+fn worth(text: &[u8], ids: bool) -> bool {
+    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    has(b"\"model\"")
+        || ids && (has(b"\"id\"") || has(b"file") || has(b"response_id\"") || has(b"vector_store") || has(b"batch_id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    fn ids() -> Ids {
+        Ids {
+            keys: Keyring::parse(&"k".repeat(32)).unwrap(),
+            owner: Owner { service: "chat".into(), tenant: Some("acme".into()) },
+            region: RegionId::parse("fra").unwrap(),
+            endpoint: EndpointId::parse("fra-1").unwrap(),
+        }
+    }
+
+    fn sealed(id: &str) -> String {
+        let ids = ids();
+        ids.keys.seal(&ids.owner, "fra", "fra-1", id).unwrap()
+    }
+
+    fn run(names: &Names, events: bool, chunks: &[&[u8]]) -> String {
+        let mut splice = Splice::new(names.clone(), events);
+        let mut out: Vec<u8> = chunks.iter().flat_map(|chunk| splice.pass(chunk)).collect();
+        out.extend(splice.finish());
+        String::from_utf8(out).unwrap()
+    }
+
+    fn model_only() -> Names {
+        Names::new(Some("ch\"at"), None).unwrap()
+    }
+
+    fn both() -> Names {
+        Names::new(Some("chat"), Some(ids())).unwrap()
+    }
+
+    #[test]
+    fn the_model_is_the_clients_at_its_two_places_alone() {
+        let text = r#" {"choices":[{"model":"llama","x":"\"model\":\"llama\""}],"n":1e400 , "mod\u0065l" :"ll\u0061ma","model":null,
+            "response":{"model":"llama","output":[{"model":"llama"}]}} "#;
+        let expected = text.replace(r#"ll\u0061ma"#, r#"ch\"at"#);
+        let expected = expected.replace(r#""response":{"model":"llama""#, r#""response":{"model":"ch\"at""#);
+        assert_eq!(run(&model_only(), false, &[text.as_bytes()]), expected);
+        for odd in ["", "[]", "[{\"model\":\"llama\"}]", "no json {\"a", "\"model\"", "{\"model\":\"cut"] {
+            assert_eq!(run(&model_only(), false, &[odd.as_bytes()]), odd);
+        }
+    }
+
+    #[test]
+    fn ids_are_sealed_where_the_model_api_has_them() {
+        let text = r#"{"object":"list","id":"file-0","data":[{"id":"file-1","metadata":{"file_id":"mine","id":"x"},
+            "file_counts":{"id":"no"},"file_ids":["file-2",null,"file-3"],"output_file_id":null,"training_file":"file-4"}],
+            "first_id":"file-1","last_id":"file-5","output":[{"id":"msg_1","content":[{"annotations":[{"file_id":"file-6"}]}]}],
+            "response":{"id":"resp_7","previous_response_id":"resp_8"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
+        let mut expected = text.to_owned();
+        for id in ["file-0", "file-1", "file-2", "file-3", "file-4", "file-5", "file-6", "resp_7", "resp_8"] {
+            expected = expected.replace(&format!("\"{id}\""), &format!("\"{}\"", sealed(id)));
+        }
+        assert_eq!(run(&both(), false, &[text.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn events_are_spliced_one_by_one() {
+        for names in [model_only(), both()] {
+            let chunk = |model: &str, id: &str, text: &str| {
+                format!(
+                    "data: {{\"id\":\"{id}\",\"model\":\"{model}\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\r\n\r\n"
+                )
+            };
+            let (model, id) = match &names.ids {
+                None => ("ch\\\"at", "c-1".to_owned()),
+                Some(_) => ("chat", sealed("c-1")),
+            };
+            let stream = |model: &str, id: &str| {
+                let ping = ": ping\n\nevent: x\ndata: {\"delta\":\"model\"}\n\n";
+                let split = format!("data: {{\"id\":\"{id}\",\ndata: \"model\":\ndata:\"{model}\"}}\n\n");
+                let parts =
+                    [chunk(model, id, "a"), chunk(model, id, "model"), ping.to_owned(), split, chunk(model, id, "b")];
+                format!("{}data: [DONE]\n\n", parts.concat())
+            };
+            let text = stream("llama", "c-1");
+            assert_eq!(run(&names, true, &[text.as_bytes()]), stream(model, &id));
+            // A model that changes within a stream is no reason to guess.
+            let other = chunk("gpt", "c-1", "a") + &chunk("llama", "c-1", "a");
+            assert_eq!(run(&names, true, &[other.as_bytes()]), chunk(model, &id, "a") + &chunk(model, &id, "a"));
+        }
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_bytes_and_all_others_stay() {
+        let value = || {
+            prop_oneof![
+                Just("1e400".to_owned()),
+                Just(" [ {\"model\":\"inner\",\"id\":\"x\"}, null ] ".to_owned()),
+                Just("{\"metadata\":{\"file_id\":\"f\"}}".to_owned()),
+                Just("\"\\\"model\\\":\\\\\"".to_owned()),
+                any::<String>().prop_map(|text| quoted(&text)),
+            ]
+        };
+        let fields = || proptest::collection::btree_map("[a-d]{1,2}", ("[ \n\t]{0,2}", value()), 0..5);
+        let strategy =
+            (fields(), fields(), "\\PC{1,12}", "[a-z]{1,4}[-_]\\PC{1,12}", proptest::collection::vec(1..7usize, 1..40));
+        let cases = Cell::new(0);
+        TestRunner::new(ProptestConfig::with_cases(4_000))
+            .run(&strategy, |(before, after, model, id, sizes)| {
+                cases.set(cases.get() + 1);
+                let write =
+                    |fields: &std::collections::BTreeMap<String, (String, String)>, mark: &str| -> Vec<String> {
+                        fields.iter().map(|(key, (space, value))| format!("{space}\"{mark}{key}\":{value}")).collect()
+                    };
+                let join = |model: &str, id: &str, file: &str| {
+                    let mut parts = write(&before, "b");
+                    let mine = [("model", model), ("id", id), ("output_file_id", file)];
+                    parts.extend(mine.iter().map(|(key, value)| format!("\"{key}\" : {}", quoted(value))));
+                    parts.extend(write(&after, "a"));
+                    format!("{{{}}}", parts.join(","))
+                };
+                let (text, sealed) = (join(&model, &id, &id), sealed(&id));
+                let mut chunks: Vec<&[u8]> = Vec::new();
+                let mut rest = text.as_bytes();
+                for size in sizes.iter().cycle() {
+                    if rest.is_empty() {
+                        break;
+                    }
+                    let (chunk, left) = rest.split_at((*size).min(rest.len()));
+                    chunks.push(chunk);
+                    rest = left;
+                }
+                prop_assert_eq!(run(&both(), false, &chunks), join("chat", &sealed, &sealed));
+                Ok(())
+            })
+            .unwrap();
+        println!("answers spliced: {}", cases.get());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_and_what_is_not_json_passes() {
+        let strategy = proptest::collection::vec(r#"[\[\]{}:,"a\\u0id:model data:\n\r]{0,12}"#, 0..8);
+        TestRunner::new(ProptestConfig::with_cases(4_000))
+            .run(&strategy, |chunks| {
+                let bytes: Vec<&[u8]> = chunks.iter().map(String::as_bytes).collect();
+                for events in [true, false] {
+                    let out = run(&both(), events, &bytes);
+                    prop_assert!(chunks.iter().any(|chunk| chunk.contains('"')) || out == chunks.concat());
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}

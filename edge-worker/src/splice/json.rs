@@ -1,0 +1,269 @@
+//! Follows one JSON text chunk by chunk, and replaces strings at known places: bytes in, bytes out.
+
+use crate::json::Scan;
+use crate::splice::Names;
+use crate::state::fields::{Field, field};
+
+/// The longest string that is held to be replaced; a longer one is nobody's name.
+const LONGEST: usize = 2_048;
+/// The longest key that is looked at.
+const LONGEST_KEY: usize = 64;
+/// Deeper than this nothing is replaced.
+const DEEPEST: usize = 128;
+
+/// Where a container stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// The document itself.
+    Root,
+    /// `data` of the document, a list.
+    Data,
+    /// An object in it.
+    Item,
+    /// `response` of the document.
+    Response,
+    /// A list of ids.
+    Ids,
+    /// The client's own data.
+    Opaque,
+    Other,
+}
+
+/// What the latest key of an object was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Key {
+    Model,
+    OwnId,
+    /// `first_id`, `last_id`.
+    Cursor,
+    Data,
+    Response,
+    Known(Field),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    role: Role,
+    is_object: bool,
+    /// Whether a string that begins now is a key.
+    at_key: bool,
+    key: Key,
+}
+
+/// What a string in hand is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Text {
+    Key,
+    Model,
+    Id,
+    Other,
+}
+
+/// The state between two chunks.
+#[derive(Debug, Default)]
+pub struct Json {
+    frames: Vec<Frame>,
+    /// Containers too deep to be followed.
+    deeper: usize,
+    text: Option<Text>,
+    escaped: bool,
+    /// The string in hand from its quotation mark on: a copy of a key, or what is held back of a value.
+    held: Vec<u8>,
+    begun: bool,
+}
+
+impl Json {
+    /// Whether nothing was read yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.begun
+    }
+
+    /// For the next text. What is held back goes out.
+    pub(super) fn reset(&mut self, out: &mut Vec<u8>) {
+        out.extend(self.take_held());
+        self.frames.clear();
+        (self.deeper, self.text, self.escaped, self.begun) = (0, None, false, false);
+    }
+
+    /// What is held back.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        let is_held = matches!(self.text, Some(Text::Model | Text::Id));
+        let held = core::mem::take(&mut self.held);
+        if is_held { held } else { Vec::new() }
+    }
+
+    /// Passes bytes.
+    pub(super) fn pass(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut at = 0;
+        while let Some((next, _)) = self.step(names, bytes, at, out) {
+            at = next;
+        }
+    }
+
+    /// Passes bytes up to the end of the first model that is replaced, and says where that is.
+    pub(super) fn pass_to_model(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        let mut at = 0;
+        while let Some((next, model)) = self.step(names, bytes, at, out) {
+            at = next;
+            if model {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// One token, or one run of bytes that mean nothing. The place behind it, and whether a model was replaced.
+    fn step(&mut self, names: &Names, bytes: &[u8], at: usize, out: &mut Vec<u8>) -> Option<(usize, bool)> {
+        let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+        if let Some(text) = self.text {
+            return Some(self.string(text, names, rest, at, out));
+        }
+        let run = rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b':' | b','));
+        let (plain, rest) = rest.split_at(run.unwrap_or(rest.len()));
+        out.extend_from_slice(plain);
+        self.begun |= !plain.iter().all(u8::is_ascii_whitespace);
+        let Some(&byte) = rest.first() else { return Some((bytes.len(), false)) };
+        self.begun = true;
+        match byte {
+            b'"' => {
+                let text = self.kind_of_string(names);
+                self.text = Some(text);
+                self.held.clear();
+                self.held.push(byte);
+                if matches!(text, Text::Key | Text::Other) {
+                    out.push(byte);
+                }
+            }
+            _ => {
+                self.punctuation(byte);
+                out.push(byte);
+            }
+        }
+        Some((at + plain.len() + 1, false))
+    }
+
+    fn string(&mut self, text: Text, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
+        let mut length = 0;
+        let mut ended = false;
+        for &byte in rest {
+            length += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => {
+                    ended = true;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let piece = &rest[..length];
+        let longest = if text == Text::Key { LONGEST_KEY } else { LONGEST };
+        match text {
+            Text::Other => out.extend_from_slice(piece),
+            Text::Key => {
+                out.extend_from_slice(piece);
+                self.held.extend(piece.iter().take(longest + 1 - self.held.len().min(longest + 1)));
+            }
+            Text::Model | Text::Id => self.held.extend_from_slice(piece),
+        }
+        let mut replaced = false;
+        if ended {
+            let held = core::mem::take(&mut self.held);
+            self.text = None;
+            match text {
+                Text::Other => {}
+                Text::Key => self.key(&held),
+                Text::Model | Text::Id => {
+                    let new = if text == Text::Model {
+                        names.model.clone()
+                    } else {
+                        plain(&held).and_then(|id| names.id(&id))
+                    };
+                    replaced = text == Text::Model && new.is_some();
+                    match new {
+                        Some(new) => out.extend_from_slice(new.as_bytes()),
+                        None => out.extend_from_slice(&held),
+                    }
+                }
+            }
+        } else if matches!(text, Text::Model | Text::Id) && self.held.len() > longest {
+            out.append(&mut self.held);
+            self.text = Some(Text::Other);
+        }
+        (at + length, replaced)
+    }
+
+    fn kind_of_string(&self, names: &Names) -> Text {
+        let Some(frame) = self.frames.last().filter(|_| self.deeper == 0) else { return Text::Other };
+        if frame.is_object && frame.at_key {
+            return Text::Key;
+        }
+        let (ids, model) = (names.ids.is_some(), names.model.is_some());
+        match (frame.role, frame.is_object, frame.key) {
+            (Role::Opaque, ..) => Text::Other,
+            (Role::Ids, false, _) if ids => Text::Id,
+            (_, false, _) => Text::Other,
+            (Role::Root | Role::Response, true, Key::Model) if model => Text::Model,
+            (Role::Root | Role::Response | Role::Item, true, Key::OwnId) if ids => Text::Id,
+            (Role::Root, true, Key::Cursor) if ids => Text::Id,
+            (_, true, Key::Known(Field::Id)) if ids => Text::Id,
+            _ => Text::Other,
+        }
+    }
+
+    fn punctuation(&mut self, byte: u8) {
+        match byte {
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'}' | b']' if self.deeper > 0 => self.deeper -= 1,
+            b'}' | b']' => drop(self.frames.pop()),
+            b':' | b',' if self.deeper == 0 => {
+                if let Some(frame) = self.frames.last_mut() {
+                    frame.at_key = byte == b',';
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, is_object: bool) {
+        if self.deeper > 0 || self.frames.len() == DEEPEST {
+            self.deeper += 1;
+            return;
+        }
+        let role = match self.frames.last() {
+            None if is_object => Role::Root,
+            None => Role::Other,
+            Some(parent) => match (parent.role, parent.key) {
+                (Role::Opaque, _) => Role::Opaque,
+                (Role::Data, _) if is_object => Role::Item,
+                _ if !parent.is_object => Role::Other,
+                (_, Key::Known(Field::Opaque)) => Role::Opaque,
+                (_, Key::Known(Field::Ids)) if !is_object => Role::Ids,
+                (Role::Root, Key::Data) if !is_object => Role::Data,
+                (Role::Root, Key::Response) if is_object => Role::Response,
+                _ => Role::Other,
+            },
+        };
+        self.frames.push(Frame { role, is_object, at_key: is_object, key: Key::Known(Field::Other) });
+    }
+
+    fn key(&mut self, held: &[u8]) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        frame.key = match plain(held).as_deref() {
+            Some("model") => Key::Model,
+            Some("id") => Key::OwnId,
+            Some("first_id" | "last_id") => Key::Cursor,
+            Some("data") => Key::Data,
+            Some("response") => Key::Response,
+            Some(name) => Key::Known(field(name)),
+            None => Key::Known(Field::Other),
+        };
+    }
+}
+
+/// What a quoted string says.
+fn plain(quoted: &[u8]) -> Option<String> {
+    let text = core::str::from_utf8(quoted).ok()?;
+    Scan::new(text).string().ok().map(std::borrow::Cow::into_owned)
+}

@@ -1,0 +1,120 @@
+//! An upload under way: a client's body enters, a body for one fetch leaves, each chunk checked by [`Upload`] on the way.
+//!
+//! A small upload is sent whole, with its length. A larger one is written into a pipe of the runtime's while the endpoint reads:
+//! each write waits for it, so no more than a chunk is held. When a check fails on the way the pipe breaks off, and
+//! [`Outbound::verdict`] says what to answer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bailiwick_rules::rules::Allowance;
+use futures_util::StreamExt;
+use worker::js_sys::futures::{JsFuture, spawn_local};
+use worker::wasm_bindgen::JsValue;
+use worker::web_sys::WritableStreamDefaultWriter;
+use worker::{ByteStream, Request, js_sys};
+
+use crate::envelope::Failure;
+use crate::multipart::upload::Upload;
+use crate::proxy::pipe;
+use crate::reply::random_id;
+use crate::rewrite::form_type;
+
+/// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
+const HELD_AT_FIRST: usize = 256 << 10;
+
+/// An upload that may be sent, once.
+pub(crate) struct Outbound {
+    content_type: String,
+    first: Vec<u8>,
+    rest: RefCell<Option<(Upload, ByteStream)>>,
+    verdict: Rc<RefCell<Option<Failure>>>,
+}
+
+/// A boundary that nobody can guess.
+pub(crate) fn boundary() -> String {
+    format!("bailiwick-{}", random_id())
+}
+
+impl Outbound {
+    /// Reads the beginning.
+    pub(crate) async fn begin(request: &mut Request, allow: &[Allowance]) -> Result<Self, Failure> {
+        let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
+        let boundary = boundary();
+        let sent_type = form_type(&boundary);
+        let mut upload = Upload::new(&content_type, boundary, allow)?;
+        let mut chunks = request.stream().map_err(|_| Failure::MissingBody)?;
+        let mut first = Vec::new();
+        let rest = loop {
+            match chunks.next().await {
+                Some(chunk) => first.extend(upload.push(&chunk.map_err(|_| Failure::MissingBody)?)?),
+                None => {
+                    first.extend(upload.finish()?);
+                    break None;
+                }
+            }
+            if first.len() >= HELD_AT_FIRST {
+                break Some((upload, chunks));
+            }
+        };
+        Ok(Self { content_type: sent_type, first, rest: RefCell::new(rest), verdict: Rc::default() })
+    }
+
+    /// Its `Content-Type`.
+    pub(crate) fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// The body of a fetch. The first one gets all of it.
+    pub(crate) fn body(&self) -> Option<JsValue> {
+        let Some((upload, chunks)) = self.rest.take() else {
+            return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
+        };
+        let (readable, writer) = pipe(None)?;
+        spawn_local(pump(upload, chunks, self.first.clone(), writer, Rc::clone(&self.verdict)));
+        Some(readable.into())
+    }
+
+    /// Why it broke off, if it was for a fault of the client's.
+    pub(crate) fn verdict(&self) -> Option<Failure> {
+        self.verdict.borrow().clone()
+    }
+}
+
+async fn pump(
+    mut upload: Upload,
+    mut chunks: ByteStream,
+    first: Vec<u8>,
+    writer: WritableStreamDefaultWriter,
+    verdict: Rc<RefCell<Option<Failure>>>,
+) {
+    let mut next = Ok(first);
+    let mut ended = false;
+    loop {
+        match next {
+            Ok(bytes) => {
+                let chunk = js_sys::Uint8Array::from(bytes.as_slice());
+                if !bytes.is_empty() && JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+                    return; // the endpoint has stopped reading: its answer says why
+                }
+            }
+            Err(failure) => {
+                verdict.replace(Some(failure));
+                let _ = JsFuture::from(writer.abort_with_reason(&"the upload was refused".into())).await;
+                return;
+            }
+        }
+        if ended {
+            let _ = JsFuture::from(writer.close()).await;
+            return;
+        }
+        next = match chunks.next().await {
+            Some(Ok(chunk)) => upload.push(&chunk),
+            Some(Err(_)) => Err(Failure::MissingBody),
+            None => {
+                ended = true;
+                upload.finish()
+            }
+        };
+    }
+}

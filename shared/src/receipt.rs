@@ -1,0 +1,274 @@
+//! Receipts: what was done with one request enters as [`Claims`]; the text that is signed, never too long for a header, leaves.
+//! The edge makes them, `bailiwick receipt verify` reads them.
+//!
+//! A receipt is a compact JWS (RFC 7515 §3.1) with an Ed25519 signature (RFC 8037 §3.1). It holds no prompt, no digest of one, no
+//! address and no key. Signing and verifying are left to those who hold keys.
+
+mod key;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+
+pub use key::{PublicKey, key_set, public_keys};
+
+use crate::steer::Source;
+
+/// The algorithm (RFC 8037 §3.1): the only one, so that nobody is talked into another (RFC 8725 §3.1).
+pub const ALGORITHM: &str = "EdDSA";
+/// The type (RFC 8725 §3.11): no token of another kind passes for a receipt.
+pub const TYPE: &str = "bailiwick-receipt+jwt";
+/// The longest receipt, in bytes.
+pub const LONGEST: usize = 2048;
+/// How long the signature of a receipt is, in base64url.
+const SIGNATURE: usize = 86;
+
+/// The protected header of a receipt. Nothing else may stand in it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// [`ALGORITHM`].
+    pub alg: String,
+    /// [`TYPE`].
+    pub typ: String,
+    /// The key's thumbprint: [`PublicKey::thumbprint`].
+    pub kid: String,
+}
+
+/// What a receipt says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claims {
+    /// The request's id, as in `x-bailiwick-request-id`.
+    pub jti: String,
+    /// When it was signed, in seconds since 1970.
+    pub iat: i64,
+    /// The service.
+    pub service: String,
+    /// Whose request it was: [`tenant_digest`]. Absent where the service knows no tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The rules' revision.
+    pub revision: u64,
+    /// SHA-256 of the rules' bytes in lower-case hex: whoever has the document can work the fence out again.
+    pub rules_sha256: String,
+    /// Where the client stood.
+    pub client: Standing,
+    /// The regions allowed, those offered first.
+    pub fence: Vec<String>,
+    /// How many more of them there were than the receipt has room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fence_more: usize,
+    /// Every endpoint the request was sent to, in order.
+    pub attempts: Vec<Attempt>,
+    /// Whose bytes are the answer. Absent when it is an error of the edge's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<Committed>,
+    /// The answer's HTTP status.
+    pub status: u16,
+}
+
+/// Where a client stood, and how that was learnt.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its jurisdictions.
+    pub jurisdictions: Vec<String>,
+    /// How many more of them there were than the receipt has room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub jurisdictions_more: usize,
+    /// How they were learnt.
+    pub source: Source,
+}
+
+/// One send.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The region.
+    pub region: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// How it went, in the words of `x-bailiwick-attempts`.
+    pub outcome: String,
+    /// How long that took, in milliseconds.
+    pub ms: u64,
+}
+
+/// Whose bytes the answer is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Committed {
+    /// The region.
+    pub region: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// The jurisdiction by which the region lies in the fence; `*` where the rule takes any region.
+    pub jurisdiction: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Claims {
+    /// What is signed: header and claims (RFC 7515 §5.1). A fence too long for [`LONGEST`] loses its last regions, then the
+    /// client its last jurisdictions, and how many is told. `None` when even that is too long, which no names of a rules
+    /// document and three attempts can be.
+    #[must_use]
+    pub fn signing_input(mut self, kid: &str) -> Option<String> {
+        let header = Header { alg: ALGORITHM.to_owned(), typ: TYPE.to_owned(), kid: kid.to_owned() };
+        let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).ok()?);
+        // Base64 makes four bytes of three.
+        let room = LONGEST.checked_sub(header.len() + SIGNATURE + 2)? / 4 * 3;
+        loop {
+            let payload = serde_json::to_vec(&self).ok()?;
+            let Some(excess) = payload.len().checked_sub(room).filter(|excess| *excess > 0) else {
+                return Some(format!("{header}.{}", URL_SAFE_NO_PAD.encode(payload)));
+            };
+            self.shorten(excess)?;
+        }
+    }
+
+    /// Leaves out what makes up for `excess` bytes, as far as there is anything; `None` when there is nothing. The first of
+    /// each list stays as long as it can.
+    fn shorten(&mut self, excess: usize) -> Option<()> {
+        let mut freed = 0;
+        for least in [1, 0] {
+            let client = &mut self.client;
+            let lists =
+                [(&mut self.fence, &mut self.fence_more), (&mut client.jurisdictions, &mut client.jurisdictions_more)];
+            for (list, more) in lists {
+                while freed < excess && list.len() > least {
+                    freed += list.pop()?.len() + 3; // quotation marks and a comma
+                    *more += 1;
+                }
+            }
+        }
+        (freed > 0).then_some(())
+    }
+}
+
+/// A signed receipt: the compact serialisation (RFC 7515 §7.1).
+#[must_use]
+pub fn compact(signing_input: &str, signature: &[u8]) -> String {
+    format!("{signing_input}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// How a receipt names a tenant: SHA-256 of the request's id, a line feed and the tenant's name, in base64url. Who knows the
+/// name can check it; to anybody else two receipts of one tenant look unrelated.
+#[must_use]
+pub fn tenant_digest(request_id: &str, tenant: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(format!("{request_id}\n{tenant}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn names(most: usize) -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec("[a-z][a-z0-9._-]{0,62}", 0..most)
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z]{1,63}", Just("x".repeat(63))]
+    }
+
+    fn claims() -> impl Strategy<Value = Claims> {
+        let attempt = (name(), name(), "[a-z_]{1,11}", any::<u64>());
+        let attempt = attempt.prop_map(|(region, endpoint, outcome, ms)| Attempt { region, endpoint, outcome, ms });
+        let committed = (name(), name(), name());
+        let committed =
+            committed.prop_map(|(region, endpoint, jurisdiction)| Committed { region, endpoint, jurisdiction });
+        let sources = [Source::Tenant, Source::Network, Source::Geography, Source::Unknown];
+        let client = (names(60), prop::sample::select(sources.to_vec()));
+        let attempts = prop::collection::vec(attempt, 0..=3);
+        let parts = (name(), any::<u64>(), client, names(300), attempts, prop::option::of(committed), any::<bool>());
+        parts.prop_map(|(service, revision, (jurisdictions, source), fence, attempts, committed, tenant)| Claims {
+            jti: "0b1f0a0e-6f0e-4a6a-8d5a-0123456789ab".into(),
+            iat: 253_402_300_799,
+            tenant: tenant.then(|| tenant_digest("id", &service)),
+            service,
+            revision,
+            rules_sha256: "f".repeat(64),
+            client: Standing { jurisdictions, jurisdictions_more: 0, source },
+            fence,
+            fence_more: 0,
+            attempts,
+            committed,
+            status: 200,
+        })
+    }
+
+    fn payload(receipt: &str) -> Claims {
+        let payload = URL_SAFE_NO_PAD.decode(receipt.split('.').nth(1).unwrap()).unwrap();
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_receipt_fits_and_counts_what_it_leaves_out(claims in claims()) {
+            let kid = PublicKey([7; 32]).thumbprint();
+            let receipt = compact(&claims.clone().signing_input(&kid).unwrap(), &[0; 64]);
+            prop_assert!(receipt.len() <= LONGEST, "{}", receipt.len());
+            let read = payload(&receipt);
+            prop_assert_eq!(read.fence.len() + read.fence_more, claims.fence.len());
+            prop_assert_eq!(&read.fence[..], &claims.fence[..read.fence.len()]);
+            let kept = read.client.jurisdictions.len();
+            prop_assert_eq!(kept + read.client.jurisdictions_more, claims.client.jurisdictions.len());
+            let whole = Claims { fence: claims.fence.clone(), fence_more: 0, client: claims.client.clone(), ..read };
+            prop_assert_eq!(whole, claims, "nothing else is left out");
+        }
+    }
+
+    #[test]
+    fn a_fence_of_three_hundred_regions_is_cut_to_the_brim() {
+        let fence: Vec<String> = (0..300).map(|i| format!("region-{i:03}")).collect();
+        let standing = Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let claims = Claims {
+            jti: "id".into(),
+            iat: 1,
+            service: "chat".into(),
+            tenant: None,
+            revision: 1,
+            rules_sha256: "0".repeat(64),
+            client: standing.clone(),
+            fence,
+            fence_more: 0,
+            attempts: Vec::new(),
+            committed: None,
+            status: 503,
+        };
+        let receipt = compact(&claims.signing_input("kid").unwrap(), &[0; 64]);
+        assert!((LONGEST - 40..=LONGEST).contains(&receipt.len()), "{}", receipt.len());
+        let read = payload(&receipt);
+        assert_eq!((read.fence.len() + read.fence_more, read.client), (300, standing));
+        assert!(read.fence.len() > 70, "{}", read.fence.len());
+    }
+
+    #[test]
+    fn what_can_never_fit_is_no_receipt() {
+        let standing = Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let claims = Claims {
+            jti: "x".repeat(LONGEST),
+            iat: 1,
+            service: "chat".into(),
+            tenant: None,
+            revision: 1,
+            rules_sha256: String::new(),
+            client: standing,
+            fence: vec!["fra".into()],
+            fence_more: 0,
+            attempts: Vec::new(),
+            committed: None,
+            status: 200,
+        };
+        assert_eq!(claims.signing_input("kid"), None);
+    }
+
+    #[test]
+    fn a_tenant_is_told_apart_only_by_who_knows_its_name() {
+        assert_eq!(tenant_digest("1", "acme"), tenant_digest("1", "acme"));
+        assert_ne!(tenant_digest("1", "acme"), tenant_digest("2", "acme"));
+        assert_ne!(tenant_digest("1", "acme"), tenant_digest("1", "globe"));
+    }
+}

@@ -1,0 +1,63 @@
+// PyPI's official client, in a process of its own, against the edge over real sockets. scripts/setup installs it; where there
+// is no Python these tests are skipped.
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { homedir } from "node:os";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Faulty } from "./faulty.js";
+import { Edge, StandIn, keyDigest, root, rules, stopAll, until } from "./harness.js";
+
+const cache = process.env.BAILIWICK_CACHE ?? `${process.env.XDG_CACHE_HOME ?? `${homedir()}/.cache`}/bailiwick`;
+const python = `${cache}/python/bin/python`;
+const missing = !existsSync(python);
+if (missing) console.warn(`skipped: no ${python}; install python3 with venv, then scripts/setup python`);
+
+let fra: StandIn, faulty: Faulty;
+let steps: Record<string, { value?: unknown; error?: string; status?: number | null; code?: string | null }>;
+
+describe.skipIf(missing)("PyPI's openai", () => {
+  beforeAll(async () => {
+    [fra, faulty] = await Promise.all([StandIn.start("eu-frankfurt", "--secret", "upstream"), Faulty.start()]);
+    const secret = "EU_KEY";
+    // Models that fail live at endpoints that fail: what one test does to them is nothing to another.
+    const failing = (model: string, fault: string) => ({ [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" } } });
+    const endpoints = {
+      "fra-1": { url: `${fra.url}/v1`, secret, models: { "chat-large": "llama-3.3-70b-fp8", "chat-small": "llama-3.2-3b" } },
+      ...failing("limited", "429"), ...failing("broken", "500"), ...failing("dies", "late-reset"), ...failing("endless", "late-flow"),
+    };
+    const document = rules(1, { "eu-frankfurt": { countries: ["DE"], endpoints } }, {}, { tenants: { acme: { key_sha256: [keyDigest("sk-acme")], services: ["chat"] } } });
+    const edge = await Edge.start(document, { EU_KEY: "upstream" }, { cf: { country: "DE" } });
+    const { port } = await edge.miniflare.ready;
+    const script = `${root}tests/edge/openai_client.py`;
+    const { stdout } = await promisify(execFile)(python, [script, `http://localhost:${port}/v1`, "sk-acme"], { timeout: 50_000 });
+    steps = Object.fromEntries(stdout.trim().split("\n").map((line) => JSON.parse(line)).map(({ step, ...rest }) => [step, rest]));
+    process.stdout.write(`\nPyPI's openai against the edge:\n${stdout}\n`);
+  });
+  afterAll(stopAll);
+
+  test.each<[string, unknown]>([
+    ["chat", ["eu-frankfurt", "Hello from eu-frankfurt"]],
+    ["stream", "Hello from eu-frankfurt"],
+    ["response", "Hello from eu-frankfurt"],
+    ["embeddings", [0.25, -0.5, 0.125]],
+    ["models", ["broken", "chat-large", "chat-small", "dies", "endless", "limited"]],
+    ["abort", "Hello "],
+  ])("%s", (step, value) => expect(steps[step]).toEqual({ value }));
+
+  test.each<[string, string, number | null, string]>([
+    ["unknown model", "NotFoundError", 404, "model_not_found"],
+    ["unknown key", "AuthenticationError", 401, "invalid_api_key"],
+    ["bad field", "BadRequestError", 400, "invalid_field"],
+    ["hosted tool", "BadRequestError", 400, "hosted_tool_not_allowed"],
+    ["rate limit", "RateLimitError", 429, "rate_limit_exceeded"],
+    ["all down", "InternalServerError", 503, "region_unavailable"],
+    ["stream that dies", "APIError", null, "upstream_interrupted"],
+  ])("%s is its own class of error: %s", (step, error, status, code) => expect(steps[step]).toEqual({ error, status, code }));
+
+  test("it doesn't try again what was tried here", () => {
+    for (const fault of ["429", "500", "late-reset"]) expect(faulty.calls(`/${fault}/`), fault).toBe(1);
+  });
+
+  test("an aborted stream is aborted at the endpoint", () => until(async () => faulty.closed("late-flow"), (closed) => closed === 1));
+});

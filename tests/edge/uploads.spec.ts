@@ -1,0 +1,90 @@
+// Forms: a file streams to one endpoint, everything beside it is looked at; other forms are held, looked through and written anew.
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { type Ask, Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
+
+const STATE_KEY = "k".repeat(32);
+let fra: StandIn, par: StandIn, edge: Edge;
+
+beforeAll(async () => {
+  [fra, par] = await Promise.all(["eu-frankfurt", "eu-paris"].map((name) => StandIn.start(name)));
+  const regions = {
+    ...region("DE", "eu-frankfurt", [fra.url], { models: { whisper: "faster-whisper" } }),
+    ...region("FR", "eu-paris", [par.url], { models: { whisper: "whisper-1" } }),
+  };
+  edge = await Edge.start(rules(1, regions, { limits: { body_bytes: 100_000 } }), { STATE_KEY });
+});
+beforeEach(() => Promise.all([fra, par].map((standIn) => standIn.reset())));
+afterAll(stopAll);
+
+type Part = [name: string, value: string | Uint8Array, filename?: string];
+
+/** A form, written by hand: in any order, and wrong on purpose. */
+function form(parts: Part[], path = "/v1/files", { boundary = "----form", end = true } = {}): Ask {
+  const pieces = parts.flatMap(([name, value, filename]) => [
+    `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${filename ? `; filename="${filename}"\r\nContent-Type: application/x-thing` : ""}\r\n\r\n`,
+    value, "\r\n",
+  ]);
+  const body = Buffer.concat([...pieces, end ? `--${boundary}--\r\n` : ""].map((piece) => Buffer.from(piece)));
+  return { path, method: "POST", body, headers: { "content-type": `multipart/form-data; boundary=${boundary}` } };
+}
+
+const send = async (...args: Parameters<typeof form>) => read(await edge.ask(form(...args)));
+const purpose: Part = ["purpose", "user_data"];
+const large = Buffer.alloc(3_000_000, "0123456789abcdef\r\n");
+
+test.each([
+  ["behind its purpose", [purpose, ["file", large, "a.bin"]]],
+  ["before its purpose", [["file", large, "a.bin"], purpose]],
+] as [string, Part[]][])("a file larger than any limit streams, %s", async (_, parts) => {
+  const { status, json, region } = await send(parts);
+  expect({ status, json, region }).toMatchObject({ status: 200, json: { bytes: large.length, filename: "a.bin" }, region: "eu-frankfurt" });
+  const content = await edge.ask({ path: `/v1/files/${json.id}/content` });
+  expect(content.headers.get("content-type")).toBe("application/x-thing");
+  expect(Buffer.from(await content.arrayBuffer()).equals(large)).toBe(true);
+  expect(await par.requests()).toEqual([]);
+});
+
+test("batch input is 400 unless allowed, also when its purpose comes after the file", async () => {
+  for (const parts of [[["file", "{}", "a"], ["purpose", "batch"]], [["purpose", "batch"], ["file", large, "a"]]] as Part[][]) {
+    expect(await send(parts)).toMatchObject({ status: 400, code: "batch_not_allowed" });
+  }
+  expect(await fra.requests()).toEqual([]);
+  // The file is on its way inside the fence, and never becomes whole there.
+  expect(await send([["file", large, "a"], ["purpose", "batch"]])).toMatchObject({ status: 400, code: "batch_not_allowed" });
+  expect(await fra.requests()).toEqual([]);
+  // It isn't the endpoint's fault: it serves the next one.
+  expect((await send([["file", "x", "a"], purpose])).status).toBe(200);
+});
+
+test.each([
+  ["no purpose", form([["file", "x", "a"]]), 400],
+  ["no file", form([purpose]), 400],
+  ["a purpose twice", form([purpose, ["file", "x", "a"], ["purpose", "batch"]]), 400],
+  ["a purpose in other letters", form([purpose, ["file", "x", "a"], ["Purpose", "batch"]]), 400],
+  ["a purpose as a file", form([["purpose", "batch", "p"], ["file", "x", "a"]]), 400],
+  ["two files", form([purpose, ["file", "x", "a"], ["file", "y", "b"]]), 400],
+  ["a field without end", form([["expires_after[seconds]", "9".repeat(10_000)], purpose, ["file", "x", "a"]]), 413],
+  ["no last boundary", form([purpose, ["file", "x", "a"]], "/v1/files", { end: false }), 400],
+  ["no form", { path: "/v1/files", method: "POST", body: "{}", headers: { "content-type": "application/json" } }, 400],
+  ["a form where JSON belongs", form([["model", "whisper"]], "/v1/chat/completions"), 400],
+  ["JSON where a form belongs", { path: "/v1/audio/transcriptions", json: { model: "whisper" } }, 400],
+  ["a transcription without a model", form([["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 400],
+  ["a transcription with two models", form([["model", "whisper"], ["model", "other"], ["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 400],
+  ["a transcription over the limit", form([["model", "whisper"], ["file", large, "a.wav"]], "/v1/audio/transcriptions"), 413],
+  ["a model nobody has", form([["model", "other"], ["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 404],
+  ["a remote image", form([["model", "whisper"], ["image_url", "https://example.com/a.png"]], "/v1/images/edits"), 400],
+] as [string, Ask, number][])("%s", async (_, ask, status) => {
+  const reply = await read(await edge.ask(ask));
+  expect({ status: reply.status, text: reply.text }).toMatchObject({ status });
+  expect(reply.json.error.message.length).toBeGreaterThan(20);
+  expect([...(await fra.requests()), ...(await par.requests())]).toEqual([]);
+});
+
+test("a transcription is sent with each endpoint's own name of the model, and retried", async () => {
+  const parts: Part[] = [["file", "\0RIFF", "a.wav"], ["model", "whisper"], ["language", "de"]];
+  expect(await send(parts, "/v1/audio/transcriptions")).toMatchObject({ status: 200, region: "eu-frankfurt", json: { bytes: 5, model: "whisper" } });
+  expect((await fra.requests())[0].body).toContain("\r\n\r\nfaster-whisper\r\n");
+  await fra.fail({ mode: "status", status: 500 });
+  expect(await send(parts, "/v1/audio/transcriptions")).toMatchObject({ status: 200, region: "eu-paris" });
+  expect((await par.requests())[0].body).toContain("\r\n\r\nwhisper-1\r\n");
+});

@@ -1,0 +1,55 @@
+// The built Worker on workerd itself, with no Miniflare around it: real sockets, and all that is logged.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { build, onStop, setting } from "./harness.js";
+
+/** Starts the built Worker with these variables and secrets. `log` is what workerd has written so far. */
+export async function workerd(bindings: Record<string, string>): Promise<{ url: string; log(): string }> {
+  const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
+  onStop(() => rmSync(dir, { recursive: true, force: true }));
+  const quote = (text: string) => JSON.stringify(text);
+  const list = (items: string[]) => `[${items.join(", ")}]`;
+  writeFileSync(
+    join(dir, "config.capnp"),
+    `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [
+    (name = "edge", worker = .edge),
+    (name = "internet", network = (allow = ["public", "private"])),
+  ],
+  sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "edge")],
+);
+const edge :Workerd.Worker = (
+  modules = [
+    (name = "index.js", esModule = embed "index.js"),
+    (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
+  ],
+  compatibilityDate = ${quote(setting("compatibility_date")[0])},
+  compatibilityFlags = ${list(setting("compatibility_flags").map(quote))},
+  bindings = ${list(Object.entries(bindings).map(([name, text]) => `(name = ${quote(name)}, text = ${quote(text)})`))},
+);
+`,
+  );
+  for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(build, file), join(dir, file));
+  const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
+  const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], { cwd: dir, stdio: ["ignore", "pipe", "pipe", "pipe"] });
+  onStop(() => child.kill());
+  let log = "";
+  for (const stream of [child.stdout!, child.stderr!]) {
+    stream.on("data", (chunk) => {
+      log += chunk;
+      console.error(String(chunk));
+    });
+  }
+  // It tells which port it took as a line of JSON on the control descriptor.
+  for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
+    const told = JSON.parse(line);
+    if (told.event === "listen") return { url: `http://127.0.0.1:${told.port}`, log: () => log };
+  }
+  throw new Error(`workerd ended: ${await once(child, "exit")}`);
+}
