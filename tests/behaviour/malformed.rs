@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bailiwick_rules::testing::Random;
-use bailiwick_tests::dns::{exchange, exchange_within, question};
+use bailiwick_tests::dns::{Reply, exchange, exchange_within, question};
 use bailiwick_tests::node::Setup;
+use bailiwick_tests::wait;
 
 use crate::fixture::{World, ZONE};
 
@@ -27,7 +28,10 @@ fn broken_packets_harm_nobody() {
         let _ = socket.send_to(&packet, node.dns);
     }
     println!("malformed packets: {CASES} random cases");
-    assert_eq!(question("www.ai.example.com", "A").ask(node.dns).data(), ["192.0.2.80"], "it still answers");
+    let sound = question("www.ai.example.com", "A").to_wire();
+    // A datagram behind so many may find the socket's buffer full: it is sent again, as a resolver does.
+    let answer = wait::until("it still answers", || exchange_within(node.dns, &sound, Duration::from_millis(300)));
+    assert_eq!(Reply::read(&answer).data(), ["192.0.2.80"]);
     assert_eq!(node.log(), before, "nothing was logged");
 }
 

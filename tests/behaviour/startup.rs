@@ -57,8 +57,9 @@ fn the_last_good_rules_serve_when_the_file_is_broken() {
 fn damaged_state_is_told_and_left_aside() {
     let world = World::start();
     let setup = Setup::new(&world.rules(5), ZONE).start().stop();
-    setup.write("state/rules.last-good.json", "\0 no rules");
-    setup.write("state/overrides.json", "\0 no overrides");
+    for file in ["state/rules.last-good.json", "state/overrides.json"] {
+        std::fs::write(setup.path(file), "\0 neither").unwrap();
+    }
     let node = setup.start();
     assert_eq!(question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data(), ["192.0.2.10"]);
     let log = node.log();

@@ -1,5 +1,5 @@
 //! Master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5): text enters, records or every error with its line leave; whoever loads a zone calls
-//! [`read`] and hands the records to [`Zone::compile`](super::Zone::compile).
+//! [`parse`] and hands the records to [`Zone::compile`](super::Zone::compile).
 
 mod data;
 mod lexer;
@@ -19,25 +19,6 @@ use lexer::{Entry, Lexer, Token};
 const MOST_INCLUDES: usize = 8;
 /// The longest time to live (RFC 2181 §8).
 const MOST_TTL: u32 = (1 << 31) - 1;
-
-/// Reads the master file at `path` and what it includes.
-///
-/// # Errors
-/// Every line that can't be understood, and files that can't be read.
-pub fn read(path: &Path, origin: &Name) -> Result<Vec<Record>, Vec<ZoneError>> {
-    let open = &mut |path: &Path| std::fs::read(path).map_err(|error| error.to_string());
-    let file = path.display().to_string();
-    match open(path) {
-        Ok(text) => parse(&text, &file, origin, open),
-        Err(error) => {
-            let place = Location { file: file.into(), line: 0 };
-            Err(vec![ZoneError {
-                place,
-                message: format!("can't be read ({error}); mend the path in the configuration or the file's mode"),
-            }])
-        }
-    }
-}
 
 /// Reads the text of a master file; `open` gives the text of included files, whose paths are relative to the including file.
 ///
