@@ -30,7 +30,7 @@ pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut
         if let Err(failure) = held {
             drop(bytes);
             *hold = Hold::default();
-            drain(&mut chunks).await;
+            drain(&mut chunks, limits.idle).await;
             return Err(failure);
         }
         bytes.extend_from_slice(&chunk);
@@ -39,10 +39,10 @@ pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut
 }
 
 /// Reads on and forgets, up to [`MOST_DRAINED`]. An answer sent before would be lost: workerd resets a connection on which much is
-/// still to come, and its client sees no reason, and tries again.
-pub(crate) async fn drain(chunks: &mut ByteStream) {
+/// still to come, and its client sees no reason, and tries again. One that falls silent for `idle` is not waited for.
+pub(crate) async fn drain(chunks: &mut ByteStream, idle: Millis) {
     let mut read = 0;
-    while let Ok(Some(chunk)) = next_chunk(chunks, Limits::default().idle).await {
+    while let Ok(Some(chunk)) = next_chunk(chunks, idle).await {
         read += chunk.len();
         if read > MOST_DRAINED {
             return;

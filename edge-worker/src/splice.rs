@@ -1,7 +1,7 @@
 //! A committed answer's bytes in, the same bytes with the client's names in them out: `proxy` passes every chunk through here
 //! when an endpoint calls the model otherwise or hands out ids, and nothing at all when not.
 //!
-//! Only the strings at the places of the model API are replaced ([`json`]); nothing is parsed into a tree and written anew,
+//! Only the strings at the places of the model API are replaced (`splice/json.rs`); nothing is parsed into a tree and written anew,
 //! and no more is held than one such string. What isn't the JSON it should be passes as it is.
 
 mod json;

@@ -84,7 +84,7 @@ test("every refusal is the client's own class of error, with a code", async () =
     expect(error).toMatchObject({ code, type: expect.any(String), requestID: null });
     expect(error.headers.get("x-bailiwick-request-id")).toMatch(/^[0-9a-f-]{36}$/);
   };
-  await refused(ask({ background: 7 }), OpenAI.BadRequestError, "invalid_field");
+  await refused(ask({ tools: 7 }), OpenAI.BadRequestError, "invalid_field");
   await refused(ask({ web_search_options: {} }), OpenAI.BadRequestError, "hosted_tool_not_allowed");
   await refused(ask({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "https://x.example/y.png" } }] }] }), OpenAI.BadRequestError, "remote_url_not_allowed");
   await refused(client.responses.create({ model: "chat-large", input: "hi", background: true }), OpenAI.BadRequestError, "background_not_allowed");
