@@ -14,6 +14,8 @@ use crate::inflight::Hold;
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
 const MOST_DRAINED: usize = 64 << 20;
+/// How long a client may pause in a body that is refused anyway.
+const SILENCE: Millis = Millis(1_000);
 
 /// Reads a body up to the service's limit: what is announced too large isn't held at all.
 pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
@@ -30,7 +32,7 @@ pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut
         if let Err(failure) = held {
             drop(bytes);
             *hold = Hold::default();
-            drain(&mut chunks, limits.idle).await;
+            drain(&mut chunks).await;
             return Err(failure);
         }
         bytes.extend_from_slice(&chunk);
@@ -39,10 +41,11 @@ pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut
 }
 
 /// Reads on and forgets, up to [`MOST_DRAINED`]. An answer sent before would be lost: workerd resets a connection on which much is
-/// still to come, and its client sees no reason, and tries again. One that falls silent for `idle` is not waited for.
-pub(crate) async fn drain(chunks: &mut ByteStream, idle: Millis) {
+/// still to come, and its client sees no reason, and tries again. One that has
+/// fallen silent is no longer sending, and is not waited for.
+pub(crate) async fn drain(chunks: &mut ByteStream) {
     let mut read = 0;
-    while let Ok(Some(chunk)) = next_chunk(chunks, idle).await {
+    while let Ok(Some(chunk)) = next_chunk(chunks, SILENCE).await {
         read += chunk.len();
         if read > MOST_DRAINED {
             return;

@@ -1,6 +1,5 @@
 //! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
 
-use bailiwick_rules::rules::Limits;
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
 use serde_json::json;
@@ -39,7 +38,7 @@ pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> 
         Ok(response) => response,
         Err(failure) => {
             if let Some(mut chunks) = request.inner().body().and_then(|_| request.stream().ok()) {
-                drain(&mut chunks, Limits::default().idle).await;
+                drain(&mut chunks).await;
             }
             stamp.failure(&failure, None)
         }

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use bailiwick_rules::rules::{Allowance, Limits};
+use bailiwick_rules::rules::Allowance;
 use futures_util::StreamExt;
 use worker::js_sys::futures::{JsFuture, spawn_local};
 use worker::wasm_bindgen::JsValue;
@@ -66,7 +66,7 @@ impl Outbound {
             match more {
                 Ok(more) => first.extend(more),
                 Err(failure) => {
-                    drain(&mut chunks, Limits::default().idle).await;
+                    drain(&mut chunks).await;
                     return Err(failure);
                 }
             }
@@ -119,7 +119,7 @@ async fn pump(
                 }
             }
             Err(failure) => {
-                drain(&mut chunks, Limits::default().idle).await;
+                drain(&mut chunks).await;
                 // The fetch is aborted then. The pipe isn't: workerd would end the body as if it were whole.
                 verdict.failure.replace(Some(failure));
                 verdict.bell.ring();
