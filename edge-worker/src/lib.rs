@@ -3,12 +3,11 @@
 //! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`rewrite`] and [`envelope`] shape what goes either way. The other half waits and is thin: `feed` brings rules and
-//! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches and
-//! `bell` wakes it, `reply` makes the response.
+//! health, `client` reads who asks, `serve` leads one request through, `proxy` drives the machine with real fetches over
+//! its `wire`, `reply` makes the response.
 #![forbid(unsafe_code)]
 
 pub mod attempt;
-mod bell;
 pub mod body;
 mod book;
 mod client;
@@ -22,6 +21,7 @@ mod reply;
 pub mod rewrite;
 mod serve;
 pub mod sse;
+mod wire;
 
 use std::sync::Once;
 

@@ -4,23 +4,13 @@
 //! each write waiting for the client: nothing is read from the endpoint that the client isn't ready to take, so memory is
 //! bounded by a chunk. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
 
-use core::future::Future;
-use core::pin::{Pin, pin};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use futures_util::future::{Either, pending, select};
-use futures_util::stream::{self, Stream, StreamExt};
-use worker::js_sys::futures::{JsFuture, spawn_local};
-use worker::wasm_bindgen::JsCast;
-use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
-use worker::{
-    AbortController, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
-    ResponseBuilder, console_warn, js_sys,
-};
+use worker::js_sys::futures::spawn_local;
+use worker::{Env, Headers, Response, ResponseBuilder, console_warn};
 
 use crate::attempt::{Action, AttemptNumber, Budget, End, Event, Run, step};
-use crate::bell::{Alarm, Gone};
 use crate::body::Inspected;
 use crate::cooldown::{self, CoolDowns};
 use crate::envelope::Failure;
@@ -29,6 +19,7 @@ use crate::reply::{Stamp, respond};
 use crate::rewrite::path::Route;
 use crate::rewrite::query::Query;
 use crate::rewrite::{self, headers};
+use crate::wire::{Happening, Lines, Wire};
 
 thread_local! {
     /// What this isolate has learnt of endpoints. Plain values, never borrowed across an await.
@@ -62,9 +53,10 @@ pub(crate) struct Driver {
     run: Run,
     job: Job,
     stamp: Stamp,
-    gone: Gone,
+    wire: Wire,
     flight: Flight,
-    timer: Option<(AttemptNumber, Alarm)>,
+    /// Whose timer is armed.
+    timer: Option<AttemptNumber>,
 }
 
 /// What the client is to get.
@@ -79,22 +71,18 @@ enum Out {
 /// The fetch of the moment.
 enum Flight {
     Landed,
-    Sending { attempt: AttemptNumber, response: Pin<Box<dyn Future<Output = worker::Result<Response>>>>, abort: Abort },
-    Reading { attempt: AttemptNumber, headers: Headers, body: Body, abort: Abort },
-}
-
-type Body = Pin<Box<dyn Stream<Item = worker::Result<Vec<u8>>>>>;
-
-/// What a flight brought.
-enum Arrival {
-    Response(worker::Result<Response>),
-    Chunk(Option<worker::Result<Vec<u8>>>),
+    Sending,
+    Reading {
+        headers: Lines,
+        /// The body has ended. The headers may yet be committed: a short answer is held until its end.
+        ended: bool,
+    },
 }
 
 impl Driver {
     /// A driver of a run that hasn't begun.
-    pub(crate) fn new(run: Run, job: Job, stamp: Stamp, gone: Gone) -> Self {
-        Self { run, job, stamp, gone, flight: Flight::Landed, timer: None }
+    pub(crate) fn new(run: Run, job: Job, stamp: Stamp, wire: Wire) -> Self {
+        Self { run, job, stamp, wire, flight: Flight::Landed, timer: None }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -112,10 +100,9 @@ impl Driver {
         self.job.body = None;
         let allowed = match &self.flight {
             Flight::Reading { headers, .. } => {
-                let all: Vec<(String, String)> = headers.entries().collect();
-                headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+                headers::to_client(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
             }
-            Flight::Sending { .. } | Flight::Landed => Vec::new(),
+            Flight::Sending | Flight::Landed => Vec::new(),
         };
         let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
         if outs.iter().any(|out| matches!(out, Out::End)) {
@@ -129,35 +116,28 @@ impl Driver {
     fn stream(self, status: u16, headers: Headers, outs: VecDeque<Out>) -> Response {
         let length = match &self.flight {
             Flight::Reading { headers, .. } => announced_length(headers),
-            Flight::Sending { .. } | Flight::Landed => None,
+            Flight::Sending | Flight::Landed => None,
         };
-        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal) };
+        let Some(readable) = self.wire.open(length) else { return self.fail(&Failure::Internal) };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
-        spawn_local(self.pump(writer, outs));
+        spawn_local(self.pump(outs));
         response
     }
 
     /// Writes what the machine emits. Each write waits until the client has taken it.
-    async fn pump(mut self, writer: WritableStreamDefaultWriter, mut outs: VecDeque<Out>) {
+    async fn pump(mut self, mut outs: VecDeque<Out>) {
         loop {
             match outs.pop_front() {
                 Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
                 Some(Out::Bytes(bytes)) => {
-                    let chunk = js_sys::Uint8Array::from(bytes.as_slice());
-                    if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+                    if !self.wire.write(&bytes).await {
                         self.advance(Event::ClientGone);
                         return;
                     }
                 }
                 Some(Out::Begin { .. }) => {}
-                Some(Out::Cut | Out::Fail(_)) => {
-                    let _ = JsFuture::from(writer.abort_with_reason(&"the answer broke off".into())).await;
-                    return;
-                }
-                Some(Out::End) => {
-                    let _ = JsFuture::from(writer.close()).await;
-                    return;
-                }
+                Some(Out::Cut | Out::Fail(_)) => return self.wire.cut(),
+                Some(Out::End) => return self.wire.close(),
                 None if self.run.is_done() => return,
                 None => outs = self.next_outs().await,
             }
@@ -175,97 +155,82 @@ impl Driver {
         }
     }
 
-    /// Waits for whatever comes first. An endpoint's bytes go before a timer that ran out while the client wasn't reading.
+    /// Waits for whatever comes first.
     /// `None`: the machine is not done and yet there is nothing to wait for, which would be a mistake of ours.
     async fn next_event(&mut self) -> Option<Event> {
-        if matches!(self.flight, Flight::Landed) && self.timer.is_none() {
-            return None;
-        }
-        let waited = {
-            let alarm = async {
-                match &self.timer {
-                    Some((attempt, alarm)) => {
-                        alarm.wait().await;
-                        *attempt
-                    }
-                    None => pending().await,
+        loop {
+            let reading = matches!(self.flight, Flight::Reading { ended: false, .. });
+            if !reading && !matches!(self.flight, Flight::Sending) && self.timer.is_none() {
+                return None;
+            }
+            return Some(match self.wire.next(reading).await {
+                Happening::Headers { attempt, status, headers } => self.answered(attempt, status, headers),
+                Happening::Refused { attempt } => {
+                    self.flight = Flight::Landed;
+                    Event::FetchError { attempt }
                 }
-            };
-            let (alarm, gone) = (pin!(alarm), pin!(self.gone.wait()));
-            match select(pin!(arrival(&mut self.flight)), select(alarm, gone)).await {
-                Either::Left((arrived, _)) => Ok(arrived),
-                Either::Right((Either::Left((attempt, _)), _)) => Err(Event::Timer { attempt }),
-                Either::Right((Either::Right(((), _)), _)) => Err(Event::ClientGone),
-            }
-        };
-        match waited {
-            Ok(arrived) => self.arrived(arrived),
-            Err(event) => {
-                self.timer = None;
-                Some(event)
-            }
+                Happening::Chunk { attempt, bytes } => Event::Chunk { attempt, bytes },
+                Happening::End { attempt } => {
+                    self.ended();
+                    Event::Eof { attempt }
+                }
+                Happening::Broken { attempt } => {
+                    self.ended();
+                    Event::BodyError { attempt }
+                }
+                Happening::Timer => match self.timer.take() {
+                    Some(attempt) => Event::Timer { attempt },
+                    None => continue,
+                },
+                Happening::Gone => Event::ClientGone,
+            });
         }
     }
 
-    fn arrived(&mut self, arrived: Arrival) -> Option<Event> {
-        Some(match (core::mem::replace(&mut self.flight, Flight::Landed), arrived) {
-            (Flight::Sending { attempt, abort, .. }, Arrival::Response(Ok(mut response))) => {
-                let headers = response.headers().clone();
-                let header = |name: &str| headers.get(name).ok().flatten();
-                let event = Event::Headers {
-                    attempt,
-                    status: response.status_code(),
-                    content_type: header("content-type"),
-                    retry_after_ms: cooldown::asked_rest(header, feed::now()),
-                };
-                let body: Body = match response.stream() {
-                    Ok(body) => Box::pin(body),
-                    Err(_) => Box::pin(stream::empty()),
-                };
-                self.flight = Flight::Reading { attempt, headers, body, abort };
-                event
-            }
-            (Flight::Sending { attempt, .. }, Arrival::Response(Err(_))) => Event::FetchError { attempt },
-            (Flight::Reading { attempt, headers, body, abort }, Arrival::Chunk(Some(Ok(bytes)))) => {
-                self.flight = Flight::Reading { attempt, headers, body, abort };
-                Event::Chunk { attempt, bytes }
-            }
-            (Flight::Reading { attempt, headers, mut abort, .. }, Arrival::Chunk(end)) => {
-                abort.landed();
-                // The headers may yet be committed: a short answer is held until its end.
-                self.flight = Flight::Reading { attempt, headers, body: Box::pin(stream::pending()), abort };
-                if end.is_none() { Event::Eof { attempt } } else { Event::BodyError { attempt } }
-            }
-            _ => return None,
-        })
+    fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Lines) -> Event {
+        let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        // Nobody asks for a rest who serves.
+        let failed = !(200..=299).contains(&status);
+        let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
+        let content_type = header("content-type");
+        self.flight = Flight::Reading { headers, ended: false };
+        Event::Headers { attempt, status, content_type, retry_after_ms }
+    }
+
+    fn ended(&mut self) {
+        if let Flight::Reading { ended, .. } = &mut self.flight {
+            *ended = true;
+        }
     }
 
     /// One step of the machine, and what it says to do.
     fn advance(&mut self, event: Event) -> VecDeque<Out> {
         let mut outs = VecDeque::new();
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            if !matches!(event, Event::Chunk { .. }) {
-                self.pass_over();
-            }
-            let actions = BUDGET.with_borrow_mut(|budget| step(&mut self.run, budget, feed::now().0, event));
-            for action in actions {
-                self.perform(action, &mut outs, &mut events);
-            }
+        if !matches!(event, Event::Chunk { .. }) {
+            self.pass_over();
+        }
+        let actions = BUDGET.with_borrow_mut(|budget| step(&mut self.run, budget, feed::now().0, event));
+        for action in actions {
+            self.perform(action, &mut outs);
         }
         outs
     }
 
-    fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>, events: &mut VecDeque<Event>) {
+    fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>) {
         match action {
             Action::Send { attempt, target } => match self.send(attempt, target) {
-                Ok(flight) => self.flight = flight,
-                Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
-                Err(None) => events.push_back(Event::FetchError { attempt }),
+                Ok(()) => self.flight = Flight::Sending,
+                Err(failure) => outs.push_back(Out::Fail(failure)),
             },
-            Action::Arm { attempt, after_ms } => self.timer = Some((attempt, Alarm::after(after_ms))),
+            Action::Arm { attempt, after_ms } => {
+                self.timer = Some(attempt);
+                self.wire.arm(feed::now().0, after_ms);
+            }
             Action::Disarm { .. } => self.timer = None,
-            Action::Abort { .. } => self.flight = Flight::Landed,
+            Action::Abort { .. } => {
+                self.flight = Flight::Landed;
+                self.wire.abort();
+            }
             Action::Commit { status, body, .. } => {
                 if let Some(target) = self.run.served_by() {
                     COOL_DOWNS.with_borrow_mut(|cool| {
@@ -277,7 +242,10 @@ impl Driver {
             Action::Emit { bytes } => outs.push_back(Out::Bytes(bytes)),
             Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
             Action::CutStream => outs.push_back(Out::Cut),
-            Action::Finish => outs.push_back(Out::End),
+            Action::Finish => {
+                self.wire.leave();
+                outs.push_back(Out::End);
+            }
             Action::CoolDown { region, endpoint, model, asked_ms } => COOL_DOWNS
                 .with_borrow_mut(|cool| cool.rest(&region, &endpoint, model.as_deref(), asked_ms, feed::now())),
             Action::Reply { failure } => outs.push_back(Out::Fail(failure)),
@@ -292,30 +260,15 @@ impl Driver {
         });
     }
 
-    /// Sends. An error without a failure is the runtime's refusal to make the request.
-    fn send(&self, attempt: AttemptNumber, target: usize) -> Result<Flight, Option<Failure>> {
-        let target = self.run.target(target).ok_or(Some(Failure::Internal))?;
+    /// Sends.
+    fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
+        let target = self.run.target(target).ok_or(Failure::Internal)?;
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
-
-        let mut init = RequestInit::new();
-        init.with_method(Method::from(outgoing.method.to_owned()))
-            .with_headers(outgoing.headers.iter().map(|(name, value)| (name, value)).collect())
-            // A redirect could lead out of the fence: it is seen as a failed attempt.
-            .with_redirect(RequestRedirect::Manual)
-            .with_body(outgoing.body.map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()));
-        let request = Request::new_with_init(outgoing.url.as_str(), &init).map_err(|_| None)?;
-        let abort = Abort::default();
-        let signal = abort.0.as_ref().map(AbortController::signal);
-        let response = async move {
-            match signal {
-                Some(signal) => Fetch::Request(request).send_with_signal(&signal).await,
-                None => Err(Error::BodyUsed),
-            }
-        };
-        Ok(Flight::Sending { attempt, response: Box::pin(response), abort })
+        let out = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+        self.wire.send(attempt, out.method, out.url.as_str(), &out.headers, out.body.as_deref());
+        Ok(())
     }
 }
 
@@ -339,61 +292,13 @@ impl Drop for Driver {
     }
 }
 
-/// What the flight brings next; nothing, if there is none.
-async fn arrival(flight: &mut Flight) -> Arrival {
-    match flight {
-        Flight::Landed => pending().await,
-        Flight::Sending { response, .. } => Arrival::Response(response.await),
-        Flight::Reading { body, .. } => Arrival::Chunk(body.next().await),
-    }
-}
-
-/// The two ends of one of the runtime's own pipes: of so many bytes, if that is known.
-///
-/// The length matters when an answer breaks off. workerd ends a chunked body as if it were whole, whatever happens to the
-/// stream behind it; one of a known length it cuts, and the client sees it. Streams of events say by an event how they ended.
-fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
-    let (name, arguments) = match length {
-        Some(length) => ("FixedLengthStream", js_sys::Array::of1(&length.into())),
-        None => ("IdentityTransformStream", js_sys::Array::new()),
-    };
-    let constructor = js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?;
-    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &arguments).ok()?;
-    let pipe: TransformStream = pipe.unchecked_into();
-    Some((pipe.readable(), pipe.writable().get_writer().ok()?))
-}
-
 /// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.
-fn announced_length(headers: &Headers) -> Option<f64> {
-    let header = |name: &str| headers.get(name).ok().flatten();
+fn announced_length(headers: &Lines) -> Option<u32> {
+    let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim());
     let is_events =
         header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"));
     if is_events || header("content-encoding").is_some() {
         return None;
     }
-    header("content-length")?.trim().parse::<u32>().ok().map(f64::from)
-}
-
-/// Aborts its fetch when it is dropped: dropping the future alone doesn't.
-struct Abort(Option<AbortController>);
-
-impl Default for Abort {
-    fn default() -> Self {
-        Self(Some(AbortController::default()))
-    }
-}
-
-impl Abort {
-    /// The fetch has ended by itself.
-    fn landed(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        if let Some(controller) = self.0.take() {
-            controller.abort();
-        }
-    }
+    header("content-length")?.parse().ok()
 }

@@ -8,7 +8,6 @@ use serde_json::json;
 use worker::{Context, Env, Request, Response};
 
 use crate::attempt::{Run, Task};
-use crate::bell::Gone;
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
@@ -18,6 +17,7 @@ use crate::proxy::{Driver, Job, cool_downs};
 use crate::reply::Stamp;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
+use crate::wire::{self, Wire};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
@@ -72,8 +72,8 @@ async fn proxy(
 ) -> Result<Response, Failure> {
     let Known { table, caller, route, query } = known;
     let service = table.service(caller.service);
-    let gone = Gone::of(&request);
-    let headers: Vec<(String, String)> = request.headers().entries().collect();
+    let wire = Wire::of(&request);
+    let headers = wire::headers_of(&request);
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
     let body = match route.takes() {
@@ -113,7 +113,7 @@ async fn proxy(
         limits: service.limits,
     };
     let job = Job { env, route, query, headers, body, model };
-    Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
+    Ok(Driver::new(Run::new(task), job, stamp.clone(), wire).respond().await)
 }
 
 fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
@@ -160,6 +160,10 @@ async fn read_body(request: &mut Request, limits: &Limits) -> Result<Vec<u8>, Fa
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
+    }
+    if announced.is_some() {
+        // The runtime holds a body to the length it announced.
+        return wire::whole_body(request).await.ok_or(Failure::MissingBody);
     }
     let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();

@@ -45,7 +45,7 @@ function client(job, until, sample) {
       if (first === 0 && got > 0) first = performance.now();
       const good = head.startsWith("HTTP/1.1 200");
       if (size !== Infinity) {
-        if (got >= size) whole(good && !streamed && tail.endsWith("}"));
+        if (got >= size) whole(good && tail.endsWith(streamed ? DONE : "}"));
       } else if (tail.endsWith(LAST_CHUNK)) {
         // In front of the last chunk stands the stream's last event.
         whole(good && (streamed ? tail.includes(DONE) : tail.includes("}")));
