@@ -118,7 +118,7 @@ impl Driver {
             Flight::Reading { headers, .. } => announced_length(headers),
             Flight::Sending | Flight::Landed => None,
         };
-        let Some(readable) = self.wire.open(length) else { return self.fail(&Failure::Internal) };
+        let Some(readable) = self.wire.begin(length) else { return self.fail(&Failure::Internal) };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
         spawn_local(self.pump(outs));
         response

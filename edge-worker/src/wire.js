@@ -8,8 +8,10 @@ const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE 
 
 /** An answer announced to be no longer than this is read at once. */
 const WHOLE = 1 << 16;
-/** How much of a body is taken from the endpoint before it is asked for. */
-const AHEAD = 1 << 14;
+/** How much of a body is taken from the endpoint before anybody asks for it. */
+const AHEAD = 1 << 16;
+/** A chunk that comes within so many milliseconds of the last is one of a burst. */
+const BURST = 2;
 
 const ignore = () => {};
 
@@ -18,6 +20,22 @@ export function lines(headers) {
   let text = "";
   for (const [name, value] of headers) text += `${name}\n${value}\n`;
   return text;
+}
+
+/** Headers made of such lines. One that can't be written is left out: it is no reason to fail a request. */
+export function headersOf(text) {
+  const list = pairs(text);
+  try {
+    return new Headers(list);
+  } catch {
+    const headers = new Headers();
+    for (const [name, value] of list) {
+      try {
+        headers.append(name, value);
+      } catch {}
+    }
+    return headers;
+  }
 }
 
 function pairs(text) {
@@ -42,9 +60,9 @@ export class Line {
   /** Sends a request. HEADERS with the status and the headers, or REFUSED, follows. */
   send(attempt, method, url, headers, body) {
     const abort = new AbortController();
-    const flight = (this.flight = { attempt, abort, response: undefined, reader: undefined, ended: false });
+    const flight = (this.flight = new Flight(attempt, abort));
     // A redirect could lead out of the fence: it is seen as a failed attempt.
-    const init = { method, headers: pairs(headers), body: body?.slice(), redirect: "manual", signal: abort.signal };
+    const init = { method, headers: headersOf(headers), body: body?.slice(), redirect: "manual", signal: abort.signal };
     try {
       fetch(url, init).then(
         (response) => {
@@ -58,51 +76,89 @@ export class Line {
     }
   }
 
-  /** Asks for more of the body: CHUNK, END or BROKEN follows, END perhaps at once. */
+  /** Asks for more of the body: CHUNK, END or BROKEN follows, perhaps at once. */
   read() {
     const flight = this.flight;
     if (flight === undefined) return;
-    const { response, attempt } = flight;
-    if (flight.ended || response.body === null) return this.ring(END, attempt);
-    const broken = () => this.flight === flight && this.ring(BROKEN, attempt);
-    if (flight.reader === undefined) {
-      const { headers } = response;
-      const length = headers.get("content-length");
-      if (length !== null && Number(length) <= WHOLE && !headers.has("content-encoding")) {
-        response.arrayBuffer().then((buffer) => {
-          flight.ended = true;
-          if (this.flight === flight) this.ring(CHUNK, attempt, undefined, new Uint8Array(buffer));
-        }, broken);
-        return;
-      }
-      open(flight);
+    flight.wanted = true;
+    if (flight.reader === undefined && flight.over === undefined) this.open(flight);
+    else this.settle(flight, flight.size > 0 && Date.now() - flight.last < BURST);
+    this.fill(flight);
+  }
+
+  /** Begins with a body. */
+  open(flight) {
+    const { headers, body } = flight.response;
+    if (body === null) return this.end(flight, END);
+    const length = headers.get("content-length");
+    if (length === null || Number(length) > WHOLE || headers.has("content-encoding")) return void (flight.reader = body.getReader());
+    flight.response.arrayBuffer().then(
+      (buffer) => {
+        flight.keep(new Uint8Array(buffer));
+        this.end(flight, END);
+      },
+      () => this.end(flight, BROKEN),
+    );
+  }
+
+  /**
+   * Reads on, whether anybody asked or not, up to a limit. The runtime gives one chunk of the transfer encoding at a time, which
+   * for events is one event, though dozens may have come with one packet.
+   */
+  fill(flight) {
+    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.size >= AHEAD) return;
+    flight.filling = true;
+    flight.reader.read().then(
+      ({ done, value }) => {
+        flight.filling = false;
+        if (done) return this.end(flight, END);
+        const burst = flight.keep(value);
+        if (this.flight !== flight) return;
+        if (flight.wanted) this.settle(flight, burst);
+        this.fill(flight);
+      },
+      () => this.end(flight, BROKEN),
+    );
+  }
+
+  end(flight, how) {
+    flight.over = how;
+    if (this.flight === flight && flight.wanted) this.settle(flight, false);
+  }
+
+  /**
+   * Hands over what there is: at once, or, in a burst, when the runtime has nothing else at hand. That is when a timer of no time
+   * runs out, so nobody waits for what hasn't come, and a burst makes one event here and one write to the client.
+   */
+  settle(flight, burst) {
+    if (flight.size === 0) {
+      if (flight.over === undefined) return;
+      flight.wanted = false;
+      this.ring(flight.over, flight.attempt);
+    } else if (burst && flight.size < AHEAD) {
+      flight.soon ??= setTimeout(() => {
+        flight.soon = undefined;
+        if (this.flight === flight && flight.wanted) this.settle(flight, false);
+      }, 0);
+    } else {
+      flight.wanted = false;
+      this.ring(CHUNK, flight.attempt, undefined, flight.take());
     }
-    runAhead(flight);
-    flight.reader.read(new Uint8Array(flight.buffer)).then(({ done, value }) => {
-      flight.ended = done;
-      if (this.flight !== flight) return;
-      if (done) return this.ring(END, attempt);
-      flight.taken += value.byteLength;
-      this.ring(CHUNK, attempt, undefined, value);
-      flight.buffer = value.buffer;
-    }, broken);
   }
 
   /** Breaks the request in flight off: its connection goes. */
   abort() {
     const flight = this.flight;
     this.flight = undefined;
-    if (flight !== undefined && !flight.ended) flight.abort.abort();
+    if (flight !== undefined && flight.over === undefined) flight.abort.abort();
   }
 
   /**
-   * Lets an answer that said its last word end by itself, so that its connection can be used again. It has as long as the
-   * client's answer takes to be sent: then the runtime ends whatever belongs to the request.
+   * Lets an answer that said its last word end by itself, so that its connection can be used again. The read that is under way
+   * has as long as the client's answer takes to be sent: then the runtime ends whatever belongs to the request.
    */
   leave() {
-    const flight = this.flight;
     this.flight = undefined;
-    if (flight !== undefined && !flight.ended) flight.reader?.read(new Uint8Array(flight.buffer)).catch(ignore);
   }
 
   /** TIMER follows after so many milliseconds, in place of one that was to follow. */
@@ -116,7 +172,7 @@ export class Line {
    * breaks off. workerd ends a chunked body as if it were whole, whatever happens to the stream behind it; one of a known length
    * it cuts, and the client sees it. Streams of events say by an event how they ended.
    */
-  open(length) {
+  begin(length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
     this.writer = writable.getWriter();
     return readable;
@@ -148,30 +204,44 @@ export class Line {
   }
 }
 
-/**
- * Makes a body readable by as many bytes as there are. A plain read gives one chunk of the transfer encoding, which for events
- * is one event, though dozens may have come with one packet, and each read costs a turn through the runtime. The branches of a
- * tee share one buffer: a read of one branch gives all that was taken off the connection for the other. So the other asks for
- * much at once and throws it away: what it drives is the reading, inside the runtime, event by event, without a turn for each.
- */
-function open(flight) {
-  const [body, ahead] = flight.response.body.tee();
-  flight.reader = body.getReader({ mode: "byob" });
-  flight.buffer = new ArrayBuffer(AHEAD);
-  flight.taken = 0;
-  flight.ahead = ahead.getReader({ mode: "byob" });
-  flight.thrown = 0;
-  flight.spare = new ArrayBuffer(AHEAD);
-}
+/** One attempt: its request, and what of its answer was read and not yet handed over. */
+class Flight {
+  constructor(attempt, abort) {
+    this.attempt = attempt;
+    this.abort = abort;
+    this.response = undefined;
+    this.reader = undefined;
+    this.chunks = [];
+    this.size = 0;
+    this.last = 0;
+    this.filling = false;
+    this.wanted = false;
+    this.soon = undefined;
+    /** How it ended: END or BROKEN. */
+    this.over = undefined;
+  }
 
-/** Has the other branch read on, unless it is at it, or ahead: what is held is never more than `AHEAD`. */
-function runAhead(flight) {
-  if (flight.spare === undefined || flight.taken < flight.thrown) return;
-  const spare = new Uint8Array(flight.spare);
-  flight.spare = undefined;
-  flight.ahead.readAtLeast(AHEAD, spare).then(({ done, value }) => {
-    if (done || value.byteLength < AHEAD) return;
-    flight.thrown += AHEAD;
-    flight.spare = value.buffer;
-  }, ignore);
+  /** Keeps a chunk; true if it is one of a burst. */
+  keep(chunk) {
+    this.chunks.push(chunk);
+    this.size += chunk.byteLength;
+    const now = Date.now();
+    const burst = now - this.last < BURST;
+    this.last = now;
+    return burst;
+  }
+
+  take() {
+    const { chunks, size } = this;
+    this.chunks = [];
+    this.size = 0;
+    if (chunks.length === 1) return chunks[0];
+    const all = new Uint8Array(size);
+    let at = 0;
+    for (const chunk of chunks) {
+      all.set(chunk, at);
+      at += chunk.byteLength;
+    }
+    return all;
+  }
 }

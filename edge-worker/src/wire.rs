@@ -11,7 +11,7 @@ use worker::wasm_bindgen::closure::Closure;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::wasm_bindgen::{self, JsCast, JsValue};
 use worker::web_sys::{self, ReadableStream};
-use worker::{Request, js_sys};
+use worker::{Headers, Request, js_sys};
 
 use crate::attempt::AttemptNumber;
 
@@ -21,6 +21,8 @@ pub(crate) type Lines = Vec<(String, String)>;
 #[wasm_bindgen(module = "/src/wire.js")]
 extern "C" {
     fn lines(headers: &web_sys::Headers) -> String;
+    #[wasm_bindgen(js_name = headersOf)]
+    fn headers_of_lines(text: &str) -> web_sys::Headers;
 
     type Line;
     #[wasm_bindgen(constructor)]
@@ -36,7 +38,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn arm(this: &Line, milliseconds: f64);
     #[wasm_bindgen(method, catch)]
-    fn open(this: &Line, length: Option<f64>) -> Result<ReadableStream, JsValue>;
+    fn begin(this: &Line, length: Option<f64>) -> Result<ReadableStream, JsValue>;
     #[wasm_bindgen(method)]
     fn write(this: &Line, bytes: &[u8]);
     #[wasm_bindgen(method)]
@@ -216,8 +218,8 @@ impl Wire {
     }
 
     /// Begins the client's body, of so many bytes if that is known.
-    pub(crate) fn open(&self, length: Option<u32>) -> Option<ReadableStream> {
-        self.line.open(length.map(f64::from)).ok()
+    pub(crate) fn begin(&self, length: Option<u32>) -> Option<ReadableStream> {
+        self.line.begin(length.map(f64::from)).ok()
     }
 
     /// Writes to the client; false if it won't take it.
@@ -253,6 +255,11 @@ pub(crate) fn headers_of(request: &Request) -> Lines {
 pub(crate) async fn whole_body(request: &Request) -> Option<Vec<u8>> {
     let buffer = js_sys::futures::JsFuture::from(request.inner().array_buffer().ok()?).await.ok()?;
     Some(js_sys::Uint8Array::new(buffer.dyn_ref::<js_sys::ArrayBuffer>()?).to_vec())
+}
+
+/// Headers to send.
+pub(crate) fn headers(lines: &[(String, String)]) -> Headers {
+    Headers(headers_of_lines(&write_lines(lines)))
 }
 
 fn read_lines(text: &str) -> Lines {
