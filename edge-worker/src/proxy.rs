@@ -106,8 +106,8 @@ impl Driver {
         };
         let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
         if outs.iter().any(|out| matches!(out, Out::End)) {
-            let body = outs.into_iter().flat_map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
-            return respond(status, headers, body.collect());
+            let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
+            return respond(status, headers, pieces.reduce(|body, piece| [body, piece].concat()).unwrap_or_default());
         }
         self.stream(status, headers, outs)
     }

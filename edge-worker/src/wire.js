@@ -22,20 +22,9 @@ export function lines(headers) {
   return text;
 }
 
-/** Headers made of such lines. One that can't be written is left out: it is no reason to fail a request. */
+/** Headers made of such lines. */
 export function headersOf(text) {
-  const list = pairs(text);
-  try {
-    return new Headers(list);
-  } catch {
-    const headers = new Headers();
-    for (const [name, value] of list) {
-      try {
-        headers.append(name, value);
-      } catch {}
-    }
-    return headers;
-  }
+  return new Headers(pairs(text));
 }
 
 function pairs(text) {
@@ -62,7 +51,7 @@ export class Line {
     const abort = new AbortController();
     const flight = (this.flight = new Flight(attempt, abort));
     // A redirect could lead out of the fence: it is seen as a failed attempt.
-    const init = { method, headers: headersOf(headers), body: body?.slice(), redirect: "manual", signal: abort.signal };
+    const init = { method, headers: pairs(headers), body: body?.slice(), redirect: "manual", signal: abort.signal };
     try {
       fetch(url, init).then(
         (response) => {

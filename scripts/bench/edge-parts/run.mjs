@@ -156,7 +156,7 @@ const gateways = all.filter(({ name }) => !names || names.includes(name));
 async function launch(gateway) {
   if (gateway.name === "direct") return;
   gateway.port = await freePort();
-  const bindings = gateway.worker && statSync(gateway.worker).isDirectory() ? ours : { ENDPOINT: `http://127.0.0.1:${endpointPort}` };
+  const bindings = { ENDPOINT: `http://127.0.0.1:${endpointPort}`, ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}) };
   const command = gateway.worker
     ? workerdConfig(`${gateway.name}-${gateway.port}`, gateway.worker, gateway.port, bindings)
     : [process.execPath, `${options.portkey}/node_modules/@portkey-ai/gateway/build/start-server.js`, `--port=${gateway.port}`, "--headless"];
