@@ -1,7 +1,6 @@
-//! The two things a run waits for beside its endpoint: an [`Alarm`] that runs out and a client that is [`Gone`]; `proxy` waits.
+//! What wakes a task by another's doing: a [`Bell`] that is rung, an [`Alarm`] that runs out; `incoming` and `uploads` wait.
 //!
-//! A run begins in the task of the request's handler and goes on in that of its body. A future that remembers the first task to
-//! poll it, as the `worker` crate's `Delay` does, would wake nobody there. These remember the last.
+//! What begins in the task of a request's handler may go on in another. A future that remembers the first task to poll it, as the `worker` crate's `Delay` does, would wake nobody there. These remember the last.
 
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
@@ -10,7 +9,7 @@ use std::rc::Rc;
 
 use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::closure::Closure;
-use worker::{Request, js_sys, web_sys};
+use worker::{js_sys, web_sys};
 
 /// Rings once.
 #[derive(Clone, Default)]
@@ -54,38 +53,6 @@ impl Bell {
     fn cord(&self) -> Closure<dyn FnMut()> {
         let bell = self.clone();
         Closure::wrap(Box::new(move || bell.ring()) as Box<dyn FnMut()>)
-    }
-}
-
-/// Tells when the client has gone away, by the request's signal (compatibility flag `enable_request_signal`).
-pub(crate) struct Gone {
-    signal: web_sys::AbortSignal,
-    bell: Bell,
-    _cord: Closure<dyn FnMut()>,
-}
-
-impl Gone {
-    /// Listens to the request's signal.
-    pub(crate) fn of(request: &Request) -> Self {
-        let signal = request.inner().signal();
-        let bell = Bell::default();
-        if signal.aborted() {
-            bell.ring();
-        }
-        let cord = bell.cord();
-        signal.set_onabort(Some(cord.as_ref().unchecked_ref()));
-        Self { signal, bell, _cord: cord }
-    }
-
-    /// Waits for it.
-    pub(crate) async fn wait(&self) {
-        self.bell.wait().await;
-    }
-}
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        self.signal.set_onabort(None);
     }
 }
 

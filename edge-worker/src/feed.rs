@@ -16,8 +16,8 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::{self, Either, join, join_all};
 use futures_util::{StreamExt, pin_mut};
 use worker::{
-    AbortController, Context, Date, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect, console_log,
-    console_warn,
+    AbortController, Context, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect, console_log,
+    console_warn, js_sys,
 };
 
 use crate::book::{Book, Offer, Refused, Reports};
@@ -50,7 +50,8 @@ pub(crate) struct Snapshot {
 
 /// The time.
 pub(crate) fn now() -> Timestamp {
-    Timestamp(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, and a cast of floats saturates")]
+    Timestamp(js_sys::Date::now() as i64)
 }
 
 /// The rules and health of this moment. Waits only while a configured feed has never been tried in this isolate.

@@ -11,9 +11,12 @@ use worker::{ByteStream, Request};
 use crate::bell::Alarm;
 use crate::envelope::Failure;
 use crate::inflight::Hold;
+use crate::wire;
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
 const MOST_DRAINED: usize = 64 << 20;
+/// An announced body of at most so many bytes is taken in one turn: the runtime holds it to its length.
+const AT_ONCE: u64 = 64 << 10;
 /// How long a client may pause in a body that is refused anyway.
 const SILENCE: Millis = Millis(1_000);
 
@@ -23,6 +26,14 @@ pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut
     let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(Failure::BodyTooLarge { limit });
+    }
+    if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
+        hold.grow(length)?;
+        let alarm = Alarm::after(limits.idle.0);
+        return match select(pin!(wire::whole_body(request)), pin!(alarm.wait())).await {
+            Either::Left((whole, _)) => whole.ok_or(Failure::MissingBody),
+            Either::Right(_) => Err(Failure::SlowBody),
+        };
     }
     let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();

@@ -4,8 +4,8 @@
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
 //! waits and is thin: `feed` brings rules and health, `client` reads who asks, `incoming` what they send, `serve` leads one
-//! request through, `proxy` drives the machine with real fetches and
-//! `bell` wakes it and `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
+//! request through, `proxy` drives the machine with real fetches over
+//! its `wire`, `bell` wakes what waits, `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
 //! makes the response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ pub mod splice;
 pub mod sse;
 pub mod state;
 mod uploads;
+mod wire;
 
 use std::sync::Once;
 

@@ -4,22 +4,14 @@
 //! each write waiting for the client: nothing is read from the endpoint that the client isn't ready to take, so memory is
 //! bounded by a chunk. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
 
-use core::future::Future;
-use core::pin::{Pin, pin};
 use std::collections::VecDeque;
+use std::pin::pin;
 
 use futures_util::future::{Either, pending, select};
-use futures_util::stream::{self, Stream, StreamExt};
-use worker::js_sys::futures::{JsFuture, spawn_local};
-use worker::wasm_bindgen::JsCast;
-use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
-use worker::{
-    AbortController, Env, Error, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
-    ResponseBuilder, console_warn, js_sys,
-};
+use worker::js_sys::futures::spawn_local;
+use worker::{Env, Headers, Response, ResponseBuilder, console_warn};
 
 use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
-use crate::bell::{Alarm, Gone};
 use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
@@ -34,6 +26,7 @@ use crate::rewrite::{self, Content, headers};
 use crate::splice::{Ids, Names, Splice};
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
+use crate::wire::{Happening, Lines, Wire};
 
 /// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
 pub(crate) struct Job {
@@ -64,11 +57,12 @@ pub(crate) struct Driver {
     run: Run,
     job: Job,
     stamp: Stamp,
-    gone: Gone,
+    wire: Wire,
     flight: Flight,
     /// The headers of the answer that was committed. Its flight may have ended with the same chunk.
-    theirs: Option<Headers>,
-    timer: Option<(AttemptNumber, Alarm)>,
+    theirs: Option<Lines>,
+    /// Whose timer is armed.
+    timer: Option<AttemptNumber>,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
 }
@@ -85,22 +79,18 @@ enum Out {
 /// The fetch of the moment.
 enum Flight {
     Landed,
-    Sending { attempt: AttemptNumber, response: Pin<Box<dyn Future<Output = worker::Result<Response>>>>, abort: Abort },
-    Reading { attempt: AttemptNumber, headers: Headers, body: Body, abort: Abort },
-}
-
-type Body = Pin<Box<dyn Stream<Item = worker::Result<Vec<u8>>>>>;
-
-/// What a flight brought.
-enum Arrival {
-    Response(worker::Result<Response>),
-    Chunk(Option<worker::Result<Vec<u8>>>),
+    Sending,
+    Reading {
+        headers: Lines,
+        /// The body has ended. The headers may yet be committed: a short answer is held until its end.
+        ended: bool,
+    },
 }
 
 impl Driver {
     /// A driver of a run that hasn't begun.
-    pub(crate) fn new(run: Run, job: Job, stamp: Stamp, gone: Gone) -> Self {
-        Self { run, job, stamp, gone, flight: Flight::Landed, theirs: None, timer: None, splice: None }
+    pub(crate) fn new(run: Run, job: Job, stamp: Stamp, wire: Wire) -> Self {
+        Self { run, job, stamp, wire, flight: Flight::Landed, theirs: None, timer: None, splice: None }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -118,8 +108,8 @@ impl Driver {
         self.job.body = None;
         self.job.hold = Hold::default();
         let theirs = core::mem::take(&mut self.theirs);
-        let all: Vec<(String, String)> = theirs.iter().flat_map(Headers::entries).collect();
-        let allowed = headers::to_client(all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let lines = theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        let allowed = headers::to_client(lines);
         let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
         if let Some(notary) = self.job.notary.take()
             && let Err(failure) = notary.sign(&headers, status, self.run.served_by(), self.run.record()).await
@@ -127,8 +117,8 @@ impl Driver {
             return self.fail(&failure).await;
         }
         if outs.iter().any(|out| matches!(out, Out::End)) {
-            let body = outs.into_iter().flat_map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
-            return respond(status, headers, body.collect());
+            let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
+            return respond(status, headers, pieces.reduce(|body, piece| [body, piece].concat()).unwrap_or_default());
         }
         // What is spliced has another length.
         let length = theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
@@ -136,34 +126,27 @@ impl Driver {
     }
 
     /// Begins a response whose body [`Driver::pump`] writes.
-    async fn stream(mut self, status: u16, headers: Headers, length: Option<f64>, outs: VecDeque<Out>) -> Response {
-        let Some((readable, writer)) = pipe(length) else { return self.fail(&Failure::Internal).await };
+    async fn stream(mut self, status: u16, headers: Headers, length: Option<u32>, outs: VecDeque<Out>) -> Response {
+        let Some(readable) = self.wire.begin(length) else { return self.fail(&Failure::Internal).await };
         let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
-        spawn_local(self.pump(writer, outs));
+        spawn_local(self.pump(outs));
         response
     }
 
     /// Writes what the machine emits. Each write waits until the client has taken it.
-    async fn pump(mut self, writer: WritableStreamDefaultWriter, mut outs: VecDeque<Out>) {
+    async fn pump(mut self, mut outs: VecDeque<Out>) {
         loop {
             match outs.pop_front() {
                 Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
                 Some(Out::Bytes(bytes)) => {
-                    let chunk = js_sys::Uint8Array::from(bytes.as_slice());
-                    if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+                    if !self.wire.write(&bytes).await {
                         self.advance(Event::ClientGone);
                         return;
                     }
                 }
                 Some(Out::Begin { .. }) => {}
-                Some(Out::Cut | Out::Fail(_)) => {
-                    let _ = JsFuture::from(writer.abort_with_reason(&"the answer broke off".into())).await;
-                    return;
-                }
-                Some(Out::End) => {
-                    let _ = JsFuture::from(writer.close()).await;
-                    return;
-                }
+                Some(Out::Cut | Out::Fail(_)) => return self.wire.cut(),
+                Some(Out::End) => return self.wire.close(),
                 None if self.run.is_done() => return,
                 None => outs = self.next_outs().await,
             }
@@ -192,113 +175,104 @@ impl Driver {
         }
     }
 
-    /// Waits for whatever comes first. An endpoint's bytes go before a timer that ran out while the client wasn't reading.
+    /// Waits for whatever comes first.
     /// `None`: the machine is not done and yet there is nothing to wait for, which would be a mistake of ours.
     async fn next_event(&mut self) -> Option<Event> {
-        if matches!(self.flight, Flight::Landed) && self.timer.is_none() {
-            return None;
-        }
-        let waited = {
-            let alarm = async {
-                match &self.timer {
-                    Some((attempt, alarm)) => {
-                        alarm.wait().await;
-                        *attempt
-                    }
-                    None => pending().await,
-                }
-            };
+        loop {
+            let reading = matches!(self.flight, Flight::Reading { ended: false, .. });
+            if !reading && !matches!(self.flight, Flight::Sending) && self.timer.is_none() {
+                return None;
+            }
             let refused = async {
                 match &self.job.upload {
                     Some(upload) => upload.refused().await,
                     None => pending().await,
                 }
             };
-            let (alarm, gone, refused) = (pin!(alarm), pin!(self.gone.wait()), pin!(refused));
-            match select(pin!(arrival(&mut self.flight)), select(alarm, select(gone, refused))).await {
-                Either::Left((arrived, _)) => Ok(arrived),
-                Either::Right((Either::Left((attempt, _)), _)) => Err(Event::Timer { attempt }),
-                Either::Right((Either::Right(_), _)) => Err(Event::ClientGone),
-            }
-        };
-        match waited {
+            let happened = match select(pin!(self.wire.next(reading)), pin!(refused)).await {
+                Either::Left((happened, _)) => happened,
+                Either::Right(_) => Happening::Gone,
+            };
             // An upload that was refused on its way: whatever the endpoint makes of half of it, it is not at fault.
-            _ if self.run.served_by().is_none() && self.verdict().is_some() => Some(Event::ClientGone),
-            Ok(arrived) => self.arrived(arrived),
-            Err(event) => {
-                self.timer = None;
-                Some(event)
+            if self.run.served_by().is_none() && self.verdict().is_some() {
+                return Some(Event::ClientGone);
             }
+            return Some(match happened {
+                Happening::Headers { attempt, status, headers } => self.answered(attempt, status, headers),
+                Happening::Refused { attempt } => {
+                    self.flight = Flight::Landed;
+                    Event::FetchError { attempt }
+                }
+                Happening::Chunk { attempt, bytes } => Event::Chunk { attempt, bytes },
+                Happening::End { attempt } => {
+                    self.ended();
+                    Event::Eof { attempt }
+                }
+                Happening::Broken { attempt } => {
+                    self.ended();
+                    Event::BodyError { attempt }
+                }
+                Happening::Timer => match self.timer.take() {
+                    Some(attempt) => Event::Timer { attempt },
+                    None => continue,
+                },
+                Happening::Gone => Event::ClientGone,
+            });
         }
     }
 
-    fn arrived(&mut self, arrived: Arrival) -> Option<Event> {
-        Some(match (core::mem::replace(&mut self.flight, Flight::Landed), arrived) {
-            (Flight::Sending { attempt, abort, .. }, Arrival::Response(Ok(mut response))) => {
-                let headers = response.headers().clone();
-                let header = |name: &str| headers.get(name).ok().flatten();
-                let event = Event::Headers {
-                    attempt,
-                    status: response.status_code(),
-                    content_type: header("content-type"),
-                    retry_after_ms: cooldown::asked_rest(header, feed::now()),
-                };
-                let body: Body = match response.stream() {
-                    Ok(body) => Box::pin(body),
-                    Err(_) => Box::pin(stream::empty()),
-                };
-                self.flight = Flight::Reading { attempt, headers, body, abort };
-                event
-            }
-            (Flight::Sending { attempt, .. }, Arrival::Response(Err(_))) => Event::FetchError { attempt },
-            (Flight::Reading { attempt, headers, body, abort }, Arrival::Chunk(Some(Ok(bytes)))) => {
-                self.flight = Flight::Reading { attempt, headers, body, abort };
-                Event::Chunk { attempt, bytes }
-            }
-            (Flight::Reading { attempt, headers, mut abort, .. }, Arrival::Chunk(end)) => {
-                abort.landed();
-                // The headers may yet be committed: a short answer is held until its end.
-                self.flight = Flight::Reading { attempt, headers, body: Box::pin(stream::pending()), abort };
-                if end.is_none() { Event::Eof { attempt } } else { Event::BodyError { attempt } }
-            }
-            _ => return None,
-        })
+    fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Lines) -> Event {
+        let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        // Nobody asks for a rest who serves.
+        let failed = !(200..=299).contains(&status);
+        let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
+        let content_type = header("content-type");
+        self.flight = Flight::Reading { headers, ended: false };
+        Event::Headers { attempt, status, content_type, retry_after_ms }
+    }
+
+    fn ended(&mut self) {
+        if let Flight::Reading { ended, .. } = &mut self.flight {
+            *ended = true;
+        }
     }
 
     /// One step of the machine, and what it says to do.
     fn advance(&mut self, event: Event) -> VecDeque<Out> {
         let mut outs = VecDeque::new();
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            if !matches!(event, Event::Chunk { .. }) {
-                self.pass_over();
-            }
-            if event == Event::ClientGone && self.run.record().committed().is_none() {
-                self.heard(Verdict::Nothing);
-            }
-            let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, feed::now().0, event));
-            for action in actions {
-                self.perform(action, &mut outs, &mut events);
-            }
+        if !matches!(event, Event::Chunk { .. }) {
+            self.pass_over();
+        }
+        if event == Event::ClientGone && self.run.record().committed().is_none() {
+            self.heard(Verdict::Nothing);
+        }
+        let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, feed::now().0, event));
+        for action in actions {
+            self.perform(action, &mut outs);
         }
         outs
     }
 
-    fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>, events: &mut VecDeque<Event>) {
+    fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>) {
         match action {
             Action::Send { attempt, target } => {
                 if let Some(target) = self.run.target(target) {
                     memory::with(|memory| memory.sent(target, feed::now()));
                 }
                 match self.send(attempt, target) {
-                    Ok(flight) => self.flight = flight,
-                    Err(Some(failure)) => outs.push_back(Out::Fail(failure)),
-                    Err(None) => events.push_back(Event::FetchError { attempt }),
+                    Ok(()) => self.flight = Flight::Sending,
+                    Err(failure) => outs.push_back(Out::Fail(failure)),
                 }
             }
-            Action::Arm { attempt, after_ms } => self.timer = Some((attempt, Alarm::after(after_ms))),
+            Action::Arm { attempt, after_ms } => {
+                self.timer = Some(attempt);
+                self.wire.arm(feed::now().0, after_ms);
+            }
             Action::Disarm { .. } => self.timer = None,
-            Action::Abort { .. } => self.flight = Flight::Landed,
+            Action::Abort { .. } => {
+                self.flight = Flight::Landed;
+                self.wire.abort();
+            }
             Action::Commit { status, body, .. } => {
                 if let Flight::Reading { headers, .. } = &self.flight {
                     self.theirs = Some(headers.clone());
@@ -311,6 +285,7 @@ impl Driver {
             Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
             Action::CutStream => outs.push_back(Out::Cut),
             Action::Finish => {
+                self.wire.leave();
                 self.heard(Verdict::Whole);
                 if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
                     outs.push_back(Out::Bytes(rest));
@@ -340,7 +315,9 @@ impl Driver {
     fn splice(&self) -> Option<Splice> {
         let target = self.run.served_by()?;
         let Flight::Reading { headers, .. } = &self.flight else { return None };
-        let content_type = headers.get("content-type").ok().flatten().unwrap_or_default().to_ascii_lowercase();
+        let content_type =
+            headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.to_ascii_lowercase());
+        let content_type = content_type.unwrap_or_default();
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         let events = kind == "text/event-stream";
         if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
@@ -369,37 +346,19 @@ impl Driver {
         memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, model, now)));
     }
 
-    /// Sends. An error without a failure is the runtime's refusal to make the request.
-    fn send(&self, attempt: AttemptNumber, target: usize) -> Result<Flight, Option<Failure>> {
-        let target = self.run.target(target).ok_or(Some(Failure::Internal))?;
+    /// Sends.
+    fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
+        let target = self.run.target(target).ok_or(Failure::Internal)?;
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut outgoing = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
-        let body = match &self.job.upload {
-            None => outgoing.body.take().map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()).into()),
-            Some(upload) => {
-                outgoing.headers.push(("content-type".to_owned(), upload.content_type().to_owned()));
-                upload.body()
-            }
-        };
-
-        let mut init = RequestInit::new();
-        init.with_method(Method::from(outgoing.method.to_owned()))
-            .with_headers(outgoing.headers.iter().map(|(name, value)| (name, value)).collect())
-            // A redirect could lead out of the fence: it is seen as a failed attempt.
-            .with_redirect(RequestRedirect::Manual)
-            .with_body(body);
-        let request = Request::new_with_init(outgoing.url.as_str(), &init).map_err(|_| None)?;
-        let abort = Abort::default();
-        let signal = abort.0.as_ref().map(AbortController::signal);
-        let response = async move {
-            match signal {
-                Some(signal) => Fetch::Request(request).send_with_signal(&signal).await,
-                None => Err(Error::BodyUsed),
-            }
-        };
-        Ok(Flight::Sending { attempt, response: Box::pin(response), abort })
+        let mut out = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
+        let stream = self.job.upload.as_ref().and_then(|upload| {
+            out.headers.push(("content-type".to_owned(), upload.content_type().to_owned()));
+            upload.body()
+        });
+        self.wire.send(attempt, out.method, out.url.as_str(), &out.headers, out.body.as_deref(), stream);
+        Ok(())
     }
 }
 
@@ -423,61 +382,13 @@ impl Drop for Driver {
     }
 }
 
-/// What the flight brings next; nothing, if there is none.
-async fn arrival(flight: &mut Flight) -> Arrival {
-    match flight {
-        Flight::Landed => pending().await,
-        Flight::Sending { response, .. } => Arrival::Response(response.await),
-        Flight::Reading { body, .. } => Arrival::Chunk(body.next().await),
-    }
-}
-
-/// The two ends of one of the runtime's own pipes: of so many bytes, if that is known.
-///
-/// The length matters when an answer breaks off. workerd ends a chunked body as if it were whole, whatever happens to the
-/// stream behind it; one of a known length it cuts, and the client sees it. Streams of events say by an event how they ended.
-pub(crate) fn pipe(length: Option<f64>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
-    let (name, arguments) = match length {
-        Some(length) => ("FixedLengthStream", js_sys::Array::of1(&length.into())),
-        None => ("IdentityTransformStream", js_sys::Array::new()),
-    };
-    let constructor = js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?;
-    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &arguments).ok()?;
-    let pipe: TransformStream = pipe.unchecked_into();
-    Some((pipe.readable(), pipe.writable().get_writer().ok()?))
-}
-
 /// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.
-fn announced_length(headers: &Headers) -> Option<f64> {
-    let header = |name: &str| headers.get(name).ok().flatten();
+fn announced_length(headers: &Lines) -> Option<u32> {
+    let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim());
     let is_events =
         header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"));
     if is_events || header("content-encoding").is_some() {
         return None;
     }
-    header("content-length")?.trim().parse::<u32>().ok().map(f64::from)
-}
-
-/// Aborts its fetch when it is dropped: dropping the future alone doesn't.
-struct Abort(Option<AbortController>);
-
-impl Default for Abort {
-    fn default() -> Self {
-        Self(Some(AbortController::default()))
-    }
-}
-
-impl Abort {
-    /// The fetch has ended by itself.
-    fn landed(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        if let Some(controller) = self.0.take() {
-            controller.abort();
-        }
-    }
+    header("content-length")?.parse().ok()
 }

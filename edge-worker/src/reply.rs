@@ -8,6 +8,7 @@ use crate::attempt::Record;
 use crate::envelope::Failure;
 use crate::feed;
 use crate::plan::Target;
+use crate::wire::{self, Lines};
 
 /// What every response to one request says of it.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ impl Stamp {
         Self { request_id: random_id(), revision: None, began: feed::now(), steered: None }
     }
 
-    fn write(&self, headers: &Headers, record: Option<&Record>) {
+    fn write(&self, headers: &mut Lines, record: Option<&Record>) {
         set(headers, "cache-control", "no-store");
         set(headers, "x-bailiwick-request-id", &self.request_id);
         if let Some(revision) = &self.revision {
@@ -45,47 +46,43 @@ impl Stamp {
 
     /// The headers of an endpoint's answer: those of `allowed` that came from it, and where it was made.
     pub(crate) fn served(&self, allowed: &[(String, String)], target: Option<&Target>, record: &Record) -> Headers {
-        let headers = Headers::new();
-        for (name, value) in allowed {
-            // Repeated headers stay repeated; one that can't be written is left out.
-            let _ = headers.append(name, value);
-        }
+        let mut headers = allowed.to_vec();
         if let Some(target) = target {
-            set(&headers, "x-bailiwick-region", target.region_id().as_str());
-            set(&headers, "x-bailiwick-jurisdiction", target.jurisdiction());
-            set(&headers, "x-bailiwick-endpoint", target.id().as_str());
+            set(&mut headers, "x-bailiwick-region", target.region_id().as_str());
+            set(&mut headers, "x-bailiwick-jurisdiction", target.jurisdiction());
+            set(&mut headers, "x-bailiwick-endpoint", target.id().as_str());
         }
-        self.write(&headers, Some(record));
-        headers
+        self.write(&mut headers, Some(record));
+        wire::headers(&headers)
     }
 
     /// A failure in OpenAI's envelope.
     pub(crate) fn failure(&self, failure: &Failure, record: Option<&Record>) -> Response {
-        let headers = Headers::new();
-        set(&headers, "content-type", "application/json");
+        let mut headers = Lines::new();
+        set(&mut headers, "content-type", "application/json");
         for (name, value) in failure.headers() {
-            set(&headers, name, &value);
+            set(&mut headers, name, &value);
         }
-        self.write(&headers, record);
+        self.write(&mut headers, record);
         // `Refused` carries an endpoint's status: the runtime throws at one that is no error of HTTP.
         let status = if (400..=599).contains(&failure.status()) { failure.status() } else { 502 };
-        respond(status, headers, failure.body().into_bytes())
+        respond(status, wire::headers(&headers), failure.body().into_bytes())
     }
 
     /// JSON of our own.
     pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Response {
-        let headers = Headers::new();
-        set(&headers, "content-type", "application/json");
-        self.write(&headers, None);
-        respond(status, headers, value.to_string().into_bytes())
+        let mut headers = Lines::new();
+        set(&mut headers, "content-type", "application/json");
+        self.write(&mut headers, None);
+        respond(status, wire::headers(&headers), value.to_string().into_bytes())
     }
 
     /// Text of our own, of some type.
     pub(crate) fn of_type(&self, content_type: &str, text: String) -> Response {
-        let headers = Headers::new();
-        set(&headers, "content-type", content_type);
-        self.write(&headers, None);
-        respond(200, headers, text.into_bytes())
+        let mut headers = Lines::new();
+        set(&mut headers, "content-type", content_type);
+        self.write(&mut headers, None);
+        respond(200, wire::headers(&headers), text.into_bytes())
     }
 }
 
@@ -95,9 +92,10 @@ pub(crate) fn respond(status: u16, headers: Headers, body: Vec<u8>) -> Response 
     if matches!(status, 204 | 205 | 304) { response.empty() } else { response.fixed(body) }
 }
 
-fn set(headers: &Headers, name: &str, value: &str) {
-    // Names are ours and values plain ASCII; a header that can't be written is no reason to fail a request.
-    let _ = headers.set(name, value);
+/// Sets a header, whether it is there or not.
+fn set(headers: &mut Lines, name: &str, value: &str) {
+    headers.retain(|(key, _)| key != name);
+    headers.push((name.to_owned(), value.to_owned()));
 }
 
 /// A random UUID by the runtime's generator.

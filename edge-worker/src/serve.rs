@@ -6,7 +6,6 @@ use serde_json::json;
 use worker::{Context, Env, Request, Response};
 
 use crate::attempt::{Expect, Run, Task};
-use crate::bell::Gone;
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
@@ -26,6 +25,7 @@ use crate::rewrite::query::Query;
 use crate::state;
 use crate::state::seal::Keyring;
 use crate::uploads::{self, Outbound};
+use crate::wire::{self, Wire};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
@@ -83,8 +83,8 @@ async fn proxy(
     let Known { table, caller, mut route, mut query } = known;
     let service = table.service(caller.service);
     let office = Office::open(&env, service.receipts).await?;
-    let gone = Gone::of(request);
-    let mut headers: Vec<(String, String)> = request.headers().entries().collect();
+    let wire = Wire::of(request);
+    let mut headers = wire::headers_of(request);
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&headers))?;
     let is_state = route.class() == Class::State;
@@ -178,7 +178,7 @@ async fn proxy(
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
-    Ok(Driver::new(Run::new(task), job, stamp.clone(), gone).respond().await)
+    Ok(Driver::new(Run::new(task), job, stamp.clone(), wire).respond().await)
 }
 
 /// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.

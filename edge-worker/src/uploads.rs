@@ -10,15 +10,15 @@ use std::rc::Rc;
 use bailiwick_rules::rules::Allowance;
 use futures_util::StreamExt;
 use worker::js_sys::futures::{JsFuture, spawn_local};
+use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::JsValue;
-use worker::web_sys::WritableStreamDefaultWriter;
+use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 use worker::{ByteStream, Request, js_sys};
 
 use crate::bell::Bell;
 use crate::envelope::Failure;
 use crate::incoming::drain;
 use crate::multipart::upload::Upload;
-use crate::proxy::pipe;
 use crate::reply::random_id;
 use crate::rewrite::form_type;
 
@@ -85,7 +85,7 @@ impl Outbound {
         let Some((upload, chunks)) = self.rest.take() else {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
         };
-        let (readable, writer) = pipe(None)?;
+        let (readable, writer) = pipe()?;
         spawn_local(pump(upload, chunks, self.first.clone(), writer, Rc::clone(&self.verdict)));
         Some(readable.into())
     }
@@ -139,4 +139,12 @@ async fn pump(
             }
         };
     }
+}
+
+/// The two ends of one of the runtime's own pipes.
+fn pipe() -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
+    let constructor = js_sys::Reflect::get(&js_sys::global(), &"IdentityTransformStream".into()).ok()?;
+    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &js_sys::Array::new()).ok()?;
+    let pipe: TransformStream = pipe.unchecked_into();
+    Some((pipe.readable(), pipe.writable().get_writer().ok()?))
 }

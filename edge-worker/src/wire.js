@@ -1,0 +1,236 @@
+// One request's line to its endpoints and back to its client, on the runtime's side of the Worker: wire.rs holds the other end.
+//
+// Each call between Wasm and JavaScript, and each object made on the way, costs about as much as the runtime needs to pass a
+// chunk on by itself. So what belongs together crosses together: headers as one text, an event as one call of `ring`.
+
+// What rings. The same numbers stand in wire.rs.
+const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8;
+
+/** An answer announced to be no longer than this is read at once. */
+const WHOLE = 1 << 16;
+/** How much of a body is taken from the endpoint before anybody asks for it. */
+const AHEAD = 1 << 16;
+/** A chunk that comes within so many milliseconds of the last is one of a burst. */
+const BURST = 2;
+
+const ignore = () => {};
+
+/** Names and values in turn, a line each: neither can hold a line's end. */
+export function lines(headers) {
+  let text = "";
+  for (const [name, value] of headers) text += `${name}\n${value}\n`;
+  return text;
+}
+
+/** Headers made of such lines. */
+export function headersOf(text) {
+  return new Headers(pairs(text));
+}
+
+function pairs(text) {
+  const list = [];
+  const parts = text.split("\n");
+  for (let i = 0; i + 1 < parts.length; i += 2) list.push([parts[i], parts[i + 1]]);
+  return list;
+}
+
+export class Line {
+  /** `ring(what, attempt, text, bytes)` is told what happens; `signal` when the client goes away. */
+  constructor(ring, signal) {
+    this.ring = ring;
+    this.signal = signal;
+    this.flight = undefined;
+    this.timer = undefined;
+    this.writer = undefined;
+    if (signal.aborted) ring(GONE, 0);
+    else signal.onabort = () => ring(GONE, 0);
+  }
+
+  /** Sends a request. HEADERS with the status and the headers, or REFUSED, follows. */
+  send(attempt, method, url, headers, body, stream) {
+    const abort = new AbortController();
+    const flight = (this.flight = new Flight(attempt, abort));
+    // A redirect could lead out of the fence: it is seen as a failed attempt.
+    const init = { method, headers: pairs(headers), body: stream ?? body?.slice(), redirect: "manual", signal: abort.signal };
+    try {
+      fetch(url, init).then(
+        (response) => {
+          flight.response = response;
+          if (this.flight === flight) this.ring(HEADERS, attempt, `${response.status}\n${lines(response.headers)}`);
+        },
+        () => this.flight === flight && this.ring(REFUSED, attempt),
+      );
+    } catch {
+      this.ring(REFUSED, attempt);
+    }
+  }
+
+  /** Asks for more of the body: CHUNK, END or BROKEN follows, perhaps at once. */
+  read() {
+    const flight = this.flight;
+    if (flight === undefined) return;
+    flight.wanted = true;
+    if (flight.reader === undefined && flight.over === undefined) this.open(flight);
+    else this.settle(flight, flight.size > 0 && Date.now() - flight.last < BURST);
+    this.fill(flight);
+  }
+
+  /** Begins with a body. */
+  open(flight) {
+    const { headers, body } = flight.response;
+    if (body === null) return this.end(flight, END);
+    const length = headers.get("content-length");
+    if (length === null || Number(length) > WHOLE || headers.has("content-encoding")) return void (flight.reader = body.getReader());
+    flight.response.arrayBuffer().then(
+      (buffer) => {
+        flight.keep(new Uint8Array(buffer));
+        this.end(flight, END);
+      },
+      () => this.end(flight, BROKEN),
+    );
+  }
+
+  /**
+   * Reads on, whether anybody asked or not, up to a limit. The runtime gives one chunk of the transfer encoding at a time, which
+   * for events is one event, though dozens may have come with one packet.
+   */
+  fill(flight) {
+    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.size >= AHEAD) return;
+    flight.filling = true;
+    flight.reader.read().then(
+      ({ done, value }) => {
+        flight.filling = false;
+        if (done) return this.end(flight, END);
+        const burst = flight.keep(value);
+        if (this.flight !== flight) return;
+        if (flight.wanted) this.settle(flight, burst);
+        this.fill(flight);
+      },
+      () => this.end(flight, BROKEN),
+    );
+  }
+
+  end(flight, how) {
+    flight.over = how;
+    if (this.flight === flight && flight.wanted) this.settle(flight, false);
+  }
+
+  /**
+   * Hands over what there is: at once, or, in a burst, when the runtime has nothing else at hand. That is when a timer of no time
+   * runs out, so nobody waits for what hasn't come, and a burst makes one event here and one write to the client.
+   */
+  settle(flight, burst) {
+    if (flight.size === 0) {
+      if (flight.over === undefined) return;
+      flight.wanted = false;
+      this.ring(flight.over, flight.attempt);
+    } else if (burst && flight.size < AHEAD) {
+      flight.soon ??= setTimeout(() => {
+        flight.soon = undefined;
+        if (this.flight === flight && flight.wanted) this.settle(flight, false);
+      }, 0);
+    } else {
+      flight.wanted = false;
+      this.ring(CHUNK, flight.attempt, undefined, flight.take());
+    }
+  }
+
+  /** Breaks the request in flight off: its connection goes. */
+  abort() {
+    const flight = this.flight;
+    this.flight = undefined;
+    if (flight !== undefined && flight.over === undefined) flight.abort.abort();
+  }
+
+  /**
+   * Lets an answer that said its last word end by itself, so that its connection can be used again. The read that is under way
+   * has as long as the client's answer takes to be sent: then the runtime ends whatever belongs to the request.
+   */
+  leave() {
+    this.flight = undefined;
+  }
+
+  /** TIMER follows after so many milliseconds, in place of one that was to follow. */
+  arm(milliseconds) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.ring(TIMER, 0), milliseconds);
+  }
+
+  /**
+   * Begins the client's body and gives its readable end: of so many bytes, if that is known. The length matters when an answer
+   * breaks off. workerd ends a chunked body as if it were whole, whatever happens to the stream behind it; one of a known length
+   * it cuts, and the client sees it. Streams of events say by an event how they ended.
+   */
+  begin(length) {
+    const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
+    this.writer = writable.getWriter();
+    return readable;
+  }
+
+  /** Writes to the client: TAKEN follows when it took all of it, LOST if it won't. */
+  write(bytes) {
+    this.writer.write(bytes.slice()).then(
+      () => this.ring(TAKEN, 0),
+      () => this.ring(LOST, 0),
+    );
+  }
+
+  /** Ends the client's body: it is whole. */
+  close() {
+    this.writer.close().catch(ignore);
+  }
+
+  /** Breaks the client's body off. */
+  cut() {
+    this.writer.abort("the answer broke off").catch(ignore);
+  }
+
+  /** Nobody listens any longer. */
+  hangUp() {
+    this.signal.onabort = null;
+    clearTimeout(this.timer);
+    this.abort();
+  }
+}
+
+/** One attempt: its request, and what of its answer was read and not yet handed over. */
+class Flight {
+  constructor(attempt, abort) {
+    this.attempt = attempt;
+    this.abort = abort;
+    this.response = undefined;
+    this.reader = undefined;
+    this.chunks = [];
+    this.size = 0;
+    this.last = 0;
+    this.filling = false;
+    this.wanted = false;
+    this.soon = undefined;
+    /** How it ended: END or BROKEN. */
+    this.over = undefined;
+  }
+
+  /** Keeps a chunk; true if it is one of a burst. */
+  keep(chunk) {
+    this.chunks.push(chunk);
+    this.size += chunk.byteLength;
+    const now = Date.now();
+    const burst = now - this.last < BURST;
+    this.last = now;
+    return burst;
+  }
+
+  take() {
+    const { chunks, size } = this;
+    this.chunks = [];
+    this.size = 0;
+    if (chunks.length === 1) return chunks[0];
+    const all = new Uint8Array(size);
+    let at = 0;
+    for (const chunk of chunks) {
+      all.set(chunk, at);
+      at += chunk.byteLength;
+    }
+    return all;
+  }
+}

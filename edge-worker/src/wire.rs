@@ -1,0 +1,352 @@
+//! A request's line to its endpoints and back to its client: what `proxy` does goes out, what happens comes in, one [`Happening`]
+//! at a time. The runtime's side of it is wire.js.
+
+use core::future::poll_fn;
+use core::task::{Context, Poll, Waker};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use worker::wasm_bindgen::closure::Closure;
+use worker::wasm_bindgen::prelude::wasm_bindgen;
+use worker::wasm_bindgen::{self, JsCast, JsValue};
+use worker::web_sys::{self, ReadableStream};
+use worker::{Headers, Request, js_sys};
+
+use crate::attempt::AttemptNumber;
+
+/// Headers, names in lower case.
+pub(crate) type Lines = Vec<(String, String)>;
+
+#[wasm_bindgen(module = "/src/wire.js")]
+extern "C" {
+    fn lines(headers: &web_sys::Headers) -> String;
+    #[wasm_bindgen(js_name = headersOf)]
+    fn headers_of_lines(text: &str) -> web_sys::Headers;
+
+    type Line;
+    #[wasm_bindgen(constructor)]
+    fn new(ring: &Closure<Ring>, signal: &web_sys::AbortSignal) -> Line;
+    #[wasm_bindgen(method)]
+    fn send(
+        this: &Line,
+        attempt: u8,
+        method: &str,
+        url: &str,
+        headers: &str,
+        body: Option<&[u8]>,
+        stream: Option<JsValue>,
+    );
+    #[wasm_bindgen(method)]
+    fn read(this: &Line);
+    #[wasm_bindgen(method)]
+    fn abort(this: &Line);
+    #[wasm_bindgen(method)]
+    fn leave(this: &Line);
+    #[wasm_bindgen(method)]
+    fn arm(this: &Line, milliseconds: f64);
+    #[wasm_bindgen(method, catch)]
+    fn begin(this: &Line, length: Option<f64>) -> Result<ReadableStream, JsValue>;
+    #[wasm_bindgen(method)]
+    fn write(this: &Line, bytes: &[u8]);
+    #[wasm_bindgen(method)]
+    fn close(this: &Line);
+    #[wasm_bindgen(method)]
+    fn cut(this: &Line);
+    #[wasm_bindgen(method, js_name = hangUp)]
+    fn hang_up(this: &Line);
+}
+
+/// What wire.js calls: what happened, the attempt, a text, bytes.
+type Ring = dyn Fn(u8, u8, Option<String>, Option<Vec<u8>>);
+
+/// What happens on a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Happening {
+    /// An endpoint's status and headers.
+    Headers { attempt: AttemptNumber, status: u16, headers: Lines },
+    /// No answer at all.
+    Refused { attempt: AttemptNumber },
+    /// Bytes of its body.
+    Chunk { attempt: AttemptNumber, bytes: Vec<u8> },
+    /// The body's clean end.
+    End { attempt: AttemptNumber },
+    /// The body broke off.
+    Broken { attempt: AttemptNumber },
+    /// The timer ran out.
+    Timer,
+    /// The client went away.
+    Gone,
+}
+
+/// What has happened and wasn't taken yet, and who waits for it.
+#[derive(Default)]
+struct Inbox {
+    happened: VecDeque<Happening>,
+    /// The timer ran out. Not in the queue: a chunk that came goes first.
+    timer: bool,
+    gone: bool,
+    /// What became of the last write.
+    taken: Option<bool>,
+    waker: Option<Waker>,
+}
+
+impl Inbox {
+    fn put(&mut self, what: u8, attempt: AttemptNumber, text: Option<String>, bytes: Option<Vec<u8>>) -> Option<Waker> {
+        match what {
+            0 => {
+                let text = text.unwrap_or_default();
+                let (status, headers) = text.split_once('\n').unwrap_or_default();
+                let status = status.parse().unwrap_or(0);
+                self.happened.push_back(Happening::Headers { attempt, status, headers: read_lines(headers) });
+            }
+            1 => self.happened.push_back(Happening::Refused { attempt }),
+            2 => self.happened.push_back(Happening::Chunk { attempt, bytes: bytes.unwrap_or_default() }),
+            3 => self.happened.push_back(Happening::End { attempt }),
+            4 => self.happened.push_back(Happening::Broken { attempt }),
+            5 => self.timer = true,
+            6 => self.gone = true,
+            7 => self.taken = Some(true),
+            _ => self.taken = Some(false),
+        }
+        self.waker.take()
+    }
+
+    fn take(&mut self) -> Option<Happening> {
+        if let Some(happened) = self.happened.pop_front() {
+            return Some(happened);
+        }
+        if self.gone {
+            return Some(Happening::Gone);
+        }
+        core::mem::take(&mut self.timer).then_some(Happening::Timer)
+    }
+
+    fn poll<T>(&mut self, context: &Context<'_>, take: impl FnOnce(&mut Self) -> Option<T>) -> Poll<T> {
+        if let Some(taken) = take(self) {
+            return Poll::Ready(taken);
+        }
+        // A line is first waited for by the request's handler, then by its body: whoever asked last is woken.
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The longest that a timer is set for. One that is to run out later rings early, which asks for a new one; so the one in hand
+/// serves most of the limits a request meets.
+const LONGEST_TIMER_MS: u64 = 10_000;
+/// How long an endpoint has after a client that was slow enough for the timer to run out.
+const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
+
+/// A request's line. Dropping it aborts what is in flight.
+pub(crate) struct Wire {
+    line: Line,
+    inbox: Rc<RefCell<Inbox>>,
+    reading: bool,
+    /// When the timer that is set rings.
+    rings_at: Option<i64>,
+    _ring: Closure<Ring>,
+}
+
+impl Wire {
+    /// Listens to the request's signal (compatibility flag `enable_request_signal`), and whatever is done later.
+    pub(crate) fn of(request: &Request) -> Self {
+        let inbox = Rc::<RefCell<Inbox>>::default();
+        let ring: Box<Ring> = {
+            let inbox = Rc::clone(&inbox);
+            Box::new(move |what, attempt, text, bytes| {
+                // The borrow ends before anybody is woken.
+                let waker = inbox.borrow_mut().put(what, attempt, text, bytes);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            })
+        };
+        let ring = Closure::wrap(ring);
+        let line = Line::new(&ring, &request.inner().signal());
+        Self { line, inbox, reading: false, rings_at: None, _ring: ring }
+    }
+
+    /// Sends a request: `Headers` or `Refused` follows. Its body is `stream` (anything `fetch` takes), else `body`.
+    pub(crate) fn send(
+        &mut self,
+        attempt: AttemptNumber,
+        method: &str,
+        url: &str,
+        headers: &[(String, String)],
+        body: Option<&[u8]>,
+        stream: Option<JsValue>,
+    ) {
+        self.reading = false;
+        self.line.send(attempt, method, url, &write_lines(headers), body, stream);
+    }
+
+    /// Waits for what happens next. While `reading` the body of the answer in flight is read.
+    pub(crate) async fn next(&mut self, reading: bool) -> Happening {
+        if reading && !core::mem::replace(&mut self.reading, true) {
+            // Nobody asked the endpoint while the client took its time: that isn't the endpoint's.
+            if core::mem::take(&mut self.inbox.borrow_mut().timer) {
+                self.set_timer(AFTER_A_SLOW_CLIENT_MS);
+            }
+            self.line.read();
+        }
+        let happened = poll_fn(|context| self.inbox.borrow_mut().poll(context, Inbox::take)).await;
+        match happened {
+            Happening::Chunk { .. } | Happening::End { .. } | Happening::Broken { .. } => self.reading = false,
+            Happening::Timer => self.rings_at = None,
+            _ => {}
+        }
+        happened
+    }
+
+    /// Breaks off what is in flight.
+    pub(crate) fn abort(&mut self) {
+        self.reading = false;
+        self.line.abort();
+    }
+
+    /// Lets what is in flight end by itself.
+    pub(crate) fn leave(&mut self) {
+        self.reading = false;
+        self.line.leave();
+    }
+
+    /// `Timer` follows after so many milliseconds, or earlier.
+    pub(crate) fn arm(&mut self, now_ms: i64, after_ms: u64) {
+        let after_ms = after_ms.min(LONGEST_TIMER_MS);
+        let at = now_ms.saturating_add_unsigned(after_ms);
+        if self.rings_at.is_none_or(|rings_at| at < rings_at) {
+            self.rings_at = Some(at);
+            self.set_timer(after_ms);
+        }
+    }
+
+    fn set_timer(&self, after_ms: u64) {
+        // At most ten seconds.
+        self.line.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
+    }
+
+    /// Begins the client's body, of so many bytes if that is known.
+    pub(crate) fn begin(&self, length: Option<u32>) -> Option<ReadableStream> {
+        self.line.begin(length.map(f64::from)).ok()
+    }
+
+    /// Writes to the client; false if it won't take it.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
+        self.inbox.borrow_mut().taken = None;
+        self.line.write(bytes);
+        poll_fn(|context| self.inbox.borrow_mut().poll(context, |inbox| inbox.taken.take())).await
+    }
+
+    /// The client's body is whole.
+    pub(crate) fn close(&self) {
+        self.line.close();
+    }
+
+    /// The client's body is broken off.
+    pub(crate) fn cut(&self) {
+        self.line.cut();
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.line.hang_up();
+    }
+}
+
+/// All headers of a request.
+pub(crate) fn headers_of(request: &Request) -> Lines {
+    read_lines(&lines(&request.headers().0))
+}
+
+/// The body of a request that announced its length: all of it at once. `None`: the client is going away.
+pub(crate) async fn whole_body(request: &Request) -> Option<Vec<u8>> {
+    let buffer = js_sys::futures::JsFuture::from(request.inner().array_buffer().ok()?).await.ok()?;
+    Some(js_sys::Uint8Array::new(buffer.dyn_ref::<js_sys::ArrayBuffer>()?).to_vec())
+}
+
+/// Headers to send.
+pub(crate) fn headers(lines: &[(String, String)]) -> Headers {
+    Headers(headers_of_lines(&write_lines(lines)))
+}
+
+fn read_lines(text: &str) -> Lines {
+    let mut lines = text.lines();
+    let mut headers = Vec::with_capacity(16);
+    while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
+        headers.push((name.to_owned(), value.to_owned()));
+    }
+    headers
+}
+
+fn write_lines(headers: &[(String, String)]) -> String {
+    let mut text = String::with_capacity(256);
+    for (name, value) in headers {
+        // One that can't be written is left out: it is no reason to fail a request. A line's end would make another header.
+        if value.chars().all(|c| c == '\t' || !c.is_control() && c <= '\u{ff}') {
+            text.extend([name, "\n", value, "\n"]);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn poll(inbox: &mut Inbox, task: &Arc<Woken>) -> Poll<Happening> {
+        inbox.poll(&Context::from_waker(&Arc::clone(task).into()), Inbox::take)
+    }
+
+    #[test]
+    fn whoever_asked_last_is_woken() {
+        let mut inbox = Inbox::default();
+        let tasks = [Arc::<Woken>::default(), Arc::default()];
+        for task in &tasks {
+            assert_eq!(poll(&mut inbox, task), Poll::Pending);
+        }
+        inbox.put(3, 1, None, None).unwrap().wake();
+        assert_eq!(tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed)), [false, true]);
+        assert_eq!(poll(&mut inbox, &tasks[0]), Poll::Ready(Happening::End { attempt: 1 }));
+    }
+
+    #[test]
+    fn bytes_go_before_a_timer_and_a_client_stays_gone() {
+        let mut inbox = Inbox::default();
+        inbox.put(5, 0, None, None);
+        inbox.put(6, 0, None, None);
+        inbox.put(2, 1, None, Some(vec![7]));
+        assert_eq!(inbox.take(), Some(Happening::Chunk { attempt: 1, bytes: vec![7] }));
+        assert_eq!(inbox.take(), Some(Happening::Gone));
+        assert_eq!(inbox.take(), Some(Happening::Gone));
+        inbox.gone = false;
+        assert_eq!((inbox.take(), inbox.take()), (Some(Happening::Timer), None));
+    }
+
+    #[test]
+    fn headers_cross_as_lines() {
+        let headers = vec![("accept".to_owned(), "*/*".to_owned()), ("x-empty".to_owned(), String::new())];
+        assert_eq!(read_lines(&write_lines(&headers)), headers);
+        for bad in ["b\nc: d", "a\0", "\u{2028}", "\u{7f}"] {
+            assert_eq!(write_lines(&[("a".into(), bad.into())]), "", "{bad:?}");
+        }
+        let mut inbox = Inbox::default();
+        inbox.put(0, 2, Some("200\ncontent-type\napplication/json\n".into()), None);
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        assert_eq!(inbox.take(), Some(Happening::Headers { attempt: 2, status: 200, headers }));
+    }
+}

@@ -1,0 +1,67 @@
+// The stand-in endpoint of the benchmark: as cheap as can be, so that it measures the gateways and not itself. It reads no more of
+// a request than where it ends and whether it wants a stream, and answers with bytes made beforehand. `--pace MS` leaves that
+// much time between events, as a model does; else a whole stream goes out at once. Prints its port.
+import { createServer } from "node:net";
+
+const EVENTS = 50;
+const words = Array.from({ length: EVENTS }, (_, i) => `word${i} `);
+const pace = process.argv[2] === "--pace" ? Number(process.argv[3]) : 0;
+
+const unary = JSON.stringify({
+  id: "c1", object: "chat.completion", created: 1, model: "m",
+  choices: [{ index: 0, message: { role: "assistant", content: words.join("") }, finish_reason: "stop" }],
+  usage: { prompt_tokens: 1, completion_tokens: EVENTS, total_tokens: EVENTS + 1 },
+});
+const head = (...lines) => ["HTTP/1.1 200 OK", ...lines, "", ""].join("\r\n");
+const whole = Buffer.from(head("content-type: application/json", `content-length: ${Buffer.byteLength(unary)}`) + unary);
+
+const chunk = (text) => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`;
+const event = (delta, finish = null) =>
+  chunk(`data: ${JSON.stringify({ id: "c1", object: "chat.completion.chunk", created: 1, model: "m", choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`);
+const pieces = [
+  head("content-type: text/event-stream", "transfer-encoding: chunked"),
+  ...words.map((content) => event({ content })),
+  event({}, "stop"),
+  `${chunk("data: [DONE]\n\n")}0\r\n\r\n`,
+].map((text) => Buffer.from(text));
+const burst = Buffer.concat(pieces);
+
+function stream(socket) {
+  if (!pace) return void socket.write(burst);
+  let next = 0;
+  const timer = setInterval(() => {
+    if (next < pieces.length && !socket.destroyed) socket.write(pieces[next++]);
+    else clearInterval(timer);
+  }, pace);
+}
+
+createServer((socket) => {
+  socket.setNoDelay(true);
+  socket.on("error", () => {});
+  let held = Buffer.alloc(0);
+  socket.on("data", (data) => {
+    held = held.length === 0 ? data : Buffer.concat([held, data]);
+    for (;;) {
+      const end = held.indexOf("\r\n\r\n");
+      if (end < 0) return;
+      const headers = held.latin1Slice(0, end).toLowerCase();
+      let body, rest;
+      const announced = /\r\ncontent-length: *(\d+)/.exec(headers);
+      if (announced || !headers.includes("\r\ntransfer-encoding:")) {
+        const size = end + 4 + Number(announced?.[1] ?? 0);
+        if (held.length < size) return;
+        [body, rest] = [held.subarray(end + 4, size), held.subarray(size)];
+      } else {
+        // Nobody here sends a request before the last is answered: the last chunk is the end of what there is.
+        if (held.latin1Slice(held.length - 5) !== "0\r\n\r\n") return;
+        [body, rest] = [held.subarray(end + 4), Buffer.alloc(0)];
+      }
+      held = rest;
+      if (/"stream": ?true/.test(body.latin1Slice())) stream(socket);
+      else socket.write(whole);
+    }
+  });
+}).listen(0, "127.0.0.1", function () {
+  console.log(this.address().port);
+});
+process.stdin.on("end", () => process.exit()).resume();

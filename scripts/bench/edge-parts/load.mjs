@@ -1,0 +1,82 @@
+// The load generator: a closed loop of kept-alive connections, each sending its next request when the last is answered whole.
+// Jobs arrive as lines of JSON on standard input, results leave as lines on standard output.
+//   {"port", "path", "headers": {}, "body", "connections", "seconds"} → {"requests", "errors", "p50", "p99", "first50"}
+// Times are in microseconds; `first50` is the median time to the first byte of the body.
+import { connect } from "node:net";
+import { createInterface } from "node:readline";
+
+const DONE = "data: [DONE]\n\n";
+const LAST_CHUNK = "\r\n0\r\n\r\n";
+
+/** One connection, until `until`. */
+function client(job, until, sample) {
+  const streamed = job.body.includes('"stream":true');
+  const names = { host: `127.0.0.1:${job.port}`, "content-type": "application/json", ...job.headers };
+  const lines = Object.entries(names).map(([name, value]) => `${name}: ${value}\r\n`).join("");
+  const request = Buffer.from(`POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`);
+  return new Promise((resolve) => {
+    let began = 0, first = 0, head = "", size = -1, got = 0, tail = "";
+    const socket = connect(job.port, "127.0.0.1");
+    const send = () => {
+      if (performance.now() >= until) return socket.destroy();
+      [first, head, size, got, tail] = [0, "", -1, 0, ""];
+      began = performance.now();
+      socket.write(request);
+    };
+    const whole = (good) => {
+      const now = performance.now();
+      sample(good, now - began, first - began);
+      send();
+    };
+    socket.setNoDelay(true);
+    socket.on("connect", send);
+    socket.on("data", (data) => {
+      if (size < 0) {
+        head += data.latin1Slice();
+        const end = head.indexOf("\r\n\r\n");
+        if (end < 0) return;
+        size = Number(/\r\ncontent-length: *(\d+)/i.exec(head.slice(0, end))?.[1] ?? Infinity);
+        tail = head.slice(end + 4);
+        got = tail.length;
+      } else {
+        got += data.length;
+        tail = (tail + data.latin1Slice(Math.max(0, data.length - 64))).slice(-64);
+      }
+      if (first === 0 && got > 0) first = performance.now();
+      const good = head.startsWith("HTTP/1.1 200");
+      if (size !== Infinity) {
+        if (got >= size) whole(good && tail.endsWith(streamed ? DONE : "}"));
+      } else if (tail.endsWith(LAST_CHUNK)) {
+        // In front of the last chunk stands the stream's last event.
+        whole(good && (streamed ? tail.includes(DONE) : tail.includes("}")));
+      }
+    });
+    socket.on("error", () => {});
+    socket.on("close", () => {
+      // A gateway that hangs up on a request has failed it.
+      if (performance.now() < until) sample(false, 0, 0);
+      resolve();
+    });
+    setTimeout(() => socket.destroy(), until - performance.now() + 2000).unref();
+  });
+}
+
+const at = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0;
+
+async function run(job) {
+  const until = performance.now() + job.seconds * 1000;
+  const times = [], firsts = [];
+  let errors = 0;
+  const sample = (good, time, first) => {
+    if (!good) return void errors++;
+    times.push(time * 1000);
+    firsts.push(first * 1000);
+  };
+  const began = performance.now();
+  await Promise.all(Array.from({ length: job.connections }, () => client(job, until, sample)));
+  const took = (performance.now() - began) / 1000;
+  for (const list of [times, firsts]) list.sort((a, b) => a - b);
+  return { requests: times.length, errors, perSecond: times.length / took, p50: at(times, 0.5), p99: at(times, 0.99), first50: at(firsts, 0.5) };
+}
+
+for await (const line of createInterface({ input: process.stdin })) console.log(JSON.stringify(await run(JSON.parse(line))));

@@ -1,0 +1,274 @@
+// Runs the benchmark: starts everything, measures in turns, prints the table. Called by scripts/bench/edge, which explains it.
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer, request as httpRequest } from "node:http";
+import { createRequire } from "node:module";
+import { availableParallelism, cpus, loadavg, tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { gzipSync } from "node:zlib";
+import { chart } from "./chart.mjs";
+
+const parts = fileURLToPath(new URL(".", import.meta.url));
+const root = resolve(parts, "../../..");
+const { values: options } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "5" }, secs: { type: "string", default: "3" }, pace: { type: "string", default: "0" },
+    also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
+  },
+});
+const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map((text) => {
+  if (!(Number(text) >= 0)) throw new Error(`${text} is no number; see scripts/bench/edge --help`);
+  return Number(text);
+});
+
+const KEY = "sk-benchmark";
+const HOST = "chat.bench.example";
+const PATH = "/v1/chat/completions";
+const prompt = "All the world's a stage, and all the men and women merely players. ".repeat(28);
+const body = (more) => JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: prompt }], ...more });
+const kinds = { unary: body({}), streamed: body({ stream: true }) };
+
+// --- Processes --------------------------------------------------------------------------------------------------------
+
+const dir = mkdtempSync(join(tmpdir(), "bailiwick-bench-"));
+const children = [];
+const pinned = availableParallelism() > 1 && spawnSync("taskset", ["-V"]).status === 0;
+
+/** Starts a process on one core: 0 is the gateway's, 1 everybody else's. */
+function start(core, command, stdio, cwd = dir) {
+  const [file, ...args] = pinned ? ["taskset", "-c", String(core), ...command] : command;
+  const child = spawn(file, args, { stdio, cwd });
+  child.on("error", (error) => stop(error));
+  children.push(child);
+  return child;
+}
+
+function stop(error) {
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(dir, { recursive: true, force: true });
+  if (error) console.error(error.message ?? error);
+  process.exit(error ? 1 : 0);
+}
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stop("interrupted"));
+
+const TICKS = Number(spawnSync("getconf", ["CLK_TCK"]).stdout) || 100;
+
+/** User and system time of a process in microseconds: all its threads, and children it waited for. */
+function cpu(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) * (1e6 / TICKS);
+}
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+const ask = (gateway, kind) =>
+  new Promise((done, reject) => {
+    const headers = { ...gateway.headers, "content-type": "application/json" };
+    const sent = httpRequest({ port: gateway.port, host: "127.0.0.1", method: "POST", path: PATH, headers, agent: false, timeout: 5000 }, (reply) => {
+      let text = "";
+      reply.setEncoding("utf8").on("data", (more) => (text += more)).on("error", reject).on("end", () => done({ status: reply.statusCode, text }));
+    });
+    sent.on("error", reject).on("timeout", () => sent.destroy(new Error("no answer in 5 s"))).end(kinds[kind]);
+  });
+
+// --- Who is measured --------------------------------------------------------------------------------------------------
+
+/** A text setting, or a list of them, of wrangler.toml: this Worker runs as it is deployed. */
+function setting(name) {
+  const value = readFileSync(`${root}/wrangler.toml`, "utf8").match(new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"))[1];
+  return [...value.replace(/^\s*#.*$/gm, "").matchAll(/"([^"]*)"/g)].map((match) => match[1]);
+}
+
+const workerd = createRequire(`${root}/package.json`).resolve("workerd/bin/workerd");
+
+/** Writes a workerd configuration for a Worker: a module, or a directory with a build of this one. */
+function workerdConfig(name, path, port, bindings) {
+  const place = join(dir, name);
+  mkdirSync(place);
+  const isBuild = statSync(path).isDirectory();
+  for (const file of isBuild ? ["index.js", "index_bg.wasm"] : [basename(path)]) cpSync(join(isBuild ? path : resolve(path, ".."), file), join(place, file));
+  const quote = JSON.stringify;
+  const modules = isBuild
+    ? `(name = "index.js", esModule = embed "index.js"), (name = "index_bg.wasm", wasm = embed "index_bg.wasm")`
+    : `(name = "index.js", esModule = embed ${quote(basename(path))})`;
+  writeFileSync(join(place, "config.capnp"), `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [(name = "main", worker = .main), (name = "internet", network = (allow = ["public", "private"]))],
+  sockets = [(name = "http", address = "127.0.0.1:${port}", http = (cfBlobHeader = "cf-blob"), service = "main")],
+);
+const main :Workerd.Worker = (
+  modules = [${modules}],
+  compatibilityDate = ${quote(setting("compatibility_date")[0])},
+  compatibilityFlags = [${setting("compatibility_flags").map(quote).join(", ")}],
+  bindings = [${Object.entries(bindings).map(([key, text]) => `(name = ${quote(key)}, text = ${quote(text)})`).join(", ")}],
+);
+`);
+  return [workerd, "serve", join(place, "config.capnp")];
+}
+
+const endpoint = start(1, [process.execPath, join(parts, "endpoint.mjs"), ...(pace ? ["--pace", String(pace)] : [])], ["pipe", "pipe", "inherit"]);
+const [endpointPort] = await once(createInterface({ input: endpoint.stdout }), "line").then(([line]) => [Number(line)]);
+
+// One region, one tenant with a key, a model that is renamed: each request is looked up, steered and spliced.
+const rules = JSON.stringify({
+  version: 1, revision: 1, jurisdictions: { eu: { include: ["EU"] }, us: { countries: ["US"] } },
+  regions: {
+    "eu-frankfurt": { countries: ["DE"], location: { latitude: 50.11, longitude: 8.68 }, endpoints: { "fra-1": { url: `http://127.0.0.1:${endpointPort}/v1`, secret: "FRA_KEY", models: { "chat-large": "llama-3.3-70b-fp8" } } } },
+    "us-virginia": { countries: ["US"], location: { latitude: 38.9, longitude: -77.45 }, endpoints: { "iad-1": { url: "https://iad1.gpu.example.net/v1", models: { "chat-large": "llama-3.3-70b-fp8" } } } },
+  },
+  services: { chat: { hosts: [HOST], pattern: "active-active", regions: ["eu-frankfurt", "us-virginia"], residency: [{ clients: ["eu"], process_in: ["eu"] }, { clients: ["*"], process_in: ["us"] }] } },
+  tenants: { acme: { key_sha256: [createHash("sha256").update(KEY).digest("hex")], residency: "eu", services: ["chat"] } },
+});
+const node = createServer((request, response) => {
+  if (request.headers["if-none-match"] === '"1"') response.writeHead(304).end();
+  else response.setHeader("etag", '"1"').end(rules);
+}).listen(0, "127.0.0.1");
+await once(node, "listening");
+
+const ours = { RULES_URL: `http://127.0.0.1:${node.address().port}/v1/rules`, FRA_KEY: "endpoint-key" };
+const client = { host: HOST, authorization: `Bearer ${KEY}`, accept: "application/json", "user-agent": "bench", "cf-blob": JSON.stringify({ country: "DE" }) };
+const build = `${root}/edge-worker/build`;
+
+const all = [
+  { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
+  { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
+  { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
+  ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client })),
+  { name: "portkey", title: "portkey on node", headers: { ...client, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1` } },
+];
+const names = options.only?.split(",");
+const unknown = names?.find((name) => !all.some((gateway) => gateway.name === name));
+if (unknown !== undefined) stop(`--only: nobody is called ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
+const gateways = all.filter(({ name }) => !names || names.includes(name));
+
+/** Starts a gateway and waits for its first answer. */
+async function launch(gateway) {
+  if (gateway.name === "direct") return;
+  gateway.port = await freePort();
+  const bindings = { ENDPOINT: `http://127.0.0.1:${endpointPort}`, ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}) };
+  const command = gateway.worker
+    ? workerdConfig(`${gateway.name}-${gateway.port}`, gateway.worker, gateway.port, bindings)
+    : [process.execPath, `${options.portkey}/node_modules/@portkey-ai/gateway/build/start-server.js`, `--port=${gateway.port}`, "--headless"];
+  const began = performance.now();
+  gateway.child = start(0, command, ["ignore", "ignore", process.env.DEBUG ? "inherit" : "ignore"]);
+  for (;;) {
+    try {
+      await ask(gateway, "unary");
+      break;
+    } catch (error) {
+      if (gateway.child.exitCode !== null || performance.now() - began > 20_000) stop(`${gateway.title} did not start: ${error.message}`);
+      await new Promise((done) => setTimeout(done, 1));
+    }
+  }
+  (gateway.starts ??= []).push(performance.now() - began);
+}
+
+async function end(gateway) {
+  if (gateway.name === "direct") return;
+  const gone = once(gateway.child, "exit");
+  gateway.child.kill("SIGKILL");
+  await gone;
+}
+
+// --- Measuring --------------------------------------------------------------------------------------------------------
+
+const generator = start(1, [process.execPath, join(parts, "load.mjs")], ["pipe", "pipe", "inherit"]);
+const results = createInterface({ input: generator.stdout })[Symbol.asyncIterator]();
+
+async function measure(gateway, kind, connections, seconds) {
+  const before = cpu(gateway.child.pid);
+  generator.stdin.write(`${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds[kind], connections, seconds })}\n`);
+  const result = JSON.parse((await results.next()).value);
+  return { ...result, cpu: (cpu(gateway.child.pid) - before) / Math.max(result.requests, 1) };
+}
+
+const began = new Date();
+const load = loadavg()[0];
+for (const gateway of gateways) {
+  for (let n = 0; n < Math.max(rounds, 1) && gateway.name !== "direct"; n++) {
+    if (n > 0) await end(gateway);
+    await launch(gateway);
+  }
+  gateway.broken = {};
+  for (const kind of Object.keys(kinds)) {
+    const { status, text } = await ask(gateway, kind);
+    const whole = text.includes("word49") && (kind === "unary" || text.trimEnd().endsWith("data: [DONE]"));
+    if (status !== 200 || !whole) gateway.broken[kind] = `status ${status}: ${text.slice(0, 200)}`;
+  }
+  for (const kind of Object.keys(kinds)) if (!gateway.broken[kind]) await measure(gateway, kind, 8, Math.min(seconds, 2)); // warm
+}
+const cells = [];
+for (const kind of Object.keys(kinds))
+  for (const connections of [1, 8]) for (const gateway of gateways) cells.push({ kind, connections, gateway, samples: [] });
+for (let round = 0; round < rounds; round++) {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}`);
+  for (const { kind, connections, gateway, samples } of cells) {
+    if (!gateway.broken[kind]) samples.push(await measure(gateway, kind, connections, seconds));
+  }
+}
+if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+
+// --- Telling ----------------------------------------------------------------------------------------------------------
+
+function spread(list) {
+  const sorted = [...list].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  return { median, min: sorted[0], max: sorted.at(-1) };
+}
+const written = ({ median, min, max }, digits = 0) => `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`;
+
+/** CPU per request over that of pass.js measured in the same round: what drift can't touch. */
+function overPass(cell) {
+  const pass = cells.find((other) => other.gateway.name === "pass" && other.kind === cell.kind && other.connections === cell.connections);
+  if (!pass || cell.gateway.name === "direct") return undefined;
+  return spread(cell.samples.map((sample, round) => sample.cpu / pass.samples[round].cpu));
+}
+
+const rows = cells.map((cell) => {
+  const { kind, connections, gateway, samples } = cell;
+  const row = { kind, connections, gateway: gateway.title, name: gateway.name };
+  if (samples.length === 0) return { ...row, broken: gateway.broken[kind] ?? "not measured" };
+  const of = (field) => spread(samples.map((sample) => sample[field]));
+  return {
+    ...row, requests_per_second: of("perSecond"), p50_us: of("p50"), p99_us: of("p99"), first_event_us: kind === "streamed" ? of("first50") : undefined,
+    cpu_us_per_request: of("cpu"), cpu_over_pass: overPass(cell), errors: samples.reduce((sum, sample) => sum + sample.errors, 0),
+  };
+});
+
+console.log(`${rounds} rounds of ${seconds} s, medians (least–most); ${Buffer.byteLength(kinds.unary)} bytes asked, 51 events${pace ? `, ${pace} ms apart` : ""}; times in µs\n`);
+console.log("| answer | connections | through | requests/s | p50 | p99 | first event | CPU per request | × pass.js | errors |\n|---|---|---|---|---|---|---|---|---|---|");
+for (const row of rows) {
+  const start = `| ${row.kind} | ${row.connections} | ${row.gateway} |`;
+  if (row.broken) console.log(`${start} fails: ${row.broken.replace(/\s+/g, " ").replaceAll("|", "\\|")} | | | | | | |`);
+  else
+    console.log(
+      `${start} ${written(row.requests_per_second)} | ${written(row.p50_us)} | ${written(row.p99_us)} | ${row.first_event_us ? written(row.first_event_us) : ""} ` +
+        `| ${written(row.cpu_us_per_request)} | ${row.cpu_over_pass ? written(row.cpu_over_pass, 2) : ""} | ${row.errors} |`,
+    );
+}
+const wasm = readFileSync(`${build}/index_bg.wasm`);
+const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).length };
+const starts = gateways.filter(({ starts }) => starts).map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));
+console.log(`\nFrom the start of the process to its first answer, in ms: ${starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; ")}`);
+console.log(`The Worker's Wasm: ${Math.round(size.wasm / 1000)} kB, ${Math.round(size.wasm_gzipped / 1000)} kB gzipped`);
+const machine = { cpu: cpus()[0].model.trim(), cores: cpus().length, pinned, load_before: load, load_after: loadavg()[0], node: process.version };
+console.log(`${machine.cpu}, ${machine.cores} cores, ${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; load ${load.toFixed(1)} before, ${machine.load_after.toFixed(1)} after`);
+
+const out = `${root}/target/bench`;
+mkdirSync(out, { recursive: true });
+writeFileSync(`${out}/edge.json`, `${JSON.stringify({ began, rounds, seconds, pace, machine, size, starts, rows }, null, 2)}\n`);
+writeFileSync(`${out}/edge.svg`, chart(rows));
+console.log("target/bench/edge.json and edge.svg hold it too");
+stop();
