@@ -1,7 +1,7 @@
 // Streams: whole events pass untouched, and one that dies says so instead of just ending.
 import { connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { Edge, StandIn, region, rules, stopAll, until } from "./harness.js";
+import { Edge, StandIn, region, rules, serve, stopAll, until } from "./harness.js";
 
 let fra: StandIn, edge: Edge;
 
@@ -74,4 +74,33 @@ test("a client that goes away takes the endpoint's work with it", async () => {
   await new Promise((resolve) => socket.once("data", resolve));
   socket.destroy();
   await until(() => fra.open(), (open) => open === 0);
+});
+
+describe("after the last event", () => {
+  const text = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "Hello" } }] })}\n\ndata: [DONE]\n\n`;
+  /** An endpoint of which the connections are seen, and the Worker in front of it. */
+  async function watched(after: (response: import("node:http").ServerResponse) => void) {
+    const sockets = new Set<import("node:net").Socket>();
+    const url = await serve((request, response) => {
+      sockets.add(request.socket);
+      request.resume().on("end", () => {
+        response.writeHead(200, { "content-type": "text/event-stream" });
+        response.write(text);
+        after(response);
+      });
+    });
+    return { sockets, edge: await Edge.start(rules(1, region("DE", "eu-frankfurt", [url]))) };
+  }
+
+  test("an endpoint that ends is asked again over the same connection", async () => {
+    const { sockets, edge } = await watched((response) => response.end());
+    for (let i = 0; i < 5; i++) expect(await (await edge.chat("DE", { stream: true })).text()).toBe(text);
+    expect(sockets.size).toBe(1);
+  });
+
+  test("one that doesn't is let go of", async () => {
+    const { sockets, edge } = await watched(() => {});
+    expect(await (await edge.chat("DE", { stream: true })).text()).toBe(text);
+    await until(async () => [...sockets].every((socket) => socket.destroyed), Boolean);
+  });
 });
