@@ -37,7 +37,9 @@ pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> 
     match answer(&mut request, env, &snapshot, &mut stamp).await {
         Ok(response) => response,
         Err(failure) => {
-            if let Some(mut chunks) = request.inner().body().and_then(|_| request.stream().ok()) {
+            // What was taken whole has nothing left, and can't be asked again.
+            let unread = !request.inner().body_used() && request.inner().body().is_some();
+            if unread && let Ok(mut chunks) = request.stream() {
                 drain(&mut chunks).await;
             }
             stamp.failure(&failure, None)

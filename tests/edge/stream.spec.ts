@@ -1,6 +1,6 @@
 // Streams: whole events pass untouched, and one that dies says so instead of just ending.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { Edge, StandIn, region, rules, stopAll } from "./harness.js";
+import { Edge, StandIn, region, rules, serve, stopAll, until } from "./harness.js";
 
 let fra: StandIn, edge: Edge;
 
@@ -57,5 +57,34 @@ describe("a stream that dies after its first content", () => {
     expect(events.join("")).toContain("Hello ");
     expect(events.join("")).not.toContain("[DONE]");
     for (const event of events.filter((event) => event.startsWith("data:"))) JSON.parse(event.replace(/^data: /, ""));
+  });
+});
+
+describe("after the last event", () => {
+  const text = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "Hello" } }] })}\n\ndata: [DONE]\n\n`;
+  /** An endpoint of which the connections are seen, and the Worker in front of it. */
+  async function watched(after: (response: import("node:http").ServerResponse) => void) {
+    const sockets = new Set<import("node:net").Socket>();
+    const url = await serve((request, response) => {
+      sockets.add(request.socket);
+      request.resume().on("end", () => {
+        response.writeHead(200, { "content-type": "text/event-stream" });
+        response.write(text);
+        after(response);
+      });
+    });
+    return { sockets, edge: await Edge.start(rules(1, region("DE", "eu-frankfurt", [url]))) };
+  }
+
+  test("an endpoint that ends is asked again over the same connection", async () => {
+    const { sockets, edge } = await watched((response) => response.end());
+    for (let i = 0; i < 5; i++) expect(await (await edge.chat("DE", { stream: true })).text()).toBe(text);
+    expect(sockets.size).toBe(1);
+  });
+
+  test("one that doesn't is let go of", async () => {
+    const { sockets, edge } = await watched(() => {});
+    expect(await (await edge.chat("DE", { stream: true })).text()).toBe(text);
+    await until(async () => [...sockets].every((socket) => socket.destroyed), Boolean);
   });
 });
