@@ -1,8 +1,8 @@
 //! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Response`] leaves.
 //!
 //! Until the machine commits, the request's handler waits in [`Driver::respond`]. After that [`Driver::pump`] writes the body,
-//! each write waiting for the client: nothing is read from the endpoint that the client isn't ready to take, so memory is
-//! bounded by a chunk. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
+//! each write waiting for the client: the `wire` reads at most 64 KiB ahead of what the client has taken, so memory is
+//! bounded. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
 
 use std::collections::VecDeque;
 use std::pin::pin;

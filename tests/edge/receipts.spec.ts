@@ -158,7 +158,8 @@ test("bailiwick receipt verify believes it, and nothing that was changed", async
   expect(told.stdout).toContain("client     eu, as its tenant declares\n");
   expect(JSON.parse(verify(receipt, "--json").stdout)).toEqual(await claims(reply));
   expect(verify(receipt, "--tenant", "globe").status).toBe(1);
-  for (const at of [3, receipt.indexOf(".") + 20, receipt.length - 1]) {
+  // Not the very last letter: two of its bits say nothing, and jose doesn't mind them.
+  for (const at of [3, receipt.indexOf(".") + 20, receipt.length - 2]) {
     const changed = receipt.slice(0, at) + (receipt[at] === "A" ? "B" : "A") + receipt.slice(at + 1);
     expect(verify(changed).status).toBe(1);
     await expect(claims({ headers: new Headers({ "x-bailiwick-receipt": changed }) })).rejects.toThrow();
