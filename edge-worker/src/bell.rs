@@ -98,18 +98,8 @@ impl Drop for Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::{AtomicBool, Ordering};
+    use crate::testing::Woken;
     use std::sync::Arc;
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
 
     #[test]
     fn a_bell_wakes_whoever_asked_last_and_stays_rung() {
@@ -119,7 +109,7 @@ mod tests {
             assert_eq!(bell.poll(&Context::from_waker(&Arc::clone(task).into())), Poll::Pending);
         }
         bell.ring();
-        assert_eq!(tasks.map(|task| task.0.load(Ordering::Relaxed)), [false, true]);
+        assert_eq!(tasks.map(|task| task.is_woken()), [false, true]);
         assert_eq!(bell.poll(&Context::from_waker(&Arc::<Woken>::default().into())), Poll::Ready(()));
     }
 }

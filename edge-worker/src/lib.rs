@@ -33,6 +33,8 @@ mod serve;
 pub mod splice;
 pub mod sse;
 pub mod state;
+#[cfg(test)]
+mod testing;
 mod uploads;
 mod wire;
 

@@ -191,6 +191,7 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
+    use crate::testing::cut;
 
     fn ids() -> Ids {
         Ids {
@@ -303,16 +304,7 @@ mod tests {
                     format!("{{{}}}", parts.join(","))
                 };
                 let (text, sealed) = (join(&model, &id, &id), sealed(&id));
-                let mut chunks: Vec<&[u8]> = Vec::new();
-                let mut rest = text.as_bytes();
-                for size in sizes.iter().cycle() {
-                    if rest.is_empty() {
-                        break;
-                    }
-                    let (chunk, left) = rest.split_at((*size).min(rest.len()));
-                    chunks.push(chunk);
-                    rest = left;
-                }
+                let chunks = cut(text.as_bytes(), &sizes);
                 prop_assert_eq!(run(&both(), false, &chunks), join("chat", &sealed, &sealed));
                 Ok(())
             })

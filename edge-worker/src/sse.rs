@@ -123,6 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::cut;
 
     fn frame(chunks: &[&[u8]]) -> (Vec<u8>, Vec<Meaning>, usize) {
         let mut framer = Framer::default();
@@ -214,16 +215,7 @@ mod tests {
             .run(&strategy, |(text, sizes)| {
                 counted.set(counted.get() + 1);
                 let whole = frame(&[&text]);
-                let mut chunks: Vec<&[u8]> = Vec::new();
-                let mut rest = &text[..];
-                for size in sizes.iter().cycle() {
-                    if rest.is_empty() {
-                        break;
-                    }
-                    let (chunk, left) = rest.split_at((*size).min(rest.len()));
-                    chunks.push(chunk);
-                    rest = left;
-                }
+                let chunks = cut(&text, &sizes);
                 prop_assert_eq!(&frame(&chunks), &whole);
                 prop_assert_eq!(whole.0.len() + whole.2, text.len());
                 prop_assert!(text.starts_with(&whole.0));

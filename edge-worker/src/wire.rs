@@ -293,20 +293,10 @@ fn write_lines(headers: &[(String, String)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::{AtomicBool, Ordering};
     use std::sync::Arc;
-    use std::task::Wake;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
+    use crate::testing::Woken;
 
     fn poll(inbox: &mut Inbox, task: &Arc<Woken>) -> Poll<Happening> {
         inbox.poll(&Context::from_waker(&Arc::clone(task).into()), Inbox::take)
@@ -320,7 +310,7 @@ mod tests {
             assert_eq!(poll(&mut inbox, task), Poll::Pending);
         }
         inbox.put(3, 1, None, None).unwrap().wake();
-        assert_eq!(tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed)), [false, true]);
+        assert_eq!(tasks.each_ref().map(|task| task.is_woken()), [false, true]);
         assert_eq!(poll(&mut inbox, &tasks[0]), Poll::Ready(Happening::End { attempt: 1 }));
     }
 
