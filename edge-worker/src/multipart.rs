@@ -294,6 +294,7 @@ pub(crate) mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
+    use crate::testing::cut;
 
     pub(crate) const TYPE: &str = "multipart/form-data; boundary=XX";
 
@@ -404,12 +405,7 @@ pub(crate) mod tests {
                 let text = body(&borrowed);
                 let mut splitter = Splitter::new(TYPE).unwrap();
                 let mut got: Vec<(String, Vec<u8>)> = Vec::new();
-                let mut rest = &text[..];
-                for size in sizes.iter().cycle() {
-                    if rest.is_empty() {
-                        break;
-                    }
-                    let (chunk, left) = rest.split_at((*size).min(rest.len()));
+                for chunk in cut(&text, &sizes) {
                     for piece in splitter.push(chunk).unwrap() {
                         match piece {
                             Piece::Begin(head) => got.push((
@@ -420,7 +416,6 @@ pub(crate) mod tests {
                             Piece::End => {}
                         }
                     }
-                    rest = left;
                 }
                 splitter.end().unwrap();
                 prop_assert_eq!(got, parts);
