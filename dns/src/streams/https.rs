@@ -115,14 +115,18 @@ async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query
     server.answer(&message)
 }
 
+/// RFC 8484 §4.1: the message as the body. The body is read whatever it is said to be: a client that is still sending when it is refused may
+/// never see why.
 async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: HeaderMap, request: Request) -> Response {
-    if !headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes())) {
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send a DNS message as application/dns-message\n").into_response();
-    }
+    let is_message =
+        headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
     match timeout(server.gate.patience(), to_bytes(request.into_body(), LARGEST)).await {
-        Ok(Ok(message)) => server.answer(&message),
-        Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "a DNS message has at most 65,535 octets\n").into_response(),
         Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+        Ok(_) if !is_message => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send a DNS message as application/dns-message\n").into_response()
+        }
+        Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "a DNS message has at most 65,535 octets\n").into_response(),
+        Ok(Ok(message)) => server.answer(&message),
     }
 }
 
