@@ -7,6 +7,8 @@ mod walk;
 
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use crate::name::{Name, NameRef};
 use crate::rdata::{Rdatas, rtype};
 use crate::zone::{ServiceIndex, Zones};
@@ -174,6 +176,9 @@ impl AnswerSet<'_> {
     }
 }
 
+/// One section of an answer; as many RRsets as most have need no allocation.
+pub type Section<'a, const INLINE: usize> = SmallVec<[AnswerSet<'a>; INLINE]>;
+
 /// What to send back.
 #[derive(Debug, Clone)]
 pub struct Answer<'a> {
@@ -182,17 +187,20 @@ pub struct Answer<'a> {
     /// The AA bit.
     pub authoritative: bool,
     /// The answer section.
-    pub answer: Vec<AnswerSet<'a>>,
+    pub answer: Section<'a, 2>,
     /// The authority section.
-    pub authority: Vec<AnswerSet<'a>>,
+    pub authority: Section<'a, 2>,
     /// The additional section without OPT.
-    pub additional: Vec<AnswerSet<'a>>,
+    pub additional: Section<'a, 4>,
     /// For which prefix length around the client the answer holds (RFC 7871 §7.2.1); 0 for whatever doesn't depend on the client.
     pub scope: u8,
     /// An extended error code (RFC 8914).
     pub ede: Option<u16>,
     /// The first steered service that had a say.
     pub service: Option<ServiceIndex>,
+    /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such answers there are so many as
+    /// there are names, types and classes of clients, and no more.
+    pub keepable: bool,
 }
 
 impl Answer<'_> {
@@ -201,12 +209,13 @@ impl Answer<'_> {
         Self {
             rcode,
             authoritative: false,
-            answer: Vec::new(),
-            authority: Vec::new(),
-            additional: Vec::new(),
+            answer: Section::new(),
+            authority: Section::new(),
+            additional: Section::new(),
             scope: 0,
             ede: None,
             service: None,
+            keepable: false,
         }
     }
 }

@@ -56,7 +56,11 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     fn step(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
-        match zone.locate(name.name()) {
+        let found = zone.locate(name.name());
+        if matches!(found, Found::Exact(_)) && self.answer.answer.is_empty() {
+            self.answer.keepable = true;
+        }
+        match found {
             // DS at a delegation is the parent's own data (RFC 4035 §3.1.4.1).
             Found::Cut { node, below: 0 } if self.query.qtype == rtype::DS => self.at_node(zone, node, name),
             Found::Exact(node) | Found::Wildcard(node) => self.at_node(zone, node, name),
@@ -113,7 +117,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// What the rules say, or `None` when they offer nothing and the answer became SERVFAIL.
     fn ask(&mut self, service: ServiceIndex, rtype: u16) -> Option<(u32, Rdatas<'a>)> {
         let steering = self.steering;
-        self.answer.service.get_or_insert(service);
+        if *self.answer.service.get_or_insert(service) != service {
+            self.answer.keepable = false;
+        }
         match steering.resolve(service, rtype, &self.query.client) {
             Steered::Records { ttl, rdatas, scope } => {
                 // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is the meet.
