@@ -134,6 +134,46 @@ long() {
   return "$status"
 }
 
+# as_root COMMAND…
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+# Before anything that needs root: ask for the password now, not behind a progress line.
+want_root() {
+  ((EUID == 0)) && return
+  command -v sudo >/dev/null || fail "root is needed for: $*" "run that as root, then scripts/setup again"
+  note "as root (sudo): $*"
+  sudo -v || fail "sudo did not work" "run as root: $*"
+}
+
+# apt_install PACKAGE…: without starting any daemon a package brings.
+apt_install() {
+  want_root "apt-get install $*"
+  long apt_script "$@"
+}
+
+apt_script() {
+  # A policy-rc.d that answers 101 forbids starting services; one that is already there is the machine owner's.
+  # shellcheck disable=SC2016 # the inner shell expands it
+  as_root env DEBIAN_FRONTEND=noninteractive sh -c '
+    set -e
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      trap "rm -f $policy" EXIT
+      printf "#!/bin/sh\nexit 101\n" >$policy
+      chmod 755 $policy
+    fi
+    apt-get update -q || echo "apt-get update failed; going on with the package lists there are"
+    apt-get install -qy --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+    # Nor at the next boot: a name server on port 53 is not what anyone asked for.
+    if [ -d /run/systemd/system ]; then
+      for unit in unbound nsd knot gdnsd; do
+        case " $* " in *" $unit "*) systemctl disable --quiet --now $unit || true ;; esac
+      done
+    fi' sh "$@"
+}
+
 # locked_version CRATE: its version in Cargo.lock, empty when it is not there.
 locked_version() {
   [[ -f $ROOT/Cargo.lock ]] || fail "Cargo.lock is missing" "git restore Cargo.lock, or: cargo generate-lockfile"
