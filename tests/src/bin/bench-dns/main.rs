@@ -1,0 +1,269 @@
+//! What an answer by UDP costs this server beside others: a command line enters, a table, JSON and a chart leave. `scripts/bench/dns` builds and
+//! runs it.
+//!
+//! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`] keeps them running;
+//! [`load`] asks, [`rounds`] measures, [`report`] and [`chart`] tell.
+
+mod batch;
+mod chart;
+mod check;
+mod cores;
+mod echo;
+mod load;
+mod mmdb;
+mod options;
+mod peers;
+mod proc;
+mod report;
+mod rounds;
+mod server;
+mod stats;
+mod streams;
+mod workload;
+mod world;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bailiwick_tests::geo;
+use serde_json::json;
+use tempfile::TempDir;
+
+use cores::Cores;
+use options::Options;
+use peers::Peer;
+use report::{About, Report};
+use rounds::Plan;
+use server::{Common, Server};
+use workload::{Draw, Kind, Workload};
+
+/// From so many names on, memory is told by the name; it is what a zone of [`FEW`] doesn't take.
+const MANY: u32 = 100_000;
+const FEW: u32 = 10;
+/// What a datagram takes of a receive buffer: its bytes are few, the kernel's account of it isn't.
+const DATAGRAM: usize = 1024;
+
+fn main() -> ExitCode {
+    let options = Options::read();
+    let done = match options.echo {
+        Some(address) => echo::run(address, options.threads).map(|()| true),
+        None => bench(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, and tells whether all answers were right.
+fn bench(options: &Options) -> Result<bool, String> {
+    let cores = Cores::divide(options.threads.get())?;
+    cores.on_generator()?;
+    let folder = TempDir::with_prefix("bailiwick-bench-").map_err(|error| format!("no temporary folder: {error}"))?;
+    end_by_signal(folder.path().to_owned())?;
+    let began_with = proc::machine();
+    let told = cores.told();
+    say(&told);
+
+    let peers = chosen(options)?;
+    let flat = mmdb::open(&geo::database())?;
+    let countries = world::countries();
+    let (bytes, networks) = mmdb::convert(&flat, &countries)?;
+    let mmdb = folder.path().join("geo.mmdb");
+    fs::write(&mmdb, bytes).map_err(|error| format!("{}: {error}", mmdb.display()))?;
+    let workloads = options
+        .workloads
+        .iter()
+        .map(|kind| match kind {
+            Kind::Static => Ok(Workload::of_static(options.names)),
+            Kind::Steered => Workload::of_steered(&flat, &countries),
+            Kind::Missing => Ok(Workload::of_missing()),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for workload in &workloads {
+        let questions = workload.questions().map_or("without end".to_owned(), |count| count.to_string());
+        say(&format!("{}: queries of {} octets, {questions}", workload.kind.name(), workload.length()));
+    }
+    say(&format!("the country database has {networks} networks"));
+    drop(flat);
+
+    let threads = options.threads.get();
+    let common =
+        Common { folder: folder.path().to_owned(), mmdb, countries, threads, encrypted: options.streams, cores };
+    let mut draw = Draw::new(20_261);
+    let servers = started(&peers, options.names, &common, &workloads, &mut draw)?;
+    let window = window(options.window.get());
+    let plan = Plan {
+        rounds: options.rounds.get(),
+        length: options.secs,
+        window,
+        rate: options.rate,
+        // Enough for the kernel to divide them about evenly.
+        sockets: if threads == 1 { 1 } else { 16 * threads },
+    };
+    let samples = rounds::measure(&servers, &workloads, &plan, &mut draw, |line| say(&line))?;
+    let streams = if options.streams { streamed(&servers, options, &common)? } else { Vec::new() };
+    let about = about(servers, options, &common)?;
+
+    let circumstances = json!({
+        "processor": began_with.0, "cores": told, "load_before": began_with.1, "load_after": proc::machine().1,
+        "rounds": plan.rounds, "seconds": options.secs.as_secs_f64(), "window": window, "rate": options.rate, "names": options.names,
+        "threads": threads, "networks": networks,
+    });
+    let report = Report { circumstances, threads, rate: options.rate, about, samples, streams };
+    println!(
+        "{} rounds of {} s, medians (least–most); {} names, {window} queries outstanding; CPU times in µs\n\n{}",
+        plan.rounds,
+        options.secs.as_secs_f64(),
+        options.names,
+        report.table()
+    );
+    println!("{}; {told}; load {:.1} before, {:.1} after", began_with.0, began_with.1, proc::machine().1);
+    fs::create_dir_all(&options.out)
+        .and_then(|()| fs::write(options.out.join("dns.json"), format!("{:#}\n", report.json())))
+        .and_then(|()| fs::write(options.out.join("dns.svg"), chart::chart(&report.rows())))
+        .map_err(|error| format!("{}: {error}", options.out.display()))?;
+    say(&format!("{}/dns.json and dns.svg hold it too", options.out.display()));
+    if report.wrong() {
+        say("error: there were wrong answers: see the table");
+    }
+    Ok(!report.wrong())
+}
+
+/// A line of progress.
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Who is measured, the echo first.
+fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
+    let own = Peer::Bailiwick(options.bailiwick.clone());
+    let mut all = vec![Peer::Echo, own, Peer::Gdnsd, Peer::Nsd, Peer::Knot];
+    all.extend(options.also.iter().map(|(name, command)| Peer::Other { name: name.clone(), command: command.clone() }));
+    let names: Vec<&str> = all.iter().map(Peer::name).collect();
+    if let Some(unknown) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
+        return Err(format!("--only: nobody is called {unknown}; there are {}", names.join(", ")));
+    }
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(format!("--also: there is a {twice} already; choose another name"));
+    }
+    let mut chosen = Vec::new();
+    for peer in all.into_iter().filter(|peer| options.wants(peer.name())) {
+        match peer.missing() {
+            None => chosen.push(peer),
+            Some(reason) if matches!(peer, Peer::Bailiwick(_)) => return Err(reason),
+            Some(reason) => say(&format!("{} is left out: {reason}", peer.name())),
+        }
+    }
+    Ok(chosen)
+}
+
+/// Starts every server, and looks whether its answers are right.
+fn started(
+    peers: &[Peer],
+    names: u32,
+    common: &Common,
+    workloads: &[Workload],
+    draw: &mut Draw,
+) -> Result<Vec<Server>, String> {
+    let mut servers = Vec::new();
+    for peer in peers {
+        let server = Server::start(peer, names, common)?;
+        let mut checked = Vec::new();
+        if !matches!(peer, Peer::Echo) {
+            for workload in workloads.iter().filter(|workload| peer.answers(workload.kind)) {
+                check::check(server.address, workload, draw).map_err(|error| format!("{}: {error}", peer.name()))?;
+                checked.push(format!("{} {}", check::SAMPLE, workload.kind.name()));
+            }
+        }
+        let right = if checked.is_empty() { String::new() } else { format!("; right answers: {}", checked.join(", ")) };
+        say(&format!("{} on {} after {:.2} s{right}", peer.name(), server.address, server.loaded.as_secs_f64()));
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+/// How many queries may be outstanding: no more than a receive buffer holds that a server didn't ask to be larger, or some would only be lost.
+fn window(wanted: usize) -> usize {
+    let file = "/proc/sys/net/core/rmem_default";
+    let octets: Option<usize> = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    let held = octets.map_or(wanted, |octets| octets / DATAGRAM).max(1);
+    if held < wanted {
+        say(&format!(
+            "{held} queries outstanding instead of {wanted}, as a default receive buffer holds no more; for more: sysctl net.core.rmem_default={}",
+            wanted * DATAGRAM
+        ));
+    }
+    wanted.min(held)
+}
+
+fn streamed(servers: &[Server], options: &Options, common: &Common) -> Result<Vec<streams::Streamed>, String> {
+    let questions = common.folder.join("questions");
+    streams::questions(options.names, &questions)?;
+    let mut measured = Vec::new();
+    for transport in ["tcp", "dot"] {
+        for server in servers.iter().filter(|server| server.peer.speaks().contains(&transport)) {
+            let one = streams::measure(server, transport, &questions, options.secs)?;
+            say(&format!("{transport} {}: {:.0} requests/s", server.peer.name(), one.rate));
+            measured.push(one);
+        }
+    }
+    Ok(measured)
+}
+
+/// What is known of the servers besides their answers. Ends them.
+#[allow(clippy::cast_precision_loss)] // octets of memory
+fn about(servers: Vec<Server>, options: &Options, common: &Common) -> Result<Vec<About>, String> {
+    let mut about = Vec::new();
+    for server in servers {
+        let (peer, loaded, memory) = (server.peer.clone(), server.loaded.as_secs_f64(), server.memory());
+        drop(server);
+        let per_name = if options.names >= MANY && !matches!(peer, Peer::Echo) {
+            let [many, few] = [options.names, FEW].map(|names| {
+                let server = Server::start(&peer, names, common)?;
+                server.settle();
+                Ok::<_, String>(server.memory() as f64)
+            });
+            Some((many? - few?) / f64::from(options.names - FEW))
+        } else {
+            None
+        };
+        let memory = memory as f64 / f64::from(1 << 20);
+        about.push(About { server: peer.name().to_owned(), version: peer.version(), loaded, memory, per_name });
+    }
+    Ok(about)
+}
+
+/// Ends this program with all it started when a signal says so.
+fn end_by_signal(folder: PathBuf) -> Result<(), String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the system gives no threads: {error}"))?;
+    let caught = {
+        let _inside = runtime.enter();
+        [(SignalKind::hangup(), 129), (SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)]
+            .map(|(kind, code)| signal(kind).map(|caught| (caught, code)))
+    };
+    let [hangup, interrupt, terminate] =
+        caught.map(|caught| caught.map_err(|error| format!("signals can't be caught: {error}")));
+    let (mut hangup, mut interrupt, mut terminate) = (hangup?, interrupt?, terminate?);
+    std::thread::spawn(move || {
+        let code = runtime.block_on(async {
+            tokio::select! {
+                _ = hangup.0.recv() => hangup.1,
+                _ = interrupt.0.recv() => interrupt.1,
+                _ = terminate.0.recv() => terminate.1,
+            }
+        });
+        let _no_more = server::end_all();
+        let _ = fs::remove_dir_all(folder);
+        eprintln!("interrupted");
+        std::process::exit(code);
+    });
+    Ok(())
+}

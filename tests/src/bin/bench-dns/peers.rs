@@ -1,0 +1,285 @@
+//! The servers: where one is to answer enters, its configuration is written and the command that runs it in the foreground leaves. Each is set up
+//! to do no more than the others: no logs, no statistics, no transfers, and as many threads as are asked for.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::workload::Kind;
+use crate::world::{Country, ELSEWHERE, ORIGIN, SITES, STEERED, STEERED_TTL, rules, zone};
+
+/// Somebody to be measured.
+#[derive(Debug, Clone)]
+pub(crate) enum Peer {
+    /// The limit.
+    Echo,
+    /// This project's server.
+    Bailiwick(PathBuf),
+    /// gdnsd with its geoip plugin.
+    Gdnsd,
+    /// NSD: static zones only.
+    Nsd,
+    /// Knot with its geoip module.
+    Knot,
+    /// Whatever the user named.
+    Other {
+        /// As it is called.
+        name: String,
+        /// What starts it.
+        command: String,
+    },
+}
+
+/// Where and with what a server runs.
+#[derive(Debug)]
+pub(crate) struct Place<'p> {
+    /// A folder of its own.
+    pub(crate) folder: &'p Path,
+    /// UDP and TCP.
+    pub(crate) address: SocketAddr,
+    /// TLS, if it is to be measured; `cert.pem` and `key.pem` are in the folder then.
+    pub(crate) encrypted: Option<SocketAddr>,
+    /// The country database.
+    pub(crate) mmdb: &'p Path,
+    /// Where countries are steered to.
+    pub(crate) countries: &'p [Country],
+    /// How many static names there are.
+    pub(crate) names: u32,
+    /// How many threads answer UDP.
+    pub(crate) threads: usize,
+}
+
+impl Peer {
+    /// As it is called on the command line.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Echo => "echo",
+            Self::Bailiwick(_) => "bailiwick",
+            Self::Gdnsd => "gdnsd",
+            Self::Nsd => "nsd",
+            Self::Knot => "knot",
+            Self::Other { name, .. } => name,
+        }
+    }
+
+    /// Whether it can be asked such questions.
+    pub(crate) fn answers(&self, kind: Kind) -> bool {
+        !matches!((self, kind), (Self::Nsd, Kind::Steered))
+    }
+
+    /// The transports besides UDP that it is asked over: TCP, TLS.
+    pub(crate) fn speaks(&self) -> &'static [&'static str] {
+        match self {
+            Self::Echo => &[],
+            Self::Gdnsd | Self::Knot => &["tcp"],
+            Self::Nsd | Self::Bailiwick(_) | Self::Other { .. } => &["tcp", "dot"],
+        }
+    }
+
+    /// Why it can't be measured here, with the mend; `None` if it can.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let program = match self {
+            Self::Echo | Self::Other { .. } => return None,
+            Self::Bailiwick(path) if path.exists() => return None,
+            Self::Bailiwick(path) => {
+                return Some(format!("{} is missing; cargo build --release --package bailiwick-dns", path.display()));
+            }
+            Self::Gdnsd => "gdnsd",
+            Self::Nsd => "nsd",
+            Self::Knot => "knotd",
+        };
+        match found(program) {
+            Some(_) => None,
+            None => Some(format!("{program} isn't installed; start this by scripts/bench/dns, which installs it")),
+        }
+    }
+
+    /// What it says its version is.
+    pub(crate) fn version(&self) -> String {
+        let (program, argument) = match self {
+            Self::Echo => return concat!("recvmmsg and sendmmsg of bailiwick ", env!("CARGO_PKG_VERSION")).to_owned(),
+            Self::Other { command, .. } => return command.clone(),
+            Self::Bailiwick(path) => (path.clone(), "--version"),
+            // It knows no argument for this, and tells it whenever it is misused.
+            Self::Gdnsd => (PathBuf::from("gdnsd"), "-?"),
+            Self::Nsd => (PathBuf::from("nsd"), "-v"),
+            Self::Knot => (PathBuf::from("knotd"), "-V"),
+        };
+        let program = program.to_str().and_then(found).unwrap_or(program);
+        let Ok(output) = Command::new(&program).arg(argument).stdin(Stdio::null()).output() else {
+            return String::new();
+        };
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        let line = told.lines().find(|line| line.contains("ersion")).or(told.lines().next());
+        line.unwrap_or_default().trim().to_owned()
+    }
+
+    /// Writes what it needs and returns what starts it.
+    ///
+    /// # Errors
+    /// When a file can't be written, or this program doesn't know its own path.
+    pub(crate) fn command(&self, place: &Place<'_>) -> Result<Vec<String>, String> {
+        let folder = place.folder.display();
+        let port = place.address.port();
+        let steered = format!("A {}", ELSEWHERE.address);
+        let command = match self {
+            Self::Echo => {
+                let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+                let (address, threads) = (place.address.to_string(), place.threads.to_string());
+                return Ok([&*own.to_string_lossy(), "--echo", &address, "--threads", &threads]
+                    .map(str::to_owned)
+                    .to_vec());
+            }
+            Self::Bailiwick(path) => {
+                bailiwick(place)?;
+                return Ok([
+                    &*path.to_string_lossy(),
+                    "serve",
+                    "--log",
+                    "warn",
+                    "--config",
+                    &format!("{folder}/bailiwick.toml"),
+                ]
+                .map(str::to_owned)
+                .to_vec());
+            }
+            Self::Other { command, .. } => {
+                bailiwick(place)?;
+                let told = command.replace("{port}", &port.to_string()).replace("{folder}", &folder.to_string());
+                return Ok(["sh", "-c", &format!("exec {told}")].map(str::to_owned).to_vec());
+            }
+            Self::Gdnsd => {
+                for sub in ["zones", "run", "state"] {
+                    fs::create_dir(place.folder.join(sub)).map_err(|error| format!("{folder}/{sub}: {error}"))?;
+                }
+                let zone = zone(place.names, Some("DYNA geoip!steered"));
+                write(place, &format!("zones/{ORIGIN}"), &zone)?;
+                write(place, "config", &gdnsd(place))?;
+                format!("gdnsd -c {folder} start")
+            }
+            Self::Nsd => {
+                write(place, "zone", &zone(place.names, Some(&steered)))?;
+                write(place, "conf", &nsd(place))?;
+                format!("nsd -d -c {folder}/conf")
+            }
+            Self::Knot => {
+                write(place, "zone", &zone(place.names, Some(&steered)))?;
+                write(place, "geo", &knot_map(place))?;
+                write(place, "conf", &knot(place))?;
+                format!("knotd -c {folder}/conf")
+            }
+        };
+        let mut words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        if let Some(path) = found(&words[0]) {
+            words[0] = path.display().to_string();
+        }
+        Ok(words)
+    }
+}
+
+/// Where a program is: Debian keeps name servers where not everybody's PATH leads.
+pub(crate) fn found(program: &str) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+fn write(place: &Place<'_>, name: &str, text: &str) -> Result<(), String> {
+    let path = place.folder.join(name);
+    fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn bailiwick(place: &Place<'_>) -> Result<(), String> {
+    let folder = place.folder.display();
+    write(place, "zone", &zone(place.names, None))?;
+    write(place, "rules.json", &rules(place.countries).to_string())?;
+    let linked = std::os::unix::fs::symlink(place.mmdb, place.folder.join("geo.mmdb"));
+    linked.map_err(|error| format!("{folder}/geo.mmdb: {error}"))?;
+    let mut config = format!(
+        "listen = [\"{}\"]\nthreads = {}\nrules = \"rules.json\"\ngeoip = \"geo.mmdb\"\nstate_dir = \"state\"\n",
+        place.address, place.threads
+    );
+    let _ = write!(config, "[zones]\n\"{ORIGIN}\" = \"zone\"\n");
+    if let Some(address) = place.encrypted {
+        let _ = write!(config, "[dot]\nlisten = [\"{address}\"]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+    }
+    write(place, "bailiwick.toml", &config)
+}
+
+fn gdnsd(place: &Place<'_>) -> String {
+    let (folder, threads) = (place.folder.display(), place.threads);
+    let mut text = format!(
+        "options => {{\n listen => {}\n udp_threads => {threads}\n tcp_threads => {threads}\n run_dir => {folder}/run\n \
+         state_dir => {folder}/state\n}}\nservice_types => {{}}\nplugins => {{ geoip => {{\n maps => {{ world => {{\n  \
+         geoip2_db => {}\n  datacenters => [",
+        place.address,
+        place.mmdb.display()
+    );
+    let mut names: Vec<&str> = SITES.iter().map(|site| site.name).collect();
+    names.push(ELSEWHERE.name);
+    let _ = writeln!(text, "{}]\n  map => {{\n   default => [{}]", names.join(", "), ELSEWHERE.name);
+    for continent in ["AF", "AN", "AS", "EU", "NA", "OC", "SA"] {
+        let _ = write!(text, "   {continent} => {{ default => [{}]", ELSEWHERE.name);
+        for country in place.countries.iter().filter(|country| country.continent == continent) {
+            let _ = write!(text, ", {} => [{}]", country.code.as_str(), country.site.name);
+        }
+        text.push_str(" }\n");
+    }
+    text.push_str("  }\n } }\n resources => { steered => {\n  map => world\n  service_types => up\n  dcmap => {\n");
+    for site in SITES.iter().chain([&ELSEWHERE]) {
+        let _ = writeln!(text, "   {} => {}", site.name, site.address);
+    }
+    text.push_str("  }\n } }\n} }\n");
+    text
+}
+
+fn nsd(place: &Place<'_>) -> String {
+    let (folder, address) = (place.folder.display(), place.address);
+    let (ip, port, threads) = (address.ip(), address.port(), place.threads);
+    let mut text = format!(
+        "server:\n server-count: {threads}\n ip-address: {ip}@{port}\n port: {port}\n reuseport: {}\n username: \"\"\n \
+         chroot: \"\"\n zonesdir: \"{folder}\"\n database: \"\"\n pidfile: \"{folder}/pid\"\n xfrdfile: \"{folder}/xfrd\"\n \
+         xfrdir: \"{folder}\"\n zonelistfile: \"{folder}/list\"\n logfile: \"{folder}/log\"\n minimal-responses: yes\n \
+         rrl-ratelimit: 0\n rrl-whitelist-ratelimit: 0\n",
+        if threads > 1 { "yes" } else { "no" }
+    );
+    if let Some(tls) = place.encrypted {
+        let _ = write!(
+            text,
+            " ip-address: {ip}@{0}\n tls-port: {0}\n tls-service-key: \"{folder}/key.pem\"\n tls-service-pem: \"{folder}/cert.pem\"\n",
+            tls.port()
+        );
+    }
+    let _ = write!(text, "remote-control:\n control-enable: no\nzone:\n name: {ORIGIN}\n zonefile: zone\n");
+    text
+}
+
+fn knot(place: &Place<'_>) -> String {
+    let (folder, threads) = (place.folder.display(), place.threads);
+    format!(
+        "server:\n  rundir: {folder}\n  listen: {}@{}\n  udp-workers: {threads}\n  tcp-workers: {threads}\n  \
+         background-workers: 1\n  edns-client-subnet: on\nlog:\n  - target: stderr\n    any: warning\n\
+         database:\n  storage: {folder}\nmod-geoip:\n  - id: steered\n    config-file: {folder}/geo\n    ttl: {STEERED_TTL}\n    \
+         mode: geodb\n    geodb-file: {}\n    geodb-key: country/iso_code\n\
+         template:\n  - id: default\n    storage: {folder}\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
+         journal-content: none\n    semantic-checks: off\nzone:\n  - domain: {ORIGIN}\n    file: zone\n    module: mod-geoip/steered\n",
+        place.address.ip(),
+        place.address.port(),
+        place.mmdb.display()
+    )
+}
+
+fn knot_map(place: &Place<'_>) -> String {
+    let mut text = format!("{STEERED}.{ORIGIN}:\n");
+    for country in place.countries {
+        let _ = write!(text, "  - geo: \"{}\"\n    A: {}\n", country.code.as_str(), country.site.address);
+    }
+    let _ = write!(text, "  - geo: \"*\"\n    A: {}\n", ELSEWHERE.address);
+    text
+}

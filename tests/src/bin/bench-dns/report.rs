@@ -1,0 +1,309 @@
+//! What is told at the end: samples enter, rows of medians leave, as a Markdown table and as JSON; `chart` draws the same rows.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::rounds::Sample;
+use crate::stats::Spread;
+use crate::streams::{CONNECTIONS, OUTSTANDING, Streamed};
+use crate::workload::Kind;
+
+/// Below this share of its cores a server wasn't what was waited for.
+const BUSY: f64 = 0.9;
+
+/// What is known of a server besides its answers.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    /// Who it is.
+    pub(crate) server: String,
+    /// What it says its version is.
+    pub(crate) version: String,
+    /// Seconds from its start to its first answer.
+    pub(crate) loaded: f64,
+    /// Its memory after all rounds, in MiB.
+    pub(crate) memory: f64,
+    /// Octets that each static name costs, if there are enough of them to tell.
+    pub(crate) per_name: Option<f64>,
+}
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The machine and the settings, in words.
+    pub(crate) circumstances: Value,
+    /// How many threads each server had.
+    pub(crate) threads: usize,
+    /// Queries per second at which latency was measured.
+    pub(crate) rate: u32,
+    /// The servers, in the order of the rows.
+    pub(crate) about: Vec<About>,
+    /// All samples.
+    pub(crate) samples: Vec<Sample>,
+    /// Requests over streams.
+    pub(crate) streams: Vec<Streamed>,
+}
+
+/// One server with one workload.
+#[derive(Debug)]
+pub(crate) struct Row<'r> {
+    /// The workload.
+    pub(crate) kind: Kind,
+    /// The server.
+    pub(crate) server: &'r str,
+    /// CPU time per answer over the echo's.
+    pub(crate) ratio: Spread,
+    cpu: Spread,
+    user: Spread,
+    rate: Spread,
+    busy: Spread,
+    octets: Spread,
+    latency: Option<[Spread; 2]>,
+    faults: [u64; 3],
+}
+
+impl Report {
+    /// The rows: by workload, then by server.
+    pub(crate) fn rows(&self) -> Vec<Row<'_>> {
+        let mut kinds: Vec<Kind> = self.samples.iter().map(|sample| sample.kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        let pairs = kinds.into_iter().flat_map(|kind| self.about.iter().map(move |about| (kind, about)));
+        pairs.filter_map(|(kind, about)| self.row(kind, &about.server)).collect()
+    }
+
+    fn row<'r>(&'r self, kind: Kind, server: &'r str) -> Option<Row<'r>> {
+        let samples: Vec<&Sample> =
+            self.samples.iter().filter(|sample| sample.kind == kind && sample.server == server).collect();
+        let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(|sample| figure(sample)));
+        let late = |figure: fn((u32, u32, u64)) -> u32| {
+            Spread::of(samples.iter().filter_map(|sample| sample.latency).map(|latency| f64::from(figure(latency))))
+        };
+        let mut faults = [0; 3];
+        for sample in &samples {
+            faults.iter_mut().zip(sample.faults).for_each(|(sum, count)| *sum += count);
+        }
+        Some(Row {
+            kind,
+            server,
+            ratio: of(Sample::ratio)?,
+            cpu: of(|sample| sample.cpu)?,
+            user: of(|sample| sample.user)?,
+            rate: of(|sample| sample.rate / 1e3)?,
+            busy: of(|sample| sample.busy)?,
+            octets: of(|sample| sample.octets)?,
+            latency: late(|latency| latency.0).zip(late(|latency| latency.1)).map(|(half, most)| [half, most]),
+            faults,
+        })
+    }
+
+    /// The tables, in Markdown.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        let rows = self.rows();
+        for kind in [Kind::Static, Kind::Steered, Kind::Missing] {
+            if !rows.iter().any(|row| row.kind == kind) {
+                continue;
+            }
+            let _ = write!(
+                text,
+                "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s | p50 at {rate}/s, µs | \
+                 p99 at {rate}/s, µs | octets | lost / wrong / stray |\n|---|---|---|---|---|---|---|---|---|\n",
+                kind.name(),
+                rate = self.rate
+            );
+            for row in rows.iter().filter(|row| row.kind == kind) {
+                let [half, most] =
+                    row.latency.map_or([String::new(), String::new()], |both| both.map(|one| format!("{one:.0}")));
+                let [lost, wrong, stray] = row.faults;
+                let _ = writeln!(
+                    text,
+                    "| {} | {} | {} | {} | {:.0} | {half} | {most} | {:.0} | {lost} / {wrong} / {stray} |",
+                    row.server, row.ratio, row.cpu, row.user, row.rate, row.octets.median
+                );
+            }
+            text.push('\n');
+        }
+        self.streamed(&mut text);
+        text.push_str(
+            "| server | start to first answer, s | memory, MiB | per name, octets | version |\n|---|---|---|---|---|\n",
+        );
+        for about in &self.about {
+            let per_name = about.per_name.map_or(String::new(), |octets| format!("{octets:.0}"));
+            let version = about.version.replace('|', "\\|");
+            let About { server, loaded, memory, .. } = about;
+            let _ = writeln!(text, "| {server} | {loaded:.2} | {memory:.1} | {per_name} | {version} |");
+        }
+        for doubt in self.doubts(&rows) {
+            let _ = write!(text, "\n{doubt}\n");
+        }
+        text
+    }
+
+    fn streamed(&self, text: &mut String) {
+        if self.streams.is_empty() {
+            return;
+        }
+        let _ = write!(
+            text,
+            "**streams**: static names by dnsperf, {CONNECTIONS} connections, {OUTSTANDING} requests outstanding\n\n\
+             | transport | server | 1,000 requests/s | CPU per request, µs | lost |\n|---|---|---|---|---|\n"
+        );
+        for one in &self.streams {
+            let Streamed { server, transport, rate, cpu, lost } = one;
+            let _ = writeln!(text, "| {transport} | {server} | {:.1} | {cpu:.1} | {lost} |", rate / 1e3);
+        }
+        text.push('\n');
+    }
+
+    /// Why figures may be worth less than they seem.
+    #[allow(clippy::cast_precision_loss)] // a number of cores
+    fn doubts(&self, rows: &[Row<'_>]) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let idle: Vec<String> = rows
+            .iter()
+            .filter(|row| row.busy.median < BUSY * self.threads as f64)
+            .map(|row| format!("{} {} {:.0} %", row.kind.name(), row.server, row.busy.median * 100.0))
+            .collect();
+        if !idle.is_empty() {
+            doubts.push(format!(
+                "Not kept busy ({}): something else ran on these cores, or the generator was slower. Smaller batches cost more per answer.",
+                idle.join(", ")
+            ));
+        }
+        for row in rows.iter().filter(|row| row.server == "echo" && (row.ratio.median - 1.0).abs() > 0.03) {
+            doubts.push(format!(
+                "The echo beside itself is × {} with {}: differences smaller than that mean nothing here.",
+                row.ratio,
+                row.kind.name()
+            ));
+        }
+        doubts
+    }
+
+    /// Whether any answer was wrong.
+    pub(crate) fn wrong(&self) -> bool {
+        self.samples.iter().any(|sample| sample.faults[1] > 0)
+    }
+
+    /// Everything, for programs.
+    pub(crate) fn json(&self) -> Value {
+        let samples = self.samples.iter().map(|sample| {
+            let [lost, wrong, stray] = sample.faults;
+            let latency = sample.latency.map(|(half, most, lost)| json!({ "p50": half, "p99": most, "lost": lost }));
+            json!({
+                "server": sample.server, "workload": sample.kind.name(), "round": sample.round, "over_echo": sample.ratio(),
+                "cpu_us": sample.cpu, "user_us": sample.user, "echo_us": sample.echo, "answers_per_second": sample.rate,
+                "busy": sample.busy, "octets": sample.octets, "lost": lost, "wrong": wrong, "stray": stray,
+                "latency_us": latency,
+            })
+        });
+        let rows = self.rows().into_iter().map(|row| {
+            let latency = row.latency.map(|[half, most]| json!({ "p50": half.json(), "p99": most.json() }));
+            json!({
+                "server": row.server, "workload": row.kind.name(), "over_echo": row.ratio.json(), "cpu_us": row.cpu.json(),
+                "user_us": row.user.json(), "thousand_answers_per_second": row.rate.json(), "busy": row.busy.json(),
+                "latency_us": latency,
+            })
+        });
+        let servers = self.about.iter().map(|about| {
+            json!({
+                "server": about.server, "version": about.version, "start_seconds": about.loaded,
+                "memory_mib": about.memory, "octets_per_name": about.per_name,
+            })
+        });
+        let streams = self.streams.iter().map(|one| {
+            json!({
+                "server": one.server, "transport": one.transport, "requests_per_second": one.rate, "cpu_us": one.cpu,
+                "lost": one.lost,
+            })
+        });
+        json!({
+            "circumstances": self.circumstances, "servers": servers.collect::<Vec<_>>(), "rows": rows.collect::<Vec<_>>(),
+            "streams": streams.collect::<Vec<_>>(), "samples": samples.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A report of made-up figures, for tests of this file and of the chart.
+#[cfg(test)]
+pub(crate) fn example() -> Report {
+    let sample = |server: &str, kind, cpu: f64, wrong| Sample {
+        server: server.to_owned(),
+        kind,
+        round: 0,
+        cpu,
+        user: 0.25,
+        echo: [0.9, 1.1],
+        rate: 500_000.0,
+        busy: 0.99,
+        octets: 62.0,
+        faults: [0, wrong, 0],
+        latency: Some((20, 95, 0)),
+    };
+    let about = |server: &str| About {
+        server: server.to_owned(),
+        version: "1 | <2>".to_owned(),
+        loaded: 0.25,
+        memory: 12.5,
+        per_name: None,
+    };
+    Report {
+        circumstances: json!({}),
+        threads: 1,
+        rate: 20_000,
+        about: ["echo", "bailiwick", "a<b&c"].map(about).to_vec(),
+        samples: vec![
+            sample("echo", Kind::Static, 1.0, 0),
+            sample("bailiwick", Kind::Static, 1.04, 0),
+            sample("bailiwick", Kind::Static, 1.06, 0),
+            sample("bailiwick", Kind::Missing, 1.5, 0),
+            sample("a<b&c", Kind::Static, 2.0, 1),
+        ],
+        streams: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_for_whoever_was_measured() {
+        let table = example().table();
+        let row = "| bailiwick | 1.05 (1.04–1.06) | 1.05 (1.04–1.06) | 0.25 (0.25–0.25) | 500 (500–500) | 20 (20–20) | 95 (95–95) | 62 | 0 / 0 / 0 |";
+        assert!(table.contains(row), "{table}");
+        assert!(table.contains("| a<b&c | 2.00 (2.00–2.00) "), "{table}");
+        assert!(table.contains("1 \\| <2> |"), "a bar in a version would be a column: {table}");
+        assert!(table.find("**static**") < table.find("**missing**"));
+        assert_eq!(table.matches("| bailiwick | 1.").count(), 2);
+        assert!(!table.contains("**steered**"), "nobody was asked that");
+        let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+        for lines in table.split("\n\n").filter(|part| part.starts_with('|')) {
+            let first = lines.lines().next().map_or(0, columns);
+            assert!(lines.lines().all(|line| columns(line) == first), "{lines}");
+        }
+    }
+
+    #[test]
+    fn doubts_are_told() {
+        let mut report = example();
+        assert!(report.doubts(&report.rows()).is_empty());
+        for sample in report.samples.iter_mut().filter(|sample| sample.server == "echo") {
+            (sample.cpu, sample.busy) = (1.2, 0.5);
+        }
+        let table = report.table();
+        assert!(table.contains("Not kept busy (static echo 50 %)"), "{table}");
+        assert!(table.contains("The echo beside itself is × 1.20"), "{table}");
+    }
+
+    #[test]
+    fn wrong_answers_and_all_samples_are_told_to_programs() {
+        let report = example();
+        assert!(report.wrong());
+        let json = report.json();
+        assert_eq!(json["samples"].as_array().unwrap().len(), 5);
+        assert_eq!(json["rows"][1]["over_echo"]["most"], 1.06);
+        assert_eq!(json["samples"][0]["latency_us"]["p99"], 95);
+    }
+}
