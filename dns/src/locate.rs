@@ -253,7 +253,7 @@ impl Classes {
         std::thread::scope(|scope| {
             let of_share = |services| move || Self::one_by_one(table, services, standings);
             let running: Vec<_> = services.chunks(share).map(|services| scope.spawn(of_share(services))).collect();
-            let finished = running.into_iter().map(|thread| thread.join());
+            let finished = running.into_iter().map(std::thread::ScopedJoinHandle::join);
             finished.flat_map(|classes| classes.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
     }
