@@ -15,6 +15,7 @@ use crate::incoming::{drain, read_body};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::multipart::form::Form;
+use crate::multipart::upload::Load;
 use crate::plan::{self, Plan, Wanted};
 use crate::proxy::{Driver, Job};
 use crate::receipt::{self, Office};
@@ -176,7 +177,8 @@ async fn proxy(
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
     let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
     let is_upload = is_state && route.takes() == Takes::Form;
-    let upload = if is_upload { Some(Outbound::begin(request, &service.allow).await?) } else { None };
+    let load = if route.is(&["files"]) { Load::File } else { Load::Part };
+    let upload = if is_upload { Some(Outbound::begin(request, load, &service.allow).await?) } else { None };
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };

@@ -18,7 +18,7 @@ use worker::{ByteStream, Request, js_sys};
 use crate::bell::Bell;
 use crate::envelope::Failure;
 use crate::incoming::drain;
-use crate::multipart::upload::Upload;
+use crate::multipart::upload::{Load, Upload};
 use crate::reply::random_id;
 use crate::rewrite::form_type;
 
@@ -47,11 +47,11 @@ pub(crate) fn boundary() -> String {
 
 impl Outbound {
     /// Reads the beginning.
-    pub(crate) async fn begin(request: &mut Request, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub(crate) async fn begin(request: &mut Request, load: Load, allow: &[Allowance]) -> Result<Self, Failure> {
         let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
         let boundary = boundary();
         let sent_type = form_type(&boundary);
-        let mut upload = Upload::new(&content_type, boundary, allow)?;
+        let mut upload = Upload::new(load, &content_type, boundary, allow)?;
         let mut chunks = request.stream().map_err(|_| Failure::MissingBody)?;
         let mut first = Vec::new();
         let mut ended = false;

@@ -60,6 +60,12 @@ def files():
     }
 
 
+def upload():
+    sent = bytes(range(256)) * 4000
+    made = client.uploads.upload_file_chunked(file=sent, filename="b.bin", bytes=len(sent), mime_type="text/plain", purpose="user_data", part_size=300_000)
+    return [made.status, client.files.content(made.file.id).read() == sent]
+
+
 def batch():
     made = client.files.create(file=("in.jsonl", b'{"a":1}\n'), purpose="batch")
     begun = client.batches.create(input_file_id=made.id, endpoint="/v1/chat/completions", completion_window="24h")
@@ -80,6 +86,7 @@ tell("embeddings", lambda: client.embeddings.create(model="chat-small", input="h
 tell("models", lambda: sorted(model.id for model in client.models.list()))
 tell("abort", abort)
 tell("files", files)
+tell("upload in parts", upload)
 tell("batch", batch)
 tell("stored answers", answers)
 tell("unknown file", lambda: client.files.retrieve("file-nobodys"))

@@ -45,6 +45,7 @@ describe.skipIf(missing)("PyPI's openai", () => {
     ["models", ["broken", "chat-large", "chat-small", "dies", "endless", "limited"]],
     ["abort", "Hello "],
     ["files", { sealed: true, found: [true, "a.bin", 102_400], content: true, listed: true, deleted: [true, true], left: [] }],
+    ["upload in parts", ["completed", true]],
     ["batch", [true, '{"answered":1}\n']],
     ["stored answers", true],
   ])("%s", (step, value) => expect(steps[step]).toEqual({ value }));
