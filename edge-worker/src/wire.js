@@ -4,10 +4,10 @@
 // chunk on by itself. So what belongs together crosses together: headers as one text, an event as one call of `ring`.
 
 // What rings. The same numbers stand in wire.rs.
-const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8;
+const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10, WHOLE = 11;
 
 /** An answer announced to be no longer than this is read at once. */
-const WHOLE = 1 << 16;
+const AT_ONCE = 1 << 16;
 /** How much of a body is taken from the endpoint before anybody asks for it. */
 const AHEAD = 1 << 16;
 /** A chunk that comes within so many milliseconds of the last is one of a burst. */
@@ -16,21 +16,26 @@ const BURST = 2;
 const ignore = () => {};
 
 /** Names and values in turn, a line each: neither can hold a line's end. */
-export function lines(headers) {
+function lines(headers) {
   let text = "";
   for (const [name, value] of headers) text += `${name}\n${value}\n`;
   return text;
 }
 
-/** Headers made of such lines. One by one: a list of pairs takes the runtime three times as long. */
-export function headersOf(text) {
-  const headers = new Headers();
-  const parts = text.split("\n");
-  for (let i = 0; i + 1 < parts.length; i += 2) headers.append(parts[i], parts[i + 1]);
-  return headers;
+const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
+
+/** What a request says of itself, a line each: method, URL, country, latitude, longitude; then its headers. */
+export function asked(request) {
+  const { method, url, cf } = request;
+  return `${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n${lines(request.headers)}`;
 }
 
-/** The same as an object, for a request. */
+/** A response with a body that is all there, or with none. */
+export function respond(status, headers, body) {
+  return new Response(body === undefined ? null : body.slice(), { status, headers: record(headers) });
+}
+
+/** Headers made of lines, as an object: one the runtime takes them from at once. */
 function record(text) {
   const headers = Object.create(null);
   const parts = text.split("\n");
@@ -53,6 +58,14 @@ export class Line {
     else signal.onabort = () => ring(GONE, 0);
   }
 
+  /** Reads the client's body, all of it: BODY follows, or UNREAD if it doesn't come. */
+  take(request) {
+    request.arrayBuffer().then(
+      (body) => this.ring(BODY, 0, undefined, new Uint8Array(body)),
+      () => this.ring(UNREAD, 0),
+    );
+  }
+
   /** Sends a request. HEADERS with the status and the headers, or REFUSED, follows. */
   send(attempt, method, url, headers, body, stream) {
     const abort = new AbortController();
@@ -63,7 +76,7 @@ export class Line {
       fetch(url, init).then(
         (response) => {
           flight.response = response;
-          if (this.flight === flight) this.ring(HEADERS, attempt, `${response.status}\n${lines(response.headers)}`);
+          if (this.flight === flight) this.ring(HEADERS, attempt, `${response.status}\n${flight.headers()}`);
         },
         () => this.flight === flight && this.ring(REFUSED, attempt),
       );
@@ -84,10 +97,9 @@ export class Line {
 
   /** Begins with a body. */
   open(flight) {
-    const { headers, body } = flight.response;
-    if (body === null) return this.end(flight, END);
-    const length = headers.get("content-length");
-    if (length === null || Number(length) > WHOLE || headers.has("content-encoding")) {
+    const { length, packed, response } = flight;
+    if (length === 0 || response.body === null) return this.end(flight, END);
+    if (packed || !(length <= AT_ONCE)) {
       flight.came = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.end(flight, END);
@@ -97,13 +109,13 @@ export class Line {
         this.fill(flight);
       };
       flight.broke = () => this.end(flight, BROKEN);
-      flight.reader = body.getReader();
+      flight.reader = response.body.getReader();
       return;
     }
-    flight.response.arrayBuffer().then(
-      (buffer) => {
-        flight.keep(new Uint8Array(buffer));
-        this.end(flight, END);
+    response.arrayBuffer().then(
+      (body) => {
+        flight.over = END;
+        if (this.flight === flight) this.ring(WHOLE, flight.attempt, undefined, new Uint8Array(body));
       },
       () => this.end(flight, BROKEN),
     );
@@ -166,14 +178,14 @@ export class Line {
   }
 
   /**
-   * Begins the client's body and gives its readable end: of so many bytes, if that is known. The length matters when an answer
+   * The client's response, and the beginning of its body: of so many bytes, if that is known. The length matters when an answer
    * breaks off. workerd ends a chunked body as if it were whole, whatever happens to the stream behind it; one of a known length
    * it cuts, and the client sees it. Streams of events say by an event how they ended.
    */
-  begin(length) {
+  begin(status, headers, length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
     this.writer = writable.getWriter();
-    return readable;
+    return new Response(readable, { status, headers: record(headers) });
   }
 
   /** Writes to the client: TAKEN follows when it took all of it, LOST if it won't. */
@@ -208,6 +220,9 @@ class Flight {
     this.attempt = attempt;
     this.abort = abort;
     this.response = undefined;
+    /** What its headers say: how long the body is, and whether the runtime unpacks it. */
+    this.length = undefined;
+    this.packed = false;
     this.reader = undefined;
     /** What a read calls: made once, not for every chunk. */
     this.came = undefined;
@@ -220,6 +235,17 @@ class Flight {
     this.soon = undefined;
     /** How it ended: END or BROKEN. */
     this.over = undefined;
+  }
+
+  /** The answer's headers, as `lines`. */
+  headers() {
+    let text = "";
+    for (const [name, value] of this.response.headers) {
+      text += `${name}\n${value}\n`;
+      if (name === "content-length") this.length = Number(value);
+      else if (name === "content-encoding") this.packed = true;
+    }
+    return text;
   }
 
   /** Keeps a chunk; true if it is one of a burst. */
