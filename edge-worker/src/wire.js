@@ -4,12 +4,15 @@
 // chunk on by itself. So what belongs together crosses together: headers as one text, an event as one call of `ring`.
 
 // What rings. The same numbers stand in wire.rs.
-const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10, WHOLE = 11;
+const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10,
+  WHOLE = 11;
 
 /** An answer announced to be no longer than this is read at once. */
 const AT_ONCE = 1 << 16;
 /** How much of a body is taken from the endpoint before anybody asks for it. */
 const AHEAD = 1 << 16;
+/** How much one read takes at first and at most. Events are far shorter. */
+const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
 /** A chunk that comes within so many milliseconds of the last is one of a burst. */
 const BURST = 2;
 
@@ -100,6 +103,8 @@ export class Line {
     const { length, packed, response } = flight;
     if (length === 0 || response.body === null) return this.end(flight, END);
     if (packed || !(length <= AT_ONCE)) {
+      flight.piece = new Uint8Array(PIECE);
+      flight.held = new Uint8Array(2 * PIECE);
       flight.came = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.end(flight, END);
@@ -109,7 +114,8 @@ export class Line {
         this.fill(flight);
       };
       flight.broke = () => this.end(flight, BROKEN);
-      flight.reader = response.body.getReader();
+      // Into a buffer of our own, again and again: else each chunk gets one, and rubbish is what a stream costs most by.
+      flight.reader = response.body.getReader({ mode: "byob" });
       return;
     }
     response.arrayBuffer().then(
@@ -126,9 +132,9 @@ export class Line {
    * for events is one event, though dozens may have come with one packet.
    */
   fill(flight) {
-    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.size >= AHEAD) return;
+    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
     flight.filling = true;
-    flight.reader.read().then(flight.came, flight.broke);
+    flight.reader.read(flight.piece).then(flight.came, flight.broke);
   }
 
   end(flight, how) {
@@ -145,14 +151,14 @@ export class Line {
       if (flight.over === undefined) return;
       flight.wanted = false;
       this.ring(flight.over, flight.attempt);
-    } else if (burst && flight.size < AHEAD) {
+    } else if (burst && flight.over === undefined && !flight.isFull()) {
       flight.soon ??= setTimeout(() => {
         flight.soon = undefined;
         if (this.flight === flight && flight.wanted) this.settle(flight, false);
       }, 0);
     } else {
       flight.wanted = false;
-      this.ring(CHUNK, flight.attempt, undefined, flight.take());
+      this.ring(flight.over === END ? WHOLE : CHUNK, flight.attempt, undefined, flight.take());
     }
   }
 
@@ -227,7 +233,9 @@ class Flight {
     /** What a read calls: made once, not for every chunk. */
     this.came = undefined;
     this.broke = undefined;
-    this.chunks = [];
+    /** What a read is given to fill, and what was read, of so many bytes. */
+    this.piece = undefined;
+    this.held = undefined;
     this.size = 0;
     this.last = 0;
     this.filling = false;
@@ -248,27 +256,36 @@ class Flight {
     return text;
   }
 
+  /** Whether no further piece fits. */
+  isFull() {
+    // One that is being filled says nothing of its size.
+    return this.size + Math.max(this.piece.byteLength, PIECE) > AHEAD;
+  }
+
   /** Keeps a chunk; true if it is one of a burst. */
   keep(chunk) {
-    this.chunks.push(chunk);
-    this.size += chunk.byteLength;
+    const size = this.size + chunk.byteLength;
+    if (size > this.held.byteLength) {
+      const larger = new Uint8Array(Math.max(2 * this.held.byteLength, size));
+      larger.set(this.held.subarray(0, this.size));
+      this.held = larger;
+    }
+    this.held.set(chunk, this.size);
+    this.size = size;
+    // One that was filled to its end is of a body that comes in larger pieces.
+    const { buffer } = chunk;
+    const more = chunk.byteLength === buffer.byteLength && buffer.byteLength < LARGEST_PIECE;
+    this.piece = new Uint8Array(more ? new ArrayBuffer(2 * buffer.byteLength) : buffer);
     const now = Date.now();
     const burst = now - this.last < BURST;
     this.last = now;
     return burst;
   }
 
+  /** What was kept, to be copied before anything else is. */
   take() {
-    const { chunks, size } = this;
-    this.chunks = [];
+    const kept = this.held.subarray(0, this.size);
     this.size = 0;
-    if (chunks.length === 1) return chunks[0];
-    const all = new Uint8Array(size);
-    let at = 0;
-    for (const chunk of chunks) {
-      all.set(chunk, at);
-      at += chunk.byteLength;
-    }
-    return all;
+    return kept;
   }
 }

@@ -118,7 +118,7 @@ impl Inbox {
             8 => self.taken = Some(false),
             9 => self.body = Some(bytes),
             10 => self.body = Some(None),
-            // All of a body at once.
+            // All that is left of a body.
             _ => {
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
                     self.happened.push_back(Happening::Chunk { attempt, bytes });
