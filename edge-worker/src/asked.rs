@@ -8,6 +8,8 @@ use crate::wire::{self, Lines};
 /// What a client asked, but for the body, which is still on its way.
 pub(crate) struct Asked {
     request: web_sys::Request,
+    /// An id of ours for it, a random UUID.
+    pub(crate) id: String,
     /// The method.
     pub(crate) method: String,
     /// Where to, as the client wrote it.
@@ -28,9 +30,9 @@ impl Asked {
             rest = after;
             line
         };
-        let (method, url) = (line().to_owned(), line());
+        let (id, method, url) = (line().to_owned(), line().to_owned(), line());
         let place = [line(), line(), line()].map(|text| (!text.is_empty()).then(|| text.to_owned()));
-        Self { method, address: Address::of(url), place, headers: wire::read_lines(rest), request }
+        Self { id, method, address: Address::of(url), place, headers: wire::read_lines(rest), request }
     }
 
     /// A header's value.

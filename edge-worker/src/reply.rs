@@ -1,8 +1,6 @@
 //! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Response`] leaves.
 
 use bailiwick_rules::time::Timestamp;
-use worker::js_sys;
-use worker::wasm_bindgen::{JsCast, JsValue};
 use worker::web_sys::Response;
 
 use crate::attempt::Record;
@@ -26,8 +24,8 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// For a request that has just come.
-    pub(crate) fn new() -> Self {
-        Self { request_id: random_id(), revision: None, began: feed::now(), steered: None }
+    pub(crate) fn new(request_id: String) -> Self {
+        Self { request_id, revision: None, began: feed::now(), steered: None }
     }
 
     fn write(&self, headers: &mut Lines, record: Option<&Record>) {
@@ -104,12 +102,4 @@ pub(crate) fn respond(status: u16, headers: &Lines, body: &[u8]) -> Response {
 fn set(headers: &mut Lines, name: &str, value: &str) {
     headers.retain(|(key, _)| key != name);
     headers.push((name.to_owned(), value.to_owned()));
-}
-
-/// A random UUID by the runtime's generator.
-pub(crate) fn random_id() -> String {
-    let crypto = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("crypto")).unwrap_or(JsValue::UNDEFINED);
-    let random = js_sys::Reflect::get(&crypto, &JsValue::from_str("randomUUID")).ok();
-    let id = random.and_then(|random| random.dyn_into::<js_sys::Function>().ok()?.call0(&crypto).ok()?.as_string());
-    id.unwrap_or_default()
 }

@@ -34,8 +34,8 @@ use crate::wire::Wire;
 const OURS: &str = "/.well-known/bailiwick/";
 /// Answers a request.
 pub(crate) async fn serve(request: Request, env: Env, context: &Context) -> Response {
-    let mut stamp = Stamp::new();
     let mut asked = Asked::of(request);
+    let mut stamp = Stamp::new(asked.id.clone());
     let snapshot = feed::snapshot(&env, context).await;
     stamp.revision = revision(&snapshot);
     match answer(&mut asked, env, &snapshot, &mut stamp).await {

@@ -20,8 +20,8 @@ use crate::bell::Bell;
 use crate::envelope::Failure;
 use crate::incoming::drain;
 use crate::multipart::upload::{Load, Upload};
-use crate::reply::random_id;
 use crate::rewrite::form_type;
+use crate::wire::random_id;
 
 /// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
 const HELD_AT_FIRST: usize = 256 << 10;

@@ -27,11 +27,14 @@ function lines(headers) {
 
 const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
 
-/** What a request says of itself, a line each: method, URL, country, latitude, longitude; then its headers. */
+/** An id for a request, and what it says of itself, a line each: method, URL, country, latitude, longitude; then its headers. */
 export function asked(request) {
   const { method, url, cf } = request;
-  return `${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n${lines(request.headers)}`;
+  return `${randomId()}\n${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n${lines(request.headers)}`;
 }
+
+/** A random UUID by the runtime's generator. */
+export const randomId = () => crypto.randomUUID();
 
 /** A response with a body that is all there, or with none. */
 export function respond(status, headers, body) {
@@ -50,15 +53,15 @@ function record(text) {
 }
 
 export class Line {
-  /** `ring(what, attempt, text, bytes)` is told what happens; `signal` when the client goes away. */
-  constructor(ring, signal) {
+  /** `ring(what, attempt, text, bytes)` is told what happens; the request's signal tells when its client goes away. */
+  constructor(ring, request) {
     this.ring = ring;
-    this.signal = signal;
+    const { signal } = request;
     this.flight = undefined;
     this.timer = undefined;
     this.writer = undefined;
     if (signal.aborted) ring(GONE, 0);
-    else signal.onabort = () => ring(GONE, 0);
+    else signal.onabort = () => this.ring(GONE, 0);
   }
 
   /** Reads the client's body, all of it: BODY follows, or UNREAD if it doesn't come. */
@@ -214,7 +217,7 @@ export class Line {
 
   /** Nobody listens any longer. */
   hangUp() {
-    this.signal.onabort = null;
+    this.ring = ignore;
     clearTimeout(this.timer);
     this.abort();
   }

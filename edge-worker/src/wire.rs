@@ -23,14 +23,15 @@ pub(crate) type Lines = Vec<(String, String)>;
 
 #[wasm_bindgen(module = "/src/wire.js")]
 extern "C" {
-    #[wasm_bindgen(js_name = asked)]
     pub(crate) fn asked(request: &web_sys::Request) -> String;
+    #[wasm_bindgen(js_name = randomId)]
+    pub(crate) fn random_id() -> String;
     #[wasm_bindgen(js_name = respond, catch)]
     fn response_of(status: u16, headers: &str, body: Option<&[u8]>) -> Result<web_sys::Response, JsValue>;
 
     type Line;
     #[wasm_bindgen(constructor)]
-    fn new(ring: &Closure<Ring>, signal: &web_sys::AbortSignal) -> Line;
+    fn new(ring: &Closure<Ring>, request: &web_sys::Request) -> Line;
     #[wasm_bindgen(method)]
     fn send(
         this: &Line,
@@ -197,7 +198,7 @@ impl Wire {
             })
         };
         let ring = Closure::wrap(ring);
-        let line = Line::new(&ring, &request.signal());
+        let line = Line::new(&ring, request);
         Self { line, inbox, reading: false, rings_at: None, _ring: ring }
     }
 
