@@ -55,6 +55,7 @@ function stop(error) {
   process.exit(error ? 1 : 0);
 }
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stop("interrupted"));
+process.on("uncaughtException", stop);
 
 const TICKS = Number(spawnSync("getconf", ["CLK_TCK"]).stdout) || 100;
 
