@@ -291,6 +291,14 @@ impl Classes {
         (class, scope.max(carrier.at + inner))
     }
 
+    /// Has what [`Self::class`] will look at loaded, without waiting for it.
+    pub(crate) fn expect(&self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.standings.v4.expect(address.to_bits(), &self.v4),
+            IpAddr::V6(address) => self.standings.v6.expect(address.to_bits(), &self.v6),
+        }
+    }
+
     fn class_v4(&self, address: u32) -> (ClassId, u8) {
         let (standing, scope) = self.standings.v4.value_and_scope(address, &self.v4);
         (self.classes[standing as usize], scope)

@@ -75,7 +75,7 @@ impl UdpLoop {
             }
         };
         if received >= SEVERAL {
-            self.batch.packets().for_each(|packet| datagrams.expect(packet));
+            self.batch.packets().for_each(|(packet, from)| datagrams.expect(packet, from));
         }
         self.batch.answer(|packet, from, out| datagrams.respond(packet, from, out));
         if let (failed @ 1.., Some(error)) = self.batch.send(self.socket.as_fd()) {
