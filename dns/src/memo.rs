@@ -32,6 +32,8 @@ use table::{Entry, Key, Table, Wire};
 const OPT: usize = 11;
 /// Longer responses aren't kept, so that the memory of the table is bounded by what it usually is.
 const LONGEST: usize = 512;
+/// How many steered names are remembered to guess by, a power of two.
+const STEERED: usize = 256;
 /// Of so many hits one is compared with what it should be.
 const SHADOW: u32 = 1 << 16;
 
@@ -47,7 +49,11 @@ pub(crate) struct Told {
 pub(crate) struct Memo {
     table: Table,
     denials: Denials,
+    /// Hashes of steered names lately asked for, with their services: a guess at what to load.
+    steered: Box<[(u64, ServiceIndex); STEERED]>,
     scratch: Scratch,
+    /// The generation of rules, zones and geography that all of it holds in.
+    world: u64,
     /// Hits since the last comparison.
     unwatched: u32,
     hits: u64,
@@ -60,7 +66,9 @@ impl Memo {
         Self {
             table: Table::new(),
             denials: Denials::new(),
+            steered: Box::new([(0, ServiceIndex(0)); STEERED]),
             scratch: Scratch::new(),
+            world: 0,
             unwatched: 0,
             hits: 0,
             mismatches: 0,
@@ -79,9 +87,15 @@ impl Memo {
     }
 
     /// Loads what the answer to this datagram is probably made of, to be there when it is answered.
-    pub(crate) fn expect(&mut self, packet: &[u8]) {
-        if let Some(query) = query::read(packet, &mut self.scratch) {
-            self.table.expect(&Key::new(&query));
+    pub(crate) fn expect(&mut self, snapshot: &Snapshot, packet: &[u8], from: IpAddr) {
+        let Some(query) = query::read(packet, &mut self.scratch) else { return };
+        match self.steered[steered_place(query.hash)] {
+            (hash, service) if hash == query.hash && self.world == snapshot.generation() => {
+                if let Some(classes) = snapshot.world().classes_of(service) {
+                    classes.expect(query.ecs.filter(|ecs| ecs.source > 0).map_or(from, |ecs| ecs.address));
+                }
+            }
+            _ => self.table.expect(&Key::new(&query)),
         }
     }
 
@@ -97,6 +111,10 @@ impl Memo {
         let Some(query) = query::read(packet, &mut self.scratch) else {
             return in_full(context, snapshot, packet, from, out);
         };
+        if self.world != snapshot.generation() {
+            self.forget();
+            self.world = snapshot.generation();
+        }
         let Some(kept) = self.find(&query, snapshot, from) else {
             let told = in_full(context, snapshot, packet, from, out);
             self.keep(&query, snapshot, from, &told, out);
@@ -139,12 +157,16 @@ impl Memo {
         told
     }
 
+    fn forget(&mut self) {
+        self.table.clear();
+        self.denials.clear();
+    }
+
     /// What is kept for this query in this snapshot.
     fn find(&self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr) -> Option<Kept<'_>> {
         let name = self.scratch.name(query);
-        let world = snapshot.generation();
         let key = Key::new(query);
-        let Some(entry) = self.table.find(&key, name).filter(|entry| entry.world == world) else {
+        let Some(entry) = self.table.find(&key, name) else {
             return self.find_denial(query, snapshot);
         };
         let Some(service) = entry.asks else {
@@ -153,7 +175,7 @@ impl Memo {
         // The name is steered: what it is answered with depends on the client.
         let (class, scope) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs })?;
         let entry = self.table.find(&key.of_class(class), name)?;
-        let holds = entry.world == world && entry.decided == snapshot.service_generation(service);
+        let holds = entry.decided == snapshot.service_generation(service);
         holds.then_some(Kept { entry, question_end: query.question_end, scope, denial: None })
     }
 
@@ -164,7 +186,7 @@ impl Memo {
         if zone.locate(name) != Found::Missing {
             return None;
         }
-        let denial = self.denials.find(zone, query.form, snapshot.generation(), name)?;
+        let denial = self.denials.find(zone, query.form, name)?;
         Some(Kept { entry: &denial.entry, question_end: denial.question_end, scope: 0, denial: Some(denial) })
     }
 
@@ -174,8 +196,7 @@ impl Memo {
         in_full(&Context { limiter: None, ..*context }, snapshot, packet, from, &mut self.shadow);
         if *out != self.shadow {
             self.mismatches += 1;
-            self.table.clear();
-            self.denials.clear();
+            self.forget();
             std::mem::swap(out, &mut self.shadow);
             tracing::error!(
                 "a kept answer was not what it should be: please report it. It was mended, and all that was kept is dropped"
@@ -190,12 +211,11 @@ impl Memo {
             return;
         }
         let name = self.scratch.name(query);
-        let world = snapshot.generation();
         let bare = &out[..out.len() - query.option.len()];
         let made = |decided, mut wire: Wire| {
             wire.set(bare);
             blank(wire.bytes_mut(), name, query);
-            Entry { world, decided, asks: None, service, region: told.region, rcode, kind, wire }
+            Entry { decided, asks: None, service, region: told.region, rcode, kind, wire }
         };
         let mut key = Key::new(query);
         if !keepable {
@@ -216,10 +236,11 @@ impl Memo {
             let Some((class, _)) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs }) else {
                 return;
             };
+            self.steered[steered_place(query.hash)] = (query.hash, service);
             self.table.put(&key, name, |mut wire| {
                 wire.set(&bare[..HEADER + name.len()]);
                 wire.bytes_mut()[HEADER..].copy_from_slice(name);
-                Entry { world, asks: Some(service), wire, ..Entry::empty() }
+                Entry { asks: Some(service), wire, ..Entry::empty() }
             });
             key = key.of_class(class);
             decided = snapshot.service_generation(service);
@@ -236,6 +257,11 @@ struct Kept<'m> {
     /// For which prefix length around the client it holds.
     scope: u8,
     denial: Option<&'m Denial>,
+}
+
+#[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted
+fn steered_place(hash: u64) -> usize {
+    hash as usize % STEERED
 }
 
 /// Answers the long way.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::system::in_huge_pages;
+use crate::system::{in_huge_pages, prefetch};
 
 /// An address as the number it is.
 pub trait Bits: Copy + Ord + Debug {
@@ -151,7 +151,7 @@ impl<A: Bits> Builder<A> {
     /// The ranges.
     #[must_use]
     pub fn finish(self) -> Ranges<A> {
-        Ranges::new(self.starts.into(), self.values.into())
+        Ranges::new(self.starts, self.values)
     }
 }
 
@@ -159,7 +159,7 @@ impl<A: Bits> Builder<A> {
 const MOST_BITS: u8 = 16;
 
 impl<A: Bits> Ranges<A> {
-    fn new(starts: Box<[A]>, values: Box<[u32]>) -> Self {
+    fn new(starts: Vec<A>, values: Vec<u32>) -> Self {
         // About as many parts as ranges.
         #[allow(clippy::cast_possible_truncation)] // at most 63
         let bits = (starts.len().ilog2() as u8).min(MOST_BITS);
@@ -172,7 +172,7 @@ impl<A: Bits> Ranges<A> {
         }
         let last = u32::try_from(starts.len() - 1).expect("fewer than 2^32 ranges");
         parts.resize(count + 1, last);
-        Self { starts: in_huge_pages(starts), values: in_huge_pages(values), parts: parts.into(), bits }
+        Self { starts: in_huge_pages(starts).into(), values: in_huge_pages(values).into(), parts: parts.into(), bits }
     }
 
     /// The value at an address.
@@ -190,6 +190,14 @@ impl<A: Bits> Ranges<A> {
         let below = apart(self.starts[borders.at_or_before(at)].before());
         let above = apart(borders.after(at).map(|next| self.starts[next]));
         (self.values[at], below.max(above))
+    }
+
+    /// Has what a lookup of this address will look at loaded, without waiting for it.
+    pub(crate) fn expect(&self, address: A, borders: &Borders) {
+        let first = self.parts[address.part(self.bits)] as usize;
+        prefetch(&self.starts[first]);
+        prefetch(&self.values[first]);
+        prefetch(&borders.0[first / 64]);
     }
 
     /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of borders.

@@ -248,7 +248,7 @@ impl Zones {
             places.resize(tree.len(), None);
             places[node] = Some(zone);
         }
-        tree.shrink();
+        tree.settle();
         let mut all = places.iter().flatten();
         let only = all.next().filter(|_| all.next().is_none()).cloned();
         Self { tree, zones: places.into(), only }
