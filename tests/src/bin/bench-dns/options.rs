@@ -23,6 +23,7 @@ use crate::workload::Kind;
 #[derive(Debug, Parser)]
 #[command(
     name = "scripts/bench/dns",
+    bin_name = "scripts/bench/dns",
     version,
     max_term_width = 100,
     after_help = "\

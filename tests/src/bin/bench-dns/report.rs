@@ -105,20 +105,28 @@ impl Report {
             if !rows.iter().any(|row| row.kind == kind) {
                 continue;
             }
+            // Without a rate no latency was measured.
+            let (late, line) = match self.rate {
+                0 => (String::new(), ""),
+                rate => (format!(" p50 at {rate}/s, µs | p99 at {rate}/s, µs |"), "---|---|"),
+            };
             let _ = write!(
                 text,
-                "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s | p50 at {rate}/s, µs | \
-                 p99 at {rate}/s, µs | octets | lost / wrong / stray |\n|---|---|---|---|---|---|---|---|---|\n",
-                kind.name(),
-                rate = self.rate
+                "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s |{late} octets | \
+                 lost / wrong / stray |\n|---|---|---|---|---|{line}---|---|\n",
+                kind.name()
             );
             for row in rows.iter().filter(|row| row.kind == kind) {
-                let [half, most] =
-                    row.latency.map_or([String::new(), String::new()], |both| both.map(|one| format!("{one:.0}")));
+                let late = match row.latency {
+                    Some([half, most]) => format!(" {half:.0} | {most:.0} |"),
+                    // At the rate, nothing was answered.
+                    None if self.rate > 0 => " | |".to_owned(),
+                    None => String::new(),
+                };
                 let [lost, wrong, stray] = row.faults;
                 let _ = writeln!(
                     text,
-                    "| {} | {} | {} | {} | {:.0} | {half} | {most} | {:.0} | {lost} / {wrong} / {stray} |",
+                    "| {} | {} | {} | {} | {:.0} |{late} {:.0} | {lost} / {wrong} / {stray} |",
                     row.server, row.ratio, row.cpu, row.user, row.rate, row.octets.median
                 );
             }
@@ -283,6 +291,16 @@ mod tests {
             let first = lines.lines().next().map_or(0, columns);
             assert!(lines.lines().all(|line| columns(line) == first), "{lines}");
         }
+    }
+
+    #[test]
+    fn without_a_rate_there_is_no_latency() {
+        let mut report = example();
+        report.rate = 0;
+        report.samples.iter_mut().for_each(|sample| sample.latency = None);
+        let table = report.table();
+        assert!(!table.contains("p50"), "{table}");
+        assert!(table.contains("(0.25–0.25) | 500 (500–500) | 62 | 0 / 0 / 0 |"), "{table}");
     }
 
     #[test]

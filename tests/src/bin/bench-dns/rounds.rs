@@ -29,6 +29,15 @@ pub(crate) struct Plan {
     pub(crate) sockets: usize,
 }
 
+impl Plan {
+    /// About how long so many measurements of each round take.
+    pub(crate) fn takes(&self, measurements: usize) -> Duration {
+        let timed = if self.rate == 0 { Duration::ZERO } else { self.length };
+        let one = self.length.min(WARM) + 2 * self.length.min(ECHO) + self.length + timed;
+        one * u32::try_from(measurements * self.rounds).unwrap_or(u32::MAX)
+    }
+}
+
 /// One measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {

@@ -64,6 +64,7 @@ mod tests {
         assert_eq!(percentile(&hundred, 0.5), Some(50));
         assert_eq!(percentile(&hundred, 0.99), Some(99));
         assert_eq!(percentile(&hundred, 1.0), Some(100));
+        assert_eq!(percentile(&[1, 2, 3], 0.5), Some(2));
         assert_eq!(percentile(&[7], 0.5), Some(7));
         assert_eq!(percentile(&[], 0.5), None);
     }
