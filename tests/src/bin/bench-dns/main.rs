@@ -41,8 +41,8 @@ use workload::{Draw, Kind, Workload};
 /// From so many names on, memory is told by the name; it is what a zone of [`FEW`] doesn't take.
 const MANY: u32 = 100_000;
 const FEW: u32 = 10;
-/// What a datagram takes of a receive buffer: its bytes are few, the kernel's account of it isn't.
-const DATAGRAM: usize = 1024;
+/// What a datagram takes of a receive buffer, in octets, and some room: its own are few, the kernel's account of it isn't.
+const DATAGRAM: usize = 1280;
 
 fn main() -> ExitCode {
     let options = Options::read();
