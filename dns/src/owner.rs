@@ -1,4 +1,4 @@
-//! The one task that owns all mutable state: changes of rules, zones, GeoIP data, health, overrides and time enter over a channel, snapshots
+//! The one task that owns all mutable state: changes of rules, zones, keys, GeoIP data, health, overrides and time enter over a channel, snapshots
 //! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
 
 mod monitors;
@@ -16,6 +16,7 @@ use bailiwick_rules::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, Snapshot, ZoneSource};
 
@@ -50,6 +51,8 @@ pub enum Offer {
     Rules(Arc<Rules>),
     /// All zones.
     Zones(Arc<[ZoneSource]>),
+    /// The keys of all signed zones.
+    Keys(Arc<[ZoneKeys]>),
     /// Geography.
     Places(Arc<Places>),
 }
@@ -61,6 +64,8 @@ pub enum Source {
     Rules,
     /// The zone files.
     Zones,
+    /// The keys of signed zones.
+    Keys,
     /// The GeoIP database.
     Geoip,
 }
@@ -70,6 +75,7 @@ impl fmt::Display for Source {
         f.pad(match self {
             Self::Rules => "rules",
             Self::Zones => "zones",
+            Self::Keys => "keys",
             Self::Geoip => "GeoIP database",
         })
     }
@@ -82,6 +88,7 @@ impl Offer {
         match self {
             Self::Rules(_) => Source::Rules,
             Self::Zones(_) => Source::Zones,
+            Self::Keys(_) => Source::Keys,
             Self::Places(_) => Source::Geoip,
         }
     }
@@ -96,6 +103,8 @@ pub struct Status {
     pub rules: SourceStatus,
     /// The zone files.
     pub zones: SourceStatus,
+    /// The keys of signed zones.
+    pub keys: SourceStatus,
     /// The GeoIP database.
     pub geoip: SourceStatus,
     /// Probes that succeeded, since the start.
@@ -141,6 +150,7 @@ impl Status {
         match source {
             Source::Rules => &self.rules,
             Source::Zones => &self.zones,
+            Source::Keys => &self.keys,
             Source::Geoip => &self.geoip,
         }
     }
@@ -149,6 +159,7 @@ impl Status {
         match source {
             Source::Rules => &mut self.rules,
             Source::Zones => &mut self.zones,
+            Source::Keys => &mut self.keys,
             Source::Geoip => &mut self.geoip,
         }
     }

@@ -1,4 +1,4 @@
-//! What one query sees from start to end: rules, zones, geography and health enter from [`crate::owner`], an immutable snapshot leaves, from
+//! What one query sees from start to end: rules, zones, keys, geography and health enter from [`crate::owner`], an immutable snapshot leaves, from
 //! which `answer` takes its steered records and the API its reports.
 //!
 //! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and one moment's health, with
@@ -24,7 +24,9 @@ use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::dnssec::ring::KeyRing;
 use crate::locate::{self, ClassId};
+use crate::name::NameRef;
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
@@ -37,13 +39,15 @@ const PROHIBITED: u16 = 18;
 /// Extended error "Not Ready": every region of the fence is withheld (RFC 8914 §4.15).
 const NOT_READY: u16 = 14;
 
-/// Rules, zones, geography and health of one moment, with what they decide.
+/// Rules, zones, keys, geography and health of one moment, with what they decide.
 #[derive(Debug)]
 pub struct Snapshot {
     world: Arc<World>,
     health: Health,
     /// By service.
     decided: Vec<Arc<Decided>>,
+    /// What each signed zone does with its keys.
+    rings: Arc<[KeyRing]>,
     generation: u64,
     /// When the decisions were made.
     at: Timestamp,
@@ -106,11 +110,13 @@ impl Snapshot {
     #[must_use]
     pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
-        let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
+        let rings = rings(&world, at, before);
+        let is_new = |before: &Self| same_world.is_none() || !Arc::ptr_eq(&before.rings, &rings);
+        let generation = before.map_or(1, |before| before.generation + u64::from(is_new(before)));
         // Decisions that rest on nothing passing hold for as long as health does.
         let unchanged = |before: &&Self| before.until.is_none() && before.health.regions == health.regions;
         if let Some(before) = same_world.filter(unchanged) {
-            return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
+            return Self { world, health, decided: before.decided.clone(), rings, generation, at, until: None };
         }
         let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
         let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
@@ -124,12 +130,17 @@ impl Snapshot {
                 None => Arc::new(Decided { choices, generation: next }),
             });
         }
-        Self { world, health, decided, generation, at, until }
+        Self { world, health, decided, rings, generation, at, until }
     }
 
-    /// When the passing of time alone next changes an answer: TTLs count down the last seconds before an end.
+    /// When the passing of time alone next changes an answer: TTLs count down the last seconds before an end, keys get ready and leave.
     #[must_use]
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let of_keys = self.rings.iter().filter_map(|ring| ring.next_change(self.at));
+        of_keys.chain(self.next_countdown(now)).min()
+    }
+
+    fn next_countdown(&self, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?;
         let longest = self.table().services().iter().map(|service| service.ttl.max).max().unwrap_or(0);
         let countdown = Timestamp(until.0.saturating_sub(i64::from(longest) * 1000));
@@ -154,6 +165,18 @@ impl Snapshot {
         self.world.zones()
     }
 
+    /// What a zone does with its keys; `None` for one that isn't signed.
+    #[must_use]
+    pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
+        self.rings.iter().find(|ring| ring.origin() == origin)
+    }
+
+    /// What each signed zone does with its keys.
+    #[must_use]
+    pub fn rings(&self) -> &[KeyRing] {
+        &self.rings
+    }
+
     /// Everything that doesn't depend on health.
     #[must_use]
     pub fn world(&self) -> &Arc<World> {
@@ -166,7 +189,7 @@ impl Snapshot {
         &self.health
     }
 
-    /// Changes with rules, zones and geography.
+    /// Changes with rules, zones, keys and geography.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -221,6 +244,7 @@ impl Snapshot {
             node: node.to_owned(),
             revision: table.revision().number,
             rules_sha256: table.revision().sha256_hex(),
+            keys_sha256: self.rings.iter().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
         }
     }
@@ -260,6 +284,19 @@ impl Snapshot {
         let by_api = self.health.overrides.get(&self.table().region(index).id).filter(|forced| forced.until == until);
         let by_rules = || self.table().override_of(index).map(|forced| forced.reason.clone());
         by_api.map(|forced| forced.reason.clone()).or_else(by_rules).unwrap_or_default()
+    }
+}
+
+/// The rings of `at`; those of `before` where they still hold.
+fn rings(world: &World, at: Timestamp, before: Option<&Snapshot>) -> Arc<[KeyRing]> {
+    let holds = |before: &&Snapshot| {
+        let until = before.rings.iter().filter_map(|ring| ring.next_change(before.at)).min();
+        // A clock that was set back may make a key not ready again.
+        *before.world.keys() == *world.keys() && before.at <= at && until.is_none_or(|until| at < until)
+    };
+    match before.filter(holds) {
+        Some(before) => Arc::clone(&before.rings),
+        None => world.keys().iter().map(|keys| keys.ring(at)).collect(),
     }
 }
 

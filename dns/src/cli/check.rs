@@ -12,8 +12,10 @@ use super::told::Told;
 use crate::api::token::{Token, warnings};
 use crate::certificate::Certificate;
 use crate::clock::Clock;
-use crate::config::{Api, Config, ConfigError, ZoneFile};
+use crate::config::{Api, Config, ConfigError, SignedZone, ZoneFile};
 use crate::cookie_files;
+use crate::dnssec::directory::read_keys;
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
@@ -74,6 +76,7 @@ fn named(config: &Config, findings: &mut Findings) {
         Some(rules) => together(rules, sources, places, findings),
         None => alone(&sources, findings),
     }
+    keys(&config.dnssec, findings);
     findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
     let encrypted = [&config.dot, &config.doq, &config.doh].into_iter().flatten();
     let faults = encrypted.filter_map(|section| Certificate::read(&section.tls).err()).flatten();
@@ -140,6 +143,21 @@ fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
     read
 }
 
+fn keys(zones: &[SignedZone], findings: &mut Findings) {
+    let now = Clock::system().now();
+    for zone in zones {
+        match read_keys(std::slice::from_ref(zone), now, &mut |_| ()) {
+            Ok(keys) => {
+                let count_of = |keys: &ZoneKeys| keys.ring(now).dnskeys().count();
+                let told =
+                    keys.iter().map(|keys| format!("signed {}: {}", keys.origin(), count(count_of(keys), "key")));
+                findings.summary.extend(told);
+            }
+            Err(faults) => findings.errors.extend(faults),
+        }
+    }
+}
+
 fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
     match read_geoip(Some(file)) {
         Ok(places) => {
@@ -156,7 +174,7 @@ fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
 /// Compiles zones with the hosts that the rules steer in them.
 fn together(rules: Arc<Rules>, sources: Vec<ZoneSource>, places: Option<Arc<Places>>, findings: &mut Findings) {
     let places = places.unwrap_or_else(|| Arc::new(Places::none()));
-    match World::build(rules, sources.into(), places, None) {
+    match World::build(rules, sources.into(), Arc::default(), places, None) {
         // With a zone missing for its errors, "lies in no zone" would be said of its hosts.
         Ok(world) if findings.errors.is_empty() => findings.warnings.extend_from_slice(world.warnings()),
         Ok(_) => {}

@@ -27,6 +27,16 @@ struct Held {
     key: Arc<SigningKey>,
 }
 
+impl PartialEq for ZoneKeys {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Held, &Held)| one.state == other.state && one.key.dnskey() == other.key.dnskey();
+        (&self.origin, &self.policy, self.held.len()) == (&other.origin, &other.policy, other.held.len())
+            && self.held.iter().zip(&*other.held).all(same)
+    }
+}
+
+impl Eq for ZoneKeys {}
+
 /// What the operator wants the parent to be told of the keys (`cds` of the configuration).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Cds {
@@ -150,6 +160,12 @@ impl KeyRing {
         self.origin.as_ref()
     }
 
+    /// The zone's name as nodes tell it to one another: in small letters, however each of them writes it.
+    #[must_use]
+    pub fn zone_name(&self) -> String {
+        self.origin.to_string().to_ascii_lowercase()
+    }
+
     /// The keys of the DNSKEY RRset: published, active, and retired ones until they are removed.
     pub fn dnskeys(&self) -> impl Iterator<Item = &SigningKey> {
         self.keys.iter().map(|(_, key)| &**key)
@@ -191,8 +207,8 @@ impl KeyRing {
 
     /// SHA-256 in hex over the zone, its keys' public halves, stages and times: equal on nodes that serve the same, and nothing in it is secret.
     #[must_use]
-    pub fn digest(&self) -> String {
-        self.digest.clone()
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// When the passing of time alone next makes another ring of the same keys.

@@ -14,7 +14,8 @@ use super::{Metrics, QTYPES, RCODES, TRANSPORTS};
 use crate::owner::{Handle, Source};
 
 /// The sources with their names in labels.
-const SOURCES: [(Source, &str); 3] = [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Geoip, "geoip")];
+const SOURCES: [(Source, &str); 4] =
+    [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Keys, "keys"), (Source::Geoip, "geoip")];
 const STATUSES: [Status; 3] = [Status::Up, Status::Down, Status::Unknown];
 
 pub(super) fn text(metrics: Arc<Metrics>, handle: Handle) -> String {
@@ -41,6 +42,7 @@ impl Collector for Exposition {
         self.steered(&mut encoder)?;
         self.rules(&mut encoder)?;
         self.sources(&mut encoder)?;
+        self.keys(&mut encoder)?;
         self.regions(&mut encoder)?;
         self.probes(&mut encoder)
     }
@@ -114,7 +116,8 @@ impl Exposition {
 
     fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let status = self.handle.status();
-        let help = "Versions of rules, zones and GeoIP database, by what became of them; the first at start included";
+        let help =
+            "Versions of rules, zones, keys and GeoIP database, by what became of them; the first at start included";
         let mut reloads = counter(encoder, "reloads", help)?;
         for (source, name) in SOURCES {
             let fares = status.of(source);
@@ -131,6 +134,20 @@ impl Exposition {
         }
         let failed = u64::from(status.not_persisted.is_some());
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
+    }
+
+    fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        if snapshot.rings().is_empty() {
+            return Ok(());
+        }
+        let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can be told apart";
+        let mut metric = gauge(encoder, "zone_keys", help)?;
+        for ring in snapshot.rings() {
+            let (zone, keys) = (ring.zone_name(), u64::try_from(ring.dnskeys().count()).unwrap_or(u64::MAX));
+            metric.encode_family(&[("zone", zone.as_str()), ("sha256", ring.digest())])?.encode_gauge(&keys)?;
+        }
+        Ok(())
     }
 
     fn regions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

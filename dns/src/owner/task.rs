@@ -200,6 +200,13 @@ impl<P: Prober> Owner<P> {
                 self.tell();
                 continue;
             }
+            if let Offer::Keys(keys) = &offer
+                && **keys == **self.accepted().keys()
+            {
+                self.status.keys.last_error = None;
+                self.tell();
+                continue;
+            }
             if let Offer::Rules(rules) = &offer {
                 let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
                 match old.succession(&new) {
@@ -226,14 +233,15 @@ impl<P: Prober> Owner<P> {
             let base = Arc::clone(self.accepted());
             let version = offer.clone();
             let compiled = tokio::task::spawn_blocking(move || {
-                let (mut rules, mut zones, mut places) =
-                    (Arc::clone(base.rules()), Arc::clone(base.zone_sources()), Arc::clone(base.places()));
+                let (mut rules, mut zones) = (Arc::clone(base.rules()), Arc::clone(base.zone_sources()));
+                let (mut keys, mut places) = (Arc::clone(base.keys()), Arc::clone(base.places()));
                 match version {
                     Offer::Rules(new) => rules = new,
                     Offer::Zones(new) => zones = new,
+                    Offer::Keys(new) => keys = new,
                     Offer::Places(new) => places = new,
                 }
-                World::build(rules, zones, places, Some(&base))
+                World::build(rules, zones, keys, places, Some(&base))
             });
             self.job = Some(Job { offer, compiled });
         }

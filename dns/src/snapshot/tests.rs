@@ -51,7 +51,7 @@ fn places() -> Arc<Places> {
 
 fn world(rules: &str) -> Arc<World> {
     let rules = compile_rules(rules.as_bytes().to_vec(), "rules.json").unwrap();
-    Arc::new(World::build(rules, sources(""), places(), None).unwrap())
+    Arc::new(World::build(rules, sources(""), Arc::default(), places(), None).unwrap())
 }
 
 fn up(down_thresh: u32) -> Monitored {
@@ -196,11 +196,13 @@ fn ttls_count_down_to_the_end_of_an_override() {
 #[test]
 fn hosts_below_a_cut_are_refused_and_hosts_elsewhere_warned_of() {
     let rules = compile_rules(RULES.as_bytes().to_vec(), "rules.json").unwrap();
-    let refused = World::build(Arc::clone(&rules), sources("chat NS ns.example.net.\n"), places(), None).unwrap_err();
+    let refused =
+        World::build(Arc::clone(&rules), sources("chat NS ns.example.net.\n"), Arc::default(), places(), None)
+            .unwrap_err();
     assert_eq!(refused.len(), 1);
     assert!(refused[0].to_string().contains("chat.ai.example.com"), "{}", refused[0]);
 
-    let world = World::build(rules, sources(""), places(), None).unwrap();
+    let world = World::build(rules, sources(""), Arc::default(), places(), None).unwrap();
     let [warning] = world.warnings() else { panic!("{:?}", world.warnings()) };
     assert!(warning.starts_with("/services/chat/hosts: elsewhere.example.org"), "{warning}");
     assert!(

@@ -1,4 +1,4 @@
-//! Everything a snapshot has but health: rules, zone sources and places enter, checked against each other, and a compiled [`World`] leaves; the
+//! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a compiled [`World`] leaves; the
 //! owner builds one off the query path for every change of its inputs.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use bailiwick_rules::time::Timestamp;
 
 use super::records::{RecordSets, name_of_host};
 use super::{Choice, NOT_READY, Offer, PROHIBITED};
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
 use crate::name::Name;
@@ -32,12 +33,13 @@ pub struct ZoneSource {
     pub records: Vec<Record>,
 }
 
-/// Rules, zones and geography, compiled together.
+/// Rules, zones, keys and geography, compiled together.
 #[derive(Debug)]
 pub struct World {
     rules: Arc<Rules>,
     sources: Arc<[ZoneSource]>,
     zones: Arc<Zones>,
+    keys: Arc<[ZoneKeys]>,
     places: Arc<Places>,
     /// By service; `None` for one that DNS doesn't answer.
     classes: Arc<[Option<Arc<Classes>>]>,
@@ -49,13 +51,14 @@ pub struct World {
 }
 
 impl World {
-    /// Compiles rules, zones and places together; what of `before` has the same inputs is taken from it.
+    /// Compiles rules, zones, keys and places together; what of `before` has the same inputs is taken from it.
     ///
     /// # Errors
     /// Everything that keeps them from being served.
     pub fn build(
         rules: Arc<Rules>,
         sources: Arc<[ZoneSource]>,
+        keys: Arc<[ZoneKeys]>,
         places: Arc<Places>,
         before: Option<&Self>,
     ) -> Result<Self, Vec<ZoneError>> {
@@ -77,7 +80,7 @@ impl World {
             Some(before) => Arc::clone(&before.classes),
             None => compile_classes(table, &answers, &places),
         };
-        Ok(Self { rules, sources, zones: Arc::new(zones), places, classes, answers, denied, warnings })
+        Ok(Self { rules, sources, zones: Arc::new(zones), keys, places, classes, answers, denied, warnings })
     }
 
     /// The rules.
@@ -96,6 +99,12 @@ impl World {
     #[must_use]
     pub fn zone_sources(&self) -> &Arc<[ZoneSource]> {
         &self.sources
+    }
+
+    /// The keys of the zones that are signed; a zone without is not.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<[ZoneKeys]> {
+        &self.keys
     }
 
     /// The places of addresses.

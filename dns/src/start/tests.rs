@@ -51,6 +51,7 @@ impl Node {
             rules: self.path("rules.json"),
             geoip: Some(self.path("geo.mmdb")),
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
+            dnssec: Vec::new(),
             state_dir: Some(self.path("state")),
         }
     }
