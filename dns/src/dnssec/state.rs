@@ -252,3 +252,79 @@ impl From<&KeyState> for Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"version": 1, "zone": "Example.com.", "keys": [
+        {"file": "a.pem", "tag": 1, "algorithm": 13, "state": "retired", "published": "2026-01-01T00:00:00Z", "ready": "2026-01-02T00:00:00Z",
+         "active": "2026-01-01T00:00:00Z", "retired": "2026-06-01T00:00:00Z", "remove": "2026-06-03T00:00:00Z"},
+        {"file": "b.pem", "tag": 2, "algorithm": 13, "state": "active", "published": "2026-05-01T00:00:00Z", "ready": "2026-05-02T00:00:00Z",
+         "active": "2026-06-01T00:00:00Z"},
+        {"file": "c.pem", "tag": 3, "algorithm": 13, "state": "published", "published": "2026-07-01T00:00:00Z", "ready": "2026-07-02T00:00:00Z"}]}"#;
+
+    fn told(text: &str) -> Vec<String> {
+        match State::parse(text.as_bytes()) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_state_round_trips() {
+        let state = State::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(State::parse(state.to_json().as_bytes()).unwrap(), state);
+        assert_eq!(state.active().map(|key| key.tag), Some(2));
+        assert_eq!(state.successor().map(|key| key.tag), Some(3));
+        let removed = |text: &str| state.keys[0].is_removed(Timestamp::parse(text).unwrap());
+        assert!(!removed("2026-06-02T23:59:59Z") && removed("2026-06-03T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_told_with_its_place() {
+        let cases = [
+            (r#""version": 1"#, r#""version": 2"#, "/version: is 2"),
+            ("Example.com.", "a..b.", "/zone: is no zone's name"),
+            (r#""state": "active""#, r#""state": "retired""#, "/keys/1: a retired key has all five times"),
+            (r#""state": "published""#, r#""state": "active""#, "/keys/2: an active key has the times"),
+            ("b.pem", "a.pem", "/keys/1/file: is an earlier key's too"),
+            ("b.pem", "../b.pem", "/keys/1: \"../b.pem\" is no name of a file"),
+            (
+                r#""tag": 2, "algorithm": 13"#,
+                r#""tag": 2, "algorithm": 15"#,
+                "/keys/1/algorithm: is 15, the first key's is 13",
+            ),
+            (
+                r#""tag": 2, "algorithm": 13"#,
+                r#""tag": 2, "algorithm": 8"#,
+                "/keys/1: algorithm 8 is not signed with here",
+            ),
+            ("2026-06-03", "2026-05-03", "/keys/0: its times don't follow one another"),
+            (r#""ready": "2026-07-02"#, r#""ready": "2026-06-02"#, "/keys/2: its times don't follow one another"),
+            (r#""tag": 3"#, r#""tag": 3, "note": """#, "(document): unknown field `note`"),
+            ("2026-07-02T00:00:00Z", "soon", "(document): \"soon\" is not a time"),
+        ];
+        for (good, bad, wanted) in cases {
+            assert!(GOOD.contains(good), "{good}");
+            let told = told(&GOOD.replacen(good, bad, 1));
+            assert!(told.len() == 1 && told[0].starts_with(wanted), "{wanted:?}: {told:?}");
+        }
+        let published = r#""state": "active", "published": "2026-05-01T00:00:00Z", "ready": "2026-05-02T00:00:00Z",
+         "active": "2026-06-01T00:00:00Z""#;
+        let none = GOOD.replace(
+            published,
+            r#""state": "published", "published": "2026-05-01T00:00:00Z", "ready": "2026-05-02T00:00:00Z""#,
+        );
+        let none = told(&none);
+        assert!(
+            none[0].starts_with("/keys: 0 keys are active")
+                && none[1].starts_with("/keys: more than one key is published"),
+            "{none:?}"
+        );
+        assert_eq!(
+            told(r#"{"version": 1, "zone": "a.", "keys": []}"#),
+            ["/keys: holds no key; make one with `bailiwick keys generate`"]
+        );
+    }
+}

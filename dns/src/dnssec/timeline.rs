@@ -15,11 +15,14 @@
 //!
 //! - **N is ready** once nobody can hold a DNSKEY RRset without N: the time in which all nodes learn of N (propagation), then the TTL of DNSKEY
 //!   (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change and data be signed by N.
-//! - **O is removed** once nobody can hold what only O vouches for: propagation, then the longer of the zone's longest TTL (data signed by O) and
+//! - **O is removed** once nobody can hold what only O vouches for: propagation, then the longest of the zone's TTLs (data signed by O) and
 //!   the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says when all of the parent's servers have the new DS; no clock can know.
 //! - **The first key of a zone** is ready once nobody can hold data without signatures: propagation, then the zone's longest TTL.
 //!
 //! All keys of a zone share one algorithm: changing it wants data signed by both at first (RFC 6781 §4.1.4), which isn't built.
+
+#[cfg(test)]
+mod tests;
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -37,7 +40,7 @@ pub struct Policy {
     pub dnskey_ttl: Millis,
     /// The TTL of the DS RRset, which the parent chooses.
     pub ds_ttl: Millis,
-    /// Within what time all nodes have the same files, and all of the parent's servers the same zone.
+    /// Within what time all nodes have taken up the same files and signed by them, and all of the parent's servers have the same zone.
     pub propagation: Millis,
 }
 
@@ -117,23 +120,20 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
     if let Some(successor) = state.successor() {
         return Err(StepError::UnderWay { tag: successor.tag, ready: successor.ready });
     }
-    let early =
-        |until: Timestamp, why: String| if until > now { Err(StepError::TooEarly { until, why }) } else { Ok(()) };
-    for old in &state.keys {
-        if old.algorithm != key.algorithm {
-            return Err(StepError::OtherAlgorithm { old: old.algorithm, new: key.algorithm });
+    if let Some(old) = state.keys.iter().find(|old| old.algorithm != key.algorithm) {
+        return Err(StepError::OtherAlgorithm { old: old.algorithm, new: key.algorithm });
+    }
+    let waits = state.keys.iter().filter_map(|old| match old.stage {
+        Stage::Retired { remove, .. } => {
+            Some((remove, format!("the last rollover isn't over: resolvers may hold what key {} vouches for", old.tag)))
         }
-        match old.stage {
-            Stage::Retired { remove, .. } => early(
-                remove,
-                format!("the last rollover isn't over: key {} may still vouch for what resolvers cached", old.tag),
-            )?,
-            Stage::Active { .. } => early(
-                old.ready,
-                format!("the zone's key {} is too young: resolvers may have cached the zone without it", old.tag),
-            )?,
-            Stage::Published => {}
+        Stage::Active { .. } => {
+            Some((old.ready, format!("resolvers may hold answers from before the zone's key {} was known", old.tag)))
         }
+        Stage::Published => None,
+    });
+    if let Some((until, why)) = waits.max_by_key(|(until, _)| *until).filter(|(until, _)| *until > now) {
+        return Err(StepError::TooEarly { until, why });
     }
     let ready = now.after(policy.propagation).after(policy.dnskey_ttl);
     let mut next = state.clone();
@@ -149,11 +149,11 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
 pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -> Result<State, StepError> {
     let Some(successor) = state.successor() else { return Err(StepError::NotBegun) };
     if successor.ready > now {
-        let why =
-            format!("key {} isn't known everywhere: resolvers may have cached the keys without it", successor.tag);
+        let why = format!("resolvers may hold the zone's keys without key {}", successor.tag);
         return Err(StepError::TooEarly { until: successor.ready, why });
     }
-    let remove = now.after(policy.propagation).after(max_ttl.max(policy.ds_ttl));
+    // CDS and CDNSKEY have the TTL of DNSKEY and are signed as data are.
+    let remove = now.after(policy.propagation).after(max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
     let mut next = state.clone();
     for key in &mut next.keys {
         key.stage = match key.stage {
