@@ -122,8 +122,14 @@ async fn watch(sources: Sources, mut known: Known, handle: Handle, mut reloads: 
     let mut everything = false;
     loop {
         // Watched first and looked at then, so that nothing falls between.
-        watch_directories(watcher.as_mut(), &known);
+        let watched = directories(&known);
+        watch_directories(watcher.as_mut(), &watched);
         known = offer_changes(&sources, known, &handle, everything).await;
+        if !directories(&known).is_subset(&watched) {
+            // What was read named files elsewhere: they may have changed since.
+            everything = false;
+            continue;
+        }
         everything = tokio::select! {
             reload = reloads.recv() => match reload {
                 Some(()) => true,
@@ -160,10 +166,8 @@ async fn settle(events: &mut mpsc::Receiver<()>) {
     }
 }
 
-/// Watches the directory of each file and, where the file is a link, that of the file it leads to. Watching one twice does no harm, and
-/// one that was removed and made anew has to be.
-fn watch_directories(watcher: Option<&mut RecommendedWatcher>, known: &Known) {
-    let Some(watcher) = watcher else { return };
+/// The directory of each file and, where the file is a link, that of the file it leads to.
+fn directories(known: &Known) -> BTreeSet<PathBuf> {
     let directory = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
         parent => parent.map(Path::to_owned),
@@ -172,8 +176,14 @@ fn watch_directories(watcher: Option<&mut RecommendedWatcher>, known: &Known) {
         let target = std::fs::canonicalize(path).ok().and_then(|target| directory(&target));
         directory(path).into_iter().chain(target)
     };
-    for directory in known.files().flat_map(both).collect::<BTreeSet<PathBuf>>() {
-        if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+    known.files().flat_map(both).collect()
+}
+
+/// Watches directories. Watching one twice does no harm, and one that was removed and made anew has to be.
+fn watch_directories(watcher: Option<&mut RecommendedWatcher>, directories: &BTreeSet<PathBuf>) {
+    let Some(watcher) = watcher else { return };
+    for directory in directories {
+        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
             tracing::debug!(%error, directory = %directory.display(), "not watched; files there are looked at every {LOOK:?}");
         }
     }
