@@ -55,10 +55,8 @@ fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Re
         if key.is_removed(now) {
             return None;
         }
-        let path = zone.directory.join(&key.file);
-        opening(&path);
-        let read = read_key(&path, key);
-        read.map_err(|message| faults.push(Fault::of_file(&path, message))).ok().map(Arc::new)
+        opening(&zone.directory.join(&key.file));
+        read_key(zone, key).map_err(|fault| faults.push(fault)).ok().map(Arc::new)
     });
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
@@ -107,7 +105,16 @@ pub fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<O
     Ok(Some(state))
 }
 
-fn read_key(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
+/// Reads the private key of one that the state names.
+///
+/// # Errors
+/// When it can't be read, is anyone else's to read too, or is another key.
+pub fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKey, Fault> {
+    let path = zone.directory.join(&stated.file);
+    read_pem(&path, stated).map_err(|message| Fault::of_file(&path, message))
+}
+
+fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
     let mended = "restore it from the node where `bailiwick keys` was last run";
     let unreadable = |error: io::Error| match error.kind() {
         ErrorKind::NotFound => format!("is missing, and {STATE} names it; {mended}"),

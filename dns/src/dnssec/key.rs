@@ -17,6 +17,9 @@ use crate::name::NameRef;
 const FLAGS: u16 = 257;
 /// The only protocol there is (RFC 4034 §2.1.2).
 const PROTOCOL: u8 = 3;
+/// What stands before the seed in the PKCS#8 of an Ed25519 key (RFC 8410 §7). With the public key behind it, as ring writes it, OpenSSL
+/// can't read it.
+const ED25519_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 /// How many characters a line of PEM has (RFC 7468 §2).
 const PEM_LINE: usize = 64;
 
@@ -117,11 +120,16 @@ impl SigningKey {
     /// When the system gives no random bytes.
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
         let random = SystemRandom::new();
-        let pkcs8 = match algorithm {
-            Algorithm::EcdsaP256Sha256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random),
-            Algorithm::Ed25519 => Ed25519KeyPair::generate_pkcs8(&random),
-        };
-        Self::from_pkcs8(pkcs8.map_err(|_| KeyError::NoRandomness)?.as_ref())
+        match algorithm {
+            Algorithm::EcdsaP256Sha256 => {
+                let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random);
+                Self::from_pkcs8(pkcs8.map_err(|_| KeyError::NoRandomness)?.as_ref())
+            }
+            Algorithm::Ed25519 => {
+                let seed = ring::rand::generate::<[u8; 32]>(&random).map_err(|_| KeyError::NoRandomness)?;
+                Self::from_pkcs8(&[&ED25519_HEAD[..], &seed.expose()].concat())
+            }
+        }
     }
 
     /// Reads a key from PKCS#8 PEM, as [`SigningKey::to_pem`] writes it and `openssl genpkey` does.
@@ -287,7 +295,7 @@ mod tests {
 
     #[test]
     fn rfc8080_6_1_the_key_of_the_example_has_its_tag_and_ds() {
-        let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        let mut der = ED25519_HEAD.to_vec();
         der.extend(bytes("ODIyNjAzODQ2MjgwODAxMjI2NDUxOTAyMDQxNDIyNjI="));
         let key = SigningKey::from_pem(&pem(&der)).unwrap();
         assert_eq!((key.algorithm(), key.tag()), (15, 3613));

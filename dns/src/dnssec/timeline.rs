@@ -108,7 +108,7 @@ pub enum StepError {
 /// The first key of a zone, which signs it from now on. `max_ttl` is the zone's longest TTL.
 #[must_use]
 pub fn first(zone: Name, key: NewKey, policy: &Policy, max_ttl: Millis, now: Timestamp) -> State {
-    let ready = now.after(policy.propagation).after(max_ttl.max(policy.dnskey_ttl));
+    let ready = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl));
     State { zone, keys: vec![stated(key, now, ready, Stage::Active { since: now })] }
 }
 
@@ -135,7 +135,7 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
     if let Some((until, why)) = waits.max_by_key(|(until, _)| *until).filter(|(until, _)| *until > now) {
         return Err(StepError::TooEarly { until, why });
     }
-    let ready = now.after(policy.propagation).after(policy.dnskey_ttl);
+    let ready = later(now, policy.propagation, policy.dnskey_ttl);
     let mut next = state.clone();
     next.keys.push(stated(key, now, ready, Stage::Published));
     Ok(next)
@@ -153,7 +153,7 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
         return Err(StepError::TooEarly { until: successor.ready, why });
     }
     // CDS and CDNSKEY have the TTL of DNSKEY and are signed as data are.
-    let remove = now.after(policy.propagation).after(max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
+    let remove = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
     let mut next = state.clone();
     for key in &mut next.keys {
         key.stage = match key.stage {
@@ -163,6 +163,12 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
         };
     }
     Ok(next)
+}
+
+/// When both spans have passed, at the next whole second.
+fn later(now: Timestamp, propagation: Millis, ttl: Millis) -> Timestamp {
+    let Timestamp(exact) = now.after(propagation).after(ttl);
+    Timestamp(exact.saturating_add(999).div_euclid(1000).saturating_mul(1000))
 }
 
 fn stated(key: NewKey, published: Timestamp, ready: Timestamp, stage: Stage) -> KeyState {

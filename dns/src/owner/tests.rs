@@ -271,6 +271,40 @@ async fn an_override_is_in_force_although_it_cannot_be_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retired_key_leaves_by_time_alone() {
+    use crate::dnssec::key::{Algorithm, SigningKey};
+    use crate::dnssec::ring::ZoneKeys;
+    use crate::dnssec::timeline::{NewKey, Policy, begin as begin_roll, finish, first};
+
+    let keys: Vec<_> = (0..2).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect();
+    let new =
+        |number: usize| NewKey { file: number.to_string(), tag: keys[number].tag(), algorithm: Algorithm::Ed25519 };
+    let origin: Name = "example.com".parse().unwrap();
+    let policy = Policy { ds_ttl: Millis(120_000), dnskey_ttl: Millis(60_000), ..Policy::default() };
+    let long_ago = Timestamp(NOW.0 - 900_000_000);
+    let state = first(origin.clone(), new(0), &policy, Millis(0), long_ago);
+    let state = begin_roll(&state, new(1), &policy, Timestamp(NOW.0 - 800_000_000)).unwrap();
+    let state = finish(&state, &policy, Millis(0), NOW).unwrap();
+    let zone_keys = ZoneKeys::new(&state, policy, |key| Some(Arc::clone(&keys[key.file.parse::<usize>().ok()?])));
+
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let beginning = beginning(rules(1, "chat.example.com", &["a:1"]), "");
+    let world = &beginning.world;
+    let (rules, zones, places) = (world.rules(), world.zone_sources(), world.places());
+    let world =
+        World::build(Arc::clone(rules), Arc::clone(zones), [zone_keys].into(), Arc::clone(places), None).unwrap();
+    let handle = begin(Beginning { world, ..beginning }, &prober).await;
+    let count = |snapshot: &Snapshot| snapshot.ring(origin.as_ref()).map_or(0, |ring| ring.dnskeys().count());
+    let before = handle.snapshot_owned();
+    assert_eq!(count(&before), 2);
+    assert!(handle.wait_until(|snapshot, _| count(snapshot) == 1).await);
+    let gone = NOW.after(policy.propagation).after(policy.ds_ttl);
+    assert!(handle.now() >= gone && handle.now() < gone.after(Millis(10)), "{}", handle.now());
+    assert!(handle.snapshot().generation() > before.generation());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_monitor_that_falls_silent_goes_stale_by_time_alone() {
     let prober = Scripted::default();
     prober.set("dies:1", true);
