@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod hash_key;
 mod init;
+mod keys;
 mod receipt;
 mod told;
 
@@ -87,6 +88,9 @@ enum Command {
   bailiwick hash-key < key.txt
   bailiwick hash-key --generate       makes a new key and prints both")]
     HashKey(hash_key::HashKeyArgs),
+    /// Make, list and roll the keys of signed zones, and print the DS for the parent.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Verify receipts of the edge, or make a key for it to sign them with.
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
@@ -144,6 +148,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
         Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::HashKey(args) => hash_key::run(&args),
+        Command::Keys(command) => keys::run(&command, crate::clock::Clock::system().now()),
         Command::Receipt(command) => receipt::run(&command, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::Schema => Told::fine(json_schema_text()),
         Command::Completions { shell } => {

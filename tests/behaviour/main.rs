@@ -9,6 +9,7 @@ mod edns;
 mod ferret;
 mod fixture;
 mod health;
+mod keys;
 mod malformed;
 mod rate_limit;
 mod reload;
