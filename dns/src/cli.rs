@@ -57,7 +57,7 @@ enum Command {
     Init(init::InitArgs),
     /// Answer DNS until told to stop.
     ///
-    /// Rules, zone files and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
+    /// Rules, zone files, their keys and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
     /// one stays in service. The configuration itself and the API's token, certificate and key are read at the start only. SIGTERM and SIGINT
     /// answer what is in flight and end with exit code 0.
     #[command(after_help = "Examples:
@@ -65,7 +65,7 @@ enum Command {
   bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json
   bailiwick serve --log bailiwick_dns=debug")]
     Serve(ServeArgs),
-    /// Find every mistake in the configuration, rules, zones and GeoIP database.
+    /// Find every mistake in the configuration, rules, zones, keys and GeoIP database.
     #[command(after_help = "Examples:
   bailiwick check                               bailiwick.toml and all it names
   bailiwick check --rules rules.json            a rules document alone

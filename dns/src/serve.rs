@@ -97,7 +97,7 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
         Ready { dns, dot, doq, doh, api, node: &node, pid: std::process::id() }.write(file)?;
     }
     while signals.next().await == Word::Reload {
-        info!("SIGHUP: reading rules, zones, GeoIP database, certificates, token and cookie secrets again");
+        info!("SIGHUP: reading rules, zones, keys, GeoIP database, certificates, token and cookie secrets again");
         feed.reload();
         renewal.reload();
         responder.renew_cookies(&config);
