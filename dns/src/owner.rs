@@ -111,6 +111,10 @@ pub struct Status {
     pub probes_passed: u64,
     /// Probes that failed, since the start.
     pub probes_failed: u64,
+    /// Renewals of signatures, since the start.
+    pub renewals: u64,
+    /// The last failure to renew signatures, until a renewal succeeds: an alarm.
+    pub not_renewed: Option<Failure>,
     /// The last failure to write to the state directory, until a write succeeds.
     pub not_persisted: Option<Failure>,
     /// The revision of rules that were accepted and await the first results of new monitors.

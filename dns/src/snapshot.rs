@@ -7,6 +7,7 @@
 mod records;
 #[cfg(test)]
 mod scopes;
+pub(crate) mod signing;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -24,9 +25,7 @@ use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
-use crate::dnssec::ring::KeyRing;
 use crate::locate::{self, ClassId};
-use crate::name::NameRef;
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
@@ -46,8 +45,6 @@ pub struct Snapshot {
     health: Health,
     /// By service.
     decided: Vec<Arc<Decided>>,
-    /// What each signed zone does with its keys.
-    rings: Arc<[KeyRing]>,
     generation: u64,
     /// When the decisions were made.
     at: Timestamp,
@@ -110,13 +107,11 @@ impl Snapshot {
     #[must_use]
     pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
-        let rings = rings(&world, at, before);
-        let is_new = |before: &Self| same_world.is_none() || !Arc::ptr_eq(&before.rings, &rings);
-        let generation = before.map_or(1, |before| before.generation + u64::from(is_new(before)));
+        let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
         // Decisions that rest on nothing passing hold for as long as health does.
         let unchanged = |before: &&Self| before.until.is_none() && before.health.regions == health.regions;
         if let Some(before) = same_world.filter(unchanged) {
-            return Self { world, health, decided: before.decided.clone(), rings, generation, at, until: None };
+            return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
         }
         let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
         let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
@@ -130,17 +125,12 @@ impl Snapshot {
                 None => Arc::new(Decided { choices, generation: next }),
             });
         }
-        Self { world, health, decided, rings, generation, at, until }
+        Self { world, health, decided, generation, at, until }
     }
 
-    /// When the passing of time alone next changes an answer: TTLs count down the last seconds before an end, keys get ready and leave.
+    /// When the passing of time alone next changes a decision: TTLs count down the last seconds before an end.
     #[must_use]
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let of_keys = self.rings.iter().filter_map(|ring| ring.next_change(self.at));
-        of_keys.chain(self.next_countdown(now)).min()
-    }
-
-    fn next_countdown(&self, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?;
         let longest = self.table().services().iter().map(|service| service.ttl.max).max().unwrap_or(0);
         let countdown = Timestamp(until.0.saturating_sub(i64::from(longest) * 1000));
@@ -165,18 +155,6 @@ impl Snapshot {
         self.world.zones()
     }
 
-    /// What a zone does with its keys; `None` for one that isn't signed.
-    #[must_use]
-    pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
-        self.rings.iter().find(|ring| ring.origin() == origin)
-    }
-
-    /// What each signed zone does with its keys.
-    #[must_use]
-    pub fn rings(&self) -> &[KeyRing] {
-        &self.rings
-    }
-
     /// Everything that doesn't depend on health.
     #[must_use]
     pub fn world(&self) -> &Arc<World> {
@@ -189,7 +167,7 @@ impl Snapshot {
         &self.health
     }
 
-    /// Changes with rules, zones, keys and geography.
+    /// Changes with rules, zones, keys, their signatures and geography.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -244,7 +222,7 @@ impl Snapshot {
             node: node.to_owned(),
             revision: table.revision().number,
             rules_sha256: table.revision().sha256_hex(),
-            keys_sha256: self.rings.iter().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
+            keys_sha256: self.world.rings().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
         }
     }
@@ -287,19 +265,6 @@ impl Snapshot {
     }
 }
 
-/// The rings of `at`; those of `before` where they still hold.
-fn rings(world: &World, at: Timestamp, before: Option<&Snapshot>) -> Arc<[KeyRing]> {
-    let holds = |before: &&Snapshot| {
-        let until = before.rings.iter().filter_map(|ring| ring.next_change(before.at)).min();
-        // A clock that was set back may make a key not ready again.
-        *before.world.keys() == *world.keys() && before.at <= at && until.is_none_or(|until| at < until)
-    };
-    match before.filter(holds) {
-        Some(before) => Arc::clone(&before.rings),
-        None => world.keys().iter().map(|keys| keys.ring(at)).collect(),
-    }
-}
-
 impl SteeredAnswers for Snapshot {
     fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
         self.resolve_to(service, rtype, client).0
@@ -323,6 +288,6 @@ impl Snapshot {
             Offer::Nothing(ede) => return (Steered::Nothing { scope, ede }, None),
         };
         let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
-        (Steered::Records { ttl: choice.ttl, rdatas, scope }, region)
+        (Steered::Records { ttl: choice.ttl, rdatas, scope, region }, region)
     }
 }

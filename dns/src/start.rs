@@ -97,7 +97,7 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
     for candidate in candidates {
         let (rules, zones, keys, places) =
             (Arc::clone(&candidate.rules), Arc::clone(&zones), Arc::clone(&keys), Arc::clone(&places));
-        match World::build(rules, zones, keys, places, None) {
+        match World::build(rules, zones, keys, places, now, None) {
             Ok(_) if !faults.is_empty() => return Err(faults),
             Ok(world) => {
                 let why = configured.err().or(refused).map(|faults| faults.iter().map(Fault::to_string).collect());

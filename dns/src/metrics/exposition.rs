@@ -43,6 +43,7 @@ impl Collector for Exposition {
         self.rules(&mut encoder)?;
         self.sources(&mut encoder)?;
         self.keys(&mut encoder)?;
+        self.signatures(&mut encoder)?;
         self.regions(&mut encoder)?;
         self.probes(&mut encoder)
     }
@@ -138,14 +139,40 @@ impl Exposition {
 
     fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
-        if snapshot.rings().is_empty() {
+        if snapshot.world().rings().next().is_none() {
             return Ok(());
         }
         let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can be told apart";
         let mut metric = gauge(encoder, "zone_keys", help)?;
-        for ring in snapshot.rings() {
+        for ring in snapshot.world().rings() {
             let (zone, keys) = (ring.zone_name(), u64::try_from(ring.dnskeys().count()).unwrap_or(u64::MAX));
             metric.encode_family(&[("zone", zone.as_str()), ("sha256", ring.digest())])?.encode_gauge(&keys)?;
+        }
+        Ok(())
+    }
+
+    fn signatures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (snapshot, status) = (self.handle.snapshot_owned(), self.handle.status());
+        let world = snapshot.world();
+        if world.rings().next().is_none() {
+            return Ok(());
+        }
+        let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds since 1970";
+        let mut until = gauge(encoder, "signed_until_seconds", help)?;
+        for (zone, time) in world.signed_until(self.handle.now()) {
+            let zone = zone.origin().to_string();
+            until.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&(time.0 / 1000))?;
+        }
+        let mut renewals = counter(encoder, "signature_renewals", "Times that signatures were renewed")?;
+        sample(&mut renewals, &[], status.renewals)?;
+        let failing = u64::from(status.not_renewed.is_some());
+        gauge(encoder, "signature_renewal_failing", "1 while signatures can't be renewed")?.encode_gauge(&failing)?;
+        let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused for the budget";
+        let mut minted = counter(encoder, "signatures_on_demand", help)?;
+        for (outcome, count) in
+            [("made", world.mint().made()), ("found", world.mint().found()), ("refused", world.mint().refused())]
+        {
+            sample(&mut minted, &[("outcome", outcome)], count)?;
         }
         Ok(())
     }

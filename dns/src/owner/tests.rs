@@ -76,7 +76,7 @@ fn zones(text: &str) -> Arc<[ZoneSource]> {
 }
 
 fn beginning(rules: Arc<Rules>, zone: &str) -> Beginning {
-    let world = World::build(rules, zones(zone), Arc::default(), Arc::new(Places::none()), None).unwrap();
+    let world = World::build(rules, zones(zone), Arc::default(), Arc::new(Places::none()), NOW, None).unwrap();
     Beginning { world, status: Status::default(), store: None, overrides: Default::default() }
 }
 

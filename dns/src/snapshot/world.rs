@@ -9,6 +9,7 @@ use bailiwick_rules::time::Timestamp;
 
 use super::records::{RecordSets, name_of_host};
 use super::{Choice, NOT_READY, Offer, PROHIBITED};
+use crate::dnssec::mint::Mint;
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
@@ -33,25 +34,29 @@ pub struct ZoneSource {
     pub records: Vec<Record>,
 }
 
-/// Rules, zones, keys and geography, compiled together.
-#[derive(Debug)]
+/// Rules, zones, keys and geography, compiled together, with the zones' signatures. Cheap to copy.
+#[derive(Debug, Clone)]
 pub struct World {
     rules: Arc<Rules>,
     sources: Arc<[ZoneSource]>,
-    zones: Arc<Zones>,
+    pub(super) zones: Arc<Zones>,
     keys: Arc<[ZoneKeys]>,
     places: Arc<Places>,
     /// By service; `None` for one that DNS doesn't answer.
     classes: Arc<[Option<Arc<Classes>>]>,
     /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
-    answers: Vec<Vec<(RegionIndex, RecordSets)>>,
+    pub(super) answers: Arc<[Vec<(RegionIndex, RecordSets)>]>,
     /// By service.
-    denied: Vec<Option<RecordSets>>,
-    warnings: Vec<String>,
+    pub(super) denied: Arc<[Option<RecordSets>]>,
+    warnings: Arc<[String]>,
+    /// What signs answers that can't be signed beforehand; every later world shares it.
+    pub(super) mint: Arc<Mint>,
+    /// When the zones were signed.
+    pub(super) signed_at: Timestamp,
 }
 
 impl World {
-    /// Compiles rules, zones, keys and places together; what of `before` has the same inputs is taken from it.
+    /// Compiles rules, zones, keys and places together and signs the zones that have keys; what of `before` has the same inputs is taken from it.
     ///
     /// # Errors
     /// Everything that keeps them from being served.
@@ -60,6 +65,7 @@ impl World {
         sources: Arc<[ZoneSource]>,
         keys: Arc<[ZoneKeys]>,
         places: Arc<Places>,
+        now: Timestamp,
         before: Option<&Self>,
     ) -> Result<Self, Vec<ZoneError>> {
         let table = &rules.table;
@@ -80,7 +86,22 @@ impl World {
             Some(before) => Arc::clone(&before.classes),
             None => compile_classes(table, &answers, &places),
         };
-        Ok(Self { rules, sources, zones: Arc::new(zones), keys, places, classes, answers, denied, warnings })
+        let (zones, answers, denied) = (Arc::new(zones), answers.into(), denied.into());
+        let mint = before.map_or_else(Arc::default, |before| Arc::clone(&before.mint));
+        let world = Self {
+            rules,
+            sources,
+            zones,
+            keys,
+            places,
+            classes,
+            answers,
+            denied,
+            warnings: warnings.into(),
+            mint,
+            signed_at: now,
+        };
+        world.signed(now, before)
     }
 
     /// The rules.

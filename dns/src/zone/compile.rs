@@ -195,7 +195,7 @@ impl<'r> Build<'r> {
     }
 
     fn finish(mut self) -> Compiled {
-        let sets: Box<[RrSet]> = self
+        let sets: Arc<[RrSet]> = self
             .groups
             .iter()
             .map(|group| RrSet {
@@ -208,11 +208,12 @@ impl<'r> Build<'r> {
         let mut zone = Zone {
             origin: self.origin.clone(),
             depth: self.depth,
-            tree: self.tree,
+            tree: Arc::new(self.tree),
             nodes: self.nodes.into(),
             sets,
             steered: self.steered.into(),
             negative_ttl: 0,
+            signed: None,
         };
         zone.negative_ttl = zone.set(zone.apex(), rtype::SOA).map_or(0, |soa| {
             let minimum = soa.rdatas.as_ref().first().and_then(|rdata| rdata.last_chunk::<4>());
