@@ -5,6 +5,7 @@ mod command_line;
 mod compliance;
 mod delegation;
 mod differential;
+mod dnssec;
 mod edns;
 mod ferret;
 mod fixture;

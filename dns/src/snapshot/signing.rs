@@ -153,3 +153,6 @@ fn timestamp(time: u32, now: Timestamp) -> Timestamp {
     let ahead = time.wrapping_sub(seconds(now)).cast_signed();
     Timestamp((now.0.div_euclid(1000) + i64::from(ahead)) * 1000)
 }
+
+#[cfg(test)]
+mod tests;
