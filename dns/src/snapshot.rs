@@ -25,7 +25,10 @@ use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::dnssec::presigned::SignedZone;
+use crate::dnssec::ring::KeyRing;
 use crate::locate::{self, ClassId};
+use crate::name::NameRef;
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
@@ -153,6 +156,12 @@ impl Snapshot {
     #[must_use]
     pub fn zones(&self) -> &Zones {
         self.world.zones()
+    }
+
+    /// What a zone does with its keys; `None` for one that isn't signed.
+    #[must_use]
+    pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
+        self.zones().of_origin(origin)?.signed().map(SignedZone::ring)
     }
 
     /// Everything that doesn't depend on health.

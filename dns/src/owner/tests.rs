@@ -293,7 +293,7 @@ async fn a_retired_key_leaves_by_time_alone() {
     let world = &beginning.world;
     let (rules, zones, places) = (world.rules(), world.zone_sources(), world.places());
     let world =
-        World::build(Arc::clone(rules), Arc::clone(zones), [zone_keys].into(), Arc::clone(places), None).unwrap();
+        World::build(Arc::clone(rules), Arc::clone(zones), [zone_keys].into(), Arc::clone(places), NOW, None).unwrap();
     let handle = begin(Beginning { world, ..beginning }, &prober).await;
     let count = |snapshot: &Snapshot| snapshot.ring(origin.as_ref()).map_or(0, |ring| ring.dnskeys().count());
     let before = handle.snapshot_owned();
@@ -302,6 +302,35 @@ async fn a_retired_key_leaves_by_time_alone() {
     let gone = NOW.after(policy.propagation).after(policy.ds_ttl);
     assert!(handle.now() >= gone && handle.now() < gone.after(Millis(10)), "{}", handle.now());
     assert!(handle.snapshot().generation() > before.generation());
+}
+
+#[tokio::test(start_paused = true)]
+async fn signatures_are_renewed_by_time_alone() {
+    use crate::dnssec::key::{Algorithm, SigningKey};
+    use crate::dnssec::ring::ZoneKeys;
+
+    let keys = ZoneKeys::of_one("example.com".parse().unwrap(), SigningKey::generate(Algorithm::Ed25519).unwrap());
+    // Nobody is probed: weeks go by without an event.
+    let mut unwatched: serde_json::Value =
+        serde_json::from_slice(&rules(1, "chat.example.com", &["a:1"]).bytes).unwrap();
+    unwatched["regions"]["r0"].as_object_mut().unwrap().remove("monitor");
+    let rules = compile_rules(unwatched.to_string().into_bytes(), "rules.json").unwrap();
+    let world = World::build(rules, zones(""), [keys].into(), Arc::new(Places::none()), NOW, None).unwrap();
+    let beginning = Beginning { world, status: Status::default(), store: None, overrides: Default::default() };
+    let handle = begin(beginning, &Scripted::default()).await;
+
+    let (mut hours, first) = (Vec::new(), handle.snapshot_owned());
+    for renewals in 1..=12 {
+        let is_renewed =
+            |_: &Snapshot, status: &Status| status.renewals >= renewals && status.awaited_revision.is_none();
+        assert!(handle.wait_until(is_renewed).await);
+        let (now, snapshot) = (handle.now(), handle.snapshot_owned());
+        hours.push(now.since(NOW).0 / 3_600_000);
+        assert!(snapshot.world().signed_until(now).all(|(_, until)| until.since(now).0 > 86_400_000), "{hours:?}");
+        assert_eq!(snapshot.generation(), first.generation() + renewals);
+    }
+    // Four days less half a day by chance; a zone of four RRsets comes round in four renewals at most.
+    assert!((84..=96).contains(&hours[0]) && hours[11] > 10 * 24, "{hours:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bailiwick_tests::namespace::Namespace;
-use bailiwick_tests::node::{Node, Setup, bailiwick};
+use bailiwick_tests::node::{Node, Setup};
 use bailiwick_tests::process::{Process, text_of};
 use bailiwick_tests::wait;
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ pub(crate) const PARENT: &str = "127.0.0.2";
 pub(crate) const CHILD: &str = "127.0.0.3";
 /// Unbound.
 pub(crate) const RESOLVER: &str = "127.0.0.4";
-/// The address of a client in each of three networks, the number of the region it gets, and the network.
-pub(crate) const CLIENTS: [(&str, u8); 3] = [("127.1.0.1", 10), ("127.2.0.1", 20), ("127.3.0.1", 30)];
+/// A client in each of three networks, German, British and American.
+pub(crate) const CLIENTS: [&str; 3] = ["127.1.0.1", "127.2.0.1", "127.3.0.1"];
 
 /// What the zone under test holds beside steered names: every shape of an answer.
 const ZONE: &str = r#"$ORIGIN ai.example.com.
@@ -34,7 +34,7 @@ alias   IN CNAME chain
 chain   IN CNAME www
 steered IN CNAME chat
 dangle  IN CNAME nothing
-moved   IN DNAME www.safe.ai.example.com.
+moved   IN DNAME safe
 *.wild  IN TXT  "from the wildcard"
 *.wild  IN AAAA 2001:db8::7
 *.walias IN CNAME www
@@ -50,7 +50,7 @@ chat    IN MX   10 www
 pub(crate) struct Internet {
     _resolver: Process,
     _parent: Process,
-    pub(crate) node: Node,
+    _node: Node,
     pub(crate) folder: TempDir,
     pub(crate) namespace: Namespace,
 }
@@ -87,10 +87,10 @@ impl Internet {
         )
         .unwrap();
         let setup = Setup::new(&rules(), &(ZONE.to_owned() + &ds(at, "safe.ai.example.com")));
-        let setup = setup.with("[dnssec.\"ai.example.com\"]\nkeys = \"keys\"\n");
+        let setup = setup.signed_by(algorithm);
         let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
         setup.write("bailiwick.toml", &config.replacen("127.0.0.1:0", &format!("{CHILD}:53"), 1));
-        let our_ds = keys(&setup, &["generate", "--algorithm", algorithm], &["ds", "--early"]);
+        let our_ds = setup.ds();
         let node = setup.start_inside(&namespace);
         let delegation = format!("@ IN NS ns\nns IN A {PARENT}\nai IN NS ns1.ai\nns1.ai IN A {CHILD}\n{our_ds}\n");
         sign(at, "example.com", &delegation);
@@ -103,11 +103,12 @@ impl Internet {
             Process::start(command.args(["-d", "-c"]).arg(conf).stdout(Stdio::null()).stderr(Stdio::null()))
         };
         let internet =
-            Self { _resolver: start("unbound", &unbound), _parent: start("nsd", &nsd), node, folder, namespace };
+            Self { _resolver: start("unbound", &unbound), _parent: start("nsd", &nsd), _node: node, folder, namespace };
         wait::until_true("the parent answers through the resolver", || {
             let told = internet.dig(RESOLVER, &["+tries=1", "+time=1", "example.com", "SOA"]);
             told.contains("status: NOERROR") && told.contains("ANSWER: 1")
         });
+        internet.write_anchors();
         Some(internet)
     }
 
@@ -119,47 +120,25 @@ impl Internet {
         self.namespace.text_of("dig", &arguments)
     }
 
-    /// What `delv` says, asking `server` from the client's address with the anchor of `zone`.
+    /// What `delv` says, asking `server` from the client's address with the key of `zone` alone.
     pub(crate) fn delv(&self, server: &str, client: &str, zone: &str, name: &str, rtype: &str) -> String {
-        let anchor = self.folder.path().join(format!("{zone}.anchor"));
-        if !anchor.exists() {
-            let dnskey = self.dig(CHILD, &["+noall", "+nocomments", "+answer", zone, "DNSKEY"]);
-            let key: Vec<&str> = dnskey.split_whitespace().collect();
-            let text = format!("trust-anchors {{ {zone}. static-key 257 3 {} \"{}\"; }};\n", key[6], key[7..].concat());
-            std::fs::write(&anchor, text).unwrap();
-        }
-        let (server, root, anchor) = (format!("@{server}"), format!("+root={zone}"), anchor.display().to_string());
-        // -i would not validate at all; everything below the anchor is to.
-        let arguments = [server.as_str(), "-b", client, "-a", &anchor, &root, "+multiline", "+rtrace", name, rtype];
+        let anchor = self.folder.path().join(format!("{zone}.anchor")).display().to_string();
+        let (server, root) = (format!("@{server}"), format!("+root={zone}"));
+        let arguments = [server.as_str(), "-b", client, "-a", &anchor, &root, name, rtype];
         let output = self.namespace.command("delv").args(arguments).stdin(Stdio::null()).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
-    /// The anchor of the parent, for `delv`.
-    pub(crate) fn write_parents_anchor(&self) {
-        let key = dnskey(self.folder.path(), "example.com");
-        let key: Vec<&str> = key.split_whitespace().collect();
-        let place = key.iter().position(|&word| word == "DNSKEY").unwrap();
-        let text = format!(
-            "trust-anchors {{ example.com. static-key 257 3 {} \"{}\"; }};\n",
-            key[place + 3],
-            key[place + 4..].concat()
-        );
-        std::fs::write(self.folder.path().join("example.com.anchor"), text).unwrap();
+    /// Writes the anchors for `delv`: the zone's own key as it is served, and the parent's.
+    fn write_anchors(&self) {
+        let ours = self.dig(CHILD, &["+nocomments", "ai.example.com", "DNSKEY"]);
+        for (zone, dnskey) in [("ai.example.com", ours), ("example.com", dnskey(self.folder.path(), "example.com"))] {
+            let words: Vec<&str> = dnskey.split_whitespace().skip_while(|&word| word != "DNSKEY").skip(1).collect();
+            let text =
+                format!("trust-anchors {{ {zone}. static-key 257 3 {} \"{}\"; }};\n", words[2], words[3..].concat());
+            std::fs::write(self.folder.path().join(format!("{zone}.anchor")), text).unwrap();
+        }
     }
-}
-
-/// Runs `bailiwick keys` with each of these and gives what the last said.
-fn keys(setup: &Setup, first: &[&str], last: &[&str]) -> String {
-    let config = setup.path("bailiwick.toml").display().to_string();
-    let run = |words: &[&str]| {
-        let arguments = ["keys"].into_iter().chain(words.iter().copied()).chain(["--config", config.as_str()]);
-        let output = bailiwick(arguments);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    run(first);
-    run(last)
 }
 
 /// Three regions, each the only one for its network, and a service whose clients elsewhere are denied.
