@@ -194,3 +194,33 @@ fn rfc_9824_5_1_with_co_the_same_proof_says_nxdomain() {
     assert_eq!((with[with.len() - 4], without[without.len() - 4]), (0xc0, 0x80));
     assert_eq!(with[4..with.len() - 4], without[4..without.len() - 4], "but for code, flags and id nothing differs");
 }
+
+/// `dnsviz` asks every server of every zone from the parent down, and finds fault with whatever it can.
+#[test]
+fn dnsviz_finds_no_error_from_the_parents_key_down() {
+    if !internet::has_dnsviz() {
+        println!("skipped: dnsviz with pygraphviz is not installed; run scripts/setup");
+        return;
+    }
+    let Some(internet) = Internet::start("13") else { return };
+    let names = [
+        "",
+        "www.",
+        "chat.",
+        "alias.",
+        "moved.",
+        "x.wild.",
+        "empty.",
+        "nope.",
+        "a.b.nope.",
+        "sub.",
+        "safe.",
+        "www.safe.",
+    ];
+    let names = names.map(|name| format!("{name}ai.example.com"));
+    let faults = internet.dnsviz(&names);
+    assert_eq!(faults.trim(), "", "errors and warnings, by name");
+    // It looks at all this: of a damaged signature it tells.
+    let faults = internet.dnsviz_of_damaged(&names[..2]);
+    assert!(faults.contains("SIGNATURE_INVALID"), "{faults}");
+}

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use bailiwick_tests::namespace::Namespace;
 use bailiwick_tests::node::{Node, Setup};
@@ -45,6 +45,39 @@ safe    IN NS   ns.safe
 ns.safe IN A    127.0.0.2
 chat    IN MX   10 www
 "#;
+
+/// Runs `dnsviz grok` on what was probed. Debian's looks for a module that its pygraphviz no longer has.
+const GROK: &str = r#"
+import base64, json, sys, types, pygraphviz
+release = types.ModuleType("pygraphviz.release")
+release.version = "1.7"
+sys.modules["pygraphviz.release"] = release
+from dnsviz.commands import grok
+
+def damage(part):
+    if isinstance(part, list):
+        for one in part:
+            damage(one)
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key == "message" and isinstance(value, str):
+                message = bytearray(base64.b64decode(value))
+                message[-40] ^= 1
+                part[key] = base64.b64encode(bytes(message)).decode()
+            else:
+                damage(value)
+
+probed = json.load(open("probe.json"))
+damage(probed.get(globals().get("damaged", ""), {}))
+json.dump(probed, open("probe.json", "w"))
+grok.main(["grok", "-r", "probe.json"] + sys.argv[1:])
+"#;
+
+/// Whether `dnsviz` runs here.
+pub(crate) fn has_dnsviz() -> bool {
+    let imported = Command::new("/usr/bin/python3").args(["-c", "import dnsviz, pygraphviz"]).output();
+    Path::new(&find("dnsviz")).exists() && imported.is_ok_and(|output| output.status.success())
+}
 
 /// Started in this order, ended in the other.
 pub(crate) struct Internet {
@@ -127,6 +160,42 @@ impl Internet {
         let arguments = [server.as_str(), "-b", client, "-a", &anchor, &root, name, rtype];
         let output = self.namespace.command("delv").args(arguments).stdin(Stdio::null()).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// What `dnsviz` finds wrong with these names, as JSON; nothing when nothing is.
+    pub(crate) fn dnsviz(&self, names: &[String]) -> String {
+        self.probe(names);
+        self.grok("")
+    }
+
+    /// The same, after one octet of each answer at the second name has been changed behind the server's back.
+    pub(crate) fn dnsviz_of_damaged(&self, names: &[String]) -> String {
+        self.probe(names);
+        self.grok(&format!("damaged = {:?}", format!("{}.", names[1])))
+    }
+
+    fn probe(&self, names: &[String]) {
+        let file = self.folder.path().join("probe.json").display().to_string();
+        let (parent, child) =
+            (format!("example.com+:ns.example.com={PARENT}"), format!("ai.example.com:ns1.ai.example.com={CHILD}"));
+        let mut arguments = vec!["probe", "-A", "-4", "-a", "example.com", "-x", &parent, "-x", &child, "-o", &file];
+        arguments.extend(names.iter().map(String::as_str));
+        let output = self.namespace.command("dnsviz").args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn grok(&self, prelude: &str) -> String {
+        let anchor = self.folder.path().join("anchor.zone");
+        std::fs::write(&anchor, dnskey(self.folder.path(), "example.com")).unwrap();
+        let output = Command::new("/usr/bin/python3")
+            .args(["-c", &format!("{prelude}\n{GROK}"), "-P", "-l", "warning", "-t"])
+            .arg(&anchor)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Writes the anchors for `delv`: the zone's own key as it is served, and the parent's.
