@@ -9,6 +9,7 @@ mod walk;
 use std::net::IpAddr;
 
 use bailiwick_rules::table::RegionIndex;
+use smallvec::SmallVec;
 
 pub use self::dnssec::{Dnssec, Signed};
 use crate::dnssec::sign::Signatures;
@@ -191,6 +192,9 @@ impl AnswerSet<'_> {
     }
 }
 
+/// One section of an answer; as many RRsets as most have need no allocation.
+pub type Section<'a, const INLINE: usize> = SmallVec<[AnswerSet<'a>; INLINE]>;
+
 /// What to send back.
 #[derive(Debug, Clone)]
 pub struct Answer<'a> {
@@ -199,11 +203,11 @@ pub struct Answer<'a> {
     /// The AA bit.
     pub authoritative: bool,
     /// The answer section.
-    pub answer: Vec<AnswerSet<'a>>,
+    pub answer: Section<'a, 2>,
     /// The authority section.
-    pub authority: Vec<AnswerSet<'a>>,
+    pub authority: Section<'a, 2>,
     /// The additional section without OPT.
-    pub additional: Vec<AnswerSet<'a>>,
+    pub additional: Section<'a, 4>,
     /// For which prefix length around the client the answer holds (RFC 7871 §7.2.1); 0 for whatever doesn't depend on the client.
     pub scope: u8,
     /// An extended error code (RFC 8914).
@@ -216,23 +220,32 @@ pub struct Answer<'a> {
     pub compact_ok: bool,
     /// Whether it is to be sent truncated whatever its size, so that the client comes back by a stream.
     pub truncated: bool,
+    /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such answers there are so many as
+    /// there are names, types and classes of clients, and no more.
+    pub keepable: bool,
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// The RRsets of answer and authority.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &AnswerSet<'a>> {
+        self.answer.iter().chain(&self.authority)
+    }
+
     /// An answer without records.
     pub fn bare(rcode: Rcode) -> Self {
         Self {
             rcode,
             authoritative: false,
-            answer: Vec::new(),
-            authority: Vec::new(),
-            additional: Vec::new(),
+            answer: Section::new(),
+            authority: Section::new(),
+            additional: Section::new(),
             scope: 0,
             ede: None,
             service: None,
             until: None,
             compact_ok: false,
             truncated: false,
+            keepable: false,
         }
     }
 }

@@ -6,6 +6,7 @@ mod read;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use crate::answer::identity::Identity;
@@ -21,6 +22,8 @@ pub struct Config {
     pub node: Option<String>,
     /// Where DNS is served, by UDP and TCP alike. Port 0 stands for any free port.
     pub listen: Vec<SocketAddr>,
+    /// How many threads answer UDP at each address; `None`: as many as there are cores this process may run on.
+    pub threads: Option<NonZero<usize>>,
     /// The rules document.
     pub rules: PathBuf,
     /// The GeoIP database (MMDB). Without one every client is unknown but for the rules' `networks`.
@@ -266,7 +269,7 @@ exempt = ["198.51.100.0/24"]
 
     #[test]
     fn every_error_is_told_at_once_with_its_line() {
-        let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 4\n\
+        let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 0\n\
                     [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[secrets]\nlisten = 'x'\n";
         let errors = parse(text).unwrap_err();
         let expect = [
@@ -276,7 +279,7 @@ exempt = ["198.51.100.0/24"]
             "b.toml:2: \"127.0.0.1:53\" is listed twice",
             "b.toml:3: \"rules\" is an integer",
             "b.toml:4: unknown key \"geiop\"; did you mean \"geoip\"?",
-            "b.toml:5: \"threads\" is not built yet",
+            "b.toml:5: \"threads\" has to be a whole number from 1 to 1024",
             "b.toml:7: \"a..b\" is not a zone's name: the name has an empty label",
             "b.toml:8: \"ok.example\" is an integer",
             "b.toml:9: the zone \"OK.example.\" is listed twice",

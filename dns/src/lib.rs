@@ -21,6 +21,7 @@ pub mod geoip;
 mod handler;
 pub mod listeners;
 pub mod locate;
+mod memo;
 pub mod metrics;
 pub mod name;
 pub mod nearest;

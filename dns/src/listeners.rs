@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -61,6 +62,8 @@ fn mend(error: &io::Error) -> &'static str {
 pub struct Addresses {
     /// UDP and TCP.
     pub dns: Vec<SocketAddr>,
+    /// How many threads answer UDP at each of them; `None`: as many as there are cores this process may run on.
+    pub threads: Option<NonZero<usize>>,
     /// TLS (RFC 7858).
     pub dot: Vec<SocketAddr>,
     /// QUIC (RFC 9250).
@@ -90,7 +93,8 @@ impl Certificates {
 /// Bound sockets that don't answer yet.
 #[derive(Debug)]
 pub struct Sockets {
-    dns: Vec<(TcpListener, UdpSocket)>,
+    /// Of each address a TCP socket, and a UDP socket for every thread.
+    dns: Vec<(TcpListener, Vec<UdpSocket>)>,
     dot: Vec<TcpListener>,
     doq: Vec<UdpSocket>,
     doh: Vec<TcpListener>,
@@ -103,9 +107,10 @@ impl Sockets {
     /// Every address that can't be bound.
     pub fn bind(addresses: &Addresses) -> Result<Self, Vec<BindError>> {
         let mut errors = Vec::new();
-        let dns = all(&addresses.dns, &mut errors, bind);
+        let threads = addresses.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        let dns = all(&addresses.dns, &mut errors, |address| bind(address, threads));
         let dot = all(&addresses.dot, &mut errors, |address| named(address, "TLS", bind_tcp(address)));
-        let doq = all(&addresses.doq, &mut errors, |address| named(address, "QUIC", bind_udp(address)));
+        let doq = all(&addresses.doq, &mut errors, |address| named(address, "QUIC", bind_udp(address, false)));
         let doh = all(&addresses.doh, &mut errors, |address| named(address, "HTTPS", bind_tcp(address)));
         if errors.is_empty() { Ok(Self { dns, dot, doq, doh }) } else { Err(errors) }
     }
@@ -119,6 +124,7 @@ impl Sockets {
             dot: of_tcp(&self.dot),
             doq: self.doq.iter().filter_map(|one| one.local_addr().ok()).collect(),
             doh: of_tcp(&self.doh),
+            threads: self.dns.first().and_then(|(_, udp)| NonZero::new(udp.len())),
         }
     }
 
@@ -136,12 +142,14 @@ impl Sockets {
         let shared = Shared { responder: Arc::clone(responder), gate: Arc::clone(gate), stop };
         let stop_udp = Arc::new(AtomicBool::new(false));
         let (mut threads, mut accepting) = (Vec::new(), Vec::new());
-        for (tcp, udp) in self.dns {
-            let address = udp.local_addr()?;
-            let udp = UdpLoop::new(udp)?;
-            let (responder, stop) = (Arc::clone(responder), Arc::clone(&stop_udp));
-            let run = move || udp.run(&*responder, &stop);
-            threads.push(std::thread::Builder::new().name(format!("udp {address}")).spawn(run)?);
+        for (tcp, sockets) in self.dns {
+            for udp in sockets {
+                let address = udp.local_addr()?;
+                let udp = UdpLoop::new(udp)?;
+                let (datagrams, stop) = (Arc::clone(responder).datagrams(), Arc::clone(&stop_udp));
+                let run = move || udp.run(datagrams, &stop);
+                threads.push(std::thread::Builder::new().name(format!("udp {address}")).spawn(run)?);
+            }
             accepting.push(tokio::spawn(streams::accept(tcp, Speech::Tcp, shared.clone())));
         }
         let by_tls: [(_, _, Speak, &[&[u8]]); 2] = [
@@ -249,14 +257,17 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<(TcpListener, UdpSocket), BindError> {
+/// Binds a TCP socket, and as many UDP sockets as threads, between which the kernel divides the clients.
+fn bind(address: SocketAddr, threads: usize) -> Result<(TcpListener, Vec<UdpSocket>), BindError> {
     let fail = |transport| move |error| BindError { address, transport, error };
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
         tries -= 1;
         let tcp = bind_tcp(address).map_err(fail("TCP"))?;
         let chosen = tcp.local_addr().map_err(fail("TCP"))?;
-        match bind_udp(chosen) {
+        // Whoever else shares the port shares that of TCP, too, which nobody may.
+        let udp: io::Result<Vec<_>> = (0..threads).map(|_| bind_udp(chosen, threads > 1)).collect();
+        match udp {
             Ok(udp) => return Ok((tcp, udp)),
             Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(BindError { address, transport: "UDP", error }),
@@ -273,8 +284,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
@@ -428,7 +440,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn both_transports_give_the_same_flags_records_and_options() {
-        let sockets = Sockets::bind(&dns(&["127.0.0.1:0"])).unwrap();
+        let addresses = Addresses { threads: NonZero::new(3), ..dns(&["127.0.0.1:0"]) };
+        let sockets = Sockets::bind(&addresses).unwrap();
         let server = sockets.addresses().dns[0];
         let listeners =
             sockets.serve(&Arc::new(Fixture::new()), &Gate::new(Limits::default()), &Certificates::default()).unwrap();

@@ -1,12 +1,14 @@
 //! What is counted: outcomes of packets enter from the transports' responder, the text of `/metrics` leaves to the API.
 //!
-//! A query adds to plain atomics in a fixed table, without a lock or an allocation; only a steered answer looks its region's counter up.
+//! What comes over streams adds to counters that all share. The threads that answer datagrams have counters of their own ([`thread`]), which are
+//! summed when somebody reads them.
 
 mod exposition;
+mod thread;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bailiwick_rules::id::{RegionId, ServiceId};
 
@@ -16,6 +18,7 @@ use crate::rate_limit::Limiter;
 use crate::rdata::rtype;
 use crate::streams::Gate;
 use crate::wire::{Outcome, Transport};
+pub(crate) use thread::{SteeredCounters, ThreadCounters};
 
 /// The transports, with their names in labels.
 const TRANSPORTS: [(Transport, &str); 5] = [
@@ -60,13 +63,17 @@ const QTYPES: [(u16, &str); 16] = [
 /// All counters of one process.
 #[derive(Debug)]
 pub struct Metrics {
-    answered: [[[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1]; TRANSPORTS.len()],
+    answered: [Answered; TRANSPORTS.len()],
     dropped: [AtomicU64; TRANSPORTS.len()],
     truncated: [AtomicU64; TRANSPORTS.len()],
-    steered: RwLock<BTreeMap<Steering, AtomicU64>>,
+    steered: Mutex<BTreeMap<Steering, u64>>,
+    threads: Mutex<Vec<Arc<ThreadCounters>>>,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
 }
+
+/// Answers by response code and type.
+type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
 
 /// A service and the region that answered; no region: `denied_answers` or nothing.
 type Steering = (ServiceId, Option<RegionId>);
@@ -79,7 +86,8 @@ impl Default for Metrics {
             answered: std::array::from_fn(zeros),
             dropped: std::array::from_fn(|_| zero()),
             truncated: std::array::from_fn(|_| zero()),
-            steered: RwLock::default(),
+            steered: Mutex::default(),
+            threads: Mutex::default(),
             gate: None,
             limiter: None,
         }
@@ -99,8 +107,7 @@ impl Metrics {
         match outcome {
             Outcome::Dropped => add(&self.dropped[transport]),
             Outcome::Answered { rcode, qtype, truncated, .. } => {
-                let rcode = RCODES.iter().position(|(known, _)| known == rcode).unwrap_or(RCODES.len());
-                let qtype = QTYPES.iter().position(|(known, _)| Some(*known) == *qtype).unwrap_or(QTYPES.len());
+                let (rcode, qtype) = place(*rcode, *qtype);
                 add(&self.answered[transport][rcode][qtype]);
                 if *truncated {
                     add(&self.truncated[transport]);
@@ -111,12 +118,23 @@ impl Metrics {
 
     /// Counts one steered answer.
     pub fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>) {
-        let key = (service.clone(), region.cloned());
+        *self.steered().entry((service.clone(), region.cloned())).or_default() += 1;
+    }
+
+    /// Counters for a thread that answers datagrams.
+    pub(crate) fn thread(&self) -> Arc<ThreadCounters> {
+        let counters = Arc::new(ThreadCounters::default());
+        self.threads().push(Arc::clone(&counters));
+        counters
+    }
+
+    fn steered(&self) -> MutexGuard<'_, BTreeMap<Steering, u64>> {
         // A poisoned lock still holds good counters.
-        if let Some(counter) = self.steered.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return add(counter);
-        }
-        add(self.steered.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        self.steered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<Arc<ThreadCounters>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything in the OpenMetrics text format, with what `handle` tells of rules, regions and sources.
@@ -125,6 +143,37 @@ impl Metrics {
         exposition::text(Arc::clone(self), handle.clone())
     }
 }
+
+/// Where answers of this response code and type are counted.
+fn place(rcode: Rcode, qtype: Option<u16>) -> (usize, usize) {
+    let rcode = RCODE_PLACES.get(usize::from(rcode.0)).map_or(RCODES.len(), |place| usize::from(*place));
+    let qtype = qtype.and_then(|qtype| QTYPE_PLACES.get(usize::from(qtype)));
+    (rcode, qtype.map_or(QTYPES.len(), |place| usize::from(*place)))
+}
+
+/// By response code, its place among [`RCODES`].
+#[allow(clippy::cast_possible_truncation)] // few
+static RCODE_PLACES: [u8; 24] = {
+    let mut places = [RCODES.len() as u8; 24];
+    let mut at = 0;
+    while at < RCODES.len() {
+        places[RCODES[at].0.0 as usize] = at as u8;
+        at += 1;
+    }
+    places
+};
+
+/// By type, its place among [`QTYPES`].
+#[allow(clippy::cast_possible_truncation)] // few
+static QTYPE_PLACES: [u8; 258] = {
+    let mut places = [QTYPES.len() as u8; 258];
+    let mut at = 0;
+    while at < QTYPES.len() {
+        places[QTYPES[at].0 as usize] = at as u8;
+        at += 1;
+    }
+    places
+};
 
 fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);

@@ -9,6 +9,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
 use bailiwick_rules::health::Forced;
 use bailiwick_rules::id::RegionId;
@@ -209,6 +210,11 @@ impl Handle {
     #[must_use]
     pub fn snapshot_owned(&self) -> Arc<Snapshot> {
         self.live.load_full()
+    }
+
+    /// A way to the current snapshot that looks only whether there is another one: for a thread that asks again and again.
+    pub(crate) fn snapshots(&self) -> Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>> {
+        Cache::new(Arc::clone(&self.live))
     }
 
     /// How the sources fare.

@@ -16,33 +16,57 @@ pub trait Bits: Copy + Ord + Debug {
     fn after(self) -> Option<Self>;
     /// The last address of the prefix of this length that begins here.
     fn last(self, length: u8) -> Self;
+    /// Which of 2^`bits` + 2 parts of the space an address lies in, the parts being in order and about equally full.
+    fn part(self, bits: u8) -> usize;
 }
 
-macro_rules! bits {
+macro_rules! common {
     ($number:ty) => {
-        impl Bits for $number {
-            #[allow(clippy::cast_possible_truncation)] // 32 or 128
-            const WIDTH: u8 = <$number>::BITS as u8;
-            const ZERO: Self = 0;
-            #[allow(clippy::cast_possible_truncation)] // at most 128
-            fn common(self, other: Self) -> u8 {
-                (self ^ other).leading_zeros() as u8
-            }
-            fn before(self) -> Option<Self> {
-                self.checked_sub(1)
-            }
-            fn after(self) -> Option<Self> {
-                self.checked_add(1)
-            }
-            fn last(self, length: u8) -> Self {
-                self | <$number>::MAX.checked_shr(u32::from(length)).unwrap_or(0)
-            }
+        #[allow(clippy::cast_possible_truncation)] // 32 or 128
+        const WIDTH: u8 = <$number>::BITS as u8;
+        const ZERO: Self = 0;
+        #[allow(clippy::cast_possible_truncation)] // at most 128
+        fn common(self, other: Self) -> u8 {
+            (self ^ other).leading_zeros() as u8
+        }
+        fn before(self) -> Option<Self> {
+            self.checked_sub(1)
+        }
+        fn after(self) -> Option<Self> {
+            self.checked_add(1)
+        }
+        fn last(self, length: u8) -> Self {
+            self | <$number>::MAX.checked_shr(u32::from(length)).unwrap_or(0)
         }
     };
 }
 
-bits!(u32);
-bits!(u128);
+impl Bits for u32 {
+    common!(u32);
+
+    /// By the leading bits.
+    #[allow(clippy::cast_possible_truncation)] // at most 16 bits are left
+    fn part(self, bits: u8) -> usize {
+        (u64::from(self) >> (32 - bits)) as usize
+    }
+}
+
+impl Bits for u128 {
+    common!(u128);
+
+    /// All addresses in use are in 2000::/3 (RFC 4291 §2.4), which is divided by the bits behind those three; what lies before it and behind
+    /// it is a part each.
+    #[allow(clippy::cast_possible_truncation)] // at most 19 bits are left
+    fn part(self, bits: u8) -> usize {
+        let leading = (self >> (125 - bits)) as usize;
+        let first = 1_usize << bits;
+        match leading >> bits {
+            0 => 0,
+            1 => leading - first + 1,
+            _ => first + 1,
+        }
+    }
+}
 
 /// A value for every address of one family. Neighbouring ranges differ in value.
 ///
@@ -52,6 +76,10 @@ pub struct Ranges<A> {
     /// Where each range begins; the first at zero.
     starts: Box<[A]>,
     values: Box<[u32]>,
+    /// By part of the space: the range that holds the part's first address, and the last range for the end. What is left to search is short.
+    parts: Box<[u32]>,
+    /// The parts' `bits`.
+    bits: u8,
 }
 
 /// Some of the places where the ranges of one [`Ranges`] begin, the first always among them: a bit for each, where a coarser cut of its own
@@ -121,11 +149,30 @@ impl<A: Bits> Builder<A> {
     /// The ranges.
     #[must_use]
     pub fn finish(self) -> Ranges<A> {
-        Ranges { starts: self.starts.into(), values: self.values.into() }
+        Ranges::new(self.starts.into(), self.values.into())
     }
 }
 
+/// The most bits by which the space is divided: 256 KiB of parts, which stay in a core's cache.
+const MOST_BITS: u8 = 16;
+
 impl<A: Bits> Ranges<A> {
+    fn new(starts: Box<[A]>, values: Box<[u32]>) -> Self {
+        // About as many parts as ranges.
+        #[allow(clippy::cast_possible_truncation)] // at most 63
+        let bits = (starts.len().ilog2() as u8).min(MOST_BITS);
+        let count = (1 << bits) + 2;
+        let mut parts = Vec::with_capacity(count + 1);
+        for (at, start) in (0_u32..).zip(&starts) {
+            // A range that begins within a part isn't the one that holds the part's first address.
+            let first_of = start.before().map_or(0, |before| before.part(bits) + 1);
+            parts.resize(first_of.max(parts.len()), at.saturating_sub(1));
+        }
+        let last = u32::try_from(starts.len() - 1).expect("fewer than 2^32 ranges");
+        parts.resize(count + 1, last);
+        Self { starts, values, parts: parts.into(), bits }
+    }
+
     /// The value at an address.
     #[must_use]
     pub fn value(&self, address: A) -> u32 {
@@ -197,7 +244,10 @@ impl<A: Bits> Ranges<A> {
 
     /// The range that holds an address: the last that begins at or before it. The first begins at zero, so there is one.
     fn position(&self, address: A) -> usize {
-        self.starts.partition_point(|start| *start <= address) - 1
+        let part = address.part(self.bits);
+        let (first, last) = (self.parts[part] as usize, self.parts[part + 1] as usize);
+        // The first of these begins at or before the address, as it holds the part's first address.
+        first + self.starts[first + 1..=last].partition_point(|start| *start <= address)
     }
 }
 

@@ -15,8 +15,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::answer::{Answer, Rcode};
-use crate::wire::Verdict;
+use crate::wire::{Class, Verdict};
 
 /// How many sets of cells there are; with [`WAYS`] and the size of a cell this makes 1.5 MiB.
 const SETS: usize = 1 << 14;
@@ -52,30 +51,13 @@ impl RateLimit {
     }
 }
 
-/// Classes of answers; what floods one leaves the others alone.
+/// What a bucket counts of a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Class {
+enum Counted {
     /// Anything at all: what is counted before a query is looked at.
-    Query,
-    /// Records in the answer section.
-    Positive,
-    /// A name or type that doesn't exist: what a flood of random names earns.
-    Negative,
-    /// A delegation.
-    Referral,
-    /// An error.
-    Error,
-}
-
-impl Class {
-    fn of(answer: &Answer<'_>) -> Self {
-        match answer.rcode {
-            Rcode::NOERROR if !answer.answer.is_empty() => Self::Positive,
-            Rcode::NOERROR if !answer.authoritative && !answer.authority.is_empty() => Self::Referral,
-            Rcode::NOERROR | Rcode::NXDOMAIN => Self::Negative,
-            _ => Self::Error,
-        }
-    }
+    Queries,
+    /// Answers of one class.
+    Answers(Class),
 }
 
 /// The limiter of a running server: the table, and a clock to read it by.
@@ -108,9 +90,9 @@ impl Limiter {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn count(&self, from: IpAddr, class: Class) -> Verdict {
+    fn count(&self, from: IpAddr, what: Counted) -> Verdict {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let verdict = self.table.judge(from, class, now);
+        let verdict = self.table.judge(from, what, now);
         match verdict {
             Verdict::Answer => {}
             Verdict::Slip => _ = self.slipped.fetch_add(1, Ordering::Relaxed),
@@ -122,11 +104,11 @@ impl Limiter {
 
 impl crate::wire::Limiter for Limiter {
     fn admit(&self, from: IpAddr) -> Verdict {
-        self.count(from, Class::Query)
+        self.count(from, Counted::Queries)
     }
 
-    fn judge(&self, from: IpAddr, answer: &Answer<'_>) -> Verdict {
-        self.count(from, Class::of(answer))
+    fn judge(&self, from: IpAddr, class: Class) -> Verdict {
+        self.count(from, Counted::Answers(class))
     }
 }
 
@@ -140,10 +122,10 @@ struct Table {
 
 type Set = [Cell; WAYS];
 
-/// The bucket of one prefix and class.
+/// The bucket of one prefix and what it counts.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cell {
-    /// A digest of prefix and class under a random key; nobody can aim at another's. 0: free.
+    /// A digest of both under a random key; nobody can aim at another's. 0: free.
     key: u64,
     /// When tokens were last added, in milliseconds.
     at: u64,
@@ -167,16 +149,16 @@ impl Table {
         Self { limit, hasher: RandomState::new(), shards: (0..SHARDS).map(shard).collect() }
     }
 
-    /// Takes a token for an answer of `class` to `from` at `now`, in milliseconds.
-    fn judge(&self, from: IpAddr, class: Class, now: u64) -> Verdict {
+    /// Takes a token of `from` for what is counted at `now`, in milliseconds.
+    fn judge(&self, from: IpAddr, what: Counted, now: u64) -> Verdict {
         if self.limit.exempt.iter().any(|network| network.contains(&from)) {
             return Verdict::Answer;
         }
-        let rate = match class {
-            Class::Query => self.limit.per_second.saturating_mul(FLOOD),
-            _ => self.limit.per_second,
+        let rate = match what {
+            Counted::Queries => self.limit.per_second.saturating_mul(FLOOD),
+            Counted::Answers(_) => self.limit.per_second,
         };
-        let key = self.hasher.hash_one((self.prefix(from), class)).max(1);
+        let key = self.hasher.hash_one((self.prefix(from), what)).max(1);
         let (shard, set) = place(key);
         // A panic elsewhere can't leave a bucket half filled.
         let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,7 +229,7 @@ mod tests {
     fn judged(table: &Table, from: &str, class: Class, now: u64, times: usize) -> [usize; 3] {
         let mut counts = [0; 3];
         for _ in 0..times {
-            let verdict = table.judge(address(from), class, now);
+            let verdict = table.judge(address(from), Counted::Answers(class), now);
             counts[match verdict {
                 Verdict::Answer => 0,
                 Verdict::Slip => 1,
@@ -297,7 +279,7 @@ mod tests {
         let table = Table::new(RateLimit::at(5));
         assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 0, 100)[0], 5);
         for forged in 0..400_000_u32 {
-            table.judge(Ipv4Addr::from_bits(0x0a00_0000 | forged << 4).into(), Class::Negative, 1);
+            table.judge(Ipv4Addr::from_bits(0x0a00_0000 | forged << 4).into(), Counted::Answers(Class::Negative), 1);
         }
         assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 1, 100)[0], 0, "the victim is still covered");
         let cells: usize = table.shards.iter().map(|shard| shard.lock().unwrap().len() * WAYS).sum();
@@ -336,7 +318,7 @@ mod tests {
             let table = Table::new(RateLimit::at(rate));
             let between = u64::from(1000_u32.div_ceil(rate));
             for number in 0..200 {
-                prop_assert_eq!(table.judge(address("2001:db8::1"), Class::Positive, start + number * between), Verdict::Answer);
+                prop_assert_eq!(table.judge(address("2001:db8::1"), Counted::Answers(Class::Positive), start + number * between), Verdict::Answer);
             }
         }
 
@@ -344,7 +326,7 @@ mod tests {
         fn time_that_goes_back_limits_but_never_panics(times in prop::collection::vec(any::<u64>(), 1..100), rate in any::<u32>()) {
             let table = Table::new(RateLimit::at(rate));
             for now in times {
-                table.judge(address("192.0.2.1"), Class::Positive, now);
+                table.judge(address("192.0.2.1"), Counted::Answers(Class::Positive), now);
             }
         }
     }

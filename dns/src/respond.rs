@@ -1,7 +1,8 @@
 //! What every transport calls: a packet and where it came from enter, the response's bytes and what became of the packet leave. The sockets know
-//! this trait and nothing of zones, rules or counters.
+//! these traits and nothing of zones, rules or counters.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::wire::{Outcome, Transport};
 
@@ -9,4 +10,32 @@ use crate::wire::{Outcome, Transport};
 pub trait Respond: Send + Sync + 'static {
     /// Answers one packet into `out`, which is overwritten; after [`Outcome::Dropped`] it is empty.
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome;
+
+    /// What answers the datagrams of one thread; it may keep what only that thread needs.
+    fn datagrams(self: Arc<Self>) -> Box<dyn Datagrams>
+    where
+        Self: Sized,
+    {
+        Box::new(OneByOne(self))
+    }
+}
+
+/// Answers the datagrams of one thread, batch by batch.
+pub trait Datagrams: Send {
+    /// Begins a batch: no answer from here on is older than this moment. Called now and then while nothing comes, too.
+    fn begin(&mut self);
+
+    /// Answers one datagram into `out`, which is overwritten; `false` if nothing is to be sent.
+    fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool;
+}
+
+/// Datagrams answered as any other packet.
+struct OneByOne<R>(Arc<R>);
+
+impl<R: Respond> Datagrams for OneByOne<R> {
+    fn begin(&mut self) {}
+
+    fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool {
+        !matches!(self.0.respond(packet, from, Transport::Udp, out), Outcome::Dropped)
+    }
 }

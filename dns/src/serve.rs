@@ -1,24 +1,21 @@
 //! `bailiwick serve`: a configuration enters, a server that answers, reloads and drains runs until a signal ends it.
 
 mod http;
+mod live;
 mod logs;
 
-use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use bailiwick_rules::table::RegionIndex;
-use bailiwick_rules::time::Timestamp;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::answer::{Asking, Steered, SteeredAnswers};
 use crate::certificate::Certificate;
 use crate::cli::{ServeArgs, Told};
 use crate::clock::Clock;
@@ -30,14 +27,12 @@ use crate::owner::Handle;
 use crate::probe::Secrets;
 use crate::rate_limit::Limiter;
 use crate::renewal::{Renew, Renewal};
-use crate::respond::Respond;
-use crate::snapshot::Snapshot;
 use crate::sources::Sources;
 use crate::start::{Started, check, start};
 use crate::streams::Gate;
-use crate::wire::{self, Context, Outcome, Settings, Transport};
-use crate::zone::ServiceIndex;
+use crate::wire::Settings;
 use http::{Http, ServedHttp};
+use live::Live;
 
 /// How long queries in flight are waited for at the end.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -75,13 +70,7 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
     let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
     let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone()));
     let addresses = sockets.addresses();
-    let responder = Arc::new(Live {
-        handle: handle.clone(),
-        metrics: Arc::clone(&metrics),
-        settings: ArcSwap::from_pointee(settings),
-        limiter,
-        clock,
-    });
+    let responder = Arc::new(Live::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
     let listeners = sockets
         .serve(&responder, &gate, &certificates)
         .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
@@ -93,14 +82,14 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
     let api = http.as_ref().map(|http| http.address);
     announce(&handle, &node, &addresses, api);
     if let Some(file) = ready_file {
-        let Addresses { dns, dot, doq, doh } = addresses;
+        let Addresses { dns, dot, doq, doh, .. } = addresses;
         Ready { dns, dot, doq, doh, api, node: &node, pid: std::process::id() }.write(file)?;
     }
     while signals.next().await == Word::Reload {
         info!("SIGHUP: reading rules, zones, keys, GeoIP database, certificates, token and cookie secrets again");
         feed.reload();
         renewal.reload();
-        responder.renew_cookies(&config);
+        renew_cookies(&responder, &config);
     }
     end(listeners, http).await;
     if let Some(file) = ready_file {
@@ -159,7 +148,8 @@ fn raise_limit_of_files() {
 
 fn addresses(config: &Config) -> Addresses {
     let of = |section: &Option<Encrypted>| section.as_ref().map(|section| section.listen.clone()).unwrap_or_default();
-    Addresses { dns: config.listen.clone(), dot: of(&config.dot), doq: of(&config.doq), doh: of(&config.doh) }
+    let dns = config.listen.clone();
+    Addresses { dns, threads: config.threads, dot: of(&config.dot), doq: of(&config.doq), doh: of(&config.doh) }
 }
 
 /// Reads the certificates of all encrypted transports.
@@ -182,6 +172,17 @@ fn settings(config: &Config) -> Result<Settings, Vec<String>> {
     Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle })
 }
 
+/// Takes cookie secrets that were rolled over (RFC 9018 §5); a random one stays, and so do the old ones if a new file can't be used.
+fn renew_cookies(responder: &Live, config: &Config) {
+    if config.cookies.secret_files.is_empty() {
+        return;
+    }
+    match settings(config) {
+        Ok(settings) => responder.set(settings),
+        Err(faults) => faults.iter().for_each(|fault| warn!("cookie secrets stay as they were: {fault}")),
+    }
+}
+
 fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<SocketAddr>) {
     for warning in handle.status().warnings.iter() {
         warn!("{warning}");
@@ -190,10 +191,11 @@ fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<Sock
         [] => "none".to_owned(),
         some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
     };
-    let Addresses { dns, dot, doq, doh } = addresses;
+    let Addresses { dns, dot, doq, doh, threads } = addresses;
     let api = api.map_or("none".to_owned(), |api| api.to_string());
     let revision = handle.snapshot().table().revision();
-    info!(node, dns = list(dns), dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
+    let threads = threads.map_or(0, NonZero::get);
+    info!(node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
 }
 
 async fn end(listeners: Listeners, http: Option<ServedHttp>) {
@@ -205,67 +207,6 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     if let Some(http) = http {
         let _ = http.stop.send(());
         let _ = tokio::time::timeout(DRAIN_API, http.task).await;
-    }
-}
-
-/// The responder of all transports: answers by the snapshot in service and counts.
-struct Live {
-    handle: Handle,
-    metrics: Arc<Metrics>,
-    settings: ArcSwap<Settings>,
-    limiter: Option<Arc<Limiter>>,
-    clock: Clock,
-}
-
-impl Live {
-    /// Takes cookie secrets that were rolled over (RFC 9018 §5); a random one stays, and so do the old ones if a new file can't be used.
-    fn renew_cookies(&self, config: &Config) {
-        if config.cookies.secret_files.is_empty() {
-            return;
-        }
-        match settings(config) {
-            Ok(settings) => self.settings.store(Arc::new(settings)),
-            Err(faults) => faults.iter().for_each(|fault| warn!("cookie secrets stay as they were: {fault}")),
-        }
-    }
-}
-
-impl Respond for Live {
-    fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
-        let snapshot = self.handle.snapshot();
-        let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
-        let settings = self.settings.load();
-        let limiter = self.limiter.as_deref().map(|limiter| limiter as &dyn wire::Limiter);
-        let context = Context { settings: &settings, limiter, now: seconds(self.clock.now()) };
-        let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
-        self.metrics.count(transport, &outcome);
-        if let Outcome::Answered { service: Some(service), .. } = outcome
-            && let Some(service) = snapshot.table().services().get(service.get())
-        {
-            let region = steering.region.get().map(|region| &snapshot.table().region(region).id);
-            self.metrics.count_steered(&service.id, region);
-        }
-        outcome
-    }
-}
-
-/// Seconds since 1970, as far as 32 bits hold them (RFC 9018 §4.3).
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the lower 32 bits are meant
-fn seconds(now: Timestamp) -> u32 {
-    (now.0 / 1000) as u32
-}
-
-/// A snapshot that remembers which region it answered with.
-struct Watched<'s> {
-    snapshot: &'s Snapshot,
-    region: Cell<Option<RegionIndex>>,
-}
-
-impl SteeredAnswers for Watched<'_> {
-    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
-        let (steered, region) = self.snapshot.resolve_to(service, rtype, client);
-        self.region.set(region);
-        steered
     }
 }
 

@@ -25,6 +25,7 @@ use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::dnssec::lifetime::is_before;
 use crate::dnssec::presigned::SignedZone;
 use crate::dnssec::ring::KeyRing;
 use crate::locate::{self, ClassId};
@@ -162,6 +163,17 @@ impl Snapshot {
     #[must_use]
     pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
         self.zones().of_origin(origin)?.signed().map(SignedZone::ring)
+    }
+
+    /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone is signed.
+    #[must_use]
+    pub fn signed_until(&self) -> Option<u32> {
+        self.world.signed_until
+    }
+
+    /// Whether signatures may have grown too old to be served, so that each has to be looked at.
+    pub(crate) fn has_stale_signatures(&self, now: u32) -> bool {
+        self.world.signed_until.is_some_and(|until| !is_before(now, until))
     }
 
     /// Everything that doesn't depend on health.

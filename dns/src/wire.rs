@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use crate::answer::identity::CHAOS;
 use crate::answer::{Answer, Asking, Dnssec, Query, Rcode, SteeredAnswers, answer};
 use crate::zone::{ServiceIndex, Zones};
-pub use context::{Context, Limiter, Settings, Transport, Verdict};
+pub use context::{Class, Context, Limiter, Settings, Transport, Verdict};
 use cookies::Checked;
 pub use cookies::Cookies;
 pub(crate) use encode::BLOCK;
@@ -20,7 +20,7 @@ use parse::Request;
 /// The payload this server offers and the most it sends by UDP: fits every path (DNS flag day 2020).
 pub const UDP_PAYLOAD: u16 = 1232;
 /// What a client takes by UDP that says nothing, or less (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
-const LEAST_PAYLOAD: u16 = 512;
+pub(crate) const LEAST_PAYLOAD: u16 = 512;
 
 /// What became of a packet; for counters and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub enum Outcome {
         truncated: bool,
         /// The steered service that answered.
         service: Option<ServiceIndex>,
+        /// What a limiter counts it by.
+        class: Class,
+        /// Whether the next client of the same class that asks the same may be told the same records: the response is whole, without an
+        /// extended error, and [`Answer::keepable`].
+        keepable: bool,
     },
 }
 
@@ -73,8 +78,9 @@ pub fn respond(
         Some(refusal) => refusal,
         None => reply(context, zones, steering, &request, from, transport),
     };
+    let class = Class::of(&reply);
     if verdict == Verdict::Answer {
-        verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, &reply));
+        verdict = limiter.map_or(verdict, |limiter| limiter.judge(from, class));
     }
     if verdict == Verdict::Drop {
         return Outcome::Dropped;
@@ -92,6 +98,8 @@ pub fn respond(
         qtype: request.question.map(|question| question.qtype),
         truncated,
         service: reply.service,
+        class,
+        keepable: reply.keepable && reply.ede.is_none() && !truncated,
     }
 }
 
@@ -103,12 +111,12 @@ fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option
 }
 
 /// BADCOOKIE for a datagram whose cookie has to be good and isn't (RFC 7873 §5.2.3, §5.2.4), and for a bare question whether one is (§5.4).
-fn refused_for_cookie(
+fn refused_for_cookie<'a>(
     context: &Context<'_>,
     request: &Request<'_>,
     checked: Option<&Checked>,
     transport: Transport,
-) -> Option<Answer<'static>> {
+) -> Option<Answer<'a>> {
     if checked?.proven || request.verdict != Rcode::NOERROR {
         return None;
     }

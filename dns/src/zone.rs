@@ -249,6 +249,8 @@ pub struct Zones {
     tree: NameTree,
     /// By node number of the tree.
     zones: Box<[Option<Arc<Zone>>]>,
+    /// The zone of a server that has but one, which most have: it is found without the tree.
+    only: Option<Arc<Zone>>,
 }
 
 impl Zones {
@@ -262,12 +264,17 @@ impl Zones {
             places[node] = Some(zone);
         }
         tree.shrink();
-        Self { tree, zones: places.into() }
+        let mut all = places.iter().flatten();
+        let only = all.next().filter(|_| all.next().is_none()).cloned();
+        Self { tree, zones: places.into(), only }
     }
 
     /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is the parent's
     /// (RFC 4035 §3.1.4.1) if the parent is here.
     pub fn find(&self, name: NameRef<'_>, rtype: u16) -> Option<&Zone> {
+        if let Some(only) = &self.only {
+            return name.is_within(only.origin()).then_some(only);
+        }
         let mut descent = Descent::new(name, 0);
         let (mut at, mut best) = (TOP, None);
         loop {

@@ -95,7 +95,11 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     fn step(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
         let at = |node, is_made| At { zone, node, name, is_made };
-        match zone.locate(name.name()) {
+        let found = zone.locate(name.name());
+        if matches!(found, Found::Exact(_)) && self.answer.answer.is_empty() {
+            self.answer.keepable = true;
+        }
+        match found {
             // DS at a delegation is the parent's own data (RFC 4035 §3.1.4.1).
             Found::Cut { node, below: 0 } if self.query.qtype == rtype::DS => self.at_node(at(node, false)),
             Found::Exact(node) => self.at_node(at(node, false)),
@@ -156,7 +160,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// What the rules say, or an error when they offer nothing and the answer became SERVFAIL.
     fn ask(&mut self, service: ServiceIndex, rtype: u16) -> Result<Set<'a>, Refused> {
         let steering = self.steering;
-        self.answer.service.get_or_insert(service);
+        if *self.answer.service.get_or_insert(service) != service {
+            self.answer.keepable = false;
+        }
         match steering.resolve(service, rtype, &self.query.client) {
             Steered::Records { ttl, rdatas, scope, region } => {
                 // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is the meet.

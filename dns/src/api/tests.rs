@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::probe::Secrets;
 use crate::sources::Sources;
 use crate::start::{Started, start};
-use crate::wire::{Outcome, Transport};
+use crate::wire::{Class, Outcome, Transport};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -250,7 +250,14 @@ async fn questions_are_explained_by_the_health_in_service() {
 #[tokio::test]
 async fn answers_are_counted_by_transport_code_type_and_region() {
     let fixture = Fixture::open().await;
-    let outcome = |rcode, qtype| Outcome::Answered { rcode, qtype, truncated: true, service: None };
+    let outcome = |rcode, qtype| Outcome::Answered {
+        rcode,
+        qtype,
+        truncated: true,
+        service: None,
+        class: Class::Positive,
+        keepable: false,
+    };
     let metrics = &fixture.api.metrics;
     metrics.count(Transport::Udp, &outcome(Rcode::NOERROR, Some(28)));
     metrics.count(Transport::Udp, &outcome(Rcode::NOERROR, Some(28)));

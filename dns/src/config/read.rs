@@ -4,6 +4,7 @@ mod dnssec;
 mod transports;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -17,9 +18,10 @@ use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "node",
     "listen",
+    "threads",
     "rules",
     "geoip",
     "state_dir",
@@ -40,8 +42,10 @@ const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
 const COOKIE_KEYS: [&str; 2] = ["secret_files", "required"];
 /// The keys of `[identity]`.
 const IDENTITY_KEYS: [&str; 3] = ["version", "hostname", "nsid"];
+/// More threads than any machine has cores would only cost memory.
+const MOST_THREADS: u64 = 1024;
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
-const LATER: [&str; 2] = ["threads", "secrets"];
+const LATER: [&str; 1] = ["secrets"];
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
@@ -71,7 +75,7 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
-        let (mut zones, mut signed, mut api) = (Vec::new(), None, None);
+        let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
         let (mut tcp, mut rate_limit) = (Limits::default(), None);
@@ -79,6 +83,7 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
                 "listen" => listen = Some(self.listen("listen", value)),
+                "threads" => self.size("threads", value, 1, MOST_THREADS, &mut threads),
                 "rules" => rules = Some(self.path("rules", value)),
                 "geoip" => geoip = self.path("geoip", value),
                 "state_dir" => state_dir = self.path("state_dir", value),
@@ -105,6 +110,7 @@ impl Reader<'_> {
         Some(Config {
             node,
             listen: listen?,
+            threads: NonZero::new(threads),
             rules: rules??,
             geoip,
             state_dir,

@@ -1,8 +1,8 @@
 //! The text of `/metrics`: counters and the state of rules, regions and sources enter, OpenMetrics text leaves; [`super::Metrics::text`] calls it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 
 use bailiwick_rules::health::Status;
 use prometheus_client::collector::Collector;
@@ -10,8 +10,9 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Metrics, QTYPES, RCODES, TRANSPORTS};
+use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters};
 use crate::owner::{Handle, Source};
+use crate::wire::Transport;
 
 /// The sources with their names in labels.
 const SOURCES: [(Source, &str); 4] =
@@ -51,32 +52,40 @@ impl Collector for Exposition {
 
 impl Exposition {
     fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let threads = self.metrics.threads();
+        // Each transport's own counters, and for datagrams those of every thread.
+        let total = |transport: Transport, own: &AtomicU64, of_thread: &dyn Fn(&ThreadCounters) -> u64| {
+            let by_threads = threads.iter().map(|thread| of_thread(thread)).sum::<u64>();
+            read(own) + if transport == Transport::Udp { by_threads } else { 0 }
+        };
         let mut answered =
             counter(encoder, "queries", "Packets answered, by transport, response code and type asked for")?;
-        for (by_rcode, (_, transport)) in self.metrics.answered.iter().zip(TRANSPORTS) {
+        for (by_rcode, (transport, transport_name)) in self.metrics.answered.iter().zip(TRANSPORTS) {
             let rcodes = RCODES.iter().map(|(_, name)| *name).chain(["other"]);
-            for (by_qtype, rcode) in by_rcode.iter().zip(rcodes) {
+            for ((rcode, by_qtype), rcode_name) in by_rcode.iter().enumerate().zip(rcodes) {
                 let qtypes = QTYPES.iter().map(|(_, name)| *name).chain(["other"]);
-                for (count, qtype) in by_qtype.iter().zip(qtypes).filter(|(count, _)| read(count) > 0) {
-                    sample(
-                        &mut answered,
-                        &[("transport", transport), ("rcode", rcode), ("qtype", qtype)],
-                        read(count),
-                    )?;
+                for ((qtype, own), qtype_name) in by_qtype.iter().enumerate().zip(qtypes) {
+                    let count = total(transport, own, &|thread| read(&thread.answered[rcode][qtype]));
+                    let labels = [("transport", transport_name), ("rcode", rcode_name), ("qtype", qtype_name)];
+                    if count > 0 {
+                        sample(&mut answered, &labels, count)?;
+                    }
                 }
             }
         }
-        let by_transport = [
-            ("dropped", "Packets not answered: responses and what is no DNS message", &self.metrics.dropped),
-            ("truncated", "Answers truncated for their size", &self.metrics.truncated),
-        ];
-        for (name, help, counts) in by_transport {
-            let mut metric = counter(encoder, name, help)?;
-            for (count, (_, transport)) in counts.iter().zip(TRANSPORTS) {
-                sample(&mut metric, &[("transport", transport)], read(count))?;
-            }
+        let mut dropped = counter(encoder, "dropped", "Packets not answered: responses and what is no DNS message")?;
+        for (own, (transport, name)) in self.metrics.dropped.iter().zip(TRANSPORTS) {
+            sample(&mut dropped, &[("transport", name)], total(transport, own, &|thread| read(&thread.dropped)))?;
         }
-        Ok(())
+        let mut truncated = counter(encoder, "truncated", "Answers truncated for their size")?;
+        for (own, (transport, name)) in self.metrics.truncated.iter().zip(TRANSPORTS) {
+            sample(&mut truncated, &[("transport", name)], total(transport, own, &|thread| read(&thread.truncated)))?;
+        }
+        let mut hits = counter(encoder, "memo_hits", "Datagrams answered by what was kept of an earlier answer")?;
+        sample(&mut hits, &[], threads.iter().map(|thread| read(&thread.memo_hits)).sum())?;
+        let help = "Kept answers that weren't what they should be, of those that are compared: always 0";
+        let mut mismatches = counter(encoder, "memo_mismatch", help)?;
+        sample(&mut mismatches, &[], threads.iter().map(|thread| read(&thread.memo_mismatches)).sum())
     }
 
     fn limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -100,10 +109,13 @@ impl Exposition {
             "steered_answers",
             "Answers at steered names, by service and region; without a region: denied_answers or nothing",
         )?;
-        let steered = self.metrics.steered.read().unwrap_or_else(PoisonError::into_inner);
-        for ((service, region), count) in steered.iter() {
+        let mut steered = self.metrics.steered().clone();
+        for thread in self.metrics.threads().iter() {
+            thread.sum_steered_into(&mut steered);
+        }
+        for ((service, region), count) in steered {
             let region = region.as_ref().map_or("", |region| region.as_str());
-            sample(&mut metric, &[("service", service.as_str()), ("region", region)], read(count))?;
+            sample(&mut metric, &[("service", service.as_str()), ("region", region)], count)?;
         }
         Ok(())
     }

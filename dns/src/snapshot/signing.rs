@@ -14,6 +14,7 @@ use crate::dnssec::lifetime::LONGEST_TTL;
 use crate::dnssec::mint::Mint;
 use crate::dnssec::presigned::{Published, SignedZone, Signing};
 use crate::dnssec::ring::KeyRing;
+use crate::dnssec::sign::earlier;
 use crate::rdata::rtype;
 use crate::zone::{Location, ServiceIndex, Zone, ZoneError, Zones};
 
@@ -53,6 +54,8 @@ impl World {
             return Err(errors);
         }
         (self.zones, self.signed_at) = (Arc::new(Zones::new(zones)), now);
+        let signed = self.zones.iter().filter_map(|zone| zone.signed());
+        self.signed_until = signed.map(SignedZone::until).reduce(earlier);
         Ok(self)
     }
 

@@ -53,6 +53,8 @@ pub struct World {
     pub(super) mint: Arc<Mint>,
     /// When the zones were signed.
     pub(super) signed_at: Timestamp,
+    /// The first second at which not all signatures may be served any more.
+    pub(super) signed_until: Option<u32>,
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
             warnings: warnings.into(),
             mint,
             signed_at: now,
+            signed_until: None,
         };
         world.signed(now, before)
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::cookies::Cookies;
-use crate::answer::Answer;
 use crate::answer::identity::Identity;
+use crate::answer::{Answer, Rcode};
 
 /// How the packet came: it bounds the size of the response and decides which options may be in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,8 +76,33 @@ pub struct Context<'s> {
 pub trait Limiter: Send + Sync {
     /// Counts a query of `from` before anything is spent on its answer, and judges.
     fn admit(&self, from: IpAddr) -> Verdict;
-    /// Counts the answer and judges.
-    fn judge(&self, from: IpAddr, answer: &Answer<'_>) -> Verdict;
+    /// Counts an answer of this class and judges.
+    fn judge(&self, from: IpAddr, class: Class) -> Verdict;
+}
+
+/// Classes of answers that a [`Limiter`] counts apart; what floods one leaves the others alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Records in the answer section.
+    Positive,
+    /// A name or type that doesn't exist: what a flood of random names earns.
+    Negative,
+    /// A delegation.
+    Referral,
+    /// An error.
+    Error,
+}
+
+impl Class {
+    /// The class of an answer.
+    pub(super) fn of(answer: &Answer<'_>) -> Self {
+        match answer.rcode {
+            Rcode::NOERROR if !answer.answer.is_empty() => Self::Positive,
+            Rcode::NOERROR if !answer.authoritative && !answer.authority.is_empty() => Self::Referral,
+            Rcode::NOERROR | Rcode::NXDOMAIN => Self::Negative,
+            _ => Self::Error,
+        }
+    }
 }
 
 /// What a [`Limiter`] wants to become of an answer.

@@ -60,7 +60,7 @@ impl<'o> Encoder<'o> {
 
     /// Writes the three sections.
     pub(super) fn records(&mut self, answer: &Answer<'_>) {
-        for (section, sets) in [&answer.answer, &answer.authority, &answer.additional].into_iter().enumerate() {
+        for (section, sets) in [&answer.answer[..], &answer.authority, &answer.additional].into_iter().enumerate() {
             let mut count = 0_usize;
             for set in sets {
                 count += self.set(set);

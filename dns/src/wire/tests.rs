@@ -275,7 +275,7 @@ fn encoded_answers_read_back_as_the_same_records() {
                 let query_parts = Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec: Dnssec::unwanted() };
                 let expected = answer(&zones, &NoSteering, &query_parts);
                 let message = decoded(&zones, &NoSteering, &query(&qname.to_string(), qtype, &[]), Transport::Tcp);
-                for (sets, section) in [(&expected.answer, &message.answers), (&expected.authority, &message.authorities), (&expected.additional, &message.additionals)] {
+                for (sets, section) in [(&expected.answer[..], &message.answers), (&expected.authority, &message.authorities), (&expected.additional[..], &message.additionals)] {
                     let ours: Vec<_> = sets.iter().flat_map(|set| set.data.iter().map(move |rdata| {
                         (set.owner.name().as_wire().to_ascii_lowercase(), set.rtype, set.ttl, crate::rdata::canonical(set.rtype, rdata).into_owned())
                     })).collect();

@@ -159,9 +159,11 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// The answer, if all its signatures outlive what they are cached with; else SERVFAIL. Notes until when that is so.
     pub(super) fn signed_in_time(mut self) -> Answer<'a> {
-        let sections = self.answer.answer.iter().chain(&self.answer.authority);
-        let until = sections.filter_map(|set| set.signed.until()).chain(self.answer.until).reduce(earlier);
+        let until = self.answer.sets().filter_map(|set| set.signed.until()).chain(self.answer.until).reduce(earlier);
         self.answer.until = until;
+        if self.answer.sets().any(|set| matches!(set.signed, Signed::Minted(_))) {
+            self.answer.keepable = false;
+        }
         if until.is_some_and(|until| !is_before(self.query.dnssec.now, until)) {
             self.fail(SIGNATURE_EXPIRED);
         }

@@ -119,7 +119,7 @@ impl Reader<'_> {
     }
 
     /// A whole number between `least` and `most` into `place`, which keeps what it has when there is none.
-    fn size<N: TryFrom<u64>>(&mut self, key: &str, value: &Value<'_>, least: u64, most: u64, place: &mut N) {
+    pub(super) fn size<N: TryFrom<u64>>(&mut self, key: &str, value: &Value<'_>, least: u64, most: u64, place: &mut N) {
         let number = value.get_ref().as_integer().and_then(|number| number.as_str().parse::<u64>().ok());
         match number.filter(|number| (least..=most).contains(number)).and_then(|number| N::try_from(number).ok()) {
             Some(number) => *place = number,

@@ -69,7 +69,7 @@ impl Limiter for Judge {
         self.2.lock().expect("lock").0 += 1;
         self.0
     }
-    fn judge(&self, _: IpAddr, _: &Answer<'_>) -> Verdict {
+    fn judge(&self, _: IpAddr, _: Class) -> Verdict {
         self.2.lock().expect("lock").1 += 1;
         self.1
     }

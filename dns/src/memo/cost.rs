@@ -1,0 +1,138 @@
+//! What an answer costs without the kernel: run by hand, in release, to see what a change does.
+//! `cargo test --release -p bailiwick-dns --lib memo::cost -- --ignored --nocapture`
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bailiwick_rules::testing::Random;
+use bailiwick_rules::time::Timestamp;
+
+use super::Memo;
+use crate::geoip::Places;
+use crate::snapshot::{Health, Snapshot, World, ZoneSource};
+use crate::sources::compile_rules;
+use crate::testing::{opt, query};
+use crate::wire::{Context, Settings};
+use crate::zone::{ServiceIndex, file};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+const ROUNDS: usize = 1_000_000;
+
+fn snapshot(names: usize) -> Snapshot {
+    let database = Path::new("../node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb");
+    let places = std::fs::read(database).ok().map_or_else(Places::none, |bytes| Places::read(&bytes).unwrap());
+    let regions = [
+        ("af", "ZA"),
+        ("as", "JP"),
+        ("eu", "DE"),
+        ("na", "US"),
+        ("oc", "AU"),
+        ("sa", "BR"),
+        ("gb", "GB"),
+        ("fr", "FR"),
+    ];
+    let mut rules = serde_json::json!({ "version": 1, "revision": 1, "regions": {}, "services": { "geo": {
+        "hosts": ["geo.bench.test"], "pattern": "active-active", "regions": regions.map(|(id, _)| id),
+        "residency": [ { "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"], "process_in": ["*"] } ] } } });
+    for (number, (id, country)) in regions.iter().enumerate() {
+        rules["regions"][id] =
+            serde_json::json!({ "countries": [country], "answers": { "A": [format!("198.51.100.{number}")] } });
+    }
+    let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
+    let mut zone = "$TTL 3600\n@ SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ NS ns1\n@ NS ns2\nns1 A 192.0.2.53\nns2 A 192.0.2.54\n".to_owned();
+    for number in 0..names {
+        writeln!(zone, "{} A 10.0.0.1", label(number)).unwrap();
+    }
+    let origin: crate::name::Name = "bench.test".parse().unwrap();
+    let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+    let world = World::build(
+        rules,
+        [ZoneSource { origin, records }].into(),
+        Arc::default(),
+        Arc::new(places),
+        bailiwick_rules::time::Timestamp(0),
+        None,
+    );
+    let world = world.unwrap();
+    let health = Health {
+        regions: vec![bailiwick_rules::health::RegionHealth::of(None, &[], NOW); regions.len()],
+        ..Health::default()
+    };
+    Snapshot::new(Arc::new(world), health, NOW, None)
+}
+
+fn label(number: usize) -> String {
+    let mut random = Random::new(number as u64 + 7);
+    format!("{:08x}", random.bits() >> 32)
+}
+
+fn measure(what: &str, snapshot: &Snapshot, packets: &[Vec<u8>]) {
+    let settings = Settings::anonymous();
+    let context = Context { settings: &settings, limiter: None, now: 0 };
+    let (mut memo, mut out) = (Memo::new(), Vec::with_capacity(2048));
+    let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut best = [f64::MAX; 2];
+    for _ in 0..5 {
+        for (full, best) in best.iter_mut().enumerate() {
+            let begun = Instant::now();
+            for packet in packets.iter().cycle().take(ROUNDS) {
+                if full == 0 {
+                    memo.respond(&context, snapshot, packet, from, &mut out);
+                } else {
+                    super::in_full(&context, snapshot, packet, from, &mut out);
+                }
+                std::hint::black_box(&out);
+            }
+            *best = best.min(begun.elapsed().as_nanos() as f64 / ROUNDS as f64);
+        }
+    }
+    println!("{what}: {:.0} ns, in full {:.0} ns, {} octets", best[0], best[1], out.len());
+}
+
+#[test]
+#[ignore = "a measurement, to be run in release"]
+fn cost() {
+    let mut random = Random::new(1);
+    for names in [10_000, 1_000_000] {
+        let snapshot = snapshot(names);
+        let edns = opt(1232, &[]);
+        let known: Vec<_> =
+            (0..65_536).map(|_| query(&format!("{}.bench.test", label(random.below(names))), 1, &[&edns])).collect();
+        measure(&format!("static, {names} names"), &snapshot, &known);
+        let unknown: Vec<_> =
+            (0..65_536).map(|_| query(&format!("x{:011x}.bench.test", random.bits() >> 20), 1, &[&edns])).collect();
+        measure("unknown names", &snapshot, &unknown);
+        if names > 10_000 {
+            continue;
+        }
+        let steered: Vec<_> = (0..10_000)
+            .map(|_| {
+                let address = random.bits().to_be_bytes();
+                query(
+                    "geo.bench.test",
+                    1,
+                    &[&opt(1232, &[(8, &[0, 1, 24, 0, 1 + address[0] % 222, address[1], address[2]])])],
+                )
+            })
+            .collect();
+        measure("steered", &snapshot, &steered);
+        let classes = snapshot.world().classes_of(ServiceIndex(0)).unwrap();
+        let v4: Vec<IpAddr> = (0..1 << 20)
+            .map(|_| Ipv4Addr::from(*random.bits().to_be_bytes().first_chunk::<4>().unwrap()).into())
+            .collect();
+        let v6: Vec<IpAddr> = (0..1 << 20)
+            .map(|_| {
+                let prefix = *random.pick(&[0x2001_0000_u128, 0x2400_0000, 0x2600_0000, 0x2800_0000, 0x2a00_0000]);
+                Ipv6Addr::from_bits(prefix << 96 | (u128::from(random.bits()) << 60) & (u128::MAX >> 8)).into()
+            })
+            .collect();
+        for (what, addresses) in [("IPv4", v4), ("IPv6", v6)] {
+            let begun = Instant::now();
+            let sum: u64 = addresses.iter().map(|address| u64::from(classes.class(*address, 255).1)).sum();
+            println!("location, {what}: {:.0} ns ({sum})", begun.elapsed().as_nanos() as f64 / addresses.len() as f64);
+        }
+    }
+}

@@ -1,0 +1,417 @@
+use std::sync::{Arc, Mutex};
+
+use bailiwick_rules::testing::{Random, conditions, document};
+use bailiwick_rules::time::Timestamp;
+use hickory_proto::op::Message;
+use serde_json::json;
+
+use super::*;
+use crate::dnssec::key::{Algorithm, SigningKey};
+use crate::dnssec::ring::ZoneKeys;
+use crate::geoip::Places;
+use crate::geoip::made::{Made, flat};
+use crate::rdata::rtype;
+use crate::snapshot::{Health, World, ZoneSource};
+use crate::sources::compile_rules;
+use crate::testing::{NOW, opt, query};
+use crate::wire::Settings;
+use crate::zone::file;
+
+/// How many random worlds, and how many datagrams are sent in each.
+const WORLDS: u64 = 120;
+const DATAGRAMS: usize = 2_000;
+const COUNTRIES: [&str; 5] = ["DE", "FR", "GB", "US", "JP"];
+const ECS: u16 = 8;
+
+/// The zones of a world; `{host}` stands for a steered name. The SOA of the first names hosts of its own, one of which isn't there.
+const ZONES: [(&str, &str); 3] = [
+    (
+        "example",
+        "@ SOA NS1.Gone hostmaster 1 2 3 4 60\n@ NS ns1\n@ NS ns.other.test.\nns1 A 192.0.2.53\nwww A 192.0.2.1\nwww AAAA 2001:db8::1\n\
+         MiXed.Case TXT \"a\" \"b\"\nalias CNAME WWW\nlonger.chain CNAME alias\naway CNAME www.elsewhere.net.\nlost CNAME not.there\n\
+         steered CNAME {host}\n*.wild A 192.0.2.7\nfrom.wild2 CNAME x.wild\nx.deep.below A 192.0.2.8\nsub NS ns.sub\nns.sub A 192.0.2.9\n\
+         moved DNAME www.deep.below\nthrough CNAME a.moved\nmx MX 10 www\nmx MX 20 ns1\n",
+    ),
+    (
+        "child.example",
+        "@ SOA ns.child.example. host.other.test. 1 2 3 4 30\n@ NS www.example.\nwww A 192.0.2.77\nup CNAME www.example.\n",
+    ),
+    ("test", "@ SOA ns.outside.net. h.outside.net. 1 2 3 4 90\n@ NS ns.outside.net.\na.b.c TXT x\n"),
+];
+
+/// The zones of one world: sometimes all of them, with TXT sets of any size.
+fn sources(random: &mut Random, host: &str) -> Arc<[ZoneSource]> {
+    let count = if random.chance(30) { 1 } else { ZONES.len() };
+    let source = |(origin, text): &(&str, &str)| {
+        let origin: crate::name::Name = origin.parse().unwrap();
+        let mut text = format!("$TTL {}\n{}", 60 + random.below(5) * 60, text.replace("{host}", &format!("{host}.")));
+        for (name, strings) in [("mid", 1 + random.below(4)), ("big", 5 + random.below(3))] {
+            for number in 0..strings {
+                text += &format!("{name} TXT \"{number}{}\"\n", "x".repeat(90 + random.below(140)));
+            }
+        }
+        let records = file::parse(text.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+        ZoneSource { origin, records }
+    };
+    ZONES[..count].iter().map(source).collect()
+}
+
+/// Keys for some of the zones: those of before, or new ones.
+fn keys(random: &mut Random, before: Option<&World>) -> Arc<[ZoneKeys]> {
+    if let Some(before) = before.filter(|_| random.chance(70)) {
+        return Arc::clone(before.keys());
+    }
+    let key = || SigningKey::generate(Algorithm::Ed25519).unwrap();
+    let signed = ["example", "test"].into_iter().filter(|_| random.chance(50));
+    signed.map(|origin| ZoneKeys::of_one(origin.parse().unwrap(), key())).collect()
+}
+
+fn world(random: &mut Random, before: Option<&World>) -> Arc<World> {
+    let mut rules = document(random);
+    for (number, region) in (1..).zip(rules["regions"].as_object_mut().unwrap().values_mut()) {
+        region["answers"] = json!({ "A": [format!("192.0.2.{number}")], "TXT": [format!("region {number}")] });
+    }
+    let host = rules["services"].as_object().unwrap().values().next().unwrap()["hosts"][0].as_str().unwrap().to_owned();
+    let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
+    let made = (0..12).fold(Made::new(6), |made, block| {
+        made.add(format!("198.51.{block}.0/24").parse().unwrap(), &flat(random.pick::<&str>(&COUNTRIES), None))
+    });
+    let made = made.add("2001:db8::/33".parse().unwrap(), &flat(random.pick::<&str>(&COUNTRIES), None));
+    let places = Arc::new(Places::read(&made.bytes()).unwrap());
+    let sources = sources(random, &host);
+    // By a chance of its own, so that all else is as it would be without keys.
+    let keys = keys(&mut Random::new(rules.bytes.len() as u64), before);
+    Arc::new(World::build(rules, sources, keys, places, Timestamp(i64::from(NOW) * 1000), before).unwrap())
+}
+
+fn snapshot(random: &mut Random, world: Arc<World>, before: Option<&Snapshot>) -> Snapshot {
+    let (regions, _, now) = conditions(random, &world.rules().table);
+    Snapshot::new(world, Health { regions, ..Health::default() }, now, before)
+}
+
+/// Names worth asking for.
+fn names(snapshot: &Snapshot) -> Vec<String> {
+    let hosts = snapshot
+        .table()
+        .services()
+        .iter()
+        .flat_map(|service| service.hosts.iter().map(|host| host.as_str().to_owned()));
+    let of_zones = [
+        "@",
+        "www",
+        "ns1",
+        "mixed.case",
+        "case",
+        "alias",
+        "longer.chain",
+        "chain",
+        "away",
+        "lost",
+        "steered",
+        "x.wild",
+        "y.x.wild",
+        "wild",
+        "from.wild2",
+        "x.deep.below",
+        "deep.below",
+        "sub",
+        "x.sub",
+        "moved",
+        "a.moved",
+        "through",
+        "mx",
+        "mid",
+        "big",
+        "nothing",
+        "x.nothing",
+        "ns1.gone",
+        "gone",
+        "x.gone",
+        "x.ns1.gone",
+        "hostmaster",
+        "x.hostmaster",
+        "a.b.c",
+        "b.c",
+        "up",
+        "not.there",
+    ];
+    let of_zones = of_zones.iter().flat_map(|name| {
+        ["example", "child.example", "test", "elsewhere.net"].map(|zone| format!("{name}.{zone}").replace("@.", ""))
+    });
+    hosts.chain(of_zones).collect()
+}
+
+/// A datagram that asks for one of these names, in some way.
+fn datagram(random: &mut Random, names: &[String]) -> Vec<u8> {
+    let missing = format!(
+        "{:x}.{}",
+        random.bits() >> (40 + random.below(20)),
+        random.pick(&["example", "child.example", "test", "www.example"])
+    );
+    let name = if random.chance(20) { &missing } else { random.pick(names) };
+    let types = [
+        rtype::A,
+        rtype::A,
+        rtype::A,
+        rtype::TXT,
+        rtype::AAAA,
+        rtype::SOA,
+        rtype::NS,
+        rtype::CNAME,
+        rtype::MX,
+        rtype::DS,
+        65,
+        97,
+        rtype::ANY,
+        rtype::AXFR,
+        0,
+        9999,
+    ];
+    let usual = if random.chance(80) { 5 } else { types.len() };
+    let qtype = *random.pick(&types[..usual]);
+    let mut packet = match random.below(10) {
+        0..3 => query(name, qtype, &[]),
+        3..9 => {
+            let mut options: Vec<(u16, Vec<u8>)> = Vec::new();
+            if random.chance(60) {
+                options.push((ECS, subnet(random)));
+            }
+            if random.chance(6) {
+                let more =
+                    [(ECS, subnet(random)), (10, vec![7; 8]), (3, vec![]), (65_001, vec![1]), (ECS, vec![0, 1, 24])];
+                options.push(random.pick(&more).clone());
+            }
+            let options: Vec<(u16, &[u8])> = options.iter().map(|(code, data)| (*code, &data[..])).collect();
+            let mut record = opt(*random.pick(&[1232, 1232, 4096, 512, 0, 600, 300]), &options);
+            record[7] = if random.chance(30) { *random.pick(&[0x80, 0xc0, 0x40]) } else { 0 };
+            record[6] = u8::from(random.chance(2));
+            query(name, qtype, &[&record])
+        }
+        _ => query(name, qtype, &[&opt(1232, &[])[..], &opt(1232, &[])][..random.below(3)]),
+    };
+    let id = random.bits().to_be_bytes();
+    packet[..2].copy_from_slice(&id[..2]);
+    packet[2] = *random.pick(&[0, 1, 1, 1]);
+    packet[3] = *random.pick(&[0, 0, 0x10, 0x20, 0x30, 0x4f]);
+    if random.chance(40) {
+        let end = packet.len().min(12 + name.len());
+        packet[12..end].iter_mut().for_each(|octet| {
+            if octet.is_ascii_alphabetic() && random.chance(50) {
+                *octet ^= 0x20;
+            }
+        });
+    }
+    match random.below(60) {
+        0 => packet.truncate(random.below(packet.len() + 1)),
+        1 => packet.push(0),
+        2 => {
+            let at = random.below(packet.len());
+            packet[at] ^= 1 << random.below(8);
+        }
+        _ => {}
+    }
+    packet
+}
+
+fn subnet(random: &mut Random) -> Vec<u8> {
+    let source = u8::try_from(random.below(34)).unwrap();
+    if random.chance(70) {
+        let address = [198, 51, u8::try_from(random.below(14)).unwrap(), random.bits().to_le_bytes()[0]];
+        let kept = u32::from_be_bytes(address) & u32::MAX.checked_shl(32 - u32::from(source.min(32))).unwrap_or(0);
+        return [&[0, 1, source, 0], &kept.to_be_bytes()[..usize::from(source.min(32)).div_ceil(8)]].concat();
+    }
+    let source = source * 3;
+    let address = 0x2001_0db8_u128 << 96 | u128::from(random.bits()) << 32;
+    let kept = address & u128::MAX.checked_shl(128 - u32::from(source)).unwrap_or(0);
+    [&[0, 2, source, 0], &kept.to_be_bytes()[..usize::from(source).div_ceil(8)]].concat()
+}
+
+/// Verdicts by a script: the same for whoever asks as often.
+struct Scripted(Mutex<Random>, usize);
+
+impl Scripted {
+    fn verdict(&self) -> Verdict {
+        let mut random = self.0.lock().unwrap();
+        match random.chance(self.1) {
+            false => Verdict::Answer,
+            true => *random.pick(&[Verdict::Slip, Verdict::Drop]),
+        }
+    }
+}
+
+impl Limiter for Scripted {
+    fn admit(&self, _: IpAddr) -> Verdict {
+        self.verdict()
+    }
+
+    fn judge(&self, _: IpAddr, _: Class) -> Verdict {
+        self.verdict()
+    }
+}
+
+/// The proof that what is kept changes nothing: over random rules, zones, databases, health, and what becomes of them while datagrams come.
+#[test]
+fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
+    let (mut sent, mut hits, mut denied, mut signed) = (0, 0, 0_u64, 0_u64);
+    for seed in 0..WORLDS {
+        let random = &mut Random::new(seed);
+        let settings = Settings::anonymous();
+        let strict = if random.chance(25) { 20 } else { 0 };
+        let limiters = [7, 7].map(|script| Scripted(Mutex::new(Random::new(seed + script)), strict));
+        let first = world(random, None);
+        let mut now = snapshot(random, first, None);
+        let mut known = names(&now);
+        let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), b"left over".to_vec());
+        for _ in 0..DATAGRAMS {
+            match random.below(300) {
+                0 => {
+                    let next = world(random, Some(now.world()));
+                    now = snapshot(random, next, Some(&now));
+                    known = names(&now);
+                }
+                1..4 => now = snapshot(random, Arc::clone(now.world()), Some(&now)),
+                _ => {}
+            }
+            let packet = datagram(random, &known);
+            let from: IpAddr = if random.chance(50) { [198, 51, 3, 4].into() } else { crate::testing::CLIENT };
+            let context = |limiter| Context { settings: &settings, limiter: Some(limiter), now: NOW };
+            let by_memo = memo.respond(&context(&limiters[0]), &now, &packet, from, &mut kept);
+            let in_full = in_full(&context(&limiters[1]), &now, &packet, from, &mut made);
+            assert_eq!(kept, made, "seed {seed}: {packet:02x?}");
+            assert_eq!(by_memo.outcome, in_full.outcome, "seed {seed}: {packet:02x?}");
+            if let Outcome::Answered { rcode, .. } = in_full.outcome {
+                assert_eq!(by_memo.region, in_full.region, "seed {seed}: {packet:02x?}");
+                assert!(Message::from_vec(&kept).is_ok() || packet.len() < 20, "another decoder reads it: {kept:02x?}");
+                denied += u64::from(rcode == Rcode::NXDOMAIN);
+                signed += u64::from(kept.windows(4).any(|octets| octets == [0, 46, 0, 1]));
+            }
+            sent += 1;
+        }
+        hits += memo.hits();
+    }
+    assert!(signed > 1_000, "{signed} signed answers");
+    assert!(hits > sent / 4, "the comparison means little if nothing was kept: {hits} hits");
+    println!(
+        "memo: {WORLDS} random worlds, {sent} datagrams, {hits} answered by what was kept, {denied} name errors, {signed} signed: all equal to the full path"
+    );
+}
+
+/// A world without chance: two steered answers, static names, an unknown one.
+fn plain() -> Snapshot {
+    let random = &mut Random::new(5);
+    let world = world(random, None);
+    snapshot(random, world, None)
+}
+
+fn ask(memo: &mut Memo, snapshot: &Snapshot, packet: &[u8], out: &mut Vec<u8>) {
+    let settings = Settings::anonymous();
+    let context = Context { settings: &settings, limiter: None, now: NOW };
+    memo.respond(&context, snapshot, packet, crate::testing::CLIENT, out);
+}
+
+#[test]
+fn a_hit_allocates_nothing_and_neither_does_an_unknown_name() {
+    let snapshot = plain();
+    let host = snapshot.table().services()[0].hosts[0].as_str().to_owned();
+    let (mut memo, mut out) = (Memo::new(), Vec::with_capacity(2048));
+    let edns = opt(1232, &[(ECS, &[0, 1, 24, 0, 198, 51, 3])]);
+    let packets = [
+        query(&host, rtype::A, &[&edns]),
+        query("www.example", rtype::A, &[]),
+        query("nothing.example", rtype::A, &[&edns]),
+    ];
+    for packet in &packets {
+        ask(&mut memo, &snapshot, packet, &mut out);
+        let hits = memo.hits();
+        let settings = Settings::anonymous();
+        let context = Context { settings: &settings, limiter: None, now: NOW };
+        let info = allocation_counter::measure(|| {
+            for _ in 0..100 {
+                memo.respond(&context, &snapshot, packet, crate::testing::CLIENT, &mut out);
+            }
+        });
+        assert_eq!((memo.hits() - hits, info.count_total), (100, 0));
+    }
+    // The full path, too: static, steered, missing, and a name never asked for before.
+    let settings = Settings::anonymous();
+    let context = Context { settings: &settings, limiter: None, now: NOW };
+    for packet in packets.iter().chain([&query("never.before.example", rtype::A, &[])]) {
+        let info =
+            allocation_counter::measure(|| _ = in_full(&context, &snapshot, packet, crate::testing::CLIENT, &mut out));
+        assert_eq!(info.count_total, 0);
+    }
+}
+
+#[test]
+fn a_kept_answer_that_is_wrong_is_found_mended_and_counted() {
+    let snapshot = plain();
+    let (mut memo, mut out, mut right) = (Memo::new(), Vec::new(), Vec::new());
+    let packet = query("www.example", rtype::A, &[]);
+    ask(&mut memo, &snapshot, &packet, &mut out);
+    ask(&mut memo, &snapshot, &packet, &mut right);
+    assert_eq!((memo.hits(), &out), (1, &right));
+    let name: crate::name::Name = "www.example".parse().unwrap();
+    let found = query::read(&packet, &mut Scratch::new()).map(|query| Key::new(&query)).unwrap();
+    memo.table.put(&found, name.as_wire(), |entry| *entry.wire.last_mut().unwrap() ^= 1);
+    ask(&mut memo, &snapshot, &packet, &mut out);
+    assert_ne!(out, right, "nobody looked");
+    memo.unwatched = SHADOW - 1;
+    ask(&mut memo, &snapshot, &packet, &mut out);
+    assert_eq!((&out, memo.mismatches()), (&right, 1));
+    ask(&mut memo, &snapshot, &packet, &mut out);
+    assert_eq!((&out, memo.mismatches()), (&right, 1), "what was kept is gone");
+}
+
+#[test]
+fn a_flood_of_names_types_and_clients_takes_no_more_room() {
+    let snapshot = plain();
+    let (mut memo, mut out) = (Memo::new(), Vec::with_capacity(2048));
+    let known = query("www.example", rtype::A, &[]);
+    ask(&mut memo, &snapshot, &known, &mut out);
+    let random = &mut Random::new(1);
+    for _ in 0..20_000 {
+        ask(&mut memo, &snapshot, &query(&format!("x{:x}.example", random.bits()), rtype::A, &[]), &mut out);
+    }
+    let hits = memo.hits();
+    ask(&mut memo, &snapshot, &known, &mut out);
+    assert_eq!(memo.hits(), hits + 1, "what was kept before the flood still is");
+    assert_eq!(memo.table.kept(), 1, "names that don't exist aren't kept");
+}
+
+/// A world of one signed zone.
+fn signed() -> Snapshot {
+    let random = &mut Random::new(5);
+    let world = (0..).map(|_| world(random, None)).find(|world| world.keys().len() == 2).unwrap();
+    snapshot(random, world, None)
+}
+
+#[test]
+fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_they_may_be_served() {
+    let snapshot = signed();
+    let (mut memo, mut out) = (Memo::new(), Vec::new());
+    let settings = Settings::anonymous();
+    let mut dnssec_ok = opt(1232, &[]);
+    dnssec_ok[7] = 0x80;
+    let mut hits_at = |name: &str, qtype, now, out: &mut Vec<u8>| {
+        let context = Context { settings: &settings, limiter: None, now };
+        let before = memo.hits();
+        for _ in 0..3 {
+            memo.respond(&context, &snapshot, &query(name, qtype, &[&dnssec_ok]), crate::testing::CLIENT, out);
+        }
+        memo.hits() - before
+    };
+    let is_signed = |out: &[u8]| out.windows(4).any(|octets| octets == [0, 46, 0, 1]);
+    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 2);
+    assert!(is_signed(&out));
+    for (name, qtype) in [("www.example", rtype::TXT), ("nothing.example", rtype::A), ("x.wild.example", rtype::A)] {
+        assert_eq!(hits_at(name, qtype, NOW, &mut out), 0, "{name}");
+        assert!(is_signed(&out), "{name}");
+    }
+    let until = snapshot.signed_until().unwrap();
+    assert_eq!(hits_at("www.example", rtype::A, until - 1, &mut out), 3);
+    assert_eq!(hits_at("www.example", rtype::A, until, &mut out), 0);
+    let far = NOW + 8 * 86_400;
+    assert_eq!(hits_at("www.example", rtype::A, far, &mut out), 0);
+    assert_eq!((out[3] & 15, is_signed(&out)), (2, false), "SERVFAIL");
+    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "nor was that kept");
+}

@@ -1,0 +1,226 @@
+//! Many datagrams by one system call: a socket enters, packets with their senders leave, and responses go back the way they came; the loop in
+//! [`super`] calls it. This is the one place with `unsafe`: `recvmmsg` and `sendmmsg` have no safe wrapper that keeps the senders' addresses
+//! where the kernel wrote them for the way back, and copying them costs more than a server has for an answer.
+//!
+//! Every header that is handed to the kernel is built for that one call from slices this module owns, so no pointer outlives a borrow.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::null_mut;
+
+use nix::libc::{
+    self, AF_INET, AF_INET6, CMSG_DATA, CMSG_FIRSTHDR, IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO,
+    MSG_DONTWAIT, MSG_WAITFORONE, in_pktinfo, in6_pktinfo, iovec, mmsghdr, msghdr, sockaddr_in, sockaddr_in6,
+    socklen_t,
+};
+
+/// The most datagrams of one call. Between 32 and 128 it makes no difference.
+pub(super) const SIZE: usize = 64;
+/// The same as the kernel wants it.
+const COUNT: u32 = 64;
+/// The largest datagram.
+const LARGEST: usize = 65_535;
+/// From one packet's buffer to the next: three cache lines off a power of two, so that their beginnings don't fall on each other in the cache.
+const STRIDE: usize = LARGEST + 1 + 3 * 64;
+/// What most responses fit into.
+const RESPONSE: usize = 2048;
+
+/// A sender's address as the kernel writes and reads it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Name {
+    family: libc::sa_family_t,
+    v4: sockaddr_in,
+    v6: sockaddr_in6,
+}
+
+/// The room of one control message with packet info.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// One datagram besides its bytes.
+#[derive(Clone, Copy)]
+struct Envelope {
+    length: usize,
+    /// How much of the name the kernel wrote.
+    name: socklen_t,
+    /// How much of the control message goes back with the response; 0: routing alone finds the source.
+    control: usize,
+    /// Whether there is a response to send.
+    answered: bool,
+}
+
+/// Buffers for [`SIZE`] datagrams and their responses.
+pub(super) struct Batch {
+    packets: Box<[u8]>,
+    names: Box<[Name; SIZE]>,
+    controls: Box<[Control; SIZE]>,
+    envelopes: [Envelope; SIZE],
+    responses: Vec<Vec<u8>>,
+    /// How many datagrams the last call brought.
+    received: usize,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        // SAFETY: all bits zero is a value of each of the union's members.
+        let name: Name = unsafe { zeroed() };
+        Self {
+            packets: vec![0; SIZE * STRIDE].into(),
+            names: Box::new([name; SIZE]),
+            controls: Box::new([Control([0; 64]); SIZE]),
+            envelopes: [Envelope { length: 0, name: 0, control: 0, answered: false }; SIZE],
+            responses: (0..SIZE).map(|_| Vec::with_capacity(RESPONSE)).collect(),
+            received: 0,
+        }
+    }
+
+    /// Receives what has arrived, at most [`SIZE`] datagrams; with `wait` at least one, for as long as the socket's timeout lets it.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
+        self.received = 0;
+        let mut parts = [iovec { iov_base: null_mut(), iov_len: LARGEST }; SIZE];
+        let mut heads = heads();
+        let buffers = self.packets.chunks_exact_mut(STRIDE).zip(self.names.iter_mut().zip(self.controls.iter_mut()));
+        for ((head, part), (packet, (name, control))) in heads.iter_mut().zip(&mut parts).zip(buffers) {
+            part.iov_base = packet.as_mut_ptr().cast();
+            head.msg_hdr = msghdr {
+                msg_name: std::ptr::from_mut(name).cast(),
+                msg_namelen: length_of::<Name>(),
+                msg_iov: part,
+                msg_iovlen: 1,
+                msg_control: control.0.as_mut_ptr().cast(),
+                msg_controllen: control.0.len() as _,
+                ..head.msg_hdr
+            };
+        }
+        let flags = if wait { MSG_WAITFORONE } else { MSG_DONTWAIT };
+        // SAFETY: each of the SIZE headers points at a name, a buffer of LARGEST octets and a control buffer of the length given, all
+        // exclusively borrowed by this function until after the call.
+        let count = unsafe { libc::recvmmsg(socket.as_raw_fd(), heads.as_mut_ptr(), COUNT, flags as _, null_mut()) };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for ((head, control), envelope) in heads[..count].iter().zip(self.controls.iter_mut()).zip(&mut self.envelopes)
+        {
+            *envelope = Envelope {
+                length: head.msg_len as usize,
+                name: head.msg_hdr.msg_namelen,
+                control: way_back(&head.msg_hdr, control),
+                answered: false,
+            };
+        }
+        self.received = count;
+        Ok(count)
+    }
+
+    /// Hands each datagram that was received with its sender's address to `answer`, which writes the response and says whether to send it.
+    pub(super) fn answer(&mut self, mut answer: impl FnMut(&[u8], IpAddr, &mut Vec<u8>) -> bool) {
+        let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&mut self.envelopes);
+        for (((packet, name), envelope), response) in datagrams.zip(&mut self.responses).take(self.received) {
+            let Some(from) = address_of(name, envelope.name) else { continue };
+            envelope.answered = answer(&packet[..envelope.length.min(LARGEST)], from, response);
+        }
+    }
+
+    /// Sends the responses. What can't be sent is skipped; the number of those and the last error are returned.
+    pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
+        let mut parts = [iovec { iov_base: null_mut(), iov_len: 0 }; SIZE];
+        let mut heads = heads();
+        let mut count = 0;
+        let buffers = self.names.iter_mut().zip(self.controls.iter_mut()).zip(&mut self.responses);
+        let buffers = buffers.zip(&self.envelopes).take(self.received).filter(|(_, envelope)| envelope.answered);
+        for ((head, part), (((name, control), response), envelope)) in heads.iter_mut().zip(&mut parts).zip(buffers) {
+            *part = iovec { iov_base: response.as_mut_ptr().cast(), iov_len: response.len() };
+            head.msg_hdr = msghdr {
+                msg_name: std::ptr::from_mut(name).cast(),
+                msg_namelen: envelope.name,
+                msg_iov: part,
+                msg_iovlen: 1,
+                msg_control: if envelope.control == 0 { null_mut() } else { control.0.as_mut_ptr().cast() },
+                msg_controllen: envelope.control as _,
+                ..head.msg_hdr
+            };
+            count += 1;
+        }
+        let (mut at, mut failed, mut last) = (0, 0, None);
+        while at < count {
+            let left = u32::try_from(count - at).unwrap_or(COUNT);
+            // SAFETY: each header up to `count` points at a name, a response and perhaps a control message of the lengths given, all
+            // exclusively borrowed by this function until after the loop.
+            let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), heads[at..].as_mut_ptr(), left, 0) };
+            match usize::try_from(sent) {
+                Ok(sent) => at += sent,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        // It is the first one's error: the others are tried without it.
+                        (at, failed, last) = (at + 1, failed + 1, Some(error));
+                    }
+                }
+            }
+        }
+        self.received = 0;
+        (failed, last)
+    }
+}
+
+fn heads() -> [mmsghdr; SIZE] {
+    // SAFETY: null pointers, zero lengths and no flags are a header.
+    unsafe { zeroed() }
+}
+
+#[allow(clippy::cast_possible_truncation)] // at most 28
+const fn length_of<T>() -> socklen_t {
+    size_of::<T>() as socklen_t
+}
+
+/// The sender; `None` if nobody could answer it, as it has no port.
+fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
+    // SAFETY: the name was zeroed at first and is only ever written by the kernel; all bits are a value of each member. Which of them was
+    // written is told by the family, that all begin with, and the length.
+    unsafe {
+        match i32::from(name.family) {
+            AF_INET if length >= length_of::<sockaddr_in>() && name.v4.sin_port != 0 => {
+                Some(Ipv4Addr::from(name.v4.sin_addr.s_addr.to_ne_bytes()).into())
+            }
+            AF_INET6 if length >= length_of::<sockaddr_in6>() && name.v6.sin6_port != 0 => {
+                Some(Ipv6Addr::from(name.v6.sin6_addr.s6_addr).to_canonical())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Makes of the packet info that came with a datagram what goes back with its response, and returns its length: the source is the local
+/// address that was asked (RFC 3542 §6.1 for IPv6, Linux's `IP_PKTINFO` for IPv4).
+fn way_back(head: &msghdr, control: &mut Control) -> usize {
+    // SAFETY: the kernel wrote `msg_controllen` octets of well-formed control messages to `control`, which `head` points at; the first is
+    // looked at only if there is one, and its data only by the type that its level and kind give it. `Control` is aligned for it.
+    unsafe {
+        let first = CMSG_FIRSTHDR(head);
+        if first.is_null() {
+            return 0;
+        }
+        let data = CMSG_DATA(first);
+        debug_assert!(control.0.as_ptr_range().contains(&data.cast_const()));
+        match ((*first).cmsg_level, (*first).cmsg_type) {
+            (IPPROTO_IP, IP_PKTINFO) => {
+                let info = data.cast::<in_pktinfo>();
+                // Routing finds the interface; the source is the address the datagram reached.
+                (*info).ipi_ifindex = 0;
+                space::<in_pktinfo>()
+            }
+            (IPPROTO_IPV6, IPV6_PKTINFO) => space::<in6_pktinfo>(),
+            _ => 0,
+        }
+    }
+}
+
+/// The length of a control message of this data, with what aligns it.
+#[allow(clippy::cast_possible_truncation)] // at most 20
+fn space<T>() -> usize {
+    // SAFETY: it only counts.
+    unsafe { libc::CMSG_SPACE(size_of::<T>() as u32) as usize }
+}
