@@ -10,6 +10,8 @@
 
 pub(crate) mod budget;
 pub(crate) mod canonical;
+#[cfg(test)]
+mod cost;
 pub(crate) mod denial;
 pub mod directory;
 pub mod key;

@@ -4,6 +4,7 @@ mod signed;
 
 use bailiwick_rules::table::RegionIndex;
 
+use self::signed::Place;
 use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Signed, Steered, SteeredAnswers};
 use crate::name::Name;
 use crate::rdata::{Rdatas, rtype, target};
@@ -204,7 +205,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// The name exists without the type.
     fn deny(&mut self, at: At<'_, 'a>) -> Step<'a> {
         self.add_soa(at.zone);
-        self.add_nsec(at.zone, at.name, Some(at.node));
+        self.add_nsec(at.zone, at.name, at.place());
         Step::Done
     }
 
@@ -213,11 +214,11 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         if let (Some(signed), true, rtype::RRSIG | rtype::NSEC) =
             (zone.signed(), self.query.dnssec.ok, self.query.qtype)
         {
-            return self.tell_nsec(zone, signed, name, None);
+            return self.tell_nsec(zone, signed, name, Place::Nowhere);
         }
         self.answer.rcode = self.rcode_of_missing(zone);
         self.add_soa(zone);
-        self.add_nsec(zone, name, None);
+        self.add_nsec(zone, name, Place::Nowhere);
         Step::Done
     }
 
@@ -235,7 +236,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             self.authority(zone, node, owner.clone(), servers, servers.ttl);
             match zone.set(node, rtype::DS).filter(|_| self.query.dnssec.ok && zone.signed().is_some()) {
                 Some(ds) => self.authority(zone, node, owner, ds, ds.ttl),
-                None => self.add_nsec(zone, &owner, Some(node)),
+                None => self.add_nsec(zone, &owner, Place::Node(node)),
             }
             if self.has_failed() {
                 return Step::Done;

@@ -59,3 +59,41 @@ fn append_lower(out: &mut Vec<u8>, name: NameRef<'_>) {
     // Lengths of labels are at most 63 and so never look like letters.
     out.extend(name.as_wire().iter().map(u8::to_ascii_lowercase));
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::dnssec::key::SigningKey;
+    use crate::rdata::{RdataSet, rtype};
+    use crate::testing::name;
+
+    /// Ed25519 signs the same octets to the same signature, so the RFC's own example tells whether they are the right ones.
+    #[test]
+    fn rfc8080_6_1_the_example_is_signed_to_the_bit() {
+        let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDgyMjYwMzg0NjI4MDgwMTIyNjQ1MTkwMjA0MTQyMjYy\n-----END PRIVATE KEY-----\n";
+        let key = SigningKey::from_pem(key).unwrap();
+        let origin = name("Example.COM");
+        let rdatas = RdataSet::new(rtype::MX, [&b"\x00\x0a\x04MAIL\x07eXample\x03com\x00"[..]]);
+        let covered = Covered { owner: origin.as_ref(), rtype: rtype::MX, ttl: 3600, rdatas: rdatas.as_ref() };
+        let window = Window { inception: 1_438_207_200, expiration: 1_440_021_600 };
+        let mut signed = covered.head(origin.as_ref(), &key, window);
+        covered.append_records(&mut signed);
+        let expected = "oL9krJun7xfBOIWcGHi7mag5/hdZrKWw15jPGrHpjQeRAvTdszaPD+QLs3fx8A4M3e23mRZ9VrbpMngwcrqNAg==";
+        assert_eq!(STANDARD.encode(key.sign(&signed).unwrap()), expected);
+    }
+
+    #[test]
+    fn rfc4034_3_1_3_a_leading_asterisk_is_no_label() {
+        let labels = |owner: &str| {
+            let owner = name(owner);
+            Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 0, rdatas: Rdatas::EMPTY }.labels()
+        };
+        assert_eq!(
+            ["www.example.com", "*.example.com", "*.*.example.com", "a.*.example.com", "."].map(labels),
+            [3, 2, 3, 4, 0]
+        );
+    }
+}

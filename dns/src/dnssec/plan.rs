@@ -1,5 +1,5 @@
 //! The work of signing a zone: what is to be signed enters set by set, with what there was before; all signatures leave, shared where they could be and else made
-//! on all cores. [`super::presigned::SignedZone::make`] calls it.
+//! on several cores. [`super::presigned::SignedZone::make`] calls it.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -8,16 +8,19 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::canonical::Covered;
+use super::denial::nsec;
 use super::key::{KeyError, SigningKey};
 use super::presigned::{Published, SignedZone};
 use super::ring::KeyRing;
 use super::sign::{Signatures, sign};
 use crate::name::{Name, NameRef};
-use crate::rdata::{RdataSet, Rdatas};
+use crate::rdata::{RdataSet, Rdatas, rtype};
 use crate::zone::{RrSet, ServiceIndex, Zone};
 
 /// What is due within this many seconds is renewed with what is due now, so that renewals come in batches.
 const BATCH: u32 = 3_600;
+/// Zones of up to so many names have the NSEC of each signed beforehand; of larger ones most are never asked for.
+const ALL_NSECS: usize = 10_000;
 /// Fewer RRsets than this aren't worth a thread.
 const WORTH_A_THREAD: usize = 64;
 /// How often a long signing tells how far it is.
@@ -88,6 +91,29 @@ impl<'a> Plan<'a> {
         places
     }
 
+    /// By number of the name: its NSEC, with `of_keys` among the types of the apex. Of a large zone only steered names have one, and the apex.
+    pub(super) fn nsecs(&mut self, of_keys: &[RrSet]) -> Vec<Option<usize>> {
+        let mut places = vec![None; self.zone.name_count()];
+        let (zone, before) = (self.zone, self.before);
+        let all = zone.name_count() <= ALL_NSECS;
+        for node in zone.own_nodes() {
+            if !all && zone.steered(node).is_none() && node != zone.apex() {
+                continue;
+            }
+            let (owner, ttl) = (zone.name_of(node), zone.negative_ttl());
+            let of_keys = of_keys.iter().filter(|_| node == zone.apex()).map(|set| set.rtype);
+            let rdata = nsec(owner.as_ref(), zone.next_of(node), zone.data_types(node).chain(of_keys));
+            let old = before.and_then(|(before, signed)| {
+                let node = before.glue(owner.as_ref())?;
+                let same = nsec(owner.as_ref(), before.next_of(node), before.types(node)) == rdata;
+                signed.of_nsec(before.number_of(node)).filter(|_| same)
+            });
+            let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
+            places[zone.number_of(node)] = Some(self.plan(old, owner, (rtype::NSEC, ttl, rdatas.as_ref()), false));
+        }
+        places
+    }
+
     /// By number of what steers: what may be answered there.
     pub(super) fn steered_sets(
         &mut self,
@@ -140,7 +166,10 @@ impl<'a> Plan<'a> {
     /// When the system gives no random bytes.
     pub(super) fn carry_out(self, ring: &KeyRing) -> Result<Vec<Signatures>, KeyError> {
         let origin = self.zone.origin();
-        let made = on_all_cores(&self.jobs, origin, |job| {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // A node that serves has other work for the rest.
+        let threads = if self.before.is_some() { cores.div_ceil(2) } else { cores };
+        let made = in_parallel(&self.jobs, threads, origin, |job| {
             let Job { owner, rtype, ttl, rdatas, .. } = job;
             let covered = Covered { owner: owner.as_ref(), rtype: *rtype, ttl: *ttl, rdatas: rdatas.as_ref() };
             if job.of_keys {
@@ -157,14 +186,14 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Does all jobs, on as many threads as there are cores, and tells how far it is when that takes long.
-fn on_all_cores<'j>(
+/// Does all jobs, and tells how far it is when that takes long.
+fn in_parallel<'j>(
     jobs: &'j [Job],
+    threads: usize,
     origin: NameRef<'_>,
     sign: impl Fn(&'j Job) -> Result<Signatures, KeyError> + Sync,
 ) -> Result<Vec<Signatures>, KeyError> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let share = jobs.len().div_ceil(cores).max(WORTH_A_THREAD);
+    let share = jobs.len().div_ceil(threads).max(WORTH_A_THREAD);
     if jobs.len() <= share {
         return jobs.iter().map(sign).collect();
     }

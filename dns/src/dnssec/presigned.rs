@@ -1,7 +1,8 @@
 //! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key ring enter, a [`SignedZone`] leaves,
 //! from which answers take their signatures. [`crate::snapshot::World`] makes one off the query path, for each change and each renewal.
 //!
-//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`. Which of them a client
+//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the NSEC of each
+//! name, unless there are very many. Which of them a client
 //! gets depends on health; the signatures don't. What was signed before over equal data, and is fresh, is shared.
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct SignedZone {
     ring: KeyRing,
     /// By number of the static RRset; `None` for what isn't the zone's own.
     sets: Box<[Option<Signatures>]>,
+    /// By number of the name: of its NSEC. `None` for what isn't signed beforehand.
+    nsecs: Box<[Option<Signatures>]>,
     /// By number of what steers.
     steered: Box<[Box<[Variant]>]>,
     /// The RRsets that the keys make: DNSKEY, CDS and CDNSKEY.
@@ -81,6 +84,7 @@ impl SignedZone {
         let sets: Vec<Option<usize>> = plan.static_sets();
         let steered: Vec<Vec<(Published, usize)>> = plan.steered_sets(published);
         let keys: Vec<usize> = plan.apex_sets(&apex);
+        let nsecs: Vec<Option<usize>> = plan.nsecs(&apex);
         let made = plan.carry_out(&ring)?;
 
         let signatures = |place: usize| made[place].clone();
@@ -90,6 +94,7 @@ impl SignedZone {
         };
         Ok(Self {
             sets: sets.into_iter().map(|place| place.map(signatures)).collect(),
+            nsecs: nsecs.into_iter().map(|place| place.map(signatures)).collect(),
             steered: steered.into_iter().map(variants).collect(),
             apex: apex.into_iter().zip(keys.into_iter().map(signatures)).collect(),
             // There is always an SOA.
@@ -103,6 +108,11 @@ impl SignedZone {
     /// The keys it is signed with.
     pub fn ring(&self) -> &KeyRing {
         &self.ring
+    }
+
+    /// The signatures of a name's NSEC, by the name's number, if they were made beforehand.
+    pub(crate) fn of_nsec(&self, number: usize) -> Option<&Signatures> {
+        self.nsecs.get(number)?.as_ref()
     }
 
     /// What may be answered at a steered name, by the number of what steers it, each with its signatures.

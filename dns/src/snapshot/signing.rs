@@ -145,7 +145,7 @@ impl World {
     }
 }
 
-/// Seconds since 1970, as signatures count them: the lower 32 bits (RFC 4034 §3.1.5).
+/// Seconds since 1970 as signatures and cookies count them: the lower 32 bits (RFC 4034 §3.1.5, RFC 9018 §4.3).
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the lower 32 bits are meant
 pub(crate) fn seconds(now: Timestamp) -> u32 {
     now.0.div_euclid(1000) as u32

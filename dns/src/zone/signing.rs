@@ -1,6 +1,7 @@
 //! A compiled zone as whoever signs it sees it: the zone enters, what is its own to sign with owners and places leaves; `dnssec` asks.
 
 use super::{NodeId, RrSet, SteeredOwner, Zone};
+use crate::dnssec::denial::Next;
 use crate::dnssec::presigned::SignedZone;
 use crate::name::Name;
 use crate::rdata::rtype;
@@ -51,33 +52,52 @@ impl Zone {
         &self.steered
     }
 
-    /// The static RRsets that are the zone's own: neither glue nor what else lies below a delegation or a DNAME, and of a delegation only the DS
-    /// (RFC 4035 §2.2).
-    pub(crate) fn own_sets(&self) -> impl Iterator<Item = OwnSet<'_>> {
+    /// The names that are the zone's own: all but those below a delegation or a DNAME.
+    pub(crate) fn own_nodes(&self) -> impl Iterator<Item = NodeId> {
         // A name's ancestors were entered before it, so one pass tells what is hidden.
         let mut hides = Vec::with_capacity(self.nodes.len());
-        for (number, node) in (0_u32..).zip(&self.nodes[..]) {
-            let above = self.tree.parent(number).is_some_and(|parent| hides[parent as usize]);
-            hides.push(above || node.is_cut || node.is_dname);
-        }
-        (0_u32..).zip(&self.nodes[..]).flat_map(move |(number, node)| {
+        (0_u32..).zip(&self.nodes[..]).filter_map(move |(number, node)| {
             let hidden = self.tree.parent(number).is_some_and(|parent| hides[parent as usize]);
+            hides.push(hidden || node.is_cut || node.is_dname);
+            (!hidden).then_some(NodeId(number))
+        })
+    }
+
+    /// The static RRsets that are the zone's own: of a delegation only the DS (RFC 4035 §2.2).
+    pub(crate) fn own_sets(&self) -> impl Iterator<Item = OwnSet<'_>> {
+        self.own_nodes().flat_map(move |id| {
+            let node = &self.nodes[id.0 as usize];
             let (first, count) = node.sets;
-            let sets = (first..first + count).map(|number| number as usize).filter(move |_| !hidden);
-            let own = sets.filter(move |&set| !node.is_cut || self.sets[set].rtype == rtype::DS);
-            own.map(move |set| OwnSet { number: set, node: NodeId(number), set: &self.sets[set] })
+            let numbers = (first..first + count).map(|number| number as usize);
+            let own = numbers.filter(move |&number| !node.is_cut || self.sets[number].rtype == rtype::DS);
+            own.map(move |number| OwnSet { number, node: id, set: &self.sets[number] })
         })
     }
 
     /// The types of a name that answers are given from, whatever health says: what an NSEC lists, but for RRSIG and NSEC themselves.
     pub(crate) fn types(&self, node: NodeId) -> impl Iterator<Item = u16> {
+        let of_keys = self.signed().filter(|_| node == self.apex()).map(SignedZone::apex_types);
+        self.data_types(node).chain(of_keys.into_iter().flatten())
+    }
+
+    /// The same without those that the zone's keys make.
+    pub(crate) fn data_types(&self, node: NodeId) -> impl Iterator<Item = u16> {
         let is_cut = self.nodes[node.0 as usize].is_cut;
         // At a delegation only NS and DS are told (RFC 4034 §4.1.2).
         let of_sets = self.sets(node).iter().map(|set| set.rtype);
         let of_sets = of_sets.filter(move |&rtype| !is_cut || matches!(rtype, rtype::NS | rtype::DS));
         let steered = self.steered(node).map(|owner| owner.types.as_slice()).unwrap_or_default();
-        let of_keys = self.signed().filter(|_| node == self.apex()).map(SignedZone::apex_types);
-        of_sets.chain(steered.iter().copied()).chain(of_keys.into_iter().flatten())
+        of_sets.chain(steered.iter().copied())
+    }
+
+    /// Where a name's own NSEC ends.
+    pub(crate) fn next_of(&self, node: NodeId) -> Next {
+        if self.is_cut(node) { Next::Beside } else { Next::Below }
+    }
+
+    /// The number of a name, below [`Zone::name_count`].
+    pub(crate) fn number_of(&self, node: NodeId) -> usize {
+        node.0 as usize
     }
 
     /// Whether a delegation begins at the name.
@@ -99,7 +119,7 @@ impl Zone {
     }
 }
 
-const _: () = assert!(TOP == 0, "own_sets counts nodes from the top");
+const _: () = assert!(TOP == 0, "own_nodes counts from the top");
 
 #[cfg(test)]
 mod tests {

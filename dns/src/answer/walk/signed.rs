@@ -17,6 +17,23 @@ const SIGNATURE_EXPIRED: u16 = 7;
 /// The extended error for what can't be signed now: Not Ready (RFC 8914 §4.15).
 const NOT_READY: u16 = 14;
 
+/// Where a name stands that something is denied of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// It exists.
+    Node(NodeId),
+    /// It is made from this wildcard.
+    Made(NodeId),
+    /// It doesn't exist.
+    Nowhere,
+}
+
+impl At<'_, '_> {
+    pub(super) fn place(&self) -> Place {
+        if self.is_made { Place::Made(self.node) } else { Place::Node(self.node) }
+    }
+}
+
 impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// The zone's signatures, if the client wants them and it has any.
     fn wanted(&self, zone: &'a Zone) -> Option<&'a SignedZone> {
@@ -78,10 +95,10 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// Adds the proof of what isn't there: the one NSEC that matches the name. No node: the name doesn't exist.
-    pub(super) fn add_nsec(&mut self, zone: &'a Zone, name: &Owner<'a>, node: Option<NodeId>) {
+    /// Adds the proof of what isn't there: the one NSEC that matches the name.
+    pub(super) fn add_nsec(&mut self, zone: &'a Zone, name: &Owner<'a>, place: Place) {
         let Some(signed) = self.wanted(zone).filter(|_| !self.has_failed()) else { return };
-        let set = self.nsec(zone, signed, name, node);
+        let set = self.nsec(zone, signed, name, place);
         self.answer.authority.extend(set);
     }
 
@@ -93,22 +110,27 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     fn nsec(
         &mut self,
         zone: &'a Zone,
-        signed: &SignedZone,
+        signed: &'a SignedZone,
         name: &Owner<'a>,
-        node: Option<NodeId>,
+        place: Place,
     ) -> Option<AnswerSet<'a>> {
         let (owner, ttl) = (name.name(), zone.negative_ttl());
-        let next = if node.is_some_and(|node| zone.is_cut(node)) { Next::Beside } else { Next::Below };
-        let rdata = match node {
-            Some(node) => nsec(owner, next, zone.types(node)),
-            None => nsec(owner, next, [rtype::NXNAME]),
+        let rdata = match place {
+            Place::Node(node) | Place::Made(node) => nsec(owner, zone.next_of(node), zone.types(node)),
+            Place::Nowhere => nsec(owner, Next::Below, [rtype::NXNAME]),
         };
-        let signed = if self.query.dnssec.ok {
-            let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
-            let covered = Covered { owner, rtype: rtype::NSEC, ttl, rdatas: rdatas.as_ref() };
-            Signed::Minted(self.mint(signed, &covered)?)
-        } else {
-            Signed::No
+        let stored = match place {
+            Place::Node(node) => signed.of_nsec(zone.number_of(node)),
+            Place::Made(_) | Place::Nowhere => None,
+        };
+        let signed = match stored {
+            _ if !self.query.dnssec.ok => Signed::No,
+            Some(signatures) => Signed::Stored(signatures),
+            None => {
+                let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
+                let covered = Covered { owner, rtype: rtype::NSEC, ttl, rdatas: rdatas.as_ref() };
+                Signed::Minted(self.mint(signed, &covered)?)
+            }
         };
         Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed })
     }
@@ -117,7 +139,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     pub(super) fn tell_proof(&mut self, at: At<'_, 'a>, signed: &'a SignedZone) -> Step<'a> {
         let At { zone, node, name, .. } = at;
         let first = first_type(zone, node).filter(|_| self.query.qtype == rtype::RRSIG);
-        let Some(first) = first else { return self.tell_nsec(zone, signed, name, Some(node)) };
+        let Some(first) = first else { return self.tell_nsec(zone, signed, name, at.place()) };
         let Ok(Some(set)) = self.find(at, first) else { return Step::Done };
         let Some(signatures) = self.signatures_by(signed, at, &set) else { return Step::Done };
         self.tell(name.clone(), set.ttl, signatures);
@@ -128,16 +150,16 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     pub(super) fn tell_nsec(
         &mut self,
         zone: &'a Zone,
-        signed: &SignedZone,
+        signed: &'a SignedZone,
         name: &Owner<'a>,
-        node: Option<NodeId>,
+        place: Place,
     ) -> Step<'a> {
         if self.query.qtype == rtype::RRSIG && !self.query.dnssec.ok {
             // There is none but those of NSEC, which is for those who ask for proofs.
             self.add_soa(zone);
             return Step::Done;
         }
-        let Some(set) = self.nsec(zone, signed, name, node) else { return Step::Done };
+        let Some(set) = self.nsec(zone, signed, name, place) else { return Step::Done };
         if self.query.qtype == rtype::NSEC {
             self.answer.answer.push(set);
         } else {

@@ -2,12 +2,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bailiwick_rules::health::{Forced, RegionHealth, Status};
+use bailiwick_rules::time::Millis;
 use hickory_proto::op::{Message, ResponseCode};
 
 use super::*;
 use crate::dnssec::key::{Algorithm, SigningKey};
-use crate::dnssec::ring::ZoneKeys;
+use crate::dnssec::ring::{Cds, ZoneKeys};
 use crate::dnssec::sign::Signatures;
+use crate::dnssec::state::State;
+use crate::dnssec::timeline::{self, NewKey, Policy};
 use crate::geoip::Places;
 use crate::name::Name;
 use crate::rdata::rtype::{A, MX, TXT};
@@ -69,7 +72,7 @@ fn world(keys: &Arc<[ZoneKeys]>) -> Arc<World> {
 fn health(down: [bool; 2]) -> Health {
     let regions = down.map(|down| {
         let mut health = RegionHealth::of(None, &[], NOW);
-        let until = NOW.after(bailiwick_rules::time::Millis(u64::MAX / 4_000_000));
+        let until = NOW.after(Millis(u64::MAX / 4_000_000));
         health.forced = down.then(|| Forced { status: Status::Down, until, reason: "drill".into() });
         health
     });
@@ -119,7 +122,10 @@ fn signatures(world: &World) -> Vec<(String, Signatures)> {
         })
     });
     let keys = signed.apex_types().map(|rtype| (format!("apex {rtype}"), signed.apex_set(rtype).unwrap().1.clone()));
-    of_sets.chain(steered).chain(keys).collect()
+    let nsecs = zone
+        .own_nodes()
+        .map(|node| (format!("{} NSEC", zone.name_of(node)), signed.of_nsec(zone.number_of(node)).unwrap().clone()));
+    of_sets.chain(nsecs).chain(steered).chain(keys).collect()
 }
 
 /// What was signed anew between two worlds, by owner and type.
@@ -154,8 +160,8 @@ fn health_and_clients_choose_among_signatures_and_none_is_made() {
         assert_eq!(snapshot.generation(), 1, "not even another generation");
         before = Some(snapshot);
     }
-    // What the bitmaps say is the same for all and always: of each question one NSEC and one signature were made.
-    assert_eq!(world.mint().made(), 5);
+    // For what could not be known beforehand, one each: a wildcard's and a missing name's.
+    assert_eq!(world.mint().made(), 2);
 }
 
 #[test]
@@ -174,8 +180,16 @@ fn a_reload_signs_only_what_changed() {
     let later = Timestamp(NOW.0 + HOUR);
     let reload = |rules: &str, zone: &str| build(rules, zone, &keys, later, Some(&first)).unwrap();
     assert_eq!(signed_anew(&first, &reload(RULES, ZONE)), [""; 0]);
-    assert_eq!(signed_anew(&first, &reload(RULES, &format!("{ZONE}new A 192.0.2.5\n"))), ["new.example.com. 1"]);
+    assert_eq!(
+        signed_anew(&first, &reload(RULES, &format!("{ZONE}new A 192.0.2.5\n"))),
+        ["new.example.com. 1", "new.example.com. NSEC"]
+    );
     assert_eq!(signed_anew(&first, &reload(RULES, &ZONE.replace("10 www", "20 www"))), ["www.example.com. 15"]);
+    assert_eq!(
+        signed_anew(&first, &reload(RULES, &ZONE.replace("MX 10", "SRV 1 2 3"))),
+        ["www.example.com. 33", "www.example.com. NSEC"],
+        "another type is in the NSEC, too"
+    );
     assert_eq!(
         signed_anew(&first, &reload(RULES, &ZONE.replace("www A", "www 2h A"))),
         ["www.example.com. 1"],
@@ -264,4 +278,83 @@ fn records_that_signing_makes_and_endless_ttls_are_refused_with_their_lines() {
     }
     assert_eq!(told.len(), 4);
     assert!(build(RULES, &text, &Arc::default(), NOW, None).is_ok(), "unsigned, they are data as any");
+}
+
+/// Keys of a rollover: the first, and one that is published beside it a year later.
+fn rolled(policy: Policy) -> (State, impl Fn(&State) -> Arc<[ZoneKeys]>) {
+    let made: Vec<Arc<SigningKey>> =
+        (0..2).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect();
+    let new =
+        |number: usize| NewKey { file: number.to_string(), tag: made[number].tag(), algorithm: Algorithm::Ed25519 };
+    let long_ago = Timestamp(NOW.0 - 365 * 24 * HOUR);
+    let state = timeline::first(name("example.com"), new(0), &policy, Millis(3_600_000), long_ago);
+    let state = timeline::begin(&state, new(1), &policy, NOW).unwrap();
+    let keys = move |state: &State| {
+        let key_of = |key: &crate::dnssec::state::KeyState| Some(Arc::clone(&made[key.file.parse::<usize>().ok()?]));
+        Arc::from([ZoneKeys::new(state, policy, key_of)])
+    };
+    (state, keys)
+}
+
+#[test]
+fn rfc8078_4_the_parent_is_told_what_the_configuration_says() {
+    for (cds, expected) in [(Cds::Off, None), (Cds::Publish, Some((36, 36))), (Cds::Delete, Some((5, 5)))] {
+        let (state, keys) = rolled(Policy { cds, ..Policy::default() });
+        let world = Arc::new(build(RULES, ZONE, &keys(&state), NOW, None).unwrap());
+        let ring = world.rings().next().unwrap().clone();
+        let snapshot = Snapshot::new(Arc::clone(&world), health([false; 2]), NOW, None);
+        let zone = world.zones.of_origin(name("example.com").as_ref()).unwrap();
+        let length = |rtype: u16| {
+            let set = zone.key_set(zone.apex(), rtype)?;
+            // Two keys are in the DNSKEY RRset, and both sign it and what speaks of them.
+            let (_, signatures) = zone.signed()?.apex_set(rtype)?;
+            assert_eq!(signatures.rdatas().iter().count(), 2);
+            Some(set.rdatas.as_ref().first()?.len())
+        };
+        assert_eq!(length(rtype::CDS).zip(length(rtype::CDNSKEY)), expected, "{cds:?}");
+        let nodata = ask(&snapshot, "example.com", A, DO, GERMAN, NOW);
+        verify(&nodata, &ring, seconds(NOW), &[]).unwrap();
+        let bitmap = nodata
+            .authorities
+            .iter()
+            .map(|record| record.data.to_string())
+            .find(|data| data.starts_with('\\'))
+            .unwrap();
+        assert_eq!(bitmap.contains("CDS CDNSKEY"), expected.is_some(), "{bitmap}");
+    }
+}
+
+#[test]
+fn what_is_served_of_the_keys_follows_their_states_through_a_rollover() {
+    let policy = Policy::default();
+    let (begun, keys) = rolled(policy);
+    let mut world = Arc::new(build(RULES, ZONE, &keys(&begun), NOW, None).unwrap());
+    let (mut state, mut seen) = (begun, Vec::new());
+    for hour in 0..30 * 24 {
+        let now = Timestamp(NOW.0 + hour * HOUR);
+        if let Ok(next) = timeline::finish(&state, &policy, Millis(3_600_000), now) {
+            state = next;
+            world = Arc::new(build(RULES, ZONE, &keys(&state), now, Some(&world)).unwrap());
+        }
+        if world.renewal_due(now).is_some_and(|due| due <= now) {
+            world = Arc::new(world.renewed(now).unwrap());
+        }
+        let (ring, wanted) = (world.rings().next().unwrap().clone(), keys(&state)[0].ring(now));
+        assert!(ring.signs_like(&wanted), "hour {hour}: {ring:?} instead of {wanted:?}");
+        let snapshot = Snapshot::new(Arc::clone(&world), health([false; 2]), now, None);
+        for (qname, qtype) in QUESTIONS.into_iter().filter(|(_, qtype)| *qtype != rtype::DNSKEY) {
+            let message = ask(&snapshot, qname, qtype, DO, GERMAN, now);
+            verify(&message, &ring, seconds(now), &[]).unwrap_or_else(|error| panic!("{hour}: {qname}: {error}"));
+        }
+        let shape = (ring.dnskeys().count(), ring.signers().next().unwrap().tag());
+        if seen.last() != Some(&shape) {
+            seen.push(shape);
+        }
+    }
+    assert_eq!(
+        seen.iter().map(|(count, _)| *count).collect::<Vec<_>>(),
+        [2, 2, 1],
+        "two keys, the other signs, one is left"
+    );
+    assert_ne!(seen[0].1, seen[1].1);
 }
