@@ -289,9 +289,15 @@ mod tests {
         assert!(told(&keys).contains("state.json: (document): "), "{}", told(&keys));
         std::fs::write(&state, &text).unwrap();
 
-        let other = SigningKey::generate(Algorithm::Ed25519).unwrap();
-        std::fs::write(&keys.file, other.to_pem()).unwrap();
-        assert!(told(&keys).contains("key.pem: holds key "), "{}", told(&keys));
+        let stated = State::parse(text.as_bytes()).unwrap().keys.remove(0);
+        let others = [Algorithm::Ed25519, Algorithm::EcdsaP256Sha256].map(|algorithm| {
+            // One in 65,536 has the same tag.
+            std::iter::repeat_with(|| SigningKey::generate(algorithm).unwrap()).find(|key| key.tag() != stated.tag)
+        });
+        for other in others.into_iter().flatten() {
+            std::fs::write(&keys.file, other.to_pem()).unwrap();
+            assert!(told(&keys).contains("key.pem: holds key "), "{}", told(&keys));
+        }
         std::fs::write(&keys.file, "").unwrap();
         assert!(told(&keys).contains("key.pem: holds no private key in PKCS#8 PEM"), "{}", told(&keys));
         std::fs::remove_file(&keys.file).unwrap();
