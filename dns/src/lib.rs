@@ -40,6 +40,7 @@ pub mod sources;
 pub mod start;
 pub mod store;
 pub mod streams;
+mod system;
 mod udp;
 pub mod wire;
 pub mod zone;

@@ -27,7 +27,7 @@ use crate::wire::{Class, Context, Limiter, Outcome, Transport, Verdict, respond}
 use crate::zone::{Found, ServiceIndex};
 use denial::{Denial, Denials};
 use query::{HEADER, Query, Scratch};
-use table::{Entry, Key, Table};
+use table::{Entry, Key, Table, Wire};
 
 /// The octets of an OPT record without options.
 const OPT: usize = 11;
@@ -77,6 +77,13 @@ impl Memo {
     /// How many of those that were compared weren't what they should be: always 0, or this program is wrong.
     pub(crate) fn mismatches(&self) -> u64 {
         self.mismatches
+    }
+
+    /// Loads what the answer to this datagram is probably made of, to be there when it is answered.
+    pub(crate) fn expect(&mut self, packet: &[u8]) {
+        if let Some(query) = query::read(packet, &mut self.scratch) {
+            self.table.expect(&Key::new(&query));
+        }
     }
 
     /// Answers one datagram into `out`, which is overwritten: byte for byte what [`respond`] answers.
@@ -189,10 +196,9 @@ impl Memo {
         let name = self.scratch.name(query);
         let world = snapshot.generation();
         let bare = &out[..out.len() - query.option.len()];
-        let made = |decided, mut wire: Vec<u8>| {
-            wire.clear();
-            wire.extend_from_slice(bare);
-            blank(&mut wire, name, query);
+        let made = |decided, mut wire: Wire| {
+            wire.set(bare);
+            blank(wire.bytes_mut(), name, query);
             Entry { world, decided, asks: None, service, region: told.region, rcode, kind, wire }
         };
         let mut key = Key::new(query);
@@ -205,7 +211,7 @@ impl Memo {
                 && zone.locate(name) == Found::Missing
             {
                 let opt = if query.has_edns() { OPT } else { 0 };
-                self.denials.put(zone, query.form, name, opt, made(0, Vec::new()));
+                self.denials.put(zone, query.form, name, opt, made(0, Wire::default()));
             }
             return;
         }
@@ -214,12 +220,15 @@ impl Memo {
             let Some((class, _)) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs }) else {
                 return;
             };
-            let mark = |wire| Entry { world, asks: Some(service), wire, ..Entry::empty() };
-            self.table.put(&key, name, |entry| *entry = mark(std::mem::take(&mut entry.wire)));
+            self.table.put(&key, name, |mut wire| {
+                wire.set(&bare[..HEADER + name.len()]);
+                wire.bytes_mut()[HEADER..].copy_from_slice(name);
+                Entry { world, asks: Some(service), wire, ..Entry::empty() }
+            });
             key = key.of_class(class);
             decided = snapshot.service_generation(service);
         }
-        self.table.put(&key, name, |entry| *entry = made(decided, std::mem::take(&mut entry.wire)));
+        self.table.put(&key, name, |wire| made(decided, wire));
     }
 }
 
@@ -256,7 +265,7 @@ fn blank(wire: &mut [u8], name: &[u8], query: &Query<'_>) {
 /// Writes what is kept as the answer to this query; whether it was truncated.
 fn patch(kept: &Kept<'_>, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> bool {
     out.clear();
-    let (head, tail) = kept.entry.wire.split_at(kept.question_end);
+    let (head, tail) = kept.entry.wire.bytes().split_at(kept.question_end);
     let truncated = query.question_end + tail.len() + query.option.len() > limit;
     out.extend_from_slice(&packet[..query.question_end]);
     if truncated {

@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use crate::system::in_huge_pages;
+
 /// An address as the number it is.
 pub trait Bits: Copy + Ord + Debug {
     /// How many bits: 32 or 128.
@@ -170,7 +172,7 @@ impl<A: Bits> Ranges<A> {
         }
         let last = u32::try_from(starts.len() - 1).expect("fewer than 2^32 ranges");
         parts.resize(count + 1, last);
-        Self { starts, values, parts: parts.into(), bits }
+        Self { starts: in_huge_pages(starts), values: in_huge_pages(values), parts: parts.into(), bits }
     }
 
     /// The value at an address.

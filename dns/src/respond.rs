@@ -25,6 +25,9 @@ pub trait Datagrams: Send {
     /// Begins a batch: no answer from here on is older than this moment. Called now and then while nothing comes, too.
     fn begin(&mut self);
 
+    /// Tells of a datagram that is about to be answered, and others before it.
+    fn expect(&mut self, _packet: &[u8]) {}
+
     /// Answers one datagram into `out`, which is overwritten; `false` if nothing is to be sent.
     fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool;
 }

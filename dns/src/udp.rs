@@ -1,9 +1,7 @@
 //! DNS over UDP: datagrams enter, their responses leave from the address they were sent to. `listeners` starts one thread per socket and core.
 //!
-//! Datagrams come and go in batches, one system call each way ([`batch`]): at a high rate the calls would otherwise cost more than the answers.
+//! Datagrams come and go in batches, one system call each way ([`Batch`]): at a high rate the calls would otherwise cost more than the answers.
 //! The loop knows no DNS.
-
-mod batch;
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -15,12 +13,14 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use tracing::debug;
 
 use crate::respond::Datagrams;
-use batch::{Batch, SIZE};
+use crate::system::{Batch, SIZE};
 
 /// How often an idle loop looks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The most datagrams that are still answered after the word to stop: more than a receive buffer usually holds.
 const LAST: usize = 4096;
+/// Of so many datagrams at once it pays to tell beforehand.
+const SEVERAL: usize = 4;
 /// The receive buffer that is asked for, in octets: some ten thousand queries, what comes while the thread isn't running.
 const BUFFER: usize = 4 << 20;
 
@@ -74,6 +74,9 @@ impl UdpLoop {
                 return 0;
             }
         };
+        if received >= SEVERAL {
+            self.batch.packets().for_each(|packet| datagrams.expect(packet));
+        }
         self.batch.answer(|packet, from, out| datagrams.respond(packet, from, out));
         if let (failed @ 1.., Some(error)) = self.batch.send(self.socket.as_fd()) {
             debug!(failed, %error, "responses could not be sent");

@@ -55,7 +55,9 @@ impl Denials {
     /// one SOA of the apex, and perhaps an OPT behind it.
     pub(super) fn put(&mut self, zone: &Zone, form: u8, name: NameRef<'_>, opt: usize, entry: Entry) {
         let question_end = HEADER + name.as_wire().len() + 4;
-        let Some(soa) = entry.wire.len().checked_sub(opt).and_then(|end| entry.wire.get(question_end..end)) else {
+        let Some(soa) =
+            entry.wire.bytes().len().checked_sub(opt).and_then(|end| entry.wire.bytes().get(question_end..end))
+        else {
             return;
         };
         let counts = [0, 0, 0, 1, 0, u8::from(opt != 0)];
@@ -69,7 +71,7 @@ impl Denials {
                 *place = below_apex(name, zone.origin()).map(|label| label.to_ascii_lowercase().into());
             }
         }
-        if entry.wire[6..HEADER] == counts && avoided.iter().all(|avoided| avoided.as_deref() != Some(label)) {
+        if entry.wire.bytes()[6..HEADER] == counts && avoided.iter().all(|avoided| avoided.as_deref() != Some(label)) {
             self.0[place(zone, form)] =
                 Some(Denial { entry, question_end, pointers, zone: address(zone), form, avoided });
         }

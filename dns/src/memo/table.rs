@@ -9,11 +9,16 @@ use crate::wire::Class;
 use crate::zone::ServiceIndex;
 
 use super::query::{HEADER, Query};
+use crate::system::{prefetch, with_huge_pages};
 
-/// How many sets of entries there are, a power of two.
-const SETS: usize = 1 << 14;
+/// How many sets of entries there are, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.
+const SETS: usize = 1 << 12;
 /// How many entries share a set.
-const WAYS: usize = 4;
+const WAYS: usize = 8;
+/// The longest response that stands in its slot.
+const SHORT: usize = 151;
+/// The tag of a free slot.
+const FREE: u8 = 0;
 
 /// What an entry is found by, besides the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,44 @@ pub(super) struct Entry {
     pub(super) rcode: Rcode,
     pub(super) kind: Class,
     /// The response without what is patched in; of a mark only the name counts.
-    pub(super) wire: Vec<u8>,
+    pub(super) wire: Wire,
+}
+
+/// A response's octets; a short one's stand right here, so that whoever has found the entry has them in the same place.
+#[derive(Debug)]
+pub(super) struct Wire {
+    length: u8,
+    short: [u8; SHORT],
+    /// A longer one's; else empty.
+    long: Vec<u8>,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self { length: 0, short: [0; SHORT], long: Vec::new() }
+    }
+}
+
+impl Wire {
+    /// Writes other octets in place of these.
+    pub(super) fn set(&mut self, octets: &[u8]) {
+        self.long.clear();
+        match (u8::try_from(octets.len()), self.short.get_mut(..octets.len())) {
+            (Ok(length), Some(short)) => {
+                short.copy_from_slice(octets);
+                self.length = length;
+            }
+            _ => self.long.extend_from_slice(octets),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        if self.long.is_empty() { &self.short[..usize::from(self.length)] } else { &self.long }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        if self.long.is_empty() { &mut self.short[..usize::from(self.length)] } else { &mut self.long }
+    }
 }
 
 impl Entry {
@@ -69,77 +111,101 @@ impl Entry {
             region: None,
             rcode: Rcode::NOERROR,
             kind: Class::Positive,
-            wire: Vec::new(),
+            wire: Wire::default(),
         }
     }
 }
 
+/// An entry in its place.
 #[derive(Debug)]
+#[repr(align(64))] // whole cache lines
 struct Slot {
     key: Key,
     entry: Entry,
 }
 
+const _: () = assert!(size_of::<Slot>() == 256);
+
 pub(super) struct Table {
-    /// The hashes of each set's entries, apart from them, so that a miss touches one cache line.
-    hashes: Box<[[u64; WAYS]]>,
-    slots: Box<[Slot]>,
+    /// An octet of each entry's hash, by set: looked at before anything else, and small enough to stay in a core's cache.
+    tags: Box<[[u8; WAYS]]>,
+    slots: Vec<Slot>,
     /// Whose turn it is to be forgotten.
     turn: usize,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        let mut table = Self { hashes: Box::default(), slots: Box::default(), turn: 0 };
-        table.clear();
-        table
+        let free = |_| Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None }, entry: Entry::empty() };
+        let mut slots = with_huge_pages(SETS * WAYS);
+        slots.extend((0..SETS * WAYS).map(free));
+        Self { tags: vec![[FREE; WAYS]; SETS].into(), slots, turn: 0 }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        let free = || Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None }, entry: Entry::empty() };
-        self.hashes = vec![[0; WAYS]; SETS].into();
-        self.slots = (0..SETS * WAYS).map(|_| free()).collect();
+        self.tags.fill([FREE; WAYS]);
     }
 
     /// The entry with this key and name in lower case.
     pub(super) fn find(&self, key: &Key, name: &[u8]) -> Option<&Entry> {
         let set = set_of(key.hash);
-        self.place(set, key, name).map(|way| &self.slots[set * WAYS + way].entry)
+        self.way(set, key, name).map(|way| &self.slots[set * WAYS + way].entry)
     }
 
-    /// Has `fill` write the entry of this key; it is given whatever stood there, to use its buffer.
-    pub(super) fn put(&mut self, key: &Key, name: &[u8], fill: impl FnOnce(&mut Entry)) {
+    /// Enters what `make` makes, given whatever stood there, so that it may use its buffer.
+    pub(super) fn put(&mut self, key: &Key, name: &[u8], make: impl FnOnce(Wire) -> Entry) {
         let set = set_of(key.hash);
-        let way = self.place(set, key, name).unwrap_or_else(|| {
-            self.hashes[set].iter().position(|hash| *hash == 0).unwrap_or_else(|| {
+        let way = self.way(set, key, name).unwrap_or_else(|| {
+            self.tags[set].iter().position(|tag| *tag == FREE).unwrap_or_else(|| {
                 self.turn = (self.turn + 1) % WAYS;
                 self.turn
             })
         });
         let slot = &mut self.slots[set * WAYS + way];
-        fill(&mut slot.entry);
+        slot.entry = make(std::mem::take(&mut slot.entry.wire));
         slot.key = *key;
-        if slot.entry.wire.len() < HEADER + name.len() {
-            slot.entry.wire.resize(HEADER + name.len(), 0);
-        }
-        slot.entry.wire[HEADER..HEADER + name.len()].copy_from_slice(name);
-        self.hashes[set][way] = key.hash;
+        self.tags[set][way] = tag(key.hash);
     }
 
     /// How many entries there are.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
-        self.hashes.iter().flatten().filter(|hash| **hash != 0).count()
+        self.tags.iter().flatten().filter(|tag| **tag != FREE).count()
     }
 
-    fn place(&self, set: usize, key: &Key, name: &[u8]) -> Option<usize> {
-        let is_it = |way: &usize| {
-            let slot = &self.slots[set * WAYS + way];
-            slot.key == *key && slot.entry.wire.get(HEADER..HEADER + name.len()) == Some(name)
-        };
-        (0..WAYS).filter(|way| self.hashes[set][*way] == key.hash).find(is_it)
+    /// Has what `find` will look at loaded. Nothing waits for it, so that many such loads are under way at once, where one `find` after another
+    /// would wait for each.
+    pub(super) fn expect(&self, key: &Key) {
+        let set = set_of(key.hash);
+        let way = alike(self.tags[set], tag(key.hash)).trailing_zeros() as usize / 8;
+        prefetch(&self.slots[set * WAYS + way % WAYS]);
     }
+
+    fn way(&self, set: usize, key: &Key, name: &[u8]) -> Option<usize> {
+        let mut left = alike(self.tags[set], tag(key.hash));
+        while left != 0 {
+            let way = left.trailing_zeros() as usize / 8;
+            let slot = &self.slots[set * WAYS + way];
+            if slot.key == *key && slot.entry.wire.bytes().get(HEADER..HEADER + name.len()) == Some(name) {
+                return Some(way);
+            }
+            left &= left - 1;
+        }
+        None
+    }
+}
+
+/// The high bit of every octet that is `tag`, and perhaps of one above it: what is found has to be compared.
+fn alike(tags: [u8; WAYS], tag: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let differ = u64::from_le_bytes(tags) ^ u64::from(tag) * ONES;
+    differ.wrapping_sub(ONES) & !differ & (ONES << 7)
+}
+
+/// The part of a hash that is kept in the tags; never that of a free slot.
+fn tag(hash: u64) -> u8 {
+    hash.to_be_bytes()[0].max(FREE + 1)
 }
 
 #[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted

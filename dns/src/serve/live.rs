@@ -115,6 +115,10 @@ impl Datagrams for Thread {
         }
     }
 
+    fn expect(&mut self, packet: &[u8]) {
+        self.memo.expect(packet);
+    }
+
     fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool {
         let context = self.live.context(self.settings.load(), self.now);
         let Told { outcome, region } = self.memo.respond(&context, &self.snapshot, packet, from, out);

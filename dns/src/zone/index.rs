@@ -9,14 +9,8 @@ pub(crate) const TOP: u32 = 0;
 /// No node.
 const NONE: u32 = u32::MAX;
 
-/// One place of the hash table.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    /// The upper half of the key's hash, compared before anything else.
-    tag: u32,
-    /// The node, or `NONE`.
-    node: u32,
-}
+/// The tag of a free place.
+const FREE: u8 = 0;
 
 /// A node's key.
 #[derive(Debug)]
@@ -32,7 +26,11 @@ struct Entry {
 pub(crate) struct NameTree {
     entries: Vec<Entry>,
     labels: Vec<u8>,
-    slots: Vec<Slot>,
+    /// The hash table: by place the upper octet of the key's hash, which is looked at before anything else. They stand apart from the nodes, so
+    /// that a name that isn't there is found missing in little memory.
+    tags: Vec<u8>,
+    /// By place, the node.
+    nodes: Vec<u32>,
 }
 
 /// The labels of a name below the top, from the top downwards.
@@ -70,7 +68,8 @@ impl NameTree {
         Self {
             entries: vec![Entry { parent: NONE, label: 0, hash: 0 }],
             labels: vec![0],
-            slots: vec![Slot { tag: 0, node: NONE }; 16],
+            tags: vec![FREE; 16],
+            nodes: vec![NONE; 16],
         }
     }
 
@@ -126,38 +125,39 @@ impl NameTree {
         self.labels.push(u8::try_from(label.len()).expect("a label has at most 63 octets"));
         self.labels.extend_from_slice(label);
         self.entries.push(Entry { parent, label: place, hash });
-        self.slots[slot] = Slot { tag: tag(hash), node };
-        if self.entries.len() * 2 > self.slots.len() {
+        (self.tags[slot], self.nodes[slot]) = (tag(hash), node);
+        if self.entries.len() * 2 > self.nodes.len() {
             self.grow();
         }
         node
     }
 
     fn grow(&mut self) {
-        let size = self.slots.len() * 2;
-        self.slots = vec![Slot { tag: 0, node: NONE }; size];
+        let size = self.nodes.len() * 2;
+        (self.tags, self.nodes) = (vec![FREE; size], vec![NONE; size]);
         for (node, entry) in (0_u32..).zip(&self.entries).skip(1) {
             let mut at = bucket(entry.hash, size);
-            while self.slots[at].node != NONE {
+            while self.tags[at] != FREE {
                 at = (at + 1) & (size - 1);
             }
-            self.slots[at] = Slot { tag: tag(entry.hash), node };
+            (self.tags[at], self.nodes[at]) = (tag(entry.hash), node);
         }
     }
 
     /// The node with this key, or the slot where it would stand.
     fn probe(&self, parent: u32, label: &[u8], hash: u64) -> Result<u32, usize> {
-        let size = self.slots.len();
+        let size = self.tags.len();
         let mut at = bucket(hash, size);
         loop {
-            let slot = self.slots[at];
-            if slot.node == NONE {
+            let found = self.tags[at];
+            if found == FREE {
                 return Err(at);
             }
-            if slot.tag == tag(hash) {
-                let entry = &self.entries[slot.node as usize];
+            if found == tag(hash) {
+                let node = self.nodes[at];
+                let entry = &self.entries[node as usize];
                 if entry.parent == parent && self.label(entry).eq_ignore_ascii_case(label) {
-                    return Ok(slot.node);
+                    return Ok(node);
                 }
             }
             at = (at + 1) & (size - 1);
@@ -190,9 +190,9 @@ impl NameTree {
     }
 }
 
-/// The half of a hash that is kept in the slot.
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
+/// The part of a hash that is kept in its place; never that of a free one.
+fn tag(hash: u64) -> u8 {
+    hash.to_be_bytes()[0].max(FREE + 1)
 }
 
 /// Where a hash's chain begins in a table of `size` slots, a power of two.

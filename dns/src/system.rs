@@ -1,8 +1,10 @@
-//! Many datagrams by one system call: a socket enters, packets with their senders leave, and responses go back the way they came; the loop in
-//! [`super`] calls it. This is the one place with `unsafe`: `recvmmsg` and `sendmmsg` have no safe wrapper that keeps the senders' addresses
-//! where the kernel wrote them for the way back, and copying them costs more than a server has for an answer.
+//! What the kernel and the processor offer that has no safe wrapper, which makes this the one file with `unsafe`.
 //!
-//! Every header that is handed to the kernel is built for that one call from slices this module owns, so no pointer outlives a borrow.
+//! - [`Batch`]: many datagrams by one system call. A socket enters, packets with their senders leave, and responses go back the way they came;
+//!   [`crate::udp`] calls it. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy the senders' addresses out and in again, which costs
+//!   more than a server has for an answer. Every header that is handed to the kernel is built for that one call from slices this module owns,
+//!   so no pointer outlives a borrow.
+//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. [`crate::memo`] gives them.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -18,7 +20,7 @@ use nix::libc::{
 };
 
 /// The most datagrams of one call. Between 32 and 128 it makes no difference.
-pub(super) const SIZE: usize = 64;
+pub(crate) const SIZE: usize = 64;
 /// The same as the kernel wants it.
 const COUNT: u32 = 64;
 /// The largest datagram.
@@ -55,8 +57,8 @@ struct Envelope {
 }
 
 /// Buffers for [`SIZE`] datagrams and their responses.
-pub(super) struct Batch {
-    packets: Box<[u8]>,
+pub(crate) struct Batch {
+    packets: Vec<u8>,
     names: Box<[Name; SIZE]>,
     controls: Box<[Control; SIZE]>,
     envelopes: [Envelope; SIZE],
@@ -66,11 +68,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // SAFETY: all bits zero is a value of each of the union's members.
         let name: Name = unsafe { zeroed() };
         Self {
-            packets: vec![0; SIZE * STRIDE].into(),
+            packets: buffers(SIZE * STRIDE),
             names: Box::new([name; SIZE]),
             controls: Box::new([Control([0; 64]); SIZE]),
             envelopes: [Envelope { length: 0, name: 0, control: 0, answered: false }; SIZE],
@@ -80,7 +82,7 @@ impl Batch {
     }
 
     /// Receives what has arrived, at most [`SIZE`] datagrams; with `wait` at least one, for as long as the socket's timeout lets it.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         self.received = 0;
         let mut parts = [iovec { iov_base: null_mut(), iov_len: LARGEST }; SIZE];
         let mut heads = heads();
@@ -115,8 +117,14 @@ impl Batch {
         Ok(count)
     }
 
+    /// The datagrams that were received.
+    pub(crate) fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        let packets = self.packets.chunks_exact(STRIDE).zip(&self.envelopes).take(self.received);
+        packets.map(|(packet, envelope)| &packet[..envelope.length.min(LARGEST)])
+    }
+
     /// Hands each datagram that was received with its sender's address to `answer`, which writes the response and says whether to send it.
-    pub(super) fn answer(&mut self, mut answer: impl FnMut(&[u8], IpAddr, &mut Vec<u8>) -> bool) {
+    pub(crate) fn answer(&mut self, mut answer: impl FnMut(&[u8], IpAddr, &mut Vec<u8>) -> bool) {
         let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&mut self.envelopes);
         for (((packet, name), envelope), response) in datagrams.zip(&mut self.responses).take(self.received) {
             let Some(from) = address_of(name, envelope.name) else { continue };
@@ -125,7 +133,7 @@ impl Batch {
     }
 
     /// Sends the responses. What can't be sent is skipped; the number of those and the last error are returned.
-    pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
         let mut parts = [iovec { iov_base: null_mut(), iov_len: 0 }; SIZE];
         let mut heads = heads();
         let mut count = 0;
@@ -164,6 +172,12 @@ impl Batch {
         self.received = 0;
         (failed, last)
     }
+}
+
+fn buffers(length: usize) -> Vec<u8> {
+    let mut buffers = with_huge_pages(length);
+    buffers.resize(length, 0);
+    buffers
 }
 
 fn heads() -> [mmsghdr; SIZE] {
@@ -223,4 +237,42 @@ fn way_back(head: &msghdr, control: &mut Control) -> usize {
 fn space<T>() -> usize {
     // SAFETY: it only counts.
     unsafe { libc::CMSG_SPACE(size_of::<T>() as u32) as usize }
+}
+
+/// Has the cache lines of a value loaded without waiting for them. Where the processor has no such instruction this does nothing.
+#[inline]
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is within `value`, and a prefetch neither reads nor writes as far as the program can tell.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast::<i8>().add(line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+/// A vector with room for `count` values in huge pages, where the system has them to give: a table that is read all over would else wait for
+/// the translation of addresses more than for the memory.
+pub(crate) fn with_huge_pages<T>(count: usize) -> Vec<T> {
+    /// The size and alignment of a page.
+    const PAGE: usize = 4096;
+    let values: Vec<T> = Vec::with_capacity(count);
+    let start = values.as_ptr().addr().next_multiple_of(PAGE);
+    let length = (values.as_ptr().addr() + values.capacity() * size_of::<T>()).saturating_sub(start) / PAGE * PAGE;
+    // SAFETY: whole pages within the vector's own allocation, about which this is but advice. It may be refused.
+    unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_HUGEPAGE) };
+    values
+}
+
+/// The same values in huge pages, if there are enough of them to matter.
+pub(crate) fn in_huge_pages<T: Copy>(values: Box<[T]>) -> Box<[T]> {
+    /// Half a huge page.
+    const ENOUGH: usize = 1 << 20;
+    if size_of_val(&*values) < ENOUGH {
+        return values;
+    }
+    let mut moved = with_huge_pages(values.len());
+    moved.extend_from_slice(&values);
+    moved.into()
 }
