@@ -292,7 +292,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless the answer has them already.
+    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless the answer has them
+    /// already.
     fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>) {
         if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;

@@ -1,8 +1,8 @@
-//! Compact denial of existence (RFC 9824): a name and the types it has enter, the data of the one NSEC that denies the rest leaves; the answer path
-//! calls it per query and has it signed.
+//! Compact denial of existence (RFC 9824): a name and the types it has enter, the data of the one NSEC that denies the rest leaves; the answer
+//! path calls it per query and has it signed.
 //!
-//! Every NSEC here matches the very name that was asked for and ends right behind it, so that it denies nothing else: no other name can be learnt from
-//! it, and a resolver that synthesises from it (RFC 8198) synthesises what this server would have said.
+//! Every NSEC here matches the very name that was asked for and ends right behind it, so that it denies nothing else: no other name can be
+//! learnt from it, and a resolver that synthesises from it (RFC 8198) synthesises what this server would have said.
 
 use crate::name::{MAX_LABEL, MAX_NAME, NameRef};
 use crate::rdata::rtype;
@@ -12,7 +12,8 @@ use crate::rdata::rtype;
 pub(crate) enum Next {
     /// Right behind the name, before whatever could lie below it (RFC 9824 §3.1).
     Below,
-    /// Right behind the name's first label, after all that lies below it: a delegation's, whose names below belong to another zone (RFC 9824 §3.4).
+    /// Right behind the name's first label, after all that lies below it: a delegation's, whose names below belong to another zone (RFC 9824
+    /// §3.4).
     Beside,
 }
 
@@ -26,16 +27,16 @@ pub(crate) fn nsec(owner: NameRef<'_>, next: Next, types: impl IntoIterator<Item
     rdata.into()
 }
 
-/// The first name below `owner` in canonical order: a label of one zero octet before it. `None` where that is longer than a name may be, and so nothing
-/// lies below.
+/// The first name below `owner` in canonical order: a label of one zero octet before it. `None` where that is longer than a name may be, and so
+/// nothing lies below.
 fn below(owner: NameRef<'_>) -> Option<Vec<u8>> {
     let wire = owner.as_wire();
     // In lower case: a signature covers this name as it is written (RFC 6840 §5.1), and should hold however the question was.
     (wire.len() + 2 <= MAX_NAME).then(|| [1, 0].iter().chain(wire).map(u8::to_ascii_lowercase).collect())
 }
 
-/// A name behind `owner` and all below it, with as little between as can be: the first label with a zero octet behind it or, where there is no room, counted
-/// up by one in its last octet. The root has nothing beside it and begins anew.
+/// A name behind `owner` and all below it, with as little between as can be: the first label with a zero octet behind it or, where there is no
+/// room, counted up by one in its last octet. The root has nothing beside it and begins anew.
 fn beside(owner: NameRef<'_>) -> Vec<u8> {
     let wire: Vec<u8> = owner.as_wire().iter().map(u8::to_ascii_lowercase).collect();
     let Some(parent) = owner.parent() else { return wire };

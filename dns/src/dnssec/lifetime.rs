@@ -83,7 +83,8 @@ impl<'a> Rrsig<'a> {
         self.window.expiration.wrapping_sub(left(self.original_ttl) + chance % JITTER)
     }
 
-    /// Whether it may still be kept at `now` by whoever won't look again before `horizon`. One from the future was made by a clock that was wrong.
+    /// Whether it may still be kept at `now` by whoever won't look again before `horizon`. One from the future was made by a clock that was
+    /// wrong.
     pub(crate) fn is_fresh(&self, now: u32, horizon: u32) -> bool {
         !is_before(now, self.window.inception) && is_before(horizon, self.due())
     }

@@ -1,8 +1,8 @@
-//! Signs what nobody can know beforehand: the NSEC of a name that was asked for, and what a wildcard stands for at it. An RRset, the keys and who asks enter,
-//! its signatures leave; [`super::presigned::SignedZone`] calls it for an answer.
+//! Signs what nobody can know beforehand: the NSEC of a name that was asked for, and what a wildcard stands for at it. An RRset, the keys and
+//! who asks enter, its signatures leave; [`super::presigned::SignedZone`] calls it for an answer.
 //!
-//! What was signed is remembered by its content, so that an update of the zone or the keys needs no forgetting, and a name asked for again costs no signature.
-//! The memory has a fixed number of places; the one that has been unused for longest is given away.
+//! What was signed is remembered by its content, so that an update of the zone or the keys needs no forgetting, and a name asked for again
+//! costs no signature. The memory has a fixed number of places; the one that has been unused for longest is given away.
 
 use std::hash::Hasher;
 use std::net::IpAddr;

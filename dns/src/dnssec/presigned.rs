@@ -1,9 +1,9 @@
-//! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key ring enter, a [`SignedZone`] leaves,
-//! from which answers take their signatures. [`crate::snapshot::World`] makes one off the query path, for each change and each renewal.
+//! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key ring enter, a [`SignedZone`]
+//! leaves, from which answers take their signatures. [`crate::snapshot::World`] makes one off the query path, for each change and each renewal.
 //!
-//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the NSEC of each
-//! name, unless there are very many. Which of them a client
-//! gets depends on health; the signatures don't. What was signed before over equal data, and is fresh, is shared.
+//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the
+//! NSEC of each name, unless there are very many. Which of them a client gets depends on health; the signatures don't. What was signed before
+//! over equal data, and is fresh, is shared.
 
 use std::sync::Arc;
 

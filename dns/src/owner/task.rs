@@ -74,7 +74,7 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
         waiting: None,
         queue: VecDeque::new(),
         job: None,
-        renew_again: None,
+        renew_again: Timestamp(i64::MIN),
         set_aside: Vec::new(),
         ready: Some(ready),
     };
@@ -125,8 +125,8 @@ struct Owner<P> {
     waiting: Option<Waiting>,
     queue: VecDeque<Offer>,
     job: Option<Job>,
-    /// After a renewal that failed: when it is tried again.
-    renew_again: Option<Timestamp>,
+    /// When signatures may be renewed again.
+    renew_again: Timestamp,
     /// Versions that were refused with the others as they were; tried again when one of those changes.
     set_aside: Vec<Offer>,
     /// Told after the first swap.

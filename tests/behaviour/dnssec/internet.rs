@@ -1,5 +1,6 @@
-//! A signed Internet in small, in a namespace of its own: NSD serves a parent that Debian's `dnssec-signzone` signed and the children of the zone under test,
-//! `bailiwick` that zone, and a validating Unbound resolves from the parent's trust anchor alone. Each has port 53 of an address of its own.
+//! A signed Internet in small, in a namespace of its own: NSD serves a parent that BIND's `dnssec-signzone` signed and the children of the zone
+//! under test, `bailiwick` that zone, and a validating Unbound resolves from the parent's trust anchor alone. Each has port 53 of an address of
+//! its own.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

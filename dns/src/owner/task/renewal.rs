@@ -1,5 +1,5 @@
-//! Signatures that grow old and keys whose time has come: the time enters, a world signed anew goes the way of every new world. A renewal that fails is an alarm and
-//! is tried again; what is too old meanwhile is refused where it is answered.
+//! Signatures that grow old and keys whose time has come: the time enters, a world signed anew goes the way of every new world. A renewal that
+//! fails is an alarm and is tried again; what is too old meanwhile is refused where it is answered.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::owner::Failure;
 use crate::probe::Prober;
 use crate::snapshot::World;
 
-/// How long after a failure signing is tried again.
+/// How long after a renewal, good or bad, the next may begin.
 const AGAIN: Millis = Millis(60_000);
 
 impl<P: Prober> Owner<P> {
@@ -28,15 +28,15 @@ impl<P: Prober> Owner<P> {
     /// When signing is next due; `None` while a world is being made, after which it is asked again.
     pub(super) fn next_renewal(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.accepted().renewal_due(now).filter(|_| self.job.is_none())?;
-        Some(self.renew_again.map_or(due, |again| again.max(due)))
+        Some(due.max(self.renew_again))
     }
 
     /// A renewal came to its end.
     pub(super) fn renewed(&mut self, made: Result<World, Vec<String>>) {
         let now = self.clock.now();
+        self.renew_again = now.after(AGAIN);
         match made {
             Ok(world) => {
-                self.renew_again = None;
                 self.status.renewals += 1;
                 self.status.not_renewed = None;
                 tracing::info!("signatures renewed");
@@ -49,7 +49,6 @@ impl<P: Prober> Owner<P> {
                 for error in &errors {
                     tracing::error!(until, "signatures can't be renewed; from `until` on they are refused: {error}");
                 }
-                self.renew_again = Some(now.after(AGAIN));
                 self.status.not_renewed = Some(Failure { at: now, errors });
                 self.tell();
             }
