@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bailiwick_rules::geo::{Coordinates, CountryCode};
-use bailiwick_rules::steer::{Client, PathClass, Ranking, Standing, rank, stand};
+use bailiwick_rules::steer::{Client, PathClass, Ranking, Standing, distance, rank_by, stand};
 use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
 use ipnet::IpNet;
 
@@ -214,25 +214,64 @@ pub struct Classes {
     rankings: Vec<Ranking>,
 }
 
-impl Classes {
-    /// Ranks the service's regions for every standing.
-    #[must_use]
-    pub fn new(table: &Table, service: ServiceIndex, standings: &Arc<Standings>) -> Self {
-        let mut rankings = Vec::new();
-        let mut known: HashMap<RankingKey, ClassId> = HashMap::new();
-        let class_of = |standing: &Standing| {
-            let ranking = rank(table, service, standing, PathClass::Inference);
-            let next = ClassId(u32::try_from(rankings.len()).unwrap_or(u32::MAX));
-            *known.entry(key(&ranking)).or_insert_with(|| {
-                rankings.push(ranking);
-                next
-            })
-        };
-        let classes: Box<[ClassId]> = standings.standings.iter().map(class_of).collect();
+/// The classes of one service's clients, being found.
+#[derive(Default)]
+struct Classing {
+    /// By standing.
+    classes: Vec<ClassId>,
+    /// By class.
+    rankings: Vec<Ranking>,
+    known: HashMap<RankingKey, ClassId>,
+}
+
+impl Classing {
+    /// The next standing ranks the service's regions like this.
+    fn push(&mut self, ranking: Ranking) {
+        let next = ClassId(u32::try_from(self.rankings.len()).unwrap_or(u32::MAX));
+        let class = *self.known.entry(key(&ranking)).or_insert(next);
+        if class == next {
+            self.rankings.push(ranking);
+        }
+        self.classes.push(class);
+    }
+
+    fn finish(self, standings: &Arc<Standings>) -> Classes {
+        let classes: Box<[ClassId]> = self.classes.into();
         // A carrier's mark has no standing and stays what it is.
         let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |class| class.0);
         let (v4, v6) = (standings.v4.borders(class_or_mark), standings.v6.borders(class_or_mark));
-        Self { standings: Arc::clone(standings), classes, v4, v6, rankings }
+        Classes { standings: Arc::clone(standings), classes, v4, v6, rankings: self.rankings }
+    }
+}
+
+impl Classes {
+    /// Ranks each service's regions for every standing, on all cores: there may be a hundred thousand of these and a hundred of those.
+    #[must_use]
+    pub fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let share = services.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let of_share = |services| move || Self::one_by_one(table, services, standings);
+            let running: Vec<_> = services.chunks(share).map(|services| scope.spawn(of_share(services))).collect();
+            let finished = running.into_iter().map(|thread| thread.join());
+            finished.flat_map(|classes| classes.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+
+    /// Each standing in turn for all services, so that its distances are computed once.
+    fn one_by_one(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
+        let mut found: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
+        let mut distances: Vec<Option<u32>> = Vec::with_capacity(table.regions().len());
+        for standing in &standings.standings {
+            distances.clear();
+            let regions = (0..).map(RegionIndex).zip(table.regions());
+            distances.extend(regions.map(|(region, _)| distance(table, standing, region)));
+            for (service, classing) in services.iter().zip(&mut found) {
+                let km = |region: RegionIndex| distances[region.get()];
+                classing.push(rank_by(table, *service, standing, PathClass::Inference, km));
+            }
+        }
+        found.into_iter().map(|classing| classing.finish(standings)).collect()
     }
 
     /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around it that holds.

@@ -49,6 +49,8 @@ pub(crate) struct Memo {
     table: Table,
     denials: Denials,
     scratch: Scratch,
+    /// The generation of rules, zones and geography that all of it holds in.
+    world: u64,
     /// Hits since the last comparison.
     unwatched: u32,
     hits: u64,
@@ -62,6 +64,7 @@ impl Memo {
             table: Table::new(),
             denials: Denials::new(),
             scratch: Scratch::new(),
+            world: 0,
             unwatched: 0,
             hits: 0,
             mismatches: 0,
@@ -100,6 +103,10 @@ impl Memo {
         };
         if query.is_dnssec_ok() && snapshot.has_stale_signatures(context.now) {
             return in_full(context, snapshot, packet, from, out);
+        }
+        if self.world != snapshot.generation() {
+            self.forget();
+            self.world = snapshot.generation();
         }
         let Some(kept) = self.find(&query, snapshot, from) else {
             let told = in_full(context, snapshot, packet, from, out);
@@ -143,12 +150,16 @@ impl Memo {
         told
     }
 
+    fn forget(&mut self) {
+        self.table.clear();
+        self.denials.clear();
+    }
+
     /// What is kept for this query in this snapshot.
     fn find(&self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr) -> Option<Kept<'_>> {
         let name = self.scratch.name(query);
-        let world = snapshot.generation();
         let key = Key::new(query);
-        let Some(entry) = self.table.find(&key, name).filter(|entry| entry.world == world) else {
+        let Some(entry) = self.table.find(&key, name) else {
             return self.find_denial(query, snapshot);
         };
         let Some(service) = entry.asks else {
@@ -157,7 +168,7 @@ impl Memo {
         // The name is steered: what it is answered with depends on the client.
         let (class, scope) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs })?;
         let entry = self.table.find(&key.of_class(class), name)?;
-        let holds = entry.world == world && entry.decided == snapshot.service_generation(service);
+        let holds = entry.decided == snapshot.service_generation(service);
         holds.then_some(Kept { entry, question_end: query.question_end, scope, denial: None })
     }
 
@@ -168,7 +179,7 @@ impl Memo {
         if zone.locate(name) != Found::Missing {
             return None;
         }
-        let denial = self.denials.find(zone, query.form, snapshot.generation(), name)?;
+        let denial = self.denials.find(zone, query.form, name)?;
         Some(Kept { entry: &denial.entry, question_end: denial.question_end, scope: 0, denial: Some(denial) })
     }
 
@@ -178,8 +189,7 @@ impl Memo {
         in_full(&Context { limiter: None, ..*context }, snapshot, packet, from, &mut self.shadow);
         if *out != self.shadow {
             self.mismatches += 1;
-            self.table.clear();
-            self.denials.clear();
+            self.forget();
             std::mem::swap(out, &mut self.shadow);
             tracing::error!(
                 "a kept answer was not what it should be: please report it. It was mended, and all that was kept is dropped"
@@ -194,12 +204,11 @@ impl Memo {
             return;
         }
         let name = self.scratch.name(query);
-        let world = snapshot.generation();
         let bare = &out[..out.len() - query.option.len()];
         let made = |decided, mut wire: Wire| {
             wire.set(bare);
             blank(wire.bytes_mut(), name, query);
-            Entry { world, decided, asks: None, service, region: told.region, rcode, kind, wire }
+            Entry { decided, asks: None, service, region: told.region, rcode, kind, wire }
         };
         let mut key = Key::new(query);
         if !keepable {
@@ -223,7 +232,7 @@ impl Memo {
             self.table.put(&key, name, |mut wire| {
                 wire.set(&bare[..HEADER + name.len()]);
                 wire.bytes_mut()[HEADER..].copy_from_slice(name);
-                Entry { world, asks: Some(service), wire, ..Entry::empty() }
+                Entry { asks: Some(service), wire, ..Entry::empty() }
             });
             key = key.of_class(class);
             decided = snapshot.service_generation(service);

@@ -151,7 +151,7 @@ impl<A: Bits> Builder<A> {
     /// The ranges.
     #[must_use]
     pub fn finish(self) -> Ranges<A> {
-        Ranges::new(self.starts.into(), self.values.into())
+        Ranges::new(self.starts, self.values)
     }
 }
 
@@ -159,7 +159,7 @@ impl<A: Bits> Builder<A> {
 const MOST_BITS: u8 = 16;
 
 impl<A: Bits> Ranges<A> {
-    fn new(starts: Box<[A]>, values: Box<[u32]>) -> Self {
+    fn new(starts: Vec<A>, values: Vec<u32>) -> Self {
         // About as many parts as ranges.
         #[allow(clippy::cast_possible_truncation)] // at most 63
         let bits = (starts.len().ilog2() as u8).min(MOST_BITS);
@@ -172,7 +172,7 @@ impl<A: Bits> Ranges<A> {
         }
         let last = u32::try_from(starts.len() - 1).expect("fewer than 2^32 ranges");
         parts.resize(count + 1, last);
-        Self { starts: in_huge_pages(starts), values: in_huge_pages(values), parts: parts.into(), bits }
+        Self { starts: in_huge_pages(starts).into(), values: in_huge_pages(values).into(), parts: parts.into(), bits }
     }
 
     /// The value at an address.

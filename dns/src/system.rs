@@ -266,13 +266,13 @@ pub(crate) fn with_huge_pages<T>(count: usize) -> Vec<T> {
 }
 
 /// The same values in huge pages, if there are enough of them to matter.
-pub(crate) fn in_huge_pages<T: Copy>(values: Box<[T]>) -> Box<[T]> {
+pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     /// Half a huge page.
     const ENOUGH: usize = 1 << 20;
     if size_of_val(&*values) < ENOUGH {
         return values;
     }
     let mut moved = with_huge_pages(values.len());
-    moved.extend_from_slice(&values);
-    moved.into()
+    moved.extend(values);
+    moved
 }

@@ -110,7 +110,7 @@ struct Node {
     is_dname: bool,
 }
 
-/// A compiled zone. Nothing in it changes; an update is another zone.
+/// A compiled zone. Nothing in it changes; an update is another zone. Copies share what is large, where it was laid out.
 #[derive(Debug, Clone)]
 pub struct Zone {
     origin: Name,
@@ -118,9 +118,9 @@ pub struct Zone {
     depth: usize,
     tree: Arc<NameTree>,
     /// By node number.
-    nodes: Arc<[Node]>,
+    nodes: Arc<Box<[Node]>>,
     /// By node number, then type.
-    sets: Arc<[RrSet]>,
+    sets: Arc<Box<[RrSet]>>,
     steered: Arc<[SteeredOwner]>,
     negative_ttl: u32,
     /// What it is signed with, if it is.
@@ -263,7 +263,7 @@ impl Zones {
             places.resize(tree.len(), None);
             places[node] = Some(zone);
         }
-        tree.shrink();
+        tree.settle();
         let mut all = places.iter().flatten();
         let only = all.next().filter(|_| all.next().is_none()).cloned();
         Self { tree, zones: places.into(), only }

@@ -235,6 +235,23 @@ pub fn stand(table: &Table, client: &Client) -> Standing {
 /// then by the pattern, then by region id. Free of health, so it can be computed once for all clients that stand alike.
 #[must_use]
 pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_class: PathClass) -> Ranking {
+    rank_by(table, service, standing, path_class, |region| distance(table, standing, region))
+}
+
+/// How far a region is from where a client stands, in kilometres, if both places are known.
+#[must_use]
+pub fn distance(table: &Table, standing: &Standing, region: RegionIndex) -> Option<u32> {
+    Some(standing.location?.km_to(table.region(region).location?))
+}
+
+/// [`rank`] for whoever ranks many services for one client, and so has the [`distance`]s already.
+pub fn rank_by(
+    table: &Table,
+    service: ServiceIndex,
+    standing: &Standing,
+    path_class: PathClass,
+    km: impl Fn(RegionIndex) -> Option<u32>,
+) -> Ranking {
     let service = table.service(service);
     let takes = |rule: &crate::table::ResidencyRule| match standing.source {
         Source::Unknown => rule.unknown,
@@ -243,7 +260,6 @@ pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_clas
     let rule = service.residency.iter().position(takes);
     let fence = rule.map_or(&[][..], |rule| &service.residency[rule].fence);
 
-    let km = |region: RegionIndex| Some(standing.location?.km_to(table.region(region).location?));
     let mut order: Vec<Ranked> = fence.iter().map(|&fenced| Ranked { fenced, km: km(fenced.region) }).collect();
     let hub = service.hub.as_ref().filter(|_| path_class == PathClass::Hub);
     // The sort is stable and the fence is in the order written, which thus decides for `active-passive` and for clients

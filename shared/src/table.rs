@@ -341,6 +341,20 @@ impl Table {
         &self.jurisdictions[index.get()].0
     }
 
+    /// Whether inference of any client is ranked for every service as by `other`, so that what was computed of that one holds for this one: most
+    /// edits are of other things.
+    #[must_use]
+    pub fn ranks_like(&self, other: &Self) -> bool {
+        let places = |table: &Self| {
+            table.regions.iter().map(|one| (one.id.clone(), one.location, one.standby)).collect::<Vec<_>>()
+        };
+        self.jurisdictions == other.jurisdictions
+            && self.networks == other.networks
+            && places(self) == places(other)
+            && self.services.len() == other.services.len()
+            && self.services.iter().zip(&other.services).all(|(one, other)| one.ranks_like(other))
+    }
+
     /// Every jurisdiction that holds `country`.
     #[must_use]
     pub fn jurisdictions_of(&self, country: CountryCode) -> Vec<JurisdictionIndex> {

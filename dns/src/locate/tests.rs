@@ -1,6 +1,8 @@
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use bailiwick_rules::steer::rank;
+
 use super::*;
 use crate::geoip::made::{Made, flat, geoip2, real_database};
 
@@ -37,7 +39,7 @@ fn table(networks: &[(IpNet, usize)]) -> Table {
 
 fn classes(table: &Table, places: &Places) -> Vec<Classes> {
     let standings = Arc::new(Standings::new(table, places));
-    (0..3).map(|service| Classes::new(table, ServiceIndex(service), &standings)).collect()
+    Classes::of_services(table, &[ServiceIndex(0), ServiceIndex(1), ServiceIndex(2)], &standings)
 }
 
 /// What `steer` makes of an address without any ranges.

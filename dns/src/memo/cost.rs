@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,10 +19,10 @@ use crate::zone::{ServiceIndex, file};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const ROUNDS: usize = 1_000_000;
+const DATABASE: &str = "../node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb";
 
 fn snapshot(names: usize) -> Snapshot {
-    let database = Path::new("../node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb");
-    let places = std::fs::read(database).ok().map_or_else(Places::none, |bytes| Places::read(&bytes).unwrap());
+    let places = std::fs::read(DATABASE).ok().map_or_else(Places::none, |bytes| Places::read(&bytes).unwrap());
     let regions = [
         ("af", "ZA"),
         ("as", "JP"),
@@ -92,6 +91,65 @@ fn measure(what: &str, snapshot: &Snapshot, packets: &[Vec<u8>]) {
     println!("{what}: {:.0} ns, in full {:.0} ns, {} octets", best[0], best[1], out.len());
 }
 
+/// A hundred services with rules of their own, ten thousand `networks`, and a database with coordinates: made of the country database by
+/// putting each of its networks somewhere.
+fn crowded() -> Snapshot {
+    let mut random = Random::new(3);
+    let countries = ["ZA", "JP", "DE", "US", "AU", "BR", "GB", "FR", "IN", "CA"];
+    let mut rules = serde_json::json!({ "version": 1, "revision": 1, "jurisdictions": {}, "regions": {}, "services": {}, "networks": [] });
+    for (number, country) in countries.iter().enumerate() {
+        rules["jurisdictions"][country.to_ascii_lowercase()] = serde_json::json!({ "countries": [country] });
+        rules["regions"][country.to_ascii_lowercase()] =
+            serde_json::json!({ "countries": [country], "answers": { "A": [format!("198.51.100.{number}")] } });
+    }
+    let names: Vec<String> = countries.iter().map(|country| country.to_ascii_lowercase()).collect();
+    for number in 0..100 {
+        let some = random.some(&names, 3);
+        rules["services"][format!("s{number}")] = serde_json::json!({ "hosts": [format!("geo{number}.bench.test")],
+            "pattern": "active-active", "regions": names,
+            "residency": [ { "clients": some, "process_in": some }, { "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"], "process_in": ["*"] } ] });
+    }
+    let networks = (0..10_000).map(|number| {
+        serde_json::json!({ "prefix": format!("{}.{}.{}.0/24", 11 + number / 2500, number / 10 % 250, number % 10 * 25), "country": random.pick(&countries) })
+    });
+    rules["networks"] = networks.collect();
+    let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
+    let zone = "$TTL 60\n@ SOA ns1 hostmaster 1 2 3 4 60\n@ NS ns1\nns1 A 192.0.2.53\n";
+    let origin: crate::name::Name = "bench.test".parse().unwrap();
+    let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+    let health = Health {
+        regions: vec![bailiwick_rules::health::RegionHealth::of(None, &[], NOW); countries.len()],
+        ..Health::default()
+    };
+    let database = maxminddb::Reader::open_readfile(DATABASE).unwrap();
+    let mut made = crate::geoip::made::Made::new(6);
+    for network in database.networks(maxminddb::WithinOptions::default()).unwrap() {
+        let network = network.unwrap();
+        let place = random.bits().to_le_bytes();
+        // Some fifty thousand cities.
+        let coordinates = (f64::from(place[0]) / 255.0 * 140.0 - 70.0, f64::from(place[1]) / 255.0 * 340.0 - 170.0);
+        made = made.add(
+            network.network().unwrap().to_string().parse().unwrap(),
+            &crate::geoip::made::flat(random.pick::<&str>(&countries), Some(coordinates)),
+        );
+    }
+    let bytes = made.bytes();
+    let begun = Instant::now();
+    let places = Places::read(&bytes).unwrap();
+    println!("crowded: database of {} octets read in {:.1} s", bytes.len(), begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    let sources = [ZoneSource { origin, records }].into();
+    let now = bailiwick_rules::time::Timestamp(0);
+    let world = World::build(rules, sources, Arc::default(), Arc::new(places), now, None).unwrap();
+    println!("crowded: compiled in {:.1} s", begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    let snapshot = Snapshot::new(Arc::new(world), health, NOW, None);
+    println!("crowded: decided in {:.3} s", begun.elapsed().as_secs_f64());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    println!("crowded: {}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+    snapshot
+}
+
 #[test]
 #[ignore = "a measurement, to be run in release"]
 fn cost() {
@@ -134,5 +192,22 @@ fn cost() {
             let sum: u64 = addresses.iter().map(|address| u64::from(classes.class(*address, 255).1)).sum();
             println!("location, {what}: {:.0} ns ({sum})", begun.elapsed().as_nanos() as f64 / addresses.len() as f64);
         }
+    }
+}
+
+#[test]
+#[ignore = "a measurement, to be run in release"]
+fn cost_where_it_is_crowded() {
+    let snapshot = crowded();
+    let mut random = Random::new(1);
+    for services in [1, 100] {
+        let steered: Vec<_> = (0..10_000)
+            .map(|_| {
+                let address = random.bits().to_be_bytes();
+                let subnet = [0, 1, 24, 0, 1 + address[0] % 222, address[1], address[2]];
+                query(&format!("geo{}.bench.test", random.below(services)), 1, &[&opt(1232, &[(8, &subnet)])])
+            })
+            .collect();
+        measure(&format!("steered, {services} services asked for"), &snapshot, &steered);
     }
 }

@@ -43,9 +43,9 @@ impl Denials {
     }
 
     /// The pattern for a name in lower case that is missing from `zone`.
-    pub(super) fn find(&self, zone: &Zone, form: u8, world: u64, name: NameRef<'_>) -> Option<&Denial> {
+    pub(super) fn find(&self, zone: &Zone, form: u8, name: NameRef<'_>) -> Option<&Denial> {
         let denial = self.0[place(zone, form)].as_ref()?;
-        let holds = denial.zone == address(zone) && denial.form == form && denial.entry.world == world;
+        let holds = denial.zone == address(zone) && denial.form == form;
         let label = below_apex(name, zone.origin())?;
         let apart = |avoided: &Option<Box<[u8]>>| avoided.as_deref() != Some(label);
         (holds && denial.avoided.iter().all(apart)).then_some(denial)
@@ -141,7 +141,7 @@ fn below_apex<'n>(name: NameRef<'n>, apex: NameRef<'_>) -> Option<&'n [u8]> {
     None
 }
 
-/// Zones don't move while the world they are of lives, and patterns of another world don't count.
+/// Zones don't move while the snapshot they are of lives, and a change of zones forgets all patterns.
 fn address(zone: &Zone) -> usize {
     std::ptr::from_ref(zone).addr()
 }

@@ -15,6 +15,8 @@ use crate::system::{prefetch, with_huge_pages};
 const SETS: usize = 1 << 12;
 /// How many entries share a set.
 const WAYS: usize = 8;
+/// Of so many entries that find no room one takes another's place.
+const RELUCTANCE: usize = 8;
 /// The longest response that stands in its slot.
 const SHORT: usize = 151;
 /// The tag of a free slot.
@@ -48,8 +50,6 @@ impl Key {
 /// A kept answer, or the mark that a name's answers depend on the client.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The generation of rules, zones and geography it holds in.
-    pub(super) world: u64,
     /// The generation of the service's decisions it holds in; 0 without a service.
     pub(super) decided: u64,
     /// A mark: this service's classes are to be asked.
@@ -104,7 +104,6 @@ impl Wire {
 impl Entry {
     pub(super) fn empty() -> Self {
         Self {
-            world: 0,
             decided: 0,
             asks: None,
             service: None,
@@ -156,12 +155,14 @@ impl Table {
     /// Enters what `make` makes, given whatever stood there, so that it may use its buffer.
     pub(super) fn put(&mut self, key: &Key, name: &[u8], make: impl FnOnce(Wire) -> Entry) {
         let set = set_of(key.hash);
-        let way = self.way(set, key, name).unwrap_or_else(|| {
-            self.tags[set].iter().position(|tag| *tag == FREE).unwrap_or_else(|| {
-                self.turn = (self.turn + 1) % WAYS;
-                self.turn
-            })
-        });
+        let free = || self.tags[set].iter().position(|tag| *tag == FREE);
+        let Some(way) = self.way(set, key, name).or_else(free).or_else(|| {
+            // Where more is asked for than there is room for, most of it would be gone before it is asked for again.
+            self.turn = (self.turn + 1) % (WAYS * RELUCTANCE);
+            self.turn.is_multiple_of(RELUCTANCE).then_some(self.turn / RELUCTANCE)
+        }) else {
+            return;
+        };
         let slot = &mut self.slots[set * WAYS + way];
         slot.entry = make(std::mem::take(&mut slot.entry.wire));
         slot.key = *key;

@@ -354,7 +354,7 @@ fn a_kept_answer_that_is_wrong_is_found_mended_and_counted() {
     let found = query::read(&packet, &mut Scratch::new()).map(|query| Key::new(&query)).unwrap();
     memo.table.put(&found, name.as_wire(), |mut wire| {
         *wire.bytes_mut().last_mut().unwrap() ^= 1;
-        Entry { world: snapshot.generation(), wire, ..Entry::empty() }
+        Entry { wire, ..Entry::empty() }
     });
     ask(&mut memo, &snapshot, &packet, &mut out);
     assert_ne!(out, right, "nobody looked");

@@ -236,3 +236,21 @@ fn rfc7871_7_1_2_source_0_and_no_option_are_located_by_transport() {
     assert_eq!(a(&snapshot, CHAT, subnet("0.0.0.0", 0)), (nyc.clone(), 60, 0));
     assert_eq!(a(&snapshot, CHAT, from("203.0.113.9")), (nyc, 60, 0));
 }
+
+#[test]
+fn what_rules_say_of_geography_is_compiled_again_only_if_it_changed() {
+    let before = world(RULES);
+    let next = |from: &str, to: &str| {
+        assert!(RULES.contains(from));
+        let rules = compile_rules(RULES.replace(from, to).into_bytes(), "rules.json").unwrap();
+        World::build(rules, sources(""), Arc::default(), Arc::clone(before.places()), NOW, Some(&before)).unwrap()
+    };
+    let shares = |next: &World| std::ptr::eq(next.classes_of(CHAT).unwrap(), before.classes_of(CHAT).unwrap());
+    assert!(shares(&next(r#""max": 33"#, r#""max": 34"#)));
+    assert!(shares(&next("192.0.2.30", "192.0.2.31")));
+    assert!(!shares(&next(r#""countries": ["FR"]"#, r#""countries": ["IT"]"#)), "another middle");
+    assert!(!shares(&next(r#""countries": ["US"] }"#, r#""countries": ["US", "CA"] }"#)), "another jurisdiction");
+    assert!(!shares(&next(r#""when_all_down": "fail""#, r#""when_all_down": "serve-fence""#)), "another ranking");
+    let networks = r#""networks": [{ "prefix": "192.0.2.0/24", "country": "DE" }], "services": {"#;
+    assert!(!shares(&next(r#""services": {"#, networks)), "another network");
+}

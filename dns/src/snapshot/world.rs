@@ -82,8 +82,12 @@ impl World {
         let zones = compile_zones(&sources, &owners, &mut warnings)?;
         warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
 
-        let same_geography =
-            |before: &&Self| Arc::ptr_eq(&before.rules, &rules) && Arc::ptr_eq(&before.places, &places);
+        let same_geography = |before: &&Self| {
+            let answered = before.classes.iter().map(Option::is_some);
+            Arc::ptr_eq(&before.places, &places)
+                && (Arc::ptr_eq(&before.rules, &rules) || before.rules.table.ranks_like(table))
+                && answered.eq(answers.iter().map(|published| !published.is_empty()))
+        };
         let classes = match before.filter(same_geography) {
             Some(before) => Arc::clone(&before.classes),
             None => compile_classes(table, &answers, &places),
@@ -248,16 +252,17 @@ fn compile_classes(
     places: &Places,
 ) -> Arc<[Option<Arc<Classes>>]> {
     let standings = Arc::new(Standings::new(table, places));
-    // Services often differ in nothing but their name.
-    let mut made: Vec<(&Service, Arc<Classes>)> = Vec::new();
-    let mut classes = |index: ServiceIndex, service| {
-        if let Some((_, same)) = made.iter().find(|(other, _)| other.ranks_like(service)) {
-            return Arc::clone(same);
-        }
-        let new = Arc::new(Classes::new(table, index, &standings));
-        made.push((service, Arc::clone(&new)));
-        new
-    };
-    let services = (0..).map(ServiceIndex).zip(table.services()).zip(answers);
-    services.map(|((index, service), published)| (!published.is_empty()).then(|| classes(index, service))).collect()
+    // Services often differ in nothing but their name: each that DNS answers, with the first that ranks like it.
+    let services = || (0..).map(ServiceIndex).zip(table.services());
+    let first_like =
+        |service: &Service| services().find(|(_, other)| other.ranks_like(service)).map(|(index, _)| index);
+    let answered = services().zip(answers).map(|((_, service), published)| (!published.is_empty()).then_some(service));
+    let firsts: Vec<Option<ServiceIndex>> = answered.map(|service| first_like(service?)).collect();
+    let mut distinct: Vec<ServiceIndex> = firsts.iter().flatten().copied().collect();
+    distinct.sort_unstable_by_key(|index| index.get());
+    distinct.dedup();
+    let made: Vec<Arc<Classes>> =
+        Classes::of_services(table, &distinct, &standings).into_iter().map(Arc::new).collect();
+    let of = |first: ServiceIndex| distinct.iter().position(|one| *one == first).map(|at| Arc::clone(&made[at]));
+    firsts.into_iter().map(|first| of(first?)).collect()
 }

@@ -9,6 +9,7 @@ use super::index::{Descent, NameTree, TOP};
 use super::{Compiled, Location, Node, Record, RrSet, SteeredOwner, Zone, ZoneError};
 use crate::name::Name;
 use crate::rdata::{RdataSet, rtype};
+use crate::system::in_huge_pages;
 
 /// Compiles a zone; see [`Zone::compile`].
 pub(super) fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
@@ -195,7 +196,7 @@ impl<'r> Build<'r> {
     }
 
     fn finish(mut self) -> Compiled {
-        let sets: Arc<[RrSet]> = self
+        let sets: Vec<RrSet> = self
             .groups
             .iter()
             .map(|group| RrSet {
@@ -204,13 +205,13 @@ impl<'r> Build<'r> {
                 rdatas: RdataSet::new(group.rtype, group.members.iter().map(|&at| &*self.records[at].rdata)),
             })
             .collect();
-        self.tree.shrink();
+        self.tree.settle();
         let mut zone = Zone {
             origin: self.origin.clone(),
             depth: self.depth,
             tree: Arc::new(self.tree),
-            nodes: self.nodes.into(),
-            sets,
+            nodes: Arc::new(in_huge_pages(self.nodes).into()),
+            sets: Arc::new(in_huge_pages(sets).into()),
             steered: self.steered.into(),
             negative_ttl: 0,
             signed: None,

@@ -3,6 +3,7 @@
 //! A name's key is its parent's number and its first label in lower case. Ancestors are entered with their descendants, so empty non-terminals exist (RFC 4592 §2.2.2).
 
 use crate::name::{MAX_LABELS, NameRef, label_at, label_starts};
+use crate::system::in_huge_pages;
 
 /// The number of the top of the tree.
 pub(crate) const TOP: u32 = 0;
@@ -113,8 +114,12 @@ impl NameTree {
         node
     }
 
-    /// Gives back the memory that only growing needs.
-    pub(crate) fn shrink(&mut self) {
+    /// Makes it ready for many lookups, after which it doesn't grow: gives back the memory that only growing needs.
+    pub(crate) fn settle(&mut self) {
+        self.entries = in_huge_pages(std::mem::take(&mut self.entries));
+        self.labels = in_huge_pages(std::mem::take(&mut self.labels));
+        self.tags = in_huge_pages(std::mem::take(&mut self.tags));
+        self.nodes = in_huge_pages(std::mem::take(&mut self.nodes));
         self.entries.shrink_to_fit();
         self.labels.shrink_to_fit();
     }

@@ -18,7 +18,7 @@ pub struct NetworkPlace {
 }
 
 /// Prefixes by exact match, asked from the longest length down.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Networks {
     places: HashMap<IpNet, NetworkPlace>,
     /// Lengths that occur, longest first, of IPv4 and IPv6.
