@@ -10,7 +10,9 @@ use crate::owner::Failure;
 use crate::probe::Prober;
 use crate::snapshot::World;
 
-/// How long after a renewal, good or bad, the next may begin.
+/// How long after a renewal the next may begin.
+const NEXT: Millis = Millis(1_000);
+/// How long after a failure signing is tried again.
 const AGAIN: Millis = Millis(60_000);
 
 impl<P: Prober> Owner<P> {
@@ -34,7 +36,7 @@ impl<P: Prober> Owner<P> {
     /// A renewal came to its end.
     pub(super) fn renewed(&mut self, made: Result<World, Vec<String>>) {
         let now = self.clock.now();
-        self.renew_again = now.after(AGAIN);
+        self.renew_again = now.after(if made.is_ok() { NEXT } else { AGAIN });
         match made {
             Ok(world) => {
                 self.status.renewals += 1;
