@@ -14,7 +14,7 @@ const config :Workerd.Config = (
   sockets = [(
     name = "http",
     # Loopback, for a front on the same machine. Never an address that others reach: whoever speaks to this socket says where
-    # it comes from. `--socket-addr http=unix:/run/bailiwick/edge.sock` keeps out the machine's other users too.
+    # it comes from. In service `--socket-addr http=unix:/run/bailiwick/edge.sock` is better: SELF-HOSTING.md tells why.
     address = "127.0.0.1:8787",
     service = "edge",
     http = (

@@ -253,7 +253,7 @@ impl Classes {
         std::thread::scope(|scope| {
             let of_share = |services| move || Self::one_by_one(table, services, standings);
             let running: Vec<_> = services.chunks(share).map(|services| scope.spawn(of_share(services))).collect();
-            let finished = running.into_iter().map(|thread| thread.join());
+            let finished = running.into_iter().map(std::thread::ScopedJoinHandle::join);
             finished.flat_map(|classes| classes.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
     }
@@ -289,6 +289,14 @@ impl Classes {
         }
         let (class, inner) = self.class_v4(carrier.inside(address));
         (class, scope.max(carrier.at + inner))
+    }
+
+    /// Has what [`Self::class`] will look at loaded, without waiting for it.
+    pub(crate) fn expect(&self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.standings.v4.expect(address.to_bits(), &self.v4),
+            IpAddr::V6(address) => self.standings.v6.expect(address.to_bits(), &self.v6),
+        }
     }
 
     fn class_v4(&self, address: u32) -> (ClassId, u8) {

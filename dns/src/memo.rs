@@ -33,6 +33,8 @@ use table::{Entry, Key, Table, Wire};
 const OPT: usize = 11;
 /// Longer responses aren't kept, so that the memory of the table is bounded by what it usually is.
 const LONGEST: usize = 512;
+/// How many steered names are remembered to guess by, a power of two.
+const STEERED: usize = 256;
 /// Of so many hits one is compared with what it should be.
 const SHADOW: u32 = 1 << 16;
 
@@ -48,6 +50,8 @@ pub(crate) struct Told {
 pub(crate) struct Memo {
     table: Table,
     denials: Denials,
+    /// Hashes of steered names lately asked for, with their services: a guess at what to load.
+    steered: Box<[(u64, ServiceIndex); STEERED]>,
     scratch: Scratch,
     /// The generation of rules, zones and geography that all of it holds in.
     world: u64,
@@ -63,6 +67,7 @@ impl Memo {
         Self {
             table: Table::new(),
             denials: Denials::new(),
+            steered: Box::new([(0, ServiceIndex(0)); STEERED]),
             scratch: Scratch::new(),
             world: 0,
             unwatched: 0,
@@ -83,9 +88,15 @@ impl Memo {
     }
 
     /// Loads what the answer to this datagram is probably made of, to be there when it is answered.
-    pub(crate) fn expect(&mut self, packet: &[u8]) {
-        if let Some(query) = query::read(packet, &mut self.scratch) {
-            self.table.expect(&Key::new(&query));
+    pub(crate) fn expect(&mut self, snapshot: &Snapshot, packet: &[u8], from: IpAddr) {
+        let Some(query) = query::read(packet, &mut self.scratch) else { return };
+        match self.steered[steered_place(query.hash)] {
+            (hash, service) if hash == query.hash && self.world == snapshot.generation() => {
+                if let Some(classes) = snapshot.world().classes_of(service) {
+                    classes.expect(query.ecs.filter(|ecs| ecs.source > 0).map_or(from, |ecs| ecs.address));
+                }
+            }
+            _ => self.table.expect(&Key::new(&query)),
         }
     }
 
@@ -229,6 +240,7 @@ impl Memo {
             let Some((class, _)) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs }) else {
                 return;
             };
+            self.steered[steered_place(query.hash)] = (query.hash, service);
             self.table.put(&key, name, |mut wire| {
                 wire.set(&bare[..HEADER + name.len()]);
                 wire.bytes_mut()[HEADER..].copy_from_slice(name);
@@ -249,6 +261,11 @@ struct Kept<'m> {
     /// For which prefix length around the client it holds.
     scope: u8,
     denial: Option<&'m Denial>,
+}
+
+#[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted
+fn steered_place(hash: u64) -> usize {
+    hash as usize % STEERED
 }
 
 /// Answers the long way.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::system::in_huge_pages;
+use crate::system::{in_huge_pages, prefetch};
 
 /// An address as the number it is.
 pub trait Bits: Copy + Ord + Debug {
@@ -190,6 +190,14 @@ impl<A: Bits> Ranges<A> {
         let below = apart(self.starts[borders.at_or_before(at)].before());
         let above = apart(borders.after(at).map(|next| self.starts[next]));
         (self.values[at], below.max(above))
+    }
+
+    /// Has what a lookup of this address will look at loaded, without waiting for it.
+    pub(crate) fn expect(&self, address: A, borders: &Borders) {
+        let first = self.parts[address.part(self.bits)] as usize;
+        prefetch(&self.starts[first]);
+        prefetch(&self.values[first]);
+        prefetch(&borders.0[first / 64]);
     }
 
     /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of borders.

@@ -26,7 +26,7 @@ pub trait Datagrams: Send {
     fn begin(&mut self);
 
     /// Tells of a datagram that is about to be answered, and others before it.
-    fn expect(&mut self, _packet: &[u8]) {}
+    fn expect(&mut self, _packet: &[u8], _from: IpAddr) {}
 
     /// Answers one datagram into `out`, which is overwritten; `false` if nothing is to be sent.
     fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool;

@@ -117,10 +117,12 @@ impl Batch {
         Ok(count)
     }
 
-    /// The datagrams that were received.
-    pub(crate) fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        let packets = self.packets.chunks_exact(STRIDE).zip(&self.envelopes).take(self.received);
-        packets.map(|(packet, envelope)| &packet[..envelope.length.min(LARGEST)])
+    /// The datagrams that were received, with their senders.
+    pub(crate) fn packets(&self) -> impl Iterator<Item = (&[u8], IpAddr)> {
+        let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&self.envelopes);
+        datagrams.take(self.received).filter_map(|((packet, name), envelope)| {
+            Some((&packet[..envelope.length.min(LARGEST)], address_of(name, envelope.name)?))
+        })
     }
 
     /// Hands each datagram that was received with its sender's address to `answer`, which writes the response and says whether to send it.

@@ -75,7 +75,7 @@ impl UdpLoop {
             }
         };
         if received >= SEVERAL {
-            self.batch.packets().for_each(|packet| datagrams.expect(packet));
+            self.batch.packets().for_each(|(packet, from)| datagrams.expect(packet, from));
         }
         self.batch.answer(|packet, from, out| datagrams.respond(packet, from, out));
         if let (failed @ 1.., Some(error)) = self.batch.send(self.socket.as_fd()) {
@@ -95,7 +95,7 @@ mod tests {
     use crate::respond::Respond;
     use crate::wire::{Class, Outcome, Transport};
 
-    /// Echoes packets; drops those that begin with 0.
+    /// Echoes packets; drops those that begin with 0, and answers those that begin with 1 by more than a datagram holds.
     struct Echo;
 
     impl Respond for Echo {
@@ -105,6 +105,9 @@ mod tests {
                 return Outcome::Dropped;
             }
             out.extend_from_slice(packet);
+            if packet.first() == Some(&1) {
+                out.resize(70_000, 1);
+            }
             Outcome::Answered {
                 rcode: Rcode::NOERROR,
                 qtype: None,
@@ -162,14 +165,45 @@ mod tests {
         let server = socket.local_addr().unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        for number in 1..=50 {
+        for number in 2..=150 {
             client.send_to(&[number], server).unwrap();
         }
         UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true));
         let mut buffer = [0; 10];
-        for number in 1..=50 {
+        for number in 2..=150 {
             assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
             assert_eq!(buffer[0], number);
         }
+    }
+
+    #[test]
+    fn what_can_not_be_sent_costs_nobody_else_an_answer() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        for number in [2, 1, 3, 1, 1, 4] {
+            client.send_to(&[number], server).unwrap();
+        }
+        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true));
+        let mut buffer = [0; 10];
+        for number in [2, 3, 4] {
+            assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
+            assert_eq!(buffer[0], number);
+        }
+    }
+
+    #[test]
+    fn the_largest_datagram_arrives_whole() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let largest: Vec<u8> = (0..65_507_u32).map(|at| (at % 251) as u8 | 2).collect();
+        client.send_to(&largest, server).unwrap();
+        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true));
+        let mut buffer = vec![0; 70_000];
+        let (length, _) = client.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == largest[..]);
     }
 }

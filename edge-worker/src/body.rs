@@ -15,10 +15,11 @@ use bailiwick_rules::rules::Allowance;
 
 use crate::envelope::Failure;
 use crate::json::{Broken, Kind, Scan, quoted};
+use crate::multipart::upload::{PURPOSE, check_purpose};
 use crate::rewrite::path::{Class, Route};
 
 /// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
-const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools", "conversation", "prompt"];
+const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools", "conversation", "prompt", "purpose"];
 
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
@@ -166,7 +167,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         stores: false,
         ids: Vec::new(),
     };
-    let is_response = route.is(&["responses"]);
+    let (is_response, is_upload) = (route.is(&["responses"]), route.is(&["uploads"]));
     let mut found = policy::Found::default();
     let may_store = allow.contains(&Allowance::Store);
     for (key, kind, range) in &entries {
@@ -191,6 +192,9 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
             "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
                 return Err(Failure::BadField { field: "tools", expected: "a list" });
             }
+            "purpose" if is_upload => {
+                check_purpose(&string(value).unwrap_or_default(), allow.contains(&Allowance::Batch))?;
+            }
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
             "user" if *kind == Kind::String => body.user = string(value),
             _ => {}
@@ -206,6 +210,9 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
     }
     if route.class() == Class::Inference && body.model.is_none() && !route.is(&["moderations"]) {
         return Err(NO_MODEL);
+    }
+    if is_upload && !seen.contains("purpose") {
+        return Err(Failure::BadField { field: "purpose", expected: PURPOSE });
     }
     if route.is(&["batches"]) && !allow.contains(&Allowance::Batch) {
         return Err(Failure::Batch);
@@ -269,6 +276,24 @@ mod tests {
         assert_eq!(body.model(), Some("chat"));
         assert_eq!(sent(&body, "org/\"llama\""), text.replace("\"ch\\u0061t\"", "\"org/\\\"llama\\\"\""));
         assert_eq!(sent(&body, "chat"), text, "an equal name isn't written anew");
+    }
+
+    #[test]
+    fn an_upload_in_parts_says_what_it_is_for_before_the_first_of_them() {
+        let begin = |fields: &str, allow: &[Allowance]| {
+            inspect("/v1/uploads", &format!("{{\"filename\":\"a\",\"bytes\":1{fields}}}"), allow).err()
+        };
+        assert_eq!(begin(",\"purpose\":\"user_data\"", &[]), None);
+        assert_eq!(begin(",\"purpose\":\"batch\"", &[]), Some(Failure::Batch));
+        assert_eq!(begin(",\"purpose\":\"b\\u0061tch\"", &[]), Some(Failure::Batch));
+        assert_eq!(begin(",\"purpose\":\"batch\"", &[Allowance::Batch]), None);
+        assert_eq!(begin(",\"Purpose\":\"batch\"", &[]), Some(Failure::MiscasedKey { key: "purpose" }));
+        for odd in ["", ",\"purpose\":null", ",\"purpose\":[\"batch\"]", ",\"purpose\":\"Batch\""] {
+            assert!(matches!(begin(odd, &[]), Some(Failure::BadField { field: "purpose", .. })), "{odd}");
+        }
+        let parts = "{\"part_ids\":[\"part_1\",\"part_2\"],\"md5\":\"x\"}";
+        let done = inspect("/v1/uploads/upload_1/complete", parts, &[]).unwrap();
+        assert_eq!(done.ids().collect::<Vec<_>>(), ["part_1", "part_2"]);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Who asks: a request's host, credentials and origin enter, the service, the tenant and the [`Client`] that is steered leave;
 //! called once per request.
 //!
-//! [`recognise`] is pure. [`Origin::of`] and [`Credentials::of`] read the runtime's objects, whose every field may be missing
-//! or of another type than promised: what can't be read is unknown, never a panic.
+//! What a request says of itself may be missing or of another form than promised: what can't be read is unknown, never a panic.
 
 use core::net::IpAddr;
 
@@ -11,10 +10,8 @@ use bailiwick_rules::rules::KeyDigest;
 use bailiwick_rules::steer::Client;
 use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use subtle::ConstantTimeEq;
-use worker::js_sys::Reflect;
-use worker::wasm_bindgen::JsValue;
-use worker::{Headers, Request};
 
+use crate::asked::Asked;
 use crate::envelope::Failure;
 
 /// A request that was recognised.
@@ -68,8 +65,8 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma, which is part of nobody's key.
-    pub(crate) fn of(headers: &Headers) -> Self {
-        Self::read(header(headers, "authorization").as_deref(), header(headers, "api-key").as_deref())
+    pub(crate) fn of(asked: &Asked) -> Self {
+        Self::read(asked.header("authorization"), asked.header("api-key"))
     }
 
     /// Whether they are this token and nothing else. Takes the same time whatever they are.
@@ -108,19 +105,9 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Reads `CF-Connecting-IP` and `request.cf`, which Cloudflare (or the trusted front of a workerd) sets.
-    pub(crate) fn of(request: &Request) -> Self {
-        let cf = Reflect::get(request.inner(), &JsValue::from_str("cf")).unwrap_or(JsValue::UNDEFINED);
-        let text = |name: &str| -> Option<String> {
-            // `Reflect.get` throws for what is no object; then there is nothing to read.
-            let value = Reflect::get(&cf, &JsValue::from_str(name)).ok()?;
-            value.as_string().or_else(|| value.as_f64().map(|number| number.to_string()))
-        };
-        Self::read(
-            header(request.headers(), "cf-connecting-ip").as_deref(),
-            text("country").as_deref(),
-            text("latitude").as_deref(),
-            text("longitude").as_deref(),
-        )
+    pub(crate) fn of(asked: &Asked) -> Self {
+        let [country, latitude, longitude] = &asked.place;
+        Self::read(asked.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
     }
 
     /// The client that asks from there, of no tenant.
@@ -138,10 +125,6 @@ impl Origin {
                 .and_then(|(latitude, longitude)| Coordinates::from_degrees(latitude, longitude)),
         }
     }
-}
-
-fn header(headers: &Headers, name: &str) -> Option<String> {
-    headers.get(name).ok().flatten()
 }
 
 #[cfg(test)]

@@ -17,6 +17,11 @@ pub enum Failure {
     UnknownHost,
     /// 404: not a path of the model API.
     UnknownPath,
+    /// 404: a part of the model API that is left out on purpose.
+    NotOffered {
+        /// What, in words: `Evals`.
+        what: &'static str,
+    },
     /// 405: a known path with another method.
     WrongMethod {
         /// The methods it knows, such as `GET, DELETE`.
@@ -181,7 +186,11 @@ impl Failure {
             | Self::IdsApart => 400,
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
             Self::NotYourService | Self::ExplainOthers | Self::SharedList => 403,
-            Self::UnknownHost | Self::UnknownPath | Self::ModelNotFound { .. } | Self::UnknownId => 404,
+            Self::UnknownHost
+            | Self::UnknownPath
+            | Self::NotOffered { .. }
+            | Self::ModelNotFound { .. }
+            | Self::UnknownId => 404,
             Self::WrongMethod { .. } => 405,
             Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
@@ -203,6 +212,7 @@ impl Failure {
         match self {
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
+            Self::NotOffered { .. } => "not_offered",
             Self::WrongMethod { .. } => "method_not_allowed",
             Self::BadPath => "invalid_path",
             Self::KeyInQuery => "key_in_query",
@@ -289,6 +299,11 @@ impl Failure {
                                   in /v1."
                     .into()
             }
+            Self::NotOffered { what } => format!(
+                "{what} are not offered here: what they keep at an endpoint, or have it do, is not checked against where you \
+                 may be processed. Chat completions, responses, embeddings, images, audio, files, uploads, batches, \
+                 fine-tuning and vector stores are."
+            ),
             Self::WrongMethod { allowed } => format!("This path doesn't take that method. Use {allowed}."),
             Self::BadPath => {
                 "The path holds an empty or dot segment, a backslash, or an encoded one. Send the plain path.".into()

@@ -11,8 +11,10 @@ use bailiwick_rules::geo::CountryCode;
 use bailiwick_rules::steer::{Ask, Client, Conditions, PathClass};
 use bailiwick_rules::table::{ServiceIndex, Table};
 use url::form_urlencoded;
-use worker::{Env, Request, Response};
+use worker::Env;
+use worker::web_sys::Response;
 
+use crate::asked::Asked;
 use crate::client::{self, Credentials, Origin};
 use crate::envelope::{Failure, quote};
 use crate::feed::{self, Snapshot};
@@ -28,36 +30,29 @@ const OWN: &[&str] = &["model", "path"];
 const ANYBODYS: &[&str] = &["service", "client", "country", "tenant"];
 
 /// Answers a request: JSON, or text for who accepts `text/plain`.
-pub(crate) fn answer(
-    request: &Request,
-    env: &Env,
-    (host, query): (&str, &str),
-    snapshot: &Snapshot,
-    stamp: &Stamp,
-) -> Result<Response, Failure> {
-    if request.method() != worker::Method::Get {
+pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+    if asked.method != "GET" {
         return Err(Failure::WrongMethod { allowed: "GET" });
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
-    let headers = request.headers();
     let token = feed::text_of(env, TOKEN);
     let asker = Asker {
-        host,
-        credentials: Credentials::of(headers),
-        origin: Origin::of(request),
+        host: &asked.address.host,
+        credentials: Credentials::of(asked),
+        origin: Origin::of(asked),
         token: token.as_deref().filter(|token| !token.is_empty()),
     };
-    let question = asker.question(table, query)?;
+    let question = asker.question(table, &asked.address.query)?;
     let now = feed::now();
     let local = memory::with(|memory| memory.local(table, now));
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let explanation = explain(table, &question.ask(), &conditions);
-    let accepted = headers.get("accept").ok().flatten().unwrap_or_default();
+    let accepted = asked.header("accept").unwrap_or_default();
     if accepted.to_ascii_lowercase().contains("text/plain") {
-        return Ok(stamp.of_type("text/plain; charset=utf-8", explanation.to_text()));
+        return Ok(stamp.of_type("text/plain; charset=utf-8", &explanation.to_text()));
     }
     let json = serde_json::to_string(&explanation).map_err(|_| Failure::Internal)?;
-    Ok(stamp.of_type("application/json", json))
+    Ok(stamp.of_type("application/json", &json))
 }
 
 /// Who asks.
@@ -89,7 +84,7 @@ impl Asker<'_> {
         // A key in the query is refused here too.
         Query::parse(query)?;
         let mut asked =
-            Asked { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
+            Form { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
         let (service, client) = if self.token.is_some_and(|token| self.credentials.are(token)) {
             asked.anything_but(&[OWN, ANYBODYS]);
             self.anybodys(table, &mut asked)
@@ -120,7 +115,7 @@ impl Asker<'_> {
     }
 
     /// What anybody's request would be: by default one from where the operator asks.
-    fn anybodys(&self, table: &Table, asked: &mut Asked) -> (Option<ServiceIndex>, Client) {
+    fn anybodys(&self, table: &Table, asked: &mut Form) -> (Option<ServiceIndex>, Client) {
         let service = match asked.one("service") {
             Some(name) => asked.known("service", &name, table.service_named(&name)),
             None => {
@@ -153,12 +148,12 @@ impl Asker<'_> {
 }
 
 /// A query string being read; every mistake in it is noted.
-struct Asked {
+struct Form {
     pairs: Vec<(String, String)>,
     errors: Vec<String>,
 }
 
-impl Asked {
+impl Form {
     fn anything_but(&mut self, known: &[&[&str]]) {
         let known = known.concat();
         for (name, _) in self.pairs.iter().filter(|(name, _)| !known.contains(&name.as_str())) {

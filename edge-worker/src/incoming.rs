@@ -6,12 +6,13 @@ use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::Millis;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
-use worker::{ByteStream, Request};
+use worker::ByteStream;
 
+use crate::asked::Asked;
 use crate::bell::Alarm;
 use crate::envelope::Failure;
 use crate::inflight::Hold;
-use crate::wire;
+use crate::wire::Wire;
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
 const MOST_DRAINED: usize = 64 << 20;
@@ -21,21 +22,22 @@ const AT_ONCE: u64 = 64 << 10;
 const SILENCE: Millis = Millis(1_000);
 
 /// Reads a body up to the service's limit: what is announced too large isn't held at all.
-pub(crate) async fn read_body(request: &mut Request, limits: &Limits, hold: &mut Hold) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn read_body(
+    asked: &Asked,
+    wire: &mut Wire,
+    limits: &Limits,
+    hold: &mut Hold,
+) -> Result<Vec<u8>, Failure> {
     let limit = limits.body_bytes;
-    let announced = request.headers().get("content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
+    let announced = asked.header("content-length").and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(Failure::BodyTooLarge { limit });
     }
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
         hold.grow(length)?;
-        let alarm = Alarm::after(limits.idle.0);
-        return match select(pin!(wire::whole_body(request)), pin!(alarm.wait())).await {
-            Either::Left((whole, _)) => whole.ok_or(Failure::MissingBody),
-            Either::Right(_) => Err(Failure::SlowBody),
-        };
+        return wire.body(asked.raw(), limits.idle).await;
     }
-    let Ok(mut chunks) = request.stream() else { return Ok(Vec::new()) };
+    let Some(mut chunks) = asked.chunks() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(&mut chunks, limits.idle).await? {
         let fits = (bytes.len() + chunk.len()) as u64 <= limit;

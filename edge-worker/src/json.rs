@@ -240,6 +240,7 @@ impl<'a> Scan<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
+            self.at += plain(&self.text[self.at..]);
             match self.text.get(self.at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -272,6 +273,22 @@ impl<'a> Scan<'a> {
         }
         Ok(())
     }
+}
+
+/// How many bytes at the beginning, eight at a time, mean nothing but themselves in a string: no quotation mark, no backslash, no
+/// control character. Most of a prompt is such.
+fn plain(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES << 7;
+    // The high bit of each byte that is zero; borrows reach only bytes behind one, by which the search has ended.
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (eights, _) = text.as_chunks::<8>();
+    let means = |eight: &[u8; 8]| {
+        let word = u64::from_le_bytes(*eight);
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control != 0
+    };
+    8 * eights.iter().position(means).unwrap_or(eights.len())
 }
 
 /// Unescapes what `raw_string` found well-formed.

@@ -3,12 +3,13 @@
 //! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
-//! waits and is thin: `feed` brings rules and health, `client` reads who asks, `incoming` what they send, `serve` leads one
+//! waits and is thin: `feed` brings rules and health, `asked` reads a request, `client` who asks, `incoming` what they send, `serve` leads one
 //! request through, `proxy` drives the machine with real fetches over
 //! its `wire`, `bell` wakes what waits, `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
 //! makes the response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
 
+mod asked;
 pub mod attempt;
 mod bell;
 pub mod body;
@@ -41,7 +42,8 @@ mod wire;
 use std::sync::Once;
 
 use worker::js_sys::{Reflect, global};
-use worker::{Context, Env, Request, Response, Result, console_error, event};
+use worker::web_sys::{Request, Response};
+use worker::{Context, Env, Result, console_error, event};
 
 /// Answers every request. Never an `Err`: the runtime would write the error's text into logs and answers.
 #[event(fetch)]

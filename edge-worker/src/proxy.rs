@@ -9,7 +9,8 @@ use std::pin::pin;
 
 use futures_util::future::{Either, pending, select};
 use worker::js_sys::futures::spawn_local;
-use worker::{Env, Headers, Response, ResponseBuilder, console_warn};
+use worker::web_sys::Response;
+use worker::{Env, console_warn};
 
 use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
 use crate::breaker::Verdict;
@@ -110,25 +111,27 @@ impl Driver {
         let theirs = core::mem::take(&mut self.theirs);
         let lines = theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
         let allowed = headers::to_client(lines);
-        let headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
+        let mut headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
         if let Some(notary) = self.job.notary.take()
-            && let Err(failure) = notary.sign(&headers, status, self.run.served_by(), self.run.record()).await
+            && let Err(failure) = notary.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
         {
             return self.fail(&failure).await;
         }
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
-            return respond(status, headers, pieces.reduce(|body, piece| [body, piece].concat()).unwrap_or_default());
+            let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
+            return respond(status, &headers, &whole.unwrap_or_default());
         }
         // What is spliced has another length.
         let length = theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
-        self.stream(status, headers, length, outs).await
+        self.stream(status, &headers, length, outs).await
     }
 
     /// Begins a response whose body [`Driver::pump`] writes.
-    async fn stream(mut self, status: u16, headers: Headers, length: Option<u32>, outs: VecDeque<Out>) -> Response {
-        let Some(readable) = self.wire.begin(length) else { return self.fail(&Failure::Internal).await };
-        let response = ResponseBuilder::new().with_status(status).with_headers(headers).stream(readable);
+    async fn stream(mut self, status: u16, headers: &Lines, length: Option<u32>, outs: VecDeque<Out>) -> Response {
+        let Some(response) = self.wire.begin(status, headers, length) else {
+            return self.fail(&Failure::Internal).await;
+        };
         spawn_local(self.pump(outs));
         response
     }
@@ -160,12 +163,12 @@ impl Driver {
 
     /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
     async fn fail(&mut self, failure: &Failure) -> Response {
-        let response = self.stamp.failure(failure, Some(self.run.record()));
+        let (status, mut headers) = self.stamp.failed(failure, Some(self.run.record()));
         if let Some(notary) = self.job.notary.take() {
             // An error takes nothing back: it is told with or without.
-            let _ = notary.sign(response.headers(), response.status_code(), None, self.run.record()).await;
+            let _ = notary.sign(&mut headers, status, None, self.run.record()).await;
         }
-        response
+        respond(status, &headers, failure.body().as_bytes())
     }
 
     async fn next_outs(&mut self) -> VecDeque<Out> {

@@ -17,13 +17,14 @@ use bailiwick_rules::rules::Receipts;
 use bailiwick_rules::steer::{Steering, stand};
 use bailiwick_rules::table::Table;
 use serde_json::Value;
-use worker::{Env, Headers, console_warn};
+use worker::{Env, console_warn};
 
 use crate::attempt::Record;
 use crate::client::Caller;
 use crate::envelope::Failure;
 use crate::feed;
 use crate::plan::Target;
+use crate::wire::Lines;
 use webcrypto::Signer;
 
 /// The header that carries a receipt.
@@ -143,7 +144,7 @@ impl Notary {
     /// When the runtime doesn't sign and the service gives no answer without a receipt.
     pub(crate) async fn sign(
         self,
-        headers: &Headers,
+        headers: &mut Lines,
         status: u16,
         served_by: Option<&Target>,
         record: &Record,
@@ -153,10 +154,13 @@ impl Notary {
         let signed = async {
             let input = claims.signing_input(&signer.kid)?;
             let signature = signer.sign(input.as_bytes()).await?;
-            headers.set(HEADER, &compact(&input, &signature)).ok()
+            Some(compact(&input, &signature))
         };
         match signed.await {
-            Some(()) => Ok(()),
+            Some(receipt) => {
+                headers.push((HEADER.to_owned(), receipt));
+                Ok(())
+            }
             None => {
                 console_warn!("{}", serde_json::json!({ "event": "receipt_not_signed" }));
                 if required { Err(Failure::Internal) } else { Ok(()) }

@@ -1,8 +1,7 @@
 //! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Response`] leaves.
 
 use bailiwick_rules::time::Timestamp;
-use worker::wasm_bindgen::{JsCast, JsValue};
-use worker::{Headers, Response, ResponseBuilder, js_sys};
+use worker::web_sys::Response;
 
 use crate::attempt::Record;
 use crate::envelope::Failure;
@@ -25,8 +24,8 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// For a request that has just come.
-    pub(crate) fn new() -> Self {
-        Self { request_id: random_id(), revision: None, began: feed::now(), steered: None }
+    pub(crate) fn new(request_id: String) -> Self {
+        Self { request_id, revision: None, began: feed::now(), steered: None }
     }
 
     fn write(&self, headers: &mut Lines, record: Option<&Record>) {
@@ -45,7 +44,7 @@ impl Stamp {
     }
 
     /// The headers of an endpoint's answer: those of `allowed` that came from it, and where it was made.
-    pub(crate) fn served(&self, allowed: &[(String, String)], target: Option<&Target>, record: &Record) -> Headers {
+    pub(crate) fn served(&self, allowed: &[(String, String)], target: Option<&Target>, record: &Record) -> Lines {
         let mut headers = allowed.to_vec();
         if let Some(target) = target {
             set(&mut headers, "x-bailiwick-region", target.region_id().as_str());
@@ -53,11 +52,11 @@ impl Stamp {
             set(&mut headers, "x-bailiwick-endpoint", target.id().as_str());
         }
         self.write(&mut headers, Some(record));
-        wire::headers(&headers)
+        headers
     }
 
-    /// A failure in OpenAI's envelope.
-    pub(crate) fn failure(&self, failure: &Failure, record: Option<&Record>) -> Response {
+    /// A failure in OpenAI's envelope: the status and the headers. [`Failure::body`] is the body.
+    pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Lines) {
         let mut headers = Lines::new();
         set(&mut headers, "content-type", "application/json");
         for (name, value) in failure.headers() {
@@ -66,7 +65,13 @@ impl Stamp {
         self.write(&mut headers, record);
         // `Refused` carries an endpoint's status: the runtime throws at one that is no error of HTTP.
         let status = if (400..=599).contains(&failure.status()) { failure.status() } else { 502 };
-        respond(status, wire::headers(&headers), failure.body().into_bytes())
+        (status, headers)
+    }
+
+    /// A failure in OpenAI's envelope.
+    pub(crate) fn failure(&self, failure: &Failure) -> Response {
+        let (status, headers) = self.failed(failure, None);
+        respond(status, &headers, failure.body().as_bytes())
     }
 
     /// JSON of our own.
@@ -74,34 +79,27 @@ impl Stamp {
         let mut headers = Lines::new();
         set(&mut headers, "content-type", "application/json");
         self.write(&mut headers, None);
-        respond(status, wire::headers(&headers), value.to_string().into_bytes())
+        respond(status, &headers, value.to_string().as_bytes())
     }
 
     /// Text of our own, of some type.
-    pub(crate) fn of_type(&self, content_type: &str, text: String) -> Response {
+    pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Response {
         let mut headers = Lines::new();
         set(&mut headers, "content-type", content_type);
         self.write(&mut headers, None);
-        respond(200, wire::headers(&headers), text.into_bytes())
+        respond(200, &headers, text.as_bytes())
     }
 }
 
 /// A response with a body that is all there. Statuses that know no body get none: the runtime throws at one.
-pub(crate) fn respond(status: u16, headers: Headers, body: Vec<u8>) -> Response {
-    let response = ResponseBuilder::new().with_status(status).with_headers(headers);
-    if matches!(status, 204 | 205 | 304) { response.empty() } else { response.fixed(body) }
+pub(crate) fn respond(status: u16, headers: &Lines, body: &[u8]) -> Response {
+    let body = (!matches!(status, 204 | 205 | 304)).then_some(body);
+    // The machine answers with no status that is none of HTTP's, and the lines hold what headers may.
+    wire::respond(status, headers, body).unwrap_or_else(Response::error)
 }
 
 /// Sets a header, whether it is there or not.
 fn set(headers: &mut Lines, name: &str, value: &str) {
     headers.retain(|(key, _)| key != name);
     headers.push((name.to_owned(), value.to_owned()));
-}
-
-/// A random UUID by the runtime's generator.
-pub(crate) fn random_id() -> String {
-    let crypto = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str("crypto")).unwrap_or(JsValue::UNDEFINED);
-    let random = js_sys::Reflect::get(&crypto, &JsValue::from_str("randomUUID")).ok();
-    let id = random.and_then(|random| random.dyn_into::<js_sys::Function>().ok()?.call0(&crypto).ok()?.as_string());
-    id.unwrap_or_default()
 }

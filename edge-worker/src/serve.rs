@@ -3,8 +3,10 @@
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
 use serde_json::json;
-use worker::{Context, Env, Request, Response};
+use worker::web_sys::{Request, Response};
+use worker::{Context, Env};
 
+use crate::asked::Asked;
 use crate::attempt::{Expect, Run, Task};
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
@@ -15,6 +17,7 @@ use crate::incoming::{drain, read_body};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::multipart::form::Form;
+use crate::multipart::upload::Load;
 use crate::plan::{self, Plan, Wanted};
 use crate::proxy::{Driver, Job};
 use crate::receipt::{self, Office};
@@ -25,24 +28,24 @@ use crate::rewrite::query::Query;
 use crate::state;
 use crate::state::seal::Keyring;
 use crate::uploads::{self, Outbound};
-use crate::wire::{self, Wire};
+use crate::wire::Wire;
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
 /// Answers a request.
-pub(crate) async fn serve(mut request: Request, env: Env, context: &Context) -> Response {
-    let mut stamp = Stamp::new();
+pub(crate) async fn serve(request: Request, env: Env, context: &Context) -> Response {
+    let mut asked = Asked::of(request);
+    let mut stamp = Stamp::new(asked.id.clone());
     let snapshot = feed::snapshot(&env, context).await;
     stamp.revision = revision(&snapshot);
-    match answer(&mut request, env, &snapshot, &mut stamp).await {
+    match answer(&mut asked, env, &snapshot, &mut stamp).await {
         Ok(response) => response,
         Err(failure) => {
             // What was taken whole has nothing left, and can't be asked again.
-            let unread = !request.inner().body_used() && request.inner().body().is_some();
-            if unread && let Ok(mut chunks) = request.stream() {
+            if let Some(mut chunks) = asked.chunks() {
                 drain(&mut chunks).await;
             }
-            stamp.failure(&failure, None)
+            stamp.failure(&failure)
         }
     }
 }
@@ -53,18 +56,18 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
-async fn answer(request: &mut Request, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
-    let address = Address::of(request);
+async fn answer(asked: &mut Asked, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
+    let address = &asked.address;
     if let Some(name) = address.path.strip_prefix(OURS) {
-        return ours(name, request, &env, &address, snapshot, stamp).await;
+        return ours(name, asked, &env, snapshot, stamp).await;
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
     // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
     let query = Query::parse(&address.query)?;
-    let credentials = Credentials::of(request.headers());
-    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
-    let route = Route::parse(request.method().as_ref(), &address.path)?;
-    proxy(request, env, snapshot, stamp, Known { table, caller, route, query }).await
+    let credentials = Credentials::of(asked);
+    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
+    let route = Route::parse(&asked.method, &address.path)?;
+    proxy(asked, env, snapshot, stamp, Known { table, caller, route, query }).await
 }
 
 /// What is known of a request before its body is read.
@@ -76,7 +79,7 @@ struct Known<'t> {
 }
 
 async fn proxy(
-    request: &mut Request,
+    asked: &mut Asked,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
@@ -85,10 +88,9 @@ async fn proxy(
     let Known { table, caller, mut route, mut query } = known;
     let service = table.service(caller.service);
     let office = Office::open(&env, service.receipts).await?;
-    let wire = Wire::of(request);
-    let mut headers = wire::headers_of(request);
+    let mut wire = Wire::of(asked.raw());
     // What would be refused at the endpoint's turn is refused before the body is read.
-    crate::rewrite::headers::to_endpoint(pairs(&headers))?;
+    crate::rewrite::headers::to_endpoint(pairs(&asked.headers))?;
     let is_state = route.class() == Class::State;
     let keys = if is_state { Some(state_keys(&env)?) } else { None };
     let mut hold = Hold::default();
@@ -96,12 +98,12 @@ async fn proxy(
         Takes::Nothing => None,
         Takes::Form if is_state => None, // an upload: begun when it is known where to
         Takes::Form => {
-            let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
-            let bytes = read_body(request, &service.limits, &mut hold).await?;
-            Some(Content::Form(Form::read(&content_type, &bytes, &service.allow)?, uploads::boundary()))
+            let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
+            let content_type = asked.header("content-type").unwrap_or_default();
+            Some(Content::Form(Form::read(content_type, &bytes, &service.allow)?, uploads::boundary()))
         }
         Takes::Json => {
-            let bytes = read_body(request, &service.limits, &mut hold).await?;
+            let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
             Some(Content::Json(Inspected::json(bytes, &route, &service.allow)?))
         }
     };
@@ -120,7 +122,7 @@ async fn proxy(
         keys => keys,
     };
     let owner = state::owner(table, caller.service, caller.tenant);
-    crate::rewrite::headers::scope(&mut headers, &owner);
+    crate::rewrite::headers::scope(&mut asked.headers, &owner);
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
@@ -159,7 +161,7 @@ async fn proxy(
         return models(&names, route.model(), stamp);
     }
     let json = body.as_ref().and_then(Content::json);
-    let affinity = affinity(table, &caller, json, &headers, &stamp.request_id);
+    let affinity = affinity(table, &caller, json, asked, &stamp.request_id);
     let wanted = Wanted { model: model.as_deref(), conditions, affinity: &affinity };
     let plan = match &place {
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
@@ -176,9 +178,11 @@ async fn proxy(
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
     let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
     let is_upload = is_state && route.takes() == Takes::Form;
-    let upload = if is_upload { Some(Outbound::begin(request, &service.allow).await?) } else { None };
+    let load = if route.is(&["files"]) { Load::File } else { Load::Part };
+    let upload = if is_upload { Some(Outbound::begin(asked, load, &service.allow).await?) } else { None };
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
+    let headers = core::mem::take(&mut asked.headers);
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
     Ok(Driver::new(Run::new(task), job, stamp.clone(), wire).respond().await)
 }
@@ -206,39 +210,22 @@ fn models(names: &[String], one: Option<&str>, stamp: &Stamp) -> Result<Response
 }
 
 /// What keeps a client's related requests at one endpoint, where their common prefix is cached.
-fn affinity(
-    table: &Table,
-    caller: &Caller,
-    body: Option<&Inspected>,
-    headers: &[(String, String)],
-    request_id: &str,
-) -> String {
-    let session = headers.iter().find(|(name, _)| name == "x-session-id").map(|(_, value)| value.as_str());
+fn affinity(table: &Table, caller: &Caller, body: Option<&Inspected>, asked: &Asked, request_id: &str) -> String {
     let tenant = caller.tenant.map_or("", |tenant| table.tenant(tenant).id.as_str());
-    body.map(Inspected::affinity).unwrap_or_default().key(tenant, session, request_id)
+    body.map(Inspected::affinity).unwrap_or_default().key(tenant, asked.header("x-session-id"), request_id)
 }
 
 /// Paths below [`OURS`].
-async fn ours(
-    name: &str,
-    request: &mut Request,
-    env: &Env,
-    address: &Address,
-    snapshot: &Snapshot,
-    stamp: &Stamp,
-) -> Result<Response, Failure> {
+async fn ours(name: &str, asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
     match name {
         "healthz" => Ok(healthz(snapshot, stamp)),
         "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
-        "explain" => explain::answer(request, env, (&address.host, &address.query), snapshot, stamp),
+        "explain" => explain::answer(asked, env, snapshot, stamp),
         #[cfg(feature = "vectors")]
-        "test/vectors" => Ok(vectors(request, stamp).await),
+        "test/vectors" => Ok(vectors(asked, stamp).await),
         #[cfg(feature = "vectors")]
-        "test/panic" => panic!("a prompt: {}", request.inner().url()),
-        _ => {
-            let _ = request; // only the build for tests reads it
-            Err(Failure::UnknownPath)
-        }
+        "test/panic" => panic!("a prompt: {}", asked.raw().url()),
+        _ => Err(Failure::UnknownPath),
     }
 }
 
@@ -258,33 +245,10 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
 
 /// Runs a file of shared test vectors: the same the native tests run.
 #[cfg(feature = "vectors")]
-async fn vectors(request: &mut Request, stamp: &Stamp) -> Response {
-    let text = request.text().await.unwrap_or_default();
+async fn vectors(asked: &Asked, stamp: &Stamp) -> Response {
+    let text = worker::Request::from(Clone::clone(asked.raw())).text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => stamp.json(200, &json!({ "cases": cases })),
         Err(message) => stamp.json(422, &json!({ "message": message })),
-    }
-}
-
-/// The parts of a request's URL, as the client wrote them.
-struct Address {
-    host: String,
-    path: String,
-    query: String,
-}
-
-impl Address {
-    fn of(request: &Request) -> Self {
-        let url = request.inner().url();
-        let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-        let rest = rest.split('#').next().unwrap_or(rest);
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        // A port is digits after the last colon; an IPv6 address in brackets is nobody's host name here.
-        let host = host
-            .rsplit_once(':')
-            .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
-        Self { host: host.to_owned(), path: path.to_owned(), query: query.to_owned() }
     }
 }

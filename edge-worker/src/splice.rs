@@ -239,9 +239,9 @@ mod tests {
         let text = r#"{"object":"list","id":"file-0","data":[{"id":"file-1","metadata":{"file_id":"mine","id":"x"},
             "file_counts":{"id":"no"},"file_ids":["file-2",null,"file-3"],"output_file_id":null,"training_file":"file-4"}],
             "first_id":"file-1","last_id":"file-5","output":[{"id":"msg_1","content":[{"annotations":[{"file_id":"file-6"}]}]}],
-            "response":{"id":"resp_7","previous_response_id":"resp_8"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
+            "response":{"id":"resp_7","previous_response_id":"resp_8"},"file":{"id":"file-9","x":{"id":"no"}},"file_":{"id":"no"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
         let mut expected = text.to_owned();
-        for id in ["file-0", "file-1", "file-2", "file-3", "file-4", "file-5", "file-6", "resp_7", "resp_8"] {
+        for id in ["file-0", "file-1", "file-2", "file-3", "file-4", "file-5", "file-6", "resp_7", "resp_8", "file-9"] {
             expected = expected.replace(&format!("\"{id}\""), &format!("\"{}\"", sealed(id)));
         }
         assert_eq!(run(&both(), false, &[text.as_bytes()]), expected);

@@ -13,14 +13,15 @@ use worker::js_sys::futures::{JsFuture, spawn_local};
 use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::JsValue;
 use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
-use worker::{ByteStream, Request, js_sys};
+use worker::{ByteStream, js_sys};
 
+use crate::asked::Asked;
 use crate::bell::Bell;
 use crate::envelope::Failure;
 use crate::incoming::drain;
-use crate::multipart::upload::Upload;
-use crate::reply::random_id;
+use crate::multipart::upload::{Load, Upload};
 use crate::rewrite::form_type;
+use crate::wire::random_id;
 
 /// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
 const HELD_AT_FIRST: usize = 256 << 10;
@@ -47,12 +48,11 @@ pub(crate) fn boundary() -> String {
 
 impl Outbound {
     /// Reads the beginning.
-    pub(crate) async fn begin(request: &mut Request, allow: &[Allowance]) -> Result<Self, Failure> {
-        let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
+    pub(crate) async fn begin(asked: &Asked, load: Load, allow: &[Allowance]) -> Result<Self, Failure> {
         let boundary = boundary();
         let sent_type = form_type(&boundary);
-        let mut upload = Upload::new(&content_type, boundary, allow)?;
-        let mut chunks = request.stream().map_err(|_| Failure::MissingBody)?;
+        let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
+        let mut chunks = asked.chunks().ok_or(Failure::MissingBody)?;
         let mut first = Vec::new();
         let mut ended = false;
         while !ended && first.len() < HELD_AT_FIRST {

@@ -4,33 +4,44 @@
 // chunk on by itself. So what belongs together crosses together: headers as one text, an event as one call of `ring`.
 
 // What rings. The same numbers stand in wire.rs.
-const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8;
+const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10,
+  WHOLE = 11;
 
 /** An answer announced to be no longer than this is read at once. */
-const WHOLE = 1 << 16;
+const AT_ONCE = 1 << 16;
 /** How much of a body is taken from the endpoint before anybody asks for it. */
 const AHEAD = 1 << 16;
+/** How much one read takes at first and at most. Events are far shorter. */
+const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
 /** A chunk that comes within so many milliseconds of the last is one of a burst. */
 const BURST = 2;
 
 const ignore = () => {};
 
 /** Names and values in turn, a line each: neither can hold a line's end. */
-export function lines(headers) {
+function lines(headers) {
   let text = "";
   for (const [name, value] of headers) text += `${name}\n${value}\n`;
   return text;
 }
 
-/** Headers made of such lines. One by one: a list of pairs takes the runtime three times as long. */
-export function headersOf(text) {
-  const headers = new Headers();
-  const parts = text.split("\n");
-  for (let i = 0; i + 1 < parts.length; i += 2) headers.append(parts[i], parts[i + 1]);
-  return headers;
+const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
+
+/** An id for a request, and what it says of itself, a line each: method, URL, country, latitude, longitude; then its headers. */
+export function asked(request) {
+  const { method, url, cf } = request;
+  return `${randomId()}\n${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n${lines(request.headers)}`;
 }
 
-/** The same as an object, for a request. */
+/** A random UUID by the runtime's generator. */
+export const randomId = () => crypto.randomUUID();
+
+/** A response with a body that is all there, or with none. */
+export function respond(status, headers, body) {
+  return new Response(body === undefined ? null : body.slice(), { status, headers: record(headers) });
+}
+
+/** Headers made of lines, as an object: one the runtime takes them from at once. */
 function record(text) {
   const headers = Object.create(null);
   const parts = text.split("\n");
@@ -42,15 +53,23 @@ function record(text) {
 }
 
 export class Line {
-  /** `ring(what, attempt, text, bytes)` is told what happens; `signal` when the client goes away. */
-  constructor(ring, signal) {
+  /** `ring(what, attempt, text, bytes)` is told what happens; the request's signal tells when its client goes away. */
+  constructor(ring, request) {
     this.ring = ring;
-    this.signal = signal;
+    const { signal } = request;
     this.flight = undefined;
     this.timer = undefined;
     this.writer = undefined;
     if (signal.aborted) ring(GONE, 0);
-    else signal.onabort = () => ring(GONE, 0);
+    else signal.onabort = () => this.ring(GONE, 0);
+  }
+
+  /** Reads the client's body, all of it: BODY follows, or UNREAD if it doesn't come. */
+  take(request) {
+    request.arrayBuffer().then(
+      (body) => this.ring(BODY, 0, undefined, new Uint8Array(body)),
+      () => this.ring(UNREAD, 0),
+    );
   }
 
   /** Sends a request. HEADERS with the status and the headers, or REFUSED, follows. */
@@ -63,7 +82,7 @@ export class Line {
       fetch(url, init).then(
         (response) => {
           flight.response = response;
-          if (this.flight === flight) this.ring(HEADERS, attempt, `${response.status}\n${lines(response.headers)}`);
+          if (this.flight === flight) this.ring(HEADERS, attempt, `${response.status}\n${flight.headers()}`);
         },
         () => this.flight === flight && this.ring(REFUSED, attempt),
       );
@@ -84,10 +103,11 @@ export class Line {
 
   /** Begins with a body. */
   open(flight) {
-    const { headers, body } = flight.response;
-    if (body === null) return this.end(flight, END);
-    const length = headers.get("content-length");
-    if (length === null || Number(length) > WHOLE || headers.has("content-encoding")) {
+    const { length, packed, response } = flight;
+    if (length === 0 || response.body === null) return this.end(flight, END);
+    if (packed || !(length <= AT_ONCE)) {
+      flight.piece = new Uint8Array(PIECE);
+      flight.held = new Uint8Array(2 * PIECE);
       flight.came = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.end(flight, END);
@@ -97,13 +117,14 @@ export class Line {
         this.fill(flight);
       };
       flight.broke = () => this.end(flight, BROKEN);
-      flight.reader = body.getReader();
+      // Into a buffer of our own, again and again: else each chunk gets one, and rubbish is what a stream costs most by.
+      flight.reader = response.body.getReader({ mode: "byob" });
       return;
     }
-    flight.response.arrayBuffer().then(
-      (buffer) => {
-        flight.keep(new Uint8Array(buffer));
-        this.end(flight, END);
+    response.arrayBuffer().then(
+      (body) => {
+        flight.over = END;
+        if (this.flight === flight) this.ring(WHOLE, flight.attempt, undefined, new Uint8Array(body));
       },
       () => this.end(flight, BROKEN),
     );
@@ -114,9 +135,9 @@ export class Line {
    * for events is one event, though dozens may have come with one packet.
    */
   fill(flight) {
-    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.size >= AHEAD) return;
+    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
     flight.filling = true;
-    flight.reader.read().then(flight.came, flight.broke);
+    flight.reader.read(flight.piece).then(flight.came, flight.broke);
   }
 
   end(flight, how) {
@@ -133,14 +154,14 @@ export class Line {
       if (flight.over === undefined) return;
       flight.wanted = false;
       this.ring(flight.over, flight.attempt);
-    } else if (burst && flight.size < AHEAD) {
+    } else if (burst && flight.over === undefined && !flight.isFull()) {
       flight.soon ??= setTimeout(() => {
         flight.soon = undefined;
         if (this.flight === flight && flight.wanted) this.settle(flight, false);
       }, 0);
     } else {
       flight.wanted = false;
-      this.ring(CHUNK, flight.attempt, undefined, flight.take());
+      this.ring(flight.over === END ? WHOLE : CHUNK, flight.attempt, undefined, flight.take());
     }
   }
 
@@ -166,14 +187,14 @@ export class Line {
   }
 
   /**
-   * Begins the client's body and gives its readable end: of so many bytes, if that is known. The length matters when an answer
+   * The client's response, and the beginning of its body: of so many bytes, if that is known. The length matters when an answer
    * breaks off. workerd ends a chunked body as if it were whole, whatever happens to the stream behind it; one of a known length
    * it cuts, and the client sees it. Streams of events say by an event how they ended.
    */
-  begin(length) {
+  begin(status, headers, length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
     this.writer = writable.getWriter();
-    return readable;
+    return new Response(readable, { status, headers: record(headers) });
   }
 
   /** Writes to the client: TAKEN follows when it took all of it, LOST if it won't. */
@@ -196,7 +217,7 @@ export class Line {
 
   /** Nobody listens any longer. */
   hangUp() {
-    this.signal.onabort = null;
+    this.ring = ignore;
     clearTimeout(this.timer);
     this.abort();
   }
@@ -208,11 +229,16 @@ class Flight {
     this.attempt = attempt;
     this.abort = abort;
     this.response = undefined;
+    /** What its headers say: how long the body is, and whether the runtime unpacks it. */
+    this.length = undefined;
+    this.packed = false;
     this.reader = undefined;
     /** What a read calls: made once, not for every chunk. */
     this.came = undefined;
     this.broke = undefined;
-    this.chunks = [];
+    /** What a read is given to fill, and what was read, of so many bytes. */
+    this.piece = undefined;
+    this.held = undefined;
     this.size = 0;
     this.last = 0;
     this.filling = false;
@@ -222,27 +248,47 @@ class Flight {
     this.over = undefined;
   }
 
+  /** The answer's headers, as `lines`. */
+  headers() {
+    let text = "";
+    for (const [name, value] of this.response.headers) {
+      text += `${name}\n${value}\n`;
+      if (name === "content-length") this.length = Number(value);
+      else if (name === "content-encoding") this.packed = true;
+    }
+    return text;
+  }
+
+  /** Whether no further piece fits. */
+  isFull() {
+    // One that is being filled says nothing of its size.
+    return this.size + Math.max(this.piece.byteLength, PIECE) > AHEAD;
+  }
+
   /** Keeps a chunk; true if it is one of a burst. */
   keep(chunk) {
-    this.chunks.push(chunk);
-    this.size += chunk.byteLength;
+    const size = this.size + chunk.byteLength;
+    if (size > this.held.byteLength) {
+      const larger = new Uint8Array(Math.max(2 * this.held.byteLength, size));
+      larger.set(this.held.subarray(0, this.size));
+      this.held = larger;
+    }
+    this.held.set(chunk, this.size);
+    this.size = size;
+    // One that was filled to its end is of a body that comes in larger pieces.
+    const { buffer } = chunk;
+    const more = chunk.byteLength === buffer.byteLength && buffer.byteLength < LARGEST_PIECE;
+    this.piece = new Uint8Array(more ? new ArrayBuffer(2 * buffer.byteLength) : buffer);
     const now = Date.now();
     const burst = now - this.last < BURST;
     this.last = now;
     return burst;
   }
 
+  /** What was kept, to be copied before anything else is. */
   take() {
-    const { chunks, size } = this;
-    this.chunks = [];
+    const kept = this.held.subarray(0, this.size);
     this.size = 0;
-    if (chunks.length === 1) return chunks[0];
-    const all = new Uint8Array(size);
-    let at = 0;
-    for (const chunk of chunks) {
-      all.set(chunk, at);
-      at += chunk.byteLength;
-    }
-    return all;
+    return kept;
   }
 }

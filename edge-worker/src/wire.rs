@@ -9,24 +9,29 @@ use std::rc::Rc;
 
 use worker::wasm_bindgen::closure::Closure;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
-use worker::wasm_bindgen::{self, JsCast, JsValue};
-use worker::web_sys::{self, ReadableStream};
-use worker::{Headers, Request, js_sys};
+use worker::wasm_bindgen::{self, JsValue};
+use worker::web_sys;
+
+use bailiwick_rules::time::Millis;
 
 use crate::attempt::AttemptNumber;
+use crate::envelope::Failure;
+use crate::feed;
 
 /// Headers, names in lower case.
 pub(crate) type Lines = Vec<(String, String)>;
 
 #[wasm_bindgen(module = "/src/wire.js")]
 extern "C" {
-    fn lines(headers: &web_sys::Headers) -> String;
-    #[wasm_bindgen(js_name = headersOf)]
-    fn headers_of_lines(text: &str) -> web_sys::Headers;
+    pub(crate) fn asked(request: &web_sys::Request) -> String;
+    #[wasm_bindgen(js_name = randomId)]
+    pub(crate) fn random_id() -> String;
+    #[wasm_bindgen(js_name = respond, catch)]
+    fn response_of(status: u16, headers: &str, body: Option<&[u8]>) -> Result<web_sys::Response, JsValue>;
 
     type Line;
     #[wasm_bindgen(constructor)]
-    fn new(ring: &Closure<Ring>, signal: &web_sys::AbortSignal) -> Line;
+    fn new(ring: &Closure<Ring>, request: &web_sys::Request) -> Line;
     #[wasm_bindgen(method)]
     fn send(
         this: &Line,
@@ -46,7 +51,9 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn arm(this: &Line, milliseconds: f64);
     #[wasm_bindgen(method, catch)]
-    fn begin(this: &Line, length: Option<f64>) -> Result<ReadableStream, JsValue>;
+    fn begin(this: &Line, status: u16, headers: &str, length: Option<f64>) -> Result<web_sys::Response, JsValue>;
+    #[wasm_bindgen(method, catch)]
+    fn take(this: &Line, request: &web_sys::Request) -> Result<(), JsValue>;
     #[wasm_bindgen(method)]
     fn write(this: &Line, bytes: &[u8]);
     #[wasm_bindgen(method)]
@@ -88,6 +95,8 @@ struct Inbox {
     gone: bool,
     /// What became of the last write.
     taken: Option<bool>,
+    /// The client's body; `None` in it if that didn't come.
+    body: Option<Option<Vec<u8>>>,
     waker: Option<Waker>,
 }
 
@@ -107,9 +116,24 @@ impl Inbox {
             5 => self.timer = true,
             6 => self.gone = true,
             7 => self.taken = Some(true),
-            _ => self.taken = Some(false),
+            8 => self.taken = Some(false),
+            9 => self.body = Some(bytes),
+            10 => self.body = Some(None),
+            // All that is left of a body.
+            _ => {
+                if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+                    self.happened.push_back(Happening::Chunk { attempt, bytes });
+                }
+                self.happened.push_back(Happening::End { attempt });
+            }
         }
         self.waker.take()
+    }
+
+    /// The timer ran out while nobody listened to the endpoint, as the client took its time: that isn't the endpoint's, and
+    /// it has a little longer.
+    fn grace(&mut self) -> Option<u64> {
+        core::mem::take(&mut self.timer).then_some(AFTER_A_SLOW_CLIENT_MS)
     }
 
     fn take(&mut self) -> Option<Happening> {
@@ -120,6 +144,17 @@ impl Inbox {
             return Some(Happening::Gone);
         }
         core::mem::take(&mut self.timer).then_some(Happening::Timer)
+    }
+
+    /// The client's body, or `None` if the timer ran out before it.
+    fn take_body(&mut self) -> Option<Option<Option<Vec<u8>>>> {
+        if let Some(body) = self.body.take() {
+            return Some(Some(body));
+        }
+        if self.gone {
+            return Some(Some(None));
+        }
+        core::mem::take(&mut self.timer).then_some(None)
     }
 
     fn poll<T>(&mut self, context: &Context<'_>, take: impl FnOnce(&mut Self) -> Option<T>) -> Poll<T> {
@@ -150,7 +185,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// Listens to the request's signal (compatibility flag `enable_request_signal`), and whatever is done later.
-    pub(crate) fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &web_sys::Request) -> Self {
         let inbox = Rc::<RefCell<Inbox>>::default();
         let ring: Box<Ring> = {
             let inbox = Rc::clone(&inbox);
@@ -163,7 +198,7 @@ impl Wire {
             })
         };
         let ring = Closure::wrap(ring);
-        let line = Line::new(&ring, &request.inner().signal());
+        let line = Line::new(&ring, request);
         Self { line, inbox, reading: false, rings_at: None, _ring: ring }
     }
 
@@ -183,10 +218,11 @@ impl Wire {
 
     /// Waits for what happens next. While `reading` the body of the answer in flight is read.
     pub(crate) async fn next(&mut self, reading: bool) -> Happening {
-        if reading && !core::mem::replace(&mut self.reading, true) {
-            // Nobody asked the endpoint while the client took its time: that isn't the endpoint's.
-            if core::mem::take(&mut self.inbox.borrow_mut().timer) {
-                self.set_timer(AFTER_A_SLOW_CLIENT_MS);
+        // What came with the last chunk needs no asking for.
+        let at_hand = !self.inbox.borrow().happened.is_empty();
+        if reading && !at_hand && !core::mem::replace(&mut self.reading, true) {
+            if let Some(after_ms) = self.inbox.borrow_mut().grace() {
+                self.set_timer(after_ms);
             }
             self.line.read();
         }
@@ -226,9 +262,32 @@ impl Wire {
         self.line.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 
-    /// Begins the client's body, of so many bytes if that is known.
-    pub(crate) fn begin(&self, length: Option<u32>) -> Option<ReadableStream> {
-        self.line.begin(length.map(f64::from)).ok()
+    /// The client's response, whose body is written from now on: of so many bytes, if that is known.
+    pub(crate) fn begin(&self, status: u16, headers: &Lines, length: Option<u32>) -> Option<web_sys::Response> {
+        self.line.begin(status, &write_lines(headers), length.map(f64::from)).ok()
+    }
+
+    /// The client's body, all of it at once, if it comes before so much time has passed.
+    ///
+    /// # Errors
+    /// 400 when the client is going away, 408 when it falls silent.
+    pub(crate) async fn body(&mut self, request: &web_sys::Request, within: Millis) -> Result<Vec<u8>, Failure> {
+        if self.line.take(request).is_err() {
+            return Err(Failure::MissingBody);
+        }
+        let deadline = feed::now().after(within);
+        loop {
+            let now = feed::now();
+            self.arm(now.0, deadline.since(now).0);
+            let come = poll_fn(|context| self.inbox.borrow_mut().poll(context, Inbox::take_body)).await;
+            match come {
+                Some(body) => return body.ok_or(Failure::MissingBody),
+                None => self.rings_at = None,
+            }
+            if feed::now() >= deadline {
+                return Err(Failure::SlowBody);
+            }
+        }
     }
 
     /// Writes to the client; false if it won't take it.
@@ -255,23 +314,13 @@ impl Drop for Wire {
     }
 }
 
-/// All headers of a request.
-pub(crate) fn headers_of(request: &Request) -> Lines {
-    read_lines(&lines(&request.headers().0))
+/// A response with a body that is all there, or with none. `None` for a status that the runtime doesn't take.
+pub(crate) fn respond(status: u16, headers: &Lines, body: Option<&[u8]>) -> Option<web_sys::Response> {
+    response_of(status, &write_lines(headers), body).ok()
 }
 
-/// The body of a request that announced its length: all of it at once. `None`: the client is going away.
-pub(crate) async fn whole_body(request: &Request) -> Option<Vec<u8>> {
-    let buffer = js_sys::futures::JsFuture::from(request.inner().array_buffer().ok()?).await.ok()?;
-    Some(js_sys::Uint8Array::new(buffer.dyn_ref::<js_sys::ArrayBuffer>()?).to_vec())
-}
-
-/// Headers to send.
-pub(crate) fn headers(lines: &[(String, String)]) -> Headers {
-    Headers(headers_of_lines(&write_lines(lines)))
-}
-
-fn read_lines(text: &str) -> Lines {
+/// Headers that crossed as text: a line each for a name and its value.
+pub(crate) fn read_lines(text: &str) -> Lines {
     let mut lines = text.lines();
     let mut headers = Vec::with_capacity(16);
     while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
@@ -325,6 +374,39 @@ mod tests {
         assert_eq!(inbox.take(), Some(Happening::Gone));
         inbox.gone = false;
         assert_eq!((inbox.take(), inbox.take()), (Some(Happening::Timer), None));
+    }
+
+    #[test]
+    fn a_timer_that_ran_out_over_a_slow_client_is_put_off_once() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.grace(), None);
+        inbox.put(5, 0, None, None);
+        inbox.put(7, 0, None, None);
+        assert_eq!((inbox.grace(), inbox.take()), (Some(AFTER_A_SLOW_CLIENT_MS), None));
+        inbox.put(5, 0, None, None);
+        assert_eq!(inbox.take(), Some(Happening::Timer), "the endpoint is silent still");
+    }
+
+    #[test]
+    fn a_body_goes_before_whatever_else_happened() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.take_body(), None);
+        inbox.put(5, 0, None, None);
+        inbox.put(9, 0, None, Some(vec![7]));
+        assert_eq!(inbox.take_body(), Some(Some(Some(vec![7]))));
+        assert_eq!((inbox.take_body(), inbox.take_body()), (Some(None), None), "then the timer, once");
+        inbox.put(10, 0, None, None);
+        assert_eq!(inbox.take_body(), Some(Some(None)));
+        inbox.put(6, 0, None, None);
+        assert_eq!(inbox.take_body(), Some(Some(None)), "nobody is left to send one");
+    }
+
+    #[test]
+    fn an_answer_that_came_whole_is_a_chunk_and_its_end() {
+        let mut inbox = Inbox::default();
+        inbox.put(11, 1, None, Some(vec![7]));
+        assert_eq!(inbox.take(), Some(Happening::Chunk { attempt: 1, bytes: vec![7] }));
+        assert_eq!((inbox.take(), inbox.take()), (Some(Happening::End { attempt: 1 }), None));
     }
 
     #[test]

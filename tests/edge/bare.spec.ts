@@ -1,10 +1,15 @@
 // The Worker on workerd itself, with no Miniflare around it to make up what is missing: there is no request.cf at all.
+import { once } from "node:events";
 import { request } from "node:http";
+import { connect } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { StandIn, keyDigest, read, region, residency, rules, serve, stopAll } from "./harness.js";
+import { StandIn, keyDigest, read, region, residency, rules, serve, stopAll, until } from "./harness.js";
 import { workerd } from "./workerd.js";
 
-let url: string, fra: StandIn;
+const IDLE = 300;
+/** How many events of a kilobyte a fast endpoint sends: more than all buffers hold between it and a client that doesn't read. */
+const FLOOD = 30_000;
+let url: string, fra: StandIn, flooded = 0;
 
 /** More than is held before an answer is committed. */
 const large = JSON.stringify({ object: "list", data: [{ object: "embedding", index: 0, embedding: Array.from({ length: 20_000 }, (_, i) => i / 7) }] });
@@ -22,11 +27,23 @@ beforeAll(async () => {
       else response.write(large.slice(0, 200_000), () => setTimeout(() => response.destroy(), 20));
     });
   });
-  const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [giant]) };
+  const fast = await serve((request, response) => {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    const flow = () => {
+      while (flooded < FLOOD) {
+        flooded += 1;
+        if (!response.write(event("x".repeat(1_000)))) return void response.once("drain", flow);
+      }
+      response.end("data: [DONE]\n\n");
+    };
+    request.resume().on("end", flow);
+  });
+  const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [giant]), ...region("NL", "eu-flood", [fast]) };
   const document = rules(1, regions, { regions: ["eu-frankfurt"] }, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
   const anyone = [...residency, { clients: ["unknown"], process_in: ["eu"] }];
   document.services.anyone = { ...document.services.chat, hosts: ["anyone.example"], residency: anyone };
   document.services.giant = { ...document.services.anyone, hosts: ["giant.example"], regions: ["eu-paris"] };
+  document.services.flood = { ...document.services.anyone, hosts: ["flood.example"], regions: ["eu-flood"], limits: { idle: `${IDLE}ms` } };
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   ({ url } = await workerd({ RULES_URL: `${node}/v1/rules` }));
 });
@@ -80,6 +97,31 @@ test.each(["/v1/./chat/completions", "/v1/x/../chat/completions", "/v1/chat/comp
 test.each(["announced", "chunked"])("a unary answer too large to be held, its length %s, passes byte by byte", async (model) => {
   const { status, text } = await chat("giant.example", {}, undefined, model);
   expect([status, text.length, keyDigest(text)]).toEqual([200, large.length, keyDigest(large)]);
+});
+
+const event = (content: string) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content } }] })}\n\n`;
+
+test("a client slower than the endpoint's idle limit gets all of it: its own silence isn't the endpoint's", async () => {
+  const { port } = new URL(url);
+  const body = JSON.stringify({ model: "m", stream: true, messages: [] });
+  const socket = connect(Number(port), "127.0.0.1").on("error", () => {});
+  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: flood.example\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  await once(socket, "readable");
+  // Nobody reads: what the endpoint writes comes to a stand, and stands for far longer than its limit.
+  let [seen, since] = [flooded, Date.now()];
+  await until(async () => {
+    if (flooded !== seen) [seen, since] = [flooded, Date.now()];
+    return Date.now() - since;
+  }, (still) => still > 4 * IDLE);
+  expect(flooded).toBeLessThan(FLOOD);
+  let size = 0, tail = "";
+  for await (const chunk of socket) {
+    size += chunk.length;
+    tail = (tail + chunk.toString("latin1")).slice(-100);
+    if (tail.endsWith("\r\n0\r\n\r\n")) break;
+  }
+  expect(tail).toContain("data: [DONE]");
+  expect(size).toBeGreaterThan(FLOOD * 1_000);
 });
 
 // Not of a chunked one: workerd ends those as if they were whole, and half a JSON is no JSON.

@@ -1,16 +1,23 @@
 // A client that goes away takes the endpoint's work with it, whatever the request is waiting for. GPUs do not write for nobody.
 //
-// Limits are long here: nothing but the client's going ends these requests. workerd sees a reset at once, and a connection that
-// is merely closed with its next write: until then it might be half closed, by a client that still listens. (Cloudflare's own
-// front tells of both.)
-import { connect } from "node:net";
+// Limits are long here: nothing but the client's going ends these requests. What workerd sees of it depends on the socket:
+//
+//   the client            TCP                                                             a Unix socket
+//   resets                at once                                                         (there is no such thing)
+//   closes both ways      with the first write after it: a FIN alone could be half of it  at once
+//   closes its half       never: it still listens, and gets its whole answer              never, likewise
+//
+// It tells by the request's signal, be the answer unary or streamed, and before a write fails; without the flag for that signal
+// it ends the request's fetches all the same. What Cloudflare's own front makes of a closed connection can't be seen here.
+import { once } from "node:events";
+import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Faulty } from "./faulty.js";
 import { region, rules, serve, stopAll, until } from "./harness.js";
 import { workerd } from "./workerd.js";
 
-const FAULTS = ["silent", "slow-headers", "slow-body", "late-silent", "late-drip", "late-flow"];
-let faulty: Faulty, next: Faulty, url: string;
+const FAULTS = ["silent", "slow-headers", "slow-body", "late-silent", "late-drip", "late-flow", "late-slow"];
+let faulty: Faulty, next: Faulty, url: string, path: string;
 
 beforeAll(async () => {
   [faulty, next] = await Promise.all([Faulty.start(), Faulty.start()]);
@@ -23,7 +30,7 @@ beforeAll(async () => {
     document.services[fault] = rules(1, regions, { hosts: [`${fault}.example`], limits }).services.chat;
   }
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
-  ({ url } = await workerd({ RULES_URL: `${node}/v1/rules` }));
+  ({ url, path } = await workerd({ RULES_URL: `${node}/v1/rules` }));
 });
 beforeEach(() => void (faulty.asked.length = 0));
 afterAll(stopAll);
@@ -38,12 +45,16 @@ test.each([
   ["in the middle of an event", "late-drip", true, "reset"],
   ["while events flow", "late-flow", true, "reset"],
   ["while events flow", "late-flow", true, "close"],
+  ["before headers", "silent", true, "close on a Unix socket"],
+  ["before headers, unary", "silent", false, "close on a Unix socket"],
+  ["before the first content", "slow-body", true, "close on a Unix socket"],
+  ["in the middle of a unary answer", "slow-body", false, "close on a Unix socket"],
+  ["while the stream is silent", "late-silent", true, "close on a Unix socket"],
+  ["while events flow", "late-flow", true, "close on a Unix socket"],
 ] as const)("%s (%s, stream: %s): by a %s", async (_, fault, stream, how) => {
   const closed = faulty.closed(fault);
-  const body = JSON.stringify({ model: "m", stream, messages: [] });
-  const socket = connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {});
-  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: ${fault}.example\r\ncf-connecting-ip: 198.51.100.7\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
-  if (fault.startsWith("late")) await new Promise((resolve) => socket.once("data", resolve));
+  const socket = ask(fault, stream, how === "close on a Unix socket");
+  if (fault.startsWith("late")) await once(socket, "data");
   else await until(async () => faulty.asked.length, (asked) => asked === 1);
   expect(faulty.closed(fault)).toBe(closed);
   if (how === "reset") socket.resetAndDestroy();
@@ -51,3 +62,21 @@ test.each([
   await until(async () => faulty.closed(fault), (now) => now === closed + 1, 10_000);
   expect(next.asked, "nobody else is asked for a client that has gone").toEqual([]);
 });
+
+test.each([["a port", false], ["a Unix socket", true]])("who only closes its half, on %s, still gets all of it", async (_, local) => {
+  const socket = ask("late-slow", true, local);
+  let text = "";
+  socket.on("data", (chunk) => (text += chunk));
+  socket.end();
+  await once(socket, "end");
+  expect(text).toContain("data: [DONE]\n\n");
+});
+
+/** Sends a request over a connection of its own. */
+function ask(fault: string, stream: boolean, local: boolean): Socket {
+  const to = local ? { path } : { port: Number(new URL(url).port), host: "127.0.0.1" };
+  const socket = connect({ ...to, allowHalfOpen: true }).on("error", () => {});
+  const body = JSON.stringify({ model: "m", stream, messages: [] });
+  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: ${fault}.example\r\ncf-connecting-ip: 198.51.100.7\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  return socket;
+}

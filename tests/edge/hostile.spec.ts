@@ -35,6 +35,8 @@ const hostile: [string, Ask, number][] = [
   ["the root", path("/"), 400],
   ["an unknown path", path("/v1/chat/completions/more/than/there/is"), 404],
   ["an admin's path", path("/v1/organization/admin_api_keys"), 404],
+  ["evals, which are left out", path("/v1/evals/eval_1/runs"), 404],
+  ["conversations, which are left out", path("/v1/conversations", "GET"), 404],
   ["the health check of the endpoint", path("/health", "GET"), 404],
   ["empty segments", path("/v1//chat/completions"), 400],
   ["encoded dots, which clients resolve", path("/v1/%2e%2e/admin"), 404],

@@ -42,12 +42,54 @@ def abort():
         return next(chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content)
 
 
+def files():
+    """What becomes of one file of 100 kB: each id that comes back is asked for again."""
+    sent = bytes(range(256)) * 400
+    made = client.files.create(file=("a.bin", sent), purpose="user_data")
+    found = client.files.retrieve(made.id)
+    received = client.files.content(made.id).read()
+    listed = [file.id for file in client.files.list()]
+    deleted = client.files.delete(made.id)
+    return {
+        "sealed": made.id.startswith("file-bw1"),
+        "found": [found.id == made.id, found.filename, found.bytes],
+        "content": received == sent,
+        "listed": listed == [made.id],
+        "deleted": [deleted.id == made.id, deleted.deleted],
+        "left": [file.id for file in client.files.list()],
+    }
+
+
+def upload():
+    sent = bytes(range(256)) * 4000
+    made = client.uploads.upload_file_chunked(file=sent, filename="b.bin", bytes=len(sent), mime_type="text/plain", purpose="user_data", part_size=300_000)
+    return [made.status, client.files.content(made.file.id).read() == sent]
+
+
+def batch():
+    made = client.files.create(file=("in.jsonl", b'{"a":1}\n'), purpose="batch")
+    begun = client.batches.create(input_file_id=made.id, endpoint="/v1/chat/completions", completion_window="24h")
+    found = client.batches.retrieve(begun.id)
+    return [found.input_file_id == made.id, client.files.content(found.output_file_id).text]
+
+
+def answers():
+    first = client.responses.create(model="chat-large", input="hi")
+    second = client.responses.create(model="chat-large", input="and?", previous_response_id=first.id)
+    return client.responses.retrieve(second.id).previous_response_id == first.id
+
+
 tell("chat", chat)
 tell("stream", stream)
 tell("response", response)
 tell("embeddings", lambda: client.embeddings.create(model="chat-small", input="hi").data[0].embedding)
 tell("models", lambda: sorted(model.id for model in client.models.list()))
 tell("abort", abort)
+tell("files", files)
+tell("upload in parts", upload)
+tell("batch", batch)
+tell("stored answers", answers)
+tell("unknown file", lambda: client.files.retrieve("file-nobodys"))
 tell("unknown model", lambda: chat("chat-huge"))
 tell("unknown key", lambda: chat(client=client.with_options(api_key="sk-nobody")))
 tell("bad field", lambda: client.chat.completions.create(model="chat-large", messages=messages, extra_body={"tools": 7}))

@@ -20,14 +20,15 @@ describe.skipIf(missing)("PyPI's openai", () => {
   beforeAll(async () => {
     [fra, faulty] = await Promise.all([StandIn.start("eu-frankfurt", "--secret", "upstream"), Faulty.start()]);
     const secret = "EU_KEY";
-    // Models that fail live at endpoints that fail: what one test does to them is nothing to another.
-    const failing = (model: string, fault: string) => ({ [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" } } });
+    // Models that fail live at endpoints that fail: what one test does to them is nothing to another. Files go to the first.
+    const failing = (model: string, fault: string) => ({ [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" }, priority: 1 } });
     const endpoints = {
       "fra-1": { url: `${fra.url}/v1`, secret, models: { "chat-large": "llama-3.3-70b-fp8", "chat-small": "llama-3.2-3b" } },
       ...failing("limited", "429"), ...failing("broken", "500"), ...failing("dies", "late-reset"), ...failing("endless", "late-flow"),
     };
-    const document = rules(1, { "eu-frankfurt": { countries: ["DE"], endpoints } }, {}, { tenants: { acme: { key_sha256: [keyDigest("sk-acme")], services: ["chat"] } } });
-    const edge = await Edge.start(document, { EU_KEY: "upstream" }, { cf: { country: "DE" } });
+    const tenants = { acme: { key_sha256: [keyDigest("sk-acme")], services: ["chat"] } };
+    const document = rules(1, { "eu-frankfurt": { countries: ["DE"], endpoints } }, { allow: ["store", "batch"] }, { tenants });
+    const edge = await Edge.start(document, { EU_KEY: "upstream", STATE_KEY: "k".repeat(32) }, { cf: { country: "DE" } });
     const { port } = await edge.miniflare.ready;
     const script = `${root}tests/edge/openai_client.py`;
     const { stdout } = await promisify(execFile)(python, [script, `http://localhost:${port}/v1`, "sk-acme"], { timeout: 50_000 });
@@ -43,10 +44,15 @@ describe.skipIf(missing)("PyPI's openai", () => {
     ["embeddings", [0.25, -0.5, 0.125]],
     ["models", ["broken", "chat-large", "chat-small", "dies", "endless", "limited"]],
     ["abort", "Hello "],
+    ["files", { sealed: true, found: [true, "a.bin", 102_400], content: true, listed: true, deleted: [true, true], left: [] }],
+    ["upload in parts", ["completed", true]],
+    ["batch", [true, '{"answered":1}\n']],
+    ["stored answers", true],
   ])("%s", (step, value) => expect(steps[step]).toEqual({ value }));
 
   test.each<[string, string, number | null, string]>([
     ["unknown model", "NotFoundError", 404, "model_not_found"],
+    ["unknown file", "NotFoundError", 404, "not_found"],
     ["unknown key", "AuthenticationError", 401, "invalid_api_key"],
     ["bad field", "BadRequestError", 400, "invalid_field"],
     ["hosted tool", "BadRequestError", 400, "hosted_tool_not_allowed"],

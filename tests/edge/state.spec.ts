@@ -69,6 +69,33 @@ test("a file lives where it was made: read, downloaded with its type, deleted", 
   expect((await read(await get(`/v1/files/${id}`))).status).toBe(404);
 });
 
+test("an upload in parts becomes a file of the endpoint that got its parts", async () => {
+  const begin = { filename: "b.bin", bytes: 8, mime_type: "text/plain", purpose: "user_data" };
+  const { status, region, json: upload } = await read(await post("/v1/uploads", begin));
+  expect({ status, region, upload }).toMatchObject({ status: 200, region: "eu-frankfurt", upload: { id: expect.stringMatching(/^upload_bw1/), status: "pending" } });
+  const path = `/v1/uploads/${upload.id}`;
+  const parts: string[] = [];
+  for (const text of ["nary", "ca"]) {
+    const form = new FormData();
+    form.append("data", new Blob([text]), "blob");
+    const part = await read(await edge.ask({ path: `${path}/parts`, method: "POST", body: await packed(form), ...(await typed(form)) }));
+    expect(part.json).toMatchObject({ id: expect.stringMatching(/^part_bw1/), upload_id: upload.id });
+    parts.push(part.json.id);
+  }
+  await fra.reset();
+  const other = { headers: emca };
+  expect(await read(await post(`${path}/complete`, { part_ids: parts }, other))).toMatchObject({ status: 404, code: "not_found" });
+  expect(await read(await post(`${path}/complete`, { part_ids: ["part_eu-frankfurt-2"] }))).toMatchObject({ status: 404, code: "not_found" });
+  expect(await read(await post(`${path}/complete`, { part_ids: parts }, { cf: { country: "US" } }))).toMatchObject({ status: 451, code: "residency_denied" });
+  expect([...(await fra.requests()), ...(await iad.requests())]).toEqual([]);
+  const done = await read(await post(`${path}/complete`, { part_ids: parts.reverse() }));
+  expect(done.json).toMatchObject({ id: upload.id, status: "completed", file: { id: expect.stringMatching(/^file-bw1/), bytes: 6 } });
+  expect(await (await get(`/v1/files/${done.json.file.id}/content`)).text()).toBe("canary");
+  expect((await read(await get(`/v1/files/${done.json.file.id}`, { headers: emca }))).status).toBe(404);
+  const second = await read(await post("/v1/uploads", begin));
+  expect((await read(await post(`/v1/uploads/${second.json.id}/cancel`, undefined, { method: "POST" }))).json.status).toBe("cancelled");
+});
+
 test("another tenant's id, an endpoint's own and an altered one are all the same: absent", async () => {
   const id = await upload();
   await fra.reset();

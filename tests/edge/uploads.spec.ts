@@ -56,9 +56,23 @@ test("batch input is 400 unless allowed, also when its purpose comes after the f
   expect((await send([["file", "x", "a"], purpose])).status).toBe(200);
 });
 
+test("a part of an upload streams, whatever its size; what the whole is for is judged at the beginning", async () => {
+  const begin = { filename: "a", bytes: large.length, mime_type: "application/octet-stream", purpose: "user_data" };
+  const upload = await read(await edge.ask({ path: "/v1/uploads", json: begin }));
+  const part = await send([["data", large, "blob"]], `/v1/uploads/${upload.json.id}/parts`);
+  expect({ status: part.status, region: part.region }).toEqual({ status: 200, region: "eu-frankfurt" });
+  const done = await read(await edge.ask({ path: `/v1/uploads/${upload.json.id}/complete`, json: { part_ids: [part.json.id] } }));
+  expect(done.json.file.bytes).toBe(large.length);
+  await fra.reset();
+  expect(await read(await edge.ask({ path: "/v1/uploads", json: { ...begin, purpose: "batch" } }))).toMatchObject({ status: 400, code: "batch_not_allowed" });
+  expect(await send([["data", "x", "blob"], ["purpose", "batch"]], `/v1/uploads/${upload.json.id}/parts`)).toMatchObject({ status: 400 });
+  expect(await fra.requests()).toEqual([]);
+});
+
 test.each([
   ["no purpose", form([["file", "x", "a"]]), 400],
   ["no file", form([purpose]), 400],
+  ["an upload that is for nothing", { path: "/v1/uploads", json: { filename: "a", bytes: 1 } }, 400],
   ["a purpose twice", form([purpose, ["file", "x", "a"], ["purpose", "batch"]]), 400],
   ["a purpose in other letters", form([purpose, ["file", "x", "a"], ["Purpose", "batch"]]), 400],
   ["a purpose as a file", form([["purpose", "batch", "p"], ["file", "x", "a"]]), 400],

@@ -8,10 +8,13 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { build, onStop, setting } from "./harness.js";
 
-/** Starts the built Worker with these variables and secrets. `log` is what workerd has written so far. */
-export async function workerd(bindings: Record<string, string>): Promise<{ url: string; log(): string }> {
+/**
+ * Starts the built Worker with these variables and secrets, on a port of its own (`url`) and a Unix socket (`path`). `log` is what workerd has written so far.
+ */
+export async function workerd(bindings: Record<string, string>): Promise<{ url: string; path: string; log(): string }> {
   const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
   onStop(() => rmSync(dir, { recursive: true, force: true }));
+  const path = join(dir, "edge.sock");
   const quote = (text: string) => JSON.stringify(text);
   const list = (items: string[]) => `[${items.join(", ")}]`;
   writeFileSync(
@@ -22,7 +25,10 @@ const config :Workerd.Config = (
     (name = "edge", worker = .edge),
     (name = "internet", network = (allow = ["public", "private"])),
   ],
-  sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "edge")],
+  sockets = [
+    (name = "local", address = ${quote(`unix:${path}`)}, http = (), service = "edge"),
+    (name = "http", address = "127.0.0.1:0", http = (), service = "edge"),
+  ],
 );
 const edge :Workerd.Worker = (
   modules = [
@@ -46,10 +52,10 @@ const edge :Workerd.Worker = (
       console.error(String(chunk));
     });
   }
-  // It tells which port it took as a line of JSON on the control descriptor.
+  // It tells which port it took as a line of JSON on the control descriptor, socket by socket.
   for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
     const told = JSON.parse(line);
-    if (told.event === "listen") return { url: `http://127.0.0.1:${told.port}`, log: () => log };
+    if (told.event === "listen" && told.socket === "http") return { url: `http://127.0.0.1:${told.port}`, path, log: () => log };
   }
   throw new Error(`workerd ended: ${await once(child, "exit")}`);
 }

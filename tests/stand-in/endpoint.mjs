@@ -23,7 +23,7 @@ A stand-in model endpoint, for demos and tests: no model behind it.
 Once it listens it prints one line of JSON: {"message":"listening on http://127.0.0.1:PORT","url":…,"region":…,"pid":…}
 
 Serves GET /health, GET /v1/models, and POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses
-and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It remembers /v1/files, /v1/batches,
+and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It remembers /v1/files, /v1/uploads, /v1/batches,
 /v1/fine_tuning/jobs, /v1/vector_stores, and /v1/responses/ID and /v1/chat/completions/ID where they were stored.
 
 Control:

@@ -1,9 +1,9 @@
-// What a stand-in endpoint remembers: files, batches, fine-tuning jobs, vector stores and stored answers, in memory. Ids are its
+// What a stand-in endpoint remembers: files and uploads in parts, batches, fine-tuning jobs, vector stores and stored answers, in memory. Ids are its
 // own (`file-eu-frankfurt-1`), and one it didn't make is 404: a test sees whether it was asked for the right thing.
 
 /** A store; `answer` replies `{status, json}` or `{bytes, type}`, or nothing for a path that is none of its. */
 export function stateOf(region, envelope) {
-  const kept = { file: new Map(), batch: new Map(), job: new Map(), store: new Map(), response: new Map(), completion: new Map() };
+  const kept = { file: new Map(), batch: new Map(), job: new Map(), store: new Map(), response: new Map(), completion: new Map(), upload: new Map() };
   let made = 0;
   const id = (start) => `${start}${region}-${++made}`;
   const ok = (json) => ({ status: 200, json });
@@ -42,6 +42,28 @@ export function stateOf(region, envelope) {
     if (more === "content") return { bytes: file.bytes_, type: file.type_ ?? "application/octet-stream" };
     if (method === "DELETE") return kept.file.delete(one), ok({ id: one, object: "file", deleted: true });
     return ok(plain(file));
+  }
+
+  function uploads(method, [one, more], _, { json, form }) {
+    if (method !== "POST") return;
+    const shown = ({ parts_: _, mime_type: __, ...upload }) => upload;
+    if (!one) {
+      const { filename, purpose, bytes, mime_type } = json;
+      return ok(shown(keep("upload", { id: id("upload_"), object: "upload", filename, purpose, bytes, mime_type, status: "pending", parts_: new Map() })));
+    }
+    const upload = kept.upload.get(one);
+    if (!upload) return missing(`upload ${one}`);
+    if (more === "parts") {
+      if (!form?.get("data")) return { status: 400, json: envelope("invalid_request_error", "the form lacks \"data\"") };
+      const part = id("part_");
+      upload.parts_.set(part, form.get("data").bytes);
+      return ok({ id: part, object: "upload.part", created_at: 0, upload_id: one });
+    }
+    if (more === "cancel") return ok(shown(Object.assign(upload, { status: "cancelled" })));
+    const lost = json.part_ids.find((part) => !upload.parts_.has(part));
+    if (lost !== undefined) return missing(`part ${lost}`);
+    const bytes = Buffer.concat(json.part_ids.map((part) => upload.parts_.get(part)));
+    return ok(shown(Object.assign(upload, { status: "completed", file: plain(addFile(upload.filename, upload.purpose, bytes, upload.mime_type)) })));
   }
 
   function batches(method, [one, more], query, { json }) {
@@ -125,7 +147,7 @@ export function stateOf(region, envelope) {
   }
 
   const rooms = [
-    [/^\/v1\/files(?=\/|$)/, files], [/^\/v1\/batches(?=\/|$)/, batches], [/^\/v1\/fine_tuning\/jobs(?=\/|$)/, jobs],
+    [/^\/v1\/files(?=\/|$)/, files], [/^\/v1\/uploads(?=\/|$)/, uploads], [/^\/v1\/batches(?=\/|$)/, batches], [/^\/v1\/fine_tuning\/jobs(?=\/|$)/, jobs],
     [/^\/v1\/vector_stores(?=\/|$)/, stores], [/^\/v1\/responses(?=\/)/, responses], [/^\/v1\/chat\/completions(?=\/)/, completions],
   ];
 

@@ -235,6 +235,7 @@ impl Findings {
             errors: self.errors.iter().map(ToString::to_string).collect(),
             warnings: self.warnings,
             silent: json,
+            misused: false,
         }
     }
 

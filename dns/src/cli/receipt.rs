@@ -20,7 +20,9 @@ const HEADER: &str = "x-bailiwick-receipt:";
 /// What to do with receipts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReceiptCommand {
-    /// Check a receipt of the edge by its public keys, and tell what it says. Exit code 1 if it isn't to be believed.
+    /// Check a receipt of the edge by its public keys, and tell what it says.
+    ///
+    /// Exit codes: 0 if it is to be believed; 1 if it is not, or if it or the keys can't be read; 2 for wrong usage.
     #[command(after_help = "Examples:
   curl -s https://chat.ai.example.com/.well-known/bailiwick/jwks.json > jwks.json
   bailiwick receipt verify --jwks jwks.json eyJhbGciOiJFZERTQSIs…
@@ -71,9 +73,9 @@ pub(crate) fn run(command: &ReceiptCommand, stdin: &mut dyn Read, now: Timestamp
 }
 
 fn check(args: &VerifyArgs, stdin: &mut dyn Read, now: Timestamp) -> Result<Told, String> {
-    let from_stdin = args.receipt.is_none() && args.file.is_none();
-    if from_stdin && args.jwks == Path::new("-") {
-        return Err("standard input can't hold both: give the receipt or the keys by a file".to_owned());
+    let stdin_holds = |file: &PathBuf| file == Path::new("-");
+    if args.receipt.is_none() && args.file.as_ref().is_none_or(stdin_holds) && stdin_holds(&args.jwks) {
+        return Ok(Told::misuse("standard input can't hold both: give the receipt or the keys by a file"));
     }
     let keys = keys(&args.jwks, stdin)?;
     let text = match (&args.receipt, &args.file) {
@@ -232,6 +234,17 @@ mod tests {
         }
         let json = told(VerifyArgs { json: true, ..args(Some(receipt), &keys) }, "");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&json.output).unwrap()["service"], "chat");
+    }
+
+    #[test]
+    fn the_exit_code_tells_a_doubt_from_wrong_usage() {
+        let (jwk, receipt) = made();
+        let stdin = Path::new("-");
+        assert_eq!(told(args(Some(receipt.clone()), stdin), &jwk).code(), 0);
+        assert_eq!(told(args(Some("bearer".into()), stdin), &jwk).code(), 1);
+        assert_eq!(told(args(Some(receipt), Path::new("/nowhere/jwks")), "").code(), 1);
+        assert_eq!(told(args(None, stdin), &jwk).code(), 2);
+        assert_eq!(told(VerifyArgs { file: Some("-".into()), ..args(None, stdin) }, &jwk).code(), 2);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Told {
     pub(crate) warnings: Vec<String>,
     /// Whether errors and warnings stand in the output already.
     pub(crate) silent: bool,
+    /// Whether the command was used wrongly: the exit code is 2.
+    pub(crate) misused: bool,
 }
 
 impl Told {
@@ -30,6 +32,11 @@ impl Told {
     /// Nothing but one error.
     pub(crate) fn error(error: impl ToString) -> Self {
         Self::failed([error])
+    }
+
+    /// Arguments that don't go together, which the parser of arguments can't see.
+    pub(crate) fn misuse(error: impl ToString) -> Self {
+        Self { misused: true, ..Self::error(error) }
     }
 
     /// Nothing but errors.
@@ -54,6 +61,11 @@ impl Told {
             let _ = lines(&mut out);
         }
         super::print(&self.output);
-        if self.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        ExitCode::from(self.code())
+    }
+
+    /// 0 fine, 1 errors found, 2 wrong usage.
+    pub(crate) fn code(&self) -> u8 {
+        if self.misused { 2 } else { u8::from(!self.errors.is_empty()) }
     }
 }

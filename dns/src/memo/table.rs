@@ -200,7 +200,7 @@ impl Table {
 /// The high bit of every octet that is `tag`, and perhaps of one above it: what is found has to be compared.
 fn alike(tags: [u8; WAYS], tag: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let differ = u64::from_le_bytes(tags) ^ u64::from(tag) * ONES;
+    let differ = u64::from_le_bytes(tags) ^ (u64::from(tag) * ONES);
     differ.wrapping_sub(ONES) & !differ & (ONES << 7)
 }
 

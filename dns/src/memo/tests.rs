@@ -275,6 +275,9 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
             let packet = datagram(random, &known);
             let from: IpAddr = if random.chance(50) { [198, 51, 3, 4].into() } else { crate::testing::CLIENT };
             let context = |limiter| Context { settings: &settings, limiter: Some(limiter), now: NOW };
+            if random.chance(50) {
+                memo.expect(&now, &packet, from);
+            }
             let by_memo = memo.respond(&context(&limiters[0]), &now, &packet, from, &mut kept);
             let in_full = in_full(&context(&limiters[1]), &now, &packet, from, &mut made);
             assert_eq!(kept, made, "seed {seed}: {packet:02x?}");

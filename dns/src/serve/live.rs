@@ -115,8 +115,8 @@ impl Datagrams for Thread {
         }
     }
 
-    fn expect(&mut self, packet: &[u8]) {
-        self.memo.expect(packet);
+    fn expect(&mut self, packet: &[u8], from: IpAddr) {
+        self.memo.expect(&self.snapshot, packet, from);
     }
 
     fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool {

@@ -1,4 +1,5 @@
-//! An upload to `/files`: a client's chunks in, the chunks for the endpoint out, the `file` part never held whole.
+//! A file on its way to `/files`, or a part of one to `/uploads`: a client's chunks in, the chunks for the endpoint out, the bytes
+//! of the file never held whole.
 //!
 //! Fields may stand behind the file, as the official clients put them. Then the file is on its way inside the fence before its
 //! purpose is known; what must not be is refused all the same: the body breaks off before its last boundary, and an endpoint
@@ -12,9 +13,40 @@ use crate::envelope::Failure;
 /// The longest field beside the file.
 const LONGEST_FIELD: usize = 4 << 10;
 
+/// What a purpose has to be.
+pub(crate) const PURPOSE: &str = "a word such as assistants or user_data";
+
+/// What is uploaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Load {
+    /// A file, with what it is for.
+    File,
+    /// A part of one. What the whole is for was said before.
+    Part,
+}
+
+impl Load {
+    /// The form's part that streams.
+    fn streams(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Part => "data",
+        }
+    }
+
+    /// What has to be there, and what to say when it is not.
+    fn needs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::File => &[("file", "there is no \"file\""), ("purpose", "there is no \"purpose\"")],
+            Self::Part => &[("data", "there is no \"data\"")],
+        }
+    }
+}
+
 /// An upload on its way.
 #[derive(Debug)]
 pub struct Upload {
+    load: Load,
     splitter: Splitter,
     boundary: String,
     may_batch: bool,
@@ -30,10 +62,10 @@ impl Upload {
     ///
     /// # Errors
     /// 400 if it is no form.
-    pub fn new(content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub fn new(load: Load, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
         let may_batch = allow.contains(&Allowance::Batch);
         let splitter = Splitter::new(content_type)?;
-        Ok(Self { splitter, boundary, may_batch, seen: Vec::new(), field: None, begun: false })
+        Ok(Self { load, splitter, boundary, may_batch, seen: Vec::new(), field: None, begun: false })
     }
 
     /// Takes a chunk; gives what may be sent on.
@@ -72,7 +104,7 @@ impl Upload {
     /// 400 if it isn't whole, or lacks the file or its purpose.
     pub fn finish(&self) -> Result<Vec<u8>, Failure> {
         self.splitter.end()?;
-        for (name, what) in [("file", "there is no \"file\""), ("purpose", "there is no \"purpose\"")] {
+        for (name, what) in self.load.needs() {
             if !self.seen.iter().any(|seen| seen == name) {
                 return Err(Failure::BadForm { what });
             }
@@ -84,7 +116,7 @@ impl Upload {
 
     fn begin(&mut self, head: Head, out: &mut Vec<u8>) -> Result<(), Failure> {
         let name = head.name.to_ascii_lowercase();
-        for known in ["file", "purpose"] {
+        for known in [self.load.streams(), "purpose"] {
             if name == known && head.name != known {
                 return Err(Failure::MiscasedKey { key: known });
             }
@@ -92,7 +124,7 @@ impl Upload {
         if self.seen.contains(&name) {
             return Err(Failure::DuplicateKey { key: head.name });
         }
-        let is_file = name == "file";
+        let is_file = name == self.load.streams();
         self.seen.push(name);
         if is_file {
             let filename = head.filename.or_else(|| Some("file".to_owned()));
@@ -108,13 +140,7 @@ impl Upload {
     fn check(&self, head: &Head, value: &[u8]) -> Result<(), Failure> {
         let text = core::str::from_utf8(value).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
         if head.name == "purpose" {
-            let fits = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
-            if !(1..=64).contains(&text.len()) || !text.bytes().all(fits) {
-                return Err(Failure::BadField { field: "purpose", expected: "a word such as assistants or user_data" });
-            }
-            if text.starts_with("batch") && !self.may_batch {
-                return Err(Failure::Batch);
-            }
+            check_purpose(text, self.may_batch)?;
         }
         Ok(())
     }
@@ -124,13 +150,26 @@ impl Upload {
     }
 }
 
+/// Checks what a file is for. Batch input escapes inspection.
+pub(crate) fn check_purpose(purpose: &str, may_batch: bool) -> Result<(), Failure> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
+    if !(1..=64).contains(&purpose.len()) || !purpose.bytes().all(fits) {
+        return Err(Failure::BadField { field: "purpose", expected: PURPOSE });
+    }
+    if purpose.starts_with("batch") && !may_batch { Err(Failure::Batch) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::multipart::tests::{TYPE, body};
 
     fn pass(parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
-        let mut upload = Upload::new(TYPE, "XX".into(), allow)?;
+        pass_as(Load::File, parts, allow)
+    }
+
+    fn pass_as(load: Load, parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
+        let mut upload = Upload::new(load, TYPE, "XX".into(), allow)?;
         let mut out = Vec::new();
         for chunk in body(parts).chunks(7) {
             out.extend(upload.push(chunk)?);
@@ -151,13 +190,26 @@ mod tests {
 
     #[test]
     fn the_file_is_not_held() {
-        let mut upload = Upload::new(TYPE, "XX".into(), &[]).unwrap();
+        let mut upload = Upload::new(Load::File, TYPE, "XX".into(), &[]).unwrap();
         let whole = body(&[("purpose", b"user_data"), ("file:a", &vec![b'x'; 1_000_000])]);
         let mut behind = 0usize;
         for chunk in whole.chunks(10_000) {
             behind = (behind + chunk.len()).saturating_sub(upload.push(chunk).unwrap().len());
             assert!(behind < 300, "{behind} bytes held");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_file_needs_no_purpose() {
+        let part = |parts: &[(&str, &[u8])]| pass_as(Load::Part, parts, &[]);
+        assert_eq!(part(&[("data:blob", b"\r\n--X")]).unwrap(), body(&[("data:blob", b"\r\n--X")]));
+        assert_eq!(
+            part(&[("file:a", b"x")]),
+            Err(Failure::BadForm { what: "a file stands where a plain field belongs" })
+        );
+        assert_eq!(part(&[("x", b"x")]), Err(Failure::BadForm { what: "there is no \"data\"" }));
+        assert_eq!(part(&[("data:a", b"x"), ("purpose", b"batch")]), Err(Failure::Batch));
+        assert_eq!(part(&[("data:a", b"x"), ("Data", b"x")]), Err(Failure::MiscasedKey { key: "data" }));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Class {
     Inference,
     /// The list of models, or one.
     Models,
-    /// Files, batches, fine-tuning, vector stores, responses by id: state at one endpoint.
+    /// Files, uploads, batches, fine-tuning, vector stores, responses by id: state at one endpoint.
     State,
 }
 
@@ -106,6 +106,10 @@ const KNOWN: &[Known] = &[
     state("GET", &["files", "*"], Takes::Nothing),
     state("DELETE", &["files", "*"], Takes::Nothing),
     content(&["files", "*", "content"]),
+    state("POST", &["uploads"], Takes::Json),
+    state("POST", &["uploads", "*", "parts"], Takes::Form),
+    state("POST", &["uploads", "*", "complete"], Takes::Json),
+    state("POST", &["uploads", "*", "cancel"], Takes::Nothing),
     state("GET", &["batches"], Takes::Nothing),
     state("POST", &["batches"], Takes::Json),
     state("GET", &["batches", "*"], Takes::Nothing),
@@ -136,6 +140,17 @@ const KNOWN: &[Known] = &[
     state("GET", &["vector_stores", "*", "file_batches", "*", "files"], Takes::Nothing),
 ];
 
+/// Parts of the model API, by their first segment, that are refused by name. What they keep at an endpoint, or have it do, isn't
+/// looked at here.
+const NOT_OFFERED: &[(&str, &str)] = &[
+    ("assistants", "Assistants"),
+    ("containers", "Containers"),
+    ("conversations", "Conversations"),
+    ("evals", "Evals"),
+    ("threads", "Threads"),
+    ("videos", "Videos"),
+];
+
 /// Longer ids than this are nobody's.
 const LONGEST_ID: usize = 512;
 
@@ -150,7 +165,7 @@ impl Route {
     /// ```
     ///
     /// # Errors
-    /// 400 for a path with tricks, 404 for an unknown one, 405, 501 for realtime.
+    /// 400 for a path with tricks, 404 for one that is unknown or not offered, 405, 501 for realtime.
     pub fn parse(method: &str, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
         let mut segments = rest.split('/').map(checked_segment).collect::<Result<Vec<String>, Failure>>()?;
@@ -159,6 +174,9 @@ impl Route {
         }
         if segments.first().is_some_and(|first| first == "realtime") {
             return Err(Failure::NotCarried { what: "Realtime" });
+        }
+        if let Some((_, what)) = segments.first().and_then(|first| NOT_OFFERED.iter().find(|(word, _)| word == first)) {
+            return Err(Failure::NotOffered { what });
         }
         let fits = |known: &&Known| {
             let word = |(pattern, segment): (&&str, &String)| *pattern == "*" || pattern == segment;
@@ -335,7 +353,14 @@ mod tests {
         assert_eq!(Route::parse("GET", "/v1/chat/completions"), Err(Failure::WrongMethod { allowed: "POST" }));
         assert_eq!(Route::parse("PUT", "/v1/files/a"), Err(Failure::WrongMethod { allowed: "GET, DELETE" }));
         assert_eq!(Route::parse("GET", "/v1/realtime").unwrap_err().status(), 501);
+        assert_eq!(Route::parse("POST", "/v1/evals/eval_1/runs"), Err(Failure::NotOffered { what: "Evals" }));
+        assert_eq!(Route::parse("PUT", "/conversations").unwrap_err().status(), 404);
         assert_eq!(Route::parse("GET", "/models").unwrap().path(), "/models");
+        let part = Route::parse("POST", "/v1/uploads/upload_1/parts").unwrap();
+        assert_eq!(
+            (part.ids().collect::<Vec<_>>(), part.takes(), part.class()),
+            (vec!["upload_1"], Takes::Form, Class::State)
+        );
         let mut file = Route::parse("DELETE", "/v1/vector_stores/vs-1/files/file-2").unwrap();
         assert_eq!(file.ids().collect::<Vec<_>>(), ["vs-1", "file-2"]);
         file.replace_ids(&mut ["a".to_owned(), "b".to_owned()].into_iter());

@@ -18,7 +18,7 @@ enum Role {
     Root,
     /// `data` of the document, a list.
     Data,
-    /// An object in it.
+    /// An object in it, or `file` of the document: what an upload has become.
     Item,
     /// `response` of the document.
     Response,
@@ -38,6 +38,7 @@ enum Key {
     Cursor,
     Data,
     Response,
+    File,
     Known(Field),
 }
 
@@ -244,6 +245,7 @@ impl Json {
                 (_, Key::Known(Field::Ids)) if !is_object => Role::Ids,
                 (Role::Root, Key::Data) if !is_object => Role::Data,
                 (Role::Root, Key::Response) if is_object => Role::Response,
+                (Role::Root, Key::File) if is_object => Role::Item,
                 _ => Role::Other,
             },
         };
@@ -258,6 +260,7 @@ impl Json {
             Some("first_id" | "last_id") => Key::Cursor,
             Some("data") => Key::Data,
             Some("response") => Key::Response,
+            Some("file") => Key::File,
             Some(name) => Key::Known(field(name)),
             None => Key::Known(Field::Other),
         };

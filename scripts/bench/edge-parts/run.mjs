@@ -18,7 +18,7 @@ const root = resolve(parts, "../../..");
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" }, secs: { type: "string", default: "3" }, pace: { type: "string", default: "0" },
-    also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
+    ladder: { type: "boolean", default: false }, also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
   },
 });
 const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map((text) => {
@@ -55,6 +55,7 @@ function stop(error) {
   process.exit(error ? 1 : 0);
 }
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stop("interrupted"));
+process.on("uncaughtException", stop);
 
 const TICKS = Number(spawnSync("getconf", ["CLK_TCK"]).stdout) || 100;
 
@@ -140,9 +141,14 @@ const ours = { RULES_URL: `http://127.0.0.1:${node.address().port}/v1/rules`, FR
 const client = { host: HOST, authorization: `Bearer ${KEY}`, accept: "application/json", "user-agent": "bench", "cf-blob": JSON.stringify({ country: "DE" }) };
 const build = `${root}/edge-worker/build`;
 
+/** What ladder.js puts upon pass.js, one after the other. */
+const RUNGS = ["headers", "answer", "abort", "gone", "timer", "place"];
+const ladder = options.ladder ? RUNGS.map((name, i) => ({ name, title: `+ ${name}`, worker: join(parts, "ladder.js"), headers: client, bindings: { RUNG: String(i + 1) } })) : [];
+
 const all = [
   { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
   { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
+  ...ladder,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
   ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client })),
   { name: "portkey", title: "portkey on node", headers: { ...client, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1` } },
@@ -156,7 +162,7 @@ const gateways = all.filter(({ name }) => !names || names.includes(name));
 async function launch(gateway) {
   if (gateway.name === "direct") return;
   gateway.port = await freePort();
-  const bindings = { ENDPOINT: `http://127.0.0.1:${endpointPort}`, ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}) };
+  const bindings = { ENDPOINT: `http://127.0.0.1:${endpointPort}`, ...gateway.bindings, ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}) };
   const command = gateway.worker
     ? workerdConfig(`${gateway.name}-${gateway.port}`, gateway.worker, gateway.port, bindings)
     : [process.execPath, `${options.portkey}/node_modules/@portkey-ai/gateway/build/start-server.js`, `--port=${gateway.port}`, "--headless"];

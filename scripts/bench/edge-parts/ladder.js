@@ -1,0 +1,66 @@
+// Where the time goes: pass.js, and upon it, one after the other, what any Worker needs of the runtime that does what this one
+// does. It decides nothing either. `RUNG` says how many of them:
+//   1 looks at the headers, and sends others    2 answers by a response of its own, its body read by the Worker
+//   3 can abort the request to the endpoint     4 hears of a client that goes    5 has a limit of time    6 reads where from
+const lines = (headers) => {
+  let text = "";
+  for (const [name, value] of headers) text += `${name}\n${value}\n`;
+  return text;
+};
+const record = (text) => {
+  const parts = text.split("\n");
+  const headers = {};
+  for (let i = 0; i + 1 < parts.length; i += 2) if (parts[i] !== "host") headers[parts[i]] = parts[i + 1];
+  return headers;
+};
+
+/** Passes a body on, each chunk by way of the Worker: what has come by the time the runtime has nothing else goes at once. */
+function pump(body, writer) {
+  const reader = body.getReader({ mode: "byob" });
+  const held = new Uint8Array(1 << 16);
+  let size = 0, soon;
+  const flush = () => {
+    clearTimeout(soon);
+    soon = undefined;
+    if (size > 0) void writer.write(held.slice(0, size));
+    size = 0;
+  };
+  const came = ({ done, value }) => {
+    if (done) return flush(), void writer.close();
+    held.set(value, size);
+    size += value.byteLength;
+    soon ??= setTimeout(flush, 0);
+    reader.read(new Uint8Array(value.buffer)).then(came);
+  };
+  reader.read(new Uint8Array(4096)).then(came);
+}
+
+export default {
+  async fetch(request, env) {
+    const rung = Number(env.RUNG);
+    const { pathname, search } = new URL(request.url);
+    const place = rung >= 6 ? String(request.cf?.country) : "";
+    const signal = rung >= 4 ? request.signal : undefined;
+    if (signal) signal.onabort = () => {};
+    const timer = rung >= 5 ? setTimeout(() => {}, 10_000) : undefined;
+    const headers = rung >= 1 ? record(lines(request.headers)) : request.headers;
+    const body = await request.arrayBuffer();
+    const init = { method: request.method, headers, body, redirect: "manual" };
+    if (rung >= 3) init.signal = new AbortController().signal;
+    const answer = await fetch(env.ENDPOINT + pathname + search, init);
+    if (rung < 2) return answer;
+    const theirs = { ...record(lines(answer.headers)), "x-place": place };
+    const whole = theirs["content-length"] !== undefined;
+    delete theirs["content-length"];
+    delete theirs["transfer-encoding"];
+    if (whole) {
+      const bytes = await answer.arrayBuffer();
+      clearTimeout(timer);
+      return new Response(bytes, { status: answer.status, headers: theirs });
+    }
+    const { readable, writable } = new IdentityTransformStream();
+    pump(answer.body, writable.getWriter());
+    clearTimeout(timer);
+    return new Response(readable, { status: answer.status, headers: theirs });
+  },
+};
