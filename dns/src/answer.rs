@@ -2,13 +2,17 @@
 //!
 //! Nothing here knows a socket, a clock or a packet. See [`answer`].
 
+mod dnssec;
 pub mod identity;
 mod walk;
 
 use std::net::IpAddr;
 
+use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;
 
+pub use self::dnssec::{Dnssec, Signed};
+use crate::dnssec::sign::Signatures;
 use crate::name::{Name, NameRef};
 use crate::rdata::{Rdatas, rtype};
 use crate::zone::{ServiceIndex, Zones};
@@ -42,6 +46,8 @@ pub enum Steered<'a> {
         rdatas: Rdatas<'a>,
         /// For which prefix length around the client this holds.
         scope: u8,
+        /// Whose records they are; `None`: the service's `denied_answers`.
+        region: Option<RegionIndex>,
     },
     /// Nothing may be answered: SERVFAIL.
     Nothing {
@@ -79,6 +85,8 @@ pub struct Query<'a> {
     pub qclass: u16,
     /// The client.
     pub client: Asking,
+    /// What it wants of DNSSEC.
+    pub dnssec: Dnssec,
 }
 
 /// A response code, extended ones included (RFC 6895 §2.3).
@@ -143,6 +151,10 @@ pub enum Data<'a> {
     Stored(Rdatas<'a>),
     /// The target of a CNAME made by a DNAME.
     Made(Name),
+    /// One NSEC.
+    Nsec(Box<[u8]>),
+    /// The RRSIGs of an RRset made for this query, which was asked for by its type.
+    Rrsigs(Signatures),
 }
 
 impl Data<'_> {
@@ -151,6 +163,8 @@ impl Data<'_> {
         let (stored, made) = match self {
             Self::Stored(rdatas) => (*rdatas, None),
             Self::Made(name) => (Rdatas::EMPTY, Some(name.as_wire())),
+            Self::Nsec(rdata) => (Rdatas::EMPTY, Some(&**rdata)),
+            Self::Rrsigs(signatures) => (signatures.rdatas(), None),
         };
         stored.iter().chain(made)
     }
@@ -167,6 +181,8 @@ pub struct AnswerSet<'a> {
     pub ttl: u32,
     /// The data.
     pub data: Data<'a>,
+    /// Its RRSIGs, which are sent right behind it with its TTL.
+    pub signed: Signed<'a>,
 }
 
 impl AnswerSet<'_> {
@@ -198,12 +214,23 @@ pub struct Answer<'a> {
     pub ede: Option<u16>,
     /// The first steered service that had a say.
     pub service: Option<ServiceIndex>,
+    /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer without any.
+    pub until: Option<u32>,
+    /// Whether the response code is what it would be without DNSSEC, because the client knows compact denial (RFC 9824 §5.1).
+    pub compact_ok: bool,
+    /// Whether it is to be sent truncated whatever its size, so that the client comes back by a stream.
+    pub truncated: bool,
     /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such answers there are so many as
     /// there are names, types and classes of clients, and no more.
     pub keepable: bool,
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// The RRsets of answer and authority.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &AnswerSet<'a>> {
+        self.answer.iter().chain(&self.authority)
+    }
+
     /// An answer without records.
     pub fn bare(rcode: Rcode) -> Self {
         Self {
@@ -215,6 +242,9 @@ impl Answer<'_> {
             scope: 0,
             ede: None,
             service: None,
+            until: None,
+            compact_ok: false,
+            truncated: false,
             keepable: false,
         }
     }

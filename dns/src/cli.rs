@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod hash_key;
 mod init;
+mod keys;
 mod receipt;
 mod told;
 
@@ -56,7 +57,7 @@ enum Command {
     Init(init::InitArgs),
     /// Answer DNS until told to stop.
     ///
-    /// Rules, zone files and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
+    /// Rules, zone files, their keys and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
     /// one stays in service. The configuration itself and the API's token, certificate and key are read at the start only. SIGTERM and SIGINT
     /// answer what is in flight and end with exit code 0.
     #[command(after_help = "Examples:
@@ -64,7 +65,7 @@ enum Command {
   bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json
   bailiwick serve --log bailiwick_dns=debug")]
     Serve(ServeArgs),
-    /// Find every mistake in the configuration, rules, zones and GeoIP database.
+    /// Find every mistake in the configuration, rules, zones, keys and GeoIP database.
     #[command(after_help = "Examples:
   bailiwick check                               bailiwick.toml and all it names
   bailiwick check --rules rules.json            a rules document alone
@@ -87,6 +88,9 @@ enum Command {
   bailiwick hash-key < key.txt
   bailiwick hash-key --generate       makes a new key and prints both")]
     HashKey(hash_key::HashKeyArgs),
+    /// Make, list and roll the keys of signed zones, and print the DS for the parent.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Verify receipts of the edge, or make a key for it to sign them with.
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
@@ -144,6 +148,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
         Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::HashKey(args) => hash_key::run(&args),
+        Command::Keys(command) => keys::run(&command, crate::clock::Clock::system().now()),
         Command::Receipt(command) => receipt::run(&command, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::Schema => Told::fine(json_schema_text()),
         Command::Completions { shell } => {

@@ -10,6 +10,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use crate::answer::identity::Identity;
+use crate::dnssec::timeline::Policy;
 use crate::name::Name;
 use crate::rate_limit::RateLimit;
 use crate::streams::Limits;
@@ -31,6 +32,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// The zones this node is an authority for.
     pub zones: Vec<ZoneFile>,
+    /// Those of them that are signed.
+    pub dnssec: Vec<SignedZone>,
     /// The HTTP API. Without it none is served.
     pub api: Option<Api>,
     /// What the server says of itself, if asked; by default nothing.
@@ -74,6 +77,17 @@ pub struct ZoneFile {
     pub origin: Name,
     /// The master file.
     pub file: PathBuf,
+}
+
+/// A `[dnssec."zone"]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedZone {
+    /// The apex.
+    pub origin: Name,
+    /// Where its keys and their state file are.
+    pub directory: PathBuf,
+    /// What its parent is told, and for how long others may cache.
+    pub policy: Policy,
 }
 
 /// The `[api]` section.
@@ -256,7 +270,7 @@ exempt = ["198.51.100.0/24"]
     #[test]
     fn every_error_is_told_at_once_with_its_line() {
         let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 0\n\
-                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[dnssec]\nlisten = 'x'\n";
+                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[secrets]\nlisten = 'x'\n";
         let errors = parse(text).unwrap_err();
         let expect = [
             "b.toml:1: \"node\" is empty",
@@ -272,7 +286,7 @@ exempt = ["198.51.100.0/24"]
             "b.toml:10: \"api.listen\" is missing",
             "b.toml:10: \"api.cert\" and \"api.key\" belong together; add the other",
             "b.toml:12: unknown key \"api.cretificate\"",
-            "b.toml:13: \"dnssec\" is not built yet",
+            "b.toml:13: \"secrets\" is not built yet",
         ];
         for expected in expect {
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
@@ -333,6 +347,53 @@ exempt = ["198.51.100.0/24"]
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
         }
         assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+    }
+
+    #[test]
+    fn signed_zones_are_read_with_defaults_that_are_long_enough_for_most() {
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n'b.example' = 'b'\n[dnssec.'B.example.']\nkeys = 'k'\n\
+                    [dnssec.'a.example']\nkeys = '/k/a'\ncds = 'publish'\ndnskey_ttl = '10m'\nds_ttl = '24h'\npropagation = '0s'\n";
+        let signed = parse(text).unwrap().dnssec;
+        assert_eq!((signed[0].origin.to_string(), signed[0].policy), ("B.example.".to_owned(), Policy::default()));
+        assert_eq!(signed[0].directory, Path::new("/etc/b/k"));
+        let policy = Policy {
+            cds: crate::dnssec::ring::Cds::Publish,
+            dnskey_ttl: bailiwick_rules::time::Millis(600_000),
+            ds_ttl: bailiwick_rules::time::Millis(86_400_000),
+            propagation: bailiwick_rules::time::Millis(0),
+        };
+        assert_eq!((signed[1].directory.as_path(), signed[1].policy), (Path::new("/k/a"), policy));
+        assert_eq!(policy.dnskey_ttl_seconds(), 600);
+    }
+
+    #[test]
+    fn errors_of_signed_zones_are_told_with_their_lines() {
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'b.example']\nkeys = 'k'\n\
+                    [dnssec.'a.example']\ncds = 'yes'\ndnskey_ttl = '500ms'\nds_ttl = '1d'\nkyes = 'k'\n[dnssec.'A.EXAMPLE.']\nkeys = 'k'\n\
+                    [dnssec.'..']\nkeys = 'k'\n[dnssec.c.example]\nkeys = 'k'\n";
+        let errors = parse(text).unwrap_err();
+        let expect = [
+            "b.toml:5: \"b.example\" is to be signed and isn't in [zones]; did you mean \"a.example.\"?",
+            "b.toml:7: \"dnssec.\"a.example\".keys\" is missing; name the directory",
+            "b.toml:8: \"dnssec.\"a.example\".cds\" is \"yes\"; write \"off\"",
+            "b.toml:9: \"dnssec.\"a.example\".dnskey_ttl\" is \"500ms\"; write whole seconds from \"1s\" to \"24h\"",
+            "b.toml:10: \"dnssec.\"a.example\".ds_ttl\" is \"1d\"",
+            "b.toml:11: unknown key \"dnssec.\"a.example\".kyes\"; did you mean \"keys\"?",
+            "b.toml:14: \"..\" is not a zone's name",
+            "b.toml:16: the zone's name that begins with \"c\" must stand in quotes",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+        let twice = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'a.example']\nkeys = 'k'\n\
+                     [dnssec.'a.example.']\nkeys = 'k'\n";
+        assert_eq!(
+            parse(twice).unwrap_err(),
+            ["b.toml:7: the zone \"a.example.\" has two sections in [dnssec]; remove one"]
+        );
+        let flat = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ndnssec = 'keys'\n").unwrap_err();
+        assert!(flat[0].starts_with("b.toml:3: \"dnssec\" is a string; write a section"), "{flat:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What watches the files: changes on disk or a call to [`Feed::reload`] enter, new versions of rules, zones and GeoIP data go to the owner.
+//! What watches the files: changes on disk or a call to [`Feed::reload`] enter, new versions of rules, zones, keys and GeoIP data go to the owner.
 //!
 //! Directories are watched, not files, so that renames over a file and swaps of symbolic links (as Kubernetes mounts do) are seen. An event only
 //! says that it is time to look; whether a file changed is told by its metadata.
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
+use crate::dnssec::directory::read_keys;
 use crate::owner::{Handle, Offer, Source};
 use crate::sources::{Fault, Sources, read_geoip, read_rules, read_zones};
 
@@ -58,20 +59,21 @@ impl Feed {
 pub struct Known {
     rules: Looks,
     zones: Looks,
+    keys: Looks,
     geoip: Looks,
 }
 
 impl Known {
-    /// Looks at the files, to be called before they are read: what changes while they are read is then read again. Zones aren't known, since
-    /// what they include isn't.
+    /// Looks at the files, to be called before they are read: what changes while they are read is then read again. Zones and keys aren't known,
+    /// since what they name isn't.
     #[must_use]
     pub fn before_reading(sources: &Sources) -> Self {
         let geoip = sources.geoip.iter().map(|path| Look::at(path)).collect();
-        Self { rules: vec![Look::at(&sources.rules)], zones: Vec::new(), geoip }
+        Self { rules: vec![Look::at(&sources.rules)], zones: Vec::new(), keys: Vec::new(), geoip }
     }
 
     fn files(&self) -> impl Iterator<Item = &Path> {
-        self.rules.iter().chain(&self.zones).chain(&self.geoip).map(|look| look.path.as_path())
+        self.rules.iter().chain(&self.zones).chain(&self.keys).chain(&self.geoip).map(|look| look.path.as_path())
     }
 }
 
@@ -120,8 +122,14 @@ async fn watch(sources: Sources, mut known: Known, handle: Handle, mut reloads: 
     let mut everything = false;
     loop {
         // Watched first and looked at then, so that nothing falls between.
-        watch_directories(watcher.as_mut(), &known);
+        let watched = directories(&known);
+        watch_directories(watcher.as_mut(), &watched);
         known = offer_changes(&sources, known, &handle, everything).await;
+        if !directories(&known).is_subset(&watched) {
+            // What was read named files elsewhere: they may have changed since.
+            everything = false;
+            continue;
+        }
         everything = tokio::select! {
             reload = reloads.recv() => match reload {
                 Some(()) => true,
@@ -158,10 +166,8 @@ async fn settle(events: &mut mpsc::Receiver<()>) {
     }
 }
 
-/// Watches the directory of each file and, where the file is a link, that of the file it leads to. Watching one twice does no harm, and
-/// one that was removed and made anew has to be.
-fn watch_directories(watcher: Option<&mut RecommendedWatcher>, known: &Known) {
-    let Some(watcher) = watcher else { return };
+/// The directory of each file and, where the file is a link, that of the file it leads to.
+fn directories(known: &Known) -> BTreeSet<PathBuf> {
     let directory = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
         parent => parent.map(Path::to_owned),
@@ -170,8 +176,14 @@ fn watch_directories(watcher: Option<&mut RecommendedWatcher>, known: &Known) {
         let target = std::fs::canonicalize(path).ok().and_then(|target| directory(&target));
         directory(path).into_iter().chain(target)
     };
-    for directory in known.files().flat_map(both).collect::<BTreeSet<PathBuf>>() {
-        if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+    known.files().flat_map(both).collect()
+}
+
+/// Watches directories. Watching one twice does no harm, and one that was removed and made anew has to be.
+fn watch_directories(watcher: Option<&mut RecommendedWatcher>, directories: &BTreeSet<PathBuf>) {
+    let Some(watcher) = watcher else { return };
+    for directory in directories {
+        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
             tracing::debug!(%error, directory = %directory.display(), "not watched; files there are looked at every {LOOK:?}");
         }
     }
@@ -182,10 +194,11 @@ async fn offer_changes(sources: &Sources, known: Known, handle: &Handle, everyth
     let changed = |looks: &Looks| everything || looks.is_empty() || !looks.iter().all(Look::is_current);
     let (rules, zones) = (changed(&known.rules), changed(&known.zones) && !sources.zones.is_empty());
     let geoip = changed(&known.geoip) && sources.geoip.is_some();
-    if !(rules || zones || geoip) {
+    let keys = changed(&known.keys) && !sources.dnssec.is_empty();
+    if !(rules || zones || keys || geoip) {
         return known;
     }
-    let to_read = sources.clone();
+    let (to_read, at) = (sources.clone(), handle.now());
     let reading = tokio::task::spawn_blocking(move || {
         let (mut known, now) = (known, Known::before_reading(&to_read));
         let rules = rules.then(|| {
@@ -200,7 +213,11 @@ async fn offer_changes(sources: &Sources, known: Known, handle: &Handle, everyth
             known.zones.clear();
             read_zones(&to_read.zones, &mut |path| known.zones.push(Look::at(path))).map(Offer::Zones)
         });
-        (known, [(Source::Rules, rules), (Source::Zones, zones), (Source::Geoip, geoip)])
+        let keys = keys.then(|| {
+            known.keys.clear();
+            read_keys(&to_read.dnssec, at, &mut |path| known.keys.push(Look::at(path))).map(Offer::Keys)
+        });
+        (known, [(Source::Rules, rules), (Source::Zones, zones), (Source::Keys, keys), (Source::Geoip, geoip)])
     });
     let (known, read) = match reading.await {
         Ok(read) => read,

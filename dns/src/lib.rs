@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod cookie_files;
+pub mod dnssec;
 pub mod feed;
 pub mod geoip;
 mod handler;

@@ -326,7 +326,7 @@ mod tests {
         fn resolve(&self, service: ServiceIndex, _: u16, client: &Asking) -> Steered<'_> {
             let scope = client.ecs.map_or(0, |ecs| ecs.source.min(20));
             match service.0 {
-                0 => Steered::Records { ttl: 30, rdatas: self.records(), scope },
+                0 => Steered::Records { ttl: 30, rdatas: self.records(), scope, region: None },
                 _ => Steered::Nothing { scope, ede: 18 },
             }
         }

@@ -3,7 +3,8 @@
 //!
 //! What is kept depends on nothing but the name, the type, the class of clients and whether EDNS and DO are there, and holds until rules, zones,
 //! geography or health change an answer. What differs from query to query is patched: id, RD, CD, the case of the question, the client subnet
-//! with its scope, and whether the whole fits the client's payload. Everything else is answered by [`respond`] on the same thread, and of what
+//! with its scope, and whether the whole fits the client's payload. Answers that had to be signed at once aren't kept: another signature would be
+//! as good and not the same. Everything else is answered by [`respond`] on the same thread, and of what
 //! is kept every so-manieth is compared with it.
 
 #[cfg(test)]
@@ -111,6 +112,9 @@ impl Memo {
         let Some(query) = query::read(packet, &mut self.scratch) else {
             return in_full(context, snapshot, packet, from, out);
         };
+        if query.is_dnssec_ok() && snapshot.has_stale_signatures(context.now) {
+            return in_full(context, snapshot, packet, from, out);
+        }
         if self.world != snapshot.generation() {
             self.forget();
             self.world = snapshot.generation();

@@ -1,4 +1,4 @@
-//! The one task that owns all mutable state: changes of rules, zones, GeoIP data, health, overrides and time enter over a channel, snapshots
+//! The one task that owns all mutable state: changes of rules, zones, keys, GeoIP data, health, overrides and time enter over a channel, snapshots
 //! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
 
 mod monitors;
@@ -17,6 +17,7 @@ use bailiwick_rules::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, Snapshot, ZoneSource};
 
@@ -51,6 +52,8 @@ pub enum Offer {
     Rules(Arc<Rules>),
     /// All zones.
     Zones(Arc<[ZoneSource]>),
+    /// The keys of all signed zones.
+    Keys(Arc<[ZoneKeys]>),
     /// Geography.
     Places(Arc<Places>),
 }
@@ -62,6 +65,8 @@ pub enum Source {
     Rules,
     /// The zone files.
     Zones,
+    /// The keys of signed zones.
+    Keys,
     /// The GeoIP database.
     Geoip,
 }
@@ -71,6 +76,7 @@ impl fmt::Display for Source {
         f.pad(match self {
             Self::Rules => "rules",
             Self::Zones => "zones",
+            Self::Keys => "keys",
             Self::Geoip => "GeoIP database",
         })
     }
@@ -83,6 +89,7 @@ impl Offer {
         match self {
             Self::Rules(_) => Source::Rules,
             Self::Zones(_) => Source::Zones,
+            Self::Keys(_) => Source::Keys,
             Self::Places(_) => Source::Geoip,
         }
     }
@@ -97,12 +104,18 @@ pub struct Status {
     pub rules: SourceStatus,
     /// The zone files.
     pub zones: SourceStatus,
+    /// The keys of signed zones.
+    pub keys: SourceStatus,
     /// The GeoIP database.
     pub geoip: SourceStatus,
     /// Probes that succeeded, since the start.
     pub probes_passed: u64,
     /// Probes that failed, since the start.
     pub probes_failed: u64,
+    /// Renewals of signatures, since the start.
+    pub renewals: u64,
+    /// The last failure to renew signatures, until a renewal succeeds: an alarm.
+    pub not_renewed: Option<Failure>,
     /// The last failure to write to the state directory, until a write succeeds.
     pub not_persisted: Option<Failure>,
     /// The revision of rules that were accepted and await the first results of new monitors.
@@ -142,6 +155,7 @@ impl Status {
         match source {
             Source::Rules => &self.rules,
             Source::Zones => &self.zones,
+            Source::Keys => &self.keys,
             Source::Geoip => &self.geoip,
         }
     }
@@ -150,6 +164,7 @@ impl Status {
         match source {
             Source::Rules => &mut self.rules,
             Source::Zones => &mut self.zones,
+            Source::Keys => &mut self.keys,
             Source::Geoip => &mut self.geoip,
         }
     }

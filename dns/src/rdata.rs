@@ -21,6 +21,11 @@ pub mod rtype {
     pub const DS: u16 = 43;
     pub const RRSIG: u16 = 46;
     pub const NSEC: u16 = 47;
+    pub const DNSKEY: u16 = 48;
+    pub const NSEC3: u16 = 50;
+    pub const NSEC3PARAM: u16 = 51;
+    pub const CDS: u16 = 59;
+    pub const CDNSKEY: u16 = 60;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
     pub const NXNAME: u16 = 128;
@@ -62,11 +67,26 @@ impl RdataSet {
     pub fn as_ref(&self) -> Rdatas<'_> {
         Rdatas(&self.0)
     }
+
+    /// The packed octets, to be shared; [`Rdatas::of_packed`] reads them.
+    pub(crate) fn into_packed(self) -> Box<[u8]> {
+        self.0
+    }
 }
 
 impl<'a> Rdatas<'a> {
     /// No record data.
     pub const EMPTY: Rdatas<'static> = Rdatas(&[]);
+
+    /// Reads what [`RdataSet::into_packed`] gave.
+    pub(crate) fn of_packed(packed: &'a [u8]) -> Self {
+        Self(packed)
+    }
+
+    /// An owned copy.
+    pub(crate) fn to_set(self) -> RdataSet {
+        RdataSet(self.0.into())
+    }
 
     /// The rdatas in canonical order.
     pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
@@ -137,6 +157,7 @@ fn layout(rtype: u16) -> Option<(&'static [Field], bool)> {
         18 | 21 | 36 => (&[Octets(2), Name], false), // AFSDB, RT, KX
         24 | rtype::RRSIG => (&[Octets(18), Name, Rest], false),
         26 => (&[Octets(2), Name, Name], false), // PX
+        30 => (&[Name, Rest], false),            // NXT
         rtype::SRV => (&[Octets(6), Name], false),
         35 => (&[Octets(4), Text, Text, Text, Name], false), // NAPTR
         rtype::DNAME => (&[Name], false),

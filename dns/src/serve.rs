@@ -86,7 +86,7 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
         Ready { dns, dot, doq, doh, api, node: &node, pid: std::process::id() }.write(file)?;
     }
     while signals.next().await == Word::Reload {
-        info!("SIGHUP: reading rules, zones, GeoIP database, certificates, token and cookie secrets again");
+        info!("SIGHUP: reading rules, zones, keys, GeoIP database, certificates, token and cookie secrets again");
         feed.reload();
         renewal.reload();
         renew_cookies(&responder, &config);
@@ -123,6 +123,7 @@ async fn begin(config: &Config, clock: &Clock) -> Result<Begun, Vec<String>> {
         rules: config.rules.clone(),
         geoip: config.geoip.clone(),
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
+        dnssec: config.dnssec.clone(),
         state_dir: config.state_dir.clone(),
     };
     let (Some(sockets), Some(certificates), Some(http), Some(settings)) = (sockets, certificates, http, settings)

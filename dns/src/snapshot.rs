@@ -1,4 +1,4 @@
-//! What one query sees from start to end: rules, zones, geography and health enter from [`crate::owner`], an immutable snapshot leaves, from
+//! What one query sees from start to end: rules, zones, keys, geography and health enter from [`crate::owner`], an immutable snapshot leaves, from
 //! which `answer` takes its steered records and the API its reports.
 //!
 //! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and one moment's health, with
@@ -7,6 +7,7 @@
 mod records;
 #[cfg(test)]
 mod scopes;
+pub(crate) mod signing;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -24,7 +25,11 @@ use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::answer::{Asking, Steered, SteeredAnswers};
+use crate::dnssec::lifetime::is_before;
+use crate::dnssec::presigned::SignedZone;
+use crate::dnssec::ring::KeyRing;
 use crate::locate::{self, ClassId};
+use crate::name::NameRef;
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
@@ -37,7 +42,7 @@ const PROHIBITED: u16 = 18;
 /// Extended error "Not Ready": every region of the fence is withheld (RFC 8914 §4.15).
 const NOT_READY: u16 = 14;
 
-/// Rules, zones, geography and health of one moment, with what they decide.
+/// Rules, zones, keys, geography and health of one moment, with what they decide.
 #[derive(Debug)]
 pub struct Snapshot {
     world: Arc<World>,
@@ -127,7 +132,7 @@ impl Snapshot {
         Self { world, health, decided, generation, at, until }
     }
 
-    /// When the passing of time alone next changes an answer: TTLs count down the last seconds before an end.
+    /// When the passing of time alone next changes a decision: TTLs count down the last seconds before an end.
     #[must_use]
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?;
@@ -154,6 +159,23 @@ impl Snapshot {
         self.world.zones()
     }
 
+    /// What a zone does with its keys; `None` for one that isn't signed.
+    #[must_use]
+    pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
+        self.zones().of_origin(origin)?.signed().map(SignedZone::ring)
+    }
+
+    /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone is signed.
+    #[must_use]
+    pub fn signed_until(&self) -> Option<u32> {
+        self.world.signed_until
+    }
+
+    /// Whether signatures may have grown too old to be served, so that each has to be looked at.
+    pub(crate) fn has_stale_signatures(&self, now: u32) -> bool {
+        self.world.signed_until.is_some_and(|until| !is_before(now, until))
+    }
+
     /// Everything that doesn't depend on health.
     #[must_use]
     pub fn world(&self) -> &Arc<World> {
@@ -166,7 +188,7 @@ impl Snapshot {
         &self.health
     }
 
-    /// Changes with rules, zones and geography.
+    /// Changes with rules, zones, keys, their signatures and geography.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -221,6 +243,7 @@ impl Snapshot {
             node: node.to_owned(),
             revision: table.revision().number,
             rules_sha256: table.revision().sha256_hex(),
+            keys_sha256: self.world.rings().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
         }
     }
@@ -286,6 +309,6 @@ impl Snapshot {
             Offer::Nothing(ede) => return (Steered::Nothing { scope, ede }, None),
         };
         let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
-        (Steered::Records { ttl: choice.ttl, rdatas, scope }, region)
+        (Steered::Records { ttl: choice.ttl, rdatas, scope, region }, region)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::table::Table;
 
+use crate::config::SignedZone;
 use crate::geoip::Places;
 use crate::name::Name;
 use crate::snapshot::{Rules, ZoneSource};
@@ -20,6 +21,8 @@ pub struct Sources {
     pub geoip: Option<PathBuf>,
     /// Each zone's apex and master file.
     pub zones: Vec<(Name, PathBuf)>,
+    /// Those of them that are signed.
+    pub dnssec: Vec<SignedZone>,
     /// Where last-good rules and overrides are kept.
     pub state_dir: Option<PathBuf>,
 }

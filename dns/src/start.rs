@@ -10,6 +10,7 @@ use bailiwick_rules::table::Succession;
 use bailiwick_rules::time::Timestamp;
 
 use crate::clock::Clock;
+use crate::dnssec::directory::read_keys;
 use crate::feed::{Feed, Known};
 use crate::owner::{self, Beginning, Failure, Handle, SourceStatus, Status};
 use crate::probe::{NetworkProber, Prober, Secrets};
@@ -67,6 +68,7 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut keep = |errors: Vec<Fault>| faults.extend(errors);
     let zones = read_zones(&sources.zones, &mut |_| ()).map_err(&mut keep).ok();
+    let keys = read_keys(&sources.dnssec, now, &mut |_| ()).map_err(&mut keep).ok();
     let places = read_geoip(sources.geoip.as_deref()).map_err(&mut keep).ok();
     let store = sources.state_dir.as_deref().map(|directory| {
         Store::open(directory).map_err(|error| {
@@ -85,7 +87,7 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
     let configured = read_rules(&sources.rules);
     let kept = store.as_ref().and_then(last_good);
 
-    let (Some(zones), Some(places)) = (zones, places) else {
+    let (Some(zones), Some(keys), Some(places)) = (zones, keys, places) else {
         faults.extend(configured.err().unwrap_or_default());
         return Err(faults);
     };
@@ -93,7 +95,9 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
     let (candidates, note) = in_order(valid, kept);
     let mut refused: Option<Vec<Fault>> = None;
     for candidate in candidates {
-        match World::build(Arc::clone(&candidate.rules), Arc::clone(&zones), Arc::clone(&places), None) {
+        let (rules, zones, keys, places) =
+            (Arc::clone(&candidate.rules), Arc::clone(&zones), Arc::clone(&keys), Arc::clone(&places));
+        match World::build(rules, zones, keys, places, now, None) {
             Ok(_) if !faults.is_empty() => return Err(faults),
             Ok(world) => {
                 let why = configured.err().or(refused).map(|faults| faults.iter().map(Fault::to_string).collect());
@@ -120,7 +124,13 @@ fn zone_faults(zones: &[crate::snapshot::ZoneSource]) -> Vec<Fault> {
 
 fn beginning(world: World, store: Option<Store>, alarm: Option<Vec<String>>, now: Timestamp) -> Beginning {
     let accepted = SourceStatus { accepted: 1, accepted_at: Some(now), ..SourceStatus::default() };
-    let mut status = Status { rules: accepted.clone(), zones: accepted.clone(), geoip: accepted, ..Status::default() };
+    let mut status = Status {
+        rules: accepted.clone(),
+        zones: accepted.clone(),
+        keys: accepted.clone(),
+        geoip: accepted,
+        ..Status::default()
+    };
     if let Some(errors) = alarm {
         tracing::error!(?errors, "the configured rules are not in service; the last good ones are");
         status.rules.refused = 1;

@@ -54,7 +54,13 @@ impl Store {
     /// Where the last-good rules are kept.
     #[must_use]
     pub fn rules_path(&self) -> PathBuf {
-        self.directory.join(RULES)
+        Self::rules_in(&self.directory)
+    }
+
+    /// Where a state directory that isn't opened keeps the last-good rules.
+    #[must_use]
+    pub fn rules_in(directory: &Path) -> PathBuf {
+        directory.join(RULES)
     }
 
     /// Where the overrides are kept.

@@ -1,8 +1,11 @@
 //! Helpers of the unit tests: zones from text, queries as bytes, responses as text by a decoder that isn't ours.
 
+pub(crate) mod signed;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bailiwick_rules::table::RegionIndex;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{RData, Record};
 
@@ -59,8 +62,8 @@ impl Fixed {
 impl SteeredAnswers for Fixed {
     fn resolve(&self, service: ServiceIndex, _: u16, _: &Asking) -> Steered<'_> {
         match service.0 {
-            0 => Steered::Records { ttl: 20, rdatas: self.address.as_ref(), scope: 20 },
-            1 => Steered::Records { ttl: 30, rdatas: self.alias.as_ref(), scope: 24 },
+            0 => Steered::Records { ttl: 20, rdatas: self.address.as_ref(), scope: 20, region: Some(RegionIndex(0)) },
+            1 => Steered::Records { ttl: 30, rdatas: self.alias.as_ref(), scope: 24, region: Some(RegionIndex(0)) },
             _ => Steered::Nothing { scope: 16, ede: 18 },
         }
     }

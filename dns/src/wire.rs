@@ -8,7 +8,7 @@ mod parse;
 use std::net::IpAddr;
 
 use crate::answer::identity::CHAOS;
-use crate::answer::{Answer, Asking, Query, Rcode, SteeredAnswers, answer};
+use crate::answer::{Answer, Asking, Dnssec, Query, Rcode, SteeredAnswers, answer};
 use crate::zone::{ServiceIndex, Zones};
 pub use context::{Class, Context, Limiter, Settings, Transport, Verdict};
 use cookies::Checked;
@@ -76,7 +76,7 @@ pub fn respond(
         // Whoever floods costs no look into zone or rules.
         _ if verdict != Verdict::Answer => Answer::bare(request.verdict),
         Some(refusal) => refusal,
-        None => reply(context.settings, zones, steering, &request, from),
+        None => reply(context, zones, steering, &request, from, transport),
     };
     let class = Class::of(&reply);
     if verdict == Verdict::Answer {
@@ -91,7 +91,7 @@ pub fn respond(
     }
     let options = options(context.settings, &request, checked, transport);
     let slips = verdict == Verdict::Slip && checked.is_none();
-    let limit = if slips { 0 } else { limit(&request, transport) };
+    let limit = if slips || reply.truncated { 0 } else { limit(&request, transport) };
     let truncated = write(&request, &reply, &options, limit, out);
     Outcome::Answered {
         rcode: reply.rcode,
@@ -127,11 +127,12 @@ fn refused_for_cookie<'a>(
 
 /// The answer to a request, or the bare response code that its form earns.
 fn reply<'a>(
-    settings: &'a Settings,
+    context: &Context<'a>,
     zones: &'a Zones,
     steering: &'a impl SteeredAnswers,
     request: &Request<'a>,
     from: IpAddr,
+    transport: Transport,
 ) -> Answer<'a> {
     let question = match (request.verdict, request.question) {
         (Rcode::NOERROR, Some(question)) => question,
@@ -140,9 +141,15 @@ fn reply<'a>(
     };
     let ecs = request.edns.and_then(|edns| edns.ecs);
     let client = Asking { transport: from, ecs };
-    let query = Query { qname: question.qname, qtype: question.qtype, qclass: question.qclass, client };
+    let dnssec = Dnssec {
+        ok: request.edns.is_some_and(|edns| edns.dnssec_ok),
+        compact_ok: request.edns.is_some_and(|edns| edns.compact_ok),
+        by_stream: transport.is_stream(),
+        now: context.now,
+    };
+    let query = Query { qname: question.qname, qtype: question.qtype, qclass: question.qclass, client, dnssec };
     if question.qclass == CHAOS {
-        return settings.identity.answer(&query);
+        return context.settings.identity.answer(&query);
     }
     answer(zones, steering, &query)
 }

@@ -5,12 +5,14 @@
 mod compile;
 pub mod file;
 mod index;
+mod signing;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use bailiwick_rules::table::ServiceIndex;
 
+use crate::dnssec::presigned::SignedZone;
 use crate::name::{Name, NameRef};
 use crate::rdata::{RdataSet, rtype};
 use index::{Descent, NameTree, TOP};
@@ -108,19 +110,21 @@ struct Node {
     is_dname: bool,
 }
 
-/// A compiled zone. Nothing in it changes; an update is another zone.
-#[derive(Debug)]
+/// A compiled zone. Nothing in it changes; an update is another zone. Copies share what is large, where it was laid out.
+#[derive(Debug, Clone)]
 pub struct Zone {
     origin: Name,
     /// How many labels the origin has.
     depth: usize,
-    tree: NameTree,
+    tree: Arc<NameTree>,
     /// By node number.
-    nodes: Box<[Node]>,
+    nodes: Arc<Box<[Node]>>,
     /// By node number, then type.
-    sets: Box<[RrSet]>,
-    steered: Box<[SteeredOwner]>,
+    sets: Arc<Box<[RrSet]>>,
+    steered: Arc<[SteeredOwner]>,
     negative_ttl: u32,
+    /// What it is signed with, if it is.
+    signed: Option<Arc<SignedZone>>,
 }
 
 /// Where a name stands in a zone (RFC 1034 §4.3.2 step 3, RFC 4592 §3.3.1, RFC 6672 §3.2).
@@ -226,6 +230,17 @@ impl Zone {
     pub fn steered(&self, node: NodeId) -> Option<&SteeredOwner> {
         self.nodes[node.0 as usize].steered.map(|at| &self.steered[at as usize])
     }
+
+    /// The same zone with these signatures.
+    #[must_use]
+    pub(crate) fn with_signatures(&self, signed: Arc<SignedZone>) -> Self {
+        Self { signed: Some(signed), ..self.clone() }
+    }
+
+    /// The zone's signatures; `None` for an unsigned zone.
+    pub fn signed(&self) -> Option<&SignedZone> {
+        self.signed.as_deref()
+    }
 }
 
 /// The zones of a server, found by the longest match of a name.
@@ -273,6 +288,12 @@ impl Zones {
                 None => return best,
             }
         }
+    }
+
+    /// The zone of this origin.
+    pub fn of_origin(&self, origin: NameRef<'_>) -> Option<&Zone> {
+        let node = self.tree.find(Descent::new(origin, 0))?;
+        self.zones.get(node as usize)?.as_deref()
     }
 
     /// All zones.

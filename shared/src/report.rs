@@ -24,6 +24,9 @@ pub struct HealthReport {
     pub revision: u64,
     /// SHA-256 of those rules' bytes, in hex.
     pub rules_sha256: String,
+    /// For each zone it signs, a digest of the keys' public halves, stages and times: nodes whose digests differ serve different keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys_sha256: BTreeMap<String, String>,
     /// Every region of the rules.
     pub regions: BTreeMap<RegionId, RegionReport>,
 }
@@ -168,6 +171,17 @@ mod tests {
         assert_eq!(seen(core::slice::from_ref(&down)), (Status::Down, Status::Down, None));
         assert_eq!(seen(&[down.clone(), up.clone()]), (Status::Up, Status::Up, None));
         assert_eq!(seen(&[down.clone(), up, down]), (Status::Down, Status::Down, None));
+    }
+
+    #[test]
+    fn digests_of_keys_are_told_by_those_who_sign_and_missed_from_no_one_else() {
+        let mut report = received(0, "up", None).report;
+        assert!(report.keys_sha256.is_empty());
+        assert!(serde_json::to_value(&report).unwrap().get("keys_sha256").is_none());
+        report.keys_sha256.insert("ai.example.com.".into(), "00".into());
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["keys_sha256"], serde_json::json!({ "ai.example.com.": "00" }));
+        assert_eq!(serde_json::from_value::<HealthReport>(json).unwrap(), report);
     }
 
     #[test]

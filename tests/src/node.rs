@@ -92,6 +92,43 @@ impl Setup {
         self.with(&lines)
     }
 
+    /// With a new key for the zone, which is signed from the start.
+    ///
+    /// # Panics
+    /// If it can't be made.
+    #[must_use]
+    pub fn signed(self) -> Self {
+        self.signed_by("13")
+    }
+
+    /// [`Setup::signed`] by an algorithm, given by its number.
+    ///
+    /// # Panics
+    /// If the key can't be made.
+    #[must_use]
+    pub fn signed_by(self, algorithm: &str) -> Self {
+        let signed = self.with("[dnssec.\"ai.example.com\"]\nkeys = \"keys\"\n");
+        signed.keys(&["generate", "--algorithm", algorithm]);
+        signed
+    }
+
+    /// The DS of that key, as it would stand in the parent's zone.
+    ///
+    /// # Panics
+    /// If there is no key.
+    #[must_use]
+    pub fn ds(&self) -> String {
+        self.keys(&["ds", "--early"])
+    }
+
+    /// What `bailiwick keys` says.
+    fn keys(&self, words: &[&str]) -> String {
+        let config = self.path("bailiwick.toml").display().to_string();
+        let output = bailiwick(["keys"].into_iter().chain(words.iter().copied()).chain(["--config", config.as_str()]));
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Starts the server and waits until it serves.
     ///
     /// # Panics

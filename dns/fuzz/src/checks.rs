@@ -29,7 +29,7 @@ impl SteeredAnswers for Served {
     fn resolve(&self, _: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
         let scope = client.ecs.map_or(0, |ecs| ecs.source.min(20));
         match rtype {
-            1 => Steered::Records { ttl: 30, rdatas: self.address.as_ref(), scope },
+            1 => Steered::Records { ttl: 30, rdatas: self.address.as_ref(), scope, region: None },
             _ => Steered::Nothing { scope, ede: 18 },
         }
     }

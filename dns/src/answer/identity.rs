@@ -1,8 +1,8 @@
 //! What the server says of itself: configured texts enter at the start, answers to CHAOS questions (RFC 4892) and the NSID leave; `wire` asks.
 
-use super::{Answer, AnswerSet, Data, Owner, Query, Rcode};
 use smallvec::smallvec;
 
+use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Signed};
 use crate::name::NameRef;
 use crate::rdata::{RdataSet, rtype};
 
@@ -55,7 +55,7 @@ impl Identity {
         };
         let Some(set) = set else { return Answer::bare(Rcode::REFUSED) };
         let data = Data::Stored(set.as_ref());
-        let set = AnswerSet { owner: Owner::Ref(query.qname), rtype: rtype::TXT, ttl: 0, data };
+        let set = AnswerSet { owner: Owner::Ref(query.qname), rtype: rtype::TXT, ttl: 0, data, signed: Signed::No };
         Answer { authoritative: true, answer: smallvec![set], ..Answer::bare(Rcode::NOERROR) }
     }
 }

@@ -42,7 +42,13 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("rules.json"), rules(7)).unwrap();
-        let sources = Sources { rules: at("rules.json"), geoip: None, zones: Vec::new(), state_dir: Some(at("state")) };
+        let sources = Sources {
+            rules: at("rules.json"),
+            geoip: None,
+            zones: Vec::new(),
+            dnssec: Vec::new(),
+            state_dir: Some(at("state")),
+        };
         let started = start(sources, Secrets::default(), Clock::system()).await.unwrap();
         let token = token.map(|token| {
             std::fs::write(at("token"), token).unwrap();

@@ -12,8 +12,10 @@ use super::told::Told;
 use crate::api::token::{Token, warnings};
 use crate::certificate::Certificate;
 use crate::clock::Clock;
-use crate::config::{Api, Config, ConfigError, ZoneFile};
+use crate::config::{Api, Config, ConfigError, SignedZone, ZoneFile};
 use crate::cookie_files;
+use crate::dnssec::directory::read_keys;
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
@@ -69,9 +71,10 @@ pub(super) fn configured(file: &Path) -> Findings {
 fn named(config: &Config, findings: &mut Findings) {
     let rules = rules(&config.rules, &mut std::io::empty(), findings);
     let sources = zones(&config.zones, findings);
+    let keys = keys(&config.dnssec, findings);
     let places = config.geoip.as_deref().and_then(|file| places(file, findings));
     match rules {
-        Some(rules) => together(rules, sources, places, findings),
+        Some(rules) => together(rules, sources, keys, places, findings),
         None => alone(&sources, findings),
     }
     findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
@@ -140,6 +143,24 @@ fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
     read
 }
 
+fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
+    let now = Clock::system().now();
+    let mut read = Vec::new();
+    for zone in zones {
+        match read_keys(std::slice::from_ref(zone), now, &mut |_| ()) {
+            Ok(keys) => {
+                let count_of = |keys: &ZoneKeys| keys.ring(now).dnskeys().count();
+                let told =
+                    keys.iter().map(|keys| format!("signed {}: {}", keys.origin(), count(count_of(keys), "key")));
+                findings.summary.extend(told);
+                read.extend_from_slice(&keys);
+            }
+            Err(faults) => findings.errors.extend(faults),
+        }
+    }
+    read
+}
+
 fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
     match read_geoip(Some(file)) {
         Ok(places) => {
@@ -153,10 +174,16 @@ fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
     }
 }
 
-/// Compiles zones with the hosts that the rules steer in them.
-fn together(rules: Arc<Rules>, sources: Vec<ZoneSource>, places: Option<Arc<Places>>, findings: &mut Findings) {
+/// Compiles zones with the hosts that the rules steer in them, and signs them.
+fn together(
+    rules: Arc<Rules>,
+    sources: Vec<ZoneSource>,
+    keys: Vec<ZoneKeys>,
+    places: Option<Arc<Places>>,
+    findings: &mut Findings,
+) {
     let places = places.unwrap_or_else(|| Arc::new(Places::none()));
-    match World::build(rules, sources.into(), places, None) {
+    match World::build(rules, sources.into(), keys.into(), places, Clock::system().now(), None) {
         // With a zone missing for its errors, "lies in no zone" would be said of its hosts.
         Ok(world) if findings.errors.is_empty() => findings.warnings.extend_from_slice(world.warnings()),
         Ok(_) => {}

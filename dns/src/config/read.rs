@@ -1,5 +1,6 @@
 //! Reads the TOML tree of the configuration, noting every error with its line; [`super::Config::parse`] calls it.
 
+mod dnssec;
 mod transports;
 
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "node",
     "listen",
     "threads",
@@ -25,6 +26,7 @@ const KEYS: [&str; 15] = [
     "geoip",
     "state_dir",
     "zones",
+    "dnssec",
     "api",
     "cookies",
     "identity",
@@ -43,7 +45,7 @@ const IDENTITY_KEYS: [&str; 3] = ["version", "hostname", "nsid"];
 /// More threads than any machine has cores would only cost memory.
 const MOST_THREADS: u64 = 1024;
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
-const LATER: [&str; 2] = ["secrets", "dnssec"];
+const LATER: [&str; 1] = ["secrets"];
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
@@ -73,7 +75,7 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
-        let (mut zones, mut api, mut threads) = (Vec::new(), None, 0);
+        let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
         let (mut tcp, mut rate_limit) = (Limits::default(), None);
@@ -86,6 +88,7 @@ impl Reader<'_> {
                 "geoip" => geoip = self.path("geoip", value),
                 "state_dir" => state_dir = self.path("state_dir", value),
                 "zones" => zones = self.zones(value),
+                "dnssec" => signed = Some(value),
                 "api" => api = self.api(key, value),
                 "cookies" => cookies = self.cookies(value),
                 "identity" => identity = self.identity(value),
@@ -97,6 +100,7 @@ impl Reader<'_> {
                 _ => self.no_key("", key, &KEYS, &LATER),
             }
         }
+        let dnssec = signed.map(|signed| self.dnssec(signed, &zones)).unwrap_or_default();
         if listen.is_none() {
             self.missing("\"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]");
         }
@@ -111,6 +115,7 @@ impl Reader<'_> {
             geoip,
             state_dir,
             zones,
+            dnssec,
             api,
             cookies,
             identity,

@@ -47,7 +47,15 @@ fn snapshot(names: usize) -> Snapshot {
     }
     let origin: crate::name::Name = "bench.test".parse().unwrap();
     let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
-    let world = World::build(rules, [ZoneSource { origin, records }].into(), Arc::new(places), None).unwrap();
+    let world = World::build(
+        rules,
+        [ZoneSource { origin, records }].into(),
+        Arc::default(),
+        Arc::new(places),
+        bailiwick_rules::time::Timestamp(0),
+        None,
+    );
+    let world = world.unwrap();
     let health = Health {
         regions: vec![bailiwick_rules::health::RegionHealth::of(None, &[], NOW); regions.len()],
         ..Health::default()
@@ -130,7 +138,9 @@ fn crowded() -> Snapshot {
     let places = Places::read(&bytes).unwrap();
     println!("crowded: database of {} octets read in {:.1} s", bytes.len(), begun.elapsed().as_secs_f64());
     let begun = Instant::now();
-    let world = World::build(rules, [ZoneSource { origin, records }].into(), Arc::new(places), None).unwrap();
+    let sources = [ZoneSource { origin, records }].into();
+    let now = bailiwick_rules::time::Timestamp(0);
+    let world = World::build(rules, sources, Arc::default(), Arc::new(places), now, None).unwrap();
     println!("crowded: compiled in {:.1} s", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     let snapshot = Snapshot::new(Arc::new(world), health, NOW, None);

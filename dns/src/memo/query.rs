@@ -47,6 +47,10 @@ impl Query<'_> {
     pub(super) fn has_edns(&self) -> bool {
         self.form & EDNS != 0
     }
+
+    pub(super) fn is_dnssec_ok(&self) -> bool {
+        self.form & DNSSEC_OK != 0
+    }
 }
 
 /// Where the name last read stands in lower case.

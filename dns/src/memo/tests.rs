@@ -1,10 +1,13 @@
 use std::sync::{Arc, Mutex};
 
 use bailiwick_rules::testing::{Random, conditions, document};
+use bailiwick_rules::time::Timestamp;
 use hickory_proto::op::Message;
 use serde_json::json;
 
 use super::*;
+use crate::dnssec::key::{Algorithm, SigningKey};
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::geoip::made::{Made, flat};
 use crate::rdata::rtype;
@@ -53,6 +56,16 @@ fn sources(random: &mut Random, host: &str) -> Arc<[ZoneSource]> {
     ZONES[..count].iter().map(source).collect()
 }
 
+/// Keys for some of the zones: those of before, or new ones.
+fn keys(random: &mut Random, before: Option<&World>) -> Arc<[ZoneKeys]> {
+    if let Some(before) = before.filter(|_| random.chance(70)) {
+        return Arc::clone(before.keys());
+    }
+    let key = || SigningKey::generate(Algorithm::Ed25519).unwrap();
+    let signed = ["example", "test"].into_iter().filter(|_| random.chance(50));
+    signed.map(|origin| ZoneKeys::of_one(origin.parse().unwrap(), key())).collect()
+}
+
 fn world(random: &mut Random, before: Option<&World>) -> Arc<World> {
     let mut rules = document(random);
     for (number, region) in (1..).zip(rules["regions"].as_object_mut().unwrap().values_mut()) {
@@ -66,7 +79,9 @@ fn world(random: &mut Random, before: Option<&World>) -> Arc<World> {
     let made = made.add("2001:db8::/33".parse().unwrap(), &flat(random.pick::<&str>(&COUNTRIES), None));
     let places = Arc::new(Places::read(&made.bytes()).unwrap());
     let sources = sources(random, &host);
-    Arc::new(World::build(rules, sources, places, before).unwrap())
+    // By a chance of its own, so that all else is as it would be without keys.
+    let keys = keys(&mut Random::new(rules.bytes.len() as u64), before);
+    Arc::new(World::build(rules, sources, keys, places, Timestamp(i64::from(NOW) * 1000), before).unwrap())
 }
 
 fn snapshot(random: &mut Random, world: Arc<World>, before: Option<&Snapshot>) -> Snapshot {
@@ -237,7 +252,7 @@ impl Limiter for Scripted {
 /// The proof that what is kept changes nothing: over random rules, zones, databases, health, and what becomes of them while datagrams come.
 #[test]
 fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
-    let (mut sent, mut hits, mut denied) = (0, 0, 0_u64);
+    let (mut sent, mut hits, mut denied, mut signed) = (0, 0, 0_u64, 0_u64);
     for seed in 0..WORLDS {
         let random = &mut Random::new(seed);
         let settings = Settings::anonymous();
@@ -271,14 +286,16 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
                 assert_eq!(by_memo.region, in_full.region, "seed {seed}: {packet:02x?}");
                 assert!(Message::from_vec(&kept).is_ok() || packet.len() < 20, "another decoder reads it: {kept:02x?}");
                 denied += u64::from(rcode == Rcode::NXDOMAIN);
+                signed += u64::from(kept.windows(4).any(|octets| octets == [0, 46, 0, 1]));
             }
             sent += 1;
         }
         hits += memo.hits();
     }
+    assert!(signed > 1_000, "{signed} signed answers");
     assert!(hits > sent / 4, "the comparison means little if nothing was kept: {hits} hits");
     println!(
-        "memo: {WORLDS} random worlds, {sent} datagrams, {hits} answered by what was kept, {denied} name errors: all equal to the full path"
+        "memo: {WORLDS} random worlds, {sent} datagrams, {hits} answered by what was kept, {denied} name errors, {signed} signed: all equal to the full path"
     );
 }
 
@@ -365,4 +382,43 @@ fn a_flood_of_names_types_and_clients_takes_no_more_room() {
     ask(&mut memo, &snapshot, &known, &mut out);
     assert_eq!(memo.hits(), hits + 1, "what was kept before the flood still is");
     assert_eq!(memo.table.kept(), 1, "names that don't exist aren't kept");
+}
+
+/// A world of one signed zone.
+fn signed() -> Snapshot {
+    let random = &mut Random::new(5);
+    let world = (0..).map(|_| world(random, None)).find(|world| world.keys().len() == 2).unwrap();
+    snapshot(random, world, None)
+}
+
+#[test]
+fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_they_may_be_served() {
+    let snapshot = signed();
+    let (mut memo, mut out) = (Memo::new(), Vec::new());
+    let settings = Settings::anonymous();
+    let mut dnssec_ok = opt(1232, &[]);
+    dnssec_ok[7] = 0x80;
+    let mut hits_at = |name: &str, qtype, now, out: &mut Vec<u8>| {
+        let context = Context { settings: &settings, limiter: None, now };
+        let before = memo.hits();
+        for _ in 0..3 {
+            memo.respond(&context, &snapshot, &query(name, qtype, &[&dnssec_ok]), crate::testing::CLIENT, out);
+        }
+        memo.hits() - before
+    };
+    let is_signed = |out: &[u8]| out.windows(4).any(|octets| octets == [0, 46, 0, 1]);
+    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 2);
+    assert!(is_signed(&out));
+    let chains = [("alias.example", 2), ("from.wild2.example", 0), ("lost.example", 0)];
+    for (name, hits) in [("www.example", 2), ("nothing.example", 0), ("x.wild.example", 0)].into_iter().chain(chains) {
+        assert_eq!(hits_at(name, rtype::TXT, NOW, &mut out), hits, "{name}");
+        assert!(is_signed(&out), "{name}");
+    }
+    let until = snapshot.signed_until().unwrap();
+    assert_eq!(hits_at("www.example", rtype::A, until - 1, &mut out), 3);
+    assert_eq!(hits_at("www.example", rtype::A, until, &mut out), 0);
+    let far = NOW + 8 * 86_400;
+    assert_eq!(hits_at("www.example", rtype::A, far, &mut out), 0);
+    assert_eq!((out[3] & 15, is_signed(&out)), (2, false), "SERVFAIL");
+    assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "nor was that kept");
 }

@@ -15,7 +15,8 @@ use crate::owner::{Handle, Source};
 use crate::wire::Transport;
 
 /// The sources with their names in labels.
-const SOURCES: [(Source, &str); 3] = [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Geoip, "geoip")];
+const SOURCES: [(Source, &str); 4] =
+    [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Keys, "keys"), (Source::Geoip, "geoip")];
 const STATUSES: [Status; 3] = [Status::Up, Status::Down, Status::Unknown];
 
 pub(super) fn text(metrics: Arc<Metrics>, handle: Handle) -> String {
@@ -42,6 +43,8 @@ impl Collector for Exposition {
         self.steered(&mut encoder)?;
         self.rules(&mut encoder)?;
         self.sources(&mut encoder)?;
+        self.keys(&mut encoder)?;
+        self.signatures(&mut encoder)?;
         self.regions(&mut encoder)?;
         self.probes(&mut encoder)
     }
@@ -126,7 +129,8 @@ impl Exposition {
 
     fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let status = self.handle.status();
-        let help = "Versions of rules, zones and GeoIP database, by what became of them; the first at start included";
+        let help =
+            "Versions of rules, zones, keys and GeoIP database, by what became of them; the first at start included";
         let mut reloads = counter(encoder, "reloads", help)?;
         for (source, name) in SOURCES {
             let fares = status.of(source);
@@ -143,6 +147,46 @@ impl Exposition {
         }
         let failed = u64::from(status.not_persisted.is_some());
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
+    }
+
+    fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        if snapshot.world().rings().next().is_none() {
+            return Ok(());
+        }
+        let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can be told apart";
+        let mut metric = gauge(encoder, "zone_keys", help)?;
+        for ring in snapshot.world().rings() {
+            let (zone, keys) = (ring.zone_name(), u64::try_from(ring.dnskeys().count()).unwrap_or(u64::MAX));
+            metric.encode_family(&[("zone", zone.as_str()), ("sha256", ring.digest())])?.encode_gauge(&keys)?;
+        }
+        Ok(())
+    }
+
+    fn signatures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (snapshot, status) = (self.handle.snapshot_owned(), self.handle.status());
+        let world = snapshot.world();
+        if world.rings().next().is_none() {
+            return Ok(());
+        }
+        let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds since 1970";
+        let mut until = gauge(encoder, "signed_until_seconds", help)?;
+        for (zone, time) in world.signed_until(self.handle.now()) {
+            let zone = zone.origin().to_string();
+            until.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&(time.0 / 1000))?;
+        }
+        let mut renewals = counter(encoder, "signature_renewals", "Times that signatures were renewed")?;
+        sample(&mut renewals, &[], status.renewals)?;
+        let failing = u64::from(status.not_renewed.is_some());
+        gauge(encoder, "signature_renewal_failing", "1 while signatures can't be renewed")?.encode_gauge(&failing)?;
+        let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused for the budget";
+        let mut minted = counter(encoder, "signatures_on_demand", help)?;
+        for (outcome, count) in
+            [("made", world.mint().made()), ("found", world.mint().found()), ("refused", world.mint().refused())]
+        {
+            sample(&mut minted, &[("outcome", outcome)], count)?;
+        }
+        Ok(())
     }
 
     fn regions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 //! for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and overrides go on.
 
 mod overrides;
+mod renewal;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -73,6 +74,7 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
         waiting: None,
         queue: VecDeque::new(),
         job: None,
+        renew_again: Timestamp(i64::MIN),
         set_aside: Vec::new(),
         ready: Some(ready),
     };
@@ -97,10 +99,18 @@ struct Waiting {
     deadline: Instant,
 }
 
-/// A version that is being compiled with the others.
+/// A world that is being made.
 struct Job {
-    offer: Offer,
+    work: Work,
     compiled: JoinHandle<Result<World, Vec<ZoneError>>>,
+}
+
+/// Why a world is being made.
+enum Work {
+    /// A version is compiled with the others.
+    Version(Offer),
+    /// Signatures grow old, or the time has come for a key.
+    Renewal,
 }
 
 struct Owner<P> {
@@ -115,6 +125,8 @@ struct Owner<P> {
     waiting: Option<Waiting>,
     queue: VecDeque<Offer>,
     job: Option<Job>,
+    /// When signatures may be renewed again.
+    renew_again: Timestamp,
     /// Versions that were refused with the others as they were; tried again when one of those changes.
     set_aside: Vec<Offer>,
     /// Told after the first swap.
@@ -131,6 +143,7 @@ impl<P: Prober> Owner<P> {
         self.await_first_results(first);
         loop {
             self.swap_if_due().await;
+            self.renew_if_due();
             let wake = self.next_wake();
             tokio::select! {
                 Some(result) = results.recv() => {
@@ -145,7 +158,7 @@ impl<P: Prober> Owner<P> {
                     // Nobody is left to ask.
                     None => return,
                 },
-                (offer, compiled) = finished(&mut self.job) => self.compiled(offer, compiled),
+                (work, made) = finished(&mut self.job) => self.made(work, made),
                 () = deadline(self.waiting.as_ref().map(|waiting| waiting.deadline)) => {}
                 () = sleep(wake.to_std()) => self.tick().await,
             }
@@ -200,6 +213,13 @@ impl<P: Prober> Owner<P> {
                 self.tell();
                 continue;
             }
+            if let Offer::Keys(keys) = &offer
+                && **keys == **self.accepted().keys()
+            {
+                self.status.keys.last_error = None;
+                self.tell();
+                continue;
+            }
             if let Offer::Rules(rules) = &offer {
                 let (old, new) = (self.accepted().rules().table.revision(), rules.table.revision());
                 match old.succession(&new) {
@@ -224,19 +244,29 @@ impl<P: Prober> Owner<P> {
                 }
             }
             let base = Arc::clone(self.accepted());
-            let version = offer.clone();
+            let (version, now) = (offer.clone(), self.clock.now());
             let compiled = tokio::task::spawn_blocking(move || {
-                let (mut rules, mut zones, mut places) =
-                    (Arc::clone(base.rules()), Arc::clone(base.zone_sources()), Arc::clone(base.places()));
+                let (mut rules, mut zones) = (Arc::clone(base.rules()), Arc::clone(base.zone_sources()));
+                let (mut keys, mut places) = (Arc::clone(base.keys()), Arc::clone(base.places()));
                 match version {
                     Offer::Rules(new) => rules = new,
                     Offer::Zones(new) => zones = new,
+                    Offer::Keys(new) => keys = new,
                     Offer::Places(new) => places = new,
                 }
-                World::build(rules, zones, places, Some(&base))
+                World::build(rules, zones, keys, places, now, Some(&base))
             });
-            self.job = Some(Job { offer, compiled });
+            self.job = Some(Job { work: Work::Version(offer), compiled });
         }
+    }
+
+    /// A world was made: it is accepted, or what it was made for fails.
+    fn made(&mut self, work: Work, made: Result<World, Vec<String>>) {
+        match work {
+            Work::Version(offer) => self.compiled(offer, made),
+            Work::Renewal => self.renewed(made),
+        }
+        self.compile_next();
     }
 
     /// A version was compiled with the others: it is accepted, or set aside.
@@ -264,7 +294,6 @@ impl<P: Prober> Owner<P> {
                 }
             }
         }
-        self.compile_next();
     }
 
     /// Lets an accepted world wait for the first results of its monitors. One that waited before it never comes into service.
@@ -347,13 +376,14 @@ impl<P: Prober> Owner<P> {
     fn next_wake(&self) -> Millis {
         let (now, snapshot) = (self.clock.now(), self.live.load());
         let end = self.overrides.values().map(|forced| forced.until).min();
-        let next = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now)).min();
+        let times = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now));
+        let next = times.chain(self.next_renewal(now)).min();
         next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))
     }
 }
 
-/// The version being compiled, when it is; never, while there is none.
-async fn finished(job: &mut Option<Job>) -> (Offer, Result<World, Vec<String>>) {
+/// The world being made, when it is; never, while there is none.
+async fn finished(job: &mut Option<Job>) -> (Work, Result<World, Vec<String>>) {
     let Some(running) = job else { return std::future::pending().await };
     let compiled = (&mut running.compiled).await;
     let errors = match compiled {
@@ -362,7 +392,7 @@ async fn finished(job: &mut Option<Job>) -> (Offer, Result<World, Vec<String>>) 
         Err(panic) => Err(vec![format!("compiling failed by a fault of this program ({panic}); please report it")]),
     };
     match job.take() {
-        Some(done) => (done.offer, errors),
+        Some(done) => (done.work, errors),
         None => std::future::pending().await,
     }
 }

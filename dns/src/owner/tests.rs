@@ -76,7 +76,7 @@ fn zones(text: &str) -> Arc<[ZoneSource]> {
 }
 
 fn beginning(rules: Arc<Rules>, zone: &str) -> Beginning {
-    let world = World::build(rules, zones(zone), Arc::new(Places::none()), None).unwrap();
+    let world = World::build(rules, zones(zone), Arc::default(), Arc::new(Places::none()), NOW, None).unwrap();
     Beginning { world, status: Status::default(), store: None, overrides: Default::default() }
 }
 
@@ -268,6 +268,71 @@ async fn an_override_is_in_force_although_it_cannot_be_kept() {
     assert!(matches!(&kept, Kept::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
     assert!(handle.snapshot().health().regions[0].forced.is_some());
     assert!(handle.status().not_persisted.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_key_leaves_by_time_alone() {
+    use crate::dnssec::key::{Algorithm, SigningKey};
+    use crate::dnssec::ring::ZoneKeys;
+    use crate::dnssec::timeline::{NewKey, Policy, begin as begin_roll, finish, first};
+
+    let keys: Vec<_> = (0..2).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect();
+    let new =
+        |number: usize| NewKey { file: number.to_string(), tag: keys[number].tag(), algorithm: Algorithm::Ed25519 };
+    let origin: Name = "example.com".parse().unwrap();
+    let policy = Policy { ds_ttl: Millis(120_000), dnskey_ttl: Millis(60_000), ..Policy::default() };
+    let long_ago = Timestamp(NOW.0 - 900_000_000);
+    let state = first(origin.clone(), new(0), &policy, Millis(0), long_ago);
+    let state = begin_roll(&state, new(1), &policy, Timestamp(NOW.0 - 800_000_000)).unwrap();
+    let state = finish(&state, &policy, Millis(0), NOW).unwrap();
+    let zone_keys = ZoneKeys::new(&state, policy, |key| Some(Arc::clone(&keys[key.file.parse::<usize>().ok()?])));
+
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let beginning = beginning(rules(1, "chat.example.com", &["a:1"]), "");
+    let world = &beginning.world;
+    let (rules, zones, places) = (world.rules(), world.zone_sources(), world.places());
+    let world =
+        World::build(Arc::clone(rules), Arc::clone(zones), [zone_keys].into(), Arc::clone(places), NOW, None).unwrap();
+    let handle = begin(Beginning { world, ..beginning }, &prober).await;
+    let count = |snapshot: &Snapshot| snapshot.ring(origin.as_ref()).map_or(0, |ring| ring.dnskeys().count());
+    let before = handle.snapshot_owned();
+    assert_eq!(count(&before), 2);
+    let gone = NOW.after(policy.propagation).after(policy.ds_ttl);
+    assert!(handle.wait_until(|snapshot, _| count(snapshot) == 1 || handle.now() > gone.after(Millis(9_000))).await);
+    assert!(handle.now() >= gone && handle.now() < gone.after(Millis(10)), "{}", handle.now());
+    assert!(handle.snapshot().generation() > before.generation());
+}
+
+#[tokio::test(start_paused = true)]
+async fn signatures_are_renewed_by_time_alone() {
+    use crate::dnssec::key::{Algorithm, SigningKey};
+    use crate::dnssec::ring::ZoneKeys;
+
+    let keys = ZoneKeys::of_one("example.com".parse().unwrap(), SigningKey::generate(Algorithm::Ed25519).unwrap());
+    // Nobody is probed: weeks go by without an event.
+    let mut unwatched: serde_json::Value =
+        serde_json::from_slice(&rules(1, "chat.example.com", &["a:1"]).bytes).unwrap();
+    unwatched["regions"]["r0"].as_object_mut().unwrap().remove("monitor");
+    let rules = compile_rules(unwatched.to_string().into_bytes(), "rules.json").unwrap();
+    let world = World::build(rules, zones(""), [keys].into(), Arc::new(Places::none()), NOW, None).unwrap();
+    let beginning = Beginning { world, status: Status::default(), store: None, overrides: Default::default() };
+    let handle = begin(beginning, &Scripted::default()).await;
+
+    let (mut hours, first) = (Vec::new(), handle.snapshot_owned());
+    let last = NOW.after(Millis(60 * 86_400_000));
+    for renewals in 1..=12 {
+        let is_renewed = |_: &Snapshot, status: &Status| {
+            status.renewals >= renewals && status.awaited_revision.is_none() || handle.now() > last
+        };
+        assert!(handle.wait_until(is_renewed).await);
+        let (now, snapshot) = (handle.now(), handle.snapshot_owned());
+        hours.push(now.since(NOW).0 / 3_600_000);
+        assert!(snapshot.world().signed_until(now).all(|(_, until)| until.since(now).0 > 86_400_000), "{hours:?}");
+        assert_eq!(snapshot.generation(), first.generation() + renewals);
+    }
+    // Four days less half a day by chance; a zone of four RRsets comes round in four renewals at most.
+    assert!((84..=96).contains(&hours[0]) && hours[11] > 10 * 24, "{hours:?}");
 }
 
 #[tokio::test(start_paused = true)]

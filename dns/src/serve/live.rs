@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use bailiwick_rules::time::Timestamp;
 
 use crate::clock::Clock;
 use crate::memo::{Memo, Told, Watched};
@@ -15,6 +14,7 @@ use crate::owner::Handle;
 use crate::rate_limit::Limiter;
 use crate::respond::{Datagrams, Respond};
 use crate::snapshot::Snapshot;
+use crate::snapshot::signing::seconds;
 use crate::wire::{self, Context, Outcome, Settings, Transport};
 
 /// Answers by the snapshot in service and counts.
@@ -130,18 +130,12 @@ impl Datagrams for Thread {
     }
 }
 
-/// Seconds since 1970, as far as 32 bits hold them (RFC 9018 §4.3).
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the lower 32 bits are meant
-fn seconds(now: Timestamp) -> u32 {
-    (now.0 / 1000) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use bailiwick_rules::health::{Forced, Status};
     use bailiwick_rules::id::RegionId;
     use bailiwick_rules::rules::Monitor;
-    use bailiwick_rules::time::Millis;
+    use bailiwick_rules::time::{Millis, Timestamp};
 
     use super::*;
     use crate::geoip::Places;
@@ -183,7 +177,8 @@ mod tests {
     }
 
     async fn live() -> (Arc<Live>, Handle) {
-        let world = World::build(rules(1), zones("192.0.2.80"), Arc::new(Places::none()), None).unwrap();
+        let world = World::build(rules(1), zones("192.0.2.80"), Arc::default(), Arc::new(Places::none()), NOW, None);
+        let world = world.unwrap();
         let beginning = Beginning {
             world,
             status: crate::owner::Status::default(),

@@ -48,6 +48,11 @@ impl RecordSets {
         self.0.iter().map(|(rtype, _)| *rtype).collect()
     }
 
+    /// The records by type.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &RdataSet)> {
+        self.0.iter().map(|(rtype, set)| (*rtype, set))
+    }
+
     /// The records of one type.
     pub(super) fn of_type(&self, rtype: u16) -> Option<Rdatas<'_>> {
         self.0.iter().find(|(one, _)| *one == rtype).map(|(_, set)| set.as_ref())

@@ -118,7 +118,8 @@ impl Sight {
         let records = file::parse(zone, "z", &origin, &mut |_| Err("no files".into())).expect("a zone");
         let (health, _, now) = conditions(random, &rules.table);
         let world =
-            World::build(rules, [ZoneSource { origin, records }].into(), Arc::new(places), None).expect("a world");
+            World::build(rules, [ZoneSource { origin, records }].into(), Arc::default(), Arc::new(places), now, None)
+                .expect("a world");
         let health = Health { regions: health, ..Health::default() };
         Self { snapshot: Snapshot::new(Arc::new(world), health, now, None), edges: [named, recorded].concat() }
     }

@@ -51,7 +51,7 @@ fn places() -> Arc<Places> {
 
 fn world(rules: &str) -> Arc<World> {
     let rules = compile_rules(rules.as_bytes().to_vec(), "rules.json").unwrap();
-    Arc::new(World::build(rules, sources(""), places(), None).unwrap())
+    Arc::new(World::build(rules, sources(""), Arc::default(), places(), NOW, None).unwrap())
 }
 
 fn up(down_thresh: u32) -> Monitored {
@@ -80,7 +80,7 @@ fn subnet(address: &str, source: u8) -> Asking {
 
 fn a(snapshot: &Snapshot, service: ServiceIndex, client: Asking) -> (Vec<IpAddr>, u32, u8) {
     match snapshot.resolve(service, rtype::A, &client) {
-        Steered::Records { ttl, rdatas, scope } => {
+        Steered::Records { ttl, rdatas, scope, .. } => {
             let address = |rdata: &[u8]| IpAddr::from(<[u8; 4]>::try_from(rdata).unwrap());
             (rdatas.iter().map(address).collect(), ttl, scope)
         }
@@ -196,11 +196,13 @@ fn ttls_count_down_to_the_end_of_an_override() {
 #[test]
 fn hosts_below_a_cut_are_refused_and_hosts_elsewhere_warned_of() {
     let rules = compile_rules(RULES.as_bytes().to_vec(), "rules.json").unwrap();
-    let refused = World::build(Arc::clone(&rules), sources("chat NS ns.example.net.\n"), places(), None).unwrap_err();
+    let refused =
+        World::build(Arc::clone(&rules), sources("chat NS ns.example.net.\n"), Arc::default(), places(), NOW, None)
+            .unwrap_err();
     assert_eq!(refused.len(), 1);
     assert!(refused[0].to_string().contains("chat.ai.example.com"), "{}", refused[0]);
 
-    let world = World::build(rules, sources(""), places(), None).unwrap();
+    let world = World::build(rules, sources(""), Arc::default(), places(), NOW, None).unwrap();
     let [warning] = world.warnings() else { panic!("{:?}", world.warnings()) };
     assert!(warning.starts_with("/services/chat/hosts: elsewhere.example.org"), "{warning}");
     assert!(
@@ -241,7 +243,7 @@ fn what_rules_say_of_geography_is_compiled_again_only_if_it_changed() {
     let next = |from: &str, to: &str| {
         assert!(RULES.contains(from));
         let rules = compile_rules(RULES.replace(from, to).into_bytes(), "rules.json").unwrap();
-        World::build(rules, sources(""), Arc::clone(before.places()), Some(&before)).unwrap()
+        World::build(rules, sources(""), Arc::default(), Arc::clone(before.places()), NOW, Some(&before)).unwrap()
     };
     let shares = |next: &World| std::ptr::eq(next.classes_of(CHAT).unwrap(), before.classes_of(CHAT).unwrap());
     assert!(shares(&next(r#""max": 33"#, r#""max": 34"#)));

@@ -1,4 +1,4 @@
-//! Everything a snapshot has but health: rules, zone sources and places enter, checked against each other, and a compiled [`World`] leaves; the
+//! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a compiled [`World`] leaves; the
 //! owner builds one off the query path for every change of its inputs.
 
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use bailiwick_rules::time::Timestamp;
 
 use super::records::{RecordSets, name_of_host};
 use super::{Choice, NOT_READY, Offer, PROHIBITED};
+use crate::dnssec::mint::Mint;
+use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
 use crate::name::Name;
@@ -32,31 +34,40 @@ pub struct ZoneSource {
     pub records: Vec<Record>,
 }
 
-/// Rules, zones and geography, compiled together.
-#[derive(Debug)]
+/// Rules, zones, keys and geography, compiled together, with the zones' signatures. Cheap to copy.
+#[derive(Debug, Clone)]
 pub struct World {
     rules: Arc<Rules>,
     sources: Arc<[ZoneSource]>,
-    zones: Arc<Zones>,
+    pub(super) zones: Arc<Zones>,
+    keys: Arc<[ZoneKeys]>,
     places: Arc<Places>,
     /// By service; `None` for one that DNS doesn't answer.
     classes: Arc<[Option<Arc<Classes>>]>,
     /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
-    answers: Vec<Vec<(RegionIndex, RecordSets)>>,
+    pub(super) answers: Arc<[Vec<(RegionIndex, RecordSets)>]>,
     /// By service.
-    denied: Vec<Option<RecordSets>>,
-    warnings: Vec<String>,
+    pub(super) denied: Arc<[Option<RecordSets>]>,
+    warnings: Arc<[String]>,
+    /// What signs answers that can't be signed beforehand; every later world shares it.
+    pub(super) mint: Arc<Mint>,
+    /// When the zones were signed.
+    pub(super) signed_at: Timestamp,
+    /// The first second at which not all signatures may be served any more.
+    pub(super) signed_until: Option<u32>,
 }
 
 impl World {
-    /// Compiles rules, zones and places together; what of `before` has the same inputs is taken from it.
+    /// Compiles rules, zones, keys and places together and signs the zones that have keys; what of `before` has the same inputs is taken from it.
     ///
     /// # Errors
     /// Everything that keeps them from being served.
     pub fn build(
         rules: Arc<Rules>,
         sources: Arc<[ZoneSource]>,
+        keys: Arc<[ZoneKeys]>,
         places: Arc<Places>,
+        now: Timestamp,
         before: Option<&Self>,
     ) -> Result<Self, Vec<ZoneError>> {
         let table = &rules.table;
@@ -81,7 +92,23 @@ impl World {
             Some(before) => Arc::clone(&before.classes),
             None => compile_classes(table, &answers, &places),
         };
-        Ok(Self { rules, sources, zones: Arc::new(zones), places, classes, answers, denied, warnings })
+        let (zones, answers, denied) = (Arc::new(zones), answers.into(), denied.into());
+        let mint = before.map_or_else(Arc::default, |before| Arc::clone(&before.mint));
+        let world = Self {
+            rules,
+            sources,
+            zones,
+            keys,
+            places,
+            classes,
+            answers,
+            denied,
+            warnings: warnings.into(),
+            mint,
+            signed_at: now,
+            signed_until: None,
+        };
+        world.signed(now, before)
     }
 
     /// The rules.
@@ -100,6 +127,12 @@ impl World {
     #[must_use]
     pub fn zone_sources(&self) -> &Arc<[ZoneSource]> {
         &self.sources
+    }
+
+    /// The keys of the zones that are signed; a zone without is not.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<[ZoneKeys]> {
+        &self.keys
     }
 
     /// The places of addresses.

@@ -1,10 +1,17 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bailiwick_rules::rules::Monitor;
+use bailiwick_rules::time::Millis;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::SignedZone;
+use crate::dnssec::directory::Locked;
+use crate::dnssec::key::{Algorithm, SigningKey};
+use crate::dnssec::state::State;
+use crate::dnssec::timeline::{self, NewKey, Policy};
 use crate::geoip::made::{Made, flat};
 
 /// Every probe succeeds.
@@ -51,6 +58,7 @@ impl Node {
             rules: self.path("rules.json"),
             geoip: Some(self.path("geo.mmdb")),
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
+            dnssec: Vec::new(),
             state_dir: Some(self.path("state")),
         }
     }
@@ -227,6 +235,16 @@ async fn changed_files_come_into_service_by_themselves() {
     assert!(handle.wait_until(|_, status| status.zones.last_error.is_some()).await);
     assert!(has(&handle.snapshot(), "b.example.com"));
 
+    // Elsewhere than anything that was watched so far.
+    fs::create_dir(node.path("sub")).unwrap();
+    node.write("sub/far.zone", "c A 192.0.2.1\n");
+    node.write("more.zone", "$INCLUDE sub/far.zone\n");
+    assert!(handle.wait_until(|snapshot, _| has(snapshot, "c.example.com")).await);
+    let begun = std::time::Instant::now();
+    node.write("sub/far.zone", "d A 192.0.2.1\n");
+    assert!(handle.wait_until(|snapshot, _| has(snapshot, "d.example.com")).await);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "not by the look that comes every half minute");
+
     let country = |snapshot: &crate::snapshot::Snapshot| snapshot.client_at([192, 0, 2, 1].into()).country;
     node.replace("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("FR", None)).bytes());
     assert!(handle.wait_until(|snapshot, _| country(snapshot).is_some_and(|country| country.as_str() == "FR")).await);
@@ -252,6 +270,67 @@ async fn swapped_links_are_seen_as_kubernetes_swaps_them() {
     let started = node.start().await.unwrap();
     mounted("v2", rules(2, "chat.example.com"));
     assert!(started.handle.wait_until(|snapshot, _| snapshot.table().revision().number == 2).await);
+}
+
+/// Whether snapshot and status come to be as wanted, within a time that is far longer than it takes.
+async fn seen(handle: &Handle, wanted: impl FnMut(&crate::snapshot::Snapshot, &Status) -> bool) -> bool {
+    let longest = std::time::Duration::from_secs(30);
+    tokio::time::timeout(longest, handle.wait_until(wanted)).await.unwrap_or(false)
+}
+
+#[tokio::test]
+async fn keys_are_taken_up_when_they_change_and_the_last_good_stay() {
+    let node = Node::new();
+    let zone =
+        SignedZone { origin: "example.com".parse().unwrap(), directory: node.path("keys"), policy: Policy::default() };
+    let sources = Sources { dnssec: vec![zone.clone()], ..node.sources() };
+    let start = async || start_with(sources.clone(), Healthy, Clock::system()).await;
+    let refused = node.told(&start().await.unwrap_err());
+    assert!(refused[0].starts_with("keys/state.json: is missing; make the zone's first key"), "{refused:?}");
+
+    let now = Clock::system().now();
+    let put = |name: &str, state: &dyn Fn(NewKey) -> State| {
+        let locked = Locked::take(&zone.directory).unwrap();
+        let key = SigningKey::generate(Algorithm::EcdsaP256Sha256).unwrap();
+        locked.add_key(name, &key).unwrap();
+        let state = state(NewKey { file: name.to_owned(), tag: key.tag(), algorithm: key.kind() });
+        locked.put_state(&state).unwrap();
+        state
+    };
+    let begun = Timestamp(now.0 - 7 * 86_400_000);
+    let state = put("one.pem", &|key| timeline::first(zone.origin.clone(), key, &zone.policy, Millis(0), begun));
+    let started = start().await.unwrap();
+    let handle = &started.handle;
+    let count = |snapshot: &crate::snapshot::Snapshot| {
+        snapshot.ring(zone.origin.as_ref()).map_or(0, |ring| ring.dnskeys().count())
+    };
+    let (before, report) = (handle.snapshot_owned(), handle.snapshot().health_report("", now));
+    assert_eq!((count(&before), report.keys_sha256["example.com."].len()), (1, 64));
+
+    let state = put("two.pem", &|key| timeline::begin(&state, key, &zone.policy, now).unwrap());
+    assert!(seen(handle, |snapshot, _| count(snapshot) == 2).await);
+    let after = handle.snapshot_owned();
+    assert!(after.generation() > before.generation(), "answers may have changed");
+    assert_ne!(after.health_report("", now).keys_sha256, report.keys_sha256);
+
+    // A key that is lost, or anybody's, changes nothing but the alarm.
+    let file = zone.directory.join(&state.keys[1].file);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert!(seen(handle, |_, status| status.keys.last_error.is_some()).await);
+    assert_eq!(count(&handle.snapshot()), 2);
+    assert!(start().await.is_err(), "nor does it start so");
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    started.feed.reload();
+    let open = |status: &crate::owner::Status| {
+        status.keys.last_error.as_ref().is_some_and(|failure| failure.errors[0].contains("chmod 600"))
+    };
+    assert!(seen(handle, |_, status| open(status)).await);
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    started.feed.reload();
+    assert!(seen(handle, |_, status| status.keys.last_error.is_none()).await);
+    assert_eq!(count(&handle.snapshot()), 2);
 }
 
 #[tokio::test]

@@ -87,7 +87,8 @@ impl<'o> Encoder<'o> {
         self.out.push(0);
         self.u16(rtype::OPT);
         self.u16(UDP_PAYLOAD);
-        self.out.extend_from_slice(&[extended_rcode, 0, u8::from(edns.dnssec_ok) << 7, 0]);
+        let flags = u8::from(edns.dnssec_ok) << 7 | u8::from(answer.compact_ok) << 6;
+        self.out.extend_from_slice(&[extended_rcode, 0, flags, 0]);
         let length = self.open();
         if let Some(ecs) = edns.ecs {
             let octets = usize::from(ecs.source).div_ceil(8);
@@ -139,16 +140,18 @@ impl<'o> Encoder<'o> {
         self.close(length);
     }
 
-    /// Writes one RRset and returns how many records it has.
+    /// Writes one RRset and its signatures and returns how many records they have.
     fn set(&mut self, set: &AnswerSet<'_>) -> usize {
+        let data = set.data.iter().map(|rdata| (set.rtype, rdata));
+        let signatures = set.signed.rdatas().iter().map(|rdata| (rtype::RRSIG, rdata));
         let mut count = 0;
-        for rdata in set.data.iter() {
+        for (rtype, rdata) in data.chain(signatures) {
             self.name(set.owner.name(), true);
-            self.u16(set.rtype);
+            self.u16(rtype);
             self.u16(self.class);
             self.out.extend_from_slice(&set.ttl.to_be_bytes());
             let length = self.open();
-            self.rdata(set.rtype, rdata);
+            self.rdata(rtype, rdata);
             self.close(length);
             count += 1;
         }

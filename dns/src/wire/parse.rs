@@ -55,6 +55,8 @@ pub(super) struct Edns<'a> {
     pub(super) payload: u16,
     /// The DO bit.
     pub(super) dnssec_ok: bool,
+    /// The CO bit (RFC 9824 §5.1).
+    pub(super) compact_ok: bool,
     /// A valid client subnet.
     pub(super) ecs: Option<Ecs>,
     /// The first cookie (RFC 7873 §5.2).
@@ -131,6 +133,7 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
     let edns = request.edns.insert(Edns {
         payload: opt.class,
         dnssec_ok: flags & 0x80 != 0,
+        compact_ok: flags & 0x40 != 0,
         ecs: None,
         cookie: None,
         wants_nsid: false,

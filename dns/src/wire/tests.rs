@@ -1,4 +1,5 @@
 mod options;
+mod signed;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -271,7 +272,7 @@ fn encoded_answers_read_back_as_the_same_records() {
         for qname in owners.iter().chain([&name("nope.example.com"), &name("example.com")]) {
             for qtype in [A, AAAA, MX, TXT, SOA, 12, 33, 35] {
                 let client = Asking { transport: CLIENT, ecs: None };
-                let query_parts = Query { qname: qname.as_ref(), qtype, qclass: 1, client };
+                let query_parts = Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec: Dnssec::unwanted() };
                 let expected = answer(&zones, &NoSteering, &query_parts);
                 let message = decoded(&zones, &NoSteering, &query(&qname.to_string(), qtype, &[]), Transport::Tcp);
                 for (sets, section) in [(&expected.answer[..], &message.answers), (&expected.authority, &message.authorities), (&expected.additional[..], &message.additionals)] {

@@ -209,11 +209,12 @@ impl<'r> Build<'r> {
         let mut zone = Zone {
             origin: self.origin.clone(),
             depth: self.depth,
-            tree: self.tree,
-            nodes: in_huge_pages(self.nodes).into(),
-            sets: in_huge_pages(sets).into(),
+            tree: Arc::new(self.tree),
+            nodes: Arc::new(in_huge_pages(self.nodes).into()),
+            sets: Arc::new(in_huge_pages(sets).into()),
             steered: self.steered.into(),
             negative_ttl: 0,
+            signed: None,
         };
         zone.negative_ttl = zone.set(zone.apex(), rtype::SOA).map_or(0, |soa| {
             let minimum = soa.rdatas.as_ref().first().and_then(|rdata| rdata.last_chunk::<4>());

@@ -262,7 +262,8 @@ fn rfc7871_scopes_come_from_steered_links_only_and_the_longest_holds() {
         ("shut.example.com", A, 16),
     ] {
         let qname = name(qname);
-        let query = crate::answer::Query { qname: qname.as_ref(), qtype, qclass: 1, client };
+        let dnssec = crate::answer::Dnssec::unwanted();
+        let query = crate::answer::Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec };
         assert_eq!(crate::answer::answer(&zones, &rules, &query).scope, scope, "{qname:?} {qtype}");
     }
     let (_, outcome) =

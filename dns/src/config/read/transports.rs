@@ -112,7 +112,7 @@ impl Reader<'_> {
         networks
     }
 
-    fn section<'v>(&mut self, name: &str, line: &str, value: &'v Value<'_>) -> Option<&'v DeTable<'v>> {
+    pub(super) fn section<'v>(&mut self, name: &str, line: &str, value: &'v Value<'_>) -> Option<&'v DeTable<'v>> {
         let kind = kind(value);
         let table = value.get_ref().as_table();
         table.or_else(|| self.fail(value.span(), format!("\"{name}\" is {kind}; write a section [{name}] with {line}")))

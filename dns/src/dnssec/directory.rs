@@ -1,0 +1,321 @@
+//! A zone's keys on disk: the directory that the configuration names enters, its keys or every fault leaves; `sources` reads it, `bailiwick keys`
+//! writes it too.
+//!
+//! It holds `state.json` and one PKCS#8 file for each key. Every file is written whole and under its name only then, the key before the state
+//! that names it: whoever reads finds the old or the new state, and each key that it names.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bailiwick_rules::time::Timestamp;
+
+use super::key::SigningKey;
+use super::ring::ZoneKeys;
+use super::state::{KeyState, State};
+use crate::config::SignedZone;
+use crate::sources::Fault;
+
+/// The state file's name.
+pub const STATE: &str = "state.json";
+/// The rights of those who are neither the owner nor allowed to know.
+const OTHERS: u32 = 0o077;
+/// Those of them that change files.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by `now` aren't needed.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn read_keys(
+    zones: &[SignedZone],
+    now: Timestamp,
+    opening: &mut dyn FnMut(&Path),
+) -> Result<Arc<[ZoneKeys]>, Vec<Fault>> {
+    let (mut keys, mut faults) = (Vec::new(), Vec::new());
+    for zone in zones {
+        match read(zone, now, opening) {
+            Ok(read) => keys.push(read),
+            Err(wrong) => faults.extend(wrong),
+        }
+    }
+    if faults.is_empty() { Ok(keys.into()) } else { Err(faults) }
+}
+
+fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Result<ZoneKeys, Vec<Fault>> {
+    let state = read_state(zone, opening)?.ok_or_else(|| {
+        let message =
+            format!("is missing; make the zone's first key with `bailiwick keys generate --zone {}`", zone.origin);
+        vec![Fault::of_file(&zone.directory.join(STATE), message)]
+    })?;
+    let mut faults = Vec::new();
+    let keys = ZoneKeys::new(&state, zone.policy, |key| {
+        if key.is_removed(now) {
+            return None;
+        }
+        opening(&zone.directory.join(&key.file));
+        read_key(zone, key).map_err(|fault| faults.push(fault)).ok().map(Arc::new)
+    });
+    if faults.is_empty() { Ok(keys) } else { Err(faults) }
+}
+
+/// Reads the state file alone; `None` where there is none.
+///
+/// # Errors
+/// That it can't be read, or everything wrong with it.
+pub fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<Option<State>, Vec<Fault>> {
+    let path = zone.directory.join(STATE);
+    opening(&path);
+    let unreadable = |error: io::Error| {
+        vec![Fault::of_file(
+            &path,
+            format!(
+                "can't be read ({error}); mend \"keys\" in the configuration, or the mode or owner of the directory"
+            ),
+        )]
+    };
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    // Whoever may change it chooses the keys.
+    for guarded in [&path, &zone.directory] {
+        let mode = std::fs::metadata(guarded).map_err(unreadable)?.permissions().mode();
+        if mode & OTHERS_WRITE != 0 {
+            let message = format!(
+                "others than its owner may write it (mode {:04o}); chmod go-w {}",
+                mode & 0o7777,
+                guarded.display()
+            );
+            return Err(vec![Fault::of_file(guarded, message)]);
+        }
+    }
+    let state = State::parse(&bytes)
+        .map_err(|errors| errors.iter().map(|error| Fault::of_file(&path, error.to_string())).collect::<Vec<_>>())?;
+    if state.zone != zone.origin {
+        let message = format!(
+            "/zone: holds the keys of {}, and the configuration names it for {}; mend \"keys\" there",
+            state.zone, zone.origin
+        );
+        return Err(vec![Fault::of_file(&path, message)]);
+    }
+    Ok(Some(state))
+}
+
+/// Reads the private key of one that the state names.
+///
+/// # Errors
+/// When it can't be read, is anyone else's to read too, or is another key.
+pub fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKey, Fault> {
+    let path = zone.directory.join(&stated.file);
+    read_pem(&path, stated).map_err(|message| Fault::of_file(&path, message))
+}
+
+fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
+    let mended = "restore it from the node where `bailiwick keys` was last run";
+    let unreadable = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => format!("is missing, and {STATE} names it; {mended}"),
+        _ => format!("can't be read ({error}); mend its mode or owner"),
+    };
+    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        let mode = mode & 0o7777;
+        return Err(format!(
+            "others than its owner have rights to it (mode {mode:04o}), and it is a private key; chmod 600 {}, and roll if anyone may have read it",
+            path.display()
+        ));
+    }
+    let key =
+        SigningKey::from_pem(&std::fs::read_to_string(path).map_err(unreadable)?).map_err(|error| error.to_string())?;
+    if (key.kind(), key.tag()) != (stated.algorithm, stated.tag) {
+        return Err(format!(
+            "holds key {} of algorithm {}, and {STATE} says key {} of algorithm {}; {mended}",
+            key.tag(),
+            key.algorithm(),
+            stated.tag,
+            stated.algorithm.number()
+        ));
+    }
+    Ok(key)
+}
+
+/// A directory that this process alone changes, until it is dropped.
+#[derive(Debug)]
+pub struct Locked {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Locked {
+    /// Takes the directory, making it with mode 0700 if need be.
+    ///
+    /// # Errors
+    /// When it can't be made, or another process changes it.
+    pub fn take(directory: &Path) -> Result<Self, Fault> {
+        let wrong = |message: String| Fault::of_file(directory, message);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|error| {
+            wrong(format!("can't be made ({error}); mend \"keys\" in the configuration, or make it yourself"))
+        })?;
+        let lock = File::open(directory)
+            .map_err(|error| wrong(format!("can't be opened ({error}); mend its mode or owner")))?;
+        lock.try_lock().map_err(|_| wrong("another `bailiwick keys` is at work there; let it end".to_owned()))?;
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// Writes a new key's file, mode 0600.
+    ///
+    /// # Errors
+    /// When it can't be written, or a file of its name is there: keys are never overwritten.
+    pub fn add_key(&self, name: &str, key: &SigningKey) -> Result<(), Fault> {
+        let path = self.directory.join(name);
+        let written = create(&path).and_then(|mut file| {
+            file.write_all(key.to_pem().as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                Fault::of_file(&path, "is there already, and keys are never overwritten; move it away")
+            }
+            _ => Fault::of_file(&path, format!("can't be written ({error}); mend the mode or owner of its directory")),
+        })
+    }
+
+    /// Replaces the state file, mode 0600.
+    ///
+    /// # Errors
+    /// When it can't be written; the old one is then still there.
+    pub fn put_state(&self, state: &State) -> Result<(), Fault> {
+        let path = self.directory.join(STATE);
+        let beside = self.directory.join(format!("{STATE}.new"));
+        // One that a crash left behind.
+        let _ = std::fs::remove_file(&beside);
+        let written = create(&beside).and_then(|mut file| {
+            file.write_all(state.to_json().as_bytes())?;
+            // Renamed before its bytes are on disk, the file could be empty after a power cut.
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)?;
+            File::open(&self.directory)?.sync_all()
+        });
+        written.map_err(|error| {
+            Fault::of_file(&path, format!("can't be written ({error}); mend the mode or owner of its directory"))
+        })
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dnssec::key::Algorithm;
+    use crate::dnssec::timeline::{NewKey, Policy, first};
+    use bailiwick_rules::time::Millis;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    struct Keys {
+        _folder: tempfile::TempDir,
+        zone: SignedZone,
+        file: PathBuf,
+    }
+
+    fn made() -> Keys {
+        let folder = tempfile::tempdir().unwrap();
+        let zone = SignedZone {
+            origin: "example.com".parse().unwrap(),
+            directory: folder.path().join("keys"),
+            policy: Policy::default(),
+        };
+        let locked = Locked::take(&zone.directory).unwrap();
+        let key = SigningKey::generate(Algorithm::EcdsaP256Sha256).unwrap();
+        locked.add_key("key.pem", &key).unwrap();
+        let new = NewKey { file: "key.pem".to_owned(), tag: key.tag(), algorithm: key.kind() };
+        locked.put_state(&first(zone.origin.clone(), new, &zone.policy, Millis(0), NOW)).unwrap();
+        Keys { file: zone.directory.join("key.pem"), zone, _folder: folder }
+    }
+
+    fn told(keys: &Keys) -> String {
+        match read_keys(std::slice::from_ref(&keys.zone), NOW, &mut |_| ()) {
+            Ok(_) => String::new(),
+            Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_for_its_owner_alone_and_is_read_again() {
+        let keys = made();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let state = keys.zone.directory.join(STATE);
+        assert_eq!((mode(&keys.zone.directory), mode(&keys.file), mode(&state)), (0o700, 0o600, 0o600));
+        let mut opened = Vec::new();
+        let read = read_keys(std::slice::from_ref(&keys.zone), NOW, &mut |path| opened.push(path.to_owned())).unwrap();
+        assert_eq!(opened, [state, keys.file.clone()]);
+        assert_eq!(read[0].ring(NOW).signers().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let keys = made();
+        for mode in [0o640, 0o604, 0o660] {
+            chmod(&keys.file, mode);
+            assert!(
+                told(&keys).contains(&format!("key.pem: others than its owner have rights to it (mode {mode:04o})"))
+            );
+        }
+        chmod(&keys.file, 0o400);
+        assert_eq!(told(&keys), "");
+        chmod(&keys.zone.directory, 0o770);
+        assert!(told(&keys).contains("keys: others than its owner may write it (mode 0770)"), "{}", told(&keys));
+    }
+
+    #[test]
+    fn a_state_that_contradicts_the_keys_is_refused() {
+        let keys = made();
+        let state = keys.zone.directory.join(STATE);
+        let text = std::fs::read_to_string(&state).unwrap();
+        std::fs::write(&state, text.replace("example.com.", "example.net.")).unwrap();
+        assert!(told(&keys).contains("state.json: /zone: holds the keys of example.net."), "{}", told(&keys));
+        std::fs::write(&state, "").unwrap();
+        assert!(told(&keys).contains("state.json: (document): "), "{}", told(&keys));
+        std::fs::write(&state, &text).unwrap();
+
+        let stated = State::parse(text.as_bytes()).unwrap().keys.remove(0);
+        let others = [Algorithm::Ed25519, Algorithm::EcdsaP256Sha256].map(|algorithm| {
+            // One in 65,536 has the same tag.
+            std::iter::repeat_with(|| SigningKey::generate(algorithm).unwrap()).find(|key| key.tag() != stated.tag)
+        });
+        for other in others.into_iter().flatten() {
+            std::fs::write(&keys.file, other.to_pem()).unwrap();
+            assert!(told(&keys).contains("key.pem: holds key "), "{}", told(&keys));
+        }
+        std::fs::write(&keys.file, "").unwrap();
+        assert!(told(&keys).contains("key.pem: holds no private key in PKCS#8 PEM"), "{}", told(&keys));
+        std::fs::remove_file(&keys.file).unwrap();
+        assert!(told(&keys).contains("key.pem: is missing, and state.json names it"), "{}", told(&keys));
+        std::fs::remove_file(&state).unwrap();
+        let wanted =
+            "state.json: is missing; make the zone's first key with `bailiwick keys generate --zone example.com.`";
+        assert!(told(&keys).contains(wanted), "{}", told(&keys));
+    }
+
+    #[test]
+    fn no_key_is_overwritten_and_one_process_writes_at_a_time() {
+        let keys = made();
+        let locked = Locked::take(&keys.zone.directory).unwrap();
+        let before = std::fs::read(&keys.file).unwrap();
+        let key = SigningKey::generate(Algorithm::Ed25519).unwrap();
+        assert!(locked.add_key("key.pem", &key).unwrap_err().message.contains("never overwritten"));
+        assert_eq!(std::fs::read(&keys.file).unwrap(), before);
+        assert!(Locked::take(&keys.zone.directory).unwrap_err().message.contains("is at work there"));
+    }
+}

@@ -1,0 +1,226 @@
+//! The work of signing a zone: what is to be signed enters set by set, with what there was before; all signatures leave, shared where they
+//! could be and else made on several cores. [`super::presigned::SignedZone::make`] calls it.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use super::canonical::Covered;
+use super::denial::nsec;
+use super::key::{KeyError, SigningKey};
+use super::presigned::{Published, SignedZone};
+use super::ring::KeyRing;
+use super::sign::{Signatures, sign};
+use crate::name::{Name, NameRef};
+use crate::rdata::{RdataSet, Rdatas, rtype};
+use crate::zone::{RrSet, ServiceIndex, Zone};
+
+/// What is due within this many seconds is renewed with what is due now, so that renewals come in batches.
+const BATCH: u32 = 3_600;
+/// Zones of up to so many names have the NSEC of each signed beforehand; of larger ones most are never asked for.
+const ALL_NSECS: usize = 10_000;
+/// Fewer RRsets than this aren't worth a thread.
+const WORTH_A_THREAD: usize = 64;
+/// How often a long signing tells how far it is.
+const TELL: Duration = Duration::from_secs(1);
+
+/// What is to be signed, and what has been already.
+pub(super) struct Plan<'a> {
+    zone: &'a Zone,
+    /// The zone as it was, with its signatures.
+    before: Option<(&'a Zone, &'a SignedZone)>,
+    /// Whether those were made by the same keys: of data, then of the keys themselves.
+    same_keys: [bool; 2],
+    now: u32,
+    /// By place: what was found, or `None` for what a job will make.
+    found: Vec<Option<Signatures>>,
+    jobs: Vec<Job>,
+}
+
+/// One RRset to be signed.
+struct Job {
+    /// Its place in the plan.
+    place: usize,
+    owner: Name,
+    rtype: u16,
+    ttl: u32,
+    rdatas: RdataSet,
+    /// Whether the keys of the DNSKEY RRset sign it.
+    of_keys: bool,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(zone: &'a Zone, ring: &KeyRing, before: Option<&'a Zone>, now: u32) -> Self {
+        let before = before.and_then(|zone| Some((zone, zone.signed()?)));
+        let same_keys = before.map_or([false; 2], |(_, signed)| {
+            let data = ring.signers().map(SigningKey::dnskey).eq(signed.ring().signers().map(SigningKey::dnskey));
+            let keys = ring.dnskey_signers().map(SigningKey::dnskey);
+            [data, keys.eq(signed.ring().dnskey_signers().map(SigningKey::dnskey))]
+        });
+        Self { zone, before, same_keys, now, found: Vec::new(), jobs: Vec::new() }
+    }
+
+    /// Plans one RRset, of which there may be signatures over equal data, and returns its place.
+    fn plan(&mut self, old: Option<&Signatures>, owner: Name, set: (u16, u32, Rdatas<'_>), of_keys: bool) -> usize {
+        let ((rtype, ttl, rdatas), place) = (set, self.found.len());
+        let horizon = self.now.wrapping_add(BATCH);
+        let same_keys = self.same_keys[usize::from(of_keys)];
+        let kept = old.filter(|old| same_keys && old.are_fresh(ttl, self.now, horizon)).cloned();
+        if kept.is_none() {
+            self.jobs.push(Job { place, owner, rtype, ttl, rdatas: rdatas.to_set(), of_keys });
+        }
+        self.found.push(kept);
+        place
+    }
+
+    /// By number of the static RRset.
+    pub(super) fn static_sets(&mut self) -> Vec<Option<usize>> {
+        let mut places = vec![None; self.zone.set_count()];
+        let (zone, before) = (self.zone, self.before);
+        for own in zone.own_sets() {
+            let (owner, set) = (zone.name_of(own.node), own.set);
+            let old = before.and_then(|(before, signed)| {
+                let number = before.set_number(before.glue(owner.as_ref())?, set.rtype)?;
+                let same = before.set_by_number(number).rdatas == set.rdatas;
+                signed.of_static(number).filter(|_| same)
+            });
+            places[own.number] = Some(self.plan(old, owner, (set.rtype, set.ttl, set.rdatas.as_ref()), false));
+        }
+        places
+    }
+
+    /// By number of the name: its NSEC, with `of_keys` among the types of the apex. Of a large zone only steered names have one, and the apex.
+    pub(super) fn nsecs(&mut self, of_keys: &[RrSet]) -> Vec<Option<usize>> {
+        let mut places = vec![None; self.zone.name_count()];
+        let (zone, before) = (self.zone, self.before);
+        let all = zone.name_count() <= ALL_NSECS;
+        for node in zone.own_nodes() {
+            if !all && zone.steered(node).is_none() && node != zone.apex() {
+                continue;
+            }
+            let (owner, ttl) = (zone.name_of(node), zone.negative_ttl());
+            let of_keys = of_keys.iter().filter(|_| node == zone.apex()).map(|set| set.rtype);
+            let rdata = nsec(owner.as_ref(), zone.next_of(node), zone.data_types(node).chain(of_keys));
+            let old = before.and_then(|(before, signed)| {
+                let node = before.glue(owner.as_ref())?;
+                let same = nsec(owner.as_ref(), before.next_of(node), before.types(node)) == rdata;
+                signed.of_nsec(before.number_of(node)).filter(|_| same)
+            });
+            let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
+            places[zone.number_of(node)] = Some(self.plan(old, owner, (rtype::NSEC, ttl, rdatas.as_ref()), false));
+        }
+        places
+    }
+
+    /// By number of what steers: what may be answered there.
+    pub(super) fn steered_sets(
+        &mut self,
+        published: &dyn Fn(ServiceIndex) -> Vec<Published>,
+    ) -> Vec<Vec<(Published, usize)>> {
+        let mut of_services: HashMap<ServiceIndex, Vec<Published>> = HashMap::new();
+        let mut all = Vec::new();
+        let (zone, before) = (self.zone, self.before);
+        for owner in zone.steered_owners() {
+            let sets = of_services.entry(owner.service).or_insert_with(|| published(owner.service));
+            let old = before.and_then(|(before, signed)| {
+                Some(signed.variants(before.steered_number(before.glue(owner.name.as_ref())?)?))
+            });
+            let old = old.unwrap_or_default();
+            let mut planned: Vec<(Published, usize)> = Vec::with_capacity(sets.len());
+            for set in sets.iter() {
+                let equal =
+                    |other: &Published| (other.rtype, other.ttl) == (set.rtype, set.ttl) && other.rdatas == set.rdatas;
+                let place = match planned.iter().find(|(other, _)| equal(other)) {
+                    // Regions that publish the same share its signature.
+                    Some(&(_, place)) => place,
+                    None => {
+                        let old = old.iter().find(|one| equal(&one.published)).map(|one| &one.signatures);
+                        let data = (set.rtype, set.ttl, set.rdatas.as_ref());
+                        self.plan(old, owner.name.clone(), data, false)
+                    }
+                };
+                planned.push((set.clone(), place));
+            }
+            all.push(planned);
+        }
+        all
+    }
+
+    /// The RRsets that the keys make.
+    pub(super) fn apex_sets(&mut self, sets: &[RrSet]) -> Vec<usize> {
+        let (zone, before) = (self.zone, self.before);
+        let mut place = |set: &RrSet| {
+            let old = before.and_then(|(_, signed)| signed.apex_set(set.rtype));
+            let old = old.filter(|(old, _)| old.rdatas == set.rdatas).map(|(_, signatures)| signatures);
+            let data = (set.rtype, set.ttl, set.rdatas.as_ref());
+            self.plan(old, zone.origin().to_name(), data, true)
+        };
+        sets.iter().map(&mut place).collect()
+    }
+
+    /// Signs what is left to sign and returns all signatures by place.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub(super) fn carry_out(self, ring: &KeyRing) -> Result<Vec<Signatures>, KeyError> {
+        let origin = self.zone.origin();
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // A node that serves has other work for the rest.
+        let threads = if self.before.is_some() { cores.div_ceil(2) } else { cores };
+        let made = in_parallel(&self.jobs, threads, origin, |job| {
+            let Job { owner, rtype, ttl, rdatas, .. } = job;
+            let covered = Covered { owner: owner.as_ref(), rtype: *rtype, ttl: *ttl, rdatas: rdatas.as_ref() };
+            if job.of_keys {
+                sign(&covered, origin, ring.dnskey_signers(), self.now)
+            } else {
+                sign(&covered, origin, ring.signers(), self.now)
+            }
+        })?;
+        let mut found = self.found;
+        for (job, signatures) in self.jobs.iter().zip(made) {
+            found[job.place] = Some(signatures);
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// Does all jobs, and tells how far it is when that takes long.
+fn in_parallel<'j>(
+    jobs: &'j [Job],
+    threads: usize,
+    origin: NameRef<'_>,
+    sign: impl Fn(&'j Job) -> Result<Signatures, KeyError> + Sync,
+) -> Result<Vec<Signatures>, KeyError> {
+    let share = jobs.len().div_ceil(threads).max(WORTH_A_THREAD);
+    if jobs.len() <= share {
+        return jobs.iter().map(sign).collect();
+    }
+    let done = AtomicUsize::new(0);
+    let (sign, done) = (&sign, &done);
+    std::thread::scope(|scope| {
+        let (ended, ends) = mpsc::channel::<()>();
+        let start = |share: &'j [Job]| {
+            let ended = ended.clone();
+            scope.spawn(move || {
+                let _ended = ended; // dropped with the last job
+                let count = |job| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    sign(job)
+                };
+                share.iter().map(count).collect::<Result<Vec<_>, _>>()
+            })
+        };
+        let threads: Vec<_> = jobs.chunks(share).map(start).collect();
+        drop(ended);
+        while ends.recv_timeout(TELL) == Err(RecvTimeoutError::Timeout) {
+            tracing::info!(zone = %origin, "signing: {} of {} RRsets", done.load(Ordering::Relaxed), jobs.len());
+        }
+        let mut made = Vec::with_capacity(jobs.len());
+        for thread in threads {
+            made.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(made)
+    })
+}

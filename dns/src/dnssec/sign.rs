@@ -1,0 +1,86 @@
+//! Signs one RRset: its canonical form and the keys enter, the RRSIG records leave; `presigned` calls it for all that is known beforehand,
+//! `mint` for the rest.
+
+use std::sync::Arc;
+
+use super::canonical::Covered;
+use super::key::{KeyError, SigningKey};
+use super::lifetime::{Rrsig, Window, is_before};
+use crate::name::NameRef;
+use crate::rdata::{RdataSet, Rdatas, rtype};
+
+/// The RRSIG records of one RRset, one for each key. Cheap to share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signatures(Arc<[u8]>);
+
+impl Signatures {
+    fn new<'a>(rrsigs: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        Self(RdataSet::new(rtype::RRSIG, rrsigs).into_packed().into())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self::new([])
+    }
+
+    /// The RDATA of the records.
+    #[must_use]
+    pub fn rdatas(&self) -> Rdatas<'_> {
+        Rdatas::of_packed(&self.0)
+    }
+
+    fn rrsigs(&self) -> impl Iterator<Item = Rrsig<'_>> {
+        self.rdatas().iter().filter_map(Rrsig::read)
+    }
+
+    /// The first second at which one of them is no longer served: less than the TTL is left of it.
+    pub(crate) fn until(&self) -> Option<u32> {
+        self.rrsigs().map(|rrsig| rrsig.until()).reduce(earlier)
+    }
+
+    /// Whether all of them may be kept at `now` for an RRset of this TTL, by whoever won't look again before `horizon`.
+    pub(crate) fn are_fresh(&self, ttl: u32, now: u32, horizon: u32) -> bool {
+        self.rrsigs().all(|one| one.original_ttl == ttl && one.is_fresh(now, horizon))
+    }
+
+    /// When the first of them is due to be renewed.
+    pub(crate) fn due(&self) -> Option<u32> {
+        self.rrsigs().map(|rrsig| rrsig.due()).reduce(earlier)
+    }
+}
+
+impl std::fmt::Debug for Signatures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.rrsigs()).finish()
+    }
+}
+
+/// The earlier of two times.
+pub(crate) fn earlier(a: u32, b: u32) -> u32 {
+    if is_before(b, a) { b } else { a }
+}
+
+/// Signs with every one of `keys`.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub(crate) fn sign<'k>(
+    covered: &Covered<'_>,
+    origin: NameRef<'_>,
+    keys: impl IntoIterator<Item = &'k SigningKey>,
+    now: u32,
+) -> Result<Signatures, KeyError> {
+    let rrsigs = keys.into_iter().map(|key| rrsig(covered, origin, key, now)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Signatures::new(rrsigs.iter().map(Vec::as_slice)))
+}
+
+/// The RDATA of one RRSIG.
+fn rrsig(covered: &Covered<'_>, origin: NameRef<'_>, key: &SigningKey, now: u32) -> Result<Vec<u8>, KeyError> {
+    let mut rrsig = covered.head(origin, key, Window::new(now, covered.ttl));
+    let head = rrsig.len();
+    covered.append_records(&mut rrsig);
+    let signature = key.sign(&rrsig)?;
+    rrsig.truncate(head);
+    rrsig.extend(signature);
+    Ok(rrsig)
+}

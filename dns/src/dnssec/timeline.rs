@@ -1,0 +1,177 @@
+//! The steps by which a zone's keys change: a state, the time and the TTLs that others cache by enter, the next state leaves, or from when on
+//! the step may be taken; `bailiwick keys` calls it. No clock, no files.
+//!
+//! A zone has one key that signs everything, so a rollover is one of a zone-signing and a key-signing key at once. Data is signed by one key at
+//! a time, as in the pre-publish rollover of a ZSK (RFC 6781 §4.1.1.1), which keeps answers small; the DNSKEY RRset alone is signed by all
+//! keys in it, as in the double-signature rollover of a KSK (RFC 6781 §4.1.2). With O the old key and N the new one:
+//!
+//! | step | DNSKEY RRset | signed by | data signed by | DS at the parent |
+//! | --- | --- | --- | --- | --- |
+//! | at rest | O | O | O | O |
+//! | [`begin`]: N is published | O, N | O, N | O | O |
+//! | N is ready | O, N | O, N | O | O, then N by the operator |
+//! | [`finish`]: N is active, O retired | O, N | O, N | N | N |
+//! | O is removed | N | N | N | N |
+//!
+//! - **N is ready** once nobody can hold a DNSKEY RRset without N: the time in which all nodes learn of N (propagation), then the TTL of DNSKEY
+//!   (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change and data be signed by N.
+//! - **O is removed** once nobody can hold what only O vouches for: propagation, then the longest of the zone's TTLs (data signed by O) and
+//!   the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says when all of the parent's servers have the new DS; no clock can know.
+//! - **The first key of a zone** is ready once nobody can hold data without signatures: propagation, then the zone's longest TTL.
+//!
+//! All keys of a zone share one algorithm: changing it wants data signed by both at first (RFC 6781 §4.1.4), which isn't built.
+
+#[cfg(test)]
+mod tests;
+
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use super::key::Algorithm;
+use super::ring::Cds;
+use super::state::{KeyState, Stage, State};
+use crate::name::Name;
+
+/// What the operator says of a zone's keys beside where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What the parent is told by CDS and CDNSKEY.
+    pub cds: Cds,
+    /// The TTL of the DNSKEY RRset; whole seconds.
+    pub dnskey_ttl: Millis,
+    /// The TTL of the DS RRset, which the parent chooses.
+    pub ds_ttl: Millis,
+    /// Within what time all nodes have taken up the same files and signed by them, and all of the parent's servers have the same zone.
+    pub propagation: Millis,
+}
+
+impl Default for Policy {
+    /// Longer than most need: an hour for DNSKEY and propagation, two days for DS.
+    fn default() -> Self {
+        let hour = 3_600_000;
+        Self { cds: Cds::Off, dnskey_ttl: Millis(hour), ds_ttl: Millis(48 * hour), propagation: Millis(hour) }
+    }
+}
+
+impl Policy {
+    /// The TTL of the DNSKEY RRset in seconds.
+    #[must_use]
+    pub fn dnskey_ttl_seconds(&self) -> u32 {
+        u32::try_from(self.dnskey_ttl.0 / 1000).unwrap_or(u32::MAX)
+    }
+}
+
+/// A key that no state knows yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey {
+    /// Its file.
+    pub file: String,
+    /// Its tag.
+    pub tag: u16,
+    /// What it signs by.
+    pub algorithm: Algorithm,
+}
+
+/// Why a step isn't taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// A validator somewhere may still hold what the step would break.
+    #[error("{why}; try again at {until} or later")]
+    TooEarly {
+        /// From when on.
+        until: Timestamp,
+        /// What is waited for.
+        why: String,
+    },
+    /// A rollover has begun already.
+    #[error(
+        "a rollover to key {tag} is under way, ready from {ready} on; bring its DS to the parent and finish with --ds-seen"
+    )]
+    UnderWay {
+        /// The successor.
+        tag: u16,
+        /// From when on its DS may be at the parent.
+        ready: Timestamp,
+    },
+    /// There is no rollover to finish.
+    #[error("no rollover is under way; begin one with `bailiwick keys roll`")]
+    NotBegun,
+    /// A key of another algorithm.
+    #[error("the zone's key has algorithm {}, the new one {}; all have to share one", old.number(), new.number())]
+    OtherAlgorithm {
+        /// The zone's.
+        old: Algorithm,
+        /// The new key's.
+        new: Algorithm,
+    },
+}
+
+/// The first key of a zone, which signs it from now on. `max_ttl` is the zone's longest TTL.
+#[must_use]
+pub fn first(zone: Name, key: NewKey, policy: &Policy, max_ttl: Millis, now: Timestamp) -> State {
+    let ready = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl));
+    State { zone, keys: vec![stated(key, now, ready, Stage::Active { since: now })] }
+}
+
+/// Begins a rollover: `key` is published.
+///
+/// # Errors
+/// When one is under way, or the last one isn't over.
+pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Result<State, StepError> {
+    if let Some(successor) = state.successor() {
+        return Err(StepError::UnderWay { tag: successor.tag, ready: successor.ready });
+    }
+    if let Some(old) = state.keys.iter().find(|old| old.algorithm != key.algorithm) {
+        return Err(StepError::OtherAlgorithm { old: old.algorithm, new: key.algorithm });
+    }
+    let waits = state.keys.iter().filter_map(|old| match old.stage {
+        Stage::Retired { remove, .. } => {
+            Some((remove, format!("the last rollover isn't over: resolvers may hold what key {} vouches for", old.tag)))
+        }
+        Stage::Active { .. } => {
+            Some((old.ready, format!("resolvers may hold answers from before the zone's key {} was known", old.tag)))
+        }
+        Stage::Published => None,
+    });
+    if let Some((until, why)) = waits.max_by_key(|(until, _)| *until).filter(|(until, _)| *until > now) {
+        return Err(StepError::TooEarly { until, why });
+    }
+    let ready = later(now, policy.propagation, policy.dnskey_ttl);
+    let mut next = state.clone();
+    next.keys.push(stated(key, now, ready, Stage::Published));
+    Ok(next)
+}
+
+/// Finishes a rollover, once the operator has seen the new key's DS at all of the parent's servers: the successor signs, the old key is retired.
+/// `max_ttl` is the zone's longest TTL.
+///
+/// # Errors
+/// When none is under way, or the successor isn't ready.
+pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -> Result<State, StepError> {
+    let Some(successor) = state.successor() else { return Err(StepError::NotBegun) };
+    if successor.ready > now {
+        let why = format!("resolvers may hold the zone's keys without key {}", successor.tag);
+        return Err(StepError::TooEarly { until: successor.ready, why });
+    }
+    // CDS and CDNSKEY have the TTL of DNSKEY and are signed as data are.
+    let remove = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl).max(policy.ds_ttl));
+    let mut next = state.clone();
+    for key in &mut next.keys {
+        key.stage = match key.stage {
+            Stage::Published => Stage::Active { since: now },
+            Stage::Active { since } => Stage::Retired { active: since, since: now, remove },
+            retired @ Stage::Retired { .. } => retired,
+        };
+    }
+    Ok(next)
+}
+
+/// When both spans have passed, at the next whole second.
+fn later(now: Timestamp, propagation: Millis, ttl: Millis) -> Timestamp {
+    let Timestamp(exact) = now.after(propagation).after(ttl);
+    Timestamp(exact.saturating_add(999).div_euclid(1000).saturating_mul(1000))
+}
+
+fn stated(key: NewKey, published: Timestamp, ready: Timestamp, stage: Stage) -> KeyState {
+    let NewKey { file, tag, algorithm } = key;
+    KeyState { file, tag, algorithm, published, ready, stage }
+}

@@ -1,0 +1,334 @@
+//! The timeline against every validator there can be: whatever of DS, DNSKEY and data was cached, and from whichever server, is a chain.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::dnssec::key::SigningKey;
+use crate::dnssec::ring::ZoneKeys;
+
+const START: Timestamp = Timestamp(1_800_000_000_000);
+
+/// A key for each rollover of a test, and one to begin with.
+static KEYS: LazyLock<Vec<Arc<SigningKey>>> =
+    LazyLock::new(|| (0..5).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect());
+
+fn zone() -> Name {
+    "ai.example.com".parse().unwrap()
+}
+
+fn new_key(number: usize) -> NewKey {
+    NewKey { file: format!("{number}.pem"), tag: KEYS[number].tag(), algorithm: Algorithm::Ed25519 }
+}
+
+fn keys_of(state: &State, policy: Policy) -> ZoneKeys {
+    ZoneKeys::new(state, policy, |key| {
+        let number = key.file.strip_suffix(".pem")?.parse::<usize>().ok()?;
+        KEYS.get(number).cloned()
+    })
+}
+
+fn spans(policy: &Policy) -> (Millis, Millis, Millis) {
+    (policy.propagation, policy.dnskey_ttl, policy.ds_ttl)
+}
+
+/// Something a server gave from one instant to another, and until when it is cached.
+#[derive(Debug, Clone)]
+struct Served<T> {
+    what: T,
+    from: Timestamp,
+    cached_until: Timestamp,
+}
+
+/// What one server gave over time: the instants from which it gave what, in order.
+fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) -> Millis) -> Vec<Served<T>> {
+    let ends = versions.iter().skip(1).map(|(from, _)| *from).chain([Timestamp(i64::MAX)]);
+    let windows = versions.iter().zip(ends).map(|((from, what), end)| Served {
+        what: what.clone(),
+        from: *from,
+        cached_until: end.after(ttl(what)),
+    });
+    windows.collect()
+}
+
+/// What a node serves: the keys of the DNSKEY RRset, all of which sign it, and those that sign data. Empty: the zone is unsigned.
+type Keyset = BTreeSet<Vec<u8>>;
+
+/// What happened: states that reached the nodes, DS that reached the parent's servers.
+#[derive(Debug, Default)]
+struct History {
+    /// By node, when each state reached it.
+    nodes: Vec<Vec<(Timestamp, State)>>,
+    /// By server of the parent, when each DS RRset reached it.
+    parents: Vec<Vec<(Timestamp, Keyset)>>,
+}
+
+impl History {
+    /// A validator that holds a combination without a chain, if there is one.
+    fn broken(&self, policy: &Policy, max_ttl: Millis) -> Option<String> {
+        let mut dnskeys = Vec::new();
+        let mut signers = Vec::new();
+        for states in &self.nodes {
+            let rings = rings(states, *policy);
+            let keysets: Vec<(Timestamp, Keyset)> = rings.iter().map(|(from, keys, _)| (*from, keys.clone())).collect();
+            let signing: Vec<(Timestamp, Keyset)> =
+                rings.iter().map(|(from, _, signs)| (*from, signs.clone())).collect();
+            // That there is no DNSKEY is cached like any negative answer.
+            dnskeys.extend(served(&keysets, |keys| if keys.is_empty() { max_ttl } else { policy.dnskey_ttl }));
+            signers.extend(served(&signing, |_| max_ttl.max(policy.dnskey_ttl)));
+        }
+        let ds: Vec<_> = self.parents.iter().flat_map(|versions| served(versions, |_| policy.ds_ttl)).collect();
+        for ds in &ds {
+            for keys in &dnskeys {
+                for data in &signers {
+                    // Three windows have an instant in common if the latest begins before the first ends.
+                    let from = ds.from.max(keys.from).max(data.from);
+                    let until = ds.cached_until.min(keys.cached_until).min(data.cached_until);
+                    let anchored = ds.what.iter().any(|key| keys.what.contains(key));
+                    let verified = data.what.iter().any(|key| keys.what.contains(key));
+                    if from < until && !ds.what.is_empty() && !(anchored && verified) {
+                        return Some(format!("from {from} to {until}: DS {ds:?}, DNSKEY {keys:?}, data {data:?}"));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What a node served, whenever it changed: by a new state or by time.
+fn rings(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Keyset, Keyset)> {
+    let mut rings = vec![(Timestamp(0), Keyset::new(), Keyset::new())];
+    for (number, (reached, state)) in states.iter().enumerate() {
+        let keys = keys_of(state, policy);
+        let end = states.get(number + 1).map_or(Timestamp(i64::MAX), |(next, _)| *next);
+        let mut at = Some(*reached);
+        while let Some(now) = at.filter(|&now| now < end) {
+            let ring = keys.ring(now);
+            let set = |key: &SigningKey| key.dnskey().to_vec();
+            rings.push((now, ring.dnskey_signers().map(set).collect(), ring.signers().map(set).collect()));
+            assert_eq!(ring.dnskeys().count(), ring.dnskey_signers().count());
+            at = ring.next_change(now);
+        }
+    }
+    rings
+}
+
+/// What an operator does who takes each step as early as it is allowed, and then some; and what the network does.
+#[derive(Debug, Clone)]
+struct Story {
+    policy: Policy,
+    max_ttl: Millis,
+    /// For each rollover: delays of the operator, lags of nodes and of the parent's servers in parts of the propagation, and whether the
+    /// new DS stands beside the old for a while.
+    rolls: Vec<Roll>,
+}
+
+#[derive(Debug, Clone)]
+struct Roll {
+    begun_after: u64,
+    ds_after: u64,
+    seen_after: u64,
+    lags: [u64; 8],
+    both: Option<u64>,
+}
+
+fn story() -> impl Strategy<Value = Story> {
+    let span = || prop_oneof![Just(0_u64), 1..10_u64, 1..200_000_u64];
+    let delay = || prop_oneof![Just(0_u64), 1..300_000_u64];
+    let roll = (delay(), delay(), delay(), prop::array::uniform8(0..=1000_u64), prop::option::of(delay()));
+    let roll = roll.prop_map(|(begun_after, ds_after, seen_after, lags, both)| Roll {
+        begun_after: begun_after * 1000,
+        ds_after: ds_after * 1000,
+        seen_after: seen_after * 1000,
+        lags,
+        both: both.map(|both| both * 1000),
+    });
+    (span(), 1..100_000_u64, span(), span(), prop::collection::vec(roll, 1..4)).prop_map(
+        |(propagation, dnskey, ds, max, rolls)| {
+            let seconds = |seconds: u64| Millis(seconds * 1000);
+            let policy = Policy {
+                cds: Cds::Publish,
+                dnskey_ttl: seconds(dnskey),
+                ds_ttl: seconds(ds),
+                propagation: seconds(propagation),
+            };
+            Story { policy, max_ttl: seconds(max), rolls }
+        },
+    )
+}
+
+impl Story {
+    fn lag(&self, part: u64) -> Millis {
+        Millis(self.policy.propagation.0 * part / 1000)
+    }
+
+    /// Tells the story. Each step is refused a millisecond before it is allowed.
+    fn told(&self) -> History {
+        let Self { policy, max_ttl, rolls } = self;
+        let mut state = first(zone(), new_key(0), policy, *max_ttl, START);
+        let ready = state.keys[0].ready;
+        let ds_of = |numbers: &[usize]| -> Keyset { numbers.iter().map(|&one| KEYS[one].dnskey().to_vec()).collect() };
+        let lags = rolls[0].lags;
+        let mut history = History {
+            nodes: (0..2).map(|node| vec![(START.after(self.lag(lags[node])), state.clone())]).collect(),
+            parents: (0..2).map(|_| vec![(Timestamp(0), Keyset::new())]).collect(),
+        };
+        let put = |history: &mut History, at: Timestamp, set: Keyset, lags: [u64; 2]| {
+            for (server, lag) in history.parents.iter_mut().zip(lags) {
+                server.push((at.after(self.lag(lag)), set.clone()));
+            }
+            at.after(self.lag(lags[0].max(lags[1])))
+        };
+        let mut now = put(&mut history, ready, ds_of(&[0]), [lags[2], lags[3]]);
+        for (number, roll) in (1..).zip(rolls) {
+            let allowed = now.max(match begin(&state, new_key(number), policy, START) {
+                Err(StepError::TooEarly { until, .. }) => until,
+                other => panic!("{other:?}"),
+            });
+            now = allowed.after(Millis(roll.begun_after));
+            state = begin(&state, new_key(number), policy, now).unwrap();
+            for (node, lag) in history.nodes.iter_mut().zip(roll.lags) {
+                node.push((now.after(self.lag(lag)), state.clone()));
+            }
+            let ready = state.successor().unwrap().ready;
+            let early = finish(&state, policy, *max_ttl, Timestamp(ready.0 - 1));
+            assert!(matches!(early, Err(StepError::TooEarly { until, .. }) if until == ready), "{early:?}");
+            assert!(matches!(begin(&state, new_key(number), policy, ready), Err(StepError::UnderWay { .. })));
+
+            let at = ready.after(Millis(roll.ds_after));
+            let lags = [roll.lags[4], roll.lags[5]];
+            now = match roll.both {
+                Some(both) => {
+                    let there = put(&mut history, at, ds_of(&[number - 1, number]), lags);
+                    put(&mut history, there.after(Millis(both)), ds_of(&[number]), lags)
+                }
+                None => put(&mut history, at, ds_of(&[number]), lags),
+            };
+            now = now.after(Millis(roll.seen_after));
+            state = finish(&state, policy, *max_ttl, now).unwrap();
+            for (node, lag) in history.nodes.iter_mut().zip(&roll.lags[6..]) {
+                node.push((now.after(self.lag(*lag)), state.clone()));
+            }
+        }
+        history
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn from_generation_to_retirement_every_validator_has_a_chain(story in story()) {
+        let history = story.told();
+        prop_assert_eq!(history.broken(&story.policy, story.max_ttl), None);
+        // The end of it: one key, whatever was cached.
+        let (_, last) = history.nodes[0].last().unwrap();
+        let ring = keys_of(last, story.policy).ring(Timestamp(i64::MAX));
+        prop_assert_eq!(ring.dnskeys().count(), 1);
+        prop_assert_eq!(ring.next_change(Timestamp(i64::MAX)), None);
+    }
+}
+
+/// Nodes and parents that follow at the last moment allowed, and an operator who waits for nothing.
+fn tightest() -> Story {
+    let policy = Policy {
+        cds: Cds::Off,
+        dnskey_ttl: Millis(3_600_000),
+        ds_ttl: Millis(7_200_000),
+        propagation: Millis(600_000),
+    };
+    let lags = [0, 1000, 0, 1000, 0, 1000, 0, 1000];
+    let roll = Roll { begun_after: 0, ds_after: 0, seen_after: 0, lags, both: None };
+    Story { policy, max_ttl: Millis(7_200_000), rolls: vec![roll] }
+}
+
+#[test]
+fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
+    let story = tightest();
+    let (policy, max_ttl) = (story.policy, story.max_ttl);
+    assert_eq!(story.told().broken(&policy, max_ttl), None);
+
+    // The old key leaves early: data that it signed is still cached.
+    let mut history = story.told();
+    let mut short = |by: i64| {
+        for (_, state) in history.nodes.iter_mut().flatten() {
+            if let Stage::Retired { remove, .. } = &mut state.keys[0].stage {
+                remove.0 -= by;
+            }
+        }
+        history.broken(&policy, max_ttl)
+    };
+    assert!(short(1).is_some_and(|found| found.contains("data")));
+
+    // The DS comes early: the keys are still cached without the new one.
+    let mut history = story.told();
+    for server in &mut history.parents {
+        server.last_mut().unwrap().0.0 -= 1;
+    }
+    assert!(history.broken(&policy, max_ttl).is_some());
+
+    // The first DS comes early: data without signatures is still cached.
+    let mut history = story.told();
+    for server in &mut history.parents {
+        server[1].0.0 -= 1;
+    }
+    assert!(history.broken(&policy, max_ttl).is_some());
+}
+
+#[test]
+fn the_parent_is_told_of_a_key_once_it_is_ready() {
+    let story = tightest();
+    let policy = Policy { cds: Cds::Publish, ..story.policy };
+    let told = |state: &State, now: Timestamp| match keys_of(state, policy).ring(now).cds() {
+        crate::dnssec::ring::CdsPolicy::Publish(keys) => keys.iter().map(|key| key.tag()).collect(),
+        _ => Vec::new(),
+    };
+    let state = first(zone(), new_key(0), &policy, story.max_ttl, START);
+    let ready = state.keys[0].ready;
+    assert_eq!((told(&state, Timestamp(ready.0 - 1)), told(&state, ready)), (vec![], vec![KEYS[0].tag()]));
+    let state = begin(&state, new_key(1), &policy, ready).unwrap();
+    let ready = state.keys[1].ready;
+    assert_eq!(told(&state, Timestamp(ready.0 - 1)), [KEYS[0].tag()]);
+    assert_eq!(told(&state, ready), [KEYS[1].tag()]);
+    let state = finish(&state, &policy, story.max_ttl, ready).unwrap();
+    assert_eq!(told(&state, ready), [KEYS[1].tag()]);
+    let delete = Policy { cds: Cds::Delete, ..policy };
+    assert!(matches!(keys_of(&state, delete).ring(ready).cds(), crate::dnssec::ring::CdsPolicy::Delete));
+}
+
+#[test]
+fn digests_tell_keys_stages_and_times_apart_and_no_names_of_files() {
+    let policy = Policy::default();
+    let digest = |state: &State| keys_of(state, policy).ring(START).digest().to_owned();
+    let state = first(zone(), new_key(0), &policy, Millis(0), START);
+    assert_eq!(digest(&state), digest(&state.clone()));
+    let mut other = state.clone();
+    other.zone = "AI.example.COM".parse().unwrap();
+    assert_eq!(digest(&state), digest(&other), "case doesn't count");
+    let mut other = state.clone();
+    other.keys[0].ready.0 += 1;
+    assert_ne!(digest(&state), digest(&other));
+    let begun = begin(&state, new_key(1), &policy, state.keys[0].ready).unwrap();
+    assert_ne!(digest(&state), digest(&begun));
+    let (mut one, mut two) = (state.clone(), state);
+    one.keys[0].file = "1.pem".to_owned();
+    two.keys[0].file = "2.pem".to_owned();
+    assert_ne!(digest(&one), digest(&two), "other keys");
+}
+
+#[test]
+fn steps_out_of_turn_are_refused() {
+    let policy = Policy::default();
+    let (propagation, dnskey, _) = spans(&policy);
+    let state = first(zone(), new_key(0), &policy, Millis(0), START);
+    assert_eq!(state.keys[0].ready, START.after(propagation).after(dnskey));
+    assert_eq!(finish(&state, &policy, Millis(0), START), Err(StepError::NotBegun));
+    let other = NewKey { algorithm: Algorithm::EcdsaP256Sha256, ..new_key(1) };
+    let refused = begin(&state, other, &policy, state.keys[0].ready);
+    assert!(matches!(refused, Err(StepError::OtherAlgorithm { .. })), "{refused:?}");
+    let told = begin(&state, new_key(1), &policy, START).unwrap_err().to_string();
+    assert!(told.ends_with("; try again at 2027-01-15T10:00:00Z or later"), "{told}");
+}

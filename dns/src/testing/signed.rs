@@ -1,0 +1,116 @@
+//! Signed zones in tests: a zone and a key enter, answers and whether another library believes them leave.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_rules::table::RegionIndex;
+use hickory_proto::dnssec::rdata::{DNSKEY, DNSSECRData, RRSIG};
+use hickory_proto::dnssec::{PublicKeyBuf, Verifier};
+use hickory_proto::op::Message;
+use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+
+use super::{name, opt, query, send};
+use crate::answer::SteeredAnswers;
+use crate::dnssec::key::{Algorithm, SigningKey};
+use crate::dnssec::mint::Mint;
+use crate::dnssec::presigned::{Published, SignedZone, Signing};
+use crate::dnssec::ring::KeyRing;
+use crate::rdata::{RdataSet, rtype};
+use crate::wire::Transport;
+use crate::zone::{ServiceIndex, Zone, Zones};
+
+/// DO, and with it CO, in the flags of an OPT.
+pub(crate) const DO: u8 = 0x80;
+pub(crate) const CO: u8 = 0x40;
+
+/// A ring of one new key.
+pub(crate) fn ring(origin: &str, algorithm: Algorithm) -> KeyRing {
+    KeyRing::of_one(name(origin), SigningKey::generate(algorithm).expect("randomness"))
+}
+
+/// The zone signed at `now`, with what [`super::Fixed`] answers at steered names.
+pub(crate) fn sign(zone: &Zone, ring: &KeyRing, now: u32, before: Option<&Zone>) -> Zone {
+    let published = |service: ServiceIndex| {
+        let set = |rtype, ttl, rdata: &[u8]| Published {
+            region: Some(RegionIndex(0)),
+            ttl,
+            rtype,
+            rdatas: RdataSet::new(rtype, [rdata]),
+        };
+        match service.0 {
+            0 => vec![set(rtype::A, 60, &[192, 0, 2, 10])],
+            1 => vec![set(rtype::CNAME, 60, name("a.example.com").as_wire())],
+            _ => Vec::new(),
+        }
+    };
+    let mint = zone_mint(before);
+    let signing = Signing { published: &published, ring: ring.clone(), mint, now, before };
+    zone.with_signatures(Arc::new(SignedZone::make(zone, signing).expect("randomness")))
+}
+
+fn zone_mint(before: Option<&Zone>) -> Arc<Mint> {
+    before.and_then(Zone::signed).map_or_else(Arc::default, SignedZone::shared_mint)
+}
+
+/// A question with an OPT of 1,232 octets and these flags.
+pub(crate) fn flagged(qname: &str, qtype: u16, flags: u8) -> Vec<u8> {
+    let mut opt = opt(1232, &[]);
+    opt[7] = flags;
+    query(qname, qtype, &[&opt])
+}
+
+/// The answer to a question with these flags.
+pub(crate) fn ask(zones: &Zones, rules: &impl SteeredAnswers, qname: &str, qtype: u16, flags: u8) -> Message {
+    let (out, _) = send(zones, rules, &flagged(qname, qtype, flags), Transport::Tcp);
+    Message::from_vec(&out).expect("a well-formed response")
+}
+
+/// A key of the ring as the verifier has it.
+fn dnskey(ring: &KeyRing) -> DNSKEY {
+    let rdata = ring.signers().next().expect("a key").dnskey();
+    DNSKEY::with_flags(257, PublicKeyBuf::new(rdata[4..].to_vec(), hickory_proto::dnssec::Algorithm::from_u8(rdata[3])))
+}
+
+/// The RRsets of a section, by owner in lower case and type, with their signatures.
+pub(crate) fn sets(section: &[Record]) -> BTreeMap<(String, u16), (Vec<Record>, Vec<RRSIG>)> {
+    let mut sets: BTreeMap<(String, u16), (Vec<Record>, Vec<RRSIG>)> = BTreeMap::new();
+    for record in section {
+        let owner = record.name.to_lowercase().to_string();
+        match &record.data {
+            RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) => {
+                sets.entry((owner, rrsig.input().type_covered.into())).or_default().1.push(rrsig.clone());
+            }
+            _ => sets.entry((owner, record.record_type().into())).or_default().0.push(record.clone()),
+        }
+    }
+    sets
+}
+
+/// Checks every RRset of answer and authority by the other library; those in `unsigned` have to be. Returns how many were signed.
+pub(crate) fn verify(message: &Message, ring: &KeyRing, now: u32, unsigned: &[(&str, u16)]) -> Result<usize, String> {
+    let key = dnskey(ring);
+    let mut verified = 0;
+    for ((owner, rtype), (records, rrsigs)) in sets(&message.answers).into_iter().chain(sets(&message.authorities)) {
+        let what = format!("{owner} {}", RecordType::from(rtype));
+        if unsigned.contains(&(owner.as_str(), rtype)) {
+            if rrsigs.is_empty() { continue } else { return Err(format!("{what} is signed")) }
+        }
+        let [rrsig] = rrsigs.as_slice() else { return Err(format!("{what} has {} signatures", rrsigs.len())) };
+        let input = rrsig.input();
+        let labels = owner.trim_end_matches('.').split('.').filter(|label| !label.is_empty()).count();
+        if records.iter().any(|record| record.ttl > input.original_ttl) {
+            return Err(format!("{what} has a TTL above the original one"));
+        }
+        let (from, to) = (input.sig_inception.get(), input.sig_expiration.get());
+        if now.wrapping_sub(from).cast_signed() < 0 || to.wrapping_sub(now) < input.original_ttl {
+            return Err(format!("{what} is signed from {from} to {to}"));
+        }
+        if !owner.contains('\\') && usize::from(input.num_labels) != labels - usize::from(owner.starts_with("*.")) {
+            return Err(format!("{what}: {} labels", input.num_labels));
+        }
+        let owner = records.first().map(|record| record.name.clone()).ok_or(format!("{what} has no records"))?;
+        key.verify_rrsig(&owner, DNSClass::IN, rrsig, records.iter()).map_err(|error| format!("{what}: {error}"))?;
+        verified += 1;
+    }
+    Ok(verified)
+}

@@ -1,0 +1,147 @@
+//! A compiled zone as whoever signs it sees it: the zone enters, what is its own to sign with owners and places leaves; `dnssec` asks.
+
+use super::{NodeId, RrSet, SteeredOwner, Zone};
+use crate::dnssec::denial::Next;
+use crate::dnssec::presigned::SignedZone;
+use crate::name::Name;
+use crate::rdata::rtype;
+use crate::zone::index::TOP;
+
+/// A static RRset that the zone is the authority for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnSet<'z> {
+    /// Its number among all static RRsets of the zone.
+    pub(crate) number: usize,
+    /// The owner.
+    pub(crate) node: NodeId,
+    /// The data.
+    pub(crate) set: &'z RrSet,
+}
+
+impl Zone {
+    /// How many static RRsets there are, glue included.
+    pub(crate) fn set_count(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The number of a name's static RRset of a type.
+    pub(crate) fn set_number(&self, node: NodeId, rtype: u16) -> Option<usize> {
+        let (first, _) = self.nodes[node.0 as usize].sets;
+        let place = self.sets(node).iter().position(|set| set.rtype == rtype)?;
+        Some(first as usize + place)
+    }
+
+    /// An RRset that the zone's keys make.
+    pub(crate) fn key_set(&self, node: NodeId, rtype: u16) -> Option<&RrSet> {
+        let signed = self.signed.as_deref().filter(|_| node == self.apex())?;
+        signed.apex_set(rtype).map(|(set, _)| set)
+    }
+
+    /// A static RRset by its number.
+    pub(crate) fn set_by_number(&self, number: usize) -> &RrSet {
+        &self.sets[number]
+    }
+
+    /// The number of what steers a name.
+    pub(crate) fn steered_number(&self, node: NodeId) -> Option<usize> {
+        self.nodes[node.0 as usize].steered.map(|number| number as usize)
+    }
+
+    /// Everything that steers, by number.
+    pub(crate) fn steered_owners(&self) -> &[SteeredOwner] {
+        &self.steered
+    }
+
+    /// The names that are the zone's own: all but those below a delegation or a DNAME.
+    pub(crate) fn own_nodes(&self) -> impl Iterator<Item = NodeId> {
+        // A name's ancestors were entered before it, so one pass tells what is hidden.
+        let mut hides = Vec::with_capacity(self.nodes.len());
+        (0_u32..).zip(&self.nodes[..]).filter_map(move |(number, node)| {
+            let hidden = self.tree.parent(number).is_some_and(|parent| hides[parent as usize]);
+            hides.push(hidden || node.is_cut || node.is_dname);
+            (!hidden).then_some(NodeId(number))
+        })
+    }
+
+    /// The static RRsets that are the zone's own: of a delegation only the DS (RFC 4035 §2.2).
+    pub(crate) fn own_sets(&self) -> impl Iterator<Item = OwnSet<'_>> {
+        self.own_nodes().flat_map(move |id| {
+            let node = &self.nodes[id.0 as usize];
+            let (first, count) = node.sets;
+            let numbers = (first..first + count).map(|number| number as usize);
+            let own = numbers.filter(move |&number| !node.is_cut || self.sets[number].rtype == rtype::DS);
+            own.map(move |number| OwnSet { number, node: id, set: &self.sets[number] })
+        })
+    }
+
+    /// The types of a name that answers are given from, whatever health says: what an NSEC lists, but for RRSIG and NSEC themselves.
+    pub(crate) fn types(&self, node: NodeId) -> impl Iterator<Item = u16> {
+        let of_keys = self.signed().filter(|_| node == self.apex()).map(SignedZone::apex_types);
+        self.data_types(node).chain(of_keys.into_iter().flatten())
+    }
+
+    /// The same without those that the zone's keys make.
+    pub(crate) fn data_types(&self, node: NodeId) -> impl Iterator<Item = u16> {
+        let is_cut = self.nodes[node.0 as usize].is_cut;
+        // At a delegation only NS and DS are told (RFC 4034 §4.1.2).
+        let of_sets = self.sets(node).iter().map(|set| set.rtype);
+        let of_sets = of_sets.filter(move |&rtype| !is_cut || matches!(rtype, rtype::NS | rtype::DS));
+        let steered = self.steered(node).map(|owner| owner.types.as_slice()).unwrap_or_default();
+        of_sets.chain(steered.iter().copied())
+    }
+
+    /// Where a name's own NSEC ends.
+    pub(crate) fn next_of(&self, node: NodeId) -> Next {
+        if self.is_cut(node) { Next::Beside } else { Next::Below }
+    }
+
+    /// The number of a name, below [`Zone::name_count`].
+    pub(crate) fn number_of(&self, node: NodeId) -> usize {
+        node.0 as usize
+    }
+
+    /// Whether a delegation begins at the name.
+    pub(crate) fn is_cut(&self, node: NodeId) -> bool {
+        self.nodes[node.0 as usize].is_cut
+    }
+
+    /// The whole name of a node.
+    pub(crate) fn name_of(&self, node: NodeId) -> Name {
+        let (mut labels, mut at) = (Vec::new(), node.0);
+        while let Some(parent) = self.tree.parent(at) {
+            let label = self.tree.label_of(at);
+            labels.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
+            labels.extend_from_slice(label);
+            at = parent;
+        }
+        // What was entered fitted.
+        Name::join(&labels, self.origin()).unwrap_or_else(|| self.origin.clone())
+    }
+}
+
+const _: () = assert!(TOP == 0, "own_nodes counts from the top");
+
+#[cfg(test)]
+mod tests {
+    use crate::rdata::rtype::{A, DNAME, DS, NS, SOA, TXT};
+    use crate::testing::{name, zone};
+
+    #[test]
+    fn rfc4035_2_2_glue_and_delegations_are_not_the_zones_own() {
+        let text = "a.b A 192.0.2.1\nsub NS ns.sub\nsub DS 1 13 2 AA\nsub A 192.0.2.2\nns.sub A 192.0.2.3\nx.y.sub TXT t\nd DNAME other.test.\n";
+        let zone = zone("example.com", text, &[]);
+        let own: Vec<_> = zone.own_sets().map(|own| (zone.name_of(own.node).to_string(), own.set.rtype)).collect();
+        let expected = [
+            ("example.com.", NS),
+            ("example.com.", SOA),
+            ("a.b.example.com.", A),
+            ("sub.example.com.", DS),
+            ("d.example.com.", DNAME),
+        ];
+        assert_eq!(own, expected.map(|(owner, rtype)| (owner.to_owned(), rtype)));
+        let types = |host: &str| zone.types(zone.glue(name(host).as_ref()).unwrap()).collect::<Vec<_>>();
+        assert_eq!(types("sub.example.com"), [NS, DS]);
+        assert!(types("b.example.com").is_empty());
+        assert_eq!(types("x.y.sub.example.com"), [TXT]);
+    }
+}
