@@ -108,7 +108,7 @@ fn bench(options: &Options) -> Result<bool, String> {
     };
     let asked = |workload: &Workload| servers.iter().filter(|server| server.peer.answers(workload.kind)).count();
     let takes = plan.takes(workloads.iter().map(asked).sum());
-    say(&format!("measuring takes about {:.0} minutes", (takes.as_secs_f64() * 1.1 / 60.0).ceil()));
+    say(&format!("measuring takes about {:.0} min", (takes.as_secs_f64() * 1.1 / 60.0).ceil()));
     let samples = rounds::measure(&servers, &workloads, &plan, &mut draw, |line| say(&line))?;
     let streams = if options.streams { streamed(&servers, options, &common)? } else { Vec::new() };
     let about = about(servers, options, &common)?;
