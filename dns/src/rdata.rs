@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::name::NameRef;
 
 /// The numbers of the record and query types this server treats specially.
@@ -38,9 +40,12 @@ pub mod rtype {
     pub const ANY: u16 = 255;
 }
 
-/// The record data of one RRset: deduplicated, in canonical order (RFC 4034 §6.3), each behind its length, in one allocation.
+/// The record data of one RRset: deduplicated, in canonical order (RFC 4034 §6.3), each behind its length, in one piece.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RdataSet(Box<[u8]>);
+pub struct RdataSet(SmallVec<[u8; SHORT]>);
+
+/// So many octets of an RRset's data stand in the set itself: an address or two, which most have.
+const SHORT: usize = 16;
 
 /// A borrowed [`RdataSet`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +65,7 @@ impl RdataSet {
                 packed.extend_from_slice(rdata);
             }
         }
-        Self(packed.into())
+        Self(SmallVec::from_slice(&packed))
     }
 
     /// Borrows the set.
@@ -70,7 +75,7 @@ impl RdataSet {
 
     /// The packed octets, to be shared; [`Rdatas::of_packed`] reads them.
     pub(crate) fn into_packed(self) -> Box<[u8]> {
-        self.0
+        self.0.into_boxed_slice()
     }
 }
 
@@ -85,7 +90,7 @@ impl<'a> Rdatas<'a> {
 
     /// An owned copy.
     pub(crate) fn to_set(self) -> RdataSet {
-        RdataSet(self.0.into())
+        RdataSet(SmallVec::from_slice(self.0))
     }
 
     /// The rdatas in canonical order.
