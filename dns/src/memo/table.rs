@@ -179,8 +179,10 @@ impl Table {
     /// would wait for each.
     pub(super) fn expect(&self, key: &Key) {
         let set = set_of(key.hash);
-        let way = alike(self.tags[set], tag(key.hash)).trailing_zeros() as usize / 8;
-        prefetch(&self.slots[set * WAYS + way % WAYS]);
+        let alike = alike(self.tags[set], tag(key.hash));
+        if alike != 0 {
+            prefetch(&self.slots[set * WAYS + alike.trailing_zeros() as usize / 8]);
+        }
     }
 
     fn way(&self, set: usize, key: &Key, name: &[u8]) -> Option<usize> {
