@@ -115,6 +115,25 @@ async fn the_start_awaits_first_results_and_timeouts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_thread_that_answers_is_never_the_last_to_drop_a_world() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    let answering = handle.snapshot_owned();
+    let world = Arc::downgrade(answering.world());
+    handle.offer(Offer::Rules(rules(2, "chat.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.strong_count(), 2, "the snapshot's and one more");
+    drop(answering);
+    sleep(Duration::from_secs(60)).await;
+    // What drops it is a thread that no paused clock knows of.
+    while world.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_rules_wait_for_their_new_monitors_and_old_ones_keep_their_state() {
     let prober = Scripted::default();
     prober.set("a:1", true);
