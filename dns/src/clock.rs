@@ -30,6 +30,12 @@ impl Clock {
         }))
     }
 
+    /// The same clock, set forward by as many milliseconds as `ahead` says at the time.
+    #[cfg(test)]
+    pub(crate) fn set_ahead(self, ahead: Arc<std::sync::atomic::AtomicI64>) -> Self {
+        Self(Arc::new(move || Timestamp(self.now().0 + ahead.load(std::sync::atomic::Ordering::Relaxed))))
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -38,6 +38,9 @@ use live::Live;
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long API requests in flight are waited for after that.
 const DRAIN_API: Duration = Duration::from_secs(1);
+/// For how long the end waits for what is read, compiled, signed or written just then. Nobody needs it any more but for what is written, which
+/// is short, and whole or not there.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
@@ -45,7 +48,9 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
         let config = Config::read(&args.config).map_err(strings)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| vec![format!("the system gives no threads: {error}")])?;
-        runtime.block_on(serve(config, args.ready_file.as_deref()))
+        let served = runtime.block_on(serve(config, args.ready_file.as_deref()));
+        runtime.shutdown_timeout(LAST_WORK);
+        served
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,

@@ -109,7 +109,7 @@ impl Batch {
             *envelope = Envelope {
                 length: head.msg_len as usize,
                 name: head.msg_hdr.msg_namelen,
-                control: way_back(&head.msg_hdr, control),
+                control: way_back(head.msg_hdr.msg_controllen as _, control),
                 answered: false,
             };
         }
@@ -209,18 +209,21 @@ fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
     }
 }
 
-/// Makes of the packet info that came with a datagram what goes back with its response, and returns its length: the source is the local
-/// address that was asked (RFC 3542 §6.1 for IPv6, Linux's `IP_PKTINFO` for IPv4).
-fn way_back(head: &msghdr, control: &mut Control) -> usize {
-    // SAFETY: the kernel wrote `msg_controllen` octets of well-formed control messages to `control`, which `head` points at; the first is
-    // looked at only if there is one, and its data only by the type that its level and kind give it. `Control` is aligned for it.
+/// Makes of the packet info that came with a datagram, in the first `length` octets of `control`, what goes back with its response, and returns
+/// its length: the source is the local address that was asked (RFC 3542 §6.1 for IPv6, Linux's `IP_PKTINFO` for IPv4).
+fn way_back(length: usize, control: &mut Control) -> usize {
+    let [mut head, ..] = heads();
+    // Made of the borrow itself, as nothing else may write to what is borrowed.
+    head.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+    head.msg_hdr.msg_controllen = length.min(control.0.len()) as _;
+    // SAFETY: the kernel wrote `length` octets of well-formed control messages to `control`, which `head` points at; the first is looked at
+    // only if there is one, and its data only by the type that its level and kind give it. `Control` is aligned for it.
     unsafe {
-        let first = CMSG_FIRSTHDR(head);
+        let first = CMSG_FIRSTHDR(&raw const head.msg_hdr);
         if first.is_null() {
             return 0;
         }
         let data = CMSG_DATA(first);
-        debug_assert!(control.0.as_ptr_range().contains(&data.cast_const()));
         match ((*first).cmsg_level, (*first).cmsg_type) {
             (IPPROTO_IP, IP_PKTINFO) => {
                 let info = data.cast::<in_pktinfo>();
@@ -228,7 +231,14 @@ fn way_back(head: &msghdr, control: &mut Control) -> usize {
                 (*info).ipi_ifindex = 0;
                 space::<in_pktinfo>()
             }
-            (IPPROTO_IPV6, IPV6_PKTINFO) => space::<in6_pktinfo>(),
+            (IPPROTO_IPV6, IPV6_PKTINFO) => {
+                let info = data.cast::<in6_pktinfo>();
+                // Routing does here, too, but for an address that means something on its link alone.
+                if !Ipv6Addr::from((*info).ipi6_addr.s6_addr).is_unicast_link_local() {
+                    (*info).ipi6_ifindex = 0;
+                }
+                space::<in6_pktinfo>()
+            }
             _ => 0,
         }
     }
@@ -277,4 +287,37 @@ pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     let mut moved = with_huge_pages(values.len());
     moved.extend(values);
     moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A control message as the kernel writes it, its data in words.
+    fn control(level: i32, kind: i32, data: &[u8]) -> (usize, Control) {
+        let length = size_of::<libc::cmsghdr>() + data.len();
+        let mut control = Control([0xff; 64]);
+        let head = [&length.to_ne_bytes()[..], &level.to_ne_bytes(), &kind.to_ne_bytes(), data].concat();
+        control.0[..length].copy_from_slice(&head);
+        (length.next_multiple_of(8), control)
+    }
+
+    #[test]
+    fn the_source_goes_back_and_the_interface_only_with_an_address_of_one_link() {
+        let head = size_of::<libc::cmsghdr>();
+        let interface = 7_u32.to_ne_bytes();
+        let v4 = [&interface[..], &[192, 0, 2, 1], &[192, 0, 2, 2]].concat();
+        let (length, mut info) = control(IPPROTO_IP, IP_PKTINFO, &v4);
+        assert_eq!(way_back(length, &mut info), length);
+        assert_eq!(info.0[head..head + 12], *[&[0; 4][..], &v4[4..]].concat());
+
+        for (address, kept) in [("2001:db8::1", [0; 4]), ("::ffff:192.0.2.1", [0; 4]), ("fe80::1", interface)] {
+            let address = address.parse::<Ipv6Addr>().unwrap().octets();
+            let (length, mut info) = control(IPPROTO_IPV6, IPV6_PKTINFO, &[&address[..], &interface].concat());
+            assert_eq!(way_back(length, &mut info), length);
+            assert_eq!(info.0[head..head + 20], *[&address[..], &kept].concat());
+        }
+        let (length, mut other) = control(libc::SOL_SOCKET, 1, &[1; 8]);
+        assert_eq!((way_back(length, &mut other), way_back(0, &mut other)), (0, 0));
+    }
 }

@@ -1,8 +1,12 @@
 //! Starting: everything wrong is told at once, with its place; what was last good is kept.
 
+use std::os::unix::fs::OpenOptionsExt;
+
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::GERMAN;
-use bailiwick_tests::node::Setup;
+use bailiwick_tests::node::{Setup, binary};
+use bailiwick_tests::process::{Process, run};
+use bailiwick_tests::wait;
 
 use crate::fixture::{World, ZONE};
 
@@ -95,4 +99,20 @@ fn a_signal_drains_and_ends_it_well() {
     let mut node = Setup::new(&world.rules(1), ZONE).start();
     node.process.signal("TERM");
     assert!(node.process.wait().success());
+}
+
+#[test]
+fn a_signal_ends_a_start_that_reads_for_long() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(1), ZONE);
+    let zone = setup.path("ai.example.com.zone");
+    std::fs::remove_file(&zone).unwrap();
+    assert!(run("mkfifo", [&zone]).status.success());
+    let config = setup.path("bailiwick.toml");
+    let mut server = Process::start(std::process::Command::new(binary()).arg("serve").arg("--config").arg(config));
+    // Without O_NONBLOCK it would wait for a reader, even one that never comes.
+    let pipe = std::fs::OpenOptions::new().write(true).custom_flags(0o4000).to_owned();
+    let _endless = wait::until("the server reads the zone", || pipe.open(&zone).ok());
+    server.signal("TERM");
+    assert!(server.wait().success());
 }

@@ -293,7 +293,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless the answer has them
-    /// already.
+    /// already. Whoever wants signatures gets glue alone, as that has none (RFC 4035 §2.2, §3.1.1).
     fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>) {
         if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;
@@ -303,6 +303,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 continue;
             }
             let node = match zone.locate(host) {
+                Found::Exact(_) | Found::Wildcard(_) if self.query.dnssec.ok && zone.signed().is_some() => None,
                 Found::Exact(node) | Found::Wildcard(node) => Some(node),
                 Found::Cut { .. } => zone.glue(host),
                 Found::Dname { .. } | Found::Missing => None,
@@ -311,7 +312,6 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             for set in zone.sets(node).iter().filter(|set| matches!(set.rtype, rtype::A | rtype::AAAA)) {
                 let sections = self.answer.answer.iter().chain(&self.answer.additional);
                 if !sections.into_iter().any(|other| other.is(set.rtype, host)) {
-                    // Glue isn't signed (RFC 4035 §2.2), and whoever wants signatures gets nothing else here.
                     let (data, signed) = (Data::Stored(set.rdatas.as_ref()), Signed::No);
                     let (owner, rtype, ttl) = (Owner::Ref(host), set.rtype, set.ttl);
                     self.answer.additional.push(AnswerSet { owner, rtype, ttl, data, signed });

@@ -24,6 +24,8 @@ pub const STATE: &str = "state.json";
 const OTHERS: u32 = 0o077;
 /// Those of them that change files.
 const OTHERS_WRITE: u32 = 0o022;
+/// What is told of a pipe, a socket or a device.
+const NO_FILE: &str = "is no file but a pipe, a socket or a device";
 
 /// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by `now` aren't needed.
 ///
@@ -68,6 +70,9 @@ fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Re
 pub fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<Option<State>, Vec<Fault>> {
     let path = zone.directory.join(STATE);
     opening(&path);
+    if is_special(&path) {
+        return Err(vec![Fault::of_file(&path, format!("{NO_FILE}; put the zone's state file there"))]);
+    }
     let unreadable = |error: io::Error| {
         vec![Fault::of_file(
             &path,
@@ -120,6 +125,9 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
         ErrorKind::NotFound => format!("is missing, and {STATE} names it; {mended}"),
         _ => format!("can't be read ({error}); mend its mode or owner"),
     };
+    if is_special(path) {
+        return Err(format!("{NO_FILE}; {mended}"));
+    }
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if mode & OTHERS != 0 {
         let mode = mode & 0o7777;
@@ -128,8 +136,9 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
             path.display()
         ));
     }
-    let key =
-        SigningKey::from_pem(&std::fs::read_to_string(path).map_err(unreadable)?).map_err(|error| error.to_string())?;
+    // What is no text is no PEM.
+    let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).unwrap_or_default();
+    let key = SigningKey::from_pem(&text).map_err(|error| error.to_string())?;
     if (key.kind(), key.tag()) != (stated.algorithm, stated.tag) {
         return Err(format!(
             "holds key {} of algorithm {}, and {STATE} says key {} of algorithm {}; {mended}",
@@ -140,6 +149,12 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
         ));
     }
     Ok(key)
+}
+
+/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
+/// change of any source from then on.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// A directory that this process alone changes, until it is dropped.
@@ -298,14 +313,31 @@ mod tests {
             std::fs::write(&keys.file, other.to_pem()).unwrap();
             assert!(told(&keys).contains("key.pem: holds key "), "{}", told(&keys));
         }
-        std::fs::write(&keys.file, "").unwrap();
-        assert!(told(&keys).contains("key.pem: holds no private key in PKCS#8 PEM"), "{}", told(&keys));
+        for no_pem in [&b""[..], b"\xff\xfe"] {
+            std::fs::write(&keys.file, no_pem).unwrap();
+            assert!(told(&keys).contains("key.pem: holds no private key in PKCS#8 PEM"), "{}", told(&keys));
+        }
         std::fs::remove_file(&keys.file).unwrap();
         assert!(told(&keys).contains("key.pem: is missing, and state.json names it"), "{}", told(&keys));
         std::fs::remove_file(&state).unwrap();
         let wanted =
             "state.json: is missing; make the zone's first key with `bailiwick keys generate --zone example.com.`";
         assert!(told(&keys).contains(wanted), "{}", told(&keys));
+    }
+
+    #[test]
+    fn what_may_never_end_is_not_read() {
+        use std::os::unix::fs::symlink;
+        let keys = made();
+        for file in ["key.pem", STATE] {
+            let path = keys.zone.directory.join(file);
+            let aside = path.with_extension("aside");
+            std::fs::rename(&path, &aside).unwrap();
+            symlink("/dev/null", &path).unwrap();
+            assert!(told(&keys).contains(&format!("{file}: is no file but a pipe")), "{}", told(&keys));
+            std::fs::rename(&aside, &path).unwrap();
+        }
+        assert_eq!(told(&keys), "");
     }
 
     #[test]

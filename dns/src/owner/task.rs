@@ -30,6 +30,9 @@ use crate::zone::ZoneError;
 const WAITING_ROOM: usize = 1024;
 /// How long a first result is awaited beyond its timeout, before the monitor counts as unknown.
 const GRACE: Duration = Duration::from_secs(2);
+/// When it is first looked whether a world that went out of service is still in use, then after twice as long and so on: a thread that answers
+/// holds it for about as long.
+const LOOK: Duration = Duration::from_millis(100);
 /// The owner looks at the time at least this often, since the system's clock may be set.
 const LONGEST_SLEEP: Millis = Millis(60_000);
 
@@ -313,7 +316,7 @@ impl<P: Prober> Owner<P> {
         let Some(waiting) = self.waiting.take_if(due) else { return };
         let rules = Arc::clone(waiting.arranged.world.rules());
         let are_kept = self.ready.is_none() && Arc::ptr_eq(&rules, self.current.world.rules());
-        self.current = waiting.arranged;
+        let old = std::mem::replace(&mut self.current, waiting.arranged).world;
         self.monitors.keep_only([&self.current.assignment]);
         self.status.awaited_revision = None;
         let told = std::mem::replace(&mut self.status.warnings, warnings_of(&self.current.world, self.clock.now()));
@@ -321,6 +324,9 @@ impl<P: Prober> Owner<P> {
             tracing::warn!("{warning}");
         }
         self.publish();
+        if !Arc::ptr_eq(&old, &self.current.world) {
+            tokio::spawn(let_go(old));
+        }
         let revision = self.current.world.rules().table.revision();
         tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
         if !are_kept {
@@ -380,6 +386,17 @@ impl<P: Prober> Owner<P> {
         let next = times.chain(self.next_renewal(now)).min();
         next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))
     }
+}
+
+/// Keeps a world until nobody else does: whoever drops the last of a large one is at it for long, and that shouldn't be a thread that answers.
+async fn let_go(world: Arc<World>) {
+    let mut pause = LOOK;
+    while Arc::strong_count(&world) > 1 {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_SLEEP.to_std());
+    }
+    // Nobody needs to know when it is done.
+    drop(tokio::task::spawn_blocking(move || drop(world)));
 }
 
 /// The world being made, when it is; never, while there is none.

@@ -115,6 +115,25 @@ async fn the_start_awaits_first_results_and_timeouts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_thread_that_answers_is_never_the_last_to_drop_a_world() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    let answering = handle.snapshot_owned();
+    let world = Arc::downgrade(answering.world());
+    handle.offer(Offer::Rules(rules(2, "chat.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.strong_count(), 2, "the snapshot's and one more");
+    drop(answering);
+    sleep(Duration::from_secs(60)).await;
+    // What drops it is a thread that no paused clock knows of.
+    while world.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_rules_wait_for_their_new_monitors_and_old_ones_keep_their_state() {
     let prober = Scripted::default();
     prober.set("a:1", true);
@@ -304,20 +323,42 @@ async fn a_retired_key_leaves_by_time_alone() {
     assert!(handle.snapshot().generation() > before.generation());
 }
 
-#[tokio::test(start_paused = true)]
-async fn signatures_are_renewed_by_time_alone() {
+/// A signed zone, and nobody to be probed: weeks go by without an event.
+fn signed() -> Beginning {
     use crate::dnssec::key::{Algorithm, SigningKey};
     use crate::dnssec::ring::ZoneKeys;
 
     let keys = ZoneKeys::of_one("example.com".parse().unwrap(), SigningKey::generate(Algorithm::Ed25519).unwrap());
-    // Nobody is probed: weeks go by without an event.
     let mut unwatched: serde_json::Value =
         serde_json::from_slice(&rules(1, "chat.example.com", &["a:1"]).bytes).unwrap();
     unwatched["regions"]["r0"].as_object_mut().unwrap().remove("monitor");
     let rules = compile_rules(unwatched.to_string().into_bytes(), "rules.json").unwrap();
     let world = World::build(rules, zones(""), [keys].into(), Arc::new(Places::none()), NOW, None).unwrap();
-    let beginning = Beginning { world, status: Status::default(), store: None, overrides: Default::default() };
-    let handle = begin(beginning, &Scripted::default()).await;
+    Beginning { world, status: Status::default(), store: None, overrides: Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_went_ahead_and_is_set_back_leaves_no_signatures_from_the_future() {
+    const DAYS: i64 = 10 * 86_400_000;
+    let ahead = Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let set = |millis| ahead.store(millis, std::sync::atomic::Ordering::Relaxed);
+    let clock = Clock::of_runtime(NOW).set_ahead(Arc::clone(&ahead));
+    let handle = spawn(signed(), Scripted::default(), clock).await;
+    let renewed = async |times| {
+        let done = handle.wait_until(|_, status| status.renewals >= times && status.awaited_revision.is_none());
+        tokio::time::timeout(Duration::from_secs(600), done).await.unwrap_or(false)
+    };
+    set(DAYS);
+    assert!(renewed(1).await);
+    set(0);
+    assert!(renewed(2).await, "what was signed ten days ahead holds for nobody");
+    let (now, snapshot) = (handle.now(), handle.snapshot_owned());
+    assert!(snapshot.world().signed_until(now).all(|(_, until)| until.since(now).0 < 8 * 86_400_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn signatures_are_renewed_by_time_alone() {
+    let handle = begin(signed(), &Scripted::default()).await;
 
     let (mut hours, first) = (Vec::new(), handle.snapshot_owned());
     let last = NOW.after(Millis(60 * 86_400_000));

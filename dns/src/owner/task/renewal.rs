@@ -30,7 +30,9 @@ impl<P: Prober> Owner<P> {
     /// When signing is next due; `None` while a world is being made, after which it is asked again.
     pub(super) fn next_renewal(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.accepted().renewal_due(now).filter(|_| self.job.is_none())?;
-        Some(due.max(self.renew_again))
+        // No pause is longer than that: one that seems so was set before the clock was set back, and what was signed then holds for nobody yet.
+        let pause = Some(self.renew_again).filter(|again| again.since(now) <= AGAIN);
+        Some(pause.map_or(due, |again| due.max(again)))
     }
 
     /// A renewal came to its end.

@@ -9,7 +9,7 @@ use crate::wire::{Outcome, Transport};
 use crate::zone::Zones;
 
 const TEXT: &str = "a A 192.0.2.1\na MX 10 Mail.A\n*.wild TXT w\nx.ent A 192.0.2.1\none CNAME two\ntwo CNAME a\nout CNAME b.example.org.\ngone CNAME nope\n\
-    insecure NS ns.insecure\nns.insecure A 192.0.2.2\nsecure NS ns.secure\nsecure DS 1 13 2 AA\nns.secure A 192.0.2.3\nd DNAME a\nwc CNAME x.wild\n";
+    insecure NS ns.insecure\nns.insecure A 192.0.2.2\nsecure NS ns.secure\nsecure DS 1 13 2 AA\nns.secure A 192.0.2.3\nd DNAME a\nwc CNAME x.wild\nup NS a\n";
 
 fn owners() -> [crate::zone::SteeredOwner; 2] {
     [steered("chat.example.com", 0, &[A]), steered("alias.example.com", 1, &[CNAME])]
@@ -151,6 +151,14 @@ fn rfc4035_3_1_4_referrals_prove_whether_the_child_is_signed() {
     assert_eq!(told(&world, "x.secure.example.com", A, 0), ["NoError", "? secure.example.com. NS"]);
     let message = ask(&world.zones, &Fixed::new(), "x.secure.example.com", A, DO);
     assert_eq!(message.additionals.len(), 1, "glue, unsigned");
+}
+
+#[test]
+fn rfc4035_3_1_1_what_would_need_a_signature_is_not_added_to_a_referral() {
+    let world = world(Algorithm::EcdsaP256Sha256);
+    let added = |qname: &str, flags| ask(&world.zones, &Fixed::new(), qname, A, flags).additionals.len();
+    assert_eq!((added("x.insecure.example.com", DO), added("x.insecure.example.com", 0)), (1, 1), "glue");
+    assert_eq!((added("x.up.example.com", DO), added("x.up.example.com", 0)), (0, 1), "the zone's own");
 }
 
 #[test]
