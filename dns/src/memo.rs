@@ -33,6 +33,10 @@ use table::{Entry, Key, Table, Wire};
 const OPT: usize = 11;
 /// Longer responses aren't kept, so that the memory of the table is bounded by what it usually is.
 const LONGEST: usize = 512;
+/// So many datagrams of one batch tell whether it pays to look ahead.
+const ENOUGH: u32 = 8;
+/// For so many batches it isn't done if it didn't.
+const PAUSE: u32 = 15;
 /// How many steered names are remembered to guess by, a power of two.
 const STEERED: usize = 256;
 /// Of so many hits one is compared with what it should be.
@@ -46,12 +50,24 @@ pub(crate) struct Told {
     pub(crate) region: Option<RegionIndex>,
 }
 
+/// Whether it pays to look ahead: under a flood of names that don't exist it doesn't.
+#[derive(Debug, Default, Clone, Copy)]
+struct Foresight {
+    /// Datagrams of this batch that were looked at beforehand.
+    tried: u32,
+    /// Those for which something was kept.
+    useful: u32,
+    /// For how many batches nothing is looked at.
+    pause: u32,
+}
+
 /// One thread's kept answers.
 pub(crate) struct Memo {
     table: Table,
     denials: Denials,
     /// Hashes of steered names lately asked for, with their services: a guess at what to load.
     steered: Box<[(u64, ServiceIndex); STEERED]>,
+    foresight: Foresight,
     scratch: Scratch,
     /// The generation of rules, zones and geography that all of it holds in.
     world: u64,
@@ -67,6 +83,7 @@ impl Memo {
         Self {
             table: Table::new(),
             denials: Denials::new(),
+            foresight: Foresight::default(),
             steered: Box::new([(0, ServiceIndex(0)); STEERED]),
             scratch: Scratch::new(),
             world: 0,
@@ -87,16 +104,28 @@ impl Memo {
         self.mismatches
     }
 
+    /// Begins a batch.
+    pub(crate) fn begin(&mut self) {
+        let Foresight { tried, useful, pause } = self.foresight;
+        let vain = tried >= ENOUGH && useful < tried / 8;
+        self.foresight = Foresight { tried: 0, useful: 0, pause: if vain { PAUSE } else { pause.saturating_sub(1) } };
+    }
+
     /// Loads what the answer to this datagram is probably made of, to be there when it is answered.
     pub(crate) fn expect(&mut self, snapshot: &Snapshot, packet: &[u8], from: IpAddr) {
+        if self.foresight.pause > 0 {
+            return;
+        }
         let Some(query) = query::read(packet, &mut self.scratch) else { return };
+        self.foresight.tried += 1;
         match self.steered[steered_place(query.hash)] {
             (hash, service) if hash == query.hash && self.world == snapshot.generation() => {
+                self.foresight.useful += 1;
                 if let Some(classes) = snapshot.world().classes_of(service) {
                     classes.expect(query.ecs.filter(|ecs| ecs.source > 0).map_or(from, |ecs| ecs.address));
                 }
             }
-            _ => self.table.expect(&Key::new(&query)),
+            _ => self.foresight.useful += u32::from(self.table.expect(&Key::new(&query))),
         }
     }
 

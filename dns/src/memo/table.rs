@@ -177,12 +177,15 @@ impl Table {
 
     /// Has what `find` will look at loaded. Nothing waits for it, so that many such loads are under way at once, where one `find` after another
     /// would wait for each.
-    pub(super) fn expect(&self, key: &Key) {
+    ///
+    /// `false` if there is nothing.
+    pub(super) fn expect(&self, key: &Key) -> bool {
         let set = set_of(key.hash);
         let alike = alike(self.tags[set], tag(key.hash));
         if alike != 0 {
             prefetch(&self.slots[set * WAYS + alike.trailing_zeros() as usize / 8]);
         }
+        alike != 0
     }
 
     fn way(&self, set: usize, key: &Key, name: &[u8]) -> Option<usize> {

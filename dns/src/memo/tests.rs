@@ -275,6 +275,9 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
             let packet = datagram(random, &known);
             let from: IpAddr = if random.chance(50) { [198, 51, 3, 4].into() } else { crate::testing::CLIENT };
             let context = |limiter| Context { settings: &settings, limiter: Some(limiter), now: NOW };
+            if random.chance(30) {
+                memo.begin();
+            }
             if random.chance(50) {
                 memo.expect(&now, &packet, from);
             }
@@ -421,4 +424,27 @@ fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_th
     assert_eq!(hits_at("www.example", rtype::A, far, &mut out), 0);
     assert_eq!((out[3] & 15, is_signed(&out)), (2, false), "SERVFAIL");
     assert_eq!(hits_at("www.example", rtype::A, NOW, &mut out), 3, "nor was that kept");
+}
+
+#[test]
+fn who_floods_with_unknown_names_is_not_looked_at_beforehand_for_long() {
+    let snapshot = plain();
+    let mut memo = Memo::new();
+    let mut looked = 0;
+    for batch in 0..100 {
+        memo.begin();
+        for number in 0..16 {
+            let packet = query(&format!("x{batch}-{number}.example"), rtype::A, &[]);
+            memo.expect(&snapshot, &packet, crate::testing::CLIENT);
+        }
+        looked += u32::from(memo.foresight.tried > 0);
+    }
+    assert!((5..=8).contains(&looked), "one batch of sixteen: {looked} of 100");
+    let known = query("www.example", rtype::A, &[]);
+    ask(&mut memo, &snapshot, &known, &mut Vec::new());
+    for _ in 0..40 {
+        memo.begin();
+        (0..16).for_each(|_| memo.expect(&snapshot, &known, crate::testing::CLIENT));
+    }
+    assert_eq!(memo.foresight.tried, 16, "what is known is worth it again");
 }

@@ -103,6 +103,7 @@ impl Thread {
 
 impl Datagrams for Thread {
     fn begin(&mut self) {
+        self.memo.begin();
         self.now = seconds(self.live.clock.now());
         self.settings.load();
         self.counters.set_memo(self.memo.hits(), self.memo.mismatches());
