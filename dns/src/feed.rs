@@ -83,14 +83,14 @@ type Looks = Vec<Look>;
 #[derive(Debug, PartialEq, Eq)]
 struct Look {
     path: PathBuf,
-    /// Length, time and number; `None` for one that couldn't be looked at.
-    seen: Option<(u64, Option<SystemTime>, u64)>,
+    /// Length, time, number and when its rights or anything else last changed; `None` for one that couldn't be looked at.
+    seen: Option<(u64, Option<SystemTime>, [i64; 3])>,
 }
 
 impl Look {
     fn at(path: &Path) -> Self {
         let seen = std::fs::metadata(path).ok();
-        let seen = seen.map(|metadata| (metadata.len(), metadata.modified().ok(), inode(&metadata)));
+        let seen = seen.map(|metadata| (metadata.len(), metadata.modified().ok(), number(&metadata)));
         Self { path: path.to_owned(), seen }
     }
 
@@ -100,13 +100,14 @@ impl Look {
 }
 
 #[cfg(unix)]
-fn inode(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
+fn number(metadata: &Metadata) -> [i64; 3] {
+    use std::os::unix::fs::MetadataExt;
+    [metadata.ino().cast_signed(), metadata.ctime(), metadata.ctime_nsec()]
 }
 
 #[cfg(not(unix))]
-fn inode(_: &Metadata) -> u64 {
-    0
+fn number(_: &Metadata) -> [i64; 3] {
+    [0; 3]
 }
 
 /// Looks whenever something may have changed, and offers what did.

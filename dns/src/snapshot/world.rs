@@ -14,7 +14,8 @@ use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
 use crate::name::Name;
-use crate::zone::{Record, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
+use crate::rdata::rtype;
+use crate::zone::{Found, Record, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
 
 /// A rules document with its compiled form.
 #[derive(Debug)]
@@ -81,6 +82,7 @@ impl World {
         let owners = steered_owners(table, &answers);
         let zones = compile_zones(&sources, &owners, &mut warnings)?;
         warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
+        warn_of_undelegated(&zones, &keys, &mut warnings);
 
         let same_geography = |before: &&Self| {
             let answered = before.classes.iter().map(Option::is_some);
@@ -243,6 +245,22 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
             "/services/{service}/hosts: {} lies in no zone of this node and isn't answered here; add its zone to the configuration unless another node serves it",
             owner.name
         ));
+    }
+}
+
+/// Whoever asks here for a name of a zone below another gets it from the zone itself, delegated or not; but a signed zone denies what it doesn't
+/// delegate, and a validator believes that.
+fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<String>) {
+    for zone in zones.iter() {
+        let Some(parent) = zones.find(zone.origin(), rtype::DS) else { continue };
+        let is_signed = keys.iter().any(|keys| keys.origin() == parent.origin());
+        let is_delegated = matches!(parent.locate(zone.origin()), Found::Cut { .. });
+        if is_signed && !is_delegated && parent.origin() != zone.origin() {
+            let (zone, parent) = (zone.origin(), parent.origin());
+            warnings.push(format!(
+                "the zone {zone} isn't delegated by {parent}, which is signed and so proves that it doesn't exist; add the NS of {zone} to {parent}, and if it is signed its DS"
+            ));
+        }
     }
 }
 

@@ -358,3 +358,24 @@ fn what_is_served_of_the_keys_follows_their_states_through_a_rollover() {
     );
     assert_ne!(seen[0].1, seen[1].1);
 }
+
+#[test]
+fn a_zone_that_its_signed_parent_does_not_delegate_is_told() {
+    let keys = keys();
+    let warnings = |origins: [&str; 2], keys: &Arc<[ZoneKeys]>| {
+        let below = origins.map(|origin| {
+            let (origin, text) = (name(origin), "$TTL 1h\n@ SOA ns.test. h.test. 1 2 3 4 60\n@ NS ns.test.\n");
+            let records = file::parse(text.as_bytes(), "below.zone", &origin, &mut |_| Err("no files".into())).unwrap();
+            ZoneSource { origin, records }
+        });
+        let sources: Vec<ZoneSource> = sources(ZONE).iter().cloned().chain(below).collect();
+        let rules = compile_rules(RULES.as_bytes().to_vec(), "rules.json").unwrap();
+        let (keys, places) = (Arc::clone(keys), Arc::new(Places::none()));
+        World::build(rules, sources.into(), keys, places, NOW, None).unwrap().warnings().to_vec()
+    };
+    let fine = warnings(["sub.example.com", "example.org"], &keys);
+    assert!(fine.is_empty(), "{fine:?}");
+    let told = warnings(["other.example.com", "a.sub.example.com"], &keys);
+    assert!(told.len() == 1 && told[0].starts_with("the zone other.example.com. isn't delegated by example.com."));
+    assert!(warnings(["other.example.com", "example.org"], &Arc::default()).is_empty(), "nobody proves anything");
+}
