@@ -1,5 +1,6 @@
 //! What processes have cost: a process group enters, CPU time and memory of all its processes leave, as `/proc` tells them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -7,9 +8,20 @@ use std::sync::OnceLock;
 use bailiwick_tests::process::text_of;
 
 /// CPU time spent so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct Cpu {
-    /// Nanoseconds on a core, by the scheduler's account.
+    /// Nanoseconds on a core, by the scheduler's account, of each thread: one that ends takes its account with it.
+    threads: BTreeMap<u32, u64>,
+    /// Ticks outside the kernel.
+    user: u64,
+    /// Ticks within it.
+    system: u64,
+}
+
+/// CPU time spent between two moments.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spent {
+    /// Nanoseconds on a core, of the threads there are at the end.
     pub(crate) nanoseconds: u64,
     /// Ticks outside the kernel.
     user: u64,
@@ -19,14 +31,17 @@ pub(crate) struct Cpu {
 
 impl Cpu {
     /// What was spent since `earlier`.
-    pub(crate) fn since(self, earlier: Self) -> Self {
-        Self {
-            nanoseconds: self.nanoseconds.saturating_sub(earlier.nanoseconds),
+    pub(crate) fn since(&self, earlier: &Self) -> Spent {
+        let of_thread = |(id, now): (&u32, &u64)| now.saturating_sub(earlier.threads.get(id).copied().unwrap_or(0));
+        Spent {
+            nanoseconds: self.threads.iter().map(of_thread).sum(),
             user: self.user.saturating_sub(earlier.user),
             system: self.system.saturating_sub(earlier.system),
         }
     }
+}
 
+impl Spent {
     /// The nanoseconds outside the kernel. Ticks are coarse: only their share is used.
     #[allow(clippy::cast_precision_loss)] // far below 2^52
     pub(crate) fn user_nanoseconds(self) -> f64 {
@@ -91,10 +106,16 @@ pub(crate) fn cpu(group: i32) -> Cpu {
         cpu.user += stat.user;
         cpu.system += stat.system;
         let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-        let times: Option<u64> =
-            threads.map(|thread| schedstat(&fs::read_to_string(thread.path().join("schedstat")).ok()?)).sum();
+        let times = threads.filter_map(|thread| {
+            let time = schedstat(&fs::read_to_string(thread.path().join("schedstat")).ok()?)?;
+            Some((thread.file_name().to_str()?.parse().ok()?, time))
+        });
+        let times: BTreeMap<u32, u64> = times.collect();
         // A kernel without the scheduler's account leaves ticks.
-        cpu.nanoseconds += times.filter(|&time| time > 0).unwrap_or((stat.user + stat.system) * tick());
+        match times.values().any(|&time| time > 0) {
+            true => cpu.threads.extend(times),
+            false => _ = cpu.threads.insert(id, (stat.user + stat.system) * tick()),
+        }
     }
     cpu
 }
@@ -136,12 +157,14 @@ mod tests {
 
     #[test]
     fn user_time_is_the_share_of_ticks() {
-        let earlier = Cpu { nanoseconds: 1_000, user: 10, system: 10 };
-        let later = Cpu { nanoseconds: 5_000, user: 11, system: 13 };
-        let spent = later.since(earlier);
-        assert_eq!(spent, Cpu { nanoseconds: 4_000, user: 1, system: 3 });
+        let cpu =
+            |threads: &[(u32, u64)], user, system| Cpu { threads: threads.iter().copied().collect(), user, system };
+        let earlier = cpu(&[(1, 1_000), (2, 90_000)], 10, 10);
+        let later = cpu(&[(1, 4_000), (3, 1_000)], 11, 13);
+        let spent = later.since(&earlier);
+        assert_eq!(spent, Spent { nanoseconds: 4_000, user: 1, system: 3 }, "the second thread has ended");
         assert!((spent.user_nanoseconds() - 1_000.0).abs() < 1e-9);
-        assert!(Cpu::default().user_nanoseconds().abs() < 1e-9);
+        assert!(earlier.since(&earlier).user_nanoseconds().abs() < 1e-9);
     }
 
     #[test]
@@ -155,7 +178,7 @@ mod tests {
         let group = nix::unistd::getpgrp().as_raw();
         let (before, began) = (cpu(group), Instant::now());
         let mut sum = 0_u64;
-        while cpu(group).since(before).nanoseconds < 1_000_000 {
+        while cpu(group).since(&before).nanoseconds < 1_000_000 {
             sum = std::hint::black_box(sum.wrapping_add(1));
             assert!(began.elapsed() < Duration::from_secs(30), "a millisecond of work shows");
         }

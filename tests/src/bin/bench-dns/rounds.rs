@@ -174,7 +174,7 @@ fn shoot(
     let (before, began) = (server.cpu(), Instant::now());
     let told = run(server.address, workload, expected, pace, length, plan.sockets, draw)
         .map_err(|error| format!("{}: {error}", server.peer.name()))?;
-    let spent = server.cpu().since(before);
+    let spent = server.cpu().since(&before);
     if told.answered == 0 {
         return Err(format!("{} answered nothing", server.peer.name()));
     }

@@ -139,7 +139,7 @@ impl Server {
         while began.elapsed() < Duration::from_secs(10) {
             let (before, looked) = (self.cpu(), Instant::now());
             std::thread::sleep(Duration::from_millis(20));
-            let spent = self.cpu().since(before).nanoseconds as f64;
+            let spent = self.cpu().since(&before).nanoseconds as f64;
             if spent < looked.elapsed().as_nanos() as f64 * QUIET {
                 return;
             }

@@ -79,7 +79,7 @@ pub(crate) fn measure(
     server.settle();
     let before = server.cpu();
     let output = command.output().map_err(|error| format!("{}: {error}", dnsperf.display()))?;
-    let spent = server.cpu().since(before);
+    let spent = server.cpu().since(&before);
     let told = String::from_utf8_lossy(&output.stdout);
     let (Some(rate), Some(completed)) = (figure(&told, "Queries per second:"), figure(&told, "Queries completed:"))
     else {
