@@ -17,10 +17,7 @@ use tracing::debug;
 
 use crate::respond::Respond;
 use crate::streams::Gate;
-use crate::wire::{BLOCK, Outcome, Transport};
-
-/// The length of a message header.
-const HEADER: usize = 12;
+use crate::wire::{BLOCK, HEADER, Outcome, Transport};
 
 /// Answers the requests of hickory's listeners.
 pub(crate) struct QuicHandler<R> {

@@ -23,10 +23,10 @@ use bailiwick_rules::table::RegionIndex;
 use crate::answer::{Asking, Rcode, Steered, SteeredAnswers};
 use crate::name::NameRef;
 use crate::snapshot::Snapshot;
-use crate::wire::{Class, Context, Limiter, Outcome, Transport, Verdict, respond};
-use crate::zone::{Found, ServiceIndex};
+use crate::wire::{Class, Context, HEADER, Limiter, Outcome, TC, Transport, Verdict, respond};
+use crate::zone::{Found, ServiceIndex, Zone};
 use denial::{Denial, Denials};
-use query::{HEADER, Query, Scratch};
+use query::{Query, Scratch};
 use table::{Entry, Key, Table, Wire};
 
 /// The octets of an OPT record without options.
@@ -212,15 +212,18 @@ impl Memo {
         holds.then_some(Kept { entry, question_end: query.question_end, scope, denial: None })
     }
 
-    /// The pattern of a name error, if the name is in one of our zones and doesn't exist.
+    /// The pattern of a name error.
     fn find_denial(&self, query: &Query<'_>, snapshot: &Snapshot) -> Option<Kept<'_>> {
-        let name = NameRef::from_wire(self.scratch.name(query)).ok()?;
-        let zone = snapshot.zones().find(name, query.qtype)?;
-        if zone.locate(name) != Found::Missing {
-            return None;
-        }
+        let (name, zone) = self.missing(query, snapshot)?;
         let denial = self.denials.find(zone, query.form, name)?;
         Some(Kept { entry: &denial.entry, question_end: denial.question_end, scope: 0, denial: Some(denial) })
+    }
+
+    /// The name and its zone, if it is in one of ours and doesn't exist.
+    fn missing<'m>(&'m self, query: &Query<'_>, snapshot: &'m Snapshot) -> Option<(NameRef<'m>, &'m Zone)> {
+        let name = NameRef::from_wire(self.scratch.name(query)).ok()?;
+        let zone = snapshot.zones().find(name, query.qtype)?;
+        (zone.locate(name) == Found::Missing).then_some((name, zone))
     }
 
     /// Makes the same answer the long way and sends that, should they differ.
@@ -252,15 +255,14 @@ impl Memo {
         };
         let mut key = Key::new(query);
         if !keepable {
-            let zone =
-                NameRef::from_wire(name).ok().and_then(|name| Some((name, snapshot.zones().find(name, query.qtype)?)));
             if rcode == Rcode::NXDOMAIN
                 && service.is_none()
-                && let Some((name, zone)) = zone
-                && zone.locate(name) == Found::Missing
+                && let Some((name, zone)) = self.missing(query, snapshot)
             {
                 let opt = if query.has_edns() { OPT } else { 0 };
-                self.denials.put(zone, query.form, name, opt, made(0, Wire::default()));
+                if let Some(denial) = Denial::new(zone, query.form, name, opt, made(0, Wire::default())) {
+                    self.denials.put(denial);
+                }
             }
             return;
         }
@@ -297,10 +299,22 @@ fn steered_place(hash: u64) -> usize {
     hash as usize % STEERED
 }
 
-/// Answers the long way.
+/// Answers a datagram the long way.
 fn in_full(context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> Told {
+    tell(context, snapshot, packet, from, Transport::Udp, out)
+}
+
+/// Answers a packet by this snapshot, and tells which region did.
+pub(crate) fn tell(
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    packet: &[u8],
+    from: IpAddr,
+    transport: Transport,
+    out: &mut Vec<u8>,
+) -> Told {
     let steering = Watched { snapshot, region: Cell::new(None) };
-    let outcome = respond(context, snapshot.zones(), &steering, packet, from, Transport::Udp, out);
+    let outcome = respond(context, snapshot.zones(), &steering, packet, from, transport, out);
     Told { outcome, region: steering.region.get() }
 }
 
@@ -337,7 +351,7 @@ fn patch(kept: &Kept<'_>, query: &Query<'_>, packet: &[u8], limit: usize, out: &
     out[3] = head[3] | packet[3] & query::CD;
     out[4..HEADER].copy_from_slice(&head[4..HEADER]);
     if truncated {
-        out[2] |= query::TC;
+        out[2] |= TC;
         out[6..HEADER].copy_from_slice(&[0, 0, 0, 0, 0, u8::from(query.has_edns())]);
     }
     if let Some(ecs) = query.ecs {
@@ -351,9 +365,9 @@ fn patch(kept: &Kept<'_>, query: &Query<'_>, packet: &[u8], limit: usize, out: &
 }
 
 /// A snapshot that remembers which region it answered with.
-pub(crate) struct Watched<'s> {
-    pub(crate) snapshot: &'s Snapshot,
-    pub(crate) region: Cell<Option<RegionIndex>>,
+struct Watched<'s> {
+    snapshot: &'s Snapshot,
+    region: Cell<Option<RegionIndex>>,
 }
 
 impl SteeredAnswers for Watched<'_> {

@@ -15,7 +15,9 @@ use cookies::Checked;
 pub use cookies::Cookies;
 pub(crate) use encode::BLOCK;
 use encode::Encoder;
+pub(crate) use encode::TC;
 use parse::Request;
+pub(crate) use parse::{ECS, HEADER, read_ecs};
 
 /// The payload this server offers and the most it sends by UDP: fits every path (DNS flag day 2020).
 pub const UDP_PAYLOAD: u16 = 1232;

@@ -3,14 +3,14 @@
 
 use crate::name::NameRef;
 use crate::rdata::rtype;
+use crate::wire::HEADER;
 use crate::zone::Zone;
 
-use super::query::HEADER;
 use super::table::Entry;
 
 /// How many patterns there are room for. Zones whose places coincide take turns.
 const PLACES: usize = 256;
-/// A name of more labels might leave the encoder no room to remember places to point at.
+/// An apex of more labels, or a name of so many below it, might leave the encoder no room to remember places to point at.
 const MOST_LABELS: usize = 16;
 /// The pointers that a record of type SOA may have: its owner and two names.
 const POINTERS: usize = 3;
@@ -44,41 +44,44 @@ impl Denials {
 
     /// The pattern for a name in lower case that is missing from `zone`.
     pub(super) fn find(&self, zone: &Zone, form: u8, name: NameRef<'_>) -> Option<&Denial> {
-        let denial = self.0[place(zone, form)].as_ref()?;
+        let denial = self.0[place_of(address(zone), form)].as_ref()?;
         let holds = denial.zone == address(zone) && denial.form == form;
-        let label = below_apex(name, zone.origin())?;
-        let apart = |avoided: &Option<Box<[u8]>>| avoided.as_deref() != Some(label);
-        (holds && denial.avoided.iter().all(apart)).then_some(denial)
+        (holds && denial.is_apart(below_apex(name, zone.origin())?)).then_some(denial)
     }
 
-    /// Keeps the response to a name in lower case that is missing from `zone`, unless it isn't of the one form that is understood: no answer,
-    /// one SOA of the apex, and perhaps an OPT behind it.
-    pub(super) fn put(&mut self, zone: &Zone, form: u8, name: NameRef<'_>, opt: usize, entry: Entry) {
-        let question_end = HEADER + name.as_wire().len() + 4;
-        let Some(soa) =
-            entry.wire.bytes().len().checked_sub(opt).and_then(|end| entry.wire.bytes().get(question_end..end))
-        else {
-            return;
-        };
-        let counts = [0, 0, 0, 1, 0, u8::from(opt != 0)];
-        let Some(label) = below_apex(name, zone.origin()) else { return };
-        let Some(pointers) = pointers(soa) else { return };
-        let mut avoided = [None, None];
-        let names = zone.set(zone.apex(), rtype::SOA).and_then(|set| set.rdatas.as_ref().first());
-        let Some((primary, mailbox)) = names.and_then(two_names) else { return };
-        for (place, name) in avoided.iter_mut().zip([primary, mailbox]) {
-            if name.is_within(zone.origin()) {
-                *place = below_apex(name, zone.origin()).map(|label| label.to_ascii_lowercase().into());
-            }
-        }
-        if entry.wire.bytes()[6..HEADER] == counts && avoided.iter().all(|avoided| avoided.as_deref() != Some(label)) {
-            self.0[place(zone, form)] =
-                Some(Denial { entry, question_end, pointers, zone: address(zone), form, avoided });
-        }
+    /// Keeps a pattern.
+    pub(super) fn put(&mut self, denial: Denial) {
+        let at = place_of(denial.zone, denial.form);
+        self.0[at] = Some(denial);
     }
 }
 
 impl Denial {
+    /// The pattern that the response to a name in lower case makes, which is missing from `zone`; `None` unless it is of the one form that is
+    /// understood: no answer, one SOA of the apex, and perhaps an OPT of `opt` octets behind it.
+    pub(super) fn new(zone: &Zone, form: u8, name: NameRef<'_>, opt: usize, entry: Entry) -> Option<Self> {
+        if zone.origin().labels().count() > MOST_LABELS {
+            return None;
+        }
+        let wire = entry.wire.bytes();
+        let question_end = HEADER + name.as_wire().len() + 4;
+        let pointers = pointers(wire.get(question_end..wire.len().checked_sub(opt)?)?)?;
+        let label = below_apex(name, zone.origin())?;
+        let (primary, mailbox) = two_names(zone.set(zone.apex(), rtype::SOA)?.rdatas.as_ref().first()?)?;
+        let avoided = [primary, mailbox].map(|name| {
+            let inside = name.is_within(zone.origin()).then(|| below_apex(name, zone.origin())).flatten();
+            inside.map(|label| label.to_ascii_lowercase().into())
+        });
+        let denial = Self { question_end, pointers, zone: address(zone), form, avoided, entry };
+        let counts = [0, 0, 0, 1, 0, u8::from(opt != 0)];
+        (denial.entry.wire.bytes()[6..HEADER] == counts && denial.is_apart(label)).then_some(denial)
+    }
+
+    /// Whether a name through this label below the apex is pointed at by nothing in the SOA.
+    fn is_apart(&self, label: &[u8]) -> bool {
+        self.avoided.iter().all(|avoided| avoided.as_deref() != Some(label))
+    }
+
     /// Moves the pointers of a response whose question ends at `question_end` and which is the pattern's behind that.
     pub(super) fn shift(&self, out: &mut [u8], question_end: usize) {
         for pointer in self.pointers.iter().take_while(|pointer| **pointer != u16::MAX) {
@@ -146,6 +149,6 @@ fn address(zone: &Zone) -> usize {
     std::ptr::from_ref(zone).addr()
 }
 
-fn place(zone: &Zone, form: u8) -> usize {
-    (address(zone) / align_of::<Zone>() / 2 * 4 + usize::from(form)) % PLACES
+fn place_of(zone: usize, form: u8) -> usize {
+    (zone / align_of::<Zone>() / 2 * 4 + usize::from(form)) % PLACES
 }

@@ -1,24 +1,16 @@
 //! Queries of the plainest form, which nearly all are: a packet enters, what a kept answer is found by and patched with leaves; [`super::Memo`]
 //! calls it first. `None` never means that a query is bad, only that it is for the full path to judge.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use crate::answer::Ecs;
 use crate::rdata::rtype;
-use crate::wire::{LEAST_PAYLOAD, UDP_PAYLOAD};
+use crate::wire::{self, ECS, HEADER, LEAST_PAYLOAD, UDP_PAYLOAD};
 
-/// The length of a message header.
-pub(super) const HEADER: usize = 12;
 /// The recursion-desired bit of the third octet.
 pub(super) const RD: u8 = 0x01;
-/// The truncation bit of the third octet.
-pub(super) const TC: u8 = 0x02;
 /// The checking-disabled bit of the fourth octet.
 pub(super) const CD: u8 = 0x10;
 /// The longest name.
 const NAME: usize = 255;
-/// The code of EDNS Client Subnet.
-const ECS: [u8; 2] = [0, 8];
 
 /// Has an OPT record.
 const EDNS: u8 = 1;
@@ -141,29 +133,14 @@ fn read_opt<'p>(opt: &'p [u8], query: &mut Query<'p>) -> Option<()> {
     Some(())
 }
 
-/// Reads an option that must be a valid client subnet (RFC 7871 §6) and the last.
+/// Reads an option that must be a valid client subnet and the last.
 fn read_ecs(option: &[u8]) -> Option<Ecs> {
-    let (head, prefix) = option.split_first_chunk::<8>()?;
-    let [code_high, code_low, length_high, length_low, 0, family, source, 0] = *head else { return None };
-    let whole = usize::from(u16::from_be_bytes([length_high, length_low])) + 4 == option.len();
-    let (most, address) = match family {
-        1 => (32, IpAddr::V4(Ipv4Addr::from(padded::<4>(prefix)?))),
-        2 => (128, IpAddr::V6(Ipv6Addr::from(padded::<16>(prefix)?))),
-        _ => return None,
-    };
-    let stray = match (source % 8, prefix.last()) {
-        (0, _) | (_, None) => 0,
-        (bits, Some(last)) => last << bits,
-    };
-    let fits = source <= most && prefix.len() == usize::from(source).div_ceil(8) && stray == 0;
-    ([code_high, code_low] == ECS && whole && fits).then_some(Ecs { address, source })
-}
-
-/// The octets followed by zeros; `None` when there are too many.
-fn padded<const N: usize>(octets: &[u8]) -> Option<[u8; N]> {
-    let mut whole = [0; N];
-    whole.get_mut(..octets.len())?.copy_from_slice(octets);
-    Some(whole)
+    let (&[code_high, code_low, length_high, length_low], data) = option.split_first_chunk::<4>()?;
+    let whole = usize::from(u16::from_be_bytes([length_high, length_low])) == data.len();
+    if u16::from_be_bytes([code_high, code_low]) != ECS || !whole {
+        return None;
+    }
+    wire::read_ecs(data)
 }
 
 /// Writes the name in lower case and returns a hash of it, eight octets at a time. Lengths are at most 63 and so never look like letters.

@@ -5,10 +5,10 @@ use bailiwick_rules::table::RegionIndex;
 
 use crate::answer::Rcode;
 use crate::locate::ClassId;
-use crate::wire::Class;
+use crate::wire::{Class, HEADER};
 use crate::zone::ServiceIndex;
 
-use super::query::{HEADER, Query};
+use super::query::Query;
 use crate::system::{prefetch, with_huge_pages};
 
 /// How many sets of entries there are, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.

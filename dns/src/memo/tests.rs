@@ -448,3 +448,31 @@ fn who_floods_with_unknown_names_is_not_looked_at_beforehand_for_long() {
     }
     assert_eq!(memo.foresight.tried, 16, "what is known is worth it again");
 }
+
+#[test]
+fn name_errors_of_an_apex_of_very_many_labels_are_those_of_the_full_path() {
+    let apex = format!("{}example", "a.".repeat(52));
+    let origin: crate::name::Name = apex.parse().unwrap();
+    let zone = "$TTL 60\n@ SOA ns.elsewhere.test. host.elsewhere.test. 1 2 3 4 60\n@ NS ns.elsewhere.test.\n";
+    let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+    let before = plain();
+    let sources = [ZoneSource { origin, records }].into();
+    let world = World::build(
+        Arc::clone(before.world().rules()),
+        sources,
+        [].into(),
+        Arc::clone(before.world().places()),
+        before.at(),
+        None,
+    );
+    let snapshot = Snapshot::new(Arc::new(world.unwrap()), before.health().clone(), before.at(), None);
+    let settings = Settings::anonymous();
+    let context = Context { settings: &settings, limiter: None, now: NOW };
+    let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), Vec::new());
+    for labels in [1, 9, 12, 1, 14] {
+        let packet = query(&format!("{}{apex}", "x.".repeat(labels)), rtype::A, &[&opt(1232, &[])]);
+        memo.respond(&context, &snapshot, &packet, crate::testing::CLIENT, &mut kept);
+        in_full(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
+        assert_eq!(kept, made, "{labels} labels below the apex");
+    }
+}

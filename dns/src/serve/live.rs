@@ -1,6 +1,5 @@
 //! The responder of all transports: packets enter from the listeners, answers by the snapshot in service leave, counted.
 
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 
 use crate::clock::Clock;
-use crate::memo::{Memo, Told, Watched};
+use crate::memo::{self, Memo, Told};
 use crate::metrics::{Metrics, SteeredCounters, ThreadCounters};
 use crate::owner::Handle;
 use crate::rate_limit::Limiter;
@@ -51,15 +50,14 @@ impl Live {
 impl Respond for Live {
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
         let snapshot = self.handle.snapshot();
-        let steering = Watched { snapshot: &snapshot, region: Cell::new(None) };
         let settings = self.settings.load();
         let context = self.context(&settings, seconds(self.clock.now()));
-        let outcome = wire::respond(&context, snapshot.zones(), &steering, packet, from, transport, out);
+        let Told { outcome, region } = memo::tell(&context, &snapshot, packet, from, transport, out);
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome
             && let Some(service) = snapshot.table().services().get(service.get())
         {
-            let region = steering.region.get().map(|region| &snapshot.table().region(region).id);
+            let region = region.map(|region| &snapshot.table().region(region).id);
             self.metrics.count_steered(&service.id, region);
         }
         outcome

@@ -14,7 +14,7 @@ use crate::rdata::{Part, compressible, parts, rtype};
 /// The option code of extended errors (RFC 8914 §2).
 const EDE: u16 = 15;
 /// The truncation bit in the third octet.
-const TC: u8 = 0x02;
+pub(crate) const TC: u8 = 0x02;
 /// Padded responses have a multiple of this length (RFC 8467 §4.1).
 pub(crate) const BLOCK: usize = 468;
 /// The room that an option takes besides its data.

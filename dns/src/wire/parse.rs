@@ -8,7 +8,7 @@ use crate::name::NameRef;
 use crate::rdata::rtype;
 
 /// The option code of EDNS Client Subnet (RFC 7871 §6).
-pub(super) const ECS: u16 = 8;
+pub(crate) const ECS: u16 = 8;
 /// The option code of the name server identifier (RFC 5001 §2.3).
 pub(super) const NSID: u16 = 3;
 /// The option code of TCP keepalive (RFC 7828 §3.1).
@@ -16,7 +16,7 @@ pub(super) const KEEPALIVE: u16 = 11;
 /// The option code of padding (RFC 7830 §3).
 pub(super) const PADDING: u16 = 12;
 /// The length of a message header.
-pub(super) const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 
 /// A query, as far as it could be read.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +168,7 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
 }
 
 /// Reads a client subnet; `None` for whatever RFC 7871 §7.1.2 wants answered with FORMERR.
-fn read_ecs(data: &[u8]) -> Option<Ecs> {
+pub(crate) fn read_ecs(data: &[u8]) -> Option<Ecs> {
     let (&[family_high, family_low, source, scope], prefix) = data.split_first_chunk::<4>()?;
     let (most, address) = match u16::from_be_bytes([family_high, family_low]) {
         1 => (32, IpAddr::V4(Ipv4Addr::from(padded::<4>(prefix)?))),
