@@ -291,6 +291,20 @@ fn plain(text: &[u8]) -> usize {
     8 * eights.iter().position(means).unwrap_or(eights.len())
 }
 
+/// Where the string that begins at a place of a text ends, behind its quotation mark. What is in it may be no UTF-8.
+#[must_use]
+pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut scan = Scan { text, at, depth: 0 };
+    scan.raw_string().ok().map(|_| scan.at)
+}
+
+/// Where the number that begins at a place of a text ends.
+#[must_use]
+pub fn number_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut scan = Scan { text, at, depth: 0 };
+    scan.number().ok().map(|()| scan.at)
+}
+
 /// Unescapes what `raw_string` found well-formed.
 fn unescape(raw: &str) -> String {
     let mut units: Vec<u16> = Vec::new();

@@ -7,6 +7,7 @@
 mod json;
 
 use bailiwick_rules::id::{EndpointId, RegionId};
+use memchr::{memchr2, memmem};
 
 use crate::json::quoted;
 use crate::state::seal::{Keyring, Owner};
@@ -132,8 +133,7 @@ impl Events {
                     bytes = &bytes[5..];
                 }
             }
-            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-            let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            let (text, rest) = bytes.split_at(memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len()));
             match self.line {
                 Line::Data if !self.done => self.data(text, out),
                 _ => out.extend_from_slice(text),
@@ -151,6 +151,12 @@ impl Events {
 
     fn data(&mut self, text: &[u8], out: &mut Vec<u8>) {
         let fresh = self.json.is_fresh();
+        if let Some((before, after)) = self.last.as_ref().filter(|(before, _)| fresh && text.starts_with(before)) {
+            out.extend_from_slice(after);
+            out.extend_from_slice(&text[before.len()..]);
+            self.done = true;
+            return;
+        }
         // Data over several lines is read from its first one on.
         let whole = || text.trim_ascii_end().ends_with(b"}");
         if fresh && whole() && !worth(text, self.names.ids.is_some()) {
@@ -158,12 +164,6 @@ impl Events {
         }
         if self.names.ids.is_some() {
             return self.json.pass(&self.names, text, out);
-        }
-        if let Some((before, after)) = self.last.as_ref().filter(|(before, _)| fresh && text.starts_with(before)) {
-            out.extend_from_slice(after);
-            out.extend_from_slice(&text[before.len()..]);
-            self.done = true;
-            return;
         }
         let from = out.len();
         let Some(at) = self.json.pass_to_model(&self.names, text, out) else { return };
@@ -178,7 +178,7 @@ impl Events {
 
 /// Whether anything in a line could have to be replaced. Cheaper than reading it, and most lines carry a few letters only.
 fn worth(text: &[u8], ids: bool) -> bool {
-    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    let has = |word: &[u8]| memmem::find(text, word).is_some();
     has(b"\"model\"")
         || ids && (has(b"\"id\"") || has(b"file") || has(b"response_id\"") || has(b"vector_store") || has(b"batch_id"))
 }

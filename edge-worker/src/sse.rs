@@ -4,8 +4,11 @@
 //! skipped, an empty line ends an event. However the bytes were split into chunks, the events and the bytes are the same.
 
 mod classify;
+mod shape;
 
 pub use classify::{Meaning, meaning};
+use memchr::memchr2;
+use shape::Shape;
 
 /// The longest event that is held until it is whole; a longer one passes in pieces, unread.
 pub const LONGEST_EVENT: usize = 1 << 20;
@@ -34,6 +37,8 @@ pub struct Framer {
     begun: bool,
     /// The event in hand was longer than allowed and partly passed on.
     torn: bool,
+    /// The last event that carried content.
+    shape: Shape,
 }
 
 impl Framer {
@@ -61,11 +66,9 @@ impl Framer {
             }
             if byte != b'\n' && byte != b'\r' {
                 // To the end of the line at once.
-                let rest = bytes[at..].iter().position(|&byte| byte == b'\n' || byte == b'\r');
-                let end = rest.map_or(bytes.len(), |length| at + length);
                 self.after_cr = false;
                 self.line_begun = true;
-                at = end;
+                at = memchr2(b'\n', b'\r', &bytes[at..]).map_or(bytes.len(), |length| at + length);
                 continue;
             }
             self.after_cr = byte == b'\r';
@@ -79,7 +82,7 @@ impl Framer {
                 let torn = core::mem::take(&mut self.torn);
                 let event = &bytes[event_start..at];
                 let event = if core::mem::replace(&mut self.begun, true) { event } else { without_mark(event) };
-                events.push((at, if torn { Meaning::Content } else { meaning(event) }));
+                events.push((at, if torn || self.shape.is_of(event) { Meaning::Content } else { self.read(event) }));
                 event_start = at;
             }
         }
@@ -92,6 +95,15 @@ impl Framer {
             self.scanned = 0;
         }
         Framed { bytes, events }
+    }
+
+    /// Reads an event of another shape than the last.
+    fn read(&mut self, event: &[u8]) -> Meaning {
+        let meaning = classify::read_event(event, self.shape.forget());
+        if meaning == Meaning::Content {
+            self.shape.learn(event);
+        }
+        meaning
     }
 
     /// How many bytes of an event that isn't whole are held.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::shape::Freedoms;
 use crate::json::{Broken, Kind, Scan};
 
 /// What an event is to the attempt machine.
@@ -26,16 +27,27 @@ pub enum Meaning {
 /// What an event is. Data that isn't JSON is an error of the endpoint's.
 #[must_use]
 pub fn meaning(event: &[u8]) -> Meaning {
+    read_event(event, &mut Freedoms::default())
+}
+
+/// What an event is, and which of its values don't matter.
+pub(super) fn read_event(event: &[u8], free: &mut Freedoms) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
     let mut data: Option<Cow<'_, str>> = None;
+    let (mut line_start, mut data_start) = (0, 0);
     for line in event.split(['\n', '\r']) {
+        let line_end = line_start + line.len();
+        line_start = line_end + 1;
         // WHATWG *Server-sent events* §9.2.6: one space after the colon is no part of the value.
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match (field, &mut data) {
             ("event", _) => name = value,
-            ("data", None) => data = Some(Cow::Borrowed(value)),
+            ("data", None) => {
+                data_start = line_end - value.len();
+                data = Some(Cow::Borrowed(value));
+            }
             ("data", Some(data)) => {
                 let data = data.to_mut();
                 data.push('\n');
@@ -48,7 +60,11 @@ pub fn meaning(event: &[u8]) -> Meaning {
     if data.trim() == "[DONE]" {
         return Meaning::Done;
     }
-    let Ok(payload) = read(&data) else { return Meaning::Error };
+    free.begin(data_start);
+    let Ok(payload) = read(&data, free) else { return Meaning::Error };
+    if matches!(data, Cow::Owned(_)) {
+        free.begin(0); // of another text than the event's
+    }
     if payload.error || name == "error" {
         return Meaning::Error;
     }
@@ -90,7 +106,7 @@ struct Payload<'a> {
     empty: bool,
 }
 
-fn read(data: &str) -> Result<Payload<'_>, Broken> {
+fn read<'a>(data: &'a str, free: &mut Freedoms) -> Result<Payload<'a>, Broken> {
     let mut payload = Payload { empty: true, ..Payload::default() };
     let mut scan = Scan::new(data);
     match scan.kind()? {
@@ -107,12 +123,12 @@ fn read(data: &str) -> Result<Payload<'_>, Broken> {
                 ("choices", Kind::Array) => {
                     let mut says = payload.choices.unwrap_or(false);
                     value.array(|choice| {
-                        says |= choice_says(choice)?;
+                        says |= choice_says(choice, free)?;
                         Ok(())
                     })?;
                     payload.choices = Some(says);
                 }
-                _ => value.skip().map(drop)?,
+                _ => pass(value, free)?,
             }
             Ok(())
         })?,
@@ -126,23 +142,24 @@ fn read(data: &str) -> Result<Payload<'_>, Broken> {
 }
 
 /// Whether a choice has a delta beyond its role, a text, or a reason to finish.
-fn choice_says(choice: &mut Scan<'_>) -> Result<bool, Broken> {
+fn choice_says(choice: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broken> {
     if choice.kind()? != Kind::Object {
-        choice.skip()?;
+        pass(choice, free)?;
         return Ok(false);
     }
     let mut says = false;
     choice.object(|key, value| {
         match (key.as_ref(), value.kind()?) {
             ("delta" | "message", Kind::Object) => value.object(|key, value| {
-                says |= key != "role" && is_something(value)?;
                 if key == "role" {
-                    value.skip()?;
+                    pass(value, free)?;
+                } else {
+                    says |= is_something(value, free)?;
                 }
                 Ok(())
             })?,
-            ("text" | "finish_reason", _) => says |= is_something(value)?,
-            _ => value.skip().map(drop)?,
+            ("text" | "finish_reason", _) => says |= is_something(value, free)?,
+            _ => pass(value, free)?,
         }
         Ok(())
     })?;
@@ -150,34 +167,39 @@ fn choice_says(choice: &mut Scan<'_>) -> Result<bool, Broken> {
 }
 
 /// Reads a value; whether it is more than `null`, `""`, `[]` or `{}`.
-fn is_something(value: &mut Scan<'_>) -> Result<bool, Broken> {
-    Ok(match value.kind()? {
-        Kind::Null => {
-            value.skip()?;
-            false
+fn is_something(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broken> {
+    let kind = value.kind()?;
+    let mut any = false;
+    match kind {
+        Kind::Array => value.array(|item| {
+            any = true;
+            pass(item, free)
+        })?,
+        Kind::Object => value.object(|_, item| {
+            any = true;
+            pass(item, free)
+        })?,
+        Kind::String | Kind::Number | Kind::Null | Kind::True | Kind::False => {
+            let range = value.skip()?;
+            any = kind != Kind::Null && (kind != Kind::String || range.len() > 2);
+            if any {
+                free.note(kind, range, true);
+            }
         }
-        Kind::String => value.skip()?.len() > 2,
-        Kind::Array => {
-            let mut any = false;
-            value.array(|item| {
-                any = true;
-                item.skip().map(drop)
-            })?;
-            any
+    }
+    Ok(any)
+}
+
+/// Reads a value of which nothing matters but that it is JSON.
+fn pass(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<(), Broken> {
+    match value.kind()? {
+        Kind::Array => value.array(|item| pass(item, free)),
+        Kind::Object => value.object(|_, item| pass(item, free)),
+        kind => {
+            free.note(kind, value.skip()?, false);
+            Ok(())
         }
-        Kind::Object => {
-            let mut any = false;
-            value.object(|_, item| {
-                any = true;
-                item.skip().map(drop)
-            })?;
-            any
-        }
-        Kind::Number | Kind::True | Kind::False => {
-            value.skip()?;
-            true
-        }
-    })
+    }
 }
 
 #[cfg(test)]
