@@ -16,6 +16,7 @@ use crate::answer::Rcode;
 use crate::owner::Handle;
 use crate::rate_limit::Limiter;
 use crate::rdata::rtype;
+use crate::renewal::Fares;
 use crate::streams::Gate;
 use crate::wire::{Outcome, Transport};
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
@@ -70,6 +71,7 @@ pub struct Metrics {
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
     gate: Option<Arc<Gate>>,
     limiter: Option<Arc<Limiter>>,
+    files: Vec<Arc<Fares>>,
 }
 
 /// Answers by response code and type.
@@ -90,15 +92,16 @@ impl Default for Metrics {
             threads: Mutex::default(),
             gate: None,
             limiter: None,
+            files: Vec::new(),
         }
     }
 }
 
 impl Metrics {
-    /// Counters that also tell of connections and limited rates.
+    /// Counters that also tell of connections, limited rates, and files that are read again.
     #[must_use]
-    pub fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>) -> Self {
-        Self { gate: Some(gate), limiter, ..Self::default() }
+    pub fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<Fares>>) -> Self {
+        Self { gate: Some(gate), limiter, files, ..Self::default() }
     }
 
     /// Counts what became of one packet.

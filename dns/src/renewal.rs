@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
@@ -35,6 +36,23 @@ pub trait Renew: Send + Sync {
 pub struct Renewal {
     now: mpsc::Sender<()>,
     task: JoinHandle<()>,
+    fares: Vec<Arc<Fares>>,
+}
+
+/// How one of those fares that are looked after.
+#[derive(Debug)]
+pub struct Fares {
+    /// Its files, with commas between.
+    pub files: String,
+    failing: AtomicBool,
+}
+
+impl Fares {
+    /// Whether its files were no good when they were last read, and what was made before is in service.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
 }
 
 impl Renewal {
@@ -42,7 +60,15 @@ impl Renewal {
     #[must_use]
     pub fn start(all: Vec<Arc<dyn Renew>>) -> Self {
         let (now, asked) = mpsc::channel(1);
-        Self { now, task: tokio::spawn(look_after(all, asked)) }
+        let watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
+        let fares = watched.iter().map(|one| Arc::clone(&one.fares)).collect();
+        Self { now, task: tokio::spawn(look_after(watched, asked)), fares }
+    }
+
+    /// How each of them fares, for as long as the server runs.
+    #[must_use]
+    pub fn fares(&self) -> Vec<Arc<Fares>> {
+        self.fares.clone()
     }
 
     /// Reads everything again, changed or not.
@@ -58,11 +84,10 @@ impl Drop for Renewal {
     }
 }
 
-async fn look_after(all: Vec<Arc<dyn Renew>>, mut asked: mpsc::Receiver<()>) {
-    if all.is_empty() {
+async fn look_after(mut watched: Vec<Watched>, mut asked: mpsc::Receiver<()>) {
+    if watched.is_empty() {
         return;
     }
-    let mut watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
     loop {
         let everything = tokio::select! {
             asked = asked.recv() => match asked {
@@ -87,6 +112,7 @@ async fn look_after(all: Vec<Arc<dyn Renew>>, mut asked: mpsc::Receiver<()>) {
 
 struct Watched {
     what: Arc<dyn Renew>,
+    fares: Arc<Fares>,
     /// How the files looked when they were last read.
     read: Vec<Look>,
     /// How they looked last time.
@@ -95,8 +121,10 @@ struct Watched {
 
 impl Watched {
     fn new(what: Arc<dyn Renew>) -> Self {
-        let seen = looks(&what.files());
-        Self { what, read: seen.clone(), seen }
+        let files = what.files();
+        let seen = looks(&files);
+        let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
+        Self { what, fares: Arc::new(Fares { files, failing: AtomicBool::new(false) }), read: seen.clone(), seen }
     }
 
     /// Reads the files if they have changed and then stayed the same, or in any case.
@@ -108,9 +136,10 @@ impl Watched {
             return;
         }
         self.read = now;
-        let files: Vec<String> = self.what.files().iter().map(|file| file.display().to_string()).collect();
-        match self.what.renew() {
-            Ok(()) => info!(files = files.join(","), "read again"),
+        let renewed = self.what.renew();
+        self.fares.failing.store(renewed.is_err(), Ordering::Relaxed);
+        match renewed {
+            Ok(()) => info!(files = self.fares.files, "read again"),
             Err(faults) => {
                 for fault in faults {
                     error!("{fault}; the version before it stays in service");
@@ -134,7 +163,7 @@ fn looks(files: &[PathBuf]) -> Vec<Look> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -147,7 +176,8 @@ mod tests {
 
         fn renew(&self) -> Result<(), Vec<Fault>> {
             self.1.fetch_add(1, Ordering::Relaxed);
-            Ok(())
+            let fault = || vec![Fault { place: self.0.display().to_string(), message: "is gone".to_owned() }];
+            if self.0.exists() { Ok(()) } else { Err(fault()) }
         }
     }
 
@@ -158,6 +188,8 @@ mod tests {
         std::fs::write(&file, "one").unwrap();
         let counted = Arc::new(Counted(file.clone(), AtomicUsize::new(0)));
         let mut watched = Watched::new(Arc::clone(&counted) as _);
+        let fares = Arc::clone(&watched.fares);
+        assert_eq!(fares.files, file.display().to_string());
         let mut after_looking = |times: usize, in_any_case| {
             (0..times).for_each(|_| watched.look(in_any_case));
             counted.1.load(Ordering::Relaxed)
@@ -168,5 +200,11 @@ mod tests {
         assert_eq!(after_looking(1, false), 1);
         assert_eq!(after_looking(3, false), 1, "once");
         assert_eq!(after_looking(1, true), 2, "SIGHUP");
+        std::fs::rename(&file, directory.path().join("away")).unwrap();
+        assert_eq!(after_looking(2, false), 3);
+        assert!(fares.is_failing());
+        std::fs::rename(directory.path().join("away"), &file).unwrap();
+        assert_eq!(after_looking(2, false), 4);
+        assert!(!fares.is_failing());
     }
 }

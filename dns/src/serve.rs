@@ -73,14 +73,14 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
 
     let gate = Gate::new(config.tcp);
     let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
-    let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone()));
+    let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
+    let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect());
+    let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone(), renewal.fares()));
     let addresses = sockets.addresses();
     let responder = Arc::new(Live::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
     let listeners = sockets
         .serve(&responder, &gate, &certificates)
         .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
-    let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
-    let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect());
     let node = config.node.clone().unwrap_or_else(host_name);
     let http = http.map(|http| http.serve(handle.clone(), metrics, node.clone()));
 

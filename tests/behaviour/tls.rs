@@ -111,8 +111,14 @@ fn certificates_are_replaced_without_a_restart_and_bad_ones_are_told() {
     node.setup.write("tls.pem", "this is no certificate");
     wait::until_true("the bad one is told", || node.log().contains("the version before it stays in service"));
     assert_eq!(pin(&node), first, "the old one serves on");
+    let failing = |of: &str| {
+        let metrics = node.get("/metrics");
+        metrics.lines().any(|line| line.starts_with("bailiwick_files_failing{") && line.ends_with(of))
+    };
+    assert!(failing("tls.key\"} 1"), "{}", node.get("/metrics"));
     node.setup.write_certificate();
     wait::until_true("the new one is shown", || pin(&node) != first);
+    assert!(failing("tls.key\"} 0") && !failing("1"), "{}", node.get("/metrics"));
     let second = pin(&node);
     node.setup.write_certificate();
     node.process.signal("HUP");

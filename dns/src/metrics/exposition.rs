@@ -145,6 +145,14 @@ impl Exposition {
             let failed = u64::from(status.of(source).last_error.is_some());
             failing.encode_family(&[("source", name)])?.encode_gauge(&failed)?;
         }
+        if !self.metrics.files.is_empty() {
+            let help = "1 while certificate or token files last offered were refused and those before are in service";
+            let mut failing = gauge(encoder, "files_failing", help)?;
+            for fares in &self.metrics.files {
+                let failed = u64::from(fares.is_failing());
+                failing.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&failed)?;
+            }
+        }
         let failed = u64::from(status.not_persisted.is_some());
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
     }
