@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use smallvec::SmallVec;
 use tracing::debug;
 
 use crate::respond::Datagrams;
@@ -19,8 +20,6 @@ use crate::system::{Batch, SIZE};
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The most datagrams that are still answered after the word to stop: more than a receive buffer usually holds.
 const LAST: usize = 4096;
-/// Of so many datagrams at once it pays to tell beforehand.
-const SEVERAL: usize = 4;
 /// The receive buffer that is asked for, in octets: some ten thousand queries, what comes while the thread isn't running.
 const BUFFER: usize = 4 << 20;
 
@@ -74,10 +73,11 @@ impl UdpLoop {
                 return 0;
             }
         };
-        if received >= SEVERAL {
-            self.batch.packets().for_each(|(packet, from)| datagrams.expect(packet, from));
-        }
-        self.batch.answer(|packet, from, out| datagrams.respond(packet, from, out));
+        // Filled where it is, as it is large.
+        let mut batch = SmallVec::<[_; SIZE]>::new();
+        batch.extend(self.batch.datagrams());
+        datagrams.respond(&mut batch);
+        drop(batch);
         if let (failed @ 1.., Some(error)) = self.batch.send(self.socket.as_fd()) {
             debug!(failed, %error, "responses could not be sent");
         }
