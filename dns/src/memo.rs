@@ -143,6 +143,7 @@ impl Memo {
     }
 
     /// Reads a datagram and has loaded what its answer is probably made of; `None` if it is for the full path alone.
+    #[inline]
     fn look<'s, 'p>(
         &self,
         context: &Context<'_>,
@@ -178,7 +179,9 @@ impl Memo {
         out: &mut Vec<u8>,
     ) -> Told {
         let Ahead { query, place } = ahead;
-        let Some(kept) = self.find(query, *place, snapshot, from) else {
+        // By reference, as moving it would wait for what was only just written.
+        let kept = self.find(query, *place, snapshot, from);
+        let Some(kept) = &kept else {
             let told = in_full(context, snapshot, packet, from, out);
             self.keep(query, snapshot, from, &told, out);
             return told;
@@ -215,6 +218,7 @@ impl Memo {
     }
 
     /// What is kept for this query in this snapshot.
+    #[inline]
     fn find<'k>(
         &'k self,
         query: &Query<'_>,
@@ -236,6 +240,7 @@ impl Memo {
     }
 
     /// The entry.
+    #[inline]
     fn entry(&self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr) -> Option<Kept<'_>> {
         let key = Key::new(query);
         let entry = self.table.find(&key, query.name)?;
@@ -250,6 +255,7 @@ impl Memo {
     }
 
     /// The pattern, with what it is to be filled in by.
+    #[inline]
     fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: Stands) -> Option<Kept<'k>> {
         let answers = Answers::of(query, seek.zone(), stands)?;
         let pattern = self.patterns.find(query, &seek, answers)?;

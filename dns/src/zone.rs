@@ -202,19 +202,23 @@ impl Zone {
         self.descend(Descent::new(name, self.depth), |at, label| self.tree.child(at, label))
     }
 
-    /// The same with the labels below the apex, and with what finds a node's child.
-    fn descend(&self, mut descent: Descent<'_>, child: impl Fn(u32, &[u8]) -> Option<u32>) -> Found {
+    /// The same with the labels below the apex, from there downwards, and with what finds a node's child.
+    fn descend<'n>(
+        &self,
+        mut labels: impl ExactSizeIterator<Item = &'n [u8]>,
+        child: impl Fn(u32, &[u8]) -> Option<u32>,
+    ) -> Found {
         let mut at = TOP;
         loop {
             let node = self.tree.value(at);
-            let below = descent.left();
+            let below = labels.len();
             if node.is_cut {
                 return Found::Cut { node: NodeId(at), below };
             }
             if node.is_dname && below > 0 {
                 return Found::Dname { node: NodeId(at), below };
             }
-            let Some(label) = descent.next() else {
+            let Some(label) = labels.next() else {
                 return Found::Exact(NodeId(at));
             };
             match child(at, label) {
@@ -297,7 +301,7 @@ impl Zones {
         let (mut at, mut best) = (TOP, None);
         loop {
             if let Some(zone) = self.tree.value(at)
-                && !(rtype == rtype::DS && descent.left() == 0 && best.is_some())
+                && !(rtype == rtype::DS && descent.len() == 0 && best.is_some())
             {
                 best = Some(&**zone);
             }

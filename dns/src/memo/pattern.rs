@@ -115,8 +115,11 @@ pub(super) struct Pattern {
     flags: [u8; 2],
     /// The last four octets of the header: how many records stand in the last two sections.
     counts: [u8; 4],
-    /// The octets, pointers by what has to be subtracted from where the question ends, or added to where the answers do.
+    /// Its octets as they stood in the response that it was made of: behind answers that ended at `start` and a question that ended at
+    /// `question_end`.
     tail: Box<[u8]>,
+    start: usize,
+    question_end: usize,
     /// Where in it pointers into the question stand.
     backwards: SmallVec<[u16; USUAL]>,
     /// Where pointers into itself do.
@@ -194,18 +197,15 @@ impl Pattern {
         {
             return None;
         }
-        let mut tail: Box<[u8]> = response[start..].into();
         let (mut backwards, mut inwards) = (SmallVec::new(), SmallVec::new());
         for at in pointers {
             let target = usize::from(u16::from_be_bytes([response[at] & 0x3f, response[at + 1]]));
-            let distance = if (apex_start..question_end).contains(&target) {
-                backwards.push(u16::try_from(at - start).ok()?);
-                question_end - target
-            } else {
-                inwards.push(u16::try_from(at - start).ok()?);
-                target.checked_sub(start)?
+            let kind = match target {
+                _ if (apex_start..question_end).contains(&target) => &mut backwards,
+                _ if target >= start => &mut inwards,
+                _ => return None,
             };
-            tail[at - start..at - start + 2].copy_from_slice(&u16::try_from(distance).ok()?.to_be_bytes());
+            kind.push(u16::try_from(at - start).ok()?);
         }
         let inside = names.iter().filter_map(|name| {
             name.name.as_ref().strip_suffix(zone.origin()).filter(|labels| !labels.is_empty()).map(top_label)
@@ -217,7 +217,9 @@ impl Pattern {
             rcode: answers.rcode(),
             flags: [head[2], head[3]],
             counts,
-            tail,
+            tail: response[start..].into(),
+            start,
+            question_end,
             backwards,
             inwards,
             avoided,
@@ -242,24 +244,29 @@ impl Pattern {
     pub(super) fn write(&self, question_end: usize, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.tail);
-        let tail = &mut out[start..];
-        let mut point = |at: u16, target: fn(usize, usize) -> usize, from: usize| {
-            let at = usize::from(at);
-            if let Some(octets) = tail.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) {
-                let target = target(from, usize::from(u16::from_be_bytes(*octets)));
-                // Whatever has pointers beyond what they reach is longer than a datagram may be, and truncated.
-                #[allow(clippy::cast_possible_truncation)]
-                let target = target as u16;
-                *octets = (0xc000 | target).to_be_bytes();
-            }
-        };
-        self.backwards.iter().for_each(|at| point(*at, usize::wrapping_sub, question_end));
-        self.inwards.iter().for_each(|at| point(*at, usize::wrapping_add, start));
+        // Both the question and the answers may be longer or shorter than those of the pattern.
+        move_pointers(&mut out[start..], &self.backwards, question_end.wrapping_sub(self.question_end));
+        move_pointers(&mut out[start..], &self.inwards, start.wrapping_sub(self.start));
     }
 
     #[cfg(test)]
     pub(super) fn spoil(&mut self) {
         self.tail[FIXED] ^= 1;
+    }
+}
+
+/// Moves what the pointers at these places point at.
+fn move_pointers(tail: &mut [u8], places: &[u16], by: usize) {
+    if by == 0 {
+        return;
+    }
+    for at in places {
+        if let Some(octets) = tail.get_mut(usize::from(*at)..).and_then(<[u8]>::first_chunk_mut::<2>) {
+            // What has pointers beyond what they reach is longer than a datagram may be, and will be truncated.
+            #[allow(clippy::cast_possible_truncation)]
+            let target = u16::from_be_bytes(*octets).wrapping_add(by as u16);
+            *octets = target.to_be_bytes();
+        }
     }
 }
 

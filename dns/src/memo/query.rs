@@ -63,6 +63,7 @@ impl Query<'_> {
 
 /// Reads a packet with one question of class IN and an ordinary type, no records but perhaps one OPT of version 0, in it no option but perhaps
 /// one valid client subnet, and nothing behind that.
+#[inline]
 pub(super) fn read(packet: &[u8]) -> Option<Query<'_>> {
     let (header, rest) = packet.split_first_chunk::<HEADER>()?;
     let [_, _, flags, _, 0, 1, 0, 0, 0, 0, 0, additional @ 0..=1] = *header else { return None };
@@ -88,6 +89,7 @@ pub(super) fn read(packet: &[u8]) -> Option<Query<'_>> {
 }
 
 /// Types that records may have; what has another is not kept, or rare questions would take the room of frequent ones.
+#[inline]
 fn is_ordinary(qtype: u16) -> bool {
     matches!(
         qtype,
@@ -96,6 +98,7 @@ fn is_ordinary(qtype: u16) -> bool {
 }
 
 /// Reads what must be an OPT record and the end.
+#[inline]
 fn read_opt(opt: &[u8], query: &mut Query<'_>) -> Option<()> {
     let (head, options) = opt.split_first_chunk::<OPT>()?;
     // Root, type 41, payload, extended response code, version 0, DO and no other flag, length.

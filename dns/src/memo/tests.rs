@@ -450,29 +450,33 @@ fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_th
 }
 
 #[test]
-fn name_errors_of_an_apex_of_very_many_labels_are_those_of_the_full_path() {
-    let apex = format!("{}example", "a.".repeat(52));
-    let origin: crate::name::Name = apex.parse().unwrap();
-    let zone = "$TTL 60\n@ SOA ns.elsewhere.test. host.elsewhere.test. 1 2 3 4 60\n@ NS ns.elsewhere.test.\n";
-    let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
-    let before = plain();
-    let sources = [ZoneSource { origin, records }].into();
-    let world = World::build(
-        Arc::clone(before.world().rules()),
-        sources,
-        [].into(),
-        Arc::clone(before.world().places()),
-        before.at(),
-        None,
-    );
-    let snapshot = Snapshot::new(Arc::new(world.unwrap()), before.health().clone(), before.at(), None);
-    let settings = Settings::anonymous();
-    let context = Context { settings: &settings, limiter: None, now: NOW };
-    let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), Vec::new());
-    for labels in [1, 9, 12, 1, 14] {
-        let packet = query(&format!("{}{apex}", "x.".repeat(labels)), rtype::A, &[&opt(1232, &[])]);
-        ask_in(&context, &mut memo, &snapshot, &packet, &mut kept);
-        in_full(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
-        assert_eq!(kept, made, "{labels} labels below the apex");
+fn responses_with_names_of_very_many_labels_are_those_of_the_full_path() {
+    // The encoder remembers only so many labels to point at, and the question's come first.
+    let (short, long) = ("example".to_owned(), format!("{}example", "a.".repeat(52)));
+    let far = format!("{}z.y", "b.".repeat(58));
+    for (apex, far) in [(&long, "elsewhere.test"), (&short, &far)] {
+        let mut zone = format!(
+            "$TTL 60\n@ SOA ns.{far}. host.z.y. 1 2 3 4 60\n@ NS ns.{far}.\n@ NS other.z.y.\n@ NS ns1\nns1 A 192.0.2.1\n"
+        );
+        (0..16).for_each(|labels| zone += &format!("{}known A 192.0.2.{labels}\n", "x.".repeat(labels)));
+        let origin: crate::name::Name = apex.parse().unwrap();
+        let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+        let before = plain();
+        let (rules, places) = (Arc::clone(before.world().rules()), Arc::clone(before.world().places()));
+        let sources = [ZoneSource { origin, records }].into();
+        let world = World::build(rules, sources, [].into(), places, before.at(), None).unwrap();
+        let snapshot = Snapshot::new(Arc::new(world), before.health().clone(), before.at(), None);
+        let settings = Settings::anonymous();
+        let context = Context { settings: &settings, limiter: None, now: NOW };
+        let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), Vec::new());
+        for (labels, name) in
+            [1, 9, 12, 1, 14, 0, 15].into_iter().flat_map(|labels| [(labels, "known"), (labels, "not")])
+        {
+            let name = format!("{}{name}.{apex}", "x.".repeat(labels));
+            let packet = query(&name, rtype::A, &[&opt(1232, &[])]);
+            ask_in(&context, &mut memo, &snapshot, &packet, &mut kept);
+            in_full(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
+            assert_eq!(kept, made, "{name}");
+        }
     }
 }

@@ -70,11 +70,6 @@ impl<'n> Descent<'n> {
         }
         descent
     }
-
-    /// How many labels are still to come.
-    pub(crate) fn left(&self) -> usize {
-        self.left
-    }
 }
 
 impl<'n> Iterator for Descent<'n> {
@@ -84,7 +79,13 @@ impl<'n> Iterator for Descent<'n> {
         self.left = self.left.checked_sub(1)?;
         Some(label_at(self.wire, self.starts[self.left]))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
 }
+
+impl ExactSizeIterator for Descent<'_> {}
 
 impl<T: Default> NameTree<T> {
     /// A tree of the top alone.

@@ -52,10 +52,9 @@ impl<'z> Seek<'z> {
     /// The third step: where the name that is sought stands, as [`Zone::locate`] tells it. Its records are what is loaded.
     pub(crate) fn locate(&self, name: NameRef<'_>) -> Found {
         let (tree, labels) = (&self.zone.tree, self.labels(name));
-        let descent = Descent::of_labels(labels);
         let found = match only_label(labels) {
-            Some(_) => self.zone.descend(descent, |at, label| tree.child_of_key(at, label, self.key)),
-            None => self.zone.descend(descent, |at, label| tree.child(at, label)),
+            Some(label) => self.zone.descend([label].into_iter(), |at, label| tree.child_of_key(at, label, self.key)),
+            None => self.zone.descend(Descent::of_labels(labels), |at, label| tree.child(at, label)),
         };
         if let Found::Exact(NodeId(node)) = found
             && let Some(set) = self.zone.sets.get(tree.value(node).sets.0 as usize)
