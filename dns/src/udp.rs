@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::answer::Rcode;
-    use crate::respond::Respond;
+    use crate::respond::{Datagram, Respond};
     use crate::wire::{Class, Outcome, Transport};
 
     /// Echoes packets; drops those that begin with 0, and answers those that begin with 1 by more than a datagram holds.
@@ -157,6 +157,40 @@ mod tests {
         // All of 127/8 is local; the kernel would choose 127.0.0.1 by itself.
         ask("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.9.9.9"]);
         ask("[::]:0", &["::1"]);
+    }
+
+    /// Answers packets as they came but for those that begin with 0, whose responses it doesn't touch.
+    struct Choosy;
+
+    impl Datagrams for Choosy {
+        fn begin(&mut self) {}
+
+        fn respond(&mut self, batch: &mut [Datagram<'_>]) {
+            for Datagram { packet, response, .. } in batch.iter_mut().filter(|one| one.packet != [0]) {
+                response.extend_from_slice(packet);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_not_sent_again_to_who_gets_nothing() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (udp, stop) = (UdpLoop::new(socket).unwrap(), Arc::clone(&stop));
+            move || udp.run(Box::new(Choosy), &stop)
+        });
+        let mut buffer = [0; 10];
+        for packets in [&[[7]][..], &[[0], [9]]] {
+            packets.iter().for_each(|packet| _ = client.send_to(packet, server).unwrap());
+            let (length, _) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], packets.last().unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -61,14 +61,14 @@ impl<'s> Answers<'s> {
     /// The answers to a query for a name that stands here, if there may be a pattern for them.
     pub(super) fn of(query: &Query<'_>, zone: &'s Zone, stands: Stands) -> Option<Self> {
         if query.is_dnssec_ok() && zone.signed().is_some() {
-            return None; // signatures are each name's own
+            return None; // signatures are each name's own, and no pattern could be made of them
         }
         match stands {
             Stands::Nowhere => Some(Self::Missing),
             // Types whose data has no names, so that nothing points into it and nothing is added for it.
             Stands::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
-                let steered = zone.steered(node).is_some_and(|owner| owner.types.contains(&query.qtype));
-                zone.set(node, query.qtype).filter(|set| !steered && !set.rdatas.as_ref().is_empty()).map(Self::Static)
+                // Where the rules answer for a type the master file has none of it.
+                zone.set(node, query.qtype).filter(|set| !set.rdatas.as_ref().is_empty()).map(Self::Static)
             }
             Stands::At(_) | Stands::Elsewhere => None,
         }
