@@ -3,6 +3,8 @@
 //! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep the case they were written in and compare,
 //! hash and sort without regard to it (RFC 4343; order of RFC 4034 §6.1).
 
+pub(crate) mod case;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -201,7 +203,7 @@ impl<'a> NameRef<'a> {
         while at < cut {
             at += usize::from(self.0[at]) + 1;
         }
-        (at == cut && self.0[cut..].eq_ignore_ascii_case(suffix.0)).then(|| &self.0[..cut])
+        (at == cut && case::same(&self.0[cut..], suffix.0)).then(|| &self.0[..cut])
     }
 
     /// Whether the name is `ancestor` or lies below it.
@@ -213,7 +215,7 @@ impl<'a> NameRef<'a> {
 // Length octets are at most 63 and so never look like letters: whole names compare bytewise without regard to ASCII case.
 impl PartialEq for NameRef<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.eq_ignore_ascii_case(other.0)
+        case::same(self.0, other.0)
     }
 }
 

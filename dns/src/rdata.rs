@@ -38,6 +38,7 @@ pub mod rtype {
     pub const MAILB: u16 = 253;
     pub const MAILA: u16 = 254;
     pub const ANY: u16 = 255;
+    pub const CAA: u16 = 257;
 }
 
 /// The record data of one RRset: deduplicated, in canonical order (RFC 4034 §6.3), each behind its length, in one piece.

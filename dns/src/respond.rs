@@ -20,16 +20,24 @@ pub trait Respond: Send + Sync + 'static {
     }
 }
 
+/// A datagram of a batch.
+#[derive(Debug)]
+pub struct Datagram<'b> {
+    /// Its octets.
+    pub packet: &'b [u8],
+    /// Who sent it.
+    pub from: IpAddr,
+    /// What is sent back: nothing, if it stays empty.
+    pub response: &'b mut Vec<u8>,
+}
+
 /// Answers the datagrams of one thread, batch by batch.
 pub trait Datagrams: Send {
     /// Begins a batch: no answer from here on is older than this moment. Called now and then while nothing comes, too.
     fn begin(&mut self);
 
-    /// Tells of a datagram that is about to be answered, and others before it.
-    fn expect(&mut self, _packet: &[u8], _from: IpAddr) {}
-
-    /// Answers one datagram into `out`, which is overwritten; `false` if nothing is to be sent.
-    fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool;
+    /// Answers a batch, whose responses are empty.
+    fn respond(&mut self, batch: &mut [Datagram<'_>]);
 }
 
 /// Datagrams answered as any other packet.
@@ -38,7 +46,9 @@ struct OneByOne<R>(Arc<R>);
 impl<R: Respond> Datagrams for OneByOne<R> {
     fn begin(&mut self) {}
 
-    fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool {
-        !matches!(self.0.respond(packet, from, Transport::Udp, out), Outcome::Dropped)
+    fn respond(&mut self, batch: &mut [Datagram<'_>]) {
+        for Datagram { packet, from, response } in batch {
+            self.0.respond(packet, *from, Transport::Udp, response);
+        }
     }
 }

@@ -4,7 +4,7 @@
 //!   [`crate::udp`] calls it. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy the senders' addresses out and in again, which costs
 //!   more than a server has for an answer. Every header that is handed to the kernel is built for that one call from slices this module owns,
 //!   so no pointer outlives a borrow.
-//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. [`crate::memo`] gives them.
+//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. The memo and what it looks names and addresses up in give them.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -18,6 +18,8 @@ use nix::libc::{
     MSG_DONTWAIT, MSG_WAITFORONE, in_pktinfo, in6_pktinfo, iovec, mmsghdr, msghdr, sockaddr_in, sockaddr_in6,
     socklen_t,
 };
+
+use crate::respond::Datagram;
 
 /// The most datagrams of one call. Between 32 and 128 it makes no difference.
 pub(crate) const SIZE: usize = 64;
@@ -52,8 +54,6 @@ struct Envelope {
     name: socklen_t,
     /// How much of the control message goes back with the response; 0: routing alone finds the source.
     control: usize,
-    /// Whether there is a response to send.
-    answered: bool,
 }
 
 /// Buffers for [`SIZE`] datagrams and their responses.
@@ -75,7 +75,7 @@ impl Batch {
             packets: buffers(SIZE * STRIDE),
             names: Box::new([name; SIZE]),
             controls: Box::new([Control([0; 64]); SIZE]),
-            envelopes: [Envelope { length: 0, name: 0, control: 0, answered: false }; SIZE],
+            envelopes: [Envelope { length: 0, name: 0, control: 0 }; SIZE],
             responses: (0..SIZE).map(|_| Vec::with_capacity(RESPONSE)).collect(),
             received: 0,
         }
@@ -110,37 +110,31 @@ impl Batch {
                 length: head.msg_len as usize,
                 name: head.msg_hdr.msg_namelen,
                 control: way_back(head.msg_hdr.msg_controllen as _, control),
-                answered: false,
             };
         }
+        // What was sent last time isn't sent again.
+        self.responses[..count].iter_mut().for_each(Vec::clear);
         self.received = count;
         Ok(count)
     }
 
-    /// The datagrams that were received, with their senders.
-    pub(crate) fn packets(&self) -> impl Iterator<Item = (&[u8], IpAddr)> {
+    /// The datagrams that were received from whoever can be answered.
+    pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&self.envelopes);
-        datagrams.take(self.received).filter_map(|((packet, name), envelope)| {
-            Some((&packet[..envelope.length.min(LARGEST)], address_of(name, envelope.name)?))
+        datagrams.zip(&mut self.responses).take(self.received).filter_map(|(((packet, name), envelope), response)| {
+            let from = address_of(name, envelope.name)?;
+            Some(Datagram { packet: &packet[..envelope.length.min(LARGEST)], from, response })
         })
     }
 
-    /// Hands each datagram that was received with its sender's address to `answer`, which writes the response and says whether to send it.
-    pub(crate) fn answer(&mut self, mut answer: impl FnMut(&[u8], IpAddr, &mut Vec<u8>) -> bool) {
-        let datagrams = self.packets.chunks_exact(STRIDE).zip(self.names.iter()).zip(&mut self.envelopes);
-        for (((packet, name), envelope), response) in datagrams.zip(&mut self.responses).take(self.received) {
-            let Some(from) = address_of(name, envelope.name) else { continue };
-            envelope.answered = answer(&packet[..envelope.length.min(LARGEST)], from, response);
-        }
-    }
-
-    /// Sends the responses. What can't be sent is skipped; the number of those and the last error are returned.
+    /// Sends the responses that aren't empty. What can't be sent is skipped; the number of those and the last error are returned.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
         let mut parts = [iovec { iov_base: null_mut(), iov_len: 0 }; SIZE];
         let mut heads = heads();
         let mut count = 0;
         let buffers = self.names.iter_mut().zip(self.controls.iter_mut()).zip(&mut self.responses);
-        let buffers = buffers.zip(&self.envelopes).take(self.received).filter(|(_, envelope)| envelope.answered);
+        let buffers =
+            buffers.zip(&self.envelopes).take(self.received).filter(|((_, response), _)| !response.is_empty());
         for ((head, part), (((name, control), response), envelope)) in heads.iter_mut().zip(&mut parts).zip(buffers) {
             *part = iovec { iov_base: response.as_mut_ptr().cast(), iov_len: response.len() };
             head.msg_hdr = msghdr {

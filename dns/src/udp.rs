@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use smallvec::SmallVec;
 use tracing::debug;
 
 use crate::respond::Datagrams;
@@ -19,8 +20,6 @@ use crate::system::{Batch, SIZE};
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The most datagrams that are still answered after the word to stop: more than a receive buffer usually holds.
 const LAST: usize = 4096;
-/// Of so many datagrams at once it pays to tell beforehand.
-const SEVERAL: usize = 4;
 /// The receive buffer that is asked for, in octets: some ten thousand queries, what comes while the thread isn't running.
 const BUFFER: usize = 4 << 20;
 
@@ -74,10 +73,11 @@ impl UdpLoop {
                 return 0;
             }
         };
-        if received >= SEVERAL {
-            self.batch.packets().for_each(|(packet, from)| datagrams.expect(packet, from));
-        }
-        self.batch.answer(|packet, from, out| datagrams.respond(packet, from, out));
+        // Filled where it is, as it is large.
+        let mut batch = SmallVec::<[_; SIZE]>::new();
+        batch.extend(self.batch.datagrams());
+        datagrams.respond(&mut batch);
+        drop(batch);
         if let (failed @ 1.., Some(error)) = self.batch.send(self.socket.as_fd()) {
             debug!(failed, %error, "responses could not be sent");
         }
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::answer::Rcode;
-    use crate::respond::Respond;
+    use crate::respond::{Datagram, Respond};
     use crate::wire::{Class, Outcome, Transport};
 
     /// Echoes packets; drops those that begin with 0, and answers those that begin with 1 by more than a datagram holds.
@@ -157,6 +157,40 @@ mod tests {
         // All of 127/8 is local; the kernel would choose 127.0.0.1 by itself.
         ask("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.9.9.9"]);
         ask("[::]:0", &["::1"]);
+    }
+
+    /// Answers packets as they came but for those that begin with 0, whose responses it doesn't touch.
+    struct Choosy;
+
+    impl Datagrams for Choosy {
+        fn begin(&mut self) {}
+
+        fn respond(&mut self, batch: &mut [Datagram<'_>]) {
+            for Datagram { packet, response, .. } in batch.iter_mut().filter(|one| one.packet != [0]) {
+                response.extend_from_slice(packet);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_not_sent_again_to_who_gets_nothing() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (udp, stop) = (UdpLoop::new(socket).unwrap(), Arc::clone(&stop));
+            move || udp.run(Box::new(Choosy), &stop)
+        });
+        let mut buffer = [0; 10];
+        for packets in [&[[7]][..], &[[0], [9]]] {
+            packets.iter().for_each(|packet| _ = client.send_to(packet, server).unwrap());
+            let (length, _) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], packets.last().unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -5,9 +5,11 @@
 mod compile;
 pub mod file;
 mod index;
+mod seek;
 mod signing;
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::Arc;
 
 pub use bailiwick_rules::table::ServiceIndex;
@@ -16,6 +18,7 @@ use crate::dnssec::presigned::SignedZone;
 use crate::name::{Name, NameRef};
 use crate::rdata::{RdataSet, rtype};
 use index::{Descent, NameTree, TOP};
+pub(crate) use seek::Seek;
 
 /// A name whose records of some types the rules choose per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +104,28 @@ struct Node {
     /// The first of its static RRsets and how many there are.
     sets: (u32, u32),
     /// Its place in [`Zone::steered`], if a service steers it.
-    steered: Option<u32>,
+    steered: Option<Number>,
     /// The `*` child.
-    wildcard: Option<u32>,
+    wildcard: Option<Number>,
     /// NS below the apex: what lies here and below is another's.
     is_cut: bool,
     /// DNAME: what lies below is elsewhere.
     is_dname: bool,
+}
+
+/// A number whose absence takes no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Number(NonZero<u32>);
+
+impl Number {
+    /// `None` for the highest number, which nothing has.
+    fn new(number: u32) -> Option<Self> {
+        NonZero::new(!number).map(Self)
+    }
+
+    fn get(self) -> u32 {
+        !self.0.get()
+    }
 }
 
 /// A compiled zone. Nothing in it changes; an update is another zone. Copies share what is large, where it was laid out.
@@ -116,9 +134,7 @@ pub struct Zone {
     origin: Name,
     /// How many labels the origin has.
     depth: usize,
-    tree: Arc<NameTree>,
-    /// By node number.
-    nodes: Arc<Box<[Node]>>,
+    tree: Arc<NameTree<Node>>,
     /// By node number, then type.
     sets: Arc<Box<[RrSet]>>,
     steered: Arc<[SteeredOwner]>,
@@ -173,7 +189,7 @@ impl Zone {
 
     /// How many names exist, empty non-terminals included.
     pub fn name_count(&self) -> usize {
-        self.nodes.len()
+        self.tree.len()
     }
 
     /// The apex's node.
@@ -183,25 +199,33 @@ impl Zone {
 
     /// Where `name` stands; it must lie within the zone. Walks from the apex down, so what takes authority away first wins.
     pub fn locate(&self, name: NameRef<'_>) -> Found {
-        let mut descent = Descent::new(name, self.depth);
+        self.descend(Descent::new(name, self.depth), |at, label| self.tree.child(at, label))
+    }
+
+    /// The same with the labels below the apex, from there downwards, and with what finds a node's child.
+    fn descend<'n>(
+        &self,
+        mut labels: impl ExactSizeIterator<Item = &'n [u8]>,
+        child: impl Fn(u32, &[u8]) -> Option<u32>,
+    ) -> Found {
         let mut at = TOP;
         loop {
-            let node = &self.nodes[at as usize];
-            let below = descent.left();
+            let node = self.tree.value(at);
+            let below = labels.len();
             if node.is_cut {
                 return Found::Cut { node: NodeId(at), below };
             }
             if node.is_dname && below > 0 {
                 return Found::Dname { node: NodeId(at), below };
             }
-            let Some(label) = descent.next() else {
+            let Some(label) = labels.next() else {
                 return Found::Exact(NodeId(at));
             };
-            match self.tree.child(at, label) {
+            match child(at, label) {
                 Some(child) => at = child,
                 // `at` is the closest encloser; only its own wildcard counts (RFC 4592 §3.3.1).
                 None => {
-                    return node.wildcard.map_or(Found::Missing, |wildcard| Found::Wildcard(NodeId(wildcard)));
+                    return node.wildcard.map_or(Found::Missing, |wildcard| Found::Wildcard(NodeId(wildcard.get())));
                 }
             }
         }
@@ -217,7 +241,7 @@ impl Zone {
 
     /// The static RRsets of a name, ordered by type.
     pub fn sets(&self, node: NodeId) -> &[RrSet] {
-        let (first, count) = self.nodes[node.0 as usize].sets;
+        let (first, count) = self.tree.value(node.0).sets;
         &self.sets[first as usize..(first + count) as usize]
     }
 
@@ -228,7 +252,7 @@ impl Zone {
 
     /// What steers a name.
     pub fn steered(&self, node: NodeId) -> Option<&SteeredOwner> {
-        self.nodes[node.0 as usize].steered.map(|at| &self.steered[at as usize])
+        self.tree.value(node.0).steered.map(|at| &self.steered[at.get() as usize])
     }
 
     /// The same zone with these signatures.
@@ -246,9 +270,7 @@ impl Zone {
 /// The zones of a server, found by the longest match of a name.
 #[derive(Debug)]
 pub struct Zones {
-    tree: NameTree,
-    /// By node number of the tree.
-    zones: Box<[Option<Arc<Zone>>]>,
+    tree: NameTree<Option<Arc<Zone>>>,
     /// The zone of a server that has but one, which most have: it is found without the tree.
     only: Option<Arc<Zone>>,
 }
@@ -257,16 +279,16 @@ impl Zones {
     /// Gathers zones; of two with one origin the later stands.
     pub fn new(zones: impl IntoIterator<Item = Arc<Zone>>) -> Self {
         let mut tree = NameTree::new();
-        let mut places = vec![None];
         for zone in zones {
-            let node = tree.insert(Descent::new(zone.origin(), 0)) as usize;
-            places.resize(tree.len(), None);
-            places[node] = Some(zone);
+            let node = tree.insert(Descent::new(zone.origin(), 0));
+            *tree.value_mut(node) = Some(zone);
         }
         tree.settle();
-        let mut all = places.iter().flatten();
-        let only = all.next().filter(|_| all.next().is_none()).cloned();
-        Self { tree, zones: places.into(), only }
+        let only = match tree.values().flatten().collect::<Vec<_>>()[..] {
+            [only] => Some(Arc::clone(only)),
+            _ => None,
+        };
+        Self { tree, only }
     }
 
     /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is the parent's
@@ -278,8 +300,8 @@ impl Zones {
         let mut descent = Descent::new(name, 0);
         let (mut at, mut best) = (TOP, None);
         loop {
-            if let Some(zone) = &self.zones[at as usize]
-                && !(rtype == rtype::DS && descent.left() == 0 && best.is_some())
+            if let Some(zone) = self.tree.value(at)
+                && !(rtype == rtype::DS && descent.len() == 0 && best.is_some())
             {
                 best = Some(&**zone);
             }
@@ -293,12 +315,12 @@ impl Zones {
     /// The zone of this origin.
     pub fn of_origin(&self, origin: NameRef<'_>) -> Option<&Zone> {
         let node = self.tree.find(Descent::new(origin, 0))?;
-        self.zones.get(node as usize)?.as_deref()
+        self.tree.value(node).as_deref()
     }
 
     /// All zones.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
-        self.zones.iter().flatten()
+        self.tree.values().flatten()
     }
 }
 

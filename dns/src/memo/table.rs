@@ -5,6 +5,7 @@ use bailiwick_rules::table::RegionIndex;
 
 use crate::answer::Rcode;
 use crate::locate::ClassId;
+use crate::name::{NameRef, case};
 use crate::wire::{Class, HEADER};
 use crate::zone::ServiceIndex;
 
@@ -96,6 +97,7 @@ impl Wire {
         if self.long.is_empty() { &self.short[..usize::from(self.length)] } else { &self.long }
     }
 
+    #[cfg(test)]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         if self.long.is_empty() { &mut self.short[..usize::from(self.length)] } else { &mut self.long }
     }
@@ -146,14 +148,14 @@ impl Table {
         self.tags.fill([FREE; WAYS]);
     }
 
-    /// The entry with this key and name in lower case.
-    pub(super) fn find(&self, key: &Key, name: &[u8]) -> Option<&Entry> {
+    /// The entry with this key and name.
+    pub(super) fn find(&self, key: &Key, name: NameRef<'_>) -> Option<&Entry> {
         let set = set_of(key.hash);
         self.way(set, key, name).map(|way| &self.slots[set * WAYS + way].entry)
     }
 
     /// Enters what `make` makes, given whatever stood there, so that it may use its buffer.
-    pub(super) fn put(&mut self, key: &Key, name: &[u8], make: impl FnOnce(Wire) -> Entry) {
+    pub(super) fn put(&mut self, key: &Key, name: NameRef<'_>, make: impl FnOnce(Wire) -> Entry) {
         let set = set_of(key.hash);
         let free = || self.tags[set].iter().position(|tag| *tag == FREE);
         let Some(way) = self.way(set, key, name).or_else(free).or_else(|| {
@@ -175,10 +177,7 @@ impl Table {
         self.tags.iter().flatten().filter(|tag| **tag != FREE).count()
     }
 
-    /// Has what `find` will look at loaded. Nothing waits for it, so that many such loads are under way at once, where one `find` after another
-    /// would wait for each.
-    ///
-    /// `false` if there is nothing.
+    /// Has what `find` will look at loaded, without waiting for it; `false` if there is nothing.
     pub(super) fn expect(&self, key: &Key) -> bool {
         let set = set_of(key.hash);
         let alike = alike(self.tags[set], tag(key.hash));
@@ -188,12 +187,14 @@ impl Table {
         alike != 0
     }
 
-    fn way(&self, set: usize, key: &Key, name: &[u8]) -> Option<usize> {
+    fn way(&self, set: usize, key: &Key, name: NameRef<'_>) -> Option<usize> {
+        let name = name.as_wire();
         let mut left = alike(self.tags[set], tag(key.hash));
         while left != 0 {
             let way = left.trailing_zeros() as usize / 8;
             let slot = &self.slots[set * WAYS + way];
-            if slot.key == *key && slot.entry.wire.bytes().get(HEADER..HEADER + name.len()) == Some(name) {
+            let kept = slot.entry.wire.bytes().get(HEADER..HEADER + name.len());
+            if slot.key == *key && kept.is_some_and(|kept| case::same(kept, name)) {
                 return Some(way);
             }
             left &= left - 1;

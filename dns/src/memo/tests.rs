@@ -6,6 +6,7 @@ use hickory_proto::op::Message;
 use serde_json::json;
 
 use super::*;
+use crate::answer::Rcode;
 use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
@@ -262,8 +263,9 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
         let mut now = snapshot(random, first, None);
         let mut known = names(&now);
         let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), b"left over".to_vec());
-        for _ in 0..DATAGRAMS {
-            match random.below(300) {
+        let mut left = DATAGRAMS;
+        while left > 0 {
+            match random.below(100) {
                 0 => {
                     let next = world(random, Some(now.world()));
                     now = snapshot(random, next, Some(&now));
@@ -272,26 +274,34 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
                 1..4 => now = snapshot(random, Arc::clone(now.world()), Some(&now)),
                 _ => {}
             }
-            let packet = datagram(random, &known);
-            let from: IpAddr = if random.chance(50) { [198, 51, 3, 4].into() } else { crate::testing::CLIENT };
+            let most = if random.chance(20) { SIZE } else { 3 };
+            let count = (1 + random.below(most)).min(left);
+            left -= count;
+            let packets: Vec<Vec<u8>> = (0..count).map(|_| datagram(random, &known)).collect();
+            let from = |_| if random.chance(50) { [198, 51, 3, 4].into() } else { crate::testing::CLIENT };
+            let senders: Vec<IpAddr> = packets.iter().map(from).collect();
             let context = |limiter| Context { settings: &settings, limiter: Some(limiter), now: NOW };
-            if random.chance(30) {
-                memo.begin();
+            kept.resize(kept.len().max(count), b"left over".to_vec());
+            let batch = packets.iter().zip(&senders).zip(&mut kept);
+            let batch = batch.map(|((packet, from), response)| Datagram { packet, from: *from, response });
+            let mut told = Vec::new();
+            memo.respond(&context(&limiters[0]), &now, &mut batch.collect::<Vec<_>>(), |one| told.push(one));
+            assert_eq!(told.len(), count);
+            for (((packet, from), kept), by_memo) in packets.iter().zip(senders).zip(&kept).zip(told) {
+                let in_full = in_full(&context(&limiters[1]), &now, packet, from, &mut made);
+                assert_eq!(*kept, made, "seed {seed}: {packet:02x?}");
+                assert_eq!(by_memo.outcome, in_full.outcome, "seed {seed}: {packet:02x?}");
+                if let Outcome::Answered { rcode, .. } = in_full.outcome {
+                    assert_eq!(by_memo.region, in_full.region, "seed {seed}: {packet:02x?}");
+                    assert!(
+                        Message::from_vec(kept).is_ok() || packet.len() < 20,
+                        "another decoder reads it: {kept:02x?}"
+                    );
+                    denied += u64::from(rcode == Rcode::NXDOMAIN);
+                    signed += u64::from(kept.windows(4).any(|octets| octets == [0, 46, 0, 1]));
+                }
+                sent += 1;
             }
-            if random.chance(50) {
-                memo.expect(&now, &packet, from);
-            }
-            let by_memo = memo.respond(&context(&limiters[0]), &now, &packet, from, &mut kept);
-            let in_full = in_full(&context(&limiters[1]), &now, &packet, from, &mut made);
-            assert_eq!(kept, made, "seed {seed}: {packet:02x?}");
-            assert_eq!(by_memo.outcome, in_full.outcome, "seed {seed}: {packet:02x?}");
-            if let Outcome::Answered { rcode, .. } = in_full.outcome {
-                assert_eq!(by_memo.region, in_full.region, "seed {seed}: {packet:02x?}");
-                assert!(Message::from_vec(&kept).is_ok() || packet.len() < 20, "another decoder reads it: {kept:02x?}");
-                denied += u64::from(rcode == Rcode::NXDOMAIN);
-                signed += u64::from(kept.windows(4).any(|octets| octets == [0, 46, 0, 1]));
-            }
-            sent += 1;
         }
         hits += memo.hits();
     }
@@ -311,8 +321,11 @@ fn plain() -> Snapshot {
 
 fn ask(memo: &mut Memo, snapshot: &Snapshot, packet: &[u8], out: &mut Vec<u8>) {
     let settings = Settings::anonymous();
-    let context = Context { settings: &settings, limiter: None, now: NOW };
-    memo.respond(&context, snapshot, packet, crate::testing::CLIENT, out);
+    ask_in(&Context { settings: &settings, limiter: None, now: NOW }, memo, snapshot, packet, out);
+}
+
+fn ask_in(context: &Context<'_>, memo: &mut Memo, snapshot: &Snapshot, packet: &[u8], response: &mut Vec<u8>) {
+    memo.respond(context, snapshot, &mut [Datagram { packet, from: crate::testing::CLIENT, response }], drop);
 }
 
 #[test]
@@ -333,7 +346,7 @@ fn a_hit_allocates_nothing_and_neither_does_an_unknown_name() {
         let context = Context { settings: &settings, limiter: None, now: NOW };
         let info = allocation_counter::measure(|| {
             for _ in 0..100 {
-                memo.respond(&context, &snapshot, packet, crate::testing::CLIENT, &mut out);
+                ask_in(&context, &mut memo, &snapshot, packet, &mut out);
             }
         });
         assert_eq!((memo.hits() - hits, info.count_total), (100, 0));
@@ -348,34 +361,44 @@ fn a_hit_allocates_nothing_and_neither_does_an_unknown_name() {
     }
 }
 
+/// Spoils what is kept of a query's answer.
+type Spoil = fn(&mut Memo, &[u8]);
+
 #[test]
 fn a_kept_answer_that_is_wrong_is_found_mended_and_counted() {
-    let snapshot = plain();
-    let (mut memo, mut out, mut right) = (Memo::new(), Vec::new(), Vec::new());
-    let packet = query("www.example", rtype::A, &[]);
-    ask(&mut memo, &snapshot, &packet, &mut out);
-    ask(&mut memo, &snapshot, &packet, &mut right);
-    assert_eq!((memo.hits(), &out), (1, &right));
-    let name: crate::name::Name = "www.example".parse().unwrap();
-    let found = query::read(&packet, &mut Scratch::new()).map(|query| Key::new(&query)).unwrap();
-    memo.table.put(&found, name.as_wire(), |mut wire| {
-        *wire.bytes_mut().last_mut().unwrap() ^= 1;
-        Entry { wire, ..Entry::empty() }
-    });
-    ask(&mut memo, &snapshot, &packet, &mut out);
-    assert_ne!(out, right, "nobody looked");
-    memo.unwatched = SHADOW - 1;
-    ask(&mut memo, &snapshot, &packet, &mut out);
-    assert_eq!((&out, memo.mismatches()), (&right, 1));
-    ask(&mut memo, &snapshot, &packet, &mut out);
-    assert_eq!((&out, memo.mismatches()), (&right, 1), "what was kept is gone");
+    let spoil_entry: Spoil = |memo, packet| {
+        let query = query::read(packet).unwrap();
+        memo.table.put(&Key::new(&query), query.name, |mut wire| {
+            *wire.bytes_mut().last_mut().unwrap() ^= 1;
+            Entry { wire, ..Entry::empty() }
+        });
+    };
+    let spoil_pattern: Spoil = |memo, _| memo.patterns.iter_mut().for_each(Pattern::spoil);
+    for (name, spoil) in
+        [("alias.example", spoil_entry), ("www.example", spoil_pattern), ("nothing.example", spoil_pattern)]
+    {
+        let snapshot = plain();
+        let (mut memo, mut out, mut right) = (Memo::new(), Vec::new(), Vec::new());
+        let packet = query(name, rtype::A, &[]);
+        ask(&mut memo, &snapshot, &packet, &mut out);
+        ask(&mut memo, &snapshot, &packet, &mut right);
+        assert_eq!((memo.hits(), &out), (1, &right), "{name}");
+        spoil(&mut memo, &packet);
+        ask(&mut memo, &snapshot, &packet, &mut out);
+        assert_ne!(out, right, "{name}: nobody looked");
+        memo.unwatched = SHADOW - 1;
+        ask(&mut memo, &snapshot, &packet, &mut out);
+        assert_eq!((&out, memo.mismatches()), (&right, 1), "{name}");
+        ask(&mut memo, &snapshot, &packet, &mut out);
+        assert_eq!((&out, memo.mismatches()), (&right, 1), "{name}: what was kept is gone");
+    }
 }
 
 #[test]
 fn a_flood_of_names_types_and_clients_takes_no_more_room() {
     let snapshot = plain();
     let (mut memo, mut out) = (Memo::new(), Vec::with_capacity(2048));
-    let known = query("www.example", rtype::A, &[]);
+    let known = query("alias.example", rtype::A, &[]);
     ask(&mut memo, &snapshot, &known, &mut out);
     let random = &mut Random::new(1);
     for _ in 0..20_000 {
@@ -405,7 +428,7 @@ fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_th
         let context = Context { settings: &settings, limiter: None, now };
         let before = memo.hits();
         for _ in 0..3 {
-            memo.respond(&context, &snapshot, &query(name, qtype, &[&dnssec_ok]), crate::testing::CLIENT, out);
+            ask_in(&context, &mut memo, &snapshot, &query(name, qtype, &[&dnssec_ok]), out);
         }
         memo.hits() - before
     };
@@ -427,52 +450,33 @@ fn signed_answers_are_kept_but_for_those_signed_at_once_and_never_longer_than_th
 }
 
 #[test]
-fn who_floods_with_unknown_names_is_not_looked_at_beforehand_for_long() {
-    let snapshot = plain();
-    let mut memo = Memo::new();
-    let mut looked = 0;
-    for batch in 0..100 {
-        memo.begin();
-        for number in 0..16 {
-            let packet = query(&format!("x{batch}-{number}.example"), rtype::A, &[]);
-            memo.expect(&snapshot, &packet, crate::testing::CLIENT);
+fn responses_with_names_of_very_many_labels_are_those_of_the_full_path() {
+    // The encoder remembers only so many labels to point at, and the question's come first.
+    let (short, long) = ("example".to_owned(), format!("{}example", "a.".repeat(52)));
+    let far = format!("{}z.y", "b.".repeat(58));
+    for (apex, far) in [(&long, "elsewhere.test"), (&short, &far)] {
+        let mut zone = format!(
+            "$TTL 60\n@ SOA ns.{far}. host.z.y. 1 2 3 4 60\n@ NS ns.{far}.\n@ NS other.z.y.\n@ NS ns1\nns1 A 192.0.2.1\n"
+        );
+        (0..16).for_each(|labels| zone += &format!("{}known A 192.0.2.{labels}\n", "x.".repeat(labels)));
+        let origin: crate::name::Name = apex.parse().unwrap();
+        let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+        let before = plain();
+        let (rules, places) = (Arc::clone(before.world().rules()), Arc::clone(before.world().places()));
+        let sources = [ZoneSource { origin, records }].into();
+        let world = World::build(rules, sources, [].into(), places, before.at(), None).unwrap();
+        let snapshot = Snapshot::new(Arc::new(world), before.health().clone(), before.at(), None);
+        let settings = Settings::anonymous();
+        let context = Context { settings: &settings, limiter: None, now: NOW };
+        let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), Vec::new());
+        for (labels, name) in
+            [1, 9, 12, 1, 14, 0, 15].into_iter().flat_map(|labels| [(labels, "known"), (labels, "not")])
+        {
+            let name = format!("{}{name}.{apex}", "x.".repeat(labels));
+            let packet = query(&name, rtype::A, &[&opt(1232, &[])]);
+            ask_in(&context, &mut memo, &snapshot, &packet, &mut kept);
+            in_full(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
+            assert_eq!(kept, made, "{name}");
         }
-        looked += u32::from(memo.foresight.tried > 0);
-    }
-    assert!((5..=8).contains(&looked), "one batch of sixteen: {looked} of 100");
-    let known = query("www.example", rtype::A, &[]);
-    ask(&mut memo, &snapshot, &known, &mut Vec::new());
-    for _ in 0..40 {
-        memo.begin();
-        (0..16).for_each(|_| memo.expect(&snapshot, &known, crate::testing::CLIENT));
-    }
-    assert_eq!(memo.foresight.tried, 16, "what is known is worth it again");
-}
-
-#[test]
-fn name_errors_of_an_apex_of_very_many_labels_are_those_of_the_full_path() {
-    let apex = format!("{}example", "a.".repeat(52));
-    let origin: crate::name::Name = apex.parse().unwrap();
-    let zone = "$TTL 60\n@ SOA ns.elsewhere.test. host.elsewhere.test. 1 2 3 4 60\n@ NS ns.elsewhere.test.\n";
-    let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
-    let before = plain();
-    let sources = [ZoneSource { origin, records }].into();
-    let world = World::build(
-        Arc::clone(before.world().rules()),
-        sources,
-        [].into(),
-        Arc::clone(before.world().places()),
-        before.at(),
-        None,
-    );
-    let snapshot = Snapshot::new(Arc::new(world.unwrap()), before.health().clone(), before.at(), None);
-    let settings = Settings::anonymous();
-    let context = Context { settings: &settings, limiter: None, now: NOW };
-    let (mut memo, mut kept, mut made) = (Memo::new(), Vec::new(), Vec::new());
-    for labels in [1, 9, 12, 1, 14] {
-        let packet = query(&format!("{}{apex}", "x.".repeat(labels)), rtype::A, &[&opt(1232, &[])]);
-        memo.respond(&context, &snapshot, &packet, crate::testing::CLIENT, &mut kept);
-        in_full(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
-        assert_eq!(kept, made, "{labels} labels below the apex");
     }
 }

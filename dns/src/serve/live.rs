@@ -11,7 +11,7 @@ use crate::memo::{self, Memo, Told};
 use crate::metrics::{Metrics, SteeredCounters, ThreadCounters};
 use crate::owner::Handle;
 use crate::rate_limit::Limiter;
-use crate::respond::{Datagrams, Respond};
+use crate::respond::{Datagram, Datagrams, Respond};
 use crate::snapshot::Snapshot;
 use crate::snapshot::signing::seconds;
 use crate::wire::{self, Context, Outcome, Settings, Transport};
@@ -101,7 +101,6 @@ impl Thread {
 
 impl Datagrams for Thread {
     fn begin(&mut self) {
-        self.memo.begin();
         self.now = seconds(self.live.clock.now());
         self.settings.load();
         self.counters.set_memo(self.memo.hits(), self.memo.mismatches());
@@ -114,18 +113,15 @@ impl Datagrams for Thread {
         }
     }
 
-    fn expect(&mut self, packet: &[u8], from: IpAddr) {
-        self.memo.expect(&self.snapshot, packet, from);
-    }
-
-    fn respond(&mut self, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> bool {
+    fn respond(&mut self, batch: &mut [Datagram<'_>]) {
         let context = self.live.context(self.settings.load(), self.now);
-        let Told { outcome, region } = self.memo.respond(&context, &self.snapshot, packet, from, out);
-        self.counters.count(&outcome);
-        if let Outcome::Answered { service: Some(service), .. } = outcome {
-            self.steered.add(service, region);
-        }
-        outcome != Outcome::Dropped
+        let (counters, steered) = (&self.counters, &self.steered);
+        self.memo.respond(&context, &self.snapshot, batch, |Told { outcome, region }| {
+            counters.count(&outcome);
+            if let Outcome::Answered { service: Some(service), .. } = outcome {
+                steered.add(service, region);
+            }
+        });
     }
 }
 
@@ -193,7 +189,7 @@ mod tests {
     /// The last octet of the address that is answered.
     fn ask(datagrams: &mut dyn Datagrams, host: &str) -> u8 {
         let mut out = Vec::new();
-        assert!(datagrams.respond(&query(host, 1, &[]), CLIENT, &mut out));
+        datagrams.respond(&mut [Datagram { packet: &query(host, 1, &[]), from: CLIENT, response: &mut out }]);
         assert_eq!(out[7], 1, "one answer");
         let address = out.windows(3).position(|octets| octets == [192, 0, 2]).unwrap();
         out[address + 3]

@@ -5,8 +5,10 @@ mod checks;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::index::{Descent, NameTree, TOP};
-use super::{Compiled, Location, Node, Record, RrSet, SteeredOwner, Zone, ZoneError};
+use super::{Compiled, Location, Node, Number, Record, RrSet, SteeredOwner, Zone, ZoneError};
 use crate::name::Name;
 use crate::rdata::{RdataSet, rtype};
 use crate::system::in_huge_pages;
@@ -32,17 +34,17 @@ fn sorted(mut errors: Vec<ZoneError>) -> Vec<ZoneError> {
 struct Group {
     node: u32,
     rtype: u16,
-    members: Vec<usize>,
+    /// Most have one, which stands right here.
+    members: SmallVec<[usize; 1]>,
 }
 
 struct Build<'r> {
     origin: &'r Name,
     depth: usize,
     records: &'r [Record],
-    tree: NameTree,
+    tree: NameTree<Node>,
     /// Ordered by node, then type.
     groups: Vec<Group>,
-    nodes: Vec<Node>,
     steered: Vec<SteeredOwner>,
     errors: Vec<ZoneError>,
     warnings: Vec<ZoneError>,
@@ -56,7 +58,6 @@ impl<'r> Build<'r> {
             records,
             tree: NameTree::new(),
             groups: Vec::new(),
-            nodes: Vec::new(),
             steered: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -105,7 +106,7 @@ impl<'r> Build<'r> {
         for (node, rtype, at) in keyed {
             match self.groups.last_mut() {
                 Some(group) if (group.node, group.rtype) == (node, rtype) => group.members.push(at),
-                _ => self.groups.push(Group { node, rtype, members: vec![at] }),
+                _ => self.groups.push(Group { node, rtype, members: smallvec![at] }),
             }
         }
         self.link_nodes();
@@ -113,9 +114,8 @@ impl<'r> Build<'r> {
 
     /// Makes the nodes and what the lookup needs to know of each.
     fn link_nodes(&mut self) {
-        self.nodes = vec![Node::default(); self.tree.len()];
         for (at, group) in (0_u32..).zip(&self.groups) {
-            let node = &mut self.nodes[group.node as usize];
+            let node = self.tree.value_mut(group.node);
             if node.sets.1 == 0 {
                 node.sets.0 = at;
             }
@@ -127,17 +127,17 @@ impl<'r> Build<'r> {
     }
 
     fn link_wildcards(&mut self) {
-        for node in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
+        for node in 0..u32::try_from(self.tree.len()).unwrap_or(u32::MAX) {
             if let Some(parent) = self.tree.parent(node)
                 && self.tree.label_of(node) == b"*"
             {
-                self.nodes[parent as usize].wildcard = Some(node);
+                self.tree.value_mut(parent).wildcard = Number::new(node);
             }
         }
     }
 
     fn groups_of(&self, node: u32) -> &[Group] {
-        let (first, count) = self.nodes[node as usize].sets;
+        let (first, count) = self.tree.value(node).sets;
         &self.groups[first as usize..(first + count) as usize]
     }
 
@@ -150,7 +150,7 @@ impl<'r> Build<'r> {
         let mut covering = None;
         let mut at = node;
         while let Some(parent) = self.tree.parent(at) {
-            let above = &self.nodes[parent as usize];
+            let above = self.tree.value(parent);
             if above.is_cut {
                 covering = Some((parent, "delegation"));
             } else if above.is_dname {
@@ -184,11 +184,10 @@ impl<'r> Build<'r> {
                 continue;
             }
             let node = self.tree.insert(Descent::new(name.as_ref(), self.depth));
-            self.nodes.resize(self.tree.len(), Node::default());
             for message in self.steering_conflicts(node, owner) {
                 self.error(place.clone(), message);
             }
-            self.nodes[node as usize].steered = u32::try_from(accepted.len()).ok();
+            self.tree.value_mut(node).steered = u32::try_from(accepted.len()).ok().and_then(Number::new);
             accepted.push(owner.clone());
         }
         self.steered = accepted;
@@ -210,7 +209,6 @@ impl<'r> Build<'r> {
             origin: self.origin.clone(),
             depth: self.depth,
             tree: Arc::new(self.tree),
-            nodes: Arc::new(in_huge_pages(self.nodes).into()),
             sets: Arc::new(in_huge_pages(sets).into()),
             steered: self.steered.into(),
             negative_ttl: 0,

@@ -1,9 +1,13 @@
-//! The names of a zone as a tree in one hash table: names enter at load, `zone` walks down it label by label per query, without allocating.
+//! The names of a zone as a tree in one hash table: names with what is kept of each enter at load, `zone` walks down it label by label per query,
+//! without allocating.
 //!
 //! A name's key is its parent's number and its first label in lower case. Ancestors are entered with their descendants, so empty non-terminals exist (RFC 4592 §2.2.2).
+//!
+//! Of a large zone hardly anything is in a core's cache, so a name with all that a lookup wants of it is one cache line, and what leads there can
+//! be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then [`NameTree::approach`].
 
-use crate::name::{MAX_LABELS, NameRef, label_at, label_starts};
-use crate::system::in_huge_pages;
+use crate::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
+use crate::system::{in_huge_pages, prefetch};
 
 /// The number of the top of the tree.
 pub(crate) const TOP: u32 = 0;
@@ -13,25 +17,32 @@ const NONE: u32 = u32::MAX;
 /// The tag of a free place.
 const FREE: u8 = 0;
 
-/// A node's key.
+/// So many octets of a label stand in its node.
+const SHORT: usize = 31;
+
+/// A name, by its first label and its parent, and what is kept of it.
 #[derive(Debug)]
-struct Entry {
-    parent: u32,
-    /// Where the label's length octet stands in `labels`.
-    label: u32,
+#[repr(align(64))] // a cache line, if `value` has at most 20 octets
+struct Node<T> {
     hash: u64,
+    parent: u32,
+    length: u8,
+    /// The label, or where it stands in `labels`, if it is longer.
+    label: [u8; SHORT],
+    value: T,
 }
 
 /// Names below one top, numbered from [`TOP`] in the order they were entered.
 #[derive(Debug)]
-pub(crate) struct NameTree {
-    entries: Vec<Entry>,
+pub(crate) struct NameTree<T> {
+    nodes: Vec<Node<T>>,
+    /// Labels that don't stand in their nodes.
     labels: Vec<u8>,
-    /// The hash table: by place the upper octet of the key's hash, which is looked at before anything else. They stand apart from the nodes, so
+    /// The hash table: by place the upper octet of the key's hash, which is looked at before anything else. They stand apart from the numbers, so
     /// that a name that isn't there is found missing in little memory.
     tags: Vec<u8>,
-    /// By place, the node.
-    nodes: Vec<u32>,
+    /// By place, the node's number.
+    numbers: Vec<u32>,
 }
 
 /// The labels of a name below the top, from the top downwards.
@@ -48,9 +59,16 @@ impl<'n> Descent<'n> {
         Self { wire: name.as_wire(), starts, left: count.saturating_sub(skip) }
     }
 
-    /// How many labels are still to come.
-    pub(crate) fn left(&self) -> usize {
-        self.left
+    /// Prepares to walk the labels below a top, which stand without a root label.
+    pub(crate) fn of_labels(labels: &'n [u8]) -> Self {
+        let mut descent = Self { wire: labels, starts: [0; MAX_LABELS], left: 0 };
+        let mut at = 0_u8;
+        while let Some(length) = labels.get(usize::from(at)) {
+            descent.starts[descent.left] = at;
+            descent.left += 1;
+            at += length + 1;
+        }
+        descent
     }
 }
 
@@ -61,44 +79,19 @@ impl<'n> Iterator for Descent<'n> {
         self.left = self.left.checked_sub(1)?;
         Some(label_at(self.wire, self.starts[self.left]))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
 }
 
-impl NameTree {
+impl ExactSizeIterator for Descent<'_> {}
+
+impl<T: Default> NameTree<T> {
     /// A tree of the top alone.
     pub(crate) fn new() -> Self {
-        Self {
-            entries: vec![Entry { parent: NONE, label: 0, hash: 0 }],
-            labels: vec![0],
-            tags: vec![FREE; 16],
-            nodes: vec![NONE; 16],
-        }
-    }
-
-    /// How many names there are, the top included.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The parent of a node; `None` for the top.
-    pub(crate) fn parent(&self, node: u32) -> Option<u32> {
-        let parent = self.entries[node as usize].parent;
-        (parent != NONE).then_some(parent)
-    }
-
-    /// The first label of a node below the top; empty for the top.
-    pub(crate) fn label_of(&self, node: u32) -> &[u8] {
-        self.label(&self.entries[node as usize])
-    }
-
-    /// The child of `parent` with this label.
-    pub(crate) fn child(&self, parent: u32, label: &[u8]) -> Option<u32> {
-        let hash = self.key(parent, label);
-        self.probe(parent, label, hash).ok()
-    }
-
-    /// The node of a name, walking down from the top.
-    pub(crate) fn find(&self, mut descent: Descent<'_>) -> Option<u32> {
-        descent.try_fold(TOP, |node, label| self.child(node, label))
+        let top = Node { hash: 0, parent: NONE, length: 0, label: [0; SHORT], value: T::default() };
+        Self { nodes: vec![top], labels: Vec::new(), tags: vec![FREE; 16], numbers: vec![NONE; 16] }
     }
 
     /// Enters a name with all its ancestors and returns its node.
@@ -116,37 +109,116 @@ impl NameTree {
 
     /// Makes it ready for many lookups, after which it doesn't grow: gives back the memory that only growing needs.
     pub(crate) fn settle(&mut self) {
-        self.entries = in_huge_pages(std::mem::take(&mut self.entries));
-        self.labels = in_huge_pages(std::mem::take(&mut self.labels));
-        self.tags = in_huge_pages(std::mem::take(&mut self.tags));
         self.nodes = in_huge_pages(std::mem::take(&mut self.nodes));
-        self.entries.shrink_to_fit();
+        self.tags = in_huge_pages(std::mem::take(&mut self.tags));
+        self.numbers = in_huge_pages(std::mem::take(&mut self.numbers));
+        self.nodes.shrink_to_fit();
         self.labels.shrink_to_fit();
     }
 
     fn add(&mut self, parent: u32, label: &[u8], hash: u64, slot: usize) -> u32 {
-        let node = u32::try_from(self.entries.len()).expect("fewer than 2^32 names fit in memory");
-        let place = u32::try_from(self.labels.len()).expect("fewer than 2^32 octets of labels");
-        self.labels.push(u8::try_from(label.len()).expect("a label has at most 63 octets"));
-        self.labels.extend_from_slice(label);
-        self.entries.push(Entry { parent, label: place, hash });
-        (self.tags[slot], self.nodes[slot]) = (tag(hash), node);
-        if self.entries.len() * 2 > self.nodes.len() {
+        let number = u32::try_from(self.nodes.len()).expect("fewer than 2^32 names fit in memory");
+        let length = u8::try_from(label.len()).expect("a label has at most 63 octets");
+        let mut node = Node { hash, parent, length, label: [0; SHORT], value: T::default() };
+        match node.label.get_mut(..label.len()) {
+            Some(room) => room.copy_from_slice(label),
+            None => {
+                let place = u32::try_from(self.labels.len()).expect("fewer than 2^32 octets of long labels");
+                node.label[..4].copy_from_slice(&place.to_ne_bytes());
+                self.labels.extend_from_slice(label);
+            }
+        }
+        self.nodes.push(node);
+        (self.tags[slot], self.numbers[slot]) = (tag(hash), number);
+        if self.nodes.len() * 2 > self.numbers.len() {
             self.grow();
         }
-        node
+        number
     }
 
     fn grow(&mut self) {
-        let size = self.nodes.len() * 2;
-        (self.tags, self.nodes) = (vec![FREE; size], vec![NONE; size]);
-        for (node, entry) in (0_u32..).zip(&self.entries).skip(1) {
-            let mut at = bucket(entry.hash, size);
+        let size = self.numbers.len() * 2;
+        (self.tags, self.numbers) = (vec![FREE; size], vec![NONE; size]);
+        for (number, node) in (0_u32..).zip(&self.nodes).skip(1) {
+            let mut at = bucket(node.hash, size);
             while self.tags[at] != FREE {
                 at = (at + 1) & (size - 1);
             }
-            (self.tags[at], self.nodes[at]) = (tag(entry.hash), node);
+            (self.tags[at], self.numbers[at]) = (tag(node.hash), number);
         }
+    }
+}
+
+impl<T> NameTree<T> {
+    /// How many names there are, the top included.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// What is kept of a node.
+    pub(crate) fn value(&self, node: u32) -> &T {
+        &self.nodes[node as usize].value
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn value_mut(&mut self, node: u32) -> &mut T {
+        &mut self.nodes[node as usize].value
+    }
+
+    /// What is kept of all nodes, in the order of their numbers.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.nodes.iter().map(|node| &node.value)
+    }
+
+    /// The parent of a node; `None` for the top.
+    pub(crate) fn parent(&self, node: u32) -> Option<u32> {
+        let parent = self.nodes[node as usize].parent;
+        (parent != NONE).then_some(parent)
+    }
+
+    /// The first label of a node below the top; empty for the top.
+    pub(crate) fn label_of(&self, node: u32) -> &[u8] {
+        self.label(&self.nodes[node as usize])
+    }
+
+    /// The child of `parent` with this label.
+    pub(crate) fn child(&self, parent: u32, label: &[u8]) -> Option<u32> {
+        self.child_of_key(parent, label, self.key(parent, label))
+    }
+
+    /// The same, its key known.
+    pub(crate) fn child_of_key(&self, parent: u32, label: &[u8], key: u64) -> Option<u32> {
+        self.probe(parent, label, key).ok()
+    }
+
+    /// The node of a name, walking down from the top.
+    pub(crate) fn find(&self, mut descent: Descent<'_>) -> Option<u32> {
+        descent.try_fold(TOP, |node, label| self.child(node, label))
+    }
+
+    /// The hash of a key: the parent's, stirred with the label.
+    pub(crate) fn key(&self, parent: u32, label: &[u8]) -> u64 {
+        case::hash(label, self.nodes[parent as usize].hash)
+    }
+
+    /// Has loaded what tells whether there is a node of this key, without waiting for it.
+    pub(crate) fn expect(&self, key: u64) {
+        let at = bucket(key, self.tags.len());
+        prefetch(&self.tags[at]);
+        prefetch(&self.numbers[at]);
+    }
+
+    /// Has the node loaded that probably has this key; `None` if none has.
+    pub(crate) fn approach(&self, key: u64) -> Option<u32> {
+        let mut at = bucket(key, self.tags.len());
+        while self.tags[at] != tag(key) {
+            if self.tags[at] == FREE {
+                return None;
+            }
+            at = (at + 1) & (self.tags.len() - 1);
+        }
+        prefetch(&self.nodes[self.numbers[at] as usize]);
+        Some(self.numbers[at])
     }
 
     /// The node with this key, or the slot where it would stand.
@@ -159,39 +231,23 @@ impl NameTree {
                 return Err(at);
             }
             if found == tag(hash) {
-                let node = self.nodes[at];
-                let entry = &self.entries[node as usize];
-                if entry.parent == parent && self.label(entry).eq_ignore_ascii_case(label) {
-                    return Ok(node);
+                let number = self.numbers[at];
+                let node = &self.nodes[number as usize];
+                if node.parent == parent && case::same(self.label(node), label) {
+                    return Ok(number);
                 }
             }
             at = (at + 1) & (size - 1);
         }
     }
 
-    fn label(&self, entry: &Entry) -> &[u8] {
-        let at = entry.label as usize;
-        &self.labels[at + 1..=at + usize::from(self.labels[at])]
-    }
-
-    /// The hash of a key: the parent's, stirred with the label eight octets at a time. Setting bit 5 folds case; what else it
-    /// folds is told apart by comparing.
-    fn key(&self, parent: u32, label: &[u8]) -> u64 {
-        const STIR: u64 = 0x9e37_79b9_7f4a_7c15;
-        const FOLD: u64 = 0x2020_2020_2020_2020;
-        let mut hash = self.entries[parent as usize].hash ^ (label.len() as u64);
-        let mut stir = |word: u64| {
-            hash = (hash.rotate_left(23) ^ (word | FOLD)).wrapping_mul(STIR);
-            hash ^= hash >> 29;
-        };
-        let (words, rest) = label.as_chunks::<8>();
-        for word in words {
-            stir(u64::from_le_bytes(*word));
-        }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        stir(u64::from_le_bytes(last));
-        hash
+    fn label<'t>(&'t self, node: &'t Node<T>) -> &'t [u8] {
+        let length = usize::from(node.length);
+        node.label.get(..length).unwrap_or_else(|| {
+            let [a, b, c, d, ..] = node.label;
+            let at = u32::from_ne_bytes([a, b, c, d]) as usize;
+            &self.labels[at..at + length]
+        })
     }
 }
 
@@ -217,7 +273,7 @@ mod tests {
 
     #[test]
     fn names_are_found_without_regard_to_case_and_ancestors_exist() {
-        let mut tree = NameTree::new();
+        let mut tree = NameTree::<()>::new();
         let name: Name = "a.b.Example".parse().expect("name");
         let node = tree.insert(descent(&name));
         assert_eq!(tree.len(), 4);
@@ -229,13 +285,32 @@ mod tests {
 
     #[test]
     fn it_grows() {
-        let mut tree = NameTree::new();
-        let names: Vec<Name> = (0..5_000).map(|n| format!("host{n}.example").parse().expect("name")).collect();
+        let mut tree = NameTree::<u32>::new();
+        let names: Vec<Name> =
+            (0..5_000).map(|n| format!("host{n}{}.example", "-".repeat(n % 56)).parse().expect("name")).collect();
         let nodes: Vec<u32> = names.iter().map(|name| tree.insert(descent(name))).collect();
         for (name, node) in names.iter().zip(nodes) {
             assert_eq!(tree.find(descent(name)), Some(node));
             assert_eq!(tree.parent(node), tree.find(descent(&"example".parse().expect("name"))));
+            assert_eq!(tree.label_of(node), name.as_ref().labels().next().expect("a label"));
         }
         assert_eq!(tree.len(), 5_002);
+    }
+
+    #[test]
+    fn what_is_loaded_beforehand_is_what_is_found() {
+        let mut tree = NameTree::<u32>::new();
+        let labels: Vec<String> = (0..1_000).map(|n| format!("host{n}")).collect();
+        for label in &labels {
+            tree.insert(descent(&label.parse().expect("name")));
+        }
+        for label in &labels {
+            let key = tree.key(TOP, label.as_bytes());
+            tree.expect(key);
+            assert!(tree.approach(key).is_some());
+            assert_eq!(tree.child_of_key(TOP, label.as_bytes(), key), tree.child(TOP, label.as_bytes()));
+        }
+        let strangers = (0..1_000).filter(|n| tree.approach(tree.key(TOP, format!("guest{n}").as_bytes())).is_some());
+        assert!(strangers.count() < 50, "hardly any other name is taken for one that is there");
     }
 }

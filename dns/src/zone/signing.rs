@@ -26,7 +26,7 @@ impl Zone {
 
     /// The number of a name's static RRset of a type.
     pub(crate) fn set_number(&self, node: NodeId, rtype: u16) -> Option<usize> {
-        let (first, _) = self.nodes[node.0 as usize].sets;
+        let (first, _) = self.tree.value(node.0).sets;
         let place = self.sets(node).iter().position(|set| set.rtype == rtype)?;
         Some(first as usize + place)
     }
@@ -44,7 +44,7 @@ impl Zone {
 
     /// The number of what steers a name.
     pub(crate) fn steered_number(&self, node: NodeId) -> Option<usize> {
-        self.nodes[node.0 as usize].steered.map(|number| number as usize)
+        self.tree.value(node.0).steered.map(|number| number.get() as usize)
     }
 
     /// Everything that steers, by number.
@@ -55,8 +55,8 @@ impl Zone {
     /// The names that are the zone's own: all but those below a delegation or a DNAME.
     pub(crate) fn own_nodes(&self) -> impl Iterator<Item = NodeId> {
         // A name's ancestors were entered before it, so one pass tells what is hidden.
-        let mut hides = Vec::with_capacity(self.nodes.len());
-        (0_u32..).zip(&self.nodes[..]).filter_map(move |(number, node)| {
+        let mut hides = Vec::with_capacity(self.tree.len());
+        (0_u32..).zip(self.tree.values()).filter_map(move |(number, node)| {
             let hidden = self.tree.parent(number).is_some_and(|parent| hides[parent as usize]);
             hides.push(hidden || node.is_cut || node.is_dname);
             (!hidden).then_some(NodeId(number))
@@ -66,7 +66,7 @@ impl Zone {
     /// The static RRsets that are the zone's own: of a delegation only the DS (RFC 4035 §2.2).
     pub(crate) fn own_sets(&self) -> impl Iterator<Item = OwnSet<'_>> {
         self.own_nodes().flat_map(move |id| {
-            let node = &self.nodes[id.0 as usize];
+            let node = self.tree.value(id.0);
             let (first, count) = node.sets;
             let numbers = (first..first + count).map(|number| number as usize);
             let own = numbers.filter(move |&number| !node.is_cut || self.sets[number].rtype == rtype::DS);
@@ -82,7 +82,7 @@ impl Zone {
 
     /// The same without those that the zone's keys make.
     pub(crate) fn data_types(&self, node: NodeId) -> impl Iterator<Item = u16> {
-        let is_cut = self.nodes[node.0 as usize].is_cut;
+        let is_cut = self.tree.value(node.0).is_cut;
         // At a delegation only NS and DS are told (RFC 4034 §4.1.2).
         let of_sets = self.sets(node).iter().map(|set| set.rtype);
         let of_sets = of_sets.filter(move |&rtype| !is_cut || matches!(rtype, rtype::NS | rtype::DS));
@@ -102,7 +102,7 @@ impl Zone {
 
     /// Whether a delegation begins at the name.
     pub(crate) fn is_cut(&self, node: NodeId) -> bool {
-        self.nodes[node.0 as usize].is_cut
+        self.tree.value(node.0).is_cut
     }
 
     /// The whole name of a node.

@@ -3,8 +3,8 @@
 use super::{Build, Group};
 use crate::name::NameRef;
 use crate::rdata::{RdataSet, rtype, target};
-use crate::zone::SteeredOwner;
 use crate::zone::index::{Descent, TOP};
+use crate::zone::{Number, SteeredOwner};
 
 impl Build<'_> {
     /// One SOA and at least one NS at the apex, no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
@@ -41,8 +41,8 @@ impl Build<'_> {
 
     /// What may stand beside what, name by name.
     pub(super) fn check_names(&mut self) {
-        for node in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
-            if self.nodes[node as usize].sets.1 > 0 {
+        for node in 0..u32::try_from(self.tree.len()).unwrap_or(u32::MAX) {
+            if self.tree.value(node).sets.1 > 0 {
                 self.check_singletons(node);
                 self.check_neighbours(node);
                 self.check_dname(node);
@@ -86,7 +86,7 @@ impl Build<'_> {
                 self.error_at(cname, format!("the CNAME of {owner} stands beside other data ({place}); a CNAME stands alone, remove one of them"));
             }
         }
-        if self.nodes[node as usize].is_cut
+        if self.tree.value(node).is_cut
             && let Some(dname) = self.group(node, rtype::DNAME).map(|group| group.members[0])
         {
             let owner = &self.records[dname].owner;
@@ -158,7 +158,7 @@ impl Build<'_> {
         let mut conflicts = Vec::new();
         let name = &owner.name;
         let place_of = |group: &Group| self.records[group.members[0]].place.clone();
-        let above = if self.nodes[node as usize].is_cut { Some((node, "delegation")) } else { self.covered_by(node) };
+        let above = if self.tree.value(node).is_cut { Some((node, "delegation")) } else { self.covered_by(node) };
         if let Some((above, kind)) = above {
             let place = self
                 .groups_of(above)
@@ -224,12 +224,12 @@ impl Build<'_> {
         if self.group(node, rtype::CNAME).is_some() {
             return Some(format!("the server {server} is an alias; name the server itself"));
         }
-        let steers_address = |steered: u32| {
-            self.steered[steered as usize].types.iter().any(|&rtype| matches!(rtype, rtype::A | rtype::AAAA))
+        let steers_address = |steered: Number| {
+            self.steered[steered.get() as usize].types.iter().any(|&rtype| matches!(rtype, rtype::A | rtype::AAAA))
         };
         let has_address = self.group(node, rtype::A).is_some()
             || self.group(node, rtype::AAAA).is_some()
-            || self.nodes[node as usize].steered.is_some_and(steers_address);
+            || self.tree.value(node).steered.is_some_and(steers_address);
         (!has_address).then_some(addressless)
     }
 }

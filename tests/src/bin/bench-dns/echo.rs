@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bailiwick_dns::answer::Rcode;
 use bailiwick_dns::listeners::{Addresses, Certificates, Sockets};
-use bailiwick_dns::respond::{Datagrams, Respond};
+use bailiwick_dns::respond::{Datagram, Datagrams, Respond};
 use bailiwick_dns::streams::{Gate, Limits};
 use bailiwick_dns::wire::{Class, Outcome, Transport};
 
@@ -31,8 +31,10 @@ impl Respond for Echo {
 impl Datagrams for Echo {
     fn begin(&mut self) {}
 
-    fn respond(&mut self, packet: &[u8], _: IpAddr, out: &mut Vec<u8>) -> bool {
-        echo(packet, out)
+    fn respond(&mut self, batch: &mut [Datagram<'_>]) {
+        for Datagram { packet, response, .. } in batch {
+            echo(packet, response);
+        }
     }
 }
 

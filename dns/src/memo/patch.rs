@@ -1,0 +1,119 @@
+//! What differs from query to query: something kept and a query enter, the response leaves, or the other way round; [`super::Memo`] calls it when it
+//! has found something, and when it keeps something.
+
+use bailiwick_rules::table::RegionIndex;
+use smallvec::SmallVec;
+
+use super::Told;
+use super::pattern::{Answers, Pattern};
+use super::query::{self, Query};
+use super::table::Entry;
+use crate::wire::{Class, HEADER, Outcome, TC};
+
+/// What was kept and fits a query.
+pub(super) struct Kept<'k> {
+    pub(super) source: Source<'k>,
+    /// For which prefix length around the client it holds.
+    pub(super) scope: u8,
+}
+
+/// Where a response comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'k> {
+    Entry(&'k Entry),
+    Pattern(&'k Pattern, Answers<'k>),
+}
+
+impl Kept<'_> {
+    /// What a limiter counts it by.
+    pub(super) fn class(&self) -> Class {
+        match self.source {
+            Source::Entry(entry) => entry.kind,
+            Source::Pattern(_, answers) => answers.class(),
+        }
+    }
+
+    /// The region whose records they are.
+    pub(super) fn region(&self) -> Option<RegionIndex> {
+        match self.source {
+            Source::Entry(entry) => entry.region,
+            Source::Pattern(..) => None,
+        }
+    }
+
+    /// Writes the answer to this query into `out`, which is overwritten: truncated, if it has more octets than `limit`.
+    pub(super) fn write(&self, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> Told {
+        let question_end = query.question_end();
+        out.clear();
+        out.extend_from_slice(&packet[..question_end]);
+        // Id and question are the query's, and so are two flags.
+        let [flags, more_flags] = match self.source {
+            Source::Entry(entry) => {
+                let (head, tail) = entry.wire.bytes().split_at(question_end);
+                out.extend_from_slice(tail);
+                out[4..HEADER].copy_from_slice(&head[4..HEADER]);
+                [head[2], head[3]]
+            }
+            Source::Pattern(pattern, answers) => {
+                let count = answers.write(out);
+                pattern.write(question_end, out);
+                out[6..8].copy_from_slice(&count.to_be_bytes());
+                out[8..HEADER].copy_from_slice(&pattern.counts());
+                pattern.flags()
+            }
+        };
+        out[2] = flags | packet[2] & query::RD;
+        out[3] = more_flags | packet[3] & query::CD;
+        let truncated = out.len() + query.option_length() > limit;
+        if truncated {
+            // The OPT is the last of whatever was kept.
+            let opt = out.len() - query.opt_length();
+            out.copy_within(opt.., question_end);
+            out.truncate(question_end + query.opt_length());
+            out[2] |= TC;
+            out[6..HEADER].copy_from_slice(&[0, 0, 0, 0, 0, u8::from(query.has_edns())]);
+        }
+        if let Some(ecs) = query.ecs {
+            // Behind the OPT's own octets, which end with the length of its options: at most 24.
+            let end = out.len();
+            let option = &packet[packet.len() - query.option_length()..];
+            out[end - 1] = option.len().to_le_bytes()[0];
+            out.extend_from_slice(option);
+            out[end + 7] = if ecs.source == 0 { 0 } else { self.scope };
+        }
+        self.told(query, truncated)
+    }
+
+    fn told(&self, query: &Query<'_>, truncated: bool) -> Told {
+        let (rcode, service, keepable) = match self.source {
+            Source::Entry(entry) => (entry.rcode, entry.service, true),
+            Source::Pattern(_, answers) => (answers.rcode(), None, matches!(answers, Answers::Static(_))),
+        };
+        Told {
+            outcome: Outcome::Answered {
+                rcode,
+                qtype: Some(query.qtype),
+                truncated,
+                service,
+                class: self.class(),
+                keepable: keepable && !truncated,
+            },
+            region: self.region(),
+        }
+    }
+}
+
+/// A response to a query without what was of it alone: its client subnet, id, two flags and the case of its name.
+pub(super) fn bare(query: &Query<'_>, response: &[u8]) -> SmallVec<[u8; super::LONGEST]> {
+    let mut bare = SmallVec::from_slice(&response[..response.len() - query.option_length()]);
+    bare[..2].fill(0);
+    bare[2] &= !query::RD;
+    bare[3] &= !query::CD;
+    bare[HEADER..HEADER + query.name.as_wire().len()].make_ascii_lowercase();
+    if query.ecs.is_some()
+        && let Some(length) = bare.last_chunk_mut::<2>()
+    {
+        *length = [0; 2];
+    }
+    bare
+}

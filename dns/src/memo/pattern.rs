@@ -1,0 +1,362 @@
+//! Responses that are alike for many names: what stands behind the answers to names of one zone enters as a pattern, from which the response to any
+//! other such name is made by writing its own records and moving compression pointers; [`super::Memo`] keeps the patterns. So neither a flood of
+//! names that don't exist nor a zone of very many names fills memory.
+//!
+//! There are two kinds: name errors, which have no answers, and answers from static records, behind which stand the zone's servers and their addresses.
+
+use smallvec::SmallVec;
+
+use super::query::Query;
+use crate::answer::Rcode;
+use crate::name::{MAX_NAME, Name, NameRef, case};
+use crate::rdata::rtype;
+use crate::wire::{Class, HEADER};
+use crate::zone::{Found, NodeId, RrSet, Seek, Zone};
+
+/// How many patterns there are room for. Zones whose places coincide take turns.
+const PLACES: usize = 1024;
+/// An apex of more labels, or a name of so many below it, might leave the encoder no room to remember places to point at.
+const MOST_LABELS: usize = 16;
+/// So many labels may the names behind the answers have that no pointer stands for.
+const MOST_NEW_LABELS: usize = 32;
+/// The octets of a record between its owner and its data.
+const FIXED: usize = 10;
+/// A pointer to the question's name, which stands behind the header.
+const TO_QUESTION: [u8; 2] = [0xc0, 12];
+const _: () = assert!(HEADER == 12);
+/// Of the positions of pointers, so many stand in the pattern itself.
+const USUAL: usize = 8;
+
+/// Where a name stands, as far as patterns go.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stands {
+    /// It doesn't exist.
+    Nowhere,
+    /// It exists.
+    At(NodeId),
+    /// Below a wildcard, a delegation or a DNAME.
+    Elsewhere,
+}
+
+impl From<Found> for Stands {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Missing => Self::Nowhere,
+            Found::Exact(node) => Self::At(node),
+            Found::Wildcard(_) | Found::Cut { .. } | Found::Dname { .. } => Self::Elsewhere,
+        }
+    }
+}
+
+/// What a response is made of, besides a pattern.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answers<'s> {
+    /// The name doesn't exist.
+    Missing,
+    /// These records of the zone's master file.
+    Static(&'s RrSet),
+}
+
+impl<'s> Answers<'s> {
+    /// The answers to a query for a name that stands here, if there may be a pattern for them.
+    pub(super) fn of(query: &Query<'_>, zone: &'s Zone, stands: Stands) -> Option<Self> {
+        if query.is_dnssec_ok() && zone.signed().is_some() {
+            return None; // signatures are each name's own, and no pattern could be made of them
+        }
+        match stands {
+            Stands::Nowhere => Some(Self::Missing),
+            // Types whose data has no names, so that nothing points into it and nothing is added for it.
+            Stands::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
+                // Where the rules answer for a type the master file has none of it.
+                zone.set(node, query.qtype).filter(|set| !set.rdatas.as_ref().is_empty()).map(Self::Static)
+            }
+            Stands::At(_) | Stands::Elsewhere => None,
+        }
+    }
+
+    pub(super) fn rcode(self) -> Rcode {
+        match self {
+            Self::Missing => Rcode::NXDOMAIN,
+            Self::Static(_) => Rcode::NOERROR,
+        }
+    }
+
+    pub(super) fn class(self) -> Class {
+        match self {
+            Self::Missing => Class::Negative,
+            Self::Static(_) => Class::Positive,
+        }
+    }
+
+    /// Writes the records behind the question, whose name they all have, and returns how many they are.
+    pub(super) fn write(self, out: &mut Vec<u8>) -> u16 {
+        let Self::Static(set) = self else { return 0 };
+        let ([type_high, type_low], [a, b, c, d]) = (set.rtype.to_be_bytes(), set.ttl.to_be_bytes());
+        let mut count = 0;
+        for rdata in set.rdatas.as_ref().iter() {
+            // Of a longer one the zone keeps none.
+            let [length_high, length_low] = u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes();
+            let [to, question] = TO_QUESTION;
+            out.extend_from_slice(&[to, question, type_high, type_low, 0, 1, a, b, c, d, length_high, length_low]);
+            out.extend_from_slice(rdata);
+            count += 1;
+        }
+        count
+    }
+}
+
+/// What stands behind the answers of one kind from one zone, and the header before them.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    zone: usize,
+    form: u8,
+    rcode: Rcode,
+    /// The third and the fourth octet of the header.
+    flags: [u8; 2],
+    /// The last four octets of the header: how many records stand in the last two sections.
+    counts: [u8; 4],
+    /// Its octets as they stood in the response that it was made of: behind answers that ended at `start` and a question that ended at
+    /// `question_end`.
+    tail: Box<[u8]>,
+    start: usize,
+    question_end: usize,
+    /// Where in it pointers into the question stand.
+    backwards: SmallVec<[u16; USUAL]>,
+    /// Where pointers into itself do.
+    inwards: SmallVec<[u16; USUAL]>,
+    /// The labels directly below the apex of all names in it: a name through one of them might be pointed at.
+    avoided: Box<[Box<[u8]>]>,
+}
+
+/// The patterns.
+#[derive(Debug)]
+pub(super) struct Patterns(Box<[Option<Pattern>]>);
+
+impl Patterns {
+    pub(super) fn new() -> Self {
+        Self((0..PLACES).map(|_| None).collect())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.fill_with(|| None);
+    }
+
+    /// The pattern for these answers to a query.
+    pub(super) fn find(&self, query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>) -> Option<&Pattern> {
+        let pattern = self.of_kind(query, seek, answers)?;
+        pattern.is_apart(top_label(seek.labels(query.name))?).then_some(pattern)
+    }
+
+    /// Whether there is a pattern for such answers, be it one for this very name or not.
+    pub(super) fn have(&self, query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>) -> bool {
+        self.of_kind(query, seek, answers).is_some()
+    }
+
+    fn of_kind(&self, query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>) -> Option<&Pattern> {
+        let (zone, form, rcode) = (address(seek.zone()), query.form, answers.rcode());
+        let pattern = self.0[place_of(zone, form, rcode)].as_ref();
+        pattern.filter(|pattern| pattern.zone == zone && pattern.form == form && pattern.rcode == rcode)
+    }
+
+    /// Keeps a pattern.
+    pub(super) fn put(&mut self, pattern: Pattern) {
+        let at = place_of(pattern.zone, pattern.form, pattern.rcode);
+        self.0[at] = Some(pattern);
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pattern> {
+        self.0.iter_mut().flatten()
+    }
+}
+
+impl Pattern {
+    /// The pattern that the response to a query makes, without what was of the query alone; `None` unless it is of a form that is understood.
+    pub(super) fn new(query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>, response: &[u8]) -> Option<Self> {
+        let (zone, question_end) = (seek.zone(), query.question_end());
+        if zone.origin().labels().count() > MOST_LABELS {
+            return None;
+        }
+        let mut made = Vec::new();
+        let count = answers.write(&mut made);
+        let (head, rest) = (response.get(..HEADER)?, response.get(question_end..)?);
+        let counts = *head.last_chunk::<4>()?;
+        let start = rest.strip_prefix(&made[..]).filter(|_| head[6..8] == count.to_be_bytes())?;
+        let start = response.len() - start.len();
+        let apex_start = question_end - 4 - zone.origin().as_wire().len();
+        let mut reader = Reader { response, at: start, pointers: Vec::new(), names: Vec::new() };
+        let [authorities_high, authorities_low, additionals_high, additionals_low] = counts;
+        let [authorities, additionals] = [[authorities_high, authorities_low], [additionals_high, additionals_low]];
+        let records = u32::from(u16::from_be_bytes(authorities)) + u32::from(u16::from_be_bytes(additionals));
+        for _ in u32::from(query.has_edns())..records {
+            reader.record()?;
+        }
+        let Reader { at: opt, pointers, names, .. } = reader;
+        if response.len() - opt != query.opt_length()
+            || names.iter().map(|name| name.new_labels).sum::<usize>() > MOST_NEW_LABELS
+        {
+            return None;
+        }
+        let (mut backwards, mut inwards) = (SmallVec::new(), SmallVec::new());
+        for at in pointers {
+            let target = usize::from(u16::from_be_bytes([response[at] & 0x3f, response[at + 1]]));
+            let kind = match target {
+                _ if (apex_start..question_end).contains(&target) => &mut backwards,
+                _ if target >= start => &mut inwards,
+                _ => return None,
+            };
+            kind.push(u16::try_from(at - start).ok()?);
+        }
+        let inside = names.iter().filter_map(|name| {
+            name.name.as_ref().strip_suffix(zone.origin()).filter(|labels| !labels.is_empty()).map(top_label)
+        });
+        let avoided = inside.map(|label| label.map(Box::from)).collect::<Option<Box<[_]>>>()?;
+        let pattern = Self {
+            zone: address(zone),
+            form: query.form,
+            rcode: answers.rcode(),
+            flags: [head[2], head[3]],
+            counts,
+            tail: response[start..].into(),
+            start,
+            question_end,
+            backwards,
+            inwards,
+            avoided,
+        };
+        pattern.is_apart(top_label(seek.labels(query.name))?).then_some(pattern)
+    }
+
+    pub(super) fn flags(&self) -> [u8; 2] {
+        self.flags
+    }
+
+    pub(super) fn counts(&self) -> [u8; 4] {
+        self.counts
+    }
+
+    /// Whether a name through this label below the apex is pointed at by nothing.
+    fn is_apart(&self, label: &[u8]) -> bool {
+        !self.avoided.iter().any(|avoided| case::same(avoided, label))
+    }
+
+    /// Writes what stands behind the answers.
+    pub(super) fn write(&self, question_end: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.tail);
+        // Both the question and the answers may be longer or shorter than those of the pattern.
+        move_pointers(&mut out[start..], &self.backwards, question_end.wrapping_sub(self.question_end));
+        move_pointers(&mut out[start..], &self.inwards, start.wrapping_sub(self.start));
+    }
+
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self) {
+        self.tail[FIXED] ^= 1;
+    }
+}
+
+/// Moves what the pointers at these places point at.
+fn move_pointers(tail: &mut [u8], places: &[u16], by: usize) {
+    if by == 0 {
+        return;
+    }
+    for at in places {
+        if let Some(octets) = tail.get_mut(usize::from(*at)..).and_then(<[u8]>::first_chunk_mut::<2>) {
+            // What has pointers beyond what they reach is longer than a datagram may be, and will be truncated.
+            #[allow(clippy::cast_possible_truncation)]
+            let target = u16::from_be_bytes(*octets).wrapping_add(by as u16);
+            *octets = target.to_be_bytes();
+        }
+    }
+}
+
+/// A name that stands in a response.
+struct Written {
+    name: Name,
+    /// Its labels before a pointer.
+    new_labels: usize,
+}
+
+/// Reads the records behind the answers.
+struct Reader<'r> {
+    response: &'r [u8],
+    at: usize,
+    /// Where pointers stand.
+    pointers: Vec<usize>,
+    names: Vec<Written>,
+}
+
+impl Reader<'_> {
+    /// Reads one record of a type whose data is understood.
+    fn record(&mut self) -> Option<()> {
+        self.name()?;
+        let fixed = self.response.get(self.at..)?.first_chunk::<FIXED>()?;
+        let [type_high, type_low, .., length_high, length_low] = *fixed;
+        self.at += FIXED;
+        let end = self.at + usize::from(u16::from_be_bytes([length_high, length_low]));
+        match u16::from_be_bytes([type_high, type_low]) {
+            rtype::A | rtype::AAAA => self.at = end,
+            rtype::NS => self.name()?,
+            rtype::SOA => {
+                self.name()?;
+                self.name()?;
+                self.at += 20;
+            }
+            _ => return None,
+        }
+        (self.at == end).then_some(())
+    }
+
+    fn name(&mut self) -> Option<()> {
+        let (mut at, mut wire, mut new_labels, mut end) = (self.at, Vec::new(), 0, None);
+        while wire.len() <= MAX_NAME {
+            match *self.response.get(at)? {
+                0 => {
+                    wire.push(0);
+                    self.at = end.unwrap_or(at + 1);
+                    self.names.push(Written { name: NameRef::from_wire(&wire).ok()?.to_name(), new_labels });
+                    return Some(());
+                }
+                length @ 1..=63 => {
+                    wire.extend_from_slice(self.response.get(at..=at + usize::from(length))?);
+                    new_labels += usize::from(end.is_none());
+                    at += usize::from(length) + 1;
+                }
+                high @ 0xc0.. => {
+                    if end.is_none() {
+                        self.pointers.push(at);
+                        end = Some(at + 2);
+                    }
+                    let target = usize::from(u16::from_be_bytes([high & 0x3f, *self.response.get(at + 1)?]));
+                    // Pointers lead back, so this ends.
+                    at = (target < at).then_some(target)?;
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+}
+
+/// The label directly below the apex; `None` if there are no labels or very many.
+fn top_label(labels: &[u8]) -> Option<&[u8]> {
+    let mut rest = labels;
+    for _ in 0..MOST_LABELS {
+        let (length, tail) = rest.split_first()?;
+        let (label, tail) = tail.split_at_checked(usize::from(*length))?;
+        if tail.is_empty() {
+            return Some(label);
+        }
+        rest = tail;
+    }
+    None
+}
+
+/// Zones don't move while the snapshot they are of lives, and a change of zones forgets all patterns.
+fn address(zone: &Zone) -> usize {
+    std::ptr::from_ref(zone).addr()
+}
+
+fn place_of(zone: usize, form: u8, rcode: Rcode) -> usize {
+    (zone / align_of::<Zone>() / 2 * 8 + usize::from(form) * 2 + usize::from(rcode != Rcode::NOERROR)) % PLACES
+}
