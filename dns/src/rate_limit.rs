@@ -278,8 +278,10 @@ mod tests {
     fn a_flood_from_forged_addresses_frees_no_victim_and_takes_no_memory() {
         let table = Table::new(RateLimit::at(5));
         assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 0, 100)[0], 5);
+        // A prefix each. Those that have spent as much as the victim could take its place, and it would begin anew.
         for forged in 0..400_000_u32 {
-            table.judge(Ipv4Addr::from_bits(0x0a00_0000 | forged << 4).into(), Counted::Answers(Class::Negative), 1);
+            let forged = Ipv4Addr::from_bits(0x0a00_0000 + (forged << 8));
+            table.judge(forged.into(), Counted::Answers(Class::Negative), 1);
         }
         assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 1, 100)[0], 0, "the victim is still covered");
         let cells: usize = table.shards.iter().map(|shard| shard.lock().unwrap().len() * WAYS).sum();
