@@ -38,6 +38,8 @@ Examples:
   scripts/bench/dns --only bailiwick,gdnsd --workloads steered
   scripts/bench/dns --names 1000000 --workloads static
   scripts/bench/dns --also 'before=/old/bailiwick serve --config {folder}/bailiwick.toml'
+  scripts/bench/dns --threads 2                      two threads beside one
+  scripts/bench/dns --flood --workloads missing      whether a flood disturbs known names
   scripts/bench/dns --streams                        TCP and TLS by dnsperf, too
 
 Writes target/bench/dns.json (every sample) and target/bench/dns.svg (a bar chart).
@@ -66,7 +68,8 @@ pub(crate) struct Options {
     /// How many static names the zone has.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) names: u32,
-    /// How many UDP threads (of NSD: processes) each server has. Each gets a core; what the generator then shares with them shows.
+    /// How many UDP threads (of NSD: processes) each server has, each with a core. If it isn't one, the same with one is measured beside it. Where
+    /// no core is left for the generator it shares theirs: what it takes of them is told, and answers per second are scaled by what it left.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZero<usize>,
     /// How many queries are outstanding; fewer if a default receive buffer (net.core.rmem_default) doesn't hold them.
@@ -75,6 +78,10 @@ pub(crate) struct Options {
     /// Queries per second at which latency is measured; 0: it isn't.
     #[arg(long, value_name = "N", default_value = "20000")]
     pub(crate) rate: u32,
+    /// Measure too how soon known names are answered, at --rate, alone and beside floods of names that don't exist, never the same twice, at a
+    /// quarter, half and three quarters of what the server takes of them; beside as many of known names; and what memory that costs.
+    #[arg(long)]
+    pub(crate) flood: bool,
     /// Measure requests per second by TCP and TLS too, by dnsperf, of whoever speaks them.
     #[arg(long)]
     pub(crate) streams: bool,

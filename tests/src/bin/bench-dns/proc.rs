@@ -120,6 +120,16 @@ pub(crate) fn cpu(group: i32) -> Cpu {
     cpu
 }
 
+/// What the calling thread has cost so far, and nothing that it started.
+pub(crate) fn own() -> Cpu {
+    let read = |file: &str| fs::read_to_string(Path::new("/proc/thread-self").join(file)).unwrap_or_default();
+    let Some(stat) = stat(&read("stat")) else { return Cpu::default() };
+    let (user, system) = (stat.user, stat.system);
+    let ticks = (user + system) * tick();
+    let time = schedstat(&read("schedstat")).filter(|&time| time > 0).unwrap_or(ticks);
+    Cpu { threads: BTreeMap::from([(0, time)]), user, system }
+}
+
 /// A tick in nanoseconds.
 fn tick() -> u64 {
     static TICK: OnceLock<u64> = OnceLock::new();
@@ -183,5 +193,18 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(30), "a millisecond of work shows");
         }
         assert!(memory(group) > 100_000);
+    }
+
+    #[test]
+    fn this_threads_own_time_is_not_that_of_what_it_starts() {
+        let (before, began) = (own(), Instant::now());
+        bailiwick_tests::process::run("sh", ["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]);
+        let (waited, idle) = (began.elapsed(), own().since(&before).nanoseconds);
+        assert!(u128::from(idle) < waited.as_nanos() / 2, "{idle} ns of {waited:?}, in which the shell worked");
+        let mut sum = 0_u64;
+        while own().since(&before).nanoseconds < idle + 1_000_000 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+            assert!(began.elapsed() < Duration::from_secs(30), "a millisecond of work shows");
+        }
     }
 }
