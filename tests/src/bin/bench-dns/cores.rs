@@ -61,6 +61,18 @@ impl Cores {
         pin(&self.generator)
     }
 
+    /// Gives each of some threads one of the servers' cores, in turn. Woken by a generator, those of a server would be put on one core together, and
+    /// stay there for as long as a measurement takes.
+    ///
+    /// # Errors
+    /// When the system refuses, or a thread has ended.
+    pub(crate) fn spread(&self, threads: &[u32]) -> Result<(), String> {
+        for (&thread, &core) in threads.iter().zip(self.servers.iter().cycle()) {
+            pin_thread(i32::try_from(thread).unwrap_or(i32::MAX), &[core])?;
+        }
+        Ok(())
+    }
+
     /// In words.
     pub(crate) fn told(&self) -> String {
         let [servers, generator] = [&self.servers, &self.generator].map(|cores| match &cores[..] {
@@ -75,11 +87,16 @@ impl Cores {
 }
 
 fn pin(cores: &[usize]) -> Result<(), String> {
+    pin_thread(0, cores)
+}
+
+/// Puts a thread on cores; 0 is the calling one.
+fn pin_thread(thread: i32, cores: &[usize]) -> Result<(), String> {
     let mut set = CpuSet::new();
     cores
         .iter()
         .try_for_each(|&core| set.set(core))
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .and_then(|()| sched_setaffinity(Pid::from_raw(thread), &set))
         .map_err(|error| format!("the system doesn't let this run on core {cores:?}: {error}"))
 }
 

@@ -151,7 +151,7 @@ fn scheduled(number: u64, rate: u32) -> u64 {
 }
 
 /// One socket with what is outstanding on it.
-struct Flight {
+pub(crate) struct Flight {
     socket: UdpSocket,
     batch: Batch,
     slots: Vec<Slot>,
@@ -159,6 +159,8 @@ struct Flight {
     free: std::collections::VecDeque<u16>,
     /// The lower bits of an id are its slot's number; the others change with each use, so that a late answer is known.
     bits: u32,
+    /// The last stamp of an answer.
+    latest: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -172,7 +174,11 @@ struct Slot {
 }
 
 impl Flight {
-    fn new(server: SocketAddr, stream: &Stream<'_>) -> std::io::Result<Self> {
+    /// A socket to a server for its share of a stream.
+    ///
+    /// # Errors
+    /// When the system refuses one.
+    pub(crate) fn new(server: SocketAddr, stream: &Stream<'_>) -> std::io::Result<Self> {
         let most = match stream.pace {
             Pace::Window(window) => window.div_ceil(stream.sockets),
             Pace::Rate(_) => 1 << 14,
@@ -189,11 +195,16 @@ impl Flight {
         let bits = u32::from(count).next_power_of_two().trailing_zeros();
         let slots = (0..count).map(|number| Slot { id: number, ..Slot::default() }).collect();
         let batch = Batch::new(stream.workload.template(), stamped);
-        Ok(Self { socket, batch, slots, free: (0..count).collect(), bits })
+        Ok(Self { socket, batch, slots, free: (0..count).collect(), bits, latest: 0 })
+    }
+
+    /// When the kernel had the last answer, as [`batch::now`] counts, if answers are timed on the way.
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest
     }
 
     /// Sends at most `due` queries and one batch.
-    fn send(
+    pub(crate) fn send(
         &mut self,
         stream: &Stream<'_>,
         draw: &mut Draw,
@@ -230,7 +241,8 @@ impl Flight {
         Ok(sent)
     }
 
-    fn receive(&mut self, began: Instant, stream: &Stream<'_>, told: &mut Told) -> std::io::Result<usize> {
+    /// Receives what has arrived, without waiting; returns how many datagrams that were.
+    pub(crate) fn receive(&mut self, began: Instant, stream: &Stream<'_>, told: &mut Told) -> std::io::Result<usize> {
         let received = self.batch.receive(&self.socket)?;
         let now = if stream.timed == Timed::FromDue { nanoseconds(began.elapsed()) } else { 0 };
         let mask = (1_u16 << self.bits) - 1;
@@ -244,6 +256,7 @@ impl Flight {
             match self.slots.get_mut(usize::from(slot)) {
                 Some(place) if place.outstanding && place.id == id => {
                     place.outstanding = false;
+                    self.latest = self.latest.max(stamp);
                     let took = match stream.timed {
                         Timed::No => None,
                         Timed::FromDue => Some(now.saturating_sub(place.at)),
@@ -267,7 +280,7 @@ impl Flight {
     }
 
     /// Gives up what has been outstanding for too long; returns how many those are.
-    fn sweep(&mut self, elapsed: Duration) -> u64 {
+    pub(crate) fn sweep(&mut self, elapsed: Duration) -> u64 {
         let oldest = nanoseconds(elapsed.saturating_sub(PATIENCE));
         let mut lost = 0;
         for (number, slot) in self.slots.iter_mut().enumerate() {

@@ -2,9 +2,10 @@
 //! runs it.
 //!
 //! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`] keeps them running;
-//! [`load`] asks, [`rounds`] and [`flood`] measure, [`report`] and [`chart`] tell.
+//! [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, [`report`] and [`chart`] tell.
 
 mod batch;
+mod bursts;
 mod chart;
 mod check;
 mod cores;
@@ -101,12 +102,20 @@ fn bench(options: &Options) -> Result<bool, String> {
     let window = window(options.window.get());
     let plan = Plan { rounds: options.rounds.get(), length: options.secs, window, rate: options.rate };
     let asked = |workload: &Workload| servers.iter().filter(|server| server.peer.answers(workload.kind)).count();
-    let mut takes = plan.takes(workloads.iter().map(asked).sum());
+    let measurements = workloads.iter().map(asked).sum();
+    let mut takes = plan.takes(measurements);
+    if counts.len() > 1 {
+        takes += bursts::takes(&plan, measurements);
+    }
     if options.flood {
         takes += flood::takes(&plan, &servers);
     }
     say(&format!("measuring takes about {:.0} min", (takes.as_secs_f64() * 1.1 / 60.0).ceil()));
     let samples = rounds::measure(&servers, &workloads, &plan, &mut draw, |line| say(&line))?;
+    let bursts = match counts.len() {
+        1 => Vec::new(),
+        _ => bursts::measure(&servers, &workloads, &plan, held(), &mut draw, |line| say(&line))?,
+    };
     let floods = match options.flood {
         true => flood::measure(&servers, options.names, &plan, &mut draw, |line| say(&line))?,
         false => Vec::new(),
@@ -119,7 +128,7 @@ fn bench(options: &Options) -> Result<bool, String> {
         "rounds": plan.rounds, "seconds": options.secs.as_secs_f64(), "window": window, "rate": options.rate, "names": options.names,
         "threads": counts, "networks": networks,
     });
-    let report = Report { circumstances, rate: options.rate, about, samples, floods, streams };
+    let report = Report { circumstances, rate: options.rate, about, samples, bursts, floods, streams };
     println!(
         "{} rounds of {} s, medians (least–most); {} names, {window} queries outstanding; CPU times in µs\n\n{}",
         plan.rounds,
@@ -193,11 +202,15 @@ fn started(
     Ok(servers)
 }
 
-/// How many queries may be outstanding: no more than a receive buffer holds that a server didn't ask to be larger, or some would only be lost.
+/// How many queries a receive buffer holds that a server didn't ask to be larger.
+fn held() -> usize {
+    let octets = fs::read_to_string("/proc/sys/net/core/rmem_default").ok().and_then(|text| text.trim().parse().ok());
+    octets.map_or(1000, |octets: usize| octets / DATAGRAM).max(1)
+}
+
+/// How many queries may be outstanding: no more than such a buffer holds, or some would only be lost.
 fn window(wanted: usize) -> usize {
-    let file = "/proc/sys/net/core/rmem_default";
-    let octets: Option<usize> = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
-    let held = octets.map_or(wanted, |octets| octets / DATAGRAM).max(1);
+    let held = held();
     if held < wanted {
         say(&format!(
             "{held} queries outstanding instead of {wanted}, as a default receive buffer holds no more; for more: sysctl net.core.rmem_default={}",

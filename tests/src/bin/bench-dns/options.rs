@@ -68,8 +68,9 @@ pub(crate) struct Options {
     /// How many static names the zone has.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) names: u32,
-    /// How many UDP threads (of NSD: processes) each server has, each with a core. If it isn't one, the same with one is measured beside it. Where
-    /// no core is left for the generator it shares theirs: what it takes of them is told, and answers per second are scaled by what it left.
+    /// How many UDP threads (of NSD: processes) each server has, each on a core of its own. If it isn't one, the same with one is measured beside it.
+    /// Where no core is left for the generator it shares theirs: what it takes of them is told, and answers per second are scaled by what it left.
+    /// Bursts that are answered while it sleeps show all threads at work at once.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZero<usize>,
     /// How many queries are outstanding; fewer if a default receive buffer (net.core.rmem_default) doesn't hold them.

@@ -30,6 +30,15 @@ pub(crate) struct Spent {
 }
 
 impl Cpu {
+    /// The `count` threads that spent most since `earlier`, by their ids; those that spent nothing are none of them.
+    pub(crate) fn busiest(&self, earlier: &Self, count: usize) -> Vec<u32> {
+        let spent = |id: &u32, now: u64| now.saturating_sub(earlier.threads.get(id).copied().unwrap_or(0));
+        let mut all: Vec<(u64, u32)> = self.threads.iter().map(|(id, &now)| (spent(id, now), *id)).collect();
+        all.retain(|&(spent, _)| spent > 0);
+        all.sort_unstable_by(|one, other| other.cmp(one));
+        all.into_iter().take(count).map(|(_, id)| id).collect()
+    }
+
     /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Spent {
         let of_thread = |(id, now): (&u32, &u64)| now.saturating_sub(earlier.threads.get(id).copied().unwrap_or(0));
@@ -175,6 +184,9 @@ mod tests {
         assert_eq!(spent, Spent { nanoseconds: 4_000, user: 1, system: 3 }, "the second thread has ended");
         assert!((spent.user_nanoseconds() - 1_000.0).abs() < 1e-9);
         assert!(earlier.since(&earlier).user_nanoseconds().abs() < 1e-9);
+        assert_eq!(later.busiest(&earlier, 1), [1], "the third has less");
+        assert_eq!(later.busiest(&earlier, 3), [1, 3]);
+        assert_eq!(later.busiest(&later, 3), [0; 0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::bursts::{self, Bursts};
 use crate::flood::{self, Flooded};
 use crate::rounds::Sample;
 use crate::server::named;
@@ -42,6 +43,8 @@ pub(crate) struct Report {
     pub(crate) about: Vec<About>,
     /// All samples.
     pub(crate) samples: Vec<Sample>,
+    /// Threads at work at the same time.
+    pub(crate) bursts: Vec<Bursts>,
     /// Known names beside a flood.
     pub(crate) floods: Vec<Flooded>,
     /// Requests over streams.
@@ -139,6 +142,7 @@ impl Report {
         for rows in rows.chunk_by(|one, next| one.title() == next.title()) {
             self.rows_of_one_title(rows, &mut text);
         }
+        bursts::table(&self.bursts, &mut text);
         flood::table(&self.floods, &mut text);
         self.streamed(&mut text);
         text.push_str(
@@ -167,9 +171,7 @@ impl Report {
         let (several, several_line) = match threads {
             1 => (String::new(), ""),
             _ => (
-                format!(
-                    " × by one thread | of {cores} cores: server | generator | 1,000 answers/s by {cores} whole cores |"
-                ),
+                format!(" × by one thread | cores: server | generator | 1,000 answers/s by {cores} whole cores |"),
                 "---|---|---|---|",
             ),
         };
@@ -206,8 +208,8 @@ impl Report {
         if threads > 1 {
             text.push_str(
                 "\nCPU time is the scheduler's account of each process. “By whole cores”: what was answered, over the share of its cores that the \
-                 server had; the rest was the generator's. It holds as far as an answer costs no more when no generator is in between: the echo's \
-                 own figures show what sharing, and a second core, cost whoever finds answers in no time.\n",
+                 server had; the rest was the generator's. It holds as far as an answer costs no more when no generator is in between, and threads may \
+                 have taken turns: bursts, below, show them at work at once.\n",
             );
         }
         text.push('\n');
@@ -256,7 +258,9 @@ impl Report {
 
     /// Whether any answer was wrong.
     pub(crate) fn wrong(&self) -> bool {
-        self.samples.iter().any(|sample| sample.faults[1] > 0) || self.floods.iter().any(|flooded| flooded.wrong > 0)
+        self.samples.iter().any(|sample| sample.faults[1] > 0)
+            || self.bursts.iter().any(|bursts| bursts.faults[1] > 0)
+            || self.floods.iter().any(|flooded| flooded.wrong > 0)
     }
 
     /// Everything, for programs.
@@ -297,6 +301,7 @@ impl Report {
         });
         json!({
             "circumstances": self.circumstances, "servers": servers.collect::<Vec<_>>(), "rows": rows.collect::<Vec<_>>(),
+            "bursts": self.bursts.iter().map(Bursts::json).collect::<Vec<_>>(),
             "floods": self.floods.iter().map(Flooded::json).collect::<Vec<_>>(), "streams": streams.collect::<Vec<_>>(), "samples": samples.collect::<Vec<_>>(),
         })
     }
@@ -340,6 +345,7 @@ pub(crate) fn example() -> Report {
             sample("bailiwick", Kind::Missing, 1.5, 0),
             sample("a<b&c", Kind::Static, 2.0, 1),
         ],
+        bursts: Vec::new(),
         floods: Vec::new(),
         streams: Vec::new(),
     }

@@ -170,6 +170,20 @@ fn one(
     })
 }
 
+/// Gives each of a server's threads that answer a core of its own: those that work most while it is asked.
+///
+/// # Errors
+/// When it answers nothing, or not by as many threads as it should.
+pub(crate) fn spread_out(server: &Server, workload: &Workload, draw: &mut Draw) -> Result<(), String> {
+    let before = server.cpu();
+    shoot(server, &[stream(server, workload, Pace::Window(100), Timed::No)], WARM, draw)?;
+    let busiest = server.cpu().busiest(&before, server.cores.threads);
+    if busiest.len() < server.cores.threads {
+        return Err(format!("{} answers by {} threads", server.name(), busiest.len()));
+    }
+    server.cores.spread(&busiest)
+}
+
 /// Questions to a server, with what it ought to answer.
 pub(crate) fn stream<'w>(server: &Server, workload: &'w Workload, pace: Pace, timed: Timed) -> Stream<'w> {
     let expected = match server.peer {

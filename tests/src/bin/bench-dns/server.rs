@@ -132,6 +132,16 @@ impl Server {
         cpu(self.group)
     }
 
+    /// Stops it until what is returned is dropped; whatever is sent to it meanwhile lies in its sockets.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn halt(&self) -> Result<Halted, String> {
+        killpg(Pid::from_raw(self.group), Signal::SIGSTOP)
+            .map_err(|error| format!("{} can't be stopped: {error}", self.name()))?;
+        Ok(Halted(self.group))
+    }
+
     /// Its memory in octets.
     pub(crate) fn memory(&self) -> u64 {
         memory(self.group)
@@ -157,6 +167,16 @@ impl Drop for Server {
         let mut groups = groups();
         end(&[self.group]);
         groups.retain(|&group| group != self.group);
+    }
+}
+
+/// A server that may not run; dropped, it may.
+#[derive(Debug)]
+pub(crate) struct Halted(i32);
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.0), Signal::SIGCONT);
     }
 }
 
