@@ -16,7 +16,7 @@ use super::key::SigningKey;
 use super::ring::ZoneKeys;
 use super::state::{KeyState, State};
 use crate::config::SignedZone;
-use crate::sources::Fault;
+use crate::sources::{Fault, NO_FILE, is_special};
 
 /// The state file's name.
 pub const STATE: &str = "state.json";
@@ -24,8 +24,6 @@ pub const STATE: &str = "state.json";
 const OTHERS: u32 = 0o077;
 /// Those of them that change files.
 const OTHERS_WRITE: u32 = 0o022;
-/// What is told of a pipe, a socket or a device.
-const NO_FILE: &str = "is no file but a pipe, a socket or a device";
 
 /// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by `now` aren't needed.
 ///
@@ -149,12 +147,6 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
         ));
     }
     Ok(key)
-}
-
-/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
-/// change of any source from then on.
-fn is_special(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// A directory that this process alone changes, until it is dropped.
