@@ -157,6 +157,7 @@ fn say(line: &str) {
 fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
     let own = Peer::Bailiwick(options.bailiwick.clone());
     let mut all = vec![Peer::Echo, own, Peer::Gdnsd, Peer::Nsd, Peer::Knot];
+    all.extend(options.streams.then_some(Peer::Bind));
     all.extend(options.also.iter().map(|(name, command)| Peer::Other { name: name.clone(), command: command.clone() }));
     let names: Vec<&str> = all.iter().map(Peer::name).collect();
     if let Some(unknown) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
@@ -221,14 +222,13 @@ fn window(wanted: usize) -> usize {
 }
 
 fn streamed(servers: &[Server], options: &Options, common: &Common) -> Result<Vec<streams::Streamed>, String> {
-    let questions = common.folder.join("questions");
-    streams::questions(options.names, &questions)?;
+    streams::questions(options.names, &common.folder)?;
     let mut measured = Vec::new();
-    for transport in ["tcp", "dot"] {
+    for transport in ["tcp", "dot", "doh"] {
         let spoken = |server: &&Server| server.peer.speaks().contains(&transport);
         // With several threads of each, whose connections are beside a generator of their own, it would be another comparison.
         for server in servers.iter().filter(spoken).filter(|server| server.cores.threads == 1) {
-            let one = streams::measure(server, transport, &questions, options.secs)?;
+            let one = streams::measure(server, transport, &common.folder, options.secs)?;
             say(&format!("{transport} {}: {:.0} requests/s", server.peer.name(), one.rate));
             measured.push(one);
         }

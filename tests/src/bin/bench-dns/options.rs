@@ -40,7 +40,7 @@ Examples:
   scripts/bench/dns --also 'before=/old/bailiwick serve --config {folder}/bailiwick.toml'
   scripts/bench/dns --threads 2                      two threads beside one
   scripts/bench/dns --flood --workloads missing      whether a flood disturbs known names
-  scripts/bench/dns --streams                        TCP and TLS by dnsperf, too
+  scripts/bench/dns --streams                        TCP, TLS and HTTPS, too
 
 Writes target/bench/dns.json (every sample) and target/bench/dns.svg (a bar chart).
 Exit codes: 0 measured, 1 something failed or answers were wrong, 2 wrong usage."
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     /// Two rounds of 0.3 seconds: whether it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, and the names of --also; the echo is always there.
+    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind, and the names of --also; the echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Which workloads.
@@ -83,7 +83,7 @@ pub(crate) struct Options {
     /// quarter, half and three quarters of what the server takes of them; beside as many of known names; and what memory that costs.
     #[arg(long)]
     pub(crate) flood: bool,
-    /// Measure requests per second by TCP and TLS too, by dnsperf, of whoever speaks them.
+    /// Measure requests per second by TCP and TLS (dnsperf) and HTTPS (h2load) too, of whoever speaks them, and of BIND.
     #[arg(long)]
     pub(crate) streams: bool,
     /// This project's server [default: the one built beside this program].

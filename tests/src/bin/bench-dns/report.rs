@@ -221,7 +221,7 @@ impl Report {
         }
         let _ = write!(
             text,
-            "**streams**: static names by dnsperf, {CONNECTIONS} connections, {OUTSTANDING} requests outstanding\n\n\
+            "**streams**: static names, {CONNECTIONS} connections, {OUTSTANDING} requests outstanding\n\n\
              | transport | server | 1,000 requests/s | CPU per request, µs | lost |\n|---|---|---|---|---|\n"
         );
         for one in &self.streams {

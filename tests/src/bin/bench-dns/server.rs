@@ -49,6 +49,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// Where it answers by TLS, if it was asked to and can.
     pub(crate) encrypted: Option<SocketAddr>,
+    /// Where it answers by HTTPS, if it was asked to and can.
+    pub(crate) https: Option<SocketAddr>,
     /// From its start to its first right answer.
     pub(crate) loaded: Duration,
     /// Where it runs, with how many threads that answer UDP.
@@ -68,13 +70,13 @@ impl Server {
             .map_err(|error| format!("{}: {error}", common.folder.display()))?
             .keep(); // it goes with the folder it is in
         let address = free_port();
-        let encrypted = common.encrypted.then(free_port);
+        let [encrypted, https] = [0; 2].map(|_| common.encrypted.then(free_port));
         if encrypted.is_some() {
             certificate(&folder)?;
         }
         let Common { mmdb, countries, .. } = common;
         let threads = cores.threads;
-        let place = Place { folder: &folder, address, encrypted, mmdb, countries, names, threads };
+        let place = Place { folder: &folder, address, encrypted, https, mmdb, countries, names, threads };
         let words = peer.command(&place)?;
         let log = fs::File::create(folder.join("out")).map_err(|error| format!("{}: {error}", folder.display()))?;
         let errors = log.try_clone().map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -89,7 +91,7 @@ impl Server {
         })?;
         let group = group_of(&process);
         let (peer, cores, loaded) = (peer.clone(), cores.clone(), Duration::ZERO);
-        let mut server = Self { peer, address, encrypted, loaded, cores, group, process };
+        let mut server = Self { peer, address, encrypted, https, loaded, cores, group, process };
         server.wait_until_it_answers(began).map_err(|error| {
             let told = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
             format!("{name} {error}: {}{}", told("out").trim(), told("log").trim())
