@@ -333,6 +333,32 @@ mod tests {
     }
 
     #[test]
+    fn whatever_the_files_hold_is_read_or_refused_by_the_files_name() {
+        use proptest::prelude::*;
+        let keys = made();
+        let files = [keys.zone.directory.join(STATE), keys.file.clone()];
+        let good = files.each_ref().map(|file| std::fs::read(file).unwrap());
+        let (place, octets) = (any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..8));
+        proptest!(|(which in 0..2_usize, whole in any::<bool>(), place in place, cut in 0..8_usize, octets in octets)| {
+            let mut bytes = if whole { octets.clone() } else { good[which].clone() };
+            if !whole {
+                let at = place.index(bytes.len() + 1);
+                let end = bytes.len().min(at + cut);
+                bytes.splice(at..end, octets);
+            }
+            std::fs::write(&files[which], &bytes).unwrap();
+            let told = told(&keys);
+            std::fs::write(&files[which], &good[which]).unwrap();
+            let name = files[which].display().to_string();
+            // A state may name another file, or say that the key is another.
+            let other = keys.zone.directory.display().to_string();
+            prop_assert!(told.is_empty() || told.lines().all(|line| line.starts_with(&name) || line.starts_with(&other)), "{}", told);
+            prop_assert!(!whole || told.len() > name.len() + 2, "what is neither is refused with words: {:?}", bytes);
+        });
+        assert_eq!(told(&keys), "");
+    }
+
+    #[test]
     fn no_key_is_overwritten_and_one_process_writes_at_a_time() {
         let keys = made();
         let locked = Locked::take(&keys.zone.directory).unwrap();
