@@ -11,6 +11,8 @@ use crate::workload::{Draw, Workload};
 
 /// A query unanswered for so long is lost.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// What a steady rate makes up for at most.
+const STEADY: Duration = Duration::from_millis(1);
 /// The socket's receive buffer in octets; the system gives as much as it allows.
 const BUFFER: usize = 4 << 20;
 
@@ -21,6 +23,9 @@ pub(crate) enum Pace {
     Window(usize),
     /// So many queries are sent per second, whatever comes back.
     Rate(u32),
+    /// So many per second, too, but what a generator that was kept from working didn't send, beyond a millisecond's worth, is never sent: made
+    /// up for at once, it would be a flood of its own.
+    Steady(u32),
 }
 
 /// What became of the queries.
@@ -28,6 +33,8 @@ pub(crate) enum Pace {
 pub(crate) struct Told {
     /// How many were sent.
     pub(crate) sent: u64,
+    /// How many of a steady rate never were.
+    pub(crate) skipped: u64,
     /// How many were answered, rightly or not.
     pub(crate) answered: u64,
     /// How many weren't.
@@ -114,6 +121,12 @@ pub(crate) fn run(
             let due = match stream.pace {
                 Pace::Window(_) => u64::MAX,
                 Pace::Rate(rate) => due(elapsed, rate).saturating_sub(told.sent),
+                Pace::Steady(rate) => {
+                    let (behind, most) =
+                        (due(elapsed, rate).saturating_sub(told.sent + told.skipped), due(STEADY, rate));
+                    told.skipped += behind.saturating_sub(most);
+                    behind.min(most)
+                }
             };
             let sent = flight.send(stream, draw, began, due, told).map_err(fault)?;
             idle &= sent == 0;
@@ -181,7 +194,7 @@ impl Flight {
     pub(crate) fn new(server: SocketAddr, stream: &Stream<'_>) -> std::io::Result<Self> {
         let most = match stream.pace {
             Pace::Window(window) => window.div_ceil(stream.sockets),
-            Pace::Rate(_) => 1 << 14,
+            Pace::Rate(_) | Pace::Steady(_) => 1 << 14,
         };
         let socket = UdpSocket::bind((server.ip(), 0))?;
         socket.connect(server)?;
@@ -221,7 +234,7 @@ impl Flight {
             let place = &mut self.slots[usize::from(slot)];
             place.id = place.id.wrapping_add(1 << self.bits);
             place.at = match stream.pace {
-                Pace::Window(_) => now,
+                Pace::Window(_) | Pace::Steady(_) => now,
                 Pace::Rate(rate) => scheduled(told.sent + number as u64, rate),
             };
             stream.workload.write(place.id, draw, self.batch.query(number));
@@ -420,6 +433,17 @@ mod tests {
         let slow = told.latencies.iter().filter(|&&took| took >= 2000).count();
         assert!(slow as u64 >= told.answered / 5 && slow > 0, "{told:?}");
         assert!(told.latencies.iter().all(|&took| took < 10_000_000), "the clocks are the same: {told:?}");
+    }
+
+    #[test]
+    fn a_steady_rate_makes_up_for_a_millisecond_at_most() {
+        // What is sent as answers come, by a generator on a machine that may have one core: never more than is due.
+        let told = Answering::start(|_, _| true).ask_all(&[(Pace::Steady(5000), Timed::No)]).remove(0);
+        assert!((1..=500).contains(&(told.sent + told.skipped)), "{} and {}", told.sent, told.skipped);
+        assert!(told.sent > 0);
+        // Nothing can be outstanding that isn't due within a millisecond: five of five thousand.
+        let held = Answering::start(|number, _| number % 2 == 0).ask_all(&[(Pace::Steady(1), Timed::No)]).remove(0);
+        assert!(held.sent <= 1, "{held:?}");
     }
 
     #[test]
