@@ -101,9 +101,15 @@ fn measured(servers: &[Server]) -> impl Iterator<Item = &Server> {
     servers.iter().filter(|server| server.cores.threads == 1)
 }
 
-/// About how long all of it takes.
+/// How many pieces a measurement has.
+fn pieces(plan: &Plan) -> u32 {
+    u32::try_from(plan.length.as_millis() / PIECE.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+/// About how long all of it takes: before each piece a server is let settle.
 pub(crate) fn takes(plan: &Plan, servers: &[Server]) -> Duration {
-    let once = CAPACITY.min(plan.length) + plan.length * u32::try_from(Beside::all().count()).unwrap_or(u32::MAX);
+    let all = u32::try_from(Beside::all().count()).unwrap_or(u32::MAX);
+    let once = CAPACITY.min(plan.length) + (PIECE + PIECE / 2) * pieces(plan) * all;
     once * u32::try_from(plan.rounds * measured(servers).count()).unwrap_or(u32::MAX)
 }
 
@@ -142,8 +148,7 @@ pub(crate) fn measure(
                     Beside::Missing(share) => vec![timed, flood(&missing, share)],
                 };
                 let before = server.memory();
-                let pieces = (plan.length.as_millis() / PIECE.as_millis()).max(1);
-                let pieces = (0..pieces).map(|_| Ok(shoot(server, &streams, PIECE, draw)?.told));
+                let pieces = (0..pieces(plan)).map(|_| Ok(shoot(server, &streams, PIECE, draw)?.told));
                 let pieces = pieces.collect::<Result<Vec<_>, String>>()?;
                 let memory = [before, server.memory()];
                 let one = told_of(server.peer.name(), round, beside, &pieces, memory);
