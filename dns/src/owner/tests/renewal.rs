@@ -59,8 +59,10 @@ async fn a_renewal_that_fails_leaves_the_old_signatures_is_told_and_tried_again(
     assert!(failing(0));
 
     set_failing(&handle, true);
+    let within_days = |done| tokio::time::timeout(Duration::from_secs(5 * 86_400), done);
     let failed_after = async |at: Timestamp| {
-        assert!(handle.wait_until(|_, status| status.not_renewed.as_ref().is_some_and(|told| told.at > at)).await);
+        let failed = move |_: &Snapshot, status: &Status| status.not_renewed.as_ref().is_some_and(|told| told.at > at);
+        assert_eq!(within_days(handle.wait_until(failed)).await, Ok(true), "after {at} nothing failed");
         handle.status().not_renewed.clone().unwrap()
     };
     let first = failed_after(NOW).await;
