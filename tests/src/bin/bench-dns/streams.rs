@@ -62,7 +62,7 @@ pub(crate) fn questions(names: u32, folder: &Path) -> Result<(), String> {
 /// Measures one server over one transport; the questions are in `folder`.
 ///
 /// # Errors
-/// When dnsperf or h2load isn't there or nothing was answered.
+/// When dnsperf or h2load isn't there, or nothing was answered.
 #[allow(clippy::cast_precision_loss)] // counts of seconds
 pub(crate) fn measure(
     server: &Server,
@@ -76,6 +76,7 @@ pub(crate) fn measure(
         "doh" => h2load(server, folder, &seconds)?,
         _ => dnsperf(server, transport, folder, &seconds)?,
     };
+    server.cores.on_generator()?;
     server.settle();
     let before = server.cpu();
     let output = command.stdin(Stdio::null()).output();
