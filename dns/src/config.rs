@@ -10,6 +10,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use crate::answer::identity::Identity;
+use crate::dnssec::budget::SigningLimit;
 use crate::dnssec::timeline::Policy;
 use crate::name::Name;
 use crate::rate_limit::RateLimit;
@@ -50,6 +51,8 @@ pub struct Config {
     pub tcp: Limits,
     /// How many answers a prefix may get. Without it any number.
     pub rate_limit: Option<RateLimit>,
+    /// How many signatures are made because somebody asks.
+    pub signing: SigningLimit,
 }
 
 /// `[dot]`, `[doq]` or `[doh]`.
@@ -217,6 +220,11 @@ slip = 3
 ipv4_prefix = 25
 ipv6_prefix = 48
 exempt = ["198.51.100.0/24"]
+[signing]
+per_second = 50
+in_all = 500
+ipv4_prefix = 28
+ipv6_prefix = 64
 "#;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -254,6 +262,8 @@ exempt = ["198.51.100.0/24"]
         let exempt = vec!["198.51.100.0/24".parse().unwrap()];
         let limit = RateLimit { per_second: 20, slip: 3, ipv4_prefix: 25, ipv6_prefix: 48, exempt };
         assert_eq!(config.rate_limit, Some(limit));
+        let signing = SigningLimit { per_second: 50, in_all: 500, ipv4_prefix: 28, ipv6_prefix: 64 };
+        assert_eq!(config.signing, signing);
     }
 
     #[test]
@@ -264,7 +274,7 @@ exempt = ["198.51.100.0/24"]
         );
         assert_eq!((config.cookies, config.identity), (CookieFiles::default(), Identity::default()));
         assert!(config.dot.is_none() && config.doq.is_none() && config.doh.is_none() && config.rate_limit.is_none());
-        assert_eq!(config.tcp, Limits::default());
+        assert_eq!((config.tcp, config.signing), (Limits::default(), SigningLimit::default()));
     }
 
     #[test]
@@ -325,7 +335,7 @@ exempt = ["198.51.100.0/24"]
     fn errors_of_transports_and_limits_are_told_with_their_lines() {
         let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[dot]\nlisten = []\ncert = 'c'\ncrt = 'x'\n[doq]\n[doh]\nlisten = 'nowhere'\n\
                     cert = 'c'\nkey = 'k'\n[tcp]\nconnections = 0\nper_client = 'many'\nidle = '1d'\n[rate_limit]\nslip = -1\n\
-                    ipv4_prefix = 33\nexempt = ['here']\n";
+                    ipv4_prefix = 33\nexempt = ['here']\n[signing]\nper_second = 0\nin_all = 100001\nipv6_prefix = 0\nexempt = []\n";
         let errors = parse(text).unwrap_err();
         let expect = [
             "b.toml:3: \"dot.key\" is missing",
@@ -342,6 +352,10 @@ exempt = ["198.51.100.0/24"]
             "b.toml:17: \"rate_limit.slip\" has to be a whole number from 0 to 100",
             "b.toml:18: \"rate_limit.ipv4_prefix\" has to be a whole number from 1 to 32",
             "b.toml:19: \"here\" in \"rate_limit.exempt\" is no network",
+            "b.toml:21: \"signing.per_second\" has to be a whole number from 1 to 100000",
+            "b.toml:22: \"signing.in_all\" has to be a whole number from 1 to 100000",
+            "b.toml:23: \"signing.ipv6_prefix\" has to be a whole number from 1 to 128",
+            "b.toml:24: unknown key \"signing.exempt\"",
         ];
         for expected in expect {
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");

@@ -8,7 +8,7 @@
 //! All that can be signed before it is asked for, [`presigned`] signs off the query path. The rest is signed by [`mint`] when it is asked for:
 //! the NSEC of compact denial, and what wildcards stand for.
 
-pub(crate) mod budget;
+pub mod budget;
 pub(crate) mod canonical;
 #[cfg(test)]
 mod cost;

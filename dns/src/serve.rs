@@ -138,6 +138,7 @@ async fn begin(config: &Config, clock: &Clock) -> Result<Begun, Vec<String>> {
         return Err(errors);
     };
     let started = start(sources, Secrets::default(), clock.clone()).await.map_err(strings)?;
+    started.handle.snapshot().world().mint().limit(config.signing);
     Ok(Begun { sockets, certificates, http, started, settings })
 }
 

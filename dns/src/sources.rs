@@ -1,6 +1,7 @@
 //! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place; `start` and `feed` call it.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ use crate::geoip::Places;
 use crate::name::Name;
 use crate::snapshot::{Rules, ZoneSource};
 use crate::zone::{ZoneError, file};
+
+/// What is told of a pipe, a socket or a device.
+pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
 
 /// Where the files are.
 #[derive(Debug, Clone)]
@@ -59,7 +63,7 @@ impl From<ZoneError> for Fault {
 /// # Errors
 /// That the file can't be read, or every violation in it.
 pub fn read_rules(path: &Path) -> Result<Arc<Rules>, Vec<Fault>> {
-    let bytes = std::fs::read(path).map_err(|error| vec![unreadable(path, &error)])?;
+    let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
     compile_rules(bytes, &path.display().to_string())
 }
 
@@ -84,7 +88,7 @@ pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> 
     let (mut sources, mut faults) = (Vec::new(), Vec::new());
     for (origin, path) in zones {
         opening(path);
-        let text = match std::fs::read(path) {
+        let text = match read_file(path) {
             Ok(text) => text,
             Err(error) => {
                 faults.push(unreadable(path, &error));
@@ -93,7 +97,7 @@ pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> 
         };
         let open = &mut |included: &Path| {
             opening(included);
-            std::fs::read(included).map_err(|error| error.to_string())
+            read_file(included).map_err(|error| error.to_string())
         };
         match file::parse(&text, &path.display().to_string(), origin, open) {
             Ok(records) if records.is_empty() => {
@@ -112,10 +116,60 @@ pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> 
 /// That the file can't be read or used.
 pub fn read_geoip(path: Option<&Path>) -> Result<Arc<Places>, Vec<Fault>> {
     let Some(path) = path else { return Ok(Arc::new(Places::none())) };
-    let bytes = std::fs::read(path).map_err(|error| vec![unreadable(path, &error)])?;
+    let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
     Places::read(&bytes).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
-    Fault::of_file(path, format!("can't be read ({error}); mend the path in the configuration or the file's mode"))
+/// Reads a whole file, and refuses what [`is_special`].
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match is_special(path) {
+        true => Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)),
+        false => std::fs::read(path),
+    }
+}
+
+/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
+/// change of any source from then on.
+pub(crate) fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Fault::of_file(
+            path,
+            format!("{error}; name a regular file in the configuration, and replace it by renaming another over it"),
+        ),
+        _ => Fault::of_file(
+            path,
+            format!("can't be read ({error}); mend the path in the configuration or the file's mode"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_never_end_is_not_read_as_any_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let zone = folder.path().join("zone");
+        std::fs::write(&zone, "@ 60 IN SOA ns hm 1 2 3 4 5\n$INCLUDE pipe\n").unwrap();
+        let origin = Name::parse(b"example.com.", None).unwrap();
+        let zones = |file: &Path| read_zones(&[(origin.clone(), file.to_owned())], &mut |_| ()).err();
+        // Were one of them read, this would never end.
+        let told = [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe)).err()];
+        for faults in told {
+            let faults = faults.expect("a fault");
+            assert!(faults[0].to_string().contains("is no file but a pipe, a socket or a device"), "{faults:?}");
+        }
+        let device = read_rules(Path::new("/dev/zero")).unwrap_err();
+        let wanted = "/dev/zero: is no file but a pipe, a socket or a device; name a regular file in the configuration";
+        assert!(device[0].to_string().starts_with(wanted), "{device:?}");
+        let directory = read_geoip(Some(folder.path())).unwrap_err();
+        assert!(directory[0].message.starts_with("can't be read ("), "{directory:?}");
+    }
 }

@@ -6,21 +6,46 @@ mod checks;
 
 use std::path::Path;
 
-/// Puts every input of a target to its check.
-fn all(target: &str, check: fn(&[u8])) {
-    let mut count = 0;
+use proptest::prelude::*;
+
+/// Every input of a target.
+fn inputs(target: &str) -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
     for folder in ["seeds", "kept"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder).join(target);
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries {
             let path = entry.expect("an entry").path();
-            let bytes = std::fs::read(&path).expect("an input");
-            println!("{}", path.display());
-            check(&bytes);
-            count += 1;
+            println!("{target} {}: {}", inputs.len(), path.display());
+            inputs.push(std::fs::read(&path).expect("an input"));
         }
     }
-    assert!(count > 0, "{target} has no inputs");
+    assert!(!inputs.is_empty(), "{target} has no inputs");
+    inputs
+}
+
+/// Puts every input of a target to its check.
+fn all(target: &str, check: fn(&[u8])) {
+    for (number, input) in inputs(target).iter().enumerate() {
+        println!("{target} {number}");
+        check(input);
+    }
+}
+
+/// What becomes of an input when some of it is cut out and something else put in.
+fn damaged(inputs: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let with = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..12),
+        "[0-9A-Za-z+/=\\-:\"{}\\[\\], \n]{0,12}".prop_map(String::into_bytes),
+    ];
+    (prop::sample::select(inputs), any::<prop::sample::Index>(), 0..12_usize, with).prop_map(
+        |(mut input, at, cut, with)| {
+            let at = at.index(input.len() + 1);
+            let end = input.len().min(at + cut);
+            input.splice(at..end, with);
+            input
+        },
+    )
 }
 
 #[test]
@@ -41,4 +66,18 @@ fn zone_files_are_read_or_refused() {
 #[test]
 fn rules_steer_nobody_out_of_the_fence() {
     all("rules", checks::rules);
+}
+
+#[test]
+fn states_of_keys_are_read_or_refused_with_words() {
+    all("key_state", checks::key_state);
+    let bytes = prop_oneof![damaged(inputs("key_state")), prop::collection::vec(any::<u8>(), 0..200)];
+    proptest!(|(bytes in bytes)| checks::key_state(&bytes));
+}
+
+#[test]
+fn keys_are_read_or_refused_with_words() {
+    all("key_pem", checks::key_pem);
+    let bytes = prop_oneof![damaged(inputs("key_pem")), prop::collection::vec(any::<u8>(), 0..200)];
+    proptest!(|(bytes in bytes)| checks::key_pem(&bytes));
 }

@@ -196,6 +196,25 @@ fn rfc_9824_5_1_with_co_the_same_proof_says_nxdomain() {
     assert_eq!(with[4..with.len() - 4], without[4..without.len() - 4], "but for code, flags and id nothing differs");
 }
 
+#[test]
+fn a_spent_budget_for_signatures_truncates_answers_to_names_never_asked_before() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(1), ZONE).signed();
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+    setup.write("bailiwick.toml", &format!("{config}[signing]\nper_second = 2\nin_all = 2\n"));
+    let node = setup.start();
+    let began = std::time::Instant::now();
+    let truncated = |number: u32| {
+        let mut query = question(&format!("nope{number}.ai.example.com"), "A").to_wire();
+        let place = query.len() - 4;
+        query[place] = 0x80;
+        exchange(node.dns, &query).expect("an answer")[2] & 2 != 0
+    };
+    let whole = (0..40).filter(|&number| !truncated(number)).count() as u64;
+    // Two in each second that was begun.
+    assert!((2..=2 * (began.elapsed().as_secs() + 2)).contains(&whole), "{whole} in {:?}", began.elapsed());
+}
+
 /// `dnsviz` asks every server of every zone from the parent down, and finds fault with whatever it can.
 #[test]
 fn dnsviz_finds_no_error_from_the_parents_key_down() {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bailiwick_tests::dns::question;
-use bailiwick_tests::geo::GERMAN;
+use bailiwick_tests::geo::{self, GERMAN};
 use bailiwick_tests::node::{Node, Setup};
+use bailiwick_tests::process::run;
 use bailiwick_tests::wait;
 
 use crate::fixture::{World, ZONE};
@@ -73,6 +74,42 @@ fn rules_that_vanish_change_nothing_until_they_are_back() {
     edited["regions"]["eu-frankfurt"]["answers"]["A"] = serde_json::json!(["192.0.2.11"]);
     node.setup.write("rules.json", &edited.to_string());
     wait::until_true("they are back", || german(&node) == ["192.0.2.11"]);
+}
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_told_and_keeps_no_other_from_being_reloaded() {
+    let world = World::start();
+    let setup = Setup::new(&world.rules(3), ZONE);
+    std::fs::copy(geo::database(), setup.path("geo.mmdb")).unwrap();
+    let config = std::fs::read_to_string(setup.path("bailiwick.toml")).unwrap();
+    setup.write("bailiwick.toml", &config.replace(&format!("{:?}", geo::database()), "\"geo.mmdb\""));
+    let node = setup.start();
+    let mut revision = 3;
+    for file in ["rules.json", "ai.example.com.zone", "geo.mmdb"] {
+        let (path, aside) = (node.setup.path(file), node.setup.path("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        assert!(run("mkfifo", [&path]).status.success());
+        let told = format!("{file}: is no file but a pipe");
+        wait::until_true(&format!("the pipe for {file} is told"), || node.log().contains(&told));
+        // What is served stays, and what changes elsewhere is taken.
+        let edited = if file == "rules.json" { "ai.example.com.zone" } else { "rules.json" };
+        revision += 1;
+        match edited {
+            "rules.json" => {
+                let mut rules = world.rules(revision);
+                rules["regions"]["eu-frankfurt"]["answers"]["A"] = serde_json::json!([format!("192.0.2.{revision}")]);
+                node.setup.write(edited, &rules.to_string());
+                wait::until_true("other rules are served", || german(&node) == [format!("192.0.2.{revision}")]);
+            }
+            _ => {
+                node.setup.write(edited, &format!("{ZONE}more IN A 198.51.100.7\n"));
+                let more = question("more.ai.example.com", "A");
+                wait::until_true("another zone is served", || more.ask(node.dns).data() == ["198.51.100.7"]);
+                assert_eq!(german(&node), ["192.0.2.10"]);
+            }
+        }
+        std::fs::rename(&aside, &path).unwrap();
+    }
 }
 
 #[test]

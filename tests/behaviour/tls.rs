@@ -105,6 +105,26 @@ fn rfc_8484_http_is_as_it_should_be() {
 }
 
 #[test]
+fn rfc_9113_5_requests_that_share_a_connection_at_once_are_all_answered() {
+    let node = setup().start();
+    let port = node.doh.expect("an address").port();
+    let url = format!("https://127.0.0.1:{port}/dns-query?dns=AAABAAABAAAAAAAAA3d3dwJhaQdleGFtcGxlA2NvbQAAAQAB");
+    let told = "%{http_code} %{num_connects} %{size_download}\n";
+    let mut arguments = vec!["--insecure", "--silent", "--parallel", "--parallel-max", "50", "--write-out", told];
+    for _ in 0..200 {
+        arguments.extend(["--output", "/dev/null", &url]);
+    }
+    let output = run("curl", arguments);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answered: Vec<Vec<u32>> =
+        told.lines().map(|line| line.split(' ').filter_map(|part| part.parse().ok()).collect()).collect();
+    assert_eq!(answered.len(), 200, "{told}");
+    let [_, _, size] = answered[0][..] else { panic!("{told}") };
+    assert!(size > 12 && answered.iter().all(|one| (one[0], one[2]) == (200, size)), "{told}");
+    assert_eq!(answered.iter().map(|one| one[1]).sum::<u32>(), 1, "connections: {told}");
+}
+
+#[test]
 fn certificates_are_replaced_without_a_restart_and_bad_ones_are_told() {
     let node = setup().start();
     let first = pin(&node);

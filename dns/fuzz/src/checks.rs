@@ -5,13 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
 use bailiwick_dns::answer::{Asking, Steered, SteeredAnswers};
+use bailiwick_dns::dnssec::key::{Algorithm, SigningKey};
+use bailiwick_dns::dnssec::ring::ZoneKeys;
+use bailiwick_dns::dnssec::state::State;
+use bailiwick_dns::dnssec::timeline::{self, NewKey, Policy};
 use bailiwick_dns::rdata::RdataSet;
 use bailiwick_dns::wire::{self, Context, Outcome, Settings, Transport};
 use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
-use bailiwick_rules::time::Timestamp;
+use bailiwick_rules::time::{Millis, Timestamp};
 
 const ZONE: &[u8] = b"$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\n@ MX 10 mail\nns A 192.0.2.53\nmail AAAA 2001:db8::25\n\
     www A 192.0.2.1\nwww A 192.0.2.2\nalias CNAME www\nloop CNAME loop2\nloop2 CNAME loop\naway CNAME elsewhere.example.\n*.wild TXT one two\n\
@@ -236,6 +240,59 @@ pub(crate) fn rules(bytes: &[u8]) {
             seen.dedup();
             assert_eq!(seen.len(), all, "a region is offered or withheld, once");
             assert_eq!(steering, steer(&table, &ask, &conditions), "equal asks, equal steerings");
+        }
+    }
+}
+
+/// Any state file of keys is read or refused with a place and words; what is read is written as it was, and any step may be tried at any time.
+///
+/// # Panics
+/// When it isn't.
+pub(crate) fn key_state(bytes: &[u8]) {
+    static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
+    let state = match State::parse(bytes) {
+        Ok(state) => state,
+        Err(errors) => {
+            assert!(!errors.is_empty(), "refused without a word");
+            assert!(errors.iter().all(|error| !error.pointer.is_empty() && !error.message.is_empty()), "{errors:?}");
+            return;
+        }
+    };
+    assert_eq!(State::parse(state.to_json().as_bytes()).as_ref(), Ok(&state), "written and read again");
+    assert!(state.active().is_some(), "one key signs");
+    let key = KEY.get_or_init(|| Arc::new(SigningKey::generate(Algorithm::Ed25519).expect("randomness")));
+    let (policy, day) = (Policy::default(), Millis(86_400_000));
+    let keys = ZoneKeys::new(&state, policy, |_| Some(Arc::clone(key)));
+    let told = state.keys.iter().flat_map(|key| [key.published, key.ready]);
+    for now in
+        [Timestamp(i64::MIN), Timestamp(0), Timestamp(1_800_000_000_000), Timestamp(i64::MAX)].into_iter().chain(told)
+    {
+        let ring = keys.ring(now);
+        assert_eq!(ring.signers().count(), 1, "one key signs at any time");
+        assert!(ring.next_change(now).is_none_or(|next| next > now), "what comes is to come");
+        let _ = (ring.cds(), ring.digest());
+        let new = NewKey { file: "new.pem".to_owned(), tag: 4711, algorithm: state.keys[0].algorithm };
+        for step in [timeline::begin(&state, new, &policy, now), timeline::finish(&state, &policy, day, now)] {
+            match step {
+                Ok(next) => assert!(next.active().is_some(), "one key signs after each step"),
+                Err(error) => assert!(!error.to_string().is_empty(), "refused without a word"),
+            }
+        }
+    }
+}
+
+/// Any private key's file is read or refused with words; what is read signs, and is written so that it is read again.
+///
+/// # Panics
+/// When it isn't.
+pub(crate) fn key_pem(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    match SigningKey::from_pem(text) {
+        Err(error) => assert!(!error.to_string().is_empty(), "refused without a word"),
+        Ok(key) => {
+            assert_eq!(key.sign(b"data").map(|signature| signature.len()), Ok(64));
+            let again = SigningKey::from_pem(&key.to_pem()).expect("what it wrote itself");
+            assert_eq!((again.tag(), again.dnskey()), (key.tag(), key.dnskey()));
         }
     }
 }

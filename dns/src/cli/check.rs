@@ -1,6 +1,7 @@
 //! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and warning is told with its
 //! place and its mend.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Told {
     let findings = match &args.rules {
         Some(file) => {
             let mut findings = Findings::default();
-            rules(file, stdin, &mut findings);
+            rules(file, read_rules(file, stdin), &mut findings);
             findings
         }
         None => configured(&args.config),
@@ -69,7 +70,7 @@ pub(super) fn configured(file: &Path) -> Findings {
 }
 
 fn named(config: &Config, findings: &mut Findings) {
-    let rules = rules(&config.rules, &mut std::io::empty(), findings);
+    let rules = rules(&config.rules, sources::read_rules(&config.rules), findings);
     let sources = zones(&config.zones, findings);
     let keys = keys(&config.dnssec, findings);
     let places = config.geoip.as_deref().and_then(|file| places(file, findings));
@@ -91,22 +92,25 @@ fn named(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Reads and compiles a rules document; `-` is standard input.
+/// Reads and compiles a rules document that the command line names; `-` is standard input. It may be a pipe, which a server would refuse: nothing
+/// else waits for it.
 pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Fault>> {
-    if file != Path::new("-") {
-        return sources::read_rules(file);
-    }
     let mut bytes = Vec::new();
-    match stdin.read_to_end(&mut bytes) {
-        Ok(_) => compile_rules(bytes, "standard input"),
-        Err(error) => {
-            Err(vec![Fault { place: "standard input".to_owned(), message: format!("can't be read: {error}") }])
+    let (name, read) = match file == Path::new("-") {
+        true => ("standard input".to_owned(), stdin.read_to_end(&mut bytes)),
+        false if sources::is_special(file) => {
+            (file.display().to_string(), File::open(file).and_then(|mut pipe| pipe.read_to_end(&mut bytes)))
         }
+        false => return sources::read_rules(file),
+    };
+    match read {
+        Ok(_) => compile_rules(bytes, &name),
+        Err(error) => Err(vec![Fault { place: name, message: format!("can't be read: {error}") }]),
     }
 }
 
-fn rules(file: &Path, stdin: &mut dyn Read, findings: &mut Findings) -> Option<Arc<Rules>> {
-    match read_rules(file, stdin) {
+fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findings) -> Option<Arc<Rules>> {
+    match read {
         Ok(rules) => {
             let name = file.display();
             let warnings = rules.table.warnings(Clock::system().now());
@@ -370,5 +374,22 @@ mod tests {
         assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
         let told = run(&args, &mut &b"{"[..]);
         assert!(told.errors[0].starts_with("standard input: (document): is not JSON"), "{told:?}");
+    }
+
+    #[test]
+    fn rules_alone_may_come_by_a_pipe_and_those_that_are_served_may_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("rules.json");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n";
+        let findings = check_in(directory.path(), &[("bailiwick.toml", config)]);
+        let told: Vec<String> = findings.errors.iter().map(Fault::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains("rules.json: is no file but a pipe"), "{told:?}");
+        let into = pipe.clone();
+        let writer = std::thread::spawn(move || std::fs::write(into, r#"{"version": 1, "revision": 3}"#));
+        let args = CheckArgs { config: PathBuf::new(), rules: Some(pipe), json: false };
+        let told = run(&args, &mut std::io::empty());
+        assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
+        writer.join().unwrap().unwrap();
     }
 }

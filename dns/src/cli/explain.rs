@@ -13,7 +13,7 @@ use super::check::read_rules;
 use super::told::Told;
 use crate::config::Config;
 use crate::question::Question;
-use crate::sources::read_geoip;
+use crate::sources::{self, read_geoip};
 
 /// Options of `bailiwick explain`.
 #[derive(Debug, Args)]
@@ -37,13 +37,12 @@ pub(crate) struct ExplainArgs {
 /// Steers and explains; for the command line there is no health but what is supposed.
 pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> Told {
     let (rules, geoip) = match &args.rules {
-        Some(rules) => (rules.clone(), None),
+        Some(rules) => (read_rules(rules, stdin), None),
         None => match Config::read(&args.config) {
-            Ok(config) => (config.rules, config.geoip),
+            Ok(config) => (sources::read_rules(&config.rules), config.geoip),
             Err(errors) => return Told::failed(errors),
         },
     };
-    let rules = read_rules(&rules, stdin);
     let places = read_geoip(args.geoip.as_deref().or(geoip.as_deref()));
     let (rules, places) = match (rules, places) {
         (Ok(rules), Ok(places)) => (rules, places),

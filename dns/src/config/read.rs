@@ -13,12 +13,13 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::{Api, Config, ConfigError, CookieFiles, TlsFiles, ZoneFile};
 use crate::answer::identity::{Identity, LONGEST};
+use crate::dnssec::budget::SigningLimit;
 use crate::name::Name;
 use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "node",
     "listen",
     "threads",
@@ -35,6 +36,7 @@ const KEYS: [&str; 16] = [
     "doh",
     "tcp",
     "rate_limit",
+    "signing",
 ];
 /// The keys of `[api]`.
 const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
@@ -78,7 +80,7 @@ impl Reader<'_> {
         let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
-        let (mut tcp, mut rate_limit) = (Limits::default(), None);
+        let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
@@ -97,6 +99,7 @@ impl Reader<'_> {
                 "doh" => doh = self.encrypted("doh", key, value),
                 "tcp" => tcp = self.tcp(value),
                 "rate_limit" => rate_limit = self.rate_limit(key, value),
+                "signing" => signing = self.signing(value),
                 _ => self.no_key("", key, &KEYS, &LATER),
             }
         }
@@ -124,6 +127,7 @@ impl Reader<'_> {
             doh,
             tcp,
             rate_limit,
+            signing,
         })
     }
 

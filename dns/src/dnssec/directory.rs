@@ -16,7 +16,7 @@ use super::key::SigningKey;
 use super::ring::ZoneKeys;
 use super::state::{KeyState, State};
 use crate::config::SignedZone;
-use crate::sources::Fault;
+use crate::sources::{Fault, NO_FILE, is_special};
 
 /// The state file's name.
 pub const STATE: &str = "state.json";
@@ -24,8 +24,6 @@ pub const STATE: &str = "state.json";
 const OTHERS: u32 = 0o077;
 /// Those of them that change files.
 const OTHERS_WRITE: u32 = 0o022;
-/// What is told of a pipe, a socket or a device.
-const NO_FILE: &str = "is no file but a pipe, a socket or a device";
 
 /// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by `now` aren't needed.
 ///
@@ -149,12 +147,6 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
         ));
     }
     Ok(key)
-}
-
-/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
-/// change of any source from then on.
-fn is_special(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// A directory that this process alone changes, until it is dropped.
@@ -337,6 +329,32 @@ mod tests {
             assert!(told(&keys).contains(&format!("{file}: is no file but a pipe")), "{}", told(&keys));
             std::fs::rename(&aside, &path).unwrap();
         }
+        assert_eq!(told(&keys), "");
+    }
+
+    #[test]
+    fn whatever_the_files_hold_is_read_or_refused_by_the_files_name() {
+        use proptest::prelude::*;
+        let keys = made();
+        let files = [keys.zone.directory.join(STATE), keys.file.clone()];
+        let good = files.each_ref().map(|file| std::fs::read(file).unwrap());
+        let (place, octets) = (any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..8));
+        proptest!(|(which in 0..2_usize, whole in any::<bool>(), place in place, cut in 0..8_usize, octets in octets)| {
+            let mut bytes = if whole { octets.clone() } else { good[which].clone() };
+            if !whole {
+                let at = place.index(bytes.len() + 1);
+                let end = bytes.len().min(at + cut);
+                bytes.splice(at..end, octets);
+            }
+            std::fs::write(&files[which], &bytes).unwrap();
+            let told = told(&keys);
+            std::fs::write(&files[which], &good[which]).unwrap();
+            let name = files[which].display().to_string();
+            // A state may name another file, or say that the key is another.
+            let other = keys.zone.directory.display().to_string();
+            prop_assert!(told.is_empty() || told.lines().all(|line| line.starts_with(&name) || line.starts_with(&other)), "{}", told);
+            prop_assert!(!whole || told.len() > name.len() + 2, "what is neither is refused with words: {:?}", bytes);
+        });
         assert_eq!(told(&keys), "");
     }
 

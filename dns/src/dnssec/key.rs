@@ -106,6 +106,9 @@ pub struct SigningKey {
     algorithm: Algorithm,
     tag: u16,
     dnskey: Box<[u8]>,
+    /// In tests: whether the system has no random bytes to sign with.
+    #[cfg(test)]
+    fails: std::sync::atomic::AtomicBool,
 }
 
 enum Secret {
@@ -165,7 +168,15 @@ impl SigningKey {
         let mut dnskey = FLAGS.to_be_bytes().to_vec();
         dnskey.extend([PROTOCOL, algorithm.number()]);
         dnskey.extend(public);
-        Ok(Self { secret, pkcs8: pkcs8.into(), algorithm, tag: tag_of(&dnskey), dnskey: dnskey.into() })
+        Ok(Self {
+            secret,
+            pkcs8: pkcs8.into(),
+            algorithm,
+            tag: tag_of(&dnskey),
+            dnskey: dnskey.into(),
+            #[cfg(test)]
+            fails: false.into(),
+        })
     }
 
     /// The private key as PKCS#8 PEM. Whoever holds it can sign for the zone.
@@ -185,6 +196,10 @@ impl SigningKey {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>, KeyError> {
+        #[cfg(test)]
+        if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(KeyError::NoRandomness);
+        }
         match &self.secret {
             Secret::EcdsaP256Sha256(pair, random) => {
                 let signature = pair.sign(random, data).map_err(|_| KeyError::NoRandomness)?;
@@ -192,6 +207,12 @@ impl SigningKey {
             }
             Secret::Ed25519(pair) => Ok(pair.sign(data).as_ref().to_vec()),
         }
+    }
+
+    /// Makes [`SigningKey::sign`] fail as it does when the system gives no random bytes, which can't be brought about otherwise; or work again.
+    #[cfg(test)]
+    pub(crate) fn set_failing(&self, fails: bool) {
+        self.fails.store(fails, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The number of its algorithm, as RRSIG, DNSKEY and DS have it.

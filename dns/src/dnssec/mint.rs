@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::budget::{Budget, Via};
+use super::budget::{Budget, SigningLimit, Via};
 use super::canonical::Covered;
 use super::key::KeyError;
 use super::ring::KeyRing;
@@ -79,6 +79,11 @@ impl Mint {
             found: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// Limits how many are made because they are asked for. The first call counts, and is made before anybody asks.
+    pub fn limit(&self, limit: SigningLimit) {
+        self.budget.limit(limit);
     }
 
     /// How many signatures were made because they were asked for.
@@ -205,6 +210,15 @@ mod tests {
         assert_eq!(made, 200);
         assert_eq!((mint.refused(), asked[299].clone()), (100, Err(Refused::Budget)));
         assert_eq!(ask(&mint, &ring, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
+    }
+
+    #[test]
+    fn the_budget_is_what_the_configuration_says() {
+        let (mint, ring) = (Mint::new(), ring());
+        mint.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
+        let owner = |n: usize| name(&format!("{n}.example.com"));
+        let made = (0..10).filter(|&n| ask(&mint, &ring, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
+        assert_eq!((made, mint.refused()), (3, 7));
     }
 
     #[test]

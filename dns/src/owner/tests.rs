@@ -1,3 +1,5 @@
+mod renewal;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 

@@ -1,4 +1,4 @@
-//! Reads what the configuration says of transports and their limits: `[dot]`, `[doq]`, `[doh]`, `[tcp]` and `[rate_limit]`.
+//! Reads what the configuration says of transports and their limits: `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]` and `[signing]`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,12 +9,16 @@ use toml::de::DeTable;
 
 use super::{Key, Reader, Value, kind};
 use crate::config::{Encrypted, TlsFiles};
+use crate::dnssec::budget::SigningLimit;
 use crate::rate_limit::RateLimit;
 use crate::streams::Limits;
 
 const ENCRYPTED_KEYS: [&str; 3] = ["listen", "cert", "key"];
 const TCP_KEYS: [&str; 3] = ["connections", "per_client", "idle"];
 const RATE_LIMIT_KEYS: [&str; 5] = ["per_second", "slip", "ipv4_prefix", "ipv6_prefix", "exempt"];
+const SIGNING_KEYS: [&str; 4] = ["per_second", "in_all", "ipv4_prefix", "ipv6_prefix"];
+/// More signatures in a second than two cores make.
+const MOST_SIGNATURES: u64 = 100_000;
 /// How long a stream may be idle: less hurries clients on slow paths, more keeps dead ones.
 const IDLE: std::ops::RangeInclusive<u64> = 100..=600_000;
 
@@ -90,6 +94,32 @@ impl Reader<'_> {
             return self.fail(key.span(), message.to_owned());
         }
         Some(limit)
+    }
+
+    pub(super) fn signing(&mut self, value: &Value<'_>) -> SigningLimit {
+        let mut limit = SigningLimit::default();
+        let Some(table) = self.section("signing", "per_second = 200", value) else { return limit };
+        let (mut v4, mut v6) = (limit.ipv4_prefix, limit.ipv6_prefix);
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "per_second" => self.size("signing.per_second", value, 1, MOST_SIGNATURES, &mut limit.per_second),
+                "in_all" => self.size("signing.in_all", value, 1, MOST_SIGNATURES, &mut limit.in_all),
+                "ipv4_prefix" => self.size("signing.ipv4_prefix", value, 1, 32, &mut v4),
+                "ipv6_prefix" => self.size("signing.ipv6_prefix", value, 1, 128, &mut v6),
+                _ => self.no_key("signing.", key, &SIGNING_KEYS, &[]),
+            }
+        }
+        (limit.ipv4_prefix, limit.ipv6_prefix) = (v4, v6);
+        if limit.per_second > limit.in_all {
+            self.note(
+                value.span(),
+                format!(
+                    "\"signing.per_second\" ({}) is more than \"signing.in_all\" ({}), so that one prefix could take what is everybody's; raise the latter or lower the former",
+                    limit.per_second, limit.in_all
+                ),
+            );
+        }
+        limit
     }
 
     fn networks(&mut self, key: &str, value: &Value<'_>) -> Vec<IpNet> {

@@ -1,10 +1,9 @@
-//! Draws the rows of a report as an SVG: CPU time per answer over the echo's, a panel for each workload, a bar for each server with a whisker from
+//! Draws the rows of a report as an SVG: CPU time per answer over the echo's, a panel for each workload and number of threads, a bar for each server with a whisker from
 //! least to most. Where the reader prefers dark, it is dark.
 
 use std::fmt::Write as _;
 
 use crate::report::Row;
-use crate::workload::Kind;
 
 const WIDTH: f64 = 760.0;
 /// Where bars begin: what is left of it is names.
@@ -27,12 +26,8 @@ pub(crate) fn chart(rows: &[Row<'_>]) -> String {
     let x = |ratio: f64| NAMES + ratio / longest * (WIDTH - NAMES - FIGURE);
     let mut body = String::new();
     let mut y = TITLE;
-    for kind in [Kind::Static, Kind::Steered, Kind::Missing] {
-        let panel: Vec<&Row<'_>> = rows.iter().filter(|row| row.kind == kind).collect();
-        if panel.is_empty() {
-            continue;
-        }
-        let _ = writeln!(body, "<text class=\"panel\" x=\"16\" y=\"{}\">{}</text>", y + 19.0, kind.name());
+    for panel in rows.chunk_by(|one, next| one.title() == next.title()) {
+        let _ = writeln!(body, "<text class=\"panel\" x=\"16\" y=\"{}\">{}</text>", y + 19.0, panel[0].title());
         y += PANEL;
         let end = y + ROW * count(panel.len());
         for row in panel {
@@ -61,7 +56,7 @@ pub(crate) fn chart(rows: &[Row<'_>]) -> String {
             body,
             "<path class=\"limit\" d=\"M{0:.1} {1:.1}V{end:.1}\"/>",
             x(1.0),
-            end - ROW * count(rows.iter().filter(|row| row.kind == kind).count())
+            end - ROW * count(panel.len())
         );
         y += 10.0;
     }

@@ -2,13 +2,15 @@
 //! runs it.
 //!
 //! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`] keeps them running;
-//! [`load`] asks, [`rounds`] measures, [`report`] and [`chart`] tell.
+//! [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, [`report`] and [`chart`] tell.
 
 mod batch;
+mod bursts;
 mod chart;
 mod check;
 mod cores;
 mod echo;
+mod flood;
 mod load;
 mod mmdb;
 mod options;
@@ -62,12 +64,14 @@ fn main() -> ExitCode {
 
 /// Measures, and tells whether all answers were right.
 fn bench(options: &Options) -> Result<bool, String> {
-    let cores = Cores::divide(options.threads.get())?;
-    cores.on_generator()?;
+    // Several threads say little without one beside them.
+    let counts = if options.threads.get() == 1 { vec![1] } else { vec![1, options.threads.get()] };
+    let cores = counts.iter().map(|&threads| Cores::divide(threads)).collect::<Result<Vec<_>, _>>()?;
+    cores[0].on_generator()?;
     let folder = TempDir::with_prefix("bailiwick-bench-").map_err(|error| format!("no temporary folder: {error}"))?;
     end_by_signal(folder.path().to_owned())?;
     let began_with = proc::machine();
-    let told = cores.told();
+    let told = cores.iter().map(|cores| server::named(&cores.told(), cores.threads)).collect::<Vec<_>>().join("; ");
     say(&told);
 
     let peers = chosen(options)?;
@@ -92,33 +96,39 @@ fn bench(options: &Options) -> Result<bool, String> {
     say(&format!("the country database has {networks} networks"));
     drop(flat);
 
-    let threads = options.threads.get();
-    let common =
-        Common { folder: folder.path().to_owned(), mmdb, countries, threads, encrypted: options.streams, cores };
+    let common = Common { folder: folder.path().to_owned(), mmdb, countries, encrypted: options.streams };
     let mut draw = Draw::new(20_261);
-    let servers = started(&peers, options.names, &common, &workloads, &mut draw)?;
+    let servers = started(&peers, &cores, options.names, &common, &workloads, &mut draw)?;
     let window = window(options.window.get());
-    let plan = Plan {
-        rounds: options.rounds.get(),
-        length: options.secs,
-        window,
-        rate: options.rate,
-        // Enough for the kernel to divide them about evenly.
-        sockets: if threads == 1 { 1 } else { 16 * threads },
-    };
+    let plan = Plan { rounds: options.rounds.get(), length: options.secs, window, rate: options.rate };
     let asked = |workload: &Workload| servers.iter().filter(|server| server.peer.answers(workload.kind)).count();
-    let takes = plan.takes(workloads.iter().map(asked).sum());
+    let measurements = workloads.iter().map(asked).sum();
+    let mut takes = plan.takes(measurements);
+    if counts.len() > 1 {
+        takes += bursts::takes(&plan, measurements);
+    }
+    if options.flood {
+        takes += flood::takes(&plan, &servers);
+    }
     say(&format!("measuring takes about {:.0} min", (takes.as_secs_f64() * 1.1 / 60.0).ceil()));
     let samples = rounds::measure(&servers, &workloads, &plan, &mut draw, |line| say(&line))?;
+    let bursts = match counts.len() {
+        1 => Vec::new(),
+        _ => bursts::measure(&servers, &workloads, &plan, held(), &mut draw, |line| say(&line))?,
+    };
+    let floods = match options.flood {
+        true => flood::measure(&servers, options.names, &plan, &mut draw, |line| say(&line))?,
+        false => Vec::new(),
+    };
     let streams = if options.streams { streamed(&servers, options, &common)? } else { Vec::new() };
     let about = about(servers, options, &common)?;
 
     let circumstances = json!({
         "processor": began_with.0, "cores": told, "load_before": began_with.1, "load_after": proc::machine().1,
         "rounds": plan.rounds, "seconds": options.secs.as_secs_f64(), "window": window, "rate": options.rate, "names": options.names,
-        "threads": threads, "networks": networks,
+        "threads": counts, "networks": networks,
     });
-    let report = Report { circumstances, threads, rate: options.rate, about, samples, streams };
+    let report = Report { circumstances, rate: options.rate, about, samples, bursts, floods, streams };
     println!(
         "{} rounds of {} s, medians (least–most); {} names, {window} queries outstanding; CPU times in µs\n\n{}",
         plan.rounds,
@@ -147,6 +157,7 @@ fn say(line: &str) {
 fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
     let own = Peer::Bailiwick(options.bailiwick.clone());
     let mut all = vec![Peer::Echo, own, Peer::Gdnsd, Peer::Nsd, Peer::Knot];
+    all.extend(options.streams.then_some(Peer::Bind));
     all.extend(options.also.iter().map(|(name, command)| Peer::Other { name: name.clone(), command: command.clone() }));
     let names: Vec<&str> = all.iter().map(Peer::name).collect();
     if let Some(unknown) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
@@ -169,14 +180,15 @@ fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
 /// Starts every server, and looks whether its answers are right.
 fn started(
     peers: &[Peer],
+    cores: &[Cores],
     names: u32,
     common: &Common,
     workloads: &[Workload],
     draw: &mut Draw,
 ) -> Result<Vec<Server>, String> {
     let mut servers = Vec::new();
-    for peer in peers {
-        let server = Server::start(peer, names, common)?;
+    for (peer, cores) in peers.iter().flat_map(|peer| cores.iter().map(move |cores| (peer, cores))) {
+        let server = Server::start(peer, names, cores, common)?;
         let mut checked = Vec::new();
         if !matches!(peer, Peer::Echo) {
             for workload in workloads.iter().filter(|workload| peer.answers(workload.kind)) {
@@ -185,17 +197,21 @@ fn started(
             }
         }
         let right = if checked.is_empty() { String::new() } else { format!("; right answers: {}", checked.join(", ")) };
-        say(&format!("{} on {} after {:.2} s{right}", peer.name(), server.address, server.loaded.as_secs_f64()));
+        say(&format!("{} on {} after {:.2} s{right}", server.name(), server.address, server.loaded.as_secs_f64()));
         servers.push(server);
     }
     Ok(servers)
 }
 
-/// How many queries may be outstanding: no more than a receive buffer holds that a server didn't ask to be larger, or some would only be lost.
+/// How many queries a receive buffer holds that a server didn't ask to be larger.
+fn held() -> usize {
+    let octets = fs::read_to_string("/proc/sys/net/core/rmem_default").ok().and_then(|text| text.trim().parse().ok());
+    octets.map_or(1000, |octets: usize| octets / DATAGRAM).max(1)
+}
+
+/// How many queries may be outstanding: no more than such a buffer holds, or some would only be lost.
 fn window(wanted: usize) -> usize {
-    let file = "/proc/sys/net/core/rmem_default";
-    let octets: Option<usize> = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
-    let held = octets.map_or(wanted, |octets| octets / DATAGRAM).max(1);
+    let held = held();
     if held < wanted {
         say(&format!(
             "{held} queries outstanding instead of {wanted}, as a default receive buffer holds no more; for more: sysctl net.core.rmem_default={}",
@@ -206,12 +222,13 @@ fn window(wanted: usize) -> usize {
 }
 
 fn streamed(servers: &[Server], options: &Options, common: &Common) -> Result<Vec<streams::Streamed>, String> {
-    let questions = common.folder.join("questions");
-    streams::questions(options.names, &questions)?;
+    streams::questions(options.names, &common.folder)?;
     let mut measured = Vec::new();
-    for transport in ["tcp", "dot"] {
-        for server in servers.iter().filter(|server| server.peer.speaks().contains(&transport)) {
-            let one = streams::measure(server, transport, &questions, options.secs)?;
+    for transport in ["tcp", "dot", "doh"] {
+        let spoken = |server: &&Server| server.peer.speaks().contains(&transport);
+        // With several threads of each, whose connections are beside a generator of their own, it would be another comparison.
+        for server in servers.iter().filter(spoken).filter(|server| server.cores.threads == 1) {
+            let one = streams::measure(server, transport, &common.folder, options.secs)?;
             say(&format!("{transport} {}: {:.0} requests/s", server.peer.name(), one.rate));
             measured.push(one);
         }
@@ -225,10 +242,11 @@ fn about(servers: Vec<Server>, options: &Options, common: &Common) -> Result<Vec
     let mut about = Vec::new();
     for server in servers {
         let (peer, loaded, memory) = (server.peer.clone(), server.loaded.as_secs_f64(), server.memory());
+        let cores = server.cores.clone();
         drop(server);
-        let per_name = if options.names >= MANY && !matches!(peer, Peer::Echo) {
+        let per_name = if options.names >= MANY && !matches!(peer, Peer::Echo) && cores.threads == 1 {
             let [many, few] = [options.names, FEW].map(|names| {
-                let server = Server::start(&peer, names, common)?;
+                let server = Server::start(&peer, names, &cores, common)?;
                 server.settle();
                 Ok::<_, String>(server.memory() as f64)
             });
@@ -237,7 +255,8 @@ fn about(servers: Vec<Server>, options: &Options, common: &Common) -> Result<Vec
             None
         };
         let memory = memory as f64 / f64::from(1 << 20);
-        about.push(About { server: peer.name().to_owned(), version: peer.version(), loaded, memory, per_name });
+        let (server, threads, version) = (peer.name().to_owned(), cores.threads, peer.version());
+        about.push(About { server, threads, version, loaded, memory, per_name });
     }
     Ok(about)
 }

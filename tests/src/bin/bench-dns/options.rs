@@ -38,7 +38,9 @@ Examples:
   scripts/bench/dns --only bailiwick,gdnsd --workloads steered
   scripts/bench/dns --names 1000000 --workloads static
   scripts/bench/dns --also 'before=/old/bailiwick serve --config {folder}/bailiwick.toml'
-  scripts/bench/dns --streams                        TCP and TLS by dnsperf, too
+  scripts/bench/dns --threads 2                      two threads beside one
+  scripts/bench/dns --flood --workloads missing      whether a flood disturbs known names
+  scripts/bench/dns --streams                        TCP, TLS and HTTPS, too
 
 Writes target/bench/dns.json (every sample) and target/bench/dns.svg (a bar chart).
 Exit codes: 0 measured, 1 something failed or answers were wrong, 2 wrong usage."
@@ -53,7 +55,7 @@ pub(crate) struct Options {
     /// Two rounds of 0.3 seconds: whether it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, and the names of --also; the echo is always there.
+    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind, and the names of --also; the echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Which workloads.
@@ -66,7 +68,9 @@ pub(crate) struct Options {
     /// How many static names the zone has.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) names: u32,
-    /// How many UDP threads (of NSD: processes) each server has. Each gets a core; what the generator then shares with them shows.
+    /// How many UDP threads (of NSD: processes) each server has, each on a core of its own. If it isn't one, the same with one is measured beside it.
+    /// Where no core is left for the generator it shares theirs: what it takes of them is told, and answers per second are scaled by what it left.
+    /// Bursts that are answered while it sleeps show all threads at work at once.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZero<usize>,
     /// How many queries are outstanding; fewer if a default receive buffer (net.core.rmem_default) doesn't hold them.
@@ -75,7 +79,11 @@ pub(crate) struct Options {
     /// Queries per second at which latency is measured; 0: it isn't.
     #[arg(long, value_name = "N", default_value = "20000")]
     pub(crate) rate: u32,
-    /// Measure requests per second by TCP and TLS too, by dnsperf, of whoever speaks them.
+    /// Measure too how soon known names are answered, at --rate, alone and beside floods of names that don't exist, never the same twice, at a
+    /// quarter, half and three quarters of what the server takes of them; beside as many of known names; and what memory that costs.
+    #[arg(long)]
+    pub(crate) flood: bool,
+    /// Measure requests per second by TCP and TLS (dnsperf) and HTTPS (h2load) too, of whoever speaks them, and of BIND.
     #[arg(long)]
     pub(crate) streams: bool,
     /// This project's server [default: the one built beside this program].

@@ -23,6 +23,8 @@ pub(crate) enum Peer {
     Nsd,
     /// Knot with its geoip module.
     Knot,
+    /// BIND, over streams only: of the others none answers by HTTPS.
+    Bind,
     /// Whatever the user named.
     Other {
         /// As it is called.
@@ -41,6 +43,8 @@ pub(crate) struct Place<'p> {
     pub(crate) address: SocketAddr,
     /// TLS, if it is to be measured; `cert.pem` and `key.pem` are in the folder then.
     pub(crate) encrypted: Option<SocketAddr>,
+    /// HTTPS, likewise.
+    pub(crate) https: Option<SocketAddr>,
     /// The country database.
     pub(crate) mmdb: &'p Path,
     /// Where countries are steered to.
@@ -60,21 +64,23 @@ impl Peer {
             Self::Gdnsd => "gdnsd",
             Self::Nsd => "nsd",
             Self::Knot => "knot",
+            Self::Bind => "bind",
             Self::Other { name, .. } => name,
         }
     }
 
     /// Whether it can be asked such questions.
     pub(crate) fn answers(&self, kind: Kind) -> bool {
-        !matches!((self, kind), (Self::Nsd, Kind::Steered))
+        !matches!((self, kind), (Self::Nsd, Kind::Steered) | (Self::Bind, _))
     }
 
-    /// The transports besides UDP that it is asked over: TCP, TLS.
+    /// The transports besides UDP that it is asked over: TCP, TLS, HTTPS.
     pub(crate) fn speaks(&self) -> &'static [&'static str] {
         match self {
             Self::Echo => &[],
             Self::Gdnsd | Self::Knot => &["tcp"],
-            Self::Nsd | Self::Bailiwick(_) | Self::Other { .. } => &["tcp", "dot"],
+            Self::Nsd => &["tcp", "dot"],
+            Self::Bailiwick(_) | Self::Other { .. } | Self::Bind => &["tcp", "dot", "doh"],
         }
     }
 
@@ -89,6 +95,7 @@ impl Peer {
             Self::Gdnsd => "gdnsd",
             Self::Nsd => "nsd",
             Self::Knot => "knotd",
+            Self::Bind => "named",
         };
         match found(program) {
             Some(_) => None,
@@ -106,6 +113,7 @@ impl Peer {
             Self::Gdnsd => (PathBuf::from("gdnsd"), "-?"),
             Self::Nsd => (PathBuf::from("nsd"), "-v"),
             Self::Knot => (PathBuf::from("knotd"), "-V"),
+            Self::Bind => (PathBuf::from("named"), "-v"),
         };
         let program = program.to_str().and_then(found).unwrap_or(program);
         let Ok(output) = Command::new(&program).arg(argument).stdin(Stdio::null()).output() else {
@@ -171,6 +179,11 @@ impl Peer {
                 write(place, "conf", &knot(place))?;
                 format!("knotd -c {folder}/conf")
             }
+            Self::Bind => {
+                write(place, "zone", &zone(place.names, Some(&steered)))?;
+                write(place, "conf", &bind(place))?;
+                format!("named -f -n {} -c {folder}/conf", place.threads)
+            }
         };
         let mut words: Vec<String> = command.split(' ').map(str::to_owned).collect();
         if let Some(path) = found(&words[0]) {
@@ -206,8 +219,10 @@ fn bailiwick(place: &Place<'_>) -> Result<(), String> {
         place.address, place.threads
     );
     let _ = write!(config, "[zones]\n\"{ORIGIN}\" = \"zone\"\n");
-    if let Some(address) = place.encrypted {
-        let _ = write!(config, "[dot]\nlisten = [\"{address}\"]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+    for (section, address) in [("dot", place.encrypted), ("doh", place.https)] {
+        if let Some(address) = address {
+            let _ = write!(config, "[{section}]\nlisten = [\"{address}\"]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+        }
     }
     write(place, "bailiwick.toml", &config)
 }
@@ -273,6 +288,34 @@ fn knot(place: &Place<'_>) -> String {
         place.address.port(),
         place.mmdb.display()
     )
+}
+
+fn bind(place: &Place<'_>) -> String {
+    let (folder, address) = (place.folder.display(), place.address);
+    let ip = address.ip();
+    let mut listen = format!(" listen-on port {} {{ {ip}; }};\n", address.port());
+    let mut text = String::new();
+    if let Some((tls, https)) = place.encrypted.zip(place.https) {
+        let _ = write!(
+            text,
+            "tls own {{ cert-file \"{folder}/cert.pem\"; key-file \"{folder}/key.pem\"; }};\n\
+             http own {{ endpoints {{ \"/dns-query\"; }}; }};\n"
+        );
+        let _ = write!(
+            listen,
+            " listen-on port {} tls own {{ {ip}; }};\n listen-on port {} tls own http own {{ {ip}; }};\n",
+            tls.port(),
+            https.port()
+        );
+    }
+    let _ = write!(
+        text,
+        "options {{\n directory \"{folder}\";\n pid-file none;\n session-keyfile none;\n lock-file none;\n{listen} listen-on-v6 {{ none; }};\n \
+         recursion no;\n allow-query {{ any; }};\n notify no;\n dnssec-validation no;\n minimal-responses yes;\n zone-statistics none;\n \
+         querylog no;\n}};\ncontrols {{ }};\nlogging {{ category default {{ null; }}; }};\n\
+         zone \"{ORIGIN}\" {{ type primary; file \"{folder}/zone\"; }};\n"
+    );
+    text
 }
 
 fn knot_map(place: &Place<'_>) -> String {

@@ -30,6 +30,15 @@ pub(crate) struct Spent {
 }
 
 impl Cpu {
+    /// The `count` threads that spent most since `earlier`, by their ids; those that spent nothing are none of them.
+    pub(crate) fn busiest(&self, earlier: &Self, count: usize) -> Vec<u32> {
+        let spent = |id: &u32, now: u64| now.saturating_sub(earlier.threads.get(id).copied().unwrap_or(0));
+        let mut all: Vec<(u64, u32)> = self.threads.iter().map(|(id, &now)| (spent(id, now), *id)).collect();
+        all.retain(|&(spent, _)| spent > 0);
+        all.sort_unstable_by(|one, other| other.cmp(one));
+        all.into_iter().take(count).map(|(_, id)| id).collect()
+    }
+
     /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Spent {
         let of_thread = |(id, now): (&u32, &u64)| now.saturating_sub(earlier.threads.get(id).copied().unwrap_or(0));
@@ -120,6 +129,16 @@ pub(crate) fn cpu(group: i32) -> Cpu {
     cpu
 }
 
+/// What the calling thread has cost so far, and nothing that it started.
+pub(crate) fn own() -> Cpu {
+    let read = |file: &str| fs::read_to_string(Path::new("/proc/thread-self").join(file)).unwrap_or_default();
+    let Some(stat) = stat(&read("stat")) else { return Cpu::default() };
+    let (user, system) = (stat.user, stat.system);
+    let ticks = (user + system) * tick();
+    let time = schedstat(&read("schedstat")).filter(|&time| time > 0).unwrap_or(ticks);
+    Cpu { threads: BTreeMap::from([(0, time)]), user, system }
+}
+
 /// A tick in nanoseconds.
 fn tick() -> u64 {
     static TICK: OnceLock<u64> = OnceLock::new();
@@ -165,6 +184,9 @@ mod tests {
         assert_eq!(spent, Spent { nanoseconds: 4_000, user: 1, system: 3 }, "the second thread has ended");
         assert!((spent.user_nanoseconds() - 1_000.0).abs() < 1e-9);
         assert!(earlier.since(&earlier).user_nanoseconds().abs() < 1e-9);
+        assert_eq!(later.busiest(&earlier, 1), [1], "the third has less");
+        assert_eq!(later.busiest(&earlier, 3), [1, 3]);
+        assert_eq!(later.busiest(&later, 3), [0; 0]);
     }
 
     #[test]
@@ -183,5 +205,18 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(30), "a millisecond of work shows");
         }
         assert!(memory(group) > 100_000);
+    }
+
+    #[test]
+    fn this_threads_own_time_is_not_that_of_what_it_starts() {
+        let (before, began) = (own(), Instant::now());
+        bailiwick_tests::process::run("sh", ["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]);
+        let (waited, idle) = (began.elapsed(), own().since(&before).nanoseconds);
+        assert!(u128::from(idle) < waited.as_nanos() / 2, "{idle} ns of {waited:?}, in which the shell worked");
+        let mut sum = 0_u64;
+        while own().since(&before).nanoseconds < idle + 1_000_000 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+            assert!(began.elapsed() < Duration::from_secs(30), "a millisecond of work shows");
+        }
     }
 }

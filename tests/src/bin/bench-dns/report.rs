@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::bursts::{self, Bursts};
+use crate::flood::{self, Flooded};
 use crate::rounds::Sample;
+use crate::server::named;
 use crate::stats::Spread;
 use crate::streams::{CONNECTIONS, OUTSTANDING, Streamed};
 use crate::workload::Kind;
@@ -17,6 +20,8 @@ const BUSY: f64 = 0.9;
 pub(crate) struct About {
     /// Who it is.
     pub(crate) server: String,
+    /// How many threads it had.
+    pub(crate) threads: usize,
     /// What it says its version is.
     pub(crate) version: String,
     /// Seconds from its start to its first answer.
@@ -32,14 +37,16 @@ pub(crate) struct About {
 pub(crate) struct Report {
     /// The machine and the settings, in words.
     pub(crate) circumstances: Value,
-    /// How many threads each server had.
-    pub(crate) threads: usize,
     /// Queries per second at which latency was measured.
     pub(crate) rate: u32,
     /// The servers, in the order of the rows.
     pub(crate) about: Vec<About>,
     /// All samples.
     pub(crate) samples: Vec<Sample>,
+    /// Threads at work at the same time.
+    pub(crate) bursts: Vec<Bursts>,
+    /// Known names beside a flood.
+    pub(crate) floods: Vec<Flooded>,
     /// Requests over streams.
     pub(crate) streams: Vec<Streamed>,
 }
@@ -47,8 +54,9 @@ pub(crate) struct Report {
 /// One server with one workload.
 #[derive(Debug)]
 pub(crate) struct Row<'r> {
-    /// The workload.
-    pub(crate) kind: Kind,
+    kind: Kind,
+    threads: usize,
+    cores: usize,
     /// The server.
     pub(crate) server: &'r str,
     /// CPU time per answer over the echo's.
@@ -57,24 +65,49 @@ pub(crate) struct Row<'r> {
     user: Spread,
     rate: Spread,
     busy: Spread,
+    generator: Spread,
+    /// Thousands of answers per second, had it had its cores to itself.
+    whole: Spread,
+    /// CPU time per answer over the same server's with one thread, round by round.
+    over_one: Option<Spread>,
     octets: Spread,
     latency: Option<[Spread; 2]>,
     faults: [u64; 3],
 }
 
-impl Report {
-    /// The rows: by workload, then by server.
-    pub(crate) fn rows(&self) -> Vec<Row<'_>> {
-        let mut kinds: Vec<Kind> = self.samples.iter().map(|sample| sample.kind).collect();
-        kinds.sort();
-        kinds.dedup();
-        let pairs = kinds.into_iter().flat_map(|kind| self.about.iter().map(move |about| (kind, about)));
-        pairs.filter_map(|(kind, about)| self.row(kind, &about.server)).collect()
+impl Row<'_> {
+    /// What the rows beside it have in common with it: the workload and the number of threads.
+    pub(crate) fn title(&self) -> String {
+        named(self.kind.name(), self.threads)
     }
 
-    fn row<'r>(&'r self, kind: Kind, server: &'r str) -> Option<Row<'r>> {
-        let samples: Vec<&Sample> =
-            self.samples.iter().filter(|sample| sample.kind == kind && sample.server == server).collect();
+    /// How many of its cores' seconds per second somebody had of whom is known.
+    fn used(&self) -> f64 {
+        self.busy.median + self.generator.median
+    }
+}
+
+impl Report {
+    /// The rows: by workload, then by the number of threads, then by server.
+    pub(crate) fn rows(&self) -> Vec<Row<'_>> {
+        let mut titles: Vec<(Kind, usize)> = self.samples.iter().map(|sample| (sample.kind, sample.threads)).collect();
+        titles.sort_unstable();
+        titles.dedup();
+        let rows = titles.into_iter().flat_map(|(kind, threads)| {
+            let about = self.about.iter().filter(move |about| about.threads == threads);
+            about.filter_map(move |about| self.row(kind, threads, &about.server))
+        });
+        rows.collect()
+    }
+
+    fn row<'r>(&'r self, kind: Kind, threads: usize, server: &'r str) -> Option<Row<'r>> {
+        let of = |threads| {
+            let all = self.samples.iter().filter(move |sample| sample.kind == kind && sample.server == server);
+            all.filter(move |sample| sample.threads == threads)
+        };
+        let by_one = |sample: &Sample| of(1).find(|one| one.round == sample.round).map(|one| sample.cpu / one.cpu);
+        let over_one = (threads > 1).then(|| Spread::of(of(threads).filter_map(by_one))).flatten();
+        let samples: Vec<&Sample> = of(threads).collect();
         let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(|sample| figure(sample)));
         let late = |figure: fn((u32, u32, u64)) -> u32| {
             Spread::of(samples.iter().filter_map(|sample| sample.latency).map(|latency| f64::from(figure(latency))))
@@ -85,12 +118,17 @@ impl Report {
         }
         Some(Row {
             kind,
+            threads,
+            cores: samples.first()?.cores,
             server,
             ratio: of(Sample::ratio)?,
             cpu: of(|sample| sample.cpu)?,
             user: of(|sample| sample.user)?,
             rate: of(|sample| sample.rate / 1e3)?,
             busy: of(|sample| sample.busy)?,
+            generator: of(|sample| sample.generator)?,
+            whole: of(|sample| sample.whole() / 1e3)?,
+            over_one,
             octets: of(|sample| sample.octets)?,
             latency: late(|latency| latency.0).zip(late(|latency| latency.1)).map(|(half, most)| [half, most]),
             faults,
@@ -101,37 +139,11 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         let rows = self.rows();
-        for kind in [Kind::Static, Kind::Steered, Kind::Missing] {
-            if !rows.iter().any(|row| row.kind == kind) {
-                continue;
-            }
-            // Without a rate no latency was measured.
-            let (late, line) = match self.rate {
-                0 => (String::new(), ""),
-                rate => (format!(" p50 at {rate}/s, µs | p99 at {rate}/s, µs |"), "---|---|"),
-            };
-            let _ = write!(
-                text,
-                "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s |{late} octets | \
-                 lost / wrong / stray |\n|---|---|---|---|---|{line}---|---|\n",
-                kind.name()
-            );
-            for row in rows.iter().filter(|row| row.kind == kind) {
-                let late = match row.latency {
-                    Some([half, most]) => format!(" {half:.0} | {most:.0} |"),
-                    // At the rate, nothing was answered.
-                    None if self.rate > 0 => " | |".to_owned(),
-                    None => String::new(),
-                };
-                let [lost, wrong, stray] = row.faults;
-                let _ = writeln!(
-                    text,
-                    "| {} | {} | {} | {} | {:.0} |{late} {:.0} | {lost} / {wrong} / {stray} |",
-                    row.server, row.ratio, row.cpu, row.user, row.rate, row.octets.median
-                );
-            }
-            text.push('\n');
+        for rows in rows.chunk_by(|one, next| one.title() == next.title()) {
+            self.rows_of_one_title(rows, &mut text);
         }
+        bursts::table(&self.bursts, &mut text);
+        flood::table(&self.floods, &mut text);
         self.streamed(&mut text);
         text.push_str(
             "| server | start to first answer, s | memory, MiB | per name, octets | version |\n|---|---|---|---|---|\n",
@@ -139,7 +151,8 @@ impl Report {
         for about in &self.about {
             let per_name = about.per_name.map_or(String::new(), |octets| format!("{octets:.0}"));
             let version = about.version.replace('|', "\\|");
-            let About { server, loaded, memory, .. } = about;
+            let About { loaded, memory, .. } = about;
+            let server = named(&about.server, about.threads);
             let _ = writeln!(text, "| {server} | {loaded:.2} | {memory:.1} | {per_name} | {version} |");
         }
         for doubt in self.doubts(&rows) {
@@ -148,13 +161,67 @@ impl Report {
         text
     }
 
+    fn rows_of_one_title(&self, rows: &[Row<'_>], text: &mut String) {
+        // Without a rate no latency was measured.
+        let (late, late_line) = match self.rate {
+            0 => (String::new(), ""),
+            rate => (format!(" p50 at {rate}/s, µs | p99 at {rate}/s, µs |"), "---|---|"),
+        };
+        let (threads, cores) = (rows[0].threads, rows[0].cores);
+        let (several, several_line) = match threads {
+            1 => (String::new(), ""),
+            _ => (
+                format!(" × by one thread | cores: server | generator | 1,000 answers/s by {cores} whole cores |"),
+                "---|---|---|---|",
+            ),
+        };
+        let _ = write!(
+            text,
+            "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s |{several}{late} octets | \
+             lost / wrong / stray |\n|---|---|---|---|---|{several_line}{late_line}---|---|\n",
+            rows[0].title()
+        );
+        for row in rows {
+            let several = match (threads, row.over_one) {
+                (1, _) => String::new(),
+                (_, over_one) => format!(
+                    " {} | {:.2} | {:.2} | {:.0} |",
+                    over_one.map_or(String::new(), |over_one| over_one.to_string()),
+                    row.busy.median,
+                    row.generator.median,
+                    row.whole
+                ),
+            };
+            let late = match row.latency {
+                Some([half, most]) => format!(" {half:.0} | {most:.0} |"),
+                // At the rate, nothing was answered.
+                None if self.rate > 0 => " | |".to_owned(),
+                None => String::new(),
+            };
+            let [lost, wrong, stray] = row.faults;
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {:.0} |{several}{late} {:.0} | {lost} / {wrong} / {stray} |",
+                row.server, row.ratio, row.cpu, row.user, row.rate, row.octets.median
+            );
+        }
+        if threads > 1 {
+            text.push_str(
+                "\nCPU time is the scheduler's account of each process. “By whole cores”: what was answered, over the share of its cores that the \
+                 server had; the rest was the generator's. It holds as far as an answer costs no more when no generator is in between, and threads may \
+                 have taken turns: bursts, below, show them at work at once.\n",
+            );
+        }
+        text.push('\n');
+    }
+
     fn streamed(&self, text: &mut String) {
         if self.streams.is_empty() {
             return;
         }
         let _ = write!(
             text,
-            "**streams**: static names by dnsperf, {CONNECTIONS} connections, {OUTSTANDING} requests outstanding\n\n\
+            "**streams**: static names, {CONNECTIONS} connections, {OUTSTANDING} requests outstanding\n\n\
              | transport | server | 1,000 requests/s | CPU per request, µs | lost |\n|---|---|---|---|---|\n"
         );
         for one in &self.streams {
@@ -170,8 +237,8 @@ impl Report {
         let mut doubts = Vec::new();
         let idle: Vec<String> = rows
             .iter()
-            .filter(|row| row.busy.median < BUSY * self.threads as f64)
-            .map(|row| format!("{} {} {:.0} %", row.kind.name(), row.server, row.busy.median * 100.0))
+            .filter(|row| row.used() < BUSY * row.cores as f64)
+            .map(|row| format!("{} {} {:.0} %", row.title(), row.server, row.used() * 100.0 / row.cores as f64))
             .collect();
         if !idle.is_empty() {
             doubts.push(format!(
@@ -183,7 +250,7 @@ impl Report {
             doubts.push(format!(
                 "The echo beside itself is × {} with {}: differences smaller than that mean nothing here.",
                 row.ratio,
-                row.kind.name()
+                row.title()
             ));
         }
         doubts
@@ -192,6 +259,8 @@ impl Report {
     /// Whether any answer was wrong.
     pub(crate) fn wrong(&self) -> bool {
         self.samples.iter().any(|sample| sample.faults[1] > 0)
+            || self.bursts.iter().any(|bursts| bursts.faults[1] > 0)
+            || self.floods.iter().any(|flooded| flooded.wrong > 0)
     }
 
     /// Everything, for programs.
@@ -200,7 +269,9 @@ impl Report {
             let [lost, wrong, stray] = sample.faults;
             let latency = sample.latency.map(|(half, most, lost)| json!({ "p50": half, "p99": most, "lost": lost }));
             json!({
-                "server": sample.server, "workload": sample.kind.name(), "round": sample.round, "over_echo": sample.ratio(),
+                "server": sample.server, "workload": sample.kind.name(), "threads": sample.threads, "cores": sample.cores,
+                "round": sample.round, "over_echo": sample.ratio(), "generator": sample.generator,
+                "answers_per_second_by_whole_cores": sample.whole(),
                 "cpu_us": sample.cpu, "user_us": sample.user, "echo_us": sample.echo, "answers_per_second": sample.rate,
                 "busy": sample.busy, "octets": sample.octets, "lost": lost, "wrong": wrong, "stray": stray,
                 "latency_us": latency,
@@ -209,14 +280,16 @@ impl Report {
         let rows = self.rows().into_iter().map(|row| {
             let latency = row.latency.map(|[half, most]| json!({ "p50": half.json(), "p99": most.json() }));
             json!({
-                "server": row.server, "workload": row.kind.name(), "over_echo": row.ratio.json(), "cpu_us": row.cpu.json(),
+                "server": row.server, "workload": row.kind.name(), "threads": row.threads, "cores": row.cores,
+                "generator": row.generator.json(), "thousand_answers_per_second_by_whole_cores": row.whole.json(),
+                "cpu_over_one_thread": row.over_one.map(Spread::json), "over_echo": row.ratio.json(), "cpu_us": row.cpu.json(),
                 "user_us": row.user.json(), "thousand_answers_per_second": row.rate.json(), "busy": row.busy.json(),
                 "latency_us": latency,
             })
         });
         let servers = self.about.iter().map(|about| {
             json!({
-                "server": about.server, "version": about.version, "start_seconds": about.loaded,
+                "server": about.server, "threads": about.threads, "version": about.version, "start_seconds": about.loaded,
                 "memory_mib": about.memory, "octets_per_name": about.per_name,
             })
         });
@@ -228,7 +301,8 @@ impl Report {
         });
         json!({
             "circumstances": self.circumstances, "servers": servers.collect::<Vec<_>>(), "rows": rows.collect::<Vec<_>>(),
-            "streams": streams.collect::<Vec<_>>(), "samples": samples.collect::<Vec<_>>(),
+            "bursts": self.bursts.iter().map(Bursts::json).collect::<Vec<_>>(),
+            "floods": self.floods.iter().map(Flooded::json).collect::<Vec<_>>(), "streams": streams.collect::<Vec<_>>(), "samples": samples.collect::<Vec<_>>(),
         })
     }
 }
@@ -238,6 +312,8 @@ impl Report {
 pub(crate) fn example() -> Report {
     let sample = |server: &str, kind, cpu: f64, wrong| Sample {
         server: server.to_owned(),
+        threads: 1,
+        cores: 1,
         kind,
         round: 0,
         cpu,
@@ -245,12 +321,14 @@ pub(crate) fn example() -> Report {
         echo: [0.9, 1.1],
         rate: 500_000.0,
         busy: 0.99,
+        generator: 0.0,
         octets: 62.0,
         faults: [0, wrong, 0],
         latency: Some((20, 95, 0)),
     };
     let about = |server: &str| About {
         server: server.to_owned(),
+        threads: 1,
         version: "1 | <2>".to_owned(),
         loaded: 0.25,
         memory: 12.5,
@@ -258,7 +336,6 @@ pub(crate) fn example() -> Report {
     };
     Report {
         circumstances: json!({}),
-        threads: 1,
         rate: 20_000,
         about: ["echo", "bailiwick", "a<b&c"].map(about).to_vec(),
         samples: vec![
@@ -268,6 +345,8 @@ pub(crate) fn example() -> Report {
             sample("bailiwick", Kind::Missing, 1.5, 0),
             sample("a<b&c", Kind::Static, 2.0, 1),
         ],
+        bursts: Vec::new(),
+        floods: Vec::new(),
         streams: Vec::new(),
     }
 }
@@ -291,6 +370,38 @@ mod tests {
             let first = lines.lines().next().map_or(0, columns);
             assert!(lines.lines().all(|line| columns(line) == first), "{lines}");
         }
+    }
+
+    #[test]
+    fn several_threads_are_told_beside_one() {
+        let mut report = example();
+        let of_two = |sample: &Sample| Sample {
+            threads: 2,
+            cores: 2,
+            cpu: sample.cpu * 1.5,
+            busy: 1.5,
+            generator: 0.4,
+            ..sample.clone()
+        };
+        let two: Vec<Sample> = report.samples.iter().filter(|sample| sample.kind == Kind::Static).map(of_two).collect();
+        report.samples.extend(two);
+        let two: Vec<About> = report.about.iter().map(|about| About { threads: 2, ..about.clone() }).collect();
+        report.about.extend(two);
+        let table = report.table();
+        assert!(table.find("**static**") < table.find("**static, 2 threads**"), "{table}");
+        assert!(table.find("**static, 2 threads**") < table.find("**missing**"), "{table}");
+        // 500,000 answers/s with three quarters of both cores.
+        let row = "| a<b&c | 3.00 (3.00–3.00) | 3.00 (3.00–3.00) | 0.25 (0.25–0.25) | 500 (500–500) | 1.50 (1.50–1.50) | 1.50 | 0.40 | 667 (667–667) |";
+        assert!(table.contains(row), "{table}");
+        assert!(table.contains("| bailiwick, 2 threads | 0.25 |"), "{table}");
+        assert!(!table.contains("Not kept busy"), "95 % of both cores are accounted for: {table}");
+        for sample in report.samples.iter_mut().filter(|sample| sample.threads == 2) {
+            sample.generator = 0.1;
+        }
+        assert!(report.table().contains("static, 2 threads bailiwick 80 %"), "{}", report.table());
+        assert_eq!(report.json()["rows"].as_array().unwrap().len(), 7);
+        let chart = crate::chart::chart(&report.rows());
+        assert_eq!(chart.matches("class=\"panel\"").count(), 3, "{chart}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::load::{Expected, Pace, Told, run};
+use crate::load::{Expected, Pace, Stream, Timed, Told, run};
 use crate::peers::Peer;
+use crate::proc::own;
 use crate::server::Server;
 use crate::stats::percentile;
 use crate::workload::{Draw, Kind, Workload};
@@ -25,8 +26,6 @@ pub(crate) struct Plan {
     pub(crate) window: usize,
     /// Queries per second at which latency is measured; 0: it isn't.
     pub(crate) rate: u32,
-    /// How many sockets the generator has: a server's threads divide clients by their ports.
-    pub(crate) sockets: usize,
 }
 
 impl Plan {
@@ -43,6 +42,10 @@ impl Plan {
 pub(crate) struct Sample {
     /// Of whom.
     pub(crate) server: String,
+    /// How many threads it had.
+    pub(crate) threads: usize,
+    /// On how many cores.
+    pub(crate) cores: usize,
     /// Asked what.
     pub(crate) kind: Kind,
     /// In which round, from 0.
@@ -55,8 +58,10 @@ pub(crate) struct Sample {
     pub(crate) echo: [f64; 2],
     /// Answers per second.
     pub(crate) rate: f64,
-    /// Seconds of CPU per second. Below the number of threads the generator was the slower one, or something else ran there.
+    /// Seconds of CPU per second. With what the generator had of the same cores below their number, something else ran there, or nothing.
     pub(crate) busy: f64,
+    /// What the generator had per second of the server's cores, in seconds: 0 where it has one of its own.
+    pub(crate) generator: f64,
     /// Octets per answer.
     pub(crate) octets: f64,
     /// Queries lost, answers wrong, answers nobody waited for.
@@ -70,9 +75,15 @@ impl Sample {
     pub(crate) fn ratio(&self) -> f64 {
         self.cpu / f64::midpoint(self.echo[0], self.echo[1])
     }
+
+    /// Answers per second by all of its cores, had it had them to itself: what it answered, over the share of them that it had.
+    #[allow(clippy::cast_precision_loss)] // a number of cores
+    pub(crate) fn whole(&self) -> f64 {
+        self.rate * self.cores as f64 / self.busy.max(1e-9)
+    }
 }
 
-/// Measures `servers`, of which the first is the echo; `tell` gets a line about each measurement.
+/// Measures `servers`, among them an echo for each number of threads; `tell` gets a line about each measurement.
 ///
 /// # Errors
 /// When a server has ended.
@@ -84,7 +95,6 @@ pub(crate) fn measure(
     mut tell: impl FnMut(String),
 ) -> Result<Vec<Sample>, String> {
     let mut samples = Vec::new();
-    let Some(echo) = servers.first() else { return Ok(samples) };
     for round in 0..plan.rounds {
         for workload in workloads {
             for place in 0..servers.len() {
@@ -92,13 +102,19 @@ pub(crate) fn measure(
                 if !server.peer.answers(workload.kind) {
                     continue;
                 }
+                let Some(echo) = servers
+                    .iter()
+                    .find(|echo| matches!(echo.peer, Peer::Echo) && echo.cores.threads == server.cores.threads)
+                else {
+                    continue;
+                };
                 let sample = one(server, echo, workload, plan, round, draw)?;
                 tell(format!(
                     "round {} of {}: {} {}: ×{:.2} ({:.3} µs of CPU per answer, {:.0} answers/s)",
                     round + 1,
                     plan.rounds,
                     workload.kind.name(),
-                    server.peer.name(),
+                    server.name(),
                     sample.ratio(),
                     sample.cpu,
                     sample.rate
@@ -119,70 +135,137 @@ fn one(
     round: usize,
     draw: &mut Draw,
 ) -> Result<Sample, String> {
-    let pace = Pace::Window(plan.window);
     let short = plan.length.min(ECHO);
-    shoot(server, workload, pace, plan.length.min(WARM), plan, draw)?;
-    let before = shoot(echo, workload, pace, short, plan, draw)?;
-    let shot = shoot(server, workload, pace, plan.length, plan, draw)?;
-    let after = shoot(echo, workload, pace, short, plan, draw)?;
+    let shoot = |server: &Server, pace, timed, length, draw: &mut Draw| {
+        shoot(server, &[stream(server, workload, pace, timed)], length, draw)
+    };
+    let window = Pace::Window(plan.window);
+    shoot(server, window, Timed::No, plan.length.min(WARM), draw)?;
+    let before = shoot(echo, window, Timed::No, short, draw)?;
+    let shot = shoot(server, window, Timed::No, plan.length, draw)?;
+    let after = shoot(echo, window, Timed::No, short, draw)?;
     let latency = if plan.rate == 0 {
         None
     } else {
-        let told = shoot(server, workload, Pace::Rate(plan.rate), plan.length, plan, draw)?.told;
+        let told = shoot(server, Pace::Rate(plan.rate), Timed::FromDue, plan.length, draw)?.told.remove(0);
         let at = |share| percentile(&told.latencies, share);
         at(0.5).zip(at(0.99)).map(|(half, most)| (half, most, told.lost))
     };
-    let Told { answered, lost, wrong, stray, octets, .. } = shot.told;
+    let Told { answered, lost, wrong, stray, octets, took, .. } = shot.told[0];
     Ok(Sample {
         server: server.peer.name().to_owned(),
+        threads: server.cores.threads,
+        cores: server.cores.count(),
         kind: workload.kind,
         round,
         cpu: shot.cpu,
         user: shot.user,
         echo: [before.cpu, after.cpu],
-        rate: answered as f64 / shot.told.took.as_secs_f64().max(1e-9),
+        rate: answered as f64 / took.as_secs_f64().max(1e-9),
         busy: shot.busy,
+        generator: if server.cores.shared() { shot.generator } else { 0.0 },
         octets: octets as f64 / answered.max(1) as f64,
         faults: [lost, wrong, stray],
         latency,
     })
 }
 
-struct Shot {
-    told: Told,
-    cpu: f64,
-    user: f64,
-    busy: f64,
+/// Gives each of a server's threads that answer a core of its own: those that work most while it is asked.
+///
+/// # Errors
+/// When it answers nothing, or not by as many threads as it should.
+pub(crate) fn spread_out(server: &Server, workload: &Workload, draw: &mut Draw) -> Result<(), String> {
+    let before = server.cpu();
+    shoot(server, &[stream(server, workload, Pace::Window(100), Timed::No)], WARM, draw)?;
+    let busiest = server.cpu().busiest(&before, server.cores.threads);
+    if busiest.len() < server.cores.threads {
+        return Err(format!("{} answers by {} threads", server.name(), busiest.len()));
+    }
+    server.cores.spread(&busiest)
 }
 
-/// Asks one server and reads what that cost it.
-#[allow(clippy::cast_precision_loss)] // counts of seconds
-fn shoot(
-    server: &Server,
-    workload: &Workload,
-    pace: Pace,
-    length: Duration,
-    plan: &Plan,
-    draw: &mut Draw,
-) -> Result<Shot, String> {
+/// Questions to a server, with what it ought to answer.
+pub(crate) fn stream<'w>(server: &Server, workload: &'w Workload, pace: Pace, timed: Timed) -> Stream<'w> {
     let expected = match server.peer {
         // What comes back is the query.
         Peer::Echo => Expected { rcode: 0, records: 0 },
         _ => Expected { rcode: workload.rcode, records: workload.records },
     };
+    // Enough for the kernel to divide them about evenly.
+    let sockets = if server.cores.threads == 1 { 1 } else { 16 * server.cores.threads };
+    Stream { workload, expected, pace, timed, sockets }
+}
+
+/// What asking came to.
+pub(crate) struct Shot {
+    /// What became of the queries of each stream.
+    pub(crate) told: Vec<Told>,
+    /// The server's CPU time per answer in µs.
+    pub(crate) cpu: f64,
+    /// Of that, outside the kernel.
+    user: f64,
+    /// The server's CPU time per second in seconds.
+    busy: f64,
+    /// The generator's.
+    generator: f64,
+}
+
+/// Asks one server and reads what that cost it.
+///
+/// # Errors
+/// When it answers nothing, or can't be asked.
+#[allow(clippy::cast_precision_loss)] // counts of seconds
+pub(crate) fn shoot(
+    server: &Server,
+    streams: &[Stream<'_>],
+    length: Duration,
+    draw: &mut Draw,
+) -> Result<Shot, String> {
+    server.cores.on_generator()?;
     server.settle();
-    let (before, began) = (server.cpu(), Instant::now());
-    let told = run(server.address, workload, expected, pace, length, plan.sockets, draw)
-        .map_err(|error| format!("{}: {error}", server.peer.name()))?;
-    let spent = server.cpu().since(&before);
-    if told.answered == 0 {
-        return Err(format!("{} answered nothing", server.peer.name()));
+    let (before, mine, began) = (server.cpu(), own(), Instant::now());
+    let told = run(server.address, streams, length, draw).map_err(|error| format!("{}: {error}", server.name()))?;
+    let (mine, spent) = (own().since(&mine), server.cpu().since(&before));
+    let elapsed = began.elapsed().as_secs_f64();
+    let answered: u64 = told.iter().map(|told| told.answered).sum();
+    if answered == 0 {
+        return Err(format!("{} answered nothing", server.name()));
     }
-    let answered = told.answered as f64;
+    let answered = answered as f64;
     Ok(Shot {
+        told,
         cpu: spent.nanoseconds as f64 / 1e3 / answered,
         user: spent.user_nanoseconds() / 1e3 / answered,
-        busy: spent.nanoseconds as f64 / 1e9 / began.elapsed().as_secs_f64(),
-        told,
+        busy: spent.nanoseconds as f64 / 1e9 / elapsed,
+        generator: mine.nanoseconds as f64 / 1e9 / elapsed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_generator_took_is_made_up_for() {
+        let sample = Sample {
+            server: "bailiwick".to_owned(),
+            threads: 2,
+            cores: 2,
+            kind: Kind::Static,
+            round: 0,
+            cpu: 2.5,
+            user: 0.5,
+            echo: [2.0, 3.0],
+            rate: 500_000.0,
+            busy: 1.25,
+            generator: 0.75,
+            octets: 62.0,
+            faults: [0; 3],
+            latency: None,
+        };
+        assert!((sample.ratio() - 1.0).abs() < 1e-9);
+        // 2.5 µs each on two whole cores.
+        assert!((sample.whole() - 800_000.0).abs() < 1e-3, "{}", sample.whole());
+        assert!((sample.whole() - sample.cores as f64 * 1e6 / sample.cpu).abs() < 1e-3, "the same by CPU per answer");
+    }
 }

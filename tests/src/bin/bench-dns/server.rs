@@ -36,12 +36,8 @@ pub(crate) struct Common {
     pub(crate) mmdb: PathBuf,
     /// Where countries are steered to.
     pub(crate) countries: Vec<Country>,
-    /// How many threads answer UDP.
-    pub(crate) threads: usize,
     /// Whether TLS is wanted.
     pub(crate) encrypted: bool,
-    /// Who runs where.
-    pub(crate) cores: Cores,
 }
 
 /// A running server.
@@ -53,43 +49,49 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// Where it answers by TLS, if it was asked to and can.
     pub(crate) encrypted: Option<SocketAddr>,
+    /// Where it answers by HTTPS, if it was asked to and can.
+    pub(crate) https: Option<SocketAddr>,
     /// From its start to its first right answer.
     pub(crate) loaded: Duration,
+    /// Where it runs, with how many threads that answer UDP.
+    pub(crate) cores: Cores,
     group: i32,
     process: Process,
 }
 
 impl Server {
-    /// Starts it with a zone of so many names and waits until it answers.
+    /// Starts it on its cores with a zone of so many names and waits until it answers.
     ///
     /// # Errors
     /// When it can't be started, ends, or doesn't answer; with what it said.
-    pub(crate) fn start(peer: &Peer, names: u32, common: &Common) -> Result<Self, String> {
+    pub(crate) fn start(peer: &Peer, names: u32, cores: &Cores, common: &Common) -> Result<Self, String> {
         let name = peer.name();
         let folder = TempDir::with_prefix_in(format!("{name}-"), &common.folder)
             .map_err(|error| format!("{}: {error}", common.folder.display()))?
             .keep(); // it goes with the folder it is in
         let address = free_port();
-        let encrypted = common.encrypted.then(free_port);
+        let [encrypted, https] = [0; 2].map(|_| common.encrypted.then(free_port));
         if encrypted.is_some() {
             certificate(&folder)?;
         }
-        let Common { mmdb, countries, threads, .. } = common;
-        let place = Place { folder: &folder, address, encrypted, mmdb, countries, names, threads: *threads };
+        let Common { mmdb, countries, .. } = common;
+        let threads = cores.threads;
+        let place = Place { folder: &folder, address, encrypted, https, mmdb, countries, names, threads };
         let words = peer.command(&place)?;
         let log = fs::File::create(folder.join("out")).map_err(|error| format!("{}: {error}", folder.display()))?;
         let errors = log.try_clone().map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut command = tethered(&words[0]);
         command.args(&words[1..]).current_dir(&folder).stdout(Stdio::from(log)).stderr(errors).process_group(0);
         let began = Instant::now();
-        let process = common.cores.on_servers(|| {
+        let process = cores.on_servers(|| {
             let mut groups = groups();
             let process = Process::start(&mut command);
             groups.push(group_of(&process));
             process
         })?;
         let group = group_of(&process);
-        let mut server = Self { peer: peer.clone(), address, encrypted, loaded: Duration::ZERO, group, process };
+        let (peer, cores, loaded) = (peer.clone(), cores.clone(), Duration::ZERO);
+        let mut server = Self { peer, address, encrypted, https, loaded, cores, group, process };
         server.wait_until_it_answers(began).map_err(|error| {
             let told = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
             format!("{name} {error}: {}{}", told("out").trim(), told("log").trim())
@@ -122,9 +124,24 @@ impl Server {
         Err(format!("didn't answer within {LOADING:?}"))
     }
 
+    /// As it is called, with its threads if it has several.
+    pub(crate) fn name(&self) -> String {
+        named(self.peer.name(), self.cores.threads)
+    }
+
     /// What it has cost so far.
     pub(crate) fn cpu(&self) -> Cpu {
         cpu(self.group)
+    }
+
+    /// Stops it until what is returned is dropped; whatever is sent to it meanwhile lies in its sockets.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn halt(&self) -> Result<Halted, String> {
+        killpg(Pid::from_raw(self.group), Signal::SIGSTOP)
+            .map_err(|error| format!("{} can't be stopped: {error}", self.name()))?;
+        Ok(Halted(self.group))
     }
 
     /// Its memory in octets.
@@ -152,6 +169,24 @@ impl Drop for Server {
         let mut groups = groups();
         end(&[self.group]);
         groups.retain(|&group| group != self.group);
+    }
+}
+
+/// A server that may not run; dropped, it may.
+#[derive(Debug)]
+pub(crate) struct Halted(i32);
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.0), Signal::SIGCONT);
+    }
+}
+
+/// A server's or a workload's name with a number of threads, if there are several.
+pub(crate) fn named(name: &str, threads: usize) -> String {
+    match threads {
+        1 => name.to_owned(),
+        threads => format!("{name}, {threads} threads"),
     }
 }
 

@@ -1,12 +1,18 @@
-//! Requests over TCP and TLS: a running server enters, requests per second and CPU time of each leave, by Debian's dnsperf over a few
-//! connections. There is no echo beside it: these are figures to note, not to compare finely. HTTPS isn't measured: dnsperf 2.10 loses most of its
-//! requests over it where curl has each answered in 50 µs, so that its figures would be its own.
+//! Requests over TCP, TLS and HTTPS: a running server enters, requests per second and CPU time of each leave, by Debian's dnsperf, and by h2load over
+//! HTTPS, over a few connections. There is no echo beside it: these are figures to note, not to compare finely.
+//!
+//! Not dnsperf over HTTPS: of several responses that arrive in one TLS record, 2.10 takes one answer and loses the others, so that it measures how
+//! seldom a server writes several at once.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use bailiwick_tests::dns::question;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::peers::found;
 use crate::server::{Server, tethered};
@@ -22,7 +28,7 @@ pub(crate) const OUTSTANDING: usize = 100;
 pub(crate) struct Streamed {
     /// Of whom.
     pub(crate) server: String,
-    /// `tcp` or `dot`.
+    /// `tcp`, `dot` or `doh`.
     pub(crate) transport: &'static str,
     /// Requests per second.
     pub(crate) rate: f64,
@@ -32,67 +38,128 @@ pub(crate) struct Streamed {
     pub(crate) lost: u64,
 }
 
-/// Writes the questions that dnsperf asks.
+/// Writes the questions: `questions` for dnsperf, `addresses` for h2load.
 ///
 /// # Errors
-/// When the file can't be written.
-pub(crate) fn questions(names: u32, file: &Path) -> Result<(), String> {
-    let mut text = String::new();
+/// When a file can't be written.
+pub(crate) fn questions(names: u32, folder: &Path) -> Result<(), String> {
+    let (mut questions, mut addresses) = (String::new(), String::new());
     for number in 0..names.min(10_000) {
-        let _ = writeln!(text, "{}.{ORIGIN} A", static_label(number));
+        let name = format!("{}.{ORIGIN}", static_label(number));
+        let _ = writeln!(questions, "{name} A");
+        // RFC 8484 §4.1: the id is 0, for caches.
+        let mut query = question(&name, "A").to_wire();
+        query[..2].fill(0);
+        let _ = writeln!(addresses, "https://localhost/dns-query?dns={}", URL_SAFE_NO_PAD.encode(query));
     }
-    fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
+    let write = |name: &str, text: String| {
+        fs::write(folder.join(name), text).map_err(|error| format!("{}/{name}: {error}", folder.display()))
+    };
+    write("questions", questions)?;
+    write("addresses", addresses)
 }
 
-/// Measures one server over one transport.
+/// Measures one server over one transport; the questions are in `folder`.
 ///
 /// # Errors
-/// When dnsperf isn't there or nothing was answered.
+/// When dnsperf or h2load isn't there, or nothing was answered.
 #[allow(clippy::cast_precision_loss)] // counts of seconds
 pub(crate) fn measure(
     server: &Server,
     transport: &'static str,
-    questions: &Path,
+    folder: &Path,
     length: Duration,
 ) -> Result<Streamed, String> {
-    let dnsperf =
-        found("dnsperf").ok_or("dnsperf isn't installed; start this by scripts/bench/dns, which installs it")?;
+    // They take whole seconds.
+    let seconds = length.as_secs().max(1).to_string();
+    let mut command = match transport {
+        "doh" => h2load(server, folder, &seconds)?,
+        _ => dnsperf(server, transport, folder, &seconds)?,
+    };
+    server.cores.on_generator()?;
+    server.settle();
+    let before = server.cpu();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    let spent = server.cpu().since(&before);
+    let told = String::from_utf8_lossy(&output.stdout);
+    let counted = match transport {
+        "doh" => told_by_h2load(&told),
+        _ => told_by_dnsperf(&told),
+    };
+    let Counted { rate, completed, lost } = counted.ok_or_else(|| failed(transport, &output))?;
+    if completed < 1.0 {
+        return Err(format!("{} answered nothing over {transport}", server.peer.name()));
+    }
+    let cpu = spent.nanoseconds as f64 / 1e3 / completed;
+    Ok(Streamed { server: server.peer.name().to_owned(), transport, rate, cpu, lost })
+}
+
+fn program(name: &str) -> Result<Command, String> {
+    let path = found(name)
+        .ok_or_else(|| format!("{name} isn't installed; start this by scripts/bench/dns, which installs it"))?;
+    Ok(tethered(&path.display().to_string()))
+}
+
+fn dnsperf(server: &Server, transport: &str, folder: &Path, seconds: &str) -> Result<Command, String> {
     let address = match (transport, server.encrypted) {
         ("dot", Some(dot)) => dot,
         _ => server.address,
     };
-    let mut command = tethered(&dnsperf.display().to_string());
-    command.args([
-        "-m",
-        transport,
-        "-s",
-        &address.ip().to_string(),
-        "-p",
-        &address.port().to_string(),
-        "-e",
-        "-T",
-        "1",
-    ]);
-    command.args(["-c", &CONNECTIONS.to_string(), "-q", &OUTSTANDING.to_string(), "-O", "suppress=timeout"]);
-    // It takes whole seconds.
-    command.args(["-l", &length.as_secs().max(1).to_string(), "-d"]).arg(questions).stdin(Stdio::null());
-    server.settle();
-    let before = server.cpu();
-    let output = command.output().map_err(|error| format!("{}: {error}", dnsperf.display()))?;
-    let spent = server.cpu().since(&before);
-    let told = String::from_utf8_lossy(&output.stdout);
-    let (Some(rate), Some(completed)) = (figure(&told, "Queries per second:"), figure(&told, "Queries completed:"))
-    else {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("dnsperf over {transport} said: {}{}", told.trim(), errors.trim()));
+    let mut command = program("dnsperf")?;
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    command.args(["-m", transport, "-s", &ip, "-p", &port, "-e", "-T", "1", "-l", seconds, "-O", "suppress=timeout"]);
+    command.args(["-c", &CONNECTIONS.to_string(), "-q", &OUTSTANDING.to_string(), "-d"]).arg(folder.join("questions"));
+    Ok(command)
+}
+
+fn h2load(server: &Server, folder: &Path, seconds: &str) -> Result<Command, String> {
+    let address = server.https.unwrap_or(server.address);
+    let mut command = program("h2load")?;
+    let each = (OUTSTANDING / CONNECTIONS).to_string();
+    command.args(["-t", "1", "-D", seconds, "-c", &CONNECTIONS.to_string(), "-m", &each]);
+    // Where it connects to; the addresses tell only what it asks.
+    command.args(["-H", "accept: application/dns-message", "-B", &format!("https://{address}"), "-i"]);
+    command.arg(folder.join("addresses"));
+    Ok(command)
+}
+
+/// What a generator counted.
+#[derive(Debug, PartialEq)]
+struct Counted {
+    /// Requests per second.
+    rate: f64,
+    /// Requests with an answer.
+    completed: f64,
+    /// Requests without one.
+    lost: u64,
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+fn told_by_dnsperf(told: &str) -> Option<Counted> {
+    let lost = figure(told, "Queries lost:").unwrap_or(0.0) as u64;
+    Some(Counted { rate: figure(told, "Queries per second:")?, completed: figure(told, "Queries completed:")?, lost })
+}
+
+/// What is under way when it stops isn't lost; whatever isn't a success (2xx) is.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // counts
+fn told_by_h2load(told: &str) -> Option<Counted> {
+    let before = |line: &str, word: &str| {
+        let line = told.lines().find_map(|one| one.strip_prefix(line))?;
+        let part = line.split(',').map(str::trim).find_map(|part| part.strip_suffix(word))?;
+        part.trim().parse::<f64>().ok()
     };
-    if completed < 1.0 {
-        return Err(format!("{} answered nothing over {transport}", server.peer.name()));
-    }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
-    let lost = figure(&told, "Queries lost:").unwrap_or(0.0) as u64;
-    let cpu = spent.nanoseconds as f64 / 1e3 / completed;
-    Ok(Streamed { server: server.peer.name().to_owned(), transport, rate, cpu, lost })
+    let succeeded = before("status codes:", "2xx")?;
+    let lost =
+        before("requests:", "done")? - succeeded + before("requests:", "errored")? + before("requests:", "timeout")?;
+    let rate =
+        told.lines().find_map(|line| line.strip_prefix("finished in")?.split(", ").nth(1)?.strip_suffix(" req/s"));
+    Some(Counted { rate: rate?.parse().ok()?, completed: succeeded, lost: lost.max(0.0) as u64 })
+}
+
+fn failed(transport: &str, output: &Output) -> String {
+    let [told, errors] = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets));
+    format!("measuring over {transport} failed: {}{}", told.trim(), errors.trim())
 }
 
 /// The figure behind a label of dnsperf's report.
@@ -109,9 +176,31 @@ mod tests {
     fn dnsperfs_report_is_read() {
         let told = "Statistics:\n\n  Queries sent:         2000\n  Queries completed:    1999 (99.95%)\n  Queries lost:         1 (0.05%)\n\n  \
                     Queries per second:   66543.25\n";
-        assert_eq!(figure(told, "Queries completed:"), Some(1999.0));
-        assert_eq!(figure(told, "Queries lost:"), Some(1.0));
-        assert_eq!(figure(told, "Queries per second:"), Some(66543.25));
-        assert_eq!(figure("", "Queries lost:"), None);
+        assert_eq!(told_by_dnsperf(told), Some(Counted { rate: 66543.25, completed: 1999.0, lost: 1 }));
+        assert_eq!(told_by_dnsperf(""), None);
+    }
+
+    #[test]
+    fn h2loads_report_is_read() {
+        let told = "progress: 100% of clients started\n\nfinished in 2.00s, 51234.50 req/s, 9.04MB/s\n\
+                    requests: 102570 total, 102570 started, 102469 done, 102460 succeeded, 9 failed, 2 errored, 1 timeout\n\
+                    status codes: 102460 2xx, 0 3xx, 9 4xx, 0 5xx\n";
+        assert_eq!(told_by_h2load(told), Some(Counted { rate: 51234.5, completed: 102_460.0, lost: 12 }));
+        assert_eq!(told_by_h2load("finished in 2.00s, 51234.50 req/s, 9.04MB/s\n"), None);
+    }
+
+    #[test]
+    fn each_name_is_asked_by_both() {
+        let folder = tempfile::tempdir().unwrap();
+        questions(3, folder.path()).unwrap();
+        let lines = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        let (questions, addresses) = (lines("questions"), lines("addresses"));
+        assert_eq!((questions.lines().count(), addresses.lines().count()), (3, 3));
+        for (question, address) in questions.lines().zip(addresses.lines()) {
+            let query = URL_SAFE_NO_PAD.decode(address.split_once("?dns=").unwrap().1).unwrap();
+            let message = hickory_proto::op::Message::from_vec(&query).unwrap();
+            assert_eq!(format!("{} A", message.queries[0].name().to_string().trim_end_matches('.')), question);
+            assert_eq!(message.metadata.id, 0);
+        }
     }
 }
