@@ -353,11 +353,43 @@ pub fn is_json(text: &str) -> bool {
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
+/// Whether bytes can be the beginning of a JSON value: nothing speaks against it but, at most, where they are cut.
+#[must_use]
+pub fn may_begin_json(bytes: &[u8]) -> bool {
+    let text = match core::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    let mut scan = Scan::new(text);
+    // Half a word, such as `fals`, is broken at its beginning.
+    scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 4 >= text.len(), |()| true)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_beginning_of_json_is_told_from_what_is_none() {
+        let text = r#" {"a": [1.5e3, -0, false, null, "\u00e9\"é😀\n", {"b": {}}], "c": true} "#;
+        for end in 0..=text.len() {
+            assert!(may_begin_json(&text.as_bytes()[..end]), "{end}");
+        }
+        for bad in [
+            &b"\x28\xb5\x2f\xfd{\"choices\":[]}"[..],
+            b"{\"a\":\"\xff........\"}",
+            b"<html><body>",
+            b"{} {\"a\":1}",
+            b"[1,2}......",
+        ] {
+            assert!(!may_begin_json(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn takes_what_rfc_8259_takes_and_nothing_else() {

@@ -29,6 +29,9 @@ use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
 use crate::wire::{Happening, Lines, Wire};
 
+/// The values of `Content-Encoding` that a fetch of the runtime's leaves nothing to unpack of, in these letters only.
+const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
+
 /// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
 pub(crate) struct Job {
     /// Secrets are read when they are sent, and kept nowhere.
@@ -230,8 +233,9 @@ impl Driver {
         let failed = !(200..=299).contains(&status);
         let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
         let content_type = header("content-type");
+        let packed = header("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding.as_str()));
         self.flight = Flight::Reading { headers, ended: false };
-        Event::Headers { attempt, status, content_type, retry_after_ms }
+        Event::Headers { attempt, status, content_type, packed, retry_after_ms }
     }
 
     fn ended(&mut self) {
