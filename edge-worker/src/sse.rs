@@ -10,7 +10,7 @@ pub use classify::{Meaning, meaning};
 use memchr::memchr2;
 use shape::Shape;
 
-/// The longest event that is held until it is whole; a longer one passes in pieces, unread.
+/// The longest event that is held until it is whole; a longer one passes in pieces, and only its beginning is read.
 pub const LONGEST_EVENT: usize = 1 << 20;
 
 /// What became whole with one chunk.
@@ -35,8 +35,8 @@ pub struct Framer {
     after_cr: bool,
     /// Whether the beginning of the stream was seen, where a byte-order mark may stand.
     begun: bool,
-    /// The event in hand was longer than allowed and partly passed on.
-    torn: bool,
+    /// The event in hand was longer than allowed and partly passed on; what it is, as far as its beginning says.
+    torn: Option<Meaning>,
     /// The last event that carried content.
     shape: Shape,
 }
@@ -79,17 +79,24 @@ impl Framer {
                     self.after_cr = false;
                     at += 1;
                 }
-                let torn = core::mem::take(&mut self.torn);
                 let event = &bytes[event_start..at];
                 let event = if core::mem::replace(&mut self.begun, true) { event } else { without_mark(event) };
-                events.push((at, if torn || self.shape.is_of(event) { Meaning::Content } else { self.read(event) }));
+                let meaning = match self.torn.take() {
+                    Some(meaning) => meaning,
+                    None if self.shape.is_of(event) => Meaning::Content,
+                    None => self.read(event),
+                };
+                events.push((at, meaning));
                 event_start = at;
             }
         }
         self.pending = bytes.split_off(event_start);
         self.scanned = self.pending.len();
         if self.pending.len() > LONGEST_EVENT {
-            self.torn = true;
+            if self.torn.is_none() {
+                let event = if self.begun { &self.pending } else { without_mark(&self.pending) };
+                self.torn = Some(classify::beginning(event));
+            }
             self.begun = true;
             bytes.append(&mut self.pending);
             self.scanned = 0;
@@ -121,7 +128,7 @@ impl Framer {
     /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.
     #[must_use]
     pub fn is_torn(&self) -> bool {
-        self.torn
+        self.torn.is_some()
     }
 }
 
@@ -198,6 +205,36 @@ mod tests {
             framed.events.iter().map(|(_, meaning)| *meaning).collect::<Vec<_>>(),
             [Meaning::Content, Meaning::Done]
         );
+    }
+
+    #[test]
+    fn an_endless_event_is_the_last_one_if_it_begins_as_such() {
+        let long = "A".repeat(2_000_000);
+        let told = |text: String| {
+            let mut framer = Framer::default();
+            let pieces = text.as_bytes().chunks(50_000).flat_map(|chunk| framer.push(chunk.to_vec()).events);
+            let meanings: Vec<Meaning> = pieces.map(|(_, meaning)| meaning).collect();
+            assert!(!framer.is_torn());
+            meanings
+        };
+        for (kind, expected) in [
+            ("image_generation.completed", Meaning::Final),
+            ("response.completed", Meaning::Completed),
+            ("response.failed", Meaning::Failed),
+            ("image_generation.partial_image", Meaning::Content),
+            ("error", Meaning::Content),
+        ] {
+            for text in [
+                format!("data: {{\"n\": 1, \"type\":\"{kind}\",\"b64_json\":\"{long}\"}}\n\n"),
+                format!("\u{feff}data:{{\"type\":\"{kind}\",\"b64_json\":\"{long}\"}}\r\n\r\n"),
+                format!("event: {kind}\ndata: {{\"b64_json\":\"{long}\",\"type\":\"{kind}\"}}\n\n"),
+            ] {
+                assert_eq!(told(text), [expected], "{kind}");
+            }
+        }
+        let inner =
+            format!("data: {{\"item\":{{\"type\":\"response.completed\"}},\"x\":\"{long}\"}}\n\ndata: [DONE]\n\n");
+        assert_eq!(told(inner), [Meaning::Content, Meaning::Done]);
     }
 
     fn stream() -> impl Strategy<Value = Vec<u8>> {
