@@ -219,12 +219,19 @@ impl Driver {
                     Event::BodyError { attempt }
                 }
                 Happening::Timer => match self.timer.take() {
+                    Some(_) if self.is_client_late() => Event::ClientGone,
                     Some(attempt) => Event::Timer { attempt },
                     None => continue,
                 },
                 Happening::Gone => Event::ClientGone,
             });
         }
+    }
+
+    /// Whether a limit has run out while the client had more to send. Then nobody knows yet what the endpoint would have done.
+    fn is_client_late(&self) -> bool {
+        let is_late = self.run.served_by().is_none() && self.run.is_overdue(feed::now().0);
+        is_late && self.job.upload.as_ref().is_some_and(Outbound::blame_client)
     }
 
     fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Lines) -> Event {

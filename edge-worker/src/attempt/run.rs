@@ -115,6 +115,12 @@ impl Run {
         matches!(self.state, State::Done)
     }
 
+    /// Whether the limit of the moment has run out.
+    #[must_use]
+    pub fn is_overdue(&self, now_ms: i64) -> bool {
+        self.armed && now_ms >= self.deadline_ms
+    }
+
     /// Endpoints that began to rest since the plan was made and weren't tried are passed over by a retry. To be called
     /// before [`step`]; `resting` looks at the isolate's cool-downs.
     pub fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
