@@ -346,6 +346,19 @@ pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Whether a server that ignores letters' case could take a key for a known one in ASCII. Some fold as Unicode does: to Go's
+/// `encoding/json` the long s (`ſ`) is an s and the Kelvin sign a k; to Java's `equalsIgnoreCase` the i's of Turkish are an i.
+#[must_use]
+pub fn reads_as(key: &str, known: &str) -> bool {
+    let fold = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        '\u{130}' | '\u{131}' => 'i',
+        other => other.to_ascii_lowercase(),
+    };
+    if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { key.chars().map(fold).eq(known.chars().map(fold)) }
+}
+
 /// Whether a text is one whole JSON value.
 #[must_use]
 pub fn is_json(text: &str) -> bool {
@@ -388,6 +401,18 @@ mod tests {
             b"[1,2}......",
         ] {
             assert!(!may_begin_json(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_read_alike_where_a_server_that_ignores_case_reads_them_so() {
+        for key in
+            ["tasks_id", "TASKS_ID", "ta\u{17f}k\u{17f}_id", "tas\u{212a}s_\u{131}d", "\u{17f}".repeat(8).as_str()]
+        {
+            assert_eq!(reads_as(key, "tasks_id"), key.chars().count() == 8 && key.starts_with(['t', 'T']), "{key}");
+        }
+        for key in ["", "tasks_i", "tasks_id ", "tasks_idé", "täsks_id"] {
+            assert!(!reads_as(key, "tasks_id"), "{key}");
         }
     }
 
