@@ -16,7 +16,7 @@ use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
 use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
-use crate::feed;
+use crate::feed::{self, Clock};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::receipt::Notary;
@@ -67,6 +67,8 @@ pub(crate) struct Driver {
     theirs: Option<Lines>,
     /// Whose timer is armed.
     timer: Option<AttemptNumber>,
+    /// The machine's time.
+    clock: Clock,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
 }
@@ -94,7 +96,17 @@ enum Flight {
 impl Driver {
     /// A driver of a run that hasn't begun.
     pub(crate) fn new(run: Run, job: Job, stamp: Stamp, wire: Wire) -> Self {
-        Self { run, job, stamp, wire, flight: Flight::Landed, theirs: None, timer: None, splice: None }
+        Self {
+            run,
+            job,
+            stamp,
+            wire,
+            flight: Flight::Landed,
+            theirs: None,
+            timer: None,
+            clock: Clock::default(),
+            splice: None,
+        }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -229,8 +241,8 @@ impl Driver {
     }
 
     /// Whether a limit has run out while the client had more to send. Then nobody knows yet what the endpoint would have done.
-    fn is_client_late(&self) -> bool {
-        let is_late = self.run.served_by().is_none() && self.run.is_overdue(feed::now().0);
+    fn is_client_late(&mut self) -> bool {
+        let is_late = self.run.served_by().is_none() && self.run.is_overdue(self.clock.at(feed::now()));
         is_late && self.job.upload.as_ref().is_some_and(Outbound::blame_client)
     }
 
@@ -260,7 +272,8 @@ impl Driver {
         if event == Event::ClientGone && self.run.record().committed().is_none() {
             self.heard(Verdict::Nothing);
         }
-        let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, feed::now().0, event));
+        let now = self.clock.at(feed::now());
+        let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, now, event));
         for action in actions {
             self.perform(action, &mut outs);
         }
