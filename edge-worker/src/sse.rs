@@ -237,6 +237,95 @@ mod tests {
         assert_eq!(told(inner), [Meaning::Content, Meaning::Done]);
     }
 
+    /// What is compared with the last event means what it would mean if it were read: whatever bytes of it were changed, inserted or
+    /// left out.
+    #[test]
+    fn each_event_means_what_it_means_alone() {
+        const SEEDS: &[&str] = &[
+            r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"delta":{"content":"ab"},"finish_reason":null}]}"#,
+            r#"data: {"choices":[{"delta":{"role":"assistant","content":"é"}},{"text":"x","logprobs":{"a":[1,-2.5e3,"y"]}}],"error":null}"#,
+            "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\",\"n\":7}",
+            "id: 7\ndata:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n: more",
+            "data: {\"delta\":\"x\",\ndata: \"type\":\"y\"}",
+        ];
+        const BITS: &[&str] = &[
+            "",
+            "",
+            "",
+            "",
+            "\"",
+            "\"\"",
+            "\\",
+            "\\\"",
+            "\\u00",
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "0",
+            "1e9",
+            "-",
+            ".",
+            "null",
+            "true",
+            " ",
+            "é",
+            "\u{1}",
+            "error",
+            "type",
+            "role",
+            "\"error\":1,",
+            "\"x\",\"y\"",
+            "data",
+            "event: error",
+            "[DONE]",
+        ];
+        let change = || (0..160usize, 0..6usize, proptest::sample::select(BITS));
+        let event = (0..SEEDS.len(), proptest::collection::vec(change(), 0..3));
+        let strategy =
+            (proptest::collection::vec((event, 1..5usize), 1..5), proptest::collection::vec(1..90usize, 1..6));
+        let alike = core::cell::Cell::new(0u32);
+        let config = ProptestConfig { cases: 3_000, ..ProptestConfig::default() };
+        proptest::test_runner::TestRunner::new(config)
+            .run(&strategy, |(events, sizes)| {
+                let mut text = Vec::new();
+                for ((seed, changes), times) in events {
+                    let mut event = SEEDS[seed].as_bytes().to_vec();
+                    for (at, drop, new) in changes {
+                        let at = at % event.len().max(1);
+                        let end = (at + drop).min(event.len());
+                        event.splice(at.min(end)..end, new.bytes());
+                    }
+                    for _ in 0..times {
+                        text.extend_from_slice(SEEDS[seed].as_bytes());
+                        text.extend_from_slice(b"\n\n");
+                        text.extend_from_slice(&event);
+                        text.extend_from_slice(b"\n\n");
+                    }
+                }
+                let mut framer = Framer::default();
+                for chunk in cut(&text, &sizes) {
+                    let Framed { bytes, events } = framer.push(chunk.to_vec());
+                    let mut start = 0;
+                    for (end, told) in events {
+                        prop_assert_eq!(
+                            told,
+                            meaning(&bytes[start..end]),
+                            "{}",
+                            String::from_utf8_lossy(&bytes[start..end])
+                        );
+                        alike.set(alike.get() + u32::from(framer.shape.is_of(&bytes[start..end])));
+                        start = end;
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(alike.get() > 1_000);
+    }
+
     fn stream() -> impl Strategy<Value = Vec<u8>> {
         let line = prop_oneof![
             Just("data: [DONE]"),
