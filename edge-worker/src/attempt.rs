@@ -38,6 +38,8 @@ pub enum Event {
         status: u16,
         /// `Content-Type`.
         content_type: Option<String>,
+        /// Whether the body is in a `Content-Encoding` that nobody unpacks on the way, though none was asked for.
+        packed: bool,
         /// What the endpoint says of when to come back: [`crate::cooldown::asked_rest`].
         retry_after_ms: Option<u64>,
     },

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use bailiwick_rules::rules::Allowance;
 
 use crate::envelope::Failure;
-use crate::json::{Broken, Kind, Scan, quoted};
+use crate::json::{Broken, Kind, Scan, quoted, reads_as};
 use crate::multipart::upload::{PURPOSE, check_purpose};
 use crate::rewrite::path::{Class, Route};
 
@@ -150,7 +150,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
 
     let mut seen = HashSet::with_capacity(entries.len());
     for (key, _, _) in &entries {
-        if let Some(known) = DECIDING.iter().find(|known| key != **known && key.eq_ignore_ascii_case(known)) {
+        if let Some(known) = DECIDING.iter().find(|known| key != **known && reads_as(key, known)) {
             return Err(Failure::MiscasedKey { key: known });
         }
         if !seen.insert(key.as_ref()) {
@@ -312,6 +312,8 @@ mod tests {
         assert_eq!(refusal(r#"{"model":"a","mod\u0065l":"b"}"#), Failure::DuplicateKey { key: "model".into() });
         assert_eq!(refusal(r#"{"model":"a","x":1,"x":2}"#), Failure::DuplicateKey { key: "x".into() });
         assert_eq!(refusal(r#"{"model":"a","Store":true}"#), Failure::MiscasedKey { key: "store" });
+        assert_eq!(refusal(r#"{"model":"a","tool\u017f":[{"type":"mcp"}]}"#), Failure::MiscasedKey { key: "tools" });
+        assert_eq!(refusal("{\"model\":\"a\",\"bac\u{212a}ground\":true}"), Failure::MiscasedKey { key: "background" });
     }
 
     #[test]

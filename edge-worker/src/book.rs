@@ -138,11 +138,13 @@ impl Reports {
     pub(crate) fn health(&mut self, table: &Table, now: Timestamp) -> Rc<[RegionHealth]> {
         if let Some((revision, at, health)) = &self.aggregate
             && *revision == table.revision()
+            && *at <= now
             && now.since(*at) < AGGREGATE_FOR
         {
             return Rc::clone(health);
         }
-        let received: Vec<Received> = self.by_node.iter().flatten().cloned().collect();
+        // One from what is now the future is of any age: the clock was set back.
+        let received: Vec<Received> = self.by_node.iter().flatten().filter(|told| told.at <= now).cloned().collect();
         let health: Rc<[RegionHealth]> = aggregate(table, &received, now).into();
         self.aggregate = Some((table.revision(), now, Rc::clone(&health)));
         health
@@ -240,5 +242,8 @@ mod tests {
         assert_eq!(probed(&mut reports, 1000), Status::Up, "a tie is up");
         assert_eq!(probed(&mut reports, 9000), Status::Unknown, "nobody has spoken for three intervals");
         assert_eq!(reports.nodes(), 2);
+        reports.receive(0, Timestamp(9000), report("down"));
+        assert_eq!(probed(&mut reports, 9000), Status::Down);
+        assert_eq!(probed(&mut reports, 8000), Status::Unknown, "the clock was set back");
     }
 }

@@ -73,13 +73,13 @@ impl Breakers {
     /// Whether the endpoint is to be left alone, as long as there are others.
     #[must_use]
     pub fn is_open(&self, region: &RegionId, endpoint: &EndpointId, now: Timestamp) -> bool {
-        self.breakers.get(&(region.clone(), endpoint.clone())).is_some_and(|breaker| breaker.closed_from(now) > now)
+        self.breakers.get(&(region.clone(), endpoint.clone())).is_some_and(|breaker| breaker.closed_from(now).is_some())
     }
 
     /// A request goes to the endpoint: the probe, if its rest is over.
     pub fn sent(&mut self, region: &RegionId, endpoint: &EndpointId, now: Timestamp) {
         if let Some(breaker) = self.breakers.get_mut(&(region.clone(), endpoint.clone()))
-            && breaker.until.is_some_and(|until| until <= now)
+            && breaker.until.is_some_and(|until| !lasts(until, now))
         {
             breaker.probe_until = Some(now.after(Millis(PROBE_MS)));
         }
@@ -110,7 +110,7 @@ impl Breakers {
                 }
             }
             // A request that was under way when it opened says nothing new.
-            (Verdict::Fault, Some(until)) if now < until => {}
+            (Verdict::Fault, Some(until)) if lasts(until, now) => {}
             (Verdict::Fault, Some(_)) => breaker.open(now),
             (Verdict::Answered, Some(_)) => {
                 *breaker = Breaker { faults: FAULTS - 1, opened: breaker.opened, until: None, probe_until: None };
@@ -123,14 +123,14 @@ impl Breakers {
     /// What steering has to know of them: endpoints of regions the rules no longer have are left out.
     pub fn resting<'a>(&'a self, table: &'a Table, now: Timestamp) -> impl Iterator<Item = Cooling> + 'a {
         self.breakers.iter().filter_map(move |((region, endpoint), breaker)| {
-            let until = breaker.closed_from(now);
-            let region = table.region_named(region.as_str()).filter(|_| until > now)?;
+            let until = breaker.closed_from(now)?;
+            let region = table.region_named(region.as_str())?;
             Some(Cooling { region, endpoint: endpoint.clone(), model: None, until })
         })
     }
 
     fn make_room(&mut self, now: Timestamp) {
-        self.breakers.retain(|_, breaker| breaker.closed_from(now) > now);
+        self.breakers.retain(|_, breaker| breaker.closed_from(now).is_some());
         if self.breakers.len() >= MOST {
             let first = self.breakers.iter().min_by_key(|(_, breaker)| breaker.until).map(|(key, _)| key.clone());
             first.and_then(|key| self.breakers.remove(&key));
@@ -138,10 +138,15 @@ impl Breakers {
     }
 }
 
+/// Whether a rest lasts. One that would last longer than any was begun before the clock was set back.
+fn lasts(until: Timestamp, now: Timestamp) -> bool {
+    now < until && until <= now.after(Millis(LONGEST_MS))
+}
+
 impl Breaker {
-    /// From when a request may go: not later than `now` if one may already.
-    fn closed_from(&self, now: Timestamp) -> Timestamp {
-        self.until.max(self.probe_until).unwrap_or(now)
+    /// From when a request may go; `None` if one may already.
+    fn closed_from(&self, now: Timestamp) -> Option<Timestamp> {
+        [self.until, self.probe_until].into_iter().flatten().filter(|&until| lasts(until, now)).max()
     }
 
     fn open(&mut self, now: Timestamp) {

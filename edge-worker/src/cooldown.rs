@@ -36,6 +36,13 @@ struct Rest {
     failures: u32,
 }
 
+impl Rest {
+    /// Whether it lasts. One that would last longer than any was begun before the clock was set back.
+    fn lasts(&self, now: Timestamp) -> bool {
+        now < self.until && self.until <= now.after(Millis(LONGEST_MS))
+    }
+}
+
 impl CoolDowns {
     /// Lets an endpoint rest, as long as it asked or by backoff; at most 60 s. What `Action::CoolDown` calls.
     pub fn rest(
@@ -54,7 +61,8 @@ impl CoolDowns {
         let backoff = SHORTEST_MS << rest.failures.min(6);
         rest.failures = rest.failures.saturating_add(1);
         let until = now.after(Millis(asked_ms.unwrap_or(backoff).min(LONGEST_MS)));
-        rest.until = rest.until.max(until); // requests that failed together may ask for different rests
+        // Requests that failed together may ask for different rests.
+        rest.until = if rest.lasts(now) { rest.until.max(until) } else { until };
     }
 
     /// Forgets an endpoint's failures: it served. To be called at `Action::Commit`.
@@ -68,7 +76,7 @@ impl CoolDowns {
     /// Whether the endpoint rests, for `Run::pass_over`.
     #[must_use]
     pub fn is_resting(&self, region: &RegionId, endpoint: &EndpointId, model: Option<&str>, now: Timestamp) -> bool {
-        let rests = |model| self.rests.get(&key(region, endpoint, model)).is_some_and(|rest| rest.until > now);
+        let rests = |model| self.rests.get(&key(region, endpoint, model)).is_some_and(|rest| rest.lasts(now));
         rests(None) || model.is_some() && rests(model)
     }
 
@@ -77,7 +85,7 @@ impl CoolDowns {
     pub fn local(&self, table: &Table, now: Timestamp) -> Local {
         let cooling = |(key, rest): (&Key, &Rest)| {
             Some(Cooling {
-                region: table.region_named(key.region.as_str()).filter(|_| rest.until > now)?,
+                region: table.region_named(key.region.as_str()).filter(|_| rest.lasts(now))?,
                 endpoint: key.endpoint.clone(),
                 model: key.model.clone(),
                 until: rest.until,
@@ -88,7 +96,7 @@ impl CoolDowns {
 
     /// Drops what ended; if nothing did, what ends first.
     fn make_room(&mut self, now: Timestamp) {
-        self.rests.retain(|_, rest| rest.until > now);
+        self.rests.retain(|_, rest| rest.lasts(now));
         if self.rests.len() >= MOST {
             let first = self.rests.iter().min_by_key(|(_, rest)| rest.until).map(|(key, _)| key.clone());
             first.and_then(|key| self.rests.remove(&key));
@@ -194,6 +202,12 @@ mod tests {
             assert!(!rests.is_resting(&region, &endpoint, Some("m"), now));
         }
         assert!(!rests.is_resting(&region, &endpoint, Some("other"), NOW));
+        rests.rest(&region, &endpoint, Some("m"), Some(5_000), now);
+        let before = Timestamp(now.0 - 3_600_000);
+        assert!(!rests.is_resting(&region, &endpoint, Some("m"), before), "the clock was set back");
+        rests.rest(&region, &endpoint, Some("m"), Some(5_000), before);
+        assert!(rests.is_resting(&region, &endpoint, Some("m"), before));
+        assert!(!rests.is_resting(&region, &endpoint, Some("m"), Timestamp(before.0 + 5_000)));
         rests.rest(&region, &endpoint, Some("m"), None, now);
         rests.recovered(&region, &endpoint, Some("m"));
         assert!(!rests.is_resting(&region, &endpoint, Some("m"), now));

@@ -325,10 +325,8 @@ impl Failure {
                                   Content-Encoding."
                 .into(),
             Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes. Send a smaller one."),
-            Self::SlowBody => {
-                "The rest of the body didn't come in time. Nothing was sent. Send the request again.".into()
-            }
-            Self::MissingBody => "The body is empty. Send a JSON object.".into(),
+            Self::SlowBody => "The rest of the body didn't come in time. Send the request again.".into(),
+            Self::MissingBody => "The body is empty, or broke off. Send a whole one.".into(),
             Self::NotJson { at } => {
                 format!("The body is not JSON: it stops making sense at byte {at}. Send a JSON object in UTF-8.")
             }

@@ -54,6 +54,23 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(js_sys::Date::now() as i64)
 }
 
+/// A clock for one request, in milliseconds, that never goes back: where the time does, it goes on from what it last said.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    last: Option<i64>,
+    ahead: i64,
+}
+
+impl Clock {
+    /// What it says when the time is `now`.
+    pub(crate) fn at(&mut self, now: Timestamp) -> i64 {
+        let back = self.last.map_or(0, |last| last.saturating_sub(now.0).max(0));
+        self.last = Some(now.0);
+        self.ahead = self.ahead.saturating_add(back);
+        now.0.saturating_add(self.ahead)
+    }
+}
+
 /// The rules and health of this moment. Waits only while a configured feed has never been tried in this isolate.
 pub(crate) async fn snapshot(env: &Env, context: &Context) -> Snapshot {
     let began = now();
@@ -138,7 +155,10 @@ impl Schedule {
 
     fn due(&mut self, now: Timestamp, every: Millis) -> Due {
         let Some(tried) = self.tried else { return Due::First };
-        if now < tried.after(every) || self.leased_until.is_some_and(|until| now < until) {
+        // A clock that was set back says of what lies ahead that it is long over.
+        let is_fresh = tried <= now && now < tried.after(every);
+        let is_leased = self.leased_until.is_some_and(|until| now < until && until <= now.after(Self::LEASE));
+        if is_fresh || is_leased {
             return Due::No;
         }
         self.leased_until = Some(now.after(Self::LEASE));
@@ -350,5 +370,17 @@ mod tests {
         assert_eq!(schedule.due(forgotten, every), Due::Again, "a lease ends by itself");
         schedule.done(forgotten);
         assert_eq!(schedule.due(forgotten, Millis(0)), Due::Again);
+        let before = Timestamp(-3_600_000);
+        assert_eq!(schedule.due(before, every), Due::Again, "the clock was set back");
+        assert_eq!(schedule.due(before, every), Due::No);
+        schedule.done(before);
+        assert_eq!(schedule.due(before, every), Due::No);
+    }
+
+    #[test]
+    fn a_requests_clock_never_goes_back() {
+        let mut clock = Clock::default();
+        let said = [1_000, 1_500, 200, 300, -50, 2_000].map(|now| clock.at(Timestamp(now)));
+        assert_eq!(said, [1_000, 1_500, 1_500, 1_600, 1_600, 3_650]);
     }
 }

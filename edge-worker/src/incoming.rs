@@ -3,7 +3,7 @@
 use core::pin::pin;
 
 use bailiwick_rules::rules::Limits;
-use bailiwick_rules::time::Millis;
+use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use worker::ByteStream;
@@ -11,6 +11,7 @@ use worker::ByteStream;
 use crate::asked::Asked;
 use crate::bell::Alarm;
 use crate::envelope::Failure;
+use crate::feed;
 use crate::inflight::Hold;
 use crate::wire::Wire;
 
@@ -20,6 +21,8 @@ const MOST_DRAINED: usize = 64 << 20;
 const AT_ONCE: u64 = 64 << 10;
 /// How long a client may pause in a body that is refused anyway.
 const SILENCE: Millis = Millis(1_000);
+/// How long such a body is read at all: its client waits for the refusal.
+const LONGEST: Millis = Millis(10_000);
 
 /// Reads a body up to the service's limit: what is announced too large isn't held at all.
 pub(crate) async fn read_body(
@@ -39,7 +42,8 @@ pub(crate) async fn read_body(
     }
     let Some(mut chunks) = asked.chunks() else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(&mut chunks, limits.idle).await? {
+    let patience = Patience::of(limits);
+    while let Some(chunk) = next_chunk(&mut chunks, patience.left()).await? {
         let fits = (bytes.len() + chunk.len()) as u64 <= limit;
         let held = if fits { hold.grow(chunk.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
         if let Err(failure) = held {
@@ -53,12 +57,13 @@ pub(crate) async fn read_body(
     Ok(bytes)
 }
 
-/// Reads on and forgets, up to [`MOST_DRAINED`]. An answer sent before would be lost: workerd resets a connection on which much is
+/// Reads on and forgets, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer sent before would be lost: workerd resets a connection on which much is
 /// still to come, and its client sees no reason, and tries again. One that has
 /// fallen silent is no longer sending, and is not waited for.
 pub(crate) async fn drain(chunks: &mut ByteStream) {
     let mut read = 0;
-    while let Ok(Some(chunk)) = next_chunk(chunks, SILENCE).await {
+    let patience = Patience { idle: SILENCE, until: feed::now().after(LONGEST) };
+    while let Ok(Some(chunk)) = next_chunk(chunks, patience.left()).await {
         read += chunk.len();
         if read > MOST_DRAINED {
             return;
@@ -66,8 +71,28 @@ pub(crate) async fn drain(chunks: &mut ByteStream) {
     }
 }
 
+/// How long a client may take: for each piece the idle limit, for all of them the total. Else a body that comes in drips would hold
+/// its room for ever.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    idle: Millis,
+    until: Timestamp,
+}
+
+impl Patience {
+    /// From now on.
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { idle: limits.idle, until: feed::now().after(limits.total) }
+    }
+
+    /// What is left of it for the next piece.
+    pub(crate) fn left(&self) -> Millis {
+        self.idle.min(self.until.since(feed::now()))
+    }
+}
+
 /// The next piece of a client's body; `None` at its end. Nobody's silence holds room that others need.
-async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
+pub(crate) async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
     let alarm = Alarm::after(idle.0);
     match select(chunks.next(), pin!(alarm.wait())).await {
         Either::Left((chunk, _)) => chunk.transpose().map_err(|_| Failure::MissingBody),

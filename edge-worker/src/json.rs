@@ -346,6 +346,19 @@ pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Whether a server that ignores letters' case could take a key for a known one in ASCII. Some fold as Unicode does: to Go's
+/// `encoding/json` the long s (`ſ`) is an s and the Kelvin sign a k; to Java's `equalsIgnoreCase` the i's of Turkish are an i.
+#[must_use]
+pub fn reads_as(key: &str, known: &str) -> bool {
+    let fold = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        '\u{130}' | '\u{131}' => 'i',
+        other => other.to_ascii_lowercase(),
+    };
+    if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { key.chars().map(fold).eq(known.chars().map(fold)) }
+}
+
 /// Whether a text is one whole JSON value.
 #[must_use]
 pub fn is_json(text: &str) -> bool {
@@ -353,11 +366,55 @@ pub fn is_json(text: &str) -> bool {
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
+/// Whether bytes can be the beginning of a JSON value: nothing speaks against it but, at most, where they are cut.
+#[must_use]
+pub fn may_begin_json(bytes: &[u8]) -> bool {
+    let text = match core::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    let mut scan = Scan::new(text);
+    // Half a word, such as `fals`, is broken at its beginning.
+    scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 4 >= text.len(), |()| true)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_beginning_of_json_is_told_from_what_is_none() {
+        let text = r#" {"a": [1.5e3, -0, false, null, "\u00e9\"é😀\n", {"b": {}}], "c": true} "#;
+        for end in 0..=text.len() {
+            assert!(may_begin_json(&text.as_bytes()[..end]), "{end}");
+        }
+        for bad in [
+            &b"\x28\xb5\x2f\xfd{\"choices\":[]}"[..],
+            b"{\"a\":\"\xff........\"}",
+            b"<html><body>",
+            b"{} {\"a\":1}",
+            b"[1,2}......",
+        ] {
+            assert!(!may_begin_json(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_read_alike_where_a_server_that_ignores_case_reads_them_so() {
+        for key in
+            ["tasks_id", "TASKS_ID", "ta\u{17f}k\u{17f}_id", "tas\u{212a}s_\u{131}d", "\u{17f}".repeat(8).as_str()]
+        {
+            assert_eq!(reads_as(key, "tasks_id"), key.chars().count() == 8 && key.starts_with(['t', 'T']), "{key}");
+        }
+        for key in ["", "tasks_i", "tasks_id ", "tasks_idé", "täsks_id"] {
+            assert!(!reads_as(key, "tasks_id"), "{key}");
+        }
+    }
 
     #[test]
     fn takes_what_rfc_8259_takes_and_nothing_else() {

@@ -16,7 +16,7 @@ use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
 use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
-use crate::feed;
+use crate::feed::{self, Clock};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::receipt::Notary;
@@ -28,6 +28,9 @@ use crate::splice::{Ids, Names, Splice};
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
 use crate::wire::{Happening, Lines, Wire};
+
+/// The values of `Content-Encoding` that a fetch of the runtime's leaves nothing to unpack of, in these letters only.
+const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
 
 /// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
 pub(crate) struct Job {
@@ -64,6 +67,8 @@ pub(crate) struct Driver {
     theirs: Option<Lines>,
     /// Whose timer is armed.
     timer: Option<AttemptNumber>,
+    /// The machine's time.
+    clock: Clock,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
 }
@@ -91,7 +96,17 @@ enum Flight {
 impl Driver {
     /// A driver of a run that hasn't begun.
     pub(crate) fn new(run: Run, job: Job, stamp: Stamp, wire: Wire) -> Self {
-        Self { run, job, stamp, wire, flight: Flight::Landed, theirs: None, timer: None, splice: None }
+        Self {
+            run,
+            job,
+            stamp,
+            wire,
+            flight: Flight::Landed,
+            theirs: None,
+            timer: None,
+            clock: Clock::default(),
+            splice: None,
+        }
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
@@ -216,6 +231,7 @@ impl Driver {
                     Event::BodyError { attempt }
                 }
                 Happening::Timer => match self.timer.take() {
+                    Some(_) if self.is_client_late() => Event::ClientGone,
                     Some(attempt) => Event::Timer { attempt },
                     None => continue,
                 },
@@ -224,14 +240,21 @@ impl Driver {
         }
     }
 
+    /// Whether a limit has run out while the client had more to send. Then nobody knows yet what the endpoint would have done.
+    fn is_client_late(&mut self) -> bool {
+        let is_late = self.run.served_by().is_none() && self.run.is_overdue(self.clock.at(feed::now()));
+        is_late && self.job.upload.as_ref().is_some_and(Outbound::blame_client)
+    }
+
     fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Lines) -> Event {
         let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         // Nobody asks for a rest who serves.
         let failed = !(200..=299).contains(&status);
         let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
         let content_type = header("content-type");
+        let packed = header("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding.as_str()));
         self.flight = Flight::Reading { headers, ended: false };
-        Event::Headers { attempt, status, content_type, retry_after_ms }
+        Event::Headers { attempt, status, content_type, packed, retry_after_ms }
     }
 
     fn ended(&mut self) {
@@ -249,7 +272,8 @@ impl Driver {
         if event == Event::ClientGone && self.run.record().committed().is_none() {
             self.heard(Verdict::Nothing);
         }
-        let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, feed::now().0, event));
+        let now = self.clock.at(feed::now());
+        let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, now, event));
         for action in actions {
             self.perform(action, &mut outs);
         }

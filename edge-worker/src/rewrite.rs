@@ -133,8 +133,10 @@ pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure
         (Some(_), Some(model)) => segments.extend(["models", model]),
         _ => segments.extend(route.segments().iter().map(String::as_str)),
     }
-    // The URL standard drops dot segments, however they are encoded; a model of that name would change the path.
-    if segments.iter().any(|segment| segment.bytes().all(|byte| byte == b'.')) {
+    // The URL standard drops dot segments, however they are encoded, and tabs and ends of lines before it looks for them; a model
+    // of such a name would change the path.
+    let plain = |segment: &&str| !segment.contains(char::is_control) && !segment.bytes().all(|byte| byte == b'.');
+    if !segments.iter().all(plain) {
         return Err(Failure::ModelNotFound { model: target.model().unwrap_or_default().to_owned() });
     }
     let mut url = base.clone();
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_model_cannot_climb_out_of_the_path() {
-        for model in [".", "..", "..."] {
+        for model in [".", "..", "...", ".\t.", "\n.", "\t", "a\rb", "\u{7f}"] {
             let plan = american_plan(model);
             let route = Route::parse("GET", "/v1/models/x").unwrap();
             let failure = url(&plan.targets()[0], &route, &Query::default()).unwrap_err();
@@ -241,7 +243,8 @@ mod tests {
             "/\\PC{1,4}",
         ];
         let paths = proptest::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat());
-        let strategy = (paths, "[ -~]{0,12}", "\\PC{1,8}");
+        let model = prop_oneof!["\\PC{1,8}", "[.\\t\\n\\r/%2e]{1,4}"];
+        let strategy = (paths, "[ -~]{0,12}", model);
         let (cases, made) = (Cell::new(0), Cell::new(0));
         let german = german_plan();
         TestRunner::new(ProptestConfig::with_cases(20_000))
@@ -255,7 +258,11 @@ mod tests {
                         made.set(made.get() + 1);
                         let base = target.url().as_url();
                         prop_assert_eq!(url.origin(), base.origin());
-                        prop_assert!(url.path().starts_with(base.path().trim_end_matches('/')));
+                        let below = url.path().strip_prefix(base.path().trim_end_matches('/'));
+                        prop_assert_eq!(
+                            below.map(|path| path.matches('/').count()),
+                            Some(route.segments().len() + usize::from(target.style() == Style::Azure))
+                        );
                         // What was made is what a second reader reads.
                         prop_assert_eq!(&Url::parse(url.as_str()).unwrap(), &url);
                     }

@@ -179,7 +179,11 @@ async fn proxy(
     let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
     let is_upload = is_state && route.takes() == Takes::Form;
     let load = if route.is(&["files"]) { Load::File } else { Load::Part };
-    let upload = if is_upload { Some(Outbound::begin(asked, load, &service.allow).await?) } else { None };
+    let upload = if is_upload {
+        Some(Outbound::begin(asked, load, &service.allow, &service.limits, &mut hold).await?)
+    } else {
+        None
+    };
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
     let headers = core::mem::take(&mut asked.headers);

@@ -10,7 +10,7 @@ pub use classify::{Meaning, meaning};
 use memchr::memchr2;
 use shape::Shape;
 
-/// The longest event that is held until it is whole; a longer one passes in pieces, unread.
+/// The longest event that is held until it is whole; a longer one passes in pieces, and only its beginning is read.
 pub const LONGEST_EVENT: usize = 1 << 20;
 
 /// What became whole with one chunk.
@@ -35,8 +35,8 @@ pub struct Framer {
     after_cr: bool,
     /// Whether the beginning of the stream was seen, where a byte-order mark may stand.
     begun: bool,
-    /// The event in hand was longer than allowed and partly passed on.
-    torn: bool,
+    /// The event in hand was longer than allowed and partly passed on; what it is, as far as its beginning says.
+    torn: Option<Meaning>,
     /// The last event that carried content.
     shape: Shape,
 }
@@ -79,17 +79,24 @@ impl Framer {
                     self.after_cr = false;
                     at += 1;
                 }
-                let torn = core::mem::take(&mut self.torn);
                 let event = &bytes[event_start..at];
                 let event = if core::mem::replace(&mut self.begun, true) { event } else { without_mark(event) };
-                events.push((at, if torn || self.shape.is_of(event) { Meaning::Content } else { self.read(event) }));
+                let meaning = match self.torn.take() {
+                    Some(meaning) => meaning,
+                    None if self.shape.is_of(event) => Meaning::Content,
+                    None => self.read(event),
+                };
+                events.push((at, meaning));
                 event_start = at;
             }
         }
         self.pending = bytes.split_off(event_start);
         self.scanned = self.pending.len();
         if self.pending.len() > LONGEST_EVENT {
-            self.torn = true;
+            if self.torn.is_none() {
+                let event = if self.begun { &self.pending } else { without_mark(&self.pending) };
+                self.torn = Some(classify::beginning(event));
+            }
             self.begun = true;
             bytes.append(&mut self.pending);
             self.scanned = 0;
@@ -121,7 +128,7 @@ impl Framer {
     /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.
     #[must_use]
     pub fn is_torn(&self) -> bool {
-        self.torn
+        self.torn.is_some()
     }
 }
 
@@ -198,6 +205,125 @@ mod tests {
             framed.events.iter().map(|(_, meaning)| *meaning).collect::<Vec<_>>(),
             [Meaning::Content, Meaning::Done]
         );
+    }
+
+    #[test]
+    fn an_endless_event_is_the_last_one_if_it_begins_as_such() {
+        let long = "A".repeat(2_000_000);
+        let told = |text: String| {
+            let mut framer = Framer::default();
+            let pieces = text.as_bytes().chunks(50_000).flat_map(|chunk| framer.push(chunk.to_vec()).events);
+            let meanings: Vec<Meaning> = pieces.map(|(_, meaning)| meaning).collect();
+            assert!(!framer.is_torn());
+            meanings
+        };
+        for (kind, expected) in [
+            ("image_generation.completed", Meaning::Final),
+            ("response.completed", Meaning::Completed),
+            ("response.failed", Meaning::Failed),
+            ("image_generation.partial_image", Meaning::Content),
+            ("error", Meaning::Content),
+        ] {
+            for text in [
+                format!("data: {{\"n\": 1, \"type\":\"{kind}\",\"b64_json\":\"{long}\"}}\n\n"),
+                format!("\u{feff}data:{{\"type\":\"{kind}\",\"b64_json\":\"{long}\"}}\r\n\r\n"),
+                format!("event: {kind}\ndata: {{\"b64_json\":\"{long}\",\"type\":\"{kind}\"}}\n\n"),
+            ] {
+                assert_eq!(told(text), [expected], "{kind}");
+            }
+        }
+        let inner =
+            format!("data: {{\"item\":{{\"type\":\"response.completed\"}},\"x\":\"{long}\"}}\n\ndata: [DONE]\n\n");
+        assert_eq!(told(inner), [Meaning::Content, Meaning::Done]);
+    }
+
+    /// What is compared with the last event means what it would mean if it were read: whatever bytes of it were changed, inserted or
+    /// left out.
+    #[test]
+    fn each_event_means_what_it_means_alone() {
+        const SEEDS: &[&str] = &[
+            r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"delta":{"content":"ab"},"finish_reason":null}]}"#,
+            r#"data: {"choices":[{"delta":{"role":"assistant","content":"é"}},{"text":"x","logprobs":{"a":[1,-2.5e3,"y"]}}],"error":null}"#,
+            "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\",\"n\":7}",
+            "id: 7\ndata:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n: more",
+            "data: {\"delta\":\"x\",\ndata: \"type\":\"y\"}",
+        ];
+        const BITS: &[&str] = &[
+            "",
+            "",
+            "",
+            "",
+            "\"",
+            "\"\"",
+            "\\",
+            "\\\"",
+            "\\u00",
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "0",
+            "1e9",
+            "-",
+            ".",
+            "null",
+            "true",
+            " ",
+            "é",
+            "\u{1}",
+            "error",
+            "type",
+            "role",
+            "\"error\":1,",
+            "\"x\",\"y\"",
+            "data",
+            "event: error",
+            "[DONE]",
+        ];
+        let change = || (0..160usize, 0..6usize, proptest::sample::select(BITS));
+        let event = (0..SEEDS.len(), proptest::collection::vec(change(), 0..3));
+        let strategy =
+            (proptest::collection::vec((event, 1..5usize), 1..5), proptest::collection::vec(1..90usize, 1..6));
+        let alike = core::cell::Cell::new(0u32);
+        let config = ProptestConfig { cases: 3_000, ..ProptestConfig::default() };
+        proptest::test_runner::TestRunner::new(config)
+            .run(&strategy, |(events, sizes)| {
+                let mut text = Vec::new();
+                for ((seed, changes), times) in events {
+                    let mut event = SEEDS[seed].as_bytes().to_vec();
+                    for (at, drop, new) in changes {
+                        let at = at % event.len().max(1);
+                        let end = (at + drop).min(event.len());
+                        event.splice(at.min(end)..end, new.bytes());
+                    }
+                    for _ in 0..times {
+                        text.extend_from_slice(SEEDS[seed].as_bytes());
+                        text.extend_from_slice(b"\n\n");
+                        text.extend_from_slice(&event);
+                        text.extend_from_slice(b"\n\n");
+                    }
+                }
+                let mut framer = Framer::default();
+                for chunk in cut(&text, &sizes) {
+                    let Framed { bytes, events } = framer.push(chunk.to_vec());
+                    let mut start = 0;
+                    for (end, told) in events {
+                        prop_assert_eq!(
+                            told,
+                            meaning(&bytes[start..end]),
+                            "{}",
+                            String::from_utf8_lossy(&bytes[start..end])
+                        );
+                        alike.set(alike.get() + u32::from(framer.shape.is_of(&bytes[start..end])));
+                        start = end;
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert!(alike.get() > 1_000);
     }
 
     fn stream() -> impl Strategy<Value = Vec<u8>> {

@@ -1,14 +1,14 @@
 //! An upload under way: a client's body enters, a body for one fetch leaves, each chunk checked by [`Upload`] on the way.
 //!
 //! A small upload is sent whole, with its length. A larger one is written into a pipe of the runtime's while the endpoint reads:
-//! each write waits for it, so no more than a chunk is held. When a check fails on the way, `proxy` is told
+//! each write waits for it, so no more than a chunk is held. When a check fails on the way, or the client falls silent, `proxy` is told
 //! to abort the fetch, and [`Outbound::verdict`] says what to answer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use bailiwick_rules::rules::Allowance;
-use futures_util::StreamExt;
+use bailiwick_rules::rules::{Allowance, Limits};
+use bailiwick_rules::time::Millis;
 use worker::js_sys::futures::{JsFuture, spawn_local};
 use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::JsValue;
@@ -18,7 +18,8 @@ use worker::{ByteStream, js_sys};
 use crate::asked::Asked;
 use crate::bell::Bell;
 use crate::envelope::Failure;
-use crate::incoming::drain;
+use crate::incoming::{Patience, drain, next_chunk};
+use crate::inflight::Hold;
 use crate::multipart::upload::{Load, Upload};
 use crate::rewrite::form_type;
 use crate::wire::random_id;
@@ -31,6 +32,8 @@ pub(crate) struct Outbound {
     content_type: String,
     first: Vec<u8>,
     rest: RefCell<Option<(Upload, ByteStream)>>,
+    /// How long the client may pause.
+    idle: Millis,
     verdict: Rc<Verdict>,
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct Outbound {
 #[derive(Default)]
 struct Verdict {
     failure: RefCell<Option<Failure>>,
+    /// Nothing is on its way to the endpoint: it waits for the client.
+    is_clients_turn: Cell<bool>,
     bell: Bell,
 }
 
@@ -48,23 +53,33 @@ pub(crate) fn boundary() -> String {
 
 impl Outbound {
     /// Reads the beginning.
-    pub(crate) async fn begin(asked: &Asked, load: Load, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub(crate) async fn begin(
+        asked: &Asked,
+        load: Load,
+        allow: &[Allowance],
+        limits: &Limits,
+        hold: &mut Hold,
+    ) -> Result<Self, Failure> {
         let boundary = boundary();
         let sent_type = form_type(&boundary);
         let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
         let mut chunks = asked.chunks().ok_or(Failure::MissingBody)?;
         let mut first = Vec::new();
+        let patience = Patience::of(limits);
         let mut ended = false;
         while !ended && first.len() < HELD_AT_FIRST {
-            let more = match chunks.next().await {
-                Some(chunk) => chunk.map_err(|_| Failure::MissingBody).and_then(|chunk| upload.push(&chunk)),
-                None => {
+            let more = match next_chunk(&mut chunks, patience.left()).await {
+                Ok(Some(chunk)) => hold.grow(chunk.len() as u64).and_then(|()| upload.push(&chunk)),
+                Ok(None) => {
                     ended = true;
                     upload.finish()
                 }
+                Err(failure) => Err(failure),
             };
             match more {
                 Ok(more) => first.extend(more),
+                // Who was too slow for a limit would be for another one.
+                Err(Failure::SlowBody) => return Err(Failure::SlowBody),
                 Err(failure) => {
                     drain(&mut chunks).await;
                     return Err(failure);
@@ -72,7 +87,7 @@ impl Outbound {
             }
         }
         let rest = (!ended).then_some((upload, chunks));
-        Ok(Self { content_type: sent_type, first, rest: RefCell::new(rest), verdict: Rc::default() })
+        Ok(Self { content_type: sent_type, first, rest: RefCell::new(rest), idle: limits.idle, verdict: Rc::default() })
     }
 
     /// Its `Content-Type`.
@@ -86,13 +101,22 @@ impl Outbound {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
         };
         let (readable, writer) = pipe()?;
-        spawn_local(pump(upload, chunks, self.first.clone(), writer, Rc::clone(&self.verdict)));
+        spawn_local(pump(upload, chunks, self.idle, self.first.clone(), writer, Rc::clone(&self.verdict)));
         Some(readable.into())
     }
 
     /// Why it broke off, if it was for a fault of the client's.
     pub(crate) fn verdict(&self) -> Option<Failure> {
         self.verdict.failure.borrow().clone()
+    }
+
+    /// Whether a limit that runs out now is the client's, who has more to send: then that is why it broke off.
+    pub(crate) fn blame_client(&self) -> bool {
+        let blamed = self.verdict.is_clients_turn.get();
+        if blamed {
+            self.verdict.failure.borrow_mut().get_or_insert(Failure::SlowBody);
+        }
+        blamed
     }
 
     /// Waits for that.
@@ -104,6 +128,7 @@ impl Outbound {
 async fn pump(
     mut upload: Upload,
     mut chunks: ByteStream,
+    idle: Millis,
     first: Vec<u8>,
     writer: WritableStreamDefaultWriter,
     verdict: Rc<Verdict>,
@@ -119,7 +144,9 @@ async fn pump(
                 }
             }
             Err(failure) => {
-                drain(&mut chunks).await;
+                if failure != Failure::SlowBody {
+                    drain(&mut chunks).await;
+                }
                 // The fetch is aborted then. The pipe isn't: workerd would end the body as if it were whole.
                 verdict.failure.replace(Some(failure));
                 verdict.bell.ring();
@@ -130,14 +157,16 @@ async fn pump(
             let _ = JsFuture::from(writer.close()).await;
             return;
         }
-        next = match chunks.next().await {
-            Some(Ok(chunk)) => upload.push(&chunk),
-            Some(Err(_)) => Err(Failure::MissingBody),
-            None => {
+        verdict.is_clients_turn.set(true);
+        next = match next_chunk(&mut chunks, idle).await {
+            Ok(Some(chunk)) => upload.push(&chunk),
+            Ok(None) => {
                 ended = true;
                 upload.finish()
             }
+            Err(failure) => Err(failure),
         };
+        verdict.is_clients_turn.set(false);
     }
 }
 

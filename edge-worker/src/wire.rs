@@ -12,11 +12,11 @@ use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::wasm_bindgen::{self, JsValue};
 use worker::web_sys;
 
-use bailiwick_rules::time::Millis;
+use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::attempt::AttemptNumber;
 use crate::envelope::Failure;
-use crate::feed;
+use crate::feed::{self, Clock};
 
 /// Headers, names in lower case.
 pub(crate) type Lines = Vec<(String, String)>;
@@ -275,16 +275,17 @@ impl Wire {
         if self.line.take(request).is_err() {
             return Err(Failure::MissingBody);
         }
-        let deadline = feed::now().after(within);
+        let mut clock = Clock::default();
+        let mut time = || Timestamp(clock.at(feed::now()));
+        let deadline = time().after(within);
         loop {
-            let now = feed::now();
-            self.arm(now.0, deadline.since(now).0);
+            self.arm(feed::now().0, deadline.since(time()).0);
             let come = poll_fn(|context| self.inbox.borrow_mut().poll(context, Inbox::take_body)).await;
             match come {
                 Some(body) => return body.ok_or(Failure::MissingBody),
                 None => self.rings_at = None,
             }
-            if feed::now() >= deadline {
+            if time() >= deadline {
                 return Err(Failure::SlowBody);
             }
         }

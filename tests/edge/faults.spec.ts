@@ -43,6 +43,10 @@ const before: [string, string, number?][] = [
   ["307 to outside the fence", "redirect"],
   ["no HTTP at all", "garbage"],
   ["gzip that is none", "packed"],
+  ["zstd, which nobody unpacks", "packed-otherwise"],
+  ["200 with 100 kB of no JSON", "no-json"],
+  ["200 with a sentence", "sentence"],
+  ["200 with an error beside null choices", "error-beside-null"],
   ["connection refused", "refused"],
 ];
 for (const stream of [false, true]) {

@@ -173,6 +173,12 @@ const faults: Record<string, Play> = {
   },
   garbage: (socket) => socket.end(`SSH-2.0-${canary}\r\n`),
   "packed": (socket, _, stream) => socket.end(head(200, { ...kind(stream), "content-encoding": "gzip" }) + "this is no gzip"),
+  /** In an encoding that nobody asked for nor unpacks, beyond what is held; its bytes may stand open in it. */
+  "packed-otherwise": (socket, _, stream) => socket.end(head(200, { ...kind(stream), "content-encoding": "zstd" }) + `(\xb5/\xfd${canary}` + large),
+  /** Bytes of anything, beyond what is held. */
+  "no-json": (socket, _, stream) => socket.end(head(200, kind(stream)) + (stream ? event(error) : `${canary} `.repeat(10_000))),
+  sentence: (socket, _, stream) => socket.end(head(200, kind(stream)) + (stream ? event(error) : JSON.stringify(canary))),
+  "error-beside-null": (socket, _, stream) => socket.end(head(200, kind(stream)) + (stream ? event : JSON.stringify)({ id: "", choices: null, data: null, ...error })),
   // After the first content: too late for another endpoint.
   "late-reset"(socket) {
     socket.write(head(200, kind(true)) + role + hello + hello.slice(0, 20));

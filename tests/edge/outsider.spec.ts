@@ -122,6 +122,8 @@ const refused: [string, Probe, number, string][] = [
   ["no model", { body: '{"messages":[]}' }, 400, "invalid_field"],
   ["a model of 300 bytes", { body: JSON.stringify({ model: "m".repeat(300) }) }, 400, "invalid_field"],
   ["STREAM", { body: '{"model":"m","STREAM":true}' }, 400, "miscased_key"],
+  ["tools, with the s that Go takes for one", { body: '{"model":"m","tool\\u017f":[{"type":"web_search"}]}' }, 400, "miscased_key"],
+  ["a search of the host's own", { body: '{"model":"m","search_parameters":{"mode":"on"}}' }, 400, "hosted_tool_not_allowed"],
   ["tools that are no list", { body: '{"model":"m","tools":{"type":"web_search"}}' }, 400, "invalid_field"],
   ["a tool that is a word", { body: '{"model":"m","tools":["web_search"]}' }, 400, "hosted_tool_not_allowed"],
   ["a remote image", image({ url: "https://x.example/" }), 400, "remote_url_not_allowed"],

@@ -60,6 +60,35 @@ describe("a stream that dies after its first content", () => {
   });
 });
 
+describe("an event longer than is held", () => {
+  const long = "A".repeat(2 << 20);
+  const delta = 'data: {"type":"response.output_text.delta","delta":"x"}\n\n';
+  test.each([
+    ["a final image", "/v1/images/generations", `event: image_generation.completed\ndata: {"type":"image_generation.completed","b64_json":"${long}"}\n\n`],
+    ["a final image without a name", "/v1/images/generations", `data: {"type":"image_generation.completed","b64_json":"${long}"}\n\n`],
+    ["a whole response", "/v1/responses", `${delta}data: {"type":"response.completed","response":{"output":[{"text":"${long}"}]}}\n\n`],
+  ])("ends a stream as any other would: %s", async (_, path, text) => {
+    const url = await serve((request, response) => {
+      request.resume().on("end", () => response.writeHead(200, { "content-type": "text/event-stream" }).end(text));
+    });
+    const edge = await Edge.start(rules(1, region("DE", "eu-frankfurt", [url])));
+    const passed = await (await edge.ask({ path, json: { model: model(), stream: true } })).text();
+    expect([passed.length, passed.slice(-200)]).toEqual([text.length, text.slice(-200)]);
+    expect(passed === text).toBe(true);
+  });
+
+  test("not as one that is whole, if it isn't", async () => {
+    const url = await serve((request, response) => {
+      const half = `data: {"type":"image_generation.completed","b64_json":"${long}`;
+      request.resume().on("end", () => response.writeHead(200, { "content-type": "text/event-stream" }).end(half));
+    });
+    const edge = await Edge.start(rules(1, region("DE", "eu-frankfurt", [url])));
+    const reply = await edge.ask({ path: "/v1/images/generations", json: { model: model(), stream: true } });
+    const text = await reply.text().catch(() => "broken off");
+    expect(text).not.toContain("\n\n");
+  });
+});
+
 describe("after the last event", () => {
   const text = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "Hello" } }] })}\n\ndata: [DONE]\n\n`;
   /** An endpoint of which the connections are seen, and the Worker in front of it. */

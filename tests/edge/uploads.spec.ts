@@ -86,6 +86,7 @@ test.each([
   ["a transcription with two models", form([["model", "whisper"], ["model", "other"], ["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 400],
   ["a transcription over the limit", form([["model", "whisper"], ["file", large, "a.wav"]], "/v1/audio/transcriptions"), 413],
   ["a model nobody has", form([["model", "other"], ["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 404],
+  ["a remote image where a file belongs", form([["model", "whisper"], ["image", "https://example.com/a.png"]], "/v1/images/edits"), 400],
   ["a remote image", form([["model", "whisper"], ["image_url", "https://example.com/a.png"]], "/v1/images/edits"), 400],
 ] as [string, Ask, number][])("%s", async (_, ask, status) => {
   const reply = await read(await edge.ask(ask));

@@ -90,7 +90,7 @@ export function stateOf(region, envelope) {
       const result = addFile("metrics.csv", "fine-tune-results", Buffer.from("step,loss\n"), "text/csv");
       return ok(keep("job", {
         id: id("ftjob-"), object: "fine_tuning.job", model: json.model, training_file: json.training_file,
-        validation_file: json.validation_file ?? null, result_files: [result.id], status: "succeeded",
+        validation_file: json.validation_file ?? null, result_files: [result.id], status: "succeeded", error: {},
       }));
     }
     const job = kept.job.get(one);

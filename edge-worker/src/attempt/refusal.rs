@@ -117,11 +117,14 @@ pub(super) fn is_error(text: &str) -> bool {
         match (key.as_ref(), value.kind()?) {
             ("error", kind) if kind != Kind::Null => error = true,
             ("object", Kind::String) => {
-                error |= value.string()? == "error";
+                let object = value.string()?;
+                error |= object == "error";
+                // A job tells in `error` why it failed, or by an empty one that it didn't, and is the answer all the same.
+                answer |= object == "fine_tuning.job";
                 return Ok(());
             }
-            // A response object tells in `error` why it failed, and is the answer all the same.
-            ("choices" | "data" | "output", _) => answer = true,
+            // So does a response object. Some gateways send `null` for what they haven't got.
+            ("choices" | "data" | "output", Kind::Array) => answer = true,
             _ => {}
         }
         value.skip().map(drop)
@@ -202,6 +205,12 @@ mod tests {
         assert!(!is_error(r#"{"error":null,"choices":[]}"#));
         assert!(!is_error(r#"{"object":"response","error":{"code":"x"},"output":[]}"#));
         assert!(!is_error("[]"));
+        for list in ["choices", "data", "output"] {
+            assert!(is_error(&format!(r#"{{"{list}":null,"error":{{"message":"x"}}}}"#)), "{list}");
+        }
+        for error in ["{}", r#"{"code":"invalid_training_file","message":"x"}"#] {
+            assert!(!is_error(&format!(r#"{{"error":{error},"object":"fine_tuning.job","id":"ftjob-1"}}"#)), "{error}");
+        }
     }
 
     #[test]

@@ -115,6 +115,12 @@ impl Run {
         matches!(self.state, State::Done)
     }
 
+    /// Whether the limit of the moment has run out.
+    #[must_use]
+    pub fn is_overdue(&self, now_ms: i64) -> bool {
+        self.armed && now_ms >= self.deadline_ms
+    }
+
     /// Endpoints that began to rest since the plan was made and weren't tried are passed over by a retry. To be called
     /// before [`step`]; `resting` looks at the isolate's cool-downs.
     pub fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
@@ -164,6 +170,11 @@ impl Turn<'_> {
             return;
         }
         match event {
+            Event::Headers { status, packed: true, .. } if (200..=299).contains(&status) => {
+                if matches!(self.run.state, State::AwaitHeaders) {
+                    self.fail(Outcome::WrongType, true, None);
+                }
+            }
             Event::Headers { status, content_type, retry_after_ms, .. } => {
                 self.headers(status, content_type.as_deref(), retry_after_ms);
             }
@@ -254,6 +265,9 @@ impl Turn<'_> {
                 held.extend_from_slice(&bytes);
                 self.run.deadline_ms = later(self.now, idle).min(*until_ms);
                 if held.len() >= MOST_HELD {
+                    if *json && !json::may_begin_json(held) {
+                        return self.fail(Outcome::WrongType, true, None);
+                    }
                     let nesting = json.then(|| {
                         let mut nesting = Nesting::default();
                         nesting.follow(held);
@@ -339,10 +353,12 @@ impl Turn<'_> {
                 let (status, held, text) = (*status, core::mem::take(held), json.then_some(()));
                 // Only what changes state may succeed without a word; a stored file may be empty.
                 let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
+                let anything = self.run.task.expect != Expect::Json;
                 let verdict = match text.map(|()| core::str::from_utf8(&held)) {
                     _ if held.is_empty() && !wordless => Some(Outcome::Empty),
                     Some(Ok(text)) if refusal::is_error(text) => Some(Outcome::ErrorEvent),
-                    Some(Ok(text)) if json::is_json(text) => None,
+                    // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
+                    Some(Ok(text)) if json::is_json(text) && (anything || text.trim_start().starts_with('{')) => None,
                     Some(_) if !held.is_empty() => Some(Outcome::WrongType),
                     _ => None,
                 };

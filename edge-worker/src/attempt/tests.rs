@@ -46,7 +46,7 @@ impl Driver {
 
     fn headers(&mut self, status: u16, content_type: &str) -> Vec<Action> {
         let content_type = Some(content_type.to_owned());
-        self.step(Event::Headers { attempt: self.attempt(), status, content_type, retry_after_ms: None })
+        self.step(Event::Headers { attempt: self.attempt(), status, content_type, packed: false, retry_after_ms: None })
     }
 
     fn chunk(&mut self, text: &str) -> Vec<Action> {
@@ -225,7 +225,8 @@ fn a_unary_answer_is_held_until_it_is_whole_json() {
         driver.eof(),
         [Action::Commit { attempt: 1, status: 200, body }, Action::Disarm { attempt: 1 }, Action::Finish]
     );
-    for text in ["", "{\"a\":", "<html>", "{\"error\":{\"message\":\"x\"}}"] {
+    for text in ["", "{\"a\":", "<html>", "{\"error\":{\"message\":\"x\"}}", "null", "\"Internal Server Error\"", "[]"]
+    {
         let mut driver = unary();
         driver.chunk(text);
         assert!(retried(&driver.eof()), "{text}");
@@ -249,6 +250,35 @@ fn a_long_unary_answer_commits_and_is_cut_if_it_breaks_off() {
     idle.chunk(&long);
     let actions = idle.timer(60_000);
     assert!(aborted(&actions) && matches!(actions[..], [_, Action::CoolDown { fault: true, .. }, Action::CutStream]));
+}
+
+#[test]
+fn what_is_no_json_is_not_passed_for_being_long() {
+    for text in ["\u{1}{\"a\":\"", "<html>", "{\"a\":1}{\"b\":\""] {
+        let mut driver = unary();
+        let actions = driver.chunk(&format!("{text}{}", "x".repeat(70_000)));
+        assert!(aborted(&actions) && retried(&actions), "{text}");
+        assert_eq!(driver.outcomes(), [Outcome::WrongType]);
+    }
+}
+
+#[test]
+fn what_nobody_unpacks_is_of_no_type_that_was_asked_for() {
+    for expect in [Expect::Json, Expect::Stream, Expect::Any, Expect::File] {
+        let packed = |status| {
+            let kind = if expect == Expect::Stream { "text/event-stream" } else { "application/json" };
+            let content_type = Some(kind.to_owned());
+            Event::Headers { attempt: 1, status, content_type, packed: true, retry_after_ms: None }
+        };
+        let mut driver = Driver::new(expect);
+        let actions = driver.step(packed(200));
+        assert!(aborted(&actions) && retried(&actions), "{expect:?}");
+        assert_eq!(driver.outcomes(), [Outcome::WrongType]);
+        // A refusal is one, whatever its text.
+        let mut refused = Driver::new(expect);
+        refused.step(packed(400));
+        assert!(reply(&refused.eof()).is_some(), "{expect:?}");
+    }
 }
 
 #[test]
@@ -352,7 +382,7 @@ fn what_exhaustion_says() {
     let limited = |driver: &mut Driver| {
         let attempt = driver.attempt();
         let retry_after_ms = Some(9_500 - 1_000 * u64::from(attempt));
-        driver.step(Event::Headers { attempt, status: 429, content_type: None, retry_after_ms })
+        driver.step(Event::Headers { attempt, status: 429, content_type: None, packed: false, retry_after_ms })
     };
     assert_eq!(ends(limited).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
     assert_eq!(ends(|driver| driver.headers(500, "")).unwrap().0, Failure::RegionUnavailable);
@@ -409,7 +439,7 @@ fn stale_events_are_ignored() {
     let mut driver = Driver::new(Expect::Stream);
     driver.headers(503, "");
     for event in [
-        Event::Headers { attempt: 1, status: 200, content_type: None, retry_after_ms: None },
+        Event::Headers { attempt: 1, status: 200, content_type: None, packed: false, retry_after_ms: None },
         Event::Chunk { attempt: 1, bytes: CONTENT.into() },
         Event::Eof { attempt: 1 },
         Event::Timer { attempt: 1 },
@@ -450,6 +480,7 @@ fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
         Just(b"{\"id\":1}".to_vec()),
         Just(b"data: {".to_vec()),
         Just(vec![b'x'; 70_000]),
+        Just([b"{\"a\":\"", &[b'x'; 70_000][..]].concat()),
         proptest::collection::vec(any::<u8>(), 0..20),
     ];
     let what = prop_oneof![
@@ -499,9 +530,13 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                 now += after;
                 let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
                 let event = match happening {
-                    Happening::Headers(status, kind, retry_after_ms) => {
-                        Event::Headers { attempt, status, content_type: kind.map(str::to_owned), retry_after_ms }
-                    }
+                    Happening::Headers(status, kind, retry_after_ms) => Event::Headers {
+                        attempt,
+                        status,
+                        content_type: kind.map(str::to_owned),
+                        packed: after % 7 == 3,
+                        retry_after_ms,
+                    },
                     Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
                     Happening::Eof => Event::Eof { attempt },
                     Happening::BodyError => Event::BodyError { attempt },

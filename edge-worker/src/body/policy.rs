@@ -6,17 +6,25 @@ use core::ops::Range;
 use bailiwick_rules::rules::Allowance;
 
 use crate::envelope::Failure;
-use crate::json::{Broken, Kind, Scan};
+use crate::json::{Broken, Kind, Scan, reads_as};
 use crate::state::fields::{Field, field};
 
 /// Tools that the client runs itself. Every other type is run by the model host.
 const LOCAL_TOOLS: &[&str] = &["function", "custom", "local_shell", "computer_use_preview", "apply_patch"];
 
 /// Fields by which hosts are asked to search or call out without `tools`.
-const HOSTED_FIELDS: &[&str] = &["web_search_options", "data_sources", "mcp_servers", "plugins", "integrations"];
+const HOSTED_FIELDS: &[&str] = &[
+    "web_search_options",
+    "search_parameters",
+    "enable_search",
+    "data_sources",
+    "mcp_servers",
+    "plugins",
+    "integrations",
+];
 
 /// Fields whose URL the model host fetches, wherever they stand.
-const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url"];
+const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url"];
 
 /// What was found in a body.
 #[derive(Default)]
@@ -36,7 +44,7 @@ pub(super) fn check(
     found: &mut Found,
 ) -> Result<(), Failure> {
     if !allow.contains(&Allowance::HostedTools) {
-        if HOSTED_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field)) && kind != Kind::Null {
+        if HOSTED_FIELDS.iter().any(|field| reads_as(key, field)) && !matches!(kind, Kind::Null | Kind::False) {
             return Err(Failure::HostedTool { tool: key.to_owned() });
         }
         if key == "tools" && kind == Kind::Array {
@@ -61,7 +69,7 @@ fn tools(scan: &mut Scan<'_>, failure: &mut Option<Failure>) -> Result<(), Broke
             return tool.skip().map(drop);
         }
         tool.object(|key, value| {
-            if !key.eq_ignore_ascii_case("type") || value.kind()? != Kind::String {
+            if !reads_as(&key, "type") || value.kind()? != Kind::String {
                 return value.skip().map(drop);
             }
             named = true;
@@ -87,18 +95,18 @@ struct Walk {
 impl Walk {
     /// `key` is that of the value, or the nearest above it; `meaning` what stands under it.
     fn value(&self, key: &str, meaning: Field, scan: &mut Scan<'_>, found: &mut Found) -> Result<(), Broken> {
-        let holds_url = !self.remote_urls && URL_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field));
+        let holds_url = !self.remote_urls && URL_FIELDS.iter().any(|field| reads_as(key, field));
         match scan.kind()? {
             Kind::Object => {
                 let mut kind_is_reference = false;
                 scan.object(|inner, value| {
-                    if meaning != Field::Opaque && inner == "type" && value.kind()? == Kind::String {
+                    if meaning != Field::Opaque && reads_as(&inner, "type") && value.kind()? == Kind::String {
                         kind_is_reference |= value.string()? == "item_reference";
                         return Ok(());
                     }
                     let inner_meaning = if meaning == Field::Opaque { Field::Opaque } else { field(&inner) };
                     // `{"image_url": {"url": …}}`: the outer name counts.
-                    let inner = if holds_url && inner.eq_ignore_ascii_case("url") { key } else { &inner };
+                    let inner = if holds_url && reads_as(&inner, "url") { key } else { &inner };
                     self.value(inner, inner_meaning, value, found)
                 })?;
                 if kind_is_reference {
@@ -162,6 +170,7 @@ mod tests {
             r#""messages":[{"image_url":{"url":"data:,","url":"https://a"}}]"#,
             r#""messages":[{"Image_URL":{"URL":"//a/b"}}]"#,
             r#""input":[{"image_url":[{"url":" https://a"}]}]"#,
+            r#""messages":[{"content":[{"type":"document_url","document_url":"https://a"}]}]"#,
         ] {
             assert_eq!(refused(fields, &[]), Some("url"), "{fields}");
             assert_eq!(refused(fields, &[Allowance::RemoteUrls]), None, "{fields}");
@@ -186,11 +195,16 @@ mod tests {
             r#""tools":["web_search"]"#,
             r#""web_search_options":{}"#,
             r#""data_sources":[{}]"#,
+            r#""search_parameters":{"mode":"on"}"#,
+            r#""enable_search":true"#,
+            "\"enable_\u{17f}earch\":true",
+            "\"tools\":[{\"type\":\"function\",\"TYPE\":\"mcp\"}]",
         ] {
             assert_eq!(refused(fields, &[]), Some("tool"), "{fields}");
             assert_eq!(refused(fields, &[Allowance::HostedTools]), None, "{fields}");
         }
         assert_eq!(refused(r#""tools":[{"type":"function","function":{"name":"f"}},{"type":"custom"}]"#, &[]), None);
-        assert_eq!(refused(r#""tools":null,"web_search_options":null"#, &[]), None);
+        assert_eq!(refused(r#""tools":null,"web_search_options":null,"enable_search":false"#, &[]), None);
+        assert_eq!(refused(r#""input":[{"Type":"item_reference","id":"msg_1"}]"#, &[]), Some("other"));
     }
 }

@@ -11,6 +11,9 @@ use crate::state::fields::{Field, field};
 /// Fields that decide something here: once, in these letters, and no files.
 const DECIDING: &[&str] = &["model", "stream", "user"];
 
+/// Words in the names of plain fields whose text a host may take for the address of what belongs there: an image, say.
+const HOLD_URLS: &[&str] = &["url", "reference", "image", "mask", "file", "audio", "video"];
+
 /// A form that was looked through.
 #[derive(Clone, Debug)]
 pub struct Form {
@@ -53,7 +56,7 @@ impl Form {
                 }
                 name => {
                     let name = name.to_ascii_lowercase();
-                    let may_hold_url = name.contains("url") || name.contains("reference");
+                    let may_hold_url = HOLD_URLS.iter().any(|word| name.contains(word));
                     if may_hold_url && !allow.contains(&Allowance::RemoteUrls) && body::is_remote(text) {
                         return Err(Failure::RemoteUrl { field: head.name.clone() });
                     }
@@ -147,6 +150,11 @@ mod tests {
         let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image_url", b"https://a/b.png")];
         assert_eq!(refusal(&url), Failure::RemoteUrl { field: "image_url".into() });
         assert!(Form::read(TYPE, &body(&url), &[Allowance::RemoteUrls]).is_ok());
+        for name in ["image", "image[]", "mask", "file"] {
+            let url: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"https://a/b.png")];
+            assert_eq!(refusal(&url), Failure::RemoteUrl { field: name.into() });
+        }
+        assert!(read(&[("model", b"a"), ("image", b"AAAA"), ("prompt", b"like https://a/b.png")]).is_ok());
         assert_eq!(refusal(&[("model", b"a"), ("image[file_id]", b"file-1")]), Failure::UnknownId);
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("image:b", b"2"), ("image[]:c", b"3")]).is_ok());
     }

@@ -30,6 +30,39 @@ pub fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut Freedoms::default())
 }
 
+/// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream does before
+/// its megabytes; else content.
+pub(super) fn beginning(event: &[u8]) -> Meaning {
+    let event = match core::str::from_utf8(event) {
+        Ok(event) => event,
+        Err(error) => core::str::from_utf8(&event[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let mut name = "";
+    let mut kind: Option<Cow<'_, str>> = None;
+    for line in event.split(['\n', '\r']) {
+        match line.split_once(':') {
+            Some(("event", value)) => name = value.strip_prefix(' ').unwrap_or(value),
+            Some(("data", data)) => {
+                let data = data.strip_prefix(' ').unwrap_or(data);
+                // Broken where it is cut, at the latest: what came before counts.
+                let _ = Scan::new(data).object(|key, value| {
+                    if key == "type" && value.kind()? == Kind::String {
+                        kind = Some(value.string()?);
+                        return Ok(());
+                    }
+                    value.skip().map(drop)
+                });
+                break;
+            }
+            _ => {}
+        }
+    }
+    match by_kind(kind.as_deref().unwrap_or(name)) {
+        Some(end @ (Meaning::Completed | Meaning::Failed | Meaning::Final)) => end,
+        _ => Meaning::Content,
+    }
+}
+
 /// What an event is, and which of its values don't matter.
 pub(super) fn read_event(event: &[u8], free: &mut Freedoms) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
@@ -70,27 +103,32 @@ pub(super) fn read_event(event: &[u8], free: &mut Freedoms) -> Meaning {
     }
     // The payload's own `type` goes before the event's name: some endpoints send no names.
     let kind = payload.kind.as_deref().unwrap_or(name);
-    match (kind, payload.choices) {
-        ("error", _) => Meaning::Error,
-        ("response.completed" | "response.incomplete", _) => Meaning::Completed,
-        ("response.failed", _) => Meaning::Failed,
-        (
-            "ping"
-            | "response.created"
-            | "response.queued"
-            | "response.in_progress"
-            | "response.output_item.added"
-            | "response.content_part.added",
-            _,
-        )
-        | (_, Some(false)) => Meaning::Nothing,
-        (
-            "transcript.text.done" | "speech.audio.done" | "image_generation.completed" | "image_edit.completed",
-            None,
-        ) => Meaning::Final,
-        (_, None) if payload.empty => Meaning::Nothing,
+    match (by_kind(kind), payload.choices) {
+        (Some(meaning), _) if meaning != Meaning::Final => meaning,
+        (_, Some(false)) => Meaning::Nothing,
+        (Some(meaning), None) => meaning,
+        (None, None) if payload.empty => Meaning::Nothing,
         _ => Meaning::Content,
     }
+}
+
+/// What an event's kind says, where it is one of those that say something by themselves.
+fn by_kind(kind: &str) -> Option<Meaning> {
+    Some(match kind {
+        "error" => Meaning::Error,
+        "response.completed" | "response.incomplete" => Meaning::Completed,
+        "response.failed" => Meaning::Failed,
+        "ping"
+        | "response.created"
+        | "response.queued"
+        | "response.in_progress"
+        | "response.output_item.added"
+        | "response.content_part.added" => Meaning::Nothing,
+        "transcript.text.done" | "speech.audio.done" | "image_generation.completed" | "image_edit.completed" => {
+            Meaning::Final
+        }
+        _ => return None,
+    })
 }
 
 /// What of an event's JSON decides.

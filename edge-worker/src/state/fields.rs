@@ -1,5 +1,7 @@
 //! A key of the model API's JSON in, whether ids stand under it out: the one table for requests and answers.
 
+use crate::json::reads_as;
+
 /// What stands under a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Field {
@@ -39,10 +41,10 @@ const IDS: &[(&str, Field)] = &[
 /// What stands under `key`, whatever its letters' case: a server that ignores case must not be handed an id unseen.
 #[must_use]
 pub fn field(key: &str) -> Field {
-    if !(6..=20).contains(&key.len()) {
+    if key.is_ascii() && !(6..=20).contains(&key.len()) {
         return Field::Other;
     }
-    IDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map_or(Field::Other, |(_, field)| *field)
+    IDS.iter().find(|(name, _)| reads_as(key, name)).map_or(Field::Other, |(_, field)| *field)
 }
 
 #[cfg(test)]
@@ -54,6 +56,7 @@ mod tests {
         for (name, expected) in IDS {
             assert_eq!(field(name), *expected);
             assert_eq!(field(&name.to_ascii_uppercase()), *expected);
+            assert_eq!(field(&name.replace('s', "\u{17f}")), *expected);
         }
         assert_eq!((field("id"), field("item_id"), field("content")), (Field::Other, Field::Other, Field::Other));
     }
