@@ -10,6 +10,7 @@ use bailiwick_rules::id::{EndpointId, RegionId};
 use memchr::{memchr2, memmem};
 
 use crate::json::quoted;
+use crate::sse::without_mark;
 use crate::state::seal::{Keyring, Owner};
 use json::Json;
 
@@ -93,6 +94,8 @@ pub struct Events {
     /// What the next byte belongs to.
     line: Line,
     after_cr: bool,
+    /// Whether the beginning of the stream was seen, where a byte-order mark may stand.
+    begun: bool,
     /// Where only the model is looked for: how the last event began, up to the model, and what was written instead. Most
     /// events of a stream begin alike, and equal beginnings read alike.
     last: Option<(Vec<u8>, Vec<u8>)>,
@@ -109,10 +112,17 @@ enum Line {
 
 impl Events {
     fn new(names: Names) -> Self {
-        Self { names, json: Json::default(), line: Line::Start, after_cr: false, last: None, done: false }
+        let (json, line) = (Json::default(), Line::Start);
+        Self { names, json, line, after_cr: false, begun: false, last: None, done: false }
     }
 
     fn pass(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        if !self.begun && !bytes.is_empty() {
+            self.begun = true;
+            let (mark, rest) = bytes.split_at(bytes.len() - without_mark(bytes).len());
+            out.extend_from_slice(mark);
+            bytes = rest;
+        }
         while let Some(&first) = bytes.first() {
             if self.line == Line::Start {
                 if matches!(first, b'\n' | b'\r') {
@@ -266,8 +276,10 @@ mod tests {
                     [chunk(model, id, "a"), chunk(model, id, "model"), ping.to_owned(), split, chunk(model, id, "b")];
                 format!("{}data: [DONE]\n\n", parts.concat())
             };
-            let text = stream("llama", "c-1");
-            assert_eq!(run(&names, true, &[text.as_bytes()]), stream(model, &id));
+            for mark in ["", "\u{feff}"] {
+                let text = [mark, &stream("llama", "c-1")].concat();
+                assert_eq!(run(&names, true, &[text.as_bytes()]), [mark, &stream(model, &id)].concat());
+            }
             // A model that changes within a stream is no reason to guess.
             let other = chunk("gpt", "c-1", "a") + &chunk("llama", "c-1", "a");
             assert_eq!(run(&names, true, &[other.as_bytes()]), chunk(model, &id, "a") + &chunk(model, &id, "a"));

@@ -133,7 +133,7 @@ impl Framer {
 }
 
 /// The first event of a stream without its byte-order mark.
-fn without_mark(event: &[u8]) -> &[u8] {
+pub(crate) fn without_mark(event: &[u8]) -> &[u8] {
     event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event)
 }
 
