@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsFiles;
 use crate::renewal::Renew;
-use crate::sources::Fault;
+use crate::sources::{Fault, read_file};
 
 /// The certificate in service.
 pub struct Certificate {
@@ -76,13 +76,15 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read(files: &TlsFiles) -> Result<CertifiedKey, Vec<Fault>> {
-    let certificates = CertificateDer::pem_file_iter(&files.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read_file(&files.cert).map_err(PemError::Io);
+    let certificates = certificates.and_then(|pem| CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>());
     let certificates = certificates.map_err(|error| broken(&files.cert, "certificates", &error)).and_then(|found| {
         let none =
             || Fault::of_file(&files.cert, "holds no certificate; write the chain there as PEM, the server's first");
         if found.is_empty() { Err(none()) } else { Ok(found) }
     });
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| broken(&files.key, "a private key", &error));
+    let key = read_file(&files.key).map_err(PemError::Io).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem));
+    let key = key.map_err(|error| broken(&files.key, "a private key", &error));
     let (certificates, key) = match (certificates, key) {
         (Ok(certificates), Ok(key)) => (certificates, key),
         (certificates, key) => return Err(certificates.err().into_iter().chain(key.err()).collect()),
@@ -131,6 +133,11 @@ mod tests {
         let empty = directory.path().join("empty.pem");
         std::fs::write(&empty, "").unwrap();
         assert!(told(&TlsFiles { cert: empty, ..files.clone() })[0].contains("holds no certificate"));
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for piped in [TlsFiles { cert: pipe.clone(), ..files.clone() }, TlsFiles { key: pipe, ..files.clone() }] {
+            assert!(told(&piped)[0].contains("is no file but a pipe"), "{:?}", told(&piped));
+        }
         let other = tempfile::tempdir().unwrap();
         let (others, _) = write(other.path());
         assert!(told(&TlsFiles { key: others.key, ..files })[0].contains("belong together"));

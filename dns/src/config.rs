@@ -364,6 +364,15 @@ ipv6_prefix = 64
     }
 
     #[test]
+    fn one_prefix_may_not_have_more_signatures_than_all() {
+        let read = |signing: &str| parse(&format!("listen = ['127.0.0.1:0']\nrules = 'r'\n[signing]\n{signing}\n"));
+        let errors = read("per_second = 300\nin_all = 299").unwrap_err();
+        let expected = "\"signing.per_second\" (300) is more than \"signing.in_all\" (299)";
+        assert!(matches!(&errors[..], [one] if one.contains(expected)), "{errors:?}");
+        assert_eq!(read("per_second = 300\nin_all = 300").unwrap().signing.in_all, 300);
+    }
+
+    #[test]
     fn signed_zones_are_read_with_defaults_that_are_long_enough_for_most() {
         let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n'b.example' = 'b'\n[dnssec.'B.example.']\nkeys = 'k'\n\
                     [dnssec.'a.example']\nkeys = '/k/a'\ncds = 'publish'\ndnskey_ttl = '10m'\nds_ttl = '24h'\npropagation = '0s'\n";

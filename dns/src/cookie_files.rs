@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::CookieFiles;
-use crate::sources::Fault;
+use crate::sources::{Fault, read_text};
 use crate::wire::Cookies;
 
 /// Reads the secrets in their order.
@@ -19,7 +19,7 @@ pub(crate) fn read(config: &CookieFiles) -> Result<Cookies, Vec<Fault>> {
 }
 
 fn secret(file: &Path) -> Result<[u8; 16], String> {
-    let text = std::fs::read_to_string(file)
+    let text = read_text(file)
         .map_err(|error| format!("can't be read ({error}); write a secret with `openssl rand -hex 16`"))?;
     let digits = text.trim();
     let number = u128::from_str_radix(digits, 16).ok();

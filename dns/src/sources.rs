@@ -121,11 +121,16 @@ pub fn read_geoip(path: Option<&Path>) -> Result<Arc<Places>, Vec<Fault>> {
 }
 
 /// Reads a whole file, and refuses what [`is_special`].
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     match is_special(path) {
         true => Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)),
         false => std::fs::read(path),
     }
+}
+
+/// Reads a whole file as text, as [`read_file`] does.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_file(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
 /// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no

@@ -7,7 +7,7 @@ use bailiwick_rules::rules::KeyDigest;
 use subtle::ConstantTimeEq;
 
 use crate::renewal::Renew;
-use crate::sources::Fault;
+use crate::sources::{Fault, read_text};
 
 /// A shorter token than 128 bits in hex is warned of, as one that can be guessed.
 const STRONG: usize = 32;
@@ -22,7 +22,7 @@ impl Token {
     /// # Errors
     /// When the file can't be read or holds no token worth the name.
     pub fn read(file: &Path) -> Result<Self, Fault> {
-        let text = std::fs::read_to_string(file).map_err(|error| {
+        let text = read_text(file).map_err(|error| {
             let mend = "write a token there, such as `openssl rand -hex 32` gives";
             Fault::of_file(file, format!("can't be read ({error}); {mend}"))
         })?;
@@ -89,7 +89,7 @@ impl Renew for TokenFile {
 pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
     use std::os::unix::fs::PermissionsExt;
     let readable = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = read_text(file).unwrap_or_default();
     let short = text.lines().next().is_some_and(|token| token.trim().len() < STRONG);
     let told = [
         readable.then_some("others than its owner can read the token; `chmod 600` it"),
@@ -132,6 +132,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("api.token");
         assert!(Token::read(&file).unwrap_err().to_string().contains("api.token: can't be read"));
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(Token::read(&pipe).unwrap_err().to_string().contains("is no file but a pipe"));
         for none in ["", "\n", "two words", "schlüssel"] {
             std::fs::write(&file, none).unwrap();
             assert!(
