@@ -14,6 +14,7 @@ use crate::load::{Flight, Pace, Timed, Told};
 use crate::rounds::{Plan, spread_out, stream};
 use crate::server::{Server, named};
 use crate::stats::Spread;
+use crate::turn::{self, Measured, Turn};
 use crate::workload::{Draw, Kind, Workload};
 
 /// How many queries a socket of the generator has its share of: its batch.
@@ -26,14 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// One measurement: bursts for as long as a round has.
 #[derive(Debug, Clone)]
 pub(crate) struct Bursts {
-    /// Of whom.
-    pub(crate) server: String,
-    /// How many threads it has.
-    pub(crate) threads: usize,
-    /// Asked what.
-    pub(crate) kind: Kind,
-    /// In which round, from 0.
-    pub(crate) round: usize,
+    /// Of what.
+    pub(crate) turn: Turn,
     /// How many queries a burst has.
     pub(crate) burst: usize,
     /// CPU time per answer in µs.
@@ -44,6 +39,12 @@ pub(crate) struct Bursts {
     pub(crate) faults: [u64; 3],
 }
 
+impl Measured for Bursts {
+    fn turn(&self) -> &Turn {
+        &self.turn
+    }
+}
+
 impl Bursts {
     /// How many cores the server was on at once, on average.
     fn cores(&self) -> f64 {
@@ -52,9 +53,9 @@ impl Bursts {
 
     /// For programs.
     pub(crate) fn json(&self) -> Value {
-        let [lost, wrong, stray] = self.faults;
+        let ([lost, wrong, stray], Turn { server, threads, kind, round }) = (self.faults, &self.turn);
         json!({
-            "server": self.server, "threads": self.threads, "workload": self.kind.name(), "round": self.round, "burst": self.burst,
+            "server": server, "threads": threads, "workload": kind.name(), "round": round, "burst": self.burst,
             "cpu_us": self.cpu, "answers_per_second": self.rate, "cores": self.cores(), "lost": lost, "wrong": wrong, "stray": stray,
         })
     }
@@ -84,27 +85,19 @@ pub(crate) fn measure(
             spread_out(server, workload, draw)?;
         }
     }
-    for round in 0..plan.rounds {
-        for workload in workloads {
-            for place in 0..servers.len() {
-                let server = &servers[(place + round) % servers.len()];
-                if !server.peer.answers(workload.kind) {
-                    continue;
-                }
-                let one = one(server, workload, plan.length, round, held, draw)?;
-                tell(format!(
-                    "bursts, round {} of {}: {} {}: {:.3} µs of CPU per answer, {:.0} answers/s, on {:.2} cores at once",
-                    round + 1,
-                    plan.rounds,
-                    workload.kind.name(),
-                    server.name(),
-                    one.cpu,
-                    one.rate,
-                    one.cores()
-                ));
-                all.push(one);
-            }
-        }
+    for (server, workload, round) in turn::all(plan.rounds, servers, workloads) {
+        let one = one(server, workload, plan.length, round, held, draw)?;
+        tell(format!(
+            "bursts, round {} of {}: {} {}: {:.3} µs of CPU per answer, {:.0} answers/s, on {:.2} cores at once",
+            round + 1,
+            plan.rounds,
+            workload.kind.name(),
+            server.name(),
+            one.cpu,
+            one.rate,
+            one.cores()
+        ));
+        all.push(one);
     }
     Ok(all)
 }
@@ -180,10 +173,7 @@ fn one(
     }
     let answered = told.answered as f64;
     Ok(Bursts {
-        server: server.peer.name().to_owned(),
-        threads,
-        kind: workload.kind,
-        round,
+        turn: Turn::new(server, workload, round),
         burst: sockets * EACH,
         cpu: spent as f64 / 1e3 / answered,
         rate: answered * 1e9 / (worked as f64).max(1.0),
@@ -202,33 +192,26 @@ pub(crate) fn table(all: &[Bursts], text: &mut String) {
          | lost / wrong / stray |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut keys: Vec<(Kind, &str, usize)> = Vec::new();
-    for one in all {
-        let key = (one.kind, one.server.as_str(), one.threads);
+    for Bursts { turn, .. } in all {
+        let key = (turn.kind, turn.server.as_str(), turn.threads);
         if !keys.contains(&key) {
             keys.push(key);
         }
     }
     keys.sort_by_key(|key| key.0);
     for (kind, server, threads) in keys {
-        let of = |threads| {
-            let those = all.iter().filter(move |one| one.kind == kind && one.server == server);
-            those.filter(move |one| one.threads == threads)
+        let own = || turn::of(all, kind, server, threads);
+        let by_one = |figure| {
+            turn::over_one(all, kind, server, threads, figure).map_or(String::new(), |spread| spread.to_string())
         };
-        let by_one = |figure: fn(&Bursts) -> f64| {
-            let pairs = of(threads).filter_map(move |several| {
-                let one = of(1).find(|one| one.round == several.round)?;
-                Some(figure(several) / figure(one))
-            });
-            (threads > 1).then(|| Spread::of(pairs)).flatten().map_or(String::new(), |spread| spread.to_string())
-        };
-        let spread = |figure: fn(&Bursts) -> f64| Spread::of(of(threads).map(figure));
+        let spread = |figure: fn(&Bursts) -> f64| Spread::of(own().map(figure));
         let (Some(cpu), Some(rate), Some(cores)) =
             (spread(|one| one.cpu), spread(|one| one.rate / 1e3), spread(Bursts::cores))
         else {
             continue;
         };
-        let [lost, wrong, stray] = [0, 1, 2].map(|which| of(threads).map(|one| one.faults[which]).sum::<u64>());
-        let burst = of(threads).map(|one| one.burst).max().unwrap_or(0);
+        let [lost, wrong, stray] = [0, 1, 2].map(|which| own().map(|one| one.faults[which]).sum::<u64>());
+        let burst = own().map(|one| one.burst).max().unwrap_or(0);
         let _ = writeln!(
             text,
             "| {} | {} | {cpu} | {} | {rate:.0} | {} | {cores} | {burst} | {lost} / {wrong} / {stray} |",
@@ -248,10 +231,7 @@ mod tests {
     #[test]
     fn several_threads_are_told_beside_one_round_by_round() {
         let one = |server: &str, threads: usize, round, cpu, rate| Bursts {
-            server: server.to_owned(),
-            threads,
-            kind: Kind::Static,
-            round,
+            turn: Turn { server: server.to_owned(), threads, kind: Kind::Static, round },
             burst: 64,
             cpu,
             rate,

@@ -2,7 +2,7 @@
 //! runs it.
 //!
 //! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`] keeps them running;
-//! [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, [`report`] and [`chart`] tell.
+//! [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, each in its [`turn`], [`report`] and [`chart`] tell.
 
 mod batch;
 mod bursts;
@@ -21,6 +21,7 @@ mod rounds;
 mod server;
 mod stats;
 mod streams;
+mod turn;
 mod workload;
 mod world;
 

@@ -10,6 +10,7 @@ use crate::rounds::Sample;
 use crate::server::named;
 use crate::stats::Spread;
 use crate::streams::{CONNECTIONS, OUTSTANDING, Streamed};
+use crate::turn::{self, Turn};
 use crate::workload::Kind;
 
 /// Below this share of its cores a server wasn't what was waited for.
@@ -90,7 +91,8 @@ impl Row<'_> {
 impl Report {
     /// The rows: by workload, then by the number of threads, then by server.
     pub(crate) fn rows(&self) -> Vec<Row<'_>> {
-        let mut titles: Vec<(Kind, usize)> = self.samples.iter().map(|sample| (sample.kind, sample.threads)).collect();
+        let mut titles: Vec<(Kind, usize)> =
+            self.samples.iter().map(|Sample { turn, .. }| (turn.kind, turn.threads)).collect();
         titles.sort_unstable();
         titles.dedup();
         let rows = titles.into_iter().flat_map(|(kind, threads)| {
@@ -101,13 +103,8 @@ impl Report {
     }
 
     fn row<'r>(&'r self, kind: Kind, threads: usize, server: &'r str) -> Option<Row<'r>> {
-        let of = |threads| {
-            let all = self.samples.iter().filter(move |sample| sample.kind == kind && sample.server == server);
-            all.filter(move |sample| sample.threads == threads)
-        };
-        let by_one = |sample: &Sample| of(1).find(|one| one.round == sample.round).map(|one| sample.cpu / one.cpu);
-        let over_one = (threads > 1).then(|| Spread::of(of(threads).filter_map(by_one))).flatten();
-        let samples: Vec<&Sample> = of(threads).collect();
+        let over_one = turn::over_one(&self.samples, kind, server, threads, |sample| sample.cpu);
+        let samples: Vec<&Sample> = turn::of(&self.samples, kind, server, threads).collect();
         let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(|sample| figure(sample)));
         let late = |figure: fn((u32, u32, u64)) -> u32| {
             Spread::of(samples.iter().filter_map(|sample| sample.latency).map(|latency| f64::from(figure(latency))))
@@ -266,11 +263,11 @@ impl Report {
     /// Everything, for programs.
     pub(crate) fn json(&self) -> Value {
         let samples = self.samples.iter().map(|sample| {
-            let [lost, wrong, stray] = sample.faults;
+            let ([lost, wrong, stray], Turn { server, threads, kind, round }) = (sample.faults, &sample.turn);
             let latency = sample.latency.map(|(half, most, lost)| json!({ "p50": half, "p99": most, "lost": lost }));
             json!({
-                "server": sample.server, "workload": sample.kind.name(), "threads": sample.threads, "cores": sample.cores,
-                "round": sample.round, "over_echo": sample.ratio(), "generator": sample.generator,
+                "server": server, "workload": kind.name(), "threads": threads, "cores": sample.cores,
+                "round": round, "over_echo": sample.ratio(), "generator": sample.generator,
                 "answers_per_second_by_whole_cores": sample.whole(),
                 "cpu_us": sample.cpu, "user_us": sample.user, "echo_us": sample.echo, "answers_per_second": sample.rate,
                 "busy": sample.busy, "octets": sample.octets, "lost": lost, "wrong": wrong, "stray": stray,
@@ -311,11 +308,8 @@ impl Report {
 #[cfg(test)]
 pub(crate) fn example() -> Report {
     let sample = |server: &str, kind, cpu: f64, wrong| Sample {
-        server: server.to_owned(),
-        threads: 1,
+        turn: Turn { server: server.to_owned(), threads: 1, kind, round: 0 },
         cores: 1,
-        kind,
-        round: 0,
         cpu,
         user: 0.25,
         echo: [0.9, 1.1],
@@ -376,14 +370,15 @@ mod tests {
     fn several_threads_are_told_beside_one() {
         let mut report = example();
         let of_two = |sample: &Sample| Sample {
-            threads: 2,
+            turn: Turn { threads: 2, ..sample.turn.clone() },
             cores: 2,
             cpu: sample.cpu * 1.5,
             busy: 1.5,
             generator: 0.4,
             ..sample.clone()
         };
-        let two: Vec<Sample> = report.samples.iter().filter(|sample| sample.kind == Kind::Static).map(of_two).collect();
+        let two: Vec<Sample> =
+            report.samples.iter().filter(|sample| sample.turn.kind == Kind::Static).map(of_two).collect();
         report.samples.extend(two);
         let two: Vec<About> = report.about.iter().map(|about| About { threads: 2, ..about.clone() }).collect();
         report.about.extend(two);
@@ -395,7 +390,7 @@ mod tests {
         assert!(table.contains(row), "{table}");
         assert!(table.contains("| bailiwick, 2 threads | 0.25 |"), "{table}");
         assert!(!table.contains("Not kept busy"), "95 % of both cores are accounted for: {table}");
-        for sample in report.samples.iter_mut().filter(|sample| sample.threads == 2) {
+        for sample in report.samples.iter_mut().filter(|sample| sample.turn.threads == 2) {
             sample.generator = 0.1;
         }
         assert!(report.table().contains("static, 2 threads bailiwick 80 %"), "{}", report.table());
@@ -418,7 +413,7 @@ mod tests {
     fn doubts_are_told() {
         let mut report = example();
         assert!(report.doubts(&report.rows()).is_empty());
-        for sample in report.samples.iter_mut().filter(|sample| sample.server == "echo") {
+        for sample in report.samples.iter_mut().filter(|sample| sample.turn.server == "echo") {
             (sample.cpu, sample.busy) = (1.2, 0.5);
         }
         let table = report.table();

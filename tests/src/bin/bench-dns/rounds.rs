@@ -8,7 +8,8 @@ use crate::peers::Peer;
 use crate::proc::own;
 use crate::server::Server;
 use crate::stats::percentile;
-use crate::workload::{Draw, Kind, Workload};
+use crate::turn::{self, Measured, Turn};
+use crate::workload::{Draw, Workload};
 
 /// How long the echo is measured before and after, at most.
 const ECHO: Duration = Duration::from_millis(400);
@@ -40,16 +41,10 @@ impl Plan {
 /// One measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// Of whom.
-    pub(crate) server: String,
-    /// How many threads it had.
-    pub(crate) threads: usize,
+    /// Of what.
+    pub(crate) turn: Turn,
     /// On how many cores.
     pub(crate) cores: usize,
-    /// Asked what.
-    pub(crate) kind: Kind,
-    /// In which round, from 0.
-    pub(crate) round: usize,
     /// CPU time per answer in µs.
     pub(crate) cpu: f64,
     /// Of that, outside the kernel.
@@ -68,6 +63,12 @@ pub(crate) struct Sample {
     pub(crate) faults: [u64; 3],
     /// Microseconds at the fixed rate: half of the answers came sooner, and 99 of 100; with how many were lost.
     pub(crate) latency: Option<(u32, u32, u64)>,
+}
+
+impl Measured for Sample {
+    fn turn(&self) -> &Turn {
+        &self.turn
+    }
 }
 
 impl Sample {
@@ -95,33 +96,21 @@ pub(crate) fn measure(
     mut tell: impl FnMut(String),
 ) -> Result<Vec<Sample>, String> {
     let mut samples = Vec::new();
-    for round in 0..plan.rounds {
-        for workload in workloads {
-            for place in 0..servers.len() {
-                let server = &servers[(place + round) % servers.len()];
-                if !server.peer.answers(workload.kind) {
-                    continue;
-                }
-                let Some(echo) = servers
-                    .iter()
-                    .find(|echo| matches!(echo.peer, Peer::Echo) && echo.cores.threads == server.cores.threads)
-                else {
-                    continue;
-                };
-                let sample = one(server, echo, workload, plan, round, draw)?;
-                tell(format!(
-                    "round {} of {}: {} {}: ×{:.2} ({:.3} µs of CPU per answer, {:.0} answers/s)",
-                    round + 1,
-                    plan.rounds,
-                    workload.kind.name(),
-                    server.name(),
-                    sample.ratio(),
-                    sample.cpu,
-                    sample.rate
-                ));
-                samples.push(sample);
-            }
-        }
+    for (server, workload, round) in turn::all(plan.rounds, servers, workloads) {
+        let is_beside = |echo: &&Server| matches!(echo.peer, Peer::Echo) && echo.cores.threads == server.cores.threads;
+        let Some(echo) = servers.iter().find(is_beside) else { continue };
+        let sample = one(server, echo, workload, plan, round, draw)?;
+        tell(format!(
+            "round {} of {}: {} {}: ×{:.2} ({:.3} µs of CPU per answer, {:.0} answers/s)",
+            round + 1,
+            plan.rounds,
+            workload.kind.name(),
+            server.name(),
+            sample.ratio(),
+            sample.cpu,
+            sample.rate
+        ));
+        samples.push(sample);
     }
     Ok(samples)
 }
@@ -153,11 +142,8 @@ fn one(
     };
     let Told { answered, lost, wrong, stray, octets, took, .. } = shot.told[0];
     Ok(Sample {
-        server: server.peer.name().to_owned(),
-        threads: server.cores.threads,
+        turn: Turn::new(server, workload, round),
         cores: server.cores.count(),
-        kind: workload.kind,
-        round,
         cpu: shot.cpu,
         user: shot.user,
         echo: [before.cpu, after.cpu],
@@ -244,15 +230,13 @@ pub(crate) fn shoot(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Kind;
 
     #[test]
     fn what_the_generator_took_is_made_up_for() {
         let sample = Sample {
-            server: "bailiwick".to_owned(),
-            threads: 2,
+            turn: Turn { server: "bailiwick".to_owned(), threads: 2, kind: Kind::Static, round: 0 },
             cores: 2,
-            kind: Kind::Static,
-            round: 0,
             cpu: 2.5,
             user: 0.5,
             echo: [2.0, 3.0],
