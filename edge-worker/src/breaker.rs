@@ -138,9 +138,8 @@ impl Breakers {
     }
 }
 
-/// Whether a rest lasts. One that would last longer than any was begun before the clock was set back.
 fn lasts(until: Timestamp, now: Timestamp) -> bool {
-    now < until && until <= now.after(Millis(LONGEST_MS))
+    until.lasts(now, Millis(LONGEST_MS))
 }
 
 impl Breaker {

@@ -37,9 +37,8 @@ struct Rest {
 }
 
 impl Rest {
-    /// Whether it lasts. One that would last longer than any was begun before the clock was set back.
     fn lasts(&self, now: Timestamp) -> bool {
-        now < self.until && self.until <= now.after(Millis(LONGEST_MS))
+        self.until.lasts(now, Millis(LONGEST_MS))
     }
 }
 

@@ -157,7 +157,7 @@ impl Schedule {
         let Some(tried) = self.tried else { return Due::First };
         // A clock that was set back says of what lies ahead that it is long over.
         let is_fresh = tried <= now && now < tried.after(every);
-        let is_leased = self.leased_until.is_some_and(|until| now < until && until <= now.after(Self::LEASE));
+        let is_leased = self.leased_until.is_some_and(|until| until.lasts(now, Self::LEASE));
         if is_fresh || is_leased {
             return Due::No;
         }

@@ -26,6 +26,21 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
+    /// Whether a span that ends here and was at most `longest` lasts, `now`. One that would last longer was begun before the clock was
+    /// set back, and is over.
+    ///
+    /// ```
+    /// use bailiwick_rules::time::{Millis, Timestamp};
+    ///
+    /// let end = Timestamp(5_000);
+    /// assert!(end.lasts(Timestamp(0), Millis(5_000)) && !end.lasts(end, Millis(5_000)));
+    /// assert!(!end.lasts(Timestamp(-1), Millis(5_000)), "it was set before the clock went back");
+    /// ```
+    #[must_use]
+    pub fn lasts(self, now: Self, longest: Millis) -> bool {
+        now < self && self <= now.after(longest)
+    }
+
     /// The time since `earlier`; zero if that lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> Millis {
