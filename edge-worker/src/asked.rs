@@ -21,10 +21,9 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Reads it.
-    pub(crate) fn of(request: web_sys::Request) -> Self {
-        let text = wire::asked(&request);
-        let mut rest = text.as_str();
+    /// Reads what wire.js wrote of it.
+    pub(crate) fn of(request: web_sys::Request, text: &str) -> Self {
+        let mut rest = text;
         let mut line = || {
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
             rest = after;

@@ -12,14 +12,13 @@ use bailiwick_rules::steer::{Ask, Client, Conditions, PathClass};
 use bailiwick_rules::table::{ServiceIndex, Table};
 use url::form_urlencoded;
 use worker::Env;
-use worker::web_sys::Response;
 
 use crate::asked::Asked;
 use crate::client::{self, Credentials, Origin};
 use crate::envelope::{Failure, quote};
 use crate::feed::{self, Snapshot};
 use crate::memory;
-use crate::reply::Stamp;
+use crate::reply::{Reply, Stamp};
 use crate::rewrite::query::Query;
 
 /// The secret that holds the operator's token.
@@ -30,7 +29,7 @@ const OWN: &[&str] = &["model", "path"];
 const ANYBODYS: &[&str] = &["service", "client", "country", "tenant"];
 
 /// Answers a request: JSON, or text for who accepts `text/plain`.
-pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
     if asked.method != "GET" {
         return Err(Failure::WrongMethod { allowed: "GET" });
     }

@@ -3,10 +3,10 @@
 //! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
-//! waits and is thin: `feed` brings rules and health, `asked` reads a request, `client` who asks, `incoming` what they send, `serve` leads one
-//! request through, `proxy` drives the machine with real fetches over
-//! its `wire`, `bell` wakes what waits, `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply`
-//! makes the response, `explain` tells what it would be.
+//! waits and is thin: `task` runs each request, `feed` brings rules and health, `asked` reads a request, `client` who asks,
+//! `incoming` what they send, `serve` leads one request through, `proxy` drives the machine with real fetches over its `wire`, `bell`
+//! wakes what waits, `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply` makes the
+//! response, `explain` tells what it would be.
 #![forbid(unsafe_code)]
 
 mod asked;
@@ -34,23 +34,61 @@ mod serve;
 pub mod splice;
 pub mod sse;
 pub mod state;
+mod task;
 #[cfg(test)]
 mod testing;
 mod uploads;
 mod wire;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Once;
 
 use worker::js_sys::{Reflect, global};
-use worker::web_sys::{Request, Response};
-use worker::{Context, Env, Result, console_error, event};
+use worker::wasm_bindgen::prelude::wasm_bindgen;
+use worker::wasm_bindgen::{self, JsCast, JsValue};
+use worker::web_sys::Request;
+use worker::worker_sys;
+use worker::{Context, Env, console_error};
 
-/// Answers every request. Never an `Err`: the runtime would write the error's text into logs and answers.
-#[event(fetch)]
-async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
+use crate::asked::Asked;
+use crate::proxy::Answer;
+use crate::wire::{Inbox, Line, Wire};
+
+/// Answers a request: wire.js calls it, with the number of the task it becomes, its line, and what it says of itself.
+#[wasm_bindgen]
+pub fn begin(task: u32, line: JsValue, request: Request, env: Env, context: worker_sys::Context, asked: Vec<u8>) {
     static QUIETEN: Once = Once::new();
     QUIETEN.call_once(quieten_panics);
-    Ok(serve::serve(request, env, &context).await)
+    let asked = Asked::of(request, &String::from_utf8(asked).unwrap_or_default());
+    let line: Line = line.unchecked_into();
+    let inbox = Rc::<RefCell<Inbox>>::default();
+    let wire = Wire::new(line.clone(), Rc::clone(&inbox));
+    let work = {
+        let line = line.clone();
+        async move {
+            match serve::serve(asked, wire, env, &Context::new(context)).await {
+                Answer::Whole(reply) => line.reply(&reply),
+                Answer::Streamed(body) => body.write().await,
+            }
+        }
+    };
+    task::begin(task, line, inbox, work);
+}
+
+/// Something happened on a task's line: the numbers of `what` stand in wire.js.
+#[wasm_bindgen]
+pub fn ring(task: u32, what: u8, attempt: u8, bytes: Option<Vec<u8>>) {
+    if let Some(inbox) = task::inbox(task) {
+        inbox.borrow_mut().put(what, attempt, bytes);
+        task::run(task);
+    }
+}
+
+/// Takes a task on that was woken.
+#[wasm_bindgen]
+pub fn run(task: u32) {
+    task::run(task);
 }
 
 /// Logs of a panic, which is a bug, only where it was: its text can quote a prompt. In place of the hook of the `worker` crate,

@@ -1,4 +1,4 @@
-//! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Response`] leaves.
+//! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Answer`] leaves.
 //!
 //! Until the machine commits, the request's handler waits in [`Driver::respond`]. After that [`Driver::pump`] writes the body,
 //! each write waiting for the client: the `wire` reads at most 64 KiB ahead of what the client has taken, so memory is
@@ -8,8 +8,6 @@ use std::collections::VecDeque;
 use std::pin::pin;
 
 use futures_util::future::{Either, pending, select};
-use worker::js_sys::futures::spawn_local;
-use worker::web_sys::Response;
 use worker::{Env, console_warn};
 
 use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
@@ -20,7 +18,7 @@ use crate::feed::{self, Clock};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::receipt::Notary;
-use crate::reply::{Stamp, respond};
+use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::Route;
 use crate::rewrite::query::Query;
 use crate::rewrite::{self, Content, headers};
@@ -82,6 +80,37 @@ enum Out {
     Fail(Failure),
 }
 
+/// What a client is answered.
+pub(crate) enum Answer {
+    /// All of it.
+    Whole(Reply),
+    /// Its beginning, and whoever writes the rest.
+    Streamed(Box<Body>),
+}
+
+/// A response whose body is under way.
+pub(crate) struct Body {
+    status: u16,
+    headers: Lines,
+    /// How many bytes it has, if that is known.
+    length: Option<u32>,
+    driver: Driver,
+    outs: VecDeque<Out>,
+}
+
+impl Body {
+    /// Writes it, to its end.
+    pub(crate) async fn write(mut self) {
+        if self.driver.wire.begin(self.status, &self.headers, self.length) {
+            drop(self.headers);
+            self.driver.pump(self.outs).await;
+        } else {
+            let reply = self.driver.fail(&Failure::Internal).await;
+            self.driver.wire.reply(&reply);
+        }
+    }
+}
+
 /// The fetch of the moment.
 enum Flight {
     Landed,
@@ -110,14 +139,17 @@ impl Driver {
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
-    pub(crate) async fn respond(mut self) -> Response {
+    pub(crate) async fn respond(mut self) -> Answer {
         let mut outs = self.advance(Event::Start);
         let status = loop {
             match outs.pop_front() {
                 Some(Out::Begin { status }) => break status,
-                Some(Out::Fail(failure)) => return self.fail(&failure).await,
+                Some(Out::Fail(failure)) => return Answer::Whole(self.fail(&failure).await),
                 Some(_) => {}
-                None if self.run.is_done() => return self.fail(&self.verdict().unwrap_or(Failure::Internal)).await,
+                None if self.run.is_done() => {
+                    let failure = self.verdict().unwrap_or(Failure::Internal);
+                    return Answer::Whole(self.fail(&failure).await);
+                }
                 None => outs = self.next_outs().await,
             }
         };
@@ -130,29 +162,20 @@ impl Driver {
         if let Some(notary) = self.job.notary.take()
             && let Err(failure) = notary.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
         {
-            return self.fail(&failure).await;
+            return Answer::Whole(self.fail(&failure).await);
         }
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
-            return respond(status, &headers, &whole.unwrap_or_default());
+            return Answer::Whole(Reply::new(status, headers, whole.unwrap_or_default()));
         }
         // What is spliced has another length.
         let length = theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
-        self.stream(status, &headers, length, outs).await
-    }
-
-    /// Begins a response whose body [`Driver::pump`] writes.
-    async fn stream(mut self, status: u16, headers: &Lines, length: Option<u32>, outs: VecDeque<Out>) -> Response {
-        let Some(response) = self.wire.begin(status, headers, length) else {
-            return self.fail(&Failure::Internal).await;
-        };
-        spawn_local(self.pump(outs));
-        response
+        Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outs }))
     }
 
     /// Writes what the machine emits. Each write waits until the client has taken it.
-    async fn pump(mut self, mut outs: VecDeque<Out>) {
+    async fn pump(&mut self, mut outs: VecDeque<Out>) {
         loop {
             match outs.pop_front() {
                 Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
@@ -177,13 +200,13 @@ impl Driver {
     }
 
     /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
-    async fn fail(&mut self, failure: &Failure) -> Response {
+    async fn fail(&mut self, failure: &Failure) -> Reply {
         let (status, mut headers) = self.stamp.failed(failure, Some(self.run.record()));
         if let Some(notary) = self.job.notary.take() {
             // An error takes nothing back: it is told with or without.
             let _ = notary.sign(&mut headers, status, None, self.run.record()).await;
         }
-        respond(status, &headers, failure.body().as_bytes())
+        Reply::new(status, headers, failure.body().into_bytes())
     }
 
     async fn next_outs(&mut self) -> VecDeque<Out> {

@@ -1,13 +1,30 @@
-//! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Response`] leaves.
+//! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Reply`] leaves.
 
 use bailiwick_rules::time::Timestamp;
-use worker::web_sys::Response;
 
 use crate::attempt::Record;
 use crate::envelope::Failure;
 use crate::feed;
 use crate::plan::Target;
-use crate::wire::{self, Lines};
+use crate::wire::Lines;
+
+/// A response with a body that is all there, or with none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reply {
+    /// The status.
+    pub(crate) status: u16,
+    /// The headers.
+    pub(crate) headers: Lines,
+    /// The body. Statuses that know none have none: the runtime throws at one.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+impl Reply {
+    /// The body of a status that knows none is left out.
+    pub(crate) fn new(status: u16, headers: Lines, body: Vec<u8>) -> Self {
+        Self { status, headers, body: (!matches!(status, 204 | 205 | 304)).then_some(body) }
+    }
+}
 
 /// What every response to one request says of it.
 #[derive(Clone, Debug)]
@@ -69,33 +86,26 @@ impl Stamp {
     }
 
     /// A failure in OpenAI's envelope.
-    pub(crate) fn failure(&self, failure: &Failure) -> Response {
+    pub(crate) fn failure(&self, failure: &Failure) -> Reply {
         let (status, headers) = self.failed(failure, None);
-        respond(status, &headers, failure.body().as_bytes())
+        Reply::new(status, headers, failure.body().into_bytes())
     }
 
     /// JSON of our own.
-    pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Response {
+    pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Reply {
         let mut headers = Lines::new();
         set(&mut headers, "content-type", "application/json");
         self.write(&mut headers, None);
-        respond(status, &headers, value.to_string().as_bytes())
+        Reply::new(status, headers, value.to_string().into_bytes())
     }
 
     /// Text of our own, of some type.
-    pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Response {
+    pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Reply {
         let mut headers = Lines::new();
         set(&mut headers, "content-type", content_type);
         self.write(&mut headers, None);
-        respond(200, &headers, text.as_bytes())
+        Reply::new(200, headers, text.as_bytes().to_vec())
     }
-}
-
-/// A response with a body that is all there. Statuses that know no body get none: the runtime throws at one.
-pub(crate) fn respond(status: u16, headers: &Lines, body: &[u8]) -> Response {
-    let body = (!matches!(status, 204 | 205 | 304)).then_some(body);
-    // The machine answers with no status that is none of HTTP's, and the lines hold what headers may.
-    wire::respond(status, headers, body).unwrap_or_else(Response::error)
 }
 
 /// Sets a header, whether it is there or not.

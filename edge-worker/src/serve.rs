@@ -3,7 +3,6 @@
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
 use serde_json::json;
-use worker::web_sys::{Request, Response};
 use worker::{Context, Env};
 
 use crate::asked::Asked;
@@ -19,9 +18,9 @@ use crate::memory;
 use crate::multipart::form::Form;
 use crate::multipart::upload::Load;
 use crate::plan::{self, Plan, Wanted};
-use crate::proxy::{Driver, Job};
+use crate::proxy::{Answer, Driver, Job};
 use crate::receipt::{self, Office};
-use crate::reply::Stamp;
+use crate::reply::{Reply, Stamp};
 use crate::rewrite::Content;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
@@ -33,19 +32,18 @@ use crate::wire::Wire;
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
 /// Answers a request.
-pub(crate) async fn serve(request: Request, env: Env, context: &Context) -> Response {
-    let mut asked = Asked::of(request);
+pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Context) -> Answer {
     let mut stamp = Stamp::new(asked.id.clone());
     let snapshot = feed::snapshot(&env, context).await;
     stamp.revision = revision(&snapshot);
-    match answer(&mut asked, env, &snapshot, &mut stamp).await {
-        Ok(response) => response,
+    match answer(&mut asked, wire, env, &snapshot, &mut stamp).await {
+        Ok(answer) => answer,
         Err(failure) => {
             // What was taken whole has nothing left, and can't be asked again.
             if let Some(mut chunks) = asked.chunks() {
                 drain(&mut chunks).await;
             }
-            stamp.failure(&failure)
+            Answer::Whole(stamp.failure(&failure))
         }
     }
 }
@@ -56,10 +54,16 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
 }
 
-async fn answer(asked: &mut Asked, env: Env, snapshot: &Snapshot, stamp: &mut Stamp) -> Result<Response, Failure> {
+async fn answer(
+    asked: &mut Asked,
+    wire: Wire,
+    env: Env,
+    snapshot: &Snapshot,
+    stamp: &mut Stamp,
+) -> Result<Answer, Failure> {
     let address = &asked.address;
     if let Some(name) = address.path.strip_prefix(OURS) {
-        return ours(name, asked, &env, snapshot, stamp).await;
+        return ours(name, asked, &env, snapshot, stamp).await.map(Answer::Whole);
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
     // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
@@ -67,7 +71,7 @@ async fn answer(asked: &mut Asked, env: Env, snapshot: &Snapshot, stamp: &mut St
     let credentials = Credentials::of(asked);
     let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
     let route = Route::parse(&asked.method, &address.path)?;
-    proxy(asked, env, snapshot, stamp, Known { table, caller, route, query }).await
+    proxy(asked, wire, env, snapshot, stamp, Known { table, caller, route, query }).await
 }
 
 /// What is known of a request before its body is read.
@@ -80,15 +84,15 @@ struct Known<'t> {
 
 async fn proxy(
     asked: &mut Asked,
+    mut wire: Wire,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
     known: Known<'_>,
-) -> Result<Response, Failure> {
+) -> Result<Answer, Failure> {
     let Known { table, caller, mut route, mut query } = known;
     let service = table.service(caller.service);
     let office = Office::open(&env, service.receipts).await?;
-    let mut wire = Wire::of(asked.raw());
     // What would be refused at the endpoint's turn is refused before the body is read.
     crate::rewrite::headers::to_endpoint(pairs(&asked.headers))?;
     let is_state = route.class() == Class::State;
@@ -100,7 +104,7 @@ async fn proxy(
         Takes::Form => {
             let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
             let content_type = asked.header("content-type").unwrap_or_default();
-            Some(Content::Form(Form::read(content_type, &bytes, &service.allow)?, uploads::boundary()))
+            Some(Content::Form(Form::read(content_type, &bytes, &service.allow)?, uploads::boundary(asked)))
         }
         Takes::Json => {
             let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
@@ -158,7 +162,7 @@ async fn proxy(
         && !steering.ordered.is_empty()
         && let Some(names) = plan::models(table, &steering)
     {
-        return models(&names, route.model(), stamp);
+        return models(&names, route.model(), stamp).map(Answer::Whole);
     }
     let json = body.as_ref().and_then(Content::json);
     let affinity = affinity(table, &caller, json, asked, &stamp.request_id);
@@ -201,7 +205,7 @@ fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The fence's names, when every endpoint of the fence has a closed list of them.
-fn models(names: &[String], one: Option<&str>, stamp: &Stamp) -> Result<Response, Failure> {
+fn models(names: &[String], one: Option<&str>, stamp: &Stamp) -> Result<Reply, Failure> {
     let model = |id: &str| json!({ "id": id, "object": "model", "created": 0, "owned_by": "bailiwick" });
     match one {
         None => {
@@ -220,7 +224,7 @@ fn affinity(table: &Table, caller: &Caller, body: Option<&Inspected>, asked: &As
 }
 
 /// Paths below [`OURS`].
-async fn ours(name: &str, asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Response, Failure> {
+async fn ours(name: &str, asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
     match name {
         "healthz" => Ok(healthz(snapshot, stamp)),
         "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
@@ -234,7 +238,7 @@ async fn ours(name: &str, asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: 
 }
 
 /// Whether this Worker can steer, and by what. Nothing in it is secret.
-fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
+fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
     let value = json!({
         "status": if revision.is_some() { "ok" } else { "no rules" },
@@ -249,7 +253,7 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Response {
 
 /// Runs a file of shared test vectors: the same the native tests run.
 #[cfg(feature = "vectors")]
-async fn vectors(asked: &Asked, stamp: &Stamp) -> Response {
+async fn vectors(asked: &Asked, stamp: &Stamp) -> Reply {
     let text = worker::Request::from(Clone::clone(asked.raw())).text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => stamp.json(200, &json!({ "cases": cases })),

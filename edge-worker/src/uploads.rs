@@ -22,7 +22,6 @@ use crate::incoming::{Patience, drain, next_chunk};
 use crate::inflight::Hold;
 use crate::multipart::upload::{Load, Upload};
 use crate::rewrite::form_type;
-use crate::wire::random_id;
 
 /// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
 const HELD_AT_FIRST: usize = 256 << 10;
@@ -46,9 +45,9 @@ struct Verdict {
     bell: Bell,
 }
 
-/// A boundary that nobody can guess.
-pub(crate) fn boundary() -> String {
-    format!("bailiwick-{}", random_id())
+/// A boundary that nobody can guess: the request's id is random, and its client learns it with the answer.
+pub(crate) fn boundary(asked: &Asked) -> String {
+    format!("bailiwick-{}", asked.id)
 }
 
 impl Outbound {
@@ -60,7 +59,7 @@ impl Outbound {
         limits: &Limits,
         hold: &mut Hold,
     ) -> Result<Self, Failure> {
-        let boundary = boundary();
+        let boundary = boundary(asked);
         let sent_type = form_type(&boundary);
         let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
         let mut chunks = asked.chunks().ok_or(Failure::MissingBody)?;

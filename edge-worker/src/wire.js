@@ -1,7 +1,13 @@
 // One request's line to its endpoints and back to its client, on the runtime's side of the Worker: wire.rs holds the other end.
 //
 // Each call between Wasm and JavaScript, and each object made on the way, costs about as much as the runtime needs to pass a
-// chunk on by itself. So what belongs together crosses together: headers as one text, an event as one call of `ring`.
+// chunk on by itself. So what belongs together crosses together: headers as one text, and an event as one call of `ring`, which
+// also takes the request on from there (task.rs).
+import Shim from "shim";
+
+const { begin, ring, run } = Shim.prototype;
+/** What the shim knows of the Wasm: whether a panic broke it, and which instance it is. */
+const wasm = globalThis.__worker_init_state;
 
 // What rings. The same numbers stand in wire.rs.
 const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10,
@@ -17,75 +23,138 @@ const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
 const BURST = 2;
 
 const ignore = () => {};
+const done = Promise.resolve();
 
-/** Names and values in turn, a line each: neither can hold a line's end. */
-function lines(headers) {
-  let text = "";
-  headers.forEach((value, name) => {
-    text += `${name}\n${value}\n`;
-  });
-  return text;
+const encoder = new TextEncoder();
+/** Where texts are written on their way into Wasm, which copies them. */
+let written = new Uint8Array(1 << 14);
+
+/** A text as bytes, until the next one. */
+function bytesOf(text) {
+  // A unit of a text is at most three bytes.
+  if (3 * text.length > written.length) written = new Uint8Array(6 * text.length);
+  return written.subarray(0, encoder.encodeInto(text, written).written);
 }
 
-const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
-
-/** An id for a request, and what it says of itself, a line each: method, URL, country, latitude, longitude; then its headers. */
-export function asked(request) {
-  const { method, url, cf } = request;
-  return `${randomId()}\n${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n${lines(request.headers)}`;
-}
-
-/** A random UUID by the runtime's generator. */
-export const randomId = () => crypto.randomUUID();
-
-/** A response with a body that is all there, or with none. */
-export function respond(status, headers, body) {
-  return new Response(body === undefined ? null : body.slice(), { status, headers: record(headers) });
-}
-
-/** Headers made of lines, as an object: one the runtime takes them from at once. */
-function record(text) {
+/** Headers, names and values in turn from the first on, as an object: one the runtime takes them from at once. */
+function record(parts, first) {
   // One without a prototype is slower to make, and to read for the runtime.
   const headers = {};
-  const parts = text.split("\n");
-  for (let i = 0; i + 1 < parts.length; i += 2) {
+  for (let i = first; i + 1 < parts.length; i += 2) {
     const before = headers[parts[i]];
     headers[parts[i]] = typeof before === "string" ? `${before}, ${parts[i + 1]}` : parts[i + 1];
   }
   return headers;
 }
 
-export class Line {
-  /** `ring(what, attempt, text, bytes)` is told what happens; the request's signal tells when its client goes away. */
-  constructor(ring, request) {
-    this.ring = ring;
-    const { signal } = request;
+const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
+
+/**
+ * An id for a request, and what it says of itself, a line each: method, URL, country, latitude, longitude; then its headers, names
+ * and values in turn: neither can hold a line's end.
+ */
+function asked(request) {
+  const { method, url, cf } = request;
+  let text = `${crypto.randomUUID()}\n${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n`;
+  request.headers.forEach((value, name) => {
+    text += `${name}\n${value}\n`;
+  });
+  return text;
+}
+
+/** Answers a request. */
+export function serve(request, env, ctx) {
+  // After a panic the shim makes a new instance of the Wasm before the next request; making one of its class has it do so.
+  if (wasm.criticalError) new Shim(ctx, env);
+  return new Promise((answer) => {
+    const line = new Line(request, answer);
+    line.enter(begin, line, request, env, ctx, bytesOf(asked(request)));
+  });
+}
+
+/** The answer when the Wasm broke, and nobody is left to ask for one. */
+function broken() {
+  const error = { message: "This gateway made a mistake. Nothing more is known here.", type: "server_error", param: null, code: "internal_error" };
+  return Response.json({ error }, { status: 500, headers: { "cache-control": "no-store" } });
+}
+
+/** Numbers of tasks that have ended: their places in Wasm are used again. */
+const free = [];
+let numbers = 0;
+
+class Line {
+  /** `answer` takes the client's response; the request's signal tells when the client goes away. */
+  constructor(request, answer) {
+    /** The task's number, while it lasts. */
+    this.number = free.pop() ?? numbers++;
+    this.instance = wasm.instanceId;
+    this.answer = answer;
     this.flight = undefined;
     this.timer = undefined;
     this.writer = undefined;
-    if (signal.aborted) ring(GONE, 0);
-    else signal.onabort = () => this.ring(GONE, 0);
+    request.signal.onabort = () => this.ring(GONE, 0);
+  }
+
+  /** Calls into Wasm on behalf of this request's task. */
+  enter(call, a, b, c, d, e) {
+    if (this.number === undefined) return;
+    // One that a panic broke may be in any state, and the next one knows nothing of this request.
+    if (wasm.criticalError || this.instance !== wasm.instanceId) return this.fall();
+    try {
+      call(this.number, a, b, c, d, e);
+    } catch {
+      wasm.criticalError = true;
+      this.fall();
+    }
+  }
+
+  /** Tells what happened, and takes the task on from there. */
+  ring(what, attempt, bytes) {
+    this.enter(ring, what, attempt, bytes);
+  }
+
+  /** Takes the task on when the runtime has done what it is at. */
+  wake() {
+    done.then(() => this.enter(run));
+  }
+
+  /** The task has ended. A timer that is set ends with the request: to clear it costs more. */
+  over() {
+    this.abort();
+    free.push(this.number);
+    this.number = undefined;
+  }
+
+  /** The task is lost. */
+  fall() {
+    this.over();
+    this.answer(broken());
+    if (this.writer !== undefined) this.cut();
   }
 
   /** Reads the client's body, all of it: BODY follows, or UNREAD if it doesn't come. */
   take(request) {
     request.arrayBuffer().then(
-      (body) => this.ring(BODY, 0, undefined, new Uint8Array(body)),
+      (body) => this.ring(BODY, 0, new Uint8Array(body)),
       () => this.ring(UNREAD, 0),
     );
   }
 
-  /** Sends a request. HEADERS with the status and the headers, or REFUSED, follows. */
-  send(attempt, method, url, headers, body, stream) {
+  /**
+   * Sends a request: `head` is the method, the URL and the headers, a line each. HEADERS with the status and the headers, or
+   * REFUSED, follows.
+   */
+  send(attempt, head, body, stream) {
+    const parts = head.split("\n");
     const abort = new AbortController();
     const flight = (this.flight = new Flight(attempt, abort));
     // A redirect could lead out of the fence: it is seen as a failed attempt.
-    const init = { method, headers: record(headers), body: stream ?? body?.slice(), redirect: "manual", signal: abort.signal };
+    const init = { method: parts[0], headers: record(parts, 2), body: stream ?? body?.slice(), redirect: "manual", signal: abort.signal };
     try {
-      fetch(url, init).then(
+      fetch(parts[1], init).then(
         (response) => {
           flight.response = response;
-          if (this.flight === flight) this.ring(HEADERS, attempt, `${response.status}\n${flight.headers()}`);
+          if (this.flight === flight) this.ring(HEADERS, attempt, bytesOf(`${response.status}\n${flight.headers()}`));
         },
         () => this.flight === flight && this.ring(REFUSED, attempt),
       );
@@ -129,7 +198,7 @@ export class Line {
     response.arrayBuffer().then(
       (body) => {
         flight.over = END;
-        if (this.flight === flight) this.ring(WHOLE, flight.attempt, undefined, new Uint8Array(body));
+        if (this.flight === flight) this.ring(WHOLE, flight.attempt, new Uint8Array(body));
       },
       () => this.end(flight, BROKEN),
     );
@@ -167,7 +236,7 @@ export class Line {
       }, 0);
     } else {
       flight.wanted = false;
-      this.ring(flight.over === END ? WHOLE : CHUNK, flight.attempt, undefined, flight.take());
+      this.ring(flight.over === END ? WHOLE : CHUNK, flight.attempt, flight.take());
     }
   }
 
@@ -192,15 +261,25 @@ export class Line {
     this.timer = setTimeout(() => this.ring(TIMER, 0), milliseconds);
   }
 
+  /** Answers the client: a response with a body that is all there, in bytes or as a text, or with none. */
+  respond(status, headers, bytes, text) {
+    try {
+      this.answer(new Response(text ?? bytes?.slice() ?? null, { status, headers: record(headers.split("\n"), 0) }));
+    } catch {
+      // A status or a header that the runtime doesn't take.
+      this.answer(broken());
+    }
+  }
+
   /**
-   * The client's response, and the beginning of its body: of so many bytes, if that is known. The length matters when an answer
+   * Answers the client by the beginning of a body: of so many bytes, if that is known. The length matters when an answer
    * breaks off. workerd ends a chunked body as if it were whole, whatever happens to the stream behind it; one of a known length
    * it cuts, and the client sees it. Streams of events say by an event how they ended.
    */
   begin(status, headers, length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
+    this.answer(new Response(readable, { status, headers: record(headers.split("\n"), 0) }));
     this.writer = writable.getWriter();
-    return new Response(readable, { status, headers: record(headers) });
   }
 
   /** Writes to the client: TAKEN follows when it took all of it, LOST if it won't. */
@@ -219,13 +298,6 @@ export class Line {
   /** Breaks the client's body off. */
   cut() {
     this.writer.abort("the answer broke off").catch(ignore);
-  }
-
-  /** Nobody listens any longer. */
-  hangUp() {
-    this.ring = ignore;
-    clearTimeout(this.timer);
-    this.abort();
   }
 }
 

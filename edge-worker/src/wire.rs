@@ -2,12 +2,11 @@
 //! at a time. The runtime's side of it is wire.js.
 
 use core::future::poll_fn;
-use core::task::{Context, Poll, Waker};
+use core::task::Poll;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use worker::wasm_bindgen::closure::Closure;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::wasm_bindgen::{self, JsValue};
 use worker::web_sys;
@@ -17,31 +16,18 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use crate::attempt::AttemptNumber;
 use crate::envelope::Failure;
 use crate::feed::{self, Clock};
+use crate::reply::Reply;
 
 /// Headers, names in lower case.
 pub(crate) type Lines = Vec<(String, String)>;
 
-#[wasm_bindgen(module = "/src/wire.js")]
+#[wasm_bindgen]
 extern "C" {
-    pub(crate) fn asked(request: &web_sys::Request) -> String;
-    #[wasm_bindgen(js_name = randomId)]
-    pub(crate) fn random_id() -> String;
-    #[wasm_bindgen(js_name = respond, catch)]
-    fn response_of(status: u16, headers: &str, body: Option<&[u8]>) -> Result<web_sys::Response, JsValue>;
-
-    type Line;
-    #[wasm_bindgen(constructor)]
-    fn new(ring: &Closure<Ring>, request: &web_sys::Request) -> Line;
+    /// One request's line, an object of wire.js.
+    #[derive(Clone)]
+    pub(crate) type Line;
     #[wasm_bindgen(method)]
-    fn send(
-        this: &Line,
-        attempt: u8,
-        method: &str,
-        url: &str,
-        headers: &str,
-        body: Option<&[u8]>,
-        stream: Option<JsValue>,
-    );
+    fn send(this: &Line, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
     #[wasm_bindgen(method)]
     fn read(this: &Line);
     #[wasm_bindgen(method)]
@@ -50,8 +36,10 @@ extern "C" {
     fn leave(this: &Line);
     #[wasm_bindgen(method)]
     fn arm(this: &Line, milliseconds: f64);
+    #[wasm_bindgen(method)]
+    fn respond(this: &Line, status: u16, headers: &str, bytes: Option<&[u8]>, text: Option<&str>);
     #[wasm_bindgen(method, catch)]
-    fn begin(this: &Line, status: u16, headers: &str, length: Option<f64>) -> Result<web_sys::Response, JsValue>;
+    fn begin(this: &Line, status: u16, headers: &str, length: Option<f64>) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch)]
     fn take(this: &Line, request: &web_sys::Request) -> Result<(), JsValue>;
     #[wasm_bindgen(method)]
@@ -60,12 +48,13 @@ extern "C" {
     fn close(this: &Line);
     #[wasm_bindgen(method)]
     fn cut(this: &Line);
-    #[wasm_bindgen(method, js_name = hangUp)]
-    fn hang_up(this: &Line);
+    /// Asks for the task to be run, soon.
+    #[wasm_bindgen(method)]
+    pub(crate) fn wake(this: &Line);
+    /// The task has ended: what is in flight is aborted.
+    #[wasm_bindgen(method)]
+    pub(crate) fn over(this: &Line);
 }
-
-/// What wire.js calls: what happened, the attempt, a text, bytes.
-type Ring = dyn Fn(u8, u8, Option<String>, Option<Vec<u8>>);
 
 /// What happens on a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,9 +75,9 @@ pub(crate) enum Happening {
     Gone,
 }
 
-/// What has happened and wasn't taken yet, and who waits for it.
+/// What has happened and wasn't taken yet. The task that waits for it is polled by whoever puts it there.
 #[derive(Default)]
-struct Inbox {
+pub(crate) struct Inbox {
     happened: VecDeque<Happening>,
     /// The timer ran out. Not in the queue: a chunk that came goes first.
     timer: bool,
@@ -97,14 +86,13 @@ struct Inbox {
     taken: Option<bool>,
     /// The client's body; `None` in it if that didn't come.
     body: Option<Option<Vec<u8>>>,
-    waker: Option<Waker>,
 }
 
 impl Inbox {
-    fn put(&mut self, what: u8, attempt: AttemptNumber, text: Option<String>, bytes: Option<Vec<u8>>) -> Option<Waker> {
+    pub(crate) fn put(&mut self, what: u8, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
         match what {
             0 => {
-                let text = text.unwrap_or_default();
+                let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
                 let (status, headers) = text.split_once('\n').unwrap_or_default();
                 let status = status.parse().unwrap_or(0);
                 self.happened.push_back(Happening::Headers { attempt, status, headers: read_lines(headers) });
@@ -127,7 +115,6 @@ impl Inbox {
                 self.happened.push_back(Happening::End { attempt });
             }
         }
-        self.waker.take()
     }
 
     /// The timer ran out while nobody listened to the endpoint, as the client took its time: that isn't the endpoint's, and
@@ -156,15 +143,11 @@ impl Inbox {
         }
         core::mem::take(&mut self.timer).then_some(None)
     }
+}
 
-    fn poll<T>(&mut self, context: &Context<'_>, take: impl FnOnce(&mut Self) -> Option<T>) -> Poll<T> {
-        if let Some(taken) = take(self) {
-            return Poll::Ready(taken);
-        }
-        // A line is first waited for by the request's handler, then by its body: whoever asked last is woken.
-        self.waker = Some(context.waker().clone());
-        Poll::Pending
-    }
+/// Waits until something is there to take: this task is polled with all that comes into its inbox.
+async fn taken<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option<T>) -> T {
+    poll_fn(|_| take(&mut inbox.borrow_mut()).map_or(Poll::Pending, Poll::Ready)).await
 }
 
 /// The longest that a timer is set for. One that is to run out later rings early, which asks for a new one; so the one in hand
@@ -173,33 +156,21 @@ const LONGEST_TIMER_MS: u64 = 10_000;
 /// How long an endpoint has after a client that was slow enough for the timer to run out.
 const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 
-/// A request's line. Dropping it aborts what is in flight.
+/// A request's line. What is in flight when its task ends is aborted.
 pub(crate) struct Wire {
     line: Line,
     inbox: Rc<RefCell<Inbox>>,
     reading: bool,
+    /// The answer in flight has ended.
+    ended: bool,
     /// When the timer that is set rings.
     rings_at: Option<i64>,
-    _ring: Closure<Ring>,
 }
 
 impl Wire {
-    /// Listens to the request's signal (compatibility flag `enable_request_signal`), and whatever is done later.
-    pub(crate) fn of(request: &web_sys::Request) -> Self {
-        let inbox = Rc::<RefCell<Inbox>>::default();
-        let ring: Box<Ring> = {
-            let inbox = Rc::clone(&inbox);
-            Box::new(move |what, attempt, text, bytes| {
-                // The borrow ends before anybody is woken.
-                let waker = inbox.borrow_mut().put(what, attempt, text, bytes);
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            })
-        };
-        let ring = Closure::wrap(ring);
-        let line = Line::new(&ring, request);
-        Self { line, inbox, reading: false, rings_at: None, _ring: ring }
+    /// The line of the task that this is called in, whose inbox it is.
+    pub(crate) fn new(line: Line, inbox: Rc<RefCell<Inbox>>) -> Self {
+        Self { line, inbox, reading: false, ended: false, rings_at: None }
     }
 
     /// Sends a request: `Headers` or `Refused` follows. Its body is `stream` (anything `fetch` takes), else `body`.
@@ -213,7 +184,10 @@ impl Wire {
         stream: Option<JsValue>,
     ) {
         self.reading = false;
-        self.line.send(attempt, method, url, &write_lines(headers), body, stream);
+        self.ended = false;
+        let mut head = [method, "\n", url, "\n"].concat();
+        write_lines(headers, &mut head);
+        self.line.send(attempt, &head, body, stream);
     }
 
     /// Waits for what happens next. While `reading` the body of the answer in flight is read.
@@ -226,9 +200,10 @@ impl Wire {
             }
             self.line.read();
         }
-        let happened = poll_fn(|context| self.inbox.borrow_mut().poll(context, Inbox::take)).await;
+        let happened = taken(&self.inbox, Inbox::take).await;
         match happened {
-            Happening::Chunk { .. } | Happening::End { .. } | Happening::Broken { .. } => self.reading = false,
+            Happening::Chunk { .. } => self.reading = false,
+            Happening::End { .. } | Happening::Broken { .. } => (self.reading, self.ended) = (false, true),
             Happening::Timer => self.rings_at = None,
             _ => {}
         }
@@ -244,7 +219,9 @@ impl Wire {
     /// Lets what is in flight end by itself.
     pub(crate) fn leave(&mut self) {
         self.reading = false;
-        self.line.leave();
+        if !self.ended {
+            self.line.leave();
+        }
     }
 
     /// `Timer` follows after so many milliseconds, or earlier.
@@ -262,9 +239,15 @@ impl Wire {
         self.line.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 
-    /// The client's response, whose body is written from now on: of so many bytes, if that is known.
-    pub(crate) fn begin(&self, status: u16, headers: &Lines, length: Option<u32>) -> Option<web_sys::Response> {
-        self.line.begin(status, &write_lines(headers), length.map(f64::from)).ok()
+    /// Answers the client by a response whose body is written from now on: of so many bytes, if that is known. False for what the
+    /// runtime makes no response of: then it isn't answered.
+    pub(crate) fn begin(&self, status: u16, headers: &Lines, length: Option<u32>) -> bool {
+        self.line.begin(status, &lines_of(headers), length.map(f64::from)).is_ok()
+    }
+
+    /// Answers the client.
+    pub(crate) fn reply(&self, reply: &Reply) {
+        self.line.reply(reply);
     }
 
     /// The client's body, all of it at once, if it comes before so much time has passed.
@@ -280,7 +263,7 @@ impl Wire {
         let deadline = time().after(within);
         loop {
             self.arm(feed::now().0, deadline.since(time()).0);
-            let come = poll_fn(|context| self.inbox.borrow_mut().poll(context, Inbox::take_body)).await;
+            let come = taken(&self.inbox, Inbox::take_body).await;
             match come {
                 Some(body) => return body.ok_or(Failure::MissingBody),
                 None => self.rings_at = None,
@@ -295,7 +278,7 @@ impl Wire {
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
         self.inbox.borrow_mut().taken = None;
         self.line.write(bytes);
-        poll_fn(|context| self.inbox.borrow_mut().poll(context, |inbox| inbox.taken.take())).await
+        taken(&self.inbox, |inbox| inbox.taken.take()).await
     }
 
     /// The client's body is whole.
@@ -309,15 +292,17 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.line.hang_up();
+impl Line {
+    /// Answers the client.
+    pub(crate) fn reply(&self, reply: &Reply) {
+        let headers = lines_of(&reply.headers);
+        let bytes = reply.body.as_deref();
+        // A text of one byte a letter is cheaper than bytes, to hand over and to send.
+        match bytes.filter(|bytes| bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
+            Some(text) => self.respond(reply.status, &headers, None, Some(text)),
+            None => self.respond(reply.status, &headers, bytes, None),
+        }
     }
-}
-
-/// A response with a body that is all there, or with none. `None` for a status that the runtime doesn't take.
-pub(crate) fn respond(status: u16, headers: &Lines, body: Option<&[u8]>) -> Option<web_sys::Response> {
-    response_of(status, &write_lines(headers), body).ok()
 }
 
 /// Headers that crossed as text: a line each for a name and its value.
@@ -330,46 +315,31 @@ pub(crate) fn read_lines(text: &str) -> Lines {
     headers
 }
 
-fn write_lines(headers: &[(String, String)]) -> String {
-    let mut text = String::with_capacity(256);
+fn lines_of(headers: &Lines) -> String {
+    let mut text = String::with_capacity(512);
+    write_lines(headers, &mut text);
+    text
+}
+
+fn write_lines(headers: &[(String, String)], text: &mut String) {
     for (name, value) in headers {
         // One that can't be written is left out: it is no reason to fail a request. A line's end would make another header.
         if value.chars().all(|c| c == '\t' || !c.is_control() && c <= '\u{ff}') {
             text.extend([name, "\n", value, "\n"]);
         }
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::testing::Woken;
-
-    fn poll(inbox: &mut Inbox, task: &Arc<Woken>) -> Poll<Happening> {
-        inbox.poll(&Context::from_waker(&Arc::clone(task).into()), Inbox::take)
-    }
-
-    #[test]
-    fn whoever_asked_last_is_woken() {
-        let mut inbox = Inbox::default();
-        let tasks = [Arc::<Woken>::default(), Arc::default()];
-        for task in &tasks {
-            assert_eq!(poll(&mut inbox, task), Poll::Pending);
-        }
-        inbox.put(3, 1, None, None).unwrap().wake();
-        assert_eq!(tasks.each_ref().map(|task| task.is_woken()), [false, true]);
-        assert_eq!(poll(&mut inbox, &tasks[0]), Poll::Ready(Happening::End { attempt: 1 }));
-    }
 
     #[test]
     fn bytes_go_before_a_timer_and_a_client_stays_gone() {
         let mut inbox = Inbox::default();
-        inbox.put(5, 0, None, None);
-        inbox.put(6, 0, None, None);
-        inbox.put(2, 1, None, Some(vec![7]));
+        inbox.put(5, 0, None);
+        inbox.put(6, 0, None);
+        inbox.put(2, 1, Some(vec![7]));
         assert_eq!(inbox.take(), Some(Happening::Chunk { attempt: 1, bytes: vec![7] }));
         assert_eq!(inbox.take(), Some(Happening::Gone));
         assert_eq!(inbox.take(), Some(Happening::Gone));
@@ -381,10 +351,10 @@ mod tests {
     fn a_timer_that_ran_out_over_a_slow_client_is_put_off_once() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.grace(), None);
-        inbox.put(5, 0, None, None);
-        inbox.put(7, 0, None, None);
+        inbox.put(5, 0, None);
+        inbox.put(7, 0, None);
         assert_eq!((inbox.grace(), inbox.take()), (Some(AFTER_A_SLOW_CLIENT_MS), None));
-        inbox.put(5, 0, None, None);
+        inbox.put(5, 0, None);
         assert_eq!(inbox.take(), Some(Happening::Timer), "the endpoint is silent still");
     }
 
@@ -392,20 +362,20 @@ mod tests {
     fn a_body_goes_before_whatever_else_happened() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.take_body(), None);
-        inbox.put(5, 0, None, None);
-        inbox.put(9, 0, None, Some(vec![7]));
+        inbox.put(5, 0, None);
+        inbox.put(9, 0, Some(vec![7]));
         assert_eq!(inbox.take_body(), Some(Some(Some(vec![7]))));
         assert_eq!((inbox.take_body(), inbox.take_body()), (Some(None), None), "then the timer, once");
-        inbox.put(10, 0, None, None);
+        inbox.put(10, 0, None);
         assert_eq!(inbox.take_body(), Some(Some(None)));
-        inbox.put(6, 0, None, None);
+        inbox.put(6, 0, None);
         assert_eq!(inbox.take_body(), Some(Some(None)), "nobody is left to send one");
     }
 
     #[test]
     fn an_answer_that_came_whole_is_a_chunk_and_its_end() {
         let mut inbox = Inbox::default();
-        inbox.put(11, 1, None, Some(vec![7]));
+        inbox.put(11, 1, Some(vec![7]));
         assert_eq!(inbox.take(), Some(Happening::Chunk { attempt: 1, bytes: vec![7] }));
         assert_eq!((inbox.take(), inbox.take()), (Some(Happening::End { attempt: 1 }), None));
     }
@@ -413,12 +383,12 @@ mod tests {
     #[test]
     fn headers_cross_as_lines() {
         let headers = vec![("accept".to_owned(), "*/*".to_owned()), ("x-empty".to_owned(), String::new())];
-        assert_eq!(read_lines(&write_lines(&headers)), headers);
+        assert_eq!(read_lines(&lines_of(&headers)), headers);
         for bad in ["b\nc: d", "a\0", "\u{2028}", "\u{7f}"] {
-            assert_eq!(write_lines(&[("a".into(), bad.into())]), "", "{bad:?}");
+            assert_eq!(lines_of(&vec![("a".into(), bad.into())]), "", "{bad:?}");
         }
         let mut inbox = Inbox::default();
-        inbox.put(0, 2, Some("200\ncontent-type\napplication/json\n".into()), None);
+        inbox.put(0, 2, Some(b"200\ncontent-type\napplication/json\n".to_vec()));
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         assert_eq!(inbox.take(), Some(Happening::Headers { attempt: 2, status: 200, headers }));
     }
