@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use bailiwick_rules::rules::Allowance;
 
 use crate::envelope::Failure;
-use crate::json::{Broken, Kind, Scan, quoted, reads_as};
+use crate::json::{Broken, Kind, Scan, known_as, quoted};
 use crate::multipart::upload::{PURPOSE, check_purpose};
 use crate::rewrite::path::{Class, Route};
 
@@ -150,7 +150,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
 
     let mut seen = HashSet::with_capacity(entries.len());
     for (key, _, _) in &entries {
-        if let Some(known) = DECIDING.iter().find(|known| key != **known && reads_as(key, known)) {
+        if let Some(known) = known_as(key, DECIDING).filter(|known| key != known) {
             return Err(Failure::MiscasedKey { key: known });
         }
         if !seen.insert(key.as_ref()) {

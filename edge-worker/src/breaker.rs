@@ -87,6 +87,10 @@ impl Breakers {
 
     /// Notes how the endpoint did.
     pub fn heard(&mut self, region: &RegionId, endpoint: &EndpointId, verdict: Verdict, now: Timestamp) {
+        // Most of the time nothing is wrong with anybody.
+        if self.breakers.is_empty() && verdict != Verdict::Fault {
+            return;
+        }
         let key = (region.clone(), endpoint.clone());
         if verdict == Verdict::Whole {
             self.breakers.remove(&key);

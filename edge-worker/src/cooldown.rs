@@ -66,6 +66,9 @@ impl CoolDowns {
 
     /// Forgets an endpoint's failures: it served. To be called at `Action::Commit`.
     pub fn recovered(&mut self, region: &RegionId, endpoint: &EndpointId, model: Option<&str>) {
+        if self.rests.is_empty() {
+            return;
+        }
         self.rests.remove(&key(region, endpoint, None));
         if model.is_some() {
             self.rests.remove(&key(region, endpoint, model));
@@ -75,6 +78,9 @@ impl CoolDowns {
     /// Whether the endpoint rests, for `Run::pass_over`.
     #[must_use]
     pub fn is_resting(&self, region: &RegionId, endpoint: &EndpointId, model: Option<&str>, now: Timestamp) -> bool {
+        if self.rests.is_empty() {
+            return false;
+        }
         let rests = |model| self.rests.get(&key(region, endpoint, model)).is_some_and(|rest| rest.lasts(now));
         rests(None) || model.is_some() && rests(model)
     }

@@ -6,7 +6,7 @@
 //! `wait_until`, and is itself served by what is there. Only an isolate's first requests wait, for a bounded time: they would
 //! else be steered by the document built in, and without health.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bailiwick_rules::health::RegionHealth;
@@ -51,7 +51,19 @@ pub(crate) struct Snapshot {
 /// The time.
 pub(crate) fn now() -> Timestamp {
     #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, and a cast of floats saturates")]
-    Timestamp(js_sys::Date::now() as i64)
+    HELD.get().unwrap_or_else(|| Timestamp(js_sys::Date::now() as i64))
+}
+
+thread_local! {
+    static HELD: Cell<Option<Timestamp>> = const { Cell::new(None) };
+}
+
+/// Asks for the time once for all that a task does in one turn. The runtime's clock stands still meanwhile.
+pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
+    HELD.set(Some(now()));
+    let done = turn();
+    HELD.set(None);
+    done
 }
 
 /// A clock for one request, in milliseconds, that never goes back: where the time does, it goes on from what it last said.

@@ -343,6 +343,9 @@ fn unescape(raw: &str) -> String {
 /// A string as JSON, with its quotation marks.
 #[must_use]
 pub fn quoted(text: &str) -> String {
+    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        return ["\"", text, "\""].concat();
+    }
     serde_json::Value::from(text).to_string()
 }
 
@@ -357,6 +360,13 @@ pub fn reads_as(key: &str, known: &str) -> bool {
         other => other.to_ascii_lowercase(),
     };
     if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { key.chars().map(fold).eq(known.chars().map(fold)) }
+}
+
+/// Which of some known keys such a server could take a key for.
+#[must_use]
+pub fn known_as<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let ascii = key.is_ascii();
+    known.iter().copied().find(|known| (!ascii || known.len() == key.len()) && reads_as(key, known))
 }
 
 /// Whether a text is one whole JSON value.

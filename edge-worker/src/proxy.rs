@@ -158,7 +158,7 @@ impl Driver {
         let theirs = core::mem::take(&mut self.theirs);
         let lines = theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
         let allowed = headers::to_client(lines);
-        let mut headers = self.stamp.served(&allowed, self.run.served_by(), self.run.record());
+        let mut headers = self.stamp.served(allowed, self.run.served_by(), self.run.record());
         if let Some(notary) = self.job.notary.take()
             && let Err(failure) = notary.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
         {
@@ -297,13 +297,15 @@ impl Driver {
         }
         let now = self.clock.at(feed::now());
         let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, now, event));
+        let whole = actions.contains(&Action::Finish);
         for action in actions {
-            self.perform(action, &mut outs);
+            self.perform(action, whole, &mut outs);
         }
         outs
     }
 
-    fn perform(&mut self, action: Action, outs: &mut VecDeque<Out>) {
+    /// `whole`: nothing of the body follows these actions.
+    fn perform(&mut self, action: Action, whole: bool, outs: &mut VecDeque<Out>) {
         match action {
             Action::Send { attempt, target } => {
                 if let Some(target) = self.run.target(target) {
@@ -324,12 +326,16 @@ impl Driver {
                 self.wire.abort();
             }
             Action::Commit { status, body, .. } => {
-                if let Flight::Reading { headers, .. } = &self.flight {
-                    self.theirs = Some(headers.clone());
-                }
                 self.splice = self.splice();
+                if let Flight::Reading { headers, .. } = &mut self.flight {
+                    self.theirs = Some(core::mem::take(headers));
+                }
                 self.heard(Verdict::Answered);
-                outs.extend([Out::Begin { status }, Out::Bytes(self.spliced(body))]);
+                let body = match &mut self.splice {
+                    Some(splice) if whole => splice.whole(&body),
+                    _ => self.spliced(body),
+                };
+                outs.extend([Out::Begin { status }, Out::Bytes(body)]);
             }
             Action::Emit { bytes } => outs.push_back(Out::Bytes(self.spliced(bytes))),
             Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),

@@ -60,9 +60,8 @@ impl Stamp {
         set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
     }
 
-    /// The headers of an endpoint's answer: those of `allowed` that came from it, and where it was made.
-    pub(crate) fn served(&self, allowed: &[(String, String)], target: Option<&Target>, record: &Record) -> Lines {
-        let mut headers = allowed.to_vec();
+    /// The headers of an endpoint's answer: those that came from it and may pass, and where it was made.
+    pub(crate) fn served(&self, mut headers: Lines, target: Option<&Target>, record: &Record) -> Lines {
         if let Some(target) = target {
             set(&mut headers, "x-bailiwick-region", target.region_id().as_str());
             set(&mut headers, "x-bailiwick-jurisdiction", target.jurisdiction());

@@ -7,7 +7,7 @@ pub mod query;
 use core::fmt;
 
 use bailiwick_rules::rules::Style;
-use url::Url;
+use url::{Position, Url};
 
 use crate::body::Inspected;
 use crate::envelope::Failure;
@@ -152,7 +152,8 @@ pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure
     }
     let base_path = base.path().trim_end_matches('/');
     let inside = url.path().strip_prefix(base_path).is_some_and(|rest| rest.starts_with('/'));
-    if url.origin() == base.origin() && inside { Ok(url) } else { Err(Failure::Internal) }
+    let same = url[..Position::BeforePath] == base[..Position::BeforePath];
+    if same && inside { Ok(url) } else { Err(Failure::Internal) }
 }
 
 #[cfg(test)]

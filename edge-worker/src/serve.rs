@@ -94,7 +94,7 @@ async fn proxy(
     let service = table.service(caller.service);
     let office = Office::open(&env, service.receipts).await?;
     // What would be refused at the endpoint's turn is refused before the body is read.
-    crate::rewrite::headers::to_endpoint(pairs(&asked.headers))?;
+    crate::rewrite::headers::check_encoding(asked.header("content-encoding"))?;
     let is_state = route.class() == Class::State;
     let keys = if is_state { Some(state_keys(&env)?) } else { None };
     let mut hold = Hold::default();
@@ -198,10 +198,6 @@ async fn proxy(
 /// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.
 fn state_keys(env: &Env) -> Result<Keyring, Failure> {
     feed::text_of(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
-}
-
-fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// The fence's names, when every endpoint of the fence has a closed list of them.

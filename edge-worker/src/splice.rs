@@ -78,6 +78,22 @@ impl Splice {
         out
     }
 
+    /// A document that is all there.
+    pub fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let Self::Json(names, json) = self else { return self.pass(bytes) };
+        let mut out = Vec::with_capacity(bytes.len() + 64);
+        let from = if names.ids.is_none() { json.pass_to_model(names, bytes, &mut out) } else { Some(0) };
+        let rest = from.and_then(|from| bytes.get(from..)).unwrap_or_default();
+        // What may follow the model is another one, however its key is written.
+        let plain = || memmem::find(rest, b"model\"").is_none() && memmem::find(rest, b"\\u").is_none();
+        if names.ids.is_none() && plain() {
+            out.extend_from_slice(rest);
+        } else {
+            json.pass(names, rest, &mut out);
+        }
+        out
+    }
+
     /// What was held back, at the end.
     pub fn finish(&mut self) -> Vec<u8> {
         match self {
@@ -221,6 +237,10 @@ mod tests {
         let mut splice = Splice::new(names.clone(), events);
         let mut out: Vec<u8> = chunks.iter().flat_map(|chunk| splice.pass(chunk)).collect();
         out.extend(splice.finish());
+        let mut splice = Splice::new(names.clone(), events);
+        let mut at_once = splice.whole(&chunks.concat());
+        at_once.extend(splice.finish());
+        assert_eq!(String::from_utf8_lossy(&at_once), String::from_utf8_lossy(&out), "all at once");
         String::from_utf8(out).unwrap()
     }
 

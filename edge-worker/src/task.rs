@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Wake;
 
+use crate::feed;
 use crate::wire::{Inbox, Line};
 
 /// A task's future.
@@ -81,7 +82,7 @@ pub(crate) fn run(number: u32) {
         Some((task.work.take()?, Waker::from(Arc::clone(&task.signal))))
     });
     let Some(Some((mut work, waker))) = taken else { return };
-    match work.as_mut().poll(&mut Context::from_waker(&waker)) {
+    match feed::in_one_moment(|| work.as_mut().poll(&mut Context::from_waker(&waker))) {
         Poll::Pending => {
             with(number, |task| task.work = Some(work));
         }

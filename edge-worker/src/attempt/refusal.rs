@@ -106,14 +106,36 @@ fn field(text: &str) -> Option<String> {
     ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
 }
 
-/// Whether a JSON body that came with a success is an error all the same.
-pub(super) fn is_error(text: &str) -> bool {
-    let (mut error, mut answer) = (false, false);
+/// What a body is that came with a success and should be JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Success {
+    /// A JSON object that tells of no error.
+    Object,
+    /// An error all the same.
+    Error,
+    /// JSON of another kind.
+    Other,
+    /// No JSON.
+    Broken,
+}
+
+/// Reads a body that came with a success, once.
+pub(super) fn success(text: &str) -> Success {
     let mut scan = Scan::new(text);
-    if scan.kind() != Ok(Kind::Object) {
-        return false;
+    let kind = scan.kind();
+    let read = if kind == Ok(Kind::Object) { is_error(&mut scan) } else { scan.skip().map(|_| false) };
+    match (read, scan.end()) {
+        (Ok(true), _) => Success::Error,
+        (Ok(false), Ok(())) if kind == Ok(Kind::Object) => Success::Object,
+        (Ok(false), Ok(())) => Success::Other,
+        _ => Success::Broken,
     }
-    let read = scan.object(|key, value| {
+}
+
+/// Whether an object is an error.
+fn is_error(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+    let (mut error, mut answer) = (false, false);
+    scan.object(|key, value| {
         match (key.as_ref(), value.kind()?) {
             ("error", kind) if kind != Kind::Null => error = true,
             ("object", Kind::String) => {
@@ -128,8 +150,8 @@ pub(super) fn is_error(text: &str) -> bool {
             _ => {}
         }
         value.skip().map(drop)
-    });
-    read.is_ok() && error && !answer
+    })?;
+    Ok(error && !answer)
 }
 
 /// Follows the nesting of a JSON text too long to hold, so that an end in its middle is seen.
@@ -201,6 +223,7 @@ mod tests {
 
     #[test]
     fn a_success_that_is_an_error() {
+        let is_error = |text: &str| success(text) == Success::Error;
         assert!(is_error(r#"{"error":{"message":"x"}}"#) && is_error(r#"{"object":"error"}"#));
         assert!(!is_error(r#"{"error":null,"choices":[]}"#));
         assert!(!is_error(r#"{"object":"response","error":{"code":"x"},"output":[]}"#));
@@ -211,6 +234,14 @@ mod tests {
         for error in ["{}", r#"{"code":"invalid_training_file","message":"x"}"#] {
             assert!(!is_error(&format!(r#"{{"error":{error},"object":"fine_tuning.job","id":"ftjob-1"}}"#)), "{error}");
         }
+        assert_eq!(
+            [" {} ", "[]", " null", "\"x\""].map(success),
+            [Success::Object, Success::Other, Success::Other, Success::Other]
+        );
+        for broken in ["", "{} x", "{\"a\":NaN}", "[1", "{\"error\":1", "x"] {
+            assert_eq!(success(broken), Success::Broken, "{broken}");
+        }
+        assert!(is_error("{\"error\":1} x"), "whatever follows");
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod moves;
 
 use bailiwick_rules::rules::Limits;
 
-use super::refusal::{self, Fault, Nesting, Words};
+use super::refusal::{self, Fault, Nesting, Success, Words};
 use moves::later;
 
 use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
@@ -350,17 +350,18 @@ impl Turn<'_> {
             State::AwaitHeaders => self.fail(Outcome::Network, false, None),
             State::Inspect { .. } => self.fail(Outcome::Empty, false, None),
             State::Hold { status, json, held, .. } => {
-                let (status, held, text) = (*status, core::mem::take(held), json.then_some(()));
+                let (status, held, json) = (*status, core::mem::take(held), *json);
                 // Only what changes state may succeed without a word; a stored file may be empty.
                 let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
                 let anything = self.run.task.expect != Expect::Json;
-                let verdict = match text.map(|()| core::str::from_utf8(&held)) {
-                    _ if held.is_empty() && !wordless => Some(Outcome::Empty),
-                    Some(Ok(text)) if refusal::is_error(text) => Some(Outcome::ErrorEvent),
+                let read = || core::str::from_utf8(&held).map_or(Success::Broken, refusal::success);
+                let verdict = match json.then(read) {
+                    _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
+                    None | Some(Success::Object) => None,
+                    Some(Success::Error) => Some(Outcome::ErrorEvent),
                     // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
-                    Some(Ok(text)) if json::is_json(text) && (anything || text.trim_start().starts_with('{')) => None,
-                    Some(_) if !held.is_empty() => Some(Outcome::WrongType),
-                    _ => None,
+                    Some(Success::Other) if anything => None,
+                    Some(Success::Other | Success::Broken) => Some(Outcome::WrongType),
                 };
                 match verdict {
                     Some(outcome) => self.fail(outcome, false, None),

@@ -6,7 +6,7 @@ use core::ops::Range;
 use bailiwick_rules::rules::Allowance;
 
 use crate::envelope::Failure;
-use crate::json::{Broken, Kind, Scan, reads_as};
+use crate::json::{Broken, Kind, Scan, known_as, reads_as};
 use crate::state::fields::{Field, field};
 
 /// Tools that the client runs itself. Every other type is run by the model host.
@@ -44,7 +44,7 @@ pub(super) fn check(
     found: &mut Found,
 ) -> Result<(), Failure> {
     if !allow.contains(&Allowance::HostedTools) {
-        if HOSTED_FIELDS.iter().any(|field| reads_as(key, field)) && !matches!(kind, Kind::Null | Kind::False) {
+        if known_as(key, HOSTED_FIELDS).is_some() && !matches!(kind, Kind::Null | Kind::False) {
             return Err(Failure::HostedTool { tool: key.to_owned() });
         }
         if key == "tools" && kind == Kind::Array {
@@ -95,7 +95,7 @@ struct Walk {
 impl Walk {
     /// `key` is that of the value, or the nearest above it; `meaning` what stands under it.
     fn value(&self, key: &str, meaning: Field, scan: &mut Scan<'_>, found: &mut Found) -> Result<(), Broken> {
-        let holds_url = !self.remote_urls && URL_FIELDS.iter().any(|field| reads_as(key, field));
+        let holds_url = !self.remote_urls && known_as(key, URL_FIELDS).is_some();
         match scan.kind()? {
             Kind::Object => {
                 let mut kind_is_reference = false;

@@ -36,15 +36,21 @@ const TO_CLIENT: &[&str] = &[
 pub fn to_endpoint<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Result<Vec<(String, String)>, Failure> {
     let mut passing = Vec::new();
     for (name, value) in headers {
-        let name = name.to_ascii_lowercase();
-        if name == "content-encoding" && !value.trim().eq_ignore_ascii_case("identity") && !value.trim().is_empty() {
-            return Err(Failure::EncodedBody);
+        if name.eq_ignore_ascii_case("content-encoding") {
+            check_encoding(Some(value))?;
         }
-        if TO_ENDPOINT.contains(&name.as_str()) && is_value(value) {
-            passing.push((name, value.to_owned()));
-        }
+        passing.extend(allowed(TO_ENDPOINT, name, value));
     }
     Ok(passing)
+}
+
+/// Bodies are looked through, so nothing may hide in them.
+///
+/// # Errors
+/// 415 for a `Content-Encoding` other than `identity`.
+pub fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
+    let encoding = encoding.unwrap_or_default().trim();
+    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") { Ok(()) } else { Err(Failure::EncodedBody) }
 }
 
 /// Makes an `idempotency-key` of one customer's unlike any of another's: endpoints keep them by credential, and that is ours.
@@ -59,10 +65,14 @@ pub fn scope(headers: &mut [(String, String)], owner: &Owner) {
 
 /// The endpoint's headers that may pass to the client, names in lower case, `cache-control: no-store` added.
 pub fn to_client<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Vec<(String, String)> {
-    let named = headers.map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let passing = named.filter(|(name, value)| TO_CLIENT.contains(&name.as_str()) && is_value(value));
     let no_store = ("cache-control".to_owned(), "no-store".to_owned());
-    passing.map(|(name, value)| (name, value.to_owned())).chain([no_store]).collect()
+    headers.filter_map(|(name, value)| allowed(TO_CLIENT, name, value)).chain([no_store]).collect()
+}
+
+/// A header, its name in lower case, if it is one of these.
+fn allowed(names: &[&str], name: &str, value: &str) -> Option<(String, String)> {
+    let known = names.iter().find(|known| known.eq_ignore_ascii_case(name)).filter(|_| is_value(value))?;
+    Some(((*known).to_owned(), value.to_owned()))
 }
 
 /// RFC 9110 §5.5: no control characters but tab.
