@@ -1,5 +1,5 @@
 //! Where rules and health come from: Workers KV or a DNS node's API is read here and told to the [`Book`] of this isolate;
-//! every request takes its [`Snapshot`] from [`snapshot`].
+//! every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
 //!
 //! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values, never
 //! borrowed across an await; a request that finds something out of date takes a lease on it by time, refreshes it inside
@@ -13,7 +13,7 @@ use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
-use futures_util::future::{self, Either, join, join_all};
+use futures_util::future::{self, Either, LocalBoxFuture, join, join_all};
 use futures_util::{StreamExt, pin_mut};
 use worker::{
     AbortController, Context, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect, console_log,
@@ -83,8 +83,9 @@ impl Clock {
     }
 }
 
-/// The rules and health of this moment. Waits only while a configured feed has never been tried in this isolate.
-pub(crate) async fn snapshot(env: &Env, context: &Context) -> Snapshot {
+/// Refreshes what is out of date, later. What it returns is to be waited for: a configured feed has never been tried in this isolate.
+#[inline(never)]
+pub(crate) fn refresh<'a>(env: &'a Env, context: &Context) -> Option<LocalBoxFuture<'a, ()>> {
     let began = now();
     let (sources, rules, health) = STATE.with_borrow_mut(|state| {
         let sources = Rc::clone(state.sources.get_or_insert_with(|| Rc::new(Sources::of(env))));
@@ -92,8 +93,19 @@ pub(crate) async fn snapshot(env: &Env, context: &Context) -> Snapshot {
         let health = (!sources.health.is_empty()).then(|| state.health.due(began, sources.health_every));
         (sources, rules, health)
     });
+    if rules == Some(Due::Again) {
+        let (env, sources) = (env.clone(), Rc::clone(&sources));
+        context.wait_until(async move { refresh_rules(&env, &sources).await });
+    }
+    if health == Some(Due::Again) {
+        let (env, sources) = (env.clone(), Rc::clone(&sources));
+        context.wait_until(async move { refresh_health(&env, &sources).await });
+    }
     let first = |due: Option<Due>| due == Some(Due::First);
-    if first(rules) || first(health) {
+    if !first(rules) && !first(health) {
+        return None;
+    }
+    Some(Box::pin(async move {
         let rules = async {
             if first(rules) {
                 refresh_rules(env, &sources).await;
@@ -105,15 +117,12 @@ pub(crate) async fn snapshot(env: &Env, context: &Context) -> Snapshot {
             }
         };
         join(rules, health).await;
-    }
-    if rules == Some(Due::Again) {
-        let (env, sources) = (env.clone(), Rc::clone(&sources));
-        context.wait_until(async move { refresh_rules(&env, &sources).await });
-    }
-    if health == Some(Due::Again) {
-        let env = env.clone();
-        context.wait_until(async move { refresh_health(&env, &sources).await });
-    }
+    }))
+}
+
+/// The rules and health of this moment.
+#[inline(never)]
+pub(crate) fn snapshot() -> Snapshot {
     STATE.with_borrow_mut(|state| {
         let now = now();
         let table = state.book.table().cloned();

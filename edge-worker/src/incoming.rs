@@ -5,7 +5,7 @@ use core::pin::pin;
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::StreamExt;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, LocalBoxFuture, select};
 use worker::ByteStream;
 
 use crate::asked::Asked;
@@ -40,21 +40,36 @@ pub(crate) async fn read_body(
         hold.grow(length)?;
         return wire.body(asked.raw(), limits.idle).await;
     }
-    let Some(mut chunks) = asked.chunks() else { return Ok(Vec::new()) };
-    let mut bytes = Vec::new();
-    let patience = Patience::of(limits);
-    while let Some(chunk) = next_chunk(&mut chunks, patience.left()).await? {
-        let fits = (bytes.len() + chunk.len()) as u64 <= limit;
-        let held = if fits { hold.grow(chunk.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
-        if let Err(failure) = held {
-            drop(bytes);
-            *hold = Hold::default();
-            drain(&mut chunks).await;
-            return Err(failure);
-        }
-        bytes.extend_from_slice(&chunk);
+    match asked.chunks() {
+        Some(chunks) => read_chunks(chunks, limits, hold).await,
+        None => Ok(Vec::new()),
     }
-    Ok(bytes)
+}
+
+/// Reads a body piece by piece.
+#[inline(never)]
+fn read_chunks<'a>(
+    mut chunks: ByteStream,
+    limits: &'a Limits,
+    hold: &'a mut Hold,
+) -> LocalBoxFuture<'a, Result<Vec<u8>, Failure>> {
+    Box::pin(async move {
+        let limit = limits.body_bytes;
+        let mut bytes = Vec::new();
+        let patience = Patience::of(limits);
+        while let Some(chunk) = next_chunk(&mut chunks, patience.left()).await? {
+            let fits = (bytes.len() + chunk.len()) as u64 <= limit;
+            let held = if fits { hold.grow(chunk.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
+            if let Err(failure) = held {
+                drop(bytes);
+                *hold = Hold::default();
+                drain(&mut chunks).await;
+                return Err(failure);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    })
 }
 
 /// Reads on and forgets, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer sent before would be lost: workerd resets a connection on which much is

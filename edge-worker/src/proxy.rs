@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 
-use futures_util::future::{Either, pending, select};
+use futures_util::future::{Either, LocalBoxFuture, select};
 use worker::{Env, console_warn};
 
-use crate::attempt::{Action, AttemptNumber, End, Event, Run, step};
+use crate::attempt::{Action, AttemptNumber, End, Event, Run, Task, step};
 use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
@@ -94,20 +94,23 @@ pub(crate) struct Body {
     headers: Lines,
     /// How many bytes it has, if that is known.
     length: Option<u32>,
-    driver: Driver,
+    driver: Box<Driver>,
     outs: VecDeque<Out>,
 }
 
 impl Body {
     /// Writes it, to its end.
-    pub(crate) async fn write(mut self) {
-        if self.driver.wire.begin(self.status, &self.headers, self.length) {
-            drop(self.headers);
-            self.driver.pump(self.outs).await;
-        } else {
-            let reply = self.driver.fail(&Failure::Internal).await;
-            self.driver.wire.reply(&reply);
-        }
+    #[inline(never)]
+    pub(crate) fn write(mut self: Box<Self>) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            if self.driver.wire.begin(self.status, &self.headers, self.length) {
+                drop(self.headers);
+                self.driver.pump(self.outs).await;
+            } else {
+                let reply = self.driver.fail(&Failure::Internal).await;
+                self.driver.wire.reply(&reply);
+            }
+        })
     }
 }
 
@@ -124,9 +127,10 @@ enum Flight {
 
 impl Driver {
     /// A driver of a run that hasn't begun.
-    pub(crate) fn new(run: Run, job: Job, stamp: Stamp, wire: Wire) -> Self {
-        Self {
-            run,
+    #[inline(never)]
+    pub(crate) fn new(task: Task, job: Job, stamp: Stamp, wire: Wire) -> Box<Self> {
+        Box::new(Self {
+            run: Run::new(task),
             job,
             stamp,
             wire,
@@ -135,11 +139,11 @@ impl Driver {
             timer: None,
             clock: Clock::default(),
             splice: None,
-        }
+        })
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
-    pub(crate) async fn respond(mut self) -> Answer {
+    pub(crate) async fn respond(mut self: Box<Self>) -> Answer {
         let mut outs = self.advance(Event::Start);
         let status = loop {
             match outs.pop_front() {
@@ -153,24 +157,33 @@ impl Driver {
                 None => outs = self.next_outs().await,
             }
         };
-        self.job.body = None;
-        self.job.hold = Hold::default();
-        let theirs = core::mem::take(&mut self.theirs);
-        let lines = theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
-        let allowed = headers::to_client(lines);
-        let mut headers = self.stamp.served(allowed, self.run.served_by(), self.run.record());
+        let mut headers = self.headers();
         if let Some(notary) = self.job.notary.take()
             && let Err(failure) = notary.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
         {
             return Answer::Whole(self.fail(&failure).await);
         }
+        self.answer(status, headers, outs)
+    }
+
+    /// The headers of an answer that is committed. What was sent is no longer needed.
+    #[inline(never)]
+    fn headers(&mut self) -> Lines {
+        self.job.body = None;
+        self.job.hold = Hold::default();
+        let lines = self.theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.stamp.served(headers::to_client(lines), self.run.served_by(), self.run.record())
+    }
+
+    #[inline(never)]
+    fn answer(self: Box<Self>, status: u16, headers: Lines, outs: VecDeque<Out>) -> Answer {
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
             return Answer::Whole(Reply::new(status, headers, whole.unwrap_or_default()));
         }
         // What is spliced has another length.
-        let length = theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
+        let length = self.theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
         Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outs }))
     }
 
@@ -195,18 +208,22 @@ impl Driver {
     }
 
     /// Why an upload broke off, if it was refused on its way.
+    #[inline(never)]
     fn verdict(&self) -> Option<Failure> {
         self.job.upload.as_ref().and_then(Outbound::verdict)
     }
 
     /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
-    async fn fail(&mut self, failure: &Failure) -> Reply {
-        let (status, mut headers) = self.stamp.failed(failure, Some(self.run.record()));
-        if let Some(notary) = self.job.notary.take() {
-            // An error takes nothing back: it is told with or without.
-            let _ = notary.sign(&mut headers, status, None, self.run.record()).await;
-        }
-        Reply::new(status, headers, failure.body().into_bytes())
+    #[inline(never)]
+    fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
+        Box::pin(async move {
+            let (status, mut headers) = self.stamp.failed(failure, Some(self.run.record()));
+            if let Some(notary) = self.job.notary.take() {
+                // An error takes nothing back: it is told with or without.
+                let _ = notary.sign(&mut headers, status, None, self.run.record()).await;
+            }
+            Reply::new(status, headers, failure.body().into_bytes())
+        })
     }
 
     async fn next_outs(&mut self) -> VecDeque<Out> {
@@ -224,15 +241,9 @@ impl Driver {
             if !reading && !matches!(self.flight, Flight::Sending) && self.timer.is_none() {
                 return None;
             }
-            let refused = async {
-                match &self.job.upload {
-                    Some(upload) => upload.refused().await,
-                    None => pending().await,
-                }
-            };
-            let happened = match select(pin!(self.wire.next(reading)), pin!(refused)).await {
-                Either::Left((happened, _)) => happened,
-                Either::Right(_) => Happening::Gone,
+            let happened = match &self.job.upload {
+                None => self.wire.next(reading).await,
+                Some(upload) => next_of_upload(&mut self.wire, reading, upload).await,
             };
             // An upload that was refused on its way: whatever the endpoint makes of half of it, it is not at fault.
             if self.run.served_by().is_none() && self.verdict().is_some() {
@@ -269,6 +280,7 @@ impl Driver {
         is_late && self.job.upload.as_ref().is_some_and(Outbound::blame_client)
     }
 
+    #[inline(never)]
     fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Lines) -> Event {
         let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         // Nobody asks for a rest who serves.
@@ -287,6 +299,7 @@ impl Driver {
     }
 
     /// One step of the machine, and what it says to do.
+    #[inline(never)]
     fn advance(&mut self, event: Event) -> VecDeque<Out> {
         let mut outs = VecDeque::new();
         if !matches!(event, Event::Chunk { .. }) {
@@ -360,6 +373,7 @@ impl Driver {
     }
 
     /// Notes how the endpoint of the moment did.
+    #[inline(never)]
     fn heard(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         if let Some(target) = last {
@@ -368,6 +382,7 @@ impl Driver {
     }
 
     /// What has to be changed in the answer of the endpoint that was committed: nothing, most of the time.
+    #[inline(never)]
     fn splice(&self) -> Option<Splice> {
         let target = self.run.served_by()?;
         let Flight::Reading { headers, .. } = &self.flight else { return None };
@@ -389,6 +404,7 @@ impl Driver {
         Some(Splice::new(Names::new(model, ids)?, events))
     }
 
+    #[inline(never)]
     fn spliced(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         match &mut self.splice {
             Some(splice) => splice.pass(&bytes),
@@ -397,12 +413,14 @@ impl Driver {
     }
 
     /// Endpoints that began to rest on another request's word since this one was planned.
+    #[inline(never)]
     fn pass_over(&mut self) {
         let (model, now) = (self.job.model.as_deref(), feed::now());
         memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, model, now)));
     }
 
     /// Sends.
+    #[inline(never)]
     fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
         let target = self.run.target(target).ok_or(Failure::Internal)?;
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
@@ -436,6 +454,17 @@ impl Drop for Driver {
         });
         console_warn!("{line}");
     }
+}
+
+/// What happens next, or that the upload is refused on its way.
+#[inline(never)]
+fn next_of_upload<'a>(wire: &'a mut Wire, reading: bool, upload: &'a Outbound) -> LocalBoxFuture<'a, Happening> {
+    Box::pin(async move {
+        match select(pin!(wire.next(reading)), pin!(upload.refused())).await {
+            Either::Left((happened, _)) => happened,
+            Either::Right(_) => Happening::Gone,
+        }
+    })
 }
 
 /// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.

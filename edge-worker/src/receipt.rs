@@ -16,6 +16,7 @@ use bailiwick_rules::receipt::{
 use bailiwick_rules::rules::Receipts;
 use bailiwick_rules::steer::{Steering, stand};
 use bailiwick_rules::table::Table;
+use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 use worker::{Env, console_warn};
 
@@ -91,20 +92,25 @@ pub(crate) struct Notary {
 pub(crate) struct Office(Option<(Rc<Signer>, bool)>);
 
 impl Office {
+    /// One for a service that wishes for no receipts.
+    pub(crate) fn closed(wish: Receipts) -> Option<Self> {
+        (wish == Receipts::Off).then_some(Self(None))
+    }
+
     /// Opens it, as the service wishes.
     ///
     /// # Errors
     /// 503 when receipts are required and there is no key to sign them with.
-    pub(crate) async fn open(env: &Env, wish: Receipts) -> Result<Self, Failure> {
-        if wish == Receipts::Off {
-            return Ok(Self(None));
-        }
-        let required = wish == Receipts::Required;
-        match key(env).await {
-            Key::Ready(signer) => Ok(Self(Some((signer, required)))),
-            Key::Absent | Key::Invalid if required => Err(Failure::NoReceiptKey),
-            Key::Absent | Key::Invalid => Ok(Self(None)),
-        }
+    #[inline(never)]
+    pub(crate) fn open(env: &Env, wish: Receipts) -> LocalBoxFuture<'_, Result<Self, Failure>> {
+        Box::pin(async move {
+            let required = wish == Receipts::Required;
+            match key(env).await {
+                Key::Ready(signer) => Ok(Self(Some((signer, required)))),
+                Key::Absent | Key::Invalid if required => Err(Failure::NoReceiptKey),
+                Key::Absent | Key::Invalid => Ok(Self(None)),
+            }
+        })
     }
 
     /// Notes what was decided before the request is sent.
@@ -142,30 +148,33 @@ impl Notary {
     ///
     /// # Errors
     /// When the runtime doesn't sign and the service gives no answer without a receipt.
-    pub(crate) async fn sign(
+    #[inline(never)]
+    pub(crate) fn sign<'a>(
         self,
-        headers: &mut Lines,
+        headers: &'a mut Lines,
         status: u16,
-        served_by: Option<&Target>,
-        record: &Record,
-    ) -> Result<(), Failure> {
-        let Self { signer, required, known } = self;
-        let claims = concluded(known, status, served_by, record);
-        let signed = async {
-            let input = claims.signing_input(&signer.kid)?;
-            let signature = signer.sign(input.as_bytes()).await?;
-            Some(compact(&input, &signature))
-        };
-        match signed.await {
-            Some(receipt) => {
-                headers.push((HEADER.to_owned(), receipt));
-                Ok(())
+        served_by: Option<&'a Target>,
+        record: &'a Record,
+    ) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let Self { signer, required, known } = self;
+            let claims = concluded(known, status, served_by, record);
+            let signed = async {
+                let input = claims.signing_input(&signer.kid)?;
+                let signature = signer.sign(input.as_bytes()).await?;
+                Some(compact(&input, &signature))
+            };
+            match signed.await {
+                Some(receipt) => {
+                    headers.push((HEADER.to_owned(), receipt));
+                    Ok(())
+                }
+                None => {
+                    console_warn!("{}", serde_json::json!({ "event": "receipt_not_signed" }));
+                    if required { Err(Failure::Internal) } else { Ok(()) }
+                }
             }
-            None => {
-                console_warn!("{}", serde_json::json!({ "event": "receipt_not_signed" }));
-                if required { Err(Failure::Internal) } else { Ok(()) }
-            }
-        }
+        })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
+use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use worker::{Context, Env};
 
 use crate::asked::Asked;
-use crate::attempt::{Expect, Run, Task};
+use crate::attempt::{Expect, Task};
 use crate::body::Inspected;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
@@ -21,9 +22,9 @@ use crate::plan::{self, Plan, Wanted};
 use crate::proxy::{Answer, Driver, Job};
 use crate::receipt::{self, Office};
 use crate::reply::{Reply, Stamp};
-use crate::rewrite::Content;
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
+use crate::rewrite::{Content, headers};
 use crate::state;
 use crate::state::seal::Keyring;
 use crate::uploads::{self, Outbound};
@@ -32,20 +33,32 @@ use crate::wire::Wire;
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
 /// Answers a request.
+///
+/// What most requests need is done in functions that aren't inlined, and what few of them wait for in futures of their own: as one
+/// function, all of it is a hundred kilobytes of Wasm, of which every request would have to find its way through some.
 pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Context) -> Answer {
     let mut stamp = Stamp::new(asked.id.clone());
-    let snapshot = feed::snapshot(&env, context).await;
+    if let Some(first) = feed::refresh(&env, context) {
+        first.await;
+    }
+    let snapshot = feed::snapshot();
     stamp.revision = revision(&snapshot);
     match answer(&mut asked, wire, env, &snapshot, &mut stamp).await {
         Ok(answer) => answer,
-        Err(failure) => {
-            // What was taken whole has nothing left, and can't be asked again.
-            if let Some(mut chunks) = asked.chunks() {
-                drain(&mut chunks).await;
-            }
-            Answer::Whole(stamp.failure(&failure))
-        }
+        Err(failure) => Answer::Whole(refused(&mut asked, &stamp, failure).await),
     }
+}
+
+/// The answer to a request that isn't carried.
+#[inline(never)]
+fn refused<'a>(asked: &'a mut Asked, stamp: &'a Stamp, failure: Failure) -> LocalBoxFuture<'a, Reply> {
+    Box::pin(async move {
+        // What was taken whole has nothing left, and can't be asked again.
+        if let Some(mut chunks) = asked.chunks() {
+            drain(&mut chunks).await;
+        }
+        stamp.failure(&failure)
+    })
 }
 
 /// `7`, or `7;feed=invalid` when the feed offers something that can't be taken.
@@ -56,22 +69,39 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
 
 async fn answer(
     asked: &mut Asked,
-    wire: Wire,
+    mut wire: Wire,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
 ) -> Result<Answer, Failure> {
-    let address = &asked.address;
-    if let Some(name) = address.path.strip_prefix(OURS) {
-        return ours(name, asked, &env, snapshot, stamp).await.map(Answer::Whole);
+    if asked.address.path.starts_with(OURS) {
+        return ours(asked, &env, snapshot, stamp).await.map(Answer::Whole);
     }
     let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
-    // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
-    let query = Query::parse(&address.query)?;
-    let credentials = Credentials::of(asked);
-    let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
-    let route = Route::parse(&asked.method, &address.path)?;
-    proxy(asked, wire, env, snapshot, stamp, Known { table, caller, route, query }).await
+    let mut known = Known::of(asked, table)?;
+    let service = table.service(known.caller.service);
+    let office = match Office::closed(service.receipts) {
+        Some(closed) => closed,
+        None => Office::open(&env, service.receipts).await?,
+    };
+    known.check(asked, &env)?;
+    let mut hold = Hold::default();
+    let body = if known.takes_body() {
+        let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
+        Some(known.inspect(asked, bytes)?)
+    } else {
+        None
+    };
+    let Prepared { task, mut job, load } = match prepare(asked, env, snapshot, stamp, known, body, office)? {
+        Turn::Answered(reply) => return Ok(Answer::Whole(reply)),
+        Turn::Sendable(prepared) => *prepared,
+    };
+    job.hold = hold;
+    if let Some(load) = load {
+        job.upload = Some(Outbound::begin(asked, load, &service.allow, &service.limits, &mut job.hold).await?);
+    }
+    job.headers = core::mem::take(&mut asked.headers);
+    Ok(Driver::new(task, job, stamp.clone(), wire).respond().await)
 }
 
 /// What is known of a request before its body is read.
@@ -80,37 +110,87 @@ struct Known<'t> {
     caller: Caller,
     route: Route,
     query: Query,
+    /// How ids are sealed, where the request is about state.
+    keys: Option<Keyring>,
 }
 
-async fn proxy(
+impl<'t> Known<'t> {
+    #[inline(never)]
+    fn of(asked: &Asked, table: &'t Table) -> Result<Self, Failure> {
+        let address = &asked.address;
+        // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
+        let query = Query::parse(&address.query)?;
+        let credentials = Credentials::of(asked);
+        let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
+        let route = Route::parse(&asked.method, &address.path)?;
+        Ok(Self { table, caller, route, query, keys: None })
+    }
+
+    /// What would be refused at the endpoint's turn is refused before the body is read.
+    fn check(&mut self, asked: &Asked, env: &Env) -> Result<(), Failure> {
+        headers::check_encoding(asked.header("content-encoding"))?;
+        if self.is_state() {
+            self.keys = Some(state_keys(env)?);
+        }
+        Ok(())
+    }
+
+    fn is_state(&self) -> bool {
+        self.route.class() == Class::State
+    }
+
+    /// Whether a body is read before it is known where to. An upload begins later.
+    fn takes_body(&self) -> bool {
+        match self.route.takes() {
+            Takes::Nothing => false,
+            Takes::Form => !self.is_state(),
+            Takes::Json => true,
+        }
+    }
+
+    #[inline(never)]
+    fn inspect(&self, asked: &Asked, bytes: Vec<u8>) -> Result<Content, Failure> {
+        let allow = &self.table.service(self.caller.service).allow;
+        Ok(if self.route.takes() == Takes::Form {
+            let content_type = asked.header("content-type").unwrap_or_default();
+            Content::Form(Form::read(content_type, &bytes, allow)?, uploads::boundary(asked))
+        } else {
+            Content::Json(Inspected::json(bytes, &self.route, allow)?)
+        })
+    }
+}
+
+/// What is to be done when it is known where a request may go.
+enum Turn {
+    /// It is answered here.
+    Answered(Reply),
+    /// It can be sent.
+    Sendable(Box<Prepared>),
+}
+
+/// A request that was steered.
+struct Prepared {
+    task: Task,
+    /// But for its headers and an upload.
+    job: Job,
+    /// What is to be uploaded.
+    load: Option<Load>,
+}
+
+/// Steers a request whose body is known, and plans where it may be sent.
+#[inline(never)]
+fn prepare(
     asked: &mut Asked,
-    mut wire: Wire,
     env: Env,
     snapshot: &Snapshot,
     stamp: &mut Stamp,
     known: Known<'_>,
-) -> Result<Answer, Failure> {
-    let Known { table, caller, mut route, mut query } = known;
+    mut body: Option<Content>,
+    office: Office,
+) -> Result<Turn, Failure> {
+    let is_state = known.is_state();
+    let Known { table, caller, mut route, mut query, keys } = known;
     let service = table.service(caller.service);
-    let office = Office::open(&env, service.receipts).await?;
-    // What would be refused at the endpoint's turn is refused before the body is read.
-    crate::rewrite::headers::check_encoding(asked.header("content-encoding"))?;
-    let is_state = route.class() == Class::State;
-    let keys = if is_state { Some(state_keys(&env)?) } else { None };
-    let mut hold = Hold::default();
-    let mut body = match route.takes() {
-        Takes::Nothing => None,
-        Takes::Form if is_state => None, // an upload: begun when it is known where to
-        Takes::Form => {
-            let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
-            let content_type = asked.header("content-type").unwrap_or_default();
-            Some(Content::Form(Form::read(content_type, &bytes, &service.allow)?, uploads::boundary(asked)))
-        }
-        Takes::Json => {
-            let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
-            Some(Content::Json(Inspected::json(bytes, &route, &service.allow)?))
-        }
-    };
     let model = body.as_ref().and_then(Content::model).or(route.model()).map(str::to_owned);
     let json = body.as_ref().and_then(Content::json);
 
@@ -126,7 +206,7 @@ async fn proxy(
         keys => keys,
     };
     let owner = state::owner(table, caller.service, caller.tenant);
-    crate::rewrite::headers::scope(&mut asked.headers, &owner);
+    headers::scope(&mut asked.headers, &owner);
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
@@ -162,7 +242,7 @@ async fn proxy(
         && !steering.ordered.is_empty()
         && let Some(names) = plan::models(table, &steering)
     {
-        return models(&names, route.model(), stamp).map(Answer::Whole);
+        return models(&names, route.model(), stamp).map(Turn::Answered);
     }
     let json = body.as_ref().and_then(Content::json);
     let affinity = affinity(table, &caller, json, asked, &stamp.request_id);
@@ -180,19 +260,14 @@ async fn proxy(
     let stored_stream =
         query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
-    let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
     let is_upload = is_state && route.takes() == Takes::Form;
-    let load = if route.is(&["files"]) { Load::File } else { Load::Part };
-    let upload = if is_upload {
-        Some(Outbound::begin(asked, load, &service.allow, &service.limits, &mut hold).await?)
-    } else {
-        None
-    };
+    let load = is_upload.then(|| if route.is(&["files"]) { Load::File } else { Load::Part });
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
-    let headers = core::mem::take(&mut asked.headers);
+    let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
+    let (headers, upload, hold) = (Vec::new(), None, Hold::default());
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
-    Ok(Driver::new(Run::new(task), job, stamp.clone(), wire).respond().await)
+    Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))
 }
 
 /// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.
@@ -220,17 +295,25 @@ fn affinity(table: &Table, caller: &Caller, body: Option<&Inspected>, asked: &As
 }
 
 /// Paths below [`OURS`].
-async fn ours(name: &str, asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
-    match name {
-        "healthz" => Ok(healthz(snapshot, stamp)),
-        "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
-        "explain" => explain::answer(asked, env, snapshot, stamp),
-        #[cfg(feature = "vectors")]
-        "test/vectors" => Ok(vectors(asked, stamp).await),
-        #[cfg(feature = "vectors")]
-        "test/panic" => panic!("a prompt: {}", asked.raw().url()),
-        _ => Err(Failure::UnknownPath),
-    }
+#[inline(never)]
+fn ours<'a>(
+    asked: &'a Asked,
+    env: &'a Env,
+    snapshot: &'a Snapshot,
+    stamp: &'a Stamp,
+) -> LocalBoxFuture<'a, Result<Reply, Failure>> {
+    Box::pin(async move {
+        match asked.address.path.strip_prefix(OURS).unwrap_or_default() {
+            "healthz" => Ok(healthz(snapshot, stamp)),
+            "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
+            "explain" => explain::answer(asked, env, snapshot, stamp),
+            #[cfg(feature = "vectors")]
+            "test/vectors" => Ok(vectors(asked, stamp).await),
+            #[cfg(feature = "vectors")]
+            "test/panic" => panic!("a prompt: {}", asked.raw().url()),
+            _ => Err(Failure::UnknownPath),
+        }
+    })
 }
 
 /// Whether this Worker can steer, and by what. Nothing in it is secret.

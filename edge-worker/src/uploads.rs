@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use bailiwick_rules::rules::{Allowance, Limits};
 use bailiwick_rules::time::Millis;
+use futures_util::future::LocalBoxFuture;
 use worker::js_sys::futures::{JsFuture, spawn_local};
 use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::JsValue;
@@ -52,41 +53,50 @@ pub(crate) fn boundary(asked: &Asked) -> String {
 
 impl Outbound {
     /// Reads the beginning.
-    pub(crate) async fn begin(
-        asked: &Asked,
+    #[inline(never)]
+    pub(crate) fn begin<'a>(
+        asked: &'a Asked,
         load: Load,
-        allow: &[Allowance],
-        limits: &Limits,
-        hold: &mut Hold,
-    ) -> Result<Self, Failure> {
-        let boundary = boundary(asked);
-        let sent_type = form_type(&boundary);
-        let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
-        let mut chunks = asked.chunks().ok_or(Failure::MissingBody)?;
-        let mut first = Vec::new();
-        let patience = Patience::of(limits);
-        let mut ended = false;
-        while !ended && first.len() < HELD_AT_FIRST {
-            let more = match next_chunk(&mut chunks, patience.left()).await {
-                Ok(Some(chunk)) => hold.grow(chunk.len() as u64).and_then(|()| upload.push(&chunk)),
-                Ok(None) => {
-                    ended = true;
-                    upload.finish()
-                }
-                Err(failure) => Err(failure),
-            };
-            match more {
-                Ok(more) => first.extend(more),
-                // Who was too slow for a limit would be for another one.
-                Err(Failure::SlowBody) => return Err(Failure::SlowBody),
-                Err(failure) => {
-                    drain(&mut chunks).await;
-                    return Err(failure);
+        allow: &'a [Allowance],
+        limits: &'a Limits,
+        hold: &'a mut Hold,
+    ) -> LocalBoxFuture<'a, Result<Self, Failure>> {
+        Box::pin(async move {
+            let boundary = boundary(asked);
+            let sent_type = form_type(&boundary);
+            let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
+            let mut chunks = asked.chunks().ok_or(Failure::MissingBody)?;
+            let mut first = Vec::new();
+            let patience = Patience::of(limits);
+            let mut ended = false;
+            while !ended && first.len() < HELD_AT_FIRST {
+                let more = match next_chunk(&mut chunks, patience.left()).await {
+                    Ok(Some(chunk)) => hold.grow(chunk.len() as u64).and_then(|()| upload.push(&chunk)),
+                    Ok(None) => {
+                        ended = true;
+                        upload.finish()
+                    }
+                    Err(failure) => Err(failure),
+                };
+                match more {
+                    Ok(more) => first.extend(more),
+                    // Who was too slow for a limit would be for another one.
+                    Err(Failure::SlowBody) => return Err(Failure::SlowBody),
+                    Err(failure) => {
+                        drain(&mut chunks).await;
+                        return Err(failure);
+                    }
                 }
             }
-        }
-        let rest = (!ended).then_some((upload, chunks));
-        Ok(Self { content_type: sent_type, first, rest: RefCell::new(rest), idle: limits.idle, verdict: Rc::default() })
+            let rest = (!ended).then_some((upload, chunks));
+            Ok(Self {
+                content_type: sent_type,
+                first,
+                rest: RefCell::new(rest),
+                idle: limits.idle,
+                verdict: Rc::default(),
+            })
+        })
     }
 
     /// Its `Content-Type`.
