@@ -144,6 +144,16 @@ const build = `${root}/edge-worker/build`;
 /** What ladder.js puts upon pass.js, one after the other. */
 const RUNGS = ["headers", "answer", "abort", "gone", "timer", "place"];
 const ladder = options.ladder ? RUNGS.map((name, i) => ({ name, title: `+ ${name}`, worker: join(parts, "ladder.js"), headers: client, bindings: { RUNG: String(i + 1) } })) : [];
+if (options.ladder) ladder.push({ name: "hollow", title: "this Worker without its Wasm", worker: hollow(), headers: client });
+
+/** This Worker's own JavaScript around hollow.js, as one module. */
+function hollow() {
+  const module = join(dir, "hollow.js");
+  const options = ["--bundle", "--format=esm", "--minify", `--alias:shim=${join(parts, "hollow.js")}`, `--outfile=${module}`, "--log-level=warning"];
+  const made = spawnSync(`${root}/node_modules/.bin/esbuild`, [`${root}/edge-worker/entry.js`, ...options], { stdio: ["ignore", "inherit", "inherit"] });
+  if (made.status !== 0) stop("hollow.js wasn't bundled");
+  return module;
+}
 
 const all = [
   { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
@@ -187,6 +197,9 @@ async function end(gateway) {
   await gone;
 }
 
+/** Seconds each gateway has to get warm, for each kind: its code is compiled as it runs, by the one core that it has. */
+const WARM = 10;
+
 // --- Measuring --------------------------------------------------------------------------------------------------------
 
 const generator = start(1, [process.execPath, join(parts, "load.mjs")], ["pipe", "pipe", "inherit"]);
@@ -212,7 +225,7 @@ for (const gateway of gateways) {
     const whole = text.includes("word49") && (kind === "unary" || text.trimEnd().endsWith("data: [DONE]"));
     if (status !== 200 || !whole) gateway.broken[kind] = `status ${status}: ${text.slice(0, 200)}`;
   }
-  for (const kind of Object.keys(kinds)) if (!gateway.broken[kind]) await measure(gateway, kind, 8, Math.min(seconds, 2)); // warm
+  for (const kind of Object.keys(kinds)) if (!gateway.broken[kind]) await measure(gateway, kind, 8, Math.min(4 * seconds, WARM));
 }
 const cells = [];
 for (const kind of Object.keys(kinds))
