@@ -1,13 +1,17 @@
 //! A client's request as the runtime has it in, all that it says of itself out, read in one crossing; `serve` makes it, once.
 
-use worker::web_sys;
-use worker::{ByteStream, Request};
+use std::cell::RefCell;
+use std::rc::Rc;
 
-use crate::wire::{self, Lines};
+use worker::web_sys;
+
+use crate::wire::{self, Inbox, Line, Lines, Pieces};
 
 /// What a client asked, but for the body, which is still on its way.
 pub(crate) struct Asked {
     request: web_sys::Request,
+    line: Line,
+    inbox: Rc<RefCell<Inbox>>,
     /// An id of ours for it, a random UUID.
     pub(crate) id: String,
     /// The method.
@@ -22,16 +26,16 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// Reads what wire.js wrote of it.
-    pub(crate) fn of(request: web_sys::Request, text: &str) -> Self {
+    pub(crate) fn of(request: web_sys::Request, text: &str, line: Line, inbox: Rc<RefCell<Inbox>>) -> Self {
         let mut rest = text;
-        let mut line = || {
+        let mut next = || {
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
             rest = after;
             line
         };
-        let (id, method, url) = (line().to_owned(), line().to_owned(), line());
-        let place = [line(), line(), line()].map(|text| (!text.is_empty()).then(|| text.to_owned()));
-        Self { id, method, address: Address::of(url), place, headers: wire::read_lines(rest), request }
+        let (id, method, url) = (next().to_owned(), next().to_owned(), next());
+        let place = [next(), next(), next()].map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        Self { id, method, address: Address::of(url), place, headers: wire::read_lines(rest), request, line, inbox }
     }
 
     /// A header's value.
@@ -45,10 +49,9 @@ impl Asked {
     }
 
     /// The body as it comes. `None` without one, or when it was begun before.
-    pub(crate) fn chunks(&self) -> Option<ByteStream> {
-        let unread = !self.request.body_used() && self.request.body().is_some();
-        // The object is shared, and so is its body.
-        if unread { Request::from(Clone::clone(&self.request)).stream().ok() } else { None }
+    pub(crate) fn pieces(&self) -> Option<Pieces> {
+        let is_unread = !self.request.body_used() && self.request.body().is_some();
+        is_unread.then(|| Pieces::new(self.line.clone(), Rc::clone(&self.inbox), Clone::clone(&self.request)))
     }
 }
 

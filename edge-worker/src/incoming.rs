@@ -1,19 +1,14 @@
-//! Request bodies as they arrive: chunks enter, held bytes leave, or are read and forgotten; `serve` and `uploads` read by it.
-
-use core::pin::pin;
+//! Request bodies as they arrive: pieces enter, held bytes leave, or are read and forgotten; `serve` and `uploads` read by it.
 
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::{Millis, Timestamp};
-use futures_util::StreamExt;
-use futures_util::future::{Either, LocalBoxFuture, select};
-use worker::ByteStream;
+use futures_util::future::LocalBoxFuture;
 
 use crate::asked::Asked;
-use crate::bell::Alarm;
 use crate::envelope::Failure;
 use crate::feed;
 use crate::inflight::Hold;
-use crate::wire::Wire;
+use crate::wire::{Pieces, Wire};
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
 const MOST_DRAINED: usize = 64 << 20;
@@ -40,16 +35,16 @@ pub(crate) async fn read_body(
         hold.grow(length)?;
         return wire.body(asked.raw(), limits.idle).await;
     }
-    match asked.chunks() {
-        Some(chunks) => read_chunks(chunks, limits, hold).await,
+    match asked.pieces() {
+        Some(pieces) => read_pieces(pieces, limits, hold).await,
         None => Ok(Vec::new()),
     }
 }
 
 /// Reads a body piece by piece.
 #[inline(never)]
-fn read_chunks<'a>(
-    mut chunks: ByteStream,
+fn read_pieces<'a>(
+    mut pieces: Pieces,
     limits: &'a Limits,
     hold: &'a mut Hold,
 ) -> LocalBoxFuture<'a, Result<Vec<u8>, Failure>> {
@@ -57,16 +52,16 @@ fn read_chunks<'a>(
         let limit = limits.body_bytes;
         let mut bytes = Vec::new();
         let patience = Patience::of(limits);
-        while let Some(chunk) = next_chunk(&mut chunks, patience.left()).await? {
-            let fits = (bytes.len() + chunk.len()) as u64 <= limit;
-            let held = if fits { hold.grow(chunk.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
+        while let Some(piece) = pieces.next(patience.left()).await? {
+            let fits = (bytes.len() + piece.len()) as u64 <= limit;
+            let held = if fits { hold.grow(piece.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
             if let Err(failure) = held {
                 drop(bytes);
                 *hold = Hold::default();
-                drain(&mut chunks).await;
+                drain(&mut pieces).await;
                 return Err(failure);
             }
-            bytes.extend_from_slice(&chunk);
+            bytes.extend_from_slice(&piece);
         }
         Ok(bytes)
     })
@@ -75,11 +70,11 @@ fn read_chunks<'a>(
 /// Reads on and forgets, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer sent before would be lost: workerd resets a connection on which much is
 /// still to come, and its client sees no reason, and tries again. One that has
 /// fallen silent is no longer sending, and is not waited for.
-pub(crate) async fn drain(chunks: &mut ByteStream) {
+pub(crate) async fn drain(pieces: &mut Pieces) {
     let mut read = 0;
     let patience = Patience { idle: SILENCE, until: feed::now().after(LONGEST) };
-    while let Ok(Some(chunk)) = next_chunk(chunks, patience.left()).await {
-        read += chunk.len();
+    while let Ok(Some(piece)) = pieces.next(patience.left()).await {
+        read += piece.len();
         if read > MOST_DRAINED {
             return;
         }
@@ -103,14 +98,5 @@ impl Patience {
     /// What is left of it for the next piece.
     pub(crate) fn left(&self) -> Millis {
         self.idle.min(self.until.since(feed::now()))
-    }
-}
-
-/// The next piece of a client's body; `None` at its end. Nobody's silence holds room that others need.
-pub(crate) async fn next_chunk(chunks: &mut ByteStream, idle: Millis) -> Result<Option<Vec<u8>>, Failure> {
-    let alarm = Alarm::after(idle.0);
-    match select(chunks.next(), pin!(alarm.wait())).await {
-        Either::Left((chunk, _)) => chunk.transpose().map_err(|_| Failure::MissingBody),
-        Either::Right(_) => Err(Failure::SlowBody),
     }
 }

@@ -4,14 +4,13 @@
 //! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
 //! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
 //! waits and is thin: `task` runs each request, `feed` brings rules and health, `asked` reads a request, `client` who asks,
-//! `incoming` what they send, `serve` leads one request through, `proxy` drives the machine with real fetches over its `wire`, `bell`
-//! wakes what waits, `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply` makes the
-//! response, `explain` tells what it would be.
+//! `incoming` what they send, `serve` leads one request through, `proxy` drives the machine with real fetches over its `wire`,
+//! `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply` makes the response, `explain`
+//! tells what it would be.
 #![forbid(unsafe_code)]
 
 mod asked;
 pub mod attempt;
-mod bell;
 pub mod body;
 mod book;
 pub mod breaker;
@@ -60,9 +59,10 @@ use crate::wire::{Inbox, Line, Wire};
 pub fn begin(task: u32, line: JsValue, request: Request, env: Env, context: worker_sys::Context, asked: Vec<u8>) {
     static QUIETEN: Once = Once::new();
     QUIETEN.call_once(quieten_panics);
-    let asked = Asked::of(request, &String::from_utf8(asked).unwrap_or_default());
     let line: Line = line.unchecked_into();
     let inbox = Rc::<RefCell<Inbox>>::default();
+    let text = String::from_utf8(asked).unwrap_or_default();
+    let asked = Asked::of(request, &text, line.clone(), Rc::clone(&inbox));
     let wire = Wire::new(line.clone(), Rc::clone(&inbox));
     let work = {
         let line = line.clone();
@@ -79,10 +79,7 @@ pub fn begin(task: u32, line: JsValue, request: Request, env: Env, context: work
 /// Something happened on a task's line: the numbers of `what` stand in wire.js.
 #[wasm_bindgen]
 pub fn ring(task: u32, what: u8, attempt: u8, bytes: Option<Vec<u8>>) {
-    if let Some(inbox) = task::inbox(task) {
-        inbox.borrow_mut().put(what, attempt, bytes);
-        task::run(task);
-    }
+    task::ring(task, what, attempt, bytes);
 }
 
 /// Takes a task on that was woken.

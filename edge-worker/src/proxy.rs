@@ -1,13 +1,15 @@
 //! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Answer`] leaves.
 //!
-//! Until the machine commits, the request's handler waits in [`Driver::respond`]. After that [`Driver::pump`] writes the body,
+//! Until the machine commits, the client waits for [`Driver::respond`]. After that [`Body::write`] writes the body,
 //! each write waiting for the client: the `wire` reads at most 64 KiB ahead of what the client has taken, so memory is
 //! bounded. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
 
+use core::future::{Future as _, poll_fn};
+use core::task::Poll;
 use std::collections::VecDeque;
 use std::pin::pin;
 
-use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::future::LocalBoxFuture;
 use worker::{Env, console_warn};
 
 use crate::attempt::{Action, AttemptNumber, End, Event, Run, Task, step};
@@ -456,14 +458,19 @@ impl Drop for Driver {
     }
 }
 
-/// What happens next, or that the upload is refused on its way.
+/// What happens next, or that the upload is refused on its way. It is carried on meanwhile.
 #[inline(never)]
 fn next_of_upload<'a>(wire: &'a mut Wire, reading: bool, upload: &'a Outbound) -> LocalBoxFuture<'a, Happening> {
     Box::pin(async move {
-        match select(pin!(wire.next(reading)), pin!(upload.refused())).await {
-            Either::Left((happened, _)) => happened,
-            Either::Right(_) => Happening::Gone,
-        }
+        let mut next = pin!(wire.next(reading));
+        poll_fn(|context| {
+            let is_refused = upload.poll(context).is_ready();
+            match next.as_mut().poll(context) {
+                Poll::Pending if is_refused => Poll::Ready(Happening::Gone),
+                happened => happened,
+            }
+        })
+        .await
     })
 }
 

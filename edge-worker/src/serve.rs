@@ -41,6 +41,7 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
     if let Some(first) = feed::refresh(&env, context) {
         first.await;
     }
+    wire.is_fed();
     let snapshot = feed::snapshot();
     stamp.revision = revision(&snapshot);
     match answer(&mut asked, wire, env, &snapshot, &mut stamp).await {
@@ -54,8 +55,8 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
 fn refused<'a>(asked: &'a mut Asked, stamp: &'a Stamp, failure: Failure) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
         // What was taken whole has nothing left, and can't be asked again.
-        if let Some(mut chunks) = asked.chunks() {
-            drain(&mut chunks).await;
+        if let Some(mut pieces) = asked.pieces() {
+            drain(&mut pieces).await;
         }
         stamp.failure(&failure)
     })

@@ -3,29 +3,41 @@
 //!
 //! The executor of `wasm-bindgen` polls later, in a microtask of its own, and hands out a promise for each future: both cost a
 //! request more than all that is decided for it. Whatever else a task waits for (keys, KV, feeds) wakes it by way of its line.
+//! Nothing is certain to wake it but its line, though: a promise may stay unsettled when the client has gone or the Wasm is another's.
 
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Wake;
 
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use crate::attempt::AttemptNumber;
 use crate::feed;
-use crate::wire::{Inbox, Line};
+use crate::wire::{GONE, Inbox, Line};
+
+/// How often silent lines are looked for.
+const SWEEP: Millis = Millis(30_000);
+/// A line that was silent before so many sweeps has nobody behind it. Two could be those before and after a machine stood still.
+const LOST: u8 = 3;
 
 /// A task's future.
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 thread_local! {
     static TASKS: RefCell<Vec<Option<Task>>> = const { RefCell::new(Vec::new()) };
+    static SWEPT: Cell<Timestamp> = const { Cell::new(Timestamp(0)) };
 }
 
 struct Task {
     line: Line,
     inbox: Rc<RefCell<Inbox>>,
+    /// How many sweeps ago its line last rang, which each does every ten seconds.
+    silent: u8,
     /// Not here while it is polled.
     work: Option<Work>,
     signal: Arc<Signal>,
@@ -57,8 +69,10 @@ fn with<T>(number: u32, look: impl FnOnce(&mut Task) -> T) -> Option<T> {
 
 /// Begins a task, and takes it as far as it goes by itself. `line` is told when it is over; what rings there comes into `inbox`.
 pub(crate) fn begin(number: u32, line: Line, inbox: Rc<RefCell<Inbox>>, work: impl Future<Output = ()> + 'static) {
+    let now = feed::now();
+    sweep(now);
     let signal = Arc::new(Signal { number, woken: AtomicBool::new(false) });
-    let task = Task { line, inbox, work: Some(Box::pin(work)), signal };
+    let task = Task { line, inbox, silent: 0, work: Some(Box::pin(work)), signal };
     TASKS.with_borrow_mut(|tasks| {
         let place = number as usize;
         if tasks.len() <= place {
@@ -69,9 +83,20 @@ pub(crate) fn begin(number: u32, line: Line, inbox: Rc<RefCell<Inbox>>, work: im
     run(number);
 }
 
-/// Where a task hears what happens on its line. `None` when it has ended.
-pub(crate) fn inbox(number: u32) -> Option<Rc<RefCell<Inbox>>> {
-    with(number, |task| Rc::clone(&task.inbox))
+/// Tells a task of what happened on its line, and takes it on.
+///
+/// When its client has gone it is ended, whatever it waits for: the runtime settles no promise of such a request any more.
+pub(crate) fn ring(number: u32, what: u8, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
+    let inbox = with(number, |task| {
+        task.silent = 0;
+        Rc::clone(&task.inbox)
+    });
+    let Some(inbox) = inbox else { return };
+    inbox.borrow_mut().put(what, attempt, bytes);
+    run(number);
+    if what == GONE {
+        end(number);
+    }
 }
 
 /// Takes a task on. One that is being polled looks at its inbox by itself.
@@ -86,11 +111,40 @@ pub(crate) fn run(number: u32) {
         Poll::Pending => {
             with(number, |task| task.work = Some(work));
         }
-        Poll::Ready(()) => {
-            let ended = TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.take());
-            if let Some(task) = ended {
-                task.line.over();
-            }
+        Poll::Ready(()) => end(number),
+    }
+}
+
+fn take(number: u32) -> Option<Task> {
+    TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.take())
+}
+
+/// Ends a task, wherever it is.
+fn end(number: u32) {
+    if let Some(task) = take(number) {
+        task.line.over();
+    }
+}
+
+/// Gives up tasks whose lines have fallen silent: the runtime sometimes ends a request without a word, when a write to its client
+/// fails. What they hold would be held for ever.
+fn sweep(now: Timestamp) {
+    let next = SWEPT.get().after(SWEEP);
+    if next.lasts(now, SWEEP) {
+        return;
+    }
+    SWEPT.set(now);
+    let is_lost = |task: &mut Task| {
+        task.silent = task.silent.saturating_add(1);
+        task.silent >= LOST && task.work.is_some()
+    };
+    let lost: Vec<Task> =
+        TASKS.with_borrow_mut(|tasks| tasks.iter_mut().filter_map(|task| task.take_if(is_lost)).collect());
+    for task in lost {
+        // The timers of a request belong to it, and what waits for feeds would clear its own.
+        if !task.inbox.borrow().is_fed {
+            core::mem::forget(task.work);
         }
+        task.line.lose();
     }
 }

@@ -4,25 +4,26 @@
 //! each write waits for it, so no more than a chunk is held. When a check fails on the way, or the client falls silent, `proxy` is told
 //! to abort the fetch, and [`Outbound::verdict`] says what to answer.
 
+use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bailiwick_rules::rules::{Allowance, Limits};
 use bailiwick_rules::time::Millis;
 use futures_util::future::LocalBoxFuture;
-use worker::js_sys::futures::{JsFuture, spawn_local};
+use worker::js_sys;
+use worker::js_sys::futures::JsFuture;
 use worker::wasm_bindgen::JsCast;
 use worker::wasm_bindgen::JsValue;
 use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
-use worker::{ByteStream, js_sys};
 
 use crate::asked::Asked;
-use crate::bell::Bell;
 use crate::envelope::Failure;
-use crate::incoming::{Patience, drain, next_chunk};
+use crate::incoming::{Patience, drain};
 use crate::inflight::Hold;
 use crate::multipart::upload::{Load, Upload};
 use crate::rewrite::form_type;
+use crate::wire::Pieces;
 
 /// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
 const HELD_AT_FIRST: usize = 256 << 10;
@@ -31,7 +32,9 @@ const HELD_AT_FIRST: usize = 256 << 10;
 pub(crate) struct Outbound {
     content_type: String,
     first: Vec<u8>,
-    rest: RefCell<Option<(Upload, ByteStream)>>,
+    rest: RefCell<Option<(Upload, Pieces)>>,
+    /// What carries the rest, once it is under way.
+    pump: RefCell<Option<LocalBoxFuture<'static, ()>>>,
     /// How long the client may pause.
     idle: Millis,
     verdict: Rc<Verdict>,
@@ -43,7 +46,8 @@ struct Verdict {
     failure: RefCell<Option<Failure>>,
     /// Nothing is on its way to the endpoint: it waits for the client.
     is_clients_turn: Cell<bool>,
-    bell: Bell,
+    /// The fetch is to be aborted now.
+    is_reached: Cell<bool>,
 }
 
 /// A boundary that nobody can guess: the request's id is random, and its client learns it with the answer.
@@ -65,12 +69,12 @@ impl Outbound {
             let boundary = boundary(asked);
             let sent_type = form_type(&boundary);
             let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
-            let mut chunks = asked.chunks().ok_or(Failure::MissingBody)?;
+            let mut pieces = asked.pieces().ok_or(Failure::MissingBody)?;
             let mut first = Vec::new();
             let patience = Patience::of(limits);
             let mut ended = false;
             while !ended && first.len() < HELD_AT_FIRST {
-                let more = match next_chunk(&mut chunks, patience.left()).await {
+                let more = match pieces.next(patience.left()).await {
                     Ok(Some(chunk)) => hold.grow(chunk.len() as u64).and_then(|()| upload.push(&chunk)),
                     Ok(None) => {
                         ended = true;
@@ -83,16 +87,17 @@ impl Outbound {
                     // Who was too slow for a limit would be for another one.
                     Err(Failure::SlowBody) => return Err(Failure::SlowBody),
                     Err(failure) => {
-                        drain(&mut chunks).await;
+                        drain(&mut pieces).await;
                         return Err(failure);
                     }
                 }
             }
-            let rest = (!ended).then_some((upload, chunks));
+            let rest = (!ended).then_some((upload, pieces));
             Ok(Self {
                 content_type: sent_type,
                 first,
                 rest: RefCell::new(rest),
+                pump: RefCell::default(),
                 idle: limits.idle,
                 verdict: Rc::default(),
             })
@@ -106,11 +111,12 @@ impl Outbound {
 
     /// The body of a fetch. The first one gets all of it.
     pub(crate) fn body(&self) -> Option<JsValue> {
-        let Some((upload, chunks)) = self.rest.take() else {
+        let Some((upload, pieces)) = self.rest.take() else {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
         };
         let (readable, writer) = pipe()?;
-        spawn_local(pump(upload, chunks, self.idle, self.first.clone(), writer, Rc::clone(&self.verdict)));
+        let verdict = Rc::clone(&self.verdict);
+        *self.pump.borrow_mut() = Some(Box::pin(pump(upload, pieces, self.idle, self.first.clone(), writer, verdict)));
         Some(readable.into())
     }
 
@@ -128,15 +134,19 @@ impl Outbound {
         blamed
     }
 
-    /// Waits for that.
-    pub(crate) async fn refused(&self) {
-        self.verdict.bell.wait().await;
+    /// Carries it on, as far as it goes. Ready when it broke off for a fault of the client's.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut pump = self.pump.borrow_mut();
+        if pump.as_mut().is_some_and(|pump| pump.as_mut().poll(context).is_ready()) {
+            *pump = None;
+        }
+        if self.verdict.is_reached.get() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 async fn pump(
     mut upload: Upload,
-    mut chunks: ByteStream,
+    mut pieces: Pieces,
     idle: Millis,
     first: Vec<u8>,
     writer: WritableStreamDefaultWriter,
@@ -154,11 +164,11 @@ async fn pump(
             }
             Err(failure) => {
                 if failure != Failure::SlowBody {
-                    drain(&mut chunks).await;
+                    drain(&mut pieces).await;
                 }
                 // The fetch is aborted then. The pipe isn't: workerd would end the body as if it were whole.
                 verdict.failure.replace(Some(failure));
-                verdict.bell.ring();
+                verdict.is_reached.set(true);
                 return;
             }
         }
@@ -167,7 +177,7 @@ async fn pump(
             return;
         }
         verdict.is_clients_turn.set(true);
-        next = match next_chunk(&mut chunks, idle).await {
+        next = match pieces.next(idle).await {
             Ok(Some(chunk)) => upload.push(&chunk),
             Ok(None) => {
                 ended = true;

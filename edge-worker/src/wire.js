@@ -11,7 +11,10 @@ const wasm = globalThis.__worker_init_state;
 
 // What rings. The same numbers stand in wire.rs.
 const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10,
-  WHOLE = 11;
+  WHOLE = 11, PIECE_OF_BODY = 12, END_OF_BODY = 13, LATE = 14;
+
+/** How often a line rings at least while its task lasts, in milliseconds. By it a task hears that the Wasm is another's. */
+const BEAT = 10_000;
 
 /** An answer announced to be no longer than this is read at once. */
 const AT_ONCE = 1 << 16;
@@ -66,16 +69,29 @@ function asked(request) {
 export function serve(request, env, ctx) {
   // After a panic the shim makes a new instance of the Wasm before the next request; making one of its class has it do so.
   if (wasm.criticalError) new Shim(ctx, env);
+  const text = asked(request);
   return new Promise((answer) => {
-    const line = new Line(request, answer);
-    line.enter(begin, line, request, env, ctx, bytesOf(asked(request)));
+    const line = new Line(text.slice(0, text.indexOf("\n")), answer);
+    const { signal } = request;
+    signal.onabort = () => line.ring(GONE, 0);
+    line.enter(begin, line, request, env, ctx, bytesOf(text));
+    if (signal.aborted) line.ring(GONE, 0);
   });
 }
 
-/** The answer when the Wasm broke, and nobody is left to ask for one. */
-function broken() {
-  const error = { message: "This gateway made a mistake. Nothing more is known here.", type: "server_error", param: null, code: "internal_error" };
-  return Response.json({ error }, { status: 500, headers: { "cache-control": "no-store" } });
+/** What is said when the Wasm broke, and nobody is left to ask for the words. */
+const BROKEN_BODY = JSON.stringify({
+  error: {
+    message: "This gateway made a mistake. Nothing more is known here; tell its operator the request id.",
+    type: "server_error",
+    param: null,
+    code: "internal_error",
+  },
+});
+
+function broken(id) {
+  const headers = { "content-type": "application/json", "cache-control": "no-store", "x-bailiwick-request-id": id };
+  return new Response(BROKEN_BODY, { status: 500, headers });
 }
 
 /** Numbers of tasks that have ended: their places in Wasm are used again. */
@@ -83,16 +99,23 @@ const free = [];
 let numbers = 0;
 
 class Line {
-  /** `answer` takes the client's response; the request's signal tells when the client goes away. */
-  constructor(request, answer) {
+  /** `answer` takes the client's response. */
+  constructor(id, answer) {
     /** The task's number, while it lasts. */
     this.number = free.pop() ?? numbers++;
     this.instance = wasm.instanceId;
+    this.id = id;
     this.answer = answer;
     this.flight = undefined;
     this.timer = undefined;
     this.writer = undefined;
-    request.signal.onabort = () => this.ring(GONE, 0);
+    /** Whether events are written to the client. */
+    this.events = false;
+    /** How the client's body is read in pieces, whether one is under way, and until when it may come. */
+    this.reader = undefined;
+    this.pulling = false;
+    this.late = undefined;
+    this.arm(BEAT);
   }
 
   /** Calls into Wasm on behalf of this request's task. */
@@ -121,15 +144,24 @@ class Line {
   /** The task has ended. A timer that is set ends with the request: to clear it costs more. */
   over() {
     this.abort();
-    free.push(this.number);
+    this.lose();
+  }
+
+  /** The task has ended, and so has the request for the runtime: nothing of it may be touched. */
+  lose() {
+    if (this.number !== undefined) free.push(this.number);
     this.number = undefined;
   }
 
-  /** The task is lost. */
+  /** The Wasm is broken, and the task with it. */
   fall() {
     this.over();
-    this.answer(broken());
-    if (this.writer !== undefined) this.cut();
+    this.answer(broken(this.id));
+    if (this.writer === undefined) return;
+    if (!this.events) return this.cut();
+    // Whole events were written, and one more can be.
+    this.writer.write(encoder.encode(`data: ${BROKEN_BODY}\n\n`)).catch(ignore);
+    this.close();
   }
 
   /** Reads the client's body, all of it: BODY follows, or UNREAD if it doesn't come. */
@@ -138,6 +170,25 @@ class Line {
       (body) => this.ring(BODY, 0, new Uint8Array(body)),
       () => this.ring(UNREAD, 0),
     );
+  }
+
+  /** Reads a piece of the client's body: PIECE_OF_BODY, END_OF_BODY or UNREAD follows, or LATE after so many milliseconds. */
+  pull(request, milliseconds) {
+    clearTimeout(this.late);
+    this.late = setTimeout(() => this.ring(LATE, 0), milliseconds);
+    if (this.pulling) return;
+    const come = (what, bytes) => {
+      this.pulling = false;
+      clearTimeout(this.late);
+      this.ring(what, 0, bytes);
+    };
+    this.pulling = true;
+    try {
+      this.reader ??= request.body.getReader();
+      this.reader.read().then(({ done, value }) => (done ? come(END_OF_BODY) : come(PIECE_OF_BODY, value)), () => come(UNREAD));
+    } catch {
+      come(UNREAD);
+    }
   }
 
   /**
@@ -257,8 +308,12 @@ class Line {
 
   /** TIMER follows after so many milliseconds, in place of one that was to follow. */
   arm(milliseconds) {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.ring(TIMER, 0), milliseconds);
+    if (this.timer !== undefined) clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      this.timer = undefined;
+      this.ring(TIMER, 0);
+      if (this.number !== undefined && this.timer === undefined) this.arm(BEAT);
+    }, milliseconds);
   }
 
   /** Answers the client: a response with a body that is all there, in bytes or as a text, or with none. */
@@ -267,7 +322,7 @@ class Line {
       this.answer(new Response(text ?? bytes?.slice() ?? null, { status, headers: record(headers.split("\n"), 0) }));
     } catch {
       // A status or a header that the runtime doesn't take.
-      this.answer(broken());
+      this.answer(broken(this.id));
     }
   }
 
@@ -280,6 +335,7 @@ class Line {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
     this.answer(new Response(readable, { status, headers: record(headers.split("\n"), 0) }));
     this.writer = writable.getWriter();
+    this.events = headers.includes("text/event-stream");
   }
 
   /** Writes to the client: TAKEN follows when it took all of it, LOST if it won't. */

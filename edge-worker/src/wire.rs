@@ -48,12 +48,17 @@ extern "C" {
     fn close(this: &Line);
     #[wasm_bindgen(method)]
     fn cut(this: &Line);
+    #[wasm_bindgen(method)]
+    fn pull(this: &Line, request: &web_sys::Request, milliseconds: f64);
     /// Asks for the task to be run, soon.
     #[wasm_bindgen(method)]
     pub(crate) fn wake(this: &Line);
     /// The task has ended: what is in flight is aborted.
     #[wasm_bindgen(method)]
     pub(crate) fn over(this: &Line);
+    /// The task has ended, and nothing of its request may be touched.
+    #[wasm_bindgen(method)]
+    pub(crate) fn lose(this: &Line);
 }
 
 /// What happens on a line.
@@ -86,7 +91,24 @@ pub(crate) struct Inbox {
     taken: Option<bool>,
     /// The client's body; `None` in it if that didn't come.
     body: Option<Option<Vec<u8>>>,
+    /// A piece of it.
+    piece: Option<Piece>,
+    /// Whether its task waits for no feeds. What does so may not be dropped when its request has ended.
+    pub(crate) is_fed: bool,
 }
+
+/// What came of asking for a piece of the client's body.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Bytes(Vec<u8>),
+    End,
+    Unread,
+    /// Nothing, so far.
+    Late,
+}
+
+/// Rings when the client has gone away. The same number stands in wire.js.
+pub(crate) const GONE: u8 = 6;
 
 impl Inbox {
     pub(crate) fn put(&mut self, what: u8, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
@@ -102,11 +124,14 @@ impl Inbox {
             3 => self.happened.push_back(Happening::End { attempt }),
             4 => self.happened.push_back(Happening::Broken { attempt }),
             5 => self.timer = true,
-            6 => self.gone = true,
+            GONE => self.gone = true,
             7 => self.taken = Some(true),
             8 => self.taken = Some(false),
             9 => self.body = Some(bytes),
-            10 => self.body = Some(None),
+            10 => (self.body, self.piece) = (Some(None), Some(Piece::Unread)),
+            12 => self.piece = bytes.map(Piece::Bytes),
+            13 => self.piece = Some(Piece::End),
+            14 => self.piece = Some(Piece::Late),
             // All that is left of a body.
             _ => {
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
@@ -170,7 +195,14 @@ pub(crate) struct Wire {
 impl Wire {
     /// The line of the task that this is called in, whose inbox it is.
     pub(crate) fn new(line: Line, inbox: Rc<RefCell<Inbox>>) -> Self {
-        Self { line, inbox, reading: false, ended: false, rings_at: None }
+        // wire.js has set one, so that every line rings.
+        let rings_at = Some(feed::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
+        Self { line, inbox, reading: false, ended: false, rings_at }
+    }
+
+    /// The task waits for no feeds any more.
+    pub(crate) fn is_fed(&self) {
+        self.inbox.borrow_mut().is_fed = true;
     }
 
     /// Sends a request: `Headers` or `Refused` follows. Its body is `stream` (anything `fetch` takes), else `body`.
@@ -185,6 +217,8 @@ impl Wire {
     ) {
         self.reading = false;
         self.ended = false;
+        // The end, perhaps, of an answer that was given up at its last chunk.
+        self.inbox.borrow_mut().happened.clear();
         let mut head = [method, "\n", url, "\n"].concat();
         write_lines(headers, &mut head);
         self.line.send(attempt, &head, body, stream);
@@ -278,7 +312,7 @@ impl Wire {
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
         self.inbox.borrow_mut().taken = None;
         self.line.write(bytes);
-        taken(&self.inbox, |inbox| inbox.taken.take()).await
+        taken(&self.inbox, |inbox| if inbox.gone { Some(false) } else { inbox.taken.take() }).await
     }
 
     /// The client's body is whole.
@@ -292,13 +326,43 @@ impl Wire {
     }
 }
 
+/// A client's body, read in pieces.
+pub(crate) struct Pieces {
+    line: Line,
+    inbox: Rc<RefCell<Inbox>>,
+    request: web_sys::Request,
+}
+
+impl Pieces {
+    /// Of the request whose line it is.
+    pub(crate) fn new(line: Line, inbox: Rc<RefCell<Inbox>>, request: web_sys::Request) -> Self {
+        Self { line, inbox, request }
+    }
+
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// 400 when the client is going away, 408 when it isn't there within so much time. Nobody's silence holds room that others need.
+    pub(crate) async fn next(&mut self, within: Millis) -> Result<Option<Vec<u8>>, Failure> {
+        self.inbox.borrow_mut().piece = None;
+        self.line.pull(&self.request, u32::try_from(within.0).map_or(f64::from(u32::MAX >> 1), f64::from));
+        match taken(&self.inbox, |inbox| inbox.piece.take()).await {
+            Piece::Bytes(bytes) => Ok(Some(bytes)),
+            Piece::End => Ok(None),
+            Piece::Unread => Err(Failure::MissingBody),
+            Piece::Late => Err(Failure::SlowBody),
+        }
+    }
+}
+
 impl Line {
     /// Answers the client.
     pub(crate) fn reply(&self, reply: &Reply) {
         let headers = lines_of(&reply.headers);
         let bytes = reply.body.as_deref();
-        // A text of one byte a letter is cheaper than bytes, to hand over and to send.
-        match bytes.filter(|bytes| bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
+        // A text of one byte a letter is cheaper than bytes, to hand over and to send. One of no type is given one, though.
+        let is_typed = reply.headers.iter().any(|(name, _)| name == "content-type");
+        match bytes.filter(|bytes| is_typed && bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
             Some(text) => self.respond(reply.status, &headers, None, Some(text)),
             None => self.respond(reply.status, &headers, bytes, None),
         }

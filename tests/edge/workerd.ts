@@ -9,9 +9,9 @@ import { createInterface } from "node:readline";
 import { build, onStop, setting } from "./harness.js";
 
 /**
- * Starts the built Worker with these variables and secrets, on a port of its own (`url`) and a Unix socket (`path`). `log` is what workerd has written so far.
+ * Starts the built Worker, or another build of it, with these variables and secrets, on a port of its own (`url`) and a Unix socket (`path`). `log` is what workerd has written so far.
  */
-export async function workerd(bindings: Record<string, string>): Promise<{ url: string; path: string; log(): string }> {
+export async function workerd(bindings: Record<string, string>, from = build): Promise<{ url: string; path: string; log(): string }> {
   const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
   onStop(() => rmSync(dir, { recursive: true, force: true }));
   const path = join(dir, "edge.sock");
@@ -41,7 +41,7 @@ const edge :Workerd.Worker = (
 );
 `,
   );
-  for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(build, file), join(dir, file));
+  for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(from, file), join(dir, file));
   const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
   const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], { cwd: dir, stdio: ["ignore", "pipe", "pipe", "pipe"] });
   onStop(() => child.kill());

@@ -22,7 +22,6 @@ export default class Hollow {
     url ??= `${env.ENDPOINT}/v1/chat/completions`;
     tasks[number] = { line, ended: false };
     memory.set(asked);
-    line.arm(10_000);
     line.take(request);
   }
 
