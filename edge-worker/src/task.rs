@@ -21,7 +21,7 @@ use crate::feed;
 use crate::wire::{GONE, Inbox, Line};
 
 /// How often silent lines are looked for.
-const SWEEP: Millis = Millis(30_000);
+const SWEEP: Millis = Millis(10_000);
 /// A line that was silent before so many sweeps has nobody behind it. Two could be those before and after a machine stood still.
 const LOST: u8 = 3;
 
@@ -36,7 +36,7 @@ thread_local! {
 struct Task {
     line: Line,
     inbox: Rc<RefCell<Inbox>>,
-    /// How many sweeps ago its line last rang, which each does every ten seconds.
+    /// How many sweeps ago its line last rang, which each does every five seconds.
     silent: u8,
     /// Not here while it is polled.
     work: Option<Work>,

@@ -14,7 +14,7 @@ const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE 
   WHOLE = 11, PIECE_OF_BODY = 12, END_OF_BODY = 13, LATE = 14;
 
 /** How often a line rings at least while its task lasts, in milliseconds. By it a task hears that the Wasm is another's. */
-const BEAT = 10_000;
+const BEAT = 5_000;
 
 /** An answer announced to be no longer than this is read at once. */
 const AT_ONCE = 1 << 16;

@@ -177,7 +177,7 @@ async fn taken<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option<T>
 
 /// The longest that a timer is set for. One that is to run out later rings early, which asks for a new one; so the one in hand
 /// serves most of the limits a request meets.
-const LONGEST_TIMER_MS: u64 = 10_000;
+const LONGEST_TIMER_MS: u64 = 5_000;
 /// How long an endpoint has after a client that was slow enough for the timer to run out.
 const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 
@@ -269,7 +269,7 @@ impl Wire {
     }
 
     fn set_timer(&self, after_ms: u64) {
-        // At most ten seconds.
+        // At most five seconds.
         self.line.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 

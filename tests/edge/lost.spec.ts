@@ -9,7 +9,7 @@ import { workerd } from "./workerd.js";
 
 const MIB = 1 << 20;
 /** A line rings at least so often, in milliseconds: BEAT of wire.js. */
-const BEAT = 10_000;
+const BEAT = 5_000;
 let node: string;
 
 beforeAll(async () => {
