@@ -32,6 +32,7 @@ use crate::wire::Wire;
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
+
 /// Answers a request.
 ///
 /// What most requests need is done in functions that aren't inlined, and what few of them wait for in futures of their own: as one
@@ -41,7 +42,7 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
     if let Some(first) = feed::refresh(&env, context) {
         first.await;
     }
-    wire.is_fed();
+    wire.note_fed();
     let snapshot = feed::snapshot();
     stamp.revision = revision(&snapshot);
     match answer(&mut asked, wire, env, &snapshot, &mut stamp).await {

@@ -201,7 +201,7 @@ impl Wire {
     }
 
     /// The task waits for no feeds any more.
-    pub(crate) fn is_fed(&self) {
+    pub(crate) fn note_fed(&self) {
         self.inbox.borrow_mut().is_fed = true;
     }
 
