@@ -167,7 +167,9 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         stores: false,
         ids: Vec::new(),
     };
-    let (is_response, is_upload) = (route.is(&["responses"]), route.is(&["uploads"]));
+    let (is_response, is_upload) = (route.is_responses(), route.is(&["uploads"]));
+    // Compactions and counts know no `store`.
+    let stores = route.is(&["responses"]);
     let mut found = policy::Found::default();
     let may_store = allow.contains(&Allowance::Store);
     for (key, kind, range) in &entries {
@@ -180,7 +182,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
                 return Err(Failure::Background);
             }
             "store" if *kind != Kind::False && !may_store => body.forced = Some((range.clone(), "false")),
-            "store" => body.stores = boolean("store", *kind)? || is_response && *kind == Kind::Null,
+            "store" => body.stores = boolean("store", *kind)? || stores && *kind == Kind::Null,
             "conversation" if is_response && *kind != Kind::Null => {
                 return Err(Failure::NotCarried { what: "Conversations" });
             }
@@ -203,7 +205,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
     }
     body.ids = found.ids;
     // The Responses API stores what doesn't say otherwise.
-    if is_response && !seen.contains("store") {
+    if stores && !seen.contains("store") {
         body.stores = may_store;
         let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
         body.forced = (!may_store).then(|| (brace + 1..brace + 1, text));
@@ -386,6 +388,34 @@ mod tests {
         assert!(matches!(inspect("/v1/fine_tuning/jobs", tuning, &[]).err(), Some(Failure::HostedTool { .. })));
         assert!(inspect("/v1/completions", r#"{"model":"a","prompt":"x"}"#, &[]).is_ok());
         assert!(inspect("/v1/images/generations", r#"{"model":"a","background":"opaque"}"#, &[]).is_ok());
+    }
+
+    #[test]
+    fn compactions_and_counts_are_judged_as_responses_but_store_nothing() {
+        for path in ["/v1/responses/compact", "/v1/responses/input_tokens"] {
+            let plain = inspect(path, r#"{"model":"a","input":"x"}"#, &[]).unwrap();
+            assert_eq!((sent(&plain, "a").as_str(), plain.stores()), (r#"{"model":"a","input":"x"}"#, false));
+            assert!(!inspect(path, r#"{"model":"a"}"#, &[Allowance::Store]).unwrap().stores());
+            let refused = |fields: &str| inspect(path, &format!("{{\"model\":\"a\",{fields}}}"), &[]).err();
+            assert!(matches!(refused(r#""conversation":"conv_1""#), Some(Failure::NotCarried { .. })));
+            assert!(matches!(refused(r#""prompt":{"id":"p"}"#), Some(Failure::HostedTool { .. })));
+            assert!(matches!(refused(r#""tools":[{"type":"mcp"}]"#), Some(Failure::HostedTool { .. })));
+            assert_eq!(refused(r#""background":true"#), Some(Failure::Background));
+            let with_id = inspect(path, r#"{"model":"a","previous_response_id":"resp_1","store":true}"#, &[]).unwrap();
+            assert_eq!(with_id.ids().collect::<Vec<_>>(), ["resp_1"]);
+            assert!(sent(&with_id, "a").ends_with(r#""store":false}"#));
+        }
+    }
+
+    #[test]
+    fn images_to_edit_are_looked_at_as_json_too() {
+        let edits = |images: &str| {
+            inspect("/v1/images/edits", &format!(r#"{{"model":"a","prompt":"x","images":[{images}]}}"#), &[])
+        };
+        assert!(edits(r#"{"image_url":"data:image/png;base64,AAAA"}"#).is_ok());
+        let remote = edits(r#"{"image_url":"https://a/b.png"}"#).err().map(|failure| failure.code().to_owned());
+        assert_eq!(remote.as_deref(), Some("remote_url_not_allowed"));
+        assert_eq!(edits(r#"{"file_id":"file-1"}"#).unwrap().ids().collect::<Vec<_>>(), ["file-1"]);
     }
 
     #[test]

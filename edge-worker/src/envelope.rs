@@ -7,6 +7,8 @@ use core::fmt::Write as _;
 
 use serde_json::json;
 
+use crate::rewrite::path::Mistake;
+
 /// The longest quotation of a client's own word.
 const LONGEST_QUOTE: usize = 80;
 
@@ -22,6 +24,8 @@ pub enum Failure {
         /// What, in words: `Evals`.
         what: &'static str,
     },
+    /// 400 or 404: a path that is nearly right.
+    PathMistake(Mistake),
     /// 405: a known path with another method.
     WrongMethod {
         /// The methods it knows, such as `GET, DELETE`.
@@ -191,6 +195,7 @@ impl Failure {
             | Self::NotOffered { .. }
             | Self::ModelNotFound { .. }
             | Self::UnknownId => 404,
+            Self::PathMistake(mistake) => mistake.status(),
             Self::WrongMethod { .. } => 405,
             Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
@@ -213,6 +218,7 @@ impl Failure {
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
             Self::NotOffered { .. } => "not_offered",
+            Self::PathMistake(mistake) => mistake.code(),
             Self::WrongMethod { .. } => "method_not_allowed",
             Self::BadPath => "invalid_path",
             Self::KeyInQuery => "key_in_query",
@@ -304,6 +310,7 @@ impl Failure {
                  may be processed. Chat completions, responses, embeddings, images, audio, files, uploads, batches, \
                  fine-tuning and vector stores are."
             ),
+            Self::PathMistake(mistake) => mistake.message().to_owned(),
             Self::WrongMethod { allowed } => format!("This path doesn't take that method. Use {allowed}."),
             Self::BadPath => {
                 "The path holds an empty or dot segment, a backslash, or an encoded one. Send the plain path.".into()

@@ -173,12 +173,18 @@ pub(crate) fn write_end(out: &mut Vec<u8>, boundary: &str) {
     out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
 }
 
+/// Whether a `Content-Type` says so: this type alone, whatever its parameters are.
+#[must_use]
+pub fn is_form(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("multipart/form-data")
+}
+
 fn boundary(content_type: &str) -> Option<&str> {
-    let mut parameters = content_type.split(';');
-    if !parameters.next()?.trim().eq_ignore_ascii_case("multipart/form-data") {
+    if !is_form(content_type) {
         return None;
     }
-    let mut named = parameters.filter_map(|parameter| {
+    let mut named = content_type.split(';').skip(1).filter_map(|parameter| {
         let (name, value) = parameter.trim().split_once('=')?;
         name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim())
     });
@@ -343,6 +349,18 @@ pub(crate) mod tests {
         );
         assert_eq!(split(b"--XX--").unwrap(), []);
         assert!(Splitter::new("multipart/form-data;charset=utf-8; boundary=\"a:b\"").is_ok());
+    }
+
+    #[test]
+    fn a_form_is_what_says_so_and_nothing_else() {
+        for form in ["multipart/form-data; boundary=a", "Multipart/Form-Data", " multipart/form-data ;x"] {
+            assert!(is_form(form), "{form}");
+        }
+        for other in
+            ["", "application/json", "application/json, multipart/form-data; boundary=a", "multipart/mixed; boundary=a"]
+        {
+            assert!(!is_form(other), "{other}");
+        }
     }
 
     #[test]

@@ -134,8 +134,11 @@ pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure
         _ => segments.extend(route.segments().iter().map(String::as_str)),
     }
     // The URL standard drops dot segments, however they are encoded, and tabs and ends of lines before it looks for them; a model
-    // of such a name would change the path.
-    let plain = |segment: &&str| !segment.contains(char::is_control) && !segment.bytes().all(|byte| byte == b'.');
+    // of such a name would change the path, here or at whoever decodes the slashes in it.
+    let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
+    let plain = |segment: &&str| {
+        !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)
+    };
     if !segments.iter().all(plain) {
         return Err(Failure::ModelNotFound { model: target.model().unwrap_or_default().to_owned() });
     }
@@ -216,16 +219,19 @@ mod tests {
 
     #[test]
     fn a_model_cannot_climb_out_of_the_path() {
-        for model in [".", "..", "...", ".\t.", "\n.", "\t", "a\rb", "\u{7f}"] {
+        for model in [
+            ".", "..", "...", ".\t.", "\n.", "\t", "a\rb", "\u{7f}", "../../x", "a/..", "a//b", "/a", "a\\b", "%2e%2e",
+            "a%2Fb",
+        ] {
             let plan = american_plan(model);
             let route = Route::parse("GET", "/v1/models/x").unwrap();
             let failure = url(&plan.targets()[0], &route, &Query::default()).unwrap_err();
             assert_eq!(failure.status(), 404, "{model}");
         }
-        let plan = american_plan("../../x?y#z");
+        let plan = american_plan("org/x?y#z");
         let route = Route::parse("GET", "/v1/models/x").unwrap();
         let out = url(&plan.targets()[0], &route, &Query::default()).unwrap();
-        assert_eq!(out.as_str(), "https://iad1.example.net/v1/models/..%2F..%2Fx%3Fy%23z");
+        assert_eq!(out.as_str(), "https://iad1.example.net/v1/models/org%2Fx%3Fy%23z");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::incoming::{drain, read_body};
 use crate::inflight::Hold;
 use crate::memory;
 use crate::multipart::form::Form;
+use crate::multipart::is_form;
 use crate::multipart::upload::Load;
 use crate::plan::{self, Plan, Wanted};
 use crate::proxy::{Answer, Driver, Job};
@@ -146,15 +147,21 @@ impl<'t> Known<'t> {
         match self.route.takes() {
             Takes::Nothing => false,
             Takes::Form => !self.is_state(),
-            Takes::Json => true,
+            Takes::Json | Takes::JsonOrForm => true,
         }
     }
 
     #[inline(never)]
     fn inspect(&self, asked: &Asked, bytes: Vec<u8>) -> Result<Content, Failure> {
         let allow = &self.table.service(self.caller.service).allow;
-        Ok(if self.route.takes() == Takes::Form {
-            let content_type = asked.header("content-type").unwrap_or_default();
+        let content_type = asked.header("content-type").unwrap_or_default();
+        let is_form = match self.route.takes() {
+            Takes::Form => true,
+            // What isn't said to be a form is read as JSON, and sent on as that.
+            Takes::JsonOrForm => is_form(content_type),
+            Takes::Json | Takes::Nothing => false,
+        };
+        Ok(if is_form {
             Content::Form(Form::read(content_type, &bytes, allow)?, uploads::boundary(asked))
         } else {
             Content::Json(Inspected::json(bytes, &self.route, allow)?)

@@ -1,10 +1,15 @@
 //! The path allow-list: a client's raw path and method in, a [`Route`] of checked segments out.
 //!
-//! Nothing of the client's text is ever joined to a URL: the words of the model API come from the table below, ids are checked
-//! here and encoded anew where a URL is made.
+//! Nothing of the client's text is ever joined to a URL: the words of the model API come from a table, ids are checked
+//! here and encoded anew where a URL is made. The table stands in `known`; `mistake` says what to write instead of a path that is
+//! nearly right.
+
+mod known;
+mod mistake;
 
 use crate::attempt::Expect;
 use crate::envelope::Failure;
+pub use mistake::Mistake;
 
 /// What kind of work a path is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,6 +31,8 @@ pub enum Takes {
     Json,
     /// A multipart form.
     Form,
+    /// Either, by its Content-Type.
+    JsonOrForm,
 }
 
 /// A known path of the model API, in checked segments without `/v1`.
@@ -51,106 +58,6 @@ enum Answer {
     File,
 }
 
-/// One path of the model API.
-struct Known {
-    method: &'static str,
-    /// Words, with `*` for an id.
-    path: &'static [&'static str],
-    class: Class,
-    takes: Takes,
-    answer: Answer,
-    /// Whether Azure has it under the deployment.
-    deployed: bool,
-}
-
-const fn inference(path: &'static [&'static str], takes: Takes, answer: Answer, deployed: bool) -> Known {
-    Known { method: "POST", path, class: Class::Inference, takes, answer, deployed }
-}
-
-const fn state(method: &'static str, path: &'static [&'static str], takes: Takes) -> Known {
-    Known { method, path, class: Class::State, takes, answer: Answer::Json, deployed: false }
-}
-
-const fn models(path: &'static [&'static str]) -> Known {
-    Known { method: "GET", path, class: Class::Models, takes: Takes::Nothing, answer: Answer::Json, deployed: false }
-}
-
-const fn content(path: &'static [&'static str]) -> Known {
-    Known { method: "GET", path, class: Class::State, takes: Takes::Nothing, answer: Answer::File, deployed: false }
-}
-
-const KNOWN: &[Known] = &[
-    inference(&["chat", "completions"], Takes::Json, Answer::Json, true),
-    inference(&["completions"], Takes::Json, Answer::Json, true),
-    inference(&["embeddings"], Takes::Json, Answer::Json, true),
-    inference(&["responses"], Takes::Json, Answer::Json, false),
-    inference(&["moderations"], Takes::Json, Answer::Json, false),
-    inference(&["images", "generations"], Takes::Json, Answer::Json, true),
-    inference(&["images", "edits"], Takes::Form, Answer::Json, true),
-    inference(&["images", "variations"], Takes::Form, Answer::Json, true),
-    inference(&["audio", "speech"], Takes::Json, Answer::Any, true),
-    inference(&["audio", "transcriptions"], Takes::Form, Answer::Any, true),
-    inference(&["audio", "translations"], Takes::Form, Answer::Any, true),
-    models(&["models"]),
-    models(&["models", "*"]),
-    state("GET", &["chat", "completions", "*"], Takes::Nothing),
-    state("POST", &["chat", "completions", "*"], Takes::Json),
-    state("DELETE", &["chat", "completions", "*"], Takes::Nothing),
-    state("GET", &["chat", "completions", "*", "messages"], Takes::Nothing),
-    state("GET", &["responses", "*"], Takes::Nothing),
-    state("DELETE", &["responses", "*"], Takes::Nothing),
-    state("POST", &["responses", "*", "cancel"], Takes::Nothing),
-    state("GET", &["responses", "*", "input_items"], Takes::Nothing),
-    state("GET", &["files"], Takes::Nothing),
-    state("POST", &["files"], Takes::Form),
-    state("GET", &["files", "*"], Takes::Nothing),
-    state("DELETE", &["files", "*"], Takes::Nothing),
-    content(&["files", "*", "content"]),
-    state("POST", &["uploads"], Takes::Json),
-    state("POST", &["uploads", "*", "parts"], Takes::Form),
-    state("POST", &["uploads", "*", "complete"], Takes::Json),
-    state("POST", &["uploads", "*", "cancel"], Takes::Nothing),
-    state("GET", &["batches"], Takes::Nothing),
-    state("POST", &["batches"], Takes::Json),
-    state("GET", &["batches", "*"], Takes::Nothing),
-    state("POST", &["batches", "*", "cancel"], Takes::Nothing),
-    state("GET", &["fine_tuning", "jobs"], Takes::Nothing),
-    state("POST", &["fine_tuning", "jobs"], Takes::Json),
-    state("GET", &["fine_tuning", "jobs", "*"], Takes::Nothing),
-    state("POST", &["fine_tuning", "jobs", "*", "cancel"], Takes::Nothing),
-    state("POST", &["fine_tuning", "jobs", "*", "pause"], Takes::Nothing),
-    state("POST", &["fine_tuning", "jobs", "*", "resume"], Takes::Nothing),
-    state("GET", &["fine_tuning", "jobs", "*", "events"], Takes::Nothing),
-    state("GET", &["fine_tuning", "jobs", "*", "checkpoints"], Takes::Nothing),
-    state("GET", &["vector_stores"], Takes::Nothing),
-    state("POST", &["vector_stores"], Takes::Json),
-    state("GET", &["vector_stores", "*"], Takes::Nothing),
-    state("POST", &["vector_stores", "*"], Takes::Json),
-    state("DELETE", &["vector_stores", "*"], Takes::Nothing),
-    state("POST", &["vector_stores", "*", "search"], Takes::Json),
-    state("GET", &["vector_stores", "*", "files"], Takes::Nothing),
-    state("POST", &["vector_stores", "*", "files"], Takes::Json),
-    state("GET", &["vector_stores", "*", "files", "*"], Takes::Nothing),
-    state("POST", &["vector_stores", "*", "files", "*"], Takes::Json),
-    state("DELETE", &["vector_stores", "*", "files", "*"], Takes::Nothing),
-    state("GET", &["vector_stores", "*", "files", "*", "content"], Takes::Nothing),
-    state("POST", &["vector_stores", "*", "file_batches"], Takes::Json),
-    state("GET", &["vector_stores", "*", "file_batches", "*"], Takes::Nothing),
-    state("POST", &["vector_stores", "*", "file_batches", "*", "cancel"], Takes::Nothing),
-    state("GET", &["vector_stores", "*", "file_batches", "*", "files"], Takes::Nothing),
-];
-
-/// Parts of the model API, by their first segment, that are refused by name. What they keep at an endpoint, or have it do, isn't
-/// looked at here.
-const NOT_OFFERED: &[(&str, &str)] = &[
-    ("assistants", "Assistants"),
-    ("containers", "Containers"),
-    ("conversations", "Conversations"),
-    ("evals", "Evals"),
-    ("threads", "Threads"),
-    ("videos", "Videos"),
-];
-
 /// Longer ids than this are nobody's.
 const LONGEST_ID: usize = 512;
 
@@ -168,33 +75,24 @@ impl Route {
     /// 400 for a path with tricks, 404 for one that is unknown or not offered, 405, 501 for realtime.
     pub fn parse(method: &str, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
-        let mut segments = rest.split('/').map(checked_segment).collect::<Result<Vec<String>, Failure>>()?;
-        if segments.first().is_some_and(|first| first == "v1") {
-            segments.remove(0);
+        let segments = segments(rest.strip_prefix("v1/").unwrap_or(if rest == "v1" { "" } else { rest }))?;
+        if let Some(mistake) = Mistake::of(path, &segments) {
+            return Err(Failure::PathMistake(mistake));
+        }
+        if let Some(what) = known::not_offered(&segments) {
+            return Err(Failure::NotOffered { what });
         }
         if segments.first().is_some_and(|first| first == "realtime") {
             return Err(Failure::NotCarried { what: "Realtime" });
         }
-        if let Some((_, what)) = segments.first().and_then(|first| NOT_OFFERED.iter().find(|(word, _)| word == first)) {
-            return Err(Failure::NotOffered { what });
-        }
-        let fits = |known: &&Known| {
-            let word = |(pattern, segment): (&&str, &String)| *pattern == "*" || pattern == segment;
-            known.path.len() == segments.len() && known.path.iter().zip(&segments).all(word)
+        // RFC 9110 §9.3.2: HEAD is GET without the content. Elsewhere than at models it would fetch an object for nobody.
+        let is_model = segments.first().is_some_and(|first| first == "models");
+        let method = if is_model && method == "HEAD" { "GET" } else { method };
+        let Some(known) = known::find(&segments).find(|known| known.method == method) else {
+            let methods: Vec<&str> = known::find(&segments).map(|known| known.method).collect();
+            let wrong = Failure::WrongMethod { allowed: allowed(&methods, is_model) };
+            return Err(if methods.is_empty() { Failure::UnknownPath } else { wrong });
         };
-        let mut known = KNOWN.iter().filter(fits).peekable();
-        if known.peek().is_none() {
-            return Err(Failure::UnknownPath);
-        }
-        let methods: Vec<&str> = KNOWN.iter().filter(fits).map(|known| known.method).collect();
-        let allowed = match methods.as_slice() {
-            ["GET"] => "GET",
-            ["POST"] => "POST",
-            ["GET", "POST"] => "GET, POST",
-            ["GET", "DELETE"] => "GET, DELETE",
-            _ => "GET, POST, DELETE",
-        };
-        let known = known.find(|known| known.method == method).ok_or(Failure::WrongMethod { allowed })?;
         Ok(Self {
             segments,
             pattern: known.path,
@@ -248,6 +146,12 @@ impl Route {
         self.segments == words
     }
 
+    /// Whether it takes what the Responses API takes: `/responses`, or a path below it that asks a model.
+    #[must_use]
+    pub fn is_responses(&self) -> bool {
+        self.class == Class::Inference && self.segments.first().is_some_and(|first| first == "responses")
+    }
+
     /// What a good answer looks like.
     #[must_use]
     pub fn expect(&self, stream: bool) -> Expect {
@@ -279,14 +183,41 @@ impl Route {
         self.class == Class::State && self.method == "GET" && !self.pattern.contains(&"*")
     }
 
-    /// The model named in the path (`/models/{model}`).
+    /// The model named in the path (`/models/{model}`). It may hold slashes.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.segments.get(1).filter(|_| self.class == Class::Models).map(String::as_str)
     }
 }
 
-/// A segment, decoded: not empty, no dot segment, and nothing that is one once somebody else decodes it again.
+/// The segments of a path without `/v1`, decoded. What follows `/models` is one: a model's name may hold slashes, plain or encoded
+/// (clients of OpenAI's encode them).
+fn segments(rest: &str) -> Result<Vec<String>, Failure> {
+    if let Some(name) = rest.strip_prefix("models/") {
+        let name = name.replace("%2F", "/").replace("%2f", "/");
+        let parts = name.split('/').map(checked_segment).collect::<Result<Vec<String>, Failure>>()?;
+        if parts.iter().any(String::is_empty) {
+            return Ok(["models".to_owned()].into_iter().chain(parts).collect());
+        }
+        let name = parts.join("/");
+        return if name.len() > LONGEST_ID { Err(Failure::BadPath) } else { Ok(vec!["models".to_owned(), name]) };
+    }
+    rest.split('/').map(checked_segment).collect()
+}
+
+/// The methods of a path, as `Allow` lists them.
+fn allowed(methods: &[&str], is_model: bool) -> &'static str {
+    match methods {
+        ["GET"] if is_model => "GET, HEAD",
+        ["GET"] => "GET",
+        ["POST"] => "POST",
+        ["GET", "POST"] => "GET, POST",
+        ["GET", "DELETE"] => "GET, DELETE",
+        _ => "GET, POST, DELETE",
+    }
+}
+
+/// A segment, decoded: no dot segment, and nothing that is one once somebody else decodes it again. An empty one is [`Mistake`]'s.
 fn checked_segment(raw: &str) -> Result<String, Failure> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();
@@ -309,7 +240,7 @@ fn checked_segment(raw: &str) -> Result<String, Failure> {
         });
     }
     let segment = String::from_utf8(decoded).map_err(|_| Failure::BadPath)?;
-    let dots = segment.bytes().all(|byte| byte == b'.'); // an empty one too
+    let dots = !segment.is_empty() && segment.bytes().all(|byte| byte == b'.');
     let tricks = dots || segment.len() > LONGEST_ID || segment.contains(char::is_control);
     if tricks { Err(Failure::BadPath) } else { Ok(segment) }
 }
@@ -323,35 +254,81 @@ mod tests {
         for path in [
             "",
             "v1/models",
-            "//v1/models",
-            "/v1//models",
-            "/v1/models/",
             "/v1/./models",
             "/v1/../models",
             "/v1/%2e%2E/models",
-            "/v1/models/a%2Fb",
+            "/v1/files/a%2Fb",
+            "/v1/chat%2Fcompletions",
             "/v1/models/a%5cb",
             "/v1/models/a\\b",
             "/v1/models/%252e",
+            "/v1/models/org%252Fname",
+            "/v1/models/org/..",
+            "/v1/models/org/../../files",
+            "/v1/models/org%2F..%2f..%2Ffiles",
+            "/v1/models/org%2F%2e%2e",
+            "/v1/models/./name",
             "/v1/models/a%",
             "/v1/models/a%4",
             "/v1/models/%ff",
             "/v1/models/%00",
+            "/v1/models/org/%0a",
             "/v1/models/a?b",
             "/v1/models/a#b",
         ] {
             assert_eq!(Route::parse("GET", path), Err(Failure::BadPath), "{path}");
         }
+        assert_eq!(Route::parse("GET", &format!("/v1/models/{}", "a/".repeat(300) + "b")), Err(Failure::BadPath));
+    }
+
+    #[test]
+    fn a_models_name_may_hold_slashes_and_is_one_segment() {
+        for path in ["/v1/models/org/name", "/models/org%2Fname", "/v1/models/org%2fname", "/v1/models/org/n%61me"] {
+            let route = Route::parse("GET", path).unwrap();
+            assert_eq!(
+                (route.model(), route.segments().len(), route.ids().count()),
+                (Some("org/name"), 2, 0),
+                "{path}"
+            );
+        }
+        let long = Route::parse("HEAD", "/v1/models/accounts/fireworks/models/llama-v3p1-8b").unwrap();
+        assert_eq!((long.model(), long.method()), (Some("accounts/fireworks/models/llama-v3p1-8b"), "GET"));
+        // A name like a path of the API is a name all the same.
+        assert_eq!(Route::parse("GET", "/v1/models/files/x").unwrap().class(), Class::Models);
+    }
+
+    #[test]
+    fn what_asks_a_model_below_responses_is_inference_and_no_response() {
+        for path in ["/v1/responses", "/v1/responses/compact", "/responses/input_tokens"] {
+            let route = Route::parse("POST", path).unwrap();
+            assert_eq!((route.class(), route.takes(), route.is_responses()), (Class::Inference, Takes::Json, true));
+        }
+        let refused = |method, path| Route::parse(method, path).unwrap_err();
+        assert_eq!(refused("GET", "/v1/responses/compact"), Failure::WrongMethod { allowed: "POST" });
+        assert_eq!(refused("POST", "/v1/responses/resp_1"), Failure::WrongMethod { allowed: "GET, DELETE" });
+        let by_id = Route::parse("GET", "/v1/responses/resp_1").unwrap();
+        assert_eq!((by_id.is_responses(), by_id.ids().count()), (false, 1));
     }
 
     #[test]
     fn only_known_paths_pass_with_their_methods() {
-        for path in ["/", "/v1", "/v1/admin", "/v1/v1/models", "/v2/models", "/v1/chat", "/v1/chat/completions/x/y"] {
-            let failure = Route::parse("GET", path).unwrap_err();
-            assert!(matches!(failure, Failure::UnknownPath | Failure::BadPath), "{path}: {failure:?}");
+        for path in ["/", "/v1", "/v1/admin", "/v3/models", "/v1/chat", "/v1/chat/completions/x/y", "/V1/models"] {
+            assert_eq!(Route::parse("GET", path), Err(Failure::UnknownPath), "{path}");
         }
         assert_eq!(Route::parse("GET", "/v1/chat/completions"), Err(Failure::WrongMethod { allowed: "POST" }));
+        assert_eq!(Route::parse("HEAD", "/v1/files"), Err(Failure::WrongMethod { allowed: "GET, POST" }));
+        assert_eq!(Route::parse("POST", "/v1/models"), Err(Failure::WrongMethod { allowed: "GET, HEAD" }));
         assert_eq!(Route::parse("PUT", "/v1/files/a"), Err(Failure::WrongMethod { allowed: "GET, DELETE" }));
+        for (path, what) in [
+            ("/v1/messages/count_tokens", "Anthropic's messages"),
+            ("/rerank", "Rerankings"),
+            ("/v2/rerank", "Rerankings"),
+            ("/api/chat", "Ollama's own paths"),
+            ("/v1/fine_tuning/alpha/graders/run", "Graders"),
+            ("/v1/realtime/client_secrets", "Realtime client secrets"),
+        ] {
+            assert_eq!(Route::parse("POST", path), Err(Failure::NotOffered { what }), "{path}");
+        }
         assert_eq!(Route::parse("GET", "/v1/realtime").unwrap_err().status(), 501);
         assert_eq!(Route::parse("POST", "/v1/evals/eval_1/runs"), Err(Failure::NotOffered { what: "Evals" }));
         assert_eq!(Route::parse("PUT", "/conversations").unwrap_err().status(), 404);
