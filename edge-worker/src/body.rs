@@ -3,8 +3,10 @@
 //! JSON is read whatever its Content-Type says, because endpoints do so too. Only the bytes of `model`, `store` and ids are
 //! ever replaced: key order, `1e400`, 2^70 and odd spacing survive.
 
+mod affinity;
 mod policy;
 
+pub use affinity::Affinity;
 pub(crate) use policy::is_remote;
 
 use core::ops::Range;
@@ -32,32 +34,13 @@ pub struct Inspected {
     stream: bool,
     prompt_cache_key: Option<String>,
     user: Option<String>,
+    /// A hash of the conversation's beginning.
+    beginning: Option<u64>,
     /// What every endpoint gets instead of what the client wrote: `store`.
     forced: Option<(Range<usize>, &'static str)>,
     stores: bool,
     /// Where ids stand, and what the endpoint gets there: at first what the client wrote.
     ids: Vec<(Range<usize>, String)>,
-}
-
-/// The body's hints on what belongs together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Affinity<'a> {
-    /// `prompt_cache_key`.
-    pub prompt_cache_key: Option<&'a str>,
-    /// `user`.
-    pub user: Option<&'a str>,
-}
-
-impl Affinity<'_> {
-    /// The key of [`Wanted`](crate::plan::Wanted): the tenant with the best hint there is, so that one customer's prefix
-    /// caches stay warm and no customer finds another's. Without a hint it is `request`, anything unique: such requests spread.
-    #[must_use]
-    pub fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
-        let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
-        let best = hints.into_iter().find_map(|(kind, hint)| Some((kind, hint.filter(|hint| !hint.is_empty())?)));
-        let (kind, hint) = best.unwrap_or(("request", request));
-        format!("{tenant}\0{kind}\0{hint}")
-    }
 }
 
 impl Inspected {
@@ -104,10 +87,16 @@ impl Inspected {
         self.ids.iter_mut().zip(new).for_each(|((_, id), new)| *id = new);
     }
 
-    /// What keeps related requests together: `prompt_cache_key`, else `user`. (`x-session-id` stands between them.)
+    /// What keeps related requests together: `prompt_cache_key`, else `user` (`x-session-id` stands between them), else the
+    /// beginning of the conversation.
     #[must_use]
     pub fn affinity(&self) -> Affinity<'_> {
-        Affinity { prompt_cache_key: self.prompt_cache_key.as_deref(), user: self.user.as_deref() }
+        Affinity {
+            prompt_cache_key: self.prompt_cache_key.as_deref(),
+            user: self.user.as_deref(),
+            model: self.model(),
+            beginning: self.beginning,
+        }
     }
 
     /// The bytes for an endpoint that calls the model `model`: every other byte as the client sent it.
@@ -163,6 +152,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         stream: false,
         prompt_cache_key: None,
         user: None,
+        beginning: None,
         forced: None,
         stores: false,
         ids: Vec::new(),
@@ -204,6 +194,9 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         policy::check(key, *kind, value, range.start, allow, &mut found)?;
     }
     body.ids = found.ids;
+    if body.prompt_cache_key.is_none() {
+        body.beginning = affinity::beginning(route, &entries, text);
+    }
     // The Responses API stores what doesn't say otherwise.
     if stores && !seen.contains("store") {
         body.stores = may_store;
@@ -330,17 +323,8 @@ mod tests {
         assert!(!chat(r#"{"model":"a","stream":null}"#).unwrap().stream());
         assert!(inspect("/v1/moderations", r#"{"input":"x"}"#, &[]).is_ok());
         let body = chat(r#"{"model":"a","user":"u\n1","prompt_cache_key":"k"}"#).unwrap();
-        assert_eq!(body.affinity(), Affinity { prompt_cache_key: Some("k"), user: Some("u\n1") });
-    }
-
-    #[test]
-    fn the_best_hint_keeps_requests_together_within_a_tenant() {
-        let both = Affinity { prompt_cache_key: Some("k"), user: Some("u") };
-        assert_eq!(both.key("acme", Some("s"), "1"), both.key("acme", None, "2"));
-        assert_ne!(both.key("acme", None, "1"), both.key("other", None, "1"));
-        let user = Affinity { prompt_cache_key: Some(""), user: Some("u") };
-        assert_ne!(user.key("acme", Some("s"), "1"), user.key("acme", None, "1"), "a session goes before a user");
-        assert_ne!(Affinity::default().key("acme", None, "1"), Affinity::default().key("acme", None, "2"));
+        let hints = Affinity { prompt_cache_key: Some("k"), user: Some("u\n1"), model: Some("a"), beginning: None };
+        assert_eq!(body.affinity(), hints);
     }
 
     #[test]

@@ -113,7 +113,8 @@ describe("requests that belong together go to one endpoint", () => {
 
   test("those without a hint spread, though they come from one address", async () => {
     const headers = { "cf-connecting-ip": "203.0.113.9" };
-    const chosen = await Promise.all(Array.from({ length: 24 }, () => of(() => [{}, { headers }], "")));
+    const said = (name: string): [Json, Ask] => [{ messages: [{ role: "user", content: name }] }, { headers }];
+    const chosen = await Promise.all(Array.from({ length: 24 }, (_, i) => of(said, `question ${i}`)));
     expect(new Set(chosen).size).toBe(2);
   });
 });
