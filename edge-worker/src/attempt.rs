@@ -21,6 +21,7 @@ use bailiwick_rules::rules::Limits;
 
 use crate::envelope::Failure;
 use crate::plan::Plan;
+use crate::sse::single::Kindred;
 
 /// The number of an attempt, from 1.
 pub type AttemptNumber = u8;
@@ -109,6 +110,8 @@ pub enum Action {
         status: u16,
         /// What was held so far.
         body: Vec<u8>,
+        /// Whether it is events that were made of an answer in JSON.
+        as_events: bool,
     },
     /// More bytes of the committed body.
     Emit {
@@ -166,6 +169,10 @@ pub struct Task {
     pub model: Option<String>,
     /// What a good answer looks like.
     pub expect: Expect,
+    /// What an answer in JSON is, where events are expected; `None` where none are made of it.
+    pub kindred: Option<Kindred>,
+    /// How many choices were asked for, as far as that is known: a stream that has fewer isn't whole.
+    pub choices: usize,
     /// One attempt only: state would be made twice.
     pub stateful: bool,
     /// The service's limits.

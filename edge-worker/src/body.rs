@@ -32,6 +32,7 @@ pub struct Inspected {
     bytes: Vec<u8>,
     model: Option<(Range<usize>, String)>,
     stream: bool,
+    choices: usize,
     prompt_cache_key: Option<String>,
     user: Option<String>,
     /// A hash of the conversation's beginning.
@@ -69,6 +70,12 @@ impl Inspected {
     #[must_use]
     pub fn stream(&self) -> bool {
         self.stream
+    }
+
+    /// How many choices the answer is to have: `n`, at least.
+    #[must_use]
+    pub fn choices(&self) -> usize {
+        self.choices
     }
 
     /// Whether an endpoint that can will store the answer, so that its id may be used again.
@@ -150,6 +157,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         bytes: Vec::new(),
         model: None,
         stream: false,
+        choices: 1,
         prompt_cache_key: None,
         user: None,
         beginning: None,
@@ -167,6 +175,7 @@ fn read(text: &str, route: &Route, allow: &[Allowance]) -> Result<Inspected, Fai
         match key.as_ref() {
             "model" => body.model = Some((range.clone(), model(value)?)),
             "stream" => body.stream = boolean("stream", *kind)?,
+            "n" => body.choices = value.parse().unwrap_or(1),
             // Of images it is the colour behind them.
             "background" if is_response && boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
                 return Err(Failure::Background);

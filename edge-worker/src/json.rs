@@ -6,6 +6,8 @@
 use core::ops::Range;
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 /// How deep arrays and objects may nest, as in serde_json.
 const DEEPEST: u8 = 128;
 
@@ -41,13 +43,22 @@ pub struct Scan<'a> {
     text: &'a [u8],
     at: usize,
     depth: u8,
+    /// Whether `NaN`, `Infinity` and `-Infinity` are numbers.
+    has_odd_numbers: bool,
 }
 
 impl<'a> Scan<'a> {
     /// At the beginning of a text. A byte-order mark is not skipped: most readers refuse it.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        Self { text: text.as_bytes(), at: 0, depth: 0 }
+        Self { text: text.as_bytes(), at: 0, depth: 0, has_odd_numbers: false }
+    }
+
+    /// At the beginning of an endpoint's answer: Python writes `NaN`, `Infinity` and `-Infinity` for numbers that JSON hasn't got,
+    /// and reads them too. A request is never read so.
+    #[must_use]
+    pub fn of_answer(text: &'a str) -> Self {
+        Self { has_odd_numbers: true, ..Self::new(text) }
     }
 
     /// Where the place is, in bytes.
@@ -70,6 +81,7 @@ impl<'a> Scan<'a> {
             Some(b't') => Ok(Kind::True),
             Some(b'f') => Ok(Kind::False),
             Some(b'n') => Ok(Kind::Null),
+            Some(b'N' | b'I') if self.has_odd_numbers => Ok(Kind::Number),
             _ => self.broken(),
         }
     }
@@ -91,6 +103,22 @@ impl<'a> Scan<'a> {
             Kind::Null => self.word(b"null")?,
         }
         Ok(start..self.at)
+    }
+
+    /// Reads a value; gives its text as it stands.
+    ///
+    /// # Errors
+    /// If it isn't JSON.
+    pub fn text(&mut self) -> Result<&'a str, Broken> {
+        let range = self.skip()?;
+        let text = self.text.get(range).and_then(|text| core::str::from_utf8(text).ok());
+        text.ok_or(Broken { at: self.at })
+    }
+
+    /// What was read since a place.
+    #[must_use]
+    pub fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or_default()
     }
 
     /// Reads a string, unescaped. A lone surrogate becomes U+FFFD.
@@ -204,7 +232,14 @@ impl<'a> Scan<'a> {
 
     /// RFC 8259 §6.
     fn number(&mut self) -> Result<(), Broken> {
+        let start = self.at;
         self.at += usize::from(self.text.get(self.at) == Some(&b'-'));
+        if self.has_odd_numbers
+            && let Some(length) = odd_number(&self.text[start..])
+        {
+            self.at = start + length;
+            return Ok(());
+        }
         if self.text.get(self.at) == Some(&b'0') {
             self.at += 1;
         } else {
@@ -291,17 +326,56 @@ fn plain(text: &[u8]) -> usize {
     8 * eights.iter().position(means).unwrap_or(eights.len())
 }
 
+/// The numbers that Python writes and JSON hasn't got.
+const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+
+/// The length of the odd number that a text begins with.
+fn odd_number(text: &[u8]) -> Option<usize> {
+    // Most numbers are told by their first byte.
+    if !matches!(text.first(), Some(b'N' | b'I' | b'-')) {
+        return None;
+    }
+    ODD_NUMBERS.iter().find(|odd| text.starts_with(odd)).map(|odd| odd.len())
+}
+
+/// An answer with `null` for the numbers that JSON hasn't got.
+#[must_use]
+pub fn with_nulls(answer: &str) -> Cow<'_, str> {
+    if !has_odd_numbers(answer.as_bytes()) {
+        return Cow::Borrowed(answer);
+    }
+    let mut out = String::with_capacity(answer.len());
+    let mut rest = answer;
+    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let odd = odd_number(from.as_bytes());
+        let length = odd.or_else(|| string_end(from.as_bytes(), 0)).unwrap_or(1);
+        let (piece, after) = from.split_at_checked(length).unwrap_or((from, ""));
+        out.push_str(if odd.is_some() { "null" } else { piece });
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// Whether an answer may hold numbers that JSON hasn't got: quick, and sometimes wrong, as it looks into strings too.
+#[must_use]
+pub fn has_odd_numbers(answer: &[u8]) -> bool {
+    memmem::find(answer, b"NaN").is_some() || memmem::find(answer, b"Infinity").is_some()
+}
+
 /// Where the string that begins at a place of a text ends, behind its quotation mark. What is in it may be no UTF-8.
 #[must_use]
 pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut scan = Scan { text, at, depth: 0 };
+    let mut scan = Scan { text, at, depth: 0, has_odd_numbers: false };
     scan.raw_string().ok().map(|_| scan.at)
 }
 
 /// Where the number that begins at a place of a text ends.
 #[must_use]
 pub fn number_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut scan = Scan { text, at, depth: 0 };
+    let mut scan = Scan { text, at, depth: 0, has_odd_numbers: false };
     scan.number().ok().map(|()| scan.at)
 }
 
@@ -376,7 +450,7 @@ pub fn is_json(text: &str) -> bool {
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
-/// Whether bytes can be the beginning of a JSON value: nothing speaks against it but, at most, where they are cut.
+/// Whether bytes can be the beginning of an answer in JSON: nothing speaks against it but, at most, where they are cut.
 #[must_use]
 pub fn may_begin_json(bytes: &[u8]) -> bool {
     let text = match core::str::from_utf8(bytes) {
@@ -386,9 +460,9 @@ pub fn may_begin_json(bytes: &[u8]) -> bool {
         }
         Err(_) => return false,
     };
-    let mut scan = Scan::new(text);
-    // Half a word, such as `fals`, is broken at its beginning.
-    scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 4 >= text.len(), |()| true)
+    let mut scan = Scan::of_answer(text);
+    // Half a word, such as `-Infinit`, is broken at its beginning.
+    scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 8 >= text.len(), |()| true)
 }
 
 #[cfg(test)]
@@ -399,16 +473,16 @@ mod tests {
 
     #[test]
     fn a_beginning_of_json_is_told_from_what_is_none() {
-        let text = r#" {"a": [1.5e3, -0, false, null, "\u00e9\"é😀\n", {"b": {}}], "c": true} "#;
+        let text = r#" {"a": [1.5e3, -0, -Infinity, NaN, false, null, "\u00e9\"é😀\n", {"b": {}}], "c": true} "#;
         for end in 0..=text.len() {
             assert!(may_begin_json(&text.as_bytes()[..end]), "{end}");
         }
         for bad in [
             &b"\x28\xb5\x2f\xfd{\"choices\":[]}"[..],
             b"{\"a\":\"\xff........\"}",
-            b"<html><body>",
-            b"{} {\"a\":1}",
-            b"[1,2}......",
+            b"<html><body></body>",
+            b"{} {\"a\":12345678}",
+            b"[1,2}..........",
         ] {
             assert!(!may_begin_json(bad), "{bad:?}");
         }
@@ -461,6 +535,31 @@ mod tests {
             "{\"a\" 1}",
         ] {
             assert!(!is_json(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_may_have_pythons_numbers() {
+        let read = |text: &str| {
+            let mut scan = Scan::of_answer(text);
+            scan.skip().and_then(|_| scan.end()).is_ok()
+        };
+        for good in ["NaN", "[NaN,-Infinity , Infinity]", "{\"a\":NaN,\"b\":[-1,1e400]}"] {
+            assert!(read(good) && !is_json(good), "{good}");
+        }
+        for bad in ["Nan", "-NaN", "Inf", "+Infinity", "NaNs", "[NaN", "{NaN:1}", "Infinity1", "--Infinity"] {
+            assert!(!read(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pythons_numbers_become_null_outside_of_strings() {
+        assert_eq!(
+            with_nulls(r#"{"NaN":NaN,"a":[-Infinity,Infinity,-1,"NaN \" Infinity"],"é":"N"}"#),
+            r#"{"NaN":null,"a":[null,null,-1,"NaN \" Infinity"],"é":"N"}"#
+        );
+        for same in ["", "{\"a\":-1}", "\"NaN\"", "{\"a\":\"-Infinity\",\"b\":1e400}"] {
+            assert_eq!(with_nulls(same), same);
         }
     }
 

@@ -71,6 +71,8 @@ pub(crate) struct Driver {
     clock: Clock,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
+    /// What an answer that is held takes of this isolate's memory, beyond what each may.
+    kept: Hold,
 }
 
 /// What the client is to get.
@@ -141,6 +143,7 @@ impl Driver {
             timer: None,
             clock: Clock::default(),
             splice: None,
+            kept: Hold::default(),
         })
     }
 
@@ -198,6 +201,9 @@ impl Driver {
                     if !self.wire.write(&bytes).await {
                         self.advance(Event::ClientGone);
                         return;
+                    }
+                    if outs.is_empty() {
+                        self.kept = Hold::default();
                     }
                 }
                 Some(Out::Begin { .. }) => {}
@@ -290,6 +296,7 @@ impl Driver {
         let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
         let content_type = header("content-type");
         let packed = header("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding.as_str()));
+        self.run.announce(announced_length(&headers).is_some());
         self.flight = Flight::Reading { headers, ended: false };
         Event::Headers { attempt, status, content_type, packed, retry_after_ms }
     }
@@ -304,8 +311,10 @@ impl Driver {
     #[inline(never)]
     fn advance(&mut self, event: Event) -> VecDeque<Out> {
         let mut outs = VecDeque::new();
-        if !matches!(event, Event::Chunk { .. }) {
-            self.pass_over();
+        match &event {
+            Event::Chunk { bytes, .. } if self.run.needs_room(bytes.len()) => self.make_room(bytes.len()),
+            Event::Chunk { .. } => {}
+            _ => self.pass_over(),
         }
         if event == Event::ClientGone && self.run.record().committed().is_none() {
             self.heard(Verdict::Nothing);
@@ -323,6 +332,7 @@ impl Driver {
     fn perform(&mut self, action: Action, whole: bool, outs: &mut VecDeque<Out>) {
         match action {
             Action::Send { attempt, target } => {
+                self.kept = Hold::default();
                 if let Some(target) = self.run.target(target) {
                     memory::with(|memory| memory.sent(target, feed::now()));
                 }
@@ -340,7 +350,13 @@ impl Driver {
                 self.flight = Flight::Landed;
                 self.wire.abort();
             }
-            Action::Commit { status, body, .. } => {
+            Action::Commit { status, body, as_events, .. } => {
+                if let Flight::Reading { headers, .. } = &mut self.flight
+                    && as_events
+                {
+                    headers.retain(|(name, _)| name != "content-type");
+                    headers.push(("content-type".to_owned(), "text/event-stream; charset=utf-8".to_owned()));
+                }
                 self.splice = self.splice();
                 if let Flight::Reading { headers, .. } = &mut self.flight {
                     self.theirs = Some(core::mem::take(headers));
@@ -371,6 +387,14 @@ impl Driver {
                 }
                 outs.push_back(Out::Fail(failure));
             }
+        }
+    }
+
+    /// Finds room for more of an answer that is held.
+    #[inline(never)]
+    fn make_room(&mut self, bytes: usize) {
+        if self.kept.grow(bytes as u64).is_err() {
+            self.run.crowd();
         }
     }
 

@@ -44,6 +44,12 @@ impl Content {
         }
     }
 
+    /// How many choices the answer is to have, at least.
+    #[must_use]
+    pub fn choices(&self) -> usize {
+        self.json().map_or(1, Inspected::choices)
+    }
+
     /// The JSON, if it is that.
     #[must_use]
     pub fn json(&self) -> Option<&Inspected> {

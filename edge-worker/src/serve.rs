@@ -273,7 +273,9 @@ fn prepare(
     let load = is_upload.then(|| if route.is(&["files"]) { Load::File } else { Load::Part });
     let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
-    let task = Task { plan, model: model.clone(), expect, stateful, limits: service.limits };
+    let choices = body.as_ref().map_or(1, Content::choices);
+    let kindred = route.kindred();
+    let task = Task { plan, model: model.clone(), expect, kindred, choices, stateful, limits: service.limits };
     let (headers, upload, hold) = (Vec::new(), None, Hold::default());
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
     Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))

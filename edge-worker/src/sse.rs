@@ -3,9 +3,12 @@
 //! Framing follows the WHATWG's *Server-sent events* §9.2.5: lines end with LF, CRLF or CR, a leading byte-order mark is
 //! skipped, an empty line ends an event. However the bytes were split into chunks, the events and the bytes are the same.
 
+mod choices;
 mod classify;
 mod shape;
+pub mod single;
 
+use choices::Choices;
 pub use classify::{Meaning, meaning};
 use memchr::memchr2;
 use shape::Shape;
@@ -39,6 +42,7 @@ pub struct Framer {
     torn: Option<Meaning>,
     /// The last event that carried content.
     shape: Shape,
+    choices: Choices,
 }
 
 impl Framer {
@@ -106,7 +110,7 @@ impl Framer {
 
     /// Reads an event of another shape than the last.
     fn read(&mut self, event: &[u8]) -> Meaning {
-        let meaning = classify::read_event(event, self.shape.forget());
+        let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices);
         if meaning == Meaning::Content {
             self.shape.learn(event);
         }
@@ -119,10 +123,31 @@ impl Framer {
         self.pending.len()
     }
 
-    /// Takes the event that isn't whole, for a stream that ended there.
-    pub fn take_held(&mut self) -> Vec<u8> {
+    /// The stream has ended. Some servers leave out the empty line after their last event: it is told by its own words all the
+    /// same, and given with the lines that end it. An event that broke off is an error.
+    pub fn end(&mut self) -> (Vec<u8>, Meaning) {
+        let mut last = core::mem::take(&mut self.pending);
         self.scanned = 0;
-        core::mem::take(&mut self.pending)
+        if self.is_torn() {
+            return (Vec::new(), Meaning::Error);
+        }
+        if last.is_empty() {
+            return (last, Meaning::Nothing);
+        }
+        let event = if core::mem::replace(&mut self.begun, true) { last.as_slice() } else { without_mark(&last) };
+        let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices);
+        last.extend_from_slice(match last.last() {
+            Some(b'\n') => b"\n",
+            Some(b'\r') => b"\r",
+            _ => b"\n\n",
+        });
+        (last, meaning)
+    }
+
+    /// Whether the stream is of choices, `expected` of them at least, and each has said why it finished.
+    #[must_use]
+    pub fn is_answered(&self, expected: usize) -> bool {
+        self.choices.are_finished(expected)
     }
 
     /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.

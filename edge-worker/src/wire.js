@@ -226,9 +226,9 @@ class Line {
 
   /** Begins with a body. */
   open(flight) {
-    const { length, packed, response } = flight;
+    const { length, packed, drips, response } = flight;
     if (length === 0 || response.body === null) return this.end(flight, END);
-    if (packed || !(length <= AT_ONCE)) {
+    if (packed || drips || !(length <= AT_ONCE)) {
       flight.piece = new Uint8Array(PIECE);
       flight.held = new Uint8Array(2 * PIECE);
       flight.came = ({ done, value }) => {
@@ -363,9 +363,10 @@ class Flight {
     this.attempt = attempt;
     this.abort = abort;
     this.response = undefined;
-    /** What its headers say: how long the body is, and whether the runtime unpacks it. */
+    /** What its headers say: how long the body is, whether the runtime unpacks it, and whether it is heard while it comes. */
     this.length = undefined;
     this.packed = false;
+    this.drips = false;
     this.reader = undefined;
     /** What a read calls: made once, not for every chunk. */
     this.came = undefined;
@@ -389,6 +390,7 @@ class Flight {
       text += `${name}\n${value}\n`;
       if (name === "content-length") this.length = Number(value);
       else if (name === "content-encoding") this.packed = true;
+      else if (name === "content-type") this.drips = value.startsWith("audio/");
     });
     return text;
   }

@@ -72,7 +72,7 @@ row("after content: error event", "late-error", true, interrupted, { calls: [1, 
 row("after content: silent", "late-silent", true, interrupted, { calls: [1, 0], within: 2 * LIMIT });
 row("after content: a frame without end", "late-drip", true, interrupted, { calls: [1, 0], within: 2 * LIMIT });
 row("after content: slow, but in time", "late-slow", true, "whole", { calls: [1, 0], within: 5 * LIMIT });
-row("after 64 KiB: cut", "late-cut", false, "broken off", { calls: [1, 0] });
+row("cut within 8 MiB", "late-cut", false, "served by the next");
 
 /** An isolate gives away ten retries at once; each row but a few takes one. */
 const ROWS_PER_ISOLATE = 11;

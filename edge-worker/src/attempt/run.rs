@@ -11,10 +11,15 @@ use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, 
 use crate::envelope::Failure;
 use crate::json;
 use crate::plan::Target;
-use crate::sse::{Framed, Framer, Meaning, meaning};
+use crate::sse::single::{self, Kindred};
+use crate::sse::{Framed, Framer, Meaning};
 
-/// How much of a success is held before it is believed, and how much of an error is read.
+/// How much of an error is read, and how much of a success is held whatever others hold.
 const MOST_HELD: usize = 64 << 10;
+/// How much of a success is held until its end is believed, where there is room. What breaks off in that much is tried elsewhere.
+const MOST_WHOLE: usize = 8 << 20;
+/// What ends a stream of choices whose endpoint didn't say it.
+const DONE: &[u8] = b"data: [DONE]\n\n";
 /// How long an error's body may take, in milliseconds.
 const ERROR_BODY_MS: u64 = 2_000;
 
@@ -33,6 +38,10 @@ pub struct Run {
     total_ms: i64,
     /// The least wait that an endpoint asked for with 429.
     retry_after_ms: Option<u64>,
+    /// Whether the answer of the moment has a length that its client is told: whatever breaks off is seen.
+    has_length: bool,
+    /// Whether no more than [`MOST_HELD`] may be held.
+    is_crowded: bool,
 }
 
 /// Where a run stands. All but the first and last belong to the latest attempt.
@@ -54,7 +63,7 @@ enum State {
     /// A unary answer that isn't whole yet.
     Hold {
         status: u16,
-        json: bool,
+        form: Form,
         held: Vec<u8>,
         /// However steadily it drips, it is not waited for longer.
         until_ms: i64,
@@ -70,6 +79,19 @@ enum State {
         nesting: Option<Nesting>,
     },
     Done,
+}
+
+/// What a unary answer has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Json,
+    /// JSON of which events are made, as they were asked for.
+    Events(Kindred),
+    /// Sound, say, which is heard while it comes.
+    Binary,
+    /// Something of no named type.
+    Nameless,
+    Other,
 }
 
 impl Run {
@@ -88,6 +110,8 @@ impl Run {
             armed: false,
             total_ms: 0,
             retry_after_ms: None,
+            has_length: false,
+            is_crowded: false,
         }
     }
 
@@ -127,6 +151,22 @@ impl Run {
         for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
         }
+    }
+
+    /// Whether more is held than every request may hold, if so many bytes come: then room has to be found for them.
+    #[must_use]
+    pub fn needs_room(&self, bytes: usize) -> bool {
+        matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MOST_HELD)
+    }
+
+    /// There is no room: what is held is passed on with the next bytes, though it isn't whole. To be called before [`step`].
+    pub fn crowd(&mut self) {
+        self.is_crowded = true;
+    }
+
+    /// Whether the answer whose headers come next has a length that its client is told. To be called before [`step`].
+    pub fn announce(&mut self, has_length: bool) {
+        self.has_length = has_length;
     }
 
     fn limits(&self) -> &Limits {
@@ -220,23 +260,28 @@ impl Turn<'_> {
             Expect::Stream | Expect::Any if is_stream => {
                 self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new() };
             }
-            Expect::Json if is_json || kind.is_none() => self.hold(status, true),
+            Expect::Json if is_json || kind.is_none() => self.hold(status, Form::Json),
+            // The client asked for events, and has its answer all the same.
+            Expect::Stream if is_json && let Some(kindred) = self.run.task.kindred => {
+                self.hold(status, Form::Events(kindred));
+            }
             // A page to log in at, say. What a client stored may be of any type.
             Expect::Any if kind.as_deref() == Some("text/html") && !self.run.task.stateful => {
                 self.fail(Outcome::WrongType, true, None);
             }
-            Expect::Any => self.hold(status, is_json),
-            Expect::File => self.hold(status, false),
+            Expect::Any if is_json => self.hold(status, Form::Json),
+            Expect::Any => self.hold(status, kind.as_deref().map_or(Form::Nameless, form_of)),
+            Expect::File => self.hold(status, Form::Other),
             Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
         }
     }
 
     /// A body that comes in drips isn't waited for longer than its headers would have been.
-    fn hold(&mut self, status: u16, json: bool) {
+    fn hold(&mut self, status: u16, form: Form) {
         let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
         let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
         let until_ms = later(sent_ms, headers).max(later(self.now, idle)).min(self.run.total_ms);
-        self.run.state = State::Hold { status, json, held: Vec::new(), until_ms };
+        self.run.state = State::Hold { status, form, held: Vec::new(), until_ms };
         self.arm(idle.min(self.left()));
     }
 
@@ -261,23 +306,12 @@ impl Turn<'_> {
                 }
                 self.events(framed, true);
             }
-            State::Hold { status, json, held, until_ms } => {
-                held.extend_from_slice(&bytes);
+            State::Hold { form, held, until_ms, .. } => {
                 self.run.deadline_ms = later(self.now, idle).min(*until_ms);
-                if held.len() >= MOST_HELD {
-                    if *json && !json::may_begin_json(held) {
-                        return self.fail(Outcome::WrongType, true, None);
-                    }
-                    let nesting = json.then(|| {
-                        let mut nesting = Nesting::default();
-                        nesting.follow(held);
-                        nesting
-                    });
-                    let (status, held) = (*status, core::mem::take(held));
-                    self.run.state = State::Unary { nesting };
-                    self.commit(status, held);
-                    self.arm(idle);
-                }
+                let before = held.len();
+                held.extend_from_slice(&bytes);
+                let form = *form;
+                self.held_more(form, before);
             }
             State::Unary { nesting } => {
                 if let Some(nesting) = nesting {
@@ -288,6 +322,43 @@ impl Turn<'_> {
             }
             State::Ready | State::AwaitHeaders | State::Done => {}
         }
+    }
+
+    /// More is held than `before`: it may be enough to pass it on.
+    fn held_more(&mut self, form: Form, before: usize) {
+        let State::Hold { held, .. } = &self.run.state else { return };
+        let size = held.len();
+        let is_json = matches!(form, Form::Json | Form::Events(_));
+        if is_json && before < MOST_HELD && size >= MOST_HELD && !json::may_begin_json(held) {
+            return self.fail(Outcome::WrongType, true, None);
+        }
+        let most = match form {
+            Form::Binary => 1,
+            Form::Nameless if is_binary(held) => 1,
+            // Nothing is gained by holding what will be seen to break off, and can't be sent anywhere else.
+            Form::Other if self.run.task.stateful && self.run.has_length => MOST_HELD,
+            _ if self.run.is_crowded => MOST_HELD,
+            _ => MOST_WHOLE,
+        };
+        match form {
+            _ if size < most => {}
+            Form::Events(_) => self.fail(Outcome::WrongType, true, None),
+            _ => self.pass_held(),
+        }
+    }
+
+    /// Passes on what is held of an answer that isn't whole.
+    fn pass_held(&mut self) {
+        let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
+        let (status, held) = (*status, core::mem::take(held));
+        let nesting = (*form == Form::Json).then(|| {
+            let mut nesting = Nesting::default();
+            nesting.follow(&held);
+            nesting
+        });
+        self.run.state = State::Unary { nesting };
+        self.commit(status, held, false);
+        self.arm(self.run.limits().idle.0);
     }
 
     /// What became whole of a stream: nothing said yet, the first content, more, the end, or an error.
@@ -327,7 +398,7 @@ impl Turn<'_> {
             }
             let (status, held, framer) = (*status, core::mem::take(held), core::mem::take(framer));
             self.run.state = State::Stream { framer, may_end };
-            self.commit(status, held);
+            self.commit(status, held, false);
             if end.is_none() {
                 self.arm(self.run.limits().idle.0);
             }
@@ -348,45 +419,78 @@ impl Turn<'_> {
         match &mut self.run.state {
             State::Refusal { .. } => self.refused(false),
             State::AwaitHeaders => self.fail(Outcome::Network, false, None),
-            State::Inspect { .. } => self.fail(Outcome::Empty, false, None),
-            State::Hold { status, json, held, .. } => {
-                let (status, held, json) = (*status, core::mem::take(held), *json);
-                // Only what changes state may succeed without a word; a stored file may be empty.
-                let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
-                let anything = self.run.task.expect != Expect::Json;
-                let read = || core::str::from_utf8(&held).map_or(Success::Broken, refusal::success);
-                let verdict = match json.then(read) {
-                    _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
-                    None | Some(Success::Object) => None,
-                    Some(Success::Error) => Some(Outcome::ErrorEvent),
-                    // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
-                    Some(Success::Other) if anything => None,
-                    Some(Success::Other | Success::Broken) => Some(Outcome::WrongType),
-                };
-                match verdict {
-                    Some(outcome) => self.fail(outcome, false, None),
-                    None => {
-                        self.commit(status, held);
-                        self.finish();
-                    }
-                }
-            }
-            State::Stream { may_end, framer } => {
-                // Some servers leave out the empty line after their last event. It is told by its own words all the same.
-                let held = framer.take_held();
-                let last = !framer.is_torn() && matches!(meaning(&held), Meaning::Done | Meaning::Completed);
-                if last {
-                    self.emit(held);
-                    self.finish();
-                } else if *may_end && held.is_empty() {
-                    self.finish();
-                } else {
-                    self.interrupt(End::Interrupted, &nameless(), false);
-                }
-            }
+            State::Inspect { .. } | State::Stream { .. } => self.stream_ended(),
+            State::Hold { .. } => self.held_all(),
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
             State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
             State::Ready | State::Done => {}
+        }
+    }
+
+    /// All of a unary answer is held.
+    fn held_all(&mut self) {
+        let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
+        let (status, mut held, form) = (*status, core::mem::take(held), *form);
+        // Only what changes state may succeed without a word; a stored file may be empty.
+        let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
+        let anything = self.run.task.expect == Expect::Any;
+        let read = || core::str::from_utf8(&held).map_or(Success::Broken, refusal::success);
+        let mut verdict = match matches!(form, Form::Json | Form::Events(_)).then(read) {
+            _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
+            None | Some(Success::Object) => None,
+            Some(Success::Error) => Some(Outcome::ErrorEvent),
+            // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
+            Some(Success::Other) if anything => None,
+            Some(Success::Other | Success::Broken) => Some(Outcome::WrongType),
+        };
+        if let (None, Form::Events(kindred), Ok(text)) = (verdict, form, core::str::from_utf8(&held)) {
+            match single::events(kindred, text) {
+                Some(events) => held = events,
+                None => verdict = Some(Outcome::WrongType),
+            }
+        }
+        match verdict {
+            Some(outcome) => self.fail(outcome, false, None),
+            None => {
+                self.commit(status, held, matches!(form, Form::Events(_)));
+                self.finish();
+            }
+        }
+    }
+
+    /// A clean end is never proof. Whole is what said so, and what says why each of its choices finished.
+    fn stream_ended(&mut self) {
+        let choices = self.run.task.choices;
+        let (framer, may_end) = match &mut self.run.state {
+            State::Inspect { framer, .. } => (framer, false),
+            State::Stream { framer, may_end } => (framer, *may_end),
+            _ => return,
+        };
+        let (mut last, meaning) = framer.end();
+        let is_whole = match meaning {
+            Meaning::Done | Meaning::Completed | Meaning::Final | Meaning::Failed => true,
+            Meaning::Content | Meaning::Nothing if framer.is_answered(choices) => {
+                last.extend_from_slice(DONE);
+                true
+            }
+            Meaning::Nothing => may_end,
+            Meaning::Content | Meaning::Error => false,
+        };
+        match &mut self.run.state {
+            State::Inspect { status, held, .. } => {
+                let (status, mut held) = (*status, core::mem::take(held));
+                if !is_whole || matches!(meaning, Meaning::Done | Meaning::Failed) {
+                    return self.fail(Outcome::Empty, false, None);
+                }
+                held.append(&mut last);
+                self.commit(status, held, false);
+                self.finish();
+            }
+            _ if is_whole => {
+                self.emit(last);
+                self.finish();
+            }
+            _ => self.interrupt(End::Interrupted, &nameless(), false),
         }
     }
 
@@ -413,6 +517,12 @@ impl Turn<'_> {
         }
         match &self.run.state {
             State::Refusal { .. } => self.refused(true),
+            // It comes slowly, and is long: it was waited for long enough.
+            State::Hold { form, held, until_ms, .. }
+                if self.now >= *until_ms && held.len() >= MOST_HELD && !matches!(form, Form::Events(_)) =>
+            {
+                self.pass_held();
+            }
             State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, &nameless(), true),
             State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
                 self.fail(Outcome::Timeout, true, None);
@@ -455,6 +565,21 @@ impl Turn<'_> {
                 self.out.push(Action::Reply { failure: Failure::Refused { status, kind, code, param } });
             }
         }
+    }
+}
+
+/// What an answer of a media type has to be that is neither JSON nor events.
+fn form_of(kind: &str) -> Form {
+    let is_binary = ["audio/", "video/", "image/"].iter().any(|media| kind.starts_with(media));
+    if is_binary || kind == "application/octet-stream" { Form::Binary } else { Form::Other }
+}
+
+/// Whether bytes are no text: what has no type may be sound.
+fn is_binary(bytes: &[u8]) -> bool {
+    let is_text = |text: &[u8]| !text.iter().any(|&byte| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'));
+    match core::str::from_utf8(bytes) {
+        Ok(_) => !is_text(bytes),
+        Err(error) => error.error_len().is_some() || !is_text(&bytes[..error.valid_up_to()]),
     }
 }
 

@@ -10,6 +10,7 @@ use proptest::test_runner::TestRunner;
 use super::{Action, Budget, End, Event, Expect, Outcome, Run, Stop, Task, step};
 use crate::envelope::Failure;
 use crate::plan::tests::german_plan;
+use crate::sse::single::Kindred;
 
 const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
 const ROLE: &str = ": hi\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
@@ -29,7 +30,19 @@ impl Driver {
     }
 
     fn with(expect: Expect, stateful: bool, limits: Limits) -> Self {
-        let task = Task { plan: german_plan(), model: Some("chat".into()), expect, stateful, limits };
+        Self::of(1, expect, stateful, limits)
+    }
+
+    fn of(choices: usize, expect: Expect, stateful: bool, limits: Limits) -> Self {
+        let task = Task {
+            plan: german_plan(),
+            model: Some("chat".into()),
+            expect,
+            kindred: Some(Kindred::Chat),
+            choices,
+            stateful,
+            limits,
+        };
         let mut driver = Self { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
         let started = driver.step(Event::Start);
         assert!(matches!(started[..], [Action::Send { attempt: 1, target: 0 }, Action::Arm { attempt: 1, .. }]));
@@ -108,7 +121,10 @@ fn a_stream_commits_at_its_first_content_event_and_ends_at_its_terminal_event() 
     let body = format!("{ROLE}{CONTENT}").into_bytes();
     assert_eq!(
         driver.chunk(&CONTENT[10..]),
-        [Action::Commit { attempt: 1, status: 200, body }, Action::Arm { attempt: 1, after_ms: 60_000 }]
+        [
+            Action::Commit { attempt: 1, status: 200, body, as_events: false },
+            Action::Arm { attempt: 1, after_ms: 60_000 }
+        ]
     );
     assert_eq!(driver.chunk(CONTENT), [Action::Emit { bytes: CONTENT.into() }]);
     let last = driver.chunk(&format!("{DONE}ignored"));
@@ -179,7 +195,7 @@ fn a_last_event_without_its_empty_line_ends_the_stream() {
     let mut driver = stream();
     driver.chunk(CONTENT);
     assert_eq!(driver.chunk("data: [DONE]\n"), []);
-    let bytes = b"data: [DONE]\n".to_vec();
+    let bytes = DONE.into();
     assert_eq!(driver.eof(), [Action::Emit { bytes }, Action::Disarm { attempt: 1 }, Action::Finish]);
 }
 
@@ -211,7 +227,7 @@ fn a_responses_stream_may_begin_and_end_in_one_event() {
     let mut driver = stream();
     let text = "event: response.created\ndata: {}\n\nevent: response.completed\ndata: {\"response\":{}}\n\n";
     let body = text.as_bytes().to_vec();
-    let commit = Action::Commit { attempt: 1, status: 200, body };
+    let commit = Action::Commit { attempt: 1, status: 200, body, as_events: false };
     assert_eq!(driver.chunk(text), [commit, Action::Disarm { attempt: 1 }, Action::Finish]);
 }
 
@@ -223,7 +239,11 @@ fn a_unary_answer_is_held_until_it_is_whole_json() {
     let body = b"{\"a\":1e400}".to_vec();
     assert_eq!(
         driver.eof(),
-        [Action::Commit { attempt: 1, status: 200, body }, Action::Disarm { attempt: 1 }, Action::Finish]
+        [
+            Action::Commit { attempt: 1, status: 200, body, as_events: false },
+            Action::Disarm { attempt: 1 },
+            Action::Finish
+        ]
     );
     for text in ["", "{\"a\":", "<html>", "{\"error\":{\"message\":\"x\"}}", "null", "\"Internal Server Error\"", "[]"]
     {
@@ -234,9 +254,95 @@ fn a_unary_answer_is_held_until_it_is_whole_json() {
 }
 
 #[test]
+fn a_unary_answer_that_breaks_off_within_8_mib_is_tried_elsewhere() {
+    let long = format!("{{\"a\":\"{}", "x".repeat(7 << 20));
+    let mut driver = unary();
+    assert_eq!(driver.chunk(&long), []);
+    assert!(retried(&driver.eof()), "a clean end is never proof");
+    let mut broken = unary();
+    broken.chunk(&long);
+    assert!(retried(&broken.step(Event::BodyError { attempt: 1 })));
+    let mut idle = unary();
+    idle.chunk(&long);
+    let actions = idle.timer(60_000);
+    assert!(aborted(&actions) && retried(&actions));
+    let mut text = Driver::new(Expect::Any);
+    text.headers(200, "text/plain; charset=utf-8");
+    assert_eq!(text.chunk(&long), []);
+    assert!(retried(&text.step(Event::BodyError { attempt: 1 })), "a transcript");
+    let mut whole = unary();
+    whole.chunk(&long);
+    whole.chunk("\"}");
+    assert!(matches!(whole.eof()[..], [Action::Commit { .. }, Action::Disarm { .. }, Action::Finish]));
+}
+
+#[test]
+fn an_answer_is_held_only_where_there_is_room_and_not_for_ever() {
+    let long = format!("{{\"a\":\"{}", "x".repeat(70_000));
+    let mut crowded = unary();
+    assert!(crowded.run.needs_room(long.len()) && !crowded.run.needs_room(60_000));
+    crowded.run.crowd();
+    assert!(matches!(crowded.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert!(!crowded.run.needs_room(100_000), "what is passed on isn't held");
+    let mut short = unary();
+    short.run.crowd();
+    assert_eq!(short.chunk("{}"), [], "a little is held whatever others hold");
+
+    let mut slow = unary();
+    slow.chunk(&long);
+    for _ in 0..5 {
+        slow.now += 59_000;
+        assert_eq!(slow.chunk("x"), []);
+    }
+    assert!(matches!(slow.timer(4_000)[..], [Action::Arm { after_ms: 1_000, .. }]));
+    assert!(matches!(slow.timer(1_000)[..], [Action::Commit { .. }, Action::Arm { after_ms: 60_000, .. }]));
+}
+
+#[test]
+fn a_stored_file_with_a_length_is_not_held() {
+    let file = |has_length: bool| {
+        let mut driver = Driver::with(Expect::File, true, Limits::default());
+        driver.run.announce(has_length);
+        driver.headers(200, "application/jsonl");
+        driver.chunk(&"x".repeat(70_000))
+    };
+    assert!(matches!(file(true)[..], [Action::Commit { .. }, Action::Arm { .. }]));
+    assert_eq!(file(false), [], "nobody would see it break off");
+}
+
+#[test]
+fn sound_passes_when_it_comes() {
+    for kind in ["audio/mpeg", "Audio/PCM; rate=24000", "application/octet-stream", "video/mp4"] {
+        let mut driver = Driver::new(Expect::Any);
+        driver.headers(200, kind);
+        let commit = Action::Commit { attempt: 1, status: 200, body: b"x".to_vec(), as_events: false };
+        assert_eq!(driver.chunk("x"), [commit, Action::Arm { attempt: 1, after_ms: 60_000 }], "{kind}");
+        assert!(cut(&driver.step(Event::BodyError { attempt: 1 })), "{kind}");
+    }
+    let nameless = |first: &[u8]| {
+        let mut driver = Driver::new(Expect::Any);
+        driver.step(Event::Headers {
+            attempt: 1,
+            status: 200,
+            content_type: None,
+            packed: false,
+            retry_after_ms: None,
+        });
+        !driver.step(Event::Chunk { attempt: 1, bytes: first.to_vec() }).is_empty()
+    };
+    for sound in [&b"\xff\xf3\x84"[..], b"OggS\0\x02", b"RIFF\x24\0", b"\0\0"] {
+        assert!(nameless(sound), "{sound:?}");
+    }
+    for text in ["{\"text\":\"é\"}", "1\n00:00:00,000 --> 00:00:01,000\r\n"] {
+        assert!(!nameless(text.as_bytes()) && !nameless(&text.as_bytes()[..10]), "{text}");
+    }
+    assert!(!nameless("é".as_bytes().split_last().unwrap().1), "half a letter");
+}
+
+#[test]
 fn a_long_unary_answer_commits_and_is_cut_if_it_breaks_off() {
     let mut driver = unary();
-    let long = format!("{{\"a\":\"{}", "x".repeat(70_000));
+    let long = format!("{{\"a\":\"{}", "x".repeat(8 << 20));
     assert!(matches!(driver.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
     assert_eq!(driver.chunk("y"), [Action::Emit { bytes: b"y".to_vec() }]);
     assert!(cut(&driver.eof()), "a clean end is never proof");
@@ -309,15 +415,120 @@ fn only_what_changes_state_may_succeed_without_a_word() {
 }
 
 #[test]
+fn json_in_place_of_events_is_told_by_events() {
+    let asked = || {
+        let mut driver = Driver::new(Expect::Stream);
+        assert_eq!(driver.headers(200, "application/json"), [Action::Arm { attempt: 1, after_ms: 60_000 }]);
+        driver
+    };
+    let mut driver = asked();
+    driver.chunk("{\"choices\":[{\"index\":0,\"message\":{\"content\":\"x\"}");
+    driver.chunk(",\"finish_reason\":\"stop\"}]}");
+    let chunk = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}]}\n\n";
+    let commit = Action::Commit { attempt: 1, status: 200, body: [chunk, DONE].concat().into(), as_events: true };
+    assert_eq!(driver.eof(), [commit, Action::Disarm { attempt: 1 }, Action::Finish]);
+    for other in ["{\"error\":{\"message\":\"x\"}}", "{}", "{\"choices\":[", "[]"] {
+        let mut driver = asked();
+        driver.chunk(other);
+        assert!(retried(&driver.eof()), "{other}");
+    }
+    let mut endless = asked();
+    assert!(
+        retried(&endless.chunk(&format!("{{\"a\":\"{}", "x".repeat(8 << 20)))),
+        "no events are made of half an answer"
+    );
+}
+
+const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"total_tokens\":2}}\n\n";
+
+/// What a client gets of a stream that ends cleanly after this: its last bytes, if it was whole.
+fn ended(choices: usize, text: &str) -> Option<String> {
+    let mut driver = Driver::of(choices, Expect::Stream, false, Limits::default());
+    driver.headers(200, "text/event-stream");
+    driver.chunk(CONTENT);
+    driver.chunk(text);
+    let last = match driver.eof().as_slice() {
+        [Action::Emit { bytes }, Action::Disarm { .. }, Action::Finish] => String::from_utf8(bytes.clone()).unwrap(),
+        [Action::Disarm { .. }, Action::Finish] => String::new(),
+        [Action::Disarm { .. }, Action::CoolDown { .. }, Action::EmitTail { bytes }] => {
+            assert!(bytes.starts_with(b"data: {\"error\":"));
+            return None;
+        }
+        other => panic!("{other:?}"),
+    };
+    Some(last)
+}
+
+#[test]
+fn a_stream_whose_choices_have_finished_is_whole_and_done_is_added() {
+    let text = "data: {\"choices\":[{\"index\":0,\"text\":\"x\",\"finish_reason\":\"length\"}]}\n\n";
+    let annotated = "data: {\"choices\":[{\"index\":0,\"finish_reason\":null,\"content_filter_offsets\":{}}]}\n\n";
+    for whole in [
+        STOP.to_owned(),
+        [STOP, USAGE].concat(),
+        [STOP, ": ping\n\n"].concat(),
+        [STOP, annotated].concat(),
+        [CONTENT, text].concat(),
+        [CONTENT, CONTENT, STOP].concat().replace('\n', "\r\n"),
+        STOP.replace("\"index\":0,", ""),
+    ] {
+        assert_eq!(ended(1, &whole).as_deref(), Some(DONE), "{whole}");
+    }
+    let null = STOP.replace("\"stop\"", "null");
+    let empty = STOP.replace("\"stop\"", "\"\"");
+    for broken in ["", CONTENT, USAGE, &null, &empty, &STOP.replace("\"index\":0", "\"index\":1")] {
+        assert_eq!(ended(1, broken), None, "{broken}");
+    }
+}
+
+#[test]
+fn every_choice_that_was_asked_for_has_to_finish() {
+    let second = STOP.replace("\"index\":0", "\"index\":1");
+    let more = CONTENT.replace("{\"delta\"", "{\"index\":1,\"delta\"");
+    assert_eq!(ended(2, &[&more, STOP, &second].concat()).as_deref(), Some(DONE));
+    assert_eq!(ended(1, &[&more, STOP].concat()), None, "the second one was cut");
+    assert_eq!(ended(2, STOP), None, "the second one never began");
+    assert_eq!(ended(0, &[&more, &more, STOP, &more, &second].concat()).as_deref(), Some(DONE));
+}
+
+#[test]
+fn a_last_event_without_its_empty_line_is_ended() {
+    for (end, missing) in [("", "\n\n"), ("\n", "\n"), ("\r\n", "\n"), ("\r", "\r")] {
+        let cut = |event: &str| [event.trim_end(), end].concat();
+        assert_eq!(ended(1, &cut(STOP)), Some([&cut(STOP), missing, DONE].concat()), "{end:?}");
+        assert_eq!(ended(1, &[STOP, &cut(USAGE)].concat()), Some([&cut(USAGE), missing, DONE].concat()), "{end:?}");
+        assert_eq!(ended(1, &cut(DONE)), Some([&cut(DONE), missing].concat()), "{end:?}");
+    }
+    assert_eq!(ended(1, &STOP[..STOP.len() - 5]), None, "it broke off in the middle");
+    assert_eq!(ended(1, &[STOP, "data: {\"choices\":["].concat()), None);
+    let mut driver = stream();
+    driver.chunk(STOP.trim_end());
+    let body = [STOP, DONE].concat().into_bytes();
+    let commit = Action::Commit { attempt: 1, status: 200, body, as_events: false };
+    assert_eq!(driver.eof(), [commit, Action::Disarm { attempt: 1 }, Action::Finish], "all of it in one event");
+    let mut unfinished = stream();
+    unfinished.chunk(CONTENT.trim_end());
+    assert!(retried(&unfinished.eof()));
+}
+
+#[test]
+fn a_responses_stream_is_whole_by_its_last_event_alone() {
+    let delta = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n";
+    let last = "data: {\"type\":\"response.completed\",\"response\":{}}";
+    assert_eq!(ended(1, &[delta, last].concat()), Some([last, "\n\n"].concat()));
+    assert_eq!(ended(1, delta), None);
+}
+
+#[test]
 fn a_success_of_the_wrong_type_fails_over() {
-    assert!(retried(&Driver::new(Expect::Stream).headers(200, "application/json")));
+    assert!(retried(&Driver::new(Expect::Stream).headers(200, "text/plain")));
     assert!(retried(&Driver::new(Expect::Json).headers(200, "text/html")));
     assert!(retried(&Driver::new(Expect::Json).headers(200, "text/event-stream")));
     let mut audio = Driver::new(Expect::Any);
     audio.headers(200, "audio/mpeg");
     assert!(retried(&Driver::new(Expect::Any).headers(200, "text/html")));
-    audio.chunk("\u{1}");
-    assert!(matches!(audio.eof()[..], [Action::Commit { .. }, Action::Disarm { .. }, Action::Finish]));
+    assert!(retried(&audio.eof()), "no sound at all");
 }
 
 #[test]
@@ -519,7 +730,15 @@ fn whatever_happens_the_machine_keeps_its_promises() {
             };
             let plan = plan.clone();
             let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
-            let mut run = Run::new(Task { plan, model: Some("chat".into()), expect, stateful, limits });
+            let mut run = Run::new(Task {
+                plan,
+                model: Some("chat".into()),
+                expect,
+                kindred: Some(Kindred::Chat),
+                choices: 1,
+                stateful,
+                limits,
+            });
             let (mut budget, mut now) = (Budget::new(0), 0);
             for _ in 0..drained {
                 let _ = budget.take(now);

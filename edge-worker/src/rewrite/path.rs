@@ -9,6 +9,7 @@ mod mistake;
 
 use crate::attempt::Expect;
 use crate::envelope::Failure;
+use crate::sse::single::Kindred;
 pub use mistake::Mistake;
 
 /// What kind of work a path is.
@@ -160,6 +161,17 @@ impl Route {
             Answer::File => Expect::File,
             Answer::Json if stream => Expect::Stream,
             Answer::Json => Expect::Json,
+        }
+    }
+
+    /// What its answer in JSON is, where that can be told by events as well.
+    #[must_use]
+    pub fn kindred(&self) -> Option<Kindred> {
+        match self.pattern {
+            ["chat", "completions"] => Some(Kindred::Chat),
+            ["completions"] => Some(Kindred::Completion),
+            ["responses"] | ["responses", "*"] => Some(Kindred::Response),
+            _ => None,
         }
     }
 

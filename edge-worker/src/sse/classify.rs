@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::choices::Choices;
 use super::shape::Freedoms;
 use crate::json::{Broken, Kind, Scan};
 
@@ -27,7 +28,7 @@ pub enum Meaning {
 /// What an event is. Data that isn't JSON is an error of the endpoint's.
 #[must_use]
 pub fn meaning(event: &[u8]) -> Meaning {
-    read_event(event, &mut Freedoms::default())
+    read_event(event, &mut Freedoms::default(), &mut Choices::default())
 }
 
 /// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream does before
@@ -45,7 +46,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
             Some(("data", data)) => {
                 let data = data.strip_prefix(' ').unwrap_or(data);
                 // Broken where it is cut, at the latest: what came before counts.
-                let _ = Scan::new(data).object(|key, value| {
+                let _ = Scan::of_answer(data).object(|key, value| {
                     if key == "type" && value.kind()? == Kind::String {
                         kind = Some(value.string()?);
                         return Ok(());
@@ -63,8 +64,8 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
     }
 }
 
-/// What an event is, and which of its values don't matter.
-pub(super) fn read_event(event: &[u8], free: &mut Freedoms) -> Meaning {
+/// What an event is, which of its values don't matter, and which choices it tells of.
+pub(super) fn read_event(event: &[u8], free: &mut Freedoms, choices: &mut Choices) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
     let mut data: Option<Cow<'_, str>> = None;
@@ -94,7 +95,7 @@ pub(super) fn read_event(event: &[u8], free: &mut Freedoms) -> Meaning {
         return Meaning::Done;
     }
     free.begin(data_start);
-    let Ok(payload) = read(&data, free) else { return Meaning::Error };
+    let Ok(payload) = read(&data, free, choices) else { return Meaning::Error };
     if matches!(data, Cow::Owned(_)) {
         free.begin(0); // of another text than the event's
     }
@@ -144,9 +145,9 @@ struct Payload<'a> {
     empty: bool,
 }
 
-fn read<'a>(data: &'a str, free: &mut Freedoms) -> Result<Payload<'a>, Broken> {
+fn read<'a>(data: &'a str, free: &mut Freedoms, choices: &mut Choices) -> Result<Payload<'a>, Broken> {
     let mut payload = Payload { empty: true, ..Payload::default() };
-    let mut scan = Scan::new(data);
+    let mut scan = Scan::of_answer(data);
     match scan.kind()? {
         Kind::Object => scan.object(|key, value| {
             payload.empty = false;
@@ -160,8 +161,10 @@ fn read<'a>(data: &'a str, free: &mut Freedoms) -> Result<Payload<'a>, Broken> {
                 }
                 ("choices", Kind::Array) => {
                     let mut says = payload.choices.unwrap_or(false);
+                    let mut position = 0;
                     value.array(|choice| {
-                        says |= choice_says(choice, free)?;
+                        says |= choice_says(choice, position, free, choices)?;
+                        position += 1;
                         Ok(())
                     })?;
                     payload.choices = Some(says);
@@ -179,13 +182,18 @@ fn read<'a>(data: &'a str, free: &mut Freedoms) -> Result<Payload<'a>, Broken> {
     Ok(payload)
 }
 
-/// Whether a choice has a delta beyond its role, a text, or a reason to finish.
-fn choice_says(choice: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broken> {
+/// Whether a choice has a delta beyond its role, a text, or a reason to finish. One without an index is told by its position.
+fn choice_says(
+    choice: &mut Scan<'_>,
+    position: usize,
+    free: &mut Freedoms,
+    choices: &mut Choices,
+) -> Result<bool, Broken> {
     if choice.kind()? != Kind::Object {
         pass(choice, free)?;
         return Ok(false);
     }
-    let mut says = false;
+    let (mut says, mut finished, mut index) = (false, false, Some(position));
     choice.object(|key, value| {
         match (key.as_ref(), value.kind()?) {
             ("delta" | "message", Kind::Object) => value.object(|key, value| {
@@ -196,12 +204,16 @@ fn choice_says(choice: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broke
                 }
                 Ok(())
             })?,
-            ("text" | "finish_reason", _) => says |= is_something(value, free)?,
+            ("text", _) => says |= is_something(value, free)?,
+            ("finish_reason", _) => finished |= is_something(value, free)?,
+            // Not free to differ: an event of another choice is another event.
+            ("index", Kind::Number) => index = value.text()?.parse().ok(),
             _ => pass(value, free)?,
         }
         Ok(())
     })?;
-    Ok(says)
+    choices.note(index, finished);
+    Ok(says || finished)
 }
 
 /// Reads a value; whether it is more than `null`, `""`, `[]` or `{}`.
@@ -262,6 +274,8 @@ mod tests {
             (r#"{"error":null,"choices":[{"text":"a"}]}"#, Content),
             (r#"{"object":"error","message":"x"}"#, Error),
             (r#"{"choices":["#, Error),
+            (r#"{"choices":[{"text":"a","logprobs":{"token_logprobs":[NaN,-Infinity]}}]}"#, Content),
+            (r#"{"choices":[{"text":"a","logprobs":-NaN}]}"#, Error),
             ("upstream connect error", Error),
             ("{}", Nothing),
             ("[DONE]", Done),

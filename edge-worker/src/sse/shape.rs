@@ -115,11 +115,12 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
+    use crate::sse::choices::Choices;
     use crate::sse::classify::{Meaning, meaning, read_event};
 
     fn shape_of(event: &str) -> Shape {
         let mut shape = Shape::default();
-        assert_eq!(read_event(event.as_bytes(), shape.forget()), Meaning::Content, "{event}");
+        assert_eq!(read_event(event.as_bytes(), shape.forget(), &mut Choices::default()), Meaning::Content, "{event}");
         shape.learn(event.as_bytes());
         shape
     }
@@ -205,7 +206,7 @@ mod tests {
                 let (first, second) = (write(&fields), write(&other));
                 tried.set(tried.get() + 1);
                 let mut shape = Shape::default();
-                if read_event(first.as_bytes(), shape.forget()) == Meaning::Content {
+                if read_event(first.as_bytes(), shape.forget(), &mut Choices::default()) == Meaning::Content {
                     shape.learn(first.as_bytes());
                     prop_assert!(shape.is_of(first.as_bytes()), "{}", first);
                     if shape.is_of(second.as_bytes()) {

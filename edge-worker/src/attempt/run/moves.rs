@@ -119,9 +119,9 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn commit(&mut self, status: u16, body: Vec<u8>) {
+    pub(super) fn commit(&mut self, status: u16, body: Vec<u8>, as_events: bool) {
         self.outcome(Outcome::Committed);
-        self.out.push(Action::Commit { attempt: self.run.current(), status, body });
+        self.out.push(Action::Commit { attempt: self.run.current(), status, body, as_events });
     }
 
     pub(super) fn emit(&mut self, bytes: Vec<u8>) {

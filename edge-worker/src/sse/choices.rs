@@ -1,0 +1,54 @@
+//! The choices of a stream enter, event by event; whether each has said why it finished leaves. `classify` notes them, and the
+//! attempt machine asks when a stream ends without `[DONE]`.
+
+/// More choices than this aren't counted. OpenAI allows 128 for each of the prompts of a completion.
+const MOST: usize = 4_096;
+
+/// Which choices of a stream have finished, by their index.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Choices {
+    finished: Vec<bool>,
+    /// Whether one had an index that nobody counts.
+    uncounted: bool,
+}
+
+impl Choices {
+    /// Notes that a choice was in an event. One that has finished stays so: some servers add to it afterwards.
+    pub(super) fn note(&mut self, index: Option<usize>, finished: bool) {
+        let Some(index) = index.filter(|&index| index < MOST) else {
+            self.uncounted = true;
+            return;
+        };
+        if self.finished.len() <= index {
+            self.finished.resize(index + 1, false);
+        }
+        if let Some(choice) = self.finished.get_mut(index) {
+            *choice |= finished;
+        }
+    }
+
+    /// Whether there are choices, as many as `expected` at least, and all of them have finished.
+    pub(super) fn are_finished(&self, expected: usize) -> bool {
+        !self.uncounted && self.finished.len() >= expected.max(1) && self.finished.iter().all(|&finished| finished)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_has_to_finish() {
+        let mut choices = Choices::default();
+        assert!(!choices.are_finished(0), "no choice at all");
+        choices.note(Some(1), true);
+        assert!(!choices.are_finished(0), "the first one said nothing");
+        choices.note(Some(0), false);
+        choices.note(Some(0), true);
+        choices.note(Some(0), false);
+        assert!(choices.are_finished(2) && !choices.are_finished(3));
+        choices.note(Some(MOST), true);
+        assert!(!choices.are_finished(2), "nobody counts so many");
+        assert!(choices.finished.len() <= MOST);
+    }
+}
