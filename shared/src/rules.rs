@@ -51,6 +51,23 @@ pub struct Rules {
     /// Statuses forced by an operator, each with an end.
     #[schemars(default)]
     pub overrides: Vec<Override>,
+    /// How this document may be used while it can't be confirmed.
+    #[schemars(default)]
+    pub rules: Keeping,
+}
+
+/// How a rules document may be used while no source of rules can be asked whether it is the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Keeping {
+    /// How long the edge serves by it after a source last confirmed it. `0s`: not longer than the edge's own greatest age.
+    pub stale_for: Millis,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { stale_for: Millis(3_600_000) }
+    }
 }
 
 /// A named set of countries: those listed and those of the included sets.

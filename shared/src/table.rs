@@ -22,7 +22,7 @@ use crate::rules::{
     self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place,
     Receipts, Rules, Tier, TtlBounds, WhenAllDown,
 };
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -73,6 +73,7 @@ pub struct Table {
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: HashMap<String, ServiceIndex>,
     networks: Networks,
+    stale_for: Millis,
     /// By region, with the place in the document.
     overrides: Vec<Option<(usize, Override)>>,
     warnings: Vec<Violation>,
@@ -270,6 +271,7 @@ impl Table {
         Self {
             revision,
             networks: Networks::new(&rules.networks),
+            stale_for: rules.rules.stale_for,
             jurisdictions,
             regions,
             services,
@@ -285,6 +287,12 @@ impl Table {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// How long the edge may serve by this document after a source last confirmed it.
+    #[must_use]
+    pub fn stale_for(&self) -> Millis {
+        self.stale_for
     }
 
     /// All regions, by name.

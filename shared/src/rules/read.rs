@@ -11,15 +11,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::{HostName, Jurisdiction, KeyDigest, Network, Override, Rules, Tenant};
+use super::{HostName, Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, Tenant};
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
 use crate::id::{JurisdictionId, NOT_A_NAME, RegionId, ServiceId, TenantId};
 use crate::json::{Fields, Node, Reader};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 use region::region;
 use service::service;
-use value::{country, distinct, location, once, one_of, parsed, reference};
+use value::{country, distinct, duration, location, once, one_of, parsed, reference};
+
+/// The longest that a document may be used unconfirmed: a year, which is for ever.
+const LONGEST_STALE: Millis = Millis(365 * 24 * 3_600_000);
 
 /// What the whole document declares, and what may stand in it once only.
 #[derive(Default)]
@@ -77,6 +80,7 @@ pub(crate) fn rules(reader: &mut Reader<'_>, node: &Node) -> Option<Rules> {
         tenants: map(&mut fields, "tenants", context, TenantId::parse, tenant),
         networks: list(&mut fields, "networks", context, network),
         overrides: list(&mut fields, "overrides", context, an_override),
+        rules: fields.optional("rules", keeping).unwrap_or_default(),
     };
     fields.finish();
     Some(rules)
@@ -193,6 +197,14 @@ fn network(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut Con
     let location = fields.optional("location", location);
     fields.finish();
     Some(Network { prefix: prefix?, country: country?, location })
+}
+
+fn keeping(reader: &mut Reader<'_>, node: &Node) -> Option<Keeping> {
+    let mut fields = reader.object(node)?;
+    let span = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, Millis(0)..=LONGEST_STALE);
+    let stale_for = fields.optional("stale_for", span).unwrap_or(Keeping::default().stale_for);
+    fields.finish();
+    Some(Keeping { stale_for })
 }
 
 fn an_override(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut Context) -> Option<Override> {

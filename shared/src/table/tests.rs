@@ -338,3 +338,20 @@ fn break_something(random: &mut Random, value: &mut Value) {
     ];
     *value = random.pick(&wrong).clone();
 }
+
+#[test]
+fn a_document_says_how_long_it_may_be_used_unconfirmed() {
+    let stale_for = |rules: Value| {
+        let mut document = sound();
+        document["rules"] = rules;
+        compile(&document).map(|table| table.stale_for().to_string())
+    };
+    assert_eq!(compile(&sound()).unwrap().stale_for().to_string(), "1h", "an hour by default");
+    assert_eq!(stale_for(json!({})).unwrap(), "1h");
+    assert_eq!(stale_for(json!({ "stale_for": "0s" })).unwrap(), "0s");
+    assert_eq!(stale_for(json!({ "stale_for": "30m" })).unwrap(), "30m");
+    assert_refused(|d| d["rules"] = json!({ "stale_for": "0" }), "/rules/stale_for", "a duration such as");
+    assert_refused(|d| d["rules"] = json!({ "stale_for": "9999h" }), "/rules/stale_for", "from \"0s\" to \"8760h\"");
+    assert_refused(|d| d["rules"] = json!({ "stale": "1h" }), "/rules/stale", "stale_for");
+    assert_refused(|d| d["rules"] = json!("1h"), "/rules", "an object");
+}
