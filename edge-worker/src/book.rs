@@ -1,25 +1,41 @@
-//! What an isolate believes: rules documents and nodes' health reports enter, the table and the health that requests are
-//! steered by leave. Pure; [`crate::feed`] brings the bytes and the time.
+//! The rules an isolate follows: documents of several sources enter, the table that requests are steered by leaves, with how long
+//! ago a source confirmed it. Pure; [`crate::feed`] brings the bytes and the time, which never goes back.
 
 use std::rc::Rc;
 
-use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::json::Violation;
-use bailiwick_rules::report::{HealthReport, Received, aggregate};
 use bailiwick_rules::table::{Revision, Succession, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// How long an aggregate of health reports is used again: reports age, but not by the request.
-const AGGREGATE_FOR: Millis = Millis(500);
+use crate::feed::ask::Unread;
 
-/// The rules in service and what the last offers were.
+/// How often it is told again that the rules in service are old.
+const TOLD_AGAIN: Millis = Millis(60_000);
+
+/// The rules in service, and what each source said of them last.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     table: Option<Rc<Table>>,
-    /// The digest of the document that was refused last, and why. Gone when a good one is taken.
+    /// Whether they are those that were built in.
+    is_bundled: bool,
+    /// When a source last had them, or when this isolate began with those built in.
+    confirmed: Timestamp,
+    sources: Vec<Source>,
+    /// How many of the sources are asked at every look. KV may stand behind them.
+    primary: usize,
+    /// When it was last told that they are old.
+    told_old: Option<Timestamp>,
+}
+
+/// What is known of one source.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    /// The entity tag of the document it has, if that one is good.
+    etag: Option<String>,
+    /// The digest of the document that was refused last, and why. Gone when a good one comes.
     refused: Option<([u8; 32], Refused)>,
-    /// Whether the last try to read the feed failed.
-    unreachable: bool,
+    /// Why it couldn't be read when it was last tried.
+    unread: Option<Unread>,
 }
 
 /// Why a document wasn't taken.
@@ -31,67 +47,144 @@ pub(crate) enum Refused {
     Conflict,
 }
 
+impl Refused {
+    /// The word for it in logs and headers.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
 /// What became of an offered document.
 #[derive(Debug)]
 pub(crate) enum Offer {
     /// It is in service.
     Taken(Revision),
-    /// It is in service already, or older than what is, or was refused before: nothing to tell.
-    Unchanged,
+    /// It is in service already, or older than what is.
+    Known,
+    /// It was refused before, and is again.
+    RefusedBefore,
     /// It isn't taken, which is news. `Conflict` has no violations.
     Refused(Refused, Vec<Violation>),
 }
 
+impl Offer {
+    /// Whether its source says that there are no newer rules than those in service now.
+    pub(crate) fn is_good(&self) -> bool {
+        matches!(self, Self::Taken(_) | Self::Known)
+    }
+}
+
+/// How old the rules in service are: how long ago a source confirmed them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Age {
+    /// Young enough, or there is no source but the document built in.
+    Fresh,
+    /// Older than the greatest age, by which they may be used for a while, as no source answers.
+    Stale(Millis),
+    /// Too old to be used.
+    TooOld(Millis),
+}
+
 impl Book {
-    /// Takes the document, if it is good and newer. Anything else keeps the last good one.
-    pub(crate) fn offer(&mut self, bytes: &[u8]) -> Offer {
-        self.unreachable = false;
+    /// Begins with the document that was built in. One that steers nothing is a placeholder: it is not remembered, so that
+    /// the first document of a source is taken whatever its revision.
+    pub(crate) fn bundled(bytes: &[u8]) -> Self {
+        match Table::compile(bytes) {
+            Ok(table) if !table.services().is_empty() => {
+                Self { table: Some(Rc::new(table)), is_bundled: true, ..Self::default() }
+            }
+            _ => Self::default(),
+        }
+    }
+
+    /// Says how many sources there are, and how many of them are asked at every look. Rules that were built in age from now on.
+    pub(crate) fn arrange(&mut self, sources: usize, primary: usize, now: Timestamp) {
+        self.sources = vec![Source::default(); sources];
+        self.primary = primary;
+        self.confirmed = now;
+    }
+
+    /// The entity tag of what a source had when it was last asked.
+    pub(crate) fn etag(&self, source: usize) -> Option<&str> {
+        self.sources.get(source)?.etag.as_deref()
+    }
+
+    /// Takes the document of a source, if it is good and newer. Anything else keeps the last good one.
+    pub(crate) fn offer(&mut self, source: usize, bytes: &[u8], etag: Option<String>, now: Timestamp) -> Offer {
+        let is_primary = source < self.primary;
         let digest = digest(bytes);
-        if self.refused.is_some_and(|(refused, _)| refused == digest) {
-            return Offer::Unchanged;
+        let Some(known) = self.sources.get_mut(source) else { return Offer::RefusedBefore };
+        (known.unread, known.etag) = (None, None);
+        if known.refused.is_some_and(|(refused, _)| refused == digest) {
+            return Offer::RefusedBefore;
         }
-        if self.table.as_ref().is_some_and(|table| table.revision().sha256 == digest) {
-            self.refused = None;
-            return Offer::Unchanged;
-        }
-        let (refused, violations) = match Table::compile(bytes) {
-            Err(violations) => (Refused::Invalid, violations),
-            Ok(table) => match self.table.as_ref().map(|now| now.revision().succession(&table.revision())) {
-                None | Some(Succession::Newer) => {
-                    let revision = table.revision();
-                    *self = Self { table: Some(Rc::new(table)), ..Self::default() };
-                    return Offer::Taken(revision);
-                }
-                Some(Succession::Same | Succession::Older) => {
-                    self.refused = None;
-                    return Offer::Unchanged;
-                }
-                Some(Succession::Conflict) => (Refused::Conflict, Vec::new()),
+        let succession = |table: &Table, revision| table.revision().succession(&revision);
+        let (offer, confirmed) = match &self.table {
+            // The very document in service isn't compiled again.
+            Some(table) if table.revision().sha256 == digest => (Offer::Known, true),
+            current => match Table::compile(bytes) {
+                Err(violations) => (Offer::Refused(Refused::Invalid, violations), false),
+                Ok(table) => match current.as_deref().map(|now| succession(now, table.revision())) {
+                    None | Some(Succession::Newer) => (self.take(table), true),
+                    Some(Succession::Same) => (Offer::Known, true),
+                    // KV as a last resort may hold anything old.
+                    Some(Succession::Older) => (Offer::Known, is_primary),
+                    Some(Succession::Conflict) => (Offer::Refused(Refused::Conflict, Vec::new()), false),
+                },
             },
         };
-        self.refused = Some((digest, refused));
-        Offer::Refused(refused, violations)
+        if confirmed {
+            self.confirmed = now;
+        }
+        if let Some(known) = self.sources.get_mut(source) {
+            match offer {
+                Offer::Refused(why, _) => known.refused = Some((digest, why)),
+                _ => (known.refused, known.etag) = (None, etag),
+            }
+        }
+        offer
     }
 
-    /// Begins with the document that was built in. One that steers nothing is a placeholder: it is not remembered, so that
-    /// the feed's first document is taken whatever its revision.
-    pub(crate) fn bundled(bytes: &[u8]) -> Self {
-        let mut book = Self::default();
-        book.offer(bytes);
-        match &book.table {
-            Some(table) if table.services().is_empty() => Self::default(),
-            _ => book,
+    fn take(&mut self, table: Table) -> Offer {
+        let revision = table.revision();
+        (self.table, self.is_bundled) = (Some(Rc::new(table)), false);
+        // Beside another document, nothing needs to be in conflict.
+        for source in &mut self.sources {
+            source.refused.take_if(|(_, why)| *why == Refused::Conflict);
+        }
+        Offer::Taken(revision)
+    }
+
+    /// Notes that a source has what it had before, which was good.
+    pub(crate) fn note_unmodified(&mut self, source: usize, now: Timestamp) {
+        if let Some(known) = self.sources.get_mut(source) {
+            known.unread = None;
+            self.confirmed = now;
         }
     }
 
-    /// Notes that the feed could not be read. True when that is news.
-    pub(crate) fn note_unreachable(&mut self) -> bool {
-        !core::mem::replace(&mut self.unreachable, true)
+    /// Notes that a source couldn't be read. True when that is news. Whether the caller need ask no further is [`Self::is_answer`].
+    pub(crate) fn note_unread(&mut self, source: usize, why: Unread, now: Timestamp) -> bool {
+        if self.is_answer(source, why) {
+            self.confirmed = now;
+        }
+        match self.sources.get_mut(source) {
+            Some(known) => known.unread.replace(why) != Some(why) && why != Unread::NoKey,
+            None => false,
+        }
     }
 
-    /// Notes that the feed holds what it held before.
-    pub(crate) fn note_unmodified(&mut self) {
-        self.unreachable = false;
+    /// Whether it is an answer that KV has no rules: then those built in count, unless KV had others before.
+    pub(crate) fn is_answer(&self, source: usize, why: Unread) -> bool {
+        why == Unread::NoKey && source < self.primary && (self.is_bundled || self.table.is_none())
+    }
+
+    /// Whether a source couldn't be read when it was last tried.
+    pub(crate) fn is_unread(&self, source: usize) -> bool {
+        self.sources.get(source).is_some_and(|source| source.unread.is_some())
     }
 
     /// The rules in service.
@@ -99,14 +192,46 @@ impl Book {
         self.table.as_ref()
     }
 
-    /// What is wrong with the feed, in a word, if anything.
-    pub(crate) fn trouble(&self) -> Option<&'static str> {
-        match (self.unreachable, self.refused) {
-            (true, _) => Some("unreachable"),
-            (false, Some((_, Refused::Invalid))) => Some("invalid"),
-            (false, Some((_, Refused::Conflict))) => Some("conflict"),
-            (false, None) => None,
+    /// How long ago a source confirmed the rules in service; `None` where there is none to do so.
+    pub(crate) fn since_confirmed(&self, now: Timestamp) -> Option<Millis> {
+        (!self.sources.is_empty()).then(|| now.since(self.confirmed))
+    }
+
+    /// How old the rules in service are, where `max_age` is what they may be while sources answer.
+    pub(crate) fn age(&self, now: Timestamp, max_age: Millis) -> Age {
+        let Some(age) = self.since_confirmed(now).filter(|age| *age >= max_age) else { return Age::Fresh };
+        let may_be = self.table.as_ref().map_or(Millis(0), |table| table.stale_for());
+        if age <= may_be { Age::Stale(age) } else { Age::TooOld(age) }
+    }
+
+    /// Whether it is to be told that the rules are of this age: when they begin to be old, and now and then.
+    pub(crate) fn is_news(&mut self, age: Age, now: Timestamp) -> bool {
+        if age == Age::Fresh {
+            self.told_old = None;
+            return false;
         }
+        let is_news = self.told_old.is_none_or(|told| now.since(told) >= TOLD_AGAIN);
+        if is_news {
+            self.told_old = Some(now);
+        }
+        is_news
+    }
+
+    /// What is wrong with the sources, in a word, if anything. One of several that can't be read is nothing wrong.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        let primary = self.sources.get(..self.primary).unwrap_or_default();
+        let is_unread = |source: &Source| source.unread.is_some_and(|why| why != Unread::NoKey);
+        if !primary.is_empty() && primary.iter().all(is_unread) {
+            return Some("unreachable");
+        }
+        let refused = |why: Refused| primary.iter().any(|source| source.refused.is_some_and(|(_, known)| known == why));
+        [Refused::Invalid, Refused::Conflict].into_iter().find(|&why| refused(why)).map(Refused::as_str)
+    }
+
+    /// How many sources were read when they were last tried, and how many there are.
+    pub(crate) fn answering(&self) -> (usize, usize) {
+        let primary = self.sources.get(..self.primary).unwrap_or_default();
+        (primary.iter().filter(|source| source.unread.is_none()).count(), primary.len())
     }
 }
 
@@ -115,61 +240,36 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
 
-/// The nodes' last reports, and what they add up to.
-#[derive(Debug, Default)]
-pub(crate) struct Reports {
-    by_node: Vec<Option<Received>>,
-    aggregate: Option<(Revision, Timestamp, Rc<[RegionHealth]>)>,
-}
-
-impl Reports {
-    /// Notes what the node at `position` of the configured list reported.
-    pub(crate) fn receive(&mut self, position: usize, at: Timestamp, report: HealthReport) {
-        if self.by_node.len() <= position {
-            self.by_node.resize(position + 1, None);
-        }
-        if let Some(slot) = self.by_node.get_mut(position) {
-            *slot = Some(Received { at, report });
-        }
-        self.aggregate = None;
-    }
-
-    /// Health by region of `table`: what the reports that are still fresh say by majority.
-    pub(crate) fn health(&mut self, table: &Table, now: Timestamp) -> Rc<[RegionHealth]> {
-        if let Some((revision, at, health)) = &self.aggregate
-            && *revision == table.revision()
-            && *at <= now
-            && now.since(*at) < AGGREGATE_FOR
-        {
-            return Rc::clone(health);
-        }
-        // One from what is now the future is of any age: the clock was set back.
-        let received: Vec<Received> = self.by_node.iter().flatten().filter(|told| told.at <= now).cloned().collect();
-        let health: Rc<[RegionHealth]> = aggregate(table, &received, now).into();
-        self.aggregate = Some((table.revision(), now, Rc::clone(&health)));
-        health
-    }
-
-    /// How many nodes have reported at all.
-    pub(crate) fn nodes(&self) -> usize {
-        self.by_node.iter().flatten().count()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bailiwick_rules::health::Status;
 
-    fn rules(revision: u64, region: &str) -> Vec<u8> {
-        serde_json::json!({
+    const MAX_AGE: Millis = Millis(15_000);
+
+    fn rules_with(revision: u64, region: &str, more: serde_json::Value) -> Vec<u8> {
+        let mut rules = serde_json::json!({
             "version": 1, "revision": revision,
             "regions": { region: { "countries": ["DE"] } },
             "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": [region],
                                     "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
-        })
-        .to_string()
-        .into_bytes()
+        });
+        rules["rules"] = more;
+        rules.to_string().into_bytes()
+    }
+
+    fn rules(revision: u64, region: &str) -> Vec<u8> {
+        rules_with(revision, region, serde_json::json!({}))
+    }
+
+    /// A book of two URLs with KV behind them.
+    fn book() -> Book {
+        let mut book = Book::default();
+        book.arrange(3, 2, Timestamp(0));
+        book
+    }
+
+    fn offer(book: &mut Book, source: usize, bytes: &[u8]) -> Offer {
+        book.offer(source, bytes, Some("\"tag\"".to_owned()), Timestamp(0))
     }
 
     fn revision(book: &Book) -> Option<u64> {
@@ -178,37 +278,100 @@ mod tests {
 
     #[test]
     fn a_newer_document_is_taken_an_older_one_ignored() {
-        let mut book = Book::default();
-        assert!(matches!(book.offer(&rules(7, "fra")), Offer::Taken(_)));
-        assert!(matches!(book.offer(&rules(7, "fra")), Offer::Unchanged));
-        assert!(matches!(book.offer(&rules(6, "ams")), Offer::Unchanged));
+        let mut book = book();
+        assert!(matches!(offer(&mut book, 0, &rules(7, "fra")), Offer::Taken(_)));
+        assert!(matches!(offer(&mut book, 0, &rules(7, "fra")), Offer::Known));
+        assert!(matches!(offer(&mut book, 0, &rules(6, "ams")), Offer::Known));
         assert_eq!((revision(&book), book.trouble()), (Some(7), None));
-        assert!(matches!(book.offer(&rules(8, "ams")), Offer::Taken(_)));
+        assert!(matches!(offer(&mut book, 1, &rules(8, "ams")), Offer::Taken(_)), "the highest of all sources wins");
         assert_eq!(revision(&book), Some(8));
     }
 
     #[test]
     fn a_bad_document_keeps_the_last_good_one_and_is_told_once() {
-        let mut book = Book::default();
-        book.offer(&rules(7, "fra"));
+        let mut book = book();
+        offer(&mut book, 0, &rules(7, "fra"));
+        assert_eq!(book.etag(0), Some("\"tag\""));
         let bad = br#"{"version": 1, "revision": 8, "regoins": {}}"#;
-        assert!(matches!(book.offer(bad), Offer::Refused(Refused::Invalid, violations) if violations.len() == 1));
-        assert!(matches!(book.offer(bad), Offer::Unchanged));
+        assert!(
+            matches!(offer(&mut book, 0, bad), Offer::Refused(Refused::Invalid, violations) if violations.len() == 1)
+        );
+        assert!(matches!(offer(&mut book, 0, bad), Offer::RefusedBefore));
+        assert_eq!(book.etag(0), None, "it is offered again, as it may be none in conflict any more");
         assert_eq!((revision(&book), book.trouble()), (Some(7), Some("invalid")));
-        assert!(matches!(book.offer(&rules(7, "ams")), Offer::Refused(Refused::Conflict, _)));
+        assert!(matches!(offer(&mut book, 0, &rules(7, "ams")), Offer::Refused(Refused::Conflict, _)));
         assert_eq!((revision(&book), book.trouble()), (Some(7), Some("conflict")));
-        book.offer(&rules(7, "fra"));
+        offer(&mut book, 0, &rules(7, "fra"));
         assert_eq!(book.trouble(), None, "the feed is back at what is in service");
     }
 
     #[test]
-    fn an_unreachable_feed_is_told_once_and_forgotten_when_it_answers() {
+    fn a_conflict_between_sources_is_told_until_newer_rules_come() {
+        let mut book = book();
+        offer(&mut book, 0, &rules(7, "fra"));
+        assert!(matches!(offer(&mut book, 1, &rules(7, "ams")), Offer::Refused(Refused::Conflict, _)));
+        assert!(matches!(offer(&mut book, 0, &rules(7, "fra")), Offer::Known));
+        assert_eq!(book.trouble(), Some("conflict"));
+        offer(&mut book, 0, &rules(8, "fra"));
+        assert_eq!(book.trouble(), None);
+        assert!(matches!(offer(&mut book, 1, &rules(7, "ams")), Offer::Known), "it is merely old now");
+    }
+
+    #[test]
+    fn unreachable_sources_are_told_once_each_and_forgotten_when_they_answer() {
         let mut book = Book::bundled(&rules(3, "fra"));
-        assert!(book.note_unreachable());
-        assert!(!book.note_unreachable());
-        assert_eq!(book.trouble(), Some("unreachable"));
-        book.note_unmodified();
-        assert_eq!((revision(&book), book.trouble()), (Some(3), None));
+        book.arrange(2, 2, Timestamp(0));
+        let mut unread = |source, why| (book.note_unread(source, why, Timestamp(0)), book.trouble());
+        assert_eq!(unread(0, Unread::Refused), (true, None), "the other one may answer");
+        assert_eq!(unread(1, Unread::Timeout), (true, Some("unreachable")));
+        assert!(!unread(1, Unread::Timeout).0);
+        assert!(unread(1, Unread::Tls).0, "why is news");
+        assert_eq!(book.answering(), (0, 2));
+        book.note_unmodified(1, Timestamp(0));
+        assert_eq!((revision(&book), book.trouble(), book.answering()), (Some(3), None, (1, 2)));
+    }
+
+    #[test]
+    fn rules_age_from_when_a_source_last_had_them() {
+        let mut book = book();
+        let age = |book: &Book, now| book.age(Timestamp(now), MAX_AGE);
+        offer(&mut book, 0, &rules(7, "fra"));
+        assert_eq!((age(&book, 14_999), age(&book, 15_000)), (Age::Fresh, Age::Stale(MAX_AGE)));
+        let hour = 3_600_000;
+        assert_eq!(age(&book, hour), Age::Stale(Millis(3_600_000)));
+        assert_eq!(age(&book, hour + 1), Age::TooOld(Millis(3_600_001)));
+
+        book.note_unread(0, Unread::Timeout, Timestamp(20_000));
+        book.offer(0, b"<html>", None, Timestamp(20_000));
+        book.offer(1, &rules(7, "ams"), None, Timestamp(20_000));
+        book.offer(2, &rules(6, "fra"), None, Timestamp(20_000));
+        assert_eq!(book.since_confirmed(Timestamp(20_000)), Some(Millis(20_000)), "none of these says that they hold");
+        book.offer(2, &rules(7, "fra"), None, Timestamp(20_000));
+        assert_eq!(age(&book, 20_000), Age::Fresh, "KV has the very same");
+        book.offer(1, &rules(6, "fra"), None, Timestamp(40_000));
+        assert_eq!(age(&book, 40_000), Age::Fresh, "a node that lags behind knows of no newer ones");
+        book.note_unmodified(0, Timestamp(60_000));
+        assert_eq!(age(&book, 60_000), Age::Fresh);
+    }
+
+    #[test]
+    fn the_document_decides_how_long_it_may_be_used_unconfirmed() {
+        let mut book = book();
+        offer(&mut book, 0, &rules_with(7, "fra", serde_json::json!({ "stale_for": "0s" })));
+        let age = |now| book.age(Timestamp(now), MAX_AGE);
+        assert_eq!((age(14_999), age(15_000)), (Age::Fresh, Age::TooOld(MAX_AGE)));
+    }
+
+    #[test]
+    fn old_rules_are_told_of_at_once_and_every_minute() {
+        let mut book = book();
+        let mut told = |age, now| book.is_news(age, Timestamp(now));
+        let stale = Age::Stale(MAX_AGE);
+        assert_eq!(
+            [told(Age::Fresh, 0), told(stale, 1), told(stale, 2), told(stale, 60_001)],
+            [false, true, false, true]
+        );
+        assert_eq!([told(Age::Fresh, 60_002), told(stale, 60_003)], [false, true]);
     }
 
     #[test]
@@ -216,34 +379,26 @@ mod tests {
         let shipped = include_bytes!("../rules.json");
         assert!(Table::compile(shipped).is_ok());
         let mut book = Book::bundled(shipped);
+        book.arrange(1, 1, Timestamp(0));
         assert_eq!(revision(&book), None);
-        assert!(matches!(book.offer(&rules(1, "fra")), Offer::Taken(_)));
+        assert!(matches!(offer(&mut book, 0, &rules(1, "fra")), Offer::Taken(_)));
         let mut own = Book::bundled(&rules(5, "fra"));
-        assert!(matches!(own.offer(&rules(4, "ams")), Offer::Unchanged), "a bundled document counts like any other");
+        own.arrange(1, 1, Timestamp(0));
+        assert!(
+            matches!(offer(&mut own, 0, &rules(4, "ams")), Offer::Known),
+            "a bundled document counts like any other"
+        );
     }
 
     #[test]
-    fn reports_add_up_until_they_are_old() {
-        let table = Table::compile(&rules(1, "fra")).unwrap();
-        let report = |status: &str| -> HealthReport {
-            serde_json::from_value(serde_json::json!({
-                "node": "ns1", "revision": 1, "rules_sha256": "",
-                "regions": { "fra": { "status": status, "probed": status, "stale": false, "override": null,
-                                      "age_ms": 0, "interval_ms": 1000, "endpoints": {} } },
-            }))
-            .unwrap()
-        };
-        let mut reports = Reports::default();
-        let probed = |reports: &mut Reports, now| reports.health(&table, Timestamp(now))[0].probed;
-        assert_eq!(probed(&mut reports, 0), Status::Unknown);
-        reports.receive(1, Timestamp(0), report("down"));
-        assert_eq!(probed(&mut reports, 0), Status::Down, "a new report counts at once");
-        reports.receive(0, Timestamp(1000), report("up"));
-        assert_eq!(probed(&mut reports, 1000), Status::Up, "a tie is up");
-        assert_eq!(probed(&mut reports, 9000), Status::Unknown, "nobody has spoken for three intervals");
-        assert_eq!(reports.nodes(), 2);
-        reports.receive(0, Timestamp(9000), report("down"));
-        assert_eq!(probed(&mut reports, 9000), Status::Down);
-        assert_eq!(probed(&mut reports, 8000), Status::Unknown, "the clock was set back");
+    fn rules_built_in_hold_while_kv_has_none_and_never_age_without_a_source() {
+        let mut book = Book::bundled(&rules(5, "fra"));
+        assert_eq!(book.age(Timestamp(i64::MAX), MAX_AGE), Age::Fresh);
+        book.arrange(1, 1, Timestamp(0));
+        assert!(!book.note_unread(0, Unread::NoKey, Timestamp(9_000_000)), "no news");
+        assert_eq!((book.age(Timestamp(9_000_000), MAX_AGE), book.trouble()), (Age::Fresh, None));
+        offer(&mut book, 0, &rules(6, "fra"));
+        book.note_unread(0, Unread::NoKey, Timestamp(9_000_000));
+        assert_eq!(book.age(Timestamp(9_000_000), MAX_AGE), Age::TooOld(Millis(9_000_000)), "it was taken away");
     }
 }

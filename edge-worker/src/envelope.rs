@@ -163,6 +163,13 @@ pub enum Failure {
     },
     /// 503: no rules are loaded, or another state that is ours to mend.
     Unready,
+    /// 503: no source of rules answers, and those in service were confirmed too long ago.
+    RulesTooOld {
+        /// How long ago, in seconds.
+        age: u64,
+        /// What the rules allow.
+        stale_for: String,
+    },
     /// 500: our own mistake.
     Internal,
 }
@@ -205,7 +212,12 @@ impl Failure {
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
-            Self::RegionUnavailable | Self::NoReceiptKey | Self::Unready | Self::NoStateKey | Self::Busy => 503,
+            Self::RegionUnavailable
+            | Self::NoReceiptKey
+            | Self::Unready
+            | Self::RulesTooOld { .. }
+            | Self::NoStateKey
+            | Self::Busy => 503,
             Self::UpstreamTimeout => 504,
             Self::Refused { status, .. } => *status,
         }
@@ -258,6 +270,7 @@ impl Failure {
             Self::ExplainOthers => "explain_not_allowed",
             Self::BadQuestion { .. } => "invalid_question",
             Self::Unready => "not_ready",
+            Self::RulesTooOld { .. } => "rules_too_old",
             Self::Internal => "internal_error",
         }
     }
@@ -432,6 +445,11 @@ impl Failure {
             }
             Self::BadQuestion { errors } => errors.join(" "),
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
+            Self::RulesTooOld { age, stale_for } => format!(
+                "No source confirmed this gateway's rules for {age} seconds, which is longer than they may be used so \
+                 (\"rules\": {{\"stale_for\": \"{stale_for}\"}}). Nothing was sent. Try again in a few seconds. Its operator has to \
+                 make a source of rules reachable: RULES_URLS or KV."
+            ),
             Self::Internal => {
                 "This gateway made a mistake. Nothing more is known here; tell its operator the request id.".into()
             }
@@ -457,6 +475,7 @@ impl Failure {
             }
             Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
             Self::Busy => vec![("retry-after", "1".to_owned())],
+            Self::RulesTooOld { .. } => vec![("retry-after", "5".to_owned())],
             Self::NoStateKey => vec![("x-should-retry", "false".to_owned())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),

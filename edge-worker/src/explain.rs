@@ -33,7 +33,7 @@ pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stam
     if asked.method != "GET" {
         return Err(Failure::WrongMethod { allowed: "GET" });
     }
-    let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
+    let table = snapshot.rules()?;
     let token = feed::text_of(env, TOKEN);
     let asker = Asker {
         host: &asked.address.host,

@@ -1,226 +1,329 @@
-//! Where rules and health come from: Workers KV or a DNS node's API is read here and told to the [`Book`] of this isolate;
-//! every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
+//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`Book`] and the [`Reports`] of this
+//! isolate; every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
 //!
 //! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values, never
-//! borrowed across an await; a request that finds something out of date takes a lease on it by time, refreshes it inside
-//! `wait_until`, and is itself served by what is there. Only an isolate's first requests wait, for a bounded time: they would
-//! else be steered by the document built in, and without health.
+//! borrowed across an await; a request that finds something out of date takes a lease on it by time ([`schedule`]) and looks inside
+//! `wait_until`. While requests keep coming none waits for it. One that finds what is known too old to go on by waits, for a
+//! bounded time: the one with the lease for its own look, any other until it sees that a look is over.
+
+pub(crate) mod ask;
+mod clock;
+mod schedule;
+pub(crate) mod settings;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::Waker;
+
+use core::future::{Future, poll_fn};
+use core::task::Poll;
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
-use futures_util::future::{self, Either, LocalBoxFuture, join, join_all};
+use futures_util::future::{self, Either, LocalBoxFuture, join};
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, pin_mut};
-use worker::{
-    AbortController, Context, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect, console_log,
-    console_warn, js_sys,
-};
+use serde_json::{Value, json};
+use worker::{Context, Delay, Env};
 
-use crate::book::{Book, Offer, Refused, Reports};
+use self::ask::{Read, Unread};
+pub(crate) use self::clock::{Clock, in_one_moment, now};
+use self::schedule::{Due, Schedule};
+use self::settings::Settings;
+use crate::book::{Age, Book, Offer, Refused};
+use crate::envelope::Failure;
+use crate::log;
+use crate::reports::Reports;
 
 /// The document built in: `edge-worker/rules.json`. As shipped it steers nothing.
 const BUNDLED: &[u8] = include_bytes!("../rules.json");
 
-/// How long the first requests wait for rules and for health, and how long any refresh may take.
+/// How long one source of rules or of health may take.
 const RULES_PATIENCE: Millis = Millis(3_000);
 const HEALTH_PATIENCE: Millis = Millis(1_500);
-/// Rules are at most this large; a health report of a thousand regions is far smaller.
-const LARGEST: usize = 8 << 20;
-/// How long KV answers out of its cache near the isolate. Cloudflare takes no less than a minute for what always was.
-const KV_CACHE_SECONDS: u64 = 60;
+/// How long the other sources may take when one has answered, before requests go on by what there is.
+const GRACE: Millis = Millis(300);
+/// By how much a lease is longer than a look may take.
+const SPARE: Millis = Millis(500);
+/// How often a request that waits for another's look sees whether it is over: at first, and at most.
+const GLANCE: Millis = Millis(4);
+const LAST_GLANCE: Millis = Millis(32);
+/// Without rules that may be used, a request waits for the next look, if the last one wasn't just now.
+const AGAIN_WITHOUT_RULES: Millis = Millis(5_000);
 
 /// What one request sees from start to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// The rules in service.
+    /// The rules in service, whether they may be used or not.
     pub(crate) table: Option<Rc<Table>>,
+    /// How old they are.
+    pub(crate) age: Age,
+    /// How long ago a source confirmed them; `None` where there is no source to do so.
+    pub(crate) confirmed: Option<Millis>,
     /// Health by region.
     pub(crate) health: Rc<[RegionHealth]>,
     /// What is wrong with the rules' feed, in a word.
     pub(crate) trouble: Option<&'static str>,
+    /// How many sources of rules answered when they were last asked, and how many there are.
+    pub(crate) sources: (usize, usize),
     /// How many DNS nodes have reported health.
     pub(crate) nodes: usize,
     /// When it was taken.
     pub(crate) now: Timestamp,
 }
 
-/// The time.
-pub(crate) fn now() -> Timestamp {
-    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, and a cast of floats saturates")]
-    HELD.get().unwrap_or_else(|| Timestamp(js_sys::Date::now() as i64))
-}
-
-thread_local! {
-    static HELD: Cell<Option<Timestamp>> = const { Cell::new(None) };
-}
-
-/// Asks for the time once for all that a task does in one turn. The runtime's clock stands still meanwhile.
-pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
-    HELD.set(Some(now()));
-    let done = turn();
-    HELD.set(None);
-    done
-}
-
-/// A clock for one request, in milliseconds, that never goes back: where the time does, it goes on from what it last said.
-#[derive(Debug, Default)]
-pub(crate) struct Clock {
-    last: Option<i64>,
-    ahead: i64,
-}
-
-impl Clock {
-    /// What it says when the time is `now`.
-    pub(crate) fn at(&mut self, now: Timestamp) -> i64 {
-        let back = self.last.map_or(0, |last| last.saturating_sub(now.0).max(0));
-        self.last = Some(now.0);
-        self.ahead = self.ahead.saturating_add(back);
-        now.0.saturating_add(self.ahead)
+impl Snapshot {
+    /// The rules to serve by.
+    ///
+    /// # Errors
+    /// 503 when there are none, or none that were confirmed lately enough.
+    pub(crate) fn rules(&self) -> Result<&Table, Failure> {
+        let table = self.table.as_deref().ok_or(Failure::Unready)?;
+        match self.age {
+            Age::Fresh | Age::Stale(_) => Ok(table),
+            Age::TooOld(age) => {
+                Err(Failure::RulesTooOld { age: age.0 / 1000, stale_for: table.stale_for().to_string() })
+            }
+        }
     }
 }
 
-/// Refreshes what is out of date, later. What it returns is to be waited for: a configured feed has never been tried in this isolate.
+/// What is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Feed {
+    Rules,
+    Health,
+}
+
+/// Refreshes what is out of date, later. What it returns is to be waited for: without it, this request would be served by what is
+/// too old to be believed.
 #[inline(never)]
-pub(crate) fn refresh<'a>(env: &'a Env, context: &Context) -> Option<LocalBoxFuture<'a, ()>> {
-    let began = now();
-    let (sources, rules, health) = STATE.with_borrow_mut(|state| {
-        let sources = Rc::clone(state.sources.get_or_insert_with(|| Rc::new(Sources::of(env))));
-        let rules = sources.rules.as_ref().map(|(_, every)| state.rules.due(began, *every));
-        let health = (!sources.health.is_empty()).then(|| state.health.due(began, sources.health_every));
-        (sources, rules, health)
+pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
+    let now = now();
+    let (rules, health) = STATE.with_borrow_mut(|state| {
+        state.begin(env, now);
+        (state.due(Feed::Rules, now), state.due(Feed::Health, now))
     });
-    if rules == Some(Due::Again) {
-        let (env, sources) = (env.clone(), Rc::clone(&sources));
-        context.wait_until(async move { refresh_rules(&env, &sources).await });
+    if rules == Due::No && health == Due::No {
+        return None;
     }
-    if health == Some(Due::Again) {
-        let (env, sources) = (env.clone(), Rc::clone(&sources));
-        context.wait_until(async move { refresh_health(&env, &sources).await });
-    }
-    let first = |due: Option<Due>| due == Some(Due::First);
-    if !first(rules) && !first(health) {
+    let rules = take_up(Feed::Rules, rules, env, context);
+    let health = take_up(Feed::Health, health, env, context);
+    if rules.is_none() && health.is_none() {
         return None;
     }
     Some(Box::pin(async move {
-        let rules = async {
-            if first(rules) {
-                refresh_rules(env, &sources).await;
+        let all = |feed: Option<LocalBoxFuture<'a, ()>>| async move {
+            if let Some(feed) = feed {
+                feed.await;
             }
         };
-        let health = async {
-            if first(health) {
-                refresh_health(env, &sources).await;
-            }
-        };
-        join(rules, health).await;
+        join(all(rules), all(health)).await;
     }))
+}
+
+/// Begins a look, if the caller has the lease. What it returns is to be waited for.
+#[inline(never)]
+fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
+    match due {
+        Due::No => None,
+        Due::Look { wait } => {
+            let bell = look(feed, env, context);
+            wait.then(|| Box::pin(bell.heard()) as LocalBoxFuture<'a, ()>)
+        }
+        Due::Wait => Some(Box::pin(wait_for_another(feed, env, context))),
+    }
+}
+
+/// Waits until another request's look is over; takes it on where that one was cut short.
+async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
+    let (mut waited, mut glance) = (Millis(0), GLANCE);
+    let most = STATE.with_borrow(|state| state.longest(feed));
+    while waited.0 <= 2 * most.0 {
+        Delay::from(glance.to_std()).await;
+        waited = Millis(waited.0 + glance.0);
+        glance = Millis(2 * glance.0).min(LAST_GLANCE);
+        match STATE.with_borrow_mut(|state| state.due(feed, now())) {
+            Due::Wait => {}
+            Due::Look { wait } => {
+                let bell = look(feed, env, context);
+                if wait {
+                    bell.heard().await;
+                }
+                return;
+            }
+            Due::No => return,
+        }
+    }
+}
+
+/// Looks, for as long as it takes, whatever becomes of the request. The bell rings when requests can go on.
+fn look(feed: Feed, env: &Env, context: &Context) -> Rc<Bell> {
+    let bell = Rc::<Bell>::default();
+    let (env, ring) = (env.clone(), Rc::clone(&bell));
+    let settings = STATE.with_borrow(|state| state.settings.clone()).unwrap_or_default();
+    context.wait_until(async move {
+        match feed {
+            Feed::Rules => look_at_rules(&env, &settings, &ring).await,
+            Feed::Health => look_at_health(&env, &settings, &ring).await,
+        }
+    });
+    bell
+}
+
+/// Tells one request of its own look.
+#[derive(Default)]
+struct Bell {
+    rung: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.rung.set(true);
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    async fn heard(self: Rc<Self>) {
+        poll_fn(|context| {
+            if self.rung.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 /// The rules and health of this moment.
 #[inline(never)]
 pub(crate) fn snapshot() -> Snapshot {
-    STATE.with_borrow_mut(|state| {
+    let (snapshot, is_news) = STATE.with_borrow_mut(|state| {
         let now = now();
+        let steady = Timestamp(state.clock.at(now));
         let table = state.book.table().cloned();
         let health = table.as_ref().map_or_else(|| Rc::from([]), |table| state.reports.health(table, now));
-        Snapshot { table, health, trouble: state.book.trouble(), nodes: state.reports.nodes(), now }
-    })
+        let age = state.age(steady);
+        let is_news = state.book.is_news(age, steady);
+        let (book, nodes) = (&state.book, state.reports.nodes());
+        let (confirmed, trouble, sources) = (book.since_confirmed(steady), book.trouble(), book.answering());
+        (Snapshot { table, age, confirmed, health, trouble, sources, nodes, now }, is_news)
+    });
+    if is_news {
+        tell_of_age(&snapshot);
+    }
+    snapshot
+}
+
+#[inline(never)]
+fn tell_of_age(snapshot: &Snapshot) {
+    let (event, age) = match snapshot.age {
+        Age::Fresh => return,
+        Age::Stale(age) => ("rules_stale", age),
+        Age::TooOld(age) => ("rules_too_old", age),
+    };
+    let revision = snapshot.table.as_ref().map(|table| table.revision().number);
+    let stale_for = snapshot.table.as_ref().map(|table| table.stale_for().0 / 1000);
+    log::warn(&json!({
+        "event": event, "revision": revision, "age_seconds": age.0 / 1000, "stale_for_seconds": stale_for,
+    }));
 }
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::new(State {
         book: Book::bundled(BUNDLED),
-        etag: None,
         reports: Reports::default(),
-        sources: None,
+        settings: None,
+        unread: Vec::new(),
         rules: Schedule::default(),
         health: Schedule::default(),
+        clock: Clock::default(),
     });
 }
 
 /// What an isolate keeps between requests.
 struct State {
     book: Book,
-    etag: Option<String>,
     reports: Reports,
-    sources: Option<Rc<Sources>>,
+    settings: Option<Rc<Settings>>,
+    /// By node: why its health couldn't be read when it was last tried.
+    unread: Vec<Option<Unread>>,
     rules: Schedule,
     health: Schedule,
+    /// By which rules age: it never goes back.
+    clock: Clock,
 }
 
-/// When something was refreshed, and until when somebody is at it.
-#[derive(Debug, Default)]
-struct Schedule {
-    tried: Option<Timestamp>,
-    leased_until: Option<Timestamp>,
-}
-
-/// Whether a refresh is due.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Due {
-    /// It was never tried: wait for it.
-    First,
-    /// It is out of date and the lease is the caller's: refresh it, and don't wait.
-    Again,
-    /// It is fresh enough, or somebody is at it.
-    No,
-}
-
-impl Schedule {
-    /// The lease is longer than any refresh takes, and ends by itself if its request is cut short.
-    const LEASE: Millis = Millis(2 * RULES_PATIENCE.0);
-
-    fn due(&mut self, now: Timestamp, every: Millis) -> Due {
-        let Some(tried) = self.tried else { return Due::First };
-        // A clock that was set back says of what lies ahead that it is long over.
-        let is_fresh = tried <= now && now < tried.after(every);
-        let is_leased = self.leased_until.is_some_and(|until| until.lasts(now, Self::LEASE));
-        if is_fresh || is_leased {
-            return Due::No;
+impl State {
+    /// Reads the variables, once.
+    fn begin(&mut self, env: &Env, now: Timestamp) {
+        let steady = Timestamp(self.clock.at(now));
+        if self.settings.is_none() {
+            self.settings = Some(Rc::new(settings(env)));
+            self.arrange(steady);
         }
-        self.leased_until = Some(now.after(Self::LEASE));
-        Due::Again
     }
 
-    fn done(&mut self, now: Timestamp) {
-        *self = Self { tried: Some(now), leased_until: None };
+    fn arrange(&mut self, now: Timestamp) {
+        let Some(settings) = &self.settings else { return };
+        let (urls, kv) = (settings.rules.len(), usize::from(settings.has_kv));
+        self.book.arrange(urls + kv, if urls > 0 { urls } else { kv }, now);
+        self.unread = vec![None; settings.health.len()];
+    }
+
+    /// How long a lease on a feed lasts: longer than any look.
+    fn longest(&self, feed: Feed) -> Millis {
+        let has_both = self.settings.as_ref().is_some_and(|settings| settings.has_kv && !settings.rules.is_empty());
+        match feed {
+            Feed::Rules if has_both => Millis(2 * RULES_PATIENCE.0 + SPARE.0),
+            Feed::Rules => Millis(RULES_PATIENCE.0 + SPARE.0),
+            Feed::Health => Millis(HEALTH_PATIENCE.0 + SPARE.0),
+        }
+    }
+
+    fn due(&mut self, feed: Feed, now: Timestamp) -> Due {
+        let Some(settings) = &self.settings else { return Due::No };
+        let longest = self.longest(feed);
+        match feed {
+            Feed::Rules if !settings.has_rules() => Due::No,
+            Feed::Health if settings.health.is_empty() => Due::No,
+            Feed::Rules => {
+                let (every, most) = (settings.rules_every, settings.rules_max_age);
+                let usable = self.book.table().is_some() && !matches!(self.age_at(now), Age::TooOld(_));
+                let most = if usable { most } else { most.min(every.max(AGAIN_WITHOUT_RULES)) };
+                self.rules.due(now, every, most, longest)
+            }
+            Feed::Health => {
+                let most = self.reports.counts_for();
+                let every = settings.health_every.min(Millis(most.0 / 3 * 2));
+                self.health.due(now, every, most, longest)
+            }
+        }
+    }
+
+    fn age_at(&mut self, now: Timestamp) -> Age {
+        let steady = Timestamp(self.clock.at(now));
+        self.age(steady)
+    }
+
+    fn age(&self, steady: Timestamp) -> Age {
+        let max_age = self.settings.as_ref().map_or(Millis(u64::MAX), |settings| settings.rules_max_age);
+        self.book.age(steady, max_age)
     }
 }
 
-/// What the variables of the Worker say. They don't change while an isolate lives.
-#[derive(Debug)]
-struct Sources {
-    rules: Option<(RulesSource, Millis)>,
-    health: Vec<String>,
-    health_every: Millis,
-}
-
-#[derive(Debug)]
-enum RulesSource {
-    Url(String),
-    Kv,
-}
-
-impl Sources {
-    fn of(env: &Env) -> Self {
-        let var = |name: &str| text_of(env, name).filter(|text| !text.is_empty());
-        let seconds = |name: &str, default: u64| {
-            let given = var(name).and_then(|text| text.parse::<f64>().ok()).filter(|seconds| *seconds >= 0.0);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and negatives are out
-            given.map_or(Millis(default * 1000), |seconds| Millis((seconds * 1000.0) as u64))
-        };
-        let rules = match var("RULES_URL") {
-            Some(url) => Some((RulesSource::Url(url), seconds("RULES_REFRESH_SECONDS", 5))),
-            None => env.kv("RULES").is_ok().then(|| (RulesSource::Kv, seconds("RULES_REFRESH_SECONDS", 30))),
-        };
-        let urls = var("HEALTH_URLS").unwrap_or_default();
-        let health = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
-        Self { rules, health, health_every: seconds("HEALTH_REFRESH_SECONDS", 5) }
+/// What the variables of the Worker say.
+fn settings(env: &Env) -> Settings {
+    let settings = Settings::of(|name| text_of(env, name), env.kv("RULES").is_ok());
+    for name in &settings.unreadable {
+        log::warn(&json!({ "event": "variable_unreadable", "variable": name }));
     }
+    settings
 }
 
 /// A variable or secret, if it is there and a text.
@@ -228,180 +331,154 @@ pub(crate) fn text_of(env: &Env, name: &str) -> Option<String> {
     worker::js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
 }
 
-async fn refresh_rules(env: &Env, sources: &Sources) {
-    let read = match &sources.rules {
-        Some((RulesSource::Kv, _)) => read_kv(env).await,
-        Some((RulesSource::Url(url), _)) => read_url(env, url).await,
-        None => return,
-    };
-    // The line is written after the borrow has ended.
-    let line = STATE.with_borrow_mut(|state| {
-        state.rules.done(now());
-        match read {
-            None => state.book.note_unreachable().then(|| (true, serde_json::json!({ "event": "rules_unreachable" }))),
-            Some(Read::Unmodified) => {
-                state.book.note_unmodified();
-                None
-            }
-            Some(Read::Document { bytes, etag }) => {
-                state.etag = etag;
-                told(state.book.offer(&bytes))
-            }
-        }
-    });
-    match line {
-        Some((true, line)) => console_warn!("{line}"),
-        Some((false, line)) => console_log!("{line}"),
-        None => {}
+/// Asks every URL at once and, when none of them has rules, KV.
+async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
+    let token = text_of(env, "RULES_TOKEN");
+    let mut reads = FuturesUnordered::new();
+    for (position, source) in settings.rules.iter().enumerate() {
+        let etag = STATE.with_borrow(|state| state.book.etag(position).map(str::to_owned));
+        let token = token.as_deref();
+        reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_PATIENCE).await) });
     }
+    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_rules(settings, position, read);
+    let mut is_answered = first_good(&mut reads, &mut take).await;
+    if !is_answered && settings.has_kv {
+        is_answered = take((settings.rules.len(), ask::kv(env, RULES_PATIENCE).await));
+    }
+    // What was confirmed by then is as old as the look.
+    let answered = now();
+    if is_answered {
+        all_within(GRACE, &mut reads, &mut take).await;
+    }
+    STATE.with_borrow_mut(|state| state.rules.done(answered));
+    bell.ring();
+    while let Some(read) = reads.next().await {
+        take(read);
+    }
+}
+
+/// What a source of rules answered; true if it says that there are no newer ones than those in service now.
+fn take_rules(settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+    let (good, lines) = STATE.with_borrow_mut(|state| {
+        let steady = Timestamp(state.clock.at(now()));
+        let book = &mut state.book;
+        let was_unread = book.is_unread(position);
+        let source = settings.rules_source(position);
+        let (good, line) = match read {
+            Err(why) => {
+                let good = book.is_answer(position, why);
+                let told = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
+                (good, book.note_unread(position, why, steady).then(|| (true, told())))
+            }
+            Ok(Read::Unmodified) => {
+                book.note_unmodified(position, steady);
+                (true, None)
+            }
+            Ok(Read::Document { bytes, etag }) => {
+                let offer = book.offer(position, &bytes, etag, steady);
+                (offer.is_good(), line_of(source, &offer))
+            }
+        };
+        let again = was_unread && !book.is_unread(position);
+        let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
+        (good, [again, line])
+    });
+    // The lines are written after the borrow has ended.
+    for (is_warning, line) in lines.into_iter().flatten() {
+        if is_warning { log::warn(&line) } else { log::info(&line) }
+    }
+    good
 }
 
 /// The log line for what became of a document; true: it is a warning.
-fn told(offer: Offer) -> Option<(bool, serde_json::Value)> {
+fn line_of(source: &str, offer: &Offer) -> Option<(bool, Value)> {
     match offer {
-        Offer::Unchanged => None,
+        Offer::Known | Offer::RefusedBefore => None,
         Offer::Taken(revision) => {
-            let sha256 = revision.sha256_hex();
-            Some((false, serde_json::json!({ "event": "rules_taken", "revision": revision.number, "sha256": sha256 })))
+            let (number, sha256) = (revision.number, revision.sha256_hex());
+            let line = json!({ "event": "rules_taken", "source": source, "revision": number, "sha256": sha256 });
+            Some((false, line))
         }
-        Offer::Refused(Refused::Conflict, _) => {
-            Some((true, serde_json::json!({ "event": "rules_refused", "reason": "conflict" })))
-        }
-        Offer::Refused(Refused::Invalid, violations) => {
-            let count = violations.len();
-            // The operator's own document; a log line holds the first few of its mistakes.
-            let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
-            Some((
-                true,
-                serde_json::json!({ "event": "rules_refused", "reason": "invalid", "violations": count, "first": first }),
-            ))
+        Offer::Refused(why, violations) => {
+            let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
+            if *why == Refused::Invalid {
+                // The operator's own document; a log line holds the first few of its mistakes.
+                let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
+                (line["violations"], line["first"]) = (violations.len().into(), first.into());
+            }
+            Some((true, line))
         }
     }
 }
 
-enum Read {
-    Document { bytes: Vec<u8>, etag: Option<String> },
-    Unmodified,
-}
-
-async fn read_kv(env: &Env) -> Option<Read> {
-    let value = env.kv("RULES").ok()?.get("rules").cache_ttl(KV_CACHE_SECONDS).bytes();
-    let delay = Delay::from(RULES_PATIENCE.to_std());
-    pin_mut!(value, delay);
-    match future::select(value, delay).await {
-        Either::Left((Ok(Some(bytes)), _)) => Some(Read::Document { bytes, etag: None }),
-        // No such key: the document built in is what counts.
-        Either::Left((Ok(None), _)) => Some(Read::Unmodified),
-        _ => None,
-    }
-}
-
-async fn read_url(env: &Env, url: &str) -> Option<Read> {
-    let headers = Headers::new();
-    if let Some(token) = text_of(env, "RULES_TOKEN") {
-        headers.set("authorization", &format!("Bearer {token}")).ok()?;
-    }
-    if let Some(etag) = STATE.with_borrow(|state| state.etag.clone()) {
-        headers.set("if-none-match", &etag).ok()?;
-    }
-    let fetched = get(url, headers, RULES_PATIENCE).await?;
-    match fetched.status {
-        200 => Some(Read::Document { bytes: fetched.body, etag: fetched.etag }),
-        304 => Some(Read::Unmodified),
-        _ => None,
-    }
-}
-
-async fn refresh_health(env: &Env, sources: &Sources) {
+/// Asks every node at once.
+async fn look_at_health(env: &Env, settings: &Settings, bell: &Bell) {
     let token = text_of(env, "HEALTH_TOKEN");
-    join_all(sources.health.iter().enumerate().map(|(position, url)| {
+    let mut reads = FuturesUnordered::new();
+    for (position, source) in settings.health.iter().enumerate() {
         let token = token.as_deref();
-        async move {
-            let headers = Headers::new();
-            if let Some(token) = token {
-                headers.set("authorization", &format!("Bearer {token}")).ok()?;
-            }
-            let fetched = get(url, headers, HEALTH_PATIENCE).await.filter(|fetched| fetched.status == 200)?;
-            let report: HealthReport = serde_json::from_slice(&fetched.body).ok()?;
-            STATE.with_borrow_mut(|state| state.reports.receive(position, now(), report));
-            Some(())
-        }
-    }))
-    .await;
-    // A node that doesn't answer says nothing: its last report ages until it is no longer counted.
-    STATE.with_borrow_mut(|state| state.health.done(now()));
-}
-
-struct Fetched {
-    status: u16,
-    etag: Option<String>,
-    body: Vec<u8>,
-}
-
-/// A GET with an end: in time, in size, and at the first redirect, so that the token goes nowhere else.
-async fn get(url: &str, headers: Headers, patience: Millis) -> Option<Fetched> {
-    let mut init = RequestInit::new();
-    init.with_headers(headers).with_redirect(RequestRedirect::Manual);
-    let request = Request::new_with_init(url, &init).ok()?;
-    let abort = AbortController::default();
-    let signal = abort.signal();
-    let fetched = async {
-        let mut response = Fetch::Request(request).send_with_signal(&signal).await.ok()?;
-        let status = response.status_code();
-        let etag = response.headers().get("etag").ok().flatten();
-        let mut body = Vec::new();
-        if let Ok(mut chunks) = response.stream() {
-            while let Some(chunk) = chunks.next().await {
-                body.extend_from_slice(&chunk.ok()?);
-                if body.len() > LARGEST {
-                    return None;
-                }
-            }
-        }
-        Some(Fetched { status, etag, body })
-    };
-    let delay = Delay::from(patience.to_std());
-    pin_mut!(fetched, delay);
-    if let Either::Left((Some(fetched), _)) = future::select(fetched, delay).await {
-        return Some(fetched);
+        reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_PATIENCE).await) });
     }
-    abort.abort();
-    None
+    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_health(settings, position, read);
+    let is_answered = first_good(&mut reads, &mut take).await;
+    let answered = now();
+    if is_answered {
+        all_within(GRACE, &mut reads, &mut take).await;
+    }
+    STATE.with_borrow_mut(|state| state.health.done(answered));
+    bell.ring();
+    while let Some(read) = reads.next().await {
+        take(read);
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_request_refreshes_and_nobody_waits_twice() {
-        let every = Millis(5_000);
-        let mut schedule = Schedule::default();
-        assert_eq!(schedule.due(Timestamp(0), every), Due::First);
-        assert_eq!(
-            schedule.due(Timestamp(0), every),
-            Due::First,
-            "another request may not await the first one's promise"
-        );
-        schedule.done(Timestamp(100));
-        assert_eq!(schedule.due(Timestamp(5_099), every), Due::No);
-        assert_eq!(schedule.due(Timestamp(5_100), every), Due::Again);
-        assert_eq!(schedule.due(Timestamp(5_101), every), Due::No, "the lease is taken");
-        let forgotten = Timestamp(5_100).after(Schedule::LEASE);
-        assert_eq!(schedule.due(forgotten, every), Due::Again, "a lease ends by itself");
-        schedule.done(forgotten);
-        assert_eq!(schedule.due(forgotten, Millis(0)), Due::Again);
-        let before = Timestamp(-3_600_000);
-        assert_eq!(schedule.due(before, every), Due::Again, "the clock was set back");
-        assert_eq!(schedule.due(before, every), Due::No);
-        schedule.done(before);
-        assert_eq!(schedule.due(before, every), Due::No);
+/// What a node answered; true if it is a report. One that doesn't answer says nothing: its last report ages until it is no longer
+/// counted.
+fn take_health(settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+    let report = read.and_then(|read| match read {
+        Read::Document { bytes, .. } => serde_json::from_slice::<HealthReport>(&bytes).map_err(|_| Unread::Unreadable),
+        Read::Unmodified => Err(Unread::Unreadable),
+    });
+    let why = report.as_ref().err().copied();
+    let before = STATE.with_borrow_mut(|state| {
+        if let Ok(report) = report {
+            state.reports.receive(position, now(), report);
+        }
+        state.unread.get_mut(position).and_then(|known| core::mem::replace(known, why))
+    });
+    let source = settings.health.get(position).map_or("", |source| source.host.as_str());
+    match why {
+        Some(why) if before != Some(why) => {
+            log::warn(&json!({ "event": "health_unreachable", "source": source, "reason": why.to_string() }));
+        }
+        None if before.is_some() => log::info(&json!({ "event": "health_reachable", "source": source })),
+        _ => {}
     }
+    why.is_none()
+}
 
-    #[test]
-    fn a_requests_clock_never_goes_back() {
-        let mut clock = Clock::default();
-        let said = [1_000, 1_500, 200, 300, -50, 2_000].map(|now| clock.at(Timestamp(now)));
-        assert_eq!(said, [1_000, 1_500, 1_500, 1_600, 1_600, 3_650]);
+/// Takes what comes, until something good does.
+async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl FnMut(F::Output) -> bool) -> bool {
+    while let Some(read) = reads.next().await {
+        if take(read) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Takes what comes within some time.
+async fn all_within<F: Future>(
+    time: Millis,
+    reads: &mut FuturesUnordered<F>,
+    take: &mut impl FnMut(F::Output) -> bool,
+) {
+    if reads.is_empty() {
+        return;
+    }
+    let delay = Delay::from(time.to_std());
+    pin_mut!(delay);
+    while let Either::Left((Some(read), _)) = future::select(reads.next(), delay.as_mut()).await {
+        take(read);
     }
 }

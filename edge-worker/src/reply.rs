@@ -33,6 +33,8 @@ pub(crate) struct Stamp {
     pub(crate) request_id: String,
     /// `x-bailiwick-revision`: the rules the request was steered by; `;feed=…` when their feed is in trouble.
     pub(crate) revision: Option<String>,
+    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds, where that is longer than it should be.
+    pub(crate) rules_age: Option<u64>,
     /// When the request came.
     pub(crate) began: Timestamp,
     /// When it was steered.
@@ -42,7 +44,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// For a request that has just come.
     pub(crate) fn new(request_id: String) -> Self {
-        Self { request_id, revision: None, began: feed::now(), steered: None }
+        Self { request_id, revision: None, rules_age: None, began: feed::now(), steered: None }
     }
 
     fn write(&self, headers: &mut Lines, record: Option<&Record>) {
@@ -50,6 +52,9 @@ impl Stamp {
         set(headers, "x-bailiwick-request-id", &self.request_id);
         if let Some(revision) = &self.revision {
             set(headers, "x-bailiwick-revision", revision);
+        }
+        if let Some(age) = self.rules_age {
+            set(headers, "x-bailiwick-rules-age", &age.to_string());
         }
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
             set(headers, "x-bailiwick-attempts", &record.header());

@@ -9,6 +9,7 @@ use worker::{Context, Env};
 use crate::asked::Asked;
 use crate::attempt::{Expect, Task};
 use crate::body::Inspected;
+use crate::book::Age;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::envelope::Failure;
 use crate::explain;
@@ -40,12 +41,15 @@ const OURS: &str = "/.well-known/bailiwick/";
 /// function, all of it is a hundred kilobytes of Wasm, of which every request would have to find its way through some.
 pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Context) -> Answer {
     let mut stamp = Stamp::new(asked.id.clone());
-    if let Some(first) = feed::refresh(&env, context) {
-        first.await;
+    if let Some(fresh) = feed::refresh(&env, context) {
+        fresh.await;
     }
     wire.note_fed();
     let snapshot = feed::snapshot();
     stamp.revision = revision(&snapshot);
+    if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
+        stamp.rules_age = Some(age.0 / 1000);
+    }
     match answer(&mut asked, wire, env, &snapshot, &mut stamp).await {
         Ok(answer) => answer,
         Err(failure) => Answer::Whole(refused(&mut asked, &stamp, failure).await),
@@ -80,7 +84,7 @@ async fn answer(
     if asked.address.path.starts_with(OURS) {
         return ours(asked, &env, snapshot, stamp).await.map(Answer::Whole);
     }
-    let table = snapshot.table.as_deref().ok_or(Failure::Unready)?;
+    let table = snapshot.rules()?;
     let mut known = Known::of(asked, table)?;
     let service = table.service(known.caller.service);
     let office = match Office::closed(service.receipts) {
@@ -330,15 +334,23 @@ fn ours<'a>(
 /// Whether this Worker can steer, and by what. Nothing in it is secret.
 fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
+    let status = match snapshot.rules() {
+        Ok(_) => "ok",
+        Err(Failure::RulesTooOld { .. }) => "rules too old",
+        Err(_) => "no rules",
+    };
+    let (answering, sources) = snapshot.sources;
     let value = json!({
-        "status": if revision.is_some() { "ok" } else { "no rules" },
+        "status": status,
         "revision": revision.map(|revision| revision.number),
         "rules_sha256": revision.map(|revision| revision.sha256_hex()),
         "rules_feed": snapshot.trouble.unwrap_or("ok"),
+        "rules_age_seconds": snapshot.confirmed.map(|age| age.0 / 1000),
+        "rules_sources": { "answering": answering, "all": sources },
         "health_reports": snapshot.nodes,
         "time": snapshot.now.to_string(),
     });
-    stamp.json(if revision.is_some() { 200 } else { 503 }, &value)
+    stamp.json(if status == "ok" { 200 } else { 503 }, &value)
 }
 
 /// Runs a file of shared test vectors: the same the native tests run.

@@ -10,7 +10,7 @@ use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
 /// How many intervals a report stays fresh.
-const FRESH_INTERVALS: u64 = 3;
+pub const FRESH_INTERVALS: u64 = 3;
 
 /// The interval told for a region without monitors: how long an override of it is believed without a new report.
 pub const DEFAULT_INTERVAL: Millis = Millis(10_000);
@@ -93,7 +93,7 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
             |received: &'_ Received| Some((received.at, received.report.regions.get(region.id.as_str())?.clone()));
         reports.iter().filter_map(of_region)
     };
-    let within = |age: u64, told: &RegionReport| age <= FRESH_INTERVALS * told.interval_ms;
+    let within = |age: u64, told: &RegionReport| age <= FRESH_INTERVALS.saturating_mul(told.interval_ms);
     let fresh: Vec<RegionReport> = told()
         .filter(|(at, told)| within(told.age_ms.saturating_add(now.since(*at).0), told))
         .map(|(_, told)| told)

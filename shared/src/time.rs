@@ -10,7 +10,7 @@ use core::fmt;
 /// assert_eq!(instant, Timestamp(1_796_104_800_000));
 /// assert_eq!(instant.to_string(), "2026-12-01T06:00:00Z");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
@@ -79,7 +79,7 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
 /// assert_eq!(Millis::parse("1.5s"), None);
 /// assert_eq!(Millis(90_000).to_string(), "90s");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Millis(pub u64);
 
 impl Millis {

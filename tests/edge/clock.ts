@@ -20,14 +20,18 @@ export default {
 `;
 
 /** Starts the Worker in one isolate; `forward` puts its clock forward by so many milliseconds. */
-export async function startWithClock(document: Json): Promise<{ edge: Edge; forward(ms: number): Promise<void> }> {
+export async function startWithClock(
+  document: Json | null,
+  bindings: Record<string, string> = {},
+  options: Partial<MiniflareOptions> = {},
+): Promise<{ edge: Edge; forward(ms: number): Promise<void> }> {
   const modules = [
     { type: "ESModule", path: `${build}/clock.mjs`, contents: entry },
     { type: "ESModule", path: `${build}/index.js` },
     { type: "CompiledWasm", path: `${build}/index_bg.wasm` },
   ];
-  const more = { modules, modulesRoot: build, rootPath: undefined, scriptPath: undefined, modulesRules: undefined };
-  const edge = await Edge.start(document, {}, more as Partial<MiniflareOptions>);
+  const more = { ...options, modules, modulesRoot: build, rootPath: undefined, scriptPath: undefined, modulesRules: undefined };
+  const edge = await Edge.start(document, bindings, more as Partial<MiniflareOptions>);
   const forward = async (ms: number) => {
     await (await edge.miniflare.dispatchFetch(`${FORWARD}?ms=${ms}`)).text();
   };

@@ -1,0 +1,169 @@
+//! Asks one source: a GET with an end in time and size, and KV; what it answered, or why not in a word, leaves. Called by `feed`.
+
+use core::fmt;
+
+use bailiwick_rules::time::Millis;
+use futures_util::future::{self, Either};
+use futures_util::{StreamExt, pin_mut};
+use worker::{AbortController, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect};
+
+/// Rules are at most this large; a health report of a thousand regions is far smaller.
+const LARGEST: usize = 8 << 20;
+/// How long KV answers out of its cache near the isolate. Cloudflare takes no less than a minute for what always was.
+const KV_CACHE_SECONDS: u64 = 60;
+
+/// What a source answered.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// A document, and its entity tag.
+    Document {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// The `ETag`.
+        etag: Option<String>,
+    },
+    /// What it answered before, by that answer's entity tag.
+    Unmodified,
+}
+
+/// Why a source said nothing, as far as the runtime tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unread {
+    /// Its URL, or the token for it, can't be used.
+    BadUrl,
+    /// Its host name has no address.
+    NoAddress,
+    /// Nobody listens there.
+    Refused,
+    /// Its certificate isn't trusted, or TLS failed otherwise.
+    Tls,
+    /// The connection couldn't be made or broke, and the runtime doesn't say why.
+    Connection,
+    /// It didn't answer in time.
+    Timeout,
+    /// It answered with another status than 200 or 304.
+    Status(u16),
+    /// Its answer is too large.
+    TooLarge,
+    /// Its answer isn't what was asked for.
+    Unreadable,
+    /// KV has no such key.
+    NoKey,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadUrl => "bad_url",
+            Self::NoAddress => "no_address",
+            Self::Refused => "refused",
+            Self::Tls => "tls",
+            Self::Connection => "connection",
+            Self::Timeout => "timeout",
+            Self::Status(status) => return write!(f, "http_{status}"),
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::NoKey => "no_key",
+        })
+    }
+}
+
+impl Unread {
+    /// Why the runtime's `fetch` failed. Its text is looked at, never told.
+    fn of_message(message: &str) -> Self {
+        let message = message.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        if says(&["certificate", "tls", "ssl"]) {
+            Self::Tls
+        } else if says(&["refused"]) {
+            Self::Refused
+        } else if says(&["dns", "no address", "getaddrinfo", "resolve"]) {
+            Self::NoAddress
+        } else {
+            Self::Connection
+        }
+    }
+}
+
+/// What KV has under the key `rules`.
+pub(crate) async fn kv(env: &Env, patience: Millis) -> Result<Read, Unread> {
+    let store = env.kv("RULES").map_err(|_| Unread::Connection)?;
+    let value = store.get("rules").cache_ttl(KV_CACHE_SECONDS).bytes();
+    let delay = Delay::from(patience.to_std());
+    pin_mut!(value, delay);
+    match future::select(value, delay).await {
+        Either::Left((Ok(Some(bytes)), _)) => Ok(Read::Document { bytes, etag: None }),
+        Either::Left((Ok(None), _)) => Err(Unread::NoKey),
+        Either::Left((Err(_), _)) => Err(Unread::Connection),
+        Either::Right(_) => Err(Unread::Timeout),
+    }
+}
+
+/// A GET with an end: in time, in size, and at the first redirect, so that the token goes nowhere else.
+pub(crate) async fn get(url: &str, token: Option<&str>, etag: Option<&str>, patience: Millis) -> Result<Read, Unread> {
+    let request = request(url, token, etag).ok_or(Unread::BadUrl)?;
+    let abort = AbortController::default();
+    let signal = abort.signal();
+    let fetched = async {
+        let sent = Fetch::Request(request).send_with_signal(&signal).await;
+        let mut response = sent.map_err(|error| Unread::of_message(&error.to_string()))?;
+        match response.status_code() {
+            200 => {}
+            304 if etag.is_some() => return Ok(Read::Unmodified),
+            status => return Err(Unread::Status(status)),
+        }
+        let etag = response.headers().get("etag").ok().flatten();
+        let mut bytes = Vec::new();
+        if let Ok(mut chunks) = response.stream() {
+            while let Some(chunk) = chunks.next().await {
+                bytes.extend_from_slice(&chunk.map_err(|_| Unread::Connection)?);
+                if bytes.len() > LARGEST {
+                    return Err(Unread::TooLarge);
+                }
+            }
+        }
+        Ok(Read::Document { bytes, etag })
+    };
+    let delay = Delay::from(patience.to_std());
+    pin_mut!(fetched, delay);
+    let read = match future::select(fetched, delay).await {
+        Either::Left((read, _)) => read,
+        Either::Right(_) => Err(Unread::Timeout),
+    };
+    if read.is_err() {
+        abort.abort();
+    }
+    read
+}
+
+fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request> {
+    let headers = Headers::new();
+    if let Some(token) = token {
+        headers.set("authorization", &format!("Bearer {token}")).ok()?;
+    }
+    if let Some(etag) = etag {
+        headers.set("if-none-match", etag).ok()?;
+    }
+    let mut init = RequestInit::new();
+    init.with_headers(headers).with_redirect(RequestRedirect::Manual);
+    Request::new_with_init(url, &init).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_source_said_nothing_is_one_word() {
+        for (message, word) in [
+            ("Error: TLS peer's certificate is not trusted; reason = self-signed certificate", "tls"),
+            ("connect(): Connection refused", "refused"),
+            ("DNS lookup failed.", "no_address"),
+            ("Network connection lost.", "connection"),
+            ("internal error; reference = abc", "connection"),
+        ] {
+            assert_eq!(Unread::of_message(message).to_string(), word, "{message}");
+        }
+        assert_eq!(Unread::Status(503).to_string(), "http_503");
+    }
+}

@@ -1,0 +1,53 @@
+//! The time, as the runtime has it, and clocks that never go back.
+
+use std::cell::Cell;
+
+use bailiwick_rules::time::Timestamp;
+use worker::js_sys;
+
+/// The time.
+pub(crate) fn now() -> Timestamp {
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, and a cast of floats saturates")]
+    HELD.get().unwrap_or_else(|| Timestamp(js_sys::Date::now() as i64))
+}
+
+thread_local! {
+    static HELD: Cell<Option<Timestamp>> = const { Cell::new(None) };
+}
+
+/// Asks for the time once for all that a task does in one turn. The runtime's clock stands still meanwhile.
+pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
+    HELD.set(Some(now()));
+    let done = turn();
+    HELD.set(None);
+    done
+}
+
+/// A clock in milliseconds that never goes back: where the time does, it goes on from what it last said.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    last: Option<i64>,
+    ahead: i64,
+}
+
+impl Clock {
+    /// What it says when the time is `now`.
+    pub(crate) fn at(&mut self, now: Timestamp) -> i64 {
+        let back = self.last.map_or(0, |last| last.saturating_sub(now.0).max(0));
+        self.last = Some(now.0);
+        self.ahead = self.ahead.saturating_add(back);
+        now.0.saturating_add(self.ahead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_never_goes_back() {
+        let mut clock = Clock::default();
+        let said = [1_000, 1_500, 200, 300, -50, 2_000].map(|now| clock.at(Timestamp(now)));
+        assert_eq!(said, [1_000, 1_500, 1_500, 1_600, 1_600, 3_650]);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the Worker's variables say of its feeds: texts by name enter, [`Settings`] leave; `feed` reads them once per isolate.
+
+use bailiwick_rules::time::Millis;
+
+/// How many sources of a kind are asked. The runtime lets six requests of an isolate wait for an answer at once.
+const MOST_SOURCES: usize = 8;
+/// The least that `RULES_MAX_AGE` may be: below it every request would wait for a look.
+const LEAST_MAX_AGE: Millis = Millis(1_000);
+/// The greatest age where nothing is said of it, unless rules are looked at so seldom that it has to be greater.
+const MAX_AGE: Millis = Millis(15_000);
+
+/// What the variables say. They don't change while an isolate lives.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(crate) struct Settings {
+    /// Where rules are asked for, in the order written.
+    pub(crate) rules: Vec<Source>,
+    /// Whether the KV namespace `RULES` is bound.
+    pub(crate) has_kv: bool,
+    /// The time between two looks at the rules' sources.
+    pub(crate) rules_every: Millis,
+    /// How long after a look no request needs to wait for the next.
+    pub(crate) rules_max_age: Millis,
+    /// Where health is asked for.
+    pub(crate) health: Vec<Source>,
+    /// The time between two looks at health.
+    pub(crate) health_every: Millis,
+    /// Variables that can't be read, whose defaults count.
+    pub(crate) unreadable: Vec<&'static str>,
+}
+
+/// One place that is asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Its URL.
+    pub(crate) url: String,
+    /// What logs and metrics call it: its host and port. The rest of the URL may be secret.
+    pub(crate) host: String,
+}
+
+impl Settings {
+    /// Reads the variables.
+    pub(crate) fn of(variable: impl Fn(&str) -> Option<String>, has_kv: bool) -> Self {
+        let mut unreadable = Vec::new();
+        let variable = |name: &str| variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let mut span = |name: &'static str| {
+            let read = span_of(&variable(name)?);
+            if read.is_none() {
+                unreadable.push(name);
+            }
+            read
+        };
+        let by_url = variable("RULES_URL").is_some() || variable("RULES_URLS").is_some();
+        let every = span("RULES_REFRESH_SECONDS").unwrap_or(Millis(if by_url { 5_000 } else { 30_000 }));
+        let max_age = span("RULES_MAX_AGE").unwrap_or(MAX_AGE.max(Millis(every.0.saturating_mul(2))));
+        let max_age = max_age.max(LEAST_MAX_AGE);
+        let health_every = span("HEALTH_REFRESH_SECONDS").unwrap_or(Millis(5_000));
+        let lists = [variable("RULES_URL"), variable("RULES_URLS")];
+        Self {
+            rules: sources(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
+            has_kv,
+            // Where requests keep coming, none has to wait.
+            rules_every: every.min(Millis(max_age.0 / 2)),
+            rules_max_age: max_age,
+            health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
+            health_every,
+            unreadable,
+        }
+    }
+
+    /// Whether rules come from anywhere but the document built in.
+    pub(crate) fn has_rules(&self) -> bool {
+        !self.rules.is_empty() || self.has_kv
+    }
+
+    /// What logs and metrics call the source at a position: that behind the last URL is KV.
+    pub(crate) fn rules_source(&self, position: usize) -> &str {
+        self.rules.get(position).map_or("kv", |source| &source.host)
+    }
+}
+
+/// Seconds as a number, or a duration as in the rules: `5`, `0.5`, `"500ms"`, `"2m"`.
+fn span_of(text: &str) -> Option<Millis> {
+    let seconds = || text.parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^12")]
+    Millis::parse(text).or_else(|| seconds().map(|seconds| Millis((seconds * 1000.0) as u64)))
+}
+
+/// The places of a list with commas, each once.
+fn sources(list: &str) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
+    for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        if sources.len() < MOST_SOURCES && sources.iter().all(|known| known.url != url) {
+            sources.push(Source { url: url.to_owned(), host: host_of(url) });
+        }
+    }
+    sources
+}
+
+/// The host and port of a URL, or a word for one that has none.
+fn host_of(url: &str) -> String {
+    let parsed = url::Url::parse(url).ok();
+    let host = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port())));
+    match host {
+        Some((host, Some(port))) => format!("{host}:{port}"),
+        Some((host, None)) => host.to_owned(),
+        None => "unreadable".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
+        Settings::of(value, false)
+    }
+
+    #[test]
+    fn several_urls_are_one_list_and_each_is_asked_once() {
+        let read = settings(&[
+            ("RULES_URL", "https://ns1.example:8443/v1/rules"),
+            (
+                "RULES_URLS",
+                " https://user:secret@ns2.example/v1/rules?token=x ,, https://ns1.example:8443/v1/rules,ns3",
+            ),
+        ]);
+        let hosts: Vec<&str> = read.rules.iter().map(|source| source.host.as_str()).collect();
+        assert_eq!(hosts, ["ns1.example:8443", "ns2.example", "unreadable"], "no credential, no query");
+        assert_eq!((read.rules_source(1), read.rules_source(3)), ("ns2.example", "kv"));
+        assert!(read.has_rules() && !settings(&[("RULES_URLS", " , ")]).has_rules());
+    }
+
+    #[test]
+    fn spans_are_seconds_or_durations_and_mistakes_are_told() {
+        let spans = |variables: &[(&str, &str)]| {
+            let read = settings(variables);
+            (read.rules_every.0, read.rules_max_age.0, read.unreadable)
+        };
+        let url = ("RULES_URL", "https://ns1.example/v1/rules");
+        assert_eq!(spans(&[url]), (5_000, 15_000, vec![]));
+        assert_eq!(spans(&[]), (30_000, 60_000, vec![]), "KV");
+        assert_eq!(spans(&[url, ("RULES_MAX_AGE", "30s")]), (5_000, 30_000, vec![]));
+        assert_eq!(spans(&[url, ("RULES_MAX_AGE", "4")]), (2_000, 4_000, vec![]), "nobody waits while requests come");
+        assert_eq!(spans(&[url, ("RULES_MAX_AGE", "0"), ("RULES_REFRESH_SECONDS", "0")]), (0, 1_000, vec![]));
+        assert_eq!(spans(&[url, ("RULES_REFRESH_SECONDS", "60")]), (60_000, 120_000, vec![]));
+        for bad in ["-1", "soon", "NaN", "inf", "1e300"] {
+            assert_eq!(spans(&[url, ("RULES_MAX_AGE", bad)]), (5_000, 15_000, vec!["RULES_MAX_AGE"]), "{bad}");
+        }
+    }
+}

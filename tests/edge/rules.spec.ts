@@ -1,0 +1,296 @@
+// How old the rules and the health may be that a request is served by, and which of several sources they come from. Time passes by
+// a clock that the tests move, as between two requests of an idle isolate.
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { connect } from "node:net";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { startWithClock } from "./clock.js";
+import { type Edge, type Json, StandIn, keyDigest, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
+
+const MINUTE = 60_000, HOUR = 60 * MINUTE;
+let fra: StandIn, par: StandIn, edge: Edge, forward: (ms: number) => Promise<void>;
+
+beforeAll(async () => {
+  [fra, par] = await Promise.all(["eu-frankfurt", "eu-paris"].map((name) => StandIn.start(name)));
+});
+beforeEach(() => Promise.all([fra, par].map((standIn) => standIn.reset())));
+afterEach(() => edge.stop());
+afterAll(stopAll);
+
+const frankfurt = () => region("DE", "eu-frankfurt", [fra.url]);
+const paris = () => region("FR", "eu-paris", [par.url]);
+const both = () => ({ ...frankfurt(), ...paris() });
+
+/** What a source of rules or of health does: answer with this, or whatever the function does. */
+type Doing = Json | string | ((request: IncomingMessage, response: ServerResponse) => void);
+
+/** A source that counts how often it is asked. */
+class Source {
+  asked: (string | undefined)[] = [];
+  private constructor(public doing: Doing, readonly url: string) {}
+
+  static async start(doing: Doing): Promise<Source> {
+    let source: Source;
+    const url = await serve((request, response) => {
+      source.asked.push(request.headers["if-none-match"]);
+      const { doing } = source;
+      if (typeof doing === "function") return doing(request, response);
+      const text = typeof doing === "string" ? doing : JSON.stringify(doing);
+      const etag = `"${keyDigest(text)}"`;
+      const known = request.headers["if-none-match"] === etag;
+      response.writeHead(known ? 304 : 200, { etag }).end(known ? undefined : text);
+    });
+    source = new Source(doing, `${url}/v1`);
+    return source;
+  }
+}
+
+const hang: Doing = () => {};
+const gone: Doing = (_, response) => void response.destroy();
+const broken: Doing = (_, response) => void response.writeHead(500).end();
+
+/** Starts the Worker over these sources, looked at as seldom as by default. */
+async function start(sources: Source[], more: Record<string, string> = {}, document: Json | null = null): Promise<void> {
+  const urls = sources.map(({ url }) => url).join(" , ");
+  const defaults = { RULES_URLS: urls, RULES_REFRESH_SECONDS: "5", HEALTH_REFRESH_SECONDS: "5" };
+  ({ edge, forward } = await startWithClock(document, { ...defaults, ...more }));
+}
+
+async function seen(): Promise<{ status: number; code: string | null; region: string | null; revision: string | null; age: string | null }> {
+  const reply = await edge.chat("DE");
+  const { status, code, region } = await read(reply);
+  const header = (name: string) => reply.headers.get(`x-bailiwick-${name}`);
+  return { status, code, region, revision: header("revision"), age: header("rules-age") };
+}
+
+const fresh = (revision: string, region = "eu-frankfurt") => ({ status: 200, code: null, region, revision, age: null });
+
+test("an idle isolate's next request is served by the rules of now", async () => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source]);
+  expect(await seen()).toEqual(fresh("1"));
+  source.doing = rules(2, paris());
+  expect(await seen(), "it is young enough").toEqual(fresh("1"));
+  await forward(15_000);
+  expect(await seen()).toEqual(fresh("2", "eu-paris"));
+  source.doing = rules(3, { ...paris() }, {}, { tenants: { acme: { key_sha256: [keyDigest("sk")], services: ["chat"] } } });
+  await forward(20 * MINUTE);
+  expect(await seen(), "what was anybody's is nobody's now").toMatchObject({ status: 401, code: "missing_api_key", revision: "3" });
+});
+
+test("a hundred requests that wake an isolate together send one look, and all see what it finds", async () => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source]);
+  await seen();
+  const before = source.asked.length;
+  const document = rules(2, paris());
+  // It takes its time, so that all are there before it answers.
+  source.doing = (_, response) => void setTimeout(() => response.end(JSON.stringify(document)), 400);
+  await forward(HOUR);
+  const all = await Promise.all(Array.from({ length: 100 }, seen));
+  expect(all).toEqual(Array.from({ length: 100 }, () => fresh("2", "eu-paris")));
+  expect(source.asked.length - before).toBe(1);
+});
+
+test("the first requests of an isolate send one look, too", async () => {
+  const source = await Source.start(() => {});
+  source.doing = (_, response) => void setTimeout(() => response.end(JSON.stringify(rules(1, frankfurt()))), 400);
+  await start([source]);
+  expect(await Promise.all(Array.from({ length: 20 }, seen))).toEqual(Array.from({ length: 20 }, () => fresh("1")));
+  expect(source.asked).toHaveLength(1);
+});
+
+test("who waits for a look doesn't wait in vain when the client that began it has gone", async () => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source]);
+  await seen();
+  await forward(HOUR);
+  const before = source.asked.length;
+  let answer = () => {};
+  source.doing = (_, response) => void (answer = () => response.end(JSON.stringify(rules(2, paris()))));
+  const { hostname, port } = await edge.miniflare.ready;
+  const first = connect(Number(port), hostname);
+  first.write("POST /v1/chat/completions HTTP/1.1\r\nhost: chat.example\r\ncontent-length: 2\r\n\r\n{}");
+  await until(async () => source.asked.length, (asked) => asked > before);
+  const second = seen();
+  first.destroy();
+  answer();
+  expect(await second).toEqual(fresh("2", "eu-paris"));
+  expect(source.asked.length - before).toBe(1);
+});
+
+test.each<[string, Doing]>([
+  ["is gone", gone],
+  ["hangs", hang],
+  ["answers 500", broken],
+  ["answers with something else", "<html>Please log in.</html>"],
+  ["answers with nothing", ""],
+  ["answers with other rules of the same revision", rules(1, { nowhere: { countries: ["DE"] } })],
+])("while its source %s, rules serve for as long as they say, and every answer says how old they are", async (_, doing) => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source]);
+  expect(await seen()).toEqual(fresh("1"));
+  source.doing = doing;
+  await forward(MINUTE);
+  const stale = await seen();
+  expect(stale).toMatchObject({ status: 200, region: "eu-frankfurt" });
+  expect(Number(stale.age)).toBeGreaterThanOrEqual(60);
+  expect(Number(stale.age)).toBeLessThan(75);
+
+  await forward(HOUR);
+  const reply = await edge.chat("DE");
+  expect(reply.headers.get("retry-after")).toBe("5");
+  expect(reply.headers.get("x-should-retry")).toBeNull();
+  const { status, code, json } = await read(reply);
+  expect({ status, code }).toEqual({ status: 503, code: "rules_too_old" });
+  expect(json.error.message).toContain("RULES_URLS");
+  const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
+  expect(health).toMatchObject({ status: 503, json: { status: "rules too old", revision: 1 } });
+
+  source.doing = rules(2, paris());
+  await forward(5_000);
+  expect(await seen(), "the very next request finds that it is back").toEqual(fresh("2", "eu-paris"));
+});
+
+test("a document may forbid to be used unconfirmed", async () => {
+  const source = await Source.start(rules(1, frankfurt(), {}, { rules: { stale_for: "0s" } }));
+  await start([source]);
+  expect(await seen()).toEqual(fresh("1"));
+  source.doing = gone;
+  await forward(14_000);
+  expect(await seen()).toEqual(fresh("1"));
+  await forward(15_000);
+  expect(await seen()).toMatchObject({ status: 503, code: "rules_too_old" });
+});
+
+test("RULES_MAX_AGE is the greatest age", async () => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source], { RULES_MAX_AGE: "2m" });
+  expect(await seen()).toEqual(fresh("1"));
+  source.doing = rules(2, paris());
+  await forward(2 * MINUTE - 2_000);
+  expect(await seen(), "it looks, and isn't waited for").toEqual(fresh("1"));
+  await until(seen, ({ revision }) => revision === "2");
+  source.doing = rules(3, frankfurt());
+  await forward(2 * MINUTE);
+  expect(await seen()).toEqual(fresh("3"));
+});
+
+test("a clock that is set back makes nobody believe that rules are young", async () => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source]);
+  await seen();
+  source.doing = rules(2, paris());
+  await forward(-HOUR);
+  expect(await seen()).toEqual(fresh("2", "eu-paris"));
+  source.doing = gone;
+  await forward(MINUTE);
+  await forward(-3 * HOUR);
+  expect(await seen(), "they are as old as they were").toMatchObject({ status: 200, revision: "2;feed=unreachable" });
+});
+
+test("a stream under way isn't cut when its rules grow old", async () => {
+  const source = await Source.start(rules(1, frankfurt(), {}, { rules: { stale_for: "0s" } }));
+  await start([source]);
+  await fra.fail({ mode: "slow", delay_ms: 300, times: 1 });
+  const reply = await edge.chat("DE", { stream: true });
+  expect(reply.status).toBe(200);
+  source.doing = gone;
+  await forward(20_000);
+  expect(await seen()).toMatchObject({ status: 503, code: "rules_too_old" });
+  expect(await reply.text()).toContain("[DONE]");
+});
+
+// --- Several sources --------------------------------------------------------------------------------------------------
+
+test("of several sources the highest revision wins, whichever is first", async () => {
+  const [a, b, c] = await Promise.all([rules(3, frankfurt()), rules(7, paris()), rules(5, frankfurt())].map(Source.start));
+  await start([a, b, c]);
+  expect(await seen()).toEqual(fresh("7", "eu-paris"));
+  await forward(MINUTE);
+  expect(await seen()).toEqual(fresh("7", "eu-paris"));
+  expect([a, b, c].map(({ asked }) => asked[1]), "each has an entity tag of its own").toEqual(
+    [a, b, c].map(({ doing }) => `"${keyDigest(JSON.stringify(doing))}"`),
+  );
+});
+
+test.each<[string, Doing]>([["hangs", hang], ["is gone", gone], ["answers with something else", "<html>"]])(
+  "one of two sources that %s holds nobody up",
+  async (_, doing) => {
+    const [dead, well] = [await Source.start(doing), await Source.start(rules(1, frankfurt()))];
+    await start([dead, well]);
+    const began = performance.now();
+    expect(await seen()).toMatchObject({ status: 200, region: "eu-frankfurt", age: null });
+    for (const revision of [2, 3, 4]) {
+      well.doing = rules(revision, paris());
+      await forward(MINUTE);
+      expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", age: null });
+    }
+    // Four looks, each of which would take three seconds.
+    expect(performance.now() - began).toBeLessThan(6_000);
+  },
+);
+
+test("RULES_URL is one of them, and a refused address is passed over", async () => {
+  const well = await Source.start(rules(4, frankfurt()));
+  await start([well], { RULES_URL: `${await refusingUrl()}/v1/rules` });
+  expect(await seen()).toEqual(fresh("4"));
+});
+
+test("the same revision with other bytes is a conflict, and what is in service stays", async () => {
+  const [a, b] = [await Source.start(rules(1, frankfurt())), await Source.start(gone)];
+  await start([a, b]);
+  expect(await seen()).toEqual(fresh("1"));
+  b.doing = rules(1, paris());
+  await forward(MINUTE);
+  expect(await seen()).toEqual(fresh("1;feed=conflict"));
+  b.doing = rules(2, paris());
+  await forward(MINUTE);
+  expect(await seen()).toEqual(fresh("2", "eu-paris"));
+});
+
+test("KV stands in where no URL answers, and is not asked where one does", async () => {
+  const source = await Source.start(rules(1, frankfurt()));
+  await start([source], {}, rules(9, paris()));
+  expect(await seen(), "KV has more, and isn't asked").toEqual(fresh("1"));
+  source.doing = gone;
+  await forward(MINUTE);
+  expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", revision: "9;feed=unreachable", age: null });
+});
+
+// --- Health -----------------------------------------------------------------------------------------------------------
+
+/** A node's report, by which regions are down. */
+function report(down: string[]): Json {
+  const of = (name: string) => {
+    const status = down.includes(name) ? "down" : "up";
+    return [name, { status, probed: status, stale: false, override: null, age_ms: 0, interval_ms: 5_000, endpoints: {} }];
+  };
+  return { node: "ns1", revision: 1, rules_sha256: "", regions: Object.fromEntries(["eu-frankfurt", "eu-paris"].map(of)) };
+}
+
+test("an idle isolate's next request is steered by the health of now", async () => {
+  const [source, node] = [await Source.start(rules(1, both())), await Source.start(report(["eu-frankfurt"]))];
+  const silent = await Source.start(hang);
+  await start([source], { HEALTH_URLS: `${node.url},${silent.url}` });
+  expect(await seen()).toEqual(fresh("1", "eu-paris"));
+  await forward(HOUR);
+  const before = node.asked.length;
+  expect(await Promise.all([seen(), seen(), seen()]), "a region that is down isn't unknown after an hour").toEqual(
+    [1, 2, 3].map(() => fresh("1", "eu-paris")),
+  );
+  expect(node.asked.length - before).toBe(1);
+  node.doing = report(["eu-paris"]);
+  await forward(HOUR);
+  expect(await seen()).toEqual(fresh("1", "eu-frankfurt"));
+});
+
+test("health that nobody can tell is waited for once, and then it is unknown", async () => {
+  const [source, node] = [await Source.start(rules(1, both())), await Source.start(report(["eu-frankfurt"]))];
+  await start([source], { HEALTH_URLS: node.url });
+  expect(await seen()).toEqual(fresh("1", "eu-paris"));
+  node.doing = hang;
+  await forward(HOUR);
+  const began = performance.now();
+  for (let i = 0; i < 5; i += 1) expect(await seen()).toEqual(fresh("1", "eu-frankfurt"));
+  expect(performance.now() - began).toBeLessThan(5_000);
+});
