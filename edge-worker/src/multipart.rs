@@ -4,6 +4,7 @@
 //! anew with a boundary of ours (`write_head`): two readers that differ on where a part ends would be a way around inspection.
 //! [`form::Form`] is a form that is held whole, [`upload::Upload`] one whose `file` streams.
 
+mod filename;
 pub mod form;
 pub mod upload;
 
@@ -15,6 +16,9 @@ const LONGEST_HEAD: usize = 8 << 10;
 const MOST_PARTS: usize = 64;
 /// The longest boundary (RFC 2046 §5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
+
+/// What is put in front of a body.
+const PREFIX: &[u8] = b"\r\n";
 
 /// What a part says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +48,8 @@ pub struct Splitter {
     /// CRLF, two hyphens, the boundary.
     delimiter: Vec<u8>,
     pending: Vec<u8>,
+    /// How many bytes were taken from the front of it, [`PREFIX`] among them.
+    taken: usize,
     state: State,
     parts: usize,
 }
@@ -72,7 +78,7 @@ impl Splitter {
             boundary(content_type).ok_or(bad("the Content-Type isn't multipart/form-data with a boundary"))?;
         // As if the end of a line stood in front: then the first boundary is like the others. It isn't `Boundary` yet.
         let delimiter = format!("\r\n--{boundary}").into_bytes();
-        Ok(Self { delimiter, pending: b"\r\n".to_vec(), state: State::Body, parts: 0 })
+        Ok(Self { delimiter, pending: PREFIX.to_vec(), taken: 0, state: State::Body, parts: 0 })
     }
 
     /// Takes a chunk.
@@ -80,66 +86,91 @@ impl Splitter {
     /// # Errors
     /// 400 for what isn't a form, or one with too many parts.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
-        self.pending.extend_from_slice(chunk);
+        self.feed(chunk);
         let mut pieces = Vec::new();
+        while let Some(piece) = self.next()? {
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// Takes a chunk, for [`Splitter::next`].
+    fn feed(&mut self, chunk: &[u8]) {
+        self.pending.extend_from_slice(chunk);
+    }
+
+    /// Where in the body the next piece begins: behind a head, the bytes of its part.
+    fn position(&self) -> usize {
+        self.taken.saturating_sub(PREFIX.len())
+    }
+
+    /// Takes bytes away from the front.
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        self.taken += length;
+        self.pending.drain(..length).collect()
+    }
+
+    /// The next piece; `None` until there is more of the body.
+    fn next(&mut self) -> Result<Option<Piece>, Failure> {
         loop {
             match self.state {
                 State::Boundary => {
-                    let Some(two) = self.pending.get(..2) else { return Ok(pieces) };
+                    let Some(two) = self.pending.get(..2) else { return Ok(None) };
                     self.state = match two {
                         b"\r\n" => State::Head,
                         b"--" => State::Closed,
                         _ => return Err(bad("a boundary is followed by something else than the end of its line")),
                     };
-                    self.pending.drain(..2);
+                    self.take(2);
                 }
-                State::Head => {
-                    let Some(end) = find(&self.pending, b"\r\n\r\n") else {
-                        let long = self.pending.len() > LONGEST_HEAD;
-                        return if long { Err(bad("the headers of a part are too long")) } else { Ok(pieces) };
-                    };
-                    if end > LONGEST_HEAD {
-                        return Err(bad("the headers of a part are too long"));
-                    }
-                    self.parts += 1;
-                    if self.parts > MOST_PARTS {
-                        return Err(bad("there are more than 64 parts"));
-                    }
-                    pieces.push(Piece::Begin(head(&self.pending[..end])?));
-                    self.pending.drain(..end + 4);
-                    self.state = State::Body;
-                }
+                State::Head => return self.next_head(),
                 State::Body => {
                     let found = find(&self.pending, &self.delimiter);
                     let sure = found.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
                     if self.parts == 0 {
                         if found.is_none() && self.pending.len() < self.delimiter.len() {
-                            return Ok(pieces);
+                            return Ok(None);
                         }
                         if found != Some(0) {
                             return Err(bad("the body doesn't begin with the boundary of its Content-Type"));
                         }
                     } else if sure > 0 {
-                        pieces.push(Piece::Data(self.pending.drain(..sure).collect()));
+                        return Ok(Some(Piece::Data(self.take(sure))));
                     }
                     if found.is_none() {
-                        return Ok(pieces);
+                        return Ok(None);
                     }
-                    if self.parts > 0 {
-                        pieces.push(Piece::End);
-                    }
-                    self.pending.drain(..self.delimiter.len());
+                    self.take(self.delimiter.len());
                     self.state = State::Boundary;
+                    if self.parts > 0 {
+                        return Ok(Some(Piece::End));
+                    }
                 }
                 State::Closed => {
                     if self.pending.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
                         return Err(bad("something follows the last boundary"));
                     }
-                    self.pending.clear();
-                    return Ok(pieces);
+                    self.take(self.pending.len());
+                    return Ok(None);
                 }
             }
         }
+    }
+
+    fn next_head(&mut self) -> Result<Option<Piece>, Failure> {
+        let end = find(&self.pending, b"\r\n\r\n");
+        if end.unwrap_or(self.pending.len()) > LONGEST_HEAD {
+            return Err(bad("the headers of a part are too long"));
+        }
+        let Some(end) = end else { return Ok(None) };
+        self.parts += 1;
+        if self.parts > MOST_PARTS {
+            return Err(bad("there are more than 64 parts"));
+        }
+        let mut lines = self.take(end + 4);
+        lines.truncate(end);
+        self.state = State::Body;
+        head(&lines).map(Piece::Begin).map(Some)
     }
 
     /// Makes sure that the body is whole.
@@ -197,7 +228,8 @@ fn boundary(content_type: &str) -> Option<&str> {
 
 /// Reads the header lines of a part.
 fn head(bytes: &[u8]) -> Result<Head, Failure> {
-    let text = core::str::from_utf8(bytes).map_err(|_| bad("the headers of a part aren't UTF-8"))?;
+    // Only a file's name may be of another charset: what else there is has to be ASCII.
+    let text = String::from_utf8_lossy(bytes);
     let (mut disposition, mut content_type) = (None, None);
     for line in text.split("\r\n") {
         let (name, value) = line.split_once(':').ok_or(bad("a part has a header without a colon"))?;
@@ -218,13 +250,20 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
         }
     }
     let disposition = disposition.ok_or(bad("a part has no Content-Disposition"))?;
-    let (mut name, mut filename) = (None, None);
-    let mut rest = disposition.strip_prefix("form-data").ok_or(bad("a part's Content-Disposition isn't form-data"))?;
+    let (kind, mut rest) = disposition.split_at(disposition.find(';').unwrap_or(disposition.len()));
+    if !kind.trim().eq_ignore_ascii_case("form-data") {
+        return Err(bad("a part's Content-Disposition isn't form-data"));
+    }
+    let (mut name, mut filename, mut extended) = (None, None, None);
     while let Some((key, value, after)) = parameter(rest) {
         let slot = match key.to_ascii_lowercase().as_str() {
             "name" => &mut name,
             "filename" => &mut filename,
-            // RFC 7578 §4.2 forbids `filename*`; where somebody sends it, it says the same once more.
+            "filename*" => &mut extended,
+            // RFC 2231 §3: whoever doesn't know it sees a field where others see a file.
+            cut if cut.starts_with("filename*") => {
+                return Err(bad("a file's name comes in pieces (filename*0); send it whole"));
+            }
             _ => &mut None,
         };
         if slot.replace(value).is_some() {
@@ -242,7 +281,7 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
     let name = name.filter(is_name).ok_or(bad("a part has no name, or one that no field of the model API has"))?;
     Ok(Head {
         name,
-        filename: filename.map(|name| plain_filename(&name)),
+        filename: filename::choose(filename.as_deref(), extended.as_deref()),
         content_type: content_type.filter(|kind| is_plain_type(kind)).map(str::to_owned),
     })
 }
@@ -251,6 +290,7 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start().strip_prefix(';')?.trim_start();
     let (key, rest) = text.split_once('=')?;
+    let rest = rest.trim_start();
     let Some(quoted) = rest.strip_prefix('"') else {
         let end = rest.find(';').unwrap_or(rest.len());
         return Some((key.trim(), rest[..end].trim().to_owned(), &rest[end..]));
@@ -266,13 +306,6 @@ fn parameter(text: &str) -> Option<(&str, String, &str)> {
         }
     }
     None
-}
-
-/// A file's name without what could be read as more than a name.
-fn plain_filename(name: &str) -> String {
-    let plain = |c: char| if c.is_control() || matches!(c, '"' | '\\' | '/' | '%') { '_' } else { c };
-    let name: String = name.chars().take(200).map(plain).collect();
-    if name.is_empty() { "file".to_owned() } else { name }
 }
 
 fn is_plain_type(kind: &str) -> bool {

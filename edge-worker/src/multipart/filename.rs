@@ -1,0 +1,270 @@
+//! Names of files in forms: what a part's Content-Disposition says in, one plain name out. Called by [`super::head`].
+//!
+//! Clients write letters outside ASCII in four ways: as UTF-8 (browsers, RFC 7578 §5.1.3), as `filename*` (RFC 8187; RFC 7578 §4.2
+//! forbids it, and .NET sends it), as encoded words (RFC 2047; .NET too), or in another charset. An endpoint gets `filename="…"` in
+//! UTF-8, whatever came, and tells the format of audio by its extension: so that is kept.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// The longest name that is sent, in bytes: file systems take 255.
+const LONGEST: usize = 240;
+/// The longest extension that a shortened name keeps, in bytes, with its dot.
+const LONGEST_EXTENSION: usize = 16;
+/// Encoded words with or without their padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The name that is sent on; `None` for a part that names no file. Where two are given, `filename*` goes first if it can be read
+/// (RFC 6266 §4.3), and the other is sent nowhere.
+pub(super) fn choose(plain: Option<&str>, extended: Option<&str>) -> Option<String> {
+    let name = match (extended.map(str::trim).map(|text| (text, from_extended(text))), plain) {
+        (Some((_, Some(name))), _) if !name.is_empty() => name,
+        (_, Some(name)) => from_words(name).unwrap_or_else(|| name.to_owned()),
+        // It can't be read, and there is no other: what can be seen of it keeps the extension.
+        (Some((text, _)), None) => {
+            let value = text.rsplit('\'').next().unwrap_or(text);
+            String::from_utf8_lossy(&unescaped(value)).into_owned()
+        }
+        (None, None) => return None,
+    };
+    Some(plain_name(&name))
+}
+
+/// `UTF-8''Gespr%C3%A4ch.mp3` (RFC 8187 §3.2.1).
+fn from_extended(text: &str) -> Option<String> {
+    let (charset, rest) = text.split_once('\'')?;
+    let (_language, value) = rest.split_once('\'')?;
+    let bytes = unescaped(value);
+    // What is left of a percent sign was no escape.
+    if bytes.contains(&b'%') && !value.contains("%25") { None } else { decoded(charset, &bytes) }
+}
+
+/// `=?utf-8?B?R2VzcHLDpGNo?= =?utf-8?Q?.mp3?=` (RFC 2047 §2): all of it, or it is a name that looks like one.
+fn from_words(text: &str) -> Option<String> {
+    let mut name: Vec<u8> = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        let inner = word.strip_prefix("=?")?.strip_suffix("?=")?;
+        let mut parts = inner.splitn(3, '?');
+        let (charset, encoding, value) = (parts.next()?, parts.next()?, parts.next()?);
+        let bytes = match encoding {
+            "B" | "b" => BASE64.decode(value).ok()?,
+            "Q" | "q" => quoted_printable(value)?,
+            _ => return None,
+        };
+        // A letter may be cut in two by the end of a word, though it shouldn't: UTF-8 is looked at when all is there.
+        if is_utf8(charset) { name.extend(bytes) } else { name.extend(decoded(charset, &bytes)?.into_bytes()) }
+    }
+    String::from_utf8(name).ok().filter(|name| !name.is_empty())
+}
+
+fn is_utf8(charset: &str) -> bool {
+    // A language may follow (RFC 2231 §5).
+    let charset = charset.split('*').next().unwrap_or_default();
+    ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
+}
+
+fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
+    if is_utf8(charset) {
+        return core::str::from_utf8(bytes).ok().map(str::to_owned);
+    }
+    let charset = charset.split('*').next().unwrap_or_default();
+    let is_latin = ["iso-8859-1", "latin1"].iter().any(|known| charset.eq_ignore_ascii_case(known));
+    is_latin.then(|| bytes.iter().copied().map(char::from).collect())
+}
+
+/// Percent escapes decoded; what is no escape stays.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escape = if byte == b'%' { hex(after) } else { None };
+        out.push(escape.unwrap_or(byte));
+        rest = if escape.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    out
+}
+
+/// RFC 2047 §4.2: `_` is a space, `=` an escape.
+fn quoted_printable(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'_' => out.push(b' '),
+            b'=' => {
+                out.push(hex(after)?);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            byte => out.push(byte),
+        }
+    }
+    Some(out)
+}
+
+/// The byte that two hex digits at the beginning are.
+fn hex(bytes: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(0)? << 4 | digit(1)?)
+}
+
+/// A name without what could be read as more than a name, or what a person doesn't see. An escape would be decoded by whoever comes
+/// second; a percent sign alone is one. Browsers write a quotation mark and ends of lines as escapes.
+fn plain_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name.trim();
+    while let Some(character) = rest.chars().next() {
+        let escape = if character == '%' { hex(&rest.as_bytes()[1..]) } else { None };
+        let is_browsers = matches!(escape, Some(b'"' | b'\r' | b'\n'));
+        let is_plain = escape.is_none()
+            && !character.is_control()
+            && !matches!(character, '"' | '\\' | '/' | char::REPLACEMENT_CHARACTER)
+            && !is_unseen(character);
+        out.push(if is_plain { character } else { '_' });
+        rest = rest.get(if is_browsers { 3 } else { character.len_utf8() }..).unwrap_or_default();
+    }
+    let is_name = out.chars().any(|character| !matches!(character, '.' | '_' | ' '));
+    if is_name { shortened(out) } else { "file".to_owned() }
+}
+
+/// Marks that turn the direction of text, by which a name shows another extension than it has, and others without a width. Those that
+/// join letters are part of words.
+fn is_unseen(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A name of at most [`LONGEST`] bytes, its extension kept.
+fn shortened(name: String) -> String {
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let dot = name.rfind('.').filter(|dot| name.len() - dot <= LONGEST_EXTENSION);
+    let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
+    let mut end = LONGEST - extension.len();
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    [&stem[..end], extension].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    fn plain(name: &str) -> String {
+        choose(Some(name), None).unwrap()
+    }
+
+    fn extended(text: &str) -> String {
+        choose(None, Some(text)).unwrap()
+    }
+
+    #[test]
+    fn rfc_8187_names_are_read() {
+        assert_eq!(extended("utf-8''Gespr%C3%A4ch.mp3"), "Gespräch.mp3");
+        assert_eq!(extended("UTF-8'de'%e2%82%ac%20rates.m4a"), "€ rates.m4a");
+        assert_eq!(extended("iso-8859-1'en'%A3%20rates.wav"), "£ rates.wav");
+        assert_eq!(extended("utf-8''100%25.mp3"), "100%.mp3");
+        // .NET: both, and both mean the same.
+        let words = "=?utf-8?B?R2VzcHLDpGNoLm1wMw==?=";
+        assert_eq!(choose(Some(words), Some("utf-8''Gespr%C3%A4ch.mp3")).unwrap(), "Gespräch.mp3");
+        assert_eq!(choose(None, None), None);
+    }
+
+    #[test]
+    fn of_two_names_the_extended_goes_first_if_it_can_be_read() {
+        assert_eq!(choose(Some("a.mp3"), Some("utf-8''b.wav")).unwrap(), "b.wav");
+        for broken in ["", "utf-8''", "utf-8''%ff.wav", "utf-8''a%zz.wav", "koi8-r''%C1.wav", "b.wav", "utf-8'b.wav"] {
+            assert_eq!(choose(Some("a.mp3"), Some(broken)).unwrap(), "a.mp3", "{broken}");
+        }
+        // Alone it still is a file, of the kind it says.
+        for broken in ["utf-8''%ff.wav", "utf-8''a%zz.wav", "koi8-r''%C1.wav", "b.wav", "utf-8'b.wav"] {
+            assert!(extended(broken).ends_with(".wav"), "{broken}");
+        }
+        assert_eq!(extended("utf-8''"), "file");
+    }
+
+    #[test]
+    fn rfc_2047_words_are_read() {
+        assert_eq!(plain("=?utf-8?B?R2VzcHLDpGNoLm1wMw==?="), "Gespräch.mp3");
+        assert_eq!(plain("=?UTF-8?b?R2VzcHLDpGNoLm1wMw?="), "Gespräch.mp3");
+        assert_eq!(plain("=?utf-8?Q?Gespr=C3=A4ch_1.mp3?="), "Gespräch 1.mp3");
+        assert_eq!(plain("=?iso-8859-1?q?Gespr=E4ch?= =?us-ascii?Q?.mp3?="), "Gespräch.mp3");
+        assert_eq!(plain("=?utf-8?B?R2VzcHLD?= =?utf-8?B?pGNoLm1wMw==?="), "Gespräch.mp3");
+        for other in ["=?utf-8?X?a?=.mp3", "=?utf-8?B?!?=.mp3", "=?a.mp3", "=?utf-8?Q?=f?= .mp3"] {
+            assert_eq!(plain(other), other);
+        }
+    }
+
+    #[test]
+    fn a_name_is_nothing_but_a_name() {
+        for (name, sent) in [
+            ("Gespräch.mp3", "Gespräch.mp3"),
+            ("100%.mp3", "100%.mp3"),
+            ("a%22b%0D%0Ac.mp3", "a_b__c.mp3"),
+            ("%2e%2e%2fa.mp3", "_2e_2e_2fa.mp3"),
+            ("../../etc/passwd.wav", ".._.._etc_passwd.wav"),
+            ("C:\\a\\b.mp3", "C:_a_b.mp3"),
+            ("a\r\nX-Y: z.mp3", "a__X-Y: z.mp3"),
+            ("a\"; name=\"model.mp3", "a_; name=_model.mp3"),
+            ("a\u{202e}3pm.exe", "a_3pm.exe"),
+            ("a\u{0}.mp3", "a_.mp3"),
+            ("a\u{fffd}.mp3", "a_.mp3"),
+            (" a.mp3 ", "a.mp3"),
+            ("..", "file"),
+            ("", "file"),
+            ("%", "%"),
+            ("a%2", "a%2"),
+        ] {
+            assert_eq!(plain(name), sent, "{name:?}");
+        }
+        assert_eq!(extended("utf-8''a%22%0d%0a%2F..%2f.mp3"), "a____.._.mp3");
+        assert_eq!(plain("=?utf-8?Q?a=22=2F=0D=0A.mp3?="), "a____.mp3");
+    }
+
+    #[test]
+    fn a_long_name_keeps_its_extension() {
+        let long = plain(&format!("{}.mp3", "ä".repeat(400)));
+        assert!(long.ends_with("ä.mp3") && (LONGEST - 1..=LONGEST).contains(&long.len()), "{}", long.len());
+        assert_eq!(plain(&format!("{}.mp3", "a".repeat(210))).len(), 214);
+        let odd = plain(&format!("a.{}", "b".repeat(400)));
+        assert_eq!(odd.len(), LONGEST);
+    }
+
+    #[test]
+    fn no_name_gets_out_of_its_quotation_marks() {
+        let piece = prop_oneof![
+            "\\PC{0,6}",
+            Just("\"".to_owned()),
+            Just("\r\n".to_owned()),
+            Just("%22".to_owned()),
+            Just("=?utf-8?Q?=22?=".to_owned()),
+            Just("utf-8''%0d".to_owned()),
+            Just("../".to_owned()),
+            any::<char>().prop_map(String::from),
+        ];
+        let text = || proptest::collection::vec(piece.clone(), 0..8).prop_map(|pieces| pieces.concat());
+        TestRunner::new(ProptestConfig::with_cases(5_000))
+            .run(&(text(), proptest::option::of(text())), |(name, star)| {
+                let sent = choose(Some(&name), star.as_deref()).unwrap();
+                prop_assert!(!sent.is_empty() && sent.len() <= LONGEST);
+                prop_assert!(!sent.contains(|c: char| c.is_control() || matches!(c, '"' | '\\' | '/') || is_unseen(c)));
+                prop_assert!(!sent.chars().all(|c| c == '.'));
+                prop_assert!(
+                    (0..sent.len()).all(|at| sent.as_bytes()[at] != b'%' || hex(&sent.as_bytes()[at + 1..]).is_none())
+                );
+                prop_assert_eq!(&plain_name(&sent), &sent, "a plain name is one");
+                Ok(())
+            })
+            .unwrap();
+    }
+}
