@@ -18,6 +18,7 @@ use bailiwick_rules::rules::Allowance;
 use crate::envelope::Failure;
 use crate::json::{Broken, Kind, Scan, known_as, quoted};
 use crate::multipart::upload::{PURPOSE, check_purpose};
+use crate::payload::Payload;
 use crate::rewrite::path::{Class, Route};
 
 /// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
@@ -108,22 +109,28 @@ impl Inspected {
 
     /// The bytes for an endpoint that calls the model `model`: every other byte as the client sent it.
     #[must_use]
-    pub fn for_endpoint(&self, model: Option<&str>) -> Vec<u8> {
+    pub fn for_endpoint(&self, model: Option<&str>) -> Payload<'_> {
         let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
         let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
         let forced = self.forced.clone().map(|(range, text)| (range, Cow::Borrowed(text)));
         let ids = self.ids.iter().map(|(range, id)| (range.clone(), Cow::Owned(quoted(id))));
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = renamed.into_iter().chain(forced).chain(ids).collect();
         edits.sort_by_key(|(range, _)| range.start);
-        let mut out = Vec::with_capacity(self.bytes.len() + 64);
+        let mut out = Payload::default();
         let mut done = 0;
         for (range, text) in edits {
-            out.extend_from_slice(self.bytes.get(done..range.start).unwrap_or_default());
-            out.extend_from_slice(text.as_bytes());
+            out.push(self.bytes.get(done..range.start).unwrap_or_default());
+            out.push(text.into_owned().into_bytes());
             done = range.end;
         }
-        out.extend_from_slice(self.bytes.get(done..).unwrap_or_default());
+        out.push(self.bytes.get(done..).unwrap_or_default());
         out
+    }
+
+    /// How many bytes the client sent.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
     }
 }
 
@@ -270,7 +277,7 @@ mod tests {
     }
 
     fn sent(body: &Inspected, model: &str) -> String {
-        String::from_utf8(body.for_endpoint(Some(model))).unwrap()
+        String::from_utf8(body.for_endpoint(Some(model)).concat()).unwrap()
     }
 
     #[test]

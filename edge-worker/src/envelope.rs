@@ -26,6 +26,8 @@ pub enum Failure {
     },
     /// 400 or 404: a path that is nearly right.
     PathMistake(Mistake),
+    /// 403: a web page of an origin that the service doesn't list.
+    OriginNotAllowed,
     /// 405: a known path with another method.
     WrongMethod {
         /// The methods it knows, such as `GET, DELETE`.
@@ -196,7 +198,7 @@ impl Failure {
             | Self::BadForm { .. }
             | Self::IdsApart => 400,
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
-            Self::NotYourService | Self::ExplainOthers | Self::SharedList => 403,
+            Self::NotYourService | Self::ExplainOthers | Self::SharedList | Self::OriginNotAllowed => 403,
             Self::UnknownHost
             | Self::UnknownPath
             | Self::NotOffered { .. }
@@ -231,6 +233,7 @@ impl Failure {
             Self::UnknownPath => "unknown_path",
             Self::NotOffered { .. } => "not_offered",
             Self::PathMistake(mistake) => mistake.code(),
+            Self::OriginNotAllowed => "origin_not_allowed",
             Self::WrongMethod { .. } => "method_not_allowed",
             Self::BadPath => "invalid_path",
             Self::KeyInQuery => "key_in_query",
@@ -284,7 +287,11 @@ impl Failure {
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => {
                 "authentication_error"
             }
-            Self::NotYourService | Self::ExplainOthers | Self::ResidencyDenied | Self::SharedList => "permission_error",
+            Self::NotYourService
+            | Self::ExplainOthers
+            | Self::ResidencyDenied
+            | Self::SharedList
+            | Self::OriginNotAllowed => "permission_error",
             _ if self.status() >= 500 => "server_error",
             _ => "invalid_request_error",
         }
@@ -324,6 +331,11 @@ impl Failure {
                  fine-tuning and vector stores are."
             ),
             Self::PathMistake(mistake) => mistake.message().to_owned(),
+            Self::OriginNotAllowed => {
+                "Web pages of this origin are not served here. Ask from a server, or add the origin to the \
+                                       service: \"cors\": {\"origins\": [...]}."
+                    .into()
+            }
             Self::WrongMethod { allowed } => format!("This path doesn't take that method. Use {allowed}."),
             Self::BadPath => {
                 "The path holds an empty or dot segment, a backslash, or an encoded one. Send the plain path.".into()
@@ -344,7 +356,10 @@ impl Failure {
             Self::EncodedBody => "The body is compressed, and compressed bodies aren't inspected. Send it without \
                                   Content-Encoding."
                 .into(),
-            Self::BodyTooLarge { limit } => format!("The body is larger than {limit} bytes. Send a smaller one."),
+            Self::BodyTooLarge { limit } => format!(
+                "The body is larger than {limit} bytes, the most that is taken here. Send a smaller one, or raise the service's \
+                 limits.body_bytes (up to 67108864)."
+            ),
             Self::SlowBody => "The rest of the body didn't come in time. Send the request again.".into(),
             Self::MissingBody => "The body is empty, or broke off. Send a whole one.".into(),
             Self::NotJson { at } => {

@@ -8,12 +8,15 @@ use crate::asked::Asked;
 use crate::envelope::Failure;
 use crate::feed;
 use crate::inflight::Hold;
+use crate::payload::LARGEST_COPIED;
 use crate::wire::{Pieces, Wire};
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
 const MOST_DRAINED: usize = 64 << 20;
 /// An announced body of at most so many bytes is taken in one turn: the runtime holds it to its length.
-const AT_ONCE: u64 = 64 << 10;
+const AT_ONCE: u64 = LARGEST_COPIED as u64;
+/// A room is made twice as large up to so many bytes.
+const MOST_DOUBLED: usize = 8 << 20;
 /// How long a client may pause in a body that is refused anyway.
 const SILENCE: Millis = Millis(1_000);
 /// How long such a body is read at all: its client waits for the refusal.
@@ -32,20 +35,22 @@ pub(crate) async fn read_body(
         return Err(Failure::BodyTooLarge { limit });
     }
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
-        hold.grow(length)?;
+        // Once here, and once with the runtime when it is sent.
+        hold.grow(2 * length)?;
         return wire.body(asked.raw(), limits.idle).await;
     }
     match asked.pieces() {
-        Some(pieces) => read_pieces(pieces, limits, hold).await,
+        Some(pieces) => read_pieces(pieces, limits, announced.unwrap_or(limit), hold).await,
         None => Ok(Vec::new()),
     }
 }
 
-/// Reads a body piece by piece.
+/// Reads a body of at most `largest` bytes piece by piece.
 #[inline(never)]
 fn read_pieces<'a>(
     mut pieces: Pieces,
     limits: &'a Limits,
+    largest: u64,
     hold: &'a mut Hold,
 ) -> LocalBoxFuture<'a, Result<Vec<u8>, Failure>> {
     Box::pin(async move {
@@ -53,8 +58,10 @@ fn read_pieces<'a>(
         let mut bytes = Vec::new();
         let patience = Patience::of(limits);
         while let Some(piece) = pieces.next(patience.left()).await? {
-            let fits = (bytes.len() + piece.len()) as u64 <= limit;
-            let held = if fits { hold.grow(piece.len() as u64) } else { Err(Failure::BodyTooLarge { limit }) };
+            let length = bytes.len() + piece.len();
+            let fits = length as u64 <= limit;
+            let held =
+                if fits { make_room(&mut bytes, length, largest, hold) } else { Err(Failure::BodyTooLarge { limit }) };
             if let Err(failure) = held {
                 drop(bytes);
                 *hold = Hold::default();
@@ -63,8 +70,37 @@ fn read_pieces<'a>(
             }
             bytes.extend_from_slice(&piece);
         }
+        if bytes.len() > LARGEST_COPIED {
+            bytes.shrink_to_fit();
+            hold.resize(bytes.capacity() as u64)?;
+        }
         Ok(bytes)
     })
+}
+
+/// Makes room for `length` bytes in all, and holds what that takes.
+fn make_room(bytes: &mut Vec<u8>, length: usize, largest: u64, hold: &mut Hold) -> Result<(), Failure> {
+    if length <= bytes.capacity() {
+        return Ok(());
+    }
+    let capacity = capacity_for(length, usize::try_from(largest).unwrap_or(length));
+    hold.resize(capacity as u64)?;
+    let mut larger = Vec::new();
+    // What can't be had now can be had later: no reason to end all requests.
+    larger.try_reserve_exact(capacity).map_err(|_| Failure::Busy)?;
+    larger.extend_from_slice(bytes);
+    *bytes = larger;
+    Ok(())
+}
+
+/// How much room a body gets that has come to `length` bytes, and may come to `largest`. It is doubled while it is
+/// short, so that nobody holds more by announcing it; then it is made once for all, as both rooms exist while one is
+/// copied to the other.
+fn capacity_for(length: usize, largest: usize) -> usize {
+    let doubled = length.next_power_of_two().max(2 * LARGEST_COPIED);
+    let room = if doubled > MOST_DOUBLED { largest } else { doubled };
+    // Once here, and once with the runtime when a short one is sent.
+    room.min(largest.max(2 * LARGEST_COPIED)).max(length)
 }
 
 /// Reads on and forgets, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer sent before would be lost: workerd resets a connection on which much is
@@ -98,5 +134,38 @@ impl Patience {
     /// What is left of it for the next piece.
     pub(crate) fn left(&self) -> Millis {
         self.idle.min(self.until.since(feed::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_doubled_while_it_is_short_and_then_made_once() {
+        assert_eq!(capacity_for(1, 1 << 20), 128 << 10);
+        assert_eq!(capacity_for(300 << 10, 1 << 20), 512 << 10);
+        assert_eq!(capacity_for((8 << 20) + 1, 25 << 20), 25 << 20);
+        // What was announced may be less than what comes: the runtime would have told, and it is no reason to panic.
+        assert_eq!(capacity_for(10 << 20, 1), 10 << 20);
+        for (length, largest) in [(1, 1), (70_000, 70_000), (9 << 20, 64 << 20), (5 << 20, 6 << 20)] {
+            let room = capacity_for(length, largest);
+            assert!(room >= length && room <= largest.max(128 << 10), "{length} of {largest}: {room}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_what_is_allocated() {
+        let (mut bytes, mut hold) = (Vec::new(), Hold::default());
+        for _ in 0..90 {
+            let length = bytes.len() + 100_000;
+            make_room(&mut bytes, length, 9_000_000, &mut hold).unwrap();
+            bytes.resize(length, 0);
+            assert_eq!(format!("{hold:?}"), format!("Hold({})", bytes.capacity()));
+        }
+        assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 9_000_000));
+        let mut second = Hold::default();
+        second.resize(55 << 20).unwrap();
+        assert_eq!(make_room(&mut bytes, 9_000_001, 64 << 20, &mut hold), Err(Failure::Busy));
     }
 }

@@ -129,7 +129,15 @@ impl<'a> Scan<'a> {
         self.skip_space();
         let (range, escaped) = self.raw_string()?;
         let raw = self.text.get(range).and_then(|raw| core::str::from_utf8(raw).ok()).ok_or(Broken { at: self.at })?;
-        Ok(if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) })
+        if !escaped {
+            return Ok(Cow::Borrowed(raw));
+        }
+        // An image of tens of megabytes may hold escapes (`\/`): a second copy that memory has no room for is no reason
+        // to end every request.
+        let mut out = String::new();
+        out.try_reserve_exact(raw.len()).map_err(|_| Broken { at: self.at })?;
+        unescape(raw, &mut out);
+        Ok(Cow::Owned(out))
     }
 
     /// Reads an object: `each` is called with every key, at its value, which it has to read.
@@ -380,13 +388,14 @@ pub fn number_end(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Unescapes what `raw_string` found well-formed.
-fn unescape(raw: &str) -> String {
+fn unescape(raw: &str, out: &mut String) {
     let mut units: Vec<u16> = Vec::new();
-    let mut out = String::with_capacity(raw.len());
     // UTF-16 units of neighbouring `\u` escapes belong together: a pair of surrogates is one character.
     let flush = |units: &mut Vec<u16>, out: &mut String| {
         out.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));
     };
+    // The first half of a pair waits for the second.
+    let is_whole = |units: &[u16]| units.last().is_some_and(|unit| !(0xd800..0xdc00).contains(unit));
     let mut rest = raw.chars();
     while let Some(character) = rest.next() {
         let plain = match character {
@@ -394,6 +403,9 @@ fn unescape(raw: &str) -> String {
                 Some('u') => {
                     let hex = rest.as_str().get(..4).and_then(|hex| u16::from_str_radix(hex, 16).ok());
                     units.push(hex.unwrap_or(0xfffd));
+                    if is_whole(&units) {
+                        flush(&mut units, out);
+                    }
                     rest = rest.as_str().get(4..).unwrap_or_default().chars();
                     continue;
                 }
@@ -407,11 +419,10 @@ fn unescape(raw: &str) -> String {
             },
             other => other,
         };
-        flush(&mut units, &mut out);
+        flush(&mut units, out);
         out.push(plain);
     }
-    flush(&mut units, &mut out);
-    out
+    flush(&mut units, out);
 }
 
 /// A string as JSON, with its quotation marks.

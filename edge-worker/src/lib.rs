@@ -5,8 +5,9 @@
 //! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
 //! waits and is thin: `task` runs each request, `feed` brings rules and health, `asked` reads a request, `client` who asks,
 //! `incoming` what they send, `serve` leads one request through, `proxy` drives the machine with real fetches over its `wire`,
-//! `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `reply` makes the response, `explain`
-//! tells what it would be.
+//! `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `held` writes what is
+//! large to an endpoint, `reply` makes the response, `explain`
+//! tells what it would be, `cors` says what web pages may do.
 #![forbid(unsafe_code)]
 
 mod asked;
@@ -16,15 +17,18 @@ mod book;
 pub mod breaker;
 mod client;
 pub mod cooldown;
+mod cors;
 pub mod envelope;
 mod explain;
 mod feed;
+mod held;
 mod incoming;
 pub mod inflight;
 pub mod json;
 mod log;
 mod memory;
 pub mod multipart;
+pub mod payload;
 pub mod plan;
 mod proxy;
 mod receipt;

@@ -8,6 +8,7 @@ use core::future::{Future as _, poll_fn};
 use core::task::Poll;
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use worker::{Env, console_warn};
@@ -17,6 +18,7 @@ use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
 use crate::feed::{self, Clock};
+use crate::held::Writing;
 use crate::inflight::Hold;
 use crate::memory;
 use crate::receipt::Notary;
@@ -43,7 +45,7 @@ pub(crate) struct Job {
     /// The client's headers, all of them.
     pub(crate) headers: Vec<(String, String)>,
     /// The body. Dropped when an answer is committed.
-    pub(crate) body: Option<Content>,
+    pub(crate) body: Option<Rc<Content>>,
     /// A body that streams, to one endpoint.
     pub(crate) upload: Option<Outbound>,
     /// The model, by the client's name.
@@ -53,7 +55,7 @@ pub(crate) struct Job {
     /// How ids are sealed, and for whom, where the answer holds any.
     pub(crate) ids: Option<(Keyring, Owner)>,
     /// What the body takes of this isolate's memory.
-    pub(crate) hold: Hold,
+    pub(crate) hold: Option<Rc<Hold>>,
 }
 
 /// A run under way.
@@ -69,6 +71,8 @@ pub(crate) struct Driver {
     timer: Option<AttemptNumber>,
     /// The machine's time.
     clock: Clock,
+    /// What is being written to the endpoint of the moment.
+    writing: Writing,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
     /// What an answer that is held takes of this isolate's memory, beyond what each may.
@@ -90,6 +94,16 @@ pub(crate) enum Answer {
     Whole(Reply),
     /// Its beginning, and whoever writes the rest.
     Streamed(Box<Body>),
+}
+
+impl Answer {
+    /// Its headers, before they are sent.
+    pub(crate) fn headers(&mut self) -> &mut Lines {
+        match self {
+            Self::Whole(reply) => &mut reply.headers,
+            Self::Streamed(body) => &mut body.headers,
+        }
+    }
 }
 
 /// A response whose body is under way.
@@ -142,6 +156,7 @@ impl Driver {
             theirs: None,
             timer: None,
             clock: Clock::default(),
+            writing: Writing::default(),
             splice: None,
             kept: Hold::default(),
         })
@@ -175,7 +190,7 @@ impl Driver {
     #[inline(never)]
     fn headers(&mut self) -> Lines {
         self.job.body = None;
-        self.job.hold = Hold::default();
+        self.job.hold = None;
         let lines = self.theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
         self.stamp.served(headers::to_client(lines), self.run.served_by(), self.run.record())
     }
@@ -250,6 +265,9 @@ impl Driver {
                 return None;
             }
             let happened = match &self.job.upload {
+                None if self.writing.is_under_way() => {
+                    next_of_writing(&mut self.wire, reading, &mut self.writing).await
+                }
                 None => self.wire.next(reading).await,
                 Some(upload) => next_of_upload(&mut self.wire, reading, upload).await,
             };
@@ -348,6 +366,7 @@ impl Driver {
             Action::Disarm { .. } => self.timer = None,
             Action::Abort { .. } => {
                 self.flight = Flight::Landed;
+                self.writing = Writing::default();
                 self.wire.abort();
             }
             Action::Commit { status, body, as_events, .. } => {
@@ -427,7 +446,8 @@ impl Driver {
             region: target.region_id().clone(),
             endpoint: target.id().clone(),
         });
-        Some(Splice::new(Names::new(model, ids)?, events))
+        let names = Names::new(model, ids)?;
+        Some(Splice::new(if self.job.route.model().is_some() { names.of_model() } else { names }, events))
     }
 
     #[inline(never)]
@@ -452,12 +472,20 @@ impl Driver {
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut out = rewrite::outgoing(target, route, query, headers, body.as_ref(), secret.as_deref())?;
-        let stream = self.job.upload.as_ref().and_then(|upload| {
+        let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
+        let written = match (out.written, body) {
+            (Some(length), Some(body)) => {
+                let (writing, stream) = Writing::begin(body, self.job.hold.as_ref(), target.model(), length)?;
+                self.writing = writing;
+                Some(stream)
+            }
+            _ => None,
+        };
+        let uploaded = self.job.upload.as_ref().and_then(|upload| {
             out.headers.push(("content-type".to_owned(), upload.content_type().to_owned()));
             upload.body()
         });
-        self.wire.send(attempt, out.method, out.url.as_str(), &out.headers, out.body.as_deref(), stream);
+        self.wire.send(attempt, out.method, out.url.as_str(), &out.headers, out.body.as_deref(), written.or(uploaded));
         Ok(())
     }
 }
@@ -480,6 +508,19 @@ impl Drop for Driver {
         });
         console_warn!("{line}");
     }
+}
+
+/// What happens next. A body is written meanwhile.
+#[inline(never)]
+fn next_of_writing<'a>(wire: &'a mut Wire, reading: bool, writing: &'a mut Writing) -> LocalBoxFuture<'a, Happening> {
+    Box::pin(async move {
+        let mut next = pin!(wire.next(reading));
+        poll_fn(|context| {
+            writing.poll(context);
+            next.as_mut().poll(context)
+        })
+        .await
+    })
 }
 
 /// What happens next, or that the upload is refused on its way. It is carried on meanwhile.

@@ -95,6 +95,12 @@ impl Stamp {
         Reply::new(status, headers, failure.body().into_bytes())
     }
 
+    /// An answer of headers alone.
+    pub(crate) fn no_content(&self, mut headers: Lines) -> Reply {
+        self.write(&mut headers, None);
+        Reply::new(204, headers, Vec::new())
+    }
+
     /// JSON of our own.
     pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Reply {
         let mut headers = Lines::new();

@@ -12,12 +12,12 @@ use url::{Position, Url};
 use crate::body::Inspected;
 use crate::envelope::Failure;
 use crate::multipart::form::Form;
+use crate::payload::{LARGEST_COPIED, Payload};
 use crate::plan::Target;
 use path::Route;
 use query::Query;
 
 /// A body that is held whole and was looked through.
-#[derive(Clone)]
 pub enum Content {
     /// JSON.
     Json(Inspected),
@@ -59,10 +59,28 @@ impl Content {
         }
     }
 
-    fn for_endpoint(&self, model: Option<&str>) -> (String, Vec<u8>) {
+    /// Whether it is written to an endpoint a chunk at a time.
+    fn is_large(&self) -> bool {
+        let size = match self {
+            Self::Json(body) => body.size(),
+            Self::Form(form, _) => form.size(),
+        };
+        size > LARGEST_COPIED
+    }
+
+    fn content_type(&self) -> String {
         match self {
-            Self::Json(body) => ("application/json".to_owned(), body.for_endpoint(model)),
-            Self::Form(form, boundary) => (form_type(boundary), form.for_endpoint(boundary, model)),
+            Self::Json(_) => "application/json".to_owned(),
+            Self::Form(_, boundary) => form_type(boundary),
+        }
+    }
+
+    /// The bytes for an endpoint that calls the model `model`.
+    #[must_use]
+    pub fn for_endpoint(&self, model: Option<&str>) -> Payload<'_> {
+        match self {
+            Self::Json(body) => body.for_endpoint(model),
+            Self::Form(form, boundary) => form.for_endpoint(boundary, model),
         }
     }
 }
@@ -82,8 +100,10 @@ pub struct Outgoing {
     pub url: Url,
     /// All headers, the credential among them.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body, if it is sent at once.
     pub body: Option<Vec<u8>>,
+    /// How many bytes it has, if it is written a chunk at a time.
+    pub written: Option<usize>,
 }
 
 /// Without what must not be logged: the credential and the body.
@@ -108,10 +128,12 @@ pub fn outgoing<'h>(
     let url = url(target, route, query)?;
     let mut headers = headers::to_endpoint(headers)?;
     let mut set = |name: &str, value: String| headers.push((name.to_owned(), value));
-    let body = body.map(|body| body.for_endpoint(target.model())).map(|(content_type, bytes)| {
-        set("content-type", content_type);
-        bytes
-    });
+    let (mut bytes, mut written) = (None, None);
+    if let Some(content) = body {
+        set("content-type", content.content_type());
+        let payload = content.for_endpoint(target.model());
+        if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
+    }
     // Events are looked at and cut: a compressed stream would only be unpacked again.
     set("accept-encoding", "identity".to_owned());
     match (target.style(), secret) {
@@ -119,7 +141,7 @@ pub fn outgoing<'h>(
         (Style::OpenAi, Some(secret)) => set("authorization", format!("Bearer {}", secret.trim())),
         (Style::Azure, Some(secret)) => set("api-key", secret.trim().to_owned()),
     }
-    Ok(Outgoing { method: route.method(), url, headers, body })
+    Ok(Outgoing { method: route.method(), url, headers, body: bytes, written })
 }
 
 /// The endpoint's base with checked segments and pairs appended. The base's origin and path always stay in front.

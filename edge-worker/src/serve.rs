@@ -1,5 +1,7 @@
 //! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
 
+use std::rc::Rc;
+
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
 use futures_util::future::LocalBoxFuture;
@@ -11,6 +13,7 @@ use crate::attempt::{Expect, Task};
 use crate::body::Inspected;
 use crate::book::Age;
 use crate::client::{self, Caller, Credentials, Origin};
+use crate::cors::Page;
 use crate::envelope::Failure;
 use crate::explain;
 use crate::feed::{self, Snapshot};
@@ -50,10 +53,27 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
     if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
         stamp.rules_age = Some(age.0 / 1000);
     }
-    match answer(&mut asked, wire, env, &snapshot, &mut stamp).await {
+    let page = Page::of(&asked, snapshot.table.as_deref());
+    let answered = match page.as_ref().and_then(|page| of_page(page, &asked, &stamp)) {
+        Some(at_once) => at_once.map(Answer::Whole),
+        None => answer(&mut asked, wire, env, &snapshot, &mut stamp).await,
+    };
+    let mut answer = match answered {
         Ok(answer) => answer,
         Err(failure) => Answer::Whole(refused(&mut asked, &stamp, failure).await),
+    };
+    if let Some(page) = page {
+        page.write(answer.headers());
     }
+    answer
+}
+
+/// What a page is answered before anybody looks at its key: a preflight, which has none, and what isn't for pages of
+/// its origin.
+#[inline(never)]
+fn of_page(page: &Page, asked: &Asked, stamp: &Stamp) -> Option<Result<Reply, Failure>> {
+    let refused = (*page == Page::Refused).then_some(Err(Failure::OriginNotAllowed));
+    page.preflight(asked, stamp).or(refused)
 }
 
 /// The answer to a request that isn't carried.
@@ -103,10 +123,10 @@ async fn answer(
         Turn::Answered(reply) => return Ok(Answer::Whole(reply)),
         Turn::Sendable(prepared) => *prepared,
     };
-    job.hold = hold;
     if let Some(load) = load {
-        job.upload = Some(Outbound::begin(asked, load, &service.allow, &service.limits, &mut job.hold).await?);
+        job.upload = Some(Outbound::begin(asked, load, &service.allow, &service.limits, &mut hold).await?);
     }
+    job.hold = Some(Rc::new(hold));
     job.headers = core::mem::take(&mut asked.headers);
     Ok(Driver::new(task, job, stamp.clone(), wire).respond().await)
 }
@@ -166,7 +186,7 @@ impl<'t> Known<'t> {
             Takes::Json | Takes::Nothing => false,
         };
         Ok(if is_form {
-            Content::Form(Form::read(content_type, &bytes, allow)?, uploads::boundary(asked))
+            Content::Form(Form::read(content_type, bytes, allow)?, uploads::boundary(asked))
         } else {
             Content::Json(Inspected::json(bytes, &self.route, allow)?)
         })
@@ -280,7 +300,7 @@ fn prepare(
     let choices = body.as_ref().map_or(1, Content::choices);
     let kindred = route.kindred();
     let task = Task { plan, model: model.clone(), expect, kindred, choices, stateful, limits: service.limits };
-    let (headers, upload, hold) = (Vec::new(), None, Hold::default());
+    let (headers, upload, hold, body) = (Vec::new(), None, None, body.map(Rc::new));
     let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
     Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))
 }

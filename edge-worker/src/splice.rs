@@ -24,6 +24,8 @@ pub struct Names {
     model: Option<String>,
     /// How ids are sealed, where any are handed out.
     ids: Option<Ids>,
+    /// Whether the answer is a model, whose own id is its name.
+    is_model: bool,
 }
 
 /// How an answer's ids are sealed.
@@ -43,7 +45,13 @@ impl Names {
     /// `None` when an answer needs no change: then nothing has to pass through here.
     #[must_use]
     pub fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
-        (model.is_some() || ids.is_some()).then(|| Self { model: model.map(quoted), ids })
+        (model.is_some() || ids.is_some()).then(|| Self { model: model.map(quoted), ids, is_model: false })
+    }
+
+    /// For an answer that is a model itself.
+    #[must_use]
+    pub fn of_model(self) -> Self {
+        Self { is_model: true, ..self }
     }
 
     /// The quoted string to write instead of an endpoint's id.

@@ -114,7 +114,7 @@ impl Outbound {
         let Some((upload, pieces)) = self.rest.take() else {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
         };
-        let (readable, writer) = pipe()?;
+        let (readable, writer) = pipe(None)?;
         let verdict = Rc::clone(&self.verdict);
         *self.pump.borrow_mut() = Some(Box::pin(pump(upload, pieces, self.idle, self.first.clone(), writer, verdict)));
         Some(readable.into())
@@ -189,10 +189,15 @@ async fn pump(
     }
 }
 
-/// The two ends of one of the runtime's own pipes.
-fn pipe() -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
-    let constructor = js_sys::Reflect::get(&js_sys::global(), &"IdentityTransformStream".into()).ok()?;
-    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &js_sys::Array::new()).ok()?;
+/// The two ends of one of the runtime's own pipes; of one for so many bytes, if that is known.
+pub(crate) fn pipe(length: Option<usize>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
+    let name = if length.is_some() { "FixedLengthStream" } else { "IdentityTransformStream" };
+    let constructor = js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?;
+    let arguments = js_sys::Array::new();
+    if let Some(length) = length {
+        arguments.push(&f64::from(u32::try_from(length).ok()?).into());
+    }
+    let pipe = js_sys::Reflect::construct(constructor.dyn_ref::<js_sys::Function>()?, &arguments).ok()?;
     let pipe: TransformStream = pipe.unchecked_into();
     Some((pipe.readable(), pipe.writable().get_writer().ok()?))
 }

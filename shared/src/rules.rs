@@ -4,6 +4,7 @@
 //! What one part says of another (a service naming a region) is [`crate::table`]'s to check.
 
 mod binding;
+mod cors;
 pub(crate) mod read;
 mod scalar;
 mod schema;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 
 pub use binding::ServiceBinding;
+pub use cors::{Cors, WebOrigin};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 
@@ -252,6 +254,9 @@ pub struct Service {
     /// Whether the edge's answers carry a signed receipt.
     #[schemars(default)]
     pub receipts: Receipts,
+    /// Which web pages may ask; by default none.
+    #[schemars(default)]
+    pub cors: Option<Cors>,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.
@@ -366,8 +371,8 @@ pub struct Limits {
     pub idle: Millis,
     /// Over all attempts, before anything is committed.
     pub total: Millis,
-    /// The largest request body, in bytes.
-    #[schemars(range(min = 1, max = 33_554_432))]
+    /// The largest request body that is held, in bytes: 32 MiB by default, 64 MiB at most.
+    #[schemars(range(min = 1, max = 67_108_864))]
     pub body_bytes: u64,
     /// The most endpoints that may be sent one request.
     #[schemars(range(min = 1, max = 3))]
@@ -381,7 +386,7 @@ impl Default for Limits {
             headers_unary: Millis(300_000),
             idle: Millis(60_000),
             total: Millis(600_000),
-            body_bytes: 8 << 20,
+            body_bytes: 32 << 20,
             sends: 3,
         }
     }

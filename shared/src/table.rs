@@ -125,6 +125,8 @@ pub struct Service {
     pub allow: Vec<Allowance>,
     /// Whether the edge's answers carry a signed receipt.
     pub receipts: Receipts,
+    /// Which web pages may ask.
+    pub cors: Option<rules::Cors>,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -200,6 +202,7 @@ impl Table {
         let rules = rules::read::rules(&mut Reader::new(&mut violations), &node);
         let Some(rules) = rules else { return Err(violations) };
         check::services(&rules, &mut violations);
+        check::cors(&rules, &mut violations);
         if !violations.is_empty() {
             return Err(violations);
         }
@@ -241,6 +244,7 @@ impl Table {
                 limits: service.limits,
                 allow: service.allow,
                 receipts: service.receipts,
+                cors: service.cors,
                 requires_key: false,
             });
         }

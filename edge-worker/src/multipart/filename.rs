@@ -1,8 +1,9 @@
 //! Names of files in forms: what a part's Content-Disposition says in, one plain name out. Called by [`super::head`].
 //!
-//! Clients write letters outside ASCII in four ways: as UTF-8 (browsers, RFC 7578 §5.1.3), as `filename*` (RFC 8187; RFC 7578 §4.2
-//! forbids it, and .NET sends it), as encoded words (RFC 2047; .NET too), or in another charset. An endpoint gets `filename="…"` in
-//! UTF-8, whatever came, and tells the format of audio by its extension: so that is kept.
+//! Clients write letters outside ASCII in four ways: as UTF-8 (browsers, RFC 7578 §5.1.3), as `filename*` (RFC 8187;
+//! RFC 7578 §4.2 forbids it, and .NET sends it), as encoded words (RFC 2047; .NET too), or in another charset. An
+//! endpoint gets `filename="…"` in UTF-8, whatever came, and tells the format of audio by its extension: so that is
+//! kept.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -18,8 +19,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The name that is sent on; `None` for a part that names no file. Where two are given, `filename*` goes first if it can be read
-/// (RFC 6266 §4.3), and the other is sent nowhere.
+/// The name that is sent on; `None` for a part that names no file. Where two are given, `filename*` goes first if it
+/// can be read (RFC 6266 §4.3), and the other is sent nowhere.
 pub(super) fn choose(plain: Option<&str>, extended: Option<&str>) -> Option<String> {
     let name = match (extended.map(str::trim).map(|text| (text, from_extended(text))), plain) {
         (Some((_, Some(name))), _) if !name.is_empty() => name,
@@ -112,8 +113,8 @@ fn hex(bytes: &[u8]) -> Option<u8> {
     Some(digit(0)? << 4 | digit(1)?)
 }
 
-/// A name without what could be read as more than a name, or what a person doesn't see. An escape would be decoded by whoever comes
-/// second; a percent sign alone is one. Browsers write a quotation mark and ends of lines as escapes.
+/// A name without what could be read as more than a name, or what a person doesn't see. An escape would be decoded by
+/// whoever comes second; a percent sign alone is one. Browsers write a quotation mark and ends of lines as escapes.
 fn plain_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name.trim();
@@ -131,8 +132,8 @@ fn plain_name(name: &str) -> String {
     if is_name { shortened(out) } else { "file".to_owned() }
 }
 
-/// Marks that turn the direction of text, by which a name shows another extension than it has, and others without a width. Those that
-/// join letters are part of words.
+/// Marks that turn the direction of text, by which a name shows another extension than it has, and others without a
+/// width. Those that join letters are part of words.
 fn is_unseen(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

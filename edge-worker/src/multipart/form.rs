@@ -1,11 +1,14 @@
 //! A form that is held whole, as audio and images are sent: a body in, what the edge has to know of it and the bytes for each
 //! endpoint out.
 
+use core::ops::Range;
+
 use bailiwick_rules::rules::Allowance;
 
 use super::{Head, Piece, Splitter, write_end, write_head};
 use crate::body;
 use crate::envelope::Failure;
+use crate::payload::Payload;
 use crate::state::fields::{Field, field};
 
 /// Fields that decide something here: once, in these letters, and no files.
@@ -14,10 +17,16 @@ const DECIDING: &[&str] = &["model", "stream", "user"];
 /// Words in the names of plain fields whose text a host may take for the address of what belongs there: an image, say.
 const HOLD_URLS: &[&str] = &["url", "reference", "image", "mask", "file", "audio", "video"];
 
+/// How much of a body is cut into parts at a time: no more of it is held twice.
+const AT_A_TIME: usize = 64 << 10;
+
 /// A form that was looked through.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Form {
-    parts: Vec<(Head, Vec<u8>)>,
+    /// The body as it came.
+    bytes: Vec<u8>,
+    /// Its parts, and where in it they stand.
+    parts: Vec<(Head, Range<usize>)>,
     model: String,
     stream: bool,
 }
@@ -27,23 +36,15 @@ impl Form {
     ///
     /// # Errors
     /// 400 with what is wrong, or what the service doesn't allow.
-    pub fn read(content_type: &str, bytes: &[u8], allow: &[Allowance]) -> Result<Self, Failure> {
-        let mut splitter = Splitter::new(content_type)?;
-        let mut parts: Vec<(Head, Vec<u8>)> = Vec::new();
-        for piece in splitter.push(bytes)? {
-            match piece {
-                Piece::Begin(head) => parts.push((head, Vec::new())),
-                Piece::Data(data) => parts.last_mut().into_iter().for_each(|(_, part)| part.extend_from_slice(&data)),
-                Piece::End => {}
-            }
-        }
-        splitter.end()?;
+    pub fn read(content_type: &str, bytes: Vec<u8>, allow: &[Allowance]) -> Result<Self, Failure> {
+        let parts = split(content_type, &bytes)?;
         let (mut model, mut stream) = (None, false);
-        for (position, (head, data)) in parts.iter().enumerate() {
+        for (position, (head, range)) in parts.iter().enumerate() {
             check_name(head, &parts[..position])?;
             if head.filename.is_some() {
                 continue;
             }
+            let data = bytes.get(range.clone()).unwrap_or_default();
             let text = core::str::from_utf8(data).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
             match head.name.as_str() {
                 "model" => model = Some(body::model_name(text)?),
@@ -63,7 +64,7 @@ impl Form {
                 }
             }
         }
-        Ok(Self { model: model.ok_or(body::NO_MODEL)?, parts, stream })
+        Ok(Self { model: model.ok_or(body::NO_MODEL)?, bytes, parts, stream })
     }
 
     /// The model, by the client's name.
@@ -78,25 +79,54 @@ impl Form {
         self.stream
     }
 
+    /// How many bytes the client sent.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The bytes for an endpoint that calls the model `model`.
     #[must_use]
-    pub fn for_endpoint(&self, boundary: &str, model: Option<&str>) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (position, (head, data)) in self.parts.iter().enumerate() {
-            write_head(&mut out, boundary, head, position == 0);
-            match model.filter(|_| head.name == "model") {
-                Some(model) => out.extend_from_slice(model.as_bytes()),
-                None => out.extend_from_slice(data),
+    pub fn for_endpoint(&self, boundary: &str, model: Option<&str>) -> Payload<'_> {
+        let mut out = Payload::default();
+        for (position, (head, range)) in self.parts.iter().enumerate() {
+            let mut text = Vec::new();
+            write_head(&mut text, boundary, head, position == 0);
+            let renamed = model.filter(|_| head.name == "model");
+            text.extend_from_slice(renamed.unwrap_or_default().as_bytes());
+            out.push(text);
+            if renamed.is_none() {
+                out.push(self.bytes.get(range.clone()).unwrap_or_default());
             }
         }
-        write_end(&mut out, boundary);
+        let mut end = Vec::new();
+        write_end(&mut end, boundary);
+        out.push(end);
         out
     }
 }
 
+/// Cuts a body into its parts.
+fn split(content_type: &str, bytes: &[u8]) -> Result<Vec<(Head, Range<usize>)>, Failure> {
+    let mut splitter = Splitter::new(content_type)?;
+    let mut parts: Vec<(Head, Range<usize>)> = Vec::new();
+    for chunk in bytes.chunks(AT_A_TIME) {
+        splitter.feed(chunk);
+        while let Some(piece) = splitter.next()? {
+            match piece {
+                Piece::Begin(head) => parts.push((head, splitter.position()..splitter.position())),
+                Piece::Data(data) => parts.last_mut().into_iter().for_each(|(_, range)| range.end += data.len()),
+                Piece::End => {}
+            }
+        }
+    }
+    splitter.end()?;
+    Ok(parts)
+}
+
 /// Refuses what decides in other letters, twice, or as a file; ids, which no form of the model API has; and any field twice
 /// that is no list.
-fn check_name(head: &Head, before: &[(Head, Vec<u8>)]) -> Result<(), Failure> {
+fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failure> {
     if let Some(key) = DECIDING.iter().find(|known| head.name.eq_ignore_ascii_case(known)) {
         if head.name != **key {
             return Err(Failure::MiscasedKey { key });
@@ -122,7 +152,7 @@ mod tests {
     use crate::multipart::tests::{TYPE, body};
 
     fn read(parts: &[(&str, &[u8])]) -> Result<Form, Failure> {
-        Form::read(TYPE, &body(parts), &[])
+        Form::read(TYPE, body(parts), &[])
     }
 
     #[test]
@@ -133,8 +163,20 @@ mod tests {
         assert_eq!((form.model(), form.stream()), ("whisper", true));
         let mut renamed = parts;
         renamed[1].1 = b"faster-whisper";
-        assert_eq!(form.for_endpoint("XX", Some("faster-whisper")), body(&renamed));
-        assert_eq!(form.for_endpoint("XX", None), body(&parts));
+        assert_eq!(form.for_endpoint("XX", Some("faster-whisper")).concat(), body(&renamed));
+        assert_eq!(form.for_endpoint("XX", None).concat(), body(&parts));
+    }
+
+    #[test]
+    fn a_large_file_is_where_it_was_and_is_copied_nowhere() {
+        let file: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let parts: [(&str, &[u8]); 3] = [("model", b"m"), ("file:a.wav", &file), ("language", b"de")];
+        let form = read(&parts).unwrap();
+        let payload = form.for_endpoint("XX", None);
+        assert_eq!(payload.len(), body(&parts).len());
+        let own = payload.pieces().find(|piece| piece.len() == file.len()).unwrap();
+        assert!(form.bytes.as_ptr_range().contains(&own.as_ptr()) && own == file);
+        assert_eq!(payload.concat(), body(&parts));
     }
 
     #[test]
@@ -149,7 +191,7 @@ mod tests {
         assert!(matches!(refusal(&[("model", b"a"), ("stream", b"1")]), Failure::BadField { .. }));
         let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image_url", b"https://a/b.png")];
         assert_eq!(refusal(&url), Failure::RemoteUrl { field: "image_url".into() });
-        assert!(Form::read(TYPE, &body(&url), &[Allowance::RemoteUrls]).is_ok());
+        assert!(Form::read(TYPE, body(&url), &[Allowance::RemoteUrls]).is_ok());
         for name in ["image", "image[]", "mask", "file"] {
             let url: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"https://a/b.png")];
             assert_eq!(refusal(&url), Failure::RemoteUrl { field: name.into() });

@@ -203,6 +203,7 @@ impl Json {
         let (ids, model) = (names.ids.is_some(), names.model.is_some());
         match (frame.role, frame.is_object, frame.key) {
             (Role::Root | Role::Response, true, Key::Model) if model => Text::Model,
+            (Role::Root, true, Key::OwnId) if model && names.is_model => Text::Model,
             (Role::Ids, false, _)
             | (Role::Root | Role::Response | Role::Item, true, Key::OwnId)
             | (Role::Root, true, Key::Cursor)

@@ -75,6 +75,19 @@ pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
     }
 }
 
+/// A page of any origin may ask with a key of its own. Without keys it would ask as whoever looks at it.
+pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
+    for (id, service) in &rules.services {
+        let is_any = service.cors.as_ref().is_some_and(|cors| cors.origins.iter().any(rules::WebOrigin::is_any));
+        let has_keys = rules.tenants.values().any(|tenant| tenant.services.contains(id));
+        if is_any && !has_keys {
+            let message = "is \"*\" for a service that no tenant names, so any page could ask with its visitor's place and no \
+                           key; list the origins, or give the service tenants";
+            violations.push(Violation { pointer: format!("/services/{id}/cors/origins"), message: message.to_owned() });
+        }
+    }
+}
+
 /// Where CNAME and the aliases among the service bindings lead.
 fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
     let bindings = answers.https.iter().chain(&answers.svcb).filter(|binding| binding.is_alias());

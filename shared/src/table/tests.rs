@@ -59,6 +59,32 @@ fn a_sound_document_compiles() {
 }
 
 #[test]
+fn cors_lists_origins_and_any_origin_needs_keys() {
+    let with = |origins: Value| {
+        move |document: &mut Value| document["services"]["chat"]["cors"] = json!({ "origins": origins })
+    };
+    let sound = |origins: Value| refused(with(origins)).is_empty();
+    assert!(sound(json!(["https://app.example.com", "http://localhost:3000"])) && sound(json!(["*"])));
+    assert_refused(with(json!([])), "/services/chat/cors/origins", "");
+    assert_refused(with(json!(["https://app.example.com/"])), "/services/chat/cors/origins/0", "ends with its host");
+    assert_refused(with(json!(["*", "https://a.example"])), "/services/chat/cors", "stand alone");
+    let no_keys = |document: &mut Value| {
+        with(json!(["*"]))(document);
+        document["tenants"] = json!({});
+    };
+    assert_refused(no_keys, "/services/chat/cors/origins", "no tenant names");
+    let long = |document: &mut Value| {
+        document["services"]["chat"]["cors"] = json!({ "origins": ["https://a.example"], "max_age": "48h" });
+    };
+    assert_refused(long, "/services/chat/cors/max_age", "");
+    let body = |bytes: u64| {
+        move |document: &mut Value| document["services"]["chat"]["limits"] = json!({ "body_bytes": bytes })
+    };
+    assert!(refused(body(64 << 20)).is_empty());
+    assert_refused(body((64 << 20) + 1), "/services/chat/limits/body_bytes", "");
+}
+
+#[test]
 fn the_key_of_a_tenant_finds_it() {
     let table = compile(&sound()).unwrap();
     assert_eq!(table.tenant_of_key(&KeyDigest::of_key("sk-acme")), table.tenant_named("acme"));

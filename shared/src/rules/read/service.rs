@@ -6,7 +6,8 @@ use super::value::{distinct, duration, host_name, once, one_of, reference};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
-    Allowance, ClientMatch, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Tier, TtlBounds, WhenAllDown,
+    Allowance, ClientMatch, Cors, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Tier, TtlBounds, WebOrigin,
+    WhenAllDown,
 };
 use crate::time::Millis;
 
@@ -68,6 +69,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     });
     let choices = [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
     let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &choices));
+    let cors = fields.optional("cors", cors);
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -81,6 +83,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         limits: limits.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
         receipts: receipts.unwrap_or_default(),
+        cors,
     })
 }
 
@@ -185,6 +188,23 @@ fn hub(reader: &mut Reader<'_>, node: &Node, regions: Option<&[RegionId]>, conte
     Some(Hub { region: region?, paths: paths? })
 }
 
+fn cors(reader: &mut Reader<'_>, node: &Node) -> Option<Cors> {
+    let mut fields = reader.object(node)?;
+    let origins = fields.required("origins", "origins such as \"https://app.example.com\"", |reader, node| {
+        distinct(reader, node, |reader, node| match WebOrigin::parse(reader.string(node)?) {
+            Ok(origin) => Some(origin),
+            Err(message) => reader.fail(message),
+        })
+    });
+    if origins.as_ref().is_some_and(|origins| origins.len() > 1 && origins.iter().any(WebOrigin::is_any)) {
+        fields.fail::<()>("names \"*\" beside other origins; let it stand alone, or leave it out");
+    }
+    let max_age =
+        fields.optional("max_age", |reader, node| duration(reader, node, Millis(1_000)..=Millis(24 * 3_600_000)));
+    fields.finish();
+    Some(Cors { origins: origins?, max_age })
+}
+
 fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
     let mut fields = reader.object(node)?;
     let span = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, Millis(10)..=Millis(3_600_000));
@@ -195,7 +215,7 @@ fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
         idle: fields.optional("idle", span).unwrap_or(defaults.idle),
         total: fields.optional("total", span).unwrap_or(defaults.total),
         body_bytes: fields
-            .optional("body_bytes", |reader, node| reader.integer(node, 1..=(32 << 20)))
+            .optional("body_bytes", |reader, node| reader.integer(node, 1..=(64 << 20)))
             .unwrap_or(defaults.body_bytes),
         sends: fields
             .optional("sends", |reader, node| reader.integer(node, 1..=3).and_then(|n| u8::try_from(n).ok()))

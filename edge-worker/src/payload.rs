@@ -1,0 +1,67 @@
+//! A body for one endpoint: pieces enter, most of them borrowed from the one that is held; the same bytes leave, at
+//! once or a few at a time. An isolate has no room for a second copy of large ones.
+
+use std::borrow::Cow;
+
+/// A body of more bytes than this is written to an endpoint a chunk at a time. A shorter one is copied and sent at
+/// once.
+pub const LARGEST_COPIED: usize = 64 << 10;
+
+/// Pieces of a body, in order.
+#[derive(Default, Debug)]
+pub struct Payload<'a>(Vec<Cow<'a, [u8]>>);
+
+impl<'a> Payload<'a> {
+    /// Appends a piece.
+    pub fn push(&mut self, piece: impl Into<Cow<'a, [u8]>>) {
+        self.0.push(piece.into());
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// Its bytes, at most so many at a time.
+    pub fn chunks(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        self.pieces().flat_map(move |piece| piece.chunks(most))
+    }
+
+    /// All of its bytes.
+    #[must_use]
+    pub fn concat(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_it_is_taken_it_is_the_same() {
+        let held = [7; 10];
+        let mut payload = Payload::default();
+        payload.push(vec![1, 2]);
+        payload.push(&held[..]);
+        payload.push(Vec::new());
+        assert_eq!((payload.len(), payload.is_empty(), Payload::default().is_empty()), (12, false, true));
+        for most in 1..13 {
+            let chunks: Vec<&[u8]> = payload.chunks(most).collect();
+            assert!(chunks.iter().all(|chunk| (1..=most).contains(&chunk.len())));
+            assert_eq!(chunks.concat(), payload.concat());
+        }
+    }
+}
