@@ -1,5 +1,5 @@
 # The Worker on workerd in a region of one's own. SELF-HOSTING.md tells how; from the project's root:
-#   scripts/build-edge && RULES_URL=https://ns1.example.com:8443/v1/rules npx workerd serve edge-worker/workerd.capnp
+#   scripts/build-edge && RULES_URLS=https://ns1.example.com:8443/v1/rules npx workerd serve edge-worker/workerd.capnp
 
 using Workerd = import "/workerd/workerd.capnp";
 
@@ -38,11 +38,14 @@ const edge :Workerd.Worker = (
   # Variables and secrets, from the environment of the process. One that isn't set there is not there.
   bindings = [
     (name = "RULES_URL", fromEnvironment = "RULES_URL"),
+    (name = "RULES_URLS", fromEnvironment = "RULES_URLS"),
     (name = "RULES_TOKEN", fromEnvironment = "RULES_TOKEN"),
     (name = "RULES_REFRESH_SECONDS", fromEnvironment = "RULES_REFRESH_SECONDS"),
+    (name = "RULES_MAX_AGE", fromEnvironment = "RULES_MAX_AGE"),
     (name = "HEALTH_URLS", fromEnvironment = "HEALTH_URLS"),
     (name = "HEALTH_TOKEN", fromEnvironment = "HEALTH_TOKEN"),
     (name = "HEALTH_REFRESH_SECONDS", fromEnvironment = "HEALTH_REFRESH_SECONDS"),
+    (name = "STATE_KEY", fromEnvironment = "STATE_KEY"),
     (name = "RECEIPT_KEY", fromEnvironment = "RECEIPT_KEY"),
     (name = "RECEIPT_PUBLIC_KEYS", fromEnvironment = "RECEIPT_PUBLIC_KEYS"),
     (name = "EXPLAIN_TOKEN", fromEnvironment = "EXPLAIN_TOKEN"),

@@ -2,7 +2,7 @@
 // come from.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { request as ask } from "node:http";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -19,7 +19,7 @@ beforeAll(async () => {
   const document = rules(1, regions, {}, { networks: [{ prefix: "198.51.100.0/24", country: "US" }] });
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
-  const env = { PATH: process.env.PATH, RULES_URL: `${node}/v1/rules`, FRA_KEY: "upstream-secret" };
+  const env = { PATH: process.env.PATH, RULES_URL: `${node}/v1/rules`, FRA_KEY: "upstream-secret", STATE_KEY: "k".repeat(44) };
   const args = ["serve", file, "--socket-addr", "http=127.0.0.1:0", "--control-fd=3"];
   const child = spawn(binary, args, { env, stdio: ["ignore", "inherit", "inherit", "pipe"] });
   onStop(() => child.kill());
@@ -35,17 +35,17 @@ beforeAll(async () => {
 beforeEach(() => Promise.all([fra.reset(), nyc.reset()]));
 afterAll(stopAll);
 
-async function chat(headers: Record<string, string>, to = url) {
+async function chat(headers: Record<string, string>, to = url, path = "/v1/chat/completions", method = "POST") {
   const reply = await new Promise<Response>((resolve, reject) => {
     const all = { host: "chat.example", "content-type": "application/json", ...headers };
-    const asked = ask(to, { path: "/v1/chat/completions", method: "POST", agent: false, headers: all }, (response) => {
+    const asked = ask(to, { path, method, agent: false, headers: all }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);
       response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
     });
     asked.on("error", reject);
-    asked.end(JSON.stringify({ model: "m", messages: [] }));
+    asked.end(method === "POST" ? JSON.stringify({ model: "m", messages: [] }) : undefined);
   });
   return read(reply as never);
 }
@@ -97,4 +97,33 @@ test("the page tells to set the header that the file reads", () => {
   const page = readFileSync(`${root}edge-worker/SELF-HOSTING.md`, "utf8");
   expect(page).toMatch(new RegExp(`proxy_set_header +${header} `));
   expect(page).toMatch(/proxy_set_header +CF-Connecting-IP +\$remote_addr;/);
+});
+
+test("STATE_KEY reaches the Worker from the environment", async () => {
+  const one = await chat({ "bailiwick-cf": '{"country":"DE"}' }, url, "/v1/files/file-1", "GET");
+  expect(one, "it is set: that id is nobody's").toMatchObject({ status: 404, code: "not_found" });
+});
+
+/** Names of variables and secrets, as they stand in a text. */
+const NAMES = /\b(?:RULES|HEALTH|STATE|RECEIPT|EXPLAIN)_[A-Z_]+\b|\bLOG\b(?==|`| =)/g;
+const named = (text: string) => [...new Set(text.match(NAMES))].sort();
+
+test("every variable that a page names is read by the code, and bound where the Worker is self-hosted", () => {
+  const folder = `${root}edge-worker/src`;
+  const files = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".rs"));
+  const code = files.map((name) => readFileSync(`${folder}/${name}`, "utf8")).join("\n");
+  const read = [...new Set([...code.matchAll(/"([A-Z]+(?:_[A-Z]+)*)"/g)].map(([, name]) => name))];
+  const bound = [...readFileSync(file, "utf8").matchAll(/\(name = "([A-Z_]+)", fromEnvironment = "([A-Z_]+)"\)/g)];
+  expect(bound.filter(([, name, from]) => name !== from)).toEqual([]);
+  const bindings = bound.map(([, name]) => name).filter((name) => name !== "FRA_KEY");
+  const pages = ["edge-worker/SELF-HOSTING.md", "wrangler.toml", "docs/edge-operations.md"];
+  for (const page of pages) {
+    const names = named(readFileSync(`${root}${page}`, "utf8"));
+    expect(names.length, page).toBeGreaterThan(5);
+    expect(names.filter((name) => !read.includes(name)), `${page} names what nothing reads`).toEqual([]);
+    expect(names.filter((name) => !bindings.includes(name)), `${page} names what workerd.capnp doesn't bind`).toEqual([]);
+  }
+  const told = named(pages.slice(0, 2).map((page) => readFileSync(`${root}${page}`, "utf8")).join("\n"));
+  expect(bindings.filter((name) => !told.includes(name)), "bound and told nowhere").toEqual([]);
+  expect(bindings.filter((name) => !read.includes(name)), "bound and read nowhere").toEqual([]);
 });
