@@ -76,7 +76,8 @@ enum Command {
     #[command(after_help = "Examples:
   bailiwick explain --service chat --client 203.0.113.7
   bailiwick explain --service chat --country DE --down eu-frankfurt
-  bailiwick explain --service chat --client unknown --tenant acme
+  bailiwick explain --tenant acme
+  bailiwick explain --all
   bailiwick explain --service chat --country GB --model chat-large --path /v1/chat/completions --json")]
     Explain(explain::ExplainArgs),
     /// Turn an API key into the digest that stands in the rules.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::answer::identity::Identity;
 use crate::dnssec::budget::SigningLimit;
 use crate::dnssec::timeline::Policy;
+use crate::geoip::Registered;
 use crate::name::Name;
 use crate::rate_limit::RateLimit;
 use crate::streams::Limits;
@@ -29,6 +30,8 @@ pub struct Config {
     pub rules: PathBuf,
     /// The GeoIP database (MMDB). Without one every client is unknown but for the rules' `networks`.
     pub geoip: Option<PathBuf>,
+    /// Whether the database places networks by where they are registered, too.
+    pub registered: Registered,
     /// Where the last good rules and overrides are kept. Without one nothing outlives the process.
     pub state_dir: Option<PathBuf>,
     /// The zones this node is an authority for.
@@ -182,6 +185,7 @@ node = "ns1"
 listen = ["127.0.0.1:5300", "[::1]:0"]
 rules = "rules.json"
 geoip = "/var/lib/geo.mmdb"
+geoip_registered_country = true
 state_dir = "state"
 [zones]
 "ai.example.com" = "ai.zone"
@@ -239,6 +243,7 @@ ipv6_prefix = 64
         assert_eq!(config.listen, ["127.0.0.1:5300".parse().unwrap(), "[::1]:0".parse().unwrap()]);
         assert_eq!(config.rules, Path::new("/etc/b/rules.json"));
         assert_eq!(config.geoip.as_deref(), Some(Path::new("/var/lib/geo.mmdb")));
+        assert_eq!(config.registered, Registered::Counts);
         assert_eq!(config.state_dir.as_deref(), Some(Path::new("/etc/b/state")));
         let zones: Vec<_> = config.zones.iter().map(|zone| (zone.origin.to_string(), zone.file.clone())).collect();
         assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));

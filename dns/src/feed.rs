@@ -208,7 +208,7 @@ async fn offer_changes(sources: &Sources, known: Known, handle: &Handle, everyth
         });
         let geoip = geoip.then(|| {
             known.geoip = now.geoip;
-            read_geoip(to_read.geoip.as_deref()).map(Offer::Places)
+            read_geoip(to_read.geoip.as_deref(), to_read.registered).map(Offer::Places)
         });
         let zones = zones.then(|| {
             known.zones.clear();

@@ -31,6 +31,26 @@ pub struct Places {
     v6: Ranges<u128>,
     /// By the ranges' values; the first is nowhere.
     places: Vec<Place>,
+    no_countries: Vec<NoCountries>,
+}
+
+/// Networks of which a database says a code that is no country's, such as `ZZ`: their clients are unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoCountries {
+    /// What it says, shortened.
+    pub code: String,
+    /// Of how many networks.
+    pub networks: u64,
+}
+
+/// Whether the country in which a network is registered stands in where the database doesn't know its country.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Registered {
+    /// It doesn't: an address is registered where its owner has an office, wherever it is used.
+    #[default]
+    Ignored,
+    /// It does, because the operator says so.
+    Counts,
 }
 
 /// Why a file is of no use as a GeoIP database.
@@ -48,29 +68,49 @@ pub enum GeoError {
 
 /// The value of ranges nothing is known of.
 const NOWHERE: u32 = 0;
+/// How many codes that are no country's are told apart; a database has a handful.
+const MOST_CODES: usize = 32;
+/// How much of such a code is kept.
+const LONGEST_CODE: usize = 12;
 
 impl Places {
     /// No database: nothing is known of any address.
     #[must_use]
     pub fn none() -> Self {
-        Self { v4: Builder::new(NOWHERE).finish(), v6: Builder::new(NOWHERE).finish(), places: vec![Place::default()] }
+        Self {
+            v4: Builder::new(NOWHERE).finish(),
+            v6: Builder::new(NOWHERE).finish(),
+            places: vec![Place::default()],
+            no_countries: Vec::new(),
+        }
+    }
+
+    /// Reads a database, by its networks' countries alone.
+    ///
+    /// # Errors
+    /// When the bytes are no MMDB, a damaged one, or one without countries.
+    pub fn read(bytes: &[u8]) -> Result<Self, GeoError> {
+        Self::read_with(bytes, Registered::Ignored)
     }
 
     /// Reads a database.
     ///
     /// # Errors
     /// When the bytes are no MMDB, a damaged one, or one without countries.
-    pub fn read(bytes: &[u8]) -> Result<Self, GeoError> {
+    pub fn read_with(bytes: &[u8], registered: Registered) -> Result<Self, GeoError> {
         let broken = |error: MaxMindDbError| GeoError::Broken(error.to_string());
         let reader = Reader::from_source(bytes).map_err(broken)?;
         let (mut v4, mut v6) = (Run::<u32>::new(), Run::<u128>::new());
         let mut interned = Interned::default();
         for network in reader.networks(WithinOptions::default()).map_err(broken)? {
             let network = network.map_err(broken)?;
-            let place = match network.offset().and_then(|offset| interned.by_offset.get(&offset)) {
-                Some(&place) => place,
-                None => interned.enter(network.offset(), place_of(&network).map_err(broken)?),
+            let Entry { place, code } = match network.offset().and_then(|offset| interned.by_offset.get(&offset)) {
+                Some(&entry) => entry,
+                None => interned.enter(network.offset(), record_of(&network, registered).map_err(broken)?),
             };
+            if let Some(told) = code.and_then(|code| interned.no_countries.get_mut(code)) {
+                told.networks += 1;
+            }
             let prefix = network.network().map_err(broken)?;
             match prefix.ip() {
                 IpAddr::V4(first) => v4.add(first.to_bits(), prefix.prefix(), place),
@@ -80,7 +120,15 @@ impl Places {
         if interned.places.iter().all(|place| place.country.is_none()) {
             return Err(GeoError::Foreign(reader.metadata().database_type.clone()));
         }
-        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places })
+        let mut no_countries = interned.no_countries;
+        no_countries.sort_by(|a, b| b.networks.cmp(&a.networks).then_with(|| a.code.cmp(&b.code)));
+        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places, no_countries })
+    }
+
+    /// The codes that are no country's, the most frequent first.
+    #[must_use]
+    pub fn no_countries(&self) -> &[NoCountries] {
+        &self.no_countries
     }
 
     /// What is known of an address, taken as it is written: no IPv4 address is looked for inside an IPv6 one.
@@ -112,32 +160,66 @@ impl Places {
     }
 }
 
+/// What one record says.
+struct Record {
+    place: Place,
+    /// What stands where its country should, if that is no country's code.
+    code: Option<String>,
+}
+
+/// A record that was entered.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Its place's number.
+    place: u32,
+    /// The position of its code among those of no country.
+    code: Option<usize>,
+}
+
 /// Places by their number, each once.
 struct Interned {
     places: Vec<Place>,
     by_place: HashMap<Place, u32>,
+    no_countries: Vec<NoCountries>,
     /// Many networks share a record, and decoding is the slow part.
-    by_offset: HashMap<usize, u32>,
+    by_offset: HashMap<usize, Entry>,
 }
 
 impl Default for Interned {
     fn default() -> Self {
         let nowhere = Place::default();
-        Self { places: vec![nowhere], by_place: HashMap::from([(nowhere, NOWHERE)]), by_offset: HashMap::new() }
+        Self {
+            places: vec![nowhere],
+            by_place: HashMap::from([(nowhere, NOWHERE)]),
+            no_countries: Vec::new(),
+            by_offset: HashMap::new(),
+        }
     }
 }
 
 impl Interned {
-    fn enter(&mut self, offset: Option<usize>, place: Place) -> u32 {
+    fn enter(&mut self, offset: Option<usize>, record: Record) -> Entry {
+        let Record { place, code } = record;
         let next = u32::try_from(self.places.len()).unwrap_or(NOWHERE);
         let number = *self.by_place.entry(place).or_insert_with(|| {
             self.places.push(place);
             next
         });
+        let entry = Entry { place: number, code: code.map(|code| self.enter_code(code)) };
         if let Some(offset) = offset {
-            self.by_offset.insert(offset, number);
+            self.by_offset.insert(offset, entry);
         }
-        number
+        entry
+    }
+
+    /// The position of a code that is no country's. When there are too many, the rest are told together.
+    fn enter_code(&mut self, code: String) -> usize {
+        let code = if self.no_countries.len() < MOST_CODES { code } else { "others".to_owned() };
+        let known = self.no_countries.iter().position(|one| one.code == code);
+        known.unwrap_or_else(|| {
+            self.no_countries.push(NoCountries { code, networks: 0 });
+            self.no_countries.len() - 1
+        })
     }
 }
 
@@ -166,11 +248,15 @@ impl<A: Bits> Run<A> {
 }
 
 /// What a record says in either layout. A field of another type than expected counts as missing.
-fn place_of(record: &LookupResult<'_, &[u8]>) -> Result<Place, MaxMindDbError> {
-    let country = match text(record, &[Key("country"), Key("iso_code")])? {
+fn record_of(record: &LookupResult<'_, &[u8]>, registered: Registered) -> Result<Record, MaxMindDbError> {
+    let said = match text(record, &[Key("country"), Key("iso_code")])? {
         Some(code) => Some(code),
         None => text(record, &[Key("country_code")])?,
     };
+    let mut country = said.and_then(CountryCode::parse);
+    if country.is_none() && registered == Registered::Counts {
+        country = text(record, &[Key("registered_country"), Key("iso_code")])?.and_then(CountryCode::parse);
+    }
     let degrees = |name| match number(record, &[Key("location"), Key(name)])? {
         Some(degrees) => Ok(Some(degrees)),
         None => number(record, &[Key(name)]),
@@ -179,7 +265,9 @@ fn place_of(record: &LookupResult<'_, &[u8]>) -> Result<Place, MaxMindDbError> {
         (Some(latitude), Some(longitude)) => Coordinates::from_degrees(latitude, longitude),
         _ => None,
     };
-    Ok(Place { country: country.and_then(CountryCode::parse), location })
+    let code = said.filter(|code| country.is_none() && !code.is_empty());
+    let code = code.map(|code| code.chars().take(LONGEST_CODE).collect());
+    Ok(Record { place: Place { country, location }, code })
 }
 
 fn text<'a>(record: &LookupResult<'a, &'a [u8]>, path: &[PathElement<'_>]) -> Result<Option<&'a str>, MaxMindDbError> {
@@ -236,6 +324,39 @@ mod tests {
         assert_eq!(at(&places, "128.2.3.4"), ("FR".to_owned(), Some((48.86, 2.35))));
         assert_eq!(at(&places, "255.255.255.255"), ("-".to_owned(), None), "a field of another type is a missing one");
         assert_eq!(at(&places, "::1"), ("-".to_owned(), None), "an IPv4 database says nothing of IPv6");
+    }
+
+    #[test]
+    fn what_stands_for_no_country_is_unknown_and_counted() {
+        let registered = Value::Map(vec![("registered_country", Value::Map(vec![("iso_code", Value::Text("DE"))]))]);
+        let made = Made::new(4)
+            .add("10.0.0.0/24".parse().unwrap(), &geoip2("ZZ", None))
+            .add("10.0.1.0/24".parse().unwrap(), &flat("EU", None))
+            .add("10.0.2.0/24".parse().unwrap(), &flat("UK", None))
+            .add("10.0.4.0/24".parse().unwrap(), &geoip2("ZZ", Some((1.0, 2.0))))
+            .add("10.0.5.0/24".parse().unwrap(), &registered)
+            .add("10.0.6.0/24".parse().unwrap(), &geoip2("XK", None));
+        let places = Places::read(&made.bytes()).unwrap();
+        for unknown in ["10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.4.1", "10.0.5.1"] {
+            assert_eq!(at(&places, unknown).0, "-", "{unknown}");
+        }
+        assert_eq!(at(&places, "10.0.6.1").0, "XK");
+        let told: Vec<_> = places.no_countries().iter().map(|one| (one.code.as_str(), one.networks)).collect();
+        assert_eq!(told, [("ZZ", 2), ("EU", 1), ("UK", 1)]);
+        let places = Places::read_with(&made.bytes(), Registered::Counts).unwrap();
+        assert_eq!((at(&places, "10.0.5.1").0, at(&places, "10.0.0.1").0), ("DE".to_owned(), "-".to_owned()));
+    }
+
+    #[test]
+    fn many_codes_of_no_country_are_told_together() {
+        let mut made = Made::new(4).add("11.0.0.0/8".parse().unwrap(), &flat("DE", None));
+        for number in 0..40_u8 {
+            let code: &'static str = Box::leak(format!("Q{number}").into_boxed_str());
+            made = made.add(format!("10.0.{}.0/24", number * 2).parse().unwrap(), &flat(code, None));
+        }
+        let places = Places::read(&made.bytes()).unwrap();
+        let told = places.no_countries();
+        assert_eq!((told.len(), &told[0].code[..], told[0].networks), (MOST_CODES + 1, "others", 8));
     }
 
     #[test]

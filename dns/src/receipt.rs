@@ -156,6 +156,7 @@ mod tests {
             revision: 7,
             rules_sha256: "f".repeat(64),
             client: Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Tenant },
+            fence_by: None,
             fence: vec!["fra".into(), "par".into()],
             fence_more: 0,
             attempts: vec![Attempt {

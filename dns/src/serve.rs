@@ -127,6 +127,7 @@ async fn begin(config: &Config, clock: &Clock) -> Result<Begun, Vec<String>> {
     let sources = Sources {
         rules: config.rules.clone(),
         geoip: config.geoip.clone(),
+        registered: config.registered,
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
         dnssec: config.dnssec.clone(),
         state_dir: config.state_dir.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bailiwick_rules::table::Table;
 
 use crate::config::SignedZone;
-use crate::geoip::Places;
+use crate::geoip::{Places, Registered};
 use crate::name::Name;
 use crate::snapshot::{Rules, ZoneSource};
 use crate::zone::{ZoneError, file};
@@ -23,6 +23,8 @@ pub struct Sources {
     pub rules: PathBuf,
     /// The GeoIP database.
     pub geoip: Option<PathBuf>,
+    /// Whether it places networks by where they are registered, too.
+    pub registered: Registered,
     /// Each zone's apex and master file.
     pub zones: Vec<(Name, PathBuf)>,
     /// Those of them that are signed.
@@ -114,10 +116,10 @@ pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> 
 ///
 /// # Errors
 /// That the file can't be read or used.
-pub fn read_geoip(path: Option<&Path>) -> Result<Arc<Places>, Vec<Fault>> {
+pub fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<Arc<Places>, Vec<Fault>> {
     let Some(path) = path else { return Ok(Arc::new(Places::none())) };
     let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
-    Places::read(&bytes).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])
+    Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])
 }
 
 /// Reads a whole file, and refuses what [`is_special`].
@@ -166,7 +168,8 @@ mod tests {
         let origin = Name::parse(b"example.com.", None).unwrap();
         let zones = |file: &Path| read_zones(&[(origin.clone(), file.to_owned())], &mut |_| ()).err();
         // Were one of them read, this would never end.
-        let told = [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe)).err()];
+        let told =
+            [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe), Registered::Ignored).err()];
         for faults in told {
             let faults = faults.expect("a fault");
             assert!(faults[0].to_string().contains("is no file but a pipe, a socket or a device"), "{faults:?}");
@@ -174,7 +177,7 @@ mod tests {
         let device = read_rules(Path::new("/dev/zero")).unwrap_err();
         let wanted = "/dev/zero: is no file but a pipe, a socket or a device; name a regular file in the configuration";
         assert!(device[0].to_string().starts_with(wanted), "{device:?}");
-        let directory = read_geoip(Some(folder.path())).unwrap_err();
+        let directory = read_geoip(Some(folder.path()), Registered::Ignored).unwrap_err();
         assert!(directory[0].message.starts_with("can't be read ("), "{directory:?}");
     }
 }

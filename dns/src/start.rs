@@ -69,7 +69,7 @@ fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
     let mut keep = |errors: Vec<Fault>| faults.extend(errors);
     let zones = read_zones(&sources.zones, &mut |_| ()).map_err(&mut keep).ok();
     let keys = read_keys(&sources.dnssec, now, &mut |_| ()).map_err(&mut keep).ok();
-    let places = read_geoip(sources.geoip.as_deref()).map_err(&mut keep).ok();
+    let places = read_geoip(sources.geoip.as_deref(), sources.registered).map_err(&mut keep).ok();
     let store = sources.state_dir.as_deref().map(|directory| {
         Store::open(directory).map_err(|error| {
             let message =

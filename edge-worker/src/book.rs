@@ -92,7 +92,7 @@ impl Book {
     /// Begins with the document that was built in. One that steers nothing is a placeholder: it is not remembered, so that
     /// the first document of a source is taken whatever its revision.
     pub(crate) fn bundled(bytes: &[u8]) -> Self {
-        match Table::compile(bytes) {
+        match Table::compile_quietly(bytes) {
             Ok(table) if !table.services().is_empty() => {
                 Self { table: Some(Rc::new(table)), is_bundled: true, ..Self::default() }
             }
@@ -125,7 +125,7 @@ impl Book {
         let (offer, confirmed) = match &self.table {
             // The very document in service isn't compiled again.
             Some(table) if table.revision().sha256 == digest => (Offer::Known, true),
-            current => match Table::compile(bytes) {
+            current => match Table::compile_quietly(bytes) {
                 Err(violations) => (Offer::Refused(Refused::Invalid, violations), false),
                 Ok(table) => match current.as_deref().map(|now| succession(now, table.revision())) {
                     None | Some(Succession::Newer) => (self.take(table), true),

@@ -104,7 +104,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads `CF-Connecting-IP` and `request.cf`, which Cloudflare (or the trusted front of a workerd) sets.
+    /// Reads `CF-Connecting-IP` and `request.cf`, which Cloudflare (or the trusted front of a workerd) sets. A code
+    /// that is no country's, such as `XX`, `T1` or a database's `ZZ`, leaves the client unknown.
     pub(crate) fn of(asked: &Asked) -> Self {
         let [country, latitude, longitude] = &asked.place;
         Self::read(asked.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
@@ -189,9 +190,10 @@ mod tests {
     fn what_cannot_be_read_is_unknown() {
         let of = |country| Origin::read(None, country, None, None).country;
         assert_eq!(of(Some("DE")).map(|country| country.to_string()).as_deref(), Some("DE"));
-        for odd in [None, Some("XX"), Some("T1"), Some("de"), Some("Germany"), Some(""), Some("7")] {
-            assert_eq!(of(odd), None, "{odd:?}");
+        for odd in ["XX", "ZZ", "T1", "EU", "AP", "A1", "UK", "FX", "QQ", "de", "Germany", "", "7"] {
+            assert_eq!(of(Some(odd)), None, "{odd:?}");
         }
+        assert_eq!((of(None), of(Some("XK"))), (None, CountryCode::parse("XK")));
         let at = |latitude, longitude| Origin::read(None, None, latitude, longitude).location;
         assert!(at(Some("52.52"), Some("13.4")).is_some());
         for (latitude, longitude) in [("91", "0"), ("NaN", "0"), ("x", "0"), ("", ""), ("inf", "1")] {

@@ -1,15 +1,18 @@
 //! `/.well-known/bailiwick/explain`: a question enters, what a client would get and why leaves, in the words of `bailiwick explain`;
 //! called by `serve`.
 //!
-//! A tenant's key explains that tenant's own requests from where it asks. The operator's token (`EXPLAIN_TOKEN`) explains anybody's.
-//! Either way the answer is made of this isolate's health and cool-downs: what another isolate knows may differ.
+//! A tenant's key explains that tenant's own requests from where it asks. The operator's token (`EXPLAIN_TOKEN`)
+//! explains anybody's, or with `all` every fence, and tells which endpoints lack their secret. Either way the answer is
+//! made of this isolate's health and cool-downs: what another isolate knows may differ.
 
 use core::net::IpAddr;
 
 use bailiwick_rules::explain::explain;
-use bailiwick_rules::geo::CountryCode;
+use bailiwick_rules::geo::{CountryCode, is_like_code};
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::overview::overview;
 use bailiwick_rules::steer::{Ask, Client, Conditions, PathClass};
-use bailiwick_rules::table::{ServiceIndex, Table};
+use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use url::form_urlencoded;
 use worker::Env;
 
@@ -20,13 +23,16 @@ use crate::feed::{self, Snapshot};
 use crate::memory;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::query::Query;
+use crate::secrets::{self, Missing};
 
 /// The secret that holds the operator's token.
 const TOKEN: &str = "EXPLAIN_TOKEN";
 /// What a tenant may ask.
 const OWN: &[&str] = &["model", "path"];
 /// What the operator may ask beside it.
-const ANYBODYS: &[&str] = &["service", "client", "country", "tenant"];
+const ANYBODYS: &[&str] = &["service", "client", "country", "tenant", "all"];
+/// What the operator may ask when every fence is told.
+const CHOICE: &[&str] = &["all", "service", "tenant"];
 
 /// Answers a request: JSON, or text for who accepts `text/plain`.
 pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
@@ -42,16 +48,57 @@ pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stam
         token: token.as_deref().filter(|token| !token.is_empty()),
     };
     let question = asker.question(table, &asked.address.query)?;
-    let now = feed::now();
-    let local = memory::with(|memory| memory.local(table, now));
-    let conditions = Conditions { health: &snapshot.health, local: &local, now };
-    let explanation = explain(table, &question.ask(), &conditions);
+    let told = match &question {
+        Question::All { service, tenant } => {
+            let all = overview(table, *service, *tenant);
+            let missing = missing_secrets(table, env, |_| true);
+            Told::of(serde_json::to_string(&all), all.to_text(), &missing)?
+        }
+        Question::One(one) => {
+            let now = feed::now();
+            let local = memory::with(|memory| memory.local(table, now));
+            let conditions = Conditions { health: &snapshot.health, local: &local, now };
+            let explanation = explain(table, &one.ask(), &conditions);
+            let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);
+            let missing = missing_secrets(table, env, in_fence);
+            Told::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?
+        }
+    };
     let accepted = asked.header("accept").unwrap_or_default();
     if accepted.to_ascii_lowercase().contains("text/plain") {
-        return Ok(stamp.of_type("text/plain; charset=utf-8", &explanation.to_text()));
+        return Ok(stamp.of_type("text/plain; charset=utf-8", &told.text));
     }
-    let json = serde_json::to_string(&explanation).map_err(|_| Failure::Internal)?;
-    Ok(stamp.of_type("application/json", &json))
+    Ok(stamp.of_type("application/json", &told.json))
+}
+
+/// The endpoints whose secret has no value in this Worker.
+fn missing_secrets(table: &Table, env: &Env, asked: impl Fn(&RegionId) -> bool) -> Vec<Missing> {
+    secrets::missing(table, asked, |name| feed::text_of(env, name).is_some_and(|value| !value.is_empty()))
+}
+
+/// What health tells the operator beside what it tells everybody; nothing for anybody else.
+pub(crate) fn operators_health(asked: &Asked, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
+    let token = feed::text_of(env, TOKEN).filter(|token| !token.is_empty())?;
+    let table = snapshot.table.as_deref()?;
+    Credentials::of(asked).are(&token).then(|| missing_secrets(table, env, |_| true))
+}
+
+/// An explanation in both forms, with what is the operator's to mend.
+struct Told {
+    json: String,
+    text: String,
+}
+
+impl Told {
+    /// `json` is an explanation's, an object.
+    fn of(json: serde_json::Result<String>, text: String, missing: &[Missing]) -> Result<Self, Failure> {
+        let mut json = json.map_err(|_| Failure::Internal)?;
+        // Its fields keep their order, whatever is told beside them.
+        if !missing.is_empty() && json.pop() == Some('}') {
+            json += &format!(",\"no_secret\":{}}}", secrets::to_json(missing));
+        }
+        Ok(Self { json, text: text + &secrets::to_text(missing) })
+    }
 }
 
 /// Who asks.
@@ -65,14 +112,25 @@ struct Asker<'a> {
 
 /// A question that may be asked and was understood.
 #[derive(Debug, PartialEq)]
-struct Question {
+enum Question {
+    /// What one client gets.
+    One(One),
+    /// Every fence, or those of a service and a tenant.
+    All { service: Option<ServiceIndex>, tenant: Option<TenantIndex> },
+}
+
+/// A client of a service, with what it asks for.
+#[derive(Debug, PartialEq)]
+struct One {
     service: ServiceIndex,
     client: Client,
     model: Option<String>,
     path_class: PathClass,
+    /// Whether the operator asks, who is told of secrets.
+    by_operator: bool,
 }
 
-impl Question {
+impl One {
     fn ask(&self) -> Ask<'_> {
         Ask { service: self.service, client: self.client, model: self.model.as_deref(), path_class: self.path_class }
     }
@@ -84,7 +142,11 @@ impl Asker<'_> {
         Query::parse(query)?;
         let mut asked =
             Form { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
-        let (service, client) = if self.token.is_some_and(|token| self.credentials.are(token)) {
+        let by_operator = self.token.is_some_and(|token| self.credentials.are(token));
+        if by_operator && asked.wants_all() {
+            return all(table, &mut asked);
+        }
+        let (service, client) = if by_operator {
             asked.anything_but(&[OWN, ANYBODYS]);
             self.anybodys(table, &mut asked)
         } else {
@@ -95,10 +157,14 @@ impl Asker<'_> {
             asked.anything_but(&[OWN]);
             (Some(service), client)
         };
+        if by_operator && asked.one("all").is_some() {
+            asked.errors.push("all: takes no other value than true; leave it out to ask for one client.".to_owned());
+        }
         let (model, path) = (asked.one("model"), asked.one("path").unwrap_or_default());
         match service {
             Some(service) if asked.errors.is_empty() => {
-                Ok(Question { service, client, model, path_class: path_class(table, service, &path) })
+                let path_class = path_class(table, service, &path);
+                Ok(Question::One(One { service, client, model, path_class, by_operator }))
             }
             _ => Err(Failure::BadQuestion { errors: asked.errors }),
         }
@@ -146,6 +212,18 @@ impl Asker<'_> {
     }
 }
 
+/// Every fence, or those of the service and the tenant that the operator names.
+fn all(table: &Table, asked: &mut Form) -> Result<Question, Failure> {
+    asked.anything_but(&[CHOICE]);
+    asked.one("all");
+    let service = asked.one("service").and_then(|name| asked.known("service", &name, table.service_named(&name)));
+    let tenant = asked.one("tenant").and_then(|name| asked.known("tenant", &name, table.tenant_named(&name)));
+    if asked.errors.is_empty() {
+        return Ok(Question::All { service, tenant });
+    }
+    Err(Failure::BadQuestion { errors: core::mem::take(&mut asked.errors) })
+}
+
 /// A query string being read; every mistake in it is noted.
 struct Form {
     pairs: Vec<(String, String)>,
@@ -158,6 +236,11 @@ impl Form {
         for (name, _) in self.pairs.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
             self.errors.push(format!("{}: is not a part of the question; ask with {}.", quote(name), known.join(", ")));
         }
+    }
+
+    /// Whether every fence is asked for: `all`, `all=true` or `all=1`.
+    fn wants_all(&self) -> bool {
+        self.pairs.iter().any(|(name, value)| name == "all" && matches!(value.as_str(), "" | "1" | "true"))
     }
 
     fn one(&mut self, name: &str) -> Option<String> {
@@ -194,8 +277,9 @@ impl Form {
     }
 
     fn country(&mut self, text: &str) -> Option<CountryCode> {
-        let code = CountryCode::parse(&text.to_ascii_uppercase()).filter(CountryCode::is_assigned);
-        if code.is_none() {
+        let code = CountryCode::parse(&text.to_ascii_uppercase());
+        // What a front says of a client that it can't place, such as XX, is asked for as it would come: it is unknown.
+        if code.is_none() && !is_like_code(text) {
             let text = quote(text);
             self.errors.push(format!("country: {text} is no ISO 3166-1 code of two letters, such as DE."));
         }
@@ -231,11 +315,15 @@ mod tests {
         Table::compile(rules.to_string().as_bytes()).unwrap()
     }
 
-    fn ask(host: &str, key: Option<&str>, query: &str) -> Result<(Question, Option<String>), Failure> {
-        let table = table();
+    fn question(host: &str, key: Option<&str>, query: &str) -> Result<Question, Failure> {
         let credentials = key.map_or_else(Credentials::default, Credentials::bearer);
         let asker = Asker { host, credentials, origin: Origin::default(), token: Some("operator") };
-        let question = asker.question(&table, query)?;
+        asker.question(&table(), query)
+    }
+
+    fn ask(host: &str, key: Option<&str>, query: &str) -> Result<(One, Option<String>), Failure> {
+        let table = table();
+        let Question::One(question) = question(host, key, query)? else { panic!("every fence is asked for") };
         let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.to_string());
         Ok((question, tenant))
     }
@@ -246,7 +334,7 @@ mod tests {
         assert_eq!((tenant.as_deref(), question.model.as_deref()), (Some("acme"), Some("m")));
         assert_eq!(question.path_class, PathClass::Hub);
         for others in
-            ["tenant=globe", "tenant=nobody", "tenant=acme", "country=DE", "client=203.0.113.7", "service=open"]
+            ["tenant=globe", "tenant=nobody", "tenant=acme", "country=DE", "client=203.0.113.7", "service=open", "all"]
         {
             assert_eq!(ask("chat.example", Some("sk-acme"), others), Err(Failure::ExplainOthers), "{others}");
         }
@@ -280,8 +368,28 @@ mod tests {
     }
 
     #[test]
+    fn every_fence_is_the_operators_to_ask_for() {
+        let all = |query: &str| question("ops.example", Some("operator"), query);
+        assert_eq!(all("all"), Ok(Question::All { service: None, tenant: None }));
+        let table = table();
+        let chosen = Question::All { service: table.service_named("chat"), tenant: table.tenant_named("globe") };
+        assert_eq!(all("all=true&service=chat&tenant=globe"), Ok(chosen));
+        for wrong in ["all=1&country=DE", "all=1&service=caht", "all=1&all=1", "service=chat&all=no"] {
+            assert!(matches!(all(wrong), Err(Failure::BadQuestion { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_no_country_asks_for_an_unknown_client() {
+        for code in ["ZZ", "xx", "T1", "A1", "UK"] {
+            let (question, _) = ask("open.example", Some("operator"), &format!("country={code}")).unwrap();
+            assert_eq!((question.client.country, question.client.address), (None, None), "{code}");
+        }
+    }
+
+    #[test]
     fn every_mistake_is_told() {
-        let query = "service=caht&client=here&country=ZZ&tenant=nobody&model=a&model=b&at=now";
+        let query = "service=caht&client=here&country=Germany&tenant=nobody&model=a&model=b&at=now";
         let Err(Failure::BadQuestion { errors }) = ask("ops.example", Some("operator"), query) else { panic!() };
         let places: Vec<&str> = errors.iter().map(|error| error.split(':').next().unwrap()).collect();
         assert_eq!(places, ["\"at\"", "service", "client", "country", "tenant", "model"]);

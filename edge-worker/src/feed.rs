@@ -36,6 +36,7 @@ use crate::book::{Age, Book, Offer, Refused};
 use crate::envelope::Failure;
 use crate::log;
 use crate::reports::Reports;
+use crate::secrets;
 
 /// The document built in: `edge-worker/rules.json`. As shipped it steers nothing.
 const BUNDLED: &[u8] = include_bytes!("../rules.json");
@@ -340,7 +341,7 @@ async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
         let token = token.as_deref();
         reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_PATIENCE).await) });
     }
-    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_rules(settings, position, read);
+    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_rules(env, settings, position, read);
     let mut is_answered = first_good(&mut reads, &mut take).await;
     if !is_answered && settings.has_kv {
         is_answered = take((settings.rules.len(), ask::kv(env, RULES_PATIENCE).await));
@@ -358,8 +359,9 @@ async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
 }
 
 /// What a source of rules answered; true if it says that there are no newer ones than those in service now.
-fn take_rules(settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
-    let (good, lines) = STATE.with_borrow_mut(|state| {
+fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+    let (good, lines, taken) = STATE.with_borrow_mut(|state| {
+        let mut taken = None;
         let steady = Timestamp(state.clock.at(now()));
         let book = &mut state.book;
         let was_unread = book.is_unread(position);
@@ -376,18 +378,31 @@ fn take_rules(settings: &Settings, position: usize, read: Result<Read, Unread>) 
             }
             Ok(Read::Document { bytes, etag }) => {
                 let offer = book.offer(position, &bytes, etag, steady);
+                taken = book.table().filter(|_| matches!(offer, Offer::Taken(_))).cloned();
                 (offer.is_good(), line_of(source, &offer))
             }
         };
         let again = was_unread && !book.is_unread(position);
         let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
-        (good, [again, line])
+        (good, [again, line], taken)
     });
     // The lines are written after the borrow has ended.
     for (is_warning, line) in lines.into_iter().flatten() {
         if is_warning { log::warn(&line) } else { log::info(&line) }
     }
+    if let Some(table) = taken {
+        tell_missing_secrets(env, &table);
+    }
     good
+}
+
+/// Names the endpoints that will be skipped for want of their credential: each would otherwise show as a 503 alone.
+fn tell_missing_secrets(env: &Env, table: &Table) {
+    let missing = secrets::missing(table, |_| true, |name| text_of(env, name).is_some_and(|value| !value.is_empty()));
+    if !missing.is_empty() {
+        let (revision, endpoints) = (table.revision().number, secrets::to_json(&missing));
+        log::warn(&json!({ "event": "no_secret", "revision": revision, "endpoints": endpoints }));
+    }
 }
 
 /// The log line for what became of a document; true: it is a warning.

@@ -35,6 +35,7 @@ mod receipt;
 mod reply;
 mod reports;
 pub mod rewrite;
+mod secrets;
 mod serve;
 pub mod splice;
 pub mod sse;

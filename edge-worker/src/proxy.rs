@@ -21,6 +21,7 @@ use crate::feed::{self, Clock};
 use crate::held::Writing;
 use crate::inflight::Hold;
 use crate::memory;
+use crate::plan::Skip;
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::Route;
@@ -501,9 +502,11 @@ impl Drop for Driver {
             return;
         }
         let regions: Vec<&str> = record.attempts.iter().map(|attempt| attempt.region.as_str()).collect();
+        let unkeyed = record.skipped.iter().filter(|skipped| skipped.why == Skip::NoSecret);
+        let no_secret: Vec<String> = unkeyed.map(|one| format!("{}/{}", one.region, one.endpoint)).collect();
         let line = serde_json::json!({
             "event": "attempts", "request_id": self.stamp.request_id, "revision": self.stamp.revision,
-            "attempts": record.header(), "regions": regions, "skipped": record.skipped.len(),
+            "attempts": record.header(), "regions": regions, "skipped": record.skipped.len(), "no_secret": no_secret,
             "stopped": record.stopped.map(|stop| format!("{stop:?}")), "end": record.end.map(|end| format!("{end:?}")),
         });
         console_warn!("{line}");

@@ -14,7 +14,7 @@ use bailiwick_rules::receipt::{
     Attempt, Claims, Committed, PublicKey, Standing, compact, key_set, public_keys, tenant_digest,
 };
 use bailiwick_rules::rules::Receipts;
-use bailiwick_rules::steer::{Steering, stand};
+use bailiwick_rules::steer::{FenceBy, Steering, stand};
 use bailiwick_rules::table::Table;
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
@@ -133,6 +133,7 @@ impl Office {
             revision: revision.number,
             rules_sha256: revision.sha256_hex(),
             client: Standing { jurisdictions: names.collect(), jurisdictions_more: 0, source: standing.source },
+            fence_by: standing.fenced.map(|_| FenceBy::Tenant.as_str().to_owned()),
             fence: steering.fence().map(|ranked| table.region(ranked.fenced.region).id.to_string()).collect(),
             fence_more: 0,
             attempts: Vec::new(),

@@ -30,6 +30,7 @@ use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
 use crate::rewrite::{Content, headers};
+use crate::secrets;
 use crate::state;
 use crate::state::seal::Keyring;
 use crate::uploads::{self, Outbound};
@@ -339,7 +340,7 @@ fn ours<'a>(
 ) -> LocalBoxFuture<'a, Result<Reply, Failure>> {
     Box::pin(async move {
         match asked.address.path.strip_prefix(OURS).unwrap_or_default() {
-            "healthz" => Ok(healthz(snapshot, stamp)),
+            "healthz" => Ok(healthz(asked, env, snapshot, stamp)),
             "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
             "explain" => explain::answer(asked, env, snapshot, stamp),
             #[cfg(feature = "vectors")]
@@ -351,8 +352,9 @@ fn ours<'a>(
     })
 }
 
-/// Whether this Worker can steer, and by what. Nothing in it is secret.
-fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Reply {
+/// Whether this Worker can steer, and by what. Nothing in it is secret; the operator is told of endpoints without a
+/// credential too.
+fn healthz(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
     let status = match snapshot.rules() {
         Ok(_) => "ok",
@@ -360,7 +362,7 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Reply {
         Err(_) => "no rules",
     };
     let (answering, sources) = snapshot.sources;
-    let value = json!({
+    let mut value = json!({
         "status": status,
         "revision": revision.map(|revision| revision.number),
         "rules_sha256": revision.map(|revision| revision.sha256_hex()),
@@ -370,6 +372,9 @@ fn healthz(snapshot: &Snapshot, stamp: &Stamp) -> Reply {
         "health_reports": snapshot.nodes,
         "time": snapshot.now.to_string(),
     });
+    if let (Some(missing), Some(fields)) = (explain::operators_health(asked, env, snapshot), value.as_object_mut()) {
+        fields.insert("no_secret".to_owned(), secrets::to_json(&missing));
+    }
     stamp.json(if status == "ok" { 200 } else { 503 }, &value)
 }
 

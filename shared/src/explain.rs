@@ -2,9 +2,11 @@
 
 use core::fmt::Write;
 
-use crate::geo::CountryCode;
+use crate::geo::{self, CountryCode};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
-use crate::steer::{Ask, Conditions, Ranked, Ranking, Reason, Source, Standing, Steering, decide, rank, stand};
+use crate::steer::{
+    Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, decide, rank, stand,
+};
 use crate::table::Table;
 use crate::time::Timestamp;
 
@@ -17,6 +19,9 @@ pub struct Explanation {
     pub service: ServiceId,
     /// Where the client stands.
     pub client: ExplainedClient,
+    /// What gave it its fence, where that isn't a rule of the service: `tenant`, by its own `process_in`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fence_by: Option<&'static str>,
     /// The regions residency allows, best first.
     pub fence: Vec<RegionId>,
     /// The regions offered, best first.
@@ -29,7 +34,7 @@ pub struct Explanation {
     /// When an override or cool-down that played a part ends.
     pub valid_until: Option<Timestamp>,
     #[serde(skip)]
-    rule: Option<usize>,
+    given_by: Option<FenceBy>,
     #[serde(skip)]
     hub_outside: bool,
 }
@@ -43,6 +48,10 @@ pub struct ExplainedClient {
     pub jurisdictions: Vec<JurisdictionId>,
     /// How they were learnt.
     pub source: Source,
+    /// What the law of the EU and the EEA makes of its country, where people err: the end of a sentence that begins
+    /// with the code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub territory: Option<&'static str>,
 }
 
 /// A region that is offered.
@@ -83,7 +92,9 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
             country: standing.country,
             jurisdictions: standing.jurisdictions.iter().map(|&index| table.jurisdiction(index).clone()).collect(),
             source: standing.source,
+            territory: standing.country.and_then(geo::territory).map(|one| one.why),
         },
+        fence_by: ranking.fence_by.filter(|by| *by == FenceBy::Tenant).map(FenceBy::as_str),
         fence: ranking.order.iter().map(name).collect(),
         ordered: steering
             .ordered
@@ -97,7 +108,7 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
             .collect(),
         revived: steering.revived,
         valid_until: steering.valid_until,
-        rule: ranking.rule,
+        given_by: ranking.fence_by,
         hub_outside: ranking.only == Some(None) && !ranking.order.is_empty(),
     }
 }
@@ -115,9 +126,15 @@ impl Explanation {
     fn write_text(&self, out: &mut String) -> core::fmt::Result {
         writeln!(out, "service    {}, rules revision {}", self.service, self.revision)?;
         writeln!(out, "client     {}", self.client_sentence())?;
-        match self.rule {
-            None => writeln!(out, "residency  no rule takes this client: the fence is empty")?,
-            Some(rule) => writeln!(out, "residency  rule {rule} takes this client")?,
+        if let (Some(country), Some(why)) = (self.client.country, self.client.territory) {
+            writeln!(out, "territory  {country} {why}")?;
+        }
+        match self.given_by {
+            None => writeln!(out, "residency  no rule takes this client: the fence is empty; {}", self.mend())?,
+            Some(FenceBy::Rule(rule)) => writeln!(out, "residency  rule {rule} takes this client")?,
+            Some(FenceBy::Tenant) => {
+                writeln!(out, "residency  its tenant's own process_in is the fence, whatever the rules say")?;
+            }
         }
         writeln!(out, "fence      {}", names_or_nothing(self.fence.iter()))?;
         for withheld in &self.withheld {
@@ -149,6 +166,16 @@ impl Explanation {
             Some(until) => writeln!(out, "valid      until {until}"),
             None => writeln!(out, "valid      until rules or health change"),
         }
+    }
+
+    /// Which rule would take the client.
+    fn mend(&self) -> String {
+        let clients = match (self.client.source, &self.client.jurisdictions[..]) {
+            (Source::Unknown, _) => "\"unknown\"".to_owned(),
+            (_, []) => "\"*\"".to_owned(),
+            (_, [one, ..]) => format!("{one:?} or \"*\""),
+        };
+        format!("a rule of the service with {clients} among its \"clients\" would")
     }
 
     fn client_sentence(&self) -> String {

@@ -1,29 +1,36 @@
 //! Where things are: country codes and sets of them, coordinates, distances.
 
 mod centroids;
+mod territory;
 
 use core::fmt;
 
 use centroids::CENTROIDS;
+use territory::{EEA_BEYOND_EU, EU_MEMBERS, EU_TERRITORIES};
+pub use territory::{NoCountry, Territory, is_like_code, no_country, territory};
 
-/// A country by its ISO 3166-1 alpha-2 code, such as `DE`.
+/// A country by its ISO 3166-1 alpha-2 code, such as `DE`, or Kosovo by `XK`, which everybody uses.
 ///
 /// ```
 /// use bailiwick_rules::geo::CountryCode;
 /// assert_eq!(CountryCode::parse("DE").unwrap().as_str(), "DE");
 /// assert!(CountryCode::parse("de").is_none());
-/// assert!(CountryCode::parse("XX").is_none(), "XX means: not known");
+/// assert!(CountryCode::parse("ZZ").is_none(), "ZZ means: not known");
+/// assert!(CountryCode::parse("UK").is_none(), "it is GB");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CountryCode([u8; 2]);
 
 impl CountryCode {
-    /// Two upper-case letters. `XX` (not known) and Cloudflare's `T1` (Tor) are no countries and give `None`.
+    /// Two upper-case letters that ISO 3166-1 assigns, or `XK`. Whatever else stands where a country is expected (`XX`,
+    /// `ZZ`, `T1`, `EU`, `UK`, a code given up) names none: the client is unknown.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text.as_bytes() {
-            [b'X', b'X'] => None,
-            &[a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => Some(Self([a, b])),
+            &[a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => {
+                let country = Self([a, b]);
+                (ASSIGNED[country.bit() / 64] >> (country.bit() % 64) & 1 == 1).then_some(country)
+            }
             _ => None,
         }
     }
@@ -35,16 +42,28 @@ impl CountryCode {
         core::str::from_utf8(&self.0).unwrap_or("??")
     }
 
-    /// Whether ISO 3166-1 assigns the code (or, as for Kosovo's `XK`, everybody uses it).
-    #[must_use]
-    pub fn is_assigned(&self) -> bool {
-        row(*self).is_some()
-    }
-
     fn bit(self) -> usize {
-        usize::from(self.0[0] - b'A') * 26 + usize::from(self.0[1] - b'A')
+        bit(self.0[0], self.0[1])
     }
 }
+
+/// The position of two capital letters in a set.
+const fn bit(first: u8, second: u8) -> usize {
+    (first - b'A') as usize * 26 + (second - b'A') as usize
+}
+
+/// The codes of all countries, as a set: every request asks it.
+const ASSIGNED: [u64; 11] = {
+    let mut bits = [0; 11];
+    let mut row = 0;
+    while row < CENTROIDS.len() {
+        let code = CENTROIDS[row].0.as_bytes();
+        let bit = bit(code[0], code[1]);
+        bits[bit / 64] |= 1 << (bit % 64);
+        row += 1;
+    }
+    bits
+};
 
 impl fmt::Display for CountryCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,6 +99,11 @@ impl CountrySet {
         self.bits[country.bit() / 64] |= 1 << (country.bit() % 64);
     }
 
+    /// Takes one country out.
+    pub fn remove(&mut self, country: CountryCode) {
+        self.bits[country.bit() / 64] &= !(1 << (country.bit() % 64));
+    }
+
     /// Adds every country of `other`.
     pub fn extend(&mut self, other: &Self) {
         for (mine, theirs) in self.bits.iter_mut().zip(other.bits) {
@@ -108,10 +132,7 @@ impl CountrySet {
 
     /// The assigned countries of the set, in the order of their codes; none for [`CountrySet::EVERYWHERE`].
     pub fn iter(&self) -> impl Iterator<Item = CountryCode> {
-        CENTROIDS
-            .iter()
-            .filter_map(|(code, ..)| CountryCode::parse(code))
-            .filter(|&country| !self.everywhere && self.contains(country))
+        countries().filter(|&country| !self.everywhere && self.contains(country))
     }
 }
 
@@ -125,34 +146,37 @@ impl FromIterator<CountryCode> for CountrySet {
     }
 }
 
-/// The 27 members of the European Union: Treaty on European Union, Article 52, after the United Kingdom's withdrawal on
-/// 2020-01-31. Checked 2026-11-01.
-const EU: &str = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK";
+/// The names of the built-in sets.
+pub const BUILT_IN_SETS: [&str; 2] = ["EU", "EEA"];
 
-/// What the European Economic Area adds to the Union: Agreement on the European Economic Area, OJ L 1, 3.1.1994, Article 2,
-/// and Article 128 for accessions. Checked 2026-11-01.
-const EEA_BEYOND_EU: &str = "IS LI NO";
-
-/// The built-in set a jurisdiction may `include`, by name: `EU` or `EEA`. A set is built in only where public law defines it.
+/// The built-in set a jurisdiction may `include`, by name: `EU` or `EEA`, where the treaties apply. A set is built in
+/// only where public law defines it; [`territory`] tells of a code why it belongs or doesn't.
 ///
 /// ```
 /// use bailiwick_rules::geo::{built_in_set, CountryCode};
 /// let eu = built_in_set("EU").unwrap();
-/// assert_eq!(eu.iter().count(), 27);
-/// assert!(!eu.contains(CountryCode::parse("GB").unwrap()));
+/// let holds = |code| eu.contains(CountryCode::parse(code).unwrap());
+/// assert!(holds("FR") && holds("GF"), "French Guiana is an outermost region of the Union");
+/// assert!(!holds("PF") && !holds("GB"), "French Polynesia is an overseas territory outside it");
 /// ```
 #[must_use]
 pub fn built_in_set(name: &str) -> Option<CountrySet> {
-    let parse = |list: &str| list.split(' ').filter_map(CountryCode::parse).collect::<CountrySet>();
+    let mut set: CountrySet =
+        [&EU_MEMBERS[..], &EU_TERRITORIES].concat().into_iter().filter_map(CountryCode::parse).collect();
     match name {
-        "EU" => Some(parse(EU)),
+        "EU" => Some(set),
         "EEA" => {
-            let mut set = parse(EU);
-            set.extend(&parse(EEA_BEYOND_EU));
+            set.extend(&EEA_BEYOND_EU.into_iter().filter_map(CountryCode::parse).collect());
             Some(set)
         }
         _ => None,
     }
+}
+
+/// The members of the European Union, without the territories that have codes of their own.
+#[must_use]
+pub fn eu_members() -> CountrySet {
+    EU_MEMBERS.into_iter().filter_map(CountryCode::parse).collect()
 }
 
 /// A point on Earth, in hundredths of a degree (about a kilometre), so that native code and Wasm agree to the bit.
@@ -208,16 +232,17 @@ impl Coordinates {
     }
 }
 
-/// The middle of a country; `None` for a code that ISO 3166-1 doesn't assign.
-#[must_use]
-pub fn centroid(country: CountryCode) -> Option<Coordinates> {
-    let &(_, latitude, longitude) = row(country)?;
-    Coordinates::from_degrees(f64::from(latitude), f64::from(longitude))
+/// All countries, by code.
+pub fn countries() -> impl Iterator<Item = CountryCode> {
+    CENTROIDS.iter().filter_map(|(code, ..)| CountryCode::parse(code))
 }
 
-fn row(country: CountryCode) -> Option<&'static (&'static str, f32, f32)> {
+/// The middle of a country.
+#[must_use]
+pub fn centroid(country: CountryCode) -> Option<Coordinates> {
     let index = CENTROIDS.binary_search_by(|(code, ..)| (*code).cmp(country.as_str())).ok()?;
-    CENTROIDS.get(index)
+    let &(_, latitude, longitude) = CENTROIDS.get(index)?;
+    Coordinates::from_degrees(f64::from(latitude), f64::from(longitude))
 }
 
 #[cfg(test)]
@@ -237,13 +262,33 @@ mod tests {
     }
 
     #[test]
-    fn built_in_sets_are_the_law() {
+    fn a_code_that_no_country_has_is_none() {
+        for code in ["DE", "GB", "XK", "AX", "TW", "AQ"] {
+            assert_eq!(country(code).as_str(), code);
+        }
+        for code in ["ZZ", "XX", "EU", "AP", "A1", "A2", "O1", "T1", "UK", "FX", "AN", "QQ", "de", "D", "DEU", "", "ÅX"]
+        {
+            assert_eq!(CountryCode::parse(code), None, "{code}");
+        }
+        let all = (b'A'..=b'Z').flat_map(|a| (b'A'..=b'Z').map(move |b| String::from_utf8(vec![a, b]).unwrap()));
+        assert_eq!(all.filter(|code| CountryCode::parse(code).is_some()).count(), CENTROIDS.len());
+    }
+
+    #[test]
+    fn built_in_sets_have_their_names() {
+        for name in BUILT_IN_SETS {
+            assert!(built_in_set(name).is_some(), "{name}");
+        }
         let (eu, eea) = (built_in_set("EU").unwrap(), built_in_set("EEA").unwrap());
-        assert_eq!(eu.iter().count(), 27);
-        assert_eq!(eea.iter().count(), 30);
-        assert!(eu.is_subset(&eea) && !eea.is_subset(&eu));
-        assert!(!eea.contains(country("CH")) && !eea.contains(country("GB")));
+        assert!(eu.is_subset(&eea) && !eea.is_subset(&eu) && eu_members().is_subset(&eu));
         assert!(built_in_set("eu").is_none());
+    }
+
+    #[test]
+    fn what_is_removed_is_gone() {
+        let mut eu = built_in_set("EU").unwrap();
+        eu.remove(country("GF"));
+        assert!(!eu.contains(country("GF")) && eu.contains(country("GP")));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! The crate is pure: no I/O, no clock, no randomness. The DNS server and the Worker link the same code, so equal rules, client
 //! and conditions give equal decisions, natively and in Wasm.
 //!
-//! Each module imports only those before it: `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`, `explain`, `report`, `receipt`.
+//! Each module imports only those before it: `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
+//! `explain`, `overview`, `report`, `receipt`.
 #![forbid(unsafe_code)]
 
 pub mod explain;
@@ -15,6 +16,7 @@ pub mod geo;
 pub mod health;
 pub mod id;
 pub mod json;
+pub mod overview;
 pub mod receipt;
 pub mod report;
 pub mod rules;

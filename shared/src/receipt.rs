@@ -54,6 +54,9 @@ pub struct Claims {
     pub rules_sha256: String,
     /// Where the client stood.
     pub client: Standing,
+    /// What gave it its fence: `tenant`, by its own `process_in`. Absent: a residency rule of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence_by: Option<String>,
     /// The regions allowed, those offered first.
     pub fence: Vec<String>,
     /// How many more of them there were than the receipt has room for.
@@ -183,14 +186,15 @@ mod tests {
         let client = (names(60), prop::sample::select(sources.to_vec()));
         let attempts = prop::collection::vec(attempt, 0..=3);
         let parts = (name(), any::<u64>(), client, names(300), attempts, prop::option::of(committed), any::<bool>());
-        parts.prop_map(|(service, revision, (jurisdictions, source), fence, attempts, committed, tenant)| Claims {
+        parts.prop_map(|(service, revision, (jurisdictions, source), fence, attempts, committed, any_tenant)| Claims {
             jti: "0b1f0a0e-6f0e-4a6a-8d5a-0123456789ab".into(),
             iat: 253_402_300_799,
-            tenant: tenant.then(|| tenant_digest("id", &service)),
+            tenant: any_tenant.then(|| tenant_digest("id", &service)),
             service,
             revision,
             rules_sha256: "f".repeat(64),
             client: Standing { jurisdictions, jurisdictions_more: 0, source },
+            fence_by: any_tenant.then(|| "tenant".to_owned()),
             fence,
             fence_more: 0,
             attempts,
@@ -232,6 +236,7 @@ mod tests {
             revision: 1,
             rules_sha256: "0".repeat(64),
             client: standing.clone(),
+            fence_by: None,
             fence,
             fence_more: 0,
             attempts: Vec::new(),
@@ -256,6 +261,7 @@ mod tests {
             revision: 1,
             rules_sha256: String::new(),
             client: standing,
+            fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 0,
             attempts: Vec::new(),

@@ -20,7 +20,7 @@ pub use cors::{Cors, WebOrigin};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 
-use crate::geo::{Coordinates, CountryCode};
+use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::{Status, Thresholds};
 use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
 use crate::time::{Millis, Timestamp};
@@ -72,16 +72,38 @@ impl Default for Keeping {
     }
 }
 
-/// A named set of countries: those listed and those of the included sets.
+/// A named set of countries: those listed and those of the included sets, without those excluded.
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Jurisdiction {
     /// ISO 3166-1 alpha-2 codes.
     #[schemars(default)]
     pub countries: Vec<CountryCode>,
-    /// Built-in sets: `EU` (27 members) or `EEA`.
+    /// Built-in sets, where the treaties apply: `EU` (the 27 members and AX, GF, GP, MF, MQ, RE, YT) or `EEA`.
     #[schemars(default, with = "Vec<schema::BuiltInSet>")]
     pub include: Vec<String>,
+    /// Codes of the included sets that are left out.
+    #[schemars(default)]
+    pub exclude: Vec<CountryCode>,
+    /// What the set means, for people.
+    #[schemars(default)]
+    pub description: Option<String>,
+}
+
+impl Jurisdiction {
+    /// All its countries.
+    #[must_use]
+    pub fn territory(&self) -> CountrySet {
+        let mut set = CountrySet::default();
+        for included in self.include.iter().filter_map(|name| geo::built_in_set(name)) {
+            set.extend(&included);
+        }
+        for excluded in &self.exclude {
+            set.remove(*excluded);
+        }
+        set.extend(&self.countries.iter().copied().collect());
+        set
+    }
 }
 
 /// A place that serves.
@@ -280,8 +302,9 @@ pub struct ResidencyRule {
     /// Jurisdictions by name, `*` (any known country) or `unknown`.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub clients: Vec<ClientMatch>,
-    /// Tiers in order: each a jurisdiction, a list of them (the nearest of all wins), or `*`.
-    #[schemars(with = "Vec<schema::OneOrMore>", length(min = 1))]
+    /// Tiers in order: each a jurisdiction, a list of them (the nearest of all wins), or `*`. None: these clients are
+    /// denied.
+    #[schemars(with = "Vec<schema::OneOrMore>")]
     pub process_in: Vec<Tier>,
 }
 
@@ -297,7 +320,7 @@ pub enum ClientMatch {
 }
 
 /// One tier of `process_in`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tier {
     /// `*`: any region.
     Anywhere,
@@ -415,9 +438,14 @@ pub struct Tenant {
     /// SHA-256 of each API key, 64 lower-case hex digits.
     #[schemars(with = "Vec<schema::HexDigest>", length(min = 1))]
     pub key_sha256: Vec<KeyDigest>,
-    /// Exactly these jurisdictions, whatever the address says; absent: by geography.
+    /// Exactly these jurisdictions, whatever the address says; absent: by geography. A rule of each of its services
+    /// names one of them, unless `process_in` says the fence.
     #[schemars(default, with = "Option<schema::OneOrMore>")]
     pub residency: Vec<JurisdictionId>,
+    /// Its fence, in tiers: the regions of a service that lie there, and no others, whatever the service's rules say.
+    /// Absent: by those rules.
+    #[schemars(default, with = "Option<Vec<schema::OneOrMore>>", length(min = 1))]
+    pub process_in: Option<Vec<Tier>>,
     /// The services it may use.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub services: Vec<ServiceId>,

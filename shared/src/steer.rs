@@ -91,6 +91,8 @@ pub struct Standing {
     pub source: Source,
     /// Where it is, for distances.
     pub location: Option<Coordinates>,
+    /// The tenant whose own `process_in` is the fence, whatever the rest says.
+    pub fenced: Option<TenantIndex>,
 }
 
 /// How a client's jurisdictions were learnt.
@@ -116,11 +118,31 @@ pub struct Ranked {
     pub km: Option<u32>,
 }
 
+/// What gives a client its fence.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FenceBy {
+    /// The service's residency rule that took the client, by position.
+    Rule(usize),
+    /// The `process_in` of its tenant.
+    Tenant,
+}
+
+impl FenceBy {
+    /// The word for it in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule(_) => "rule",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
 /// The fence in base order, before anything is withheld: steps 1 and 2, and what the pattern makes of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ranking {
-    /// The residency rule that took the client, by position.
-    pub rule: Option<usize>,
+    /// What gave the client its fence; `None`: nothing did, and it is empty.
+    pub fence_by: Option<FenceBy>,
     /// The fence, best first.
     pub order: Vec<Ranked>,
     /// The only region that may serve, where the pattern says so. `Some(None)`: the hub lies outside the fence.
@@ -213,7 +235,7 @@ pub fn steer(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Steer
 }
 
 /// Step 1: the tenant's declared residency; else `networks`; else the country; else unknown. A declared residency leaves
-/// the location to geography.
+/// the location to geography, and so does a tenant's own fence.
 #[must_use]
 pub fn stand(table: &Table, client: &Client) -> Standing {
     let network = client.address.and_then(|address| table.network_of(address));
@@ -222,16 +244,32 @@ pub fn stand(table: &Table, client: &Client) -> Standing {
         None => (client.country, client.location, Source::Geography),
     };
     let location = location.or_else(|| geo::centroid(country?));
-    let declared = client.tenant.map(|tenant| &table.tenant(tenant).residency).filter(|declared| !declared.is_empty());
+    let tenant = client.tenant.map(|index| (index, table.tenant(index)));
+    let declared = tenant.map(|(_, tenant)| &tenant.residency).filter(|declared| !declared.is_empty());
+    let fenced = tenant.filter(|(_, tenant)| tenant.has_fence()).map(|(index, _)| index);
     let (jurisdictions, source) = match (declared, country) {
         (Some(declared), _) => (declared.clone(), Source::Tenant),
         (None, Some(country)) => (table.jurisdictions_of(country), geographic),
         (None, None) => (Vec::new(), Source::Unknown),
     };
-    Standing { country, jurisdictions, source, location }
+    Standing { country, jurisdictions, source, location, fenced }
 }
 
-/// Step 2 and the base order of step 4: the fence of the first rule that takes the client, sorted standby last, then by tier,
+/// Step 2: what the tenant's own `process_in` allows, or the fence of the first rule that takes the client.
+fn fence<'t>(table: &'t Table, index: ServiceIndex, standing: &Standing) -> (Option<FenceBy>, &'t [Fenced]) {
+    if let Some(fence) = standing.fenced.and_then(|tenant| table.tenant(tenant).fence(index)) {
+        return (Some(FenceBy::Tenant), fence);
+    }
+    let takes = |rule: &crate::table::ResidencyRule| match standing.source {
+        Source::Unknown => rule.unknown,
+        _ => rule.known || rule.jurisdictions.iter().any(|one| standing.jurisdictions.contains(one)),
+    };
+    let rules = &table.service(index).residency;
+    let rule = rules.iter().position(takes);
+    (rule.map(FenceBy::Rule), rule.and_then(|rule| rules.get(rule)).map_or(&[], |rule| &rule.fence))
+}
+
+/// Step 2 and the base order of step 4: the fence, sorted standby last, then by tier,
 /// then by the pattern, then by region id. Free of health, so it can be computed once for all clients that stand alike.
 #[must_use]
 pub fn rank(table: &Table, service: ServiceIndex, standing: &Standing, path_class: PathClass) -> Ranking {
@@ -252,13 +290,8 @@ pub fn rank_by(
     path_class: PathClass,
     km: impl Fn(RegionIndex) -> Option<u32>,
 ) -> Ranking {
+    let (fence_by, fence) = fence(table, service, standing);
     let service = table.service(service);
-    let takes = |rule: &crate::table::ResidencyRule| match standing.source {
-        Source::Unknown => rule.unknown,
-        _ => rule.known || rule.jurisdictions.iter().any(|one| standing.jurisdictions.contains(one)),
-    };
-    let rule = service.residency.iter().position(takes);
-    let fence = rule.map_or(&[][..], |rule| &service.residency[rule].fence);
 
     let mut order: Vec<Ranked> = fence.iter().map(|&fenced| Ranked { fenced, km: km(fenced.region) }).collect();
     let hub = service.hub.as_ref().filter(|_| path_class == PathClass::Hub);
@@ -280,7 +313,7 @@ pub fn rank_by(
         (None, Pattern::ActiveActive | Pattern::ActivePassive | Pattern::HubAndSpoke) => None,
     };
     Ranking {
-        rule,
+        fence_by,
         order,
         only,
         // Work at a hub has its state there: a hub that is down is down.

@@ -3,9 +3,11 @@
 mod check;
 mod networks;
 mod revision;
+mod warn;
 
 use core::net::IpAddr;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sha2::Digest;
@@ -38,7 +40,7 @@ macro_rules! index {
             }
 
             #[allow(clippy::cast_possible_truncation)] // a document of four thousand million names doesn't fit in memory
-            fn new(position: usize) -> Self {
+            pub(crate) fn new(position: usize) -> Self {
                 Self(position as u32)
             }
         }
@@ -67,6 +69,8 @@ index!(
 pub struct Table {
     revision: Revision,
     jurisdictions: Vec<(JurisdictionId, CountrySet)>,
+    /// What each jurisdiction means, by index.
+    descriptions: Vec<Option<String>>,
     regions: Vec<Region>,
     services: Vec<Service>,
     tenants: Vec<Tenant>,
@@ -182,6 +186,25 @@ pub struct Tenant {
     pub residency: Vec<JurisdictionIndex>,
     /// The services it may use.
     pub services: Vec<ServiceIndex>,
+    /// Its own fence by service, in the order of `services`; `None`: the services' rules give it one.
+    fences: Option<Vec<Arc<[Fenced]>>>,
+}
+
+impl Tenant {
+    /// Whether its own `process_in` is its fence, whatever the services' rules say.
+    #[must_use]
+    pub fn has_fence(&self) -> bool {
+        self.fences.is_some()
+    }
+
+    /// Its own fence for a service, in the order the service writes its regions; `None`: the service's rules give it
+    /// one. Empty for a service it may not use.
+    #[must_use]
+    pub fn fence(&self, service: ServiceIndex) -> Option<&[Fenced]> {
+        let fences = self.fences.as_ref()?;
+        let position = self.services.iter().position(|one| *one == service);
+        Some(position.and_then(|position| fences.get(position)).map_or(&[][..], |fence| fence))
+    }
 }
 
 impl Table {
@@ -197,74 +220,52 @@ impl Table {
     /// assert_eq!(places, ["/version", "/revision", "/regoins"]);
     /// ```
     pub fn compile(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
+        Self::compile_by(bytes, warn::warnings)
+    }
+
+    /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries none
+    /// of their code.
+    ///
+    /// # Errors
+    /// Every violation in the document, not only the first.
+    pub fn compile_quietly(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
+        Self::compile_by(bytes, |_, _, _, _| Vec::new())
+    }
+
+    fn compile_by(bytes: &[u8], warnings: Warnings) -> Result<Self, Vec<Violation>> {
         let node = Node::parse(bytes).map_err(|violation| vec![violation])?;
         let mut violations = Vec::new();
         let rules = rules::read::rules(&mut Reader::new(&mut violations), &node);
         let Some(rules) = rules else { return Err(violations) };
         check::services(&rules, &mut violations);
         check::cors(&rules, &mut violations);
+        check::tenants(&rules, &mut violations);
         if !violations.is_empty() {
             return Err(violations);
         }
         let revision = Revision { number: rules.revision, sha256: sha2::Sha256::digest(bytes).into() };
-        Ok(Self::build(rules, revision))
+        Ok(Self::build(rules, revision, warnings))
     }
 
-    fn build(rules: Rules, revision: Revision) -> Self {
-        let jurisdictions: Vec<_> = rules.jurisdictions.iter().map(|(id, j)| (id.clone(), countries_of(j))).collect();
-        let jurisdiction =
-            |id: &JurisdictionId| position(&jurisdictions, |(other, _)| other == id).map(JurisdictionIndex::new);
-        let regions: Vec<Region> =
-            rules.regions.into_iter().map(|(id, region)| build_region(id, region, &rules.jurisdictions)).collect();
+    fn build(mut rules: Rules, revision: Revision, warnings: Warnings) -> Self {
+        let territories = Territories::new(&rules);
+        let named_by_regions = warn::named_by_regions(&rules);
+        let regions: Vec<Region> = core::mem::take(&mut rules.regions)
+            .into_iter()
+            .map(|(id, region)| build_region(id, region, &territories))
+            .collect();
+        let warnings = warnings(&rules, &regions, &named_by_regions, &territories);
         let region = |id: &RegionId| position(&regions, |region| region.id == *id).map(RegionIndex::new);
 
-        let mut warnings = Vec::new();
         let mut hosts = HashMap::new();
         let mut services = Vec::with_capacity(rules.services.len());
         for (id, service) in rules.services {
             let index = ServiceIndex::new(services.len());
             hosts.extend(service.hosts.iter().map(|host| (host.as_str().to_owned(), index)));
             let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
-            let residency = service
-                .residency
-                .iter()
-                .map(|rule| build_rule(rule, &members, &regions, &jurisdictions, &jurisdiction));
-            let residency: Vec<ResidencyRule> = residency.collect();
-            check::warn_of_empty_tiers(&id, &service.residency, &residency, &mut warnings);
-            services.push(Service {
-                id,
-                hosts: service.hosts,
-                pattern: service.pattern,
-                regions: members,
-                residency,
-                when_all_down: service.when_all_down,
-                ttl: service.ttl,
-                denied_answers: service.denied_answers,
-                hub: service.hub,
-                limits: service.limits,
-                allow: service.allow,
-                receipts: service.receipts,
-                cors: service.cors,
-                requires_key: false,
-            });
+            services.push(build_service(id, service, members, &regions, &territories));
         }
-
-        let mut keys = Vec::new();
-        let mut tenants = Vec::with_capacity(rules.tenants.len());
-        for (id, tenant) in rules.tenants {
-            let index = TenantIndex::new(tenants.len());
-            keys.extend(tenant.key_sha256.iter().map(|digest| (*digest, index)));
-            let named = |id: &ServiceId| position(&services, |service| service.id == *id).map(ServiceIndex::new);
-            let allowed: Vec<ServiceIndex> = tenant.services.iter().filter_map(named).collect();
-            for service in &allowed {
-                services[service.get()].requires_key = true;
-            }
-            tenants.push(Tenant {
-                id,
-                residency: tenant.residency.iter().filter_map(jurisdiction).collect(),
-                services: allowed,
-            });
-        }
+        let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories);
 
         let mut overrides = vec![None; regions.len()];
         for (place, forced) in rules.overrides.into_iter().enumerate() {
@@ -276,7 +277,8 @@ impl Table {
             revision,
             networks: Networks::new(&rules.networks),
             stale_for: rules.rules.stale_for,
-            jurisdictions,
+            jurisdictions: territories.0,
+            descriptions: rules.jurisdictions.into_values().map(|one| one.description).collect(),
             regions,
             services,
             tenants,
@@ -351,6 +353,12 @@ impl Table {
     #[must_use]
     pub fn jurisdiction(&self, index: JurisdictionIndex) -> &JurisdictionId {
         &self.jurisdictions[index.get()].0
+    }
+
+    /// Every jurisdiction by name, with its countries and what the document says it means.
+    pub fn jurisdictions(&self) -> impl Iterator<Item = (&JurisdictionId, &CountrySet, Option<&str>)> {
+        let descriptions = self.descriptions.iter().map(Option::as_deref);
+        self.jurisdictions.iter().zip(descriptions).map(|((name, set), description)| (name, set, description))
     }
 
     /// Whether inference of any client is ranked for every service as by `other`, so that what was computed of that one holds for this one: most
@@ -443,23 +451,11 @@ fn position<T>(items: &[T], matches: impl Fn(&T) -> bool) -> Option<usize> {
     items.iter().position(matches)
 }
 
-fn countries_of(jurisdiction: &rules::Jurisdiction) -> CountrySet {
-    let mut set: CountrySet = jurisdiction.countries.iter().copied().collect();
-    for included in jurisdiction.include.iter().filter_map(|name| geo::built_in_set(name)) {
-        set.extend(&included);
-    }
-    set
-}
-
-fn build_region(
-    id: RegionId,
-    region: rules::Region,
-    jurisdictions: &std::collections::BTreeMap<JurisdictionId, rules::Jurisdiction>,
-) -> Region {
+fn build_region(id: RegionId, region: rules::Region, territories: &Territories) -> Region {
     let set_of = |place: &Place| match place {
         Place::Anywhere => CountrySet::EVERYWHERE,
         Place::Country(country) => CountrySet::from_iter([*country]),
-        Place::Jurisdiction(name) => jurisdictions.get(name).map(countries_of).unwrap_or_default(),
+        Place::Jurisdiction(name) => territories.of(name),
     };
     let mut countries = CountrySet::default();
     for place in &region.countries {
@@ -477,37 +473,117 @@ fn build_region(
     }
 }
 
+/// Makes the warnings of a document whose regions are compiled: [`warn::warnings`], or none.
+type Warnings = fn(&Rules, &[Region], &BTreeSet<JurisdictionId>, &Territories) -> Vec<Violation>;
+
+/// Every jurisdiction with its countries, by index.
+struct Territories(Vec<(JurisdictionId, CountrySet)>);
+
+impl Territories {
+    fn new(rules: &Rules) -> Self {
+        Self(rules.jurisdictions.iter().map(|(id, one)| (id.clone(), one.territory())).collect())
+    }
+
+    fn index(&self, name: &JurisdictionId) -> Option<JurisdictionIndex> {
+        position(&self.0, |(id, _)| id == name).map(JurisdictionIndex::new)
+    }
+
+    /// The countries of a jurisdiction; none for a name that isn't declared.
+    fn of(&self, name: &JurisdictionId) -> CountrySet {
+        self.index(name).map(|index| self.0[index.get()].1).unwrap_or_default()
+    }
+
+    /// Those of `members` that lie in a tier: each by the first that holds it, and the jurisdiction by which it does.
+    fn fence(&self, process_in: &[Tier], members: &[RegionIndex], regions: &[Region]) -> Vec<Fenced> {
+        let lies_in = |region: RegionIndex, set: &JurisdictionIndex| {
+            regions[region.get()].countries.is_subset(&self.0[set.get()].1)
+        };
+        let fenced = |&region: &RegionIndex| {
+            process_in.iter().enumerate().find_map(|(tier, process_in)| match process_in {
+                Tier::Anywhere => Some(Fenced { region, tier, jurisdiction: None }),
+                Tier::In(names) => {
+                    let found = names.iter().filter_map(|name| self.index(name)).find(|set| lies_in(region, set))?;
+                    Some(Fenced { region, tier, jurisdiction: Some(found) })
+                }
+            })
+        };
+        members.iter().filter_map(fenced).collect()
+    }
+}
+
+fn build_service(
+    id: ServiceId,
+    service: rules::Service,
+    members: Vec<RegionIndex>,
+    regions: &[Region],
+    territories: &Territories,
+) -> Service {
+    let residency = service.residency.iter().map(|rule| build_rule(rule, &members, regions, territories)).collect();
+    Service {
+        id,
+        hosts: service.hosts,
+        pattern: service.pattern,
+        regions: members,
+        residency,
+        when_all_down: service.when_all_down,
+        ttl: service.ttl,
+        denied_answers: service.denied_answers,
+        hub: service.hub,
+        limits: service.limits,
+        allow: service.allow,
+        receipts: service.receipts,
+        cors: service.cors,
+        requires_key: false,
+    }
+}
+
 fn build_rule(
     rule: &rules::ResidencyRule,
     members: &[RegionIndex],
     regions: &[Region],
-    jurisdictions: &[(JurisdictionId, CountrySet)],
-    jurisdiction: &impl Fn(&JurisdictionId) -> Option<JurisdictionIndex>,
+    territories: &Territories,
 ) -> ResidencyRule {
-    let lies_in = |region: RegionIndex, set: &JurisdictionIndex| {
-        regions[region.get()].countries.is_subset(&jurisdictions[set.get()].1)
-    };
-    // The first tier that holds the region, and the jurisdiction by which it does.
-    let fenced = |&region: &RegionIndex| {
-        rule.process_in.iter().enumerate().find_map(|(tier, process_in)| match process_in {
-            Tier::Anywhere => Some(Fenced { region, tier, jurisdiction: None }),
-            Tier::In(names) => {
-                let found = names.iter().filter_map(jurisdiction).find(|set| lies_in(region, set))?;
-                Some(Fenced { region, tier, jurisdiction: Some(found) })
-            }
-        })
-    };
     let takes = |client: &ClientMatch| rule.clients.contains(client);
     let named = |client: &ClientMatch| match client {
-        ClientMatch::Jurisdiction(name) => jurisdiction(name),
+        ClientMatch::Jurisdiction(name) => territories.index(name),
         ClientMatch::Known | ClientMatch::Unknown => None,
     };
     ResidencyRule {
         known: takes(&ClientMatch::Known),
         unknown: takes(&ClientMatch::Unknown),
         jurisdictions: rule.clients.iter().filter_map(named).collect(),
-        fence: members.iter().filter_map(fenced).collect(),
+        fence: territories.fence(&rule.process_in, members, regions),
     }
+}
+
+/// Compiles the tenants, and notes of each service whether one names it.
+fn build_tenants(
+    tenants: BTreeMap<TenantId, rules::Tenant>,
+    services: &mut [Service],
+    regions: &[Region],
+    territories: &Territories,
+) -> (Vec<Tenant>, Vec<(KeyDigest, TenantIndex)>) {
+    let (mut built, mut keys) = (Vec::with_capacity(tenants.len()), Vec::new());
+    // Many customers say the same, so their fences are shared.
+    let mut known: HashMap<(ServiceIndex, Vec<Tier>), Arc<[Fenced]>> = HashMap::new();
+    for (id, tenant) in tenants {
+        let index = TenantIndex::new(built.len());
+        keys.extend(tenant.key_sha256.iter().map(|digest| (*digest, index)));
+        let named = |id: &ServiceId| position(services, |service| service.id == *id).map(ServiceIndex::new);
+        let allowed: Vec<ServiceIndex> = tenant.services.iter().filter_map(named).collect();
+        for service in &allowed {
+            services[service.get()].requires_key = true;
+        }
+        let mut fence = |service: &ServiceIndex, process_in: &[Tier]| {
+            let fence = || territories.fence(process_in, &services[service.get()].regions, regions).into();
+            Arc::clone(known.entry((*service, process_in.to_vec())).or_insert_with(fence))
+        };
+        let fences =
+            tenant.process_in.map(|process_in| allowed.iter().map(|service| fence(service, &process_in)).collect());
+        let residency = tenant.residency.iter().filter_map(|name| territories.index(name)).collect();
+        built.push(Tenant { id, residency, services: allowed, fences });
+    }
+    (built, keys)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::explain::{Explanation, explain as explain_steering};
 use bailiwick_rules::health::Status;
+use bailiwick_rules::overview::Overview;
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::Revision;
@@ -134,27 +135,41 @@ pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<Sources> {
     })
 }
 
+fn how_to_ask(wrong: &str) -> Problem {
+    let how = "ask as /v1/explain?service=chat&client=203.0.113.7 or with country, tenant, model, path, down and at, or with \
+               all=true for every fence";
+    Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}; {how}"))
+}
+
+/// One decision, or every fence.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Explained {
+    One(Explanation),
+    All(Overview),
+}
+
 /// What the snapshot in service decides for a client, by its health and what is supposed to be down.
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Explanation>, Problem> {
-    let Query(question) = question.map_err(|rejection| {
-        let message = format!(
-            "{}; ask as /v1/explain?service=chat&client=203.0.113.7 or with country, tenant, model, path, down and at",
-            rejection.body_text()
-        );
-        Problem::new(StatusCode::BAD_REQUEST, message)
-    })?;
+) -> Result<Json<Explained>, Problem> {
+    let Query(question) = question.map_err(|rejection| how_to_ask(&rejection.body_text()))?;
+    if !question.all && question.service.is_none() && question.tenant.is_none() {
+        return Err(how_to_ask("service: is missing"));
+    }
     let snapshot = api.handle.snapshot_owned();
-    let understood = question
-        .understand(snapshot.table(), snapshot.world().places(), api.handle.now())
-        .map_err(|errors| Problem::all(StatusCode::BAD_REQUEST, errors))?;
+    let refused = |errors| Problem::all(StatusCode::BAD_REQUEST, errors);
+    if question.all {
+        return question.overview(snapshot.table()).map(|all| Json(Explained::All(all))).map_err(refused);
+    }
+    let understood =
+        question.understand(snapshot.table(), snapshot.world().places(), api.handle.now()).map_err(refused)?;
     let mut health = snapshot.health().regions.clone();
     for &region in &understood.down {
         health.resize_with(health.len().max(region + 1), Default::default);
         health[region].probed = Status::Down;
     }
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
-    Ok(Json(explain_steering(snapshot.table(), &understood.ask, &conditions)))
+    Ok(Json(Explained::One(explain_steering(snapshot.table(), &understood.ask, &conditions))))
 }

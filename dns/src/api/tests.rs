@@ -45,6 +45,7 @@ impl Fixture {
         let sources = Sources {
             rules: at("rules.json"),
             geoip: None,
+            registered: crate::geoip::Registered::Ignored,
             zones: Vec::new(),
             dnssec: Vec::new(),
             state_dir: Some(at("state")),
@@ -238,6 +239,8 @@ async fn questions_are_explained_by_the_health_in_service() {
     assert_eq!(told["revived"], true);
     let (_, told) = ask("service=chat&client=unknown").await;
     assert_eq!(told["fence"], json!([]));
+    let (status, told) = ask("all=true").await;
+    assert_eq!((status, &told["revision"], &told["fences"][0]["service"]), (200, &json!(7), &json!("chat")), "{told}");
 
     let (status, told) = ask("service=caht&client=nobody&down=far").await;
     assert_eq!((status, told["error"]["messages"].as_array().unwrap().len()), (400, 3), "{told}");

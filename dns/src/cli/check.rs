@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_rules::geo::{self, NoCountry};
 use clap::Args;
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ use crate::config::{Api, Config, ConfigError, SignedZone, ZoneFile};
 use crate::cookie_files;
 use crate::dnssec::directory::read_keys;
 use crate::dnssec::ring::ZoneKeys;
-use crate::geoip::Places;
+use crate::geoip::{NoCountries, Places, Registered};
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
 use crate::zone::Zone;
@@ -73,7 +74,7 @@ fn named(config: &Config, findings: &mut Findings) {
     let rules = rules(&config.rules, sources::read_rules(&config.rules), findings);
     let sources = zones(&config.zones, findings);
     let keys = keys(&config.dnssec, findings);
-    let places = config.geoip.as_deref().and_then(|file| places(file, findings));
+    let places = config.geoip.as_deref().and_then(|file| places(file, config.registered, findings));
     match rules {
         Some(rules) => together(rules, sources, keys, places, findings),
         None => alone(&sources, findings),
@@ -165,10 +166,12 @@ fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
     read
 }
 
-fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
-    match read_geoip(Some(file)) {
+fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Option<Arc<Places>> {
+    match read_geoip(Some(file), registered) {
         Ok(places) => {
-            findings.summary.push(format!("GeoIP {}", file.display()));
+            findings.summary.push(format!("GeoIP {}{}", file.display(), no_countries(places.no_countries())));
+            let slips = places.no_countries().iter().filter_map(|one| slip(file, one));
+            findings.warnings.extend(slips);
             Some(places)
         }
         Err(faults) => {
@@ -176,6 +179,33 @@ fn places(file: &Path, findings: &mut Findings) -> Option<Arc<Places>> {
             None
         }
     }
+}
+
+/// What a database says instead of a country, counted; nothing if it always says one.
+fn no_countries(told: &[NoCountries]) -> String {
+    if told.is_empty() {
+        return String::new();
+    }
+    let counts: Vec<String> =
+        told.iter().map(|one| format!("\"{}\" of {}", one.code, count_of(one.networks, "network"))).collect();
+    format!(": says {}: no country, so these clients are unknown", counts.join(", "))
+}
+
+/// A code that isn't one of those by which databases say that they don't know: somebody meant a country.
+fn slip(file: &Path, told: &NoCountries) -> Option<String> {
+    let about = geo::no_country(&told.code);
+    let meant = match about {
+        Some(NoCountry { meant: Some(code), .. }) => format!(" ({code} is meant)"),
+        Some(_) => return None,
+        None => String::new(),
+    };
+    Some(format!(
+        "{}: says \"{}\" of {}, which is no country's code{meant}: these clients are unknown; mend the database, or place them by \
+         \"networks\" in the rules",
+        file.display(),
+        told.code,
+        count_of(told.networks, "network")
+    ))
 }
 
 /// Compiles zones with the hosts that the rules steer in them, and signs them.
@@ -284,12 +314,17 @@ impl Findings {
 
 /// `1 zone`, `2 zones`.
 fn count(number: usize, of: &str) -> String {
+    count_of(number as u64, of)
+}
+
+fn count_of(number: u64, of: &str) -> String {
     format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geoip::made::{Made, flat};
 
     fn check_in(directory: &Path, files: &[(&str, &str)]) -> Findings {
         for (name, text) in files {
@@ -354,6 +389,27 @@ mod tests {
         let clash = format!("{zone}chat 300 A 192.0.2.9\n");
         let findings = check_in(directory.path(), &[("a.zone", &clash)]);
         assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
+    }
+
+    #[test]
+    fn a_database_is_told_by_what_it_says_instead_of_a_country() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = Made::new(4)
+            .add("10.0.0.0/24".parse().unwrap(), &flat("ZZ", None))
+            .add("10.0.2.0/24".parse().unwrap(), &flat("ZZ", None))
+            .add("10.0.4.0/24".parse().unwrap(), &flat("UK", None))
+            .add("10.0.6.0/24".parse().unwrap(), &flat("DE", None));
+        std::fs::write(directory.path().join("geo.mmdb"), made.bytes()).unwrap();
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n";
+        let rules = r#"{"version": 1, "revision": 1}"#;
+        let findings = check_in(directory.path(), &[("bailiwick.toml", config), ("rules.json", rules)]);
+        let told = "geo.mmdb: says \"ZZ\" of 2 networks, \"UK\" of 1 network: no country, so these clients are unknown";
+        assert!(findings.summary.iter().any(|line| line.ends_with(told)), "{:#?}", findings.summary);
+        assert!(
+            findings.warnings.len() == 1 && findings.warnings[0].contains("(GB is meant)"),
+            "{:#?}",
+            findings.warnings
+        );
     }
 
     #[test]

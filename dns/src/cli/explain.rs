@@ -3,15 +3,18 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use bailiwick_rules::explain::explain;
+use bailiwick_rules::explain::{Explanation, explain};
 use bailiwick_rules::health::{RegionHealth, Status};
+use bailiwick_rules::overview::Overview;
 use bailiwick_rules::steer::{Conditions, Local};
+use bailiwick_rules::table::Table;
 use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::check::read_rules;
 use super::told::Told;
 use crate::config::Config;
+use crate::geoip::Registered;
 use crate::question::Question;
 use crate::sources::{self, read_geoip};
 
@@ -36,14 +39,20 @@ pub(crate) struct ExplainArgs {
 
 /// Steers and explains; for the command line there is no health but what is supposed.
 pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> Told {
-    let (rules, geoip) = match &args.rules {
-        Some(rules) => (read_rules(rules, stdin), None),
+    let (rules, geoip, registered) = match &args.rules {
+        Some(rules) => (read_rules(rules, stdin), None, Registered::Ignored),
         None => match Config::read(&args.config) {
-            Ok(config) => (sources::read_rules(&config.rules), config.geoip),
+            Ok(config) => (sources::read_rules(&config.rules), config.geoip, config.registered),
             Err(errors) => return Told::failed(errors),
         },
     };
-    let places = read_geoip(args.geoip.as_deref().or(geoip.as_deref()));
+    if args.question.all {
+        return match rules {
+            Ok(rules) => every_fence(args, &rules.table),
+            Err(faults) => Told::failed(faults),
+        };
+    }
+    let places = read_geoip(args.geoip.as_deref().or(geoip.as_deref()), registered);
     let (rules, places) = match (rules, places) {
         (Ok(rules), Ok(places)) => (rules, places),
         (rules, places) => return Told::failed([rules.err(), places.err()].into_iter().flatten().flatten()),
@@ -58,15 +67,26 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> T
     }
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let explanation = explain(&rules.table, &understood.ask, &conditions);
-    let output = if args.json {
-        serde_json::to_string_pretty(&explanation).map(|json| json + "\n")
-    } else {
-        Ok(explanation.to_text())
-    };
-    match output {
+    match written(args.json, &explanation, Explanation::to_text) {
         Ok(output) => Told { output, warnings: understood.notes, ..Told::default() },
-        Err(error) => Told::error(format!("the explanation can't be written as JSON: {error}")),
+        Err(error) => Told::error(error),
     }
+}
+
+/// Tells every fence, or those of the service and the tenant named.
+fn every_fence(args: &ExplainArgs, table: &Table) -> Told {
+    match args.question.overview(table) {
+        Ok(all) => written(args.json, &all, Overview::to_text).map_or_else(Told::error, Told::fine),
+        Err(errors) => Told::failed(errors),
+    }
+}
+
+fn written<T: serde::Serialize>(json: bool, told: &T, text: impl Fn(&T) -> String) -> Result<String, String> {
+    if !json {
+        return Ok(text(told));
+    }
+    let json = serde_json::to_string_pretty(told).map(|json| json + "\n");
+    json.map_err(|error| format!("the explanation can't be written as JSON: {error}"))
 }
 
 #[cfg(test)]
@@ -79,7 +99,9 @@ mod tests {
         "services": {"chat": {"hosts": ["chat.example"], "pattern": "hub-and-spoke", "regions": ["fra", "lon"],
             "hub": {"region": "fra", "paths": ["/fine_tuning"]},
             "residency": [{"clients": ["eu"], "process_in": ["eu"]}, {"clients": ["uk"], "process_in": [["uk", "eu"]]}]}},
-        "tenants": {"acme": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000001"], "residency": "eu", "services": ["chat"]}},
+        "tenants": {"acme": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000001"], "residency": "eu", "services": ["chat"]},
+            "clinic": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000002"], "process_in": ["uk"], "services": ["chat"]},
+            "globe": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000003"], "services": ["chat"]}},
         "networks": [{"prefix": "198.51.100.0/24", "country": "DE"}]}"#;
 
     fn ask(question: Question, json: bool) -> Told {
@@ -88,7 +110,7 @@ mod tests {
     }
 
     fn question(client: &str) -> Question {
-        Question { service: "chat".into(), client: Some(client.into()), ..Question::default() }
+        Question { service: Some("chat".into()), client: Some(client.into()), ..Question::default() }
     }
 
     fn ordered(told: &Told) -> Vec<String> {
@@ -113,7 +135,7 @@ mod tests {
     #[test]
     fn every_wrong_name_is_told_with_the_nearest() {
         let wrong = Question {
-            service: "chta".into(),
+            service: Some("chta".into()),
             client: Some("203.0.113".into()),
             tenant: Some("acne".into()),
             down: vec!["fra".into(), "lno".into()],
@@ -122,10 +144,10 @@ mod tests {
         };
         let told = ask(wrong, false);
         let expected = [
+            "tenant: the rules have no tenant \"acne\"; did you mean \"acme\"?",
             "service: the rules have no service \"chta\"; did you mean \"chat\"?",
             "client: \"203.0.113\" is no address",
             "at: \"tomorrow\" is not a time",
-            "tenant: the rules have no tenant \"acne\"; did you mean \"acme\"?",
             "region: the rules have no region \"lno\"; did you mean \"lon\"?",
         ];
         for (error, expected) in told.errors.iter().zip(expected) {
@@ -133,8 +155,51 @@ mod tests {
         }
         assert_eq!(told.errors.len(), expected.len());
         assert!(told.output.is_empty());
-        let nowhere = ask(Question { client: None, country: Some("ZZ".into()), ..question("") }, false);
-        assert!(nowhere.errors[0].starts_with("country: \"ZZ\" is no ISO 3166-1 code"));
+        let nowhere = ask(Question { client: None, country: Some("Germany".into()), ..question("") }, false);
+        assert!(nowhere.errors[0].starts_with("country: \"Germany\" is no ISO 3166-1 code"));
+    }
+
+    #[test]
+    fn a_code_of_no_country_is_an_unknown_client() {
+        for (code, hint) in
+            [("zz", "isn't known"), ("A1", "proxy"), ("UK", "the country is GB"), ("QQ", "no country's")]
+        {
+            let told = ask(Question { client: None, country: Some(code.into()), ..question("") }, false);
+            assert!(told.output.contains("client     unknown"), "{told:?}");
+            assert!(told.warnings.iter().any(|note| note.starts_with("country: ") && note.contains(hint)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_that_says_where_it_belongs_needs_no_client() {
+        let of = |tenant: &str| Question { tenant: Some(tenant.into()), ..Question::default() };
+        let told = ask(of("acme"), true);
+        assert_eq!((ordered(&told), told.warnings.len()), (vec!["fra".to_owned()], 0));
+        let told = ask(of("clinic"), false);
+        assert!(told.output.contains("its tenant's own process_in is the fence"), "{told:?}");
+        assert!(told.output.contains("fence      lon\n"), "{told:?}");
+        assert!(ask(of("globe"), true).warnings[0].contains("where it asks from decides"));
+    }
+
+    #[test]
+    fn every_fence_is_told_at_once_or_some() {
+        let told = ask(Question { all: true, ..Question::default() }, false);
+        for row in [
+            "chat     acme    all, as it declares eu",
+            "chat     clinic  all, wherever they are",
+            "chat     globe   unknown",
+        ] {
+            assert!(told.output.contains(row), "{}", told.output);
+        }
+        let told = ask(Question { all: true, tenant: Some("clinic".into()), ..Question::default() }, true);
+        let json: serde_json::Value = serde_json::from_str(&told.output).unwrap();
+        assert_eq!(
+            (json["fences"].as_array().unwrap().len(), &json["fences"][0]["fence"][0]["region"]),
+            (1, &"lon".into())
+        );
+        let wrong =
+            Question { all: true, service: Some("chta".into()), tenant: Some("acne".into()), ..Question::default() };
+        assert_eq!(ask(wrong, false).errors.len(), 2);
     }
 
     #[test]

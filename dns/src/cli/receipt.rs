@@ -131,6 +131,7 @@ fn text_of(verified: &Verified) -> String {
         Source::Geography => "by geography",
         Source::Unknown => "no country could be learnt",
     };
+    let own = if claims.fence_by.as_deref() == Some("tenant") { ", by its tenant's own process_in" } else { "" };
     let mut lines = vec![
         format!("valid      signed by {kid}"),
         format!("request    {jti}, answered with status {}", claims.status),
@@ -139,7 +140,7 @@ fn text_of(verified: &Verified) -> String {
         format!("rules      sha256 {rules_sha256}"),
         format!("tenant     {}", claims.tenant.as_ref().map_or("none", |_| "known by digest; --tenant NAME checks it")),
         format!("client     {}, {source}", names(&client.jurisdictions, client.jurisdictions_more)),
-        format!("fence      {}", names(&claims.fence, claims.fence_more)),
+        format!("fence      {}{own}", names(&claims.fence, claims.fence_more)),
     ];
     for (number, attempt) in attempts.iter().enumerate() {
         let (region, endpoint, outcome, ms) = (&attempt.region, &attempt.endpoint, &attempt.outcome, attempt.ms);
@@ -203,6 +204,7 @@ mod tests {
             revision: 7,
             rules_sha256: "ab".into(),
             client: Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography },
+            fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 2,
             attempts: vec![attempt],

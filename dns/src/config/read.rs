@@ -14,17 +14,19 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::{Api, Config, ConfigError, CookieFiles, TlsFiles, ZoneFile};
 use crate::answer::identity::{Identity, LONGEST};
 use crate::dnssec::budget::SigningLimit;
+use crate::geoip::Registered;
 use crate::name::Name;
 use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "node",
     "listen",
     "threads",
     "rules",
     "geoip",
+    "geoip_registered_country",
     "state_dir",
     "zones",
     "dnssec",
@@ -77,6 +79,7 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
+        let mut registered = Registered::default();
         let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
@@ -88,6 +91,7 @@ impl Reader<'_> {
                 "threads" => self.size("threads", value, 1, MOST_THREADS, &mut threads),
                 "rules" => rules = Some(self.path("rules", value)),
                 "geoip" => geoip = self.path("geoip", value),
+                "geoip_registered_country" => registered = self.registered(value),
                 "state_dir" => state_dir = self.path("state_dir", value),
                 "zones" => zones = self.zones(value),
                 "dnssec" => signed = Some(value),
@@ -116,6 +120,7 @@ impl Reader<'_> {
             threads: NonZero::new(threads),
             rules: rules??,
             geoip,
+            registered,
             state_dir,
             zones,
             dnssec,
@@ -129,6 +134,13 @@ impl Reader<'_> {
             rate_limit,
             signing,
         })
+    }
+
+    fn registered(&mut self, value: &Value<'_>) -> Registered {
+        match self.boolean("geoip_registered_country", value) {
+            Some(true) => Registered::Counts,
+            Some(false) | None => Registered::Ignored,
+        }
     }
 
     fn node(&mut self, value: &Value<'_>) -> Option<String> {

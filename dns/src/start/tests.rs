@@ -57,6 +57,7 @@ impl Node {
         Sources {
             rules: self.path("rules.json"),
             geoip: Some(self.path("geo.mmdb")),
+            registered: crate::geoip::Registered::Ignored,
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
             dnssec: Vec::new(),
             state_dir: Some(self.path("state")),

@@ -125,8 +125,8 @@ fn list<V>(
 
 /// `unknown` and what looks like a country code would be ambiguous where jurisdictions are named.
 fn jurisdiction_name(text: &str) -> Option<JurisdictionId> {
-    let ambiguous = text == "unknown" || CountryCode::parse(text).is_some();
-    JurisdictionId::parse(text).filter(|_| !ambiguous)
+    let like_a_code = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    JurisdictionId::parse(text).filter(|_| !like_a_code && text != "unknown")
 }
 
 fn jurisdiction(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<Jurisdiction> {
@@ -134,20 +134,45 @@ fn jurisdiction(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option
     if !fields.has("countries") && !fields.has("include") {
         fields.fail::<()>("holds no country; add \"countries\": [\"DE\", …] or \"include\": [\"EU\"]");
     }
-    let countries = fields.optional("countries", |reader, node| reader.filled_list(node, country));
-    let include = fields.optional("include", |reader, node| {
-        reader.filled_list(node, |reader, node| {
-            let name = reader.string(node)?;
-            match geo::built_in_set(name) {
-                Some(_) => Some(name.to_owned()),
-                None => reader.fail(format!(
-                    "names {name:?}, but the built-in sets are \"EU\" and \"EEA\"; list others as \"countries\""
-                )),
-            }
-        })
+    let countries = fields.optional("countries", |reader, node| reader.filled_list(node, country)).unwrap_or_default();
+    let include = fields.optional("include", |reader, node| reader.filled_list(node, built_in)).unwrap_or_default();
+    let exclude = fields.optional("exclude", |reader, node| {
+        reader.filled_list(node, |reader, node| excluded(reader, node, &countries, &include))
     });
+    let description = fields.optional("description", |reader, node| reader.string(node).map(str::to_owned));
+    let read = Jurisdiction { countries, include, exclude: exclude.unwrap_or_default(), description };
+    if !read.exclude.is_empty() && read.territory().is_empty() {
+        fields.fail::<()>("excludes all it includes, so it holds no country; exclude less, or remove it");
+    }
     fields.finish();
-    Some(Jurisdiction { countries: countries.unwrap_or_default(), include: include.unwrap_or_default() })
+    Some(read)
+}
+
+fn built_in(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let name = reader.string(node)?;
+    if geo::BUILT_IN_SETS.contains(&name) {
+        return Some(name.to_owned());
+    }
+    let sets = geo::BUILT_IN_SETS.map(|name| format!("{name:?}")).join(" and ");
+    reader.fail(format!("names {name:?}, but the built-in sets are {sets}; list others as \"countries\""))
+}
+
+/// What is excluded has to be included, or it is a slip.
+fn excluded(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    countries: &[CountryCode],
+    include: &[String],
+) -> Option<CountryCode> {
+    let code = country(reader, node)?;
+    if countries.contains(&code) {
+        return reader.fail(format!("is {code}, which stands in \"countries\" too; keep it in one of them"));
+    }
+    if !include.iter().filter_map(|name| geo::built_in_set(name)).any(|set| set.contains(code)) {
+        let why = geo::territory(code).map(|one| format!(": {code} {}", one.why)).unwrap_or_default();
+        return reader.fail(format!("is {code}, which no included set holds{why}; leave it out"));
+    }
+    Some(code)
 }
 
 fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Tenant> {
@@ -170,6 +195,7 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
         Node::Array(_) => distinct(reader, node, named),
         _ => named(reader, node).map(|id| vec![id]),
     });
+    let process_in = fields.optional("process_in", |reader, node| service::tiers(reader, node, &context.jurisdictions));
     let services = fields.required("services", "the services it may use", |reader, node| {
         distinct(reader, node, |reader, node| reference(reader, node, "service", &context.services, ServiceId::parse))
     });
@@ -177,6 +203,7 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
     Some(Tenant {
         key_sha256: key_sha256.unwrap_or_default(),
         residency: residency.unwrap_or_default(),
+        process_in,
         services: services.unwrap_or_default(),
     })
 }

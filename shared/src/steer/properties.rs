@@ -63,7 +63,10 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
         let listed = told["countries"].as_array().into_iter().flatten();
         let mut set: CountrySet = listed.filter_map(|code| CountryCode::parse(code.as_str()?)).collect();
         for included in told["include"].as_array().into_iter().flatten() {
-            set.extend(&built_in_set(included.as_str().unwrap()).unwrap());
+            let held = built_in_set(included.as_str().unwrap()).unwrap();
+            let excluded =
+                |one: &CountryCode| told["exclude"].as_array().is_some_and(|all| all.contains(&one.as_str().into()));
+            set.extend(&held.iter().filter(|one| !excluded(one)).collect());
         }
         set
     };
@@ -77,9 +80,9 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
         Some((_, country)) => country,
         None => case.ask.client.country,
     };
-    let tenant = case.ask.client.tenant.map(|tenant| case.table.tenant(tenant).id.to_string());
+    let tenant = case.ask.client.tenant.map(|tenant| &document["tenants"][case.table.tenant(tenant).id.as_str()]);
     let declared: Option<Vec<String>> = tenant.and_then(|tenant| {
-        let listed = document["tenants"][&tenant]["residency"].as_array()?;
+        let listed = tenant["residency"].as_array()?;
         Some(listed.iter().map(|name| name.as_str().unwrap().to_owned()).collect())
     });
     let mine: Option<Vec<String>> = declared.or_else(|| {
@@ -87,7 +90,12 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
         Some(all.iter().filter(|name| set_of(name).contains(country)).map(ToString::to_string).collect())
     });
 
-    let service = &document["services"][case.table.service(case.ask.service).id.as_str()];
+    let name = case.table.service(case.ask.service).id.as_str();
+    let service = &document["services"][name];
+    let own = tenant.filter(|tenant| !tenant["process_in"].is_null());
+    if own.is_some_and(|tenant| !tenant["services"].as_array().unwrap().contains(&name.into())) {
+        return Vec::new();
+    }
     let rule = service["residency"].as_array().unwrap().iter().find(|rule| {
         rule["clients"].as_array().unwrap().iter().any(|client| match (client.as_str().unwrap(), &mine) {
             ("unknown", mine) => mine.is_none(),
@@ -96,7 +104,7 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
             (_, None) => false,
         })
     });
-    let Some(rule) = rule else { return Vec::new() };
+    let Some(process_in) = own.or(rule).map(|one| one["process_in"].as_array().unwrap()) else { return Vec::new() };
 
     let lies_in = |region: &str, jurisdiction: &str| {
         let places = document["regions"][region]["countries"].as_array().unwrap();
@@ -114,7 +122,7 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
         .iter()
         .map(|region| region.as_str().unwrap().to_owned())
         .filter(|region| {
-            rule["process_in"].as_array().unwrap().iter().any(|tier| match tier {
+            process_in.iter().any(|tier| match tier {
                 Value::String(any) if any == "*" => true,
                 Value::String(one) => lies_in(region, one),
                 several => several.as_array().unwrap().iter().any(|one| lies_in(region, one.as_str().unwrap())),

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::ResidencyRule;
 use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{self, Answers, HostName, Rules, Tier};
+use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
@@ -106,29 +105,40 @@ fn types(answers: &Answers) -> Vec<&'static str> {
     present.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
 }
 
-/// A tier without any region of the service is probably a slip; a rule without any is more so.
-pub(super) fn warn_of_empty_tiers(
-    id: &ServiceId,
-    written: &[rules::ResidencyRule],
-    compiled: &[ResidencyRule],
-    warnings: &mut Vec<Violation>,
-) {
-    for (index, (written, compiled)) in written.iter().zip(compiled).enumerate() {
-        let rule = format!("/services/{id}/residency/{index}/process_in");
-        if compiled.fence.is_empty() {
-            let message =
-                "holds no region of the service: these clients are always denied; list a region that lies there"
-                    .to_owned();
-            warnings.push(Violation { pointer: rule, message });
+/// A tenant's declared residency that no rule of a service names would be taken by `*`: whoever said "uk" would be
+/// processed wherever anybody may be, without a word.
+pub(super) fn tenants(rules: &Rules, violations: &mut Vec<Violation>) {
+    // Of what couldn't be read nothing more is said.
+    let unread = |place: &str, violations: &[Violation]| {
+        violations
+            .iter()
+            .any(|one| one.pointer.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    for (name, tenant) in &rules.tenants {
+        if tenant.residency.is_empty() || tenant.process_in.is_some() || unread(&format!("/tenants/{name}"), violations)
+        {
             continue;
         }
-        for (tier, process_in) in written.process_in.iter().enumerate() {
-            if matches!(process_in, Tier::In(_)) && !compiled.fence.iter().any(|fenced| fenced.tier == tier) {
-                let message =
-                    "adds no region of the service; a region lies in a jurisdiction only if all its countries do"
-                        .to_owned();
-                warnings.push(Violation { pointer: format!("{rule}/{tier}"), message });
+        for id in &tenant.services {
+            let Some(service) = rules.services.get(id) else { continue };
+            let named = |client: &ClientMatch| matches!(client, ClientMatch::Jurisdiction(one) if tenant.residency.contains(one));
+            let taken =
+                |rule: &&rules::ResidencyRule| rule.clients.iter().any(|one| *one == ClientMatch::Known || named(one));
+            let position = service.residency.iter().position(|rule| taken(&rule));
+            let Some((index, rule)) = position.and_then(|index| Some((index, service.residency.get(index)?))) else {
+                continue;
+            };
+            if rule.clients.iter().any(named) || unread(&format!("/services/{id}/residency"), violations) {
+                continue;
             }
+            let declared: Vec<String> = tenant.residency.iter().map(|one| format!("{one:?}")).collect();
+            let first = declared.first().map_or("", |one| one);
+            let message = format!(
+                "is {}, which no rule of the service {id} names, so its rule {index} (\"*\") would process this tenant \
+                 wherever anybody may be; name it in the \"clients\" of a rule, or say here where: \"process_in\": [{first}]",
+                declared.join(", ")
+            );
+            violations.push(Violation { pointer: format!("/tenants/{name}/residency"), message });
         }
     }
 }

@@ -52,7 +52,6 @@ fn assert_refused(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
 fn a_sound_document_compiles() {
     let table = compile(&sound()).unwrap();
     assert_eq!(table.revision().number, 7);
-    assert_eq!(table.warnings(Timestamp(0)), []);
     assert_eq!(table.service_of_host("CHAT.example"), table.service_named("chat"));
     assert!(table.service(table.service_named("chat").unwrap()).requires_key);
     assert!(Table::compile(br#"{"version":1,"revision":1}"#).is_ok(), "static zones only");
@@ -301,17 +300,78 @@ fn services_that_differ_in_their_names_only_rank_alike() {
 }
 
 #[test]
-fn probable_slips_are_warnings() {
+fn codes_of_no_country_are_refused_with_what_they_are() {
+    for (code, hint) in [
+        ("ZZ", "isn't known; write a country's ISO 3166-1 code, or leave it out: who has none is \"unknown\""),
+        ("EU", "somewhere in Europe"),
+        ("A1", "anonymous proxy"),
+        ("UK", "write \"GB\""),
+        ("el", "write \"GR\""),
+        ("gb", "in upper case: \"GB\""),
+        ("QQ", "such as \"DE\""),
+    ] {
+        assert_refused(|d| d["networks"][0]["country"] = json!(code), "/networks/0/country", hint);
+    }
+    assert_eq!(refused(|d| d["networks"][0]["country"] = json!("XK")), [""; 0], "Kosovo");
+}
+
+#[test]
+fn what_is_excluded_has_to_be_included() {
+    let eu = |exclude: Value| move |d: &mut Value| d["jurisdictions"]["eu"]["exclude"] = exclude;
+    assert_eq!(refused(eu(json!(["GF", "YT", "AX"]))), [""; 0]);
+    assert_refused(eu(json!(["NC"])), "/jurisdictions/eu/exclude/0", "overseas country or territory");
+    assert_refused(eu(json!(["FR", "US"])), "/jurisdictions/eu/exclude/1", "no included set holds; leave it out");
+    assert_refused(eu(json!(["UK"])), "/jurisdictions/eu/exclude/0", "\"GB\"");
+    let both = |d: &mut Value| {
+        d["jurisdictions"]["uk"] = json!({ "countries": ["GB", "FR"], "include": ["EU"], "exclude": ["FR"] });
+    };
+    assert_refused(both, "/jurisdictions/uk/exclude/0", "in \"countries\" too");
+    let all: Vec<String> = geo::built_in_set("EU").unwrap().iter().map(|code| code.to_string()).collect();
+    assert_refused(eu(json!(all)), "/jurisdictions/eu", "excludes all");
+}
+
+#[test]
+fn a_jurisdiction_is_what_it_includes_but_for_what_it_excludes() {
     let mut document = sound();
-    document["services"]["chat"]["residency"] =
-        json!([{ "clients": ["eu"], "process_in": ["eu", "us"] }, { "clients": ["us"], "process_in": ["us"] }]);
+    document["jurisdictions"]["eu"] = json!({ "include": ["EU"], "exclude": ["GF"], "countries": ["SJ"] });
     let table = compile(&document).unwrap();
-    let warnings: Vec<String> =
-        table.warnings(Timestamp(i64::MAX)).into_iter().map(|warning| warning.pointer).collect();
-    assert_eq!(
-        warnings,
-        ["/services/chat/residency/0/process_in/1", "/services/chat/residency/1/process_in", "/overrides/0"]
+    let holds = |code: &str| !table.jurisdictions_of(CountryCode::parse(code).unwrap()).is_empty();
+    assert_eq!(["FR", "GP", "SJ", "GF", "PF"].map(holds), [true, true, true, false, false]);
+}
+
+/// Whoever declared "uk" would be processed wherever anybody may be.
+#[test]
+fn a_declared_residency_never_falls_to_anybody() {
+    let declares = |residency: Value| move |d: &mut Value| d["tenants"]["acme"]["residency"] = residency;
+    assert_refused(declares(json!("us")), "/tenants/acme/residency", "\"process_in\": [\"us\"]");
+    assert_refused(declares(json!(["uk", "us"])), "/tenants/acme/residency", "no rule of the service chat names");
+    assert_eq!(refused(declares(json!(["us", "eu"]))), [""; 0], "a rule names eu and takes it");
+    let fenced = |d: &mut Value| {
+        d["tenants"]["acme"]["residency"] = json!("us");
+        d["tenants"]["acme"]["process_in"] = json!(["uk"]);
+    };
+    assert_eq!(refused(fenced), [""; 0], "its own fence asks no rule");
+    let without_anybody = |d: &mut Value| {
+        d["tenants"]["acme"]["residency"] = json!("us");
+        d["services"]["chat"]["residency"] = json!([{ "clients": ["eu", "unknown"], "process_in": ["eu"] }]);
+    };
+    assert_eq!(refused(without_anybody), [""; 0], "it is denied, which is a warning");
+}
+
+#[test]
+fn what_cannot_be_read_is_no_residency_that_falls_to_anybody() {
+    assert_refused(
+        |d| d["services"]["chat"]["residency"][0]["clients"] = json!(["ue"]),
+        "/services/chat/residency/0/clients/0",
+        "did you mean",
     );
+    assert_refused(
+        |d| d["tenants"]["acme"]["process_in"] = json!(["mars"]),
+        "/tenants/acme/process_in/0",
+        "isn't declared",
+    );
+    assert_refused(|d| d["tenants"]["acme"]["process_in"] = json!([]), "/tenants/acme/process_in", "at least one");
+    assert_refused(|d| d["tenants"]["acme"]["process_in"] = json!([["*"]]), "/tenants/acme/process_in/0/0", "alone");
 }
 
 /// Whatever is broken, the answer is a table or violations with a place, never a panic.

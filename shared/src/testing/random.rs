@@ -15,7 +15,8 @@ use crate::time::{Millis, Timestamp};
 /// The moment about which random conditions and overrides lie.
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-const COUNTRIES: [&str; 14] = ["DE", "FR", "AT", "IE", "GB", "US", "CA", "CH", "NO", "IS", "JP", "SG", "BR", "AQ"];
+const COUNTRIES: [&str; 16] =
+    ["DE", "FR", "AT", "IE", "GB", "US", "CA", "CH", "NO", "IS", "JP", "SG", "BR", "AQ", "RE", "PF"];
 const MODELS: [&str; 3] = ["chat-large", "chat-small", "embed"];
 
 /// SplitMix64: small, fast, and the same everywhere.
@@ -68,6 +69,7 @@ pub fn document(random: &mut Random) -> Value {
     let declared = [
         ("eu", json!({ "include": ["EU"] })),
         ("eea", json!({ "include": ["EEA"] })),
+        ("mainland", json!({ "include": ["EU"], "exclude": ["RE", "GF"] })),
         ("uk", json!({ "countries": ["GB"] })),
         ("us", json!({ "countries": ["US"] })),
         ("dach", json!({ "countries": ["DE", "AT", "CH"] })),
@@ -80,7 +82,8 @@ pub fn document(random: &mut Random) -> Value {
     let services: Vec<String> = (0..=random.below(2)).map(|n| format!("s{n}")).collect();
     let serving: serde_json::Map<_, _> =
         services.iter().map(|name| (name.clone(), service(random, name, &names, &regions))).collect();
-    let tenants: serde_json::Map<_, _> = (0..random.below(3)).map(|n| tenant(random, n, &names, &services)).collect();
+    let tenants: serde_json::Map<_, _> =
+        (0..random.below(3)).map(|n| tenant(random, n, &names, &services, &serving)).collect();
     let networks: Vec<Value> = (0..random.below(4))
         .map(|n| json!({ "prefix": format!("198.51.{n}.0/{}", 24 + n), "country": random.pick(&COUNTRIES) }))
         .collect();
@@ -175,11 +178,34 @@ fn tiers(random: &mut Random, jurisdictions: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-fn tenant(random: &mut Random, n: usize, jurisdictions: &[&str], services: &[String]) -> (String, Value) {
+/// Whether no rule of one of its services names a residency the tenant declares, and one takes anybody.
+fn falls_to_anybody(tenant: &Value, serving: &serde_json::Map<String, Value>) -> bool {
+    let Some(declared) = tenant["residency"].as_array() else { return false };
+    let services = tenant["services"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let clients = |name: &str| {
+        let rules = serving[name]["residency"].as_array().into_iter().flatten();
+        rules.flat_map(|rule| rule["clients"].as_array().into_iter().flatten()).collect::<Vec<_>>()
+    };
+    services
+        .map(clients)
+        .any(|clients| clients.iter().any(|one| **one == "*") && !clients.iter().any(|one| declared.contains(one)))
+}
+
+fn tenant(
+    random: &mut Random,
+    n: usize,
+    jurisdictions: &[&str],
+    services: &[String],
+    serving: &serde_json::Map<String, Value>,
+) -> (String, Value) {
     let digest = crate::rules::KeyDigest::of_key(&format!("key-{n}")).to_string();
     let mut tenant = json!({ "key_sha256": [digest], "services": random.some(services, 1) });
     if random.chance(70) {
         tenant["residency"] = json!(random.some(jurisdictions, 1));
+    }
+    // A residency that a rule's "*" would take is an error unless the tenant says its fence.
+    if random.chance(30) || falls_to_anybody(&tenant, serving) {
+        tenant["process_in"] = json!(tiers(random, jurisdictions));
     }
     (format!("t{n}"), tenant)
 }

@@ -42,7 +42,7 @@ fn place(reader: &mut Reader<'_>, node: &Node, many: bool, context: &Context) ->
         }
         _ => {
             let mut problem = format!("names {text:?}, which is no country code and no jurisdiction");
-            if let Some(country) = CountryCode::parse(&text.to_ascii_uppercase()).filter(CountryCode::is_assigned) {
+            if let Some(country) = CountryCode::parse(&text.to_ascii_uppercase()) {
                 problem += &format!("; for the country write \"{country}\"");
             } else {
                 problem += &declared(text, &context.jurisdictions);

@@ -102,7 +102,8 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
             })
         });
         let process_in = fields.required("process_in", "tiers, each a jurisdiction, a list of them, or \"*\"", |reader, node| {
-            reader.filled_list(node, |reader, node| tier(reader, node, context))
+            // An empty list denies these clients on purpose.
+            reader.list(node, |reader, node| tier(reader, node, &context.jurisdictions))
         });
         let clients = clients.unwrap_or_default();
         // A rule after `*` can only be reached by clients nobody can place.
@@ -122,10 +123,15 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
     })
 }
 
-fn tier(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<Tier> {
+/// The `process_in` of a tenant.
+pub(super) fn tiers(reader: &mut Reader<'_>, node: &Node, jurisdictions: &[String]) -> Option<Vec<Tier>> {
+    reader.filled_list(node, |reader, node| tier(reader, node, jurisdictions))
+}
+
+fn tier(reader: &mut Reader<'_>, node: &Node, jurisdictions: &[String]) -> Option<Tier> {
     let jurisdiction = |reader: &mut Reader<'_>, node: &Node| match node {
         Node::String(text) if text == "*" => reader.fail("is \"*\" within a list; let \"*\" stand alone as a tier"),
-        _ => reference(reader, node, "jurisdiction", &context.jurisdictions, JurisdictionId::parse),
+        _ => reference(reader, node, "jurisdiction", jurisdictions, JurisdictionId::parse),
     };
     match node {
         Node::String(text) if text == "*" => Some(Tier::Anywhere),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use crate::geo::{Coordinates, CountryCode};
+use crate::geo::{self, Coordinates, CountryCode, NoCountry};
 use crate::json::{Node, Reader, nearest};
 use crate::rules::{HostName, HttpUrl, SecretName};
 use crate::time::Millis;
@@ -23,15 +23,21 @@ pub(super) fn parsed<T: core::str::FromStr>(reader: &mut Reader<'_>, node: &Node
 
 pub(super) fn country(reader: &mut Reader<'_>, node: &Node) -> Option<CountryCode> {
     let text = reader.string(node)?;
-    match CountryCode::parse(text).filter(CountryCode::is_assigned) {
-        Some(country) => Some(country),
-        None if text.eq_ignore_ascii_case("UK") => {
-            reader.fail("is \"UK\", which ISO 3166-1 doesn't assign; write \"GB\"")
+    CountryCode::parse(text).or_else(|| reader.fail(format!("is {text:?}{}", not_a_country(text))))
+}
+
+/// The end of a sentence that begins with what stands in a country's place.
+fn not_a_country(text: &str) -> String {
+    let upper = text.to_ascii_uppercase();
+    if CountryCode::parse(&upper).is_some() {
+        return format!("; write the code in upper case: \"{upper}\"");
+    }
+    match geo::no_country(&upper) {
+        Some(NoCountry { about, meant: Some(code), .. }) => format!(", which {about}; write {code:?}"),
+        Some(NoCountry { about, .. }) => {
+            format!(", which {about}; write a country's ISO 3166-1 code, or leave it out: who has none is \"unknown\"")
         }
-        None => match CountryCode::parse(&text.to_ascii_uppercase()).filter(CountryCode::is_assigned) {
-            Some(upper) => reader.fail(format!("is {text:?}; write the code in upper case: \"{upper}\"")),
-            None => reader.fail(format!("is {text:?}; write an ISO 3166-1 alpha-2 code such as \"DE\"")),
-        },
+        None => "; write an ISO 3166-1 alpha-2 code such as \"DE\"".to_owned(),
     }
 }
 

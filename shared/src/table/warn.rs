@@ -1,0 +1,328 @@
+//! What is allowed but probably not meant: a document without violations enters, warnings with place and mend leave;
+//! called by [`super::Table::build`].
+
+use std::collections::BTreeSet;
+
+use super::{Region, Territories};
+use crate::geo::{self, CountryCode, CountrySet};
+use crate::id::{JurisdictionId, RegionId, ServiceId};
+use crate::json::Violation;
+use crate::rules::{ClientMatch, Place, ResidencyRule, Rules, Service, Style, Tenant, Tier};
+
+/// How many names a warning lists before it counts the rest.
+const MOST_NAMED: usize = 8;
+
+/// All warnings of a document whose regions are compiled already.
+pub(super) fn warnings(
+    rules: &Rules,
+    regions: &[Region],
+    named_by_regions: &BTreeSet<JurisdictionId>,
+    territories: &Territories,
+) -> Vec<Violation> {
+    let mut warner = Warner { rules, regions, territories, warnings: Vec::new() };
+    let closed = closed_services(rules);
+    for (id, service) in &rules.services {
+        for (index, rule) in service.residency.iter().enumerate() {
+            warner.rule(id, service, index, rule);
+        }
+        if !(closed.contains(id) && warner.members(service).all(|region| region.answers.is_none())) {
+            warner.left_over(id, service);
+        }
+        warner.without_endpoints(id, service);
+    }
+    for (name, tenant) in &rules.tenants {
+        let place = format!("/tenants/{name}");
+        match &tenant.process_in {
+            Some(process_in) => warner.fence_of_tenant(&place, tenant, process_in),
+            None => warner.residency_of_tenant(&place, tenant),
+        }
+    }
+    warner.jurisdictions(named_by_regions);
+    warner.regions();
+    warner.warnings
+}
+
+/// The jurisdictions that a region names: read while the regions are still as written.
+pub(super) fn named_by_regions(rules: &Rules) -> BTreeSet<JurisdictionId> {
+    let places = rules.regions.values().flat_map(|region| &region.countries);
+    places.filter_map(|place| if let Place::Jurisdiction(name) = place { Some(name.clone()) } else { None }).collect()
+}
+
+/// The services of which each tenant says where it belongs, so that the edge asks for nobody's country.
+fn closed_services(rules: &Rules) -> BTreeSet<&ServiceId> {
+    let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
+    for tenant in rules.tenants.values() {
+        let says = !tenant.residency.is_empty() || tenant.process_in.is_some();
+        if says { &mut closed } else { &mut open }.extend(&tenant.services);
+    }
+    closed.difference(&open).copied().collect()
+}
+
+struct Warner<'r> {
+    rules: &'r Rules,
+    regions: &'r [Region],
+    territories: &'r Territories,
+    warnings: Vec<Violation>,
+}
+
+impl Warner<'_> {
+    fn warn(&mut self, pointer: String, message: impl Into<String>) {
+        self.warnings.push(Violation { pointer, message: message.into() });
+    }
+
+    fn members<'s>(&self, service: &'s Service) -> impl Iterator<Item = &Region> + use<'_, 's> {
+        let regions = self.regions;
+        service.regions.iter().filter_map(move |name| regions.iter().find(|region| region.id == *name))
+    }
+
+    /// Whether a region lies in a tier.
+    fn lies_in(&self, region: &Region, tier: &Tier) -> bool {
+        match tier {
+            Tier::Anywhere => true,
+            Tier::In(names) => names.iter().any(|name| region.countries.is_subset(&self.territories.of(name))),
+        }
+    }
+
+    /// A tier without any region of the service is probably a slip; a rule without any is more so. A rule whose list is
+    /// empty denies on purpose.
+    fn rule(&mut self, id: &ServiceId, service: &Service, index: usize, rule: &ResidencyRule) {
+        let place = format!("/services/{id}/residency/{index}/process_in");
+        let members: Vec<&Region> = self.members(service).collect();
+        let first_tier = |region: &&Region| rule.process_in.iter().position(|tier| self.lies_in(region, tier));
+        let held: BTreeSet<usize> = members.iter().filter_map(first_tier).collect();
+        let outside: Vec<(&Region, &JurisdictionId, CountrySet)> = members
+            .iter()
+            .filter(|one| first_tier(one).is_none())
+            .filter_map(|one| self.nearly(one, &rule.process_in))
+            .collect();
+        let mut told: Vec<(String, String)> = outside
+            .iter()
+            .map(|(region, name, lacking)| {
+                let lacking = listed(&lacking.iter().collect::<Vec<_>>());
+                let message = format!(
+                    "leaves out {}, which lies in {name} but for {lacking}; add these to the jurisdiction, or take them \
+                     from the region",
+                    region.id
+                );
+                (place.clone(), message)
+            })
+            .collect();
+        if held.is_empty() && !rule.process_in.is_empty() {
+            let message =
+                "holds no region of the service: these clients are always denied; list a region that lies there";
+            told.insert(0, (place, message.to_owned()));
+        } else {
+            for (tier, process_in) in rule.process_in.iter().enumerate() {
+                if matches!(process_in, Tier::In(_)) && !held.contains(&tier) {
+                    let message =
+                        "adds no region of the service; a region lies in a jurisdiction only if all its countries do";
+                    told.push((format!("{place}/{tier}"), message.to_owned()));
+                }
+            }
+        }
+        for (place, message) in told {
+            self.warn(place, message);
+        }
+    }
+
+    /// A jurisdiction of these tiers in which a region lies but for territories of its states that have codes of their
+    /// own: what a hosted "EU" region lacks where somebody lists the members.
+    fn nearly<'a>(
+        &self,
+        region: &'a Region,
+        process_in: &'a [Tier],
+    ) -> Option<(&'a Region, &'a JurisdictionId, CountrySet)> {
+        let names = process_in.iter().flat_map(|tier| if let Tier::In(names) = tier { &names[..] } else { &[] });
+        names
+            .filter_map(|name| {
+                let held = self.territories.of(name);
+                let lacking: CountrySet = region.countries.iter().filter(|code| !held.contains(*code)).collect();
+                let of_a_state_within = |code: CountryCode| {
+                    let state = geo::territory(code).and_then(|one| CountryCode::parse(one.of?));
+                    state.is_some_and(|state| held.contains(state))
+                };
+                (!lacking.is_empty() && lacking.iter().all(of_a_state_within)).then_some((region, name, lacking))
+            })
+            .next()
+    }
+
+    /// Clients that no rule takes.
+    fn left_over(&mut self, id: &ServiceId, service: &Service) {
+        let place = format!("/services/{id}/residency");
+        let takes = |client: &ClientMatch| service.residency.iter().any(|rule| rule.clients.contains(client));
+        if !takes(&ClientMatch::Unknown) {
+            self.warn(
+                place.clone(),
+                "has no rule for \"unknown\": clients whose country isn't known are denied; add {\"clients\": \
+                 [\"unknown\"], \"process_in\": […]} (an empty list denies them without this warning)",
+            );
+        }
+        if takes(&ClientMatch::Known) {
+            return;
+        }
+        let named = service.residency.iter().flat_map(|rule| &rule.clients);
+        let mut taken = CountrySet::default();
+        for client in named {
+            if let ClientMatch::Jurisdiction(name) = client {
+                taken.extend(&self.territories.of(name));
+            }
+        }
+        let left: Vec<CountryCode> = geo::countries().filter(|code| !taken.contains(*code)).collect();
+        if !left.is_empty() {
+            self.warn(
+                place,
+                format!(
+                    "takes no clients of {} countries ({}): they are denied; add {{\"clients\": [\"*\"], \
+                     \"process_in\": […]}} (an empty list denies them without this warning)",
+                    left.len(),
+                    listed(&left)
+                ),
+            );
+        }
+    }
+
+    /// A region without endpoints among those that have some can serve nothing at the edge.
+    fn without_endpoints(&mut self, id: &ServiceId, service: &Service) {
+        if !self.members(service).any(|region| !region.endpoints.is_empty()) {
+            return;
+        }
+        let bare = |name: &RegionId| self.regions.iter().any(|one| one.id == *name && one.endpoints.is_empty());
+        let bare: Vec<_> = service.regions.iter().enumerate().filter(|(_, name)| bare(name)).collect();
+        for (index, name) in bare {
+            let message = format!(
+                "names {name}, which has no endpoints, where others have: the edge can send nothing there; add \
+                 \"endpoints\" to the region, or leave it out"
+            );
+            self.warn(format!("/services/{id}/regions/{index}"), message);
+        }
+    }
+
+    fn fence_of_tenant(&mut self, place: &str, tenant: &Tenant, process_in: &[Tier]) {
+        let place = format!("{place}/process_in");
+        let services = tenant.services.iter().filter_map(|id| Some((id, self.rules.services.get(id)?)));
+        let mut told = Vec::new();
+        let mut held = BTreeSet::new();
+        for (id, service) in services {
+            let first_tier = |region: &Region| process_in.iter().position(|tier| self.lies_in(region, tier));
+            let tiers: BTreeSet<usize> = self.members(service).filter_map(first_tier).collect();
+            if tiers.is_empty() {
+                let message = format!(
+                    "holds no region of the service {id}: this tenant is always denied there; add a region that lies \
+                     there, or leave the service out of its \"services\""
+                );
+                told.push((place.clone(), message));
+            }
+            held.extend(tiers);
+        }
+        for (tier, _) in process_in.iter().enumerate().filter(|(_, tier)| matches!(tier, Tier::In(_))) {
+            if !held.contains(&tier) && !held.is_empty() {
+                let message =
+                    "adds no region of its services; a region lies in a jurisdiction only if all its countries do";
+                told.push((format!("{place}/{tier}"), message.to_owned()));
+            }
+        }
+        for (place, message) in told {
+            self.warn(place, message);
+        }
+    }
+
+    /// A declared residency that no rule takes: all is denied.
+    fn residency_of_tenant(&mut self, place: &str, tenant: &Tenant) {
+        if tenant.residency.is_empty() {
+            return;
+        }
+        for id in &tenant.services {
+            let Some(service) = self.rules.services.get(id) else { continue };
+            let takes = |client: &ClientMatch| match client {
+                ClientMatch::Known => true,
+                ClientMatch::Jurisdiction(name) => tenant.residency.contains(name),
+                ClientMatch::Unknown => false,
+            };
+            if !service.residency.iter().any(|rule| rule.clients.iter().any(takes)) {
+                self.warn(
+                    format!("{place}/residency"),
+                    format!(
+                        "is named by no rule of the service {id}: this tenant is always denied there; name it in a \
+                         rule's \"clients\", or say \"process_in\" here"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn jurisdictions(&mut self, by_regions: &BTreeSet<JurisdictionId>) {
+        let mut used: BTreeSet<&JurisdictionId> = by_regions.iter().collect();
+        for rule in self.rules.services.values().flat_map(|service| &service.residency) {
+            used.extend(
+                rule.clients
+                    .iter()
+                    .filter_map(|client| if let ClientMatch::Jurisdiction(name) = client { Some(name) } else { None }),
+            );
+            used.extend(names(&rule.process_in));
+        }
+        for tenant in self.rules.tenants.values() {
+            used.extend(tenant.residency.iter().chain(names(tenant.process_in.as_deref().unwrap_or_default())));
+        }
+        let members = geo::eu_members();
+        let eu = geo::built_in_set("EU").unwrap_or_default();
+        for (name, jurisdiction) in &self.rules.jurisdictions {
+            if !used.contains(name) {
+                let message = "is named by no rule, tenant or region, so it decides nothing; name it, or remove it";
+                self.warnings
+                    .push(Violation { pointer: format!("/jurisdictions/{name}"), message: message.to_owned() });
+            }
+            let listed_by_hand: CountrySet = jurisdiction.countries.iter().copied().collect();
+            let lacking: Vec<CountryCode> = eu.iter().filter(|code| !listed_by_hand.contains(*code)).collect();
+            if jurisdiction.include.is_empty() && members.is_subset(&listed_by_hand) && !lacking.is_empty() {
+                let lacking = listed(&lacking);
+                self.warnings.push(Violation {
+                    pointer: format!("/jurisdictions/{name}/countries"),
+                    message: format!(
+                        "lists all members of the EU, but not {lacking}, where EU law applies too; write \
+                         \"include\": [\"EU\"] (and \"exclude\" for those left out on purpose)"
+                    ),
+                });
+            }
+        }
+    }
+
+    fn regions(&mut self) {
+        let served: BTreeSet<&RegionId> = self.rules.services.values().flat_map(|service| &service.regions).collect();
+        for region in self.regions {
+            if !served.contains(&region.id) {
+                let message = "belongs to no service, so nothing is ever sent there; list it in a service's \"regions\", or \
+                               remove it";
+                self.warn(format!("/regions/{}", region.id), message);
+            }
+            for (id, endpoint) in &region.endpoints {
+                let versioned = |part: &str| {
+                    part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                };
+                if endpoint.style == Style::OpenAi && !endpoint.url.as_url().path().split('/').any(versioned) {
+                    self.warn(
+                        format!("/regions/{}/endpoints/{id}/url", region.id),
+                        "has no /v1 in its path: requests go to …/chat/completions below it, where most engines serve \
+                         …/v1/chat/completions; add /v1 if this one does",
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The jurisdictions that tiers name.
+fn names(process_in: &[Tier]) -> impl Iterator<Item = &JurisdictionId> {
+    process_in.iter().flat_map(|tier| if let Tier::In(names) = tier { &names[..] } else { &[] })
+}
+
+/// `AX, GF and 5 more`.
+fn listed(codes: &[CountryCode]) -> String {
+    let mut text = codes.iter().take(MOST_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if codes.len() > MOST_NAMED {
+        text += &format!(" and {} more", codes.len() - MOST_NAMED);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

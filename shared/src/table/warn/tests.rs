@@ -1,0 +1,174 @@
+//! What is told of documents that compile, each by its place.
+
+use serde_json::{Value, json};
+
+use crate::rules::KeyDigest;
+use crate::table::Table;
+use crate::time::Timestamp;
+
+/// A document about which nothing is told.
+fn quiet() -> Value {
+    let region = |country: &str, name: &str| {
+        json!({ "countries": [country], "answers": { "A": ["192.0.2.1"] },
+                "endpoints": { format!("{name}-1"): { "url": format!("https://{name}.example/v1") } } })
+    };
+    json!({
+        "version": 1, "revision": 1,
+        "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] } },
+        "regions": { "fra": region("DE", "fra"), "lon": region("GB", "lon") },
+        "services": { "chat": {
+            "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "lon"],
+            "residency": [
+                { "clients": ["eu"], "process_in": ["eu"] },
+                { "clients": ["*"], "process_in": ["uk", "eu"] },
+                { "clients": ["unknown"], "process_in": ["eu", "uk"] },
+            ],
+        } },
+    })
+}
+
+fn tenant(rest: &Value) -> Value {
+    let mut tenant = json!({ "key_sha256": [KeyDigest::of_key("sk").to_string()], "services": ["chat"] });
+    for (key, value) in rest.as_object().unwrap() {
+        tenant[key] = value.clone();
+    }
+    tenant
+}
+
+/// The warnings about a quiet document with one change.
+fn told(change: impl FnOnce(&mut Value)) -> Vec<String> {
+    let mut document = quiet();
+    change(&mut document);
+    let table = Table::compile(document.to_string().as_bytes()).unwrap_or_else(|violations| panic!("{violations:#?}"));
+    table.warnings(Timestamp(i64::MAX)).iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn assert_told(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
+    let lines = told(change);
+    let [line] = &lines[..] else { panic!("one warning expected: {lines:#?}") };
+    assert!(line.starts_with(&format!("{pointer}: ")), "{line}");
+    assert!(line.contains(hint), "{line}");
+}
+
+#[test]
+fn nothing_is_told_of_a_quiet_document() {
+    assert_eq!(told(|_| ()), [""; 0]);
+    assert_eq!(told(|d| d["tenants"]["acme"] = tenant(&json!({ "residency": "eu" }))), [""; 0]);
+    assert_eq!(told(|d| d["tenants"]["acme"] = tenant(&json!({ "process_in": ["uk", ["eu"]] }))), [""; 0]);
+}
+
+#[test]
+fn clients_that_no_rule_takes_are_told() {
+    let place = "/services/chat/residency";
+    let without = |rule: usize| {
+        move |d: &mut Value| {
+            d["services"]["chat"]["residency"].as_array_mut().unwrap().remove(rule);
+        }
+    };
+    assert_told(without(2), place, "no rule for \"unknown\"");
+    assert_told(without(1), place, "takes no clients of 216 countries (AD, AE, AF, AG, AI, AL, AM, AO and 208 more)");
+    let denied = |rule: usize| move |d: &mut Value| d["services"]["chat"]["residency"][rule]["process_in"] = json!([]);
+    assert_eq!(told(denied(2)), [""; 0], "denied on purpose");
+    assert_eq!(told(denied(1)), [""; 0], "denied on purpose");
+}
+
+#[test]
+fn nobody_is_left_over_where_only_tenants_that_say_where_they_belong_ask() {
+    let closed = |answers: bool, says: Value| {
+        move |d: &mut Value| {
+            d["services"]["chat"]["residency"] = json!([{ "clients": ["eu"], "process_in": ["eu"] }]);
+            d["tenants"]["acme"] = tenant(&says);
+            if !answers {
+                for region in d["regions"].as_object_mut().unwrap().values_mut() {
+                    region.as_object_mut().unwrap().remove("answers");
+                }
+            }
+        }
+    };
+    let left_over =
+        |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("/services/chat/residency: ")).count();
+    assert_eq!(left_over(told(closed(false, json!({ "residency": "eu" })))), 0);
+    assert_eq!(left_over(told(closed(false, json!({ "process_in": ["eu"] })))), 0);
+    assert_eq!(left_over(told(closed(false, json!({})))), 2, "by geography");
+    assert_eq!(left_over(told(closed(true, json!({ "residency": "eu" })))), 2, "DNS knows no tenants");
+}
+
+#[test]
+fn empty_tiers_and_fences_are_told() {
+    let tiers = |process_in: Value| {
+        move |d: &mut Value| {
+            d["jurisdictions"]["us"] = json!({ "countries": ["US"] });
+            d["services"]["chat"]["residency"][1]["process_in"] = process_in;
+        }
+    };
+    assert_told(tiers(json!(["eu", "uk", "us"])), "/services/chat/residency/1/process_in/2", "adds no region");
+    assert_told(tiers(json!(["us"])), "/services/chat/residency/1/process_in", "always denied");
+    let fence = |process_in: Value| {
+        move |d: &mut Value| {
+            d["jurisdictions"]["us"] = json!({ "countries": ["US"] });
+            d["tenants"]["acme"] = tenant(&json!({ "process_in": process_in }));
+        }
+    };
+    assert_told(fence(json!(["uk", "us"])), "/tenants/acme/process_in/1", "adds no region");
+    assert_told(fence(json!(["us"])), "/tenants/acme/process_in", "no region of the service chat");
+}
+
+#[test]
+fn a_declared_residency_that_nothing_takes_is_told() {
+    let change = |d: &mut Value| {
+        d["services"]["chat"]["residency"].as_array_mut().unwrap().remove(1);
+        d["tenants"]["acme"] = tenant(&json!({ "residency": "uk" }));
+    };
+    let lines = told(change);
+    let line =
+        lines.iter().find(|line| line.starts_with("/tenants/acme/residency: ")).unwrap_or_else(|| panic!("{lines:#?}"));
+    assert!(line.contains("no rule of the service chat"), "{line}");
+}
+
+/// A hosted "EU" region lies in no list of the members by hand: their territories have codes of their own.
+#[test]
+fn a_list_of_members_by_hand_is_told() {
+    let by_hand = |d: &mut Value| {
+        let members: Vec<String> = crate::geo::eu_members().iter().map(|code| code.to_string()).collect();
+        d["jurisdictions"]["hand"] = json!({ "countries": members });
+        d["regions"]["fra"]["countries"] = json!(["eu"]);
+        d["services"]["chat"]["residency"][0]["process_in"] = json!(["hand", "uk"]);
+    };
+    let lines = told(by_hand);
+    let expected = [
+        ("/services/chat/residency/0/process_in: leaves out fra", "but for AX, GF, GP, MF, MQ, RE, YT"),
+        ("/services/chat/residency/0/process_in/0: ", "adds no region"),
+        ("/jurisdictions/hand/countries: ", "\"include\": [\"EU\"]"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, (start, hint)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(start) && line.contains(hint), "{line}");
+    }
+}
+
+#[test]
+fn what_nobody_uses_is_told() {
+    assert_told(|d| d["jurisdictions"]["us"] = json!({ "countries": ["US"] }), "/jurisdictions/us", "decides nothing");
+    assert_told(|d| d["regions"]["nyc"] = json!({ "countries": ["US"] }), "/regions/nyc", "belongs to no service");
+}
+
+#[test]
+fn endpoints_that_the_edge_cannot_use_are_told() {
+    let bare = |d: &mut Value| d["regions"]["lon"]["endpoints"] = json!({});
+    assert_told(bare, "/services/chat/regions/1", "lon, which has no endpoints");
+    let dns_only = |d: &mut Value| {
+        for region in d["regions"].as_object_mut().unwrap().values_mut() {
+            region["endpoints"] = json!({});
+        }
+    };
+    assert_eq!(told(dns_only), [""; 0]);
+    let url = |url: &'static str| move |d: &mut Value| d["regions"]["fra"]["endpoints"]["fra-1"]["url"] = json!(url);
+    assert_told(url("https://fra.example"), "/regions/fra/endpoints/fra-1/url", "no /v1");
+    assert_told(url("https://fra.example/api/"), "/regions/fra/endpoints/fra-1/url", "no /v1");
+    for fine in ["https://fra.example/v1/", "https://fra.example/v1beta/openai", "https://fra.example/api/v2"] {
+        assert_eq!(told(url(fine)), [""; 0], "{fine}");
+    }
+    let azure = json!({ "url": "https://a.example", "style": "azure", "api_version": "2024-10-21" });
+    assert_eq!(told(|d| d["regions"]["fra"]["endpoints"]["fra-1"] = azure), [""; 0]);
+}
