@@ -87,10 +87,17 @@ pub enum Failure {
         /// What belongs there, such as `a string`.
         expected: &'static str,
     },
-    /// 400: the model host would fetch a URL from anywhere.
+    /// 400: a value that names a place, from which the model host would fetch or to which it would connect.
     RemoteUrl {
-        /// The field that holds it.
+        /// Its JSON pointer, or the field of a form.
         field: String,
+    },
+    /// 400: a field of which nobody here can say that a model host does nothing with it that the rules don't allow.
+    UnknownField {
+        /// Its JSON pointer, or the field of a form.
+        field: String,
+        /// What is odd about it.
+        odd: Odd,
     },
     /// 400: a tool that the model host runs.
     HostedTool {
@@ -176,6 +183,21 @@ pub enum Failure {
     Internal,
 }
 
+/// Why a field is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Odd {
+    /// The path's documentation doesn't have it.
+    Undocumented,
+    /// It says where, or by what, a request is processed.
+    Routes,
+    /// It puts a request before those of others.
+    Priority,
+    /// It is the type of a part or an item, and nobody documents it.
+    Kind,
+    /// It is an engine's own, and no endpoint that may be asked has that engine.
+    Engine,
+}
+
 impl Failure {
     /// The HTTP status.
     #[must_use]
@@ -191,6 +213,7 @@ impl Failure {
             | Self::MiscasedKey { .. }
             | Self::BadField { .. }
             | Self::RemoteUrl { .. }
+            | Self::UnknownField { .. }
             | Self::HostedTool { .. }
             | Self::Background
             | Self::Batch
@@ -252,6 +275,7 @@ impl Failure {
             Self::MiscasedKey { .. } => "miscased_key",
             Self::BadField { .. } => "invalid_field",
             Self::RemoteUrl { .. } => "remote_url_not_allowed",
+            Self::UnknownField { .. } => "unknown_field",
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
             Self::Batch => "batch_not_allowed",
@@ -302,7 +326,9 @@ impl Failure {
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::ModelNotFound { .. } => Some("model"),
-            Self::DuplicateKey { key } | Self::RemoteUrl { field: key } => Some(key),
+            Self::DuplicateKey { key } | Self::RemoteUrl { field: key } | Self::UnknownField { field: key, .. } => {
+                Some(key)
+            }
             Self::MiscasedKey { key } | Self::BadField { field: key, .. } => Some(key),
             Self::HostedTool { .. } => Some("tools"),
             Self::Background => Some("background"),
@@ -372,10 +398,12 @@ impl Failure {
             }
             Self::BadField { field, expected } => format!("The field \"{field}\" has to be {expected}."),
             Self::RemoteUrl { field } => format!(
-                "The field {} names a remote URL, which the model host would fetch from anywhere. Send the content itself \
-                 as a data: URL, or allow \"remote_urls\" for this service.",
+                "The field {} names a place (a URL, a host with its port, or an address), from which the model host could \
+                 fetch, or to which it could connect. Send the content itself as base64 or a data: URL, or allow \
+                 \"remote_urls\" for this service.",
                 quote(field)
             ),
+            Self::UnknownField { field, odd } => unknown_field(field, *odd),
             Self::HostedTool { tool } => format!(
                 "{} is run by the model host and could reach out of your jurisdiction. Leave it out, or allow \
                  \"hosted_tools\" for this service.",
@@ -501,6 +529,34 @@ impl Failure {
     #[must_use]
     pub fn event(&self) -> Vec<u8> {
         format!("data: {}\n\n", self.body()).into_bytes()
+    }
+}
+
+#[inline(never)]
+fn unknown_field(field: &str, odd: Odd) -> String {
+    let field = quote(field);
+    match odd {
+        Odd::Undocumented => format!(
+            "The field {field} is not one that this path documents, so nobody here knows what a model host does with it. \
+             Leave it out; if it is an engine's own, name the \"engine\" at its endpoints; or allow \"unknown_fields\" for \
+             this service."
+        ),
+        Odd::Routes => format!(
+            "The field {field} tells a model host where, or by what, to process the request. Here the rules alone say \
+             that. Leave it out."
+        ),
+        Odd::Priority => format!(
+            "The field {field} would put this request before those of other customers. Leave it out, send 0, or allow \
+             \"unknown_fields\" for this service."
+        ),
+        Odd::Kind => format!(
+            "The field {field} is a type that the model API doesn't document, so nobody here knows what a model host does \
+             with the rest. Use a documented type."
+        ),
+        Odd::Engine => format!(
+            "The field {field} is an engine's own, and no endpoint that may process this request has that engine. Leave \
+             it out, or name the \"engine\" at the endpoints that know it."
+        ),
     }
 }
 

@@ -7,6 +7,7 @@
 use core::task::Context;
 use std::rc::Rc;
 
+use bailiwick_rules::rules::Engine;
 use futures_util::future::LocalBoxFuture;
 use worker::js_sys;
 use worker::js_sys::futures::JsFuture;
@@ -15,6 +16,7 @@ use worker::web_sys::WritableStreamDefaultWriter;
 
 use crate::envelope::Failure;
 use crate::inflight::Hold;
+use crate::plan::Target;
 use crate::rewrite::Content;
 use crate::uploads::pipe;
 
@@ -26,17 +28,18 @@ const CHUNK: usize = 128 << 10;
 pub(crate) struct Writing(Option<LocalBoxFuture<'static, ()>>);
 
 impl Writing {
-    /// Begins, for an endpoint that calls the model `model`. Also the body of the fetch, of so many bytes.
+    /// Begins, for an endpoint. Also the body of the fetch, of so many bytes.
     pub(crate) fn begin(
         content: &Rc<Content>,
         hold: Option<&Rc<Hold>>,
-        model: Option<&str>,
+        target: &Target,
         length: usize,
     ) -> Result<(Self, JsValue), Failure> {
         let (readable, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
         // What is held stays held as long as it is read, though an answer may have come by then.
         let (content, hold) = (Rc::clone(content), hold.cloned());
-        let writing = write(content, hold, model.map(str::to_owned), writer);
+        let model = target.model().map(str::to_owned);
+        let writing = write(content, hold, model, target.engine(), writer);
         Ok((Self(Some(Box::pin(writing))), readable.into()))
     }
 
@@ -57,9 +60,10 @@ async fn write(
     content: Rc<Content>,
     _hold: Option<Rc<Hold>>,
     model: Option<String>,
+    engine: Option<Engine>,
     writer: WritableStreamDefaultWriter,
 ) {
-    let payload = content.for_endpoint(model.as_deref());
+    let payload = content.for_endpoint(model.as_deref(), engine);
     for chunk in payload.chunks(CHUNK) {
         let chunk = js_sys::Uint8Array::from(chunk);
         if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {

@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 /// A place in a JSON text. Every method that reads a value leaves the place behind it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scan<'a> {
     text: &'a [u8],
     at: usize,
@@ -65,6 +65,12 @@ impl<'a> Scan<'a> {
     #[must_use]
     pub fn at(&self) -> usize {
         self.at
+    }
+
+    /// Whether these bytes stand at a range that was read.
+    #[must_use]
+    pub fn is_at(&self, range: Range<usize>, bytes: &[u8]) -> bool {
+        self.text.get(range) == Some(bytes)
     }
 
     /// What kind the next value is.

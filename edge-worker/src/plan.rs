@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
-use bailiwick_rules::rules::{Endpoint, HttpUrl, Pattern, SecretName, Style};
+use bailiwick_rules::rules::{Endpoint, Engine, HttpUrl, Pattern, SecretName, Style};
 use bailiwick_rules::steer::{Ask, Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, rank, stand};
 use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
 
-use crate::envelope::Failure;
+use crate::body::engine::Engines;
+use crate::body::{Needs, model_routes};
+use crate::envelope::{Failure, Odd};
 use crate::state::Place;
 
 /// An endpoint that may be sent the request.
@@ -56,6 +58,12 @@ impl Target {
         self.endpoint.style
     }
 
+    /// What runs there, if the rules say so.
+    #[must_use]
+    pub fn engine(&self) -> Option<Engine> {
+        self.endpoint.engine
+    }
+
     /// Its `api-version`.
     #[must_use]
     pub fn api_version(&self) -> Option<&str> {
@@ -97,8 +105,10 @@ pub struct Skipped {
 pub enum Skip {
     /// Its secret has no value here.
     NoSecret,
-    /// Its model map, which is closed, lacks the model.
+    /// Its model map, which is closed, lacks the model; or it has none, and the model's name says where to go.
     NoModel,
+    /// It isn't of an engine that knows all fields of the request.
+    Engine,
     /// It asked for a rest, and others can be asked.
     Cooling,
     /// Its monitor says so, and its region has others.
@@ -110,6 +120,8 @@ pub enum Skip {
 pub struct Wanted<'a> {
     /// The model, by the client's name.
     pub model: Option<&'a str>,
+    /// Which engines know all fields of the request.
+    pub needs: &'a Needs,
     /// The conditions the steering was made under.
     pub conditions: Conditions<'a>,
     /// Requests with equal keys go to the same endpoint of a region while it lasts.
@@ -136,7 +148,7 @@ impl Plan {
         wanted: &Wanted<'_>,
         has_secret: impl Fn(&str) -> bool,
     ) -> Result<Self, Failure> {
-        if let Some(failure) = nothing_offered(table, service, steering, wanted.model) {
+        if let Some(failure) = nothing_offered(table, service, steering, wanted) {
             return Err(failure);
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
@@ -176,6 +188,7 @@ impl Plan {
         match (plan.targets.is_empty(), plan.skipped.first()) {
             (false, _) => Ok(plan),
             (true, Some(Skipped { why: Skip::NoModel, .. })) => Err(no_model()),
+            (true, Some(Skipped { why: Skip::Engine, .. })) => Err(no_engine(wanted.needs)),
             (true, _) => Err(Failure::RegionUnavailable),
         }
     }
@@ -190,6 +203,7 @@ impl Plan {
             let secret = endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str()));
             match model_at(endpoint, wanted.model) {
                 None => skip(id, Skip::NoModel),
+                Some(_) if !wanted.needs.engines.hold(endpoint.engine) => skip(id, Skip::Engine),
                 Some(_) if !secret => skip(id, Skip::NoSecret),
                 Some(model) => {
                     let against = speaks_against(fenced.region, position, id, wanted);
@@ -278,7 +292,8 @@ pub fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
 }
 
 /// What to answer when the steering offers no region.
-fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, model: Option<&str>) -> Option<Failure> {
+fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, wanted: &Wanted<'_>) -> Option<Failure> {
+    let model = wanted.model;
     let mut fence = steering.fence().peekable();
     let not_home = |withheld: &Withheld| withheld.reason == Reason::NotHome;
     let hub_outside = table.service(service).hub.is_some() && steering.withheld.iter().all(not_home);
@@ -288,17 +303,32 @@ fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, mo
     let has_model = |ranked: Ranked| {
         table.region(ranked.fenced.region).endpoints.iter().any(|(_, endpoint)| model_at(endpoint, model).is_some())
     };
-    match model {
-        Some(name) if !fence.any(has_model) => Some(Failure::ModelNotFound { model: name.to_owned() }),
-        _ => steering.ordered.is_empty().then_some(Failure::RegionUnavailable),
+    if let Some(name) = model
+        && !fence.any(has_model)
+    {
+        return Some(Failure::ModelNotFound { model: name.to_owned() });
     }
+    let knows = |ranked: Ranked| {
+        let fits =
+            |endpoint: &Endpoint| wanted.needs.engines.hold(endpoint.engine) && model_at(endpoint, model).is_some();
+        table.region(ranked.fenced.region).endpoints.iter().any(|(_, endpoint)| fits(endpoint))
+    };
+    if wanted.needs.engines != Engines::ALL && !steering.fence().any(knows) {
+        return Some(no_engine(wanted.needs));
+    }
+    steering.ordered.is_empty().then_some(Failure::RegionUnavailable)
+}
+
+/// No endpoint that may be asked knows a field of the request.
+fn no_engine(needs: &Needs) -> Failure {
+    Failure::UnknownField { field: needs.field.clone(), odd: Odd::Engine }
 }
 
 /// The endpoint's own name for a model: `Some(None)` when none is asked for, `None` when it hasn't got it.
 fn model_at<'a>(endpoint: &'a Endpoint, model: Option<&'a str>) -> Option<Option<&'a str>> {
     match (model, &endpoint.models) {
         (None, _) => Some(None),
-        (Some(model), None) => Some(Some(model)),
+        (Some(model), None) => (!model_routes(model)).then_some(Some(model)),
         (Some(model), Some(map)) => map.get(model).map(|name| Some(name.as_str())),
     }
 }
@@ -399,7 +429,7 @@ pub(crate) mod tests {
         let conditions = Conditions { health: case.health, local: &case.local, now: NOW };
         let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference };
         let steering = steer(&table, &ask, &conditions);
-        let wanted = Wanted { model: case.model, conditions, affinity: case.affinity };
+        let wanted = Wanted { model: case.model, needs: &Needs::default(), conditions, affinity: case.affinity };
         Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
     }
 
@@ -522,7 +552,7 @@ pub(crate) mod tests {
                 Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
             }
         };
-        let wanted = Wanted { model, conditions, affinity: "" };
+        let wanted = Wanted { model, needs: &Needs::default(), conditions, affinity: "" };
         let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;
         assert_eq!(plan.targets().len(), 1);
         Ok(plan.targets()[0].id().to_string())

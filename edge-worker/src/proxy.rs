@@ -476,7 +476,7 @@ impl Driver {
         let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
         let written = match (out.written, body) {
             (Some(length), Some(body)) => {
-                let (writing, stream) = Writing::begin(body, self.job.hold.as_ref(), target.model(), length)?;
+                let (writing, stream) = Writing::begin(body, self.job.hold.as_ref(), target, length)?;
                 self.writing = writing;
                 Some(stream)
             }

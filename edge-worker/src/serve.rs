@@ -10,7 +10,8 @@ use worker::{Context, Env};
 
 use crate::asked::Asked;
 use crate::attempt::{Expect, Task};
-use crate::body::Inspected;
+use crate::body::scope::Scope;
+use crate::body::{Inspected, Needs, Terms};
 use crate::book::Age;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::cors::Page;
@@ -32,7 +33,7 @@ use crate::rewrite::query::Query;
 use crate::rewrite::{Content, headers};
 use crate::secrets;
 use crate::state;
-use crate::state::seal::Keyring;
+use crate::state::seal::{Keyring, Owner};
 use crate::uploads::{self, Outbound};
 use crate::wire::Wire;
 
@@ -178,7 +179,7 @@ impl<'t> Known<'t> {
 
     #[inline(never)]
     fn inspect(&self, asked: &Asked, bytes: Vec<u8>) -> Result<Content, Failure> {
-        let allow = &self.table.service(self.caller.service).allow;
+        let service = self.table.service(self.caller.service);
         let content_type = asked.header("content-type").unwrap_or_default();
         let is_form = match self.route.takes() {
             Takes::Form => true,
@@ -187,9 +188,11 @@ impl<'t> Known<'t> {
             Takes::Json | Takes::Nothing => false,
         };
         Ok(if is_form {
-            Content::Form(Form::read(content_type, bytes, allow)?, uploads::boundary(asked))
+            Content::Form(Form::read(content_type, bytes, &self.route, &service.allow)?, uploads::boundary(asked))
         } else {
-            Content::Json(Inspected::json(bytes, &self.route, allow)?)
+            let Owner { service: name, tenant } = state::owner(self.table, self.caller.service, self.caller.tenant);
+            let scope = Scope { service: name, tenant, request: asked.id.clone() };
+            Content::Json(Inspected::json(bytes, &self.route, &Terms { allow: &service.allow, scope })?)
         })
     }
 }
@@ -280,7 +283,9 @@ fn prepare(
     }
     let json = body.as_ref().and_then(Content::json);
     let affinity = affinity(table, &caller, json, asked, &stamp.request_id);
-    let wanted = Wanted { model: model.as_deref(), conditions, affinity: &affinity };
+    let no_needs = Needs::default();
+    let needs = body.as_ref().map_or(&no_needs, Content::needs);
+    let wanted = Wanted { model: model.as_deref(), needs, conditions, affinity: &affinity };
     let plan = match &place {
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
         Some(place) => {

@@ -175,6 +175,10 @@ pub struct Endpoint {
     /// How it is spoken to.
     #[schemars(default)]
     pub style: Style,
+    /// What runs there. Fields of a request that only some engine knows go to its endpoints alone, and what it keeps for
+    /// all clients alike (its prefix cache) is kept apart by tenant.
+    #[schemars(default)]
+    pub engine: Option<Engine>,
     /// The `api-version` of an `azure` endpoint.
     #[schemars(default)]
     pub api_version: Option<String>,
@@ -204,6 +208,16 @@ pub enum Style {
     OpenAi,
     /// Azure OpenAI: `api-key`, the deployment in the path.
     Azure,
+}
+
+/// A server of models whose own request fields are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Engine {
+    /// vLLM.
+    Vllm,
+    /// SGLang.
+    Sglang,
 }
 
 /// A health check.
@@ -419,7 +433,7 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 pub enum Allowance {
-    /// Remote `image_url` and `file_url`.
+    /// Values that name places, such as a remote `image_url`.
     RemoteUrls,
     /// Tools the host runs: web search, MCP, code interpreter.
     HostedTools,
@@ -429,6 +443,8 @@ pub enum Allowance {
     Store,
     /// Batch input, which escapes inspection.
     Batch,
+    /// Fields that the model API doesn't document.
+    UnknownFields,
 }
 
 /// A customer known by API key.

@@ -158,6 +158,7 @@ impl Digest {
 mod tests {
     use super::*;
     use crate::body::Inspected;
+    use crate::body::tests::terms;
 
     fn at(path: &str, body: &serde_json::Value) -> Option<u64> {
         let text = body.to_string();
@@ -203,7 +204,7 @@ mod tests {
         }
         let body = br#"{"model":"m","messages":[{"role":"user","content":"q"}]}"#.to_vec();
         let route = Route::parse("POST", "/v1/chat/completions").unwrap();
-        let body = Inspected::json(body, &route, &[]).unwrap();
+        let body = Inspected::json(body, &route, &terms(&[])).unwrap();
         assert_eq!(body.affinity().model, Some("m"));
         assert!(body.affinity().beginning.is_some());
     }

@@ -6,16 +6,14 @@ use core::ops::Range;
 use bailiwick_rules::rules::Allowance;
 
 use super::{Head, Piece, Splitter, write_end, write_head};
-use crate::body;
+use crate::body::{self, Needs};
 use crate::envelope::Failure;
 use crate::payload::Payload;
+use crate::rewrite::path::Route;
 use crate::state::fields::{Field, field};
 
 /// Fields that decide something here: once, in these letters, and no files.
 const DECIDING: &[&str] = &["model", "stream", "user"];
-
-/// Words in the names of plain fields whose text a host may take for the address of what belongs there: an image, say.
-const HOLD_URLS: &[&str] = &["url", "reference", "image", "mask", "file", "audio", "video"];
 
 /// How much of a body is cut into parts at a time: no more of it is held twice.
 const AT_A_TIME: usize = 64 << 10;
@@ -29,6 +27,7 @@ pub struct Form {
     parts: Vec<(Head, Range<usize>)>,
     model: String,
     stream: bool,
+    needs: Needs,
 }
 
 impl Form {
@@ -36,9 +35,9 @@ impl Form {
     ///
     /// # Errors
     /// 400 with what is wrong, or what the service doesn't allow.
-    pub fn read(content_type: &str, bytes: Vec<u8>, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub fn read(content_type: &str, bytes: Vec<u8>, route: &Route, allow: &[Allowance]) -> Result<Self, Failure> {
         let parts = split(content_type, &bytes)?;
-        let (mut model, mut stream) = (None, false);
+        let (mut model, mut stream, mut needs) = (None, false, Needs::default());
         for (position, (head, range)) in parts.iter().enumerate() {
             check_name(head, &parts[..position])?;
             if head.filename.is_some() {
@@ -55,16 +54,10 @@ impl Form {
                         _ => return Err(Failure::BadField { field: "stream", expected: "true or false" }),
                     }
                 }
-                name => {
-                    let name = name.to_ascii_lowercase();
-                    let may_hold_url = HOLD_URLS.iter().any(|word| name.contains(word));
-                    if may_hold_url && !allow.contains(&Allowance::RemoteUrls) && body::is_remote(text) {
-                        return Err(Failure::RemoteUrl { field: head.name.clone() });
-                    }
-                }
+                name => needs = needs.and(body::field::check(route.pattern(), name, text, allow)?),
             }
         }
-        Ok(Self { model: model.ok_or(body::NO_MODEL)?, bytes, parts, stream })
+        Ok(Self { model: model.ok_or(body::NO_MODEL)?, bytes, parts, stream, needs })
     }
 
     /// The model, by the client's name.
@@ -83,6 +76,12 @@ impl Form {
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Which engines know all of its fields.
+    #[must_use]
+    pub fn needs(&self) -> &Needs {
+        &self.needs
     }
 
     /// The bytes for an endpoint that calls the model `model`.
@@ -148,18 +147,29 @@ fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_rules::rules::Engine;
+
     use super::*;
+    use crate::envelope::Odd;
     use crate::multipart::tests::{TYPE, body};
 
+    fn route() -> Route {
+        Route::parse("POST", "/v1/images/edits").unwrap()
+    }
+
     fn read(parts: &[(&str, &[u8])]) -> Result<Form, Failure> {
-        Form::read(TYPE, body(parts), &[])
+        Form::read(TYPE, body(parts), &route(), &[])
+    }
+
+    fn transcribed(parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Form, Failure> {
+        Form::read(TYPE, body(parts), &Route::parse("POST", "/v1/audio/transcriptions").unwrap(), allow)
     }
 
     #[test]
     fn the_model_becomes_the_endpoints_and_nothing_else_changes() {
         let parts: [(&str, &[u8]); 4] =
             [("file:a.wav", b"\0RIFF\r\n--Z"), ("model", b"whisper"), ("include[]", b"x"), ("stream", b"true")];
-        let form = read(&parts).unwrap();
+        let form = transcribed(&parts, &[]).unwrap();
         assert_eq!((form.model(), form.stream()), ("whisper", true));
         let mut renamed = parts;
         renamed[1].1 = b"faster-whisper";
@@ -171,12 +181,43 @@ mod tests {
     fn a_large_file_is_where_it_was_and_is_copied_nowhere() {
         let file: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
         let parts: [(&str, &[u8]); 3] = [("model", b"m"), ("file:a.wav", &file), ("language", b"de")];
-        let form = read(&parts).unwrap();
+        let form = transcribed(&parts, &[]).unwrap();
         let payload = form.for_endpoint("XX", None);
         assert_eq!(payload.len(), body(&parts).len());
         let own = payload.pieces().find(|piece| piece.len() == file.len()).unwrap();
         assert!(form.bytes.as_ptr_range().contains(&own.as_ptr()) && own == file);
         assert_eq!(payload.concat(), body(&parts));
+    }
+
+    #[test]
+    fn fields_are_those_of_the_path_or_of_an_engine() {
+        let odd = |field: &str, odd: Odd| Some(Failure::UnknownField { field: field.into(), odd });
+        let with = |name: &str, value: &str, allow: &[Allowance]| {
+            transcribed(&[("model", b"a"), ("file:a", b""), (name, value.as_bytes())], allow)
+        };
+        let refused = |name: &str, value: &str| with(name, value, &[]).err();
+        for (name, value) in [
+            ("prompt", "see https://a.example/"),
+            ("timestamp_granularities[]", "word"),
+            ("chunking_strategy", "{\"type\":\"server_vad\",\"threshold\":0.5}"),
+            ("chunking_strategy[type]", "server_vad"),
+            ("known_speaker_references[]", "data:audio/wav;base64,AAAA"),
+            ("temperature", "0.2"),
+            ("top_k", "40"),
+        ] {
+            assert!(with(name, value, &[]).is_ok_and(|form| *form.needs() == Needs::default()), "{name}");
+        }
+        assert_eq!(refused("decoder", "fast"), odd("decoder", Odd::Undocumented));
+        assert!(with("decoder", "fast", &[Allowance::UnknownFields]).is_ok());
+        assert_eq!(refused("provider", "us"), odd("provider", Odd::Routes));
+        assert_eq!(refused("bootstrap_room", "7"), odd("bootstrap_room", Odd::Routes));
+        assert!(matches!(refused("web_search", "true"), Some(Failure::HostedTool { .. })));
+        assert_eq!(refused("web_search", "false"), None);
+        let place = Some(Failure::RemoteUrl { field: "chunking_strategy".into() });
+        assert_eq!(refused("chunking_strategy", "{\"type\":\"https://a.example/\"}"), place);
+        assert_eq!(refused("request_id", "mine"), odd("request_id", Odd::Undocumented));
+        let hot = with("hotwords", "a,b", &[]).unwrap();
+        assert!(hot.needs().engines.hold(Some(Engine::Vllm)) && !hot.needs().engines.hold(None));
     }
 
     #[test]
@@ -189,15 +230,16 @@ mod tests {
         assert!(matches!(refusal(&[("model:x", b"a")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("model", b"\xff")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("model", b"a"), ("stream", b"1")]), Failure::BadField { .. }));
-        let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image_url", b"https://a/b.png")];
-        assert_eq!(refusal(&url), Failure::RemoteUrl { field: "image_url".into() });
-        assert!(Form::read(TYPE, body(&url), &[Allowance::RemoteUrls]).is_ok());
-        for name in ["image", "image[]", "mask", "file"] {
+        let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image", b"https://a/b.png")];
+        assert_eq!(refusal(&url), Failure::RemoteUrl { field: "image".into() });
+        assert!(Form::read(TYPE, body(&url), &route(), &[Allowance::RemoteUrls]).is_ok());
+        for name in ["image", "image[]", "mask", "file", "url", "source", "size"] {
             let url: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"https://a/b.png")];
             assert_eq!(refusal(&url), Failure::RemoteUrl { field: name.into() });
         }
         assert!(read(&[("model", b"a"), ("image", b"AAAA"), ("prompt", b"like https://a/b.png")]).is_ok());
         assert_eq!(refusal(&[("model", b"a"), ("image[file_id]", b"file-1")]), Failure::UnknownId);
+        assert!(read(&[("model", b"a"), ("image:a", b"1"), ("n", b"2"), ("seed", b"7"), ("x", b"true")]).is_ok());
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("image:b", b"2"), ("image[]:c", b"3")]).is_ok());
     }
 }

@@ -8,7 +8,9 @@
 use bailiwick_rules::rules::Allowance;
 
 use super::{Head, Piece, Splitter, write_end, write_head};
-use crate::envelope::Failure;
+use crate::body::engine::Engines;
+use crate::body::{Needs, field};
+use crate::envelope::{Failure, Odd};
 
 /// The longest field beside the file.
 const LONGEST_FIELD: usize = 4 << 10;
@@ -49,7 +51,7 @@ pub struct Upload {
     load: Load,
     splitter: Splitter,
     boundary: String,
-    may_batch: bool,
+    allow: Vec<Allowance>,
     /// The names seen, in lower case.
     seen: Vec<String>,
     /// The field in hand; `None` in the file.
@@ -63,9 +65,8 @@ impl Upload {
     /// # Errors
     /// 400 if it is no form.
     pub fn new(load: Load, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
-        let may_batch = allow.contains(&Allowance::Batch);
         let splitter = Splitter::new(content_type)?;
-        Ok(Self { load, splitter, boundary, may_batch, seen: Vec::new(), field: None, begun: false })
+        Ok(Self { load, splitter, boundary, allow: allow.to_vec(), seen: Vec::new(), field: None, begun: false })
     }
 
     /// Takes a chunk; gives what may be sent on.
@@ -140,9 +141,12 @@ impl Upload {
     fn check(&self, head: &Head, value: &[u8]) -> Result<(), Failure> {
         let text = core::str::from_utf8(value).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
         if head.name == "purpose" {
-            check_purpose(text, self.may_batch)?;
+            check_purpose(text, self.allow.contains(&Allowance::Batch))?;
         }
-        Ok(())
+        let Needs { engines, field } = field::check(&["files"], &head.name, text, &self.allow)?;
+        // No engine has fields of its own here.
+        let known = engines == Engines::ALL;
+        if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: Odd::Undocumented }) }
     }
 
     fn write_head(&mut self, out: &mut Vec<u8>, head: &Head) {
@@ -207,7 +211,7 @@ mod tests {
             part(&[("file:a", b"x")]),
             Err(Failure::BadForm { what: "a file stands where a plain field belongs" })
         );
-        assert_eq!(part(&[("x", b"x")]), Err(Failure::BadForm { what: "there is no \"data\"" }));
+        assert_eq!(part(&[("x", b"1")]), Err(Failure::BadForm { what: "there is no \"data\"" }));
         assert_eq!(part(&[("data:a", b"x"), ("purpose", b"batch")]), Err(Failure::Batch));
         assert_eq!(part(&[("data:a", b"x"), ("Data", b"x")]), Err(Failure::MiscasedKey { key: "data" }));
     }
@@ -215,6 +219,10 @@ mod tests {
     #[test]
     fn what_is_not_allowed_never_becomes_whole() {
         let refusal = |parts: &[(&str, &[u8])]| pass(parts, &[]).unwrap_err();
+        let url: [(&str, &[u8]); 2] = [("purpose", b"user_data"), ("file_url", b"https://a.example/")];
+        assert_eq!(refusal(&url), Failure::RemoteUrl { field: "file_url".into() });
+        let odd: [(&str, &[u8]); 2] = [("purpose", b"user_data"), ("note", b"mine")];
+        assert_eq!(refusal(&odd), Failure::UnknownField { field: "note".into(), odd: Odd::Undocumented });
         assert_eq!(refusal(&[("file:a", b"x"), ("purpose", b"batch")]), Failure::Batch);
         assert!(pass(&[("purpose", b"batch"), ("file:a", b"x")], &[Allowance::Batch]).is_ok());
         assert!(matches!(refusal(&[("purpose", b" batch"), ("file:a", b"x")]), Failure::BadField { .. }));

@@ -117,6 +117,12 @@ impl Route {
         &self.segments
     }
 
+    /// The words of the path, `*` where an id or a name stands.
+    #[must_use]
+    pub fn pattern(&self) -> &'static [&'static str] {
+        self.pattern
+    }
+
     /// The method.
     #[must_use]
     pub fn method(&self) -> &'static str {

@@ -8,7 +8,7 @@ use crate::geo::CountryCode;
 use crate::health::Thresholds;
 use crate::id::{EndpointId, JurisdictionId};
 use crate::json::{Fields, Node, Reader};
-use crate::rules::{Answers, Endpoint, HostName, Monitor, Place, Probe, Region, ServiceBinding, Style};
+use crate::rules::{Answers, Endpoint, Engine, HostName, Monitor, Place, Probe, Region, ServiceBinding, Style};
 use crate::time::Millis;
 
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
@@ -124,6 +124,8 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
     let style = fields
         .optional("style", |reader, node| one_of(reader, node, &[("openai", Style::OpenAi), ("azure", Style::Azure)]));
     let style = style.unwrap_or_default();
+    let engines = [("vllm", Engine::Vllm), ("sglang", Engine::Sglang)];
+    let engine = fields.optional("engine", |reader, node| one_of(reader, node, &engines));
     let read_version = |reader: &mut Reader<'_>, node: &Node| {
         let text = reader.string(node)?;
         let fits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
@@ -145,6 +147,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
     Some(Endpoint {
         url: url?,
         style,
+        engine,
         api_version,
         secret,
         models,

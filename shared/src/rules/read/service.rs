@@ -63,6 +63,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
                 ("background", Allowance::Background),
                 ("store", Allowance::Store),
                 ("batch", Allowance::Batch),
+                ("unknown_fields", Allowance::UnknownFields),
             ];
             one_of(reader, node, &choices)
         })

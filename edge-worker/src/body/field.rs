@@ -1,0 +1,124 @@
+//! One top-level field of a body or a form in; whether it may be sent, and to which engines, out.
+
+use bailiwick_rules::rules::Allowance;
+
+use super::engine::{self, Engines};
+use super::names::{is_hosted, routes};
+use super::paths;
+use super::pointer::pointer;
+use super::shape::{Fields, Shape};
+use super::walk::{Walk, Wrong};
+use crate::envelope::{Failure, Odd};
+use crate::json::{Broken, Kind, Scan, is_json, quoted};
+
+/// The engines that know all of a body's fields.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Needs {
+    /// The engines.
+    pub engines: Engines,
+    /// The last field that left some out.
+    pub field: String,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self { engines: Engines::ALL, field: String::new() }
+    }
+}
+
+impl Needs {
+    /// What both need.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let field = if other.engines == Engines::ALL { self.field } else { other.field };
+        Self { engines: self.engines.and(other.engines), field }
+    }
+}
+
+/// Reads a top-level field at its value.
+pub(super) fn read(
+    walk: &mut Walk,
+    needs: &mut Needs,
+    fields: Fields,
+    key: &str,
+    value: &mut Scan<'_>,
+    may_be_unknown: bool,
+) -> Result<(), Broken> {
+    let (kind, at) = (value.kind()?, value.at());
+    if let Some((_, shape)) = fields.iter().find(|(name, _)| *name == key) {
+        if matches!(shape, Shape::Hosted) && !walk.hosts && kind != Kind::Null {
+            walk.refuse(at, Wrong::Tool(key.to_owned()));
+        }
+        return walk.value(shape, value);
+    }
+    // Numbers and switches of a name that nobody knows do no harm.
+    let is_plain = !matches!(kind, Kind::String | Kind::Object | Kind::Array);
+    if is_hosted(key) && walk.hosts {
+        return walk.value(&Shape::Hosted, value);
+    }
+    if is_hosted(key) || routes(key) {
+        return walk.unknown(&[], key, value);
+    }
+    if let Some((shape, engines)) = engine::field(key) {
+        if !is_plain && !may_be_unknown {
+            *needs = Needs { engines: needs.engines.and(engines), field: key.to_owned() };
+        }
+        return walk.value(shape, value);
+    }
+    let may_pass = is_plain && key != "priority" || may_be_unknown || kind == Kind::Null;
+    if !may_pass && key == "priority" {
+        // It is what an engine takes where nothing is said.
+        let range = value.skip()?;
+        if !value.is_at(range, b"0") {
+            walk.refuse(at, Wrong::Priority);
+        }
+        return Ok(());
+    }
+    walk.unknown(fields, key, value)?;
+    if !may_pass {
+        walk.refuse(at, Wrong::Unknown);
+    }
+    Ok(())
+}
+
+/// Checks a plain field of a form to the path with these words.
+///
+/// # Errors
+/// 400 with what may not be in it.
+pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
+    let fields = paths::fields(pattern);
+    let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
+    let base = name.split('[').next().unwrap_or(name);
+    // A reader of forms takes `true`, `7` and `{…}` for what they look like, and anything else for a string.
+    let is_string = text.starts_with('"') || !is_json(text);
+    let json = if is_string { quoted(text) } else { text.to_owned() };
+    let may_be_unknown = allow.contains(&Allowance::UnknownFields);
+    let _ = read(&mut walk, &mut needs, fields, base, &mut Scan::new(&json), may_be_unknown);
+    if let Some((_, wrong)) = walk.wrong {
+        return Err(failure(wrong, || name.to_owned()));
+    }
+    // Names that would have to be replaced, and ids, are those of JSON bodies.
+    match (walk.names.is_empty(), walk.ids.is_empty()) {
+        (false, _) => Err(failure(Wrong::Unknown, || name.to_owned())),
+        (_, false) => Err(Failure::UnknownId),
+        _ => Ok(needs),
+    }
+}
+
+/// What is told of the first thing that may not be in a JSON body.
+pub(super) fn told(text: &str, at: usize, wrong: Wrong) -> Failure {
+    failure(wrong, || pointer(text, at))
+}
+
+fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
+    let odd = |odd: Odd, field: String| Failure::UnknownField { field, odd };
+    match wrong {
+        Wrong::Place => Failure::RemoteUrl { field: field() },
+        Wrong::Routes => odd(Odd::Routes, field()),
+        Wrong::Kind => odd(Odd::Kind, field()),
+        Wrong::Unknown => odd(Odd::Undocumented, field()),
+        Wrong::Priority => odd(Odd::Priority, field()),
+        Wrong::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
+        Wrong::Tool(tool) => Failure::HostedTool { tool },
+        Wrong::Reference => Failure::NotCarried { what: "Item references" },
+    }
+}

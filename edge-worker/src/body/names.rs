@@ -1,0 +1,253 @@
+//! Names of fields that are never harmless: those by which a request says where or by what it is processed, and
+//! those by which it has the model host search or run something.
+
+use crate::json::known_as;
+
+/// Fields that route: to another model, account, engine or place, past the rules. Numbers and switches among them too.
+const ROUTING: &[&str] = &[
+    // Of gateways: LiteLLM, OpenRouter and their kin.
+    "fallbacks",
+    "fallback",
+    "fallback_models",
+    "context_window_fallbacks",
+    "content_policy_fallbacks",
+    "default_fallbacks",
+    "models",
+    "model_list",
+    "provider",
+    "providers",
+    "provider_options",
+    "route",
+    "router",
+    "routing",
+    "router_config",
+    "transforms",
+    "preset",
+    "api_base",
+    "base_url",
+    "api_url",
+    "api_key",
+    "api_version",
+    "azure_endpoint",
+    "organization",
+    "custom_llm_provider",
+    "deployment",
+    "deployment_id",
+    "guardrails",
+    "callbacks",
+    "success_callback",
+    "failure_callback",
+    "extra_body",
+    "extra_headers",
+    "extra_query",
+    "headers",
+    "mock_response",
+    "connectors",
+    // Of clouds.
+    "region",
+    "region_name",
+    "aws_region_name",
+    "aws_bedrock_runtime_endpoint",
+    "vertex_location",
+    "vertex_project",
+    "inference_geo",
+    "geo",
+    "data_residency",
+    "cross_region",
+    // Addresses.
+    "host",
+    "hostname",
+    "port",
+    "remote_host",
+    "remote_port",
+    "proxy",
+    "proxies",
+    "webhook",
+    "webhook_url",
+    "callback",
+    "callback_url",
+    // Of engines: where a request's cache lies, which worker takes it, what is loaded for it.
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "do_remote_prefill",
+    "do_remote_decode",
+    "remote_engine_id",
+    "remote_block_ids",
+    "bootstrap_host",
+    "bootstrap_port",
+    "bootstrap_room",
+    "bootstrap_addr",
+    "data_parallel_rank",
+    "routed_dp_rank",
+    "disagg_prefill_dp_rank",
+    "dp_rank",
+    "nvext",
+    "backend_instance_id",
+    "session_params",
+    "id_slot",
+    "slot_id",
+    "lora",
+    "loras",
+    "lora_path",
+    "lora_name",
+    "lora_request",
+    "adapter",
+    "adapters",
+    "adapter_id",
+    "adapter_source",
+    "logits_processors",
+    "custom_logit_processor",
+    "ngram_corpus_id",
+];
+
+/// Fields by which hosts are asked to search or call out without `tools`.
+const HOSTED: &[&str] = &[
+    "web_search_options",
+    "search_parameters",
+    "enable_search",
+    "data_sources",
+    "mcp_servers",
+    "plugins",
+    "integrations",
+    "web_search",
+    "search",
+    "search_options",
+    "enable_web_search",
+    "use_web_search",
+    "web_search_config",
+    "online",
+    "browse",
+    "browsing",
+    "grounding",
+    "google_search",
+    "url_context",
+    "retrieval",
+    "tool_resources",
+    "mcp",
+    "code_interpreter",
+    "enable_code_interpreter",
+    "code_execution",
+    "file_search",
+];
+
+/// Tools that the client runs itself. Every other type is run by the model host.
+const LOCAL_TOOLS: &[&str] = &[
+    "function",
+    "custom",
+    "local_shell",
+    "computer_use_preview",
+    "computer_use",
+    "computer",
+    "apply_patch",
+    "namespace",
+    "tool_search",
+    "shell",
+];
+
+/// What stands behind the colon of a model's name where a gateway picks the provider by it, or searches the web.
+const SUFFIXES: &[&str] = &[
+    // OpenRouter's variants.
+    "online",
+    "nitro",
+    "floor",
+    "exacto",
+    "free",
+    "extended",
+    // Policies and providers of Hugging Face's router, and a cloud behind Ollama.
+    "fastest",
+    "cheapest",
+    "preferred",
+    "auto",
+    "cloud",
+    "search",
+    "baseten",
+    "black-forest-labs",
+    "cerebras",
+    "clarifai",
+    "cohere",
+    "fal-ai",
+    "featherless-ai",
+    "fireworks-ai",
+    "groq",
+    "hf-inference",
+    "hyperbolic",
+    "nebius",
+    "novita",
+    "nscale",
+    "openai",
+    "ovhcloud",
+    "publicai",
+    "replicate",
+    "sambanova",
+    "scaleway",
+    "together",
+    "wavespeed",
+    "zai-org",
+];
+
+pub(super) fn routes(key: &str) -> bool {
+    known_as(key, ROUTING).is_some()
+}
+
+pub(super) fn is_hosted(key: &str) -> bool {
+    known_as(key, HOSTED).is_some()
+}
+
+pub(super) fn is_local_tool(kind: &str) -> bool {
+    LOCAL_TOOLS.contains(&kind)
+}
+
+/// Whether a model's name is itself an instruction on where to go, which only a closed map of models could know the
+/// meaning of.
+pub(crate) fn model_routes(model: &str) -> bool {
+    let suffix = model.rsplit_once(':').map(|(_, suffix)| suffix.to_ascii_lowercase());
+    let picks = |suffix: &str| SUFFIXES.contains(&suffix) || suffix.ends_with("-cloud");
+    suffix.is_some_and(|suffix| picks(suffix.trim()))
+        || model.contains("@preset/")
+        || super::place::names_place(model, super::place::Care::Label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_route_are_told_from_models() {
+        for model in [
+            "gpt-4o:online",
+            "gpt-4o:ONLINE",
+            "a/b:nitro",
+            "a/b:together",
+            "gpt-oss:120b-cloud",
+            "x:free",
+            "@preset/mine",
+            "m@preset/x",
+            "https://a.example/m",
+            "//a.example/m",
+            "a.example:443/m",
+            "192.0.2.1",
+        ] {
+            assert!(model_routes(model), "{model}");
+        }
+        for model in [
+            "gpt-4o",
+            "llama3:8b",
+            "qwen2.5:14b",
+            "ft:gpt-4o:org::id",
+            "meta-llama/Llama-3.1-8B",
+            "base:adapter",
+            "m:latest",
+            "deepseek-r1:671b",
+            "claude-3.5",
+            "hf.co/a/b:Q4_K_M",
+        ] {
+            assert!(!model_routes(model), "{model}");
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        assert!(routes("Fallbacks") && routes("bootstrap_room") && !routes("top_k") && !routes("regional"));
+        assert!(is_hosted("enable_\u{17f}earch") && !is_hosted("research"));
+    }
+}

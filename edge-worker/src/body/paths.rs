@@ -1,0 +1,295 @@
+//! A path of the model API in, the top-level fields that it documents out.
+
+use super::scope::Named;
+use super::shape::Shape::{
+    Content, Data, Free, Hosted, Id, Items, Label, Map, Object, Scoped, Text, ToolChoice, Tools, Unknown, Word,
+};
+use super::shape::{CACHE_OPTIONS, CALLED, FORMAT, FUNCTION, Fields, METHOD, MODERATION, STORED_PROMPT};
+
+/// The fields of the path with these words, `*` for an id. Nothing is known of any other.
+pub(super) fn fields(pattern: &[&str]) -> Fields {
+    match pattern {
+        ["chat", "completions"] => CHAT,
+        ["completions"] => COMPLETIONS,
+        ["embeddings"] => EMBEDDINGS,
+        ["responses"] | ["responses", "compact" | "input_tokens"] => RESPONSES,
+        ["moderations"] => &[("input", Content), ("model", Label)],
+        ["images", "generations"] => GENERATIONS,
+        ["images", "edits" | "variations"] => EDITS,
+        ["audio", "speech"] => SPEECH,
+        ["audio", "transcriptions" | "translations"] => TRANSCRIPTIONS,
+        ["chat", "completions", "*"] => &[("metadata", Free)],
+        ["files"] => &[("purpose", Word), ("expires_after", Unknown)],
+        ["uploads"] => UPLOADS,
+        ["uploads", "*", "complete"] => &[("part_ids", Id), ("md5", Word)],
+        ["batches"] => BATCHES,
+        ["fine_tuning", "jobs"] => FINE_TUNING,
+        ["vector_stores", ..] => VECTOR_STORES,
+        ["rerank" | "score" | "classify" | "pooling" | "tokenize" | "detokenize"] => POOLING,
+        ["messages"] | ["messages", "count_tokens"] => MESSAGES,
+        _ => &[("model", Label)],
+    }
+}
+
+static CHAT: Fields = &[
+    ("model", Label),
+    ("messages", Content),
+    ("stream", Word),
+    ("temperature", Word),
+    ("max_tokens", Word),
+    ("max_completion_tokens", Word),
+    ("tools", Tools),
+    ("tool_choice", ToolChoice),
+    ("stream_options", Unknown),
+    ("response_format", Object(FORMAT)),
+    ("reasoning_effort", Word),
+    ("user", Label),
+    ("seed", Word),
+    ("stop", Text),
+    ("top_p", Word),
+    ("n", Word),
+    ("frequency_penalty", Word),
+    ("presence_penalty", Word),
+    ("logprobs", Word),
+    ("top_logprobs", Word),
+    ("logit_bias", Map(&Word)),
+    ("parallel_tool_calls", Word),
+    ("metadata", Free),
+    ("store", Word),
+    ("prompt_cache_key", Scoped(Named::CacheKey)),
+    ("prompt_cache_options", Object(CACHE_OPTIONS)),
+    ("prompt_cache_retention", Word),
+    ("safety_identifier", Label),
+    ("service_tier", Word),
+    ("verbosity", Word),
+    ("prediction", Object(&[("type", Word), ("content", Content)])),
+    ("modalities", Word),
+    ("audio", Object(VOICE)),
+    ("functions", Object(FUNCTION)),
+    ("function_call", Object(CALLED)),
+    ("moderation", Object(MODERATION)),
+];
+
+static VOICE: Fields = &[("format", Word), ("voice", Object(&[("id", Label)]))];
+
+static COMPLETIONS: Fields = &[
+    ("model", Label),
+    ("prompt", Content),
+    ("stream", Word),
+    ("max_tokens", Word),
+    ("temperature", Word),
+    ("stop", Text),
+    ("suffix", Text),
+    ("stream_options", Unknown),
+    ("best_of", Word),
+    ("echo", Word),
+    ("frequency_penalty", Word),
+    ("logit_bias", Map(&Word)),
+    ("logprobs", Word),
+    ("n", Word),
+    ("presence_penalty", Word),
+    ("seed", Word),
+    ("top_p", Word),
+    ("user", Label),
+];
+
+static EMBEDDINGS: Fields =
+    &[("model", Label), ("input", Content), ("encoding_format", Word), ("dimensions", Word), ("user", Label)];
+
+static RESPONSES: Fields = &[
+    ("model", Label),
+    ("input", Items),
+    ("instructions", Text),
+    ("stream", Word),
+    ("store", Word),
+    ("tools", Tools),
+    ("tool_choice", ToolChoice),
+    ("reasoning", Unknown),
+    ("text", Object(&[("format", Object(FORMAT)), ("verbosity", Word)])),
+    ("include", Word),
+    ("previous_response_id", Id),
+    ("prompt_cache_key", Scoped(Named::CacheKey)),
+    ("prompt_cache_options", Object(CACHE_OPTIONS)),
+    ("prompt_cache_retention", Word),
+    ("max_output_tokens", Word),
+    ("max_tool_calls", Word),
+    ("metadata", Free),
+    ("temperature", Word),
+    ("top_p", Word),
+    ("top_logprobs", Word),
+    ("parallel_tool_calls", Word),
+    ("truncation", Word),
+    ("user", Label),
+    ("safety_identifier", Label),
+    ("service_tier", Word),
+    ("stream_options", Unknown),
+    ("background", Word),
+    ("conversation", Object(&[("id", Label)])),
+    ("prompt", Object(STORED_PROMPT)),
+    ("moderation", Object(MODERATION)),
+    ("context_management", Unknown),
+    ("access_programs", Unknown),
+    ("image", Object(&[("context_compression", Word)])),
+];
+
+static GENERATIONS: Fields = &[
+    ("model", Label),
+    ("prompt", Text),
+    ("n", Word),
+    ("size", Word),
+    ("quality", Word),
+    ("response_format", Word),
+    ("output_format", Word),
+    ("output_compression", Word),
+    ("background", Word),
+    ("moderation", Word),
+    ("style", Word),
+    ("stream", Word),
+    ("partial_images", Word),
+    ("complexity", Word),
+    ("frame_count", Word),
+    ("frame_duration_ms", Word),
+    ("svg", Object(&[("model", Label), ("reasoning", Unknown)])),
+    ("user", Label),
+    ("safety_identifier", Label),
+];
+
+/// Edits, as JSON and as forms, and variations.
+static EDITS: Fields = &[
+    ("model", Label),
+    ("prompt", Text),
+    ("image", Data),
+    ("images", Object(&[("image_url", Data), ("file_id", Id)])),
+    ("mask", Data),
+    ("markup", Data),
+    ("n", Word),
+    ("size", Word),
+    ("quality", Word),
+    ("response_format", Word),
+    ("output_format", Word),
+    ("output_compression", Word),
+    ("background", Word),
+    ("input_fidelity", Word),
+    ("moderation", Word),
+    ("stream", Word),
+    ("partial_images", Word),
+    ("complexity", Word),
+    ("frame_count", Word),
+    ("frame_duration_ms", Word),
+    ("user", Label),
+    ("safety_identifier", Label),
+];
+
+static SPEECH: Fields = &[
+    ("model", Label),
+    ("input", Text),
+    ("voice", Object(&[("id", Label)])),
+    ("instructions", Text),
+    ("response_format", Word),
+    ("speed", Word),
+    ("stream_format", Word),
+];
+
+/// Forms.
+static TRANSCRIPTIONS: Fields = &[
+    ("model", Label),
+    ("file", Data),
+    ("prompt", Text),
+    ("language", Word),
+    ("languages", Word),
+    ("response_format", Word),
+    ("stream", Word),
+    ("temperature", Word),
+    ("timestamp_granularities", Word),
+    ("include", Word),
+    ("chunking_strategy", Unknown),
+    ("keywords", Text),
+    ("known_speaker_names", Text),
+    ("known_speaker_references", Data),
+    ("user", Label),
+];
+
+static UPLOADS: Fields =
+    &[("bytes", Word), ("filename", Label), ("mime_type", Word), ("purpose", Word), ("expires_after", Unknown)];
+
+static BATCHES: Fields = &[
+    ("completion_window", Word),
+    ("endpoint", Word),
+    ("input_file_id", Id),
+    ("metadata", Free),
+    ("output_expires_after", Unknown),
+];
+
+static FINE_TUNING: Fields = &[
+    ("model", Label),
+    ("training_file", Id),
+    ("validation_file", Id),
+    ("hyperparameters", Unknown),
+    ("integrations", Hosted),
+    ("metadata", Free),
+    ("method", Object(METHOD)),
+    ("seed", Word),
+    ("suffix", Label),
+];
+
+/// Of all paths below: a key means the same at each of them.
+static VECTOR_STORES: Fields = &[
+    ("name", Text),
+    ("description", Text),
+    ("metadata", Free),
+    ("attributes", Free),
+    ("file_id", Id),
+    ("file_ids", Id),
+    ("files", Object(&[("file_id", Id), ("attributes", Free), ("chunking_strategy", Unknown)])),
+    ("chunking_strategy", Unknown),
+    ("expires_after", Unknown),
+    ("query", Text),
+    ("filters", Free),
+    ("max_num_results", Word),
+    ("ranking_options", Unknown),
+    ("rewrite_query", Word),
+];
+
+/// Of the engines' own paths, likewise.
+static POOLING: Fields = &[
+    ("model", Label),
+    ("query", Content),
+    ("queries", Content),
+    ("documents", Content),
+    ("items", Content),
+    ("text_1", Content),
+    ("text_2", Content),
+    ("data_1", Content),
+    ("data_2", Content),
+    ("input", Content),
+    ("prompt", Text),
+    ("messages", Content),
+    ("instruct", Text),
+    ("instruction", Text),
+    ("tokens", Word),
+    ("label_token_ids", Word),
+    ("tools", Tools),
+    ("encoding_format", Word),
+    ("user", Label),
+];
+
+/// Anthropic's.
+static MESSAGES: Fields = &[
+    ("model", Label),
+    ("messages", Content),
+    ("system", Content),
+    ("max_tokens", Word),
+    ("stream", Word),
+    ("temperature", Word),
+    ("top_p", Word),
+    ("top_k", Word),
+    ("stop_sequences", Text),
+    ("tools", Tools),
+    ("tool_choice", ToolChoice),
+    ("metadata", Object(&[("user_id", Label)])),
+    ("thinking", Unknown),
+    ("service_tier", Word),
+    ("output_config", Object(&[("effort", Word), ("format", Object(FORMAT))])),
+    ("output_format", Object(FORMAT)),
+    ("cache_control", Unknown),
+];

@@ -1,0 +1,390 @@
+//! The shapes that bodies of the model API are made of: what may stand where. `paths` and `engine` hold the tables
+//! of top-level fields, this file what is below them, `walk` reads a body by them.
+//!
+//! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list stands
+//! for its items: an array is walked by the shape it stands under, item by item.
+
+use super::scope::Named;
+
+/// What may stand at a place of a body.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// Text for the model, where anything may stand.
+    Text,
+    /// Any value of the client's own, whose keys mean nothing.
+    Free,
+    /// A name or id that the client or the model made up.
+    Label,
+    /// A word, number or switch of the API.
+    Word,
+    /// What names the kind of a part, an item or a message.
+    Kind,
+    /// Media: base64 or a `data:` URL, or an object that holds such.
+    Data,
+    /// What a host handed out for nobody to read: base64, or a name.
+    Blob,
+    /// A JSON Schema.
+    Schema,
+    /// A text, or parts of content, or messages.
+    Content,
+    /// A text, or items of the Responses API.
+    Items,
+    /// Tools, each an object with a type.
+    Tools,
+    /// `tool_choice`.
+    ToolChoice,
+    /// The id of an object at an endpoint, or a list of them.
+    Id,
+    /// A name that engines keep for everybody alike.
+    Scoped(Named),
+    /// An object with these fields.
+    Object(Fields),
+    /// An object whose keys are the client's.
+    Map(&'static Shape),
+    /// What the model host is told to search or run, which the service allows.
+    Hosted,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Fields by their names, the most frequent first.
+pub(super) type Fields = &'static [(&'static str, Shape)];
+
+use Shape::{
+    Blob, Content, Data, Free, Id, Items, Kind, Label, Map, Object, Schema, Scoped, Text, ToolChoice, Tools, Unknown,
+    Word,
+};
+
+/// Messages, parts of content and items of the Responses API, by one table: a key means the same in all of them.
+pub(super) static NODE: Fields = &[
+    ("role", Word),
+    ("content", Content),
+    ("type", Kind),
+    ("text", Text),
+    ("image_url", Data),
+    ("id", Label),
+    ("call_id", Label),
+    ("tool_call_id", Label),
+    ("tool_calls", Object(TOOL_CALL)),
+    ("name", Label),
+    ("arguments", Free),
+    ("output", Content),
+    ("status", Word),
+    ("summary", Content),
+    ("encrypted_content", Blob),
+    ("refusal", Text),
+    ("reasoning", Text),
+    ("reasoning_content", Text),
+    ("reasoning_details", Object(REASONING_DETAIL)),
+    ("thinking", Text),
+    ("thinking_blocks", Content),
+    ("signature", Blob),
+    ("thought_signature", Blob),
+    ("annotations", Object(ANNOTATION)),
+    ("logprobs", Free),
+    ("detail", Word),
+    ("input_audio", Data),
+    ("audio_url", Data),
+    ("video_url", Data),
+    ("file_url", Data),
+    ("document_url", Data),
+    ("image", Data),
+    ("audio", Data),
+    ("video", Data),
+    ("file", Data),
+    ("file_data", Data),
+    ("file_id", Id),
+    ("filename", Label),
+    ("data", Data),
+    ("image_embeds", Data),
+    ("audio_embeds", Data),
+    ("uuid", Scoped(Named::Media)),
+    ("cache_control", Unknown),
+    ("prompt_cache_breakpoint", Unknown),
+    ("function_call", Object(CALLED)),
+    ("parsed", Free),
+    ("tools", Tools),
+    ("phase", Word),
+    ("input", Free),
+    ("tool_use_id", Label),
+    ("title", Text),
+    ("context", Text),
+    ("action", Object(ACTION)),
+    ("actions", Object(ACTION)),
+    ("operation", Object(&[("type", Word), ("path", Text), ("diff", Text)])),
+    ("pending_safety_checks", Object(SAFETY_CHECK)),
+    ("acknowledged_safety_checks", Object(SAFETY_CHECK)),
+    ("stdout", Text),
+    ("stderr", Text),
+    ("environment", Object(ENVIRONMENT)),
+    ("queries", Text),
+    ("results", Object(&[("text", Text), ("attributes", Free), ("filename", Label), ("file_id", Id)])),
+    ("code", Text),
+    ("outputs", Object(&[("type", Word), ("logs", Text), ("url", Data)])),
+    ("result", Blob),
+    ("revised_prompt", Text),
+    ("reason", Text),
+    ("error", Free),
+    ("fingerprint", Blob),
+    ("extra_content", Object(&[("google", Object(&[("thought_signature", Blob)]))])),
+];
+
+/// A call of a tool in a message.
+static TOOL_CALL: Fields = &[
+    ("id", Label),
+    ("type", Word),
+    ("function", Object(CALLED)),
+    ("custom", Object(&[("name", Label), ("input", Text)])),
+    ("extra_content", Object(&[("google", Object(&[("thought_signature", Blob)]))])),
+];
+
+pub(super) static CALLED: Fields =
+    &[("name", Label), ("arguments", Free), ("parsed_arguments", Free), ("thought_signature", Blob)];
+
+static REASONING_DETAIL: Fields = &[
+    ("type", Word),
+    ("text", Text),
+    ("summary", Text),
+    ("data", Blob),
+    ("signature", Blob),
+    ("id", Label),
+    ("format", Label),
+];
+
+/// What an answer cited. It is history: nobody fetches it again.
+static ANNOTATION: Fields = &[
+    ("type", Word),
+    ("url", Text),
+    ("title", Text),
+    ("url_citation", Object(&[("url", Text), ("title", Text)])),
+    ("file_id", Id),
+    ("filename", Label),
+    ("container_id", Label),
+];
+
+/// What a model asked its client to do with a computer or a shell.
+static ACTION: Fields = &[
+    ("type", Word),
+    ("text", Text),
+    ("keys", Text),
+    ("command", Text),
+    ("commands", Text),
+    ("env", Free),
+    ("user", Label),
+    ("working_directory", Text),
+    ("query", Text),
+    ("queries", Text),
+    ("pattern", Text),
+];
+
+static SAFETY_CHECK: Fields = &[("id", Label), ("code", Label), ("message", Text)];
+
+/// Where a shell runs.
+static ENVIRONMENT: Fields =
+    &[("type", Word), ("skills", Object(&[("name", Label), ("description", Text), ("path", Text)]))];
+
+/// An object that holds media.
+pub(super) static MEDIA: Fields = &[
+    ("url", Data),
+    ("data", Data),
+    ("detail", Word),
+    ("format", Word),
+    ("type", Word),
+    ("file_data", Data),
+    ("file_id", Id),
+    ("filename", Label),
+    ("file_url", Data),
+    ("b64_json", Data),
+    ("id", Label),
+    ("name", Label),
+    ("transcript", Text),
+    ("media_type", Word),
+    ("mime_type", Word),
+    ("uuid", Scoped(Named::Media)),
+    ("content_hash", Scoped(Named::Hash)),
+];
+
+/// Kinds of messages, parts and items. What nobody documents is a way by which nobody knows what is done with it.
+pub(super) static KINDS: &[&str] = &[
+    "text",
+    "image_url",
+    "input_text",
+    "input_image",
+    "message",
+    "function_call",
+    "function_call_output",
+    "output_text",
+    "reasoning",
+    "input_audio",
+    "file",
+    "input_file",
+    "refusal",
+    "summary_text",
+    "reasoning_text",
+    "image",
+    "audio",
+    "video",
+    "audio_url",
+    "video_url",
+    "file_url",
+    "document",
+    "document_url",
+    "image_embeds",
+    "audio_embeds",
+    "prompt_embeds",
+    "thinking",
+    "redacted_thinking",
+    "tool_use",
+    "tool_result",
+    "tool_reference",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "compaction",
+    "compaction_summary",
+    "compaction_trigger",
+    "configuration_update",
+    "computer_call",
+    "computer_call_output",
+    "computer_screenshot",
+    "local_shell_call",
+    "local_shell_call_output",
+    "shell_call",
+    "shell_call_output",
+    "apply_patch_call",
+    "apply_patch_call_output",
+    "tool_search_call",
+    "tool_search_output",
+    "additional_tools",
+    "file_search_call",
+    "web_search_call",
+    "code_interpreter_call",
+    "image_generation_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
+    "program",
+    "program_output",
+    "input_json",
+];
+
+/// A tool.
+pub(super) static TOOL: Fields = &[
+    ("function", Object(FUNCTION)),
+    ("name", Label),
+    ("description", Text),
+    ("parameters", Schema),
+    ("strict", Word),
+    ("input_schema", Schema),
+    ("output_schema", Schema),
+    ("custom", Object(&[("name", Label), ("description", Text), ("format", Object(TOOL_FORMAT))])),
+    ("format", Object(TOOL_FORMAT)),
+    ("tools", Tools),
+    ("environment", Object(ENVIRONMENT)),
+    ("execution", Word),
+    ("allowed_callers", Word),
+    ("cache_control", Unknown),
+    ("vector_store_ids", Id),
+    ("file_ids", Id),
+];
+
+/// A function that the client runs.
+pub(super) static FUNCTION: Fields = &[
+    ("name", Label),
+    ("description", Text),
+    ("parameters", Schema),
+    ("strict", Word),
+    ("input_examples", Free),
+    ("response", Schema),
+];
+
+static TOOL_FORMAT: Fields = &[
+    ("type", Word),
+    ("definition", Text),
+    ("syntax", Word),
+    ("grammar", Object(&[("definition", Text), ("syntax", Word)])),
+];
+
+/// `response_format` of chat completions, `text.format` of responses, and their kin at engines.
+pub(super) static FORMAT: Fields = &[
+    ("type", Word),
+    ("json_schema", Object(NAMED_SCHEMA)),
+    ("name", Label),
+    ("description", Text),
+    ("strict", Word),
+    ("schema", Schema),
+    ("grammar", Text),
+    ("regex", Text),
+    ("pattern", Text),
+    ("structures", Object(&[("begin", Text), ("schema", Schema), ("end", Text)])),
+    ("triggers", Text),
+    ("format", Schema),
+];
+
+static NAMED_SCHEMA: Fields = &[("name", Label), ("description", Text), ("schema", Schema), ("strict", Word)];
+
+/// vLLM's `structured_outputs`.
+pub(super) static STRUCTURED: Fields = &[
+    ("json", Schema),
+    ("regex", Text),
+    ("choice", Text),
+    ("grammar", Text),
+    ("structural_tag", Schema),
+    ("whitespace_pattern", Text),
+];
+
+/// `moderation` of chat completions and responses.
+pub(super) static MODERATION: Fields = &[("model", Label), ("policy", Unknown)];
+
+/// `prompt_cache_options`. The response compared with is one that is kept at the endpoint.
+pub(super) static CACHE_OPTIONS: Fields = &[("mode", Word), ("ttl", Word), ("comparison_response_id", Id)];
+
+/// A prompt that is kept at the endpoint.
+pub(super) static STORED_PROMPT: Fields = &[("id", Label), ("version", Label), ("variables", Map(&Content))];
+
+/// How a fine-tuned model is graded.
+pub(super) static GRADER: Fields = &[
+    ("type", Word),
+    ("name", Label),
+    ("input", Items),
+    ("reference", Text),
+    ("source", Text),
+    ("calculate_output", Text),
+    ("labels", Text),
+    ("passing_labels", Text),
+    ("model", Label),
+];
+
+/// How a model is fine-tuned.
+pub(super) static METHOD: Fields = &[
+    ("type", Word),
+    ("supervised", Unknown),
+    ("dpo", Unknown),
+    ("reinforcement", Object(&[("grader", Object(GRADERS)), ("hyperparameters", Unknown)])),
+];
+
+/// A grader, or one made of several by their names.
+static GRADERS: Fields = &[
+    ("type", Word),
+    ("name", Label),
+    ("input", Items),
+    ("reference", Text),
+    ("source", Text),
+    ("calculate_output", Text),
+    ("labels", Text),
+    ("passing_labels", Text),
+    ("model", Label),
+    ("graders", Object(GRADER)),
+];
+
+/// What may be chosen of tools.
+pub(super) static CHOICE: Fields = &[
+    ("type", Word),
+    ("name", Label),
+    ("function", Object(CALLED)),
+    ("custom", Object(CALLED)),
+    ("mode", Word),
+    ("tools", ToolChoice),
+    ("allowed_tools", Object(&[("mode", Word), ("tools", ToolChoice)])),
+    ("server_label", Label),
+];

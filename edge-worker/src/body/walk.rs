@@ -1,0 +1,349 @@
+//! A value of a body and its shape in; the ids in it, the names to scope and the first thing that may not be out.
+//! One pass, by the scanner that checks that it is JSON; nothing is allocated for what passes.
+
+use core::ops::Range;
+use std::borrow::Cow;
+
+use bailiwick_rules::rules::Allowance;
+
+use super::names::{is_hosted, is_local_tool, routes};
+use super::place::{Care, holds_content, names_place};
+use super::scope::Named;
+use super::shape::{CHOICE, Fields, KINDS, MEDIA, NODE, Shape, TOOL};
+use crate::json::{Broken, Kind, Scan, known_as, reads_as};
+use crate::state::fields::{Field, field};
+
+/// Fields that hold a URL to fetch even in what the host is told to run.
+const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url"];
+
+/// Keys of a JSON Schema whose values are schemas by names that are the client's.
+const SCHEMAS_BY_NAME: &[&str] =
+    &["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+/// Keys of a JSON Schema whose values are data.
+const SCHEMA_DATA: &[&str] = &["enum", "const", "default", "example", "examples", "required", "dependentRequired"];
+/// Keys of a JSON Schema that point to a schema, which some readers fetch.
+const SCHEMA_REFERENCES: &[&str] = &["$ref", "$dynamicRef", "$recursiveRef"];
+/// Where the dialects of JSON Schema are named. Readers have them at hand.
+const DIALECTS: &[&str] = &["http://json-schema.org/", "https://json-schema.org/"];
+
+/// What may not be in a body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Wrong {
+    /// It names a place.
+    Place,
+    /// A host is told by it where or by what to process.
+    Routes,
+    /// A part, message or item of a kind that nobody documents.
+    Kind,
+    /// A top-level field that nobody documents.
+    Unknown,
+    /// Whoever sets it is served before others.
+    Priority,
+    /// A key stands twice where a decision hangs on it.
+    Twice(&'static str),
+    /// A tool that the host runs.
+    Tool(String),
+    /// An item that is stored somewhere.
+    Reference,
+}
+
+/// Reads values by their shapes.
+pub(super) struct Walk {
+    /// Whether values that name places are refused.
+    pub(super) fences: bool,
+    /// Whether the host may be told to search and run.
+    pub(super) hosts: bool,
+    /// Ids, and where in the body they stand, in order.
+    pub(super) ids: Vec<(Range<usize>, String)>,
+    /// Names that engines keep for everybody, likewise.
+    pub(super) names: Vec<(Range<usize>, Named, String)>,
+    /// What may not be, and where.
+    pub(super) wrong: Option<(usize, Wrong)>,
+}
+
+impl Walk {
+    pub(super) fn new(allow: &[Allowance]) -> Self {
+        Self {
+            fences: !allow.contains(&Allowance::RemoteUrls),
+            hosts: allow.contains(&Allowance::HostedTools),
+            ids: Vec::new(),
+            names: Vec::new(),
+            wrong: None,
+        }
+    }
+
+    /// Notes what is wrong at a place, unless something was before.
+    pub(super) fn refuse(&mut self, at: usize, wrong: Wrong) {
+        if self.wrong.is_none() {
+            self.wrong = Some((at, wrong));
+        }
+    }
+
+    /// Reads the value at the scanner's place.
+    pub(super) fn value(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match (scan.kind()?, shape) {
+            (_, Shape::Free) => scan.skip().map(drop),
+            (Kind::String, _) => self.string(shape, scan),
+            (Kind::Array, _) => scan.array(|item| self.value(shape, item)),
+            (Kind::Object, _) => self.object(shape, scan),
+            (_, Shape::Tools) => self.tool_of_no_kind(scan),
+            _ => scan.skip().map(drop),
+        }
+    }
+
+    fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let start = scan.at();
+        let place = match shape {
+            Shape::Text | Shape::Content | Shape::Items => return scan.skip().map(drop),
+            Shape::Tools => return self.tool_of_no_kind(scan),
+            Shape::Schema => return self.schema_text(scan),
+            Shape::Kind => return self.kind(&scan.string()?, start),
+            Shape::Hosted => return scan.skip().map(drop),
+            Shape::Id => {
+                let id = scan.string()?.into_owned();
+                self.ids.push((start..scan.at(), id));
+                return Ok(());
+            }
+            Shape::Scoped(named) => {
+                let name = scan.string()?.into_owned();
+                self.names.push((start..scan.at(), *named, name));
+                return Ok(());
+            }
+            _ if !self.fences => return scan.skip().map(drop),
+            Shape::Label => names_place(&scan.string()?, Care::Label),
+            Shape::Data => !holds_content(&scan.string()?),
+            Shape::Blob => {
+                let text = scan.string()?;
+                !holds_content(&text) && names_place(&text, Care::Label)
+            }
+            _ => names_place(&scan.string()?, Care::Word),
+        };
+        if place {
+            self.refuse(start, Wrong::Place);
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match shape {
+            Shape::Object(fields) => self.fields(fields, scan),
+            Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
+            Shape::Content => self.node(false, scan),
+            Shape::Items => self.node(true, scan),
+            Shape::Data => self.fields(MEDIA, scan),
+            Shape::Schema => self.schema(scan),
+            Shape::Tools => self.tool(scan),
+            Shape::ToolChoice => self.choice(scan),
+            Shape::Hosted => self.hosted(scan),
+            _ => self.fields(&[], scan),
+        }
+    }
+
+    fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| self.field(fields, &key, value))
+    }
+
+    /// Reads the value of a key by the table of its object.
+    fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+        match fields.iter().find(|(name, _)| *name == key) {
+            Some((_, shape)) => self.value(shape, value),
+            None => self.unknown(fields, key, value),
+        }
+    }
+
+    /// Reads the value of a key that its object's table lacks: no text is known to stand there.
+    pub(super) fn unknown(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+        if matches!(field(key), Field::Id | Field::Ids) {
+            return self.value(&Shape::Id, value);
+        }
+        // A server that ignores letters' case reads it as the field it is like.
+        let like = fields.iter().find(|(name, _)| reads_as(key, name)).map(|(_, shape)| shape);
+        if let Some(shape @ (Shape::Kind | Shape::Tools | Shape::ToolChoice | Shape::Scoped(_) | Shape::Data)) = like {
+            return self.value(shape, value);
+        }
+        let (kind, at) = (value.kind()?, value.at());
+        self.value(&Shape::Unknown, value)?;
+        if kind != Kind::Null && routes(key) {
+            self.refuse(at, Wrong::Routes);
+        }
+        if !self.hosts && !matches!(kind, Kind::Null | Kind::False) && is_hosted(key) {
+            self.refuse(at, Wrong::Tool(key.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A message, a part of one, or an item of the Responses API.
+    fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let start = scan.at();
+        let (mut kinds, mut id, mut role) = (0, None, false);
+        scan.object(|key, value| {
+            match key.as_ref() {
+                "role" => role |= value.kind()? == Kind::String,
+                "id" if is_item && value.kind()? == Kind::String => id = Some(value.at()),
+                "type" if value.kind()? == Kind::String => kinds += 1,
+                _ => {}
+            }
+            self.field(NODE, &key, value)
+        })?;
+        if kinds > 1 {
+            self.refuse(start, Wrong::Twice("type"));
+        }
+        // It is taken for a reference where neither says otherwise.
+        if let Some(at) = id.filter(|_| kinds == 0 && !role) {
+            self.refuse(at, Wrong::Reference);
+        }
+        Ok(())
+    }
+
+    fn kind(&mut self, kind: &str, at: usize) -> Result<(), Broken> {
+        if kind == "item_reference" {
+            self.refuse(at, Wrong::Reference);
+        } else if !KINDS.contains(&kind) {
+            let place = self.fences && names_place(kind, Care::Word);
+            self.refuse(at, if place { Wrong::Place } else { Wrong::Kind });
+        }
+        Ok(())
+    }
+
+    fn tool_of_no_kind(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let at = scan.at();
+        if !self.hosts && scan.kind()? != Kind::Null {
+            self.refuse(at, Wrong::Tool("a tool without a type".to_owned()));
+        }
+        scan.skip().map(drop)
+    }
+
+    /// A tool has one or more `type`s, all of them local.
+    fn tool(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        if self.hosts {
+            return self.hosted(scan);
+        }
+        let start = scan.at();
+        let (mut named, mut shell, mut local) = (false, false, false);
+        scan.object(|key, value| {
+            let is_kind = key == "type" || TOOL.iter().all(|(name, _)| *name != key) && reads_as(&key, "type");
+            if is_kind && value.kind()? == Kind::String {
+                let (at, kind) = (value.at(), value.string()?);
+                (named, shell) = (true, shell || kind == "shell");
+                if !is_local_tool(&kind) {
+                    self.refuse(at, Wrong::Tool(kind.into_owned()));
+                }
+                return Ok(());
+            }
+            if key == "environment" {
+                local = is_local(&mut value.clone())?;
+            }
+            self.field(TOOL, &key, value)
+        })?;
+        if !named {
+            self.refuse(start, Wrong::Tool("a tool without a type".to_owned()));
+        } else if shell && !local {
+            self.refuse(start, Wrong::Tool("shell".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What is chosen is a tool that the client runs, or a set of such.
+    fn choice(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            if key == "type" && value.kind()? == Kind::String {
+                let (at, kind) = (value.at(), value.string()?);
+                let is_plain = matches!(kind.as_ref(), "allowed_tools" | "auto" | "any" | "tool" | "none" | "required");
+                if self.fences && names_place(&kind, Care::Word) {
+                    self.refuse(at, Wrong::Place);
+                } else if !self.hosts && !is_plain && !is_local_tool(&kind) {
+                    self.refuse(at, Wrong::Tool(kind.into_owned()));
+                }
+                return Ok(());
+            }
+            self.field(CHOICE, &key, value)
+        })
+    }
+
+    /// What the host may run: only what would be fetched as media, and ids, are looked for.
+    fn hosted(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            let shape = match TOOL.iter().find(|(name, _)| *name == key) {
+                Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
+                _ if matches!(field(&key), Field::Id | Field::Ids) => &Shape::Id,
+                _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
+                _ => &Shape::Hosted,
+            };
+            self.value(shape, value)
+        })
+    }
+
+    /// A JSON Schema as text, which engines parse.
+    fn schema_text(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let start = scan.at();
+        let text = scan.string()?;
+        if !text.trim_start().starts_with(['{', '[']) {
+            return Ok(());
+        }
+        let mut inner =
+            Self { fences: self.fences, hosts: self.hosts, ids: Vec::new(), names: Vec::new(), wrong: None };
+        let _ = inner.value(&Shape::Schema, &mut Scan::new(&text));
+        if let Some((_, wrong)) = inner.wrong {
+            self.refuse(start, wrong);
+        }
+        Ok(())
+    }
+
+    /// A JSON Schema: its words are text, but what it refers to has to be in it.
+    fn schema(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            let key: &str = &key;
+            let (kind, at) = (value.kind()?, value.at());
+            if SCHEMA_DATA.contains(&key) {
+                return value.skip().map(drop);
+            }
+            if kind == Kind::Object && SCHEMAS_BY_NAME.contains(&key) {
+                return value.object(|_, schema| self.value_of_schema(schema));
+            }
+            if kind == Kind::String {
+                let is_reference = SCHEMA_REFERENCES.iter().any(|name| name.eq_ignore_ascii_case(key));
+                let is_dialect = key.eq_ignore_ascii_case("$schema");
+                if self.fences && (is_reference || is_dialect) {
+                    let text = value.string()?;
+                    let known = |text: &str| {
+                        let text = text.trim_start();
+                        if is_reference { text.is_empty() || text.starts_with('#') } else { is_known_dialect(text) }
+                    };
+                    if !known(&text) {
+                        self.refuse(at, Wrong::Place);
+                    }
+                    return Ok(());
+                }
+            }
+            self.value_of_schema(value)
+        })
+    }
+
+    fn value_of_schema(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match scan.kind()? {
+            Kind::Object => self.schema(scan),
+            Kind::Array => scan.array(|item| self.value_of_schema(item)),
+            _ => scan.skip().map(drop),
+        }
+    }
+}
+
+fn is_known_dialect(text: &str) -> bool {
+    DIALECTS.iter().any(|dialect| text.starts_with(dialect)) || !names_place(text, Care::Word)
+}
+
+/// Whether every `type` of an object is `local`.
+fn is_local(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+    if scan.kind()? != Kind::Object {
+        return Ok(false);
+    }
+    let mut kinds: Vec<Cow<'_, str>> = Vec::new();
+    scan.object(|key, value| {
+        if reads_as(&key, "type") && value.kind()? == Kind::String {
+            kinds.push(value.string()?);
+            return Ok(());
+        }
+        value.skip().map(drop)
+    })?;
+    Ok(!kinds.is_empty() && kinds.iter().all(|kind| kind == "local"))
+}
