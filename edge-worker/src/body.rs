@@ -13,7 +13,7 @@ mod pointer;
 pub(crate) mod scope;
 mod shape;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod walk;
 
 pub use affinity::Affinity;

@@ -423,13 +423,17 @@ pub(crate) mod tests {
     }
 
     fn plan(case: &Case<'_>) -> Result<Plan, Failure> {
-        let table = Table::compile(RULES.as_bytes()).unwrap();
+        plan_by(RULES, case, &Needs::default())
+    }
+
+    fn plan_by(rules: &str, case: &Case<'_>, needs: &Needs) -> Result<Plan, Failure> {
+        let table = Table::compile(rules.as_bytes()).unwrap();
         let service = table.service_named("chat").unwrap();
         let client = Client { country: CountryCode::parse(case.country), ..Client::default() };
         let conditions = Conditions { health: case.health, local: &case.local, now: NOW };
         let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference };
         let steering = steer(&table, &ask, &conditions);
-        let wanted = Wanted { model: case.model, needs: &Needs::default(), conditions, affinity: case.affinity };
+        let wanted = Wanted { model: case.model, needs, conditions, affinity: case.affinity };
         Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
     }
 
@@ -474,6 +478,37 @@ pub(crate) mod tests {
         let plan = plan(&Case { missing: "FRA_KEY", ..Case::default() }).unwrap();
         assert_eq!(names(&plan), ["fra-3", "azure"]);
         assert!(plan.skipped().iter().all(|skipped| skipped.why == Skip::NoSecret) && plan.skipped().len() == 2);
+    }
+
+    #[test]
+    fn an_endpoint_of_another_engine_is_skipped_and_none_is_told() {
+        let rules = RULES.replace("\"weight\": 3,", "\"weight\": 3, \"engine\": \"vllm\",");
+        let body = |fields: &str| {
+            let route = crate::rewrite::path::Route::parse("POST", "/v1/chat/completions").unwrap();
+            let text = format!("{{\"model\":\"chat\",{fields}}}");
+            let body =
+                crate::body::Inspected::json(text.into_bytes(), &route, &crate::body::tests::terms(&[])).unwrap();
+            body.needs().clone()
+        };
+        let guided = plan_by(&rules, &Case::default(), &body("\"guided_regex\":\"x\"")).unwrap();
+        assert_eq!(names(&guided), ["fra-1"]);
+        assert!(guided.skipped().iter().all(|skipped| skipped.why == Skip::Engine) && guided.skipped().len() == 3);
+        assert_eq!(plan_by(&rules, &Case::default(), &body("\"top_k\":4")).unwrap().targets().len(), 4);
+        let none = plan_by(&rules, &Case::default(), &body("\"ebnf\":\"x\"")).unwrap_err();
+        assert_eq!(none, Failure::UnknownField { field: "ebnf".into(), odd: Odd::Engine });
+        let unnamed = plan_by(RULES, &Case::default(), &body("\"guided_regex\":\"x\"")).unwrap_err();
+        assert_eq!(unnamed.code(), "unknown_field");
+    }
+
+    #[test]
+    fn a_model_that_names_a_route_needs_a_map_that_knows_it() {
+        let american = |model| plan(&Case { country: "US", model: Some(model), ..Case::default() }).map(|_| ());
+        assert_eq!(american("gpt-4o"), Ok(()));
+        assert!(matches!(american("gpt-4o:online"), Err(Failure::ModelNotFound { .. })));
+        let rules =
+            RULES.replace("iad1.example.net/v1\"", "iad1.example.net/v1\", \"models\": { \"gpt-4o:online\": \"m\" }");
+        let case = Case { country: "US", model: Some("gpt-4o:online"), ..Case::default() };
+        assert_eq!(plan_by(&rules, &case, &Needs::default()).unwrap().targets()[0].model(), Some("m"));
     }
 
     #[test]

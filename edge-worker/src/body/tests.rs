@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
-pub(super) fn terms(allow: &[Allowance]) -> Terms<'_> {
+pub(crate) fn terms(allow: &[Allowance]) -> Terms<'_> {
     Terms { allow, scope: Scope { service: "chat".into(), tenant: Some("acme".into()), request: "1".into() } }
 }
 
