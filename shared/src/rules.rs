@@ -175,8 +175,7 @@ pub struct Endpoint {
     /// How it is spoken to.
     #[schemars(default)]
     pub style: Style,
-    /// What runs there. Fields of a request that only some engine knows go to its endpoints alone, and what it keeps for
-    /// all clients alike (its prefix cache) is kept apart by tenant.
+    /// What runs there. Fields that only it knows go to its endpoints alone; its cache is kept apart by tenant.
     #[schemars(default)]
     pub engine: Option<Engine>,
     /// The `api-version` of an `azure` endpoint.
