@@ -15,8 +15,8 @@ use crate::wire::{Pieces, Wire};
 const MOST_DRAINED: usize = 64 << 20;
 /// An announced body of at most so many bytes is taken in one turn: the runtime holds it to its length.
 const AT_ONCE: u64 = LARGEST_COPIED as u64;
-/// A room is made twice as large up to so many bytes.
-const MOST_DOUBLED: usize = 8 << 20;
+/// A room is made twice as large up to so many bytes. Rooms of more that come and go would leave holes that no large one fits.
+const MOST_DOUBLED: usize = 1 << 20;
 /// How long a client may pause in a body that is refused anyway.
 const SILENCE: Millis = Millis(1_000);
 /// How long such a body is read at all: its client waits for the refusal.

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_large_file_is_where_it_was_and_is_copied_nowhere() {
-        let file: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let file: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
         let parts: [(&str, &[u8]); 3] = [("model", b"m"), ("file:a.wav", &file), ("language", b"de")];
         let form = transcribed(&parts, &[]).unwrap();
         let payload = form.for_endpoint("XX", None);
