@@ -135,6 +135,8 @@ pub enum Action {
         endpoint: EndpointId,
         /// The model by the client's name; `None`: all of them.
         model: Option<String>,
+        /// Whether it rests for requests to this path only.
+        this_path: bool,
         /// How long it asked for itself; `None`: by backoff.
         asked_ms: Option<u64>,
         /// Whether it counts for the endpoint's [`breaker`](crate::breaker).

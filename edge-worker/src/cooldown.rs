@@ -1,6 +1,12 @@
 //! Endpoints at rest in one isolate: failures in, what [`steer`](bailiwick_rules::steer::steer()) withholds as `cooling` out.
 //!
-//! A rest doubles with every failure in a row. It is by endpoint and model; [`crate::breaker`] watches the endpoint as a whole.
+//! A failure lets an endpoint rest for the [`Source`] that met it: its own next requests go elsewhere, and nobody else's do. An
+//! endpoint rests for everybody once several sources failed there and nobody was served in between. So one tenant's odd prompt,
+//! missing path or spent quota never sends another tenant's requests away, and a dead endpoint is left alone after its second
+//! source at the latest.
+//!
+//! A rest doubles with every failure in a row. It is by endpoint and model, and by path where only the path may be at fault;
+//! [`crate::breaker`] watches the endpoint as a whole.
 
 use std::collections::HashMap;
 
@@ -9,108 +15,208 @@ use bailiwick_rules::steer::{Cooling, Local};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
 
+use crate::source::Source;
+
 /// The first rest without a wish of the endpoint's own.
 const SHORTEST_MS: u64 = 1_000;
 /// The longest rest, whatever an endpoint wishes.
 const LONGEST_MS: u64 = 60_000;
+/// Failures of several sources within this time, with nobody served between them, let an endpoint rest for everybody.
+const TOGETHER_MS: u64 = 60_000;
+/// How many sources have to fail for that.
+const SEVERAL: usize = 2;
 /// How many endpoints times models are remembered; clients can name any model where a map is open.
 const MOST: usize = 1_024;
+/// How many sources are remembered for each.
+const MOST_SOURCES: usize = 16;
+
+/// The words of a path of the model API, with `*` for an id.
+pub type Path = &'static [&'static str];
 
 /// All endpoints at rest, by name: they outlive a change of rules.
 #[derive(Clone, Debug, Default)]
 pub struct CoolDowns {
-    rests: HashMap<Key, Rest>,
+    rests: HashMap<Key, Rests>,
 }
 
+/// What of an endpoint rests.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Key {
-    region: RegionId,
-    endpoint: EndpointId,
-    model: Option<String>,
+pub struct Key {
+    /// Its region.
+    pub region: RegionId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The model by the client's name; `None`: all of them.
+    pub model: Option<String>,
+    /// The path; `None`: all of them.
+    pub path: Option<Path>,
+}
+
+/// For whom.
+#[derive(Clone, Debug, Default)]
+struct Rests {
+    /// For each source that failed there.
+    by: Vec<(Source, Rest)>,
+    /// For everybody.
+    all: Option<Rest>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     until: Timestamp,
+    failed: Timestamp,
     /// Failures since it last served.
     failures: u32,
+    /// Whether anybody was served since.
+    served: bool,
 }
 
 impl Rest {
+    fn new(now: Timestamp) -> Self {
+        Self { until: now, failed: now, failures: 0, served: false }
+    }
+
     fn lasts(&self, now: Timestamp) -> bool {
         self.until.lasts(now, Millis(LONGEST_MS))
+    }
+
+    fn fail(&mut self, asked_ms: Option<u64>, now: Timestamp) {
+        let backoff = SHORTEST_MS << self.failures.min(6);
+        let until = now.after(Millis(asked_ms.unwrap_or(backoff).min(LONGEST_MS)));
+        // Requests that failed together may ask for different rests.
+        let until = if self.lasts(now) { self.until.max(until) } else { until };
+        *self = Self { until, failed: now, failures: self.failures.saturating_add(1), served: false };
+    }
+
+    /// Whether it is one of several failures that say something of the endpoint.
+    fn counts(&self, now: Timestamp) -> bool {
+        !self.served && self.failed.after(Millis(TOGETHER_MS)).lasts(now, Millis(TOGETHER_MS))
+    }
+}
+
+impl Rests {
+    fn of(&self, source: Source) -> Option<&Rest> {
+        self.by.iter().find(|(by, _)| *by == source).map(|(_, rest)| rest)
+    }
+
+    fn fail(&mut self, source: Source, asked_ms: Option<u64>, now: Timestamp) {
+        match self.by.iter_mut().find(|(by, _)| *by == source) {
+            Some((_, rest)) => rest.fail(asked_ms, now),
+            None => {
+                if self.by.len() >= MOST_SOURCES {
+                    let first = (0..self.by.len()).min_by_key(|&at| self.by[at].1.until);
+                    first.map(|at| self.by.swap_remove(at));
+                }
+                let mut rest = Rest::new(now);
+                rest.fail(asked_ms, now);
+                self.by.push((source, rest));
+            }
+        }
+        if self.by.iter().filter(|(_, rest)| rest.counts(now)).count() >= SEVERAL {
+            self.all.get_or_insert(Rest::new(now)).fail(asked_ms, now);
+        }
+    }
+
+    /// Until when it rests for a source, if it does; for everybody's rests alone without one.
+    fn until(&self, source: Option<Source>, now: Timestamp) -> Option<Timestamp> {
+        let own = source.and_then(|source| self.of(source));
+        own.into_iter().chain(&self.all).filter(|rest| rest.lasts(now)).map(|rest| rest.until).max()
+    }
+
+    fn lasts(&self, now: Timestamp) -> bool {
+        self.by.iter().map(|(_, rest)| rest).chain(&self.all).any(|rest| rest.lasts(now))
     }
 }
 
 impl CoolDowns {
     /// Lets an endpoint rest, as long as it asked or by backoff; at most 60 s. What `Action::CoolDown` calls.
-    pub fn rest(
-        &mut self,
-        region: &RegionId,
-        endpoint: &EndpointId,
-        model: Option<&str>,
-        asked_ms: Option<u64>,
-        now: Timestamp,
-    ) {
-        let key = key(region, endpoint, model);
+    pub fn rest(&mut self, key: Key, source: Source, asked_ms: Option<u64>, now: Timestamp) {
         if self.rests.len() >= MOST && !self.rests.contains_key(&key) {
-            self.make_room(now);
+            self.make_room(source, now);
         }
-        let rest = self.rests.entry(key).or_insert(Rest { until: now, failures: 0 });
-        let backoff = SHORTEST_MS << rest.failures.min(6);
-        rest.failures = rest.failures.saturating_add(1);
-        let until = now.after(Millis(asked_ms.unwrap_or(backoff).min(LONGEST_MS)));
-        // Requests that failed together may ask for different rests.
-        rest.until = if rest.lasts(now) { rest.until.max(until) } else { until };
+        self.rests.entry(key).or_default().fail(source, asked_ms, now);
     }
 
-    /// Forgets an endpoint's failures: it served. To be called at `Action::Commit`.
-    pub fn recovered(&mut self, region: &RegionId, endpoint: &EndpointId, model: Option<&str>) {
+    /// A source was served. It forgets its own failures there, and nobody's rest is everybody's any more. Others keep their own:
+    /// what they ask may be another thing. To be called at `Action::Commit`.
+    pub fn recovered(&mut self, key: &Key, source: Source) {
         if self.rests.is_empty() {
             return;
         }
-        self.rests.remove(&key(region, endpoint, None));
-        if model.is_some() {
-            self.rests.remove(&key(region, endpoint, model));
+        for key in key.covering() {
+            let Some(rests) = self.rests.get_mut(&key) else { continue };
+            rests.all = None;
+            rests.by.retain(|(by, _)| *by != source);
+            rests.by.iter_mut().for_each(|(_, rest)| rest.served = true);
+            if rests.by.is_empty() {
+                self.rests.remove(&key);
+            }
         }
     }
 
-    /// Whether the endpoint rests, for `Run::pass_over`.
+    /// Whether nothing rests.
     #[must_use]
-    pub fn is_resting(&self, region: &RegionId, endpoint: &EndpointId, model: Option<&str>, now: Timestamp) -> bool {
-        if self.rests.is_empty() {
-            return false;
-        }
-        let rests = |model| self.rests.get(&key(region, endpoint, model)).is_some_and(|rest| rest.lasts(now));
-        rests(None) || model.is_some() && rests(model)
+    pub fn is_empty(&self) -> bool {
+        self.rests.is_empty()
     }
 
-    /// What steering has to know of it.
+    /// Whether the endpoint rests for a source, for `Run::pass_over`.
     #[must_use]
-    pub fn local(&self, table: &Table, now: Timestamp) -> Local {
-        let cooling = |(key, rest): (&Key, &Rest)| {
+    pub fn is_resting(&self, key: &Key, source: Source, now: Timestamp) -> bool {
+        let rests = |key: Key| self.rests.get(&key).is_some_and(|rests| rests.until(Some(source), now).is_some());
+        !self.rests.is_empty() && key.covering().into_iter().any(rests)
+    }
+
+    /// What steering has to know of it for a request to `path` by `source`; without a source, what rests for everybody.
+    #[must_use]
+    pub fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
+        let cooling = |(key, rests): (&Key, &Rests)| {
+            if key.path.is_some() && key.path != path {
+                return None;
+            }
+            let until = rests.until(source, now)?;
             Some(Cooling {
-                region: table.region_named(key.region.as_str()).filter(|_| rest.lasts(now))?,
+                region: table.region_named(key.region.as_str())?,
                 endpoint: key.endpoint.clone(),
                 model: key.model.clone(),
-                until: rest.until,
+                until,
             })
         };
         Local { cooling: self.rests.iter().filter_map(cooling).collect() }
     }
 
-    /// Drops what ended; if nothing did, what ends first.
-    fn make_room(&mut self, now: Timestamp) {
-        self.rests.retain(|_, rest| rest.lasts(now));
-        if self.rests.len() >= MOST {
-            let first = self.rests.iter().min_by_key(|(_, rest)| rest.until).map(|(key, _)| key.clone());
-            first.and_then(|key| self.rests.remove(&key));
+    /// Drops what ended; if nothing did, what the same source is to blame for, else what ends first. What rests for everybody
+    /// goes last: a source that names ever new models pushes out its own.
+    fn make_room(&mut self, source: Source, now: Timestamp) {
+        self.rests.retain(|_, rests| rests.lasts(now));
+        if self.rests.len() < MOST {
+            return;
         }
+        let order = |rests: &Rests| {
+            let own = rests.by.iter().all(|(by, _)| *by == source);
+            let until = rests.by.iter().map(|(_, rest)| rest).chain(&rests.all).map(|rest| rest.until).max();
+            (rests.all.is_some(), !own, until)
+        };
+        let first = self.rests.iter().min_by_key(|(_, rests)| order(rests)).map(|(key, _)| key.clone());
+        first.and_then(|key| self.rests.remove(&key));
     }
 }
 
-fn key(region: &RegionId, endpoint: &EndpointId, model: Option<&str>) -> Key {
-    Key { region: region.clone(), endpoint: endpoint.clone(), model: model.map(str::to_owned) }
+impl Key {
+    /// Everything whose rest holds for it: itself, all models, all paths, all of both.
+    fn covering(&self) -> Vec<Self> {
+        let mut keys = vec![Self { model: None, path: None, ..self.clone() }];
+        if self.model.is_some() {
+            keys.push(Self { path: None, ..self.clone() });
+        }
+        if self.path.is_some() {
+            keys.push(Self { model: None, ..self.clone() });
+        }
+        if self.model.is_some() && self.path.is_some() {
+            keys.push(self.clone());
+        }
+        keys
+    }
 }
 
 /// How long an endpoint asks to be left alone, in milliseconds, from its response headers (`header(name)`, names in lower
@@ -188,58 +294,144 @@ fn http_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
     use super::*;
     use crate::plan::tests::{NOW, RULES};
 
-    fn names() -> (RegionId, EndpointId) {
-        (RegionId::parse("fra").unwrap(), EndpointId::parse("fra-1").unwrap())
+    const CHAT: Path = &["chat", "completions"];
+    const RESPONSES: Path = &["responses"];
+    const ACME: Source = Source(1);
+    const EMCA: Source = Source(2);
+
+    fn key(model: Option<&str>, path: Option<Path>) -> Key {
+        let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse("fra-1").unwrap());
+        Key { region, endpoint, model: model.map(str::to_owned), path }
     }
 
     #[test]
     fn a_rest_doubles_up_to_a_minute_and_serving_ends_it() {
-        let (region, endpoint) = names();
         let mut rests = CoolDowns::default();
+        let m = || key(Some("m"), None);
+        let is = |rests: &CoolDowns, now| rests.is_resting(&m(), ACME, now);
         let mut now = NOW;
         for expected in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
-            rests.rest(&region, &endpoint, Some("m"), None, now);
+            rests.rest(m(), ACME, None, now);
             now = Timestamp(now.0 + expected);
-            assert!(rests.is_resting(&region, &endpoint, Some("m"), Timestamp(now.0 - 1)));
-            assert!(!rests.is_resting(&region, &endpoint, Some("m"), now));
+            assert!(is(&rests, Timestamp(now.0 - 1)) && !is(&rests, now));
         }
-        assert!(!rests.is_resting(&region, &endpoint, Some("other"), NOW));
-        rests.rest(&region, &endpoint, Some("m"), Some(5_000), now);
+        assert!(!rests.is_resting(&key(Some("other"), None), ACME, NOW));
+        rests.rest(m(), ACME, Some(5_000), now);
         let before = Timestamp(now.0 - 3_600_000);
-        assert!(!rests.is_resting(&region, &endpoint, Some("m"), before), "the clock was set back");
-        rests.rest(&region, &endpoint, Some("m"), Some(5_000), before);
-        assert!(rests.is_resting(&region, &endpoint, Some("m"), before));
-        assert!(!rests.is_resting(&region, &endpoint, Some("m"), Timestamp(before.0 + 5_000)));
-        rests.rest(&region, &endpoint, Some("m"), None, now);
-        rests.recovered(&region, &endpoint, Some("m"));
-        assert!(!rests.is_resting(&region, &endpoint, Some("m"), now));
+        assert!(!is(&rests, before), "the clock was set back");
+        rests.rest(m(), ACME, Some(5_000), before);
+        assert!(is(&rests, before) && !is(&rests, Timestamp(before.0 + 5_000)));
+        rests.rest(m(), ACME, None, now);
+        rests.recovered(&key(Some("m"), Some(CHAT)), ACME);
+        assert!(!is(&rests, now) && rests.rests.is_empty());
+    }
+
+    #[test]
+    fn one_source_rests_for_itself_and_several_for_everybody() {
+        let mut rests = CoolDowns::default();
+        let asked = key(Some("m"), Some(CHAT));
+        let others = Source(3);
+        let is = |rests: &CoolDowns, source, after: i64| rests.is_resting(&asked, source, Timestamp(NOW.0 + after));
+        for failure in 0..50 {
+            rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + failure));
+        }
+        assert!(is(&rests, EMCA, 59_000) && !is(&rests, ACME, 50));
+        rests.recovered(&asked, ACME);
+        rests.rest(key(Some("m"), None), ACME, None, Timestamp(NOW.0 + 100));
+        assert!(is(&rests, ACME, 100) && !is(&rests, others, 100), "somebody was served between the two");
+        rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + 200));
+        assert!(is(&rests, others, 200), "two of them failed and nobody was served since");
+        rests.recovered(&asked, others);
+        assert!(
+            !is(&rests, others, 201) && is(&rests, EMCA, 201),
+            "one who was served says nothing of another's prompt"
+        );
+        rests.recovered(&asked, ACME);
+        rests.rest(key(Some("m"), None), ACME, None, NOW);
+        rests.recovered(&asked, EMCA);
+        rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + 60_000));
+        assert!(!is(&rests, others, 60_000), "a failure of a minute ago is over");
+    }
+
+    #[test]
+    fn a_path_rests_alone() {
+        let mut rests = CoolDowns::default();
+        rests.rest(key(Some("m"), Some(RESPONSES)), ACME, None, NOW);
+        rests.rest(key(Some("m"), Some(RESPONSES)), EMCA, None, NOW);
+        assert!(rests.is_resting(&key(Some("m"), Some(RESPONSES)), Source(3), NOW));
+        assert!(!rests.is_resting(&key(Some("m"), Some(CHAT)), ACME, NOW));
+        assert!(!rests.is_resting(&key(Some("n"), Some(RESPONSES)), ACME, NOW));
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let cooling = |path, source| rests.local(&table, path, source, NOW).cooling.len();
+        assert_eq!([cooling(Some(RESPONSES), None), cooling(Some(CHAT), Some(ACME)), cooling(None, None)], [1, 0, 0]);
     }
 
     #[test]
     fn a_wish_is_honoured_up_to_a_minute_and_reaches_steering() {
-        let (region, endpoint) = names();
         let table = Table::compile(RULES.as_bytes()).unwrap();
         let mut rests = CoolDowns::default();
-        rests.rest(&region, &endpoint, None, Some(3_600_000), NOW);
-        rests.rest(&RegionId::parse("gone").unwrap(), &endpoint, None, None, NOW);
-        let local = rests.local(&table, NOW);
+        rests.rest(key(None, None), ACME, Some(3_600_000), NOW);
+        rests.rest(Key { region: RegionId::parse("gone").unwrap(), ..key(None, None) }, ACME, None, NOW);
+        let local = rests.local(&table, None, Some(ACME), NOW);
         assert_eq!(local.cooling.len(), 1, "a region the rules no longer know is left out");
         assert_eq!(local.cooling[0].until, Timestamp(NOW.0 + 60_000));
-        assert!(rests.is_resting(&region, &endpoint, Some("any"), NOW));
-        assert!(rests.local(&table, Timestamp(NOW.0 + 60_000)).cooling.is_empty());
+        assert!(rests.is_resting(&key(Some("any"), Some(CHAT)), ACME, NOW));
+        assert!(rests.local(&table, None, Some(EMCA), NOW).cooling.is_empty());
+        assert!(rests.local(&table, None, Some(ACME), Timestamp(NOW.0 + 60_000)).cooling.is_empty());
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
-        let (region, endpoint) = names();
+    fn what_is_remembered_is_bounded_and_a_flood_pushes_out_its_own() {
         let mut rests = CoolDowns::default();
+        rests.rest(key(Some("theirs"), None), EMCA, None, NOW);
+        for source in [EMCA, Source(3)] {
+            rests.rest(key(Some("all"), None), source, None, NOW);
+        }
         for model in 0..5_000 {
-            rests.rest(&region, &endpoint, Some(&model.to_string()), None, NOW);
+            rests.rest(key(Some(&model.to_string()), None), ACME, Some(60_000), NOW);
         }
         assert!(rests.rests.len() <= MOST);
+        assert!(rests.is_resting(&key(Some("all"), None), ACME, NOW));
+        assert!(rests.is_resting(&key(Some("theirs"), None), EMCA, NOW));
+        for source in 0..1_000 {
+            rests.rest(key(Some("all"), None), Source(source), None, NOW);
+        }
+        assert!(rests.rests.values().all(|rests| rests.by.len() <= MOST_SOURCES));
+    }
+
+    /// Whatever one source meets, for as long as the others are served or ask nothing, it changes nothing for them.
+    #[test]
+    fn a_noisy_source_changes_nothing_for_others() {
+        let event = (any::<bool>(), 0..3usize, any::<bool>(), proptest::option::of(0..90_000u64), 0..3_000i64);
+        let (cases, own) = (Cell::new(0u32), Cell::new(0u32));
+        TestRunner::new(ProptestConfig::with_cases(2_000))
+            .run(&proptest::collection::vec(event, 1..60), |events| {
+                cases.set(cases.get() + 1);
+                let (mut rests, mut now) = (CoolDowns::default(), NOW);
+                for (fails, model, by_path, asked, after) in events {
+                    now = Timestamp(now.0 + after);
+                    let key = key(Some(["a", "b", "c"][model]), by_path.then_some(CHAT));
+                    if fails {
+                        rests.rest(key.clone(), EMCA, asked, now);
+                    } else {
+                        rests.recovered(&key, ACME);
+                    }
+                    prop_assert!(!rests.is_resting(&key, ACME, now) && !rests.is_resting(&key, Source(9), now));
+                    own.set(own.get() + u32::from(rests.is_resting(&key, EMCA, now)));
+                }
+                Ok(())
+            })
+            .unwrap();
+        println!("noisy sources: {}, rests of their own: {}", cases.get(), own.get());
+        assert!(own.get() > 1_000);
     }
 
     #[test]

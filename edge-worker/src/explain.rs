@@ -24,6 +24,7 @@ use crate::memory;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::query::Query;
 use crate::secrets::{self, Missing};
+use crate::source::Source;
 
 /// The secret that holds the operator's token.
 const TOKEN: &str = "EXPLAIN_TOKEN";
@@ -56,7 +57,11 @@ pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stam
         }
         Question::One(one) => {
             let now = feed::now();
-            let local = memory::with(|memory| memory.local(table, now));
+            let tenant = one.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
+            // What rests for the client alone counts where it is known who that is.
+            let is_known = tenant.is_some() || one.client.address.is_some();
+            let source = is_known.then(|| Source::of(tenant, one.client.address, ""));
+            let local = memory::with(|memory| memory.local(table, None, source, now));
             let conditions = Conditions { health: &snapshot.health, local: &local, now };
             let explanation = explain(table, &one.ask(), &conditions);
             let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);

@@ -37,6 +37,7 @@ mod reports;
 pub mod rewrite;
 mod secrets;
 mod serve;
+pub mod source;
 pub mod splice;
 pub mod sse;
 pub mod state;

@@ -358,7 +358,7 @@ fn score(affinity: &str, region: &RegionId, id: &EndpointId, endpoint: &Endpoint
 }
 
 /// FNV-1a over the parts with their ends, then the finaliser of SplitMix64 to spread its bits.
-fn hash(parts: &[&[u8]]) -> u64 {
+pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
     let mut state: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {
         for byte in part.iter().chain(&[0xff]) {

@@ -20,13 +20,14 @@ use crate::envelope::Failure;
 use crate::feed::{self, Clock};
 use crate::held::Writing;
 use crate::inflight::Hold;
-use crate::memory;
+use crate::memory::{self, Whose};
 use crate::plan::Skip;
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::Route;
 use crate::rewrite::query::Query;
 use crate::rewrite::{self, Content, headers};
+use crate::source::Source;
 use crate::splice::{Ids, Names, Splice};
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
@@ -51,12 +52,20 @@ pub(crate) struct Job {
     pub(crate) upload: Option<Outbound>,
     /// The model, by the client's name.
     pub(crate) model: Option<String>,
+    /// Whom a failure is laid to.
+    pub(crate) source: Source,
     /// Who signs for it.
     pub(crate) notary: Option<Notary>,
     /// How ids are sealed, and for whom, where the answer holds any.
     pub(crate) ids: Option<(Keyring, Owner)>,
     /// What the body takes of this isolate's memory.
     pub(crate) hold: Option<Rc<Hold>>,
+}
+
+impl Job {
+    fn whose(&self) -> Whose<'_> {
+        Whose { source: self.source, model: self.model.as_deref(), path: self.route.pattern() }
+    }
 }
 
 /// A run under way.
@@ -353,7 +362,7 @@ impl Driver {
             Action::Send { attempt, target } => {
                 self.kept = Hold::default();
                 if let Some(target) = self.run.target(target) {
-                    memory::with(|memory| memory.sent(target, feed::now()));
+                    memory::with(|memory| memory.sent(target, self.job.source, feed::now()));
                 }
                 match self.send(attempt, target) {
                     Ok(()) => self.flight = Flight::Sending,
@@ -399,7 +408,9 @@ impl Driver {
                 }
                 outs.push_back(Out::End);
             }
-            Action::CoolDown { .. } => memory::with(|memory| memory.cool_down(&action, feed::now())),
+            Action::CoolDown { .. } => {
+                memory::with(|memory| memory.cool_down(&action, &self.job.whose(), feed::now()));
+            }
             Action::Reply { failure } => {
                 // Whoever refuses a request is alive.
                 if matches!(failure, Failure::Refused { .. }) {
@@ -423,7 +434,7 @@ impl Driver {
     fn heard(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         if let Some(target) = last {
-            memory::with(|memory| memory.heard(target, self.job.model.as_deref(), verdict, feed::now()));
+            memory::with(|memory| memory.heard(target, &self.job.whose(), verdict, feed::now()));
         }
     }
 
@@ -462,8 +473,8 @@ impl Driver {
     /// Endpoints that began to rest on another request's word since this one was planned.
     #[inline(never)]
     fn pass_over(&mut self) {
-        let (model, now) = (self.job.model.as_deref(), feed::now());
-        memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, model, now)));
+        let (whose, now) = (self.job.whose(), feed::now());
+        memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, &whose, now)));
     }
 
     /// Sends.

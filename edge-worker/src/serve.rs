@@ -32,6 +32,7 @@ use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
 use crate::rewrite::{Content, headers};
 use crate::secrets;
+use crate::source::Source;
 use crate::state;
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::{self, Outbound};
@@ -247,7 +248,10 @@ fn prepare(
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
-    let local = if stateful { Local::default() } else { memory::with(|memory| memory.local(table, now)) };
+    let affinity = affinity(table, &caller, body.as_ref().and_then(Content::json), asked, &stamp.request_id);
+    let source = Source::of(owner.tenant.as_deref(), caller.client.address, &affinity);
+    let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(source), now));
+    let local = if stateful { Local::default() } else { local() };
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
     let ask = Ask { service: caller.service, client: caller.client, model: model.as_deref(), path_class };
@@ -281,8 +285,6 @@ fn prepare(
     {
         return models(&names, route.model(), stamp).map(Turn::Answered);
     }
-    let json = body.as_ref().and_then(Content::json);
-    let affinity = affinity(table, &caller, json, asked, &stamp.request_id);
     let no_needs = Needs::default();
     let needs = body.as_ref().map_or(&no_needs, Content::needs);
     let wanted = Wanted { model: model.as_deref(), needs, conditions, affinity: &affinity };
@@ -307,7 +309,7 @@ fn prepare(
     let kindred = route.kindred();
     let task = Task { plan, model: model.clone(), expect, kindred, choices, stateful, limits: service.limits };
     let (headers, upload, hold, body) = (Vec::new(), None, None, body.map(Rc::new));
-    let job = Job { env, route, query, headers, body, upload, model, notary, ids, hold };
+    let job = Job { env, route, query, headers, body, upload, model, source, notary, ids, hold };
     Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))
 }
 

@@ -62,6 +62,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it may say something of this path only. What a gateway, a connection, a limit or a credential says holds for all.
+    pub(super) fn is_of_path(self) -> bool {
+        match self {
+            Self::Status(status) => !matches!(status, 401 | 403 | 408 | 429 | 502..=504 | 520..=599),
+            Self::ErrorEvent | Self::WrongType | Self::Empty => true,
+            _ => false,
+        }
+    }
+
     /// Whether the endpoint is at fault. One at its limit or without the model is alive and well.
     pub(super) fn is_fault(self) -> bool {
         match self {

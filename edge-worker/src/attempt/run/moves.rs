@@ -92,6 +92,7 @@ impl Turn<'_> {
                 region: attempt.region.clone(),
                 endpoint: attempt.endpoint.clone(),
                 model: self.run.task.model.clone().filter(|_| !every_model),
+                this_path: attempt.outcome.is_some_and(Outcome::is_of_path),
                 asked_ms,
                 fault,
             });
