@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut one = One::new();
-        for number in 0..5_000 {
+        for number in 0..1_500 {
             let endpoint = EndpointId::parse(&format!("e-{number}")).unwrap();
             (0..FAULTS).for_each(|_| one.all.heard(&one.region, &endpoint, one.source, Verdict::Fault, one.now));
         }
