@@ -109,12 +109,18 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     response
 }
 
-async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
+/// Whether the server is of use, in the first line; what else is wrong in those below. Everybody may read it, so it tells no contents.
+async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
     if api.draining.load(Ordering::Relaxed) {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
-        (StatusCode::OK, "ok\n")
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
     }
+    let troubles = api.handle.tasks().troubles();
+    let (status, word) = match troubles.iter().any(|trouble| trouble.is_vital) {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
+        false => (StatusCode::OK, "ok"),
+    };
+    let lines = troubles.iter().map(ToString::to_string);
+    (status, std::iter::once(word.to_owned()).chain(lines).map(|line| line + "\n").collect())
 }
 
 async fn nowhere(request: Request) -> Problem {

@@ -30,6 +30,12 @@ impl Clock {
         }))
     }
 
+    /// A clock that stands still.
+    #[cfg(test)]
+    pub(crate) fn fixed(now: Timestamp) -> Self {
+        Self(Arc::new(move || now))
+    }
+
     /// The same clock, set forward by as many milliseconds as `ahead` says at the time.
     #[cfg(test)]
     pub(crate) fn set_ahead(self, ahead: Arc<std::sync::atomic::AtomicI64>) -> Self {

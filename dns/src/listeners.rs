@@ -20,6 +20,7 @@ use crate::certificate::Certificate;
 use crate::handler::QuicHandler;
 use crate::respond::Respond;
 use crate::streams::{self, Gate, Shared, Speech};
+use crate::tasks::{Ended, Tasks, supervise};
 use crate::udp::UdpLoop;
 
 /// How many addresses with "any free port" are tried before UDP and TCP share one.
@@ -128,7 +129,8 @@ impl Sockets {
         }
     }
 
-    /// Starts to answer; `gate` bounds the connections of all streams together. Must be called within a Tokio runtime.
+    /// Starts to answer; `gate` bounds the connections of all streams together, `tasks` learns of every loop. Must be called within a Tokio
+    /// runtime.
     ///
     /// # Errors
     /// If the system refuses a thread or a socket option.
@@ -137,6 +139,7 @@ impl Sockets {
         responder: &Arc<R>,
         gate: &Arc<Gate>,
         certificates: &Certificates,
+        tasks: &Tasks,
     ) -> io::Result<Listeners> {
         let (closing, stop) = watch::channel(false);
         let shared = Shared { responder: Arc::clone(responder), gate: Arc::clone(gate), stop };
@@ -147,31 +150,48 @@ impl Sockets {
                 let address = udp.local_addr()?;
                 let udp = UdpLoop::new(udp)?;
                 let (datagrams, stop) = (Arc::clone(responder).datagrams(), Arc::clone(&stop_udp));
-                let run = move || udp.run(datagrams, &stop);
+                let pulse = tasks.waiting(format!("udp {address}"));
+                let run = move || udp.run(datagrams, &stop, &pulse);
                 threads.push(std::thread::Builder::new().name(format!("udp {address}")).spawn(run)?);
             }
-            accepting.push(tokio::spawn(streams::accept(tcp, Speech::Tcp, shared.clone())));
+            accepting.push(spawn_accepting(tcp, "tcp", Speech::Tcp, &shared, tasks)?);
         }
-        let by_tls: [(_, _, Speak, &[&[u8]]); 2] = [
-            (self.dot, &certificates.dot, Speech::Tls, &[b"dot"]),
-            (self.doh, &certificates.doh, Speech::Https, &[b"h2", b"http/1.1"]),
+        let by_tls: [(_, _, _, Speak, &[&[u8]]); 2] = [
+            (self.dot, "tls", &certificates.dot, Speech::Tls, &[b"dot"]),
+            (self.doh, "https", &certificates.doh, Speech::Https, &[b"h2", b"http/1.1"]),
         ];
-        for (sockets, certificate, speak, protocols) in by_tls {
+        for (sockets, name, certificate, speak, protocols) in by_tls {
             let Some(certificate) = certificate else { continue };
             let acceptor = certificate.acceptor(protocols).map_err(io::Error::other)?;
             for tcp in sockets {
-                accepting.push(tokio::spawn(streams::accept(tcp, speak(acceptor.clone()), shared.clone())));
+                accepting.push(spawn_accepting(tcp, name, speak(acceptor.clone()), &shared, tasks)?);
             }
         }
         if let Some(certificate) = &certificates.doq {
             for udp in self.doq {
                 udp.set_nonblocking(true)?;
-                let handler = QuicHandler::new(Arc::clone(responder), Arc::clone(gate));
-                accepting.push(tokio::spawn(by_quic(udp, handler, Arc::clone(certificate), shared.clone())));
+                let pulse = tasks.waiting(format!("quic {}", udp.local_addr()?));
+                let (certificate, shared) = (Arc::clone(certificate), shared.clone());
+                accepting.push(tokio::spawn(supervise(pulse, move || {
+                    let handler = QuicHandler::new(Arc::clone(&shared.responder), Arc::clone(&shared.gate));
+                    by_quic(udp.try_clone(), handler, Arc::clone(&certificate), shared.clone())
+                })));
             }
         }
         Ok(Listeners { closing, stop_udp, gate: Arc::clone(gate), threads, accepting })
     }
+}
+
+/// Accepts on a listener until told to stop, whatever happens.
+fn spawn_accepting<R: Respond>(
+    listener: TcpListener,
+    name: &str,
+    speech: Speech,
+    shared: &Shared<R>,
+    tasks: &Tasks,
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    let (pulse, shared) = (tasks.waiting(format!("{name} {}", listener.local_addr()?)), shared.clone());
+    Ok(tokio::spawn(supervise(pulse, move || streams::accept(listener.try_clone(), speech.clone(), shared.clone()))))
 }
 
 /// What is spoken once TLS stands.
@@ -192,27 +212,29 @@ fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) 
 /// Serves QUIC through hickory until told to stop. Its limits are its own: a connection ends after 100 requests or 10 idle seconds, answers
 /// one stream at a time, and counts in no gate; handshakes are made one after the other, each within 5 seconds.
 async fn by_quic<R: Respond>(
-    udp: UdpSocket,
+    udp: io::Result<UdpSocket>,
     handler: QuicHandler<R>,
     certificate: Arc<Certificate>,
     mut shared: Shared<R>,
-) {
+) -> Ended {
     let mut server = Server::new(handler);
     let idle = shared.gate.patience();
-    let registered = tokio::net::UdpSocket::from_std(udp)
+    let registered = udp
+        .and_then(tokio::net::UdpSocket::from_std)
         .map_err(NetError::from)
         .and_then(|udp| server.register_quic_listener(udp, idle, certificate).map_err(NetError::from));
     if let Err(error) = registered {
-        return warn!(%error, "QUIC can't be served");
+        warn!(%error, "QUIC can't be served");
+        return Ended::Failed;
     }
     tokio::select! {
         ended = server.block_until_done() => {
-            if let Err(error) = ended {
-                warn!(%error, "QUIC is no longer served");
-            }
+            warn!(error = ended.err().map(tracing::field::display), "QUIC is no longer served");
+            Ended::Failed
         }
         () = async { _ = shared.stop.wait_for(|stop| *stop).await } => {
             let _ = server.shutdown_gracefully().await;
+            Ended::AsTold
         }
     }
 }
@@ -443,8 +465,14 @@ mod tests {
         let addresses = Addresses { threads: NonZero::new(3), ..dns(&["127.0.0.1:0"]) };
         let sockets = Sockets::bind(&addresses).unwrap();
         let server = sockets.addresses().dns[0];
-        let listeners =
-            sockets.serve(&Arc::new(Fixture::new()), &Gate::new(Limits::default()), &Certificates::default()).unwrap();
+        let listeners = sockets
+            .serve(
+                &Arc::new(Fixture::new()),
+                &Gate::new(Limits::default()),
+                &Certificates::default(),
+                &Tasks::default(),
+            )
+            .unwrap();
         let comparing = tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(server).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

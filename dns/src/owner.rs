@@ -8,6 +8,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
@@ -19,7 +20,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
+use crate::keeper::Waiter;
 use crate::snapshot::{Rules, Snapshot, ZoneSource};
+use crate::tasks::Tasks;
 
 pub(crate) use task::{Beginning, conflicting, older, spawn, warnings_of};
 
@@ -30,6 +33,9 @@ pub struct Handle {
     status: watch::Receiver<Arc<Status>>,
     changes: mpsc::Sender<Change>,
     clock: Clock,
+    tasks: Arc<Tasks>,
+    /// Waits for what is written to the state directory, if there is one.
+    kept: Option<Waiter>,
 }
 
 /// What is sent to the owner.
@@ -43,6 +49,9 @@ pub(crate) enum Change {
     SetOverride { region: RegionId, forced: Forced, reply: Reply },
     /// End an override.
     DeleteOverride { region: RegionId, reply: Reply },
+    /// Panic, for tests of what then goes on.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A new version of a source, compiled by itself but not with the others.
@@ -120,6 +129,8 @@ pub struct Status {
     pub not_persisted: Option<Failure>,
     /// The revision of rules that were accepted and await the first results of new monitors.
     pub awaited_revision: Option<u64>,
+    /// How many times the owner panicked and went on: whatever was offered to it before may be lost.
+    pub panics: u64,
     /// What is served but probably not meant.
     pub warnings: Arc<[String]>,
 }
@@ -194,8 +205,8 @@ pub enum OverrideError {
     /// Nothing to delete.
     #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
     NotForced(RegionId),
-    /// The server is going down.
-    #[error("the server is shutting down")]
+    /// The server is going down, or a fault of it lost the request.
+    #[error("the server is shutting down or failed at it; look whether the override is there, else ask again")]
     Stopped,
 }
 
@@ -221,6 +232,19 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
+    }
+
+    /// The long-lived tasks of this process, the owner among them.
+    #[must_use]
+    pub fn tasks(&self) -> &Arc<Tasks> {
+        &self.tasks
+    }
+
+    /// Waits until what is to be kept is written to the state directory, for at most `limit`.
+    pub(crate) fn finish_keeping(&self, limit: Duration) {
+        if let Some(kept) = &self.kept {
+            kept.finish(limit);
+        }
     }
 
     /// The time, by the clock the owner goes by.

@@ -3,6 +3,7 @@
 //! Each probe uses a connection of its own, so that a listener that died is noticed, and no proxy from the environment, so that what is
 //! probed is what is named.
 
+mod lookups;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::tasks::unwinding;
+use lookups::Lookups;
 
 /// How many probes may run at the same time.
 const MOST_AT_ONCE: usize = 256;
@@ -54,6 +58,7 @@ impl fmt::Debug for Secrets {
 #[derive(Debug)]
 pub struct NetworkProber {
     client: reqwest::Client,
+    lookups: Lookups,
     secrets: Secrets,
 }
 
@@ -65,14 +70,16 @@ impl NetworkProber {
     pub fn new(secrets: Secrets) -> Result<Self, String> {
         // The second to ask finds it installed, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let lookups = Lookups::default();
         let client = reqwest::Client::builder()
+            .dns_resolver(Arc::new(lookups.clone()))
             .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (health check)"))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| format!("probes can't use TLS: {}", chain(&error)))?;
-        Ok(Self { client, secrets })
+        Ok(Self { client, lookups, secrets })
     }
 
     async fn get(
@@ -110,7 +117,8 @@ impl Prober for NetworkProber {
     async fn probe(&self, monitor: &Monitor) -> Result<(), String> {
         match &monitor.probe {
             Probe::Tcp { address } => {
-                TcpStream::connect(address.as_str()).await.map(drop).map_err(|error| error.to_string())
+                let addresses = self.lookups.of_address(address).await?;
+                TcpStream::connect(&addresses[..]).await.map(drop).map_err(|error| error.to_string())
             }
             Probe::Http { url, status, body_contains, secret } => {
                 let secret = secret.as_ref().map(bailiwick_rules::rules::SecretName::as_str);
@@ -196,11 +204,14 @@ async fn run<P: Prober>(
     loop {
         sleep_until(due).await;
         let Ok(slot) = slots.acquire().await else { return };
-        let outcome = timeout(monitor.timeout.to_std(), prober.probe(&monitor)).await;
+        let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor))).await;
         drop(slot);
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {}", monitor.timeout)));
-        if results.send(ProbeResult { monitor: id, outcome }).await.is_err() {
-            return;
+        // A probe that panics says nothing of what it probes; the next one may.
+        if let Ok(outcome) = outcome {
+            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {}", monitor.timeout)));
+            if results.send(ProbeResult { monitor: id, outcome }).await.is_err() {
+                return;
+            }
         }
         // Beats that were missed aren't made up for.
         due = (due + pause).max(Instant::now());

@@ -4,20 +4,23 @@
 //! Such files are few and change a few times a year, so they are looked at every second instead of being watched: that sees every way of
 //! replacing them on every file system. They are read once they have stayed the same for one look, as certificate and key are two files.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 use tracing::{error, info};
 
 use crate::sources::Fault;
+use crate::tasks::{Pulse, Tasks};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// A look that takes longer than that is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Something made from files that can be made anew.
 pub trait Renew: Send + Sync {
@@ -31,11 +34,10 @@ pub trait Renew: Send + Sync {
     fn renew(&self) -> Result<(), Vec<Fault>>;
 }
 
-/// The task that looks; it stops when dropped.
+/// The thread that looks; it stops when this is dropped.
 #[derive(Debug)]
 pub struct Renewal {
-    now: mpsc::Sender<()>,
-    task: JoinHandle<()>,
+    now: SyncSender<()>,
     fares: Vec<Arc<Fares>>,
 }
 
@@ -56,13 +58,20 @@ impl Fares {
 }
 
 impl Renewal {
-    /// Looks after `all`. Must be called within a Tokio runtime.
-    #[must_use]
-    pub fn start(all: Vec<Arc<dyn Renew>>) -> Self {
-        let (now, asked) = mpsc::channel(1);
+    /// Looks after `all`; `tasks` learns of it.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
+        let (now, asked) = mpsc::sync_channel(1);
         let watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
         let fares = watched.iter().map(|one| Arc::clone(&one.fares)).collect();
-        Self { now, task: tokio::spawn(look_after(watched, asked)), fares }
+        if !watched.is_empty() {
+            let pulse = tasks.beating("certificates", false, PATIENCE);
+            let thread = std::thread::Builder::new().name("certificates".to_owned());
+            thread.spawn(move || look_after(watched, &asked, &pulse))?;
+        }
+        Ok(Self { now, fares })
     }
 
     /// How each of them fares, for as long as the server runs.
@@ -78,35 +87,21 @@ impl Renewal {
     }
 }
 
-impl Drop for Renewal {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn look_after(mut watched: Vec<Watched>, mut asked: mpsc::Receiver<()>) {
-    if watched.is_empty() {
-        return;
-    }
+/// Looks until nobody wants it any more. Files may lie on a disk that hangs, so this is a thread of its own, and one fault ends nothing.
+fn look_after(mut watched: Vec<Watched>, asked: &Receiver<()>, pulse: &Pulse) {
     loop {
-        let everything = tokio::select! {
-            asked = asked.recv() => match asked {
-                Some(()) => true,
-                None => return,
-            },
-            () = sleep(LOOK) => false,
+        let everything = match asked.recv_timeout(LOOK) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
         };
-        // Files may lie on a slow disk.
-        let looked = tokio::task::spawn_blocking(move || {
-            watched.iter_mut().for_each(|one| one.look(everything));
-            watched
-        });
-        watched = match looked.await {
-            Ok(watched) => watched,
-            Err(panic) => {
-                return error!(%panic, "certificates are no longer looked after, by a fault of this program; please report it");
+        for one in &mut watched {
+            if catch_unwind(AssertUnwindSafe(|| one.look(everything))).is_err() {
+                pulse.panicked();
+                one.fares.failing.store(true, Ordering::Relaxed);
             }
-        };
+        }
+        pulse.beat();
     }
 }
 

@@ -38,6 +38,9 @@ pub trait Datagrams: Send {
 
     /// Answers a batch, whose responses are empty.
     fn respond(&mut self, batch: &mut [Datagram<'_>]);
+
+    /// A panic ended the batch: whatever may be half done is to be thrown away.
+    fn recover(&mut self) {}
 }
 
 /// Datagrams answered as any other packet.

@@ -3,13 +3,15 @@
 mod http;
 mod live;
 mod logs;
+mod service_manager;
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -33,6 +35,7 @@ use crate::streams::Gate;
 use crate::wire::Settings;
 use http::{Http, ServedHttp};
 use live::Live;
+use service_manager::ServiceManager;
 
 /// How long queries in flight are waited for at the end.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -42,20 +45,49 @@ const DRAIN_API: Duration = Duration::from_secs(1);
 /// is short, and whole or not there.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
+/// The exit code after a fault of this program.
+const FAULT: u8 = 70;
+
 /// Serves until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
-    let served = logs::begin(args.log.as_deref(), args.log_format).map_err(|error| vec![error]).and_then(|()| {
-        let config = Config::read(&args.config).map_err(strings)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| vec![format!("the system gives no threads: {error}")])?;
-        let served = runtime.block_on(serve(config, args.ready_file.as_deref()));
-        runtime.shutdown_timeout(LAST_WORK);
-        served
-    });
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(errors) => Told::failed(errors).print(),
+    let logs = match logs::begin(args.log.as_deref(), args.log_format) {
+        Ok(logs) => logs,
+        Err(error) => return say(Told::error(error)),
+    };
+    let code = match catch_unwind(AssertUnwindSafe(|| run_to_end(args))) {
+        Ok(Ok(())) => None,
+        Ok(Err(errors)) => Some(Told::failed(errors)),
+        Err(_) => {
+            logs.finish();
+            say(Told::error("a fault of this program ended it, see the log; please report it"));
+            return ExitCode::from(FAULT);
+        }
+    };
+    logs.finish();
+    code.map_or(ExitCode::SUCCESS, say)
+}
+
+fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
+    let config = Config::read(&args.config).map_err(strings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| vec![format!("the system gives no threads: {error}")])?;
+    let served = runtime.block_on(serve(config, args.ready_file.as_deref()));
+    runtime.shutdown_timeout(LAST_WORK);
+    served
+}
+
+/// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`] only.
+fn say(told: Told) -> ExitCode {
+    let code = told.code();
+    let (done, printed) = mpsc::channel();
+    let print = move || {
+        told.print();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(print).is_ok() {
+        let _ = printed.recv_timeout(LAST_WORK);
     }
+    ExitCode::from(code)
 }
 
 fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
@@ -74,12 +106,13 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
     let gate = Gate::new(config.tcp);
     let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
     let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
-    let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect());
+    let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect(), handle.tasks())
+        .map_err(|error| vec![format!("the system gives no thread: {error}")])?;
     let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone(), renewal.fares()));
     let addresses = sockets.addresses();
     let responder = Arc::new(Live::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
     let listeners = sockets
-        .serve(&responder, &gate, &certificates)
+        .serve(&responder, &gate, &certificates, handle.tasks())
         .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
     let node = config.node.clone().unwrap_or_else(host_name);
     let http = http.map(|http| http.serve(handle.clone(), metrics, node.clone()));
@@ -90,13 +123,19 @@ async fn serve(config: Config, ready_file: Option<&Path>) -> Result<(), Vec<Stri
         let Addresses { dns, dot, doq, doh, .. } = addresses;
         Ready { dns, dot, doq, doh, api, node: &node, pid: std::process::id() }.write(file)?;
     }
+    let manager = Arc::new(ServiceManager::of_environment());
+    manager.tell("READY=1");
+    manager.watch(Arc::clone(handle.tasks()));
     while signals.next().await == Word::Reload {
         info!("SIGHUP: reading rules, zones, keys, GeoIP database, certificates, token and cookie secrets again");
         feed.reload();
         renewal.reload();
         renew_cookies(&responder, &config);
     }
+    manager.tell("STOPPING=1");
     end(listeners, http).await;
+    let keeping = tokio::task::spawn_blocking(move || handle.finish_keeping(LAST_WORK));
+    let _ = keeping.await;
     if let Some(file) = ready_file {
         let _ = std::fs::remove_file(file);
     }
@@ -212,7 +251,7 @@ async fn end(listeners: Listeners, http: Option<ServedHttp>) {
     }
     listeners.drain(DRAIN).await;
     if let Some(http) = http {
-        let _ = http.stop.send(());
+        let _ = http.stop.send(true);
         let _ = tokio::time::timeout(DRAIN_API, http.task).await;
     }
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::RegionId;
@@ -17,6 +18,15 @@ use serde::{Deserialize, Serialize};
 const RULES: &str = "rules.last-good.json";
 /// The API's overrides.
 const OVERRIDES: &str = "overrides.json";
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The rules last in service.
+    Rules,
+    /// The API's overrides.
+    Overrides,
+}
 
 /// The state directory.
 #[derive(Debug, Clone)]
@@ -117,8 +127,10 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes beside the file, then renames over it.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A name of its own for each process, so that two that share a directory don't write into one another's.
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    // A name of its own each time, so that two that share a directory don't write into one another's.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let beside = path.with_extension(format!("{}-{number}.new", std::process::id()));
     let mut file = File::create(&beside)?;
     file.write_all(bytes)?;
     // Renamed before its bytes are on disk, the file could be empty after a power cut.

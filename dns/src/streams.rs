@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 pub use gate::{Gate, Limits};
 
 use crate::respond::Respond;
+use crate::tasks::Ended;
 use crate::wire::Transport;
 use gate::Pass;
 
@@ -56,17 +57,24 @@ impl<R> Clone for Shared<R> {
 
 /// Accepts until told to stop. No error ends it: what a connection suffers is that connection's, and when the system is short of files the
 /// loop rests instead of spinning.
-pub(crate) async fn accept<R: Respond>(listener: std::net::TcpListener, speech: Speech, shared: Shared<R>) {
-    let listener = match TcpListener::from_std(listener) {
+pub(crate) async fn accept<R: Respond>(
+    listener: io::Result<std::net::TcpListener>,
+    speech: Speech,
+    shared: Shared<R>,
+) -> Ended {
+    let listener = match listener.and_then(TcpListener::from_std) {
         Ok(listener) => listener,
-        Err(error) => return warn!(%error, "a listener can't be used"),
+        Err(error) => {
+            warn!(%error, "a listener can't be used");
+            return Ended::Failed;
+        }
     };
     let mut stop = shared.stop.clone();
     let mut short = false;
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return Ended::AsTold,
             accepted = listener.accept() => accepted,
         };
         match accepted {

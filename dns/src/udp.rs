@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tracing::debug;
 
 use crate::respond::Datagrams;
 use crate::system::{Batch, SIZE};
+use crate::tasks::Pulse;
 
 /// How often an idle loop looks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -48,13 +50,22 @@ impl UdpLoop {
         Ok(Self { socket, batch: Batch::new() })
     }
 
-    /// Answers until `stop`, then what has already arrived, and returns.
-    pub(crate) fn run(mut self, mut datagrams: Box<dyn Datagrams>, stop: &AtomicBool) {
+    /// Answers until `stop`, then what has already arrived, and returns. A panic costs the datagrams of its batch, never the loop; it is told to
+    /// `pulse`.
+    pub(crate) fn run(mut self, mut datagrams: Box<dyn Datagrams>, stop: &AtomicBool, pulse: &Pulse) {
+        // Caught out here, it costs nothing as long as there is none.
+        while catch_unwind(AssertUnwindSafe(|| self.answer(&mut *datagrams, stop))).is_err() {
+            pulse.panicked();
+            datagrams.recover();
+        }
+    }
+
+    fn answer(&mut self, datagrams: &mut dyn Datagrams, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            self.round(&mut *datagrams, true);
+            self.round(datagrams, true);
         }
         for _ in 0..LAST / SIZE {
-            if self.round(&mut *datagrams, false) == 0 {
+            if self.round(datagrams, false) == 0 {
                 break;
             }
         }
@@ -119,6 +130,10 @@ mod tests {
         }
     }
 
+    fn pulse() -> Pulse {
+        crate::tasks::Tasks::default().waiting("udp")
+    }
+
     /// Runs a loop bound to `bind`, asks it at each of `asked`, and checks who answers.
     fn ask(bind: &str, asked: &[&str]) {
         let socket = UdpSocket::bind(bind).unwrap();
@@ -126,7 +141,7 @@ mod tests {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (udp, stop) = (UdpLoop::new(socket).unwrap(), Arc::clone(&stop));
-            move || udp.run(Arc::new(Echo).datagrams(), &stop)
+            move || udp.run(Arc::new(Echo).datagrams(), &stop, &pulse())
         });
         for address in asked {
             let address: IpAddr = address.parse().unwrap();
@@ -181,13 +196,57 @@ mod tests {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (udp, stop) = (UdpLoop::new(socket).unwrap(), Arc::clone(&stop));
-            move || udp.run(Box::new(Choosy), &stop)
+            move || udp.run(Box::new(Choosy), &stop, &pulse())
         });
         let mut buffer = [0; 10];
         for packets in [&[[7]][..], &[[0], [9]]] {
             packets.iter().for_each(|packet| _ = client.send_to(packet, server).unwrap());
             let (length, _) = client.recv_from(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], packets.last().unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+    }
+
+    /// Echoes, and panics at packets that begin with 0.
+    struct Fragile(bool);
+
+    impl Datagrams for Fragile {
+        fn begin(&mut self) {}
+
+        fn respond(&mut self, batch: &mut [Datagram<'_>]) {
+            assert!(!self.0, "it has recovered before it goes on");
+            for Datagram { packet, response, .. } in batch {
+                self.0 = *packet == [0];
+                assert!(!self.0, "a panic, for the test");
+                response.extend_from_slice(packet);
+            }
+        }
+
+        fn recover(&mut self) {
+            self.0 = false;
+        }
+    }
+
+    #[test]
+    fn a_panic_at_one_query_ends_no_thread() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = socket.local_addr().unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (stop, tasks) = (Arc::new(AtomicBool::new(false)), crate::tasks::Tasks::default());
+        let pulse = tasks.waiting("udp");
+        let thread = std::thread::spawn({
+            let (udp, stop) = (UdpLoop::new(socket).unwrap(), Arc::clone(&stop));
+            move || udp.run(Box::new(Fragile(false)), &stop, &pulse)
+        });
+        for round in 1..=3 {
+            client.send_to(&[0], server).unwrap();
+            while tasks.fare()[0].panics < round {
+                std::thread::yield_now();
+            }
+            client.send_to(&[7], server).unwrap();
+            assert_eq!(client.recv_from(&mut [0; 10]).unwrap().0, 1, "others are answered");
         }
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
@@ -202,7 +261,7 @@ mod tests {
         for number in 2..=150 {
             client.send_to(&[number], server).unwrap();
         }
-        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true));
+        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true), &pulse());
         let mut buffer = [0; 10];
         for number in 2..=150 {
             assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
@@ -219,7 +278,7 @@ mod tests {
         for number in [2, 1, 3, 1, 1, 4] {
             client.send_to(&[number], server).unwrap();
         }
-        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true));
+        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true), &pulse());
         let mut buffer = [0; 10];
         for number in [2, 3, 4] {
             assert_eq!(client.recv_from(&mut buffer).unwrap().0, 1);
@@ -235,7 +294,7 @@ mod tests {
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let largest: Vec<u8> = (0..65_507_u32).map(|at| (at % 251) as u8 | 2).collect();
         client.send_to(&largest, server).unwrap();
-        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true));
+        UdpLoop::new(socket).unwrap().run(Arc::new(Echo).datagrams(), &AtomicBool::new(true), &pulse());
         let mut buffer = vec![0; 70_000];
         let (length, _) = client.recv_from(&mut buffer).unwrap();
         assert!(buffer[..length] == largest[..]);

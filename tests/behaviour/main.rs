@@ -12,6 +12,7 @@ mod fixture;
 mod health;
 mod keys;
 mod malformed;
+mod nothing_stops;
 mod rate_limit;
 mod reload;
 mod rfc8906;

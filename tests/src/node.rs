@@ -138,6 +138,17 @@ impl Setup {
         self.start_by(Command::new(binary()))
     }
 
+    /// [`Setup::start`] with standard error going elsewhere than to the file that [`Node::log`] reads, and with these variables set.
+    ///
+    /// # Panics
+    /// As [`Setup::start`].
+    #[must_use]
+    pub fn start_with(self, log: impl Into<Stdio>, variables: &[(&str, &Path)]) -> Node {
+        let mut command = Command::new(binary());
+        command.envs(variables.iter().copied());
+        self.start_logging(command, log.into())
+    }
+
     /// [`Setup::start`] inside a namespace.
     ///
     /// # Panics
@@ -158,10 +169,14 @@ impl Setup {
         self.start_by(command)
     }
 
-    fn start_by(self, mut command: Command) -> Node {
+    fn start_by(self, command: Command) -> Node {
+        let log = std::fs::File::create(self.path("log")).expect("a log");
+        self.start_logging(command, log.into())
+    }
+
+    fn start_logging(self, mut command: Command, log: Stdio) -> Node {
         let ready = self.path("ready.json");
         let _ = std::fs::remove_file(&ready);
-        let log = std::fs::File::create(self.path("log")).expect("a log");
         command.arg("serve").arg("--config").arg(self.path("bailiwick.toml")).arg("--ready-file").arg(&ready);
         command.stdout(Stdio::null()).stderr(log);
         let mut process = Process::start(&mut command);

@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters};
+use crate::log_queue;
 use crate::owner::{Handle, Source};
 use crate::wire::Transport;
 
@@ -46,7 +47,8 @@ impl Collector for Exposition {
         self.keys(&mut encoder)?;
         self.signatures(&mut encoder)?;
         self.regions(&mut encoder)?;
-        self.probes(&mut encoder)
+        self.probes(&mut encoder)?;
+        self.tasks(&mut encoder)
     }
 }
 
@@ -221,6 +223,27 @@ impl Exposition {
                     metric.encode_family(&labels)?.encode_gauge(&u64::from(one.status == status))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let fares = self.handle.tasks().fare();
+        let mut failing = gauge(encoder, "task_failing", "1 while a long-lived task is down or makes no turn")?;
+        for one in &fares {
+            let is_failing = u64::from(one.is_in_trouble);
+            failing.encode_family(&[("task", one.task.as_str())])?.encode_gauge(&is_failing)?;
+        }
+        let help =
+            "Times that a long-lived task panicked or ended and went on: a fault of the program, please report it";
+        let mut panics = counter(encoder, "task_panics", help)?;
+        for one in &fares {
+            sample(&mut panics, &[("task", one.task.as_str())], one.panics)?;
+        }
+        let help = "Lines of log that were lost: the queue was full, or they could not be written";
+        let mut lost = counter(encoder, "log_lines_lost", help)?;
+        for (reason, count) in log_queue::lost_lines() {
+            sample(&mut lost, &[("reason", reason)], count)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 mod overrides;
 mod renewal;
 
+use overrides::heard;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -21,9 +22,11 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use super::monitors::{Assignment, Monitors};
 use super::{Change, Failure, Handle, Offer, Source, Status};
 use crate::clock::Clock;
+use crate::keeper::{Attempt, Keeper};
 use crate::probe::{ProbeResult, Prober, Probing};
 use crate::snapshot::{Snapshot, World};
-use crate::store::Store;
+use crate::store::{Kind, Store};
+use crate::tasks::{Backoff, Panicked, Pulse, Tasks, unwinding};
 use crate::zone::ZoneError;
 
 /// How many changes and results may wait for the owner.
@@ -35,6 +38,10 @@ const GRACE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(100);
 /// The owner looks at the time at least this often, since the system's clock may be set.
 const LONGEST_SLEEP: Millis = Millis(60_000);
+/// The owner makes a turn at least this often, so that others see that it lives.
+const BEAT: Duration = Duration::from_secs(2);
+/// An owner that made no turn for so long is taken for stalled.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the owner begins with.
 #[derive(Debug)]
@@ -65,12 +72,23 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
     );
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
     let (status, watched) = watch::channel(Arc::new(beginning.status.clone()));
+    let tasks = Arc::new(Tasks::default());
+    let (attempts, to_note) = mpsc::unbounded_channel();
+    let keeper = beginning.store.and_then(|store| {
+        let started = Keeper::start(store, attempts);
+        started
+            .map_err(|error| tracing::error!(%error, "nothing is kept in state_dir: the system gives no thread"))
+            .ok()
+    });
+    let kept = keeper.as_ref().map(Keeper::waiter);
     let owner = Owner {
         live: Arc::clone(&live),
         told: status,
         status: beginning.status,
         clock: clock.clone(),
-        store: beginning.store,
+        pulse: tasks.beating("owner", true, PATIENCE),
+        keeper,
+        not_kept: BTreeMap::new(),
         overrides: beginning.overrides,
         monitors,
         current: Arranged { world: Arc::clone(&world), assignment: Assignment::default() },
@@ -81,10 +99,11 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
         set_aside: Vec::new(),
         ready: Some(ready),
     };
-    tokio::spawn(owner.run(Arranged { world, assignment }, to_take, to_record));
+    let inbox = Inbox { changes: to_take, results: to_record, attempts: to_note };
+    tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
-    Handle { live, status: watched, changes, clock }
+    Handle { live, status: watched, changes, clock, tasks, kept }
 }
 
 /// A world with the monitors it calls for.
@@ -108,6 +127,12 @@ struct Job {
     compiled: JoinHandle<Result<World, Vec<ZoneError>>>,
 }
 
+/// Whether the owner goes on after a turn.
+enum Turn {
+    Goes,
+    IsLast,
+}
+
 /// Why a world is being made.
 enum Work {
     /// A version is compiled with the others.
@@ -116,12 +141,23 @@ enum Work {
     Renewal,
 }
 
+/// What comes to the owner.
+struct Inbox {
+    changes: mpsc::Receiver<Change>,
+    results: mpsc::Receiver<ProbeResult>,
+    attempts: mpsc::UnboundedReceiver<Attempt>,
+}
+
 struct Owner<P> {
     live: Arc<ArcSwap<Snapshot>>,
     told: watch::Sender<Arc<Status>>,
     status: Status,
     clock: Clock,
-    store: Option<Store>,
+    pulse: Pulse,
+    /// Writes to the state directory, if there is one.
+    keeper: Option<Keeper>,
+    /// What couldn't be written there yet, and why.
+    not_kept: BTreeMap<Kind, String>,
     overrides: BTreeMap<RegionId, Forced>,
     monitors: Monitors<P>,
     current: Arranged,
@@ -137,35 +173,54 @@ struct Owner<P> {
 }
 
 impl<P: Prober> Owner<P> {
-    async fn run(
-        mut self,
-        first: Arranged,
-        mut changes: mpsc::Receiver<Change>,
-        mut results: mpsc::Receiver<ProbeResult>,
-    ) {
+    /// Goes on until nobody is left to ask. A turn that panics is the last of nothing: what it was about is lost, the next one follows.
+    async fn run(mut self, first: Arranged, mut inbox: Inbox) {
         self.await_first_results(first);
+        let mut backoff = Backoff::default();
         loop {
-            self.swap_if_due().await;
-            self.renew_if_due();
-            let wake = self.next_wake();
-            tokio::select! {
-                Some(result) = results.recv() => {
-                    self.record(result);
-                    while let Ok(result) = results.try_recv() {
-                        self.record(result);
-                    }
-                    self.publish();
+            match unwinding(self.turn(&mut inbox)).await {
+                Ok(Turn::Goes) => {
+                    backoff.reset();
+                    self.pulse.beat();
                 }
-                change = changes.recv() => match change {
-                    Some(change) => self.take(change).await,
-                    // Nobody is left to ask.
-                    None => return,
-                },
-                (work, made) = finished(&mut self.job) => self.made(work, made),
-                () = deadline(self.waiting.as_ref().map(|waiting| waiting.deadline)) => {}
-                () = sleep(wake.to_std()) => self.tick().await,
+                Ok(Turn::IsLast) => return,
+                Err(Panicked) => {
+                    self.pulse.panicked();
+                    self.status.panics += 1;
+                    self.tell();
+                    let pause = backoff.next();
+                    tracing::error!("the owner of health and reloads goes on in {} ms", pause.as_millis());
+                    sleep(pause).await;
+                }
             }
         }
+    }
+
+    /// Takes one event.
+    async fn turn(&mut self, inbox: &mut Inbox) -> Turn {
+        self.swap_if_due();
+        self.renew_if_due();
+        let wake = self.next_wake();
+        tokio::select! {
+            Some(result) = inbox.results.recv() => {
+                self.record(result);
+                while let Ok(result) = inbox.results.try_recv() {
+                    self.record(result);
+                }
+                self.publish();
+            }
+            change = inbox.changes.recv() => match change {
+                Some(change) => self.take(change),
+                // Nobody is left to ask.
+                None => return Turn::IsLast,
+            },
+            Some(attempt) = inbox.attempts.recv() => self.note(attempt),
+            (work, made) = finished(&mut self.job) => self.made(work, made),
+            () = deadline(self.waiting.as_ref().map(|waiting| waiting.deadline)) => {}
+            () = sleep(wake.to_std()) => self.tick(),
+            () = sleep(BEAT) => {}
+        }
+        Turn::Goes
     }
 
     fn record(&mut self, result: ProbeResult) {
@@ -175,7 +230,7 @@ impl<P: Prober> Owner<P> {
         self.monitors.record(result, self.clock.now());
     }
 
-    async fn take(&mut self, change: Change) {
+    fn take(&mut self, change: Change) {
         match change {
             Change::Offer(offer) => {
                 let source = offer.source();
@@ -189,14 +244,16 @@ impl<P: Prober> Owner<P> {
                 self.set_aside.retain(|other| other.source() != source);
                 self.refuse(source, errors);
             }
-            Change::SetOverride { region, forced, reply } => {
-                let answer = self.set_override(region, forced).await;
-                let _ = reply.send(answer); // whoever asked may have gone
-            }
-            Change::DeleteOverride { region, reply } => {
-                let answer = self.delete_override(region).await;
-                let _ = reply.send(answer);
-            }
+            Change::SetOverride { region, forced, reply } => match self.set_override(region, forced) {
+                Ok(()) => self.keep_overrides(Some(reply)),
+                Err(error) => _ = reply.send(Err(error)), // whoever asked may have gone
+            },
+            Change::DeleteOverride { region, reply } => match self.delete_override(region) {
+                Ok(()) => self.keep_overrides(Some(reply)),
+                Err(error) => _ = reply.send(Err(error)),
+            },
+            #[cfg(test)]
+            Change::Panic => panic!("for the test"),
         }
     }
 
@@ -309,7 +366,7 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Swaps in the world that waits, once all its monitors have been heard or that took too long.
-    async fn swap_if_due(&mut self) {
+    fn swap_if_due(&mut self) {
         let due = |waiting: &mut Waiting| {
             self.monitors.unheard(&waiting.arranged.assignment).is_none() || Instant::now() >= waiting.deadline
         };
@@ -329,12 +386,16 @@ impl<P: Prober> Owner<P> {
         }
         let revision = self.current.world.rules().table.revision();
         tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
-        if !are_kept {
-            self.keep(move |store| store.keep_rules(&rules.bytes)).await;
-            self.tell();
-        }
+        let outcome = match are_kept {
+            true => None,
+            false => self.keep(Kind::Rules, move |store| store.keep_rules(&rules.bytes)),
+        };
         if let Some(ready) = self.ready.take() {
-            let _ = ready.send(()); // whoever started this may have given up
+            tokio::spawn(async move {
+                // A start tells that it is ready once what it began with is kept, if that can be done.
+                heard(outcome).await;
+                let _ = ready.send(()); // whoever started this may have given up
+            });
         }
     }
 
@@ -363,7 +424,7 @@ impl<P: Prober> Owner<P> {
     }
 
     /// Time has passed: overrides end, TTLs before an end shrink, silent monitors go stale.
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let (now, before) = (self.clock.now(), self.overrides.len());
         self.overrides.retain(|region, forced| {
             let lasts = forced.until > now;
@@ -374,7 +435,7 @@ impl<P: Prober> Owner<P> {
         });
         self.publish();
         if self.overrides.len() != before {
-            self.keep_overrides().await;
+            self.keep_overrides(None);
         }
     }
 

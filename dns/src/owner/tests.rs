@@ -40,6 +40,7 @@ impl Prober for Scripted {
         let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
         self.asked.lock().unwrap().push(address.clone());
         assert!(address != "dies:1" || self.count("dies:1") == 1, "a probe that dies, for the test");
+        assert!(address != "stumbles:1" || self.count("stumbles:1") != 2, "a probe that dies once, for the test");
         let answer = self.answers.lock().unwrap().get(address).copied();
         match answer {
             Some(true) => Ok(()),
@@ -277,18 +278,53 @@ async fn overrides_that_make_no_sense_are_refused() {
     assert_eq!(kept, Ok(Kept::UntilRestart("no state_dir is configured".into())));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_override_is_in_force_although_it_cannot_be_kept() {
     let prober = Scripted::default();
+    prober.set("a:1", true);
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("state")).unwrap();
     std::fs::remove_dir(directory.path().join("state")).unwrap();
+    let kept_there = store.clone();
     let beginning = Beginning { store: Some(store), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
     let handle = begin(beginning, &prober).await;
     let kept = handle.set_override(id("r0"), down_for(60_000)).await.unwrap();
     assert!(matches!(&kept, Kept::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
     assert!(handle.snapshot().health().regions[0].forced.is_some());
-    assert!(handle.status().not_persisted.is_some());
+    assert!(handle.wait_until(|_, status| status.not_persisted.is_some()).await);
+    // Once there is a directory again, it is written by itself.
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    assert!(handle.wait_until(|_, status| status.not_persisted.is_none()).await);
+    assert_eq!(kept_there.overrides().unwrap()[&id("r0")], down_for(60_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_owner_costs_what_it_was_about_and_nothing_else() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    for panics in 1..=3 {
+        handle.changes.send(Change::Panic).await.unwrap();
+        assert!(handle.wait_until(|_, status| status.panics == panics).await);
+    }
+    assert_eq!(handle.tasks().fare()[0].panics, 3);
+    prober.set("a:1", false);
+    assert!(handle.wait_until(|snapshot, _| probed(snapshot, 0) == HealthStatus::Down).await, "health goes on");
+    handle.offer(Offer::Rules(rules(2, "chat.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await, "reloads go on");
+    handle.set_override(id("r0"), down_for(6_000_000)).await.unwrap();
+    assert!(handle.snapshot().health().regions[0].forced.is_some(), "overrides go on");
+    assert_eq!(handle.tasks().troubles(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_whose_probe_panics_once_is_tried_again() {
+    let prober = Scripted::default();
+    prober.set("stumbles:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["stumbles:1"]), ""), &prober).await;
+    assert!(handle.wait_until(|_, _| prober.count("stumbles:1") > 2).await);
+    prober.set("stumbles:1", false);
+    assert!(handle.wait_until(|snapshot, _| probed(snapshot, 0) == HealthStatus::Down).await);
 }
 
 #[tokio::test(start_paused = true)]

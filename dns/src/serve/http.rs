@@ -1,11 +1,12 @@
 //! The API's socket: its configuration enters, a bound listener with token and certificate leaves and then serves; [`super::serve`] owns it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
@@ -18,10 +19,11 @@ use crate::listeners::BindError;
 use crate::metrics::Metrics;
 use crate::owner::Handle;
 use crate::renewal::Renew;
+use crate::tasks::{Ended, supervise};
 
 /// The API's bound socket.
 pub(super) struct Http {
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     address: SocketAddr,
     token: Option<Arc<TokenFile>>,
     certificate: Option<Arc<Certificate>>,
@@ -32,14 +34,14 @@ pub(super) struct Http {
 pub(super) struct ServedHttp {
     pub(super) address: SocketAddr,
     pub(super) api: Arc<Api>,
-    pub(super) stop: oneshot::Sender<()>,
-    pub(super) task: tokio::task::JoinHandle<std::io::Result<()>>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) task: tokio::task::JoinHandle<()>,
 }
 
 impl Http {
     pub(super) async fn bind(config: &crate::config::Api) -> Result<Self, Vec<String>> {
         let token = config.token_file.as_deref().map(TokenFile::read).transpose();
-        let bound = TcpListener::bind(config.listen).await.and_then(|one| Ok((one.local_addr()?, one)));
+        let bound = TcpListener::bind(config.listen).await.and_then(|one| Ok((one.local_addr()?, one.into_std()?)));
         let bound = bound
             .map_err(|error| BindError { address: config.listen, transport: "TCP for the API", error }.to_string());
         for warning in config.token_file.as_deref().into_iter().flat_map(warnings) {
@@ -68,18 +70,37 @@ impl Http {
     pub(super) fn serve(self, handle: Handle, metrics: Arc<Metrics>, node: String) -> ServedHttp {
         let loopback = api::is_loopback(self.address);
         let draining = AtomicBool::new(false);
+        let pulse = handle.tasks().waiting("api");
         let api = Arc::new(Api { handle, metrics, node, token: self.token, loopback, draining });
-        let (stop, stopped) = oneshot::channel();
-        let until = async {
-            let _ = stopped.await;
-        };
-        let served = Arc::clone(&api);
-        let task = tokio::spawn(async move {
-            match self.tls {
-                Some(acceptor) => served.serve(TlsListener::new(self.listener, acceptor)?, until).await,
-                None => served.serve(self.listener, until).await,
-            }
-        });
+        let (stop, stopped) = watch::channel(false);
+        let (served, listener, tls) = (Arc::clone(&api), self.listener, self.tls);
+        let task = tokio::spawn(supervise(pulse, move || {
+            speak(Arc::clone(&served), listener.try_clone(), tls.clone(), stopped.clone())
+        }));
         ServedHttp { address: self.address, api, stop, task }
+    }
+}
+
+/// Serves the API until told to stop.
+async fn speak(
+    api: Arc<Api>,
+    listener: io::Result<std::net::TcpListener>,
+    tls: Option<TlsAcceptor>,
+    mut stopped: watch::Receiver<bool>,
+) -> Ended {
+    let until = async move { _ = stopped.wait_for(|stopped| *stopped).await };
+    let served = async {
+        let listener = TcpListener::from_std(listener?)?;
+        match tls {
+            Some(acceptor) => api.serve(TlsListener::new(listener, acceptor)?, until).await,
+            None => api.serve(listener, until).await,
+        }
+    };
+    match served.await {
+        Ok(()) => Ended::AsTold,
+        Err(error) => {
+            warn!(%error, "the API can't be served");
+            Ended::Failed
+        }
     }
 }

@@ -113,6 +113,10 @@ impl Datagrams for Thread {
         }
     }
 
+    fn recover(&mut self) {
+        self.memo = Memo::new();
+    }
+
     fn respond(&mut self, batch: &mut [Datagram<'_>]) {
         let context = self.live.context(self.settings.load(), self.now);
         let (counters, steered) = (&self.counters, &self.steered);

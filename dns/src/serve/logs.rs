@@ -1,20 +1,46 @@
-//! What is logged and how: a filter and a format enter, standard error is written to from then on.
+//! What is logged and how: a filter and a format enter, lines go to standard error by way of a queue from then on.
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
+use crate::clock::Clock;
+use crate::log_queue::{Lines, LogQueue};
 
 /// hickory tells of every answer with its client's address at INFO and of malformed packets at WARN. Our own counters do that, and a packet
 /// must not be able to fill a log: its targets are off unless the filter names one. The file watcher talks of its own upkeep at INFO.
 const QUIET: [&str; 4] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off", "notify=warn"];
 
-/// Starts to log what `filter` (else RUST_LOG, else `info`) names.
-pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<(), String> {
+/// How long the end waits for lines that aren't written yet.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The log as it runs.
+pub(super) struct Logs(Arc<LogQueue>);
+
+impl Logs {
+    /// Waits until all lines are written, for at most [`LAST_LINES`].
+    pub(super) fn finish(&self) {
+        self.0.finish(LAST_LINES);
+    }
+}
+
+/// Starts to log what `filter` (else RUST_LOG, else `info`) names, panics too.
+pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<Logs, String> {
     let filter = filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()).filter(|text| !text.is_empty());
     let filter = self::filter(filter.as_deref().unwrap_or("info"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let failed = |error: &dyn std::fmt::Display| format!("logs can't be written: {error}");
+    // Not the locked one: whoever else writes there would wait for a reader that stalls.
+    let sink = std::io::stderr().as_fd().try_clone_to_owned().map(File::from).map_err(|error| failed(&error))?;
+    let queue = LogQueue::start(sink, format, Clock::system()).map_err(|error| failed(&error))?;
+    // What can't be written is counted by the queue; told on standard error, it would fail there again.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let log = log.with_writer(Lines(Arc::clone(&queue)));
     let begun = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),
         LogFormat::Text => {
@@ -23,7 +49,18 @@ pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<(), Strin
             log.with_ansi(colour).with_target(false).try_init()
         }
     };
-    begun.map_err(|error| format!("logs can't be written: {error}"))
+    begun.map_err(|error| failed(&error))?;
+    std::panic::set_hook(Box::new(tell_panic));
+    Ok(Logs(queue))
+}
+
+/// Logs a panic, in place of the hook that would write to standard error and may wait there for ever.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or_default();
+    let name = thread.name().unwrap_or_default();
+    tracing::error!(thread = name, place, message, "a fault of this program (a panic); please report it");
 }
 
 fn filter(text: &str) -> Result<EnvFilter, String> {

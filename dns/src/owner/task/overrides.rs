@@ -1,15 +1,25 @@
 //! Overrides that come by the API, and what is written to the state directory: requests of the owner's loop enter, what became of them leaves.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::RegionId;
 
 use super::Owner;
-use crate::owner::{Failure, Kept, OverrideError};
+use crate::keeper::Attempt;
+use crate::owner::{Failure, Kept, OverrideError, Reply};
 use crate::probe::Prober;
-use crate::store::Store;
+use crate::store::{Kind, Store};
+
+/// How long whoever asks waits for the state directory.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The outcome of a first attempt to write; `None`: nothing is kept on this node.
+type Outcome = Option<Receiver<Result<(), String>>>;
 
 impl<P: Prober> Owner<P> {
-    pub(super) async fn set_override(&mut self, region: RegionId, forced: Forced) -> Result<Kept, OverrideError> {
+    pub(super) fn set_override(&mut self, region: RegionId, forced: Forced) -> Result<(), OverrideError> {
         if self.current.world.rules().table.region_named(region.as_str()).is_none() {
             return Err(OverrideError::UnknownRegion(region));
         }
@@ -22,43 +32,78 @@ impl<P: Prober> Owner<P> {
         tracing::warn!(%region, until = %forced.until, reason = forced.reason, "override set: {}", forced.status);
         self.overrides.insert(region, forced);
         self.publish();
-        Ok(self.keep_overrides().await)
+        Ok(())
     }
 
-    pub(super) async fn delete_override(&mut self, region: RegionId) -> Result<Kept, OverrideError> {
+    pub(super) fn delete_override(&mut self, region: RegionId) -> Result<(), OverrideError> {
         if self.overrides.remove(&region).is_none() {
             return Err(OverrideError::NotForced(region));
         }
         tracing::warn!(%region, "override deleted");
         self.publish();
-        Ok(self.keep_overrides().await)
+        Ok(())
     }
 
-    pub(super) async fn keep_overrides(&mut self) -> Kept {
+    /// Keeps the overrides of now; whoever asked is told how that went, by another task: nothing here waits for a disk.
+    pub(super) fn keep_overrides(&mut self, reply: Option<Reply>) {
         let overrides = self.overrides.clone();
-        let kept = self.keep(move |store| store.keep_overrides(&overrides)).await;
-        self.tell();
-        kept
+        let outcome = self.keep(Kind::Overrides, move |store| store.keep_overrides(&overrides));
+        let Some(reply) = reply else { return };
+        if outcome.is_none() {
+            let _ = reply.send(Ok(Kept::UntilRestart("no state_dir is configured".to_owned())));
+            return;
+        }
+        tokio::spawn(async move {
+            let _ = reply.send(Ok(heard(outcome).await)); // whoever asked may have gone
+        });
     }
 
-    /// Writes to the state directory, off this thread. What can't be kept is in force all the same: an operator who drains a region while
-    /// the disk is full means it.
-    pub(super) async fn keep(&mut self, write: impl FnOnce(&Store) -> std::io::Result<()> + Send + 'static) -> Kept {
-        let Some(store) = self.store.clone() else {
-            return Kept::UntilRestart("no state_dir is configured".to_owned());
-        };
-        let written = tokio::task::spawn_blocking(move || write(&store)).await;
-        match written.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
-            Ok(()) => {
-                self.status.not_persisted = None;
-                Kept::Persisted
-            }
+    /// Has something written to the state directory. What can't be kept is in force all the same: an operator who drains a region while the
+    /// disk is full means it.
+    pub(super) fn keep(
+        &mut self,
+        kind: Kind,
+        write: impl Fn(&Store) -> std::io::Result<()> + Send + 'static,
+    ) -> Outcome {
+        Some(self.keeper.as_ref()?.keep(kind, Box::new(write)))
+    }
+
+    /// Takes note of how an attempt to write went.
+    pub(super) fn note(&mut self, attempt: Attempt) {
+        let Attempt { kind, outcome } = attempt;
+        match outcome {
+            Ok(()) => _ = self.not_kept.remove(&kind),
             Err(error) => {
-                let error = format!("can't write to state_dir ({error}); mend its mode or make room");
-                tracing::error!("{error}");
-                self.status.not_persisted = Some(Failure { at: self.clock.now(), errors: vec![error.clone()] });
-                Kept::UntilRestart(error)
+                // Said once, however often it is tried.
+                if self.not_kept.get(&kind) != Some(&error) {
+                    tracing::error!("{}", unwritable(&error));
+                }
+                self.not_kept.insert(kind, error);
             }
         }
+        let errors: Vec<String> = self.not_kept.values().map(|error| unwritable(error)).collect();
+        self.status.not_persisted = (!errors.is_empty()).then(|| Failure { at: self.clock.now(), errors });
+        self.tell();
+    }
+}
+
+fn unwritable(error: &str) -> String {
+    format!("can't write to state_dir ({error}); mend its mode or make room. It is tried again")
+}
+
+/// Where what was handed in ended up, as far as is known within [`PATIENCE`].
+pub(super) async fn heard(outcome: Outcome) -> Kept {
+    let Some(outcome) = outcome else { return Kept::UntilRestart("no state_dir is configured".to_owned()) };
+    let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(PATIENCE)).await;
+    match waited {
+        Ok(Ok(Ok(()))) => Kept::Persisted,
+        Ok(Ok(Err(error))) => Kept::UntilRestart(unwritable(&error)),
+        Ok(Err(RecvTimeoutError::Timeout)) => {
+            Kept::UntilRestart("state_dir takes long to be written to; it is kept once that is done".to_owned())
+        }
+        Ok(Err(RecvTimeoutError::Disconnected)) => {
+            Kept::UntilRestart("a later change came before it was written, and is kept with it".to_owned())
+        }
+        Err(_) => Kept::UntilRestart("the server is shutting down".to_owned()),
     }
 }

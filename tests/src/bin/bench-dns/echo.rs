@@ -9,6 +9,7 @@ use bailiwick_dns::answer::Rcode;
 use bailiwick_dns::listeners::{Addresses, Certificates, Sockets};
 use bailiwick_dns::respond::{Datagram, Datagrams, Respond};
 use bailiwick_dns::streams::{Gate, Limits};
+use bailiwick_dns::tasks::Tasks;
 use bailiwick_dns::wire::{Class, Outcome, Transport};
 
 /// Gives back what it gets.
@@ -58,7 +59,8 @@ pub(crate) fn run(address: SocketAddr, threads: NonZero<usize>) -> Result<(), St
     runtime.block_on(async {
         let addresses = Addresses { dns: vec![address], threads: Some(threads), ..Addresses::default() };
         let sockets = Sockets::bind(&addresses).map_err(|errors| format!("{}", errors[0]))?;
-        let served = sockets.serve(&Arc::new(Echo), &Gate::new(Limits::default()), &Certificates::default());
+        let served =
+            sockets.serve(&Arc::new(Echo), &Gate::new(Limits::default()), &Certificates::default(), &Tasks::default());
         let _listeners = served.map_err(|error| format!("the echo can't be served: {error}"))?;
         std::future::pending().await
     })

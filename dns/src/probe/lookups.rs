@@ -1,0 +1,198 @@
+//! The names that probes look up: a host enters, its addresses leave, as the system's resolver tells them.
+//!
+//! The system's resolver can't be interrupted and may hang for half a minute. So each name is looked up on a thread of its own, at most once
+//! at a time, and their number is bounded: names whose servers are silent take no thread from anything else.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::watch;
+
+/// How many names may be looked up at the same time.
+const MOST_AT_ONCE: usize = 256;
+
+type Outcome = Result<Arc<[SocketAddr]>, String>;
+/// Those lookups that run, by host; each tells its outcome when it has one.
+type Running = Arc<Mutex<HashMap<String, watch::Receiver<Option<Outcome>>>>>;
+/// Asks the system; an argument so that tests can put another in its place.
+type Ask = Arc<dyn Fn(&str) -> Outcome + Send + Sync>;
+
+/// Looks names up.
+#[derive(Clone)]
+pub(super) struct Lookups {
+    running: Running,
+    ask: Ask,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self::asking(Arc::new(|host| {
+            let found = (host, 0).to_socket_addrs();
+            found.map(Iterator::collect).map_err(|error| format!("{host} can't be looked up: {error}"))
+        }))
+    }
+}
+
+impl std::fmt::Debug for Lookups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lookups")
+    }
+}
+
+impl Lookups {
+    fn asking(ask: Ask) -> Self {
+        Self { running: Running::default(), ask }
+    }
+
+    /// The addresses that `host:port` names.
+    pub(super) async fn of_address(&self, address: &str) -> Outcome {
+        if let Ok(address) = address.parse::<SocketAddr>() {
+            return Ok([address].into());
+        }
+        let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let (host, port) = parts.ok_or_else(|| format!("{address} is no host and port"))?;
+        let found = self.of_host(host).await?;
+        Ok(found.iter().map(|one| SocketAddr::new(one.ip(), port)).collect())
+    }
+
+    /// The addresses of a host, with port 0.
+    async fn of_host(&self, host: &str) -> Outcome {
+        let mut outcome = self.begin(host)?;
+        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
+        told.unwrap_or_else(|| Err(format!("{host} can't be looked up, by a fault of this program")))
+    }
+
+    /// Begins to look a host up, unless that is under way.
+    fn begin(&self, host: &str) -> Result<watch::Receiver<Option<Outcome>>, String> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = running.get(host) {
+            return Ok(outcome.clone());
+        }
+        if running.len() >= MOST_AT_ONCE {
+            return Err(format!("{MOST_AT_ONCE} names are being looked up; this machine's resolver doesn't answer"));
+        }
+        let (tell, outcome) = watch::channel(None);
+        let ending = Ending { running: Arc::clone(&self.running), host: host.to_owned() };
+        let ask = Arc::clone(&self.ask);
+        let look_up = move || {
+            let found = ask(&ending.host);
+            drop(ending);
+            let _ = tell.send(Some(found)); // whoever asked may have given up
+        };
+        running.insert(host.to_owned(), outcome.clone());
+        // Whatever ends the lookup, a thread that can't be had included, takes it out again.
+        drop(running);
+        let started = std::thread::Builder::new().name("lookup".to_owned()).spawn(look_up);
+        started
+            .map(|_| outcome)
+            .map_err(|error| format!("{host} can't be looked up: the system gives no thread ({error})"))
+    }
+}
+
+/// Takes a lookup off the list when it ends, by a panic too.
+struct Ending {
+    running: Running,
+    host: String,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.host);
+    }
+}
+
+impl Resolve for Lookups {
+    fn resolve(&self, name: Name) -> Resolving {
+        let lookups = self.clone();
+        Box::pin(async move {
+            let found = lookups.of_host(name.as_str()).await?;
+            Ok(Box::new(Vec::from(&*found).into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A resolver that says nothing until it is released.
+    #[derive(Default)]
+    struct Hanging {
+        released: Mutex<bool>,
+        changed: Condvar,
+        asked: AtomicUsize,
+    }
+
+    impl Hanging {
+        fn lookups(self: &Arc<Self>) -> Lookups {
+            let hanging = Arc::clone(self);
+            Lookups::asking(Arc::new(move |host| {
+                hanging.asked.fetch_add(1, Ordering::SeqCst);
+                assert!(host != "panics", "a panic, for the test");
+                let released = hanging.released.lock().unwrap();
+                drop(hanging.changed.wait_while(released, |released| !*released && host != "quick").unwrap());
+                Ok(["192.0.2.1:0".parse().unwrap()].into())
+            }))
+        }
+
+        fn release(&self) {
+            *self.released.lock().unwrap() = true;
+            self.changed.notify_all();
+        }
+    }
+
+    const MOMENT: Duration = Duration::from_millis(10);
+
+    #[tokio::test]
+    async fn a_name_that_hangs_is_asked_for_once_and_keeps_no_other_waiting() {
+        let hanging = Arc::new(Hanging::default());
+        let lookups = hanging.lookups();
+        for _ in 0..20 {
+            assert!(timeout(MOMENT, lookups.of_host("slow")).await.is_err());
+        }
+        assert_eq!(lookups.of_address("quick:443").await.unwrap()[0], "192.0.2.1:443".parse().unwrap());
+        assert_eq!(hanging.asked.load(Ordering::SeqCst), 2);
+        let waiting = tokio::spawn({
+            let lookups = lookups.clone();
+            async move { lookups.of_host("slow").await }
+        });
+        hanging.release();
+        assert!(waiting.await.unwrap().is_ok());
+        assert!(lookups.of_host("slow").await.is_ok(), "asked for again");
+        assert!(lookups.running.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn so_many_lookups_hang_and_no_more() {
+        let hanging = Arc::new(Hanging::default());
+        let lookups = hanging.lookups();
+        for number in 0..MOST_AT_ONCE {
+            assert!(lookups.begin(&number.to_string()).is_ok());
+        }
+        assert!(lookups.of_host("one-more").await.unwrap_err().contains("doesn't answer"));
+        assert!(lookups.of_address("192.0.2.7:80").await.is_ok(), "an address needs no lookup");
+        hanging.release();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_lookup_is_an_error_of_that_lookup() {
+        let lookups = Arc::new(Hanging::default()).lookups();
+        assert!(lookups.of_host("panics").await.unwrap_err().contains("a fault of this program"));
+        assert!(lookups.running.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_system_is_asked() {
+        let found = Lookups::default().of_address("localhost:80").await.unwrap();
+        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 80), "{found:?}");
+        assert!(Lookups::default().of_address("no-port").await.is_err());
+    }
+}
