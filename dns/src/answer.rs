@@ -255,6 +255,8 @@ const IN: u16 = 1;
 /// The extended error for names outside every zone: Not Authoritative (RFC 8914 §4.21).
 const NOT_AUTHORITATIVE: u16 = 20;
 
+/// The extended error for names of a zone of which no version could be read yet: Not Ready (RFC 8914 §4.15).
+const NOT_READY: u16 = 14;
 /// The extended error for transfers, which this server doesn't offer: Not Supported (RFC 8914 §4.22).
 const NOT_SUPPORTED: u16 = 21;
 
@@ -264,7 +266,11 @@ pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Q
         let transfer = matches!(query.qtype, rtype::AXFR | rtype::IXFR);
         return Answer { ede: transfer.then_some(NOT_SUPPORTED), ..Answer::bare(rcode) };
     }
-    let Some(zone) = zones.find(query.qname, query.qtype) else {
+    let found = zones.find(query.qname, query.qtype);
+    if !zones.missing().is_empty() && zones.is_missing(query.qname, query.qtype, found) {
+        return Answer { ede: Some(NOT_READY), ..Answer::bare(Rcode::SERVFAIL) };
+    }
+    let Some(zone) = found else {
         return Answer { ede: Some(NOT_AUTHORITATIVE), ..Answer::bare(Rcode::REFUSED) };
     };
     walk::walk(zones, steering, query, zone)

@@ -119,8 +119,17 @@ async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
         true => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
         false => (StatusCode::OK, "ok"),
     };
-    let lines = troubles.iter().map(ToString::to_string);
+    let lines = troubles.iter().map(ToString::to_string).chain(of_zones(&api.handle));
     (status, std::iter::once(word.to_owned()).chain(lines).map(|line| line + "\n").collect())
+}
+
+/// Which zones aren't served as their files say. Why is told by the log and `/v1/rules/status`.
+fn of_zones(handle: &Handle) -> Vec<String> {
+    let (snapshot, status) = (handle.snapshot_owned(), handle.status());
+    let missing: Vec<String> = snapshot.zones().missing().iter().map(ToString::to_string).collect();
+    let failing = status.zones_failing.keys().filter(|zone| !missing.contains(zone));
+    let failing = failing.map(|zone| format!("zone {zone}: its last good version is served"));
+    missing.iter().map(|zone| format!("zone {zone}: is not served")).chain(failing).collect()
 }
 
 async fn nowhere(request: Request) -> Problem {

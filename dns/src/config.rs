@@ -32,8 +32,10 @@ pub struct Config {
     pub geoip: Option<PathBuf>,
     /// Whether the database places networks by where they are registered, too.
     pub registered: Registered,
-    /// Where the last good rules and overrides are kept. Without one nothing outlives the process.
+    /// Where what was last good, and overrides, are kept. Without one nothing outlives the process.
     pub state_dir: Option<PathBuf>,
+    /// What becomes of a zone that lost much.
+    pub shrink: Shrink,
     /// The zones this node is an authority for.
     pub zones: Vec<ZoneFile>,
     /// Those of them that are signed.
@@ -56,6 +58,16 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// How many signatures are made because somebody asks.
     pub signing: SigningLimit,
+}
+
+/// What becomes of a new version of a zone that has lost more than a third of its names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shrink {
+    /// It waits until an operator confirms it by a SIGHUP, or until its file has been still for a minute.
+    #[default]
+    Hold,
+    /// It is taken as any other.
+    Take,
 }
 
 /// `[dot]`, `[doq]` or `[doh]`.
@@ -187,6 +199,7 @@ rules = "rules.json"
 geoip = "/var/lib/geo.mmdb"
 geoip_registered_country = true
 state_dir = "state"
+shrink = "take"
 [zones]
 "ai.example.com" = "ai.zone"
 "Example.ORG." = "sub/org.zone"
@@ -245,6 +258,7 @@ ipv6_prefix = 64
         assert_eq!(config.geoip.as_deref(), Some(Path::new("/var/lib/geo.mmdb")));
         assert_eq!(config.registered, Registered::Counts);
         assert_eq!(config.state_dir.as_deref(), Some(Path::new("/etc/b/state")));
+        assert_eq!(config.shrink, Shrink::Take);
         let zones: Vec<_> = config.zones.iter().map(|zone| (zone.origin.to_string(), zone.file.clone())).collect();
         assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));
         assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
@@ -278,6 +292,7 @@ ipv6_prefix = 64
             config.geoip.is_none() && config.state_dir.is_none() && config.api.is_none() && config.zones.is_empty()
         );
         assert_eq!((config.cookies, config.identity), (CookieFiles::default(), Identity::default()));
+        assert_eq!(config.shrink, Shrink::Hold);
         assert!(config.dot.is_none() && config.doq.is_none() && config.doh.is_none() && config.rate_limit.is_none());
         assert_eq!((config.tcp, config.signing), (Limits::default(), SigningLimit::default()));
     }
@@ -422,6 +437,13 @@ ipv6_prefix = 64
         );
         let flat = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ndnssec = 'keys'\n").unwrap_err();
         assert!(flat[0].starts_with("b.toml:3: \"dnssec\" is a string; write a section"), "{flat:?}");
+    }
+
+    #[test]
+    fn shrink_is_one_of_two_words() {
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\nshrink = 'keep'\n").unwrap_err();
+        assert_eq!(errors, ["b.toml:3: \"shrink\" is \"keep\"; write \"hold\" or \"take\""]);
+        assert!(parse("listen = ['127.0.0.1:0']\nrules = 'r'\nshrink = 1\n").unwrap_err()[0].contains("an integer"));
     }
 
     #[test]

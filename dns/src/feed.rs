@@ -1,240 +1,275 @@
-//! What watches the files: changes on disk or a call to [`Feed::reload`] enter, new versions of rules, zones, keys and GeoIP data go to the owner.
+//! What looks after the files: changes on disk or a call to [`Feed::reload`] enter, new versions of rules, zones, keys
+//! and GeoIP data go to the owner.
 //!
-//! Directories are watched, not files, so that renames over a file and swaps of symbolic links (as Kubernetes mounts do) are seen. An event only
-//! says that it is time to look; whether a file changed is told by its metadata.
+//! A thread of its own looks at every file several times a second (`look`) and takes a version when it may be taken for
+//! whole (`settle`). Each zone, and the keys of each, are read and judged by themselves: a mistake in one keeps no
+//! other from being taken.
 
-use std::collections::BTreeSet;
-use std::fs::Metadata;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+mod look;
+mod part;
+mod settle;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
 
-use crate::dnssec::directory::read_keys;
-use crate::owner::{Handle, Offer, Source};
-use crate::sources::{Fault, Sources, read_geoip, read_rules, read_zones};
+use crate::config::SignedZone;
+use crate::dnssec::ring::ZoneKeys;
+use crate::name::Name;
+use crate::owner::{Faults, Handle, Offer, Source};
+use crate::snapshot::ZoneSource;
+use crate::sources::Sources;
+use crate::store::Kind;
+use crate::tasks::{Backoff, Pulse};
+use look::Moves;
+use part::{Came, alone};
+pub(crate) use part::{Part, Reading, read_geoip, read_rules, read_zone, read_zone_keys};
+use settle::{Judged, Millis};
 
-/// How long files have to be quiet before they are read: whoever writes one tends to write several times.
-const QUIET: Duration = Duration::from_millis(100);
-/// How long unquiet files are waited for.
-const LONGEST_UNREST: Duration = Duration::from_secs(2);
-/// How often files are looked at without an event: some file systems tell of nothing.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often files are looked at. Rarer, if a look takes longer than a twentieth of that.
+const LOOK: Duration = Duration::from_millis(100);
+/// However long that takes.
+const RAREST_LOOK: Duration = Duration::from_secs(1);
+/// So many names may vanish from however small a zone.
+const FEW: usize = 2;
+/// A look, with all that it brings to be read, that takes longer than that is stuck: a disk or a share hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The watcher of a node's files; stops when dropped.
+/// The thread that looks after a node's files; it stops when this is dropped.
 #[derive(Debug)]
 pub struct Feed {
-    reload: mpsc::Sender<()>,
-    task: JoinHandle<()>,
+    reload: SyncSender<()>,
 }
 
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.task.abort();
+/// Everything that is looked after, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) rules: Part<()>,
+    /// As the configuration lists them.
+    pub(crate) zones: Vec<(Name, Part<ZoneSource>)>,
+    pub(crate) keys: Vec<(SignedZone, Part<ZoneKeys>)>,
+    pub(crate) geoip: Option<Part<()>>,
+}
+
+impl Parts {
+    /// The zones as they can be served: one without a version, or that is to be signed and has no keys, is missing.
+    pub(crate) fn zone_sources(&self) -> Arc<[ZoneSource]> {
+        let source = |(origin, part): &(Name, Part<ZoneSource>)| {
+            let keys = self.keys.iter().find(|(zone, _)| zone.origin == *origin);
+            let lacks_keys = keys.is_some_and(|(_, keys)| keys.good.is_none());
+            let good = part.good.as_ref().filter(|_| !lacks_keys);
+            good.cloned().unwrap_or_else(|| ZoneSource::missing(origin.clone()))
+        };
+        self.zones.iter().map(source).collect()
+    }
+
+    /// The keys that there are.
+    pub(crate) fn zone_keys(&self) -> Arc<[ZoneKeys]> {
+        self.keys.iter().filter_map(|(_, part)| part.good.clone()).collect()
+    }
+
+    /// What is wrong with the zones' files, by zone.
+    pub(crate) fn zone_faults(&self) -> Faults {
+        self.zones.iter().filter_map(|(origin, part)| Some((origin.to_string(), part.faults()?))).collect()
+    }
+
+    /// What is wrong with the keys' files, by zone.
+    pub(crate) fn key_faults(&self) -> Faults {
+        self.keys.iter().filter_map(|(zone, part)| Some((zone.origin.to_string(), part.faults()?))).collect()
     }
 }
 
 impl Feed {
-    /// Watches `sources` and offers what changes to `handle`. `known` is what they looked like before they were first read.
-    #[must_use]
-    pub fn start(sources: Sources, known: Known, handle: Handle) -> Self {
-        let (reload, reloads) = mpsc::channel(1);
-        let task = tokio::spawn(watch(sources, known, handle, reloads));
-        Self { reload, task }
+    /// Looks after the files and offers what changes to `handle`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(sources: Sources, parts: Parts, handle: Handle) -> io::Result<Self> {
+        let (reload, reloads) = mpsc::sync_channel(1);
+        let pulse = handle.tasks().beating("files", false, PATIENCE);
+        let panics = handle.status().panics;
+        let watching = Watching { sources, parts, handle, moves: Moves::new(), begun: Instant::now(), panics };
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || watching.run(&reloads, &pulse))?;
+        Ok(Self { reload })
     }
 
-    /// Reads everything again, changed or not: what SIGHUP asks for.
+    /// Reads everything again, changed or not, and takes what was held: what SIGHUP asks for.
     pub fn reload(&self) {
         // Full means that a reload is due anyway.
         let _ = self.reload.try_send(());
     }
 }
 
-/// What the files of each source looked like when they were last read.
-#[derive(Debug, Default)]
-pub struct Known {
-    rules: Looks,
-    zones: Looks,
-    keys: Looks,
-    geoip: Looks,
+struct Watching {
+    sources: Sources,
+    parts: Parts,
+    handle: Handle,
+    moves: Moves,
+    begun: Instant,
+    /// How often the owner had panicked when it was last looked: it may have lost what it was offered.
+    panics: u64,
 }
 
-impl Known {
-    /// Looks at the files, to be called before they are read: what changes while they are read is then read again. Zones and keys aren't known,
-    /// since what they name isn't.
-    #[must_use]
-    pub fn before_reading(sources: &Sources) -> Self {
-        let geoip = sources.geoip.iter().map(|path| Look::at(path)).collect();
-        Self { rules: vec![Look::at(&sources.rules)], zones: Vec::new(), keys: Vec::new(), geoip }
-    }
-
-    fn files(&self) -> impl Iterator<Item = &Path> {
-        self.rules.iter().chain(&self.zones).chain(&self.keys).chain(&self.geoip).map(|look| look.path.as_path())
-    }
-}
-
-type Looks = Vec<Look>;
-
-/// What a file looked like: enough to tell that it is another, or was written to.
-#[derive(Debug, PartialEq, Eq)]
-struct Look {
-    path: PathBuf,
-    /// Length, time, number and when its rights or anything else last changed; `None` for one that couldn't be looked at.
-    seen: Option<(u64, Option<SystemTime>, [i64; 3])>,
-}
-
-impl Look {
-    fn at(path: &Path) -> Self {
-        let seen = std::fs::metadata(path).ok();
-        let seen = seen.map(|metadata| (metadata.len(), metadata.modified().ok(), number(&metadata)));
-        Self { path: path.to_owned(), seen }
-    }
-
-    fn is_current(&self) -> bool {
-        *self == Self::at(&self.path)
-    }
-}
-
-#[cfg(unix)]
-fn number(metadata: &Metadata) -> [i64; 3] {
-    use std::os::unix::fs::MetadataExt;
-    [metadata.ino().cast_signed(), metadata.ctime(), metadata.ctime_nsec()]
-}
-
-#[cfg(not(unix))]
-fn number(_: &Metadata) -> [i64; 3] {
-    [0; 3]
-}
-
-/// Looks whenever something may have changed, and offers what did.
-async fn watch(sources: Sources, mut known: Known, handle: Handle, mut reloads: mpsc::Receiver<()>) {
-    let (happened, mut events) = mpsc::channel(1);
-    let mut watcher = match notify::recommended_watcher(move |event| notice(&happened, event)) {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!(%error, "file changes aren't told by the system; files are looked at every {LOOK:?}");
-            None
-        }
-    };
-    let mut everything = false;
-    loop {
-        // Watched first and looked at then, so that nothing falls between.
-        let watched = directories(&known);
-        watch_directories(watcher.as_mut(), &watched);
-        known = offer_changes(&sources, known, &handle, everything).await;
-        if !directories(&known).is_subset(&watched) {
-            // What was read named files elsewhere: they may have changed since.
-            everything = false;
-            continue;
-        }
-        everything = tokio::select! {
-            reload = reloads.recv() => match reload {
-                Some(()) => true,
-                None => return,
-            },
-            _ = events.recv(), if watcher.is_some() => {
-                settle(&mut events).await;
-                false
+impl Watching {
+    fn run(mut self, reloads: &Receiver<()>, pulse: &Pulse) {
+        let (mut backoff, mut pause) = (Backoff::default(), LOOK);
+        loop {
+            let reload = match reloads.recv_timeout(pause) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let begun = Instant::now();
+            // A panic costs this look; what was to be read is seen again by the next.
+            match catch_unwind(AssertUnwindSafe(|| self.look(reload))) {
+                Ok(true) => {
+                    backoff.reset();
+                    pause = LOOK.max(begun.elapsed() * 20).min(RAREST_LOOK);
+                }
+                // The owner is gone.
+                Ok(false) => return,
+                Err(_) => {
+                    pulse.panicked();
+                    pause = backoff.next();
+                }
             }
-            () = sleep(LOOK) => false,
+            pulse.beat();
+        }
+    }
+
+    /// Looks at everything once; whether anybody still wants to know.
+    fn look(&mut self, reload: bool) -> bool {
+        let panics = self.handle.status().panics;
+        let is_lost = std::mem::replace(&mut self.panics, panics) != panics;
+        if reload || is_lost {
+            self.confirm();
+        }
+        let parts = &self.parts;
+        let looks = parts.rules.looks().chain(parts.zones.iter().flat_map(|(_, part)| part.looks()));
+        let looks = looks.chain(parts.keys.iter().flat_map(|(_, part)| part.looks()));
+        self.moves.update(looks.chain(parts.geoip.iter().flat_map(Part::looks)));
+        let zones = self.look_at_zones();
+        self.look_at_rules() && self.look_at_geoip() && self.look_at_keys(zones)
+    }
+
+    fn confirm(&mut self) {
+        let now = self.now();
+        self.parts.rules.confirm(now);
+        self.parts.zones.iter_mut().for_each(|(_, part)| part.confirm(now));
+        self.parts.keys.iter_mut().for_each(|(_, part)| part.confirm(now));
+        self.parts.geoip.iter_mut().for_each(|part| part.confirm(now));
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.begun.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    fn look_at_rules(&mut self) -> bool {
+        let now = self.now();
+        match self.parts.rules.step(now, &self.moves, || read_rules(&self.sources.rules), alone) {
+            Came::Nothing => true,
+            Came::Version(rules) => {
+                self.handle.offer_from_thread(Offer::Rules(rules)) && self.tell_faults(Source::Rules, Faults::new())
+            }
+            Came::Faults => {
+                let faults = self.parts.rules.faults().into_iter().map(|faults| (String::new(), faults)).collect();
+                self.tell_faults(Source::Rules, faults)
+            }
+        }
+    }
+
+    fn look_at_geoip(&mut self) -> bool {
+        let (registered, now) = (self.sources.registered, self.now());
+        let Some(path) = self.sources.geoip.clone() else { return true };
+        let Some(part) = &mut self.parts.geoip else { return true };
+        match part.step(now, &self.moves, || read_geoip(&path, registered), alone) {
+            Came::Nothing => true,
+            Came::Version((places, bytes)) => {
+                self.handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
+                self.handle.offer_from_thread(Offer::Places(places)) && self.tell_faults(Source::Geoip, Faults::new())
+            }
+            Came::Faults => {
+                let faults = part.faults().into_iter().map(|faults| (String::new(), faults)).collect();
+                self.tell_faults(Source::Geoip, faults)
+            }
+        }
+    }
+
+    /// Reads the zones that changed; whether there is anything new to be offered or told.
+    fn look_at_zones(&mut self) -> bool {
+        let (now, mut is_new) = (self.now(), false);
+        let paths: BTreeMap<&Name, &Path> =
+            self.sources.zones.iter().map(|(origin, path)| (origin, path.as_path())).collect();
+        for (origin, part) in &mut self.parts.zones {
+            let Some(path) = paths.get(origin) else { continue };
+            let came = part.step(now, &self.moves, || read_zone(origin, path), compare);
+            is_new |= !matches!(came, Came::Nothing);
+            if let Came::Version(zone) = came {
+                part.good = Some(zone);
+            }
+        }
+        is_new
+    }
+
+    /// Reads the keys that changed, then offers keys and zones: in this order, as a zone that is to be signed waits for
+    /// its keys.
+    fn look_at_keys(&mut self, mut has_new_zones: bool) -> bool {
+        let (now, at, mut has_new_keys) = (self.now(), self.handle.now(), false);
+        for (zone, part) in &mut self.parts.keys {
+            let came = part.step(now, &self.moves, || read_zone_keys(zone, at), alone);
+            has_new_keys |= !matches!(came, Came::Nothing);
+            if let Came::Version(keys) = came {
+                has_new_zones |= part.good.is_none();
+                part.good = Some(keys);
+            }
+        }
+        let offer = |offer: Offer, faults: Faults| {
+            let source = offer.source();
+            self.handle.offer_from_thread(offer) && self.tell_faults(source, faults)
         };
+        (!has_new_keys || offer(Offer::Keys(self.parts.zone_keys()), self.parts.key_faults()))
+            && (!has_new_zones || offer(Offer::Zones(self.parts.zone_sources()), self.parts.zone_faults()))
+    }
+
+    fn tell_faults(&self, source: Source, faults: Faults) -> bool {
+        self.handle.tell_faults_from_thread(source, faults)
     }
 }
 
-/// Wakes the watcher, unless somebody only read.
-fn notice(happened: &mpsc::Sender<()>, event: notify::Result<notify::Event>) {
-    let is_read = |kind: &EventKind| match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
-        kind => kind.is_access(),
-    };
-    if !event.is_ok_and(|event| is_read(&event.kind)) {
-        // Full means that it is awake already.
-        let _ = happened.try_send(());
-    }
-}
-
-/// Waits until nothing happens for a moment.
-async fn settle(events: &mut mpsc::Receiver<()>) {
-    let latest = Instant::now() + LONGEST_UNREST;
-    while let Ok(Some(())) = timeout(QUIET, events.recv()).await {
-        if Instant::now() >= latest {
-            return;
+/// Compares a new version of a zone with the one in service: what it lacks, and what to tell if that is much.
+fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
+    let Some(old) = old else { return (Judged::Lossy, String::new()) };
+    let names = |zone: &ZoneSource| {
+        let mut names: BTreeMap<Name, BTreeMap<u16, usize>> = BTreeMap::new();
+        for record in &zone.records {
+            *names.entry(record.owner.clone()).or_default().entry(record.rtype).or_default() += 1;
         }
+        names
+    };
+    let (before, now) = (names(old), names(new));
+    let gone = before.keys().filter(|name| !now.contains_key(*name)).count();
+    let lacks = |(name, types): (&Name, &BTreeMap<u16, usize>)| {
+        let now = now.get(name);
+        types.iter().any(|(rtype, count)| now.and_then(|types| types.get(rtype)).is_none_or(|left| left < count))
+    };
+    let told = format!(
+        "{gone} of the zone's {} names are missing in the new version, so it waits for {} seconds without a change; a SIGHUP \
+         takes it now, and shrink = \"take\" in the configuration takes such versions at once",
+        before.len(),
+        settle::HELD / 1000
+    );
+    match before.iter().any(lacks) {
+        false => (Judged::Whole, String::new()),
+        true if gone > FEW && gone * 3 > before.len() => (Judged::Shrunk, told),
+        true => (Judged::Lossy, String::new()),
     }
 }
 
-/// The directory of each file and, where the file is a link, that of the file it leads to.
-fn directories(known: &Known) -> BTreeSet<PathBuf> {
-    let directory = |path: &Path| match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        parent => parent.map(Path::to_owned),
-    };
-    let both = |path: &Path| {
-        let target = std::fs::canonicalize(path).ok().and_then(|target| directory(&target));
-        directory(path).into_iter().chain(target)
-    };
-    known.files().flat_map(both).collect()
-}
-
-/// Watches directories. Watching one twice does no harm, and one that was removed and made anew has to be.
-fn watch_directories(watcher: Option<&mut RecommendedWatcher>, directories: &BTreeSet<PathBuf>) {
-    let Some(watcher) = watcher else { return };
-    for directory in directories {
-        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-            tracing::debug!(%error, directory = %directory.display(), "not watched; files there are looked at every {LOOK:?}");
-        }
-    }
-}
-
-/// Offers each source that changed, or every one. What is read is looked at before, so that a change while reading is seen next time.
-async fn offer_changes(sources: &Sources, known: Known, handle: &Handle, everything: bool) -> Known {
-    let changed = |looks: &Looks| everything || looks.is_empty() || !looks.iter().all(Look::is_current);
-    let (rules, zones) = (changed(&known.rules), changed(&known.zones) && !sources.zones.is_empty());
-    let geoip = changed(&known.geoip) && sources.geoip.is_some();
-    let keys = changed(&known.keys) && !sources.dnssec.is_empty();
-    if !(rules || zones || keys || geoip) {
-        return known;
-    }
-    let (to_read, at) = (sources.clone(), handle.now());
-    let reading = tokio::task::spawn_blocking(move || {
-        let (mut known, now) = (known, Known::before_reading(&to_read));
-        let rules = rules.then(|| {
-            known.rules = now.rules;
-            read_rules(&to_read.rules).map(Offer::Rules)
-        });
-        let geoip = geoip.then(|| {
-            known.geoip = now.geoip;
-            read_geoip(to_read.geoip.as_deref(), to_read.registered).map(Offer::Places)
-        });
-        let zones = zones.then(|| {
-            known.zones.clear();
-            read_zones(&to_read.zones, &mut |path| known.zones.push(Look::at(path))).map(Offer::Zones)
-        });
-        let keys = keys.then(|| {
-            known.keys.clear();
-            read_keys(&to_read.dnssec, at, &mut |path| known.keys.push(Look::at(path))).map(Offer::Keys)
-        });
-        (known, [(Source::Rules, rules), (Source::Zones, zones), (Source::Keys, keys), (Source::Geoip, geoip)])
-    });
-    let (known, read) = match reading.await {
-        Ok(read) => read,
-        Err(panic) => {
-            tracing::error!(%panic, "reading the files failed by a fault of this program; please report it");
-            return Known::before_reading(sources);
-        }
-    };
-    for (source, version) in read {
-        match version {
-            Some(Ok(offer)) => handle.offer(offer).await,
-            Some(Err(faults)) => {
-                handle.report_unusable(source, faults.iter().map(Fault::to_string).collect()).await;
-            }
-            None => {}
-        }
-    }
-    known
+/// Whether a new version of a zone lost so much that somebody should confirm it.
+pub(crate) fn is_shrunk(old: &ZoneSource, new: &ZoneSource) -> bool {
+    compare(Some(old), new).0 == Judged::Shrunk
 }

@@ -1,5 +1,5 @@
-//! What writes to the state directory: what is to be kept enters from the owner, files are written by a thread of its own, and how that went
-//! goes back. A disk that is slow or hangs holds up nobody else.
+//! What writes to the state directory: what is to be kept enters from the owner, files are written by a thread of its
+//! own, and how that went goes back. A disk that is slow or hangs holds up nobody else.
 //!
 //! Of each thing only the latest version is written. What can't be written is tried again, after a pause that grows.
 
@@ -85,8 +85,8 @@ impl Keeper {
         Ok(Self(shared))
     }
 
-    /// Has something written, in place of whatever was due of its kind. The receiver gets the outcome of the first attempt, or nothing if
-    /// another version takes its place.
+    /// Has something written, in place of whatever was due of its kind. The receiver gets the outcome of the first
+    /// attempt, or nothing if another version takes its place.
     pub(crate) fn keep(&self, kind: Kind, write: Write) -> mpsc::Receiver<Result<(), String>> {
         let (reply, outcome) = mpsc::channel();
         self.0.state().due.insert(kind, Due { write, reply: Some(reply), again: None });
@@ -94,17 +94,23 @@ impl Keeper {
         outcome
     }
 
-    /// A way to wait for what is due that doesn't keep the thread alive.
-    pub(crate) fn waiter(&self) -> Waiter {
-        Waiter(Arc::clone(&self.0))
+    /// A way to the thread that doesn't keep it alive.
+    pub(crate) fn way(&self) -> Way {
+        Way(Arc::clone(&self.0))
     }
 }
 
-/// Waits for what is due.
+/// A way to the thread, for others than its owner.
 #[derive(Debug, Clone)]
-pub(crate) struct Waiter(Arc<Shared>);
+pub(crate) struct Way(Arc<Shared>);
 
-impl Waiter {
+impl Way {
+    /// Has something written, as [`Keeper::keep`] does.
+    pub(crate) fn keep(&self, kind: Kind, write: Write) {
+        self.0.state().due.insert(kind, Due { write, reply: None, again: None });
+        self.0.changed.notify_all();
+    }
+
     /// Waits until everything has been tried once, for at most `limit`.
     pub(crate) fn finish(&self, limit: Duration) {
         let end = Instant::now() + limit;

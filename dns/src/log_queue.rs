@@ -1,8 +1,9 @@
-//! The way of a log line to standard error: lines enter from any thread, a thread of their own writes them. The log's subscriber pushes.
+//! The way of a log line to standard error: lines enter from any thread, a thread of their own writes them. The log's
+//! subscriber pushes.
 //!
-//! Whoever logs never waits and never fails. Lines are lost when the queue is full, because the reader stalls, or when they can't be written,
-//! because the reader is gone or the disk is full. They are counted, and once lines flow again the log says how many are missing, at the
-//! place where they are.
+//! Whoever logs never waits and never fails. Lines are lost when the queue is full, because the reader stalls, or when
+//! they can't be written, because the reader is gone or the disk is full. They are counted, and once lines flow again
+//! the log says how many are missing, at the place where they are.
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
-use crate::keeper::Waiter;
+use crate::keeper::{Way, Write};
 use crate::snapshot::{Rules, Snapshot, ZoneSource};
+use crate::store::Kind;
 use crate::tasks::Tasks;
 
-pub(crate) use task::{Beginning, conflicting, older, spawn, warnings_of};
+pub(crate) use task::{Beginning, conflicting, faults_of, older, spawn, warnings_of};
 
 /// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,8 +36,8 @@ pub struct Handle {
     changes: mpsc::Sender<Change>,
     clock: Clock,
     tasks: Arc<Tasks>,
-    /// Waits for what is written to the state directory, if there is one.
-    kept: Option<Waiter>,
+    /// What is written to the state directory goes this way, if there is one.
+    kept: Option<Way>,
 }
 
 /// What is sent to the owner.
@@ -43,8 +45,8 @@ pub struct Handle {
 pub(crate) enum Change {
     /// A new version of a source.
     Offer(Offer),
-    /// A new version of a source that was of no use by itself.
-    Unusable(Source, Vec<String>),
+    /// All that is wrong with the files of a source now.
+    Faults(Source, Faults),
     /// Force a region's status.
     SetOverride { region: RegionId, forced: Forced, reply: Reply },
     /// End an override.
@@ -53,6 +55,9 @@ pub(crate) enum Change {
     #[cfg(test)]
     Panic,
 }
+
+/// What is wrong with the files of a source: by zone, or by nothing where there is but one.
+pub(crate) type Faults = BTreeMap<String, Vec<String>>;
 
 /// A new version of a source, compiled by itself but not with the others.
 #[derive(Debug, Clone)]
@@ -68,7 +73,7 @@ pub enum Offer {
 }
 
 /// Where a version comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The rules document.
     Rules,
@@ -125,7 +130,9 @@ pub struct Status {
     pub renewals: u64,
     /// The last failure to renew signatures, until a renewal succeeds: an alarm.
     pub not_renewed: Option<Failure>,
-    /// The last failure to write to the state directory, until a write succeeds.
+    /// By zone that isn't served as its files say: what is wrong. Such a zone's last good version is served, if there is one.
+    pub zones_failing: BTreeMap<String, Vec<String>>,
+    /// What can't be written to the state directory, until it can.
     pub not_persisted: Option<Failure>,
     /// The revision of rules that were accepted and await the first results of new monitors.
     pub awaited_revision: Option<u64>,
@@ -265,9 +272,21 @@ impl Handle {
         let _ = self.changes.send(Change::Offer(offer)).await;
     }
 
-    /// Tells of a new version of a source that is of no use by itself. The last good stays in service.
-    pub async fn report_unusable(&self, source: Source, errors: Vec<String>) {
-        let _ = self.changes.send(Change::Unusable(source, errors)).await;
+    /// [`Handle::offer`] from a thread that may wait; `false` if the owner is gone.
+    pub(crate) fn offer_from_thread(&self, offer: Offer) -> bool {
+        self.changes.blocking_send(Change::Offer(offer)).is_ok()
+    }
+
+    /// Tells all that is wrong with the files of a source. Whatever was last good stays in service. `false` if the owner is gone.
+    pub(crate) fn tell_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
+        self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
+    }
+
+    /// Has something written to the state directory, if there is one.
+    pub(crate) fn keep(&self, kind: Kind, write: Write) {
+        if let Some(kept) = &self.kept {
+            kept.keep(kind, write);
+        }
     }
 
     /// Forces a region's status. Queries see it when this returns.

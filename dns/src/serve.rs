@@ -170,6 +170,7 @@ async fn begin(config: &Config, clock: &Clock) -> Result<Begun, Vec<String>> {
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
         dnssec: config.dnssec.clone(),
         state_dir: config.state_dir.clone(),
+        shrink: config.shrink,
     };
     let (Some(sockets), Some(certificates), Some(http), Some(settings)) = (sockets, certificates, http, settings)
     else {

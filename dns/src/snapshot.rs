@@ -33,7 +33,7 @@ use crate::name::NameRef;
 use crate::rdata::Rdatas;
 use crate::zone::{ServiceIndex, Zones};
 
-pub use world::{Rules, World, ZoneSource};
+pub use world::{Misfit, Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;

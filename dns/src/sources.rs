@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::table::Table;
 
-use crate::config::SignedZone;
+use crate::config::{Shrink, SignedZone};
 use crate::geoip::{Places, Registered};
 use crate::name::Name;
 use crate::snapshot::{Rules, ZoneSource};
@@ -29,8 +29,19 @@ pub struct Sources {
     pub zones: Vec<(Name, PathBuf)>,
     /// Those of them that are signed.
     pub dnssec: Vec<SignedZone>,
-    /// Where last-good rules and overrides are kept.
+    /// Where what was last good, and overrides, are kept.
     pub state_dir: Option<PathBuf>,
+    /// What becomes of a zone that lost much.
+    pub shrink: Shrink,
+}
+
+/// A version that can't be used.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    /// Everything wrong with it.
+    pub(crate) faults: Vec<Fault>,
+    /// Whether that may pass by itself: the file couldn't be read.
+    pub(crate) may_pass: bool,
 }
 
 /// One thing wrong with a file: where, what, and how to mend it.
@@ -89,27 +100,45 @@ pub fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault
 pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> Result<Arc<[ZoneSource]>, Vec<Fault>> {
     let (mut sources, mut faults) = (Vec::new(), Vec::new());
     for (origin, path) in zones {
-        opening(path);
-        let text = match read_file(path) {
-            Ok(text) => text,
-            Err(error) => {
-                faults.push(unreadable(path, &error));
-                continue;
-            }
-        };
-        let open = &mut |included: &Path| {
-            opening(included);
-            read_file(included).map_err(|error| error.to_string())
-        };
-        match file::parse(&text, &path.display().to_string(), origin, open) {
-            Ok(records) if records.is_empty() => {
-                faults.push(Fault::of_file(path, "holds no records; write at least the SOA and the NS of the apex"));
-            }
-            Ok(records) => sources.push(ZoneSource { origin: origin.clone(), records }),
-            Err(errors) => faults.extend(errors.into_iter().map(Fault::from)),
+        match read_zone(origin, path, opening) {
+            Ok(source) => sources.push(source),
+            Err(unusable) => faults.extend(unusable.faults),
         }
     }
     if faults.is_empty() { Ok(sources.into()) } else { Err(faults) }
+}
+
+/// Reads one zone.
+pub(crate) fn read_zone(origin: &Name, path: &Path, opening: &mut dyn FnMut(&Path)) -> Result<ZoneSource, Unusable> {
+    opening(path);
+    let text = read_file(path).map_err(|error| Unusable::unreadable(path, &error))?;
+    let mut may_pass = false;
+    let open = &mut |included: &Path| {
+        opening(included);
+        read_file(included).map_err(|error| {
+            may_pass |= passes(&error);
+            error.to_string()
+        })
+    };
+    match file::parse(&text, &path.display().to_string(), origin, open) {
+        Ok(records) if records.is_empty() => {
+            let fault = Fault::of_file(path, "holds no records; write at least the SOA and the NS of the apex");
+            Err(Unusable { faults: vec![fault], may_pass: false })
+        }
+        Ok(records) => Ok(ZoneSource { origin: origin.clone(), records }),
+        Err(errors) => Err(Unusable { faults: errors.into_iter().map(Fault::from).collect(), may_pass }),
+    }
+}
+
+impl Unusable {
+    pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self { faults: vec![unreadable(path, error)], may_pass: passes(error) }
+    }
+}
+
+/// Whether what can't be read now may be readable a moment later with nobody changing it: no files left, a share that is away, a swap.
+fn passes(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::InvalidInput
 }
 
 /// Reads the GeoIP database; without one nothing is known of any address.
@@ -141,7 +170,7 @@ pub(crate) fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Fault {
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::InvalidInput => Fault::of_file(
             path,

@@ -1,22 +1,27 @@
-//! The start of a node: its files enter, a running owner and feed leave, or every error at once; the command line calls it for `serve` and
-//! `check`.
+//! The start of a node: its files enter, a running owner and feed leave, or every error at once; the command line calls
+//! it for `serve` and `check`.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bailiwick_rules::table::Succession;
 use bailiwick_rules::time::Timestamp;
 
 use crate::clock::Clock;
-use crate::dnssec::directory::read_keys;
-use crate::feed::{Feed, Known};
-use crate::owner::{self, Beginning, Failure, Handle, SourceStatus, Status};
+use crate::config::Shrink;
+use crate::feed::{self, Feed, Part, Parts, Reading};
+use crate::geoip::{Places, Registered};
+use crate::name::Name;
+use crate::owner::{self, Beginning, Faults, Handle, Offer, Source, SourceStatus, Status};
 use crate::probe::{NetworkProber, Prober, Secrets};
-use crate::snapshot::{Rules, World};
-use crate::sources::{Fault, Sources, read_geoip, read_rules, read_zones};
-use crate::store::Store;
+use crate::snapshot::{Misfit, Rules, World, ZoneSource};
+use crate::sources::{Fault, Sources};
+use crate::store::{Kind, Store};
+use crate::zone::{Zone, ZoneError, file};
 
 /// A node whose state is in service.
 #[derive(Debug)]
@@ -29,8 +34,11 @@ pub struct Started {
 
 /// Loads everything, awaits the first round of probes, and watches the files from then on.
 ///
+/// Of whatever can't be used, what was last good begins. A zone, or one that is to be signed and has no keys, of which
+/// there is nothing is missing: the others are served.
+///
 /// # Errors
-/// Everything that keeps the node from serving: a broken zone or GeoIP database, and rules of which no valid version is to be had.
+/// Everything wrong, if no version of the rules or of the GeoIP database is to be had, or of no zone.
 pub async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
     let prober = NetworkProber::new(secrets).map_err(|message| vec![Fault { place: String::new(), message }])?;
     start_with(sources, prober, clock).await
@@ -44,97 +52,275 @@ pub async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Clock) ->
     let now = clock.now();
     let to_load = sources.clone();
     let loading = tokio::task::spawn_blocking(move || {
-        let known = Known::before_reading(&to_load);
-        load(&to_load, now).map(|beginning| (beginning, known))
+        let loaded = load(&to_load, now);
+        loaded.beginning(&to_load, now)
     });
-    let (beginning, known) = loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
+    let Begun { beginning, parts, geoip } = loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
     let handle = owner::spawn(beginning, prober, clock).await;
-    let feed = Feed::start(sources, known, handle.clone());
+    if let Some(bytes) = geoip {
+        handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
+    }
+    let feed = Feed::start(sources, parts, handle.clone()).map_err(|error| {
+        vec![Fault { place: String::new(), message: format!("the system gives no thread: {error}") }]
+    })?;
     Ok(Started { handle, feed })
 }
 
-/// Validates the files as they are configured, last-good rules left aside; what is returned is worth a warning.
+/// Validates the files as they are configured, whatever was last good left aside; what is returned is worth a warning.
 ///
 /// # Errors
 /// Everything wrong with them.
 pub fn check(sources: &Sources, now: Timestamp) -> Result<Vec<String>, Vec<Fault>> {
     let configured = Sources { state_dir: None, ..sources.clone() };
-    let beginning = load(&configured, now)?;
-    Ok(beginning.status.warnings.to_vec())
+    let loaded = load(&configured, now);
+    if !loaded.faults.is_empty() {
+        return Err(loaded.all_faults());
+    }
+    let begun = loaded.beginning(&configured, now)?;
+    let misfits: Vec<Fault> = begun.beginning.misfits.into_values().flatten().map(whole).collect();
+    if misfits.is_empty() { Ok(begun.beginning.status.warnings.to_vec()) } else { Err(misfits) }
 }
 
-/// Reads and compiles everything a node needs to begin.
-fn load(sources: &Sources, now: Timestamp) -> Result<Beginning, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut keep = |errors: Vec<Fault>| faults.extend(errors);
-    let zones = read_zones(&sources.zones, &mut |_| ()).map_err(&mut keep).ok();
-    let keys = read_keys(&sources.dnssec, now, &mut |_| ()).map_err(&mut keep).ok();
-    let places = read_geoip(sources.geoip.as_deref(), sources.registered).map_err(&mut keep).ok();
-    let store = sources.state_dir.as_deref().map(|directory| {
-        Store::open(directory).map_err(|error| {
-            let message =
-                format!("can't be made ({error}); mend state_dir in the configuration or the mode of its parent");
-            vec![Fault::of_file(directory, message)]
-        })
+fn whole(message: String) -> Fault {
+    Fault { place: String::new(), message }
+}
+
+/// Everything that was read.
+struct Loaded {
+    parts: Parts,
+    places: Option<Arc<Places>>,
+    /// The bytes of a GeoIP database that was read, to be kept.
+    geoip: Option<Vec<u8>>,
+    configured: Option<Arc<Rules>>,
+    store: Option<Store>,
+    /// The zones last in service.
+    kept_zones: Vec<ZoneSource>,
+    /// Everything wrong with the files.
+    faults: Vec<Fault>,
+    rules_faults: Vec<Fault>,
+    geoip_faults: Faults,
+}
+
+/// What a node begins with.
+struct Begun {
+    beginning: Beginning,
+    parts: Parts,
+    geoip: Option<Vec<u8>>,
+}
+
+/// Reads everything a node needs to begin.
+fn load(sources: &Sources, now: Timestamp) -> Loaded {
+    let (mut faults, shrink) = (Vec::new(), sources.shrink);
+    let mut store_faults = Vec::new();
+    let store = open_store(sources).map_err(|fault| store_faults.push(fault)).ok().flatten();
+    let mut kept_zones = Vec::new();
+    let zones = sources.zones.iter().map(|(origin, path)| {
+        let kept = store.as_ref().and_then(|store| kept_zone(store, origin));
+        let reading = feed::read_zone(origin, path);
+        let part = zone_part(&reading, kept.as_ref(), sources);
+        faults.extend(reading.outcome.err().into_iter().flat_map(|unusable| unusable.faults));
+        kept_zones.extend(kept);
+        (origin.clone(), part)
     });
-    let store = store.transpose().map_err(&mut keep).ok().flatten();
-    if let (Some(directory), Some(false)) = (&sources.state_dir, store.as_ref().map(Store::is_ours_alone)) {
+    let zones = zones.collect();
+    let keys = sources.dnssec.iter().map(|zone| {
+        let reading = feed::read_zone_keys(zone, now);
+        let good = reading.outcome.as_ref().ok().cloned();
+        let part = Part::new(&reading, good.is_some(), good, shrink);
+        faults.extend(reading.outcome.err().into_iter().flat_map(|unusable| unusable.faults));
+        (zone.clone(), part)
+    });
+    let keys = keys.collect();
+    let read = sources.geoip.as_deref().map(|path| feed::read_geoip(path, sources.registered));
+    let geoip_part = read.as_ref().map(|reading| Part::new(reading, is_done(reading), None, shrink));
+    let mut geoip_faults = Faults::new();
+    let (places, geoip) = match read.map(|reading| reading.outcome) {
+        None => (Some(Arc::new(Places::none())), None),
+        Some(Ok((places, bytes))) => (Some(places), Some(bytes)),
+        Some(Err(unusable)) => {
+            geoip_faults.insert(String::new(), unusable.faults.iter().map(Fault::to_string).collect());
+            faults.extend(unusable.faults);
+            (store.as_ref().and_then(|store| kept_places(store, sources.registered)), None)
+        }
+    };
+    faults.extend(store_faults);
+    let rules = feed::read_rules(&sources.rules);
+    let parts = Parts { rules: Part::new(&rules, is_done(&rules), None, shrink), zones, keys, geoip: geoip_part };
+    let (configured, rules_faults) = match rules.outcome {
+        Ok(rules) => (Some(rules), Vec::new()),
+        Err(unusable) => (None, unusable.faults),
+    };
+    Loaded { parts, places, geoip, configured, store, kept_zones, faults, rules_faults, geoip_faults }
+}
+
+/// Whether what was read is done with: one that couldn't be read is tried again.
+fn is_done<T>(reading: &Reading<T>) -> bool {
+    reading.outcome.as_ref().map_or_else(|unusable| !unusable.may_pass, |_| true)
+}
+
+/// What a zone begins with: its file, or the last good version if that can't be used or lost much. The feed goes on
+/// from there.
+fn zone_part(reading: &Reading<ZoneSource>, kept: Option<&ZoneSource>, sources: &Sources) -> Part<ZoneSource> {
+    let is_held =
+        |zone: &ZoneSource| sources.shrink == Shrink::Hold && kept.is_some_and(|kept| feed::is_shrunk(kept, zone));
+    match &reading.outcome {
+        Ok(zone) if is_held(zone) => Part::new(reading, false, kept.cloned(), sources.shrink),
+        Ok(zone) => Part::new(reading, true, Some(zone.clone()), sources.shrink),
+        Err(_) => Part::new(reading, is_done(reading), kept.cloned(), sources.shrink),
+    }
+}
+
+fn open_store(sources: &Sources) -> Result<Option<Store>, Fault> {
+    let Some(directory) = sources.state_dir.as_deref() else { return Ok(None) };
+    let store = Store::open(directory).map_err(|error| {
+        let message = format!("can't be made ({error}); mend state_dir in the configuration or the mode of its parent");
+        Fault::of_file(directory, message)
+    })?;
+    if !store.is_ours_alone() {
         let directory = directory.display();
         tracing::warn!(
             "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each node its own"
         );
     }
-    let configured = read_rules(&sources.rules);
-    let kept = store.as_ref().and_then(last_good);
+    Ok(Some(store))
+}
 
-    let (Some(zones), Some(keys), Some(places)) = (zones, keys, places) else {
-        faults.extend(configured.err().unwrap_or_default());
-        return Err(faults);
-    };
-    let valid = configured.as_ref().ok().map(Arc::clone);
-    let (candidates, note) = in_order(valid, kept);
-    let mut refused: Option<Vec<Fault>> = None;
-    for candidate in candidates {
-        let (rules, zones, keys, places) =
-            (Arc::clone(&candidate.rules), Arc::clone(&zones), Arc::clone(&keys), Arc::clone(&places));
-        match World::build(rules, zones, keys, places, now, None) {
-            Ok(_) if !faults.is_empty() => return Err(faults),
-            Ok(world) => {
-                let why = configured.err().or(refused).map(|faults| faults.iter().map(Fault::to_string).collect());
-                let alarm = why.or(note.map(|note| vec![note])).filter(|_| candidate.is_last_good);
-                return Ok(beginning(world, store, alarm, now));
-            }
-            // Told are those of the configured document, if they are to be had.
-            Err(refusals) if refused.is_none() || !candidate.is_last_good => {
-                refused = Some(refusals.into_iter().map(Fault::from).collect());
-            }
-            Err(_) => {}
-        }
+impl Loaded {
+    fn all_faults(self) -> Vec<Fault> {
+        self.faults.into_iter().chain(self.rules_faults).collect()
     }
-    faults.extend(configured.err().unwrap_or_default());
-    faults.extend(refused.unwrap_or_else(|| zone_faults(&zones)));
-    Err(faults)
+
+    /// Compiles what was read, with what was last good where that doesn't fit.
+    fn beginning(mut self, sources: &Sources, now: Timestamp) -> Result<Begun, Vec<Fault>> {
+        let zones = self.parts.zone_sources();
+        let are_any = zones.is_empty() || zones.iter().any(|zone| !zone.is_missing());
+        let is_store_fine = self.store.is_some() == sources.state_dir.is_some();
+        let kept = self.store.as_ref().and_then(last_good);
+        let (candidates, note) = in_order(self.configured.clone(), kept);
+        let Some(places) = self.places.clone().filter(|_| are_any && is_store_fine) else {
+            return Err(self.all_faults());
+        };
+        let mut refused: Option<Vec<Fault>> = None;
+        for candidate in &candidates {
+            let built = build(&candidate.rules, &zones, &self.parts, &places, now);
+            match built {
+                Ok(world) => return Ok(self.begun(world, candidate, refused, note, &[], now)),
+                // Told are those of the configured document, if they are to be had.
+                Err(refusals) if refused.is_none() || !candidate.is_last_good => {
+                    refused = Some(refusals.into_iter().map(Fault::from).collect());
+                }
+                Err(_) => {}
+            }
+        }
+        // No document fits all zones: the first one that fits some begins with these.
+        for candidate in &candidates {
+            let misfits = World::misfits(&candidate.rules, &zones, &self.parts.zone_keys());
+            let fitting = self.fitting(&zones, &misfits, &candidate.rules);
+            let are_any = fitting.iter().any(|zone| !zone.is_missing());
+            if are_any && let Ok(world) = build(&candidate.rules, &fitting, &self.parts, &places, now) {
+                return Ok(self.begun(world, candidate, None, note, &misfits, now));
+            }
+        }
+        self.faults.append(&mut self.rules_faults);
+        self.faults.extend(refused.unwrap_or_else(|| zone_faults(&zones)));
+        Err(self.faults)
+    }
+
+    /// The zones, but for misfits their last good versions, if those fit.
+    fn fitting(&self, zones: &[ZoneSource], misfits: &[Misfit], rules: &Rules) -> Arc<[ZoneSource]> {
+        let keys = self.parts.zone_keys();
+        let fits = |zone: &&ZoneSource| World::misfits(rules, std::slice::from_ref(*zone), &keys).is_empty();
+        let kept = |origin: &Name| self.kept_zones.iter().find(|kept| kept.origin == *origin).filter(fits).cloned();
+        let fitting = zones.iter().map(|zone| match misfits.iter().any(|(origin, _)| *origin == zone.origin) {
+            true => kept(&zone.origin).unwrap_or_else(|| ZoneSource::missing(zone.origin.clone())),
+            false => zone.clone(),
+        });
+        fitting.collect()
+    }
+
+    fn begun(
+        self,
+        world: World,
+        candidate: &Candidate,
+        refused: Option<Vec<Fault>>,
+        note: Option<String>,
+        misfits: &[Misfit],
+        now: Timestamp,
+    ) -> Begun {
+        let why = Some(self.rules_faults).filter(|faults| !faults.is_empty()).or(refused);
+        let why = why.map(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>());
+        let alarm = why.or(note.map(|note| vec![note])).filter(|_| candidate.is_last_good);
+        let rules = alarm.map(|errors| Faults::from([(String::new(), errors)])).unwrap_or_default();
+        let faults = BTreeMap::from([
+            (Source::Rules, rules),
+            (Source::Zones, self.parts.zone_faults()),
+            (Source::Keys, self.parts.key_faults()),
+            (Source::Geoip, self.geoip_faults),
+        ]);
+        let mut set_aside = Vec::new();
+        if let Some(rules) =
+            self.configured.filter(|rules| candidate.is_last_good && !Arc::ptr_eq(rules, &candidate.rules))
+        {
+            set_aside.push(Offer::Rules(rules));
+        }
+        if !misfits.is_empty() {
+            set_aside.push(Offer::Zones(self.parts.zone_sources()));
+        }
+        let beginning = Beginning { set_aside, ..beginning(world, self.store, faults, owner::faults_of(misfits), now) };
+        Begun { beginning, parts: self.parts, geoip: self.geoip }
+    }
+}
+
+fn build(
+    rules: &Arc<Rules>,
+    zones: &Arc<[ZoneSource]>,
+    parts: &Parts,
+    places: &Arc<Places>,
+    now: Timestamp,
+) -> Result<World, Vec<ZoneError>> {
+    World::build(Arc::clone(rules), Arc::clone(zones), parts.zone_keys(), Arc::clone(places), now, None)
 }
 
 /// What is wrong with the zones even without steered names, where no rules are to be had to compile them with.
-fn zone_faults(zones: &[crate::snapshot::ZoneSource]) -> Vec<Fault> {
-    let errors = zones.iter().filter_map(|zone| crate::zone::Zone::compile(&zone.origin, &zone.records, &[]).err());
+fn zone_faults(zones: &[ZoneSource]) -> Vec<Fault> {
+    let there = zones.iter().filter(|zone| !zone.is_missing());
+    let errors = there.filter_map(|zone| Zone::compile(&zone.origin, &zone.records, &[]).err());
     errors.flatten().map(Fault::from).collect()
 }
 
-fn beginning(world: World, store: Option<Store>, alarm: Option<Vec<String>>, now: Timestamp) -> Beginning {
-    let accepted = SourceStatus { accepted: 1, accepted_at: Some(now), ..SourceStatus::default() };
+fn beginning(
+    world: World,
+    store: Option<Store>,
+    faults: BTreeMap<Source, Faults>,
+    misfits: Faults,
+    now: Timestamp,
+) -> Beginning {
+    let fares = |source: Source| {
+        let refused = faults.get(&source).map_or(0, Faults::len) as u64;
+        SourceStatus { accepted: 1, accepted_at: Some(now), refused, ..SourceStatus::default() }
+    };
     let mut status = Status {
-        rules: accepted.clone(),
-        zones: accepted.clone(),
-        keys: accepted.clone(),
-        geoip: accepted,
+        rules: fares(Source::Rules),
+        zones: fares(Source::Zones),
+        keys: fares(Source::Keys),
+        geoip: fares(Source::Geoip),
         ..Status::default()
     };
-    if let Some(errors) = alarm {
-        tracing::error!(?errors, "the configured rules are not in service; the last good ones are");
-        status.rules.refused = 1;
-        status.rules.last_error = Some(Failure { at: now, errors });
+    for (source, faults) in &faults {
+        for error in faults.values().flatten() {
+            tracing::error!(
+                "{source}: what is configured is not in service, what was last good is, if anything: {error}"
+            );
+        }
+    }
+    for (zone, errors) in &misfits {
+        tracing::error!(
+            ?errors,
+            "the zone {zone} doesn't fit the rules; its last good version is served, if there is any"
+        );
+    }
+    for zone in world.zone_sources().iter().filter(|zone| zone.is_missing()) {
+        tracing::error!("the zone {} is not served: no version of it could be used, and none was kept", zone.origin);
     }
     let overrides = store.as_ref().map(Store::overrides).transpose().unwrap_or_else(|error| {
         let file = store.as_ref().map(Store::overrides_path).unwrap_or_default();
@@ -145,7 +331,29 @@ fn beginning(world: World, store: Option<Store>, alarm: Option<Vec<String>>, now
         None
     });
     status.warnings = owner::warnings_of(&world, now);
-    Beginning { world, status, store, overrides: overrides.unwrap_or_default() }
+    Beginning { world, status, store, overrides: overrides.unwrap_or_default(), faults, misfits, set_aside: Vec::new() }
+}
+
+/// A zone last in service, if it is still any good.
+fn kept_zone(store: &Store, origin: &Name) -> Option<ZoneSource> {
+    let path = store.zone_path(origin);
+    let aside = |why: &dyn std::fmt::Display| tracing::warn!("{}: a kept zone is left aside: {why}", path.display());
+    let text = store.zone(origin).map_err(|error| aside(&error)).ok()??;
+    let none = &mut |_: &Path| Err("a kept zone includes no files".to_owned());
+    match file::parse(&text, &path.display().to_string(), origin, none) {
+        Ok(records) => Some(ZoneSource { origin: origin.clone(), records }).filter(|zone| !zone.is_missing()),
+        Err(errors) => {
+            errors.iter().for_each(|error| aside(error));
+            None
+        }
+    }
+}
+
+/// The GeoIP database last in service, if it is still any good.
+fn kept_places(store: &Store, registered: Registered) -> Option<Arc<Places>> {
+    let aside = |why: &dyn std::fmt::Display| tracing::warn!("the kept GeoIP database is left aside: {why}");
+    let bytes = store.geoip().map_err(|error| aside(&error)).ok()??;
+    Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| aside(&error)).ok()
 }
 
 /// The rules last in service, if they are still any good.

@@ -1,7 +1,7 @@
-//! The program's long-lived tasks: their heartbeats and panics enter, which of them is late or down leaves. `/healthz`, `/metrics` and the
-//! service manager's watchdog read it.
+//! The program's long-lived tasks: their heartbeats and panics enter, which of them is late or down leaves. `/healthz`,
+//! `/metrics` and the service manager's watchdog read it.
 //!
-//! No task may end or stall in silence. One that panics goes on or is started again after a pause ([`supervise`], [`unwinding`]); one that
+//! No task may end or stall in silence. One that panics goes on or is started again after a pause; one that
 //! makes no turn for longer than its patience, or waits for its restart, is named by [`Tasks::troubles`].
 
 #[cfg(test)]
@@ -216,7 +216,8 @@ pub(crate) enum Ended {
     Failed,
 }
 
-/// Runs a task that is to go on until it is told to end: after a panic or a failure it is made again, after a pause that grows.
+/// Runs a task that is to go on until it is told to end: after a panic or a failure it is made again, after a pause
+/// that grows.
 pub(crate) async fn supervise<F: Future<Output = Ended>>(pulse: Pulse, mut make: impl FnMut() -> F) {
     let mut backoff = Backoff::default();
     loop {

@@ -1,7 +1,8 @@
-//! DNS over UDP: datagrams enter, their responses leave from the address they were sent to. `listeners` starts one thread per socket and core.
+//! DNS over UDP: datagrams enter, their responses leave from the address they were sent to. `listeners` starts one
+//! thread per socket and core.
 //!
-//! Datagrams come and go in batches, one system call each way ([`Batch`]): at a high rate the calls would otherwise cost more than the answers.
-//! The loop knows no DNS.
+//! Datagrams come and go in batches, one system call each way ([`Batch`]): at a high rate the calls would otherwise
+//! cost more than the answers. The loop knows no DNS.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -22,7 +23,8 @@ use crate::tasks::Pulse;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The most datagrams that are still answered after the word to stop: more than a receive buffer usually holds.
 const LAST: usize = 4096;
-/// The receive buffer that is asked for, in octets: some ten thousand queries, what comes while the thread isn't running.
+/// The receive buffer that is asked for, in octets: some ten thousand queries, what comes while the thread isn't
+/// running.
 const BUFFER: usize = 4 << 20;
 
 /// One bound socket with its buffers.
@@ -50,8 +52,8 @@ impl UdpLoop {
         Ok(Self { socket, batch: Batch::new() })
     }
 
-    /// Answers until `stop`, then what has already arrived, and returns. A panic costs the datagrams of its batch, never the loop; it is told to
-    /// `pulse`.
+    /// Answers until `stop`, then what has already arrived, and returns. A panic costs the datagrams of its batch,
+    /// never the loop; it is told to `pulse`.
     pub(crate) fn run(mut self, mut datagrams: Box<dyn Datagrams>, stop: &AtomicBool, pulse: &Pulse) {
         // Caught out here, it costs nothing as long as there is none.
         while catch_unwind(AssertUnwindSafe(|| self.answer(&mut *datagrams, stop))).is_err() {
@@ -106,7 +108,8 @@ mod tests {
     use crate::respond::{Datagram, Respond};
     use crate::wire::{Class, Outcome, Transport};
 
-    /// Echoes packets; drops those that begin with 0, and answers those that begin with 1 by more than a datagram holds.
+    /// Echoes packets; drops those that begin with 0, and answers those that begin with 1 by more than a datagram
+    /// holds.
     struct Echo;
 
     impl Respond for Echo {

@@ -273,6 +273,8 @@ pub struct Zones {
     tree: NameTree<Option<Arc<Zone>>>,
     /// The zone of a server that has but one, which most have: it is found without the tree.
     only: Option<Arc<Zone>>,
+    /// The origins of those that should be here and of which there is no version.
+    missing: Box<[Name]>,
 }
 
 impl Zones {
@@ -288,7 +290,29 @@ impl Zones {
             [only] => Some(Arc::clone(only)),
             _ => None,
         };
-        Self { tree, only }
+        Self { tree, only, missing: Box::default() }
+    }
+
+    /// The same zones, with the origins of those of which there is no version.
+    #[must_use]
+    pub fn with_missing(self, missing: impl IntoIterator<Item = Name>) -> Self {
+        Self { missing: missing.into_iter().collect(), ..self }
+    }
+
+    /// The origins of zones that should be here and of which there is no version.
+    pub fn missing(&self) -> &[Name] {
+        &self.missing
+    }
+
+    /// Whether a name and type belong to a zone of which there is no version, `found` being the zone that would answer for them otherwise.
+    pub fn is_missing(&self, name: NameRef<'_>, rtype: u16, found: Option<&Zone>) -> bool {
+        let (depth, is_ds) = (found.map(|zone| zone.depth), rtype == rtype::DS);
+        self.missing.iter().any(|origin| {
+            let origin = origin.as_ref();
+            name.is_within(origin)
+                && depth.is_none_or(|depth| origin.labels().count() > depth)
+                && !(is_ds && name == origin && found.is_some())
+        })
     }
 
     /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is the parent's

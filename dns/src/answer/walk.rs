@@ -84,7 +84,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 return;
             };
             let again = self.answer.answer.iter().any(|set| set.is(rtype::CNAME, target.name()));
-            let Some(next) = self.zones.find(target.name(), self.query.qtype) else {
+            let next = self.zones.find(target.name(), self.query.qtype);
+            let is_missing = self.zones.is_missing(target.name(), self.query.qtype, next);
+            let Some(next) = next.filter(|_| !is_missing) else {
                 return;
             };
             if again || chased == MAX_CHASE {

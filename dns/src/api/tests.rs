@@ -49,6 +49,7 @@ impl Fixture {
             zones: Vec::new(),
             dnssec: Vec::new(),
             state_dir: Some(at("state")),
+            shrink: crate::config::Shrink::default(),
         };
         let started = start(sources, Secrets::default(), Clock::system()).await.unwrap();
         let token = token.map(|token| {
@@ -108,6 +109,26 @@ fn message(body: &Value) -> &str {
 
 fn tomorrow(fixture: &Fixture) -> String {
     fixture.api.handle.now().after(bailiwick_rules::time::Millis(86_400_000)).to_string()
+}
+
+#[tokio::test]
+async fn health_fails_and_names_the_task_while_a_vital_one_is_in_trouble() {
+    let fixture = Fixture::new(None, false).await;
+    let read = async |response: Response| (response.status().as_u16(), response.text().await.unwrap());
+    assert_eq!(read(fixture.get("/healthz").await).await, (200, "ok\n".to_owned()));
+    let tasks = fixture.api.handle.tasks();
+    let files = tasks.beating("slow files", false, std::time::Duration::ZERO);
+    let (status, text) = read(fixture.get("/healthz").await).await;
+    assert!(status == 200 && text.starts_with("ok\nslow files: no turn for "), "{text}");
+    let listener = tasks.waiting("tcp 192.0.2.1:53");
+    listener.set_down(true);
+    let (status, text) = read(fixture.get("/healthz").await).await;
+    assert!(status == 503 && text.starts_with("failing\n") && text.contains("\ntcp 192.0.2.1:53: is down\n"), "{text}");
+    let metrics = fixture.api.metrics.text(&fixture.api.handle);
+    assert!(metrics.contains("bailiwick_task_failing{task=\"tcp 192.0.2.1:53\"} 1"), "{metrics}");
+    listener.set_down(false);
+    assert_eq!(fixture.get("/healthz").await.status().as_u16(), 200);
+    drop(files);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::{Api, Config, ConfigError, CookieFiles, TlsFiles, ZoneFile};
+use super::{Api, Config, ConfigError, CookieFiles, Shrink, TlsFiles, ZoneFile};
 use crate::answer::identity::{Identity, LONGEST};
 use crate::dnssec::budget::SigningLimit;
 use crate::geoip::Registered;
@@ -20,7 +20,7 @@ use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "node",
     "listen",
     "threads",
@@ -28,6 +28,7 @@ const KEYS: [&str; 18] = [
     "geoip",
     "geoip_registered_country",
     "state_dir",
+    "shrink",
     "zones",
     "dnssec",
     "api",
@@ -83,6 +84,7 @@ impl Reader<'_> {
         let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
+        let mut shrink = Shrink::default();
         let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
         for (key, value) in document {
             match key.get_ref().as_ref() {
@@ -93,6 +95,7 @@ impl Reader<'_> {
                 "geoip" => geoip = self.path("geoip", value),
                 "geoip_registered_country" => registered = self.registered(value),
                 "state_dir" => state_dir = self.path("state_dir", value),
+                "shrink" => shrink = self.shrink(value),
                 "zones" => zones = self.zones(value),
                 "dnssec" => signed = Some(value),
                 "api" => api = self.api(key, value),
@@ -122,6 +125,7 @@ impl Reader<'_> {
             geoip,
             registered,
             state_dir,
+            shrink,
             zones,
             dnssec,
             api,
@@ -149,6 +153,17 @@ impl Reader<'_> {
             return self.fail(value.span(), "\"node\" is empty; name the node or remove the key".to_owned());
         }
         Some(node.to_owned())
+    }
+
+    fn shrink(&mut self, value: &Value<'_>) -> Shrink {
+        match self.string("shrink", value) {
+            Some("take") => Shrink::Take,
+            Some("hold") | None => Shrink::Hold,
+            Some(other) => {
+                self.note(value.span(), format!("\"shrink\" is \"{other}\"; write \"hold\" or \"take\""));
+                Shrink::Hold
+            }
+        }
     }
 
     fn listen(&mut self, key: &str, value: &Value<'_>) -> Vec<SocketAddr> {

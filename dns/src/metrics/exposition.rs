@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters};
 use crate::log_queue;
-use crate::owner::{Handle, Source};
+use crate::owner::{self, Handle, Source};
 use crate::wire::Transport;
 
 /// The sources with their names in labels.
@@ -147,6 +147,7 @@ impl Exposition {
             let failed = u64::from(status.of(source).last_error.is_some());
             failing.encode_family(&[("source", name)])?.encode_gauge(&failed)?;
         }
+        self.zones(encoder, &status)?;
         if !self.metrics.files.is_empty() {
             let help = "1 while certificate or token files last offered were refused and those before are in service";
             let mut failing = gauge(encoder, "files_failing", help)?;
@@ -157,6 +158,25 @@ impl Exposition {
         }
         let failed = u64::from(status.not_persisted.is_some());
         gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
+    }
+
+    fn zones(&self, encoder: &mut DescriptorEncoder<'_>, status: &owner::Status) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        let sources = snapshot.world().zone_sources();
+        let zones: Vec<(String, bool)> =
+            sources.iter().map(|zone| (zone.origin.to_string(), zone.is_missing())).collect();
+        let help = "1 while a zone is not served: no version of it could be used yet";
+        let mut missing = gauge(encoder, "zone_missing", help)?;
+        for (zone, is_missing) in &zones {
+            missing.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&u64::from(*is_missing))?;
+        }
+        let help = "1 while a zone is not served as its files say";
+        let mut failing = gauge(encoder, "zone_failing", help)?;
+        for (zone, is_missing) in &zones {
+            let failed = u64::from(*is_missing || status.zones_failing.contains_key(zone));
+            failing.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&failed)?;
+        }
+        Ok(())
     }
 
     fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -3,10 +3,10 @@
 //! Versions of sources are taken one by one, in the order they come: each is compiled together with the others off this task, then waits
 //! for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and overrides go on.
 
+mod faults;
 mod overrides;
 mod renewal;
 
-use overrides::heard;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -19,12 +19,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
+pub(crate) use faults::faults_of;
+use faults::without_misfits;
+use overrides::heard;
+
 use super::monitors::{Assignment, Monitors};
-use super::{Change, Failure, Handle, Offer, Source, Status};
+use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::clock::Clock;
 use crate::keeper::{Attempt, Keeper};
 use crate::probe::{ProbeResult, Prober, Probing};
-use crate::snapshot::{Snapshot, World};
+use crate::snapshot::{Misfit, Snapshot, World, ZoneSource};
 use crate::store::{Kind, Store};
 use crate::tasks::{Backoff, Panicked, Pulse, Tasks, unwinding};
 use crate::zone::ZoneError;
@@ -54,6 +58,12 @@ pub(crate) struct Beginning {
     pub(crate) store: Option<Store>,
     /// Overrides that were kept.
     pub(crate) overrides: BTreeMap<RegionId, Forced>,
+    /// What was wrong with the files.
+    pub(crate) faults: BTreeMap<Source, Faults>,
+    /// Zones that don't fit the rules or keys in service, and why.
+    pub(crate) misfits: Faults,
+    /// Versions that don't fit the others, for when one of those changes.
+    pub(crate) set_aside: Vec<Offer>,
 }
 
 /// Starts the owner and waits for the first round of probes.
@@ -80,7 +90,7 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
             .map_err(|error| tracing::error!(%error, "nothing is kept in state_dir: the system gives no thread"))
             .ok()
     });
-    let kept = keeper.as_ref().map(Keeper::waiter);
+    let kept = keeper.as_ref().map(Keeper::way);
     let owner = Owner {
         live: Arc::clone(&live),
         told: status,
@@ -96,7 +106,10 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
         queue: VecDeque::new(),
         job: None,
         renew_again: Timestamp(i64::MIN),
-        set_aside: Vec::new(),
+        set_aside: beginning.set_aside,
+        faults: beginning.faults,
+        misfits: BTreeMap::from([(Source::Zones, beginning.misfits)]),
+        kept_zones: Arc::default(),
         ready: Some(ready),
     };
     let inbox = Inbox { changes: to_take, results: to_record, attempts: to_note };
@@ -124,7 +137,19 @@ struct Waiting {
 /// A world that is being made.
 struct Job {
     work: Work,
-    compiled: JoinHandle<Result<World, Vec<ZoneError>>>,
+    compiled: JoinHandle<Result<Made, Vec<ZoneError>>>,
+}
+
+/// A world, and the zones of which it has not the version that was offered.
+struct Made {
+    world: World,
+    misfits: Vec<Misfit>,
+}
+
+impl From<World> for Made {
+    fn from(world: World) -> Self {
+        Self { world, misfits: Vec::new() }
+    }
 }
 
 /// Whether the owner goes on after a turn.
@@ -168,6 +193,12 @@ struct Owner<P> {
     renew_again: Timestamp,
     /// Versions that were refused with the others as they were; tried again when one of those changes.
     set_aside: Vec<Offer>,
+    /// What is wrong with the files of each source.
+    faults: BTreeMap<Source, Faults>,
+    /// What is wrong with the version of each source that was last compiled with the others.
+    misfits: BTreeMap<Source, Faults>,
+    /// The zones last handed in to be kept.
+    kept_zones: Arc<[ZoneSource]>,
     /// Told after the first swap.
     ready: Option<oneshot::Sender<()>>,
 }
@@ -175,6 +206,7 @@ struct Owner<P> {
 impl<P: Prober> Owner<P> {
     /// Goes on until nobody is left to ask. A turn that panics is the last of nothing: what it was about is lost, the next one follows.
     async fn run(mut self, first: Arranged, mut inbox: Inbox) {
+        [Source::Rules, Source::Zones, Source::Keys, Source::Geoip].into_iter().for_each(|source| self.sum_up(source));
         self.await_first_results(first);
         let mut backoff = Backoff::default();
         loop {
@@ -240,10 +272,7 @@ impl<P: Prober> Owner<P> {
                 self.queue.push_back(offer);
                 self.compile_next();
             }
-            Change::Unusable(source, errors) => {
-                self.set_aside.retain(|other| other.source() != source);
-                self.refuse(source, errors);
-            }
+            Change::Faults(source, faults) => self.note_faults(source, faults),
             Change::SetOverride { region, forced, reply } => match self.set_override(region, forced) {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)), // whoever asked may have gone
@@ -269,15 +298,13 @@ impl<P: Prober> Owner<P> {
             if let Offer::Zones(zones) = &offer
                 && *zones == *self.accepted().zone_sources()
             {
-                self.status.zones.last_error = None;
-                self.tell();
+                self.fits(Source::Zones);
                 continue;
             }
             if let Offer::Keys(keys) = &offer
                 && **keys == **self.accepted().keys()
             {
-                self.status.keys.last_error = None;
-                self.tell();
+                self.fits(Source::Keys);
                 continue;
             }
             if let Offer::Rules(rules) = &offer {
@@ -285,20 +312,20 @@ impl<P: Prober> Owner<P> {
                 match old.succession(&new) {
                     Succession::Newer => {}
                     Succession::Same => {
-                        self.status.rules.last_error = None;
-                        self.tell();
+                        self.fits(Source::Rules);
                         continue;
                     }
                     Succession::Older => {
                         let why = older(&old, &new);
                         tracing::warn!("{why}");
                         self.status.rules.ignored += 1;
-                        self.status.rules.last_error = Some(Failure { at: self.clock.now(), errors: vec![why] });
-                        self.tell();
+                        self.misfits.insert(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
+                        self.sum_up(Source::Rules);
                         continue;
                     }
                     Succession::Conflict => {
-                        self.refuse(Source::Rules, vec![conflicting(&old, &new)]);
+                        let why = BTreeMap::from([(String::new(), vec![conflicting(&old, &new)])]);
+                        self.refuse(Source::Rules, why);
                         continue;
                     }
                 }
@@ -308,20 +335,23 @@ impl<P: Prober> Owner<P> {
             let compiled = tokio::task::spawn_blocking(move || {
                 let (mut rules, mut zones) = (Arc::clone(base.rules()), Arc::clone(base.zone_sources()));
                 let (mut keys, mut places) = (Arc::clone(base.keys()), Arc::clone(base.places()));
-                match version {
-                    Offer::Rules(new) => rules = new,
-                    Offer::Zones(new) => zones = new,
-                    Offer::Keys(new) => keys = new,
-                    Offer::Places(new) => places = new,
+                match &version {
+                    Offer::Rules(new) => rules = Arc::clone(new),
+                    Offer::Zones(new) => zones = Arc::clone(new),
+                    Offer::Keys(new) => keys = Arc::clone(new),
+                    Offer::Places(new) => places = Arc::clone(new),
                 }
-                World::build(rules, zones, keys, places, now, Some(&base))
+                match World::build(rules, zones, keys, places, now, Some(&base)) {
+                    Ok(world) => Ok(world.into()),
+                    Err(errors) => without_misfits(&base, &version, now).ok_or(errors),
+                }
             });
             self.job = Some(Job { work: Work::Version(offer), compiled });
         }
     }
 
     /// A world was made: it is accepted, or what it was made for fails.
-    fn made(&mut self, work: Work, made: Result<World, Vec<String>>) {
+    fn made(&mut self, work: Work, made: Result<Made, Vec<String>>) {
         match work {
             Work::Version(offer) => self.compiled(offer, made),
             Work::Renewal => self.renewed(made),
@@ -329,30 +359,26 @@ impl<P: Prober> Owner<P> {
         self.compile_next();
     }
 
-    /// A version was compiled with the others: it is accepted, or set aside.
-    fn compiled(&mut self, offer: Offer, compiled: Result<World, Vec<String>>) {
+    /// A version was compiled with the others: it is accepted, or set aside. Of zones, some may be accepted and others not.
+    fn compiled(&mut self, offer: Offer, compiled: Result<Made, Vec<String>>) {
         let source = offer.source();
         match compiled {
-            Ok(world) => {
-                let now = self.clock.now();
+            Ok(Made { world, misfits }) => {
                 let status = self.status.of_mut(source);
                 status.accepted += 1;
-                status.accepted_at = Some(now);
-                status.last_error = None;
+                status.accepted_at = Some(self.clock.now());
                 tracing::info!(revision = world.rules().table.revision().number, "new {source} accepted");
                 let assignment = self.monitors.assign(&world.rules().table);
                 self.await_first_results(Arranged { world: Arc::new(world), assignment });
                 // What didn't fit the others may fit them now.
                 let again = self.set_aside.drain(..).filter(|other| other.source() != source);
                 self.queue.extend(again.collect::<Vec<_>>());
-            }
-            Err(errors) => {
-                self.refuse(source, errors);
-                let superseded = self.queue.iter().any(|other| other.source() == source);
-                if !superseded {
-                    self.set_aside.push(offer);
+                match misfits.is_empty() {
+                    true => self.fits(source),
+                    false => self.set_aside(offer, faults_of(&misfits)),
                 }
             }
+            Err(errors) => self.set_aside(offer, BTreeMap::from([(String::new(), errors)])),
         }
     }
 
@@ -390,6 +416,7 @@ impl<P: Prober> Owner<P> {
             true => None,
             false => self.keep(Kind::Rules, move |store| store.keep_rules(&rules.bytes)),
         };
+        self.keep_zones();
         if let Some(ready) = self.ready.take() {
             tokio::spawn(async move {
                 // A start tells that it is ready once what it began with is kept, if that can be done.
@@ -410,17 +437,6 @@ impl<P: Prober> Owner<P> {
 
     fn tell(&self) {
         self.told.send_replace(Arc::new(self.status.clone()));
-    }
-
-    fn refuse(&mut self, source: Source, errors: Vec<String>) {
-        for error in &errors {
-            tracing::error!("{source} refused, the last good stays in service: {error}");
-        }
-        let now = self.clock.now();
-        let status = self.status.of_mut(source);
-        status.refused += 1;
-        status.last_error = Some(Failure { at: now, errors });
-        self.tell();
     }
 
     /// Time has passed: overrides end, TTLs before an end shrink, silent monitors go stale.
@@ -461,11 +477,11 @@ async fn let_go(world: Arc<World>) {
 }
 
 /// The world being made, when it is; never, while there is none.
-async fn finished(job: &mut Option<Job>) -> (Work, Result<World, Vec<String>>) {
+async fn finished(job: &mut Option<Job>) -> (Work, Result<Made, Vec<String>>) {
     let Some(running) = job else { return std::future::pending().await };
     let compiled = (&mut running.compiled).await;
     let errors = match compiled {
-        Ok(Ok(world)) => Ok(world),
+        Ok(Ok(made)) => Ok(made),
         Ok(Err(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
         Err(panic) => Err(vec![format!("compiling failed by a fault of this program ({panic}); please report it")]),
     };

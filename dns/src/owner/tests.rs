@@ -80,7 +80,15 @@ fn zones(text: &str) -> Arc<[ZoneSource]> {
 
 fn beginning(rules: Arc<Rules>, zone: &str) -> Beginning {
     let world = World::build(rules, zones(zone), Arc::default(), Arc::new(Places::none()), NOW, None).unwrap();
-    Beginning { world, status: Status::default(), store: None, overrides: Default::default() }
+    Beginning {
+        world,
+        status: Status::default(),
+        store: None,
+        overrides: Default::default(),
+        faults: Default::default(),
+        misfits: Default::default(),
+        set_aside: Vec::new(),
+    }
 }
 
 async fn begin(beginning: Beginning, prober: &Scripted) -> Handle {
@@ -203,14 +211,48 @@ async fn rules_that_do_not_fit_the_zones_are_refused_until_they_do() {
     assert!(told[0].contains("chat.sub.example.com. lies at or below a delegation (example.zone:4)"), "{told:?}");
     assert_eq!(revision(&handle.snapshot()), 1);
 
-    handle.report_unusable(Source::Zones, vec!["example.zone:4: broken".into()]).await;
+    let broken = Faults::from([("example.com.".into(), vec!["example.zone:4: broken".into()])]);
+    handle.changes.send(Change::Faults(Source::Zones, broken.clone())).await.unwrap();
+    handle.changes.send(Change::Faults(Source::Zones, broken)).await.unwrap();
     assert!(handle.wait_until(|_, status| status.zones.refused == 1).await);
     assert_eq!(handle.status().zones.last_error.as_ref().unwrap().errors, ["example.zone:4: broken"]);
+    assert_eq!(handle.status().zones_failing["example.com."], ["example.zone:4: broken"]);
 
     handle.offer(Offer::Zones(zones("sub A 192.0.2.1\n"))).await;
+    handle.changes.send(Change::Faults(Source::Zones, Faults::new())).await.unwrap();
     assert!(handle.wait_until(|snapshot, _| revision(snapshot) == 2).await, "they fit now");
     let status = handle.status();
     assert!(status.rules.last_error.is_none() && status.zones.last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zone_that_does_not_fit_keeps_no_other_from_being_taken() {
+    let zone = |origin: &str, text: &str| {
+        let origin: Name = origin.parse().unwrap();
+        let text = format!("$TTL 1h\n@ SOA ns.example.net. h.example.net. 1 2 3 4 60\n@ NS ns.example.net.\n{text}");
+        let records = file::parse(text.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
+        ZoneSource { origin, records }
+    };
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    let cut = zone("example.com", "chat NS ns.example.net.\n");
+    handle.offer(Offer::Zones([cut, zone("example.org", "new A 192.0.2.1\n")].into())).await;
+    assert!(handle.wait_until(|snapshot, _| snapshot.world().zone_sources().len() == 2).await, "the other is taken");
+    let has = |snapshot: &Snapshot, name: &str| {
+        let name: Name = name.parse().unwrap();
+        let zone = snapshot.zones().find(name.as_ref(), 1).unwrap();
+        matches!(zone.locate(name.as_ref()), crate::zone::Found::Exact(_))
+    };
+    assert!(has(&handle.snapshot(), "new.example.org") && has(&handle.snapshot(), "chat.example.com"));
+    assert!(handle.wait_until(|_, status| status.zones_failing.contains_key("example.com.")).await);
+    assert!(handle.status().zones.last_error.as_ref().unwrap().errors[0].contains("chat.example.com"));
+
+    // Once the rules fit it, it is taken without being offered again.
+    handle.offer(Offer::Rules(rules(2, "other.example.com", &["a:1"]))).await;
+    assert!(handle.wait_until(|_, status| status.zones.last_error.is_none()).await);
+    assert!(handle.wait_until(|snapshot, _| has(snapshot, "other.example.com")).await);
+    assert!(handle.status().zones_failing.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,7 +414,15 @@ fn signed() -> Beginning {
     unwatched["regions"]["r0"].as_object_mut().unwrap().remove("monitor");
     let rules = compile_rules(unwatched.to_string().into_bytes(), "rules.json").unwrap();
     let world = World::build(rules, zones(""), [keys].into(), Arc::new(Places::none()), NOW, None).unwrap();
-    Beginning { world, status: Status::default(), store: None, overrides: Default::default() }
+    Beginning {
+        world,
+        status: Status::default(),
+        store: None,
+        overrides: Default::default(),
+        faults: Default::default(),
+        misfits: Default::default(),
+        set_aside: Vec::new(),
+    }
 }
 
 #[tokio::test(start_paused = true)]

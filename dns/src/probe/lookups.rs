@@ -1,7 +1,8 @@
 //! The names that probes look up: a host enters, its addresses leave, as the system's resolver tells them.
 //!
-//! The system's resolver can't be interrupted and may hang for half a minute. So each name is looked up on a thread of its own, at most once
-//! at a time, and their number is bounded: names whose servers are silent take no thread from anything else.
+//! The system's resolver can't be interrupted and may hang for half a minute. So each name is looked up on a thread of
+//! its own, at most once at a time, and their number is bounded: names whose servers are silent take no thread from
+//! anything else.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};

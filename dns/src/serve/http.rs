@@ -1,4 +1,5 @@
-//! The API's socket: its configuration enters, a bound listener with token and certificate leaves and then serves; [`super::serve`] owns it.
+//! The API's socket: its configuration enters, a bound listener with token and certificate leaves and then serves;
+//! [`super::serve`] owns it.
 
 use std::io;
 use std::net::SocketAddr;

@@ -183,6 +183,9 @@ mod tests {
             status: crate::owner::Status::default(),
             store: None,
             overrides: std::collections::BTreeMap::default(),
+            faults: std::collections::BTreeMap::default(),
+            misfits: std::collections::BTreeMap::default(),
+            set_aside: Vec::new(),
         };
         let clock = Clock::of_runtime(NOW);
         let handle = spawn(beginning, Nobody, clock.clone()).await;

@@ -14,8 +14,8 @@ use crate::clock::Clock;
 use crate::log_queue::{Lines, LogQueue};
 
 /// hickory tells of every answer with its client's address at INFO and of malformed packets at WARN. Our own counters do that, and a packet
-/// must not be able to fill a log: its targets are off unless the filter names one. The file watcher talks of its own upkeep at INFO.
-const QUIET: [&str; 4] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off", "notify=warn"];
+/// must not be able to fill a log: its targets are off unless the filter names one.
+const QUIET: [&str; 3] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off"];
 
 /// How long the end waits for lines that aren't written yet.
 const LAST_LINES: Duration = Duration::from_secs(1);

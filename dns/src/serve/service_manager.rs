@@ -1,5 +1,5 @@
-//! What the service manager is told by its socket (`sd_notify(3)`): that the server serves, that it ends and, if it has a watchdog, that the
-//! server lives. Without `NOTIFY_SOCKET` nothing is told.
+//! What the service manager is told by its socket (`sd_notify(3)`): that the server serves, that it ends and, if it has
+//! a watchdog, that the server lives. Without `NOTIFY_SOCKET` nothing is told.
 
 use std::ffi::OsString;
 use std::io;
@@ -49,8 +49,8 @@ impl ServiceManager {
         }
     }
 
-    /// Tells the watchdog again and again that the server lives, as long as no vital task is in trouble. A thread of its own does, so that it
-    /// holds no runtime for alive that isn't.
+    /// Tells the watchdog again and again that the server lives, as long as no vital task is in trouble. A thread of
+    /// its own does, so that it holds no runtime for alive that isn't.
     pub(super) fn watch(self: &Arc<Self>, tasks: Arc<Tasks>) -> Option<JoinHandle<()>> {
         let (pause, manager) = (self.patience? / TIMES, Arc::clone(self));
         let watching = move || {

@@ -9,6 +9,7 @@ use bailiwick_rules::table::Service;
 use bailiwick_rules::time::Timestamp;
 
 use super::World;
+use super::ZoneSource;
 use super::records::RecordSets;
 use crate::dnssec::lifetime::LONGEST_TTL;
 use crate::dnssec::mint::Mint;
@@ -38,7 +39,8 @@ impl World {
         if self.keys().is_empty() {
             return Ok(self);
         }
-        let errors: Vec<ZoneError> = self.keys().iter().flat_map(|keys| self.unsignable(keys.origin())).collect();
+        let errors: Vec<ZoneError> =
+            self.keys().iter().flat_map(|keys| unsignable(self.zone_sources(), keys.origin())).collect();
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -53,7 +55,8 @@ impl World {
         if !errors.is_empty() {
             return Err(errors);
         }
-        (self.zones, self.signed_at) = (Arc::new(Zones::new(zones)), now);
+        let missing = self.zones.missing().to_vec();
+        (self.zones, self.signed_at) = (Arc::new(Zones::new(zones).with_missing(missing)), now);
         let signed = self.zones.iter().filter_map(|zone| zone.signed());
         self.signed_until = signed.map(SignedZone::until).reduce(earlier);
         Ok(self)
@@ -98,26 +101,6 @@ impl World {
             .collect()
     }
 
-    /// The records of a zone's file that can't stand in it while it is signed here.
-    fn unsignable(&self, origin: crate::name::NameRef<'_>) -> Vec<ZoneError> {
-        let sources = self.zone_sources().iter().filter(|source| source.origin.as_ref() == origin);
-        let wrong = sources.flat_map(|source| &source.records).filter_map(|record| {
-            let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
-            let message = match made {
-                Some((_, word)) => {
-                    let owner = &record.owner;
-                    format!("the {word} of {owner} can't stand in a zone that is signed here, which makes its own; remove the record, or the zone from [dnssec]")
-                }
-                None if record.ttl > LONGEST_TTL => {
-                    format!("a TTL of {} s is longer than a signature can last; write at most {LONGEST_TTL}", record.ttl)
-                }
-                None => return None,
-            };
-            Some(ZoneError { place: record.place.clone(), message })
-        });
-        wrong.collect()
-    }
-
     /// The keys that each signed zone is signed with now.
     pub fn rings(&self) -> impl Iterator<Item = &KeyRing> {
         self.zones.iter().filter_map(|zone| zone.signed()).map(SignedZone::ring)
@@ -143,6 +126,26 @@ impl World {
     pub fn mint(&self) -> &Mint {
         &self.mint
     }
+}
+
+/// The records of a zone's file that can't stand in it while it is signed here.
+pub(super) fn unsignable(sources: &[ZoneSource], origin: crate::name::NameRef<'_>) -> Vec<ZoneError> {
+    let sources = sources.iter().filter(|source| source.origin.as_ref() == origin);
+    let wrong = sources.flat_map(|source| &source.records).filter_map(|record| {
+        let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
+        let message = match made {
+            Some((_, word)) => {
+                let owner = &record.owner;
+                format!("the {word} of {owner} can't stand in a zone that is signed here, which makes its own; remove the record, or the zone from [dnssec]")
+            }
+            None if record.ttl > LONGEST_TTL => {
+                format!("a TTL of {} s is longer than a signature can last; write at most {LONGEST_TTL}", record.ttl)
+            }
+            None => return None,
+        };
+        Some(ZoneError { place: record.place.clone(), message })
+    });
+    wrong.collect()
 }
 
 /// Seconds since 1970 as signatures and cookies count them: the lower 32 bits (RFC 4034 §3.1.5, RFC 9018 §4.3).

@@ -31,9 +31,26 @@ pub struct Rules {
 pub struct ZoneSource {
     /// The apex.
     pub origin: Name,
-    /// Its records.
+    /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are answered by SERVFAIL.
     pub records: Vec<Record>,
 }
+
+impl ZoneSource {
+    /// A zone of which no version could be read yet.
+    #[must_use]
+    pub fn missing(origin: Name) -> Self {
+        Self { origin, records: Vec::new() }
+    }
+
+    /// Whether no version could be read yet.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// A zone that can't be served with the rules and keys that there are, and why.
+pub type Misfit = (Name, Vec<ZoneError>);
 
 /// Rules, zones, keys and geography, compiled together, with the zones' signatures. Cheap to copy.
 #[derive(Debug, Clone)]
@@ -80,7 +97,8 @@ impl World {
 
         let mut warnings: Vec<String> = Vec::new();
         let owners = steered_owners(table, &answers);
-        let zones = compile_zones(&sources, &owners, &mut warnings)?;
+        let zones = compile_zones(&sources, &owners, &mut warnings);
+        let zones = zones.map_err(|misfits| misfits.into_iter().flat_map(|(_, errors)| errors).collect::<Vec<_>>())?;
         warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
         warn_of_undelegated(&zones, &keys, &mut warnings);
 
@@ -111,6 +129,19 @@ impl World {
             signed_until: None,
         };
         world.signed(now, before)
+    }
+
+    /// The zones that can't be served with these rules and keys.
+    #[must_use]
+    pub fn misfits(rules: &Rules, sources: &[ZoneSource], keys: &[ZoneKeys]) -> Vec<Misfit> {
+        let table = &rules.table;
+        let answers: Vec<_> = table.services().iter().map(|service| published(table, service)).collect();
+        let owners = steered_owners(table, &answers);
+        let mut misfits = compile_zones(sources, &owners, &mut Vec::new()).err().unwrap_or_default();
+        let signed = keys.iter().map(ZoneKeys::origin);
+        let unsignable = signed.map(|origin| (origin.to_name(), super::signing::unsignable(sources, origin)));
+        misfits.extend(unsignable.filter(|(_, errors)| !errors.is_empty()));
+        misfits
     }
 
     /// The rules.
@@ -220,9 +251,9 @@ fn compile_zones(
     sources: &[ZoneSource],
     owners: &[SteeredOwner],
     warnings: &mut Vec<String>,
-) -> Result<Zones, Vec<ZoneError>> {
-    let (mut zones, mut errors) = (Vec::new(), Vec::new());
-    for source in sources {
+) -> Result<Zones, Vec<Misfit>> {
+    let (mut zones, mut misfits) = (Vec::new(), Vec::new());
+    for source in sources.iter().filter(|source| !source.is_missing()) {
         let here =
             |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
         let steered: Vec<SteeredOwner> = owners.iter().filter(here).cloned().collect();
@@ -231,10 +262,11 @@ fn compile_zones(
                 warnings.extend(compiled.warnings.iter().map(ToString::to_string));
                 zones.push(Arc::new(compiled.zone));
             }
-            Err(found) => errors.extend(found),
+            Err(found) => misfits.push((source.origin.clone(), found)),
         }
     }
-    if errors.is_empty() { Ok(Zones::new(zones)) } else { Err(errors) }
+    let missing = sources.iter().filter(|source| source.is_missing()).map(|source| source.origin.clone());
+    if misfits.is_empty() { Ok(Zones::new(zones).with_missing(missing)) } else { Err(misfits) }
 }
 
 /// A host outside this node's zones may be another node's to serve.

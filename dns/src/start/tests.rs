@@ -61,6 +61,7 @@ impl Node {
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
             dnssec: Vec::new(),
             state_dir: Some(self.path("state")),
+            shrink: crate::config::Shrink::default(),
         }
     }
 
@@ -173,15 +174,25 @@ async fn the_highest_valid_revision_begins() {
 }
 
 #[tokio::test]
-async fn a_broken_zone_or_database_keeps_a_node_from_starting_whatever_was_kept() {
+async fn a_broken_zone_or_database_gives_way_to_the_last_good_one() {
     let node = Node::new();
     drop(node.start().await.unwrap());
+    let kept = |name: &str| node.path("state").join(name).exists();
+    while !kept("geoip.last-good.mmdb") || !kept("zones/example.com.zone") {
+        tokio::task::yield_now().await;
+    }
     node.write("geo.mmdb", "");
-    assert!(node.start().await.unwrap_err()[0].starts_with("geo.mmdb: is not a usable MMDB file"));
-    node.write("geo.mmdb", Made::new(4).add("192.0.2.0/24".parse().unwrap(), &flat("DE", None)).bytes());
     node.write("example.zone", "$TTL 1h\n@ NS ns.example.net.\n");
-    let told = node.start().await.unwrap_err();
-    assert!(told.len() == 1 && told[0].contains("no SOA"), "{told:?}");
+    let started = node.start().await.unwrap();
+    let status = started.handle.status();
+    assert!(status.geoip.last_error.as_ref().unwrap().errors[0].contains("is not a usable MMDB file"));
+    assert!(status.zones.last_error.as_ref().unwrap().errors[0].contains("no SOA"));
+    assert!(started.handle.snapshot().client_at([192, 0, 2, 1].into()).country.is_some());
+    assert!(started.handle.snapshot().zones().missing().is_empty());
+    drop(started);
+    // Damaged, what was kept is of no use, and there is nothing left to begin with.
+    node.write("state/geoip.last-good.mmdb", "");
+    assert!(node.start().await.unwrap_err()[0].starts_with("geo.mmdb: is not a usable MMDB file"));
 }
 
 #[tokio::test]

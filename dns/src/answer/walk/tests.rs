@@ -21,6 +21,28 @@ fn names_outside_every_zone_are_refused() {
 }
 
 #[test]
+fn names_of_a_zone_without_a_version_are_answered_by_servfail_and_no_others() {
+    let missing = |origin: &str| {
+        zones("example.com", "alias CNAME x.sub\na A 192.0.2.1\nsub NS ns.other.test.\n").with_missing([name(origin)])
+    };
+    let below = missing("sub.example.com");
+    assert_eq!(ask(&below, "a.example.com", A)[0], "NoError AA");
+    for gone in ["sub.example.com", "x.SUB.example.com"] {
+        assert_eq!(ask(&below, gone, A), ["ServFail"], "{gone}");
+    }
+    assert_eq!(ask(&below, "sub.example.com", DS)[0], "NoError AA", "the DS is the parent's");
+    assert_eq!(ask(&below, "alias.example.com", A)[1], "alias.example.com. 300 IN CNAME x.sub.example.com.");
+    assert_eq!(ask(&below, "alias.example.com", A).len(), 2, "what lies in it isn't followed");
+    let beside = missing("example.org");
+    assert_eq!(ask(&beside, "x.example.org", A), ["ServFail"]);
+    assert_eq!(ask(&beside, "example.org", DS), ["ServFail"]);
+    assert_eq!(ask(&beside, "example.net", A), ["Refused"]);
+    let above = missing("com");
+    assert_eq!(ask(&above, "a.example.com", A)[0], "NoError AA");
+    assert_eq!(ask(&above, "other.com", A), ["ServFail"]);
+}
+
+#[test]
 fn rfc2308_nodata_differs_from_nxdomain() {
     let zones = zones("example.com", "a A 192.0.2.1\nx.ent A 192.0.2.1\n");
     assert_eq!(ask(&zones, "A.example.com", A), ["NoError AA", "A.example.com. 300 IN A 192.0.2.1", SERVERS]);

@@ -1,4 +1,5 @@
-//! Overrides that come by the API, and what is written to the state directory: requests of the owner's loop enter, what became of them leaves.
+//! Overrides that come by the API, and what is written to the state directory: requests of the owner's loop enter, what
+//! became of them leaves.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -58,8 +59,8 @@ impl<P: Prober> Owner<P> {
         });
     }
 
-    /// Has something written to the state directory. What can't be kept is in force all the same: an operator who drains a region while the
-    /// disk is full means it.
+    /// Has something written to the state directory. What can't be kept is in force all the same: an operator who
+    /// drains a region while the disk is full means it.
     pub(super) fn keep(
         &mut self,
         kind: Kind,

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use super::{Arranged, Job, Owner, Work};
+use super::{Arranged, Job, Made, Owner, Work};
 use crate::owner::Failure;
 use crate::probe::Prober;
-use crate::snapshot::World;
 
 /// How long after a renewal the next may begin.
 const NEXT: Millis = Millis(1_000);
@@ -23,7 +22,7 @@ impl<P: Prober> Owner<P> {
             return;
         }
         let base = Arc::clone(self.accepted());
-        let compiled = tokio::task::spawn_blocking(move || base.renewed(now));
+        let compiled = tokio::task::spawn_blocking(move || base.renewed(now).map(Into::into));
         self.job = Some(Job { work: Work::Renewal, compiled });
     }
 
@@ -36,11 +35,11 @@ impl<P: Prober> Owner<P> {
     }
 
     /// A renewal came to its end.
-    pub(super) fn renewed(&mut self, made: Result<World, Vec<String>>) {
+    pub(super) fn renewed(&mut self, made: Result<Made, Vec<String>>) {
         let now = self.clock.now();
         self.renew_again = now.after(if made.is_ok() { NEXT } else { AGAIN });
         match made {
-            Ok(world) => {
+            Ok(Made { world, .. }) => {
                 self.status.renewals += 1;
                 self.status.not_renewed = None;
                 tracing::info!("signatures renewed");
