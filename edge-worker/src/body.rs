@@ -6,6 +6,7 @@
 mod affinity;
 pub(crate) mod engine;
 pub(crate) mod field;
+pub mod ids;
 mod names;
 mod paths;
 mod place;
@@ -31,6 +32,7 @@ use crate::multipart::upload::{PURPOSE, check_purpose};
 use crate::payload::Payload;
 use crate::rewrite::path::{Class, Route};
 pub use field::Needs;
+use ids::ItemId;
 use scope::{Named, Scope};
 use walk::Walk;
 
@@ -56,6 +58,8 @@ pub struct Inspected {
     stores: bool,
     /// Where ids stand, and what the endpoint gets there: at first what the client wrote.
     ids: Vec<(Range<usize>, String)>,
+    /// The ids of items of the Responses API.
+    items: Vec<ItemId>,
     /// Where names stand that engines keep for everybody, and what they get instead.
     names: Vec<(Range<usize>, String)>,
     /// Where the client salts an engine's cache, or where that could be written, and by what.
@@ -133,6 +137,17 @@ impl Inspected {
         self.ids.iter_mut().zip(new).for_each(|((_, id), new)| *id = new);
     }
 
+    /// The ids of the items in it, in order.
+    #[must_use]
+    pub fn items(&self) -> &[ItemId] {
+        &self.items
+    }
+
+    /// The same, for whoever says what is sent instead.
+    pub fn items_mut(&mut self) -> &mut [ItemId] {
+        &mut self.items
+    }
+
     /// What keeps related requests together: `prompt_cache_key`, else `user` (`x-session-id` stands between them), else the
     /// beginning of the conversation.
     #[must_use]
@@ -160,15 +175,16 @@ impl Inspected {
         let words = self.ids.iter().chain(&self.names);
         let words = words.map(|(range, word)| (range.clone(), Cow::Owned(quoted(word))));
         let salt = self.salt.as_ref().and_then(|salt| Some((salt.range.clone(), Cow::Owned(salt.text(engine)?))));
+        let items = self.items.iter().filter_map(|item| item.edit().map(|(range, text)| (range, Cow::Owned(text))));
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> =
-            renamed.into_iter().chain(forced).chain(words).chain(salt).collect();
+            renamed.into_iter().chain(forced).chain(words).chain(items).chain(salt).collect();
         edits.sort_by_key(|(range, _)| range.start);
         let mut out = Payload::default();
         let mut done = 0;
         for (range, text) in edits {
             out.push(self.bytes.get(done..range.start).unwrap_or_default());
             out.push(text.into_owned().into_bytes());
-            done = range.end;
+            done = done.max(range.end);
         }
         out.push(self.bytes.get(done..).unwrap_or_default());
         out
@@ -280,6 +296,7 @@ fn decided(
         forced: None,
         stores: false,
         ids: Vec::new(),
+        items: Vec::new(),
         names: Vec::new(),
         salt: None,
         needs: Needs::default(),
@@ -317,6 +334,9 @@ fn decided(
             }
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
             "user" if *kind == Kind::String => body.user = string(value),
+            "input" if is_response && matches!(kind, Kind::Array | Kind::Object) => {
+                body.items = ids::items(text, range.clone());
+            }
             _ => {}
         }
     }

@@ -115,6 +115,8 @@ pub enum Failure {
     },
     /// 404: no object of this client's has the id. Somebody else's object is no object.
     UnknownId,
+    /// 400: a reference to an item of an answer, where answers aren't stored.
+    ItemReference,
     /// 400: ids of objects that live at different endpoints.
     IdsApart,
     /// 403: a list that would show what is other customers'.
@@ -219,6 +221,7 @@ impl Failure {
             | Self::Batch
             | Self::BadQuestion { .. }
             | Self::BadForm { .. }
+            | Self::ItemReference
             | Self::IdsApart => 400,
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
             Self::NotYourService | Self::ExplainOthers | Self::SharedList | Self::OriginNotAllowed => 403,
@@ -281,6 +284,7 @@ impl Failure {
             Self::Batch => "batch_not_allowed",
             Self::BadForm { .. } => "invalid_form",
             Self::UnknownId => "not_found",
+            Self::ItemReference => "item_reference_not_allowed",
             Self::IdsApart => "ids_apart",
             Self::SharedList => "list_not_allowed",
             Self::NoStateKey => "no_state_key",
@@ -332,6 +336,7 @@ impl Failure {
             Self::MiscasedKey { key } | Self::BadField { field: key, .. } => Some(key),
             Self::HostedTool { .. } => Some("tools"),
             Self::Background => Some("background"),
+            Self::ItemReference => Some("input"),
             Self::Refused { param, .. } | Self::Interrupted { param, .. } => param.as_deref(),
             _ => None,
         }
@@ -417,6 +422,11 @@ impl Failure {
                 .into(),
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
             Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
+            Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the items \
+                                    themselves: set \"store\": false and \"include\": \
+                                    [\"reasoning.encrypted_content\"] in every request, and your SDK does so. Or ask the \
+                                    operator to allow \"store\"."
+                .into(),
             Self::IdsApart => {
                 "The request names objects that live at different endpoints, and none of them has all. Make \
                                them anew by one client."

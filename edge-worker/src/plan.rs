@@ -82,6 +82,12 @@ impl Target {
         self.endpoint.secret.as_ref().map(SecretName::as_str)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { region: self.region, endpoint: self.id.clone() }
+    }
+
     /// The jurisdiction by which its region lies in the fence; `*` where the rule takes any region.
     #[must_use]
     pub fn jurisdiction(&self) -> &str {
@@ -227,6 +233,28 @@ impl Plan {
                 }),
             }
         }
+    }
+
+    /// Has the model called `name` wherever this goes.
+    pub fn call_model(&mut self, name: &str) {
+        self.targets.iter_mut().for_each(|target| target.model = Some(name.to_owned()));
+    }
+
+    /// Leaves out endpoints that take any model and where `is_sole` doesn't hold: the model is somebody's.
+    ///
+    /// # Errors
+    /// 404 when none is left.
+    pub fn keep_apart(&mut self, model: &str, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
+        let skipped = &mut self.skipped;
+        self.targets.retain(|target| {
+            let stays = target.endpoint.models.is_some() || is_sole(&target.place());
+            if !stays {
+                let (region, endpoint) = (target.region_id.clone(), target.id.clone());
+                skipped.push(Skipped { region, endpoint, why: Skip::NoModel });
+            }
+            stays
+        });
+        if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
     }
 
     /// The endpoints in order.

@@ -58,6 +58,8 @@ pub(crate) struct Job {
     pub(crate) notary: Option<Notary>,
     /// How ids are sealed, and for whom, where the answer holds any.
     pub(crate) ids: Option<(Keyring, Owner)>,
+    /// Whether the answer is a list of models that may show other tenants'.
+    pub(crate) hides_models: bool,
     /// What the body takes of this isolate's memory.
     pub(crate) hold: Option<Rc<Hold>>,
 }
@@ -450,6 +452,9 @@ impl Driver {
         let events = kind == "text/event-stream";
         if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
             return None;
+        }
+        if self.job.hides_models {
+            return Some(Splice::models());
         }
         let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
         let ids = self.job.ids.as_ref().map(|(keys, owner)| Ids {

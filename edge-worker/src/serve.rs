@@ -33,8 +33,10 @@ use crate::rewrite::query::Query;
 use crate::rewrite::{Content, headers};
 use crate::secrets;
 use crate::source::Source;
-use crate::state;
+use crate::state::claim::{Named, claim, needs_keys};
 use crate::state::seal::{Keyring, Owner};
+use crate::state::tuned::is_tuned;
+use crate::state::{self, Place};
 use crate::uploads::{self, Outbound};
 use crate::wire::Wire;
 
@@ -230,21 +232,16 @@ fn prepare(
     let Known { table, caller, mut route, mut query, keys } = known;
     let service = table.service(caller.service);
     let model = body.as_ref().and_then(Content::model).or(route.model()).map(str::to_owned);
-    let json = body.as_ref().and_then(Content::json);
-
-    let ids: Vec<String> = [
-        route.ids().map(str::to_owned).collect(),
-        if is_state { query.ids().map(str::to_owned).collect() } else { Vec::new() },
-        json.map(|json| json.ids().map(str::to_owned).collect()).unwrap_or_default(),
-    ]
-    .concat();
-    let stateful = is_state || !ids.is_empty();
-    let keys = match keys {
-        None if stateful || json.is_some_and(Inspected::stores) => Some(state_keys(&env)?),
-        keys => keys,
-    };
     let owner = state::owner(table, caller.service, caller.tenant);
     headers::scope(&mut asked.headers, &owner);
+    let stores = body.as_ref().and_then(Content::json).is_some_and(Inspected::stores);
+    let named = Named { route: &mut route, query: &mut query, body: json_of(&mut body), model: model.as_deref() };
+    let keys = match keys {
+        None if stores || needs_keys(table, caller.service, &named) => Some(state_keys(&env)?),
+        keys => keys,
+    };
+    let mut claimed = claim(keys.as_ref(), table, caller.service, &owner, named)?;
+    let stateful = claimed.is_stateful;
 
     // Conditions are those of now, not of when the body began to arrive.
     let now = feed::now();
@@ -254,32 +251,23 @@ fn prepare(
     let local = if stateful { Local::default() } else { local() };
     let conditions = Conditions { health: &snapshot.health, local: &local, now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
-    let ask = Ask { service: caller.service, client: caller.client, model: model.as_deref(), path_class };
+    // A model that a job made is where it was made, whatever the maps of models say.
+    let steered_model = model.as_deref().filter(|_| claimed.model.is_none());
+    let ask = Ask { service: caller.service, client: caller.client, model: steered_model, path_class };
     let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
-    let place = match &keys {
-        Some(keys) if stateful => match state::open_all(keys, table, &owner, ids.iter().map(String::as_str))? {
-            Some((place, opened)) => {
-                let mut opened = opened.into_iter();
-                route.replace_ids(&mut opened);
-                if is_state {
-                    query.replace_ids(&mut opened);
-                }
-                if let Some(Content::Json(json)) = &mut body {
-                    json.replace_ids(opened);
-                }
-                Some(place)
-            }
-            None => {
-                let tenant = format!("{}/{}", service.id, owner.tenant.as_deref().unwrap_or_default());
-                Some(plan::home(table, &ask, &tenant, has_secret)?)
-            }
-        },
-        _ => None,
-    };
+    if is_state && claimed.place.is_none() {
+        let tenant = format!("{}/{}", service.id, owner.tenant.as_deref().unwrap_or_default());
+        claimed.place = Some(plan::home(table, &ask, &tenant, has_secret)?);
+    }
     let steering = steer(table, &ask, &conditions);
     stamp.steered = Some(now);
 
+    let is_deletion = route.class() == Class::Models && route.method() == "DELETE";
+    if is_deletion && claimed.model.is_none() {
+        return Err(Failure::ModelNotFound { model: model.unwrap_or_default() });
+    }
     if route.class() == Class::Models
+        && claimed.model.is_none()
         && !steering.ordered.is_empty()
         && let Some(names) = plan::models(table, &steering)
     {
@@ -287,8 +275,8 @@ fn prepare(
     }
     let no_needs = Needs::default();
     let needs = body.as_ref().map_or(&no_needs, Content::needs);
-    let wanted = Wanted { model: model.as_deref(), needs, conditions, affinity: &affinity };
-    let plan = match &place {
+    let wanted = Wanted { model: steered_model, needs, conditions, affinity: &affinity };
+    let mut plan = match &claimed.place {
         None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
         Some(place) => {
             let plan = Plan::pinned(table, &steering, &wanted, has_secret, place)?;
@@ -298,6 +286,14 @@ fn prepare(
             plan
         }
     };
+    let is_sole = |place: &Place| state::is_sole(table, caller.tenant, place);
+    match (&claimed.model, steered_model) {
+        (Some(theirs), _) => plan.call_model(theirs),
+        (None, Some(model)) if is_tuned(model) => plan.keep_apart(model, is_sole)?,
+        _ => {}
+    }
+    let hides_models = route.class() == Class::Models && model.is_none();
+    let hides_models = hides_models && !plan.targets().iter().all(|target| is_sole(&target.place()));
     let stored_stream =
         query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
@@ -309,8 +305,15 @@ fn prepare(
     let kindred = route.kindred();
     let task = Task { plan, model: model.clone(), expect, kindred, choices, stateful, limits: service.limits };
     let (headers, upload, hold, body) = (Vec::new(), None, None, body.map(Rc::new));
-    let job = Job { env, route, query, headers, body, upload, model, source, notary, ids, hold };
+    let job = Job { env, route, query, headers, body, upload, model, source, notary, ids, hides_models, hold };
     Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))
+}
+
+fn json_of(body: &mut Option<Content>) -> Option<&mut Inspected> {
+    match body {
+        Some(Content::Json(json)) => Some(json),
+        _ => None,
+    }
 }
 
 /// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.

@@ -12,8 +12,11 @@ use memchr::{memchr2, memmem};
 use crate::json::quoted;
 use crate::sse::without_mark;
 use crate::state::seal::{Keyring, Owner};
+use crate::state::tuned::{is_tuned, without_tuned};
 use json::Json;
 
+/// The longest list of models, in bytes. Of a longer one nothing is told: its end decides what it says.
+const LONGEST_LIST: usize = 8 << 20;
 /// The longest beginning of an event that is remembered.
 const LONGEST_BEGINNING: usize = 1_024;
 
@@ -59,6 +62,19 @@ impl Names {
         let ids = self.ids.as_ref()?;
         Some(quoted(&ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), id)?))
     }
+
+    /// The quoted text to write instead of one that is, or holds, names of fine-tuned models.
+    fn tuned(&self, text: &str) -> Option<String> {
+        let ids = self.ids.as_ref()?;
+        let seal = |name: &str| ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), name);
+        let word = |word: &str| {
+            let name = word.trim_matches(|c: char| !c.is_alphanumeric());
+            let sealed = is_tuned(name).then(|| seal(name)).flatten();
+            sealed.map_or_else(|| word.to_owned(), |sealed| word.replace(name, &sealed))
+        };
+        let new: String = text.split_inclusive(char::is_whitespace).map(word).collect();
+        (new != text).then(|| quoted(&new))
+    }
 }
 
 /// An answer on its way to the client.
@@ -67,9 +83,17 @@ pub enum Splice {
     Json(Names, Json),
     /// A stream of events.
     Events(Box<Events>),
+    /// A list of models that loses those that are other tenants', once it is whole.
+    Models(Vec<u8>),
 }
 
 impl Splice {
+    /// For a list of models.
+    #[must_use]
+    pub fn models() -> Self {
+        Self::Models(Vec::new())
+    }
+
     /// For a JSON answer, or a stream of events of such.
     #[must_use]
     pub fn new(names: Names, events: bool) -> Self {
@@ -82,6 +106,11 @@ impl Splice {
         match self {
             Self::Json(names, json) => json.pass(names, bytes, &mut out),
             Self::Events(events) => events.pass(bytes, &mut out),
+            Self::Models(list) => {
+                if list.len() <= LONGEST_LIST {
+                    list.extend_from_slice(bytes);
+                }
+            }
         }
         out
     }
@@ -107,6 +136,7 @@ impl Splice {
         match self {
             Self::Json(_, json) => json.take_held(),
             Self::Events(events) => events.json.take_held(),
+            Self::Models(list) => without_tuned(list),
         }
     }
 }
@@ -213,8 +243,7 @@ impl Events {
 /// Whether anything in a line could have to be replaced. Cheaper than reading it, and most lines carry a few letters only.
 fn worth(text: &[u8], ids: bool) -> bool {
     let has = |word: &[u8]| memmem::find(text, word).is_some();
-    has(b"\"model\"")
-        || ids && (has(b"\"id\"") || has(b"file") || has(b"response_id\"") || has(b"vector_store") || has(b"batch_id"))
+    has(b"\"model\"") || ids && (has(b"id\"") || has(b"file") || has(b"vector_store") || has(b"ft:"))
 }
 
 #[cfg(test)]
@@ -276,13 +305,37 @@ mod tests {
     fn ids_are_sealed_where_the_model_api_has_them() {
         let text = r#"{"object":"list","id":"file-0","data":[{"id":"file-1","metadata":{"file_id":"mine","id":"x"},
             "file_counts":{"id":"no"},"file_ids":["file-2",null,"file-3"],"output_file_id":null,"training_file":"file-4"}],
-            "first_id":"file-1","last_id":"file-5","output":[{"id":"msg_1","content":[{"annotations":[{"file_id":"file-6"}]}]}],
-            "response":{"id":"resp_7","previous_response_id":"resp_8"},"file":{"id":"file-9","x":{"id":"no"}},"file_":{"id":"no"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
+            "first_id":"file-1","last_id":"file-5","output":[{"id":"msg_1","call_id":"call_1","item":{"id":"no"},"content":[{"annotations":[{"file_id":"file-6"}]}]}],
+            "item":{"id":"rs_1"},"item_id":"rs_1","fine_tuned_model":"m",
+            "response":{"id":"resp_7","previous_response_id":"resp_8","instructions":[{"id":"msg_2"}],"output":[{"id":"ig_1","approval_request_id":"mcpr_1"}]},"file":{"id":"file-9","x":{"id":"no"}},"file_":{"id":"no"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
         let mut expected = text.to_owned();
-        for id in ["file-0", "file-1", "file-2", "file-3", "file-4", "file-5", "file-6", "resp_7", "resp_8", "file-9"] {
+        for id in [
+            "file-0", "file-1", "file-2", "file-3", "file-4", "file-5", "file-6", "resp_7", "resp_8", "file-9",
+            "msg_1", "msg_2", "rs_1", "ig_1", "mcpr_1", "m",
+        ] {
             expected = expected.replace(&format!("\"{id}\""), &format!("\"{}\"", sealed(id)));
         }
         assert_eq!(run(&both(), false, &[text.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn names_of_fine_tuned_models_are_sealed() {
+        let text = r#"{"object":"list","data":[{"id":"ftevent-1","message":"New model: ft:gpt-4o:acme::abc.","type":"message"},
+            {"id":"ftevent-2","message":"no left: one"}],"model":"ft:gpt-4o:acme::abc","x":{"model":"ft:gpt-4o:acme::abc"},
+            "fine_tuned_model_checkpoint":"gpt-4o.ft-1:ckpt-step-9"}"#;
+        let tuned = sealed("ft:gpt-4o:acme::abc");
+        let expected = text.replacen("ft:gpt-4o:acme::abc", &tuned, 2);
+        let expected = expected.replace("ftevent-1", &sealed("ftevent-1")).replace("ftevent-2", &sealed("ftevent-2"));
+        let expected = expected.replace("gpt-4o.ft-1:ckpt-step-9", &sealed("gpt-4o.ft-1:ckpt-step-9"));
+        assert_eq!(run(&Names::new(None, Some(ids())).unwrap(), false, &[text.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn a_list_of_models_is_told_at_its_end() {
+        let list = r#"{"data":[{"id":"a"},{"id":"ft:x:acme::1"}]}"#;
+        let mut splice = Splice::models();
+        assert!(list.as_bytes().chunks(7).all(|chunk| splice.pass(chunk).is_empty()));
+        assert_eq!(splice.finish(), br#"{"data":[{"id":"a"}]}"#);
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! State at endpoints: files, batches, fine-tuning, vector stores and stored answers, each at the one endpoint that made it.
 //!
 //! Ids that go out are sealed ([`seal`]): they name the endpoint and say, by a MAC, whose they are. Ids that come in are
-//! opened by [`open_all`], which `serve` calls with what it found in path, query and body; where new state is made, and whether
+//! opened by [`claim`](claim::claim), which `serve` calls with what it found in path, query and body; where new state is made, and whether
 //! the place an id names may be asked now, is [`crate::plan`]'s to say. Nothing is kept here: an id carries all there is to know.
 //!
 //! In a service without tenants an id is a bearer capability of that service: nobody can make one up, and whoever was handed
 //! one may use it. Lists are refused there, as they'd hand out everybody's.
 
+pub mod claim;
 pub mod fields;
 pub mod seal;
+pub mod tuned;
 
 use bailiwick_rules::id::EndpointId;
-use bailiwick_rules::rules::Endpoint;
+use bailiwick_rules::rules::{Allowance, Endpoint};
 use bailiwick_rules::table::{RegionIndex, Service, ServiceIndex, Table, TenantIndex};
 
-use crate::envelope::Failure;
-use seal::{Keyring, Opened, Owner};
+use seal::Owner;
 
 /// An endpoint by its place in the rules of the moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,28 +34,6 @@ pub fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) 
     Owner { service: table.service(service).id.as_str().to_owned(), tenant }
 }
 
-/// Opens the ids of one request: the endpoint that has them, and what it calls them, in the same order. `None` without ids.
-///
-/// # Errors
-/// 404 for an id that isn't one of `owner`'s, whatever else it may be; 400 for ids of more than one endpoint.
-pub fn open_all<'i>(
-    keys: &Keyring,
-    table: &Table,
-    owner: &Owner,
-    ids: impl Iterator<Item = &'i str>,
-) -> Result<Option<(Place, Vec<String>)>, Failure> {
-    let mut found: Option<(Place, Vec<String>)> = None;
-    for id in ids {
-        let Opened { place, id } = keys.open(table, owner, id).ok_or(Failure::UnknownId)?;
-        match &mut found {
-            None => found = Some((place, vec![id])),
-            Some((one, ids)) if *one == place => ids.push(id),
-            Some(_) => return Err(Failure::IdsApart),
-        }
-    }
-    Ok(found)
-}
-
 /// Whether a list at `place` can only show what is `tenant`'s: nobody else is sent to the same account. An account is a host
 /// with a credential, whatever the regions and endpoints are called that use it.
 #[must_use]
@@ -62,15 +41,34 @@ pub fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> boo
     let Some(tenant) = tenant else { return false };
     let endpoints = |region: RegionIndex| table.region(region).endpoints.iter();
     let Some((_, here)) = endpoints(place.region).find(|(id, _)| *id == place.endpoint) else { return false };
-    let same = |endpoint: &Endpoint| {
-        endpoint.secret == here.secret && endpoint.url.as_url().origin() == here.url.as_url().origin()
+    let uses = |service: &Service| {
+        service.regions.iter().any(|&region| endpoints(region).any(|(_, one)| is_same_account(here, one)))
     };
-    let uses = |service: &Service| service.regions.iter().any(|&region| endpoints(region).any(|(_, one)| same(one)));
     table.services().iter().enumerate().filter(|(_, service)| uses(service)).all(|(position, service)| {
         let others = (0..table.tenants().len()).filter(|&other| other != tenant.get());
         let named = |other: usize| table.tenants()[other].services.iter().any(|index| index.get() == position);
         service.requires_key && !others.into_iter().any(named)
     })
+}
+
+/// Whether an account of this service's may hold stored answers: some service that uses it allows `store`.
+#[must_use]
+pub fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
+    let accounts = |service: &Service| -> Vec<&Endpoint> {
+        let regions = service.regions.iter().flat_map(|&region| &table.region(region).endpoints);
+        regions.map(|(_, endpoint)| endpoint).collect()
+    };
+    let ours = accounts(table.service(service));
+    let stores = |other: &&Service| other.allow.contains(&Allowance::Store);
+    let shares = |other: &Service| {
+        accounts(other).iter().any(|theirs| ours.iter().any(|account| is_same_account(account, theirs)))
+    };
+    table.services().iter().filter(stores).any(shares)
+}
+
+/// An account is a host with a credential, whatever the regions and endpoints are called that use it.
+fn is_same_account(one: &Endpoint, other: &Endpoint) -> bool {
+    one.secret == other.secret && one.url.as_url().origin() == other.url.as_url().origin()
 }
 
 #[cfg(test)]
@@ -127,17 +125,28 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ids_of_one_request_live_at_one_endpoint() {
-        let table = table();
-        let keys = Keyring::parse(&"k".repeat(32)).unwrap();
-        let owner = Owner { tenant: Some("acme".into()), service: "chat".into() };
-        let sealed = |endpoint: &str, id: &str| keys.seal(&owner, "fra", endpoint, id).unwrap();
-        let (a, b, c) = (sealed("fra-1", "file-a"), sealed("fra-1", "vs_b"), sealed("fra-2", "file-c"));
-        let open = |ids: &[&str]| open_all(&keys, &table, &owner, ids.iter().copied());
-        let (at, ids) = open(&[&a, &b]).unwrap().unwrap();
-        assert_eq!((at, ids), (place(&table, "fra", "fra-1"), vec!["file-a".to_owned(), "vs_b".to_owned()]));
-        assert_eq!(open(&[&a, &c]), Err(Failure::IdsApart));
-        assert_eq!(open(&[&a, "file-a"]), Err(Failure::UnknownId));
-        assert_eq!(open(&[]), Ok(None));
+    fn an_account_may_hold_what_another_service_stores_there() {
+        let residency = serde_json::json!([{ "clients": ["*"], "process_in": ["*"] }]);
+        let service = |host: &str, region: &str, allow: &[&str]| {
+            serde_json::json!({ "hosts": [host], "pattern": "active-active", "regions": [region], "residency": residency,
+                                "allow": allow })
+        };
+        let endpoint = |url: &str, secret: &str| serde_json::json!({ "e": { "url": url, "secret": secret } });
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": {
+                "fra": { "countries": ["DE"], "endpoints": endpoint("https://a.example.net/v1", "K") },
+                "ber": { "countries": ["DE"], "endpoints": endpoint("https://a.example.net/other", "K") },
+                "par": { "countries": ["FR"], "endpoints": endpoint("https://a.example.net/v1", "OTHER") },
+            },
+            "services": {
+                "stores": service("a.example", "fra", &["store"]),
+                "shares": service("b.example", "ber", &[]),
+                "apart": service("c.example", "par", &[]),
+            },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let holds = |name: &str| may_hold_items(&table, table.service_named(name).unwrap());
+        assert_eq!((holds("stores"), holds("shares"), holds("apart")), (true, true, false));
     }
 }

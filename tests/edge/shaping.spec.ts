@@ -59,7 +59,7 @@ test("an idempotency key is one customer's", async () => {
 test.each([
   ["a conversation kept elsewhere", { conversation: "conv_1" }, 501],
   ["a prompt kept elsewhere", { prompt: { id: "pmpt_1" } }, 400],
-  ["an item kept elsewhere", { input: [{ type: "item_reference", id: "msg_1" }] }, 501],
+  ["an item kept elsewhere", { input: [{ type: "item_reference", id: "msg_1" }] }, 400],
   ["deciding keys in other letters", { Conversation: "conv_1" }, 400],
 ])("%s is refused before anything is sent", async (_, more, status) => {
   const reply = await read(await edge.ask({ path: "/v1/responses", json: { model: "chat-large", input: "x", ...more } }));

@@ -173,10 +173,12 @@ mod tests {
         beginning(&Route::parse("POST", path).unwrap(), &fields, &text)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests write literals")]
     fn chat(messages: serde_json::Value) -> Option<u64> {
         at("/v1/chat/completions", &serde_json::json!({ "model": "m", "messages": messages }))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests write literals")]
     fn responses(fields: serde_json::Value) -> Option<u64> {
         at("/v1/responses", &fields)
     }

@@ -119,6 +119,6 @@ fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
         Wrong::Priority => odd(Odd::Priority, field()),
         Wrong::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
         Wrong::Tool(tool) => Failure::HostedTool { tool },
-        Wrong::Reference => Failure::NotCarried { what: "Item references" },
+        Wrong::Reference => Failure::ItemReference,
     }
 }

@@ -131,13 +131,6 @@ fn what_hides_state_or_work_from_inspection_is_refused() {
     let responses = |text: &str| inspect("/v1/responses", text, &[Allowance::Store]).err();
     let carried = |fields: &str| responses(&format!("{{\"model\":\"a\",{fields}}}"));
     assert!(matches!(carried(r#""conversation":"conv_1""#), Some(Failure::NotCarried { .. })));
-    assert!(matches!(
-        carried(
-            r#""input":[{"type":"item_reference",
-        "id":"msg_1"}]"#
-        ),
-        Some(Failure::NotCarried { .. })
-    ));
     assert!(matches!(carried(r#""prompt":{"id":"pmpt_1"}"#), Some(Failure::HostedTool { .. })));
     assert_eq!(carried(r#""prompt":null,"conversation":null,"input":[{"type":"message"}]"#), None);
     let tuning = r#"{"model":"a","integrations":[{"type":"wandb"}]}"#;
@@ -565,13 +558,17 @@ fn tools_the_host_runs_are_refused() {
 
 #[test]
 fn references_to_stored_items_are_told_however_they_are_written() {
+    for item in [r#"{"type":"item_reference","id":"msg_1"}"#, r#"{"id":"msg_1"}"#, r#"{"id":"msg_1","type":null}"#] {
+        let text = format!(r#"{{"model":"a","input":[{item}]}}"#);
+        let body = inspect("/v1/responses", &text, &[Allowance::Store]).unwrap();
+        assert_eq!(body.items().iter().map(|one| one.holds).collect::<Vec<_>>(), [ids::Holds::Reference], "{item}");
+    }
     for item in [
-        r#"{"type":"item_reference","id":"msg_1"}"#,
         r#"{"Type":"item_reference","id":"msg_1"}"#,
-        r#"{"id":"msg_1"}"#,
-        r#"{"id":"msg_1","type":null}"#,
+        r#"{"role":"user","content":[{"type":"item_reference","id":"msg_1"}]}"#,
     ] {
-        assert_eq!(told("/v1/responses", &format!(r#""input":[{item}]"#), &[]), "not_implemented", "{item}");
+        let input = format!(r#""input":[{item}]"#);
+        assert!(told("/v1/responses", &input, &[]).starts_with("item_reference_not_allowed"), "{item}");
     }
     let twice = r#""input":[{"type":"message","type":null,"type":"message","id":"m","role":"user"}]"#;
     assert_eq!(told("/v1/responses", twice, &[]), "duplicate_key type");

@@ -175,22 +175,19 @@ impl Walk {
     /// A message, a part of one, or an item of the Responses API.
     fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
         let start = scan.at();
-        let (mut kinds, mut id, mut role) = (0, None, false);
+        let mut kinds = 0;
         scan.object(|key, value| {
-            match key.as_ref() {
-                "role" => role |= value.kind()? == Kind::String,
-                "id" if is_item && value.kind()? == Kind::String => id = Some(value.at()),
-                "type" if value.kind()? == Kind::String => kinds += 1,
-                _ => {}
+            if key == "type" && value.kind()? == Kind::String {
+                kinds += 1;
+                // Where its id leads is `ids`' to find out.
+                if is_item && value.clone().string()? == "item_reference" {
+                    return value.skip().map(drop);
+                }
             }
             self.field(NODE, &key, value)
         })?;
         if kinds > 1 {
             self.refuse(start, Wrong::Twice("type"));
-        }
-        // It is taken for a reference where neither says otherwise.
-        if let Some(at) = id.filter(|_| kinds == 0 && !role) {
-            self.refuse(at, Wrong::Reference);
         }
         Ok(())
     }

@@ -228,6 +228,7 @@ fn allowed(methods: &[&str], is_model: bool) -> &'static str {
     match methods {
         ["GET"] if is_model => "GET, HEAD",
         ["GET"] => "GET",
+        ["GET", "DELETE"] if is_model => "GET, HEAD, DELETE",
         ["POST"] => "POST",
         ["GET", "POST"] => "GET, POST",
         ["GET", "DELETE"] => "GET, DELETE",

@@ -6,6 +6,8 @@ use crate::state::fields::{Field, field};
 
 /// The longest string that is held to be replaced; a longer one is nobody's name.
 const LONGEST: usize = 2_048;
+/// How many ids are remembered: the items of an answer that are under way at once are few.
+const MOST_KNOWN: usize = 8;
 /// The longest key that is looked at.
 const LONGEST_KEY: usize = 64;
 /// Deeper than this nothing is replaced.
@@ -37,8 +39,14 @@ enum Key {
     /// `first_id`, `last_id`.
     Cursor,
     Data,
+    /// `output`, or `instructions` where they are items.
+    Items,
+    /// `item` of an event.
+    Item,
     Response,
     File,
+    /// `message` of a fine-tuning job's event.
+    Message,
     Known(Field),
 }
 
@@ -57,7 +65,18 @@ enum Text {
     Key,
     Model,
     Id,
+    /// The name of a model, which is sealed where it is a fine-tuned one.
+    Tuned,
+    /// Words in which such a name may stand.
+    Note,
     Other,
+}
+
+impl Text {
+    /// Whether it is held back until its end.
+    fn is_held(self) -> bool {
+        !matches!(self, Self::Key | Self::Other)
+    }
 }
 
 /// The state between two chunks.
@@ -71,6 +90,8 @@ pub struct Json {
     /// The string in hand from its quotation mark on: a copy of a key, or what is held back of a value.
     held: Vec<u8>,
     begun: bool,
+    /// The latest ids of endpoints and what is written instead, both quoted: the events of a stream repeat them.
+    known: Vec<(Vec<u8>, String)>,
 }
 
 impl Json {
@@ -88,7 +109,7 @@ impl Json {
 
     /// What is held back.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
-        let is_held = matches!(self.text, Some(Text::Model | Text::Id));
+        let is_held = self.text.is_some_and(Text::is_held);
         let held = core::mem::take(&mut self.held);
         if is_held { held } else { Vec::new() }
     }
@@ -131,7 +152,7 @@ impl Json {
                 self.text = Some(text);
                 self.held.clear();
                 self.held.push(byte);
-                if matches!(text, Text::Key | Text::Other) {
+                if !text.is_held() {
                     out.push(byte);
                 }
             }
@@ -166,7 +187,7 @@ impl Json {
                 out.extend_from_slice(piece);
                 self.held.extend(piece.iter().take(longest + 1 - self.held.len().min(longest + 1)));
             }
-            Text::Model | Text::Id => self.held.extend_from_slice(piece),
+            Text::Model | Text::Id | Text::Tuned | Text::Note => self.held.extend_from_slice(piece),
         }
         let mut replaced = false;
         if ended {
@@ -175,24 +196,39 @@ impl Json {
             match text {
                 Text::Other => {}
                 Text::Key => self.key(&held),
-                Text::Model | Text::Id => {
-                    let new = if text == Text::Model {
-                        names.model.clone()
-                    } else {
-                        plain(&held).and_then(|id| names.id(&id))
-                    };
-                    replaced = text == Text::Model && new.is_some();
-                    match new {
-                        Some(new) => out.extend_from_slice(new.as_bytes()),
-                        None => out.extend_from_slice(&held),
-                    }
+                Text::Model => {
+                    let new = names.model.as_deref().map(str::as_bytes);
+                    replaced = new.is_some();
+                    out.extend_from_slice(new.unwrap_or(&held));
+                }
+                Text::Id => self.id(names, held, out),
+                Text::Tuned | Text::Note => {
+                    let new = plain(&held).and_then(|said| names.tuned(&said));
+                    out.extend_from_slice(new.as_deref().map_or(&held, str::as_bytes));
                 }
             }
-        } else if matches!(text, Text::Model | Text::Id) && self.held.len() > longest {
+        } else if text.is_held() && self.held.len() > longest {
             out.append(&mut self.held);
             self.text = Some(Text::Other);
         }
         (at + length, replaced)
+    }
+
+    /// Writes what stands for a quoted id.
+    fn id(&mut self, names: &Names, held: Vec<u8>, out: &mut Vec<u8>) {
+        if let Some((_, new)) = self.known.iter().find(|(known, _)| *known == held) {
+            return out.extend_from_slice(new.as_bytes());
+        }
+        match plain(&held).and_then(|id| names.id(&id)) {
+            None => out.extend_from_slice(&held),
+            Some(new) => {
+                out.extend_from_slice(new.as_bytes());
+                if self.known.len() == MOST_KNOWN {
+                    self.known.remove(0);
+                }
+                self.known.push((held, new));
+            }
+        }
     }
 
     fn kind_of_string(&self, names: &Names) -> Text {
@@ -204,6 +240,8 @@ impl Json {
         match (frame.role, frame.is_object, frame.key) {
             (Role::Root | Role::Response, true, Key::Model) if model => Text::Model,
             (Role::Root, true, Key::OwnId) if model && names.is_model => Text::Model,
+            (Role::Root | Role::Item, true, Key::Model) if ids => Text::Tuned,
+            (Role::Item, true, Key::Message) if ids => Text::Note,
             (Role::Ids, false, _)
             | (Role::Root | Role::Response | Role::Item, true, Key::OwnId)
             | (Role::Root, true, Key::Cursor)
@@ -244,9 +282,9 @@ impl Json {
                 _ if !parent.is_object => Role::Other,
                 (_, Key::Known(Field::Opaque)) => Role::Opaque,
                 (_, Key::Known(Field::Ids)) if !is_object => Role::Ids,
-                (Role::Root, Key::Data) if !is_object => Role::Data,
+                (Role::Root, Key::Data) | (Role::Root | Role::Response, Key::Items) if !is_object => Role::Data,
                 (Role::Root, Key::Response) if is_object => Role::Response,
-                (Role::Root, Key::File) if is_object => Role::Item,
+                (Role::Root, Key::File | Key::Item) if is_object => Role::Item,
                 _ => Role::Other,
             },
         };
@@ -260,8 +298,14 @@ impl Json {
             Some("id") => Key::OwnId,
             Some("first_id" | "last_id") => Key::Cursor,
             Some("data") => Key::Data,
+            Some("output" | "instructions") => Key::Items,
+            Some("item") => Key::Item,
             Some("response") => Key::Response,
             Some("file") => Key::File,
+            Some("message") => Key::Message,
+            Some("item_id" | "approval_request_id" | "fine_tuned_model" | "fine_tuned_model_checkpoint") => {
+                Key::Known(Field::Id)
+            }
             Some(name) => Key::Known(field(name)),
             None => Key::Known(Field::Other),
         };

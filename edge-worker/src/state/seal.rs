@@ -3,12 +3,17 @@
 //! `file-abc` becomes `file-bw1…`: the same beginning, as programs look at it, then base64url of 4 bytes that find the endpoint,
 //! 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant, service, region, endpoint and the endpoint's own
 //! id, and that id. The MAC is of 128 bits: nobody finds one by trying. What isn't the one way to write an id is no id.
+//!
+//! Names of fine-tuned models are sealed in the same way: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
+
+use core::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use bailiwick_rules::id::RegionId;
 use bailiwick_rules::table::Table;
 
 use super::Place;
@@ -21,6 +26,8 @@ const LONGEST: usize = 256;
 const SHORTEST_KEY: usize = 32;
 /// The longest beginning that is kept, without its `-` or `_`.
 const LONGEST_BEGINNING: usize = 12;
+/// The longest name of the model that another was made of.
+const LONGEST_BASE: usize = 64;
 const TAG: usize = 4;
 const MAC: usize = 16;
 
@@ -74,29 +81,77 @@ impl Keyring {
     /// What a client's id says, if it is one of `owner`'s and its endpoint still stands in the rules.
     #[must_use]
     pub fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<Opened> {
+        Opener::new(self, table, owner).open(sealed)
+    }
+}
+
+/// What opens the ids of one request.
+pub struct Opener<'a> {
+    keys: &'a Keyring,
+    owner: &'a Owner,
+    /// Every endpoint of the rules.
+    places: Vec<([u8; TAG], &'a RegionId, Place)>,
+}
+
+impl<'a> Opener<'a> {
+    /// For the ids of `owner`.
+    #[must_use]
+    pub fn new(keys: &'a Keyring, table: &'a Table, owner: &'a Owner) -> Self {
+        let places =
+            table.regions().iter().filter_map(|region| Some((region, table.region_named(region.id.as_str())?)));
+        let places = places.flat_map(|(region, index)| {
+            region.endpoints.iter().map(move |(endpoint, _)| {
+                let tag = tag(region.id.as_str(), endpoint.as_str());
+                (tag, &region.id, Place { region: index, endpoint: endpoint.clone() })
+            })
+        });
+        Self { keys, owner, places: places.collect() }
+    }
+
+    /// What an id says: see [`Keyring::open`].
+    #[must_use]
+    pub fn open(&self, sealed: &str) -> Option<Opened> {
         let start = beginning(sealed);
         let bytes = BASE64URL.decode(sealed.strip_prefix(start)?.strip_prefix(MARK)?).ok()?;
         let (found, rest) = bytes.split_at_checked(TAG)?;
         let (given, id) = rest.split_at_checked(MAC)?;
         let id = core::str::from_utf8(id).ok().filter(|id| beginning(id) == start)?;
-        for region in table.regions() {
-            for (endpoint, _) in &region.endpoints {
-                if tag(region.id.as_str(), endpoint.as_str()) != found {
-                    continue;
-                }
-                let whose = |key: &Hmac| mac(key, owner, region.id.as_str(), endpoint.as_str(), id);
-                if self.keys.iter().any(|key| whose(key).ct_eq(given).into()) {
-                    let region = table.region_named(region.id.as_str())?;
-                    return Some(Opened { place: Place { region, endpoint: endpoint.clone() }, id: id.to_owned() });
-                }
-            }
-        }
-        None
+        let mut fitting = self.places.iter().filter(|(tag, ..)| tag == found);
+        let (_, _, place) = fitting.find(|(_, region, place)| {
+            let whose = |key: &Hmac| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
+            self.keys.keys.iter().any(|key| whose(key).ct_eq(given).into())
+        })?;
+        Some(Opened { place: place.clone(), id: id.to_owned() })
     }
 }
 
-/// `file-` of `file-abc`, `resp_` of `resp_abc`, nothing of `abc`.
+/// Whether an id looks like one that was handed out here, whoever it is of.
+#[must_use]
+pub fn is_marked(id: &str) -> bool {
+    id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
+}
+
+/// A name for what a client calls `id` that is nobody's id anywhere: of the same beginning, as hosts check that, and of this
+/// owner's alone, so that it stays the same from turn to turn. No longer than the 64 characters that hosts take.
+#[must_use]
+pub fn renamed(owner: &Owner, id: &str) -> String {
+    let tenant = owner.tenant.as_deref().map_or(["-", ""], |tenant| ["+", tenant]);
+    let text = ["item\0", tenant[0], tenant[1], "\0", &owner.service, "\0", id].concat();
+    let digest = Sha256::digest(text);
+    let start = Some(beginning(id)).filter(|start| start.len() <= LONGEST_BEGINNING + 1).unwrap_or_default();
+    digest.iter().take(24).fold(start.to_owned(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
+/// `file-` of `file-abc`, `resp_` of `resp_abc`, `ft:gpt-4o:` of `ft:gpt-4o:acme::abc`, nothing of `abc`.
 fn beginning(id: &str) -> &str {
+    if let Some(base) = id.strip_prefix("ft:") {
+        let end = base.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_')).unwrap_or(0);
+        let is_kept = (1..=LONGEST_BASE).contains(&end) && base.as_bytes().get(end) == Some(&b':');
+        return if is_kept { &id[..=end + "ft:".len()] } else { "" };
+    }
     let end = id.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(id.len());
     let is_kept = (1..=LONGEST_BEGINNING).contains(&end) && matches!(id.as_bytes().get(end), Some(b'-' | b'_'));
     if is_kept && !id.starts_with(MARK) { &id[..=end] } else { "" }
@@ -217,11 +272,20 @@ mod tests {
     #[test]
     fn an_id_keeps_its_beginning() {
         let (table, acme) = (table(), owner(Some("acme"), "chat"));
-        for (id, start) in
-            [("file-abc", "file-bw1"), ("resp_1", "resp_bw1"), ("abc", "bw1"), ("bw1-x", "bw1"), ("-", "bw1")]
-        {
+        for (id, start) in [
+            ("file-abc", "file-bw1"),
+            ("resp_1", "resp_bw1"),
+            ("abc", "bw1"),
+            ("bw1-x", "bw1"),
+            ("-", "bw1"),
+            ("ft:gpt-4o-2024-08-06:acme:s:abc:ckpt-step-10", "ft:gpt-4o-2024-08-06:bw1"),
+            ("ft:x", "bw1"),
+            ("ft::x", "bw1"),
+            ("ft:bw1:bw1", "ft:bw1:bw1"),
+        ] {
             let sealed = keys("k").seal(&acme, "fra", "fra-1", id).unwrap();
             assert!(sealed.starts_with(start), "{sealed}");
+            assert!(is_marked(&sealed) && (!is_marked(id) || id.contains("bw1")));
             assert_eq!(keys("k").open(&table, &acme, &sealed).unwrap().id, id);
         }
         for id in ["", "a\nb", &"x".repeat(257)] {
@@ -230,12 +294,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_renamed_is_short_steady_and_nobodys() {
+        let (table, acme, emca) = (table(), owner(Some("acme"), "chat"), owner(Some("emca"), "chat"));
+        let long = keys("k").seal(&acme, "fra", "fra-1", &"x".repeat(200)).unwrap();
+        for id in ["rs_1", "msg_68af4030baa48193b0b43b4c2a176a1a0e6967589f080e78", "", "x", "ft:gpt-4o:acme::1", &long]
+        {
+            let name = renamed(&acme, id);
+            assert_eq!(name, renamed(&acme, id));
+            assert_ne!(name, renamed(&emca, id));
+            assert_ne!(name, id);
+            assert!(name.len() <= 64 && !is_marked(&name) && keys("k").open(&table, &acme, &name).is_none());
+        }
+        assert!(renamed(&acme, "rs_1").starts_with("rs_"));
+        assert_ne!(renamed(&acme, "rs_1"), renamed(&owner(None, "chat"), "rs_1"));
+    }
+
+    #[test]
     fn an_id_opens_for_its_owner_alone_and_unaltered() {
         let table = table();
         let places = [("fra", "fra-1"), ("fra", "fra-2"), ("par", "par-1")];
         let tenants = proptest::sample::select(vec![None, Some("acme"), Some("emca"), Some("chat")]);
         let services = proptest::sample::select(vec!["chat", "own", "acme"]);
-        let id = prop_oneof!["(file|vs|resp|batch|ftjob)[-_][A-Za-z0-9]{1,40}", "\\PC{1,30}"];
+        let id = prop_oneof![
+            "(file|vs|resp|batch|ftjob|rs|msg)[-_][A-Za-z0-9]{1,40}",
+            "ft:[a-z0-9.-]{1,9}:[a-z:-]{0,20}",
+            "\\PC{1,30}"
+        ];
         let strategy = (
             id,
             (tenants.clone(), services.clone()),
@@ -251,7 +335,8 @@ mod tests {
                 let me = owner(mine.0, mine.1);
                 let (region, endpoint) = places[at];
                 let sealed = keys.seal(&me, region, endpoint, &id).unwrap();
-                prop_assert!(sealed.is_ascii() && !sealed.contains(['/', '.', '%', '"', '\\']) || !id.is_ascii());
+                prop_assert!(sealed.is_ascii() && !sealed.contains(['/', '%', '"', '\\']) || !id.is_ascii());
+                prop_assert!(!sealed.contains('.') || id.starts_with("ft:"));
                 let opened = Opened { place: place(&table, region, endpoint), id: id.clone() };
                 prop_assert_eq!(keys.open(&table, &me, &sealed), Some(opened));
                 if mine != other {

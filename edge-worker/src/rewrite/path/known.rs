@@ -72,6 +72,7 @@ const KNOWN: &[Known] = &[
     inference(&["audio", "translations"], Takes::Form, Answer::Any, true),
     models(&["models"]),
     models(&["models", "*"]),
+    Known { method: "DELETE", ..models(&["models", "*"]) },
     state("GET", &["chat", "completions", "*"], Takes::Nothing),
     state("POST", &["chat", "completions", "*"], Takes::Json),
     state("DELETE", &["chat", "completions", "*"], Takes::Nothing),
