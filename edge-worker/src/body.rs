@@ -49,6 +49,7 @@ pub struct Inspected {
     model: Option<(Range<usize>, String)>,
     stream: bool,
     choices: usize,
+    is_batch_upload: bool,
     prompt_cache_key: Option<String>,
     user: Option<String>,
     /// A hash of the conversation's beginning.
@@ -113,6 +114,12 @@ impl Inspected {
     #[must_use]
     pub fn stream(&self) -> bool {
         self.stream
+    }
+
+    /// Whether an upload in parts begins that is a batch's input.
+    #[must_use]
+    pub fn is_batch_upload(&self) -> bool {
+        self.is_batch_upload
     }
 
     /// How many choices the answer is to have: `n`, at least.
@@ -290,6 +297,7 @@ fn decided(
         model: None,
         stream: false,
         choices: 1,
+        is_batch_upload: false,
         prompt_cache_key: None,
         user: None,
         beginning: None,
@@ -330,7 +338,9 @@ fn decided(
                 return Err(Failure::BadField { field: "tools", expected: "a list" });
             }
             "purpose" if is_upload => {
-                check_purpose(&string(value).unwrap_or_default(), allow.contains(&Allowance::Batch))?;
+                let purpose = string(value).unwrap_or_default();
+                check_purpose(&purpose, allow.contains(&Allowance::Batch))?;
+                body.is_batch_upload = purpose.starts_with("batch");
             }
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
             "user" if *kind == Kind::String => body.user = string(value),

@@ -108,6 +108,18 @@ pub enum Failure {
     Background,
     /// 400: batch input, which escapes inspection.
     Batch,
+    /// 404: a line of a batch names a model that its endpoint hasn't got.
+    BatchModel {
+        /// The line, from 1.
+        line: u64,
+        /// The model asked for.
+        model: String,
+    },
+    /// 400: a line of a batch that is no JSON object.
+    BatchLine {
+        /// The line, from 1.
+        line: u64,
+    },
     /// 400: a body that is no form, or one that two readers could read differently.
     BadForm {
         /// What is wrong with it.
@@ -222,6 +234,7 @@ impl Failure {
             | Self::BadQuestion { .. }
             | Self::BadForm { .. }
             | Self::ItemReference
+            | Self::BatchLine { .. }
             | Self::IdsApart => 400,
             Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
             Self::NotYourService | Self::ExplainOthers | Self::SharedList | Self::OriginNotAllowed => 403,
@@ -229,6 +242,7 @@ impl Failure {
             | Self::UnknownPath
             | Self::NotOffered { .. }
             | Self::ModelNotFound { .. }
+            | Self::BatchModel { .. }
             | Self::UnknownId => 404,
             Self::PathMistake(mistake) => mistake.status(),
             Self::WrongMethod { .. } => 405,
@@ -268,7 +282,7 @@ impl Failure {
             Self::UnknownKey => "invalid_api_key",
             Self::ConflictingKeys => "conflicting_api_keys",
             Self::NotYourService => "service_not_allowed",
-            Self::ModelNotFound { .. } => "model_not_found",
+            Self::ModelNotFound { .. } | Self::BatchModel { .. } => "model_not_found",
             Self::EncodedBody => "unsupported_content_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::SlowBody => "request_timeout",
@@ -282,6 +296,7 @@ impl Failure {
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
             Self::Batch => "batch_not_allowed",
+            Self::BatchLine { .. } => "invalid_batch_line",
             Self::BadForm { .. } => "invalid_form",
             Self::UnknownId => "not_found",
             Self::ItemReference => "item_reference_not_allowed",
@@ -420,6 +435,16 @@ impl Failure {
             Self::Batch => "Batch input can't be inspected. Send the requests one by one, or allow \"batch\" for this \
                             service."
                 .into(),
+            Self::BatchModel { line, model } => format!(
+                "Line {line} of the batch names the model {}, which isn't to be had where batches are run. Name one of GET \
+                 /v1/models.",
+                quote(model)
+            ),
+            Self::BatchLine { line } => {
+                format!(
+                    "Line {line} of the batch is no JSON object of one line. Write each request on a line of its own."
+                )
+            }
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
             Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
             Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the items \

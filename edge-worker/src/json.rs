@@ -6,7 +6,7 @@
 use core::ops::Range;
 use std::borrow::Cow;
 
-use memchr::memmem;
+use memchr::{memchr2, memmem};
 
 /// How deep arrays and objects may nest, as in serde_json.
 const DEEPEST: u8 = 128;
@@ -343,8 +343,9 @@ fn plain(text: &[u8]) -> usize {
 /// The numbers that Python writes and JSON hasn't got.
 const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
-/// The length of the odd number that a text begins with.
-fn odd_number(text: &[u8]) -> Option<usize> {
+/// The length of the number that JSON hasn't got and a text begins with.
+#[must_use]
+pub fn odd_number(text: &[u8]) -> Option<usize> {
     // Most numbers are told by their first byte.
     if !matches!(text.first(), Some(b'N' | b'I' | b'-')) {
         return None;
@@ -376,7 +377,8 @@ pub fn with_nulls(answer: &str) -> Cow<'_, str> {
 /// Whether an answer may hold numbers that JSON hasn't got: quick, and sometimes wrong, as it looks into strings too.
 #[must_use]
 pub fn has_odd_numbers(answer: &[u8]) -> bool {
-    memmem::find(answer, b"NaN").is_some() || memmem::find(answer, b"Infinity").is_some()
+    let rest = memchr2(b'N', b'I', answer).and_then(|at| answer.get(at..)).unwrap_or_default();
+    memmem::find(rest, b"NaN").is_some() || memmem::find(rest, b"Infinity").is_some()
 }
 
 /// Where the string that begins at a place of a text ends, behind its quotation mark. What is in it may be no UTF-8.

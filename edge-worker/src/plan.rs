@@ -3,7 +3,7 @@
 //! A [`Target`] can only be made here, and only from a [`Steering`]: whatever sends needs a `Target`, so code that sends
 //! outside the fence doesn't compile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
@@ -74,6 +74,19 @@ impl Target {
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// Its names of models by the clients', where it has a closed list of them.
+    #[must_use]
+    pub fn models(&self) -> Option<&BTreeMap<String, String>> {
+        self.endpoint.models.as_ref()
+    }
+
+    /// Its names by which clients know models otherwise; of two names of theirs for one model the first comes last.
+    #[must_use]
+    pub fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
+        let models = self.models().filter(|models| models.iter().any(|(ours, theirs)| ours != theirs))?;
+        Some(models.iter().rev().map(|(ours, theirs)| (theirs, ours)))
     }
 
     /// The name of the secret that holds its credential.

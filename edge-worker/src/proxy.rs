@@ -24,11 +24,11 @@ use crate::memory::{self, Whose};
 use crate::plan::Skip;
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
-use crate::rewrite::path::Route;
+use crate::rewrite::path::{Class, Route};
 use crate::rewrite::query::Query;
 use crate::rewrite::{self, Content, headers};
 use crate::source::Source;
-use crate::splice::{Ids, Names, Splice};
+use crate::splice::{BatchLines, Ids, Names, Places, Splice};
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
 use crate::wire::{Happening, Lines, Wire};
@@ -87,6 +87,10 @@ pub(crate) struct Driver {
     writing: Writing,
     /// What puts the client's names into a committed answer that has others.
     splice: Option<Splice>,
+    /// What a stored file's object says of it.
+    file: Option<StoredFile>,
+    /// Whether the client was told no length, and no event tells it either how the answer ended.
+    is_unmeasured: bool,
     /// What an answer that is held takes of this isolate's memory, beyond what each may.
     kept: Hold,
 }
@@ -170,6 +174,8 @@ impl Driver {
             clock: Clock::default(),
             writing: Writing::default(),
             splice: None,
+            file: None,
+            is_unmeasured: false,
             kept: Hold::default(),
         })
     }
@@ -189,6 +195,9 @@ impl Driver {
                 None => outs = self.next_outs().await,
             }
         };
+        if self.wants_length(&outs) {
+            self.file = self.look().await;
+        }
         let mut headers = self.headers();
         if let Some(notary) = self.job.notary.take()
             && let Err(failure) = notary.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
@@ -204,11 +213,26 @@ impl Driver {
         self.job.body = None;
         self.job.hold = None;
         let lines = self.theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.stamp.served(headers::to_client(lines), self.run.served_by(), self.run.record())
+        let mut lines = headers::to_client(lines);
+        if let Some((_, model)) = lines.iter_mut().find(|(name, _)| name == "openai-model") {
+            self.rename(model);
+        }
+        self.stamp.served(lines, self.run.served_by(), self.run.record())
+    }
+
+    /// Puts the client's name in place of an endpoint's.
+    fn rename(&self, model: &mut String) {
+        let Some(target) = self.run.served_by() else { return };
+        let found = target.renamed().and_then(|mut pairs| pairs.rfind(|(theirs, _)| *theirs == model));
+        if let Some(asked) = self.job.model.as_ref().filter(|&asked| target.model() != Some(asked)) {
+            model.clone_from(asked);
+        } else if let Some((_, ours)) = found {
+            *model = ours.clone();
+        }
     }
 
     #[inline(never)]
-    fn answer(self: Box<Self>, status: u16, headers: Lines, outs: VecDeque<Out>) -> Answer {
+    fn answer(mut self: Box<Self>, status: u16, headers: Lines, outs: VecDeque<Out>) -> Answer {
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
@@ -216,6 +240,10 @@ impl Driver {
         }
         // What is spliced has another length.
         let length = self.theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
+        let length = length.or(self.file.as_ref().filter(|_| self.splice.is_none()).and_then(|file| file.bytes));
+        let is_events =
+            |headers: &Lines| headers.iter().any(|(name, kind)| name == "content-type" && is_event_stream(kind));
+        self.is_unmeasured = length.is_none() && !is_events(&headers);
         Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outs }))
     }
 
@@ -288,7 +316,12 @@ impl Driver {
                 return Some(Event::ClientGone);
             }
             return Some(match happened {
-                Happening::Headers { attempt, status, headers } => self.answered(attempt, status, headers),
+                Happening::Headers { attempt, status, headers } => {
+                    if self.wants_purpose(status) {
+                        self.file = self.look().await;
+                    }
+                    self.answered(attempt, status, headers)
+                }
                 Happening::Refused { attempt } => {
                     self.flight = Flight::Landed;
                     Event::FetchError { attempt }
@@ -440,10 +473,45 @@ impl Driver {
         }
     }
 
+    /// Whether it has to be known what a stored file is for: the lines of a batch may have to be changed.
+    fn wants_purpose(&self, status: u16) -> bool {
+        let last = || self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
+        is_content(&self.job.route) && status == 200 && last().is_some_and(|target| target.renamed().is_some())
+    }
+
+    /// Whether an answer that begins is a stored file whose length nobody has told.
+    fn wants_length(&self, outs: &VecDeque<Out>) -> bool {
+        is_content(&self.job.route)
+            && self.file.is_none()
+            && self.splice.is_none()
+            && !outs.iter().any(|out| matches!(out, Out::End))
+            && self.theirs.as_ref().is_some_and(|headers| announced_length(headers).is_none())
+    }
+
+    /// Asks the endpoint of the moment what it says of the file whose content it sends. Nothing of the content is read meanwhile.
+    #[inline(never)]
+    fn look(&mut self) -> LocalBoxFuture<'_, Option<StoredFile>> {
+        Box::pin(async move {
+            let target = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target))?;
+            let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
+            let id = self.job.route.ids().next()?;
+            let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
+            let out =
+                rewrite::outgoing(target, &route, &Query::default(), core::iter::empty(), None, secret.as_deref());
+            let out = out.ok()?;
+            let object = self.wire.look(out.url.as_str(), &out.headers).await?;
+            StoredFile::read(&object)
+        })
+    }
+
     /// What has to be changed in the answer of the endpoint that was committed: nothing, most of the time.
     #[inline(never)]
     fn splice(&self) -> Option<Splice> {
         let target = self.run.served_by()?;
+        if is_content(&self.job.route) {
+            let models = target.models().filter(|_| self.file.as_ref().is_some_and(|file| file.is_batch))?;
+            return Some(Splice::Lines(Box::new(BatchLines::to_client(models))));
+        }
         let Flight::Reading { headers, .. } = &self.flight else { return None };
         let content_type =
             headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.to_ascii_lowercase());
@@ -463,8 +531,15 @@ impl Driver {
             region: target.region_id().clone(),
             endpoint: target.id().clone(),
         });
-        let names = Names::new(model, ids)?;
-        Some(Splice::new(if self.job.route.model().is_some() { names.of_model() } else { names }, events))
+        let is_models = self.job.route.class() == Class::Models;
+        let names = match (model, target.renamed()) {
+            (Some(model), _) if is_models => Names::of_one(model, Places::Models),
+            (None, Some(pairs)) if is_models => Names::translated(pairs, Places::Models, None),
+            // What is kept was asked for by whatever name, at some other time.
+            (None, Some(pairs)) if self.job.model.is_none() => Names::translated(pairs, Places::Objects, ids),
+            _ => Names::new(model, ids)?,
+        };
+        Some(Splice::new(names, events))
     }
 
     #[inline(never)]
@@ -524,6 +599,7 @@ impl Drop for Driver {
             "event": "attempts", "request_id": self.stamp.request_id, "revision": self.stamp.revision,
             "attempts": record.header(), "regions": regions, "skipped": record.skipped.len(), "no_secret": no_secret,
             "stopped": record.stopped.map(|stop| format!("{stop:?}")), "end": record.end.map(|end| format!("{end:?}")),
+            "unmeasured": self.is_unmeasured,
         });
         console_warn!("{line}");
     }
@@ -558,12 +634,37 @@ fn next_of_upload<'a>(wire: &'a mut Wire, reading: bool, upload: &'a Outbound) -
     })
 }
 
+/// What a stored file's object says of it.
+struct StoredFile {
+    /// Its length, where that is told.
+    bytes: Option<u32>,
+    /// Whether it is what a batch asks, or what came of one.
+    is_batch: bool,
+}
+
+impl StoredFile {
+    /// Reads `{"bytes": …, "purpose": …}`.
+    fn read(object: &[u8]) -> Option<Self> {
+        let object: serde_json::Value = serde_json::from_slice(object).ok()?;
+        let bytes = object.get("bytes").and_then(serde_json::Value::as_u64).and_then(|bytes| u32::try_from(bytes).ok());
+        let purpose = object.get("purpose").and_then(serde_json::Value::as_str).unwrap_or_default();
+        Some(Self { bytes, is_batch: purpose.starts_with("batch") })
+    }
+}
+
+/// Whether a path is that of a stored file's content.
+fn is_content(route: &Route) -> bool {
+    matches!(route.segments(), [files, _, content] if files == "files" && content == "content")
+}
+
+fn is_event_stream(kind: &str) -> bool {
+    kind.to_ascii_lowercase().starts_with("text/event-stream")
+}
+
 /// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.
 fn announced_length(headers: &Lines) -> Option<u32> {
     let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim());
-    let is_events =
-        header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"));
-    if is_events || header("content-encoding").is_some() {
+    if header("content-type").is_some_and(is_event_stream) || header("content-encoding").is_some() {
         return None;
     }
     header("content-length")?.parse().ok()

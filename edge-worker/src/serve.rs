@@ -24,7 +24,7 @@ use crate::memory;
 use crate::multipart::form::Form;
 use crate::multipart::is_form;
 use crate::multipart::upload::Load;
-use crate::plan::{self, Plan, Wanted};
+use crate::plan::{self, Plan, Target, Wanted};
 use crate::proxy::{Answer, Driver, Job};
 use crate::receipt::{self, Office};
 use crate::reply::{Reply, Stamp};
@@ -42,6 +42,9 @@ use crate::wire::Wire;
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
+
+/// What an upload in parts may be.
+const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
 /// Answers a request.
 ///
@@ -129,7 +132,9 @@ async fn answer(
         Turn::Sendable(prepared) => *prepared,
     };
     if let Some(load) = load {
-        job.upload = Some(Outbound::begin(asked, load, &service.allow, &service.limits, &mut hold).await?);
+        let models = task.plan.targets().first().and_then(Target::models);
+        let upload = Outbound::begin(asked, load, models, &service.allow, &service.limits, &mut hold);
+        job.upload = Some(upload.await?);
     }
     job.hold = Some(Rc::new(hold));
     job.headers = core::mem::take(&mut asked.headers);
@@ -294,6 +299,11 @@ fn prepare(
     }
     let hides_models = route.class() == Class::Models && model.is_none();
     let hides_models = hides_models && !plan.targets().iter().all(|target| is_sole(&target.place()));
+    // Nobody would see where a line begins in a part of a file, nor what model it names.
+    let is_batch_upload = body.as_ref().and_then(Content::json).is_some_and(Inspected::is_batch_upload);
+    if is_batch_upload && plan.targets().iter().any(|target| target.models().is_some()) {
+        return Err(Failure::BadField { field: "purpose", expected: WHOLE_BATCH });
+    }
     let stored_stream =
         query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
     let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));

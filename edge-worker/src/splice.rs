@@ -5,30 +5,57 @@
 //! and no more is held than one such string. What isn't the JSON it should be passes as it is.
 
 mod json;
+mod lines;
+
+use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{EndpointId, RegionId};
 use memchr::{memchr2, memmem};
 
-use crate::json::quoted;
+use crate::json::{has_odd_numbers, quoted};
 use crate::sse::without_mark;
 use crate::state::seal::{Keyring, Owner};
 use crate::state::tuned::{is_tuned, without_tuned};
 use json::Json;
+pub use lines::{BatchLines, Wrong};
 
 /// The longest list of models, in bytes. Of a longer one nothing is told: its end decides what it says.
 const LONGEST_LIST: usize = 8 << 20;
 /// The longest beginning of an event that is remembered.
 const LONGEST_BEGINNING: usize = 1_024;
 
-/// What is written instead of an endpoint's names.
+/// What is written instead of the names of the other side.
 #[derive(Clone)]
 pub struct Names {
-    /// The client's name of the model, quoted, where the endpoint's differs.
-    model: Option<String>,
+    /// The names of models to write, quoted.
+    models: Models,
+    /// Where names of models stand.
+    places: Places,
     /// How ids are sealed, where any are handed out.
     ids: Option<Ids>,
-    /// Whether the answer is a model, whose own id is its name.
-    is_model: bool,
+}
+
+#[derive(Clone)]
+enum Models {
+    /// They stay.
+    Same,
+    /// There is one: the client's.
+    One(String),
+    /// By the name that is found.
+    Map(BTreeMap<String, String>),
+}
+
+/// Where names of models stand in a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Places {
+    /// An answer: `model`, and that of its `response`.
+    Answer,
+    /// An object that is kept, or a list of such: the same, and `model` of each in `data`.
+    Objects,
+    /// A model, or a list of such: their `id`, and their `root` and `parent`.
+    Models,
+    /// A line of a batch: `model` of its `body`, or of the `body` of its `response`.
+    Lines,
 }
 
 /// How an answer's ids are sealed.
@@ -45,16 +72,48 @@ pub struct Ids {
 }
 
 impl Names {
-    /// `None` when an answer needs no change: then nothing has to pass through here.
+    /// For an answer to a request that names one model, or none. `None` when it needs no change: then nothing has to pass through
+    /// here.
     #[must_use]
     pub fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
-        (model.is_some() || ids.is_some()).then(|| Self { model: model.map(quoted), ids, is_model: false })
+        let models = model.map_or(Models::Same, |model| Models::One(quoted(model)));
+        (model.is_some() || ids.is_some()).then_some(Self { models, places: Places::Answer, ids })
     }
 
-    /// For an answer that is a model itself.
+    /// For a text that names one model as `places` says.
     #[must_use]
-    pub fn of_model(self) -> Self {
-        Self { is_model: true, ..self }
+    pub fn of_one(model: &str, places: Places) -> Self {
+        Self { models: Models::One(quoted(model)), places, ids: None }
+    }
+
+    /// For a text that may name any model: pairs of what stands there and what is to be written. Of two pairs for the same name the
+    /// last counts.
+    #[must_use]
+    pub fn translated<'m>(
+        pairs: impl Iterator<Item = (&'m String, &'m String)>,
+        places: Places,
+        ids: Option<Ids>,
+    ) -> Self {
+        let models = pairs.map(|(found, written)| (found.clone(), quoted(written))).collect();
+        Self { models: Models::Map(models), places, ids }
+    }
+
+    /// Whether the first model of a text is the only thing in it that may have to be replaced.
+    fn is_one_model(&self) -> bool {
+        self.ids.is_none() && self.places == Places::Answer && matches!(self.models, Models::One(_))
+    }
+
+    fn has_models(&self) -> bool {
+        !matches!(self.models, Models::Same)
+    }
+
+    /// The quoted string to write instead of a model's name; `None` where it stays.
+    fn model(&self, found: &str) -> Option<&str> {
+        match &self.models {
+            Models::Same => None,
+            Models::One(model) => Some(model),
+            Models::Map(models) => models.get(found).map(String::as_str),
+        }
     }
 
     /// The quoted string to write instead of an endpoint's id.
@@ -85,6 +144,8 @@ pub enum Splice {
     Events(Box<Events>),
     /// A list of models that loses those that are other tenants', once it is whole.
     Models(Vec<u8>),
+    /// What came of a batch.
+    Lines(Box<BatchLines>),
 }
 
 impl Splice {
@@ -111,6 +172,8 @@ impl Splice {
                     list.extend_from_slice(bytes);
                 }
             }
+            // What comes back is never refused.
+            Self::Lines(lines) => return lines.pass(bytes).unwrap_or_default(),
         }
         out
     }
@@ -119,11 +182,14 @@ impl Splice {
     pub fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
         let Self::Json(names, json) = self else { return self.pass(bytes) };
         let mut out = Vec::with_capacity(bytes.len() + 64);
-        let from = if names.ids.is_none() { json.pass_to_model(names, bytes, &mut out) } else { Some(0) };
+        let is_one = names.is_one_model();
+        let from = if is_one { json.pass_to_model(names, bytes, &mut out) } else { Some(0) };
         let rest = from.and_then(|from| bytes.get(from..)).unwrap_or_default();
-        // What may follow the model is another one, however its key is written.
-        let plain = || memmem::find(rest, b"model\"").is_none() && memmem::find(rest, b"\\u").is_none();
-        if names.ids.is_none() && plain() {
+        // What may follow the model is another one, however its key is written, or a number that JSON hasn't got.
+        let plain = || {
+            memmem::find(rest, b"model\"").is_none() && memmem::find(rest, b"\\u").is_none() && !has_odd_numbers(rest)
+        };
+        if is_one && plain() {
             out.extend_from_slice(rest);
         } else {
             json.pass(names, rest, &mut out);
@@ -137,6 +203,7 @@ impl Splice {
             Self::Json(_, json) => json.take_held(),
             Self::Events(events) => events.json.take_held(),
             Self::Models(list) => without_tuned(list),
+            Self::Lines(lines) => lines.finish().unwrap_or_default(),
         }
     }
 }
@@ -214,7 +281,8 @@ impl Events {
     }
 
     fn data(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        let fresh = self.json.is_fresh();
+        let is_odd = has_odd_numbers(text);
+        let fresh = self.json.is_fresh() && !is_odd;
         if let Some((before, after)) = self.last.as_ref().filter(|(before, _)| fresh && text.starts_with(before)) {
             out.extend_from_slice(after);
             out.extend_from_slice(&text[before.len()..]);
@@ -226,7 +294,7 @@ impl Events {
         if fresh && whole() && !worth(text, self.names.ids.is_some()) {
             return out.extend_from_slice(text);
         }
-        if self.names.ids.is_some() {
+        if is_odd || !self.names.is_one_model() {
             return self.json.pass(&self.names, text, out);
         }
         let from = out.len();
@@ -287,6 +355,51 @@ mod tests {
 
     fn both() -> Names {
         Names::new(Some("chat"), Some(ids())).unwrap()
+    }
+
+    fn translated(places: Places) -> Names {
+        let pairs =
+            [("llama", "chat"), ("bge", "embed")].map(|(found, written)| (found.to_owned(), written.to_owned()));
+        Names::translated(pairs.iter().map(|(found, written)| (found, written)), places, None)
+    }
+
+    #[test]
+    fn models_of_kept_objects_are_the_clients() {
+        let text = r#"{"object":"list","model":"llama","data":[{"id":"b","model":"llama","x":{"model":"llama"}},{"model":"bge"},{"model":"gpt"}],
+            "response":{"model":"bge"},"metadata":{"model":"llama"}}"#;
+        let expected = r#"{"object":"list","model":"chat","data":[{"id":"b","model":"chat","x":{"model":"llama"}},{"model":"embed"},{"model":"gpt"}],
+            "response":{"model":"embed"},"metadata":{"model":"llama"}}"#;
+        assert_eq!(run(&translated(Places::Objects), false, &[text.as_bytes()]), expected);
+        let one = run(&translated(Places::Answer), false, &[text.as_bytes()]);
+        assert_eq!(
+            one,
+            expected
+                .replace(r#""data":[{"id":"b","model":"chat""#, r#""data":[{"id":"b","model":"llama""#)
+                .replace(r#"{"model":"embed"},{"#, r#"{"model":"bge"},{"#)
+        );
+    }
+
+    #[test]
+    fn models_themselves_are_called_by_the_clients_names() {
+        let text = r#"{"object":"list","data":[{"id":"llama","root":"llama","parent":null,"permission":[{"id":"llama"}]},{"id":"bge","root":"/models/bge"}]}"#;
+        let expected = r#"{"object":"list","data":[{"id":"chat","root":"chat","parent":null,"permission":[{"id":"llama"}]},{"id":"embed","root":"/models/bge"}]}"#;
+        assert_eq!(run(&translated(Places::Models), false, &[text.as_bytes()]), expected);
+        let one = Names::of_one("chat", Places::Models);
+        assert_eq!(run(&one, false, &[br#"{"id":"llama","owned_by":"x"}"#]), r#"{"id":"chat","owned_by":"x"}"#);
+    }
+
+    #[test]
+    fn numbers_that_json_has_not_got_become_null_where_something_is_replaced() {
+        let text = r#"{"a":NaN,"model":"llama","b":[ -Infinity ,Infinity, -1,"NaN"],"c":nan}"#;
+        let expected = r#"{"a":null,"model":"ch\"at","b":[ null ,null, -1,"NaN"],"c":nan}"#;
+        for size in [1, 2, 3, 5, 200] {
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            assert_eq!(run(&model_only(), false, &chunks), expected);
+        }
+        let event = |model: &str, number: &str| format!("data: {{\"model\":\"{model}\",\"x\":{number}}}\n\n");
+        let stream = ["1", "NaN", "1", "-Infinity"].map(|number| event("llama", number)).concat();
+        let spliced = ["1", "null", "1", "null"].map(|number| event("ch\\\"at", number)).concat();
+        assert_eq!(run(&model_only(), true, &[stream.as_bytes()]), spliced);
     }
 
     #[test]

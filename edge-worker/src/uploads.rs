@@ -6,6 +6,7 @@
 
 use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bailiwick_rules::rules::{Allowance, Limits};
@@ -56,11 +57,12 @@ pub(crate) fn boundary(asked: &Asked) -> String {
 }
 
 impl Outbound {
-    /// Reads the beginning.
+    /// Reads the beginning. `models` has the endpoint's names by the clients', where it has a closed list of them.
     #[inline(never)]
     pub(crate) fn begin<'a>(
         asked: &'a Asked,
         load: Load,
+        models: Option<&'a BTreeMap<String, String>>,
         allow: &'a [Allowance],
         limits: &'a Limits,
         hold: &'a mut Hold,
@@ -68,7 +70,8 @@ impl Outbound {
         Box::pin(async move {
             let boundary = boundary(asked);
             let sent_type = form_type(&boundary);
-            let mut upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
+            let upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
+            let mut upload = upload.with_models(models);
             let mut pieces = asked.pieces().ok_or(Failure::MissingBody)?;
             let mut first = Vec::new();
             let patience = Patience::of(limits);

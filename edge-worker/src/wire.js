@@ -11,7 +11,7 @@ const wasm = globalThis.__worker_init_state;
 
 // What rings. The same numbers stand in wire.rs.
 const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10,
-  WHOLE = 11, PIECE_OF_BODY = 12, END_OF_BODY = 13, LATE = 14;
+  WHOLE = 11, PIECE_OF_BODY = 12, END_OF_BODY = 13, LATE = 14, SEEN = 15;
 
 /** How often a line rings at least while its task lasts, in milliseconds. By it a task hears that the Wasm is another's. */
 const BEAT = 5_000;
@@ -22,6 +22,8 @@ const AT_ONCE = 1 << 16;
 const AHEAD = 1 << 16;
 /** How much one read takes at first and at most. Events are far shorter. */
 const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
+/** How long a look takes at most, in milliseconds, and how much it sees. */
+const LOOK = 5_000, LOOKED_AT = 1 << 16;
 /** A chunk that comes within so many milliseconds of the last is one of a burst. */
 const BURST = 2;
 
@@ -212,6 +214,18 @@ class Line {
     } catch {
       this.ring(REFUSED, attempt);
     }
+  }
+
+  /** Fetches something small: SEEN follows, with its bytes if it came. The answer in flight goes on, and nobody reads it meanwhile. */
+  look(head) {
+    const parts = head.split("\n");
+    const see = async () => {
+      const init = { headers: record(parts, 2), redirect: "manual", signal: AbortSignal.timeout(LOOK) };
+      const response = await fetch(parts[1], init);
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      return response.status === 200 && bytes.length <= LOOKED_AT ? bytes : undefined;
+    };
+    see().then((bytes) => this.ring(SEEN, 0, bytes), () => this.ring(SEEN, 0));
   }
 
   /** Asks for more of the body: CHUNK, END or BROKEN follows, perhaps at once. */

@@ -31,6 +31,8 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn read(this: &Line);
     #[wasm_bindgen(method)]
+    fn look(this: &Line, head: &str);
+    #[wasm_bindgen(method)]
     fn abort(this: &Line);
     #[wasm_bindgen(method)]
     fn leave(this: &Line);
@@ -93,6 +95,8 @@ pub(crate) struct Inbox {
     body: Option<Option<Vec<u8>>>,
     /// A piece of it.
     piece: Option<Piece>,
+    /// What came of a look at something beside the answer; `None` in it if nothing did.
+    seen: Option<Option<Vec<u8>>>,
     /// Whether its task waits for no feeds. What does so may not be dropped when its request has ended.
     pub(crate) is_fed: bool,
 }
@@ -132,6 +136,7 @@ impl Inbox {
             12 => self.piece = bytes.map(Piece::Bytes),
             13 => self.piece = Some(Piece::End),
             14 => self.piece = Some(Piece::Late),
+            15 => self.seen = Some(bytes),
             // All that is left of a body.
             _ => {
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
@@ -242,6 +247,15 @@ impl Wire {
             _ => {}
         }
         happened
+    }
+
+    /// Fetches something small beside the answer in flight, of which nothing is read meanwhile; `None` if that didn't come.
+    pub(crate) async fn look(&self, url: &str, headers: &[(String, String)]) -> Option<Vec<u8>> {
+        self.inbox.borrow_mut().seen = None;
+        let mut head = ["GET\n", url, "\n"].concat();
+        write_lines(headers, &mut head);
+        self.line.look(&head);
+        taken(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.seen.take() }).await
     }
 
     /// Breaks off what is in flight.

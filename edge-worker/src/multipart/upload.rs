@@ -5,12 +5,15 @@
 //! purpose is known; what must not be is refused all the same: the body breaks off before its last boundary, and an endpoint
 //! makes nothing of half a form.
 
+use std::collections::BTreeMap;
+
 use bailiwick_rules::rules::Allowance;
 
 use super::{Head, Piece, Splitter, write_end, write_head};
 use crate::body::engine::Engines;
 use crate::body::{Needs, field};
 use crate::envelope::{Failure, Odd};
+use crate::splice::{BatchLines, Wrong};
 
 /// The longest field beside the file.
 const LONGEST_FIELD: usize = 4 << 10;
@@ -57,6 +60,12 @@ pub struct Upload {
     /// The field in hand; `None` in the file.
     field: Option<(Head, Vec<u8>)>,
     begun: bool,
+    /// Whether it is a batch's input, once that is known.
+    is_batch: Option<bool>,
+    /// Where the endpoint has names of its own: how the lines of a batch get them.
+    lines: Option<BatchLines>,
+    /// What is wrong with a line, while nobody knows whether it is a batch's.
+    wrong: Option<Wrong>,
 }
 
 impl Upload {
@@ -66,7 +75,29 @@ impl Upload {
     /// 400 if it is no form.
     pub fn new(load: Load, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
         let splitter = Splitter::new(content_type)?;
-        Ok(Self { load, splitter, boundary, allow: allow.to_vec(), seen: Vec::new(), field: None, begun: false })
+        Ok(Self {
+            load,
+            splitter,
+            boundary,
+            allow: allow.to_vec(),
+            seen: Vec::new(),
+            field: None,
+            begun: false,
+            is_batch: None,
+            lines: None,
+            wrong: None,
+        })
+    }
+
+    /// Has the lines of a batch name models as the endpoint does: `models` has its names by the client's, and is closed.
+    ///
+    /// A file that comes before its purpose is read as a batch's could be. If it turns out to be none, and was changed, it is refused.
+    #[must_use]
+    pub fn with_models(self, models: Option<&BTreeMap<String, String>>) -> Self {
+        let lines = models
+            .filter(|_| self.allow.contains(&Allowance::Batch) && self.load == Load::File)
+            .map(BatchLines::to_endpoint);
+        Self { lines, ..self }
     }
 
     /// Takes a chunk; gives what may be sent on.
@@ -79,7 +110,7 @@ impl Upload {
             match piece {
                 Piece::Begin(head) => self.begin(head, &mut out)?,
                 Piece::Data(data) => match &mut self.field {
-                    None => out.extend_from_slice(&data),
+                    None => self.file(&data, &mut out)?,
                     Some((_, value)) => {
                         value.extend_from_slice(&data);
                         if value.len() > LONGEST_FIELD {
@@ -92,6 +123,8 @@ impl Upload {
                         self.check(&head, &value)?;
                         self.write_head(&mut out, &head);
                         out.extend_from_slice(&value);
+                    } else {
+                        self.end_file(&mut out)?;
                     }
                 }
             }
@@ -138,10 +171,20 @@ impl Upload {
         Ok(())
     }
 
-    fn check(&self, head: &Head, value: &[u8]) -> Result<(), Failure> {
+    fn check(&mut self, head: &Head, value: &[u8]) -> Result<(), Failure> {
         let text = core::str::from_utf8(value).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
         if head.name == "purpose" {
             check_purpose(text, self.allow.contains(&Allowance::Batch))?;
+            let is_batch = text.starts_with("batch");
+            self.is_batch = Some(is_batch);
+            let wrong = self.wrong.take().filter(|_| is_batch);
+            let has_changed = self.lines.as_ref().is_some_and(BatchLines::has_changed);
+            if let Some(wrong) = wrong {
+                return Err(refusal(wrong));
+            }
+            if !is_batch && has_changed {
+                return Err(Failure::BadForm { what: ORDER });
+            }
         }
         let Needs { engines, field } = field::check(&["files"], &head.name, text, &self.allow)?;
         // No engine has fields of its own here.
@@ -149,8 +192,53 @@ impl Upload {
         if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: Odd::Undocumented }) }
     }
 
+    /// Bytes of the file.
+    fn file(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+        let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.wrong.is_none()) else {
+            out.extend_from_slice(data);
+            return Ok(());
+        };
+        let held = lines.held();
+        match lines.pass(data) {
+            Ok(bytes) => out.extend_from_slice(&bytes),
+            Err(wrong) if self.is_batch.is_some() => return Err(refusal(wrong)),
+            Err(wrong) => {
+                self.wrong = Some(wrong);
+                out.extend_from_slice(&held);
+                out.extend_from_slice(data);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_file(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.wrong.is_none()) else {
+            return Ok(());
+        };
+        let held = lines.held();
+        match lines.finish() {
+            Ok(_) => {}
+            Err(wrong) if self.is_batch.is_some() => return Err(refusal(wrong)),
+            Err(wrong) => self.wrong = Some(wrong),
+        }
+        out.extend_from_slice(&held);
+        Ok(())
+    }
+
     fn write_head(&mut self, out: &mut Vec<u8>, head: &Head) {
         write_head(out, &self.boundary, head, !core::mem::replace(&mut self.begun, true));
+    }
+}
+
+/// What to do about a file that was taken for a batch's.
+const ORDER: &str =
+    "the file reads like a batch's input, and its purpose behind it says otherwise; put \"purpose\" before \"file\"";
+
+/// What is said of a line.
+fn refusal(wrong: Wrong) -> Failure {
+    match wrong {
+        Wrong::Model { line, model } => Failure::BatchModel { line, model },
+        Wrong::Broken { line } => Failure::BatchLine { line },
     }
 }
 
@@ -214,6 +302,42 @@ mod tests {
         assert_eq!(part(&[("x", b"1")]), Err(Failure::BadForm { what: "there is no \"data\"" }));
         assert_eq!(part(&[("data:a", b"x"), ("purpose", b"batch")]), Err(Failure::Batch));
         assert_eq!(part(&[("data:a", b"x"), ("Data", b"x")]), Err(Failure::MiscasedKey { key: "data" }));
+    }
+
+    #[test]
+    fn the_lines_of_a_batch_name_models_as_the_endpoint_does() {
+        let models = BTreeMap::from([("chat".to_owned(), "llama".to_owned())]);
+        let send = |parts: &[(&str, &[u8])], size: usize| -> Result<Vec<u8>, Failure> {
+            let upload = Upload::new(Load::File, TYPE, "XX".into(), &[Allowance::Batch])?;
+            let mut upload = upload.with_models(Some(&models));
+            let mut out = Vec::new();
+            for chunk in body(parts).chunks(size) {
+                out.extend(upload.push(chunk)?);
+            }
+            out.extend(upload.finish()?);
+            Ok(out)
+        };
+        let line = |model: &str| format!("{{\"custom_id\":\"1\",\"body\":{{\"model\":\"{model}\"}}}}\n").into_bytes();
+        let (ours, theirs, other) = (line("chat"), line("llama"), line("gpt"));
+        let batch = ("purpose", &b"batch"[..]);
+        let data = ("purpose", &b"user_data"[..]);
+        fn file(bytes: &[u8]) -> (&str, &[u8]) {
+            ("file:a.jsonl", bytes)
+        }
+        for size in [1, 9, 10_000] {
+            assert_eq!(send(&[batch, file(&ours)], size).unwrap(), body(&[batch, file(&theirs)]));
+            assert_eq!(send(&[file(&ours), batch], size).unwrap(), body(&[file(&theirs), batch]));
+            assert_eq!(send(&[data, file(&ours)], size).unwrap(), body(&[data, file(&ours)]), "the client's own data");
+            assert_eq!(send(&[file(&ours), data], size), Err(Failure::BadForm { what: ORDER }));
+            for bytes in [&other[..], b"no lines of a batch: [{\"N", &ours[..ours.len() - 6], &ours[..30]] {
+                assert_eq!(send(&[file(bytes), data], size).unwrap(), body(&[file(bytes), data]), "{bytes:?}");
+            }
+            let unknown = Failure::BatchModel { line: 1, model: "gpt".into() };
+            assert_eq!(send(&[batch, file(&other)], size), Err(unknown.clone()));
+            assert_eq!(send(&[file(&other), batch], size), Err(unknown));
+            assert_eq!(send(&[batch, file(b"{\n}")], size), Err(Failure::BatchLine { line: 1 }));
+            assert_eq!(send(&[file(b"{"), batch], size), Err(Failure::BatchLine { line: 1 }));
+        }
     }
 
     #[test]

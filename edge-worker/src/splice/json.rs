@@ -1,7 +1,9 @@
 //! Follows one JSON text chunk by chunk, and replaces strings at known places: bytes in, bytes out.
 
-use crate::json::Scan;
-use crate::splice::Names;
+use memchr::memchr2;
+
+use crate::json::{Scan, odd_number, reads_as};
+use crate::splice::{Names, Places};
 use crate::state::fields::{Field, field};
 
 /// The longest string that is held to be replaced; a longer one is nobody's name.
@@ -26,6 +28,8 @@ enum Role {
     Response,
     /// A list of ids.
     Ids,
+    /// `body` of the document or of its `response`, where lines of a batch are read.
+    Body,
     /// The client's own data.
     Opaque,
     Other,
@@ -36,6 +40,9 @@ enum Role {
 enum Key {
     Model,
     OwnId,
+    /// `root`, `parent`.
+    Origin,
+    Body,
     /// `first_id`, `last_id`.
     Cursor,
     Data,
@@ -92,9 +99,36 @@ pub struct Json {
     begun: bool,
     /// The latest ids of endpoints and what is written instead, both quoted: the events of a stream repeat them.
     known: Vec<(Vec<u8>, String)>,
+    /// What is held back of a number or a word outside of strings: it may be one that JSON hasn't got.
+    word: Vec<u8>,
+    /// The last model for which there was no other name.
+    strange: Option<String>,
+    /// Whether numbers stay as they are, whatever they are.
+    keeps_numbers: bool,
+    has_changed: bool,
 }
 
 impl Json {
+    /// For a text whose numbers stay as they are.
+    pub(super) fn keeping_numbers() -> Self {
+        Self { keeps_numbers: true, ..Self::default() }
+    }
+
+    /// Whether anything was written otherwise than it came.
+    pub(super) fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+
+    /// Whether a text has begun that hasn't ended.
+    pub(super) fn is_open(&self) -> bool {
+        !self.frames.is_empty() || self.deeper > 0 || self.text.is_some()
+    }
+
+    /// A model for which there was no other name, if any has come since the last call.
+    pub(super) fn take_strange(&mut self) -> Option<String> {
+        self.strange.take()
+    }
+
     /// Whether nothing was read yet.
     pub(super) fn is_fresh(&self) -> bool {
         !self.begun
@@ -108,10 +142,17 @@ impl Json {
     }
 
     /// What is held back.
-    pub(super) fn take_held(&mut self) -> Vec<u8> {
+    pub(super) fn held(&self) -> Vec<u8> {
         let is_held = self.text.is_some_and(Text::is_held);
-        let held = core::mem::take(&mut self.held);
-        if is_held { held } else { Vec::new() }
+        [self.word.as_slice(), if is_held { &self.held } else { &[] }].concat()
+    }
+
+    /// Takes what is held back.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        let held = self.held();
+        self.word.clear();
+        self.held.clear();
+        held
     }
 
     /// Passes bytes.
@@ -142,7 +183,7 @@ impl Json {
         }
         let run = rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b':' | b','));
         let (plain, rest) = rest.split_at(run.unwrap_or(rest.len()));
-        out.extend_from_slice(plain);
+        self.plain(plain, run.is_none(), out);
         self.begun |= !plain.iter().all(u8::is_ascii_whitespace);
         let Some(&byte) = rest.first() else { return Some((bytes.len(), false)) };
         self.begun = true;
@@ -162,6 +203,29 @@ impl Json {
             }
         }
         Some((at + plain.len() + 1, false))
+    }
+
+    /// Passes bytes outside of strings: a number or a word, and the space around it. `is_cut`: it may go on.
+    fn plain(&mut self, plain: &[u8], is_cut: bool, out: &mut Vec<u8>) {
+        let is_odd = || memchr2(b'N', b'I', plain).is_some() || is_cut && plain.ends_with(b"-");
+        if self.keeps_numbers || self.word.is_empty() && !is_odd() {
+            return out.extend_from_slice(plain);
+        }
+        self.word.extend_from_slice(plain);
+        // No longer than the longest with some space: what is longer is none.
+        if is_cut && self.word.len() <= LONGEST_KEY {
+            return;
+        }
+        let word = core::mem::take(&mut self.word);
+        let odd = word.trim_ascii();
+        if odd_number(odd).is_none_or(|length| length != odd.len()) {
+            return out.extend_from_slice(&word);
+        }
+        let before = word.len() - word.trim_ascii_start().len();
+        out.extend_from_slice(&word[..before]);
+        out.extend_from_slice(b"null");
+        self.has_changed = true;
+        out.extend_from_slice(&word[before + odd.len()..]);
     }
 
     fn string(&mut self, text: Text, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
@@ -195,12 +259,8 @@ impl Json {
             self.text = None;
             match text {
                 Text::Other => {}
-                Text::Key => self.key(&held),
-                Text::Model => {
-                    let new = names.model.as_deref().map(str::as_bytes);
-                    replaced = new.is_some();
-                    out.extend_from_slice(new.unwrap_or(&held));
-                }
+                Text::Key => self.key(&held, names.places),
+                Text::Model => replaced = self.model(&held, names, out),
                 Text::Id => self.id(names, held, out),
                 Text::Tuned | Text::Note => {
                     let new = plain(&held).and_then(|said| names.tuned(&said));
@@ -208,6 +268,9 @@ impl Json {
                 }
             }
         } else if text.is_held() && self.held.len() > longest {
+            if text == Text::Model {
+                self.strange = Some(String::from_utf8_lossy(self.held.get(1..65).unwrap_or_default()).into_owned());
+            }
             out.append(&mut self.held);
             self.text = Some(Text::Other);
         }
@@ -231,15 +294,37 @@ impl Json {
         }
     }
 
+    /// Writes the other name of a model. Whether it has one.
+    fn model(&mut self, held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
+        let found = plain(held);
+        let new = found.as_deref().and_then(|found| names.model(found));
+        // One that was tuned is in no map, and is a customer's own.
+        let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
+        match new {
+            None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
+            // The same name stays as it is written.
+            Some(new) if new.as_bytes() != held => {
+                out.extend_from_slice(new.as_bytes());
+                self.has_changed = true;
+            }
+            _ => out.extend_from_slice(held),
+        }
+        if new.is_none() {
+            self.strange = Some(found.unwrap_or_default());
+        }
+        new.is_some()
+    }
+
     fn kind_of_string(&self, names: &Names) -> Text {
         let Some(frame) = self.frames.last().filter(|_| self.deeper == 0) else { return Text::Other };
         if frame.is_object && frame.at_key {
             return Text::Key;
         }
-        let (ids, model) = (names.ids.is_some(), names.model.is_some());
+        if frame.is_object && names.has_models() && is_model(names.places, frame.role, frame.key) {
+            return Text::Model;
+        }
+        let ids = names.ids.is_some();
         match (frame.role, frame.is_object, frame.key) {
-            (Role::Root | Role::Response, true, Key::Model) if model => Text::Model,
-            (Role::Root, true, Key::OwnId) if model && names.is_model => Text::Model,
             (Role::Root | Role::Item, true, Key::Model) if ids => Text::Tuned,
             (Role::Item, true, Key::Message) if ids => Text::Note,
             (Role::Ids, false, _)
@@ -285,13 +370,14 @@ impl Json {
                 (Role::Root, Key::Data) | (Role::Root | Role::Response, Key::Items) if !is_object => Role::Data,
                 (Role::Root, Key::Response) if is_object => Role::Response,
                 (Role::Root, Key::File | Key::Item) if is_object => Role::Item,
+                (Role::Root | Role::Response, Key::Body) if is_object => Role::Body,
                 _ => Role::Other,
             },
         };
         self.frames.push(Frame { role, is_object, at_key: is_object, key: Key::Known(Field::Other) });
     }
 
-    fn key(&mut self, held: &[u8]) {
+    fn key(&mut self, held: &[u8], places: Places) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.key = match plain(held).as_deref() {
             Some("model") => Key::Model,
@@ -302,6 +388,10 @@ impl Json {
             Some("item") => Key::Item,
             Some("response") => Key::Response,
             Some("file") => Key::File,
+            Some("root" | "parent") if places == Places::Models => Key::Origin,
+            // A reader that ignores letters' case must not be handed a name unseen.
+            Some(name) if places == Places::Lines && reads_as(name, "body") => Key::Body,
+            Some(name) if places == Places::Lines && reads_as(name, "model") => Key::Model,
             Some("message") => Key::Message,
             Some("item_id" | "approval_request_id" | "fine_tuned_model" | "fine_tuned_model_checkpoint") => {
                 Key::Known(Field::Id)
@@ -309,6 +399,16 @@ impl Json {
             Some(name) => Key::Known(field(name)),
             None => Key::Known(Field::Other),
         };
+    }
+}
+
+/// Whether a model's name stands there.
+fn is_model(places: Places, role: Role, key: Key) -> bool {
+    match places {
+        Places::Answer => key == Key::Model && matches!(role, Role::Root | Role::Response),
+        Places::Objects => key == Key::Model && matches!(role, Role::Root | Role::Response | Role::Item),
+        Places::Models => matches!(key, Key::OwnId | Key::Origin) && matches!(role, Role::Root | Role::Item),
+        Places::Lines => key == Key::Model && role == Role::Body,
     }
 }
 
