@@ -106,8 +106,9 @@ impl Walk {
             }
             Shape::Scoped(named) => {
                 let name = scan.string()?.into_owned();
+                let place = self.fences && names_place(&name, Care::Label);
                 self.names.push((start..scan.at(), *named, name));
-                return Ok(());
+                place
             }
             _ if !self.fences => return scan.skip().map(drop),
             Shape::Label => names_place(&scan.string()?, Care::Label),
