@@ -64,7 +64,7 @@ pub struct Inspected {
     /// Where names stand that engines keep for everybody, and what they get instead.
     names: Vec<(Range<usize>, String)>,
     /// Where the client salts an engine's cache, or where that could be written, and by what.
-    salt: Option<Salt>,
+    salt: Option<Box<Salt>>,
     needs: Needs,
 }
 
@@ -246,7 +246,7 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
         return Err(field::told(text, at, wrong));
     }
     if route.class() == Class::Inference {
-        body.salt = Some(salt(text, brace, &entries, &terms.scope));
+        body.salt = Some(Box::new(salt(text, brace, &entries, &terms.scope)));
         walk.names.retain(|(_, named, _)| *named != Named::Salt);
     }
     let scoped = |(range, named, name): (Range<usize>, Named, String)| Some((range, terms.scope.name(named, &name)?));

@@ -34,7 +34,7 @@ pub(super) enum Care {
 /// Whether a value names a place: a URL of any scheme but `data:`, `//host`, a host with a port, or an IP address.
 pub(super) fn names_place(text: &str, care: Care) -> bool {
     // Most words hold none of what every place has.
-    let marks = |byte: u8| matches!(byte, b':' | b'/' | b'\\' | b'.' | b'%') || byte < 0x20 || byte >= 0x7f;
+    let marks = |byte: u8| matches!(byte, b':' | b'/' | b'\\' | b'.' | b'%') || !(0x20..0x7f).contains(&byte);
     if !text.bytes().any(marks) || is_data_url(text) {
         return false;
     }

@@ -94,11 +94,10 @@ impl Walk {
     fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
         let start = scan.at();
         let place = match shape {
-            Shape::Text | Shape::Content | Shape::Items => return scan.skip().map(drop),
+            Shape::Text | Shape::Content | Shape::Items | Shape::Hosted => return scan.skip().map(drop),
             Shape::Tools => return self.tool_of_no_kind(scan),
             Shape::Schema => return self.schema_text(scan),
             Shape::Kind => return self.kind(&scan.string()?, start),
-            Shape::Hosted => return scan.skip().map(drop),
             Shape::Id => {
                 let id = scan.string()?.into_owned();
                 self.ids.push((start..scan.at(), id));
