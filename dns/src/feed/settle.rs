@@ -85,6 +85,8 @@ pub(super) struct Settling<P> {
     ended_early: Option<Millis>,
     /// Whether it was told that what is seen is held.
     is_told: bool,
+    /// How long after that what is seen began to be written. If it only adds to it, the writer had made a pause.
+    follows: Option<Millis>,
     /// An operator said that what is there is meant.
     confirmed: bool,
     /// How many times it couldn't be read, and when it is tried again.
@@ -106,6 +108,7 @@ impl<P: PartialEq + Clone> Settling<P> {
             judged: None,
             pause: 0,
             ended_early: None,
+            follows: None,
             is_told: false,
             confirmed: false,
             tries: 0,
@@ -129,17 +132,13 @@ impl<P: PartialEq + Clone> Settling<P> {
     }
 
     fn change(&mut self, now: Millis, change: Change) {
-        let is_first = self.seen.is_none();
-        if change == Change::InPlace {
-            let before = if is_first { self.ended_early } else { Some(self.changed) };
-            let pause = before.map_or(0, |before| now.saturating_sub(before));
-            // What is longer isn't a pause but the end.
-            if pause <= LONGEST {
-                self.pause = self.pause.max(pause);
-            }
-        }
-        if is_first {
+        // What is longer isn't a pause but the end.
+        let pause_since = |before: Millis| Some(now.saturating_sub(before)).filter(|pause| *pause <= LONGEST);
+        if self.seen.is_none() {
+            self.follows = self.ended_early.filter(|_| change == Change::InPlace).and_then(pause_since);
             (self.begun, self.in_place) = (now, false);
+        } else if change == Change::InPlace {
+            self.pause = self.pause.max(pause_since(self.changed).unwrap_or_default());
         }
         self.in_place = change == Change::InPlace || self.in_place && change == Change::PartReplaced;
         (self.changed, self.judged, self.tries, self.is_told) = (now, None, 0, false);
@@ -189,6 +188,9 @@ impl<P: PartialEq + Clone> Settling<P> {
             let is_held = judged == Judged::Shrunk && self.holds && now >= self.changed + self.patience_if_lossy();
             self.is_told |= is_held;
             return if is_held { Verdict::Hold } else { Verdict::Wait };
+        }
+        if let (Judged::Whole, Some(pause)) = (judged, self.follows.take()) {
+            self.pause = self.pause.max(pause);
         }
         let is_early = self.in_place && judged != Judged::Whole;
         self.ended_early = is_early.then_some(self.changed);
@@ -335,9 +337,19 @@ mod tests {
         fn a_writer_that_was_cut_short_once_is_waited_for_from_then_on(pause in LONG + 300..LONGEST / 2) {
             let mut settling = Settling::new(Some(0), true);
             prop_assert!(is_cut_short(&mut settling, 0, 0, &[pause, pause], Judged::Lossy));
-            let start = 2 * pause;
-            // What it writes next comes within the pause, and teaches.
-            prop_assert!(!is_cut_short(&mut settling, start, 10, &[pause; 6], Judged::Lossy));
+            // What it writes next only adds to that, and teaches.
+            let (end, _) = until_done(&mut settling, pause, 99, Change::InPlace, Judged::Whole);
+            prop_assert!(!is_cut_short(&mut settling, end + 10_000, 100, &[pause; 6], Judged::Lossy));
+        }
+
+        #[test]
+        fn edits_that_follow_one_another_teach_nothing(pauses in prop::collection::vec(LONG + 300..LONGEST, 1..10)) {
+            let (mut settling, mut now) = (Settling::new(Some(0), true), 0);
+            for (print, pause) in (1..).zip(pauses) {
+                let (end, _) = until_done(&mut settling, now, print, Change::InPlace, Judged::Lossy);
+                prop_assert!(end - now <= LONG + 100);
+                now += pause + 200;
+            }
         }
 
         #[test]

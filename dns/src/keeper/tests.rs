@@ -37,7 +37,13 @@ fn a_write_that_hangs_holds_up_nobody_and_only_the_latest_version_follows_it() {
     let keeper = Keeper::start(store, attempts).unwrap();
     let (release, hangs) = mpsc::channel::<()>();
     let hangs = Mutex::new(hangs);
-    let hung = keeper.keep(Kind::Rules, Box::new(move |_| Ok(hangs.lock().unwrap().recv().unwrap())));
+    let hung = keeper.keep(
+        Kind::Rules,
+        Box::new(move |_| {
+            hangs.lock().unwrap().recv().unwrap();
+            Ok(())
+        }),
+    );
     let begun = Instant::now();
     assert!(hung.recv_timeout(Duration::from_millis(10)).is_err(), "nobody is told yet");
     let superseded = keeper.keep(Kind::Overrides, Box::new(|_| Err(io::Error::other("the older version was written"))));
