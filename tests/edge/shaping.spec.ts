@@ -32,7 +32,7 @@ test("the model is the endpoint's on the way there and the client's on the way b
 });
 
 test.each(["/v1/chat/completions", "/v1/completions", "/v1/responses"])("in every event of a stream: %s", async (path) => {
-  const input = path.endsWith("responses") ? { input: "x", store: false } : { messages, prompt: "x" };
+  const input = path.endsWith("responses") ? { input: "x", store: false } : path.includes("chat") ? { messages } : { prompt: "x" };
   const ask = { model: "chat-large", stream: true, ...input };
   const spliced = await (await edge.ask({ path, json: ask })).text();
   const direct = await (await fetch(`${fra.url}${path}`, { method: "POST", body: JSON.stringify({ ...ask, model: "org/llama-3.3" }) })).text();
@@ -71,11 +71,11 @@ test("bodies that don't fit together are refused, and served again when there is
   const roomy = await Edge.start(rules(1, region("DE", "eu-frankfurt", [fra.url])));
   await fra.fail({ mode: "slow", delay_ms: 1_500 });
   const pad = "x".repeat(7_900_000);
-  const replies = await Promise.all(Array.from({ length: 6 }, async () => read(await roomy.chat("DE", { pad }))));
+  const replies = await Promise.all(Array.from({ length: 6 }, async () => read(await roomy.chat("DE", { metadata: { pad } }))));
   const statuses = replies.map(({ status }) => status).sort();
   expect(statuses.filter((status) => status === 503).length).toBeGreaterThan(0);
   expect(statuses.filter((status) => status === 200).length).toBeGreaterThan(0);
   expect(replies.find(({ status }) => status === 503)!.code).toBe("busy");
   await fra.reset();
-  expect((await read(await roomy.chat("DE", { pad }))).status).toBe(200);
+  expect((await read(await roomy.chat("DE", { metadata: { pad } }))).status).toBe(200);
 });
