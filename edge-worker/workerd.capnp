@@ -45,6 +45,7 @@ const edge :Workerd.Worker = (
     (name = "HEALTH_URLS", fromEnvironment = "HEALTH_URLS"),
     (name = "HEALTH_TOKEN", fromEnvironment = "HEALTH_TOKEN"),
     (name = "HEALTH_REFRESH_SECONDS", fromEnvironment = "HEALTH_REFRESH_SECONDS"),
+    (name = "LOG", fromEnvironment = "LOG"),
     (name = "STATE_KEY", fromEnvironment = "STATE_KEY"),
     (name = "RECEIPT_KEY", fromEnvironment = "RECEIPT_KEY"),
     (name = "RECEIPT_PUBLIC_KEYS", fromEnvironment = "RECEIPT_PUBLIC_KEYS"),

@@ -1,5 +1,5 @@
-//! The rules an isolate follows: documents of several sources enter, the table that requests are steered by leaves, with how long
-//! ago a source confirmed it. Pure; [`crate::feed`] brings the bytes and the time, which never goes back.
+//! The rules an isolate follows: documents of several sources enter, the table that requests are steered by leaves,
+//! with how long ago a source confirmed it. Pure; [`crate::feed`] brings the bytes and the time, which never goes back.
 
 use std::rc::Rc;
 
@@ -71,6 +71,16 @@ pub(crate) enum Offer {
 }
 
 impl Offer {
+    /// The word for it in metrics.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Taken(_) => "taken",
+            Self::Known => "known",
+            Self::RefusedBefore => "refused_again",
+            Self::Refused(why, _) => why.as_str(),
+        }
+    }
+
     /// Whether its source says that there are no newer rules than those in service now.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Taken(_) | Self::Known)
@@ -89,8 +99,8 @@ pub(crate) enum Age {
 }
 
 impl Book {
-    /// Begins with the document that was built in. One that steers nothing is a placeholder: it is not remembered, so that
-    /// the first document of a source is taken whatever its revision.
+    /// Begins with the document that was built in. One that steers nothing is a placeholder: it is not remembered, so
+    /// that the first document of a source is taken whatever its revision.
     pub(crate) fn bundled(bytes: &[u8]) -> Self {
         match Table::compile_quietly(bytes) {
             Ok(table) if !table.services().is_empty() => {
@@ -100,7 +110,8 @@ impl Book {
         }
     }
 
-    /// Says how many sources there are, and how many of them are asked at every look. Rules that were built in age from now on.
+    /// Says how many sources there are, and how many of them are asked at every look. Rules that were built in age from
+    /// now on.
     pub(crate) fn arrange(&mut self, sources: usize, primary: usize, now: Timestamp) {
         self.sources = vec![Source::default(); sources];
         self.primary = primary;
@@ -166,7 +177,8 @@ impl Book {
         }
     }
 
-    /// Notes that a source couldn't be read. True when that is news. Whether the caller need ask no further is [`Self::is_answer`].
+    /// Notes that a source couldn't be read. True when that is news. Whether the caller need ask no further is
+    /// [`Self::is_answer`].
     pub(crate) fn note_unread(&mut self, source: usize, why: Unread, now: Timestamp) -> bool {
         if self.is_answer(source, why) {
             self.confirmed = now;

@@ -177,6 +177,8 @@ pub enum Failure {
     NoReceiptKey,
     /// 401: an explanation is for the tenant itself or the operator.
     ExplainUnauthorised,
+    /// 401: metrics are for the operator.
+    MetricsUnauthorised,
     /// 403: a tenant asks for the explanation of somebody else.
     ExplainOthers,
     /// 400: a question nobody can answer, with what is wrong with it.
@@ -236,7 +238,11 @@ impl Failure {
             | Self::ItemReference
             | Self::BatchLine { .. }
             | Self::IdsApart => 400,
-            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => 401,
+            Self::MissingKey
+            | Self::UnknownKey
+            | Self::ConflictingKeys
+            | Self::ExplainUnauthorised
+            | Self::MetricsUnauthorised => 401,
             Self::NotYourService | Self::ExplainOthers | Self::SharedList | Self::OriginNotAllowed => 403,
             Self::UnknownHost
             | Self::UnknownPath
@@ -265,9 +271,18 @@ impl Failure {
         }
     }
 
-    /// The word programs branch on.
+    /// The word programs branch on: the endpoint's own where it has one.
     #[must_use]
     pub fn code(&self) -> &str {
+        match self {
+            Self::Refused { code: Some(code), .. } | Self::Interrupted { code: Some(code), .. } => code,
+            _ => self.word(),
+        }
+    }
+
+    /// The word for it in logs and metrics: one of ours, whatever the endpoint says.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
         match self {
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
@@ -309,10 +324,11 @@ impl Failure {
             Self::RegionUnavailable => "region_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RateLimited { .. } => "rate_limit_exceeded",
-            Self::Refused { code, .. } => code.as_deref().unwrap_or("upstream_refused"),
-            Self::Interrupted { code, .. } => code.as_deref().unwrap_or("upstream_interrupted"),
+            Self::Refused { .. } => "upstream_refused",
+            Self::Interrupted { .. } => "upstream_interrupted",
             Self::NoReceiptKey => "receipt_unavailable",
             Self::ExplainUnauthorised => "explain_unauthorized",
+            Self::MetricsUnauthorised => "metrics_unauthorized",
             Self::ExplainOthers => "explain_not_allowed",
             Self::BadQuestion { .. } => "invalid_question",
             Self::Unready => "not_ready",
@@ -327,9 +343,11 @@ impl Failure {
         match self {
             Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
             Self::RateLimited { .. } => "rate_limit_error",
-            Self::MissingKey | Self::UnknownKey | Self::ConflictingKeys | Self::ExplainUnauthorised => {
-                "authentication_error"
-            }
+            Self::MissingKey
+            | Self::UnknownKey
+            | Self::ConflictingKeys
+            | Self::ExplainUnauthorised
+            | Self::MetricsUnauthorised => "authentication_error",
             Self::NotYourService
             | Self::ExplainOthers
             | Self::ResidencyDenied
@@ -514,6 +532,11 @@ impl Failure {
             Self::ExplainUnauthorised => {
                 "An explanation is for the tenant whose key is sent, or for the operator with \
                                           the token of EXPLAIN_TOKEN. Send either as 'Authorization: Bearer ...'."
+                    .into()
+            }
+            Self::MetricsUnauthorised => {
+                "Metrics are for the operator: send the token of EXPLAIN_TOKEN as 'Authorization: Bearer ...'. Without \
+                 that secret nobody is told."
                     .into()
             }
             Self::ExplainOthers => {

@@ -6,12 +6,13 @@
 //! made of this isolate's health and cool-downs: what another isolate knows may differ.
 
 use core::net::IpAddr;
+use std::collections::BTreeSet;
 
 use bailiwick_rules::explain::explain;
 use bailiwick_rules::geo::{CountryCode, is_like_code};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::overview;
-use bailiwick_rules::steer::{Ask, Client, Conditions, PathClass};
+use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass};
 use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use url::form_urlencoded;
 use worker::Env;
@@ -20,11 +21,14 @@ use crate::asked::Asked;
 use crate::client::{self, Credentials, Origin};
 use crate::envelope::{Failure, quote};
 use crate::feed::{self, Snapshot};
+use crate::inflight;
 use crate::memory;
+use crate::metrics::{self, Format, Gauges};
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::query::Query;
 use crate::secrets::{self, Missing};
 use crate::source::Source;
+use crate::task;
 
 /// The secret that holds the operator's token.
 const TOKEN: &str = "EXPLAIN_TOKEN";
@@ -104,6 +108,34 @@ impl Told {
         }
         Ok(Self { json, text: text + &secrets::to_text(missing) })
     }
+}
+
+/// What this isolate has counted, for the operator.
+pub(crate) fn metrics(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
+    if asked.method != "GET" {
+        return Err(Failure::WrongMethod { allowed: "GET" });
+    }
+    let token = feed::text_of(env, TOKEN).filter(|token| !token.is_empty());
+    if !token.is_some_and(|token| Credentials::of(asked).are(&token)) {
+        return Err(Failure::MetricsUnauthorised);
+    }
+    let table = snapshot.table.as_deref();
+    let resting = table.map(|table| {
+        let local = memory::with(|memory| memory.local(table, None, None, feed::now()));
+        let name = |one: &Cooling| (table.region(one.region).id.to_string(), one.endpoint.to_string());
+        local.cooling.iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
+    });
+    let gauges = Gauges {
+        revision: table.map(|table| table.revision().number),
+        rules_age_ms: snapshot.confirmed.map(|age| age.0),
+        health_age_ms: feed::health_ages(),
+        in_flight: task::under_way(),
+        held_bytes: inflight::held(),
+        resting: resting.unwrap_or_default(),
+        began_ms: feed::began().0,
+    };
+    let format = Format::of(asked.header("accept").unwrap_or_default());
+    Ok(stamp.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
 }
 
 /// Who asks.

@@ -1,10 +1,11 @@
-//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`Book`] and the [`Reports`] of this
-//! isolate; every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
+//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`Book`] and the
+//! [`Reports`] of this isolate; every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
 //!
-//! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values, never
-//! borrowed across an await; a request that finds something out of date takes a lease on it by time ([`schedule`]) and looks inside
-//! `wait_until`. While requests keep coming none waits for it. One that finds what is known too old to go on by waits, for a
-//! bounded time: the one with the lease for its own look, any other until it sees that a look is over.
+//! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values,
+//! never borrowed across an await; a request that finds something out of date takes a lease on it by time
+//! ([`schedule`]) and looks inside `wait_until`. While requests keep coming none waits for it. One that finds what is
+//! known too old to go on by waits, for a bounded time: the one with the lease for its own look, any other until it
+//! sees that a look is over.
 
 pub(crate) mod ask;
 mod clock;
@@ -20,7 +21,7 @@ use core::task::Poll;
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::HealthReport;
-use bailiwick_rules::table::Table;
+use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::{self, Either, LocalBoxFuture, join};
 use futures_util::stream::FuturesUnordered;
@@ -32,9 +33,11 @@ use self::ask::{Read, Unread};
 pub(crate) use self::clock::{Clock, in_one_moment, now};
 use self::schedule::{Due, Schedule};
 use self::settings::Settings;
+use crate::account::Whose;
 use crate::book::{Age, Book, Offer, Refused};
 use crate::envelope::Failure;
 use crate::log;
+use crate::metrics::{self, Looked};
 use crate::reports::Reports;
 use crate::secrets;
 
@@ -91,6 +94,13 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Whose a request is, by these rules.
+    pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Whose> {
+        Some(Whose { table: Rc::clone(self.table.as_ref()?), service, tenant })
+    }
+}
+
 /// What is looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Feed {
@@ -98,8 +108,8 @@ enum Feed {
     Health,
 }
 
-/// Refreshes what is out of date, later. What it returns is to be waited for: without it, this request would be served by what is
-/// too old to be believed.
+/// Refreshes what is out of date, later. What it returns is to be waited for: without it, this request would be served
+/// by what is too old to be believed.
 #[inline(never)]
 pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     let now = now();
@@ -244,6 +254,7 @@ thread_local! {
         rules: Schedule::default(),
         health: Schedule::default(),
         clock: Clock::default(),
+        began: now(),
     });
 }
 
@@ -258,6 +269,8 @@ struct State {
     health: Schedule,
     /// By which rules age: it never goes back.
     clock: Clock,
+    /// When this isolate began.
+    began: Timestamp,
 }
 
 impl State {
@@ -318,9 +331,24 @@ impl State {
     }
 }
 
+/// When this isolate began.
+pub(crate) fn began() -> Timestamp {
+    STATE.with_borrow(|state| state.began)
+}
+
+/// By host: how old each node's last report of health is, in milliseconds.
+pub(crate) fn health_ages() -> Vec<(String, u64)> {
+    STATE.with_borrow(|state| {
+        let now = now();
+        let host = |node: usize| Some(state.settings.as_ref()?.health.get(node)?.host.clone());
+        state.reports.received().filter_map(|(node, at)| Some((host(node)?, now.since(at).0))).collect()
+    })
+}
+
 /// What the variables of the Worker say.
 fn settings(env: &Env) -> Settings {
     let settings = Settings::of(|name| text_of(env, name), env.kv("RULES").is_ok());
+    log::set_all(settings.log_all);
     for name in &settings.unreadable {
         log::warn(&json!({ "event": "variable_unreadable", "variable": name }));
     }
@@ -360,32 +388,33 @@ async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
 
 /// What a source of rules answered; true if it says that there are no newer ones than those in service now.
 fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
-    let (good, lines, taken) = STATE.with_borrow_mut(|state| {
+    let (good, came, lines, taken) = STATE.with_borrow_mut(|state| {
         let mut taken = None;
         let steady = Timestamp(state.clock.at(now()));
         let book = &mut state.book;
         let was_unread = book.is_unread(position);
         let source = settings.rules_source(position);
-        let (good, line) = match read {
+        let (good, came, line) = match read {
             Err(why) => {
                 let good = book.is_answer(position, why);
                 let told = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
-                (good, book.note_unread(position, why, steady).then(|| (true, told())))
+                (good, why.word(), book.note_unread(position, why, steady).then(|| (true, told())))
             }
             Ok(Read::Unmodified) => {
                 book.note_unmodified(position, steady);
-                (true, None)
+                (true, "unmodified", None)
             }
             Ok(Read::Document { bytes, etag }) => {
                 let offer = book.offer(position, &bytes, etag, steady);
                 taken = book.table().filter(|_| matches!(offer, Offer::Taken(_))).cloned();
-                (offer.is_good(), line_of(source, &offer))
+                (offer.is_good(), offer.word(), line_of(source, &offer))
             }
         };
         let again = was_unread && !book.is_unread(position);
         let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
-        (good, [again, line], taken)
+        (good, came, [again, line], taken)
     });
+    metrics::look(Looked::Rules, settings.rules_source(position), came);
     // The lines are written after the borrow has ended.
     for (is_warning, line) in lines.into_iter().flatten() {
         if is_warning { log::warn(&line) } else { log::info(&line) }
@@ -447,8 +476,8 @@ async fn look_at_health(env: &Env, settings: &Settings, bell: &Bell) {
     }
 }
 
-/// What a node answered; true if it is a report. One that doesn't answer says nothing: its last report ages until it is no longer
-/// counted.
+/// What a node answered; true if it is a report. One that doesn't answer says nothing: its last report ages until it is
+/// no longer counted.
 fn take_health(settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
     let report = read.and_then(|read| match read {
         Read::Document { bytes, .. } => serde_json::from_slice::<HealthReport>(&bytes).map_err(|_| Unread::Unreadable),
@@ -462,6 +491,7 @@ fn take_health(settings: &Settings, position: usize, read: Result<Read, Unread>)
         state.unread.get_mut(position).and_then(|known| core::mem::replace(known, why))
     });
     let source = settings.health.get(position).map_or("", |source| source.host.as_str());
+    metrics::look(Looked::Health, source, why.map_or("reported", Unread::word));
     match why {
         Some(why) if before != Some(why) => {
             log::warn(&json!({ "event": "health_unreachable", "source": source, "reason": why.to_string() }));

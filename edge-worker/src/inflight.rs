@@ -19,6 +19,12 @@ thread_local! {
     static HELD: Cell<u64> = const { Cell::new(0) };
 }
 
+/// How many bytes are held now.
+#[must_use]
+pub fn held() -> u64 {
+    HELD.get()
+}
+
 /// Bytes that are held, until it is dropped.
 #[derive(Debug, Default)]
 pub struct Hold(u64);

@@ -1,15 +1,18 @@
-//! The edge half: an HTTP request enters, is steered by the rule book, and the answer of an endpoint inside its fence leaves.
+//! The edge half: an HTTP request enters, is steered by the rule book, and the answer of an endpoint inside its fence
+//! leaves.
 //!
-//! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the endpoints a
-//! request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what happened;
-//! [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way. The other half
-//! waits and is thin: `task` runs each request, `feed` brings rules and health, `asked` reads a request, `client` who asks,
-//! `incoming` what they send, `serve` leads one request through, `proxy` drives the machine with real fetches over its `wire`,
-//! `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files past it, `held` writes what is
-//! large to an endpoint, `reply` makes the response, `explain`
-//! tells what it would be, `cors` says what web pages may do.
+//! Two halves of its own. The pure one decides and is tested on any machine: [`plan`] turns a steering into the
+//! endpoints a request may be sent to, and nothing else can; [`attempt`] is the machine that says what to do with what
+//! happened; [`body`], [`multipart`], [`state`], [`rewrite`], [`splice`] and [`envelope`] shape what goes either way.
+//! The other half waits and is thin: `task` runs each request, `feed` brings rules and health, `asked` reads a request,
+//! `client` who asks, `incoming` what they send, `serve` leads one request through, `proxy` drives the machine with
+//! real fetches over its `wire`, `memory` keeps what it learnt, `receipt` signs what it did, `uploads` carries files
+//! past it, `held` writes what is large to an endpoint, `reply` makes the response, `explain`
+//! tells what it would be, `cors` says what web pages may do, `account` says what became of it, in the `log` and in
+//! `metrics`.
 #![forbid(unsafe_code)]
 
+mod account;
 mod asked;
 pub mod attempt;
 pub mod body;
@@ -27,6 +30,7 @@ pub mod inflight;
 pub mod json;
 mod log;
 mod memory;
+mod metrics;
 pub mod multipart;
 pub mod payload;
 pub mod plan;
@@ -96,8 +100,9 @@ pub fn run(task: u32) {
     task::run(task);
 }
 
-/// Logs of a panic, which is a bug, only where it was: its text can quote a prompt. In place of the hook of the `worker` crate,
-/// whose flag for the JavaScript around it (make a new instance before the next request) is set here too.
+/// Logs of a panic, which is a bug, only where it was: its text can quote a prompt. In place of the hook of the
+/// `worker` crate, whose flag for the JavaScript around it (make a new instance before the next request) is set here
+/// too.
 fn quieten_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);

@@ -134,6 +134,20 @@ pub enum Skip {
     Down,
 }
 
+impl Skip {
+    /// The word for it in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSecret => "no_secret",
+            Self::NoModel => "no_model",
+            Self::Engine => "engine",
+            Self::Cooling => "cooling",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// What the plan is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {

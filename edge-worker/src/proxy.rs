@@ -11,9 +11,10 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
-use worker::{Env, console_warn};
+use worker::Env;
 
-use crate::attempt::{Action, AttemptNumber, End, Event, Run, Task, step};
+use crate::account;
+use crate::attempt::{Action, AttemptNumber, Event, Run, Task, step};
 use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
@@ -21,7 +22,6 @@ use crate::feed::{self, Clock};
 use crate::held::Writing;
 use crate::inflight::Hold;
 use crate::memory::{self, Whose};
-use crate::plan::Skip;
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::{Class, Route};
@@ -93,6 +93,8 @@ pub(crate) struct Driver {
     is_unmeasured: bool,
     /// What an answer that is held takes of this isolate's memory, beyond what each may.
     kept: Hold,
+    /// What the client was told instead of an answer: the status, and the word for it.
+    failed: Option<(u16, &'static str)>,
 }
 
 /// What the client is to get.
@@ -176,6 +178,7 @@ impl Driver {
             splice: None,
             file: None,
             is_unmeasured: false,
+            failed: None,
             kept: Hold::default(),
         })
     }
@@ -281,6 +284,7 @@ impl Driver {
     fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
         Box::pin(async move {
             let (status, mut headers) = self.stamp.failed(failure, Some(self.run.record()));
+            self.failed = Some((status, failure.word()));
             if let Some(notary) = self.job.notary.take() {
                 // An error takes nothing back: it is told with or without.
                 let _ = notary.sign(&mut headers, status, None, self.run.record()).await;
@@ -583,25 +587,9 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Logs what didn't go by itself: fixed fields, all of them from the run's record.
+    /// Tells what became of the run.
     fn drop(&mut self) {
-        let record = self.run.record();
-        let smooth = record.attempts.len() == 1
-            && record.committed().is_some()
-            && matches!(record.end, None | Some(End::Whole | End::ClientGone));
-        if smooth {
-            return;
-        }
-        let regions: Vec<&str> = record.attempts.iter().map(|attempt| attempt.region.as_str()).collect();
-        let unkeyed = record.skipped.iter().filter(|skipped| skipped.why == Skip::NoSecret);
-        let no_secret: Vec<String> = unkeyed.map(|one| format!("{}/{}", one.region, one.endpoint)).collect();
-        let line = serde_json::json!({
-            "event": "attempts", "request_id": self.stamp.request_id, "revision": self.stamp.revision,
-            "attempts": record.header(), "regions": regions, "skipped": record.skipped.len(), "no_secret": no_secret,
-            "stopped": record.stopped.map(|stop| format!("{stop:?}")), "end": record.end.map(|end| format!("{end:?}")),
-            "unmeasured": self.is_unmeasured,
-        });
-        console_warn!("{line}");
+        account::ran(&self.stamp, self.run.record(), self.failed, self.is_unmeasured);
     }
 }
 

@@ -1,7 +1,10 @@
 //! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Reply`] leaves.
 
+use std::rc::Rc;
+
 use bailiwick_rules::time::Timestamp;
 
+use crate::account::{Denied, Whose};
 use crate::attempt::Record;
 use crate::envelope::Failure;
 use crate::feed;
@@ -35,6 +38,10 @@ pub(crate) struct Stamp {
     pub(crate) revision: Option<String>,
     /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds, where that is longer than it should be.
     pub(crate) rules_age: Option<u64>,
+    /// Whose it is, once that is known.
+    pub(crate) whose: Option<Whose>,
+    /// Why it has nowhere to go.
+    pub(crate) denied: Option<Rc<Denied>>,
     /// When the request came.
     pub(crate) began: Timestamp,
     /// When it was steered.
@@ -44,7 +51,15 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// For a request that has just come.
     pub(crate) fn new(request_id: String) -> Self {
-        Self { request_id, revision: None, rules_age: None, began: feed::now(), steered: None }
+        Self {
+            request_id,
+            revision: None,
+            rules_age: None,
+            whose: None,
+            denied: None,
+            began: feed::now(),
+            steered: None,
+        }
     }
 
     fn write(&self, headers: &mut Lines, record: Option<&Record>) {

@@ -1,5 +1,5 @@
-//! What an isolate believes of health: the nodes' reports enter, health by region leaves. Pure; [`crate::feed`] brings the reports
-//! and the time.
+//! What an isolate believes of health: the nodes' reports enter, health by region leaves. Pure; [`crate::feed`] brings
+//! the reports and the time.
 
 use std::rc::Rc;
 
@@ -50,11 +50,17 @@ impl Reports {
         health
     }
 
-    /// How long after the last look all that was reported then still counts. What was too old already doesn't shorten it.
+    /// How long after the last look all that was reported then still counts. What was too old already doesn't shorten
+    /// it.
     pub(crate) fn counts_for(&self) -> Millis {
         let regions = self.by_node.iter().flatten().flat_map(|received| received.report.regions.values());
         let left = regions.filter_map(|told| FRESH_INTERVALS.saturating_mul(told.interval_ms).checked_sub(told.age_ms));
         left.filter(|left| *left > 0).min().map_or(COUNTS_FOR, |left| Millis(left).max(LEAST))
+    }
+
+    /// When each node's last report came, by the node's place in the configured list.
+    pub(crate) fn received(&self) -> impl Iterator<Item = (usize, Timestamp)> {
+        self.by_node.iter().enumerate().filter_map(|(node, received)| Some((node, received.as_ref()?.at)))
     }
 
     /// How many nodes have reported at all.

@@ -8,6 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use worker::{Context, Env};
 
+use crate::account::{self, Denied};
 use crate::asked::Asked;
 use crate::attempt::{Expect, Task};
 use crate::body::scope::Scope;
@@ -68,7 +69,10 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
     };
     let mut answer = match answered {
         Ok(answer) => answer,
-        Err(failure) => Answer::Whole(refused(&mut asked, &stamp, failure).await),
+        Err(failure) => {
+            recognise_host(&mut stamp, &snapshot, &asked);
+            Answer::Whole(refused(&mut asked, &stamp, failure).await)
+        }
     };
     if let Some(page) = page {
         page.write(answer.headers());
@@ -84,10 +88,20 @@ fn of_page(page: &Page, asked: &Asked, stamp: &Stamp) -> Option<Result<Reply, Fa
     page.preflight(asked, stamp).or(refused)
 }
 
+/// Whose a request is that was refused before its tenant was known: its host tells the service.
+#[inline(never)]
+fn recognise_host(stamp: &mut Stamp, snapshot: &Snapshot, asked: &Asked) {
+    if stamp.whose.is_none() {
+        let service = snapshot.table.as_deref().and_then(|table| client::service_of(table, &asked.address.host));
+        stamp.whose = service.and_then(|service| snapshot.whose(service, None));
+    }
+}
+
 /// The answer to a request that isn't carried.
 #[inline(never)]
 fn refused<'a>(asked: &'a mut Asked, stamp: &'a Stamp, failure: Failure) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
+        account::refused(stamp, &failure, stamp.failed(&failure, None).0);
         // What was taken whole has nothing left, and can't be asked again.
         if let Some(mut pieces) = asked.pieces() {
             drain(&mut pieces).await;
@@ -110,10 +124,13 @@ async fn answer(
     stamp: &mut Stamp,
 ) -> Result<Answer, Failure> {
     if asked.address.path.starts_with(OURS) {
-        return ours(asked, &env, snapshot, stamp).await.map(Answer::Whole);
+        let reply = ours(asked, &env, snapshot, stamp).await?;
+        account::answered(stamp, reply.status);
+        return Ok(Answer::Whole(reply));
     }
     let table = snapshot.rules()?;
     let mut known = Known::of(asked, table)?;
+    stamp.whose = snapshot.whose(known.caller.service, known.caller.tenant);
     let service = table.service(known.caller.service);
     let office = match Office::closed(service.receipts) {
         Some(closed) => closed,
@@ -128,7 +145,10 @@ async fn answer(
         None
     };
     let Prepared { task, mut job, load } = match prepare(asked, env, snapshot, stamp, known, body, office)? {
-        Turn::Answered(reply) => return Ok(Answer::Whole(reply)),
+        Turn::Answered(reply) => {
+            account::answered(stamp, reply.status);
+            return Ok(Answer::Whole(reply));
+        }
         Turn::Sendable(prepared) => *prepared,
     };
     if let Some(load) = load {
@@ -278,6 +298,9 @@ fn prepare(
     {
         return models(&names, route.model(), stamp).map(Turn::Answered);
     }
+    if steering.ordered.is_empty() {
+        stamp.denied = Some(Denied::of(table, &ask, &steering));
+    }
     let no_needs = Needs::default();
     let needs = body.as_ref().map_or(&no_needs, Content::needs);
     let wanted = Wanted { model: steered_model, needs, conditions, affinity: &affinity };
@@ -363,6 +386,7 @@ fn ours<'a>(
             "healthz" => Ok(healthz(asked, env, snapshot, stamp)),
             "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
             "explain" => explain::answer(asked, env, snapshot, stamp),
+            "metrics" => explain::metrics(asked, env, snapshot, stamp),
             #[cfg(feature = "vectors")]
             "test/vectors" => Ok(vectors(asked, stamp).await),
             #[cfg(feature = "vectors")]

@@ -115,6 +115,11 @@ pub(crate) fn run(number: u32) {
     }
 }
 
+/// How many requests are under way.
+pub(crate) fn under_way() -> usize {
+    TASKS.with_borrow(|tasks| tasks.iter().flatten().count())
+}
+
 fn take(number: u32) -> Option<Task> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.take())
 }

@@ -70,7 +70,7 @@ test.each<[string, string, [string, string][], string?]>([
 test("none of it is in the log, which does say what happened", async () => {
   expect(faulty.asked.some(({ body }) => body.includes(PROMPT)), "the prompts went where they belong").toBe(true);
   expect(faulty.asked.every(({ headers }) => headers.authorization === `Bearer ${SECRET}`)).toBe(true);
-  await until(async () => edge.log(), (log) => log.includes('"event":"attempts"'));
+  await until(async () => edge.log(), (log) => log.includes('"event":"answer"'));
   for (const word of ["CANARY", "198.51.100.7", "chat/completions"]) expect(edge.log()).not.toContain(word);
 });
 

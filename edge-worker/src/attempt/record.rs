@@ -113,6 +113,20 @@ pub enum Stop {
     Budget,
 }
 
+impl Stop {
+    /// The word for it in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stateful => "stateful",
+            Self::Sends => "sends",
+            Self::Time => "time",
+            Self::Targets => "targets",
+            Self::Budget => "budget",
+        }
+    }
+}
+
 /// How a committed body ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum End {
@@ -126,6 +140,20 @@ pub enum End {
     Idle,
     /// The client went away.
     ClientGone,
+}
+
+impl End {
+    /// The word for it in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Interrupted => "interrupted",
+            Self::ErrorEvent => "error_event",
+            Self::Idle => "idle",
+            Self::ClientGone => "client_gone",
+        }
+    }
 }
 
 impl Record {

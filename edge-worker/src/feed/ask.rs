@@ -1,4 +1,5 @@
-//! Asks one source: a GET with an end in time and size, and KV; what it answered, or why not in a word, leaves. Called by `feed`.
+//! Asks one source: a GET with an end in time and size, and KV; what it answered, or why not in a word, leaves. Called
+//! by `feed`.
 
 use core::fmt;
 
@@ -53,22 +54,33 @@ pub(crate) enum Unread {
 
 impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        match self {
+            Self::Status(status) => write!(f, "http_{status}"),
+            other => f.write_str(other.word()),
+        }
+    }
+}
+
+impl Unread {
+    /// The word for it in metrics: of statuses the class alone.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
             Self::BadUrl => "bad_url",
             Self::NoAddress => "no_address",
             Self::Refused => "refused",
             Self::Tls => "tls",
             Self::Connection => "connection",
             Self::Timeout => "timeout",
-            Self::Status(status) => return write!(f, "http_{status}"),
+            Self::Status(300..=399) => "http_3xx",
+            Self::Status(400..=499) => "http_4xx",
+            Self::Status(500..=599) => "http_5xx",
+            Self::Status(_) => "http_other",
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
             Self::NoKey => "no_key",
-        })
+        }
     }
-}
 
-impl Unread {
     /// Why the runtime's `fetch` failed. Its text is looked at, never told.
     fn of_message(message: &str) -> Self {
         let message = message.to_ascii_lowercase();

@@ -1,7 +1,7 @@
 //! When a feed is to be looked at, and by whom: times enter, a [`Due`] leaves. Pure.
 //!
-//! No request may await another's promise. So one of those that find a feed out of date takes a lease on it by time, and the
-//! others, where they need what it finds, look again and again whether it has.
+//! No request may await another's promise. So one of those that find a feed out of date takes a lease on it by time,
+//! and the others, where they need what it finds, look again and again whether it has.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -30,8 +30,9 @@ pub(crate) enum Due {
 impl Schedule {
     /// What is due, `every` after a look; what was seen more than `most` ago is too old to go on by.
     ///
-    /// The lease is a little longer than any look takes, `longest`, and ends by itself where its request was cut short. A feed that
-    /// didn't answer was looked at, too: while it is gone not every request waits for it, but the first of each `most`.
+    /// The lease is a little longer than any look takes, `longest`, and ends by itself where its request was cut short.
+    /// A feed that didn't answer was looked at, too: while it is gone not every request waits for it, but the first of
+    /// each `most`.
     pub(crate) fn due(&mut self, now: Timestamp, every: Millis, most: Millis, longest: Millis) -> Due {
         // A clock that was set back doesn't say how long ago anything was.
         let age = self.tried.filter(|tried| *tried <= now).map(|tried| now.since(tried));

@@ -1,4 +1,5 @@
-//! What the Worker's variables say of its feeds: texts by name enter, [`Settings`] leave; `feed` reads them once per isolate.
+//! What the Worker's variables say of its feeds: texts by name enter, [`Settings`] leave; `feed` reads them once per
+//! isolate.
 
 use bailiwick_rules::time::Millis;
 
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) health: Vec<Source>,
     /// The time between two looks at health.
     pub(crate) health_every: Millis,
+    /// Whether every request is told in the log: `LOG=all`.
+    pub(crate) log_all: bool,
     /// Variables that can't be read, whose defaults count.
     pub(crate) unreadable: Vec<&'static str>,
 }
@@ -54,6 +57,10 @@ impl Settings {
         let max_age = span("RULES_MAX_AGE").unwrap_or(MAX_AGE.max(Millis(every.0.saturating_mul(2))));
         let max_age = max_age.max(LEAST_MAX_AGE);
         let health_every = span("HEALTH_REFRESH_SECONDS").unwrap_or(Millis(5_000));
+        let log = variable("LOG");
+        if log.as_deref().is_some_and(|log| !["all", "failures"].contains(&log)) {
+            unreadable.push("LOG");
+        }
         let lists = [variable("RULES_URL"), variable("RULES_URLS")];
         Self {
             rules: sources(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
@@ -63,6 +70,7 @@ impl Settings {
             rules_max_age: max_age,
             health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
             health_every,
+            log_all: log.as_deref() == Some("all"),
             unreadable,
         }
     }

@@ -1,0 +1,203 @@
+//! Counters and gauges as text: the Prometheus format (0.0.4), or OpenMetrics 1.0.0 for who accepts it.
+
+use core::fmt::Write as _;
+
+use bailiwick_rules::table::Table;
+
+use super::{COUNTS, Counts, Words, follow};
+
+/// How the text is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// `text/plain; version=0.0.4`.
+    Prometheus,
+    /// `application/openmetrics-text`: families are named without `_total`, and the text says where it ends.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What an `Accept` header asks for.
+    pub(crate) fn of(accept: &str) -> Self {
+        if accept.to_ascii_lowercase().contains("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+
+    /// The `Content-Type`.
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// What is as it is at this moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gauges {
+    /// The revision in service.
+    pub(crate) revision: Option<u64>,
+    /// How long ago a source confirmed it, in milliseconds.
+    pub(crate) rules_age_ms: Option<u64>,
+    /// By host: how old its last health report is, in milliseconds.
+    pub(crate) health_age_ms: Vec<(String, u64)>,
+    /// Requests under way.
+    pub(crate) in_flight: usize,
+    /// Bytes of bodies that are held.
+    pub(crate) held_bytes: u64,
+    /// Endpoints at rest, for one model or all, by region.
+    pub(crate) resting: Vec<(String, String)>,
+    /// When this isolate began, in milliseconds.
+    pub(crate) began_ms: i64,
+}
+
+/// All of it, as text. `table` says which names are still known.
+pub(crate) fn write(format: Format, gauges: &Gauges, table: Option<&Table>) -> String {
+    COUNTS.with_borrow_mut(|counts| {
+        if let Some(table) = table {
+            follow(counts, table);
+        }
+        let mut out = Text { format, text: String::with_capacity(4 << 10) };
+        out.counters(counts);
+        out.gauges(gauges);
+        if format == Format::OpenMetrics {
+            out.text.push_str("# EOF\n");
+        }
+        out.text
+    })
+}
+
+struct Text {
+    format: Format,
+    text: String,
+}
+
+impl Text {
+    fn counters(&mut self, counts: &Counts) {
+        self.counter("requests", "Requests, by service and what became of them.");
+        for (service, words) in &counts.requests {
+            self.words("requests", &[("service", service.as_str())], "code", words);
+        }
+        self.counter("attempts", "Requests sent to endpoints, by what became of them.");
+        for (region, endpoints) in &counts.attempts {
+            for (endpoint, words) in endpoints {
+                self.words(
+                    "attempts",
+                    &[("region", region.as_str()), ("endpoint", endpoint.as_str())],
+                    "outcome",
+                    words,
+                );
+            }
+        }
+        self.counter("retries", "Requests sent to a further endpoint.");
+        self.sample("retries_total", &[], counts.retries);
+        for (feed, sources) in ["rules_looks", "health_looks"].into_iter().zip(&counts.looks) {
+            self.counter(feed, "Looks at a source, by what came of them.");
+            for (source, words) in sources {
+                self.words(feed, &[("source", source.as_str())], "outcome", words);
+            }
+        }
+        self.counter("events", "Whatever else is counted.");
+        self.words("events", &[], "event", &counts.events);
+    }
+
+    fn gauges(&mut self, gauges: &Gauges) {
+        if let Some(revision) = gauges.revision {
+            self.gauge("rules_revision", "The revision of the rules in service.");
+            self.sample("rules_revision", &[], revision);
+        }
+        if let Some(age) = gauges.rules_age_ms {
+            self.gauge("rules_age_seconds", "How long ago a source confirmed the rules in service.");
+            self.sample("rules_age_seconds", &[], Seconds(age));
+        }
+        self.gauge("health_report_age_seconds", "How old a node's last health report is.");
+        for (source, age) in &gauges.health_age_ms {
+            self.sample("health_report_age_seconds", &[("source", source.as_str())], Seconds(*age));
+        }
+        self.gauge("requests_in_flight", "Requests under way.");
+        self.sample("requests_in_flight", &[], gauges.in_flight);
+        self.gauge("held_bytes", "Bytes of bodies that are held in memory.");
+        self.sample("held_bytes", &[], gauges.held_bytes);
+        self.gauge("endpoint_resting", "1 for each endpoint that rests, for one model or all.");
+        for (region, endpoint) in &gauges.resting {
+            self.sample("endpoint_resting", &[("region", region.as_str()), ("endpoint", endpoint.as_str())], 1);
+        }
+        self.gauge("start_time_seconds", "When this isolate began, in seconds since 1970.");
+        self.sample("start_time_seconds", &[], Seconds(u64::try_from(gauges.began_ms).unwrap_or(0)));
+    }
+
+    fn counter(&mut self, name: &str, help: &str) {
+        let total = if self.format == Format::OpenMetrics { "" } else { "_total" };
+        self.family(&format!("{name}{total}"), "counter", help);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.family(name, "gauge", help);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP bailiwick_edge_{name} {help}\n# TYPE bailiwick_edge_{name} {kind}");
+    }
+
+    fn words(&mut self, name: &str, labels: &[(&str, &str)], by: &str, words: &Words) {
+        for (word, count) in words {
+            let labels: Vec<(&str, &str)> = labels.iter().copied().chain([(by, *word)]).collect();
+            self.sample(&format!("{name}_total"), &labels, count);
+        }
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl core::fmt::Display) {
+        let _ = write!(self.text, "bailiwick_edge_{name}");
+        for (position, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(self.text, "{}{label}=\"{}\"", if position == 0 { '{' } else { ',' }, escaped(text));
+        }
+        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+/// Milliseconds, written as seconds.
+struct Seconds(u64);
+
+impl core::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Looked, look, request};
+    use super::*;
+
+    #[test]
+    fn the_text_is_what_both_formats_ask_for() {
+        request("chat", "ok");
+        request("chat", "ok");
+        request("", "unknown_host");
+        look(Looked::Rules, "ns1.example:8443", "timeout");
+        let gauges = Gauges { revision: Some(7), rules_age_ms: Some(1_050), held_bytes: 9, ..Gauges::default() };
+        let text = write(Format::Prometheus, &gauges, None);
+        for line in [
+            "# TYPE bailiwick_edge_requests_total counter",
+            "bailiwick_edge_requests_total{service=\"chat\",code=\"ok\"} 2",
+            "bailiwick_edge_requests_total{service=\"\",code=\"unknown_host\"} 1",
+            "bailiwick_edge_retries_total 0",
+            "bailiwick_edge_rules_looks_total{source=\"ns1.example:8443\",outcome=\"timeout\"} 1",
+            "# TYPE bailiwick_edge_rules_age_seconds gauge",
+            "bailiwick_edge_rules_age_seconds 1.050",
+            "bailiwick_edge_held_bytes 9",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("EOF"));
+        let open = write(Format::of("application/openmetrics-text;version=1.0.0,*/*"), &gauges, None);
+        assert!(open.ends_with("\n# EOF\n") && open.contains("# TYPE bailiwick_edge_requests counter\n"), "{open}");
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+}
