@@ -11,6 +11,7 @@ mod refusal;
 mod run;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use budget::Budget;
 pub use record::{Attempt, End, Outcome, Record, Stop};
@@ -177,6 +178,8 @@ pub struct Task {
     pub choices: usize,
     /// One attempt only: state would be made twice.
     pub stateful: bool,
+    /// Nothing is made or changed: what wasn't answered may be asked again, stateful or not.
+    pub reads_only: bool,
     /// The service's limits.
     pub limits: Limits,
 }

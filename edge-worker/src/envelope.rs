@@ -144,8 +144,19 @@ pub enum Failure {
     },
     /// 451: no region may process this client's request.
     ResidencyDenied,
-    /// 503: every allowed region failed or is withheld.
+    /// 503: every allowed region is withheld: it is down, or an override says so.
     RegionUnavailable,
+    /// 503: every endpoint that was asked failed.
+    EndpointsFailed {
+        /// The least wait that any endpoint asked for, in seconds.
+        retry_after: Option<u32>,
+        /// Whether no retry can mend it: their operator has to.
+        hopeless: bool,
+    },
+    /// 404: no endpoint that was asked has the path.
+    PathNotServed,
+    /// 429: the account that is used at the endpoints has nothing left, which no waiting mends.
+    OutOfQuota,
     /// 504: every attempt ran out of time.
     UpstreamTimeout,
     /// 429: every attempt was told to come later.
@@ -163,6 +174,10 @@ pub enum Failure {
         code: Option<String>,
         /// Its `param`, if it looks like a field's name.
         param: Option<String>,
+        /// How many tokens the model takes, where the prompt is too long.
+        limit: Option<u64>,
+        /// How many were sent.
+        sent: Option<u64>,
     },
     /// The endpoint failed after it had begun to answer; told inside the stream, where no status is left to set.
     Interrupted {
@@ -247,6 +262,7 @@ impl Failure {
             Self::UnknownHost
             | Self::UnknownPath
             | Self::NotOffered { .. }
+            | Self::PathNotServed
             | Self::ModelNotFound { .. }
             | Self::BatchModel { .. }
             | Self::UnknownId => 404,
@@ -255,12 +271,13 @@ impl Failure {
             Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
-            Self::RateLimited { .. } => 429,
+            Self::RateLimited { .. } | Self::OutOfQuota => 429,
             Self::ResidencyDenied => 451,
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
             Self::NotCarried { .. } => 501,
-            Self::RegionUnavailable
+            Self::EndpointsFailed { .. }
+            | Self::RegionUnavailable
             | Self::NoReceiptKey
             | Self::Unready
             | Self::RulesTooOld { .. }
@@ -321,7 +338,9 @@ impl Failure {
             Self::Busy => "busy",
             Self::NotCarried { .. } => "not_implemented",
             Self::ResidencyDenied => "residency_denied",
-            Self::RegionUnavailable => "region_unavailable",
+            Self::RegionUnavailable | Self::EndpointsFailed { .. } => "region_unavailable",
+            Self::PathNotServed => "path_not_served",
+            Self::OutOfQuota => "insufficient_quota",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RateLimited { .. } => "rate_limit_exceeded",
             Self::Refused { .. } => "upstream_refused",
@@ -343,6 +362,7 @@ impl Failure {
         match self {
             Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
             Self::RateLimited { .. } => "rate_limit_error",
+            Self::OutOfQuota => "insufficient_quota",
             Self::MissingKey
             | Self::UnknownKey
             | Self::ConflictingKeys
@@ -499,6 +519,29 @@ impl Failure {
                                         else. Try again later."
                     .into()
             }
+            Self::EndpointsFailed { hopeless: true, .. } => {
+                "Every region allowed to process your request refuses this gateway's own credential or address. Trying again \
+                 won't help; tell its operator the request id."
+                    .into()
+            }
+            Self::EndpointsFailed { retry_after: Some(seconds), .. } => format!(
+                "Every region allowed to process your request failed. It was sent nowhere else. Try again in {seconds} \
+                 seconds."
+            ),
+            Self::EndpointsFailed { .. } => {
+                "Every region allowed to process your request failed. It was sent nowhere else. Try again."
+                    .into()
+            }
+            Self::PathNotServed => {
+                "No endpoint allowed to process your request has this path. Use another part of the model API there, such as \
+                 /v1/chat/completions, or ask the operator for an endpoint that has it."
+                    .into()
+            }
+            Self::OutOfQuota => {
+                "The account that this gateway uses at every region allowed to you has used up its quota. Waiting won't help; \
+                 its operator has to see to the account's plan and billing."
+                    .into()
+            }
             Self::UpstreamTimeout => "Every region allowed to process your request took too long. It was sent nowhere \
                                       else. Try again later, or ask for less."
                 .into(),
@@ -508,6 +551,7 @@ impl Failure {
             Self::RateLimited { retry_after: None } => {
                 "Every region allowed to process your request is at its limit. Try again later.".into()
             }
+            Self::Refused { code: Some(code), limit, sent, .. } if code == "context_length_exceeded" => too_long(*limit, *sent),
             Self::Refused { status, code, param, .. } => {
                 let mut text = format!("The model endpoint refused the request with status {status}");
                 if let Some(code) = code {
@@ -570,11 +614,15 @@ impl Failure {
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
-            // The official clients retry by themselves unless told that we did.
-            Self::ResidencyDenied | Self::RegionUnavailable | Self::UpstreamTimeout | Self::NoReceiptKey => {
-                vec![("x-should-retry", "false".to_owned())]
-            }
-            Self::RateLimited { retry_after: Some(seconds) } => vec![("retry-after", seconds.to_string())],
+            // The official clients retry by themselves unless told that it won't help. An override or a region that is down
+            // outlasts their few seconds.
+            Self::ResidencyDenied
+            | Self::RegionUnavailable
+            | Self::EndpointsFailed { hopeless: true, .. }
+            | Self::OutOfQuota
+            | Self::NoReceiptKey => vec![("x-should-retry", "false".to_owned())],
+            Self::RateLimited { retry_after: Some(seconds) }
+            | Self::EndpointsFailed { retry_after: Some(seconds), .. } => vec![("retry-after", seconds.to_string())],
             Self::Busy => vec![("retry-after", "1".to_owned())],
             Self::RulesTooOld { .. } => vec![("retry-after", "5".to_owned())],
             Self::NoStateKey => vec![("x-should-retry", "false".to_owned())],
@@ -618,6 +666,23 @@ fn unknown_field(field: &str, odd: Odd) -> String {
     }
 }
 
+/// A prompt that is longer than the model takes, in words that agents look for before they shorten it.
+fn too_long(limit: Option<u64>, sent: Option<u64>) -> String {
+    let mut text = match limit {
+        Some(limit) => format!("This model's maximum context length is {limit} tokens"),
+        None => "The request is longer than this model's maximum context length".to_owned(),
+    };
+    match (limit, sent) {
+        (_, Some(sent)) => {
+            let _ = write!(text, "; your request has {sent} tokens");
+        }
+        (Some(_), None) => text.push_str(", and your request has more"),
+        (None, None) => {}
+    }
+    text.push_str(". Shorten it; sending the same again won't help.");
+    text
+}
+
 /// A client's own word in quotation marks, shortened, without control characters.
 pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
@@ -646,10 +711,17 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_not_to_retry_what_was_retried() {
-        for failure in [Failure::ResidencyDenied, Failure::RegionUnavailable, Failure::UpstreamTimeout] {
+    fn clients_are_told_not_to_retry_what_no_retry_can_mend() {
+        let failed = |retry_after, hopeless| Failure::EndpointsFailed { retry_after, hopeless };
+        for failure in [Failure::ResidencyDenied, Failure::RegionUnavailable, Failure::OutOfQuota, failed(None, true)] {
             assert_eq!(failure.headers(), [("x-should-retry", "false".to_owned())]);
         }
+        assert_eq!([failed(None, false).headers(), Failure::UpstreamTimeout.headers()], [[], []]);
+        assert_eq!(failed(Some(2), false).headers(), [("retry-after", "2".to_owned())]);
+        assert_eq!(
+            (failed(None, false).status(), failed(None, false).code().to_owned()),
+            (503, "region_unavailable".into())
+        );
         let limited = Failure::RateLimited { retry_after: Some(7) };
         assert_eq!((limited.status(), limited.headers()), (429, vec![("retry-after", "7".to_owned())]));
     }

@@ -93,6 +93,8 @@ fn word(outcome: Outcome) -> &'static str {
         Outcome::Timeout => "timeout",
         Outcome::Network => "network",
         Outcome::NoModel => "no_model",
+        Outcome::NoPath => "no_path",
+        Outcome::NoQuota => "no_quota",
         Outcome::ErrorEvent => "error_event",
         Outcome::WrongType => "wrong_type",
         Outcome::Empty => "empty",

@@ -361,6 +361,8 @@ impl Driver {
         // Nobody asks for a rest who serves.
         let failed = !(200..=299).contains(&status);
         let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
+        let theirs = header("x-request-id").or_else(|| header("apim-request-id"));
+        self.stamp.upstream_id = theirs.filter(|id| is_id(id));
         let content_type = header("content-type");
         let packed = header("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding.as_str()));
         self.run.announce(announced_length(&headers).is_some());
@@ -604,6 +606,12 @@ fn next_of_writing<'a>(wire: &'a mut Wire, reading: bool, writing: &'a mut Writi
         })
         .await
     })
+}
+
+/// Whether an endpoint's id of a request can be handed on: it is no text that says anything.
+fn is_id(id: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    (1..=128).contains(&id.len()) && id.bytes().all(fits)
 }
 
 /// What happens next, or that the upload is refused on its way. It is carried on meanwhile.

@@ -32,8 +32,10 @@ impl Reply {
 /// What every response to one request says of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamp {
-    /// `x-bailiwick-request-id`.
+    /// `x-request-id` and `x-bailiwick-request-id`.
     pub(crate) request_id: String,
+    /// `x-bailiwick-upstream-request-id`: what the endpoint that answered last calls it.
+    pub(crate) upstream_id: Option<String>,
     /// `x-bailiwick-revision`: the rules the request was steered by; `;feed=…` when their feed is in trouble.
     pub(crate) revision: Option<String>,
     /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds, where that is longer than it should be.
@@ -53,6 +55,7 @@ impl Stamp {
     pub(crate) fn new(request_id: String) -> Self {
         Self {
             request_id,
+            upstream_id: None,
             revision: None,
             rules_age: None,
             whose: None,
@@ -64,7 +67,11 @@ impl Stamp {
 
     fn write(&self, headers: &mut Lines, record: Option<&Record>) {
         set(headers, "cache-control", "no-store");
+        set(headers, "x-request-id", &self.request_id);
         set(headers, "x-bailiwick-request-id", &self.request_id);
+        if let Some(theirs) = &self.upstream_id {
+            set(headers, "x-bailiwick-upstream-request-id", theirs);
+        }
         if let Some(revision) = &self.revision {
             set(headers, "x-bailiwick-revision", revision);
         }

@@ -336,7 +336,9 @@ fn prepare(
     let notary = office.engage(table, &caller, &steering, &stamp.request_id);
     let choices = body.as_ref().map_or(1, Content::choices);
     let kindred = route.kindred();
-    let task = Task { plan, model: model.clone(), expect, kindred, choices, stateful, limits: service.limits };
+    let reads_only = route.method() == "GET";
+    let task =
+        Task { plan, model: model.clone(), expect, kindred, choices, stateful, reads_only, limits: service.limits };
     let (headers, upload, hold, body) = (Vec::new(), None, None, body.map(Rc::new));
     let job = Job { env, route, query, headers, body, upload, model, source, notary, ids, hides_models, hold };
     Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))

@@ -92,7 +92,7 @@ const BROKEN_BODY = JSON.stringify({
 });
 
 function broken(id) {
-  const headers = { "content-type": "application/json", "cache-control": "no-store", "x-bailiwick-request-id": id };
+  const headers = { "content-type": "application/json", "cache-control": "no-store", "x-request-id": id, "x-bailiwick-request-id": id };
   return new Response(BROKEN_BODY, { status: 500, headers });
 }
 

@@ -84,7 +84,7 @@ test("all at their limit: 429 with the least wait", async () => {
 test("all too slow: 504", async () => {
   for (const standIn of [fra, par]) await standIn.fail({ mode: "hang-headers" });
   const reply = await edge.chat("DE");
-  expect(reply.headers.get("x-should-retry")).toBe("false");
+  expect(reply.headers.get("x-should-retry")).toBeNull();
   expect(await read(reply)).toMatchObject({ status: 504, code: "upstream_timeout" });
 });
 

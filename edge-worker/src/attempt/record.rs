@@ -49,6 +49,10 @@ pub enum Outcome {
     Status(u16),
     /// It hasn't got the model.
     NoModel,
+    /// It hasn't got the path.
+    NoPath,
+    /// The account there has used up what was paid for.
+    NoQuota,
     /// A success that carried an error.
     ErrorEvent,
     /// A success of the wrong type, or that isn't JSON.
@@ -66,9 +70,14 @@ impl Outcome {
     pub(super) fn is_of_path(self) -> bool {
         match self {
             Self::Status(status) => !matches!(status, 401 | 403 | 408 | 429 | 502..=504 | 520..=599),
-            Self::ErrorEvent | Self::WrongType | Self::Empty => true,
+            Self::ErrorEvent | Self::WrongType | Self::Empty | Self::NoPath => true,
             _ => false,
         }
+    }
+
+    /// Whether the same endpoint may do better in a moment: an error that is neither a time-out nor of our credential.
+    pub(super) fn is_hiccup(self) -> bool {
+        matches!(self, Self::Status(500 | 502 | 503 | 520..=523 | 525..=529))
     }
 
     /// Whether the endpoint is at fault. One at its limit or without the model is alive and well.
@@ -76,7 +85,9 @@ impl Outcome {
         match self {
             Self::Timeout | Self::Network | Self::ErrorEvent | Self::WrongType | Self::Empty => true,
             Self::Status(status) => status != 429,
-            Self::Committed | Self::NoModel | Self::Refused(_) | Self::ClientGone => false,
+            Self::Committed | Self::NoModel | Self::NoPath | Self::NoQuota | Self::Refused(_) | Self::ClientGone => {
+                false
+            }
         }
     }
 }
@@ -89,6 +100,8 @@ impl fmt::Display for Outcome {
             Self::Network => f.write_str("network"),
             Self::Status(status) => write!(f, "http_{status}"),
             Self::NoModel => f.write_str("no_model"),
+            Self::NoPath => f.write_str("no_path"),
+            Self::NoQuota => f.write_str("no_quota"),
             Self::ErrorEvent => f.write_str("error_event"),
             Self::WrongType => f.write_str("wrong_type"),
             Self::Empty => f.write_str("empty"),

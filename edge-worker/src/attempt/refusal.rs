@@ -1,17 +1,7 @@
 //! An endpoint's answer that is no success in; whether another endpoint may do better, and the safe words of its error, out.
 
+use super::words::{Known, Words};
 use crate::json::{Broken, Kind, Scan};
-
-/// What an error's JSON says, in words that can be handed on: never its text.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Words {
-    /// `type`.
-    pub(super) kind: Option<String>,
-    /// `code`, where it isn't a number.
-    pub(super) code: Option<String>,
-    /// `param`.
-    pub(super) param: Option<String>,
-}
 
 /// Whose fault a status is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +10,10 @@ pub(super) enum Fault {
     Endpoint,
     /// The endpoint hasn't got the model: another may.
     Model,
+    /// The endpoint hasn't got the path: another may.
+    Path,
+    /// The account at the endpoint has nothing left: another endpoint's may.
+    Quota,
     /// The client's: no other endpoint would answer otherwise.
     Client,
 }
@@ -28,82 +22,43 @@ pub(super) enum Fault {
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
         // 401 is about our credential, never the client's, which was dropped.
-        401 | 408 | 429 => Some(Fault::Endpoint),
+        401 | 408 => Some(Fault::Endpoint),
+        // Of an engine that knows the path, and not for this model or with this method. The method was looked at before.
+        405 | 501 => Some(Fault::Path),
+        402 => Some(Fault::Quota),
         // The body decides, or is read for the words to hand on.
         400..=499 => None,
         _ => Some(Fault::Endpoint),
     }
 }
 
-/// What status and body say together.
+/// What status and body say together. `stateful`: what isn't found may be the client's object.
 pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
-    let code = words.code.as_deref().unwrap_or_default();
-    match status {
-        403 => {
+    match (status, words.known) {
+        (_, Some(Known::Quota)) => Fault::Quota,
+        (429, _) => Fault::Endpoint,
+        (400 | 403 | 404 | 422, Some(Known::Model)) if !stateful => Fault::Model,
+        (403, _) => {
             let policy = |text: &str| {
                 let text = text.to_ascii_lowercase();
                 ["content", "policy", "moderation", "safety"].iter().any(|word| text.contains(word))
             };
-            let refused = policy(code) || words.kind.as_deref().is_some_and(policy);
+            let refused = words.code.as_deref().is_some_and(policy) || words.kind.as_deref().is_some_and(policy);
             if refused { Fault::Client } else { Fault::Endpoint }
         }
-        // The path is one of the model API and the request names a model: what isn't found is the model, unless the error
-        // names something else. For files and the like it is the client's id.
-        404 => {
-            let other_code = code.ends_with("_not_found") && code != "model_not_found";
-            let other_param = words.param.as_deref().is_some_and(|param| param != "model");
-            if stateful || other_code || other_param { Fault::Client } else { Fault::Model }
+        (404, _) => {
+            let other_code = words.code.as_deref().is_some_and(|code| code.ends_with("_not_found"));
+            let is_about = |param: &str| words.param.as_deref() == Some(param);
+            match () {
+                () if stateful || other_code => Fault::Client,
+                () if is_about("model") => Fault::Model,
+                () if words.param.is_some() => Fault::Client,
+                // Nothing in the request is named that wasn't found.
+                () => Fault::Path,
+            }
         }
         _ => by_status(status).unwrap_or(Fault::Client),
     }
-}
-
-impl Words {
-    /// The words of `{"error": {"type", "code", "param"}}` or, as some servers have it, of the same without `error`.
-    /// Text that isn't JSON has none.
-    pub(super) fn read(body: &[u8]) -> Self {
-        let mut words = Self::default();
-        if let Ok(text) = core::str::from_utf8(body) {
-            let mut scan = Scan::new(text);
-            // A body cut at the limit still gives what came before the cut.
-            let _ = words.read_object(&mut scan, true);
-        }
-        words
-    }
-
-    /// The words of an event's data lines.
-    pub(super) fn read_event(event: &[u8]) -> Self {
-        let data = event.split(|byte| matches!(byte, b'\n' | b'\r')).find_map(|line| line.strip_prefix(b"data:"));
-        data.map(Self::read).unwrap_or_default()
-    }
-
-    fn read_object(&mut self, scan: &mut Scan<'_>, outer: bool) -> Result<(), Broken> {
-        if scan.kind()? != Kind::Object {
-            return scan.skip().map(drop);
-        }
-        scan.object(|key, value| {
-            match (key.as_ref(), value.kind()?) {
-                ("error", Kind::Object) if outer => return self.read_object(value, false),
-                ("type", Kind::String) => self.kind = word(&value.string()?),
-                ("code", Kind::String) => self.code = word(&value.string()?),
-                ("param", Kind::String) => self.param = field(&value.string()?),
-                _ => value.skip().map(drop)?,
-            }
-            Ok(())
-        })
-    }
-}
-
-/// A plain word, such as `content_filter`.
-fn word(text: &str) -> Option<String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
-}
-
-/// A field's name, such as `messages[0].content`.
-fn field(text: &str) -> Option<String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'[' | b']');
-    ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
 }
 
 /// What a body is that came with a success and should be JSON.
@@ -200,25 +155,41 @@ mod tests {
         for status in [300, 307, 401, 408, 429, 500, 502, 503, 504, 520, 524, 529] {
             assert_eq!(fault(status, ""), Fault::Endpoint, "{status}");
         }
-        for status in [400, 402, 405, 409, 413, 422, 499] {
+        for status in [400, 409, 413, 422, 499] {
             assert_eq!(fault(status, ""), Fault::Client, "{status}");
         }
+        assert_eq!([405, 501, 402].map(|status| fault(status, "")), [Fault::Path, Fault::Path, Fault::Quota]);
         assert_eq!(fault(403, "<html>"), Fault::Endpoint, "our credential");
         assert_eq!(fault(403, r#"{"error":{"code":"content_policy_violation"}}"#), Fault::Client);
-        assert_eq!(fault(404, r#"{"object":"error","type":"NotFoundError","code":404}"#), Fault::Model);
-        assert_eq!(fault(404, r#"{"error":{"code":"DeploymentNotFound"}}"#), Fault::Model);
-        assert_eq!(fault(404, r#"{"error":{"code":"file_not_found","param":"file_id"}}"#), Fault::Client);
+        assert_eq!(fault(403, r#"{"error":{"code":"model_not_found"}}"#), Fault::Model, "the account may not use it");
+        assert_eq!(fault(429, r#"{"error":{"code":"insufficient_quota"}}"#), Fault::Quota);
+        assert_eq!(fault(429, r#"{"error":{"code":"rate_limit_exceeded"}}"#), Fault::Endpoint);
+        assert_eq!(fault(400, r#"{"error":{"type":"budget_exceeded","code":"400"}}"#), Fault::Quota);
     }
 
     #[test]
-    fn only_plain_words_are_handed_on() {
-        let words = Words::read(
-            br#"{"error":{"message":"SECRET","type":"bad thing","code":"content_filter","param":"messages[0]"}}"#,
-        );
-        assert_eq!(words, Words { kind: None, code: Some("content_filter".into()), param: Some("messages[0]".into()) });
-        assert_eq!(Words::read(br#"{"code":"x","message":"cut he"#).code.as_deref(), Some("x"));
-        assert_eq!(Words::read(b"\xff"), Words::default());
-        assert_eq!(Words::read_event(b"event: error\ndata: {\"code\":\"x\"}\n\n").code.as_deref(), Some("x"));
+    fn a_model_is_missing_only_where_the_body_says_so() {
+        for body in [
+            r#"{"object":"error","message":"The model `m` does not exist.","type":"NotFoundError","code":404}"#,
+            r#"{"error":{"code":"DeploymentNotFound"}}"#,
+            r#"{"error":{"message":"x","param":"model"}}"#,
+        ] {
+            assert_eq!(fault(404, body), Fault::Model, "{body}");
+        }
+        for body in [
+            "",
+            "<html>",
+            r#"{"detail":"Not Found"}"#,
+            r#"{"error":{"message":"Not Found","type":"Not Found","param":null,"code":404}}"#,
+            r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#,
+            r#"{"error":{"message":"Invalid URL (POST /v1/responses)","type":"invalid_request_error"}}"#,
+            r#"{"error":{"code":"404","message":"Resource not found"}}"#,
+        ] {
+            assert_eq!(fault(404, body), Fault::Path, "{body}");
+            assert_eq!(by_body(404, &Words::read(body.as_bytes()), true), Fault::Client, "{body}");
+        }
+        assert_eq!(fault(404, r#"{"error":{"code":"file_not_found","param":"file_id"}}"#), Fault::Client);
+        assert_eq!(fault(404, r#"{"error":{"message":"Not here","param":"previous_response_id"}}"#), Fault::Client);
     }
 
     #[test]

@@ -4,7 +4,8 @@ mod moves;
 
 use bailiwick_rules::rules::Limits;
 
-use super::refusal::{self, Fault, Nesting, Success, Words};
+use super::refusal::{self, Fault, Nesting, Success};
+use super::words::Words;
 use moves::later;
 
 use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
@@ -36,8 +37,10 @@ pub struct Run {
     deadline_ms: i64,
     armed: bool,
     total_ms: i64,
-    /// The least wait that an endpoint asked for with 429.
+    /// The least wait that an endpoint asked for.
     retry_after_ms: Option<u64>,
+    /// Whether an endpoint was asked again that hadn't answered at all.
+    repeated: bool,
     /// Whether the answer of the moment has a length that its client is told: whatever breaks off is seen.
     has_length: bool,
     /// Whether no more than [`MOST_HELD`] may be held.
@@ -48,10 +51,15 @@ pub struct Run {
 #[derive(Debug)]
 enum State {
     Ready,
+    /// The only endpoint asked for a moment's rest. Then it is asked again.
+    Pause {
+        target: usize,
+    },
     AwaitHeaders,
     /// Reading the body of an answer that is no success.
     Refusal {
         status: u16,
+        asked_ms: Option<u64>,
         held: Vec<u8>,
     },
     /// A stream that hasn't said anything yet.
@@ -110,6 +118,7 @@ impl Run {
             armed: false,
             total_ms: 0,
             retry_after_ms: None,
+            repeated: false,
             has_length: false,
             is_crowded: false,
         }
@@ -238,15 +247,11 @@ impl Turn<'_> {
         if !matches!(self.run.state, State::AwaitHeaders) {
             return;
         }
-        if status == 429 {
-            let least = self.run.retry_after_ms.into_iter().chain(retry_after_ms).min();
-            self.run.retry_after_ms = least;
-        }
         if !(200..=299).contains(&status) {
             match refusal::by_status(status) {
-                Some(_) => self.fail(Outcome::Status(status), true, retry_after_ms),
+                Some(fault) => self.fail_by(fault, status, true, retry_after_ms),
                 None => {
-                    self.run.state = State::Refusal { status, held: Vec::new() };
+                    self.run.state = State::Refusal { status, asked_ms: retry_after_ms, held: Vec::new() };
                     self.arm(ERROR_BODY_MS.min(self.left()));
                 }
             }
@@ -320,7 +325,7 @@ impl Turn<'_> {
                 self.run.deadline_ms = later(self.now, idle);
                 self.emit(bytes);
             }
-            State::Ready | State::AwaitHeaders | State::Done => {}
+            State::Ready | State::Pause { .. } | State::AwaitHeaders | State::Done => {}
         }
     }
 
@@ -370,12 +375,14 @@ impl Turn<'_> {
                 (_, Meaning::Nothing) => {}
                 (_, Meaning::Content) => committed = true,
                 (_, Meaning::Final) => (committed, may_end) = (true, true),
-                (false, Meaning::Error | Meaning::Failed) => return self.fail(Outcome::ErrorEvent, true, None),
+                (false, Meaning::Error | Meaning::Failed) => {
+                    return self.fail_or_refuse(Words::read_event(&bytes[start..upto]), true);
+                }
                 (false, Meaning::Done) => return self.fail(Outcome::Empty, true, None),
                 (true, Meaning::Error) => {
-                    let Words { kind, code, param } = Words::read_event(&bytes[start..upto]);
+                    let words = Words::read_event(&bytes[start..upto]);
                     bytes.truncate(start);
-                    end = Some(Some(Failure::Interrupted { kind, code, param }));
+                    end = Some(Some(words.interrupted()));
                     break;
                 }
                 (_, Meaning::Completed) | (true, Meaning::Done | Meaning::Failed) => {
@@ -418,12 +425,12 @@ impl Turn<'_> {
     fn eof(&mut self) {
         match &mut self.run.state {
             State::Refusal { .. } => self.refused(false),
-            State::AwaitHeaders => self.fail(Outcome::Network, false, None),
+            State::AwaitHeaders => self.unanswered(),
             State::Inspect { .. } | State::Stream { .. } => self.stream_ended(),
             State::Hold { .. } => self.held_all(),
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
             State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
-            State::Ready | State::Done => {}
+            State::Ready | State::Pause { .. } | State::Done => {}
         }
     }
 
@@ -450,6 +457,7 @@ impl Turn<'_> {
             }
         }
         match verdict {
+            Some(Outcome::ErrorEvent) => self.fail_or_refuse(Words::read(&held), false),
             Some(outcome) => self.fail(outcome, false, None),
             None => {
                 self.commit(status, held, matches!(form, Form::Events(_)));
@@ -498,10 +506,9 @@ impl Turn<'_> {
         match &self.run.state {
             State::Refusal { .. } => self.refused(false),
             State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
-            State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
-                self.fail(Outcome::Network, false, None);
-            }
-            State::Ready | State::Done => {}
+            State::AwaitHeaders => self.unanswered(),
+            State::Inspect { .. } | State::Hold { .. } => self.fail(Outcome::Network, false, None),
+            State::Ready | State::Pause { .. } | State::Done => {}
         }
     }
 
@@ -516,6 +523,7 @@ impl Turn<'_> {
             return self.arm(u64::try_from(left).unwrap_or(0));
         }
         match &self.run.state {
+            &State::Pause { target } => self.send(target),
             State::Refusal { .. } => self.refused(true),
             // It comes slowly, and is long: it was waited for long enough.
             State::Hold { form, held, until_ms, .. }
@@ -535,6 +543,7 @@ impl Turn<'_> {
         match self.run.state {
             State::Done => return,
             State::Ready => {}
+            State::Pause { .. } => self.disarm(),
             _ => {
                 self.disarm();
                 self.out.push(Action::Abort { attempt: self.run.current() });
@@ -550,21 +559,44 @@ impl Turn<'_> {
 
     /// The error's body is read, as far as it will be.
     fn refused(&mut self, abort: bool) {
-        let State::Refusal { status, held } = core::mem::replace(&mut self.run.state, State::Done) else { return };
+        let State::Refusal { status, asked_ms, held } = core::mem::replace(&mut self.run.state, State::Done) else {
+            return;
+        };
         let words = Words::read(&held);
-        match refusal::by_body(status, &words, self.run.task.stateful || self.run.task.model.is_none()) {
-            Fault::Endpoint => self.fail(Outcome::Status(status), abort, None),
-            Fault::Model => self.fail(Outcome::NoModel, abort, None),
-            Fault::Client => {
-                self.disarm();
-                if abort {
-                    self.out.push(Action::Abort { attempt: self.run.current() });
-                }
-                self.outcome(Outcome::Refused(status));
-                let Words { kind, code, param } = words;
-                self.out.push(Action::Reply { failure: Failure::Refused { status, kind, code, param } });
-            }
+        match refusal::by_body(status, &words, self.run.task.stateful) {
+            Fault::Client => self.refuse(status, words, abort),
+            fault => self.fail_by(fault, status, abort, asked_ms),
         }
+    }
+
+    /// A success that carried an error: the client's, which no other endpoint would take either, or the endpoint's.
+    fn fail_or_refuse(&mut self, words: Words, abort: bool) {
+        if words.is_clients() { self.refuse(400, words, abort) } else { self.fail(Outcome::ErrorEvent, abort, None) }
+    }
+
+    /// The client is told what is wrong with its request.
+    fn refuse(&mut self, status: u16, words: Words, abort: bool) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.outcome(Outcome::Refused(status));
+        self.run.state = State::Done;
+        self.out.push(Action::Reply { failure: words.refused(status) });
+    }
+
+    /// The attempt failed by what its status, and perhaps its body, say.
+    fn fail_by(&mut self, fault: Fault, status: u16, abort: bool, asked_ms: Option<u64>) {
+        let outcome = match fault {
+            Fault::Model if self.run.task.model.is_some() => Outcome::NoModel,
+            Fault::Model | Fault::Path => Outcome::NoPath,
+            Fault::Quota => Outcome::NoQuota,
+            Fault::Endpoint | Fault::Client => Outcome::Status(status),
+        };
+        if matches!(outcome, Outcome::Status(_)) {
+            self.run.retry_after_ms = self.run.retry_after_ms.into_iter().chain(asked_ms).min();
+        }
+        self.fail(outcome, abort, asked_ms);
     }
 }
 

@@ -41,8 +41,13 @@ impl Driver {
             kindred: Some(Kindred::Chat),
             choices,
             stateful,
+            reads_only: false,
             limits,
         };
+        Self::begin(task)
+    }
+
+    fn begin(task: Task) -> Self {
         let mut driver = Self { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
         let started = driver.step(Event::Start);
         assert!(matches!(started[..], [Action::Send { attempt: 1, target: 0 }, Action::Arm { attempt: 1, .. }]));
@@ -533,7 +538,7 @@ fn a_success_of_the_wrong_type_fails_over() {
 
 #[test]
 fn retryable_statuses_fail_over_at_once() {
-    for status in [301, 307, 401, 408, 429, 500, 502, 503, 504, 522, 529] {
+    for status in [301, 307, 401, 408, 500, 502, 503, 504, 522, 529] {
         let actions = Driver::new(Expect::Stream).headers(status, "application/json");
         assert!(retried(&actions) && aborted(&actions), "{status}");
     }
@@ -593,15 +598,85 @@ fn what_exhaustion_says() {
     let limited = |driver: &mut Driver| {
         let attempt = driver.attempt();
         let retry_after_ms = Some(9_500 - 1_000 * u64::from(attempt));
-        driver.step(Event::Headers { attempt, status: 429, content_type: None, packed: false, retry_after_ms })
-    };
-    assert_eq!(ends(limited).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
-    assert_eq!(ends(|driver| driver.headers(500, "")).unwrap().0, Failure::RegionUnavailable);
-    let missing = |driver: &mut Driver| {
-        driver.headers(404, "application/json");
+        driver.step(Event::Headers { attempt, status: 429, content_type: None, packed: false, retry_after_ms });
         driver.eof()
     };
-    assert_eq!(ends(missing).unwrap().0, Failure::ModelNotFound { model: "chat".into() });
+    assert_eq!(ends(limited).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
+    let failed = |retry_after, hopeless| Failure::EndpointsFailed { retry_after, hopeless };
+    assert_eq!(ends(|driver| driver.headers(500, "")).unwrap().0, failed(None, false));
+    assert_eq!(ends(|driver| driver.headers(401, "")).unwrap().0, failed(None, true), "our credential");
+    let answered = |status: u16, body: &'static str| {
+        move |driver: &mut Driver| {
+            let actions = driver.headers(status, "application/json");
+            if reply(&actions).is_some() || actions.iter().any(|action| matches!(action, Action::Send { .. })) {
+                return actions;
+            }
+            driver.chunk(body);
+            driver.eof()
+        }
+    };
+    let missing = r#"{"error":{"message":"The model `chat` does not exist."}}"#;
+    assert_eq!(ends(answered(404, missing)).unwrap().0, Failure::ModelNotFound { model: "chat".into() });
+    assert_eq!(ends(answered(404, r#"{"detail":"Not Found"}"#)).unwrap().0, Failure::PathNotServed);
+    assert_eq!(ends(answered(405, "")).unwrap().0, Failure::PathNotServed);
+    let broke = r#"{"error":{"code":"insufficient_quota"}}"#;
+    assert_eq!(ends(answered(429, broke)).unwrap().0, Failure::OutOfQuota);
+
+    // What one endpoint hasn't got says nothing where another was asked, and what is to be waited for is told in any mixture.
+    let mixed = |driver: &mut Driver| match driver.attempt() {
+        1 => answered(404, r#"{"detail":"Not Found"}"#)(driver),
+        2 => limited(driver),
+        _ => driver.headers(500, ""),
+    };
+    assert_eq!(ends(mixed).unwrap().0, failed(Some(8), false));
+    let limits =
+        |driver: &mut Driver| if driver.attempt() == 1 { answered(404, missing)(driver) } else { limited(driver) };
+    assert_eq!(ends(limits).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
+}
+
+/// A run with one endpoint: all others rest.
+fn alone(stateful: bool, reads_only: bool) -> Driver {
+    let (plan, model, limits) = (german_plan(), Some("chat".into()), Limits::default());
+    let (expect, kindred, choices) = (Expect::Json, None, 1);
+    let mut driver = Driver::begin(Task { plan, model, expect, kindred, choices, stateful, reads_only, limits });
+    driver.run.pass_over(|_| true);
+    driver
+}
+
+#[test]
+fn the_only_endpoint_is_asked_once_more_if_nothing_came() {
+    let reset = |driver: &mut Driver| driver.step(Event::FetchError { attempt: driver.attempt() });
+    let again = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Send { target: 0, .. }));
+    let mut driver = alone(false, false);
+    assert!(again(&reset(&mut driver)));
+    let actions = reset(&mut driver);
+    assert_eq!(reply(&actions), Some(&Failure::EndpointsFailed { retry_after: None, hopeless: false }), "once");
+    assert_eq!(driver.run.record().header(), "fra-1;outcome=network;ms=0, fra-1;outcome=network;ms=0");
+
+    assert!(again(&reset(&mut alone(true, true))), "what only reads is harmless");
+    assert!(!again(&reset(&mut alone(true, false))), "nobody knows whether it was done");
+    assert!(!again(&alone(false, false).timer(300_000)));
+    let mut broken = alone(false, false);
+    broken.headers(200, "application/json");
+    assert!(!again(&broken.step(Event::BodyError { attempt: 1 })), "it had begun to answer");
+    let mut elsewhere = Driver::new(Expect::Json);
+    assert!(retried(&reset(&mut elsewhere)), "others go first");
+}
+
+#[test]
+fn an_error_event_about_the_request_is_the_clients() {
+    let too_long = r#"{"error":{"message":"This model's maximum context length is 8192 tokens. CANARY","code":400}}"#;
+    let mut events = stream();
+    events.chunk(ROLE);
+    let actions = events.chunk(&format!("data: {too_long}\n\n"));
+    let mut whole = unary();
+    whole.chunk(too_long);
+    for actions in [actions, whole.eof()] {
+        let Some(failure) = reply(&actions) else { panic!("{actions:?}") };
+        assert_eq!((failure.status(), failure.code()), (400, "context_length_exceeded"));
+        assert!(failure.message().contains("8192 tokens") && !failure.body().contains("CANARY"));
+        assert!(!actions.iter().any(|action| matches!(action, Action::CoolDown { .. })));
+    }
 }
 
 #[test]
@@ -621,7 +696,8 @@ fn what_forbids_another_attempt() {
     assert_eq!(stop(poor), Some(Stop::Budget));
     let mut resting = Driver::new(Expect::Json);
     resting.run.pass_over(|_| true);
-    assert_eq!(stop(resting), Some(Stop::Targets));
+    resting.headers(504, "");
+    assert_eq!(resting.run.record().stopped, Some(Stop::Targets));
 }
 
 #[test]
@@ -710,15 +786,49 @@ fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
 }
 
 #[test]
+fn the_only_endpoint_is_asked_again_after_a_hiccup_and_the_moment_it_asked_for() {
+    let again = |status, retry_after_ms| {
+        let mut driver = alone(false, false);
+        let headers = Event::Headers { attempt: 1, status, content_type: None, packed: false, retry_after_ms };
+        let mut actions = driver.step(headers);
+        if retry_after_ms.is_some_and(|ms| ms > 0) && !driver.run.is_done() {
+            assert!(actions.iter().all(|action| !matches!(action, Action::Send { .. })), "it waits");
+            actions = driver.timer(1_000);
+        }
+        actions.iter().any(|action| matches!(action, Action::Send { attempt: 2, target: 0 }))
+    };
+    for status in [500, 502, 503, 520, 529] {
+        assert!(again(status, None) && again(status, Some(0)) && again(status, Some(1_000)), "{status}");
+        assert!(!again(status, Some(2_001)), "{status}: its client waits");
+    }
+    for status in [401, 403, 429, 504, 524, 307] {
+        assert!(!again(status, None), "{status}");
+    }
+    let mut gone = alone(false, false);
+    let event =
+        Event::Headers { attempt: 1, status: 503, content_type: None, packed: false, retry_after_ms: Some(900) };
+    gone.step(event);
+    assert_eq!(gone.step(Event::ClientGone), [Action::Disarm { attempt: 1 }]);
+    assert!(gone.run.is_done());
+    let mut once = alone(false, false);
+    once.headers(500, "text/plain");
+    assert!(reply(&once.headers(500, "text/plain")).is_some(), "once more, and no more");
+}
+
+#[test]
 fn whatever_happens_the_machine_keeps_its_promises() {
     let expect = prop_oneof![Just(Expect::Stream), Just(Expect::Json), Just(Expect::Any)];
     let limits = (1..=3u8, 50..200_000u64, 500..700_000u64, 50..100_000u64);
-    let strategy =
-        (expect, (proptest::bool::weighted(0.2), 0..12u8), limits, proptest::collection::vec(happening(), 0..40));
+    let strategy = (
+        expect,
+        (proptest::bool::weighted(0.2), any::<bool>(), 0..12u8),
+        limits,
+        proptest::collection::vec(happening(), 0..40),
+    );
     let plan = german_plan();
     let (cases, sends, commits) = (Cell::new(0u32), Cell::new(0usize), Cell::new(0u32));
     TestRunner::new(ProptestConfig::with_cases(10_000))
-        .run(&strategy, |(expect, (stateful, drained), (most, headers, total, idle), happenings)| {
+        .run(&strategy, |(expect, (stateful, reads_only, drained), (most, headers, total, idle), happenings)| {
             cases.set(cases.get() + 1);
             let limits = Limits {
                 headers_streamed: Millis(headers),
@@ -737,6 +847,7 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                 kindred: Some(Kindred::Chat),
                 choices: 1,
                 stateful,
+                reads_only,
                 limits,
             });
             let (mut budget, mut now) = (Budget::new(0), 0);
@@ -779,7 +890,8 @@ fn whatever_happens_the_machine_keeps_its_promises() {
             watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
             prop_assert!(run.is_done() && !watch.armed);
             let most = if stateful { 1 } else { usize::from(most) };
-            prop_assert!(watch.sent.len() <= most.min(3));
+            let again = usize::from(stateful && reads_only);
+            prop_assert!(watch.sent.len() <= (most + again).min(3));
             for (attempt, target) in run.record().attempts.iter().zip(&watch.sent) {
                 prop_assert_eq!(attempt.target, *target);
                 prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
@@ -804,6 +916,8 @@ fn whatever_happens_the_machine_keeps_its_promises() {
 #[derive(Default)]
 struct Watch {
     sent: Vec<usize>,
+    /// Whether an endpoint was sent the request twice.
+    repeated: bool,
     committed: bool,
     ended: bool,
     armed: bool,
@@ -817,7 +931,9 @@ impl Watch {
             match action {
                 Action::Send { attempt, target } => {
                     prop_assert!(!self.committed, "a send after the commit");
-                    prop_assert!(!self.sent.contains(target), "an endpoint twice");
+                    let is_again = self.sent.contains(target);
+                    prop_assert!(!is_again || self.sent.last() == Some(target) && !self.repeated, "an endpoint twice");
+                    self.repeated |= is_again;
                     prop_assert!(!self.armed, "a send while a timer runs");
                     self.sent.push(*target);
                     prop_assert_eq!(usize::from(*attempt), self.sent.len());

@@ -9,24 +9,41 @@ use crate::plan::{Skip, Skipped};
 const LEAST_LEFT_MS: i64 = 1_000;
 /// More endpoints than this never get one request, whatever the limits say.
 const MOST_SENDS: usize = 3;
+/// As long as this the only endpoint's wish for a rest is waited for, in milliseconds. A client told of a longer one waits itself.
+const LONGEST_PAUSE_MS: u64 = 2_000;
 
 impl Turn<'_> {
     /// Ready: the next endpoint, or the end.
     pub(super) fn next(&mut self) {
+        self.next_or(None, 0);
+    }
+
+    /// The next endpoint, or else `again`, once, after a pause, or the end.
+    fn next_or(&mut self, again: Option<usize>, pause_ms: u64) {
         let sends = self.run.record.attempts.len();
         let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
-        let target = self.choose(sends);
+        let other = self.choose(sends);
+        let target = other.or(again.filter(|_| !self.run.repeated));
+        let is_harmless = !self.run.task.stateful || other.is_none() && self.run.task.reads_only;
         let stop = match target {
             None => Some(Stop::Targets),
             Some(_) if sends == 0 => None,
-            Some(_) if self.run.task.stateful => Some(Stop::Stateful),
+            Some(_) if !is_harmless => Some(Stop::Stateful),
             Some(_) if sends >= most => Some(Stop::Sends),
-            Some(_) if self.run.total_ms.saturating_sub(self.now) < LEAST_LEFT_MS => Some(Stop::Time),
+            Some(_) if self.run.total_ms.saturating_sub(later(self.now, pause_ms)) < LEAST_LEFT_MS => Some(Stop::Time),
             Some(_) if !self.budget.take(self.now) => Some(Stop::Budget),
             Some(_) => None,
         };
         match (target, stop) {
-            (Some(target), None) => self.send(target),
+            (Some(target), None) => {
+                self.run.repeated |= other.is_none();
+                if other.is_none() && pause_ms > 0 {
+                    self.run.state = State::Pause { target };
+                    self.arm(pause_ms);
+                } else {
+                    self.send(target);
+                }
+            }
             (_, stop) => {
                 self.run.record.stopped = stop;
                 self.run.state = State::Done;
@@ -73,8 +90,27 @@ impl Turn<'_> {
         self.arm(limit.0.min(self.left()));
     }
 
-    /// An attempt failed before anything was committed.
+    /// Nothing came: no connection, or one that was kept and has ended meanwhile, or one that the endpoint broke off. The
+    /// runtime doesn't tell which. Where there is no other endpoint it is asked once more.
+    pub(super) fn unanswered(&mut self) {
+        let again = self.run.record.attempts.last().map(|attempt| attempt.target);
+        self.failed(Outcome::Network, false, None);
+        self.next_or(again, 0);
+    }
+
+    /// An attempt failed before anything was committed. After a hiccup the only endpoint is asked once more, at once or after
+    /// the moment's rest it asked for: no other can serve.
     pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
+        let pause_ms = asked_ms.unwrap_or(0);
+        let again = match &self.run.record.attempts[..] {
+            [only] if outcome.is_hiccup() && pause_ms <= LONGEST_PAUSE_MS => Some(only.target),
+            _ => None,
+        };
+        self.failed(outcome, abort, asked_ms);
+        self.next_or(again, pause_ms);
+    }
+
+    fn failed(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
         self.disarm();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
@@ -83,7 +119,6 @@ impl Turn<'_> {
         // What says something of the machine or of our credential holds for every model.
         let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
         self.cool_down(whole, asked_ms, outcome.is_fault());
-        self.next();
     }
 
     fn cool_down(&mut self, every_model: bool, asked_ms: Option<u64>, fault: bool) {
@@ -99,25 +134,35 @@ impl Turn<'_> {
         }
     }
 
-    /// What to answer when no attempt is left.
+    /// What to answer when no attempt is left. Endpoints that haven't got what was asked for only count where no other was asked.
     fn exhausted(&self) -> Failure {
-        let attempts = &self.run.record.attempts;
-        let all = |fits: fn(Outcome) -> bool| {
-            !attempts.is_empty() && attempts.iter().all(|attempt| attempt.outcome.is_some_and(fits))
-        };
+        let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
+        let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
+        let all = |fits: fn(Outcome) -> bool| outcomes().filter(|outcome| !lacks(outcome)).all(fits);
+        let retry_after = self.run.retry_after_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
+        if outcomes().next().is_none() {
+            return Failure::RegionUnavailable;
+        }
+        if outcomes().all(|outcome| lacks(&outcome)) {
+            return match &self.run.task.model {
+                Some(model) if outcomes().any(|outcome| outcome == Outcome::NoModel) => {
+                    Failure::ModelNotFound { model: model.clone() }
+                }
+                _ => Failure::PathNotServed,
+            };
+        }
         if all(|outcome| outcome == Outcome::Status(429)) {
-            let seconds = |ms: u64| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-            return Failure::RateLimited { retry_after: self.run.retry_after_ms.map(seconds) };
+            return Failure::RateLimited { retry_after };
+        }
+        if all(|outcome| outcome == Outcome::NoQuota) {
+            return Failure::OutOfQuota;
         }
         if all(|outcome| matches!(outcome, Outcome::Timeout | Outcome::Status(408 | 504))) {
             return Failure::UpstreamTimeout;
         }
-        match &self.run.task.model {
-            Some(model) if all(|outcome| outcome == Outcome::NoModel) => {
-                Failure::ModelNotFound { model: model.clone() }
-            }
-            _ => Failure::RegionUnavailable,
-        }
+        // A credential that isn't taken and a redirect are the operator's to mend.
+        let hopeless = |outcome| matches!(outcome, Outcome::NoQuota | Outcome::Status(300..=399 | 401 | 403));
+        Failure::EndpointsFailed { retry_after, hopeless: all(hopeless) }
     }
 
     pub(super) fn commit(&mut self, status: u16, body: Vec<u8>, as_events: bool) {
