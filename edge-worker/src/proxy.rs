@@ -528,7 +528,8 @@ impl Driver {
             return None;
         }
         if self.job.hides_models {
-            return Some(Splice::models());
+            let names = target.renamed().map(|pairs| Names::translated(pairs, Places::Models, None));
+            return Some(Splice::models(names));
         }
         let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
         let ids = self.job.ids.as_ref().map(|(keys, owner)| Ids {

@@ -143,16 +143,16 @@ pub enum Splice {
     /// A stream of events.
     Events(Box<Events>),
     /// A list of models that loses those that are other tenants', once it is whole.
-    Models(Vec<u8>),
+    Models(Vec<u8>, Option<Names>),
     /// What came of a batch.
     Lines(Box<BatchLines>),
 }
 
 impl Splice {
-    /// For a list of models.
+    /// For a list of models, with what is written instead of an endpoint's names of them.
     #[must_use]
-    pub fn models() -> Self {
-        Self::Models(Vec::new())
+    pub fn models(names: Option<Names>) -> Self {
+        Self::Models(Vec::new(), names)
     }
 
     /// For a JSON answer, or a stream of events of such.
@@ -167,7 +167,7 @@ impl Splice {
         match self {
             Self::Json(names, json) => json.pass(names, bytes, &mut out),
             Self::Events(events) => events.pass(bytes, &mut out),
-            Self::Models(list) => {
+            Self::Models(list, _) => {
                 if list.len() <= LONGEST_LIST {
                     list.extend_from_slice(bytes);
                 }
@@ -202,7 +202,13 @@ impl Splice {
         match self {
             Self::Json(_, json) => json.take_held(),
             Self::Events(events) => events.json.take_held(),
-            Self::Models(list) => without_tuned(list),
+            Self::Models(list, names) => {
+                let list = without_tuned(list);
+                match names.take() {
+                    Some(names) => Self::new(names, false).whole(&list),
+                    None => list,
+                }
+            }
             Self::Lines(lines) => lines.finish().unwrap_or_default(),
         }
     }
@@ -446,9 +452,12 @@ mod tests {
     #[test]
     fn a_list_of_models_is_told_at_its_end() {
         let list = r#"{"data":[{"id":"a"},{"id":"ft:x:acme::1"}]}"#;
-        let mut splice = Splice::models();
+        let mut splice = Splice::models(Some(translated(Places::Models)));
         assert!(list.as_bytes().chunks(7).all(|chunk| splice.pass(chunk).is_empty()));
         assert_eq!(splice.finish(), br#"{"data":[{"id":"a"}]}"#);
+        let mut renamed = Splice::models(Some(translated(Places::Models)));
+        renamed.pass(br#"{"data":[{"id":"llama"},{"id":"ft:llama:x::1"}]}"#);
+        assert_eq!(renamed.finish(), br#"{"data":[{"id":"chat"}]}"#);
     }
 
     #[test]

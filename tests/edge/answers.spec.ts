@@ -84,7 +84,14 @@ function play(how: Play, more: Ask & { body?: object } = {}): Promise<Got> {
   const model = `answers-${(models += 1)}`;
   plays.set(model, how);
   asked = [];
-  return ask({ json: { model, messages: [], ...more.body }, ...more });
+  return ask({ json: { model, ...documented(more.path), ...more.body }, ...more });
+}
+
+/** What the API documents for a path, as anything else is refused. */
+function documented(path = "/v1/chat/completions"): object {
+  if (path === "/v1/completions") return { prompt: "hi" };
+  if (path === "/v1/embeddings") return { input: "hi" };
+  return path === "/v1/audio/speech" ? { input: "hi", voice: "alloy" } : { messages: [] };
 }
 
 const json = (response: ServerResponse, value: unknown) => response.writeHead(200, { "content-type": "application/json" }).end(typeof value === "string" ? value : JSON.stringify(value));
