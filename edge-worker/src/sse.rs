@@ -1,10 +1,11 @@
 //! Server-sent events: chunks of an endpoint's stream in; the same bytes cut at the ends of events, and what each event is, out.
 //!
 //! Framing follows the WHATWG's *Server-sent events* §9.2.5: lines end with LF, CRLF or CR, a leading byte-order mark is
-//! skipped, an empty line ends an event. However the bytes were split into chunks, the events and the bytes are the same.
+//! skipped, an empty line ends an event, as does a line of comment where none has begun. However the bytes were split into chunks, the events and the bytes are the same.
 
 mod choices;
 mod classify;
+mod heartbeat;
 mod shape;
 pub mod single;
 
@@ -78,7 +79,9 @@ impl Framer {
             self.after_cr = byte == b'\r';
             at += 1;
             let empty = !core::mem::take(&mut self.line_begun);
-            if empty {
+            // A comment between two events is passed on at once: there may be nothing else for long.
+            let is_comment = bytes.get(event_start) == Some(&b':') && self.torn.is_none();
+            if empty || is_comment {
                 if self.after_cr && bytes.get(at) == Some(&b'\n') {
                     self.after_cr = false;
                     at += 1;
@@ -199,7 +202,17 @@ mod tests {
     fn a_crlf_split_by_a_chunk_is_one_line_end() {
         let (bytes, meanings, held) = frame(&[b"data: [DONE]\r\n\r", b"\n", b": x\r", b"\n\r\n"]);
         assert_eq!(bytes, b"data: [DONE]\r\n\r\n: x\r\n\r\n");
-        assert_eq!((meanings.len(), held), (2, 0));
+        assert_eq!((meanings, held), (vec![Meaning::Done, Meaning::Nothing, Meaning::Nothing], 0));
+    }
+
+    #[test]
+    fn a_comment_is_no_part_of_the_event_behind_it() {
+        let text = b": ping\r\n: \ndata: [DONE]\n: within\n\n";
+        let (bytes, meanings, held) = frame(&[text]);
+        assert_eq!(bytes, text);
+        assert_eq!((meanings, held), (vec![Meaning::Nothing, Meaning::Nothing, Meaning::Done], 0));
+        let (bytes, meanings, _) = frame(&[b": pi", b"ng\n"]);
+        assert_eq!((bytes.as_slice(), meanings.as_slice()), (&b": ping\n"[..], &[Meaning::Nothing][..]));
     }
 
     #[test]

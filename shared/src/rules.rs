@@ -399,11 +399,14 @@ pub struct Hub {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Until a streaming endpoint's headers and first content event.
+    /// Until anything of a streaming endpoint's body comes: keep-alives and progress events count.
     pub headers_streamed: Millis,
+    /// From an endpoint's first sign of life, such as a keep-alive, to its first content event: 2m by default, and never
+    /// less than `headers_streamed` unless it is given.
+    pub first_token: Millis,
     /// Until a unary endpoint's headers.
     pub headers_unary: Millis,
-    /// Between two events of a committed answer.
+    /// Between two signs of life before the first content, and between two events of a committed answer.
     pub idle: Millis,
     /// Over all attempts, before anything is committed.
     pub total: Millis,
@@ -419,6 +422,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             headers_streamed: Millis(15_000),
+            first_token: Millis(120_000),
             headers_unary: Millis(300_000),
             idle: Millis(60_000),
             total: Millis(600_000),

@@ -6,7 +6,7 @@ import { Faulty, canary } from "./faulty.js";
 import { Edge, type Json, refusingUrl, region, rules, root, stopAll } from "./harness.js";
 
 const LIMIT = 400;
-const limits = { headers_streamed: `${LIMIT}ms`, headers_unary: `${LIMIT}ms`, idle: `${LIMIT}ms`, total: "10s" };
+const limits = { headers_streamed: `${LIMIT}ms`, first_token: `${LIMIT}ms`, headers_unary: `${LIMIT}ms`, idle: `${LIMIT}ms`, total: "10s" };
 
 /** What each endpoint of the fence does, how it is asked, and what is to come of it. */
 interface Row {

@@ -67,6 +67,8 @@ enum State {
         status: u16,
         framer: Framer,
         held: Vec<u8>,
+        /// When it has to have said something, once it has shown that it is alive.
+        until_ms: Option<i64>,
     },
     /// A unary answer that isn't whole yet.
     Hold {
@@ -261,9 +263,9 @@ impl Turn<'_> {
         let is_stream = kind.as_deref() == Some("text/event-stream");
         let is_json = kind.as_deref().is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
         match self.run.task.expect {
-            // The limit on headers goes on to the first content event.
+            // The limit on headers goes on to the first sign of life.
             Expect::Stream | Expect::Any if is_stream => {
-                self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new() };
+                self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new(), until_ms: None };
             }
             Expect::Json if is_json || kind.is_none() => self.hold(status, Form::Json),
             // The client asked for events, and has its answer all the same.
@@ -299,9 +301,10 @@ impl Turn<'_> {
                     self.refused(true);
                 }
             }
-            State::Inspect { framer, .. } => {
+            State::Inspect { framer, .. } if !bytes.is_empty() => {
                 let framed = framer.push(bytes);
                 self.events(framed, false);
+                self.alive();
             }
             State::Stream { framer, .. } => {
                 let framed = framer.push(bytes);
@@ -325,7 +328,7 @@ impl Turn<'_> {
                 self.run.deadline_ms = later(self.now, idle);
                 self.emit(bytes);
             }
-            State::Ready | State::Pause { .. } | State::AwaitHeaders | State::Done => {}
+            State::Ready | State::Pause { .. } | State::AwaitHeaders | State::Inspect { .. } | State::Done => {}
         }
     }
 
@@ -370,9 +373,17 @@ impl Turn<'_> {
     fn events(&mut self, framed: Framed, was_committed: bool) {
         let Framed { mut bytes, events } = framed;
         let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
+        let mut dropped = 0;
         for (upto, meaning) in events {
+            let upto = upto - dropped;
             match (committed, meaning) {
                 (_, Meaning::Nothing) => {}
+                // No client could read it.
+                (_, Meaning::Heartbeat) => {
+                    bytes.drain(start..upto);
+                    dropped += upto - start;
+                    continue;
+                }
                 (_, Meaning::Content) => committed = true,
                 (_, Meaning::Final) => (committed, may_end) = (true, true),
                 (false, Meaning::Error | Meaning::Failed) => {
@@ -394,7 +405,7 @@ impl Turn<'_> {
             }
             start = upto;
         }
-        if let State::Inspect { status, framer, held } = &mut self.run.state {
+        if let State::Inspect { status, framer, held, .. } = &mut self.run.state {
             if held.is_empty() {
                 *held = bytes;
             } else {
@@ -474,7 +485,10 @@ impl Turn<'_> {
             State::Stream { framer, may_end } => (framer, *may_end),
             _ => return,
         };
-        let (mut last, meaning) = framer.end();
+        let (mut last, mut meaning) = framer.end();
+        if meaning == Meaning::Heartbeat {
+            (last, meaning) = (Vec::new(), Meaning::Nothing);
+        }
         let is_whole = match meaning {
             Meaning::Done | Meaning::Completed | Meaning::Final | Meaning::Failed => true,
             Meaning::Content | Meaning::Nothing if framer.is_answered(choices) => {
@@ -482,7 +496,7 @@ impl Turn<'_> {
                 true
             }
             Meaning::Nothing => may_end,
-            Meaning::Content | Meaning::Error => false,
+            Meaning::Content | Meaning::Heartbeat | Meaning::Error => false,
         };
         match &mut self.run.state {
             State::Inspect { status, held, .. } => {

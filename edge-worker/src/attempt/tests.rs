@@ -156,10 +156,75 @@ fn a_stream_that_says_nothing_fails_over() {
     let mut reset = stream();
     assert!(retried(&reset.step(Event::BodyError { attempt: 1 })));
     let mut silent = stream();
-    silent.chunk(ROLE);
+    silent.chunk("");
     let actions = silent.timer(15_000);
-    assert!(retried(&actions) && aborted(&actions));
+    assert!(retried(&actions) && aborted(&actions), "headers alone are no sign of life");
     assert_eq!(silent.outcomes(), [Outcome::Timeout]);
+}
+
+#[test]
+fn an_endpoint_that_says_it_is_alive_is_not_late() {
+    let created = "event: response.created\ndata: {\"type\":\"response.created\"}\n\n";
+    let empty = "data: {\"choices\":[]}\n\n";
+    for sign in [ROLE, ": ping\n", ":\n\n", ": pi", created, empty, "data: ping\n\n", "event: ping\ndata: 4 s\n\n"] {
+        let mut driver = stream();
+        // Each sign ten seconds after the last: the limit on headers, 15 s, ends nothing any more.
+        for _ in 0..12 {
+            driver.now += 10_000;
+            assert_eq!(driver.chunk(sign), [], "{sign}");
+        }
+        let actions = driver.timer(9_999);
+        assert_eq!(actions, [Action::Arm { attempt: 1, after_ms: 1 }], "{sign}");
+        let actions = driver.timer(1);
+        assert!(retried(&actions) && aborted(&actions), "two minutes from the first sign: {sign}");
+        assert_eq!(driver.outcomes(), [Outcome::Timeout], "{sign}");
+    }
+    let mut driver = stream();
+    driver.chunk(": ping\n");
+    driver.now += 100_000;
+    assert!(matches!(driver.chunk(CONTENT)[..], [Action::Commit { .. }, Action::Arm { after_ms: 60_000, .. }]));
+}
+
+#[test]
+fn how_long_signs_of_life_are_waited_for() {
+    // (headers_streamed, first_token, idle, total), then: after which silence behind a first sign at 100 ms it is late.
+    for (headers, first_token, idle, total, late) in [
+        (1_000, 60_000, 5_000, 90_000, 5_000),
+        (1_000, 3_000, 5_000, 90_000, 3_000),
+        (9_000, 60_000, 500, 90_000, 8_900), // silence is never shorter than that before headers
+        (9_000, 300, 5_000, 90_000, 300),    // earlier than the timer in hand
+        (1_000, 60_000, 60_000, 20_000, 19_900),
+    ] {
+        let [headers_streamed, first_token, idle, total] = [headers, first_token, idle, total].map(Millis);
+        let limits = Limits { headers_streamed, first_token, idle, total, ..Limits::default() };
+        let mut driver = Driver::with(Expect::Stream, false, limits);
+        driver.headers(200, "text/event-stream");
+        driver.now += 100;
+        let armed = driver.chunk(": ping\n");
+        let early = late < headers - 100;
+        assert_eq!(armed.len(), usize::from(early), "{limits:?}: {armed:?}");
+        assert!(!driver.run.is_overdue(driver.now + i64::try_from(late).unwrap() - 1), "{limits:?}");
+        driver.timer(i64::try_from(late).unwrap());
+        assert_eq!(driver.outcomes(), [Outcome::Timeout], "{limits:?}");
+    }
+    let mut unasked = Driver::new(Expect::Any);
+    unasked.headers(200, "text/event-stream");
+    unasked.chunk(": ping\n");
+    assert!(!unasked.run.is_overdue(unasked.now + 299_999), "an answer that wasn't asked for as a stream");
+}
+
+#[test]
+fn a_heartbeat_that_is_no_json_never_reaches_the_client() {
+    let mut driver = stream();
+    let text = format!("data: ping\n\n{ROLE}event: heartbeat\ndata: now\n\n{CONTENT}data: ping\n\n{CONTENT}");
+    let actions = driver.chunk(&text);
+    let body = format!("{ROLE}{CONTENT}{CONTENT}").into_bytes();
+    assert_eq!(actions[0], Action::Commit { attempt: 1, status: 200, body, as_events: false });
+    assert_eq!(driver.chunk("data: ping\n\n"), []);
+    let bytes = CONTENT.into();
+    assert_eq!(driver.chunk(&format!("data: ping\n\n{CONTENT}")), [Action::Emit { bytes }]);
+    assert_eq!(driver.chunk("data: ping\n"), []);
+    assert!(matches!(driver.eof()[..], [Action::Disarm { .. }, Action::CoolDown { .. }, Action::EmitTail { .. }]));
 }
 
 #[test]
@@ -762,10 +827,13 @@ fn happening() -> impl Strategy<Value = (Happening, i64, i8)> {
         Just(ROLE.as_bytes().to_vec()),
         Just(CONTENT.as_bytes().to_vec()),
         Just(CONTENT.as_bytes().to_vec()),
+        Just(CONTENT.as_bytes().to_vec()),
         Just(ERROR.as_bytes().to_vec()),
         Just(DONE.as_bytes().to_vec()),
         Just(b"{\"id\":1}".to_vec()),
         Just(b"data: {".to_vec()),
+        Just(b": ping\n".to_vec()),
+        Just(b"data: ping\n\n".to_vec()),
         Just(vec![b'x'; 70_000]),
         Just([b"{\"a\":\"", &[b'x'; 70_000][..]].concat()),
         proptest::collection::vec(any::<u8>(), 0..20),
@@ -818,7 +886,7 @@ fn the_only_endpoint_is_asked_again_after_a_hiccup_and_the_moment_it_asked_for()
 #[test]
 fn whatever_happens_the_machine_keeps_its_promises() {
     let expect = prop_oneof![Just(Expect::Stream), Just(Expect::Json), Just(Expect::Any)];
-    let limits = (1..=3u8, 50..200_000u64, 500..700_000u64, 50..100_000u64);
+    let limits = (1..=3u8, 50..200_000u64, 50..300_000u64, 500..700_000u64, 50..100_000u64);
     let strategy = (
         expect,
         (proptest::bool::weighted(0.2), any::<bool>(), 0..12u8),
@@ -828,85 +896,94 @@ fn whatever_happens_the_machine_keeps_its_promises() {
     let plan = german_plan();
     let (cases, sends, commits) = (Cell::new(0u32), Cell::new(0usize), Cell::new(0u32));
     TestRunner::new(ProptestConfig::with_cases(10_000))
-        .run(&strategy, |(expect, (stateful, reads_only, drained), (most, headers, total, idle), happenings)| {
-            cases.set(cases.get() + 1);
-            let limits = Limits {
-                headers_streamed: Millis(headers),
-                headers_unary: Millis(headers),
-                idle: Millis(idle),
-                total: Millis(total),
-                body_bytes: 1,
-                sends: most,
-            };
-            let plan = plan.clone();
-            let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
-            let mut run = Run::new(Task {
-                plan,
-                model: Some("chat".into()),
-                expect,
-                kindred: Some(Kindred::Chat),
-                choices: 1,
-                stateful,
-                reads_only,
-                limits,
-            });
-            let (mut budget, mut now) = (Budget::new(0), 0);
-            for _ in 0..drained {
-                let _ = budget.take(now);
-            }
-            let mut watch = Watch::default();
-            watch.see(&step(&mut run, &mut budget, now, Event::Start))?;
-            for (happening, after, skew) in happenings {
-                now += after;
-                let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
-                let event = match happening {
-                    Happening::Headers(status, kind, retry_after_ms) => Event::Headers {
-                        attempt,
-                        status,
-                        content_type: kind.map(str::to_owned),
-                        packed: after % 7 == 3,
-                        retry_after_ms,
-                    },
-                    Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
-                    Happening::Eof => Event::Eof { attempt },
-                    Happening::BodyError => Event::BodyError { attempt },
-                    Happening::FetchError => Event::FetchError { attempt },
-                    Happening::Timer if skew == 0 && !watch.armed => continue, // a driver's timers come from `Arm` only
-                    Happening::Timer => Event::Timer { attempt },
-                    Happening::ClientGone => Event::ClientGone,
-                    Happening::Resting(mask) => {
-                        run.pass_over(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
-                        continue;
-                    }
+        .run(
+            &strategy,
+            |(expect, (stateful, reads_only, drained), (most, headers, first_token, total, idle), happenings)| {
+                cases.set(cases.get() + 1);
+                let limits = Limits {
+                    headers_streamed: Millis(headers),
+                    first_token: Millis(first_token),
+                    headers_unary: Millis(headers),
+                    idle: Millis(idle),
+                    total: Millis(total),
+                    body_bytes: 1,
+                    sends: most,
                 };
-                if matches!(event, Event::Timer { .. }) && skew == 0 {
-                    watch.armed = false;
+                let plan = plan.clone();
+                let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
+                let mut run = Run::new(Task {
+                    plan,
+                    model: Some("chat".into()),
+                    expect,
+                    kindred: Some(Kindred::Chat),
+                    choices: 1,
+                    stateful,
+                    reads_only,
+                    limits,
+                });
+                let (mut budget, mut now) = (Budget::new(0), 0);
+                for _ in 0..drained {
+                    let _ = budget.take(now);
                 }
-                watch.see(&step(&mut run, &mut budget, now, event))?;
-                prop_assert_eq!(run.is_done(), watch.ended, "done without telling, or told without being done");
-                prop_assert!(run.is_done() || watch.armed, "a run that waits has a timer");
-            }
-            // Everything ends: with the client's leave at the latest.
-            watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
-            prop_assert!(run.is_done() && !watch.armed);
-            let most = if stateful { 1 } else { usize::from(most) };
-            let again = usize::from(stateful && reads_only);
-            prop_assert!(watch.sent.len() <= (most + again).min(3));
-            for (attempt, target) in run.record().attempts.iter().zip(&watch.sent) {
-                prop_assert_eq!(attempt.target, *target);
-                prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
-                prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
-            }
-            prop_assert_eq!(run.record().committed().is_some(), watch.committed);
-            let blameless = |outcome| matches!(outcome, Outcome::Committed | Outcome::Refused(_) | Outcome::ClientGone);
-            let failed = run.record().attempts.iter().filter_map(|attempt| attempt.outcome);
-            let failed = failed.filter(|outcome| !blameless(*outcome)).count();
-            let broke = matches!(run.record().end, Some(End::Interrupted | End::ErrorEvent | End::Idle));
-            prop_assert_eq!(watch.rests, failed + usize::from(broke), "every failure is remembered, and nothing else");
-            sends.set(sends.get() + watch.sent.len());
-            commits.set(commits.get() + u32::from(watch.committed));
-            Ok(())
-        })
+                let mut watch = Watch::default();
+                watch.see(&step(&mut run, &mut budget, now, Event::Start))?;
+                for (happening, after, skew) in happenings {
+                    now += after;
+                    let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
+                    let event = match happening {
+                        Happening::Headers(status, kind, retry_after_ms) => Event::Headers {
+                            attempt,
+                            status,
+                            content_type: kind.map(str::to_owned),
+                            packed: after % 7 == 3,
+                            retry_after_ms,
+                        },
+                        Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
+                        Happening::Eof => Event::Eof { attempt },
+                        Happening::BodyError => Event::BodyError { attempt },
+                        Happening::FetchError => Event::FetchError { attempt },
+                        Happening::Timer if skew == 0 && !watch.armed => continue, // a driver's timers come from `Arm` only
+                        Happening::Timer => Event::Timer { attempt },
+                        Happening::ClientGone => Event::ClientGone,
+                        Happening::Resting(mask) => {
+                            run.pass_over(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
+                            continue;
+                        }
+                    };
+                    if matches!(event, Event::Timer { .. }) && skew == 0 {
+                        watch.armed = false;
+                    }
+                    watch.see(&step(&mut run, &mut budget, now, event))?;
+                    prop_assert_eq!(run.is_done(), watch.ended, "done without telling, or told without being done");
+                    prop_assert!(run.is_done() || watch.armed, "a run that waits has a timer");
+                }
+                // Everything ends: with the client's leave at the latest.
+                watch.see(&step(&mut run, &mut budget, now, Event::ClientGone))?;
+                prop_assert!(run.is_done() && !watch.armed);
+                let most = if stateful { 1 } else { usize::from(most) };
+                let again = usize::from(stateful && reads_only);
+                prop_assert!(watch.sent.len() <= (most + again).min(3));
+                for (attempt, target) in run.record().attempts.iter().zip(&watch.sent) {
+                    prop_assert_eq!(attempt.target, *target);
+                    prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
+                    prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
+                }
+                prop_assert_eq!(run.record().committed().is_some(), watch.committed);
+                let blameless =
+                    |outcome| matches!(outcome, Outcome::Committed | Outcome::Refused(_) | Outcome::ClientGone);
+                let failed = run.record().attempts.iter().filter_map(|attempt| attempt.outcome);
+                let failed = failed.filter(|outcome| !blameless(*outcome)).count();
+                let broke = matches!(run.record().end, Some(End::Interrupted | End::ErrorEvent | End::Idle));
+                prop_assert_eq!(
+                    watch.rests,
+                    failed + usize::from(broke),
+                    "every failure is remembered, and nothing else"
+                );
+                sends.set(sends.get() + watch.sent.len());
+                commits.set(commits.get() + u32::from(watch.committed));
+                Ok(())
+            },
+        )
         .unwrap();
     println!("runs: {}, sends: {}, commits: {}", cases.get(), sends.get(), commits.get());
     assert!(commits.get() > 500);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::choices::Choices;
+use super::heartbeat;
 use super::shape::Freedoms;
 use crate::json::{Broken, Kind, Scan};
 
@@ -13,6 +14,8 @@ pub enum Meaning {
     Content,
     /// Comments, roles, announcements: the model has said nothing yet.
     Nothing,
+    /// A word in place of JSON that says no more than that the endpoint is alive.
+    Heartbeat,
     /// The endpoint says that it failed.
     Error,
     /// `response.failed`: an error before anything was said, an end afterwards.
@@ -95,7 +98,9 @@ pub(super) fn read_event(event: &[u8], free: &mut Freedoms, choices: &mut Choice
         return Meaning::Done;
     }
     free.begin(data_start);
-    let Ok(payload) = read(&data, free, choices) else { return Meaning::Error };
+    let Ok(payload) = read(&data, free, choices) else {
+        return if heartbeat::is_one(name, &data) { Meaning::Heartbeat } else { Meaning::Error };
+    };
     if matches!(data, Cow::Owned(_)) {
         free.begin(0); // of another text than the event's
     }
@@ -120,6 +125,10 @@ fn by_kind(kind: &str) -> Option<Meaning> {
         "response.completed" | "response.incomplete" => Meaning::Completed,
         "response.failed" => Meaning::Failed,
         "ping"
+        | "heartbeat"
+        | "keepalive"
+        | "keep-alive"
+        | "keep_alive"
         | "response.created"
         | "response.queued"
         | "response.in_progress"
@@ -174,7 +183,8 @@ fn read<'a>(data: &'a str, free: &mut Freedoms, choices: &mut Choices) -> Result
             Ok(())
         })?,
         kind => {
-            payload.empty = kind == Kind::Null;
+            // No event of the model API's is a bare number or word: it counts what time has passed, at most.
+            payload.empty = kind != Kind::Array;
             scan.skip()?;
         }
     }
@@ -254,7 +264,7 @@ fn pass(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<(), Broken> {
 
 #[cfg(test)]
 mod tests {
-    use super::Meaning::{Completed, Content, Done, Error, Failed, Final, Nothing};
+    use super::Meaning::{Completed, Content, Done, Error, Failed, Final, Heartbeat, Nothing};
     use super::*;
 
     #[test]
@@ -277,6 +287,11 @@ mod tests {
             (r#"{"choices":[{"text":"a","logprobs":{"token_logprobs":[NaN,-Infinity]}}]}"#, Content),
             (r#"{"choices":[{"text":"a","logprobs":-NaN}]}"#, Error),
             ("upstream connect error", Error),
+            ("ping", Heartbeat),
+            ("OPENROUTER PROCESSING", Heartbeat),
+            ("\"ping\"", Nothing),
+            ("1796000000", Nothing),
+            (r#"{"type":"keepalive","sequence_number":1}"#, Nothing),
             ("{}", Nothing),
             ("[DONE]", Done),
             (" [DONE] ", Done),
@@ -307,9 +322,15 @@ mod tests {
 
     #[test]
     fn comments_and_fields_without_data_say_nothing() {
-        for text in
-            ["\n", ": keep-alive\n\n", "event: ping\ndata: {}\n\n", "id: 7\nretry: 10\n\n", "data\n\n", "data:\n\n"]
-        {
+        for text in [
+            "\n",
+            ": keep-alive\n\n",
+            "event: ping\ndata: {}\n\n",
+            "event: heartbeat\ndata: {\"t\":1}\n\n",
+            "id: 7\nretry: 10\n\n",
+            "data\n\n",
+            "data:\n\n",
+        ] {
             assert_eq!(meaning(text.as_bytes()), Nothing, "{text:?}");
         }
     }

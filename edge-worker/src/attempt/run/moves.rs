@@ -1,5 +1,7 @@
 //! What the states of the machine have in common: the next attempt or the end, commits, timers, the record.
 
+use bailiwick_rules::rules::Limits;
+
 use super::{State, Turn};
 use crate::attempt::{Action, Attempt, End, Expect, Outcome, Stop};
 use crate::envelope::Failure;
@@ -84,10 +86,35 @@ impl Turn<'_> {
         };
         self.run.record.attempts.push(attempt);
         self.run.state = State::AwaitHeaders;
+        self.out.push(Action::Send { attempt: self.run.current(), target });
+        self.arm(self.headers_limit().min(self.left()));
+    }
+
+    /// How long an endpoint may be silent at first.
+    fn headers_limit(&self) -> u64 {
         let limits = self.run.limits();
         let limit = if self.run.task.expect == Expect::Stream { limits.headers_streamed } else { limits.headers_unary };
-        self.out.push(Action::Send { attempt: self.run.current(), target });
-        self.arm(limit.0.min(self.left()));
+        limit.0
+    }
+
+    /// A stream without content so far has sent something: it is alive, and is waited for longer than one that is silent.
+    #[inline(never)]
+    pub(super) fn alive(&mut self) {
+        let (now, total_ms, headers) = (self.now, self.run.total_ms, self.headers_limit());
+        let Limits { first_token, idle, .. } = *self.run.limits();
+        // What wasn't asked for as a stream has longer for its headers.
+        let is_asked = self.run.task.expect == Expect::Stream;
+        let first_token = if is_asked { first_token.0 } else { first_token.0.max(headers) };
+        let sent_ms = self.run.record.attempts.last().map_or(now, |attempt| attempt.started_ms);
+        let State::Inspect { until_ms, .. } = &mut self.run.state else { return };
+        let until_ms = *until_ms.get_or_insert(later(now, first_token));
+        let silent_ms = later(now, idle.0).max(later(sent_ms, headers));
+        let deadline_ms = until_ms.min(silent_ms).min(total_ms);
+        if deadline_ms < self.run.deadline_ms {
+            self.arm(u64::try_from(deadline_ms.saturating_sub(now)).unwrap_or(0));
+        } else {
+            self.run.deadline_ms = deadline_ms;
+        }
     }
 
     /// Nothing came: no connection, or one that was kept and has ended meanwhile, or one that the endpoint broke off. The

@@ -216,8 +216,11 @@ fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
     let mut fields = reader.object(node)?;
     let span = |reader: &mut Reader<'_>, node: &Node| duration(reader, node, Millis(10)..=Millis(3_600_000));
     let defaults = Limits::default();
+    let headers_streamed = fields.optional("headers_streamed", span).unwrap_or(defaults.headers_streamed);
     let limits = Limits {
-        headers_streamed: fields.optional("headers_streamed", span).unwrap_or(defaults.headers_streamed),
+        headers_streamed,
+        // Who waits long for silence waits no less for an endpoint that says it is alive.
+        first_token: fields.optional("first_token", span).unwrap_or(defaults.first_token.max(headers_streamed)),
         headers_unary: fields.optional("headers_unary", span).unwrap_or(defaults.headers_unary),
         idle: fields.optional("idle", span).unwrap_or(defaults.idle),
         total: fields.optional("total", span).unwrap_or(defaults.total),

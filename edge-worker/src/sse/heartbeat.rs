@@ -1,0 +1,95 @@
+//! The name and data of an event that is no JSON in; whether it is a heartbeat, out. Called by `classify`.
+//!
+//! Proxies write them by hand: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An error in plain words
+//! (`upstream connect error`) isn't one, nor is JSON that broke.
+
+/// The longest data of a heartbeat, in bytes.
+const LONGEST: usize = 64;
+/// What a heartbeat begins with, letters and digits alone, in lower case.
+const WORDS: &[&str] = &[
+    "ping",
+    "pong",
+    "heartbeat",
+    "keepalive",
+    "keep",
+    "alive",
+    "processing",
+    "waiting",
+    "queued",
+    "thinking",
+    "working",
+    "openrouter",
+    "noop",
+];
+/// What tells of a failure, whatever stands beside it.
+const FAILURES: &[&str] = &["error", "fail", "exception", "timeout", "timed", "refused", "denied", "abort", "crash"];
+
+/// Whether an event of this name (`""`: none) and data, which isn't JSON, says no more than that its sender is alive.
+pub(super) fn is_one(name: &str, data: &str) -> bool {
+    if data.len() > LONGEST {
+        return false;
+    }
+    let data = data.to_ascii_lowercase();
+    if FAILURES.iter().any(|failure| data.contains(failure)) || data.contains('{') {
+        return false;
+    }
+    begins(&name.to_ascii_lowercase())
+        || begins(&data)
+        || data.chars().all(|c| c.is_whitespace() || ".:…-_*~".contains(c))
+}
+
+/// Whether the first word is one of [`WORDS`], be it in brackets or joined by hyphens.
+fn begins(text: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric();
+    let text = text.trim_start_matches(|c| !is_letter(c));
+    let first = text.split(|c| !is_letter(c)).next().unwrap_or_default();
+    WORDS.contains(&first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_says_alive_is_a_heartbeat() {
+        for data in [
+            "ping",
+            "PING",
+            "[heartbeat]",
+            "keep-alive",
+            "keep_alive",
+            "keepalive 3",
+            "OPENROUTER PROCESSING",
+            "processing...",
+            "ping - 2026-11-28T04:00:00Z",
+            ".",
+            "…",
+            ":",
+        ] {
+            assert!(is_one("", data), "{data}");
+        }
+        for name in ["ping", "heartbeat", "keep-alive", "Keepalive"] {
+            assert!(is_one(name, "2026-11-28 04:00:00"), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_tells_of_a_failure_or_is_broken_json_is_none() {
+        for data in [
+            "not json",
+            "upstream connect error",
+            "Internal Server Error",
+            "ping timeout",
+            "processing failed",
+            "{\"choices\":[",
+            "ping {",
+            "pingpong",
+            "[",
+            "\"",
+            "no healthy upstream",
+        ] {
+            assert!(!is_one("", data), "{data}");
+        }
+        assert!(!is_one("ping", "{\"error\":") && !is_one("ping", &"x".repeat(65)) && !is_one("message", "hello"));
+    }
+}
