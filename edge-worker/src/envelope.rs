@@ -620,12 +620,12 @@ impl Failure {
             | Self::RegionUnavailable
             | Self::EndpointsFailed { hopeless: true, .. }
             | Self::OutOfQuota
+            | Self::NoStateKey
             | Self::NoReceiptKey => vec![("x-should-retry", "false".to_owned())],
             Self::RateLimited { retry_after: Some(seconds) }
             | Self::EndpointsFailed { retry_after: Some(seconds), .. } => vec![("retry-after", seconds.to_string())],
             Self::Busy => vec![("retry-after", "1".to_owned())],
             Self::RulesTooOld { .. } => vec![("retry-after", "5".to_owned())],
-            Self::NoStateKey => vec![("x-should-retry", "false".to_owned())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),
         }

@@ -172,7 +172,7 @@ async function page(of: (origin: string) => Promise<string>): Promise<Json> {
 
 /** The Worker on a socket of its own, for pages of these origins. */
 async function gateway(origins: string[]): Promise<string> {
-  const residency = [{ clients: ["*", "unknown"], process_in: ["*"] }];
+  const residency = [{ clients: ["eu", "*", "unknown"], process_in: ["*"] }];
   const book = rules(1, region("DE", "fra", [fra.url]), { cors: { origins }, residency, hosts: ["127.0.0.1", "localhost"] }, { tenants });
   const feed = await serve((_, response) => response.end(JSON.stringify(book)));
   const { url } = await workerd({ RULES_URL: `${feed}/v1/rules` });

@@ -32,7 +32,7 @@ const hostile: [string, Ask, number][] = [
   ["a realtime session", { path: "/v1/realtime?model=m", headers: { upgrade: "websocket" } }, 501],
   ["GET where it takes POST", { method: "GET" }, 405],
   ["an unknown method", path("/v1/chat/completions", "PROPFIND"), 405],
-  ["the root", path("/"), 400],
+  ["the root", path("/"), 404],
   ["an unknown path", path("/v1/chat/completions/more/than/there/is"), 404],
   ["an admin's path", path("/v1/organization/admin_api_keys"), 404],
   ["evals, which are left out", path("/v1/evals/eval_1/runs"), 404],

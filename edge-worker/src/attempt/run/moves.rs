@@ -25,6 +25,8 @@ impl Turn<'_> {
         let sends = self.run.record.attempts.len();
         let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
         let other = self.choose(sends);
+        // Another endpoint needn't be waited for.
+        let pause_ms = if other.is_none() { pause_ms } else { 0 };
         let target = other.or(again.filter(|_| !self.run.repeated));
         let is_harmless = !self.run.task.stateful || other.is_none() && self.run.task.reads_only;
         let stop = match target {
@@ -39,7 +41,7 @@ impl Turn<'_> {
         match (target, stop) {
             (Some(target), None) => {
                 self.run.repeated |= other.is_none();
-                if other.is_none() && pause_ms > 0 {
+                if pause_ms > 0 {
                     self.run.state = State::Pause { target };
                     self.arm(pause_ms);
                 } else {
