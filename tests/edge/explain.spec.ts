@@ -85,8 +85,8 @@ test("the operator is told of anybody, in the words of the command line", async 
 
 test("an endpoint that rests in this isolate is told", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" } });
-  // Two conversations of which none was served: it rests for everybody.
-  for (const content of ["one", "another"]) await edge.chat("DE", { model: "resting", messages: [{ role: "user", content }] });
+  // Two clients of whom none was served: it rests for everybody.
+  for (const at of ["198.51.100.1", "203.0.113.1"]) await edge.chat("DE", { model: "resting" }, { headers: { "cf-connecting-ip": at } });
   const { json } = await read(await explain("service=chat&country=DE&model=resting", bearer("operators-token")));
   expect(json.revived).toBe(true);
   expect(Date.parse(json.valid_until)).toBeGreaterThan(Date.now());
