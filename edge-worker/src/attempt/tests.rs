@@ -879,7 +879,8 @@ fn the_only_endpoint_is_asked_again_after_a_hiccup_and_the_moment_it_asked_for()
     assert_eq!(gone.step(Event::ClientGone), [Action::Disarm { attempt: 1 }]);
     assert!(gone.run.is_done());
     let mut others = Driver::with(Expect::Json, false, Limits { total: Millis(10_000), ..Limits::default() });
-    let event = Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: Some(30_000) };
+    let event =
+        Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: Some(30_000) };
     others.step(event);
     assert!(retried(&others.eof()), "others aren't asked to wait for it");
     let mut once = alone(false, false);
