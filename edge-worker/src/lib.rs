@@ -28,6 +28,7 @@ mod held;
 mod incoming;
 pub mod inflight;
 pub mod json;
+mod keepalive;
 mod log;
 mod memory;
 mod metrics;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::rc::Rc;
 
+use bailiwick_rules::time::Millis;
 use futures_util::future::LocalBoxFuture;
 use worker::Env;
 
@@ -21,6 +22,7 @@ use crate::envelope::Failure;
 use crate::feed::{self, Clock};
 use crate::held::Writing;
 use crate::inflight::Hold;
+use crate::keepalive::{self, KeepAlive};
 use crate::memory::{self, Whose};
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
@@ -29,6 +31,8 @@ use crate::rewrite::query::Query;
 use crate::rewrite::{self, Content, headers};
 use crate::source::Source;
 use crate::splice::{BatchLines, Ids, Names, Places, Splice};
+use crate::sse::single::Kindred;
+use crate::sse::without_mark;
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
 use crate::wire::{Happening, Lines, Wire};
@@ -62,6 +66,10 @@ pub(crate) struct Job {
     pub(crate) hides_models: bool,
     /// What the body takes of this isolate's memory.
     pub(crate) hold: Option<Rc<Hold>>,
+    /// How often a client that waits for a stream hears something.
+    pub(crate) keepalive: Option<Millis>,
+    /// What events are like on this path.
+    pub(crate) kindred: Option<Kindred>,
 }
 
 impl Job {
@@ -95,11 +103,19 @@ pub(crate) struct Driver {
     kept: Hold,
     /// What the client was told instead of an answer: the status, and the word for it.
     failed: Option<(u16, &'static str)>,
+    /// When a client that waits is to hear something.
+    keepalive: Option<KeepAlive>,
+    /// Whether the stream was begun with comments, before anything was committed.
+    is_begun: bool,
 }
 
 /// What the client is to get.
 enum Out {
-    Begin { status: u16 },
+    Begin {
+        status: u16,
+    },
+    /// A comment, as nothing has come for a while.
+    Comment,
     Bytes(Vec<u8>),
     End,
     Cut,
@@ -180,15 +196,22 @@ impl Driver {
             is_unmeasured: false,
             failed: None,
             kept: Hold::default(),
+            keepalive: None,
+            is_begun: false,
         })
     }
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
     pub(crate) async fn respond(mut self: Box<Self>) -> Answer {
         let mut outs = self.advance(Event::Start);
+        if let Some(every) = self.job.keepalive {
+            self.keepalive = Some(KeepAlive::new(every, self.clock.at(feed::now())));
+            self.keep_alive(&mut outs);
+        }
         let status = loop {
             match outs.pop_front() {
                 Some(Out::Begin { status }) => break status,
+                Some(Out::Comment) => return self.begin_early(outs),
                 Some(Out::Fail(failure)) => return Answer::Whole(self.fail(&failure).await),
                 Some(_) => {}
                 None if self.run.is_done() => {
@@ -208,6 +231,54 @@ impl Driver {
             return Answer::Whole(self.fail(&failure).await);
         }
         self.answer(status, headers, outs)
+    }
+
+    /// Begins the stream before anything is committed: the rest goes on behind it.
+    #[inline(never)]
+    fn begin_early(mut self: Box<Self>, mut outs: VecDeque<Out>) -> Answer {
+        self.is_begun = true;
+        // It says where the request went, which nobody knows yet.
+        self.job.notary = None;
+        outs.push_front(Out::Comment);
+        let headers = self.stamp.begun();
+        Answer::Streamed(Box::new(Body { status: 200, headers, length: None, driver: self, outs }))
+    }
+
+    /// Has the client hear something if that is due, until an answer begins.
+    #[inline(never)]
+    fn keep_alive(&mut self, outs: &mut VecDeque<Out>) {
+        let now_ms = self.clock.at(feed::now());
+        if self.run.is_done() || self.run.served_by().is_some() {
+            self.keepalive = None;
+        }
+        let Some(keepalive) = &mut self.keepalive else { return };
+        if keepalive.beat(now_ms) {
+            outs.push_back(Out::Comment);
+        }
+        self.wire.arm(feed::now().0, keepalive.left(now_ms));
+    }
+
+    /// An answer is committed whose stream was begun earlier: a comment tells whose it is.
+    #[inline(never)]
+    fn commit_late(&mut self, outs: &mut VecDeque<Out>) {
+        self.job.body = None;
+        self.job.hold = None;
+        // A byte-order mark is one at the beginning alone.
+        if let Some(Out::Bytes(bytes)) = outs.front_mut()
+            && without_mark(bytes).len() < bytes.len()
+        {
+            bytes.drain(..3);
+        }
+        if let Some(target) = self.run.served_by() {
+            outs.push_front(Out::Bytes(keepalive::served(target)));
+        }
+    }
+
+    /// A stream that was begun early has failed: one event says so.
+    #[inline(never)]
+    fn fail_late(&mut self, failure: &Failure) -> VecDeque<Out> {
+        self.failed = Some((failure.status(), failure.word()));
+        VecDeque::from([Out::Bytes(keepalive::failed(failure, self.job.kindred)), Out::End])
     }
 
     /// The headers of an answer that is committed. What was sent is no longer needed.
@@ -264,7 +335,10 @@ impl Driver {
                         self.kept = Hold::default();
                     }
                 }
+                Some(Out::Begin { .. }) if self.is_begun => self.commit_late(&mut outs),
                 Some(Out::Begin { .. }) => {}
+                Some(Out::Comment) => outs.push_front(Out::Bytes(keepalive::COMMENT.to_vec())),
+                Some(Out::Fail(failure)) if self.is_begun => outs = self.fail_late(&failure),
                 Some(Out::Cut | Out::Fail(_)) => return self.wire.cut(),
                 Some(Out::End) => return self.wire.close(),
                 None if self.run.is_done() => return,
@@ -294,10 +368,14 @@ impl Driver {
     }
 
     async fn next_outs(&mut self) -> VecDeque<Out> {
-        match self.next_event().await {
+        let mut outs = match self.next_event().await {
             Some(event) => self.advance(event),
             None => VecDeque::from([Out::Fail(Failure::Internal)]),
+        };
+        if self.keepalive.is_some() {
+            self.keep_alive(&mut outs);
         }
+        outs
     }
 
     /// Waits for whatever comes first.

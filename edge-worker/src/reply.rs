@@ -98,6 +98,16 @@ impl Stamp {
         headers
     }
 
+    /// The headers of a stream that begins before anybody knows whose bytes it will have.
+    pub(crate) fn begun(&mut self) -> Lines {
+        // That of an attempt that failed, if any.
+        self.upstream_id = None;
+        let mut headers = Lines::new();
+        set(&mut headers, "content-type", "text/event-stream; charset=utf-8");
+        self.write(&mut headers, None);
+        headers
+    }
+
     /// A failure in OpenAI's envelope: the status and the headers. [`Failure::body`] is the body.
     pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Lines) {
         let mut headers = Lines::new();

@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 
+use bailiwick_rules::rules::Receipts;
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
-use bailiwick_rules::table::Table;
+use bailiwick_rules::table::{Service, Table};
+use bailiwick_rules::time::Millis;
 use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use worker::{Context, Env};
@@ -340,8 +342,30 @@ fn prepare(
     let task =
         Task { plan, model: model.clone(), expect, kindred, choices, stateful, reads_only, limits: service.limits };
     let (headers, upload, hold, body) = (Vec::new(), None, None, body.map(Rc::new));
-    let job = Job { env, route, query, headers, body, upload, model, source, notary, ids, hides_models, hold };
+    let keepalive = keepalive(service, expect);
+    let job = Job {
+        keepalive,
+        kindred,
+        env,
+        route,
+        query,
+        headers,
+        body,
+        upload,
+        model,
+        source,
+        notary,
+        ids,
+        hides_models,
+        hold,
+    };
     Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))
+}
+
+/// How often a client that waits hears something. A receipt stands in the headers, so what needs one can't begin before it is
+/// known where the request went.
+fn keepalive(service: &Service, expect: Expect) -> Option<Millis> {
+    service.keepalive.filter(|_| expect == Expect::Stream && service.receipts != Receipts::Required)
 }
 
 fn json_of(body: &mut Option<Content>) -> Option<&mut Inspected> {

@@ -292,6 +292,10 @@ pub struct Service {
     /// Which web pages may ask; by default none.
     #[schemars(default)]
     pub cors: Option<Cors>,
+    /// How long a client that asked for a stream hears nothing before the edge begins it with comments of its own; at
+    /// least 1s. By default it hears nothing until there is content.
+    #[schemars(default)]
+    pub keepalive: Option<Millis>,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.

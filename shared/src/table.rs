@@ -131,6 +131,8 @@ pub struct Service {
     pub receipts: Receipts,
     /// Which web pages may ask.
     pub cors: Option<rules::Cors>,
+    /// After which silence the edge begins a stream with comments.
+    pub keepalive: Option<Millis>,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -533,6 +535,7 @@ fn build_service(
         allow: service.allow,
         receipts: service.receipts,
         cors: service.cors,
+        keepalive: service.keepalive,
         requires_key: false,
     }
 }

@@ -84,6 +84,22 @@ fn cors_lists_origins_and_any_origin_needs_keys() {
 }
 
 #[test]
+fn how_long_is_waited_for_a_first_word() {
+    let service = |value: Value| {
+        let mut document = sound();
+        document["services"]["chat"].as_object_mut().unwrap().append(&mut value.as_object().unwrap().clone());
+        let table = compile(&document).unwrap();
+        let index = table.service_named("chat").unwrap();
+        (table.service(index).limits.first_token.0, table.service(index).keepalive.map(|every| every.0))
+    };
+    assert_eq!(service(json!({})), (120_000, None));
+    assert_eq!(service(json!({ "limits": { "headers_streamed": "5m" }, "keepalive": "15s" })), (300_000, Some(15_000)));
+    assert_eq!(service(json!({ "limits": { "headers_streamed": "5m", "first_token": "1m" } })).0, 60_000);
+    let often = |document: &mut Value| document["services"]["chat"]["keepalive"] = json!("500ms");
+    assert_refused(often, "/services/chat/keepalive", "from \"1s\"");
+}
+
+#[test]
 fn the_key_of_a_tenant_finds_it() {
     let table = compile(&sound()).unwrap();
     assert_eq!(table.tenant_of_key(&KeyDigest::of_key("sk-acme")), table.tenant_named("acme"));

@@ -71,6 +71,8 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let choices = [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
     let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &choices));
     let cors = fields.optional("cors", cors);
+    let keepalive =
+        fields.optional("keepalive", |reader, node| duration(reader, node, Millis(1_000)..=Millis(3_600_000)));
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -85,6 +87,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         allow: allow.unwrap_or_default(),
         receipts: receipts.unwrap_or_default(),
         cors,
+        keepalive,
     })
 }
 
