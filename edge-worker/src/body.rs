@@ -31,6 +31,7 @@ use crate::json::{Broken, Kind, Scan, known_as, quoted};
 use crate::multipart::upload::{PURPOSE, check_purpose};
 use crate::payload::Payload;
 use crate::rewrite::path::{Class, Route};
+use crate::room::Room;
 pub use field::Needs;
 use ids::ItemId;
 use scope::{Named, Scope};
@@ -45,7 +46,7 @@ const LONGEST_MODEL: usize = 256;
 /// A body that was looked through.
 #[derive(Clone)]
 pub struct Inspected {
-    bytes: Vec<u8>,
+    bytes: Room,
     model: Option<(Range<usize>, String)>,
     stream: bool,
     choices: usize,
@@ -93,7 +94,8 @@ impl Inspected {
     ///
     /// # Errors
     /// 400 with what is wrong, or what the service doesn't allow.
-    pub fn json(bytes: Vec<u8>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
+    pub fn json(bytes: impl Into<Room>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
+        let bytes = bytes.into();
         if bytes.is_empty() {
             return Err(Failure::MissingBody);
         }
@@ -293,7 +295,7 @@ fn decided(
     allow: &[Allowance],
 ) -> Result<Inspected, Failure> {
     let mut body = Inspected {
-        bytes: Vec::new(),
+        bytes: Room::default(),
         model: None,
         stream: false,
         choices: 1,

@@ -9,6 +9,7 @@ use crate::envelope::Failure;
 use crate::feed;
 use crate::inflight::Hold;
 use crate::payload::LARGEST_COPIED;
+use crate::room::Room;
 use crate::wire::{Pieces, Wire};
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
@@ -28,7 +29,7 @@ pub(crate) async fn read_body(
     wire: &mut Wire,
     limits: &Limits,
     hold: &mut Hold,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Room, Failure> {
     let limit = limits.body_bytes;
     let announced = asked.header("content-length").and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
@@ -37,11 +38,11 @@ pub(crate) async fn read_body(
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
         // Once here, and once with the runtime when it is sent.
         hold.grow(2 * length)?;
-        return wire.body(asked.raw(), limits.idle).await;
+        return wire.body(asked.raw(), limits.idle).await.map(Room::from);
     }
     match asked.pieces() {
         Some(pieces) => read_pieces(pieces, limits, announced.unwrap_or(limit), hold).await,
-        None => Ok(Vec::new()),
+        None => Ok(Room::default()),
     }
 }
 
@@ -52,10 +53,10 @@ fn read_pieces<'a>(
     limits: &'a Limits,
     largest: u64,
     hold: &'a mut Hold,
-) -> LocalBoxFuture<'a, Result<Vec<u8>, Failure>> {
+) -> LocalBoxFuture<'a, Result<Room, Failure>> {
     Box::pin(async move {
         let limit = limits.body_bytes;
-        let mut bytes = Vec::new();
+        let mut bytes = Room::default();
         let patience = Patience::of(limits);
         while let Some(piece) = pieces.next(patience.left()).await? {
             let length = bytes.len() + piece.len();
@@ -68,10 +69,11 @@ fn read_pieces<'a>(
                 drain(&mut pieces).await;
                 return Err(failure);
             }
-            bytes.extend_from_slice(&piece);
+            bytes.extend(&piece);
         }
-        if bytes.len() > LARGEST_COPIED {
-            bytes.shrink_to_fit();
+        if bytes.len() > LARGEST_COPIED && Room::size(bytes.len()) < bytes.capacity() {
+            // It came to less than it might have.
+            bytes = moved(&bytes, Room::size(bytes.len())).unwrap_or(bytes);
             hold.resize(bytes.capacity() as u64)?;
         }
         Ok(bytes)
@@ -79,18 +81,23 @@ fn read_pieces<'a>(
 }
 
 /// Makes room for `length` bytes in all, and holds what that takes.
-fn make_room(bytes: &mut Vec<u8>, length: usize, largest: u64, hold: &mut Hold) -> Result<(), Failure> {
+fn make_room(bytes: &mut Room, length: usize, largest: u64, hold: &mut Hold) -> Result<(), Failure> {
     if length <= bytes.capacity() {
         return Ok(());
     }
     let capacity = capacity_for(length, usize::try_from(largest).unwrap_or(length));
+    let capacity = Room::size(capacity);
     hold.resize(capacity as u64)?;
-    let mut larger = Vec::new();
-    // What can't be had now can be had later: no reason to end all requests.
-    larger.try_reserve_exact(capacity).map_err(|_| Failure::Busy)?;
-    larger.extend_from_slice(bytes);
-    *bytes = larger;
-    Ok(())
+    *bytes = moved(bytes, capacity)?;
+    // One that was kept may be larger than what was asked for.
+    hold.resize(bytes.capacity() as u64)
+}
+
+/// The same bytes in a room of another size.
+fn moved(bytes: &Room, capacity: usize) -> Result<Room, Failure> {
+    let mut room = Room::of(capacity)?;
+    room.extend(bytes);
+    Ok(room)
 }
 
 /// How much room a body gets that has come to `length` bytes, and may come to `largest`. It is doubled while it is
@@ -156,16 +163,16 @@ mod tests {
 
     #[test]
     fn what_is_held_is_what_is_allocated() {
-        let (mut bytes, mut hold) = (Vec::new(), Hold::default());
+        let (mut bytes, mut hold) = (Room::default(), Hold::default());
         for _ in 0..90 {
             let length = bytes.len() + 100_000;
             make_room(&mut bytes, length, 9_000_000, &mut hold).unwrap();
-            bytes.resize(length, 0);
+            bytes.extend(&[0; 100_000]);
             assert_eq!(format!("{hold:?}"), format!("Hold({})", bytes.capacity()));
         }
-        assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 9_000_000));
+        assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 12 << 20));
         let mut second = Hold::default();
-        second.resize(55 << 20).unwrap();
-        assert_eq!(make_room(&mut bytes, 9_000_001, 64 << 20, &mut hold), Err(Failure::Busy));
+        second.resize(51 << 20).unwrap();
+        assert_eq!(make_room(&mut bytes, (12 << 20) + 1, 64 << 20, &mut hold), Err(Failure::Busy));
     }
 }

@@ -40,6 +40,7 @@ mod receipt;
 mod reply;
 mod reports;
 pub mod rewrite;
+pub mod room;
 mod secrets;
 mod serve;
 pub mod source;

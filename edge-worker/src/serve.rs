@@ -34,6 +34,7 @@ use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::{Class, Route, Takes};
 use crate::rewrite::query::Query;
 use crate::rewrite::{Content, headers};
+use crate::room::Room;
 use crate::secrets;
 use crate::source::Source;
 use crate::state::claim::{Named, claim, needs_keys};
@@ -208,7 +209,7 @@ impl<'t> Known<'t> {
     }
 
     #[inline(never)]
-    fn inspect(&self, asked: &Asked, bytes: Vec<u8>) -> Result<Content, Failure> {
+    fn inspect(&self, asked: &Asked, bytes: Room) -> Result<Content, Failure> {
         let service = self.table.service(self.caller.service);
         let content_type = asked.header("content-type").unwrap_or_default();
         let is_form = match self.route.takes() {

@@ -10,6 +10,7 @@ use crate::body::{self, Needs};
 use crate::envelope::Failure;
 use crate::payload::Payload;
 use crate::rewrite::path::Route;
+use crate::room::Room;
 use crate::state::fields::{Field, field};
 
 /// Fields that decide something here: once, in these letters, and no files.
@@ -22,7 +23,7 @@ const AT_A_TIME: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Form {
     /// The body as it came.
-    bytes: Vec<u8>,
+    bytes: Room,
     /// Its parts, and where in it they stand.
     parts: Vec<(Head, Range<usize>)>,
     model: String,
@@ -35,7 +36,13 @@ impl Form {
     ///
     /// # Errors
     /// 400 with what is wrong, or what the service doesn't allow.
-    pub fn read(content_type: &str, bytes: Vec<u8>, route: &Route, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub fn read(
+        content_type: &str,
+        bytes: impl Into<Room>,
+        route: &Route,
+        allow: &[Allowance],
+    ) -> Result<Self, Failure> {
+        let bytes = bytes.into();
         let parts = split(content_type, &bytes)?;
         let (mut model, mut stream, mut needs) = (None, false, Needs::default());
         for (position, (head, range)) in parts.iter().enumerate() {
