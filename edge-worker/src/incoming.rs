@@ -170,9 +170,9 @@ mod tests {
             bytes.extend(&[0; 100_000]);
             assert_eq!(format!("{hold:?}"), format!("Hold({})", bytes.capacity()));
         }
-        assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 12 << 20));
+        assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 10 << 20));
         let mut second = Hold::default();
         second.resize(51 << 20).unwrap();
-        assert_eq!(make_room(&mut bytes, (12 << 20) + 1, 64 << 20, &mut hold), Err(Failure::Busy));
+        assert_eq!(make_room(&mut bytes, (10 << 20) + 1, 64 << 20, &mut hold), Err(Failure::Busy));
     }
 }

@@ -11,8 +11,8 @@ use core::ops::Deref;
 use crate::envelope::Failure;
 use crate::inflight::{LARGE, MOST_OF_LARGE};
 
-/// Large rooms come in multiples of so many bytes, so that one fits bodies of nearly its size too.
-const STEP: usize = 4 << 20;
+/// A large room is a multiple of this part of the next power of two, so that one fits bodies of nearly its size too.
+const STEPS: usize = 8;
 
 thread_local! {
     /// Rooms that nobody uses.
@@ -43,7 +43,7 @@ impl Room {
 
     /// How many bytes a room for so many has.
     pub(crate) fn size(bytes: usize) -> usize {
-        if is_large(bytes) { bytes.next_multiple_of(STEP) } else { bytes }
+        if is_large(bytes) { bytes.next_multiple_of(bytes.next_power_of_two() / STEPS) } else { bytes }
     }
 
     /// How many bytes it may come to hold.
@@ -103,7 +103,7 @@ fn is_large(bytes: usize) -> bool {
 /// The smallest kept room that fits and isn't much too large; else an empty one, and no more is kept than leaves room for it.
 fn kept(bytes: usize) -> Vec<u8> {
     KEPT.with_borrow_mut(|kept| {
-        let fits = |at: &usize| (bytes..=bytes + 2 * STEP).contains(&kept[*at].capacity());
+        let fits = |at: &usize| (bytes..=bytes + bytes / 2).contains(&kept[*at].capacity());
         let fits = (0..kept.len()).filter(fits).min_by_key(|&at| kept[at].capacity());
         if let Some(at) = fits {
             return kept.swap_remove(at);
