@@ -71,8 +71,8 @@ fn read_pieces<'a>(
             }
             bytes.extend(&piece);
         }
-        if bytes.len() > LARGEST_COPIED && Room::size(bytes.len()) < bytes.capacity() {
-            // It came to less than it might have.
+        if bytes.len() > LARGEST_COPIED && !Room::suits(bytes.capacity(), bytes.len()) {
+            // It came to much less than it might have.
             bytes = moved(&bytes, Room::size(bytes.len())).unwrap_or(bytes);
             hold.resize(bytes.capacity() as u64)?;
         }
@@ -85,10 +85,31 @@ fn make_room(bytes: &mut Room, length: usize, largest: u64, hold: &mut Hold) -> 
     if length <= bytes.capacity() {
         return Ok(());
     }
-    let capacity = capacity_for(length, usize::try_from(largest).unwrap_or(length));
-    let capacity = Room::size(capacity);
+    let largest = usize::try_from(largest).unwrap_or(length);
+    let wanted = capacity_for(length, largest);
+    // Where there is no room for all that may come, one for what has come may do: most bodies end long before.
+    let enough = [wanted, wanted.min(length.saturating_mul(2)), length];
+    let mut made = Err(Failure::Busy);
+    for capacity in enough {
+        made = resized(bytes, Room::size(capacity), hold);
+        if made.is_ok() {
+            break;
+        }
+    }
+    made
+}
+
+/// Moves what has come to a room of `capacity`, and holds what that takes; else all is as it was.
+fn resized(bytes: &mut Room, capacity: usize, hold: &mut Hold) -> Result<(), Failure> {
+    let before = bytes.capacity() as u64;
     hold.resize(capacity as u64)?;
-    *bytes = moved(bytes, capacity)?;
+    match moved(bytes, capacity) {
+        Ok(room) => *bytes = room,
+        Err(failure) => {
+            hold.resize(before)?;
+            return Err(failure);
+        }
+    }
     // One that was kept may be larger than what was asked for.
     hold.resize(bytes.capacity() as u64)
 }
@@ -172,7 +193,20 @@ mod tests {
         }
         assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 10 << 20));
         let mut second = Hold::default();
-        second.resize(51 << 20).unwrap();
+        second.resize(54 << 20).unwrap();
         assert_eq!(make_room(&mut bytes, (10 << 20) + 1, 64 << 20, &mut hold), Err(Failure::Busy));
+        assert_eq!((bytes.len(), format!("{hold:?}")), (9_000_000, format!("Hold({})", bytes.capacity())));
+    }
+
+    #[test]
+    fn where_all_that_may_come_finds_no_room_what_has_come_does() {
+        let length = (5 << 20) + 1;
+        for (others, most) in [(0, 64), (40, 12), (57, 6)] {
+            let (mut bytes, mut hold, mut second) = (Room::default(), Hold::default(), Hold::default());
+            second.resize(others << 20).unwrap();
+            make_room(&mut bytes, length, 64 << 20, &mut hold).unwrap();
+            let room = bytes.capacity();
+            assert!(room >= length && room <= most << 20 && room > most << 19, "{room} beside {others} MiB");
+        }
     }
 }

@@ -46,6 +46,11 @@ impl Room {
         if is_large(bytes) { bytes.next_multiple_of(bytes.next_power_of_two() / STEPS) } else { bytes }
     }
 
+    /// Whether a room of that capacity is large enough for so many bytes, and not much too large.
+    pub(crate) fn suits(capacity: usize, bytes: usize) -> bool {
+        (bytes..=Self::size(bytes).saturating_add(bytes / 2)).contains(&capacity)
+    }
+
     /// How many bytes it may come to hold.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
@@ -103,7 +108,7 @@ fn is_large(bytes: usize) -> bool {
 /// The smallest kept room that fits and isn't much too large; else an empty one, and no more is kept than leaves room for it.
 fn kept(bytes: usize) -> Vec<u8> {
     KEPT.with_borrow_mut(|kept| {
-        let fits = |at: &usize| (bytes..=bytes + bytes / 2).contains(&kept[*at].capacity());
+        let fits = |at: &usize| Room::suits(kept[*at].capacity(), bytes);
         let fits = (0..kept.len()).filter(fits).min_by_key(|&at| kept[at].capacity());
         if let Some(at) = fits {
             return kept.swap_remove(at);
