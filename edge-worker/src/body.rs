@@ -7,6 +7,7 @@ mod affinity;
 pub(crate) mod engine;
 pub(crate) mod field;
 pub mod ids;
+pub(crate) mod line;
 mod names;
 mod paths;
 mod place;
@@ -40,6 +41,9 @@ use walk::Walk;
 /// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
 const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools", "conversation", "prompt", "purpose"];
 
+/// What an upload in parts may be.
+const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
+
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
 
@@ -50,7 +54,6 @@ pub struct Inspected {
     model: Option<(Range<usize>, String)>,
     stream: bool,
     choices: usize,
-    is_batch_upload: bool,
     prompt_cache_key: Option<String>,
     user: Option<String>,
     /// A hash of the conversation's beginning.
@@ -116,12 +119,6 @@ impl Inspected {
     #[must_use]
     pub fn stream(&self) -> bool {
         self.stream
-    }
-
-    /// Whether an upload in parts begins that is a batch's input.
-    #[must_use]
-    pub fn is_batch_upload(&self) -> bool {
-        self.is_batch_upload
     }
 
     /// How many choices the answer is to have: `n`, at least.
@@ -242,7 +239,7 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
         Ok(())
     });
     read.and_then(|()| scan.end()).map_err(broken)?;
-    check_keys(&entries)?;
+    duplicates(&entries, DECIDING)?;
     let mut body = decided(text, brace, &entries, route, terms.allow)?;
     if let Some((at, wrong)) = walk.wrong {
         return Err(field::told(text, at, wrong));
@@ -261,10 +258,10 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
 type Entry<'t> = (Cow<'t, str>, Kind, Range<usize>);
 
 /// Refuses keys that two readers could read differently.
-fn check_keys(entries: &[Entry<'_>]) -> Result<(), Failure> {
+fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Failure> {
     let mut seen = HashSet::with_capacity(entries.len());
     for (key, _, _) in entries {
-        if let Some(known) = known_as(key, DECIDING).filter(|known| key != known) {
+        if let Some(known) = known_as(key, deciding).filter(|known| key != known) {
             return Err(Failure::MiscasedKey { key: known });
         }
         if !seen.insert(key.as_ref()) {
@@ -299,7 +296,6 @@ fn decided(
         model: None,
         stream: false,
         choices: 1,
-        is_batch_upload: false,
         prompt_cache_key: None,
         user: None,
         beginning: None,
@@ -342,7 +338,10 @@ fn decided(
             "purpose" if is_upload => {
                 let purpose = string(value).unwrap_or_default();
                 check_purpose(&purpose, allow.contains(&Allowance::Batch))?;
-                body.is_batch_upload = purpose.starts_with("batch");
+                // Nobody would see where a line begins in a part of a file, nor what it asks.
+                if purpose.starts_with("batch") {
+                    return Err(Failure::BadField { field: "purpose", expected: WHOLE_BATCH });
+                }
             }
             "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
             "user" if *kind == Kind::String => body.user = string(value),

@@ -106,7 +106,7 @@ pub enum Failure {
     },
     /// 400: a background response, which outlives the request.
     Background,
-    /// 400: batch input, which escapes inspection.
+    /// 400: batch input, which is kept at the endpoint.
     Batch,
     /// 404: a line of a batch names a model that its endpoint hasn't got.
     BatchModel {
@@ -119,6 +119,13 @@ pub enum Failure {
     BatchLine {
         /// The line, from 1.
         line: u64,
+    },
+    /// A line of a batch asks for what the same request would be refused for: the status of that.
+    BatchRequest {
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with the request.
+        failure: Box<Failure>,
     },
     /// 400: a body that is no form, or one that two readers could read differently.
     BadForm {
@@ -267,6 +274,7 @@ impl Failure {
             | Self::BatchModel { .. }
             | Self::UnknownId => 404,
             Self::PathMistake(mistake) => mistake.status(),
+            Self::BatchRequest { failure, .. } => failure.status(),
             Self::WrongMethod { .. } => 405,
             Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
@@ -329,6 +337,7 @@ impl Failure {
             Self::Background => "background_not_allowed",
             Self::Batch => "batch_not_allowed",
             Self::BatchLine { .. } => "invalid_batch_line",
+            Self::BatchRequest { failure, .. } => failure.word(),
             Self::BadForm { .. } => "invalid_form",
             Self::UnknownId => "not_found",
             Self::ItemReference => "item_reference_not_allowed",
@@ -382,7 +391,7 @@ impl Failure {
     #[must_use]
     pub fn param(&self) -> Option<&str> {
         match self {
-            Self::ModelNotFound { .. } => Some("model"),
+            Self::ModelNotFound { .. } | Self::BatchModel { .. } => Some("model"),
             Self::DuplicateKey { key } | Self::RemoteUrl { field: key } | Self::UnknownField { field: key, .. } => {
                 Some(key)
             }
@@ -390,6 +399,7 @@ impl Failure {
             Self::HostedTool { .. } => Some("tools"),
             Self::Background => Some("background"),
             Self::ItemReference => Some("input"),
+            Self::BatchRequest { failure, .. } => failure.param(),
             Self::Refused { param, .. } | Self::Interrupted { param, .. } => param.as_deref(),
             _ => None,
         }
@@ -470,8 +480,7 @@ impl Failure {
             Self::Background => "A background response outlives its request, where it can't be watched. Leave out \
                                  \"background\", or allow \"background\" for this service."
                 .into(),
-            Self::Batch => "Batch input can't be inspected. Send the requests one by one, or allow \"batch\" for this \
-                            service."
+            Self::Batch => "Batches are not allowed here. Send the requests one by one, or allow \"batch\" for this service."
                 .into(),
             Self::BatchModel { line, model } => format!(
                 "Line {line} of the batch names the model {}, which isn't to be had where batches are run. Name one of GET \
@@ -483,6 +492,7 @@ impl Failure {
                     "Line {line} of the batch is no JSON object of one line. Write each request on a line of its own."
                 )
             }
+            Self::BatchRequest { line, failure } => format!("Line {line} of the batch: {}", failure.message()),
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
             Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
             Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the items \

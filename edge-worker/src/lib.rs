@@ -15,6 +15,7 @@
 mod account;
 mod asked;
 pub mod attempt;
+pub mod batch;
 pub mod body;
 mod book;
 pub mod breaker;

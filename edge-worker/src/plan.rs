@@ -82,6 +82,12 @@ impl Target {
         self.endpoint.models.as_ref()
     }
 
+    /// The endpoint's own name for a model; `None` when it hasn't got it.
+    #[must_use]
+    pub fn call<'a>(&'a self, model: &'a str) -> Option<&'a str> {
+        model_at(&self.endpoint, Some(model)).flatten()
+    }
+
     /// Its names by which clients know models otherwise; of two names of theirs for one model the first comes last.
     #[must_use]
     pub fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
@@ -375,7 +381,7 @@ fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, wa
 }
 
 /// No endpoint that may be asked knows a field of the request.
-fn no_engine(needs: &Needs) -> Failure {
+pub(crate) fn no_engine(needs: &Needs) -> Failure {
     Failure::UnknownField { field: needs.field.clone(), odd: Odd::Engine }
 }
 

@@ -1,20 +1,18 @@
-//! One request from start to end: host, tenant, client, body, steering, plan; then the [`Driver`] takes over.
+//! One request from start to end: host, tenant, client, body, steering, plan (`prepare`); then the [`Driver`] takes over.
+
+mod prepare;
 
 use std::rc::Rc;
 
-use bailiwick_rules::rules::Receipts;
-use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, steer};
-use bailiwick_rules::table::{Service, Table};
-use bailiwick_rules::time::Millis;
+use bailiwick_rules::table::Table;
 use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use worker::{Context, Env};
 
-use crate::account::{self, Denied};
+use crate::account;
 use crate::asked::Asked;
-use crate::attempt::{Expect, Task};
 use crate::body::scope::Scope;
-use crate::body::{Inspected, Needs, Terms};
+use crate::body::{Inspected, Terms};
 use crate::book::Age;
 use crate::client::{self, Caller, Credentials, Origin};
 use crate::cors::Page;
@@ -23,12 +21,9 @@ use crate::explain;
 use crate::feed::{self, Snapshot};
 use crate::incoming::{drain, read_body};
 use crate::inflight::Hold;
-use crate::memory;
 use crate::multipart::form::Form;
 use crate::multipart::is_form;
-use crate::multipart::upload::Load;
-use crate::plan::{self, Plan, Target, Wanted};
-use crate::proxy::{Answer, Driver, Job};
+use crate::proxy::{Answer, Driver};
 use crate::receipt::{self, Office};
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::{Class, Route, Takes};
@@ -36,19 +31,14 @@ use crate::rewrite::query::Query;
 use crate::rewrite::{Content, headers};
 use crate::room::Room;
 use crate::secrets;
-use crate::source::Source;
-use crate::state::claim::{Named, claim, needs_keys};
+use crate::state;
 use crate::state::seal::{Keyring, Owner};
-use crate::state::tuned::is_tuned;
-use crate::state::{self, Place};
 use crate::uploads::{self, Outbound};
 use crate::wire::Wire;
+use prepare::{Prepared, Turn, batch_input, prepare, state_keys};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
-
-/// What an upload in parts may be.
-const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
 /// Answers a request.
 ///
@@ -147,16 +137,18 @@ async fn answer(
     } else {
         None
     };
-    let Prepared { task, mut job, load } = match prepare(asked, env, snapshot, stamp, known, body, office)? {
+    let caller = known.caller;
+    let prepared = match prepare(asked, env, snapshot, stamp, known, body, office)? {
         Turn::Answered(reply) => {
             account::answered(stamp, reply.status);
             return Ok(Answer::Whole(reply));
         }
-        Turn::Sendable(prepared) => *prepared,
+        Turn::Sendable(prepared) => prepared,
     };
+    let lines = prepared.load.and_then(|_| batch_input(asked, snapshot, &caller, &prepared));
+    let Prepared { task, mut job, load } = *prepared;
     if let Some(load) = load {
-        let models = task.plan.targets().first().and_then(Target::models);
-        let upload = Outbound::begin(asked, load, models, &service.allow, &service.limits, &mut hold);
+        let upload = Outbound::begin(asked, load, lines, &service.allow, &service.limits, &mut hold);
         job.upload = Some(upload.await?);
     }
     job.hold = Some(Rc::new(hold));
@@ -226,178 +218,6 @@ impl<'t> Known<'t> {
             Content::Json(Inspected::json(bytes, &self.route, &Terms { allow: &service.allow, scope })?)
         })
     }
-}
-
-/// What is to be done when it is known where a request may go.
-enum Turn {
-    /// It is answered here.
-    Answered(Reply),
-    /// It can be sent.
-    Sendable(Box<Prepared>),
-}
-
-/// A request that was steered.
-struct Prepared {
-    task: Task,
-    /// But for its headers and an upload.
-    job: Job,
-    /// What is to be uploaded.
-    load: Option<Load>,
-}
-
-/// Steers a request whose body is known, and plans where it may be sent.
-#[inline(never)]
-fn prepare(
-    asked: &mut Asked,
-    env: Env,
-    snapshot: &Snapshot,
-    stamp: &mut Stamp,
-    known: Known<'_>,
-    mut body: Option<Content>,
-    office: Office,
-) -> Result<Turn, Failure> {
-    let is_state = known.is_state();
-    let Known { table, caller, mut route, mut query, keys } = known;
-    let service = table.service(caller.service);
-    let model = body.as_ref().and_then(Content::model).or(route.model()).map(str::to_owned);
-    let owner = state::owner(table, caller.service, caller.tenant);
-    headers::scope(&mut asked.headers, &owner);
-    let stores = body.as_ref().and_then(Content::json).is_some_and(Inspected::stores);
-    let named = Named { route: &mut route, query: &mut query, body: json_of(&mut body), model: model.as_deref() };
-    let keys = match keys {
-        None if stores || needs_keys(table, caller.service, &named) => Some(state_keys(&env)?),
-        keys => keys,
-    };
-    let mut claimed = claim(keys.as_ref(), table, caller.service, &owner, named)?;
-    let stateful = claimed.is_stateful;
-
-    // Conditions are those of now, not of when the body began to arrive.
-    let now = feed::now();
-    let affinity = affinity(table, &caller, body.as_ref().and_then(Content::json), asked, &stamp.request_id);
-    let source = Source::of(owner.tenant.as_deref(), caller.client.address, &affinity);
-    let local = || memory::with(|memory| memory.local(table, Some(route.pattern()), Some(source), now));
-    let local = if stateful { Local::default() } else { local() };
-    let conditions = Conditions { health: &snapshot.health, local: &local, now };
-    let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
-    // A model that a job made is where it was made, whatever the maps of models say.
-    let steered_model = model.as_deref().filter(|_| claimed.model.is_none());
-    let ask = Ask { service: caller.service, client: caller.client, model: steered_model, path_class };
-    let has_secret = |name: &str| feed::text_of(&env, name).is_some_and(|value| !value.is_empty());
-    if is_state && claimed.place.is_none() {
-        let tenant = format!("{}/{}", service.id, owner.tenant.as_deref().unwrap_or_default());
-        claimed.place = Some(plan::home(table, &ask, &tenant, has_secret)?);
-    }
-    let steering = steer(table, &ask, &conditions);
-    stamp.steered = Some(now);
-
-    let is_deletion = route.class() == Class::Models && route.method() == "DELETE";
-    if is_deletion && claimed.model.is_none() {
-        return Err(Failure::ModelNotFound { model: model.unwrap_or_default() });
-    }
-    if route.class() == Class::Models
-        && claimed.model.is_none()
-        && !steering.ordered.is_empty()
-        && let Some(names) = plan::models(table, &steering)
-    {
-        return models(&names, route.model(), stamp).map(Turn::Answered);
-    }
-    if steering.ordered.is_empty() {
-        stamp.denied = Some(Denied::of(table, &ask, &steering));
-    }
-    let no_needs = Needs::default();
-    let needs = body.as_ref().map_or(&no_needs, Content::needs);
-    let wanted = Wanted { model: steered_model, needs, conditions, affinity: &affinity };
-    let mut plan = match &claimed.place {
-        None => Plan::from_steering(table, caller.service, &steering, &wanted, has_secret)?,
-        Some(place) => {
-            let plan = Plan::pinned(table, &steering, &wanted, has_secret, place)?;
-            if route.is_collection() && !state::is_sole(table, caller.tenant, place) {
-                return Err(Failure::SharedList);
-            }
-            plan
-        }
-    };
-    let is_sole = |place: &Place| state::is_sole(table, caller.tenant, place);
-    match (&claimed.model, steered_model) {
-        (Some(theirs), _) => plan.call_model(theirs),
-        (None, Some(model)) if is_tuned(model) => plan.keep_apart(model, is_sole)?,
-        _ => {}
-    }
-    let hides_models = route.class() == Class::Models && model.is_none();
-    let hides_models = hides_models && !plan.targets().iter().all(|target| is_sole(&target.place()));
-    // Nobody would see where a line begins in a part of a file, nor what model it names.
-    let is_batch_upload = body.as_ref().and_then(Content::json).is_some_and(Inspected::is_batch_upload);
-    if is_batch_upload && plan.targets().iter().any(|target| target.models().is_some()) {
-        return Err(Failure::BadField { field: "purpose", expected: WHOLE_BATCH });
-    }
-    let stored_stream =
-        query.stream() && is_state && route.segments().first().is_some_and(|first| first == "responses");
-    let expect = route.expect(stored_stream || body.as_ref().is_some_and(Content::stream));
-    let is_upload = is_state && route.takes() == Takes::Form;
-    let load = is_upload.then(|| if route.is(&["files"]) { Load::File } else { Load::Part });
-    let ids = keys.filter(|_| expect != Expect::File).map(|keys| (keys, owner));
-    let notary = office.engage(table, &caller, &steering, &stamp.request_id);
-    let choices = body.as_ref().map_or(1, Content::choices);
-    let kindred = route.kindred();
-    let reads_only = route.method() == "GET";
-    let task =
-        Task { plan, model: model.clone(), expect, kindred, choices, stateful, reads_only, limits: service.limits };
-    let (headers, upload, hold, body) = (Vec::new(), None, None, body.map(Rc::new));
-    let keepalive = keepalive(service, expect);
-    let job = Job {
-        keepalive,
-        kindred,
-        env,
-        route,
-        query,
-        headers,
-        body,
-        upload,
-        model,
-        source,
-        notary,
-        ids,
-        hides_models,
-        hold,
-    };
-    Ok(Turn::Sendable(Box::new(Prepared { task, job, load })))
-}
-
-/// How often a client that waits hears something. A receipt stands in the headers, so what needs one can't begin before it is
-/// known where the request went.
-fn keepalive(service: &Service, expect: Expect) -> Option<Millis> {
-    service.keepalive.filter(|_| expect == Expect::Stream && service.receipts != Receipts::Required)
-}
-
-fn json_of(body: &mut Option<Content>) -> Option<&mut Inspected> {
-    match body {
-        Some(Content::Json(json)) => Some(json),
-        _ => None,
-    }
-}
-
-/// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.
-fn state_keys(env: &Env) -> Result<Keyring, Failure> {
-    feed::text_of(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
-}
-
-/// The fence's names, when every endpoint of the fence has a closed list of them.
-fn models(names: &[String], one: Option<&str>, stamp: &Stamp) -> Result<Reply, Failure> {
-    let model = |id: &str| json!({ "id": id, "object": "model", "created": 0, "owned_by": "bailiwick" });
-    match one {
-        None => {
-            let data: Vec<_> = names.iter().map(|name| model(name)).collect();
-            Ok(stamp.json(200, &json!({ "object": "list", "data": data })))
-        }
-        Some(id) if names.iter().any(|name| name == id) => Ok(stamp.json(200, &model(id))),
-        Some(id) => Err(Failure::ModelNotFound { model: id.to_owned() }),
-    }
-}
-
-/// What keeps a client's related requests at one endpoint, where their common prefix is cached.
-fn affinity(table: &Table, caller: &Caller, body: Option<&Inspected>, asked: &Asked, request_id: &str) -> String {
-    let tenant = caller.tenant.map_or("", |tenant| table.tenant(tenant).id.as_str());
-    body.map(Inspected::affinity).unwrap_or_default().key(tenant, asked.header("x-session-id"), request_id)
 }
 
 /// Paths below [`OURS`].

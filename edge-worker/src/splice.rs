@@ -17,7 +17,7 @@ use crate::sse::without_mark;
 use crate::state::seal::{Keyring, Owner};
 use crate::state::tuned::{is_tuned, without_tuned};
 use json::Json;
-pub use lines::{BatchLines, Wrong};
+pub use lines::BatchLines;
 
 /// The longest list of models, in bytes. Of a longer one nothing is told: its end decides what it says.
 const LONGEST_LIST: usize = 8 << 20;
@@ -172,8 +172,7 @@ impl Splice {
                     list.extend_from_slice(bytes);
                 }
             }
-            // What comes back is never refused.
-            Self::Lines(lines) => return lines.pass(bytes).unwrap_or_default(),
+            Self::Lines(lines) => return lines.pass(bytes),
         }
         out
     }
@@ -209,7 +208,7 @@ impl Splice {
                     None => list,
                 }
             }
-            Self::Lines(lines) => lines.finish().unwrap_or_default(),
+            Self::Lines(lines) => lines.finish(),
         }
     }
 }

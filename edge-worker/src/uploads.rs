@@ -6,7 +6,6 @@
 
 use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bailiwick_rules::rules::{Allowance, Limits};
@@ -19,6 +18,7 @@ use worker::wasm_bindgen::JsValue;
 use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWriter};
 
 use crate::asked::Asked;
+use crate::batch::BatchInput;
 use crate::envelope::Failure;
 use crate::incoming::{Patience, drain};
 use crate::inflight::Hold;
@@ -57,12 +57,12 @@ pub(crate) fn boundary(asked: &Asked) -> String {
 }
 
 impl Outbound {
-    /// Reads the beginning. `models` has the endpoint's names by the clients', where it has a closed list of them.
+    /// Reads the beginning. `lines` judges those of a batch.
     #[inline(never)]
     pub(crate) fn begin<'a>(
         asked: &'a Asked,
         load: Load,
-        models: Option<&'a BTreeMap<String, String>>,
+        lines: Option<BatchInput>,
         allow: &'a [Allowance],
         limits: &'a Limits,
         hold: &'a mut Hold,
@@ -71,7 +71,7 @@ impl Outbound {
             let boundary = boundary(asked);
             let sent_type = form_type(&boundary);
             let upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
-            let mut upload = upload.with_models(models);
+            let mut upload = upload.with_lines(lines);
             let mut pieces = asked.pieces().ok_or(Failure::MissingBody)?;
             let mut first = Vec::new();
             let patience = Patience::of(limits);

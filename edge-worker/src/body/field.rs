@@ -109,6 +109,11 @@ pub(super) fn told(text: &str, at: usize, wrong: Wrong) -> Failure {
     failure(wrong, || pointer(text, at))
 }
 
+/// A field that nobody documents.
+pub(super) fn unknown(field: String) -> Failure {
+    Failure::UnknownField { field, odd: Odd::Undocumented }
+}
+
 fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
     let odd = |odd: Odd, field: String| Failure::UnknownField { field, odd };
     match wrong {

@@ -5,15 +5,13 @@
 //! purpose is known; what must not be is refused all the same: the body breaks off before its last boundary, and an endpoint
 //! makes nothing of half a form.
 
-use std::collections::BTreeMap;
-
 use bailiwick_rules::rules::Allowance;
 
 use super::{Head, Piece, Splitter, write_end, write_head};
+use crate::batch::BatchInput;
 use crate::body::engine::Engines;
 use crate::body::{Needs, field};
 use crate::envelope::{Failure, Odd};
-use crate::splice::{BatchLines, Wrong};
 
 /// The longest field beside the file.
 const LONGEST_FIELD: usize = 4 << 10;
@@ -62,10 +60,10 @@ pub struct Upload {
     begun: bool,
     /// Whether it is a batch's input, once that is known.
     is_batch: Option<bool>,
-    /// Where the endpoint has names of its own: how the lines of a batch get them.
-    lines: Option<BatchLines>,
+    /// How the lines of a batch are judged, where one is allowed.
+    lines: Option<BatchInput>,
     /// What is wrong with a line, while nobody knows whether it is a batch's.
-    wrong: Option<Wrong>,
+    wrong: Option<Failure>,
 }
 
 impl Upload {
@@ -89,15 +87,12 @@ impl Upload {
         })
     }
 
-    /// Has the lines of a batch name models as the endpoint does: `models` has its names by the client's, and is closed.
+    /// Has the lines of a batch judged, and rewritten where they have to be.
     ///
     /// A file that comes before its purpose is read as a batch's could be. If it turns out to be none, and was changed, it is refused.
     #[must_use]
-    pub fn with_models(self, models: Option<&BTreeMap<String, String>>) -> Self {
-        let lines = models
-            .filter(|_| self.allow.contains(&Allowance::Batch) && self.load == Load::File)
-            .map(BatchLines::to_endpoint);
-        Self { lines, ..self }
+    pub fn with_lines(self, lines: Option<BatchInput>) -> Self {
+        Self { lines: lines.filter(|_| self.load == Load::File), ..self }
     }
 
     /// Takes a chunk; gives what may be sent on.
@@ -178,9 +173,9 @@ impl Upload {
             let is_batch = text.starts_with("batch");
             self.is_batch = Some(is_batch);
             let wrong = self.wrong.take().filter(|_| is_batch);
-            let has_changed = self.lines.as_ref().is_some_and(BatchLines::has_changed);
+            let has_changed = self.lines.as_ref().is_some_and(BatchInput::has_changed);
             if let Some(wrong) = wrong {
-                return Err(refusal(wrong));
+                return Err(wrong);
             }
             if !is_batch && has_changed {
                 return Err(Failure::BadForm { what: ORDER });
@@ -198,30 +193,26 @@ impl Upload {
             out.extend_from_slice(data);
             return Ok(());
         };
-        let held = lines.held();
-        match lines.pass(data) {
-            Ok(bytes) => out.extend_from_slice(&bytes),
-            Err(wrong) if self.is_batch.is_some() => return Err(refusal(wrong)),
-            Err(wrong) => {
-                self.wrong = Some(wrong);
-                out.extend_from_slice(&held);
-                out.extend_from_slice(data);
-            }
-        }
-        Ok(())
+        let passed = lines.pass(data, out);
+        self.judged(passed, out)
     }
 
     fn end_file(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.wrong.is_none()) else {
             return Ok(());
         };
-        let held = lines.held();
-        match lines.finish() {
-            Ok(_) => {}
-            Err(wrong) if self.is_batch.is_some() => return Err(refusal(wrong)),
-            Err(wrong) => self.wrong = Some(wrong),
+        let passed = lines.finish(out);
+        self.judged(passed, out)
+    }
+
+    /// What is wrong with a line is so only if the file is a batch's. Until that is known, the rest passes as it comes.
+    fn judged(&mut self, passed: Result<(), Failure>, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let Err(wrong) = passed else { return Ok(()) };
+        if self.is_batch.is_some() || wrong == Failure::Busy {
+            return Err(wrong);
         }
-        out.extend_from_slice(&held);
+        self.wrong = Some(wrong);
+        out.extend(self.lines.as_mut().map(BatchInput::take_held).unwrap_or_default());
         Ok(())
     }
 
@@ -234,15 +225,7 @@ impl Upload {
 const ORDER: &str =
     "the file reads like a batch's input, and its purpose behind it says otherwise; put \"purpose\" before \"file\"";
 
-/// What is said of a line.
-fn refusal(wrong: Wrong) -> Failure {
-    match wrong {
-        Wrong::Model { line, model } => Failure::BatchModel { line, model },
-        Wrong::Broken { line } => Failure::BatchLine { line },
-    }
-}
-
-/// Checks what a file is for. Batch input escapes inspection.
+/// Checks what a file is for.
 pub(crate) fn check_purpose(purpose: &str, may_batch: bool) -> Result<(), Failure> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
     if !(1..=64).contains(&purpose.len()) || !purpose.bytes().all(fits) {
@@ -254,6 +237,7 @@ pub(crate) fn check_purpose(purpose: &str, may_batch: bool) -> Result<(), Failur
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::tests::named_lines;
     use crate::multipart::tests::{TYPE, body};
 
     fn pass(parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
@@ -305,11 +289,10 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_a_batch_name_models_as_the_endpoint_does() {
-        let models = BTreeMap::from([("chat".to_owned(), "llama".to_owned())]);
+    fn the_lines_of_a_batch_are_judged_whatever_stands_first() {
         let send = |parts: &[(&str, &[u8])], size: usize| -> Result<Vec<u8>, Failure> {
             let upload = Upload::new(Load::File, TYPE, "XX".into(), &[Allowance::Batch])?;
-            let mut upload = upload.with_models(Some(&models));
+            let mut upload = upload.with_lines(Some(named_lines()));
             let mut out = Vec::new();
             for chunk in body(parts).chunks(size) {
                 out.extend(upload.push(chunk)?);
@@ -317,7 +300,10 @@ mod tests {
             out.extend(upload.finish()?);
             Ok(out)
         };
-        let line = |model: &str| format!("{{\"custom_id\":\"1\",\"body\":{{\"model\":\"{model}\"}}}}\n").into_bytes();
+        let line = |model: &str| {
+            let body = format!("{{\"model\":\"{model}\",\"messages\":[]}}");
+            format!("{{\"custom_id\":\"1\",\"url\":\"/v1/chat/completions\",\"body\":{body}}}\n").into_bytes()
+        };
         let (ours, theirs, other) = (line("chat"), line("llama"), line("gpt"));
         let batch = ("purpose", &b"batch"[..]);
         let data = ("purpose", &b"user_data"[..]);
@@ -329,7 +315,13 @@ mod tests {
             assert_eq!(send(&[file(&ours), batch], size).unwrap(), body(&[file(&theirs), batch]));
             assert_eq!(send(&[data, file(&ours)], size).unwrap(), body(&[data, file(&ours)]), "the client's own data");
             assert_eq!(send(&[file(&ours), data], size), Err(Failure::BadForm { what: ORDER }));
-            for bytes in [&other[..], b"no lines of a batch: [{\"N", &ours[..ours.len() - 6], &ours[..30]] {
+            for bytes in [
+                &other[..],
+                &[&other[..], b"{}\n\x00", &ours].concat(),
+                b"no lines of a batch: [{\"N",
+                &ours[..ours.len() - 6],
+                &ours[..30],
+            ] {
                 assert_eq!(send(&[file(bytes), data], size).unwrap(), body(&[file(bytes), data]), "{bytes:?}");
             }
             let unknown = Failure::BatchModel { line: 1, model: "gpt".into() };

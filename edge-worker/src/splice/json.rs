@@ -101,34 +101,9 @@ pub struct Json {
     known: Vec<(Vec<u8>, String)>,
     /// What is held back of a number or a word outside of strings: it may be one that JSON hasn't got.
     word: Vec<u8>,
-    /// The last model for which there was no other name.
-    strange: Option<String>,
-    /// Whether numbers stay as they are, whatever they are.
-    keeps_numbers: bool,
-    has_changed: bool,
 }
 
 impl Json {
-    /// For a text whose numbers stay as they are.
-    pub(super) fn keeping_numbers() -> Self {
-        Self { keeps_numbers: true, ..Self::default() }
-    }
-
-    /// Whether anything was written otherwise than it came.
-    pub(super) fn has_changed(&self) -> bool {
-        self.has_changed
-    }
-
-    /// Whether a text has begun that hasn't ended.
-    pub(super) fn is_open(&self) -> bool {
-        !self.frames.is_empty() || self.deeper > 0 || self.text.is_some()
-    }
-
-    /// A model for which there was no other name, if any has come since the last call.
-    pub(super) fn take_strange(&mut self) -> Option<String> {
-        self.strange.take()
-    }
-
     /// Whether nothing was read yet.
     pub(super) fn is_fresh(&self) -> bool {
         !self.begun
@@ -208,7 +183,7 @@ impl Json {
     /// Passes bytes outside of strings: a number or a word, and the space around it. `is_cut`: it may go on.
     fn plain(&mut self, plain: &[u8], is_cut: bool, out: &mut Vec<u8>) {
         let is_odd = || memchr2(b'N', b'I', plain).is_some() || is_cut && plain.ends_with(b"-");
-        if self.keeps_numbers || self.word.is_empty() && !is_odd() {
+        if self.word.is_empty() && !is_odd() {
             return out.extend_from_slice(plain);
         }
         self.word.extend_from_slice(plain);
@@ -224,7 +199,6 @@ impl Json {
         let before = word.len() - word.trim_ascii_start().len();
         out.extend_from_slice(&word[..before]);
         out.extend_from_slice(b"null");
-        self.has_changed = true;
         out.extend_from_slice(&word[before + odd.len()..]);
     }
 
@@ -260,7 +234,7 @@ impl Json {
             match text {
                 Text::Other => {}
                 Text::Key => self.key(&held, names.places),
-                Text::Model => replaced = self.model(&held, names, out),
+                Text::Model => replaced = Self::model(&held, names, out),
                 Text::Id => self.id(names, held, out),
                 Text::Tuned | Text::Note => {
                     let new = plain(&held).and_then(|said| names.tuned(&said));
@@ -268,9 +242,6 @@ impl Json {
                 }
             }
         } else if text.is_held() && self.held.len() > longest {
-            if text == Text::Model {
-                self.strange = Some(String::from_utf8_lossy(self.held.get(1..65).unwrap_or_default()).into_owned());
-            }
             out.append(&mut self.held);
             self.text = Some(Text::Other);
         }
@@ -295,22 +266,15 @@ impl Json {
     }
 
     /// Writes the other name of a model. Whether it has one.
-    fn model(&mut self, held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
+    fn model(held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
         let found = plain(held);
         let new = found.as_deref().and_then(|found| names.model(found));
         // One that was tuned is in no map, and is a customer's own.
         let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
         match new {
             None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
-            // The same name stays as it is written.
-            Some(new) if new.as_bytes() != held => {
-                out.extend_from_slice(new.as_bytes());
-                self.has_changed = true;
-            }
-            _ => out.extend_from_slice(held),
-        }
-        if new.is_none() {
-            self.strange = Some(found.unwrap_or_default());
+            Some(new) => out.extend_from_slice(new.as_bytes()),
+            None => out.extend_from_slice(held),
         }
         new.is_some()
     }

@@ -1,0 +1,117 @@
+//! A line of a batch's input in; the path that it asks, and where in the line that request's body stands, out.
+//! `batch` calls it, and reads the body as if it had come alone.
+
+use core::ops::Range;
+
+use bailiwick_rules::rules::Allowance;
+
+use super::shape::Fields;
+use super::shape::Shape::{Free, Label, Word};
+use super::walk::Walk;
+use super::{Entry, Needs, duplicates, field, string};
+use crate::envelope::Failure;
+use crate::json::{Broken, Kind, Scan};
+use crate::rewrite::path::{Class, Route, Takes};
+
+/// The fields of a line. The body is read later, by its own path.
+static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Word), ("body", Free)];
+
+/// Keys that decide something, in these letters alone.
+const DECIDING: &[&str] = &["custom_id", "method", "url", "body"];
+
+const PATH: &str = "the path of a request with a JSON body, such as /v1/chat/completions";
+
+/// A request in a line.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The path that it asks.
+    pub(crate) route: Route,
+    /// Where in the line its body stands.
+    pub(crate) body: Range<usize>,
+}
+
+/// Reads a line. `None` where it asks nothing, as it has no body.
+///
+/// # Errors
+/// 400 for what is no request, or holds what the service doesn't allow beside the body.
+pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Failure> {
+    let broken = |broken: Broken| Failure::NotJson { at: broken.at };
+    let mut scan = Scan::new(text);
+    if scan.kind().map_err(broken)? != Kind::Object {
+        return Err(Failure::NotAnObject);
+    }
+    let may_be_unknown = allow.contains(&Allowance::UnknownFields);
+    let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    let read = scan.object(|key, value| {
+        let (kind, start) = (value.kind()?, value.at());
+        field::read(&mut walk, &mut needs, LINE, &key, value, may_be_unknown)?;
+        entries.push((key, kind, start..value.at()));
+        Ok(())
+    });
+    read.and_then(|()| scan.end()).map_err(broken)?;
+    duplicates(&entries, DECIDING)?;
+    if let Some((at, wrong)) = walk.wrong {
+        return Err(field::told(text, at, wrong));
+    }
+    // No engine has fields of its own here, and nothing here is kept for anybody.
+    if needs != Needs::default() {
+        return Err(field::unknown(needs.field));
+    }
+    if !walk.ids.is_empty() || !walk.names.is_empty() {
+        return Err(Failure::UnknownId);
+    }
+    let find = |name: &str| entries.iter().find(|(key, _, _)| key == name);
+    let said = |name: &str| find(name).and_then(|(_, _, range)| string(text.get(range.clone())?));
+    let Some((_, kind, body)) = find("body") else { return Ok(None) };
+    if *kind != Kind::Object {
+        return Err(Failure::BadField { field: "body", expected: "a JSON object" });
+    }
+    if find("method").is_some() && said("method").as_deref() != Some("POST") {
+        return Err(Failure::BadField { field: "method", expected: "POST" });
+    }
+    let route = said("url").and_then(|url| Route::parse("POST", &url).ok());
+    let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != Takes::Form;
+    let route = route.filter(is_carried).ok_or(Failure::BadField { field: "url", expected: PATH })?;
+    Ok(Some(Line { route, body: body.clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_it_asks_and_where_its_body_stands() {
+        let text = r#" {"custom_id":"session:1","method":"POST","url":"/v1/responses", "body" : {"model":"m"} ,"n":1}"#;
+        let line = read(text, &[]).unwrap().unwrap();
+        assert_eq!((line.route.path().as_str(), &text[line.body]), ("/responses", r#"{"model":"m"}"#));
+        let azure = r#"{"custom_id":"1","method":"POST","url":"/chat/completions","body":{}}"#;
+        assert_eq!(read(azure, &[]).unwrap().unwrap().route.path(), "/chat/completions");
+        assert!(read(r#"{"custom_id":"1"}"#, &[]).unwrap().is_none(), "it asks nothing");
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for (text, code, param) in [
+            (r#"["url"]"#, "invalid_json", None),
+            (r#"{"url":"/v1/responses","body":{}} {}"#, "invalid_json", None),
+            (r#"{"url":"/v1/responses","body":"{}"}"#, "invalid_field", Some("body")),
+            (r#"{"url":"/v1/responses","body":null}"#, "invalid_field", Some("body")),
+            (r#"{"body":{}}"#, "invalid_field", Some("url")),
+            (r#"{"url":"/v1/files","body":{}}"#, "invalid_field", Some("url")),
+            (r#"{"url":"/v1/audio/transcriptions","body":{}}"#, "invalid_field", Some("url")),
+            (r#"{"url":"/v1/responses?x=1","body":{}}"#, "invalid_field", Some("url")),
+            (r#"{"url":"https://a.example/v1/responses","body":{}}"#, "remote_url_not_allowed", Some("/url")),
+            (r#"{"method":"GET","url":"/v1/responses","body":{}}"#, "invalid_field", Some("method")),
+            (r#"{"url":"/v1/responses","Body":{},"body":{}}"#, "miscased_key", Some("body")),
+            (r#"{"url":"/v1/responses","body":{},"body":{}}"#, "duplicate_key", Some("body")),
+            (r#"{"url":"/v1/responses","body":{},"webhook":"x"}"#, "unknown_field", Some("/webhook")),
+            (r#"{"url":"/v1/responses","body":{},"params":{"a":1}}"#, "unknown_field", Some("/params")),
+            (r#"{"url":"/v1/responses","body":{},"documents":["x"]}"#, "unknown_field", Some("documents")),
+            (r#"{"url":"/v1/responses","body":{},"file_id":"file-1"}"#, "unknown_field", Some("/file_id")),
+        ] {
+            let failure = read(text, &[]).unwrap_err();
+            assert_eq!((failure.code(), failure.param()), (code, param), "{text}");
+        }
+    }
+}
