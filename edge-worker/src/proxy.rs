@@ -26,6 +26,7 @@ use crate::keepalive::{self, KeepAlive};
 use crate::memory::{self, Whose};
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
+use crate::rewrite::disposition::with_sealed_ids;
 use crate::rewrite::path::{Class, Route};
 use crate::rewrite::query::Query;
 use crate::rewrite::{self, Content, headers};
@@ -291,6 +292,9 @@ impl Driver {
         if let Some((_, model)) = lines.iter_mut().find(|(name, _)| name == "openai-model") {
             self.rename(model);
         }
+        if is_content(&self.job.route) {
+            self.rename_file(&mut lines);
+        }
         self.stamp.served(lines, self.run.served_by(), self.run.record())
     }
 
@@ -302,6 +306,17 @@ impl Driver {
             model.clone_from(asked);
         } else if let Some((_, ours)) = found {
             *model = ours.clone();
+        }
+    }
+
+    /// Puts the client's ids in place of an endpoint's in the name of a file.
+    #[inline(never)]
+    fn rename_file(&self, lines: &mut Lines) {
+        let (Some(target), Some((keys, owner))) = (self.run.served_by(), self.job.ids.as_ref()) else { return };
+        let seal = |id: &str| keys.seal(owner, target.region_id().as_str(), target.id().as_str(), id);
+        let asked = self.job.route.ids().next().unwrap_or_default();
+        for (_, value) in lines.iter_mut().filter(|(name, _)| name == "content-disposition") {
+            *value = with_sealed_ids(value, asked, seal);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A client's request in, what is sent to one endpoint out: URL, headers and body by allow-lists, nothing joined as text.
 
+pub mod disposition;
 pub mod headers;
 pub mod path;
 pub mod query;

@@ -1,0 +1,105 @@
+//! The `Content-Disposition` of a stored file in, the same with the client's ids in the file's name out. `proxy` calls it.
+//!
+//! What came of a batch is called by its ids, `batch_68af4030…_output.jsonl`. They are the endpoint's own.
+
+/// The shortest id of an endpoint's that is taken for one, without its beginning: OpenAI's have 22 characters at least.
+const SHORTEST: usize = 20;
+/// What ids begin with that files are called by.
+const BEGINNINGS: &[&str] = &["batch", "file"];
+
+/// The value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` gives a client's id for one.
+#[must_use]
+pub fn with_sealed_ids(value: &str, asked: &str, seal: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::with_capacity(value.len() + 64);
+    let mut rest = value;
+    while !rest.is_empty() {
+        let starts_word = !out.ends_with(|c: char| c.is_ascii_alphanumeric());
+        let length = if starts_word { id_at(rest, asked) } else { None };
+        let sealed = length.and_then(|length| Some((rest.get(..length)?, rest.get(length..)?)));
+        if let Some((id, after)) = sealed {
+            // An id that can't be anybody's isn't shown.
+            out.push_str(&seal(id).unwrap_or_else(|| "file".to_owned()));
+            rest = after;
+            continue;
+        }
+        let mut characters = rest.chars();
+        out.extend(characters.next());
+        rest = characters.as_str();
+    }
+    out
+}
+
+/// The length of the id that a text begins with.
+fn id_at(text: &str, asked: &str) -> Option<usize> {
+    let ends = |length: usize| !text[length..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !asked.is_empty() && text.starts_with(asked) && ends(asked.len()) {
+        return Some(asked.len());
+    }
+    let beginning = BEGINNINGS.iter().find(|beginning| text.starts_with(**beginning))?;
+    let rest = text[beginning.len()..].strip_prefix(['-', '_'])?;
+    let whole = |length: usize| beginning.len() + 1 + length;
+    if is_uuid(rest) {
+        return Some(whole(36)).filter(|length| ends(*length));
+    }
+    let length = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+    let is_id = length >= SHORTEST && rest[..length].contains(|c: char| c.is_ascii_digit());
+    is_id.then(|| whole(length))
+}
+
+/// Whether a text begins with a UUID, as Azure's ids have it.
+fn is_uuid(text: &str) -> bool {
+    let fits = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() >= 36 && text.bytes().take(36).enumerate().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(value: &str) -> String {
+        with_sealed_ids(value, "file-9", |id| Some(format!("<{}>", id.len())))
+    }
+
+    #[test]
+    fn ids_of_the_endpoint_become_the_clients() {
+        let batch = "batch_68af4030baa48193b0b43b4c2a176a1a";
+        let azure = "file-01234567-89ab-cdef-0123-456789abcdef";
+        for (value, expected) in [
+            (format!("attachment; filename=\"{batch}_output.jsonl\""), "attachment; filename=\"<38>_output.jsonl\""),
+            (
+                format!("attachment; filename={batch}.jsonl; filename*=UTF-8''{batch}.jsonl"),
+                "attachment; filename=<38>.jsonl; filename*=UTF-8''<38>.jsonl",
+            ),
+            ("attachment; filename=\"file-9\"".to_owned(), "attachment; filename=\"<6>\""),
+            (format!("attachment; filename={azure}"), "attachment; filename=<41>"),
+            (format!("inline; filename=\"output_{batch}\""), "inline; filename=\"output_<38>\""),
+        ] {
+            assert_eq!(renamed(&value), expected);
+        }
+    }
+
+    #[test]
+    fn names_that_people_give_stay() {
+        for name in [
+            "batch_of_invoices_2026.jsonl",
+            "file-report.pdf",
+            "file-99",
+            "profile-9",
+            "batch_abcdefghijklmnopqrstuvwxyz",
+            "Gespräch batch.mp3",
+            "file-01234567-89ab-cdef",
+            "",
+        ] {
+            let value = format!("attachment; filename=\"{name}\"");
+            assert_eq!(renamed(&value), value);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sealed_is_not_shown() {
+        assert_eq!(with_sealed_ids("filename=file-9", "file-9", |_| None), "filename=file");
+    }
+}
