@@ -155,6 +155,14 @@ impl Said {
         }
         let text = self.text.as_deref()?;
         let by_text = PHRASES.iter().find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase)));
+        // OpenAI and Azure quote a piece of it: `The encrypted content gAAA...DQ== could not be verified.`
+        if text.contains("encrypted content ") && text.contains("could not be verified") {
+            return Some(Known::EncryptedContent);
+        }
+        // Anthropic's `model: claude-x` of a `not_found_error`.
+        if self.kind.as_deref() == Some("not_found_error") && text.starts_with("model: ") {
+            return Some(Known::Model);
+        }
         let is_model = || text.contains("model") && NO_MODEL.iter().any(|phrase| text.contains(phrase));
         by_text.map(|(known, _)| *known).or_else(|| is_model().then_some(Known::Model))
     }
@@ -185,7 +193,12 @@ fn by_name(name: &str) -> Option<Known> {
     Some(match name {
         "context_length_exceeded" | "exceed_context_size_error" | "contextwindowexceedederror" => Known::ContextLength,
         "responsibleaipolicyviolation" | "contentpolicyviolationerror" => Known::ContentFilter,
-        "insufficient_quota" | "budget_exceeded" | "billing_hard_limit_reached" | "billing_not_active" => Known::Quota,
+        // `billing_error` is Anthropic's.
+        "insufficient_quota"
+        | "budget_exceeded"
+        | "billing_hard_limit_reached"
+        | "billing_not_active"
+        | "billing_error" => Known::Quota,
         "invalid_encrypted_content" => Known::EncryptedContent,
         "model_not_found" | "deploymentnotfound" | "modelnotfound" => Known::Model,
         name if FILTERS.contains(&name) => Known::ContentFilter,
@@ -195,6 +208,16 @@ fn by_name(name: &str) -> Option<Known> {
 
 /// What phrases of an error's text mean, in lower case.
 const PHRASES: &[(Known, &[&str])] = &[
+    // LiteLLM quotes the whole error of the host behind it, and calls this one a `ContentPolicyViolationError`.
+    (
+        Known::EncryptedContent,
+        &[
+            "invalid_encrypted_content",
+            "encrypted content could not be", // OpenAI, Azure: "Reason: Encrypted content could not be decrypted"
+            "encrypted content is invalid",
+            "`encrypted_content` was not issued to this", // gateways with several accounts
+        ],
+    ),
     (
         Known::ContextLength,
         &[
@@ -207,7 +230,14 @@ const PHRASES: &[(Known, &[&str])] = &[
             "contextwindowexceedederror",                    // LiteLLM
             "`inputs` tokens + `max_new_tokens` must be <=", // TGI
             "`inputs` must have less than",                  // TGI
-            "prompt is too long",
+            "prompt is too long",                            // Anthropic, older llama.cpp
+            "exceed context limit",                          // Anthropic: with `max_tokens`
+            "exceeds the maximum allowed length",            // SGLang: of its cache
+            "exceed context window of",                      // llama-cpp-python
+            "exceeds the context window",                    // OpenAI
+            "input is too long for requested",               // Bedrock
+            "maximum prompt length is",                      // xAI
+            "exceeds the maximum number of tokens",          // Gemini
         ],
     ),
     (Known::ContentFilter, &["contentpolicyviolationerror", "content management policy"]),
@@ -218,10 +248,10 @@ const PHRASES: &[(Known, &[&str])] = &[
             "budget has been exceeded",
             "insufficient credits",
             "insufficient balance",
-            "credit balance is too low",
+            "credit balance is too low", // Anthropic
+            "requires more credits",     // OpenRouter
         ],
     ),
-    (Known::EncryptedContent, &["encrypted content could not be", "encrypted content is invalid"]),
 ];
 
 /// What a text that speaks of a model says where the model isn't there, in lower case.
@@ -233,7 +263,8 @@ const NO_MODEL: &[&str] = &[
     "deployment for this resource", // Azure
     "no such model",
     "unknown model",
-    "not supported in the v1/", // OpenAI: a model of another path
+    "not supported in the v1/",     // OpenAI: a model of another path
+    "operation does not work with", // Azure: likewise
 ];
 
 /// What stands before a model's context length: a number follows.
@@ -245,6 +276,11 @@ const LIMITS: &[&str] = &[
     "available context size (",
     "must be <= ",
     "must have less than ",
+    "maximum allowed length (",
+    "exceed context window of ",
+    "maximum prompt length is ",
+    "maximum number of tokens allowed (",
+    " tokens > ",
 ];
 
 /// What stands before the number of tokens that were sent.
@@ -257,6 +293,11 @@ const SENT: &[&str] = &[
     "the input (",
     "prompt (length ",
     "given: ",
+    "input length (",
+    "requested tokens (",
+    "but the request contains ",
+    "input token count (",
+    "prompt is too long: ",
 ];
 
 /// The number behind the first of these phrases that a text has.
@@ -366,6 +407,23 @@ mod tests {
                 (Some(8192), None),
             ),
             (format!(r#"{{"detail":"{decoder}"}}"#), both),
+            (anthropic("prompt is too long: 9001 tokens > 8192 maximum"), both),
+            (anthropic("input length and `max_tokens` exceed context limit: 9001 + 20 > 8192"), (None, None)),
+            (
+                r#"{"object":"error","message":"Input length (9001 tokens) exceeds the maximum allowed length (8192 tokens).","code":400}"#.to_owned(),
+                both,
+            ),
+            (r#"{"error":{"message":"Requested tokens (9001) exceed context window of 8192","type":"internal_server_error"}}"#.to_owned(), both),
+            (
+                r#"{"error":"This model's maximum prompt length is 8192 but the request contains 9001 tokens."}"#.to_owned(),
+                both,
+            ),
+            (
+                r#"{"error":{"code":400,"message":"The input token count (9001) exceeds the maximum number of tokens allowed (8192).","status":"INVALID_ARGUMENT"}}"#.to_owned(),
+                both,
+            ),
+            (r#"{"message":"Input is too long for requested model."}"#.to_owned(), (None, None)),
+            (r#"{"error":{"message":"Your input exceeds the context window of this model."}}"#.to_owned(), (None, None)),
             (
                 r#"{"error":{"message":"the input length exceeds the context length","type":"api_error"}}"#.to_owned(),
                 (None, None),
@@ -377,6 +435,24 @@ mod tests {
             assert_eq!(words.code.as_deref(), Some("context_length_exceeded"), "{body}");
             assert_eq!(words.kind.as_deref(), Some("invalid_request_error"), "{body}");
             assert!(words.is_clients());
+        }
+    }
+
+    fn anthropic(message: &str) -> String {
+        format!(r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"{message}"}}}}"#)
+    }
+
+    /// As clients of OpenAI, Azure and LiteLLM report them.
+    #[test]
+    fn encrypted_content_of_another_account_is_known_in_every_wrapping() {
+        let plain = r#"{"error":{"message":"The encrypted content gAAA...DQ== could not be verified.","type":"invalid_request_error","param":null,"code":null}}"#;
+        let lite = r#"{"error":{"message":"litellm.BadRequestError: litellm.ContentPolicyViolationError: AzureException - {\n \"code\": \"invalid_encrypted_content\"\n}","type":null,"param":null,"code":"400"}}"#;
+        let reason = r#"{"error":{"message":"x. Reason: Encrypted content could not be decrypted or parsed."}}"#;
+        let gateway = r#"{"error":{"message":"reasoning `encrypted_content` was not issued to this caller"}}"#;
+        for body in [plain, lite, reason, gateway] {
+            let words = Words::read(body.as_bytes());
+            assert_eq!(words.code.as_deref(), Some("invalid_encrypted_content"), "{body}");
+            assert_eq!(words.known, Some(Known::EncryptedContent));
         }
     }
 
@@ -412,6 +488,20 @@ mod tests {
                 "model_not_found",
             ),
             (r#"{"error":{"message":"Invalid model name passed in model=m","param":"model"}}"#, "model_not_found"),
+            (r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-x"}}"#, "model_not_found"),
+            (
+                r#"{"error":{"code":"OperationNotSupported","message":"The chatCompletion operation does not work with the specified model, m."}}"#,
+                "model_not_found",
+            ),
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access"}}"#,
+                "insufficient_quota",
+            ),
+            (r#"{"type":"error","error":{"type":"billing_error","message":"x"}}"#, "insufficient_quota"),
+            (
+                r#"{"error":{"message":"This request requires more credits, or fewer max_tokens.","code":402}}"#,
+                "insufficient_quota",
+            ),
         ] {
             assert_eq!(Words::read(body.as_bytes()).code.as_deref(), Some(code), "{body}");
         }
