@@ -1,8 +1,9 @@
 // What a model host may fetch, share or route by: the kinds of it one by one, what real clients send, and random bodies of every
-// path against an independent judge (bodies.ts). BODIES_CASES and BODIES_SEED say how many and which.
+// path, forms and files of batches against an independent judge (bodies.ts, forms.ts). BODIES_CASES and BODIES_SEED say how many and which.
 import { Agent, request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Chance, make, verdict } from "./bodies.js";
+import { type Part, formVerdict, isSame, makeBatch, makeForm, parsed, written } from "./forms.js";
 import { type Json, keyDigest, region, rules, serve, stopAll } from "./harness.js";
 import { workerd } from "./workerd.js";
 
@@ -15,11 +16,13 @@ const agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
 /** Bodies that came to an endpoint, by the trace id of their request, and the region they came to. */
 const arrived = new Map<string, { body: string; at: string }>();
 let url: string;
-let count = 0;
+let asked = 0;
 
 const answers: [RegExp, Json][] = [
   [/embeddings$/, { object: "list", data: [] }],
   [/responses$/, { id: "resp_1", object: "response", status: "completed", model: "m", output: [] }],
+  [/files$/, { id: "file-1", object: "file" }],
+  [/(audio|images)\//, { text: "x", data: [] }],
   [/vector_stores$/, { id: "vs_1", object: "vector_store" }],
   [/uploads$/, { id: "upload_1", object: "upload" }],
 ];
@@ -56,6 +59,8 @@ beforeAll(async () => {
     odd: service("odd.example", { allow: ["unknown_fields"] }),
     remote: service("remote.example", { allow: ["remote_urls"] }),
     tenants: service("tenants.example", { regions: ["vllm"] }),
+    batch: service("batch.example", { allow: ["batch"] }),
+    "vllm-batch": service("vllm-batch.example", { regions: ["vllm"], allow: ["batch"] }),
   });
   document.tenants = Object.fromEntries(
     ["acme", "emca"].map((name) => [name, { key_sha256: [keyDigest(`sk-${name}`)], services: ["tenants"] }]),
@@ -79,7 +84,7 @@ interface Told {
 
 /** Asks, and tells what came to an endpoint. */
 function ask(path: string, body: Json | string, { host = "chat.example", headers = {} as Json } = {}): Promise<Told> {
-  const trace = (++count).toString(16).padStart(32, "0");
+  const trace = (++asked).toString(16).padStart(32, "0");
   const bytes = typeof body === "string" ? body : JSON.stringify(body);
   return new Promise((resolve, reject) => {
     const all = { host, "content-type": "application/json", traceparent: `00-${trace}-0000000000000001-01`, ...headers };
@@ -210,26 +215,73 @@ function undone(sent: string, engine: boolean): string {
   return engine ? sent.replace(/^\{"cache_salt":"bw-[0-9a-f]{32}",/, "{") : sent;
 }
 
+/** One case: what was asked, whether it has to be refused and why, and whether what came to the endpoint is right. */
+interface Case {
+  path: string;
+  planted: string;
+  why: string | null;
+  told: Told;
+  asked: string;
+  isRight: boolean;
+}
+
+async function bodyCase(chance: Chance): Promise<Case> {
+  const engine = chance.is(0.3);
+  const { path, body, planted } = make(chance, engine);
+  const [asked, why] = [JSON.stringify(body), verdict(path, body, engine)];
+  const told = await ask(path, asked, { host: engine ? "vllm.example" : "chat.example" });
+  return { path, planted, why, told, asked, isRight: undone(told.sent ?? "", engine) === asked };
+}
+
+async function formCase(chance: Chance): Promise<Case> {
+  const form = makeForm(chance);
+  const [asked, why] = [written(form), formVerdict(form)];
+  const told = await ask(form.path, asked, asForm);
+  return { ...form, why, told, asked, isRight: isSame(form, told.sent ?? "") };
+}
+
+async function batchCase(chance: Chance): Promise<Case> {
+  const engine = chance.is(0.3);
+  const { lines, why, planted } = makeBatch(chance, engine);
+  const file: Part = { name: "file", value: lines.map((line) => `${line}\n`).join(""), filename: "in.jsonl" };
+  const purpose: Part = { name: "purpose", value: "batch" };
+  const asked = written({ path: "", planted, parts: chance.is(0.5) ? [purpose, file] : [file, purpose] });
+  const told = await ask("/v1/files", asked, { ...asForm, host: engine ? "vllm-batch.example" : "batch.example" });
+  const sent = told.sent === null ? undefined : parsed(told.sent).find((part) => part.name === "file");
+  const undoneLines = sent?.value.replace(/"body":\{"cache_salt":"bw-[0-9a-f]{32}",/g, '"body":{');
+  return { path: "a batch", planted, why, told, asked, isRight: undoneLines === file.value };
+}
+
+/** What was asked, by a word: how often it was to be refused, and to pass. */
+type Counts = Record<string, { refused: number; passed: number }>;
+function count(counts: Counts, key: string, why: string | null): void {
+  counts[key] ??= { refused: 0, passed: 0 };
+  counts[key][why === null ? "passed" : "refused"] += 1;
+}
+
 test(`${CASES} random bodies: the Worker and the judge agree (BODIES_SEED=${SEED})`, { timeout: 3_600_000 }, async () => {
   const chance = new Chance(SEED);
   const disagreements: unknown[] = [];
-  let left = CASES, refused = 0, passed = 0;
+  const [paths, plants, total]: Counts[] = [{}, {}, { all: { refused: 0, passed: 0 } }];
+  let left = CASES, disagreed = 0, noticed = Date.now();
+  const tell = (text: string) => void (process.env.BODIES_CASES && process.stderr.write(`bodies: seed ${SEED}, ${text}, ${disagreed} disagree\n`));
   const work = async () => {
     while (left-- > 0) {
-      const engine = chance.is(0.3);
-      const { path, body } = make(chance, engine);
-      const text = JSON.stringify(body);
-      const why = verdict(path, body, engine);
-      const told = await ask(path, text, { host: engine ? "vllm.example" : "chat.example" });
-      const isRight = why === null ? told.status === 200 && undone(told.sent ?? "", engine) === text : told.status >= 400 && told.status < 500 && told.sent === null;
-      if (why === null) passed += 1;
-      else refused += 1;
-      if (!isRight && disagreements.length < 40) disagreements.push({ why, status: told.status, code: told.code, param: told.param, path, engine, text, sent: told.sent === text ? "as it was" : told.sent });
+      const one = await chance.of([bodyCase, bodyCase, bodyCase, formCase, batchCase])(chance);
+      const { path, planted, why, told, asked } = one;
+      [[paths, path], [plants, planted], [total, "all"]].forEach(([counts, key]) => count(counts as Counts, key as string, why));
+      const isRight = why === null ? told.status === 200 && one.isRight : told.status >= 400 && told.status < 500 && told.sent === null;
+      if (!isRight && ++disagreed <= 40) disagreements.push({ ...one, told: { ...told, sent: told.sent === asked ? "as it was" : told.sent } });
+      if (Date.now() - noticed > 20_000) {
+        noticed = Date.now();
+        tell(`${CASES - left} of ${CASES} cases`);
+      }
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
-  console.log(`bodies: seed ${SEED}, ${passed + refused} cases, ${refused} to refuse, ${passed} to pass, ${disagreements.length} disagree`);
-  if (process.env.BODIES_CASES) process.stderr.write(`bodies: seed ${SEED}, ${refused} to refuse, ${passed} to pass, ${disagreements.length} disagree\n`);
+  const { refused, passed } = total.all;
+  tell(`${refused} to refuse, ${passed} to pass; ${JSON.stringify({ paths, plants })}`);
+  console.log(`bodies: seed ${SEED}, ${passed + refused} cases, ${refused} to refuse, ${passed} to pass, ${disagreed} disagree`);
   expect(disagreements).toEqual([]);
   expect(Math.min(passed, refused)).toBeGreaterThan(CASES / 5);
 });

@@ -45,7 +45,7 @@ export class Chance {
 // --- Bodies -----------------------------------------------------------------------------------------------------------
 
 const URL_TEXT = "see https://a.example/x, 192.0.2.7:80 and //b.example";
-const texts = ["", "hi", URL_TEXT, "https://a.example/", "192.0.2.1", "\u0000é\ud83d\ude00", "fallbacks", "data:,x", "//x"];
+export const texts = ["", "hi", URL_TEXT, "https://a.example/", "192.0.2.1", "\u0000é\ud83d\ude00", "fallbacks", "data:,x", "//x"];
 const media = ["data:image/png;base64,AAAA", "data:,x", "AAAA", "/9j/4AAQSkZJRg==", "a-b_c="];
 const labels = ["c1", "session:123", "call_9", "a b", "google-oauth2|1", "x.y", "gpt-4.1", "é", "a/b"];
 
@@ -199,7 +199,7 @@ const vllm = (c: Chance): Json =>
 
 // --- What is planted --------------------------------------------------------------------------------------------------
 
-const places = [
+export const places = [
   "https://collector.example/x", "HTTPS://COLLECTOR.EXAMPLE", " https://collector.example", "ht\ttps://collector.example", "http:/\\collector.example",
   "https:collector.example", "//collector.example/x", "\\\\collector.example\\x", "gs://bucket/x", "s3://bucket/x", "ftp://collector.example",
   "file:///etc/passwd", "ws://collector.example", "odd+scheme://x", "collector.example:443", "collector.example:443/x", "u@collector.example:22",
@@ -207,7 +207,7 @@ const places = [
   "https%253A%252F%252Fcollector.example", "ｈｔｔｐｓ：／／collector.example", "h\u200bttps://collector.example", "\u0000https://collector.example",
   "<https://collector.example>", "192。0。2。1", "localhost:8080", "\nhttps://collector.example",
 ];
-const strangeKeys = ["foo", "x_url", "reference", "link", "uri", "href", "src", "url", "image", "video", "source", "input_references", "ref_audio", "seeds"];
+export const strangeKeys = ["foo", "x_url", "reference", "link", "uri", "href", "src", "url", "image", "video", "source", "input_references", "ref_audio", "seeds"];
 export const routing = [
   "fallbacks", "models", "provider", "route", "transforms", "api_base", "base_url", "region", "inference_geo", "kv_transfer_params",
   "bootstrap_host", "bootstrap_port", "bootstrap_room", "connectors", "extra_body", "data_parallel_rank", "lora_path", "Fallbacks", "session_params",
@@ -223,7 +223,8 @@ function containers(value: any, found: any[] = []): any[] {
   return found;
 }
 
-function plant(c: Chance, body: Json): void {
+/** Plants something, and tells what. */
+function plant(c: Chance, body: Json): string {
   const all = containers(body);
   const objects = all.filter((one) => !Array.isArray(one));
   const leaves = all.flatMap((one) => Object.entries(one).filter(([, value]) => typeof value !== "object").map(([key]) => [one, key]));
@@ -231,35 +232,45 @@ function plant(c: Chance, body: Json): void {
   switch (c.below(9)) {
     case 0: case 1: {
       const strings = leaves.filter(([one, key]) => typeof one[key] === "string" && !(one === body && key === "purpose"));
-      if (strings.length === 0) return;
+      if (strings.length === 0) return "nothing";
       const [one, key] = c.of(strings);
       one[key] = c.of(places);
-      return;
+      return "a place for a string";
     }
-    case 2: case 3: return void (c.of(objects)[c.of(strangeKeys)] = odd());
-    case 4: return void (c.of([body, c.of(objects)])[c.of(routing)] = odd());
-    case 5: return void (body[c.of(hosting)] = c.of<any>([true, false, null, {}, { a: "b" }, 1]));
+    case 2: case 3:
+      c.of(objects)[c.of(strangeKeys)] = odd();
+      return "an unknown key";
+    case 4:
+      c.of([body, c.of(objects)])[c.of(routing)] = odd();
+      return "a key that routes";
+    case 5:
+      body[c.of(hosting)] = c.of<any>([true, false, null, {}, { a: "b" }, 1]);
+      return "a key that hosts";
     case 6: {
       const plain = leaves.filter(([one, key]) => typeof one[key] !== "string" && key !== "store" && key !== "stream");
-      if (plain.length === 0) return;
+      if (plain.length === 0) return "nothing";
       const [one, key] = c.of(plain);
       one[key] = c.of(places);
-      return;
+      return "a place for a number or switch";
     }
-    case 7: return void (body.tools = c.of<any>([[{ type: "web_search" }], [{ type: "mcp", server_label: "x" }], ["x"], [{ google_search: {} }], [{ type: "shell" }]]));
+    case 7:
+      body.tools = c.of<any>([[{ type: "web_search" }], [{ type: "mcp", server_label: "x" }], ["x"], [{ google_search: {} }], [{ type: "shell" }]]);
+      return "a hosted tool";
     default: {
       const parts = objects.filter((one) => typeof one.type === "string" && Array.isArray(body.messages ?? body.input));
-      if (parts.length > 0) c.of(parts).type = c.of(["teleport", "web_fetch", "url"]);
+      if (parts.length === 0) return "nothing";
+      c.of(parts).type = c.of(["teleport", "web_fetch", "url"]);
+      return "an unknown kind";
     }
   }
 }
 
 /** A path with a body for it; for an endpoint of vLLM where `engine` says so. */
-export function make(c: Chance, engine: boolean): { path: string; body: Json } {
+export function make(c: Chance, engine: boolean): { path: string; body: Json; planted: string } {
   const path = c.is(0.35) ? "/v1/chat/completions" : c.is(0.35) ? "/v1/responses" : c.of(Object.keys(makers));
   const body = structuredClone({ ...makers[path](c), ...(engine && path === "/v1/chat/completions" ? vllm(c) : {}) });
-  if (c.is(0.65)) plant(c, body);
-  return { path, body };
+  const planted = c.is(0.65) ? plant(c, body) : "nothing";
+  return { path, body, planted };
 }
 
 // --- The judge --------------------------------------------------------------------------------------------------------
