@@ -96,6 +96,8 @@ impl<'o> Encoder<'o> {
             let scope = if ecs.source == 0 { 0 } else { answer.scope };
             self.u16(ECS);
             match ecs.address {
+                // Family, prefix length and address are those of the query (RFC 7871 §7.2.1).
+                _ if edns.ecs_without_family => self.subnet(0, 0, 0, &[]),
                 IpAddr::V4(address) => self.subnet(1, ecs.source, scope, &address.octets()[..octets]),
                 IpAddr::V6(address) => self.subnet(2, ecs.source, scope, &address.octets()[..octets]),
             }

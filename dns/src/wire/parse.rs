@@ -59,6 +59,8 @@ pub(super) struct Edns<'a> {
     pub(super) compact_ok: bool,
     /// A valid client subnet.
     pub(super) ecs: Option<Ecs>,
+    /// Whether it names no address family.
+    pub(super) ecs_without_family: bool,
     /// The first cookie (RFC 7873 §5.2).
     pub(super) cookie: Option<Cookie<'a>>,
     /// The client asks for the name server identifier.
@@ -135,6 +137,7 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
         dnssec_ok: flags & 0x80 != 0,
         compact_ok: flags & 0x40 != 0,
         ecs: None,
+        ecs_without_family: false,
         cookie: None,
         wants_nsid: false,
         wants_keepalive: false,
@@ -154,7 +157,9 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
         match code {
             ECS => {
                 let ecs = read_ecs(data).ok_or(Rcode::FORMERR)?;
-                edns.ecs.get_or_insert(ecs);
+                if edns.ecs.is_none() {
+                    (edns.ecs, edns.ecs_without_family) = (Some(ecs), data.starts_with(&[0, 0]));
+                }
             }
             COOKIE if edns.cookie.is_none() => edns.cookie = Some(Cookie::read(data).ok_or(Rcode::FORMERR)?),
             NSID => edns.wants_nsid = true,
@@ -168,11 +173,15 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
 }
 
 /// Reads a client subnet; `None` for whatever RFC 7871 §7.1.2 wants answered with FORMERR.
+///
+/// Family 0 without an address is how some clients say that theirs isn't to be used (older `dig`, getdns, stubby). RFC 7871 gives them a family,
+/// but says itself that others are about; no address can be misread there.
 pub(crate) fn read_ecs(data: &[u8]) -> Option<Ecs> {
     let (&[family_high, family_low, source, scope], prefix) = data.split_first_chunk::<4>()?;
     let (most, address) = match u16::from_be_bytes([family_high, family_low]) {
         1 => (32, IpAddr::V4(Ipv4Addr::from(padded::<4>(prefix)?))),
         2 => (128, IpAddr::V6(Ipv6Addr::from(padded::<16>(prefix)?))),
+        0 if prefix.is_empty() => (0, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         _ => return None,
     };
     let length_fits = prefix.len() == usize::from(source).div_ceil(8);
@@ -261,11 +270,15 @@ mod tests {
         assert_eq!(valid, Some(Ecs { address: "192.0.2.0".parse().expect("address"), source: 24 }));
         let nowhere = read_ecs(&[0, 2, 0, 0]);
         assert_eq!(nowhere, Some(Ecs { address: "::".parse().expect("address"), source: 0 }));
+        assert_eq!(read_ecs(&[0, 0, 0, 0]).map(|ecs| ecs.source), Some(0));
         assert!(read_ecs(&[0, 1, 20, 0, 192, 0, 0x20]).is_some());
         for (case, data) in [
             ("too short", &[0, 1, 0][..]),
             ("empty", &[]),
-            ("family 0", &[0, 0, 0, 0]),
+            ("family 0 with a prefix", &[0, 0, 1, 0]),
+            ("family 0 with an address", &[0, 0, 8, 0, 192]),
+            ("family 0 with octets behind a prefix of 0", &[0, 0, 0, 0, 0]),
+            ("family 0 with a scope", &[0, 0, 0, 1]),
             ("family 3", &[0, 3, 8, 0, 1]),
             ("scope set", &[0, 1, 24, 24, 192, 0, 2]),
             ("source above 32", &[0, 1, 33, 0, 192, 0, 2, 1, 0]),
