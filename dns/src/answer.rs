@@ -260,11 +260,18 @@ const NOT_READY: u16 = 14;
 /// The extended error for transfers, which this server doesn't offer: Not Supported (RFC 8914 §4.22).
 const NOT_SUPPORTED: u16 = 21;
 
+/// The extended error for a question for NXNAME: Invalid Query Type (RFC 9824 §3.5).
+const INVALID_QUERY_TYPE: u16 = 30;
+
 /// Answers a query from the zones and the rules.
 pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Query<'a>) -> Answer<'a> {
     if let Some(rcode) = refusal(query) {
-        let transfer = matches!(query.qtype, rtype::AXFR | rtype::IXFR);
-        return Answer { ede: transfer.then_some(NOT_SUPPORTED), ..Answer::bare(rcode) };
+        let ede = match query.qtype {
+            rtype::AXFR | rtype::IXFR => Some(NOT_SUPPORTED),
+            rtype::NXNAME => Some(INVALID_QUERY_TYPE),
+            _ => None,
+        };
+        return Answer { ede, ..Answer::bare(rcode) };
     }
     let found = zones.find(query.qname, query.qtype);
     if !zones.missing().is_empty() && zones.is_missing(query.qname, query.qtype, found) {

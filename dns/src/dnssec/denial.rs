@@ -17,11 +17,16 @@ pub(crate) enum Next {
     Beside,
 }
 
-/// The data of the NSEC of `owner` with these types. RRSIG and NSEC are added, as every NSEC is there and signed.
-pub(crate) fn nsec(owner: NameRef<'_>, next: Next, types: impl IntoIterator<Item = u16>) -> Box<[u8]> {
+/// The data of the NSEC of `owner`, a name of the zone of `origin`, with these types. RRSIG and NSEC are added, as every NSEC is there and signed.
+pub(crate) fn nsec(
+    owner: NameRef<'_>,
+    origin: NameRef<'_>,
+    next: Next,
+    types: impl IntoIterator<Item = u16>,
+) -> Box<[u8]> {
     let mut rdata = match next {
-        Next::Below => below(owner).unwrap_or_else(|| beside(owner)),
-        Next::Beside => beside(owner),
+        Next::Below => below(owner).unwrap_or_else(|| beside(owner, origin)),
+        Next::Beside => beside(owner, origin),
     };
     append_bitmap(&mut rdata, types.into_iter().chain([rtype::RRSIG, rtype::NSEC]));
     rdata.into()
@@ -35,11 +40,12 @@ fn below(owner: NameRef<'_>) -> Option<Vec<u8>> {
     (wire.len() + 2 <= MAX_NAME).then(|| [1, 0].iter().chain(wire).map(u8::to_ascii_lowercase).collect())
 }
 
-/// A name behind `owner` and all below it, with as little between as can be: the first label with a zero octet behind it or, where there is no
-/// room, counted up by one in its last octet. The root has nothing beside it and begins anew.
-fn beside(owner: NameRef<'_>) -> Vec<u8> {
+/// The first name of the zone behind `owner` and all below it: the first label with a zero octet behind it or, where there is no room, counted up
+/// by one in its last octet. Where nothing in the zone lies behind, the zone's apex, with which the order begins anew (RFC 4034 §4.1.1); a name
+/// outside would make the NSEC bogus.
+fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
     let wire: Vec<u8> = owner.as_wire().iter().map(u8::to_ascii_lowercase).collect();
-    let Some(parent) = owner.parent() else { return wire };
+    let Some(parent) = owner.parent().filter(|_| owner != origin) else { return wire };
     let (label, rest) = wire[1..].split_at(wire.len() - 1 - parent.as_wire().len());
     let mut label = label.to_vec();
     if label.len() < MAX_LABEL && wire.len() < MAX_NAME {
@@ -53,7 +59,7 @@ fn beside(owner: NameRef<'_>) -> Vec<u8> {
             // Upper-case letters sort as lower-case ones.
             Some(last @ b'@') => *last = b'[',
             Some(last) => *last += 1,
-            None => return beside(parent),
+            None => return beside(parent, origin),
         }
     }
     let length = u8::try_from(label.len()).unwrap_or(u8::MAX);
@@ -86,14 +92,18 @@ mod tests {
     use crate::name::Name;
     use crate::testing::name;
 
-    fn next(owner: &str, next: Next) -> String {
-        let rdata = nsec(name(owner).as_ref(), next, []);
+    fn next_in(origin: &str, owner: &str, next: Next) -> String {
+        let rdata = nsec(name(owner).as_ref(), name(origin).as_ref(), next, []);
         NameRef::from_wire(&rdata).unwrap().to_string()
+    }
+
+    fn next(owner: &str, next: Next) -> String {
+        next_in(".", owner, next)
     }
 
     #[test]
     fn rfc4034_4_3_the_bitmap_of_the_example() {
-        let rdata = nsec(name("alfa.example.com").as_ref(), Next::Below, [1, 15, 1234]);
+        let rdata = nsec(name("alfa.example.com").as_ref(), name("example.com").as_ref(), Next::Below, [1, 15, 1234]);
         let owner = b"\x01\x00\x04alfa\x07example\x03com\x00";
         let window = b"\x00\x06\x40\x01\x00\x00\x00\x03";
         let later = [&b"\x04\x1b"[..], &[0; 26], &[0x20]].concat();
@@ -108,31 +118,96 @@ mod tests {
         let (long, at) = ("a".repeat(63), format!("{}\\@", "a".repeat(62)));
         assert_eq!(next(&format!("{long}.example"), Next::Beside), format!("{}b.example.", "a".repeat(62)));
         assert_eq!(next(&format!("{at}.example"), Next::Beside), format!("{}[.example.", "a".repeat(62)));
-        let full = "\\255".repeat(63);
-        assert_eq!(next(&format!("{full}.example"), Next::Beside), "example\\000.");
         let longest = format!("{long}.{long}.{long}.{}", "c".repeat(61));
         assert_eq!(next(&longest, Next::Below), format!("{}b.{long}.{long}.{}.", "a".repeat(62), "c".repeat(61)));
     }
 
     #[test]
-    fn what_is_denied_is_the_name_alone() {
-        let label = || prop::collection::vec(prop_oneof![any::<u8>(), Just(0), Just(255), Just(b'@')], 1..5);
-        let any_name = || {
-            prop::collection::vec(label(), 1..5).prop_map(|labels| {
-                let mut wire: Vec<u8> = labels
-                    .iter()
-                    .flat_map(|label| [&[u8::try_from(label.len()).unwrap()][..], label].concat())
-                    .collect();
-                wire.push(0);
-                NameRef::from_wire(&wire).unwrap().to_name()
-            })
+    fn rfc4034_4_1_1_behind_the_last_name_comes_the_apex() {
+        let full = "\\255".repeat(63);
+        assert_eq!(next_in("example", &format!("{full}.example"), Next::Beside), "example.");
+        assert_eq!(next_in("example", &format!("{full}.a.example"), Next::Beside), "a\\000.example.");
+        assert_eq!(next_in("example", &format!("{full}.{full}.example"), Next::Beside), "example.");
+        assert_eq!(
+            next_in("example", &format!("{full}.{full}.{full}.{}.example", "\\255".repeat(53)), Next::Below),
+            format!("{}\\000.example.", "\\255".repeat(53))
+        );
+        assert_eq!(next_in(".", &full, Next::Beside), ".");
+        let long = "a".repeat(63);
+        let apex = format!("{long}.{long}.{long}.{}", "c".repeat(60));
+        assert_eq!(next_in(&apex, &apex, Next::Below), format!("{apex}."), "below which no name fits");
+    }
+
+    /// Labels of every length, most with octets that are hard to count up.
+    fn label() -> impl Strategy<Value = Vec<u8>> {
+        let octet = || prop_oneof![any::<u8>(), Just(0), Just(255), Just(b'@'), Just(b'Z'), Just(b'a')];
+        let full = prop_oneof![Just(255_u8), Just(b'@'), Just(0), Just(b'z')].prop_map(|octet| vec![octet; MAX_LABEL]);
+        prop_oneof![
+            4 => prop::collection::vec(octet(), 1..5),
+            1 => prop::collection::vec(octet(), 60..=MAX_LABEL),
+            1 => full.clone(),
+            1 => (full, octet(), 0..MAX_LABEL).prop_map(|(mut label, octet, at)| { label[at] = octet; label }),
+        ]
+    }
+
+    /// Labels as a name of the zone, with as many of them as fit; the first of them is made as long as it may be if `stretched`.
+    fn within(origin: &Name, labels: &[Vec<u8>], stretched: bool) -> Name {
+        let mut wire = origin.as_wire().to_vec();
+        for (at, label) in labels.iter().enumerate() {
+            let room = MAX_NAME.saturating_sub(wire.len() + 1);
+            let mut label = label.clone();
+            if stretched && at + 1 == labels.len() {
+                label.resize(MAX_LABEL, 255);
+            }
+            label.truncate(room);
+            if !label.is_empty() {
+                wire = [&[u8::try_from(label.len()).unwrap()], label.as_slice(), &wire].concat();
+            }
+        }
+        NameRef::from_wire(&wire).unwrap().to_name()
+    }
+
+    /// Names next to another: most of what could lie between a name and its successor is one of these.
+    fn neighbours(origin: &Name, of: &Name) -> Vec<Name> {
+        let Some(labels) = of.as_ref().strip_suffix(origin.as_ref()) else { return Vec::new() };
+        let first = usize::from(labels.first().copied().unwrap_or(0));
+        let Some((label, rest)) = labels.get(1..).and_then(|labels| labels.split_at_checked(first)) else {
+            return Vec::new();
         };
-        proptest!(ProptestConfig::with_cases(2_000), |(owner in any_name(), other in any_name())| {
-            let end = |next| NameRef::from_wire(&nsec(owner.as_ref(), next, [])).unwrap().to_name();
-            let denied = |end: &Name| owner < other && other < *end;
-            prop_assert!(owner < end(Next::Below) && !denied(&end(Next::Below)));
-            let below = other.as_ref().is_within(owner.as_ref());
-            prop_assert!(owner < end(Next::Beside) && (!denied(&end(Next::Beside)) || below));
+        let mut variants = vec![[label, &[0]].concat(), [label, &[255]].concat()];
+        let counted = label.iter().rposition(|octet| *octet < 255).map(|at| {
+            let mut label = label[..=at].to_vec();
+            label[at] += 1;
+            label
+        });
+        variants.extend(counted);
+        let beside = variants.iter().filter(|label| label.len() <= MAX_LABEL).filter_map(|label| {
+            Name::join(&[&[u8::try_from(label.len()).unwrap()], label.as_slice(), rest].concat(), origin.as_ref())
+        });
+        let below = [&b"\x01\x00"[..], b"\x01\xff", b"\x02\x00\x00"].map(|below| Name::join(below, of.as_ref()));
+        beside.chain(below.into_iter().flatten()).collect()
+    }
+
+    #[test]
+    fn the_next_name_is_in_the_zone_and_behind_and_nothing_that_exists_lies_between() {
+        let labels = || prop::collection::vec(label(), 0..6);
+        proptest!(ProptestConfig::with_cases(1_000), |(apex in prop::collection::vec(label(), 0..4), owner in labels(), other in labels(), stretched in any::<bool>())| {
+            let origin = within(&Name::root(), &apex, false);
+            let (owner, other) = (within(&origin, &owner, stretched), within(&origin, &other, false));
+            for next in [Next::Below, Next::Beside] {
+                let rdata = nsec(owner.as_ref(), origin.as_ref(), next, []);
+                let end = NameRef::from_wire(&rdata).unwrap().to_name();
+                prop_assert!(end.as_ref().is_within(origin.as_ref()), "{} outside {}", end, origin);
+                let begins_anew = end == origin;
+                prop_assert!(begins_anew || owner < end);
+                let near = neighbours(&origin, &owner);
+                let nearer = neighbours(&origin, &end);
+                for other in near.iter().chain(&nearer).chain([&other]) {
+                    let denied = owner < *other && (begins_anew || *other < end);
+                    let is_below = next == Next::Beside && other.as_ref().is_within(owner.as_ref());
+                    prop_assert!(!denied || is_below, "{} lies between {} and {}", other, owner, end);
+                }
+            }
         });
     }
 }

@@ -102,10 +102,10 @@ impl<'a> Plan<'a> {
             }
             let (owner, ttl) = (zone.name_of(node), zone.negative_ttl());
             let of_keys = of_keys.iter().filter(|_| node == zone.apex()).map(|set| set.rtype);
-            let rdata = nsec(owner.as_ref(), zone.next_of(node), zone.data_types(node).chain(of_keys));
+            let rdata = nsec(owner.as_ref(), zone.origin(), zone.next_of(node), zone.data_types(node).chain(of_keys));
             let old = before.and_then(|(before, signed)| {
                 let node = before.glue(owner.as_ref())?;
-                let same = nsec(owner.as_ref(), before.next_of(node), before.types(node)) == rdata;
+                let same = nsec(owner.as_ref(), zone.origin(), before.next_of(node), before.types(node)) == rdata;
                 signed.of_nsec(before.number_of(node)).filter(|_| same)
             });
             let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);

@@ -154,6 +154,10 @@ fn rfc7871_7_1_2_malformed_subnets_are_format_errors() {
     for bad in [
         &[0, 1, 24][..],
         &[0, 3, 0, 0],
+        &[0, 0, 0, 1],
+        &[0, 0, 8, 0, 192],
+        &[0, 0, 0, 0, 0],
+        &[0, 0, 1, 0],
         &[0, 1, 24, 1, 192, 0, 2],
         &[0, 1, 33, 0, 1, 2, 3, 4, 5],
         &[0, 1, 24, 0, 1],
@@ -171,6 +175,8 @@ fn rfc7871_7_2_1_subnets_are_echoed_with_the_scope() {
     for (qname, subnet, scope) in [
         ("chat.example.com", &[0, 1, 24, 0, 198, 51, 100][..], 20),
         ("chat.example.com", &[0, 1, 0, 0], 0),
+        ("chat.example.com", &[0, 0, 0, 0], 0),
+        ("a.example.com", &[0, 0, 0, 0], 0),
         ("chat.example.com", &[0, 2, 9, 0, 0x20, 0x80], 20),
         ("a.example.com", &[0, 1, 24, 0, 198, 51, 100], 0),
         ("nope.example.com", &[0, 1, 24, 0, 198, 51, 100], 0),
@@ -192,6 +198,16 @@ fn rfc8914_reasons_are_told_to_those_who_speak_edns() {
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
     let edns = message.edns.expect("an OPT");
     assert!(matches!(edns.option(EdnsCode::Unknown(15)), Some(EdnsOption::Unknown(15, data)) if data == &[0, 18]));
+}
+
+#[test]
+fn rfc9824_3_5_a_question_for_nxname_is_an_error_with_its_reason() {
+    for qname in ["a.example.com", "nope.example.com", "example.org"] {
+        let message = decoded(&small(), &NoSteering, &query(qname, 128, &[&opt(1232, &[])]), Transport::Udp);
+        assert_eq!(message.metadata.response_code, ResponseCode::FormErr);
+        let edns = message.edns.expect("an OPT");
+        assert!(matches!(edns.option(EdnsCode::Unknown(15)), Some(EdnsOption::Unknown(15, data)) if data == &[0, 30]));
+    }
 }
 
 #[test]

@@ -116,8 +116,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     ) -> Option<AnswerSet<'a>> {
         let (owner, ttl) = (name.name(), zone.negative_ttl());
         let rdata = match place {
-            Place::Node(node) | Place::Made(node) => nsec(owner, zone.next_of(node), zone.types(node)),
-            Place::Nowhere => nsec(owner, Next::Below, [rtype::NXNAME]),
+            Place::Node(node) | Place::Made(node) => nsec(owner, zone.origin(), zone.next_of(node), zone.types(node)),
+            Place::Nowhere => nsec(owner, zone.origin(), Next::Below, [rtype::NXNAME]),
         };
         let stored = match place {
             Place::Node(node) => signed.of_nsec(zone.number_of(node)),
