@@ -5,6 +5,7 @@
 
 mod binding;
 mod cors;
+mod host;
 pub(crate) mod read;
 mod scalar;
 mod schema;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 
 pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
+pub use host::SteeredHost;
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 
@@ -257,9 +259,10 @@ pub enum Probe {
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Service {
-    /// The names that are steered: DNS owners and HTTP hosts.
+    /// The names that are steered: DNS owners and HTTP hosts. `*.` before a name stands for the names below it, as a
+    /// wildcard of DNS does (RFC 4592): any number of labels deep, but for hosts and other names that exist.
     #[schemars(with = "Vec<String>", length(min = 1))]
-    pub hosts: Vec<HostName>,
+    pub hosts: Vec<SteeredHost>,
     /// How regions inside the fence are ordered.
     pub pattern: Pattern,
     /// Regions by name, in the order `active-passive` follows.

@@ -1,6 +1,7 @@
 //! The compiled rule book: JSON bytes in; a [`Table`] that [`crate::steer`] can follow, or every violation, out.
 
 mod check;
+mod hosts;
 mod networks;
 mod revision;
 mod warn;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use sha2::Digest;
 use subtle::ConstantTimeEq;
 
+use hosts::Hosts;
 pub use networks::NetworkPlace;
 use networks::Networks;
 pub use revision::{Revision, Succession};
@@ -75,7 +77,7 @@ pub struct Table {
     services: Vec<Service>,
     tenants: Vec<Tenant>,
     keys: Vec<(KeyDigest, TenantIndex)>,
-    hosts: HashMap<String, ServiceIndex>,
+    hosts: Hosts,
     networks: Networks,
     stale_for: Millis,
     /// By region, with the place in the document.
@@ -108,7 +110,7 @@ pub struct Service {
     /// Its name.
     pub id: ServiceId,
     /// The host names it is steered under.
-    pub hosts: Vec<rules::HostName>,
+    pub hosts: Vec<rules::SteeredHost>,
     /// How regions inside the fence are ordered.
     pub pattern: Pattern,
     /// Its regions in the order written.
@@ -259,14 +261,15 @@ impl Table {
         let warnings = warnings(&rules, &regions, &named_by_regions, &territories);
         let region = |id: &RegionId| position(&regions, |region| region.id == *id).map(RegionIndex::new);
 
-        let mut hosts = HashMap::new();
+        let mut hosts = Hosts::default();
         let mut services = Vec::with_capacity(rules.services.len());
         for (id, service) in rules.services {
             let index = ServiceIndex::new(services.len());
-            hosts.extend(service.hosts.iter().map(|host| (host.as_str().to_owned(), index)));
+            hosts.insert(&service.hosts, index);
             let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
             services.push(build_service(id, service, members, &regions, &territories));
         }
+        hosts.settle();
         let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories);
 
         let mut overrides = vec![None; regions.len()];
@@ -402,10 +405,11 @@ impl Table {
         position(&self.tenants, |tenant| tenant.id.as_str() == name).map(TenantIndex::new)
     }
 
-    /// The service steered under a host name: any case, no final dot, no port.
+    /// The service steered under a host name: any case, no final dot, no port. Where no host is this very name, wildcards
+    /// stand for it as in DNS (RFC 4592).
     #[must_use]
     pub fn service_of_host(&self, host: &str) -> Option<ServiceIndex> {
-        self.hosts.get(&host.to_ascii_lowercase()).copied()
+        self.hosts.service_of(host)
     }
 
     /// The tenant whose key has this digest. Takes the same time whichever matches, or none.

@@ -51,7 +51,14 @@ const fn below(
     Shape { verdict, is_below: true, ..shape(name, question, holds) }
 }
 
-const SHAPES: [Shape; 26] = [
+/// A delegation whose first label no other label follows.
+const FULL: &str = concat!(
+    r"\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255",
+    r"\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255",
+    ".ai.example.com"
+);
+
+const SHAPES: [Shape; 32] = [
     shape("static", ("www.ai.example.com", "A"), "192.0.2.80"),
     shape("names in data, mixed case", ("mixed.ai.example.com", "MX"), "10 "),
     shape("apex SOA", ("ai.example.com", "SOA"), "hostmaster"),
@@ -67,6 +74,11 @@ const SHAPES: [Shape; 26] = [
     shape("wildcard itself", ("*.wild.ai.example.com", "TXT"), "from the wildcard"),
     shape("wildcard CNAME", ("x.walias.ai.example.com", "A"), "192.0.2.80"),
     shape("wildcard NODATA", ("x.wild.ai.example.com", "A"), ""),
+    shape("steered wildcard NODATA", ("x.gpu.ai.example.com", "TXT"), ""),
+    shape("steered wildcard's parent", ("gpu.ai.example.com", "A"), ""),
+    shape("blocked by a name that exists", ("x.old.gpu.ai.example.com", "A"), ""),
+    shape("below a steered wildcard itself", ("x.*.gpu.ai.example.com", "A"), ""),
+    shape("static name wins", ("old.gpu.ai.example.com", "A"), "192.0.2.82"),
     shape("NODATA", ("www.ai.example.com", "TXT"), ""),
     shape("NODATA at steered", ("chat.ai.example.com", "TXT"), ""),
     shape("NODATA at the apex", ("ai.example.com", "A"), ""),
@@ -74,6 +86,7 @@ const SHAPES: [Shape; 26] = [
     shape("NXDOMAIN", ("nope.ai.example.com", "A"), ""),
     shape("NXDOMAIN, deep", ("a.b.nope.ai.example.com", "A"), ""),
     shape("no DS at a delegation", ("sub.ai.example.com", "DS"), ""),
+    shape("no DS, full label", (FULL, "DS"), ""),
     shape("DS at a delegation", ("safe.ai.example.com", "DS"), "13 2"),
     below("secure referral", ("www.safe.ai.example.com", "A"), "192.0.2.91", Verdict::Secure),
     below("DNAME into a secure child", ("www.moved.ai.example.com", "A"), "192.0.2.91", Verdict::Secure),
@@ -151,6 +164,11 @@ fn steered() -> Vec<Shape> {
             shapes.push(Shape { client, is_steered: true, ..shape(name, ("chat.ai.example.com", rtype), holds) });
         }
     }
+    for (name, holds) in [("z.y.x.gpu.ai.example.com", "192.0.2.10"), ("*.gpu.ai.example.com", "192.0.2.10")] {
+        shapes.push(Shape { is_steered: true, ..shape("steered wildcard", (name, "A"), holds) });
+    }
+    let by_wildcard = shape("steered wildcard", ("x.gpu.ai.example.com", "A"), "192.0.2.20");
+    shapes.push(Shape { client: CLIENTS[1], is_steered: true, ..by_wildcard });
     let denied = shape("denied_answers A", ("chat.ai.example.com", "A"), "192.0.2.99");
     shapes.push(Shape { client: "127.9.0.1", is_steered: true, ..denied });
     shapes

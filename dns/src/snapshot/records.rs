@@ -3,10 +3,10 @@
 //! Service bindings get their address hints here (RFC 9460 §7.3): from the very addresses that are published beside them, wherever the
 //! binding's target is the steered name itself.
 
-use bailiwick_rules::rules::{Answers, HostName, ServiceBinding};
+use bailiwick_rules::rules::{Answers, ServiceBinding, SteeredHost};
 
-use crate::name::Name;
-use crate::rdata::{RdataSet, Rdatas, rtype};
+use crate::name::{Name, NameRef};
+use crate::rdata::{RdataSet, Rdatas, rtype, target};
 
 /// The longest character-string of a TXT record (RFC 1035 §3.3).
 const LONGEST_STRING: usize = 255;
@@ -22,7 +22,7 @@ pub(super) struct RecordSets(Box<[(u16, RdataSet)]>);
 
 impl RecordSets {
     /// The records of a region or of `denied_answers`, published at `hosts`.
-    pub(super) fn new(answers: &Answers, hosts: &[HostName]) -> Self {
+    pub(super) fn new(answers: &Answers, hosts: &[SteeredHost]) -> Self {
         let a: Vec<[u8; 4]> = answers.a.iter().map(std::net::Ipv4Addr::octets).collect();
         let aaaa: Vec<[u8; 16]> = answers.aaaa.iter().map(std::net::Ipv6Addr::octets).collect();
         let txt: Vec<Vec<u8>> = answers.txt.iter().map(|text| character_strings(text.as_bytes())).collect();
@@ -53,6 +53,18 @@ impl RecordSets {
         self.0.iter().map(|(rtype, set)| (*rtype, set))
     }
 
+    /// Where CNAME and the aliases among the service bindings lead.
+    pub(super) fn aliases(&self) -> impl Iterator<Item = NameRef<'_>> {
+        self.0.iter().flat_map(|(rtype, set)| {
+            let is_alias = |rdata: &&[u8]| match *rtype {
+                rtype::CNAME => true,
+                rtype::HTTPS | rtype::SVCB => rdata.starts_with(&[0, 0]),
+                _ => false,
+            };
+            set.as_ref().iter().filter(is_alias).filter_map(|rdata| target(*rtype, rdata))
+        })
+    }
+
     /// The records of one type.
     pub(super) fn of_type(&self, rtype: u16) -> Option<Rdatas<'_>> {
         self.0.iter().find(|(one, _)| *one == rtype).map(|(_, set)| set.as_ref())
@@ -60,9 +72,10 @@ impl RecordSets {
 }
 
 /// The data of an HTTPS or SVCB record (RFC 9460 §2.2): parameters by ascending key, each once.
-fn service_binding(binding: &ServiceBinding, answers: &Answers, hosts: &[HostName]) -> Vec<u8> {
+fn service_binding(binding: &ServiceBinding, answers: &Answers, hosts: &[SteeredHost]) -> Vec<u8> {
     let mut params = binding.params.clone();
-    let at_owner = binding.target.as_ref().is_none_or(|target| hosts.contains(target));
+    let is_host = |target: &str| hosts.iter().any(|host| host.as_str() == target);
+    let at_owner = binding.target.as_ref().is_none_or(|target| is_host(target.as_str()));
     if at_owner && !binding.is_alias() {
         let v4: Vec<u8> = answers.a.iter().take(HINTS).flat_map(std::net::Ipv4Addr::octets).collect();
         let v6: Vec<u8> = answers.aaaa.iter().take(HINTS).flat_map(std::net::Ipv6Addr::octets).collect();
@@ -125,7 +138,7 @@ mod tests {
 
     #[test]
     fn rfc9460_7_3_hints_are_the_addresses_where_the_binding_is_at_the_owner() {
-        let own = HostName::parse("chat.example").unwrap();
+        let own = SteeredHost::parse("chat.example").unwrap();
         let record = |text: &str| {
             let answers = Answers {
                 a: vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],

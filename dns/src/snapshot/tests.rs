@@ -254,3 +254,67 @@ fn what_rules_say_of_geography_is_compiled_again_only_if_it_changed() {
     let networks = r#""networks": [{ "prefix": "192.0.2.0/24", "country": "DE" }], "services": {"#;
     assert!(!shares(&next(r#""services": {"#, networks)), "another network");
 }
+
+#[test]
+fn an_alias_that_a_wildcard_of_its_own_service_stands_for_is_warned_of() {
+    let rules = RULES.replace("\"A\": [\"192.0.2.99\"], \"TXT\": [\"denied\"]", "\"CNAME\": [\"x.pool.example.org\"]");
+    let rules = rules.replace(", \"elsewhere.example.org\"", "").replace("open.ai.example.com", "*.ai.example.com");
+    let answers = r#""answers": { "A": ["192.0.2.30"], "TXT": ["nyc"] }"#;
+    let rules = rules.replace(answers, r#""answers": { "CNAME": ["pool.ai.example.com"] }"#);
+    let rules = rules.replace(r#"["fra", "par", "nyc"]"#, r#"["fra", "par"]"#);
+    let rules = compile_rules(rules.into_bytes(), "rules.json").unwrap();
+    let build =
+        |zone: &str| World::build(Arc::clone(&rules), sources(zone), Arc::default(), places(), NOW, None).unwrap();
+    let world = build("");
+    let [warning] = world.warnings() else { panic!("{:?}", world.warnings()) };
+    assert!(
+        warning.starts_with("/services/open/hosts: *.ai.example.com. stands for pool.ai.example.com. too"),
+        "{warning}"
+    );
+    assert!(build("pool A 192.0.2.1\n").warnings().is_empty(), "the name stands in the zone");
+}
+
+/// The edge asks the rules for the service of a host, and DNS the zone: for names of the rules both say the same.
+#[test]
+fn dns_and_edge_agree_whose_a_host_is() {
+    use bailiwick_rules::rules::SteeredHost;
+    use bailiwick_rules::testing::Random;
+    let mut random = Random::new(4_592);
+    let labels = ["a", "b", "*", "C"];
+    let name = |random: &mut Random| {
+        let count = random.below(4);
+        let labels: Vec<&str> = (0..count).map(|_| *random.pick(&labels)).collect();
+        labels.into_iter().chain(["ai.example.com"]).collect::<Vec<_>>().join(".")
+    };
+    let (mut steered, mut by_wildcard) = (0, 0);
+    for _ in 0..300 {
+        let mut hosts: Vec<String> = (0..6).map(|_| name(&mut random)).collect();
+        hosts.retain(|host| SteeredHost::parse(host).is_some());
+        hosts.iter_mut().for_each(|host| *host = host.to_lowercase());
+        hosts.sort();
+        hosts.dedup();
+        let (some, others) = hosts.split_at(hosts.len() / 2);
+        if some.is_empty() {
+            continue;
+        }
+        let rules = RULES.replace(r#"["chat.ai.example.com", "elsewhere.example.org"]"#, &format!("{some:?}"));
+        let rules = rules.replace(r#"["open.ai.example.com"]"#, &format!("{others:?}"));
+        let world = world(&rules);
+        let table = &world.rules().table;
+        for _ in 0..40 {
+            let host = name(&mut random);
+            let asked: crate::name::Name = host.parse().unwrap();
+            let zone = world.zones().find(asked.as_ref(), rtype::A).unwrap();
+            let (node, made) = match zone.locate(asked.as_ref()) {
+                crate::zone::Found::Exact(node) => (Some(node), false),
+                crate::zone::Found::Wildcard(node) => (Some(node), true),
+                _ => (None, false),
+            };
+            let by_dns = node.and_then(|node| zone.steered(node)).map(|owner| owner.service);
+            assert_eq!(table.service_of_host(&host), by_dns, "{host} of {some:?} and {others:?}");
+            steered += u32::from(by_dns.is_some());
+            by_wildcard += u32::from(by_dns.is_some() && made);
+        }
+    }
+    assert!(steered > 1_000 && by_wildcard > 500, "{steered} steered, {by_wildcard} by a wildcard");
+}

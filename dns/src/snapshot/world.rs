@@ -1,8 +1,10 @@
 //! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a compiled [`World`] leaves; the
 //! owner builds one off the query path for every change of its inputs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bailiwick_rules::rules::SteeredHost;
 use bailiwick_rules::steer::{Conditions, Ranking, decide};
 use bailiwick_rules::table::{RegionIndex, Service, Table};
 use bailiwick_rules::time::Timestamp;
@@ -13,7 +15,7 @@ use crate::dnssec::mint::Mint;
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
-use crate::name::Name;
+use crate::name::{Name, NameRef};
 use crate::rdata::rtype;
 use crate::zone::{Found, Record, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
 
@@ -101,6 +103,7 @@ impl World {
         let zones = zones.map_err(|misfits| misfits.into_iter().flat_map(|(_, errors)| errors).collect::<Vec<_>>())?;
         warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
         warn_of_undelegated(&zones, &keys, &mut warnings);
+        warn_of_loops(table, &zones, &answers, &denied, &mut warnings);
 
         let same_geography = |before: &&Self| {
             let answered = before.classes.iter().map(Option::is_some);
@@ -291,6 +294,36 @@ fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<Stri
             let (zone, parent) = (zone.origin(), parent.origin());
             warnings.push(format!(
                 "the zone {zone} isn't delegated by {parent}, which is signed and so proves that it doesn't exist; add the NS of {zone} to {parent}, and if it is signed its DS"
+            ));
+        }
+    }
+}
+
+/// An alias whose target doesn't exist but for a wildcard of the same service leads to itself. The rules alone can't tell, as the name may stand
+/// in a zone's file.
+fn warn_of_loops(
+    table: &Table,
+    zones: &Zones,
+    answers: &[Vec<(RegionIndex, RecordSets)>],
+    denied: &[Option<RecordSets>],
+    warnings: &mut Vec<String>,
+) {
+    for (((number, service), published), denied) in (0..).zip(table.services()).zip(answers).zip(denied) {
+        if !service.hosts.iter().any(SteeredHost::is_wildcard) {
+            continue;
+        }
+        let own = |target: NameRef<'_>| {
+            let zone = zones.find(target, rtype::CNAME)?;
+            let Found::Wildcard(node) = zone.locate(target) else { return None };
+            zone.steered(node).filter(|owner| owner.service == ServiceIndex(number))
+        };
+        let sets = published.iter().map(|(_, records)| records).chain(denied);
+        let targets: BTreeSet<NameRef<'_>> = sets.flat_map(RecordSets::aliases).collect();
+        for target in targets {
+            let Some(owner) = own(target) else { continue };
+            let (service, host) = (&service.id, &owner.name);
+            warnings.push(format!(
+                "/services/{service}/hosts: {host} stands for {target} too, which is an alias's target of this service, so it leads to itself; add the name {target} to its zone"
             ));
         }
     }

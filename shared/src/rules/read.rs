@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::{HostName, Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, Tenant};
+use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredHost, Tenant};
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
 use crate::id::{JurisdictionId, NOT_A_NAME, RegionId, ServiceId, TenantId};
@@ -30,7 +30,7 @@ struct Context {
     jurisdictions: Vec<String>,
     regions: Vec<String>,
     services: Vec<String>,
-    hosts: HashMap<HostName, String>,
+    hosts: HashMap<SteeredHost, String>,
     digests: HashMap<KeyDigest, String>,
     prefixes: HashMap<IpNet, usize>,
     overridden: HashMap<RegionId, usize>,

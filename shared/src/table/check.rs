@@ -64,7 +64,8 @@ pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
             _ => {}
         }
         let published = members.iter().filter_map(|(_, answers)| *answers).chain(&service.denied_answers);
-        let loops: BTreeSet<_> = published.flat_map(aliases).filter(|target| service.hosts.contains(target)).collect();
+        let is_host = |target: &&HostName| service.hosts.iter().any(|host| host.as_str() == target.as_str());
+        let loops: BTreeSet<_> = published.flat_map(aliases).filter(is_host).collect();
         for target in loops {
             fail(
                 "hosts",

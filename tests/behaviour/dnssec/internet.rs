@@ -45,6 +45,8 @@ ns.sub  IN A    127.0.0.2
 safe    IN NS   ns.safe
 ns.safe IN A    127.0.0.2
 chat    IN MX   10 www
+old.gpu IN A    192.0.2.82
+\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255\255 IN NS ns.sub
 "#;
 
 /// Runs `dnsviz grok` on what was probed. Debian's looks for a module that its pygraphviz no longer has.
@@ -236,7 +238,7 @@ fn rules() -> Value {
         "jurisdictions": { "de": { "countries": ["DE"] }, "gb": { "countries": ["GB"] }, "us": { "countries": ["US"] } },
         "regions": { "frankfurt": region(10, "DE"), "london": region(20, "GB"), "virginia": region(30, "US") },
         "services": {
-            "chat": { "hosts": ["chat.ai.example.com"], "pattern": "active-active", "regions": regions, "residency": residency,
+            "chat": { "hosts": ["chat.ai.example.com", "*.gpu.ai.example.com"], "pattern": "active-active", "regions": regions, "residency": residency,
                       "when_all_down": "fail",
                       "denied_answers": { "A": ["192.0.2.99"], "AAAA": ["2001:db8::99"], "HTTPS": ["1 . alpn=h2"] } },
         },

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::region::answers;
-use super::value::{distinct, duration, host_name, once, one_of, reference};
+use super::value::{distinct, duration, once, one_of, reference, steered_host};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
@@ -15,7 +15,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let mut fields = reader.object(node)?;
     let hosts = fields.required("hosts", "the host names to steer", |reader, node| {
         reader.filled_list(node, |reader, node| {
-            let name = host_name(reader, node)?;
+            let name = steered_host(reader, node)?;
             once(reader, name, &mut context.hosts, "is the host of another service too, or listed twice")
         })
     });

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use crate::geo::{self, Coordinates, CountryCode, NoCountry};
 use crate::json::{Node, Reader, nearest};
-use crate::rules::{HostName, HttpUrl, SecretName};
+use crate::rules::{HostName, HttpUrl, SecretName, SteeredHost};
 use crate::time::Millis;
 
 pub(super) fn boolean(reader: &mut Reader<'_>, node: &Node) -> Option<bool> {
@@ -60,6 +60,12 @@ pub(super) fn host_name(reader: &mut Reader<'_>, node: &Node) -> Option<HostName
     HostName::parse(text).or_else(|| {
         reader.fail(format!("is {text:?}, which is no host name; write one such as \"chat.ai.example.com\""))
     })
+}
+
+/// A name to steer, or a wildcard.
+pub(super) fn steered_host(reader: &mut Reader<'_>, node: &Node) -> Option<SteeredHost> {
+    let text = reader.string(node)?;
+    SteeredHost::parse(text).or_else(|| reader.fail(SteeredHost::problem(text)))
 }
 
 pub(super) fn http_url(reader: &mut Reader<'_>, node: &Node) -> Option<HttpUrl> {

@@ -11,8 +11,13 @@ use crate::zone::Zones;
 const TEXT: &str = "a A 192.0.2.1\na MX 10 Mail.A\n*.wild TXT w\nx.ent A 192.0.2.1\none CNAME two\ntwo CNAME a\nout CNAME b.example.org.\ngone CNAME nope\n\
     insecure NS ns.insecure\nns.insecure A 192.0.2.2\nsecure NS ns.secure\nsecure DS 1 13 2 AA\nns.secure A 192.0.2.3\nd DNAME a\nwc CNAME x.wild\nup NS a\n";
 
-fn owners() -> [crate::zone::SteeredOwner; 2] {
-    [steered("chat.example.com", 0, &[A]), steered("alias.example.com", 1, &[CNAME])]
+fn owners() -> [crate::zone::SteeredOwner; 4] {
+    [
+        steered("chat.example.com", 0, &[A]),
+        steered("alias.example.com", 1, &[CNAME]),
+        steered("*.gpu.example.com", 0, &[A]),
+        steered("*.alias.gpu.example.com", 1, &[CNAME]),
+    ]
 }
 
 struct World {
@@ -76,6 +81,14 @@ fn every_shape_of_answer_is_signed_and_verifies() {
         );
         assert_eq!(told("x.wild.example.com", TXT), ["NoError", "x.wild.example.com. TXT *"]);
         assert_eq!(told("*.wild.example.com", TXT), ["NoError", "*.wild.example.com. TXT *"]);
+        for name in ["x.gpu.example.com", "z.y.x.gpu.example.com", "*.gpu.example.com"] {
+            assert_eq!(told(name, A), ["NoError".to_owned(), format!("{name}. A *")]);
+        }
+        assert_eq!(
+            told("x.alias.gpu.example.com", A),
+            ["NoError", "a.example.com. A *", "x.alias.gpu.example.com. CNAME *"]
+        );
+        assert_eq!(told("x.y.gpu.example.com", ANY), ["NoError", "x.y.gpu.example.com. A *"]);
         assert_eq!(told("wc.example.com", TXT), ["NoError", "wc.example.com. CNAME *", "x.wild.example.com. TXT *"]);
         assert_eq!(told("x.d.example.com", A)[..2], ["NoError", "d.example.com. DNAME *"],);
         assert_eq!(told("a.example.com", ANY), ["NoError", "a.example.com. A *"]);
@@ -95,6 +108,18 @@ fn rfc9824_what_is_not_there_is_denied_by_one_nsec_that_matches_the_name() {
     assert_eq!(
         told_sorted("nope.example.com", A, DO),
         expect("nope.example.com. NSEC -> \\000.nope.example.com. RRSIG NSEC NXNAME")
+    );
+    assert_eq!(
+        told_sorted("x.gpu.example.com", AAAA, DO),
+        expect("x.gpu.example.com. NSEC -> \\000.x.gpu.example.com. A RRSIG NSEC")
+    );
+    assert_eq!(
+        told_sorted("gpu.example.com", A, DO),
+        expect("gpu.example.com. NSEC -> \\000.gpu.example.com. RRSIG NSEC")
+    );
+    assert_eq!(
+        told_sorted("x.*.gpu.example.com", A, DO),
+        expect("x.*.gpu.example.com. NSEC -> \\000.x.*.gpu.example.com. RRSIG NSEC NXNAME")
     );
     // With CO the response code says it, too (§5.1).
     assert_eq!(told("nope.example.com", A, DO | CO)[0], "NXDomain");

@@ -1,0 +1,121 @@
+//! Which service a host belongs to: the hosts of all services enter, for a name its service leaves, as DNS wildcards
+//! would decide (RFC 1034 §4.3.3, RFC 4592). [`super::Table`] asks.
+//!
+//! Only names of the rules are known here. Names of a zone's file block a wildcard in DNS too, but nobody sends an HTTP
+//! request to them that is for a service.
+
+use std::collections::{HashMap, HashSet};
+
+use super::ServiceIndex;
+use crate::rules::SteeredHost;
+
+/// The hosts of all services.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    services: HashMap<String, ServiceIndex>,
+    /// Every host and every name above one: what exists, in the sense of RFC 4592 §2.2. Empty when there is no wildcard.
+    existing: HashSet<String>,
+}
+
+impl Hosts {
+    pub(super) fn insert(&mut self, hosts: &[SteeredHost], service: ServiceIndex) {
+        self.services.extend(hosts.iter().map(|host| (host.as_str().to_owned(), service)));
+    }
+
+    /// Looks for wildcards, when all hosts are there.
+    pub(super) fn settle(&mut self) {
+        if !self.services.keys().any(|host| host.starts_with("*.")) {
+            return;
+        }
+        for host in self.services.keys() {
+            let mut rest = Some(host.as_str());
+            while let Some(name) = rest {
+                self.existing.insert(name.to_owned());
+                rest = parent(name);
+            }
+        }
+    }
+
+    /// The service of a name: any case, no final dot.
+    pub(super) fn service_of(&self, name: &str) -> Option<ServiceIndex> {
+        let name = name.to_ascii_lowercase();
+        match self.services.get(&name) {
+            Some(service) => Some(*service),
+            None if self.existing.is_empty() => None,
+            None => self.by_wildcard(&name),
+        }
+    }
+
+    /// The service of the wildcard right below the closest name above that exists (RFC 4592 §3.3.1).
+    #[inline(never)]
+    fn by_wildcard(&self, name: &str) -> Option<ServiceIndex> {
+        let is_label = |label: &str| (1..=63).contains(&label.len());
+        if self.existing.contains(name) || name.len() > 253 || !name.split('.').all(is_label) {
+            return None;
+        }
+        let mut encloser = parent(name)?;
+        while !self.existing.contains(encloser) {
+            encloser = parent(encloser)?;
+        }
+        self.services.get(&format!("*.{encloser}")).copied()
+    }
+}
+
+/// A name without its first label.
+fn parent(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, parent)| parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(services: &[&[&str]]) -> Hosts {
+        let mut hosts = Hosts::default();
+        for (number, service) in services.iter().enumerate() {
+            let names: Vec<_> = service.iter().map(|host| SteeredHost::parse(host).unwrap()).collect();
+            hosts.insert(&names, ServiceIndex::new(number));
+        }
+        hosts.settle();
+        hosts
+    }
+
+    #[test]
+    fn rfc4592_the_closest_encloser_decides() {
+        let hosts = hosts(&[&["*.gpu.example"], &["chat.gpu.example", "a.b.gpu.example"], &["*.c.gpu.example"]]);
+        let service = |name: &str| hosts.service_of(name).map(ServiceIndex::get);
+        for name in ["x.gpu.example", "X.Y.GPU.example", "z.y.x.gpu.example", "*.gpu.example", "_a.gpu.example"] {
+            assert_eq!(service(name), Some(0), "{name}");
+        }
+        assert_eq!(service("chat.gpu.example"), Some(1), "an explicit host wins");
+        assert_eq!(service("x.c.gpu.example"), Some(2), "the nearer wildcard wins");
+        let blocked = [
+            "gpu.example",        // its own parent
+            "x.chat.gpu.example", // below a name that exists
+            "b.gpu.example",      // an empty non-terminal
+            "x.b.gpu.example",    // below one
+            "c.gpu.example",      // a wildcard's parent
+            "x.*.gpu.example",    // below the wildcard itself
+            "example",
+            "x.example",
+            "gpu.example.net",
+            "xgpu.example",
+            ".gpu.example",
+            "x..gpu.example",
+            "",
+            ".",
+        ];
+        for name in blocked {
+            assert_eq!(service(name), None, "{name}");
+        }
+        let long = format!("{}.gpu.example", "x".repeat(64));
+        assert_eq!(service(&long), None);
+    }
+
+    #[test]
+    fn without_wildcards_nothing_but_hosts_is_kept() {
+        let hosts = hosts(&[&["a.b.example"]]);
+        assert!(hosts.existing.is_empty());
+        assert!(hosts.service_of("A.b.example").is_some() && hosts.service_of("b.example").is_none());
+    }
+}
