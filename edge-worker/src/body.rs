@@ -26,6 +26,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use bailiwick_rules::rules::{Allowance, Engine};
+use memchr::memmem;
 
 use crate::envelope::Failure;
 use crate::json::{Broken, Kind, Scan, known_as, quoted};
@@ -44,6 +45,9 @@ const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools", "
 /// What an upload in parts may be.
 const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
+/// Tools that run in containers of the host's. A name that is written with escapes goes without sealed ids.
+const KEEPING: &[&[u8]] = &[b"code_interpreter", b"shell"];
+
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
 
@@ -61,6 +65,8 @@ pub struct Inspected {
     /// What every endpoint gets instead of what the client wrote: `store`.
     forced: Option<(Range<usize>, &'static str)>,
     stores: bool,
+    /// Whether the answer may name what the host keeps for a while: sound, or a container that code runs in.
+    keeps: bool,
     /// Where ids stand, and what the endpoint gets there: at first what the client wrote.
     ids: Vec<(Range<usize>, String)>,
     /// The ids of items of the Responses API.
@@ -131,6 +137,12 @@ impl Inspected {
     #[must_use]
     pub fn stores(&self) -> bool {
         self.stores
+    }
+
+    /// Whether the answer may name what the host keeps for a while, so that its id may be used again.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// The ids in it, in order.
@@ -301,6 +313,7 @@ fn decided(
         beginning: None,
         forced: None,
         stores: false,
+        keeps: false,
         ids: Vec::new(),
         items: Vec::new(),
         names: Vec::new(),
@@ -332,6 +345,10 @@ fn decided(
                 return Err(Failure::HostedTool { tool: "prompt".to_owned() });
             }
             // A host that takes one tool without its list would run what nobody looked at.
+            "audio" if *kind == Kind::Object => body.keeps = true,
+            "tools" if *kind == Kind::Array && allow.contains(&Allowance::HostedTools) => {
+                body.keeps |= KEEPING.iter().any(|tool| memmem::find(value.as_bytes(), tool).is_some());
+            }
             "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
                 return Err(Failure::BadField { field: "tools", expected: "a list" });
             }

@@ -316,7 +316,8 @@ impl Events {
 /// Whether anything in a line could have to be replaced. Cheaper than reading it, and most lines carry a few letters only.
 fn worth(text: &[u8], ids: bool) -> bool {
     let has = |word: &[u8]| memmem::find(text, word).is_some();
-    has(b"\"model\"") || ids && (has(b"id\"") || has(b"file") || has(b"vector_store") || has(b"ft:"))
+    has(b"\"model\"")
+        || ids && (has(b"id\"") || has(b"\"container\"") || has(b"file") || has(b"vector_store") || has(b"ft:"))
 }
 
 #[cfg(test)]
@@ -434,6 +435,19 @@ mod tests {
             expected = expected.replace(&format!("\"{id}\""), &format!("\"{}\"", sealed(id)));
         }
         assert_eq!(run(&both(), false, &[text.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn ids_of_sound_and_of_containers_are_sealed() {
+        let text = r#"{"choices":[{"message":{"audio":{"id":"audio_1","x":{"id":"no"}},"id":"no"},"delta":{"audio":{"id":"audio_2"}}}],
+            "metadata":{"audio":{"id":"mine"},"container":"mine"},"audio":"no","container":{"type":"auto","id":"no"},
+            "tools":[{"type":"code_interpreter","container":"cntr_1"}],
+            "output":[{"container_id":"cntr_2","content":[{"annotations":[{"container_id":"cntr_3"}]}]}]}"#;
+        let mut expected = text.to_owned();
+        for id in ["audio_1", "audio_2", "cntr_1", "cntr_2", "cntr_3"] {
+            expected = expected.replace(&format!("\"{id}\""), &format!("\"{}\"", sealed(id)));
+        }
+        assert_eq!(run(&Names::new(None, Some(ids())).unwrap(), false, &[text.as_bytes()]), expected);
     }
 
     #[test]

@@ -159,7 +159,7 @@ static ANNOTATION: Fields = &[
     ("url_citation", Object(&[("url", Text), ("title", Text)])),
     ("file_id", Id),
     ("filename", Label),
-    ("container_id", Label),
+    ("container_id", Id),
 ];
 
 /// What a model asked its client to do with a computer or a shell.
@@ -195,7 +195,8 @@ pub(super) static MEDIA: Fields = &[
     ("filename", Label),
     ("file_url", Data),
     ("b64_json", Data),
-    ("id", Label),
+    // An output of the model that the host keeps: `audio` of an assistant's message.
+    ("id", Id),
     ("name", Label),
     ("transcript", Text),
     ("media_type", Word),

@@ -128,6 +128,32 @@ fn ids_are_found_wherever_they_stand_but_in_the_clients_own_data() {
 }
 
 #[test]
+fn sound_and_containers_are_named_by_ids() {
+    let heard = r#"{"model":"a","audio":{"voice":"alloy"},"messages":[{"role":"assistant","audio":{"id":"audio_1"}},
+        {"role":"assistant","audio":{"ID":"audio_2","data":"AAAA"}}]}"#;
+    let body = chat(heard).unwrap();
+    assert_eq!((body.ids().collect::<Vec<_>>(), body.keeps()), (vec!["audio_1", "audio_2"], true));
+    assert!(!chat(r#"{"model":"a","audio":null}"#).unwrap().keeps());
+
+    let hosted = |tools: &str| {
+        let text = format!(r#"{{"model":"a","tools":[{tools}]}}"#);
+        let body = inspect("/v1/responses", &text, &[Allowance::HostedTools]).unwrap();
+        (body.ids().map(str::to_owned).collect::<Vec<_>>(), body.keeps())
+    };
+    assert_eq!(hosted(r#"{"type":"code_interpreter","container":"cntr_1"}"#), (vec!["cntr_1".to_owned()], true));
+    assert_eq!(hosted(r#"{"type":"code_interpreter","Container":"cntr_1"}"#), (vec!["cntr_1".to_owned()], true));
+    let new = r#"{"type":"code_interpreter","container":{"type":"auto","file_ids":["file-1"]}}"#;
+    assert_eq!(hosted(new), (vec!["file-1".to_owned()], true));
+    let shell = r#"{"type":"shell","environment":{"type":"container_reference","container_id":"cntr_1"}}"#;
+    assert_eq!(hosted(shell), (vec!["cntr_1".to_owned()], true));
+    assert_eq!(hosted(r#"{"type":"web_search"}"#), (Vec::new(), false));
+    let call = r#"{"model":"a","input":[{"type":"code_interpreter_call","id":"ci_1","container_id":"cntr_1"},
+        {"type":"message","content":[{"type":"output_text","annotations":[{"container_id":"cntr_2"}]}]}]}"#;
+    let body = inspect("/v1/responses", call, &[]).unwrap();
+    assert_eq!(body.ids().collect::<Vec<_>>(), ["cntr_1", "cntr_2"]);
+}
+
+#[test]
 fn what_hides_state_or_work_from_inspection_is_refused() {
     let responses = |text: &str| inspect("/v1/responses", text, &[Allowance::Store]).err();
     let carried = |fields: &str| responses(&format!("{{\"model\":\"a\",{fields}}}"));

@@ -158,7 +158,10 @@ impl Walk {
         }
         // A server that ignores letters' case reads it as the field it is like.
         let like = fields.iter().find(|(name, _)| reads_as(key, name)).map(|(_, shape)| shape);
-        if let Some(shape @ (Shape::Kind | Shape::Tools | Shape::ToolChoice | Shape::Scoped(_) | Shape::Data)) = like {
+        if let Some(
+            shape @ (Shape::Kind | Shape::Tools | Shape::ToolChoice | Shape::Scoped(_) | Shape::Data | Shape::Id),
+        ) = like
+        {
             return self.value(shape, value);
         }
         let (kind, at) = (value.kind()?, value.at());
@@ -263,6 +266,8 @@ impl Walk {
             let shape = match TOOL.iter().find(|(name, _)| *name == key) {
                 Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
                 _ if matches!(field(&key), Field::Id | Field::Ids) => &Shape::Id,
+                // By its id, or as an object that says what a new one is like.
+                _ if reads_as(&key, "container") && value.kind()? == Kind::String => &Shape::Id,
                 _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
                 _ => &Shape::Hosted,
             };

@@ -105,6 +105,8 @@ fn open(env: &Env, known: &mut Known<'_>, body: &mut Option<Content>) -> Result<
     let named = Named { route, query, body: json_of(body), model: model.as_deref() };
     let keys = match keys {
         None if stores || needs_keys(table, service, &named) => Some(state_keys(env)?),
+        // Without keys such an id can't be used again. The answer is one all the same.
+        None if named.body.as_deref().is_some_and(Inspected::keeps) => state_keys(env).ok(),
         keys => keys,
     };
     let claimed = claim(keys.as_ref(), table, service, &owner, named)?;

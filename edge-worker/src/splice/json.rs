@@ -30,6 +30,8 @@ enum Role {
     Ids,
     /// `body` of the document or of its `response`, where lines of a batch are read.
     Body,
+    /// `audio` of a message or of what is added to one.
+    Audio,
     /// The client's own data.
     Opaque,
     Other,
@@ -52,6 +54,7 @@ enum Key {
     Item,
     Response,
     File,
+    Audio,
     /// `message` of a fine-tuning job's event.
     Message,
     Known(Field),
@@ -292,7 +295,7 @@ impl Json {
             (Role::Root | Role::Item, true, Key::Model) if ids => Text::Tuned,
             (Role::Item, true, Key::Message) if ids => Text::Note,
             (Role::Ids, false, _)
-            | (Role::Root | Role::Response | Role::Item, true, Key::OwnId)
+            | (Role::Root | Role::Response | Role::Item | Role::Audio, true, Key::OwnId)
             | (Role::Root, true, Key::Cursor)
                 if ids =>
             {
@@ -334,6 +337,7 @@ impl Json {
                 (Role::Root, Key::Data) | (Role::Root | Role::Response, Key::Items) if !is_object => Role::Data,
                 (Role::Root, Key::Response) if is_object => Role::Response,
                 (Role::Root, Key::File | Key::Item) if is_object => Role::Item,
+                (_, Key::Audio) if is_object => Role::Audio,
                 (Role::Root | Role::Response, Key::Body) if is_object => Role::Body,
                 _ => Role::Other,
             },
@@ -352,11 +356,14 @@ impl Json {
             Some("item") => Key::Item,
             Some("response") => Key::Response,
             Some("file") => Key::File,
+            Some("audio") => Key::Audio,
             Some("root" | "parent") if places == Places::Models => Key::Origin,
             // A reader that ignores letters' case must not be handed a name unseen.
             Some(name) if places == Places::Lines && reads_as(name, "body") => Key::Body,
             Some(name) if places == Places::Lines && reads_as(name, "model") => Key::Model,
             Some("message") => Key::Message,
+            // A tool's, by its id.
+            Some("container") => Key::Known(Field::Id),
             Some("item_id" | "approval_request_id" | "fine_tuned_model" | "fine_tuned_model_checkpoint") => {
                 Key::Known(Field::Id)
             }

@@ -17,6 +17,7 @@ pub enum Field {
 
 const IDS: &[(&str, Field)] = &[
     ("batch_id", Field::Id),
+    ("container_id", Field::Id),
     ("error_file_id", Field::Id),
     ("file_id", Field::Id),
     ("fine_tuning_job_id", Field::Id),
