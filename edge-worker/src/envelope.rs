@@ -127,6 +127,8 @@ pub enum Failure {
         /// What is wrong with the request.
         failure: Box<Failure>,
     },
+    /// 503: encrypted reasoning that no endpoint asked can read, while one rests that may be its maker.
+    EncryptedElsewhere,
     /// 400: a body that is no form, or one that two readers could read differently.
     BadForm {
         /// What is wrong with it.
@@ -290,6 +292,7 @@ impl Failure {
             | Self::Unready
             | Self::RulesTooOld { .. }
             | Self::NoStateKey
+            | Self::EncryptedElsewhere
             | Self::Busy => 503,
             Self::UpstreamTimeout => 504,
             Self::Refused { status, .. } => *status,
@@ -336,6 +339,7 @@ impl Failure {
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
             Self::Batch => "batch_not_allowed",
+            Self::EncryptedElsewhere => "invalid_encrypted_content",
             Self::BatchLine { .. } => "invalid_batch_line",
             Self::BatchRequest { failure, .. } => failure.word(),
             Self::BadForm { .. } => "invalid_form",
@@ -492,6 +496,10 @@ impl Failure {
                     "Line {line} of the batch is no JSON object of one line. Write each request on a line of its own."
                 )
             }
+            Self::EncryptedElsewhere => "The endpoint that may have encrypted the reasoning in this request rests, and no \
+                                         other can read it. Send the request again in a moment, or without its \
+                                         reasoning items."
+                .into(),
             Self::BatchRequest { line, failure } => format!("Line {line} of the batch: {}", failure.message()),
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
             Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
@@ -634,7 +642,7 @@ impl Failure {
             | Self::NoReceiptKey => vec![("x-should-retry", "false".to_owned())],
             Self::RateLimited { retry_after: Some(seconds) }
             | Self::EndpointsFailed { retry_after: Some(seconds), .. } => vec![("retry-after", seconds.to_string())],
-            Self::Busy => vec![("retry-after", "1".to_owned())],
+            Self::Busy | Self::EncryptedElsewhere => vec![("retry-after", "1".to_owned())],
             Self::RulesTooOld { .. } => vec![("retry-after", "5".to_owned())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),

@@ -280,6 +280,8 @@ const MESSAGES = [
   "messages.*.content", "messages.*.content.*", "messages.*.content.*.text", "messages.*.refusal", "messages.*.reasoning_content",
   "messages.*.parsed.**", "messages.*.tool_calls.*.function.arguments", "messages.*.annotations.*.url_citation.url",
   "messages.*.annotations.*.url_citation.title",
+  // As the Responses API has them: what an answer cited is read by people, in either shape.
+  "messages.*.annotations.*.url", "messages.*.annotations.*.title",
 ];
 const TEXT: Record<string, string[]> = {
   "/v1/chat/completions": [

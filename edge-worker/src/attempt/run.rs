@@ -5,7 +5,7 @@ mod moves;
 use bailiwick_rules::rules::Limits;
 
 use super::refusal::{self, Fault, Nesting, Success};
-use super::words::Words;
+use super::words::{Known, Words};
 use moves::later;
 
 use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
@@ -39,6 +39,8 @@ pub struct Run {
     total_ms: i64,
     /// The least wait that an endpoint asked for.
     retry_after_ms: Option<u64>,
+    /// What is told if nobody can read the encrypted reasoning that an endpoint couldn't read.
+    unread: Option<Box<Failure>>,
     /// Whether an endpoint was asked again that hadn't answered at all.
     repeated: bool,
     /// Whether the answer of the moment has a length that its client is told: whatever breaks off is seen.
@@ -120,6 +122,7 @@ impl Run {
             armed: false,
             total_ms: 0,
             retry_after_ms: None,
+            unread: None,
             repeated: false,
             has_length: false,
             is_crowded: false,
@@ -595,6 +598,11 @@ impl Turn<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(Outcome::Refused(status));
+        // Another endpoint may be the one that encrypted it: the first turn went elsewhere, while this one rested.
+        if words.known == Some(Known::EncryptedContent) && !self.run.task.stateful {
+            self.run.unread = Some(Box::new(words.refused(status)));
+            return self.next();
+        }
         self.run.state = State::Done;
         self.out.push(Action::Reply { failure: words.refused(status) });
     }

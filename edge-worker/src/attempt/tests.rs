@@ -16,6 +16,7 @@ const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n
 const ROLE: &str = ": hi\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const ERROR: &str = "data: {\"error\":{\"message\":\"CANARY\",\"code\":\"overloaded\"}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
+const UNREADABLE: &str = r#"{"error":{"message":"CANARY","code":"invalid_encrypted_content"}}"#;
 
 /// A run with its budget and clock.
 struct Driver {
@@ -95,6 +96,55 @@ fn unary() -> Driver {
     let mut driver = Driver::new(Expect::Json);
     assert_eq!(driver.headers(200, "application/json"), [Action::Arm { attempt: 1, after_ms: 60_000 }]);
     driver
+}
+
+/// The endpoint can't read the encrypted reasoning of the request.
+fn unreadable(driver: &mut Driver) -> Vec<Action> {
+    driver.headers(400, "application/json");
+    driver.chunk(UNREADABLE);
+    driver.eof()
+}
+
+#[test]
+fn reasoning_that_one_endpoint_cannot_read_is_shown_to_the_others() {
+    let mut driver = Driver::new(Expect::Json);
+    let moved = unreadable(&mut driver);
+    assert!(moved.iter().any(|action| matches!(action, Action::Send { attempt: 2, target: 1 })), "{moved:?}");
+    assert!(!moved.iter().any(|action| matches!(action, Action::CoolDown { .. })), "nobody is at fault");
+    driver.headers(200, "application/json");
+    driver.chunk(r#"{"object":"response","output":[]}"#);
+    driver.eof();
+    assert_eq!(driver.outcomes(), [Outcome::Refused(400), Outcome::Committed]);
+}
+
+#[test]
+fn reasoning_that_no_endpoint_can_read_is_told_by_its_code() {
+    let mut driver = Driver::new(Expect::Json);
+    unreadable(&mut driver);
+    unreadable(&mut driver);
+    let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
+    assert_eq!((failure.status(), failure.code()), (400, "invalid_encrypted_content"));
+    assert_eq!(driver.outcomes(), [Outcome::Refused(400); 3]);
+
+    let mut driver = Driver::with(Expect::Json, true, Limits::default());
+    let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
+    assert_eq!((failure.status(), failure.code()), (400, "invalid_encrypted_content"), "what is pinned has no other");
+}
+
+#[test]
+fn reasoning_whose_maker_may_rest_can_be_sent_again() {
+    let mut driver = Driver::new(Expect::Json);
+    let first = driver.run.target(0).unwrap().id().clone();
+    driver.run.pass_over(|target| *target.id() != first);
+    let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
+    assert_eq!((failure.status(), failure.code()), (503, "invalid_encrypted_content"));
+    assert!(failure.headers().iter().any(|(name, value)| *name == "retry-after" && value == "1"));
+
+    let mut driver = Driver::new(Expect::Json);
+    unreadable(&mut driver);
+    driver.headers(500, "application/json");
+    let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
+    assert_eq!(failure.status(), 503, "one of them failed, and may have been its maker");
 }
 
 fn retried(actions: &[Action]) -> bool {

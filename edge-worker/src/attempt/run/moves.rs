@@ -172,6 +172,12 @@ impl Turn<'_> {
         if outcomes().next().is_none() {
             return Failure::RegionUnavailable;
         }
+        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || lacks(outcome);
+        if let Some(unread) = self.run.unread.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome))) {
+            // A rest is short. What is down may stay so, and its client has to go on without the reasoning.
+            let rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
+            return if rests { Failure::EncryptedElsewhere } else { unread.clone() };
+        }
         if outcomes().all(|outcome| lacks(&outcome)) {
             return match &self.run.task.model {
                 Some(model) if outcomes().any(|outcome| outcome == Outcome::NoModel) => {
