@@ -170,9 +170,10 @@ impl Batch {
     }
 }
 
+/// Zeroed octets that take memory only as far as they are written to: most datagrams are short, most batches too.
 fn buffers(length: usize) -> Vec<u8> {
-    let mut buffers = with_huge_pages(length);
-    buffers.resize(length, 0);
+    let buffers = vec![0; length];
+    advise(&buffers, libc::MADV_NOHUGEPAGE);
     buffers
 }
 
@@ -261,14 +262,19 @@ pub(crate) fn prefetch<T>(value: &T) {
 /// A vector with room for `count` values in huge pages, where the system has them to give: a table that is read all over would else wait for
 /// the translation of addresses more than for the memory.
 pub(crate) fn with_huge_pages<T>(count: usize) -> Vec<T> {
+    let values = Vec::with_capacity(count);
+    advise(&values, libc::MADV_HUGEPAGE);
+    values
+}
+
+/// Tells the system how the whole pages of a vector's allocation are used. It may refuse.
+fn advise<T>(values: &Vec<T>, advice: i32) {
     /// The size and alignment of a page.
     const PAGE: usize = 4096;
-    let values: Vec<T> = Vec::with_capacity(count);
     let start = values.as_ptr().addr().next_multiple_of(PAGE);
     let length = (values.as_ptr().addr() + values.capacity() * size_of::<T>()).saturating_sub(start) / PAGE * PAGE;
-    // SAFETY: whole pages within the vector's own allocation, about which this is but advice. It may be refused.
-    unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_HUGEPAGE) };
-    values
+    // SAFETY: whole pages within the vector's own allocation, about which either is but advice: no value changes.
+    unsafe { libc::madvise(std::ptr::without_provenance_mut(start), length, advice) };
 }
 
 /// The same values in huge pages, if there are enough of them to matter.

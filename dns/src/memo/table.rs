@@ -1,5 +1,5 @@
-//! A table of fixed size that forgets: keys with names enter, entries leave; [`super::Memo`] fills and reads it. An entry that finds no room
-//! takes another's place, so no flood of questions makes it grow.
+//! A table that grows to a fixed size and forgets: keys with names enter, entries leave; [`super::Memo`] fills and reads
+//! it. An entry that finds no room in the largest one takes another's place, so no flood of questions takes more.
 
 use bailiwick_rules::table::RegionIndex;
 
@@ -12,8 +12,10 @@ use crate::zone::ServiceIndex;
 use super::query::Query;
 use crate::system::{prefetch, with_huge_pages};
 
-/// How many sets of entries there are, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.
-const SETS: usize = 1 << 12;
+/// How many sets of entries there are at most, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.
+const MOST_SETS: usize = 1 << 12;
+/// How many there are at first: 128 KiB.
+const FEWEST_SETS: usize = 1 << 6;
 /// How many entries share a set.
 const WAYS: usize = 8;
 /// Of so many entries that find no room one takes another's place.
@@ -128,7 +130,8 @@ struct Slot {
 const _: () = assert!(size_of::<Slot>() == 256);
 
 pub(super) struct Table {
-    /// An octet of each entry's hash, by set: looked at before anything else, and small enough to stay in a core's cache.
+    /// An octet of each entry's hash, by set: looked at before anything else, and small enough to stay in a core's
+    /// cache. Their number is a power of two.
     tags: Box<[[u8; WAYS]]>,
     slots: Vec<Slot>,
     /// Whose turn it is to be forgotten.
@@ -137,54 +140,98 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new() -> Self {
-        let free = |_| Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None }, entry: Entry::empty() };
-        let mut slots = with_huge_pages(SETS * WAYS);
-        slots.extend((0..SETS * WAYS).map(free));
-        Self { tags: vec![[FREE; WAYS]; SETS].into(), slots, turn: 0 }
+        Self::of(FEWEST_SETS)
     }
 
-    /// Forgets everything.
+    fn of(sets: usize) -> Self {
+        let free = |_| Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None }, entry: Entry::empty() };
+        let mut slots = if sets == MOST_SETS { with_huge_pages(sets * WAYS) } else { Vec::with_capacity(sets * WAYS) };
+        slots.extend((0..sets * WAYS).map(free));
+        Self { tags: vec![[FREE; WAYS]; sets].into(), slots, turn: 0 }
+    }
+
+    /// Forgets everything, and gives back most of the room if little of it was used.
     pub(super) fn clear(&mut self) {
-        self.tags.fill([FREE; WAYS]);
+        /// Less than one place in so many is little.
+        const LITTLE: usize = 16;
+        let sets = self.tags.len();
+        if sets > FEWEST_SETS && self.kept() < sets * WAYS / LITTLE {
+            *self = Self::of((sets / 4).max(FEWEST_SETS));
+        } else {
+            self.tags.fill([FREE; WAYS]);
+        }
+    }
+
+    /// Makes room for twice as many. Each set's entries go to two, so that all of them find a place.
+    #[cold]
+    fn grow(&mut self) {
+        let mut larger = Self::of(2 * self.tags.len());
+        for (tags, slots) in self.tags.iter().zip(self.slots.chunks_exact_mut(WAYS)) {
+            for (tag, slot) in tags.iter().zip(slots).filter(|(tag, _)| **tag != FREE) {
+                let set = larger.set_of(slot.key.hash);
+                if let Some(way) = larger.free(set) {
+                    std::mem::swap(&mut larger.slots[set * WAYS + way], slot);
+                    larger.tags[set][way] = *tag;
+                }
+            }
+        }
+        *self = larger;
     }
 
     /// The entry with this key and name.
     pub(super) fn find(&self, key: &Key, name: NameRef<'_>) -> Option<&Entry> {
-        let set = set_of(key.hash);
+        let set = self.set_of(key.hash);
         self.way(set, key, name).map(|way| &self.slots[set * WAYS + way].entry)
     }
 
     /// Enters what `make` makes, given whatever stood there, so that it may use its buffer.
     pub(super) fn put(&mut self, key: &Key, name: NameRef<'_>, make: impl FnOnce(Wire) -> Entry) {
-        let set = set_of(key.hash);
-        let free = || self.tags[set].iter().position(|tag| *tag == FREE);
-        let Some(way) = self.way(set, key, name).or_else(free).or_else(|| {
-            // Where more is asked for than there is room for, most of it would be gone before it is asked for again.
-            self.turn = (self.turn + 1) % (WAYS * RELUCTANCE);
-            self.turn.is_multiple_of(RELUCTANCE).then_some(self.turn / RELUCTANCE)
-        }) else {
-            return;
-        };
+        let Some((set, way)) = self.place(key, name) else { return };
         let slot = &mut self.slots[set * WAYS + way];
         slot.entry = make(std::mem::take(&mut slot.entry.wire));
         slot.key = *key;
         self.tags[set][way] = tag(key.hash);
     }
 
+    /// Where this key is or is to be kept, if it is.
+    fn place(&mut self, key: &Key, name: NameRef<'_>) -> Option<(usize, usize)> {
+        loop {
+            let set = self.set_of(key.hash);
+            if let Some(way) = self.way(set, key, name).or_else(|| self.free(set)) {
+                return Some((set, way));
+            }
+            if self.tags.len() == MOST_SETS {
+                // Where more is asked for than there is room for, most of it would be gone before it is asked for again.
+                self.turn = (self.turn + 1) % (WAYS * RELUCTANCE);
+                return self.turn.is_multiple_of(RELUCTANCE).then_some((set, self.turn / RELUCTANCE));
+            }
+            self.grow();
+        }
+    }
+
+    fn free(&self, set: usize) -> Option<usize> {
+        self.tags[set].iter().position(|tag| *tag == FREE)
+    }
+
     /// How many entries there are.
-    #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.tags.iter().flatten().filter(|tag| **tag != FREE).count()
     }
 
     /// Has what `find` will look at loaded, without waiting for it; `false` if there is nothing.
     pub(super) fn expect(&self, key: &Key) -> bool {
-        let set = set_of(key.hash);
+        let set = self.set_of(key.hash);
         let alike = alike(self.tags[set], tag(key.hash));
         if alike != 0 {
             prefetch(&self.slots[set * WAYS + alike.trailing_zeros() as usize / 8]);
         }
         alike != 0
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted
+    #[inline]
+    fn set_of(&self, hash: u64) -> usize {
+        hash as usize & (self.tags.len() - 1)
     }
 
     fn way(&self, set: usize, key: &Key, name: NameRef<'_>) -> Option<usize> {
@@ -215,7 +262,83 @@ fn tag(hash: u64) -> u8 {
     hash.to_be_bytes()[0].max(FREE + 1)
 }
 
-#[allow(clippy::cast_possible_truncation)] // only the lower bits are wanted
-fn set_of(hash: u64) -> usize {
-    hash as usize % SETS
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The name of a number.
+    fn name(number: u64) -> Vec<u8> {
+        let label = number.to_string();
+        [&[u8::try_from(label.len()).unwrap()], label.as_bytes(), &[0]].concat()
+    }
+
+    /// A key as good as random for a number (SplitMix64's last step).
+    fn key(number: u64) -> Key {
+        let mut hash = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Key { hash: hash ^ hash >> 31, qtype: 1, form: 0, class: None }
+    }
+
+    fn put(table: &mut Table, number: u64) {
+        let name = name(number);
+        let octets = [&[0; HEADER][..], &name].concat();
+        table.put(&key(number), NameRef::from_wire(&name).unwrap(), |mut wire| {
+            wire.set(&octets);
+            Entry { decided: number, wire, ..Entry::empty() }
+        });
+    }
+
+    fn has(table: &Table, number: u64) -> bool {
+        let name = name(number);
+        let found = table.find(&key(number), NameRef::from_wire(&name).unwrap());
+        found.is_some_and(|entry| entry.decided == number)
+    }
+
+    #[test]
+    fn what_is_kept_stays_while_the_table_grows() {
+        let mut table = Table::new();
+        for number in 0..4_000 {
+            put(&mut table, number);
+            assert!(has(&table, number));
+        }
+        assert!((0..4_000).all(|number| has(&table, number)));
+        assert!(!has(&table, 4_000));
+        assert_eq!(table.kept(), 4_000);
+    }
+
+    #[test]
+    fn room_follows_what_is_kept_up_to_the_most() {
+        let mut table = Table::new();
+        let room = |table: &Table| table.slots.capacity() * size_of::<Slot>();
+        assert!(room(&table) <= 128 << 10, "{}", room(&table));
+        (0..200).for_each(|number| put(&mut table, number));
+        assert!(room(&table) <= 512 << 10, "{}", room(&table));
+        (0..100_000).for_each(|number| put(&mut table, number));
+        assert_eq!(room(&table), 8 << 20);
+        assert!((MOST_SETS * WAYS * 9 / 10..=MOST_SETS * WAYS).contains(&table.kept()));
+        // Where all of it was used, it will be again; where little was, it goes.
+        table.clear();
+        assert_eq!((room(&table), table.kept()), (8 << 20, 0));
+        for _ in 0..5 {
+            put(&mut table, 1);
+            table.clear();
+        }
+        assert!(room(&table) <= 128 << 10, "{}", room(&table));
+    }
+
+    #[test]
+    fn keys_that_all_share_a_set_end_at_the_most() {
+        let mut table = Table::new();
+        for number in 0..1_000 {
+            let name = name(number);
+            let octets = [&[0; HEADER][..], &name].concat();
+            let key = Key { hash: number << 32, ..key(0) };
+            table.put(&key, NameRef::from_wire(&name).unwrap(), |mut wire| {
+                wire.set(&octets);
+                Entry { wire, ..Entry::empty() }
+            });
+        }
+        assert_eq!((table.tags.len(), table.kept()), (MOST_SETS, WAYS));
+    }
 }
