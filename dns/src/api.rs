@@ -1,12 +1,13 @@
 //! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics` and `/healthz`; `serve`
 //! runs it.
 //!
-//! Who may do what: on a loopback address everybody may read; elsewhere reading needs the bearer token too, but for `/healthz`. Writing needs
-//! the token everywhere, and is forbidden when none is configured.
+//! Who may do what: on a loopback address everybody may read; elsewhere reading needs a bearer token too, but for `/healthz`. Writing needs
+//! a token that may write everywhere, and is forbidden when none is configured.
 
 mod overrides;
 mod read;
 mod reply;
+mod status;
 pub mod tls;
 pub mod token;
 
@@ -24,11 +25,12 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::serve::Listener;
+use bailiwick_rules::time::Timestamp;
 
 use crate::metrics::Metrics;
 use crate::owner::Handle;
 use reply::Problem;
-use token::TokenFile;
+use token::{Access, Tokens};
 
 /// The largest request body, in bytes.
 const MOST_BODY: usize = 4096;
@@ -42,8 +44,10 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// This node's name.
     pub node: String,
-    /// The bearer token; without one nothing can be changed.
-    pub token: Option<Arc<TokenFile>>,
+    /// The bearer tokens; without one that may write nothing can be changed.
+    pub tokens: Tokens,
+    /// When this process began.
+    pub begun: Timestamp,
     /// Whether only this machine can reach the API.
     pub loopback: bool,
     /// Whether the server is going down: `/healthz` says so.
@@ -78,8 +82,10 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/rules", get(read::rules))
         .route("/v1/rules/status", get(read::rules_status))
         .route("/v1/explain", get(read::explain))
+        .route("/v1/status", get(status::status))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
         .route("/v1/overrides/{region}", delete(overrides::end))
+        .route("/v1/overrides/{region}/{endpoint}", delete(overrides::end_of_endpoint))
         .fallback(nowhere)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MOST_BODY))
@@ -93,15 +99,22 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     if reads && (api.loopback || request.uri().path() == "/healthz") {
         return next.run(request).await;
     }
-    let Some(token) = &api.token else {
+    let accepted = if reads { api.tokens.all().next() } else { api.tokens.write.first() };
+    if accepted.is_none() {
         let what = if reads { "reading from other machines" } else { "changing anything" };
         let message =
             format!("{what} needs a bearer token, and this node has none: set [api] token_file in its configuration");
         return Problem::new(StatusCode::FORBIDDEN, message).into_response();
-    };
+    }
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if token.admits(authorization) {
-        return next.run(request).await;
+    match api.tokens.admit(authorization) {
+        Access::Write => return next.run(request).await,
+        Access::Read if reads => return next.run(request).await,
+        Access::Read => {
+            let message = "this token may read and no more; send one of [api] token_file or write_token_files";
+            return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+        }
+        Access::Nothing => {}
     }
     let message = "send the token of this node's [api] token_file as \"Authorization: Bearer …\"";
     let mut response = Problem::new(StatusCode::UNAUTHORIZED, message).into_response();
@@ -134,7 +147,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 
 async fn nowhere(request: Request) -> Problem {
     let message = format!(
-        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain and /v1/overrides",
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, /v1/status and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

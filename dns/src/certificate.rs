@@ -1,11 +1,14 @@
 //! A certificate that may change while the server runs: its files enter at the start and whenever they change, every TLS handshake leaves with
 //! the newest that was any good; DNS over TLS, QUIC and HTTPS and the API share this.
 
+mod expiry;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bailiwick_rules::time::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
@@ -62,6 +65,10 @@ impl Renew for Certificate {
     fn renew(&self) -> Result<(), Vec<Fault>> {
         self.current.store(Arc::new(read(&self.files)?));
         Ok(())
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        expiry::of(self.current.load().cert.first()?)
     }
 }
 

@@ -3,11 +3,14 @@
 //! Exit codes: 0 fine, 1 errors found, 2 wrong usage.
 
 mod check;
+mod drain;
 mod explain;
 mod hash_key;
 mod init;
 mod keys;
+mod node;
 mod receipt;
+mod status;
 mod told;
 
 use std::io::Write;
@@ -52,7 +55,8 @@ enum Command {
     ///
     /// What it writes passes `bailiwick check` and serves without root on 127.0.0.1:5300.
     #[command(after_help = "Examples:
-  bailiwick init              into the current directory
+  bailiwick init              into the current directory, DNS alone
+  bailiwick init --shape cloudflare myzone
   bailiwick init /etc/bailiwick")]
     Init(init::InitArgs),
     /// Answer DNS until told to stop.
@@ -80,6 +84,31 @@ enum Command {
   bailiwick explain --all
   bailiwick explain --service chat --country GB --model chat-large --path /v1/chat/completions --json")]
     Explain(explain::ExplainArgs),
+    /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
+    ///
+    /// It asks the node's API. The exit code is 1 if something needs a look: a region is down by its probes, a source was refused, a
+    /// certificate has expired, a task is in trouble. What is drained isn't.
+    #[command(after_help = "Examples:
+  bailiwick status
+  bailiwick status --config /etc/bailiwick/bailiwick.toml
+  bailiwick status --json | jq -r '.regions[] | select(.status == \"down\") | .region'
+  bailiwick status --api https://ns2.example.com:8053 --token-file reader.token")]
+    Status(status::StatusArgs),
+    /// Take a region or an endpoint out of service for a while.
+    ///
+    /// DNS answers other regions, and the edge sends nothing there, not even if all others are down. It ends by itself, and a restart
+    /// keeps it where the node has a state_dir. It is this node's own: tell each node, or put it into the rules' \"overrides\". The edge
+    /// follows a drain that any node tells of.
+    #[command(after_help = "Examples:
+  bailiwick drain eu-frankfurt --for 2h --reason 'new switches'
+  bailiwick drain eu-frankfurt/fra-1 --until 18:00Z --reason 'new driver'")]
+    Drain(drain::DrainArgs),
+    /// Put a region or an endpoint that was drained into service again.
+    #[command(after_help = "Example:
+  bailiwick undrain eu-frankfurt/fra-1")]
+    Undrain(drain::UndrainArgs),
+    /// List the overrides in force, of this node and of the rules.
+    Overrides(status::StatusArgs),
     /// Turn an API key into the digest that stands in the rules.
     ///
     /// The key is read from standard input, or asked for on a terminal without being shown. It can't be given as an argument: arguments stay
@@ -148,6 +177,10 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => return crate::serve::run(&args),
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
         Command::Explain(args) => explain::run(&args, &mut std::io::stdin(), crate::clock::Clock::system().now()),
+        Command::Status(args) => status::status(&args),
+        Command::Drain(args) => drain::drain(&args, crate::clock::Clock::system().now()),
+        Command::Undrain(args) => drain::undrain(&args),
+        Command::Overrides(args) => status::overrides(&args),
         Command::HashKey(args) => hash_key::run(&args),
         Command::Keys(command) => keys::run(&command, crate::clock::Clock::system().now()),
         Command::Receipt(command) => receipt::run(&command, &mut std::io::stdin(), crate::clock::Clock::system().now()),

@@ -113,10 +113,24 @@ pub struct SignedZone {
 pub struct Api {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// The file whose first line is the bearer token. Without one nothing can be changed through the API.
+    /// The line of the configuration that says so.
+    pub line: usize,
+    /// The file whose first line is a bearer token that may read and write.
     pub token_file: Option<PathBuf>,
+    /// Further such files, so that a new token can be accepted beside the old one. Without any token that may write, nothing can be
+    /// changed through the API.
+    pub write_token_files: Vec<PathBuf>,
+    /// Files whose first lines are bearer tokens that may read and no more.
+    pub read_token_files: Vec<PathBuf>,
     /// What TLS needs. Without it the API speaks plain HTTP.
     pub tls: Option<TlsFiles>,
+}
+
+impl Api {
+    /// The files of the tokens that may read and write.
+    pub fn writers(&self) -> impl Iterator<Item = &Path> {
+        self.token_file.iter().chain(&self.write_token_files).map(PathBuf::as_path)
+    }
 }
 
 /// `cert` and `key` of a section, both PEM.
@@ -206,6 +220,8 @@ shrink = "take"
 [api]
 listen = "127.0.0.1:8053"
 token_file = "api.token"
+write_token_files = ["next.token"]
+read_token_files = ["worker.token", "/secret/grafana"]
 cert = "api.pem"
 key = "/secret/api.key"
 [cookies]
@@ -263,7 +279,10 @@ ipv6_prefix = 64
         assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));
         assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
         let api = config.api.unwrap();
-        assert_eq!(api.token_file.as_deref(), Some(Path::new("/etc/b/api.token")));
+        assert_eq!((api.line, api.token_file.as_deref()), (13, Some(Path::new("/etc/b/api.token"))));
+        let writers: Vec<&Path> = api.writers().collect();
+        assert_eq!(writers, [Path::new("/etc/b/api.token"), Path::new("/etc/b/next.token")]);
+        assert_eq!(api.read_token_files, [Path::new("/etc/b/worker.token"), Path::new("/secret/grafana")]);
         let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
         assert_eq!(api.tls, Some(tls));
         let secret_files = vec!["/etc/b/new.secret".into(), "/secret/old".into()];

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bailiwick_rules::geo::{Coordinates, CountryCode};
+use bailiwick_rules::time::Timestamp;
 use maxminddb::PathElement::{self, Key};
 use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 
@@ -32,6 +33,8 @@ pub struct Places {
     /// By the ranges' values; the first is nowhere.
     places: Vec<Place>,
     no_countries: Vec<NoCountries>,
+    /// When it was built.
+    built: Option<Timestamp>,
 }
 
 /// Networks of which a database says a code that is no country's, such as `ZZ`: their clients are unknown.
@@ -82,6 +85,7 @@ impl Places {
             v6: Builder::new(NOWHERE).finish(),
             places: vec![Place::default()],
             no_countries: Vec::new(),
+            built: None,
         }
     }
 
@@ -122,7 +126,14 @@ impl Places {
         }
         let mut no_countries = interned.no_countries;
         no_countries.sort_by(|a, b| b.networks.cmp(&a.networks).then_with(|| a.code.cmp(&b.code)));
-        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places, no_countries })
+        let built = i64::try_from(reader.metadata().build_epoch).ok().map(|at| Timestamp(at.saturating_mul(1000)));
+        Ok(Self { v4: v4.built.finish(), v6: v6.built.finish(), places: interned.places, no_countries, built })
+    }
+
+    /// When the database was built, as it says itself.
+    #[must_use]
+    pub fn built(&self) -> Option<Timestamp> {
+        self.built
     }
 
     /// The codes that are no country's, the most frequent first.

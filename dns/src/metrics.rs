@@ -4,11 +4,13 @@
 //! summed when somebody reads them.
 
 mod exposition;
+mod latency;
 mod thread;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bailiwick_rules::id::{RegionId, ServiceId};
 
@@ -19,6 +21,7 @@ use crate::rdata::rtype;
 use crate::renewal::Fares;
 use crate::streams::Gate;
 use crate::wire::{Outcome, Transport};
+pub(crate) use latency::{EVERY, Latency};
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
 
 /// The transports, with their names in labels.
@@ -67,6 +70,7 @@ pub struct Metrics {
     answered: [Answered; TRANSPORTS.len()],
     dropped: [AtomicU64; TRANSPORTS.len()],
     truncated: [AtomicU64; TRANSPORTS.len()],
+    latency: [Latency; TRANSPORTS.len()],
     steered: Mutex<BTreeMap<Steering, u64>>,
     threads: Mutex<Vec<Arc<ThreadCounters>>>,
     gate: Option<Arc<Gate>>,
@@ -88,6 +92,7 @@ impl Default for Metrics {
             answered: std::array::from_fn(zeros),
             dropped: std::array::from_fn(|_| zero()),
             truncated: std::array::from_fn(|_| zero()),
+            latency: std::array::from_fn(|_| Latency::default()),
             steered: Mutex::default(),
             threads: Mutex::default(),
             gate: None,
@@ -119,6 +124,12 @@ impl Metrics {
         }
     }
 
+    /// Takes note of how long one answer over a stream took.
+    pub(crate) fn took(&self, transport: Transport, span: Duration) {
+        let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();
+        self.latency[transport].add(span, 1);
+    }
+
     /// Counts one steered answer.
     pub fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>) {
         *self.steered().entry((service.clone(), region.cloned())).or_default() += 1;
@@ -129,6 +140,11 @@ impl Metrics {
         let counters = Arc::new(ThreadCounters::default());
         self.threads().push(Arc::clone(&counters));
         counters
+    }
+
+    /// The files that are read again, and how they fare.
+    pub fn files(&self) -> impl Iterator<Item = &Fares> {
+        self.files.iter().map(|fares| &**fares)
     }
 
     fn steered(&self) -> MutexGuard<'_, BTreeMap<Steering, u64>> {

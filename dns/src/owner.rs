@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::cache::Cache;
 use arc_swap::{ArcSwap, Guard};
 use bailiwick_rules::health::Forced;
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::Overridden;
 use bailiwick_rules::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -47,10 +47,10 @@ pub(crate) enum Change {
     Offer(Offer),
     /// All that is wrong with the files of a source now.
     Faults(Source, Faults),
-    /// Force a region's status.
-    SetOverride { region: RegionId, forced: Forced, reply: Reply },
+    /// Force the status of a region or an endpoint.
+    SetOverride { of: Overridden, forced: Forced, reply: Reply },
     /// End an override.
-    DeleteOverride { region: RegionId, reply: Reply },
+    DeleteOverride { of: Overridden, reply: Reply },
     /// Panic, for tests of what then goes on.
     #[cfg(test)]
     Panic,
@@ -200,9 +200,9 @@ pub enum Kept {
 /// Why an override was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OverrideError {
-    /// No such region.
-    #[error("{0} is no region of the rules; use one of their names")]
-    UnknownRegion(RegionId),
+    /// No such region or endpoint.
+    #[error("{0} is no region or endpoint of the rules; use one of their names")]
+    Unknown(Overridden),
     /// Forced to be unknown.
     #[error("status must be \"up\" or \"down\"")]
     NoStatus,
@@ -211,7 +211,7 @@ pub enum OverrideError {
     Ended(Timestamp),
     /// Nothing to delete.
     #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
-    NotForced(RegionId),
+    NotForced(Overridden),
     /// The server is going down, or a fault of it lost the request.
     #[error("the server is shutting down or failed at it; look whether the override is there, else ask again")]
     Stopped,
@@ -289,20 +289,20 @@ impl Handle {
         }
     }
 
-    /// Forces a region's status. Queries see it when this returns.
+    /// Forces the status of a region or an endpoint. Queries see it when this returns.
     ///
     /// # Errors
-    /// When the region isn't in the rules, the status is unknown, or the end has passed.
-    pub async fn set_override(&self, region: RegionId, forced: Forced) -> Result<Kept, OverrideError> {
-        self.ask(|reply| Change::SetOverride { region, forced, reply }).await
+    /// When it isn't in the rules, the status is unknown, or the end has passed.
+    pub async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::SetOverride { of, forced, reply }).await
     }
 
     /// Ends an override that came by the API. Queries see it when this returns.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn delete_override(&self, region: RegionId) -> Result<Kept, OverrideError> {
-        self.ask(|reply| Change::DeleteOverride { region, reply }).await
+    pub async fn delete_override(&self, of: Overridden) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::DeleteOverride { of, reply }).await
     }
 
     async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Kept, OverrideError> {

@@ -78,6 +78,12 @@ impl Limiter {
         Self { table: Table::new(limit), began: Instant::now(), slipped: AtomicU64::new(0), dropped: AtomicU64::new(0) }
     }
 
+    /// How many answers of one class a prefix gets in a second.
+    #[must_use]
+    pub fn per_second(&self) -> u32 {
+        self.table.limit.per_second
+    }
+
     /// How many answers went out truncated.
     #[must_use]
     pub fn slipped(&self) -> u64 {

@@ -8,10 +8,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, SystemTime};
 
+use bailiwick_rules::time::Timestamp;
 use tracing::{error, info};
 
 use crate::sources::Fault;
@@ -32,6 +33,11 @@ pub trait Renew: Send + Sync {
     /// # Errors
     /// What is wrong with them.
     fn renew(&self) -> Result<(), Vec<Fault>>;
+
+    /// When what is in service expires, if it does.
+    fn expires(&self) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// The thread that looks; it stops when this is dropped.
@@ -47,13 +53,28 @@ pub struct Fares {
     /// Its files, with commas between.
     pub files: String,
     failing: AtomicBool,
+    /// In milliseconds; [`NEVER`] for what doesn't expire.
+    expires: AtomicI64,
 }
+
+/// No time at which it expires.
+const NEVER: i64 = i64::MAX;
 
 impl Fares {
     /// Whether its files were no good when they were last read, and what was made before is in service.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// When what is in service expires, if it does.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        Some(self.expires.load(Ordering::Relaxed)).filter(|at| *at != NEVER).map(Timestamp)
+    }
+
+    fn note_expiry(&self, at: Option<Timestamp>) {
+        self.expires.store(at.map_or(NEVER, |at| at.0), Ordering::Relaxed);
     }
 }
 
@@ -119,7 +140,9 @@ impl Watched {
         let files = what.files();
         let seen = looks(&files);
         let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
-        Self { what, fares: Arc::new(Fares { files, failing: AtomicBool::new(false) }), read: seen.clone(), seen }
+        let fares = Fares { files, failing: AtomicBool::new(false), expires: AtomicI64::new(NEVER) };
+        fares.note_expiry(what.expires());
+        Self { what, fares: Arc::new(fares), read: seen.clone(), seen }
     }
 
     /// Reads the files if they have changed and then stayed the same, or in any case.
@@ -133,6 +156,7 @@ impl Watched {
         self.read = now;
         let renewed = self.what.renew();
         self.fares.failing.store(renewed.is_err(), Ordering::Relaxed);
+        self.fares.note_expiry(self.what.expires());
         match renewed {
             Ok(()) => info!(files = self.fares.files, "read again"),
             Err(faults) => {

@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use bailiwick_rules::explain::{Explanation, explain};
 use bailiwick_rules::health::{Forced, Monitored, RegionHealth, Status};
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
-use bailiwick_rules::steer::{Ask, Client, Conditions, Local, effective_status, forced};
+use bailiwick_rules::steer::{Ask, Client, Conditions, Local, effective_status, forced, forced_endpoint};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -64,7 +64,9 @@ pub struct Health {
     /// Every monitor of the rules: by region, its own first, then its endpoints'.
     pub monitors: Vec<MonitorView>,
     /// Overrides that came by the API, ended ones left out.
-    pub overrides: BTreeMap<RegionId, Forced>,
+    pub overrides: BTreeMap<Overridden, Forced>,
+    /// Since when each region has the status that counts, by region index; at most since this program began.
+    pub since: Vec<Timestamp>,
 }
 
 /// One monitor as seen from outside.
@@ -78,6 +80,21 @@ pub struct MonitorView {
     pub monitored: Monitored,
     /// What the last probe failed of; `None` after a success.
     pub failure: Option<Arc<str>>,
+    /// Since when it has its status; at most since this program began.
+    pub since: Timestamp,
+    /// Probes that succeeded and failed.
+    pub probes: Probes,
+    /// The last failure, whatever came after it.
+    pub last_failure: Option<(Timestamp, Arc<str>)>,
+}
+
+/// Probes of one monitor since it runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// How many succeeded.
+    pub passed: u64,
+    /// How many failed.
+    pub failed: u64,
 }
 
 /// What one service answers now, class by class.
@@ -259,9 +276,8 @@ impl Snapshot {
         let in_force = forced(table, index, &conditions).map(|(status, until)| OverrideReport {
             status,
             until,
-            reason: self.reason_of(index, until),
+            reason: self.reason_of(index, None, until),
         });
-        let endpoint = |position: usize| health.and_then(|health| health.endpoints.get(position).copied());
         let endpoints = table.region(index).endpoints.iter().enumerate();
         RegionReport {
             status: effective_status(table, index, &conditions),
@@ -271,18 +287,36 @@ impl Snapshot {
             age_ms: age.unwrap_or(Millis(0)).0,
             interval_ms: interval.0,
             endpoints: endpoints
-                .map(|(position, (id, _))| {
-                    (id.clone(), EndpointReport { status: endpoint(position).unwrap_or_default() })
-                })
+                .map(|(position, (id, _))| (id.clone(), self.endpoint_report(index, position, &conditions)))
                 .collect(),
         }
     }
 
+    fn endpoint_report(&self, region: RegionIndex, position: usize, conditions: &Conditions<'_>) -> EndpointReport {
+        let health = self.health.regions.get(region.get());
+        let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
+        match forced_endpoint(self.table(), region, position, conditions) {
+            None => EndpointReport { status: probed, probed: None, forced: None },
+            Some((status, until)) => {
+                let reason = self.reason_of(region, Some(position), until);
+                let forced = Some(OverrideReport { status, until, reason });
+                EndpointReport { status, probed: Some(probed), forced }
+            }
+        }
+    }
+
     /// The reason of the override in force, which ends at `until`: the API's, else the document's.
-    fn reason_of(&self, index: RegionIndex, until: Timestamp) -> String {
-        let by_api = self.health.overrides.get(&self.table().region(index).id).filter(|forced| forced.until == until);
-        let by_rules = || self.table().override_of(index).map(|forced| forced.reason.clone());
-        by_api.map(|forced| forced.reason.clone()).or_else(by_rules).unwrap_or_default()
+    fn reason_of(&self, index: RegionIndex, endpoint: Option<usize>, until: Timestamp) -> String {
+        let table = self.table();
+        let region = table.region(index);
+        let name = endpoint.and_then(|position| region.endpoints.get(position)).map(|(id, _)| id.clone());
+        let of = Overridden { region: region.id.clone(), endpoint: name };
+        let by_api = self.health.overrides.get(&of).filter(|forced| forced.until == until);
+        let by_rules = || match endpoint {
+            None => table.override_of(index),
+            Some(at) => table.endpoint_overrides().find(|one| (one.0, one.1) == (index, at)).map(|one| one.2),
+        };
+        by_api.map(|forced| forced.reason.clone()).or_else(|| Some(by_rules()?.reason.clone())).unwrap_or_default()
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bailiwick_rules::health::{Forced, Status};
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::Overridden;
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -153,20 +153,25 @@ impl Store {
     ///
     /// # Errors
     /// When the file is there and can't be read or understood.
-    pub fn overrides(&self) -> io::Result<BTreeMap<RegionId, Forced>> {
+    pub fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
         let Some(bytes) = read(&self.overrides_path())? else { return Ok(BTreeMap::new()) };
-        let kept: BTreeMap<RegionId, Kept> = serde_json::from_slice(&bytes)?;
+        let kept: BTreeMap<String, Kept> = serde_json::from_slice(&bytes)?;
         let forced = |kept: Kept| Forced { status: kept.status, until: kept.until, reason: kept.reason };
-        Ok(kept.into_iter().map(|(region, kept)| (region, forced(kept))).collect())
+        let read = |(name, kept): (String, Kept)| match Overridden::parse(&name) {
+            Some(of) => Ok((of, forced(kept))),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no region or endpoint"))),
+        };
+        kept.into_iter().map(read).collect()
     }
 
     /// Keeps these overrides and no others.
     ///
     /// # Errors
     /// When they can't be written.
-    pub fn keep_overrides(&self, overrides: &BTreeMap<RegionId, Forced>) -> io::Result<()> {
+    pub fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
         let kept = |forced: &Forced| Kept { status: forced.status, until: forced.until, reason: forced.reason.clone() };
-        let kept: BTreeMap<&RegionId, Kept> = overrides.iter().map(|(region, forced)| (region, kept(forced))).collect();
+        let kept: BTreeMap<String, Kept> =
+            overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
         replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?)
     }
 }
@@ -245,7 +250,8 @@ mod tests {
         assert!(store.overrides().unwrap().is_empty());
 
         let forced = Forced { status: Status::Down, until: Timestamp(1_796_104_800_000), reason: "drill".into() };
-        let overrides = BTreeMap::from([(RegionId::parse("fra").unwrap(), forced)]);
+        let of = |name| Overridden::parse(name).unwrap();
+        let overrides = BTreeMap::from([(of("fra"), forced.clone()), (of("fra/fra-1"), forced)]);
         store.keep_rules(b"{}").unwrap();
         store.keep_rules(b"{ }").unwrap();
         store.keep_overrides(&overrides).unwrap();

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
 use bailiwick_rules::rules::{Endpoint, Engine, HttpUrl, Pattern, SecretName, Style};
-use bailiwick_rules::steer::{Ask, Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, rank, stand};
+use bailiwick_rules::steer::{
+    Ask, Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, forced_endpoint, forces_endpoints, rank, stand,
+};
 use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
 
 use crate::body::engine::Engines;
@@ -138,6 +140,8 @@ pub enum Skip {
     Cooling,
     /// Its monitor says so, and its region has others.
     Down,
+    /// An operator forced it down.
+    Forced,
 }
 
 impl Skip {
@@ -150,6 +154,7 @@ impl Skip {
             Self::Engine => "engine",
             Self::Cooling => "cooling",
             Self::Down => "down",
+            Self::Forced => "forced",
         }
     }
 }
@@ -238,14 +243,20 @@ impl Plan {
             self.skipped.push(Skipped { region: region.id.clone(), endpoint: endpoint.clone(), why });
         };
         let mut able = Vec::new();
+        let any_forced = forces_endpoints(table, fenced.region, &wanted.conditions);
+        let forced_at = |position| match any_forced {
+            true => forced_endpoint(table, fenced.region, position, &wanted.conditions).map(|(status, _)| status),
+            false => None,
+        };
         for (position, (id, endpoint)) in region.endpoints.iter().enumerate() {
             let secret = endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str()));
             match model_at(endpoint, wanted.model) {
                 None => skip(id, Skip::NoModel),
                 Some(_) if !wanted.needs.engines.hold(endpoint.engine) => skip(id, Skip::Engine),
                 Some(_) if !secret => skip(id, Skip::NoSecret),
+                Some(_) if forced_at(position) == Some(Status::Down) => skip(id, Skip::Forced),
                 Some(model) => {
-                    let against = speaks_against(fenced.region, position, id, wanted);
+                    let against = speaks_against(fenced.region, position, id, wanted, forced_at(position).is_some());
                     able.push((against, score(wanted.affinity, &region.id, id, endpoint), id, endpoint, model));
                 }
             }
@@ -394,10 +405,17 @@ fn model_at<'a>(endpoint: &'a Endpoint, model: Option<&'a str>) -> Option<Option
     }
 }
 
-fn speaks_against(region: RegionIndex, position: usize, id: &EndpointId, wanted: &Wanted<'_>) -> Option<Skip> {
+/// What speaks against an endpoint; probes have no say about one that `is_forced_up`.
+fn speaks_against(
+    region: RegionIndex,
+    position: usize,
+    id: &EndpointId,
+    wanted: &Wanted<'_>,
+    is_forced_up: bool,
+) -> Option<Skip> {
     let conditions = &wanted.conditions;
     let health = conditions.health.get(region.get());
-    if health.and_then(|health| health.endpoints.get(position)) == Some(&Status::Down) {
+    if health.and_then(|health| health.endpoints.get(position)) == Some(&Status::Down) && !is_forced_up {
         return Some(Skip::Down);
     }
     let mine = |cooling: &Cooling| {
@@ -434,7 +452,7 @@ pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use bailiwick_rules::geo::CountryCode;
-    use bailiwick_rules::health::RegionHealth;
+    use bailiwick_rules::health::{Forced, RegionHealth};
     use bailiwick_rules::steer::{Client, PathClass, steer};
     use bailiwick_rules::time::Timestamp;
     use proptest::prelude::*;
@@ -597,6 +615,49 @@ pub(crate) mod tests {
         down_and_up[2].endpoints = vec![Status::Down];
         let revived = plan(&Case { health: &down_and_up, ..Case::default() }).unwrap();
         assert_eq!(revived.targets().len(), 4, "a fence that is all down is tried");
+    }
+
+    #[test]
+    fn an_endpoint_forced_down_is_never_tried_and_one_forced_up_is_tried_whatever_its_probes_say() {
+        let forced = |statuses: [Option<Status>; 3], probed: [Status; 3]| {
+            let until = Timestamp(NOW.0 + 1);
+            let one = |status| Forced { status, until, reason: "drill".to_owned() };
+            let mut health = vec![RegionHealth::default(); 3];
+            health[0].endpoints = probed.to_vec();
+            health[0].forced_endpoints = statuses.map(|status| status.map(one)).to_vec();
+            health
+        };
+        let (up, down) = (Some(Status::Up), Some(Status::Down));
+        let drained = forced([None, down, None], [Status::Down, Status::Up, Status::Down]);
+        let drained = plan(&Case { health: &drained, ..Case::default() }).unwrap();
+        assert_eq!(names(&drained), ["azure"], "the others are down, and it is not asked in their place");
+        let all_down = |mut health: Vec<RegionHealth>| {
+            health[2].endpoints = vec![Status::Down];
+            health[1].probed = Status::Down;
+            health
+        };
+        let revived = all_down(forced([None, down, None], [Status::Down, Status::Up, Status::Down]));
+        let revived = plan(&Case { health: &revived, ..Case::default() }).unwrap();
+        assert_eq!(names(&revived), ["fra-1", "fra-3", "azure"]);
+        assert_eq!((revived.skipped()[0].endpoint.as_str(), revived.skipped()[0].why), ("fra-2", Skip::Forced));
+        let up = forced([up, None, None], [Status::Down, Status::Down, Status::Up]);
+        assert_eq!(names(&plan(&Case { health: &up, ..Case::default() }).unwrap()), ["fra-1", "fra-3", "azure"]);
+
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        let health = forced([down, None, None], [Status::Up; 3]);
+        let (local, service) = (Local::default(), table.service_named("chat").unwrap());
+        let conditions = Conditions { health: &health, local: &local, now: NOW };
+        let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
+        let steering =
+            steer(&table, &Ask { service, client, model: None, path_class: PathClass::Inference }, &conditions);
+        let needs = Needs::default();
+        let wanted = Wanted { model: None, needs: &needs, conditions, affinity: "" };
+        let pinned = |name: &str| {
+            let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
+            Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
+        };
+        assert_eq!(pinned("fra-1").unwrap_err(), Failure::RegionUnavailable, "what it alone has can wait");
+        assert_eq!(pinned("fra-2").unwrap(), 1);
     }
 
     #[test]

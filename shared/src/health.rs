@@ -164,6 +164,8 @@ pub struct RegionHealth {
     pub time_to_up: Option<Millis>,
     /// Each endpoint's status, in the region's order; may be shorter, the rest being unknown.
     pub endpoints: Vec<Status>,
+    /// Each endpoint's forced status, in the region's order; may be shorter. It beats the rules document's.
+    pub forced_endpoints: Vec<Option<Forced>>,
 }
 
 /// An operator's word, with its end.
@@ -182,12 +184,29 @@ impl RegionHealth {
     /// so; else unknown.
     #[must_use]
     pub fn of(region: Option<&Monitored>, endpoints: &[Option<&Monitored>], now: Timestamp) -> Self {
+        Self::with_forced(region, endpoints, &[], now)
+    }
+
+    /// [`RegionHealth::of`] where some endpoints' statuses are forced, by position: each counts as what it is forced to be.
+    #[must_use]
+    pub fn with_forced(
+        region: Option<&Monitored>,
+        endpoints: &[Option<&Monitored>],
+        forced: &[Option<Status>],
+        now: Timestamp,
+    ) -> Self {
         let status = |monitor: &Monitored| monitor.machine.status();
-        let monitored: Vec<&Monitored> = endpoints.iter().copied().flatten().collect();
-        // Endpoints decide together only if every one of them is watched.
-        let deciding = if monitored.len() == endpoints.len() { &monitored[..] } else { &[] };
-        let all_down = !deciding.is_empty() && deciding.iter().all(|m| status(m) == Status::Down);
-        let any_up = region.into_iter().chain(monitored.iter().copied()).any(|m| status(m) == Status::Up);
+        let forced_at = |position: usize| forced.get(position).copied().flatten();
+        let free = endpoints.iter().enumerate().filter(|(position, _)| forced_at(*position).is_none());
+        let free: Vec<Option<&Monitored>> = free.map(|(_, monitor)| *monitor).collect();
+        let monitored: Vec<&Monitored> = free.iter().copied().flatten().collect();
+        let forced_up = forced.contains(&Some(Status::Up));
+        // Endpoints decide together only if every one of them is watched, or forced.
+        let deciding = if monitored.len() == free.len() && !forced_up { &monitored[..] } else { &[] };
+        let all_down = !endpoints.is_empty()
+            && !forced_up
+            && free.iter().all(|monitor| monitor.is_some_and(|monitor| status(monitor) == Status::Down));
+        let any_up = region.into_iter().chain(monitored.iter().copied()).any(|m| status(m) == Status::Up) || forced_up;
 
         let probed = if all_down || region.is_some_and(|m| status(m) == Status::Down) {
             Status::Down
@@ -207,6 +226,7 @@ impl RegionHealth {
             time_to_down: region_to_down.into_iter().chain(endpoints_to_down).min(),
             time_to_up: region_to_up.into_iter().chain(endpoints_to_up).max(),
             endpoints: endpoints.iter().map(|m| m.map_or(Status::Unknown, status)).collect(),
+            forced_endpoints: Vec::new(),
         }
     }
 }
@@ -267,6 +287,23 @@ mod tests {
         assert_eq!(probed(None, &[Some(&down), None]), Status::Unknown, "an endpoint without a monitor may serve");
         assert_eq!(probed(None, &[Some(&down), Some(&unheard)]), Status::Unknown);
         assert_eq!(probed(Some(&up), &[Some(&down), None]), Status::Up);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_forced_counts_as_what_it_is_forced_to_be() {
+        let (up, down) = (monitored(UP), monitored(DOWN));
+        let of = |endpoints: &[Option<&Monitored>], forced: &[Option<Status>]| {
+            RegionHealth::with_forced(None, endpoints, forced, NOW)
+        };
+        let (force_up, force_down) = (Some(Status::Up), Some(Status::Down));
+        assert_eq!(of(&[Some(&down), Some(&up)], &[None, force_down]).probed, Status::Down);
+        assert_eq!(of(&[Some(&down), None], &[None, force_down]).probed, Status::Down);
+        assert_eq!(of(&[None, None], &[force_down]).probed, Status::Unknown, "the other one may serve");
+        assert_eq!(of(&[None, None], &[force_down, force_down]).probed, Status::Down);
+        assert_eq!(of(&[Some(&down), Some(&down)], &[force_up]).probed, Status::Up);
+        assert_eq!(of(&[Some(&down)], &[force_up]).time_to_up, None, "probes of others have no say");
+        assert_eq!(of(&[Some(&up), Some(&up)], &[force_down]).endpoints, [Status::Up, Status::Up], "what probes say");
+        assert_eq!(of(&[Some(&up), Some(&up)], &[force_down]).time_to_down, Some(Millis(3000)));
     }
 
     #[test]

@@ -81,6 +81,58 @@ id!(
     TenantId
 );
 
+/// What an override is of: a region as a whole, or one of its endpoints. As text `eu-frankfurt` or `eu-frankfurt/fra-1`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Overridden {
+    /// The region.
+    pub region: RegionId,
+    /// The endpoint; `None`: the region as a whole.
+    pub endpoint: Option<EndpointId>,
+}
+
+impl Overridden {
+    /// Reads `REGION` or `REGION/ENDPOINT`.
+    ///
+    /// ```
+    /// use bailiwick_rules::id::Overridden;
+    /// let fra = Overridden::parse("eu-frankfurt/fra-1").unwrap();
+    /// assert_eq!((fra.region.as_str(), fra.to_string()), ("eu-frankfurt", "eu-frankfurt/fra-1".to_owned()));
+    /// assert!(Overridden::parse("eu-frankfurt").unwrap().endpoint.is_none() && Overridden::parse("fra/").is_none());
+    /// ```
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.split_once('/') {
+            None => Self { region: RegionId::parse(text)?, endpoint: None },
+            Some((region, endpoint)) => {
+                Self { region: RegionId::parse(region)?, endpoint: Some(EndpointId::parse(endpoint)?) }
+            }
+        })
+    }
+}
+
+impl Overridden {
+    /// The endpoint's name, if it is one.
+    #[must_use]
+    pub fn endpoint_name(&self) -> Option<&str> {
+        self.endpoint.as_ref().map(EndpointId::as_str)
+    }
+}
+
+impl From<RegionId> for Overridden {
+    fn from(region: RegionId) -> Self {
+        Self { region, endpoint: None }
+    }
+}
+
+impl fmt::Display for Overridden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            None => f.write_str(self.region.as_str()),
+            Some(endpoint) => write!(f, "{}/{endpoint}", self.region),
+        }
+    }
+}
+
 /// What to say of a text that is no name.
 pub(crate) const NOT_A_NAME: &str =
     "is not a name; use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit";

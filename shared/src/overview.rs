@@ -8,7 +8,7 @@ use core::fmt::Write;
 
 use crate::geo::{self, CountryCode};
 use crate::id::{JurisdictionId, RegionId, ServiceId, TenantId};
-use crate::steer::{Client, FenceBy, PathClass, Ranked, Source, Standing, rank, stand};
+use crate::steer::{Client, Conditions, FenceBy, PathClass, Ranked, Ranking, Source, Standing, decide, rank, stand};
 use crate::table::{JurisdictionIndex, ServiceIndex, Table, TenantIndex};
 
 /// How many countries a line of text lists before it counts the rest.
@@ -58,6 +58,8 @@ pub struct Row {
     /// Whether the hub of `hub-and-spoke` lies in the fence; where not, hub paths are denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hub_in_fence: Option<bool>,
+    #[serde(skip)]
+    ranking: Ranking,
 }
 
 /// Which clients a fence is for.
@@ -197,6 +199,7 @@ fn row(table: &Table, index: ServiceIndex, tenant: Option<TenantIndex>, clients:
         rule: if let Some(FenceBy::Rule(rule)) = ranking.fence_by { Some(rule) } else { None },
         hub_in_fence: service.hub.as_ref().map(|hub| fence.iter().any(|one| one.region == hub.region)),
         fence,
+        ranking,
     }
 }
 
@@ -207,12 +210,7 @@ impl Overview {
         let mut lines = vec![["service", "tenant", "clients", "by", "fence"].map(str::to_owned)];
         for row in &self.fences {
             let tenant = row.tenant.as_ref().map_or("-".to_owned(), ToString::to_string);
-            let by = match (row.fence_by, row.rule) {
-                (_, Some(rule)) => format!("rule {rule}"),
-                (Some(_), None) => "process_in".to_owned(),
-                (None, None) => "no rule".to_owned(),
-            };
-            lines.push([row.service.to_string(), tenant, row.clients.sentence(), by, row.fence_sentence()]);
+            lines.push([row.service.to_string(), tenant, row.clients.sentence(), row.given_by(), row.fence_sentence()]);
         }
         let mut text = format!("rules revision {}\n\n", self.revision);
         columns(&lines, &mut text);
@@ -231,7 +229,9 @@ impl Overview {
 }
 
 impl Clients {
-    fn sentence(&self) -> String {
+    /// Who they are, for a person.
+    #[must_use]
+    pub fn sentence(&self) -> String {
         match self {
             Self::All => "all, wherever they are".to_owned(),
             Self::Declared { jurisdictions } => format!("all, as it declares {}", joined(jurisdictions)),
@@ -250,19 +250,35 @@ impl Clients {
 }
 
 impl Row {
-    /// Regions of one tier with commas between them, what comes after them behind `>`.
-    fn fence_sentence(&self) -> String {
-        let mut text = String::new();
-        let mut last: Option<&FencedRegion> = None;
-        for one in &self.fence {
-            text += match last {
-                None => "",
-                Some(last) if (last.standby, last.tier) == (one.standby, one.tier) => ", ",
-                Some(_) => " > ",
-            };
-            text += one.region.as_str();
-            last = Some(one);
+    /// What gives the fence, for a person.
+    #[must_use]
+    pub fn given_by(&self) -> String {
+        match (self.fence_by, self.rule) {
+            (_, Some(rule)) => format!("rule {rule}"),
+            (Some(_), None) => "process_in".to_owned(),
+            (None, None) => "no rule".to_owned(),
         }
+    }
+
+    /// The regions that are offered under these conditions to a client without a location and a model, written as a fence is.
+    #[must_use]
+    pub fn offered_sentence(&self, table: &Table, conditions: &Conditions<'_>) -> String {
+        let steering = decide(table, &self.ranking, None, conditions);
+        let offered = steering.ordered.iter().map(|one| table.region(one.fenced.region).id.as_str());
+        let offered: Vec<&FencedRegion> =
+            offered.filter_map(|id| self.fence.iter().find(|one| one.region.as_str() == id)).collect();
+        match (self.fence.is_empty(), offered.is_empty(), steering.revived) {
+            (true, ..) => "nothing: denied".to_owned(),
+            (_, true, _) => "nothing: all are withheld".to_owned(),
+            (.., true) => format!("{} (all are down, served all the same)", tiers(&offered)),
+            (.., false) => tiers(&offered),
+        }
+    }
+
+    /// The fence for a person.
+    #[must_use]
+    pub fn fence_sentence(&self) -> String {
+        let mut text = tiers(&self.fence.iter().collect::<Vec<_>>());
         if self.fence.is_empty() {
             text += "nothing: denied";
         }
@@ -273,12 +289,28 @@ impl Row {
     }
 }
 
+/// Regions of one tier with commas between them, what comes after them behind `>`.
+fn tiers(regions: &[&FencedRegion]) -> String {
+    let mut text = String::new();
+    let mut last: Option<&FencedRegion> = None;
+    for one in regions {
+        text += match last {
+            None => "",
+            Some(last) if (last.standby, last.tier) == (one.standby, one.tier) => ", ",
+            Some(_) => " > ",
+        };
+        text += one.region.as_str();
+        last = Some(one);
+    }
+    text
+}
+
 fn joined(names: &[JurisdictionId]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Cells below one another, each column as wide as its widest cell; the last is never padded.
-fn columns<const N: usize>(lines: &[[String; N]], out: &mut String) {
+pub fn columns<const N: usize>(lines: &[[String; N]], out: &mut String) {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     for line in lines {

@@ -64,10 +64,24 @@ pub struct OverrideReport {
 }
 
 /// What one node sees of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EndpointReport {
-    /// What its probes say.
+    /// What counts: the override's status while there is one, else what its probes say.
     pub status: Status,
+    /// What its probes say, while an override says something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed: Option<Status>,
+    /// The override in force.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub forced: Option<OverrideReport>,
+}
+
+impl EndpointReport {
+    /// What its probes say.
+    #[must_use]
+    pub fn by_probes(&self) -> Status {
+        self.probed.unwrap_or(self.status)
+    }
 }
 
 /// A report and when it arrived.
@@ -99,22 +113,35 @@ fn region_health(table: &Table, index: RegionIndex, reports: &[Received], now: T
         .map(|(_, told)| told)
         .collect();
     // An operator's word doesn't age with the probes, only with the node's silence.
-    let forced = told()
-        .filter(|(at, told)| within(now.since(*at).0, told))
-        .filter_map(|(_, told)| told.forced)
-        .filter(|forced| forced.until > now && forced.status != Status::Unknown)
-        .min_by_key(|forced| (forced.status != Status::Down, core::cmp::Reverse(forced.until)));
-    let endpoint = |name: &EndpointId| {
-        majority(fresh.iter().filter_map(|told| told.endpoints.get(name.as_str()).map(|endpoint| endpoint.status)))
+    let heard: Vec<RegionReport> =
+        told().filter(|(at, told)| within(now.since(*at).0, told)).map(|(_, told)| told).collect();
+    let forced = binding(heard.iter().filter_map(|told| told.forced.as_ref()), now);
+    let is_forced = heard.iter().any(|told| told.endpoints.values().any(|endpoint| endpoint.forced.is_some()));
+    let forced_endpoint = |name: &EndpointId| {
+        let of_endpoint = heard.iter().filter_map(|told| told.endpoints.get(name.as_str())?.forced.as_ref());
+        binding(of_endpoint, now)
     };
+    let endpoint = |name: &EndpointId| {
+        let of_endpoint = fresh.iter().filter_map(|told| told.endpoints.get(name.as_str()));
+        majority(of_endpoint.map(EndpointReport::by_probes))
+    };
+    let names = || region.endpoints.iter().map(|(name, _)| name);
     RegionHealth {
         probed: majority(fresh.iter().map(|told| told.probed)),
-        forced: forced.map(|forced| Forced { status: forced.status, until: forced.until, reason: forced.reason }),
+        forced,
         stale: fresh.iter().any(|told| told.stale),
         time_to_down: None,
         time_to_up: None,
-        endpoints: region.endpoints.iter().map(|(name, _)| endpoint(name)).collect(),
+        endpoints: names().map(endpoint).collect(),
+        forced_endpoints: if is_forced { names().map(forced_endpoint).collect() } else { Vec::new() },
     }
+}
+
+/// The override that binds, of those that nodes report: down beats up, then the one that lasts longest.
+fn binding<'a>(told: impl Iterator<Item = &'a OverrideReport>, now: Timestamp) -> Option<Forced> {
+    told.filter(|forced| forced.until > now && forced.status != Status::Unknown)
+        .min_by_key(|forced| (forced.status != Status::Down, core::cmp::Reverse(forced.until)))
+        .map(|forced| Forced { status: forced.status, until: forced.until, reason: forced.reason.clone() })
 }
 
 fn majority(statuses: impl Iterator<Item = Status>) -> Status {
@@ -189,6 +216,37 @@ mod tests {
         assert_eq!(seen(&[received(14_000, "down", None)]).0, Status::Down, "15 s with its own age");
         assert_eq!(seen(&[received(14_001, "down", None)]).0, Status::Unknown);
         assert_eq!(seen(&[received(14_001, "up", None), received(0, "down", None)]).0, Status::Down);
+    }
+
+    #[test]
+    fn an_endpoints_override_binds_and_its_probes_count_beside_it() {
+        let with = |status: &str, forced: Option<&str>| {
+            let mut one = received(0, "up", None);
+            let until = NOW.after(Millis(60_000)).to_string();
+            let told = match forced {
+                None => serde_json::json!({ "status": status }),
+                Some(word) => serde_json::json!({ "status": word, "probed": status,
+                    "override": { "status": word, "until": until, "reason": "drill" } }),
+            };
+            let endpoint = one.report.regions.get_mut("fra").unwrap().endpoints.get_mut("fra-1").unwrap();
+            *endpoint = serde_json::from_value(told.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&endpoint).unwrap(), told, "told as it was read");
+            one
+        };
+        let seen = |reports: &[Received], now| {
+            let health = aggregate(&table(), reports, now).remove(0);
+            let forced = health.forced_endpoints.first().cloned().flatten();
+            (health.endpoints[0], forced.map(|forced| forced.status))
+        };
+        assert_eq!(seen(&[with("up", None)], NOW), (Status::Up, None));
+        assert_eq!(seen(&[with("up", Some("down"))], NOW), (Status::Up, Some(Status::Down)));
+        assert_eq!(
+            seen(&[with("up", None), with("up", Some("up")), with("up", Some("down"))], NOW).1,
+            Some(Status::Down)
+        );
+        assert_eq!(seen(&[with("up", Some("down"))], NOW.after(Millis(15_001))).1, None, "the node has gone silent");
+        let kept = aggregate(&table(), &[with("up", None)], NOW).remove(0);
+        assert!(kept.forced_endpoints.is_empty(), "costs nothing where it isn't used");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use schema::json_schema_text;
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::{Status, Thresholds};
-use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
+use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId};
 use crate::time::{Millis, Timestamp};
 
 /// One rules document. Every section but `version` and `revision` may be missing.
@@ -498,6 +498,9 @@ pub struct Override {
     /// The region.
     #[schemars(with = "String")]
     pub region: RegionId,
+    /// One endpoint of the region; without it the region as a whole.
+    #[schemars(with = "String", default)]
+    pub endpoint: Option<EndpointId>,
     /// `up` or `down`.
     #[schemars(with = "schema::ForcedStatus")]
     pub status: Status,
@@ -505,4 +508,12 @@ pub struct Override {
     pub until: Timestamp,
     /// Why.
     pub reason: String,
+}
+
+impl Override {
+    /// What it is of.
+    #[must_use]
+    pub fn of(&self) -> Overridden {
+        Overridden { region: self.region.clone(), endpoint: self.endpoint.clone() }
+    }
 }

@@ -4,6 +4,8 @@
 //! it ([`rank`], free of health), what is withheld, what if that is everything ([`decide`]). DNS ranks once per class of
 //! clients and decides on every change of health; the edge does both at once by [`steer`].
 
+mod forced;
+
 use core::net::IpAddr;
 
 use crate::geo::{self, Coordinates, CountryCode};
@@ -12,6 +14,9 @@ use crate::id::EndpointId;
 use crate::rules::{Pattern, WhenAllDown};
 use crate::table::{Fenced, JurisdictionIndex, RegionIndex, Service, ServiceIndex, Table, TenantIndex};
 use crate::time::{Millis, Timestamp};
+
+use forced::judge_forced_endpoints;
+pub use forced::{effective_status, forced, forced_endpoint, forces_endpoints};
 
 /// Who asks, as far as anybody could tell. DNS knows no tenant.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -371,8 +376,14 @@ fn judge(
     let forced = forced(table, index, conditions);
 
     let endpoint_down = |i: usize| health.and_then(|health| health.endpoints.get(i)) == Some(&Status::Down);
-    let probed_down = health.is_some_and(|health| health.probed == Status::Down)
+    let mut probed_down = health.is_some_and(|health| health.probed == Status::Down)
         || model.is_some() && !no_model && able().all(endpoint_down);
+    let (mut is_drained, mut drained_until) = (false, None);
+    if forces_endpoints(table, index, conditions) {
+        let told = judge_forced_endpoints(table, index, able(), conditions);
+        probed_down = told.is_down.unwrap_or(probed_down) || health.is_some_and(|health| health.probed == Status::Down);
+        (is_drained, drained_until) = (told.is_drained, told.until);
+    }
     let cooling_until = |i: usize| {
         let name = &region.endpoints[i].0;
         let mine = |cooling: &&Cooling| {
@@ -384,7 +395,7 @@ fn judge(
     let rested = able().map(cooling_until).min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
-    let forced_down = forced.is_some_and(|(status, _)| status == Status::Down);
+    let forced_down = forced.is_some_and(|(status, _)| status == Status::Down) || is_drained;
     let down = forced.is_none() && probed_down;
     let reasons = [
         (not_home, Reason::NotHome),
@@ -396,24 +407,8 @@ fn judge(
     Judgement {
         reason: reasons.iter().find(|(applies, _)| *applies).map(|(_, reason)| *reason),
         passing: !not_home && !forced_down && !no_model,
-        until: earliest(forced.map(|(_, until)| until), rested),
+        until: earliest(earliest(forced.map(|(_, until)| until), drained_until), rested),
     }
-}
-
-/// The override in force: one that came by the API beats the document's.
-#[must_use]
-pub fn forced(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Option<(Status, Timestamp)> {
-    let by_api = conditions.health.get(region.get()).and_then(|health| health.forced.as_ref());
-    let by_api = by_api.map(|forced| (forced.status, forced.until));
-    let by_rules = table.override_of(region).map(|forced| (forced.status, forced.until));
-    by_api.into_iter().chain(by_rules).find(|(_, until)| *until > conditions.now)
-}
-
-/// The status that counts: forced, else probed.
-#[must_use]
-pub fn effective_status(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Status {
-    let probed = || conditions.health.get(region.get()).map_or(Status::Unknown, |health| health.probed);
-    forced(table, region, conditions).map_or_else(probed, |(status, _)| status)
 }
 
 fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {

@@ -20,7 +20,7 @@ use networks::Networks;
 pub use revision::{Revision, Succession};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
-use crate::id::{EndpointId, JurisdictionId, RegionId, ServiceId, TenantId};
+use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId};
 use crate::json::{Node, Reader, Violation};
 use crate::rules::{
     self, Allowance, Answers, ClientMatch, Endpoint, Hub, KeyDigest, Limits, Monitor, Override, Pattern, Place,
@@ -82,6 +82,8 @@ pub struct Table {
     stale_for: Millis,
     /// By region, with the place in the document.
     overrides: Vec<Option<(usize, Override)>>,
+    /// Those of single endpoints, few: region, position of the endpoint, place in the document.
+    endpoint_overrides: Vec<(RegionIndex, usize, usize, Override)>,
     warnings: Vec<Violation>,
 }
 
@@ -273,9 +275,15 @@ impl Table {
         let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories);
 
         let mut overrides = vec![None; regions.len()];
+        let mut endpoint_overrides = Vec::new();
         for (place, forced) in rules.overrides.into_iter().enumerate() {
-            if let Some(index) = region(&forced.region) {
-                overrides[index.get()] = Some((place, forced));
+            let Some(index) = region(&forced.region) else { continue };
+            match &forced.endpoint {
+                None => overrides[index.get()] = Some((place, forced)),
+                Some(endpoint) => {
+                    let at = position(&regions[index.get()].endpoints, |(id, _)| id == endpoint);
+                    endpoint_overrides.extend(at.map(|at| (index, at, place, forced)));
+                }
             }
         }
         Self {
@@ -290,6 +298,7 @@ impl Table {
             keys,
             hosts,
             overrides,
+            endpoint_overrides,
             warnings,
         }
     }
@@ -435,19 +444,35 @@ impl Table {
         self.networks.prefixes()
     }
 
+    /// Where what an override is of stands: its region, and its endpoint's position there; `None` where there is no such.
+    #[must_use]
+    pub fn place_of(&self, of: &Overridden) -> Option<(RegionIndex, Option<usize>)> {
+        let region = self.region_named(of.region.as_str())?;
+        let Some(endpoint) = &of.endpoint else { return Some((region, None)) };
+        let at = position(&self.region(region).endpoints, |(id, _)| id == endpoint)?;
+        Some((region, Some(at)))
+    }
+
     /// The document's override of a region, expired or not.
     #[must_use]
     pub fn override_of(&self, region: RegionIndex) -> Option<&Override> {
         self.overrides.get(region.get())?.as_ref().map(|(_, forced)| forced)
     }
 
+    /// The document's overrides of single endpoints, expired or not: region, position of the endpoint, override.
+    pub fn endpoint_overrides(&self) -> impl ExactSizeIterator<Item = (RegionIndex, usize, &Override)> {
+        self.endpoint_overrides.iter().map(|(region, position, _, forced)| (*region, *position, forced))
+    }
+
     /// What is allowed but probably not meant.
     #[must_use]
     pub fn warnings(&self, now: Timestamp) -> Vec<Violation> {
-        let expired = self.overrides.iter().flatten().filter(|(_, forced)| forced.until <= now);
+        let of_regions = self.overrides.iter().flatten().map(|(place, forced)| (place, forced));
+        let of_endpoints = self.endpoint_overrides.iter().map(|(_, _, place, forced)| (place, forced));
+        let expired = of_regions.chain(of_endpoints).filter(|(_, forced)| forced.until <= now);
         let expired = expired.map(|(place, forced)| Violation {
             pointer: format!("/overrides/{place}"),
-            message: format!("the override of {} ended at {}; remove it", forced.region, forced.until),
+            message: format!("the override of {} ended at {}; remove it", forced.of(), forced.until),
         });
         self.warnings.iter().cloned().chain(expired).collect()
     }

@@ -15,6 +15,7 @@ mod keys;
 mod last_good;
 mod malformed;
 mod nothing_stops;
+mod operators;
 mod rate_limit;
 mod reload;
 mod rfc8906;

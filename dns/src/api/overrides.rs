@@ -1,4 +1,4 @@
-//! The API's writing half: overrides, which force a region up or down until a time, for a reason.
+//! The API's writing half: overrides, which force a region or one of its endpoints up or down until a time, for a reason.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bailiwick_rules::health::{Forced, Status};
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::reply::Problem;
 use crate::nearest::suggestion;
+use crate::node_status::OverrideNow;
 use crate::owner::{Kept, OverrideError};
+use crate::snapshot::Snapshot;
 
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
@@ -24,6 +26,9 @@ const LONGEST_REASON: usize = 500;
 #[derive(Debug, Serialize)]
 pub(super) struct Told {
     region: RegionId,
+    /// The endpoint; absent where the region as a whole is forced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<EndpointId>,
     status: Status,
     until: Timestamp,
     reason: String,
@@ -41,28 +46,41 @@ pub(super) struct List {
 
 /// All overrides that have not ended, the API's first.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
-    let (snapshot, now) = (api.handle.snapshot_owned(), api.handle.now());
-    let by_api = snapshot.health().overrides.iter().map(|(region, forced)| Told {
-        region: region.clone(),
+    let snapshot = api.handle.snapshot_owned();
+    let told = all(&snapshot, api.handle.now()).map(|(of, forced, source)| Told {
+        region: of.region,
+        endpoint: of.endpoint,
         status: forced.status,
         until: forced.until,
-        reason: forced.reason.clone(),
-        source: "api",
+        reason: forced.reason,
+        source,
         kept: None,
     });
-    let table = snapshot.table();
-    let by_rules = (0..).map(RegionIndex).take(table.regions().len()).filter_map(|index| {
-        let forced = table.override_of(index)?;
-        Some(Told {
-            region: forced.region.clone(),
-            status: forced.status,
-            until: forced.until,
-            reason: forced.reason.clone(),
-            source: "rules",
-            kept: None,
-        })
+    Json(List { overrides: told.collect() })
+}
+
+/// The same for `/v1/status`.
+pub(super) fn in_force(snapshot: &Snapshot, now: Timestamp) -> Vec<OverrideNow> {
+    let told = all(snapshot, now).map(|(of, forced, source)| OverrideNow {
+        of: of.to_string(),
+        status: forced.status,
+        until: forced.until,
+        reason: forced.reason,
+        source: source.to_owned(),
     });
-    Json(List { overrides: by_api.chain(by_rules).filter(|told| told.until > now).collect() })
+    told.collect()
+}
+
+fn all(snapshot: &Snapshot, now: Timestamp) -> impl Iterator<Item = (Overridden, Forced, &'static str)> {
+    let overrides = &snapshot.health().overrides;
+    let by_api = overrides.iter().map(|(of, forced)| (of.clone(), forced.clone(), "api"));
+    let table = snapshot.table();
+    let of_regions = (0..).map(RegionIndex).take(table.regions().len()).filter_map(|index| table.override_of(index));
+    let by_rules = of_regions.chain(table.endpoint_overrides().map(|(_, _, forced)| forced)).map(|forced| {
+        let (status, until, reason) = (forced.status, forced.until, forced.reason.clone());
+        (forced.of(), Forced { status, until, reason }, "rules")
+    });
+    by_api.chain(by_rules).filter(move |(_, forced, _)| forced.until > now)
 }
 
 /// The body of `POST /v1/overrides`.
@@ -70,12 +88,13 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     region: String,
+    endpoint: Option<String>,
     status: Status,
     until: Timestamp,
     reason: String,
 }
 
-/// Forces a region's status. Queries see it when the response leaves.
+/// Forces the status of a region or an endpoint. Queries see it when the response leaves.
 pub(super) async fn set(
     State(api): State<Arc<Api>>,
     body: Result<Json<Wanted>, JsonRejection>,
@@ -87,33 +106,49 @@ pub(super) async fn set(
         );
         Problem::new(rejection.status(), message)
     })?;
-    let region = known_region(api.handle.snapshot().table(), &wanted.region)?;
+    let of = known(api.handle.snapshot().table(), &wanted.region, wanted.endpoint.as_deref())?;
     let errors = wanted.errors(api.handle.now());
     if !errors.is_empty() {
         return Err(Problem::all(StatusCode::BAD_REQUEST, errors));
     }
     let forced = Forced { status: wanted.status, until: wanted.until, reason: wanted.reason };
-    let kept = api.handle.set_override(region.clone(), forced.clone()).await.map_err(|error| refused(&error))?;
+    let kept = api.handle.set_override(of.clone(), forced.clone()).await.map_err(|error| refused(&error))?;
     let Forced { status, until, reason } = forced;
-    Ok(Json(Told { region, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
+    let Overridden { region, endpoint } = of;
+    Ok(Json(Told { region, endpoint, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Ended {
     region: RegionId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<EndpointId>,
     kept: String,
 }
 
-/// Ends an override that came by the API.
+/// Ends a region's override that came by the API.
 pub(super) async fn end(State(api): State<Arc<Api>>, Path(region): Path<String>) -> Result<Json<Ended>, Problem> {
-    // A region that has left the rules may still have its override.
-    let left = api.handle.snapshot().health().overrides.keys().find(|id| id.as_str() == region).cloned();
-    let region = match left {
-        Some(region) => region,
-        None => known_region(api.handle.snapshot().table(), &region)?,
+    end_of(&api, &region, None).await
+}
+
+/// Ends an endpoint's override that came by the API.
+pub(super) async fn end_of_endpoint(
+    State(api): State<Arc<Api>>,
+    Path((region, endpoint)): Path<(String, String)>,
+) -> Result<Json<Ended>, Problem> {
+    end_of(&api, &region, Some(&endpoint)).await
+}
+
+async fn end_of(api: &Api, region: &str, endpoint: Option<&str>) -> Result<Json<Ended>, Problem> {
+    // What has left the rules may still have its override.
+    let named = |of: &&Overridden| of.region.as_str() == region && of.endpoint_name() == endpoint;
+    let left = api.handle.snapshot().health().overrides.keys().find(named).cloned();
+    let of = match left {
+        Some(of) => of,
+        None => known(api.handle.snapshot().table(), region, endpoint)?,
     };
-    let kept = api.handle.delete_override(region.clone()).await.map_err(|error| refused(&error))?;
-    Ok(Json(Ended { region, kept: sentence(&kept) }))
+    let kept = api.handle.delete_override(of.clone()).await.map_err(|error| refused(&error))?;
+    Ok(Json(Ended { region: of.region, endpoint: of.endpoint, kept: sentence(&kept) }))
 }
 
 impl Wanted {
@@ -135,16 +170,26 @@ impl Wanted {
     }
 }
 
-fn known_region(table: &Table, name: &str) -> Result<RegionId, Problem> {
-    table.region_named(name).map(|index| table.region(index).id.clone()).ok_or_else(|| {
-        let suggestion = suggestion(name, table.regions().iter().map(|region| region.id.as_str()));
-        Problem::new(StatusCode::NOT_FOUND, format!("the rules have no region \"{name}\"; {suggestion}"))
-    })
+/// Finds the names in the rules.
+fn known(table: &Table, region: &str, endpoint: Option<&str>) -> Result<Overridden, Problem> {
+    let unknown = |message| Problem::new(StatusCode::NOT_FOUND, message);
+    let Some(index) = table.region_named(region) else {
+        let suggestion = suggestion(region, table.regions().iter().map(|region| region.id.as_str()));
+        return Err(unknown(format!("the rules have no region \"{region}\"; {suggestion}")));
+    };
+    let region = table.region(index);
+    let Some(name) = endpoint else { return Ok(region.id.clone().into()) };
+    let endpoints = || region.endpoints.iter().map(|(id, _)| id);
+    let endpoint = endpoints().find(|id| id.as_str() == name).cloned().ok_or_else(|| {
+        let suggestion = suggestion(name, endpoints().map(EndpointId::as_str));
+        unknown(format!("the region \"{}\" has no endpoint \"{name}\"; {suggestion}", region.id))
+    })?;
+    Ok(Overridden { region: region.id.clone(), endpoint: Some(endpoint) })
 }
 
 fn refused(error: &OverrideError) -> Problem {
     let status = match error {
-        OverrideError::UnknownRegion(_) | OverrideError::NotForced(_) => StatusCode::NOT_FOUND,
+        OverrideError::Unknown(_) | OverrideError::NotForced(_) => StatusCode::NOT_FOUND,
         OverrideError::NoStatus | OverrideError::Ended(_) => StatusCode::BAD_REQUEST,
         OverrideError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -6,6 +6,7 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::token::TokenFile;
 use super::*;
 use crate::answer::Rcode;
 use crate::clock::Clock;
@@ -15,12 +16,14 @@ use crate::start::{Started, start};
 use crate::wire::{Class, Outcome, Transport};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// It may read and no more.
+const READER: &str = "fedcba9876543210fedcba9876543210";
 
 fn rules(revision: u64) -> String {
     json!({
         "version": 1, "revision": revision,
         "jurisdictions": { "eu": { "include": ["EU"] } },
-        "regions": { "fra": { "countries": ["DE"] }, "par": { "countries": ["FR"] } },
+        "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } }, "par": { "countries": ["FR"] } },
         "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                 "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
     })
@@ -38,7 +41,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn new(token: Option<&str>, loopback: bool) -> Self {
+    async fn new(write: Option<&str>, loopback: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("rules.json"), rules(7)).unwrap();
@@ -52,15 +55,18 @@ impl Fixture {
             shrink: crate::config::Shrink::default(),
         };
         let started = start(sources, Secrets::default(), Clock::system()).await.unwrap();
-        let token = token.map(|token| {
+        let token = |token: &str| {
             std::fs::write(at("token"), token).unwrap();
             Arc::new(TokenFile::read(Path::new(&at("token"))).unwrap())
-        });
+        };
+        let tokens = Tokens { read: vec![token(READER)], write: write.map(token).into_iter().collect() };
+        let tokens = if write.is_some() { tokens } else { Tokens::default() };
         let api = Arc::new(Api {
             handle: started.handle.clone(),
             metrics: Arc::default(),
             node: "ns1".to_owned(),
-            token,
+            tokens,
+            begun: started.handle.now(),
             loopback,
             draining: AtomicBool::new(false),
         });
@@ -226,6 +232,47 @@ async fn overrides_need_the_token_a_known_region_an_end_and_a_reason() {
     let nowhere = fixture.send(Method::DELETE, "/v1/overrides/mars", Some(TOKEN), None).await;
     assert!(message(&read(nowhere).await.1).contains("known are fra, par"));
     assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_may_read_reads_from_other_machines_and_changes_nothing() {
+    let fixture = Fixture::new(Some(TOKEN), false).await;
+    for path in ["/v1/health", "/v1/rules", "/v1/status", "/metrics"] {
+        assert_eq!(fixture.send(Method::GET, path, Some(READER), None).await.status(), 200, "{path}");
+    }
+    let body = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
+    let (status, told) = read(fixture.send(Method::POST, "/v1/overrides", Some(READER), Some(body)).await).await;
+    assert!(status == 403 && message(&told).contains("may read and no more"), "{status} {told}");
+    assert_eq!(fixture.send(Method::DELETE, "/v1/overrides/fra", Some(READER), None).await.status(), 403);
+    assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
+    assert_eq!(fixture.send(Method::GET, "/v1/health", Some(TOKEN), None).await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_forced_by_itself_and_takes_its_region_along_if_it_is_the_only_one() {
+    let fixture = Fixture::open().await;
+    let body = |endpoint: &str| json!({ "region": "fra", "endpoint": endpoint, "status": "down", "until": tomorrow(&fixture), "reason": "new driver" });
+    let (status, told) = fixture.force(body("fra-2")).await;
+    assert!(status == 404 && message(&told).contains("no endpoint \"fra-2\"; did you mean \"fra-1\"?"), "{told}");
+    let (status, told) = fixture.force(body("fra-1")).await;
+    assert_eq!((status, &told["endpoint"]), (200, &json!("fra-1")), "{told}");
+    let (_, list) = read(fixture.get("/v1/overrides").await).await;
+    assert_eq!((&list["overrides"][0]["region"], &list["overrides"][0]["endpoint"]), (&json!("fra"), &json!("fra-1")));
+    let (_, health) = read(fixture.get("/v1/health").await).await;
+    let fra = &health["regions"]["fra"];
+    assert_eq!((&fra["status"], &fra["override"]), (&json!("down"), &Value::Null));
+    let endpoint = &fra["endpoints"]["fra-1"];
+    assert_eq!((&endpoint["status"], &endpoint["probed"]), (&json!("down"), &json!("unknown")), "{health}");
+    assert_eq!(endpoint["override"]["reason"], "new driver");
+    let (_, explained) = read(fixture.get("/v1/explain?service=chat&country=DE").await).await;
+    assert_eq!(explained["withheld"][0], json!({ "region": "fra", "reason": "forced" }));
+    let metrics = fixture.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("bailiwick_endpoint_forced{region=\"fra\",endpoint=\"fra-1\"} 1"), "{metrics}");
+    let ended = |path: &'static str| fixture.send(Method::DELETE, path, Some(TOKEN), None);
+    assert_eq!(ended("/v1/overrides/fra").await.status(), 404, "the region itself isn't forced");
+    assert_eq!(ended("/v1/overrides/fra/fra-1").await.status(), 200);
+    let (_, health) = read(fixture.get("/v1/health").await).await;
+    assert_eq!(health["regions"]["fra"]["endpoints"]["fra-1"], json!({ "status": "unknown" }));
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
-//! The API's bearer token: a file enters at the start and whenever it changes, the yes or no to a request's `Authorization` header leaves.
+//! The API's bearer tokens: files enter at the start and whenever they change, what the bearer of a request's `Authorization` header may do
+//! leaves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bailiwick_rules::rules::KeyDigest;
 use subtle::ConstantTimeEq;
 
+use crate::config;
 use crate::renewal::Renew;
 use crate::sources::{Fault, read_text};
 
@@ -85,6 +88,62 @@ impl Renew for TokenFile {
     }
 }
 
+/// The tokens in service: those that may read and write, and those that may read.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// They may read and write.
+    pub write: Vec<Arc<TokenFile>>,
+    /// They may read.
+    pub read: Vec<Arc<TokenFile>>,
+}
+
+impl Tokens {
+    /// Reads every file that a configuration names.
+    ///
+    /// # Errors
+    /// Each that [`Token::read`] has something against.
+    pub fn of(config: &config::Api) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut read = |file: &Path| match TokenFile::read(file) {
+            Ok(token) => Some(Arc::new(token)),
+            Err(fault) => {
+                faults.push(fault);
+                None
+            }
+        };
+        let write = config.writers().filter_map(&mut read).collect();
+        let readers = config.read_token_files.iter().filter_map(|file| read(file)).collect();
+        if faults.is_empty() { Ok(Self { write, read: readers }) } else { Err(faults) }
+    }
+
+    /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of which it is.
+    #[must_use]
+    pub fn admit(&self, authorization: &str) -> Access {
+        let any = |tokens: &[Arc<TokenFile>]| tokens.iter().fold(false, |any, token| token.admits(authorization) | any);
+        match (any(&self.write), any(&self.read)) {
+            (true, _) => Access::Write,
+            (false, true) => Access::Read,
+            (false, false) => Access::Nothing,
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
+        self.write.iter().chain(&self.read)
+    }
+}
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing that needs a token.
+    Nothing,
+    /// Read.
+    Read,
+    /// Read and write.
+    Write,
+}
+
 /// Warnings: others than the owner can read the token, or it is so short that it could be guessed.
 pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
     use std::os::unix::fs::PermissionsExt;
@@ -112,6 +171,21 @@ mod tests {
         for header in ["", "Bearer", "Bearer ", TOKEN, &format!("Basic {TOKEN}"), &format!("Bearer {TOKEN}0")] {
             assert!(!token.admits(header), "{header:?}");
         }
+    }
+
+    #[test]
+    fn several_tokens_are_accepted_at_once_and_readers_do_not_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let file = directory.path().join(name);
+            std::fs::write(&file, format!("{name}-{TOKEN}\n")).unwrap();
+            Arc::new(TokenFile::read(&file).unwrap())
+        };
+        let tokens = Tokens { write: vec![file("old"), file("new")], read: vec![file("worker"), file("grafana")] };
+        let access = |token: &str| tokens.admit(&format!("Bearer {token}-{TOKEN}"));
+        assert_eq!([access("old"), access("new")], [Access::Write; 2]);
+        assert_eq!([access("worker"), access("grafana")], [Access::Read; 2]);
+        assert_eq!([access("other"), Tokens::default().admit("Bearer ")], [Access::Nothing; 2]);
     }
 
     #[test]

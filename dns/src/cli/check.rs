@@ -240,16 +240,18 @@ fn secrets(api: &Api, findings: &mut Findings) {
     if let Some(Err(faults)) = api.tls.as_ref().map(Certificate::read) {
         findings.errors.extend(faults);
     }
-    match &api.token_file {
-        Some(file) => match Token::read(file) {
+    let files: Vec<&Path> = api.writers().chain(api.read_token_files.iter().map(PathBuf::as_path)).collect();
+    for file in &files {
+        match Token::read(file) {
             Ok(_) => findings.warnings.extend(warnings(file)),
             Err(fault) => findings.errors.push(fault),
-        },
-        None if !api.listen.ip().is_loopback() => findings.warnings.push(format!(
+        }
+    }
+    if files.is_empty() && !api.listen.ip().is_loopback() {
+        findings.warnings.push(format!(
             "[api]: {} is no loopback address and there is no token_file, so nothing but /healthz is answered; add one",
             api.listen
-        )),
-        None => {}
+        ));
     }
 }
 
@@ -269,7 +271,7 @@ impl Findings {
             errors: self.errors.iter().map(ToString::to_string).collect(),
             warnings: self.warnings,
             silent: json,
-            misused: false,
+            ..Told::default()
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Told {
     pub(crate) silent: bool,
     /// Whether the command was used wrongly: the exit code is 2.
     pub(crate) misused: bool,
+    /// Whether what was asked after isn't well: the exit code is 1, without an error of this command.
+    pub(crate) is_unwell: bool,
 }
 
 impl Told {
@@ -66,6 +68,6 @@ impl Told {
 
     /// 0 fine, 1 errors found, 2 wrong usage.
     pub(crate) fn code(&self) -> u8 {
-        if self.misused { 2 } else { u8::from(!self.errors.is_empty()) }
+        if self.misused { 2 } else { u8::from(!self.errors.is_empty() || self.is_unwell) }
     }
 }

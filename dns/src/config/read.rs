@@ -42,7 +42,7 @@ const KEYS: [&str; 19] = [
     "signing",
 ];
 /// The keys of `[api]`.
-const API_KEYS: [&str; 4] = ["listen", "token_file", "cert", "key"];
+const API_KEYS: [&str; 6] = ["listen", "token_file", "write_token_files", "read_token_files", "cert", "key"];
 /// The keys of `[cookies]`.
 const COOKIE_KEYS: [&str; 2] = ["secret_files", "required"];
 /// The keys of `[identity]`.
@@ -239,12 +239,16 @@ impl Reader<'_> {
             );
         };
         let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
+        let (mut line, mut writers, mut readers) = (0, Vec::new(), Vec::new());
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "listen" => {
                     let text = self.string("api.listen", value).map(str::to_owned);
                     listen = Some(text.and_then(|text| self.address(&text, value)));
+                    line = self.line(&value.span());
                 }
+                "write_token_files" => writers = self.paths("api.write_token_files", value),
+                "read_token_files" => readers = self.paths("api.read_token_files", value),
                 "token_file" => token_file = self.path("api.token_file", value),
                 "cert" => cert = Some(self.path("api.cert", value)),
                 "key" => secret = Some(self.path("api.key", value)),
@@ -262,7 +266,8 @@ impl Reader<'_> {
             self.note(key.span(), "\"api.cert\" and \"api.key\" belong together; add the other".to_owned());
         }
         let tls = cert.flatten().zip(secret.flatten()).map(|(cert, key)| TlsFiles { cert, key });
-        Some(Api { listen: listen??, token_file, tls })
+        let listen = listen??;
+        Some(Api { listen, line, token_file, write_token_files: writers, read_token_files: readers, tls })
     }
 
     fn cookies(&mut self, value: &Value<'_>) -> CookieFiles {
@@ -378,9 +383,14 @@ impl Reader<'_> {
         None
     }
 
-    fn note(&mut self, place: Range<usize>, message: String) {
+    /// The line on which a place begins, counted from 1.
+    fn line(&self, place: &Range<usize>) -> usize {
         let before = &self.text.as_bytes()[..place.start.min(self.text.len())];
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        1 + before.iter().filter(|&&byte| byte == b'\n').count()
+    }
+
+    fn note(&mut self, place: Range<usize>, message: String) {
+        let line = self.line(&place);
         self.errors.push(ConfigError { file: self.file.to_owned(), line, message });
     }
 }

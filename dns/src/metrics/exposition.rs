@@ -10,9 +10,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters};
+use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
 use crate::log_queue;
 use crate::owner::{self, Handle, Source};
+use crate::snapshot::MonitorView;
 use crate::wire::Transport;
 
 /// The sources with their names in labels.
@@ -40,6 +41,7 @@ struct Exposition {
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.queries(&mut encoder)?;
+        self.latency(&mut encoder)?;
         self.limits(&mut encoder)?;
         self.steered(&mut encoder)?;
         self.rules(&mut encoder)?;
@@ -47,6 +49,7 @@ impl Collector for Exposition {
         self.keys(&mut encoder)?;
         self.signatures(&mut encoder)?;
         self.regions(&mut encoder)?;
+        self.overrides(&mut encoder)?;
         self.probes(&mut encoder)?;
         self.tasks(&mut encoder)
     }
@@ -94,13 +97,40 @@ impl Exposition {
         if let Some(gate) = &self.metrics.gate {
             let open = u64::try_from(gate.count()).unwrap_or(u64::MAX);
             gauge(encoder, "connections", "Connections open over TCP, TLS and HTTPS")?.encode_gauge(&open)?;
+            let (in_all, per_client) = gate.limits();
+            let mut most =
+                gauge(encoder, "connections_limit", "How many connections may be open, in all and of one client")?;
+            for (scope, limit) in [("all", in_all), ("client", per_client)] {
+                let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+                most.encode_family(&[("scope", scope)])?.encode_gauge(&limit)?;
+            }
             let mut refused = counter(encoder, "connections_refused", "Connections refused by the limits of [tcp]")?;
             sample(&mut refused, &[], gate.refused())?;
         }
         if let Some(limiter) = &self.metrics.limiter {
+            let most = u64::from(limiter.per_second());
+            let help = "How many answers of one class a prefix gets in a second";
+            gauge(encoder, "rate_limit_per_second", help)?.encode_gauge(&most)?;
             let mut limited = counter(encoder, "rate_limited", "Answers not sent whole, by what was done instead")?;
             sample(&mut limited, &[("action", "truncated")], limiter.slipped())?;
             sample(&mut limited, &[("action", "dropped")], limiter.dropped())?;
+        }
+        Ok(())
+    }
+
+    fn latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long answers took, from a sample of datagrams and of all packets over streams";
+        let mut metric = encoder.encode_descriptor("answer_seconds", help, None, MetricType::Histogram)?;
+        let threads = self.metrics.threads();
+        for (own, (transport, name)) in self.metrics.latency.iter().zip(TRANSPORTS) {
+            let mut sum = latency::Sum::default();
+            sum.add(own);
+            if transport == Transport::Udp {
+                threads.iter().for_each(|thread| sum.add(&thread.latency));
+            }
+            let labels = [("transport", name)];
+            let mut family = metric.encode_family(&labels)?;
+            family.encode_histogram::<NoLabelSet>(sum.seconds(), sum.count(), &sum.buckets(), None)?;
         }
         Ok(())
     }
@@ -125,6 +155,18 @@ impl Exposition {
     fn rules(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let revision = self.handle.snapshot().table().revision();
         gauge(encoder, "rules_revision", "The revision of the rules in service")?.encode_gauge(&revision.number)?;
+        let (number, digest) = (revision.number.to_string(), revision.sha256_hex());
+        let help = "The rules in service: nodes with different digests follow different rules";
+        let labels = [("revision", number.as_str()), ("sha256", digest.as_str())];
+        gauge(encoder, "rules_info", help)?.encode_family(&labels)?.encode_gauge(&1_u64)?;
+        let accepted = self.handle.status().rules.accepted_at.map_or(0, |at| at.0 / 1000);
+        let help =
+            "When the rules in service were accepted, in seconds since 1970; 0: they were kept from before the start";
+        gauge(encoder, "rules_accepted_seconds", help)?.encode_gauge(&accepted)?;
+        if let Some(built) = self.handle.snapshot().world().places().built() {
+            let help = "When the GeoIP database was built, as it says itself, in seconds since 1970";
+            gauge(encoder, "geoip_built_seconds", help)?.encode_gauge(&(built.0 / 1000))?;
+        }
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         gauge(encoder, "build_info", "The program's version")?.encode_family(&version)?.encode_gauge(&1_u64)
     }
@@ -154,6 +196,13 @@ impl Exposition {
             for fares in &self.metrics.files {
                 let failed = u64::from(fares.is_failing());
                 failing.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&failed)?;
+            }
+            let help = "When the certificate in service expires, in seconds since 1970";
+            let mut expires = gauge(encoder, "certificate_expires_seconds", help)?;
+            for fares in &self.metrics.files {
+                if let Some(at) = fares.expires() {
+                    expires.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&(at.0 / 1000))?;
+                }
             }
         }
         let failed = u64::from(status.not_persisted.is_some());
@@ -234,7 +283,14 @@ impl Exposition {
             let forced = u64::from(told.forced.is_some());
             metric.encode_family(&[("region", region.as_str())])?.encode_gauge(&forced)?;
         }
-        let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has by its probes")?;
+        let mut metric = gauge(encoder, "endpoint_forced", "1 while an override forces an endpoint's status")?;
+        for (region, told) in &report.regions {
+            for (endpoint, one) in &told.endpoints {
+                let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(one.forced.is_some()))?;
+            }
+        }
+        let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has, overrides included")?;
         for (region, told) in &report.regions {
             for (endpoint, one) in &told.endpoints {
                 for status in STATUSES {
@@ -243,6 +299,22 @@ impl Exposition {
                     metric.encode_family(&labels)?.encode_gauge(&u64::from(one.status == status))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn overrides(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (snapshot, now) = (self.handle.snapshot_owned(), self.handle.now());
+        let overrides: Vec<_> = snapshot.health().overrides.iter().filter(|(_, forced)| forced.until > now).collect();
+        if overrides.is_empty() {
+            return Ok(());
+        }
+        let help =
+            "When an override that came by the API ends, in seconds since 1970; without an endpoint: of the region";
+        let mut ends = gauge(encoder, "override_ends_seconds", help)?;
+        for (of, forced) in overrides {
+            let labels = [("region", of.region.as_str()), ("endpoint", of.endpoint_name().unwrap_or_default())];
+            ends.encode_family(&labels)?.encode_gauge(&(forced.until.0 / 1000))?;
         }
         Ok(())
     }
@@ -272,7 +344,41 @@ impl Exposition {
         let status = self.handle.status();
         let mut metric = counter(encoder, "probes", "Health checks carried out, by result")?;
         sample(&mut metric, &[("result", "passed")], status.probes_passed)?;
-        sample(&mut metric, &[("result", "failed")], status.probes_failed)
+        sample(&mut metric, &[("result", "failed")], status.probes_failed)?;
+        self.monitors(encoder)
+    }
+
+    /// Monitors by what they watch; without an endpoint they watch the region as a whole.
+    fn monitors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        let (table, health) = (snapshot.table(), snapshot.health());
+        let name = |monitor: &MonitorView| {
+            let region = table.region(monitor.region);
+            let endpoint = monitor.endpoint.and_then(|position| region.endpoints.get(position));
+            (region.id.clone(), endpoint.map(|(id, _)| id.to_string()).unwrap_or_default())
+        };
+        let help = "Health checks by what they watch, since it is watched by this monitor; without an endpoint: the region as a whole";
+        let mut probes = counter(encoder, "monitor_probes", help)?;
+        for monitor in &health.monitors {
+            let (region, endpoint) = name(monitor);
+            for (result, count) in [("passed", monitor.probes.passed), ("failed", monitor.probes.failed)] {
+                let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("result", result)];
+                sample(&mut probes, &labels, count)?;
+            }
+        }
+        let help = "Since when a monitor has its status, in seconds since 1970; at most since this process began";
+        let mut since = gauge(encoder, "monitor_since_seconds", help)?;
+        for monitor in &health.monitors {
+            let (region, endpoint) = name(monitor);
+            let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
+            since.encode_family(&labels)?.encode_gauge(&(monitor.since.0 / 1000))?;
+        }
+        let help = "Since when a region has its status, overrides included, in seconds since 1970; at most since this process began";
+        let mut since = gauge(encoder, "region_since_seconds", help)?;
+        for (region, at) in table.regions().iter().zip(&health.since) {
+            since.encode_family(&[("region", region.id.as_str())])?.encode_gauge(&(at.0 / 1000))?;
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bailiwick_rules::id::{RegionId, ServiceId};
 use bailiwick_rules::table::RegionIndex;
 
-use super::{Answered, Steering, place};
+use super::{Answered, Latency, Steering, place};
 use crate::snapshot::Rules;
 use crate::wire::Outcome;
 use crate::zone::ServiceIndex;
@@ -21,6 +21,7 @@ pub(crate) struct ThreadCounters {
     pub(super) truncated: AtomicU64,
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
+    pub(crate) latency: Latency,
     /// By service and region of the rules in service, and what was counted under rules before those. The thread takes the lock when rules
     /// change, and else whoever reads.
     steered: Mutex<(Arc<SteeredCounters>, BTreeMap<Steering, u64>)>,

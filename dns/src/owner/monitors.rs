@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bailiwick_rules::health::{AntiFlap, Forced, Monitored, RegionHealth, Status};
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::rules::{Monitor, Probe};
+use bailiwick_rules::steer::{Conditions, Local, effective_status};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::probe::{MonitorId, ProbeResult, Prober, Probing, Running};
-use crate::snapshot::{Health, MonitorView};
+use crate::snapshot::{Health, MonitorView, Probes};
 
 /// All monitors that run. Equal ones run once, whoever names them.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Monitors<P> {
     probing: Probing<P>,
     entries: BTreeMap<MonitorId, Entry>,
     next: u64,
+    /// The status that counts for each region, and since when.
+    since: BTreeMap<RegionId, (Status, Timestamp)>,
 }
 
 #[derive(Debug)]
@@ -25,6 +28,10 @@ struct Entry {
     monitor: Monitor,
     monitored: Monitored,
     failure: Option<Arc<str>>,
+    /// When its status last changed; before the first result, when it began.
+    since: Option<Timestamp>,
+    probes: Probes,
+    last_failure: Option<(Timestamp, Arc<str>)>,
     /// Probes until this is dropped.
     _running: Running,
 }
@@ -44,7 +51,7 @@ impl Assignment {
 
 impl<P: Prober> Monitors<P> {
     pub(super) fn new(probing: Probing<P>) -> Self {
-        Self { probing, entries: BTreeMap::new(), next: 0 }
+        Self { probing, entries: BTreeMap::new(), next: 0, since: BTreeMap::new() }
     }
 
     /// Starts every monitor of `table` that doesn't run yet; one that runs with equal content keeps its state.
@@ -70,6 +77,9 @@ impl<P: Prober> Monitors<P> {
                 heard: None,
             },
             failure: None,
+            since: None,
+            probes: Probes::default(),
+            last_failure: None,
             _running: self.probing.start(id, monitor.clone()),
             monitor: monitor.clone(),
         };
@@ -96,7 +106,17 @@ impl<P: Prober> Monitors<P> {
         entry.monitored.machine.record(result.outcome.is_ok());
         entry.monitored.heard = Some(now);
         entry.failure = result.outcome.err().map(Arc::from);
+        match &entry.failure {
+            None => entry.probes.passed += 1,
+            Some(failure) => {
+                entry.probes.failed += 1;
+                entry.last_failure = Some((now, Arc::clone(failure)));
+            }
+        }
         let after = entry.monitored.machine.status();
+        if before != after || entry.since.is_none() {
+            entry.since = Some(now);
+        }
         let (target, failure) = (target(&entry.monitor), entry.failure.as_deref());
         if before != after && after == Status::Down {
             tracing::warn!(monitor = target, failure, "monitor went from {before} to down");
@@ -109,10 +129,10 @@ impl<P: Prober> Monitors<P> {
 
     /// Health as of `now`.
     pub(super) fn health(
-        &self,
+        &mut self,
         table: &Table,
         assignment: &Assignment,
-        overrides: &BTreeMap<RegionId, Forced>,
+        overrides: &BTreeMap<Overridden, Forced>,
         now: Timestamp,
     ) -> Health {
         let entry = |id: &Option<MonitorId>| self.entries.get(id.as_ref()?);
@@ -121,17 +141,52 @@ impl<P: Prober> Monitors<P> {
         let assigned = assignment.regions.iter().zip(table.regions());
         for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
             let of_endpoints: Vec<Option<&Monitored>> = endpoints.iter().map(monitored).collect();
-            let mut health = RegionHealth::of(monitored(own), &of_endpoints, now);
-            health.forced = overrides.get(&region.id).filter(|forced| forced.until > now).cloned();
+            let in_force = |endpoint: Option<&EndpointId>| {
+                let of = Overridden { region: region.id.clone(), endpoint: endpoint.cloned() };
+                overrides.get(&of).filter(|forced| forced.until > now).cloned()
+            };
+            let is_any = |of: &Overridden| of.region == region.id && of.endpoint.is_some();
+            let names = || region.endpoints.iter().map(|(id, _)| id);
+            let forced_endpoints: Vec<Option<Forced>> = match overrides.keys().any(is_any) {
+                true => names().map(|id| in_force(Some(id))).collect(),
+                false => Vec::new(),
+            };
+            let statuses = statuses(table, index, &forced_endpoints, now);
+            let mut health = RegionHealth::with_forced(monitored(own), &of_endpoints, &statuses, now);
+            health.forced = in_force(None);
+            health.forced_endpoints = forced_endpoints;
             regions.push(health);
             let watched = endpoints.iter().enumerate().map(|(position, id)| (Some(position), id));
             monitors.extend(std::iter::once((None, own)).chain(watched).filter_map(|(endpoint, id)| {
                 let entry = entry(id)?;
-                let (monitored, failure) = (entry.monitored.clone(), entry.failure.clone());
-                Some(MonitorView { region: index, endpoint, monitored, failure })
+                Some(MonitorView {
+                    region: index,
+                    endpoint,
+                    monitored: entry.monitored.clone(),
+                    failure: entry.failure.clone(),
+                    since: entry.since.unwrap_or(now),
+                    probes: entry.probes,
+                    last_failure: entry.last_failure.clone(),
+                })
             }));
         }
-        Health { regions, monitors, overrides: overrides.clone() }
+        let since = self.note_statuses(table, &regions, now);
+        Health { regions, monitors, overrides: overrides.clone(), since }
+    }
+
+    /// Since when each region has the status that counts.
+    fn note_statuses(&mut self, table: &Table, health: &[RegionHealth], now: Timestamp) -> Vec<Timestamp> {
+        let conditions = Conditions { health, local: &Local::default(), now };
+        let before = std::mem::take(&mut self.since);
+        let mut since = Vec::with_capacity(table.regions().len());
+        for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
+            let status = effective_status(table, index, &conditions);
+            let kept = before.get(&region.id).filter(|(was, _)| *was == status);
+            let at = kept.map_or(now, |(_, at)| *at);
+            self.since.insert(region.id.clone(), (status, at));
+            since.push(at);
+        }
+        since
     }
 
     /// When the next monitor goes stale if it stays silent.
@@ -142,6 +197,20 @@ impl<P: Prober> Monitors<P> {
         };
         self.entries.values().filter_map(stale_at).min()
     }
+}
+
+/// What the endpoints of a region are forced to be, by position: by the API, else by the document. Empty where none is.
+fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: Timestamp) -> Vec<Option<Status>> {
+    let count = table.region(region).endpoints.len();
+    let mut statuses = vec![None; count];
+    let by_rules = table.endpoint_overrides().filter(|(of, _, forced)| *of == region && forced.until > now);
+    for (_, position, forced) in by_rules {
+        statuses[position] = Some(forced.status);
+    }
+    for (status, forced) in statuses.iter_mut().zip(by_api) {
+        *status = forced.as_ref().map_or(*status, |forced| Some(forced.status));
+    }
+    statuses
 }
 
 /// What a monitor tries, for logs.

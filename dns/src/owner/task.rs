@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bailiwick_rules::health::Forced;
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::Overridden;
 use bailiwick_rules::table::{Revision, Succession};
 use bailiwick_rules::time::{Millis, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,7 +57,7 @@ pub(crate) struct Beginning {
     /// Where to keep things.
     pub(crate) store: Option<Store>,
     /// Overrides that were kept.
-    pub(crate) overrides: BTreeMap<RegionId, Forced>,
+    pub(crate) overrides: BTreeMap<Overridden, Forced>,
     /// What was wrong with the files.
     pub(crate) faults: BTreeMap<Source, Faults>,
     /// Zones that don't fit the rules or keys in service, and why.
@@ -183,7 +183,7 @@ struct Owner<P> {
     keeper: Option<Keeper>,
     /// What couldn't be written there yet, and why.
     not_kept: BTreeMap<Kind, String>,
-    overrides: BTreeMap<RegionId, Forced>,
+    overrides: BTreeMap<Overridden, Forced>,
     monitors: Monitors<P>,
     current: Arranged,
     waiting: Option<Waiting>,
@@ -273,11 +273,11 @@ impl<P: Prober> Owner<P> {
                 self.compile_next();
             }
             Change::Faults(source, faults) => self.note_faults(source, faults),
-            Change::SetOverride { region, forced, reply } => match self.set_override(region, forced) {
+            Change::SetOverride { of, forced, reply } => match self.set_override(of, forced) {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)), // whoever asked may have gone
             },
-            Change::DeleteOverride { region, reply } => match self.delete_override(region) {
+            Change::DeleteOverride { of, reply } => match self.delete_override(&of) {
                 Ok(()) => self.keep_overrides(Some(reply)),
                 Err(error) => _ = reply.send(Err(error)),
             },
@@ -442,10 +442,10 @@ impl<P: Prober> Owner<P> {
     /// Time has passed: overrides end, TTLs before an end shrink, silent monitors go stale.
     fn tick(&mut self) {
         let (now, before) = (self.clock.now(), self.overrides.len());
-        self.overrides.retain(|region, forced| {
+        self.overrides.retain(|of, forced| {
             let lasts = forced.until > now;
             if !lasts {
-                tracing::info!(%region, "override ended");
+                tracing::info!(region = %of.region, endpoint = of.endpoint_name(), "override ended");
             }
             lasts
         });

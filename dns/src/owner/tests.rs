@@ -103,8 +103,8 @@ fn probed(snapshot: &Snapshot, region: usize) -> HealthStatus {
     snapshot.health().regions[region].probed
 }
 
-fn id(name: &str) -> RegionId {
-    RegionId::parse(name).unwrap()
+fn id(name: &str) -> Overridden {
+    Overridden::parse(name).unwrap()
 }
 
 fn down_for(millis: u64) -> Forced {
@@ -312,7 +312,7 @@ async fn overrides_that_make_no_sense_are_refused() {
     let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
     let unknown = Forced { status: HealthStatus::Unknown, ..down_for(60_000) };
     let ended = Forced { until: NOW, ..down_for(0) };
-    assert_eq!(handle.set_override(id("mars"), down_for(1)).await, Err(OverrideError::UnknownRegion(id("mars"))));
+    assert_eq!(handle.set_override(id("mars"), down_for(1)).await, Err(OverrideError::Unknown(id("mars"))));
     assert_eq!(handle.set_override(id("r0"), unknown).await, Err(OverrideError::NoStatus));
     assert_eq!(handle.set_override(id("r0"), ended).await, Err(OverrideError::Ended(NOW)));
     assert_eq!(handle.delete_override(id("r0")).await, Err(OverrideError::NotForced(id("r0"))));

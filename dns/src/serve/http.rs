@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,7 +14,7 @@ use tracing::warn;
 
 use super::strings;
 use crate::api::tls::{PROTOCOLS, TlsListener};
-use crate::api::token::{TokenFile, warnings};
+use crate::api::token::{Tokens, warnings};
 use crate::api::{self, Api};
 use crate::certificate::Certificate;
 use crate::listeners::BindError;
@@ -26,7 +27,7 @@ use crate::tasks::{Ended, supervise};
 pub(super) struct Http {
     listener: std::net::TcpListener,
     address: SocketAddr,
-    token: Option<Arc<TokenFile>>,
+    tokens: Tokens,
     certificate: Option<Arc<Certificate>>,
     tls: Option<TlsAcceptor>,
 }
@@ -41,22 +42,23 @@ pub(super) struct ServedHttp {
 
 impl Http {
     pub(super) async fn bind(config: &crate::config::Api) -> Result<Self, Vec<String>> {
-        let token = config.token_file.as_deref().map(TokenFile::read).transpose();
+        let tokens = Tokens::of(config);
         let bound = TcpListener::bind(config.listen).await.and_then(|one| Ok((one.local_addr()?, one.into_std()?)));
         let bound = bound
             .map_err(|error| BindError { address: config.listen, transport: "TCP for the API", error }.to_string());
-        for warning in config.token_file.as_deref().into_iter().flat_map(warnings) {
+        let files = config.writers().chain(config.read_token_files.iter().map(PathBuf::as_path));
+        for warning in files.flat_map(warnings) {
             warn!("{warning}");
         }
         let certificate = config.tls.as_ref().map(Certificate::read).transpose();
-        match (token, certificate, bound) {
-            (Ok(token), Ok(certificate), Ok((address, listener))) => {
+        match (tokens, certificate, bound) {
+            (Ok(tokens), Ok(certificate), Ok((address, listener))) => {
                 let tls = certificate.as_ref().map(|certificate| certificate.acceptor(PROTOCOLS)).transpose();
                 let tls = tls.map_err(|error| vec![format!("the API can't speak TLS: {error}")])?;
-                Ok(Self { listener, address, token: token.map(Arc::new), certificate, tls })
+                Ok(Self { listener, address, tokens, certificate, tls })
             }
-            (token, certificate, bound) => {
-                let faults = token.err().into_iter().chain(certificate.err().into_iter().flatten());
+            (tokens, certificate, bound) => {
+                let faults = tokens.err().into_iter().flatten().chain(certificate.err().into_iter().flatten());
                 Err(strings(faults).into_iter().chain(bound.err()).collect())
             }
         }
@@ -64,15 +66,16 @@ impl Http {
 
     /// What changes with its files while the API runs.
     pub(super) fn renewed(&self) -> impl Iterator<Item = Arc<dyn Renew>> {
-        let token = self.token.clone().map(|token| token as Arc<dyn Renew>);
-        token.into_iter().chain(self.certificate.clone().map(|certificate| certificate as Arc<dyn Renew>))
+        let tokens = self.tokens.all().cloned().map(|token| token as Arc<dyn Renew>);
+        tokens.chain(self.certificate.clone().map(|certificate| certificate as Arc<dyn Renew>))
     }
 
     pub(super) fn serve(self, handle: Handle, metrics: Arc<Metrics>, node: String) -> ServedHttp {
         let loopback = api::is_loopback(self.address);
         let draining = AtomicBool::new(false);
         let pulse = handle.tasks().waiting("api");
-        let api = Arc::new(Api { handle, metrics, node, token: self.token, loopback, draining });
+        let (begun, tokens) = (handle.now(), self.tokens);
+        let api = Arc::new(Api { handle, metrics, node, tokens, begun, loopback, draining });
         let (stop, stopped) = watch::channel(false);
         let (served, listener, tls) = (Arc::clone(&api), self.listener, self.tls);
         let task = tokio::spawn(supervise(pulse, move || {

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 
 use crate::clock::Clock;
 use crate::memo::{self, Memo, Told};
-use crate::metrics::{Metrics, SteeredCounters, ThreadCounters};
+use crate::metrics::{EVERY, Metrics, SteeredCounters, ThreadCounters};
 use crate::owner::Handle;
 use crate::rate_limit::Limiter;
 use crate::respond::{Datagram, Datagrams, Respond};
@@ -52,7 +53,9 @@ impl Respond for Live {
         let snapshot = self.handle.snapshot();
         let settings = self.settings.load();
         let context = self.context(&settings, seconds(self.clock.now()));
+        let begun = Instant::now();
         let Told { outcome, region } = memo::tell(&context, &snapshot, packet, from, transport, out);
+        self.metrics.took(transport, begun.elapsed());
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome
             && let Some(service) = snapshot.table().services().get(service.get())
@@ -79,6 +82,8 @@ struct Thread {
     memo: Memo,
     counters: Arc<ThreadCounters>,
     steered: Arc<SteeredCounters>,
+    /// How many batches were answered, to time some of them.
+    batches: u32,
     live: Arc<Live>,
 }
 
@@ -94,6 +99,7 @@ impl Thread {
             steered: counters.steered_under(snapshot.world().rules()),
             snapshot,
             counters,
+            batches: 0,
             live,
         }
     }
@@ -118,6 +124,18 @@ impl Datagrams for Thread {
     }
 
     fn respond(&mut self, batch: &mut [Datagram<'_>]) {
+        self.batches = self.batches.wrapping_add(1);
+        if self.batches % EVERY != 1 {
+            return self.answer(batch);
+        }
+        let begun = Instant::now();
+        self.answer(batch);
+        self.counters.latency.add(begun.elapsed(), u64::try_from(batch.len()).unwrap_or(0));
+    }
+}
+
+impl Thread {
+    fn answer(&mut self, batch: &mut [Datagram<'_>]) {
         let context = self.live.context(self.settings.load(), self.now);
         let (counters, steered) = (&self.counters, &self.steered);
         self.memo.respond(&context, &self.snapshot, batch, |Told { outcome, region }| {
@@ -218,11 +236,11 @@ mod tests {
 
         let a = RegionId::parse("a").unwrap();
         let forced = Forced { status: Status::Down, until: NOW.after(Millis(600_000)), reason: "drill".into() };
-        handle.set_override(a.clone(), forced).await.unwrap();
+        handle.set_override(a.clone().into(), forced).await.unwrap();
         assert_eq!(ask(&mut *datagrams, chat), 1, "the batch under way keeps to what it began with");
         datagrams.begin();
         assert_eq!(both(&mut *datagrams, chat), [2, 2]);
-        handle.delete_override(a).await.unwrap();
+        handle.delete_override(a.into()).await.unwrap();
         datagrams.begin();
         assert_eq!(both(&mut *datagrams, chat), [1, 1]);
 

@@ -64,9 +64,17 @@ fn up(down_thresh: u32) -> Monitored {
 fn health(fra: &Monitored) -> Health {
     let unwatched = || RegionHealth::of(None, &[], NOW);
     let regions = vec![RegionHealth::of(Some(fra), &[], NOW), unwatched(), unwatched()];
-    let monitors = vec![MonitorView { region: RegionIndex(0), endpoint: None, monitored: fra.clone(), failure: None }];
+    let monitors = vec![MonitorView {
+        region: RegionIndex(0),
+        endpoint: None,
+        monitored: fra.clone(),
+        failure: None,
+        since: NOW,
+        probes: crate::snapshot::Probes::default(),
+        last_failure: None,
+    }];
     // Regions are in the order of their names: fra, nyc, par.
-    Health { regions, monitors, overrides: BTreeMap::new() }
+    Health { regions, monitors, ..Health::default() }
 }
 
 fn from(address: &str) -> Asking {
@@ -215,7 +223,7 @@ fn the_health_report_tells_what_counts_beside_what_was_probed() {
     let mut health = health(&up(3));
     let forced = Forced { status: Status::Down, until: NOW.after(Millis(60_000)), reason: "drill".into() };
     health.regions[0].forced = Some(forced.clone());
-    health.overrides.insert(RegionId::parse("fra").unwrap(), forced);
+    health.overrides.insert(Overridden::parse("fra").unwrap(), forced);
     let snapshot = Snapshot::new(world(RULES), health, NOW, None);
     let report = snapshot.health_report("ns1", NOW.after(Millis(1500)));
     assert_eq!((report.node.as_str(), report.revision, report.rules_sha256.len()), ("ns1", 7, 64));

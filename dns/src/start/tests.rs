@@ -206,11 +206,11 @@ async fn overrides_outlive_a_restart() {
         until,
         reason: "drill".into(),
     };
-    started.handle.set_override(region.clone(), forced.clone()).await.unwrap();
+    started.handle.set_override(region.clone().into(), forced.clone()).await.unwrap();
     drop(started);
     let started = node.start().await.unwrap();
     assert_eq!(started.handle.snapshot().health().regions[0].forced, Some(forced));
-    started.handle.delete_override(region).await.unwrap();
+    started.handle.delete_override(region.into()).await.unwrap();
     drop(started);
     assert_eq!(node.start().await.unwrap().handle.snapshot().health().regions[0].forced, None);
 }

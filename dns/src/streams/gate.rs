@@ -72,6 +72,12 @@ impl Gate {
         self.open().total
     }
 
+    /// How many may be open, in all and of one client.
+    #[must_use]
+    pub fn limits(&self) -> (usize, usize) {
+        (self.limits.connections, self.limits.per_client)
+    }
+
     /// How many connections were refused.
     #[must_use]
     pub fn refused(&self) -> u64 {

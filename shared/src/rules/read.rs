@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredHost, Tenant};
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
-use crate::id::{JurisdictionId, NOT_A_NAME, RegionId, ServiceId, TenantId};
+use crate::id::{EndpointId, JurisdictionId, NOT_A_NAME, Overridden, RegionId, ServiceId, TenantId};
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
 use region::region;
@@ -33,7 +33,8 @@ struct Context {
     hosts: HashMap<SteeredHost, String>,
     digests: HashMap<KeyDigest, String>,
     prefixes: HashMap<IpNet, usize>,
-    overridden: HashMap<RegionId, usize>,
+    endpoints: HashMap<String, Vec<String>>,
+    overridden: HashMap<Overridden, usize>,
 }
 
 impl Context {
@@ -50,12 +51,29 @@ impl Context {
             _ => Vec::new(),
         };
         Self {
+            endpoints: endpoints_of(node),
             jurisdictions: keys("jurisdictions"),
             regions: keys("regions"),
             services: keys("services"),
             ..Self::default()
         }
     }
+}
+
+/// The names of the endpoints, by region.
+fn endpoints_of(node: &Node) -> HashMap<String, Vec<String>> {
+    let mut endpoints = HashMap::new();
+    let entries = |node: &Node, key: &str| match node {
+        Node::Object(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, node)| node.clone()),
+        _ => None,
+    };
+    let Some(Node::Object(regions)) = entries(node, "regions") else { return endpoints };
+    for (region, node) in &regions {
+        if let Some(Node::Object(named)) = entries(node, "endpoints") {
+            endpoints.insert(region.clone(), named.iter().map(|(name, _)| name.clone()).collect());
+        }
+    }
+    endpoints
 }
 
 /// Reads a whole document; `None` if it isn't an object. Violations go to `reader`.
@@ -236,12 +254,26 @@ fn keeping(reader: &mut Reader<'_>, node: &Node) -> Option<Keeping> {
 
 fn an_override(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut Context) -> Option<Override> {
     let mut fields = reader.object(node)?;
+    let is_whole = !fields.has("endpoint");
+    let once =
+        |reader: &mut Reader<'_>, overridden: &mut HashMap<_, _>, of: Overridden| match overridden.insert(of, index) {
+            Some(first) => reader.fail(format!("is overridden at /overrides/{first} too; keep one")),
+            None => Some(()),
+        };
     let region = fields.required("region", "the region's name", |reader, node| {
         let region = reference(reader, node, "region", &context.regions, RegionId::parse)?;
-        match context.overridden.insert(region.clone(), index) {
-            Some(first) => reader.fail(format!("is overridden at /overrides/{first} too; keep one")),
-            None => Some(region),
+        if is_whole {
+            once(reader, &mut context.overridden, region.clone().into())?;
         }
+        Some(region)
+    });
+    let names = region.as_ref().and_then(|region| context.endpoints.get(region.as_str()));
+    let names = names.map_or(&[][..], Vec::as_slice);
+    let endpoint = fields.optional("endpoint", |reader, node| {
+        let endpoint = reference(reader, node, "endpoint", names, EndpointId::parse)?;
+        let of = Overridden { region: region.clone()?, endpoint: Some(endpoint.clone()) };
+        once(reader, &mut context.overridden, of)?;
+        Some(endpoint)
     });
     let choices = [("up", Status::Up), ("down", Status::Down)];
     let status = fields.required("status", "\"up\" or \"down\"", |reader, node| one_of(reader, node, &choices));
@@ -257,5 +289,5 @@ fn an_override(reader: &mut Reader<'_>, index: usize, node: &Node, context: &mut
         }
     });
     fields.finish();
-    Some(Override { region: region?, status: status?, until: until?, reason: reason? })
+    Some(Override { region: region?, endpoint, status: status?, until: until?, reason: reason? })
 }

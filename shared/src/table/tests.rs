@@ -244,6 +244,8 @@ fn what_may_stand_once_is_refused_twice() {
         "/tenants/twin/key_sha256/0",
         "/tenants/acme/key_sha256/0",
     );
+    let twice = json!({ "region": "lon", "status": "down", "until": "2026-12-01T06:00:00Z", "reason": "drill" });
+    assert_refused(|d| d["overrides"].as_array_mut().unwrap().push(twice), "/overrides/1/region", "/overrides/0 too");
     assert_refused(|d| d["networks"][1]["prefix"] = json!("198.51.100.0/24"), "/networks/1/prefix", "/networks/0");
     assert_refused(|d| d["networks"][1]["prefix"] = json!("198.51.100.1/24"), "/networks/1/prefix", "198.51.100.0/24");
     assert_refused(
@@ -254,6 +256,31 @@ fn what_may_stand_once_is_refused_twice() {
     let text = sound().to_string().replacen("\"version\":1", "\"version\":1,\"version\":1", 1);
     let violations = Table::compile(text.as_bytes()).unwrap_err();
     assert_eq!(violations[0].pointer, "/version");
+}
+
+#[test]
+fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
+    let forced = |endpoint: &str| json!({ "region": "fra", "endpoint": endpoint, "status": "down", "until": "2026-12-01T06:00:00Z", "reason": "drill" });
+    let mut document = sound();
+    let name = document["regions"]["fra"]["endpoints"].as_object().unwrap().keys().next().unwrap().clone();
+    document["overrides"].as_array_mut().unwrap().push(forced(&name));
+    let table = Table::compile(document.to_string().as_bytes()).unwrap();
+    let told: Vec<_> = table.endpoint_overrides().map(|(_, position, one)| (position, one.of().to_string())).collect();
+    assert_eq!(told, [(0, format!("fra/{name}"))]);
+    assert!(table.override_of(table.region_named("fra").unwrap()).is_none(), "the region isn't");
+    let late = Timestamp::parse("2027-01-01T00:00:00Z").unwrap();
+    assert!(table.warnings(late).iter().any(|one| one.pointer == "/overrides/1" && one.message.contains("fra/")));
+    let other = format!("{name}0");
+    assert_refused(
+        |d| d["overrides"].as_array_mut().unwrap().push(forced(&other)),
+        "/overrides/1/endpoint",
+        &format!("did you mean {name:?}?"),
+    );
+    assert_refused(
+        |d| d["overrides"].as_array_mut().unwrap().extend([forced(&name), forced(&name)]),
+        "/overrides/2/endpoint",
+        "/overrides/1 too",
+    );
 }
 
 #[test]

@@ -237,17 +237,24 @@ pub fn ask(random: &mut Random, table: &Table) -> Ask<'static> {
 pub fn conditions(random: &mut Random, table: &Table) -> (Vec<RegionHealth>, Local, Timestamp) {
     let status = |random: &mut Random| *random.pick(&[Status::Up, Status::Up, Status::Down, Status::Unknown]);
     let span = |random: &mut Random| Some(Millis(random.below(90_000) as u64)).filter(|_| random.chance(70));
-    let health = table.regions().iter().map(|region| RegionHealth {
-        probed: status(random),
-        forced: random.chance(10).then(|| Forced {
+    let forced = |random: &mut Random, percent| {
+        random.chance(percent).then(|| Forced {
             status: *random.pick(&[Status::Up, Status::Down]),
             until: NOW.after(Millis(random.below(120_000) as u64)),
             reason: "random".to_owned(),
-        }),
+        })
+    };
+    let health = table.regions().iter().map(|region| RegionHealth {
+        probed: status(random),
+        forced: forced(random, 10),
         stale: false,
         time_to_down: span(random),
         time_to_up: span(random),
         endpoints: region.endpoints.iter().map(|_| status(random)).collect(),
+        forced_endpoints: match random.chance(20) {
+            true => region.endpoints.iter().map(|_| forced(random, 50)).collect(),
+            false => Vec::new(),
+        },
     });
     let health: Vec<RegionHealth> = health.collect();
     let mut cooling = Vec::new();

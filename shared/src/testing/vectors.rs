@@ -103,18 +103,24 @@ fn health_of(table: &Table, regions: &Value) -> Result<Vec<RegionHealth>, String
     };
     let one = |region: &crate::table::Region| {
         let told = &regions[region.id.as_str()];
-        let forced = match &told["override"] {
-            Value::Null => None,
-            forced => Some(Forced {
+        let forced = |told: &Value| match told {
+            Value::Null => Ok(None),
+            forced => Ok::<_, String>(Some(Forced {
                 status: status(&forced["status"])?,
                 until: forced["until"].as_str().and_then(Timestamp::parse).ok_or("\"until\" is no time")?,
                 reason: "vector".to_owned(),
-            }),
+            })),
         };
+        let of_endpoints = &told["endpoint_overrides"];
+        let forced_endpoints = region.endpoints.iter().map(|(name, _)| forced(&of_endpoints[name.as_str()]));
         let endpoints = region.endpoints.iter().map(|(name, _)| status(&told["endpoints"][name.as_str()]));
         Ok::<_, String>(RegionHealth {
             probed: status(&told["probed"])?,
-            forced,
+            forced: forced(&told["override"])?,
+            forced_endpoints: match of_endpoints {
+                Value::Null => Vec::new(),
+                _ => forced_endpoints.collect::<Result<_, _>>()?,
+            },
             endpoints: endpoints.collect::<Result<_, _>>()?,
             ..RegionHealth::default()
         })

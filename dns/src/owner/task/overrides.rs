@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bailiwick_rules::health::{Forced, Status};
-use bailiwick_rules::id::RegionId;
+use bailiwick_rules::id::Overridden;
 
 use super::Owner;
 use crate::keeper::Attempt;
@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 type Outcome = Option<Receiver<Result<(), String>>>;
 
 impl<P: Prober> Owner<P> {
-    pub(super) fn set_override(&mut self, region: RegionId, forced: Forced) -> Result<(), OverrideError> {
-        if self.current.world.rules().table.region_named(region.as_str()).is_none() {
-            return Err(OverrideError::UnknownRegion(region));
+    pub(super) fn set_override(&mut self, of: Overridden, forced: Forced) -> Result<(), OverrideError> {
+        if self.current.world.rules().table.place_of(&of).is_none() {
+            return Err(OverrideError::Unknown(of));
         }
         if forced.status == Status::Unknown {
             return Err(OverrideError::NoStatus);
@@ -30,17 +30,18 @@ impl<P: Prober> Owner<P> {
         if forced.until <= self.clock.now() {
             return Err(OverrideError::Ended(forced.until));
         }
-        tracing::warn!(%region, until = %forced.until, reason = forced.reason, "override set: {}", forced.status);
-        self.overrides.insert(region, forced);
+        let (region, endpoint) = (&of.region, of.endpoint_name());
+        tracing::warn!(%region, endpoint, until = %forced.until, reason = forced.reason, "override set: {}", forced.status);
+        self.overrides.insert(of, forced);
         self.publish();
         Ok(())
     }
 
-    pub(super) fn delete_override(&mut self, region: RegionId) -> Result<(), OverrideError> {
-        if self.overrides.remove(&region).is_none() {
-            return Err(OverrideError::NotForced(region));
+    pub(super) fn delete_override(&mut self, of: &Overridden) -> Result<(), OverrideError> {
+        if self.overrides.remove(of).is_none() {
+            return Err(OverrideError::NotForced(of.clone()));
         }
-        tracing::warn!(%region, "override deleted");
+        tracing::warn!(region = %of.region, endpoint = of.endpoint_name(), "override deleted");
         self.publish();
         Ok(())
     }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bailiwick_rules::health::{Forced, RegionHealth, Status};
@@ -76,7 +75,7 @@ fn health(down: [bool; 2]) -> Health {
         health.forced = down.then(|| Forced { status: Status::Down, until, reason: "drill".into() });
         health
     });
-    Health { regions: regions.into(), monitors: Vec::new(), overrides: BTreeMap::new() }
+    Health { regions: regions.into(), ..Health::default() }
 }
 
 fn ask(snapshot: &Snapshot, qname: &str, qtype: u16, flags: u8, client: &str, now: Timestamp) -> Message {

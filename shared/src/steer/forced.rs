@@ -1,0 +1,85 @@
+//! What operators force: overrides of the API and of the document enter, the status that counts for a region or an endpoint
+//! leaves; `steer`, the plan of the edge and the reports of the nodes ask.
+
+use super::{Conditions, earliest};
+use crate::health::Status;
+use crate::table::{RegionIndex, Table};
+use crate::time::Timestamp;
+
+/// The override in force: one that came by the API beats the document's.
+#[must_use]
+pub fn forced(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Option<(Status, Timestamp)> {
+    let by_api = conditions.health.get(region.get()).and_then(|health| health.forced.as_ref());
+    let by_api = by_api.map(|forced| (forced.status, forced.until));
+    let by_rules = table.override_of(region).map(|forced| (forced.status, forced.until));
+    by_api.into_iter().chain(by_rules).find(|(_, until)| *until > conditions.now)
+}
+
+/// The status that counts: forced, else probed.
+#[must_use]
+pub fn effective_status(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Status {
+    let probed = || conditions.health.get(region.get()).map_or(Status::Unknown, |health| health.probed);
+    forced(table, region, conditions).map_or_else(probed, |(status, _)| status)
+}
+
+/// Whether any endpoint of the region may be forced. It costs two looks at lengths, and is `false` nearly always.
+#[must_use]
+pub fn forces_endpoints(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> bool {
+    table.endpoint_overrides().len() > 0
+        || conditions.health.get(region.get()).is_some_and(|health| !health.forced_endpoints.is_empty())
+}
+
+/// The override in force of an endpoint, by its position: one that came by the API beats the document's.
+#[must_use]
+#[inline(never)]
+pub fn forced_endpoint(
+    table: &Table,
+    region: RegionIndex,
+    position: usize,
+    conditions: &Conditions<'_>,
+) -> Option<(Status, Timestamp)> {
+    let health = conditions.health.get(region.get());
+    let by_api = health.and_then(|health| health.forced_endpoints.get(position)?.as_ref());
+    let by_api = by_api.map(|forced| (forced.status, forced.until));
+    let by_rules = table.endpoint_overrides().filter(|(of, at, _)| *of == region && *at == position);
+    let by_rules = by_rules.map(|(_, _, forced)| (forced.status, forced.until));
+    by_api.into_iter().chain(by_rules).find(|(_, until)| *until > conditions.now)
+}
+
+/// What overrides of its endpoints make of a region.
+pub(super) struct ForcedEndpoints {
+    /// Whether all endpoints that could serve are down, forced or by their probes. `None`: no override has a say.
+    pub(super) is_down: Option<bool>,
+    /// Whether all of them are forced down, so that nothing revives the region.
+    pub(super) is_drained: bool,
+    /// When the first of the overrides ends.
+    pub(super) until: Option<Timestamp>,
+}
+
+/// Looks at the endpoints `able` to serve, by position.
+#[inline(never)]
+pub(super) fn judge_forced_endpoints(
+    table: &Table,
+    region: RegionIndex,
+    able: impl Iterator<Item = usize>,
+    conditions: &Conditions<'_>,
+) -> ForcedEndpoints {
+    let health = conditions.health.get(region.get());
+    let probed = |position: usize| health.and_then(|health| health.endpoints.get(position).copied());
+    let (mut any_forced, mut all_down, mut all_forced_down, mut until) = (false, true, true, None);
+    for position in able {
+        match forced_endpoint(table, region, position, conditions) {
+            None => {
+                all_forced_down = false;
+                all_down &= probed(position) == Some(Status::Down);
+            }
+            Some((status, ends)) => {
+                any_forced = true;
+                all_forced_down &= status == Status::Down;
+                all_down &= status == Status::Down;
+                until = earliest(until, Some(ends));
+            }
+        }
+    }
+    ForcedEndpoints { is_down: any_forced.then_some(all_down), is_drained: any_forced && all_forced_down, until }
+}
