@@ -16,6 +16,7 @@ mod last_good;
 mod malformed;
 mod nothing_stops;
 mod operators;
+mod quick_start;
 mod rate_limit;
 mod reload;
 mod rfc8906;
