@@ -14,6 +14,7 @@ mod health;
 mod keys;
 mod last_good;
 mod malformed;
+mod monitoring;
 mod nothing_stops;
 mod operators;
 mod quick_start;

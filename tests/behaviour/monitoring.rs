@@ -1,0 +1,82 @@
+//! `deploy/`: every metric that the alerts and the board name is one that the real server has, and promtool finds the alerts good.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use bailiwick_tests::dns::question;
+use bailiwick_tests::geo::{GERMAN, root};
+use bailiwick_tests::node::{Setup, TOKEN};
+use serde_json::json;
+
+use crate::fixture::{World, ZONE};
+
+/// Names that begin with `bailiwick_` in a text, without what a counter or a histogram adds to them.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("bailiwick_")).map(str::to_owned).collect()
+}
+
+/// A node that has all there is: zones that are signed, limits, certificates, endpoints, an override.
+fn metrics() -> String {
+    let world = World::start();
+    let mut rules = world.rules(1);
+    let monitor = json!({ "type": "http", "url": world.frankfurt.health_url(), "interval": "200ms" });
+    let endpoint = json!({ "url": format!("{}/v1", world.frankfurt.health_url()), "monitor": monitor });
+    rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint });
+    let setup = Setup::new(&rules, ZONE).encrypted(&["dot", "doq", "doh"]).signed();
+    let node = setup.with("[rate_limit]\nper_second = 1000\n").start();
+    let forced = json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });
+    assert_eq!(node.call("POST", "/v1/overrides", Some(TOKEN), Some(&forced)).0, 200);
+    let _ = question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns);
+    node.get("/metrics")
+}
+
+#[test]
+fn alerts_and_board_name_metrics_that_the_server_has() {
+    let metrics = metrics();
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    let known: BTreeSet<String> =
+        samples.flat_map(|line| names(line.split(['{', ' ']).next().unwrap_or_default())).collect();
+    for file in ["deploy/prometheus/alerts.yml", "deploy/grafana/bailiwick-dns.json"] {
+        let text = std::fs::read_to_string(root().join(file)).expect(file);
+        let named: BTreeSet<String> = names(&text).into_iter().filter(|name| !name.ends_with('_')).collect();
+        assert!(named.len() > 10, "{file} names some");
+        let unknown: Vec<&String> = named.iter().filter(|name| !known.contains(*name)).collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}, which are not in\n{metrics}");
+    }
+    for expected in [
+        "bailiwick_monitor_probes_total{region=\"eu-frankfurt\",endpoint=\"fra-1\",result=\"passed\"}",
+        "bailiwick_monitor_since_seconds{region=\"uk-london\",endpoint=\"\"}",
+        "bailiwick_region_since_seconds{region=\"eu-paris\"}",
+        "bailiwick_rules_info{revision=\"1\",sha256=\"",
+        "bailiwick_connections_limit{scope=\"all\"} 1024",
+        "bailiwick_rate_limit_per_second 1000",
+        "bailiwick_answer_seconds_count{transport=\"udp\"} 1",
+        "bailiwick_certificate_expires_seconds{files=\"",
+    ] {
+        assert!(metrics.contains(expected), "{expected} is not in\n{metrics}");
+    }
+}
+
+#[test]
+fn promtool_finds_the_alerts_good_and_the_metrics_readable() {
+    let file = root().join("deploy/prometheus/alerts.yml");
+    let Ok(output) = Command::new("promtool").args(["check", "rules"]).arg(file).output() else {
+        println!("skipped: no promtool; scripts/setup packages installs it");
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
+#[test]
+fn the_board_is_json_with_a_query_in_every_panel() {
+    let text = std::fs::read_to_string(root().join("deploy/grafana/bailiwick-dns.json")).expect("the board");
+    let board: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels");
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64()), "an id twice: {panel}");
+        assert!(panel["targets"][0]["expr"].as_str().is_some_and(|expr| expr.contains("bailiwick_")), "{panel}");
+    }
+}
