@@ -21,9 +21,8 @@ use crate::state::claim::{Claimed, Named, claim};
 use crate::state::seal::{Keyring, Owner};
 use crate::state::tuned::is_tuned;
 
-/// The longest line, in bytes: some images fit. It is held up to three times while it is read.
+/// The longest line, in bytes: some images fit.
 const LONGEST: usize = 8 << 20;
-const COPIES: u64 = 3;
 
 /// What some readers take for the end of a line besides `\n` (Python's `splitlines`), and how it is written within a
 /// JSON text instead. If readers didn't agree where a line ends, what stands between two ends would be a request that
@@ -146,7 +145,13 @@ impl BatchInput {
 
     /// Takes what is held back, as it came.
     pub fn take_held(&mut self) -> Vec<u8> {
+        self.hold = Hold::default();
         core::mem::take(&mut self.line)
+    }
+
+    /// Counts what a line takes of this isolate's memory: itself, and copies of its body while it is read and written.
+    fn count(&mut self) -> Result<(), Failure> {
+        self.hold.resize((self.line.capacity() + 2 * self.line.len()) as u64)
     }
 
     fn extend(&mut self, piece: &[u8]) -> Result<(), Failure> {
@@ -161,7 +166,7 @@ impl BatchInput {
         if self.line.len() > LONGEST {
             return Err(self.told(Failure::BodyTooLarge { limit: LONGEST as u64 }));
         }
-        self.hold.resize(COPIES * self.line.capacity() as u64)
+        self.count()
     }
 
     /// Writes the line in hand, which is whole.
@@ -182,7 +187,7 @@ impl BatchInput {
         // A long line is no reason to hold as much for all that follow.
         self.line.shrink_to(64 << 10);
         self.number += 1;
-        self.hold.resize(COPIES * self.line.capacity() as u64)
+        self.count()
     }
 
     fn told(&self, failure: Failure) -> Failure {

@@ -145,6 +145,21 @@ fn what_is_no_line_of_a_batch_is_told_with_its_number() {
 }
 
 #[test]
+fn what_a_line_takes_is_given_back_with_it() {
+    let long = format!("{{\"a\":\"{}\",", "x".repeat(1 << 20));
+    let (mut lines, mut out) = (named_lines(), Vec::new());
+    lines.pass(long.as_bytes(), &mut out).unwrap();
+    assert!(crate::inflight::held() >= 3 << 20);
+    assert!(lines.pass(b"}\nrest", &mut out).is_err());
+    assert_eq!(lines.take_held(), [long.as_bytes(), b"}\nrest"].concat());
+    assert_eq!((crate::inflight::held(), out.len()), (0, 0), "nothing is counted for what passes as it comes");
+    let whole = format!("{{\"a\":1,\"x\":{}}}\n", "1".repeat(1 << 20));
+    let mut lines = named_lines();
+    lines.pass(whole.as_bytes(), &mut out).unwrap();
+    assert!(out == whole.as_bytes() && crate::inflight::held() < 1 << 20, "the next line is short");
+}
+
+#[test]
 fn a_line_is_refused_for_what_a_request_is_refused_for() {
     const PLACE: &str = "https://collector.example/x";
     let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": PLACE } }] }]);
