@@ -211,11 +211,6 @@ pub(crate) fn compressible(rtype: u16) -> bool {
     layout(rtype).is_some_and(|(_, compressible)| compressible)
 }
 
-/// Whether names stand in rdata of this type.
-pub(crate) fn holds_names(rtype: u16) -> bool {
-    layout(rtype).is_some()
-}
-
 /// Whether an rdata has the form of its type, as far as this server relies on it.
 pub fn is_well_formed(rtype: u16, rdata: &[u8]) -> bool {
     match rtype {

@@ -27,4 +27,5 @@ mod tcp;
 mod tls;
 mod vectors;
 mod wildcard;
+mod zone_text;
 mod zones;

@@ -67,7 +67,7 @@ fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
 }
 
 /// Appends the type bit maps (RFC 4034 §4.1.2): a window of 256 types after the other, each without the octets of zeros at its end.
-fn append_bitmap(rdata: &mut Vec<u8>, types: impl IntoIterator<Item = u16>) {
+pub(crate) fn append_bitmap(rdata: &mut Vec<u8>, types: impl IntoIterator<Item = u16>) {
     let mut types: Vec<u16> = types.into_iter().collect();
     types.sort_unstable();
     for window in types.chunk_by(|a, b| a >> 8 == b >> 8) {

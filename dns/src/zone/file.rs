@@ -2,7 +2,10 @@
 //! [`parse`] and hands the records to [`Zone::compile`](super::Zone::compile).
 
 mod data;
+mod fields;
+mod forms;
 mod lexer;
+mod odd;
 
 use std::path::Path;
 use std::str::FromStr;
@@ -47,7 +50,7 @@ pub fn parse(
         last_ttl: None,
         depth: 0,
     };
-    scope.read(text, open, &mut found);
+    let _ = scope.read(text, open, &mut found);
     if found.errors.is_empty() {
         return Ok(found.records);
     }
@@ -92,7 +95,8 @@ struct Scope {
 type Open<'o> = &'o mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
 impl Scope {
-    fn read(mut self, text: &[u8], open: Open<'_>, found: &mut Findings) {
+    /// Reads the whole text; what its entries left behind comes back.
+    fn read(mut self, text: &[u8], open: Open<'_>, found: &mut Findings) -> Self {
         for entry in Lexer::new(text) {
             let (line, result) = match entry {
                 Err((line, message)) => (line, Err(message)),
@@ -102,6 +106,7 @@ impl Scope {
                 found.errors.push(ZoneError { place: self.place(line), message });
             }
         }
+        self
     }
 
     fn place(&self, line: u32) -> Location {
@@ -145,8 +150,8 @@ impl Scope {
         }
     }
 
-    /// Reads another file with its own origin; nothing it sets lasts beyond it (RFC 1035 §5.1).
-    fn include(&self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
+    /// Reads another file with its own origin, which doesn't last beyond it (RFC 1035 §5.1). Its `$TTL` does, as in BIND and NSD.
+    fn include(&mut self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         if self.depth == MOST_INCLUDES {
             return Err(format!(
                 "files include files more than {MOST_INCLUDES} deep; where one includes itself, remove that line"
@@ -164,7 +169,8 @@ impl Scope {
             last_ttl: self.last_ttl,
             depth: self.depth + 1,
         };
-        scope.read(&text, open, found);
+        let read = scope.read(&text, open, found);
+        (self.default_ttl, self.last_ttl) = (read.default_ttl, read.last_ttl);
         Ok(())
     }
 
@@ -218,7 +224,7 @@ impl Scope {
                 break text.into_owned();
             }
         };
-        let Ok(rtype) = Rtype::from_str(&mnemonic).map(Rtype::to_int) else {
+        let Some(rtype) = record_type(&mnemonic) else {
             return Err(format!("`{mnemonic}` is no record type; write a type, or TYPE and its number (RFC 3597)"));
         };
         // Types that name no data (RFC 6895 §3.1): 0, OPT and 128 to 255.
@@ -238,12 +244,25 @@ impl Scope {
     }
 
     fn name(&self, token: &Token<'_>) -> Result<Name, String> {
-        let shown = String::from_utf8_lossy(token.text);
-        if !token.text.is_ascii() {
-            return Err(format!("the name `{shown}` has letters outside ASCII; write it in Punycode (xn--…)"));
-        }
-        Name::parse(token.text, Some(self.origin.as_ref())).map_err(|error| format!("`{shown}`: {error}"))
+        domain_name(token.text, &self.origin)
     }
+}
+
+/// A name as an entry writes it, completed by the origin.
+fn domain_name(text: &[u8], origin: &Name) -> Result<Name, String> {
+    let shown = String::from_utf8_lossy(text);
+    if !text.is_ascii() {
+        return Err(format!("the name `{shown}` has letters outside ASCII; write it in Punycode (xn--…)"));
+    }
+    Name::parse(text, Some(origin.as_ref())).map_err(|error| format!("`{shown}`: {error}"))
+}
+
+/// The number of a type, from its mnemonic or from TYPE and the number (RFC 3597 §5).
+fn record_type(mnemonic: &str) -> Option<u16> {
+    if mnemonic.eq_ignore_ascii_case("NSAP-PTR") {
+        return Some(23);
+    }
+    Rtype::from_str(mnemonic).ok().map(Rtype::to_int)
 }
 
 /// Whether the token is class IN; other classes are errors.

@@ -1,21 +1,49 @@
 //! Record data from text: the tokens after the type enter, wire bytes leave; `file` calls it for each record.
 //!
-//! The `domain` crate's scanner reads the data; RFC 3597's `\#` form is read here, and checked when the type is known.
+//! Most types are lists of plain items ([`forms`]). Service bindings are left to the `domain` crate's scanner, which knows their parameters. RFC
+//! 3597's `\#` form is read here for any type, and checked when the type is known.
 
 use bytes::Bytes;
 use domain::base::rdata::ComposeRecordData;
 use domain::zonefile::inplace::{Entry, Zonefile};
 
+use super::fields::{Fields, hex};
 use super::lexer::Token;
+use super::{domain_name, forms, odd};
 use crate::name::Name;
-use crate::rdata::{holds_names, is_well_formed, rtype};
+use crate::rdata::{is_well_formed, rtype};
 
 /// Reads the data of one record. The error says what is wrong and what the type wants.
 pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Result<Box<[u8]>, String> {
     if tokens.first().is_some_and(|token| token.text == b"\\#") {
         return generic(rtype, mnemonic, &tokens[1..]);
     }
-    let line = line(rtype, mnemonic, tokens, origin);
+    let wants = || format!("{mnemonic} wants {}", form(rtype));
+    let read = match (forms::items(rtype), rtype) {
+        (Some(items), _) => in_order(items, tokens, origin),
+        (None, rtype::SVCB | rtype::HTTPS) => service_binding(mnemonic, tokens, origin),
+        (None, _) => Err("there is no other text form for this type here".to_owned()),
+    };
+    let rdata = read.map_err(|error| format!("{error}; {}", wants()))?;
+    // Whatever was read must still fit a packet and the places where this server looks for names.
+    if is_well_formed(rtype, &rdata) { Ok(rdata.into()) } else { Err(format!("the data doesn't fit; {}", wants())) }
+}
+
+fn in_order(items: &[forms::Item], tokens: &[Token<'_>], origin: &Name) -> Result<Vec<u8>, String> {
+    let mut fields = Fields::new(tokens, origin);
+    for item in items {
+        odd::read(*item, &mut fields)?;
+    }
+    fields.end()?;
+    Ok(fields.out)
+}
+
+/// Reads HTTPS and SVCB (RFC 9460 §2.1).
+fn service_binding(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Result<Vec<u8>, String> {
+    if let Some(target) = tokens.get(1) {
+        domain_name(target.text, origin)?;
+    }
+    let line = line(mnemonic, tokens, origin);
     let mut scanner = Zonefile::from(&*line);
     if let Ok(origin) = domain::base::Name::from_octets(Bytes::copy_from_slice(origin.as_wire())) {
         scanner.set_origin(origin);
@@ -25,29 +53,30 @@ pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Na
             let mut rdata = Vec::new();
             // A `Vec` takes any amount.
             let Ok(()) = record.data().compose_rdata(&mut rdata);
-            // What the scanner let through must still fit a packet and the places where this server looks for names.
-            if is_well_formed(rtype, &rdata) {
-                Ok(rdata.into())
-            } else {
-                Err(format!("the data is not what {mnemonic} wants: {}", form(rtype)))
-            }
+            Ok(rdata)
         }
-        Ok(_) => Err(format!("the data of {mnemonic} is missing; it wants {}", form(rtype))),
-        Err(error) => Err(format!("{}; {mnemonic} wants {}", reason(&error.to_string()), form(rtype))),
+        Ok(_) => Err("the data is missing".to_owned()),
+        Err(error) => Err(reason(&error.to_string()).to_owned()),
     }
 }
 
-/// The record as one plain line with the root as owner. `@` is the origin wherever a name may stand, which the scanner doesn't know.
-fn line(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Vec<u8> {
+/// The record as one plain line with the root as owner. `@` is the origin, which the scanner doesn't know, and what it takes for no character of a
+/// string is escaped (RFC 1035 §5.1).
+fn line(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Vec<u8> {
     let mut line = format!(". 0 IN {mnemonic}").into_bytes();
     for token in tokens {
         if !token.glued {
             line.push(b' ');
         }
-        if token.text == b"@" && holds_names(rtype) {
+        if token.text == b"@" {
             line.extend_from_slice(origin.to_string().as_bytes());
-        } else {
-            line.extend_from_slice(token.text);
+            continue;
+        }
+        for &octet in token.text {
+            match octet {
+                b' '..=b'~' => line.push(octet),
+                other => line.extend_from_slice(format!("\\{other:03}").as_bytes()),
+            }
         }
     }
     line.push(b'\n');
@@ -66,10 +95,7 @@ fn generic(rtype: u16, mnemonic: &str, tokens: &[Token<'_>]) -> Result<Box<[u8]>
         return Err("after `\\#` comes the length of the data in octets, up to 65535".into());
     };
     let digits: Vec<u8> = tokens[1..].iter().flat_map(|token| token.text).copied().collect();
-    let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let (pairs, rest) = digits.as_chunks::<2>();
-    let octets: Option<Vec<u8>> = pairs.iter().map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?)).collect();
-    let Some(octets) = octets.filter(|_| rest.is_empty()) else {
+    let Some(octets) = hex(&digits) else {
         return Err("after `\\#` and the length come pairs of hexadecimal digits".into());
     };
     if octets.len() != usize::from(length) {
@@ -85,23 +111,34 @@ fn generic(rtype: u16, mnemonic: &str, tokens: &[Token<'_>]) -> Result<Box<[u8]>
 }
 
 /// What the data of a type looks like.
-fn form(rtype: u16) -> &'static str {
-    match rtype {
-        rtype::A => "an IPv4 address such as 192.0.2.1",
-        rtype::AAAA => "an IPv6 address such as 2001:db8::1",
+fn form(rtype: u16) -> String {
+    let known = match rtype {
         rtype::NS | rtype::CNAME | rtype::DNAME | 12 => "one host name",
         rtype::SOA => {
             "primary server, mailbox, serial, refresh, retry, expire and minimum, the last five as numbers of seconds"
         }
         rtype::MX => "a preference and a host name, such as 10 mail.example.com.",
-        rtype::TXT => "strings of at most 255 octets each, in quotes if they hold spaces",
         rtype::SRV => "priority, weight, port and a host name",
         rtype::SVCB | rtype::HTTPS => "a priority, a host name and key=value parameters (RFC 9460 §2.1)",
         rtype::DS | 59 => "key tag, algorithm, digest type and the digest in hexadecimal",
         257 => "flags, a property such as issue, and a value in quotes",
-        52 => "usage, selector, matching type and hexadecimal data",
+        52 | 53 => "usage, selector, matching type and hexadecimal data",
         44 => "algorithm, fingerprint type and the fingerprint in hexadecimal",
         35 => "order, preference, flags, service, expression and a host name",
-        _ => "the text form of its RFC, or the form `\\# length hex` (RFC 3597 §5)",
+        37 => "type, key tag, algorithm and the certificate in base64",
+        256 => "priority, weight and a URI in quotes",
+        _ => match forms::wanted(rtype) {
+            Some(wanted) => wanted,
+            None => return listed(rtype),
+        },
+    };
+    known.to_owned()
+}
+
+/// The items of a type, one after the other.
+fn listed(rtype: u16) -> String {
+    match forms::items(rtype) {
+        Some(items) => items.iter().map(|item| forms::told(*item)).collect::<Vec<_>>().join(", "),
+        None => "the form `\\# length hex` (RFC 3597 §5)".to_owned(),
     }
 }

@@ -5,6 +5,7 @@ fn records(text: &str) -> Result<Vec<Record>, Vec<String>> {
     let origin = "example.com".parse().expect("name");
     let files = &mut |path: &Path| match path.to_str() {
         Some("dir/sub.zone") => Ok(b"www A 192.0.2.1\n$ORIGIN deep\nx A 192.0.2.2\n".to_vec()),
+        Some("dir/ttl.zone") => Ok(b"$TTL 9\n".to_vec()),
         Some("dir/loop.zone") => Ok(b"$INCLUDE loop.zone\n".to_vec()),
         Some("dir/bad.zone") => Ok(b"\nwww A 1.2.3\n".to_vec()),
         _ => Err("not found".into()),
@@ -148,7 +149,7 @@ fn any_text_is_records_or_errors() {
 #[test]
 fn data_of_any_tokens_never_panics() {
     let cases = 4_000;
-    let kinds = "(A|NS|MX|TXT|SOA|SVCB|HTTPS|CAA|NAPTR|DS|NSEC|NSEC3|RRSIG|TLSA|SSHFP|HINFO|SRV|CDS|CDNSKEY|DNSKEY|OPENPGPKEY|ZONEMD|IPSECKEY|RP|NSEC3PARAM|MINFO)";
+    let kinds = "(A|NS|MX|TXT|SOA|SVCB|HTTPS|CAA|NAPTR|DS|NSEC|NSEC3|RRSIG|TLSA|SSHFP|HINFO|SRV|CDS|CDNSKEY|DNSKEY|OPENPGPKEY|ZONEMD|IPSECKEY|RP|NSEC3PARAM|MINFO|LOC|APL|HIP|WKS|NSAP|AMTRELAY|DOA|CERT|EUI48|NID|CSYNC|URI|X25|GPOS|IPN)";
     let token = prop_oneof![
         "[ -~]{1,8}",
         "[0-9]{1,5}",
@@ -162,4 +163,98 @@ fn data_of_any_tokens_never_panics() {
         drop(parse(text.as_bytes(), "any.zone", &origin, &mut |_| Err("no files".into())));
     });
     println!("record data from any tokens: {cases} cases");
+}
+
+/// Each as the RFC of its type writes it; the octets are those of BIND.
+#[test]
+fn every_type_is_read_in_the_text_form_of_its_rfc() {
+    for (text, hex) in [
+        ("URI 10 1 \"https://example.com/\"", "000a000168747470733a2f2f6578616d706c652e636f6d2f"),
+        ("SMIMEA 3 1 1 abab cdcd", "030101ababcdcd"),
+        ("LOC 52 22 23.000 N 4 53 32.000 E -2.00m", "001216138b3cf018810cbce0009895b8"),
+        ("LOC 42 21 54 N 71 06 18 W -24m 30m", "0033161389172dd070be15f000988d20"),
+        ("CERT PGP 0 0 AAAA", "0003000000000000"),
+        ("CSYNC 66 3 A NS AAAA", "000000420003000460000008"),
+        ("SPF \"v=spf1 -all\"", "0b763d73706631202d616c6c"),
+        ("DHCID AAAA", "000000"),
+        ("AFSDB 1 afs.", "00010361667300"),
+        ("EUI48 00-00-5e-00-53-2a", "00005e00532a"),
+        ("EUI64 00-00-5e-ef-10-00-00-2a", "00005eef1000002a"),
+        ("NID 10 0014:4fff:ff20:ee64", "000a00144fffff20ee64"),
+        ("L64 10 1:2:3:4", "000a0001000200030004"),
+        ("L32 10 10.1.2.0", "000a0a010200"),
+        ("LP 10 l.", "000a016c00"),
+        ("KX 10 kx.", "000a026b7800"),
+        ("APL 1:192.168.32.0/21 !1:192.168.38.0/28", "00011503c0a82000011c83c0a826"),
+        ("PX 1 a. b.", "0001016100016200"),
+        ("NSAP 0x47.00.05", "470005"),
+        ("GPOS -32.6882 116.8652 10.0", "082d33322e36383832083131362e383635320431302e30"),
+        ("WKS 192.0.2.1 TCP 0 9", "c0000201068040"),
+        ("AMTRELAY 10 1 1 203.0.113.15", "0a81cb00710f"),
+        ("HIP 2 2001 AAAA a.", "020200032001000000016100"),
+        ("DSYNC CDS NOTIFY 5359 a.", "003b0114ef016100"),
+        ("IPSECKEY 10 0 0 .", "0a0000"),
+        ("NSEC3 1 0 5 - 00000000 A", "0100000500050000000000000140"),
+        ("RRSIG A 13 2 60 20261128083000 1 7 a. AAAA", "00010d020000003c6b0a9108000000010007016100000000"),
+    ] {
+        let shown = shown(&format!("a 1 {text}\n"));
+        assert_eq!(shown[0].rsplit(' ').next(), Some(hex), "{text}");
+    }
+}
+
+#[test]
+fn strings_hold_any_octet_with_and_without_quotes() {
+    for (text, hex) in [
+        ("TXT \"caf\u{e9}\"", "05636166c3a9"),
+        ("TXT caf\u{e9}", "05636166c3a9"),
+        ("TXT \"tab\there\"", "08746162 0968657265"),
+        ("TXT \"a;b\" \\195\\169 \"\"", "03613b6202c3a900"),
+        ("CAA 0 iodef \"mailto:\u{e9}@x\"", "0005696f6465666d61696c746f3ac3a94078"),
+        ("HINFO \"caf\u{e9}\" x", "05636166c3a90178"),
+        ("NAPTR 1 1 \"u\" \"\u{e9}\" \"\" .", "00010001017502c3a90000"),
+        ("HTTPS 1 . key7777=\u{e9}", "0001001e610002c3a9"),
+    ] {
+        let shown = shown(&format!("a 1 {text}\n"));
+        assert!(shown[0].ends_with(&format!(" {}", hex.replace(' ', ""))), "{text}: {shown:?}");
+    }
+}
+
+#[test]
+fn errors_name_the_item_and_the_mend() {
+    for (text, error) in [
+        (
+            "MX ten mail",
+            "`ten` is not a number from 0 to 65535; MX wants a preference and a host name, such as 10 mail.example.com.",
+        ),
+        ("MX 10", "a host name is missing; MX wants"),
+        ("MX 10 a b", "`b` is one item too many; MX wants"),
+        (
+            "MX 10 b\u{fc}cher",
+            "the name `b\u{fc}cher` has letters outside ASCII; write it in Punycode (xn--…); MX wants",
+        ),
+        (
+            "HTTPS 1 b\u{fc}cher",
+            "the name `b\u{fc}cher` has letters outside ASCII; write it in Punycode (xn--…); HTTPS wants",
+        ),
+        ("MX 10 \"mail\"", "`\"mail\"` is in quotes; a name has none; MX wants"),
+        ("TLSA 3 1 1 ABC", "`ABC` is not hexadecimal digits in pairs; TLSA wants"),
+        ("EUI48 00-00", "`00-00` is not 6 pairs of hexadecimal digits with hyphens between; EUI48 wants pairs"),
+        (
+            "LOC 91 N 0 E 0m",
+            "`91` is not degrees, minutes and seconds up to 90 degrees, and N or S; LOC wants a position",
+        ),
+        ("LOC 90 0 1 N 0 E 0m", "more than 90 degrees; mend the position; LOC wants"),
+        ("A6 0 ::1", "there is no other text form for this type here; A6 wants the form `\\# length hex`"),
+        ("CERT PKIK 0 0 AAAA", "`PKIK` is not a certificate type such as PKIX, or its number; CERT wants"),
+    ] {
+        let errors = records(&format!("a 1 {text}\n")).expect_err(text);
+        assert!(errors[0].starts_with(&format!("dir/test.zone:1: {error}")), "{errors:?}");
+    }
+    let long = records(&format!("a 1 TXT {}\n", "x".repeat(256))).expect_err("long");
+    assert!(long[0].contains("a string has 256 octets; split it into several of at most 255"), "{long:?}");
+}
+
+#[test]
+fn a_ttl_that_an_included_file_sets_stays_set() {
+    assert_eq!(shown("$TTL 1\n$INCLUDE ttl.zone\nb A 192.0.2.3\n"), ["b.example.com. 9 1 c0000203"]);
 }

@@ -1,0 +1,155 @@
+//! What the data of each record type looks like in text: a type enters, its items leave; `data` reads them in order.
+
+use super::fields::Fields;
+use super::odd;
+
+/// An item of record data.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Item {
+    /// A number of one, two or four octets.
+    U8,
+    U16,
+    U32,
+    /// Seconds, or a time with units.
+    Time,
+    /// A domain name.
+    Name,
+    Ipv4,
+    Ipv6,
+    /// One character-string, one that may be missing, or one and more.
+    Text,
+    MaybeText,
+    Texts,
+    /// One string without a length, up to the end.
+    LongText,
+    /// Digits, or base64, up to the end; or base64 that may be missing.
+    Hex,
+    Base64,
+    MaybeBase64,
+    /// A bit map of types, up to the end.
+    Types,
+    /// A type's mnemonic as two octets.
+    Type,
+    /// A DNSSEC algorithm, a digest type, a certificate type or a DSYNC scheme, by name or number.
+    Algorithm,
+    Digest,
+    Certificate,
+    Scheme,
+    /// A time of a signature, `YYYYMMDDHHmmSS` or seconds.
+    Date,
+    /// An NSEC3 salt, and a hash in base32.
+    Salt,
+    Hash,
+    /// A locator of 64 bits in four groups.
+    Node,
+    /// That many octets in pairs with hyphens.
+    Eui(usize),
+    /// The tag of a CAA.
+    Tag,
+    /// Whatever `odd` reads.
+    Odd(fn(&mut Fields<'_>) -> Result<(), String>),
+}
+
+/// The items of a type; `None` for types that are read otherwise, or only in the form `\# length hex`.
+#[allow(clippy::too_many_lines)] // a table
+pub(super) fn items(rtype: u16) -> Option<&'static [Item]> {
+    use Item::{
+        Algorithm, Base64, Certificate, Date, Digest, Eui, Hash, Hex, Ipv4, Ipv6, LongText, MaybeBase64, MaybeText,
+        Name, Node, Odd, Salt, Scheme, Tag, Text, Texts, Time, Type, Types, U8, U16, U32,
+    };
+    Some(match rtype {
+        1 => &[Ipv4],
+        2..=5 | 7..=9 | 12 | 23 | 39 => &[Name], // NS, MD, MF, CNAME, MB, MG, MR, PTR, NSAP-PTR, DNAME
+        6 => &[Name, Name, U32, Time, Time, Time, Time], // SOA
+        11 => &[Odd(odd::wks)],
+        13 => &[Text, Text],                        // HINFO
+        14 | 17 | 58 => &[Name, Name],              // MINFO, RP, TALINK
+        15 | 18 | 21 | 36 | 107 => &[U16, Name],    // MX, AFSDB, RT, KX, LP
+        16 | 56 | 99 | 258 | 261..=263 => &[Texts], // TXT, NINFO, SPF, AVC, RESINFO, WALLET, CLA
+        19 => &[Text],                              // X25
+        20 => &[Text, MaybeText],                   // ISDN
+        22 => &[Odd(odd::nsap)],
+        24 | 46 => &[Type, Algorithm, U8, U32, Date, Date, U16, Name, Base64], // SIG, RRSIG
+        25 => &[U16, U8, Algorithm, MaybeBase64],                              // KEY
+        26 => &[U16, Name, Name],                                              // PX
+        27 => &[Text, Text, Text],                                             // GPOS
+        28 => &[Ipv6],
+        29 => &[Odd(odd::loc)],
+        31 | 32 => &[Hex],                            // EID, NIMLOC
+        33 => &[U16, U16, U16, Name],                 // SRV
+        35 => &[U16, U16, Text, Text, Text, Name],    // NAPTR
+        37 => &[Certificate, U16, Algorithm, Base64], // CERT
+        40 => &[U8, U8, U8, Base64],                  // SINK
+        42 => &[Odd(odd::apl)],
+        43 | 59 | 32768 | 32769 => &[U16, Algorithm, Digest, Hex], // DS, CDS, TA, DLV
+        44 => &[U8, U8, Hex],                                      // SSHFP
+        45 => &[Odd(odd::ipseckey)],
+        47 => &[Name, Types],                          // NSEC
+        48 | 57 | 60 => &[U16, U8, Algorithm, Base64], // DNSKEY, RKEY, CDNSKEY
+        49 | 61 | 67 | 68 => &[Base64],                // DHCID, OPENPGPKEY, HHIT, BRID
+        50 => &[U8, U8, U16, Salt, Hash, Types],       // NSEC3
+        51 => &[U8, U8, U16, Salt],                    // NSEC3PARAM
+        52 | 53 => &[U8, U8, U8, Hex],                 // TLSA, SMIMEA
+        55 => &[Odd(odd::hip)],
+        62 => &[U32, U16, Types],         // CSYNC
+        63 => &[U32, U8, U8, Hex],        // ZONEMD
+        66 => &[Type, Scheme, U16, Name], // DSYNC
+        104 | 106 => &[U16, Node],        // NID, L64
+        105 => &[U16, Ipv4],              // L32
+        108 => &[Eui(6)],
+        109 => &[Eui(8)],
+        256 => &[U16, U16, LongText], // URI
+        257 => &[U8, Tag, LongText],  // CAA
+        259 => &[Odd(odd::doa)],
+        260 => &[Odd(odd::amtrelay)],
+        264 => &[Odd(odd::ipn)],
+        _ => return None,
+    })
+}
+
+/// The types whose text form names record types, protocols or coordinates in a way that one line tells best.
+pub(super) fn wanted(rtype: u16) -> Option<&'static str> {
+    Some(match rtype {
+        11 => "an IPv4 address, a protocol and port numbers",
+        22 => "0x and hexadecimal digits",
+        29 => "a position such as 52 22 23.000 N 4 53 32.000 E -2.00m, perhaps with size and precisions (RFC 1876 §3)",
+        42 => "prefixes such as 1:192.0.2.0/24 or !2:2001:db8::/32 (RFC 3123 §5)",
+        45 => "precedence, gateway type, algorithm, gateway and key (RFC 4025 §3.1)",
+        55 => "algorithm, identity tag in hexadecimal, key in base64 and perhaps host names (RFC 8005 §6)",
+        259 => "enterprise, type, location, media type and base64 or -",
+        260 => "precedence, 0 or 1, relay type and relay (RFC 8777 §4.3)",
+        264 => "a number",
+        _ => return None,
+    })
+}
+
+/// An item as an error tells it.
+pub(super) fn told(item: Item) -> &'static str {
+    match item {
+        Item::U8 | Item::U16 | Item::U32 => "a number",
+        Item::Time => "a time",
+        Item::Name => "a host name",
+        Item::Ipv4 => "an IPv4 address such as 192.0.2.1",
+        Item::Ipv6 => "an IPv6 address such as 2001:db8::1",
+        Item::Text => "a string",
+        Item::MaybeText => "perhaps a string",
+        Item::Texts => "strings of at most 255 octets each, in quotes if they hold spaces",
+        Item::LongText => "a string in quotes",
+        Item::Hex => "hexadecimal digits",
+        Item::Base64 => "base64",
+        Item::MaybeBase64 => "perhaps base64",
+        Item::Types => "record types",
+        Item::Type => "a record type",
+        Item::Algorithm => "an algorithm",
+        Item::Digest => "a digest type",
+        Item::Certificate => "a certificate type",
+        Item::Scheme => "a scheme",
+        Item::Date => "a time as YYYYMMDDHHmmSS",
+        Item::Salt => "a salt or -",
+        Item::Hash => "a hash in base32",
+        Item::Node => "four groups of hexadecimal digits with colons between",
+        Item::Eui(_) => "pairs of hexadecimal digits with hyphens between",
+        Item::Tag => "a property such as issue",
+        Item::Odd(_) => "data",
+    }
+}
