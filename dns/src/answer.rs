@@ -87,6 +87,18 @@ pub struct Query<'a> {
     pub client: Asking,
     /// What it wants of DNSSEC.
     pub dnssec: Dnssec,
+    /// How much is told beside what was asked for.
+    pub responses: Responses,
+}
+
+/// How much positive answers tell beside what was asked for. Referrals, negative answers and proofs are whole either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Responses {
+    /// Nothing: neither authority nor additional section.
+    #[default]
+    Minimal,
+    /// The zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
+    Full,
 }
 
 /// A response code, extended ones included (RFC 6895 §2.3).

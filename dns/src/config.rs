@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
+use crate::answer::Responses;
 use crate::answer::identity::Identity;
 use crate::dnssec::budget::SigningLimit;
 use crate::dnssec::timeline::Policy;
@@ -16,6 +17,8 @@ use crate::geoip::Registered;
 use crate::name::Name;
 use crate::rate_limit::RateLimit;
 use crate::streams::Limits;
+
+pub(crate) use read::zone_name;
 
 /// A configuration that was read and is free of errors. Paths are relative to where the program runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// What becomes of a zone that lost much.
     pub shrink: Shrink,
+    /// How much positive answers tell beside what was asked for.
+    pub responses: Responses,
     /// The zones this node is an authority for.
     pub zones: Vec<ZoneFile>,
     /// Those of them that are signed.
@@ -214,6 +219,7 @@ geoip = "/var/lib/geo.mmdb"
 geoip_registered_country = true
 state_dir = "state"
 shrink = "take"
+responses = "full"
 [zones]
 "ai.example.com" = "ai.zone"
 "Example.ORG." = "sub/org.zone"
@@ -274,7 +280,7 @@ ipv6_prefix = 64
         assert_eq!(config.geoip.as_deref(), Some(Path::new("/var/lib/geo.mmdb")));
         assert_eq!(config.registered, Registered::Counts);
         assert_eq!(config.state_dir.as_deref(), Some(Path::new("/etc/b/state")));
-        assert_eq!(config.shrink, Shrink::Take);
+        assert_eq!((config.shrink, config.responses), (Shrink::Take, Responses::Full));
         let zones: Vec<_> = config.zones.iter().map(|zone| (zone.origin.to_string(), zone.file.clone())).collect();
         assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));
         assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
@@ -311,7 +317,7 @@ ipv6_prefix = 64
             config.geoip.is_none() && config.state_dir.is_none() && config.api.is_none() && config.zones.is_empty()
         );
         assert_eq!((config.cookies, config.identity), (CookieFiles::default(), Identity::default()));
-        assert_eq!(config.shrink, Shrink::Hold);
+        assert_eq!((config.shrink, config.responses), (Shrink::Hold, Responses::Minimal));
         assert!(config.dot.is_none() && config.doq.is_none() && config.doh.is_none() && config.rate_limit.is_none());
         assert_eq!((config.tcp, config.signing), (Limits::default(), SigningLimit::default()));
     }
@@ -459,9 +465,11 @@ ipv6_prefix = 64
     }
 
     #[test]
-    fn shrink_is_one_of_two_words() {
+    fn shrink_and_responses_are_one_of_two_words_each() {
         let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\nshrink = 'keep'\n").unwrap_err();
         assert_eq!(errors, ["b.toml:3: \"shrink\" is \"keep\"; write \"hold\" or \"take\""]);
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\nresponses = 'maximal'\n").unwrap_err();
+        assert_eq!(errors, ["b.toml:3: \"responses\" is \"maximal\"; write \"minimal\" or \"full\""]);
         assert!(parse("listen = ['127.0.0.1:0']\nrules = 'r'\nshrink = 1\n").unwrap_err()[0].contains("an integer"));
     }
 
@@ -469,6 +477,28 @@ ipv6_prefix = 64
     fn a_zone_without_quotes_is_told_so() {
         let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\nai.example.com = 'z'\n").unwrap_err();
         assert!(errors[0].starts_with("b.toml:4: the zone's name that begins with \"ai\" must stand in quotes"));
+    }
+
+    #[test]
+    fn rfc5891_4_names_that_nobody_asks_for_are_no_zones() {
+        let zone = |name: &str| parse(&format!("listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n\"{name}\" = 'z'\n"));
+        for (name, error) in [
+            ("b\u{fc}cher.example", "write it in Punycode, \"xn--bcher-kva.example\""),
+            ("B\u{dc}CHER\u{3002}example.", "write it in Punycode, \"xn--bcher-kva.example\""),
+            ("\u{4f8b}\u{3048}.\u{30c6}\u{30b9}\u{30c8}", "write it in Punycode, \"xn--r8jz45g.xn--zckzah\""),
+            ("a\u{2024}\u{2024}b.example", "no form in Punycode"),
+            ("my zone.example", "it holds ' ', which no name of a zone does; remove it"),
+            (" example", "it holds ' '"),
+            ("a\\tb.example", "it holds '\\t'"),
+            ("*.example", "a wildcard is no zone; write the zone \"example\""),
+            ("a.*.example", "a wildcard is no zone"),
+        ] {
+            let errors = zone(name).unwrap_err();
+            assert!(matches!(&errors[..], [one] if one.starts_with("b.toml:4: ") && one.contains(error)), "{errors:?}");
+        }
+        for good in ["xn--bcher-kva.example", "0/25.2.0.192.in-addr.arpa", "_tcp.example", "."] {
+            assert!(zone(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

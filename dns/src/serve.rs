@@ -216,7 +216,7 @@ fn certificates(config: &Config) -> Result<Certificates, Vec<String>> {
 /// What the configuration says that shows in responses.
 fn settings(config: &Config) -> Result<Settings, Vec<String>> {
     let cookies = cookie_files::read(&config.cookies).map_err(strings)?;
-    Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle })
+    Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle, responses: config.responses })
 }
 
 /// Takes cookie secrets that were rolled over (RFC 9018 §5); a random one stays, and so do the old ones if a new file can't be used.

@@ -149,7 +149,9 @@ fn reply<'a>(
         by_stream: transport.is_stream(),
         now: context.now,
     };
-    let query = Query { qname: question.qname, qtype: question.qtype, qclass: question.qclass, client, dnssec };
+    let responses = context.settings.responses;
+    let query =
+        Query { qname: question.qname, qtype: question.qtype, qclass: question.qclass, client, dnssec, responses };
     if question.qclass == CHAOS {
         return context.settings.identity.answer(&query);
     }

@@ -80,7 +80,7 @@ fn compare(seed: u64, zones: usize, queries: usize) {
 
 fn serve(zones: &[(String, String)]) -> Node {
     let setup = Setup::new(&json!({ "version": 1, "revision": 1 }), "");
-    let mut config = String::from("listen = [\"127.0.0.1:0\"]\nrules = \"rules.json\"\n");
+    let mut config = String::from("responses = \"full\"\nlisten = [\"127.0.0.1:0\"]\nrules = \"rules.json\"\n");
     config += "[api]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"api.token\"\n[zones]\n";
     for (origin, text) in zones {
         setup.write(&format!("{origin}.zone"), text);

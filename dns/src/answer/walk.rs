@@ -5,7 +5,7 @@ mod signed;
 use bailiwick_rules::table::RegionIndex;
 
 use self::signed::Place;
-use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Signed, Steered, SteeredAnswers};
+use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Responses, Signed, Steered, SteeredAnswers};
 use crate::name::Name;
 use crate::rdata::{Rdatas, rtype, target};
 use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone, Zones};
@@ -189,8 +189,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
     /// Steered answers stay small.
     fn complete(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
-        if self.query.dnssec.ok && zone.signed().is_some() {
-            return; // what nobody asked for would have to be signed, too
+        // In a signed zone, what nobody asked for would have to be signed, too.
+        if self.query.responses == Responses::Minimal || (self.query.dnssec.ok && zone.signed().is_some()) {
+            return;
         }
         self.add_addresses(zone, rtype, rdatas);
         let names_itself =

@@ -9,6 +9,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::told::Told;
+use crate::config::zone_name;
 use crate::config::{Config, SignedZone};
 use crate::dnssec::key::{Algorithm, DigestType};
 use crate::name::Name;
@@ -148,11 +149,6 @@ impl From<DigestArg> for DigestType {
             DigestArg::Sha384 => Self::Sha384,
         }
     }
-}
-
-fn zone_name(text: &str) -> Result<Name, String> {
-    let name = format!("{}.", text.strip_suffix('.').unwrap_or(text));
-    Name::parse(name.as_bytes(), None).map_err(|error| error.to_string())
 }
 
 /// Runs any of them.

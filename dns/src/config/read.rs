@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::{Api, Config, ConfigError, CookieFiles, Shrink, TlsFiles, ZoneFile};
+use crate::answer::Responses;
 use crate::answer::identity::{Identity, LONGEST};
 use crate::dnssec::budget::SigningLimit;
 use crate::geoip::Registered;
@@ -20,7 +21,7 @@ use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "node",
     "listen",
     "threads",
@@ -29,6 +30,7 @@ const KEYS: [&str; 19] = [
     "geoip_registered_country",
     "state_dir",
     "shrink",
+    "responses",
     "zones",
     "dnssec",
     "api",
@@ -84,7 +86,7 @@ impl Reader<'_> {
         let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
-        let mut shrink = Shrink::default();
+        let (mut shrink, mut responses) = (Shrink::default(), Responses::default());
         let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
         for (key, value) in document {
             match key.get_ref().as_ref() {
@@ -96,6 +98,7 @@ impl Reader<'_> {
                 "geoip_registered_country" => registered = self.registered(value),
                 "state_dir" => state_dir = self.path("state_dir", value),
                 "shrink" => shrink = self.shrink(value),
+                "responses" => responses = self.responses(value),
                 "zones" => zones = self.zones(value),
                 "dnssec" => signed = Some(value),
                 "api" => api = self.api(key, value),
@@ -126,6 +129,7 @@ impl Reader<'_> {
             registered,
             state_dir,
             shrink,
+            responses,
             zones,
             dnssec,
             api,
@@ -162,6 +166,17 @@ impl Reader<'_> {
             Some(other) => {
                 self.note(value.span(), format!("\"shrink\" is \"{other}\"; write \"hold\" or \"take\""));
                 Shrink::Hold
+            }
+        }
+    }
+
+    fn responses(&mut self, value: &Value<'_>) -> Responses {
+        match self.string("responses", value) {
+            Some("full") => Responses::Full,
+            Some("minimal") | None => Responses::Minimal,
+            Some(other) => {
+                self.note(value.span(), format!("\"responses\" is \"{other}\"; write \"minimal\" or \"full\""));
+                Responses::Minimal
             }
         }
     }
@@ -216,7 +231,7 @@ impl Reader<'_> {
                 continue;
             }
             let file = self.path(name, value);
-            match Name::parse(format!("{}.", name.strip_suffix('.').unwrap_or(name)).as_bytes(), None) {
+            match zone_name(name) {
                 Err(error) => {
                     self.note(key.span(), format!("\"{name}\" is not a zone's name: {error}"));
                 }
@@ -393,6 +408,33 @@ impl Reader<'_> {
         let line = self.line(&place);
         self.errors.push(ConfigError { file: self.file.to_owned(), line, message });
     }
+}
+
+/// The name of a zone. Names that no client asks for are errors: text outside ASCII is asked for in Punycode (RFC 5891 §4), and neither spaces nor
+/// wildcards are zones' names.
+pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if !text.is_ascii() {
+        return Err(match domain_to_ascii(text) {
+            Some(punycode) => format!("it has letters outside ASCII; write it in Punycode, \"{punycode}\""),
+            None => "it has letters outside ASCII, and no form in Punycode (xn--…); mend its spelling".to_owned(),
+        });
+    }
+    if let Some(odd) = text.chars().find(|letter| letter.is_ascii_whitespace() || letter.is_ascii_control()) {
+        return Err(format!("it holds {odd:?}, which no name of a zone does; remove it"));
+    }
+    if text.split('.').any(|label| label == "*") {
+        let below = text.trim_start_matches("*.");
+        return Err(format!(
+            "a wildcard is no zone; write the zone \"{below}\" and in its file records of \"*\", or steer \"{text}\" by a service's hosts"
+        ));
+    }
+    Name::parse(format!("{text}.").as_bytes(), None).map_err(|error| error.to_string())
+}
+
+/// A name in Punycode (RFC 5891, UTS 46).
+fn domain_to_ascii(text: &str) -> Option<String> {
+    idna::domain_to_ascii_strict(text).ok()
 }
 
 fn kind(value: &Value<'_>) -> &'static str {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cookies::Cookies;
 use crate::answer::identity::Identity;
-use crate::answer::{Answer, Rcode};
+use crate::answer::{Answer, Rcode, Responses};
 
 /// How the packet came: it bounds the size of the response and decides which options may be in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,13 +51,20 @@ pub struct Settings {
     pub cookies: Cookies,
     /// How long a stream may be idle: what keepalive announces (RFC 7828).
     pub idle: Duration,
+    /// How much positive answers tell.
+    pub responses: Responses,
 }
 
 impl Settings {
-    /// Settings that tell nothing and share nothing: a random cookie secret, no identity, ten seconds of idleness.
+    /// Settings that tell nothing of the node and share nothing: a random cookie secret, no identity, ten seconds of idleness, full responses.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { identity: Identity::default(), cookies: Cookies::random(), idle: Duration::from_secs(10) }
+        Self {
+            identity: Identity::default(),
+            cookies: Cookies::random(),
+            idle: Duration::from_secs(10),
+            responses: Responses::Full,
+        }
     }
 }
 

@@ -285,7 +285,8 @@ fn rfc7871_scopes_come_from_steered_links_only_and_the_longest_holds() {
     ] {
         let qname = name(qname);
         let dnssec = crate::answer::Dnssec::unwanted();
-        let query = crate::answer::Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec };
+        let responses = crate::answer::Responses::Full;
+        let query = crate::answer::Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec, responses };
         assert_eq!(crate::answer::answer(&zones, &rules, &query).scope, scope, "{qname:?} {qtype}");
     }
     let (_, outcome) =
@@ -367,4 +368,42 @@ fn lookup_agrees_with_a_naive_reference() {
     let compiled_zones = compiled_zones.get();
     println!("lookup against the naive reference: {cases} cases, {compiled_zones} zones compiled");
     assert!(compiled_zones > cases / 4);
+}
+
+/// Response code and the three sections with minimal responses.
+fn ask_minimal(zones: &Zones, qname: &str, qtype: u16) -> Vec<String> {
+    let settings =
+        crate::wire::Settings { responses: crate::answer::Responses::Minimal, ..crate::wire::Settings::anonymous() };
+    let context = crate::wire::Context { settings: &settings, limiter: None, now: crate::testing::NOW };
+    let packet = crate::testing::query(qname, qtype, &[]);
+    let mut out = Vec::new();
+    crate::wire::respond(&context, zones, &Fixed::new(), &packet, CLIENT, Transport::Tcp, &mut out);
+    crate::testing::told(&hickory_proto::op::Message::from_vec(&out).expect("a response"))
+}
+
+#[test]
+fn minimal_responses_hold_what_was_asked_for_and_what_a_resolver_needs() {
+    let text = "a A 192.0.2.1\n@ MX 10 a\n_s._tcp SRV 1 1 1 a\nalias CNAME a\ngone CNAME nope\n*.w TXT x\nsub NS ns.sub\nns.sub A 192.0.2.2\nref CNAME x.sub\n";
+    let zones = zones("example.com", text);
+    let positive = [
+        ("a", A),
+        ("example.com", MX),
+        ("example.com", NS),
+        ("example.com", SOA),
+        ("_s._tcp", 33),
+        ("alias", A),
+        ("x.w", TXT),
+    ];
+    for (host, qtype) in positive {
+        let host = if host == "example.com" { host.to_owned() } else { format!("{host}.example.com") };
+        let (minimal, full) = (ask_minimal(&zones, &host, qtype), ask(&zones, &host, qtype));
+        let answers: Vec<String> = full.into_iter().filter(|line| !line.starts_with(['?', '+'])).collect();
+        assert_eq!(minimal, answers, "{host} {qtype}");
+        assert!(minimal.len() > 1, "{host} {qtype}");
+    }
+    for (host, qtype) in [("x.sub", A), ("sub", NS), ("ref", A), ("nope", A), ("a", MX), ("gone", A)] {
+        let host = format!("{host}.example.com");
+        assert_eq!(ask_minimal(&zones, &host, qtype), ask(&zones, &host, qtype), "{host} {qtype}");
+    }
+    assert_eq!(ask_minimal(&zones, "x.sub.example.com", A).len(), 3, "a referral keeps its glue");
 }

@@ -2,7 +2,7 @@
 
 use bailiwick_rules::time::Millis;
 
-use super::{Key, Reader, Value, kind};
+use super::{Key, Reader, Value, kind, zone_name};
 use crate::config::{SignedZone, ZoneFile};
 use crate::dnssec::ring::Cds;
 use crate::dnssec::timeline::Policy;
@@ -55,7 +55,7 @@ impl Reader<'_> {
                 format!("the zone's name that begins with \"{name}\" must stand in quotes: [dnssec.\"example.com\"]");
             return self.fail(key.span(), message);
         }
-        let origin = match Name::parse(format!("{}.", name.strip_suffix('.').unwrap_or(name)).as_bytes(), None) {
+        let origin = match zone_name(name) {
             Ok(origin) => origin,
             Err(error) => return self.fail(key.span(), format!("\"{name}\" is not a zone's name: {error}")),
         };
