@@ -52,6 +52,10 @@ pub struct Api {
     pub loopback: bool,
     /// Whether the server is going down: `/healthz` says so.
     pub draining: AtomicBool,
+    /// Whether another process is about to take over: what is changed here would be unknown there.
+    pub is_handing_over: Arc<AtomicBool>,
+    /// Addresses that are listened on and that no interface has.
+    pub absent: Arc<crate::listeners::Absent>,
 }
 
 impl Api {
@@ -99,6 +103,10 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     if reads && (api.loopback || request.uri().path() == "/healthz") {
         return next.run(request).await;
     }
+    if !reads && api.is_handing_over.load(Ordering::Relaxed) {
+        let message = "a new process is about to take over and wouldn't know of it; try again in a few seconds";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    }
     let accepted = if reads { api.tokens.all().next() } else { api.tokens.write.first() };
     if accepted.is_none() {
         let what = if reads { "reading from other machines" } else { "changing anything" };
@@ -132,7 +140,7 @@ async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
         true => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
         false => (StatusCode::OK, "ok"),
     };
-    let lines = troubles.iter().map(ToString::to_string).chain(of_zones(&api.handle));
+    let lines = troubles.iter().map(ToString::to_string).chain(api.absent.lines()).chain(of_zones(&api.handle));
     (status, std::iter::once(word.to_owned()).chain(lines).map(|line| line + "\n").collect())
 }
 

@@ -37,6 +37,20 @@ impl Certificate {
         Ok(Arc::new(Self { files: files.clone(), current }))
     }
 
+    /// What clients will find wrong with it now.
+    #[must_use]
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        let (from, until) = expiry::validity(self.current.load().cert.first()?)?;
+        let what = match now {
+            _ if now > until => format!("expired at {until}: clients refuse it; renew it"),
+            _ if now < from => {
+                format!("is not valid before {from}: clients refuse it until then; mend its dates, or the clock")
+            }
+            _ => return None,
+        };
+        Some(format!("{}: {what}", self.files.cert.display()))
+    }
+
     /// What makes connections of TLS out of connections of TCP, for the protocols named (ALPN).
     ///
     /// # Errors
@@ -148,6 +162,27 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         let (others, _) = write(other.path());
         assert!(told(&TlsFiles { key: others.key, ..files })[0].contains("belong together"));
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        // The second year is told in the longer form.
+        (parameters.not_before, parameters.not_after) =
+            (rcgen::date_time_ymd(2026, 2, 3), rcgen::date_time_ymd(2051, 4, 5));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let files = TlsFiles { cert: directory.path().join("c.pem"), key: directory.path().join("c.key") };
+        std::fs::write(&files.cert, parameters.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        let certificate = Certificate::read(&files).unwrap();
+        let told = |at: &str| certificate.warning(Timestamp::parse(at).unwrap());
+        assert_eq!(told("2026-02-03T00:00:00Z"), None);
+        assert_eq!(told("2051-04-04T23:59:59Z"), None);
+        assert!(told("2026-02-02T23:59:59Z").unwrap().contains("c.pem: is not valid before 2026-02-03T00:00:00Z"));
+        assert!(told("2051-04-05T00:00:01Z").unwrap().contains("c.pem: expired at 2051-04-05T00:00:00Z"));
+        let der = certificate.current.load().cert[0].to_vec();
+        (0..der.len()).for_each(|length| _ = expiry::validity(&der[..length]));
     }
 
     #[test]

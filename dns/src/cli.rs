@@ -62,12 +62,13 @@ enum Command {
     /// Answer DNS until told to stop.
     ///
     /// Rules, zone files, their keys and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
-    /// one stays in service. The configuration itself and the API's token, certificate and key are read at the start only. SIGTERM and SIGINT
-    /// answer what is in flight and end with exit code 0.
+    /// one stays in service. SIGHUP reads the configuration, too, and the log names what takes a new process. SIGUSR2 starts one from the
+    /// program's file, which takes over without losing a query. SIGTERM and SIGINT answer what is in flight and end with exit code 0.
     #[command(after_help = "Examples:
   bailiwick serve
   bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json
-  bailiwick serve --log bailiwick_dns=debug")]
+  bailiwick serve --log bailiwick_dns=debug
+  bailiwick serve --takeover          in the place of the one that serves now")]
     Serve(ServeArgs),
     /// Find every mistake in the configuration, rules, zones, keys and GeoIP database.
     #[command(after_help = "Examples:
@@ -157,6 +158,10 @@ pub(crate) struct ServeArgs {
     /// Write the addresses to this file as JSON once they answer: {"dns": ["127.0.0.1:5300"], "api": "127.0.0.1:8053"}.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+    /// Take the place of the process that serves with the same `state_dir`: its sockets are taken over, it ends once this one answers, and no
+    /// query is lost. If this one can't begin, the other goes on. Where none serves, this begins as ever.
+    #[arg(long)]
+    pub(crate) takeover: bool,
 }
 
 /// How logs are written.

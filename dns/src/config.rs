@@ -27,6 +27,8 @@ pub struct Config {
     pub node: Option<String>,
     /// Where DNS is served, by UDP and TCP alike. Port 0 stands for any free port.
     pub listen: Vec<SocketAddr>,
+    /// Whether sockets at `[::]` take no IPv4; `None`: where `0.0.0.0` is listened on, too.
+    pub ipv6_only: Option<bool>,
     /// How many threads answer UDP at each address; `None`: as many as there are cores this process may run on.
     pub threads: Option<NonZero<usize>>,
     /// The rules document.

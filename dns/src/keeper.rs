@@ -105,6 +105,15 @@ impl Keeper {
 pub(crate) struct Way(Arc<Shared>);
 
 impl Way {
+    /// Has nothing written any more, as the directory is another process's.
+    pub(crate) fn close(&self) {
+        let mut state = self.0.state();
+        state.is_closed = true;
+        state.due.clear();
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
     /// Has something written, as [`Keeper::keep`] does.
     pub(crate) fn keep(&self, kind: Kind, write: Write) {
         self.0.state().due.insert(kind, Due { write, reply: None, again: None });

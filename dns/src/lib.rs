@@ -19,6 +19,7 @@ pub mod dnssec;
 pub mod feed;
 pub mod geoip;
 mod handler;
+mod json_place;
 mod keeper;
 pub mod listeners;
 pub mod locate;

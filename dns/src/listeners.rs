@@ -1,5 +1,9 @@
 //! The DNS sockets: addresses and a responder enter, threads and tasks that answer on them run until they are drained; `serve` owns them.
 
+mod absent;
+mod bind;
+mod inherited;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZero;
@@ -10,11 +14,15 @@ use std::time::Duration;
 
 use hickory_server::Server;
 use hickory_server::net::NetError;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
+
+pub use absent::Absent;
+use bind::Binding;
+pub use bind::{BindError, bind_api, is_present};
+pub use inherited::{Handed, Inherited, Role};
 
 use crate::certificate::Certificate;
 use crate::handler::QuicHandler;
@@ -23,41 +31,10 @@ use crate::streams::{self, Gate, Shared, Speech};
 use crate::tasks::{Ended, Tasks, supervise};
 use crate::udp::UdpLoop;
 
-/// How many addresses with "any free port" are tried before UDP and TCP share one.
-const TRIES: usize = 20;
 /// A drain ends when no request came over streams for this long.
 const QUIET: Duration = Duration::from_millis(100);
 /// How long connections may take to end after that.
 const PARTING: Duration = Duration::from_secs(1);
-/// The backlog of connections not yet accepted.
-const BACKLOG: i32 = 1024;
-
-/// Why an address can't be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("can't listen on {address} by {transport}: {error}; {}", mend(error))]
-pub struct BindError {
-    /// The address as configured.
-    pub address: SocketAddr,
-    /// `UDP`, `TCP` or what is spoken over them.
-    pub transport: &'static str,
-    /// What the system said.
-    pub error: io::Error,
-}
-
-fn mend(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a right: `setcap cap_net_bind_service=+ep` on the program, \
-             AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit, or a port above 1023"
-        }
-        io::ErrorKind::AddrInUse => {
-            "another program listens there (`ss -lntup` names it): stop it or choose another port"
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface has this address: choose one that `ip address` lists",
-        _ => "choose another address",
-    }
-}
-
 /// Where DNS is spoken and how. Port 0 stands for any free port.
 #[derive(Debug, Default, Clone)]
 pub struct Addresses {
@@ -71,6 +48,24 @@ pub struct Addresses {
     pub doq: Vec<SocketAddr>,
     /// HTTPS (RFC 8484).
     pub doh: Vec<SocketAddr>,
+    /// Whether sockets at `[::]` take no IPv4; `None`: where `0.0.0.0` is listened on, too, by the same transport.
+    pub ipv6_only: Option<bool>,
+}
+
+impl Addresses {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = SocketAddr> {
+        [&self.dns, &self.dot, &self.doq, &self.doh].into_iter().flatten().copied()
+    }
+
+    /// Those of IPv4 beside which a socket at `[::]` may take no IPv4.
+    fn v6_only_beside(&self, transport: &[SocketAddr]) -> Vec<SocketAddr> {
+        match self.ipv6_only {
+            Some(false) => Vec::new(),
+            Some(true) => vec![SocketAddr::from(([0; 4], 0))],
+            None => transport.iter().copied().filter(SocketAddr::is_ipv4).collect(),
+        }
+    }
 }
 
 /// The certificate of each encrypted transport; without one it isn't served.
@@ -107,13 +102,38 @@ impl Sockets {
     /// # Errors
     /// Every address that can't be bound.
     pub fn bind(addresses: &Addresses) -> Result<Self, Vec<BindError>> {
+        Self::bind_with(addresses, &mut Inherited::default())
+    }
+
+    /// Binds every address that isn't among what was inherited.
+    ///
+    /// # Errors
+    /// Every address that can't be bound.
+    pub fn bind_with(addresses: &Addresses, inherited: &mut Inherited) -> Result<Self, Vec<BindError>> {
         let mut errors = Vec::new();
         let threads = addresses.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-        let dns = all(&addresses.dns, &mut errors, |address| bind(address, threads));
-        let dot = all(&addresses.dot, &mut errors, |address| named(address, "TLS", bind_tcp(address)));
-        let doq = all(&addresses.doq, &mut errors, |address| named(address, "QUIC", bind_udp(address, false)));
-        let doh = all(&addresses.doh, &mut errors, |address| named(address, "HTTPS", bind_tcp(address)));
+        let Addresses { dns, dot, doq, doh, .. } = addresses;
+        let by_tcp = [&dns[..], dot, doh].concat();
+        let mut binding = Binding { threads, v6_only: addresses.v6_only_beside(&by_tcp), inherited };
+        let dns = all(dns, &mut errors, |address| binding.dns(address));
+        let dot = all(dot, &mut errors, |address| named(address, "TLS", binding.tcp(Role::Dot, address)));
+        let doh = all(doh, &mut errors, |address| named(address, "HTTPS", binding.tcp(Role::Doh, address)));
+        binding.v6_only = addresses.v6_only_beside(&[&addresses.dns[..], doq].concat());
+        let doq = all(doq, &mut errors, |address| named(address, "QUIC", binding.quic(address)));
         if errors.is_empty() { Ok(Self { dns, dot, doq, doh }) } else { Err(errors) }
+    }
+
+    /// Copies of all sockets, for the process that takes over.
+    ///
+    /// # Errors
+    /// When the system has no file left.
+    pub fn copies(&self) -> io::Result<Vec<Handed>> {
+        let dns = self.dns.iter().map(|(tcp, _)| Handed::copy(Role::Dns, tcp));
+        let udp = self.dns.iter().flat_map(|(_, udp)| udp).map(|udp| Handed::copy(Role::Dns, udp));
+        let dot = self.dot.iter().map(|tcp| Handed::copy(Role::Dot, tcp));
+        let doq = self.doq.iter().map(|udp| Handed::copy(Role::Doq, udp));
+        let doh = self.doh.iter().map(|tcp| Handed::copy(Role::Doh, tcp));
+        dns.chain(udp).chain(dot).chain(doq).chain(doh).collect()
     }
 
     /// The addresses in the order they were named, with their real ports.
@@ -126,6 +146,7 @@ impl Sockets {
             doq: self.doq.iter().filter_map(|one| one.local_addr().ok()).collect(),
             doh: of_tcp(&self.doh),
             threads: self.dns.first().and_then(|(_, udp)| NonZero::new(udp.len())),
+            ipv6_only: None,
         }
     }
 
@@ -142,7 +163,8 @@ impl Sockets {
         tasks: &Tasks,
     ) -> io::Result<Listeners> {
         let (closing, stop) = watch::channel(false);
-        let shared = Shared { responder: Arc::clone(responder), gate: Arc::clone(gate), stop };
+        let (yielding, yielded) = watch::channel(false);
+        let shared = Shared { responder: Arc::clone(responder), gate: Arc::clone(gate), stop, yielded };
         let stop_udp = Arc::new(AtomicBool::new(false));
         let (mut threads, mut accepting) = (Vec::new(), Vec::new());
         for (tcp, sockets) in self.dns {
@@ -167,20 +189,22 @@ impl Sockets {
                 accepting.push(spawn_accepting(tcp, name, speak(acceptor.clone()), &shared, tasks)?);
             }
         }
+        let mut listeners = Listeners { closing, yielding, stop_udp, gate: Arc::clone(gate), threads, accepting };
         if let Some(certificate) = &certificates.doq {
-            for udp in self.doq {
-                udp.set_nonblocking(true)?;
-                let pulse = tasks.waiting(format!("quic {}", udp.local_addr()?));
-                let (certificate, shared) = (Arc::clone(certificate), shared.clone());
-                accepting.push(tokio::spawn(supervise(pulse, move || {
-                    let handler = QuicHandler::new(Arc::clone(&shared.responder), Arc::clone(&shared.gate));
-                    by_quic(udp.try_clone(), handler, Arc::clone(&certificate), shared.clone())
-                })));
-            }
+            listeners.begin_quic(QuicSockets(self.doq), responder, certificate, tasks)?;
         }
-        Ok(Listeners { closing, stop_udp, gate: Arc::clone(gate), threads, accepting })
+        Ok(listeners)
+    }
+
+    /// Takes the sockets of QUIC out, to be served later: what two processes read at once would be of use to neither.
+    pub fn take_quic(&mut self) -> QuicSockets {
+        QuicSockets(std::mem::take(&mut self.doq))
     }
 }
+
+/// Sockets of QUIC that aren't served yet.
+#[derive(Debug)]
+pub struct QuicSockets(Vec<UdpSocket>);
 
 /// Accepts on a listener until told to stop, whatever happens.
 fn spawn_accepting<R: Respond>(
@@ -200,7 +224,7 @@ type Speak = fn(TlsAcceptor) -> Speech;
 fn all<T>(
     addresses: &[SocketAddr],
     errors: &mut Vec<BindError>,
-    bind: impl Fn(SocketAddr) -> Result<T, BindError>,
+    mut bind: impl FnMut(SocketAddr) -> Result<T, BindError>,
 ) -> Vec<T> {
     addresses.iter().filter_map(|&address| bind(address).map_err(|error| errors.push(error)).ok()).collect()
 }
@@ -232,7 +256,7 @@ async fn by_quic<R: Respond>(
             warn!(error = ended.err().map(tracing::field::display), "QUIC is no longer served");
             Ended::Failed
         }
-        () = async { _ = shared.stop.wait_for(|stop| *stop).await } => {
+        () = async { _ = shared.yielded.wait_for(|yielded| *yielded).await } => {
             let _ = server.shutdown_gracefully().await;
             Ended::AsTold
         }
@@ -242,7 +266,10 @@ async fn by_quic<R: Respond>(
 /// Sockets that answer.
 #[derive(Debug)]
 pub struct Listeners {
+    /// True once connections are to end.
     closing: watch::Sender<bool>,
+    /// True once nothing new is accepted.
+    yielding: watch::Sender<bool>,
     stop_udp: Arc<AtomicBool>,
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
@@ -251,7 +278,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// Answers what is in flight, for at most `limit`, then stops: streams when they are quiet, UDP when its buffers are empty.
-    pub async fn drain(self, limit: Duration) {
+    pub async fn drain(mut self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut seen = self.gate.messages();
         loop {
@@ -263,62 +290,69 @@ impl Listeners {
             seen = now;
         }
         self.stop_udp.store(true, Ordering::Relaxed);
+        self.yielding.send_replace(true);
         self.closing.send_replace(true);
-        for accepting in self.accepting {
+        self.join().await;
+        self.part(PARTING).await;
+    }
+
+    /// Begins to answer by QUIC.
+    ///
+    /// # Errors
+    /// If the system refuses a socket option.
+    pub fn begin_quic<R: Respond>(
+        &mut self,
+        sockets: QuicSockets,
+        responder: &Arc<R>,
+        certificate: &Arc<Certificate>,
+        tasks: &Tasks,
+    ) -> io::Result<()> {
+        let (stop, yielded) = (self.closing.subscribe(), self.yielding.subscribe());
+        let shared = Shared { responder: Arc::clone(responder), gate: Arc::clone(&self.gate), stop, yielded };
+        for udp in sockets.0 {
+            udp.set_nonblocking(true)?;
+            let pulse = tasks.waiting(format!("quic {}", udp.local_addr()?));
+            let (certificate, shared) = (Arc::clone(certificate), shared.clone());
+            self.accepting.push(tokio::spawn(supervise(pulse, move || {
+                let handler = QuicHandler::new(Arc::clone(&shared.responder), Arc::clone(&shared.gate));
+                by_quic(udp.try_clone(), handler, Arc::clone(&certificate), shared.clone())
+            })));
+        }
+        Ok(())
+    }
+
+    /// Reads and accepts nothing more, as another process does by the same sockets. Connections go on: [`Listeners::linger`].
+    pub async fn yield_sockets(&mut self) {
+        self.stop_udp.store(true, Ordering::Relaxed);
+        self.yielding.send_replace(true);
+        self.join().await;
+    }
+
+    /// Answers on the connections there are until their clients leave or are idle, for at most `limit`, then ends them.
+    pub async fn linger(self, limit: Duration) {
+        self.part(limit).await;
+        self.closing.send_replace(true);
+        self.part(PARTING).await;
+    }
+
+    /// Waits until nothing is read or accepted any more.
+    async fn join(&mut self) {
+        for accepting in self.accepting.drain(..) {
             let _ = tokio::time::timeout(PARTING, accepting).await;
         }
-        // What has arrived on a connection is answered before it ends.
-        let parted = Instant::now() + PARTING;
-        while self.gate.count() > 0 && Instant::now() < parted {
-            sleep(QUIET / 10).await;
-        }
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             // A loop ends within its patience, unless its thread panicked, which was reported then.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
-}
 
-/// Binds a TCP socket, and as many UDP sockets as threads, between which the kernel divides the clients.
-fn bind(address: SocketAddr, threads: usize) -> Result<(TcpListener, Vec<UdpSocket>), BindError> {
-    let fail = |transport| move |error| BindError { address, transport, error };
-    let mut tries = if address.port() == 0 { TRIES } else { 1 };
-    loop {
-        tries -= 1;
-        let tcp = bind_tcp(address).map_err(fail("TCP"))?;
-        let chosen = tcp.local_addr().map_err(fail("TCP"))?;
-        // Whoever else shares the port shares that of TCP, too, which nobody may.
-        let udp: io::Result<Vec<_>> = (0..threads).map(|_| bind_udp(chosen, threads > 1)).collect();
-        match udp {
-            Ok(udp) => return Ok((tcp, udp)),
-            Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(BindError { address, transport: "UDP", error }),
+    /// Waits until no connection is left, for at most `limit`: what has arrived on one is answered before it ends.
+    async fn part(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        while self.gate.count() > 0 && Instant::now() < end {
+            sleep(QUIET / 10).await;
         }
     }
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
-    socket.set_reuse_address(true)?; // a restart doesn't wait for old connections' TIME_WAIT
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
-    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
-    socket.set_reuse_port(shared)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?; // [::] and 0.0.0.0 can stand side by side
-    }
-    Ok(socket)
 }
 
 #[cfg(test)]
@@ -503,10 +537,66 @@ mod tests {
     fn an_address_in_use_is_named_with_its_mend() {
         let first = Sockets::bind(&dns(&["127.0.0.1:0"])).unwrap();
         let address = first.addresses().dns[0];
-        let errors = Sockets::bind(&dns(&[&address.to_string(), "192.0.2.1:0"])).unwrap_err();
+        let errors = Sockets::bind(&dns(&[&address.to_string()])).unwrap_err();
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert!(told[0].starts_with(&format!("can't listen on {address} by TCP: ")), "{told:?}");
         assert!(told[0].contains("another program listens there"), "{told:?}");
-        assert!(told[1].contains("no interface has this address"), "{told:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_socket_of_ipv6_answers_ipv4_unless_that_has_its_own() {
+        let answered = |addresses: Addresses, asked: &str| {
+            let sockets = Sockets::bind(&addresses).unwrap();
+            let port = sockets.addresses().dns[0].port();
+            let (fixture, gate) = (Arc::new(Fixture::new()), Gate::new(Limits::default()));
+            let listeners = sockets.serve(&fixture, &gate, &Certificates::default(), &Tasks::default()).unwrap();
+            let server = SocketAddr::new(asked.parse().unwrap(), port);
+            let packet = query("www.example.com.", RecordType::A, None).to_vec().unwrap();
+            let by_tcp =
+                TcpStream::connect(server).is_ok_and(|mut stream| by_tcp(&mut stream, &packet).answers.len() == 2);
+            let is_answered = by_tcp && by_udp(server, &packet).answers.len() == 2;
+            (is_answered, listeners)
+        };
+        for (only, expected) in [(None, true), (Some(false), true), (Some(true), false)] {
+            let addresses = Addresses { ipv6_only: only, threads: NonZero::new(1), ..dns(&["[::]:0"]) };
+            let (is_answered, listeners) = answered(addresses, "127.0.0.1");
+            assert_eq!(is_answered, expected, "{only:?}");
+            listeners.drain(Duration::from_secs(5)).await;
+        }
+        let port = Sockets::bind(&dns(&["[::]:0"])).unwrap().addresses().dns[0].port();
+        let both = dns(&[&format!("[::]:{port}"), &format!("0.0.0.0:{port}")]);
+        let (is_answered, listeners) = answered(both, "127.0.0.1");
+        assert!(is_answered, "side by side");
+        listeners.drain(Duration::from_secs(5)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_takes_the_sockets_over_answers_what_waits_in_them() {
+        let addresses = Addresses { threads: NonZero::new(2), ..dns(&["127.0.0.1:0"]) };
+        let old = Sockets::bind(&addresses).unwrap();
+        let copies = old.copies().unwrap();
+        assert_eq!(copies.len(), 3);
+        let server = old.addresses().dns[0];
+        let (fixture, gate) = (Arc::new(Fixture::new()), Gate::new(Limits::default()));
+        let mut old = old.serve(&fixture, &gate, &Certificates::default(), &Tasks::default()).unwrap();
+        old.yield_sockets().await;
+        let packet = query("www.example.com.", RecordType::A, None).to_vec().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.send_to(&packet, server).unwrap();
+        let mut stream = TcpStream::connect(server).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+
+        let mut inherited = Inherited::default();
+        copies.into_iter().for_each(|one| inherited.add(Some(one.role), one.file).unwrap());
+        let new = Sockets::bind_with(&addresses, &mut inherited).unwrap();
+        assert!(inherited.is_empty() && new.addresses().dns == [server]);
+        let new = new.serve(&fixture, &gate, &Certificates::default(), &Tasks::default()).unwrap();
+        assert!(client.recv(&mut [0; 512]).unwrap() > 12);
+        assert_eq!(by_tcp(&mut stream, &packet).answers.len(), 2);
+        drop(stream);
+        old.linger(Duration::from_secs(5)).await;
+        new.drain(Duration::from_secs(5)).await;
+        assert!(TcpStream::connect(server).is_err(), "nobody listens any more");
     }
 }

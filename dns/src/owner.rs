@@ -254,6 +254,13 @@ impl Handle {
         }
     }
 
+    /// Writes nothing to the state directory any more, as it is another process's from now on.
+    pub(crate) fn stop_keeping(&self) {
+        if let Some(kept) = &self.kept {
+            kept.close();
+        }
+    }
+
     /// The time, by the clock the owner goes by.
     #[must_use]
     pub fn now(&self) -> Timestamp {

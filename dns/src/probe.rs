@@ -21,8 +21,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::tasks::unwinding;
 use lookups::Lookups;
 
-/// How many probes may run at the same time.
+/// How many probes of endpoints that answer may run at the same time.
 const MOST_AT_ONCE: usize = 256;
+/// How many probes of endpoints that are slow, or gave no answer last time, may run besides: they hold no place that others need.
+const MOST_SLOW: usize = 1024;
+/// A probe that takes longer is slow.
+const SLOW: Duration = Duration::from_millis(500);
 /// How much of a body is searched, in bytes.
 const MOST_BODY: usize = 64 << 10;
 
@@ -164,7 +168,7 @@ pub struct ProbeResult {
 #[derive(Debug)]
 pub struct Probing<P> {
     prober: Arc<P>,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     results: mpsc::Sender<ProbeResult>,
 }
 
@@ -181,13 +185,44 @@ impl Drop for Running {
 impl<P: Prober> Probing<P> {
     /// Sends every result to `results`.
     pub fn new(prober: P, results: mpsc::Sender<ProbeResult>) -> Self {
-        Self { prober: Arc::new(prober), slots: Arc::new(Semaphore::new(MOST_AT_ONCE)), results }
+        Self { prober: Arc::new(prober), places: Arc::default(), results }
     }
 
     /// Probes at once and then at every interval.
     pub fn start(&self, id: MonitorId, monitor: Monitor) -> Running {
-        let (prober, slots, results) = (Arc::clone(&self.prober), Arc::clone(&self.slots), self.results.clone());
-        Running(tokio::spawn(run(id, monitor, prober, slots, results)))
+        let (prober, places, results) = (Arc::clone(&self.prober), Arc::clone(&self.places), self.results.clone());
+        Running(tokio::spawn(run(id, monitor, prober, places, results)))
+    }
+}
+
+/// Places for probes, which bound sockets and memory. Endpoints that hang have their own, so that they starve nobody.
+#[derive(Debug)]
+struct Places {
+    quick: Semaphore,
+    slow: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { quick: Semaphore::new(MOST_AT_ONCE), slow: Semaphore::new(MOST_SLOW) }
+    }
+}
+
+impl Places {
+    /// Runs a probe once there is a place for it. One that was slow last time waits for a place among the slow ones; another that turns
+    /// out to be slow goes over to them, if there is room.
+    async fn run<T>(&self, was_slow: bool, probe: impl Future<Output = T>) -> Option<T> {
+        let mut probe = std::pin::pin!(probe);
+        let first = if was_slow { &self.slow } else { &self.quick };
+        let place = first.acquire().await.ok()?;
+        if was_slow {
+            return Some(probe.await);
+        }
+        if let Ok(done) = timeout(SLOW, &mut probe).await {
+            return Some(done);
+        }
+        let _place = self.slow.try_acquire().inspect(|_| drop(place));
+        Some(probe.await)
     }
 }
 
@@ -195,17 +230,22 @@ async fn run<P: Prober>(
     id: MonitorId,
     monitor: Monitor,
     prober: Arc<P>,
-    slots: Arc<Semaphore>,
+    places: Arc<Places>,
     results: mpsc::Sender<ProbeResult>,
 ) {
     let interval = monitor.interval.to_std();
     let mut due = Instant::now();
     let mut pause = first_pause(id, interval);
+    let mut was_slow = false;
     loop {
         sleep_until(due).await;
-        let Ok(slot) = slots.acquire().await else { return };
-        let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor))).await;
-        drop(slot);
+        let probe = async {
+            let begun = Instant::now();
+            let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor))).await;
+            (outcome, begun.elapsed() >= SLOW)
+        };
+        let Some((outcome, is_slow)) = places.run(was_slow, probe).await else { return };
+        was_slow = is_slow || matches!(outcome, Ok(Err(_)));
         // A probe that panics says nothing of what it probes; the next one may.
         if let Ok(outcome) = outcome {
             let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {}", monitor.timeout)));

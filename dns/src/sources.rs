@@ -1,14 +1,17 @@
 //! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place; `start` and `feed` call it.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bailiwick_rules::json::Violation;
 use bailiwick_rules::table::Table;
 
 use crate::config::{Shrink, SignedZone};
 use crate::geoip::{Places, Registered};
+use crate::json_place::{self, Place};
 use crate::name::Name;
 use crate::snapshot::{Rules, ZoneSource};
 use crate::zone::{ZoneError, file};
@@ -31,6 +34,8 @@ pub struct Sources {
     pub dnssec: Vec<SignedZone>,
     /// Where what was last good, and overrides, are kept.
     pub state_dir: Option<PathBuf>,
+    /// The lock of that directory, if it is held already.
+    pub lock: Option<Arc<File>>,
     /// What becomes of a zone that lost much.
     pub shrink: Shrink,
 }
@@ -88,9 +93,19 @@ pub fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault
     match Table::compile(&bytes) {
         Ok(table) => Ok(Arc::new(Rules { table, bytes: bytes.into() })),
         Err(violations) => {
-            Err(violations.iter().map(|one| Fault { place: name.to_owned(), message: one.to_string() }).collect())
+            let fault = |one: &Violation| Fault { place: place_in(&bytes, name, one), message: one.to_string() };
+            Err(violations.iter().map(fault).collect())
         }
     }
+}
+
+/// `rules.json:3:14`, where that stands in the document of this name; the name alone of one that isn't JSON, whose error says where.
+pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> String {
+    if violation.pointer.is_empty() && violation.message.starts_with("is not JSON") {
+        return name.to_owned();
+    }
+    let Place { line, column } = json_place::find(bytes, &violation.pointer);
+    format!("{name}:{line}:{column}")
 }
 
 /// Reads all zones. `opening` is told of every file before it is opened, included ones too.

@@ -172,7 +172,11 @@ fn zone_part(reading: &Reading<ZoneSource>, kept: Option<&ZoneSource>, sources: 
 
 fn open_store(sources: &Sources) -> Result<Option<Store>, Fault> {
     let Some(directory) = sources.state_dir.as_deref() else { return Ok(None) };
-    let store = Store::open(directory).map_err(|error| {
+    let opened = match &sources.lock {
+        Some(lock) => Store::open_locked(directory, Arc::clone(lock)),
+        None => Store::open(directory),
+    };
+    let store = opened.map_err(|error| {
         let message = format!("can't be made ({error}); mend state_dir in the configuration or the mode of its parent");
         Fault::of_file(directory, message)
     })?;

@@ -67,10 +67,18 @@ impl Store {
     /// # Errors
     /// When it can't be made.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        // What is in it is nobody else's business; one that is there already keeps its mode.
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        make(directory)?;
         let lock = File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new);
         Ok(Self { directory: directory.to_owned(), lock })
+    }
+
+    /// [`Store::open`] with a lock that is held already.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn open_locked(directory: &Path, lock: Arc<File>) -> io::Result<Self> {
+        make(directory)?;
+        Ok(Self { directory: directory.to_owned(), lock: Some(lock) })
     }
 
     /// Whether no other process uses the directory, as far as can be told.
@@ -174,6 +182,11 @@ impl Store {
             overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
         replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?)
     }
+}
+
+/// Makes a state directory if need be. What is in it is nobody else's business; one that is there keeps its mode.
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -45,13 +45,20 @@ pub(crate) struct Shared<R> {
     pub(crate) responder: Arc<R>,
     /// Counts connections and knows how long they may be idle.
     pub(crate) gate: Arc<Gate>,
-    /// True once the server drains: nothing new is accepted, and what has arrived is answered.
+    /// True once connections are to end: what has arrived is answered.
     pub(crate) stop: watch::Receiver<bool>,
+    /// True once nothing new is accepted.
+    pub(crate) yielded: watch::Receiver<bool>,
 }
 
 impl<R> Clone for Shared<R> {
     fn clone(&self) -> Self {
-        Self { responder: Arc::clone(&self.responder), gate: Arc::clone(&self.gate), stop: self.stop.clone() }
+        Self {
+            responder: Arc::clone(&self.responder),
+            gate: Arc::clone(&self.gate),
+            stop: self.stop.clone(),
+            yielded: self.yielded.clone(),
+        }
     }
 }
 
@@ -69,12 +76,12 @@ pub(crate) async fn accept<R: Respond>(
             return Ended::Failed;
         }
     };
-    let mut stop = shared.stop.clone();
+    let mut yielded = shared.yielded.clone();
     let mut short = false;
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return Ended::AsTold,
+            _ = yielded.wait_for(|yielded| *yielded) => return Ended::AsTold,
             accepted = listener.accept() => accepted,
         };
         match accepted {

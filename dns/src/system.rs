@@ -4,13 +4,14 @@
 //!   [`crate::udp`] calls it. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy the senders' addresses out and in again, which costs
 //!   more than a server has for an answer. Every header that is handed to the kernel is built for that one call from slices this module owns,
 //!   so no pointer outlives a borrow.
+//! - [`receive_file`] and [`passed_files`]: files that another process opened, which are this one's to close from then on.
 //! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. The memo and what it looks names and addresses up in give them.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
 use nix::libc::{
@@ -287,6 +288,43 @@ pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     let mut moved = with_huge_pages(values.len());
     moved.extend(values);
     moved
+}
+
+/// The first file that systemd passes (`sd_listen_fds(3)`).
+const FIRST_PASSED: i32 = 3;
+
+/// The files that systemd passes. Called once, before anything else is opened that could have their numbers.
+pub(crate) fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedFd>> {
+    (FIRST_PASSED..FIRST_PASSED + i32::from(count)).map(|number| {
+        // SAFETY: asking for a number's flags and setting them touches nothing else; it fails where no file has the number.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the file is open, and the service manager passed it for this process to own.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    })
+}
+
+/// One octet from a Unix socket, with the file that came with it if one did.
+pub(crate) fn receive_file(socket: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let (mut octet, mut control) = ([0_u8], nix::cmsg_space!([i32; 1]));
+    let mut parts = [io::IoSliceMut::new(&mut octet)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let mut file = None;
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            for number in numbers {
+                // SAFETY: the kernel has just opened this number for the message's receiver, who is nobody else.
+                file = Some(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    match received.bytes {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok((octet[0], file)),
+    }
 }
 
 #[cfg(test)]

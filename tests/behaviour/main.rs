@@ -23,6 +23,7 @@ mod reload;
 mod rfc8906;
 mod startup;
 mod steering;
+mod takeover;
 mod tcp;
 mod tls;
 mod vectors;

@@ -5,6 +5,7 @@
 
 pub mod dns;
 pub mod geo;
+pub mod load;
 pub mod namespace;
 pub mod net;
 pub mod node;

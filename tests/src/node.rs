@@ -169,8 +169,14 @@ impl Setup {
         self.start_by(command)
     }
 
-    fn start_by(self, command: Command) -> Node {
-        let log = std::fs::File::create(self.path("log")).expect("a log");
+    /// [`Setup::start`] by a command that the program's arguments are added to.
+    ///
+    /// # Panics
+    /// As [`Setup::start`].
+    #[must_use]
+    pub fn start_by(self, command: Command) -> Node {
+        let _ = std::fs::remove_file(self.path("log"));
+        let log = std::fs::File::options().append(true).create(true).open(self.path("log")).expect("a log");
         self.start_logging(command, log.into())
     }
 
@@ -259,6 +265,28 @@ impl Node {
         let mut response = response.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         let text = response.body_mut().read_to_string().expect("a body");
         (response.status().as_u16(), text)
+    }
+
+    /// Has a new process take over, and waits until it serves and the old one has ended.
+    ///
+    /// # Panics
+    /// If it ends instead, or the old one doesn't.
+    pub fn take_over(&mut self) {
+        let ready = self.setup.path("ready.json");
+        let log = std::fs::File::options().append(true).create(true).open(self.setup.path("log")).expect("a log");
+        let mut command = Command::new(binary());
+        command.args(["serve", "--takeover", "--config"]).arg(self.setup.path("bailiwick.toml"));
+        command.arg("--ready-file").arg(&ready).stdout(Stdio::null()).stderr(log);
+        let mut process = Process::start(&mut command);
+        wait::until("the new process serves", || {
+            if let Some(status) = process.ended() {
+                panic!("it ended with {status}: {}", self.log());
+            }
+            let told: Value = serde_json::from_str(&std::fs::read_to_string(&ready).ok()?).ok()?;
+            (told["pid"] == process.id()).then_some(())
+        });
+        let status = std::mem::replace(&mut self.process, process).wait();
+        assert!(status.success(), "{status}: {}", self.log());
     }
 
     /// Gives the folder back after the process has been ended.

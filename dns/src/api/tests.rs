@@ -51,6 +51,7 @@ impl Fixture {
             registered: crate::geoip::Registered::Ignored,
             zones: Vec::new(),
             dnssec: Vec::new(),
+            lock: None,
             state_dir: Some(at("state")),
             shrink: crate::config::Shrink::default(),
         };
@@ -69,6 +70,8 @@ impl Fixture {
             begun: started.handle.now(),
             loopback,
             draining: AtomicBool::new(false),
+            is_handing_over: Arc::default(),
+            absent: Arc::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -12,6 +12,11 @@ const GENERALIZED_TIME: u8 = 0x18;
 
 /// When the certificate expires; `None` for what isn't one.
 pub(super) fn of(der: &[u8]) -> Option<Timestamp> {
+    Some(validity(der)?.1)
+}
+
+/// From when until when the certificate is valid.
+pub(super) fn validity(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let certificate = &mut inside(&mut &*der, SEQUENCE)?;
     let fields = &mut inside(certificate, SEQUENCE)?;
     if fields.first() == Some(&VERSION) {
@@ -22,8 +27,11 @@ pub(super) fn of(der: &[u8]) -> Option<Timestamp> {
         next(fields)?;
     }
     let validity = &mut inside(fields, SEQUENCE)?;
-    next(validity)?;
-    let (tag, time) = next(validity)?;
+    let ((tag, from), (last_tag, until)) = (next(validity)?, next(validity)?);
+    Some((moment(tag, from)?, moment(last_tag, until)?))
+}
+
+fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
     let time = str::from_utf8(time).ok()?;
     let (century, rest) = match tag {
         // RFC 5280 §4.1.2.5.1: two digits from 50 on are of the last century.

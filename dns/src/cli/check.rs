@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bailiwick_rules::geo::{self, NoCountry};
+use bailiwick_rules::json::Violation;
+use bailiwick_rules::table::{Succession, Table};
 use clap::Args;
 use serde::Serialize;
 
@@ -14,13 +16,15 @@ use super::told::Told;
 use crate::api::token::{Token, warnings};
 use crate::certificate::Certificate;
 use crate::clock::Clock;
-use crate::config::{Api, Config, ConfigError, SignedZone, ZoneFile};
+use crate::config::{Api, Config, ConfigError, SignedZone, TlsFiles, ZoneFile};
 use crate::cookie_files;
 use crate::dnssec::directory::read_keys;
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::{NoCountries, Places, Registered};
+use crate::owner;
 use crate::snapshot::{Rules, World, ZoneSource};
-use crate::sources::{self, Fault, compile_rules, read_geoip, read_zones};
+use crate::sources::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
+use crate::store::Store;
 use crate::zone::Zone;
 
 /// Options of `bailiwick check`.
@@ -81,13 +85,11 @@ fn named(config: &Config, findings: &mut Findings) {
     }
     findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
     let encrypted = [&config.dot, &config.doq, &config.doh].into_iter().flatten();
-    let faults = encrypted.filter_map(|section| Certificate::read(&section.tls).err()).flatten();
-    for fault in faults {
-        // Sections tend to share their files.
-        if !findings.errors.contains(&fault) {
-            findings.errors.push(fault);
-        }
+    for section in encrypted {
+        certificate(&section.tls, findings);
     }
+    findings.warnings.extend(older_than_kept(config));
+    findings.warnings.extend(too_many_connections(config, most_files()));
     if let Some(api) = &config.api {
         secrets(api, findings);
     }
@@ -115,7 +117,9 @@ fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findi
         Ok(rules) => {
             let name = file.display();
             let warnings = rules.table.warnings(Clock::system().now());
-            findings.warnings.extend(warnings.iter().map(|warning| format!("{name}: {warning}")));
+            let name = name.to_string();
+            let told = |warning: &Violation| format!("{}: {warning}", place_in(&rules.bytes, &name, warning));
+            findings.warnings.extend(warnings.iter().map(told));
             let table = &rules.table;
             let counts = (table.services().len(), table.regions().len(), table.tenants().len());
             findings.summary.push(format!(
@@ -235,10 +239,60 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
     }
 }
 
+/// Reads a certificate and its key. Sections tend to share them.
+fn certificate(files: &TlsFiles, findings: &mut Findings) {
+    match Certificate::read(files) {
+        Ok(read) => {
+            let warning = read.warning(Clock::system().now());
+            findings.warnings.extend(warning.filter(|one| !findings.warnings.contains(one)));
+        }
+        Err(faults) => {
+            let new: Vec<Fault> = faults.into_iter().filter(|fault| !findings.errors.contains(fault)).collect();
+            findings.errors.extend(new);
+        }
+    }
+}
+
+/// A document that the node won't take, as a newer one was in service.
+fn older_than_kept(config: &Config) -> Option<String> {
+    let kept = std::fs::read(Store::rules_in(config.state_dir.as_deref()?)).ok()?;
+    let kept = Table::compile(&kept).ok()?.revision();
+    let new = Table::compile(&std::fs::read(&config.rules).ok()?).ok()?.revision();
+    let why = match kept.succession(&new) {
+        Succession::Older => owner::older(&kept, &new),
+        Succession::Conflict => owner::conflicting(&kept, &new),
+        Succession::Newer | Succession::Same => return None,
+    };
+    Some(format!(
+        "{}: /revision: this node would go on with the rules that it keeps in state_dir: {why}",
+        config.rules.display()
+    ))
+}
+
+/// The most files that this process may have open.
+fn most_files() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, most)| most)
+}
+
+/// Connections are files, and sockets, probes and zones are besides.
+fn too_many_connections(config: &Config, most: u64) -> Option<String> {
+    /// What is left for all but connections.
+    const OTHERS: u64 = 256;
+    let wanted = u64::try_from(config.tcp.connections).unwrap_or(u64::MAX);
+    (wanted.saturating_add(OTHERS) > most).then(|| {
+        format!(
+            "[tcp]: connections = {wanted}, but the system lets a process of this user have {most} files open: the others wait \
+             unaccepted; raise the limit (LimitNOFILE= of systemd, `ulimit -Hn`), or lower connections to {}",
+            most.saturating_sub(OTHERS)
+        )
+    })
+}
+
 /// Reads the API's token, certificate and key.
 fn secrets(api: &Api, findings: &mut Findings) {
-    if let Some(Err(faults)) = api.tls.as_ref().map(Certificate::read) {
-        findings.errors.extend(faults);
+    if let Some(files) = &api.tls {
+        certificate(files, findings);
     }
     let files: Vec<&Path> = api.writers().chain(api.read_token_files.iter().map(PathBuf::as_path)).collect();
     for file in &files {
@@ -353,8 +407,8 @@ mod tests {
             ],
         );
         let expected = [
-            "rules.json: /revision: ",
-            "rules.json: /regoins: ",
+            "rules.json:1:16: /revision: ",
+            "rules.json:1:31: /regoins: ",
             "b.zone:1: ",
             "b.zone:2: ",
             "geo.mmdb: is not a usable MMDB file",
@@ -370,7 +424,7 @@ mod tests {
         }
         let json: serde_json::Value = serde_json::from_str(&findings.json()).unwrap();
         assert_eq!(json["ok"], false);
-        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json"), "{json}");
+        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json:1:16"), "{json}");
         assert!(!findings.told(false).errors.is_empty());
     }
 
@@ -391,6 +445,24 @@ mod tests {
         let clash = format!("{zone}chat 300 A 192.0.2.9\n");
         let findings = check_in(directory.path(), &[("a.zone", &clash)]);
         assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
+    }
+
+    #[test]
+    fn what_the_node_will_not_do_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("state")).unwrap();
+        let kept = r#"{"version": 1, "revision": 9}"#;
+        std::fs::write(directory.path().join("state/rules.last-good.json"), kept).unwrap();
+        let config =
+            "listen = ['127.0.0.1:0']\nrules = 'rules.json'\nstate_dir = 'state'\n[tcp]\nconnections = 1000000\n";
+        let files = [("bailiwick.toml", config), ("rules.json", r#"{"version": 1, "revision": 8}"#)];
+        let told = check_in(directory.path(), &files).warnings;
+        assert!(told.iter().any(|one| one.contains("would go on with the rules that it keeps")), "{told:#?}");
+        let told = check_in(directory.path(), &[("rules.json", kept)]).warnings;
+        assert!(!told.iter().any(|one| one.contains("that it keeps")), "{told:#?}");
+        let config = Config::read(&directory.path().join("bailiwick.toml")).unwrap();
+        assert!(too_many_connections(&config, 524_288).unwrap().contains("lower connections to 524032"));
+        assert_eq!(too_many_connections(&config, 1_000_256), None);
     }
 
     #[test]

@@ -21,9 +21,10 @@ use crate::nearest::suggestion;
 use crate::streams::Limits;
 
 /// The keys of the document.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "node",
     "listen",
+    "ipv6_only",
     "threads",
     "rules",
     "geoip",
@@ -86,12 +87,13 @@ impl Reader<'_> {
         let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
         let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
         let (mut dot, mut doq, mut doh) = (None, None, None);
-        let (mut shrink, mut responses) = (Shrink::default(), Responses::default());
+        let (mut shrink, mut responses, mut ipv6_only) = (Shrink::default(), Responses::default(), None);
         let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
         for (key, value) in document {
             match key.get_ref().as_ref() {
                 "node" => node = self.node(value),
                 "listen" => listen = Some(self.listen("listen", value)),
+                "ipv6_only" => ipv6_only = self.boolean("ipv6_only", value),
                 "threads" => self.size("threads", value, 1, MOST_THREADS, &mut threads),
                 "rules" => rules = Some(self.path("rules", value)),
                 "geoip" => geoip = self.path("geoip", value),
@@ -113,6 +115,7 @@ impl Reader<'_> {
                 _ => self.no_key("", key, &KEYS, &LATER),
             }
         }
+        self.overlaps(document, ipv6_only);
         let dnssec = signed.map(|signed| self.dnssec(signed, &zones)).unwrap_or_default();
         if listen.is_none() {
             self.missing("\"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]");
@@ -123,6 +126,7 @@ impl Reader<'_> {
         Some(Config {
             node,
             listen: listen?,
+            ipv6_only,
             threads: NonZero::new(threads),
             rules: rules??,
             geoip,
@@ -208,6 +212,45 @@ impl Reader<'_> {
             self.note(value.span(), format!("\"{key}\" is empty; write where DNS is served"));
         }
         addresses
+    }
+
+    /// Addresses of which one holds another: the system lets only one of them be bound.
+    fn overlaps(&mut self, document: &DeTable<'_>, ipv6_only: Option<bool>) {
+        type Listed = (SocketAddr, Range<usize>, &'static str);
+        let of = |name: &'static str, section: Option<&Value<'_>>| -> Vec<Listed> {
+            let items: Vec<&Value<'_>> = match section.map(Value::get_ref) {
+                Some(DeValue::Array(items)) => items.iter().collect(),
+                _ => section.into_iter().collect(),
+            };
+            let read = |item: &&Value<'_>| Some((item.get_ref().as_str()?.parse().ok()?, item.span(), name));
+            items.iter().filter_map(read).collect()
+        };
+        let nested =
+            |name: &'static str| of(name, document.get(name).and_then(|one| one.get_ref().as_table()?.get("listen")));
+        let dns = of("", document.get("listen"));
+        let by_tcp = [&dns[..], &nested("dot"), &nested("doh"), &nested("api")].concat();
+        let by_udp = [&dns[..], &nested("doq")].concat();
+        let mut told: Vec<(Range<usize>, String)> = Vec::new();
+        for transport in [by_tcp, by_udp] {
+            for (at, (one, place, section)) in transport.iter().enumerate() {
+                // Equal ones of one list have been told of.
+                let clashes =
+                    |(other, _, its): &&Listed| overlap(*one, *other, ipv6_only) && (one != other || section != its);
+                let Some((other, ..)) = transport[..at].iter().find(clashes) else { continue };
+                let message = match one == other {
+                    true => format!("\"{one}\" is listened on already, by another section; choose another port here"),
+                    false => {
+                        format!("\"{one}\" and \"{other}\" overlap, so that only one can be bound; remove one of them")
+                    }
+                };
+                if !told.iter().any(|(its, _)| its == place) {
+                    told.push((place.clone(), message));
+                }
+            }
+        }
+        for (place, message) in told {
+            self.note(place, message);
+        }
     }
 
     fn zones(&mut self, value: &Value<'_>) -> Vec<ZoneFile> {
@@ -435,6 +478,19 @@ pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
 /// A name in Punycode (RFC 5891, UTS 46).
 fn domain_to_ascii(text: &str) -> Option<String> {
     idna::domain_to_ascii_strict(text).ok()
+}
+
+/// Whether the system refuses one of these beside the other.
+fn overlap(one: SocketAddr, other: SocketAddr, ipv6_only: Option<bool>) -> bool {
+    if one.port() == 0 || one.port() != other.port() {
+        return false;
+    }
+    let (one, other) = (one.ip(), other.ip());
+    match one.is_ipv4() == other.is_ipv4() {
+        true => one == other || one.is_unspecified() || other.is_unspecified(),
+        // Where both are listened on, `[::]` takes no IPv4 unless told to.
+        false => ipv6_only == Some(false) && [one, other].iter().any(|ip| ip.is_ipv6() && ip.is_unspecified()),
+    }
 }
 
 fn kind(value: &Value<'_>) -> &'static str {

@@ -184,3 +184,48 @@ async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other
     seconds.dedup();
     assert_eq!(seconds.len(), 4, "their later rounds don't coincide");
 }
+
+/// Lets this process open as many files as it may.
+fn raise_limit_of_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_hang_keep_no_other_from_its_interval() {
+    raise_limit_of_files();
+    // Takes every connection and never answers.
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = hung.local_addr().unwrap();
+    let holding = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = hung.accept().await {
+            held.push(stream);
+        }
+    });
+    let live = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", false).await;
+    let (results, mut told) = mpsc::channel(4096);
+    let probing = Probing::new(NetworkProber::new(Secrets::default()).unwrap(), results);
+    let timing = r#", "interval": "1s", "timeout": "4s""#;
+    let hang = |number: u64| {
+        let monitor = monitor(&format!(r#""type": "http", "url": "http://{address}/{number}"{timing}"#));
+        probing.start(MonitorId(number), monitor)
+    };
+    let mut running: Vec<Running> = (1..=600).map(hang).collect();
+    let begun = Instant::now();
+    running.push(probing.start(MonitorId(0), http(&live, timing)));
+    let mut heard = Vec::new();
+    while heard.len() < 8 {
+        let result = timeout(Duration::from_secs(60), told.recv()).await.unwrap().unwrap();
+        if result.monitor == MonitorId(0) {
+            result.outcome.unwrap();
+            heard.push(begun.elapsed());
+        }
+    }
+    // Of 256 places for 600 that hang for 4 seconds, the live one would get one every 9 seconds or so.
+    let longest = heard.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+    assert!(longest < Duration::from_millis(2500), "{heard:?}");
+    drop(running);
+    holding.abort();
+}

@@ -17,7 +17,7 @@ use crate::api::tls::{PROTOCOLS, TlsListener};
 use crate::api::token::{Tokens, warnings};
 use crate::api::{self, Api};
 use crate::certificate::Certificate;
-use crate::listeners::BindError;
+use crate::listeners::{Absent, Handed, Inherited, Role, bind_api};
 use crate::metrics::Metrics;
 use crate::owner::Handle;
 use crate::renewal::Renew;
@@ -41,11 +41,11 @@ pub(super) struct ServedHttp {
 }
 
 impl Http {
-    pub(super) async fn bind(config: &crate::config::Api) -> Result<Self, Vec<String>> {
+    /// Binds the address, unless it is among what was inherited.
+    pub(super) fn bind(config: &crate::config::Api, inherited: &mut Inherited) -> Result<Self, Vec<String>> {
         let tokens = Tokens::of(config);
-        let bound = TcpListener::bind(config.listen).await.and_then(|one| Ok((one.local_addr()?, one.into_std()?)));
-        let bound = bound
-            .map_err(|error| BindError { address: config.listen, transport: "TCP for the API", error }.to_string());
+        let bound = bind_api(config.listen, inherited).map_err(|error| error.to_string());
+        let bound = bound.and_then(|one| Ok((one.local_addr().map_err(|error| error.to_string())?, one)));
         let files = config.writers().chain(config.read_token_files.iter().map(PathBuf::as_path));
         for warning in files.flat_map(warnings) {
             warn!("{warning}");
@@ -70,12 +70,29 @@ impl Http {
         tokens.chain(self.certificate.clone().map(|certificate| certificate as Arc<dyn Renew>))
     }
 
-    pub(super) fn serve(self, handle: Handle, metrics: Arc<Metrics>, node: String) -> ServedHttp {
+    /// Where it is bound.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A copy of its socket, for the process that takes over.
+    pub(super) fn copy(&self) -> io::Result<Handed> {
+        Handed::copy(Role::Api, &self.listener)
+    }
+
+    pub(super) fn serve(
+        self,
+        handle: Handle,
+        metrics: Arc<Metrics>,
+        node: String,
+        is_handing_over: Arc<AtomicBool>,
+        absent: Arc<Absent>,
+    ) -> ServedHttp {
         let loopback = api::is_loopback(self.address);
         let draining = AtomicBool::new(false);
         let pulse = handle.tasks().waiting("api");
         let (begun, tokens) = (handle.now(), self.tokens);
-        let api = Arc::new(Api { handle, metrics, node, tokens, begun, loopback, draining });
+        let api = Arc::new(Api { handle, metrics, node, tokens, begun, loopback, draining, is_handing_over, absent });
         let (stop, stopped) = watch::channel(false);
         let (served, listener, tls) = (Arc::clone(&api), self.listener, self.tls);
         let task = tokio::spawn(supervise(pulse, move || {

@@ -104,6 +104,7 @@ impl World {
         warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
         warn_of_undelegated(&zones, &keys, &mut warnings);
         warn_of_loops(table, &zones, &answers, &denied, &mut warnings);
+        warn_of_hidden(&sources, &mut warnings);
 
         let same_geography = |before: &&Self| {
             let answered = before.classes.iter().map(Option::is_some);
@@ -290,10 +291,14 @@ fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<Stri
         let Some(parent) = zones.find(zone.origin(), rtype::DS) else { continue };
         let is_signed = keys.iter().any(|keys| keys.origin() == parent.origin());
         let is_delegated = matches!(parent.locate(zone.origin()), Found::Cut { .. });
-        if is_signed && !is_delegated && parent.origin() != zone.origin() {
+        if !is_delegated && parent.origin() != zone.origin() {
             let (zone, parent) = (zone.origin(), parent.origin());
+            let why = match is_signed {
+                true => "which is signed and so proves that it doesn't exist".to_owned(),
+                false => format!("so a server that has {parent} alone says that it doesn't exist"),
+            };
             warnings.push(format!(
-                "the zone {zone} isn't delegated by {parent}, which is signed and so proves that it doesn't exist; add the NS of {zone} to {parent}, and if it is signed its DS"
+                "the zone {zone} isn't delegated by {parent}, {why}; add the NS of {zone} to {parent}, and if it is signed its DS"
             ));
         }
     }
@@ -327,6 +332,47 @@ fn warn_of_loops(
             ));
         }
     }
+}
+
+/// Records of a zone at or below the apex of another zone of this node are never served: that zone answers. What delegates it, and the
+/// addresses of its servers, belong there.
+fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
+    for (parent, child) in sources.iter().flat_map(|parent| sources.iter().map(move |child| (parent, child))) {
+        let is_below = parent.origin != child.origin && child.origin.as_ref().is_within(parent.origin.as_ref());
+        let lies_between = |one: &ZoneSource| {
+            let is_other = one.origin != parent.origin && one.origin != child.origin;
+            let (above, below) = (parent.origin.as_ref(), child.origin.as_ref());
+            is_other && below.is_within(one.origin.as_ref()) && one.origin.as_ref().is_within(above)
+        };
+        let is_direct = || !sources.iter().any(lies_between);
+        if !is_below || !is_direct() {
+            continue;
+        }
+        let is_delegation = |record: &Record| {
+            let at_apex = record.owner == child.origin && matches!(record.rtype, rtype::NS | rtype::DS);
+            at_apex || matches!(record.rtype, rtype::A | rtype::AAAA) && is_server(parent, child, &record.owner)
+        };
+        let is_hidden =
+            |record: &&Record| record.owner.as_ref().is_within(child.origin.as_ref()) && !is_delegation(record);
+        let hidden: Vec<&Record> = parent.records.iter().filter(is_hidden).collect();
+        if let Some(first) = hidden.first() {
+            warnings.push(format!(
+                "{}: {} and {} more records of {} are never served: the zone {}, which this node has too, answers \
+                 there; move them into that zone",
+                first.place,
+                first.owner,
+                hidden.len() - 1,
+                parent.origin,
+                child.origin
+            ));
+        }
+    }
+}
+
+/// Whether a name is one of the servers to which `parent` delegates `child`.
+fn is_server(parent: &ZoneSource, child: &ZoneSource, name: &Name) -> bool {
+    let delegates = |record: &&Record| record.rtype == rtype::NS && record.owner == child.origin;
+    parent.records.iter().filter(delegates).any(|record| record.rdata.eq_ignore_ascii_case(name.as_wire()))
 }
 
 fn compile_classes(

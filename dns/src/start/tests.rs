@@ -60,6 +60,7 @@ impl Node {
             registered: crate::geoip::Registered::Ignored,
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
             dnssec: Vec::new(),
+            lock: None,
             state_dir: Some(self.path("state")),
             shrink: crate::config::Shrink::default(),
         }
@@ -113,7 +114,7 @@ async fn every_error_of_every_file_is_told_at_once() {
     node.write("geo.mmdb", "not an MMDB");
     let told = node.start().await.unwrap_err();
     for (place, told) in
-        ["example.zone:4: ", "example.zone:5: ", "geo.mmdb: ", "rules.json: /revision", "rules.json: /revison"]
+        ["example.zone:4: ", "example.zone:5: ", "geo.mmdb: ", "rules.json:1:1: /revision", "rules.json:1:17: /revison"]
             .iter()
             .zip(&told)
     {

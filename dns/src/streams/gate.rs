@@ -31,7 +31,6 @@ impl Default for Limits {
 /// Counts the connections there are.
 #[derive(Debug)]
 pub struct Gate {
-    limits: Limits,
     open: Mutex<Open>,
     /// How many were refused.
     refused: AtomicU64,
@@ -41,6 +40,7 @@ pub struct Gate {
 
 #[derive(Debug, Default)]
 struct Open {
+    limits: Limits,
     total: usize,
     by_client: HashMap<IpAddr, usize>,
 }
@@ -49,7 +49,13 @@ impl Gate {
     /// A gate that lets in as many as `limits` say.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, open: Mutex::default(), refused: AtomicU64::new(0), messages: AtomicU64::new(0) })
+        let open = Mutex::new(Open { limits, ..Open::default() });
+        Arc::new(Self { open, refused: AtomicU64::new(0), messages: AtomicU64::new(0) })
+    }
+
+    /// Puts other limits in service; connections that are open stay.
+    pub fn limit(&self, limits: Limits) {
+        self.open().limits = limits;
     }
 
     /// Lets a connection in, or refuses it.
@@ -57,7 +63,7 @@ impl Gate {
         let client = whose(client);
         let mut open = self.open();
         let held = open.by_client.get(&client).copied().unwrap_or_default();
-        if open.total >= self.limits.connections || held >= self.limits.per_client {
+        if open.total >= open.limits.connections || held >= open.limits.per_client {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -75,7 +81,8 @@ impl Gate {
     /// How many may be open, in all and of one client.
     #[must_use]
     pub fn limits(&self) -> (usize, usize) {
-        (self.limits.connections, self.limits.per_client)
+        let Limits { connections, per_client, .. } = self.open().limits;
+        (connections, per_client)
     }
 
     /// How many connections were refused.
@@ -96,13 +103,14 @@ impl Gate {
 
     /// How long a connection may be idle now.
     pub(crate) fn idle(&self) -> Duration {
-        let busy = self.open().total * 100 > self.limits.connections * BUSY;
-        if busy { self.limits.idle / SOONER } else { self.limits.idle }
+        let open = self.open();
+        let busy = open.total * 100 > open.limits.connections.saturating_mul(BUSY);
+        if busy { open.limits.idle / SOONER } else { open.limits.idle }
     }
 
     /// How long a message may be under way, and a client take to accept its responses.
     pub(crate) fn patience(&self) -> Duration {
-        self.limits.idle
+        self.open().limits.idle
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {

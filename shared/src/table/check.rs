@@ -89,7 +89,7 @@ pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
 }
 
 /// Where CNAME and the aliases among the service bindings lead.
-fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
+pub(super) fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
     let bindings = answers.https.iter().chain(&answers.svcb).filter(|binding| binding.is_alias());
     answers.cname.iter().chain(bindings.filter_map(|binding| binding.target.as_ref()))
 }

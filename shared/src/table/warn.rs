@@ -1,13 +1,13 @@
 //! What is allowed but probably not meant: a document without violations enters, warnings with place and mend leave;
 //! called by [`super::Table::build`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Region, Territories};
 use crate::geo::{self, CountryCode, CountrySet};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{ClientMatch, Place, ResidencyRule, Rules, Service, Style, Tenant, Tier};
+use crate::rules::{ClientMatch, HostName, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
 /// How many names a warning lists before it counts the rest.
 const MOST_NAMED: usize = 8;
@@ -39,6 +39,8 @@ pub(super) fn warnings(
     }
     warner.jurisdictions(named_by_regions);
     warner.regions();
+    warner.steered_names();
+    warner.alias_loops();
     warner.warnings
 }
 
@@ -283,6 +285,92 @@ impl Warner<'_> {
                     ),
                 });
             }
+        }
+    }
+
+    /// Whoever asks a steered name gets whichever region is chosen just then: a monitor by it says nothing of its own region, and the edge
+    /// would send requests to itself.
+    fn steered_names(&mut self) {
+        let rules = self.rules;
+        let hosts =
+            rules.services.iter().flat_map(|(id, service)| service.hosts.iter().map(move |host| (host.as_str(), id)));
+        let hosts: BTreeMap<&str, &ServiceId> = hosts.collect();
+        let steers = |name: &str| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let wild = || Some(format!("*.{}", name.split_once('.')?.1));
+            hosts.get(name.as_str()).or_else(|| hosts.get(wild()?.as_str())).map(|id| (name.clone(), *id))
+        };
+        let host_of = |monitor: &Monitor| match &monitor.probe {
+            Probe::Tcp { address } => address.rsplit_once(':').map(|(host, _)| host.to_owned()),
+            Probe::Http { url, .. } => url.as_url().host_str().map(str::to_owned),
+        };
+        let field = |monitor: &Monitor| if matches!(monitor.probe, Probe::Tcp { .. }) { "address" } else { "url" };
+        let mut told = Vec::new();
+        for region in self.regions {
+            let place = format!("/regions/{}", region.id);
+            let of_endpoints = region.endpoints.iter();
+            let watched = of_endpoints.map(|(id, one)| (format!("{place}/endpoints/{id}"), one.monitor.as_ref()));
+            for (place, monitor) in std::iter::once((place.clone(), region.monitor.as_ref())).chain(watched) {
+                let Some(monitor) = monitor else { continue };
+                if let Some((name, service)) = host_of(monitor).and_then(|host| steers(&host)) {
+                    let message = format!(
+                        "asks {name}, which the service {service} steers: the probe reaches whichever region is chosen, not this one; \
+                         name the region's own address or a name of its own"
+                    );
+                    told.push((format!("{place}/monitor/{}", field(monitor)), message));
+                }
+            }
+            for (id, endpoint) in &region.endpoints {
+                if let Some((name, service)) = endpoint.url.as_url().host_str().and_then(steers) {
+                    let message = format!(
+                        "goes to {name}, which the service {service} steers: the edge would send requests to itself, or to whichever \
+                         region is chosen; name the endpoint's own address or a name of its own"
+                    );
+                    told.push((format!("{place}/endpoints/{id}/url"), message));
+                }
+            }
+        }
+        for (place, message) in told {
+            self.warn(place, message);
+        }
+    }
+
+    /// Aliases that lead from service to service and back lead nowhere.
+    fn alias_loops(&mut self) {
+        let leads_to = |id: &ServiceId| -> BTreeSet<&ServiceId> {
+            let Some(service) = self.rules.services.get(id) else { return BTreeSet::new() };
+            let answers =
+                self.members(service).filter_map(|region| region.answers.as_ref()).chain(&service.denied_answers);
+            let targets: Vec<&HostName> = answers.flat_map(super::check::aliases).collect();
+            let holds = |other: &&ServiceId| {
+                self.rules.services.get(*other).is_some_and(|one| {
+                    targets.iter().any(|target| one.hosts.iter().any(|host| host.as_str() == target.as_str()))
+                })
+            };
+            self.rules.services.keys().filter(holds).collect()
+        };
+        let edges: BTreeMap<&ServiceId, BTreeSet<&ServiceId>> =
+            self.rules.services.keys().map(|id| (id, leads_to(id))).collect();
+        let mut told = Vec::new();
+        for (id, next) in &edges {
+            let (mut reached, mut open) = (BTreeSet::new(), next.iter().copied().collect::<Vec<_>>());
+            while let Some(one) = open.pop() {
+                if reached.insert(one) {
+                    open.extend(edges.get(one).into_iter().flatten().copied());
+                }
+            }
+            if reached.contains(id) {
+                let through: Vec<String> = reached.iter().filter(|one| *one != id).map(ToString::to_string).collect();
+                let message = format!(
+                    "are reached again by the aliases of this service's regions, through {}: whoever follows them goes in a circle; let \
+                     one of these publish addresses",
+                    through.join(", ")
+                );
+                told.push((format!("/services/{id}/hosts"), message));
+            }
+        }
+        for (place, message) in told {
+            self.warn(place, message);
         }
     }
 

@@ -1,0 +1,194 @@
+//! Where something stands in a JSON text: the text and a JSON pointer (RFC 6901) enter, a line and a column leave. Errors of the rules are
+//! told with it.
+//!
+//! The text is one that was parsed before, so this scanner only follows it; of a text that it can't follow it says no place, or that of the
+//! last thing it did follow.
+
+/// A place in a text, both counted from 1. A column is one character: a tab counts as one, and a byte-order mark as none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The line.
+    pub(crate) line: usize,
+    /// The column.
+    pub(crate) column: usize,
+}
+
+/// Where the value that a pointer names stands: at its key if it has one. If it isn't there, where the innermost one around it that is there
+/// stands. Of a key that stands twice, the last one is meant.
+pub(crate) fn find(text: &[u8], pointer: &str) -> Place {
+    let start = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let mut scanner = Scanner { text, at: start };
+    scanner.space();
+    let mut found = scanner.at;
+    for token in pointer.split('/').skip(1) {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        match scanner.member(&token) {
+            Some((place, value)) => (found, scanner.at) = (place, value),
+            None => break,
+        }
+    }
+    place_of(text, start, found)
+}
+
+fn place_of(text: &[u8], start: usize, at: usize) -> Place {
+    let before = text.get(start..at).unwrap_or_default();
+    // CR LF is one end, and so is either alone.
+    let ends = before.iter().enumerate().filter(|(index, byte)| match byte {
+        b'\n' => true,
+        b'\r' => before.get(index + 1).or_else(|| text.get(at)) != Some(&b'\n'),
+        _ => false,
+    });
+    let (line, last) = ends.fold((1, None), |(line, _), (index, _)| (line + 1, Some(index)));
+    let of_line = before.get(last.map_or(0, |last| last + 1)..).unwrap_or_default();
+    Place { line, column: 1 + String::from_utf8_lossy(of_line).chars().count() }
+}
+
+struct Scanner<'t> {
+    text: &'t [u8],
+    at: usize,
+}
+
+impl Scanner<'_> {
+    /// The member of that name, or the element of that index, of the value at hand: where it is told, and where its value begins.
+    fn member(&mut self, token: &str) -> Option<(usize, usize)> {
+        let (mut found, mut index) = (None, 0_usize);
+        match self.peek()? {
+            b'{' => loop {
+                self.at += 1;
+                self.space();
+                if self.peek()? == b'}' {
+                    return found;
+                }
+                let key = self.at;
+                self.string()?;
+                let name: Option<String> = serde_json::from_slice(self.text.get(key..self.at)?).ok();
+                self.space();
+                self.at += 1; // the colon
+                self.space();
+                if name.as_deref() == Some(token) {
+                    found = Some((key, self.at));
+                }
+                self.value()?;
+                self.space();
+                if self.peek()? != b',' {
+                    return found;
+                }
+            },
+            b'[' => loop {
+                self.at += 1;
+                self.space();
+                if self.peek()? == b']' {
+                    return None;
+                }
+                if index.to_string() == token {
+                    return Some((self.at, self.at));
+                }
+                self.value()?;
+                self.space();
+                index += 1;
+                if self.peek()? != b',' {
+                    return None;
+                }
+            },
+            _ => None,
+        }
+    }
+
+    /// Goes to the end of the value at hand, however deep it is.
+    fn value(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            match self.peek()? {
+                b'"' => self.string()?,
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    depth = depth.checked_sub(1)?;
+                    self.at += 1;
+                }
+                b',' | b':' if depth > 0 => self.at += 1,
+                b',' | b':' => return Some(()),
+                _ => {
+                    let is_plain = |byte: &u8| !b"\"{}[],: \t\r\n".contains(byte);
+                    self.at += self.text.get(self.at..)?.iter().take_while(|byte| is_plain(byte)).count();
+                }
+            }
+            if depth == 0 {
+                return Some(());
+            }
+            self.space();
+        }
+    }
+
+    /// Goes behind the string at hand.
+    fn string(&mut self) -> Option<()> {
+        self.at += 1;
+        loop {
+            match self.peek()? {
+                b'"' => break,
+                b'\\' => self.at += 2,
+                _ => self.at += 1,
+            }
+        }
+        self.at += 1;
+        Some(())
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str, pointer: &str) -> (usize, usize) {
+        let Place { line, column } = find(text.as_bytes(), pointer);
+        (line, column)
+    }
+
+    #[test]
+    fn a_pointer_leads_to_its_key_or_element() {
+        let text = "{\n  \"a\": [1, {\"b/c\": \"x, ]}\\\"\"}, [[], {}]],\n\t\"é\": {\"d\": null, \"e\": -1.5e3}\n}";
+        assert_eq!((at(text, ""), at(text, "/a")), ((1, 1), (2, 3)));
+        assert_eq!((at(text, "/a/0"), at(text, "/a/1")), ((2, 9), (2, 12)));
+        assert_eq!((at(text, "/a/1/b~1c"), at(text, "/a/2/1")), ((2, 13), (2, 37)));
+        assert_eq!((at(text, "/é/d"), at(text, "/é/e")), ((3, 8), (3, 19)));
+        // What isn't there is told where it would belong.
+        assert_eq!((at(text, "/é/missing/deeper"), at(text, "/a/7"), at(text, "/none")), ((3, 2), (2, 3), (1, 1)));
+    }
+
+    #[test]
+    fn every_kind_of_line_end_and_a_mark_are_counted_right() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = format!("\u{feff}{{{end}\"日本\": 1,{end}{end}\t\"b\": {{ \"c\": 2 }} }}");
+            assert_eq!((at(&text, ""), at(&text, "/日本"), at(&text, "/b/c")), ((1, 1), (2, 1), (4, 9)), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn of_duplicates_the_last_is_meant_and_escapes_are_understood() {
+        let text = "{ \"a\": { \"x\": 1 },\n \"\\u0061\": { \"x\": 2,\n \"x\": 3 } }";
+        assert_eq!((at(text, "/a"), at(text, "/a/x")), ((2, 2), (3, 2)));
+    }
+
+    #[test]
+    fn broken_text_panics_nowhere() {
+        let text = "{ \"a\": [ { \"b\\\"\": \"c\" }, 1 ], \"d\": \"\\u00e9\" }";
+        for length in 0..text.len() {
+            for pointer in ["", "/a/0/b\"", "/a/1", "/d/x", "/"] {
+                let _ = find(&text.as_bytes()[..length], pointer);
+                let _ = find(&text.as_bytes()[length..], pointer);
+            }
+        }
+    }
+}

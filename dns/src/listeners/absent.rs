@@ -1,0 +1,75 @@
+//! Addresses that are listened on although no interface has them: addresses enter, lines for the log and `/healthz` leave. A floating address
+//! may come and go while the server runs, so they are looked at again and again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::bind::is_present;
+
+/// How often the addresses are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The addresses that are missing now.
+#[derive(Debug, Default)]
+pub struct Absent(Mutex<Vec<IpAddr>>);
+
+impl Absent {
+    /// Looks at these addresses now, and every two seconds for as long as somebody holds what is returned. Must be called within a Tokio
+    /// runtime.
+    #[must_use]
+    pub fn watch(addresses: impl Iterator<Item = SocketAddr>) -> Arc<Self> {
+        let mut watched: Vec<IpAddr> = addresses.map(|one| one.ip()).filter(|one| !one.is_unspecified()).collect();
+        watched.sort_unstable();
+        watched.dedup();
+        let absent = Arc::new(Self::default());
+        absent.look(&watched, is_present);
+        if !watched.is_empty() {
+            tokio::spawn(look_again(Arc::downgrade(&absent), watched));
+        }
+        absent
+    }
+
+    /// What is to be told of them.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let absent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.iter().map(|one| format!("address {one}: no interface has it yet")).collect()
+    }
+
+    fn look(&self, watched: &[IpAddr], is_present: impl Fn(IpAddr) -> bool) {
+        let now: Vec<IpAddr> = watched.iter().copied().filter(|one| !is_present(*one)).collect();
+        let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+        for address in now.iter().filter(|one| !before.contains(one)) {
+            warn!("no interface has the address {address} yet; queries to it are answered as soon as one has");
+        }
+        for address in before.iter().filter(|one| !now.contains(one)) {
+            info!("an interface has the address {address} now");
+        }
+    }
+}
+
+async fn look_again(absent: Weak<Absent>, watched: Vec<IpAddr>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(absent) = absent.upgrade() else { return };
+        absent.look(&watched, is_present);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_told_as_long_as_it_is_missing() {
+        let absent = Absent::default();
+        let watched = ["192.0.2.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        absent.look(&watched, |one| one.is_loopback());
+        assert_eq!(absent.lines(), ["address 192.0.2.1: no interface has it yet"]);
+        absent.look(&watched, |_| true);
+        assert!(absent.lines().is_empty());
+    }
+}

@@ -1,0 +1,188 @@
+//! Binding: an address enters, a bound socket or the reason why there is none leaves; `listeners` and the API call it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::inherited::{Inherited, Role};
+
+/// How many addresses with "any free port" are tried before UDP and TCP share one.
+const TRIES: usize = 20;
+/// The backlog of connections not yet accepted.
+const BACKLOG: i32 = 1024;
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address} by {transport}: {error}; {}", mend(error))]
+pub struct BindError {
+    /// The address as configured.
+    pub address: SocketAddr,
+    /// `UDP`, `TCP` or what is spoken over them.
+    pub transport: &'static str,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a right: `setcap cap_net_bind_service=+ep` on the program, \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit, or a port above 1023"
+        }
+        io::ErrorKind::AddrInUse => {
+            "another program listens there, or this one by another of its addresses (`ss -lntup` names it): stop it \
+             (`serve --takeover` takes its place if it is bailiwick), or choose another port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine can't have this address: `ip address` lists those it has, `ip -6 address` those of IPv6"
+        }
+        _ => "choose another address",
+    }
+}
+
+/// How the sockets of one configuration are bound.
+pub(super) struct Binding<'i> {
+    /// UDP sockets of each address, one for a thread.
+    pub(super) threads: usize,
+    /// Addresses of IPv6 whose sockets take no IPv4.
+    pub(super) v6_only: Vec<SocketAddr>,
+    /// What another process bound already.
+    pub(super) inherited: &'i mut Inherited,
+}
+
+impl Binding<'_> {
+    /// Binds a TCP socket, and as many UDP sockets as threads, between which the kernel divides the clients.
+    pub(super) fn dns(&mut self, address: SocketAddr) -> Result<(TcpListener, Vec<UdpSocket>), BindError> {
+        let fail = |transport| move |error| BindError { address, transport, error };
+        let mut tries = if address.port() == 0 { TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            // With any free port, what was inherited has chosen it.
+            let mut udp = self.inherited.take_udp(Role::Dns, address);
+            let wanted = udp.first().and_then(|one| one.local_addr().ok()).unwrap_or(address);
+            let tcp = match self.inherited.take_tcp(Role::Dns, wanted) {
+                Some(tcp) => tcp,
+                None => self.bind_tcp(wanted).map_err(fail("TCP"))?,
+            };
+            let chosen = tcp.local_addr().map_err(fail("TCP"))?;
+            // Whoever else shares the port shares that of TCP, too, which nobody may.
+            match self.fill(&mut udp, chosen) {
+                Ok(()) => return Ok((tcp, udp)),
+                Err(error) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(BindError { address, transport: "UDP", error }),
+            }
+        }
+    }
+
+    /// Adds UDP sockets until there is one for each thread. An inherited socket that shares its address with none is read by all.
+    fn fill(&self, udp: &mut Vec<UdpSocket>, address: SocketAddr) -> io::Result<()> {
+        let are_inherited = !udp.is_empty();
+        while udp.len() < self.threads {
+            let socket = match (self.bind_udp(address, self.threads > 1), udp.first()) {
+                (Ok(socket), _) => socket,
+                (Err(_), Some(first)) if are_inherited => first.try_clone()?,
+                (Err(error), _) => return Err(error),
+            };
+            udp.push(socket);
+        }
+        Ok(())
+    }
+
+    /// A listener for what is spoken over TLS.
+    pub(super) fn tcp(&mut self, role: Role, address: SocketAddr) -> io::Result<TcpListener> {
+        match self.inherited.take_tcp(role, address) {
+            Some(listener) => Ok(listener),
+            None => self.bind_tcp(address),
+        }
+    }
+
+    /// A socket for QUIC, whose connections one socket has to hold.
+    pub(super) fn quic(&mut self, address: SocketAddr) -> io::Result<UdpSocket> {
+        match self.inherited.take_udp(Role::Doq, address).pop() {
+            Some(socket) => Ok(socket),
+            None => self.bind_udp(address, false),
+        }
+    }
+
+    fn bind_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.socket(address, Type::STREAM, Protocol::TCP)?;
+        socket.set_reuse_address(true)?; // a restart doesn't wait for old connections' TIME_WAIT
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+
+    fn bind_udp(&self, address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+        let socket = self.socket(address, Type::DGRAM, Protocol::UDP)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    }
+
+    fn socket(&self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+        // An address that comes later (a floating one, or one of IPv6 that is still looked for in use) is bound all the same.
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => {
+                let v6_only = !address.ip().is_unspecified() || self.is_v6_only(address);
+                socket.set_only_v6(v6_only)?;
+                socket.set_freebind_v6(true)?;
+            }
+        }
+        Ok(socket)
+    }
+
+    fn is_v6_only(&self, address: SocketAddr) -> bool {
+        let is_same = |only: &SocketAddr| only.port() == address.port() || only.port() == 0 || address.port() == 0;
+        self.v6_only.iter().any(is_same)
+    }
+}
+
+/// Binds the API's address, unless it is among what was inherited.
+///
+/// # Errors
+/// When it can't be bound.
+pub fn bind_api(address: SocketAddr, inherited: &mut Inherited) -> Result<TcpListener, BindError> {
+    let bound = Binding { threads: 1, v6_only: Vec::new(), inherited }.tcp(Role::Api, address);
+    bound.map_err(|error| BindError { address, transport: "TCP for the API", error })
+}
+
+/// Whether an interface has this address now, so that something can arrive there.
+#[must_use]
+pub fn is_present(address: IpAddr) -> bool {
+    let any_port = SocketAddr::new(address, 0);
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+    address.is_unspecified() || !UdpSocket::bind(any_port).is_err_and(|error| missing(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_no_interface_has_is_bound_and_told() {
+        let mut inherited = Inherited::default();
+        let mut binding = Binding { threads: 2, v6_only: Vec::new(), inherited: &mut inherited };
+        for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(binding.dns(address).unwrap().1.len(), 2);
+            assert!(!is_present(address.ip()));
+        }
+        assert!(is_present("127.0.0.1".parse().unwrap()) && is_present("::".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_socket_that_can_not_be_shared_is_read_by_every_thread() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let mut inherited = Inherited::default();
+        inherited.add(Some(Role::Dns), udp.into()).unwrap();
+        let mut binding = Binding { threads: 3, v6_only: Vec::new(), inherited: &mut inherited };
+        let (tcp, udp) = binding.dns(address).unwrap();
+        assert_eq!((tcp.local_addr().unwrap(), udp.len()), (address, 3));
+        assert!(udp.iter().all(|one| one.local_addr().unwrap() == address));
+    }
+}

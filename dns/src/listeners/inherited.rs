@@ -1,0 +1,172 @@
+//! Sockets that another process bound: files with their roles enter from a server that is taken over or from systemd, and leave to
+//! whoever would otherwise bind their addresses. What nobody takes is closed.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use tracing::warn;
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// DNS over UDP or TCP.
+    Dns,
+    /// DNS over TLS.
+    Dot,
+    /// DNS over QUIC.
+    Doq,
+    /// DNS over HTTPS.
+    Doh,
+    /// The API.
+    Api,
+}
+
+impl Role {
+    /// Every role with the name it has in `FileDescriptorName=` of systemd and in a takeover.
+    const NAMES: [(Self, &str); 5] =
+        [(Self::Dns, "dns"), (Self::Dot, "dot"), (Self::Doq, "doq"), (Self::Doh, "doh"), (Self::Api, "api")];
+
+    /// The role of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(role, _)| *role)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// A bound socket and what it is for, as far as that is known.
+#[derive(Debug)]
+struct Bound {
+    role: Option<Role>,
+    kind: SockType,
+    address: SocketAddr,
+    file: OwnedFd,
+}
+
+/// Sockets that wait to be used.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<Bound>);
+
+impl Inherited {
+    /// Adds a socket; one whose role isn't known is used for any role at its address.
+    ///
+    /// # Errors
+    /// When it is no bound socket of UDP or no listening one of TCP.
+    pub fn add(&mut self, role: Option<Role>, file: OwnedFd) -> io::Result<()> {
+        let kind = getsockopt(&file, sockopt::SockType)?;
+        // Both types ask the system in the same way.
+        let address = UdpSocket::from(file.try_clone()?).local_addr()?;
+        let is_usable = match kind {
+            SockType::Datagram => true,
+            SockType::Stream => getsockopt(&file, sockopt::AcceptConn)?,
+            _ => false,
+        };
+        if !is_usable {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that listens by UDP or TCP"));
+        }
+        self.0.push(Bound { role, kind, address, file });
+        Ok(())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what `other` has.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// A listener at this address, if there is one. Port 0 stands for any port.
+    pub fn take_tcp(&mut self, role: Role, address: SocketAddr) -> Option<TcpListener> {
+        let listener = TcpListener::from(self.take(role, SockType::Stream, address)?);
+        listener.set_nonblocking(true).ok()?;
+        Some(listener)
+    }
+
+    /// All UDP sockets at this address: the kernel has divided the clients between them, so none may be left unread.
+    pub fn take_udp(&mut self, role: Role, address: SocketAddr) -> Vec<UdpSocket> {
+        let Some(first) = self.take(role, SockType::Datagram, address).map(UdpSocket::from) else { return Vec::new() };
+        let chosen = first.local_addr().unwrap_or(address);
+        let rest = std::iter::from_fn(|| self.take(role, SockType::Datagram, chosen).map(UdpSocket::from));
+        std::iter::once(first).chain(rest).collect()
+    }
+
+    fn take(&mut self, role: Role, kind: SockType, address: SocketAddr) -> Option<OwnedFd> {
+        let is_meant = |bound: &Bound| {
+            let at = bound.address;
+            let is_there = at.ip() == address.ip() && (address.port() == 0 || at.port() == address.port());
+            is_there && bound.kind == kind && bound.role.is_none_or(|its| its == role)
+        };
+        let at = self.0.iter().position(is_meant)?;
+        Some(self.0.remove(at).file)
+    }
+
+    /// Closes what nobody took, and says so.
+    pub fn close_rest(self) {
+        for Bound { role, address, .. } in self.0 {
+            let role = role.map_or("no role", Role::name);
+            warn!("the inherited socket at {address} ({role}) is closed: the configuration doesn't listen there");
+        }
+    }
+}
+
+/// A copy of a socket, to be handed to the next process.
+#[derive(Debug)]
+pub struct Handed {
+    /// What it is for.
+    pub role: Role,
+    /// The socket.
+    pub file: OwnedFd,
+}
+
+impl Handed {
+    /// Copies a socket.
+    ///
+    /// # Errors
+    /// When the system has no file left.
+    pub fn copy(role: Role, socket: &impl AsFd) -> io::Result<Self> {
+        Ok(Self { role, file: socket.as_fd().try_clone_to_owned()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_goes_to_who_listens_at_its_address_in_its_role() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+        let address = udp.local_addr().unwrap();
+        let any = SocketAddr::new(address.ip(), 0);
+        let mut inherited = Inherited::default();
+        inherited.add(Some(Role::Dns), udp.try_clone().unwrap().into()).unwrap();
+        inherited.add(Some(Role::Dns), udp.into()).unwrap();
+        inherited.add(None, tcp.into()).unwrap();
+        assert!(inherited.take_udp(Role::Doq, address).is_empty(), "it has another role");
+        assert!(inherited.take_udp(Role::Dns, "127.0.0.2:0".parse().unwrap()).is_empty());
+        assert_eq!(inherited.take_udp(Role::Dns, any).len(), 2, "all of one address");
+        assert!(inherited.take_tcp(Role::Dot, address).is_some(), "any role");
+        assert!(inherited.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_listening_socket_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut inherited = Inherited::default();
+        assert!(inherited.add(None, client.into()).is_err());
+        assert!(inherited.add(None, std::fs::File::open("/dev/null").unwrap().into()).is_err());
+        assert!(inherited.is_empty());
+    }
+}

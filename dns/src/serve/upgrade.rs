@@ -1,0 +1,64 @@
+//! SIGUSR2: the program is started once more, from the file it was started from, to take over from this process; `serve` calls it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use tracing::{error, info};
+
+/// How this process was started.
+pub(super) struct Upgrade {
+    program: Option<PathBuf>,
+    arguments: Vec<OsString>,
+}
+
+impl Upgrade {
+    /// To be called at the start, while the program's file still has its name.
+    pub(super) fn prepare() -> Self {
+        Self { program: std::env::current_exe().ok(), arguments: with_takeover(std::env::args_os().skip(1)) }
+    }
+
+    /// Starts the successor. It takes over once it is ready; if it ends before, this process goes on serving.
+    pub(super) fn start(&self) {
+        let Some(program) = self.program.clone() else {
+            error!(
+                "SIGUSR2: the system doesn't tell where this program is; start `bailiwick serve --takeover` by hand"
+            );
+            return;
+        };
+        // Names of the service manager's that are meant for this process alone.
+        let mut command = Command::new(&program);
+        command.args(&self.arguments).stdin(Stdio::null());
+        ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
+            .iter()
+            .for_each(|name| _ = command.env_remove(name));
+        match command.spawn() {
+            Ok(mut child) => {
+                info!(pid = child.id(), "SIGUSR2: a new process was started and takes over once it is ready");
+                // Reaped, if it ends before this process does.
+                let reap = move || match child.wait() {
+                    Ok(status) => error!("the new process ended with {status}; this one goes on serving"),
+                    Err(error) => error!(%error, "the new process can't be waited for"),
+                };
+                let _ = std::thread::Builder::new().name("successor".to_owned()).spawn(reap);
+            }
+            Err(error) => error!("SIGUSR2: {} can't be started ({error}); this process goes on", program.display()),
+        }
+    }
+}
+
+fn with_takeover(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let takeover = OsString::from("--takeover");
+    arguments.filter(|one| *one != takeover).chain([takeover.clone()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_is_told_once_to_take_over() {
+        let arguments = ["serve", "--takeover", "--config", "b.toml"].map(OsString::from);
+        assert_eq!(with_takeover(arguments.into_iter()), ["serve", "--config", "b.toml", "--takeover"]);
+    }
+}
