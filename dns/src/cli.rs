@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 errors found, 2 wrong usage.
 
 mod check;
+mod completions;
 mod drain;
 mod explain;
 mod hash_key;
@@ -127,13 +128,16 @@ enum Command {
     Receipt(receipt::ReceiptCommand),
     /// Print the JSON Schema of the rules, by which editors complete and check them.
     Schema,
-    /// Print a completion script for a shell.
+    /// Print a completion script for a shell. In bash, zsh and fish it completes names of your rules too.
     #[command(after_help = "Example:
   bailiwick completions bash > /etc/bash_completion.d/bailiwick")]
     Completions {
         /// For which shell.
         shell: Shell,
     },
+    /// Print names of the rules, for the scripts that complete them.
+    #[command(hide = true)]
+    Names(completions::NamesArgs),
     /// Print the manual page, of a command if one is named.
     #[command(after_help = "Example:
   bailiwick man serve | man -l -")]
@@ -190,11 +194,8 @@ pub fn run() -> ExitCode {
         Command::Keys(command) => keys::run(&command, crate::clock::Clock::system().now()),
         Command::Receipt(command) => receipt::run(&command, &mut std::io::stdin(), crate::clock::Clock::system().now()),
         Command::Schema => Told::fine(json_schema_text()),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "bailiwick", &mut script);
-            Told::fine(String::from_utf8_lossy(&script))
-        }
+        Command::Completions { shell } => Told::fine(completions::script(shell, Cli::command())),
+        Command::Names(args) => completions::names(&args),
         Command::Man { command } => manual(command.as_deref()),
     };
     told.print()

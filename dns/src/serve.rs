@@ -2,6 +2,7 @@
 
 mod http;
 mod live;
+mod log_format;
 mod logs;
 mod reload;
 mod service_manager;
@@ -419,7 +420,7 @@ fn settings(config: &Config) -> Result<Settings, Vec<String>> {
 
 fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<SocketAddr>) {
     for warning in handle.status().warnings.iter() {
-        warn!("{warning}");
+        warn!(json.event = "warning", "{warning}");
     }
     let list = |addresses: &[SocketAddr]| match addresses {
         [] => "none".to_owned(),
@@ -429,11 +430,11 @@ fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<Sock
     let api = api.map_or("none".to_owned(), |api| api.to_string());
     let revision = handle.snapshot().table().revision();
     let threads = threads.map_or(0, NonZero::get);
-    info!(node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
+    info!(json.event = "serving", node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
 }
 
 async fn end(listeners: Listeners, http: Option<ServedHttp>) {
-    info!("draining: answering what is in flight");
+    info!(json.event = "draining", "draining: answering what is in flight");
     if let Some(http) = &http {
         http.api.draining.store(true, Ordering::Relaxed);
     }

@@ -324,7 +324,10 @@ fn beginning(
         );
     }
     for zone in world.zone_sources().iter().filter(|zone| zone.is_missing()) {
-        tracing::error!("the zone {} is not served: no version of it could be used, and none was kept", zone.origin);
+        tracing::error!(
+            json.event = "zone_not_served", json.zone = %zone.origin,
+            "the zone {} is not served: no version of it could be used, and none was kept", zone.origin
+        );
     }
     let overrides = store.as_ref().map(Store::overrides).transpose().unwrap_or_else(|error| {
         let file = store.as_ref().map(Store::overrides_path).unwrap_or_default();

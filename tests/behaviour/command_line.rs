@@ -120,6 +120,27 @@ fn hash_key_reads_the_key_from_standard_input() {
 }
 
 #[test]
+fn bash_completes_the_names_of_the_rules_in_reach() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(bailiwick(["init", folder.path().to_str().unwrap()]).status.success());
+    let complete = |words: &str, option: &str| {
+        let script = format!(
+            "source <(bailiwick completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _bailiwick bailiwick \"${{COMP_WORDS[COMP_CWORD]}}\" '{option}'; echo \"${{COMPREPLY[@]}}\""
+        );
+        let beside = binary().parent().unwrap().display().to_string();
+        let path = format!("{beside}:{}", std::env::var("PATH").unwrap_or_default());
+        let mut bash = Command::new("bash");
+        let output = bash.args(["-c", &script]).env("PATH", path).current_dir(folder.path());
+        String::from_utf8(output.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(complete("bailiwick drain eu-", "drain"), "eu-frankfurt eu-frankfurt/fra-1");
+    assert_eq!(complete("bailiwick undrain uk-london/", "undrain"), "uk-london/lon-1");
+    assert_eq!(complete("bailiwick explain --service c", "--service"), "chat");
+    assert_eq!(complete("bailiwick explain --down us", "--down"), "us-virginia");
+}
+
+#[test]
 fn completions_and_the_manual_come_from_the_same_definitions() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(out(&bailiwick(["completions", shell])).contains("hash-key"), "{shell}");

@@ -47,6 +47,21 @@ impl Assignment {
     fn ids(&self) -> impl Iterator<Item = MonitorId> {
         self.regions.iter().flat_map(|(own, endpoints)| own.iter().chain(endpoints.iter().flatten()).copied())
     }
+
+    /// The first region, and the endpoint if it is one, that a monitor watches.
+    fn watched_by<'t>(&self, table: &'t Table, monitor: MonitorId) -> (Option<&'t str>, Option<&'t str>) {
+        for ((own, endpoints), region) in self.regions.iter().zip(table.regions()) {
+            let name = Some(region.id.as_str());
+            if *own == Some(monitor) {
+                return (name, None);
+            }
+            let at = endpoints.iter().position(|one| *one == Some(monitor));
+            if let Some((id, _)) = at.and_then(|at| region.endpoints.get(at)) {
+                return (name, Some(id.as_str()));
+            }
+        }
+        (None, None)
+    }
 }
 
 impl<P: Prober> Monitors<P> {
@@ -100,7 +115,8 @@ impl<P: Prober> Monitors<P> {
     }
 
     /// Takes a probe's result, unless its monitor has been stopped meanwhile.
-    pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp) {
+    /// `places` are the rules in service and what their monitors watch, for the log.
+    pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp, places: (&Table, &Assignment)) {
         let Some(entry) = self.entries.get_mut(&result.monitor) else { return };
         let before = entry.monitored.machine.status();
         entry.monitored.machine.record(result.outcome.is_ok());
@@ -118,10 +134,20 @@ impl<P: Prober> Monitors<P> {
             entry.since = Some(now);
         }
         let (target, failure) = (target(&entry.monitor), entry.failure.as_deref());
+        let (region, endpoint) =
+            if before == after { (None, None) } else { places.1.watched_by(places.0, result.monitor) };
         if before != after && after == Status::Down {
-            tracing::warn!(monitor = target, failure, "monitor went from {before} to down");
+            tracing::warn!(
+                json.event = "monitor_changed", json.region = region, json.endpoint = endpoint, json.status = %after,
+                json.before = %before, json.reason = failure, monitor = target, failure,
+                "monitor went from {before} to down"
+            );
         } else if before != after {
-            tracing::info!(monitor = target, "monitor went from {before} to {after}");
+            tracing::info!(
+                json.event = "monitor_changed", json.region = region, json.endpoint = endpoint, json.status = %after,
+                json.before = %before, monitor = target,
+                "monitor went from {before} to {after}"
+            );
         } else if let Some(failure) = failure {
             tracing::debug!(monitor = target, failure, "probe failed; the monitor stays {after}");
         }

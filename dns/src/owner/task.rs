@@ -259,7 +259,8 @@ impl<P: Prober> Owner<P> {
         let passed = result.outcome.is_ok();
         self.status.probes_passed += u64::from(passed);
         self.status.probes_failed += u64::from(!passed);
-        self.monitors.record(result, self.clock.now());
+        let places = (&self.current.world.rules().table, &self.current.assignment);
+        self.monitors.record(result, self.clock.now(), places);
     }
 
     fn take(&mut self, change: Change) {
@@ -317,7 +318,12 @@ impl<P: Prober> Owner<P> {
                     }
                     Succession::Older => {
                         let why = older(&old, &new);
-                        tracing::warn!("{why}");
+                        tracing::warn!(
+                            json.event = "rules_ignored",
+                            json.revision = new.number,
+                            json.reason = why,
+                            "{why}"
+                        );
                         self.status.rules.ignored += 1;
                         self.misfits.insert(Source::Rules, BTreeMap::from([(String::new(), vec![why])]));
                         self.sum_up(Source::Rules);
@@ -367,7 +373,8 @@ impl<P: Prober> Owner<P> {
                 let status = self.status.of_mut(source);
                 status.accepted += 1;
                 status.accepted_at = Some(self.clock.now());
-                tracing::info!(revision = world.rules().table.revision().number, "new {source} accepted");
+                let revision = world.rules().table.revision().number;
+                tracing::info!(json.event = "source_accepted", json.source = %source, revision, "new {source} accepted");
                 let assignment = self.monitors.assign(&world.rules().table);
                 self.await_first_results(Arranged { world: Arc::new(world), assignment });
                 // What didn't fit the others may fit them now.
@@ -404,14 +411,15 @@ impl<P: Prober> Owner<P> {
         self.status.awaited_revision = None;
         let told = std::mem::replace(&mut self.status.warnings, warnings_of(&self.current.world, self.clock.now()));
         for warning in self.status.warnings.iter().filter(|warning| !told.contains(warning)) {
-            tracing::warn!("{warning}");
+            tracing::warn!(json.event = "warning", json.reason = warning, "{warning}");
         }
         self.publish();
         if !Arc::ptr_eq(&old, &self.current.world) {
             tokio::spawn(let_go(old));
         }
         let revision = self.current.world.rules().table.revision();
-        tracing::info!(revision = revision.number, generation = self.live.load().generation(), "in service");
+        let generation = self.live.load().generation();
+        tracing::info!(json.event = "rules_in_service", revision = revision.number, generation, "in service");
         let outcome = match are_kept {
             true => None,
             false => self.keep(Kind::Rules, move |store| store.keep_rules(&rules.bytes)),
@@ -445,7 +453,8 @@ impl<P: Prober> Owner<P> {
         self.overrides.retain(|of, forced| {
             let lasts = forced.until > now;
             if !lasts {
-                tracing::info!(region = %of.region, endpoint = of.endpoint_name(), "override ended");
+                let (region, endpoint) = (&of.region, of.endpoint_name());
+                tracing::info!(json.event = "override_ended", %region, endpoint, json.reason = forced.reason, "override ended");
             }
             lasts
         });

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::log_format::{JsonLines, TextFields};
 use crate::cli::LogFormat;
 use crate::clock::Clock;
 use crate::log_queue::{Lines, LogQueue};
@@ -42,11 +43,11 @@ pub(super) fn begin(filter: Option<&str>, format: LogFormat) -> Result<Logs, Str
     let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let log = log.with_writer(Lines(Arc::clone(&queue)));
     let begun = match format {
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Json => log.event_format(JsonLines).try_init(),
         LogFormat::Text => {
             let colour =
                 std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            log.with_ansi(colour).with_target(false).try_init()
+            log.fmt_fields(TextFields).with_ansi(colour).with_target(false).try_init()
         }
     };
     begun.map_err(|error| failed(&error))?;

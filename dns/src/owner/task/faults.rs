@@ -49,7 +49,10 @@ impl<P: Prober> Owner<P> {
 
     fn tell_refused(&mut self, source: Source, faults: &Faults) {
         for error in faults.values().flatten() {
-            tracing::error!("{source} refused, the last good stays in service: {error}");
+            tracing::error!(
+                json.event = "source_refused", json.source = %source, json.reason = error,
+                "{source} refused, the last good stays in service: {error}"
+            );
         }
         self.status.of_mut(source).refused += faults.len() as u64;
     }

@@ -31,7 +31,10 @@ impl<P: Prober> Owner<P> {
             return Err(OverrideError::Ended(forced.until));
         }
         let (region, endpoint) = (&of.region, of.endpoint_name());
-        tracing::warn!(%region, endpoint, until = %forced.until, reason = forced.reason, "override set: {}", forced.status);
+        let Forced { status, until, reason } = &forced;
+        tracing::warn!(
+            json.event = "override_set", json.status = %status, %region, endpoint, %until, reason, "override set: {status}"
+        );
         self.overrides.insert(of, forced);
         self.publish();
         Ok(())
@@ -41,7 +44,8 @@ impl<P: Prober> Owner<P> {
         if self.overrides.remove(of).is_none() {
             return Err(OverrideError::NotForced(of.clone()));
         }
-        tracing::warn!(region = %of.region, endpoint = of.endpoint_name(), "override deleted");
+        let (region, endpoint) = (&of.region, of.endpoint_name());
+        tracing::warn!(json.event = "override_deleted", %region, endpoint, "override deleted");
         self.publish();
         Ok(())
     }
