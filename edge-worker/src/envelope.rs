@@ -11,6 +11,8 @@ use crate::rewrite::path::Mistake;
 
 /// The longest quotation of a client's own word.
 const LONGEST_QUOTE: usize = 80;
+/// Codes of what no repetition mends.
+const LASTING: &[&str] = &["context_length_exceeded", "content_filter", "insufficient_quota"];
 
 /// Why a request got no model's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -581,6 +583,10 @@ impl Failure {
                 text.push_str(". Sending the same again won't help.");
                 text
             }
+            Self::Interrupted { code: Some(code), .. } if LASTING.contains(&code.as_str()) => format!(
+                "The model endpoint ended the answer because of what was sent, with code {code}: the answer is \
+                 incomplete. Sending the same again won't help."
+            ),
             Self::Interrupted { .. } => {
                 "The model endpoint failed after it had begun to answer: the answer is incomplete. \
                                          Send the request again."
@@ -752,6 +758,10 @@ mod tests {
 
     #[test]
     fn an_event_is_one_data_line() {
+        for (code, again) in [("context_length_exceeded", false), ("server_error", true)] {
+            let failure = Failure::Interrupted { kind: None, code: Some(code.into()), param: None };
+            assert_eq!(failure.message().contains("Send the request again"), again, "{code}");
+        }
         let event = Failure::Interrupted { kind: None, code: None, param: None }.event();
         let text = String::from_utf8(event).unwrap();
         assert!(text.starts_with("data: {") && text.ends_with("}\n\n") && text.matches('\n').count() == 2);

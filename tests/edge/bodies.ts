@@ -178,7 +178,7 @@ const makers: Record<string, (c: Chance) => Json> = {
     ...c.some({ n: 1, size: "1024x1024", quality: "high", background: "transparent", output_format: "png", style: "vivid", moderation: "low" }),
   }),
   "/v1/audio/speech": (c) => ({
-    model: "m", input: c.of(texts), voice: c.of(["alloy", { id: "voice_1" }]),
+    model: "m", input: c.of(texts), voice: c.of(["alloy", "ash"]),
     ...c.some({ instructions: c.of(texts), response_format: "mp3", speed: 1.5, stream_format: "audio" }),
   }),
   "/v1/vector_stores": (c) => ({

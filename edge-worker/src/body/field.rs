@@ -50,8 +50,12 @@ pub(super) fn read(
         }
         return walk.value(shape, value);
     }
-    // Numbers and switches of a name that nobody knows do no harm.
-    let is_plain = !matches!(kind, Kind::String | Kind::Object | Kind::Array);
+    // Numbers and switches of a name that nobody knows do no harm, nor does what holds nothing.
+    let is_plain = match kind {
+        Kind::String => false,
+        Kind::Object | Kind::Array => is_empty(value)?,
+        _ => true,
+    };
     if is_hosted(key) && walk.hosts {
         return walk.value(&Shape::Hosted, value);
     }
@@ -78,6 +82,29 @@ pub(super) fn read(
         walk.refuse(at, Wrong::Unknown);
     }
     Ok(())
+}
+
+/// Whether an object or a list has nothing in it.
+fn is_empty(value: &Scan<'_>) -> Result<bool, Broken> {
+    let mut ahead = value.clone();
+    let range = ahead.skip()?;
+    Ok([b"{}", b"[]"].iter().any(|empty| ahead.is_at(range.clone(), *empty)))
+}
+
+/// Checks that a form to the path with these words has a file by this name.
+///
+/// # Errors
+/// 400 where a plain field belongs, or nobody knows of a file.
+pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<(), Failure> {
+    let base = name.split('[').next().unwrap_or(name);
+    let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
+    match known.or_else(|| engine::field(base).map(|(shape, _)| shape)) {
+        Some(Shape::Data) => Ok(()),
+        Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
+        None if routes(base) => Err(failure(Wrong::Routes, || name.to_owned())),
+        None if is_hosted(base) || !allow.contains(&Allowance::UnknownFields) => Err(unknown(name.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Checks a plain field of a form to the path with these words.
@@ -110,7 +137,7 @@ pub(super) fn told(text: &str, at: usize, wrong: Wrong) -> Failure {
 }
 
 /// A field that nobody documents.
-pub(super) fn unknown(field: String) -> Failure {
+pub(crate) fn unknown(field: String) -> Failure {
     Failure::UnknownField { field, odd: Odd::Undocumented }
 }
 

@@ -70,7 +70,7 @@ static CHAT: Fields = &[
     ("moderation", Object(MODERATION)),
 ];
 
-static VOICE: Fields = &[("format", Word), ("voice", Object(&[("id", Label)]))];
+static VOICE: Fields = &[("format", Word), ("voice", Object(&[("id", Id)]))];
 
 static COMPLETIONS: Fields = &[
     ("model", Label),
@@ -183,7 +183,7 @@ static EDITS: Fields = &[
 static SPEECH: Fields = &[
     ("model", Label),
     ("input", Text),
-    ("voice", Object(&[("id", Label)])),
+    ("voice", Object(&[("id", Id)])),
     ("instructions", Text),
     ("response_format", Word),
     ("speed", Word),

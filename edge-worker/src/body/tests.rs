@@ -134,6 +134,12 @@ fn sound_and_containers_are_named_by_ids() {
     let body = chat(heard).unwrap();
     assert_eq!((body.ids().collect::<Vec<_>>(), body.keeps()), (vec!["audio_1", "audio_2"], true));
     assert!(!chat(r#"{"model":"a","audio":null}"#).unwrap().keeps());
+    // A voice that somebody had made is for that one alone.
+    let spoken = chat(r#"{"model":"a","audio":{"voice":{"id":"voice_1"},"format":"wav"}}"#).unwrap();
+    assert_eq!(spoken.ids().collect::<Vec<_>>(), ["voice_1"]);
+    let speech = r#"{"model":"a","input":"x","voice":{"id":"voice_1"}}"#;
+    let speech = inspect("/v1/audio/speech", speech, &[]).unwrap();
+    assert_eq!(speech.ids().collect::<Vec<_>>(), ["voice_1"]);
 
     let hosted = |tools: &str| {
         let text = format!(r#"{{"model":"a","tools":[{tools}]}}"#);
@@ -462,7 +468,7 @@ fn text_may_say_anything() {
         ("/v1/embeddings", r#""input":["https://a","b"],"encoding_format":"base64""#),
         ("/v1/embeddings", r#""input":[[1,2],[3]],"dimensions":256"#),
         ("/v1/images/generations", r#""prompt":"https://a","size":"1024x1024","background":"transparent""#),
-        ("/v1/audio/speech", r#""input":"https://a","instructions":"https://a","voice":{"id":"voice_1"}"#),
+        ("/v1/audio/speech", r#""input":"https://a","instructions":"https://a","voice":"alloy""#),
         (
             "/v1/responses",
             r#""input":"https://a","instructions":"https://a",
@@ -496,8 +502,12 @@ fn text_may_say_anything() {
 fn fields_nobody_documents_are_refused_but_for_numbers_and_switches() {
     for (fields, answer) in [
         (r#""x":"y""#, "unknown_field /x"),
-        (r#""x":{}"#, "unknown_field /x"),
-        (r#""x":[]"#, "unknown_field /x"),
+        (r#""x":{"y":1}"#, "unknown_field /x"),
+        (r#""x":[1]"#, "unknown_field /x"),
+        (r#""x":"""#, "unknown_field /x"),
+        (r#""x":{},"y":[]"#, "ok"),
+        (r#""fallbacks":[]"#, "unknown_field /fallbacks"),
+        (r#""priority":[]"#, "unknown_field /priority"),
         (r#""x":1,"y":true,"z":null"#, "ok"),
         (r#""priority":0"#, "ok"),
         (r#""priority":-1"#, "unknown_field /priority"),

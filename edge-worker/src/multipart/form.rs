@@ -48,6 +48,7 @@ impl Form {
         for (position, (head, range)) in parts.iter().enumerate() {
             check_name(head, &parts[..position])?;
             if head.filename.is_some() {
+                body::field::check_file(route.pattern(), &head.name, allow)?;
                 continue;
             }
             let data = bytes.get(range.clone()).unwrap_or_default();
@@ -141,6 +142,12 @@ fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failur
             return Err(Failure::BadForm { what: "a file stands where a plain field belongs" });
         }
     }
+    // Some hosts read `model[]` as one more model.
+    if let Some((base, _)) = head.name.split_once('[')
+        && DECIDING.iter().any(|known| base.eq_ignore_ascii_case(known))
+    {
+        return Err(body::field::unknown(head.name.clone()));
+    }
     let is_list = head.name.ends_with("[]") || head.filename.is_some() && head.name == "image";
     if !is_list && before.iter().any(|(other, _)| other.name == head.name) {
         return Err(Failure::DuplicateKey { key: head.name.clone() });
@@ -230,12 +237,16 @@ mod tests {
     #[test]
     fn what_is_ambiguous_or_reaches_out_is_refused() {
         let refusal = |parts: &[(&str, &[u8])]| read(parts).err().unwrap();
-        assert_eq!(refusal(&[("file:a", b"")]), body::NO_MODEL);
+        assert_eq!(refusal(&[("image:a", b"")]), body::NO_MODEL);
         assert_eq!(refusal(&[("model", b"")]), body::NO_MODEL);
         assert_eq!(refusal(&[("model", b"a"), ("model", b"b")]), Failure::DuplicateKey { key: "model".into() });
         assert_eq!(refusal(&[("Model", b"a")]), Failure::MiscasedKey { key: "model" });
         assert!(matches!(refusal(&[("model:x", b"a")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("model", b"\xff")]), Failure::BadForm { .. }));
+        for name in ["model[]", "Model[0]", "stream[]", "user[x]"] {
+            let odd = Failure::UnknownField { field: name.into(), odd: Odd::Undocumented };
+            assert_eq!(refusal(&[("model", b"a"), (name, b"b")]), odd);
+        }
         assert!(matches!(refusal(&[("model", b"a"), ("stream", b"1")]), Failure::BadField { .. }));
         let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image", b"https://a/b.png")];
         assert_eq!(refusal(&url), Failure::RemoteUrl { field: "image".into() });
@@ -244,6 +255,23 @@ mod tests {
             let url: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"https://a/b.png")];
             assert_eq!(refusal(&url), Failure::RemoteUrl { field: name.into() });
         }
+        let file = |name: &str| refusal(&[("model", b"a"), (&format!("{name}:x"), b"https://a")]);
+        for (name, odd) in [
+            ("api_base", Odd::Routes),
+            ("fallbacks", Odd::Routes),
+            ("web_search", Odd::Undocumented),
+            ("decoder", Odd::Undocumented),
+            ("x[image]", Odd::Undocumented),
+        ] {
+            assert_eq!(file(name), Failure::UnknownField { field: name.into(), odd });
+        }
+        for name in ["prompt", "size", "n"] {
+            assert!(matches!(file(name), Failure::BadForm { .. }), "{name}");
+        }
+        let decoder: [(&str, &[u8]); 2] = [("model", b"a"), ("decoder:x", b"1")];
+        assert!(Form::read(TYPE, body(&decoder), &route(), &[Allowance::UnknownFields]).is_ok());
+        let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];
+        assert!(Form::read(TYPE, body(&routing), &route(), &[Allowance::UnknownFields]).is_err());
         assert!(read(&[("model", b"a"), ("image", b"AAAA"), ("prompt", b"like https://a/b.png")]).is_ok());
         assert_eq!(refusal(&[("model", b"a"), ("image[file_id]", b"file-1")]), Failure::UnknownId);
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("n", b"2"), ("seed", b"7"), ("x", b"true")]).is_ok());
