@@ -154,7 +154,7 @@ function fieldVerdict(path: string, { name, value, filename }: Part): string | n
     if ((name === "file") !== (filename !== undefined)) return `no file, or one too many: ${name}`;
     if (name === "purpose") return /^[a-z_-]{1,64}$/.test(value) && !value.startsWith("batch") ? null : "a purpose";
   } else if (deciding && filename !== undefined) return `a file: ${name}`;
-  if (filename !== undefined) return null;
+  if (filename !== undefined) return isFiles || KNOWN[path].media.includes(name.split("[")[0]) ? null : `a file nobody knows: ${name}`;
   if (name === "model") return value === "" || isPlace(value, true) ? "a model that routes" : null;
   if (name === "stream" && !isFiles) return ["true", "false", ""].includes(value.trim()) ? null : "a stream";
   const base = name.split("[")[0];

@@ -95,15 +95,19 @@ fn is_empty(value: &Scan<'_>) -> Result<bool, Broken> {
 ///
 /// # Errors
 /// 400 where a plain field belongs, or nobody knows of a file.
-pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<(), Failure> {
+pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
     let base = name.split('[').next().unwrap_or(name);
     let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
-    match known.or_else(|| engine::field(base).map(|(shape, _)| shape)) {
-        Some(Shape::Data) => Ok(()),
+    let may_be_unknown = allow.contains(&Allowance::UnknownFields);
+    match known.map(|shape| (shape, Engines::ALL)).or_else(|| engine::field(base)) {
+        Some((Shape::Data, engines)) if engines != Engines::ALL && !may_be_unknown => {
+            Ok(Needs { engines, field: name.to_owned() })
+        }
+        Some((Shape::Data, _)) => Ok(Needs::default()),
         Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
         None if routes(base) => Err(failure(Wrong::Routes, || name.to_owned())),
-        None if is_hosted(base) || !allow.contains(&Allowance::UnknownFields) => Err(unknown(name.to_owned())),
-        None => Ok(()),
+        None if is_hosted(base) || !may_be_unknown => Err(unknown(name.to_owned())),
+        None => Ok(Needs::default()),
     }
 }
 

@@ -48,7 +48,7 @@ impl Form {
         for (position, (head, range)) in parts.iter().enumerate() {
             check_name(head, &parts[..position])?;
             if head.filename.is_some() {
-                body::field::check_file(route.pattern(), &head.name, allow)?;
+                needs = needs.and(body::field::check_file(route.pattern(), &head.name, allow)?);
                 continue;
             }
             let data = bytes.get(range.clone()).unwrap_or_default();
@@ -268,6 +268,8 @@ mod tests {
         for name in ["prompt", "size", "n"] {
             assert!(matches!(file(name), Failure::BadForm { .. }), "{name}");
         }
+        let embedded = read(&[("model", b"a"), ("prompt_embeds:x", b"1")]).unwrap();
+        assert!(embedded.needs().engines.hold(Some(Engine::Vllm)) && !embedded.needs().engines.hold(None));
         let decoder: [(&str, &[u8]); 2] = [("model", b"a"), ("decoder:x", b"1")];
         assert!(Form::read(TYPE, body(&decoder), &route(), &[Allowance::UnknownFields]).is_ok());
         let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];
