@@ -319,7 +319,10 @@ pub fn binary() -> &'static Path {
             .current_dir(geo::root())
             .status();
         assert!(built.is_ok_and(|status| status.success()), "bailiwick doesn't build");
-        let test = std::env::current_exe().expect("this test has a path");
-        test.ancestors().nth(2).expect("target/debug").join("bailiwick")
+        let program = std::env::current_exe().expect("this program has a path");
+        let beside = program.parent().expect("a folder");
+        // Tests stand in target/debug/deps, programs such as benchmarks in target/debug.
+        let folder = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
+        folder.join("bailiwick")
     })
 }
