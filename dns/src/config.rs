@@ -287,7 +287,7 @@ ipv6_prefix = 64
         assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));
         assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
         let api = config.api.unwrap();
-        assert_eq!((api.line, api.token_file.as_deref()), (13, Some(Path::new("/etc/b/api.token"))));
+        assert_eq!((api.line, api.token_file.as_deref()), (14, Some(Path::new("/etc/b/api.token"))));
         let writers: Vec<&Path> = api.writers().collect();
         assert_eq!(writers, [Path::new("/etc/b/api.token"), Path::new("/etc/b/next.token")]);
         assert_eq!(api.read_token_files, [Path::new("/etc/b/worker.token"), Path::new("/secret/grafana")]);

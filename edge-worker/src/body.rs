@@ -20,6 +20,7 @@ mod walk;
 
 pub use affinity::Affinity;
 pub(crate) use names::model_routes;
+pub(crate) use place::lenient;
 
 use core::ops::Range;
 use std::borrow::Cow;

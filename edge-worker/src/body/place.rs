@@ -167,6 +167,11 @@ fn is_address(numbers: &[u64], host: &str, marked: bool) -> bool {
     fits && (numbers.len() == 4 && *last < 256 || is_odd || marked && is_whole)
 }
 
+/// The beginning of a string as the most lenient reader of any kind sees it, in small letters.
+pub(crate) fn lenient(text: &str) -> String {
+    decoded(fold(text))
+}
+
 /// The string as the most lenient reader sees it.
 fn fold(text: &str) -> String {
     text.chars().filter_map(folded).take(LOOKED_AT).collect()

@@ -5,15 +5,31 @@
 
 use core::ops::Range;
 
+use crate::body::lenient;
 use crate::json::{Broken, Kind, Scan};
 
 /// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure (`gpt-4o-2024-08-06.ft-abc`) write
-/// them.
+/// them; gateways before an account put the provider before it (`openai/ft:…`). It is read as the most lenient reader would.
 #[must_use]
 pub fn is_tuned(name: &str) -> bool {
-    let name = name.trim_start().as_bytes();
-    let starts = name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"ft:"));
-    starts || name.windows(4).any(|four| four.eq_ignore_ascii_case(b".ft-"))
+    if name.is_ascii() && !name.bytes().any(|byte| byte == b'%' || byte == b'\\' || byte.is_ascii_control()) {
+        return says_tuned(name.as_bytes());
+    }
+    says_tuned(lenient(name).as_bytes())
+}
+
+fn says_tuned(name: &[u8]) -> bool {
+    let mut before = b'/';
+    for (at, byte) in name.iter().enumerate() {
+        let rest = name.get(at..).unwrap_or_default();
+        let begins = |start: &[u8]| rest.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
+        let is_word = before.is_ascii_alphanumeric() || matches!(before, b'-' | b'_' | b'.');
+        if !is_word && begins(b"ft:") || begins(b".ft-") {
+            return true;
+        }
+        before = *byte;
+    }
+    false
 }
 
 /// A list of models without fine-tuned ones and adapters, every other byte as it was. What isn't a list of models becomes an
@@ -97,6 +113,17 @@ mod tests {
             "ft:gpt-4o:acme:merger-plans:abc",
             "FT:gpt-4o:acme::abc",
             " ft:x",
+            "openai/ft:gpt-4o:acme::abc",
+            "openai:ft:gpt-4o:acme::abc",
+            "litellm_proxy/openai/FT:x",
+            "a@ft:x",
+            "ft%3Agpt-4o:acme::abc",
+            "openai%2Fft%253Ax",
+            "\u{200b}ft:x",
+            "f\u{200b}t:x",
+            "ｆｔ：x",
+            "a\\ft:x",
+            "\tft:x",
             "ft:gpt-4o-mini-2024-07-18:acme::abc:ckpt-step-100",
             "gpt-4o-2024-08-06.ft-0123456789abcdef-suffix",
         ] {
