@@ -663,3 +663,28 @@ fn names_that_engines_share_are_the_tenants() {
     let unsalted = inspect(CHAT, r#"{"model":"a"}"#, &[]).unwrap().for_endpoint(None, None).concat();
     assert_eq!(unsalted, br#"{"model":"a"}"#);
 }
+
+#[test]
+fn what_routes_is_refused_inside_hosted_tools_and_graders_too() {
+    let hosted = |tool: &str| told("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
+    let routes = |at: &str| format!("unknown_field {at}");
+    assert_eq!(hosted(r#"{"type":"web_search","region":"us"}"#), routes("/tools/0/region"));
+    assert_eq!(hosted(r#"{"type":"web_search","Inference_Geo":"us"}"#), routes("/tools/0/Inference_Geo"));
+    let container = r#"{"type":"code_interpreter","container":{"type":"auto","region":"us"}}"#;
+    assert_eq!(hosted(container), routes("/tools/0/container/region"));
+    let image = r#"{"type":"image_generation","model":"ft:gpt-image:acme::abc"}"#;
+    assert_eq!(hosted(image), routes("/tools/0/model"));
+    for fine in [
+        r#"{"type":"web_search","user_location":{"type":"approximate","region":"Bavaria"}}"#,
+        r#"{"type":"mcp","server_label":"x","server_url":"https://a","headers":{"region":"eu","route":"x"}}"#,
+        r#"{"type":"image_generation","model":"gpt-image-1"}"#,
+        r#"{"type":"web_search","region":null}"#,
+    ] {
+        assert_eq!(hosted(fine), "ok", "{fine}");
+    }
+    let grader = r#""training_file":"file-1","method":{"type":"reinforcement","reinforcement":{"grader":
+        {"type":"score_model","name":"x","model":"openai/ft:gpt-4o:acme::abc"}}}"#;
+    let at = "/method/reinforcement/grader/model";
+    assert_eq!(told("/v1/fine_tuning/jobs", grader, &[]), routes(at));
+    assert_eq!(told(CHAT, r#""prediction":{"type":"content","model":"FT:a:b::c"}"#, &[]), routes("/prediction/model"));
+}

@@ -12,6 +12,7 @@ use super::scope::Named;
 use super::shape::{CHOICE, Fields, KINDS, MEDIA, NODE, Shape, TOOL};
 use crate::json::{Broken, Kind, Scan, known_as, reads_as};
 use crate::state::fields::{Field, field};
+use crate::state::tuned::is_tuned;
 
 /// Fields that hold a URL to fetch even in what the host is told to run.
 const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url"];
@@ -143,8 +144,20 @@ impl Walk {
         scan.object(|key, value| self.field(fields, &key, value))
     }
 
+    /// Refuses a model of one tenant's data below the top level, where no name is opened.
+    fn tuned(&mut self, key: &str, value: &Scan<'_>) -> Result<(), Broken> {
+        if key.eq_ignore_ascii_case("model") {
+            let mut ahead = value.clone();
+            if ahead.kind()? == Kind::String && is_tuned(&ahead.string()?) {
+                self.refuse(value.at(), Wrong::Routes);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the value of a key by the table of its object.
     fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+        self.tuned(key, value)?;
         match fields.iter().find(|(name, _)| *name == key) {
             Some((_, shape)) => self.value(shape, value),
             None => self.unknown(fields, key, value),
@@ -260,9 +273,17 @@ impl Walk {
         })
     }
 
-    /// What the host may run: only what would be fetched as media, and ids, are looked for.
+    /// What the host may run: only what would be fetched as media, ids, and what routes are looked for.
     fn hosted(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
         scan.object(|key, value| {
+            // Where somebody is, and what a server of tools is told: both have words of their own.
+            if matches!(key.as_ref(), "user_location" | "headers") {
+                return value.skip().map(drop);
+            }
+            self.tuned(&key, value)?;
+            if value.kind()? != Kind::Null && routes(&key) {
+                self.refuse(value.at(), Wrong::Routes);
+            }
             let shape = match TOOL.iter().find(|(name, _)| *name == key) {
                 Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
                 _ if matches!(field(&key), Field::Id | Field::Ids) => &Shape::Id,
