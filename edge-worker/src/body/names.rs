@@ -1,13 +1,14 @@
 //! Names of fields that are never harmless: those by which a request says where or by what it is processed, and
 //! those by which it has the model host search or run something.
 
-use crate::json::known_as;
+use crate::json::{known_as, reads_as};
 
 /// Fields that route: to another model, account, engine or place, past the rules. Numbers and switches among them too.
 const ROUTING: &[&str] = &[
     // Of gateways: LiteLLM, OpenRouter and their kin.
     "fallbacks",
     "fallback",
+    "fallback_model",
     "fallback_models",
     "context_window_fallbacks",
     "content_policy_fallbacks",
@@ -54,6 +55,17 @@ const ROUTING: &[&str] = &[
     "geo",
     "data_residency",
     "cross_region",
+    "cross_region_inference",
+    "inference_region",
+    "inference_profile_arn",
+    "aws_region",
+    "gcp_location",
+    "vertex_ai_location",
+    "vertex_credentials",
+    "aws_access_key_id",
+    "deployment_name",
+    "specific_deployment",
+    "cached_content",
     // Addresses.
     "host",
     "hostname",
@@ -79,6 +91,8 @@ const ROUTING: &[&str] = &[
     "bootstrap_addr",
     "data_parallel_rank",
     "routed_dp_rank",
+    "routed_decode_dp_rank",
+    "decode_tp_size",
     "disagg_prefill_dp_rank",
     "dp_rank",
     "nvext",
@@ -185,8 +199,14 @@ const SUFFIXES: &[&str] = &[
     "zai-org",
 ];
 
+/// Whether a field says where a request goes, written as here, as `inferenceGeo` or as `inference-geo`.
 pub(super) fn routes(key: &str) -> bool {
-    known_as(key, ROUTING).is_some()
+    if known_as(key, ROUTING).is_some() {
+        return true;
+    }
+    let has_seams = key.bytes().any(|byte| byte == b'-' || byte.is_ascii_uppercase());
+    let closed = |text: &str| text.replace(['-', '_'], "");
+    has_seams && ROUTING.iter().any(|known| reads_as(&closed(key), &closed(known)))
 }
 
 pub(super) fn is_hosted(key: &str) -> bool {
@@ -210,6 +230,29 @@ pub(crate) fn model_routes(model: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_route_however_their_words_are_joined() {
+        for key in [
+            "inference_geo",
+            "inferenceGeo",
+            "inference-geo",
+            "InferenceGeo",
+            "apiBase",
+            "base-url",
+            "baseUrl",
+            "kvTransferParams",
+            "providerOptions",
+            "fallbackModels",
+            "aws_region",
+            "REGION",
+        ] {
+            assert!(routes(key), "{key}");
+        }
+        for key in ["temperature", "topK", "maxTokens", "user-agent", "X", "regional", "stop-token-ids", ""] {
+            assert!(!routes(key), "{key}");
+        }
+    }
 
     #[test]
     fn models_that_route_are_told_from_models() {
