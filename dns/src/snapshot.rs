@@ -20,7 +20,7 @@ use bailiwick_rules::explain::{Explanation, explain};
 use bailiwick_rules::health::{Forced, Monitored, RegionHealth, Status};
 use bailiwick_rules::id::Overridden;
 use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
-use bailiwick_rules::steer::{Ask, Client, Conditions, Local, effective_status, forced, forced_endpoint};
+use bailiwick_rules::steer::{Ask, Client, Conditions, InForce, Local, effective_status, forced, forced_endpoint};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -273,17 +273,12 @@ impl Snapshot {
         // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
         let age = monitors().filter_map(|monitor| monitor.monitored.heard).map(|heard| now.since(heard)).max();
         let interval = monitors().map(|monitor| monitor.monitored.interval).max().unwrap_or(DEFAULT_INTERVAL);
-        let in_force = forced(table, index, &conditions).map(|(status, until)| OverrideReport {
-            status,
-            until,
-            reason: self.reason_of(index, None, until),
-        });
         let endpoints = table.region(index).endpoints.iter().enumerate();
         RegionReport {
             status: effective_status(table, index, &conditions),
             probed: health.map_or(Status::Unknown, |health| health.probed),
             stale: monitors().any(|monitor| monitor.monitored.is_stale(now)),
-            forced: in_force,
+            forced: forced(table, index, &conditions).map(override_report),
             age_ms: age.unwrap_or(Millis(0)).0,
             interval_ms: interval.0,
             endpoints: endpoints
@@ -297,27 +292,16 @@ impl Snapshot {
         let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
         match forced_endpoint(self.table(), region, position, conditions) {
             None => EndpointReport { status: probed, probed: None, forced: None },
-            Some((status, until)) => {
-                let reason = self.reason_of(region, Some(position), until);
-                let forced = Some(OverrideReport { status, until, reason });
-                EndpointReport { status, probed: Some(probed), forced }
+            Some(forced) => {
+                let status = forced.status;
+                EndpointReport { status, probed: Some(probed), forced: Some(override_report(forced)) }
             }
         }
     }
+}
 
-    /// The reason of the override in force, which ends at `until`: the API's, else the document's.
-    fn reason_of(&self, index: RegionIndex, endpoint: Option<usize>, until: Timestamp) -> String {
-        let table = self.table();
-        let region = table.region(index);
-        let name = endpoint.and_then(|position| region.endpoints.get(position)).map(|(id, _)| id.clone());
-        let of = Overridden { region: region.id.clone(), endpoint: name };
-        let by_api = self.health.overrides.get(&of).filter(|forced| forced.until == until);
-        let by_rules = || match endpoint {
-            None => table.override_of(index),
-            Some(at) => table.endpoint_overrides().find(|one| (one.0, one.1) == (index, at)).map(|one| one.2),
-        };
-        by_api.map(|forced| forced.reason.clone()).or_else(|| Some(by_rules()?.reason.clone())).unwrap_or_default()
-    }
+fn override_report(InForce { status, until, reason }: InForce<'_>) -> OverrideReport {
+    OverrideReport { status, until, reason: reason.to_owned() }
 }
 
 impl SteeredAnswers for Snapshot {

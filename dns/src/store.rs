@@ -68,8 +68,7 @@ impl Store {
     /// When it can't be made.
     pub fn open(directory: &Path) -> io::Result<Self> {
         make(directory)?;
-        let lock = File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new);
-        Ok(Self { directory: directory.to_owned(), lock })
+        Ok(Self { directory: directory.to_owned(), lock: lock(directory) })
     }
 
     /// [`Store::open`] with a lock that is held already.
@@ -182,6 +181,11 @@ impl Store {
             overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
         replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?)
     }
+}
+
+/// Locks a state directory for as long as the file lives; `None` where another process holds it.
+pub(crate) fn lock(directory: &Path) -> Option<Arc<File>> {
+    File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new)
 }
 
 /// Makes a state directory if need be. What is in it is nobody else's business; one that is there keeps its mode.

@@ -80,7 +80,7 @@ impl Judge {
             return Ok(theirs.clone());
         }
         let theirs = self.target.call(&model).map(str::to_owned);
-        let is_somebodys = is_tuned(&model) && self.target.models().is_none() && !self.is_sole;
+        let is_somebodys = is_tuned(&model) && !self.target.may_run_tuned(self.is_sole);
         theirs.filter(|_| !is_somebodys).ok_or(Failure::ModelNotFound { model })
     }
 }

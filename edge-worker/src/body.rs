@@ -236,7 +236,6 @@ impl Salt {
 fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failure> {
     let broken = |broken: Broken| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);
-    let mut entries: Vec<Entry<'_>> = Vec::new();
     if scan.kind().map_err(broken)? != Kind::Object {
         scan.skip().and_then(|_| scan.end()).map_err(broken)?;
         return Err(Failure::NotAnObject);
@@ -245,13 +244,8 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     let fields = paths::fields(route.pattern());
     let may_be_unknown = terms.allow.contains(&Allowance::UnknownFields);
     let (mut walk, mut needs) = (Walk::new(terms.allow), Needs::default());
-    let read = scan.object(|key, value| {
-        let (kind, start) = (value.kind()?, value.at());
-        field::read(&mut walk, &mut needs, fields, &key, value, may_be_unknown)?;
-        entries.push((key, kind, start..value.at()));
-        Ok(())
-    });
-    read.and_then(|()| scan.end()).map_err(broken)?;
+    let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, fields, key, value, may_be_unknown);
+    let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
     let mut body = decided(text, brace, &entries, route, terms.allow)?;
     if let Some((at, wrong)) = walk.wrong {
@@ -269,6 +263,22 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
 
 /// A top-level field: its key, and its value's kind and place.
 type Entry<'t> = (Cow<'t, str>, Kind, Range<usize>);
+
+/// The entries of the object that is the rest of a text. `read` reads each value.
+fn entries<'t>(
+    scan: &mut Scan<'t>,
+    mut read: impl FnMut(&str, &mut Scan<'t>) -> Result<(), Broken>,
+) -> Result<Vec<Entry<'t>>, Broken> {
+    let mut entries: Vec<Entry<'t>> = Vec::new();
+    scan.object(|key, value| {
+        let (kind, start) = (value.kind()?, value.at());
+        read(&key, value)?;
+        entries.push((key, kind, start..value.at()));
+        Ok(())
+    })?;
+    scan.end()?;
+    Ok(entries)
+}
 
 /// Refuses keys that two readers could read differently.
 fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Failure> {

@@ -73,8 +73,9 @@ fn read_pieces<'a>(
         }
         if bytes.len() > LARGEST_COPIED && !Room::suits(bytes.capacity(), bytes.len()) {
             // It came to much less than it might have.
-            bytes = moved(&bytes, Room::size(bytes.len())).unwrap_or(bytes);
-            hold.resize(bytes.capacity() as u64)?;
+            let capacity = Room::size(bytes.len());
+            // Where there is none, it stays where it is.
+            let _ = resized(&mut bytes, capacity, hold);
         }
         Ok(bytes)
     })
@@ -89,14 +90,8 @@ fn make_room(bytes: &mut Room, length: usize, largest: u64, hold: &mut Hold) -> 
     let wanted = capacity_for(length, largest);
     // Where there is no room for all that may come, one for what has come may do: most bodies end long before.
     let enough = [wanted, wanted.min(length.saturating_mul(2)), length];
-    let mut made = Err(Failure::Busy);
-    for capacity in enough {
-        made = resized(bytes, Room::size(capacity), hold);
-        if made.is_ok() {
-            break;
-        }
-    }
-    made
+    let made = enough.into_iter().any(|capacity| resized(bytes, Room::size(capacity), hold).is_ok());
+    if made { Ok(()) } else { Err(Failure::Busy) }
 }
 
 /// Moves what has come to a room of `capacity`, and holds what that takes; else all is as it was.

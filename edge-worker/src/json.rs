@@ -446,13 +446,23 @@ pub fn quoted(text: &str) -> String {
 /// `encoding/json` the long s (`ſ`) is an s and the Kelvin sign a k; to Java's `equalsIgnoreCase` the i's of Turkish are an i.
 #[must_use]
 pub fn reads_as(key: &str, known: &str) -> bool {
-    let fold = |c: char| match c {
+    if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }
+}
+
+/// The same of words however they are joined: `inferenceGeo` and `inference-geo` are `inference_geo`.
+#[must_use]
+pub fn reads_as_words(key: &str, known: &str) -> bool {
+    let is_letter = |c: &char| !matches!(c, '-' | '_');
+    folded(key).filter(is_letter).eq(folded(known).filter(is_letter))
+}
+
+fn folded(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|c| match c {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
         '\u{130}' | '\u{131}' => 'i',
         other => other.to_ascii_lowercase(),
-    };
-    if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { key.chars().map(fold).eq(known.chars().map(fold)) }
+    })
 }
 
 /// Which of some known keys such a server could take a key for.

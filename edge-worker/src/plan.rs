@@ -90,6 +90,12 @@ impl Target {
         model_at(&self.endpoint, Some(model)).flatten()
     }
 
+    /// Whether a raw name of a model made of somebody's data may be used there: the rules name it, or its account `is_sole`, one
+    /// tenant's alone.
+    pub(crate) fn may_run_tuned(&self, is_sole: bool) -> bool {
+        is_sole || self.endpoint.models.is_some()
+    }
+
     /// Its names by which clients know models otherwise; of two names of theirs for one model the first comes last.
     #[must_use]
     pub fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
@@ -244,9 +250,9 @@ impl Plan {
         };
         let mut able = Vec::new();
         let any_forced = forces_endpoints(table, fenced.region, &wanted.conditions);
-        let forced_at = |position| match any_forced {
-            true => forced_endpoint(table, fenced.region, position, &wanted.conditions).map(|(status, _)| status),
-            false => None,
+        let forced_at = |position| {
+            let forced = || forced_endpoint(table, fenced.region, position, &wanted.conditions);
+            any_forced.then(forced).flatten().map(|forced| forced.status)
         };
         for (position, (id, endpoint)) in region.endpoints.iter().enumerate() {
             let secret = endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str()));
@@ -291,7 +297,7 @@ impl Plan {
     pub fn keep_apart(&mut self, model: &str, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
         let skipped = &mut self.skipped;
         self.targets.retain(|target| {
-            let stays = target.endpoint.models.is_some() || is_sole(&target.place());
+            let stays = target.may_run_tuned(is_sole(&target.place()));
             if !stays {
                 let (region, endpoint) = (target.region_id.clone(), target.id.clone());
                 skipped.push(Skipped { region, endpoint, why: Skip::NoModel });

@@ -16,7 +16,7 @@ use crate::table::{Fenced, JurisdictionIndex, RegionIndex, Service, ServiceIndex
 use crate::time::{Millis, Timestamp};
 
 use forced::judge_forced_endpoints;
-pub use forced::{effective_status, forced, forced_endpoint, forces_endpoints};
+pub use forced::{InForce, effective_status, endpoint_in_force, forced, forced_endpoint, forces_endpoints};
 
 /// Who asks, as far as anybody could tell. DNS knows no tenant.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -395,7 +395,7 @@ fn judge(
     let rested = able().map(cooling_until).min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
-    let forced_down = forced.is_some_and(|(status, _)| status == Status::Down) || is_drained;
+    let forced_down = forced.is_some_and(|forced| forced.status == Status::Down) || is_drained;
     let down = forced.is_none() && probed_down;
     let reasons = [
         (not_home, Reason::NotHome),
@@ -407,7 +407,7 @@ fn judge(
     Judgement {
         reason: reasons.iter().find(|(applies, _)| *applies).map(|(_, reason)| *reason),
         passing: !not_home && !forced_down && !no_model,
-        until: earliest(earliest(forced.map(|(_, until)| until), drained_until), rested),
+        until: earliest(earliest(forced.map(|forced| forced.until), drained_until), rested),
     }
 }
 

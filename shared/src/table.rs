@@ -235,7 +235,7 @@ impl Table {
     /// # Errors
     /// Every violation in the document, not only the first.
     pub fn compile_quietly(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
-        Self::compile_by(bytes, |_, _, _, _| Vec::new())
+        Self::compile_by(bytes, |_, _, _, _, _| Vec::new())
     }
 
     fn compile_by(bytes: &[u8], warnings: Warnings) -> Result<Self, Vec<Violation>> {
@@ -260,18 +260,15 @@ impl Table {
             .into_iter()
             .map(|(id, region)| build_region(id, region, &territories))
             .collect();
-        let warnings = warnings(&rules, &regions, &named_by_regions, &territories);
+        let hosts = Hosts::new(rules.services.values().map(|service| service.hosts.as_slice()));
+        let warnings = warnings(&rules, &regions, &named_by_regions, &territories, &hosts);
         let region = |id: &RegionId| position(&regions, |region| region.id == *id).map(RegionIndex::new);
 
-        let mut hosts = Hosts::default();
         let mut services = Vec::with_capacity(rules.services.len());
         for (id, service) in rules.services {
-            let index = ServiceIndex::new(services.len());
-            hosts.insert(&service.hosts, index);
             let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
             services.push(build_service(id, service, members, &regions, &territories));
         }
-        hosts.settle();
         let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories);
 
         let mut overrides = vec![None; regions.len()];
@@ -505,7 +502,7 @@ fn build_region(id: RegionId, region: rules::Region, territories: &Territories) 
 }
 
 /// Makes the warnings of a document whose regions are compiled: [`warn::warnings`], or none.
-type Warnings = fn(&Rules, &[Region], &BTreeSet<JurisdictionId>, &Territories) -> Vec<Violation>;
+type Warnings = fn(&Rules, &[Region], &BTreeSet<JurisdictionId>, &Territories, &Hosts) -> Vec<Violation>;
 
 /// Every jurisdiction with its countries, by index.
 struct Territories(Vec<(JurisdictionId, CountrySet)>);

@@ -1,27 +1,18 @@
 // Names of files, however a client writes them: one plain name reaches the endpoint, its extension kept.
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { once } from "node:events";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, onStop, read, region, rules, stopAll } from "./harness.js";
+import { Edge, read, region, rules, serve, stopAll } from "./harness.js";
 
 const bodies: Buffer[] = [];
 let edge: Edge;
 
 beforeAll(async () => {
-  const server = createServer(async (request, response) => {
+  const url = await serve(async (request, response) => {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk);
     bodies.push(Buffer.concat(chunks));
     response.setHeader("content-type", "application/json");
     response.end(JSON.stringify({ id: "file-1", object: "file", bytes: 4, filename: "x", purpose: "user_data", text: "hi" }));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onStop(() => {
-    server.closeAllConnections();
-    server.close();
   });
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   edge = await Edge.start(rules(1, region("DE", "fra", [url])), { STATE_KEY: "k".repeat(32) });
 });
 beforeEach(() => void bodies.splice(0));

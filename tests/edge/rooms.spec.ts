@@ -1,9 +1,7 @@
 // Rooms of large bodies in one isolate: whatever sizes came before, what fits beside what is held passes.
-import { createServer, request as httpRequest } from "node:http";
-import type { AddressInfo } from "node:net";
-import { once } from "node:events";
+import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { onStop, region, rules, serve, stopAll, until } from "./harness.js";
+import { region, rules, serve, stopAll, until } from "./harness.js";
 import { workerd } from "./workerd.js";
 
 /** How many bodies each test sends, and from which seed; a long run says more: ROOMS_BODIES=480 ROOMS_SEED=7. */
@@ -16,18 +14,12 @@ const MOST = 31e6;
 let url: string, log: () => string;
 
 beforeAll(async () => {
-  const server = createServer(async (request, response) => {
+  const endpoint = await serve(async (request, response) => {
     for await (const _ of request);
     response.setHeader("content-type", "application/json");
     const choices = [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: "hi" } }];
     response.end(JSON.stringify({ id: "x", object: "chat.completion", model: "m", text: "hi", choices }));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onStop(() => {
-    server.closeAllConnections();
-    server.close();
   });
-  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const residency = [{ clients: ["*", "unknown"], process_in: ["*"] }];
   const book = rules(1, region("DE", "fra", [endpoint]), { residency, hosts: ["127.0.0.1"] });
   const feed = await serve((_, response) => response.end(JSON.stringify(book)));

@@ -1,10 +1,8 @@
 // Large bodies: what the hosts take passes, held once however often it is sent; what doesn't fit is refused, and the isolate lives.
 import { createHash } from "node:crypto";
-import { createServer, request as httpRequest } from "node:http";
-import type { AddressInfo } from "node:net";
-import { once } from "node:events";
+import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { type Json, onStop, region, rules, serve, stopAll, until } from "./harness.js";
+import { type Json, region, rules, serve, stopAll, until } from "./harness.js";
 import { workerd } from "./workerd.js";
 
 interface Seen {
@@ -20,7 +18,7 @@ let failures = 0;
 let url: string, small: string, fresh: string, unannounced: string, log: () => string;
 
 beforeAll(async () => {
-  const server = createServer(async (request, response) => {
+  const endpoint = await serve(async (request, response) => {
     const hash = createHash("sha256");
     let length = 0;
     for await (const chunk of request) {
@@ -34,13 +32,7 @@ beforeAll(async () => {
     response.statusCode = fails ? 503 : 200;
     response.setHeader("content-type", "application/json");
     response.end(JSON.stringify({ id: "x", object: "chat.completion", model: "m", text: "hi", choices: [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: "hi" } }] }));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onStop(() => {
-    server.closeAllConnections();
-    server.close();
   });
-  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const start = async (service: Json) => {
     const residency = [{ clients: ["*", "unknown"], process_in: ["*"] }];
     const book = rules(1, region("DE", "fra", [endpoint, endpoint]), { residency, hosts: ["127.0.0.1"], ...service });

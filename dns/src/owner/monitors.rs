@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bailiwick_rules::health::{AntiFlap, Forced, Monitored, RegionHealth, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::rules::{Monitor, Probe};
-use bailiwick_rules::steer::{Conditions, Local, effective_status};
+use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_force};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -225,18 +225,12 @@ impl<P: Prober> Monitors<P> {
     }
 }
 
-/// What the endpoints of a region are forced to be, by position: by the API, else by the document. Empty where none is.
+/// What the endpoints of a region are forced to be, by position.
 fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: Timestamp) -> Vec<Option<Status>> {
-    let count = table.region(region).endpoints.len();
-    let mut statuses = vec![None; count];
-    let by_rules = table.endpoint_overrides().filter(|(of, _, forced)| *of == region && forced.until > now);
-    for (_, position, forced) in by_rules {
-        statuses[position] = Some(forced.status);
-    }
-    for (status, forced) in statuses.iter_mut().zip(by_api) {
-        *status = forced.as_ref().map_or(*status, |forced| Some(forced.status));
-    }
-    statuses
+    let by_api = |position: usize| by_api.get(position).and_then(Option::as_ref);
+    let forced = |position| endpoint_in_force(table, region, position, by_api(position), now);
+    let endpoints = 0..table.region(region).endpoints.len();
+    endpoints.map(|position| forced(position).map(|forced| forced.status)).collect()
 }
 
 /// What a monitor tries, for logs.

@@ -27,6 +27,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
 use crate::listeners::{Handed, Inherited, Role};
+use crate::store;
 use crate::system::receive_file;
 
 /// The socket's name in the state directory.
@@ -231,10 +232,10 @@ fn unexpected(word: u8) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Locks a state directory for as long as the file lives; `None` where another process holds it.
+/// Locks a state directory, which is made if need be; `None` where another process holds it.
 pub(super) fn lock(state_dir: &Path) -> Option<Arc<File>> {
-    let _ = crate::store::make(state_dir);
-    File::open(state_dir).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new)
+    let _ = store::make(state_dir);
+    store::lock(state_dir)
 }
 
 /// The sockets that systemd passes (`sd_listen_fds(3)`): those from 3 on, if `LISTEN_PID` is this process.

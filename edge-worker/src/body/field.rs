@@ -91,12 +91,17 @@ fn is_empty(value: &Scan<'_>) -> Result<bool, Broken> {
     Ok([b"{}", b"[]"].iter().any(|empty| ahead.is_at(range.clone(), *empty)))
 }
 
+/// The field that a form's name is of: `image` of `image[]`, `chunking_strategy` of `chunking_strategy[type]`.
+pub(crate) fn base(name: &str) -> &str {
+    name.split('[').next().unwrap_or(name)
+}
+
 /// Checks that a form to the path with these words has a file by this name.
 ///
 /// # Errors
 /// 400 where a plain field belongs, or nobody knows of a file.
 pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
-    let base = name.split('[').next().unwrap_or(name);
+    let base = base(name);
     let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
     match known.map(|shape| (shape, Engines::ALL)).or_else(|| engine::field(base)) {
@@ -118,7 +123,7 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
 pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
     let fields = paths::fields(pattern);
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
-    let base = name.split('[').next().unwrap_or(name);
+    let base = base(name);
     // A reader of forms takes `true`, `7` and `{…}` for what they look like, and anything else for a string.
     let is_string = text.starts_with('"') || !is_json(text);
     let json = if is_string { quoted(text) } else { text.to_owned() };

@@ -8,7 +8,7 @@ use bailiwick_rules::rules::Allowance;
 use super::shape::Fields;
 use super::shape::Shape::{Free, Label, Word};
 use super::walk::Walk;
-use super::{Entry, Needs, duplicates, field, string};
+use super::{Needs, duplicates, entries, field, string};
 use crate::envelope::Failure;
 use crate::json::{Broken, Kind, Scan};
 use crate::rewrite::path::{Class, Route, Takes};
@@ -41,15 +41,9 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
         return Err(Failure::NotAnObject);
     }
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
-    let mut entries: Vec<Entry<'_>> = Vec::new();
-    let read = scan.object(|key, value| {
-        let (kind, start) = (value.kind()?, value.at());
-        // What a service allows of unknown fields is for bodies: beside one a host could find another request.
-        field::read(&mut walk, &mut needs, LINE, &key, value, false)?;
-        entries.push((key, kind, start..value.at()));
-        Ok(())
-    });
-    read.and_then(|()| scan.end()).map_err(broken)?;
+    // What a service allows of unknown fields is for bodies: beside one a host could find another request.
+    let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, LINE, key, value, false);
+    let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
     if let Some((at, wrong)) = walk.wrong {
         return Err(field::told(text, at, wrong));

@@ -1,7 +1,7 @@
 //! Names of fields that are never harmless: those by which a request says where or by what it is processed, and
 //! those by which it has the model host search or run something.
 
-use crate::json::{known_as, reads_as};
+use crate::json::{known_as, reads_as_words};
 
 /// Fields that route: to another model, account, engine or place, past the rules. Numbers and switches among them too.
 const ROUTING: &[&str] = &[
@@ -205,8 +205,7 @@ pub(super) fn routes(key: &str) -> bool {
         return true;
     }
     let has_seams = key.bytes().any(|byte| byte == b'-' || byte.is_ascii_uppercase());
-    let closed = |text: &str| text.replace(['-', '_'], "");
-    has_seams && ROUTING.iter().any(|known| reads_as(&closed(key), &closed(known)))
+    has_seams && ROUTING.iter().any(|known| reads_as_words(key, known))
 }
 
 pub(super) fn is_hosted(key: &str) -> bool {

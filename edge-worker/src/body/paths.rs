@@ -64,13 +64,14 @@ static CHAT: Fields = &[
     ("verbosity", Word),
     ("prediction", Object(&[("type", Word), ("content", Content)])),
     ("modalities", Word),
-    ("audio", Object(VOICE)),
+    ("audio", Object(AUDIO)),
     ("functions", Object(FUNCTION)),
     ("function_call", Object(CALLED)),
     ("moderation", Object(MODERATION)),
 ];
 
-static VOICE: Fields = &[("format", Word), ("voice", Object(&[("id", Id)]))];
+static AUDIO: Fields = &[("format", Word), ("voice", Object(VOICE))];
+static VOICE: Fields = &[("id", Id)];
 
 static COMPLETIONS: Fields = &[
     ("model", Label),
@@ -183,7 +184,7 @@ static EDITS: Fields = &[
 static SPEECH: Fields = &[
     ("model", Label),
     ("input", Text),
-    ("voice", Object(&[("id", Id)])),
+    ("voice", Object(VOICE)),
     ("instructions", Text),
     ("response_format", Word),
     ("speed", Word),

@@ -134,19 +134,18 @@ fn split(content_type: &str, bytes: &[u8]) -> Result<Vec<(Head, Range<usize>)>, 
 /// Refuses what decides in other letters, twice, or as a file; ids, which no form of the model API has; and any field twice
 /// that is no list.
 fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failure> {
-    if let Some(key) = DECIDING.iter().find(|known| head.name.eq_ignore_ascii_case(known)) {
-        if head.name != **key {
+    let base = body::field::base(&head.name);
+    if let Some(key) = DECIDING.iter().find(|known| base.eq_ignore_ascii_case(known)) {
+        // Some hosts read `model[]` as one more model.
+        if base != head.name {
+            return Err(body::field::unknown(head.name.clone()));
+        }
+        if base != *key {
             return Err(Failure::MiscasedKey { key });
         }
         if head.filename.is_some() {
             return Err(Failure::BadForm { what: "a file stands where a plain field belongs" });
         }
-    }
-    // Some hosts read `model[]` as one more model.
-    if let Some((base, _)) = head.name.split_once('[')
-        && DECIDING.iter().any(|known| base.eq_ignore_ascii_case(known))
-    {
-        return Err(body::field::unknown(head.name.clone()));
     }
     let is_list = head.name.ends_with("[]") || head.filename.is_some() && head.name == "image";
     if !is_list && before.iter().any(|(other, _)| other.name == head.name) {

@@ -39,19 +39,11 @@ struct Context {
 
 impl Context {
     fn gather(node: &Node) -> Self {
-        let keys = |section: &str| match node {
-            Node::Object(entries) => entries
-                .iter()
-                .filter(|(key, _)| key == section)
-                .flat_map(|(_, node)| match node {
-                    Node::Object(entries) => entries.iter().map(|(key, _)| key.clone()).collect(),
-                    _ => Vec::new(),
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
+        let keys = |section: &str| members(node, section).map(|(key, _)| key.clone()).collect();
+        let endpoints = members(node, "regions")
+            .map(|(region, node)| (region.clone(), members(node, "endpoints").map(|(key, _)| key.clone()).collect()));
         Self {
-            endpoints: endpoints_of(node),
+            endpoints: endpoints.collect(),
             jurisdictions: keys("jurisdictions"),
             regions: keys("regions"),
             services: keys("services"),
@@ -60,20 +52,10 @@ impl Context {
     }
 }
 
-/// The names of the endpoints, by region.
-fn endpoints_of(node: &Node) -> HashMap<String, Vec<String>> {
-    let mut endpoints = HashMap::new();
-    let entries = |node: &Node, key: &str| match node {
-        Node::Object(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, node)| node.clone()),
-        _ => None,
-    };
-    let Some(Node::Object(regions)) = entries(node, "regions") else { return endpoints };
-    for (region, node) in &regions {
-        if let Some(Node::Object(named)) = entries(node, "endpoints") {
-            endpoints.insert(region.clone(), named.iter().map(|(name, _)| name.clone()).collect());
-        }
-    }
-    endpoints
+/// The members of the object that stands under a key; none where there is no such.
+fn members<'n>(node: &'n Node, key: &str) -> impl Iterator<Item = &'n (String, Node)> {
+    let entries = |node: &'n Node| if let Node::Object(entries) = node { entries.as_slice() } else { &[] };
+    entries(node).iter().filter(move |(name, _)| name == key).flat_map(move |(_, node)| entries(node))
 }
 
 /// Reads a whole document; `None` if it isn't an object. Violations go to `reader`.

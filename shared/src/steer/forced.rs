@@ -2,24 +2,49 @@
 //! leaves; `steer`, the plan of the edge and the reports of the nodes ask.
 
 use super::{Conditions, earliest};
-use crate::health::Status;
+use crate::health::{Forced, Status};
+use crate::rules::Override;
 use crate::table::{RegionIndex, Table};
 use crate::time::Timestamp;
 
-/// The override in force: one that came by the API beats the document's.
+/// An override in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce<'a> {
+    /// The status that it forces.
+    pub status: Status,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Why it is there.
+    pub reason: &'a str,
+}
+
+/// Of two overrides of one thing, the one in force: one that came by the API beats the document's.
+fn in_force<'a>(
+    by_api: Option<&'a Forced>,
+    by_rules: impl IntoIterator<Item = &'a Override>,
+    now: Timestamp,
+) -> Option<InForce<'a>> {
+    let by_api = by_api.map(|Forced { status, until, reason }| InForce { status: *status, until: *until, reason });
+    let by_rules = by_rules.into_iter().map(|Override { status, until, reason, .. }| InForce {
+        status: *status,
+        until: *until,
+        reason,
+    });
+    by_api.into_iter().chain(by_rules).find(|one| one.until > now)
+}
+
+/// A region's override in force.
 #[must_use]
-pub fn forced(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Option<(Status, Timestamp)> {
+pub fn forced<'a>(table: &'a Table, region: RegionIndex, conditions: &Conditions<'a>) -> Option<InForce<'a>> {
     let by_api = conditions.health.get(region.get()).and_then(|health| health.forced.as_ref());
-    let by_api = by_api.map(|forced| (forced.status, forced.until));
-    let by_rules = table.override_of(region).map(|forced| (forced.status, forced.until));
-    by_api.into_iter().chain(by_rules).find(|(_, until)| *until > conditions.now)
+    in_force(by_api, table.override_of(region), conditions.now)
 }
 
 /// The status that counts: forced, else probed.
 #[must_use]
 pub fn effective_status(table: &Table, region: RegionIndex, conditions: &Conditions<'_>) -> Status {
     let probed = || conditions.health.get(region.get()).map_or(Status::Unknown, |health| health.probed);
-    forced(table, region, conditions).map_or_else(probed, |(status, _)| status)
+    forced(table, region, conditions).map_or_else(probed, |forced| forced.status)
 }
 
 /// Whether any endpoint of the region may be forced. It costs two looks at lengths, and is `false` nearly always.
@@ -29,21 +54,31 @@ pub fn forces_endpoints(table: &Table, region: RegionIndex, conditions: &Conditi
         || conditions.health.get(region.get()).is_some_and(|health| !health.forced_endpoints.is_empty())
 }
 
-/// The override in force of an endpoint, by its position: one that came by the API beats the document's.
+/// The override in force of an endpoint, by its position.
 #[must_use]
 #[inline(never)]
-pub fn forced_endpoint(
-    table: &Table,
+pub fn forced_endpoint<'a>(
+    table: &'a Table,
     region: RegionIndex,
     position: usize,
-    conditions: &Conditions<'_>,
-) -> Option<(Status, Timestamp)> {
+    conditions: &Conditions<'a>,
+) -> Option<InForce<'a>> {
     let health = conditions.health.get(region.get());
     let by_api = health.and_then(|health| health.forced_endpoints.get(position)?.as_ref());
-    let by_api = by_api.map(|forced| (forced.status, forced.until));
+    endpoint_in_force(table, region, position, by_api, conditions.now)
+}
+
+/// The same where what came by the API is at hand.
+#[must_use]
+pub fn endpoint_in_force<'a>(
+    table: &'a Table,
+    region: RegionIndex,
+    position: usize,
+    by_api: Option<&'a Forced>,
+    now: Timestamp,
+) -> Option<InForce<'a>> {
     let by_rules = table.endpoint_overrides().filter(|(of, at, _)| *of == region && *at == position);
-    let by_rules = by_rules.map(|(_, _, forced)| (forced.status, forced.until));
-    by_api.into_iter().chain(by_rules).find(|(_, until)| *until > conditions.now)
+    in_force(by_api, by_rules.map(|(_, _, forced)| forced), now)
 }
 
 /// What overrides of its endpoints make of a region.
@@ -73,7 +108,7 @@ pub(super) fn judge_forced_endpoints(
                 all_forced_down = false;
                 all_down &= probed(position) == Some(Status::Down);
             }
-            Some((status, ends)) => {
+            Some(InForce { status, until: ends, .. }) => {
                 any_forced = true;
                 all_forced_down &= status == Status::Down;
                 all_down &= status == Status::Down;

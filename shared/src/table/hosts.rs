@@ -18,31 +18,33 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    pub(super) fn insert(&mut self, hosts: &[SteeredHost], service: ServiceIndex) {
-        self.services.extend(hosts.iter().map(|host| (host.as_str().to_owned(), service)));
-    }
-
-    /// Looks for wildcards, when all hosts are there.
-    pub(super) fn settle(&mut self) {
-        if !self.services.keys().any(|host| host.starts_with("*.")) {
-            return;
-        }
-        for host in self.services.keys() {
-            let mut rest = Some(host.as_str());
-            while let Some(name) = rest {
-                self.existing.insert(name.to_owned());
-                rest = parent(name);
+    /// Those of each service, in the services' order.
+    pub(super) fn new<'h>(services: impl Iterator<Item = &'h [SteeredHost]>) -> Self {
+        let of_service = |(number, hosts): (usize, &'h [SteeredHost])| {
+            hosts.iter().map(move |host| (host.as_str().to_owned(), ServiceIndex::new(number)))
+        };
+        let services: HashMap<_, _> = services.enumerate().flat_map(of_service).collect();
+        let mut existing = HashSet::new();
+        if services.keys().any(|host| host.starts_with("*.")) {
+            for host in services.keys() {
+                let above = core::iter::successors(Some(host.as_str()), |name| parent(name));
+                existing.extend(above.map(str::to_owned));
             }
         }
+        Self { services, existing }
+    }
+
+    /// The service that has this very host, in lower case.
+    pub(super) fn owner_of(&self, host: &str) -> Option<ServiceIndex> {
+        self.services.get(host).copied()
     }
 
     /// The service of a name: any case, no final dot.
     pub(super) fn service_of(&self, name: &str) -> Option<ServiceIndex> {
         let name = name.to_ascii_lowercase();
-        match self.services.get(&name) {
-            Some(service) => Some(*service),
-            None if self.existing.is_empty() => None,
-            None => self.by_wildcard(&name),
+        match self.owner_of(&name) {
+            None if !self.existing.is_empty() => self.by_wildcard(&name),
+            found => found,
         }
     }
 
@@ -57,7 +59,7 @@ impl Hosts {
         while !self.existing.contains(encloser) {
             encloser = parent(encloser)?;
         }
-        self.services.get(&format!("*.{encloser}")).copied()
+        self.owner_of(&format!("*.{encloser}"))
     }
 }
 
@@ -71,13 +73,9 @@ mod tests {
     use super::*;
 
     fn hosts(services: &[&[&str]]) -> Hosts {
-        let mut hosts = Hosts::default();
-        for (number, service) in services.iter().enumerate() {
-            let names: Vec<_> = service.iter().map(|host| SteeredHost::parse(host).unwrap()).collect();
-            hosts.insert(&names, ServiceIndex::new(number));
-        }
-        hosts.settle();
-        hosts
+        let parsed = |service: &&[&str]| service.iter().map(|host| SteeredHost::parse(host).unwrap()).collect();
+        let services: Vec<Vec<SteeredHost>> = services.iter().map(parsed).collect();
+        Hosts::new(services.iter().map(Vec::as_slice))
     }
 
     #[test]

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::hosts::Hosts;
 use super::{Region, Territories};
 use crate::geo::{self, CountryCode, CountrySet};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{ClientMatch, HostName, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
+use crate::rules::{ClientMatch, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
 /// How many names a warning lists before it counts the rest.
 const MOST_NAMED: usize = 8;
@@ -18,8 +19,9 @@ pub(super) fn warnings(
     regions: &[Region],
     named_by_regions: &BTreeSet<JurisdictionId>,
     territories: &Territories,
+    hosts: &Hosts,
 ) -> Vec<Violation> {
-    let mut warner = Warner { rules, regions, territories, warnings: Vec::new() };
+    let mut warner = Warner { rules, regions, territories, hosts, warnings: Vec::new() };
     let closed = closed_services(rules);
     for (id, service) in &rules.services {
         for (index, rule) in service.residency.iter().enumerate() {
@@ -64,6 +66,7 @@ struct Warner<'r> {
     rules: &'r Rules,
     regions: &'r [Region],
     territories: &'r Territories,
+    hosts: &'r Hosts,
     warnings: Vec<Violation>,
 }
 
@@ -291,14 +294,11 @@ impl Warner<'_> {
     /// Whoever asks a steered name gets whichever region is chosen just then: a monitor by it says nothing of its own region, and the edge
     /// would send requests to itself.
     fn steered_names(&mut self) {
-        let rules = self.rules;
-        let hosts =
-            rules.services.iter().flat_map(|(id, service)| service.hosts.iter().map(move |host| (host.as_str(), id)));
-        let hosts: BTreeMap<&str, &ServiceId> = hosts.collect();
+        let (rules, hosts) = (self.rules, self.hosts);
         let steers = |name: &str| {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let wild = || Some(format!("*.{}", name.split_once('.')?.1));
-            hosts.get(name.as_str()).or_else(|| hosts.get(wild()?.as_str())).map(|id| (name.clone(), *id))
+            let service = hosts.service_of(&name)?;
+            Some((name, rules.services.keys().nth(service.get())?))
         };
         let host_of = |monitor: &Monitor| match &monitor.probe {
             Probe::Tcp { address } => address.rsplit_once(':').map(|(host, _)| host.to_owned()),
@@ -341,13 +341,9 @@ impl Warner<'_> {
             let Some(service) = self.rules.services.get(id) else { return BTreeSet::new() };
             let answers =
                 self.members(service).filter_map(|region| region.answers.as_ref()).chain(&service.denied_answers);
-            let targets: Vec<&HostName> = answers.flat_map(super::check::aliases).collect();
-            let holds = |other: &&ServiceId| {
-                self.rules.services.get(*other).is_some_and(|one| {
-                    targets.iter().any(|target| one.hosts.iter().any(|host| host.as_str() == target.as_str()))
-                })
-            };
-            self.rules.services.keys().filter(holds).collect()
+            let owners =
+                answers.flat_map(super::check::aliases).filter_map(|target| self.hosts.owner_of(target.as_str()));
+            owners.filter_map(|owner| self.rules.services.keys().nth(owner.get())).collect()
         };
         let edges: BTreeMap<&ServiceId, BTreeSet<&ServiceId>> =
             self.rules.services.keys().map(|id| (id, leads_to(id))).collect();

@@ -30,6 +30,13 @@ impl<'t> Fields<'t> {
         self.tokens.is_empty()
     }
 
+    /// Whether the next item is this one, which is then behind us.
+    pub(super) fn takes(&mut self, text: &[u8]) -> bool {
+        let rest = self.tokens.split_first().filter(|(token, _)| token.text == text).map(|(_, rest)| rest);
+        self.tokens = rest.unwrap_or(self.tokens);
+        rest.is_some()
+    }
+
     /// An error if anything is left.
     pub(super) fn end(&self) -> Result<(), String> {
         match self.tokens.first() {
@@ -110,18 +117,20 @@ impl<'t> Fields<'t> {
         Ok(())
     }
 
-    pub(super) fn ipv4(&mut self) -> Result<(), String> {
-        let what = "an IPv4 address such as 192.0.2.1";
+    /// The next item as its type reads it.
+    fn parsed<T: std::str::FromStr>(&mut self, what: &str) -> Result<T, String> {
         let word = self.word(what)?;
-        let address: Ipv4Addr = word.parse().map_err(|_| not(word.as_bytes(), what))?;
+        word.parse().map_err(|_| not(word.as_bytes(), what))
+    }
+
+    pub(super) fn ipv4(&mut self) -> Result<(), String> {
+        let address: Ipv4Addr = self.parsed("an IPv4 address such as 192.0.2.1")?;
         self.out.extend(address.octets());
         Ok(())
     }
 
     pub(super) fn ipv6(&mut self) -> Result<(), String> {
-        let what = "an IPv6 address such as 2001:db8::1";
-        let word = self.word(what)?;
-        let address: Ipv6Addr = word.parse().map_err(|_| not(word.as_bytes(), what))?;
+        let address: Ipv6Addr = self.parsed("an IPv6 address such as 2001:db8::1")?;
         self.out.extend(address.octets());
         Ok(())
     }

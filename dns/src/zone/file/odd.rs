@@ -278,21 +278,7 @@ pub(super) fn doa(fields: &mut Fields<'_>) -> Result<(), String> {
     fields.u32()?;
     fields.u8()?;
     fields.text()?;
-    let before = fields.out.len();
-    match fields.raw("base64 or -")? {
-        b"-" => Ok(()),
-        first => {
-            let mut text = first.to_vec();
-            while !fields.at_end() {
-                text.extend_from_slice(fields.word("base64")?.as_bytes());
-            }
-            use base64::Engine;
-            let data = base64::engine::general_purpose::STANDARD.decode(&text);
-            fields.out.truncate(before);
-            fields.out.extend(data.map_err(|_| not(&text, "base64"))?);
-            Ok(())
-        }
-    }
+    if fields.takes(b"-") { Ok(()) } else { fields.base64() }
 }
 
 /// A number of 64 bits.
