@@ -124,8 +124,8 @@ pub struct Api {
     pub line: usize,
     /// The file whose first line is a bearer token that may read and write.
     pub token_file: Option<PathBuf>,
-    /// Further such files, so that a new token can be accepted beside the old one. Without any token that may write, nothing can be
-    /// changed through the API.
+    /// Further such files, so that a new token can be accepted beside the old one. Without any token that may write,
+    /// nothing can be changed through the API.
     pub write_token_files: Vec<PathBuf>,
     /// Files whose first lines are bearer tokens that may read and no more.
     pub read_token_files: Vec<PathBuf>,
@@ -464,6 +464,31 @@ ipv6_prefix = 64
         );
         let flat = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ndnssec = 'keys'\n").unwrap_err();
         assert!(flat[0].starts_with("b.toml:3: \"dnssec\" is a string; write a section"), "{flat:?}");
+    }
+
+    #[test]
+    fn addresses_of_which_one_holds_another_are_told_over_all_sections() {
+        let told = |text: &str| parse(&format!("rules = 'r'\n{text}")).err().unwrap_or_default();
+        let one = |errors: Vec<String>, at: &str, words: &str| {
+            assert!(matches!(&errors[..], [one] if one.starts_with(at) && one.contains(words)), "{errors:?}");
+        };
+        one(
+            told("listen = ['0.0.0.0:53', '127.0.0.1:53']"),
+            "b.toml:2: ",
+            "\"127.0.0.1:53\" and \"0.0.0.0:53\" overlap",
+        );
+        one(told("listen = ['[::1]:53', '[::]:53']"), "b.toml:2: ", "overlap");
+        one(told("listen = ['0.0.0.0:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "overlap");
+        one(told("listen = ['127.0.0.1:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "by another section");
+        let both = "listen = ['0.0.0.0:53', '[::]:53']\n";
+        one(told(&format!("ipv6_only = false\n{both}")), "b.toml:3: ", "overlap");
+        for fine in [both, "listen = ['0.0.0.0:0', '127.0.0.1:0']", "listen = ['127.0.0.1:53', '127.0.0.2:53']"] {
+            assert_eq!(told(fine), [""; 0], "{fine}");
+        }
+        let doq = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['0.0.0.0:53']\ncert = 'c'\nkey = 'k'";
+        one(told(doq), "b.toml:4: ", "overlap");
+        let doh = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'\n[dot]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'";
+        assert_eq!(told(doh), [""; 0], "UDP and TCP share a port");
     }
 
     #[test]

@@ -283,6 +283,60 @@ fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
     );
 }
 
+/// The warnings of a document with one change, by place.
+fn warned(change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
+    let mut document = sound();
+    change(&mut document);
+    let warnings = compile(&document).unwrap().warnings(Timestamp(0));
+    warnings.into_iter().map(|one| (one.pointer, one.message)).collect()
+}
+
+#[test]
+fn monitors_and_endpoints_at_steered_names_are_told() {
+    let told = |host: &str| {
+        let warnings = warned(|d| {
+            d["services"]["chat"]["hosts"] = json!(["chat.example", "*.gpu.example", "a.gpu.example"]);
+            d["regions"]["lon"]["monitor"] = json!({ "type": "tcp", "address": format!("{host}:443") });
+            let fra = &mut d["regions"]["fra"]["endpoints"]["fra-1"];
+            fra["url"] = json!(format!("https://{host}/v1"));
+            fra["monitor"] = json!({ "type": "http", "url": format!("https://{host}/health") });
+        });
+        let is_one = |(_, message): &&(String, String)| message.contains("which the service chat steers");
+        warnings.iter().filter(is_one).map(|(place, _)| place.clone()).collect::<Vec<_>>()
+    };
+    let everywhere = [
+        "/regions/fra/endpoints/fra-1/monitor/url",
+        "/regions/fra/endpoints/fra-1/url",
+        "/regions/lon/monitor/address",
+    ];
+    for host in ["chat.example", "CHAT.example", "x.gpu.example", "z.y.x.gpu.example", "a.gpu.example"] {
+        assert_eq!(told(host), everywhere, "{host}");
+    }
+    for host in ["fra1.example", "gpu.example", "x.a.gpu.example", "192.0.2.1"] {
+        assert!(told(host).is_empty(), "{host}");
+    }
+}
+
+#[test]
+fn services_whose_aliases_lead_in_a_circle_are_told() {
+    let circle = |back: &str| {
+        let warnings = warned(|d| {
+            d["tenants"] = json!({});
+            d["regions"]["fra"]["answers"] = json!({ "CNAME": ["b.example"] });
+            d["regions"]["lon"]["answers"] = json!({ "CNAME": [back] });
+            let service = |host: &str, region: &str| {
+                json!({ "hosts": [host], "pattern": "active-active", "regions": [region],
+                        "residency": [ { "clients": ["*", "unknown"], "process_in": ["*"] } ] })
+            };
+            d["services"] = json!({ "chat": service("a.example", "fra"), "other": service("b.example", "lon") });
+        });
+        let is_one = |(_, message): &&(String, String)| message.contains("goes in a circle");
+        warnings.iter().filter(is_one).map(|(place, _)| place.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(circle("a.example"), ["/services/chat/hosts", "/services/other/hosts"]);
+    assert!(circle("c.example").is_empty());
+}
+
 #[test]
 fn every_mistake_is_told_at_once() {
     let lines = refused(|d| {
