@@ -91,7 +91,8 @@ pub struct Query<'a> {
     pub responses: Responses,
 }
 
-/// How much positive answers tell beside what was asked for. Referrals, negative answers and proofs are whole either way.
+/// How much positive answers tell beside what was asked for. Referrals, negative answers and proofs are whole either
+/// way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Responses {
     /// Nothing: neither authority nor additional section.

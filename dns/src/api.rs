@@ -1,8 +1,8 @@
 //! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics` and `/healthz`; `serve`
 //! runs it.
 //!
-//! Who may do what: on a loopback address everybody may read; elsewhere reading needs a bearer token too, but for `/healthz`. Writing needs
-//! a token that may write everywhere, and is forbidden when none is configured.
+//! Who may do what: on a loopback address everybody may read; elsewhere reading needs a bearer token too, but for
+//! `/healthz`. Writing needs a token that may write everywhere, and is forbidden when none is configured.
 
 mod overrides;
 mod read;

@@ -62,9 +62,10 @@ enum Command {
     Init(init::InitArgs),
     /// Answer DNS until told to stop.
     ///
-    /// Rules, zone files, their keys and the GeoIP database are read again when they change or on SIGHUP; a version with errors is told and the last good
-    /// one stays in service. SIGHUP reads the configuration, too, and the log names what takes a new process. SIGUSR2 starts one from the
-    /// program's file, which takes over without losing a query. SIGTERM and SIGINT answer what is in flight and end with exit code 0.
+    /// Rules, zone files, their keys and the GeoIP database are read again when they change or on SIGHUP; a version
+    /// with errors is told and the last good one stays in service. SIGHUP reads the configuration, too, and the log
+    /// names what takes a new process. SIGUSR2 starts one from the program's file, which takes over without losing a
+    /// query. SIGTERM and SIGINT answer what is in flight and end with exit code 0.
     #[command(after_help = "Examples:
   bailiwick serve
   bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json
@@ -88,8 +89,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
-    /// It asks the node's API. The exit code is 1 if something needs a look: a region is down by its probes, a source was refused, a
-    /// certificate has expired, a task is in trouble. What is drained isn't.
+    /// It asks the node's API. The exit code is 1 if something needs a look: a region is down by its probes, a source
+    /// was refused, a certificate has expired, a task is in trouble. What is drained isn't.
     #[command(after_help = "Examples:
   bailiwick status
   bailiwick status --config /etc/bailiwick/bailiwick.toml
@@ -98,9 +99,9 @@ enum Command {
     Status(status::StatusArgs),
     /// Take a region or an endpoint out of service for a while.
     ///
-    /// DNS answers other regions, and the edge sends nothing there, not even if all others are down. It ends by itself, and a restart
-    /// keeps it where the node has a state_dir. It is this node's own: tell each node, or put it into the rules' \"overrides\". The edge
-    /// follows a drain that any node tells of.
+    /// DNS answers other regions, and the edge sends nothing there, not even if all others are down. It ends by itself,
+    /// and a restart keeps it where the node has a state_dir. It is this node's own: tell each node, or put it into the
+    /// rules' \"overrides\". The edge follows a drain that any node tells of.
     #[command(after_help = "Examples:
   bailiwick drain eu-frankfurt --for 2h --reason 'new switches'
   bailiwick drain eu-frankfurt/fra-1 --until 18:00Z --reason 'new driver'")]
@@ -162,8 +163,9 @@ pub(crate) struct ServeArgs {
     /// Write the addresses to this file as JSON once they answer: {"dns": ["127.0.0.1:5300"], "api": "127.0.0.1:8053"}.
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
-    /// Take the place of the process that serves with the same `state_dir`: its sockets are taken over, it ends once this one answers, and no
-    /// query is lost. If this one can't begin, the other goes on. Where none serves, this begins as ever.
+    /// Take the place of the process that serves with the same `state_dir`: its sockets are taken over, it ends once
+    /// this one answers, and no query is lost. If this one can't begin, the other goes on. Where none serves, this
+    /// begins as ever.
     #[arg(long)]
     pub(crate) takeover: bool,
 }

@@ -1,10 +1,11 @@
-//! Where something stands in a JSON text: the text and a JSON pointer (RFC 6901) enter, a line and a column leave. Errors of the rules are
-//! told with it.
+//! Where something stands in a JSON text: the text and a JSON pointer (RFC 6901) enter, a line and a column leave.
+//! Errors of the rules are told with it.
 //!
-//! The text is one that was parsed before, so this scanner only follows it; of a text that it can't follow it says no place, or that of the
-//! last thing it did follow.
+//! The text is one that was parsed before, so this scanner only follows it; of a text that it can't follow it says no
+//! place, or that of the last thing it did follow.
 
-/// A place in a text, both counted from 1. A column is one character: a tab counts as one, and a byte-order mark as none.
+/// A place in a text, both counted from 1. A column is one character: a tab counts as one, and a byte-order mark as
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The line.
@@ -13,8 +14,8 @@ pub(crate) struct Place {
     pub(crate) column: usize,
 }
 
-/// Where the value that a pointer names stands: at its key if it has one. If it isn't there, where the innermost one around it that is there
-/// stands. Of a key that stands twice, the last one is meant.
+/// Where the value that a pointer names stands: at its key if it has one. If it isn't there, where the innermost one
+/// around it that is there stands. Of a key that stands twice, the last one is meant.
 pub(crate) fn find(text: &[u8], pointer: &str) -> Place {
     let start = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let mut scanner = Scanner { text, at: start };
@@ -49,7 +50,8 @@ struct Scanner<'t> {
 }
 
 impl Scanner<'_> {
-    /// The member of that name, or the element of that index, of the value at hand: where it is told, and where its value begins.
+    /// The member of that name, or the element of that index, of the value at hand: where it is told, and where its
+    /// value begins.
     fn member(&mut self, token: &str) -> Option<(usize, usize)> {
         let (mut found, mut index) = (None, 0_usize);
         match self.peek()? {

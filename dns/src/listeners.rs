@@ -321,7 +321,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Reads and accepts nothing more, as another process does by the same sockets. Connections go on: [`Listeners::linger`].
+    /// Reads and accepts nothing more, as another process does by the same sockets. Connections go on:
+    /// [`Listeners::linger`].
     pub async fn yield_sockets(&mut self) {
         self.stop_udp.store(true, Ordering::Relaxed);
         self.yielding.send_replace(true);

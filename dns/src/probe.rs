@@ -23,7 +23,8 @@ use lookups::Lookups;
 
 /// How many probes of endpoints that answer may run at the same time.
 const MOST_AT_ONCE: usize = 256;
-/// How many probes of endpoints that are slow, or gave no answer last time, may run besides: they hold no place that others need.
+/// How many probes of endpoints that are slow, or gave no answer last time, may run besides: they hold no place that
+/// others need.
 const MOST_SLOW: usize = 1024;
 /// A probe that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(500);
@@ -209,8 +210,8 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Runs a probe once there is a place for it. One that was slow last time waits for a place among the slow ones; another that turns
-    /// out to be slow goes over to them, if there is room.
+    /// Runs a probe once there is a place for it. One that was slow last time waits for a place among the slow ones;
+    /// another that turns out to be slow goes over to them, if there is room.
     async fn run<T>(&self, was_slow: bool, probe: impl Future<Output = T>) -> Option<T> {
         let mut probe = std::pin::pin!(probe);
         let first = if was_slow { &self.slow } else { &self.quick };

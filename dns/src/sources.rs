@@ -99,7 +99,8 @@ pub fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault
     }
 }
 
-/// `rules.json:3:14`, where that stands in the document of this name; the name alone of one that isn't JSON, whose error says where.
+/// `rules.json:3:14`, where that stands in the document of this name; the name alone of one that isn't JSON, whose
+/// error says where.
 pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> String {
     if violation.pointer.is_empty() && violation.message.starts_with("is not JSON") {
         return name.to_owned();

@@ -1,5 +1,5 @@
-//! Spans and moments as people write and read them: `2h`, `1h30m`, `18:00Z` enter from the command line, milliseconds leave; and the other
-//! way round for what `bailiwick status` tells.
+//! Spans and moments as people write and read them: `2h`, `1h30m`, `18:00Z` enter from the command line, milliseconds
+//! leave; and the other way round for what `bailiwick status` tells.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 

@@ -296,7 +296,8 @@ const FIRST_PASSED: i32 = 3;
 /// The files that systemd passes. Called once, before anything else is opened that could have their numbers.
 pub(crate) fn passed_files(count: u16) -> impl Iterator<Item = io::Result<OwnedFd>> {
     (FIRST_PASSED..FIRST_PASSED + i32::from(count)).map(|number| {
-        // SAFETY: asking for a number's flags and setting them touches nothing else; it fails where no file has the number.
+        // SAFETY: asking for a number's flags and setting them touches nothing else; it fails where no file has the
+        // number.
         if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
             return Err(io::Error::last_os_error());
         }

@@ -90,8 +90,8 @@ impl Target {
         model_at(&self.endpoint, Some(model)).flatten()
     }
 
-    /// Whether a raw name of a model made of somebody's data may be used there: the rules name it, or its account `is_sole`, one
-    /// tenant's alone.
+    /// Whether a raw name of a model made of somebody's data may be used there: the rules name it, or its account
+    /// `is_sole`, one tenant's alone.
     pub(crate) fn may_run_tuned(&self, is_sole: bool) -> bool {
         is_sole || self.endpoint.models.is_some()
     }

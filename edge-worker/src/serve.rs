@@ -1,4 +1,5 @@
-//! One request from start to end: host, tenant, client, body, steering, plan (`prepare`); then the [`Driver`] takes over.
+//! One request from start to end: host, tenant, client, body, steering, plan (`prepare`); then the [`Driver`] takes
+//! over.
 
 mod prepare;
 

@@ -81,7 +81,8 @@ id!(
     TenantId
 );
 
-/// What an override is of: a region as a whole, or one of its endpoints. As text `eu-frankfurt` or `eu-frankfurt/fra-1`.
+/// What an override is of: a region as a whole, or one of its endpoints. As text `eu-frankfurt` or
+/// `eu-frankfurt/fra-1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Overridden {
     /// The region.

@@ -260,7 +260,8 @@ impl Row {
         }
     }
 
-    /// The regions that are offered under these conditions to a client without a location and a model, written as a fence is.
+    /// The regions that are offered under these conditions to a client without a location and a model, written as a
+    /// fence is.
     #[must_use]
     pub fn offered_sentence(&self, table: &Table, conditions: &Conditions<'_>) -> String {
         let steering = decide(table, &self.ranking, None, conditions);

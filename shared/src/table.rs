@@ -411,8 +411,8 @@ impl Table {
         position(&self.tenants, |tenant| tenant.id.as_str() == name).map(TenantIndex::new)
     }
 
-    /// The service steered under a host name: any case, no final dot, no port. Where no host is this very name, wildcards
-    /// stand for it as in DNS (RFC 4592).
+    /// The service steered under a host name: any case, no final dot, no port. Where no host is this very name,
+    /// wildcards stand for it as in DNS (RFC 4592).
     #[must_use]
     pub fn service_of_host(&self, host: &str) -> Option<ServiceIndex> {
         self.hosts.service_of(host)
@@ -441,7 +441,8 @@ impl Table {
         self.networks.prefixes()
     }
 
-    /// Where what an override is of stands: its region, and its endpoint's position there; `None` where there is no such.
+    /// Where what an override is of stands: its region, and its endpoint's position there; `None` where there is no
+    /// such.
     #[must_use]
     pub fn place_of(&self, of: &Overridden) -> Option<(RegionIndex, Option<usize>)> {
         let region = self.region_named(of.region.as_str())?;

@@ -1,4 +1,5 @@
-//! `deploy/`: every metric that the alerts and the board name is one that the real server has, and promtool finds the alerts good.
+//! `deploy/`: every metric that the alerts and the board name is one that the real server has, and promtool finds the
+//! alerts good.
 
 use std::collections::BTreeSet;
 use std::process::Command;

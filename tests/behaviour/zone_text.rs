@@ -1,5 +1,6 @@
-//! Random zone files, read by BIND's `named-compilezone`, by NSD's `nsd-checkzone` and by bailiwick: what BIND reads, bailiwick reads with the same
-//! records; most of it NSD reads, too. `scripts/differential --zone-files` reads a thousand and more; the ordinary run some dozens.
+//! Random zone files, read by BIND's `named-compilezone`, by NSD's `nsd-checkzone` and by bailiwick: what BIND reads,
+//! bailiwick reads with the same records; most of it NSD reads, too. `scripts/differential --zone-files` reads a
+//! thousand and more; the ordinary run some dozens.
 //!
 //! What isn't read on purpose is listed in docs/zone-files.md and not generated here.
 

@@ -1,5 +1,5 @@
-//! The API's bearer tokens: files enter at the start and whenever they change, what the bearer of a request's `Authorization` header may do
-//! leaves.
+//! The API's bearer tokens: files enter at the start and whenever they change, what the bearer of a request's
+//! `Authorization` header may do leaves.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,7 +116,8 @@ impl Tokens {
         if faults.is_empty() { Ok(Self { write, read: readers }) } else { Err(faults) }
     }
 
-    /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of which it is.
+    /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of
+    /// which it is.
     #[must_use]
     pub fn admit(&self, authorization: &str) -> Access {
         let any = |tokens: &[Arc<TokenFile>]| tokens.iter().fold(false, |any, token| token.admits(authorization) | any);

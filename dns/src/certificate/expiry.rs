@@ -1,4 +1,5 @@
-//! When a certificate expires: its DER enters, `notAfter` leaves (RFC 5280 §4.1.2.5); [`super::Certificate`] tells it on.
+//! When a certificate expires: its DER enters, `notAfter` leaves (RFC 5280 §4.1.2.5); [`super::Certificate`] tells it
+//! on.
 //!
 //! rustls checks what it serves but tells no times, so the way to this one field is walked here.
 

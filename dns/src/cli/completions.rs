@@ -1,5 +1,5 @@
-//! `bailiwick completions`: a shell enters, its script leaves. Names of the rules aren't in it: at each completion it asks `bailiwick names`,
-//! which reads the rules that the command line so far, or else `bailiwick.toml` here, names.
+//! `bailiwick completions`: a shell enters, its script leaves. Names of the rules aren't in it: at each completion it
+//! asks `bailiwick names`, which reads the rules that the command line so far, or else `bailiwick.toml` here, names.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! The way from the command line to a running node: a configuration (or an address) enters, a [`Node`] leaves that asks its API. `status`,
-//! `drain`, `undrain` and `overrides` use it.
+//! The way from the command line to a running node: a configuration (or an address) enters, a [`Node`] leaves that asks
+//! its API. `status`, `drain`, `undrain` and `overrides` use it.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -212,7 +212,8 @@ fn token(file: &Path) -> Result<String, String> {
     }
 }
 
-/// TLS that accepts the one certificate of the node's own file: what is reached at its address is the node, whatever names stand in it.
+/// TLS that accepts the one certificate of the node's own file: what is reached at its address is the node, whatever
+/// names stand in it.
 fn pinned(file: &Path) -> Result<ClientConfig, String> {
     let pem = read_file(file).map_err(|error| format!("{}: can't be read ({error})", file.display()))?;
     let certificate = CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok);

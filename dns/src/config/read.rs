@@ -453,8 +453,8 @@ impl Reader<'_> {
     }
 }
 
-/// The name of a zone. Names that no client asks for are errors: text outside ASCII is asked for in Punycode (RFC 5891 §4), and neither spaces nor
-/// wildcards are zones' names.
+/// The name of a zone. Names that no client asks for are errors: text outside ASCII is asked for in Punycode (RFC 5891
+/// §4), and neither spaces nor wildcards are zones' names.
 pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if !text.is_ascii() {

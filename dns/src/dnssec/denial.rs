@@ -17,7 +17,8 @@ pub(crate) enum Next {
     Beside,
 }
 
-/// The data of the NSEC of `owner`, a name of the zone of `origin`, with these types. RRSIG and NSEC are added, as every NSEC is there and signed.
+/// The data of the NSEC of `owner`, a name of the zone of `origin`, with these types. RRSIG and NSEC are added, as
+/// every NSEC is there and signed.
 pub(crate) fn nsec(
     owner: NameRef<'_>,
     origin: NameRef<'_>,
@@ -40,9 +41,9 @@ fn below(owner: NameRef<'_>) -> Option<Vec<u8>> {
     (wire.len() + 2 <= MAX_NAME).then(|| [1, 0].iter().chain(wire).map(u8::to_ascii_lowercase).collect())
 }
 
-/// The first name of the zone behind `owner` and all below it: the first label with a zero octet behind it or, where there is no room, counted up
-/// by one in its last octet. Where nothing in the zone lies behind, the zone's apex, with which the order begins anew (RFC 4034 §4.1.1); a name
-/// outside would make the NSEC bogus.
+/// The first name of the zone behind `owner` and all below it: the first label with a zero octet behind it or, where
+/// there is no room, counted up by one in its last octet. Where nothing in the zone lies behind, the zone's apex, with
+/// which the order begins anew (RFC 4034 §4.1.1); a name outside would make the NSEC bogus.
 fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
     let wire: Vec<u8> = owner.as_wire().iter().map(u8::to_ascii_lowercase).collect();
     let Some(parent) = owner.parent().filter(|_| owner != origin) else { return wire };
@@ -150,7 +151,8 @@ mod tests {
         ]
     }
 
-    /// Labels as a name of the zone, with as many of them as fit; the first of them is made as long as it may be if `stretched`.
+    /// Labels as a name of the zone, with as many of them as fit; the first of them is made as long as it may be if
+    /// `stretched`.
     fn within(origin: &Name, labels: &[Vec<u8>], stretched: bool) -> Name {
         let mut wire = origin.as_wire().to_vec();
         for (at, label) in labels.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Addresses that are listened on although no interface has them: addresses enter, lines for the log and `/healthz` leave. A floating address
-//! may come and go while the server runs, so they are looked at again and again.
+//! Addresses that are listened on although no interface has them: addresses enter, lines for the log and `/healthz`
+//! leave. A floating address may come and go while the server runs, so they are looked at again and again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct Absent(Mutex<Vec<IpAddr>>);
 
 impl Absent {
-    /// Looks at these addresses now, and every two seconds for as long as somebody holds what is returned. Must be called within a Tokio
-    /// runtime.
+    /// Looks at these addresses now, and every two seconds for as long as somebody holds what is returned. Must be
+    /// called within a Tokio runtime.
     #[must_use]
     pub fn watch(addresses: impl Iterator<Item = SocketAddr>) -> Arc<Self> {
         let mut watched: Vec<IpAddr> = addresses.map(|one| one.ip()).filter(|one| !one.is_unspecified()).collect();

@@ -75,7 +75,8 @@ impl Binding<'_> {
         }
     }
 
-    /// Adds UDP sockets until there is one for each thread. An inherited socket that shares its address with none is read by all.
+    /// Adds UDP sockets until there is one for each thread. An inherited socket that shares its address with none is
+    /// read by all.
     fn fill(&self, udp: &mut Vec<UdpSocket>, address: SocketAddr) -> io::Result<()> {
         let are_inherited = !udp.is_empty();
         while udp.len() < self.threads {
@@ -123,7 +124,8 @@ impl Binding<'_> {
 
     fn socket(&self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-        // An address that comes later (a floating one, or one of IPv6 that is still looked for in use) is bound all the same.
+        // An address that comes later (a floating one, or one of IPv6 that is still looked for in use) is bound all the
+        // same.
         match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
             SocketAddr::V6(_) => {

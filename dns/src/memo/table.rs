@@ -1,5 +1,5 @@
-//! A table that grows to a fixed size and forgets: keys with names enter, entries leave; [`super::Memo`] fills and reads
-//! it. An entry that finds no room in the largest one takes another's place, so no flood of questions takes more.
+//! A table that grows to a fixed size and forgets: keys with names enter, entries leave; [`super::Memo`] fills and
+//! reads it. An entry that finds no room in the largest one takes another's place, so no flood of questions takes more.
 
 use bailiwick_rules::table::RegionIndex;
 
@@ -201,7 +201,8 @@ impl Table {
                 return Some((set, way));
             }
             if self.tags.len() == MOST_SETS {
-                // Where more is asked for than there is room for, most of it would be gone before it is asked for again.
+                // Where more is asked for than there is room for, most of it would be gone before it is asked for
+                // again.
                 self.turn = (self.turn + 1) % (WAYS * RELUCTANCE);
                 return self.turn.is_multiple_of(RELUCTANCE).then_some((set, self.turn / RELUCTANCE));
             }

@@ -1,7 +1,7 @@
 //! How long answers take: spans enter, a histogram leaves to `/metrics`.
 //!
-//! Looking at a clock costs about as much as answering a datagram from memory, so of datagrams one batch in [`EVERY`] is timed, and each
-//! of its datagrams counts as its share of it. Packets over streams are all timed.
+//! Looking at a clock costs about as much as answering a datagram from memory, so of datagrams one batch in [`EVERY`]
+//! is timed, and each of its datagrams counts as its share of it. Packets over streams are all timed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! How events become lines: text for people, JSON for programs. `logs` installs it.
 //!
-//! A field whose name begins with `json.` is for programs: what a person reads in the sentence stands there as a field of its own. Text
-//! leaves it out, JSON writes it without the prefix.
+//! A field whose name begins with `json.` is for programs: what a person reads in the sentence stands there as a field
+//! of its own. Text leaves it out, JSON writes it without the prefix.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! SIGHUP: the configuration is read again; what can change while the server runs is put in service, and what can't is named in the log.
+//! SIGHUP: the configuration is read again; what can change while the server runs is put in service, and what can't is
+//! named in the log.
 
 use std::path::Path;
 use std::sync::Arc;

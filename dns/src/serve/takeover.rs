@@ -1,5 +1,6 @@
-//! A new process takes the place of one that serves: the old one's sockets leave by a Unix socket in the state directory and enter the new
-//! one, which reads them before the old one stops to. Whatever waits in a socket is answered by one of the two, so no query is lost.
+//! A new process takes the place of one that serves: the old one's sockets leave by a Unix socket in the state
+//! directory and enter the new one, which reads them before the old one stops to. Whatever waits in a socket is
+//! answered by one of the two, so no query is lost.
 //!
 //! The conversation, each side after having seen that the other runs as the same user (`SO_PEERCRED`) or as root:
 //!

@@ -1,4 +1,5 @@
-//! SIGUSR2: the program is started once more, from the file it was started from, to take over from this process; `serve` calls it.
+//! SIGUSR2: the program is started once more, from the file it was started from, to take over from this process;
+//! `serve` calls it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -304,8 +304,8 @@ fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<Stri
     }
 }
 
-/// An alias whose target doesn't exist but for a wildcard of the same service leads to itself. The rules alone can't tell, as the name may stand
-/// in a zone's file.
+/// An alias whose target doesn't exist but for a wildcard of the same service leads to itself. The rules alone can't
+/// tell, as the name may stand in a zone's file.
 fn warn_of_loops(
     table: &Table,
     zones: &Zones,
@@ -334,8 +334,8 @@ fn warn_of_loops(
     }
 }
 
-/// Records of a zone at or below the apex of another zone of this node are never served: that zone answers. What delegates it, and the
-/// addresses of its servers, belong there.
+/// Records of a zone at or below the apex of another zone of this node are never served: that zone answers. What
+/// delegates it, and the addresses of its servers, belong there.
 fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
     for (parent, child) in sources.iter().flat_map(|parent| sources.iter().map(move |child| (parent, child))) {
         let is_below = parent.origin != child.origin && child.origin.as_ref().is_within(parent.origin.as_ref());

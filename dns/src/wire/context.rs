@@ -56,7 +56,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings that tell nothing of the node and share nothing: a random cookie secret, no identity, ten seconds of idleness, full responses.
+    /// Settings that tell nothing of the node and share nothing: a random cookie secret, no identity, ten seconds of
+    /// idleness, full responses.
     #[must_use]
     pub fn anonymous() -> Self {
         Self {

@@ -174,8 +174,8 @@ fn read_opt<'a>(opt: &Record<'a>, request: &mut Request<'a>) -> Result<(), Rcode
 
 /// Reads a client subnet; `None` for whatever RFC 7871 §7.1.2 wants answered with FORMERR.
 ///
-/// Family 0 without an address is how some clients say that theirs isn't to be used (older `dig`, getdns, stubby). RFC 7871 gives them a family,
-/// but says itself that others are about; no address can be misread there.
+/// Family 0 without an address is how some clients say that theirs isn't to be used (older `dig`, getdns, stubby). RFC
+/// 7871 gives them a family, but says itself that others are about; no address can be misread there.
 pub(crate) fn read_ecs(data: &[u8]) -> Option<Ecs> {
     let (&[family_high, family_low, source, scope], prefix) = data.split_first_chunk::<4>()?;
     let (most, address) = match u16::from_be_bytes([family_high, family_low]) {

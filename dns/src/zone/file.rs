@@ -150,7 +150,8 @@ impl Scope {
         }
     }
 
-    /// Reads another file with its own origin, which doesn't last beyond it (RFC 1035 §5.1). Its `$TTL` does, as in BIND and NSD.
+    /// Reads another file with its own origin, which doesn't last beyond it (RFC 1035 §5.1). Its `$TTL` does, as in
+    /// BIND and NSD.
     fn include(&mut self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
         if self.depth == MOST_INCLUDES {
             return Err(format!(

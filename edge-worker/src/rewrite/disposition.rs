@@ -1,4 +1,5 @@
-//! The `Content-Disposition` of a stored file in, the same with the client's ids in the file's name out. `proxy` calls it.
+//! The `Content-Disposition` of a stored file in, the same with the client's ids in the file's name out. `proxy` calls
+//! it.
 //!
 //! What came of a batch is called by its ids, `batch_68af4030…_output.jsonl`. They are the endpoint's own.
 
@@ -7,7 +8,8 @@ const SHORTEST: usize = 20;
 /// What ids begin with that files are called by.
 const BEGINNINGS: &[&str] = &["batch", "file"];
 
-/// The value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` gives a client's id for one.
+/// The value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` gives a client's id for
+/// one.
 #[must_use]
 pub fn with_sealed_ids(value: &str, asked: &str, seal: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(value.len() + 64);

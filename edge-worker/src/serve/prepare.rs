@@ -183,7 +183,8 @@ fn planned(
     Ok(Planned::Sendable(plan, steering))
 }
 
-/// The answer to a request about models that nobody has to be asked: where all of the fence's endpoints have closed lists of them.
+/// The answer to a request about models that nobody has to be asked: where all of the fence's endpoints have closed
+/// lists of them.
 fn listed(known: &Known<'_>, opened: &Opened, steering: &Steering, stamp: &Stamp) -> Option<Result<Reply, Failure>> {
     let route = &known.route;
     if route.class() != Class::Models || opened.claimed.model.is_some() {
@@ -265,8 +266,8 @@ pub(super) fn batch_input(
     Some(BatchInput::new(Judge { table, service, owner, keys, target, is_sole, request }))
 }
 
-/// How often a client that waits hears something. A receipt stands in the headers, so what needs one can't begin before it is
-/// known where the request went.
+/// How often a client that waits hears something. A receipt stands in the headers, so what needs one can't begin before
+/// it is known where the request went.
 fn keepalive(service: &Service, expect: Expect) -> Option<Millis> {
     service.keepalive.filter(|_| expect == Expect::Stream && service.receipts != Receipts::Required)
 }

@@ -1,5 +1,5 @@
-//! The lines of a batch's file enter, chunk by chunk, as an endpoint keeps them; the same lines with each model by the client's name
-//! leave. `proxy` calls it. No line is held.
+//! The lines of a batch's file enter, chunk by chunk, as an endpoint keeps them; the same lines with each model by the
+//! client's name leave. `proxy` calls it. No line is held.
 
 use core::fmt;
 use std::collections::BTreeMap;

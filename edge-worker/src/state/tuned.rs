@@ -8,8 +8,9 @@ use core::ops::Range;
 use crate::body::lenient;
 use crate::json::{Broken, Kind, Scan};
 
-/// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure (`gpt-4o-2024-08-06.ft-abc`) write
-/// them; gateways before an account put the provider before it (`openai/ft:…`). It is read as the most lenient reader would.
+/// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure
+/// (`gpt-4o-2024-08-06.ft-abc`) write them; gateways before an account put the provider before it (`openai/ft:…`). It
+/// is read as the most lenient reader would.
 #[must_use]
 pub fn is_tuned(name: &str) -> bool {
     if name.is_ascii() && !name.bytes().any(|byte| byte == b'%' || byte == b'\\' || byte.is_ascii_control()) {

@@ -13,7 +13,8 @@ use crate::rules::SteeredHost;
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     services: HashMap<String, ServiceIndex>,
-    /// Every host and every name above one: what exists, in the sense of RFC 4592 §2.2. Empty when there is no wildcard.
+    /// Every host and every name above one: what exists, in the sense of RFC 4592 §2.2. Empty when there is no
+    /// wildcard.
     existing: HashSet<String>,
 }
 

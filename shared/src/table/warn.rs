@@ -291,8 +291,8 @@ impl Warner<'_> {
         }
     }
 
-    /// Whoever asks a steered name gets whichever region is chosen just then: a monitor by it says nothing of its own region, and the edge
-    /// would send requests to itself.
+    /// Whoever asks a steered name gets whichever region is chosen just then: a monitor by it says nothing of its own
+    /// region, and the edge would send requests to itself.
     fn steered_names(&mut self) {
         let (rules, hosts) = (self.rules, self.hosts);
         let steers = |name: &str| {

@@ -1,7 +1,7 @@
 //! Record data from text: the tokens after the type enter, wire bytes leave; `file` calls it for each record.
 //!
-//! Most types are lists of plain items ([`forms`]). Service bindings are left to the `domain` crate's scanner, which knows their parameters. RFC
-//! 3597's `\#` form is read here for any type, and checked when the type is known.
+//! Most types are lists of plain items ([`forms`]). Service bindings are left to the `domain` crate's scanner, which
+//! knows their parameters. RFC 3597's `\#` form is read here for any type, and checked when the type is known.
 
 use bytes::Bytes;
 use domain::base::rdata::ComposeRecordData;
@@ -60,8 +60,8 @@ fn service_binding(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Resul
     }
 }
 
-/// The record as one plain line with the root as owner. `@` is the origin, which the scanner doesn't know, and what it takes for no character of a
-/// string is escaped (RFC 1035 §5.1).
+/// The record as one plain line with the root as owner. `@` is the origin, which the scanner doesn't know, and what it
+/// takes for no character of a string is escaped (RFC 1035 §5.1).
 fn line(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Vec<u8> {
     let mut line = format!(". 0 IN {mnemonic}").into_bytes();
     for token in tokens {

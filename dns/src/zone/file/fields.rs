@@ -1,4 +1,5 @@
-//! The items of record data (RFC 1035 §5.1): tokens enter one by one, their octets in wire format leave; `forms` says which items a type has.
+//! The items of record data (RFC 1035 §5.1): tokens enter one by one, their octets in wire format leave; `forms` says
+//! which items a type has.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

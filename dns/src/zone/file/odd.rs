@@ -1,4 +1,5 @@
-//! Text forms that no list of plain items describes: items enter, wire format leaves. `forms` names the readers, `data` calls them.
+//! Text forms that no list of plain items describes: items enter, wire format leaves. `forms` names the readers, `data`
+//! calls them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

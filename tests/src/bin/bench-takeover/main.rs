@@ -1,4 +1,5 @@
-//! How many queries takeovers lose: a number of queries and of takeovers enters, a line of JSON leaves. `scripts/bench/takeover` runs it.
+//! How many queries takeovers lose: a number of queries and of takeovers enters, a line of JSON leaves.
+//! `scripts/bench/takeover` runs it.
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
