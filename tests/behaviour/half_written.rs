@@ -50,8 +50,8 @@ fn a_zone_that_lost_much_waits_for_a_confirmation() {
     let world = World::start();
     let node = Setup::new(&world.rules(1), &large()).start();
     node.setup.write(FILE, ZONE);
-    wait::until_true("it is told", || node.log().contains("names are missing in the new version"));
-    assert!(node.log().contains("a SIGHUP takes it now"), "{}", node.log());
+    node.tells("names are missing in the new version");
+    node.tells("a SIGHUP takes it now");
     assert_eq!(address(&node, "h99"), ["198.51.100.99"]);
     assert_eq!(node.get("/healthz"), "ok\nzone ai.example.com.: its last good version is served\n");
     node.process.signal("HUP");

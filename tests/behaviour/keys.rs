@@ -232,7 +232,7 @@ fn bad_keys_on_a_reload_leave_the_last_good_in_service() {
     let good = digest(&node);
     let state = fs::read_to_string(node.setup.path("keys/state.json")).unwrap();
     setup_state(&node.setup, "{}");
-    wait::until_true("it is told", || node.log().contains("state.json: (document)"));
+    node.tells("state.json: (document)");
     assert_eq!(digest(&node), good);
     wait::until_true("the alarm is up", || {
         node.get("/metrics").contains("bailiwick_source_failing{source=\"keys\"} 1")

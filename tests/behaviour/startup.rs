@@ -52,7 +52,7 @@ fn the_last_good_rules_serve_when_the_file_is_broken() {
     setup.write("rules.json", "{ this is not JSON");
     let node = setup.start();
     assert_eq!(question("chat.ai.example.com", "A").from(GERMAN).ask(node.dns).data(), ["192.0.2.10"]);
-    assert!(node.log().contains("is not JSON"), "{}", node.log());
+    node.tells("is not JSON");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_state_directory_of_two_nodes_is_told() {
     let second = Setup::new(&world.rules(5), ZONE);
     std::os::unix::fs::symlink(first.setup.path("state"), second.path("state")).unwrap();
     let second = second.start();
-    assert!(second.log().contains("another process seems to use this state_dir"), "{}", second.log());
+    second.tells("another process seems to use this state_dir");
     assert!(!first.log().contains("another process"), "{}", first.log());
 }
 

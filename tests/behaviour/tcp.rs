@@ -180,7 +180,7 @@ fn a_server_out_of_files_goes_on_when_there_are_some_again() {
     let setup = Setup::new(&World::start().rules(1), ZONE).with("[tcp]\nper_client = 4096\nconnections = 4096\n");
     let node = setup.start_limited(64);
     let held: Vec<TcpStream> = (0..100).map(|_| connect(node.dns)).collect();
-    wait::until_true("it has told", || node.log().contains("connections can't be accepted"));
+    node.tells("connections can't be accepted");
     assert_eq!(question("www.ai.example.com", "A").ask(node.dns).data(), ["192.0.2.80"], "by UDP all is well");
     drop(held);
     assert_eq!(question("www.ai.example.com", "A").ask_by_tcp(node.dns).data(), ["192.0.2.80"]);

@@ -129,7 +129,7 @@ fn certificates_are_replaced_without_a_restart_and_bad_ones_are_told() {
     let node = setup().start();
     let first = pin(&node);
     node.setup.write("tls.pem", "this is no certificate");
-    wait::until_true("the bad one is told", || node.log().contains("the version before it stays in service"));
+    node.tells("the version before it stays in service");
     assert_eq!(pin(&node), first, "the old one serves on");
     let failing = |of: &str| {
         let metrics = node.get("/metrics");

@@ -177,7 +177,10 @@ impl Setup {
     pub fn start_by(self, command: Command) -> Node {
         let _ = std::fs::remove_file(self.path("log"));
         let log = std::fs::File::options().append(true).create(true).open(self.path("log")).expect("a log");
-        self.start_logging(command, log.into())
+        let node = self.start_logging(command, log.into());
+        // Lines are written by a thread of their own: whoever reads the log now finds all that was said of the start.
+        node.tells("serving");
+        node
     }
 
     fn start_logging(self, mut command: Command, log: Stdio) -> Node {
@@ -235,6 +238,15 @@ impl Node {
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.setup.path("log")).unwrap_or_default()
+    }
+
+    /// Waits until it has logged `what`.
+    ///
+    /// # Panics
+    /// If it doesn't.
+    #[track_caller]
+    pub fn tells(&self, what: &str) {
+        wait::until_true(&format!("the log says {what:?}"), || self.log().contains(what));
     }
 
     /// The body of `GET path`, whatever the status.
