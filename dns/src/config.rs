@@ -23,6 +23,8 @@ pub(crate) use read::zone_name;
 /// A configuration that was read and is free of errors. Paths are relative to where the program runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Where relative paths start: the folder of the configuration.
+    pub directory: PathBuf,
     /// This node's name in health reports; `None`: the machine's host name.
     pub node: Option<String>,
     /// Where DNS is served, by UDP and TCP alike. Port 0 stands for any free port.

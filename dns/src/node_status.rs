@@ -1,9 +1,10 @@
 //! What a node says of itself at one moment: `/v1/status` fills a [`NodeStatus`] and sends it as JSON, `bailiwick
 //! status` reads it back and tells it to a person.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use bailiwick_rules::health::Status;
+use bailiwick_rules::health::{AddressFamily, Status};
 use bailiwick_rules::overview::columns;
 use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ pub struct RegionNow {
     pub status: Status,
     /// What its probes say.
     pub probed: Status,
+    /// What they say of each family of addresses, where a monitor tells them apart.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub families: BTreeMap<AddressFamily, Status>,
     /// Since when, at most since the process began; `None` where nothing watches it.
     pub since: Option<Timestamp>,
     /// Whether an override makes it so: its own, or those of all endpoints of a region.
@@ -258,7 +262,10 @@ impl NodeStatus {
     /// Whether something needs a look: `bailiwick status` ends with 1 then. What operators force isn't wrong.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        let is_down = |one: &RegionNow| one.probed == Status::Down && !one.forced;
+        let is_down = |one: &RegionNow| {
+            let is_half_down = one.families.values().any(|status| *status == Status::Down);
+            (one.probed == Status::Down || is_half_down) && !one.forced
+        };
         self.troubles.is_empty()
             && !self.regions.iter().any(is_down)
             && self.sources.iter().all(|one| one.errors.is_empty())
@@ -334,6 +341,9 @@ mod tests {
         assert!(!NodeStatus { sources: vec![source], ..well.clone() }.is_well());
         let drained = RegionNow { forced: true, ..down.clone() };
         assert!(NodeStatus { regions: vec![drained], ..well.clone() }.is_well(), "somebody means it");
+        let families = BTreeMap::from([(AddressFamily::Ipv4, Status::Up), (AddressFamily::Ipv6, Status::Down)]);
+        let half = RegionNow { probed: Status::Up, families, ..RegionNow::default() };
+        assert!(!NodeStatus { regions: vec![half], ..well.clone() }.is_well(), "one family is dead");
         assert!(!NodeStatus { regions: vec![down], ..well.clone() }.is_well());
         assert!(!NodeStatus { troubles: vec!["owner: is down".into()], ..well }.is_well());
     }

@@ -1,9 +1,9 @@
 //! Health checks: the rules' monitors enter from the owner, one task each, and the result of every probe goes back to it.
-//!
-//! Each probe uses a connection of its own, so that a listener that died is noticed, and no proxy from the environment, so that what is
-//! probed is what is named.
 
+pub(crate) mod authorities;
+mod failure;
 mod lookups;
+mod network;
 #[cfg(test)]
 mod tests;
 
@@ -12,14 +12,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bailiwick_rules::rules::{Monitor, Probe};
-use tokio::net::TcpStream;
+use bailiwick_rules::health::AddressFamily;
+use bailiwick_rules::rules::{Family, Monitor};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::tasks::unwinding;
-use lookups::Lookups;
+pub use network::NetworkProber;
 
 /// How many probes of endpoints that answer may run at the same time.
 const MOST_AT_ONCE: usize = 256;
@@ -28,13 +28,11 @@ const MOST_AT_ONCE: usize = 256;
 const MOST_SLOW: usize = 1024;
 /// A probe that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(500);
-/// How much of a body is searched, in bytes.
-const MOST_BODY: usize = 64 << 10;
 
 /// Carries out one probe.
 pub trait Prober: Send + Sync + 'static {
-    /// Tries what the monitor names; the error says what failed. The caller watches over the time.
-    fn probe(&self, monitor: &Monitor) -> impl Future<Output = Result<(), String>> + Send;
+    /// Tries what the monitor names, by these of its addresses; the error says what failed. The caller watches over the time.
+    fn probe(&self, monitor: &Monitor, reach: Reach) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Values of the secrets that monitors name.
@@ -59,97 +57,34 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// Probes over the network.
-#[derive(Debug)]
-pub struct NetworkProber {
-    client: reqwest::Client,
-    lookups: Lookups,
-    secrets: Secrets,
+/// Which addresses of a name one probe tries, and how many of them have to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Whichever answers.
+    Any,
+    /// Whichever answers of one family.
+    AnyOf(AddressFamily),
+    /// All of one family: half of a monitor of [`Family::Both`].
+    AllOf(AddressFamily),
 }
 
-impl NetworkProber {
-    /// A prober that verifies TLS by the system's certificates.
-    ///
-    /// # Errors
-    /// When TLS can't be set up; the text says why.
-    pub fn new(secrets: Secrets) -> Result<Self, String> {
-        // The second to ask finds it installed, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let lookups = Lookups::default();
-        let client = reqwest::Client::builder()
-            .dns_resolver(Arc::new(lookups.clone()))
-            .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (health check)"))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|error| format!("probes can't use TLS: {}", chain(&error)))?;
-        Ok(Self { client, lookups, secrets })
-    }
-
-    async fn get(
-        &self,
-        url: &str,
-        status: &[u16],
-        body_contains: Option<&str>,
-        secret: Option<&str>,
-    ) -> Result<(), String> {
-        let mut request = self.client.get(url);
-        if let Some(name) = secret {
-            let value = self.secrets.get(name).ok_or_else(|| format!("the secret {name} has no value on this node"))?;
-            request = request.bearer_auth(value);
-        }
-        let mut response = request.send().await.map_err(|error| chain(&error.without_url()))?;
-        let answered = response.status().as_u16();
-        if !status.contains(&answered) {
-            return Err(format!("answered {answered}, expected {}", list(status)));
-        }
-        let Some(wanted) = body_contains else { return Ok(()) };
-        let mut body = Vec::new();
-        while !contains(&body, wanted.as_bytes()) {
-            if body.len() == MOST_BODY {
-                return Err(format!("the first {MOST_BODY} bytes of the body don't contain {wanted:?}"));
-            }
-            let chunk = response.chunk().await.map_err(|error| chain(&error.without_url()))?;
-            let Some(chunk) = chunk else { return Err(format!("the body doesn't contain {wanted:?}")) };
-            body.extend_from_slice(&chunk[..chunk.len().min(MOST_BODY - body.len())]);
-        }
-        Ok(())
-    }
-}
-
-impl Prober for NetworkProber {
-    async fn probe(&self, monitor: &Monitor) -> Result<(), String> {
-        match &monitor.probe {
-            Probe::Tcp { address } => {
-                let addresses = self.lookups.of_address(address).await?;
-                TcpStream::connect(&addresses[..]).await.map(drop).map_err(|error| error.to_string())
-            }
-            Probe::Http { url, status, body_contains, secret } => {
-                let secret = secret.as_ref().map(bailiwick_rules::rules::SecretName::as_str);
-                self.get(url.as_url().as_str(), status, body_contains.as_deref(), secret).await
-            }
+impl Reach {
+    /// Those that a monitor of this family needs: one, or one for each half.
+    #[must_use]
+    pub fn of(family: Family) -> &'static [Self] {
+        match family {
+            Family::Any => &[Self::Any],
+            Family::Ipv4 => &[Self::AnyOf(AddressFamily::Ipv4)],
+            Family::Ipv6 => &[Self::AnyOf(AddressFamily::Ipv6)],
+            Family::Both => &[Self::AllOf(AddressFamily::Ipv4), Self::AllOf(AddressFamily::Ipv6)],
         }
     }
-}
 
-fn contains(body: &[u8], wanted: &[u8]) -> bool {
-    wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
-}
-
-fn list(status: &[u16]) -> String {
-    status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
-}
-
-/// An error with its causes: the outermost alone says little more than "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+    /// The family whose health a probe is, where the families are told apart.
+    #[must_use]
+    pub fn half(self) -> Option<AddressFamily> {
+        if let Self::AllOf(family) = self { Some(family) } else { None }
     }
-    text
 }
 
 /// A monitor's number, given by the owner and never given again.
@@ -190,9 +125,9 @@ impl<P: Prober> Probing<P> {
     }
 
     /// Probes at once and then at every interval.
-    pub fn start(&self, id: MonitorId, monitor: Monitor) -> Running {
+    pub fn start(&self, id: MonitorId, monitor: Monitor, reach: Reach) -> Running {
         let (prober, places, results) = (Arc::clone(&self.prober), Arc::clone(&self.places), self.results.clone());
-        Running(tokio::spawn(run(id, monitor, prober, places, results)))
+        Running(tokio::spawn(run(id, (monitor, reach), prober, places, results)))
     }
 }
 
@@ -229,7 +164,7 @@ impl Places {
 
 async fn run<P: Prober>(
     id: MonitorId,
-    monitor: Monitor,
+    (monitor, reach): (Monitor, Reach),
     prober: Arc<P>,
     places: Arc<Places>,
     results: mpsc::Sender<ProbeResult>,
@@ -242,7 +177,7 @@ async fn run<P: Prober>(
         sleep_until(due).await;
         let probe = async {
             let begun = Instant::now();
-            let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor))).await;
+            let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor, reach))).await;
             (outcome, begun.elapsed() >= SLOW)
         };
         let Some((outcome, is_slow)) = places.run(was_slow, probe).await else { return };

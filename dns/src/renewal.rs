@@ -169,14 +169,16 @@ impl Watched {
 }
 
 /// What a file looked like; `None` for one that isn't there.
-type Look = Option<(u64, Option<SystemTime>, u64)>;
+pub(crate) type Look = Option<(u64, Option<SystemTime>, u64)>;
+
+/// What a file looks like now.
+pub(crate) fn look(file: &Path) -> Look {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.len(), metadata.modified().ok(), metadata.ino()))
+}
 
 fn looks(files: &[PathBuf]) -> Vec<Look> {
-    fn look(file: &Path) -> Look {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(file).ok()?;
-        Some((metadata.len(), metadata.modified().ok(), metadata.ino()))
-    }
     files.iter().map(|file| look(file)).collect()
 }
 

@@ -209,6 +209,7 @@ fn sources(config: &Config, lock: Option<Arc<File>>) -> Sources {
         registered: config.registered,
         zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
         dnssec: config.dnssec.clone(),
+        directory: config.directory.clone(),
         state_dir: config.state_dir.clone(),
         lock,
         shrink: config.shrink,

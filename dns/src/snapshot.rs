@@ -5,6 +5,7 @@
 //! every decision made: a query looks up its class and reads. Nothing in either changes; an update is another snapshot.
 
 mod records;
+mod report;
 #[cfg(test)]
 mod scopes;
 pub(crate) mod signing;
@@ -17,10 +18,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bailiwick_rules::explain::{Explanation, explain};
-use bailiwick_rules::health::{Forced, Monitored, RegionHealth, Status};
+use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
 use bailiwick_rules::id::Overridden;
-use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
-use bailiwick_rules::steer::{Ask, Client, Conditions, InForce, Local, effective_status, forced, forced_endpoint};
+use bailiwick_rules::steer::{Ask, Client, Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -30,7 +30,7 @@ use crate::dnssec::presigned::SignedZone;
 use crate::dnssec::ring::KeyRing;
 use crate::locate::{self, ClassId};
 use crate::name::NameRef;
-use crate::rdata::Rdatas;
+use crate::rdata::{Rdatas, rtype};
 use crate::zone::{ServiceIndex, Zones};
 
 pub use world::{Misfit, Rules, World, ZoneSource};
@@ -59,8 +59,10 @@ pub struct Snapshot {
 /// Health as the owner knows it.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    /// By region index.
+    /// By region index. A monitor that tells the families of addresses apart counts as up while either is.
     pub regions: Vec<RegionHealth>,
+    /// The same by family of addresses; `None` where no monitor tells them apart.
+    pub by_family: Option<Arc<ByFamily>>,
     /// Every monitor of the rules: by region, its own first, then its endpoints'.
     pub monitors: Vec<MonitorView>,
     /// Overrides that came by the API, ended ones left out.
@@ -69,13 +71,26 @@ pub struct Health {
     pub since: Vec<Timestamp>,
 }
 
-/// One monitor as seen from outside.
+/// The health of regions, by region index, as it counts for records of different types.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByFamily {
+    /// By IPv4: for A.
+    pub ipv4: Vec<RegionHealth>,
+    /// By IPv6: for AAAA.
+    pub ipv6: Vec<RegionHealth>,
+    /// By both, which have to be up: for records that lead to addresses of both (CNAME, HTTPS, SVCB).
+    pub whole: Vec<RegionHealth>,
+}
+
+/// One monitor as seen from outside, or half of one that tells the families of addresses apart.
 #[derive(Debug, Clone)]
 pub struct MonitorView {
     /// The region it watches.
     pub region: RegionIndex,
     /// The endpoint it watches, by position in its region; `None`: the region as a whole.
     pub endpoint: Option<usize>,
+    /// The family of addresses whose health it is, where the monitor tells them apart.
+    pub family: Option<AddressFamily>,
     /// Its machine, its pace and when it last heard.
     pub monitored: Monitored,
     /// What the last probe failed of; `None` after a success.
@@ -102,8 +117,31 @@ pub struct Probes {
 struct Decided {
     /// By class.
     choices: Box<[Choice]>,
+    /// The same for those types of records for which they differ.
+    by_family: Option<Box<ChoicesByFamily>>,
     /// Changes whenever an answer of the service does.
     generation: u64,
+}
+
+/// What one service answers, class by class, where the families of some region's addresses differ in health.
+#[derive(Debug, PartialEq, Eq)]
+struct ChoicesByFamily {
+    ipv4: Box<[Choice]>,
+    ipv6: Box<[Choice]>,
+    whole: Box<[Choice]>,
+}
+
+impl Decided {
+    /// By class, for records of this type.
+    fn choices_for(&self, rtype: u16) -> &[Choice] {
+        let Some(by_family) = &self.by_family else { return &self.choices };
+        match rtype {
+            rtype::A => &by_family.ipv4,
+            rtype::AAAA => &by_family.ipv6,
+            rtype::CNAME | rtype::HTTPS | rtype::SVCB => &by_family.whole,
+            _ => &self.choices,
+        }
+    }
 }
 
 /// What the clients of one class get.
@@ -130,7 +168,8 @@ impl Snapshot {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
         let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
         // Decisions that rest on nothing passing hold for as long as health does.
-        let unchanged = |before: &&Self| before.until.is_none() && before.health.regions == health.regions;
+        let is_same = |before: &Health| before.regions == health.regions && before.by_family == health.by_family;
+        let unchanged = |before: &&Self| before.until.is_none() && is_same(&before.health);
         if let Some(before) = same_world.filter(unchanged) {
             return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
         }
@@ -139,11 +178,14 @@ impl Snapshot {
         let (mut decided, mut until) = (Vec::new(), None);
         for service in 0..world.rules().table.services().len() {
             let (choices, ends) = world.choices(service, &conditions);
+            let by_family = health.by_family.as_deref();
+            let by_family =
+                by_family.and_then(|health| world.choices_by_family(service, health, &conditions, &choices));
             until = until.into_iter().chain(ends).min();
             let kept = same_world.and_then(|before| before.decided.get(service));
-            decided.push(match kept.filter(|kept| kept.choices == choices) {
+            decided.push(match kept.filter(|kept| kept.choices == choices && kept.by_family == by_family) {
                 Some(kept) => Arc::clone(kept),
-                None => Arc::new(Decided { choices, generation: next }),
+                None => Arc::new(Decided { choices, by_family, generation: next }),
             });
         }
         Self { world, health, decided, generation, at, until }
@@ -250,58 +292,6 @@ impl Snapshot {
     pub fn conditions<'a>(&'a self, local: &'a Local, now: Timestamp) -> Conditions<'a> {
         Conditions { health: &self.health.regions, local, now }
     }
-
-    /// What `/v1/health` reports.
-    #[must_use]
-    pub fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
-        let table = self.table();
-        let regions = (0..).map(RegionIndex).zip(table.regions());
-        HealthReport {
-            node: node.to_owned(),
-            revision: table.revision().number,
-            rules_sha256: table.revision().sha256_hex(),
-            keys_sha256: self.world.rings().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
-            regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
-        }
-    }
-
-    fn region_report(&self, index: RegionIndex, now: Timestamp) -> RegionReport {
-        let (table, local) = (self.table(), Local::default());
-        let conditions = self.conditions(&local, now);
-        let health = self.health.regions.get(index.get());
-        let monitors = || self.health.monitors.iter().filter(|monitor| monitor.region == index);
-        // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
-        let age = monitors().filter_map(|monitor| monitor.monitored.heard).map(|heard| now.since(heard)).max();
-        let interval = monitors().map(|monitor| monitor.monitored.interval).max().unwrap_or(DEFAULT_INTERVAL);
-        let endpoints = table.region(index).endpoints.iter().enumerate();
-        RegionReport {
-            status: effective_status(table, index, &conditions),
-            probed: health.map_or(Status::Unknown, |health| health.probed),
-            stale: monitors().any(|monitor| monitor.monitored.is_stale(now)),
-            forced: forced(table, index, &conditions).map(override_report),
-            age_ms: age.unwrap_or(Millis(0)).0,
-            interval_ms: interval.0,
-            endpoints: endpoints
-                .map(|(position, (id, _))| (id.clone(), self.endpoint_report(index, position, &conditions)))
-                .collect(),
-        }
-    }
-
-    fn endpoint_report(&self, region: RegionIndex, position: usize, conditions: &Conditions<'_>) -> EndpointReport {
-        let health = self.health.regions.get(region.get());
-        let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
-        match forced_endpoint(self.table(), region, position, conditions) {
-            None => EndpointReport { status: probed, probed: None, forced: None },
-            Some(forced) => {
-                let status = forced.status;
-                EndpointReport { status, probed: Some(probed), forced: Some(override_report(forced)) }
-            }
-        }
-    }
-}
-
-fn override_report(InForce { status, until, reason }: InForce<'_>) -> OverrideReport {
-    OverrideReport { status, until, reason: reason.to_owned() }
 }
 
 impl SteeredAnswers for Snapshot {
@@ -314,9 +304,9 @@ impl Snapshot {
     /// What a client gets for a steered name, and from which region; no region: `denied_answers` or nothing.
     #[must_use]
     pub fn resolve_to(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> (Steered<'_>, Option<RegionIndex>) {
-        let found = self
-            .class_of(service, client)
-            .and_then(|(class, scope)| Some((*self.decided.get(service.get())?.choices.get(class.get())?, scope)));
+        let found = self.class_of(service, client).and_then(|(class, scope)| {
+            Some((*self.decided.get(service.get())?.choices_for(rtype).get(class.get())?, scope))
+        });
         // A service that isn't in the rules steers no name of this snapshot's zones.
         let Some((choice, scope)) = found else {
             return (Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY }, None);

@@ -32,6 +32,8 @@ pub struct Sources {
     pub zones: Vec<(Name, PathBuf)>,
     /// Those of them that are signed.
     pub dnssec: Vec<SignedZone>,
+    /// Where relative paths start that the rules hold: the configuration's folder.
+    pub directory: PathBuf,
     /// Where what was last good, and overrides, are kept.
     pub state_dir: Option<PathBuf>,
     /// The lock of that directory, if it is held already.

@@ -40,7 +40,8 @@ pub struct Started {
 /// # Errors
 /// Everything wrong, if no version of the rules or of the GeoIP database is to be had, or of no zone.
 pub async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
-    let prober = NetworkProber::new(secrets).map_err(|message| vec![Fault { place: String::new(), message }])?;
+    let prober = NetworkProber::new(secrets, &sources.directory);
+    let prober = prober.map_err(|message| vec![Fault { place: String::new(), message }])?;
     start_with(sources, prober, clock).await
 }
 

@@ -1,6 +1,7 @@
 //! A steering told to people and programs, in the same words everywhere: the command line, the API and the edge.
 
 use core::fmt::Write;
+use std::collections::BTreeMap;
 
 use crate::geo::{self, CountryCode};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
@@ -33,6 +34,9 @@ pub struct Explanation {
     pub revived: bool,
     /// When an override or cool-down that played a part ends.
     pub valid_until: Option<Timestamp>,
+    /// The region whose addresses DNS answers by record type, where that isn't the first of `ordered` for each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_type: BTreeMap<&'static str, RegionId>,
     #[serde(skip)]
     given_by: Option<FenceBy>,
     #[serde(skip)]
@@ -108,6 +112,7 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
             .collect(),
         revived: steering.revived,
         valid_until: steering.valid_until,
+        by_type: BTreeMap::new(),
         given_by: ranking.fence_by,
         hub_outside: ranking.only == Some(None) && !ranking.order.is_empty(),
     }

@@ -147,6 +147,88 @@ impl Monitored {
     pub fn time_to(&self, wanted: Status) -> Millis {
         Millis(u64::from(self.machine.missing(wanted)) * self.interval.0)
     }
+
+    /// What it says as of `now`.
+    #[must_use]
+    pub fn reading(&self, now: Timestamp) -> Reading {
+        Reading {
+            status: self.machine.status(),
+            to_down: self.time_to(Status::Down),
+            to_up: self.time_to(Status::Up),
+            stale: self.is_stale(now),
+        }
+    }
+}
+
+/// What a monitor says at one moment, as far as the health of a region is made of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// Its status.
+    pub status: Status,
+    /// The least time until it could say down.
+    pub to_down: Millis,
+    /// The least time until it could say up.
+    pub to_up: Millis,
+    /// Whether it was silent for three intervals.
+    pub stale: bool,
+}
+
+impl Reading {
+    /// Two of them, of which one has to be up: down when both are.
+    #[must_use]
+    pub fn either(self, other: Self) -> Self {
+        let is = |status| self.status == status || other.status == status;
+        let status = match (is(Status::Up), is(Status::Unknown)) {
+            (true, _) => Status::Up,
+            (false, true) => Status::Unknown,
+            (false, false) => Status::Down,
+        };
+        let (to_down, to_up) = (self.to_down.max(other.to_down), self.to_up.min(other.to_up));
+        Self { status, to_down, to_up, stale: self.stale || other.stale }
+    }
+
+    /// Two of them, which both have to be up: down when one is.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        let is = |status| self.status == status || other.status == status;
+        let status = match (is(Status::Down), is(Status::Unknown)) {
+            (true, _) => Status::Down,
+            (false, true) => Status::Unknown,
+            (false, false) => Status::Up,
+        };
+        let (to_down, to_up) = (self.to_down.min(other.to_down), self.to_up.max(other.to_up));
+        Self { status, to_down, to_up, stale: self.stale || other.stale }
+    }
+}
+
+/// The family of an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressFamily {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl AddressFamily {
+    /// The word for it in JSON and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+impl core::fmt::Display for AddressFamily {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
 }
 
 /// The health of one region, made of its own monitor and its endpoints'.
@@ -184,48 +266,42 @@ impl RegionHealth {
     /// so; else unknown.
     #[must_use]
     pub fn of(region: Option<&Monitored>, endpoints: &[Option<&Monitored>], now: Timestamp) -> Self {
-        Self::with_forced(region, endpoints, &[], now)
+        let reading = |monitor: &Monitored| monitor.reading(now);
+        let endpoints: Vec<Option<Reading>> = endpoints.iter().map(|monitor| monitor.map(reading)).collect();
+        Self::with_forced(region.map(reading), &endpoints, &[])
     }
 
     /// [`RegionHealth::of`] where some endpoints' statuses are forced, by position: each counts as what it is forced to be.
     #[must_use]
-    pub fn with_forced(
-        region: Option<&Monitored>,
-        endpoints: &[Option<&Monitored>],
-        forced: &[Option<Status>],
-        now: Timestamp,
-    ) -> Self {
-        let status = |monitor: &Monitored| monitor.machine.status();
+    pub fn with_forced(region: Option<Reading>, endpoints: &[Option<Reading>], forced: &[Option<Status>]) -> Self {
         let forced_at = |position: usize| forced.get(position).copied().flatten();
         let free = endpoints.iter().enumerate().filter(|(position, _)| forced_at(*position).is_none());
-        let free: Vec<Option<&Monitored>> = free.map(|(_, monitor)| *monitor).collect();
-        let monitored: Vec<&Monitored> = free.iter().copied().flatten().collect();
+        let free: Vec<Option<Reading>> = free.map(|(_, monitor)| *monitor).collect();
+        let monitored: Vec<Reading> = free.iter().copied().flatten().collect();
         let forced_up = forced.contains(&Some(Status::Up));
         // Endpoints decide together only if every one of them is watched, or forced.
         let deciding = if monitored.len() == free.len() && !forced_up { &monitored[..] } else { &[] };
         let all_down = !endpoints.is_empty()
             && !forced_up
-            && free.iter().all(|monitor| monitor.is_some_and(|monitor| status(monitor) == Status::Down));
-        let any_up = region.into_iter().chain(monitored.iter().copied()).any(|m| status(m) == Status::Up) || forced_up;
+            && free.iter().all(|monitor| monitor.is_some_and(|monitor| monitor.status == Status::Down));
+        let any_up = region.iter().chain(&monitored).any(|m| m.status == Status::Up) || forced_up;
 
-        let probed = if all_down || region.is_some_and(|m| status(m) == Status::Down) {
+        let probed = if all_down || region.is_some_and(|m| m.status == Status::Down) {
             Status::Down
         } else if any_up {
             Status::Up
         } else {
             Status::Unknown
         };
-        let region_to_down = region.map(|m| m.time_to(Status::Down));
-        let endpoints_to_down = deciding.iter().map(|m| m.time_to(Status::Down)).max();
-        let region_to_up = region.map(|m| m.time_to(Status::Up));
-        let endpoints_to_up = deciding.iter().map(|m| m.time_to(Status::Up)).min();
+        let endpoints_to_down = deciding.iter().map(|m| m.to_down).max();
+        let endpoints_to_up = deciding.iter().map(|m| m.to_up).min();
         Self {
             probed,
             forced: None,
-            stale: region.into_iter().chain(monitored.iter().copied()).any(|m| m.is_stale(now)),
-            time_to_down: region_to_down.into_iter().chain(endpoints_to_down).min(),
-            time_to_up: region_to_up.into_iter().chain(endpoints_to_up).max(),
-            endpoints: endpoints.iter().map(|m| m.map_or(Status::Unknown, status)).collect(),
+            stale: region.iter().chain(&monitored).any(|m| m.stale),
+            time_to_down: region.map(|m| m.to_down).into_iter().chain(endpoints_to_down).min(),
+            time_to_up: region.map(|m| m.to_up).into_iter().chain(endpoints_to_up).max(),
+            endpoints: endpoints.iter().map(|m| m.map_or(Status::Unknown, |m| m.status)).collect(),
             forced_endpoints: Vec::new(),
         }
     }
@@ -293,7 +369,8 @@ mod tests {
     fn an_endpoint_that_is_forced_counts_as_what_it_is_forced_to_be() {
         let (up, down) = (monitored(UP), monitored(DOWN));
         let of = |endpoints: &[Option<&Monitored>], forced: &[Option<Status>]| {
-            RegionHealth::with_forced(None, endpoints, forced, NOW)
+            let read = |monitor: &Option<&Monitored>| monitor.map(|monitor| monitor.reading(NOW));
+            RegionHealth::with_forced(None, &endpoints.iter().map(read).collect::<Vec<_>>(), forced)
         };
         let (force_up, force_down) = (Some(Status::Up), Some(Status::Down));
         assert_eq!(of(&[Some(&down), Some(&up)], &[None, force_down]).probed, Status::Down);
@@ -316,6 +393,26 @@ mod tests {
         let both_down = RegionHealth::of(None, &[Some(&down), Some(&monitored(&[false, true, true]))], NOW);
         assert_eq!(both_down.time_to_up, Some(Millis(1000)), "one endpoint is enough");
         assert_eq!(RegionHealth::of(None, &[Some(&up), None], NOW).time_to_down, None);
+    }
+
+    #[test]
+    fn two_readings_make_one_that_needs_either_or_both() {
+        let (up, down, unheard) =
+            (monitored(UP).reading(NOW), monitored(DOWN).reading(NOW), monitored(&[]).reading(NOW));
+        assert_eq!(up.either(down).status, Status::Up);
+        assert_eq!(down.either(down).status, Status::Down);
+        assert_eq!(down.either(unheard).status, Status::Unknown, "the other one may serve");
+        assert_eq!(up.both(down).status, Status::Down);
+        assert_eq!(up.both(unheard).status, Status::Unknown);
+        assert_eq!(up.both(up).status, Status::Up);
+        let falling = monitored(&[true, false, false]).reading(NOW);
+        assert_eq!(up.either(falling).to_down, Millis(3000), "the last to go decides");
+        assert_eq!(up.both(falling).to_down, Millis(1000), "the first to go decides");
+        let rising = monitored(&[false, true, true]).reading(NOW);
+        assert_eq!(down.either(rising).to_up, Millis(1000));
+        assert_eq!(down.both(rising).to_up, Millis(3000));
+        let stale = monitored(UP).reading(NOW.after(Millis(3001)));
+        assert!(up.either(stale).stale && stale.both(up).stale && !up.either(up).stale);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::health::{Forced, RegionHealth, Status};
+use crate::health::{AddressFamily, Forced, RegionHealth, Status};
 use crate::id::{EndpointId, RegionId};
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
@@ -47,6 +47,10 @@ pub struct RegionReport {
     pub age_ms: u64,
     /// Milliseconds between probes.
     pub interval_ms: u64,
+    /// What the probes say of each family of addresses, where a monitor tells them apart. The others of this report
+    /// count a monitor as up while either of its families is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub families: BTreeMap<AddressFamily, Status>,
     /// Every endpoint.
     #[serde(default)]
     pub endpoints: BTreeMap<EndpointId, EndpointReport>,
@@ -74,6 +78,9 @@ pub struct EndpointReport {
     /// The override in force.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub forced: Option<OverrideReport>,
+    /// What its probes say of each family of addresses, where its monitor tells them apart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub families: BTreeMap<AddressFamily, Status>,
 }
 
 impl EndpointReport {

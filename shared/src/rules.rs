@@ -3,6 +3,7 @@
 //! Reading never stops at the first mistake: every field that can't be read is noted with its JSON pointer.
 //! What one part says of another (a service naming a region) is [`crate::table`]'s to check.
 
+mod authority;
 mod binding;
 mod cors;
 mod host;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use schemars::JsonSchema;
 
+pub use authority::Authority;
 pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
 pub use host::SteeredHost;
@@ -226,12 +228,28 @@ pub enum Engine {
 pub struct Monitor {
     /// What is tried.
     pub probe: Probe,
+    /// By which addresses of a name; `None` where the document doesn't say, which is the same as [`Family::Any`].
+    pub family: Option<Family>,
     /// Time between the starts of two probes.
     pub interval: Millis,
     /// How long one probe may take.
     pub timeout: Millis,
     /// How many results change the status.
     pub thresholds: Thresholds,
+}
+
+/// By which addresses of a name a monitor tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Whichever answers.
+    #[default]
+    Any,
+    /// Whichever IPv4 address answers.
+    Ipv4,
+    /// Whichever IPv6 address answers.
+    Ipv6,
+    /// All IPv4 addresses and all IPv6 addresses, each family with a health of its own.
+    Both,
 }
 
 /// What a monitor tries.
@@ -243,16 +261,34 @@ pub enum Probe {
         address: String,
     },
     /// A GET whose status and body are looked at. A redirect fails.
-    Http {
-        /// `http` or `https`; TLS is verified.
-        url: HttpUrl,
-        /// Statuses that mean success.
-        status: Vec<u16>,
-        /// Text that the body has to contain.
-        body_contains: Option<String>,
-        /// The name of the secret sent as a bearer token.
-        secret: Option<SecretName>,
-    },
+    Http(HttpProbe),
+}
+
+/// What a monitor asks by HTTP, and what has to be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpProbe {
+    /// `http` or `https`; TLS is verified.
+    pub url: HttpUrl,
+    /// Statuses that mean success.
+    pub status: Vec<u16>,
+    /// Text that the body has to contain.
+    pub body_contains: Option<String>,
+    /// The name of the secret sent as a bearer token.
+    pub secret: Option<SecretName>,
+    /// The `Host` that is asked for, instead of the URL's.
+    pub host: Option<Authority>,
+    /// The server name of TLS, instead of `host` or the URL's; the certificate has to be for it.
+    pub sni: Option<HostName>,
+    /// A file of the DNS node with the certificate authorities that are trusted instead of the system's.
+    pub ca_file: Option<String>,
+}
+
+impl HttpProbe {
+    /// The server name of TLS where it isn't the URL's: `sni`, else the name in `host`.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&HostName> {
+        self.sni.as_ref().or_else(|| self.host.as_ref()?.name())
+    }
 }
 
 /// A steered service.

@@ -17,6 +17,7 @@ mod malformed;
 mod monitoring;
 mod nothing_stops;
 mod operators;
+mod probes;
 mod quick_start;
 mod rate_limit;
 mod reload;

@@ -23,7 +23,10 @@ fn metrics() -> String {
     let mut rules = world.rules(1);
     let monitor = json!({ "type": "http", "url": world.frankfurt.health_url(), "interval": "200ms" });
     let endpoint = json!({ "url": format!("{}/v1", world.frankfurt.health_url()), "monitor": monitor });
-    rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint });
+    let port = world.frankfurt.address().port();
+    let by_family = json!({ "type": "tcp", "address": format!("localhost:{port}"), "family": "both" });
+    let second = json!({ "url": endpoint["url"], "monitor": by_family });
+    rules["regions"]["eu-frankfurt"]["endpoints"] = json!({ "fra-1": endpoint, "fra-2": second });
     let setup = Setup::new(&rules, ZONE).encrypted(&["dot", "doq", "doh"]).signed();
     let node = setup.with("[rate_limit]\nper_second = 1000\n").start();
     let forced = json!({ "region": "eu-paris", "status": "down", "until": "2099-01-01T00:00:00Z", "reason": "drill" });

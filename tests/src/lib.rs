@@ -12,4 +12,5 @@ pub mod node;
 pub mod peer;
 pub mod process;
 pub mod stand_in;
+pub mod tls_stand_in;
 pub mod wait;

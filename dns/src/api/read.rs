@@ -171,5 +171,7 @@ pub(super) async fn explain(
         health[region].probed = Status::Down;
     }
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
-    Ok(Json(Explained::One(explain_steering(snapshot.table(), &understood.ask, &conditions))))
+    let mut explained = explain_steering(snapshot.table(), &understood.ask, &conditions);
+    explained.by_type = snapshot.by_type(&understood.ask, &understood.down, understood.at);
+    Ok(Json(Explained::One(explained)))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use bailiwick_rules::health::Status;
+use bailiwick_rules::health::{AddressFamily, Status};
 use bailiwick_rules::overview::overview;
 use bailiwick_rules::report::{EndpointReport, RegionReport};
 use bailiwick_rules::steer::Local;
@@ -65,28 +65,31 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
     let mut told = Vec::new();
     for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
         let Some(one) = report.regions.get(region.id.as_str()) else { continue };
-        let monitor = |endpoint: Option<usize>| {
-            health.monitors.iter().find(|monitor| (monitor.region, monitor.endpoint) == (index, endpoint))
+        let monitors = |endpoint: Option<usize>| -> Vec<&MonitorView> {
+            let is_it = |monitor: &&MonitorView| (monitor.region, monitor.endpoint) == (index, endpoint);
+            health.monitors.iter().filter(is_it).collect()
         };
-        let own = monitor(None);
+        let own = &monitors(None)[..];
         told.push(RegionNow {
             region: region.id.to_string(),
             status: one.status,
             probed: one.probed,
+            families: one.families.clone(),
             since: health.since.get(index.get()).copied(),
             forced: one.forced.is_some() || is_drained(one),
             why: why_region(one, own),
             ..last_failure(own)
         });
         for (position, (id, _)) in region.endpoints.iter().enumerate() {
-            let (watched, endpoint) = (monitor(Some(position)), one.endpoints.get(id.as_str()));
+            let (watched, endpoint) = (&monitors(Some(position))[..], one.endpoints.get(id.as_str()));
             let forced = endpoint.and_then(|endpoint| endpoint.forced.as_ref());
             told.push(RegionNow {
                 region: region.id.to_string(),
                 endpoint: Some(id.to_string()),
                 status: endpoint.map_or(Status::Unknown, |endpoint| endpoint.status),
                 probed: endpoint.map_or(Status::Unknown, EndpointReport::by_probes),
-                since: watched.map(|monitor| monitor.since),
+                families: endpoint.map(|endpoint| endpoint.families.clone()).unwrap_or_default(),
+                since: watched.iter().map(|monitor| monitor.since).max(),
                 forced: forced.is_some(),
                 why: forced.map_or_else(|| why(watched), |forced| format!("forced: {}", forced.reason)),
                 ..last_failure(watched)
@@ -96,10 +99,17 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
     told
 }
 
-fn last_failure(monitor: Option<&MonitorView>) -> RegionNow {
-    let failed = monitor.and_then(|monitor| monitor.last_failure.clone());
-    let (failed_at, failure) = failed.map(|(at, failure)| (at, failure.to_string())).unzip();
+/// The last failure of a monitor, or of its halves.
+fn last_failure(halves: &[&MonitorView]) -> RegionNow {
+    let failed = halves.iter().filter_map(|monitor| Some((monitor.last_failure.as_ref()?, monitor.family)));
+    let last = failed.max_by_key(|((at, _), _)| *at);
+    let (failed_at, failure) = last.map(|((at, failure), family)| (*at, by_family(family, failure))).unzip();
     RegionNow { failed_at, failure, ..RegionNow::default() }
+}
+
+/// A sentence about a monitor, or about the half of it that this family is.
+fn by_family(family: Option<AddressFamily>, sentence: &str) -> String {
+    family.map_or_else(|| sentence.to_owned(), |family| format!("{family}: {sentence}"))
 }
 
 /// Whether every endpoint is forced down.
@@ -109,27 +119,35 @@ fn is_drained(report: &RegionReport) -> bool {
     !report.endpoints.is_empty() && report.endpoints.values().all(forced_down)
 }
 
-fn why_region(report: &RegionReport, own: Option<&MonitorView>) -> String {
-    let own_is_down = own.is_some_and(|monitor| monitor.monitored.machine.status() == Status::Down);
+fn why_region(report: &RegionReport, own: &[&MonitorView]) -> String {
+    let is_down = |monitor: &&MonitorView| monitor.monitored.machine.status() == Status::Down;
+    let own_is_down = !own.is_empty() && own.iter().all(is_down);
     let are_watched = report.endpoints.values().any(|endpoint| endpoint.status != Status::Unknown);
     match (&report.forced, report.status) {
         (Some(forced), _) => format!("forced: {}", forced.reason),
         (None, Status::Down) if is_drained(report) => "forced: all its endpoints are".to_owned(),
         (None, Status::Down) if !own_is_down => "all its endpoints are down".to_owned(),
-        (None, _) if own.is_none() && are_watched => "by its endpoints".to_owned(),
+        (None, _) if own.is_empty() && are_watched => "by its endpoints".to_owned(),
         (None, _) => why(own),
     }
 }
 
-fn why(monitor: Option<&MonitorView>) -> String {
-    let Some(monitor) = monitor else { return "not watched".to_owned() };
-    match (monitor.monitored.machine.status(), &monitor.failure) {
-        (Status::Unknown, _) => "no probe has answered yet".to_owned(),
-        (Status::Up, None) => "probes succeed".to_owned(),
-        (Status::Up, Some(_)) => "the last probe failed; too few have so far".to_owned(),
-        (Status::Down, Some(_)) => "probes fail".to_owned(),
-        (Status::Down, None) => "probes succeed again; too few have so far".to_owned(),
+/// Why a monitor has its status, half by half where it tells the families of addresses apart.
+fn why(halves: &[&MonitorView]) -> String {
+    if halves.is_empty() {
+        return "not watched".to_owned();
     }
+    let sentence = |monitor: &&MonitorView| {
+        let why = match (monitor.monitored.machine.status(), &monitor.failure) {
+            (Status::Unknown, _) => "no probe has answered yet",
+            (Status::Up, None) => "probes succeed",
+            (Status::Up, Some(_)) => "the last probe failed; too few have so far",
+            (Status::Down, Some(_)) => "probes fail",
+            (Status::Down, None) => "probes succeed again; too few have so far",
+        };
+        by_family(monitor.family, why)
+    };
+    halves.iter().map(sentence).collect::<Vec<_>>().join(", ")
 }
 
 fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {

@@ -51,6 +51,7 @@ impl Fixture {
             registered: crate::geoip::Registered::Ignored,
             zones: Vec::new(),
             dnssec: Vec::new(),
+            directory: directory.path().to_owned(),
             lock: None,
             state_dir: Some(at("state")),
             shrink: crate::config::Shrink::default(),

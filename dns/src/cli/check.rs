@@ -1,6 +1,7 @@
 //! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and warning is told with its
 //! place and its mend.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::geo::{self, NoCountry};
 use bailiwick_rules::json::Violation;
+use bailiwick_rules::rules::{HttpProbe, Probe};
 use bailiwick_rules::table::{Succession, Table};
 use clap::Args;
 use serde::Serialize;
@@ -22,6 +24,7 @@ use crate::dnssec::directory::read_keys;
 use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::{NoCountries, Places, Registered};
 use crate::owner;
+use crate::probe::authorities;
 use crate::snapshot::{Rules, World, ZoneSource};
 use crate::sources::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
 use crate::store::Store;
@@ -79,6 +82,9 @@ fn named(config: &Config, findings: &mut Findings) {
     let sources = zones(&config.zones, findings);
     let keys = keys(&config.dnssec, findings);
     let places = config.geoip.as_deref().and_then(|file| places(file, config.registered, findings));
+    if let Some(rules) = &rules {
+        certificate_authorities(&config.directory, &rules.table, findings);
+    }
     match rules {
         Some(rules) => together(rules, sources, keys, places, findings),
         None => alone(&sources, findings),
@@ -235,6 +241,20 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
         match Zone::compile(&source.origin, &source.records, &[]) {
             Ok(compiled) => findings.warnings.extend(compiled.warnings.iter().map(ToString::to_string)),
             Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
+        }
+    }
+}
+
+/// Reads the certificate authorities that monitors name, each file once.
+fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findings) {
+    let mut read = BTreeSet::new();
+    for region in table.regions() {
+        let of_endpoints = region.endpoints.iter().map(|(_, endpoint)| &endpoint.monitor);
+        for monitor in std::iter::once(&region.monitor).chain(of_endpoints).flatten() {
+            let Probe::Http(HttpProbe { ca_file: Some(file), .. }) = &monitor.probe else { continue };
+            if read.insert(file) {
+                findings.errors.extend(authorities::read(&directory.join(file)).err());
+            }
         }
     }
 }

@@ -124,6 +124,7 @@ impl Reader<'_> {
             self.missing("\"rules\" is missing; name the rules document, such as rules = \"rules.json\"");
         }
         Some(Config {
+            directory: self.directory.to_owned(),
             node,
             listen: listen?,
             ipv6_only,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bailiwick_rules::health::Status;
+use bailiwick_rules::table::Table;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
 use prometheus_client::metrics::MetricType;
@@ -352,26 +353,33 @@ impl Exposition {
     fn monitors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         let (table, health) = (snapshot.table(), snapshot.health());
-        let name = |monitor: &MonitorView| {
-            let region = table.region(monitor.region);
-            let endpoint = monitor.endpoint.and_then(|position| region.endpoints.get(position));
-            (region.id.clone(), endpoint.map(|(id, _)| id.to_string()).unwrap_or_default())
-        };
         let help = "Health checks by what they watch, since it is watched by this monitor; without an endpoint: the region as a whole";
         let mut probes = counter(encoder, "monitor_probes", help)?;
         for monitor in &health.monitors {
-            let (region, endpoint) = name(monitor);
             for (result, count) in [("passed", monitor.probes.passed), ("failed", monitor.probes.failed)] {
-                let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("result", result)];
+                let mut labels = labels_of(table, monitor);
+                labels.push(("result", result));
                 sample(&mut probes, &labels, count)?;
             }
         }
         let help = "Since when a monitor has its status, in seconds since 1970; at most since this process began";
         let mut since = gauge(encoder, "monitor_since_seconds", help)?;
         for monitor in &health.monitors {
-            let (region, endpoint) = name(monitor);
-            let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
-            since.encode_family(&labels)?.encode_gauge(&(monitor.since.0 / 1000))?;
+            let labels = labels_of(table, monitor);
+            since.encode_family(&labels.as_slice())?.encode_gauge(&(monitor.since.0 / 1000))?;
+        }
+        if health.by_family.is_some() {
+            let help =
+                "1 for the status of half a monitor that tells the families of addresses apart, overrides left out";
+            let mut metric = gauge(encoder, "monitor_family_status", help)?;
+            for monitor in health.monitors.iter().filter(|monitor| monitor.family.is_some()) {
+                let is = monitor.monitored.machine.status();
+                for status in STATUSES {
+                    let mut labels = labels_of(table, monitor);
+                    labels.push(("status", word(status)));
+                    metric.encode_family(&labels.as_slice())?.encode_gauge(&u64::from(is == status))?;
+                }
+            }
         }
         let help = "Since when a region has its status, overrides included, in seconds since 1970; at most since this process began";
         let mut since = gauge(encoder, "region_since_seconds", help)?;
@@ -380,6 +388,15 @@ impl Exposition {
         }
         Ok(())
     }
+}
+
+/// What a monitor watches, and the family whose health it is where it tells them apart.
+fn labels_of<'a>(table: &'a Table, monitor: &MonitorView) -> Vec<(&'static str, &'a str)> {
+    let region = table.region(monitor.region);
+    let endpoint = monitor.endpoint.and_then(|position| region.endpoints.get(position));
+    let mut labels = vec![("region", region.id.as_str()), ("endpoint", endpoint.map_or("", |(id, _)| id.as_str()))];
+    labels.extend(monitor.family.map(|family| ("family", family.as_str())));
+    labels
 }
 
 fn word(status: Status) -> &'static str {

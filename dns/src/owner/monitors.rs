@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bailiwick_rules::health::{AntiFlap, Forced, Monitored, RegionHealth, Status};
+use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, Monitored, Reading, RegionHealth, Status};
 use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
 use bailiwick_rules::rules::{Monitor, Probe};
 use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_force};
-use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::probe::{MonitorId, ProbeResult, Prober, Probing, Running};
-use crate::snapshot::{Health, MonitorView, Probes};
+use crate::probe::{MonitorId, ProbeResult, Prober, Probing, Reach, Running};
+use crate::snapshot::{ByFamily, Health, MonitorView, Probes};
 
 /// All monitors that run. Equal ones run once, whoever names them.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Monitors<P> {
 #[derive(Debug)]
 struct Entry {
     monitor: Monitor,
+    /// By which addresses it tries.
+    reach: Reach,
     monitored: Monitored,
     failure: Option<Arc<str>>,
     /// When its status last changed; before the first result, when it began.
@@ -36,11 +38,15 @@ struct Entry {
     _running: Running,
 }
 
+/// What runs for one monitor of the rules: nothing where there is none, one for each half where it tells the families
+/// apart.
+type Watch = Vec<MonitorId>;
+
 /// Which monitors watch what of one table.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Assignment {
     /// By region: its own and its endpoints'.
-    regions: Vec<(Option<MonitorId>, Vec<Option<MonitorId>>)>,
+    regions: Vec<(Watch, Vec<Watch>)>,
 }
 
 impl Assignment {
@@ -52,10 +58,10 @@ impl Assignment {
     fn watched_by<'t>(&self, table: &'t Table, monitor: MonitorId) -> (Option<&'t str>, Option<&'t str>) {
         for ((own, endpoints), region) in self.regions.iter().zip(table.regions()) {
             let name = Some(region.id.as_str());
-            if *own == Some(monitor) {
+            if own.contains(&monitor) {
                 return (name, None);
             }
-            let at = endpoints.iter().position(|one| *one == Some(monitor));
+            let at = endpoints.iter().position(|one| one.contains(&monitor));
             if let Some((id, _)) = at.and_then(|at| region.endpoints.get(at)) {
                 return (name, Some(id.as_str()));
             }
@@ -71,7 +77,10 @@ impl<P: Prober> Monitors<P> {
 
     /// Starts every monitor of `table` that doesn't run yet; one that runs with equal content keeps its state.
     pub(super) fn assign(&mut self, table: &Table) -> Assignment {
-        let mut assign = |monitor: &Option<Monitor>| monitor.as_ref().map(|monitor| self.running(monitor));
+        let mut assign = |monitor: &Option<Monitor>| {
+            let Some(monitor) = monitor else { return Watch::new() };
+            Reach::of(monitor.family.unwrap_or_default()).iter().map(|reach| self.running(monitor, *reach)).collect()
+        };
         let regions = table.regions().iter().map(|region| {
             let own = assign(&region.monitor);
             (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
@@ -79,8 +88,9 @@ impl<P: Prober> Monitors<P> {
         Assignment { regions: regions.collect() }
     }
 
-    fn running(&mut self, monitor: &Monitor) -> MonitorId {
-        if let Some((id, _)) = self.entries.iter().find(|(_, entry)| entry.monitor == *monitor) {
+    fn running(&mut self, monitor: &Monitor, reach: Reach) -> MonitorId {
+        let is_it = |entry: &Entry| entry.reach == reach && entry.monitor == *monitor;
+        if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
             return *id;
         }
         let id = MonitorId(self.next);
@@ -95,8 +105,9 @@ impl<P: Prober> Monitors<P> {
             since: None,
             probes: Probes::default(),
             last_failure: None,
-            _running: self.probing.start(id, monitor.clone()),
+            _running: self.probing.start(id, monitor.clone(), reach),
             monitor: monitor.clone(),
+            reach,
         };
         self.entries.insert(id, entry);
         id
@@ -133,7 +144,7 @@ impl<P: Prober> Monitors<P> {
         if before != after || entry.since.is_none() {
             entry.since = Some(now);
         }
-        let (target, failure) = (target(&entry.monitor), entry.failure.as_deref());
+        let (target, failure) = (target(&entry.monitor, entry.reach), entry.failure.as_deref());
         let (region, endpoint) =
             if before == after { (None, None) } else { places.1.watched_by(places.0, result.monitor) };
         if before != after && after == Status::Down {
@@ -161,12 +172,10 @@ impl<P: Prober> Monitors<P> {
         overrides: &BTreeMap<Overridden, Forced>,
         now: Timestamp,
     ) -> Health {
-        let entry = |id: &Option<MonitorId>| self.entries.get(id.as_ref()?);
-        let monitored = |id: &Option<MonitorId>| entry(id).map(|entry| &entry.monitored);
         let (mut regions, mut monitors) = (Vec::new(), Vec::new());
+        let mut by_family = self.tells_families(assignment).then(ByFamily::default);
         let assigned = assignment.regions.iter().zip(table.regions());
         for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
-            let of_endpoints: Vec<Option<&Monitored>> = endpoints.iter().map(monitored).collect();
             let in_force = |endpoint: Option<&EndpointId>| {
                 let of = Overridden { region: region.id.clone(), endpoint: endpoint.cloned() };
                 overrides.get(&of).filter(|forced| forced.until > now).cloned()
@@ -178,26 +187,61 @@ impl<P: Prober> Monitors<P> {
                 false => Vec::new(),
             };
             let statuses = statuses(table, index, &forced_endpoints, now);
-            let mut health = RegionHealth::with_forced(monitored(own), &of_endpoints, &statuses, now);
-            health.forced = in_force(None);
-            health.forced_endpoints = forced_endpoints;
-            regions.push(health);
-            let watched = endpoints.iter().enumerate().map(|(position, id)| (Some(position), id));
-            monitors.extend(std::iter::once((None, own)).chain(watched).filter_map(|(endpoint, id)| {
-                let entry = entry(id)?;
-                Some(MonitorView {
-                    region: index,
-                    endpoint,
-                    monitored: entry.monitored.clone(),
-                    failure: entry.failure.clone(),
-                    since: entry.since.unwrap_or(now),
-                    probes: entry.probes,
-                    last_failure: entry.last_failure.clone(),
-                })
-            }));
+            let of = |read: &dyn Fn(&Watch) -> Option<Reading>| {
+                let of_endpoints: Vec<Option<Reading>> = endpoints.iter().map(read).collect();
+                let mut health = RegionHealth::with_forced(read(own), &of_endpoints, &statuses);
+                health.forced = in_force(None);
+                health.forced_endpoints.clone_from(&forced_endpoints);
+                health
+            };
+            regions.push(of(&|watch| self.read(watch, Reading::either, now)));
+            if let Some(by_family) = &mut by_family {
+                by_family.ipv4.push(of(&|watch| self.read_half(watch, AddressFamily::Ipv4, now)));
+                by_family.ipv6.push(of(&|watch| self.read_half(watch, AddressFamily::Ipv6, now)));
+                by_family.whole.push(of(&|watch| match published(region) {
+                    Some(family) => self.read_half(watch, family, now),
+                    None => self.read(watch, Reading::both, now),
+                }));
+            }
+            let watched = endpoints.iter().enumerate().map(|(position, watch)| (Some(position), watch));
+            for (endpoint, watch) in std::iter::once((None, own)).chain(watched) {
+                monitors.extend(watch.iter().filter_map(|id| self.view(*id, index, endpoint, now)));
+            }
         }
         let since = self.note_statuses(table, &regions, now);
-        Health { regions, monitors, overrides: overrides.clone(), since }
+        Health { regions, by_family: by_family.map(Arc::new), monitors, overrides: overrides.clone(), since }
+    }
+
+    /// Whether any monitor of these tells the families of addresses apart.
+    fn tells_families(&self, assignment: &Assignment) -> bool {
+        assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.reach.half().is_some()))
+    }
+
+    /// What a monitor says, by what is made of its halves.
+    fn read(&self, watch: &Watch, join: fn(Reading, Reading) -> Reading, now: Timestamp) -> Option<Reading> {
+        let entries = watch.iter().filter_map(|id| self.entries.get(id));
+        entries.map(|entry| entry.monitored.reading(now)).reduce(join)
+    }
+
+    /// What a monitor says of one family; one that doesn't tell them apart says the same of both.
+    fn read_half(&self, watch: &Watch, family: AddressFamily, now: Timestamp) -> Option<Reading> {
+        let entries = watch.iter().filter_map(|id| self.entries.get(id));
+        let mut of_family = entries.filter(|entry| entry.reach.half().is_none_or(|half| half == family));
+        of_family.next().map(|entry| entry.monitored.reading(now))
+    }
+
+    fn view(&self, id: MonitorId, region: RegionIndex, endpoint: Option<usize>, now: Timestamp) -> Option<MonitorView> {
+        let entry = self.entries.get(&id)?;
+        Some(MonitorView {
+            region,
+            endpoint,
+            family: entry.reach.half(),
+            monitored: entry.monitored.clone(),
+            failure: entry.failure.clone(),
+            since: entry.since.unwrap_or(now),
+            probes: entry.probes,
+            last_failure: entry.last_failure.clone(),
+        })
     }
 
     /// Since when each region has the status that counts.
@@ -233,10 +277,24 @@ fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: 
     endpoints.map(|position| forced(position).map(|forced| forced.status)).collect()
 }
 
+/// The family of the addresses that a region publishes, if it publishes those of one alone.
+fn published(region: &Region) -> Option<AddressFamily> {
+    let answers = region.answers.as_ref()?;
+    match (answers.a.is_empty(), answers.aaaa.is_empty()) {
+        (false, true) => Some(AddressFamily::Ipv4),
+        (true, false) => Some(AddressFamily::Ipv6),
+        _ => None,
+    }
+}
+
 /// What a monitor tries, for logs.
-fn target(monitor: &Monitor) -> String {
-    match &monitor.probe {
+fn target(monitor: &Monitor, reach: Reach) -> String {
+    let target = match &monitor.probe {
         Probe::Tcp { address } => address.clone(),
-        Probe::Http { url, .. } => url.to_string(),
+        Probe::Http(probe) => probe.url.to_string(),
+    };
+    match reach {
+        Reach::Any => target,
+        Reach::AnyOf(family) | Reach::AllOf(family) => format!("{target} by {family}"),
     }
 }

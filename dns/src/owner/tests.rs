@@ -3,14 +3,14 @@ mod renewal;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use bailiwick_rules::health::Status as HealthStatus;
+use bailiwick_rules::health::{AddressFamily, RegionHealth, Status as HealthStatus};
 use bailiwick_rules::rules::{Monitor, Probe};
 use bailiwick_rules::time::Millis;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::*;
 use crate::name::Name;
-use crate::probe::Prober;
+use crate::probe::{Prober, Reach};
 use crate::snapshot::World;
 use crate::sources::compile_rules;
 use crate::store::Store;
@@ -36,8 +36,10 @@ impl Scripted {
 }
 
 impl Prober for Scripted {
-    async fn probe(&self, monitor: &Monitor) -> Result<(), String> {
+    async fn probe(&self, monitor: &Monitor, reach: Reach) -> Result<(), String> {
         let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
+        // The halves of a monitor that tells the families apart are asked by the names of their own.
+        let address = &reach.half().map_or(address.clone(), |family| format!("{address} {}", family.as_str()));
         self.asked.lock().unwrap().push(address.clone());
         assert!(address != "dies:1" || self.count("dies:1") == 1, "a probe that dies, for the test");
         assert!(address != "stumbles:1" || self.count("stumbles:1") != 2, "a probe that dies once, for the test");
@@ -473,4 +475,56 @@ async fn a_monitor_that_falls_silent_goes_stale_by_time_alone() {
     assert!(handle.wait_until(|snapshot, _| snapshot.health().regions[0].stale).await);
     assert_eq!(handle.now(), NOW.after(Millis(12_001)), "three intervals later");
     assert_eq!(probed(&handle.snapshot(), 0), HealthStatus::Up, "the last status stands");
+}
+
+/// One region per address, watched by family; all publish A and AAAA.
+fn by_family(addresses: &[&str]) -> Arc<Rules> {
+    let rules = rules(1, "chat.example.com", addresses);
+    let text = String::from_utf8(rules.bytes.to_vec()).unwrap();
+    let text = text.replace(r#""type": "tcp""#, r#""type": "tcp", "family": "both""#);
+    let text = text.replace(r#""] },"#, r#""], "AAAA": ["2001:db8::1"] },"#);
+    compile_rules(text.into_bytes(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_family_of_a_monitor_of_both_has_a_health_of_its_own() {
+    let prober = Scripted::default();
+    for name in ["a", "b"] {
+        prober.set(&format!("{name}:1 ipv4"), true);
+        prober.set(&format!("{name}:1 ipv6"), name == "b");
+    }
+    let handle = begin(beginning(by_family(&["a:1", "b:1"]), ""), &prober).await;
+    let seen = |snapshot: &Snapshot| {
+        let by_family = snapshot.health().by_family.clone().unwrap();
+        let of = |health: &[RegionHealth]| health[0].probed;
+        (probed(snapshot, 0), of(&by_family.ipv4), of(&by_family.ipv6), of(&by_family.whole))
+    };
+    let (up, down) = (HealthStatus::Up, HealthStatus::Down);
+    let snapshot = handle.snapshot_owned();
+    assert_eq!(seen(&snapshot), (up, up, down, down), "up while either is");
+    let report = snapshot.health_report("ns1", snapshot.at());
+    let region = report.regions.values().next().unwrap();
+    assert_eq!(region.status, up);
+    assert_eq!(serde_json::to_value(&region.families).unwrap(), serde_json::json!({ "ipv4": "up", "ipv6": "down" }));
+    let families: Vec<_> = snapshot.health().monitors.iter().map(|one| (one.region.0, one.family.unwrap())).collect();
+    let (v4, v6) = (AddressFamily::Ipv4, AddressFamily::Ipv6);
+    assert_eq!(families, [(0, v4), (0, v6), (1, v4), (1, v6)]);
+
+    prober.set("a:1 ipv4", false);
+    assert!(handle.wait_until(|snapshot, _| probed(snapshot, 0) == down).await);
+    prober.set("a:1 ipv6", true);
+    assert!(handle.wait_until(|snapshot, _| seen(snapshot) == (up, down, up, down)).await);
+    prober.set("a:1 ipv4", true);
+    assert!(handle.wait_until(|snapshot, _| seen(snapshot) == (up, up, up, up)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_without_families_has_one_health() {
+    let prober = Scripted::default();
+    prober.set("a:1", true);
+    let handle = begin(beginning(rules(1, "chat.example.com", &["a:1"]), ""), &prober).await;
+    let snapshot = handle.snapshot_owned();
+    assert!(snapshot.health().by_family.is_none() && snapshot.health().monitors[0].family.is_none());
+    let report = serde_json::to_value(snapshot.health_report("ns1", snapshot.at())).unwrap();
+    assert!(report["regions"]["r0"].get("families").is_none(), "told as before: {report}");
 }

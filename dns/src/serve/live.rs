@@ -168,7 +168,7 @@ mod tests {
     struct Nobody;
 
     impl Prober for Nobody {
-        async fn probe(&self, _: &Monitor) -> Result<(), String> {
+        async fn probe(&self, _: &Monitor, _: crate::probe::Reach) -> Result<(), String> {
             Ok(())
         }
     }

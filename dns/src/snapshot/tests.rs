@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use bailiwick_rules::health::{AntiFlap, Thresholds};
+use bailiwick_rules::health::{AntiFlap, Reading, Status, Thresholds};
 
 use super::*;
 use crate::answer::Ecs;
@@ -67,6 +67,7 @@ fn health(fra: &Monitored) -> Health {
     let monitors = vec![MonitorView {
         region: RegionIndex(0),
         endpoint: None,
+        family: None,
         monitored: fra.clone(),
         failure: None,
         since: NOW,
@@ -128,6 +129,65 @@ fn rfc8914_an_empty_fence_is_prohibited_and_a_withheld_one_not_ready() {
     all_down.regions[1].forced = Some(forced);
     let snapshot = Snapshot::new(world, all_down, NOW, Some(&snapshot));
     assert_eq!(nothing(&snapshot, subnet("203.0.113.0", 24)), (24, 14));
+}
+
+/// What a client gets of one type, by its last byte or its text.
+fn last(snapshot: &Snapshot, rtype: u16) -> (Vec<u8>, u32) {
+    let Steered::Records { ttl, rdatas, .. } = snapshot.resolve(CHAT, rtype, &from("198.51.100.1")) else {
+        panic!("nothing")
+    };
+    (rdatas.iter().filter_map(|rdata| rdata.last().copied()).collect(), ttl)
+}
+
+#[test]
+fn a_family_that_is_dead_is_answered_by_another_region_and_the_other_one_stays() {
+    let rules = RULES
+        .replace(
+            r#""A": ["192.0.2.10", "192.0.2.11"]"#,
+            r#""A": ["192.0.2.10"], "AAAA": ["2001:db8::10"], "HTTPS": ["1 ."]"#,
+        )
+        .replace(r#""A": ["192.0.2.20"]"#, r#""A": ["192.0.2.20"], "AAAA": ["2001:db8::20"], "HTTPS": ["1 ."]"#)
+        .replace(r#""A": ["192.0.2.30"]"#, r#""A": ["192.0.2.30"], "AAAA": ["2001:db8::30"], "HTTPS": ["1 ."]"#)
+        .replace(r#"{ "A": ["192.0.2.99"]"#, r#"{ "A": ["192.0.2.99"], "AAAA": ["2001:db8::99"], "HTTPS": ["1 ."]"#);
+    let world = world(&rules);
+    let mut dead = up(1);
+    dead.machine.record(false);
+    let (alive, dead) = (up(3), dead);
+    // Regions are in the order of their names: fra, nyc, par.
+    let of = |ipv4: [&Monitored; 3], ipv6: [&Monitored; 3]| {
+        let join = |join: fn(Reading, Reading) -> Reading| {
+            let read = |number: usize| join(ipv4[number].reading(NOW), ipv6[number].reading(NOW));
+            (0..3).map(|number| RegionHealth::with_forced(Some(read(number)), &[], &[])).collect::<Vec<_>>()
+        };
+        let by_family = ByFamily { ipv4: join(|four, _| four), ipv6: join(|_, six| six), whole: join(Reading::both) };
+        Health { regions: join(Reading::either), by_family: Some(Arc::new(by_family)), ..Health::default() }
+    };
+    let both = of([&alive; 3], [&alive; 3]);
+    let whole = Snapshot::new(Arc::clone(&world), both, NOW, None);
+    for rtype in [rtype::A, rtype::AAAA] {
+        assert_eq!(last(&whole, rtype), (vec![if rtype == rtype::A { 10 } else { 0x10 }], 15));
+    }
+    let half = of([&alive; 3], [&dead, &alive, &alive]);
+    let snapshot = Snapshot::new(Arc::clone(&world), half, NOW, Some(&whole));
+    assert_eq!(last(&snapshot, rtype::A), (vec![10], 15), "what is alive stays");
+    assert_eq!(last(&snapshot, rtype::AAAA), (vec![0x20], 15), "until the nearer one's family is back");
+    assert_eq!(last(&snapshot, rtype::HTTPS).0, [0x20], "no hint leads to what is dead");
+    assert_eq!(last(&snapshot, rtype::TXT).0, b"a", "the region is up");
+    assert_ne!(snapshot.service_generation(CHAT), whole.service_generation(CHAT));
+    assert_eq!(snapshot.service_generation(OPEN), whole.service_generation(OPEN), "nothing of it changed");
+
+    // Where no region has the family, what exists is answered all the same, though all_down fails.
+    let none = of([&alive; 3], [&dead; 3]);
+    let snapshot = Snapshot::new(Arc::clone(&world), none, NOW, Some(&snapshot));
+    assert_eq!(last(&snapshot, rtype::AAAA).0, [0x10]);
+    assert_eq!(last(&snapshot, rtype::HTTPS).0, [0x10]);
+    let other = of([&dead, &alive, &dead], [&alive, &dead, &alive]);
+    let snapshot = Snapshot::new(Arc::clone(&world), other, NOW, Some(&snapshot));
+    assert_eq!(last(&snapshot, rtype::A).0, [10], "no region of the fence has IPv4");
+    assert_eq!(last(&snapshot, rtype::AAAA).0, [0x10]);
+    let neither = of([&dead, &alive, &alive], [&dead, &alive, &alive]);
+    let snapshot = Snapshot::new(world, neither, NOW, Some(&snapshot));
+    assert_eq!((last(&snapshot, rtype::A).0, last(&snapshot, rtype::AAAA).0), (vec![20], vec![0x20]));
 }
 
 #[test]

@@ -13,12 +13,13 @@ use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey, Policy};
 use crate::geoip::made::{Made, flat};
+use crate::probe::Reach;
 
 /// Every probe succeeds.
 struct Healthy;
 
 impl Prober for Healthy {
-    async fn probe(&self, _: &Monitor) -> Result<(), String> {
+    async fn probe(&self, _: &Monitor, _: Reach) -> Result<(), String> {
         Ok(())
     }
 }
@@ -60,6 +61,7 @@ impl Node {
             registered: crate::geoip::Registered::Ignored,
             zones: vec![("example.com".parse().unwrap(), self.path("example.zone"))],
             dnssec: Vec::new(),
+            directory: self.path("."),
             lock: None,
             state_dir: Some(self.path("state")),
             shrink: crate::config::Shrink::default(),

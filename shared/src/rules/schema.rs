@@ -63,6 +63,21 @@ impl JsonSchema for Coordinates {
     }
 }
 
+/// By which addresses of a name a monitor tries.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum FamilyAsWritten {
+    /// Whichever answers.
+    Any,
+    /// Whichever IPv4 address answers.
+    Ipv4,
+    /// Whichever IPv6 address answers.
+    Ipv6,
+    /// All of them, each family with a health of its own: the records of a dead family are withheld.
+    Both,
+}
+
 /// A monitor as written: `type` decides which fields belong.
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
@@ -72,6 +87,8 @@ enum MonitorAsWritten {
     Tcp {
         /// `host:port` or `[v6]:port`.
         address: String,
+        /// By which addresses of a name; `any`.
+        family: Option<FamilyAsWritten>,
         /// Time between the starts of two probes; 10s.
         interval: Option<Millis>,
         /// How long one probe may take; 3s.
@@ -96,6 +113,15 @@ enum MonitorAsWritten {
         body_contains: Option<String>,
         /// The name of the secret sent as a bearer token.
         secret: Option<String>,
+        /// The `Host` that is asked for, with a port if need be; the URL's.
+        host: Option<String>,
+        /// The server name of TLS, for which the certificate has to be; `host`, else the URL's. `https` only.
+        sni: Option<String>,
+        /// A PEM file of the DNS node with the authorities that are trusted instead of the system's. A relative path
+        /// starts at the folder of bailiwick.toml. `https` only.
+        ca_file: Option<String>,
+        /// By which addresses of a name; `any`.
+        family: Option<FamilyAsWritten>,
         /// Time between the starts of two probes; 10s.
         interval: Option<Millis>,
         /// How long one probe may take; 3s.

@@ -318,6 +318,34 @@ fn monitors_and_endpoints_at_steered_names_are_told() {
 }
 
 #[test]
+fn a_monitor_by_name_of_a_region_of_two_families_is_told() {
+    let told = |answers: Value, monitor: Value| {
+        let warnings = warned(|d| {
+            d["services"]["chat"]["regions"] = json!(["fra"]);
+            d["regions"]["fra"]["answers"] = answers;
+            d["regions"]["fra"]["monitor"] = monitor;
+        });
+        let is_one = |(place, message): &&(String, String)| {
+            place == "/regions/fra/monitor" && message.contains("add \"family\": \"both\"")
+        };
+        warnings.iter().any(|one| is_one(&one))
+    };
+    let both = json!({ "A": ["192.0.2.10"], "AAAA": ["2001:db8::10"] });
+    let tcp = json!({ "type": "tcp", "address": "gpu.example:1" });
+    assert!(told(both.clone(), tcp.clone()));
+    assert!(told(both.clone(), json!({ "type": "http", "url": "https://gpu.example/" })));
+    assert!(!told(json!({ "A": ["192.0.2.10"] }), tcp));
+    for monitor in [
+        json!({ "type": "tcp", "address": "gpu.example:1", "family": "any" }),
+        json!({ "type": "tcp", "address": "gpu.example:1", "family": "both" }),
+        json!({ "type": "tcp", "address": "192.0.2.10:1" }),
+        json!({ "type": "http", "url": "https://[2001:db8::10]/" }),
+    ] {
+        assert!(!told(both.clone(), monitor.clone()), "{monitor}");
+    }
+}
+
+#[test]
 fn services_whose_aliases_lead_in_a_circle_are_told() {
     let circle = |back: &str| {
         let warnings = warned(|d| {

@@ -42,6 +42,7 @@ pub(super) fn warnings(
     warner.jurisdictions(named_by_regions);
     warner.regions();
     warner.steered_names();
+    warner.unseen_families();
     warner.alias_loops();
     warner.warnings
 }
@@ -302,7 +303,7 @@ impl Warner<'_> {
         };
         let host_of = |monitor: &Monitor| match &monitor.probe {
             Probe::Tcp { address } => address.rsplit_once(':').map(|(host, _)| host.to_owned()),
-            Probe::Http { url, .. } => url.as_url().host_str().map(str::to_owned),
+            Probe::Http(probe) => probe.url.as_url().host_str().map(str::to_owned),
         };
         let field = |monitor: &Monitor| if matches!(monitor.probe, Probe::Tcp { .. }) { "address" } else { "url" };
         let mut told = Vec::new();
@@ -332,6 +333,26 @@ impl Warner<'_> {
         }
         for (place, message) in told {
             self.warn(place, message);
+        }
+    }
+
+    /// A name is up while any of its addresses answers, which says nothing of each family that a region publishes.
+    fn unseen_families(&mut self) {
+        let told = self.regions.iter().filter_map(|region| {
+            let publishes_both = region.answers.as_ref().is_some_and(|one| !one.a.is_empty() && !one.aaaa.is_empty());
+            let monitor = region.monitor.as_ref().filter(|monitor| publishes_both && monitor.family.is_none())?;
+            let is_name = match &monitor.probe {
+                Probe::Tcp { address } => address.parse::<core::net::SocketAddr>().is_err(),
+                Probe::Http(probe) => matches!(probe.url.as_url().host(), Some(url::Host::Domain(_))),
+            };
+            is_name.then(|| format!("/regions/{}/monitor", region.id))
+        });
+        for place in told.collect::<Vec<_>>() {
+            self.warn(
+                place,
+                "is content while any address of its name answers, but the region publishes A and AAAA: while one family is \
+                 dead its records are given out all the same; add \"family\": \"both\", or \"any\" if that is meant",
+            );
         }
     }
 

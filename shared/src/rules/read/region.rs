@@ -1,15 +1,14 @@
-//! Regions: where they may process, what DNS answers for them, their endpoints and monitors.
+//! Regions: where they may process, what DNS answers for them, their endpoints.
 
 use std::collections::BTreeMap;
 
-use super::value::{boolean, country, declared, duration, host_name, http_url, location, one_of, parsed, secret_name};
+use super::monitor::monitor;
+use super::value::{boolean, country, declared, host_name, http_url, location, one_of, parsed, secret_name};
 use super::{Context, map};
 use crate::geo::CountryCode;
-use crate::health::Thresholds;
 use crate::id::{EndpointId, JurisdictionId};
-use crate::json::{Fields, Node, Reader};
-use crate::rules::{Answers, Endpoint, Engine, HostName, Monitor, Place, Probe, Region, ServiceBinding, Style};
-use crate::time::Millis;
+use crate::json::{Node, Reader};
+use crate::rules::{Answers, Endpoint, Engine, HostName, Place, Region, ServiceBinding, Style};
 
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
     let mut fields = reader.object(node)?;
@@ -172,72 +171,4 @@ fn models(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<String, Strin
         models.extend(upstream.map(|upstream| (name.to_owned(), upstream.to_owned())));
     }
     Some(models)
-}
-
-fn monitor(reader: &mut Reader<'_>, node: &Node) -> Option<Monitor> {
-    let mut fields = reader.object(node)?;
-    let kind = fields.required("type", "\"tcp\" or \"http\"", |reader, node| match reader.string(node)? {
-        kind @ ("tcp" | "http") => Some(kind),
-        kind @ ("openai" | "vllm") => {
-            reader.fail(format!("is {kind:?}, a monitor this version doesn't have yet; use \"http\" or \"tcp\""))
-        }
-        kind => reader.fail(format!("is {kind:?}; write \"http\" or \"tcp\"")),
-    });
-    let probe = match kind {
-        Some("tcp") => fields
-            .required("address", "what to connect to, such as \"192.0.2.10:443\"", tcp_address)
-            .map(|address| Probe::Tcp { address }),
-        Some(_) => http_probe(&mut fields),
-        None => {
-            // Without its type nobody knows which fields belong: say only what is certain.
-            for key in ["address", "url", "status", "body_contains", "secret"] {
-                fields.optional(key, |_, _| Some(()));
-            }
-            None
-        }
-    };
-    let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
-    let interval = fields.optional("interval", span(Millis(100), Millis(3_600_000)));
-    let timeout = fields.optional("timeout", span(Millis(10), Millis(300_000)));
-    let count =
-        |reader: &mut Reader<'_>, node: &Node| reader.integer(node, 1..=1000).and_then(|n| u32::try_from(n).ok());
-    let thresholds = Thresholds {
-        up: fields.optional("up_thresh", count).unwrap_or(3),
-        ok: fields.optional("ok_thresh", count).unwrap_or(5),
-        down: fields.optional("down_thresh", count).unwrap_or(3),
-    };
-    fields.finish();
-    Some(Monitor {
-        probe: probe?,
-        interval: interval.unwrap_or(Millis(10_000)),
-        timeout: timeout.unwrap_or(Millis(3_000)),
-        thresholds,
-    })
-}
-
-fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
-    let url = fields.required("url", "what to GET, such as https://gpu.example.net/health", http_url);
-    let status = fields.optional("status", |reader, node| {
-        reader.filled_list(node, |reader, node| reader.integer(node, 100..=599).and_then(|n| u16::try_from(n).ok()))
-    });
-    let body_contains = fields.optional("body_contains", |reader, node| match reader.string(node)? {
-        "" => reader.fail("is empty and would always match; write some text, or leave it out"),
-        text => Some(text.to_owned()),
-    });
-    let secret = fields.optional("secret", secret_name);
-    Some(Probe::Http { url: url?, status: status.unwrap_or_else(|| vec![200]), body_contains, secret })
-}
-
-fn tcp_address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    let text = reader.string(node)?;
-    let named = |text: &str| {
-        let (host, port) = text.rsplit_once(':')?;
-        HostName::parse(host)?;
-        port.parse::<u16>().ok().filter(|&port| port != 0)
-    };
-    let socket = text.parse::<core::net::SocketAddr>().is_ok_and(|address| address.port() != 0);
-    if socket || named(text).is_some() {
-        return Some(text.to_owned());
-    }
-    reader.fail(format!("is {text:?}; write an address and port such as \"192.0.2.10:443\" or \"[2001:db8::10]:443\""))
 }

@@ -1,0 +1,247 @@
+//! Probes over the network: a monitor and the addresses by which to try it enter, success or what failed leaves.
+//!
+//! Each probe uses a connection of its own, so that a listener that died is noticed, and no proxy from the environment,
+//! so that what is probed is what is named. No redirect is followed: what is trusted for one endpoint is trusted for it
+//! alone.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bailiwick_rules::health::AddressFamily;
+use bailiwick_rules::rules::{HttpProbe, Monitor, Probe};
+use futures_util::future::try_join_all;
+use reqwest::header::{HOST, HeaderValue};
+use reqwest::{Client, ClientBuilder, Url};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+
+use super::authorities::Authorities;
+use super::failure::{Asked, by_address, chain, told};
+use super::lookups::Lookups;
+use super::{Prober, Reach, Secrets};
+
+/// How much of a body is searched, in bytes.
+const MOST_BODY: usize = 64 << 10;
+/// How many addresses of a name one probe tries at most, where all of them have to answer.
+const MOST_ADDRESSES: usize = 16;
+
+/// Probes over the network.
+#[derive(Debug)]
+pub struct NetworkProber {
+    /// For monitors that trust the system's authorities and ask for what their URL names, by whichever address answers.
+    client: Client,
+    lookups: Lookups,
+    authorities: Arc<Authorities>,
+    secrets: Secrets,
+}
+
+impl NetworkProber {
+    /// A prober that verifies TLS by the system's certificates, or by the files that monitors name; relative paths of
+    /// these start at `directory`.
+    ///
+    /// # Errors
+    /// When TLS can't be set up; the text says why.
+    pub fn new(secrets: Secrets, directory: &Path) -> Result<Self, String> {
+        // The second to ask finds it installed, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let failed = |error: &dyn std::error::Error| format!("probes can't use TLS: {}", chain(error));
+        let (lookups, authorities) = (Lookups::default(), Authorities::new(directory).map_err(|error| failed(&error))?);
+        let client = builder(authorities.of_system().clone()).dns_resolver(Arc::new(lookups.clone())).build();
+        let client = client.map_err(|error| failed(&error))?;
+        Ok(Self { client, lookups, authorities: Arc::new(authorities), secrets })
+    }
+
+    async fn connect(&self, address: &str, reach: Reach) -> Result<(), String> {
+        let groups = groups(reach, &self.lookups.of_address(address).await?)?;
+        let connect = async |some: &Vec<SocketAddr>| match TcpStream::connect(&some[..]).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(told_by(reach, some, error.to_string(), &error)),
+        };
+        try_join_all(groups.iter().map(connect)).await.map(drop)
+    }
+
+    async fn get(&self, probe: &HttpProbe, reach: Reach) -> Result<(), String> {
+        let url = probe.url.as_url();
+        let is_plain = reach == Reach::Any && probe.server_name().is_none() && probe.ca_file.is_none();
+        if is_plain {
+            let client = self.client.clone();
+            return self.ask(probe, client, url.clone(), reach, &[]).await;
+        }
+        let tls = self.tls(probe.ca_file.clone()).await?;
+        // Where it has to be known which address answers, they are looked up here.
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or_default();
+        let groups = groups(reach, &self.lookups.of_address(&format!("{host}:{port}")).await?)?;
+        let ask = async |some: &Vec<SocketAddr>| {
+            let (client, url) = client_for(probe, tls.clone(), some)?;
+            self.ask(probe, client, url, reach, some).await
+        };
+        try_join_all(groups.iter().map(ask)).await.map(drop)
+    }
+
+    /// Files may lie on a disk that hangs, so they are read where nothing else waits.
+    async fn tls(&self, ca_file: Option<String>) -> Result<ClientConfig, String> {
+        let Some(path) = ca_file else { return Ok(self.authorities.of_system().clone()) };
+        let authorities = Arc::clone(&self.authorities);
+        let read = tokio::task::spawn_blocking(move || authorities.of_file(&path)).await;
+        let read = read.map_err(|error| format!("ca_file isn't read, by a fault of this program ({error})"))?;
+        read.map_err(|fault| fault.to_string())
+    }
+
+    async fn ask(
+        &self,
+        probe: &HttpProbe,
+        client: Client,
+        url: Url,
+        reach: Reach,
+        by: &[SocketAddr],
+    ) -> Result<(), String> {
+        let name = url.host_str().unwrap_or_default().to_owned();
+        let asked = Asked { name: &name, ca_file: probe.ca_file.as_deref() };
+        let failed = |error: reqwest::Error| {
+            let error = error.without_url();
+            told_by(reach, by, told(&error, asked), &error)
+        };
+        let mut request = client.get(url);
+        if let Some(host) = host_of(probe) {
+            request = request.header(HOST, host);
+        }
+        if let Some(name) = &probe.secret {
+            let name = name.as_str();
+            let value = self.secrets.get(name).ok_or_else(|| format!("the secret {name} has no value on this node"))?;
+            request = request.bearer_auth(value);
+        }
+        let mut response = request.send().await.map_err(failed)?;
+        let said = |text: String| if reach.half().is_some() { prefixed(by, &text) } else { text };
+        let answered = response.status().as_u16();
+        if !probe.status.contains(&answered) {
+            return Err(said(format!("answered {answered}, expected {}", list(&probe.status))));
+        }
+        let Some(wanted) = &probe.body_contains else { return Ok(()) };
+        let mut body = Vec::new();
+        while !contains(&body, wanted.as_bytes()) {
+            if body.len() == MOST_BODY {
+                return Err(said(format!("the first {MOST_BODY} bytes of the body don't contain {wanted:?}")));
+            }
+            let chunk = response.chunk().await.map_err(failed)?;
+            let Some(chunk) = chunk else { return Err(said(format!("the body doesn't contain {wanted:?}"))) };
+            body.extend_from_slice(&chunk[..chunk.len().min(MOST_BODY - body.len())]);
+        }
+        Ok(())
+    }
+}
+
+impl Prober for NetworkProber {
+    async fn probe(&self, monitor: &Monitor, reach: Reach) -> Result<(), String> {
+        match &monitor.probe {
+            Probe::Tcp { address } => self.connect(address, reach).await,
+            Probe::Http(probe) => self.get(probe, reach).await,
+        }
+    }
+}
+
+/// Of each of these groups of a name's addresses one has to answer.
+fn groups(reach: Reach, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>, String> {
+    let of = |family: AddressFamily| -> Result<Vec<SocketAddr>, String> {
+        let is_of = |address: &&SocketAddr| address.is_ipv4() == (family == AddressFamily::Ipv4);
+        let found: Vec<SocketAddr> = addresses.iter().filter(is_of).copied().collect();
+        if found.is_empty() { Err(format!("the name has no {family} address")) } else { Ok(found) }
+    };
+    Ok(match reach {
+        Reach::Any => vec![addresses.to_vec()],
+        Reach::AnyOf(family) => vec![of(family)?],
+        Reach::AllOf(family) => {
+            let mut found = of(family)?;
+            found.sort_unstable();
+            found.dedup();
+            found.into_iter().take(MOST_ADDRESSES).map(|one| vec![one]).collect()
+        }
+    })
+}
+
+/// A failure, with the address of which it is where all have to answer.
+fn told_by(reach: Reach, by: &[SocketAddr], failure: String, error: &(dyn std::error::Error + 'static)) -> String {
+    match reach.half() {
+        Some(family) => by_address(&prefixed(by, &failure), error, family),
+        None => failure,
+    }
+}
+
+fn prefixed(by: &[SocketAddr], failure: &str) -> String {
+    by.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
+}
+
+/// A client that asks these addresses alone, and the URL to give it.
+fn client_for(probe: &HttpProbe, tls: ClientConfig, addresses: &[SocketAddr]) -> Result<(Client, Url), String> {
+    let mut url = probe.url.as_url().clone();
+    // TLS goes by the URL's name, so that is put in; where it leads is told below.
+    if let Some(name) = probe.server_name().filter(|_| url.scheme() == "https") {
+        url.set_host(Some(name.as_str())).map_err(|error| format!("{name} can't stand in a URL: {error}"))?;
+    }
+    let mut building = builder(tls);
+    if let Some(name) = url.domain() {
+        building = building.resolve_to_addrs(name, addresses);
+    }
+    let client = building.build().map_err(|error| format!("probes can't use TLS: {}", chain(&error)))?;
+    Ok((client, url))
+}
+
+/// What is sent as `Host`, where that isn't the host of the URL that the client gets.
+fn host_of(probe: &HttpProbe) -> Option<HeaderValue> {
+    let of_url = || {
+        let url = probe.url.as_url();
+        let host = url.host_str().unwrap_or_default();
+        url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    };
+    let text = match (&probe.host, &probe.sni) {
+        (Some(host), _) => host.to_string(),
+        (None, Some(_)) => of_url(),
+        (None, None) => return None,
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+fn builder(tls: ClientConfig) -> ClientBuilder {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("bailiwick/", env!("CARGO_PKG_VERSION"), " (health check)"))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+}
+
+fn contains(body: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
+}
+
+fn list(status: &[u16]) -> String {
+    status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_of_each_group_has_to_answer() {
+        let addresses: Vec<SocketAddr> =
+            ["192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"].map(|one| one.parse().unwrap()).to_vec();
+        let told = |reach, addresses: &[SocketAddr]| {
+            let told = groups(reach, addresses)?;
+            Ok::<_, String>(
+                told.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>(),
+            )
+        };
+        let (v4, v6) = (AddressFamily::Ipv4, AddressFamily::Ipv6);
+        assert_eq!(told(Reach::Any, &addresses).unwrap().concat().len(), 4);
+        assert_eq!(told(Reach::AnyOf(v4), &addresses).unwrap(), [["192.0.2.2:1", "192.0.2.1:1", "192.0.2.2:1"]]);
+        assert_eq!(told(Reach::AllOf(v4), &addresses).unwrap(), [["192.0.2.1:1"], ["192.0.2.2:1"]]);
+        assert_eq!(told(Reach::AllOf(v6), &addresses).unwrap(), [["[2001:db8::1]:1"]]);
+        for reach in [Reach::AnyOf(v6), Reach::AllOf(v6)] {
+            assert_eq!(told(reach, &addresses[..1]).unwrap_err(), "the name has no IPv6 address");
+        }
+        let many: Vec<SocketAddr> = (1..=99).map(|n| SocketAddr::from(([192, 0, 2, n], 1))).collect();
+        assert_eq!(groups(Reach::AllOf(v4), &many).unwrap().len(), MOST_ADDRESSES);
+    }
+}

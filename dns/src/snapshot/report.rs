@@ -1,0 +1,118 @@
+//! What a snapshot tells of health: a snapshot and the time enter, the report of `/v1/health` and its parts leave; the
+//! API and the metrics ask.
+
+use std::collections::BTreeMap;
+
+use bailiwick_rules::health::{AddressFamily, RegionHealth, Status};
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
+use bailiwick_rules::steer::{Ask, Conditions, InForce, Local, effective_status, forced, forced_endpoint, steer};
+use bailiwick_rules::table::RegionIndex;
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use super::{MonitorView, Snapshot};
+
+impl Snapshot {
+    /// What `/v1/health` reports.
+    #[must_use]
+    pub fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
+        let table = self.table();
+        let regions = (0..).map(RegionIndex).zip(table.regions());
+        HealthReport {
+            node: node.to_owned(),
+            revision: table.revision().number,
+            rules_sha256: table.revision().sha256_hex(),
+            keys_sha256: self.world.rings().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
+            regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
+        }
+    }
+
+    fn region_report(&self, index: RegionIndex, now: Timestamp) -> RegionReport {
+        let (table, local) = (self.table(), Local::default());
+        let conditions = self.conditions(&local, now);
+        let health = self.health.regions.get(index.get());
+        let monitors = || self.health.monitors.iter().filter(|monitor| monitor.region == index);
+        // The report is as fresh as the oldest result that a region's status is made of, at the slowest pace.
+        let age = monitors().filter_map(|monitor| monitor.monitored.heard).map(|heard| now.since(heard)).max();
+        let interval = monitors().map(|monitor| monitor.monitored.interval).max().unwrap_or(DEFAULT_INTERVAL);
+        let endpoints = table.region(index).endpoints.iter().enumerate();
+        RegionReport {
+            status: effective_status(table, index, &conditions),
+            probed: health.map_or(Status::Unknown, |health| health.probed),
+            stale: monitors().any(|monitor| monitor.monitored.is_stale(now)),
+            forced: forced(table, index, &conditions).map(override_report),
+            age_ms: age.unwrap_or(Millis(0)).0,
+            interval_ms: interval.0,
+            families: self.families(index, None),
+            endpoints: endpoints
+                .map(|(position, (id, _))| (id.clone(), self.endpoint_report(index, position, &conditions)))
+                .collect(),
+        }
+    }
+
+    fn endpoint_report(&self, region: RegionIndex, position: usize, conditions: &Conditions<'_>) -> EndpointReport {
+        let health = self.health.regions.get(region.get());
+        let probed = health.and_then(|health| health.endpoints.get(position).copied()).unwrap_or_default();
+        let families = self.families(region, Some(position));
+        match forced_endpoint(self.table(), region, position, conditions) {
+            None => EndpointReport { status: probed, probed: None, forced: None, families },
+            Some(forced) => {
+                let status = forced.status;
+                EndpointReport { status, probed: Some(probed), forced: Some(override_report(forced)), families }
+            }
+        }
+    }
+
+    /// What the probes say of each family of a region's addresses, or of an endpoint's; empty where its monitors don't
+    /// tell them apart.
+    #[must_use]
+    pub fn families(&self, region: RegionIndex, endpoint: Option<usize>) -> BTreeMap<AddressFamily, Status> {
+        let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };
+        let is_half = |one: &MonitorView| {
+            one.family.is_some() && one.region == region && (endpoint.is_none() || one.endpoint == endpoint)
+        };
+        if !self.health.monitors.iter().any(is_half) {
+            return BTreeMap::new();
+        }
+        let status = |of: &[RegionHealth]| {
+            let health = of.get(region.get())?;
+            let of_endpoint = |position: usize| health.endpoints.get(position).copied();
+            endpoint.map_or(Some(health.probed), of_endpoint)
+        };
+        let both = [(AddressFamily::Ipv4, &by_family.ipv4), (AddressFamily::Ipv6, &by_family.ipv6)];
+        both.into_iter().map(|(family, of)| (family, status(of).unwrap_or_default())).collect()
+    }
+
+    /// The regions whose A and AAAA a client gets, where health by family makes one differ from the first of the order.
+    /// `down` are supposed to be down.
+    #[must_use]
+    pub fn by_type(&self, ask: &Ask<'_>, down: &[usize], now: Timestamp) -> BTreeMap<&'static str, RegionId> {
+        let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };
+        let (table, local) = (self.table(), Local::default());
+        let first = |health: &[RegionHealth]| {
+            let mut health = health.to_vec();
+            for &region in down {
+                health.resize_with(health.len().max(region + 1), Default::default);
+                health[region].probed = Status::Down;
+            }
+            let steering = steer(table, ask, &Conditions { health: &health, local: &local, now });
+            let offered = steering.ordered.first().map(|first| first.fenced.region);
+            (offered, offered.is_some() && !steering.revived)
+        };
+        let (usual, _) = first(&self.health.regions);
+        let of = |health: &[RegionHealth]| match first(health) {
+            (offered, true) => offered,
+            (_, false) => usual,
+        };
+        let (a, aaaa) = (of(&by_family.ipv4), of(&by_family.ipv6));
+        if a == usual && aaaa == usual {
+            return BTreeMap::new();
+        }
+        let named = |region: Option<RegionIndex>| region.map(|region| table.region(region).id.clone());
+        [("A", named(a)), ("AAAA", named(aaaa))].into_iter().filter_map(|(kind, name)| Some((kind, name?))).collect()
+    }
+}
+
+fn override_report(InForce { status, until, reason }: InForce<'_>) -> OverrideReport {
+    OverrideReport { status, until, reason: reason.to_owned() }
+}

@@ -1,0 +1,237 @@
+//! Monitors: the JSON of a health check enters, a [`Monitor`] leaves. The reader of regions calls it.
+
+use super::value::{duration, http_url, one_of, secret_name};
+use crate::health::Thresholds;
+use crate::json::{Fields, Node, Reader};
+use crate::rules::authority::{Authority, server_name};
+use crate::rules::{Family, HostName, HttpProbe, HttpUrl, Monitor, Probe};
+use crate::time::Millis;
+
+/// The fields that monitors of one type have.
+const OF_TCP: [&str; 1] = ["address"];
+const OF_HTTP: [&str; 7] = ["url", "status", "body_contains", "secret", "host", "sni", "ca_file"];
+/// Those of HTTP that are likely to be asked of TCP, too.
+const HTTP_ONLY: [&str; 3] = ["host", "sni", "ca_file"];
+
+pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node) -> Option<Monitor> {
+    let mut fields = reader.object(node)?;
+    let kind = fields.required("type", "\"tcp\" or \"http\"", |reader, node| match reader.string(node)? {
+        kind @ ("tcp" | "http") => Some(kind),
+        kind @ ("openai" | "vllm") => {
+            reader.fail(format!("is {kind:?}, a monitor this version doesn't have yet; use \"http\" or \"tcp\""))
+        }
+        kind => reader.fail(format!("is {kind:?}; write \"http\" or \"tcp\"")),
+    });
+    let probe = match kind {
+        Some("tcp") => tcp_probe(&mut fields),
+        Some(_) => http_probe(&mut fields),
+        None => {
+            // Without its type nobody knows which fields belong: say only what is certain.
+            for key in OF_TCP.into_iter().chain(OF_HTTP) {
+                fields.optional(key, |_, _| Some(()));
+            }
+            None
+        }
+    };
+    let address = probe.as_ref().and_then(literal_address);
+    let family = fields.optional("family", |reader, node| family(reader, node, address));
+    let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
+    let interval = fields.optional("interval", span(Millis(100), Millis(3_600_000)));
+    let timeout = fields.optional("timeout", span(Millis(10), Millis(300_000)));
+    let count =
+        |reader: &mut Reader<'_>, node: &Node| reader.integer(node, 1..=1000).and_then(|n| u32::try_from(n).ok());
+    let thresholds = Thresholds {
+        up: fields.optional("up_thresh", count).unwrap_or(3),
+        ok: fields.optional("ok_thresh", count).unwrap_or(5),
+        down: fields.optional("down_thresh", count).unwrap_or(3),
+    };
+    fields.finish();
+    Some(Monitor {
+        probe: probe?,
+        family,
+        interval: interval.unwrap_or(Millis(10_000)),
+        timeout: timeout.unwrap_or(Millis(3_000)),
+        thresholds,
+    })
+}
+
+fn tcp_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
+    let address = fields.required("address", "what to connect to, such as \"192.0.2.10:443\"", tcp_address);
+    for key in HTTP_ONLY {
+        if fields.has(key) {
+            fields.optional(key, |reader, _| reader.fail::<()>("belongs to \"type\": \"http\" only; leave it out"));
+        }
+    }
+    address.map(|address| Probe::Tcp { address })
+}
+
+fn tcp_address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.string(node)?;
+    let named = |text: &str| {
+        let (host, port) = text.rsplit_once(':')?;
+        HostName::parse(host)?;
+        port.parse::<u16>().ok().filter(|&port| port != 0)
+    };
+    let socket = text.parse::<core::net::SocketAddr>().is_ok_and(|address| address.port() != 0);
+    if socket || named(text).is_some() {
+        return Some(text.to_owned());
+    }
+    reader.fail(format!("is {text:?}; write an address and port such as \"192.0.2.10:443\" or \"[2001:db8::10]:443\""))
+}
+
+fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
+    let url = fields.required("url", "what to GET, such as https://gpu.example.net/health", http_url);
+    let status = fields.optional("status", |reader, node| {
+        reader.filled_list(node, |reader, node| reader.integer(node, 100..=599).and_then(|n| u16::try_from(n).ok()))
+    });
+    let body_contains = fields.optional("body_contains", |reader, node| match reader.string(node)? {
+        "" => reader.fail("is empty and would always match; write some text, or leave it out"),
+        text => Some(text.to_owned()),
+    });
+    let secret = fields.optional("secret", secret_name);
+    let host = fields.optional("host", |reader, node| {
+        let text = reader.string(node)?;
+        Authority::parse(text).map_or_else(|problem| reader.fail(format!("is {text:?}, which {problem}")), Some)
+    });
+    let is_plain = url.as_ref().is_some_and(|url: &HttpUrl| url.as_url().scheme() == "http");
+    let sni = fields.optional("sni", |reader, node| {
+        let text = of_tls(reader, node, is_plain)?;
+        server_name(text).map_or_else(|problem| reader.fail(format!("is {text:?}, which {problem}")), Some)
+    });
+    let ca_file = fields.optional("ca_file", |reader, node| match of_tls(reader, node, is_plain)? {
+        "" => reader.fail("is empty; name a PEM file, or leave it out to trust the system's authorities"),
+        path if path.chars().any(char::is_control) => {
+            reader.fail("holds a control character; write the path of a PEM file")
+        }
+        path => Some(path.to_owned()),
+    });
+    let status = status.unwrap_or_else(|| vec![200]);
+    Some(Probe::Http(HttpProbe { url: url?, status, body_contains, secret, host, sni, ca_file }))
+}
+
+/// The text of a field that only TLS has a use for.
+fn of_tls<'n>(reader: &mut Reader<'_>, node: &'n Node, is_plain: bool) -> Option<&'n str> {
+    if is_plain {
+        return reader.fail("belongs to an https \"url\" only; leave it out, or write the url with https");
+    }
+    reader.string(node)
+}
+
+/// `address` is the family of the address that the monitor names, if it names no host.
+fn family(reader: &mut Reader<'_>, node: &Node, address: Option<Family>) -> Option<Family> {
+    let words = [("any", Family::Any), ("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6), ("both", Family::Both)];
+    let family = one_of(reader, node, &words)?;
+    match (family, address) {
+        (_, None) | (Family::Any, _) => Some(family),
+        (wanted, Some(found)) if wanted == found => Some(family),
+        (_, Some(found)) => {
+            let found = if found == Family::Ipv4 { "IPv4" } else { "IPv6" };
+            reader.fail(format!(
+                "doesn't fit a monitor that names an {found} address; leave it out, or let the monitor name a host"
+            ))
+        }
+    }
+}
+
+/// The family of the address that a probe names, unless it names a host.
+fn literal_address(probe: &Probe) -> Option<Family> {
+    let is_ipv4 = match probe {
+        Probe::Tcp { address } => address.parse::<core::net::SocketAddr>().ok()?.is_ipv4(),
+        Probe::Http(HttpProbe { url, .. }) => match url.as_url().host()? {
+            url::Host::Domain(_) => return None,
+            url::Host::Ipv4(_) => true,
+            url::Host::Ipv6(_) => false,
+        },
+    };
+    Some(if is_ipv4 { Family::Ipv4 } else { Family::Ipv6 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Table;
+
+    /// A region's monitor with these fields: read, or what it is refused for, by field.
+    fn read(fields: &str) -> Result<Monitor, Vec<String>> {
+        let json = format!(
+            r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "monitor": {{ {fields} }} }} }} }}"#
+        );
+        let table = Table::compile(json.as_bytes());
+        let table = table.map_err(|errors| {
+            let told = errors.iter().map(ToString::to_string);
+            told.map(|line| line.replace("/regions/r/monitor/", "")).collect::<Vec<_>>()
+        })?;
+        Ok(table.regions()[0].monitor.clone().unwrap())
+    }
+
+    fn https(more: &str) -> Result<Monitor, Vec<String>> {
+        read(&format!(r#""type": "http", "url": "https://192.0.2.10/health", {more}"#))
+    }
+
+    fn refused(read: Result<Monitor, Vec<String>>) -> String {
+        let lines = read.unwrap_err();
+        let [line] = &lines[..] else { panic!("one violation expected: {lines:#?}") };
+        line.clone()
+    }
+
+    #[test]
+    fn names_and_authorities_of_http_are_read() {
+        let of = |more: &str| match https(more).unwrap().probe {
+            Probe::Http(probe) => probe,
+            Probe::Tcp { .. } => panic!("http was asked for"),
+        };
+        let server_name = |probe: &HttpProbe| probe.server_name().map(|name| name.as_str().to_owned());
+        let named = of(r#""host": "gpu.example.net:8443", "ca_file": "/etc/ca.pem""#);
+        assert_eq!(server_name(&named).as_deref(), Some("gpu.example.net"));
+        assert_eq!(named.ca_file.as_deref(), Some("/etc/ca.pem"));
+        let other = of(r#""host": "gpu.example.net", "sni": "Front.example.net""#);
+        assert_eq!(server_name(&other).as_deref(), Some("front.example.net"));
+        assert_eq!(server_name(&of(r#""host": "192.0.2.11""#)), None, "the URL's");
+        let plain = read(r#""type": "http", "url": "http://192.0.2.10/", "host": "gpu.example.net""#);
+        assert!(plain.is_ok(), "names go without TLS, too");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_where_it_stands() {
+        for (more, said) in [
+            (r#""host": """#, "host: is \"\", which is empty"),
+            (
+                r#""host": "https://gpu.example.net/""#,
+                "host: is \"https://gpu.example.net/\", which is more than a host",
+            ),
+            (r#""host": "a\r\nb: c""#, "host: is \"a\\r\\nb: c\", which holds a blank or a control character"),
+            (r#""sni": """#, "sni: is \"\", which is empty"),
+            (r#""sni": "192.0.2.10""#, "sni: is \"192.0.2.10\", which is an address"),
+            (r#""sni": "gpu.example.net:443""#, "sni: is \"gpu.example.net:443\", which is no host name"),
+            (r#""ca_file": """#, "ca_file: is empty"),
+            (r#""ca_file": "a\u0000b""#, "ca_file: holds a control character"),
+            (r#""family": "v4""#, "family: is \"v4\"; write one of [\"any\", \"ipv4\", \"ipv6\", \"both\"]"),
+            (r#""family": "both""#, "family: doesn't fit a monitor that names an IPv4 address"),
+            (r#""family": "ipv6""#, "family: doesn't fit a monitor that names an IPv4 address"),
+        ] {
+            let line = refused(https(more));
+            assert!(line.starts_with(said), "{more}: {line}");
+        }
+        for key in ["sni", "ca_file"] {
+            let plain = read(&format!(r#""type": "http", "url": "http://a.example/", "{key}": "gpu.example.net""#));
+            assert!(refused(plain).starts_with(&format!("{key}: belongs to an https \"url\" only")));
+        }
+        for key in HTTP_ONLY {
+            let tcp = read(&format!(r#""type": "tcp", "address": "a.example:1", "{key}": "gpu.example.net""#));
+            assert!(refused(tcp).starts_with(&format!("{key}: belongs to \"type\": \"http\" only")));
+        }
+        let ipv6 = read(r#""type": "tcp", "address": "[2001:db8::1]:1", "family": "ipv4""#);
+        assert!(refused(ipv6).contains("names an IPv6 address"));
+    }
+
+    #[test]
+    fn a_family_fits_a_name_and_an_address_of_its_own() {
+        for family in ["any", "ipv4", "ipv6", "both"] {
+            let tcp = read(&format!(r#""type": "tcp", "address": "gpu.example.net:1", "family": "{family}""#));
+            assert!(tcp.unwrap().family.is_some());
+        }
+        assert_eq!(https(r#""family": "ipv4""#).unwrap().family, Some(Family::Ipv4));
+        assert_eq!(https(r#""family": "any""#).unwrap().family, Some(Family::Any));
+        assert_eq!(https(r#""status": [200]"#).unwrap().family, None);
+    }
+}
