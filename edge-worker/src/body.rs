@@ -6,19 +6,25 @@
 mod affinity;
 pub(crate) mod engine;
 pub(crate) mod field;
+mod form_name;
+mod guess;
 pub mod ids;
 pub(crate) mod line;
+mod media;
 mod names;
 mod paths;
 mod place;
 mod pointer;
+mod reach;
 pub(crate) mod scope;
 mod shape;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unlisted;
 mod walk;
 
 pub use affinity::Affinity;
+pub(crate) use form_name::has_id;
 pub(crate) use names::model_routes;
 pub(crate) use place::lenient;
 

@@ -238,6 +238,8 @@ pub enum Odd {
     Kind,
     /// It is an engine's own, and no endpoint that may be asked has that engine.
     Engine,
+    /// An engine compiles it, unpickles it, or obeys it when it reads media.
+    EngineInput,
 }
 
 impl Failure {
@@ -337,6 +339,7 @@ impl Failure {
             Self::MiscasedKey { .. } => "miscased_key",
             Self::BadField { .. } => "invalid_field",
             Self::RemoteUrl { .. } => "remote_url_not_allowed",
+            Self::UnknownField { odd: Odd::EngineInput, .. } => "engine_input_not_allowed",
             Self::UnknownField { .. } => "unknown_field",
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
@@ -472,9 +475,9 @@ impl Failure {
             }
             Self::BadField { field, expected } => format!("The field \"{field}\" has to be {expected}."),
             Self::RemoteUrl { field } => format!(
-                "The field {} names a place (a URL, a host with its port, or an address), from which the model host could \
-                 fetch, or to which it could connect. Send the content itself as base64 or a data: URL, or allow \
-                 \"remote_urls\" for this service.",
+                "The field {} may name a place (a URL, a host with its port, an address, or a path), from which the model \
+                 host could fetch, or to which it could connect. Send the content itself as a data: URL, or as base64 if \
+                 it isn't short. Where a service allows \"remote_urls\", http and https URLs of public hosts pass.",
                 quote(field)
             ),
             Self::UnknownField { field, odd } => unknown_field(field, *odd),
@@ -686,6 +689,10 @@ fn unknown_field(field: &str, odd: Odd) -> String {
         Odd::Engine => format!(
             "The field {field} is an engine's own, and no endpoint that may process this request has that engine. Leave \
              it out, or name the \"engine\" at the endpoints that know it."
+        ),
+        Odd::EngineInput => format!(
+            "The field {field} is something that an engine compiles, unpickles or obeys when it reads media: it is for \
+             clients that the engine's operator trusts. Leave it out, or allow \"engine_inputs\" for this service."
         ),
     }
 }

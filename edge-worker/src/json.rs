@@ -449,11 +449,15 @@ pub fn reads_as(key: &str, known: &str) -> bool {
     if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }
 }
 
-/// The same of words however they are joined: `inferenceGeo` and `inference-geo` are `inference_geo`.
+/// The same of words however they are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` are `inference_geo`.
 #[must_use]
 pub fn reads_as_words(key: &str, known: &str) -> bool {
-    let is_letter = |c: &char| !matches!(c, '-' | '_');
-    folded(key).filter(is_letter).eq(folded(known).filter(is_letter))
+    letters(key).eq(letters(known))
+}
+
+/// The letters and digits of a name, as such a server reads them.
+pub fn letters(text: &str) -> impl Iterator<Item = char> {
+    folded(text).filter(|c| c.is_alphanumeric())
 }
 
 fn folded(text: &str) -> impl Iterator<Item = char> {

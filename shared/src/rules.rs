@@ -479,7 +479,7 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 pub enum Allowance {
-    /// Values that name places, such as a remote `image_url`.
+    /// Values that are `http:` or `https:` URLs of public names and addresses, such as a remote `image_url`.
     RemoteUrls,
     /// Tools the host runs: web search, MCP, code interpreter.
     HostedTools,
@@ -491,6 +491,9 @@ pub enum Allowance {
     Batch,
     /// Fields that the model API doesn't document.
     UnknownFields,
+    /// What an engine compiles, unpickles or obeys when it reads media: chat templates, embeddings, options of
+    /// processors.
+    EngineInputs,
 }
 
 /// A customer known by API key.

@@ -46,7 +46,14 @@ export class Chance {
 
 const URL_TEXT = "see https://a.example/x, 192.0.2.7:80 and //b.example";
 export const texts = ["", "hi", URL_TEXT, "https://a.example/", "192.0.2.1", "\u0000é\ud83d\ude00", "fallbacks", "data:,x", "//x"];
-const media = ["data:image/png;base64,AAAA", "data:,x", "AAAA", "/9j/4AAQSkZJRg==", "a-b_c="];
+const base64 = (...parts: (string | number[])[]) => Buffer.concat(parts.map((one) => Buffer.from(one as string))).toString("base64");
+/** Media as it may stand in a body: files that say what they are, a table, and more than any path. */
+export const media = [
+  "data:image/png;base64,AAAA", "data:,x", "/9j/4AAQSkZJRg==", base64([0x89], "PNG\r\n", [0x1a], "\n"), base64("RIFF", [36, 0, 0, 0], "WAVEfmt "),
+  base64("name;amount\nMüller;12\n"), base64("%PDF-1.7\n"), base64([0, 0, 0, 32], "ftypisom"), "_-b".repeat(100), `//uQ${"A".repeat(300)}`,
+];
+/** Paths on a host's disk, and words that could be one, in letters of base64. */
+export const paths = ["data/images/cats", "/mnt/a", "cats", "etc/passwd", "id_rsa", "AAAA", "a-b_c=", "./a.png", "../../x", "home/alice/pictures/img0001"];
 const labels = ["c1", "session:123", "call_9", "a b", "google-oauth2|1", "x.y", "gpt-4.1", "é", "a/b"];
 
 const schema = (c: Chance, depth = 2): Json => ({
@@ -76,7 +83,7 @@ const part = (c: Chance): Json =>
   c.of<() => Json>([
     () => ({ type: "text", text: c.of(texts) }),
     () => ({ type: "image_url", image_url: { url: c.of(media), ...c.some({ detail: "low" }) } }),
-    () => ({ type: "input_audio", input_audio: { data: c.of(["AAAA", `//uQ${"A".repeat(96)}`]), format: "mp3" } }),
+    () => ({ type: "input_audio", input_audio: { data: c.of(media), format: "mp3" } }),
     () => ({ type: "file", file: { file_data: c.of(media), filename: "a.pdf" } }),
     () => ({ type: "text", text: c.of(texts), cache_control: { type: "ephemeral" } }),
   ])();
@@ -193,8 +200,8 @@ const vllm = (c: Chance): Json =>
   c.some({
     top_k: 40, min_p: 0.1, repetition_penalty: 1.1, stop_token_ids: [1, 2], bad_words: [c.of(texts)], ignore_eos: true,
     guided_json: schema(c), guided_regex: c.of(texts), guided_choice: [c.of(texts)], structured_outputs: { json: schema(c), regex: c.of(texts) },
-    chat_template: c.of(texts), chat_template_kwargs: { enable_thinking: true, lang: "de" }, documents: [{ title: "t", text: c.of(texts) }],
-    mm_processor_kwargs: { num_crops: 4 }, vllm_xargs: { a: 1, b: "x" }, truncation_side: "left",
+    chat_template_kwargs: { enable_thinking: true, lang: "de" }, documents: [{ title: "t", text: c.of(texts) }],
+    vllm_xargs: { a: 1, b: "x" }, truncation_side: "left",
   });
 
 // --- What is planted --------------------------------------------------------------------------------------------------
@@ -212,7 +219,13 @@ export const routing = [
   "fallbacks", "models", "provider", "route", "transforms", "api_base", "base_url", "region", "inference_geo", "kv_transfer_params",
   "bootstrap_host", "bootstrap_port", "bootstrap_room", "connectors", "extra_body", "data_parallel_rank", "lora_path", "Fallbacks", "session_params",
 ];
-export const hosting = ["web_search", "search", "search_options", "enable_search", "web_search_options", "search_parameters", "plugins", "data_sources"];
+/** Names that nobody lists, of words that route. */
+export const routingLike = [
+  "base_model", "modelName2", "sessionToken", "cacheKey", "semantic_cache", "litellm_x", "x-api-key", "providerX", "regionHint", "conversation_ref",
+];
+/** What engines compile, unpickle, or obey when they read media. */
+export const engineInputs = ["chat_template", "prompt_embeds", "image_embeds", "audio_embeds", "mm_processor_kwargs", "media_io_kwargs", "chatTemplate"];
+export const hosting = ["webSearch", "web_search", "search", "search_options", "enable_search", "web_search_options", "search_parameters", "plugins", "data_sources"];
 
 /** Every object and list in a body, with the body itself. */
 function containers(value: any, found: any[] = []): any[] {
@@ -229,7 +242,7 @@ function plant(c: Chance, body: Json): string {
   const objects = all.filter((one) => !Array.isArray(one));
   const leaves = all.flatMap((one) => Object.entries(one).filter(([, value]) => typeof value !== "object").map(([key]) => [one, key]));
   const odd = () => c.of<any>([c.of(places), [c.of(places)], { deep: { er: c.of(places) } }, "word", ["word"], { a: "b" }, 7, true, null]);
-  switch (c.below(9)) {
+  switch (c.below(13)) {
     case 0: case 1: {
       const strings = leaves.filter(([one, key]) => typeof one[key] === "string" && !(one === body && key === "purpose"));
       if (strings.length === 0) return "nothing";
@@ -256,6 +269,25 @@ function plant(c: Chance, body: Json): string {
     case 7:
       body.tools = c.of<any>([[{ type: "web_search" }], [{ type: "mcp", server_label: "x" }], ["x"], [{ google_search: {} }], [{ type: "shell" }]]);
       return "a hosted tool";
+    case 8: {
+      const strings = leaves.filter(([one, key]) => media.includes(one[key]));
+      if (strings.length === 0) return "nothing";
+      const [one, key] = c.of(strings);
+      one[key] = c.of(paths);
+      return "a path for media";
+    }
+    case 9: {
+      const parts = objects.filter((one) => /image|audio|file|screenshot/.test(one.type) || one.url || one.data || one.file_data);
+      c.of(parts.length > 0 ? parts : objects)[c.of([...strangeKeys, "path", "image_path", "base64", "location"])] =
+        c.of<any>([c.of(paths), [c.of(paths)], { a: c.of(paths) }, c.of(media), [c.of(media)], { url: c.of(media), detail: "low" }]);
+      return "a path or media under an unknown key";
+    }
+    case 10:
+      body[c.of(routingLike)] = c.of<any>(["x", ["x"], { a: "b" }, true, false, null, 7]);
+      return "a key of words that route";
+    case 11:
+      c.of([body, c.of(objects)])[c.of(engineInputs)] = c.of<any>([c.of(media), [c.of(media)], { a: 1 }, true, false, null, 7, "{{ x }}"]);
+      return "an engine's input";
     default: {
       const parts = objects.filter((one) => typeof one.type === "string" && Array.isArray(body.messages ?? body.input));
       if (parts.length === 0) return "nothing";
@@ -302,7 +334,8 @@ const TEXT: Record<string, string[]> = {
   "/v1/uploads": [],
 };
 const ENGINE_TEXT = [
-  "bad_words.*", "guided_regex", "guided_choice.*", "structured_outputs.regex", "chat_template", "documents.**",
+  "bad_words.*", "guided_regex", "guided_choice.*", "structured_outputs.regex",
+  ...["title", "text", "content", "contents", "snippet", "url"].map((key) => `documents.*.${key}`),
 ];
 const SCHEMAS = [
   "tools.*.function.parameters", "functions.*.parameters", "response_format.json_schema.schema", "text.format.schema", "tools.*.parameters",
@@ -335,8 +368,8 @@ const DOCUMENTED: Record<string, string> = {
   "/v1/uploads": "bytes filename mime_type purpose",
 };
 const ENGINES_OWN =
-  "top_k min_p repetition_penalty stop_token_ids bad_words ignore_eos guided_json guided_regex guided_choice structured_outputs chat_template " +
-  "chat_template_kwargs documents mm_processor_kwargs vllm_xargs truncation_side tools tool_choice";
+  "top_k min_p repetition_penalty stop_token_ids bad_words ignore_eos guided_json guided_regex guided_choice structured_outputs " +
+  "chat_template_kwargs documents vllm_xargs truncation_side tools tool_choice";
 const LOCAL = new Set(["function", "custom", "local_shell", "apply_patch", "computer", "namespace", "shell", "tool_search"]);
 
 const matches = (pattern: string, at: string[]) => {
@@ -350,6 +383,8 @@ const beneath = (patterns: string[], at: string[]) =>
 /** Whether anybody could take a value for a place to go to. */
 export function isPlace(value: string, isName = false): boolean {
   if (/^\s*data:/i.test(value)) return false;
+  // Base64 may begin so; no host's name is so long.
+  if (/^\/\/[A-Za-z0-9+/_=-]{64,}$/.test(value) && isMedia(value)) return false;
   let text = value.normalize("NFKC").replace(/[\p{Cc}\p{Cf}]/gu, "").replaceAll("。", ".").replaceAll("\\", "/");
   for (let i = 0; i < 3; i++) {
     try {
@@ -366,6 +401,43 @@ export function isPlace(value: string, isName = false): boolean {
   return isIP(name) !== 0 || name === "localhost" || /^([\w-]+\.)+[a-z]{2,}$/i.test(name) || (!isName && /^[\w-]*[a-z][\w-]*$/i.test(name));
 }
 
+/** Whether a string is media itself: it decodes to some, or to text, or is no path for its length. */
+export function isMedia(value: string): boolean {
+  const text = value.trim();
+  if (text === "" || /^data:/i.test(text)) return true;
+  if (!/^[A-Za-z0-9+/_=-]+$/.test(text)) return false;
+  if (text.length > 4096 || text.split("/").some((piece) => piece.length > 255)) return true;
+  const bytes = Buffer.from(text, "base64");
+  const begins = bytes.subarray(0, 12).toString("latin1");
+  if (/^(\x89PNG|\xff\xd8\xff|GIF8|RIFF|ID3|OggS|fLaC|%PDF|\x1aE\xdf\xa3|PK\x03\x04)/.test(begins) || begins.slice(4, 8) === "ftyp") return true;
+  const read = bytes.toString("utf8");
+  return bytes.length >= 12 && Buffer.from(read).equals(bytes) && !/[^\P{Cc}\n\r\t]/u.test(read);
+}
+
+const letters = (key: string) => key.toLowerCase().replace(/[^a-z0-9]/g, "");
+/** Whether a host that finds a string under this name may look for media there. */
+const namesMedia = (key: string) =>
+  /(image|img|picture|photo|audio|sound|video|movie|clip|frames|media|mask|attachment|(?<!pro)file|pdf|path|dir|directory|folder|url|uri|href|src|source|link|base64|b64|blob)s?$/
+    .test(letters(key)) || /(image|audio|video|file|inline).*(data|input|content|bytes|reference|ref|location)s?$/.test(letters(key)) && !/metadata$/.test(letters(key));
+const MEDIA_TYPES = /^(image_url|input_image|input_audio|(input_)?file|image|audio|video|(audio|video|file|document)_url|document|computer_screenshot|\w+_embeds)$/;
+/** What is documented in a part of media, or in an object within one, and is a word or a name. */
+const WORDS_OF_MEDIA = new Set(["type", "detail", "format", "filename", "id", "name", "uuid", "text", "role", "cache_control", "content", "input"]);
+
+/** Strings that stand where nobody documents any, and would be a path; `hasWords` where documented words stand beside media. */
+function strays(value: any, hasWords = true): boolean {
+  if (typeof value === "string") return !isMedia(value);
+  if (Array.isArray(value)) return value.some((inner) => strays(inner, hasWords));
+  if (typeof value !== "object" || value === null) return false;
+  return Object.entries(value).some(([key, inner]) => !(hasWords && WORDS_OF_MEDIA.has(key)) && strays(inner, namesMedia(key)));
+}
+
+const where = (at: string[]) => at.join(".");
+/** Messages, parts and items, and objects of media in them. */
+const isNode = (at: string[]) => /^(messages|input)(\.\d+)?(\.(content|output|summary)(\.\d+)?)?$/.test(where(at));
+const isMediaObject = (at: string[]) => /^(messages|input)\..*\.(image_url|input_audio|file)$/.test(where(at));
+/** Text and names of other things than media, under a name that sounds like it. */
+const MEDIA_IS_TEXT = /annotations\.\d+\.(url|file)$|url_citation\.url$/;
+
 /** Whether the service, which allows nothing, has to refuse it: a word why, or null. */
 export function judge(path: string, body: Json, engine: boolean): string | null {
   const documented = new Set(DOCUMENTED[path].split(" "));
@@ -374,6 +446,7 @@ export function judge(path: string, body: Json, engine: boolean): string | null 
   for (const [key, value] of Object.entries(body)) {
     if (documented.has(key) || value === null) continue;
     if (routing.some((name) => name.toLowerCase() === key.toLowerCase())) return `routes: ${key}`;
+    if (routingLike.includes(key) && value !== false && typeof value !== "number") return `made of routing words: ${key}`;
     if (hosting.includes(key) && value !== false) return `hosted: ${key}`;
     if (typeof value === "string" || typeof value === "object") return `unknown: ${key}`;
   }
@@ -388,10 +461,7 @@ function below(path: string, value: any, at: string[], text: string[]): string |
   if (schemaAt !== undefined) return typeof value === "object" ? null : inSchema(value, at.slice(schemaAt));
   if (typeof value === "string") {
     if (KINDS.some((pattern) => matches(pattern, at))) return kinds.has(value) ? null : `kind: ${where}`;
-    if (MEDIA.some((pattern) => matches(pattern, at))) {
-      const isContent = /^\s*data:/i.test(value) || /^[A-Za-z0-9+/_=-]*$/.test(value) && !(value.startsWith("//") && value.length < 64);
-      return isContent ? null : `no content: ${where}`;
-    }
+    if (MEDIA.some((pattern) => matches(pattern, at))) return isMedia(value) ? null : `no content: ${where}`;
     return isPlace(value, NAMES.test(where)) ? `place: ${where}` : null;
   }
   return null;
@@ -421,7 +491,14 @@ export function verdict(path: string, body: Json, engine: boolean): string | nul
     // Its keys are tokens.
     const isBias = at.join(".") === "logit_bias";
     const isFree = isBias || text.some((pattern) => pattern.endsWith("**") && matches(pattern, [...at, "0"]));
+    const isMediaPart = !Array.isArray(value) && (MEDIA_TYPES.test(value.type) && isNode(at) || isMediaObject(at));
+    if (!isSchema && !isFree && isMediaPart && strays(value)) return `no media: ${where(at)}`;
     for (const [key, inner] of Object.entries(value)) {
+      if (!Array.isArray(value) && !isSchema && !isFree && inner !== null && !text.some((pattern) => matches(pattern, [...at, key]))) {
+        if (inner !== false && engineInputs.some((name) => letters(name) === letters(key))) return `an engine's input: ${where([...at, key])}`;
+        const isTop = at.length === 0;
+        if (!isTop && namesMedia(key) && !MEDIA_IS_TEXT.test(where([...at, key])) && strays(inner)) return `no media: ${where([...at, key])}`;
+      }
       const isRoute = routing.some((name) => name.toLowerCase() === key.toLowerCase());
       if (at.length > 0 && !Array.isArray(value) && isRoute && inner !== null && !isSchema && !isFree) return `routes: ${[...at, key].join(".")}`;
       const problem = walk(inner, [...at, key]);

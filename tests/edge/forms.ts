@@ -1,5 +1,5 @@
 // Random forms and files of batches, with something planted in them (or nothing), and a judge of them: bodies.ts for what isn't JSON.
-import { type Chance, hosting, isPlace, make, places, routing, strangeKeys, texts, verdict } from "./bodies.js";
+import { type Chance, engineInputs, hosting, isMedia, isPlace, make, media, paths, places, routing, routingLike, strangeKeys, texts, verdict } from "./bodies.js";
 import type { Json } from "./harness.js";
 
 /** A field of a form, or a file. */
@@ -26,7 +26,7 @@ interface Known {
 }
 
 const WORDS = ["json", "auto", "word", "de", "1024x1024", "high", "a b"];
-const CONTENT = ["data:image/png;base64,AAAA", "AAAA", "/9j/4AAQ", "a-b_c="];
+const CONTENT = media;
 const LABELS = ["bob", "session:123", "google-oauth2|1"];
 
 const audio: Known = {
@@ -70,6 +70,13 @@ const PLANTS: Record<string, (c: Chance, form: Form) => void> = {
   },
   "an unknown field": (c, { parts }) => void parts.push({ name: c.of(strangeKeys) + c.of(["", "", "[]", "[a]"]), value: c.of([c.of(places), "word", "7", "true", '{"a":"b"}', "null"]) }),
   "a field that routes": (c, { parts }) => void parts.push({ name: c.of(routing) + c.of(["", "[]"]), value: c.of([c.of(places), "x", "7", "true", "null", '["a"]']) }),
+  "a path for media": (c, form) => void form.parts.push({ name: c.of([...KNOWN[form.path].media, "mask"]), value: c.of([c.of(paths), c.of(media)]) }),
+  "a name with parts": (c, { parts }) => {
+    const word = c.of([c.of(routing), c.of(routingLike), "model", "models", "a", "type", c.of(engineInputs), "file_id"]);
+    const name = c.of(["a", "size", "chunking_strategy", "prompt"]);
+    parts.push({ name: c.of([`${name}[${word}]`, `${name}.${word}`, `${word}.0`, `${word}[0][b]`, `[${word}]`]), value: c.of(["x", "7", "null", '{"a":"b"}']) });
+  },
+  "an engine's input": (c, { parts }) => void parts.push({ name: c.of(engineInputs), value: c.of(["x", "{}", "7", "null", "false"]), ...(c.is(0.3) && { filename: "a" }) }),
   "a field that hosts": (c, { parts }) => void parts.push({ name: c.of(hosting), value: c.of(["true", "false", "null", "{}", "x"]) }),
   "a field twice": (c, { parts }) => void parts.push({ ...c.of(parts) }),
   "a field in other letters": (c, { parts }) => {
@@ -147,6 +154,12 @@ export function formVerdict({ path, parts }: Form): string | null {
 
 function fieldVerdict(path: string, { name, value, filename }: Part): string | null {
   const isFiles = path === "/v1/files";
+  const parts = name.split(/[^\w-]+/).filter((part) => part !== "");
+  if (isFiles && name !== "purpose" && name !== "file" && ["purpose", "file"].includes(parts[0])) return `read as another: ${name}`;
+  if (name !== parts[0]) {
+    const isRoute = (part: string) => [...routing, ...routingLike, "model", "models"].some((one) => one.toLowerCase() === part.toLowerCase());
+    if (parts.some((part) => isRoute(part) || engineInputs.includes(part) || ["file_id", "vector_store_ids"].includes(part))) return `a part of the name: ${name}`;
+  }
   const deciding = DECIDING.find((known) => known === name.toLowerCase() && (isFiles ? ["purpose", "file"] : ["model", "stream", "user"]).includes(known));
   if (deciding && deciding !== name) return `in other letters: ${name}`;
   if (/(^|\[)(file_id|vector_store_ids)\]?(\[\])?$/.test(name)) return `an id: ${name}`;
@@ -157,23 +170,22 @@ function fieldVerdict(path: string, { name, value, filename }: Part): string | n
   if (filename !== undefined) return isFiles || KNOWN[path].media.includes(name.split("[")[0]) ? null : `a file nobody knows: ${name}`;
   if (name === "model") return value === "" || isPlace(value, true) ? "a model that routes" : null;
   if (name === "stream" && !isFiles) return ["true", "false", ""].includes(value.trim()) ? null : "a stream";
-  const base = name.split("[")[0];
+  const base = name.split(/[[.]/)[0];
   const json = read(value);
   const { fields, text, media } = KNOWN[path];
   const documented = [...text, ...media, ...Object.keys(fields).map((field) => field.split("[")[0])];
   const isRoute = routing.some((one) => one.toLowerCase() === base.toLowerCase());
   if (!documented.includes(base)) {
     if (json === null) return null;
+    if (engineInputs.includes(base) && json !== false) return `an engine's input: ${name}`;
     if (isRoute) return `routes: ${name}`;
     if (hosting.includes(base) && json !== false) return `hosted: ${name}`;
     if (typeof json === "string" || typeof json === "object") return `unknown: ${name}`;
     return null;
   }
   if (text.includes(base)) return null;
-  return strings(json).some((one) => media.includes(base) ? !isContent(one) : isPlace(one, ["user", "safety_identifier"].includes(base))) ? `place: ${name}` : null;
+  return strings(json).some((one) => media.includes(base) ? !isMedia(one) : isPlace(one, ["user", "safety_identifier"].includes(base))) ? `place: ${name}` : null;
 }
-
-const isContent = (text: string) => /^\s*data:/i.test(text) || (/^[A-Za-z0-9+/_=-]*$/.test(text.trim()) && !(text.startsWith("//") && text.length < 64));
 
 /** What readers of forms make of a field. */
 function read(value: string): any {

@@ -9,7 +9,7 @@ use bailiwick_rules::rules::Engine;
 
 use super::scope::Named;
 use super::shape::Shape::{
-    self, Content, Data, Free, Label, Map, Object, Schema, Scoped, Text, ToolChoice, Tools, Unknown, Word,
+    self, Content, Data, EngineInput, Label, Map, Object, Schema, Scoped, Text, ToolChoice, Tools, Unknown, Word,
 };
 use super::shape::{FORMAT, Fields, STRUCTURED};
 
@@ -113,13 +113,13 @@ static VLLM_KNOWS: Fields = &[
     ("return_prompt_text", Word),
     ("stream_interval", Word),
     ("repetition_detection", Unknown),
-    ("documents", Free),
-    ("chat_template", Text),
-    ("media_io_kwargs", Unknown),
-    ("mm_processor_kwargs", Unknown),
+    ("documents", Object(DOCUMENT)),
+    ("chat_template", EngineInput(&Text)),
+    ("media_io_kwargs", EngineInput(&Unknown)),
+    ("mm_processor_kwargs", EngineInput(&Unknown)),
     ("vllm_xargs", Unknown),
     ("request_id", Scoped(Named::Request)),
-    ("prompt_embeds", Data),
+    ("prompt_embeds", EngineInput(&Data)),
     ("messages", Content),
     ("previous_input_messages", Content),
     ("padding", Word),
@@ -128,6 +128,18 @@ static VLLM_KNOWS: Fields = &[
     ("use_activation", Word),
     ("to_language", Word),
     ("hotwords", Text),
+];
+
+/// A document that the chat template writes into the prompt.
+static DOCUMENT: Fields = &[
+    ("title", Text),
+    ("text", Text),
+    ("content", Text),
+    ("contents", Text),
+    ("snippet", Text),
+    ("url", Text),
+    ("id", Label),
+    ("doc_id", Label),
 ];
 
 static SGLANG_KNOWS: Fields = &[
@@ -150,3 +162,13 @@ static SGLANG_KNOWS: Fields = &[
     ("query_embed_overrides", Word),
     ("item_embed_overrides", Word),
 ];
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The names of all engines' own fields.
+    pub(in crate::body) fn names() -> impl Iterator<Item = &'static str> {
+        [BOTH_KNOW, VLLM_KNOWS, SGLANG_KNOWS].into_iter().flatten().map(|(name, _)| *name)
+    }
+}

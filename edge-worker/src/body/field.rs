@@ -3,6 +3,7 @@
 use bailiwick_rules::rules::Allowance;
 
 use super::engine::{self, Engines};
+use super::form_name;
 use super::names::{is_hosted, routes};
 use super::paths;
 use super::pointer::pointer;
@@ -56,17 +57,18 @@ pub(super) fn read(
         Kind::Object | Kind::Array => is_empty(value)?,
         _ => true,
     };
-    if is_hosted(key) && walk.hosts {
-        return walk.value(&Shape::Hosted, value);
-    }
-    if is_hosted(key) || routes(key) {
-        return walk.unknown(&[], key, value);
-    }
     if let Some((shape, engines)) = engine::field(key) {
         if !is_plain && !may_be_unknown {
             *needs = Needs { engines: needs.engines.and(engines), field: key.to_owned() };
         }
         return walk.value(shape, value);
+    }
+    let is_hosted = is_hosted(key);
+    if is_hosted && walk.hosts {
+        return walk.value(&Shape::Hosted, value);
+    }
+    if is_hosted || routes(key) {
+        return walk.unknown(&[], key, value);
     }
     let may_pass = is_plain && key != "priority" || may_be_unknown || kind == Kind::Null;
     if !may_pass && key == "priority" {
@@ -78,6 +80,7 @@ pub(super) fn read(
         return Ok(());
     }
     walk.unknown(fields, key, value)?;
+    walk.guess(key, kind, at);
     if !may_pass {
         walk.refuse(at, Wrong::Unknown);
     }
@@ -91,16 +94,14 @@ fn is_empty(value: &Scan<'_>) -> Result<bool, Broken> {
     Ok([b"{}", b"[]"].iter().any(|empty| ahead.is_at(range.clone(), *empty)))
 }
 
-/// The field that a form's name is of: `image` of `image[]`, `chunking_strategy` of `chunking_strategy[type]`.
-pub(crate) fn base(name: &str) -> &str {
-    name.split('[').next().unwrap_or(name)
-}
+pub(crate) use super::form_name::base;
 
 /// Checks that a form to the path with these words has a file by this name.
 ///
 /// # Errors
 /// 400 where a plain field belongs, or nobody knows of a file.
 pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
+    form_name::check(name, allow)?;
     let base = base(name);
     let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
@@ -109,6 +110,13 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
             Ok(Needs { engines, field: name.to_owned() })
         }
         Some((Shape::Data, _)) => Ok(Needs::default()),
+        Some((Shape::EngineInput(Shape::Data), engines)) => {
+            if !allow.contains(&Allowance::EngineInputs) {
+                return Err(failure(Wrong::EngineInput, || name.to_owned()));
+            }
+            let engines = if may_be_unknown { Engines::ALL } else { engines };
+            Ok(Needs { engines, field: name.to_owned() })
+        }
         Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
         None if routes(base) => Err(failure(Wrong::Routes, || name.to_owned())),
         None if is_hosted(base) || !may_be_unknown => Err(unknown(name.to_owned())),
@@ -121,6 +129,7 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
 /// # Errors
 /// 400 with what may not be in it.
 pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
+    form_name::check(name, allow)?;
     let fields = paths::fields(pattern);
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
     let base = base(name);
@@ -150,7 +159,7 @@ pub(crate) fn unknown(field: String) -> Failure {
     Failure::UnknownField { field, odd: Odd::Undocumented }
 }
 
-fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
+pub(super) fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
     let odd = |odd: Odd, field: String| Failure::UnknownField { field, odd };
     match wrong {
         Wrong::Place => Failure::RemoteUrl { field: field() },
@@ -160,6 +169,7 @@ fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
         Wrong::Priority => odd(Odd::Priority, field()),
         Wrong::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
         Wrong::Tool(tool) => Failure::HostedTool { tool },
+        Wrong::EngineInput => odd(Odd::EngineInput, field()),
         Wrong::Reference => Failure::ItemReference,
     }
 }

@@ -1,7 +1,7 @@
 //! Names of fields that are never harmless: those by which a request says where or by what it is processed, and
 //! those by which it has the model host search or run something.
 
-use crate::json::{known_as, reads_as_words};
+use crate::json::reads_as_words;
 
 /// Fields that route: to another model, account, engine or place, past the rules. Numbers and switches among them too.
 const ROUTING: &[&str] = &[
@@ -24,6 +24,13 @@ const ROUTING: &[&str] = &[
     "router_config",
     "transforms",
     "preset",
+    "model_id",
+    "model_name",
+    "cache",
+    "caching",
+    "conversation_id",
+    "thread_id",
+    "assistant_id",
     "api_base",
     "base_url",
     "api_url",
@@ -199,17 +206,28 @@ const SUFFIXES: &[&str] = &[
     "zai-org",
 ];
 
-/// Whether a field says where a request goes, written as here, as `inferenceGeo` or as `inference-geo`.
+/// Whether a field says where a request goes, written as here, as `inferenceGeo`, as `inference-geo`, or as a part of
+/// a longer name.
 pub(super) fn routes(key: &str) -> bool {
-    if known_as(key, ROUTING).is_some() {
-        return true;
-    }
-    let has_seams = key.bytes().any(|byte| byte == b'-' || byte.is_ascii_uppercase());
-    has_seams && ROUTING.iter().any(|known| reads_as_words(key, known))
+    is_one_of(key, ROUTING)
 }
 
+/// Whether a field has a host search or run something.
 pub(super) fn is_hosted(key: &str) -> bool {
-    known_as(key, HOSTED).is_some()
+    is_one_of(key, HOSTED)
+}
+
+/// Whether a name, or a part of it, is one of a list: readers of forms and options see `a` with `fallbacks` in it in
+/// `a[fallbacks]` and `a.fallbacks`, and PHP's sees `api_base` in `api.base`.
+fn is_one_of(key: &str, list: &[&str]) -> bool {
+    let is_known = |key: &str| list.iter().any(|known| reads_as_words(key, known));
+    is_known(key) || parts(key).nth(1).is_some() && parts(key).any(is_known)
+}
+
+/// The parts of a name: `a`, `b` and `c` of `a[b].c`.
+pub(super) fn parts(name: &str) -> impl Iterator<Item = &str> {
+    let is_seam = |c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_'));
+    name.split(is_seam).filter(|part| !part.is_empty())
 }
 
 pub(super) fn is_local_tool(kind: &str) -> bool {

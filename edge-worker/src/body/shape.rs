@@ -5,6 +5,7 @@
 //! for its items: an array is walked by the shape it stands under, item by item.
 
 use super::scope::Named;
+use crate::json::reads_as_words;
 
 /// What may stand at a place of a body.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) enum Shape {
     Kind,
     /// Media: base64 or a `data:` URL, or an object that holds such.
     Data,
+    /// Media as Anthropic has it, which may be text too.
+    Source,
     /// What a host handed out for nobody to read: base64, or a name.
     Blob,
     /// A JSON Schema.
@@ -43,16 +46,20 @@ pub(super) enum Shape {
     Map(&'static Shape),
     /// What the model host is told to search or run, which the service allows.
     Hosted,
-    /// Nobody knows.
+    /// What an engine compiles, unpickles or obeys when it reads media; with what may stand there.
+    EngineInput(&'static Shape),
+    /// A documented object of which nobody here lists the fields.
     Unknown,
+    /// What stands under a key that nobody documents.
+    Stray,
 }
 
 /// Fields by their names, the most frequent first.
 pub(super) type Fields = &'static [(&'static str, Shape)];
 
 use Shape::{
-    Blob, Content, Data, Free, Id, Items, Kind, Label, Map, Object, Schema, Scoped, Text, ToolChoice, Tools, Unknown,
-    Word,
+    Blob, Content, Data, EngineInput, Free, Id, Items, Kind, Label, Map, Object, Schema, Scoped, Source, Text,
+    ToolChoice, Tools, Unknown, Word,
 };
 
 /// Messages, parts of content and items of the Responses API, by one table: a key means the same in all of them.
@@ -96,8 +103,6 @@ pub(super) static NODE: Fields = &[
     ("file_id", Id),
     ("filename", Label),
     ("data", Data),
-    ("image_embeds", Data),
-    ("audio_embeds", Data),
     ("uuid", Scoped(Named::Media)),
     ("cache_control", Unknown),
     ("prompt_cache_breakpoint", Unknown),
@@ -126,6 +131,15 @@ pub(super) static NODE: Fields = &[
     ("reason", Text),
     ("error", Free),
     ("fingerprint", Blob),
+    ("source", Source),
+    ("format", Word),
+    ("modalities", Word),
+    ("media_type", Word),
+    ("mime_type", Word),
+    ("media_resolution", Unknown),
+    ("video_metadata", Unknown),
+    ("file_name", Label),
+    ("document_name", Label),
     ("extra_content", Object(&[("google", Object(&[("thought_signature", Blob)]))])),
 ];
 
@@ -160,6 +174,8 @@ static ANNOTATION: Fields = &[
     ("file_id", Id),
     ("filename", Label),
     ("container_id", Id),
+    // What OpenRouter read in a PDF.
+    ("file", Object(&[("hash", Label), ("name", Label), ("content", Content)])),
 ];
 
 /// What a model asked its client to do with a computer or a shell.
@@ -203,6 +219,62 @@ pub(super) static MEDIA: Fields = &[
     ("mime_type", Word),
     ("uuid", Scoped(Named::Media)),
     ("content_hash", Scoped(Named::Hash)),
+    ("file_name", Label),
+    ("cache_control", Unknown),
+    ("media_resolution", Unknown),
+    ("video_metadata", Unknown),
+];
+
+/// Anthropic's `source` of an image or a document.
+pub(super) static SOURCE: Fields =
+    &[("type", Word), ("media_type", Word), ("data", Data), ("url", Data), ("file_id", Id), ("content", Content)];
+
+/// What an engine compiles (templates in Jinja), unpickles (`torch.load`), or hands to the code that reads media.
+/// vLLM takes each of them only where its operator says that clients are trusted (`--trust-request-chat-template`,
+/// `--trust-request-mm-kwargs`, `--enable-prompt-embeds`, `--enable-mm-embeds`); others don't ask.
+static ENGINE_INPUTS: Fields = &[
+    ("chat_template", EngineInput(&Text)),
+    ("instruction_template_str", EngineInput(&Text)),
+    ("chat_template_str", EngineInput(&Text)),
+    ("prompt_embeds", EngineInput(&Data)),
+    ("inputs_embeds", EngineInput(&Data)),
+    ("input_embeds", EngineInput(&Data)),
+    ("image_embeds", EngineInput(&Data)),
+    ("audio_embeds", EngineInput(&Data)),
+    ("video_embeds", EngineInput(&Data)),
+    ("precomputed_embeddings", EngineInput(&Data)),
+    ("multi_modal_data", EngineInput(&Data)),
+    ("mm_processor_kwargs", EngineInput(&Unknown)),
+    ("media_io_kwargs", EngineInput(&Unknown)),
+    ("hf_overrides", EngineInput(&Unknown)),
+    ("trust_remote_code", EngineInput(&Word)),
+    ("code_revision", EngineInput(&Label)),
+];
+
+/// The shape of such an input, however its name is written.
+pub(super) fn engine_input(key: &str) -> Option<&'static Shape> {
+    ENGINE_INPUTS.iter().find(|(name, _)| reads_as_words(key, name)).map(|(_, shape)| shape)
+}
+
+/// Kinds of parts that are media.
+pub(super) static MEDIA_KINDS: &[&str] = &[
+    "image_url",
+    "input_image",
+    "input_audio",
+    "file",
+    "input_file",
+    "image",
+    "audio",
+    "video",
+    "audio_url",
+    "video_url",
+    "file_url",
+    "document",
+    "document_url",
+    "image_embeds",
+    "audio_embeds",
+    "prompt_embeds",
+    "computer_screenshot",
 ];
 
 /// Kinds of messages, parts and items. What nobody documents is a way by which nobody knows what is done with it.

@@ -8,6 +8,9 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
+mod inputs;
+mod reaching;
+
 pub(crate) fn terms(allow: &[Allowance]) -> Terms<'_> {
     Terms { allow, scope: Scope { service: "chat".into(), tenant: Some("acme".into()), request: "1".into() } }
 }
@@ -130,7 +133,7 @@ fn ids_are_found_wherever_they_stand_but_in_the_clients_own_data() {
 #[test]
 fn sound_and_containers_are_named_by_ids() {
     let heard = r#"{"model":"a","audio":{"voice":"alloy"},"messages":[{"role":"assistant","audio":{"id":"audio_1"}},
-        {"role":"assistant","audio":{"ID":"audio_2","data":"AAAA"}}]}"#;
+        {"role":"assistant","audio":{"ID":"audio_2","data":"UklGRgAA"}}]}"#;
     let body = chat(heard).unwrap();
     assert_eq!((body.ids().collect::<Vec<_>>(), body.keeps()), (vec!["audio_1", "audio_2"], true));
     assert!(!chat(r#"{"model":"a","audio":null}"#).unwrap().keeps());
@@ -235,14 +238,15 @@ fn a_splice_preserves_every_other_byte() {
             Just("1180591620717411303424".to_owned()),
             Just("[ {\"model\":\"inner\"}, null ]".to_owned()),
             Just("\"\\\"model\\\":\"".to_owned()),
-            any::<String>().prop_map(|text| quoted(&text)),
+            // Behind a word nothing names a place.
+            any::<String>().prop_map(|text| quoted(&format!("a {text}"))),
         ]
     };
     let strategy = (
         proptest::collection::btree_map("[a-e]{1,3}", ("[ \n\t]{0,2}", value()), 0..6),
         proptest::collection::btree_map("[f-k]{1,3}", ("[ \n\t]{0,2}", value()), 0..6),
-        "\\PC{1,20}",
-        "\\PC{1,20}",
+        "a \\PC{1,20}",
+        "a \\PC{1,20}",
     );
     let cases = Cell::new(0);
     TestRunner::new(ProptestConfig::with_cases(4_000))
@@ -420,9 +424,6 @@ fn places_are_found_wherever_no_text_stands() {
         (CHAT, r#""guided_json":"{\"$ref\":\"https://a\"}""#.into(), "/guided_json".into()),
     ] {
         assert_eq!(told(path, &fields, &[]), format!("remote_url_not_allowed {pointer}"), "{fields}");
-        let allow = [Allowance::RemoteUrls, Allowance::UnknownFields];
-        let allowed = told(path, &fields, &allow);
-        assert!(allowed == "ok" || allowed.starts_with("unknown_field"), "{fields}: {allowed}");
     }
 }
 
@@ -460,7 +461,7 @@ fn text_may_say_anything() {
             CHAT,
             r#""messages":[{"role":"user","content":[{"type":"image_url",
             "image_url":{"url":"data:image/png;base64,AAAA","detail":"low"}},{"type":"input_audio",
-            "input_audio":{"data":"AAAA","format":"mp3"}}]}],"logprobs":true,"n":1180591620717411303424,
+            "input_audio":{"data":"SUQzBAAAAAAA","format":"mp3"}}]}],"logprobs":true,"n":1180591620717411303424,
             "seven":7,"yes":true,"none":null"#,
         ),
         ("/v1/completions", r#""prompt":["https://a"],"suffix":"https://a","user":"session:123""#),
@@ -625,11 +626,7 @@ fn an_engines_own_fields_go_to_its_endpoints() {
     assert_eq!(needs(r#""structured_outputs":{"regex":"https://"}"#).3, "structured_outputs");
     assert_eq!(needs(r#""ebnf":"root ::= \"https://a\"""#), (false, false, true, "ebnf".into()));
     assert_eq!(needs(r#""ebnf":"x","guided_regex":"y""#), (false, false, false, "guided_regex".into()));
-    assert!(needs(r#""chat_template":"{{ 'https://a' }}","documents":[{"title":"t","text":"https://a"}]"#).1);
-    assert_eq!(
-        told(CHAT, r#""mm_processor_kwargs":{"image":"https://a"}"#, &[]),
-        "remote_url_not_allowed /mm_processor_kwargs/image"
-    );
+    assert!(needs(r#""documents":[{"title":"t","text":"https://a"}]"#).1);
     let any = inspect(CHAT, r#"{"model":"a","ebnf":"x"}"#, &[Allowance::UnknownFields]).unwrap();
     assert_eq!(*any.needs(), Needs::default());
 }

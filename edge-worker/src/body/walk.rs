@@ -6,10 +6,11 @@ use std::borrow::Cow;
 
 use bailiwick_rules::rules::Allowance;
 
-use super::names::{is_hosted, is_local_tool, routes};
-use super::place::{Care, holds_content, names_place};
+use super::names::{is_local_tool, routes};
+use super::place::{Care, names_place};
+use super::reach::is_public;
 use super::scope::Named;
-use super::shape::{CHOICE, Fields, KINDS, MEDIA, NODE, Shape, TOOL};
+use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
 use crate::json::{Broken, Kind, Scan, known_as, reads_as};
 use crate::state::fields::{Field, field};
 use crate::state::tuned::is_tuned;
@@ -46,12 +47,16 @@ pub(super) enum Wrong {
     Tool(String),
     /// An item that is stored somewhere.
     Reference,
+    /// An engine compiles or unpickles it.
+    EngineInput,
 }
 
 /// Reads values by their shapes.
 pub(super) struct Walk {
-    /// Whether values that name places are refused.
+    /// Whether URLs of the public internet are refused too.
     pub(super) fences: bool,
+    /// Whether engines may be given what they compile or unpickle.
+    trusts: bool,
     /// Whether the host may be told to search and run.
     pub(super) hosts: bool,
     /// Ids, and where in the body they stand, in order.
@@ -60,6 +65,10 @@ pub(super) struct Walk {
     pub(super) names: Vec<(Range<usize>, Named, String)>,
     /// What may not be, and where.
     pub(super) wrong: Option<(usize, Wrong)>,
+    /// Under a key that nobody documents, in the object at hand: the first string that is no media.
+    pub(super) stray: Option<usize>,
+    /// Whether the part at hand is of media.
+    is_of_media: bool,
 }
 
 impl Walk {
@@ -67,9 +76,12 @@ impl Walk {
         Self {
             fences: !allow.contains(&Allowance::RemoteUrls),
             hosts: allow.contains(&Allowance::HostedTools),
+            trusts: allow.contains(&Allowance::EngineInputs),
             ids: Vec::new(),
             names: Vec::new(),
             wrong: None,
+            stray: None,
+            is_of_media: false,
         }
     }
 
@@ -84,6 +96,12 @@ impl Walk {
     pub(super) fn value(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
         match (scan.kind()?, shape) {
             (_, Shape::Free) => scan.skip().map(drop),
+            (kind, Shape::EngineInput(inner)) => {
+                if !self.trusts && !matches!(kind, Kind::Null | Kind::False) {
+                    self.refuse(scan.at(), Wrong::EngineInput);
+                }
+                self.value(inner, scan)
+            }
             (Kind::String, _) => self.string(shape, scan),
             (Kind::Array, _) => scan.array(|item| self.value(shape, item)),
             (Kind::Object, _) => self.object(shape, scan),
@@ -106,18 +124,20 @@ impl Walk {
             }
             Shape::Scoped(named) => {
                 let name = scan.string()?.into_owned();
-                let place = self.fences && names_place(&name, Care::Label);
+                let place = self.is_out(&name, Care::Label);
                 self.names.push((start..scan.at(), *named, name));
                 place
             }
-            _ if !self.fences => return scan.skip().map(drop),
-            Shape::Label => names_place(&scan.string()?, Care::Label),
-            Shape::Data => !holds_content(&scan.string()?),
-            Shape::Blob => {
+            Shape::Label | Shape::Blob => self.is_out(&scan.string()?, Care::Label),
+            Shape::Data | Shape::Source => !self.may_be_media(&scan.string()?),
+            Shape::Stray => {
                 let text = scan.string()?;
-                !holds_content(&text) && names_place(&text, Care::Label)
+                if self.stray.is_none() && !self.may_be_media(&text) {
+                    self.stray = Some(start);
+                }
+                self.is_out(&text, Care::Word)
             }
-            _ => names_place(&scan.string()?, Care::Word),
+            _ => self.is_out(&scan.string()?, Care::Word),
         };
         if place {
             self.refuse(start, Wrong::Place);
@@ -131,21 +151,23 @@ impl Walk {
             Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
             Shape::Content => self.node(false, scan),
             Shape::Items => self.node(true, scan),
-            Shape::Data => self.fields(MEDIA, scan),
+            Shape::Data => self.media(scan),
+            Shape::Source => self.source(scan),
+            Shape::Unknown => self.undescribed(scan),
             Shape::Schema => self.schema(scan),
             Shape::Tools => self.tool(scan),
             Shape::ToolChoice => self.choice(scan),
             Shape::Hosted => self.hosted(scan),
-            _ => self.fields(&[], scan),
+            _ => scan.object(|key, value| self.nested(&key, value)),
         }
     }
 
-    fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), Broken> {
         scan.object(|key, value| self.field(fields, &key, value))
     }
 
     /// Refuses a model of one tenant's data below the top level, where no name is opened.
-    fn tuned(&mut self, key: &str, value: &Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn tuned(&mut self, key: &str, value: &Scan<'_>) -> Result<(), Broken> {
         if key.eq_ignore_ascii_case("model") {
             let mut ahead = value.clone();
             if ahead.kind()? == Kind::String && is_tuned(&ahead.string()?) {
@@ -156,7 +178,7 @@ impl Walk {
     }
 
     /// Reads the value of a key by the table of its object.
-    fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
         self.tuned(key, value)?;
         match fields.iter().find(|(name, _)| *name == key) {
             Some((_, shape)) => self.value(shape, value),
@@ -164,33 +186,10 @@ impl Walk {
         }
     }
 
-    /// Reads the value of a key that its object's table lacks: no text is known to stand there.
-    pub(super) fn unknown(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
-        if matches!(field(key), Field::Id | Field::Ids) {
-            return self.value(&Shape::Id, value);
-        }
-        // A server that ignores letters' case reads it as the field it is like.
-        let like = fields.iter().find(|(name, _)| reads_as(key, name)).map(|(_, shape)| shape);
-        if let Some(
-            shape @ (Shape::Kind | Shape::Tools | Shape::ToolChoice | Shape::Scoped(_) | Shape::Data | Shape::Id),
-        ) = like
-        {
-            return self.value(shape, value);
-        }
-        let (kind, at) = (value.kind()?, value.at());
-        self.value(&Shape::Unknown, value)?;
-        if kind != Kind::Null && routes(key) {
-            self.refuse(at, Wrong::Routes);
-        }
-        if !self.hosts && !matches!(kind, Kind::Null | Kind::False) && is_hosted(key) {
-            self.refuse(at, Wrong::Tool(key.to_owned()));
-        }
-        Ok(())
-    }
-
     /// A message, a part of one, or an item of the Responses API.
     fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
         let start = scan.at();
+        let outer = (self.stray.take(), core::mem::take(&mut self.is_of_media));
         let mut kinds = 0;
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
@@ -205,14 +204,19 @@ impl Walk {
         if kinds > 1 {
             self.refuse(start, Wrong::Twice("type"));
         }
+        if let Some(at) = self.stray.filter(|_| self.is_of_media) {
+            self.refuse(at, Wrong::Place);
+        }
+        (self.stray, self.is_of_media) = outer;
         Ok(())
     }
 
     fn kind(&mut self, kind: &str, at: usize) -> Result<(), Broken> {
+        self.is_of_media |= kind != "text" && MEDIA_KINDS.contains(&kind);
         if kind == "item_reference" {
             self.refuse(at, Wrong::Reference);
         } else if !KINDS.contains(&kind) {
-            let place = self.fences && names_place(kind, Care::Word);
+            let place = self.is_out(kind, Care::Word);
             self.refuse(at, if place { Wrong::Place } else { Wrong::Kind });
         }
         Ok(())
@@ -262,7 +266,7 @@ impl Walk {
             if key == "type" && value.kind()? == Kind::String {
                 let (at, kind) = (value.at(), value.string()?);
                 let is_plain = matches!(kind.as_ref(), "allowed_tools" | "auto" | "any" | "tool" | "none" | "required");
-                if self.fences && names_place(&kind, Care::Word) {
+                if self.is_out(&kind, Care::Word) {
                     self.refuse(at, Wrong::Place);
                 } else if !self.hosts && !is_plain && !is_local_tool(&kind) {
                     self.refuse(at, Wrong::Tool(kind.into_owned()));
@@ -303,8 +307,7 @@ impl Walk {
         if !text.trim_start().starts_with(['{', '[']) {
             return Ok(());
         }
-        let mut inner =
-            Self { fences: self.fences, hosts: self.hosts, ids: Vec::new(), names: Vec::new(), wrong: None };
+        let mut inner = Self { fences: self.fences, hosts: self.hosts, ..Self::new(&[]) };
         let _ = inner.value(&Shape::Schema, &mut Scan::new(&text));
         if let Some((_, wrong)) = inner.wrong {
             self.refuse(start, wrong);
@@ -326,13 +329,13 @@ impl Walk {
             if kind == Kind::String {
                 let is_reference = SCHEMA_REFERENCES.iter().any(|name| name.eq_ignore_ascii_case(key));
                 let is_dialect = key.eq_ignore_ascii_case("$schema");
-                if self.fences && (is_reference || is_dialect) {
+                if is_reference || is_dialect {
                     let text = value.string()?;
                     let known = |text: &str| {
                         let text = text.trim_start();
                         if is_reference { text.is_empty() || text.starts_with('#') } else { is_known_dialect(text) }
                     };
-                    if !known(&text) {
+                    if !known(&text) && (self.fences || !is_public(&text)) {
                         self.refuse(at, Wrong::Place);
                     }
                     return Ok(());

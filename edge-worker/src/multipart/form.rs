@@ -11,7 +11,6 @@ use crate::envelope::Failure;
 use crate::payload::Payload;
 use crate::rewrite::path::Route;
 use crate::room::Room;
-use crate::state::fields::{Field, field};
 
 /// Fields that decide something here: once, in these letters, and no files.
 const DECIDING: &[&str] = &["model", "stream", "user"];
@@ -151,8 +150,7 @@ fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failur
     if !is_list && before.iter().any(|(other, _)| other.name == head.name) {
         return Err(Failure::DuplicateKey { key: head.name.clone() });
     }
-    let plain = head.name.trim_end_matches(['[', ']']);
-    if matches!(field(plain.rsplit('[').next().unwrap_or(plain)), Field::Id | Field::Ids) {
+    if body::has_id(&head.name) {
         return Err(Failure::UnknownId);
     }
     Ok(())
@@ -242,14 +240,26 @@ mod tests {
         assert_eq!(refusal(&[("Model", b"a")]), Failure::MiscasedKey { key: "model" });
         assert!(matches!(refusal(&[("model:x", b"a")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("model", b"\xff")]), Failure::BadForm { .. }));
-        for name in ["model[]", "Model[0]", "stream[]", "user[x]"] {
+        for name in ["model[]", "Model[0]", "stream[]", "user[x]", "model.0"] {
             let odd = Failure::UnknownField { field: name.into(), odd: Odd::Undocumented };
             assert_eq!(refusal(&[("model", b"a"), (name, b"b")]), odd);
         }
         assert!(matches!(refusal(&[("model", b"a"), ("stream", b"1")]), Failure::BadField { .. }));
-        let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image", b"https://a/b.png")];
+        let url: [(&str, &[u8]); 2] = [("model", b"a"), ("image", b"https://a.example/b.png")];
         assert_eq!(refusal(&url), Failure::RemoteUrl { field: "image".into() });
         assert!(Form::read(TYPE, body(&url), &route(), &[Allowance::RemoteUrls]).is_ok());
+        for place in ["file:///etc/passwd", "http://169.254.169.254/", "data/images/cats"] {
+            let place: [(&str, &[u8]); 2] = [("model", b"a"), ("image", place.as_bytes())];
+            assert!(Form::read(TYPE, body(&place), &route(), &[Allowance::RemoteUrls]).is_err());
+        }
+        for name in ["a[fallbacks]", "fallbacks.0", "x[model]", "x.model", "fallbacks[0][model]"] {
+            let nested: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"b")];
+            let refused = Form::read(TYPE, body(&nested), &route(), &[Allowance::UnknownFields]).err();
+            assert_eq!(refused, Some(Failure::UnknownField { field: name.into(), odd: Odd::Routes }));
+            let file: [(&str, &[u8]); 2] = [("model", b"a"), (&format!("{name}:x"), b"b")];
+            let refused = Form::read(TYPE, body(&file), &route(), &[Allowance::UnknownFields]).err();
+            assert_eq!(refused, Some(Failure::UnknownField { field: name.into(), odd: Odd::Routes }));
+        }
         for name in ["image", "image[]", "mask", "file", "url", "source", "size"] {
             let url: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"https://a/b.png")];
             assert_eq!(refusal(&url), Failure::RemoteUrl { field: name.into() });
@@ -267,13 +277,15 @@ mod tests {
         for name in ["prompt", "size", "n"] {
             assert!(matches!(file(name), Failure::BadForm { .. }), "{name}");
         }
-        let embedded = read(&[("model", b"a"), ("prompt_embeds:x", b"1")]).unwrap();
+        let embeds: [(&str, &[u8]); 2] = [("model", b"a"), ("prompt_embeds:x", b"1")];
+        assert_eq!(refusal(&embeds).code(), "engine_input_not_allowed");
+        let embedded = Form::read(TYPE, body(&embeds), &route(), &[Allowance::EngineInputs]).unwrap();
         assert!(embedded.needs().engines.hold(Some(Engine::Vllm)) && !embedded.needs().engines.hold(None));
         let decoder: [(&str, &[u8]); 2] = [("model", b"a"), ("decoder:x", b"1")];
         assert!(Form::read(TYPE, body(&decoder), &route(), &[Allowance::UnknownFields]).is_ok());
         let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];
         assert!(Form::read(TYPE, body(&routing), &route(), &[Allowance::UnknownFields]).is_err());
-        assert!(read(&[("model", b"a"), ("image", b"AAAA"), ("prompt", b"like https://a/b.png")]).is_ok());
+        assert!(read(&[("model", b"a"), ("image", b"iVBORw0KGgo="), ("prompt", b"like https://a/b.png")]).is_ok());
         assert_eq!(refusal(&[("model", b"a"), ("image[file_id]", b"file-1")]), Failure::UnknownId);
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("n", b"2"), ("seed", b"7"), ("x", b"true")]).is_ok());
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("image:b", b"2"), ("image[]:c", b"3")]).is_ok());

@@ -146,6 +146,10 @@ impl Upload {
     fn begin(&mut self, head: Head, out: &mut Vec<u8>) -> Result<(), Failure> {
         let name = head.name.to_ascii_lowercase();
         for known in [self.load.streams(), "purpose"] {
+            // Some servers read `purpose[]` as one more purpose.
+            if field::base(&name) == known && name != known {
+                return Err(field::unknown(head.name));
+            }
             if name == known && head.name != known {
                 return Err(Failure::MiscasedKey { key: known });
             }
@@ -346,6 +350,10 @@ mod tests {
         let twice: [(&str, &[u8]); 3] = [("purpose", b"evals"), ("file:a", b"x"), ("purpose", b"batch")];
         assert_eq!(refusal(&twice), Failure::DuplicateKey { key: "purpose".into() });
         assert_eq!(refusal(&[("Purpose", b"batch")]), Failure::MiscasedKey { key: "purpose" });
+        for name in ["purpose[]", "Purpose[0]", "purpose.x", "file[]"] {
+            let odd = Failure::UnknownField { field: name.into(), odd: Odd::Undocumented };
+            assert_eq!(refusal(&[("purpose", b"user_data"), (name, b"batch"), ("file:a", b"x")]), odd);
+        }
         assert!(matches!(refusal(&[("purpose:x", b"batch")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("file:a", b"x")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("purpose", b"evals")]), Failure::BadForm { .. }));

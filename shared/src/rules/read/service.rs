@@ -64,6 +64,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
                 ("store", Allowance::Store),
                 ("batch", Allowance::Batch),
                 ("unknown_fields", Allowance::UnknownFields),
+                ("engine_inputs", Allowance::EngineInputs),
             ];
             one_of(reader, node, &choices)
         })

@@ -1,0 +1,172 @@
+//! A string that stands where media belongs in, whether it is media itself out; `walk` asks. A path on the model
+//! host's disk is no media, and most paths are written in base64's letters.
+
+use super::place::{is_base64, is_data_url};
+
+/// The longest path that Linux opens (`PATH_MAX`): what is longer is content.
+const LONGEST_PATH: usize = 4096;
+/// The longest name of a file on Linux (`NAME_MAX`): a longer piece without a `/` is in no path.
+const LONGEST_FILE_NAME: usize = 255;
+/// The shortest text that counts as a file, in bytes: words of fewer could be read as such by accident.
+const SHORTEST_TEXT: usize = 12;
+
+/// How base64 of files begins that say what they are.
+const BEGINNINGS: &[&str] = &[
+    "iVBORw0KGg", // PNG
+    "/9j/",       // JPEG
+    "_9j_",
+    "R0lGOD", // GIF
+    "UklGR",  // WAV, WebP, AVI
+    "SUQz",   // MP3 with an ID3 tag
+    "T2dnUw", // Ogg, Opus
+    "ZkxhQ",  // FLAC
+    "GkXfo",  // WebM, Matroska
+    "JVBERi", // PDF
+    "UEsDB",  // ZIP: Office's documents
+    "0M8R4",  // Office's older ones
+    "SUkqA",  // TIFF
+    "TU0AK",
+    "Rk9STQ", // AIFF
+    "IyFBTV", // AMR
+];
+
+/// Whether a string is media itself: a `data:` URL, or base64 that can't be a path as well, or that decodes to what
+/// media is.
+///
+/// Base64 can't be a path if it is longer than any, or has a piece longer than any file's name. So long audio without
+/// a header (PCM, MP3 without a tag) passes; less than a tenth of a second of it has to be a `data:` URL.
+pub(super) fn is_media(text: &str) -> bool {
+    let text = text.trim_ascii();
+    if text.is_empty() || is_data_url(text) {
+        return true;
+    }
+    let is_end = |byte: u8| matches!(byte, b'\n' | b'\r');
+    text.bytes().all(|byte| is_base64(byte) || is_end(byte))
+        && (text.len() > LONGEST_PATH
+            || text.split(['/', '\n', '\r']).any(|piece| piece.len() > LONGEST_FILE_NAME)
+            || begins_as_media(text)
+            || is_encoded_text(text))
+}
+
+fn begins_as_media(text: &str) -> bool {
+    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+        // MP4 and its kin (ISO/IEC 14496-12): a length below 65,536, then `ftyp`.
+        || text.starts_with("AA") && text.get(6..10) == Some("Z0eX")
+}
+
+/// Whether base64 decodes to text: a note, a table, a program. A path made of words doesn't, as most letters decode to
+/// bytes that no UTF-8 has in that order.
+fn is_encoded_text(text: &str) -> bool {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut held, mut bits) = (0u32, 0u32);
+    for six in text.bytes().filter_map(sextet) {
+        held = held << 6 | u32::from(six);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.extend(u8::try_from(held >> bits & 0xff));
+        }
+    }
+    let fits = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    bytes.len() >= SHORTEST_TEXT && core::str::from_utf8(&bytes).is_ok_and(|text| text.chars().all(fits))
+}
+
+/// RFC 4648 §4 and §5.
+fn sextet(byte: u8) -> Option<u8> {
+    Some(match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    #[test]
+    fn files_that_say_what_they_are_pass_however_short() {
+        for file in [
+            &b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..],
+            b"\xff\xd8\xff\xe0\0\x10JFIF",
+            b"GIF89a\x01\0\x01\0",
+            b"GIF87a\x01\0\x01\0",
+            b"RIFF\x24\0\0\0WAVEfmt ",
+            b"RIFF\xff\xff\xff\xffWEBP",
+            b"ID3\x04\0\0\0\0\0\0",
+            b"OggS\0\x02\0\0",
+            b"fLaC\0\0\0\x22",
+            b"%PDF-1.7\n%\xe2\xe3",
+            b"\0\0\0\x20ftypisom\0\0",
+            b"\0\0\0\x1cftypavif",
+            b"\0\0\0\x18ftypheic",
+            b"\x1a\x45\xdf\xa3\x9f\x42",
+            b"PK\x03\x04\x14\0",
+            b"\xd0\xcf\x11\xe0\xa1\xb1",
+            b"II*\0\x08\0\0\0",
+            b"MM\0*\0\0\0\x08",
+            b"FORM\0\0\0\x1eAIFF",
+            b"#!AMR\n",
+        ] {
+            let (plain, other) = (STANDARD.encode(file), URL_SAFE_NO_PAD.encode(file));
+            assert!(is_media(&plain), "{plain}");
+            assert!(is_media(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn text_is_a_file_and_so_is_what_no_path_can_be() {
+        let csv = STANDARD.encode("name;amount\r\nMüller;12\n");
+        let pcm: Vec<u8> = (0..3_200u16).flat_map(|n| n.wrapping_mul(40_503).to_le_bytes()).collect();
+        let mp3 = format!("//uQ{}", "A".repeat(256));
+        for text in
+            ["", "  ", "data:,x", " DATA:image/png;base64,AAAA", &csv, &STANDARD.encode(&pcm), &mp3, &"a".repeat(256)]
+        {
+            assert!(is_media(text), "{text}");
+        }
+        assert!(is_media(&format!("{csv}\r\n")) && is_media(&"/etc".repeat(1025)), "no path is so long");
+    }
+
+    #[test]
+    fn paths_and_words_are_no_media() {
+        let root = format!("/{}", "proc/self/root/".repeat(200));
+        for text in [
+            "data/images/cats",
+            "mnt/models/llama",
+            "etc/passwd",
+            "/etc/passwd",
+            "/etc/shadow0",
+            "/proc/self/environ",
+            "//metadata/token/x",
+            "//proxy/vault/registry",
+            "home/alice/pictures/holidays2024/img0001",
+            &root[..3000],
+            "cats",
+            "secret",
+            "id_rsa",
+            "AAAA",
+            "AAAAAAAAAAAAAAAAAAAA",
+            "file-1",
+            "a-b_c=",
+            "passport_of_alice",
+            "https://a",
+            "a.example/x",
+            "./x.png",
+            "~/x",
+            "c:x",
+            "C:\\x",
+            "ｄata:,x",
+            "da\tta:,x",
+            "AA AA",
+            "é",
+        ] {
+            assert!(!is_media(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a body may have fetched, by a URL or by a path on the model host's disk.
+
+use super::*;
+
+const PART: &str = "/messages/0/content/0";
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
+
+fn part(part: &str, allow: &[Allowance]) -> String {
+    told(CHAT, &format!(r#""messages":[{{"role":"user","content":[{part}]}}]"#), allow)
+}
+
+#[test]
+fn under_a_key_nobody_documents_media_is_media_or_refused() {
+    for (object, at) in [
+        (r#"{"type":"image","path":"/mnt/a"}"#, "/path"),
+        (r#"{"type":"image","source":"/mnt/a"}"#, "/source"),
+        (r#"{"type":"image","url":"cats.png"}"#, "/url"),
+        (r#"{"type":"image","base64":"data/images/cats"}"#, "/base64"),
+        (r#"{"type":"image","foo":"cats"}"#, "/foo"),
+        (r#"{"foo":["cats"],"type":"image"}"#, "/foo/0"),
+        (r#"{"foo":{"bar":"cats"},"TYPE":"image","type":"image"}"#, "/foo/bar"),
+        (r#"{"type":"image_url","image_url":{"path":"/mnt/a"}}"#, "/image_url/path"),
+        (r#"{"type":"image_url","image_url":{"url":"data:,x","file":"a"}}"#, "/image_url/file"),
+        (r#"{"type":"image_url","image_url":{"url":"data:,x","foo":"a"}}"#, "/image_url/foo"),
+        (r#"{"type":"image_url","image_url":{"url":"data:,x","foo":{"bar":["a"]}}}"#, "/image_url/foo/bar/0"),
+        (r#"{"type":"input_audio","input_audio":{"path":"a","format":"wav"}}"#, "/input_audio/path"),
+        (r#"{"type":"file","file":{"path":"/etc/passwd"}}"#, "/file/path"),
+        (r#"{"type":"file","file":{"filename":"a.pdf","location":"a"}}"#, "/file/location"),
+        (r#"{"type":"image","source":{"type":"base64","media_type":"image/png","data":"/mnt/a"}}"#, "/source/data"),
+        (r#"{"type":"image","source":{"type":"text","type":"base64","data":"/mnt/a"}}"#, "/source/data"),
+        (r#"{"type":"image","source":{"type":"text","path":"a"}}"#, "/source/path"),
+        (
+            r#"{"type":"document","source":{"type":"content","content":[{"type":"image","path":"a"}]}}"#,
+            "/source/content/0/path",
+        ),
+        (r#"{"type":"text","text":"x","image_path":"a"}"#, "/image_path"),
+        (r#"{"type":"text","text":"x","inlineData":{"data":"a"}}"#, "/inlineData/data"),
+    ] {
+        for allow in [&[][..], &[Allowance::UnknownFields], &[Allowance::RemoteUrls]] {
+            assert_eq!(part(object, allow), format!("remote_url_not_allowed {PART}{at}"), "{object}");
+        }
+    }
+    for (path, fields, at) in [
+        (CHAT, r#""messages":[{"role":"user","content":"x","images":["/mnt/a"]}]"#, "/messages/0/images/0"),
+        (CHAT, r#""messages":[{"role":"user","content":"x","image_path":"a"}]"#, "/messages/0/image_path"),
+        (CHAT, r#""messages":[{"role":"user","content":"x","images":[{"path":"a"}]}]"#, "/messages/0/images/0/path"),
+        ("/v1/images/edits", r#""prompt":"x","mask":{"image_url":"a"}"#, "/mask/image_url"),
+        ("/v1/images/edits", r#""prompt":"x","images":[{"path":"a"}]"#, "/images/0/path"),
+        ("/v1/images/edits", r#""prompt":"x","image":"data/images/cats""#, "/image"),
+        ("/v1/embeddings", r#""input":[{"path":"a"}]"#, "/input/0/path"),
+        (
+            "/v1/responses",
+            r#""input":[{"role":"user","content":[{"type":"input_image","path":"a"}]}]"#,
+            "/input/0/content/0/path",
+        ),
+    ] {
+        assert_eq!(told(path, fields, &[]), format!("remote_url_not_allowed {at}"), "{fields}");
+    }
+    for fields in
+        [r#""image":"cats""#, r#""ref_audio":"a""#, r#""reference_images":["a"]"#, r#""opts":{"imagePath":"a"}"#]
+    {
+        assert!(told(CHAT, fields, &[Allowance::UnknownFields]).starts_with("remote_url_not_allowed"), "{fields}");
+    }
+    assert!(told(CHAT, r#""documents":[{"path":"a"}]"#, &[]).starts_with("remote_url_not_allowed"));
+}
+
+#[test]
+fn media_as_hosts_document_it_passes() {
+    for object in [
+        r#"{"type":"image_url","image_url":{"url":"PNG","detail":"high","uuid":"u","max_dynamic_patch":4}}"#,
+        r#"{"type":"image_url","image_url":"PNG","modalities":"multi-images","min_pixels":1}"#,
+        r#"{"type":"image","image":"PNG"}"#,
+        r#"{"type":"image","base64":"PNG"}"#,
+        r#"{"type":"image","url":"data:image/png;base64,AAAA"}"#,
+        r#"{"type":"image","source":{"type":"base64","media_type":"image/png","data":"PNG"},
+            "cache_control":{"type":"ephemeral","ttl":"5m"}}"#,
+        r#"{"type":"document","title":"t","context":"c","citations":{"enabled":true},
+            "source":{"type":"text","media_type":"text/plain","data":"see https://a.example/"}}"#,
+        r#"{"type":"document","source":{"type":"content","content":[{"type":"text","text":"/etc/passwd"}]}}"#,
+        r#"{"type":"document_url","document_url":"data:application/pdf;base64,AAAA","document_name":"a.pdf"}"#,
+        r#"{"type":"input_audio","input_audio":{"data":"SUQzBAAA","format":"mp3"}}"#,
+        r#"{"type":"video","video":["PNG","PNG"],"fps":2}"#,
+        r#"{"type":"video_url","video_url":{"url":"data:video/mp4;base64,AAAA","fps":1,"cache_control":{"type":"x"}},
+            "video_metadata":{"start_offset":"1s"},"media_resolution":{"level":"LOW"}}"#,
+        r#"{"type":"file","file":{"file_data":"JVBERi0xLjcK","filename":"a.pdf","format":"application/pdf"}}"#,
+        r#"{"type":"file","file":{"file_data":"bmFtZTthbW91bnQKYWxpY2U7Nwo=","filename":"a.csv"}}"#,
+        r#"{"type":"text","text":"x","agent":"planner","note":{"deep":["a word"]}}"#,
+    ] {
+        assert_eq!(part(&object.replace("PNG", PNG), &[]), "ok", "{object}");
+    }
+    let replayed = format!(
+        r#""messages":[{{"role":"assistant","content":"x","images":[{{"type":"image_url","index":0,
+        "image_url":{{"url":"data:image/png;base64,{PNG}"}}}}],"annotations":[{{"type":"file","file":{{"hash":"h",
+        "name":"a.pdf","content":[{{"type":"text","text":"https://a"}}]}}}}]}}]"#
+    );
+    assert_eq!(told(CHAT, &replayed, &[]), "ok");
+    assert_eq!(told("/v1/embeddings", &format!(r#""input":[{{"image":"{PNG}"}}]"#), &[]), "ok");
+}
+
+#[test]
+fn where_remote_urls_are_allowed_only_the_public_internet_is() {
+    let allow = &[Allowance::RemoteUrls, Allowance::UnknownFields];
+    let image = |url: &str| part(&format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#), allow);
+    for url in ["https://a.example/b.png", "http://8.8.8.8:8080/x", "data:,x", PNG] {
+        assert_eq!(image(url), "ok", "{url}");
+        assert_eq!(told(CHAT, &format!(r#""x":["{url}"]"#), allow), "ok", "{url}");
+    }
+    for url in [
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fd00:ec2::254]/",
+        "http://metadata.google.internal/",
+        "http://localhost:8000/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1/",
+        "http://10.0.0.1/",
+        "https://collector/",
+        "gs://bucket/x",
+        "//a.example/x",
+        "ftp://a.example/",
+    ] {
+        assert_eq!(image(url), format!("remote_url_not_allowed {PART}/image_url/url"), "{url}");
+        let anywhere = format!(r#""x":["{url}"],"user":"u""#);
+        assert_eq!(told(CHAT, &anywhere, allow), "remote_url_not_allowed /x/0", "{url}");
+    }
+    for path in ["./a.png", "/mnt/a", "cats", "data/images/cats"] {
+        assert_eq!(image(path), format!("remote_url_not_allowed {PART}/image_url/url"), "{path}");
+    }
+    assert_eq!(told(CHAT, r#""user":"a.example:443""#, allow), "remote_url_not_allowed /user");
+    let reference = r#""guided_json":{"$ref":"https://a.example/s.json"}"#;
+    assert_eq!(told(CHAT, reference, allow), "ok");
+    let reference = r#""guided_json":{"$ref":"http://localhost/s.json"}"#;
+    assert_eq!(told(CHAT, reference, allow), "remote_url_not_allowed /guided_json/$ref");
+}
