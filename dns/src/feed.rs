@@ -9,7 +9,7 @@ mod look;
 mod part;
 mod settle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::SignedZone;
 use crate::dnssec::ring::ZoneKeys;
-use crate::name::Name;
+use crate::name::{Name, NameRef};
 use crate::owner::{Faults, Handle, Offer, Source};
 use crate::snapshot::ZoneSource;
 use crate::sources::Sources;
 use crate::store::Kind;
+use crate::system::give_back_memory;
 use crate::tasks::{Backoff, Pulse};
 use look::Moves;
 use part::{Came, alone};
@@ -91,8 +92,8 @@ impl Feed {
     pub(crate) fn start(sources: Sources, parts: Parts, handle: Handle) -> io::Result<Self> {
         let (reload, reloads) = mpsc::sync_channel(1);
         let pulse = handle.tasks().beating("files", false, PATIENCE);
-        let panics = handle.status().panics;
-        let watching = Watching { sources, parts, handle, moves: Moves::new(), begun: Instant::now(), panics };
+        let (panics, untidy) = (handle.status().panics, Untidy::default());
+        let watching = Watching { sources, parts, handle, moves: Moves::new(), begun: Instant::now(), panics, untidy };
         std::thread::Builder::new().name("files".to_owned()).spawn(move || watching.run(&reloads, &pulse))?;
         Ok(Self { reload })
     }
@@ -112,6 +113,33 @@ struct Watching {
     begun: Instant,
     /// How often the owner had panicked when it was last looked: it may have lost what it was offered.
     panics: u64,
+    untidy: Untidy,
+}
+
+/// When memory is to be given back that a version took to read and to compile.
+#[derive(Debug, Default)]
+struct Untidy {
+    /// How many versions were accepted when it was last looked.
+    accepted: Option<u64>,
+    /// When it is due: at once, and again when nobody uses the version before any more.
+    due: VecDeque<Instant>,
+}
+
+impl Untidy {
+    /// How long some may use the version before.
+    const LINGER: Duration = Duration::from_secs(10);
+
+    /// Whether it is due now.
+    fn is_due(&mut self, accepted: u64, now: Instant) -> bool {
+        if self.accepted.replace(accepted) != Some(accepted) {
+            self.due = [now, now + Self::LINGER].into();
+        }
+        let is_due = self.due.front().is_some_and(|due| *due <= now);
+        if is_due {
+            self.due.pop_front();
+        }
+        is_due
+    }
 }
 
 impl Watching {
@@ -137,7 +165,16 @@ impl Watching {
                     pause = backoff.next();
                 }
             }
+            self.tidy_up();
             pulse.beat();
+        }
+    }
+
+    fn tidy_up(&mut self) {
+        let status = self.handle.status();
+        let accepted = Source::ALL.iter().map(|source| status.of(*source).accepted).sum();
+        if self.untidy.is_due(accepted, Instant::now()) {
+            give_back_memory();
         }
     }
 
@@ -240,31 +277,37 @@ impl Watching {
     }
 }
 
+/// A record's owner and type.
+type Entry<'z> = (NameRef<'z>, u16);
+
+/// Those of all records of a zone, in order.
+fn entries(zone: &ZoneSource) -> Vec<Entry<'_>> {
+    let mut entries: Vec<_> = zone.records.iter().map(|record| (record.owner, record.rtype)).collect();
+    entries.sort_unstable();
+    entries
+}
+
 /// Compares a new version of a zone with the one in service: what it lacks, and what to tell if that is much.
 fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
     let Some(old) = old else { return (Judged::Lossy, String::new()) };
-    let names = |zone: &ZoneSource| {
-        let mut names: BTreeMap<Name, BTreeMap<u16, usize>> = BTreeMap::new();
-        for record in &zone.records {
-            *names.entry(record.owner.clone()).or_default().entry(record.rtype).or_default() += 1;
-        }
-        names
-    };
-    let (before, now) = (names(old), names(new));
-    let gone = before.keys().filter(|name| !now.contains_key(*name)).count();
-    let lacks = |(name, types): (&Name, &BTreeMap<u16, usize>)| {
-        let now = now.get(name);
-        types.iter().any(|(rtype, count)| now.and_then(|types| types.get(rtype)).is_none_or(|left| left < count))
+    let (before, now) = (entries(old), entries(new));
+    let (mut names, mut gone) = (0_usize, 0_usize);
+    for same in before.chunk_by(|one, next| one.0 == next.0) {
+        names += 1;
+        gone += usize::from(now.binary_search_by(|(name, _)| name.cmp(&same[0].0)).is_err());
+    }
+    let lacks = |same: &[Entry<'_>]| {
+        let left = now.partition_point(|entry| *entry <= same[0]) - now.partition_point(|entry| *entry < same[0]);
+        left < same.len()
     };
     let told = format!(
-        "{gone} of the zone's {} names are missing in the new version, so it waits for {} seconds without a change; a SIGHUP \
+        "{gone} of the zone's {names} names are missing in the new version, so it waits for {} seconds without a change; a SIGHUP \
          takes it now, and shrink = \"take\" in the configuration takes such versions at once",
-        before.len(),
         settle::HELD / 1000
     );
-    match before.iter().any(lacks) {
+    match before.chunk_by(|one, next| one == next).any(lacks) {
         false => (Judged::Whole, String::new()),
-        true if gone > FEW && gone * 3 > before.len() => (Judged::Shrunk, told),
+        true if gone > FEW && gone * 3 > names => (Judged::Shrunk, told),
         true => (Judged::Lossy, String::new()),
     }
 }
@@ -272,4 +315,18 @@ fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
 /// Whether a new version of a zone lost so much that somebody should confirm it.
 pub(crate) fn is_shrunk(old: &ZoneSource, new: &ZoneSource) -> bool {
     compare(Some(old), new).0 == Judged::Shrunk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_after_each_version_and_once_more() {
+        let (mut untidy, start) = (Untidy::default(), Instant::now());
+        let mut due = |accepted, seconds| untidy.is_due(accepted, start + Duration::from_secs(seconds));
+        assert!(due(1, 0) && !due(1, 9) && due(1, 10) && !due(1, 100), "after the start");
+        assert!(due(2, 101) && due(3, 105), "the next version begins anew");
+        assert!(!due(3, 114) && due(3, 115) && !due(3, 1_000));
+    }
 }

@@ -85,6 +85,11 @@ pub enum Source {
     Geoip,
 }
 
+impl Source {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Rules, Self::Zones, Self::Keys, Self::Geoip];
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

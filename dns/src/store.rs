@@ -296,8 +296,11 @@ mod tests {
             assert_eq!(store.zone(&origin).unwrap(), None);
             store.keep_zone(&zone).unwrap();
             let back = parse(&store.zone(&origin).unwrap().unwrap()).unwrap();
-            let plain = |records: &[crate::zone::Record]| {
-                records.iter().map(|one| (one.owner.clone(), one.rtype, one.ttl, one.rdata.clone())).collect::<Vec<_>>()
+            let plain = |records: &crate::zone::Records| {
+                records
+                    .iter()
+                    .map(|one| (one.owner.to_name(), one.rtype, one.ttl, one.rdata.to_vec()))
+                    .collect::<Vec<_>>()
             };
             assert_eq!(plain(&back), plain(&zone.records));
         }

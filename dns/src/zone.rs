@@ -1,10 +1,11 @@
 //! One zone, compiled for answering: records and steered owners enter, an immutable index of names leaves, which `answer` walks per query.
 //!
-//! [`mod@file`] reads master files into [`Record`]s; [`Zone::compile`] checks them as a whole and builds the index; [`Zone::locate`] finds a name in it.
+//! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index; [`Zone::locate`] finds a name in it.
 
 mod compile;
 pub mod file;
 mod index;
+mod records;
 mod seek;
 mod signing;
 
@@ -18,6 +19,7 @@ use crate::dnssec::presigned::SignedZone;
 use crate::name::{Name, NameRef};
 use crate::rdata::{RdataSet, rtype};
 use index::{Descent, NameTree, TOP};
+pub use records::{Record, Records};
 pub(crate) use seek::Seek;
 
 /// A name whose records of some types the rules choose per client.
@@ -29,21 +31,6 @@ pub struct SteeredOwner {
     pub service: ServiceIndex,
     /// The types the service's regions publish.
     pub types: Vec<u16>,
-}
-
-/// One record of a zone and where it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The owner.
-    pub owner: Name,
-    /// The record type.
-    pub rtype: u16,
-    /// Time to live in seconds.
-    pub ttl: u32,
-    /// The data in wire format, names uncompressed.
-    pub rdata: Box<[u8]>,
-    /// Where it stands.
-    pub place: Location,
 }
 
 /// A place in a master file.
@@ -173,7 +160,7 @@ impl Zone {
     ///
     /// # Errors
     /// Everything that keeps the zone from being served, each with its place.
-    pub fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
+    pub fn compile(origin: &Name, records: &Records, steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
         compile::compile(origin, records, steered)
     }
 

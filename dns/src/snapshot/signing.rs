@@ -135,7 +135,7 @@ pub(super) fn unsignable(sources: &[ZoneSource], origin: crate::name::NameRef<'_
         let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
         let message = match made {
             Some((_, word)) => {
-                let owner = &record.owner;
+                let owner = record.owner;
                 format!("the {word} of {owner} can't stand in a zone that is signed here, which makes its own; remove the record, or the zone from [dnssec]")
             }
             None if record.ttl > LONGEST_TTL => {
@@ -143,7 +143,7 @@ pub(super) fn unsignable(sources: &[ZoneSource], origin: crate::name::NameRef<'_
             }
             None => return None,
         };
-        Some(ZoneError { place: record.place.clone(), message })
+        Some(ZoneError { place: record.place(), message })
     });
     wrong.collect()
 }

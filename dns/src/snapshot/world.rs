@@ -18,7 +18,7 @@ use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
 use crate::name::{Name, NameRef};
 use crate::rdata::rtype;
-use crate::zone::{Found, Record, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
+use crate::zone::{Found, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
 
 /// A rules document with its compiled form.
 #[derive(Debug)]
@@ -35,14 +35,14 @@ pub struct ZoneSource {
     /// The apex.
     pub origin: Name,
     /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are answered by SERVFAIL.
-    pub records: Vec<Record>,
+    pub records: Records,
 }
 
 impl ZoneSource {
     /// A zone of which no version could be read yet.
     #[must_use]
     pub fn missing(origin: Name) -> Self {
-        Self { origin, records: Vec::new() }
+        Self { origin, records: Records::default() }
     }
 
     /// Whether no version could be read yet.
@@ -386,18 +386,17 @@ fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
         if !is_below || !is_direct() {
             continue;
         }
-        let is_delegation = |record: &Record| {
-            let at_apex = record.owner == child.origin && matches!(record.rtype, rtype::NS | rtype::DS);
-            at_apex || matches!(record.rtype, rtype::A | rtype::AAAA) && is_server(parent, child, &record.owner)
+        let is_delegation = |record: &Record<'_>| {
+            let at_apex = record.owner == child.origin.as_ref() && matches!(record.rtype, rtype::NS | rtype::DS);
+            at_apex || matches!(record.rtype, rtype::A | rtype::AAAA) && is_server(parent, child, record.owner)
         };
-        let is_hidden =
-            |record: &&Record| record.owner.as_ref().is_within(child.origin.as_ref()) && !is_delegation(record);
-        let hidden: Vec<&Record> = parent.records.iter().filter(is_hidden).collect();
+        let is_hidden = |record: &Record<'_>| record.owner.is_within(child.origin.as_ref()) && !is_delegation(record);
+        let hidden: Vec<Record<'_>> = parent.records.iter().filter(is_hidden).collect();
         if let Some(first) = hidden.first() {
             warnings.push(format!(
                 "{}: {} and {} more records of {} are never served: the zone {}, which this node has too, answers \
                  there; move them into that zone",
-                first.place,
+                first.place(),
                 first.owner,
                 hidden.len() - 1,
                 parent.origin,
@@ -408,8 +407,8 @@ fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
 }
 
 /// Whether a name is one of the servers to which `parent` delegates `child`.
-fn is_server(parent: &ZoneSource, child: &ZoneSource, name: &Name) -> bool {
-    let delegates = |record: &&Record| record.rtype == rtype::NS && record.owner == child.origin;
+fn is_server(parent: &ZoneSource, child: &ZoneSource, name: NameRef<'_>) -> bool {
+    let delegates = |record: &Record<'_>| record.rtype == rtype::NS && record.owner == child.origin.as_ref();
     parent.records.iter().filter(delegates).any(|record| record.rdata.eq_ignore_ascii_case(name.as_wire()))
 }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use super::index::{Descent, NameTree, TOP};
-use super::{Compiled, Location, Node, Number, Record, RrSet, SteeredOwner, Zone, ZoneError};
+use super::records::{At, Records};
+use super::{Compiled, Location, Node, Number, RrSet, SteeredOwner, Zone, ZoneError};
 use crate::name::Name;
 use crate::rdata::{RdataSet, rtype};
 use crate::system::in_huge_pages;
 
 /// Compiles a zone; see [`Zone::compile`].
-pub(super) fn compile(origin: &Name, records: &[Record], steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
+pub(super) fn compile(origin: &Name, records: &Records, steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
     let mut build = Build::new(origin, records);
     build.gather();
     build.check_apex();
@@ -30,18 +31,18 @@ fn sorted(mut errors: Vec<ZoneError>) -> Vec<ZoneError> {
     errors
 }
 
-/// The records of one owner and type, as positions in the zone's records.
+/// The records of one owner and type, each by where it stands.
 struct Group {
     node: u32,
     rtype: u16,
     /// Most have one, which stands right here.
-    members: SmallVec<[usize; 1]>,
+    members: SmallVec<[At; 1]>,
 }
 
 struct Build<'r> {
     origin: &'r Name,
     depth: usize,
-    records: &'r [Record],
+    records: &'r Records,
     tree: NameTree<Node>,
     /// Ordered by node, then type.
     groups: Vec<Group>,
@@ -51,7 +52,7 @@ struct Build<'r> {
 }
 
 impl<'r> Build<'r> {
-    fn new(origin: &'r Name, records: &'r [Record]) -> Self {
+    fn new(origin: &'r Name, records: &'r Records) -> Self {
         Self {
             origin,
             depth: origin.as_ref().labels().count(),
@@ -68,8 +69,9 @@ impl<'r> Build<'r> {
     fn whole(&self) -> Location {
         let file = self
             .records
-            .first()
-            .map_or_else(|| Arc::from(self.origin.to_string()), |record| Arc::clone(&record.place.file));
+            .iter()
+            .next()
+            .map_or_else(|| Arc::from(self.origin.to_string()), |record| Arc::clone(record.file));
         Location { file, line: 0 }
     }
 
@@ -77,19 +79,19 @@ impl<'r> Build<'r> {
         self.errors.push(ZoneError { place, message });
     }
 
-    fn error_at(&mut self, record: usize, message: String) {
-        self.error(self.records[record].place.clone(), message);
+    fn error_at(&mut self, record: At, message: String) {
+        self.error(self.records.get(record).place(), message);
     }
 
-    fn warn_at(&mut self, record: usize, message: String) {
-        self.warnings.push(ZoneError { place: self.records[record].place.clone(), message });
+    fn warn_at(&mut self, record: At, message: String) {
+        self.warnings.push(ZoneError { place: self.records.get(record).place(), message });
     }
 
     /// Enters every name and groups the records by owner and type.
     fn gather(&mut self) {
         let mut keyed = Vec::with_capacity(self.records.len());
-        for (at, record) in self.records.iter().enumerate() {
-            if !record.owner.as_ref().is_within(self.origin.as_ref()) {
+        for (at, record) in self.records.placed() {
+            if !record.owner.is_within(self.origin.as_ref()) {
                 self.error_at(
                     at,
                     format!(
@@ -99,7 +101,7 @@ impl<'r> Build<'r> {
                 );
                 continue;
             }
-            let node = self.tree.insert(Descent::new(record.owner.as_ref(), self.depth));
+            let node = self.tree.insert(Descent::new(record.owner, self.depth));
             keyed.push((node, record.rtype, at));
         }
         keyed.sort_unstable();
@@ -162,7 +164,7 @@ impl<'r> Build<'r> {
     }
 
     fn least_ttl(&self, group: &Group) -> u32 {
-        group.members.iter().map(|&at| self.records[at].ttl).min().unwrap_or(0)
+        group.members.iter().map(|&at| self.records.get(at).ttl).min().unwrap_or(0)
     }
 
     /// Enters the steered owners and checks them against the static records.
@@ -201,7 +203,7 @@ impl<'r> Build<'r> {
             .map(|group| RrSet {
                 rtype: group.rtype,
                 ttl: self.least_ttl(group),
-                rdatas: RdataSet::new(group.rtype, group.members.iter().map(|&at| &*self.records[at].rdata)),
+                rdatas: RdataSet::new(group.rtype, group.members.iter().map(|&at| self.records.get(at).rdata)),
             })
             .collect();
         self.tree.settle();

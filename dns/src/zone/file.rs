@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use domain::base::iana::Rtype;
 
-use super::{Location, Record, Zone, ZoneError};
+use super::{Location, Records, Zone, ZoneError};
 use crate::name::Name;
 use crate::rdata::rtype;
 use lexer::{Entry, Lexer, Token};
@@ -40,7 +40,7 @@ pub fn parse(
     file: &str,
     origin: &Name,
     open: &mut dyn FnMut(&Path) -> Result<Vec<u8>, String>,
-) -> Result<Vec<Record>, Vec<ZoneError>> {
+) -> Result<Records, Vec<ZoneError>> {
     let mut found = Findings::default();
     let scope = Scope {
         file: file.into(),
@@ -52,6 +52,7 @@ pub fn parse(
     };
     let _ = scope.read(text, open, &mut found);
     if found.errors.is_empty() {
+        found.records.settle();
         return Ok(found.records);
     }
     // What could be read may be wrong as a zone, too: tell it now. What is missing may stand in the lines that couldn't be read.
@@ -65,7 +66,7 @@ pub fn parse(
 /// What reading brought to light.
 #[derive(Default)]
 struct Findings {
-    records: Vec<Record>,
+    records: Records,
     errors: Vec<ZoneError>,
 }
 
@@ -194,7 +195,7 @@ impl Scope {
         // An entry may be wrong at both ends: tell both.
         match (owner, rest) {
             (Ok(owner), Ok((ttl, rtype, rdata))) => {
-                found.records.push(Record { owner, rtype, ttl, rdata, place });
+                found.records.push(owner.as_ref(), rtype, ttl, &rdata, &place);
                 Ok(())
             }
             (Err(None), Ok(_)) => Ok(()),

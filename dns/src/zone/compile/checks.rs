@@ -4,19 +4,20 @@ use super::{Build, Group};
 use crate::name::NameRef;
 use crate::rdata::{RdataSet, rtype, target};
 use crate::zone::index::{Descent, TOP};
+use crate::zone::records::At;
 use crate::zone::{Number, SteeredOwner};
 
 impl Build<'_> {
     /// One SOA and at least one NS at the apex, no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
     pub(super) fn check_apex(&mut self) {
-        let misplaced: Vec<usize> = self
+        let misplaced: Vec<At> = self
             .groups
             .iter()
             .filter(|group| group.rtype == rtype::SOA && group.node != TOP)
             .flat_map(|group| group.members.clone())
             .collect();
         for at in misplaced {
-            let owner = &self.records[at].owner;
+            let owner = self.records.get(at).owner;
             self.error_at(
                 at,
                 format!("the SOA of {owner} is not at the apex {}; a zone has one SOA, at its apex", self.origin),
@@ -26,7 +27,7 @@ impl Build<'_> {
             None => self.error(self.whole(), format!("the zone {} has no SOA; add one at its apex", self.origin)),
             Some(members) => {
                 for &extra in &members[1..] {
-                    let first = self.records[members[0]].place.clone();
+                    let first = self.records.get(members[0]).place();
                     self.error_at(extra, format!("a second SOA; the first stands at {first}, keep one of them"));
                 }
             }
@@ -59,10 +60,10 @@ impl Build<'_> {
                 continue;
             };
             let members = group.members.clone();
-            let rdatas = RdataSet::new(rtype, members.iter().map(|&at| &*self.records[at].rdata));
+            let rdatas = RdataSet::new(rtype, members.iter().map(|&at| self.records.get(at).rdata));
             if rdatas.as_ref().iter().count() > 1 {
                 for &extra in &members[1..] {
-                    let (owner, first) = (&self.records[extra].owner, &self.records[members[0]].place);
+                    let (owner, first) = (self.records.get(extra).owner, self.records.get(members[0]).place());
                     self.error_at(
                         extra,
                         format!("{owner} has a second {word}; the first stands at {first}, keep one of them"),
@@ -82,14 +83,14 @@ impl Build<'_> {
                 .find(|group| !matches!(group.rtype, rtype::CNAME | rtype::RRSIG | rtype::NSEC))
                 .map(|group| group.members[0]);
             if let Some(other) = beside {
-                let (owner, place) = (&self.records[cname].owner, &self.records[other].place);
+                let (owner, place) = (self.records.get(cname).owner, self.records.get(other).place());
                 self.error_at(cname, format!("the CNAME of {owner} stands beside other data ({place}); a CNAME stands alone, remove one of them"));
             }
         }
         if self.tree.value(node).is_cut
             && let Some(dname) = self.group(node, rtype::DNAME).map(|group| group.members[0])
         {
-            let owner = &self.records[dname].owner;
+            let owner = self.records.get(dname).owner;
             self.error_at(dname, format!("{owner} has both NS and DNAME; below the apex keep one of them"));
         }
     }
@@ -97,11 +98,11 @@ impl Build<'_> {
     /// A DNAME to a name below itself never ends.
     fn check_dname(&mut self, node: u32) {
         let endless = self.group(node, rtype::DNAME).map(|group| group.members[0]).filter(|&at| {
-            let record = &self.records[at];
-            target(rtype::DNAME, &record.rdata).is_some_and(|target| target.is_within(record.owner.as_ref()))
+            let record = self.records.get(at);
+            target(rtype::DNAME, record.rdata).is_some_and(|target| target.is_within(record.owner))
         });
         if let Some(at) = endless {
-            let owner = &self.records[at].owner;
+            let owner = self.records.get(at).owner;
             self.warn_at(at, format!("the DNAME of {owner} leads below itself and never ends; name another place"));
         }
     }
@@ -111,18 +112,18 @@ impl Build<'_> {
         let Some((above, kind)) = self.covered_by(node) else {
             return;
         };
-        let hidden: Vec<usize> = self
+        let hidden: Vec<At> = self
             .groups_of(node)
             .iter()
             .filter(|group| kind == "DNAME" || !matches!(group.rtype, rtype::A | rtype::AAAA))
             .map(|group| group.members[0])
             .collect();
         let rtype = if kind == "DNAME" { rtype::DNAME } else { rtype::NS };
-        let Some(place) = self.group(above, rtype).map(|group| self.records[group.members[0]].place.clone()) else {
+        let Some(place) = self.group(above, rtype).map(|group| self.records.get(group.members[0]).place()) else {
             return;
         };
         for at in hidden {
-            let owner = &self.records[at].owner;
+            let owner = self.records.get(at).owner;
             if kind == "DNAME" {
                 self.error_at(
                     at,
@@ -139,16 +140,16 @@ impl Build<'_> {
 
     /// One RRset has one TTL (RFC 2181 §5.2); the least is taken.
     fn check_ttls(&mut self, node: u32) {
-        let differing: Vec<(usize, u32)> = self
+        let differing: Vec<(At, u32)> = self
             .groups_of(node)
             .iter()
             .filter_map(|group| {
                 let least = self.least_ttl(group);
-                group.members.iter().find(|&&at| self.records[at].ttl != least).map(|&at| (at, least))
+                group.members.iter().find(|&&at| self.records.get(at).ttl != least).map(|&at| (at, least))
             })
             .collect();
         for (at, least) in differing {
-            let (owner, ttl) = (&self.records[at].owner, self.records[at].ttl);
+            let (owner, ttl) = (self.records.get(at).owner, self.records.get(at).ttl);
             self.warn_at(at, format!("{owner} has records of one type with TTLs {ttl} and {least}; {least} is served, write it on all of them"));
         }
     }
@@ -157,7 +158,7 @@ impl Build<'_> {
     pub(super) fn steering_conflicts(&self, node: u32, owner: &SteeredOwner) -> Vec<String> {
         let mut conflicts = Vec::new();
         let name = &owner.name;
-        let place_of = |group: &Group| self.records[group.members[0]].place.clone();
+        let place_of = |group: &Group| self.records.get(group.members[0]).place();
         let above = if self.tree.value(node).is_cut { Some((node, "delegation")) } else { self.covered_by(node) };
         if let Some((above, kind)) = above {
             let place = self
@@ -199,7 +200,7 @@ impl Build<'_> {
         let mut complaints = Vec::new();
         for group in self.groups.iter().filter(|group| matches!(group.rtype, rtype::NS)) {
             for &at in &group.members {
-                let Some(server) = target(rtype::NS, &self.records[at].rdata) else {
+                let Some(server) = target(rtype::NS, self.records.get(at).rdata) else {
                     continue;
                 };
                 if let Some(message) = self.server_complaint(server) {

@@ -1,6 +1,6 @@
 use crate::rdata::rtype;
 use crate::testing::{compile, name, steered};
-use crate::zone::SteeredOwner;
+use crate::zone::{Records, SteeredOwner};
 
 /// The lines and messages of what keeps a zone from compiling; the test's text starts at line 4.
 fn errors(text: &str, steered: &[SteeredOwner]) -> Vec<String> {
@@ -35,7 +35,7 @@ fn all_errors_of_a_zone_are_told_at_once() {
 
 #[test]
 fn an_apex_without_soa_and_ns_is_an_error() {
-    let told = crate::zone::Zone::compile(&name("example.com"), &[], &[]).expect_err("empty");
+    let told = crate::zone::Zone::compile(&name("example.com"), &Records::default(), &[]).expect_err("empty");
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].message.contains("no NS") && told[1].message.contains("no SOA"));
 }

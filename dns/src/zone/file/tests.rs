@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn records(text: &str) -> Result<Vec<Record>, Vec<String>> {
+fn records(text: &str) -> Result<Records, Vec<String>> {
     let origin = "example.com".parse().expect("name");
     let files = &mut |path: &Path| match path.to_str() {
         Some("dir/sub.zone") => Ok(b"www A 192.0.2.1\n$ORIGIN deep\nx A 192.0.2.2\n".to_vec()),
@@ -15,7 +15,7 @@ fn records(text: &str) -> Result<Vec<Record>, Vec<String>> {
 }
 
 fn shown(text: &str) -> Vec<String> {
-    let show = |record: &Record| {
+    let show = |record: crate::zone::Record<'_>| {
         let hex: String = record.rdata.iter().map(|octet| format!("{octet:02x}")).collect();
         format!("{} {} {} {hex}", record.owner, record.ttl, record.rtype)
     };
