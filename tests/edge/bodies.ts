@@ -372,8 +372,10 @@ const ENGINES_OWN =
   "chat_template_kwargs documents vllm_xargs truncation_side tools tool_choice";
 const LOCAL = new Set(["function", "custom", "local_shell", "apply_patch", "computer", "namespace", "shell", "tool_search"]);
 
-const matches = (pattern: string, at: string[]) => {
+const matches = (pattern: string, at: string[]): boolean => {
   const words = pattern.split(".");
+  // A list of texts is text.
+  if (at.length === words.length + 1 && words.at(-1) === "url" && /^\d+$/.test(at.at(-1)!)) return matches(pattern, at.slice(0, -1));
   if (words.at(-1) === "**") return at.length >= words.length && words.slice(0, -1).every((word, i) => word === "*" ? /^\d+$/.test(at[i]) : word === at[i]);
   return words.length === at.length && words.every((word, i) => (word === "*" ? /^\d+$/.test(at[i]) : word === at[i]));
 };

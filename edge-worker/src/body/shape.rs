@@ -4,8 +4,8 @@
 //! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list stands
 //! for its items: an array is walked by the shape it stands under, item by item.
 
+use super::names::is_like;
 use super::scope::Named;
-use crate::json::reads_as_words;
 
 /// What may stand at a place of a body.
 #[derive(Debug)]
@@ -225,9 +225,27 @@ pub(super) static MEDIA: Fields = &[
     ("video_metadata", Unknown),
 ];
 
-/// Anthropic's `source` of an image or a document.
-pub(super) static SOURCE: Fields =
-    &[("type", Word), ("media_type", Word), ("data", Data), ("url", Data), ("file_id", Id), ("content", Content)];
+/// What is documented in the objects whose fields no table lists (`stream_options`, `reasoning`, `thinking`,
+/// `cache_control`, `chat_template_kwargs`, `expires_after`): words, and the same in all of them.
+pub(super) static WORDS: Fields = &[
+    ("include_usage", Word),
+    ("type", Word),
+    ("effort", Word),
+    ("summary", Word),
+    ("enable_thinking", Word),
+    ("thinking", Word),
+    ("ttl", Word),
+    ("include_obfuscation", Word),
+    ("continuous_usage_stats", Word),
+    ("budget_tokens", Word),
+    ("max_tokens", Word),
+    ("enabled", Word),
+    ("exclude", Word),
+    ("reasoning_effort", Word),
+    ("anchor", Word),
+    ("seconds", Word),
+    ("days", Word),
+];
 
 /// What an engine compiles (templates in Jinja), unpickles (`torch.load`), or hands to the code that reads media.
 /// vLLM takes each of them only where its operator says that clients are trusted (`--trust-request-chat-template`,
@@ -253,7 +271,7 @@ static ENGINE_INPUTS: Fields = &[
 
 /// The shape of such an input, however its name is written.
 pub(super) fn engine_input(key: &str) -> Option<&'static Shape> {
-    ENGINE_INPUTS.iter().find(|(name, _)| reads_as_words(key, name)).map(|(_, shape)| shape)
+    ENGINE_INPUTS.iter().find(|(name, _)| is_like(key, name)).map(|(_, shape)| shape)
 }
 
 /// Kinds of parts that are media.

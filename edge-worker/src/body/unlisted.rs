@@ -9,7 +9,7 @@ use super::media::is_media;
 use super::names::{is_hosted, routes};
 use super::place::{Care, names_place};
 use super::reach::is_public;
-use super::shape::{Fields, MEDIA, SOURCE, Shape, engine_input};
+use super::shape::{Fields, MEDIA, Shape, WORDS, engine_input};
 use super::walk::{Walk, Wrong};
 use crate::json::{Broken, Kind, Scan, reads_as};
 use crate::state::fields::{Field, field};
@@ -49,7 +49,8 @@ impl Walk {
             return self.value(shape, value);
         }
         let (kind, at, routes) = (value.kind()?, value.at(), routes(key));
-        let shape = if !routes && may_hold_media(key) { &Shape::Data } else { otherwise };
+        let may_be_path = matches!(kind, Kind::String | Kind::Array | Kind::Object);
+        let shape = if may_be_path && !routes && may_hold_media(key) { &Shape::Data } else { otherwise };
         self.value(shape, value)?;
         if kind != Kind::Null && routes {
             self.refuse(at, Wrong::Routes);
@@ -63,6 +64,9 @@ impl Walk {
     /// A documented object of which no fields are listed: most keys in it are documented too.
     pub(super) fn undescribed(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
         scan.object(|key, value| {
+            if let Some((_, shape)) = WORDS.iter().find(|(name, _)| *name == key) {
+                return self.value(shape, value);
+            }
             self.tuned(&key, value)?;
             self.unlisted(&[], &key, value, &Shape::Unknown)
         })
@@ -100,7 +104,7 @@ impl Walk {
                 }
                 return Ok(());
             }
-            self.field(SOURCE, &key, value)
+            if key == "content" { self.value(&Shape::Content, value) } else { self.field(MEDIA, &key, value) }
         })?;
         let is_text = types > 0 && types == texts;
         let stray = core::mem::replace(&mut self.stray, outer);
