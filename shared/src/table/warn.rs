@@ -8,7 +8,7 @@ use super::{Region, Territories};
 use crate::geo::{self, CountryCode, CountrySet};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
 use crate::json::Violation;
-use crate::rules::{ClientMatch, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
+use crate::rules::{ClientMatch, Endpoint, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
 /// How many names a warning lists before it counts the rest.
 const MOST_NAMED: usize = 8;
@@ -41,6 +41,7 @@ pub(super) fn warnings(
     }
     warner.jurisdictions(named_by_regions);
     warner.regions();
+    warner.shared_engines();
     warner.steered_names();
     warner.unseen_families();
     warner.alias_loops();
@@ -384,6 +385,28 @@ impl Warner<'_> {
                     through.join(", ")
                 );
                 told.push((format!("/services/{id}/hosts"), message));
+            }
+        }
+        for (place, message) in told {
+            self.warn(place, message);
+        }
+    }
+
+    /// An engine serves adapters by name to whoever knows the name, and nothing in a name says whose adapter it is.
+    fn shared_engines(&mut self) {
+        let mut told = Vec::new();
+        for region in self.regions {
+            let services = &self.rules.services;
+            let serves = |id: &ServiceId| services.get(id).is_some_and(|one| one.regions.contains(&region.id));
+            let tenants = self.rules.tenants.values().filter(|tenant| tenant.services.iter().any(serves)).count();
+            let is_open = |endpoint: &Endpoint| endpoint.engine.is_some() && endpoint.models.is_none();
+            for (id, _) in region.endpoints.iter().filter(|(_, endpoint)| tenants > 1 && is_open(endpoint)) {
+                let message = format!(
+                    "has no \"models\", and {tenants} tenants share this engine: each may use any model and LoRA adapter \
+                     there by its name, whoever it was made for; list under \"models\" what they may use, and give a \
+                     tenant's own adapters an endpoint of its own"
+                );
+                told.push((format!("/regions/{}/endpoints/{id}", region.id), message));
             }
         }
         for (place, message) in told {

@@ -172,3 +172,25 @@ fn endpoints_that_the_edge_cannot_use_are_told() {
     let azure = json!({ "url": "https://a.example", "style": "azure", "api_version": "2024-10-21" });
     assert_eq!(told(|d| d["regions"]["fra"]["endpoints"]["fra-1"] = azure), [""; 0]);
 }
+
+#[test]
+fn an_engine_that_tenants_share_is_told_while_any_name_may_be_used_there() {
+    let shared = |tenants: usize, endpoint: Value| {
+        move |d: &mut Value| {
+            for name in ["acme", "emca"].into_iter().take(tenants) {
+                let digest = KeyDigest::of_key(name).to_string();
+                d["tenants"][name] = json!({ "key_sha256": [digest], "services": ["chat"], "residency": "eu" });
+            }
+            for (key, value) in endpoint.as_object().unwrap() {
+                d["regions"]["fra"]["endpoints"]["fra-1"][key] = value.clone();
+            }
+        }
+    };
+    let place = "/regions/fra/endpoints/fra-1";
+    for engine in ["vllm", "sglang"] {
+        assert_told(shared(2, json!({ "engine": engine })), place, "2 tenants share this engine");
+    }
+    assert_eq!(told(shared(1, json!({ "engine": "vllm" }))), [""; 0], "it is one tenant's alone");
+    assert_eq!(told(shared(2, json!({ "engine": "vllm", "models": { "a": "b" } }))), [""; 0]);
+    assert_eq!(told(shared(2, json!({}))), [""; 0], "it is no engine");
+}
