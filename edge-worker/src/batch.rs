@@ -24,6 +24,9 @@ use crate::state::tuned::is_tuned;
 /// The longest line, in bytes: some images fit.
 const LONGEST: usize = 8 << 20;
 
+/// A host is told the path once more when the batch is made, and some go by that.
+const ONE_PATH: &str = "the same path in every line of the file";
+
 /// What some readers take for the end of a line besides `\n` (Python's `splitlines`), and how it is written within a
 /// JSON text instead. If readers didn't agree where a line ends, what stands between two ends would be a request that
 /// nobody judged.
@@ -48,10 +51,15 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// What is sent instead of a line; `None` if it stays as it is.
-    fn line(&self, number: u64, text: &str) -> Result<Option<Vec<u8>>, Failure> {
+    /// What is sent instead of a line; `None` if it stays as it is. All lines of a file ask one path: the first says
+    /// which.
+    fn line(&self, number: u64, text: &str, asked: &mut Option<String>) -> Result<Option<Vec<u8>>, Failure> {
         let allow = &self.table.service(self.service).allow;
         let Some(line::Line { mut route, body: at }) = line::read(text, allow)? else { return Ok(None) };
+        let path = route.path();
+        if *asked.get_or_insert_with(|| path.clone()) != path {
+            return Err(Failure::BadField { field: "url", expected: ONE_PATH });
+        }
         let Owner { service, tenant } = self.owner.clone();
         // Each line is a request of its own.
         let scope = Scope { service, tenant, request: format!("{}/{number}", self.request) };
@@ -67,8 +75,11 @@ impl Judge {
         if !body.needs().engines.hold(self.target.engine()) {
             return Err(no_engine(body.needs()));
         }
+        if let Some(named) = self.target.lacks(body.needs(), || self.is_sole) {
+            return Err(named.not_found());
+        }
         let theirs = model.map(|model| self.model(&claimed, model)).transpose()?;
-        let body = body.for_endpoint(theirs.as_deref(), self.target.engine()).concat();
+        let body = body.for_endpoint(theirs.as_deref(), self.target.models(), self.target.engine()).concat();
         let (before, after) = (text.get(..at.start).unwrap_or_default(), text.get(at.end..).unwrap_or_default());
         let whole = [before.as_bytes(), &body, after.as_bytes()].concat();
         Ok((whole != text.as_bytes()).then_some(whole))
@@ -80,7 +91,8 @@ impl Judge {
             return Ok(theirs.clone());
         }
         let theirs = self.target.call(&model).map(str::to_owned);
-        let is_somebodys = is_tuned(&model) && !self.target.may_run_tuned(self.is_sole);
+        let is_marked = is_tuned(&model) || self.owner.tenant.is_some();
+        let is_somebodys = is_marked && self.target.is_somebodys(&model, || self.is_sole);
         theirs.filter(|_| !is_somebodys).ok_or(Failure::ModelNotFound { model })
     }
 }
@@ -92,6 +104,8 @@ pub struct BatchInput {
     number: u64,
     /// Its bytes so far.
     line: Vec<u8>,
+    /// The path that the lines before it ask.
+    asked: Option<String>,
     hold: Hold,
     has_changed: bool,
 }
@@ -107,7 +121,7 @@ impl BatchInput {
     /// For a file that is judged so.
     #[must_use]
     pub fn new(judge: Judge) -> Self {
-        Self { judge, number: 1, line: Vec::new(), hold: Hold::default(), has_changed: false }
+        Self { judge, number: 1, line: Vec::new(), asked: None, hold: Hold::default(), has_changed: false }
     }
 
     /// Whether any line is sent otherwise than it came.
@@ -164,7 +178,7 @@ impl BatchInput {
             return Err(Failure::BatchLine { line: self.number });
         }
         if self.line.len() > LONGEST {
-            return Err(self.told(Failure::BodyTooLarge { limit: LONGEST as u64 }));
+            return Err(told(self.number, Failure::BodyTooLarge { limit: LONGEST as u64 }));
         }
         self.count()
     }
@@ -176,7 +190,7 @@ impl BatchInput {
             let text = core::str::from_utf8(&self.line).map_err(|_| Failure::BatchLine { line: number })?;
             let (text, end) = text.split_at(text.trim_end_matches(['\r', '\n']).len());
             let one = one_line(text);
-            let new = self.judge.line(number, &one).map_err(|failure| self.told(failure))?;
+            let new = self.judge.line(number, &one, &mut self.asked).map_err(|failure| told(number, failure))?;
             self.has_changed |= new.is_some() || matches!(one, Cow::Owned(_));
             out.extend_from_slice(new.as_deref().unwrap_or(one.as_bytes()));
             out.extend_from_slice(end.as_bytes());
@@ -189,14 +203,14 @@ impl BatchInput {
         self.number += 1;
         self.count()
     }
+}
 
-    fn told(&self, failure: Failure) -> Failure {
-        let line = self.number;
-        match failure {
-            Failure::NotJson { .. } | Failure::NotAnObject => Failure::BatchLine { line },
-            Failure::ModelNotFound { model } => Failure::BatchModel { line, model },
-            other => Failure::BatchRequest { line, failure: Box::new(other) },
-        }
+/// What is told of a line that is refused.
+fn told(line: u64, failure: Failure) -> Failure {
+    match failure {
+        Failure::NotJson { .. } | Failure::NotAnObject => Failure::BatchLine { line },
+        Failure::ModelNotFound { model } => Failure::BatchModel { line, model },
+        other => Failure::BatchRequest { line, failure: Box::new(other) },
     }
 }
 

@@ -7,15 +7,20 @@ mod affinity;
 pub(crate) mod engine;
 pub(crate) mod field;
 mod form_name;
+mod grader;
 mod guess;
 pub mod ids;
+mod keys;
 pub(crate) mod line;
 mod media;
+mod metadata;
+pub(crate) mod models;
 mod names;
 mod paths;
 mod place;
 mod pointer;
 mod reach;
+mod regional;
 pub(crate) mod scope;
 mod shape;
 #[cfg(test)]
@@ -30,7 +35,7 @@ pub(crate) use place::lenient;
 
 use core::ops::Range;
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bailiwick_rules::rules::{Allowance, Engine};
 use memchr::memmem;
@@ -47,13 +52,17 @@ use scope::{Named, Scope};
 use walk::Walk;
 
 /// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
-const DECIDING: &[&str] = &["model", "stream", "store", "background", "tools", "conversation", "prompt", "purpose"];
+const DECIDING: &[&str] =
+    &["model", "stream", "store", "background", "tools", "conversation", "prompt", "purpose", "endpoint"];
 
 /// What an upload in parts may be.
 const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
 /// Tools that run in containers of the host's. A name that is written with escapes goes without sealed ids.
 const KEEPING: &[&[u8]] = &[b"code_interpreter", b"shell"];
+
+/// An endpoint's names of models by the clients'.
+type Models = BTreeMap<String, String>;
 
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
@@ -78,6 +87,8 @@ pub struct Inspected {
     ids: Vec<(Range<usize>, String)>,
     /// The ids of items of the Responses API.
     items: Vec<ItemId>,
+    /// Where models stand below the top level, by the client's names.
+    models: Vec<(Range<usize>, String)>,
     /// Where names stand that engines keep for everybody, and what they get instead.
     names: Vec<(Range<usize>, String)>,
     /// Where the client salts an engine's cache, or where that could be written, and by what.
@@ -185,15 +196,16 @@ impl Inspected {
         }
     }
 
-    /// Which engines know all of its fields.
+    /// What an endpoint has to know.
     #[must_use]
     pub fn needs(&self) -> &Needs {
         &self.needs
     }
 
-    /// The bytes for an endpoint of this engine that calls the model `model`: every other byte as the client sent it.
+    /// The bytes for an endpoint of this engine that calls the model `model`, and those named below the top level by
+    /// its `names`: every other byte as the client sent it.
     #[must_use]
-    pub fn for_endpoint(&self, model: Option<&str>, engine: Option<Engine>) -> Payload<'_> {
+    pub fn for_endpoint(&self, model: Option<&str>, names: Option<&Models>, engine: Option<Engine>) -> Payload<'_> {
         let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
         let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
         let forced = self.forced.clone().map(|(range, text)| (range, Cow::Borrowed(text)));
@@ -201,8 +213,13 @@ impl Inspected {
         let words = words.map(|(range, word)| (range.clone(), Cow::Owned(quoted(word))));
         let salt = self.salt.as_ref().and_then(|salt| Some((salt.range.clone(), Cow::Owned(salt.text(engine)?))));
         let items = self.items.iter().filter_map(|item| item.edit().map(|(range, text)| (range, Cow::Owned(text))));
+        let theirs = |(range, name): &(Range<usize>, String)| {
+            let theirs = names?.get(name).filter(|theirs| *theirs != name)?;
+            Some((range.clone(), Cow::Owned(quoted(theirs))))
+        };
+        let inner = self.models.iter().filter_map(theirs);
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> =
-            renamed.into_iter().chain(forced).chain(words).chain(items).chain(salt).collect();
+            renamed.into_iter().chain(forced).chain(words).chain(items).chain(inner).chain(salt).collect();
         edits.sort_by_key(|(range, _)| range.start);
         let mut out = Payload::default();
         let mut done = 0;
@@ -263,7 +280,10 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     }
     let scoped = |(range, named, name): (Range<usize>, Named, String)| Some((range, terms.scope.name(named, &name)?));
     body.names = walk.names.into_iter().filter_map(scoped).collect();
-    (body.ids, body.needs) = (walk.ids, needs);
+    if !walk.models.is_empty() {
+        needs.models = models::named(text, &walk.models)?;
+    }
+    (body.ids, body.models, body.needs) = (walk.ids, walk.models, needs);
     Ok(body)
 }
 
@@ -333,11 +353,12 @@ fn decided(
         keeps: false,
         ids: Vec::new(),
         items: Vec::new(),
+        models: Vec::new(),
         names: Vec::new(),
         salt: None,
         needs: Needs::default(),
     };
-    let (is_response, is_upload) = (route.is_responses(), route.is(&["uploads"]));
+    let (is_response, is_upload, is_batch) = (route.is_responses(), route.is(&["uploads"]), route.is(&["batches"]));
     // Compactions and counts know no `store`.
     let stores = route.is(&["responses"]);
     let may_store = allow.contains(&Allowance::Store);
@@ -369,6 +390,7 @@ fn decided(
             "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
                 return Err(Failure::BadField { field: "tools", expected: "a list" });
             }
+            "endpoint" if is_batch && *kind != Kind::Null => check_endpoint(value)?,
             "purpose" if is_upload => {
                 let purpose = string(value).unwrap_or_default();
                 check_purpose(&purpose, allow.contains(&Allowance::Batch))?;
@@ -400,10 +422,17 @@ fn decided(
     if is_upload && !has("purpose") {
         return Err(Failure::BadField { field: "purpose", expected: PURPOSE });
     }
-    if route.is(&["batches"]) && !allow.contains(&Allowance::Batch) {
+    if is_batch && !allow.contains(&Allowance::Batch) {
         return Err(Failure::Batch);
     }
     Ok(body)
+}
+
+/// What a batch asks: the path that its lines name too.
+#[inline(never)]
+fn check_endpoint(value: &str) -> Result<(), Failure> {
+    let is_carried = string(value).is_some_and(|path| line::carried(&path).is_some());
+    if is_carried { Ok(()) } else { Err(Failure::BadField { field: "endpoint", expected: line::PATH }) }
 }
 
 pub(crate) const NO_MODEL: Failure = Failure::BadField { field: "model", expected: "a string of 1 to 256 bytes" };

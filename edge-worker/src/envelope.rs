@@ -54,6 +54,13 @@ pub enum Failure {
         /// The model asked for.
         model: String,
     },
+    /// 404: no region of the fence has a model that the body names below its top level.
+    InnerModelNotFound {
+        /// The model.
+        model: String,
+        /// Its JSON pointer.
+        field: String,
+    },
     /// 415: a `Content-Encoding`.
     EncodedBody,
     /// 413: a body over the limit.
@@ -240,6 +247,8 @@ pub enum Odd {
     Engine,
     /// An engine compiles it, unpickles it, or obeys it when it reads media.
     EngineInput,
+    /// It is a list or an object where a text of the client's own belongs.
+    NoText,
 }
 
 impl Failure {
@@ -277,6 +286,7 @@ impl Failure {
             | Self::NotOffered { .. }
             | Self::PathNotServed
             | Self::ModelNotFound { .. }
+            | Self::InnerModelNotFound { .. }
             | Self::BatchModel { .. }
             | Self::UnknownId => 404,
             Self::PathMistake(mistake) => mistake.status(),
@@ -329,7 +339,7 @@ impl Failure {
             Self::UnknownKey => "invalid_api_key",
             Self::ConflictingKeys => "conflicting_api_keys",
             Self::NotYourService => "service_not_allowed",
-            Self::ModelNotFound { .. } | Self::BatchModel { .. } => "model_not_found",
+            Self::ModelNotFound { .. } | Self::InnerModelNotFound { .. } | Self::BatchModel { .. } => "model_not_found",
             Self::EncodedBody => "unsupported_content_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::SlowBody => "request_timeout",
@@ -401,9 +411,10 @@ impl Failure {
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::ModelNotFound { .. } | Self::BatchModel { .. } => Some("model"),
-            Self::DuplicateKey { key } | Self::RemoteUrl { field: key } | Self::UnknownField { field: key, .. } => {
-                Some(key)
-            }
+            Self::DuplicateKey { key }
+            | Self::RemoteUrl { field: key }
+            | Self::UnknownField { field: key, .. }
+            | Self::InnerModelNotFound { field: key, .. } => Some(key),
             Self::MiscasedKey { key } | Self::BadField { field: key, .. } => Some(key),
             Self::HostedTool { .. } => Some("tools"),
             Self::Background => Some("background"),
@@ -456,6 +467,12 @@ impl Failure {
             Self::ModelNotFound { model } => {
                 format!("No region allowed to you has the model {}. GET /v1/models lists what there is.", quote(model))
             }
+            Self::InnerModelNotFound { model, field } => format!(
+                "The field {} names the model {}, which no region allowed to you has beside the request's own model. GET \
+                 /v1/models lists what there is.",
+                quote(field),
+                quote(model)
+            ),
             Self::EncodedBody => "The body is compressed, and compressed bodies aren't inspected. Send it without \
                                   Content-Encoding."
                 .into(),
@@ -685,6 +702,10 @@ fn unknown_field(field: &str, odd: Odd) -> String {
         Odd::Kind => format!(
             "The field {field} is a type that the model API doesn't document, so nobody here knows what a model host does \
              with the rest. Use a documented type."
+        ),
+        Odd::NoText => format!(
+            "The field {field} has to be a text. A model host gets metadata as the model API documents it: an object of \
+             texts."
         ),
         Odd::Engine => format!(
             "The field {field} is an engine's own, and no endpoint that may process this request has that engine. Leave \

@@ -7,7 +7,6 @@
 use core::task::Context;
 use std::rc::Rc;
 
-use bailiwick_rules::rules::Engine;
 use futures_util::future::LocalBoxFuture;
 use worker::js_sys;
 use worker::js_sys::futures::JsFuture;
@@ -38,8 +37,7 @@ impl Writing {
         let (readable, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
         // What is held stays held as long as it is read, though an answer may have come by then.
         let (content, hold) = (Rc::clone(content), hold.cloned());
-        let model = target.model().map(str::to_owned);
-        let writing = write(content, hold, model, target.engine(), writer);
+        let writing = write(content, hold, target.clone(), writer);
         Ok((Self(Some(Box::pin(writing))), readable.into()))
     }
 
@@ -56,14 +54,8 @@ impl Writing {
     }
 }
 
-async fn write(
-    content: Rc<Content>,
-    _hold: Option<Rc<Hold>>,
-    model: Option<String>,
-    engine: Option<Engine>,
-    writer: WritableStreamDefaultWriter,
-) {
-    let payload = content.for_endpoint(model.as_deref(), engine);
+async fn write(content: Rc<Content>, _hold: Option<Rc<Hold>>, target: Target, writer: WritableStreamDefaultWriter) {
+    let payload = content.for_endpoint(target.model(), target.models(), target.engine());
     for chunk in payload.chunks(CHUNK) {
         let chunk = js_sys::Uint8Array::from(chunk);
         if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {

@@ -460,13 +460,37 @@ pub fn letters(text: &str) -> impl Iterator<Item = char> {
     folded(text).filter(|c| c.is_alphanumeric())
 }
 
+/// Whether the last words of a key are these, however they are joined: `image_file_id` and `imageFileId` end in
+/// `file_id`, `profile_id` doesn't.
+#[must_use]
+pub fn ends_in_words(key: &str, known: &str) -> bool {
+    let is_seam = |c: char| matches!(c, '-' | '_');
+    let mut letters = key.char_indices().rev().filter(|(_, c)| !is_seam(*c));
+    let mut first = None;
+    for word in known.chars().rev().filter(|c| !is_seam(*c)) {
+        first = letters.next().filter(|(_, c)| fold(*c) == word);
+        if first.is_none() {
+            return false;
+        }
+    }
+    let begins = |(at, c): (usize, char)| {
+        let before = key.get(..at).and_then(|before| before.chars().next_back());
+        c.is_ascii_uppercase() || before.is_none_or(|before| !before.is_alphanumeric())
+    };
+    first.is_some_and(begins)
+}
+
 fn folded(text: &str) -> impl Iterator<Item = char> {
-    text.chars().map(|c| match c {
+    text.chars().map(fold)
+}
+
+fn fold(c: char) -> char {
+    match c {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
         '\u{130}' | '\u{131}' => 'i',
         other => other.to_ascii_lowercase(),
-    })
+    }
 }
 
 /// Which of some known keys such a server could take a key for.
@@ -530,6 +554,18 @@ mod tests {
         }
         for key in ["", "tasks_i", "tasks_id ", "tasks_idé", "täsks_id"] {
             assert!(!reads_as(key, "tasks_id"), "{key}");
+        }
+    }
+
+    #[test]
+    fn keys_end_in_words_however_these_are_joined() {
+        for key in
+            ["file_id", "fileId", "FILE-ID", "image_file_id", "imageFileID", "image-fileid", "f\u{131}le_\u{130}d"]
+        {
+            assert!(ends_in_words(key, "file_id"), "{key}");
+        }
+        for key in ["", "id", "profile_id", "profileid", "file_ids", "file_idx", "éfile_id", "file"] {
+            assert!(!ends_in_words(key, "file_id"), "{key}");
         }
     }
 

@@ -17,6 +17,9 @@ const MOST_PARTS: usize = 64;
 /// The longest boundary (RFC 2046 §5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 
+/// What is said of a field, or of a batch's lines, by whose charset somebody would read another text.
+const OTHER_CHARSET: &str = "a part is said to be of another charset than UTF-8";
+
 /// What is put in front of a body.
 const PREFIX: &[u8] = b"\r\n";
 
@@ -29,6 +32,26 @@ pub struct Head {
     pub filename: Option<String>,
     /// Its type, where it is a plain one.
     pub content_type: Option<String>,
+}
+
+impl Head {
+    /// Whether its type says that it is of another charset than UTF-8. Who believes that reads another text than was
+    /// judged here.
+    fn is_of_another_charset(&self) -> bool {
+        let parameters = self.content_type.iter().flat_map(|kind| kind.split(';').skip(1));
+        let is_other = |parameter: &str| {
+            let (name, charset) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let is_charset = name.trim().eq_ignore_ascii_case("charset");
+            is_charset && !["utf-8", "utf8", "us-ascii"].iter().any(|one| charset.trim().eq_ignore_ascii_case(one))
+        };
+        parameters.into_iter().any(is_other)
+    }
+
+    /// Refuses a plain field that is of another charset, or says that others are (RFC 7578 §4.6).
+    fn check_charset(&self) -> Result<(), Failure> {
+        let is_odd = self.is_of_another_charset() || self.name.eq_ignore_ascii_case("_charset_");
+        if is_odd { Err(bad(OTHER_CHARSET)) } else { Ok(()) }
+    }
 }
 
 /// What comes out of a body, in order.

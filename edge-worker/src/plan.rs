@@ -14,9 +14,11 @@ use bailiwick_rules::steer::{
 use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
 
 use crate::body::engine::Engines;
+use crate::body::models::NamedModel;
 use crate::body::{Needs, model_routes};
 use crate::envelope::{Failure, Odd};
 use crate::state::Place;
+use crate::state::tuned::is_tuned;
 
 /// An endpoint that may be sent the request.
 #[derive(Clone, Debug)]
@@ -90,10 +92,18 @@ impl Target {
         model_at(&self.endpoint, Some(model)).flatten()
     }
 
-    /// Whether a raw name of a model made of somebody's data may be used there: the rules name it, or its account
-    /// `is_sole`, one tenant's alone.
-    pub(crate) fn may_run_tuned(&self, is_sole: bool) -> bool {
-        is_sole || self.endpoint.models.is_some()
+    /// Whether a raw name may be that of a model made of somebody else's data: neither do the rules name it, nor is its
+    /// account one tenant's alone. At SGLang what follows a colon is an adapter.
+    pub(crate) fn is_somebodys(&self, model: &str, is_sole: impl FnOnce() -> bool) -> bool {
+        let is_marked = is_tuned(model) || self.engine() == Some(Engine::Sglang) && model.contains(':');
+        is_marked && self.endpoint.models.is_none() && !is_sole()
+    }
+
+    /// The first model named below the top level of a body that may not be used there. Each is judged as the request's
+    /// own.
+    pub(crate) fn lacks<'n>(&self, needs: &'n Needs, is_sole: impl Fn() -> bool) -> Option<&'n NamedModel> {
+        let is_somebodys = |named: &&NamedModel| self.is_somebodys(&named.name, &is_sole);
+        lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(is_somebodys))
     }
 
     /// Its names by which clients know models otherwise; of two names of theirs for one model the first comes last.
@@ -222,7 +232,15 @@ impl Plan {
     ) -> Result<Self, Failure> {
         let here = |ranked: &Ranked| ranked.fenced.region == place.region;
         let fenced = steering.fence().find(|ranked| here(ranked)).ok_or(Failure::ResidencyDenied)?.fenced;
-        let no_model = || Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() };
+        let no_model = || {
+            let endpoints = &table.region(place.region).endpoints;
+            let here = endpoints
+                .iter()
+                .find(|(id, endpoint)| *id == place.endpoint && model_at(endpoint, wanted.model).is_some());
+            let inner = here.and_then(|(_, endpoint)| lacks(endpoint, wanted.needs));
+            let own = || Failure::ModelNotFound { model: wanted.model.unwrap_or_default().to_owned() };
+            inner.map_or_else(own, NamedModel::not_found)
+        };
         match steering.withheld.iter().find(|withheld| here(&withheld.ranked)).map(|withheld| withheld.reason) {
             None | Some(Reason::Cooling) => {}
             Some(Reason::NotHome) => return Err(Failure::UnknownId),
@@ -258,6 +276,7 @@ impl Plan {
             let secret = endpoint.secret.as_ref().is_none_or(|secret| has_secret(secret.as_str()));
             match model_at(endpoint, wanted.model) {
                 None => skip(id, Skip::NoModel),
+                Some(_) if lacks(endpoint, wanted.needs).is_some() => skip(id, Skip::NoModel),
                 Some(_) if !wanted.needs.engines.hold(endpoint.engine) => skip(id, Skip::Engine),
                 Some(_) if !secret => skip(id, Skip::NoSecret),
                 Some(_) if forced_at(position) == Some(Status::Down) => skip(id, Skip::Forced),
@@ -290,14 +309,14 @@ impl Plan {
         self.targets.iter_mut().for_each(|target| target.model = Some(name.to_owned()));
     }
 
-    /// Leaves out endpoints that take any model and where `is_sole` doesn't hold: the model is somebody's.
+    /// Leaves out endpoints that take any model and where `is_sole` doesn't hold, if the model is somebody's.
     ///
     /// # Errors
     /// 404 when none is left.
     pub fn keep_apart(&mut self, model: &str, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
         let skipped = &mut self.skipped;
         self.targets.retain(|target| {
-            let stays = target.may_run_tuned(is_sole(&target.place()));
+            let stays = !target.is_somebodys(model, || is_sole(&target.place()));
             if !stays {
                 let (region, endpoint) = (target.region_id.clone(), target.id.clone());
                 skipped.push(Skipped { region, endpoint, why: Skip::NoModel });
@@ -305,6 +324,29 @@ impl Plan {
             stays
         });
         if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
+    }
+
+    /// Leaves out endpoints where a model that the body names below its top level is somebody else's.
+    ///
+    /// # Errors
+    /// 404 when none is left.
+    #[inline(never)]
+    pub fn keep_named_apart(&mut self, needs: &Needs, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
+        let mut lacking = None;
+        let skipped = &mut self.skipped;
+        self.targets.retain(|target| {
+            let lacks = target.lacks(needs, || is_sole(&target.place()));
+            if lacks.is_some() {
+                let (region, endpoint) = (target.region_id.clone(), target.id.clone());
+                skipped.push(Skipped { region, endpoint, why: Skip::NoModel });
+            }
+            lacking = lacking.or(lacks);
+            lacks.is_none()
+        });
+        match lacking.filter(|_| self.targets.is_empty()) {
+            Some(named) => Err(named.not_found()),
+            None => Ok(()),
+        }
     }
 
     /// The endpoints in order.
@@ -386,6 +428,11 @@ fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, wa
     {
         return Some(Failure::ModelNotFound { model: name.to_owned() });
     }
+    if !wanted.needs.models.is_empty()
+        && let Some(named) = lacking_everywhere(table, steering, wanted)
+    {
+        return Some(named.not_found());
+    }
     let knows = |ranked: Ranked| {
         let fits =
             |endpoint: &Endpoint| wanted.needs.engines.hold(endpoint.engine) && model_at(endpoint, model).is_some();
@@ -395,6 +442,23 @@ fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, wa
         return Some(no_engine(wanted.needs));
     }
     steering.ordered.is_empty().then_some(Failure::RegionUnavailable)
+}
+
+/// A model named below the top level of a body because of which no endpoint of the fence can take the request.
+#[inline(never)]
+fn lacking_everywhere<'n>(table: &Table, steering: &Steering, wanted: &Wanted<'n>) -> Option<&'n NamedModel> {
+    let endpoints = steering.fence().flat_map(|ranked| &table.region(ranked.fenced.region).endpoints);
+    let with_model = endpoints.filter(|(_, endpoint)| model_at(endpoint, wanted.model).is_some());
+    let mut lacking = None;
+    for (_, endpoint) in with_model {
+        lacking = Some(lacks(endpoint, wanted.needs)?);
+    }
+    lacking
+}
+
+/// The first model named below the top level of a body that an endpoint hasn't got.
+fn lacks<'n>(endpoint: &Endpoint, needs: &'n Needs) -> Option<&'n NamedModel> {
+    needs.models.iter().find(|named| model_at(endpoint, Some(&named.name)).is_none())
 }
 
 /// No endpoint that may be asked knows a field of the request.
@@ -594,6 +658,58 @@ pub(crate) mod tests {
             RULES.replace("iad1.example.net/v1\"", "iad1.example.net/v1\", \"models\": { \"gpt-4o:online\": \"m\" }");
         let case = Case { country: "US", model: Some("gpt-4o:online"), ..Case::default() };
         assert_eq!(plan_by(&rules, &case, &Needs::default()).unwrap().targets()[0].model(), Some("m"));
+    }
+
+    fn naming(models: &[&str]) -> Needs {
+        let named = |name: &&str| NamedModel { name: (*name).to_owned(), field: format!("/tools/0/{name}") };
+        Needs { models: models.iter().map(named).collect(), ..Needs::default() }
+    }
+
+    #[test]
+    fn a_model_below_the_top_level_is_judged_as_the_requests_own() {
+        let go = |country, model, inner: &[&str]| {
+            plan_by(RULES, &Case { country, model: Some(model), ..Case::default() }, &naming(inner))
+        };
+        let lacking =
+            |name: &str| Some(Failure::InnerModelNotFound { model: name.into(), field: format!("/tools/0/{name}") });
+        assert_eq!(names(&go("DE", "chat", &["chat"]).unwrap()).len(), 4);
+        let plan = go("DE", "chat", &["embed"]).unwrap();
+        assert_eq!(names(&plan), ["azure"], "only its map knows both");
+        assert!(plan.skipped().iter().all(|skipped| skipped.why == Skip::NoModel) && plan.skipped().len() == 3);
+        assert_eq!(go("DE", "chat", &["embed", "gpt-us"]).err(), lacking("gpt-us"));
+        assert_eq!(go("DE", "gpt-us", &["gpt-us"]).err(), Some(Failure::ModelNotFound { model: "gpt-us".into() }));
+        assert_eq!(names(&go("US", "gpt-9", &["dall-e"]).unwrap()), ["iad-1"], "it takes any model");
+        for routing in ["gpt-4o:online", "us.anthropic.claude", "@preset/x"] {
+            assert_eq!(go("US", "gpt-9", &[routing]).err(), lacking(routing));
+        }
+    }
+
+    #[test]
+    fn a_model_of_somebodys_data_is_kept_apart_below_the_top_level_too() {
+        let kept = |country, needs: &Needs, is_sole: bool| {
+            let model = if country == "US" { "gpt-9" } else { "chat" };
+            let mut plan = plan_by(RULES, &Case { country, model: Some(model), ..Case::default() }, needs).unwrap();
+            plan.keep_named_apart(needs, |_| is_sole).map(|()| names(&plan).len())
+        };
+        let tuned = naming(&["ft:gpt-4o:acme::1"]);
+        let field = "/tools/0/ft:gpt-4o:acme::1".to_owned();
+        let lacking = Failure::InnerModelNotFound { model: "ft:gpt-4o:acme::1".into(), field };
+        assert_eq!(kept("US", &tuned, false), Err(lacking));
+        assert_eq!(kept("US", &tuned, true), Ok(1));
+        assert_eq!(kept("DE", &naming(&["chat"]), false), Ok(4));
+    }
+
+    #[test]
+    fn an_adapter_of_sglangs_is_somebodys_where_the_map_is_open() {
+        let rules = RULES.replace("iad1.example.net/v1\"", "iad1.example.net/v1\", \"engine\": \"sglang\"");
+        let kept = |rules: &str, model, is_sole: bool| {
+            let case = Case { country: "US", model: Some(model), ..Case::default() };
+            plan_by(rules, &case, &Needs::default()).unwrap().keep_apart(model, |_| is_sole)
+        };
+        assert_eq!(kept(&rules, "llama", false), Ok(()));
+        assert!(matches!(kept(&rules, "llama:acme", false), Err(Failure::ModelNotFound { .. })));
+        assert_eq!(kept(&rules, "llama:acme", true), Ok(()));
+        assert_eq!(kept(RULES, "llama3:8b", false), Ok(()), "elsewhere it is a size");
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod path;
 pub mod query;
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use bailiwick_rules::rules::{Engine, Style};
 use url::{Position, Url};
@@ -76,7 +77,7 @@ impl Content {
         }
     }
 
-    /// Which engines know all of its fields.
+    /// What an endpoint has to know.
     #[must_use]
     pub fn needs(&self) -> &Needs {
         match self {
@@ -85,11 +86,16 @@ impl Content {
         }
     }
 
-    /// The bytes for an endpoint of this engine that calls the model `model`.
+    /// The bytes for an endpoint of this engine that calls the model `model`, and others by its `names`.
     #[must_use]
-    pub fn for_endpoint(&self, model: Option<&str>, engine: Option<Engine>) -> Payload<'_> {
+    pub fn for_endpoint(
+        &self,
+        model: Option<&str>,
+        names: Option<&BTreeMap<String, String>>,
+        engine: Option<Engine>,
+    ) -> Payload<'_> {
         match self {
-            Self::Json(body) => body.for_endpoint(model, engine),
+            Self::Json(body) => body.for_endpoint(model, names, engine),
             Self::Form(form, boundary) => form.for_endpoint(boundary, model),
         }
     }
@@ -141,7 +147,7 @@ pub fn outgoing<'h>(
     let (mut bytes, mut written) = (None, None);
     if let Some(content) = body {
         set("content-type", content.content_type());
-        let payload = content.for_endpoint(target.model(), target.engine());
+        let payload = content.for_endpoint(target.model(), target.models(), target.engine());
         if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
     }
     // Events are looked at and cut: a compressed stream would only be unpacked again.

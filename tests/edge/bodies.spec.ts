@@ -12,6 +12,9 @@ const SEED = Number(process.env.BODIES_SEED ?? Date.now() % 1_000_000);
 /** How many are under way at once. */
 const AT_ONCE = 24;
 
+/** The models of an endpoint with a map: one of them has another name there. */
+const MAPPED = { m: "m", omni: "omni", alias: "theirs" };
+
 const agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
 /** Bodies that came to an endpoint, by the trace id of their request, and the region they came to. */
 const arrived = new Map<string, { body: string; at: string }>();
@@ -25,6 +28,7 @@ const answers: [RegExp, Json][] = [
   [/(audio|images)\//, { text: "x", data: [] }],
   [/vector_stores$/, { id: "vs_1", object: "vector_store" }],
   [/uploads$/, { id: "upload_1", object: "upload" }],
+  [/jobs$/, { id: "ftjob-1", object: "fine_tuning.job" }],
 ];
 
 async function endpoint(at: string): Promise<string> {
@@ -48,6 +52,7 @@ beforeAll(async () => {
   const regions = {
     ...region("DE", "plain", [plain]), ...region("DE", "vllm", [vllm], { engine: "vllm" }),
     ...region("DE", "closed", [plain], { models: { m: "m", "gpt-4o:online": "llama" } }),
+    ...region("DE", "mapped", [plain], { models: MAPPED }),
   };
   const residency = [{ clients: ["unknown"], process_in: ["*"] }];
   const document = rules(1, regions, { regions: ["plain"], residency });
@@ -56,6 +61,7 @@ beforeAll(async () => {
     vllm: service("vllm.example", { regions: ["vllm"] }),
     both: service("both.example", { regions: ["plain", "vllm"], pattern: "active-passive" }),
     closed: service("closed.example", { regions: ["closed"] }),
+    mapped: service("mapped.example", { regions: ["mapped"] }),
     odd: service("odd.example", { allow: ["unknown_fields"] }),
     remote: service("remote.example", { allow: ["remote_urls"] }),
     tenants: service("tenants.example", { regions: ["vllm"] }),
@@ -227,10 +233,12 @@ interface Case {
 
 async function bodyCase(chance: Chance): Promise<Case> {
   const engine = chance.is(0.3);
+  const known = !engine && chance.is(0.3) ? Object.keys(MAPPED) : null;
   const { path, body, planted } = make(chance, engine);
-  const [asked, why] = [JSON.stringify(body), verdict(path, body, engine)];
-  const told = await ask(path, asked, { host: engine ? "vllm.example" : "chat.example" });
-  return { path, planted, why, told, asked, isRight: undone(told.sent ?? "", engine) === asked };
+  const [asked, why] = [JSON.stringify(body), verdict(path, body, engine, known)];
+  const told = await ask(path, asked, { host: engine ? "vllm.example" : known ? "mapped.example" : "chat.example" });
+  const sent = undone(told.sent ?? "", engine);
+  return { path, planted, why, told, asked, isRight: (known ? sent.replaceAll('"theirs"', '"alias"') : sent) === asked };
 }
 
 async function formCase(chance: Chance): Promise<Case> {

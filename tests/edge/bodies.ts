@@ -104,7 +104,7 @@ const message = (c: Chance): Json =>
     () => ({ role: "tool", tool_call_id: c.of(labels), content: c.of(texts) }),
   ])();
 
-const metadata = (c: Chance): Json => ({ url: c.of(texts), models: c.of(texts) });
+const metadata = (c: Chance): Json => ({ url: c.of(texts), models: c.of(texts), ...c.some({ region: "emea", model: c.of(texts), n: 7, yes: true, none: null }) });
 
 const chat = (c: Chance): Json => ({
   model: "m",
@@ -118,7 +118,7 @@ const chat = (c: Chance): Json => ({
     modalities: ["text", "audio"], audio: { voice: "alloy", format: "mp3" }, prediction: { type: "content", content: c.of(texts) },
     reasoning_effort: "low", service_tier: "auto", safety_identifier: c.of(labels), prompt_cache_key: c.of(labels),
     prompt_cache_retention: "24h", logprobs: true, top_logprobs: 2, functions: [{ name: "f", parameters: schema(c) }],
-    moderation: { model: "omni", policy: { input: { mode: "score" } } }, top_k: 40, some_number: 7, some_switch: true, nothing: null,
+    moderation: c.of<any>([{ model: "omni", policy: { input: { mode: "score" } } }, "omni"]), top_k: 40, some_number: 7, some_switch: true, nothing: null,
   }),
 });
 
@@ -164,6 +164,17 @@ const responses = (c: Chance): Json => ({
   }),
 });
 
+const grader = (c: Chance, depth = 1): Json =>
+  c.of<() => Json>([
+    () => ({ type: "string_check", name: "a", input: c.of(texts), reference: c.of(texts), operation: "eq" }),
+    () => ({ type: "text_similarity", name: "b", input: c.of(texts), reference: c.of(texts), evaluation_metric: "bleu" }),
+    () => ({
+      type: "score_model", name: "c", model: "omni", input: [{ role: "user", type: "message", content: c.of(texts) }],
+      ...c.some({ range: [0, 1], sampling_params: { seed: 1, temperature: 0.5 } }),
+    }),
+    () => (depth > 0 ? { type: "multi", name: "d", calculate_output: "x + y", graders: { x: grader(c, depth - 1), y: grader(c, depth - 1) } } : grader(c, 0)),
+  ])();
+
 /** Paths with what makes their bodies. */
 const makers: Record<string, (c: Chance) => Json> = {
   "/v1/chat/completions": chat,
@@ -191,6 +202,10 @@ const makers: Record<string, (c: Chance) => Json> = {
   "/v1/vector_stores": (c) => ({
     name: c.of(texts), ...c.some({ metadata: metadata(c), description: c.of(texts), expires_after: { anchor: "last_active_at", days: 1 } }),
     ...c.some({ chunking_strategy: { type: "static", static: { max_chunk_size_tokens: 9, chunk_overlap_tokens: 1 } } }),
+  }),
+  "/v1/fine_tuning/jobs": (c) => ({
+    model: "m", method: { type: "reinforcement", reinforcement: { grader: grader(c), ...c.some({ hyperparameters: { n_epochs: "auto", batch_size: 4 } }) } },
+    ...c.some({ metadata: metadata(c), seed: 7, suffix: "x" }),
   }),
   "/v1/uploads": (c) => ({ bytes: 1, filename: "a.bin", mime_type: "text/plain; charset=utf-8", purpose: "user_data" }),
 };
@@ -227,6 +242,11 @@ export const routingLike = [
 export const engineInputs = ["chat_template", "prompt_embeds", "image_embeds", "audio_embeds", "mm_processor_kwargs", "media_io_kwargs", "chatTemplate"];
 export const hosting = ["webSearch", "web_search", "search", "search_options", "enable_search", "web_search_options", "search_parameters", "plugins", "data_sources"];
 
+/** Models: those that any map may hold, and those whose names say where to go or whose they are. */
+export const innerModels = ["m", "omni", "alias", "other", "gpt:online", "us.anthropic.claude", "gemini@europe-west4", "ft:gpt-4o:acme::1", "@preset/x"];
+const modelKeys = ["model", "Model", "judge_model", "graderModel", "model_id"];
+const idKeys = ["file_id", "fileId", "image_file_id", "skill_id", "conversation_id", "container", "vector_stores", "previousResponseId", "vector_store_ids"];
+
 /** Every object and list in a body, with the body itself. */
 function containers(value: any, found: any[] = []): any[] {
   if (value && typeof value === "object") {
@@ -241,8 +261,8 @@ function plant(c: Chance, body: Json): string {
   const all = containers(body);
   const objects = all.filter((one) => !Array.isArray(one));
   const leaves = all.flatMap((one) => Object.entries(one).filter(([, value]) => typeof value !== "object").map(([key]) => [one, key]));
-  const odd = () => c.of<any>([c.of(places), [c.of(places)], { deep: { er: c.of(places) } }, "word", ["word"], { a: "b" }, 7, true, null]);
-  switch (c.below(13)) {
+  const odd = () => c.of<any>([c.of(places), [c.of(places)], { deep: { er: c.of(places) } }, "word", ["word"], { a: "b" }, 7, true, null, [], {}]);
+  switch (c.below(17)) {
     case 0: case 1: {
       const strings = leaves.filter(([one, key]) => typeof one[key] === "string" && !(one === body && key === "purpose"));
       if (strings.length === 0) return "nothing";
@@ -288,6 +308,27 @@ function plant(c: Chance, body: Json): string {
     case 11:
       c.of([body, c.of(objects)])[c.of(engineInputs)] = c.of<any>([c.of(media), [c.of(media)], { a: 1 }, true, false, null, 7, "{{ x }}"]);
       return "an engine's input";
+    case 12: {
+      const inner = objects.filter((one) => one !== body);
+      if (inner.length === 0) return "nothing";
+      c.of(inner)[c.of(modelKeys)] = c.of<any>([c.of(innerModels), c.of(innerModels), [c.of(innerModels)], { id: "m" }, 7, null]);
+      return "a model below the top level";
+    }
+    case 13:
+      c.of(objects)[c.of(idKeys)] = c.of<any>(["raw", ["raw"], { id: "raw" }, 7, true, false, null, []]);
+      return "a raw id";
+    case 14:
+      if (!("metadata" in body)) return "nothing";
+      body.metadata = c.of<any>([
+        { tags: ["eu"] }, { model_info: { id: "x" } }, { [c.of(routing)]: "x" }, { apiBase: "x" }, ["x"], "x", [], {}, null, { a: null, fallbacks: null }, 7,
+      ]);
+      return "odd metadata";
+    case 15: {
+      const graders = objects.filter((one) => typeof one.type === "string" && "name" in one && body.method);
+      if (graders.length === 0) return "nothing";
+      Object.assign(c.of(graders), c.of<Json>([{ type: "python" }, { source: "import os" }, { type: "python", source: "x" }, { type: "endpoint" }]));
+      return "code of the client's";
+    }
     default: {
       const parts = objects.filter((one) => typeof one.type === "string" && Array.isArray(body.messages ?? body.input));
       if (parts.length === 0) return "nothing";
@@ -297,9 +338,9 @@ function plant(c: Chance, body: Json): string {
   }
 }
 
-/** A path with a body for it; for an endpoint of vLLM where `engine` says so. */
-export function make(c: Chance, engine: boolean): { path: string; body: Json; planted: string } {
-  const path = c.is(0.35) ? "/v1/chat/completions" : c.is(0.35) ? "/v1/responses" : c.of(Object.keys(makers));
+/** A path with a body for it, or a body for this path; for an endpoint of vLLM where `engine` says so. */
+export function make(c: Chance, engine: boolean, only?: string): { path: string; body: Json; planted: string } {
+  const path = only ?? (c.is(0.35) ? "/v1/chat/completions" : c.is(0.35) ? "/v1/responses" : c.of(Object.keys(makers)));
   const body = structuredClone({ ...makers[path](c), ...(engine && path === "/v1/chat/completions" ? vllm(c) : {}) });
   const planted = c.is(0.65) ? plant(c, body) : "nothing";
   return { path, body, planted };
@@ -331,6 +372,11 @@ const TEXT: Record<string, string[]> = {
   "/v1/images/generations": ["prompt"],
   "/v1/audio/speech": ["input", "instructions"],
   "/v1/vector_stores": ["name", "description", "metadata.**"],
+  "/v1/fine_tuning/jobs": [
+    "metadata.**",
+    ...["method.reinforcement.grader", "method.reinforcement.grader.graders.x", "method.reinforcement.grader.graders.y"].flatMap((at) =>
+      ["input", "reference", "source", "calculate_output", "input.*.content"].map((key) => `${at}.${key}`)),
+  ],
   "/v1/uploads": [],
 };
 const ENGINE_TEXT = [
@@ -346,6 +392,7 @@ const MEDIA = [
   "messages.*.content.*.image_url.url", "messages.*.content.*.input_audio.data", "messages.*.content.*.file.file_data", "input.*.image_url.url",
   "input.*.content.*.image_url", "input.*.content.*.file_data", "input.*.output.image_url",
 ];
+const GRADERS = ["string_check", "text_similarity", "score_model", "label_model", "multi"];
 const KINDS = ["messages.*.content.*.type", "input.*.content.*.type", "input.*.type", "input.*.summary.*.type", "input.*.output.type"];
 const kinds = new Set([
   "text", "image_url", "input_audio", "file", "input_text", "input_image", "input_file", "output_text", "message", "function_call",
@@ -358,7 +405,8 @@ const DOCUMENTED: Record<string, string> = {
   "/v1/chat/completions": "model messages temperature max_tokens max_completion_tokens n seed stop user metadata response_format tools tool_choice " +
     "parallel_tool_calls logit_bias stream_options verbosity modalities audio prediction reasoning_effort service_tier safety_identifier " +
     "prompt_cache_key prompt_cache_retention logprobs top_logprobs functions moderation",
-  "/v1/responses": "model store input instructions include max_output_tokens metadata reasoning truncation top_p user text tools tool_choice image",
+  "/v1/fine_tuning/jobs": "model method metadata seed suffix",
+  "/v1/responses": "model messages store input instructions include max_output_tokens metadata reasoning truncation top_p user text tools tool_choice image",
   "/v1/completions": "model prompt suffix stop max_tokens logprobs echo user best_of",
   "/v1/embeddings": "model input encoding_format dimensions user",
   "/v1/moderations": "model input",
@@ -450,6 +498,8 @@ export function judge(path: string, body: Json, engine: boolean): string | null 
     if (routing.some((name) => name.toLowerCase() === key.toLowerCase())) return `routes: ${key}`;
     if (routingLike.includes(key) && value !== false && typeof value !== "number") return `made of routing words: ${key}`;
     if (hosting.includes(key) && value !== false) return `hosted: ${key}`;
+    if (ROUTING_IDS.includes(key)) return `routes: ${key}`;
+    if (isId(key) && !holdsNoId(value)) return `an id: ${key}`;
     if (typeof value === "string" || typeof value === "object") return `unknown: ${key}`;
   }
   if ("tools" in body && body.tools !== null && !Array.isArray(body.tools)) return "tools are no list";
@@ -480,10 +530,51 @@ function inSchema(value: unknown, at: string[]): string | null {
   return null;
 }
 
-/** Looks at every value of a body, and at tools as a whole. */
-export function verdict(path: string, body: Json, engine: boolean): string | null {
-  const first = judge(path, body, engine);
+/** Metadata is a map of the client's own words. A name that is an instruction to a gateway, and no label, isn't one. */
+function odd(metadata: unknown): string | null {
+  if (metadata === undefined || metadata === null || typeof metadata === "number" || typeof metadata === "boolean") return null;
+  if (typeof metadata !== "object" || Array.isArray(metadata)) return "metadata is no map";
+  for (const [key, value] of Object.entries(metadata as Json)) {
+    if (value !== null && typeof value === "object") return `no text: metadata.${key}`;
+    const isInstruction = /^fallbacks$/i.test(key) || key === "apiBase" || (routing.includes(key) && key.includes("_"));
+    if (isInstruction && value !== null) return `routes: metadata.${key}`;
+  }
+  return null;
+}
+
+/** Whether a host that is to run these models beside the request's own may: any, but for names that say more than a model, or those of a map. */
+function mayRun(value: unknown, known: string[] | null): boolean {
+  const isFine = (name: string) =>
+    known ? known.includes(name) : !/:online$|^(us|eu|apac|jp)\.|@(preset\/|[a-z]+-[a-z]+\d)|^ft:/.test(name) && !isPlace(name, true);
+  if (typeof value === "string") return isFine(value);
+  if (Array.isArray(value)) return value.every((one) => mayRun(one, known));
+  return value === null || typeof value !== "object";
+}
+
+/** Whether nothing under a key is an id: all ids are sealed here. */
+const holdsNoId = (value: unknown): boolean =>
+  value === null || value === false || (Array.isArray(value) && value.every(holdsNoId)) || (typeof value === "object" && !Array.isArray(value) && Object.keys(value!).length === 0);
+const isId = (key: string) => /(^|_)(file|skill|conversation|response|container|vector_store)_ids?$|^(fileId|previousResponseId|container|vector_stores)$/.test(key);
+/** Ids by which gateways choose what is asked. */
+const ROUTING_IDS = ["conversation_id", "model_id"];
+const isModel = (key: string) => /^(.*_)?model(_id)?$/i.test(key) || /[a-z]Model$/.test(key);
+
+function graded(value: any): string | null {
+  if (typeof value !== "object" || value === null) return null;
+  if (typeof value.type === "string" && !GRADERS.includes(value.type)) return `a grader of type ${value.type}`;
+  if (typeof value.source === "string") return "a grader's source";
+  for (const inner of Object.values(value.graders ?? {})) {
+    const problem = graded(inner);
+    if (problem) return problem;
+  }
+  return null;
+}
+
+/** Looks at every value of a body, and at tools as a whole. `known` are the models of an endpoint that has a map of them. */
+export function verdict(path: string, body: Json, engine: boolean, known: string[] | null = null): string | null {
+  const first = judge(path, body, engine) ?? odd(body.metadata) ?? graded(body.method?.reinforcement?.grader);
   if (first) return first;
+  if (typeof body.moderation === "string" && !path.includes("images") && !mayRun(body.moderation, known)) return "a model: moderation";
   const text = [...TEXT[path], ...(engine ? ENGINE_TEXT : [])];
   const walk = (value: any, at: string[]): string | null => {
     const found = below(path, value, at, text);
@@ -491,7 +582,7 @@ export function verdict(path: string, body: Json, engine: boolean): string | nul
     if (typeof value !== "object" || value === null) return null;
     const isSchema = beneath(SCHEMAS, at) !== undefined;
     // Its keys are tokens.
-    const isBias = at.join(".") === "logit_bias";
+    const isBias = at.join(".") === "logit_bias" || at.join(".") === "metadata";
     const isFree = isBias || text.some((pattern) => pattern.endsWith("**") && matches(pattern, [...at, "0"]));
     const isMediaPart = !Array.isArray(value) && (MEDIA_TYPES.test(value.type) && isNode(at) || isMediaObject(at));
     if (!isSchema && !isFree && isMediaPart && strays(value)) return `no media: ${where(at)}`;
@@ -503,6 +594,13 @@ export function verdict(path: string, body: Json, engine: boolean): string | nul
       }
       const isRoute = routing.some((name) => name.toLowerCase() === key.toLowerCase());
       if (at.length > 0 && !Array.isArray(value) && isRoute && inner !== null && !isSchema && !isFree) return `routes: ${[...at, key].join(".")}`;
+      if (at.length > 0 && !Array.isArray(value) && !isSchema && !isFree) {
+        if (ROUTING_IDS.includes(key) && inner !== null) return `routes: ${[...at, key].join(".")}`;
+        // Nobody documents the object that it stands in.
+        if (at.includes("outcome") && isModel(key) && !/^model$/i.test(key) && !mayRun(inner, [])) return `made of routing words: ${key}`;
+        if (isModel(key) && !mayRun(inner, known)) return `a model: ${[...at, key].join(".")}`;
+        if (isId(key) && !holdsNoId(inner)) return `an id: ${[...at, key].join(".")}`;
+      }
       const problem = walk(inner, [...at, key]);
       if (problem) return problem;
     }

@@ -211,16 +211,17 @@ export interface Batch {
   planted: string;
 }
 
-/** The input of a batch, and whether it has to be refused. */
+/** The input of a batch, and whether it has to be refused. All its lines have to ask one path. */
 export function makeBatch(c: Chance, engine: boolean): Batch {
-  const made = c.list(4, () => batchLine(c, engine));
+  const [path, other] = [c.of([...ASKED, ...ASKED.slice(0, 2)]), c.of(ASKED)];
+  const made = c.list(4, () => batchLine(c, engine, path));
+  if (c.is(0.1) && other !== path) made.push({ ...batchLine(c, engine, other), why: "two paths", planted: "a line of another path" });
   const bad = made.find((line) => line.why !== null);
   return { lines: made.map(({ text }) => text), why: bad?.why ?? null, planted: bad?.planted ?? made[0].planted };
 }
 
-function batchLine(c: Chance, engine: boolean): { text: string; why: string | null; planted: string } {
-  let asked = make(c, engine);
-  while (!ASKED.includes(asked.path)) asked = make(c, engine);
+function batchLine(c: Chance, engine: boolean, path: string): { text: string; why: string | null; planted: string } {
+  const asked = make(c, engine, path);
   const line: Json = { custom_id: c.of(["1", "session:123", "a b"]), method: "POST", url: asked.path, body: asked.body };
   let { planted } = asked;
   let why = verdict(asked.path, asked.body, engine);

@@ -291,3 +291,47 @@ fn a_line_names_a_model_that_its_tenant_may_use() {
     assert_eq!(model("vllm", "llama3:8b"), Ok("llama3:8b".into()));
     assert_eq!(refused("vllm", &[], CHAT, &chat(&json!({ "model": "https://a.example" }))).0, "remote_url_not_allowed");
 }
+
+#[test]
+fn all_lines_of_a_file_ask_one_path() {
+    let two = |first: &str, second: &str| {
+        let line = |path: &str| line(path, &json!({ "model": "embed", "input": "x" }));
+        pass(named_lines(), &[line(first), line(second)].join("\n"), 9).map(|(_, changed)| changed)
+    };
+    assert_eq!(two("/v1/embeddings", "/v1/embeddings"), Ok(false));
+    assert_eq!(two("/v1/embeddings", "/embeddings"), Ok(false), "the same path, as Azure has it");
+    let other = two("/v1/embeddings", "/v1/responses").unwrap_err();
+    assert_eq!((other.word(), other.param()), ("invalid_field", Some("url")));
+    assert!(other.message().contains("Line 2 of the batch"), "{other:?}");
+    let nothing = format!("{{\"url\":\"/v1/x\"}}\n{}", line(CHAT, &chat(&json!({}))));
+    assert!(pass(named_lines(), &nothing, 9).is_ok(), "a line without a body asks nothing");
+}
+
+#[test]
+fn lines_are_utf_8_whatever_they_begin_with() {
+    let good = line(CHAT, &chat(&json!({})));
+    let utf_16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [
+        [b"\xef\xbb\xbf", good.as_bytes()].concat(),
+        [b"\xff\xfe", &utf_16[..]].concat(),
+        [b"\xfe\xff", &utf_16[..]].concat(),
+        utf_16,
+        good.replace("https", "\u{7f}").bytes().map(|byte| if byte == 0x7f { 0xe9 } else { byte }).collect(),
+    ] {
+        let mut out = Vec::new();
+        let mut lines = named_lines();
+        let told = lines.pass(&bytes, &mut out).and_then(|()| lines.finish(&mut out));
+        assert_eq!(told, Err(Failure::BatchLine { line: 1 }), "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_model_below_the_top_level_is_the_endpoints_own() {
+    let body = |model: &str| chat(&json!({ "moderation": { "model": model } }));
+    assert_eq!(sent("named", &[], CHAT, &body("chat-too")).unwrap()["moderation"]["model"], "llama");
+    for (endpoint, name) in [("named", "gpt-us"), ("vllm", "ft:gpt-4o:emca::1"), ("vllm", "eu.anthropic.claude")] {
+        let expected = ("model_not_found".to_owned(), Some("/moderation/model".to_owned()));
+        assert_eq!(refused(endpoint, &[], CHAT, &body(name)), expected, "{name}");
+    }
+    assert_eq!(sent("vllm", &[], CHAT, &body("omni")).unwrap()["moderation"]["model"], "omni");
+}

@@ -4,6 +4,7 @@ use bailiwick_rules::rules::Allowance;
 
 use super::engine::{self, Engines};
 use super::form_name;
+use super::models::NamedModel;
 use super::names::{is_hosted, routes};
 use super::paths;
 use super::pointer::pointer;
@@ -12,26 +13,33 @@ use super::walk::{Walk, Wrong};
 use crate::envelope::{Failure, Odd};
 use crate::json::{Broken, Kind, Scan, is_json, quoted};
 
-/// The engines that know all of a body's fields.
+/// What an endpoint has to know: all of a body's fields, and the models it names below its top level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Needs {
-    /// The engines.
+    /// The engines that know all fields.
     pub engines: Engines,
     /// The last field that left some out.
     pub field: String,
+    /// The models, each once.
+    pub models: Vec<NamedModel>,
 }
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { engines: Engines::ALL, field: String::new() }
+        Self { engines: Engines::ALL, field: String::new(), models: Vec::new() }
     }
 }
 
 impl Needs {
-    /// What both need.
+    /// What a field needs that these engines know.
+    fn of(engines: Engines, field: &str) -> Self {
+        Self { engines, field: field.to_owned(), models: Vec::new() }
+    }
+
+    /// What both need. Forms name no models below their top level.
     pub(crate) fn and(self, other: Self) -> Self {
         let field = if other.engines == Engines::ALL { self.field } else { other.field };
-        Self { engines: self.engines.and(other.engines), field }
+        Self { engines: self.engines.and(other.engines), field, models: self.models }
     }
 }
 
@@ -51,15 +59,11 @@ pub(super) fn read(
         }
         return walk.value(shape, value);
     }
-    // Numbers and switches of a name that nobody knows do no harm, nor does what holds nothing.
-    let is_plain = match kind {
-        Kind::String => false,
-        Kind::Object | Kind::Array => is_empty(value)?,
-        _ => true,
-    };
+    // Numbers and switches of a name that nobody knows do no harm.
+    let is_plain = !matches!(kind, Kind::String | Kind::Object | Kind::Array);
     if let Some((shape, engines)) = engine::field(key) {
         if !is_plain && !may_be_unknown {
-            *needs = Needs { engines: needs.engines.and(engines), field: key.to_owned() };
+            *needs = Needs::of(needs.engines.and(engines), key);
         }
         return walk.value(shape, value);
     }
@@ -79,19 +83,17 @@ pub(super) fn read(
         }
         return Ok(());
     }
-    walk.unknown(fields, key, value)?;
+    if key == "model" {
+        // It is the request's own, wherever the path documents none.
+        walk.value(&Shape::Label, value)?;
+    } else {
+        walk.unknown(fields, key, value)?;
+    }
     walk.guess(key, kind, at);
     if !may_pass {
         walk.refuse(at, Wrong::Unknown);
     }
     Ok(())
-}
-
-/// Whether an object or a list has nothing in it.
-fn is_empty(value: &Scan<'_>) -> Result<bool, Broken> {
-    let mut ahead = value.clone();
-    let range = ahead.skip()?;
-    Ok([b"{}", b"[]"].iter().any(|empty| ahead.is_at(range.clone(), *empty)))
 }
 
 pub(crate) use super::form_name::base;
@@ -106,16 +108,14 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
     let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
     match known.map(|shape| (shape, Engines::ALL)).or_else(|| engine::field(base)) {
-        Some((Shape::Data, engines)) if engines != Engines::ALL && !may_be_unknown => {
-            Ok(Needs { engines, field: name.to_owned() })
-        }
+        Some((Shape::Data, engines)) if engines != Engines::ALL && !may_be_unknown => Ok(Needs::of(engines, name)),
         Some((Shape::Data, _)) => Ok(Needs::default()),
         Some((Shape::EngineInput(Shape::Data), engines)) => {
             if !allow.contains(&Allowance::EngineInputs) {
                 return Err(failure(Wrong::EngineInput, || name.to_owned()));
             }
             let engines = if may_be_unknown { Engines::ALL } else { engines };
-            Ok(Needs { engines, field: name.to_owned() })
+            Ok(Needs::of(engines, name))
         }
         Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
         None if routes(base) => Err(failure(Wrong::Routes, || name.to_owned())),
@@ -141,8 +141,8 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     if let Some((_, wrong)) = walk.wrong {
         return Err(failure(wrong, || name.to_owned()));
     }
-    // Names that would have to be replaced, and ids, are those of JSON bodies.
-    match (walk.names.is_empty(), walk.ids.is_empty()) {
+    // Names that would have to be replaced, models beside the form's own, and ids are those of JSON bodies.
+    match (walk.names.is_empty() && walk.models.is_empty(), walk.ids.is_empty()) {
         (false, _) => Err(failure(Wrong::Unknown, || name.to_owned())),
         (_, false) => Err(Failure::UnknownId),
         _ => Ok(needs),
@@ -171,5 +171,7 @@ pub(super) fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
         Wrong::Tool(tool) => Failure::HostedTool { tool },
         Wrong::EngineInput => odd(Odd::EngineInput, field()),
         Wrong::Reference => Failure::ItemReference,
+        Wrong::NoText => odd(Odd::NoText, field()),
+        Wrong::Id => Failure::UnknownId,
     }
 }

@@ -7,12 +7,12 @@
 use bailiwick_rules::rules::Allowance;
 
 use super::guess::may_route;
+use super::keys::names_id;
 use super::names::{is_hosted, parts, routes};
 use super::shape::engine_input;
 use super::walk::Wrong;
 use super::{field, field::unknown};
 use crate::envelope::Failure;
-use crate::state::fields::{Field, field as id_field};
 
 /// The field that a name is of: `image` of `image[]`, `chunking_strategy` of `chunking_strategy[type]`.
 pub(crate) fn base(name: &str) -> &str {
@@ -36,7 +36,7 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
         if is_hosted(part) && !allow.contains(&Allowance::HostedTools) {
             return Err(unknown(name.to_owned()));
         }
-        if matches!(id_field(part), Field::Id | Field::Ids) {
+        if names_id(part) {
             return Err(Failure::UnknownId);
         }
         if engine_input(part).is_some() && !allow.contains(&Allowance::EngineInputs) {
@@ -48,7 +48,7 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
 
 /// Whether a part of a name is that of an id.
 pub(crate) fn has_id(name: &str) -> bool {
-    parts(name).any(|part| matches!(id_field(part), Field::Id | Field::Ids))
+    parts(name).any(names_id)
 }
 
 #[cfg(test)]

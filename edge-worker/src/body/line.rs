@@ -19,7 +19,7 @@ static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Word), (
 /// Keys that decide something, in these letters alone.
 const DECIDING: &[&str] = &["custom_id", "method", "url", "body"];
 
-const PATH: &str = "the path of a request with a JSON body, such as /v1/chat/completions";
+pub(super) const PATH: &str = "the path of a request with a JSON body, such as /v1/chat/completions";
 
 /// A request in a line.
 #[derive(Debug)]
@@ -64,14 +64,19 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
     if find("method").is_some() && said("method").as_deref() != Some("POST") {
         return Err(Failure::BadField { field: "method", expected: "POST" });
     }
-    let route = said("url").and_then(|url| Route::parse("POST", &url).ok());
-    let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != Takes::Form;
-    let route = route.filter(is_carried).ok_or(Failure::BadField { field: "url", expected: PATH })?;
+    let route = said("url").and_then(|url| carried(&url)).ok_or(Failure::BadField { field: "url", expected: PATH })?;
     Ok(Some(Line { route, body: body.clone() }))
+}
+
+/// The path that a batch may ask by this name.
+pub(super) fn carried(path: &str) -> Option<Route> {
+    let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != Takes::Form;
+    Route::parse("POST", path).ok().filter(is_carried)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::inspect;
     use super::*;
 
     #[test]
@@ -82,6 +87,34 @@ mod tests {
         let azure = r#"{"custom_id":"1","method":"POST","url":"/chat/completions","body":{}}"#;
         assert_eq!(read(azure, &[]).unwrap().unwrap().route.path(), "/chat/completions");
         assert!(read(r#"{"custom_id":"1"}"#, &[]).unwrap().is_none(), "it asks nothing");
+    }
+
+    #[test]
+    fn a_batch_asks_a_path_that_its_lines_may_ask() {
+        let made = |endpoint: &str| {
+            let batch = format!(r#"{{"input_file_id":"file-1","completion_window":"24h"{endpoint}}}"#);
+            inspect("/v1/batches", &batch, &[Allowance::Batch]).err().map(|failure| failure.param().map(str::to_owned))
+        };
+        for path in ["/v1/chat/completions", "/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/moderations"]
+        {
+            assert_eq!(made(&format!(r#","endpoint":"{path}""#)), None, "{path}");
+        }
+        assert_eq!((made(""), made(r#","endpoint":null"#)), (None, None), "the lines say it");
+        for odd in [
+            r#""/v1/files""#,
+            r#""/v1/audio/transcriptions""#,
+            r#""/v1/realtime""#,
+            r#""/v1/evals""#,
+            r#""/v1/../responses""#,
+            r#""v1/responses""#,
+            r#""""#,
+            r#"["/v1/responses"]"#,
+            r#"{"path":"/v1/responses"}"#,
+            "7",
+        ] {
+            assert_eq!(made(&format!(r#","endpoint":{odd}"#)), Some(Some("endpoint".into())), "{odd}");
+        }
+        assert_eq!(made(r#","endpoint":"/v1/responses","Endpoint":"/v1/files""#), Some(Some("endpoint".into())));
     }
 
     #[test]

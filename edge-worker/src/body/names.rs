@@ -242,10 +242,15 @@ pub(super) fn is_local_tool(kind: &str) -> bool {
 /// Whether a model's name is itself an instruction on where to go, which only a closed map of models could know the
 /// meaning of.
 pub(crate) fn model_routes(model: &str) -> bool {
-    let suffix = model.rsplit_once(':').map(|(_, suffix)| suffix.to_ascii_lowercase());
     let picks = |suffix: &str| SUFFIXES.contains(&suffix) || suffix.ends_with("-cloud");
-    suffix.is_some_and(|suffix| picks(suffix.trim()))
+    // Some gateways take several models at once.
+    let one_picks = |name: &str| {
+        let suffix = name.rsplit_once(':').map(|(_, suffix)| suffix.to_ascii_lowercase());
+        suffix.is_some_and(|suffix| picks(suffix.trim()))
+    };
+    model.split(',').any(one_picks)
         || model.contains("@preset/")
+        || super::regional::is_regional(model)
         || super::place::names_place(model, super::place::Care::Label)
 }
 
@@ -285,7 +290,10 @@ mod tests {
             "a/b:together",
             "gpt-oss:120b-cloud",
             "x:free",
+            "gpt-4o:online,b",
             "@preset/mine",
+            "us.anthropic.claude-sonnet-4-20250514-v1:0",
+            "gemini-2.5-pro@us-central1",
             "m@preset/x",
             "https://a.example/m",
             "//a.example/m",

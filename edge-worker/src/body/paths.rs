@@ -2,7 +2,8 @@
 
 use super::scope::Named;
 use super::shape::Shape::{
-    Content, Data, Free, Hosted, Id, Items, Label, Map, Object, Scoped, Text, ToolChoice, Tools, Unknown, Word,
+    Content, Data, Free, Hosted, Id, Items, Kept, Label, Map, Metadata, Model, Object, Scoped, Text, ToolChoice, Tools,
+    Unknown, Word,
 };
 use super::shape::{CACHE_OPTIONS, CALLED, FORMAT, FUNCTION, Fields, METHOD, MODERATION, STORED_PROMPT};
 
@@ -18,7 +19,7 @@ pub(super) fn fields(pattern: &[&str]) -> Fields {
         ["images", "edits" | "variations"] => EDITS,
         ["audio", "speech"] => SPEECH,
         ["audio", "transcriptions" | "translations"] => TRANSCRIPTIONS,
-        ["chat", "completions", "*"] => &[("metadata", Free)],
+        ["chat", "completions", "*"] => &[("metadata", Metadata)],
         ["files"] => &[("purpose", Word), ("expires_after", Unknown)],
         ["uploads"] => UPLOADS,
         ["uploads", "*", "complete"] => &[("part_ids", Id), ("md5", Word)],
@@ -54,7 +55,7 @@ static CHAT: Fields = &[
     ("top_logprobs", Word),
     ("logit_bias", Map(&Word)),
     ("parallel_tool_calls", Word),
-    ("metadata", Free),
+    ("metadata", Metadata),
     ("store", Word),
     ("prompt_cache_key", Scoped(Named::CacheKey)),
     ("prompt_cache_options", Object(CACHE_OPTIONS)),
@@ -67,7 +68,7 @@ static CHAT: Fields = &[
     ("audio", Object(AUDIO)),
     ("functions", Object(FUNCTION)),
     ("function_call", Object(CALLED)),
-    ("moderation", Object(MODERATION)),
+    ("moderation", Model(MODERATION)),
 ];
 
 static AUDIO: Fields = &[("format", Word), ("voice", Object(VOICE))];
@@ -114,7 +115,7 @@ static RESPONSES: Fields = &[
     ("prompt_cache_retention", Word),
     ("max_output_tokens", Word),
     ("max_tool_calls", Word),
-    ("metadata", Free),
+    ("metadata", Metadata),
     ("temperature", Word),
     ("top_p", Word),
     ("top_logprobs", Word),
@@ -125,12 +126,14 @@ static RESPONSES: Fields = &[
     ("service_tier", Word),
     ("stream_options", Unknown),
     ("background", Word),
-    ("conversation", Object(&[("id", Label)])),
-    ("prompt", Object(STORED_PROMPT)),
-    ("moderation", Object(MODERATION)),
+    ("conversation", Kept(&[("id", Id)])),
+    ("prompt", Kept(STORED_PROMPT)),
+    ("moderation", Model(MODERATION)),
     ("context_management", Unknown),
     ("access_programs", Unknown),
     ("image", Object(&[("context_compression", Word)])),
+    // Not OpenAI's: clients that write one body for this API and for chat completions.
+    ("messages", Content),
 ];
 
 static GENERATIONS: Fields = &[
@@ -150,7 +153,7 @@ static GENERATIONS: Fields = &[
     ("complexity", Word),
     ("frame_count", Word),
     ("frame_duration_ms", Word),
-    ("svg", Object(&[("model", Label), ("reasoning", Unknown)])),
+    ("svg", Object(&[("model", Model(&[])), ("reasoning", Unknown)])),
     ("user", Label),
     ("safety_identifier", Label),
 ];
@@ -217,7 +220,7 @@ static BATCHES: Fields = &[
     ("completion_window", Word),
     ("endpoint", Word),
     ("input_file_id", Id),
-    ("metadata", Free),
+    ("metadata", Metadata),
     ("output_expires_after", Unknown),
 ];
 
@@ -227,7 +230,7 @@ static FINE_TUNING: Fields = &[
     ("validation_file", Id),
     ("hyperparameters", Unknown),
     ("integrations", Hosted),
-    ("metadata", Free),
+    ("metadata", Metadata),
     ("method", Object(METHOD)),
     ("seed", Word),
     ("suffix", Label),
@@ -237,11 +240,11 @@ static FINE_TUNING: Fields = &[
 static VECTOR_STORES: Fields = &[
     ("name", Text),
     ("description", Text),
-    ("metadata", Free),
-    ("attributes", Free),
+    ("metadata", Metadata),
+    ("attributes", Metadata),
     ("file_id", Id),
     ("file_ids", Id),
-    ("files", Object(&[("file_id", Id), ("attributes", Free), ("chunking_strategy", Unknown)])),
+    ("files", Object(&[("file_id", Id), ("attributes", Metadata), ("chunking_strategy", Unknown)])),
     ("chunking_strategy", Unknown),
     ("expires_after", Unknown),
     ("query", Text),
@@ -287,7 +290,7 @@ static MESSAGES: Fields = &[
     ("stop_sequences", Text),
     ("tools", Tools),
     ("tool_choice", ToolChoice),
-    ("metadata", Object(&[("user_id", Label)])),
+    ("metadata", Metadata),
     ("thinking", Unknown),
     ("service_tier", Word),
     ("output_config", Object(&[("effort", Word), ("format", Object(FORMAT))])),

@@ -36,8 +36,18 @@ pub(super) enum Shape {
     Tools,
     /// `tool_choice`.
     ToolChoice,
-    /// The id of an object at an endpoint, or a list of them.
+    /// The id of an object at an endpoint, or a list of them. In an object each text is one.
     Id,
+    /// The id of an object at an endpoint, or an object with these fields, its id among them.
+    Kept(Fields),
+    /// The name of a model that runs beside the request's own, or an object with these fields.
+    Model(Fields),
+    /// Texts, numbers and switches of the client's own, by names of its own.
+    Metadata,
+    /// A grader.
+    Grader,
+    /// Several by their names, or one.
+    Graders,
     /// A name that engines keep for everybody alike.
     Scoped(Named),
     /// An object with these fields.
@@ -46,6 +56,8 @@ pub(super) enum Shape {
     Map(&'static Shape),
     /// What the model host is told to search or run, which the service allows.
     Hosted,
+    /// The same, where it is kept at an endpoint: its id, or an object that may hold its id.
+    HostedKept,
     /// What an engine compiles, unpickles or obeys when it reads media; with what may stand there.
     EngineInput(&'static Shape),
     /// A documented object of which nobody here lists the fields.
@@ -58,8 +70,8 @@ pub(super) enum Shape {
 pub(super) type Fields = &'static [(&'static str, Shape)];
 
 use Shape::{
-    Blob, Content, Data, EngineInput, Free, Id, Items, Kind, Label, Map, Object, Schema, Scoped, Source, Text,
-    ToolChoice, Tools, Unknown, Word,
+    Blob, Content, Data, EngineInput, Free, Grader, Graders, Id, Items, Kept, Kind, Label, Map, Model, Object, Schema,
+    Scoped, Source, Text, ToolChoice, Tools, Unknown, Word,
 };
 
 /// Messages, parts of content and items of the Responses API, by one table: a key means the same in all of them.
@@ -130,6 +142,8 @@ pub(super) static NODE: Fields = &[
     ("revised_prompt", Text),
     ("reason", Text),
     ("error", Free),
+    // What it cost to make something, with the model that made it.
+    ("svg_usage", Free),
     ("fingerprint", Blob),
     ("source", Source),
     ("format", Word),
@@ -197,7 +211,7 @@ static SAFETY_CHECK: Fields = &[("id", Label), ("code", Label), ("message", Text
 
 /// Where a shell runs.
 static ENVIRONMENT: Fields =
-    &[("type", Word), ("skills", Object(&[("name", Label), ("description", Text), ("path", Text)]))];
+    &[("type", Word), ("skills", Kept(&[("name", Label), ("description", Text), ("path", Text), ("id", Id)]))];
 
 /// An object that holds media.
 pub(super) static MEDIA: Fields = &[
@@ -425,13 +439,13 @@ pub(super) static STRUCTURED: Fields = &[
 ];
 
 /// `moderation` of chat completions and responses.
-pub(super) static MODERATION: Fields = &[("model", Label), ("policy", Unknown)];
+pub(super) static MODERATION: Fields = &[("model", Model(&[])), ("policy", Unknown)];
 
 /// `prompt_cache_options`. The response compared with is one that is kept at the endpoint.
 pub(super) static CACHE_OPTIONS: Fields = &[("mode", Word), ("ttl", Word), ("comparison_response_id", Id)];
 
 /// A prompt that is kept at the endpoint.
-pub(super) static STORED_PROMPT: Fields = &[("id", Label), ("version", Label), ("variables", Map(&Content))];
+pub(super) static STORED_PROMPT: Fields = &[("id", Id), ("version", Label), ("variables", Map(&Content))];
 
 /// How a fine-tuned model is graded.
 pub(super) static GRADER: Fields = &[
@@ -443,7 +457,13 @@ pub(super) static GRADER: Fields = &[
     ("calculate_output", Text),
     ("labels", Text),
     ("passing_labels", Text),
-    ("model", Label),
+    ("model", Model(&[])),
+    ("operation", Word),
+    ("evaluation_metric", Word),
+    ("range", Word),
+    ("sampling_params", Unknown),
+    ("image_tag", Label),
+    ("graders", Graders),
 ];
 
 /// How a model is fine-tuned.
@@ -451,21 +471,7 @@ pub(super) static METHOD: Fields = &[
     ("type", Word),
     ("supervised", Unknown),
     ("dpo", Unknown),
-    ("reinforcement", Object(&[("grader", Object(GRADERS)), ("hyperparameters", Unknown)])),
-];
-
-/// A grader, or one made of several by their names.
-static GRADERS: Fields = &[
-    ("type", Word),
-    ("name", Label),
-    ("input", Items),
-    ("reference", Text),
-    ("source", Text),
-    ("calculate_output", Text),
-    ("labels", Text),
-    ("passing_labels", Text),
-    ("model", Label),
-    ("graders", Object(GRADER)),
+    ("reinforcement", Object(&[("grader", Grader), ("hyperparameters", Unknown)])),
 ];
 
 /// What may be chosen of tools.

@@ -10,9 +10,8 @@ use super::names::{is_hosted, routes};
 use super::place::{Care, names_place};
 use super::reach::is_public;
 use super::shape::{Fields, MEDIA, Shape, WORDS, engine_input};
-use super::walk::{Walk, Wrong};
+use super::walk::{Walk, Wrong, named_by};
 use crate::json::{Broken, Kind, Scan, reads_as};
-use crate::state::fields::{Field, field};
 
 impl Walk {
     /// Reads the value of a key that its object's table lacks: no text is known to stand there.
@@ -28,8 +27,11 @@ impl Walk {
         value: &mut Scan<'_>,
         otherwise: &'static Shape,
     ) -> Result<(), Broken> {
-        if matches!(field(key), Field::Id | Field::Ids) {
-            return self.value(&Shape::Id, value);
+        if let Some(shape) = named_by(key) {
+            if value.kind()? != Kind::Null && routes(key) {
+                self.refuse(value.at(), Wrong::Routes);
+            }
+            return self.value(shape, value);
         }
         // A server that ignores letters' case reads it as the field it is like.
         let like = fields.iter().find(|(name, _)| reads_as(key, name)).map(|(_, shape)| shape);
@@ -40,7 +42,12 @@ impl Walk {
             | Shape::Scoped(_)
             | Shape::Data
             | Shape::Source
-            | Shape::Id),
+            | Shape::Id
+            | Shape::Kept(_)
+            | Shape::Model(_)
+            | Shape::Metadata
+            | Shape::Grader
+            | Shape::Graders),
         ) = like
         {
             return self.value(shape, value);
@@ -67,7 +74,6 @@ impl Walk {
             if let Some((_, shape)) = WORDS.iter().find(|(name, _)| *name == key) {
                 return self.value(shape, value);
             }
-            self.tuned(&key, value)?;
             self.unlisted(&[], &key, value, &Shape::Unknown)
         })
     }
@@ -117,7 +123,6 @@ impl Walk {
     /// Reads a value within one whose key nobody documents.
     pub(super) fn nested(&mut self, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
         let (kind, at) = (value.kind()?, value.at());
-        self.tuned(key, value)?;
         self.unknown(&[], key, value)?;
         self.guess(key, kind, at);
         Ok(())

@@ -6,17 +6,19 @@ use std::borrow::Cow;
 
 use bailiwick_rules::rules::Allowance;
 
+use super::keys::{names_id, names_kept, names_model};
 use super::names::{is_local_tool, routes};
 use super::place::{Care, names_place};
 use super::reach::is_public;
 use super::scope::Named;
 use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
 use crate::json::{Broken, Kind, Scan, known_as, reads_as};
-use crate::state::fields::{Field, field};
-use crate::state::tuned::is_tuned;
 
 /// Fields that hold a URL to fetch even in what the host is told to run.
 const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url"];
+
+/// Keys under which graders stand.
+const GRADERS: &[&str] = &["grader", "graders", "testing_criteria"];
 
 /// Keys of a JSON Schema whose values are schemas by names that are the client's.
 const SCHEMAS_BY_NAME: &[&str] =
@@ -49,6 +51,10 @@ pub(super) enum Wrong {
     Reference,
     /// An engine compiles or unpickles it.
     EngineInput,
+    /// A list or an object where a text of the client's own belongs.
+    NoText,
+    /// An id that is no text.
+    Id,
 }
 
 /// Reads values by their shapes.
@@ -63,6 +69,8 @@ pub(super) struct Walk {
     pub(super) ids: Vec<(Range<usize>, String)>,
     /// Names that engines keep for everybody, likewise.
     pub(super) names: Vec<(Range<usize>, Named, String)>,
+    /// Models below the top level, likewise.
+    pub(super) models: Vec<(Range<usize>, String)>,
     /// What may not be, and where.
     pub(super) wrong: Option<(usize, Wrong)>,
     /// Under a key that nobody documents, in the object at hand: the first string that is no media.
@@ -79,6 +87,7 @@ impl Walk {
             trusts: allow.contains(&Allowance::EngineInputs),
             ids: Vec::new(),
             names: Vec::new(),
+            models: Vec::new(),
             wrong: None,
             stray: None,
             is_of_media: false,
@@ -103,11 +112,19 @@ impl Walk {
                 self.value(inner, scan)
             }
             (Kind::String, _) => self.string(shape, scan),
+            (Kind::Array, Shape::Metadata) => self.odd(Wrong::NoText, scan),
             (Kind::Array, _) => scan.array(|item| self.value(shape, item)),
             (Kind::Object, _) => self.object(shape, scan),
             (_, Shape::Tools) => self.tool_of_no_kind(scan),
+            (Kind::Number | Kind::True, Shape::Id | Shape::Kept(_) | Shape::HostedKept) => self.odd(Wrong::Id, scan),
             _ => scan.skip().map(drop),
         }
+    }
+
+    /// Passes over a value that may not be of its kind.
+    fn odd(&mut self, wrong: Wrong, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        self.refuse(scan.at(), wrong);
+        scan.skip().map(drop)
     }
 
     fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
@@ -117,7 +134,9 @@ impl Walk {
             Shape::Tools => return self.tool_of_no_kind(scan),
             Shape::Schema => return self.schema_text(scan),
             Shape::Kind => return self.kind(&scan.string()?, start),
-            Shape::Id => {
+            Shape::Metadata => return self.odd(Wrong::NoText, scan),
+            Shape::Model(_) => return self.model(scan),
+            Shape::Id | Shape::Kept(_) | Shape::HostedKept => {
                 let id = scan.string()?.into_owned();
                 self.ids.push((start..scan.at(), id));
                 return Ok(());
@@ -147,7 +166,8 @@ impl Walk {
 
     fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
         match shape {
-            Shape::Object(fields) => self.fields(fields, scan),
+            Shape::Model([]) => self.model(scan),
+            Shape::Object(fields) | Shape::Kept(fields) | Shape::Model(fields) => self.fields(fields, scan),
             Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
             Shape::Content => self.node(false, scan),
             Shape::Items => self.node(true, scan),
@@ -157,7 +177,12 @@ impl Walk {
             Shape::Schema => self.schema(scan),
             Shape::Tools => self.tool(scan),
             Shape::ToolChoice => self.choice(scan),
-            Shape::Hosted => self.hosted(scan),
+            Shape::Hosted => self.hosted(false, scan),
+            Shape::HostedKept => self.hosted(true, scan),
+            Shape::Id => scan.object(|_, value| self.value(&Shape::Id, value)),
+            Shape::Metadata => self.metadata(scan),
+            Shape::Grader => self.grader(false, scan),
+            Shape::Graders => self.grader(true, scan),
             _ => scan.object(|key, value| self.nested(&key, value)),
         }
     }
@@ -166,20 +191,8 @@ impl Walk {
         scan.object(|key, value| self.field(fields, &key, value))
     }
 
-    /// Refuses a model of one tenant's data below the top level, where no name is opened.
-    pub(super) fn tuned(&mut self, key: &str, value: &Scan<'_>) -> Result<(), Broken> {
-        if key.eq_ignore_ascii_case("model") {
-            let mut ahead = value.clone();
-            if ahead.kind()? == Kind::String && is_tuned(&ahead.string()?) {
-                self.refuse(value.at(), Wrong::Routes);
-            }
-        }
-        Ok(())
-    }
-
     /// Reads the value of a key by the table of its object.
     pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
-        self.tuned(key, value)?;
         match fields.iter().find(|(name, _)| *name == key) {
             Some((_, shape)) => self.value(shape, value),
             None => self.unknown(fields, key, value),
@@ -233,7 +246,7 @@ impl Walk {
     /// A tool has one or more `type`s, all of them local.
     fn tool(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
         if self.hosts {
-            return self.hosted(scan);
+            return self.hosted(false, scan);
         }
         let start = scan.at();
         let (mut named, mut shell, mut local) = (false, false, false);
@@ -277,24 +290,24 @@ impl Walk {
         })
     }
 
-    /// What the host may run: only what would be fetched as media, ids, and what routes are looked for.
-    fn hosted(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    /// What the host may run: only what would be fetched as media, models, ids, and what routes are looked for.
+    /// `is_kept` says that its `id` is that of something kept at the endpoint.
+    fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
         scan.object(|key, value| {
             // Where somebody is, and what a server of tools is told: both have words of their own.
             if matches!(key.as_ref(), "user_location" | "headers") {
                 return value.skip().map(drop);
             }
-            self.tuned(&key, value)?;
             if value.kind()? != Kind::Null && routes(&key) {
                 self.refuse(value.at(), Wrong::Routes);
             }
             let shape = match TOOL.iter().find(|(name, _)| *name == key) {
                 Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
-                _ if matches!(field(&key), Field::Id | Field::Ids) => &Shape::Id,
+                _ if is_kept && reads_as(&key, "id") => &Shape::Id,
                 // By its id, or as an object that says what a new one is like.
-                _ if reads_as(&key, "container") && value.kind()? == Kind::String => &Shape::Id,
+                _ if names_kept(&key) || reads_as(&key, "skills") => &Shape::HostedKept,
                 _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
-                _ => &Shape::Hosted,
+                _ => named_by(&key).unwrap_or(&Shape::Hosted),
             };
             self.value(shape, value)
         })
@@ -351,6 +364,21 @@ impl Walk {
             Kind::Array => scan.array(|item| self.value_of_schema(item)),
             _ => scan.skip().map(drop),
         }
+    }
+}
+
+/// What stands under a key wherever it is met: ids, what holds one, a model, or graders.
+pub(super) fn named_by(key: &str) -> Option<&'static Shape> {
+    if names_id(key) {
+        Some(&Shape::Id)
+    } else if names_kept(key) {
+        Some(&Shape::Kept(&[("id", Shape::Id)]))
+    } else if names_model(key) {
+        Some(&Shape::Model(&[]))
+    } else if known_as(key, GRADERS).is_some() {
+        Some(&Shape::Graders)
+    } else {
+        None
     }
 }
 

@@ -50,6 +50,7 @@ impl Form {
                 needs = needs.and(body::field::check_file(route.pattern(), &head.name, allow)?);
                 continue;
             }
+            head.check_charset()?;
             let data = bytes.get(range.clone()).unwrap_or_default();
             let text = core::str::from_utf8(data).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
             match head.name.as_str() {
@@ -286,7 +287,15 @@ mod tests {
         let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];
         assert!(Form::read(TYPE, body(&routing), &route(), &[Allowance::UnknownFields]).is_err());
         assert!(read(&[("model", b"a"), ("image", b"iVBORw0KGgo="), ("prompt", b"like https://a/b.png")]).is_ok());
-        assert_eq!(refusal(&[("model", b"a"), ("image[file_id]", b"file-1")]), Failure::UnknownId);
+        for name in ["image[file_id]", "file_ids[]", "images[0][file_id]", "x[fileId][]", "container_id"] {
+            assert_eq!(refusal(&[("model", b"a"), (name, b"file-1")]), Failure::UnknownId, "{name}");
+        }
+        let inner = Failure::UnknownField { field: "image[model]".into(), odd: Odd::Routes };
+        assert_eq!(refusal(&[("model", b"a"), ("image[model]", b"x")]), inner);
+        assert!(matches!(refusal(&[("model", b"a"), ("_charset_", b"utf-16")]), Failure::BadForm { .. }));
+        let utf_16 = String::from_utf8(body(&[("model", b"a")])).unwrap();
+        let utf_16 = utf_16.replacen("\"\r\n", "\"\r\nContent-Type: text/plain; charset=utf-16\r\n", 1);
+        assert!(matches!(Form::read(TYPE, utf_16.into_bytes(), &route(), &[]).err(), Some(Failure::BadForm { .. })));
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("n", b"2"), ("seed", b"7"), ("x", b"true")]).is_ok());
         assert!(read(&[("model", b"a"), ("image:a", b"1"), ("image:b", b"2"), ("image[]:c", b"3")]).is_ok());
     }

@@ -7,7 +7,7 @@
 
 use bailiwick_rules::rules::Allowance;
 
-use super::{Head, Piece, Splitter, write_end, write_head};
+use super::{Head, OTHER_CHARSET, Piece, Splitter, bad, write_end, write_head};
 use crate::batch::BatchInput;
 use crate::body::engine::Engines;
 use crate::body::{Needs, field};
@@ -160,11 +160,15 @@ impl Upload {
         let is_file = name == self.load.streams();
         self.seen.push(name);
         if is_file {
+            if head.is_of_another_charset() && self.lines.is_some() && self.is_batch != Some(false) {
+                self.judged(Err(bad(OTHER_CHARSET)), out)?;
+            }
             let filename = head.filename.or_else(|| Some("file".to_owned()));
             self.write_head(out, &Head { filename, ..head });
         } else if head.filename.is_some() {
             return Err(Failure::BadForm { what: "a file stands where a plain field belongs" });
         } else {
+            head.check_charset()?;
             self.field = Some((head, Vec::new()));
         }
         Ok(())
@@ -185,7 +189,7 @@ impl Upload {
                 return Err(Failure::BadForm { what: ORDER });
             }
         }
-        let Needs { engines, field } = field::check(&["files"], &head.name, text, &self.allow)?;
+        let Needs { engines, field, .. } = field::check(&["files"], &head.name, text, &self.allow)?;
         // No engine has fields of its own here.
         let known = engines == Engines::ALL;
         if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: Odd::Undocumented }) }
@@ -334,6 +338,46 @@ mod tests {
             assert_eq!(send(&[batch, file(b"{\n}")], size), Err(Failure::BatchLine { line: 1 }));
             assert_eq!(send(&[file(b"{"), batch], size), Err(Failure::BatchLine { line: 1 }));
         }
+    }
+
+    #[test]
+    fn a_batch_of_another_charset_is_refused_whatever_stands_first() {
+        let line = b"{\"url\":\"/v1/chat/completions\",\"body\":{\"model\":\"embed\",\"messages\":[]}}\n";
+        let part = |name: &str, kind: Option<&str>, data: &[u8]| {
+            let filename = (name == "file").then(|| "a.jsonl".to_owned());
+            let head = Head { name: name.into(), filename, content_type: kind.map(str::to_owned) };
+            (head, data.to_vec())
+        };
+        let send = |parts: &[(Head, Vec<u8>)]| {
+            let (mut form, mut out) = (Vec::new(), Vec::new());
+            for (position, (head, data)) in parts.iter().enumerate() {
+                write_head(&mut form, "XX", head, position == 0);
+                form.extend_from_slice(data);
+            }
+            write_end(&mut form, "XX");
+            let upload = Upload::new(Load::File, TYPE, "XX".into(), &[Allowance::Batch])?;
+            let mut upload = upload.with_lines(Some(named_lines()));
+            for chunk in form.chunks(50) {
+                out.extend(upload.push(chunk)?);
+            }
+            out.extend(upload.finish()?);
+            assert_eq!(out, form);
+            Ok(())
+        };
+        let refused = Err(Failure::BadForm { what: OTHER_CHARSET });
+        let purpose = |purpose: &str| part("purpose", None, purpose.as_bytes());
+        for kind in ["text/plain; charset=utf-16", "text/plain;Charset=UTF-7", "a/b; charset=utf-8; charset=latin1"] {
+            let file = part("file", Some(kind), line);
+            assert_eq!(send(&[purpose("batch"), file.clone()]), refused, "{kind}");
+            assert_eq!(send(&[file.clone(), purpose("batch")]), refused, "{kind}");
+            assert_eq!(send(&[purpose("user_data"), file.clone()]), Ok(()), "the client's own file");
+            assert_eq!(send(&[file, purpose("user_data")]), Ok(()), "the client's own file");
+            assert_eq!(send(&[part("purpose", Some(kind), b"batch"), part("file", None, line)]), refused, "{kind}");
+        }
+        for kind in ["application/jsonl", "text/plain; charset=utf-8", "text/plain; charset=US-ASCII"] {
+            assert_eq!(send(&[purpose("batch"), part("file", Some(kind), line)]), Ok(()), "{kind}");
+        }
+        assert_eq!(send(&[part("_charset_", None, b"utf-16"), purpose("batch")]), refused);
     }
 
     #[test]

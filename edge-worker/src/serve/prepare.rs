@@ -175,10 +175,13 @@ fn planned(
     }
     match (&opened.claimed.model, ask.model) {
         (Some(theirs), _) => plan.call_model(theirs),
-        (None, Some(model)) if is_tuned(model) => {
+        (None, Some(model)) if is_tuned(model) || caller.tenant.is_some() && model.contains(':') => {
             plan.keep_apart(model, |place| state::is_sole(table, caller.tenant, place))?;
         }
         _ => {}
+    }
+    if !needs.models.is_empty() {
+        plan.keep_named_apart(needs, |place| state::is_sole(table, caller.tenant, place))?;
     }
     Ok(Planned::Sendable(plan, steering))
 }

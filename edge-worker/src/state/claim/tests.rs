@@ -50,7 +50,7 @@ fn claimed(tenant: &str, allow: &[&str], keys: Option<&Keyring>, body: &Value) -
     let (mut query, model) = (Query::default(), body["model"].as_str());
     let named = Named { route: &mut route, query: &mut query, body: Some(&mut inspected), model };
     let found = claim(keys, &table, service, &owner(tenant), named)?;
-    let sent: Value = serde_json::from_slice(&inspected.for_endpoint(model, None).concat()).unwrap();
+    let sent: Value = serde_json::from_slice(&inspected.for_endpoint(model, None, None).concat()).unwrap();
     Ok((found, sent["input"].clone()))
 }
 
