@@ -15,6 +15,7 @@ beforeAll(async () => {
     odd: service("odd", ["unknown_fields"]),
     remote: service("remote", ["remote_urls", "unknown_fields"]),
     vllm: service("vllm", [], "vllm"),
+    hosted: service("hosted", ["hosted_tools"]),
     trusting: service("trusting", ["engine_inputs"], "vllm"),
   });
   edge = await Edge.start(document);
@@ -109,6 +110,15 @@ test("what an engine compiles or unpickles passes only where a service allows it
     expect(await ask("trusting", body), at).toMatchObject(passes);
   }
   expect(await ask("vllm", { chat_template_kwargs: { enable_thinking: true } })).toMatchObject(passes);
+});
+
+test("servers of hosted tools are public, and words are no paths", async () => {
+  const mcp = (server_url: string) => ({ tools: [{ type: "mcp", server_label: "x", server_url }] });
+  expect(await ask("hosted", mcp("https://mcp.example/sse"))).toMatchObject(passes);
+  for (const url of ["http://169.254.169.254/", "http://localhost:8000/", "http://[::1]/"]) {
+    expect(await ask("hosted", mcp(url)), url).toMatchObject(refused("remote_url_not_allowed", "/tools/0/server_url"));
+  }
+  expect(await ask("chat", { audio: { voice: "/mnt/a.pt", format: "mp3" } })).toMatchObject(refused("remote_url_not_allowed", "/audio/voice"));
 });
 
 test("names of forms are judged part by part", async () => {

@@ -9,7 +9,7 @@ use bailiwick_rules::rules::Engine;
 
 use super::scope::Named;
 use super::shape::Shape::{
-    self, Content, Data, EngineInput, Label, Map, Object, Schema, Scoped, Text, ToolChoice, Tools, Unknown, Word,
+    self, Content, Data, EngineInput, Label, Map, Object, Schema, Scoped, Stray, Text, ToolChoice, Tools, Unknown, Word,
 };
 use super::shape::{FORMAT, Fields, STRUCTURED};
 
@@ -117,7 +117,7 @@ static VLLM_KNOWS: Fields = &[
     ("chat_template", EngineInput(&Text)),
     ("media_io_kwargs", EngineInput(&Unknown)),
     ("mm_processor_kwargs", EngineInput(&Unknown)),
-    ("vllm_xargs", Unknown),
+    ("vllm_xargs", Stray),
     ("request_id", Scoped(Named::Request)),
     ("prompt_embeds", EngineInput(&Data)),
     ("messages", Content),
@@ -152,7 +152,7 @@ static SGLANG_KNOWS: Fields = &[
     ("stream_reasoning", Word),
     ("return_hidden_states", Word),
     ("images_config", Unknown),
-    ("custom_params", Unknown),
+    ("custom_params", Stray),
     ("custom_labels", Map(&Label)),
     ("input_ids", Word),
     ("reasoning", Unknown),

@@ -167,6 +167,7 @@ const MEDIA_WORDS: &[&str] =
 const NO_MEDIA: &[&str] = &["profile", "videometadata", "audiometadata", "imagemetadata", "filemetadata"];
 
 /// Whether a host may route by a field with this name.
+#[inline(never)]
 pub(super) fn may_route(key: &str) -> bool {
     let key: String = letters(key).collect();
     // Models below the top level are `walk`'s to judge.
@@ -176,6 +177,7 @@ pub(super) fn may_route(key: &str) -> bool {
 }
 
 /// Whether a host may look for media under this name, so that a word there could be a path on its disk.
+#[inline(never)]
 pub(super) fn may_hold_media(key: &str) -> bool {
     let key: String = letters(key).collect();
     let ends = |ends: &[&str]| ends.iter().any(|end| key.ends_with(end));

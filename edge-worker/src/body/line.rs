@@ -14,7 +14,7 @@ use crate::json::{Broken, Kind, Scan};
 use crate::rewrite::path::{Class, Route, Takes};
 
 /// The fields of a line. The body is read later, by its own path.
-static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Word), ("body", Free)];
+static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Label), ("body", Free)];
 
 /// Keys that decide something, in these letters alone.
 const DECIDING: &[&str] = &["custom_id", "method", "url", "body"];

@@ -35,6 +35,7 @@ const BEGINNINGS: &[&str] = &[
 ///
 /// Base64 can't be a path if it is longer than any, or has a piece longer than any file's name. So long audio without
 /// a header (PCM, MP3 without a tag) passes; less than a tenth of a second of it has to be a `data:` URL.
+#[inline(never)]
 pub(super) fn is_media(text: &str) -> bool {
     let text = text.trim_ascii();
     if text.is_empty() || is_data_url(text) {

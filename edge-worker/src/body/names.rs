@@ -219,12 +219,14 @@ pub(super) fn is_hosted(key: &str) -> bool {
 
 /// Whether a name, or a part of it, is one of a list: readers of forms and options see `a` with `fallbacks` in it in
 /// `a[fallbacks]` and `a.fallbacks`, and PHP's sees `api_base` in `api.base`.
+#[inline(never)]
 fn is_one_of(key: &str, list: &[&str]) -> bool {
     let is_known = |key: &str| list.iter().any(|known| is_like(key, known));
     is_known(key) || parts(key).nth(1).is_some() && parts(key).any(is_known)
 }
 
 /// Whether two names are the same words. Most differ in their first letter already.
+#[inline(never)]
 pub(super) fn is_like(key: &str, known: &str) -> bool {
     letters(key).next() == letters(known).next() && reads_as_words(key, known)
 }

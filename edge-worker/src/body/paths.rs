@@ -218,7 +218,8 @@ static UPLOADS: Fields =
 
 static BATCHES: Fields = &[
     ("completion_window", Word),
-    ("endpoint", Word),
+    // A path of the API.
+    ("endpoint", Label),
     ("input_file_id", Id),
     ("metadata", Metadata),
     ("output_expires_after", Unknown),

@@ -50,6 +50,12 @@ pub(super) fn names_place(text: &str, care: Care) -> bool {
     names_folded(folded, care)
 }
 
+/// Whether a word of the API is the path of a file: some hosts read a voice or a format from one.
+pub(super) fn names_path(word: &str) -> bool {
+    let begins = |beginning: &str| word.starts_with(beginning);
+    begins("/") || begins("~/") || begins("./") || word.contains("../") || word.contains("\\")
+}
+
 /// Whether what begins with `//` is base64, as one in 4,096 begins, and no host's name.
 fn is_long_base64(text: &str) -> bool {
     let host = text.trim_start_matches('/').split('/').next().unwrap_or_default();
@@ -298,6 +304,16 @@ mod tests {
         }
         let mp3 = format!("//uQ{}", "A".repeat(96));
         assert!(!names_place(&mp3, Care::Word));
+    }
+
+    #[test]
+    fn words_that_are_paths_are_told_from_words() {
+        for word in ["/etc/passwd", "~/x", "./x", "../x", "a/../b", "C:\\x", "a\\b"] {
+            assert!(names_path(word), "{word}");
+        }
+        for word in ["", "alloy", "a/b", "1.5", ".", "a..b", "image/png"] {
+            assert!(!names_path(word), "{word}");
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ const NOT_PUBLIC: &[([u8; 4], u32)] = &[
 ///
 /// Only the plainest spelling passes. Readers of URLs differ on the others (`\`, `@`, tabs, `0177.1`, full-width
 /// digits), and one of them could see another host than this one.
+#[inline(never)]
 pub(super) fn is_public(url: &str) -> bool {
     let url = url.trim_ascii();
     let rest = ["https://", "http://"].iter().find_map(|scheme| {

@@ -584,7 +584,8 @@ fn tools_the_host_runs_are_refused() {
         assert_eq!(told("/v1/responses", fields, &[]), "hosted_tool_not_allowed tools", "{fields}");
         assert_eq!(told("/v1/responses", fields, &[Allowance::HostedTools]), "ok", "{fields}");
     }
-    let mcp = r#""tools":[{"type":"mcp","server_label":"x","server_url":"https://a","headers":{"a":"https://b"}}]"#;
+    let mcp =
+        r#""tools":[{"type":"mcp","server_label":"x","server_url":"https://a.example","headers":{"a":"https://b"}}]"#;
     assert_eq!(told("/v1/responses", mcp, &[Allowance::HostedTools]), "ok");
     for fields in [
         r#""tools":[{"type":"function","function":{"name":"f"}},{"type":"custom"},{"type":"local_shell"}]"#,
@@ -674,7 +675,7 @@ fn what_routes_is_refused_inside_hosted_tools_too() {
     assert_eq!(hosted(container), routes("/tools/0/container/region"));
     for fine in [
         r#"{"type":"web_search","user_location":{"type":"approximate","region":"Bavaria"}}"#,
-        r#"{"type":"mcp","server_label":"x","server_url":"https://a","headers":{"region":"eu","route":"x"}}"#,
+        r#"{"type":"mcp","server_label":"x","server_url":"https://a.example","headers":{"region":"eu","route":"x"}}"#,
         r#"{"type":"image_generation","model":"gpt-image-1"}"#,
         r#"{"type":"web_search","region":null}"#,
     ] {

@@ -20,6 +20,7 @@ impl Walk {
     }
 
     /// The same, where `otherwise` is what stands under a name that tells nothing.
+    #[inline(never)]
     fn unlisted(
         &mut self,
         fields: Fields,

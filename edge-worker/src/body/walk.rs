@@ -8,14 +8,14 @@ use bailiwick_rules::rules::Allowance;
 
 use super::keys::{names_id, names_kept, names_model};
 use super::names::{is_local_tool, routes};
-use super::place::{Care, names_place};
+use super::place::{Care, names_path, names_place};
 use super::reach::is_public;
 use super::scope::Named;
 use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
-use crate::json::{Broken, Kind, Scan, known_as, reads_as};
+use crate::json::{Broken, Kind, Scan, known_as, letters, reads_as};
 
 /// Fields that hold a URL to fetch even in what the host is told to run.
-const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url"];
+const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url", "input_image_mask"];
 
 /// Keys under which graders stand.
 const GRADERS: &[&str] = &["grader", "graders", "testing_criteria"];
@@ -155,6 +155,10 @@ impl Walk {
                     self.stray = Some(start);
                 }
                 self.is_out(&text, Care::Word)
+            }
+            Shape::Word | Shape::Object(_) => {
+                let word = scan.string()?;
+                self.is_out(&word, Care::Word) || names_path(&word)
             }
             _ => self.is_out(&scan.string()?, Care::Word),
         };
@@ -307,10 +311,23 @@ impl Walk {
                 // By its id, or as an object that says what a new one is like.
                 _ if names_kept(&key) || reads_as(&key, "skills") => &Shape::HostedKept,
                 _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
+                _ if letters(&key).collect::<String>().ends_with("url") && value.kind()? == Kind::String => {
+                    return self.server(value);
+                }
                 _ => named_by(&key).unwrap_or(&Shape::Hosted),
             };
             self.value(shape, value)
         })
+    }
+
+    /// A server that the host is told to ask: one of the public internet, not of the host's own network.
+    fn server(&mut self, value: &mut Scan<'_>) -> Result<(), Broken> {
+        let at = value.at();
+        let text = value.string()?;
+        if names_place(&text, Care::Word) && !is_public(&text) {
+            self.refuse(at, Wrong::Place);
+        }
+        Ok(())
     }
 
     /// A JSON Schema as text, which engines parse.

@@ -42,6 +42,8 @@ fn names_that_are_made_of_routing_words_route() {
             let nested = format!(r#""options":{{"more":[{{{fields}}}]}}"#);
             assert_eq!(told(CHAT, &nested, &everything), format!("unknown_field /options/more/0/{key}"), "{fields}");
         }
+        let plugin = format!(r#""vllm_xargs":{{"{key}":"x"}}"#);
+        assert_eq!(told(CHAT, &plugin, &everything), format!("unknown_field /vllm_xargs/{key}"));
         let null = format!(r#""{key}":null"#);
         assert_eq!(told(CHAT, &null, &everything), "ok");
     }

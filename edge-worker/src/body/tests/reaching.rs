@@ -133,3 +133,31 @@ fn where_remote_urls_are_allowed_only_the_public_internet_is() {
     let reference = r#""guided_json":{"$ref":"http://localhost/s.json"}"#;
     assert_eq!(told(CHAT, reference, allow), "remote_url_not_allowed /guided_json/$ref");
 }
+
+#[test]
+fn servers_and_masks_of_hosted_tools_are_public_too() {
+    let hosted = |tool: &str| told("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
+    let server = |url: &str| hosted(&format!(r#"{{"type":"mcp","server_label":"x","server_url":"{url}"}}"#));
+    assert_eq!(server("https://mcp.example/sse"), "ok");
+    for url in
+        ["http://169.254.169.254/", "http://localhost:8000/sse", "https://mcp/", "file:///etc/passwd", "10.0.0.1"]
+    {
+        assert_eq!(server(url), "remote_url_not_allowed /tools/0/server_url", "{url}");
+    }
+    let mask = |mask: &str| hosted(&format!(r#"{{"type":"image_generation","input_image_mask":{mask}}}"#));
+    assert_eq!(mask(&format!(r#"{{"image_url":"data:image/png;base64,{PNG}"}}"#)), "ok");
+    assert_eq!(mask(r#"{"path":"cats"}"#), "remote_url_not_allowed /tools/0/input_image_mask/path");
+}
+
+#[test]
+fn words_of_the_api_are_no_paths() {
+    for (path, fields, at) in [
+        ("/v1/audio/speech", r#""input":"x","voice":"/mnt/voices/a.pt""#, "/voice"),
+        ("/v1/audio/speech", r#""input":"x","voice":"alloy","response_format":"../x""#, "/response_format"),
+        (CHAT, r#""reasoning_effort":"~/x""#, "/reasoning_effort"),
+        (CHAT, r#""audio":{"voice":"./a.wav"}"#, "/audio/voice"),
+    ] {
+        assert_eq!(told(path, fields, &[]), format!("remote_url_not_allowed {at}"), "{fields}");
+    }
+    assert_eq!(told("/v1/audio/speech", r#""input":"/etc/passwd","voice":"af_heart""#, &[]), "ok");
+}
