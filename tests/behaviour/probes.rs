@@ -164,6 +164,7 @@ fn check_finds_what_is_wrong_with_authorities() {
     let path = setup.path("ca.pem").display().to_string();
     let (is_fine, said) = check();
     assert!(!is_fine && said.contains(&format!("{path}: can't be read")), "{said}");
+    assert!(said.contains("(named by /regions/eu-frankfurt/monitor/ca_file)"), "{said}");
     let pem = Authority::new("ours").pem;
     setup.write("ca.pem", &format!("{pem}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"));
     let (is_fine, said) = check();
