@@ -239,10 +239,18 @@ pub fn asked_rest(header: impl Fn(&str) -> Option<String>, now: Timestamp) -> Op
         };
         ["requests", "tokens"].into_iter().filter_map(reset).max_by(f64::total_cmp)
     };
-    let asked = millis().or_else(plain).or_else(resets)?;
-    // A day is as good as for ever, and keeps the conversion exact.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 86,400,000")]
-    Some((asked.clamp(0.0, 86_400.0) * 1000.0) as u64)
+    millis().or_else(plain).or_else(resets).map(to_millis)
+}
+
+/// `5`, `1.2s`, `6m0s`, `20ms` in milliseconds, at most a day.
+pub(crate) fn millis(text: &str) -> Option<u64> {
+    span(text).map(to_millis)
+}
+
+/// A day is as good as for ever, and keeps the conversion exact.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 86,400,000")]
+fn to_millis(seconds: f64) -> u64 {
+    (seconds.clamp(0.0, 86_400.0) * 1000.0) as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "dates lie within 2^53 milliseconds")]

@@ -5,7 +5,7 @@
 //! its sense.
 
 use bailiwick_rules::rules::Cors;
-use bailiwick_rules::table::Table;
+use bailiwick_rules::table::{Service, Table};
 
 use crate::asked::Asked;
 use crate::client::service_of;
@@ -59,7 +59,7 @@ impl Page {
     /// Of the request; `None` if it comes from no page.
     pub(crate) fn of(asked: &Asked, table: Option<&Table>) -> Option<Self> {
         // Most clients are no browsers.
-        let origin = asked.header("origin")?;
+        let origin = asked.header("origin").filter(|origin| !origin.is_empty())?;
         Some(Self::look_up(origin, table, &asked.address.host))
     }
 
@@ -94,7 +94,11 @@ impl Page {
 
     /// Lets the page read an answer, be it an error: without this a script sees none at all.
     pub(crate) fn write(&self, headers: &mut Lines) {
-        let Self::Allowed { origin, .. } = self else { return };
+        let origin = match self {
+            Self::Unknown => return,
+            Self::Refused => return vary(headers),
+            Self::Allowed { origin, .. } => origin,
+        };
         let shown = |name: &str| !SAFELISTED.contains(&name) && !name.starts_with("access-control-");
         let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).filter(|name| shown(name)).collect();
         let names = names.join(", ");
@@ -104,9 +108,21 @@ impl Page {
         }
         add("access-control-allow-origin", origin);
         if origin != "*" {
-            add("vary", "Origin");
+            vary(headers);
         }
     }
+}
+
+/// An answer to nobody's page, by a service that answers pages of some origins otherwise: whatever keeps it must ask
+/// again for them (Fetch standard, *CORS protocol and HTTP caches*).
+pub(crate) fn write_for_none(service: &Service, headers: &mut Lines) {
+    if service.cors.as_ref().is_some_and(|cors| !cors.is_for_all()) {
+        vary(headers);
+    }
+}
+
+fn vary(headers: &mut Lines) {
+    headers.push(("vary".to_owned(), "Origin".to_owned()));
 }
 
 /// Those of the headers a page wants to send that it may.
@@ -152,7 +168,8 @@ mod tests {
         assert_eq!(value("access-control-allow-credentials"), None);
         let mut none = Lines::new();
         Page::Unknown.write(&mut none);
-        Page::Refused.write(&mut none);
         assert_eq!(none, []);
+        Page::Refused.write(&mut none);
+        assert_eq!(none, [("vary".to_owned(), "Origin".to_owned())], "another origin would have another answer");
     }
 }

@@ -16,7 +16,7 @@ use crate::body::scope::Scope;
 use crate::body::{Inspected, Terms};
 use crate::book::Age;
 use crate::client::{self, Caller, Credentials, Origin};
-use crate::cors::Page;
+use crate::cors::{self, Page};
 use crate::envelope::Failure;
 use crate::explain;
 use crate::feed::{self, Snapshot};
@@ -68,8 +68,10 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
             Answer::Whole(refused(&mut asked, &stamp, failure).await)
         }
     };
-    if let Some(page) = page {
-        page.write(answer.headers());
+    match (page, &stamp.whose) {
+        (Some(page), _) => page.write(answer.headers()),
+        (None, Some(whose)) => cors::write_for_none(whose.table.service(whose.service), answer.headers()),
+        (None, None) => {}
     }
     answer
 }

@@ -92,7 +92,19 @@ test("answers and errors can be read by a script, headers and all", async () => 
 test("a page that isn't listed is sent nowhere, though its browser asks without a preflight", async () => {
   const reply = await ask(edge, chat, { origin: "https://evil.example", "content-type": "text/plain" });
   expect([reply.headers.get("access-control-allow-origin"), await read(reply)]).toMatchObject([null, { status: 403, code: "origin_not_allowed" }]);
+  expect(reply.headers.get("vary")).toBe("Origin");
   expect(await fra.requests()).toEqual([]);
+});
+
+test("whatever keeps an answer to nobody's page asks again for a page", async () => {
+  for (const headers of [{}, { origin: "" }] as Json[]) {
+    const reply = await edge.ask({ path: "/v1/chat/completions", json: chat, headers: { authorization: `Bearer ${KEY}`, ...headers } });
+    expect([reply.status, reply.headers.get("vary"), reply.headers.get("access-control-allow-origin")]).toEqual([200, "Origin", null]);
+  }
+  const refused = await edge.ask({ path: "/v1/chat/completions", json: chat });
+  expect([refused.status, refused.headers.get("vary")]).toEqual([401, "Origin"]);
+  const without = await closed.ask({ path: "/v1/chat/completions", json: chat, headers: { authorization: `Bearer ${KEY}` } });
+  expect([without.status, without.headers.get("vary")]).toEqual([200, null]);
 });
 
 test("any origin may be allowed where every request has a key", async () => {

@@ -21,8 +21,7 @@ pub(super) enum Fault {
 /// What the status alone says; `None` if the body has to be read.
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
-        // 401 is about our credential, never the client's, which was dropped.
-        401 | 408 => Some(Fault::Endpoint),
+        408 => Some(Fault::Endpoint),
         // Of an engine that knows the path, and not for this model or with this method. The method was looked at before.
         405 | 501 => Some(Fault::Path),
         402 => Some(Fault::Quota),
@@ -37,7 +36,9 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
         (_, Some(Known::Quota)) => Fault::Quota,
         (429, _) => Fault::Endpoint,
-        (400 | 403 | 404 | 422, Some(Known::Model)) if !stateful => Fault::Model,
+        (400 | 401 | 403 | 404 | 422, Some(Known::Model)) if !stateful => Fault::Model,
+        // About our credential, never the client's, which was dropped.
+        (401, _) => Fault::Endpoint,
         (403, _) => {
             let policy = |text: &str| {
                 let text = text.to_ascii_lowercase();
@@ -162,6 +163,10 @@ mod tests {
         assert_eq!(fault(403, "<html>"), Fault::Endpoint, "our credential");
         assert_eq!(fault(403, r#"{"error":{"code":"content_policy_violation"}}"#), Fault::Client);
         assert_eq!(fault(403, r#"{"error":{"code":"model_not_found"}}"#), Fault::Model, "the account may not use it");
+        let denied =
+            r#"{"error":{"message":"key not allowed to access model","type":"key_model_access_denied","code":"401"}}"#;
+        assert_eq!([401, 403].map(|status| fault(status, denied)), [Fault::Model; 2], "nor this key");
+        assert_eq!(fault(401, r#"{"error":{"code":"invalid_api_key"}}"#), Fault::Endpoint);
         assert_eq!(fault(429, r#"{"error":{"code":"insufficient_quota"}}"#), Fault::Quota);
         assert_eq!(fault(429, r#"{"error":{"code":"rate_limit_exceeded"}}"#), Fault::Endpoint);
         assert_eq!(fault(400, r#"{"error":{"type":"budget_exceeded","code":"400"}}"#), Fault::Quota);

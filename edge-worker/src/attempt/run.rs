@@ -582,7 +582,7 @@ impl Turn<'_> {
         let words = Words::read(&held);
         match refusal::by_body(status, &words, self.run.task.stateful) {
             Fault::Client => self.refuse(status, words, abort),
-            fault => self.fail_by(fault, status, abort, asked_ms),
+            fault => self.fail_by(fault, status, abort, asked_ms.or(words.wait_ms)),
         }
     }
 

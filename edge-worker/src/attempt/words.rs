@@ -3,6 +3,7 @@
 //! What an error means is known by its structure and by a few fixed phrases of the servers that are in use: vLLM, SGLang,
 //! llama.cpp, TGI, LiteLLM, Ollama, Azure, OpenAI. Its text is looked through and never handed on: it may quote a prompt.
 
+use crate::cooldown;
 use crate::envelope::Failure;
 use crate::json::{Broken, Kind, Scan};
 
@@ -39,6 +40,8 @@ pub(super) struct Words {
     pub(super) limit: Option<u64>,
     /// How many tokens were sent.
     pub(super) sent: Option<u64>,
+    /// How long to wait before asking again, in milliseconds.
+    pub(super) wait_ms: Option<u64>,
 }
 
 impl Words {
@@ -106,9 +109,9 @@ impl Said {
             match (key.as_ref(), value.kind()?) {
                 ("error" | "response", Kind::Object) if depth > 0 => return self.read_object(value, depth - 1),
                 ("innererror" | "inner_error", Kind::Object) => return self.read_inner(value),
-                ("type" | "error_type", Kind::String) => self.kind = Some(value.string()?.into_owned()),
-                ("code", Kind::String) => self.code = Some(value.string()?.into_owned()),
-                ("param", Kind::String) => self.param = field(&value.string()?),
+                ("type" | "error_type", Kind::String) => self.kind = said(&value.string()?),
+                ("code", Kind::String) => self.code = said(&value.string()?),
+                ("param", Kind::String) => self.param = said(&value.string()?).and_then(|param| field(&param)),
                 ("error" | "message" | "detail", Kind::String) => self.text = Some(lowered(&value.string()?)),
                 ("n_ctx", Kind::Number) => self.limit = value.text()?.trim().parse().ok(),
                 ("n_prompt_tokens", Kind::Number) => self.sent = value.text()?.trim().parse().ok(),
@@ -145,7 +148,7 @@ impl Said {
             Some(known) => (Some(known.code().to_owned()), Some(known.kind().to_owned())),
             None => (code, kind.map(openais)),
         };
-        Words { kind, code, param: self.param, known, limit, sent }
+        Words { kind, code, wait_ms: wait_ms(text), param: self.param, known, limit, sent }
     }
 
     fn known(&self) -> Option<Known> {
@@ -202,6 +205,8 @@ fn by_name(name: &str) -> Option<Known> {
         "invalid_encrypted_content" => Known::EncryptedContent,
         "model_not_found" | "deploymentnotfound" | "modelnotfound" => Known::Model,
         name if FILTERS.contains(&name) => Known::ContentFilter,
+        // LiteLLM: the key, its team, its organisation … may not use it.
+        name if name.ends_with("_model_access_denied") => Known::Model,
         _ => return None,
     })
 }
@@ -300,6 +305,24 @@ const SENT: &[&str] = &[
     "prompt is too long: ",
 ];
 
+/// What stands before how long to wait, in lower case.
+const WAITS: &[&str] = &[
+    "try again in ", // LiteLLM: `5 seconds`; OpenAI: `1.2s`, `6m0s`
+    "retry after ",  // Azure: `26 seconds`
+];
+
+/// How long a text says to wait. Most say it in a header as well, which goes before.
+fn wait_ms(text: &str) -> Option<u64> {
+    let rest = WAITS.iter().find_map(|phrase| Some(&text[text.find(phrase)? + phrase.len()..]))?;
+    let mut words = rest.split(' ').map(|word| word.trim_end_matches(['.', ',', '!']));
+    let (span, unit) = (words.next()?, words.next().unwrap_or_default());
+    match (unit, span.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')) {
+        ("minute" | "minutes", true) => cooldown::millis(&format!("{span}m")),
+        ("second" | "seconds", true) | (_, false) => cooldown::millis(span),
+        (_, true) => None,
+    }
+}
+
 /// The number behind the first of these phrases that a text has.
 fn number(text: &str, phrases: &[&str]) -> Option<u64> {
     phrases.iter().find_map(|phrase| {
@@ -307,6 +330,11 @@ fn number(text: &str, phrases: &[&str]) -> Option<u64> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         rest[..digits.min(10)].parse().ok()
     })
+}
+
+/// What a field says, unless it says nothing: LiteLLM writes Python's `None` as a text.
+fn said(text: &str) -> Option<String> {
+    (!matches!(text, "" | "None" | "null")).then(|| text.to_owned())
 }
 
 /// A text's beginning in lower case.
@@ -356,6 +384,37 @@ mod tests {
             Words::read(br#"{"code":400,"type":"BadRequestError"}"#).kind.as_deref(),
             Some("invalid_request_error")
         );
+    }
+
+    #[test]
+    fn what_a_gateway_says_of_its_own_keys_and_queues() {
+        let cooled = "No deployments available for selected model, Try again in 5 seconds. Passed model=m. pre-call-checks=False";
+        let words = Words::read(
+            format!(r#"{{"error":{{"message":"{cooled}","type":"None","param":"None","code":"429"}}}}"#).as_bytes(),
+        );
+        assert_eq!(words, Words { wait_ms: Some(5_000), ..Words::default() }, "`None` is no word");
+        for kind in ["key_model_access_denied", "team_model_access_denied", "org_model_access_denied"] {
+            let body = format!(r#"{{"error":{{"message":"x","type":"{kind}","param":"model","code":"401"}}}}"#);
+            assert_eq!(Words::read(body.as_bytes()).known, Some(Known::Model), "{kind}");
+        }
+        for (text, expected) in [
+            (
+                "Rate limit reached for m in organization o: Limit 3, Used 3. Please try again in 1.2s. Visit x",
+                Some(1_200),
+            ),
+            ("Please try again in 6m0s.", Some(360_000)),
+            ("Please try again in 20ms.", Some(20)),
+            ("Requests have exceeded rate limit. Please retry after 26 seconds.", Some(26_000)),
+            ("Try again in 2 minutes", Some(120_000)),
+            ("Please try again in a moment.", None),
+            ("Try again in 7 moons", None),
+            ("Try again in 99999999 seconds", Some(86_400_000)),
+            ("Please try again in ", None),
+            ("Try again in 1..2s", None),
+        ] {
+            let body = format!(r#"{{"error":{{"message":"{text}"}}}}"#);
+            assert_eq!(Words::read(body.as_bytes()).wait_ms, expected, "{text}");
+        }
     }
 
     /// Bodies as the servers send them.

@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, request as httpRequest } from "node:http";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg, tmpdir } from "node:os";
@@ -59,8 +59,18 @@ process.on("uncaughtException", stop);
 
 const TICKS = Number(spawnSync("getconf", ["CLK_TCK"]).stdout) || 100;
 
-/** User and system time of a process in microseconds: all its threads, and children it waited for. */
+/** CPU time of a process in microseconds, all its threads': to the nanosecond where the kernel tells. */
 function cpu(pid) {
+  try {
+    const threads = readdirSync(`/proc/${pid}/task`);
+    return threads.reduce((sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0]), 0) / 1000;
+  } catch {
+    return ticks(pid);
+  }
+}
+
+/** User and system time of a process in microseconds, in steps of some milliseconds. */
+function ticks(pid) {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
   return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) * (1e6 / TICKS);
 }
@@ -160,7 +170,7 @@ const all = [
   { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
   ...ladder,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
-  ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client })),
+  ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client, other: true })),
   { name: "portkey", title: "portkey on node", headers: { ...client, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1` } },
 ];
 const names = options.only?.split(",");
@@ -232,7 +242,8 @@ for (const kind of Object.keys(kinds))
   for (const connections of [1, 8]) for (const gateway of gateways) cells.push({ kind, connections, gateway, samples: [] });
 for (let round = 0; round < rounds; round++) {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}`);
-  for (const { kind, connections, gateway, samples } of cells) {
+  // There and back, so that nobody always comes after the same other.
+  for (const { kind, connections, gateway, samples } of round % 2 ? cells.toReversed() : cells) {
     if (!gateway.broken[kind]) samples.push(await measure(gateway, kind, connections, seconds));
   }
 }
@@ -253,6 +264,16 @@ function overPass(cell) {
   const pass = cells.find((other) => other.gateway.name === "pass" && other.kind === cell.kind && other.connections === cell.connections);
   if (!pass || cell.gateway.name === "direct") return undefined;
   return spread(cell.samples.map((sample, round) => sample.cpu / pass.samples[round].cpu));
+}
+
+/** CPU per request of this Worker over that of another build, of the same rounds: the median, and how sure it is. */
+function overOther(cell) {
+  const own = cells.find((other) => other.gateway.name === "bailiwick" && other.kind === cell.kind && other.connections === cell.connections);
+  const ratios = own.samples.map((sample, round) => sample.cpu / cell.samples[round].cpu).sort((a, b) => a - b);
+  // The ranks between which the median of all such rounds lies 19 times of 20, by the binomial distribution.
+  const reach = 0.98 * Math.sqrt(ratios.length);
+  const rank = (n) => ratios[Math.max(0, Math.min(ratios.length - 1, Math.round(n)))];
+  return { median: spread(ratios).median, min: rank(ratios.length / 2 - reach - 1), max: rank(ratios.length / 2 + reach) };
 }
 
 const rows = cells.map((cell) => {
@@ -277,6 +298,8 @@ for (const row of rows) {
         `| ${written(row.cpu_us_per_request)} | ${row.cpu_over_pass ? written(row.cpu_over_pass, 2) : ""} | ${row.errors} |`,
     );
 }
+for (const cell of cells.filter(({ gateway, samples }) => samples.length > 0 && gateway.other && names?.includes("bailiwick") !== false))
+  console.log(`${cell === cells.find((one) => one.gateway.other) ? "\n" : ""}this Worker's CPU over that of ${cell.gateway.title}: ${cell.kind}, ${cell.connections}: ${written(overOther(cell), 3)}, 95 % sure`);
 const wasm = readFileSync(`${build}/index_bg.wasm`);
 const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).length };
 const starts = gateways.filter(({ starts }) => starts).map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));

@@ -28,6 +28,12 @@ impl Cors {
         let is_its = |allowed: &&WebOrigin| allowed.is_any() || allowed.as_str() == origin;
         self.origins.iter().find(is_its).map(WebOrigin::as_str)
     }
+
+    /// Whether pages of every origin may ask.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        self.origins.iter().any(WebOrigin::is_any)
+    }
 }
 
 /// An origin (RFC 6454) as browsers write it, or `*`.
