@@ -653,7 +653,7 @@ fn a_success_of_the_wrong_type_fails_over() {
 
 #[test]
 fn retryable_statuses_fail_over_at_once() {
-    for status in [301, 307, 401, 408, 500, 502, 503, 504, 522, 529] {
+    for status in [301, 307, 408, 500, 502, 503, 504, 522, 529] {
         let actions = Driver::new(Expect::Stream).headers(status, "application/json");
         assert!(retried(&actions) && aborted(&actions), "{status}");
     }
@@ -719,7 +719,6 @@ fn what_exhaustion_says() {
     assert_eq!(ends(limited).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
     let failed = |retry_after, hopeless| Failure::EndpointsFailed { retry_after, hopeless };
     assert_eq!(ends(|driver| driver.headers(500, "")).unwrap().0, failed(None, false));
-    assert_eq!(ends(|driver| driver.headers(401, "")).unwrap().0, failed(None, true), "our credential");
     let answered = |status: u16, body: &'static str| {
         move |driver: &mut Driver| {
             let actions = driver.headers(status, "application/json");
@@ -730,6 +729,9 @@ fn what_exhaustion_says() {
             driver.eof()
         }
     };
+    assert_eq!(ends(answered(401, "{}")).unwrap().0, failed(None, true), "our credential");
+    let denied = r#"{"error":{"message":"x","type":"key_model_access_denied","param":"model","code":"401"}}"#;
+    assert_eq!(ends(answered(401, denied)).unwrap().0, Failure::ModelNotFound { model: "chat".into() });
     let missing = r#"{"error":{"message":"The model `chat` does not exist."}}"#;
     assert_eq!(ends(answered(404, missing)).unwrap().0, Failure::ModelNotFound { model: "chat".into() });
     assert_eq!(ends(answered(404, r#"{"detail":"Not Found"}"#)).unwrap().0, Failure::PathNotServed);
