@@ -13,6 +13,7 @@ mod schedule;
 pub(crate) mod settings;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -245,6 +246,9 @@ fn tell_of_age(snapshot: &Snapshot) {
     }));
 }
 
+/// Of how many secrets is known whether they are there.
+const MOST_NAMES: usize = 4_096;
+
 thread_local! {
     static STATE: RefCell<State> = RefCell::new(State {
         book: Book::bundled(BUNDLED),
@@ -358,6 +362,25 @@ fn settings(env: &Env) -> Settings {
 /// A variable or secret, if it is there and a text.
 pub(crate) fn text_of(env: &Env, name: &str) -> Option<String> {
     worker::js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
+}
+
+/// Whether a secret is there and not empty. An isolate's variables never change, so each is looked at once.
+pub(crate) fn has_text(env: &Env, name: &str) -> bool {
+    thread_local! {
+        static THERE: RefCell<HashMap<Box<str>, bool>> = RefCell::default();
+    }
+    if let Some(there) = THERE.with_borrow(|names| names.get(name).copied()) {
+        return there;
+    }
+    let there = text_of(env, name).is_some_and(|value| !value.is_empty());
+    THERE.with_borrow_mut(|names| {
+        // Rules may name others for ever.
+        if names.len() >= MOST_NAMES {
+            names.clear();
+        }
+        names.insert(name.into(), there);
+    });
+    there
 }
 
 /// Asks every URL at once and, when none of them has rules, KV.

@@ -6,7 +6,7 @@
 use core::ops::Range;
 use std::borrow::Cow;
 
-use memchr::{memchr2, memmem};
+use memchr::memchr2_iter;
 
 /// How deep arrays and objects may nest, as in serde_json.
 const DEEPEST: u8 = 128;
@@ -41,6 +41,8 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Scan<'a> {
     text: &'a [u8],
+    /// The same, known to be UTF-8; empty where nobody knows.
+    checked: &'a str,
     at: usize,
     depth: u8,
     /// Whether `NaN`, `Infinity` and `-Infinity` are numbers.
@@ -51,7 +53,7 @@ impl<'a> Scan<'a> {
     /// At the beginning of a text. A byte-order mark is not skipped: most readers refuse it.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
-        Self { text: text.as_bytes(), at: 0, depth: 0, has_odd_numbers: false }
+        Self { text: text.as_bytes(), checked: text, at: 0, depth: 0, has_odd_numbers: false }
     }
 
     /// At the beginning of an endpoint's answer: Python writes `NaN`, `Infinity` and `-Infinity` for numbers that JSON hasn't got,
@@ -117,14 +119,13 @@ impl<'a> Scan<'a> {
     /// If it isn't JSON.
     pub fn text(&mut self) -> Result<&'a str, Broken> {
         let range = self.skip()?;
-        let text = self.text.get(range).and_then(|text| core::str::from_utf8(text).ok());
-        text.ok_or(Broken { at: self.at })
+        self.checked.get(range).ok_or(Broken { at: self.at })
     }
 
     /// What was read since a place.
     #[must_use]
     pub fn since(&self, start: usize) -> &'a str {
-        self.text.get(start..self.at).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or_default()
+        self.checked.get(start..self.at).unwrap_or_default()
     }
 
     /// Reads a string, unescaped. A lone surrogate becomes U+FFFD.
@@ -134,7 +135,7 @@ impl<'a> Scan<'a> {
     pub fn string(&mut self) -> Result<Cow<'a, str>, Broken> {
         self.skip_space();
         let (range, escaped) = self.raw_string()?;
-        let raw = self.text.get(range).and_then(|raw| core::str::from_utf8(raw).ok()).ok_or(Broken { at: self.at })?;
+        let raw = self.checked.get(range).ok_or(Broken { at: self.at })?;
         if !escaped {
             return Ok(Cow::Borrowed(raw));
         }
@@ -377,21 +378,21 @@ pub fn with_nulls(answer: &str) -> Cow<'_, str> {
 /// Whether an answer may hold numbers that JSON hasn't got: quick, and sometimes wrong, as it looks into strings too.
 #[must_use]
 pub fn has_odd_numbers(answer: &[u8]) -> bool {
-    let rest = memchr2(b'N', b'I', answer).and_then(|at| answer.get(at..)).unwrap_or_default();
-    memmem::find(rest, b"NaN").is_some() || memmem::find(rest, b"Infinity").is_some()
+    // Both letters are rare, and to prepare a search for a word costs more than to look behind each of them.
+    memchr2_iter(b'N', b'I', answer).any(|at| answer[at..].starts_with(b"NaN") || answer[at..].starts_with(b"Infinity"))
 }
 
 /// Where the string that begins at a place of a text ends, behind its quotation mark. What is in it may be no UTF-8.
 #[must_use]
 pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut scan = Scan { text, at, depth: 0, has_odd_numbers: false };
+    let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.raw_string().ok().map(|_| scan.at)
 }
 
 /// Where the number that begins at a place of a text ends.
 #[must_use]
 pub fn number_end(text: &[u8], at: usize) -> Option<usize> {
-    let mut scan = Scan { text, at, depth: 0, has_odd_numbers: false };
+    let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.number().ok().map(|()| scan.at)
 }
 

@@ -10,7 +10,7 @@ mod lines;
 use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{EndpointId, RegionId};
-use memchr::{memchr2, memmem};
+use memchr::{memchr_iter, memchr2, memmem};
 
 use crate::json::{has_odd_numbers, quoted};
 use crate::sse::without_mark;
@@ -186,7 +186,9 @@ impl Splice {
         let rest = from.and_then(|from| bytes.get(from..)).unwrap_or_default();
         // What may follow the model is another one, however its key is written, or a number that JSON hasn't got.
         let plain = || {
-            memmem::find(rest, b"model\"").is_none() && memmem::find(rest, b"\\u").is_none() && !has_odd_numbers(rest)
+            memmem::find(rest, b"model\"").is_none()
+                && !memchr_iter(b'\\', rest).any(|at| rest.get(at + 1) == Some(&b'u'))
+                && !has_odd_numbers(rest)
         };
         if is_one && plain() {
             out.extend_from_slice(rest);

@@ -35,10 +35,9 @@ pub(super) fn by_status(status: u16) -> Option<Fault> {
 pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
         (_, Some(Known::Quota)) => Fault::Quota,
-        (429, _) => Fault::Endpoint,
         (400 | 401 | 403 | 404 | 422, Some(Known::Model)) if !stateful => Fault::Model,
-        // About our credential, never the client's, which was dropped.
-        (401, _) => Fault::Endpoint,
+        // 401 is about our credential, never the client's, which was dropped.
+        (401 | 429, _) => Fault::Endpoint,
         (403, _) => {
             let policy = |text: &str| {
                 let text = text.to_ascii_lowercase();

@@ -145,7 +145,7 @@ fn planned(
     let local = if opened.claimed.is_stateful { Local::default() } else { local() };
     let conditions = Conditions { health: &snapshot.health, local: &local, now: way.now };
     let path_class = if service.is_hub_path(&route.path()) { PathClass::Hub } else { PathClass::Inference };
-    let has_secret = |name: &str| feed::text_of(env, name).is_some_and(|value| !value.is_empty());
+    let has_secret = |name: &str| feed::has_text(env, name);
     let mut place = opened.claimed.place.take();
     let ask = Ask { service: caller.service, client: caller.client, model: opened.steered_model(), path_class };
     if known.is_state() && place.is_none() {
