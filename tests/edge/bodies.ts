@@ -478,7 +478,9 @@ function strays(value: any, hasWords = true): boolean {
   if (typeof value === "string") return !isMedia(value);
   if (Array.isArray(value)) return value.some((inner) => strays(inner, hasWords));
   if (typeof value !== "object" || value === null) return false;
-  return Object.entries(value).some(([key, inner]) => !(hasWords && WORDS_OF_MEDIA.has(key)) && strays(inner, namesMedia(key)));
+  // Models are names, wherever they stand.
+  const isWord = (key: string, inner: any) => hasWords && WORDS_OF_MEDIA.has(key) || isModel(key) && (typeof inner === "string" || Array.isArray(inner));
+  return Object.entries(value).some(([key, inner]) => !isWord(key, inner) && strays(inner, namesMedia(key)));
 }
 
 const where = (at: string[]) => at.join(".");
