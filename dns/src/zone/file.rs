@@ -1,6 +1,7 @@
 //! Master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5): text enters, records or every error with its line leave; whoever loads a zone calls
 //! [`parse`] and hands the records to [`Zone::compile`](super::Zone::compile).
 
+mod binding;
 mod data;
 mod fields;
 mod forms;
@@ -237,9 +238,11 @@ impl Scope {
         if written_ttl.is_some() {
             self.last_ttl = written_ttl;
         }
-        let minimum =
-            || (rtype == rtype::SOA).then(|| rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum))).flatten();
-        let Some(ttl) = written_ttl.or(self.default_ttl).or(self.last_ttl).or_else(minimum) else {
+        // Without $TTL, a SOA without a TTL lends all records its minimum (RFC 1035 §3.3.13), as in BIND.
+        if rtype == rtype::SOA && written_ttl.or(self.default_ttl).or(self.last_ttl).is_none() {
+            self.default_ttl = rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum).min(MOST_TTL));
+        }
+        let Some(ttl) = written_ttl.or(self.default_ttl).or(self.last_ttl) else {
             return Err("the record has no TTL and none was given before; write $TTL at the top of the file".into());
         };
         Ok((ttl, rtype, rdata))

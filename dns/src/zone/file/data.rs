@@ -1,15 +1,10 @@
 //! Record data from text: the tokens after the type enter, wire bytes leave; `file` calls it for each record.
 //!
-//! Most types are lists of plain items ([`forms`]). Service bindings are left to the `domain` crate's scanner, which
-//! knows their parameters. RFC 3597's `\#` form is read here for any type, and checked when the type is known.
-
-use bytes::Bytes;
-use domain::base::rdata::ComposeRecordData;
-use domain::zonefile::inplace::{Entry, Zonefile};
+//! Most types are lists of plain items ([`forms`]). Service bindings are read by [`binding`]. RFC 3597's `\#` form is read here for any type, and checked when the type is known.
 
 use super::fields::{Fields, hex};
 use super::lexer::Token;
-use super::{domain_name, forms, odd};
+use super::{binding, forms, odd};
 use crate::name::Name;
 use crate::rdata::{is_well_formed, rtype};
 
@@ -21,7 +16,7 @@ pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Na
     let wants = || format!("{mnemonic} wants {}", form(rtype));
     let read = match (forms::items(rtype), rtype) {
         (Some(items), _) => in_order(items, tokens, origin),
-        (None, rtype::SVCB | rtype::HTTPS) => service_binding(mnemonic, tokens, origin),
+        (None, rtype::SVCB | rtype::HTTPS) => binding::read(mnemonic, tokens, origin),
         (None, _) => Err("there is no other text form for this type here".to_owned()),
     };
     let rdata = read.map_err(|error| format!("{error}; {}", wants()))?;
@@ -36,56 +31,6 @@ fn in_order(items: &[forms::Item], tokens: &[Token<'_>], origin: &Name) -> Resul
     }
     fields.end()?;
     Ok(fields.out)
-}
-
-/// Reads HTTPS and SVCB (RFC 9460 §2.1).
-fn service_binding(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Result<Vec<u8>, String> {
-    if let Some(target) = tokens.get(1) {
-        domain_name(target.text, origin)?;
-    }
-    let line = line(mnemonic, tokens, origin);
-    let mut scanner = Zonefile::from(&*line);
-    if let Ok(origin) = domain::base::Name::from_octets(Bytes::copy_from_slice(origin.as_wire())) {
-        scanner.set_origin(origin);
-    }
-    match scanner.next_entry() {
-        Ok(Some(Entry::Record(record))) => {
-            let mut rdata = Vec::new();
-            // A `Vec` takes any amount.
-            let Ok(()) = record.data().compose_rdata(&mut rdata);
-            Ok(rdata)
-        }
-        Ok(_) => Err("the data is missing".to_owned()),
-        Err(error) => Err(reason(&error.to_string()).to_owned()),
-    }
-}
-
-/// The record as one plain line with the root as owner. `@` is the origin, which the scanner doesn't know, and what it
-/// takes for no character of a string is escaped (RFC 1035 §5.1).
-fn line(mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Vec<u8> {
-    let mut line = format!(". 0 IN {mnemonic}").into_bytes();
-    for token in tokens {
-        if !token.glued {
-            line.push(b' ');
-        }
-        if token.text == b"@" {
-            line.extend_from_slice(origin.to_string().as_bytes());
-            continue;
-        }
-        for &octet in token.text {
-            match octet {
-                b' '..=b'~' => line.push(octet),
-                other => line.extend_from_slice(format!("\\{other:03}").as_bytes()),
-            }
-        }
-    }
-    line.push(b'\n');
-    line
-}
-
-/// The scanner's reason without its place, which counts from the start of the entry.
-fn reason(error: &str) -> &str {
-    error.splitn(3, ':').nth(2).map_or(error, str::trim)
 }
 
 /// Reads a length and hexadecimal digits in any number of groups (RFC 3597 §5).

@@ -66,6 +66,52 @@ fn rfc3597_5_generic_data() {
 }
 
 #[test]
+fn rfc9460_parameters_by_number_and_with_escapes() {
+    let escaped = "000100000100 0c08665c6f6f2c626172026832";
+    for (text, hex) in [
+        ("SVCB 1 . key1=\\002h2", "000100 00010003026832"),
+        ("HTTPS 1 . key3=\"\\001\\187\" mandatory=port", "000100 000000020003 0003000201bb"),
+        ("HTTPS 1 . key0=\\000\\003 port=443", "000100 000000020003 0003000201bb"),
+        ("HTTPS 1 . key2 alpn=h2", "000100 00010003026832 00020000"),
+        ("HTTPS 1 . alpn=h2 key4=\\192\\000\\002\\001 key667=a", "000100 00010003026832 00040004c0000201 029b000161"),
+        ("SVCB 1 . alpn=\"f\\\\\\\\oo\\\\,bar,h2\"", escaped),
+        ("SVCB 1 . alpn=f\\\\\\092oo\\092,bar,h2", escaped),
+    ] {
+        let shown = shown(&format!("a 1 {text}\n"));
+        assert!(shown[0].ends_with(&format!(" {}", hex.replace(' ', ""))), "{text}: {shown:?}");
+    }
+    for bad in [
+        "key1=h2",
+        "key1=\\000",
+        "key1=\\002h2 alpn=h2",
+        "key2=x alpn=h2",
+        "key3=443",
+        "key3",
+        "key4=",
+        "key6=\\001",
+        "key0=",
+        "key0=\\000",
+        "key0=\\000\\000",
+        "key0=\\000\\003",
+        "key0=\\000\\003\\000\\001 alpn=h2 port=1",
+        "alpn=\"a\\\\b\"",
+        "alpn=\"a\\\\,b,,c\"",
+    ] {
+        assert_eq!(records(&format!("a 1 HTTPS 1 . {bad}\n")).expect_err(bad).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn a_soa_lends_its_minimum_where_nothing_else_says_a_time() {
+    let times = |text: &str| -> Vec<u32> { records(text).expect(text).iter().map(|record| record.ttl).collect() };
+    let soa = "SOA a. b. 1 2 3 4 55\n";
+    assert_eq!(times(&format!("@ {soa}@ NS a.\nb 7 A 1.1.1.1\nc A 1.1.1.1\n")), [55, 55, 7, 55]);
+    assert_eq!(times(&format!("@ {soa}$TTL 9\nb A 1.1.1.1\n")), [55, 9]);
+    assert_eq!(times(&format!("@ 8 {soa}b A 1.1.1.1\n")), [8, 8]);
+    assert!(records(&format!("b A 1.1.1.1\n@ {soa}")).expect_err("too early")[0].contains("$TTL"));
+}
+
+#[test]
 fn types_of_today_are_read() {
     for (text, hex) in [
         ("DNAME b", "0162076578616d706c6503636f6d00"),
