@@ -5,6 +5,7 @@
 
 mod exposition;
 mod latency;
+mod plain;
 mod thread;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::renewal::Fares;
 use crate::streams::Gate;
 use crate::wire::{Outcome, Transport};
 pub(crate) use latency::{EVERY, Latency};
+pub(crate) use plain::plain;
 pub(crate) use thread::{SteeredCounters, ThreadCounters};
 
 /// The transports, with their names in labels.

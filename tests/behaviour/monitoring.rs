@@ -2,7 +2,8 @@
 //! alerts good.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::{GERMAN, root};
@@ -69,6 +70,18 @@ fn promtool_finds_the_alerts_good_and_the_metrics_readable() {
         println!("skipped: no promtool; scripts/setup packages installs it");
         return;
     };
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+
+    let mut checker = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    checker.stdin.take().expect("its input").write_all(metrics().as_bytes()).expect("metrics");
+    let output = checker.wait_with_output().expect("promtool");
     let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::explain::{Explanation, explain as explain_steering};
@@ -19,18 +19,29 @@ use serde::Serialize;
 
 use super::Api;
 use super::reply::Problem;
+use crate::metrics::plain;
 use crate::owner::{Failure, SourceStatus};
 use crate::question::Question;
 
-/// The format's own media type.
+/// The media types of both formats of metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Tells that the document last offered isn't the one in service, and the first reason.
 const RULES_ERROR: HeaderName = HeaderName::from_static("x-bailiwick-rules-error");
 /// The longest reason a header carries; all of it stands in `/v1/rules/status`.
 const MOST_OF_REASON: usize = 500;
 
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS))], api.metrics.text(&api.handle)).into_response()
+/// OpenMetrics for whoever asks for it, as Prometheus does; the older format for all others, such as
+/// `curl … | promtool check metrics`.
+pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let text = api.metrics.text(&api.handle);
+    let (kind, text) = if accepted.any(|value| value.contains("application/openmetrics-text")) {
+        (OPENMETRICS, text)
+    } else {
+        (PLAIN_METRICS, plain(&text))
+    };
+    ([(CONTENT_TYPE, HeaderValue::from_static(kind)), (VARY, HeaderValue::from_static("accept"))], text).into_response()
 }
 
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {

@@ -346,7 +346,7 @@ async fn answers_are_counted_by_transport_code_type_and_region() {
     metrics.count_steered(&service, None);
 
     let response = fixture.get("/metrics").await;
-    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let text = response.text().await.unwrap();
     let expected = [
         "bailiwick_queries_total{transport=\"udp\",rcode=\"NOERROR\",qtype=\"AAAA\"} 2",
@@ -363,7 +363,18 @@ async fn answers_are_counted_by_transport_code_type_and_region() {
     for line in expected {
         assert!(text.lines().any(|one| one == line), "{line:?} is not in\n{text}");
     }
-    assert!(text.ends_with("# EOF\n"));
+    assert!(text.contains("# TYPE bailiwick_queries_total counter\n") && !text.contains("# EOF"), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_for_whoever_asks_for_it() {
+    let fixture = Fixture::open().await;
+    let url = format!("{}/metrics", fixture.url);
+    let asked = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.2";
+    let response = fixture.client.get(url).header("accept", asked).send().await.unwrap();
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let text = response.text().await.unwrap();
+    assert!(text.contains("# TYPE bailiwick_queries counter\n") && text.ends_with("# EOF\n"), "{text}");
 }
 
 #[tokio::test]
