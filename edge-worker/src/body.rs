@@ -18,6 +18,7 @@ pub(crate) mod models;
 mod names;
 mod paths;
 mod place;
+pub(crate) mod playlist;
 mod pointer;
 mod reach;
 mod regional;

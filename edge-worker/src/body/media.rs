@@ -2,6 +2,7 @@
 //! host's disk is no media, and most paths are written in base64's letters.
 
 use super::place::{is_base64, is_data_url};
+use super::playlist::is_playlist_text;
 
 /// The longest path that Linux opens (`PATH_MAX`): what is longer is content.
 const LONGEST_PATH: usize = 4096;
@@ -31,13 +32,16 @@ const BEGINNINGS: &[&str] = &[
 ];
 
 /// Whether a string is media itself: a `data:` URL, or base64 that can't be a path as well, or that decodes to what
-/// media is.
+/// media is. A list of places where media is isn't.
 ///
 /// Base64 can't be a path if it is longer than any, or has a piece longer than any file's name. So long audio without
 /// a header (PCM, MP3 without a tag) passes; less than a tenth of a second of it has to be a `data:` URL.
 #[inline(never)]
 pub(super) fn is_media(text: &str) -> bool {
-    let text = text.trim_ascii();
+    is_of_media(text.trim_ascii()) && !is_playlist_text(text)
+}
+
+fn is_of_media(text: &str) -> bool {
     if text.is_empty() || is_data_url(text) {
         return true;
     }
@@ -53,6 +57,8 @@ fn begins_as_media(text: &str) -> bool {
     BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
         // MP4 and its kin (ISO/IEC 14496-12): a length below 65,536, then `ftyp`.
         || text.starts_with("AA") && text.get(6..10) == Some("Z0eX")
+        // BMP: `BM`, a length, and four bytes that are zero.
+        || text.starts_with("Qk") && text.get(8..13) == Some("AAAAA")
 }
 
 /// Whether base64 decodes to text: a note, a table, a program. A path made of words doesn't, as most letters decode to
@@ -73,7 +79,7 @@ fn is_encoded_text(text: &str) -> bool {
 }
 
 /// RFC 4648 §4 and §5.
-fn sextet(byte: u8) -> Option<u8> {
+pub(super) fn sextet(byte: u8) -> Option<u8> {
     Some(match byte {
         b'A'..=b'Z' => byte - b'A',
         b'a'..=b'z' => byte - b'a' + 26,
@@ -114,6 +120,7 @@ mod tests {
             b"MM\0*\0\0\0\x08",
             b"FORM\0\0\0\x1eAIFF",
             b"#!AMR\n",
+            b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28",
         ] {
             let (plain, other) = (STANDARD.encode(file), URL_SAFE_NO_PAD.encode(file));
             assert!(is_media(&plain), "{plain}");
@@ -139,6 +146,9 @@ mod tests {
         let root = format!("/{}", "proc/self/root/".repeat(200));
         for text in [
             "data/images/cats",
+            "data:audio/wav;base64,I0VYVE0zVQpodHRwOi8vYQ==",
+            "I0VYVE0zVQpodHRwOi8vYQ==",
+            "QkhvbWUvAAAA",
             "mnt/models/llama",
             "etc/passwd",
             "/etc/passwd",

@@ -131,6 +131,8 @@ pub(super) static NODE: Fields = &[
     ("operation", Object(&[("type", Word), ("path", Text), ("diff", Text)])),
     ("pending_safety_checks", Object(SAFETY_CHECK)),
     ("acknowledged_safety_checks", Object(SAFETY_CHECK)),
+    // The page that the client's browser shows.
+    ("current_url", Text),
     ("stdout", Text),
     ("stderr", Text),
     ("environment", Object(ENVIRONMENT)),
@@ -192,7 +194,8 @@ static ANNOTATION: Fields = &[
     ("file", Object(&[("hash", Label), ("name", Label), ("content", Content)])),
 ];
 
-/// What a model asked its client to do with a computer or a shell.
+/// What a model asked its client to do with a computer or a shell, or did itself when it searched: the pages it saw are
+/// history as an annotation is.
 static ACTION: Fields = &[
     ("type", Word),
     ("text", Text),
@@ -205,6 +208,8 @@ static ACTION: Fields = &[
     ("query", Text),
     ("queries", Text),
     ("pattern", Text),
+    ("url", Text),
+    ("sources", Object(&[("type", Word), ("url", Text), ("name", Label)])),
 ];
 
 static SAFETY_CHECK: Fields = &[("id", Label), ("code", Label), ("message", Text)];
@@ -471,7 +476,7 @@ pub(super) static METHOD: Fields = &[
     ("type", Word),
     ("supervised", Unknown),
     ("dpo", Unknown),
-    ("reinforcement", Object(&[("grader", Grader), ("hyperparameters", Unknown)])),
+    ("reinforcement", Object(&[("grader", Grader), ("response_format", Object(FORMAT)), ("hyperparameters", Unknown)])),
 ];
 
 /// What may be chosen of tools.

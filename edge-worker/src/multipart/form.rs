@@ -46,12 +46,15 @@ impl Form {
         let (mut model, mut stream, mut needs) = (None, false, Needs::default());
         for (position, (head, range)) in parts.iter().enumerate() {
             check_name(head, &parts[..position])?;
+            let data = bytes.get(range.clone()).unwrap_or_default();
             if head.filename.is_some() {
                 needs = needs.and(body::field::check_file(route.pattern(), &head.name, allow)?);
+                if body::playlist::is_playlist(data) {
+                    return Err(Failure::RemoteUrl { field: head.name.clone() });
+                }
                 continue;
             }
             head.check_charset()?;
-            let data = bytes.get(range.clone()).unwrap_or_default();
             let text = core::str::from_utf8(data).map_err(|_| Failure::BadForm { what: "a field isn't UTF-8" })?;
             match head.name.as_str() {
                 "model" => model = Some(body::model_name(text)?),
@@ -187,6 +190,15 @@ mod tests {
         renamed[1].1 = b"faster-whisper";
         assert_eq!(form.for_endpoint("XX", Some("faster-whisper")).concat(), body(&renamed));
         assert_eq!(form.for_endpoint("XX", None).concat(), body(&parts));
+    }
+
+    #[test]
+    fn a_file_that_lists_places_is_refused() {
+        let list: [(&str, &[u8]); 2] = [("model", b"m"), ("file:a.wav", b"#EXTM3U\nhttp://a.example/x\n")];
+        let refused = Failure::RemoteUrl { field: "file".into() };
+        for allow in [&[][..], &[Allowance::RemoteUrls, Allowance::UnknownFields]] {
+            assert_eq!(transcribed(&list, allow).unwrap_err(), refused);
+        }
     }
 
     #[test]

@@ -161,3 +161,64 @@ fn words_of_the_api_are_no_paths() {
     }
     assert_eq!(told("/v1/audio/speech", r#""input":"/etc/passwd","voice":"af_heart""#, &[]), "ok");
 }
+
+#[test]
+fn pages_that_were_seen_are_history() {
+    let url = r#""url":"https://a.example/x""#;
+    for item in [
+        format!(r#"{{"type":"web_search_call","id":"ws_1","action":{{"type":"open_page",{url}}}}}"#),
+        format!(r#"{{"type":"web_search_call","id":"ws_1","action":{{"type":"find_in_page","pattern":"y",{url}}}}}"#),
+        format!(
+            r#"{{"type":"web_search_call","id":"ws_1","action":{{"type":"search","queries":["x"],
+                "sources":[{{"type":"url",{url}}},{{"type":"api","name":"oai-weather"}}]}}}}"#
+        ),
+        r#"{"type":"computer_call_output","call_id":"c","current_url":"https://a.example/","output":{
+            "type":"computer_screenshot","image_url":"data:,x"}}"#
+            .to_owned(),
+    ] {
+        assert_eq!(told("/v1/responses", &format!(r#""input":[{item}]"#), &[]), "ok", "{item}");
+    }
+    for (item, at) in [
+        (
+            r#"{"type":"web_search_call","action":{"type":"search","image_url":"https://a.example/"}}"#,
+            "/action/image_url",
+        ),
+        (r#"{"type":"web_search_call","action":{"type":"open_page","url":{"path":"a"}}}"#, "/action/url/path"),
+        (r#"{"type":"computer_call_output","output":{"image_url":"https://a.example/"}}"#, "/output/image_url"),
+    ] {
+        let told = told("/v1/responses", &format!(r#""input":[{item}]"#), &[]);
+        assert_eq!(told, format!("remote_url_not_allowed /input/0{at}"), "{item}");
+    }
+}
+
+#[test]
+fn a_list_of_places_is_no_media() {
+    for list in ["I0VYVE0zVQpodHRwOi8vMTY5LjI1NC4xNjkuMjU0L3gK", "data:audio/wav;base64,I0VYVE0zVQpodHRwOi8vYQ=="] {
+        for (object, at) in [
+            (
+                format!(r#"{{"type":"input_audio","input_audio":{{"data":"{list}","format":"wav"}}}}"#),
+                "/input_audio/data",
+            ),
+            (format!(r#"{{"type":"video_url","video_url":{{"url":"{list}"}}}}"#), "/video_url/url"),
+        ] {
+            for allow in [&[][..], &[Allowance::RemoteUrls, Allowance::UnknownFields]] {
+                assert_eq!(part(&object, allow), format!("remote_url_not_allowed {PART}{at}"), "{object}");
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_that_are_graded_may_have_a_schema() {
+    let format = r#"{"type":"json_schema","json_schema":{"name":"n","schema":{"properties":{
+        "url":{"default":"https://a.example/"},"model_id":{"type":"string"}}}}}"#;
+    let grader = r#"{"type":"string_check","name":"a","input":"x","reference":"y","operation":"eq"}"#;
+    let method = |format: &str| {
+        format!(
+            r#""method":{{"type":"reinforcement","reinforcement":{{"grader":{grader},"response_format":{format}}}}}"#
+        )
+    };
+    let job = |format: &str| inspect("/v1/fine_tuning/jobs", &format!("{{\"model\":\"a\",{}}}", method(format)), &[]);
+    assert!(job(format).is_ok());
+    assert!(job(r#"{"type":"https://a.example/"}"#).is_err());
+}
