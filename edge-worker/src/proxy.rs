@@ -24,6 +24,7 @@ use crate::held::Writing;
 use crate::inflight::Hold;
 use crate::keepalive::{self, KeepAlive};
 use crate::memory::{self, Whose};
+use crate::plan::Target;
 use crate::receipt::Notary;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::disposition::with_sealed_ids;
@@ -40,6 +41,9 @@ use crate::wire::{Happening, Lines, Wire};
 
 /// The values of `Content-Encoding` that a fetch of the runtime's leaves nothing to unpack of, in these letters only.
 const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
+
+/// What a batch is made of.
+const BATCH_FILE: &str = "the id of one file that was uploaded with the purpose batch";
 
 /// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
 pub(crate) struct Job {
@@ -204,6 +208,11 @@ impl Driver {
 
     /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
     pub(crate) async fn respond(mut self: Box<Self>) -> Answer {
+        if self.job.route.is(&["batches"])
+            && let Err(failure) = self.check_batch().await
+        {
+            return Answer::Whole(self.fail(&failure).await);
+        }
         let mut outs = self.advance(Event::Start);
         if let Some(every) = self.job.keepalive {
             self.keepalive = Some(KeepAlive::new(every, self.clock.at(feed::now())));
@@ -592,14 +601,36 @@ impl Driver {
     fn look(&mut self) -> LocalBoxFuture<'_, Option<StoredFile>> {
         Box::pin(async move {
             let target = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target))?;
-            let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
-            let id = self.job.route.ids().next()?;
-            let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
-            let out =
-                rewrite::outgoing(target, &route, &Query::default(), core::iter::empty(), None, secret.as_deref());
-            let out = out.ok()?;
-            let object = self.wire.look(out.url.as_str(), &out.headers).await?;
-            StoredFile::read(&object)
+            StoredFile::read(&self.look_at(target, self.job.route.ids().next()?).await?)
+        })
+    }
+
+    /// What an endpoint says of a stored file: nothing where it knows none of that id, `None` where it failed.
+    async fn look_at(&self, target: &Target, id: &str) -> Option<Vec<u8>> {
+        let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
+        let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
+        let out = rewrite::outgoing(target, &route, &Query::default(), core::iter::empty(), None, secret.as_deref());
+        let out = out.ok()?;
+        self.wire.look(out.url.as_str(), &out.headers).await
+    }
+
+    /// Refuses to make a batch of another file than one that was uploaded as a batch's input: its lines were never
+    /// judged, and not every endpoint compares what a file is for.
+    #[inline(never)]
+    fn check_batch(&mut self) -> LocalBoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let ids = self.job.body.as_deref().and_then(Content::json).map(|body| body.ids().collect::<Vec<_>>());
+            let wrong = Failure::BadField { field: "input_file_id", expected: BATCH_FILE };
+            let (target, id) = match (self.run.target(0), ids.as_deref()) {
+                (Some(target), Some([id])) => (target, *id),
+                (Some(_), Some([_, _, ..])) => return Err(wrong),
+                _ => return Ok(()),
+            };
+            let object = self.look_at(target, id).await;
+            let object = object.ok_or(Failure::EndpointsFailed { retry_after: None, hopeless: false })?;
+            // Whoever has no such file will say so itself, and who names no purpose knows none.
+            let purpose = StoredFile::read(&object).map(|file| file.purpose).unwrap_or_default();
+            if purpose.is_empty() || purpose == "batch" { Ok(()) } else { Err(wrong) }
         })
     }
 
@@ -608,7 +639,7 @@ impl Driver {
     fn splice(&self) -> Option<Splice> {
         let target = self.run.served_by()?;
         if is_content(&self.job.route) {
-            let models = target.models().filter(|_| self.file.as_ref().is_some_and(|file| file.is_batch))?;
+            let models = target.models().filter(|_| self.file.as_ref().is_some_and(StoredFile::is_batch))?;
             return Some(Splice::Lines(Box::new(BatchLines::to_client(models))));
         }
         let Flight::Reading { headers, .. } = &self.flight else { return None };
@@ -728,8 +759,8 @@ fn next_of_upload<'a>(wire: &'a mut Wire, reading: bool, upload: &'a Outbound) -
 struct StoredFile {
     /// Its length, where that is told.
     bytes: Option<u32>,
-    /// Whether it is what a batch asks, or what came of one.
-    is_batch: bool,
+    /// What it is for.
+    purpose: String,
 }
 
 impl StoredFile {
@@ -738,7 +769,12 @@ impl StoredFile {
         let object: serde_json::Value = serde_json::from_slice(object).ok()?;
         let bytes = object.get("bytes").and_then(serde_json::Value::as_u64).and_then(|bytes| u32::try_from(bytes).ok());
         let purpose = object.get("purpose").and_then(serde_json::Value::as_str).unwrap_or_default();
-        Some(Self { bytes, is_batch: purpose.starts_with("batch") })
+        Some(Self { bytes, purpose: purpose.to_owned() })
+    }
+
+    /// Whether it is what a batch asks, or what came of one.
+    fn is_batch(&self) -> bool {
+        self.purpose.starts_with("batch")
     }
 }
 

@@ -216,13 +216,14 @@ class Line {
     }
   }
 
-  /** Fetches something small: SEEN follows, with its bytes if it came. The answer in flight goes on, and nobody reads it meanwhile. */
+  /** Fetches something small: SEEN follows, with its bytes if it came, and with none where nothing is there. The answer in flight goes on, and nobody reads it meanwhile. */
   look(head) {
     const parts = head.split("\n");
     const see = async () => {
       const init = { headers: record(parts, 2), redirect: "manual", signal: AbortSignal.timeout(LOOK) };
       const response = await fetch(parts[1], init);
       const bytes = new Uint8Array(await response.arrayBuffer());
+      if ([404, 405, 501].includes(response.status)) return new Uint8Array(0);
       return response.status === 200 && bytes.length <= LOOKED_AT ? bytes : undefined;
     };
     see().then((bytes) => this.ring(SEEN, 0, bytes), () => this.ring(SEEN, 0));

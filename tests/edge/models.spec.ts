@@ -12,7 +12,8 @@ const endpoint = (at: string) => serve((request, response) => {
   request.on("data", (piece) => (text += piece));
   request.on("end", () => {
     const isForm = String(request.headers["content-type"]).startsWith("multipart");
-    sent.push({ at, body: isForm ? { text } : JSON.parse(text) });
+    // A file is looked at before a batch is made of it.
+    if (request.method !== "GET") sent.push({ at, body: isForm ? { text } : JSON.parse(text) });
     const answer = request.url!.endsWith("responses")
       ? { id: "resp_1", object: "response", status: "completed", model: "m", output: [] }
       : request.url!.endsWith("completions")
