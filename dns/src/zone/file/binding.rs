@@ -16,7 +16,7 @@ use crate::name::{Name, NameRef};
 
 /// The parameters that the scanner reads by their own form, with a text it takes for each (RFC 9460 §14.3.2). The text
 /// of `mandatory`, which names other parameters, is made from its octets.
-const STAND_INS: [&str; 8] = [
+const STAND_INS: [&str; 10] = [
     "mandatory=",
     "alpn=h2",
     "no-default-alpn",
@@ -25,6 +25,8 @@ const STAND_INS: [&str; 8] = [
     "ech=AA==",
     "ipv6hint=2001:db8::1",
     "dohpath=/{?dns}",
+    "ohttp",
+    "tls-supported-groups=29",
 ];
 const MANDATORY: usize = 0;
 const ALPN: usize = 1;
@@ -99,7 +101,7 @@ fn by_octets(first: &Token<'_>, more: &[Token<'_>]) -> Result<Option<Meant>, Str
         return Ok(Some(Meant { key: ALPN, value }));
     }
     let number = name.strip_prefix(b"key").and_then(|digits| match digits {
-        [digit @ b'0'..=b'7'] => Some(usize::from(digit - b'0')),
+        [digit @ b'0'..=b'9'] => Some(usize::from(digit - b'0')),
         _ => None,
     });
     let Some(key) = number else { return Ok(None) };
@@ -138,7 +140,7 @@ fn identifiers(octets: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Whether octets are the value of a parameter (RFC 9460 §7, RFC 9461 §5).
+/// Whether octets are the value of a parameter (RFC 9460 §7, RFC 9461 §5, RFC 9540 §4).
 fn is_value(key: usize, value: &[u8]) -> bool {
     match key {
         MANDATORY => {
@@ -157,8 +159,9 @@ fn is_value(key: usize, value: &[u8]) -> bool {
             }
             !value.is_empty()
         }
-        2 => value.is_empty(),
+        2 | 8 => value.is_empty(),
         3 => value.len() == 2,
+        9 => !value.is_empty() && value.len().is_multiple_of(2),
         4 => !value.is_empty() && value.len().is_multiple_of(4),
         6 => !value.is_empty() && value.len().is_multiple_of(16),
         7 => std::str::from_utf8(value).is_ok_and(|template| template.starts_with('/') && template.contains("{?dns")),
