@@ -235,7 +235,7 @@ for (const gateway of gateways) {
     const whole = text.includes("word49") && (kind === "unary" || text.trimEnd().endsWith("data: [DONE]"));
     if (status !== 200 || !whole) gateway.broken[kind] = `status ${status}: ${text.slice(0, 200)}`;
   }
-  for (const kind of Object.keys(kinds)) if (!gateway.broken[kind]) await measure(gateway, kind, 8, Math.min(4 * seconds, WARM));
+  for (const kind of Object.keys(kinds)) if (!gateway.broken[kind]) await measure(gateway, kind, 8, rounds > 2 ? WARM : Math.min(4 * seconds, WARM));
 }
 const cells = [];
 for (const kind of Object.keys(kinds))
