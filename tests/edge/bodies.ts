@@ -599,7 +599,8 @@ export function verdict(path: string, body: Json, engine: boolean, known: string
       if (at.length > 0 && !Array.isArray(value) && !isSchema && !isFree) {
         if (ROUTING_IDS.includes(key) && inner !== null) return `routes: ${[...at, key].join(".")}`;
         // Nobody documents the object that it stands in.
-        if (at.includes("outcome") && isModel(key) && !/^model$/i.test(key) && !mayRun(inner, [])) return `made of routing words: ${key}`;
+        const isUndocumented = at.includes("outcome") || at[0] === "vllm_xargs";
+        if (isUndocumented && isModel(key) && !/^model$/i.test(key) && !mayRun(inner, [])) return `made of routing words: ${key}`;
         if (isModel(key) && !mayRun(inner, known)) return `a model: ${[...at, key].join(".")}`;
         if (isId(key) && !holdsNoId(inner)) return `an id: ${[...at, key].join(".")}`;
       }
