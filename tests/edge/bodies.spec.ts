@@ -8,7 +8,8 @@ import { type Json, keyDigest, region, rules, serve, stopAll } from "./harness.j
 import { workerd } from "./workerd.js";
 
 const CASES = Number(process.env.BODIES_CASES ?? 3_000);
-const SEED = Number(process.env.BODIES_SEED ?? Date.now() % 1_000_000);
+/** The same each time, so that a change of the outcome is one of the code. Other seeds are for long runs. */
+const SEED = Number(process.env.BODIES_SEED ?? 20_261_128);
 /** How many are under way at once. */
 const AT_ONCE = 24;
 

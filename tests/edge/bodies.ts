@@ -375,7 +375,7 @@ const TEXT: Record<string, string[]> = {
   "/v1/fine_tuning/jobs": [
     "metadata.**",
     ...["method.reinforcement.grader", "method.reinforcement.grader.graders.x", "method.reinforcement.grader.graders.y"].flatMap((at) =>
-      ["input", "reference", "source", "calculate_output", "input.*.content"].map((key) => `${at}.${key}`)),
+      ["input", "reference", "source", "calculate_output", "input.*.content", "reference.*", "source.*"].map((key) => `${at}.${key}`)),
   ],
   "/v1/uploads": [],
 };
