@@ -92,7 +92,8 @@ impl fmt::Debug for Certificate {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// What all of TLS here computes by.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

@@ -89,8 +89,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
-    /// It asks the node's API. The exit code is 1 if something needs a look: a region is down by its probes, a source
-    /// was refused, a certificate has expired, a task is in trouble. What is drained isn't.
+    /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its
+    /// addresses, is down by its probes, a source was refused, a certificate has expired, a task is in trouble. What is drained isn't.
     #[command(after_help = "Examples:
   bailiwick status
   bailiwick status --config /etc/bailiwick/bailiwick.toml

@@ -9,7 +9,7 @@ mod look;
 mod part;
 mod settle;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -121,8 +121,8 @@ struct Watching {
 struct Untidy {
     /// How many versions were accepted when it was last looked.
     accepted: Option<u64>,
-    /// When it is due: at once, and again when nobody uses the version before any more.
-    due: VecDeque<Instant>,
+    /// When it is due, the soonest last: at once, and again when nobody uses the version before any more.
+    due: Vec<Instant>,
 }
 
 impl Untidy {
@@ -132,13 +132,9 @@ impl Untidy {
     /// Whether it is due now.
     fn is_due(&mut self, accepted: u64, now: Instant) -> bool {
         if self.accepted.replace(accepted) != Some(accepted) {
-            self.due = [now, now + Self::LINGER].into();
+            self.due = vec![now + Self::LINGER, now];
         }
-        let is_due = self.due.front().is_some_and(|due| *due <= now);
-        if is_due {
-            self.due.pop_front();
-        }
-        is_due
+        self.due.pop_if(|due| *due <= now).is_some()
     }
 }
 

@@ -31,7 +31,8 @@ const SLOW: Duration = Duration::from_millis(500);
 
 /// Carries out one probe.
 pub trait Prober: Send + Sync + 'static {
-    /// Tries what the monitor names, by these of its addresses; the error says what failed. The caller watches over the time.
+    /// Tries what the monitor names, by these of its addresses; the error says what failed. The caller watches over the
+    /// time.
     fn probe(&self, monitor: &Monitor, reach: Reach) -> impl Future<Output = Result<(), String>> + Send;
 }
 

@@ -221,7 +221,7 @@ fn file_name(origin: &Name) -> String {
 fn text_of(zone: &ZoneSource) -> String {
     let mut text =
         format!("; The zone {} as it was last in service; bailiwick writes and reads this file.\n", zone.origin);
-    for record in &zone.records {
+    for record in zone.records.iter() {
         text.push_str(&format!("{} {} IN TYPE{} \\# {} ", record.owner, record.ttl, record.rtype, record.rdata.len()));
         record.rdata.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
         text.push('\n');

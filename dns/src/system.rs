@@ -290,8 +290,8 @@ pub(crate) fn in_huge_pages<T>(values: Vec<T>) -> Vec<T> {
     moved
 }
 
-/// Gives freed memory back to the system that the allocator keeps for later: what reading and compiling a large zone took, in small pieces
-/// between those that stay, isn't given back by itself.
+/// Gives freed memory back to the system that the allocator keeps for later: what reading and compiling a large zone
+/// took, in small pieces between those that stay, isn't given back by itself.
 pub(crate) fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it only looks through the allocator's own free lists, under its own locks.

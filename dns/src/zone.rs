@@ -1,6 +1,7 @@
 //! One zone, compiled for answering: records and steered owners enter, an immutable index of names leaves, which `answer` walks per query.
 //!
-//! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index; [`Zone::locate`] finds a name in it.
+//! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index;
+//! [`Zone::locate`] finds a name in it.
 
 mod compile;
 pub mod file;

@@ -177,27 +177,22 @@ impl Reading {
     /// Two of them, of which one has to be up: down when both are.
     #[must_use]
     pub fn either(self, other: Self) -> Self {
-        let is = |status| self.status == status || other.status == status;
-        let status = match (is(Status::Up), is(Status::Unknown)) {
-            (true, _) => Status::Up,
-            (false, true) => Status::Unknown,
-            (false, false) => Status::Down,
-        };
         let (to_down, to_up) = (self.to_down.max(other.to_down), self.to_up.min(other.to_up));
-        Self { status, to_down, to_up, stale: self.stale || other.stale }
+        Self { to_down, to_up, ..self.with(other, Status::Up) }
     }
 
     /// Two of them, which both have to be up: down when one is.
     #[must_use]
     pub fn both(self, other: Self) -> Self {
-        let is = |status| self.status == status || other.status == status;
-        let status = match (is(Status::Down), is(Status::Unknown)) {
-            (true, _) => Status::Down,
-            (false, true) => Status::Unknown,
-            (false, false) => Status::Up,
-        };
         let (to_down, to_up) = (self.to_down.min(other.to_down), self.to_up.max(other.to_up));
-        Self { status, to_down, to_up, stale: self.stale || other.stale }
+        Self { to_down, to_up, ..self.with(other, Status::Down) }
+    }
+
+    /// Two of them: of this status if one is, unknown if one is of those that are left, else what both are.
+    fn with(self, other: Self, decisive: Status) -> Self {
+        let either = |status| [self.status, other.status].contains(&status).then_some(status);
+        let status = either(decisive).or_else(|| either(Status::Unknown)).unwrap_or(self.status);
+        Self { status, stale: self.stale || other.stale, ..self }
     }
 }
 
@@ -229,6 +224,17 @@ impl core::fmt::Display for AddressFamily {
             Self::Ipv6 => "IPv6",
         })
     }
+}
+
+/// The health of all regions, of which some are supposed to be down, whatever their probes say.
+#[must_use]
+pub fn supposing_down(regions: &[RegionHealth], down: &[usize]) -> Vec<RegionHealth> {
+    let mut regions = regions.to_vec();
+    for &region in down {
+        regions.resize_with(regions.len().max(region + 1), Default::default);
+        regions[region].probed = Status::Down;
+    }
+    regions
 }
 
 /// The health of one region, made of its own monitor and its endpoints'.

@@ -25,7 +25,7 @@ pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
-use crate::health::{Status, Thresholds};
+use crate::health::{AddressFamily, Status, Thresholds};
 use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId};
 use crate::time::{Millis, Timestamp};
 
@@ -239,7 +239,8 @@ pub struct Monitor {
 }
 
 /// By which addresses of a name a monitor tries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Family {
     /// Whichever answers.
     #[default]
@@ -248,7 +249,7 @@ pub enum Family {
     Ipv4,
     /// Whichever IPv6 address answers.
     Ipv6,
-    /// All IPv4 addresses and all IPv6 addresses, each family with a health of its own.
+    /// All of them, each family with a health of its own: the records of a dead family are withheld.
     Both,
 }
 
@@ -262,6 +263,22 @@ pub enum Probe {
     },
     /// A GET whose status and body are looked at. A redirect fails.
     Http(HttpProbe),
+}
+
+impl Probe {
+    /// The family of the address that it names; `None` if it names a host.
+    #[must_use]
+    pub fn address_family(&self) -> Option<AddressFamily> {
+        let is_ipv4 = match self {
+            Self::Tcp { address } => address.parse::<core::net::SocketAddr>().ok()?.is_ipv4(),
+            Self::Http(probe) => match probe.url.as_url().host()? {
+                url::Host::Domain(_) => return None,
+                url::Host::Ipv4(_) => true,
+                url::Host::Ipv6(_) => false,
+            },
+        };
+        Some(if is_ipv4 { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 })
+    }
 }
 
 /// What a monitor asks by HTTP, and what has to be answered.

@@ -106,6 +106,17 @@ pub struct Region {
     pub monitor: Option<Monitor>,
 }
 
+impl Region {
+    /// Its own health check and those of its endpoints, each with its place in the rules.
+    pub fn monitors(&self) -> impl Iterator<Item = (String, &Monitor)> {
+        let of_endpoints = self.endpoints.iter().filter_map(|(id, endpoint)| {
+            Some((format!("/regions/{}/endpoints/{id}/monitor", self.id), endpoint.monitor.as_ref()?))
+        });
+        let own = self.monitor.iter().map(|monitor| (format!("/regions/{}/monitor", self.id), monitor));
+        own.chain(of_endpoints)
+    }
+}
+
 /// A service, compiled.
 #[derive(Debug)]
 pub struct Service {

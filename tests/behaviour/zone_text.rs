@@ -89,7 +89,7 @@ fn by_us(text: &ZoneText) -> Result<BTreeSet<Told>, String> {
     let records = file::parse(&text.main, "zone", &origin, open);
     let records = records.map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
     let told = records
-        .into_iter()
+        .iter()
         .map(|record| (record.owner.to_string().to_lowercase(), record.rtype, record.ttl, record.rdata.to_vec()));
     Ok(told.collect())
 }

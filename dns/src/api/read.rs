@@ -9,7 +9,7 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATC
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bailiwick_rules::explain::{Explanation, explain as explain_steering};
-use bailiwick_rules::health::Status;
+use bailiwick_rules::health::supposing_down;
 use bailiwick_rules::overview::Overview;
 use bailiwick_rules::report::HealthReport;
 use bailiwick_rules::steer::{Conditions, Local};
@@ -176,11 +176,7 @@ pub(super) async fn explain(
     }
     let understood =
         question.understand(snapshot.table(), snapshot.world().places(), api.handle.now()).map_err(refused)?;
-    let mut health = snapshot.health().regions.clone();
-    for &region in &understood.down {
-        health.resize_with(health.len().max(region + 1), Default::default);
-        health[region].probed = Status::Down;
-    }
+    let health = supposing_down(&snapshot.health().regions, &understood.down);
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let mut explained = explain_steering(snapshot.table(), &understood.ask, &conditions);
     explained.by_type = snapshot.by_type(&understood.ask, &understood.down, understood.at);

@@ -249,16 +249,12 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
 fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findings) {
     let mut read = BTreeSet::new();
     for region in table.regions() {
-        let place = format!("/regions/{}", region.id);
-        let of_endpoints = region.endpoints.iter();
-        let of_endpoints = of_endpoints.map(|(id, endpoint)| (format!("{place}/endpoints/{id}"), &endpoint.monitor));
-        for (place, monitor) in std::iter::once((place.clone(), &region.monitor)).chain(of_endpoints) {
-            let probe = monitor.as_ref().map(|monitor| &monitor.probe);
-            let Some(Probe::Http(HttpProbe { ca_file: Some(file), .. })) = probe else { continue };
+        for (place, monitor) in region.monitors() {
+            let Probe::Http(HttpProbe { ca_file: Some(file), .. }) = &monitor.probe else { continue };
             if read.insert(file)
                 && let Err(mut fault) = authorities::read(&directory.join(file))
             {
-                fault.message += &format!(" (named by {place}/monitor/ca_file)");
+                fault.message += &format!(" (named by {place}/ca_file)");
                 findings.errors.push(fault);
             }
         }

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use bailiwick_rules::explain::{Explanation, explain};
-use bailiwick_rules::health::{RegionHealth, Status};
+use bailiwick_rules::health::{RegionHealth, supposing_down};
 use bailiwick_rules::overview::Overview;
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::Table;
@@ -61,10 +61,7 @@ pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> T
         Ok(understood) => understood,
         Err(errors) => return Told::failed(errors),
     };
-    let mut health = vec![RegionHealth::default(); rules.table.regions().len()];
-    for &region in &understood.down {
-        health[region].probed = Status::Down;
-    }
+    let health = supposing_down(&vec![RegionHealth::default(); rules.table.regions().len()], &understood.down);
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let explanation = explain(&rules.table, &understood.ask, &conditions);
     match written(args.json, &explanation, Explanation::to_text) {

@@ -219,7 +219,7 @@ impl Found {
         let Found { config, zone, .. } = self;
         let file = config.zones.iter().find(|one| one.origin == zone.origin).map(|one| one.file.clone());
         let sources = read_zones(&[(zone.origin.clone(), file.unwrap_or_default())], &mut |_| ())?;
-        let of_records = sources.iter().flat_map(|source| &source.records).map(|record| record.ttl);
+        let of_records = sources.iter().flat_map(|source| source.records.iter()).map(|record| record.ttl);
         // Any service's, as hosts move between zones.
         let configured = read_rules(&config.rules)?;
         let last_good = config.state_dir.as_deref().and_then(|directory| read_rules(&Store::rules_in(directory)).ok());

@@ -206,7 +206,7 @@ struct Owner<P> {
 impl<P: Prober> Owner<P> {
     /// Goes on until nobody is left to ask. A turn that panics is the last of nothing: what it was about is lost, the next one follows.
     async fn run(mut self, first: Arranged, mut inbox: Inbox) {
-        [Source::Rules, Source::Zones, Source::Keys, Source::Geoip].into_iter().for_each(|source| self.sum_up(source));
+        Source::ALL.into_iter().for_each(|source| self.sum_up(source));
         self.await_first_results(first);
         let mut backoff = Backoff::default();
         loop {

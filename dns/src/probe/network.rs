@@ -22,7 +22,7 @@ use super::lookups::Lookups;
 use super::{Prober, Reach, Secrets};
 
 /// How much of a body is searched, in bytes.
-const MOST_BODY: usize = 64 << 10;
+pub(super) const MOST_BODY: usize = 64 << 10;
 /// How many addresses of a name one probe tries at most, where all of them have to answer.
 const MOST_ADDRESSES: usize = 16;
 
@@ -189,14 +189,9 @@ fn client_for(probe: &HttpProbe, tls: ClientConfig, addresses: &[SocketAddr]) ->
 
 /// What is sent as `Host`, where that isn't the host of the URL that the client gets.
 fn host_of(probe: &HttpProbe) -> Option<HeaderValue> {
-    let of_url = || {
-        let url = probe.url.as_url();
-        let host = url.host_str().unwrap_or_default();
-        url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-    };
     let text = match (&probe.host, &probe.sni) {
         (Some(host), _) => host.to_string(),
-        (None, Some(_)) => of_url(),
+        (None, Some(_)) => probe.url.as_url().authority().to_owned(),
         (None, None) => return None,
     };
     HeaderValue::try_from(text).ok()

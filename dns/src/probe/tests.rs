@@ -5,6 +5,7 @@ use bailiwick_rules::table::Table;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::network::MOST_BODY;
 use super::*;
 
 /// An HTTP server of one answer that remembers what it was asked; ends when dropped.
@@ -47,9 +48,6 @@ impl Server {
         Self { address, requests, task }
     }
 }
-
-/// How much of a body is searched, in bytes.
-const MOST_BODY: usize = 64 << 10;
 
 /// A monitor as the rules write it.
 fn monitor(fields: &str) -> Monitor {

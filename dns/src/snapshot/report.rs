@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bailiwick_rules::health::{AddressFamily, RegionHealth, Status};
+use bailiwick_rules::health::{AddressFamily, RegionHealth, Status, supposing_down};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::report::{DEFAULT_INTERVAL, EndpointReport, HealthReport, OverrideReport, RegionReport};
 use bailiwick_rules::steer::{Ask, Conditions, InForce, Local, effective_status, forced, forced_endpoint, steer};
@@ -65,8 +65,7 @@ impl Snapshot {
 
     /// What the probes say of each family of a region's addresses, or of an endpoint's; empty where its monitors don't
     /// tell them apart.
-    #[must_use]
-    pub fn families(&self, region: RegionIndex, endpoint: Option<usize>) -> BTreeMap<AddressFamily, Status> {
+    fn families(&self, region: RegionIndex, endpoint: Option<usize>) -> BTreeMap<AddressFamily, Status> {
         let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };
         let is_half = |one: &MonitorView| {
             one.family.is_some() && one.region == region && (endpoint.is_none() || one.endpoint == endpoint)
@@ -90,11 +89,7 @@ impl Snapshot {
         let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };
         let (table, local) = (self.table(), Local::default());
         let first = |health: &[RegionHealth]| {
-            let mut health = health.to_vec();
-            for &region in down {
-                health.resize_with(health.len().max(region + 1), Default::default);
-                health[region].probed = Status::Down;
-            }
+            let health = supposing_down(health, down);
             let steering = steer(table, ask, &Conditions { health: &health, local: &local, now });
             let offered = steering.ordered.first().map(|first| first.fenced.region);
             (offered, offered.is_some() && !steering.revived)

@@ -131,7 +131,7 @@ impl World {
 /// The records of a zone's file that can't stand in it while it is signed here.
 pub(super) fn unsignable(sources: &[ZoneSource], origin: crate::name::NameRef<'_>) -> Vec<ZoneError> {
     let sources = sources.iter().filter(|source| source.origin.as_ref() == origin);
-    let wrong = sources.flat_map(|source| &source.records).filter_map(|record| {
+    let wrong = sources.flat_map(|source| source.records.iter()).filter_map(|record| {
         let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
         let message = match made {
             Some((_, word)) => {

@@ -1,7 +1,7 @@
 //! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a compiled [`World`] leaves; the
 //! owner builds one off the query path for every change of its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bailiwick_rules::health::RegionHealth;
@@ -17,7 +17,7 @@ use crate::dnssec::ring::ZoneKeys;
 use crate::geoip::Places;
 use crate::locate::{Classes, Standings};
 use crate::name::{Name, NameRef};
-use crate::rdata::rtype;
+use crate::rdata::{rtype, target};
 use crate::zone::{Found, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
 
 /// A rules document with its compiled form.
@@ -386,9 +386,11 @@ fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
         if !is_below || !is_direct() {
             continue;
         }
-        let is_delegation = |record: &Record<'_>| {
-            let at_apex = record.owner == child.origin.as_ref() && matches!(record.rtype, rtype::NS | rtype::DS);
-            at_apex || matches!(record.rtype, rtype::A | rtype::AAAA) && is_server(parent, child, record.owner)
+        let servers = servers_of(parent, child);
+        let is_delegation = |record: &Record<'_>| match record.rtype {
+            rtype::NS | rtype::DS => record.owner == child.origin.as_ref(),
+            rtype::A | rtype::AAAA => servers.contains(&record.owner),
+            _ => false,
         };
         let is_hidden = |record: &Record<'_>| record.owner.is_within(child.origin.as_ref()) && !is_delegation(record);
         let hidden: Vec<Record<'_>> = parent.records.iter().filter(is_hidden).collect();
@@ -406,10 +408,10 @@ fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
     }
 }
 
-/// Whether a name is one of the servers to which `parent` delegates `child`.
-fn is_server(parent: &ZoneSource, child: &ZoneSource, name: NameRef<'_>) -> bool {
+/// The servers to which `parent` delegates `child`.
+fn servers_of<'z>(parent: &'z ZoneSource, child: &ZoneSource) -> HashSet<NameRef<'z>> {
     let delegates = |record: &Record<'_>| record.rtype == rtype::NS && record.owner == child.origin.as_ref();
-    parent.records.iter().filter(delegates).any(|record| record.rdata.eq_ignore_ascii_case(name.as_wire()))
+    parent.records.iter().filter(delegates).filter_map(|record| target(rtype::NS, record.rdata)).collect()
 }
 
 fn compile_classes(

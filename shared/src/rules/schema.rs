@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Monitor, Rules, WebOrigin};
+use super::{Family, Monitor, Rules, WebOrigin};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -63,21 +63,6 @@ impl JsonSchema for Coordinates {
     }
 }
 
-/// By which addresses of a name a monitor tries.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "lowercase")]
-#[expect(dead_code, reason = "only its schema is used")]
-enum FamilyAsWritten {
-    /// Whichever answers.
-    Any,
-    /// Whichever IPv4 address answers.
-    Ipv4,
-    /// Whichever IPv6 address answers.
-    Ipv6,
-    /// All of them, each family with a health of its own: the records of a dead family are withheld.
-    Both,
-}
-
 /// A monitor as written: `type` decides which fields belong.
 #[derive(JsonSchema)]
 #[schemars(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
@@ -88,7 +73,7 @@ enum MonitorAsWritten {
         /// `host:port` or `[v6]:port`.
         address: String,
         /// By which addresses of a name; `any`.
-        family: Option<FamilyAsWritten>,
+        family: Option<Family>,
         /// Time between the starts of two probes; 10s.
         interval: Option<Millis>,
         /// How long one probe may take; 3s.
@@ -121,7 +106,7 @@ enum MonitorAsWritten {
         /// starts at the folder of bailiwick.toml. `https` only.
         ca_file: Option<String>,
         /// By which addresses of a name; `any`.
-        family: Option<FamilyAsWritten>,
+        family: Option<Family>,
         /// Time between the starts of two probes; 10s.
         interval: Option<Millis>,
         /// How long one probe may take; 3s.

@@ -309,17 +309,13 @@ impl Warner<'_> {
         let field = |monitor: &Monitor| if matches!(monitor.probe, Probe::Tcp { .. }) { "address" } else { "url" };
         let mut told = Vec::new();
         for region in self.regions {
-            let place = format!("/regions/{}", region.id);
-            let of_endpoints = region.endpoints.iter();
-            let watched = of_endpoints.map(|(id, one)| (format!("{place}/endpoints/{id}"), one.monitor.as_ref()));
-            for (place, monitor) in std::iter::once((place.clone(), region.monitor.as_ref())).chain(watched) {
-                let Some(monitor) = monitor else { continue };
+            for (place, monitor) in region.monitors() {
                 if let Some((name, service)) = host_of(monitor).and_then(|host| steers(&host)) {
                     let message = format!(
                         "asks {name}, which the service {service} steers: the probe reaches whichever region is chosen, not this one; \
                          name the region's own address or a name of its own"
                     );
-                    told.push((format!("{place}/monitor/{}", field(monitor)), message));
+                    told.push((format!("{place}/{}", field(monitor)), message));
                 }
             }
             for (id, endpoint) in &region.endpoints {
@@ -328,7 +324,7 @@ impl Warner<'_> {
                         "goes to {name}, which the service {service} steers: the edge would send requests to itself, or to whichever \
                          region is chosen; name the endpoint's own address or a name of its own"
                     );
-                    told.push((format!("{place}/endpoints/{id}/url"), message));
+                    told.push((format!("/regions/{}/endpoints/{id}/url", region.id), message));
                 }
             }
         }
@@ -342,10 +338,7 @@ impl Warner<'_> {
         let told = self.regions.iter().filter_map(|region| {
             let publishes_both = region.answers.as_ref().is_some_and(|one| !one.a.is_empty() && !one.aaaa.is_empty());
             let monitor = region.monitor.as_ref().filter(|monitor| publishes_both && monitor.family.is_none())?;
-            let is_name = match &monitor.probe {
-                Probe::Tcp { address } => address.parse::<core::net::SocketAddr>().is_err(),
-                Probe::Http(probe) => matches!(probe.url.as_url().host(), Some(url::Host::Domain(_))),
-            };
+            let is_name = monitor.probe.address_family().is_none();
             is_name.then(|| format!("/regions/{}/monitor", region.id))
         });
         for place in told.collect::<Vec<_>>() {

@@ -72,7 +72,7 @@ fn pieces<'t>(tokens: &[Token<'t>]) -> Result<(Vec<Piece<'t>>, Vec<Meant>), Stri
         let (more, after) = tail.split_at(glued);
         // Priority and target come first.
         match if pieces.len() < 2 { None } else { by_octets(first, more)? } {
-            Some(Meant { key: MANDATORY, value }) => pieces.push((mandatory(&value)?.into(), false)),
+            Some(Meant { key: MANDATORY, value }) => pieces.push((mandatory(&value).into(), false)),
             Some(parameter) => {
                 pieces.push((STAND_INS[parameter.key].as_bytes().into(), false));
                 meant.push(parameter);
@@ -170,13 +170,9 @@ fn is_value(key: usize, value: &[u8]) -> bool {
 }
 
 /// `mandatory` in words the scanner reads, so that it looks whether all of them are there.
-fn mandatory(value: &[u8]) -> Result<Vec<u8>, String> {
+fn mandatory(value: &[u8]) -> Vec<u8> {
     let keys: Vec<String> = value.as_chunks().0.iter().map(|&key| format!("key{}", u16::from_be_bytes(key))).collect();
-    if keys.is_empty() {
-        Err("mandatory names no key".into())
-    } else {
-        Ok(format!("mandatory={}", keys.join(",")).into())
-    }
+    format!("mandatory={}", keys.join(",")).into()
 }
 
 /// The data with the octets that are meant; `None` where they don't fit.

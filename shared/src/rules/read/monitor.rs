@@ -1,7 +1,7 @@
 //! Monitors: the JSON of a health check enters, a [`Monitor`] leaves. The reader of regions calls it.
 
 use super::value::{duration, http_url, one_of, secret_name};
-use crate::health::Thresholds;
+use crate::health::{AddressFamily, Thresholds};
 use crate::json::{Fields, Node, Reader};
 use crate::rules::authority::{Authority, server_name};
 use crate::rules::{Family, HostName, HttpProbe, HttpUrl, Monitor, Probe};
@@ -33,7 +33,7 @@ pub(super) fn monitor(reader: &mut Reader<'_>, node: &Node) -> Option<Monitor> {
             None
         }
     };
-    let address = probe.as_ref().and_then(literal_address);
+    let address = probe.as_ref().and_then(Probe::address_family);
     let family = fields.optional("family", |reader, node| family(reader, node, address));
     let span = |low, high| move |reader: &mut Reader<'_>, node: &Node| duration(reader, node, low..=high);
     let interval = fields.optional("interval", span(Millis(100), Millis(3_600_000)));
@@ -118,32 +118,18 @@ fn of_tls<'n>(reader: &mut Reader<'_>, node: &'n Node, is_plain: bool) -> Option
 }
 
 /// `address` is the family of the address that the monitor names, if it names no host.
-fn family(reader: &mut Reader<'_>, node: &Node, address: Option<Family>) -> Option<Family> {
+fn family(reader: &mut Reader<'_>, node: &Node, address: Option<AddressFamily>) -> Option<Family> {
     let words = [("any", Family::Any), ("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6), ("both", Family::Both)];
     let family = one_of(reader, node, &words)?;
     match (family, address) {
-        (_, None) | (Family::Any, _) => Some(family),
-        (wanted, Some(found)) if wanted == found => Some(family),
-        (_, Some(found)) => {
-            let found = if found == Family::Ipv4 { "IPv4" } else { "IPv6" };
-            reader.fail(format!(
-                "doesn't fit a monitor that names an {found} address; leave it out, or let the monitor name a host"
-            ))
-        }
+        (_, None)
+        | (Family::Any, _)
+        | (Family::Ipv4, Some(AddressFamily::Ipv4))
+        | (Family::Ipv6, Some(AddressFamily::Ipv6)) => Some(family),
+        (_, Some(found)) => reader.fail(format!(
+            "doesn't fit a monitor that names an {found} address; leave it out, or let the monitor name a host"
+        )),
     }
-}
-
-/// The family of the address that a probe names, unless it names a host.
-fn literal_address(probe: &Probe) -> Option<Family> {
-    let is_ipv4 = match probe {
-        Probe::Tcp { address } => address.parse::<core::net::SocketAddr>().ok()?.is_ipv4(),
-        Probe::Http(HttpProbe { url, .. }) => match url.as_url().host()? {
-            url::Host::Domain(_) => return None,
-            url::Host::Ipv4(_) => true,
-            url::Host::Ipv6(_) => false,
-        },
-    };
-    Some(if is_ipv4 { Family::Ipv4 } else { Family::Ipv6 })
 }
 
 #[cfg(test)]
