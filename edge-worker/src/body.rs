@@ -32,7 +32,7 @@ mod walk;
 pub use affinity::Affinity;
 pub(crate) use form_name::has_id;
 pub(crate) use names::model_routes;
-pub(crate) use place::lenient;
+pub(crate) use place::{is_plain, lenient};
 
 use core::ops::Range;
 use std::borrow::Cow;

@@ -82,7 +82,7 @@ pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stam
 
 /// The endpoints whose secret has no value in this Worker.
 fn missing_secrets(table: &Table, env: &Env, asked: impl Fn(&RegionId) -> bool) -> Vec<Missing> {
-    secrets::missing(table, asked, |name| feed::text_of(env, name).is_some_and(|value| !value.is_empty()))
+    secrets::missing(table, asked, |name| feed::has_text(env, name))
 }
 
 /// What health tells the operator beside what it tells everybody; nothing for anybody else.

@@ -450,7 +450,7 @@ fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read
 
 /// Names the endpoints that will be skipped for want of their credential: each would otherwise show as a 503 alone.
 fn tell_missing_secrets(env: &Env, table: &Table) {
-    let missing = secrets::missing(table, |_| true, |name| text_of(env, name).is_some_and(|value| !value.is_empty()));
+    let missing = secrets::missing(table, |_| true, |name| has_text(env, name));
     if !missing.is_empty() {
         let (revision, endpoints) = (table.revision().number, secrets::to_json(&missing));
         log::warn(&json!({ "event": "no_secret", "revision": revision, "endpoints": endpoints }));

@@ -99,8 +99,8 @@ impl Target {
         is_marked && self.endpoint.models.is_none() && !is_sole()
     }
 
-    /// The first model named below the top level of a body that may not be used there. Each is judged as the request's
-    /// own.
+    /// The first model named below the top level of a body that may not be used there. Each is judged as a tenant's own
+    /// would be, whoever asks.
     pub(crate) fn lacks<'n>(&self, needs: &'n Needs, is_sole: impl Fn() -> bool) -> Option<&'n NamedModel> {
         let is_somebodys = |named: &&NamedModel| self.is_somebodys(&named.name, &is_sole);
         lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(is_somebodys))
@@ -180,7 +180,7 @@ impl Skip {
 pub struct Wanted<'a> {
     /// The model, by the client's name.
     pub model: Option<&'a str>,
-    /// Which engines know all fields of the request.
+    /// Which engines know all fields of the request, and the models that it names below its top level.
     pub needs: &'a Needs,
     /// The conditions the steering was made under.
     pub conditions: Conditions<'a>,
@@ -314,15 +314,7 @@ impl Plan {
     /// # Errors
     /// 404 when none is left.
     pub fn keep_apart(&mut self, model: &str, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
-        let skipped = &mut self.skipped;
-        self.targets.retain(|target| {
-            let stays = !target.is_somebodys(model, || is_sole(&target.place()));
-            if !stays {
-                let (region, endpoint) = (target.region_id.clone(), target.id.clone());
-                skipped.push(Skipped { region, endpoint, why: Skip::NoModel });
-            }
-            stays
-        });
+        self.leave_out(|target| target.is_somebodys(model, || is_sole(&target.place())));
         if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
     }
 
@@ -333,20 +325,28 @@ impl Plan {
     #[inline(never)]
     pub fn keep_named_apart(&mut self, needs: &Needs, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
         let mut lacking = None;
-        let skipped = &mut self.skipped;
-        self.targets.retain(|target| {
+        self.leave_out(|target| {
             let lacks = target.lacks(needs, || is_sole(&target.place()));
-            if lacks.is_some() {
-                let (region, endpoint) = (target.region_id.clone(), target.id.clone());
-                skipped.push(Skipped { region, endpoint, why: Skip::NoModel });
-            }
             lacking = lacking.or(lacks);
-            lacks.is_none()
+            lacks.is_some()
         });
         match lacking.filter(|_| self.targets.is_empty()) {
             Some(named) => Err(named.not_found()),
             None => Ok(()),
         }
+    }
+
+    /// Leaves out endpoints that haven't got a model for this client.
+    fn leave_out(&mut self, mut lacks: impl FnMut(&Target) -> bool) {
+        let skipped = &mut self.skipped;
+        self.targets.retain(|target| {
+            let is_left_out = lacks(target);
+            if is_left_out {
+                let (region, endpoint) = (target.region_id.clone(), target.id.clone());
+                skipped.push(Skipped { region, endpoint, why: Skip::NoModel });
+            }
+            !is_left_out
+        });
     }
 
     /// The endpoints in order.

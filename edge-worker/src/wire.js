@@ -216,7 +216,10 @@ class Line {
     }
   }
 
-  /** Fetches something small: SEEN follows, with its bytes if it came, and with none where nothing is there. The answer in flight goes on, and nobody reads it meanwhile. */
+  /**
+   * Fetches something small: SEEN follows, with its bytes if it came, and with none where nothing is there. The answer in
+   * flight goes on, and nobody reads it meanwhile.
+   */
   look(head) {
     const parts = head.split("\n");
     const see = async () => {

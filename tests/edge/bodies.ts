@@ -583,7 +583,7 @@ export function verdict(path: string, body: Json, engine: boolean, known: string
     if (found) return found;
     if (typeof value !== "object" || value === null) return null;
     const isSchema = beneath(SCHEMAS, at) !== undefined;
-    // Its keys are tokens.
+    // Their keys are tokens, or the client's own.
     const isBias = at.join(".") === "logit_bias" || at.join(".") === "metadata";
     const isFree = isBias || text.some((pattern) => pattern.endsWith("**") && matches(pattern, [...at, "0"]));
     const isMediaPart = !Array.isArray(value) && (MEDIA_TYPES.test(value.type) && isNode(at) || isMediaObject(at));

@@ -1,11 +1,8 @@
 // Paths of the model API: names of models with slashes, what asks a model below /responses, images as JSON, and what is said of
 // paths that are nearly right or left out.
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { once } from "node:events";
 import OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { type Ask, Edge, type Json, onStop, read, region, rules, stopAll } from "./harness.js";
+import { type Ask, Edge, type Json, read, region, rules, serve, stopAll } from "./harness.js";
 
 const NAME = "meta-llama/Llama-3.3-70B-Instruct";
 
@@ -14,7 +11,7 @@ const seen: { method: string; url: string; type: string; body: string }[] = [];
 let url: string, closed: Edge, open: Edge;
 
 beforeAll(async () => {
-  const server = createServer(async (request, response) => {
+  url = await serve(async (request, response) => {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk);
     const body = Buffer.concat(chunks).toString("latin1");
@@ -23,13 +20,7 @@ beforeAll(async () => {
     const answer: Json = { id, object: "model", created: 1, owned_by: "x", data: [], model: id };
     response.setHeader("content-type", "application/json");
     response.end(JSON.stringify(answer));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onStop(() => {
-    server.closeAllConnections();
-    server.close();
   });
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   closed = await Edge.start(rules(1, region("DE", "fra", [url], { models: { [NAME]: "llama" } })));
   open = await Edge.start(rules(1, region("DE", "fra", [url])), { STATE_KEY: "k".repeat(32) });
 });

@@ -108,10 +108,8 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
     let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
     match known.map(|shape| (shape, Engines::ALL)).or_else(|| engine::field(base)) {
-        Some((Shape::Data, engines)) if engines != Engines::ALL && !may_be_unknown => Ok(Needs::of(engines, name)),
-        Some((Shape::Data, _)) => Ok(Needs::default()),
-        Some((Shape::EngineInput(Shape::Data), engines)) => {
-            if !allow.contains(&Allowance::EngineInputs) {
+        Some((shape @ (Shape::Data | Shape::EngineInput(Shape::Data)), engines)) => {
+            if matches!(shape, Shape::EngineInput(_)) && !allow.contains(&Allowance::EngineInputs) {
                 return Err(failure(Wrong::EngineInput, || name.to_owned()));
             }
             let engines = if may_be_unknown { Engines::ALL } else { engines };

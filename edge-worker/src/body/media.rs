@@ -64,22 +64,27 @@ fn begins_as_media(text: &str) -> bool {
 /// Whether base64 decodes to text: a note, a table, a program. A path made of words doesn't, as most letters decode to
 /// bytes that no UTF-8 has in that order.
 fn is_encoded_text(text: &str) -> bool {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut held, mut bits) = (0u32, 0u32);
-    for six in text.bytes().filter_map(sextet) {
-        held = held << 6 | u32::from(six);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.extend(u8::try_from(held >> bits & 0xff));
-        }
-    }
+    let bytes: Vec<u8> = decoded(text.bytes()).collect();
     let fits = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     bytes.len() >= SHORTEST_TEXT && core::str::from_utf8(&bytes).is_ok_and(|text| text.chars().all(fits))
 }
 
+/// What base64 decodes to. What is none of its letters is passed over, as lenient readers do.
+pub(super) fn decoded(text: impl Iterator<Item = u8>) -> impl Iterator<Item = u8> {
+    let (mut held, mut bits) = (0u32, 0u32);
+    text.filter_map(sextet).filter_map(move |six| {
+        held = (held << 6 | u32::from(six)) & 0xffff;
+        bits += 6;
+        if bits < 8 {
+            return None;
+        }
+        bits -= 8;
+        u8::try_from(held >> bits & 0xff).ok()
+    })
+}
+
 /// RFC 4648 §4 and §5.
-pub(super) fn sextet(byte: u8) -> Option<u8> {
+fn sextet(byte: u8) -> Option<u8> {
     Some(match byte {
         b'A'..=b'Z' => byte - b'A',
         b'a'..=b'z' => byte - b'a' + 26,

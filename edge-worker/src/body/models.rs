@@ -10,7 +10,7 @@ use super::place::Care;
 use super::pointer::pointer;
 use super::walk::{Walk, Wrong};
 use crate::envelope::Failure;
-use crate::json::{Broken, Kind, Scan};
+use crate::json::{Broken, Scan};
 
 /// How many different models a body may name: each of them is looked for in every map.
 const MOST: usize = 32;
@@ -52,26 +52,15 @@ pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec
 }
 
 impl Walk {
-    /// Notes a model that is named below the top level. Nobody documents one that is an object.
+    /// Notes a model that is named below the top level.
     pub(super) fn model(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
-        let kind = scan.kind()?;
         let start = scan.at();
-        match kind {
-            Kind::String => {
-                let name = scan.string()?.into_owned();
-                if self.is_out(&name, Care::Label) {
-                    self.refuse(start, Wrong::Place);
-                }
-                self.models.push((start..scan.at(), name));
-                Ok(())
-            }
-            Kind::Array => scan.array(|item| self.model(item)),
-            Kind::Object => {
-                self.refuse(start, Wrong::Routes);
-                scan.skip().map(drop)
-            }
-            _ => scan.skip().map(drop),
+        let name = scan.string()?.into_owned();
+        if self.is_out(&name, Care::Label) {
+            self.refuse(start, Wrong::Place);
         }
+        self.models.push((start..scan.at(), name));
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Names of fields that are never harmless: those by which a request says where or by what it is processed, and
 //! those by which it has the model host search or run something.
 
-use crate::json::{letters, reads_as_words};
+use crate::json::reads_as_words;
 
 /// Fields that route: to another model, account, engine or place, past the rules. Numbers and switches among them too.
 const ROUTING: &[&str] = &[
@@ -221,14 +221,8 @@ pub(super) fn is_hosted(key: &str) -> bool {
 /// `a[fallbacks]` and `a.fallbacks`, and PHP's sees `api_base` in `api.base`.
 #[inline(never)]
 fn is_one_of(key: &str, list: &[&str]) -> bool {
-    let is_known = |key: &str| list.iter().any(|known| is_like(key, known));
+    let is_known = |key: &str| list.iter().any(|known| reads_as_words(key, known));
     is_known(key) || parts(key).nth(1).is_some() && parts(key).any(is_known)
-}
-
-/// Whether two names are the same words. Most differ in their first letter already.
-#[inline(never)]
-pub(super) fn is_like(key: &str, known: &str) -> bool {
-    letters(key).next() == letters(known).next() && reads_as_words(key, known)
 }
 
 /// The parts of a name: `a`, `b` and `c` of `a[b].c`.

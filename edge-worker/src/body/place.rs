@@ -7,6 +7,8 @@
 
 use core::net::Ipv6Addr;
 
+use percent_encoding::percent_decode_str;
+
 /// As much of a string is looked at, in characters that count: where a place is named, it is named at the beginning.
 const LOOKED_AT: usize = 256;
 /// A host without a dot isn't named by so many characters.
@@ -52,8 +54,10 @@ pub(super) fn names_place(text: &str, care: Care) -> bool {
 
 /// Whether a word of the API is the path of a file: some hosts read a voice or a format from one.
 pub(super) fn names_path(word: &str) -> bool {
+    // Nearly every word is none, and to prepare a search costs more than to look for what every path has.
     let begins = |beginning: &str| word.starts_with(beginning);
-    begins("/") || begins("~/") || begins("./") || word.contains("../") || word.contains("\\")
+    word.bytes().any(|byte| matches!(byte, b'/' | b'\\'))
+        && (begins("/") || begins("~/") || begins("./") || word.contains("../") || word.contains("\\"))
 }
 
 /// Whether what begins with `//` is base64, as one in 4,096 begins, and no host's name.
@@ -160,6 +164,11 @@ pub(crate) fn lenient(text: &str) -> String {
     decoded(fold(text))
 }
 
+/// Whether every reader sees a string as it is written.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.is_ascii() && !text.bytes().any(|byte| byte == b'%' || byte == b'\\' || byte.is_ascii_control())
+}
+
 /// The string as the most lenient reader sees it.
 fn fold(text: &str) -> String {
     text.chars().filter_map(folded).take(LOOKED_AT).collect()
@@ -192,16 +201,7 @@ fn decoded(mut text: String) -> String {
         if !text.contains('%') {
             break;
         }
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes();
-        while let Some((&byte, after)) = rest.split_first() {
-            let digit = |at: usize| after.get(at).and_then(|&hex| char::from(hex).to_digit(16)).unwrap_or(16);
-            let decoded =
-                u8::try_from(digit(0) * 16 + digit(1)).ok().filter(|_| byte == b'%' && digit(0) < 16 && digit(1) < 16);
-            bytes.push(decoded.unwrap_or(byte));
-            rest = if decoded.is_some() { after.get(2..).unwrap_or_default() } else { after };
-        }
-        text = fold(&String::from_utf8_lossy(&bytes));
+        text = fold(&percent_decode_str(&text).decode_utf8_lossy());
     }
     text
 }

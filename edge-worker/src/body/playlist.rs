@@ -6,6 +6,9 @@
 //! `concat_probe`, `sdp_probe`, `dash_probe`), and the older playlists of players.
 
 use memchr::memchr;
+use percent_encoding::percent_decode;
+
+use super::media::decoded;
 
 /// As much of a file is looked at, in bytes: FFmpeg guesses by no more (`PROBE_BUF_MAX`).
 const LOOKED_AT: usize = 1 << 20;
@@ -23,11 +26,11 @@ const CONNECTION: &[u8] = b"c=in ip";
 pub(super) fn is_playlist_text(text: &str) -> bool {
     let text = text.trim_ascii();
     let Some((head, content)) = text.split_once(',') else {
-        return is_playlist(&beginning(sextets(text.bytes())));
+        return is_playlist(&beginning(decoded(text.bytes())));
     };
-    let content = unescaped(content.as_bytes());
+    let content = percent_decode(content.as_bytes());
     if head.to_ascii_lowercase().contains("base64") {
-        is_playlist(&beginning(sextets(content)))
+        is_playlist(&beginning(decoded(content)))
     } else {
         is_playlist(&beginning(content))
     }
@@ -54,33 +57,6 @@ fn has_element(text: &[u8], begins: impl Fn(&[u8], &[u8]) -> bool) -> bool {
 /// The bytes before the first zero, and no more than are looked at.
 fn beginning(bytes: impl Iterator<Item = u8>) -> Vec<u8> {
     bytes.take_while(|byte| *byte != 0).take(LOOKED_AT).collect()
-}
-
-/// What base64 (RFC 4648 §4 and §5) decodes to. What is none of its letters is passed over, as lenient readers do.
-fn sextets(text: impl Iterator<Item = u8>) -> impl Iterator<Item = u8> {
-    let (mut held, mut bits) = (0u32, 0u32);
-    text.filter_map(super::media::sextet).filter_map(move |six| {
-        held = (held << 6 | u32::from(six)) & 0xffff;
-        bits += 6;
-        if bits < 8 {
-            return None;
-        }
-        bits -= 8;
-        u8::try_from(held >> bits & 0xff).ok()
-    })
-}
-
-/// What percent-encoding (RFC 3986 §2.1) stands for.
-fn unescaped(text: &[u8]) -> impl Iterator<Item = u8> {
-    let mut rest = text;
-    core::iter::from_fn(move || {
-        let (&byte, after) = rest.split_first()?;
-        let digit = |at: usize| after.get(at).and_then(|&hex| char::from(hex).to_digit(16));
-        let escaped = digit(0).zip(digit(1)).filter(|_| byte == b'%').map(|(high, low)| high * 16 + low);
-        let escaped = escaped.and_then(|byte| u8::try_from(byte).ok());
-        rest = if escaped.is_some() { after.get(2..).unwrap_or_default() } else { after };
-        Some(escaped.unwrap_or(byte))
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A place in a JSON text in, its JSON pointer (RFC 6901) out; `body` calls it when it refuses a value, so that no
-//! request that passes pays for it.
+//! A place in a JSON text in, its JSON pointer (RFC 6901) out; `body` calls it when it refuses a value, and for models
+//! below the top level, which few requests name: no other that passes pays for it.
 
 use crate::json::{Broken, Kind, Scan};
 

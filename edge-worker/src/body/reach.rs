@@ -1,5 +1,5 @@
 //! A URL in, whether it leads to the public internet, by all that can be seen of it, out. `walk` asks where a service
-//! allows remote URLs.
+//! allows remote URLs, and of the servers of tools; `unlisted` of what stands where media belong.
 //!
 //! A model host stands in a network of its own: what it fetches there (the cloud's metadata service, an admin page on
 //! loopback) is nobody's image. What a *name* resolves to can't be seen here, nor where a server redirects to.
@@ -80,7 +80,7 @@ pub(super) fn is_public(url: &str) -> bool {
 fn is_public_host(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let Some((before, last)) = host.rsplit_once('.') else { return false };
-    // Whoever sees a number at the end reads an address, in whatever spelling (<https://url.spec.whatwg.org/#ends-in-a-number-checker>).
+    // Whoever sees a number at the end reads an address, in whatever spelling (WHATWG URL, *ends in a number*).
     if last.starts_with(|c: char| c.is_ascii_digit()) {
         return host.parse().is_ok_and(is_public_v4);
     }

@@ -5,7 +5,8 @@
 //! `projects/…/locations/…` and `@us-central1`, Azure's regions (`swedencentral`), and the forms in which LiteLLM and
 //! others write them (`bedrock/eu-central-1/…`, `azure/eu/…`).
 
-use super::place::lenient;
+use super::LONGEST_MODEL;
+use super::place::{is_plain, lenient};
 
 /// Groups of regions in which a name begins (`us.`), or that stand alone in it (`azure/eu/gpt-4o`, `gemini@global`).
 const GROUPS: &[&str] = &[
@@ -74,14 +75,11 @@ const LANDS: &[&str] = &[
     "greece",
 ];
 
-/// Names up to so many bytes are read without a copy on the heap: all that a request may name.
-const LONGEST: usize = 256;
-
 /// Whether a model's name says where it runs. It is read as the most lenient reader would.
 pub(super) fn is_regional(name: &str) -> bool {
-    let is_odd = |byte: u8| byte == b'%' || byte == b'\\' || byte.is_ascii_control() || !byte.is_ascii();
-    let mut small = [0; LONGEST];
-    match small.get_mut(..name.len()).filter(|_| !name.bytes().any(is_odd)) {
+    // All names that a request may have are read without a copy on the heap.
+    let mut small = [0; LONGEST_MODEL];
+    match small.get_mut(..name.len()).filter(|_| is_plain(name)) {
         Some(small) => {
             small.copy_from_slice(name.as_bytes());
             small.make_ascii_lowercase();

@@ -4,8 +4,8 @@
 //! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list stands
 //! for its items: an array is walked by the shape it stands under, item by item.
 
-use super::names::is_like;
 use super::scope::Named;
+use crate::json::reads_as_words;
 
 /// What may stand at a place of a body.
 #[derive(Debug)]
@@ -290,7 +290,7 @@ static ENGINE_INPUTS: Fields = &[
 
 /// The shape of such an input, however its name is written.
 pub(super) fn engine_input(key: &str) -> Option<&'static Shape> {
-    ENGINE_INPUTS.iter().find(|(name, _)| is_like(key, name)).map(|(_, shape)| shape)
+    ENGINE_INPUTS.iter().find(|(name, _)| reads_as_words(key, name)).map(|(_, shape)| shape)
 }
 
 /// Kinds of parts that are media.
@@ -314,34 +314,19 @@ pub(super) static MEDIA_KINDS: &[&str] = &[
     "computer_screenshot",
 ];
 
-/// Kinds of messages, parts and items. What nobody documents is a way by which nobody knows what is done with it.
+/// Kinds of messages, parts and items, but for [`MEDIA_KINDS`]. What nobody documents is a way by which nobody knows
+/// what is done with it.
 pub(super) static KINDS: &[&str] = &[
     "text",
-    "image_url",
     "input_text",
-    "input_image",
     "message",
     "function_call",
     "function_call_output",
     "output_text",
     "reasoning",
-    "input_audio",
-    "file",
-    "input_file",
     "refusal",
     "summary_text",
     "reasoning_text",
-    "image",
-    "audio",
-    "video",
-    "audio_url",
-    "video_url",
-    "file_url",
-    "document",
-    "document_url",
-    "image_embeds",
-    "audio_embeds",
-    "prompt_embeds",
     "thinking",
     "redacted_thinking",
     "tool_use",
@@ -355,7 +340,6 @@ pub(super) static KINDS: &[&str] = &[
     "configuration_update",
     "computer_call",
     "computer_call_output",
-    "computer_screenshot",
     "local_shell_call",
     "local_shell_call_output",
     "shell_call",

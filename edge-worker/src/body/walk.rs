@@ -170,7 +170,8 @@ impl Walk {
 
     fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
         match shape {
-            Shape::Model([]) => self.model(scan),
+            // Nobody documents a model that is an object.
+            Shape::Model([]) => self.odd(Wrong::Routes, scan),
             Shape::Object(fields) | Shape::Kept(fields) | Shape::Model(fields) => self.fields(fields, scan),
             Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
             Shape::Content => self.node(false, scan),
@@ -229,10 +230,11 @@ impl Walk {
     }
 
     fn kind(&mut self, kind: &str, at: usize) -> Result<(), Broken> {
-        self.is_of_media |= kind != "text" && MEDIA_KINDS.contains(&kind);
+        let is_media = kind != "text" && MEDIA_KINDS.contains(&kind);
+        self.is_of_media |= is_media;
         if kind == "item_reference" {
             self.refuse(at, Wrong::Reference);
-        } else if !KINDS.contains(&kind) {
+        } else if !is_media && !KINDS.contains(&kind) {
             let place = self.is_out(kind, Care::Word);
             self.refuse(at, if place { Wrong::Place } else { Wrong::Kind });
         }

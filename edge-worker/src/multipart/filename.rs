@@ -8,6 +8,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::percent_decode_str;
 
 /// The longest name that is sent, in bytes: file systems take 255.
 const LONGEST: usize = 240;
@@ -79,14 +80,7 @@ fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
 
 /// Percent escapes decoded; what is no escape stays.
 fn unescaped(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let escape = if byte == b'%' { hex(after) } else { None };
-        out.push(escape.unwrap_or(byte));
-        rest = if escape.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    out
+    percent_decode_str(text).collect()
 }
 
 /// RFC 2047 §4.2: `_` is a space, `=` an escape.

@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use crate::body::lenient;
+use crate::body::{is_plain, lenient};
 use crate::json::{Broken, Kind, Scan};
 
 /// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure
@@ -13,7 +13,7 @@ use crate::json::{Broken, Kind, Scan};
 /// is read as the most lenient reader would.
 #[must_use]
 pub fn is_tuned(name: &str) -> bool {
-    if name.is_ascii() && !name.bytes().any(|byte| byte == b'%' || byte == b'\\' || byte.is_ascii_control()) {
+    if is_plain(name) {
         return says_tuned(name.as_bytes());
     }
     says_tuned(lenient(name).as_bytes())
