@@ -259,21 +259,25 @@ function spread(list) {
 }
 const written = ({ median, min, max }, digits = 0) => `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`;
 
-/** CPU per request over that of pass.js measured in the same round: what drift can't touch. */
+/** The cell of another gateway that was asked the same. */
+const twin = (cell, name) =>
+  cells.find((one) => one.gateway.name === name && one.kind === cell.kind && one.connections === cell.connections);
+
+/** CPU per request over that of another, of the same rounds each: what drift can't touch. */
+const ratios = (cell, other) => cell.samples.map((sample, round) => sample.cpu / other.samples[round].cpu);
+
 function overPass(cell) {
-  const pass = cells.find((other) => other.gateway.name === "pass" && other.kind === cell.kind && other.connections === cell.connections);
-  if (!pass || cell.gateway.name === "direct") return undefined;
-  return spread(cell.samples.map((sample, round) => sample.cpu / pass.samples[round].cpu));
+  const pass = twin(cell, "pass");
+  return pass && cell.gateway.name !== "direct" ? spread(ratios(cell, pass)) : undefined;
 }
 
-/** CPU per request of this Worker over that of another build, of the same rounds: the median, and how sure it is. */
+/** This Worker's CPU over that of another build: the median, and between what it lies. */
 function overOther(cell) {
-  const own = cells.find((other) => other.gateway.name === "bailiwick" && other.kind === cell.kind && other.connections === cell.connections);
-  const ratios = own.samples.map((sample, round) => sample.cpu / cell.samples[round].cpu).sort((a, b) => a - b);
+  const sorted = ratios(twin(cell, "bailiwick"), cell).sort((a, b) => a - b);
   // The ranks between which the median of all such rounds lies 19 times of 20, by the binomial distribution.
-  const reach = 0.98 * Math.sqrt(ratios.length);
-  const rank = (n) => ratios[Math.max(0, Math.min(ratios.length - 1, Math.round(n)))];
-  return { median: spread(ratios).median, min: rank(ratios.length / 2 - reach - 1), max: rank(ratios.length / 2 + reach) };
+  const reach = 0.98 * Math.sqrt(sorted.length);
+  const rank = (n) => sorted[Math.max(0, Math.min(sorted.length - 1, Math.round(n)))];
+  return { ...spread(sorted), min: rank(sorted.length / 2 - reach - 1), max: rank(sorted.length / 2 + reach) };
 }
 
 const rows = cells.map((cell) => {
@@ -298,8 +302,9 @@ for (const row of rows) {
         `| ${written(row.cpu_us_per_request)} | ${row.cpu_over_pass ? written(row.cpu_over_pass, 2) : ""} | ${row.errors} |`,
     );
 }
-for (const cell of cells.filter(({ gateway, samples }) => samples.length > 0 && gateway.other && names?.includes("bailiwick") !== false))
-  console.log(`${cell === cells.find((one) => one.gateway.other) ? "\n" : ""}this Worker's CPU over that of ${cell.gateway.title}: ${cell.kind}, ${cell.connections}: ${written(overOther(cell), 3)}, 95 % sure`);
+const others = cells.filter((cell) => cell.gateway.other && cell.samples.length > 0 && twin(cell, "bailiwick")?.samples.length > 0);
+if (others.length > 0) console.log("\nThis Worker's CPU over that of the other, median (95 % sure):");
+for (const cell of others) console.log(`${cell.gateway.title}: ${cell.kind}, ${cell.connections}: ${written(overOther(cell), 3)}`);
 const wasm = readFileSync(`${build}/index_bg.wasm`);
 const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).length };
 const starts = gateways.filter(({ starts }) => starts).map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));
