@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use worker::web_sys;
 
-use crate::wire::{self, Inbox, Line, Lines, Pieces};
+use crate::headers::Headers;
+use crate::wire::{Inbox, Line, Pieces};
 
 /// What a client asked, but for the body, which is still on its way.
 pub(crate) struct Asked {
@@ -21,7 +22,7 @@ pub(crate) struct Asked {
     /// `country`, `latitude` and `longitude` of `request.cf`, as far as they are there.
     pub(crate) place: [Option<String>; 3],
     /// All headers, names in lower case. Repeated ones are joined by a comma.
-    pub(crate) headers: Lines,
+    pub(crate) headers: Headers,
 }
 
 impl Asked {
@@ -35,12 +36,21 @@ impl Asked {
         };
         let (id, method, url) = (next().to_owned(), next().to_owned(), next());
         let place = [next(), next(), next()].map(|text| (!text.is_empty()).then(|| text.to_owned()));
-        Self { id, method, address: Address::of(url), place, headers: wire::read_lines(rest), request, line, inbox }
+        Self {
+            id,
+            method,
+            address: Address::of(url),
+            place,
+            headers: Headers::read(rest.to_owned()),
+            request,
+            line,
+            inbox,
+        }
     }
 
     /// A header's value.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers.get(name)
     }
 
     /// The runtime's own object.

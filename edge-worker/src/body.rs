@@ -65,6 +65,9 @@ const KEEPING: &[&[u8]] = &[b"code_interpreter", b"shell"];
 /// An endpoint's names of models by the clients'.
 type Models = BTreeMap<String, String>;
 
+/// How many fields are compared each with each.
+const FEW: usize = 32;
+
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
 
@@ -309,12 +312,15 @@ fn entries<'t>(
 
 /// Refuses keys that two readers could read differently.
 fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Failure> {
-    let mut seen = HashSet::with_capacity(entries.len());
-    for (key, _, _) in entries {
+    // Most bodies have few fields, which are compared sooner than a set of them is made.
+    let mut seen = HashSet::new();
+    for (i, (key, _, _)) in entries.iter().enumerate() {
         if let Some(known) = known_as(key, deciding).filter(|known| key != known) {
             return Err(Failure::MiscasedKey { key: known });
         }
-        if !seen.insert(key.as_ref()) {
+        let is_new =
+            if entries.len() <= FEW { !entries[..i].iter().any(|one| one.0 == *key) } else { seen.insert(key) };
+        if !is_new {
             return Err(Failure::DuplicateKey { key: key.chars().take(LONGEST_MODEL).collect() });
         }
     }

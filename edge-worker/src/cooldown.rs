@@ -15,6 +15,7 @@ use bailiwick_rules::steer::{Cooling, Local};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
 
+use crate::headers::Headers;
 use crate::source::Source;
 
 /// The first rest without a wish of the endpoint's own.
@@ -219,22 +220,22 @@ impl Key {
     }
 }
 
-/// How long an endpoint asks to be left alone, in milliseconds, from its response headers (`header(name)`, names in lower
-/// case): `retry-after-ms`, else `retry-after` (seconds or an HTTP date, RFC 9110 §10.2.3), else the longest reset among
+/// How long an endpoint asks to be left alone, in milliseconds, from its response headers:
+/// `retry-after-ms`, else `retry-after` (seconds or an HTTP date, RFC 9110 §10.2.3), else the longest reset among
 /// `x-ratelimit-*` limits with nothing remaining.
 #[must_use]
-pub fn asked_rest(header: impl Fn(&str) -> Option<String>, now: Timestamp) -> Option<u64> {
-    let millis = || header("retry-after-ms").and_then(|text| seconds(&text)).map(|value| value / 1000.0);
+pub fn asked_rest(headers: &Headers, now: Timestamp) -> Option<u64> {
+    let millis = || headers.get("retry-after-ms").and_then(seconds).map(|value| value / 1000.0);
     let plain = || {
-        let text = header("retry-after")?;
+        let text = headers.get("retry-after")?;
         let date = || http_date(text.trim()).map(|date| millis_to_seconds(date.since(now).0));
-        seconds(&text).or_else(date)
+        seconds(text).or_else(date)
     };
     let resets = || {
         let reset = |kind: &str| {
-            let reset = header(&format!("x-ratelimit-reset-{kind}"))?;
+            let reset = headers.get(&format!("x-ratelimit-reset-{kind}"))?;
             // Both limits are told with every answer: the one with something left isn't what was hit.
-            let left = header(&format!("x-ratelimit-remaining-{kind}")).and_then(|text| seconds(&text));
+            let left = headers.get(&format!("x-ratelimit-remaining-{kind}")).and_then(seconds);
             left.is_none_or(|left| left <= 0.0).then(|| span(reset.trim()))?
         };
         ["requests", "tokens"].into_iter().filter_map(reset).max_by(f64::total_cmp)
@@ -445,10 +446,7 @@ mod tests {
     #[test]
     fn headers_that_ask_for_a_rest() {
         let now = Timestamp::parse("1994-11-06T08:49:07Z").unwrap();
-        let asked = |headers: &[(&str, &str)]| {
-            let get = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-            asked_rest(get, now)
-        };
+        let asked = |headers: &[(&str, &str)]| asked_rest(&headers.iter().copied().collect(), now);
         assert_eq!(asked(&[("retry-after", "7")]), Some(7_000));
         assert_eq!(asked(&[("retry-after", "7"), ("retry-after-ms", "120")]), Some(120));
         assert_eq!(asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]), Some(30_000));

@@ -10,9 +10,9 @@ use bailiwick_rules::table::{Service, Table};
 use crate::asked::Asked;
 use crate::client::service_of;
 use crate::envelope::Failure;
+use crate::headers::Headers;
 use crate::reply::{Reply, Stamp};
 use crate::rewrite::path::Route;
-use crate::wire::Lines;
 
 /// What pages may send, beside `x-stainless-*` of the official clients. Others could be taken for a proxy's word on who
 /// asks.
@@ -89,24 +89,23 @@ impl Page {
             ("access-control-allow-headers", allowed_headers(wanted)),
             ("access-control-max-age", max_age.to_string()),
         ];
-        Some(Ok(stamp.no_content(headers.map(|(name, value)| (name.to_owned(), value)).to_vec())))
+        Some(Ok(stamp.no_content(headers.into_iter().collect())))
     }
 
     /// Lets the page read an answer, be it an error: without this a script sees none at all.
-    pub(crate) fn write(&self, headers: &mut Lines) {
+    pub(crate) fn write(&self, headers: &mut Headers) {
         let origin = match self {
             Self::Unknown => return,
             Self::Refused => return vary(headers),
             Self::Allowed { origin, .. } => origin,
         };
         let shown = |name: &str| !SAFELISTED.contains(&name) && !name.starts_with("access-control-");
-        let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).filter(|name| shown(name)).collect();
+        let names: Vec<&str> = headers.iter().map(|(name, _)| name).filter(|name| shown(name)).collect();
         let names = names.join(", ");
-        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
         if !names.is_empty() {
-            add("access-control-expose-headers", &names);
+            headers.push("access-control-expose-headers", &names);
         }
-        add("access-control-allow-origin", origin);
+        headers.push("access-control-allow-origin", origin);
         if origin != "*" {
             vary(headers);
         }
@@ -115,14 +114,14 @@ impl Page {
 
 /// An answer to nobody's page, by a service that answers pages of some origins otherwise: whatever keeps it must ask
 /// again for them (Fetch standard, *CORS protocol and HTTP caches*).
-pub(crate) fn write_for_none(service: &Service, headers: &mut Lines) {
+pub(crate) fn write_for_none(service: &Service, headers: &mut Headers) {
     if service.cors.as_ref().is_some_and(|cors| !cors.is_for_all()) {
         vary(headers);
     }
 }
 
-fn vary(headers: &mut Lines) {
-    headers.push(("vary".to_owned(), "Origin".to_owned()));
+fn vary(headers: &mut Headers) {
+    headers.push("vary", "Origin");
 }
 
 /// Those of the headers a page wants to send that it may.
@@ -158,18 +157,18 @@ mod tests {
 
     #[test]
     fn all_headers_of_an_answer_may_be_read_and_none_is_made_up() {
-        let line = |name: &str| (name.to_owned(), "x".to_owned());
-        let mut headers = vec![line("content-type"), line("retry-after"), line("x-bailiwick-region")];
+        let names = ["content-type", "retry-after", "x-bailiwick-region"];
+        let mut headers: Headers = names.map(|name| (name, "x")).into_iter().collect();
         let page = Page::Allowed { origin: "https://a.example".into(), max_age: 1 };
         page.write(&mut headers);
-        let value = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let value = |name: &str| headers.get(name);
         assert_eq!(value("access-control-expose-headers"), Some("retry-after, x-bailiwick-region"));
         assert_eq!((value("access-control-allow-origin"), value("vary")), (Some("https://a.example"), Some("Origin")));
         assert_eq!(value("access-control-allow-credentials"), None);
-        let mut none = Lines::new();
+        let mut none = Headers::default();
         Page::Unknown.write(&mut none);
-        assert_eq!(none, []);
+        assert_eq!(none, Headers::default());
         Page::Refused.write(&mut none);
-        assert_eq!(none, [("vary".to_owned(), "Origin".to_owned())], "another origin would have another answer");
+        assert_eq!(none.iter().collect::<Vec<_>>(), [("vary", "Origin")], "another origin would have another answer");
     }
 }

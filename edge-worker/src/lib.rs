@@ -25,6 +25,7 @@ mod cors;
 pub mod envelope;
 mod explain;
 mod feed;
+pub mod headers;
 mod held;
 mod incoming;
 pub mod inflight;

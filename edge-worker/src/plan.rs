@@ -282,14 +282,18 @@ impl Plan {
                 Some(_) if forced_at(position) == Some(Status::Down) => skip(id, Skip::Forced),
                 Some(model) => {
                     let against = speaks_against(fenced.region, position, id, wanted, forced_at(position).is_some());
-                    able.push((against, score(wanted.affinity, &region.id, id, endpoint), id, endpoint, model));
+                    able.push((against, id, endpoint, model));
                 }
             }
         }
         // What is down or resting is left out while its region has others: `None` sorts first.
         let best = able.iter().map(|one| one.0).min().flatten();
-        able.sort_by(|a, b| (a.3.priority, a.1).cmp(&(b.3.priority, b.1)).then_with(|| a.2.cmp(b.2)));
-        for (against, _, id, endpoint, model) in able {
+        if able.len() > 1 {
+            able.sort_by_cached_key(|(_, id, endpoint, _)| {
+                (endpoint.priority, score(wanted.affinity, &region.id, id, endpoint), *id)
+            });
+        }
+        for (against, id, endpoint, model) in able {
             match against {
                 Some(why) if against != best => skip(id, why),
                 _ => self.targets.push(Target {

@@ -20,6 +20,7 @@ use crate::breaker::Verdict;
 use crate::cooldown;
 use crate::envelope::Failure;
 use crate::feed::{self, Clock};
+use crate::headers::Headers;
 use crate::held::Writing;
 use crate::inflight::Hold;
 use crate::keepalive::{self, KeepAlive};
@@ -37,7 +38,7 @@ use crate::sse::single::Kindred;
 use crate::sse::without_mark;
 use crate::state::seal::{Keyring, Owner};
 use crate::uploads::Outbound;
-use crate::wire::{Happening, Lines, Wire};
+use crate::wire::{Happening, Wire};
 
 /// The values of `Content-Encoding` that a fetch of the runtime's leaves nothing to unpack of, in these letters only.
 const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
@@ -54,7 +55,7 @@ pub(crate) struct Job {
     /// The query.
     pub(crate) query: Query,
     /// The client's headers, all of them.
-    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) headers: Headers,
     /// The body. Dropped when an answer is committed.
     pub(crate) body: Option<Rc<Content>>,
     /// A body that streams, to one endpoint.
@@ -91,7 +92,7 @@ pub(crate) struct Driver {
     wire: Wire,
     flight: Flight,
     /// The headers of the answer that was committed. Its flight may have ended with the same chunk.
-    theirs: Option<Lines>,
+    theirs: Option<Headers>,
     /// Whose timer is armed.
     timer: Option<AttemptNumber>,
     /// The machine's time.
@@ -137,7 +138,7 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// Its headers, before they are sent.
-    pub(crate) fn headers(&mut self) -> &mut Lines {
+    pub(crate) fn headers(&mut self) -> &mut Headers {
         match self {
             Self::Whole(reply) => &mut reply.headers,
             Self::Streamed(body) => &mut body.headers,
@@ -148,7 +149,7 @@ impl Answer {
 /// A response whose body is under way.
 pub(crate) struct Body {
     status: u16,
-    headers: Lines,
+    headers: Headers,
     /// How many bytes it has, if that is known.
     length: Option<u32>,
     driver: Box<Driver>,
@@ -176,7 +177,7 @@ enum Flight {
     Landed,
     Sending,
     Reading {
-        headers: Lines,
+        headers: Headers,
         /// The body has ended. The headers may yet be committed: a short answer is held until its end.
         ended: bool,
     },
@@ -293,44 +294,40 @@ impl Driver {
 
     /// The headers of an answer that is committed. What was sent is no longer needed.
     #[inline(never)]
-    fn headers(&mut self) -> Lines {
+    fn headers(&mut self) -> Headers {
         self.job.body = None;
         self.job.hold = None;
-        let lines = self.theirs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut lines = headers::to_client(lines);
-        if let Some((_, model)) = lines.iter_mut().find(|(name, _)| name == "openai-model") {
-            self.rename(model);
+        let mut headers = self.theirs.as_ref().map(headers::to_client).unwrap_or_default();
+        if let Some(model) = headers.get("openai-model").and_then(|model| self.renamed(model)) {
+            headers.set("openai-model", &model);
         }
         if is_content(&self.job.route) {
-            self.rename_file(&mut lines);
+            self.rename_file(&mut headers);
         }
-        self.stamp.served(lines, self.run.served_by(), self.run.record())
+        self.stamp.served(headers, self.run.served_by(), self.run.record())
     }
 
-    /// Puts the client's name in place of an endpoint's.
-    fn rename(&self, model: &mut String) {
-        let Some(target) = self.run.served_by() else { return };
-        let found = target.renamed().and_then(|mut pairs| pairs.rfind(|(theirs, _)| *theirs == model));
-        if let Some(asked) = self.job.model.as_ref().filter(|&asked| target.model() != Some(asked)) {
-            model.clone_from(asked);
-        } else if let Some((_, ours)) = found {
-            *model = ours.clone();
-        }
+    /// The client's name in place of an endpoint's, if it has another.
+    fn renamed(&self, model: &str) -> Option<String> {
+        let target = self.run.served_by()?;
+        let asked = self.job.model.as_ref().filter(|&asked| target.model() != Some(asked));
+        let found = || target.renamed()?.rfind(|(theirs, _)| *theirs == model).map(|(_, ours)| ours);
+        asked.or_else(found).cloned()
     }
 
     /// Puts the client's ids in place of an endpoint's in the name of a file.
     #[inline(never)]
-    fn rename_file(&self, lines: &mut Lines) {
+    fn rename_file(&self, headers: &mut Headers) {
         let (Some(target), Some((keys, owner))) = (self.run.served_by(), self.job.ids.as_ref()) else { return };
         let seal = |id: &str| keys.seal(owner, target.region_id().as_str(), target.id().as_str(), id);
         let asked = self.job.route.ids().next().unwrap_or_default();
-        for (_, value) in lines.iter_mut().filter(|(name, _)| name == "content-disposition") {
-            *value = with_sealed_ids(value, asked, seal);
+        if let Some(value) = headers.get("content-disposition").map(|value| with_sealed_ids(value, asked, seal)) {
+            headers.set("content-disposition", &value);
         }
     }
 
     #[inline(never)]
-    fn answer(mut self: Box<Self>, status: u16, headers: Lines, outs: VecDeque<Out>) -> Answer {
+    fn answer(mut self: Box<Self>, status: u16, headers: Headers, outs: VecDeque<Out>) -> Answer {
         if outs.iter().any(|out| matches!(out, Out::End)) {
             let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
@@ -339,9 +336,7 @@ impl Driver {
         // What is spliced has another length.
         let length = self.theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
         let length = length.or(self.file.as_ref().filter(|_| self.splice.is_none()).and_then(|file| file.bytes));
-        let is_events =
-            |headers: &Lines| headers.iter().any(|(name, kind)| name == "content-type" && is_event_stream(kind));
-        self.is_unmeasured = length.is_none() && !is_events(&headers);
+        self.is_unmeasured = length.is_none() && !headers.get("content-type").is_some_and(is_event_stream);
         Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outs }))
     }
 
@@ -458,15 +453,14 @@ impl Driver {
     }
 
     #[inline(never)]
-    fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Lines) -> Event {
-        let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Headers) -> Event {
         // Nobody asks for a rest who serves.
         let failed = !(200..=299).contains(&status);
-        let retry_after_ms = if failed { cooldown::asked_rest(header, feed::now()) } else { None };
-        let theirs = header("x-request-id").or_else(|| header("apim-request-id"));
-        self.stamp.upstream_id = theirs.filter(|id| is_id(id));
-        let content_type = header("content-type");
-        let packed = header("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding.as_str()));
+        let retry_after_ms = if failed { cooldown::asked_rest(&headers, feed::now()) } else { None };
+        let theirs = headers.get("x-request-id").or_else(|| headers.get("apim-request-id"));
+        self.stamp.upstream_id = theirs.filter(|id| is_id(id)).map(str::to_owned);
+        let content_type = headers.get("content-type").map(str::to_owned);
+        let packed = headers.get("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding));
         self.run.announce(announced_length(&headers).is_some());
         self.flight = Flight::Reading { headers, ended: false };
         Event::Headers { attempt, status, content_type, packed, retry_after_ms }
@@ -526,8 +520,7 @@ impl Driver {
                 if let Flight::Reading { headers, .. } = &mut self.flight
                     && as_events
                 {
-                    headers.retain(|(name, _)| name != "content-type");
-                    headers.push(("content-type".to_owned(), "text/event-stream; charset=utf-8".to_owned()));
+                    headers.set("content-type", "text/event-stream; charset=utf-8");
                 }
                 self.splice = self.splice();
                 if let Flight::Reading { headers, .. } = &mut self.flight {
@@ -609,7 +602,7 @@ impl Driver {
     async fn look_at(&self, target: &Target, id: &str) -> Option<Vec<u8>> {
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
-        let out = rewrite::outgoing(target, &route, &Query::default(), core::iter::empty(), None, secret.as_deref());
+        let out = rewrite::outgoing(target, &route, &Query::default(), &Headers::default(), None, secret.as_deref());
         let out = out.ok()?;
         self.wire.look(out.url.as_str(), &out.headers).await
     }
@@ -643,9 +636,7 @@ impl Driver {
             return Some(Splice::Lines(Box::new(BatchLines::to_client(models))));
         }
         let Flight::Reading { headers, .. } = &self.flight else { return None };
-        let content_type =
-            headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.to_ascii_lowercase());
-        let content_type = content_type.unwrap_or_default();
+        let content_type = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         let events = kind == "text/event-stream";
         if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
@@ -694,7 +685,6 @@ impl Driver {
         let target = self.run.target(target).ok_or(Failure::Internal)?;
         let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
-        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
         let written = match (out.written, body) {
             (Some(length), Some(body)) => {
@@ -705,7 +695,7 @@ impl Driver {
             _ => None,
         };
         let uploaded = self.job.upload.as_ref().and_then(|upload| {
-            out.headers.push(("content-type".to_owned(), upload.content_type().to_owned()));
+            out.headers.push("content-type", upload.content_type());
             upload.body()
         });
         self.wire.send(attempt, out.method, out.url.as_str(), &out.headers, out.body.as_deref(), written.or(uploaded));
@@ -788,10 +778,9 @@ fn is_event_stream(kind: &str) -> bool {
 }
 
 /// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.
-fn announced_length(headers: &Lines) -> Option<u32> {
-    let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim());
-    if header("content-type").is_some_and(is_event_stream) || header("content-encoding").is_some() {
+fn announced_length(headers: &Headers) -> Option<u32> {
+    if headers.get("content-type").is_some_and(is_event_stream) || headers.get("content-encoding").is_some() {
         return None;
     }
-    header("content-length")?.parse().ok()
+    headers.get("content-length")?.trim().parse().ok()
 }

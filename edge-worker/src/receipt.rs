@@ -24,8 +24,8 @@ use crate::attempt::Record;
 use crate::client::Caller;
 use crate::envelope::Failure;
 use crate::feed;
+use crate::headers::Headers;
 use crate::plan::Target;
-use crate::wire::Lines;
 use webcrypto::Signer;
 
 /// The header that carries a receipt.
@@ -152,7 +152,7 @@ impl Notary {
     #[inline(never)]
     pub(crate) fn sign<'a>(
         self,
-        headers: &'a mut Lines,
+        headers: &'a mut Headers,
         status: u16,
         served_by: Option<&'a Target>,
         record: &'a Record,
@@ -167,7 +167,7 @@ impl Notary {
             };
             match signed.await {
                 Some(receipt) => {
-                    headers.push((HEADER.to_owned(), receipt));
+                    headers.push(HEADER, &receipt);
                     Ok(())
                 }
                 None => {

@@ -8,8 +8,8 @@ use crate::account::{Denied, Whose};
 use crate::attempt::Record;
 use crate::envelope::Failure;
 use crate::feed;
+use crate::headers::Headers;
 use crate::plan::Target;
-use crate::wire::Lines;
 
 /// A response with a body that is all there, or with none.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,14 +17,14 @@ pub(crate) struct Reply {
     /// The status.
     pub(crate) status: u16,
     /// The headers.
-    pub(crate) headers: Lines,
+    pub(crate) headers: Headers,
     /// The body. Statuses that know none have none: the runtime throws at one.
     pub(crate) body: Option<Vec<u8>>,
 }
 
 impl Reply {
     /// The body of a status that knows none is left out.
-    pub(crate) fn new(status: u16, headers: Lines, body: Vec<u8>) -> Self {
+    pub(crate) fn new(status: u16, headers: Headers, body: Vec<u8>) -> Self {
         Self { status, headers, body: (!matches!(status, 204 | 205 | 304)).then_some(body) }
     }
 }
@@ -65,55 +65,55 @@ impl Stamp {
         }
     }
 
-    fn write(&self, headers: &mut Lines, record: Option<&Record>) {
-        set(headers, "cache-control", "no-store");
-        set(headers, "x-request-id", &self.request_id);
-        set(headers, "x-bailiwick-request-id", &self.request_id);
+    fn write(&self, headers: &mut Headers, record: Option<&Record>) {
+        headers.set("cache-control", "no-store");
+        headers.set("x-request-id", &self.request_id);
+        headers.set("x-bailiwick-request-id", &self.request_id);
         if let Some(theirs) = &self.upstream_id {
-            set(headers, "x-bailiwick-upstream-request-id", theirs);
+            headers.set("x-bailiwick-upstream-request-id", theirs);
         }
         if let Some(revision) = &self.revision {
-            set(headers, "x-bailiwick-revision", revision);
+            headers.set("x-bailiwick-revision", revision);
         }
         if let Some(age) = self.rules_age {
-            set(headers, "x-bailiwick-rules-age", &age.to_string());
+            headers.set("x-bailiwick-rules-age", &age.to_string());
         }
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
-            set(headers, "x-bailiwick-attempts", &record.header());
+            headers.set("x-bailiwick-attempts", &record.header());
         }
         let now = feed::now();
         let steered = self.steered.unwrap_or(now);
         let (before, after) = (steered.since(self.began), now.since(steered));
-        set(headers, "server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
+        headers.set("server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
     }
 
     /// The headers of an endpoint's answer: those that came from it and may pass, and where it was made.
-    pub(crate) fn served(&self, mut headers: Lines, target: Option<&Target>, record: &Record) -> Lines {
+    pub(crate) fn served(&self, mut headers: Headers, target: Option<&Target>, record: &Record) -> Headers {
         if let Some(target) = target {
-            set(&mut headers, "x-bailiwick-region", target.region_id().as_str());
-            set(&mut headers, "x-bailiwick-jurisdiction", target.jurisdiction());
-            set(&mut headers, "x-bailiwick-endpoint", target.id().as_str());
+            headers.set("x-bailiwick-region", target.region_id().as_str());
+            headers.set("x-bailiwick-jurisdiction", target.jurisdiction());
+            headers.set("x-bailiwick-endpoint", target.id().as_str());
         }
         self.write(&mut headers, Some(record));
         headers
     }
 
     /// The headers of a stream that begins before anybody knows whose bytes it will have.
-    pub(crate) fn begun(&mut self) -> Lines {
+    pub(crate) fn begun(&mut self) -> Headers {
         // That of an attempt that failed, if any.
         self.upstream_id = None;
-        let mut headers = Lines::new();
-        set(&mut headers, "content-type", "text/event-stream; charset=utf-8");
+        let mut headers = Headers::default();
+        headers.set("content-type", "text/event-stream; charset=utf-8");
         self.write(&mut headers, None);
         headers
     }
 
     /// A failure in OpenAI's envelope: the status and the headers. [`Failure::body`] is the body.
-    pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Lines) {
-        let mut headers = Lines::new();
-        set(&mut headers, "content-type", "application/json");
+    pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Headers) {
+        let mut headers = Headers::default();
+        headers.set("content-type", "application/json");
         for (name, value) in failure.headers() {
-            set(&mut headers, name, &value);
+            headers.set(name, &value);
         }
         self.write(&mut headers, record);
         // `Refused` carries an endpoint's status: the runtime throws at one that is no error of HTTP.
@@ -128,30 +128,24 @@ impl Stamp {
     }
 
     /// An answer of headers alone.
-    pub(crate) fn no_content(&self, mut headers: Lines) -> Reply {
+    pub(crate) fn no_content(&self, mut headers: Headers) -> Reply {
         self.write(&mut headers, None);
         Reply::new(204, headers, Vec::new())
     }
 
     /// JSON of our own.
     pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Reply {
-        let mut headers = Lines::new();
-        set(&mut headers, "content-type", "application/json");
+        let mut headers = Headers::default();
+        headers.set("content-type", "application/json");
         self.write(&mut headers, None);
         Reply::new(status, headers, value.to_string().into_bytes())
     }
 
     /// Text of our own, of some type.
     pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Reply {
-        let mut headers = Lines::new();
-        set(&mut headers, "content-type", content_type);
+        let mut headers = Headers::default();
+        headers.set("content-type", content_type);
         self.write(&mut headers, None);
         Reply::new(200, headers, text.as_bytes().to_vec())
     }
-}
-
-/// Sets a header, whether it is there or not.
-fn set(headers: &mut Lines, name: &str, value: &str) {
-    headers.retain(|(key, _)| key != name);
-    headers.push((name.to_owned(), value.to_owned()));
 }

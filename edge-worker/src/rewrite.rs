@@ -13,6 +13,7 @@ use url::{Position, Url};
 
 use crate::body::{Inspected, Needs};
 use crate::envelope::Failure;
+use crate::headers::Headers;
 use crate::multipart::form::Form;
 use crate::payload::{LARGEST_COPIED, Payload};
 use crate::plan::Target;
@@ -115,7 +116,7 @@ pub struct Outgoing {
     /// The URL; its origin is the endpoint's.
     pub url: Url,
     /// All headers, the credential among them.
-    pub headers: Vec<(String, String)>,
+    pub headers: Headers,
     /// The body, if it is sent at once.
     pub body: Option<Vec<u8>>,
     /// How many bytes it has, if it is written a chunk at a time.
@@ -133,29 +134,28 @@ impl fmt::Debug for Outgoing {
 ///
 /// # Errors
 /// 404 for a model whose name can't stand in a URL, 415 for a compressed body.
-pub fn outgoing<'h>(
+pub fn outgoing(
     target: &Target,
     route: &Route,
     query: &Query,
-    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    headers: &Headers,
     body: Option<&Content>,
     secret: Option<&str>,
 ) -> Result<Outgoing, Failure> {
     let url = url(target, route, query)?;
     let mut headers = headers::to_endpoint(headers)?;
-    let mut set = |name: &str, value: String| headers.push((name.to_owned(), value));
     let (mut bytes, mut written) = (None, None);
     if let Some(content) = body {
-        set("content-type", content.content_type());
+        headers.push("content-type", &content.content_type());
         let payload = content.for_endpoint(target.model(), target.models(), target.engine());
         if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
     }
     // Events are looked at and cut: a compressed stream would only be unpacked again.
-    set("accept-encoding", "identity".to_owned());
+    headers.push("accept-encoding", "identity");
     match (target.style(), secret) {
         (_, None) => {}
-        (Style::OpenAi, Some(secret)) => set("authorization", format!("Bearer {}", secret.trim())),
-        (Style::Azure, Some(secret)) => set("api-key", secret.trim().to_owned()),
+        (Style::OpenAi, Some(secret)) => headers.push("authorization", &["Bearer ", secret.trim()].concat()),
+        (Style::Azure, Some(secret)) => headers.push("api-key", secret.trim()),
     }
     Ok(Outgoing { method: route.method(), url, headers, body: bytes, written })
 }
@@ -220,12 +220,12 @@ mod tests {
 
     fn sent(target: &Target, method: &str, path: &str, query: &str, secret: Option<&str>) -> Outgoing {
         let route = Route::parse(method, path).unwrap();
-        let client = [("authorization", "Bearer client"), ("accept", "*/*")];
-        outgoing(target, &route, &Query::parse(query).unwrap(), client.into_iter(), None, secret).unwrap()
+        let client = [("authorization", "Bearer client"), ("accept", "*/*")].into_iter().collect();
+        outgoing(target, &route, &Query::parse(query).unwrap(), &client, None, secret).unwrap()
     }
 
     fn header<'o>(outgoing: &'o Outgoing, name: &str) -> Option<&'o str> {
-        outgoing.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        outgoing.headers.get(name)
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         let out = sent(target(&plan, "fra-1"), "POST", "/v1/chat/completions", "limit=1&x=2", Some("ours\n"));
         assert_eq!(out.url.as_str(), "https://fra1.example.net/v1/chat/completions?limit=1");
         assert_eq!(header(&out, "authorization"), Some("Bearer ours"));
-        assert_eq!(out.headers.iter().filter(|(name, _)| name == "authorization").count(), 1);
+        assert_eq!(out.headers.iter().filter(|(name, _)| *name == "authorization").count(), 1);
         let keyless = sent(target(&plan, "fra-3"), "POST", "/chat/completions", "", None);
         assert_eq!(keyless.url.as_str(), "https://fra3.example.net/v1/chat/completions");
         assert_eq!(header(&keyless, "authorization"), None, "the client's credential never passes");

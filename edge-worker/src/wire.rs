@@ -16,10 +16,8 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use crate::attempt::AttemptNumber;
 use crate::envelope::Failure;
 use crate::feed::{self, Clock};
+use crate::headers::Headers;
 use crate::reply::Reply;
-
-/// Headers, names in lower case.
-pub(crate) type Lines = Vec<(String, String)>;
 
 #[wasm_bindgen]
 extern "C" {
@@ -67,7 +65,7 @@ extern "C" {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Happening {
     /// An endpoint's status and headers.
-    Headers { attempt: AttemptNumber, status: u16, headers: Lines },
+    Headers { attempt: AttemptNumber, status: u16, headers: Headers },
     /// No answer at all.
     Refused { attempt: AttemptNumber },
     /// Bytes of its body.
@@ -121,7 +119,11 @@ impl Inbox {
                 let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
                 let (status, headers) = text.split_once('\n').unwrap_or_default();
                 let status = status.parse().unwrap_or(0);
-                self.happened.push_back(Happening::Headers { attempt, status, headers: read_lines(headers) });
+                self.happened.push_back(Happening::Headers {
+                    attempt,
+                    status,
+                    headers: Headers::read(headers.to_owned()),
+                });
             }
             1 => self.happened.push_back(Happening::Refused { attempt }),
             2 => self.happened.push_back(Happening::Chunk { attempt, bytes: bytes.unwrap_or_default() }),
@@ -216,7 +218,7 @@ impl Wire {
         attempt: AttemptNumber,
         method: &str,
         url: &str,
-        headers: &[(String, String)],
+        headers: &Headers,
         body: Option<&[u8]>,
         stream: Option<JsValue>,
     ) {
@@ -224,8 +226,7 @@ impl Wire {
         self.ended = false;
         // The end, perhaps, of an answer that was given up at its last chunk.
         self.inbox.borrow_mut().happened.clear();
-        let mut head = [method, "\n", url, "\n"].concat();
-        write_lines(headers, &mut head);
+        let head = [method, "\n", url, "\n", headers.as_text()].concat();
         self.line.send(attempt, &head, body, stream);
     }
 
@@ -250,10 +251,9 @@ impl Wire {
     }
 
     /// Fetches something small beside the answer in flight, of which nothing is read meanwhile; `None` if that didn't come.
-    pub(crate) async fn look(&self, url: &str, headers: &[(String, String)]) -> Option<Vec<u8>> {
+    pub(crate) async fn look(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
         self.inbox.borrow_mut().seen = None;
-        let mut head = ["GET\n", url, "\n"].concat();
-        write_lines(headers, &mut head);
+        let head = ["GET\n", url, "\n", headers.as_text()].concat();
         self.line.look(&head);
         taken(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.seen.take() }).await
     }
@@ -289,8 +289,8 @@ impl Wire {
 
     /// Answers the client by a response whose body is written from now on: of so many bytes, if that is known. False for what the
     /// runtime makes no response of: then it isn't answered.
-    pub(crate) fn begin(&self, status: u16, headers: &Lines, length: Option<u32>) -> bool {
-        self.line.begin(status, &lines_of(headers), length.map(f64::from)).is_ok()
+    pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
+        self.line.begin(status, headers.as_text(), length.map(f64::from)).is_ok()
     }
 
     /// Answers the client.
@@ -372,38 +372,13 @@ impl Pieces {
 impl Line {
     /// Answers the client.
     pub(crate) fn reply(&self, reply: &Reply) {
-        let headers = lines_of(&reply.headers);
+        let headers = reply.headers.as_text();
         let bytes = reply.body.as_deref();
         // A text of one byte a letter is cheaper than bytes, to hand over and to send. One of no type is given one, though.
-        let is_typed = reply.headers.iter().any(|(name, _)| name == "content-type");
+        let is_typed = reply.headers.get("content-type").is_some();
         match bytes.filter(|bytes| is_typed && bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
-            Some(text) => self.respond(reply.status, &headers, None, Some(text)),
-            None => self.respond(reply.status, &headers, bytes, None),
-        }
-    }
-}
-
-/// Headers that crossed as text: a line each for a name and its value.
-pub(crate) fn read_lines(text: &str) -> Lines {
-    let mut lines = text.lines();
-    let mut headers = Vec::with_capacity(16);
-    while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
-        headers.push((name.to_owned(), value.to_owned()));
-    }
-    headers
-}
-
-fn lines_of(headers: &Lines) -> String {
-    let mut text = String::with_capacity(512);
-    write_lines(headers, &mut text);
-    text
-}
-
-fn write_lines(headers: &[(String, String)], text: &mut String) {
-    for (name, value) in headers {
-        // One that can't be written is left out: it is no reason to fail a request. A line's end would make another header.
-        if value.chars().all(|c| c == '\t' || !c.is_control() && c <= '\u{ff}') {
-            text.extend([name, "\n", value, "\n"]);
+            Some(text) => self.respond(reply.status, headers, None, Some(text)),
+            None => self.respond(reply.status, headers, bytes, None),
         }
     }
 }
@@ -459,15 +434,10 @@ mod tests {
     }
 
     #[test]
-    fn headers_cross_as_lines() {
-        let headers = vec![("accept".to_owned(), "*/*".to_owned()), ("x-empty".to_owned(), String::new())];
-        assert_eq!(read_lines(&lines_of(&headers)), headers);
-        for bad in ["b\nc: d", "a\0", "\u{2028}", "\u{7f}"] {
-            assert_eq!(lines_of(&vec![("a".into(), bad.into())]), "", "{bad:?}");
-        }
+    fn an_endpoints_status_comes_with_its_headers() {
         let mut inbox = Inbox::default();
         inbox.put(0, 2, Some(b"200\ncontent-type\napplication/json\n".to_vec()));
-        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        let headers = [("content-type", "application/json")].into_iter().collect();
         assert_eq!(inbox.take(), Some(Happening::Headers { attempt: 2, status: 200, headers }));
     }
 }

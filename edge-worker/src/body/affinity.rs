@@ -38,11 +38,11 @@ impl Affinity<'_> {
         let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
         let best = hints.into_iter().find_map(|(kind, hint)| Some((kind, hint.filter(|hint| !hint.is_empty())?)));
         match (best, self.beginning) {
-            (Some((kind, hint)), _) => format!("{tenant}\0{kind}\0{hint}"),
+            (Some((kind, hint)), _) => [tenant, kind, hint].join("\0"),
             (None, Some(beginning)) => {
-                format!("{tenant}\0beginning\0{}\0{beginning:016x}", self.model.unwrap_or_default())
+                [tenant, "beginning", self.model.unwrap_or_default(), &beginning.to_string()].join("\0")
             }
-            (None, None) => format!("{tenant}\0request\0{request}"),
+            (None, None) => [tenant, "request", request].join("\0"),
         }
     }
 }

@@ -6,6 +6,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::envelope::Failure;
+use crate::headers::Headers;
 use crate::state::seal::Owner;
 
 /// What passes to an endpoint. `content-type` is set by whoever knows the body.
@@ -33,13 +34,13 @@ const TO_CLIENT: &[&str] = &[
 ///
 /// # Errors
 /// 415 for a `Content-Encoding` other than `identity`.
-pub fn to_endpoint<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Result<Vec<(String, String)>, Failure> {
-    let mut passing = Vec::new();
-    for (name, value) in headers {
+pub fn to_endpoint(headers: &Headers) -> Result<Headers, Failure> {
+    let mut passing = Headers::default();
+    for (name, value) in headers.iter() {
         if name.eq_ignore_ascii_case("content-encoding") {
             check_encoding(Some(value))?;
         }
-        passing.extend(allowed(TO_ENDPOINT, name, value));
+        pass(TO_ENDPOINT, name, value, &mut passing);
     }
     Ok(passing)
 }
@@ -55,37 +56,35 @@ pub fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
 
 /// Makes an `idempotency-key` of one customer's unlike any of another's: endpoints keep them by credential, and that is ours.
 /// With two equal ones the second customer would be given the first one's answer.
-pub fn scope(headers: &mut [(String, String)], owner: &Owner) {
-    for (_, value) in headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key")) {
-        let tenant = owner.tenant.as_deref().unwrap_or_default();
-        let text = [&owner.service, "\0", tenant, "\0", value].concat();
-        *value = Sha256::digest(text).iter().take(16).fold("bw-".to_owned(), |hex, byte| format!("{hex}{byte:02x}"));
-    }
+pub fn scope(headers: &mut Headers, owner: &Owner) {
+    let Some(value) = headers.get("idempotency-key") else { return };
+    let tenant = owner.tenant.as_deref().unwrap_or_default();
+    let text = [&owner.service, "\0", tenant, "\0", value].concat();
+    let scoped = Sha256::digest(text).iter().take(16).fold("bw-".to_owned(), |hex, byte| format!("{hex}{byte:02x}"));
+    headers.set("idempotency-key", &scoped);
 }
 
 /// The endpoint's headers that may pass to the client, names in lower case, `cache-control: no-store` added.
-pub fn to_client<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Vec<(String, String)> {
-    let no_store = ("cache-control".to_owned(), "no-store".to_owned());
-    headers.filter_map(|(name, value)| allowed(TO_CLIENT, name, value)).chain([no_store]).collect()
+pub fn to_client(headers: &Headers) -> Headers {
+    let mut passing = Headers::default();
+    headers.iter().for_each(|(name, value)| pass(TO_CLIENT, name, value, &mut passing));
+    passing.push("cache-control", "no-store");
+    passing
 }
 
-/// A header, its name in lower case, if it is one of these.
-fn allowed(names: &[&str], name: &str, value: &str) -> Option<(String, String)> {
-    let known = names.iter().find(|known| known.eq_ignore_ascii_case(name)).filter(|_| is_value(value))?;
-    Some(((*known).to_owned(), value.to_owned()))
-}
-
-/// RFC 9110 §5.5: no control characters but tab.
-fn is_value(value: &str) -> bool {
-    value.chars().all(|c| c == '\t' || !c.is_control())
+/// Lets a header pass, its name in lower case, if it is one of these.
+fn pass(names: &[&str], name: &str, value: &str, passing: &mut Headers) {
+    if let Some(known) = names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        passing.push(known, value);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(headers: &[(String, String)]) -> Vec<&str> {
-        headers.iter().map(|(name, _)| name.as_str()).collect()
+    fn names(headers: &Headers) -> Vec<&str> {
+        headers.iter().map(|(name, _)| name).collect()
     }
 
     #[test]
@@ -105,17 +104,17 @@ mod tests {
             ("content-encoding", "identity"),
             ("traceparent", "a\r\nb"),
         ];
-        assert_eq!(names(&to_endpoint(sent.into_iter()).unwrap()), ["accept", "openai-beta"]);
-        assert_eq!(to_endpoint([("Content-Encoding", "gzip")].into_iter()), Err(Failure::EncodedBody));
+        assert_eq!(names(&to_endpoint(&sent.into_iter().collect()).unwrap()), ["accept", "openai-beta"]);
+        assert_eq!(to_endpoint(&[("Content-Encoding", "gzip")].into_iter().collect()), Err(Failure::EncodedBody));
     }
 
     #[test]
     fn an_idempotency_key_is_one_customers() {
         let scoped = |tenant: Option<&str>, key: &str| {
-            let mut headers = [("Idempotency-Key".to_owned(), key.to_owned()), ("accept".to_owned(), key.to_owned())];
+            let mut headers: Headers = [("idempotency-key", key), ("accept", key)].into_iter().collect();
             scope(&mut headers, &Owner { service: "chat".into(), tenant: tenant.map(Into::into) });
-            assert_eq!(headers[1].1, key);
-            headers[0].1.clone()
+            assert_eq!(headers.get("accept"), Some(key));
+            headers.get("idempotency-key").unwrap().to_owned()
         };
         assert_eq!(scoped(Some("acme"), "k"), scoped(Some("acme"), "k"));
         assert_ne!(scoped(Some("acme"), "k"), scoped(Some("emca"), "k"));
@@ -137,7 +136,7 @@ mod tests {
             ("Content-Type", "application/json"),
             ("refresh", "0"),
         ];
-        assert_eq!(to_client(answered.into_iter()).len(), 2);
-        assert_eq!(names(&to_client(answered.into_iter())), ["content-type", "cache-control"]);
+        assert_eq!(to_client(&answered.into_iter().collect()).iter().count(), 2);
+        assert_eq!(names(&to_client(&answered.into_iter().collect())), ["content-type", "cache-control"]);
     }
 }

@@ -21,6 +21,7 @@ use crate::body::{Inspected, Needs};
 use crate::client::Caller;
 use crate::envelope::Failure;
 use crate::feed::{self, Snapshot};
+use crate::headers::Headers;
 use crate::memory;
 use crate::multipart::upload::Load;
 use crate::plan::{self, Plan, Target, Wanted};
@@ -239,7 +240,7 @@ fn prepared(
         env,
         route,
         query,
-        headers: Vec::new(),
+        headers: Headers::default(),
         body: body.map(Rc::new),
         upload: None,
         model,
