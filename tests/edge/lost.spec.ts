@@ -8,7 +8,7 @@ import { StandIn, region, root, rules, serve, stopAll, until } from "./harness.j
 import { workerd } from "./workerd.js";
 
 const MIB = 1 << 20;
-/** A line rings at least so often, in milliseconds: BEAT of wire.js. */
+/** A line rings at least so often, in milliseconds: BEAT of exchange.js. */
 const BEAT = 5_000;
 let node: string;
 

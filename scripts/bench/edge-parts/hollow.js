@@ -1,8 +1,8 @@
 // Where the time goes, one step beyond ladder.js: what scripts/bench/edge bundles in place of the shim around the Wasm, under this
-// Worker's own wire.js. So everything is asked of the runtime as this Worker asks it, and texts and bytes are copied into a memory and out
+// Worker's own exchange.js. So everything is asked of the runtime as this Worker asks it, and texts and bytes are copied into a memory and out
 // of it, but nothing is read, decided or spliced: what this Worker costs more is its Wasm's.
 
-// The numbers of wire.js.
+// The numbers of exchange.js.
 const HEADERS = 0, CHUNK = 2, END = 3, TAKEN = 7, BODY = 9, WHOLE = 11;
 
 const memory = new Uint8Array(1 << 17);

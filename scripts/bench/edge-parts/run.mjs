@@ -160,7 +160,7 @@ if (options.ladder) ladder.push({ name: "hollow", title: "this Worker without it
 function hollow() {
   const module = join(dir, "hollow.js");
   const options = ["--bundle", "--format=esm", "--minify", `--alias:shim=${join(parts, "hollow.js")}`, `--outfile=${module}`, "--log-level=warning"];
-  const made = spawnSync(`${root}/node_modules/.bin/esbuild`, [`${root}/edge-worker/entry.js`, ...options], { stdio: ["ignore", "inherit", "inherit"] });
+  const made = spawnSync(`${root}/node_modules/.bin/esbuild`, [`${root}/edge-worker/src/entry.js`, ...options], { stdio: ["ignore", "inherit", "inherit"] });
   if (made.status !== 0) stop("hollow.js wasn't bundled");
   return module;
 }

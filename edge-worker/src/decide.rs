@@ -1,0 +1,31 @@
+//! Decisions. Everything here is computed from its arguments: time and randomness come in as values, and nothing waits,
+//! opens a connection or knows the runtime that it runs on. A test holds that (`crate::layers`).
+//!
+//! [`plan`] turns a steering into the endpoints that a request may be sent to, and nothing else can. [`attempt`] is the
+//! state machine that says what to do about each event. [`breaker`] and [`cooldown`] decide which endpoints rest, each
+//! by the [`source`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
+//! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure.
+
+pub mod attempt;
+pub mod batch;
+pub mod body;
+pub mod breaker;
+pub mod cooldown;
+pub mod envelope;
+pub mod headers;
+pub mod inflight;
+pub mod json;
+pub(crate) mod keepalive;
+pub mod multipart;
+pub mod payload;
+pub mod plan;
+pub(crate) mod reports;
+pub mod rewrite;
+pub mod room;
+pub(crate) mod secrets;
+pub mod source;
+pub mod splice;
+pub mod sse;
+pub mod state;
+#[cfg(test)]
+mod testing;

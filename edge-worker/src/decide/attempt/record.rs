@@ -1,0 +1,189 @@
+//! What was done for a request. The `x-bailiwick-*` headers, the metrics and the log come from here only.
+
+use core::fmt;
+
+use bailiwick_rules::id::{EndpointId, RegionId};
+
+use crate::decide::plan::Skipped;
+
+/// What was done for a request.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    /// Every endpoint that was sent the request, in order: where its body may have been.
+    pub attempts: Vec<Attempt>,
+    /// Every endpoint that was passed over.
+    pub skipped: Vec<Skipped>,
+    /// Why there was no further attempt after a failure.
+    pub stopped: Option<Stop>,
+    /// How a committed body ended.
+    pub end: Option<End>,
+}
+
+/// One send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attempt {
+    /// The endpoint's position in the plan.
+    pub target: usize,
+    /// Its region.
+    pub region: RegionId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// When it was sent.
+    pub started_ms: i64,
+    /// How it went; `None` while nobody knows.
+    pub outcome: Option<Outcome>,
+    /// How long that took.
+    pub ms: u64,
+}
+
+/// How an attempt went.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Its bytes are the client's answer.
+    Committed,
+    /// A limit ran out.
+    Timeout,
+    /// No connection, or it broke.
+    Network,
+    /// A status that another endpoint may not have.
+    Status(u16),
+    /// It hasn't got the model.
+    NoModel,
+    /// It hasn't got the path.
+    NoPath,
+    /// The account there has used up what was paid for.
+    NoQuota,
+    /// A success that carried an error.
+    ErrorEvent,
+    /// A success of the wrong type, or that isn't JSON.
+    WrongType,
+    /// A success without content.
+    Empty,
+    /// It refused what the client asked.
+    Refused(u16),
+    /// The client went away first.
+    ClientGone,
+}
+
+impl Outcome {
+    /// Whether it may say something of this path only. What a gateway, a connection, a limit or a credential says holds for all.
+    pub(super) fn is_of_path(self) -> bool {
+        match self {
+            Self::Status(status) => !matches!(status, 401 | 403 | 408 | 429 | 502..=504 | 520..=599),
+            Self::ErrorEvent | Self::WrongType | Self::Empty | Self::NoPath => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the same endpoint may do better in a moment: an error that is neither a time-out nor of our credential.
+    pub(super) fn is_hiccup(self) -> bool {
+        matches!(self, Self::Status(500 | 502 | 503 | 520..=523 | 525..=529))
+    }
+
+    /// Whether the endpoint is at fault. One at its limit or without the model is alive and well.
+    pub(super) fn is_fault(self) -> bool {
+        match self {
+            Self::Timeout | Self::Network | Self::ErrorEvent | Self::WrongType | Self::Empty => true,
+            Self::Status(status) => status != 429,
+            Self::Committed | Self::NoModel | Self::NoPath | Self::NoQuota | Self::Refused(_) | Self::ClientGone => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed => f.write_str("committed"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Network => f.write_str("network"),
+            Self::Status(status) => write!(f, "http_{status}"),
+            Self::NoModel => f.write_str("no_model"),
+            Self::NoPath => f.write_str("no_path"),
+            Self::NoQuota => f.write_str("no_quota"),
+            Self::ErrorEvent => f.write_str("error_event"),
+            Self::WrongType => f.write_str("wrong_type"),
+            Self::Empty => f.write_str("empty"),
+            Self::Refused(status) => write!(f, "refused_{status}"),
+            Self::ClientGone => f.write_str("client_gone"),
+        }
+    }
+}
+
+/// Why there was no further attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stop {
+    /// The request makes state, which two attempts would make twice.
+    Stateful,
+    /// As many as the limit allows were sent.
+    Sends,
+    /// Less than a second of the total is left.
+    Time,
+    /// No endpoint is left.
+    Targets,
+    /// The isolate's retry budget is empty.
+    Budget,
+}
+
+impl Stop {
+    /// The word for it in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stateful => "stateful",
+            Self::Sends => "sends",
+            Self::Time => "time",
+            Self::Targets => "targets",
+            Self::Budget => "budget",
+        }
+    }
+}
+
+/// How a committed body ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum End {
+    /// Whole.
+    Whole,
+    /// The endpoint broke off, or ended without a terminal event.
+    Interrupted,
+    /// The endpoint reported an error.
+    ErrorEvent,
+    /// The endpoint fell silent.
+    Idle,
+    /// The client went away.
+    ClientGone,
+}
+
+impl End {
+    /// The word for it in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Interrupted => "interrupted",
+            Self::ErrorEvent => "error_event",
+            Self::Idle => "idle",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+impl Record {
+    /// The value of `x-bailiwick-attempts`: `fra-1;outcome=timeout;ms=15000, fra-2;outcome=committed`.
+    #[must_use]
+    pub fn header(&self) -> String {
+        let entry = |attempt: &Attempt| match attempt.outcome {
+            None => format!("{};outcome=pending", attempt.endpoint),
+            Some(Outcome::Committed) => format!("{};outcome=committed", attempt.endpoint),
+            Some(outcome) => format!("{};outcome={outcome};ms={}", attempt.endpoint, attempt.ms),
+        };
+        self.attempts.iter().map(entry).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The attempt whose bytes are the answer.
+    #[must_use]
+    pub fn committed(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.outcome == Some(Outcome::Committed))
+    }
+}

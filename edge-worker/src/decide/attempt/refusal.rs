@@ -1,0 +1,233 @@
+//! An endpoint's answer that is no success in; whether another endpoint may do better, and the safe words of its error, out.
+
+use super::words::{Known, Words};
+use crate::decide::json::{Broken, Kind, Scan};
+
+/// Whose fault a status is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// The endpoint's: another may do better.
+    Endpoint,
+    /// The endpoint hasn't got the model: another may.
+    Model,
+    /// The endpoint hasn't got the path: another may.
+    Path,
+    /// The account at the endpoint has nothing left: another endpoint's may.
+    Quota,
+    /// The client's: no other endpoint would answer otherwise.
+    Client,
+}
+
+/// What the status alone says; `None` if the body has to be read.
+pub(super) fn by_status(status: u16) -> Option<Fault> {
+    match status {
+        408 => Some(Fault::Endpoint),
+        // Of an engine that knows the path, and not for this model or with this method. The method was looked at before.
+        405 | 501 => Some(Fault::Path),
+        402 => Some(Fault::Quota),
+        // The body decides, or is read for the words to hand on.
+        400..=499 => None,
+        _ => Some(Fault::Endpoint),
+    }
+}
+
+/// What status and body say together. `stateful`: what isn't found may be the client's object.
+pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
+    match (status, words.known) {
+        (_, Some(Known::Quota)) => Fault::Quota,
+        (400 | 401 | 403 | 404 | 422, Some(Known::Model)) if !stateful => Fault::Model,
+        // 401 is about our credential, never the client's, which was dropped.
+        (401 | 429, _) => Fault::Endpoint,
+        (403, _) => {
+            let policy = |text: &str| {
+                let text = text.to_ascii_lowercase();
+                ["content", "policy", "moderation", "safety"].iter().any(|word| text.contains(word))
+            };
+            let refused = words.code.as_deref().is_some_and(policy) || words.kind.as_deref().is_some_and(policy);
+            if refused { Fault::Client } else { Fault::Endpoint }
+        }
+        (404, _) => {
+            let other_code = words.code.as_deref().is_some_and(|code| code.ends_with("_not_found"));
+            let is_about = |param: &str| words.param.as_deref() == Some(param);
+            match () {
+                () if stateful || other_code => Fault::Client,
+                () if is_about("model") => Fault::Model,
+                () if words.param.is_some() => Fault::Client,
+                // Nothing in the request is named that wasn't found.
+                () => Fault::Path,
+            }
+        }
+        _ => by_status(status).unwrap_or(Fault::Client),
+    }
+}
+
+/// What a body is that came with a success and should be JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Success {
+    /// A JSON object that tells of no error.
+    Object,
+    /// An error all the same.
+    Error,
+    /// JSON of another kind.
+    Other,
+    /// No JSON.
+    Broken,
+}
+
+/// Reads a body that came with a success, once.
+pub(super) fn success(text: &str) -> Success {
+    let mut scan = Scan::of_answer(text);
+    let kind = scan.kind();
+    let read = if kind == Ok(Kind::Object) { is_error(&mut scan) } else { scan.skip().map(|_| false) };
+    match (read, scan.end()) {
+        (Ok(true), _) => Success::Error,
+        (Ok(false), Ok(())) if kind == Ok(Kind::Object) => Success::Object,
+        (Ok(false), Ok(())) => Success::Other,
+        _ => Success::Broken,
+    }
+}
+
+/// Whether an object is an error.
+fn is_error(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+    let (mut error, mut answer) = (false, false);
+    scan.object(|key, value| {
+        match (key.as_ref(), value.kind()?) {
+            ("error", kind) if kind != Kind::Null => error = true,
+            ("object", Kind::String) => {
+                let object = value.string()?;
+                error |= object == "error";
+                // A job tells in `error` why it failed, or by an empty one that it didn't, and is the answer all the same.
+                answer |= object == "fine_tuning.job";
+                return Ok(());
+            }
+            // So does a response object. Some gateways send `null` for what they haven't got.
+            ("choices" | "data" | "output", Kind::Array) => answer = true,
+            _ => {}
+        }
+        value.skip().map(drop)
+    })?;
+    Ok(error && !answer)
+}
+
+/// Follows the nesting of a JSON text too long to hold, so that an end in its middle is seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Nesting {
+    depth: u32,
+    in_string: bool,
+    escaped: bool,
+    begun: bool,
+}
+
+impl Nesting {
+    pub(super) fn follow(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match (self.in_string, byte) {
+                (true, _) if self.escaped => self.escaped = false,
+                (true, b'\\') => self.escaped = true,
+                (true, b'"') => self.in_string = false,
+                (false, b'"') => self.in_string = true,
+                (false, b'{' | b'[') => {
+                    self.depth = self.depth.saturating_add(1);
+                    self.begun = true;
+                }
+                (false, b'}' | b']') => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether everything that was opened is closed.
+    pub(super) fn is_whole(&self) -> bool {
+        self.begun && self.depth == 0 && !self.in_string
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(status: u16, body: &str) -> Fault {
+        by_status(status).unwrap_or_else(|| by_body(status, &Words::read(body.as_bytes()), false))
+    }
+
+    #[test]
+    fn whose_fault_it_is() {
+        for status in [300, 307, 401, 408, 429, 500, 502, 503, 504, 520, 524, 529] {
+            assert_eq!(fault(status, ""), Fault::Endpoint, "{status}");
+        }
+        for status in [400, 409, 413, 422, 499] {
+            assert_eq!(fault(status, ""), Fault::Client, "{status}");
+        }
+        assert_eq!([405, 501, 402].map(|status| fault(status, "")), [Fault::Path, Fault::Path, Fault::Quota]);
+        assert_eq!(fault(403, "<html>"), Fault::Endpoint, "our credential");
+        assert_eq!(fault(403, r#"{"error":{"code":"content_policy_violation"}}"#), Fault::Client);
+        assert_eq!(fault(403, r#"{"error":{"code":"model_not_found"}}"#), Fault::Model, "the account may not use it");
+        let denied =
+            r#"{"error":{"message":"key not allowed to access model","type":"key_model_access_denied","code":"401"}}"#;
+        assert_eq!([401, 403].map(|status| fault(status, denied)), [Fault::Model; 2], "nor this key");
+        assert_eq!(fault(401, r#"{"error":{"code":"invalid_api_key"}}"#), Fault::Endpoint);
+        assert_eq!(fault(429, r#"{"error":{"code":"insufficient_quota"}}"#), Fault::Quota);
+        assert_eq!(fault(429, r#"{"error":{"code":"rate_limit_exceeded"}}"#), Fault::Endpoint);
+        assert_eq!(fault(400, r#"{"error":{"type":"budget_exceeded","code":"400"}}"#), Fault::Quota);
+    }
+
+    #[test]
+    fn a_model_is_missing_only_where_the_body_says_so() {
+        for body in [
+            r#"{"object":"error","message":"The model `m` does not exist.","type":"NotFoundError","code":404}"#,
+            r#"{"error":{"code":"DeploymentNotFound"}}"#,
+            r#"{"error":{"message":"x","param":"model"}}"#,
+        ] {
+            assert_eq!(fault(404, body), Fault::Model, "{body}");
+        }
+        for body in [
+            "",
+            "<html>",
+            r#"{"detail":"Not Found"}"#,
+            r#"{"error":{"message":"Not Found","type":"Not Found","param":null,"code":404}}"#,
+            r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#,
+            r#"{"error":{"message":"Invalid URL (POST /v1/responses)","type":"invalid_request_error"}}"#,
+            r#"{"error":{"code":"404","message":"Resource not found"}}"#,
+        ] {
+            assert_eq!(fault(404, body), Fault::Path, "{body}");
+            assert_eq!(by_body(404, &Words::read(body.as_bytes()), true), Fault::Client, "{body}");
+        }
+        assert_eq!(fault(404, r#"{"error":{"code":"file_not_found","param":"file_id"}}"#), Fault::Client);
+        assert_eq!(fault(404, r#"{"error":{"message":"Not here","param":"previous_response_id"}}"#), Fault::Client);
+    }
+
+    #[test]
+    fn a_success_that_is_an_error() {
+        let is_error = |text: &str| success(text) == Success::Error;
+        assert!(is_error(r#"{"error":{"message":"x"}}"#) && is_error(r#"{"object":"error"}"#));
+        assert!(!is_error(r#"{"error":null,"choices":[]}"#));
+        assert!(!is_error(r#"{"object":"response","error":{"code":"x"},"output":[]}"#));
+        assert!(!is_error("[]"));
+        for list in ["choices", "data", "output"] {
+            assert!(is_error(&format!(r#"{{"{list}":null,"error":{{"message":"x"}}}}"#)), "{list}");
+        }
+        for error in ["{}", r#"{"code":"invalid_training_file","message":"x"}"#] {
+            assert!(!is_error(&format!(r#"{{"error":{error},"object":"fine_tuning.job","id":"ftjob-1"}}"#)), "{error}");
+        }
+        assert_eq!(
+            [" {} ", "[]", " null", "\"x\""].map(success),
+            [Success::Object, Success::Other, Success::Other, Success::Other]
+        );
+        for broken in ["", "{} x", "{\"a\":nan}", "[1", "{\"error\":1", "x"] {
+            assert_eq!(success(broken), Success::Broken, "{broken}");
+        }
+        assert_eq!(success("{\"a\":[NaN,-Infinity]}"), Success::Object, "as Python writes them");
+        assert!(is_error("{\"error\":1} x"), "whatever follows");
+    }
+
+    #[test]
+    fn an_end_in_the_middle_of_json_is_seen() {
+        let whole = |text: &str| {
+            let mut nesting = Nesting::default();
+            text.as_bytes().chunks(3).for_each(|chunk| nesting.follow(chunk));
+            nesting.is_whole()
+        };
+        assert!(whole(r#"{"a": ["}\"", {}]} "#));
+        assert!(!whole(r#"{"a": ["}\"", {}]"#) && !whole(r#"{"a": "}"#) && !whole(""));
+    }
+}

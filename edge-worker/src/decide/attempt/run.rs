@@ -1,0 +1,643 @@
+//! The states of the attempt machine and what each event does to them.
+
+mod moves;
+
+use bailiwick_rules::rules::Limits;
+
+use super::refusal::{self, Fault, Nesting, Success};
+use super::words::{Known, Words};
+use moves::later;
+
+use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
+use crate::decide::envelope::Failure;
+use crate::decide::json;
+use crate::decide::plan::Target;
+use crate::decide::sse::single::{self, Kindred};
+use crate::decide::sse::{Framed, Framer, Meaning};
+
+/// How much of an error is read, and how much of a success is held whatever others hold.
+const MOST_HELD: usize = 64 << 10;
+/// How much of a success is held until its end is believed, where there is room. What breaks off in that much is tried elsewhere.
+const MOST_WHOLE: usize = 8 << 20;
+/// What ends a stream of choices whose endpoint didn't say it.
+const DONE: &[u8] = b"data: [DONE]\n\n";
+/// How long an error's body may take, in milliseconds.
+const ERROR_BODY_MS: u64 = 2_000;
+
+/// One request's attempts.
+#[derive(Debug)]
+pub struct Run {
+    task: Task,
+    record: Record,
+    state: State,
+    /// By target: whether it was sent the request or passed over.
+    spent: Vec<bool>,
+    resting: Vec<bool>,
+    /// When the timer in hand really runs out. Progress moves it without touching the driver's timer.
+    deadline_ms: i64,
+    armed: bool,
+    total_ms: i64,
+    /// The least wait that an endpoint asked for.
+    retry_after_ms: Option<u64>,
+    /// What is told if nobody can read the encrypted reasoning that an endpoint couldn't read.
+    unread: Option<Box<Failure>>,
+    /// Whether an endpoint was asked again that hadn't answered at all.
+    repeated: bool,
+    /// Whether the answer of the moment has a length that its client is told: whatever breaks off is seen.
+    has_length: bool,
+    /// Whether no more than [`MOST_HELD`] may be held.
+    is_crowded: bool,
+}
+
+/// Where a run stands. All but the first and last belong to the latest attempt.
+#[derive(Debug)]
+enum State {
+    Ready,
+    /// The only endpoint asked for a moment's rest. Then it is asked again.
+    Pause {
+        target: usize,
+    },
+    AwaitHeaders,
+    /// Reading the body of an answer that is no success.
+    Refusal {
+        status: u16,
+        asked_ms: Option<u64>,
+        held: Vec<u8>,
+    },
+    /// A stream that hasn't said anything yet.
+    Inspect {
+        status: u16,
+        framer: Framer,
+        held: Vec<u8>,
+        /// When it has to have said something, once it has shown that it is alive.
+        until_ms: Option<i64>,
+    },
+    /// A unary answer that isn't whole yet.
+    Hold {
+        status: u16,
+        form: Form,
+        held: Vec<u8>,
+        /// However steadily it drips, it is not waited for longer.
+        until_ms: i64,
+    },
+    /// A committed stream.
+    Stream {
+        framer: Framer,
+        /// Whether a clean end is one that the stream announced.
+        may_end: bool,
+    },
+    /// A committed unary answer; its nesting if it is JSON.
+    Unary {
+        nesting: Option<Nesting>,
+    },
+    Done,
+}
+
+/// What a unary answer has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Json,
+    /// JSON of which events are made, as they were asked for.
+    Events(Kindred),
+    /// Sound, say, which is heard while it comes.
+    Binary,
+    /// Something of no named type.
+    Nameless,
+    Other,
+}
+
+impl Run {
+    /// A run that hasn't begun.
+    #[must_use]
+    pub fn new(task: Task) -> Self {
+        let targets = task.plan.targets().len();
+        let record = Record { skipped: task.plan.skipped().to_vec(), ..Record::default() };
+        Self {
+            task,
+            record,
+            state: State::Ready,
+            spent: vec![false; targets],
+            resting: vec![false; targets],
+            deadline_ms: 0,
+            armed: false,
+            total_ms: 0,
+            retry_after_ms: None,
+            unread: None,
+            repeated: false,
+            has_length: false,
+            is_crowded: false,
+        }
+    }
+
+    /// An endpoint of the plan.
+    #[must_use]
+    pub fn target(&self, target: usize) -> Option<&Target> {
+        self.task.plan.targets().get(target)
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The endpoint whose bytes are returned, once committed.
+    #[must_use]
+    pub fn served_by(&self) -> Option<&Target> {
+        self.target(self.record.committed()?.target)
+    }
+
+    /// Whether nothing more will happen: every event is ignored.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Whether the limit of the moment has run out.
+    #[must_use]
+    pub fn is_overdue(&self, now_ms: i64) -> bool {
+        self.armed && now_ms >= self.deadline_ms
+    }
+
+    /// Endpoints that began to rest since the plan was made and weren't tried are passed over by a retry. To be called
+    /// before [`step`]; `resting` looks at the isolate's cool-downs.
+    pub fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
+        for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
+            *rests = resting(target);
+        }
+    }
+
+    /// Whether more is held than every request may hold, if so many bytes come: then room has to be found for them.
+    #[must_use]
+    pub fn needs_room(&self, bytes: usize) -> bool {
+        matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MOST_HELD)
+    }
+
+    /// There is no room: what is held is passed on with the next bytes, though it isn't whole. To be called before [`step`].
+    pub fn crowd(&mut self) {
+        self.is_crowded = true;
+    }
+
+    /// Whether the answer whose headers come next has a length that its client is told. To be called before [`step`].
+    pub fn announce(&mut self, has_length: bool) {
+        self.has_length = has_length;
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.task.limits
+    }
+
+    fn current(&self) -> AttemptNumber {
+        u8::try_from(self.record.attempts.len()).unwrap_or(u8::MAX)
+    }
+}
+
+/// Takes one event; gives what to do, in order. `now_ms` only ever grows.
+pub fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
+    let mut turn = Turn { run, budget, now: now_ms, out: Vec::new() };
+    turn.take(event);
+    turn.out
+}
+
+/// One call of [`step`].
+struct Turn<'a> {
+    run: &'a mut Run,
+    budget: &'a mut Budget,
+    now: i64,
+    out: Vec<Action>,
+}
+
+impl Turn<'_> {
+    fn take(&mut self, event: Event) {
+        let attempt = match &event {
+            Event::Start => return self.start(),
+            Event::ClientGone => return self.client_gone(),
+            Event::Headers { attempt, .. }
+            | Event::FetchError { attempt }
+            | Event::Chunk { attempt, .. }
+            | Event::Eof { attempt }
+            | Event::BodyError { attempt }
+            | Event::Timer { attempt } => *attempt,
+        };
+        let live = !matches!(self.run.state, State::Ready | State::Done);
+        if !live || attempt != self.run.current() {
+            return;
+        }
+        match event {
+            Event::Headers { status, packed: true, .. } if (200..=299).contains(&status) => {
+                if matches!(self.run.state, State::AwaitHeaders) {
+                    self.fail(Outcome::WrongType, true, None);
+                }
+            }
+            Event::Headers { status, content_type, retry_after_ms, .. } => {
+                self.headers(status, content_type.as_deref(), retry_after_ms);
+            }
+            Event::Chunk { bytes, .. } => self.chunk(bytes),
+            Event::Eof { .. } => self.eof(),
+            Event::FetchError { .. } | Event::BodyError { .. } => self.broken(),
+            Event::Timer { .. } => self.timer(),
+            Event::Start | Event::ClientGone => {}
+        }
+    }
+
+    fn start(&mut self) {
+        if matches!(self.run.state, State::Ready) {
+            self.run.total_ms = later(self.now, self.run.limits().total.0);
+            self.budget.earn(self.now);
+            self.next();
+        }
+    }
+
+    fn headers(&mut self, status: u16, content_type: Option<&str>, retry_after_ms: Option<u64>) {
+        if !matches!(self.run.state, State::AwaitHeaders) {
+            return;
+        }
+        if !(200..=299).contains(&status) {
+            match refusal::by_status(status) {
+                Some(fault) => self.fail_by(fault, status, true, retry_after_ms),
+                None => {
+                    self.run.state = State::Refusal { status, asked_ms: retry_after_ms, held: Vec::new() };
+                    self.arm(ERROR_BODY_MS.min(self.left()));
+                }
+            }
+            return;
+        }
+        let kind = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let is_stream = kind.as_deref() == Some("text/event-stream");
+        let is_json = kind.as_deref().is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
+        match self.run.task.expect {
+            // The limit on headers goes on to the first sign of life.
+            Expect::Stream | Expect::Any if is_stream => {
+                self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new(), until_ms: None };
+            }
+            Expect::Json if is_json || kind.is_none() => self.hold(status, Form::Json),
+            // The client asked for events, and has its answer all the same.
+            Expect::Stream if is_json && let Some(kindred) = self.run.task.kindred => {
+                self.hold(status, Form::Events(kindred));
+            }
+            // A page to log in at, say. What a client stored may be of any type.
+            Expect::Any if kind.as_deref() == Some("text/html") && !self.run.task.stateful => {
+                self.fail(Outcome::WrongType, true, None);
+            }
+            Expect::Any if is_json => self.hold(status, Form::Json),
+            Expect::Any => self.hold(status, kind.as_deref().map_or(Form::Nameless, form_of)),
+            Expect::File => self.hold(status, Form::Other),
+            Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
+        }
+    }
+
+    /// A body that comes in drips isn't waited for longer than its headers would have been.
+    fn hold(&mut self, status: u16, form: Form) {
+        let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
+        let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
+        let until_ms = later(sent_ms, headers).max(later(self.now, idle)).min(self.run.total_ms);
+        self.run.state = State::Hold { status, form, held: Vec::new(), until_ms };
+        self.arm(idle.min(self.left()));
+    }
+
+    fn chunk(&mut self, bytes: Vec<u8>) {
+        let idle = self.run.limits().idle.0;
+        match &mut self.run.state {
+            State::Refusal { held, .. } => {
+                held.extend(bytes.into_iter().take(MOST_HELD.saturating_sub(held.len())));
+                if held.len() >= MOST_HELD {
+                    self.refused(true);
+                }
+            }
+            State::Inspect { framer, .. } if !bytes.is_empty() => {
+                let framed = framer.push(bytes);
+                self.events(framed, false);
+                self.alive();
+            }
+            State::Stream { framer, .. } => {
+                let framed = framer.push(bytes);
+                // Bytes that never become an event are silence to the client.
+                if !framed.bytes.is_empty() {
+                    self.run.deadline_ms = later(self.now, idle);
+                }
+                self.events(framed, true);
+            }
+            State::Hold { form, held, until_ms, .. } => {
+                self.run.deadline_ms = later(self.now, idle).min(*until_ms);
+                let before = held.len();
+                held.extend_from_slice(&bytes);
+                let form = *form;
+                self.held_more(form, before);
+            }
+            State::Unary { nesting } => {
+                if let Some(nesting) = nesting {
+                    nesting.follow(&bytes);
+                }
+                self.run.deadline_ms = later(self.now, idle);
+                self.emit(bytes);
+            }
+            State::Ready | State::Pause { .. } | State::AwaitHeaders | State::Inspect { .. } | State::Done => {}
+        }
+    }
+
+    /// More is held than `before`: it may be enough to pass it on.
+    fn held_more(&mut self, form: Form, before: usize) {
+        let State::Hold { held, .. } = &self.run.state else { return };
+        let size = held.len();
+        let is_json = matches!(form, Form::Json | Form::Events(_));
+        if is_json && before < MOST_HELD && size >= MOST_HELD && !json::may_begin_json(held) {
+            return self.fail(Outcome::WrongType, true, None);
+        }
+        let most = match form {
+            Form::Binary => 1,
+            Form::Nameless if is_binary(held) => 1,
+            // Nothing is gained by holding what will be seen to break off, and can't be sent anywhere else.
+            Form::Other if self.run.task.stateful && self.run.has_length => MOST_HELD,
+            _ if self.run.is_crowded => MOST_HELD,
+            _ => MOST_WHOLE,
+        };
+        match form {
+            _ if size < most => {}
+            Form::Events(_) => self.fail(Outcome::WrongType, true, None),
+            _ => self.pass_held(),
+        }
+    }
+
+    /// Passes on what is held of an answer that isn't whole.
+    fn pass_held(&mut self) {
+        let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
+        let (status, held) = (*status, core::mem::take(held));
+        let nesting = (*form == Form::Json).then(|| {
+            let mut nesting = Nesting::default();
+            nesting.follow(&held);
+            nesting
+        });
+        self.run.state = State::Unary { nesting };
+        self.commit(status, held, false);
+        self.arm(self.run.limits().idle.0);
+    }
+
+    /// What became whole of a stream: nothing said yet, the first content, more, the end, or an error.
+    fn events(&mut self, framed: Framed, was_committed: bool) {
+        let Framed { mut bytes, events } = framed;
+        let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
+        let mut dropped = 0;
+        for (upto, meaning) in events {
+            let upto = upto - dropped;
+            match (committed, meaning) {
+                (_, Meaning::Nothing) => {}
+                // No client could read it.
+                (_, Meaning::Heartbeat) => {
+                    bytes.drain(start..upto);
+                    dropped += upto - start;
+                    continue;
+                }
+                (_, Meaning::Content) => committed = true,
+                (_, Meaning::Final) => (committed, may_end) = (true, true),
+                (false, Meaning::Error | Meaning::Failed) => {
+                    return self.fail_or_refuse(Words::read_event(&bytes[start..upto]), true);
+                }
+                (false, Meaning::Done) => return self.fail(Outcome::Empty, true, None),
+                (true, Meaning::Error) => {
+                    let words = Words::read_event(&bytes[start..upto]);
+                    bytes.truncate(start);
+                    end = Some(Some(words.interrupted()));
+                    break;
+                }
+                (_, Meaning::Completed) | (true, Meaning::Done | Meaning::Failed) => {
+                    committed = true;
+                    bytes.truncate(upto);
+                    end = Some(None);
+                    break;
+                }
+            }
+            start = upto;
+        }
+        if let State::Inspect { status, framer, held, .. } = &mut self.run.state {
+            if held.is_empty() {
+                *held = bytes;
+            } else {
+                held.append(&mut bytes);
+            }
+            if !committed && held.len() + framer.held() < MOST_HELD {
+                return;
+            }
+            let (status, held, framer) = (*status, core::mem::take(held), core::mem::take(framer));
+            self.run.state = State::Stream { framer, may_end };
+            self.commit(status, held, false);
+            if end.is_none() {
+                self.arm(self.run.limits().idle.0);
+            }
+        } else {
+            if let State::Stream { may_end: already, .. } = &mut self.run.state {
+                *already |= may_end;
+            }
+            self.emit(bytes);
+        }
+        match end {
+            None => {}
+            Some(None) => self.finish(),
+            Some(Some(failure)) => self.interrupt(End::ErrorEvent, &failure, true),
+        }
+    }
+
+    fn eof(&mut self) {
+        match &mut self.run.state {
+            State::Refusal { .. } => self.refused(false),
+            State::AwaitHeaders => self.unanswered(),
+            State::Inspect { .. } | State::Stream { .. } => self.stream_ended(),
+            State::Hold { .. } => self.held_all(),
+            State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
+            State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Ready | State::Pause { .. } | State::Done => {}
+        }
+    }
+
+    /// All of a unary answer is held.
+    fn held_all(&mut self) {
+        let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
+        let (status, mut held, form) = (*status, core::mem::take(held), *form);
+        // Only what changes state may succeed without a word; a stored file may be empty.
+        let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
+        let anything = self.run.task.expect == Expect::Any;
+        let read = || core::str::from_utf8(&held).map_or(Success::Broken, refusal::success);
+        let mut verdict = match matches!(form, Form::Json | Form::Events(_)).then(read) {
+            _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
+            None | Some(Success::Object) => None,
+            Some(Success::Error) => Some(Outcome::ErrorEvent),
+            // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
+            Some(Success::Other) if anything => None,
+            Some(Success::Other | Success::Broken) => Some(Outcome::WrongType),
+        };
+        if let (None, Form::Events(kindred), Ok(text)) = (verdict, form, core::str::from_utf8(&held)) {
+            match single::events(kindred, text) {
+                Some(events) => held = events,
+                None => verdict = Some(Outcome::WrongType),
+            }
+        }
+        match verdict {
+            Some(Outcome::ErrorEvent) => self.fail_or_refuse(Words::read(&held), false),
+            Some(outcome) => self.fail(outcome, false, None),
+            None => {
+                self.commit(status, held, matches!(form, Form::Events(_)));
+                self.finish();
+            }
+        }
+    }
+
+    /// A clean end is never proof. Whole is what said so, and what says why each of its choices finished.
+    fn stream_ended(&mut self) {
+        let choices = self.run.task.choices;
+        let (framer, may_end) = match &mut self.run.state {
+            State::Inspect { framer, .. } => (framer, false),
+            State::Stream { framer, may_end } => (framer, *may_end),
+            _ => return,
+        };
+        let (mut last, mut meaning) = framer.end();
+        if meaning == Meaning::Heartbeat {
+            (last, meaning) = (Vec::new(), Meaning::Nothing);
+        }
+        let is_whole = match meaning {
+            Meaning::Done | Meaning::Completed | Meaning::Final | Meaning::Failed => true,
+            Meaning::Content | Meaning::Nothing if framer.is_answered(choices) => {
+                last.extend_from_slice(DONE);
+                true
+            }
+            Meaning::Nothing => may_end,
+            Meaning::Content | Meaning::Heartbeat | Meaning::Error => false,
+        };
+        match &mut self.run.state {
+            State::Inspect { status, held, .. } => {
+                let (status, mut held) = (*status, core::mem::take(held));
+                if !is_whole || matches!(meaning, Meaning::Done | Meaning::Failed) {
+                    return self.fail(Outcome::Empty, false, None);
+                }
+                held.append(&mut last);
+                self.commit(status, held, false);
+                self.finish();
+            }
+            _ if is_whole => {
+                self.emit(last);
+                self.finish();
+            }
+            _ => self.interrupt(End::Interrupted, &nameless(), false),
+        }
+    }
+
+    fn broken(&mut self) {
+        match &self.run.state {
+            State::Refusal { .. } => self.refused(false),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::AwaitHeaders => self.unanswered(),
+            State::Inspect { .. } | State::Hold { .. } => self.fail(Outcome::Network, false, None),
+            State::Ready | State::Pause { .. } | State::Done => {}
+        }
+    }
+
+    fn timer(&mut self) {
+        if !self.run.armed {
+            return;
+        }
+        self.run.armed = false;
+        if self.now < self.run.deadline_ms {
+            // The timer is older than the last progress.
+            let left = self.run.deadline_ms.saturating_sub(self.now);
+            return self.arm(u64::try_from(left).unwrap_or(0));
+        }
+        match &self.run.state {
+            &State::Pause { target } => self.send(target),
+            State::Refusal { .. } => self.refused(true),
+            // It comes slowly, and is long: it was waited for long enough.
+            State::Hold { form, held, until_ms, .. }
+                if self.now >= *until_ms && held.len() >= MOST_HELD && !matches!(form, Form::Events(_)) =>
+            {
+                self.pass_held();
+            }
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, &nameless(), true),
+            State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
+                self.fail(Outcome::Timeout, true, None);
+            }
+            State::Ready | State::Done => {}
+        }
+    }
+
+    fn client_gone(&mut self) {
+        match self.run.state {
+            State::Done => return,
+            State::Ready => {}
+            State::Pause { .. } => self.disarm(),
+            _ => {
+                self.disarm();
+                self.out.push(Action::Abort { attempt: self.run.current() });
+            }
+        }
+        if matches!(self.run.state, State::Stream { .. } | State::Unary { .. }) {
+            self.run.record.end = Some(End::ClientGone);
+        } else {
+            self.outcome(Outcome::ClientGone);
+        }
+        self.run.state = State::Done;
+    }
+
+    /// The error's body is read, as far as it will be.
+    fn refused(&mut self, abort: bool) {
+        let State::Refusal { status, asked_ms, held } = core::mem::replace(&mut self.run.state, State::Done) else {
+            return;
+        };
+        let words = Words::read(&held);
+        match refusal::by_body(status, &words, self.run.task.stateful) {
+            Fault::Client => self.refuse(status, words, abort),
+            fault => self.fail_by(fault, status, abort, asked_ms.or(words.wait_ms)),
+        }
+    }
+
+    /// A success that carried an error: the client's, which no other endpoint would take either, or the endpoint's.
+    fn fail_or_refuse(&mut self, words: Words, abort: bool) {
+        if words.is_clients() { self.refuse(400, words, abort) } else { self.fail(Outcome::ErrorEvent, abort, None) }
+    }
+
+    /// The client is told what is wrong with its request.
+    fn refuse(&mut self, status: u16, words: Words, abort: bool) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.outcome(Outcome::Refused(status));
+        // Another endpoint may be the one that encrypted it: the first turn went elsewhere, while this one rested.
+        if words.known == Some(Known::EncryptedContent) && !self.run.task.stateful {
+            self.run.unread = Some(Box::new(words.refused(status)));
+            return self.next();
+        }
+        self.run.state = State::Done;
+        self.out.push(Action::Reply { failure: words.refused(status) });
+    }
+
+    /// The attempt failed by what its status, and perhaps its body, say.
+    fn fail_by(&mut self, fault: Fault, status: u16, abort: bool, asked_ms: Option<u64>) {
+        let outcome = match fault {
+            Fault::Model if self.run.task.model.is_some() => Outcome::NoModel,
+            Fault::Model | Fault::Path => Outcome::NoPath,
+            Fault::Quota => Outcome::NoQuota,
+            Fault::Endpoint | Fault::Client => Outcome::Status(status),
+        };
+        if matches!(outcome, Outcome::Status(_)) {
+            self.run.retry_after_ms = self.run.retry_after_ms.into_iter().chain(asked_ms).min();
+        }
+        self.fail(outcome, abort, asked_ms);
+    }
+}
+
+/// What an answer of a media type has to be that is neither JSON nor events.
+fn form_of(kind: &str) -> Form {
+    let is_binary = ["audio/", "video/", "image/"].iter().any(|media| kind.starts_with(media));
+    if is_binary || kind == "application/octet-stream" { Form::Binary } else { Form::Other }
+}
+
+/// Whether bytes are no text: what has no type may be sound.
+fn is_binary(bytes: &[u8]) -> bool {
+    let is_text = |text: &[u8]| !text.iter().any(|&byte| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'));
+    match core::str::from_utf8(bytes) {
+        Ok(_) => !is_text(bytes),
+        Err(error) => error.error_len().is_some() || !is_text(&bytes[..error.valid_up_to()]),
+    }
+}
+
+/// An interruption the endpoint said nothing about.
+fn nameless() -> Failure {
+    Failure::Interrupted { kind: None, code: None, param: None }
+}

@@ -1,0 +1,268 @@
+//! What the states of the machine have in common: the next attempt or the end, commits, timers, the record.
+
+use bailiwick_rules::rules::Limits;
+
+use super::{State, Turn};
+use crate::decide::attempt::{Action, Attempt, End, Expect, Outcome, Stop};
+use crate::decide::envelope::Failure;
+use crate::decide::plan::{Skip, Skipped};
+
+/// How much of the total has to be left for another attempt, in milliseconds.
+const LEAST_LEFT_MS: i64 = 1_000;
+/// More endpoints than this never get one request, whatever the limits say.
+const MOST_SENDS: usize = 3;
+/// As long as this the only endpoint's wish for a rest is waited for, in milliseconds. A client told of a longer one waits itself.
+const LONGEST_PAUSE_MS: u64 = 2_000;
+
+impl Turn<'_> {
+    /// Ready: the next endpoint, or the end.
+    pub(super) fn next(&mut self) {
+        self.next_or(None, 0);
+    }
+
+    /// The next endpoint, or else `again`, once, after a pause, or the end.
+    fn next_or(&mut self, again: Option<usize>, pause_ms: u64) {
+        let sends = self.run.record.attempts.len();
+        let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
+        let other = self.choose(sends);
+        // Another endpoint needn't be waited for.
+        let pause_ms = if other.is_none() { pause_ms } else { 0 };
+        let target = other.or(again.filter(|_| !self.run.repeated));
+        let is_harmless = !self.run.task.stateful || other.is_none() && self.run.task.reads_only;
+        let stop = match target {
+            None => Some(Stop::Targets),
+            Some(_) if sends == 0 => None,
+            Some(_) if !is_harmless => Some(Stop::Stateful),
+            Some(_) if sends >= most => Some(Stop::Sends),
+            Some(_) if self.run.total_ms.saturating_sub(later(self.now, pause_ms)) < LEAST_LEFT_MS => Some(Stop::Time),
+            Some(_) if !self.budget.take(self.now) => Some(Stop::Budget),
+            Some(_) => None,
+        };
+        match (target, stop) {
+            (Some(target), None) => {
+                self.run.repeated |= other.is_none();
+                if pause_ms > 0 {
+                    self.run.state = State::Pause { target };
+                    self.arm(pause_ms);
+                } else {
+                    self.send(target);
+                }
+            }
+            (_, stop) => {
+                self.run.record.stopped = stop;
+                self.run.state = State::Done;
+                let failure = self.exhausted();
+                self.out.push(Action::Reply { failure });
+            }
+        }
+    }
+
+    /// The first endpoint that was neither tried nor is at rest. A first attempt takes one at rest over none.
+    fn choose(&mut self, sends: usize) -> Option<usize> {
+        let run = &mut *self.run;
+        let open: Vec<usize> = (0..run.spent.len()).filter(|&target| !run.spent[target]).collect();
+        let rested = open.iter().copied().find(|&target| !run.resting[target]);
+        let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
+        for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
+            run.spent[target] = true;
+            let passed = &run.task.plan.targets()[target];
+            run.record.skipped.push(Skipped {
+                region: passed.region_id().clone(),
+                endpoint: passed.id().clone(),
+                why: Skip::Cooling,
+            });
+        }
+        chosen
+    }
+
+    pub(super) fn send(&mut self, target: usize) {
+        self.run.spent[target] = true;
+        let chosen = &self.run.task.plan.targets()[target];
+        let attempt = Attempt {
+            target,
+            region: chosen.region_id().clone(),
+            endpoint: chosen.id().clone(),
+            started_ms: self.now,
+            outcome: None,
+            ms: 0,
+        };
+        self.run.record.attempts.push(attempt);
+        self.run.state = State::AwaitHeaders;
+        self.out.push(Action::Send { attempt: self.run.current(), target });
+        self.arm(self.headers_limit().min(self.left()));
+    }
+
+    /// How long an endpoint may be silent at first.
+    fn headers_limit(&self) -> u64 {
+        let limits = self.run.limits();
+        let limit = if self.run.task.expect == Expect::Stream { limits.headers_streamed } else { limits.headers_unary };
+        limit.0
+    }
+
+    /// A stream without content so far has sent something: it is alive, and is waited for longer than one that is silent.
+    #[inline(never)]
+    pub(super) fn alive(&mut self) {
+        let (now, total_ms, headers) = (self.now, self.run.total_ms, self.headers_limit());
+        let Limits { first_token, idle, .. } = *self.run.limits();
+        // What wasn't asked for as a stream has longer for its headers.
+        let is_asked = self.run.task.expect == Expect::Stream;
+        let first_token = if is_asked { first_token.0 } else { first_token.0.max(headers) };
+        let sent_ms = self.run.record.attempts.last().map_or(now, |attempt| attempt.started_ms);
+        let State::Inspect { until_ms, .. } = &mut self.run.state else { return };
+        let until_ms = *until_ms.get_or_insert(later(now, first_token));
+        let silent_ms = later(now, idle.0).max(later(sent_ms, headers));
+        let deadline_ms = until_ms.min(silent_ms).min(total_ms);
+        if deadline_ms < self.run.deadline_ms {
+            self.arm(u64::try_from(deadline_ms.saturating_sub(now)).unwrap_or(0));
+        } else {
+            self.run.deadline_ms = deadline_ms;
+        }
+    }
+
+    /// Nothing came: no connection, or one that was kept and has ended meanwhile, or one that the endpoint broke off. The
+    /// runtime doesn't tell which. Where there is no other endpoint it is asked once more.
+    pub(super) fn unanswered(&mut self) {
+        let again = self.run.record.attempts.last().map(|attempt| attempt.target);
+        self.failed(Outcome::Network, false, None);
+        self.next_or(again, 0);
+    }
+
+    /// An attempt failed before anything was committed. After a hiccup the only endpoint is asked once more, at once or after
+    /// the moment's rest it asked for: no other can serve.
+    pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
+        let pause_ms = asked_ms.unwrap_or(0);
+        let again = match &self.run.record.attempts[..] {
+            [only] if outcome.is_hiccup() && pause_ms <= LONGEST_PAUSE_MS => Some(only.target),
+            _ => None,
+        };
+        self.failed(outcome, abort, asked_ms);
+        self.next_or(again, pause_ms);
+    }
+
+    fn failed(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.outcome(outcome);
+        // What says something of the machine or of our credential holds for every model.
+        let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
+        self.cool_down(whole, asked_ms, outcome.is_fault());
+    }
+
+    fn cool_down(&mut self, every_model: bool, asked_ms: Option<u64>, fault: bool) {
+        if let Some(attempt) = self.run.record.attempts.last() {
+            self.out.push(Action::CoolDown {
+                region: attempt.region.clone(),
+                endpoint: attempt.endpoint.clone(),
+                model: self.run.task.model.clone().filter(|_| !every_model),
+                this_path: attempt.outcome.is_some_and(Outcome::is_of_path),
+                asked_ms,
+                fault,
+            });
+        }
+    }
+
+    /// What to answer when no attempt is left. Endpoints that haven't got what was asked for only count where no other was asked.
+    fn exhausted(&self) -> Failure {
+        let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
+        let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
+        let all = |fits: fn(Outcome) -> bool| outcomes().filter(|outcome| !lacks(outcome)).all(fits);
+        let retry_after = self.run.retry_after_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
+        if outcomes().next().is_none() {
+            return Failure::RegionUnavailable;
+        }
+        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || lacks(outcome);
+        if let Some(unread) = self.run.unread.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome))) {
+            // A rest is short. What is down may stay so, and its client has to go on without the reasoning.
+            let rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
+            return if rests { Failure::EncryptedElsewhere } else { unread.clone() };
+        }
+        if outcomes().all(|outcome| lacks(&outcome)) {
+            return match &self.run.task.model {
+                Some(model) if outcomes().any(|outcome| outcome == Outcome::NoModel) => {
+                    Failure::ModelNotFound { model: model.clone() }
+                }
+                _ => Failure::PathNotServed,
+            };
+        }
+        if all(|outcome| outcome == Outcome::Status(429)) {
+            return Failure::RateLimited { retry_after };
+        }
+        if all(|outcome| outcome == Outcome::NoQuota) {
+            return Failure::OutOfQuota;
+        }
+        if all(|outcome| matches!(outcome, Outcome::Timeout | Outcome::Status(408 | 504))) {
+            return Failure::UpstreamTimeout;
+        }
+        // A credential that isn't taken and a redirect are the operator's to mend.
+        let hopeless = |outcome| matches!(outcome, Outcome::NoQuota | Outcome::Status(300..=399 | 401 | 403));
+        Failure::EndpointsFailed { retry_after, hopeless: all(hopeless) }
+    }
+
+    pub(super) fn commit(&mut self, status: u16, body: Vec<u8>, as_events: bool) {
+        self.outcome(Outcome::Committed);
+        self.out.push(Action::Commit { attempt: self.run.current(), status, body, as_events });
+    }
+
+    pub(super) fn emit(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.out.push(Action::Emit { bytes });
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.disarm();
+        self.run.record.end = Some(End::Whole);
+        self.run.state = State::Done;
+        self.out.push(Action::Finish);
+    }
+
+    /// A committed body won't become whole. A stream says so; anything else, and a stream in the middle of an event that was
+    /// partly sent, is broken off.
+    pub(super) fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
+        self.disarm();
+        if abort {
+            self.out.push(Action::Abort { attempt: self.run.current() });
+        }
+        self.run.record.end = Some(end);
+        // A process that dies takes all its streams along: each counts, though nothing can be sent again.
+        self.cool_down(false, None, true);
+        let state = core::mem::replace(&mut self.run.state, State::Done);
+        self.out.push(match state {
+            State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },
+            _ => Action::CutStream,
+        });
+    }
+
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        let now = self.now;
+        if let Some(attempt) = self.run.record.attempts.last_mut()
+            && attempt.outcome.is_none()
+        {
+            attempt.outcome = Some(outcome);
+            attempt.ms = u64::try_from(now.saturating_sub(attempt.started_ms)).unwrap_or(0);
+        }
+    }
+
+    pub(super) fn arm(&mut self, after_ms: u64) {
+        self.run.deadline_ms = later(self.now, after_ms);
+        self.run.armed = true;
+        self.out.push(Action::Arm { attempt: self.run.current(), after_ms });
+    }
+
+    pub(super) fn disarm(&mut self) {
+        if core::mem::take(&mut self.run.armed) {
+            self.out.push(Action::Disarm { attempt: self.run.current() });
+        }
+    }
+
+    /// What is left of the total.
+    pub(super) fn left(&self) -> u64 {
+        u64::try_from(self.run.total_ms.saturating_sub(self.now)).unwrap_or(0)
+    }
+}
+
+pub(super) fn later(now_ms: i64, span_ms: u64) -> i64 {
+    now_ms.saturating_add(i64::try_from(span_ms).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,271 @@
+//! What a body says of the requests it belongs with: its hints, or the beginning of its conversation; `body` reads it, `serve`
+//! makes the key by which [`plan`](crate::decide::plan) chooses among a region's endpoints.
+//!
+//! A second turn begins as the first did. Sent where the first was, it finds its prefix in the cache, and reasoning that only the
+//! account which encrypted it can read. Instructions are the same for many conversations, so the first user message counts too.
+
+use core::ops::Range;
+
+use crate::decide::json::{Broken, Kind, Scan};
+use crate::decide::rewrite::path::Route;
+
+/// How many bytes at the beginning of a text count. What follows counts by its length and its last bytes.
+const HEAD: usize = 1_024;
+/// How many bytes at its end do.
+const TAIL: usize = 256;
+/// How many messages and parts count, at most.
+const MOST_PARTS: u32 = 64;
+
+/// The body's hints on what belongs together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Affinity<'a> {
+    /// `prompt_cache_key`.
+    pub prompt_cache_key: Option<&'a str>,
+    /// `user`.
+    pub user: Option<&'a str>,
+    /// The model, by the client's name.
+    pub model: Option<&'a str>,
+    /// A hash of the conversation's beginning.
+    pub beginning: Option<u64>,
+}
+
+impl Affinity<'_> {
+    /// The key of [`Wanted`](crate::decide::plan::Wanted): the tenant with the best hint there is, so that one customer's prefix
+    /// caches stay warm and no customer finds another's. Without a hint it is the model with the beginning of the conversation;
+    /// where there is none it is `request`, anything unique: such requests spread.
+    #[must_use]
+    pub fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
+        let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
+        let best = hints.into_iter().find_map(|(kind, hint)| Some((kind, hint.filter(|hint| !hint.is_empty())?)));
+        match (best, self.beginning) {
+            (Some((kind, hint)), _) => [tenant, kind, hint].join("\0"),
+            (None, Some(beginning)) => {
+                [tenant, "beginning", self.model.unwrap_or_default(), &beginning.to_string()].join("\0")
+            }
+            (None, None) => [tenant, "request", request].join("\0"),
+        }
+    }
+}
+
+/// Hashes the beginning of a conversation: instructions, then messages up to the first one of a user. `fields` are those of the
+/// body, whose values stand in `text`. `None` for a path without conversations, or a body that says nothing.
+pub(super) fn beginning<K: AsRef<str>>(route: &Route, fields: &[(K, Kind, Range<usize>)], text: &str) -> Option<u64> {
+    let words: &[&str] = match route.segments().first()?.as_str() {
+        "chat" | "messages" | "responses" => &["instructions", "system", "messages", "input"],
+        // It may hold a whole conversation, of which nobody sees where it began: only what is all the same is kept together.
+        "completions" => &["prompt"],
+        _ => return None,
+    };
+    let mut digest = Digest::default();
+    for word in words {
+        let Some((_, kind, range)) = fields.iter().find(|(key, ..)| key.as_ref() == *word) else { continue };
+        let text = text.get(range.clone()).unwrap_or_default();
+        let (mut value, mut scan) = (Value { text, digest: &mut digest }, Scan::new(text));
+        // The body is known to be JSON: what ends early has read enough.
+        let _ = match (*word, kind) {
+            ("messages" | "input", Kind::Array) => value.messages(&mut scan),
+            ("prompt", _) => {
+                value.digest.text(text);
+                Ok(())
+            }
+            _ => value.parts(&mut scan),
+        };
+    }
+    (digest.parts > 0).then_some(digest.state)
+}
+
+/// A field that is read for its texts.
+struct Value<'t> {
+    text: &'t str,
+    digest: &'t mut Digest,
+}
+
+impl Value<'_> {
+    /// Messages up to the first of a user. Ends with an error there, so that nothing behind it is read.
+    fn messages(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.array(|message| {
+            if message.kind()? != Kind::Object {
+                return self.parts(message);
+            }
+            let mut is_users = false;
+            message.object(|key, value| match (key.as_ref(), value.kind()?) {
+                ("role", Kind::String) => {
+                    is_users = value.string()? == "user";
+                    Ok(())
+                }
+                ("content", _) => self.parts(value),
+                _ => value.skip().map(drop),
+            })?;
+            if is_users || self.digest.parts >= MOST_PARTS { Err(Broken { at: message.at() }) } else { Ok(()) }
+        })
+    }
+
+    /// The texts of a content, whether it is one or has parts. What only steers the cache or names the kind isn't part of it: it
+    /// may be elsewhere in the next turn.
+    fn parts(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match scan.kind()? {
+            Kind::String => {
+                let quoted = scan.skip()?;
+                let inner = quoted.start + 1..quoted.end.saturating_sub(1);
+                self.digest.text(self.text.get(inner).unwrap_or_default());
+                Ok(())
+            }
+            Kind::Array => scan.array(|part| self.parts(part)),
+            Kind::Object => scan.object(|key, value| match key.as_ref() {
+                "type" | "cache_control" | "detail" | "id" => value.skip().map(drop),
+                _ => self.parts(value),
+            }),
+            _ => scan.skip().map(drop),
+        }
+    }
+}
+
+/// A running hash of texts, eight bytes at a time.
+#[derive(Default)]
+struct Digest {
+    state: u64,
+    parts: u32,
+}
+
+impl Digest {
+    fn text(&mut self, text: &str) {
+        if self.parts >= MOST_PARTS {
+            return;
+        }
+        self.parts += 1;
+        let (head, rest) = text.as_bytes().split_at(text.len().min(HEAD));
+        self.word(text.len() as u64);
+        self.bytes(head);
+        self.bytes(&rest[rest.len().saturating_sub(TAIL)..]);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let (eights, rest) = bytes.as_chunks::<8>();
+        for eight in eights {
+            self.word(u64::from_le_bytes(*eight));
+        }
+        self.word(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    }
+
+    /// One step. [`plan`](crate::decide::plan) spreads the bits of what comes out.
+    fn word(&mut self, word: u64) {
+        let mixed = (self.state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.state = mixed ^ mixed >> 32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::body::Inspected;
+    use crate::decide::body::tests::terms;
+
+    fn at(path: &str, body: &serde_json::Value) -> Option<u64> {
+        let text = body.to_string();
+        let mut fields = Vec::new();
+        Scan::new(&text)
+            .object(|key, value| {
+                let kind = value.kind()?;
+                fields.push((key, kind, value.skip()?));
+                Ok(())
+            })
+            .unwrap();
+        beginning(&Route::parse("POST", path).unwrap(), &fields, &text)
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "tests write literals")]
+    fn chat(messages: serde_json::Value) -> Option<u64> {
+        at("/v1/chat/completions", &serde_json::json!({ "model": "m", "messages": messages }))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "tests write literals")]
+    fn responses(fields: serde_json::Value) -> Option<u64> {
+        at("/v1/responses", &fields)
+    }
+
+    #[test]
+    fn the_best_hint_keeps_requests_together_within_a_tenant() {
+        let both = Affinity { prompt_cache_key: Some("k"), user: Some("u"), ..Affinity::default() };
+        assert_eq!(both.key("acme", Some("s"), "1"), both.key("acme", None, "2"));
+        assert_ne!(both.key("acme", None, "1"), both.key("other", None, "1"));
+        let user = Affinity { prompt_cache_key: Some(""), user: Some("u"), beginning: Some(1), model: None };
+        assert_ne!(user.key("acme", Some("s"), "1"), user.key("acme", None, "1"), "a session goes before a user");
+        assert_eq!(user.key("acme", None, "1"), user.key("acme", None, "2"), "a user before the beginning");
+        assert_ne!(Affinity::default().key("acme", None, "1"), Affinity::default().key("acme", None, "2"));
+    }
+
+    #[test]
+    fn without_a_hint_it_is_tenant_model_and_beginning() {
+        let begun =
+            |model, beginning| Affinity { model: Some(model), beginning: Some(beginning), ..Affinity::default() };
+        let key = |tenant: &str, affinity: Affinity<'_>, request: &str| affinity.key(tenant, None, request);
+        assert_eq!(key("acme", begun("m", 7), "1"), key("acme", begun("m", 7), "2"));
+        for other in [key("emca", begun("m", 7), "1"), key("acme", begun("n", 7), "1"), key("acme", begun("m", 8), "1")]
+        {
+            assert_ne!(key("acme", begun("m", 7), "1"), other);
+        }
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"q"}]}"#.to_vec();
+        let route = Route::parse("POST", "/v1/chat/completions").unwrap();
+        let body = Inspected::json(body, &route, &terms(&[])).unwrap();
+        assert_eq!(body.affinity().model, Some("m"));
+        assert!(body.affinity().beginning.is_some());
+    }
+
+    #[test]
+    fn a_second_turn_begins_as_the_first() {
+        let system = serde_json::json!({ "role": "system", "content": "You are kind." });
+        let user = |text: &str| serde_json::json!({ "role": "user", "content": text });
+        let answer = serde_json::json!({ "role": "assistant", "content": "a" });
+        let first = chat(serde_json::json!([system, user("q")]));
+        assert!(first.is_some());
+        assert_eq!(first, chat(serde_json::json!([system, user("q"), answer, user("more")])));
+        assert_ne!(
+            first,
+            chat(serde_json::json!([system, user("r")])),
+            "equal instructions alone keep nothing together"
+        );
+        assert_ne!(first, chat(serde_json::json!([user("q")])));
+        assert_eq!(chat(serde_json::json!([])), None);
+        let marked = serde_json::json!([{ "type": "text", "text": "q", "cache_control": { "type": "ephemeral" } }]);
+        let parts = chat(serde_json::json!([system, { "role": "user", "content": marked }]));
+        assert_eq!(first, parts, "a mark for the cache moves on with the turns");
+    }
+
+    #[test]
+    fn responses_begin_with_instructions_and_the_first_input() {
+        let input = serde_json::json!([{ "role": "user", "content": "q" }]);
+        let more = serde_json::json!([
+            { "role": "user", "content": [{ "type": "input_text", "text": "q" }] },
+            { "type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x" },
+            { "role": "user", "content": "more" },
+        ]);
+        let first = responses(serde_json::json!({ "instructions": "i", "input": input }));
+        assert!(first.is_some());
+        assert_eq!(first, responses(serde_json::json!({ "input": more, "instructions": "i", "store": false })));
+        assert_eq!(first, responses(serde_json::json!({ "instructions": "i", "input": "q" })));
+        assert_ne!(first, responses(serde_json::json!({ "instructions": "j", "input": input })));
+        assert_eq!(responses(serde_json::json!({ "input": [], "prompt": { "id": "pmpt_1" } })), None);
+    }
+
+    #[test]
+    fn a_prompt_counts_whole_and_other_paths_have_no_conversation() {
+        let prompt = |value: serde_json::Value| at("/v1/completions", &serde_json::json!({ "prompt": value }));
+        assert_eq!(prompt("a".into()), prompt("a".into()));
+        assert_ne!(prompt("a".into()), prompt("b".into()));
+        assert_ne!(prompt(serde_json::json!([1, 2, 3])), prompt(serde_json::json!([1, 2, 4])), "tokens");
+        assert_eq!(at("/v1/embeddings", &serde_json::json!({ "input": "a" })), None);
+    }
+
+    #[test]
+    fn long_texts_differ_by_their_beginning_length_and_end() {
+        let said = |text: String| chat(serde_json::json!([{ "role": "user", "content": text }]));
+        let long = "x".repeat(100_000);
+        let plain = said(long.clone());
+        assert_eq!(plain, said(long.clone()));
+        for other in [format!("{long}x"), format!("y{}", &long[1..]), format!("{}y", &long[1..])] {
+            assert_ne!(plain, said(other));
+        }
+        let many = |count: usize| chat(serde_json::json!(vec![serde_json::json!({ "content": "x" }); count]));
+        assert_eq!(many(100), many(1_000), "no more is read than counts");
+    }
+}

@@ -1,0 +1,174 @@
+//! What engines take beyond the documented API: the top-level fields of vLLM and SGLang with their shapes, which of
+//! them a request uses, and so which endpoints may be sent it.
+//!
+//! The sources are `protocol.py` of vLLM (`vllm/entrypoints/openai`, `vllm/entrypoints/pooling`) and of SGLang
+//! (`python/sglang/srt/entrypoints/openai`). What routes there, or names what the operator put on the engine's disk,
+//! is left out and refused by name (`names`).
+
+use bailiwick_rules::rules::Engine;
+
+use super::scope::Named;
+use super::shape::Shape::{
+    self, Content, Data, EngineInput, Label, Map, Object, Schema, Scoped, Stray, Text, ToolChoice, Tools, Unknown, Word,
+};
+use super::shape::{FORMAT, Fields, STRUCTURED};
+
+/// A set of engines, and of endpoints that name none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Engines(u8);
+
+const VLLM: Engines = Engines(1);
+const SGLANG: Engines = Engines(2);
+
+impl Engines {
+    /// All of them, and endpoints that name none.
+    pub const ALL: Self = Self(7);
+
+    /// Whether an endpoint of this engine is among them.
+    #[must_use]
+    pub fn hold(self, engine: Option<Engine>) -> bool {
+        let bit = match engine {
+            Some(Engine::Vllm) => VLLM.0,
+            Some(Engine::Sglang) => SGLANG.0,
+            None => 4,
+        };
+        self.0 & bit != 0
+    }
+
+    /// Those of both sets.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// An engine's own field: its shape, and the engines that know it.
+pub(super) fn field(key: &str) -> Option<(&'static Shape, Engines)> {
+    let find = |fields: Fields| fields.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape);
+    if let Some(shape) = find(BOTH_KNOW) {
+        return Some((shape, Engines(VLLM.0 | SGLANG.0)));
+    }
+    find(VLLM_KNOWS).map(|shape| (shape, VLLM)).or_else(|| find(SGLANG_KNOWS).map(|shape| (shape, SGLANG)))
+}
+
+/// Whether an engine salts its prefix cache by `cache_salt`.
+pub(super) fn salts(engine: Option<Engine>) -> bool {
+    matches!(engine, Some(Engine::Vllm | Engine::Sglang))
+}
+
+static BOTH_KNOW: Fields = &[
+    ("top_k", Word),
+    ("min_p", Word),
+    ("min_tokens", Word),
+    ("repetition_penalty", Word),
+    ("stop_token_ids", Word),
+    ("ignore_eos", Word),
+    ("skip_special_tokens", Word),
+    ("continue_final_message", Word),
+    ("chat_template_kwargs", Unknown),
+    ("cache_salt", Scoped(Named::Salt)),
+    ("session_id", Scoped(Named::Session)),
+    ("response_format", Object(FORMAT)),
+    ("return_token_ids", Word),
+    ("stop", Text),
+    ("seed", Word),
+    ("temperature", Word),
+    ("top_p", Word),
+    ("frequency_penalty", Word),
+    ("presence_penalty", Word),
+    ("logit_bias", Map(&Word)),
+    ("logprobs", Word),
+    ("task", Word),
+    ("negative_prompt", Text),
+    ("stream_options", Unknown),
+    ("reasoning_effort", Word),
+    ("tool_choice", ToolChoice),
+    ("tools", Tools),
+];
+
+static VLLM_KNOWS: Fields = &[
+    ("structured_outputs", Object(STRUCTURED)),
+    ("guided_json", Schema),
+    ("guided_regex", Text),
+    ("guided_choice", Text),
+    ("guided_grammar", Text),
+    ("guided_whitespace_pattern", Text),
+    ("guided_decoding_backend", Word),
+    ("structural_tag", Schema),
+    ("use_beam_search", Word),
+    ("length_penalty", Word),
+    ("include_stop_str_in_output", Word),
+    ("spaces_between_special_tokens", Word),
+    ("truncate_prompt_tokens", Word),
+    ("truncation_side", Word),
+    ("prompt_logprobs", Word),
+    ("allowed_token_ids", Word),
+    ("logprob_token_ids", Word),
+    ("bad_words", Text),
+    ("echo", Word),
+    ("add_generation_prompt", Word),
+    ("add_special_tokens", Word),
+    ("include_reasoning", Word),
+    ("thinking_token_budget", Word),
+    ("return_tokens_as_token_ids", Word),
+    ("return_prompt_text", Word),
+    ("stream_interval", Word),
+    ("repetition_detection", Unknown),
+    ("documents", Object(DOCUMENT)),
+    ("chat_template", EngineInput(&Text)),
+    ("media_io_kwargs", EngineInput(&Unknown)),
+    ("mm_processor_kwargs", EngineInput(&Unknown)),
+    ("vllm_xargs", Stray),
+    ("request_id", Scoped(Named::Request)),
+    ("prompt_embeds", EngineInput(&Data)),
+    ("messages", Content),
+    ("previous_input_messages", Content),
+    ("padding", Word),
+    ("embed_dtype", Word),
+    ("endianness", Word),
+    ("use_activation", Word),
+    ("to_language", Word),
+    ("hotwords", Text),
+];
+
+/// A document that the chat template writes into the prompt.
+static DOCUMENT: Fields = &[
+    ("title", Text),
+    ("text", Text),
+    ("content", Text),
+    ("contents", Text),
+    ("snippet", Text),
+    ("url", Text),
+    ("id", Label),
+    ("doc_id", Label),
+];
+
+static SGLANG_KNOWS: Fields = &[
+    ("regex", Text),
+    ("ebnf", Text),
+    ("json_schema", Schema),
+    ("stop_regex", Text),
+    ("no_stop_trim", Word),
+    ("separate_reasoning", Word),
+    ("stream_reasoning", Word),
+    ("return_hidden_states", Word),
+    ("images_config", Unknown),
+    ("custom_params", Stray),
+    ("custom_labels", Map(&Label)),
+    ("input_ids", Word),
+    ("reasoning", Unknown),
+    ("rid", Scoped(Named::Request)),
+    ("extra_key", Scoped(Named::Session)),
+    ("embed_overrides", Word),
+    ("query_embed_overrides", Word),
+    ("item_embed_overrides", Word),
+];
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The names of all engines' own fields.
+    pub(in crate::decide::body) fn names() -> impl Iterator<Item = &'static str> {
+        [BOTH_KNOW, VLLM_KNOWS, SGLANG_KNOWS].into_iter().flatten().map(|(name, _)| *name)
+    }
+}

@@ -1,0 +1,175 @@
+//! One top-level field of a body or a form in; whether it may be sent, and to which engines, out.
+
+use bailiwick_rules::rules::Allowance;
+
+use super::engine::{self, Engines};
+use super::form_name;
+use super::models::NamedModel;
+use super::names::{is_hosted, routes};
+use super::paths;
+use super::pointer::pointer;
+use super::shape::{Fields, Shape};
+use super::walk::{Walk, Wrong};
+use crate::decide::envelope::{Failure, Odd};
+use crate::decide::json::{Broken, Kind, Scan, is_json, quoted};
+
+/// What an endpoint has to know: all of a body's fields, and the models it names below its top level.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Needs {
+    /// The engines that know all fields.
+    pub engines: Engines,
+    /// The last field that left some out.
+    pub field: String,
+    /// The models, each once.
+    pub models: Vec<NamedModel>,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self { engines: Engines::ALL, field: String::new(), models: Vec::new() }
+    }
+}
+
+impl Needs {
+    /// What a field needs that these engines know.
+    fn of(engines: Engines, field: &str) -> Self {
+        Self { engines, field: field.to_owned(), models: Vec::new() }
+    }
+
+    /// What both need. Forms name no models below their top level.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let field = if other.engines == Engines::ALL { self.field } else { other.field };
+        Self { engines: self.engines.and(other.engines), field, models: self.models }
+    }
+}
+
+/// Reads a top-level field at its value.
+pub(super) fn read(
+    walk: &mut Walk,
+    needs: &mut Needs,
+    fields: Fields,
+    key: &str,
+    value: &mut Scan<'_>,
+    may_be_unknown: bool,
+) -> Result<(), Broken> {
+    let (kind, at) = (value.kind()?, value.at());
+    if let Some((_, shape)) = fields.iter().find(|(name, _)| *name == key) {
+        if matches!(shape, Shape::Hosted) && !walk.hosts && kind != Kind::Null {
+            walk.refuse(at, Wrong::Tool(key.to_owned()));
+        }
+        return walk.value(shape, value);
+    }
+    // Numbers and switches of a name that nobody knows do no harm.
+    let is_plain = !matches!(kind, Kind::String | Kind::Object | Kind::Array);
+    if let Some((shape, engines)) = engine::field(key) {
+        if !is_plain && !may_be_unknown {
+            *needs = Needs::of(needs.engines.and(engines), key);
+        }
+        return walk.value(shape, value);
+    }
+    let is_hosted = is_hosted(key);
+    if is_hosted && walk.hosts {
+        return walk.value(&Shape::Hosted, value);
+    }
+    if is_hosted || routes(key) {
+        return walk.unknown(&[], key, value);
+    }
+    let may_pass = is_plain && key != "priority" || may_be_unknown || kind == Kind::Null;
+    if !may_pass && key == "priority" {
+        // It is what an engine takes where nothing is said.
+        let range = value.skip()?;
+        if !value.is_at(range, b"0") {
+            walk.refuse(at, Wrong::Priority);
+        }
+        return Ok(());
+    }
+    if key == "model" {
+        // It is the request's own, wherever the path documents none.
+        walk.value(&Shape::Label, value)?;
+    } else {
+        walk.unknown(fields, key, value)?;
+    }
+    walk.guess(key, kind, at);
+    if !may_pass {
+        walk.refuse(at, Wrong::Unknown);
+    }
+    Ok(())
+}
+
+pub(crate) use super::form_name::base;
+
+/// Checks that a form to the path with these words has a file by this name.
+///
+/// # Errors
+/// 400 where a plain field belongs, or nobody knows of a file.
+pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
+    form_name::check(name, allow)?;
+    let base = base(name);
+    let known = paths::fields(pattern).iter().find(|(field, _)| *field == base).map(|(_, shape)| shape);
+    let may_be_unknown = allow.contains(&Allowance::UnknownFields);
+    match known.map(|shape| (shape, Engines::ALL)).or_else(|| engine::field(base)) {
+        Some((shape @ (Shape::Data | Shape::EngineInput(Shape::Data)), engines)) => {
+            if matches!(shape, Shape::EngineInput(_)) && !allow.contains(&Allowance::EngineInputs) {
+                return Err(failure(Wrong::EngineInput, || name.to_owned()));
+            }
+            let engines = if may_be_unknown { Engines::ALL } else { engines };
+            Ok(Needs::of(engines, name))
+        }
+        Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
+        None if routes(base) => Err(failure(Wrong::Routes, || name.to_owned())),
+        None if is_hosted(base) || !may_be_unknown => Err(unknown(name.to_owned())),
+        None => Ok(Needs::default()),
+    }
+}
+
+/// Checks a plain field of a form to the path with these words.
+///
+/// # Errors
+/// 400 with what may not be in it.
+pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
+    form_name::check(name, allow)?;
+    let fields = paths::fields(pattern);
+    let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
+    let base = base(name);
+    // A reader of forms takes `true`, `7` and `{…}` for what they look like, and anything else for a string.
+    let is_string = text.starts_with('"') || !is_json(text);
+    let json = if is_string { quoted(text) } else { text.to_owned() };
+    let may_be_unknown = allow.contains(&Allowance::UnknownFields);
+    let _ = read(&mut walk, &mut needs, fields, base, &mut Scan::new(&json), may_be_unknown);
+    if let Some((_, wrong)) = walk.wrong {
+        return Err(failure(wrong, || name.to_owned()));
+    }
+    // Names that would have to be replaced, models beside the form's own, and ids are those of JSON bodies.
+    match (walk.names.is_empty() && walk.models.is_empty(), walk.ids.is_empty()) {
+        (false, _) => Err(failure(Wrong::Unknown, || name.to_owned())),
+        (_, false) => Err(Failure::UnknownId),
+        _ => Ok(needs),
+    }
+}
+
+/// What is told of the first thing that may not be in a JSON body.
+pub(super) fn told(text: &str, at: usize, wrong: Wrong) -> Failure {
+    failure(wrong, || pointer(text, at))
+}
+
+/// A field that nobody documents.
+pub(crate) fn unknown(field: String) -> Failure {
+    Failure::UnknownField { field, odd: Odd::Undocumented }
+}
+
+pub(super) fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
+    let odd = |odd: Odd, field: String| Failure::UnknownField { field, odd };
+    match wrong {
+        Wrong::Place => Failure::RemoteUrl { field: field() },
+        Wrong::Routes => odd(Odd::Routes, field()),
+        Wrong::Kind => odd(Odd::Kind, field()),
+        Wrong::Unknown => odd(Odd::Undocumented, field()),
+        Wrong::Priority => odd(Odd::Priority, field()),
+        Wrong::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
+        Wrong::Tool(tool) => Failure::HostedTool { tool },
+        Wrong::EngineInput => odd(Odd::EngineInput, field()),
+        Wrong::Reference => Failure::ItemReference,
+        Wrong::NoText => odd(Odd::NoText, field()),
+        Wrong::Id => Failure::UnknownId,
+    }
+}

@@ -1,0 +1,111 @@
+//! The name of a form's field in; what its parts say, as servers read them, out. `field` and `multipart` call it.
+//!
+//! PHP, Rails, `qs` and their kin make objects of names: `a[fallbacks]` and `a.fallbacks` are `{"a":{"fallbacks":…}}`,
+//! and PHP's `api.base` is `api_base`. So every part of a name is judged as the name of a field. `multipart` lets names
+//! of letters, digits and `-_.[]` alone pass.
+
+use bailiwick_rules::rules::Allowance;
+
+use super::guess::may_route;
+use super::keys::names_id;
+use super::names::{is_hosted, parts, routes};
+use super::shape::engine_input;
+use super::walk::Wrong;
+use super::{field, field::unknown};
+use crate::decide::envelope::Failure;
+
+/// The field that a name is of: `image` of `image[]`, `chunking_strategy` of `chunking_strategy[type]`.
+pub(crate) fn base(name: &str) -> &str {
+    name.split(['[', '.']).next().unwrap_or(name)
+}
+
+/// Refuses a name of which a part routes, has the host run something, or is an engine's to compile or unpickle; and
+/// ids, which no form of the model API has.
+///
+/// # Errors
+/// 400 with what is wrong.
+pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
+    // Most names are one word.
+    if base(name).len() == name.len() {
+        return Ok(());
+    }
+    for part in parts(name) {
+        if part.eq_ignore_ascii_case("model") || routes(part) || may_route(part) {
+            return Err(field::failure(Wrong::Routes, || name.to_owned()));
+        }
+        if is_hosted(part) && !allow.contains(&Allowance::HostedTools) {
+            return Err(unknown(name.to_owned()));
+        }
+        if names_id(part) {
+            return Err(Failure::UnknownId);
+        }
+        if engine_input(part).is_some() && !allow.contains(&Allowance::EngineInputs) {
+            return Err(field::failure(Wrong::EngineInput, || name.to_owned()));
+        }
+    }
+    if routes(name) { Err(field::failure(Wrong::Routes, || name.to_owned())) } else { Ok(()) }
+}
+
+/// Whether a part of a name is that of an id.
+pub(crate) fn has_id(name: &str) -> bool {
+    parts(name).any(names_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_name_is_judged() {
+        for name in [
+            "a[fallbacks]",
+            "fallbacks.0",
+            "fallbacks[0][model]",
+            "x[model]",
+            "x.model",
+            "x[Model]",
+            "a[b][models]",
+            "[fallbacks]",
+            "a.b.apiKey",
+            "a[provider][order][]",
+            "api.base",
+            "a[model_id]",
+            "chunking_strategy[region]",
+            "a.conversation_id",
+            "model.0",
+        ] {
+            assert!(check(name, &[]).is_err(), "{name}");
+            assert!(check(name, &[Allowance::UnknownFields, Allowance::RemoteUrls]).is_err(), "{name}");
+        }
+        for name in ["a[web_search]", "a[chat_template]", "x.prompt_embeds"] {
+            assert!(check(name, &[Allowance::UnknownFields]).is_err(), "{name}");
+            assert!(check(name, &[Allowance::EngineInputs, Allowance::HostedTools]).is_ok(), "{name}");
+        }
+        for name in [
+            "",
+            "image[]",
+            "image",
+            "chunking_strategy[type]",
+            "expires_after[seconds]",
+            "include[]",
+            "keywords[0]",
+            "timestamp_granularities[]",
+            "known_speaker_references[]",
+            "top-k",
+            "a[b].c",
+        ] {
+            assert!(check(name, &[]).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_have_their_base_and_their_ids() {
+        for (name, expected) in [("image[]", "image"), ("a.b", "a"), ("model", "model"), ("[x]", "")] {
+            assert_eq!(base(name), expected, "{name}");
+        }
+        for name in ["file_id", "image[file_id]", "images[0][file_id]", "a.file_id", "file_ids[]"] {
+            assert!(has_id(name), "{name}");
+        }
+        assert!(!has_id("image[]") && !has_id("file"));
+    }
+}

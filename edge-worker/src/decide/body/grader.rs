@@ -1,0 +1,91 @@
+//! A grader of a fine-tuning job or an evaluation in; whether the model host would run code or a tool for it out.
+//! [`Walk`] calls it where graders stand.
+
+use super::guess::may_hold_media;
+use super::names::routes;
+use super::shape::{GRADER, Shape};
+use super::walk::{Walk, Wrong, named_by};
+use crate::decide::json::{Broken, Kind, Scan, reads_as};
+
+/// Graders that compare texts, ask a model or join others. A `python` one runs the client's code at the host.
+const PLAIN: &[&str] = &["string_check", "text_similarity", "score_model", "label_model", "multi"];
+
+impl Walk {
+    /// A grader, or `several` by names that are the client's.
+    pub(super) fn grader(&mut self, several: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            let kind = value.kind()?;
+            let at = value.at();
+            if kind == Kind::String && !self.hosts && reads_as(&key, "type") {
+                let said = value.string()?;
+                if !PLAIN.contains(&said.as_ref()) {
+                    self.refuse(at, Wrong::Tool(said.into_owned()));
+                }
+                return Ok(());
+            }
+            if kind == Kind::String && !self.hosts && reads_as(&key, "source") {
+                self.refuse(at, Wrong::Tool("a grader's source".to_owned()));
+            }
+            let is_known = || {
+                let is_field = GRADER.iter().any(|(name, _)| *name == key);
+                is_field || named_by(&key).is_some() || routes(&key) || may_hold_media(&key)
+            };
+            if several && matches!(kind, Kind::Object | Kind::Array) && !is_known() {
+                return self.value(&Shape::Grader, value);
+            }
+            self.field(GRADER, &key, value)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::rules::Allowance;
+
+    use super::super::tests::{CHAT, told};
+
+    fn graded(grader: &str, allow: &[Allowance]) -> String {
+        let method = format!(r#""method":{{"type":"reinforcement","reinforcement":{{"grader":{grader}}}}}"#);
+        told("/v1/fine_tuning/jobs", &method, allow)
+    }
+
+    #[test]
+    fn code_of_the_clients_runs_at_the_host_only_where_the_service_allows_it() {
+        for grader in [
+            r#"{"type":"python","name":"g","source":"def grade(sample, item): return 1.0"}"#,
+            r#"{"type":"pyth\u006fn","name":"g"}"#,
+            r#"{"Type":"python","name":"g"}"#,
+            r#"{"name":"g","source":"import os"}"#,
+            r#"{"type":"multi","graders":{"a":{"type":"string_check","name":"a"},"b":{"type":"python","source":"x"}}}"#,
+            r#"{"type":"multi","graders":[{"type":"python","source":"x"}]}"#,
+            r#"{"type":"multi","graders":{"type":"python","source":"x"}}"#,
+            r#"{"type":"multi","graders":{"a":{"type":"multi","graders":{"b":{"type":"python"}}}}}"#,
+            r#"{"type":"endpoint","name":"g"}"#,
+        ] {
+            assert_eq!(graded(grader, &[]), "hosted_tool_not_allowed tools", "{grader}");
+            assert_eq!(graded(grader, &[Allowance::HostedTools]), "ok", "{grader}");
+        }
+        let odd = graded(r#"{"type":"string_check","name":"g","Source":"import os"}"#, &[]);
+        assert_eq!(odd, "hosted_tool_not_allowed tools");
+        let routed = r#"{"type":"multi","graders":{"a":{"fallbacks":{"model":"x"}}}}"#;
+        assert!(graded(routed, &[]).starts_with("unknown_field"), "it is no grader's name");
+        assert!(graded(r#"{"type":"string_check","Model":{"id":"x"}}"#, &[]).starts_with("unknown_field"));
+        let criteria = r#""testing_criteria":[{"type":"python","source":"x"}]"#;
+        assert_eq!(told(CHAT, criteria, &[Allowance::UnknownFields]), "hosted_tool_not_allowed tools");
+    }
+
+    #[test]
+    fn graders_that_compare_or_ask_pass() {
+        for grader in [
+            r#"{"type":"string_check","name":"g","input":"{{sample.output_text}}",
+                "reference":"https://a","operation":"eq"}"#,
+            r#"{"type":"text_similarity","name":"g","input":"a","reference":"b","evaluation_metric":"bleu"}"#,
+            r#"{"type":"score_model","name":"g","model":"m","range":[0,1],"sampling_params":{"seed":1},
+                "input":[{"role":"user","type":"message","content":"see https://a"}]}"#,
+            r#"{"type":"multi","calculate_output":"a + b","graders":{"a":{"type":"string_check","name":"a","input":"x",
+                "reference":"https://b","operation":"like"}}}"#,
+        ] {
+            assert_eq!(graded(grader, &[]), "ok", "{grader}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The name of a field that nobody documents in, what a host may take it for out: a route, or the place of media.
+//! `walk` and `field` ask it of such names alone, so no ordinary request pays for it.
+//!
+//! A list of names is never whole. So the names are taken apart: gateways join the same few words in ever new ways
+//! (`model_id`, `modelName`, `litellm_session_id`), and whatever is made of one of them is refused.
+
+use crate::decide::json::letters;
+
+/// Pieces of names by which gateways, clouds and routers choose a model, a place or an account, by which they know
+/// who asks, or by which they find what they keep: LiteLLM, OpenRouter, Portkey, Helicone, TensorZero, orq.ai,
+/// Cloudflare's and Vercel's AI gateways, Bedrock, Vertex AI, Azure, Dynamo, llm-d, AIBrix.
+const ROUTING_PIECES: &[&str] = &[
+    // What is asked.
+    "model",
+    "fallback",
+    "provider",
+    "route",
+    "routing",
+    "preset",
+    "adapter",
+    "variant",
+    "guardrail",
+    // Where.
+    "region",
+    "endpoint",
+    "deployment",
+    "gateway",
+    "upstream",
+    "backend",
+    "cluster",
+    "datacenter",
+    "replica",
+    "worker",
+    "proxy",
+    "proxies",
+    "webhook",
+    "callback",
+    "remote",
+    "apibase",
+    "baseurl",
+    "header",
+    // As whom.
+    "apikey",
+    "accesskey",
+    "authoriz",
+    "authentic",
+    "authtoken",
+    "accesstoken",
+    "bearer",
+    "credential",
+    "secret",
+    "password",
+    "account",
+    "tenant",
+    "organization",
+    "workspace",
+    "virtualkey",
+    "byok",
+    // What is kept.
+    "cach",
+    "conversation",
+    "session",
+    "thread",
+    "memory",
+    "assistantid",
+    "checkpoint",
+    // Whose names they are.
+    "litellm",
+    "openrouter",
+    "portkey",
+    "helicone",
+    "tensorzero",
+    "vertex",
+    "bedrock",
+    "sagemaker",
+    "azure",
+    "nvext",
+    "langfuse",
+    "cfaig",
+    "aibrix",
+];
+
+/// Whole names that do the same: too short to look for inside of others.
+const ROUTING_NAMES: &[&str] = &[
+    "auth",
+    "token",
+    "idtoken",
+    "key",
+    "tags",
+    "strategy",
+    "targets",
+    "loadbalancing",
+    "project",
+    "projectid",
+    "orq",
+    "zone",
+    "location",
+    "server",
+    "node",
+    "engine",
+    "deferred",
+    "keepalive",
+    "sslverify",
+    "verifyssl",
+    "state",
+];
+
+/// Names with such a piece that do no harm: switches of llama.cpp and Transformers for one request's own cache, and
+/// what gpt-oss's chat template calls the model.
+const HARMLESS: &[&str] = &["cacheprompt", "usecache", "modelidentity"];
+
+/// Ends of names under which a host may look for media: media themselves, and ways to say where they are.
+const MEDIA_ENDS: &[&str] = &[
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "picture",
+    "pictures",
+    "photo",
+    "photos",
+    "audio",
+    "audios",
+    "sound",
+    "sounds",
+    "video",
+    "videos",
+    "movie",
+    "clip",
+    "clips",
+    "frames",
+    "media",
+    "mask",
+    "attachment",
+    "attachments",
+    "file",
+    "files",
+    "pdf",
+    "path",
+    "paths",
+    "dir",
+    "directory",
+    "folder",
+    "url",
+    "urls",
+    "uri",
+    "uris",
+    "href",
+    "src",
+    "source",
+    "sources",
+    "link",
+    "base64",
+    "b64",
+    "blob",
+];
+
+/// Ends of names that say so together with a word for media.
+const CARRIER_ENDS: &[&str] =
+    &["data", "input", "inputs", "content", "bytes", "reference", "references", "ref", "refs", "location", "prompt"];
+
+/// Words for media.
+const MEDIA_WORDS: &[&str] =
+    &["image", "img", "picture", "photo", "audio", "video", "speech", "voice", "media", "file", "inline"];
+
+/// Names that end so and are none.
+const NO_MEDIA: &[&str] = &["profile", "videometadata", "audiometadata", "imagemetadata", "filemetadata"];
+
+/// Whether a host may route by a field with this name.
+#[inline(never)]
+pub(super) fn may_route(key: &str) -> bool {
+    let key: String = letters(key).collect();
+    // Models below the top level are `walk`'s to judge.
+    let key = key.as_str();
+    let is_made_of = || ROUTING_PIECES.iter().any(|piece| key.contains(piece));
+    ROUTING_NAMES.contains(&key) || key != "model" && is_made_of() && !HARMLESS.contains(&key)
+}
+
+/// Whether a host may look for media under this name, so that a word there could be a path on its disk.
+#[inline(never)]
+pub(super) fn may_hold_media(key: &str) -> bool {
+    let key: String = letters(key).collect();
+    let ends = |ends: &[&str]| ends.iter().any(|end| key.ends_with(end));
+    let names_media = || MEDIA_WORDS.iter().any(|word| key.contains(word));
+    !NO_MEDIA.contains(&key.as_str()) && (ends(MEDIA_ENDS) || ends(CARRIER_ENDS) && names_media())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_of_routing_words_routes() {
+        for key in [
+            "model_id",
+            "model_name",
+            "modelId",
+            "model-name",
+            "ModelID",
+            "base_model",
+            "conversation_id",
+            "conversationId",
+            "thread_id",
+            "threadId",
+            "cache",
+            "caching",
+            "semantic_cache",
+            "cachedContent",
+            "apiKey",
+            "apikey",
+            "API-KEY",
+            "litellm_session_id",
+            "litellm_params",
+            "providerOptions",
+            "provider.order",
+            "tensorzero::variant_name",
+            "guardrailConfig",
+            "vertex_ai_project",
+            "aws_session_token",
+            "x_portkey_config",
+            "azure_ad_token",
+            "prefill_worker_id",
+            "proxyUrl",
+            "user_api_key_hash",
+            "\u{212a}v_cache_id",
+            "se\u{17f}\u{17f}ion",
+        ] {
+            assert!(may_route(key), "{key}");
+        }
+        for key in [
+            "",
+            "x",
+            "foo",
+            "model",
+            "temperature",
+            "top_k",
+            "max_tokens",
+            "cache_prompt",
+            "use_cache",
+            "model_identity",
+            "enable_thinking",
+            "num_crops",
+            "reasoning_effort",
+            "mystery",
+            "note",
+            "safety_identifier",
+            "seed",
+        ] {
+            assert!(!may_route(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn media_is_looked_for_under_names_of_it() {
+        for key in [
+            "image",
+            "images",
+            "image_path",
+            "imagePath",
+            "imagepath",
+            "path",
+            "file",
+            "source",
+            "src",
+            "url",
+            "IMAGE_URL",
+            "ref_audio",
+            "reference_images",
+            "image_data",
+            "inline_data",
+            "inlineData",
+            "input_image",
+            "image-base64",
+            "video_frames",
+            "voice_prompt",
+            "file_path",
+            "mask",
+            "audio_reference",
+        ] {
+            assert!(may_hold_media(key), "{key}");
+        }
+        for key in [
+            "",
+            "foo",
+            "image_config",
+            "image_size",
+            "audio_format",
+            "video_metadata",
+            "profile",
+            "metadata",
+            "data",
+            "reference",
+            "prompt",
+            "content",
+            "document",
+            "documents",
+            "voice",
+            "fps",
+            "max_pixels",
+            "file_type",
+        ] {
+            assert!(!may_hold_media(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Where items of the Responses API stand that have an id: the `input` of a body in, each id with what its item holds beside it
+//! out; `body` reads it, [`claim`](crate::decide::state::claim) says what is sent instead of each.
+//!
+//! An item's id may be more than a name: a host that stores answers puts what it stored in the item's place.
+
+use core::ops::Range;
+
+use crate::decide::json::{Broken, Kind, Scan, quoted, reads_as};
+
+/// What an item holds beside its id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    /// It refers to an item that is stored.
+    Reference,
+    /// Nothing: the host would look at what it stored.
+    Nothing,
+    /// Content that only its maker can read, and that may name the id.
+    Encrypted,
+    /// All that a model needs.
+    Content,
+}
+
+/// What is sent instead of an id.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Sent {
+    /// The same.
+    #[default]
+    Same,
+    /// Another.
+    Other(String),
+    /// None: its key is left out too.
+    None,
+}
+
+/// An id of an item.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ItemId {
+    /// The id, as the client sent it.
+    pub id: String,
+    /// What its item holds.
+    pub holds: Holds,
+    /// What is sent instead.
+    pub sent: Sent,
+    value: Range<usize>,
+    member: Range<usize>,
+}
+
+impl ItemId {
+    /// The change to make in the body.
+    pub(super) fn edit(&self) -> Option<(Range<usize>, String)> {
+        match &self.sent {
+            Sent::Same => None,
+            Sent::Other(id) => Some((self.value.clone(), quoted(id))),
+            Sent::None => Some((self.member.clone(), String::new())),
+        }
+    }
+}
+
+/// The ids of the items in the value that stands at `range` of a body.
+pub(super) fn items(body: &str, range: Range<usize>) -> Vec<ItemId> {
+    let mut found = Vec::new();
+    let value = body.get(range.clone()).unwrap_or_default();
+    let finder = Finder { body, start: range.start };
+    // The body is known to be JSON.
+    let _ = finder.visit(&mut Scan::new(value), &mut found);
+    found
+}
+
+struct Finder<'b> {
+    body: &'b str,
+    start: usize,
+}
+
+impl Finder<'_> {
+    fn visit(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), Broken> {
+        match scan.kind()? {
+            Kind::Array => scan.array(|item| self.visit(item, found)),
+            Kind::Object => self.item(scan, found),
+            _ => scan.skip().map(drop),
+        }
+    }
+
+    /// Keys are read as a server would that ignores letters' case.
+    fn item(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), Broken> {
+        let mut ids = Vec::new();
+        let (mut is_reference, mut is_typed, mut is_bare) = (false, false, false);
+        let (mut is_encrypted, mut has_content) = (false, false);
+        scan.object(|key, value| {
+            let kind = value.kind()?;
+            let is = |name: &str| reads_as(&key, name);
+            let start = value.at();
+            match kind {
+                Kind::String if is("id") => {
+                    let id = value.string()?.into_owned();
+                    ids.push((id, None, self.start + start..self.start + value.at()));
+                }
+                // What approves a call names the request for it, which is an item.
+                Kind::String if is("approval_request_id") => {
+                    let id = value.string()?.into_owned();
+                    ids.push((id, Some(Holds::Content), self.start + start..self.start + value.at()));
+                }
+                Kind::String if is("type") => {
+                    let said = value.string()?;
+                    is_typed = true;
+                    is_reference |= said == "item_reference";
+                    is_bare |= matches!(said.as_ref(), "reasoning" | "image_generation_call" | "compaction");
+                }
+                Kind::String if is("role") => {
+                    is_typed = true;
+                    value.skip()?;
+                }
+                Kind::String if is("encrypted_content") => is_encrypted |= value.skip()?.len() > 2,
+                Kind::String | Kind::Array if is("result") || is("content") => has_content |= !is_empty(value)?,
+                _ => value.skip().map(drop)?,
+            }
+            Ok(())
+        })?;
+        let holds = match (is_reference || !is_typed, is_bare) {
+            (true, _) => Holds::Reference,
+            (false, true) if has_content => Holds::Content,
+            (false, true) if is_encrypted => Holds::Encrypted,
+            (false, true) => Holds::Nothing,
+            (false, false) => Holds::Content,
+        };
+        let id = |(id, own, value): (String, Option<Holds>, Range<usize>)| {
+            let member = self.member(&value);
+            ItemId { id, holds: own.unwrap_or(holds), sent: Sent::Same, value, member }
+        };
+        found.extend(ids.into_iter().map(id));
+        Ok(())
+    }
+
+    /// The key before a value and the value, with the comma that parts them from another.
+    fn member(&self, value: &Range<usize>) -> Range<usize> {
+        let before = self.body.get(..value.start).unwrap_or_default();
+        let key = before.trim_end().strip_suffix(':').unwrap_or(before).trim_end();
+        let key = key.strip_suffix('"').and_then(|key| key.rfind('"')).unwrap_or(value.start);
+        let before = before.get(..key).unwrap_or_default().trim_end();
+        if before.ends_with(',') {
+            return before.len() - 1..value.end;
+        }
+        let after = self.body.get(value.end..).unwrap_or_default();
+        let rest = after.trim_start();
+        let comma = if rest.starts_with(',') { after.len() - rest.len() + 1 } else { 0 };
+        key..value.end + comma
+    }
+}
+
+/// Whether a string or a list has nothing in it.
+fn is_empty(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+    if scan.kind()? != Kind::Array {
+        return Ok(scan.skip()?.len() <= 2);
+    }
+    let mut is_empty = true;
+    scan.array(|item| {
+        is_empty = false;
+        item.skip().map(drop)
+    })?;
+    Ok(is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<ItemId> {
+        items(text, 0..text.len())
+    }
+
+    #[test]
+    fn what_items_hold_is_told() {
+        for (item, holds) in [
+            (r#"{"type":"item_reference","id":"x"}"#, Holds::Reference),
+            (r#"{"id":"x"}"#, Holds::Reference),
+            (r#"{"type":null,"id":"x"}"#, Holds::Reference),
+            (r#"{"Type":"item_reference","ID":"x","role":"user"}"#, Holds::Reference),
+            (r#"{"type":"message","type":"item_reference","id":"x"}"#, Holds::Reference),
+            (r#"{"type":"reasoning","id":"x","summary":[{"text":"s"}],"encrypted_content":null}"#, Holds::Nothing),
+            (r#"{"type":"reasoning","id":"x","summary":[],"encrypted_content":""}"#, Holds::Nothing),
+            (r#"{"type":"reasoning","id":"x","content":[],"encrypted_content":"e"}"#, Holds::Encrypted),
+            (r#"{"type":"reasoning","id":"x","content":[{"type":"reasoning_text","text":"t"}]}"#, Holds::Content),
+            (r#"{"type":"image_generation_call","id":"x","result":null}"#, Holds::Nothing),
+            (r#"{"type":"image_generation_call","id":"x","result":"AAAA"}"#, Holds::Content),
+            (r#"{"type":"compaction","id":"x","encrypted_content":"e"}"#, Holds::Encrypted),
+            (r#"{"role":"assistant","id":"x","content":"c"}"#, Holds::Content),
+            (r#"{"type":"function_call","\u0069d":"x","call_id":"call_1"}"#, Holds::Content),
+            (r#"{"type":"mcp_approval_response","approval_request_id":"x","approve":true}"#, Holds::Content),
+        ] {
+            let list = format!("[{item}]");
+            let all = found(&list);
+            assert_eq!(
+                all.iter().map(|one| (one.id.as_str(), one.holds)).collect::<Vec<_>>(),
+                [("x", holds)],
+                "{item}"
+            );
+        }
+        let inside =
+            r#"[{"role":"user","content":[{"type":"input_text","id":"no"}]},{"type":"function_call","call_id":"c"}]"#;
+        assert_eq!(found(inside), []);
+        assert_eq!(found(r#"{"id":"x"}"#).len(), 1, "a lenient server may take one item without its list");
+    }
+
+    #[test]
+    fn an_id_is_left_out_with_its_key_and_one_comma() {
+        for (item, expected) in [
+            (r#"{"id":"x"}"#, r"{}"),
+            (r#"{ "id" : "x" , "a":1}"#, r#"{  "a":1}"#),
+            (r#"{"a":1 , "i\u0064": "x"}"#, r#"{"a":1 }"#),
+            (r#"{"a":1,"id":"x","b":[",\"id\":"]}"#, r#"{"a":1,"b":[",\"id\":"]}"#),
+        ] {
+            let [mut one]: [ItemId; 1] = found(item).try_into().unwrap();
+            one.sent = Sent::None;
+            let (range, text) = one.edit().unwrap();
+            let mut out = item.to_owned();
+            out.replace_range(range, &text);
+            assert_eq!(out, expected);
+        }
+    }
+}

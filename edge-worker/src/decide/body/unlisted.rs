@@ -1,0 +1,148 @@
+//! What stands under keys that nobody documents, and in objects of media, where such keys are media too: one half of
+//! `walk`.
+//!
+//! A model host reads keys that no reference has: `path` in an image, `model_name` in options. Nobody here knows them
+//! all, so a value under such a key is judged by what it could be, and by what its key is made of.
+
+use super::guess::{may_hold_media, may_route};
+use super::media::is_media;
+use super::names::{is_hosted, routes};
+use super::place::{Care, names_place};
+use super::reach::is_public;
+use super::shape::{Fields, MEDIA, Shape, WORDS, engine_input};
+use super::walk::{Walk, Wrong, named_by};
+use crate::decide::json::{Broken, Kind, Scan, reads_as};
+
+impl Walk {
+    /// Reads the value of a key that its object's table lacks: no text is known to stand there.
+    pub(super) fn unknown(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+        self.unlisted(fields, key, value, &Shape::Stray)
+    }
+
+    /// The same, where `otherwise` is what stands under a name that tells nothing.
+    #[inline(never)]
+    fn unlisted(
+        &mut self,
+        fields: Fields,
+        key: &str,
+        value: &mut Scan<'_>,
+        otherwise: &'static Shape,
+    ) -> Result<(), Broken> {
+        if let Some(shape) = named_by(key) {
+            if value.kind()? != Kind::Null && routes(key) {
+                self.refuse(value.at(), Wrong::Routes);
+            }
+            return self.value(shape, value);
+        }
+        // A server that ignores letters' case reads it as the field it is like.
+        let like = fields.iter().find(|(name, _)| reads_as(key, name)).map(|(_, shape)| shape);
+        if let Some(
+            shape @ (Shape::Kind
+            | Shape::Tools
+            | Shape::ToolChoice
+            | Shape::Scoped(_)
+            | Shape::Data
+            | Shape::Source
+            | Shape::Id
+            | Shape::Kept(_)
+            | Shape::Model(_)
+            | Shape::Metadata
+            | Shape::Grader
+            | Shape::Graders),
+        ) = like
+        {
+            return self.value(shape, value);
+        }
+        if let Some(shape) = engine_input(key) {
+            return self.value(shape, value);
+        }
+        let (kind, at, routes) = (value.kind()?, value.at(), routes(key));
+        let may_be_path = matches!(kind, Kind::String | Kind::Array | Kind::Object);
+        let shape = if may_be_path && !routes && may_hold_media(key) { &Shape::Data } else { otherwise };
+        self.value(shape, value)?;
+        if kind != Kind::Null && routes {
+            self.refuse(at, Wrong::Routes);
+        }
+        if !self.hosts && !matches!(kind, Kind::Null | Kind::False) && is_hosted(key) {
+            self.refuse(at, Wrong::Tool(key.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A documented object of which no fields are listed: most keys in it are documented too.
+    pub(super) fn undescribed(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            if let Some((_, shape)) = WORDS.iter().find(|(name, _)| *name == key) {
+                return self.value(shape, value);
+            }
+            self.unlisted(&[], &key, value, &Shape::Unknown)
+        })
+    }
+
+    /// An object of media: what nobody documents in it is media too, or is refused.
+    pub(super) fn media(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let outer = self.stray.take();
+        self.fields(MEDIA, scan)?;
+        if let Some(at) = core::mem::replace(&mut self.stray, outer) {
+            self.refuse(at, Wrong::Place);
+        }
+        Ok(())
+    }
+
+    /// `source` of a part, as Anthropic has it: media, or text that says so. Its type may stand behind it.
+    #[inline(never)]
+    pub(super) fn source(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let outer = self.stray.take();
+        let (mut types, mut texts, mut data) = (0, 0, None);
+        scan.object(|key, value| {
+            let is_string = value.kind()? == Kind::String;
+            let at = value.at();
+            if is_string && reads_as(&key, "type") {
+                let kind = value.string()?;
+                (types, texts) = (types + 1, texts + usize::from(kind == "text"));
+                if self.is_out(&kind, Care::Word) {
+                    self.refuse(at, Wrong::Place);
+                }
+                return Ok(());
+            }
+            if is_string && key == "data" {
+                if !self.may_be_media(&value.string()?) {
+                    data = data.or(Some(at));
+                }
+                return Ok(());
+            }
+            if key == "content" { self.value(&Shape::Content, value) } else { self.field(MEDIA, &key, value) }
+        })?;
+        let is_text = types > 0 && types == texts;
+        let stray = core::mem::replace(&mut self.stray, outer);
+        if let Some(at) = data.filter(|_| !is_text).or(stray) {
+            self.refuse(at, Wrong::Place);
+        }
+        Ok(())
+    }
+
+    /// Reads a value within one whose key nobody documents.
+    pub(super) fn nested(&mut self, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+        let (kind, at) = (value.kind()?, value.at());
+        self.unknown(&[], key, value)?;
+        self.guess(key, kind, at);
+        Ok(())
+    }
+
+    /// Refuses what a host may route by. Numbers under a name that is only like such a one do no harm.
+    pub(super) fn guess(&mut self, key: &str, kind: Kind, at: usize) {
+        if !matches!(kind, Kind::Null | Kind::False | Kind::Number) && may_route(key) {
+            self.refuse(at, Wrong::Routes);
+        }
+    }
+
+    /// Whether a value names a place where the model host may not go.
+    pub(super) fn is_out(&self, text: &str, care: Care) -> bool {
+        names_place(text, care) && (self.fences || !is_public(text))
+    }
+
+    /// Whether a value may stand where media belongs.
+    pub(super) fn may_be_media(&self, text: &str) -> bool {
+        is_media(text) || !self.fences && is_public(text)
+    }
+}

@@ -1,0 +1,422 @@
+//! A value of a body and its shape in; the ids in it, the names to scope and the first thing that may not be out.
+//! One pass, by the scanner that checks that it is JSON; nothing is allocated for what passes.
+
+use core::ops::Range;
+use std::borrow::Cow;
+
+use bailiwick_rules::rules::Allowance;
+
+use super::keys::{names_id, names_kept, names_model};
+use super::names::{is_local_tool, routes};
+use super::place::{Care, names_path, names_place};
+use super::reach::is_public;
+use super::scope::Named;
+use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
+use crate::decide::json::{Broken, Kind, Scan, known_as, letters, reads_as};
+
+/// Fields that hold a URL to fetch even in what the host is told to run.
+const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url", "input_image_mask"];
+
+/// Keys under which graders stand.
+const GRADERS: &[&str] = &["grader", "graders", "testing_criteria"];
+
+/// Keys of a JSON Schema whose values are schemas by names that are the client's.
+const SCHEMAS_BY_NAME: &[&str] =
+    &["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+/// Keys of a JSON Schema whose values are data.
+const SCHEMA_DATA: &[&str] = &["enum", "const", "default", "example", "examples", "required", "dependentRequired"];
+/// Keys of a JSON Schema that point to a schema, which some readers fetch.
+const SCHEMA_REFERENCES: &[&str] = &["$ref", "$dynamicRef", "$recursiveRef"];
+/// Where the dialects of JSON Schema are named. Readers have them at hand.
+const DIALECTS: &[&str] = &["http://json-schema.org/", "https://json-schema.org/"];
+
+/// What may not be in a body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Wrong {
+    /// It names a place.
+    Place,
+    /// A host is told by it where or by what to process.
+    Routes,
+    /// A part, message or item of a kind that nobody documents.
+    Kind,
+    /// A top-level field that nobody documents.
+    Unknown,
+    /// Whoever sets it is served before others.
+    Priority,
+    /// A key stands twice where a decision hangs on it.
+    Twice(&'static str),
+    /// A tool that the host runs.
+    Tool(String),
+    /// An item that is stored somewhere.
+    Reference,
+    /// An engine compiles or unpickles it.
+    EngineInput,
+    /// A list or an object where a text of the client's own belongs.
+    NoText,
+    /// An id that is no text.
+    Id,
+}
+
+/// Reads values by their shapes.
+pub(super) struct Walk {
+    /// Whether URLs of the public internet are refused too.
+    pub(super) fences: bool,
+    /// Whether engines may be given what they compile or unpickle.
+    trusts: bool,
+    /// Whether the host may be told to search and run.
+    pub(super) hosts: bool,
+    /// Ids, and where in the body they stand, in order.
+    pub(super) ids: Vec<(Range<usize>, String)>,
+    /// Names that engines keep for everybody, likewise.
+    pub(super) names: Vec<(Range<usize>, Named, String)>,
+    /// Models below the top level, likewise.
+    pub(super) models: Vec<(Range<usize>, String)>,
+    /// What may not be, and where.
+    pub(super) wrong: Option<(usize, Wrong)>,
+    /// Under a key that nobody documents, in the object at hand: the first string that is no media.
+    pub(super) stray: Option<usize>,
+    /// Whether the part at hand is of media.
+    is_of_media: bool,
+}
+
+impl Walk {
+    pub(super) fn new(allow: &[Allowance]) -> Self {
+        Self {
+            fences: !allow.contains(&Allowance::RemoteUrls),
+            hosts: allow.contains(&Allowance::HostedTools),
+            trusts: allow.contains(&Allowance::EngineInputs),
+            ids: Vec::new(),
+            names: Vec::new(),
+            models: Vec::new(),
+            wrong: None,
+            stray: None,
+            is_of_media: false,
+        }
+    }
+
+    /// Notes what is wrong at a place, unless something was before.
+    pub(super) fn refuse(&mut self, at: usize, wrong: Wrong) {
+        if self.wrong.is_none() {
+            self.wrong = Some((at, wrong));
+        }
+    }
+
+    /// Reads the value at the scanner's place.
+    pub(super) fn value(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match (scan.kind()?, shape) {
+            (_, Shape::Free) => scan.skip().map(drop),
+            (kind, Shape::EngineInput(inner)) => {
+                if !self.trusts && !matches!(kind, Kind::Null | Kind::False) {
+                    self.refuse(scan.at(), Wrong::EngineInput);
+                }
+                self.value(inner, scan)
+            }
+            (Kind::String, _) => self.string(shape, scan),
+            (Kind::Array, Shape::Metadata) => self.odd(Wrong::NoText, scan),
+            (Kind::Array, _) => scan.array(|item| self.value(shape, item)),
+            (Kind::Object, _) => self.object(shape, scan),
+            (_, Shape::Tools) => self.tool_of_no_kind(scan),
+            (Kind::Number | Kind::True, Shape::Id | Shape::Kept(_) | Shape::HostedKept) => self.odd(Wrong::Id, scan),
+            _ => scan.skip().map(drop),
+        }
+    }
+
+    /// Passes over a value that may not be of its kind.
+    fn odd(&mut self, wrong: Wrong, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        self.refuse(scan.at(), wrong);
+        scan.skip().map(drop)
+    }
+
+    fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let start = scan.at();
+        let place = match shape {
+            Shape::Text | Shape::Content | Shape::Items | Shape::Hosted => return scan.skip().map(drop),
+            Shape::Tools => return self.tool_of_no_kind(scan),
+            Shape::Schema => return self.schema_text(scan),
+            Shape::Kind => return self.kind(&scan.string()?, start),
+            Shape::Metadata => return self.odd(Wrong::NoText, scan),
+            Shape::Model(_) => return self.model(scan),
+            Shape::Id | Shape::Kept(_) | Shape::HostedKept => {
+                let id = scan.string()?.into_owned();
+                self.ids.push((start..scan.at(), id));
+                return Ok(());
+            }
+            Shape::Scoped(named) => {
+                let name = scan.string()?.into_owned();
+                let place = self.is_out(&name, Care::Label);
+                self.names.push((start..scan.at(), *named, name));
+                place
+            }
+            Shape::Label | Shape::Blob => self.is_out(&scan.string()?, Care::Label),
+            Shape::Data | Shape::Source => !self.may_be_media(&scan.string()?),
+            Shape::Stray => {
+                let text = scan.string()?;
+                if self.stray.is_none() && !self.may_be_media(&text) {
+                    self.stray = Some(start);
+                }
+                self.is_out(&text, Care::Word)
+            }
+            Shape::Word | Shape::Object(_) => {
+                let word = scan.string()?;
+                self.is_out(&word, Care::Word) || names_path(&word)
+            }
+            _ => self.is_out(&scan.string()?, Care::Word),
+        };
+        if place {
+            self.refuse(start, Wrong::Place);
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match shape {
+            // Nobody documents a model that is an object.
+            Shape::Model([]) => self.odd(Wrong::Routes, scan),
+            Shape::Object(fields) | Shape::Kept(fields) | Shape::Model(fields) => self.fields(fields, scan),
+            Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
+            Shape::Content => self.node(false, scan),
+            Shape::Items => self.node(true, scan),
+            Shape::Data => self.media(scan),
+            Shape::Source => self.source(scan),
+            Shape::Unknown => self.undescribed(scan),
+            Shape::Schema => self.schema(scan),
+            Shape::Tools => self.tool(scan),
+            Shape::ToolChoice => self.choice(scan),
+            Shape::Hosted => self.hosted(false, scan),
+            Shape::HostedKept => self.hosted(true, scan),
+            Shape::Id => scan.object(|_, value| self.value(&Shape::Id, value)),
+            Shape::Metadata => self.metadata(scan),
+            Shape::Grader => self.grader(false, scan),
+            Shape::Graders => self.grader(true, scan),
+            _ => scan.object(|key, value| self.nested(&key, value)),
+        }
+    }
+
+    pub(super) fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| self.field(fields, &key, value))
+    }
+
+    /// Reads the value of a key by the table of its object.
+    pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+        match fields.iter().find(|(name, _)| *name == key) {
+            Some((_, shape)) => self.value(shape, value),
+            None => self.unknown(fields, key, value),
+        }
+    }
+
+    /// A message, a part of one, or an item of the Responses API.
+    fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let start = scan.at();
+        let outer = (self.stray.take(), core::mem::take(&mut self.is_of_media));
+        let mut kinds = 0;
+        scan.object(|key, value| {
+            if key == "type" && value.kind()? == Kind::String {
+                kinds += 1;
+                // Where its id leads is `ids`' to find out.
+                if is_item && value.clone().string()? == "item_reference" {
+                    return value.skip().map(drop);
+                }
+            }
+            self.field(NODE, &key, value)
+        })?;
+        if kinds > 1 {
+            self.refuse(start, Wrong::Twice("type"));
+        }
+        if let Some(at) = self.stray.filter(|_| self.is_of_media) {
+            self.refuse(at, Wrong::Place);
+        }
+        (self.stray, self.is_of_media) = outer;
+        Ok(())
+    }
+
+    fn kind(&mut self, kind: &str, at: usize) -> Result<(), Broken> {
+        let is_media = kind != "text" && MEDIA_KINDS.contains(&kind);
+        self.is_of_media |= is_media;
+        if kind == "item_reference" {
+            self.refuse(at, Wrong::Reference);
+        } else if !is_media && !KINDS.contains(&kind) {
+            let place = self.is_out(kind, Care::Word);
+            self.refuse(at, if place { Wrong::Place } else { Wrong::Kind });
+        }
+        Ok(())
+    }
+
+    fn tool_of_no_kind(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let at = scan.at();
+        if !self.hosts && scan.kind()? != Kind::Null {
+            self.refuse(at, Wrong::Tool("a tool without a type".to_owned()));
+        }
+        scan.skip().map(drop)
+    }
+
+    /// A tool has one or more `type`s, all of them local.
+    fn tool(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        if self.hosts {
+            return self.hosted(false, scan);
+        }
+        let start = scan.at();
+        let (mut named, mut shell, mut local) = (false, false, false);
+        scan.object(|key, value| {
+            let is_kind = key == "type" || TOOL.iter().all(|(name, _)| *name != key) && reads_as(&key, "type");
+            if is_kind && value.kind()? == Kind::String {
+                let (at, kind) = (value.at(), value.string()?);
+                (named, shell) = (true, shell || kind == "shell");
+                if !is_local_tool(&kind) {
+                    self.refuse(at, Wrong::Tool(kind.into_owned()));
+                }
+                return Ok(());
+            }
+            if key == "environment" {
+                local = is_local(&mut value.clone())?;
+            }
+            self.field(TOOL, &key, value)
+        })?;
+        if !named {
+            self.refuse(start, Wrong::Tool("a tool without a type".to_owned()));
+        } else if shell && !local {
+            self.refuse(start, Wrong::Tool("shell".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What is chosen is a tool that the client runs, or a set of such.
+    fn choice(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            if key == "type" && value.kind()? == Kind::String {
+                let (at, kind) = (value.at(), value.string()?);
+                let is_plain = matches!(kind.as_ref(), "allowed_tools" | "auto" | "any" | "tool" | "none" | "required");
+                if self.is_out(&kind, Care::Word) {
+                    self.refuse(at, Wrong::Place);
+                } else if !self.hosts && !is_plain && !is_local_tool(&kind) {
+                    self.refuse(at, Wrong::Tool(kind.into_owned()));
+                }
+                return Ok(());
+            }
+            self.field(CHOICE, &key, value)
+        })
+    }
+
+    /// What the host may run: only what would be fetched as media, models, ids, and what routes are looked for.
+    /// `is_kept` says that its `id` is that of something kept at the endpoint.
+    fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            // Where somebody is, and what a server of tools is told: both have words of their own.
+            if matches!(key.as_ref(), "user_location" | "headers") {
+                return value.skip().map(drop);
+            }
+            if value.kind()? != Kind::Null && routes(&key) {
+                self.refuse(value.at(), Wrong::Routes);
+            }
+            let shape = match TOOL.iter().find(|(name, _)| *name == key) {
+                Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
+                _ if is_kept && reads_as(&key, "id") => &Shape::Id,
+                // By its id, or as an object that says what a new one is like.
+                _ if names_kept(&key) || reads_as(&key, "skills") => &Shape::HostedKept,
+                _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
+                _ if letters(&key).collect::<String>().ends_with("url") && value.kind()? == Kind::String => {
+                    return self.server(value);
+                }
+                _ => named_by(&key).unwrap_or(&Shape::Hosted),
+            };
+            self.value(shape, value)
+        })
+    }
+
+    /// A server that the host is told to ask: one of the public internet, not of the host's own network.
+    fn server(&mut self, value: &mut Scan<'_>) -> Result<(), Broken> {
+        let at = value.at();
+        let text = value.string()?;
+        if names_place(&text, Care::Word) && !is_public(&text) {
+            self.refuse(at, Wrong::Place);
+        }
+        Ok(())
+    }
+
+    /// A JSON Schema as text, which engines parse.
+    fn schema_text(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        let start = scan.at();
+        let text = scan.string()?;
+        if !text.trim_start().starts_with(['{', '[']) {
+            return Ok(());
+        }
+        let mut inner = Self { fences: self.fences, hosts: self.hosts, ..Self::new(&[]) };
+        let _ = inner.value(&Shape::Schema, &mut Scan::new(&text));
+        if let Some((_, wrong)) = inner.wrong {
+            self.refuse(start, wrong);
+        }
+        Ok(())
+    }
+
+    /// A JSON Schema: its words are text, but what it refers to has to be in it.
+    fn schema(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        scan.object(|key, value| {
+            let key: &str = &key;
+            let (kind, at) = (value.kind()?, value.at());
+            if SCHEMA_DATA.contains(&key) {
+                return value.skip().map(drop);
+            }
+            if kind == Kind::Object && SCHEMAS_BY_NAME.contains(&key) {
+                return value.object(|_, schema| self.value_of_schema(schema));
+            }
+            if kind == Kind::String {
+                let is_reference = SCHEMA_REFERENCES.iter().any(|name| name.eq_ignore_ascii_case(key));
+                let is_dialect = key.eq_ignore_ascii_case("$schema");
+                if is_reference || is_dialect {
+                    let text = value.string()?;
+                    let known = |text: &str| {
+                        let text = text.trim_start();
+                        if is_reference { text.is_empty() || text.starts_with('#') } else { is_known_dialect(text) }
+                    };
+                    if !known(&text) && (self.fences || !is_public(&text)) {
+                        self.refuse(at, Wrong::Place);
+                    }
+                    return Ok(());
+                }
+            }
+            self.value_of_schema(value)
+        })
+    }
+
+    fn value_of_schema(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+        match scan.kind()? {
+            Kind::Object => self.schema(scan),
+            Kind::Array => scan.array(|item| self.value_of_schema(item)),
+            _ => scan.skip().map(drop),
+        }
+    }
+}
+
+/// What stands under a key wherever it is met: ids, what holds one, a model, or graders.
+pub(super) fn named_by(key: &str) -> Option<&'static Shape> {
+    if names_id(key) {
+        Some(&Shape::Id)
+    } else if names_kept(key) {
+        Some(&Shape::Kept(&[("id", Shape::Id)]))
+    } else if names_model(key) {
+        Some(&Shape::Model(&[]))
+    } else if known_as(key, GRADERS).is_some() {
+        Some(&Shape::Graders)
+    } else {
+        None
+    }
+}
+
+fn is_known_dialect(text: &str) -> bool {
+    DIALECTS.iter().any(|dialect| text.starts_with(dialect)) || !names_place(text, Care::Word)
+}
+
+/// Whether every `type` of an object is `local`.
+fn is_local(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+    if scan.kind()? != Kind::Object {
+        return Ok(false);
+    }
+    let mut kinds: Vec<Cow<'_, str>> = Vec::new();
+    scan.object(|key, value| {
+        if reads_as(&key, "type") && value.kind()? == Kind::String {
+            kinds.push(value.string()?);
+            return Ok(());
+        }
+        value.skip().map(drop)
+    })?;
+    Ok(!kinds.is_empty() && kinds.iter().all(|kind| kind == "local"))
+}

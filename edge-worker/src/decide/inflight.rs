@@ -1,0 +1,109 @@
+//! How many bytes of bodies an isolate holds at once: a request's bytes in, a [`Hold`] on them or a refusal out.
+//!
+//! An isolate has 128 MB for all of its requests, and ends with all of them when they are used up. What is counted is
+//! what is allocated, not what has come. The Wasm's memory ends at 96 MiB (build.rs), so that it can't take the
+//! runtime's share.
+
+use core::cell::Cell;
+
+use crate::decide::envelope::Failure;
+
+/// The most bytes of bodies held at once.
+pub const MOST: u64 = 72 << 20;
+/// The most that large bodies take of them, all together: requests of a usual size find room beside them.
+pub const MOST_OF_LARGE: u64 = 64 << 20;
+/// A body of more bytes is large.
+pub const LARGE: u64 = 1 << 20;
+
+thread_local! {
+    static HELD: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many bytes are held now.
+#[must_use]
+pub fn held() -> u64 {
+    HELD.get()
+}
+
+/// Bytes that are held, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Hold(u64);
+
+impl Hold {
+    /// Holds more.
+    ///
+    /// # Errors
+    /// 503 when they don't fit.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
+        self.resize(self.0.saturating_add(bytes))
+    }
+
+    /// Holds so many, instead of what it held.
+    ///
+    /// # Errors
+    /// 503 when they don't fit: then it holds what it held.
+    pub fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
+        let held = HELD.get().saturating_sub(self.0).saturating_add(bytes);
+        let most = if bytes > LARGE { MOST_OF_LARGE } else { MOST };
+        if bytes > self.0 && held > most {
+            return Err(Failure::Busy);
+        }
+        HELD.set(held);
+        self.0 = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HELD.set(HELD.get().saturating_sub(self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_bounded_and_given_back() {
+        let (mut a, mut b, mut c) = (Hold::default(), Hold::default(), Hold::default());
+        assert_eq!(a.grow(MOST_OF_LARGE - 1), Ok(()));
+        assert_eq!((a.grow(1), a.grow(1)), (Ok(()), Err(Failure::Busy)));
+        assert_eq!(b.grow(LARGE + 1), Err(Failure::Busy), "another large one");
+        assert_eq!(b.grow(LARGE), Ok(()), "a usual one");
+        assert_eq!(c.resize(LARGE), Ok(()));
+        assert_eq!((c.resize(1), c.0), (Ok(()), 1));
+        drop(a);
+        assert_eq!(b.grow(MOST_OF_LARGE - LARGE - 1), Ok(()));
+        drop((b, c));
+        assert_eq!(HELD.get(), 0);
+    }
+
+    #[test]
+    fn whatever_sizes_come_together_the_held_bytes_stay_below_the_limit() {
+        let step = (0..6usize, any::<bool>(), prop_oneof![0..(2 * LARGE), 0..(2 * MOST)]);
+        TestRunner::new(ProptestConfig::with_cases(500))
+            .run(&proptest::collection::vec(step, 0..60), |steps| {
+                let mut holds: Vec<Hold> = (0..6).map(|_| Hold::default()).collect();
+                for (which, ends, bytes) in steps {
+                    if ends {
+                        holds[which] = Hold::default();
+                    } else {
+                        let before = holds[which].0;
+                        let went = holds[which].resize(bytes);
+                        prop_assert_eq!(holds[which].0, if went.is_ok() { bytes } else { before });
+                    }
+                    let held: u64 = holds.iter().map(|hold| hold.0).sum();
+                    let large: u64 = holds.iter().map(|hold| hold.0).filter(|bytes| *bytes > LARGE).sum();
+                    prop_assert!(held == HELD.get() && held <= MOST && large <= MOST_OF_LARGE);
+                }
+                drop(holds);
+                prop_assert_eq!(HELD.get(), 0);
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -1,0 +1,520 @@
+//! Multipart forms (RFC 7578): a client's bytes in, checked parts out; `serve` reads forms by it.
+//!
+//! [`Splitter`] cuts a body into parts, chunk by chunk. What it takes is stricter than RFC 2046, and what is sent on is written
+//! anew with a boundary of ours (`write_head`): two readers that differ on where a part ends would be a way around inspection.
+//! [`form::Form`] is a form that is held whole, [`upload::Upload`] one whose `file` streams.
+
+mod filename;
+pub mod form;
+pub mod upload;
+
+use crate::decide::envelope::Failure;
+
+/// The longest head of a part.
+const LONGEST_HEAD: usize = 8 << 10;
+/// How many parts a form has at most.
+const MOST_PARTS: usize = 64;
+/// The longest boundary (RFC 2046 §5.1.1).
+const LONGEST_BOUNDARY: usize = 70;
+
+/// What is said of a field, or of a batch's lines, by whose charset somebody would read another text.
+const OTHER_CHARSET: &str = "a part is said to be of another charset than UTF-8";
+
+/// What is put in front of a body.
+const PREFIX: &[u8] = b"\r\n";
+
+/// What a part says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The field's name.
+    pub name: String,
+    /// A file's name, in plain characters.
+    pub filename: Option<String>,
+    /// Its type, where it is a plain one.
+    pub content_type: Option<String>,
+}
+
+impl Head {
+    /// Whether its type says that it is of another charset than UTF-8. Who believes that reads another text than was
+    /// judged here.
+    fn is_of_another_charset(&self) -> bool {
+        let parameters = self.content_type.iter().flat_map(|kind| kind.split(';').skip(1));
+        let is_other = |parameter: &str| {
+            let (name, charset) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let is_charset = name.trim().eq_ignore_ascii_case("charset");
+            is_charset && !["utf-8", "utf8", "us-ascii"].iter().any(|one| charset.trim().eq_ignore_ascii_case(one))
+        };
+        parameters.into_iter().any(is_other)
+    }
+
+    /// Refuses a plain field that is of another charset, or says that others are (RFC 7578 §4.6).
+    fn check_charset(&self) -> Result<(), Failure> {
+        let is_odd = self.is_of_another_charset() || self.name.eq_ignore_ascii_case("_charset_");
+        if is_odd { Err(bad(OTHER_CHARSET)) } else { Ok(()) }
+    }
+}
+
+/// What comes out of a body, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// A part begins.
+    Begin(Head),
+    /// Some of its bytes.
+    Data(Vec<u8>),
+    /// It ends.
+    End,
+}
+
+/// Cuts a body into parts.
+#[derive(Debug)]
+pub struct Splitter {
+    /// CRLF, two hyphens, the boundary.
+    delimiter: Vec<u8>,
+    pending: Vec<u8>,
+    /// How many bytes were taken from the front of it, [`PREFIX`] among them.
+    taken: usize,
+    state: State,
+    parts: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Right behind a boundary.
+    Boundary,
+    Head,
+    Body,
+    /// Behind the last boundary.
+    Closed,
+}
+
+fn bad(what: &'static str) -> Failure {
+    Failure::BadForm { what }
+}
+
+impl Splitter {
+    /// For a body of this `Content-Type`.
+    ///
+    /// # Errors
+    /// 400 if it isn't `multipart/form-data` with a boundary.
+    pub fn new(content_type: &str) -> Result<Self, Failure> {
+        let boundary =
+            boundary(content_type).ok_or(bad("the Content-Type isn't multipart/form-data with a boundary"))?;
+        // As if the end of a line stood in front: then the first boundary is like the others. It isn't `Boundary` yet.
+        let delimiter = format!("\r\n--{boundary}").into_bytes();
+        Ok(Self { delimiter, pending: PREFIX.to_vec(), taken: 0, state: State::Body, parts: 0 })
+    }
+
+    /// Takes a chunk.
+    ///
+    /// # Errors
+    /// 400 for what isn't a form, or one with too many parts.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
+        self.feed(chunk);
+        let mut pieces = Vec::new();
+        while let Some(piece) = self.next()? {
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// Takes a chunk, for [`Splitter::next`].
+    fn feed(&mut self, chunk: &[u8]) {
+        self.pending.extend_from_slice(chunk);
+    }
+
+    /// Where in the body the next piece begins: behind a head, the bytes of its part.
+    fn position(&self) -> usize {
+        self.taken.saturating_sub(PREFIX.len())
+    }
+
+    /// Takes bytes away from the front.
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        self.taken += length;
+        self.pending.drain(..length).collect()
+    }
+
+    /// The next piece; `None` until there is more of the body.
+    fn next(&mut self) -> Result<Option<Piece>, Failure> {
+        loop {
+            match self.state {
+                State::Boundary => {
+                    let Some(two) = self.pending.get(..2) else { return Ok(None) };
+                    self.state = match two {
+                        b"\r\n" => State::Head,
+                        b"--" => State::Closed,
+                        _ => return Err(bad("a boundary is followed by something else than the end of its line")),
+                    };
+                    self.take(2);
+                }
+                State::Head => return self.next_head(),
+                State::Body => {
+                    let found = find(&self.pending, &self.delimiter);
+                    let sure = found.unwrap_or(self.pending.len().saturating_sub(self.delimiter.len() - 1));
+                    if self.parts == 0 {
+                        if found.is_none() && self.pending.len() < self.delimiter.len() {
+                            return Ok(None);
+                        }
+                        if found != Some(0) {
+                            return Err(bad("the body doesn't begin with the boundary of its Content-Type"));
+                        }
+                    } else if sure > 0 {
+                        return Ok(Some(Piece::Data(self.take(sure))));
+                    }
+                    if found.is_none() {
+                        return Ok(None);
+                    }
+                    self.take(self.delimiter.len());
+                    self.state = State::Boundary;
+                    if self.parts > 0 {
+                        return Ok(Some(Piece::End));
+                    }
+                }
+                State::Closed => {
+                    if self.pending.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+                        return Err(bad("something follows the last boundary"));
+                    }
+                    self.take(self.pending.len());
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn next_head(&mut self) -> Result<Option<Piece>, Failure> {
+        let end = find(&self.pending, b"\r\n\r\n");
+        if end.unwrap_or(self.pending.len()) > LONGEST_HEAD {
+            return Err(bad("the headers of a part are too long"));
+        }
+        let Some(end) = end else { return Ok(None) };
+        self.parts += 1;
+        if self.parts > MOST_PARTS {
+            return Err(bad("there are more than 64 parts"));
+        }
+        let mut lines = self.take(end + 4);
+        lines.truncate(end);
+        self.state = State::Body;
+        head(&lines).map(Piece::Begin).map(Some)
+    }
+
+    /// Makes sure that the body is whole.
+    ///
+    /// # Errors
+    /// 400 if the last boundary is missing.
+    pub fn end(&self) -> Result<(), Failure> {
+        if self.state == State::Closed { Ok(()) } else { Err(bad("the body ends before its last boundary")) }
+    }
+}
+
+/// The head of a part, with its boundary in front; the first one of a body without the end of line before it.
+pub(crate) fn write_head(out: &mut Vec<u8>, boundary: &str, head: &Head, first: bool) {
+    let mut text = format!(
+        "{}--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"",
+        if first { "" } else { "\r\n" },
+        head.name
+    );
+    if let Some(filename) = &head.filename {
+        text.push_str(&format!("; filename=\"{filename}\""));
+    }
+    if let Some(content_type) = &head.content_type {
+        text.push_str(&format!("\r\nContent-Type: {content_type}"));
+    }
+    text.push_str("\r\n\r\n");
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The last boundary.
+pub(crate) fn write_end(out: &mut Vec<u8>, boundary: &str) {
+    out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+}
+
+/// Whether a `Content-Type` says so: this type alone, whatever its parameters are.
+#[must_use]
+pub fn is_form(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("multipart/form-data")
+}
+
+fn boundary(content_type: &str) -> Option<&str> {
+    if !is_form(content_type) {
+        return None;
+    }
+    let mut named = content_type.split(';').skip(1).filter_map(|parameter| {
+        let (name, value) = parameter.trim().split_once('=')?;
+        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim())
+    });
+    let value = named.next()?;
+    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte);
+    ((1..=LONGEST_BOUNDARY).contains(&value.len()) && value.bytes().all(fits) && named.next().is_none())
+        .then_some(value)
+}
+
+/// Reads the header lines of a part.
+fn head(bytes: &[u8]) -> Result<Head, Failure> {
+    // Only a file's name may be of another charset: what else there is has to be ASCII.
+    let text = String::from_utf8_lossy(bytes);
+    let (mut disposition, mut content_type) = (None, None);
+    for line in text.split("\r\n") {
+        let (name, value) = line.split_once(':').ok_or(bad("a part has a header without a colon"))?;
+        if line.starts_with([' ', '\t']) || line.contains(['\r', '\n', '\0']) {
+            return Err(bad("a part has a header that goes over several lines"));
+        }
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("content-disposition") {
+            if disposition.replace(value).is_some() {
+                return Err(bad("a part has two Content-Disposition headers"));
+            }
+        } else if name.eq_ignore_ascii_case("content-type") {
+            content_type = Some(value);
+        } else if name.eq_ignore_ascii_case("content-transfer-encoding")
+            && !["binary", "8bit", "7bit"].iter().any(|plain| value.eq_ignore_ascii_case(plain))
+        {
+            return Err(bad("a part is encoded; send it as it is"));
+        }
+    }
+    let disposition = disposition.ok_or(bad("a part has no Content-Disposition"))?;
+    let (kind, mut rest) = disposition.split_at(disposition.find(';').unwrap_or(disposition.len()));
+    if !kind.trim().eq_ignore_ascii_case("form-data") {
+        return Err(bad("a part's Content-Disposition isn't form-data"));
+    }
+    let (mut name, mut filename, mut extended) = (None, None, None);
+    while let Some((key, value, after)) = parameter(rest) {
+        let slot = match key.to_ascii_lowercase().as_str() {
+            "name" => &mut name,
+            "filename" => &mut filename,
+            "filename*" => &mut extended,
+            // RFC 2231 §3: whoever doesn't know it sees a field where others see a file.
+            cut if cut.starts_with("filename*") => {
+                return Err(bad("a file's name comes in pieces (filename*0); send it whole"));
+            }
+            _ => &mut None,
+        };
+        if slot.replace(value).is_some() {
+            return Err(bad("a part's Content-Disposition says something twice"));
+        }
+        rest = after;
+    }
+    if !rest.trim().is_empty() {
+        return Err(bad("a part's Content-Disposition can't be read"));
+    }
+    let is_name = |name: &String| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+        (1..=64).contains(&name.len()) && name.bytes().all(fits)
+    };
+    let name = name.filter(is_name).ok_or(bad("a part has no name, or one that no field of the model API has"))?;
+    Ok(Head {
+        name,
+        filename: filename::choose(filename.as_deref(), extended.as_deref()),
+        content_type: content_type.filter(|kind| is_plain_type(kind)).map(str::to_owned),
+    })
+}
+
+/// `; key="value"` or `; key=value`, and what follows.
+fn parameter(text: &str) -> Option<(&str, String, &str)> {
+    let text = text.trim_start().strip_prefix(';')?.trim_start();
+    let (key, rest) = text.split_once('=')?;
+    let rest = rest.trim_start();
+    let Some(quoted) = rest.strip_prefix('"') else {
+        let end = rest.find(';').unwrap_or(rest.len());
+        return Some((key.trim(), rest[..end].trim().to_owned(), &rest[end..]));
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Some((key.trim(), value, &quoted[at + 1..])),
+            // Old clients escape so; others send a lone backslash in a Windows path.
+            '\\' if quoted[at + 1..].starts_with(['"', '\\']) => value.extend(characters.next().map(|(_, next)| next)),
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+fn is_plain_type(kind: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-/;= ".contains(&byte);
+    (3..=100).contains(&kind.len()) && kind.bytes().all(fits) && !kind.to_ascii_lowercase().starts_with("multipart/")
+}
+
+fn find(bytes: &[u8], word: &[u8]) -> Option<usize> {
+    let (first, _) = word.split_first()?;
+    let mut from = 0;
+    while let Some(at) = bytes.get(from..)?.iter().position(|byte| byte == first) {
+        if bytes[from + at..].starts_with(word) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::decide::testing::cut;
+
+    pub(crate) const TYPE: &str = "multipart/form-data; boundary=XX";
+
+    /// A form of fields (`name`) and files (`name:filename`).
+    pub(crate) fn body(parts: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (position, (name, data)) in parts.iter().enumerate() {
+            let (name, filename) =
+                name.split_once(':').map_or((*name, None), |(name, file)| (name, Some(file.to_owned())));
+            write_head(&mut out, "XX", &Head { name: name.into(), filename, content_type: None }, position == 0);
+            out.extend_from_slice(data);
+        }
+        write_end(&mut out, "XX");
+        out
+    }
+
+    fn split(text: &[u8]) -> Result<Vec<Piece>, Failure> {
+        let mut splitter = Splitter::new(TYPE)?;
+        let pieces = splitter.push(text)?;
+        splitter.end()?;
+        Ok(pieces)
+    }
+
+    #[test]
+    fn parts_are_cut_at_their_boundaries() {
+        let text = b"--XX\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--XX\r\n\
+            Content-Disposition: form-data; filename=\"a\\\"b/c.txt\"; name=file\r\nContent-Type: text/plain; charset=utf-8\r\nX-Y: z\r\n\r\n\
+            \r\n--X\r\n--XX--\r\n";
+        let head = |name: &str, filename: Option<&str>, kind: Option<&str>| {
+            Piece::Begin(Head {
+                name: name.into(),
+                filename: filename.map(Into::into),
+                content_type: kind.map(Into::into),
+            })
+        };
+        assert_eq!(
+            split(text).unwrap(),
+            [
+                head("purpose", None, None),
+                Piece::Data(b"assistants".to_vec()),
+                Piece::End,
+                head("file", Some("a_b_c.txt"), Some("text/plain; charset=utf-8")),
+                Piece::Data(b"\r\n--X".to_vec()),
+                Piece::End,
+            ]
+        );
+        assert_eq!(split(b"--XX--").unwrap(), []);
+        assert!(Splitter::new("multipart/form-data;charset=utf-8; boundary=\"a:b\"").is_ok());
+    }
+
+    #[test]
+    fn a_form_is_what_says_so_and_nothing_else() {
+        for form in ["multipart/form-data; boundary=a", "Multipart/Form-Data", " multipart/form-data ;x"] {
+            assert!(is_form(form), "{form}");
+        }
+        for other in
+            ["", "application/json", "application/json, multipart/form-data; boundary=a", "multipart/mixed; boundary=a"]
+        {
+            assert!(!is_form(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for kind in [
+            "",
+            "application/json",
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=a;boundary=b",
+            "multipart/form-data; boundary=\"a b\"",
+            "multipart/mixed; boundary=a",
+        ] {
+            assert!(Splitter::new(kind).is_err(), "{kind}");
+        }
+        let part = |head: &str| format!("--XX\r\n{head}\r\n\r\nx\r\n--XX--\r\n");
+        for text in [
+            String::new(),
+            "--XX".into(),
+            "preamble\r\n--XX--".into(),
+            "--XXY\r\n".into(),
+            "--XX \r\n".into(),
+            "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\nx".into(),
+            body(&[("a", b"x")]).iter().map(|byte| char::from(*byte)).collect::<String>() + "epilogue",
+            part("Content-Disposition: form-data; name=\"a\"; name=\"b\""),
+            part("Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\""),
+            part("Content-Disposition: form-data; name=\"a"),
+            part("Content-Disposition: form-data; name=\"a\" x"),
+            part("Content-Disposition: form-data; name=\"a b\""),
+            part("Content-Disposition: form-data"),
+            part("Content-Disposition: attachment; name=a"),
+            part("Content-Disposition: form-data;\r\n name=a"),
+            part("Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64"),
+            part("Content-Disposition: form-data; name=a\n\nx"),
+            part(&format!("Content-Disposition: form-data; name=a\r\nX: {}", "y".repeat(9_000))),
+        ] {
+            assert!(matches!(split(text.as_bytes()), Err(Failure::BadForm { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_chunking_gives_the_same_parts() {
+        let data = || {
+            prop_oneof![
+                Just(b"\r\n--X".to_vec()),
+                Just(b"\r\n-".to_vec()),
+                proptest::collection::vec(any::<u8>(), 0..40)
+            ]
+        };
+        let strategy = (
+            proptest::collection::vec(("[a-z]{1,4}(:[a-z]{1,4})?", data()), 1..5),
+            proptest::collection::vec(1..9usize, 1..60),
+        );
+        let cases = Cell::new(0);
+        TestRunner::new(ProptestConfig::with_cases(3_000))
+            .run(&strategy, |(parts, sizes)| {
+                cases.set(cases.get() + 1);
+                let borrowed: Vec<(&str, &[u8])> =
+                    parts.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+                let text = body(&borrowed);
+                let mut splitter = Splitter::new(TYPE).unwrap();
+                let mut got: Vec<(String, Vec<u8>)> = Vec::new();
+                for chunk in cut(&text, &sizes) {
+                    for piece in splitter.push(chunk).unwrap() {
+                        match piece {
+                            Piece::Begin(head) => got.push((
+                                head.filename.map_or(head.name.clone(), |file| format!("{}:{file}", head.name)),
+                                Vec::new(),
+                            )),
+                            Piece::Data(bytes) => got.last_mut().unwrap().1.extend(bytes),
+                            Piece::End => {}
+                        }
+                    }
+                }
+                splitter.end().unwrap();
+                prop_assert_eq!(got, parts);
+                Ok(())
+            })
+            .unwrap();
+        println!("forms cut: {}", cases.get());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let strategy = proptest::collection::vec(
+            prop_oneof![
+                Just("--XX".to_owned()),
+                Just("\r\n".to_owned()),
+                Just("Content-Disposition: form-data; name=".to_owned()),
+                "[\"a;=\\\\-]{0,5}"
+            ],
+            0..20,
+        );
+        TestRunner::new(ProptestConfig::with_cases(3_000))
+            .run(&strategy, |pieces| {
+                let _ = split(pieces.concat().as_bytes());
+                Ok(())
+            })
+            .unwrap();
+    }
+}

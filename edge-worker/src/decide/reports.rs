@@ -1,0 +1,123 @@
+//! What an isolate believes of health: the nodes' reports enter, health by region leaves. Pure; [`crate::runtime::feed`] brings
+//! the reports and the time.
+
+use std::rc::Rc;
+
+use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, aggregate};
+use bailiwick_rules::table::{Revision, Table};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+/// How long an aggregate of health reports is used again: reports age, but not by the request.
+const AGGREGATE_FOR: Millis = Millis(500);
+/// How long reports count where they say nothing of it: three of the longest usual intervals.
+const COUNTS_FOR: Millis = Millis(30_000);
+/// The least time between two looks that reports of short intervals ask for.
+const LEAST: Millis = Millis(1_000);
+
+/// The nodes' last reports, and what they add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    by_node: Vec<Option<Received>>,
+    aggregate: Option<(Revision, Timestamp, Rc<[RegionHealth]>)>,
+}
+
+impl Reports {
+    /// Notes what the node at `position` of the configured list reported.
+    pub(crate) fn receive(&mut self, position: usize, at: Timestamp, report: HealthReport) {
+        if self.by_node.len() <= position {
+            self.by_node.resize(position + 1, None);
+        }
+        if let Some(slot) = self.by_node.get_mut(position) {
+            *slot = Some(Received { at, report });
+        }
+        self.aggregate = None;
+    }
+
+    /// Health by region of `table`: what the reports that are still fresh say by majority.
+    pub(crate) fn health(&mut self, table: &Table, now: Timestamp) -> Rc<[RegionHealth]> {
+        if let Some((revision, at, health)) = &self.aggregate
+            && *revision == table.revision()
+            && *at <= now
+            && now.since(*at) < AGGREGATE_FOR
+        {
+            return Rc::clone(health);
+        }
+        // One from what is now the future is of any age: the clock was set back.
+        let received: Vec<Received> = self.by_node.iter().flatten().filter(|told| told.at <= now).cloned().collect();
+        let health: Rc<[RegionHealth]> = aggregate(table, &received, now).into();
+        self.aggregate = Some((table.revision(), now, Rc::clone(&health)));
+        health
+    }
+
+    /// How long after the last look all that was reported then still counts. What was too old already doesn't shorten
+    /// it.
+    pub(crate) fn counts_for(&self) -> Millis {
+        let regions = self.by_node.iter().flatten().flat_map(|received| received.report.regions.values());
+        let left = regions.filter_map(|told| FRESH_INTERVALS.saturating_mul(told.interval_ms).checked_sub(told.age_ms));
+        left.filter(|left| *left > 0).min().map_or(COUNTS_FOR, |left| Millis(left).max(LEAST))
+    }
+
+    /// When each node's last report came, by the node's place in the configured list.
+    pub(crate) fn received(&self) -> impl Iterator<Item = (usize, Timestamp)> {
+        self.by_node.iter().enumerate().filter_map(|(node, received)| Some((node, received.as_ref()?.at)))
+    }
+
+    /// How many nodes have reported at all.
+    pub(crate) fn nodes(&self) -> usize {
+        self.by_node.iter().flatten().count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bailiwick_rules::health::Status;
+
+    fn table() -> Table {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"] } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                                    "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    fn report(status: &str, age_ms: u64, interval_ms: u64) -> HealthReport {
+        serde_json::from_value(serde_json::json!({
+            "node": "ns1", "revision": 1, "rules_sha256": "",
+            "regions": { "fra": { "status": status, "probed": status, "stale": false, "override": null,
+                                  "age_ms": age_ms, "interval_ms": interval_ms, "endpoints": {} } },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn reports_add_up_until_they_are_old() {
+        let table = table();
+        let report = |status: &str| report(status, 0, 1000);
+        let mut reports = Reports::default();
+        let probed = |reports: &mut Reports, now| reports.health(&table, Timestamp(now))[0].probed;
+        assert_eq!(probed(&mut reports, 0), Status::Unknown);
+        reports.receive(1, Timestamp(0), report("down"));
+        assert_eq!(probed(&mut reports, 0), Status::Down, "a new report counts at once");
+        reports.receive(0, Timestamp(1000), report("up"));
+        assert_eq!(probed(&mut reports, 1000), Status::Up, "a tie is up");
+        assert_eq!(probed(&mut reports, 9000), Status::Unknown, "nobody has spoken for three intervals");
+        assert_eq!(reports.nodes(), 2);
+        reports.receive(0, Timestamp(9000), report("down"));
+        assert_eq!(probed(&mut reports, 9000), Status::Down);
+        assert_eq!(probed(&mut reports, 8000), Status::Unknown, "the clock was set back");
+    }
+    #[test]
+    fn reports_count_as_long_as_the_shortest_of_them() {
+        let mut reports = Reports::default();
+        assert_eq!(reports.counts_for(), COUNTS_FOR);
+        reports.receive(0, Timestamp(0), report("up", 1_000, 5_000));
+        reports.receive(2, Timestamp(0), report("up", 99_000, 5_000));
+        assert_eq!(reports.counts_for(), Millis(14_000), "the second was too old when it came");
+        reports.receive(1, Timestamp(0), report("up", 2_900, 1_000));
+        assert_eq!(reports.counts_for(), LEAST);
+    }
+}

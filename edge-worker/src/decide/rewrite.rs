@@ -1,0 +1,330 @@
+//! A client's request in, what is sent to one endpoint out: URL, headers and body by allow-lists, nothing joined as text.
+
+pub mod disposition;
+pub mod headers;
+pub mod path;
+pub mod query;
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use bailiwick_rules::rules::{Engine, Style};
+use url::{Position, Url};
+
+use crate::decide::body::{Inspected, Needs};
+use crate::decide::envelope::Failure;
+use crate::decide::headers::Headers;
+use crate::decide::multipart::form::Form;
+use crate::decide::payload::{LARGEST_COPIED, Payload};
+use crate::decide::plan::Target;
+use path::Route;
+use query::Query;
+
+/// A body that is held whole and was looked through.
+pub enum Content {
+    /// JSON.
+    Json(Inspected),
+    /// A form, with the boundary it is sent with.
+    Form(Form, String),
+}
+
+impl Content {
+    /// The model, by the client's name.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Json(body) => body.model(),
+            Self::Form(form, _) => Some(form.model()),
+        }
+    }
+
+    /// Whether the answer is to be streamed.
+    #[must_use]
+    pub fn stream(&self) -> bool {
+        match self {
+            Self::Json(body) => body.stream(),
+            Self::Form(form, _) => form.stream(),
+        }
+    }
+
+    /// How many choices the answer is to have, at least.
+    #[must_use]
+    pub fn choices(&self) -> usize {
+        self.json().map_or(1, Inspected::choices)
+    }
+
+    /// The JSON, if it is that.
+    #[must_use]
+    pub fn json(&self) -> Option<&Inspected> {
+        match self {
+            Self::Json(body) => Some(body),
+            Self::Form(..) => None,
+        }
+    }
+
+    /// Whether it is written to an endpoint a chunk at a time.
+    fn is_large(&self) -> bool {
+        let size = match self {
+            Self::Json(body) => body.size(),
+            Self::Form(form, _) => form.size(),
+        };
+        size > LARGEST_COPIED
+    }
+
+    fn content_type(&self) -> String {
+        match self {
+            Self::Json(_) => "application/json".to_owned(),
+            Self::Form(_, boundary) => form_type(boundary),
+        }
+    }
+
+    /// What an endpoint has to know.
+    #[must_use]
+    pub fn needs(&self) -> &Needs {
+        match self {
+            Self::Json(body) => body.needs(),
+            Self::Form(form, _) => form.needs(),
+        }
+    }
+
+    /// The bytes for an endpoint of this engine that calls the model `model`, and others by its `names`.
+    #[must_use]
+    pub fn for_endpoint(
+        &self,
+        model: Option<&str>,
+        names: Option<&BTreeMap<String, String>>,
+        engine: Option<Engine>,
+    ) -> Payload<'_> {
+        match self {
+            Self::Json(body) => body.for_endpoint(model, names, engine),
+            Self::Form(form, boundary) => form.for_endpoint(boundary, model),
+        }
+    }
+}
+
+/// The `Content-Type` of a form.
+#[must_use]
+pub fn form_type(boundary: &str) -> String {
+    format!("multipart/form-data; boundary={boundary}")
+}
+
+/// A request to an endpoint, ready to send with redirects off.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The method.
+    pub method: &'static str,
+    /// The URL; its origin is the endpoint's.
+    pub url: Url,
+    /// All headers, the credential among them.
+    pub headers: Headers,
+    /// The body, if it is sent at once.
+    pub body: Option<Vec<u8>>,
+    /// How many bytes it has, if it is written a chunk at a time.
+    pub written: Option<usize>,
+}
+
+/// Without what must not be logged: the credential and the body.
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// What is sent to `target`. `secret` is the value of `target.secret()`; `headers` are the client's.
+///
+/// # Errors
+/// 404 for a model whose name can't stand in a URL, 415 for a compressed body.
+pub fn outgoing(
+    target: &Target,
+    route: &Route,
+    query: &Query,
+    headers: &Headers,
+    body: Option<&Content>,
+    secret: Option<&str>,
+) -> Result<Outgoing, Failure> {
+    let url = url(target, route, query)?;
+    let mut headers = headers::to_endpoint(headers)?;
+    let (mut bytes, mut written) = (None, None);
+    if let Some(content) = body {
+        headers.push("content-type", &content.content_type());
+        let payload = content.for_endpoint(target.model(), target.models(), target.engine());
+        if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
+    }
+    // Events are looked at and cut: a compressed stream would only be unpacked again.
+    headers.push("accept-encoding", "identity");
+    match (target.style(), secret) {
+        (_, None) => {}
+        (Style::OpenAi, Some(secret)) => headers.push("authorization", &["Bearer ", secret.trim()].concat()),
+        (Style::Azure, Some(secret)) => headers.push("api-key", secret.trim()),
+    }
+    Ok(Outgoing { method: route.method(), url, headers, body: bytes, written })
+}
+
+/// The endpoint's base with checked segments and pairs appended. The base's origin and path always stay in front.
+///
+/// # Errors
+/// 404 for a model whose name can't stand in a path.
+pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure> {
+    let base = target.url().as_url();
+    let mut segments: Vec<&str> = Vec::new();
+    if target.style() == Style::Azure {
+        segments.push("openai");
+        if let Some(deployment) = target.model().filter(|_| route.is_deployed()) {
+            segments.extend(["deployments", deployment]);
+        }
+    }
+    match (route.model(), target.model()) {
+        (Some(_), Some(model)) => segments.extend(["models", model]),
+        _ => segments.extend(route.segments().iter().map(String::as_str)),
+    }
+    // The URL standard drops dot segments, however they are encoded, and tabs and ends of lines before it looks for them; a model
+    // of such a name would change the path, here or at whoever decodes the slashes in it.
+    let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
+    let plain = |segment: &&str| {
+        !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)
+    };
+    if !segments.iter().all(plain) {
+        return Err(Failure::ModelNotFound { model: target.model().unwrap_or_default().to_owned() });
+    }
+    let mut url = base.clone();
+    match url.path_segments_mut() {
+        Ok(mut path) => path.pop_if_empty().extend(segments),
+        Err(()) => return Err(Failure::Internal),
+    };
+    let version = target.api_version().filter(|_| target.style() == Style::Azure);
+    if version.is_some() || !query.pairs().is_empty() {
+        let mut pairs = url.query_pairs_mut();
+        pairs.extend_pairs(query.pairs());
+        pairs.extend_pairs(version.map(|version| ("api-version", version)));
+    }
+    let base_path = base.path().trim_end_matches('/');
+    let inside = url.path().strip_prefix(base_path).is_some_and(|rest| rest.starts_with('/'));
+    let same = url[..Position::BeforePath] == base[..Position::BeforePath];
+    if same && inside { Ok(url) } else { Err(Failure::Internal) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::decide::plan::Plan;
+    use crate::decide::plan::tests::{american_plan, german_plan};
+
+    fn target<'p>(plan: &'p Plan, name: &str) -> &'p Target {
+        plan.targets().iter().find(|target| target.id().as_str() == name).unwrap()
+    }
+
+    fn sent(target: &Target, method: &str, path: &str, query: &str, secret: Option<&str>) -> Outgoing {
+        let route = Route::parse(method, path).unwrap();
+        let client = [("authorization", "Bearer client"), ("accept", "*/*")].into_iter().collect();
+        outgoing(target, &route, &Query::parse(query).unwrap(), &client, None, secret).unwrap()
+    }
+
+    fn header<'o>(outgoing: &'o Outgoing, name: &str) -> Option<&'o str> {
+        outgoing.headers.get(name)
+    }
+
+    #[test]
+    fn openai_style_appends_to_the_base_and_brings_the_endpoints_credential() {
+        let plan = german_plan();
+        let out = sent(target(&plan, "fra-1"), "POST", "/v1/chat/completions", "limit=1&x=2", Some("ours\n"));
+        assert_eq!(out.url.as_str(), "https://fra1.example.net/v1/chat/completions?limit=1");
+        assert_eq!(header(&out, "authorization"), Some("Bearer ours"));
+        assert_eq!(out.headers.iter().filter(|(name, _)| *name == "authorization").count(), 1);
+        let keyless = sent(target(&plan, "fra-3"), "POST", "/chat/completions", "", None);
+        assert_eq!(keyless.url.as_str(), "https://fra3.example.net/v1/chat/completions");
+        assert_eq!(header(&keyless, "authorization"), None, "the client's credential never passes");
+        assert!(!format!("{out:?}").contains("ours"));
+    }
+
+    #[test]
+    fn azure_style_names_the_deployment_and_the_version() {
+        let plan = german_plan();
+        let azure = target(&plan, "azure");
+        let out = sent(azure, "POST", "/v1/chat/completions", "api-version=1999", Some("k"));
+        let expected =
+            "https://acme.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
+        assert_eq!(out.url.as_str(), expected);
+        assert_eq!((header(&out, "api-key"), header(&out, "authorization")), (Some("k"), None));
+        let responses = sent(azure, "POST", "/v1/responses", "", None);
+        assert_eq!(responses.url.as_str(), "https://acme.openai.azure.com/openai/responses?api-version=2024-10-21");
+    }
+
+    #[test]
+    fn a_model_in_the_path_is_the_endpoints() {
+        let plan = german_plan();
+        let out = sent(target(&plan, "fra-1"), "GET", "/v1/models/chat", "", None);
+        assert_eq!(out.url.path(), "/v1/models/llama");
+    }
+
+    #[test]
+    fn a_model_cannot_climb_out_of_the_path() {
+        for model in [
+            ".", "..", "...", ".\t.", "\n.", "\t", "a\rb", "\u{7f}", "../../x", "a/..", "a//b", "/a", "a\\b", "%2e%2e",
+            "a%2Fb",
+        ] {
+            let plan = american_plan(model);
+            let route = Route::parse("GET", "/v1/models/x").unwrap();
+            let failure = url(&plan.targets()[0], &route, &Query::default()).unwrap_err();
+            assert_eq!(failure.status(), 404, "{model}");
+        }
+        let plan = american_plan("org/x?y#z");
+        let route = Route::parse("GET", "/v1/models/x").unwrap();
+        let out = url(&plan.targets()[0], &route, &Query::default()).unwrap();
+        assert_eq!(out.as_str(), "https://iad1.example.net/v1/models/org%2Fx%3Fy%23z");
+    }
+
+    #[test]
+    fn no_path_query_or_model_yields_another_origin() {
+        let piece = prop_oneof![
+            Just("/v1".to_owned()),
+            Just("/models".to_owned()),
+            Just("/files".to_owned()),
+            Just("/..".to_owned()),
+            Just("/%2e%2e".to_owned()),
+            Just("//evil.example".to_owned()),
+            Just("/@evil.example".to_owned()),
+            Just("\\".to_owned()),
+            Just("/%09".to_owned()),
+            "/[ -~]{1,6}",
+            "/\\PC{1,4}",
+        ];
+        let paths = proptest::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat());
+        let model = prop_oneof!["\\PC{1,8}", "[.\\t\\n\\r/%2e]{1,4}"];
+        let strategy = (paths, "[ -~]{0,12}", model);
+        let (cases, made) = (Cell::new(0), Cell::new(0));
+        let german = german_plan();
+        TestRunner::new(ProptestConfig::with_cases(20_000))
+            .run(&strategy, |(path, query, model)| {
+                cases.set(cases.get() + 1);
+                let Ok(route) = Route::parse("GET", &path) else { return Ok(()) };
+                let Ok(query) = Query::parse(&query) else { return Ok(()) };
+                if crate::decide::body::model_routes(&model) {
+                    return Ok(());
+                }
+                let american = american_plan(&model);
+                for target in german.targets().iter().chain(american.targets()) {
+                    if let Ok(url) = url(target, &route, &query) {
+                        made.set(made.get() + 1);
+                        let base = target.url().as_url();
+                        prop_assert_eq!(url.origin(), base.origin());
+                        let below = url.path().strip_prefix(base.path().trim_end_matches('/'));
+                        prop_assert_eq!(
+                            below.map(|path| path.matches('/').count()),
+                            Some(route.segments().len() + usize::from(target.style() == Style::Azure))
+                        );
+                        // What was made is what a second reader reads.
+                        prop_assert_eq!(&Url::parse(url.as_str()).unwrap(), &url);
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+        println!("paths tried: {}, URLs made: {}", cases.get(), made.get());
+        assert!(made.get() > 100);
+    }
+}

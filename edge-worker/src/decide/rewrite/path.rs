@@ -1,0 +1,370 @@
+//! The path allow-list: a client's raw path and method in, a [`Route`] of checked segments out.
+//!
+//! Nothing of the client's text is ever joined to a URL: the words of the model API come from a table, ids are checked
+//! here and encoded anew where a URL is made. The table stands in `known`; `mistake` says what to write instead of a path that is
+//! nearly right.
+
+mod known;
+mod mistake;
+
+use crate::decide::attempt::Expect;
+use crate::decide::envelope::Failure;
+use crate::decide::sse::single::Kindred;
+pub use mistake::Mistake;
+
+/// What kind of work a path is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Class {
+    /// Inference: any endpoint of the plan, retried.
+    Inference,
+    /// The list of models, or one.
+    Models,
+    /// Files, uploads, batches, fine-tuning, vector stores, responses by id: state at one endpoint.
+    State,
+}
+
+/// What body a path takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Takes {
+    /// None; one that comes is dropped.
+    Nothing,
+    /// A JSON object.
+    Json,
+    /// A multipart form.
+    Form,
+    /// Either, by its Content-Type.
+    JsonOrForm,
+}
+
+/// A known path of the model API, in checked segments without `/v1`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    segments: Vec<String>,
+    pattern: &'static [&'static str],
+    method: &'static str,
+    class: Class,
+    takes: Takes,
+    answer: Answer,
+    deployed: bool,
+}
+
+/// What a path answers with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    /// JSON, or a stream where the body asks for one.
+    Json,
+    /// Whatever.
+    Any,
+    /// A customer's own file, which means nothing here.
+    File,
+}
+
+/// Longer ids than this are nobody's.
+const LONGEST_ID: usize = 512;
+
+impl Route {
+    /// Reads the raw path of a request (neither decoded nor normalised) and its method.
+    ///
+    /// ```
+    /// use bailiwick_edge::decide::rewrite::path::Route;
+    /// assert_eq!(Route::parse("POST", "/v1/chat/completions").unwrap().path(), "/chat/completions");
+    /// assert_eq!(Route::parse("POST", "/v1/../admin").unwrap_err().status(), 400);
+    /// assert_eq!(Route::parse("GET", "/admin").unwrap_err().status(), 404);
+    /// ```
+    ///
+    /// # Errors
+    /// 400 for a path with tricks, 404 for one that is unknown or not offered, 405, 501 for realtime.
+    pub fn parse(method: &str, path: &str) -> Result<Self, Failure> {
+        let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
+        let segments = segments(rest.strip_prefix("v1/").unwrap_or(if rest == "v1" { "" } else { rest }))?;
+        if let Some(mistake) = Mistake::of(path, &segments) {
+            return Err(Failure::PathMistake(mistake));
+        }
+        if let Some(what) = known::not_offered(&segments) {
+            return Err(Failure::NotOffered { what });
+        }
+        if segments.first().is_some_and(|first| first == "realtime") {
+            return Err(Failure::NotCarried { what: "Realtime" });
+        }
+        // RFC 9110 §9.3.2: HEAD is GET without the content. Elsewhere than at models it would fetch an object for nobody.
+        let is_model = segments.first().is_some_and(|first| first == "models");
+        let method = if is_model && method == "HEAD" { "GET" } else { method };
+        let Some(known) = known::find(&segments).find(|known| known.method == method) else {
+            let methods: Vec<&str> = known::find(&segments).map(|known| known.method).collect();
+            let wrong = Failure::WrongMethod { allowed: allowed(&methods, is_model) };
+            return Err(if methods.is_empty() { Failure::UnknownPath } else { wrong });
+        };
+        Ok(Self {
+            segments,
+            pattern: known.path,
+            method: known.method,
+            class: known.class,
+            takes: known.takes,
+            answer: known.answer,
+            deployed: known.deployed,
+        })
+    }
+
+    /// The path without `/v1`, such as `/chat/completions`, for [`is_hub_path`](bailiwick_rules::table::Service::is_hub_path).
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.segments.iter().flat_map(|segment| ["/", segment.as_str()]).collect()
+    }
+
+    /// The segments, decoded.
+    #[must_use]
+    pub fn segments(&self) -> &[String] {
+        &self.segments
+    }
+
+    /// The words of the path, `*` where an id or a name stands.
+    #[must_use]
+    pub fn pattern(&self) -> &'static [&'static str] {
+        self.pattern
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.method
+    }
+
+    /// What kind of work it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// What body it takes.
+    #[must_use]
+    pub fn takes(&self) -> Takes {
+        self.takes
+    }
+
+    /// Whether Azure has it under `/openai/deployments/{deployment}`.
+    #[must_use]
+    pub fn is_deployed(&self) -> bool {
+        self.deployed
+    }
+
+    /// Whether it is the path of exactly these words.
+    #[must_use]
+    pub fn is(&self, words: &[&str]) -> bool {
+        self.segments == words
+    }
+
+    /// Whether it takes what the Responses API takes: `/responses`, or a path below it that asks a model.
+    #[must_use]
+    pub fn is_responses(&self) -> bool {
+        self.class == Class::Inference && self.segments.first().is_some_and(|first| first == "responses")
+    }
+
+    /// What a good answer looks like.
+    #[must_use]
+    pub fn expect(&self, stream: bool) -> Expect {
+        match self.answer {
+            Answer::Any => Expect::Any,
+            Answer::File => Expect::File,
+            Answer::Json if stream => Expect::Stream,
+            Answer::Json => Expect::Json,
+        }
+    }
+
+    /// What its answer in JSON is, where that can be told by events as well.
+    #[must_use]
+    pub fn kindred(&self) -> Option<Kindred> {
+        match self.pattern {
+            ["chat", "completions"] => Some(Kindred::Chat),
+            ["completions"] => Some(Kindred::Completion),
+            ["responses"] | ["responses", "*"] => Some(Kindred::Response),
+            _ => None,
+        }
+    }
+
+    /// The ids of objects at endpoints in it, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let words = self.pattern.iter().zip(&self.segments);
+        words.filter(|(word, _)| **word == "*" && self.class == Class::State).map(|(_, segment)| segment.as_str())
+    }
+
+    /// Has these sent instead of [`Route::ids`].
+    pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
+        if self.class == Class::State {
+            let slots = self.pattern.iter().zip(&mut self.segments).filter(|(word, _)| **word == "*");
+            slots.zip(new).for_each(|((_, segment), new)| *segment = new);
+        }
+    }
+
+    /// Whether it lists all objects of a kind.
+    #[must_use]
+    pub fn is_collection(&self) -> bool {
+        self.class == Class::State && self.method == "GET" && !self.pattern.contains(&"*")
+    }
+
+    /// The model named in the path (`/models/{model}`). It may hold slashes.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.segments.get(1).filter(|_| self.class == Class::Models).map(String::as_str)
+    }
+}
+
+/// The segments of a path without `/v1`, decoded. What follows `/models` is one: a model's name may hold slashes, plain or encoded
+/// (clients of OpenAI's encode them).
+fn segments(rest: &str) -> Result<Vec<String>, Failure> {
+    if let Some(name) = rest.strip_prefix("models/") {
+        let name = name.replace("%2F", "/").replace("%2f", "/");
+        let parts = name.split('/').map(checked_segment).collect::<Result<Vec<String>, Failure>>()?;
+        if parts.iter().any(String::is_empty) {
+            return Ok(["models".to_owned()].into_iter().chain(parts).collect());
+        }
+        let name = parts.join("/");
+        return if name.len() > LONGEST_ID { Err(Failure::BadPath) } else { Ok(vec!["models".to_owned(), name]) };
+    }
+    rest.split('/').map(checked_segment).collect()
+}
+
+/// The methods of a path, as `Allow` lists them.
+fn allowed(methods: &[&str], is_model: bool) -> &'static str {
+    match methods {
+        ["GET"] if is_model => "GET, HEAD",
+        ["GET"] => "GET",
+        ["GET", "DELETE"] if is_model => "GET, HEAD, DELETE",
+        ["POST"] => "POST",
+        ["GET", "POST"] => "GET, POST",
+        ["GET", "DELETE"] => "GET, DELETE",
+        _ => "GET, POST, DELETE",
+    }
+}
+
+/// A segment, decoded: no dot segment, and nothing that is one once somebody else decodes it again. An empty one is [`Mistake`]'s.
+fn checked_segment(raw: &str) -> Result<String, Failure> {
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digit =
+                    |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
+                    return Err(Failure::BadPath);
+                };
+                match high << 4 | low {
+                    // An encoded percent sign would be decoded by whoever comes second.
+                    b'.' | b'/' | b'\\' | b'%' => return Err(Failure::BadPath),
+                    byte => byte,
+                }
+            }
+            b'\\' | b'?' | b'#' => return Err(Failure::BadPath),
+            byte => byte,
+        });
+    }
+    let segment = String::from_utf8(decoded).map_err(|_| Failure::BadPath)?;
+    let dots = !segment.is_empty() && segment.bytes().all(|byte| byte == b'.');
+    let tricks = dots || segment.len() > LONGEST_ID || segment.contains(char::is_control);
+    if tricks { Err(Failure::BadPath) } else { Ok(segment) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tricks_are_refused() {
+        for path in [
+            "",
+            "v1/models",
+            "/v1/./models",
+            "/v1/../models",
+            "/v1/%2e%2E/models",
+            "/v1/files/a%2Fb",
+            "/v1/chat%2Fcompletions",
+            "/v1/models/a%5cb",
+            "/v1/models/a\\b",
+            "/v1/models/%252e",
+            "/v1/models/org%252Fname",
+            "/v1/models/org/..",
+            "/v1/models/org/../../files",
+            "/v1/models/org%2F..%2f..%2Ffiles",
+            "/v1/models/org%2F%2e%2e",
+            "/v1/models/./name",
+            "/v1/models/a%",
+            "/v1/models/a%4",
+            "/v1/models/%ff",
+            "/v1/models/%00",
+            "/v1/models/org/%0a",
+            "/v1/models/a?b",
+            "/v1/models/a#b",
+        ] {
+            assert_eq!(Route::parse("GET", path), Err(Failure::BadPath), "{path}");
+        }
+        assert_eq!(Route::parse("GET", &format!("/v1/models/{}", "a/".repeat(300) + "b")), Err(Failure::BadPath));
+    }
+
+    #[test]
+    fn a_models_name_may_hold_slashes_and_is_one_segment() {
+        for path in ["/v1/models/org/name", "/models/org%2Fname", "/v1/models/org%2fname", "/v1/models/org/n%61me"] {
+            let route = Route::parse("GET", path).unwrap();
+            assert_eq!(
+                (route.model(), route.segments().len(), route.ids().count()),
+                (Some("org/name"), 2, 0),
+                "{path}"
+            );
+        }
+        let long = Route::parse("HEAD", "/v1/models/accounts/fireworks/models/llama-v3p1-8b").unwrap();
+        assert_eq!((long.model(), long.method()), (Some("accounts/fireworks/models/llama-v3p1-8b"), "GET"));
+        // A name like a path of the API is a name all the same.
+        assert_eq!(Route::parse("GET", "/v1/models/files/x").unwrap().class(), Class::Models);
+    }
+
+    #[test]
+    fn what_asks_a_model_below_responses_is_inference_and_no_response() {
+        for path in ["/v1/responses", "/v1/responses/compact", "/responses/input_tokens"] {
+            let route = Route::parse("POST", path).unwrap();
+            assert_eq!((route.class(), route.takes(), route.is_responses()), (Class::Inference, Takes::Json, true));
+        }
+        let refused = |method, path| Route::parse(method, path).unwrap_err();
+        assert_eq!(refused("GET", "/v1/responses/compact"), Failure::WrongMethod { allowed: "POST" });
+        assert_eq!(refused("POST", "/v1/responses/resp_1"), Failure::WrongMethod { allowed: "GET, DELETE" });
+        let by_id = Route::parse("GET", "/v1/responses/resp_1").unwrap();
+        assert_eq!((by_id.is_responses(), by_id.ids().count()), (false, 1));
+    }
+
+    #[test]
+    fn only_known_paths_pass_with_their_methods() {
+        for path in ["/", "/v1", "/v1/admin", "/v3/models", "/v1/chat", "/v1/chat/completions/x/y", "/V1/models"] {
+            assert_eq!(Route::parse("GET", path), Err(Failure::UnknownPath), "{path}");
+        }
+        assert_eq!(Route::parse("GET", "/v1/chat/completions"), Err(Failure::WrongMethod { allowed: "POST" }));
+        assert_eq!(Route::parse("HEAD", "/v1/files"), Err(Failure::WrongMethod { allowed: "GET, POST" }));
+        assert_eq!(Route::parse("POST", "/v1/models"), Err(Failure::WrongMethod { allowed: "GET, HEAD" }));
+        assert_eq!(Route::parse("PUT", "/v1/files/a"), Err(Failure::WrongMethod { allowed: "GET, DELETE" }));
+        for (path, what) in [
+            ("/v1/messages/count_tokens", "Anthropic's messages"),
+            ("/rerank", "Rerankings"),
+            ("/v2/rerank", "Rerankings"),
+            ("/api/chat", "Ollama's own paths"),
+            ("/v1/fine_tuning/alpha/graders/run", "Graders"),
+            ("/v1/realtime/client_secrets", "Realtime client secrets"),
+        ] {
+            assert_eq!(Route::parse("POST", path), Err(Failure::NotOffered { what }), "{path}");
+        }
+        assert_eq!(Route::parse("GET", "/v1/realtime").unwrap_err().status(), 501);
+        assert_eq!(Route::parse("POST", "/v1/evals/eval_1/runs"), Err(Failure::NotOffered { what: "Evals" }));
+        assert_eq!(Route::parse("PUT", "/conversations").unwrap_err().status(), 404);
+        assert_eq!(Route::parse("GET", "/models").unwrap().path(), "/models");
+        let part = Route::parse("POST", "/v1/uploads/upload_1/parts").unwrap();
+        assert_eq!(
+            (part.ids().collect::<Vec<_>>(), part.takes(), part.class()),
+            (vec!["upload_1"], Takes::Form, Class::State)
+        );
+        let mut file = Route::parse("DELETE", "/v1/vector_stores/vs-1/files/file-2").unwrap();
+        assert_eq!(file.ids().collect::<Vec<_>>(), ["vs-1", "file-2"]);
+        file.replace_ids(&mut ["a".to_owned(), "b".to_owned()].into_iter());
+        assert_eq!(file.path(), "/vector_stores/a/files/b");
+        assert_eq!(Route::parse("GET", "/v1/models/m").unwrap().ids().count(), 0);
+        let lists = |path: &str| Route::parse("GET", path).unwrap().is_collection();
+        assert!(lists("/v1/files") && !lists("/v1/batches/b") && !lists("/v1/models"));
+        let model = Route::parse("GET", "/v1/models/gpt-4.1%20x").unwrap();
+        assert_eq!((model.model(), model.class()), (Some("gpt-4.1 x"), Class::Models));
+    }
+}

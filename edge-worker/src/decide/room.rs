@@ -1,0 +1,181 @@
+//! Rooms for large bodies: a size enters, memory of at least that size leaves; `incoming` fills it, and who holds the body
+//! gives it back by dropping it.
+//!
+//! A large room that goes back to the allocator leaves a hole, and whatever small thing lands in it makes it too small
+//! for the next large body: an isolate that held bodies of many sizes would in the end find room for none. So large
+//! rooms are kept and used again. All of them together, in use or kept, take at most [`MOST_OF_LARGE`].
+
+use core::cell::{Cell, RefCell};
+use core::ops::Deref;
+
+use crate::decide::envelope::Failure;
+use crate::decide::inflight::{LARGE, MOST_OF_LARGE};
+
+/// A large room is a multiple of this part of the next power of two, so that one fits bodies of nearly its size too.
+const STEPS: usize = 8;
+
+thread_local! {
+    /// Rooms that nobody uses.
+    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// Bytes of the large rooms in use.
+    static USED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A body's bytes.
+#[derive(Debug, Default)]
+pub struct Room(Vec<u8>);
+
+impl Room {
+    /// A room of at least so many bytes.
+    ///
+    /// # Errors
+    /// 503 when there is none now.
+    pub(crate) fn of(bytes: usize) -> Result<Self, Failure> {
+        let mut room = if is_large(bytes) { kept(bytes) } else { Vec::new() };
+        if room.capacity() < bytes && room.try_reserve_exact(bytes).is_err() {
+            // What nobody uses may be what is in the way.
+            KEPT.with_borrow_mut(Vec::clear);
+            // What can't be had now can be had later: no reason to end all requests.
+            room.try_reserve_exact(bytes).map_err(|_| Failure::Busy)?;
+        }
+        Ok(Self::from(room))
+    }
+
+    /// How many bytes a room for so many has.
+    pub(crate) fn size(bytes: usize) -> usize {
+        if is_large(bytes) { bytes.next_multiple_of(bytes.next_power_of_two() / STEPS) } else { bytes }
+    }
+
+    /// Whether a room of that capacity is large enough for so many bytes, and not much too large.
+    pub(crate) fn suits(capacity: usize, bytes: usize) -> bool {
+        (bytes..=Self::size(bytes).saturating_add(bytes / 2)).contains(&capacity)
+    }
+
+    /// How many bytes it may come to hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// Adds bytes, for which there is room.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+impl From<Vec<u8>> for Room {
+    fn from(bytes: Vec<u8>) -> Self {
+        if is_large(bytes.capacity()) {
+            USED.set(USED.get() + bytes.capacity());
+        }
+        Self(bytes)
+    }
+}
+
+impl Clone for Room {
+    fn clone(&self) -> Self {
+        Self::from(self.0.clone())
+    }
+}
+
+impl Deref for Room {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let capacity = self.0.capacity();
+        if !is_large(capacity) {
+            return;
+        }
+        USED.set(USED.get().saturating_sub(capacity));
+        let mut room = core::mem::take(&mut self.0);
+        room.clear();
+        KEPT.with_borrow_mut(|kept| {
+            kept.push(room);
+            shrink(kept, 0);
+        });
+    }
+}
+
+fn is_large(bytes: usize) -> bool {
+    bytes as u64 > LARGE
+}
+
+/// The smallest kept room that fits and isn't much too large; else an empty one, and no more is kept than leaves room for it.
+fn kept(bytes: usize) -> Vec<u8> {
+    KEPT.with_borrow_mut(|kept| {
+        let fits = |at: &usize| Room::suits(kept[*at].capacity(), bytes);
+        let fits = (0..kept.len()).filter(fits).min_by_key(|&at| kept[at].capacity());
+        if let Some(at) = fits {
+            return kept.swap_remove(at);
+        }
+        shrink(kept, bytes);
+        Vec::new()
+    })
+}
+
+/// Gives rooms back to the allocator, the smallest first, until what is kept and used leaves `bytes` of the most there may be.
+fn shrink(kept: &mut Vec<Vec<u8>>, bytes: usize) {
+    let most = usize::try_from(MOST_OF_LARGE).unwrap_or(usize::MAX).saturating_sub(bytes).saturating_sub(USED.get());
+    kept.sort_by_key(|room| core::cmp::Reverse(room.capacity()));
+    while kept.iter().map(Vec::capacity).sum::<usize>() > most {
+        kept.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    fn kept_bytes() -> usize {
+        KEPT.with_borrow(|kept| kept.iter().map(Vec::capacity).sum())
+    }
+
+    #[test]
+    fn a_large_room_is_used_again() {
+        let size = Room::size(20_000_000);
+        let first = Room::of(size).unwrap();
+        let place = first.0.as_ptr();
+        drop(first);
+        assert_eq!(kept_bytes(), size);
+        let mut second = Room::of(Room::size(15_000_000)).unwrap();
+        assert_eq!((second.0.as_ptr(), second.len(), kept_bytes()), (place, 0, 0));
+        second.extend(b"x");
+        let small = Room::of(1_000).unwrap();
+        drop((second, small));
+        assert_eq!((kept_bytes(), USED.get()), (size, 0), "small ones aren't kept");
+    }
+
+    #[test]
+    fn what_is_kept_and_used_stays_below_the_most_whatever_comes() {
+        let most = usize::try_from(MOST_OF_LARGE).unwrap();
+        let step = (0..4usize, any::<bool>(), 1..(40usize << 20));
+        TestRunner::new(ProptestConfig::with_cases(200))
+            .run(&proptest::collection::vec(step, 0..40), |steps| {
+                let mut rooms: Vec<Option<Room>> = (0..4).map(|_| None).collect();
+                for (which, ends, bytes) in steps {
+                    rooms[which] = None;
+                    let size = Room::size(bytes);
+                    // As a `Hold` allows.
+                    let held: usize = rooms.iter().flatten().map(Room::capacity).sum();
+                    if !ends && held + size <= most {
+                        let room = Room::of(size).unwrap();
+                        prop_assert!(room.is_empty() && room.capacity() >= bytes);
+                        rooms[which] = Some(room);
+                    }
+                    prop_assert!(kept_bytes() + USED.get() <= most, "{} and {}", kept_bytes(), USED.get());
+                }
+                drop(rooms);
+                prop_assert_eq!(USED.get(), 0);
+                Ok(())
+            })
+            .unwrap();
+    }
+}

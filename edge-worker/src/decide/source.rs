@@ -1,0 +1,42 @@
+//! Whom a failure is laid to: the tenant of a request, or the client where a service has no tenants, enters; a [`Source`] leaves.
+//! Called once for a request; [`crate::decide::cooldown`] and [`crate::decide::breaker`] count by it.
+
+use core::net::IpAddr;
+
+use crate::decide::plan::hash;
+
+/// Who sent a request, as a hash of no other use: kept in this isolate's memory for as long as an endpoint rests, told nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Source(pub u64);
+
+impl Source {
+    /// The tenant; else the client's network (an IPv6 address may be any of a /64); else what the request has in common with others
+    /// of its conversation, its affinity.
+    #[must_use]
+    pub fn of(tenant: Option<&str>, address: Option<IpAddr>, affinity: &str) -> Self {
+        let parts: [&[u8]; 2] = match (tenant, address) {
+            (Some(tenant), _) => [b"tenant", tenant.as_bytes()],
+            (None, Some(IpAddr::V4(address))) => return Self(hash(&[b"ipv4", &address.octets()])),
+            (None, Some(IpAddr::V6(address))) => return Self(hash(&[b"ipv6", &address.octets()[..8]])),
+            (None, None) => [b"affinity", affinity.as_bytes()],
+        };
+        Self(hash(&parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_one_source_and_so_is_a_network() {
+        let of = |tenant, address: &str, affinity| Source::of(tenant, address.parse().ok(), affinity);
+        assert_eq!(of(Some("acme"), "192.0.2.1", "a"), of(Some("acme"), "2001:db8::1", "b"));
+        assert_ne!(of(Some("acme"), "192.0.2.1", "a"), of(Some("emca"), "192.0.2.1", "a"));
+        assert_eq!(of(None, "2001:db8::1", "a"), of(None, "2001:db8::2:0:0:1", "b"));
+        assert_ne!(of(None, "2001:db8::1", "a"), of(None, "2001:db8:0:1::1", "a"));
+        assert_ne!(of(None, "192.0.2.1", "a"), of(None, "192.0.2.2", "a"));
+        assert_ne!(of(None, "", "a"), of(None, "", "b"));
+        assert_eq!(of(None, "", "a"), of(None, "", "a"));
+    }
+}

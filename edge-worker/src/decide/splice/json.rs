@@ -1,0 +1,390 @@
+//! Follows one JSON text chunk by chunk, and replaces strings at known places: bytes in, bytes out.
+
+use memchr::memchr2;
+
+use crate::decide::json::{Scan, odd_number, reads_as};
+use crate::decide::splice::{Names, Places};
+use crate::decide::state::fields::{Field, field};
+
+/// The longest string that is held to be replaced; a longer one is nobody's name.
+const LONGEST: usize = 2_048;
+/// How many ids are remembered: the items of an answer that are under way at once are few.
+const MOST_KNOWN: usize = 8;
+/// The longest key that is looked at.
+const LONGEST_KEY: usize = 64;
+/// Deeper than this nothing is replaced.
+const DEEPEST: usize = 128;
+
+/// Where a container stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// The document itself.
+    Root,
+    /// `data` of the document, a list.
+    Data,
+    /// An object in it, or `file` of the document: what an upload has become.
+    Item,
+    /// `response` of the document.
+    Response,
+    /// A list of ids.
+    Ids,
+    /// `body` of the document or of its `response`, where lines of a batch are read.
+    Body,
+    /// `audio` of a message or of what is added to one.
+    Audio,
+    /// The client's own data.
+    Opaque,
+    Other,
+}
+
+/// What the latest key of an object was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Key {
+    Model,
+    OwnId,
+    /// `root`, `parent`.
+    Origin,
+    Body,
+    /// `first_id`, `last_id`.
+    Cursor,
+    Data,
+    /// `output`, or `instructions` where they are items.
+    Items,
+    /// `item` of an event.
+    Item,
+    Response,
+    File,
+    Audio,
+    /// `message` of a fine-tuning job's event.
+    Message,
+    Known(Field),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    role: Role,
+    is_object: bool,
+    /// Whether a string that begins now is a key.
+    at_key: bool,
+    key: Key,
+}
+
+/// What a string in hand is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Text {
+    Key,
+    Model,
+    Id,
+    /// The name of a model, which is sealed where it is a fine-tuned one.
+    Tuned,
+    /// Words in which such a name may stand.
+    Note,
+    Other,
+}
+
+impl Text {
+    /// Whether it is held back until its end.
+    fn is_held(self) -> bool {
+        !matches!(self, Self::Key | Self::Other)
+    }
+}
+
+/// The state between two chunks.
+#[derive(Debug, Default)]
+pub struct Json {
+    frames: Vec<Frame>,
+    /// Containers too deep to be followed.
+    deeper: usize,
+    text: Option<Text>,
+    escaped: bool,
+    /// The string in hand from its quotation mark on: a copy of a key, or what is held back of a value.
+    held: Vec<u8>,
+    begun: bool,
+    /// The latest ids of endpoints and what is written instead, both quoted: the events of a stream repeat them.
+    known: Vec<(Vec<u8>, String)>,
+    /// What is held back of a number or a word outside of strings: it may be one that JSON hasn't got.
+    word: Vec<u8>,
+}
+
+impl Json {
+    /// Whether nothing was read yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.begun
+    }
+
+    /// For the next text. What is held back goes out.
+    pub(super) fn reset(&mut self, out: &mut Vec<u8>) {
+        out.extend(self.take_held());
+        self.frames.clear();
+        (self.deeper, self.text, self.escaped, self.begun) = (0, None, false, false);
+    }
+
+    /// What is held back.
+    pub(super) fn held(&self) -> Vec<u8> {
+        let is_held = self.text.is_some_and(Text::is_held);
+        [self.word.as_slice(), if is_held { &self.held } else { &[] }].concat()
+    }
+
+    /// Takes what is held back.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        let held = self.held();
+        self.word.clear();
+        self.held.clear();
+        held
+    }
+
+    /// Passes bytes.
+    pub(super) fn pass(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut at = 0;
+        while let Some((next, _)) = self.step(names, bytes, at, out) {
+            at = next;
+        }
+    }
+
+    /// Passes bytes up to the end of the first model that is replaced, and says where that is.
+    pub(super) fn pass_to_model(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        let mut at = 0;
+        while let Some((next, model)) = self.step(names, bytes, at, out) {
+            at = next;
+            if model {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// One token, or one run of bytes that mean nothing. The place behind it, and whether a model was replaced.
+    fn step(&mut self, names: &Names, bytes: &[u8], at: usize, out: &mut Vec<u8>) -> Option<(usize, bool)> {
+        let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+        if let Some(text) = self.text {
+            return Some(self.string(text, names, rest, at, out));
+        }
+        let run = rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b':' | b','));
+        let (plain, rest) = rest.split_at(run.unwrap_or(rest.len()));
+        self.plain(plain, run.is_none(), out);
+        self.begun |= !plain.iter().all(u8::is_ascii_whitespace);
+        let Some(&byte) = rest.first() else { return Some((bytes.len(), false)) };
+        self.begun = true;
+        match byte {
+            b'"' => {
+                let text = self.kind_of_string(names);
+                self.text = Some(text);
+                self.held.clear();
+                self.held.push(byte);
+                if !text.is_held() {
+                    out.push(byte);
+                }
+            }
+            _ => {
+                self.punctuation(byte);
+                out.push(byte);
+            }
+        }
+        Some((at + plain.len() + 1, false))
+    }
+
+    /// Passes bytes outside of strings: a number or a word, and the space around it. `is_cut`: it may go on.
+    fn plain(&mut self, plain: &[u8], is_cut: bool, out: &mut Vec<u8>) {
+        let is_odd = || memchr2(b'N', b'I', plain).is_some() || is_cut && plain.ends_with(b"-");
+        if self.word.is_empty() && !is_odd() {
+            return out.extend_from_slice(plain);
+        }
+        self.word.extend_from_slice(plain);
+        // No longer than the longest with some space: what is longer is none.
+        if is_cut && self.word.len() <= LONGEST_KEY {
+            return;
+        }
+        let word = core::mem::take(&mut self.word);
+        let odd = word.trim_ascii();
+        if odd_number(odd).is_none_or(|length| length != odd.len()) {
+            return out.extend_from_slice(&word);
+        }
+        let before = word.len() - word.trim_ascii_start().len();
+        out.extend_from_slice(&word[..before]);
+        out.extend_from_slice(b"null");
+        out.extend_from_slice(&word[before + odd.len()..]);
+    }
+
+    fn string(&mut self, text: Text, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
+        let mut length = 0;
+        let mut ended = false;
+        for &byte in rest {
+            length += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => {
+                    ended = true;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let piece = &rest[..length];
+        let longest = if text == Text::Key { LONGEST_KEY } else { LONGEST };
+        match text {
+            Text::Other => out.extend_from_slice(piece),
+            Text::Key => {
+                out.extend_from_slice(piece);
+                self.held.extend(piece.iter().take(longest + 1 - self.held.len().min(longest + 1)));
+            }
+            Text::Model | Text::Id | Text::Tuned | Text::Note => self.held.extend_from_slice(piece),
+        }
+        let mut replaced = false;
+        if ended {
+            let held = core::mem::take(&mut self.held);
+            self.text = None;
+            match text {
+                Text::Other => {}
+                Text::Key => self.key(&held, names.places),
+                Text::Model => replaced = Self::model(&held, names, out),
+                Text::Id => self.id(names, held, out),
+                Text::Tuned | Text::Note => {
+                    let new = plain(&held).and_then(|said| names.tuned(&said));
+                    out.extend_from_slice(new.as_deref().map_or(&held, str::as_bytes));
+                }
+            }
+        } else if text.is_held() && self.held.len() > longest {
+            out.append(&mut self.held);
+            self.text = Some(Text::Other);
+        }
+        (at + length, replaced)
+    }
+
+    /// Writes what stands for a quoted id.
+    fn id(&mut self, names: &Names, held: Vec<u8>, out: &mut Vec<u8>) {
+        if let Some((_, new)) = self.known.iter().find(|(known, _)| *known == held) {
+            return out.extend_from_slice(new.as_bytes());
+        }
+        match plain(&held).and_then(|id| names.id(&id)) {
+            None => out.extend_from_slice(&held),
+            Some(new) => {
+                out.extend_from_slice(new.as_bytes());
+                if self.known.len() == MOST_KNOWN {
+                    self.known.remove(0);
+                }
+                self.known.push((held, new));
+            }
+        }
+    }
+
+    /// Writes the other name of a model. Whether it has one.
+    fn model(held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
+        let found = plain(held);
+        let new = found.as_deref().and_then(|found| names.model(found));
+        // One that was tuned is in no map, and is a customer's own.
+        let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
+        match new {
+            None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
+            Some(new) => out.extend_from_slice(new.as_bytes()),
+            None => out.extend_from_slice(held),
+        }
+        new.is_some()
+    }
+
+    fn kind_of_string(&self, names: &Names) -> Text {
+        let Some(frame) = self.frames.last().filter(|_| self.deeper == 0) else { return Text::Other };
+        if frame.is_object && frame.at_key {
+            return Text::Key;
+        }
+        if frame.is_object && names.has_models() && is_model(names.places, frame.role, frame.key) {
+            return Text::Model;
+        }
+        let ids = names.ids.is_some();
+        match (frame.role, frame.is_object, frame.key) {
+            (Role::Root | Role::Item, true, Key::Model) if ids => Text::Tuned,
+            (Role::Item, true, Key::Message) if ids => Text::Note,
+            (Role::Ids, false, _)
+            | (Role::Root | Role::Response | Role::Item | Role::Audio, true, Key::OwnId)
+            | (Role::Root, true, Key::Cursor)
+                if ids =>
+            {
+                Text::Id
+            }
+            (role, true, Key::Known(Field::Id)) if ids && role != Role::Opaque => Text::Id,
+            _ => Text::Other,
+        }
+    }
+
+    fn punctuation(&mut self, byte: u8) {
+        match byte {
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'}' | b']' if self.deeper > 0 => self.deeper -= 1,
+            b'}' | b']' => drop(self.frames.pop()),
+            b':' | b',' if self.deeper == 0 => {
+                if let Some(frame) = self.frames.last_mut() {
+                    frame.at_key = byte == b',';
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, is_object: bool) {
+        if self.deeper > 0 || self.frames.len() == DEEPEST {
+            self.deeper += 1;
+            return;
+        }
+        let role = match self.frames.last() {
+            None if is_object => Role::Root,
+            None => Role::Other,
+            Some(parent) => match (parent.role, parent.key) {
+                (Role::Opaque, _) => Role::Opaque,
+                (Role::Data, _) if is_object => Role::Item,
+                _ if !parent.is_object => Role::Other,
+                (_, Key::Known(Field::Opaque)) => Role::Opaque,
+                (_, Key::Known(Field::Ids)) if !is_object => Role::Ids,
+                (Role::Root, Key::Data) | (Role::Root | Role::Response, Key::Items) if !is_object => Role::Data,
+                (Role::Root, Key::Response) if is_object => Role::Response,
+                (Role::Root, Key::File | Key::Item) if is_object => Role::Item,
+                (_, Key::Audio) if is_object => Role::Audio,
+                (Role::Root | Role::Response, Key::Body) if is_object => Role::Body,
+                _ => Role::Other,
+            },
+        };
+        self.frames.push(Frame { role, is_object, at_key: is_object, key: Key::Known(Field::Other) });
+    }
+
+    fn key(&mut self, held: &[u8], places: Places) {
+        let Some(frame) = self.frames.last_mut() else { return };
+        frame.key = match plain(held).as_deref() {
+            Some("model") => Key::Model,
+            Some("id") => Key::OwnId,
+            Some("first_id" | "last_id") => Key::Cursor,
+            Some("data") => Key::Data,
+            Some("output" | "instructions") => Key::Items,
+            Some("item") => Key::Item,
+            Some("response") => Key::Response,
+            Some("file") => Key::File,
+            Some("audio") => Key::Audio,
+            Some("root" | "parent") if places == Places::Models => Key::Origin,
+            // A reader that ignores letters' case must not be handed a name unseen.
+            Some(name) if places == Places::Lines && reads_as(name, "body") => Key::Body,
+            Some(name) if places == Places::Lines && reads_as(name, "model") => Key::Model,
+            Some("message") => Key::Message,
+            // A tool's, by its id.
+            Some("container") => Key::Known(Field::Id),
+            Some("item_id" | "approval_request_id" | "fine_tuned_model" | "fine_tuned_model_checkpoint") => {
+                Key::Known(Field::Id)
+            }
+            Some(name) => Key::Known(field(name)),
+            None => Key::Known(Field::Other),
+        };
+    }
+}
+
+/// Whether a model's name stands there.
+fn is_model(places: Places, role: Role, key: Key) -> bool {
+    match places {
+        Places::Answer => key == Key::Model && matches!(role, Role::Root | Role::Response),
+        Places::Objects => key == Key::Model && matches!(role, Role::Root | Role::Response | Role::Item),
+        Places::Models => matches!(key, Key::OwnId | Key::Origin) && matches!(role, Role::Root | Role::Item),
+        Places::Lines => key == Key::Model && role == Role::Body,
+    }
+}
+
+/// What a quoted string says.
+fn plain(quoted: &[u8]) -> Option<String> {
+    let text = core::str::from_utf8(quoted).ok()?;
+    Scan::new(text).string().ok().map(std::borrow::Cow::into_owned)
+}

@@ -1,0 +1,344 @@
+//! One whole event in; whether it carries content, ends the stream, or is an error, out. One pass over its bytes, nothing kept.
+
+use std::borrow::Cow;
+
+use super::choices::Choices;
+use super::heartbeat;
+use super::shape::Freedoms;
+use crate::decide::json::{Broken, Kind, Scan};
+
+/// What an event is to the attempt machine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Meaning {
+    /// It carries something of the answer.
+    Content,
+    /// Comments, roles, announcements: the model has said nothing yet.
+    Nothing,
+    /// A word in place of JSON that says no more than that the endpoint is alive.
+    Heartbeat,
+    /// The endpoint says that it failed.
+    Error,
+    /// `response.failed`: an error before anything was said, an end afterwards.
+    Failed,
+    /// `[DONE]`: the end of a stream that said something.
+    Done,
+    /// `response.completed` or `response.incomplete`: the end, with the whole answer in it.
+    Completed,
+    /// The end of one transcript, sound or image: content, and the stream may end cleanly after it.
+    Final,
+}
+
+/// What an event is. Data that isn't JSON is an error of the endpoint's.
+#[must_use]
+pub fn meaning(event: &[u8]) -> Meaning {
+    read_event(event, &mut Freedoms::default(), &mut Choices::default())
+}
+
+/// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream does before
+/// its megabytes; else content.
+pub(super) fn beginning(event: &[u8]) -> Meaning {
+    let event = match core::str::from_utf8(event) {
+        Ok(event) => event,
+        Err(error) => core::str::from_utf8(&event[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let mut name = "";
+    let mut kind: Option<Cow<'_, str>> = None;
+    for line in event.split(['\n', '\r']) {
+        match line.split_once(':') {
+            Some(("event", value)) => name = value.strip_prefix(' ').unwrap_or(value),
+            Some(("data", data)) => {
+                let data = data.strip_prefix(' ').unwrap_or(data);
+                // Broken where it is cut, at the latest: what came before counts.
+                let _ = Scan::of_answer(data).object(|key, value| {
+                    if key == "type" && value.kind()? == Kind::String {
+                        kind = Some(value.string()?);
+                        return Ok(());
+                    }
+                    value.skip().map(drop)
+                });
+                break;
+            }
+            _ => {}
+        }
+    }
+    match by_kind(kind.as_deref().unwrap_or(name)) {
+        Some(end @ (Meaning::Completed | Meaning::Failed | Meaning::Final)) => end,
+        _ => Meaning::Content,
+    }
+}
+
+/// What an event is, which of its values don't matter, and which choices it tells of.
+pub(super) fn read_event(event: &[u8], free: &mut Freedoms, choices: &mut Choices) -> Meaning {
+    let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
+    let mut name = "";
+    let mut data: Option<Cow<'_, str>> = None;
+    let (mut line_start, mut data_start) = (0, 0);
+    for line in event.split(['\n', '\r']) {
+        let line_end = line_start + line.len();
+        line_start = line_end + 1;
+        // WHATWG *Server-sent events* §9.2.6: one space after the colon is no part of the value.
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match (field, &mut data) {
+            ("event", _) => name = value,
+            ("data", None) => {
+                data_start = line_end - value.len();
+                data = Some(Cow::Borrowed(value));
+            }
+            ("data", Some(data)) => {
+                let data = data.to_mut();
+                data.push('\n');
+                data.push_str(value);
+            }
+            _ => {}
+        }
+    }
+    let Some(data) = data.filter(|data| !data.is_empty()) else { return Meaning::Nothing };
+    if data.trim() == "[DONE]" {
+        return Meaning::Done;
+    }
+    free.begin(data_start);
+    let Ok(payload) = read(&data, free, choices) else {
+        return if heartbeat::is_one(name, &data) { Meaning::Heartbeat } else { Meaning::Error };
+    };
+    if matches!(data, Cow::Owned(_)) {
+        free.begin(0); // of another text than the event's
+    }
+    if payload.error || name == "error" {
+        return Meaning::Error;
+    }
+    // The payload's own `type` goes before the event's name: some endpoints send no names.
+    let kind = payload.kind.as_deref().unwrap_or(name);
+    match (by_kind(kind), payload.choices) {
+        (Some(meaning), _) if meaning != Meaning::Final => meaning,
+        (_, Some(false)) => Meaning::Nothing,
+        (Some(meaning), None) => meaning,
+        (None, None) if payload.empty => Meaning::Nothing,
+        _ => Meaning::Content,
+    }
+}
+
+/// What an event's kind says, where it is one of those that say something by themselves.
+fn by_kind(kind: &str) -> Option<Meaning> {
+    Some(match kind {
+        "error" => Meaning::Error,
+        "response.completed" | "response.incomplete" => Meaning::Completed,
+        "response.failed" => Meaning::Failed,
+        "ping"
+        | "heartbeat"
+        | "keepalive"
+        | "keep-alive"
+        | "keep_alive"
+        | "response.created"
+        | "response.queued"
+        | "response.in_progress"
+        | "response.output_item.added"
+        | "response.content_part.added" => Meaning::Nothing,
+        "transcript.text.done" | "speech.audio.done" | "image_generation.completed" | "image_edit.completed" => {
+            Meaning::Final
+        }
+        _ => return None,
+    })
+}
+
+/// What of an event's JSON decides.
+#[derive(Default)]
+struct Payload<'a> {
+    /// `type`.
+    kind: Option<Cow<'a, str>>,
+    /// A top-level `error` that isn't null, or vLLM's `"object": "error"`.
+    error: bool,
+    /// Whether any of `choices` says something; `None` without `choices`.
+    choices: Option<bool>,
+    /// `{}` or `null`.
+    empty: bool,
+}
+
+fn read<'a>(data: &'a str, free: &mut Freedoms, choices: &mut Choices) -> Result<Payload<'a>, Broken> {
+    let mut payload = Payload { empty: true, ..Payload::default() };
+    let mut scan = Scan::of_answer(data);
+    match scan.kind()? {
+        Kind::Object => scan.object(|key, value| {
+            payload.empty = false;
+            match (key.as_ref(), value.kind()?) {
+                ("type", Kind::String) => payload.kind = Some(value.string()?),
+                ("object", Kind::String) => payload.error |= value.string()? == "error",
+                ("error", Kind::Null) => value.skip().map(drop)?,
+                ("error", _) => {
+                    payload.error = true;
+                    value.skip()?;
+                }
+                ("choices", Kind::Array) => {
+                    let mut says = payload.choices.unwrap_or(false);
+                    let mut position = 0;
+                    value.array(|choice| {
+                        says |= choice_says(choice, position, free, choices)?;
+                        position += 1;
+                        Ok(())
+                    })?;
+                    payload.choices = Some(says);
+                }
+                _ => pass(value, free)?,
+            }
+            Ok(())
+        })?,
+        kind => {
+            // No event of the model API's is a bare number or word: it counts what time has passed, at most.
+            payload.empty = kind != Kind::Array;
+            scan.skip()?;
+        }
+    }
+    scan.end()?;
+    Ok(payload)
+}
+
+/// Whether a choice has a delta beyond its role, a text, or a reason to finish. One without an index is told by its position.
+fn choice_says(
+    choice: &mut Scan<'_>,
+    position: usize,
+    free: &mut Freedoms,
+    choices: &mut Choices,
+) -> Result<bool, Broken> {
+    if choice.kind()? != Kind::Object {
+        pass(choice, free)?;
+        return Ok(false);
+    }
+    let (mut says, mut finished, mut index) = (false, false, Some(position));
+    choice.object(|key, value| {
+        match (key.as_ref(), value.kind()?) {
+            ("delta" | "message", Kind::Object) => value.object(|key, value| {
+                if key == "role" {
+                    pass(value, free)?;
+                } else {
+                    says |= is_something(value, free)?;
+                }
+                Ok(())
+            })?,
+            ("text", _) => says |= is_something(value, free)?,
+            ("finish_reason", _) => finished |= is_something(value, free)?,
+            // Not free to differ: an event of another choice is another event.
+            ("index", Kind::Number) => index = value.text()?.parse().ok(),
+            _ => pass(value, free)?,
+        }
+        Ok(())
+    })?;
+    choices.note(index, finished);
+    Ok(says || finished)
+}
+
+/// Reads a value; whether it is more than `null`, `""`, `[]` or `{}`.
+fn is_something(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broken> {
+    let kind = value.kind()?;
+    let mut any = false;
+    match kind {
+        Kind::Array => value.array(|item| {
+            any = true;
+            pass(item, free)
+        })?,
+        Kind::Object => value.object(|_, item| {
+            any = true;
+            pass(item, free)
+        })?,
+        Kind::String | Kind::Number | Kind::Null | Kind::True | Kind::False => {
+            let range = value.skip()?;
+            any = kind != Kind::Null && (kind != Kind::String || range.len() > 2);
+            if any {
+                free.note(kind, range, true);
+            }
+        }
+    }
+    Ok(any)
+}
+
+/// Reads a value of which nothing matters but that it is JSON.
+fn pass(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<(), Broken> {
+    match value.kind()? {
+        Kind::Array => value.array(|item| pass(item, free)),
+        Kind::Object => value.object(|_, item| pass(item, free)),
+        kind => {
+            free.note(kind, value.skip()?, false);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Meaning::{Completed, Content, Done, Error, Failed, Final, Heartbeat, Nothing};
+    use super::*;
+
+    #[test]
+    fn events_of_chat_completions() {
+        for (data, expected) in [
+            (r#"{"choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}"#, Nothing),
+            (r#"{"choices":[{"delta":{"role":"assistant","content":"Hi"}}]}"#, Content),
+            (r#"{"choices":[{"delta":{"tool_calls":[{"id":"a"}]}}]}"#, Content),
+            (r#"{"choices":[{"delta":{"reasoning_content":"hm"}}]}"#, Content),
+            (r#"{"choices":[{"delta":{},"finish_reason":null}]}"#, Nothing),
+            (r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#, Content),
+            (r#"{"choices":[{"text":""}]}"#, Nothing),
+            (r#"{"choices":[{"text":"a"}]}"#, Content),
+            (r#"{"choices":[],"usage":{"total_tokens":1e400}}"#, Nothing),
+            (r#"{"choices":[],"prompt_filter_results":[{"x":1}]}"#, Nothing),
+            (r#"{"error":{"message":"x"}}"#, Error),
+            (r#"{"error":null,"choices":[{"text":"a"}]}"#, Content),
+            (r#"{"object":"error","message":"x"}"#, Error),
+            (r#"{"choices":["#, Error),
+            (r#"{"choices":[{"text":"a","logprobs":{"token_logprobs":[NaN,-Infinity]}}]}"#, Content),
+            (r#"{"choices":[{"text":"a","logprobs":-NaN}]}"#, Error),
+            ("upstream connect error", Error),
+            ("ping", Heartbeat),
+            ("OPENROUTER PROCESSING", Heartbeat),
+            ("\"ping\"", Nothing),
+            ("1796000000", Nothing),
+            (r#"{"type":"keepalive","sequence_number":1}"#, Nothing),
+            ("{}", Nothing),
+            ("[DONE]", Done),
+            (" [DONE] ", Done),
+        ] {
+            assert_eq!(meaning(format!("data: {data}\n\n").as_bytes()), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn events_of_responses() {
+        for (kind, expected) in [
+            ("response.created", Nothing),
+            ("response.in_progress", Nothing),
+            ("response.output_item.added", Nothing),
+            ("response.output_text.delta", Content),
+            ("response.completed", Completed),
+            ("response.incomplete", Completed),
+            ("image_generation.completed", Final),
+            ("response.failed", Failed),
+            ("error", Error),
+        ] {
+            let named = format!("event: {kind}\ndata: {{\"x\":1}}\n\n");
+            assert_eq!(meaning(named.as_bytes()), expected, "{named}");
+            let typed = format!("data: {{\"response\":{{\"error\":null}},\"type\":\"{kind}\"}}\r\n\r\n");
+            assert_eq!(meaning(typed.as_bytes()), expected, "{typed}");
+        }
+    }
+
+    #[test]
+    fn comments_and_fields_without_data_say_nothing() {
+        for text in [
+            "\n",
+            ": keep-alive\n\n",
+            "event: ping\ndata: {}\n\n",
+            "event: heartbeat\ndata: {\"t\":1}\n\n",
+            "id: 7\nretry: 10\n\n",
+            "data\n\n",
+            "data:\n\n",
+        ] {
+            assert_eq!(meaning(text.as_bytes()), Nothing, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn data_over_several_lines_is_joined() {
+        assert_eq!(meaning(b"data: {\"choices\":\ndata: [{\"text\":\"a\"}]}\n\n"), Content);
+        assert_eq!(meaning(b"data:{\"error\"\r\ndata::{}}\r\n\r\n"), Error);
+        assert_eq!(meaning(b"data: \xff\n\n"), Error);
+    }
+}

@@ -1,0 +1,152 @@
+//! State at endpoints: files, batches, fine-tuning, vector stores and stored answers, each at the one endpoint that made it.
+//!
+//! Ids that go out are sealed ([`sealed_id`]): they name the endpoint and say, by a MAC, whose they are. Ids that come in are
+//! opened by [`claim`](claim::claim), which `serve` calls with what it found in path, query and body; where new state is made, and whether
+//! the place an id names may be asked now, is [`crate::decide::plan`]'s to say. Nothing is kept here: an id carries all there is to know.
+//!
+//! In a service without tenants an id is a bearer capability of that service: nobody can make one up, and whoever was handed
+//! one may use it. Lists are refused there, as they'd hand out everybody's.
+
+pub mod claim;
+pub mod fields;
+pub mod sealed_id;
+pub mod tuned;
+
+use bailiwick_rules::id::EndpointId;
+use bailiwick_rules::rules::{Allowance, Endpoint};
+use bailiwick_rules::table::{RegionIndex, Service, ServiceIndex, Table, TenantIndex};
+
+use sealed_id::Owner;
+
+/// An endpoint by its place in the rules of the moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Its region.
+    pub region: RegionIndex,
+    /// Its name there.
+    pub endpoint: EndpointId,
+}
+
+/// Whose state a request is about.
+#[must_use]
+pub fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) -> Owner {
+    let tenant = tenant.map(|tenant| table.tenant(tenant).id.as_str().to_owned());
+    Owner { service: table.service(service).id.as_str().to_owned(), tenant }
+}
+
+/// Whether a list at `place` can only show what is `tenant`'s: nobody else is sent to the same account. An account is a host
+/// with a credential, whatever the regions and endpoints are called that use it.
+#[must_use]
+pub fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> bool {
+    let Some(tenant) = tenant else { return false };
+    let endpoints = |region: RegionIndex| table.region(region).endpoints.iter();
+    let Some((_, here)) = endpoints(place.region).find(|(id, _)| *id == place.endpoint) else { return false };
+    let uses = |service: &Service| {
+        service.regions.iter().any(|&region| endpoints(region).any(|(_, one)| is_same_account(here, one)))
+    };
+    table.services().iter().enumerate().filter(|(_, service)| uses(service)).all(|(position, service)| {
+        let others = (0..table.tenants().len()).filter(|&other| other != tenant.get());
+        let named = |other: usize| table.tenants()[other].services.iter().any(|index| index.get() == position);
+        service.requires_key && !others.into_iter().any(named)
+    })
+}
+
+/// Whether an account of this service's may hold stored answers: some service that uses it allows `store`.
+#[must_use]
+pub fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
+    let accounts = |service: &Service| -> Vec<&Endpoint> {
+        let regions = service.regions.iter().flat_map(|&region| &table.region(region).endpoints);
+        regions.map(|(_, endpoint)| endpoint).collect()
+    };
+    let ours = accounts(table.service(service));
+    let stores = |other: &&Service| other.allow.contains(&Allowance::Store);
+    let shares = |other: &Service| {
+        accounts(other).iter().any(|theirs| ours.iter().any(|account| is_same_account(account, theirs)))
+    };
+    table.services().iter().filter(stores).any(shares)
+}
+
+/// An account is a host with a credential, whatever the regions and endpoints are called that use it.
+fn is_same_account(one: &Endpoint, other: &Endpoint) -> bool {
+    one.secret == other.secret && one.url.as_url().origin() == other.url.as_url().origin()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Two tenants who share `fra-1`, one of whom has `par-1` alone.
+    pub(crate) fn table() -> Table {
+        let residency = serde_json::json!([{ "clients": ["*"], "process_in": ["*"] }]);
+        let key = |digit: &str| serde_json::json!([digit.repeat(64)]);
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": {
+                "fra": { "countries": ["DE"], "endpoints": {
+                    "fra-1": { "url": "https://fra.example.net/v1", "secret": "K" },
+                    "fra-2": { "url": "https://fra2.example.net/v1" } } },
+                "par": { "countries": ["FR"], "endpoints": { "par-1": { "url": "https://par.example.net/v1" } } },
+                "lon": { "countries": ["GB"], "endpoints": {
+                    "alias": { "url": "https://fra.example.net/other", "secret": "K" } } },
+            },
+            "services": {
+                "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"], "residency": residency },
+                "own": { "hosts": ["own.example"], "pattern": "active-active", "regions": ["par"], "residency": residency },
+                "alias": { "hosts": ["alias.example"], "pattern": "active-active", "regions": ["lon"], "residency": residency },
+            },
+            "tenants": {
+                "acme": { "key_sha256": key("a"), "services": ["chat", "own", "alias"] },
+                "emca": { "key_sha256": key("b"), "services": ["chat"] },
+            },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    pub(crate) fn place(table: &Table, region: &str, endpoint: &str) -> Place {
+        Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
+    }
+
+    fn tenant(table: &Table, name: &str) -> TenantIndex {
+        let at = table.tenants().iter().position(|tenant| tenant.id.as_str() == name).unwrap();
+        TenantIndex(u32::try_from(at).unwrap())
+    }
+
+    #[test]
+    fn a_list_is_for_who_has_the_account_alone() {
+        let table = table();
+        let sole = |name: Option<&str>, region: &str, endpoint: &str| {
+            is_sole(&table, name.map(|name| tenant(&table, name)), &place(&table, region, endpoint))
+        };
+        assert!(sole(Some("acme"), "par", "par-1"));
+        assert!(!sole(None, "par", "par-1"), "a service without tenants shows nobody's state");
+        assert!(!sole(Some("acme"), "fra", "fra-1") && !sole(Some("emca"), "fra", "fra-1"));
+        assert!(!sole(Some("acme"), "lon", "alias"), "another name for the same account");
+        assert!(!sole(Some("acme"), "fra", "gone"));
+    }
+
+    #[test]
+    fn an_account_may_hold_what_another_service_stores_there() {
+        let residency = serde_json::json!([{ "clients": ["*"], "process_in": ["*"] }]);
+        let service = |host: &str, region: &str, allow: &[&str]| {
+            serde_json::json!({ "hosts": [host], "pattern": "active-active", "regions": [region], "residency": residency,
+                                "allow": allow })
+        };
+        let endpoint = |url: &str, secret: &str| serde_json::json!({ "e": { "url": url, "secret": secret } });
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": {
+                "fra": { "countries": ["DE"], "endpoints": endpoint("https://a.example.net/v1", "K") },
+                "ber": { "countries": ["DE"], "endpoints": endpoint("https://a.example.net/other", "K") },
+                "par": { "countries": ["FR"], "endpoints": endpoint("https://a.example.net/v1", "OTHER") },
+            },
+            "services": {
+                "stores": service("a.example", "fra", &["store"]),
+                "shares": service("b.example", "ber", &[]),
+                "apart": service("c.example", "par", &[]),
+            },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let holds = |name: &str| may_hold_items(&table, table.service_named(name).unwrap());
+        assert_eq!((holds("stores"), holds("shares"), holds("apart")), (true, true, false));
+    }
+}

@@ -1,0 +1,193 @@
+//! Everything a request names that was handed out earlier in; the one endpoint that has it, with that endpoint's own names put in
+//! their places, out. `serve` calls it, once its body is known.
+//!
+//! An id of another tenant's is absent, whatever it is of. Ids of items are a case of their own: many clients send whole items
+//! back, with ids that nobody needs, and some of these were never sealed. Such an id never reaches a host that may have stored
+//! something under it: an item that holds all a model needs gets another id, one that only its maker can read goes without, and
+//! one that holds nothing else is refused.
+
+use bailiwick_rules::rules::Allowance;
+use bailiwick_rules::table::{ServiceIndex, Table};
+
+use super::sealed_id::{Keyring, Opened, Opener, Owner, is_marked, renamed};
+use super::{Place, may_hold_items};
+use crate::decide::body::Inspected;
+use crate::decide::body::ids::{Holds, ItemId, Sent};
+use crate::decide::envelope::Failure;
+use crate::decide::rewrite::path::{Class, Route};
+use crate::decide::rewrite::query::Query;
+
+/// Where a request names what was handed out.
+pub struct Named<'r> {
+    /// The path.
+    pub route: &'r mut Route,
+    /// The query.
+    pub query: &'r mut Query,
+    /// The body, if it is JSON.
+    pub body: Option<&'r mut Inspected>,
+    /// The model, by the client's name.
+    pub model: Option<&'r str>,
+}
+
+/// What a request claims.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Claimed {
+    /// The endpoint that has it.
+    pub place: Option<Place>,
+    /// What that endpoint calls the model, where the client's name of it was handed out by a job.
+    pub model: Option<String>,
+    /// Whether something but the model is claimed.
+    pub is_stateful: bool,
+}
+
+/// Whether a request can't be understood without the keys that seal ids.
+#[must_use]
+pub fn needs_keys(table: &Table, service: ServiceIndex, named: &Named<'_>) -> bool {
+    let stores = table.service(service).allow.contains(&Allowance::Store);
+    let body = named.body.as_deref();
+    let is_state = named.route.class() == Class::State || named.model.is_some_and(is_marked);
+    is_state || body.is_some_and(|body| body.ids().next().is_some() || stores && body.items().iter().any(is_sealed))
+}
+
+fn is_sealed(item: &ItemId) -> bool {
+    is_marked(&item.id)
+}
+
+/// Opens all of it.
+///
+/// # Errors
+/// 404 for what isn't `owner`'s, whatever else it may be; 400 for things of more than one endpoint, and for references to items
+/// where none are stored; 503 without keys where they are needed.
+pub fn claim(
+    keys: Option<&Keyring>,
+    table: &Table,
+    service: ServiceIndex,
+    owner: &Owner,
+    named: Named<'_>,
+) -> Result<Claimed, Failure> {
+    let is_state = named.route.class() == Class::State;
+    let has_ids = named.body.as_deref().is_some_and(|body| body.ids().next().is_some() || !body.items().is_empty());
+    let marked_model = named.model.filter(|model| is_marked(model));
+    if !is_state && !has_ids && marked_model.is_none() {
+        return Ok(Claimed::default());
+    }
+    let opener = keys.map(|keys| Opener::new(keys, table, owner));
+    let mut claims = Claims { opener, found: None };
+    let model = marked_model.map(|model| {
+        let opened = claims.open(model);
+        opened.map_err(|failure| match failure {
+            Failure::UnknownId => Failure::ModelNotFound { model: model.to_owned() },
+            other => other,
+        })
+    });
+    let model = model.transpose()?;
+    if is_state {
+        let ids = claims.open_all(named.route.ids())?;
+        named.route.replace_ids(&mut ids.into_iter());
+        let ids = claims.open_all(named.query.ids())?;
+        named.query.replace_ids(&mut ids.into_iter());
+    }
+    let mut is_stateful = is_state;
+    if let Some(body) = named.body {
+        let ids = claims.open_all(body.ids())?;
+        is_stateful |= !ids.is_empty();
+        body.replace_ids(ids.into_iter());
+        if !body.items().is_empty() {
+            is_stateful |= Items { table, service, owner }.judge(&mut claims, body.items_mut())?;
+        }
+    }
+    Ok(Claimed { place: claims.found, model, is_stateful })
+}
+
+/// What was opened so far.
+struct Claims<'a> {
+    /// `None` without keys.
+    opener: Option<Opener<'a>>,
+    /// Where all of it lives.
+    found: Option<Place>,
+}
+
+impl Claims<'_> {
+    fn open(&mut self, id: &str) -> Result<String, Failure> {
+        let opener = self.opener.as_ref().ok_or(Failure::NoStateKey)?;
+        let Opened { place, id } = opener.open(id).ok_or(Failure::UnknownId)?;
+        self.pin(&place)?;
+        Ok(id)
+    }
+
+    fn open_all<'i>(&mut self, ids: impl Iterator<Item = &'i str>) -> Result<Vec<String>, Failure> {
+        ids.map(|id| self.open(id)).collect()
+    }
+
+    fn pin(&mut self, place: &Place) -> Result<(), Failure> {
+        match &self.found {
+            None => self.found = Some(place.clone()),
+            Some(one) if one == place => {}
+            Some(_) => return Err(Failure::IdsApart),
+        }
+        Ok(())
+    }
+}
+
+/// Judges the ids of items.
+struct Items<'a> {
+    table: &'a Table,
+    service: ServiceIndex,
+    owner: &'a Owner,
+}
+
+impl Items<'_> {
+    /// Whether an item of them is at the endpoint that the request goes to.
+    fn judge(&self, claims: &mut Claims<'_>, items: &mut [ItemId]) -> Result<bool, Failure> {
+        let stores = self.table.service(self.service).allow.contains(&Allowance::Store);
+        if !stores && items.iter().any(|item| item.holds == Holds::Reference) {
+            return Err(Failure::ItemReference);
+        }
+        let mut opened: Vec<Option<Opened>> = Vec::with_capacity(items.len());
+        for item in &*items {
+            let found = claims.opener.as_ref().filter(|_| is_sealed(item)).and_then(|opener| opener.open(&item.id));
+            if stores && is_sealed(item) && found.is_none() {
+                return Err(if claims.opener.is_some() { Failure::UnknownId } else { Failure::NoStateKey });
+            }
+            if let Some(found) = found.as_ref().filter(|_| item.holds != Holds::Content) {
+                claims.pin(&found.place)?;
+            }
+            opened.push(found);
+        }
+        // What holds all that a model needs could be read anywhere: the latest of it says where the conversation is.
+        if claims.found.is_none() {
+            claims.found = opened.iter().flatten().last().map(|latest| latest.place.clone());
+        }
+        let (mut holds_items, mut is_there) = (None, false);
+        for (item, opened) in items.iter_mut().zip(opened) {
+            let here = opened.filter(|opened| Some(&opened.place) == claims.found.as_ref());
+            item.sent = match here {
+                Some(opened) => {
+                    is_there = true;
+                    Sent::Other(opened.id)
+                }
+                None if is_sealed(item)
+                    || *holds_items.get_or_insert_with(|| may_hold_items(self.table, self.service)) =>
+                {
+                    self.without(item)?
+                }
+                // Nobody's answers are stored where it goes.
+                None => Sent::Same,
+            };
+        }
+        Ok(is_there)
+    }
+
+    /// What is sent instead of an id that a host must not see.
+    fn without(&self, item: &ItemId) -> Result<Sent, Failure> {
+        match item.holds {
+            Holds::Reference | Holds::Nothing => Err(Failure::UnknownId),
+            // It may have the id in it, and be refused with another.
+            Holds::Encrypted => Ok(Sent::None),
+            Holds::Content => Ok(Sent::Other(renamed(self.owner, &item.id))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

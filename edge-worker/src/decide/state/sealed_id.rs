@@ -1,0 +1,375 @@
+//! Ids of endpoints in, ids for clients out, and back: a sealed id names its endpoint and proves whose it is.
+//!
+//! `file-abc` becomes `file-bw1…`: the same beginning, as programs look at it, then base64url of 4 bytes that find the endpoint,
+//! 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant, service, region, endpoint and the endpoint's own
+//! id, and that id. The MAC is of 128 bits: nobody finds one by trying. What isn't the one way to write an id is no id.
+//!
+//! Names of fine-tuned models are sealed in the same way: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
+
+use core::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::table::Table;
+
+use super::Place;
+
+/// What stands between an id's beginning and the rest: our mark, and a version.
+const MARK: &str = "bw1";
+/// The longest id of an endpoint's.
+const LONGEST: usize = 256;
+/// The shortest secret, in bytes.
+const SHORTEST_KEY: usize = 32;
+/// The longest beginning that is kept, without its `-` or `_`.
+const LONGEST_BEGINNING: usize = 12;
+/// The longest name of the model that another was made of.
+const LONGEST_BASE: usize = 64;
+const TAG: usize = 4;
+const MAC: usize = 16;
+
+/// Who an id belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The service's name.
+    pub service: String,
+    /// The tenant's name, where the service knows any.
+    pub tenant: Option<String>,
+}
+
+/// What an id says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// The endpoint that has it.
+    pub place: Place,
+    /// What that endpoint calls it.
+    pub id: String,
+}
+
+/// The keys of the Worker's secret: the first seals, all of them open.
+#[derive(Clone)]
+pub struct Keyring {
+    keys: Vec<Hmac>,
+}
+
+impl Keyring {
+    /// Reads a secret: one key of at least 32 characters, or more of them, newest first, with white space between.
+    #[must_use]
+    pub fn parse(secret: &str) -> Option<Self> {
+        let keys: Vec<&str> = secret.split_whitespace().collect();
+        let long = !keys.is_empty() && keys.iter().all(|key| key.len() >= SHORTEST_KEY);
+        long.then(|| Self { keys: keys.iter().map(|key| Hmac::new(key.as_bytes())).collect() })
+    }
+
+    /// The id to hand out for an endpoint's own. `None` for what can't be anyone's id.
+    #[must_use]
+    pub fn seal(&self, owner: &Owner, region: &str, endpoint: &str, id: &str) -> Option<String> {
+        let key = self.keys.first()?;
+        if id.is_empty() || id.len() > LONGEST || id.contains(char::is_control) {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(TAG + MAC + id.len());
+        bytes.extend_from_slice(&tag(region, endpoint));
+        bytes.extend_from_slice(&mac(key, owner, region, endpoint, id));
+        bytes.extend_from_slice(id.as_bytes());
+        Some(format!("{}{MARK}{}", beginning(id), BASE64URL.encode(bytes)))
+    }
+
+    /// What a client's id says, if it is one of `owner`'s and its endpoint still stands in the rules.
+    #[must_use]
+    pub fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<Opened> {
+        Opener::new(self, table, owner).open(sealed)
+    }
+}
+
+/// What opens the ids of one request.
+pub struct Opener<'a> {
+    keys: &'a Keyring,
+    owner: &'a Owner,
+    /// Every endpoint of the rules.
+    places: Vec<([u8; TAG], &'a RegionId, Place)>,
+}
+
+impl<'a> Opener<'a> {
+    /// For the ids of `owner`.
+    #[must_use]
+    pub fn new(keys: &'a Keyring, table: &'a Table, owner: &'a Owner) -> Self {
+        let places =
+            table.regions().iter().filter_map(|region| Some((region, table.region_named(region.id.as_str())?)));
+        let places = places.flat_map(|(region, index)| {
+            region.endpoints.iter().map(move |(endpoint, _)| {
+                let tag = tag(region.id.as_str(), endpoint.as_str());
+                (tag, &region.id, Place { region: index, endpoint: endpoint.clone() })
+            })
+        });
+        Self { keys, owner, places: places.collect() }
+    }
+
+    /// What an id says: see [`Keyring::open`].
+    #[must_use]
+    pub fn open(&self, sealed: &str) -> Option<Opened> {
+        let start = beginning(sealed);
+        let bytes = BASE64URL.decode(sealed.strip_prefix(start)?.strip_prefix(MARK)?).ok()?;
+        let (found, rest) = bytes.split_at_checked(TAG)?;
+        let (given, id) = rest.split_at_checked(MAC)?;
+        let id = core::str::from_utf8(id).ok().filter(|id| beginning(id) == start)?;
+        let mut fitting = self.places.iter().filter(|(tag, ..)| tag == found);
+        let (_, _, place) = fitting.find(|(_, region, place)| {
+            let whose = |key: &Hmac| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
+            self.keys.keys.iter().any(|key| whose(key).ct_eq(given).into())
+        })?;
+        Some(Opened { place: place.clone(), id: id.to_owned() })
+    }
+}
+
+/// Whether an id looks like one that was handed out here, whoever it is of.
+#[must_use]
+pub fn is_marked(id: &str) -> bool {
+    id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
+}
+
+/// A name for what a client calls `id` that is nobody's id anywhere: of the same beginning, as hosts check that, and of this
+/// owner's alone, so that it stays the same from turn to turn. No longer than the 64 characters that hosts take.
+#[must_use]
+pub fn renamed(owner: &Owner, id: &str) -> String {
+    let tenant = owner.tenant.as_deref().map_or(["-", ""], |tenant| ["+", tenant]);
+    let text = ["item\0", tenant[0], tenant[1], "\0", &owner.service, "\0", id].concat();
+    let digest = Sha256::digest(text);
+    let start = Some(beginning(id)).filter(|start| start.len() <= LONGEST_BEGINNING + 1).unwrap_or_default();
+    digest.iter().take(24).fold(start.to_owned(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
+/// `file-` of `file-abc`, `resp_` of `resp_abc`, `ft:gpt-4o:` of `ft:gpt-4o:acme::abc`, nothing of `abc`.
+fn beginning(id: &str) -> &str {
+    if let Some(base) = id.strip_prefix("ft:") {
+        let end = base.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_')).unwrap_or(0);
+        let is_kept = (1..=LONGEST_BASE).contains(&end) && base.as_bytes().get(end) == Some(&b':');
+        return if is_kept { &id[..=end + "ft:".len()] } else { "" };
+    }
+    let end = id.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(id.len());
+    let is_kept = (1..=LONGEST_BEGINNING).contains(&end) && matches!(id.as_bytes().get(end), Some(b'-' | b'_'));
+    if is_kept && !id.starts_with(MARK) { &id[..=end] } else { "" }
+}
+
+/// What finds an endpoint again. No secret: who has the id was told its endpoint in a header.
+fn tag(region: &str, endpoint: &str) -> [u8; TAG] {
+    let digest = Sha256::new().chain_update(region).chain_update([0]).chain_update(endpoint).finalize();
+    core::array::from_fn(|i| digest[i])
+}
+
+fn mac(key: &Hmac, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
+    // Names hold no zero byte and the id comes last, so no two owners' texts are equal. A tenant may be called anything,
+    // hence the mark of those without.
+    let tenant = owner.tenant.as_deref().map_or([b"-".as_slice(), b""], |tenant| [b"+", tenant.as_bytes()]);
+    let text = [
+        MARK.as_bytes(),
+        b"\0",
+        tenant[0],
+        tenant[1],
+        b"\0",
+        owner.service.as_bytes(),
+        b"\0",
+        region.as_bytes(),
+        b"\0",
+        endpoint.as_bytes(),
+        b"\0",
+        id.as_bytes(),
+    ];
+    let whole = key.of(&text);
+    core::array::from_fn(|i| whole[i])
+}
+
+/// HMAC-SHA-256 by RFC 2104 §2, its two inner states made ready.
+#[derive(Clone)]
+struct Hmac {
+    inner: Sha256,
+    outer: Sha256,
+}
+
+impl Hmac {
+    fn new(key: &[u8]) -> Self {
+        let mut block = [0u8; 64];
+        if key.len() > block.len() {
+            block[..32].copy_from_slice(&Sha256::digest(key));
+        } else {
+            block[..key.len()].copy_from_slice(key);
+        }
+        Self {
+            inner: Sha256::new_with_prefix(block.map(|byte| byte ^ 0x36)),
+            outer: Sha256::new_with_prefix(block.map(|byte| byte ^ 0x5c)),
+        }
+    }
+
+    fn of(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut inner = self.inner.clone();
+        for part in parts {
+            inner.update(part);
+        }
+        self.outer.clone().chain_update(inner.finalize()).finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+    use crate::decide::state::tests::{place, table};
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn rfc_4231_vectors() {
+        for (key, text, expected) in [
+            (vec![0x0b; 20], &b"Hi There"[..], "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+            (
+                b"Jefe".to_vec(),
+                b"what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                vec![0xaa; 131],
+                b"Test Using Larger Than Block-Size Key - Hash Key First",
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+            ),
+        ] {
+            assert_eq!(hex(&Hmac::new(&key).of(&[text])), expected);
+        }
+    }
+
+    fn keys(first: &str) -> Keyring {
+        Keyring::parse(&first.repeat(32)).unwrap()
+    }
+
+    fn owner(tenant: Option<&str>, service: &str) -> Owner {
+        Owner { tenant: tenant.map(str::to_owned), service: service.to_owned() }
+    }
+
+    #[test]
+    fn a_secret_is_long_and_may_be_followed_by_older_ones() {
+        assert!(Keyring::parse("").is_none() && Keyring::parse("short").is_none());
+        let (old, new) = ("o".repeat(32), "n".repeat(40));
+        assert!(Keyring::parse(&format!("{new} short")).is_none());
+        let (table, acme) = (table(), owner(Some("acme"), "chat"));
+        let sealed = Keyring::parse(&old).unwrap().seal(&acme, "fra", "fra-1", "file-1").unwrap();
+        let both = Keyring::parse(&format!("{new}\n{old}\n")).unwrap();
+        assert!(both.open(&table, &acme, &sealed).is_some());
+        assert_ne!(both.seal(&acme, "fra", "fra-1", "file-1").unwrap(), sealed);
+        assert!(Keyring::parse(&new).unwrap().open(&table, &acme, &sealed).is_none());
+    }
+
+    #[test]
+    fn an_id_keeps_its_beginning() {
+        let (table, acme) = (table(), owner(Some("acme"), "chat"));
+        for (id, start) in [
+            ("file-abc", "file-bw1"),
+            ("resp_1", "resp_bw1"),
+            ("abc", "bw1"),
+            ("bw1-x", "bw1"),
+            ("-", "bw1"),
+            ("ft:gpt-4o-2024-08-06:acme:s:abc:ckpt-step-10", "ft:gpt-4o-2024-08-06:bw1"),
+            ("ft:x", "bw1"),
+            ("ft::x", "bw1"),
+            ("ft:bw1:bw1", "ft:bw1:bw1"),
+        ] {
+            let sealed = keys("k").seal(&acme, "fra", "fra-1", id).unwrap();
+            assert!(sealed.starts_with(start), "{sealed}");
+            assert!(is_marked(&sealed) && (!is_marked(id) || id.contains("bw1")));
+            assert_eq!(keys("k").open(&table, &acme, &sealed).unwrap().id, id);
+        }
+        for id in ["", "a\nb", &"x".repeat(257)] {
+            assert_eq!(keys("k").seal(&acme, "fra", "fra-1", id), None);
+        }
+    }
+
+    #[test]
+    fn what_is_renamed_is_short_steady_and_nobodys() {
+        let (table, acme, emca) = (table(), owner(Some("acme"), "chat"), owner(Some("emca"), "chat"));
+        let long = keys("k").seal(&acme, "fra", "fra-1", &"x".repeat(200)).unwrap();
+        for id in ["rs_1", "msg_68af4030baa48193b0b43b4c2a176a1a0e6967589f080e78", "", "x", "ft:gpt-4o:acme::1", &long]
+        {
+            let name = renamed(&acme, id);
+            assert_eq!(name, renamed(&acme, id));
+            assert_ne!(name, renamed(&emca, id));
+            assert_ne!(name, id);
+            assert!(name.len() <= 64 && !is_marked(&name) && keys("k").open(&table, &acme, &name).is_none());
+        }
+        assert!(renamed(&acme, "rs_1").starts_with("rs_"));
+        assert_ne!(renamed(&acme, "rs_1"), renamed(&owner(None, "chat"), "rs_1"));
+    }
+
+    #[test]
+    fn an_id_opens_for_its_owner_alone_and_unaltered() {
+        let table = table();
+        let places = [("fra", "fra-1"), ("fra", "fra-2"), ("par", "par-1")];
+        let tenants = proptest::sample::select(vec![None, Some("acme"), Some("emca"), Some("chat")]);
+        let services = proptest::sample::select(vec!["chat", "own", "acme"]);
+        let id = prop_oneof![
+            "(file|vs|resp|batch|ftjob|rs|msg)[-_][A-Za-z0-9]{1,40}",
+            "ft:[a-z0-9.-]{1,9}:[a-z:-]{0,20}",
+            "\\PC{1,30}"
+        ];
+        let strategy = (
+            id,
+            (tenants.clone(), services.clone()),
+            (tenants, services),
+            0..3usize,
+            any::<(prop::sample::Index, u8)>(),
+        );
+        let cases = Cell::new(0);
+        TestRunner::new(ProptestConfig::with_cases(5_000))
+            .run(&strategy, |(id, mine, other, at, (byte, new))| {
+                cases.set(cases.get() + 1);
+                let keys = keys("k");
+                let me = owner(mine.0, mine.1);
+                let (region, endpoint) = places[at];
+                let sealed = keys.seal(&me, region, endpoint, &id).unwrap();
+                prop_assert!(sealed.is_ascii() && !sealed.contains(['/', '%', '"', '\\']) || !id.is_ascii());
+                prop_assert!(!sealed.contains('.') || id.starts_with("ft:"));
+                let opened = Opened { place: place(&table, region, endpoint), id: id.clone() };
+                prop_assert_eq!(keys.open(&table, &me, &sealed), Some(opened));
+                if mine != other {
+                    prop_assert_eq!(keys.open(&table, &owner(other.0, other.1), &sealed), None);
+                }
+                prop_assert_eq!(self::keys("j").open(&table, &me, &sealed), None);
+                prop_assert_eq!(keys.open(&table, &me, &id), None, "an endpoint's own id is nobody's");
+
+                let mut altered = sealed.clone().into_bytes();
+                let at = byte.index(altered.len());
+                if altered[at] != new {
+                    altered[at] = new;
+                    if let Ok(altered) = String::from_utf8(altered) {
+                        prop_assert_eq!(keys.open(&table, &me, &altered), None);
+                    }
+                }
+                for cut in [&sealed[..at], &sealed[at..]] {
+                    prop_assert!(cut == sealed || keys.open(&table, &me, cut).is_none());
+                }
+                prop_assert_eq!(keys.open(&table, &me, &format!("{sealed}=")), None);
+                Ok(())
+            })
+            .unwrap();
+        println!("ids sealed: {}", cases.get());
+    }
+
+    #[test]
+    fn an_endpoint_that_left_the_rules_has_no_ids() {
+        let acme = owner(Some("acme"), "chat");
+        let sealed = keys("k").seal(&acme, "fra", "fra-1", "file-1").unwrap();
+        assert!(keys("k").open(&table(), &acme, &sealed).is_some());
+        let text = r#"{ "version": 1, "revision": 2, "regions": { "fra": { "countries": ["DE"],
+            "endpoints": { "fra-9": { "url": "https://fra.example.net/v1" } } } } }"#;
+        assert_eq!(keys("k").open(&Table::compile(text.as_bytes()).unwrap(), &acme, &sealed), None);
+    }
+}

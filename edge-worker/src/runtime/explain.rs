@@ -1,0 +1,439 @@
+//! `/.well-known/bailiwick/explain`: a question enters, what a client would get and why leaves, in the words of `bailiwick explain`;
+//! called by `serve`.
+//!
+//! A tenant's key explains that tenant's own requests from where it asks. The operator's token (`EXPLAIN_TOKEN`)
+//! explains anybody's, or with `all` every fence, and tells which endpoints lack their secret. Either way the answer is
+//! made of this isolate's health and cool-downs: what another isolate knows may differ.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+
+use bailiwick_rules::explain::explain;
+use bailiwick_rules::geo::{CountryCode, is_like_code};
+use bailiwick_rules::id::RegionId;
+use bailiwick_rules::overview::overview;
+use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass};
+use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
+use url::form_urlencoded;
+use worker::Env;
+
+use crate::decide::envelope::{Failure, quote};
+use crate::decide::inflight;
+use crate::decide::rewrite::query::Query;
+use crate::decide::secrets::{self, Missing};
+use crate::decide::source::Source;
+use crate::runtime::client::{self, Credentials, Origin};
+use crate::runtime::feed::{self, Snapshot};
+use crate::runtime::memory;
+use crate::runtime::metrics::{self, Format, Gauges};
+use crate::runtime::reply::{Reply, Stamp};
+use crate::runtime::request::Asked;
+use crate::runtime::task;
+
+/// The secret that holds the operator's token.
+const TOKEN: &str = "EXPLAIN_TOKEN";
+/// What a tenant may ask.
+const OWN: &[&str] = &["model", "path"];
+/// What the operator may ask beside it.
+const ANYBODYS: &[&str] = &["service", "client", "country", "tenant", "all"];
+/// What the operator may ask when every fence is told.
+const CHOICE: &[&str] = &["all", "service", "tenant"];
+
+/// Answers a request: JSON, or text for who accepts `text/plain`.
+pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
+    if asked.method != "GET" {
+        return Err(Failure::WrongMethod { allowed: "GET" });
+    }
+    let table = snapshot.rules()?;
+    let token = feed::text_of(env, TOKEN);
+    let asker = Asker {
+        host: &asked.address.host,
+        credentials: Credentials::of(asked),
+        origin: Origin::of(asked),
+        token: token.as_deref().filter(|token| !token.is_empty()),
+    };
+    let question = asker.question(table, &asked.address.query)?;
+    let told = match &question {
+        Question::All { service, tenant } => {
+            let all = overview(table, *service, *tenant);
+            let missing = missing_secrets(table, env, |_| true);
+            Told::of(serde_json::to_string(&all), all.to_text(), &missing)?
+        }
+        Question::One(one) => {
+            let now = feed::now();
+            let tenant = one.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
+            // What rests for the client alone counts where it is known who that is.
+            let is_known = tenant.is_some() || one.client.address.is_some();
+            let source = is_known.then(|| Source::of(tenant, one.client.address, ""));
+            let local = memory::with(|memory| memory.local(table, None, source, now));
+            let conditions = Conditions { health: &snapshot.health, local: &local, now };
+            let explanation = explain(table, &one.ask(), &conditions);
+            let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);
+            let missing = missing_secrets(table, env, in_fence);
+            Told::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?
+        }
+    };
+    let accepted = asked.header("accept").unwrap_or_default();
+    if accepted.to_ascii_lowercase().contains("text/plain") {
+        return Ok(stamp.of_type("text/plain; charset=utf-8", &told.text));
+    }
+    Ok(stamp.of_type("application/json", &told.json))
+}
+
+/// The endpoints whose secret has no value in this Worker.
+fn missing_secrets(table: &Table, env: &Env, asked: impl Fn(&RegionId) -> bool) -> Vec<Missing> {
+    secrets::missing(table, asked, |name| feed::has_text(env, name))
+}
+
+/// What health tells the operator beside what it tells everybody; nothing for anybody else.
+pub(crate) fn operators_health(asked: &Asked, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
+    let token = feed::text_of(env, TOKEN).filter(|token| !token.is_empty())?;
+    let table = snapshot.table.as_deref()?;
+    Credentials::of(asked).are(&token).then(|| missing_secrets(table, env, |_| true))
+}
+
+/// An explanation in both forms, with what is the operator's to mend.
+struct Told {
+    json: String,
+    text: String,
+}
+
+impl Told {
+    /// `json` is an explanation's, an object.
+    fn of(json: serde_json::Result<String>, text: String, missing: &[Missing]) -> Result<Self, Failure> {
+        let mut json = json.map_err(|_| Failure::Internal)?;
+        // Its fields keep their order, whatever is told beside them.
+        if !missing.is_empty() && json.pop() == Some('}') {
+            json += &format!(",\"no_secret\":{}}}", secrets::to_json(missing));
+        }
+        Ok(Self { json, text: text + &secrets::to_text(missing) })
+    }
+}
+
+/// What this isolate has counted, for the operator.
+pub(crate) fn metrics(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
+    if asked.method != "GET" {
+        return Err(Failure::WrongMethod { allowed: "GET" });
+    }
+    let token = feed::text_of(env, TOKEN).filter(|token| !token.is_empty());
+    if !token.is_some_and(|token| Credentials::of(asked).are(&token)) {
+        return Err(Failure::MetricsUnauthorised);
+    }
+    let table = snapshot.table.as_deref();
+    let resting = table.map(|table| {
+        let local = memory::with(|memory| memory.local(table, None, None, feed::now()));
+        let name = |one: &Cooling| (table.region(one.region).id.to_string(), one.endpoint.to_string());
+        local.cooling.iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
+    });
+    let gauges = Gauges {
+        revision: table.map(|table| table.revision().number),
+        rules_age_ms: snapshot.confirmed.map(|age| age.0),
+        health_age_ms: feed::health_ages(),
+        in_flight: task::under_way(),
+        held_bytes: inflight::held(),
+        resting: resting.unwrap_or_default(),
+        began_ms: feed::began().0,
+    };
+    let format = Format::of(asked.header("accept").unwrap_or_default());
+    Ok(stamp.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
+}
+
+/// Who asks.
+struct Asker<'a> {
+    host: &'a str,
+    credentials: Credentials,
+    origin: Origin,
+    /// The operator's token, if there is an operator.
+    token: Option<&'a str>,
+}
+
+/// A question that may be asked and was understood.
+#[derive(Debug, PartialEq)]
+enum Question {
+    /// What one client gets.
+    One(One),
+    /// Every fence, or those of a service and a tenant.
+    All { service: Option<ServiceIndex>, tenant: Option<TenantIndex> },
+}
+
+/// A client of a service, with what it asks for.
+#[derive(Debug, PartialEq)]
+struct One {
+    service: ServiceIndex,
+    client: Client,
+    model: Option<String>,
+    path_class: PathClass,
+    /// Whether the operator asks, who is told of secrets.
+    by_operator: bool,
+}
+
+impl One {
+    fn ask(&self) -> Ask<'_> {
+        Ask { service: self.service, client: self.client, model: self.model.as_deref(), path_class: self.path_class }
+    }
+}
+
+impl Asker<'_> {
+    fn question(&self, table: &Table, query: &str) -> Result<Question, Failure> {
+        // A key in the query is refused here too.
+        Query::parse(query)?;
+        let mut asked =
+            Form { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
+        let by_operator = self.token.is_some_and(|token| self.credentials.are(token));
+        if by_operator && asked.wants_all() {
+            return all(table, &mut asked);
+        }
+        let (service, client) = if by_operator {
+            asked.anything_but(&[OWN, ANYBODYS]);
+            self.anybodys(table, &mut asked)
+        } else {
+            let (service, client) = self.own(table)?;
+            if asked.pairs.iter().any(|(name, _)| ANYBODYS.contains(&name.as_str())) {
+                return Err(Failure::ExplainOthers);
+            }
+            asked.anything_but(&[OWN]);
+            (Some(service), client)
+        };
+        if by_operator && asked.one("all").is_some() {
+            asked.errors.push("all: takes no other value than true; leave it out to ask for one client.".to_owned());
+        }
+        let (model, path) = (asked.one("model"), asked.one("path").unwrap_or_default());
+        match service {
+            Some(service) if asked.errors.is_empty() => {
+                let path_class = path_class(table, service, &path);
+                Ok(Question::One(One { service, client, model, path_class, by_operator }))
+            }
+            _ => Err(Failure::BadQuestion { errors: asked.errors }),
+        }
+    }
+
+    /// What the tenant's own request would be. A service without tenants knows nobody who could ask.
+    fn own(&self, table: &Table) -> Result<(ServiceIndex, Client), Failure> {
+        match client::recognise(table, self.host, &self.credentials, &self.origin) {
+            Ok(caller) if caller.tenant.is_some() => Ok((caller.service, caller.client)),
+            Ok(_) | Err(Failure::MissingKey) => Err(Failure::ExplainUnauthorised),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What anybody's request would be: by default one from where the operator asks.
+    fn anybodys(&self, table: &Table, asked: &mut Form) -> (Option<ServiceIndex>, Client) {
+        let service = match asked.one("service") {
+            Some(name) => asked.known("service", &name, table.service_named(&name)),
+            None => {
+                let here = client::service_of(table, self.host);
+                if here.is_none() {
+                    asked.errors.push("service: is missing, and no service has this host; name one.".to_owned());
+                }
+                here
+            }
+        };
+        let mut client = match (asked.one("client"), asked.one("country")) {
+            (None, None) => self.origin.client(),
+            (client, country) => Client {
+                address: client.as_deref().and_then(|text| asked.address(text, country.is_some())),
+                country: country.as_deref().and_then(|text| asked.country(text)),
+                ..Client::default()
+            },
+        };
+        if let Some(name) = asked.one("tenant") {
+            client.tenant = asked.known("tenant", &name, table.tenant_named(&name));
+            if let (Some(tenant), Some(service)) = (client.tenant, service)
+                && !table.tenant(tenant).services.contains(&service)
+            {
+                let service = &table.service(service).id;
+                asked.errors.push(format!("tenant: {name} may not use {service}: its requests are refused with 403."));
+            }
+        }
+        (service, client)
+    }
+}
+
+/// Every fence, or those of the service and the tenant that the operator names.
+fn all(table: &Table, asked: &mut Form) -> Result<Question, Failure> {
+    asked.anything_but(&[CHOICE]);
+    asked.one("all");
+    let service = asked.one("service").and_then(|name| asked.known("service", &name, table.service_named(&name)));
+    let tenant = asked.one("tenant").and_then(|name| asked.known("tenant", &name, table.tenant_named(&name)));
+    if asked.errors.is_empty() {
+        return Ok(Question::All { service, tenant });
+    }
+    Err(Failure::BadQuestion { errors: core::mem::take(&mut asked.errors) })
+}
+
+/// A query string being read; every mistake in it is noted.
+struct Form {
+    pairs: Vec<(String, String)>,
+    errors: Vec<String>,
+}
+
+impl Form {
+    fn anything_but(&mut self, known: &[&[&str]]) {
+        let known = known.concat();
+        for (name, _) in self.pairs.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+            self.errors.push(format!("{}: is not a part of the question; ask with {}.", quote(name), known.join(", ")));
+        }
+    }
+
+    /// Whether every fence is asked for: `all`, `all=true` or `all=1`.
+    fn wants_all(&self) -> bool {
+        self.pairs.iter().any(|(name, value)| name == "all" && matches!(value.as_str(), "" | "1" | "true"))
+    }
+
+    fn one(&mut self, name: &str) -> Option<String> {
+        let mut values = self.pairs.iter().filter(|(other, _)| other == name).map(|(_, value)| value.clone());
+        let value = values.next();
+        if values.next().is_some() {
+            self.errors.push(format!("{name}: stands twice; give one."));
+        }
+        value
+    }
+
+    fn known<T>(&mut self, what: &str, name: &str, found: Option<T>) -> Option<T> {
+        if found.is_none() {
+            self.errors.push(format!("{what}: the rules have no {what} {}.", quote(name)));
+        }
+        found
+    }
+
+    /// An address, by which `networks` may place the client; `unknown` stands for one that nobody can place.
+    fn address(&mut self, text: &str, has_country: bool) -> Option<IpAddr> {
+        match text.parse() {
+            Ok(address) => return Some(address),
+            Err(_) if text == "unknown" && has_country => {
+                self.errors
+                    .push("client, country: a client that is unknown has no country; give one of them.".to_owned());
+            }
+            Err(_) if text == "unknown" => {}
+            Err(_) => {
+                let text = quote(text);
+                self.errors.push(format!("client: {text} is no address; write one such as 203.0.113.7, or unknown."));
+            }
+        }
+        None
+    }
+
+    fn country(&mut self, text: &str) -> Option<CountryCode> {
+        let code = CountryCode::parse(&text.to_ascii_uppercase());
+        // What a front says of a client that it can't place, such as XX, is asked for as it would come: it is unknown.
+        if code.is_none() && !is_like_code(text) {
+            let text = quote(text);
+            self.errors.push(format!("country: {text} is no ISO 3166-1 code of two letters, such as DE."));
+        }
+        code
+    }
+}
+
+fn path_class(table: &Table, service: ServiceIndex, path: &str) -> PathClass {
+    let path = path.split('?').next().unwrap_or_default();
+    let within = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    if table.service(service).is_hub_path(within) { PathClass::Hub } else { PathClass::Inference }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bailiwick_rules::rules::KeyDigest;
+
+    fn table() -> Table {
+        let service = |host: &str| {
+            serde_json::json!({ "hosts": [host], "pattern": "hub-and-spoke", "regions": ["fra"],
+                "hub": { "region": "fra", "paths": ["/fine_tuning"] },
+                "residency": [{ "clients": ["*"], "process_in": ["*"] }] })
+        };
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1, "regions": { "fra": { "countries": ["DE"] } },
+            "services": { "chat": service("chat.example"), "open": service("open.example") },
+            "tenants": {
+                "acme": { "key_sha256": [KeyDigest::of_key("sk-acme").to_string()], "services": ["chat"] },
+                "globe": { "key_sha256": [KeyDigest::of_key("sk-globe").to_string()], "services": ["chat"] },
+            },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    fn question(host: &str, key: Option<&str>, query: &str) -> Result<Question, Failure> {
+        let credentials = key.map_or_else(Credentials::default, Credentials::bearer);
+        let asker = Asker { host, credentials, origin: Origin::default(), token: Some("operator") };
+        asker.question(&table(), query)
+    }
+
+    fn ask(host: &str, key: Option<&str>, query: &str) -> Result<(One, Option<String>), Failure> {
+        let table = table();
+        let Question::One(question) = question(host, key, query)? else { panic!("every fence is asked for") };
+        let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.to_string());
+        Ok((question, tenant))
+    }
+
+    #[test]
+    fn a_tenant_asks_for_itself_alone() {
+        let (question, tenant) = ask("chat.example", Some("sk-acme"), "model=m&path=/v1/fine_tuning/jobs%3Fx").unwrap();
+        assert_eq!((tenant.as_deref(), question.model.as_deref()), (Some("acme"), Some("m")));
+        assert_eq!(question.path_class, PathClass::Hub);
+        for others in
+            ["tenant=globe", "tenant=nobody", "tenant=acme", "country=DE", "client=203.0.113.7", "service=open", "all"]
+        {
+            assert_eq!(ask("chat.example", Some("sk-acme"), others), Err(Failure::ExplainOthers), "{others}");
+        }
+        assert!(matches!(ask("chat.example", Some("sk-acme"), "modle=m"), Err(Failure::BadQuestion { .. })));
+    }
+
+    #[test]
+    fn nobody_else_is_told_anything() {
+        for query in ["", "tenant=acme", "modle"] {
+            assert_eq!(ask("chat.example", None, query), Err(Failure::ExplainUnauthorised));
+            assert_eq!(ask("chat.example", Some("sk-nobody"), query), Err(Failure::UnknownKey));
+            assert_eq!(
+                ask("open.example", Some("sk-acme"), query),
+                Err(Failure::ExplainUnauthorised),
+                "it has no tenants"
+            );
+        }
+        assert_eq!(ask("chat.example", Some("operator"), "token=operator"), Err(Failure::KeyInQuery));
+    }
+
+    #[test]
+    fn the_operator_asks_for_anybody() {
+        let (question, tenant) = ask("ops.example", Some("operator"), "service=chat&tenant=globe&country=de").unwrap();
+        assert_eq!((tenant.as_deref(), question.client.country), (Some("globe"), CountryCode::parse("DE")));
+        let (question, _) = ask("open.example", Some("operator"), "client=203.0.113.7&country=FR").unwrap();
+        assert_eq!(
+            (question.client.address, question.client.country),
+            ("203.0.113.7".parse().ok(), CountryCode::parse("FR"))
+        );
+        assert!(ask("open.example", Some("operator"), "client=unknown").is_ok());
+    }
+
+    #[test]
+    fn every_fence_is_the_operators_to_ask_for() {
+        let all = |query: &str| question("ops.example", Some("operator"), query);
+        assert_eq!(all("all"), Ok(Question::All { service: None, tenant: None }));
+        let table = table();
+        let chosen = Question::All { service: table.service_named("chat"), tenant: table.tenant_named("globe") };
+        assert_eq!(all("all=true&service=chat&tenant=globe"), Ok(chosen));
+        for wrong in ["all=1&country=DE", "all=1&service=caht", "all=1&all=1", "service=chat&all=no"] {
+            assert!(matches!(all(wrong), Err(Failure::BadQuestion { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_no_country_asks_for_an_unknown_client() {
+        for code in ["ZZ", "xx", "T1", "A1", "UK"] {
+            let (question, _) = ask("open.example", Some("operator"), &format!("country={code}")).unwrap();
+            assert_eq!((question.client.country, question.client.address), (None, None), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let query = "service=caht&client=here&country=Germany&tenant=nobody&model=a&model=b&at=now";
+        let Err(Failure::BadQuestion { errors }) = ask("ops.example", Some("operator"), query) else { panic!() };
+        let places: Vec<&str> = errors.iter().map(|error| error.split(':').next().unwrap()).collect();
+        assert_eq!(places, ["\"at\"", "service", "client", "country", "tenant", "model"]);
+        assert!(matches!(ask("ops.example", Some("operator"), ""), Err(Failure::BadQuestion { .. })), "which service?");
+        let both = ask("open.example", Some("operator"), "client=unknown&country=DE");
+        assert!(matches!(both, Err(Failure::BadQuestion { .. })));
+        let not_its = ask("open.example", Some("operator"), "tenant=acme&country=DE");
+        assert!(matches!(not_its, Err(Failure::BadQuestion { errors }) if errors[0].contains("403")));
+    }
+}

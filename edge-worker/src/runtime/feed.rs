@@ -1,0 +1,552 @@
+//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`Book`] and the
+//! [`Reports`] of this isolate; every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
+//!
+//! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values,
+//! never borrowed across an await; a request that finds something out of date takes a lease on it by time
+//! ([`schedule`]) and looks inside `wait_until`. While requests keep coming none waits for it. One that finds what is
+//! known too old to go on by waits, for a bounded time: the one with the lease for its own look, any other until it
+//! sees that a look is over.
+
+pub(crate) mod ask;
+mod clock;
+mod schedule;
+pub(crate) mod settings;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::Waker;
+
+use core::future::{Future, poll_fn};
+use core::task::Poll;
+
+use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
+use bailiwick_rules::time::{Millis, Timestamp};
+use futures_util::future::{self, Either, LocalBoxFuture, join};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, pin_mut};
+use serde_json::{Value, json};
+use worker::{Context, Delay, Env};
+
+use self::ask::{Read, Unread};
+pub(crate) use self::clock::{Clock, in_one_moment, now};
+use self::schedule::{Due, Schedule};
+use self::settings::Settings;
+use crate::decide::envelope::Failure;
+use crate::decide::reports::Reports;
+use crate::decide::secrets;
+use crate::runtime::account::Whose;
+use crate::runtime::log;
+use crate::runtime::metrics::{self, Looked};
+use crate::runtime::rules_state::{Age, Book, Offer, Refused};
+
+/// The document built in: `edge-worker/rules.json`. As shipped it steers nothing.
+const BUNDLED: &[u8] = include_bytes!("../../rules.json");
+
+/// How long one source of rules or of health may take.
+const RULES_PATIENCE: Millis = Millis(3_000);
+const HEALTH_PATIENCE: Millis = Millis(1_500);
+/// How long the other sources may take when one has answered, before requests go on by what there is.
+const GRACE: Millis = Millis(300);
+/// By how much a lease is longer than a look may take.
+const SPARE: Millis = Millis(500);
+/// How often a request that waits for another's look sees whether it is over: at first, and at most.
+const GLANCE: Millis = Millis(4);
+const LAST_GLANCE: Millis = Millis(32);
+/// Without rules that may be used, a request waits for the next look, if the last one wasn't just now.
+const AGAIN_WITHOUT_RULES: Millis = Millis(5_000);
+
+/// What one request sees from start to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// The rules in service, whether they may be used or not.
+    pub(crate) table: Option<Rc<Table>>,
+    /// How old they are.
+    pub(crate) age: Age,
+    /// How long ago a source confirmed them; `None` where there is no source to do so.
+    pub(crate) confirmed: Option<Millis>,
+    /// Health by region.
+    pub(crate) health: Rc<[RegionHealth]>,
+    /// What is wrong with the rules' feed, in a word.
+    pub(crate) trouble: Option<&'static str>,
+    /// How many sources of rules answered when they were last asked, and how many there are.
+    pub(crate) sources: (usize, usize),
+    /// How many DNS nodes have reported health.
+    pub(crate) nodes: usize,
+    /// When it was taken.
+    pub(crate) now: Timestamp,
+}
+
+impl Snapshot {
+    /// The rules to serve by.
+    ///
+    /// # Errors
+    /// 503 when there are none, or none that were confirmed lately enough.
+    pub(crate) fn rules(&self) -> Result<&Table, Failure> {
+        let table = self.table.as_deref().ok_or(Failure::Unready)?;
+        match self.age {
+            Age::Fresh | Age::Stale(_) => Ok(table),
+            Age::TooOld(age) => {
+                Err(Failure::RulesTooOld { age: age.0 / 1000, stale_for: table.stale_for().to_string() })
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// Whose a request is, by these rules.
+    pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Whose> {
+        Some(Whose { table: Rc::clone(self.table.as_ref()?), service, tenant })
+    }
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Feed {
+    Rules,
+    Health,
+}
+
+/// Refreshes what is out of date, later. What it returns is to be waited for: without it, this request would be served
+/// by what is too old to be believed.
+#[inline(never)]
+pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
+    let now = now();
+    let (rules, health) = STATE.with_borrow_mut(|state| {
+        state.begin(env, now);
+        (state.due(Feed::Rules, now), state.due(Feed::Health, now))
+    });
+    if rules == Due::No && health == Due::No {
+        return None;
+    }
+    let rules = take_up(Feed::Rules, rules, env, context);
+    let health = take_up(Feed::Health, health, env, context);
+    if rules.is_none() && health.is_none() {
+        return None;
+    }
+    Some(Box::pin(async move {
+        let all = |feed: Option<LocalBoxFuture<'a, ()>>| async move {
+            if let Some(feed) = feed {
+                feed.await;
+            }
+        };
+        join(all(rules), all(health)).await;
+    }))
+}
+
+/// Begins a look, if the caller has the lease. What it returns is to be waited for.
+#[inline(never)]
+fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
+    match due {
+        Due::No => None,
+        Due::Look { wait } => {
+            let bell = look(feed, env, context);
+            wait.then(|| Box::pin(bell.heard()) as LocalBoxFuture<'a, ()>)
+        }
+        Due::Wait => Some(Box::pin(wait_for_another(feed, env, context))),
+    }
+}
+
+/// Waits until another request's look is over; takes it on where that one was cut short.
+async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
+    let (mut waited, mut glance) = (Millis(0), GLANCE);
+    let most = STATE.with_borrow(|state| state.longest(feed));
+    while waited.0 <= 2 * most.0 {
+        Delay::from(glance.to_std()).await;
+        waited = Millis(waited.0 + glance.0);
+        glance = Millis(2 * glance.0).min(LAST_GLANCE);
+        match STATE.with_borrow_mut(|state| state.due(feed, now())) {
+            Due::Wait => {}
+            Due::Look { wait } => {
+                let bell = look(feed, env, context);
+                if wait {
+                    bell.heard().await;
+                }
+                return;
+            }
+            Due::No => return,
+        }
+    }
+}
+
+/// Looks, for as long as it takes, whatever becomes of the request. The bell rings when requests can go on.
+fn look(feed: Feed, env: &Env, context: &Context) -> Rc<Bell> {
+    let bell = Rc::<Bell>::default();
+    let (env, ring) = (env.clone(), Rc::clone(&bell));
+    let settings = STATE.with_borrow(|state| state.settings.clone()).unwrap_or_default();
+    context.wait_until(async move {
+        match feed {
+            Feed::Rules => look_at_rules(&env, &settings, &ring).await,
+            Feed::Health => look_at_health(&env, &settings, &ring).await,
+        }
+    });
+    bell
+}
+
+/// Tells one request of its own look.
+#[derive(Default)]
+struct Bell {
+    rung: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.rung.set(true);
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    async fn heard(self: Rc<Self>) {
+        poll_fn(|context| {
+            if self.rung.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// The rules and health of this moment.
+#[inline(never)]
+pub(crate) fn snapshot() -> Snapshot {
+    let (snapshot, is_news) = STATE.with_borrow_mut(|state| {
+        let now = now();
+        let steady = Timestamp(state.clock.at(now));
+        let table = state.book.table().cloned();
+        let health = table.as_ref().map_or_else(|| Rc::from([]), |table| state.reports.health(table, now));
+        let age = state.age(steady);
+        let is_news = state.book.is_news(age, steady);
+        let (book, nodes) = (&state.book, state.reports.nodes());
+        let (confirmed, trouble, sources) = (book.since_confirmed(steady), book.trouble(), book.answering());
+        (Snapshot { table, age, confirmed, health, trouble, sources, nodes, now }, is_news)
+    });
+    if is_news {
+        tell_of_age(&snapshot);
+    }
+    snapshot
+}
+
+#[inline(never)]
+fn tell_of_age(snapshot: &Snapshot) {
+    let (event, age) = match snapshot.age {
+        Age::Fresh => return,
+        Age::Stale(age) => ("rules_stale", age),
+        Age::TooOld(age) => ("rules_too_old", age),
+    };
+    let revision = snapshot.table.as_ref().map(|table| table.revision().number);
+    let stale_for = snapshot.table.as_ref().map(|table| table.stale_for().0 / 1000);
+    log::warn(&json!({
+        "event": event, "revision": revision, "age_seconds": age.0 / 1000, "stale_for_seconds": stale_for,
+    }));
+}
+
+/// Of how many secrets is known whether they are there.
+const MOST_NAMES: usize = 4_096;
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::new(State {
+        book: Book::bundled(BUNDLED),
+        reports: Reports::default(),
+        settings: None,
+        unread: Vec::new(),
+        rules: Schedule::default(),
+        health: Schedule::default(),
+        clock: Clock::default(),
+        began: now(),
+    });
+}
+
+/// What an isolate keeps between requests.
+struct State {
+    book: Book,
+    reports: Reports,
+    settings: Option<Rc<Settings>>,
+    /// By node: why its health couldn't be read when it was last tried.
+    unread: Vec<Option<Unread>>,
+    rules: Schedule,
+    health: Schedule,
+    /// By which rules age: it never goes back.
+    clock: Clock,
+    /// When this isolate began.
+    began: Timestamp,
+}
+
+impl State {
+    /// Reads the variables, once.
+    fn begin(&mut self, env: &Env, now: Timestamp) {
+        let steady = Timestamp(self.clock.at(now));
+        if self.settings.is_none() {
+            self.settings = Some(Rc::new(settings(env)));
+            self.arrange(steady);
+        }
+    }
+
+    fn arrange(&mut self, now: Timestamp) {
+        let Some(settings) = &self.settings else { return };
+        let (urls, kv) = (settings.rules.len(), usize::from(settings.has_kv));
+        self.book.arrange(urls + kv, if urls > 0 { urls } else { kv }, now);
+        self.unread = vec![None; settings.health.len()];
+    }
+
+    /// How long a lease on a feed lasts: longer than any look.
+    fn longest(&self, feed: Feed) -> Millis {
+        let has_both = self.settings.as_ref().is_some_and(|settings| settings.has_kv && !settings.rules.is_empty());
+        match feed {
+            Feed::Rules if has_both => Millis(2 * RULES_PATIENCE.0 + SPARE.0),
+            Feed::Rules => Millis(RULES_PATIENCE.0 + SPARE.0),
+            Feed::Health => Millis(HEALTH_PATIENCE.0 + SPARE.0),
+        }
+    }
+
+    fn due(&mut self, feed: Feed, now: Timestamp) -> Due {
+        let Some(settings) = &self.settings else { return Due::No };
+        let longest = self.longest(feed);
+        match feed {
+            Feed::Rules if !settings.has_rules() => Due::No,
+            Feed::Health if settings.health.is_empty() => Due::No,
+            Feed::Rules => {
+                let (every, most) = (settings.rules_every, settings.rules_max_age);
+                let usable = self.book.table().is_some() && !matches!(self.age_at(now), Age::TooOld(_));
+                let most = if usable { most } else { most.min(every.max(AGAIN_WITHOUT_RULES)) };
+                self.rules.due(now, every, most, longest)
+            }
+            Feed::Health => {
+                let most = self.reports.counts_for();
+                let every = settings.health_every.min(Millis(most.0 / 3 * 2));
+                self.health.due(now, every, most, longest)
+            }
+        }
+    }
+
+    fn age_at(&mut self, now: Timestamp) -> Age {
+        let steady = Timestamp(self.clock.at(now));
+        self.age(steady)
+    }
+
+    fn age(&self, steady: Timestamp) -> Age {
+        let max_age = self.settings.as_ref().map_or(Millis(u64::MAX), |settings| settings.rules_max_age);
+        self.book.age(steady, max_age)
+    }
+}
+
+/// When this isolate began.
+pub(crate) fn began() -> Timestamp {
+    STATE.with_borrow(|state| state.began)
+}
+
+/// By host: how old each node's last report of health is, in milliseconds.
+pub(crate) fn health_ages() -> Vec<(String, u64)> {
+    STATE.with_borrow(|state| {
+        let now = now();
+        let host = |node: usize| Some(state.settings.as_ref()?.health.get(node)?.host.clone());
+        state.reports.received().filter_map(|(node, at)| Some((host(node)?, now.since(at).0))).collect()
+    })
+}
+
+/// What the variables of the Worker say.
+fn settings(env: &Env) -> Settings {
+    let settings = Settings::of(|name| text_of(env, name), env.kv("RULES").is_ok());
+    log::set_all(settings.log_all);
+    for name in &settings.unreadable {
+        log::warn(&json!({ "event": "variable_unreadable", "variable": name }));
+    }
+    settings
+}
+
+/// A variable or secret, if it is there and a text.
+pub(crate) fn text_of(env: &Env, name: &str) -> Option<String> {
+    worker::js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
+}
+
+/// Whether a secret is there and not empty. An isolate's variables never change, so each is looked at once.
+pub(crate) fn has_text(env: &Env, name: &str) -> bool {
+    thread_local! {
+        static THERE: RefCell<HashMap<Box<str>, bool>> = RefCell::default();
+    }
+    if let Some(there) = THERE.with_borrow(|names| names.get(name).copied()) {
+        return there;
+    }
+    let there = text_of(env, name).is_some_and(|value| !value.is_empty());
+    THERE.with_borrow_mut(|names| {
+        // Rules may name others for ever.
+        if names.len() >= MOST_NAMES {
+            names.clear();
+        }
+        names.insert(name.into(), there);
+    });
+    there
+}
+
+/// Asks every URL at once and, when none of them has rules, KV.
+async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
+    let token = text_of(env, "RULES_TOKEN");
+    let mut reads = FuturesUnordered::new();
+    for (position, source) in settings.rules.iter().enumerate() {
+        let etag = STATE.with_borrow(|state| state.book.etag(position).map(str::to_owned));
+        let token = token.as_deref();
+        reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_PATIENCE).await) });
+    }
+    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_rules(env, settings, position, read);
+    let mut is_answered = first_good(&mut reads, &mut take).await;
+    if !is_answered && settings.has_kv {
+        is_answered = take((settings.rules.len(), ask::kv(env, RULES_PATIENCE).await));
+    }
+    // What was confirmed by then is as old as the look.
+    let answered = now();
+    if is_answered {
+        all_within(GRACE, &mut reads, &mut take).await;
+    }
+    STATE.with_borrow_mut(|state| state.rules.done(answered));
+    bell.ring();
+    while let Some(read) = reads.next().await {
+        take(read);
+    }
+}
+
+/// What a source of rules answered; true if it says that there are no newer ones than those in service now.
+fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+    let (good, came, lines, taken) = STATE.with_borrow_mut(|state| {
+        let mut taken = None;
+        let steady = Timestamp(state.clock.at(now()));
+        let book = &mut state.book;
+        let was_unread = book.is_unread(position);
+        let source = settings.rules_source(position);
+        let (good, came, line) = match read {
+            Err(why) => {
+                let good = book.is_answer(position, why);
+                let told = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
+                (good, why.word(), book.note_unread(position, why, steady).then(|| (true, told())))
+            }
+            Ok(Read::Unmodified) => {
+                book.note_unmodified(position, steady);
+                (true, "unmodified", None)
+            }
+            Ok(Read::Document { bytes, etag }) => {
+                let offer = book.offer(position, &bytes, etag, steady);
+                taken = book.table().filter(|_| matches!(offer, Offer::Taken(_))).cloned();
+                (offer.is_good(), offer.word(), line_of(source, &offer))
+            }
+        };
+        let again = was_unread && !book.is_unread(position);
+        let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
+        (good, came, [again, line], taken)
+    });
+    metrics::look(Looked::Rules, settings.rules_source(position), came);
+    // The lines are written after the borrow has ended.
+    for (is_warning, line) in lines.into_iter().flatten() {
+        if is_warning { log::warn(&line) } else { log::info(&line) }
+    }
+    if let Some(table) = taken {
+        tell_missing_secrets(env, &table);
+    }
+    good
+}
+
+/// Names the endpoints that will be skipped for want of their credential: each would otherwise show as a 503 alone.
+fn tell_missing_secrets(env: &Env, table: &Table) {
+    let missing = secrets::missing(table, |_| true, |name| has_text(env, name));
+    if !missing.is_empty() {
+        let (revision, endpoints) = (table.revision().number, secrets::to_json(&missing));
+        log::warn(&json!({ "event": "no_secret", "revision": revision, "endpoints": endpoints }));
+    }
+}
+
+/// The log line for what became of a document; true: it is a warning.
+fn line_of(source: &str, offer: &Offer) -> Option<(bool, Value)> {
+    match offer {
+        Offer::Known | Offer::RefusedBefore => None,
+        Offer::Taken(revision) => {
+            let (number, sha256) = (revision.number, revision.sha256_hex());
+            let line = json!({ "event": "rules_taken", "source": source, "revision": number, "sha256": sha256 });
+            Some((false, line))
+        }
+        Offer::Refused(why, violations) => {
+            let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
+            if *why == Refused::Invalid {
+                // The operator's own document; a log line holds the first few of its mistakes.
+                let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
+                (line["violations"], line["first"]) = (violations.len().into(), first.into());
+            }
+            Some((true, line))
+        }
+    }
+}
+
+/// Asks every node at once.
+async fn look_at_health(env: &Env, settings: &Settings, bell: &Bell) {
+    let token = text_of(env, "HEALTH_TOKEN");
+    let mut reads = FuturesUnordered::new();
+    for (position, source) in settings.health.iter().enumerate() {
+        let token = token.as_deref();
+        reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_PATIENCE).await) });
+    }
+    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_health(settings, position, read);
+    let is_answered = first_good(&mut reads, &mut take).await;
+    let answered = now();
+    if is_answered {
+        all_within(GRACE, &mut reads, &mut take).await;
+    }
+    STATE.with_borrow_mut(|state| state.health.done(answered));
+    bell.ring();
+    while let Some(read) = reads.next().await {
+        take(read);
+    }
+}
+
+/// What a node answered; true if it is a report. One that doesn't answer says nothing: its last report ages until it is
+/// no longer counted.
+fn take_health(settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+    let report = read.and_then(|read| match read {
+        Read::Document { bytes, .. } => serde_json::from_slice::<HealthReport>(&bytes).map_err(|_| Unread::Unreadable),
+        Read::Unmodified => Err(Unread::Unreadable),
+    });
+    let why = report.as_ref().err().copied();
+    let before = STATE.with_borrow_mut(|state| {
+        if let Ok(report) = report {
+            state.reports.receive(position, now(), report);
+        }
+        state.unread.get_mut(position).and_then(|known| core::mem::replace(known, why))
+    });
+    let source = settings.health.get(position).map_or("", |source| source.host.as_str());
+    metrics::look(Looked::Health, source, why.map_or("reported", Unread::word));
+    match why {
+        Some(why) if before != Some(why) => {
+            log::warn(&json!({ "event": "health_unreachable", "source": source, "reason": why.to_string() }));
+        }
+        None if before.is_some() => log::info(&json!({ "event": "health_reachable", "source": source })),
+        _ => {}
+    }
+    why.is_none()
+}
+
+/// Takes what comes, until something good does.
+async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl FnMut(F::Output) -> bool) -> bool {
+    while let Some(read) = reads.next().await {
+        if take(read) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Takes what comes within some time.
+async fn all_within<F: Future>(
+    time: Millis,
+    reads: &mut FuturesUnordered<F>,
+    take: &mut impl FnMut(F::Output) -> bool,
+) {
+    if reads.is_empty() {
+        return;
+    }
+    let delay = Delay::from(time.to_std());
+    pin_mut!(delay);
+    while let Either::Left((Some(read), _)) = future::select(reads.next(), delay.as_mut()).await {
+        take(read);
+    }
+}

@@ -1,0 +1,66 @@
+//! A held body on its way to one endpoint: what is held enters, chunk by chunk as the endpoint reads it leaves; `proxy`
+//! carries it on beside its other work.
+//!
+//! The runtime copies what it is handed. Of a large body only a chunk is copied at a time, so that memory holds it
+//! once, however many endpoints it is sent to in turn.
+
+use core::task::Context;
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use worker::js_sys;
+use worker::js_sys::futures::JsFuture;
+use worker::wasm_bindgen::JsValue;
+use worker::web_sys::WritableStreamDefaultWriter;
+
+use crate::decide::envelope::Failure;
+use crate::decide::inflight::Hold;
+use crate::decide::plan::Target;
+use crate::decide::rewrite::Content;
+use crate::runtime::uploads::pipe;
+
+/// How much is copied at a time, in bytes.
+const CHUNK: usize = 128 << 10;
+
+/// A body that is being written.
+#[derive(Default)]
+pub(crate) struct Writing(Option<LocalBoxFuture<'static, ()>>);
+
+impl Writing {
+    /// Begins, for an endpoint. Also the body of the fetch, of so many bytes.
+    pub(crate) fn begin(
+        content: &Rc<Content>,
+        hold: Option<&Rc<Hold>>,
+        target: &Target,
+        length: usize,
+    ) -> Result<(Self, JsValue), Failure> {
+        let (readable, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
+        // What is held stays held as long as it is read, though an answer may have come by then.
+        let (content, hold) = (Rc::clone(content), hold.cloned());
+        let writing = write(content, hold, target.clone(), writer);
+        Ok((Self(Some(Box::pin(writing))), readable.into()))
+    }
+
+    /// Whether anything is to be written.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Carries it on, as far as it goes.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) {
+        if self.0.as_mut().is_some_and(|writing| writing.as_mut().poll(context).is_ready()) {
+            self.0 = None;
+        }
+    }
+}
+
+async fn write(content: Rc<Content>, _hold: Option<Rc<Hold>>, target: Target, writer: WritableStreamDefaultWriter) {
+    let payload = content.for_endpoint(target.model(), target.models(), target.engine());
+    for chunk in payload.chunks(CHUNK) {
+        let chunk = js_sys::Uint8Array::from(chunk);
+        if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {
+            return; // the endpoint has stopped reading: its answer says why
+        }
+    }
+    let _ = JsFuture::from(writer.close()).await;
+}

@@ -1,0 +1,81 @@
+//! Log lines: one JSON object of fixed fields each, handed to the runtime's console. The fields stand in
+//! docs/edge-operations.md.
+//!
+//! Nothing of a client's or an endpoint's own goes into one: no body, key, URL, address, and no text of an error.
+
+use std::cell::Cell;
+
+use bailiwick_rules::time::{Millis, Timestamp};
+use serde_json::Value;
+use worker::{console_log, console_warn};
+
+use crate::runtime::metrics;
+
+/// How many lines of failed requests an isolate writes within [`SPAN`] at most: a flood of requests isn't to be a flood
+/// of lines.
+const MOST: u32 = 500;
+const SPAN: Millis = Millis(10_000);
+
+thread_local! {
+    static ALL: Cell<bool> = const { Cell::new(false) };
+    static WRITTEN: Cell<(Timestamp, u32)> = const { Cell::new((Timestamp(0), 0)) };
+}
+
+/// Whether every request is told (`LOG=all`), or those that didn't go smoothly.
+pub(crate) fn set_all(all: bool) {
+    ALL.set(all);
+}
+
+/// Whether every request is told.
+pub(crate) fn is_all() -> bool {
+    ALL.get()
+}
+
+/// Whether a line of a failed request may be written. One that may not is counted.
+pub(crate) fn may_tell_failure(now: Timestamp) -> bool {
+    if is_all() {
+        return true;
+    }
+    let (written, may) = allowed(WRITTEN.get(), now);
+    WRITTEN.set(written);
+    if !may {
+        metrics::note("log_line_dropped");
+    }
+    may
+}
+
+fn allowed((began, count): (Timestamp, u32), now: Timestamp) -> ((Timestamp, u32), bool) {
+    if !began.after(SPAN).lasts(now, SPAN) {
+        return ((now, 1), true);
+    }
+    ((began, count.saturating_add(1)), count < MOST)
+}
+
+/// What is as it should be.
+pub(crate) fn info(line: &Value) {
+    console_log!("{line}");
+}
+
+/// What somebody should look at.
+pub(crate) fn warn(line: &Value) {
+    console_warn!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_failures_is_no_flood_of_lines() {
+        let mut state = (Timestamp(0), 0);
+        let mut written = 0;
+        for _ in 0..2 * MOST {
+            let (next, may) = allowed(state, Timestamp(100_000));
+            (state, written) = (next, written + u32::from(may));
+        }
+        assert_eq!(written, MOST);
+        assert!(!allowed(state, Timestamp(109_999)).1);
+        assert!(allowed(state, Timestamp(110_000)).1, "the next span");
+        assert!(allowed(state, Timestamp(0)).1, "a clock that was set back");
+    }
+}

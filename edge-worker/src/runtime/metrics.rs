@@ -1,0 +1,147 @@
+//! What this isolate has counted: events enter by plain function calls, the text that Prometheus reads leaves.
+//!
+//! Labels are names of the rules, hosts of the feeds and words of our own; nothing that a client or an endpoint says
+//! becomes one. So there are only as many as the rules have names.
+
+mod text;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use bailiwick_rules::table::Table;
+
+use crate::decide::attempt::{Outcome, Record};
+pub(crate) use text::{Format, Gauges, write};
+
+thread_local! {
+    static COUNTS: RefCell<Counts> = RefCell::new(Counts::default());
+}
+
+/// How often each word was counted. There are a few dozen at most.
+type Words = Vec<(&'static str, u64)>;
+
+/// All counters.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// By service, by what became of its requests. The service without a name is that of requests which never got to
+    /// one.
+    requests: BTreeMap<String, Words>,
+    /// By region and endpoint, by what became of the attempts.
+    attempts: BTreeMap<String, BTreeMap<String, Words>>,
+    retries: u64,
+    /// By feed and source, by what came of looking.
+    looks: [BTreeMap<String, Words>; 2],
+    events: Words,
+}
+
+/// A feed whose looks are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Looked {
+    Rules = 0,
+    Health = 1,
+}
+
+/// Counts an event of any kind. `name` is a word in `snake_case` that docs/edge-operations.md tells the meaning of.
+pub(crate) fn note(name: &'static str) {
+    COUNTS.with_borrow_mut(|counts| bump(&mut counts.events, name));
+}
+
+/// Counts what became of a request.
+pub(crate) fn request(service: &str, code: &'static str) {
+    COUNTS.with_borrow_mut(|counts| with(&mut counts.requests, service, |words| bump(words, code)));
+}
+
+/// Counts what became of a request's attempts.
+pub(crate) fn attempts(record: &Record) {
+    COUNTS.with_borrow_mut(|counts| {
+        counts.retries += (record.attempts.len() as u64).saturating_sub(1);
+        for attempt in &record.attempts {
+            let word = attempt.outcome.map_or("pending", word);
+            with(&mut counts.attempts, attempt.region.as_str(), |endpoints| {
+                with(endpoints, attempt.endpoint.as_str(), |words| bump(words, word));
+            });
+        }
+    });
+}
+
+/// Counts a look at a source of a feed.
+pub(crate) fn look(feed: Looked, source: &str, came: &'static str) {
+    COUNTS.with_borrow_mut(|counts| with(&mut counts.looks[feed as usize], source, |words| bump(words, came)));
+}
+
+/// Forgets what the rules name no longer.
+fn follow(counts: &mut Counts, table: &Table) {
+    counts.requests.retain(|service, _| service.is_empty() || table.service_named(service).is_some());
+    counts.attempts.retain(|region, endpoints| {
+        let region = table.region_named(region).map(|index| table.region(index));
+        let known =
+            |name: &str| region.is_some_and(|region| region.endpoints.iter().any(|(id, _)| id.as_str() == name));
+        endpoints.retain(|endpoint, _| known(endpoint));
+        !endpoints.is_empty()
+    });
+}
+
+/// The word for an outcome: of statuses the class alone, as they are the endpoint's to choose.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Status(429) => "http_429",
+        Outcome::Status(300..=399) => "http_3xx",
+        Outcome::Status(400..=499) => "http_4xx",
+        Outcome::Status(500..=599) => "http_5xx",
+        Outcome::Status(_) => "http_other",
+        Outcome::Committed => "committed",
+        Outcome::Timeout => "timeout",
+        Outcome::Network => "network",
+        Outcome::NoModel => "no_model",
+        Outcome::NoPath => "no_path",
+        Outcome::NoQuota => "no_quota",
+        Outcome::ErrorEvent => "error_event",
+        Outcome::WrongType => "wrong_type",
+        Outcome::Empty => "empty",
+        Outcome::Refused(_) => "refused",
+        Outcome::ClientGone => "client_gone",
+    }
+}
+
+fn bump(words: &mut Words, word: &'static str) {
+    match words.iter_mut().find(|(known, _)| *known == word) {
+        Some((_, count)) => *count += 1,
+        None => words.push((word, 1)),
+    }
+}
+
+/// Changes the entry of a name. The name is copied once.
+fn with<V: Default>(map: &mut BTreeMap<String, V>, name: &str, change: impl FnOnce(&mut V)) {
+    match map.get_mut(name) {
+        Some(value) => change(value),
+        None => change(map.entry(name.to_owned()).or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_rules_lost_are_forgotten() {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://a.example/v1" } } } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                                    "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+        });
+        let table = Table::compile(rules.to_string().as_bytes()).unwrap();
+        let mut counts = Counts::default();
+        for service in ["", "chat", "gone"] {
+            with(&mut counts.requests, service, |words| bump(words, "ok"));
+        }
+        for (region, endpoint) in [("fra", "fra-1"), ("fra", "gone"), ("gone", "fra-1")] {
+            with(&mut counts.attempts, region, |endpoints| with(endpoints, endpoint, |words| bump(words, "committed")));
+        }
+        follow(&mut counts, &table);
+        assert_eq!(counts.requests.keys().collect::<Vec<_>>(), ["", "chat"]);
+        let left =
+            counts.attempts.iter().flat_map(|(region, some)| some.keys().map(move |name| format!("{region}/{name}")));
+        assert_eq!(left.collect::<Vec<_>>(), ["fra/fra-1"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! Signed receipts: a steering and a run's record enter, the value of `x-bailiwick-receipt` leaves; `serve` engages a [`Notary`]
+//! before anything is sent, `proxy` has it sign when the answer is known.
+//!
+//! The runtime signs (WebCrypto): that adds no code to the Wasm, is native and constant in time, and keeps the private key where
+//! nothing can read it out again.
+
+mod key;
+mod webcrypto;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bailiwick_rules::receipt::{
+    Attempt, Claims, Committed, PublicKey, Standing, compact, key_set, public_keys, tenant_digest,
+};
+use bailiwick_rules::rules::Receipts;
+use bailiwick_rules::steer::{FenceBy, Steering, stand};
+use bailiwick_rules::table::Table;
+use futures_util::future::LocalBoxFuture;
+use serde_json::Value;
+use worker::{Env, console_warn};
+
+use crate::decide::attempt::Record;
+use crate::decide::envelope::Failure;
+use crate::decide::headers::Headers;
+use crate::decide::plan::Target;
+use crate::runtime::client::Caller;
+use crate::runtime::feed;
+use webcrypto::Signer;
+
+/// The header that carries a receipt.
+const HEADER: &str = "x-bailiwick-receipt";
+/// The secret that holds the private key.
+const SECRET: &str = "RECEIPT_KEY";
+/// The variable that holds public keys beside it, as a JSON Web Key Set: those that signed before.
+const RETIRED: &str = "RECEIPT_PUBLIC_KEYS";
+
+thread_local! {
+    /// Secrets don't change while an isolate lives. `None`: not looked at yet.
+    static KEY: RefCell<Option<Key>> = const { RefCell::new(None) };
+}
+
+/// What became of the secret.
+#[derive(Clone)]
+enum Key {
+    Absent,
+    Invalid,
+    Ready(Rc<Signer>),
+}
+
+/// The key, read once per isolate. Requests that come meanwhile read it too: none may wait for another's promise.
+async fn key(env: &Env) -> Key {
+    if let Some(key) = KEY.with_borrow(Clone::clone) {
+        return key;
+    }
+    let key = match feed::text_of(env, SECRET).filter(|text| !text.trim().is_empty()) {
+        None => Key::Absent,
+        Some(text) => match Signer::read(&text).await {
+            Some(signer) => Key::Ready(Rc::new(signer)),
+            None => {
+                console_warn!("{}", serde_json::json!({ "event": "receipt_key_invalid" }));
+                Key::Invalid
+            }
+        },
+    };
+    KEY.with_borrow_mut(|known| known.get_or_insert(key).clone())
+}
+
+/// The public keys of receipts, the one in use first: what `/.well-known/bailiwick/jwks.json` says.
+pub(crate) async fn public(env: &Env) -> Value {
+    let mut keys: Vec<PublicKey> = Vec::new();
+    if let Key::Ready(signer) = key(env).await {
+        keys.push(signer.public);
+    }
+    let retired = feed::text_of(env, RETIRED).and_then(|text| serde_json::from_str(&text).ok());
+    for retired in retired.as_ref().and_then(public_keys).unwrap_or_default() {
+        if !keys.contains(&retired) {
+            keys.push(retired);
+        }
+    }
+    key_set(&keys)
+}
+
+/// Whoever signs for one request, and what is known of it before it is sent.
+pub(crate) struct Notary {
+    signer: Rc<Signer>,
+    required: bool,
+    known: Claims,
+}
+
+/// The notary's office: whether this service's answers are signed, and by whom.
+pub(crate) struct Office(Option<(Rc<Signer>, bool)>);
+
+impl Office {
+    /// One for a service that wishes for no receipts.
+    pub(crate) fn closed(wish: Receipts) -> Option<Self> {
+        (wish == Receipts::Off).then_some(Self(None))
+    }
+
+    /// Opens it, as the service wishes.
+    ///
+    /// # Errors
+    /// 503 when receipts are required and there is no key to sign them with.
+    #[inline(never)]
+    pub(crate) fn open(env: &Env, wish: Receipts) -> LocalBoxFuture<'_, Result<Self, Failure>> {
+        Box::pin(async move {
+            let required = wish == Receipts::Required;
+            match key(env).await {
+                Key::Ready(signer) => Ok(Self(Some((signer, required)))),
+                Key::Absent | Key::Invalid if required => Err(Failure::NoReceiptKey),
+                Key::Absent | Key::Invalid => Ok(Self(None)),
+            }
+        })
+    }
+
+    /// Notes what was decided before the request is sent.
+    pub(crate) fn engage(
+        self,
+        table: &Table,
+        caller: &Caller,
+        steering: &Steering,
+        request_id: &str,
+    ) -> Option<Notary> {
+        let (signer, required) = self.0?;
+        let standing = stand(table, &caller.client);
+        let names = standing.jurisdictions.iter().map(|&index| table.jurisdiction(index).to_string());
+        let revision = table.revision();
+        let known = Claims {
+            jti: request_id.to_owned(),
+            iat: 0,
+            service: table.service(caller.service).id.to_string(),
+            tenant: caller.tenant.map(|tenant| tenant_digest(request_id, table.tenant(tenant).id.as_str())),
+            revision: revision.number,
+            rules_sha256: revision.sha256_hex(),
+            client: Standing { jurisdictions: names.collect(), jurisdictions_more: 0, source: standing.source },
+            fence_by: standing.fenced.map(|_| FenceBy::Tenant.as_str().to_owned()),
+            fence: steering.fence().map(|ranked| table.region(ranked.fenced.region).id.to_string()).collect(),
+            fence_more: 0,
+            attempts: Vec::new(),
+            committed: None,
+            status: 0,
+        };
+        Some(Notary { signer, required, known })
+    }
+}
+
+impl Notary {
+    /// Signs what was done and puts the receipt among the answer's headers.
+    ///
+    /// # Errors
+    /// When the runtime doesn't sign and the service gives no answer without a receipt.
+    #[inline(never)]
+    pub(crate) fn sign<'a>(
+        self,
+        headers: &'a mut Headers,
+        status: u16,
+        served_by: Option<&'a Target>,
+        record: &'a Record,
+    ) -> LocalBoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let Self { signer, required, known } = self;
+            let claims = concluded(known, status, served_by, record);
+            let signed = async {
+                let input = claims.signing_input(&signer.kid)?;
+                let signature = signer.sign(input.as_bytes()).await?;
+                Some(compact(&input, &signature))
+            };
+            match signed.await {
+                Some(receipt) => {
+                    headers.push(HEADER, &receipt);
+                    Ok(())
+                }
+                None => {
+                    console_warn!("{}", serde_json::json!({ "event": "receipt_not_signed" }));
+                    if required { Err(Failure::Internal) } else { Ok(()) }
+                }
+            }
+        })
+    }
+}
+
+/// What was known, with how it ended.
+fn concluded(known: Claims, status: u16, served_by: Option<&Target>, record: &Record) -> Claims {
+    let attempts = record.attempts.iter().map(|attempt| Attempt {
+        region: attempt.region.to_string(),
+        endpoint: attempt.endpoint.to_string(),
+        outcome: attempt.outcome.map_or_else(|| "pending".to_owned(), |outcome| outcome.to_string()),
+        ms: attempt.ms,
+    });
+    let committed = served_by.map(|target| Committed {
+        region: target.region_id().to_string(),
+        endpoint: target.id().to_string(),
+        jurisdiction: target.jurisdiction().to_owned(),
+    });
+    Claims { iat: feed::now().0.div_euclid(1000), attempts: attempts.collect(), committed, status, ..known }
+}

@@ -1,0 +1,151 @@
+//! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Reply`] leaves.
+
+use std::rc::Rc;
+
+use bailiwick_rules::time::Timestamp;
+
+use crate::decide::attempt::Record;
+use crate::decide::envelope::Failure;
+use crate::decide::headers::Headers;
+use crate::decide::plan::Target;
+use crate::runtime::account::{Denied, Whose};
+use crate::runtime::feed;
+
+/// A response with a body that is all there, or with none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reply {
+    /// The status.
+    pub(crate) status: u16,
+    /// The headers.
+    pub(crate) headers: Headers,
+    /// The body. Statuses that know none have none: the runtime throws at one.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+impl Reply {
+    /// The body of a status that knows none is left out.
+    pub(crate) fn new(status: u16, headers: Headers, body: Vec<u8>) -> Self {
+        Self { status, headers, body: (!matches!(status, 204 | 205 | 304)).then_some(body) }
+    }
+}
+
+/// What every response to one request says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    /// `x-request-id` and `x-bailiwick-request-id`.
+    pub(crate) request_id: String,
+    /// `x-bailiwick-upstream-request-id`: what the endpoint that answered last calls it.
+    pub(crate) upstream_id: Option<String>,
+    /// `x-bailiwick-revision`: the rules the request was steered by; `;feed=…` when their feed is in trouble.
+    pub(crate) revision: Option<String>,
+    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds, where that is longer than it should be.
+    pub(crate) rules_age: Option<u64>,
+    /// Whose it is, once that is known.
+    pub(crate) whose: Option<Whose>,
+    /// Why it has nowhere to go.
+    pub(crate) denied: Option<Rc<Denied>>,
+    /// When the request came.
+    pub(crate) began: Timestamp,
+    /// When it was steered.
+    pub(crate) steered: Option<Timestamp>,
+}
+
+impl Stamp {
+    /// For a request that has just come.
+    pub(crate) fn new(request_id: String) -> Self {
+        Self {
+            request_id,
+            upstream_id: None,
+            revision: None,
+            rules_age: None,
+            whose: None,
+            denied: None,
+            began: feed::now(),
+            steered: None,
+        }
+    }
+
+    fn write(&self, headers: &mut Headers, record: Option<&Record>) {
+        headers.set("cache-control", "no-store");
+        headers.set("x-request-id", &self.request_id);
+        headers.set("x-bailiwick-request-id", &self.request_id);
+        if let Some(theirs) = &self.upstream_id {
+            headers.set("x-bailiwick-upstream-request-id", theirs);
+        }
+        if let Some(revision) = &self.revision {
+            headers.set("x-bailiwick-revision", revision);
+        }
+        if let Some(age) = self.rules_age {
+            headers.set("x-bailiwick-rules-age", &age.to_string());
+        }
+        if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
+            headers.set("x-bailiwick-attempts", &record.header());
+        }
+        let now = feed::now();
+        let steered = self.steered.unwrap_or(now);
+        let (before, after) = (steered.since(self.began), now.since(steered));
+        headers.set("server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
+    }
+
+    /// The headers of an endpoint's answer: those that came from it and may pass, and where it was made.
+    pub(crate) fn served(&self, mut headers: Headers, target: Option<&Target>, record: &Record) -> Headers {
+        if let Some(target) = target {
+            headers.set("x-bailiwick-region", target.region_id().as_str());
+            headers.set("x-bailiwick-jurisdiction", target.jurisdiction());
+            headers.set("x-bailiwick-endpoint", target.id().as_str());
+        }
+        self.write(&mut headers, Some(record));
+        headers
+    }
+
+    /// The headers of a stream that begins before anybody knows whose bytes it will have.
+    pub(crate) fn begun(&mut self) -> Headers {
+        // That of an attempt that failed, if any.
+        self.upstream_id = None;
+        let mut headers = Headers::default();
+        headers.set("content-type", "text/event-stream; charset=utf-8");
+        self.write(&mut headers, None);
+        headers
+    }
+
+    /// A failure in OpenAI's envelope: the status and the headers. [`Failure::body`] is the body.
+    pub(crate) fn failed(&self, failure: &Failure, record: Option<&Record>) -> (u16, Headers) {
+        let mut headers = Headers::default();
+        headers.set("content-type", "application/json");
+        for (name, value) in failure.headers() {
+            headers.set(name, &value);
+        }
+        self.write(&mut headers, record);
+        // `Refused` carries an endpoint's status: the runtime throws at one that is no error of HTTP.
+        let status = if (400..=599).contains(&failure.status()) { failure.status() } else { 502 };
+        (status, headers)
+    }
+
+    /// A failure in OpenAI's envelope.
+    pub(crate) fn failure(&self, failure: &Failure) -> Reply {
+        let (status, headers) = self.failed(failure, None);
+        Reply::new(status, headers, failure.body().into_bytes())
+    }
+
+    /// An answer of headers alone.
+    pub(crate) fn no_content(&self, mut headers: Headers) -> Reply {
+        self.write(&mut headers, None);
+        Reply::new(204, headers, Vec::new())
+    }
+
+    /// JSON of our own.
+    pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Reply {
+        let mut headers = Headers::default();
+        headers.set("content-type", "application/json");
+        self.write(&mut headers, None);
+        Reply::new(status, headers, value.to_string().into_bytes())
+    }
+
+    /// Text of our own, of some type.
+    pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Reply {
+        let mut headers = Headers::default();
+        headers.set("content-type", content_type);
+        self.write(&mut headers, None);
+        Reply::new(200, headers, text.as_bytes().to_vec())
+    }
+}

@@ -1,0 +1,110 @@
+//! A client's request as the runtime has it in, all that it says of itself out, read in one crossing; `serve` makes it, once.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use worker::web_sys;
+
+use crate::decide::headers::Headers;
+use crate::runtime::exchange::{Inbox, Line, Pieces};
+
+/// What a client asked, but for the body, which is still on its way.
+pub(crate) struct Asked {
+    request: web_sys::Request,
+    line: Line,
+    inbox: Rc<RefCell<Inbox>>,
+    /// An id of ours for it, a random UUID.
+    pub(crate) id: String,
+    /// The method.
+    pub(crate) method: String,
+    /// Where to, as the client wrote it.
+    pub(crate) address: Address,
+    /// `country`, `latitude` and `longitude` of `request.cf`, as far as they are there.
+    pub(crate) place: [Option<String>; 3],
+    /// All headers, names in lower case. Repeated ones are joined by a comma.
+    pub(crate) headers: Headers,
+}
+
+impl Asked {
+    /// Reads what exchange.js wrote of it.
+    pub(crate) fn of(request: web_sys::Request, text: &str, line: Line, inbox: Rc<RefCell<Inbox>>) -> Self {
+        let mut rest = text;
+        let mut next = || {
+            let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+            rest = after;
+            line
+        };
+        let (id, method, url) = (next().to_owned(), next().to_owned(), next());
+        let place = [next(), next(), next()].map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        Self {
+            id,
+            method,
+            address: Address::of(url),
+            place,
+            headers: Headers::read(rest.to_owned()),
+            request,
+            line,
+            inbox,
+        }
+    }
+
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    /// The runtime's own object.
+    pub(crate) fn raw(&self) -> &web_sys::Request {
+        &self.request
+    }
+
+    /// The body as it comes. `None` without one, or when it was begun before.
+    pub(crate) fn pieces(&self) -> Option<Pieces> {
+        let is_unread = !self.request.body_used() && self.request.body().is_some();
+        is_unread.then(|| Pieces::new(self.line.clone(), Rc::clone(&self.inbox), Clone::clone(&self.request)))
+    }
+}
+
+/// The parts of a request's URL, as the client wrote them.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Address {
+    /// The host name, without a port.
+    pub(crate) host: String,
+    /// The path, neither decoded nor normalised.
+    pub(crate) path: String,
+    /// What stands behind the question mark.
+    pub(crate) query: String,
+}
+
+impl Address {
+    fn of(url: &str) -> Self {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let rest = rest.split('#').next().unwrap_or(rest);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        // A port is digits after the last colon; an IPv6 address in brackets is nobody's host name here.
+        let host = host
+            .rsplit_once(':')
+            .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
+        Self { host: host.to_owned(), path: path.to_owned(), query: query.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_cut_where_its_parts_end() {
+        let parts = |url: &str| {
+            let Address { host, path, query } = Address::of(url);
+            (host, path, query)
+        };
+        let plain = |host: &str, path: &str, query: &str| (host.to_owned(), path.to_owned(), query.to_owned());
+        assert_eq!(parts("https://a.example/v1/x?y=1?z#f"), plain("a.example", "/v1/x", "y=1?z"));
+        assert_eq!(parts("http://u:p@a.example:8787/"), plain("a.example", "/", ""));
+        assert_eq!(parts("http://[::1]:99?x"), plain("[::1]", "/", "x"));
+        assert_eq!(parts("http://[::1]/"), plain("[::1]", "/", ""));
+    }
+}

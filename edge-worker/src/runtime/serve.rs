@@ -1,0 +1,283 @@
+//! One request from start to end: host, tenant, client, body, steering, plan (`prepare`); then the [`Driver`] takes
+//! over.
+
+mod prepare;
+
+use std::rc::Rc;
+
+use bailiwick_rules::table::Table;
+use futures_util::future::LocalBoxFuture;
+use serde_json::json;
+use worker::{Context, Env};
+
+use crate::decide::body::scope::Scope;
+use crate::decide::body::{Inspected, Terms};
+use crate::decide::envelope::Failure;
+use crate::decide::inflight::Hold;
+use crate::decide::multipart::form::Form;
+use crate::decide::multipart::is_form;
+use crate::decide::rewrite::path::{Class, Route, Takes};
+use crate::decide::rewrite::query::Query;
+use crate::decide::rewrite::{Content, headers};
+use crate::decide::room::Room;
+use crate::decide::secrets;
+use crate::decide::state;
+use crate::decide::state::sealed_id::{Keyring, Owner};
+use crate::runtime::account;
+use crate::runtime::client::{self, Caller, Credentials, Origin};
+use crate::runtime::cors::{self, Page};
+use crate::runtime::exchange::Wire;
+use crate::runtime::explain;
+use crate::runtime::feed::{self, Snapshot};
+use crate::runtime::incoming::{drain, read_body};
+use crate::runtime::proxy::{Answer, Driver};
+use crate::runtime::receipt::{self, Office};
+use crate::runtime::reply::{Reply, Stamp};
+use crate::runtime::request::Asked;
+use crate::runtime::rules_state::Age;
+use crate::runtime::uploads::{self, Outbound};
+use prepare::{Prepared, Turn, batch_input, prepare, state_keys};
+
+/// Paths of ours, under every host.
+const OURS: &str = "/.well-known/bailiwick/";
+
+/// Answers a request.
+///
+/// What most requests need is done in functions that aren't inlined, and what few of them wait for in futures of their own: as one
+/// function, all of it is a hundred kilobytes of Wasm, of which every request would have to find its way through some.
+pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Context) -> Answer {
+    let mut stamp = Stamp::new(asked.id.clone());
+    if let Some(fresh) = feed::refresh(&env, context) {
+        fresh.await;
+    }
+    wire.note_fed();
+    let snapshot = feed::snapshot();
+    stamp.revision = revision(&snapshot);
+    if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
+        stamp.rules_age = Some(age.0 / 1000);
+    }
+    let page = Page::of(&asked, snapshot.table.as_deref());
+    let answered = match page.as_ref().and_then(|page| of_page(page, &asked, &stamp)) {
+        Some(at_once) => at_once.map(Answer::Whole),
+        None => answer(&mut asked, wire, env, &snapshot, &mut stamp).await,
+    };
+    let mut answer = match answered {
+        Ok(answer) => answer,
+        Err(failure) => {
+            recognise_host(&mut stamp, &snapshot, &asked);
+            Answer::Whole(refused(&mut asked, &stamp, failure).await)
+        }
+    };
+    match (page, &stamp.whose) {
+        (Some(page), _) => page.write(answer.headers()),
+        (None, Some(whose)) => cors::write_for_none(whose.table.service(whose.service), answer.headers()),
+        (None, None) => {}
+    }
+    answer
+}
+
+/// What a page is answered before anybody looks at its key: a preflight, which has none, and what isn't for pages of
+/// its origin.
+#[inline(never)]
+fn of_page(page: &Page, asked: &Asked, stamp: &Stamp) -> Option<Result<Reply, Failure>> {
+    let refused = (*page == Page::Refused).then_some(Err(Failure::OriginNotAllowed));
+    page.preflight(asked, stamp).or(refused)
+}
+
+/// Whose a request is that was refused before its tenant was known: its host tells the service.
+#[inline(never)]
+fn recognise_host(stamp: &mut Stamp, snapshot: &Snapshot, asked: &Asked) {
+    if stamp.whose.is_none() {
+        let service = snapshot.table.as_deref().and_then(|table| client::service_of(table, &asked.address.host));
+        stamp.whose = service.and_then(|service| snapshot.whose(service, None));
+    }
+}
+
+/// The answer to a request that isn't carried.
+#[inline(never)]
+fn refused<'a>(asked: &'a mut Asked, stamp: &'a Stamp, failure: Failure) -> LocalBoxFuture<'a, Reply> {
+    Box::pin(async move {
+        account::refused(stamp, &failure, stamp.failed(&failure, None).0);
+        // What was taken whole has nothing left, and can't be asked again.
+        if let Some(mut pieces) = asked.pieces() {
+            drain(&mut pieces).await;
+        }
+        stamp.failure(&failure)
+    })
+}
+
+/// `7`, or `7;feed=invalid` when the feed offers something that can't be taken.
+fn revision(snapshot: &Snapshot) -> Option<String> {
+    let number = snapshot.table.as_ref()?.revision().number;
+    Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
+}
+
+async fn answer(
+    asked: &mut Asked,
+    mut wire: Wire,
+    env: Env,
+    snapshot: &Snapshot,
+    stamp: &mut Stamp,
+) -> Result<Answer, Failure> {
+    if asked.address.path.starts_with(OURS) {
+        let reply = ours(asked, &env, snapshot, stamp).await?;
+        account::answered(stamp, reply.status);
+        return Ok(Answer::Whole(reply));
+    }
+    let table = snapshot.rules()?;
+    let mut known = Known::of(asked, table)?;
+    stamp.whose = snapshot.whose(known.caller.service, known.caller.tenant);
+    let service = table.service(known.caller.service);
+    let office = match Office::closed(service.receipts) {
+        Some(closed) => closed,
+        None => Office::open(&env, service.receipts).await?,
+    };
+    known.check(asked, &env)?;
+    let mut hold = Hold::default();
+    let body = if known.takes_body() {
+        let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
+        Some(known.inspect(asked, bytes)?)
+    } else {
+        None
+    };
+    let caller = known.caller;
+    let prepared = match prepare(asked, env, snapshot, stamp, known, body, office)? {
+        Turn::Answered(reply) => {
+            account::answered(stamp, reply.status);
+            return Ok(Answer::Whole(reply));
+        }
+        Turn::Sendable(prepared) => prepared,
+    };
+    let lines = prepared.load.and_then(|_| batch_input(asked, snapshot, &caller, &prepared));
+    let Prepared { task, mut job, load } = *prepared;
+    if let Some(load) = load {
+        let upload = Outbound::begin(asked, load, lines, &service.allow, &service.limits, &mut hold);
+        job.upload = Some(upload.await?);
+    }
+    job.hold = Some(Rc::new(hold));
+    job.headers = core::mem::take(&mut asked.headers);
+    Ok(Driver::new(task, job, stamp.clone(), wire).respond().await)
+}
+
+/// What is known of a request before its body is read.
+struct Known<'t> {
+    table: &'t Table,
+    caller: Caller,
+    route: Route,
+    query: Query,
+    /// How ids are sealed, where the request is about state.
+    keys: Option<Keyring>,
+}
+
+impl<'t> Known<'t> {
+    #[inline(never)]
+    fn of(asked: &Asked, table: &'t Table) -> Result<Self, Failure> {
+        let address = &asked.address;
+        // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
+        let query = Query::parse(&address.query)?;
+        let credentials = Credentials::of(asked);
+        let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
+        let route = Route::parse(&asked.method, &address.path)?;
+        Ok(Self { table, caller, route, query, keys: None })
+    }
+
+    /// What would be refused at the endpoint's turn is refused before the body is read.
+    fn check(&mut self, asked: &Asked, env: &Env) -> Result<(), Failure> {
+        headers::check_encoding(asked.header("content-encoding"))?;
+        if self.is_state() {
+            self.keys = Some(state_keys(env)?);
+        }
+        Ok(())
+    }
+
+    fn is_state(&self) -> bool {
+        self.route.class() == Class::State
+    }
+
+    /// Whether a body is read before it is known where to. An upload begins later.
+    fn takes_body(&self) -> bool {
+        match self.route.takes() {
+            Takes::Nothing => false,
+            Takes::Form => !self.is_state(),
+            Takes::Json | Takes::JsonOrForm => true,
+        }
+    }
+
+    #[inline(never)]
+    fn inspect(&self, asked: &Asked, bytes: Room) -> Result<Content, Failure> {
+        let service = self.table.service(self.caller.service);
+        let content_type = asked.header("content-type").unwrap_or_default();
+        let is_form = match self.route.takes() {
+            Takes::Form => true,
+            // What isn't said to be a form is read as JSON, and sent on as that.
+            Takes::JsonOrForm => is_form(content_type),
+            Takes::Json | Takes::Nothing => false,
+        };
+        Ok(if is_form {
+            Content::Form(Form::read(content_type, bytes, &self.route, &service.allow)?, uploads::boundary(asked))
+        } else {
+            let Owner { service: name, tenant } = state::owner(self.table, self.caller.service, self.caller.tenant);
+            let scope = Scope { service: name, tenant, request: asked.id.clone() };
+            Content::Json(Inspected::json(bytes, &self.route, &Terms { allow: &service.allow, scope })?)
+        })
+    }
+}
+
+/// Paths below [`OURS`].
+#[inline(never)]
+fn ours<'a>(
+    asked: &'a Asked,
+    env: &'a Env,
+    snapshot: &'a Snapshot,
+    stamp: &'a Stamp,
+) -> LocalBoxFuture<'a, Result<Reply, Failure>> {
+    Box::pin(async move {
+        match asked.address.path.strip_prefix(OURS).unwrap_or_default() {
+            "healthz" => Ok(healthz(asked, env, snapshot, stamp)),
+            "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
+            "explain" => explain::answer(asked, env, snapshot, stamp),
+            "metrics" => explain::metrics(asked, env, snapshot, stamp),
+            #[cfg(feature = "vectors")]
+            "test/vectors" => Ok(vectors(asked, stamp).await),
+            #[cfg(feature = "vectors")]
+            "test/panic" => panic!("a prompt: {}", asked.raw().url()),
+            _ => Err(Failure::UnknownPath),
+        }
+    })
+}
+
+/// Whether this Worker can steer, and by what. Nothing in it is secret; the operator is told of endpoints without a
+/// credential too.
+fn healthz(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Reply {
+    let revision = snapshot.table.as_ref().map(|table| table.revision());
+    let status = match snapshot.rules() {
+        Ok(_) => "ok",
+        Err(Failure::RulesTooOld { .. }) => "rules too old",
+        Err(_) => "no rules",
+    };
+    let (answering, sources) = snapshot.sources;
+    let mut value = json!({
+        "status": status,
+        "revision": revision.map(|revision| revision.number),
+        "rules_sha256": revision.map(|revision| revision.sha256_hex()),
+        "rules_feed": snapshot.trouble.unwrap_or("ok"),
+        "rules_age_seconds": snapshot.confirmed.map(|age| age.0 / 1000),
+        "rules_sources": { "answering": answering, "all": sources },
+        "health_reports": snapshot.nodes,
+        "time": snapshot.now.to_string(),
+    });
+    if let (Some(missing), Some(fields)) = (explain::operators_health(asked, env, snapshot), value.as_object_mut()) {
+        fields.insert("no_secret".to_owned(), secrets::to_json(&missing));
+    }
+    stamp.json(if status == "ok" { 200 } else { 503 }, &value)
+}
+
+/// Runs a file of shared test vectors: the same the native tests run.
+#[cfg(feature = "vectors")]
+async fn vectors(asked: &Asked, stamp: &Stamp) -> Reply {
+    let text = worker::Request::from(Clone::clone(asked.raw())).text().await.unwrap_or_default();
+    match bailiwick_rules::testing::run(&text) {
+        Ok(cases) => stamp.json(200, &json!({ "cases": cases })),
+        Err(message) => stamp.json(422, &json!({ "message": message })),
+    }
+}
