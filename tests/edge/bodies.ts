@@ -374,7 +374,8 @@ const TEXT: Record<string, string[]> = {
   "/v1/vector_stores": ["name", "description", "metadata.**"],
   "/v1/fine_tuning/jobs": [
     "metadata.**",
-    ...["method.reinforcement.grader", "method.reinforcement.grader.graders.x", "method.reinforcement.grader.graders.y"].flatMap((at) =>
+    // What stands under a field's name is that field's, in a map of graders too.
+    ...["grader", "grader.graders", "grader.graders.x", "grader.graders.y"].map((at) => `method.reinforcement.${at}`).flatMap((at) =>
       ["input", "reference", "source", "calculate_output", "input.*.content", "reference.*", "source.*"].map((key) => `${at}.${key}`)),
   ],
   "/v1/uploads": [],
@@ -502,6 +503,8 @@ export function judge(path: string, body: Json, engine: boolean): string | null 
     if (hosting.includes(key) && value !== false) return `hosted: ${key}`;
     if (ROUTING_IDS.includes(key)) return `routes: ${key}`;
     if (isId(key) && !holdsNoId(value)) return `an id: ${key}`;
+    // Those of all paths below stand in one table, and an empty list of ids names none.
+    if (path === "/v1/vector_stores" && /^file_ids?$/.test(key)) continue;
     if (typeof value === "string" || typeof value === "object") return `unknown: ${key}`;
   }
   if ("tools" in body && body.tools !== null && !Array.isArray(body.tools)) return "tools are no list";
@@ -594,7 +597,7 @@ export function verdict(path: string, body: Json, engine: boolean, known: string
         const isTop = at.length === 0;
         if (!isTop && namesMedia(key) && !MEDIA_IS_TEXT.test(where([...at, key])) && strays(inner)) return `no media: ${where([...at, key])}`;
       }
-      const isRoute = routing.some((name) => name.toLowerCase() === key.toLowerCase());
+      const isRoute = [...routing, "location"].some((name) => name.toLowerCase() === key.toLowerCase());
       if (at.length > 0 && !Array.isArray(value) && isRoute && inner !== null && !isSchema && !isFree) return `routes: ${[...at, key].join(".")}`;
       if (at.length > 0 && !Array.isArray(value) && !isSchema && !isFree) {
         if (ROUTING_IDS.includes(key) && inner !== null) return `routes: ${[...at, key].join(".")}`;

@@ -19,7 +19,6 @@ use crate::decide::plan::{Target, no_engine};
 use crate::decide::rewrite::query::Query;
 use crate::decide::state::claim::{Claimed, Named, claim};
 use crate::decide::state::sealed_id::{Keyring, Owner};
-use crate::decide::state::tuned::is_tuned;
 
 /// The longest line, in bytes: some images fit.
 const LONGEST: usize = 8 << 20;
@@ -75,7 +74,7 @@ impl Judge {
         if !body.needs().engines.hold(self.target.engine()) {
             return Err(no_engine(body.needs()));
         }
-        if let Some(named) = self.target.lacks(body.needs(), || self.is_sole) {
+        if let Some(named) = self.target.lacks(body.needs(), self.owner.tenant.is_some(), || self.is_sole) {
             return Err(named.not_found());
         }
         let theirs = model.map(|model| self.model(&claimed, model)).transpose()?;
@@ -91,8 +90,8 @@ impl Judge {
             return Ok(theirs.clone());
         }
         let theirs = self.target.call(&model).map(str::to_owned);
-        let is_marked = is_tuned(&model) || self.owner.tenant.is_some();
-        let is_somebodys = is_marked && self.target.is_somebodys(&model, || self.is_sole);
+        let has_tenant = self.owner.tenant.is_some();
+        let is_somebodys = self.target.is_somebodys(&model, has_tenant, || self.is_sole);
         theirs.filter(|_| !is_somebodys).ok_or(Failure::ModelNotFound { model })
     }
 }

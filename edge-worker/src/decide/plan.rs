@@ -93,16 +93,22 @@ impl Target {
     }
 
     /// Whether a raw name may be that of a model made of somebody else's data: neither do the rules name it, nor is its
-    /// account one tenant's alone. At SGLang what follows a colon is an adapter.
-    pub(crate) fn is_somebodys(&self, model: &str, is_sole: impl FnOnce() -> bool) -> bool {
-        let is_marked = is_tuned(model) || self.engine() == Some(Engine::Sglang) && model.contains(':');
+    /// account one tenant's alone. At SGLang what follows a colon is an adapter, which is somebody's where there are tenants.
+    pub(crate) fn is_somebodys(&self, model: &str, has_tenant: bool, is_sole: impl FnOnce() -> bool) -> bool {
+        let has_adapter = has_tenant && self.engine() == Some(Engine::Sglang) && model.contains(':');
+        let is_marked = is_tuned(model) || has_adapter;
         is_marked && self.endpoint.models.is_none() && !is_sole()
     }
 
-    /// The first model named below the top level of a body that may not be used there. Each is judged as a tenant's own
-    /// would be, whoever asks.
-    pub(crate) fn lacks<'n>(&self, needs: &'n Needs, is_sole: impl Fn() -> bool) -> Option<&'n NamedModel> {
-        let is_somebodys = |named: &&NamedModel| self.is_somebodys(&named.name, &is_sole);
+    /// The first model named below the top level of a body that may not be used there. Each is judged as the request's own
+    /// model would be.
+    pub(crate) fn lacks<'n>(
+        &self,
+        needs: &'n Needs,
+        has_tenant: bool,
+        is_sole: impl Fn() -> bool,
+    ) -> Option<&'n NamedModel> {
+        let is_somebodys = |named: &&NamedModel| self.is_somebodys(&named.name, has_tenant, &is_sole);
         lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(is_somebodys))
     }
 
@@ -317,8 +323,13 @@ impl Plan {
     ///
     /// # Errors
     /// 404 when none is left.
-    pub fn keep_apart(&mut self, model: &str, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
-        self.leave_out(|target| target.is_somebodys(model, || is_sole(&target.place())));
+    pub fn keep_apart(
+        &mut self,
+        model: &str,
+        has_tenant: bool,
+        is_sole: impl Fn(&Place) -> bool,
+    ) -> Result<(), Failure> {
+        self.leave_out(|target| target.is_somebodys(model, has_tenant, || is_sole(&target.place())));
         if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
     }
 
@@ -327,10 +338,15 @@ impl Plan {
     /// # Errors
     /// 404 when none is left.
     #[inline(never)]
-    pub fn keep_named_apart(&mut self, needs: &Needs, is_sole: impl Fn(&Place) -> bool) -> Result<(), Failure> {
+    pub fn keep_named_apart(
+        &mut self,
+        needs: &Needs,
+        has_tenant: bool,
+        is_sole: impl Fn(&Place) -> bool,
+    ) -> Result<(), Failure> {
         let mut lacking = None;
         self.leave_out(|target| {
-            let lacks = target.lacks(needs, || is_sole(&target.place()));
+            let lacks = target.lacks(needs, has_tenant, || is_sole(&target.place()));
             lacking = lacking.or(lacks);
             lacks.is_some()
         });
@@ -697,7 +713,7 @@ pub(crate) mod tests {
         let kept = |country, needs: &Needs, is_sole: bool| {
             let model = if country == "US" { "gpt-9" } else { "chat" };
             let mut plan = plan_by(RULES, &Case { country, model: Some(model), ..Case::default() }, needs).unwrap();
-            plan.keep_named_apart(needs, |_| is_sole).map(|()| names(&plan).len())
+            plan.keep_named_apart(needs, true, |_| is_sole).map(|()| names(&plan).len())
         };
         let tuned = naming(&["ft:gpt-4o:acme::1"]);
         let field = "/tools/0/ft:gpt-4o:acme::1".to_owned();
@@ -710,14 +726,19 @@ pub(crate) mod tests {
     #[test]
     fn an_adapter_of_sglangs_is_somebodys_where_the_map_is_open() {
         let rules = RULES.replace("iad1.example.net/v1\"", "iad1.example.net/v1\", \"engine\": \"sglang\"");
-        let kept = |rules: &str, model, is_sole: bool| {
+        let plan_of = |rules: &str, model| {
             let case = Case { country: "US", model: Some(model), ..Case::default() };
-            plan_by(rules, &case, &Needs::default()).unwrap().keep_apart(model, |_| is_sole)
+            plan_by(rules, &case, &Needs::default()).unwrap()
         };
+        let kept = |rules: &str, model, is_sole: bool| plan_of(rules, model).keep_apart(model, true, |_| is_sole);
         assert_eq!(kept(&rules, "llama", false), Ok(()));
         assert!(matches!(kept(&rules, "llama:acme", false), Err(Failure::ModelNotFound { .. })));
         assert_eq!(kept(&rules, "llama:acme", true), Ok(()));
         assert_eq!(kept(RULES, "llama3:8b", false), Ok(()), "elsewhere it is a size");
+        let inner = naming(&["llama:acme"]);
+        let named = |has_tenant| plan_of(&rules, "llama").keep_named_apart(&inner, has_tenant, |_| false);
+        assert!(named(true).is_err());
+        assert_eq!(named(false), Ok(()), "without tenants it is nobody's");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::guess::may_hold_media;
 use super::names::routes;
-use super::shape::{GRADER, Shape};
+use super::shape::{GRADER, Shape, engine_input};
 use super::walk::{Walk, Wrong, named_by};
 use crate::decide::json::{Broken, Kind, Scan, reads_as};
 
@@ -28,7 +28,8 @@ impl Walk {
             }
             let is_known = || {
                 let is_field = GRADER.iter().any(|(name, _)| *name == key);
-                is_field || named_by(&key).is_some() || routes(&key) || may_hold_media(&key)
+                let is_name = is_field || named_by(&key).is_some() || engine_input(&key).is_some();
+                is_name || routes(&key) || may_hold_media(&key)
             };
             if several && matches!(kind, Kind::Object | Kind::Array) && !is_known() {
                 return self.value(&Shape::Grader, value);
@@ -67,6 +68,8 @@ mod tests {
         }
         let odd = graded(r#"{"type":"string_check","name":"g","Source":"import os"}"#, &[]);
         assert_eq!(odd, "hosted_tool_not_allowed tools");
+        let template = graded(r#"{"type":"multi","graders":{"chat_template":{"a":1}}}"#, &[]);
+        assert!(template.starts_with("engine_input_not_allowed"), "{template}");
         let routed = r#"{"type":"multi","graders":{"a":{"fallbacks":{"model":"x"}}}}"#;
         assert!(graded(routed, &[]).starts_with("unknown_field"), "it is no grader's name");
         assert!(graded(r#"{"type":"string_check","Model":{"id":"x"}}"#, &[]).starts_with("unknown_field"));

@@ -174,15 +174,16 @@ fn planned(
     {
         return Err(Failure::SharedList);
     }
+    let has_tenant = caller.tenant.is_some();
     match (&opened.claimed.model, ask.model) {
         (Some(theirs), _) => plan.call_model(theirs),
-        (None, Some(model)) if is_tuned(model) || caller.tenant.is_some() && model.contains(':') => {
-            plan.keep_apart(model, |place| state::is_sole(table, caller.tenant, place))?;
+        (None, Some(model)) if is_tuned(model) || has_tenant && model.contains(':') => {
+            plan.keep_apart(model, has_tenant, |place| state::is_sole(table, caller.tenant, place))?;
         }
         _ => {}
     }
     if !needs.models.is_empty() {
-        plan.keep_named_apart(needs, |place| state::is_sole(table, caller.tenant, place))?;
+        plan.keep_named_apart(needs, has_tenant, |place| state::is_sole(table, caller.tenant, place))?;
     }
     Ok(Planned::Sendable(plan, steering))
 }
