@@ -1,4 +1,4 @@
-# The Worker on workerd in a region of one's own. SELF-HOSTING.md tells how; from the project's root:
+# The Worker on workerd in a region of one's own. docs/self-hosting.md tells how; from the project's root:
 #   scripts/build-edge && RULES_URLS=https://ns1.example.com:8443/v1/rules npx workerd serve edge-worker/workerd.capnp
 
 using Workerd = import "/workerd/workerd.capnp";
@@ -14,7 +14,7 @@ const config :Workerd.Config = (
   sockets = [(
     name = "http",
     # Loopback, for a front on the same machine. Never an address that others reach: whoever speaks to this socket says where
-    # it comes from. In service `--socket-addr http=unix:/run/bailiwick/edge.sock` is better: SELF-HOSTING.md tells why.
+    # it comes from. In service `--socket-addr http=unix:/run/bailiwick/edge.sock` is better: docs/self-hosting.md tells why.
     address = "127.0.0.1:8787",
     service = "edge",
     http = (

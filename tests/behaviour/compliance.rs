@@ -1,10 +1,10 @@
-//! `dns/COMPLIANCE.md` names the test that proves each RFC; the tests it names exist.
+//! `docs/compliance.md` names the test that proves each RFC; the tests it names exist.
 
 use bailiwick_tests::geo::root;
 
 #[test]
-fn every_test_named_by_compliance_md_exists() {
-    let text = std::fs::read_to_string(root().join("dns/COMPLIANCE.md")).unwrap();
+fn every_test_named_by_the_compliance_page_exists() {
+    let text = std::fs::read_to_string(root().join("docs/compliance.md")).unwrap();
     let named: Vec<(&str, &str)> =
         text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once(".rs::")).collect();
     assert!(named.len() > 30, "only {} tests are named", named.len());

@@ -1,4 +1,4 @@
-// SELF-HOSTING.md: edge-worker/workerd.capnp as it is, on a socket of the test's choice, behind a front that says where requests
+// docs/self-hosting.md: edge-worker/workerd.capnp as it is, on a socket of the test's choice, behind a front that says where requests
 // come from.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -94,7 +94,7 @@ test("the file and wrangler.toml ask for the same runtime", () => {
 
 test("the page tells to set the header that the file reads", () => {
   const [, header] = readFileSync(file, "utf8").match(/cfBlobHeader = "([^"]+)"/)!;
-  const page = readFileSync(`${root}edge-worker/SELF-HOSTING.md`, "utf8");
+  const page = readFileSync(`${root}docs/self-hosting.md`, "utf8");
   expect(page).toMatch(new RegExp(`proxy_set_header +${header} `));
   expect(page).toMatch(/proxy_set_header +CF-Connecting-IP +\$remote_addr;/);
 });
@@ -116,7 +116,7 @@ test("every variable that a page names is read by the code, and bound where the 
   const bound = [...readFileSync(file, "utf8").matchAll(/\(name = "([A-Z_]+)", fromEnvironment = "([A-Z_]+)"\)/g)];
   expect(bound.filter(([, name, from]) => name !== from)).toEqual([]);
   const bindings = bound.map(([, name]) => name).filter((name) => name !== "FRA_KEY");
-  const pages = ["edge-worker/SELF-HOSTING.md", "wrangler.toml", "docs/edge-operations.md"];
+  const pages = ["docs/self-hosting.md", "wrangler.toml", "docs/edge-operations.md"];
   for (const page of pages) {
     const names = named(readFileSync(`${root}${page}`, "utf8"));
     expect(names.length, page).toBeGreaterThan(5);
