@@ -6,13 +6,11 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Installed tools live outside target/: `cargo clean` must not cost ten minutes.
 CACHE=${BAILIWICK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bailiwick}
 WORKER_BUILD_VERSION=0.8.7
-# PyPI's openai, one of the clients that tests/edge drives.
-PYTHON_OPENAI_VERSION=3.51.0
 WASM_TARGET=wasm32-unknown-unknown
 
 # The repository's own node (the npm package `node`) and tools come first. Debian keeps name servers in
 # /usr/sbin, which is not on everybody's PATH; rustup's directory is missing in shells opened before its install.
-PATH=$ROOT/node_modules/.bin:$CACHE/cargo/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin:/sbin
+PATH=$ROOT/node_modules/.bin:$CACHE/cargo/bin:$PATH:$CACHE/checks/bin:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/sbin:/sbin
 export PATH
 
 if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
@@ -30,7 +28,8 @@ step() {
 
 # there DETAIL: nothing was to do.
 there() {
-  printf '%s[%d/%d]%s %s %s%s%s\n' "$CYAN" "$STEP" "$STEPS" "$PLAIN" "$STEP_NAME" "$DIM" "${1:-already there}" "$PLAIN"
+  printf '%s[%d/%d]%s %s ' "$CYAN" "$STEP" "$STEPS" "$PLAIN" "$STEP_NAME"
+  printf '%s%s%s\n' "$DIM" "${1:-already there}" "$PLAIN"
 }
 
 # doing [DETAIL]: something is to do, and this is how long it may take.
@@ -91,8 +90,8 @@ group_ended() {
   return "$status"
 }
 
-# attended COMMAND…: runs it in a child shell, its output here, and lets it not outlive this script. At a terminal Ctrl-C
-# reaches it anyway, and sudo has to be able to ask.
+# attended COMMAND…: runs it in a child shell with its output here, and ends it when this script ends. At a terminal
+# Ctrl-C reaches the child anyway, and sudo has to be able to ask there.
 attended() {
   if [[ -t 0 ]]; then
     ("$@")
@@ -113,7 +112,8 @@ long() {
   while kill -0 "$GROUP" 2>/dev/null; do
     if ((SECONDS - began >= next)); then
       next=$((SECONDS - began + every))
-      line=$(tail -c 400 "$log" | tr '\r' '\n' | grep -vE '^(npm warn .*|[[:space:]]*)$' | tail -n 1 | tr -d '\000-\037' | cut -c 1-60) || true
+      line=$(tail -c 400 "$log" | tr '\r' '\n' | grep -vE '^(npm warn .*|[[:space:]]*)$' | tail -n 1) || true
+      line=$(tr -d '\000-\037' <<<"$line" | cut -c 1-60) || true
       if [[ -t 1 ]]; then
         printf '\r\e[K      %s %s%s%s' "$(took $((SECONDS - began)))" "$DIM" "$line" "$PLAIN"
       else
@@ -177,12 +177,22 @@ apt_script() {
 # locked_version CRATE: its version in Cargo.lock, empty when it is not there.
 locked_version() {
   [[ -f $ROOT/Cargo.lock ]] || fail "Cargo.lock is missing" "git restore Cargo.lock, or: cargo generate-lockfile"
-  awk -v name="\"$1\"" '$1 == "name" { hit = ($3 == name) } hit && $1 == "version" { gsub(/"/, "", $3); print $3; exit }' "$ROOT/Cargo.lock"
+  awk -v name="\"$1\"" '
+    $1 == "name" { hit = ($3 == name) }
+    hit && $1 == "version" { gsub(/"/, "", $3); print $3; exit }' "$ROOT/Cargo.lock"
 }
 
 # tool_version COMMAND: the version it prints itself, empty when it does not run. Presence alone proves nothing.
 tool_version() {
   { "$CACHE/cargo/bin/$1" --version 2>/dev/null || true; } | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 || true
+}
+
+# check_tool COMMAND: is this checker (scripts/python/checks.txt) there? In CI it has to be.
+check_tool() {
+  if command -v "$1" >/dev/null; then return; fi
+  [[ ${CI:-} != true ]] || fail "$1 is not installed" "scripts/setup checks"
+  echo "skipped: no $1; install python3 with venv, then scripts/setup checks"
+  return 1
 }
 
 # Is VERSION ($1) at least WANTED ($2)?
@@ -208,7 +218,10 @@ wasm_linker() {
 wasm_compiles() {
   local dir status=0
   dir=$(mktemp -d)
-  printf '%s\n' '#[unsafe(no_mangle)]' 'pub extern "C" fn probe(n: usize) -> usize { vec![n; n].len() }' >"$dir/probe.rs"
+  cat >"$dir/probe.rs" <<'END'
+#[unsafe(no_mangle)]
+pub extern "C" fn probe(n: usize) -> usize { vec![n; n].len() }
+END
   "$@" --edition 2024 --target "$WASM_TARGET" --crate-type cdylib -Copt-level=1 -Clto=thin \
     -o "$dir/probe.wasm" "$dir/probe.rs" >/dev/null 2>&1 || status=1
   rm -rf "$dir"
