@@ -11,9 +11,6 @@ use bailiwick_tests::node::bailiwick;
 
 use page::{Page, pages};
 
-/// Prose is at most this wide. Rows of tables and addresses can't be broken, and may be wider.
-const WIDEST: usize = 120;
-
 fn page<'p>(pages: &'p [Page], path: &str) -> &'p Page {
     pages.iter().find(|page| page.path == path).unwrap_or_else(|| panic!("{path} is missing"))
 }
@@ -58,20 +55,6 @@ fn the_book_has_every_page_once_and_no_other() {
         name != "README.md" && !overview.iter().any(|link| link == name)
     };
     assert_eq!(there.iter().filter(absent).collect::<Vec<_>>(), [""; 0], "docs/README.md says for whom they are");
-}
-
-#[test]
-fn prose_is_at_most_120_wide() {
-    let mut wide = Vec::new();
-    for page in pages() {
-        for (number, line) in &page.prose {
-            let unbroken = line.starts_with('|') || !line.trim().trim_start_matches("- ").contains(' ');
-            if line.chars().count() > WIDEST && !unbroken {
-                wide.push(format!("{}:{number}", page.path));
-            }
-        }
-    }
-    assert_eq!(wide, [""; 0]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ const HEAD: &str = "\
 <!-- Made by `BLESS=1 cargo test -p bailiwick-tests --test behaviour reference`. Edit the doc comments in the code. -->
 
 Every key of `rules.json`, with its type, its default and its meaning. A dash in place of a default means that the key
-may be left out, and has no value then. [`rules.md`](rules.md) explains a whole document.
+may be left out, and has no value then. A duration is written as `500ms`, `5s`, `2m` or `1h`.
+[`rules.md`](rules.md) explains a whole document.
 ";
 
 /// A table of keys.

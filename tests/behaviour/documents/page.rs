@@ -22,8 +22,8 @@ pub(super) struct Block {
 pub(super) struct Page {
     /// From the repository's root, such as `docs/rules.md`.
     pub(super) path: String,
-    /// Lines outside of fenced blocks, with their numbers.
-    pub(super) prose: Vec<(usize, String)>,
+    /// Lines outside of fenced blocks.
+    prose: Vec<String>,
     /// Its fenced blocks.
     pub(super) blocks: Vec<Block>,
 }
@@ -60,7 +60,7 @@ impl Page {
                 }
                 (Some(_), Some(_)) => blocks.extend(open.take()),
                 (Some(block), None) => block.text.extend([line, "\n"]),
-                (None, None) => prose.push((number, line.to_owned())),
+                (None, None) => prose.push(line.to_owned()),
             }
         }
         assert!(open.is_none(), "{}: a fenced block has no end", path.display());
@@ -69,12 +69,12 @@ impl Page {
     }
 
     fn text(&self) -> String {
-        self.prose.iter().map(|(_, line)| format!("{line}\n")).collect()
+        self.prose.iter().map(|line| format!("{line}\n")).collect()
     }
 
     /// Anchors as GitHub and mdBook make them of headings.
     pub(super) fn anchors(&self) -> BTreeSet<String> {
-        let headings = self.prose.iter().filter_map(|(_, line)| line.strip_prefix('#'));
+        let headings = self.prose.iter().filter_map(|line| line.strip_prefix('#'));
         headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect()
     }
 
@@ -86,14 +86,9 @@ impl Page {
         targets.map(|(target, _)| target.split_whitespace().collect()).collect()
     }
 
-    /// What stands in backticks.
-    pub(super) fn codes(&self) -> Vec<String> {
-        self.text().split('`').skip(1).step_by(2).map(str::to_owned).collect()
-    }
-
     /// Rows of tables, joined.
     pub(super) fn rows(&self) -> String {
-        self.prose.iter().map(|(_, line)| line.as_str()).filter(|line| line.starts_with('|')).collect()
+        self.prose.iter().map(String::as_str).filter(|line| line.starts_with('|')).collect()
     }
 
     /// The path from the root of a file that this page names relative to itself.

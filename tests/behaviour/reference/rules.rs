@@ -85,7 +85,7 @@ impl Reader<'_> {
                 table.row(key, "string", "–", "The address of the schema, for editors. Not read.");
                 continue;
             }
-            let (meaning, told) = default_in(&words(property), name == "Monitor");
+            let (meaning, told) = default_in(&words(property), name == "Monitor" && !required.contains(&key.as_str()));
             let meaning = if property["const"].is_string() { "What is tried.".to_owned() } else { meaning };
             let default = match told.or_else(|| self.default(name, key, property)) {
                 _ if required.contains(&key.as_str()) => "required".to_owned(),
@@ -114,7 +114,10 @@ impl Reader<'_> {
         }
         let kind = one["type"].as_str().or_else(|| one["type"][0].as_str()).unwrap_or("anything");
         match kind {
-            "array" => format!("list of {}", self.kind(&one["items"])),
+            "array" => match self.kind(&one["items"]) {
+                items if items.contains(" or ") && !items.starts_with('`') => format!("list of ({items})"),
+                items => format!("list of {items}"),
+            },
             "object" => format!("object: name to {}", self.kind(&one["additionalProperties"])),
             "integer" | "number" => match (one["minimum"].as_i64(), one["maximum"].as_i64()) {
                 (Some(least), Some(most)) if least == most => format!("{kind} {least}"),
@@ -133,11 +136,11 @@ impl Reader<'_> {
     fn named(&self, name: &str) -> String {
         let one = &self.definitions[name];
         match name {
-            "Duration" => "duration, such as `500ms`, `5s`, `2m`, `1h`".to_owned(),
+            "Duration" => "duration".to_owned(),
             "CountryCode" => "country code".to_owned(),
             "Timestamp" => "time (RFC 3339)".to_owned(),
             "HexDigest" => "64 hex digits".to_owned(),
-            "WebOrigin" => "origin, or `*`".to_owned(),
+            "WebOrigin" => "origin".to_owned(),
             "Monitor" => "[Monitor](#monitor-of-type-tcp)".to_owned(),
             _ if is_object(one) || is_choice(one) => format!("[{name}](#{})", name.to_lowercase()),
             _ => self.kind(one),
@@ -178,7 +181,7 @@ impl Reader<'_> {
     }
 }
 
-/// A monitor's meanings end with their default, behind a semicolon: both.
+/// A meaning and the default. Optional keys of a monitor name it at the end, behind a semicolon.
 fn default_in(meaning: &str, is_monitor: bool) -> (String, Option<String>) {
     match meaning.split_once("; ").filter(|_| is_monitor) {
         None => (meaning.to_owned(), None),
