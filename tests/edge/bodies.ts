@@ -597,12 +597,13 @@ export function verdict(path: string, body: Json, engine: boolean, known: string
         const isTop = at.length === 0;
         if (!isTop && namesMedia(key) && !MEDIA_IS_TEXT.test(where([...at, key])) && strays(inner)) return `no media: ${where([...at, key])}`;
       }
-      const isRoute = [...routing, "location"].some((name) => name.toLowerCase() === key.toLowerCase());
+      const isRoute = routing.some((name) => name.toLowerCase() === key.toLowerCase());
       if (at.length > 0 && !Array.isArray(value) && isRoute && inner !== null && !isSchema && !isFree) return `routes: ${[...at, key].join(".")}`;
       if (at.length > 0 && !Array.isArray(value) && !isSchema && !isFree) {
         if (ROUTING_IDS.includes(key) && inner !== null) return `routes: ${[...at, key].join(".")}`;
         // Nobody documents the object that it stands in.
         const isUndocumented = at.includes("outcome") || at[0] === "vllm_xargs";
+        if (isUndocumented && /^location$/i.test(key) && inner !== null) return `routes: ${[...at, key].join(".")}`;
         if (isUndocumented && isModel(key) && !/^model$/i.test(key) && !mayRun(inner, [])) return `made of routing words: ${key}`;
         if (isModel(key) && !mayRun(inner, known)) return `a model: ${[...at, key].join(".")}`;
         if (isId(key) && !holdsNoId(inner)) return `an id: ${[...at, key].join(".")}`;
