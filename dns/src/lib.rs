@@ -1,55 +1,37 @@
-//! The DNS half: an authoritative server whose static zones come from master files and whose steered names are answered by the rule book.
+//! The DNS half: an authoritative server. Its static records come from zone files, its steered names are answered by
+//! the rule book.
 //!
-//! Three parts:
+//! Each module is a floor. It uses the floors above it in this list and never one below; a test holds the order.
 //!
-//! - The protocol core is pure. [`wire::respond`] turns a packet into a response; between its bytes [`answer::answer`] knows all DNS there is.
-//! - The state is a [`snapshot::Snapshot`] behind one atomic pointer: rules, zones, geography and health of one moment with what they decide.
-//!   One task, the [`owner`], makes the next one from what [`feed`], [`probe`] and [`api`] send it. [`start::start`] brings both to life.
-//! - The program around them: [`config`] and [`cli`] read what the operator says, [`listeners`] owns the DNS sockets, [`metrics`] counts, and
-//!   [`serve`] ties them together until a signal ends it.
+//! 1. [`system`] and [`text`]: what the kernel, the disk and the clock offer; text for people.
+//! 2. [`protocol`]: names and record data.
+//! 3. [`zone`] and [`dnssec`]: zone files, compiled zones, keys and signatures.
+//! 4. [`locate`]: where a client is.
+//! 5. [`response`]: a packet enters, its response leaves. Pure.
+//! 6. [`net`]: the sockets that call it.
+//! 7. [`state`]: rules, zones, places and health of one moment, and the one task that changes them.
+//! 8. `memo`: answers that were given before, for datagrams that ask the same.
+//! 9. [`program`]: configuration, command line, API, metrics, and `serve`, which joins all of it.
 
-pub mod answer;
-pub mod api;
-pub mod certificate;
-pub mod cli;
-pub mod clock;
-pub mod config;
-mod cookie_files;
+pub mod system;
+pub mod text;
+
+pub mod protocol;
+
 pub mod dnssec;
-pub mod feed;
-pub mod geoip;
-mod handler;
-mod json_place;
-mod keeper;
-pub mod listeners;
-pub mod locate;
-mod log_queue;
-mod memo;
-pub mod metrics;
-pub mod name;
-pub mod nearest;
-pub mod node_status;
-pub mod owner;
-pub mod probe;
-pub mod question;
-pub mod ranges;
-pub mod rate_limit;
-pub mod rdata;
-pub mod receipt;
-pub mod renewal;
-pub mod respond;
-pub mod serve;
-pub mod snapshot;
-pub mod sources;
-pub mod span;
-pub mod start;
-pub mod store;
-pub mod streams;
-mod system;
-pub mod tasks;
-mod udp;
-pub mod wire;
 pub mod zone;
+
+pub mod locate;
+
+pub mod response;
+
+pub mod net;
+
+pub mod state;
+
+mod memo;
+
+pub mod program;
 
 #[cfg(test)]
 mod testing;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bailiwick_dns::cli::run()
+    bailiwick_dns::program::cli::run()
 }

@@ -22,11 +22,11 @@ use std::net::IpAddr;
 use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;
 
-use crate::answer::{Asking, Steered, SteeredAnswers};
-use crate::respond::Datagram;
-use crate::snapshot::Snapshot;
-use crate::system::SIZE;
-use crate::wire::{Class, Context, HEADER, Limiter, Outcome, Transport, Verdict, respond};
+use crate::response::answer::{Asking, Steered, SteeredAnswers};
+use crate::response::respond::Datagram;
+use crate::response::wire::{Class, Context, HEADER, Limiter, Outcome, Transport, Verdict, respond};
+use crate::state::snapshot::Snapshot;
+use crate::system::batch::SIZE;
 use crate::zone::{Seek, ServiceIndex};
 use patch::{Kept, Source};
 use pattern::{Answers, Pattern, Patterns, Stands};

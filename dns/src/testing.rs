@@ -9,10 +9,10 @@ use bailiwick_rules::table::RegionIndex;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{RData, Record};
 
-use crate::answer::{Asking, NoSteering, Steered, SteeredAnswers};
-use crate::name::{Name, NameRef};
-use crate::rdata::{RdataSet, rtype};
-use crate::wire::{Context, Outcome, Settings, Transport, respond};
+use crate::protocol::name::{Name, NameRef};
+use crate::protocol::rdata::{RdataSet, rtype};
+use crate::response::answer::{Asking, NoSteering, Steered, SteeredAnswers};
+use crate::response::wire::{Context, Outcome, Settings, Transport, respond};
 use crate::zone::{Compiled, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones, file};
 
 /// A name from text.

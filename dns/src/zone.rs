@@ -17,8 +17,8 @@ use std::sync::Arc;
 pub use bailiwick_rules::table::ServiceIndex;
 
 use crate::dnssec::presigned::SignedZone;
-use crate::name::{Name, NameRef};
-use crate::rdata::{RdataSet, rtype};
+use crate::protocol::name::{Name, NameRef};
+use crate::protocol::rdata::{RdataSet, rtype};
 use index::{Descent, NameTree, TOP};
 pub use records::{Record, Records};
 pub(crate) use seek::Seek;

@@ -4,7 +4,7 @@ mod page;
 
 use std::collections::BTreeMap;
 
-use bailiwick_dns::config::Config;
+use bailiwick_dns::program::config::Config;
 use bailiwick_rules::table::Table;
 use bailiwick_tests::geo::root;
 use bailiwick_tests::node::bailiwick;

@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bailiwick_dns::answer::{NoSteering, Responses};
-use bailiwick_dns::name::NameRef;
-use bailiwick_dns::wire::{Context, Outcome, Settings, Transport, respond};
+use bailiwick_dns::protocol::name::NameRef;
+use bailiwick_dns::response::answer::{NoSteering, Responses};
+use bailiwick_dns::response::wire::{Context, Outcome, Settings, Transport, respond};
 use bailiwick_dns::zone::{Zone, Zones, file};
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::root;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bailiwick_dns::name::{Name, NameRef};
+use bailiwick_dns::protocol::name::{Name, NameRef};
 use bailiwick_dns::zone::file;
 use bailiwick_rules::testing::Random;
 use tempfile::TempDir;

@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
-use bailiwick_dns::answer::{Asking, Steered, SteeredAnswers};
 use bailiwick_dns::dnssec::key::{Algorithm, SigningKey};
-use bailiwick_dns::dnssec::ring::ZoneKeys;
+use bailiwick_dns::dnssec::key_set::ZoneKeys;
 use bailiwick_dns::dnssec::state::State;
 use bailiwick_dns::dnssec::timeline::{self, NewKey, Policy};
-use bailiwick_dns::rdata::RdataSet;
-use bailiwick_dns::wire::{self, Context, Outcome, Settings, Transport};
+use bailiwick_dns::protocol::rdata::RdataSet;
+use bailiwick_dns::response::answer::{Asking, Steered, SteeredAnswers};
+use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport};
 use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};

@@ -2,8 +2,8 @@
 
 use super::key::SigningKey;
 use super::lifetime::Window;
-use crate::name::NameRef;
-use crate::rdata::{Rdatas, canonical};
+use crate::protocol::name::NameRef;
+use crate::protocol::rdata::{Rdatas, canonical};
 
 /// Class IN.
 const IN: [u8; 2] = [0, 1];
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
     use crate::dnssec::key::SigningKey;
-    use crate::rdata::{RdataSet, rtype};
+    use crate::protocol::rdata::{RdataSet, rtype};
     use crate::testing::name;
 
     /// Ed25519 signs the same octets to the same signature, so the RFC's own example tells whether they are the right ones.

@@ -9,13 +9,13 @@ use std::time::Instant;
 use bailiwick_rules::time::Timestamp;
 
 use super::key::{Algorithm, SigningKey};
-use super::ring::ZoneKeys;
-use crate::geoip::Places;
-use crate::rdata::rtype::{A, AAAA};
-use crate::snapshot::{Health, Snapshot, World, ZoneSource};
-use crate::sources::compile_rules;
+use super::key_set::ZoneKeys;
+use crate::locate::geoip::Places;
+use crate::protocol::rdata::rtype::{A, AAAA};
+use crate::response::wire::{Context, Settings, Transport, respond};
+use crate::state::load::compile_rules;
+use crate::state::snapshot::{Health, Snapshot, World, ZoneSource};
 use crate::testing::signed::{DO, flagged};
-use crate::wire::{Context, Settings, Transport, respond};
 use crate::zone::file;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -68,7 +68,7 @@ fn cost() {
     }
     let mut text = "$TTL 300\n@ SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ NS ns1\nns1 A 192.0.2.53\n".to_owned();
     (0..100_000).for_each(|number| writeln!(text, "h{number} A 10.0.0.1").unwrap());
-    let origin: crate::name::Name = "bench.test".parse().unwrap();
+    let origin: crate::protocol::name::Name = "bench.test".parse().unwrap();
     let records = file::parse(text.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
     let sources: Arc<[ZoneSource]> = [ZoneSource { origin: origin.clone(), records }].into();
     let rules = compile_rules(RULES.as_bytes().to_vec(), "r").unwrap();

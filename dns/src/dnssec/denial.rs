@@ -4,8 +4,8 @@
 //! Every NSEC here matches the very name that was asked for and ends right behind it, so that it denies nothing else: no other name can be
 //! learnt from it, and a resolver that synthesises from it (RFC 8198) synthesises what this server would have said.
 
-use crate::name::{MAX_LABEL, MAX_NAME, NameRef};
-use crate::rdata::rtype;
+use crate::protocol::name::{MAX_LABEL, MAX_NAME, NameRef};
+use crate::protocol::rdata::rtype;
 
 /// Where the NSEC of a name ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::name::Name;
+    use crate::protocol::name::Name;
     use crate::testing::name;
 
     fn next_in(origin: &str, owner: &str, next: Next) -> String {

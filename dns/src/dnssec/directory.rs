@@ -13,10 +13,10 @@ use std::sync::Arc;
 use bailiwick_rules::time::Timestamp;
 
 use super::key::SigningKey;
-use super::ring::ZoneKeys;
+use super::key_set::ZoneKeys;
 use super::state::{KeyState, State};
-use crate::config::SignedZone;
-use crate::sources::{Fault, NO_FILE, is_special};
+use crate::program::config::SignedZone;
+use crate::state::load::{Fault, NO_FILE, is_special};
 
 /// The state file's name.
 pub const STATE: &str = "state.json";

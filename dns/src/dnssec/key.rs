@@ -1,4 +1,4 @@
-//! One key of a zone: a PKCS#8 private key enters, signatures and the RDATA of DNSKEY and DS leave; [`super::ring`] says when it is used.
+//! One key of a zone: a PKCS#8 private key enters, signatures and the RDATA of DNSKEY and DS leave; [`super::key_set`] says when it is used.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use crate::name::NameRef;
+use crate::protocol::name::NameRef;
 
 /// Zone key and secure entry point: the one key of a zone signs all of it (RFC 4034 §2.1.1).
 const FLAGS: u16 = 257;
@@ -281,7 +281,7 @@ impl fmt::Debug for SigningKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Name;
+    use crate::protocol::name::Name;
     use ring::signature::{ECDSA_P256_SHA256_FIXED, ED25519, UnparsedPublicKey};
 
     fn pem(der: &[u8]) -> String {

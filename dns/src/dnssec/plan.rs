@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::canonical::Covered;
 use super::denial::nsec;
 use super::key::{KeyError, SigningKey};
+use super::key_set::KeyRing;
 use super::presigned::{Published, SignedZone};
-use super::ring::KeyRing;
 use super::sign::{Signatures, sign};
-use crate::name::{Name, NameRef};
-use crate::rdata::{RdataSet, Rdatas, rtype};
+use crate::protocol::name::{Name, NameRef};
+use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
 use crate::zone::{RrSet, ServiceIndex, Zone};
 
 /// What is due within this many seconds is renewed with what is due now, so that renewals come in batches.

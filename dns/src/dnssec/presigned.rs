@@ -1,5 +1,5 @@
 //! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key ring enter, a [`SignedZone`]
-//! leaves, from which answers take their signatures. [`crate::snapshot::World`] makes one off the query path, for each change and each renewal.
+//! leaves, from which answers take their signatures. [`crate::state::snapshot::World`] makes one off the query path, for each change and each renewal.
 //!
 //! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the
 //! NSEC of each name, unless there are very many. Which of them a client gets depends on health; the signatures don't. What was signed before
@@ -11,12 +11,12 @@ use bailiwick_rules::table::RegionIndex;
 
 use super::canonical::Covered;
 use super::key::{CDNSKEY_DELETE, CDS_DELETE, KeyError};
+use super::key_set::{CdsPolicy, KeyRing};
 use super::lifetime::LONGEST_TTL;
-use super::mint::{Mint, Refused, Wanted};
+use super::online_signer::{Mint, Refused, Wanted};
 use super::plan::Plan;
-use super::ring::{CdsPolicy, KeyRing};
 use super::sign::{Signatures, earlier};
-use crate::rdata::{RdataSet, rtype};
+use crate::protocol::rdata::{RdataSet, rtype};
 use crate::zone::{RrSet, ServiceIndex, Zone};
 
 /// The signatures of a zone and what else makes it a signed one. Nothing in it changes.

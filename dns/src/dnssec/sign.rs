@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::canonical::Covered;
 use super::key::{KeyError, SigningKey};
 use super::lifetime::{Rrsig, Window, is_before};
-use crate::name::NameRef;
-use crate::rdata::{RdataSet, Rdatas, rtype};
+use crate::protocol::name::NameRef;
+use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
 
 /// The RRSIG records of one RRset, one for each key. Cheap to share.
 #[derive(Clone, PartialEq, Eq)]

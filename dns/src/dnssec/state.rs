@@ -7,7 +7,7 @@ use bailiwick_rules::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key::Algorithm;
-use crate::name::Name;
+use crate::protocol::name::Name;
 
 /// The version of the format.
 const VERSION: u32 = 1;

@@ -27,9 +27,9 @@ mod tests;
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use super::key::Algorithm;
-use super::ring::Cds;
+use super::key_set::Cds;
 use super::state::{KeyState, Stage, State};
-use crate::name::Name;
+use crate::protocol::name::Name;
 
 /// What the operator says of a zone's keys beside where they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

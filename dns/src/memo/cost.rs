@@ -11,13 +11,13 @@ use bailiwick_rules::time::Timestamp;
 use smallvec::SmallVec;
 
 use super::Memo;
-use crate::geoip::Places;
-use crate::respond::Datagram;
-use crate::snapshot::{Health, Snapshot, World, ZoneSource};
-use crate::sources::compile_rules;
-use crate::system::SIZE;
+use crate::locate::geoip::Places;
+use crate::response::respond::Datagram;
+use crate::response::wire::{Context, Settings};
+use crate::state::load::compile_rules;
+use crate::state::snapshot::{Health, Snapshot, World, ZoneSource};
+use crate::system::batch::SIZE;
 use crate::testing::{opt, query};
-use crate::wire::{Context, Settings};
 use crate::zone::{ServiceIndex, file};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -48,7 +48,7 @@ fn snapshot(names: usize) -> Snapshot {
     for number in 0..names {
         writeln!(zone, "{} A 10.0.0.1", label(number)).unwrap();
     }
-    let origin: crate::name::Name = "bench.test".parse().unwrap();
+    let origin: crate::protocol::name::Name = "bench.test".parse().unwrap();
     let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
     let world = World::build(
         rules,
@@ -130,14 +130,14 @@ fn crowded() -> Snapshot {
     rules["networks"] = networks.collect();
     let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
     let zone = "$TTL 60\n@ SOA ns1 hostmaster 1 2 3 4 60\n@ NS ns1\nns1 A 192.0.2.53\n";
-    let origin: crate::name::Name = "bench.test".parse().unwrap();
+    let origin: crate::protocol::name::Name = "bench.test".parse().unwrap();
     let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
     let health = Health {
         regions: vec![bailiwick_rules::health::RegionHealth::of(None, &[], NOW); countries.len()],
         ..Health::default()
     };
     let database = maxminddb::Reader::open_readfile(DATABASE).unwrap();
-    let mut made = crate::geoip::made::Made::new(6);
+    let mut made = crate::locate::geoip::made::Made::new(6);
     for network in database.networks(maxminddb::WithinOptions::default()).unwrap() {
         let network = network.unwrap();
         let place = random.bits().to_le_bytes();
@@ -145,7 +145,7 @@ fn crowded() -> Snapshot {
         let coordinates = (f64::from(place[0]) / 255.0 * 140.0 - 70.0, f64::from(place[1]) / 255.0 * 340.0 - 170.0);
         made = made.add(
             network.network().unwrap().to_string().parse().unwrap(),
-            &crate::geoip::made::flat(random.pick::<&str>(&countries), Some(coordinates)),
+            &crate::locate::geoip::made::flat(random.pick::<&str>(&countries), Some(coordinates)),
         );
     }
     let bytes = made.bytes();

@@ -8,7 +8,7 @@ use super::Told;
 use super::pattern::{Answers, Pattern};
 use super::query::{self, Query};
 use super::table::Entry;
-use crate::wire::{Class, HEADER, Outcome, TC};
+use crate::response::wire::{Class, HEADER, Outcome, TC};
 
 /// What was kept and fits a query.
 pub(super) struct Kept<'k> {

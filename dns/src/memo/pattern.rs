@@ -7,10 +7,10 @@
 use smallvec::SmallVec;
 
 use super::query::Query;
-use crate::answer::Rcode;
-use crate::name::{MAX_NAME, Name, NameRef, case};
-use crate::rdata::rtype;
-use crate::wire::{Class, HEADER};
+use crate::protocol::name::{MAX_NAME, Name, NameRef, case};
+use crate::protocol::rdata::rtype;
+use crate::response::answer::Rcode;
+use crate::response::wire::{Class, HEADER};
 use crate::zone::{Found, NodeId, RrSet, Seek, Zone};
 
 /// How many patterns there are room for. Zones whose places coincide take turns.

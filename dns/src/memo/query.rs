@@ -1,10 +1,10 @@
 //! Queries of the plainest form, which nearly all are: a packet enters, what a kept answer is found by and patched with leaves; [`super::Memo`]
 //! calls it first. `None` never means that a query is bad, only that it is for the full path to judge.
 
-use crate::answer::Ecs;
-use crate::name::{NameRef, case};
-use crate::rdata::rtype;
-use crate::wire::{self, ECS, HEADER, LEAST_PAYLOAD, UDP_PAYLOAD};
+use crate::protocol::name::{NameRef, case};
+use crate::protocol::rdata::rtype;
+use crate::response::answer::Ecs;
+use crate::response::wire::{self, ECS, HEADER, LEAST_PAYLOAD, UDP_PAYLOAD};
 
 /// The recursion-desired bit of the third octet.
 pub(super) const RD: u8 = 0x01;

@@ -3,14 +3,14 @@
 
 use bailiwick_rules::table::RegionIndex;
 
-use crate::answer::Rcode;
-use crate::locate::ClassId;
-use crate::name::{NameRef, case};
-use crate::wire::{Class, HEADER};
+use crate::locate::classes::ClassId;
+use crate::protocol::name::{NameRef, case};
+use crate::response::answer::Rcode;
+use crate::response::wire::{Class, HEADER};
 use crate::zone::ServiceIndex;
 
 use super::query::Query;
-use crate::system::{prefetch, with_huge_pages};
+use crate::system::batch::{prefetch, with_huge_pages};
 
 /// How many sets of entries there are at most, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.
 const MOST_SETS: usize = 1 << 12;

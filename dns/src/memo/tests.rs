@@ -6,17 +6,17 @@ use hickory_proto::op::Message;
 use serde_json::json;
 
 use super::*;
-use crate::answer::Rcode;
-use crate::answer::Responses;
 use crate::dnssec::key::{Algorithm, SigningKey};
-use crate::dnssec::ring::ZoneKeys;
-use crate::geoip::Places;
-use crate::geoip::made::{Made, flat};
-use crate::rdata::rtype;
-use crate::snapshot::{Health, World, ZoneSource};
-use crate::sources::compile_rules;
+use crate::dnssec::key_set::ZoneKeys;
+use crate::locate::geoip::Places;
+use crate::locate::geoip::made::{Made, flat};
+use crate::protocol::rdata::rtype;
+use crate::response::answer::Rcode;
+use crate::response::answer::Responses;
+use crate::response::wire::Settings;
+use crate::state::load::compile_rules;
+use crate::state::snapshot::{Health, World, ZoneSource};
 use crate::testing::{NOW, opt, query};
-use crate::wire::Settings;
 use crate::zone::file;
 
 /// How many random worlds, and how many datagrams are sent in each.
@@ -45,7 +45,7 @@ const ZONES: [(&str, &str); 3] = [
 fn sources(random: &mut Random, host: &str) -> Arc<[ZoneSource]> {
     let count = if random.chance(30) { 1 } else { ZONES.len() };
     let source = |(origin, text): &(&str, &str)| {
-        let origin: crate::name::Name = origin.parse().unwrap();
+        let origin: crate::protocol::name::Name = origin.parse().unwrap();
         let mut text = format!("$TTL {}\n{}", 60 + random.below(5) * 60, text.replace("{host}", &format!("{host}.")));
         for (name, strings) in [("mid", 1 + random.below(4)), ("big", 5 + random.below(3))] {
             for number in 0..strings {
@@ -491,7 +491,7 @@ fn responses_with_names_of_very_many_labels_are_those_of_the_full_path() {
             "$TTL 60\n@ SOA ns.{far}. host.z.y. 1 2 3 4 60\n@ NS ns.{far}.\n@ NS other.z.y.\n@ NS ns1\nns1 A 192.0.2.1\n"
         );
         (0..16).for_each(|labels| zone += &format!("{}known A 192.0.2.{labels}\n", "x.".repeat(labels)));
-        let origin: crate::name::Name = apex.parse().unwrap();
+        let origin: crate::protocol::name::Name = apex.parse().unwrap();
         let records = file::parse(zone.as_bytes(), "z", &origin, &mut |_| Err("no files".into())).unwrap();
         let before = plain();
         let (rules, places) = (Arc::clone(before.world().rules()), Arc::clone(before.world().places()));

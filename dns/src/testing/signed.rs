@@ -10,13 +10,13 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 
 use super::{name, opt, query, send};
-use crate::answer::SteeredAnswers;
 use crate::dnssec::key::{Algorithm, SigningKey};
-use crate::dnssec::mint::Mint;
+use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::online_signer::Mint;
 use crate::dnssec::presigned::{Published, SignedZone, Signing};
-use crate::dnssec::ring::KeyRing;
-use crate::rdata::{RdataSet, rtype};
-use crate::wire::Transport;
+use crate::protocol::rdata::{RdataSet, rtype};
+use crate::response::answer::SteeredAnswers;
+use crate::response::wire::Transport;
 use crate::zone::{ServiceIndex, Zone, Zones};
 
 /// DO, and with it CO, in the flags of an OPT.

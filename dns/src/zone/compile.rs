@@ -10,9 +10,9 @@ use smallvec::{SmallVec, smallvec};
 use super::index::{Descent, NameTree, TOP};
 use super::records::{At, Records};
 use super::{Compiled, Location, Node, Number, RrSet, SteeredOwner, Zone, ZoneError};
-use crate::name::Name;
-use crate::rdata::{RdataSet, rtype};
-use crate::system::in_huge_pages;
+use crate::protocol::name::Name;
+use crate::protocol::rdata::{RdataSet, rtype};
+use crate::system::batch::in_huge_pages;
 
 /// Compiles a zone; see [`Zone::compile`].
 pub(super) fn compile(origin: &Name, records: &Records, steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use domain::base::iana::Rtype;
 
 use super::{Location, Records, Zone, ZoneError};
-use crate::name::Name;
-use crate::rdata::rtype;
+use crate::protocol::name::Name;
+use crate::protocol::rdata::rtype;
 use lexer::{Entry, Lexer, Token};
 
 /// How deep files may include files.
@@ -30,7 +30,7 @@ const MOST_TTL: u32 = (1 << 31) - 1;
 /// Every line that can't be understood, and what is wrong with the others as a zone.
 ///
 /// ```
-/// use bailiwick_dns::{name::Name, zone::file};
+/// use bailiwick_dns::{protocol::name::Name, zone::file};
 /// let origin: Name = "example.com".parse().unwrap();
 /// let text = b"$TTL 1h\n@ SOA ns hostmaster 1 3600 600 86400 60\n  NS ns\nns A 192.0.2.53\nbad A 192.0.2\n";
 /// let errors = file::parse(text, "example.zone", &origin, &mut |_| Err("no files here".into())).unwrap_err();
@@ -322,7 +322,7 @@ fn unquoted(text: &[u8]) -> Result<Vec<u8>, String> {
     let mut rest = inner.iter().copied();
     while let Some(byte) = rest.next() {
         octets.push(if byte == b'\\' {
-            crate::name::unescape(&mut rest).map_err(|error| error.to_string())?
+            crate::protocol::name::unescape(&mut rest).map_err(|error| error.to_string())?
         } else {
             byte
         });

@@ -6,8 +6,8 @@
 //! Of a large zone hardly anything is in a core's cache, so a name with all that a lookup wants of it is one cache line, and what leads there can
 //! be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then [`NameTree::approach`].
 
-use crate::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
-use crate::system::{in_huge_pages, prefetch};
+use crate::protocol::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
+use crate::system::batch::{in_huge_pages, prefetch};
 
 /// The number of the top of the tree.
 pub(crate) const TOP: u32 = 0;
@@ -265,7 +265,7 @@ fn bucket(hash: u64, size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Name;
+    use crate::protocol::name::Name;
 
     fn descent(name: &Name) -> Descent<'_> {
         Descent::new(name.as_ref(), 0)

@@ -9,12 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Location;
-use crate::name::NameRef;
+use crate::protocol::name::NameRef;
 
 /// The records of one zone, in the order they were written.
 ///
 /// ```
-/// use bailiwick_dns::{name::Name, zone::file};
+/// use bailiwick_dns::{protocol::name::Name, zone::file};
 /// let origin: Name = "example.com".parse().unwrap();
 /// let text = b"$TTL 1h\n@ SOA ns hostmaster 1 3600 600 86400 60\n  NS ns\nns A 192.0.2.53\n";
 /// let records = file::parse(text, "example.zone", &origin, &mut |_| Err("no files here".into())).unwrap();
@@ -167,7 +167,7 @@ impl fmt::Debug for Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Name;
+    use crate::protocol::name::Name;
     use bailiwick_rules::testing::Random;
 
     #[test]

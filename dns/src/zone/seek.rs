@@ -3,8 +3,8 @@
 
 use super::index::Descent;
 use super::{Found, NodeId, Zone, Zones};
-use crate::name::{NameRef, case};
-use crate::system::prefetch;
+use crate::protocol::name::{NameRef, case};
+use crate::system::batch::prefetch;
 
 /// A name on its way into its zone.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ fn only_label(labels: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use crate::rdata::rtype;
+    use crate::protocol::rdata::rtype;
     use crate::testing::{name, zone};
     use crate::zone::Zones;
     use std::sync::Arc;

@@ -3,8 +3,8 @@
 use super::{NodeId, RrSet, SteeredOwner, Zone};
 use crate::dnssec::denial::Next;
 use crate::dnssec::presigned::SignedZone;
-use crate::name::Name;
-use crate::rdata::rtype;
+use crate::protocol::name::Name;
+use crate::protocol::rdata::rtype;
 use crate::zone::index::TOP;
 
 /// A static RRset that the zone is the authority for.
@@ -123,7 +123,7 @@ const _: () = assert!(TOP == 0, "own_nodes counts from the top");
 
 #[cfg(test)]
 mod tests {
-    use crate::rdata::rtype::{A, DNAME, DS, NS, SOA, TXT};
+    use crate::protocol::rdata::rtype::{A, DNAME, DS, NS, SOA, TXT};
     use crate::testing::{name, zone};
 
     #[test]

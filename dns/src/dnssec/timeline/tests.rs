@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dnssec::key::SigningKey;
-use crate::dnssec::ring::ZoneKeys;
+use crate::dnssec::key_set::ZoneKeys;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -283,7 +283,7 @@ fn the_parent_is_told_of_a_key_once_it_is_ready() {
     let story = tightest();
     let policy = Policy { cds: Cds::Publish, ..story.policy };
     let told = |state: &State, now: Timestamp| match keys_of(state, policy).ring(now).cds() {
-        crate::dnssec::ring::CdsPolicy::Publish(keys) => keys.iter().map(|key| key.tag()).collect(),
+        crate::dnssec::key_set::CdsPolicy::Publish(keys) => keys.iter().map(|key| key.tag()).collect(),
         _ => Vec::new(),
     };
     let state = first(zone(), new_key(0), &policy, story.max_ttl, START);
@@ -296,7 +296,7 @@ fn the_parent_is_told_of_a_key_once_it_is_ready() {
     let state = finish(&state, &policy, story.max_ttl, ready).unwrap();
     assert_eq!(told(&state, ready), [KEYS[1].tag()]);
     let delete = Policy { cds: Cds::Delete, ..policy };
-    assert!(matches!(keys_of(&state, delete).ring(ready).cds(), crate::dnssec::ring::CdsPolicy::Delete));
+    assert!(matches!(keys_of(&state, delete).ring(ready).cds(), crate::dnssec::key_set::CdsPolicy::Delete));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What may stand where in a zone: the gathered records enter, errors and warnings leave; `compile` calls it.
 
 use super::{Build, Group};
-use crate::name::NameRef;
-use crate::rdata::{RdataSet, rtype, target};
+use crate::protocol::name::NameRef;
+use crate::protocol::rdata::{RdataSet, rtype, target};
 use crate::zone::index::{Descent, TOP};
 use crate::zone::records::At;
 use crate::zone::{Number, SteeredOwner};

@@ -1,4 +1,4 @@
-use crate::rdata::rtype;
+use crate::protocol::rdata::rtype;
 use crate::testing::{compile, name, steered};
 use crate::zone::{Records, SteeredOwner};
 

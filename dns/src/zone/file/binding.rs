@@ -12,7 +12,7 @@ use domain::zonefile::inplace::{Entry, Zonefile};
 
 use super::lexer::Token;
 use super::{domain_name, unquoted};
-use crate::name::{Name, NameRef};
+use crate::protocol::name::{Name, NameRef};
 
 /// The parameters that the scanner reads by their own form, with a text it takes for each (RFC 9460 §14.3.2). The text
 /// of `mandatory`, which names other parameters, is made from its octets.

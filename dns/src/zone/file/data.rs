@@ -6,8 +6,8 @@
 use super::fields::{Fields, hex};
 use super::lexer::Token;
 use super::{binding, forms, odd};
-use crate::name::Name;
-use crate::rdata::{is_well_formed, rtype};
+use crate::protocol::name::Name;
+use crate::protocol::rdata::{is_well_formed, rtype};
 
 /// Reads the data of one record. The error says what is wrong and what the type wants.
 pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Name) -> Result<Box<[u8]>, String> {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::lexer::Token;
 use super::{domain_name, record_type, ttl, unquoted};
 use crate::dnssec::denial::append_bitmap;
-use crate::name::Name;
+use crate::protocol::name::Name;
 
 /// The longest character-string (RFC 1035 §3.3).
 const LONGEST: usize = 255;

@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::sync::Arc;
 
-use bailiwick_dns::answer::Rcode;
-use bailiwick_dns::listeners::{Addresses, Certificates, Sockets};
-use bailiwick_dns::respond::{Datagram, Datagrams, Respond};
-use bailiwick_dns::streams::{Gate, Limits};
-use bailiwick_dns::tasks::Tasks;
-use bailiwick_dns::wire::{Class, Outcome, Transport};
+use bailiwick_dns::net::listeners::{Addresses, Certificates, Sockets};
+use bailiwick_dns::net::streams::{Gate, Limits};
+use bailiwick_dns::response::answer::Rcode;
+use bailiwick_dns::response::respond::{Datagram, Datagrams, Respond};
+use bailiwick_dns::response::wire::{Class, Outcome, Transport};
+use bailiwick_dns::system::tasks::Tasks;
 
 /// Gives back what it gets.
 struct Echo;

@@ -1,0 +1,235 @@
+//! Signs what nobody can know beforehand: the NSEC of a name that was asked for, and what a wildcard stands for at it. An RRset, the keys and
+//! who asks enter, its signatures leave; [`super::presigned::SignedZone`] calls it for an answer.
+//!
+//! What was signed is remembered by its content, so that an update of the zone or the keys needs no forgetting, and a name asked for again
+//! costs no signature. The memory has a fixed number of places; the one that has been unused for longest is given away.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::budget::{Budget, SigningLimit, Via};
+use super::canonical::Covered;
+use super::key::KeyError;
+use super::key_set::KeyRing;
+use super::sign::{Signatures, sign};
+
+/// How many sets of places there are, and how many places in each: 32,768 signatures, some 8 MB.
+const SETS: usize = 1 << 12;
+const WAYS: usize = 8;
+
+/// Who asks for a signature, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The source address.
+    pub(crate) client: IpAddr,
+    /// How it came.
+    pub(crate) via: Via,
+    /// Seconds since 1970.
+    pub(crate) now: u32,
+}
+
+/// Why there is no signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The client has had as many as it may in this second, or all have.
+    Budget,
+    /// The system gives no random bytes.
+    Failed(KeyError),
+}
+
+/// The memory and the budget of one node; all its zones share them, and every generation of them.
+#[derive(Debug)]
+pub struct Mint {
+    /// The keys of the hash.
+    secret: (u64, u64),
+    sets: Box<[Mutex<Set>]>,
+    budget: Budget,
+    made: AtomicU64,
+    found: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// The places that one hash may be in, the last used first.
+#[derive(Debug, Default)]
+struct Set(Vec<(u128, Signatures)>);
+
+impl Default for Mint {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Mint {
+    /// Nothing has been signed yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let random = || {
+            use std::hash::BuildHasher;
+            std::hash::RandomState::new().hash_one(0)
+        };
+        Self {
+            secret: (random(), random()),
+            sets: (0..SETS).map(|_| Mutex::default()).collect(),
+            budget: Budget::new(),
+            made: AtomicU64::new(0),
+            found: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Limits how many are made because they are asked for. The first call counts, and is made before anybody asks.
+    pub fn limit(&self, limit: SigningLimit) {
+        self.budget.limit(limit);
+    }
+
+    /// How many signatures were made because they were asked for.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    /// How often one was found that had been made before.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
+    /// How often the budget was spent.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The signatures of an RRset by the keys that sign the zone's data.
+    pub(super) fn signatures(
+        &self,
+        covered: &Covered<'_>,
+        ring: &KeyRing,
+        wanted: Wanted,
+    ) -> Result<Signatures, Refused> {
+        let Wanted { client, via, now } = wanted;
+        let hash = self.hash(covered, ring);
+        if let Some(found) = self.set(hash).find(hash).filter(|found| found.are_fresh(covered.ttl, now, now)) {
+            self.found.fetch_add(1, Ordering::Relaxed);
+            return Ok(found);
+        }
+        if !self.budget.take(client, via, now) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Refused::Budget);
+        }
+        // Without the lock: two who ask at once sign twice, and nobody waits.
+        let made = sign(covered, ring.origin(), ring.signers(), now).map_err(Refused::Failed)?;
+        self.made.fetch_add(1, Ordering::Relaxed);
+        self.set(hash).keep(hash, made.clone());
+        Ok(made)
+    }
+
+    /// The hash of all that a signature depends on but the time. It has 128 bits and secret keys, so that nobody finds two contents of one hash.
+    fn hash(&self, covered: &Covered<'_>, ring: &KeyRing) -> u128 {
+        let mut content = Vec::with_capacity(512);
+        covered.append_records(&mut content);
+        content.extend_from_slice(ring.origin().as_wire());
+        for key in ring.signers() {
+            content.extend_from_slice(key.dnskey());
+        }
+        let mut hasher = SipHasher24::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write(&content);
+        hasher.finish128().as_u128()
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // any bits of a hash will do
+    fn set(&self, hash: u128) -> std::sync::MutexGuard<'_, Set> {
+        // A poisoned lock still holds good signatures.
+        self.sets[hash as usize % SETS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Set {
+    fn find(&mut self, hash: u128) -> Option<Signatures> {
+        let place = self.0.iter().position(|(one, _)| *one == hash)?;
+        self.0[..=place].rotate_right(1);
+        Some(self.0[0].1.clone())
+    }
+
+    fn keep(&mut self, hash: u128, signatures: Signatures) {
+        self.0.retain(|(one, _)| *one != hash);
+        self.0.truncate(WAYS - 1);
+        self.0.insert(0, (hash, signatures));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dnssec::key::{Algorithm, SigningKey};
+    use crate::protocol::name::Name;
+    use crate::protocol::rdata::{RdataSet, rtype};
+    use crate::testing::name;
+
+    const NOW: u32 = 1_800_000_000;
+
+    fn ring() -> KeyRing {
+        KeyRing::of_one(name("example.com"), SigningKey::generate(Algorithm::EcdsaP256Sha256).unwrap())
+    }
+
+    fn ask(mint: &Mint, ring: &KeyRing, owner: &Name, rdata: &[u8], now: u32) -> Result<Signatures, Refused> {
+        let rdatas = RdataSet::new(rtype::A, [rdata]);
+        let covered = Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 300, rdatas: rdatas.as_ref() };
+        let wanted = Wanted { client: "192.0.2.1".parse().unwrap(), via: Via::Datagram, now };
+        mint.signatures(&covered, ring, wanted)
+    }
+
+    #[test]
+    fn what_was_signed_is_found_again_until_it_is_due_and_only_as_it_was() {
+        let (mint, ring) = (Mint::new(), ring());
+        let first = ask(&mint, &ring, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
+        assert_eq!(ask(&mint, &ring, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
+        assert_eq!((mint.made(), mint.found()), (1, 1));
+        for (case, ring, owner, address, now) in [
+            ("owner", &ring, "b.example.com", 1, NOW),
+            ("data", &ring, "a.example.com", 2, NOW),
+            ("keys", &self::ring(), "a.example.com", 1, NOW),
+            ("due", &ring, "a.example.com", 1, first.due().unwrap()),
+            ("a clock set back", &ring, "a.example.com", 1, NOW - 86_400),
+        ] {
+            let other = ask(&mint, ring, &name(owner), &[192, 0, 2, address], now).unwrap();
+            assert_ne!(other, first, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_spent_budget_still_finds_what_was_signed() {
+        let (mint, ring) = (Mint::new(), ring());
+        let owner = |n: usize| name(&format!("{n}.example.com"));
+        let asked: Vec<_> = (0..300).map(|n| ask(&mint, &ring, &owner(n), &[192, 0, 2, 1], NOW)).collect();
+        let made = asked.iter().filter(|asked| asked.is_ok()).count();
+        assert_eq!(made, 200);
+        assert_eq!((mint.refused(), asked[299].clone()), (100, Err(Refused::Budget)));
+        assert_eq!(ask(&mint, &ring, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
+    }
+
+    #[test]
+    fn the_budget_is_what_the_configuration_says() {
+        let (mint, ring) = (Mint::new(), ring());
+        mint.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
+        let owner = |n: usize| name(&format!("{n}.example.com"));
+        let made = (0..10).filter(|&n| ask(&mint, &ring, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
+        assert_eq!((made, mint.refused()), (3, 7));
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_forgets_what_was_unused_longest() {
+        let signatures = || Signatures::of_nothing();
+        let mut set = Set::default();
+        for hash in 0..20 {
+            set.keep(hash, signatures());
+            set.find(0);
+        }
+        assert_eq!(set.0.len(), WAYS);
+        assert!(set.find(0).is_some() && set.find(19).is_some() && set.find(1).is_none());
+    }
+}

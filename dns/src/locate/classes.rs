@@ -1,0 +1,325 @@
+//! Where a client is, and what class of clients that makes it: rules and the places of a GeoIP database enter, per service the ranges of
+//! addresses by [`ClassId`] leave, with exact scopes; `snapshot` compiles them at load and asks them per query.
+//!
+//! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6 address that carries
+//! an IPv4 one (v4-mapped, NAT64, 6to4, Teredo) is located by the IPv4 inside, unless `networks` names it as the IPv6 address it is.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use bailiwick_rules::geo::{Coordinates, CountryCode};
+use bailiwick_rules::steer::{Client, PathClass, Ranking, Standing, distance, rank_by, stand};
+use bailiwick_rules::table::{RegionIndex, ServiceIndex, Table};
+use ipnet::IpNet;
+
+use crate::locate::geoip::{Place, Places};
+use crate::locate::ranges::{Bits, Borders, Builder, Ranges};
+
+/// A class of clients of one service: its position among that service's rankings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClassId(pub u32);
+
+impl ClassId {
+    /// The position as an array index.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// How many bits of an IPv4 address inside an IPv6 one have to be known for it to count.
+const ENOUGH_BITS: u8 = 24;
+
+/// A block of IPv6 addresses that carry IPv4 ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Carrier {
+    first: u128,
+    length: u8,
+    /// Where in the IPv6 address the IPv4 one begins.
+    at: u8,
+    /// Whether its bits are flipped.
+    flipped: bool,
+}
+
+/// ::ffff:0:0/96 (RFC 4291 §2.5.5.2), 64:ff9b::/96 (RFC 6052 §2.1), 2001::/32 (Teredo, RFC 4380 §4), 2002::/16 (6to4, RFC 3056 §2).
+const CARRIERS: [Carrier; 4] = [
+    Carrier { first: 0xffff << 32, length: 96, at: 96, flipped: false },
+    Carrier { first: 0x0064_ff9b << 96, length: 96, at: 96, flipped: false },
+    Carrier { first: 0x2001_0000 << 96, length: 32, at: 96, flipped: true },
+    Carrier { first: 0x2002 << 112, length: 16, at: 16, flipped: false },
+];
+
+/// The position of v4-mapped addresses among [`CARRIERS`].
+const MAPPED: usize = 0;
+
+/// Values from here on stand for [`CARRIERS`] in ranges of IPv6 addresses.
+#[allow(clippy::cast_possible_truncation)] // 4
+const FIRST_CARRIER: u32 = u32::MAX - CARRIERS.len() as u32;
+
+impl Carrier {
+    fn of(address: u128) -> Option<Self> {
+        CARRIERS.into_iter().find(|carrier| carrier.holds(address))
+    }
+
+    fn holds(self, address: u128) -> bool {
+        (self.first..=self.first.last(self.length)).contains(&address)
+    }
+
+    fn of_value(value: u32) -> Option<Self> {
+        CARRIERS.get(value.checked_sub(FIRST_CARRIER)? as usize).copied()
+    }
+
+    /// The IPv4 address inside.
+    #[allow(clippy::cast_possible_truncation)] // the low 32 bits are meant
+    fn inside(self, address: u128) -> u32 {
+        let bits = (address >> (128 - 32 - self.at)) as u32;
+        if self.flipped { !bits } else { bits }
+    }
+}
+
+/// The IPv4 address that an IPv6 address carries: v4-mapped, NAT64, 6to4 or Teredo.
+#[must_use]
+pub fn carried(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(outer) = address else { return None };
+    let outer = outer.to_bits();
+    Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
+}
+
+/// The client behind an address: what `networks` or else geography says, as `steer` wants it.
+#[must_use]
+pub fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
+    let named = |address: &IpAddr| table.network_of(*address).is_some();
+    let carried = match address {
+        IpAddr::V6(outer) if !named(&address) => {
+            Carrier::of(outer.to_bits()).map(|carrier| IpAddr::V4(Ipv4Addr::from_bits(carrier.inside(outer.to_bits()))))
+        }
+        _ => None,
+    };
+    let address = carried.unwrap_or(address).to_canonical();
+    let Place { country, location } = places.at(address);
+    Client { tenant: None, address: Some(address), country, location }
+}
+
+/// Where the clients of every address stand: geography with `networks` laid over it, for all services of one table.
+#[derive(Debug)]
+pub struct Standings {
+    v4: Ranges<u32>,
+    /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
+    v6: Ranges<u128>,
+    /// By the ranges' values; the first is unknown.
+    standings: Vec<Standing>,
+}
+
+impl Standings {
+    /// Lays the table's `networks` over a database's places.
+    #[must_use]
+    pub fn new(table: &Table, places: &Places) -> Self {
+        let of_place = |place: &Place| {
+            stand(table, &Client { country: place.country, location: place.location, ..Client::default() })
+        };
+        let mut networks =
+            Networks { table, standings: places.all().iter().map(of_place).collect(), known: HashMap::new() };
+        let v4 = networks.ranges_v4();
+        let v6 = networks.ranges_v6();
+        let top = |below: u32, above: u32| if above == TRANSPARENT { below } else { above };
+        Self { v4: places.v4().overlay(&v4, top), v6: places.v6().overlay(&v6, top), standings: networks.standings }
+    }
+}
+
+/// The standing of a client nobody can place: that of the database's place number 0.
+const UNKNOWN: usize = 0;
+
+/// The value of addresses that `networks` says nothing of.
+const TRANSPARENT: u32 = u32::MAX;
+
+/// The table's `networks`, being made into ranges of standings.
+struct Networks<'a> {
+    table: &'a Table,
+    standings: Vec<Standing>,
+    known: HashMap<(CountryCode, Option<Coordinates>), u32>,
+}
+
+impl Networks<'_> {
+    fn ranges_v4(&mut self) -> Ranges<u32> {
+        let prefixes = self.table.network_prefixes().filter_map(|prefix| match prefix {
+            IpNet::V4(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
+            IpNet::V6(_) => None,
+        });
+        ranges(edges(prefixes), |start| self.standing_at(IpAddr::V4(Ipv4Addr::from_bits(start))))
+    }
+
+    fn ranges_v6(&mut self) -> Ranges<u128> {
+        let prefixes = self.table.network_prefixes().filter_map(|prefix| match prefix {
+            IpNet::V6(prefix) => Some((prefix.network().to_bits(), prefix.prefix_len())),
+            IpNet::V4(_) => None,
+        });
+        let carriers = CARRIERS.iter().map(|carrier| (carrier.first, carrier.length));
+        ranges(edges(prefixes.chain(carriers)), |start| {
+            let carrier = CARRIERS.iter().position(|carrier| carrier.holds(start));
+            let named = match carrier {
+                // A v4-mapped address is its IPv4 address to `steer`, so `networks` can't name it otherwise.
+                Some(MAPPED) => None,
+                _ => self.standing_at(IpAddr::V6(Ipv6Addr::from_bits(start))),
+            };
+            #[allow(clippy::cast_possible_truncation)] // at most 3
+            named.or(carrier.map(|carrier| FIRST_CARRIER + carrier as u32))
+        })
+    }
+
+    /// The number of the standing that `networks` gives an address.
+    fn standing_at(&mut self, address: IpAddr) -> Option<u32> {
+        let place = self.table.network_of(address)?;
+        let next = u32::try_from(self.standings.len()).ok()?;
+        Some(*self.known.entry((place.country, place.location)).or_insert_with(|| {
+            self.standings.push(stand(self.table, &Client { address: Some(address), ..Client::default() }));
+            next
+        }))
+    }
+}
+
+/// Where the value can change: at the first address of each prefix and behind its last.
+fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> {
+    let mut edges = vec![A::ZERO];
+    for (first, length) in prefixes {
+        edges.push(first);
+        edges.extend(first.last(length).after());
+    }
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}
+
+fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ranges<A> {
+    let mut built = Builder::new(TRANSPARENT);
+    for start in edges {
+        built.begin(start, value(start).unwrap_or(TRANSPARENT));
+    }
+    built.finish()
+}
+
+/// The classes of one service's clients, by address.
+#[derive(Debug)]
+pub struct Classes {
+    /// Shared by all services: of the address space a service has but its borders.
+    standings: Arc<Standings>,
+    /// By standing.
+    classes: Box<[ClassId]>,
+    v4: Borders,
+    v6: Borders,
+    /// By class.
+    rankings: Vec<Ranking>,
+}
+
+/// The classes of one service's clients, being found.
+#[derive(Default)]
+struct Classing {
+    /// By standing.
+    classes: Vec<ClassId>,
+    /// By class.
+    rankings: Vec<Ranking>,
+    known: HashMap<RankingKey, ClassId>,
+}
+
+impl Classing {
+    /// The next standing ranks the service's regions like this.
+    fn push(&mut self, ranking: Ranking) {
+        let next = ClassId(u32::try_from(self.rankings.len()).unwrap_or(u32::MAX));
+        let class = *self.known.entry(key(&ranking)).or_insert(next);
+        if class == next {
+            self.rankings.push(ranking);
+        }
+        self.classes.push(class);
+    }
+
+    fn finish(self, standings: &Arc<Standings>) -> Classes {
+        let classes: Box<[ClassId]> = self.classes.into();
+        // A carrier's mark has no standing and stays what it is.
+        let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |class| class.0);
+        let (v4, v6) = (standings.v4.borders(class_or_mark), standings.v6.borders(class_or_mark));
+        Classes { standings: Arc::clone(standings), classes, v4, v6, rankings: self.rankings }
+    }
+}
+
+impl Classes {
+    /// Ranks each service's regions for every standing, on all cores: there may be a hundred thousand of these and a hundred of those.
+    #[must_use]
+    pub fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let share = services.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let of_share = |services| move || Self::one_by_one(table, services, standings);
+            let running: Vec<_> = services.chunks(share).map(|services| scope.spawn(of_share(services))).collect();
+            let finished = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+            finished.flat_map(|classes| classes.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+
+    /// Each standing in turn for all services, so that its distances are computed once.
+    fn one_by_one(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
+        let mut found: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
+        let mut distances: Vec<Option<u32>> = Vec::with_capacity(table.regions().len());
+        for standing in &standings.standings {
+            distances.clear();
+            let regions = (0..).map(RegionIndex).zip(table.regions());
+            distances.extend(regions.map(|(region, _)| distance(table, standing, region)));
+            for (service, classing) in services.iter().zip(&mut found) {
+                let km = |region: RegionIndex| distances[region.get()];
+                classing.push(rank_by(table, *service, standing, PathClass::Inference, km));
+            }
+        }
+        found.into_iter().map(|classing| classing.finish(standings)).collect()
+    }
+
+    /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around it that holds.
+    #[must_use]
+    pub fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
+        let address = match address {
+            IpAddr::V4(address) => return self.class_v4(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let (standing, scope) = self.standings.v6.value_and_scope(address, &self.v6);
+        let Some(carrier) = Carrier::of_value(standing) else { return (self.classes[standing as usize], scope) };
+        if known < carrier.at + ENOUGH_BITS {
+            // Whoever reveals more will be told more, so this holds for no wider prefix than they would reveal.
+            return (self.classes[UNKNOWN], scope.max(carrier.at + ENOUGH_BITS));
+        }
+        let (class, inner) = self.class_v4(carrier.inside(address));
+        (class, scope.max(carrier.at + inner))
+    }
+
+    /// Has what [`Self::class`] will look at loaded, without waiting for it.
+    pub(crate) fn expect(&self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.standings.v4.expect(address.to_bits(), &self.v4),
+            IpAddr::V6(address) => self.standings.v6.expect(address.to_bits(), &self.v6),
+        }
+    }
+
+    fn class_v4(&self, address: u32) -> (ClassId, u8) {
+        let (standing, scope) = self.standings.v4.value_and_scope(address, &self.v4);
+        (self.classes[standing as usize], scope)
+    }
+
+    /// The regions in base order, by class.
+    #[must_use]
+    pub fn rankings(&self) -> &[Ranking] {
+        &self.rankings
+    }
+
+    /// How many ranges of IPv4 and of IPv6 addresses the classes make.
+    #[cfg(test)]
+    fn range_counts(&self) -> (usize, usize) {
+        (self.v4.count(), self.v6.count())
+    }
+}
+
+/// What of a ranking decides: the order with its tiers, and the only region that may serve. Distances don't.
+type RankingKey = (Vec<(RegionIndex, usize)>, Option<Option<RegionIndex>>);
+
+fn key(ranking: &Ranking) -> RankingKey {
+    (ranking.order.iter().map(|ranked| (ranked.fenced.region, ranked.fenced.tier)).collect(), ranking.only)
+}

@@ -1,0 +1,202 @@
+//! A certificate that may change while the server runs: its files enter at the start and whenever they change, every TLS handshake leaves with
+//! the newest that was any good; DNS over TLS, QUIC and HTTPS and the API share this.
+
+mod expiry;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bailiwick_rules::time::Timestamp;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use crate::program::config::TlsFiles;
+use crate::state::load::{Fault, read_file};
+use crate::system::file_reload::Renew;
+
+/// The certificate in service.
+pub struct Certificate {
+    files: TlsFiles,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl Certificate {
+    /// Reads certificate and key.
+    ///
+    /// # Errors
+    /// Each file that can't be read or used, or that they don't belong together.
+    pub fn read(files: &TlsFiles) -> Result<Arc<Self>, Vec<Fault>> {
+        let current = ArcSwap::from_pointee(read(files)?);
+        Ok(Arc::new(Self { files: files.clone(), current }))
+    }
+
+    /// What clients will find wrong with it now.
+    #[must_use]
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        let (from, until) = expiry::validity(self.current.load().cert.first()?)?;
+        let what = match now {
+            _ if now > until => format!("expired at {until}: clients refuse it; renew it"),
+            _ if now < from => {
+                format!("is not valid before {from}: clients refuse it until then; mend its dates, or the clock")
+            }
+            _ => return None,
+        };
+        Some(format!("{}: {what}", self.files.cert.display()))
+    }
+
+    /// What makes connections of TLS out of connections of TCP, for the protocols named (ALPN).
+    ///
+    /// # Errors
+    /// When rustls lacks what every build of it has.
+    pub fn acceptor(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    /// Whatever name the client says, and none: resolvers that ask an authority know only its address (RFC 9539 §4.6.3.3).
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+impl Renew for Certificate {
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.files.cert.clone(), self.files.key.clone()]
+    }
+
+    fn renew(&self) -> Result<(), Vec<Fault>> {
+        self.current.store(Arc::new(read(&self.files)?));
+        Ok(())
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        expiry::of(self.current.load().cert.first()?)
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// What all of TLS here computes by.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn read(files: &TlsFiles) -> Result<CertifiedKey, Vec<Fault>> {
+    let certificates = read_file(&files.cert).map_err(PemError::Io);
+    let certificates = certificates.and_then(|pem| CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>());
+    let certificates = certificates.map_err(|error| broken(&files.cert, "certificates", &error)).and_then(|found| {
+        let none =
+            || Fault::of_file(&files.cert, "holds no certificate; write the chain there as PEM, the server's first");
+        if found.is_empty() { Err(none()) } else { Ok(found) }
+    });
+    let key = read_file(&files.key).map_err(PemError::Io).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem));
+    let key = key.map_err(|error| broken(&files.key, "a private key", &error));
+    let (certificates, key) = match (certificates, key) {
+        (Ok(certificates), Ok(key)) => (certificates, key),
+        (certificates, key) => return Err(certificates.err().into_iter().chain(key.err()).collect()),
+    };
+    // Refused too when the key isn't the certificate's.
+    CertifiedKey::from_der(certificates, key, &provider()).map_err(|error| {
+        let message =
+            format!("can't serve TLS with the key in {} ({error}); they have to belong together", files.key.display());
+        vec![Fault::of_file(&files.cert, message)]
+    })
+}
+
+fn broken(file: &Path, what: &str, error: &PemError) -> Fault {
+    Fault::of_file(file, format!("can't be read as {what} in PEM ({error}); mend its path, mode or content"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let files = TlsFiles { cert: directory.join("api.pem"), key: directory.join("api.key") };
+        std::fs::write(&files.cert, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        (files, made.cert.der().clone())
+    }
+
+    fn served(certificate: &Certificate) -> CertificateDer<'static> {
+        certificate.current.load().cert[0].clone()
+    }
+
+    #[test]
+    fn files_that_are_of_no_use_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (files, _) = write(directory.path());
+        let told = |files: &TlsFiles| match Certificate::read(files) {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        };
+        assert!(told(&files).is_empty());
+        let missing = TlsFiles { cert: directory.path().join("no.pem"), key: directory.path().join("no.key") };
+        let both = told(&missing);
+        assert!(both.len() == 2 && both[0].contains("no.pem") && both[1].contains("no.key"), "{both:?}");
+
+        let empty = directory.path().join("empty.pem");
+        std::fs::write(&empty, "").unwrap();
+        assert!(told(&TlsFiles { cert: empty, ..files.clone() })[0].contains("holds no certificate"));
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for piped in [TlsFiles { cert: pipe.clone(), ..files.clone() }, TlsFiles { key: pipe, ..files.clone() }] {
+            assert!(told(&piped)[0].contains("is no file but a pipe"), "{:?}", told(&piped));
+        }
+        let other = tempfile::tempdir().unwrap();
+        let (others, _) = write(other.path());
+        assert!(told(&TlsFiles { key: others.key, ..files })[0].contains("belong together"));
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        // The second year is told in the longer form.
+        (parameters.not_before, parameters.not_after) =
+            (rcgen::date_time_ymd(2026, 2, 3), rcgen::date_time_ymd(2051, 4, 5));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let files = TlsFiles { cert: directory.path().join("c.pem"), key: directory.path().join("c.key") };
+        std::fs::write(&files.cert, parameters.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        let certificate = Certificate::read(&files).unwrap();
+        let told = |at: &str| certificate.warning(Timestamp::parse(at).unwrap());
+        assert_eq!(told("2026-02-03T00:00:00Z"), None);
+        assert_eq!(told("2051-04-04T23:59:59Z"), None);
+        assert!(told("2026-02-02T23:59:59Z").unwrap().contains("c.pem: is not valid before 2026-02-03T00:00:00Z"));
+        assert!(told("2051-04-05T00:00:01Z").unwrap().contains("c.pem: expired at 2051-04-05T00:00:00Z"));
+        let der = certificate.current.load().cert[0].to_vec();
+        (0..der.len()).for_each(|length| _ = expiry::validity(&der[..length]));
+    }
+
+    #[test]
+    fn a_new_certificate_is_taken_and_a_bad_one_leaves_the_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let (files, first) = write(directory.path());
+        let certificate = Certificate::read(&files).unwrap();
+        assert_eq!(served(&certificate), first);
+        let (_, second) = write(directory.path());
+        certificate.renew().unwrap();
+        assert_eq!(served(&certificate), second);
+        std::fs::write(&files.key, "no key").unwrap();
+        assert!(certificate.renew().unwrap_err()[0].to_string().contains("api.key"));
+        assert_eq!(served(&certificate), second);
+    }
+}

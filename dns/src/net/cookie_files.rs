@@ -1,0 +1,56 @@
+//! Secrets of DNS cookies: the files that the configuration names enter, [`Cookies`] or every fault leaves; `serve` and `check` call it.
+
+use std::path::Path;
+
+use crate::program::config::CookieFiles;
+use crate::response::wire::Cookies;
+use crate::state::load::{Fault, read_text};
+
+/// Reads the secrets in their order.
+pub(crate) fn read(config: &CookieFiles) -> Result<Cookies, Vec<Fault>> {
+    let (mut secrets, mut faults) = (Vec::new(), Vec::new());
+    for file in &config.secret_files {
+        match secret(file) {
+            Ok(secret) => secrets.push(secret),
+            Err(message) => faults.push(Fault { place: file.display().to_string(), message }),
+        }
+    }
+    if faults.is_empty() { Ok(Cookies::new(secrets, config.required)) } else { Err(faults) }
+}
+
+fn secret(file: &Path) -> Result<[u8; 16], String> {
+    let text = read_text(file)
+        .map_err(|error| format!("can't be read ({error}); write a secret with `openssl rand -hex 16`"))?;
+    let digits = text.trim();
+    let number = u128::from_str_radix(digits, 16).ok();
+    let number = number.filter(|_| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    number.map(u128::to_be_bytes).ok_or_else(|| {
+        "must hold 32 hexadecimal digits and nothing else; write a secret with `openssl rand -hex 16`".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_holds_no_secret_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let good = file("good", "e5e973e5a6b2a43f48e7dc849e37bfcf\n");
+        let none = folder.path().join("none");
+        let required = false;
+        let secret_files =
+            vec![good.clone(), file("short", "e5e9"), file("sign", "+5e973e5a6b2a43f48e7dc849e37bfcf"), none];
+        let faults = read(&CookieFiles { secret_files, required }).unwrap_err();
+        let told: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("must hold 32") && told[2].starts_with("can't be read"), "{told:?}");
+        let cookies = read(&CookieFiles { secret_files: vec![good], required }).unwrap();
+        assert_eq!(format!("{cookies:?}"), "Cookies(1 secrets)", "secrets are never shown");
+    }
+}

@@ -1,0 +1,341 @@
+//! Response-rate limiting: who asked by datagram and of what class the answer is enter, whether it goes out whole, truncated or not at all
+//! leaves; [`crate::response::wire::respond`] asks before it answers and once more before it encodes.
+//!
+//! A source address that nothing proves may be forged, and then the answers hit somebody else. So a client's prefix gets only so many answers
+//! a second of each class; of the rest every so-manieth is sent truncated (it "slips"), so that a real client there comes back by TCP, which
+//! proves its address and is never limited. Nor is whoever shows a valid server cookie (RFC 7873).
+//!
+//! The table has a fixed size whatever happens, and every decision is a function of the table and the time given.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::response::wire::{Class, Verdict};
+
+/// How many sets of cells there are; with [`WAYS`] and the size of a cell this makes 1.5 MiB.
+const SETS: usize = 1 << 14;
+/// How many cells a key may be in.
+const WAYS: usize = 4;
+/// Sets that share a lock.
+const SHARDS: usize = 64;
+/// Queries of one prefix in a second, in multiples of the answers allowed, above which they are not even looked at.
+const FLOOD: u32 = 16;
+/// Tokens are counted in thousandths, so that a millisecond's worth is a whole number.
+const WHOLE: u32 = 1000;
+
+/// `[rate_limit]` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Answers of one class to one prefix in a second.
+    pub per_second: u32,
+    /// Each such answer over the limit is sent truncated, the others not at all; 0: none is, 1: all are.
+    pub slip: u32,
+    /// The bits of an IPv4 address that make a prefix.
+    pub ipv4_prefix: u8,
+    /// The bits of an IPv6 address that make a prefix.
+    pub ipv6_prefix: u8,
+    /// Networks that are not limited.
+    pub exempt: Vec<IpNet>,
+}
+
+impl RateLimit {
+    /// The usual prefixes and slip at this rate.
+    #[must_use]
+    pub fn at(per_second: u32) -> Self {
+        Self { per_second, slip: 2, ipv4_prefix: 24, ipv6_prefix: 56, exempt: Vec::new() }
+    }
+}
+
+/// What a bucket counts of a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    /// Anything at all: what is counted before a query is looked at.
+    Queries,
+    /// Answers of one class.
+    Answers(Class),
+}
+
+/// The limiter of a running server: the table, and a clock to read it by.
+#[derive(Debug)]
+pub struct Limiter {
+    table: Table,
+    began: Instant,
+    /// How many answers went out truncated.
+    slipped: AtomicU64,
+    /// How many didn't go out.
+    dropped: AtomicU64,
+}
+
+impl Limiter {
+    /// Nobody has asked yet.
+    #[must_use]
+    pub fn new(limit: RateLimit) -> Self {
+        Self { table: Table::new(limit), began: Instant::now(), slipped: AtomicU64::new(0), dropped: AtomicU64::new(0) }
+    }
+
+    /// How many answers of one class a prefix gets in a second.
+    #[must_use]
+    pub fn per_second(&self) -> u32 {
+        self.table.limit.per_second
+    }
+
+    /// How many answers went out truncated.
+    #[must_use]
+    pub fn slipped(&self) -> u64 {
+        self.slipped.load(Ordering::Relaxed)
+    }
+
+    /// How many answers didn't go out.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, from: IpAddr, what: Counted) -> Verdict {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let verdict = self.table.judge(from, what, now);
+        match verdict {
+            Verdict::Answer => {}
+            Verdict::Slip => _ = self.slipped.fetch_add(1, Ordering::Relaxed),
+            Verdict::Drop => _ = self.dropped.fetch_add(1, Ordering::Relaxed),
+        }
+        verdict
+    }
+}
+
+impl crate::response::wire::Limiter for Limiter {
+    fn admit(&self, from: IpAddr) -> Verdict {
+        self.count(from, Counted::Queries)
+    }
+
+    fn judge(&self, from: IpAddr, class: Class) -> Verdict {
+        self.count(from, Counted::Answers(class))
+    }
+}
+
+/// Token buckets by prefix and class.
+#[derive(Debug)]
+struct Table {
+    limit: RateLimit,
+    hasher: RandomState,
+    shards: Box<[Mutex<Box<[Set]>>]>,
+}
+
+type Set = [Cell; WAYS];
+
+/// The bucket of one prefix and what it counts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    /// A digest of both under a random key; nobody can aim at another's. 0: free.
+    key: u64,
+    /// When tokens were last added, in milliseconds.
+    at: u64,
+    /// What is spent, in thousandths of a token: 0 is a full bucket.
+    spent: u32,
+    /// How many answers were over the limit since the last one that slipped.
+    over: u32,
+}
+
+impl Cell {
+    /// What is still spent at `now`, when `rate` tokens come back in a second.
+    fn spent_at(&self, now: u64, rate: u32) -> u32 {
+        let back = now.saturating_sub(self.at).saturating_mul(u64::from(rate));
+        self.spent.saturating_sub(u32::try_from(back).unwrap_or(u32::MAX))
+    }
+}
+
+impl Table {
+    fn new(limit: RateLimit) -> Self {
+        let shard = |_| Mutex::new(vec![Set::default(); SETS / SHARDS].into_boxed_slice());
+        Self { limit, hasher: RandomState::new(), shards: (0..SHARDS).map(shard).collect() }
+    }
+
+    /// Takes a token of `from` for what is counted at `now`, in milliseconds.
+    fn judge(&self, from: IpAddr, what: Counted, now: u64) -> Verdict {
+        if self.limit.exempt.iter().any(|network| network.contains(&from)) {
+            return Verdict::Answer;
+        }
+        let rate = match what {
+            Counted::Queries => self.limit.per_second.saturating_mul(FLOOD),
+            Counted::Answers(_) => self.limit.per_second,
+        };
+        let key = self.hasher.hash_one((self.prefix(from), what)).max(1);
+        let (shard, set) = place(key);
+        // A panic elsewhere can't leave a bucket half filled.
+        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        take(cell(&mut shard[set], key, now, rate), now, rate, self.limit.slip)
+    }
+
+    fn prefix(&self, from: IpAddr) -> IpAddr {
+        match from {
+            IpAddr::V4(address) => {
+                let kept = u32::MAX.checked_shl(32 - u32::from(self.limit.ipv4_prefix.min(32))).unwrap_or_default();
+                Ipv4Addr::from_bits(address.to_bits() & kept).into()
+            }
+            IpAddr::V6(address) => {
+                let kept = u128::MAX.checked_shl(128 - u32::from(self.limit.ipv6_prefix.min(128))).unwrap_or_default();
+                Ipv6Addr::from_bits(address.to_bits() & kept).into()
+            }
+        }
+    }
+}
+
+/// The shard and the set in it where a key belongs.
+#[allow(clippy::cast_possible_truncation, reason = "only some bits are meant")]
+fn place(key: u64) -> (usize, usize) {
+    let set = key as usize % SETS;
+    (set % SHARDS, set / SHARDS)
+}
+
+/// The key's cell; if it has none, that of whoever has spent least: a forger of many addresses can't wash away what a victim's has counted.
+fn cell(set: &mut Set, key: u64, now: u64, rate: u32) -> &mut Cell {
+    let known = set.iter().position(|cell| cell.key == key);
+    let chosen = known.unwrap_or_else(|| {
+        let spent = |way: &usize| (set[*way].key != 0, set[*way].spent_at(now, rate));
+        (0..WAYS).min_by_key(spent).unwrap_or_default()
+    });
+    if known.is_none() {
+        set[chosen] = Cell { key, at: now, ..Cell::default() };
+    }
+    &mut set[chosen]
+}
+
+/// Takes a token out of a bucket that holds a second's worth.
+fn take(cell: &mut Cell, now: u64, rate: u32, slip: u32) -> Verdict {
+    cell.spent = cell.spent_at(now, rate);
+    cell.at = cell.at.max(now);
+    if cell.spent.saturating_add(WHOLE) <= rate.saturating_mul(WHOLE) {
+        cell.spent += WHOLE;
+        cell.over = 0;
+        return Verdict::Answer;
+    }
+    cell.over = cell.over.saturating_add(1);
+    if slip != 0 && cell.over >= slip {
+        cell.over = 0;
+        return Verdict::Slip;
+    }
+    Verdict::Drop
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn judged(table: &Table, from: &str, class: Class, now: u64, times: usize) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for _ in 0..times {
+            let verdict = table.judge(address(from), Counted::Answers(class), now);
+            counts[match verdict {
+                Verdict::Answer => 0,
+                Verdict::Slip => 1,
+                Verdict::Drop => 2,
+            }] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_second_holds_so_many_answers_and_every_other_one_beyond_slips() {
+        let table = Table::new(RateLimit::at(10));
+        assert_eq!(judged(&table, "192.0.2.1", Class::Positive, 0, 30), [10, 10, 10]);
+        assert_eq!(
+            judged(&table, "192.0.2.200", Class::Positive, 100, 4),
+            [1, 1, 2],
+            "its neighbour shares the prefix"
+        );
+        assert_eq!(judged(&table, "192.0.3.1", Class::Positive, 100, 4), [4, 0, 0], "another prefix has its own");
+        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 100, 4), [4, 0, 0], "another class too");
+        assert_eq!(
+            judged(&table, "192.0.2.1", Class::Positive, 5_000, 11),
+            [10, 0, 1],
+            "nothing beyond a second is saved"
+        );
+    }
+
+    #[test]
+    fn ipv6_clients_share_a_56_and_exempt_networks_are_never_limited() {
+        let table = Table::new(RateLimit { exempt: vec!["198.51.100.0/24".parse().unwrap()], ..RateLimit::at(2) });
+        assert_eq!(judged(&table, "2001:db8::1", Class::Error, 0, 2), [2, 0, 0]);
+        assert_eq!(judged(&table, "2001:db8:0:ff::1", Class::Error, 0, 1), [0, 0, 1]);
+        assert_eq!(judged(&table, "2001:db8:0:100::1", Class::Error, 0, 1), [1, 0, 0]);
+        assert_eq!(judged(&table, "198.51.100.7", Class::Error, 0, 100), [100, 0, 0]);
+    }
+
+    #[test]
+    fn slip_may_be_all_or_none() {
+        for (slip, expected) in [(0, [1, 0, 9]), (1, [1, 9, 0]), (3, [1, 3, 6])] {
+            let table = Table::new(RateLimit { slip, ..RateLimit::at(1) });
+            assert_eq!(judged(&table, "192.0.2.1", Class::Positive, 0, 10), expected, "slip {slip}");
+        }
+    }
+
+    #[test]
+    fn a_flood_from_forged_addresses_frees_no_victim_and_takes_no_memory() {
+        let table = Table::new(RateLimit::at(5));
+        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 0, 100)[0], 5);
+        // A prefix each. Those that have spent as much as the victim could take its place, and it would begin anew.
+        for forged in 0..400_000_u32 {
+            let forged = Ipv4Addr::from_bits(0x0a00_0000 + (forged << 8));
+            table.judge(forged.into(), Counted::Answers(Class::Negative), 1);
+        }
+        assert_eq!(judged(&table, "192.0.2.1", Class::Negative, 1, 100)[0], 0, "the victim is still covered");
+        let cells: usize = table.shards.iter().map(|shard| shard.lock().unwrap().len() * WAYS).sum();
+        assert_eq!(cells, SETS * WAYS);
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_sees_more_than_the_burst_and_the_rate(
+            rate in 1_u32..200,
+            slip in 0_u32..5,
+            steps in prop::collection::vec((0_u16..300, 1_usize..40), 1..60),
+        ) {
+            let table = Table::new(RateLimit { slip, ..RateLimit::at(rate) });
+            let (mut now, mut answers) = (0, Vec::new());
+            for (step, times) in steps {
+                now += u64::from(step);
+                let counts = judged(&table, "203.0.113.9", Class::Positive, now, times);
+                answers.push((now, counts[0]));
+                let over = counts[1] + counts[2];
+                let most = match slip { 0 => 0, slip => over / slip as usize + 1 };
+                prop_assert!(counts[1] <= most, "{} of {over} slipped", counts[1]);
+            }
+            for (first, (from, _)) in answers.iter().enumerate() {
+                let mut sum = 0_u64;
+                for (until, count) in &answers[first..] {
+                    sum += *count as u64;
+                    let allowed = u64::from(rate) + u64::from(rate) * (until - from) / 1000 + 1;
+                    prop_assert!(sum <= allowed, "{sum} answers in {} ms at {rate} a second", until - from);
+                }
+            }
+        }
+
+        #[test]
+        fn who_stays_below_the_rate_is_never_limited(rate in 1_u32..500, start in 0_u64..1 << 40) {
+            let table = Table::new(RateLimit::at(rate));
+            let between = u64::from(1000_u32.div_ceil(rate));
+            for number in 0..200 {
+                prop_assert_eq!(table.judge(address("2001:db8::1"), Counted::Answers(Class::Positive), start + number * between), Verdict::Answer);
+            }
+        }
+
+        #[test]
+        fn time_that_goes_back_limits_but_never_panics(times in prop::collection::vec(any::<u64>(), 1..100), rate in any::<u32>()) {
+            let table = Table::new(RateLimit::at(rate));
+            for now in times {
+                table.judge(address("192.0.2.1"), Counted::Answers(Class::Positive), now);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Streams: a bound listener enters, its connections are accepted within limits and each is answered by a task of its own; `listeners` starts
+//! one such loop per address of TCP, DNS over TLS and DNS over HTTPS.
+
+mod connection;
+mod gate;
+mod https;
+pub(super) mod quic;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+pub use gate::{Gate, Limits};
+
+use crate::response::respond::Respond;
+use crate::response::wire::Transport;
+use crate::system::tasks::Ended;
+use gate::Pass;
+
+/// How long accepting rests when the system has no file or memory left: connections wait in the backlog meanwhile.
+const REST: Duration = Duration::from_millis(50);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// What is spoken on the connections of a listener.
+#[derive(Clone)]
+pub(crate) enum Speech {
+    /// DNS over TCP (RFC 7766).
+    Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls(TlsAcceptor),
+    /// DNS over HTTPS (RFC 8484).
+    Https(TlsAcceptor),
+}
+
+/// What all connections share.
+pub(crate) struct Shared<R> {
+    /// Answers.
+    pub(crate) responder: Arc<R>,
+    /// Counts connections and knows how long they may be idle.
+    pub(crate) gate: Arc<Gate>,
+    /// True once connections are to end: what has arrived is answered.
+    pub(crate) stop: watch::Receiver<bool>,
+    /// True once nothing new is accepted.
+    pub(crate) yielded: watch::Receiver<bool>,
+}
+
+impl<R> Clone for Shared<R> {
+    fn clone(&self) -> Self {
+        Self {
+            responder: Arc::clone(&self.responder),
+            gate: Arc::clone(&self.gate),
+            stop: self.stop.clone(),
+            yielded: self.yielded.clone(),
+        }
+    }
+}
+
+/// Accepts until told to stop. No error ends it: what a connection suffers is that connection's, and when the system is short of files the
+/// loop rests instead of spinning.
+pub(crate) async fn accept<R: Respond>(
+    listener: io::Result<std::net::TcpListener>,
+    speech: Speech,
+    shared: Shared<R>,
+) -> Ended {
+    let listener = match listener.and_then(TcpListener::from_std) {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%error, "a listener can't be used");
+            return Ended::Failed;
+        }
+    };
+    let mut yielded = shared.yielded.clone();
+    let mut short = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = yielded.wait_for(|yielded| *yielded) => return Ended::AsTold,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, client)) => {
+                short = false;
+                // Refused connections are closed at once, so that their clients know.
+                if let Some(pass) = shared.gate.admit(client.ip()) {
+                    tokio::spawn(converse(stream, client, speech.clone(), shared.clone(), pass));
+                }
+            }
+            // Reset by its client before it was accepted: the next one may be fine.
+            Err(error) if is_of_one_connection(&error) => {
+                debug!(%error, "a connection was gone before it was accepted");
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut short, true) {
+                    warn!(%error, "connections can't be accepted; trying on. Raise the limit of open files, or lower [tcp] connections");
+                }
+                sleep(REST).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// One connection from its first octet to its last.
+async fn converse<R: Respond>(stream: TcpStream, client: SocketAddr, speech: Speech, shared: Shared<R>, pass: Pass) {
+    // Without it the second of two small responses would wait for the first one's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    match speech {
+        Speech::Tcp => connection::serve(stream, client, Transport::Tcp, &shared).await,
+        Speech::Tls(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => connection::serve(stream, client, Transport::Tls, &shared).await,
+            Ok(Err(error)) => debug!(%client, %error, "a TLS handshake failed"),
+            Err(_) => debug!(%client, "a TLS handshake took too long"),
+        },
+        Speech::Https(acceptor) => match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => https::serve(stream, client, &shared).await,
+            Ok(Err(error)) => debug!(%client, %error, "a TLS handshake failed"),
+            Err(_) => debug!(%client, "a TLS handshake took too long"),
+        },
+    }
+    drop(pass);
+}

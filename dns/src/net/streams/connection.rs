@@ -1,0 +1,153 @@
+//! One connection of DNS over TCP or TLS: queries enter as length and message, responses leave the same way, in order; the accept loop runs it.
+//!
+//! Queries may be pipelined (RFC 7766 §6.2.1.1): all that have arrived are answered before the next read, in few writes. An answer never waits
+//! for anything but its turn, so that order costs nobody. A connection's memory is bounded: what arrives is read only when what went before
+//! is answered, and answered only when the client has taken what went before.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
+
+use super::Shared;
+use crate::response::respond::Respond;
+use crate::response::wire::{Outcome, Transport};
+
+/// The octets of the length before a message (RFC 1035 §4.2.2).
+const LENGTH: usize = 2;
+/// How much is read at once; a longer message makes its connection's buffer grow until it is answered.
+const READ: usize = 4096;
+/// Responses are sent when so many octets of them wait, or no query does.
+const WAITING: usize = 16 * 1024;
+/// How long a message that is under way may still take once the server drains.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Answers until the client leaves, is idle or too slow, or the server drains.
+pub(super) async fn serve<S, R>(mut stream: S, client: SocketAddr, transport: Transport, shared: &Shared<R>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    R: Respond,
+{
+    let mut talk = Talk { client, transport, arrived: Vec::new(), waiting: Vec::new(), response: Vec::new() };
+    if let Err(error) = talk.run(&mut stream, shared).await {
+        debug!(%client, %error, "a connection ended");
+    }
+    // TLS ends with a close_notify; a client that takes nothing is left.
+    let _ = timeout(LAST, stream.shutdown()).await;
+}
+
+struct Talk {
+    client: SocketAddr,
+    transport: Transport,
+    /// What was read and isn't answered: at most one message that is under way when nothing more is to be done.
+    arrived: Vec<u8>,
+    /// Responses to be sent, each behind its length.
+    waiting: Vec<u8>,
+    response: Vec<u8>,
+}
+
+impl Talk {
+    async fn run<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        R: Respond,
+    {
+        let mut stop = shared.stop.clone();
+        let (mut answered, mut begun) = (Instant::now(), Instant::now());
+        loop {
+            if self.answer(stream, shared).await? {
+                (answered, begun) = (Instant::now(), Instant::now());
+            }
+            // A message's time counts from its first octet, and what is no message prolongs nothing.
+            let mut deadline = match self.arrived.is_empty() {
+                true => answered + shared.gate.idle(),
+                false => begun + shared.gate.patience(),
+            };
+            if *stop.borrow() {
+                if self.arrived.is_empty() {
+                    return Ok(());
+                }
+                deadline = deadline.min(Instant::now() + LAST);
+            }
+            self.arrived.reserve(self.missing().max(READ));
+            let had = self.arrived.len();
+            tokio::select! {
+                biased; // what has arrived is answered before a drain is heeded
+                read = timeout_at(deadline, stream.read_buf(&mut self.arrived)) => match read {
+                    Ok(Ok(0)) | Err(_) => return Ok(()),
+                    Ok(Ok(_)) if had == 0 => begun = Instant::now(),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return Err(error),
+                },
+                changed = stop.changed(), if !*stop.borrow() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers every whole message that has arrived; whether there was one.
+    async fn answer<S, R>(&mut self, stream: &mut S, shared: &Shared<R>) -> io::Result<bool>
+    where
+        S: AsyncWrite + Unpin,
+        R: Respond,
+    {
+        let (mut at, mut answered) = (0, false);
+        while let Some(message) = first_message(&self.arrived[at..]) {
+            shared.gate.message();
+            let from = self.client.ip().to_canonical();
+            let outcome = shared.responder.respond(message, from, self.transport, &mut self.response);
+            at += LENGTH + message.len();
+            if outcome == Outcome::Dropped {
+                continue;
+            }
+            // A response has at most 65,535 octets.
+            let Ok(length) = u16::try_from(self.response.len()) else { continue };
+            answered = true;
+            self.waiting.extend_from_slice(&length.to_be_bytes());
+            self.waiting.extend_from_slice(&self.response);
+            if self.waiting.len() >= WAITING {
+                self.send(stream, shared.gate.patience()).await?;
+            }
+        }
+        self.arrived.drain(..at);
+        if !self.waiting.is_empty() {
+            self.send(stream, shared.gate.patience()).await?;
+        }
+        if self.arrived.is_empty() {
+            // A silent connection holds next to nothing.
+            for buffer in [&mut self.arrived, &mut self.waiting, &mut self.response] {
+                buffer.clear();
+                buffer.shrink_to(0);
+            }
+        }
+        Ok(answered)
+    }
+
+    async fn send<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, patience: Duration) -> io::Result<()> {
+        let sending = async {
+            stream.write_all(&self.waiting).await?;
+            stream.flush().await
+        };
+        timeout(patience, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// How many octets of the message under way are still to come, as far as its length is known.
+    fn missing(&self) -> usize {
+        let Some(length) = self.arrived.first_chunk::<LENGTH>() else { return 0 };
+        (LENGTH + usize::from(u16::from_be_bytes(*length))).saturating_sub(self.arrived.len())
+    }
+}
+
+/// The message at the start of `octets`, if all of it is there. It may be empty.
+fn first_message(octets: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = octets.split_first_chunk::<LENGTH>()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
+}

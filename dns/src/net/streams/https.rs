@@ -1,0 +1,207 @@
+//! DNS over HTTPS (RFC 8484): a connection whose TLS handshake is done enters, its requests are answered by POST and GET over HTTP/2 or HTTP/1.1
+//! until it is idle or the server drains; the accept loop runs it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use super::Shared;
+use super::gate::Gate;
+use crate::response::respond::Respond;
+use crate::response::wire::{Outcome, Transport};
+
+/// Where queries are taken.
+const PATH: &str = "/dns-query";
+/// The media type of a DNS message (RFC 8484 §6).
+const MESSAGE: &str = "application/dns-message";
+/// The largest query.
+const LARGEST: usize = 65_535;
+/// How many requests of one connection may be under way at once.
+const CONCURRENT: u32 = 64;
+/// The most octets of a request's header fields.
+const HEADERS: u32 = 16 * 1024;
+/// What HTTP/1.1 reads at once: a GET of the longest query has to fit.
+const BUFFER: usize = 128 * 1024;
+/// How long requests under way may still take once the connection is to end.
+const LAST: Duration = Duration::from_secs(1);
+
+/// What a request needs to be answered.
+struct Server<R> {
+    responder: Arc<R>,
+    gate: Arc<Gate>,
+    from: IpAddr,
+    /// When the last request came.
+    last: std::sync::Mutex<Instant>,
+}
+
+/// Answers until the client leaves, is idle, or the server drains.
+pub(super) async fn serve<R: Respond>(stream: TlsStream<TcpStream>, client: SocketAddr, shared: &Shared<R>) {
+    let server = Arc::new(Server {
+        responder: Arc::clone(&shared.responder),
+        gate: Arc::clone(&shared.gate),
+        from: client.ip().to_canonical(),
+        last: std::sync::Mutex::new(Instant::now()),
+    });
+    let service = TowerToHyperService::new(router(Arc::clone(&server)));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(shared.gate.patience()).max_buf_size(BUFFER);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(CONCURRENT).max_header_list_size(HEADERS);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let mut stop = shared.stop.clone();
+    loop {
+        let idle_from = server.last();
+        let end = tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    debug!(%client, %error, "a connection ended");
+                }
+                return;
+            }
+            () = sleep_until(idle_from + shared.gate.idle()) => server.last() == idle_from,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        if end {
+            break;
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LAST, connection).await;
+}
+
+impl<R> Server<R> {
+    fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn touch(&self) {
+        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+}
+
+fn router<R: Respond>(server: Arc<Server<R>>) -> Router {
+    Router::new().route(PATH, get(by_get::<R>).post(by_post::<R>)).fallback(nowhere).with_state(server)
+}
+
+async fn nowhere() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "DNS queries are taken at /dns-query\n")
+}
+
+/// RFC 8484 §4.1: the message in base64url without padding, as the variable `dns`.
+async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let dns = query.split('&').find_map(|variable| variable.strip_prefix("dns="));
+    let Some(message) = dns.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()) else {
+        return (StatusCode::BAD_REQUEST, "the variable dns has to hold a DNS message in base64url without padding\n")
+            .into_response();
+    };
+    server.answer(&message)
+}
+
+/// RFC 8484 §4.1: the message as the body. The body is read whatever it is said to be: a client that is still sending when it is refused may
+/// never see why.
+async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: HeaderMap, request: Request) -> Response {
+    let is_message =
+        headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
+    match timeout(server.gate.patience(), to_bytes(request.into_body(), LARGEST)).await {
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+        Ok(_) if !is_message => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send a DNS message as application/dns-message\n").into_response()
+        }
+        Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "a DNS message has at most 65,535 octets\n").into_response(),
+        Ok(Ok(message)) => server.answer(&message),
+    }
+}
+
+impl<R: Respond> Server<R> {
+    /// A DNS error is a success of HTTP (RFC 8484 §4.2.1); only what is no query isn't.
+    fn answer(&self, message: &[u8]) -> Response {
+        self.touch();
+        self.gate.message();
+        let mut response = Vec::new();
+        match self.responder.respond(message, self.from, Transport::Https, &mut response) {
+            Outcome::Dropped => (StatusCode::BAD_REQUEST, "that is no DNS query\n").into_response(),
+            Outcome::Answered { service, .. } => {
+                // HTTP may keep an answer no longer than DNS (§5.1), and one that was steered for this client alone never for others.
+                let who = if service.is_some() { "private, " } else { "" };
+                let fresh = format!("{who}max-age={}", least_ttl(&response).unwrap_or_default());
+                let headers = [(CONTENT_TYPE, MESSAGE.to_owned()), (CACHE_CONTROL, fresh)];
+                (headers, Body::from(response)).into_response()
+            }
+        }
+    }
+}
+
+/// The least TTL of the answers, else that of the authority section, which for a negative answer is how long that holds (RFC 2308 §5).
+fn least_ttl(message: &[u8]) -> Option<u32> {
+    let u16_at = |at: usize| Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?));
+    let after_name = |mut at: usize| loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            0xc0.. => return Some(at + 2),
+            length => at += 1 + usize::from(length),
+        }
+    };
+    let mut at = 12;
+    for _ in 0..u16_at(4)? {
+        at = after_name(at)? + 4;
+    }
+    let mut least = None;
+    for section in [6, 8] {
+        for _ in 0..u16_at(section)? {
+            at = after_name(at)?;
+            let ttl = u32::from_be_bytes(*message.get(at + 4..)?.first_chunk()?);
+            least = Some(least.map_or(ttl, |least: u32| least.min(ttl)));
+            at += 10 + usize::from(u16_at(at + 8)?);
+        }
+        if least.is_some() {
+            break;
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Message, MessageType, OpCode, Query};
+    use hickory_proto::rr::rdata::{A, NS};
+    use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_fresh_as_long_as_its_shortest_record() {
+        let name = Name::from_ascii("www.example.com.").unwrap();
+        let record = |ttl, data| Record::from_rdata(name.clone(), ttl, data);
+        let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+        message.queries.push(Query::query(name.clone(), RecordType::A));
+        assert_eq!(least_ttl(&message.to_vec().unwrap()), None);
+        message.authorities.push(record(7, RData::NS(NS(name.clone()))));
+        assert_eq!(least_ttl(&message.to_vec().unwrap()), Some(7));
+        for ttl in [300, 30, 60] {
+            message.answers.push(record(ttl, RData::A(A::new(192, 0, 2, 1))));
+        }
+        let whole = message.to_vec().unwrap();
+        assert_eq!(least_ttl(&whole), Some(30), "the answers alone count");
+        for length in 0..whole.len() {
+            let _ = least_ttl(&whole[..length]);
+        }
+    }
+}

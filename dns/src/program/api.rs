@@ -1,0 +1,170 @@
+//! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics` and `/healthz`; `serve`
+//! runs it.
+//!
+//! Who may do what: on a loopback address everybody may read; elsewhere reading needs a bearer token too, but for
+//! `/healthz`. Writing needs a token that may write everywhere, and is forbidden when none is configured.
+
+mod overrides;
+mod read;
+mod reply;
+mod status;
+pub mod tls;
+pub mod token;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::serve::Listener;
+use bailiwick_rules::time::Timestamp;
+
+use crate::program::metrics::Metrics;
+use crate::state::owner::Handle;
+use reply::Problem;
+use token::{Access, Tokens};
+
+/// The largest request body, in bytes.
+const MOST_BODY: usize = 4096;
+
+/// What the API tells of and by whom it lets itself be told.
+#[derive(Debug)]
+pub struct Api {
+    /// Snapshots and the way to change overrides.
+    pub handle: Handle,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// This node's name.
+    pub node: String,
+    /// The bearer tokens; without one that may write nothing can be changed.
+    pub tokens: Tokens,
+    /// When this process began.
+    pub begun: Timestamp,
+    /// Whether only this machine can reach the API.
+    pub loopback: bool,
+    /// Whether the server is going down: `/healthz` says so.
+    pub draining: AtomicBool,
+    /// Whether another process is about to take over: what is changed here would be unknown there.
+    pub is_handing_over: Arc<AtomicBool>,
+    /// Addresses that are listened on and that no interface has.
+    pub absent: Arc<crate::net::listeners::Absent>,
+}
+
+impl Api {
+    /// Serves on `listener` until `stop`, then finishes what is in flight.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: impl Listener<Addr = SocketAddr>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        axum::serve(listener, router(self)).with_graceful_shutdown(stop).await
+    }
+}
+
+/// Whether an API at `address` is out of other machines' reach.
+#[must_use]
+pub fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(read::metrics))
+        .route("/v1/health", get(read::health))
+        .route("/v1/rules", get(read::rules))
+        .route("/v1/rules/status", get(read::rules_status))
+        .route("/v1/explain", get(read::explain))
+        .route("/v1/status", get(status::status))
+        .route("/v1/overrides", get(overrides::list).post(overrides::set))
+        .route("/v1/overrides/{region}", delete(overrides::end))
+        .route("/v1/overrides/{region}/{endpoint}", delete(overrides::end_of_endpoint))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(from_fn_with_state(Arc::clone(&api), admit))
+        .with_state(api)
+}
+
+/// Lets a request pass that needs no token or carries the right one.
+async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && (api.loopback || request.uri().path() == "/healthz") {
+        return next.run(request).await;
+    }
+    if !reads && api.is_handing_over.load(Ordering::Relaxed) {
+        let message = "a new process is about to take over and wouldn't know of it; try again in a few seconds";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    }
+    let accepted = if reads { api.tokens.all().next() } else { api.tokens.write.first() };
+    if accepted.is_none() {
+        let what = if reads { "reading from other machines" } else { "changing anything" };
+        let message =
+            format!("{what} needs a bearer token, and this node has none: set [api] token_file in its configuration");
+        return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+    }
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match api.tokens.admit(authorization) {
+        Access::Write => return next.run(request).await,
+        Access::Read if reads => return next.run(request).await,
+        Access::Read => {
+            let message = "this token may read and no more; send one of [api] token_file or write_token_files";
+            return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+        }
+        Access::Nothing => {}
+    }
+    let message = "send the token of this node's [api] token_file as \"Authorization: Bearer …\"";
+    let mut response = Problem::new(StatusCode::UNAUTHORIZED, message).into_response();
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bailiwick\""));
+    response
+}
+
+/// Whether the server is of use, in the first line; what else is wrong in those below. Everybody may read it, so it tells no contents.
+async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
+    if api.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    let troubles = api.handle.tasks().troubles();
+    let (status, word) = match troubles.iter().any(|trouble| trouble.is_vital) {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
+        false => (StatusCode::OK, "ok"),
+    };
+    let lines = troubles.iter().map(ToString::to_string).chain(api.absent.lines()).chain(of_zones(&api.handle));
+    (status, std::iter::once(word.to_owned()).chain(lines).map(|line| line + "\n").collect())
+}
+
+/// Which zones aren't served as their files say. Why is told by the log and `/v1/rules/status`.
+fn of_zones(handle: &Handle) -> Vec<String> {
+    let (snapshot, status) = (handle.snapshot_owned(), handle.status());
+    let missing: Vec<String> = snapshot.zones().missing().iter().map(ToString::to_string).collect();
+    let failing = status.zones_failing.keys().filter(|zone| !missing.contains(zone));
+    let failing = failing.map(|zone| format!("zone {zone}: its last good version is served"));
+    missing.iter().map(|zone| format!("zone {zone}: is not served")).chain(failing).collect()
+}
+
+async fn nowhere(request: Request) -> Problem {
+    let message = format!(
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, /v1/status and /v1/overrides",
+        request.uri().path()
+    );
+    Problem::new(StatusCode::NOT_FOUND, message)
+}
+
+async fn no_such_method(request: Request) -> Problem {
+    let message = format!("{} can't be done at {}", request.method(), request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The API's reading half: metrics, health, the rules with what was last wrong with them, explanations. Each reads one snapshot.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bailiwick_rules::explain::{Explanation, explain as explain_steering};
+use bailiwick_rules::health::supposing_down;
+use bailiwick_rules::overview::Overview;
+use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::steer::{Conditions, Local};
+use bailiwick_rules::table::Revision;
+use bailiwick_rules::time::Timestamp;
+use serde::Serialize;
+
+use super::Api;
+use super::reply::Problem;
+use crate::program::metrics::plain;
+use crate::program::question::Question;
+use crate::state::owner::{Failure, SourceStatus};
+
+/// The media types of both formats of metrics.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Tells that the document last offered isn't the one in service, and the first reason.
+const RULES_ERROR: HeaderName = HeaderName::from_static("x-bailiwick-rules-error");
+/// The longest reason a header carries; all of it stands in `/v1/rules/status`.
+const MOST_OF_REASON: usize = 500;
+
+/// OpenMetrics for whoever asks for it, as Prometheus does; the older format for all others, such as
+/// `curl … | promtool check metrics`.
+pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let text = api.metrics.text(&api.handle);
+    let (kind, text) = if accepted.any(|value| value.contains("application/openmetrics-text")) {
+        (OPENMETRICS, text)
+    } else {
+        (PLAIN_METRICS, plain(&text))
+    };
+    ([(CONTENT_TYPE, HeaderValue::from_static(kind)), (VARY, HeaderValue::from_static("accept"))], text).into_response()
+}
+
+pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthReport> {
+    Json(api.handle.snapshot_owned().health_report(&api.node, api.handle.now()))
+}
+
+/// The document in service, byte for byte, under a strong entity tag.
+pub(super) async fn rules(State(api): State<Arc<Api>>, request: HeaderMap) -> Response {
+    let snapshot = api.handle.snapshot_owned();
+    let tag = entity_tag(&snapshot.table().revision());
+    let mut headers = HeaderMap::new();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(value) = HeaderValue::from_str(&tag) {
+        headers.insert(ETAG, value);
+    }
+    if let Some(reason) = api.handle.status().rules.last_error.as_ref().and_then(told_in_header) {
+        headers.insert(RULES_ERROR, reason);
+    }
+    let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    if known.flat_map(|value| value.split(',')).any(|one| matches(one.trim(), &tag)) {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    (headers, snapshot.rules_bytes().to_vec()).into_response()
+}
+
+fn entity_tag(revision: &Revision) -> String {
+    format!("\"{}-{}\"", revision.number, revision.sha256_hex())
+}
+
+/// The weak comparison that `If-None-Match` asks for (RFC 9110 §13.1.2).
+fn matches(candidate: &str, tag: &str) -> bool {
+    candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == tag
+}
+
+fn told_in_header(failure: &Failure) -> Option<HeaderValue> {
+    let fits = |c: &char| c.is_ascii_graphic() || *c == ' ';
+    let reason: String = failure.errors.first()?.chars().filter(fits).take(MOST_OF_REASON).collect();
+    HeaderValue::from_str(&reason).ok()
+}
+
+/// How rules, zones and GeoIP database fare, with every error of the versions last refused.
+#[derive(Debug, Serialize)]
+pub(super) struct Sources {
+    revision: u64,
+    sha256: String,
+    awaited_revision: Option<u64>,
+    rules: Source,
+    zones: Source,
+    keys: Source,
+    geoip: Source,
+    not_persisted: Option<Told>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source {
+    accepted: u64,
+    refused: u64,
+    ignored: u64,
+    accepted_at: Option<Timestamp>,
+    last_error: Option<Told>,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    at: Timestamp,
+    errors: Vec<String>,
+}
+
+impl From<&Failure> for Told {
+    fn from(failure: &Failure) -> Self {
+        Self { at: failure.at, errors: failure.errors.clone() }
+    }
+}
+
+impl From<&SourceStatus> for Source {
+    fn from(status: &SourceStatus) -> Self {
+        Self {
+            accepted: status.accepted,
+            refused: status.refused,
+            ignored: status.ignored,
+            accepted_at: status.accepted_at,
+            last_error: status.last_error.as_ref().map(Told::from),
+        }
+    }
+}
+
+pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<Sources> {
+    let status = api.handle.status();
+    let revision = api.handle.snapshot().table().revision();
+    Json(Sources {
+        revision: revision.number,
+        sha256: revision.sha256_hex(),
+        awaited_revision: status.awaited_revision,
+        rules: Source::from(&status.rules),
+        zones: Source::from(&status.zones),
+        keys: Source::from(&status.keys),
+        geoip: Source::from(&status.geoip),
+        not_persisted: status.not_persisted.as_ref().map(Told::from),
+        warnings: status.warnings.to_vec(),
+    })
+}
+
+fn how_to_ask(wrong: &str) -> Problem {
+    let how = "ask as /v1/explain?service=chat&client=203.0.113.7 or with country, tenant, model, path, down and at, or with \
+               all=true for every fence";
+    Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}; {how}"))
+}
+
+/// One decision, or every fence.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Explained {
+    One(Explanation),
+    All(Overview),
+}
+
+/// What the snapshot in service decides for a client, by its health and what is supposed to be down.
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Explained>, Problem> {
+    let Query(question) = question.map_err(|rejection| how_to_ask(&rejection.body_text()))?;
+    if !question.all && question.service.is_none() && question.tenant.is_none() {
+        return Err(how_to_ask("service: is missing"));
+    }
+    let snapshot = api.handle.snapshot_owned();
+    let refused = |errors| Problem::all(StatusCode::BAD_REQUEST, errors);
+    if question.all {
+        return question.overview(snapshot.table()).map(|all| Json(Explained::All(all))).map_err(refused);
+    }
+    let understood =
+        question.understand(snapshot.table(), snapshot.world().places(), api.handle.now()).map_err(refused)?;
+    let health = supposing_down(&snapshot.health().regions, &understood.down);
+    let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
+    let mut explained = explain_steering(snapshot.table(), &understood.ask, &conditions);
+    explained.by_type = snapshot.by_type(&understood.ask, &understood.down, understood.at);
+    Ok(Json(Explained::One(explained)))
+}

@@ -1,0 +1,205 @@
+//! `/v1/status`: all that an operator wants to know of this node at one look, from one snapshot.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use bailiwick_rules::health::{AddressFamily, Status};
+use bailiwick_rules::overview::overview;
+use bailiwick_rules::report::{EndpointReport, RegionReport};
+use bailiwick_rules::steer::Local;
+use bailiwick_rules::table::RegionIndex;
+use bailiwick_rules::time::Timestamp;
+
+use super::Api;
+use super::overrides::in_force;
+use crate::dnssec::key_set::Role;
+use crate::program::node_status::{FenceNow, FilesNow, KeyNow, NodeStatus, RegionNow, SourceNow};
+use crate::state::owner::{self, Source};
+use crate::state::snapshot::{MonitorView, Snapshot};
+
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
+    let (snapshot, status, now) = (api.handle.snapshot_owned(), api.handle.status(), api.handle.now());
+    let revision = snapshot.table().revision();
+    Json(NodeStatus {
+        node: api.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now,
+        begun: api.begun,
+        revision: revision.number,
+        rules_sha256: revision.sha256_hex(),
+        fences: fences(&snapshot, now),
+        regions: regions(&snapshot, &api.node, now),
+        overrides: in_force(&snapshot, now),
+        sources: sources(&snapshot, &status),
+        keys: keys(&snapshot, now),
+        files: api
+            .metrics
+            .files()
+            .map(|fares| FilesNow { files: fares.files.clone(), expires: fares.expires(), failing: fares.is_failing() })
+            .collect(),
+        troubles: troubles(&api, &status),
+        warnings: status.warnings.to_vec(),
+    })
+}
+
+fn fences(snapshot: &Snapshot, now: Timestamp) -> Vec<FenceNow> {
+    let (table, local) = (snapshot.table(), Local::default());
+    let conditions = snapshot.conditions(&local, now);
+    let rows = overview(table, None, None).fences;
+    let told = rows.iter().map(|row| FenceNow {
+        service: row.service.to_string(),
+        tenant: row.tenant.as_ref().map(ToString::to_string),
+        clients: row.clients.sentence(),
+        by: row.given_by(),
+        fence: row.fence_sentence(),
+        offered: row.offered_sentence(table, &conditions),
+    });
+    told.collect()
+}
+
+/// Every region, each followed by its endpoints.
+fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
+    let (table, health) = (snapshot.table(), snapshot.health());
+    let report = snapshot.health_report(node, now);
+    let mut told = Vec::new();
+    for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
+        let Some(one) = report.regions.get(region.id.as_str()) else { continue };
+        let monitors = |endpoint: Option<usize>| -> Vec<&MonitorView> {
+            let is_it = |monitor: &&MonitorView| (monitor.region, monitor.endpoint) == (index, endpoint);
+            health.monitors.iter().filter(is_it).collect()
+        };
+        let own = &monitors(None)[..];
+        told.push(RegionNow {
+            region: region.id.to_string(),
+            status: one.status,
+            probed: one.probed,
+            families: one.families.clone(),
+            since: health.since.get(index.get()).copied(),
+            forced: one.forced.is_some() || is_drained(one),
+            why: why_region(one, own),
+            ..last_failure(own)
+        });
+        for (position, (id, _)) in region.endpoints.iter().enumerate() {
+            let (watched, endpoint) = (&monitors(Some(position))[..], one.endpoints.get(id.as_str()));
+            let forced = endpoint.and_then(|endpoint| endpoint.forced.as_ref());
+            told.push(RegionNow {
+                region: region.id.to_string(),
+                endpoint: Some(id.to_string()),
+                status: endpoint.map_or(Status::Unknown, |endpoint| endpoint.status),
+                probed: endpoint.map_or(Status::Unknown, EndpointReport::by_probes),
+                families: endpoint.map(|endpoint| endpoint.families.clone()).unwrap_or_default(),
+                since: watched.iter().map(|monitor| monitor.since).max(),
+                forced: forced.is_some(),
+                why: forced.map_or_else(|| why(watched), |forced| format!("forced: {}", forced.reason)),
+                ..last_failure(watched)
+            });
+        }
+    }
+    told
+}
+
+/// The last failure of a monitor, or of its halves.
+fn last_failure(halves: &[&MonitorView]) -> RegionNow {
+    let failed = halves.iter().filter_map(|monitor| Some((monitor.last_failure.as_ref()?, monitor.family)));
+    let last = failed.max_by_key(|((at, _), _)| *at);
+    let (failed_at, failure) = last.map(|((at, failure), family)| (*at, by_family(family, failure))).unzip();
+    RegionNow { failed_at, failure, ..RegionNow::default() }
+}
+
+/// A sentence about a monitor, or about the half of it that this family is.
+fn by_family(family: Option<AddressFamily>, sentence: &str) -> String {
+    family.map_or_else(|| sentence.to_owned(), |family| format!("{family}: {sentence}"))
+}
+
+/// Whether every endpoint is forced down.
+fn is_drained(report: &RegionReport) -> bool {
+    let forced_down =
+        |endpoint: &EndpointReport| endpoint.forced.as_ref().is_some_and(|forced| forced.status == Status::Down);
+    !report.endpoints.is_empty() && report.endpoints.values().all(forced_down)
+}
+
+fn why_region(report: &RegionReport, own: &[&MonitorView]) -> String {
+    let is_down = |monitor: &&MonitorView| monitor.monitored.machine.status() == Status::Down;
+    let own_is_down = !own.is_empty() && own.iter().all(is_down);
+    let are_watched = report.endpoints.values().any(|endpoint| endpoint.status != Status::Unknown);
+    match (&report.forced, report.status) {
+        (Some(forced), _) => format!("forced: {}", forced.reason),
+        (None, Status::Down) if is_drained(report) => "forced: all its endpoints are".to_owned(),
+        (None, Status::Down) if !own_is_down => "all its endpoints are down".to_owned(),
+        (None, _) if own.is_empty() && are_watched => "by its endpoints".to_owned(),
+        (None, _) => why(own),
+    }
+}
+
+/// Why a monitor has its status, half by half where it tells the families of addresses apart.
+fn why(halves: &[&MonitorView]) -> String {
+    if halves.is_empty() {
+        return "not watched".to_owned();
+    }
+    let sentence = |monitor: &&MonitorView| {
+        let why = match (monitor.monitored.machine.status(), &monitor.failure) {
+            (Status::Unknown, _) => "no probe has answered yet",
+            (Status::Up, None) => "probes succeed",
+            (Status::Up, Some(_)) => "the last probe failed; too few have so far",
+            (Status::Down, Some(_)) => "probes fail",
+            (Status::Down, None) => "probes succeed again; too few have so far",
+        };
+        by_family(monitor.family, why)
+    };
+    halves.iter().map(sentence).collect::<Vec<_>>().join(", ")
+}
+
+fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
+    let world = snapshot.world();
+    let zones = world.zone_sources();
+    let served = zones.iter().filter(|zone| !zone.is_missing()).count();
+    let built = world.places().built().map_or("none".to_owned(), |built| format!("built {built}"));
+    let signed = world.rings().count();
+    let one = |source: Source, name: &str, what: String| {
+        let fares = status.of(source);
+        SourceNow {
+            source: name.to_owned(),
+            what,
+            accepted_at: fares.accepted_at,
+            refused_at: fares.last_error.as_ref().map(|failure| failure.at),
+            errors: fares.last_error.as_ref().map(|failure| failure.errors.clone()).unwrap_or_default(),
+        }
+    };
+    vec![
+        one(Source::Rules, "rules", format!("revision {}", snapshot.table().revision().number)),
+        one(Source::Zones, "zones", format!("{served} of {} served", zones.len())),
+        one(Source::Keys, "keys", format!("{signed} zones signed")),
+        one(Source::Geoip, "geoip", built),
+    ]
+}
+
+fn keys(snapshot: &Snapshot, now: Timestamp) -> Vec<KeyNow> {
+    let until: Vec<(String, Timestamp)> =
+        snapshot.world().signed_until(now).map(|(zone, until)| (zone.origin().to_string(), until)).collect();
+    let rings = snapshot.world().rings();
+    let told = rings.flat_map(|ring| {
+        let zone = ring.zone_name();
+        let signed_until = until.iter().find(|(origin, _)| *origin == zone).map(|(_, until)| *until);
+        ring.roles().map(move |(role, key)| KeyNow {
+            zone: zone.clone(),
+            tag: key.tag(),
+            algorithm: key.algorithm(),
+            state: match role {
+                Role::Published => "published",
+                Role::Active => "active",
+                Role::Retired => "retired",
+            }
+            .to_owned(),
+            signed_until,
+        })
+    });
+    told.collect()
+}
+
+fn troubles(api: &Api, status: &owner::Status) -> Vec<String> {
+    let tasks = api.handle.tasks().troubles();
+    let tasks = tasks.iter().map(ToString::to_string);
+    let failures = [&status.not_persisted, &status.not_renewed].into_iter().flatten();
+    tasks.chain(super::of_zones(&api.handle)).chain(failures.flat_map(|failure| failure.errors.clone())).collect()
+}

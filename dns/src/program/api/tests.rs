@@ -1,0 +1,389 @@
+//! The API over a real socket, in front of a real owner.
+
+use std::path::Path;
+
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::token::TokenFile;
+use super::*;
+use crate::response::answer::Rcode;
+use crate::response::wire::{Class, Outcome, Transport};
+use crate::state::load::Sources;
+use crate::state::probe::Secrets;
+use crate::state::startup::{Started, start};
+use crate::system::clock::Clock;
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// It may read and no more.
+const READER: &str = "fedcba9876543210fedcba9876543210";
+
+fn rules(revision: u64) -> String {
+    json!({
+        "version": 1, "revision": revision,
+        "jurisdictions": { "eu": { "include": ["EU"] } },
+        "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } }, "par": { "countries": ["FR"] } },
+        "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                                "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
+    })
+    .to_string()
+}
+
+/// A running API; what it needs lives as long.
+struct Fixture {
+    started: Started,
+    api: Arc<Api>,
+    url: String,
+    client: Client,
+    directory: tempfile::TempDir,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Fixture {
+    async fn new(write: Option<&str>, loopback: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("rules.json"), rules(7)).unwrap();
+        let sources = Sources {
+            rules: at("rules.json"),
+            geoip: None,
+            registered: crate::locate::geoip::Registered::Ignored,
+            zones: Vec::new(),
+            dnssec: Vec::new(),
+            directory: directory.path().to_owned(),
+            lock: None,
+            state_dir: Some(at("state")),
+            shrink: crate::program::config::Shrink::default(),
+        };
+        let started = start(sources, Secrets::default(), Clock::system()).await.unwrap();
+        let token = |token: &str| {
+            std::fs::write(at("token"), token).unwrap();
+            Arc::new(TokenFile::read(Path::new(&at("token"))).unwrap())
+        };
+        let tokens = Tokens { read: vec![token(READER)], write: write.map(token).into_iter().collect() };
+        let tokens = if write.is_some() { tokens } else { Tokens::default() };
+        let api = Arc::new(Api {
+            handle: started.handle.clone(),
+            metrics: Arc::default(),
+            node: "ns1".to_owned(),
+            tokens,
+            begun: started.handle.now(),
+            loopback,
+            draining: AtomicBool::new(false),
+            is_handing_over: Arc::default(),
+            absent: Arc::default(),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (_stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(Arc::clone(&api).serve(listener, async {
+            let _ = stopped.await;
+        }));
+        Self { started, api, url, client: Client::new(), directory, _stop }
+    }
+
+    async fn open() -> Self {
+        Self::new(Some(TOKEN), true).await
+    }
+
+    async fn send(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Response {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    async fn force(&self, body: Value) -> (u16, Value) {
+        read(self.send(Method::POST, "/v1/overrides", Some(TOKEN), Some(body)).await).await
+    }
+}
+
+async fn read(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text:?} is no JSON")))
+}
+
+fn message(body: &Value) -> &str {
+    body["error"]["message"].as_str().unwrap()
+}
+
+fn tomorrow(fixture: &Fixture) -> String {
+    fixture.api.handle.now().after(bailiwick_rules::time::Millis(86_400_000)).to_string()
+}
+
+#[tokio::test]
+async fn health_fails_and_names_the_task_while_a_vital_one_is_in_trouble() {
+    let fixture = Fixture::new(None, false).await;
+    let read = async |response: Response| (response.status().as_u16(), response.text().await.unwrap());
+    assert_eq!(read(fixture.get("/healthz").await).await, (200, "ok\n".to_owned()));
+    let tasks = fixture.api.handle.tasks();
+    let files = tasks.beating("slow files", false, std::time::Duration::ZERO);
+    let (status, text) = read(fixture.get("/healthz").await).await;
+    assert!(status == 200 && text.starts_with("ok\nslow files: no turn for "), "{text}");
+    let listener = tasks.waiting("tcp 192.0.2.1:53");
+    listener.set_down(true);
+    let (status, text) = read(fixture.get("/healthz").await).await;
+    assert!(status == 503 && text.starts_with("failing\n") && text.contains("\ntcp 192.0.2.1:53: is down\n"), "{text}");
+    let metrics = fixture.api.metrics.text(&fixture.api.handle);
+    assert!(metrics.contains("bailiwick_task_failing{task=\"tcp 192.0.2.1:53\"} 1"), "{metrics}");
+    listener.set_down(false);
+    assert_eq!(fixture.get("/healthz").await.status().as_u16(), 200);
+    drop(files);
+}
+
+#[tokio::test]
+async fn the_rules_are_served_byte_for_byte_under_an_entity_tag() {
+    let fixture = Fixture::open().await;
+    let response = fixture.get("/v1/rules").await;
+    let tag = response.headers()["etag"].to_str().unwrap().to_owned();
+    assert!(tag.starts_with("\"7-") && tag.len() == 2 + 2 + 64, "{tag}");
+    assert!(!response.headers().contains_key("x-bailiwick-rules-error"));
+    assert_eq!(response.text().await.unwrap(), rules(7));
+
+    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+        let request = fixture.client.get(format!("{}/v1/rules", fixture.url)).header("if-none-match", &known);
+        let response = request.send().await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["etag"]), (304, &tag.parse().unwrap()), "{known}");
+        assert_eq!(response.bytes().await.unwrap().len(), 0);
+    }
+    let other = fixture.client.get(format!("{}/v1/rules", fixture.url)).header("if-none-match", "\"7-0\"");
+    assert_eq!(other.send().await.unwrap().status(), 200);
+    let head = fixture.send(Method::HEAD, "/v1/rules", None, None).await;
+    assert_eq!((head.status().as_u16(), head.headers()["etag"].to_str().unwrap()), (200, tag.as_str()));
+}
+
+#[tokio::test]
+async fn a_refused_document_is_told_while_the_last_good_is_served() {
+    let fixture = Fixture::open().await;
+    std::fs::write(fixture.directory.path().join("rules.json"), r#"{"version": 1, "revision": 8, "regoins": {}}"#)
+        .unwrap();
+    fixture.started.feed.reload();
+    assert!(fixture.started.handle.wait_until(|_, status| status.rules.last_error.is_some()).await);
+
+    let response = fixture.get("/v1/rules").await;
+    let reason = response.headers()["x-bailiwick-rules-error"].to_str().unwrap().to_owned();
+    assert!(reason.contains("/regoins"), "{reason}");
+    assert_eq!(response.text().await.unwrap(), rules(7));
+    let (_, status) = read(fixture.get("/v1/rules/status").await).await;
+    assert_eq!(status["revision"], 7);
+    assert!(status["rules"]["last_error"]["errors"][0].as_str().unwrap().contains("/regoins"), "{status}");
+    let metrics = fixture.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("bailiwick_source_failing{source=\"rules\"} 1"), "{metrics}");
+
+    std::fs::write(fixture.directory.path().join("rules.json"), rules(9)).unwrap();
+    fixture.started.feed.reload();
+    assert!(fixture.started.handle.wait_until(|snapshot, _| snapshot.table().revision().number == 9).await);
+    let response = fixture.get("/v1/rules").await;
+    assert!(!response.headers().contains_key("x-bailiwick-rules-error"));
+    assert!(response.headers()["etag"].to_str().unwrap().starts_with("\"9-"));
+}
+
+#[tokio::test]
+async fn overrides_need_the_token_a_known_region_an_end_and_a_reason() {
+    let fixture = Fixture::open().await;
+    let fine = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
+    for token in [None, Some("wrong")] {
+        let response = fixture.send(Method::POST, "/v1/overrides", token, Some(fine.clone())).await;
+        assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+        assert_eq!(response.status(), 401);
+    }
+    let with = |key: &str, value: Value| {
+        let mut body = fine.clone();
+        body[key] = value;
+        body
+    };
+    let wrong = [
+        (with("region", json!("frq")), 404, "did you mean \"fra\"?"),
+        (with("status", json!("unknown")), 400, "status: must be \"up\" or \"down\""),
+        (with("until", json!("2020-01-01T00:00:00Z")), 400, "lies in the past"),
+        (with("until", json!("tomorrow")), 422, "is not a time"),
+        (with("reason", json!(" ")), 400, "reason: is empty"),
+        (with("reason", json!("two\nlines")), 400, "reason: must be one line"),
+        (with("resaon", json!("x")), 422, "unknown field"),
+        (with("reason", json!("x".repeat(5000))), 413, "length limit exceeded"),
+    ];
+    for (body, status, expected) in wrong {
+        let (answered, told) = fixture.force(body).await;
+        assert!(answered == status && message(&told).contains(expected), "{answered} {told}");
+    }
+    assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
+
+    let (status, told) = fixture.force(fine).await;
+    assert_eq!((status, &told["kept"]), (200, &json!("in the state directory")));
+    let (_, list) = read(fixture.get("/v1/overrides").await).await;
+    assert_eq!(list["overrides"][0]["region"], "fra");
+    let (_, health) = read(fixture.get("/v1/health").await).await;
+    assert_eq!((&health["node"], &health["regions"]["fra"]["status"]), (&json!("ns1"), &json!("down")));
+    assert_eq!(health["regions"]["fra"]["override"]["reason"], "drill");
+    let (_, explained) = read(fixture.get("/v1/explain?service=chat&country=DE").await).await;
+    assert_eq!(explained["withheld"][0], json!({ "region": "fra", "reason": "forced" }));
+    assert!(fixture.get("/metrics").await.text().await.unwrap().contains("bailiwick_region_forced{region=\"fra\"} 1"));
+
+    let end = |token| fixture.send(Method::DELETE, "/v1/overrides/fra", token, None);
+    assert_eq!(end(None).await.status(), 401);
+    assert_eq!(end(Some(TOKEN)).await.status(), 200);
+    assert_eq!(end(Some(TOKEN)).await.status(), 404, "there is none left");
+    let nowhere = fixture.send(Method::DELETE, "/v1/overrides/mars", Some(TOKEN), None).await;
+    assert!(message(&read(nowhere).await.1).contains("known are fra, par"));
+    assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_may_read_reads_from_other_machines_and_changes_nothing() {
+    let fixture = Fixture::new(Some(TOKEN), false).await;
+    for path in ["/v1/health", "/v1/rules", "/v1/status", "/metrics"] {
+        assert_eq!(fixture.send(Method::GET, path, Some(READER), None).await.status(), 200, "{path}");
+    }
+    let body = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
+    let (status, told) = read(fixture.send(Method::POST, "/v1/overrides", Some(READER), Some(body)).await).await;
+    assert!(status == 403 && message(&told).contains("may read and no more"), "{status} {told}");
+    assert_eq!(fixture.send(Method::DELETE, "/v1/overrides/fra", Some(READER), None).await.status(), 403);
+    assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
+    assert_eq!(fixture.send(Method::GET, "/v1/health", Some(TOKEN), None).await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_forced_by_itself_and_takes_its_region_along_if_it_is_the_only_one() {
+    let fixture = Fixture::open().await;
+    let body = |endpoint: &str| json!({ "region": "fra", "endpoint": endpoint, "status": "down", "until": tomorrow(&fixture), "reason": "new driver" });
+    let (status, told) = fixture.force(body("fra-2")).await;
+    assert!(status == 404 && message(&told).contains("no endpoint \"fra-2\"; did you mean \"fra-1\"?"), "{told}");
+    let (status, told) = fixture.force(body("fra-1")).await;
+    assert_eq!((status, &told["endpoint"]), (200, &json!("fra-1")), "{told}");
+    let (_, list) = read(fixture.get("/v1/overrides").await).await;
+    assert_eq!((&list["overrides"][0]["region"], &list["overrides"][0]["endpoint"]), (&json!("fra"), &json!("fra-1")));
+    let (_, health) = read(fixture.get("/v1/health").await).await;
+    let fra = &health["regions"]["fra"];
+    assert_eq!((&fra["status"], &fra["override"]), (&json!("down"), &Value::Null));
+    let endpoint = &fra["endpoints"]["fra-1"];
+    assert_eq!((&endpoint["status"], &endpoint["probed"]), (&json!("down"), &json!("unknown")), "{health}");
+    assert_eq!(endpoint["override"]["reason"], "new driver");
+    let (_, explained) = read(fixture.get("/v1/explain?service=chat&country=DE").await).await;
+    assert_eq!(explained["withheld"][0], json!({ "region": "fra", "reason": "forced" }));
+    let metrics = fixture.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("bailiwick_endpoint_forced{region=\"fra\",endpoint=\"fra-1\"} 1"), "{metrics}");
+    let ended = |path: &'static str| fixture.send(Method::DELETE, path, Some(TOKEN), None);
+    assert_eq!(ended("/v1/overrides/fra").await.status(), 404, "the region itself isn't forced");
+    assert_eq!(ended("/v1/overrides/fra/fra-1").await.status(), 200);
+    let (_, health) = read(fixture.get("/v1/health").await).await;
+    assert_eq!(health["regions"]["fra"]["endpoints"]["fra-1"], json!({ "status": "unknown" }));
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_can_be_changed() {
+    let fixture = Fixture::new(None, true).await;
+    let body = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
+    let (status, told) = fixture.force(body).await;
+    assert!(status == 403 && message(&told).contains("token_file"), "{status} {told}");
+    assert_eq!(fixture.get("/v1/health").await.status(), 200);
+}
+
+#[tokio::test]
+async fn beyond_loopback_reading_needs_the_token_too() {
+    let fixture = Fixture::new(Some(TOKEN), false).await;
+    for path in ["/metrics", "/v1/health", "/v1/rules", "/v1/explain", "/v1/overrides", "/nowhere"] {
+        assert_eq!(fixture.get(path).await.status(), 401, "{path}");
+    }
+    assert_eq!(fixture.get("/healthz").await.status(), 200);
+    assert_eq!(fixture.send(Method::GET, "/v1/health", Some(TOKEN), None).await.status(), 200);
+    assert_eq!(Fixture::new(None, false).await.get("/v1/health").await.status(), 403);
+}
+
+#[tokio::test]
+async fn questions_are_explained_by_the_health_in_service() {
+    let fixture = Fixture::open().await;
+    let ask = async |query: &str| read(fixture.get(&format!("/v1/explain?{query}")).await).await;
+    let (status, told) = ask("service=chat&country=de").await;
+    assert_eq!((status, &told["ordered"][0]["region"], &told["revision"]), (200, &json!("fra"), &json!(7)));
+    let (_, told) = ask("service=chat&country=DE&down=fra").await;
+    assert_eq!((&told["ordered"][0]["region"], &told["withheld"][0]["reason"]), (&json!("par"), &json!("down")));
+    let (_, told) = ask("service=chat&country=DE&down=fra,par").await;
+    assert_eq!(told["revived"], true);
+    let (_, told) = ask("service=chat&client=unknown").await;
+    assert_eq!(told["fence"], json!([]));
+    let (status, told) = ask("all=true").await;
+    assert_eq!((status, &told["revision"], &told["fences"][0]["service"]), (200, &json!(7), &json!("chat")), "{told}");
+
+    let (status, told) = ask("service=caht&client=nobody&down=far").await;
+    assert_eq!((status, told["error"]["messages"].as_array().unwrap().len()), (400, 3), "{told}");
+    for query in ["", "service=chat&contry=DE"] {
+        let (status, told) = ask(query).await;
+        assert!(status == 400 && message(&told).contains("ask as /v1/explain?service=chat"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_transport_code_type_and_region() {
+    let fixture = Fixture::open().await;
+    let outcome = |rcode, qtype| Outcome::Answered {
+        rcode,
+        qtype,
+        truncated: true,
+        service: None,
+        class: Class::Positive,
+        keepable: false,
+    };
+    let metrics = &fixture.api.metrics;
+    metrics.count(Transport::Udp, &outcome(Rcode::NOERROR, Some(28)));
+    metrics.count(Transport::Udp, &outcome(Rcode::NOERROR, Some(28)));
+    metrics.count(Transport::Tcp, &outcome(Rcode(9), Some(65_280)));
+    metrics.count(Transport::Tcp, &outcome(Rcode::FORMERR, None));
+    metrics.count(Transport::Udp, &Outcome::Dropped);
+    let service = fixture.api.handle.snapshot().table().services()[0].id.clone();
+    let region = fixture.api.handle.snapshot().table().regions()[1].id.clone();
+    metrics.count_steered(&service, Some(&region));
+    metrics.count_steered(&service, Some(&region));
+    metrics.count_steered(&service, None);
+
+    let response = fixture.get("/metrics").await;
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = response.text().await.unwrap();
+    let expected = [
+        "bailiwick_queries_total{transport=\"udp\",rcode=\"NOERROR\",qtype=\"AAAA\"} 2",
+        "bailiwick_queries_total{transport=\"tcp\",rcode=\"other\",qtype=\"other\"} 1",
+        "bailiwick_queries_total{transport=\"tcp\",rcode=\"FORMERR\",qtype=\"other\"} 1",
+        "bailiwick_dropped_total{transport=\"udp\"} 1",
+        "bailiwick_truncated_total{transport=\"tcp\"} 2",
+        "bailiwick_steered_answers_total{service=\"chat\",region=\"par\"} 2",
+        "bailiwick_steered_answers_total{service=\"chat\",region=\"\"} 1",
+        "bailiwick_rules_revision 7",
+        "bailiwick_reloads_total{source=\"rules\",result=\"accepted\"} 1",
+        "bailiwick_region_status{region=\"fra\",status=\"unknown\"} 1",
+    ];
+    for line in expected {
+        assert!(text.lines().any(|one| one == line), "{line:?} is not in\n{text}");
+    }
+    assert!(text.contains("# TYPE bailiwick_queries_total counter\n") && !text.contains("# EOF"), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_for_whoever_asks_for_it() {
+    let fixture = Fixture::open().await;
+    let url = format!("{}/metrics", fixture.url);
+    let asked = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.2";
+    let response = fixture.client.get(url).header("accept", asked).send().await.unwrap();
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let text = response.text().await.unwrap();
+    assert!(text.contains("# TYPE bailiwick_queries counter\n") && text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn whatever_else_is_asked_is_told_in_json() {
+    let fixture = Fixture::open().await;
+    let (status, told) = read(fixture.get("/v2").await).await;
+    assert!(status == 404 && message(&told).contains("/v1/explain"), "{told}");
+    let (status, told) = read(fixture.send(Method::PUT, "/v1/rules", Some(TOKEN), None).await).await;
+    assert!(status == 405 && message(&told).contains("PUT"), "{told}");
+    fixture.api.draining.store(true, Ordering::Relaxed);
+    assert_eq!(fixture.get("/healthz").await.status(), 503);
+}

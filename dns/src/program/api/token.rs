@@ -1,0 +1,225 @@
+//! The API's bearer tokens: files enter at the start and whenever they change, what the bearer of a request's
+//! `Authorization` header may do leaves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bailiwick_rules::rules::KeyDigest;
+use subtle::ConstantTimeEq;
+
+use crate::program::config;
+use crate::state::load::{Fault, read_text};
+use crate::system::file_reload::Renew;
+
+/// A shorter token than 128 bits in hex is warned of, as one that can be guessed.
+const STRONG: usize = 32;
+
+/// A token, kept as its digest: comparing digests takes the same time whatever the lengths.
+#[derive(Debug, Clone, Copy)]
+pub struct Token(KeyDigest);
+
+impl Token {
+    /// Reads the token from the first line of a file.
+    ///
+    /// # Errors
+    /// When the file can't be read or holds no token worth the name.
+    pub fn read(file: &Path) -> Result<Self, Fault> {
+        let text = read_text(file).map_err(|error| {
+            let mend = "write a token there, such as `openssl rand -hex 32` gives";
+            Fault::of_file(file, format!("can't be read ({error}); {mend}"))
+        })?;
+        Self::parse(text.lines().next().unwrap_or_default().trim())
+            .map_err(|message| Fault { place: format!("{}:1", file.display()), message })
+    }
+
+    fn parse(token: &str) -> Result<Self, String> {
+        // RFC 6750 §2.1: b64token.
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if token.is_empty() || !token.bytes().all(fits) {
+            return Err(
+                "a token is letters, digits or -._~+/= on one line; `openssl rand -hex 32` makes one".to_owned()
+            );
+        }
+        Ok(Self(KeyDigest::of_key(token)))
+    }
+
+    /// Whether this is the value of an `Authorization` header that carries the token.
+    #[must_use]
+    pub fn admits(&self, authorization: &str) -> bool {
+        let Some((scheme, token)) = authorization.split_once(' ') else { return false };
+        let same = KeyDigest::of_key(token.trim_start()).0.ct_eq(&self.0.0);
+        scheme.eq_ignore_ascii_case("bearer") && bool::from(same)
+    }
+}
+
+/// The token in service: that of the file as it was when last it was any good.
+#[derive(Debug)]
+pub struct TokenFile {
+    file: PathBuf,
+    current: ArcSwap<Token>,
+}
+
+impl TokenFile {
+    /// Reads the token from the first line of a file.
+    ///
+    /// # Errors
+    /// As [`Token::read`].
+    pub fn read(file: &Path) -> Result<Self, Fault> {
+        Ok(Self { file: file.to_owned(), current: ArcSwap::from_pointee(Token::read(file)?) })
+    }
+
+    /// Whether this is the value of an `Authorization` header that carries the token.
+    #[must_use]
+    pub fn admits(&self, authorization: &str) -> bool {
+        self.current.load().admits(authorization)
+    }
+}
+
+impl Renew for TokenFile {
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.file.clone()]
+    }
+
+    fn renew(&self) -> Result<(), Vec<Fault>> {
+        let token = Token::read(&self.file).map_err(|fault| vec![fault])?;
+        self.current.store(token.into());
+        Ok(())
+    }
+}
+
+/// The tokens in service: those that may read and write, and those that may read.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// They may read and write.
+    pub write: Vec<Arc<TokenFile>>,
+    /// They may read.
+    pub read: Vec<Arc<TokenFile>>,
+}
+
+impl Tokens {
+    /// Reads every file that a configuration names.
+    ///
+    /// # Errors
+    /// Each that [`Token::read`] has something against.
+    pub fn of(config: &config::Api) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut read = |file: &Path| match TokenFile::read(file) {
+            Ok(token) => Some(Arc::new(token)),
+            Err(fault) => {
+                faults.push(fault);
+                None
+            }
+        };
+        let write = config.writers().filter_map(&mut read).collect();
+        let readers = config.read_token_files.iter().filter_map(|file| read(file)).collect();
+        if faults.is_empty() { Ok(Self { write, read: readers }) } else { Err(faults) }
+    }
+
+    /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of
+    /// which it is.
+    #[must_use]
+    pub fn admit(&self, authorization: &str) -> Access {
+        let any = |tokens: &[Arc<TokenFile>]| tokens.iter().fold(false, |any, token| token.admits(authorization) | any);
+        match (any(&self.write), any(&self.read)) {
+            (true, _) => Access::Write,
+            (false, true) => Access::Read,
+            (false, false) => Access::Nothing,
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
+        self.write.iter().chain(&self.read)
+    }
+}
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing that needs a token.
+    Nothing,
+    /// Read.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+/// Warnings: others than the owner can read the token, or it is so short that it could be guessed.
+pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
+    use std::os::unix::fs::PermissionsExt;
+    let readable = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
+    let text = read_text(file).unwrap_or_default();
+    let short = text.lines().next().is_some_and(|token| token.trim().len() < STRONG);
+    let told = [
+        readable.then_some("others than its owner can read the token; `chmod 600` it"),
+        short.then_some("so short a token can be guessed; `openssl rand -hex 32` makes a better one"),
+    ];
+    told.into_iter().flatten().map(move |message| format!("{}: {message}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn only_the_token_behind_bearer_is_admitted() {
+        let token = Token::parse(TOKEN).unwrap();
+        assert!(token.admits(&format!("Bearer {TOKEN}")));
+        assert!(token.admits(&format!("bearer  {TOKEN}")));
+        for header in ["", "Bearer", "Bearer ", TOKEN, &format!("Basic {TOKEN}"), &format!("Bearer {TOKEN}0")] {
+            assert!(!token.admits(header), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn several_tokens_are_accepted_at_once_and_readers_do_not_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let file = directory.path().join(name);
+            std::fs::write(&file, format!("{name}-{TOKEN}\n")).unwrap();
+            Arc::new(TokenFile::read(&file).unwrap())
+        };
+        let tokens = Tokens { write: vec![file("old"), file("new")], read: vec![file("worker"), file("grafana")] };
+        let access = |token: &str| tokens.admit(&format!("Bearer {token}-{TOKEN}"));
+        assert_eq!([access("old"), access("new")], [Access::Write; 2]);
+        assert_eq!([access("worker"), access("grafana")], [Access::Read; 2]);
+        assert_eq!([access("other"), Tokens::default().admit("Bearer ")], [Access::Nothing; 2]);
+    }
+
+    #[test]
+    fn a_new_token_replaces_the_old_and_a_bad_one_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("api.token");
+        std::fs::write(&file, TOKEN).unwrap();
+        let token = TokenFile::read(&file).unwrap();
+        std::fs::write(&file, "another").unwrap();
+        token.renew().unwrap();
+        assert!(token.admits("Bearer another") && !token.admits(&format!("Bearer {TOKEN}")));
+        std::fs::write(&file, "").unwrap();
+        assert!(token.renew().is_err() && token.admits("Bearer another"));
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_and_weak_ones_are_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("api.token");
+        assert!(Token::read(&file).unwrap_err().to_string().contains("api.token: can't be read"));
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(Token::read(&pipe).unwrap_err().to_string().contains("is no file but a pipe"));
+        for none in ["", "\n", "two words", "schlüssel"] {
+            std::fs::write(&file, none).unwrap();
+            assert!(
+                Token::read(&file).unwrap_err().to_string().contains("api.token:1: a token is letters"),
+                "{none:?}"
+            );
+        }
+        std::fs::write(&file, "short").unwrap();
+        assert!(Token::read(&file).is_ok() && warnings(&file).any(|warning| warning.contains("guessed")));
+        std::fs::write(&file, format!("{TOKEN}\nnot this line\n")).unwrap();
+        assert!(Token::read(&file).unwrap().admits(&format!("Bearer {TOKEN}")));
+    }
+}

@@ -1,0 +1,262 @@
+//! The command line: arguments enter, each command's text and the exit code leave; `main` calls [`run`].
+//!
+//! Exit codes: 0 fine, 1 errors found, 2 wrong usage.
+
+mod check;
+mod completions;
+mod drain;
+mod explain;
+mod hash_key;
+mod init;
+mod keys;
+mod node;
+mod receipt;
+mod status;
+mod told;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bailiwick_rules::rules::json_schema_text;
+use clap::builder::Styles;
+use clap::builder::styling::{AnsiColor, Effects};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub(crate) use told::Told;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .usage(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .literal(AnsiColor::Cyan.on_default().effects(Effects::BOLD))
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Steers AI traffic by DNS: every client gets the nearest healthy region that residency allows.
+///
+/// One JSON document, the rules, says which regions there are, who may be processed where, and in which order. `bailiwick` answers DNS by it;
+/// the Worker at the edge enforces the same document.
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick", version, styles = STYLES, max_term_width = 100, after_help = "\
+Start here:
+  bailiwick init demo && cd demo      write a configuration, rules and a zone
+  bailiwick check                     find every mistake in them
+  bailiwick explain --service chat --country DE
+  bailiwick serve                     answer on 127.0.0.1:5300
+
+Exit codes: 0 fine, 1 errors found, 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented start: configuration, rules, a zone.
+    ///
+    /// What it writes passes `bailiwick check` and serves without root on 127.0.0.1:5300.
+    #[command(after_help = "Examples:
+  bailiwick init              into the current directory, DNS alone
+  bailiwick init --shape cloudflare myzone
+  bailiwick init /etc/bailiwick")]
+    Init(init::InitArgs),
+    /// Answer DNS until told to stop.
+    ///
+    /// Rules, zone files, their keys and the GeoIP database are read again when they change or on SIGHUP; a version
+    /// with errors is told and the last good one stays in service. SIGHUP reads the configuration, too, and the log
+    /// names what takes a new process. SIGUSR2 starts one from the program's file, which takes over without losing a
+    /// query. SIGTERM and SIGINT answer what is in flight and end with exit code 0.
+    #[command(after_help = "Examples:
+  bailiwick serve
+  bailiwick serve --config /etc/bailiwick/bailiwick.toml --log-format json
+  bailiwick serve --log bailiwick_dns=debug
+  bailiwick serve --takeover          in the place of the one that serves now")]
+    Serve(ServeArgs),
+    /// Find every mistake in the configuration, rules, zones, keys and GeoIP database.
+    #[command(after_help = "Examples:
+  bailiwick check                               bailiwick.toml and all it names
+  bailiwick check --rules rules.json            a rules document alone
+  jq '.revision += 1' rules.json | bailiwick check --rules -
+  bailiwick check --json | jq -r '.errors[].place'")]
+    Check(check::CheckArgs),
+    /// Tell step by step where a client's request may be served, and why. No server needs to run.
+    #[command(after_help = "Examples:
+  bailiwick explain --service chat --client 203.0.113.7
+  bailiwick explain --service chat --country DE --down eu-frankfurt
+  bailiwick explain --tenant acme
+  bailiwick explain --all
+  bailiwick explain --service chat --country GB --model chat-large --path /v1/chat/completions --json")]
+    Explain(explain::ExplainArgs),
+    /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
+    ///
+    /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its
+    /// addresses, is down by its probes, a source was refused, a certificate has expired, a task is in trouble. What is drained isn't.
+    #[command(after_help = "Examples:
+  bailiwick status
+  bailiwick status --config /etc/bailiwick/bailiwick.toml
+  bailiwick status --json | jq -r '.regions[] | select(.status == \"down\") | .region'
+  bailiwick status --api https://ns2.example.com:8053 --token-file reader.token")]
+    Status(status::StatusArgs),
+    /// Take a region or an endpoint out of service for a while.
+    ///
+    /// DNS answers other regions, and the edge sends nothing there, not even if all others are down. It ends by itself,
+    /// and a restart keeps it where the node has a state_dir. It is this node's own: tell each node, or put it into the
+    /// rules' \"overrides\". The edge follows a drain that any node tells of.
+    #[command(after_help = "Examples:
+  bailiwick drain eu-frankfurt --for 2h --reason 'new switches'
+  bailiwick drain eu-frankfurt/fra-1 --until 18:00Z --reason 'new driver'")]
+    Drain(drain::DrainArgs),
+    /// Put a region or an endpoint that was drained into service again.
+    #[command(after_help = "Example:
+  bailiwick undrain eu-frankfurt/fra-1")]
+    Undrain(drain::UndrainArgs),
+    /// List the overrides in force, of this node and of the rules.
+    Overrides(status::StatusArgs),
+    /// Turn an API key into the digest that stands in the rules.
+    ///
+    /// The key is read from standard input, or asked for on a terminal without being shown. It can't be given as an argument: arguments stay
+    /// in the shell's history and are visible to every process of the machine.
+    #[command(after_help = "Examples:
+  bailiwick hash-key                  asks for the key
+  bailiwick hash-key < key.txt
+  bailiwick hash-key --generate       makes a new key and prints both")]
+    HashKey(hash_key::HashKeyArgs),
+    /// Make, list and roll the keys of signed zones, and print the DS for the parent.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Verify receipts of the edge, or make a key for it to sign them with.
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
+    /// Print the JSON Schema of the rules, by which editors complete and check them.
+    Schema,
+    /// Print a completion script for a shell. In bash, zsh and fish it completes names of your rules too.
+    #[command(after_help = "Example:
+  bailiwick completions bash > /etc/bash_completion.d/bailiwick")]
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Print names of the rules, for the scripts that complete them.
+    #[command(hide = true)]
+    Names(completions::NamesArgs),
+    /// Print the manual page, of a command if one is named.
+    #[command(after_help = "Example:
+  bailiwick man serve | man -l -")]
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
+}
+
+/// Options of `bailiwick serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
+    pub(crate) config: PathBuf,
+    /// What to log, such as `info`, `debug` or `bailiwick_dns=debug`; by default what RUST_LOG says, else `info`.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How to log: `text` for people, `json` for programs.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// Write the addresses to this file as JSON once they answer: {"dns": ["127.0.0.1:5300"], "api": "127.0.0.1:8053"}.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// Take the place of the process that serves with the same `state_dir`: its sockets are taken over, it ends once
+    /// this one answers, and no query is lost. If this one can't begin, the other goes on. Where none serves, this
+    /// begins as ever.
+    #[arg(long)]
+    pub(crate) takeover: bool,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Runs the command that the program's arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let told = match Cli::parse().command {
+        Command::Init(args) => init::run(&args),
+        Command::Serve(args) => return crate::program::serve::run(&args),
+        Command::Check(args) => check::run(&args, &mut std::io::stdin()),
+        Command::Explain(args) => {
+            explain::run(&args, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
+        }
+        Command::Status(args) => status::status(&args),
+        Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
+        Command::Undrain(args) => drain::undrain(&args),
+        Command::Overrides(args) => status::overrides(&args),
+        Command::HashKey(args) => hash_key::run(&args),
+        Command::Keys(command) => keys::run(&command, crate::system::clock::Clock::system().now()),
+        Command::Receipt(command) => {
+            receipt::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
+        }
+        Command::Schema => Told::fine(json_schema_text()),
+        Command::Completions { shell } => Told::fine(completions::script(shell, Cli::command())),
+        Command::Names(args) => completions::names(&args),
+        Command::Man { command } => manual(command.as_deref()),
+    };
+    told.print()
+}
+
+fn manual(command: Option<&str>) -> Told {
+    let mut program = Cli::command();
+    program.build();
+    let page = match command {
+        None => clap_mangen::Man::new(program),
+        Some(name) => match program.find_subcommand(name) {
+            Some(found) => clap_mangen::Man::new(found.clone()),
+            None => {
+                let known: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
+                let suggestion = crate::text::nearest::suggestion(name, known.iter().copied());
+                return Told::error(format!("there is no command \"{name}\"; {suggestion}"));
+            }
+        },
+    };
+    let mut text = Vec::new();
+    match page.render(&mut text) {
+        Ok(()) => Told::fine(String::from_utf8_lossy(&text)),
+        Err(error) => Told::error(format!("the manual page can't be written: {error}")),
+    }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page() {
+        let names: Vec<String> = Cli::command().get_subcommands().map(|one| one.get_name().to_owned()).collect();
+        for name in names {
+            let page = manual(Some(&name));
+            assert!(page.output.contains(&format!("bailiwick\\-{}", name.replace('-', "\\-"))), "{}", page.output);
+        }
+        assert!(manual(None).output.contains("bailiwick"));
+        let wrong = manual(Some("serv"));
+        assert!(wrong.errors[0].contains("did you mean \"serve\"?"));
+    }
+
+    #[test]
+    fn keys_are_no_arguments() {
+        assert!(Cli::try_parse_from(["bailiwick", "hash-key", "sk-secret"]).is_err());
+    }
+}

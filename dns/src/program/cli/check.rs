@@ -1,0 +1,547 @@
+//! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and warning is told with its
+//! place and its mend.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bailiwick_rules::geo::{self, NoCountry};
+use bailiwick_rules::json::Violation;
+use bailiwick_rules::rules::{HttpProbe, Probe};
+use bailiwick_rules::table::{Succession, Table};
+use clap::Args;
+use serde::Serialize;
+
+use super::told::Told;
+use crate::dnssec::directory::read_keys;
+use crate::dnssec::key_set::ZoneKeys;
+use crate::locate::geoip::{NoCountries, Places, Registered};
+use crate::net::certificate::Certificate;
+use crate::net::cookie_files;
+use crate::program::api::token::{Token, warnings};
+use crate::program::config::{Api, Config, ConfigError, SignedZone, TlsFiles, ZoneFile};
+use crate::state::load::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
+use crate::state::owner;
+use crate::state::probe::authorities;
+use crate::state::snapshot::{Rules, World, ZoneSource};
+use crate::state::store::Store;
+use crate::system::clock::Clock;
+use crate::zone::Zone;
+
+/// Options of `bailiwick check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration; all it names is checked too.
+    #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
+    config: PathBuf,
+    /// Check this rules document alone; `-` reads standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    rules: Option<PathBuf>,
+    /// Print the findings as JSON: {"ok", "summary", "errors": [{"place", "message"}], "warnings": […]}.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What keeps it from being served.
+    pub(crate) errors: Vec<Fault>,
+    /// What is served but probably not meant.
+    pub(crate) warnings: Vec<String>,
+    /// What is there, part by part.
+    summary: Vec<String>,
+}
+
+pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Told {
+    let findings = match &args.rules {
+        Some(file) => {
+            let mut findings = Findings::default();
+            rules(file, read_rules(file, stdin), &mut findings);
+            findings
+        }
+        None => configured(&args.config),
+    };
+    findings.told(args.json)
+}
+
+/// Checks a configuration and all it names.
+pub(super) fn configured(file: &Path) -> Findings {
+    let mut findings = Findings::default();
+    match Config::read(file) {
+        Ok(config) => named(&config, &mut findings),
+        Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
+    }
+    findings
+}
+
+fn named(config: &Config, findings: &mut Findings) {
+    let rules = rules(&config.rules, load::read_rules(&config.rules), findings);
+    let sources = zones(&config.zones, findings);
+    let keys = keys(&config.dnssec, findings);
+    let places = config.geoip.as_deref().and_then(|file| places(file, config.registered, findings));
+    if let Some(rules) = &rules {
+        certificate_authorities(&config.directory, &rules.table, findings);
+    }
+    match rules {
+        Some(rules) => together(rules, sources, keys, places, findings),
+        None => alone(&sources, findings),
+    }
+    findings.errors.extend(cookie_files::read(&config.cookies).err().into_iter().flatten());
+    let encrypted = [&config.dot, &config.doq, &config.doh].into_iter().flatten();
+    for section in encrypted {
+        certificate(&section.tls, findings);
+    }
+    findings.warnings.extend(older_than_kept(config));
+    findings.warnings.extend(too_many_connections(config, most_files()));
+    if let Some(api) = &config.api {
+        secrets(api, findings);
+    }
+}
+
+/// Reads and compiles a rules document that the command line names; `-` is standard input. It may be a pipe, which a server would refuse: nothing
+/// else waits for it.
+pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Fault>> {
+    let mut bytes = Vec::new();
+    let (name, read) = match file == Path::new("-") {
+        true => ("standard input".to_owned(), stdin.read_to_end(&mut bytes)),
+        false if load::is_special(file) => {
+            (file.display().to_string(), File::open(file).and_then(|mut pipe| pipe.read_to_end(&mut bytes)))
+        }
+        false => return load::read_rules(file),
+    };
+    match read {
+        Ok(_) => compile_rules(bytes, &name),
+        Err(error) => Err(vec![Fault { place: name, message: format!("can't be read: {error}") }]),
+    }
+}
+
+fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findings) -> Option<Arc<Rules>> {
+    match read {
+        Ok(rules) => {
+            let name = file.display();
+            let warnings = rules.table.warnings(Clock::system().now());
+            let name = name.to_string();
+            let told = |warning: &Violation| format!("{}: {warning}", place_in(&rules.bytes, &name, warning));
+            findings.warnings.extend(warnings.iter().map(told));
+            let table = &rules.table;
+            let counts = (table.services().len(), table.regions().len(), table.tenants().len());
+            findings.summary.push(format!(
+                "rules revision {}: {}, {}, {}",
+                table.revision(),
+                count(counts.0, "service"),
+                count(counts.1, "region"),
+                count(counts.2, "tenant")
+            ));
+            Some(rules)
+        }
+        Err(errors) => {
+            findings.errors.extend(errors);
+            None
+        }
+    }
+}
+
+fn zones(zones: &[ZoneFile], findings: &mut Findings) -> Vec<ZoneSource> {
+    let mut read: Vec<ZoneSource> = Vec::new();
+    for zone in zones {
+        match read_zones(&[(zone.origin.clone(), zone.file.clone())], &mut |_| ()) {
+            Ok(sources) => read.extend_from_slice(&sources),
+            Err(faults) => findings.errors.extend(faults),
+        }
+    }
+    for source in &read {
+        findings.summary.push(format!("zone {}: {}", source.origin, count(source.records.len(), "record")));
+    }
+    read
+}
+
+fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
+    let now = Clock::system().now();
+    let mut read = Vec::new();
+    for zone in zones {
+        match read_keys(std::slice::from_ref(zone), now, &mut |_| ()) {
+            Ok(keys) => {
+                let count_of = |keys: &ZoneKeys| keys.ring(now).dnskeys().count();
+                let told =
+                    keys.iter().map(|keys| format!("signed {}: {}", keys.origin(), count(count_of(keys), "key")));
+                findings.summary.extend(told);
+                read.extend_from_slice(&keys);
+            }
+            Err(faults) => findings.errors.extend(faults),
+        }
+    }
+    read
+}
+
+fn places(file: &Path, registered: Registered, findings: &mut Findings) -> Option<Arc<Places>> {
+    match read_geoip(Some(file), registered) {
+        Ok(places) => {
+            findings.summary.push(format!("GeoIP {}{}", file.display(), no_countries(places.no_countries())));
+            let slips = places.no_countries().iter().filter_map(|one| slip(file, one));
+            findings.warnings.extend(slips);
+            Some(places)
+        }
+        Err(faults) => {
+            findings.errors.extend(faults);
+            None
+        }
+    }
+}
+
+/// What a database says instead of a country, counted; nothing if it always says one.
+fn no_countries(told: &[NoCountries]) -> String {
+    if told.is_empty() {
+        return String::new();
+    }
+    let counts: Vec<String> =
+        told.iter().map(|one| format!("\"{}\" of {}", one.code, count_of(one.networks, "network"))).collect();
+    format!(": says {}: no country, so these clients are unknown", counts.join(", "))
+}
+
+/// A code that isn't one of those by which databases say that they don't know: somebody meant a country.
+fn slip(file: &Path, told: &NoCountries) -> Option<String> {
+    let about = geo::no_country(&told.code);
+    let meant = match about {
+        Some(NoCountry { meant: Some(code), .. }) => format!(" ({code} is meant)"),
+        Some(_) => return None,
+        None => String::new(),
+    };
+    Some(format!(
+        "{}: says \"{}\" of {}, which is no country's code{meant}: these clients are unknown; mend the database, or place them by \
+         \"networks\" in the rules",
+        file.display(),
+        told.code,
+        count_of(told.networks, "network")
+    ))
+}
+
+/// Compiles zones with the hosts that the rules steer in them, and signs them.
+fn together(
+    rules: Arc<Rules>,
+    sources: Vec<ZoneSource>,
+    keys: Vec<ZoneKeys>,
+    places: Option<Arc<Places>>,
+    findings: &mut Findings,
+) {
+    let places = places.unwrap_or_else(|| Arc::new(Places::none()));
+    match World::build(rules, sources.into(), keys.into(), places, Clock::system().now(), None) {
+        // With a zone missing for its errors, "lies in no zone" would be said of its hosts.
+        Ok(world) if findings.errors.is_empty() => findings.warnings.extend_from_slice(world.warnings()),
+        Ok(_) => {}
+        Err(refusals) => findings.errors.extend(refusals.into_iter().map(Fault::from)),
+    }
+}
+
+/// Compiles zones without rules, which have errors of their own.
+fn alone(sources: &[ZoneSource], findings: &mut Findings) {
+    for source in sources {
+        match Zone::compile(&source.origin, &source.records, &[]) {
+            Ok(compiled) => findings.warnings.extend(compiled.warnings.iter().map(ToString::to_string)),
+            Err(errors) => findings.errors.extend(errors.into_iter().map(Fault::from)),
+        }
+    }
+}
+
+/// Reads the certificate authorities that monitors name, each file once.
+fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findings) {
+    let mut read = BTreeSet::new();
+    for region in table.regions() {
+        for (place, monitor) in region.monitors() {
+            let Probe::Http(HttpProbe { ca_file: Some(file), .. }) = &monitor.probe else { continue };
+            if read.insert(file)
+                && let Err(mut fault) = authorities::read(&directory.join(file))
+            {
+                fault.message += &format!(" (named by {place}/ca_file)");
+                findings.errors.push(fault);
+            }
+        }
+    }
+}
+
+/// Reads a certificate and its key. Sections tend to share them.
+fn certificate(files: &TlsFiles, findings: &mut Findings) {
+    match Certificate::read(files) {
+        Ok(read) => {
+            let warning = read.warning(Clock::system().now());
+            findings.warnings.extend(warning.filter(|one| !findings.warnings.contains(one)));
+        }
+        Err(faults) => {
+            let new: Vec<Fault> = faults.into_iter().filter(|fault| !findings.errors.contains(fault)).collect();
+            findings.errors.extend(new);
+        }
+    }
+}
+
+/// A document that the node won't take, as a newer one was in service.
+fn older_than_kept(config: &Config) -> Option<String> {
+    let kept = std::fs::read(Store::rules_in(config.state_dir.as_deref()?)).ok()?;
+    let kept = Table::compile(&kept).ok()?.revision();
+    let new = Table::compile(&std::fs::read(&config.rules).ok()?).ok()?.revision();
+    let why = match kept.succession(&new) {
+        Succession::Older => owner::older(&kept, &new),
+        Succession::Conflict => owner::conflicting(&kept, &new),
+        Succession::Newer | Succession::Same => return None,
+    };
+    Some(format!(
+        "{}: /revision: this node would go on with the rules that it keeps in state_dir: {why}",
+        config.rules.display()
+    ))
+}
+
+/// The most files that this process may have open.
+fn most_files() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, most)| most)
+}
+
+/// Connections are files, and sockets, probes and zones are besides.
+fn too_many_connections(config: &Config, most: u64) -> Option<String> {
+    /// What is left for all but connections.
+    const OTHERS: u64 = 256;
+    let wanted = u64::try_from(config.tcp.connections).unwrap_or(u64::MAX);
+    (wanted.saturating_add(OTHERS) > most).then(|| {
+        format!(
+            "[tcp]: connections = {wanted}, but the system lets a process of this user have {most} files open: the others wait \
+             unaccepted; raise the limit (LimitNOFILE= of systemd, `ulimit -Hn`), or lower connections to {}",
+            most.saturating_sub(OTHERS)
+        )
+    })
+}
+
+/// Reads the API's token, certificate and key.
+fn secrets(api: &Api, findings: &mut Findings) {
+    if let Some(files) = &api.tls {
+        certificate(files, findings);
+    }
+    let files: Vec<&Path> = api.writers().chain(api.read_token_files.iter().map(PathBuf::as_path)).collect();
+    for file in &files {
+        match Token::read(file) {
+            Ok(_) => findings.warnings.extend(warnings(file)),
+            Err(fault) => findings.errors.push(fault),
+        }
+    }
+    if files.is_empty() && !api.listen.ip().is_loopback() {
+        findings.warnings.push(format!(
+            "[api]: {} is no loopback address and there is no token_file, so nothing but /healthz is answered; add one",
+            api.listen
+        ));
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        let place = if error.line == 0 { error.file } else { format!("{}:{}", error.file, error.line) };
+        Self { place, message: error.message }
+    }
+}
+
+impl Findings {
+    fn told(self, json: bool) -> Told {
+        let output = if json { self.json() } else { self.text() };
+        // As JSON the findings are the output; as text they go to standard error, before it.
+        Told {
+            output,
+            errors: self.errors.iter().map(ToString::to_string).collect(),
+            warnings: self.warnings,
+            silent: json,
+            ..Told::default()
+        }
+    }
+
+    fn text(&self) -> String {
+        let verdict = match (self.errors.len(), self.warnings.len()) {
+            (0, 0) => "no errors, no warnings".to_owned(),
+            (errors, warnings) => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+        };
+        self.summary.iter().chain([&verdict]).map(|line| format!("{line}\n")).collect()
+    }
+
+    fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            ok: bool,
+            summary: &'a [String],
+            errors: Vec<Finding<'a>>,
+            warnings: Vec<Finding<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Finding<'a> {
+            place: &'a str,
+            message: &'a str,
+        }
+        // Warnings are written as "place: what is odd and how to mend it".
+        fn split(text: &str) -> Finding<'_> {
+            let (place, message) = text.split_once(": ").unwrap_or(("", text));
+            Finding { place, message }
+        }
+        let document = Document {
+            ok: self.errors.is_empty(),
+            summary: &self.summary,
+            errors: self.errors.iter().map(|fault| Finding { place: &fault.place, message: &fault.message }).collect(),
+            warnings: self.warnings.iter().map(|text| split(text)).collect(),
+        };
+        // Strings and a boolean always serialise.
+        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+/// `1 zone`, `2 zones`.
+fn count(number: usize, of: &str) -> String {
+    count_of(number as u64, of)
+}
+
+fn count_of(number: u64, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::locate::geoip::made::{Made, flat};
+
+    fn check_in(directory: &Path, files: &[(&str, &str)]) -> Findings {
+        for (name, text) in files {
+            std::fs::write(directory.join(name), text).unwrap();
+        }
+        configured(&directory.join("bailiwick.toml"))
+    }
+
+    const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n[zones]\n'a.example' = 'a.zone'\n\
+        'b.example' = 'b.zone'\n[api]\nlisten = '127.0.0.1:0'\ntoken_file = 'api.token'\n";
+
+    #[test]
+    fn errors_of_all_parts_are_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let findings = check_in(
+            directory.path(),
+            &[
+                ("bailiwick.toml", CONFIG),
+                ("rules.json", r#"{"version": 1, "revision": 0, "regoins": {}}"#),
+                ("geo.mmdb", "no database"),
+                ("a.zone", "@ 300 A 192.0.2.1\n"),
+                ("b.zone", "x A nonsense\ny A 1.2.3\n"),
+                ("api.token", "two words"),
+            ],
+        );
+        let expected = [
+            "rules.json:1:16: /revision: ",
+            "rules.json:1:31: /regoins: ",
+            "b.zone:1: ",
+            "b.zone:2: ",
+            "geo.mmdb: is not a usable MMDB file",
+            "a.zone", // no SOA
+            "api.token:1: a token is letters",
+        ];
+        for part in expected {
+            assert!(
+                findings.errors.iter().any(|error| error.to_string().contains(part)),
+                "{part:?} is not in {:#?}",
+                findings.errors
+            );
+        }
+        let json: serde_json::Value = serde_json::from_str(&findings.json()).unwrap();
+        assert_eq!(json["ok"], false);
+        assert!(json["errors"][0]["place"].as_str().unwrap().ends_with("rules.json:1:16"), "{json}");
+        assert!(!findings.told(false).errors.is_empty());
+    }
+
+    #[test]
+    fn a_steered_host_that_clashes_with_its_zone_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let rules = r#"{"version": 1, "revision": 1, "jurisdictions": {"eu": {"include": ["EU"]}},
+            "regions": {"fra": {"countries": ["DE"], "answers": {"A": ["192.0.2.1"]}}},
+            "services": {"chat": {"hosts": ["chat.a.example", "chat.elsewhere.example"], "pattern": "active-active", "regions": ["fra"],
+                                  "residency": [{"clients": ["*"], "process_in": ["eu"]}]}}}"#;
+        let zone = "@ 300 SOA ns.x. h.x. 1 2 3 4 5\n@ 300 NS ns.x.\n";
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
+        let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", zone)];
+        let fine = check_in(directory.path(), &files);
+        assert_eq!(fine.errors, []);
+        assert!(fine.warnings.iter().any(|warning| warning.contains("chat.elsewhere.example")), "{:#?}", fine.warnings);
+
+        let clash = format!("{zone}chat 300 A 192.0.2.9\n");
+        let findings = check_in(directory.path(), &[("a.zone", &clash)]);
+        assert!(findings.errors.iter().any(|error| error.to_string().contains("a.zone:3")), "{:#?}", findings.errors);
+    }
+
+    #[test]
+    fn what_the_node_will_not_do_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("state")).unwrap();
+        let kept = r#"{"version": 1, "revision": 9}"#;
+        std::fs::write(directory.path().join("state/rules.last-good.json"), kept).unwrap();
+        let config =
+            "listen = ['127.0.0.1:0']\nrules = 'rules.json'\nstate_dir = 'state'\n[tcp]\nconnections = 1000000\n";
+        let files = [("bailiwick.toml", config), ("rules.json", r#"{"version": 1, "revision": 8}"#)];
+        let told = check_in(directory.path(), &files).warnings;
+        assert!(told.iter().any(|one| one.contains("would go on with the rules that it keeps")), "{told:#?}");
+        let told = check_in(directory.path(), &[("rules.json", kept)]).warnings;
+        assert!(!told.iter().any(|one| one.contains("that it keeps")), "{told:#?}");
+        let config = Config::read(&directory.path().join("bailiwick.toml")).unwrap();
+        assert!(too_many_connections(&config, 524_288).unwrap().contains("lower connections to 524032"));
+        assert_eq!(too_many_connections(&config, 1_000_256), None);
+    }
+
+    #[test]
+    fn a_database_is_told_by_what_it_says_instead_of_a_country() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = Made::new(4)
+            .add("10.0.0.0/24".parse().unwrap(), &flat("ZZ", None))
+            .add("10.0.2.0/24".parse().unwrap(), &flat("ZZ", None))
+            .add("10.0.4.0/24".parse().unwrap(), &flat("UK", None))
+            .add("10.0.6.0/24".parse().unwrap(), &flat("DE", None));
+        std::fs::write(directory.path().join("geo.mmdb"), made.bytes()).unwrap();
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n";
+        let rules = r#"{"version": 1, "revision": 1}"#;
+        let findings = check_in(directory.path(), &[("bailiwick.toml", config), ("rules.json", rules)]);
+        let told = "geo.mmdb: says \"ZZ\" of 2 networks, \"UK\" of 1 network: no country, so these clients are unknown";
+        assert!(findings.summary.iter().any(|line| line.ends_with(told)), "{:#?}", findings.summary);
+        assert!(
+            findings.warnings.len() == 1 && findings.warnings[0].contains("(GB is meant)"),
+            "{:#?}",
+            findings.warnings
+        );
+    }
+
+    #[test]
+    fn an_empty_zone_file_is_told_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";
+        let rules = r#"{"version": 1, "revision": 1}"#;
+        let files = [("bailiwick.toml", config), ("rules.json", rules), ("a.zone", "; nothing yet\n")];
+        let findings = check_in(directory.path(), &files);
+        assert_eq!(findings.errors.len(), 1, "{:#?}", findings.errors);
+        assert!(findings.errors[0].to_string().contains("a.zone: holds no records"), "{:#?}", findings.errors);
+    }
+
+    #[test]
+    fn rules_alone_may_come_by_standard_input() {
+        let args = CheckArgs { config: PathBuf::new(), rules: Some("-".into()), json: false };
+        let told = run(&args, &mut &br#"{"version": 1, "revision": 3}"#[..]);
+        assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
+        let told = run(&args, &mut &b"{"[..]);
+        assert!(told.errors[0].starts_with("standard input: (document): is not JSON"), "{told:?}");
+    }
+
+    #[test]
+    fn rules_alone_may_come_by_a_pipe_and_those_that_are_served_may_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("rules.json");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n";
+        let findings = check_in(directory.path(), &[("bailiwick.toml", config)]);
+        let told: Vec<String> = findings.errors.iter().map(Fault::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains("rules.json: is no file but a pipe"), "{told:?}");
+        let into = pipe.clone();
+        let writer = std::thread::spawn(move || std::fs::write(into, r#"{"version": 1, "revision": 3}"#));
+        let args = CheckArgs { config: PathBuf::new(), rules: Some(pipe), json: false };
+        let told = run(&args, &mut std::io::empty());
+        assert!(told.errors.is_empty() && told.output.starts_with("rules revision 3 (sha256 "), "{told:?}");
+        writer.join().unwrap().unwrap();
+    }
+}

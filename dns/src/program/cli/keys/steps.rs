@@ -1,0 +1,156 @@
+//! `bailiwick keys generate | roll | ds`: each takes one step of [`crate::dnssec::timeline`], or says from when on it may be taken.
+
+use bailiwick_rules::time::Timestamp;
+
+use super::Found;
+use crate::dnssec::directory::{Locked, STATE, read_key, read_state};
+use crate::dnssec::key::{Algorithm, DigestType, KeyError, SigningKey};
+use crate::dnssec::state::{KeyState, Stage, State};
+use crate::dnssec::timeline::{self, NewKey, StepError};
+use crate::program::cli::told::Told;
+use crate::program::config::SignedZone;
+use crate::state::load::Fault;
+
+/// How often a key is made anew whose tag another of the zone has.
+const TRIES: usize = 100;
+
+pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> Result<Told, Vec<Fault>> {
+    let Found { zone, args, .. } = found;
+    let longest = found.longest_ttl()?;
+    let locked = Locked::take(&zone.directory).map_err(one)?;
+    if read_state(zone, &mut |_| ())?.is_some() {
+        let message = format!("the zone has a key already; `bailiwick keys roll {args}` makes the next");
+        return Err(vec![Fault::of_file(&zone.directory.join(STATE), message)]);
+    }
+    let (key, new) = make(zone, algorithm, &[])?;
+    let (tag, file) = (new.tag, new.file.clone());
+    let state = timeline::first(zone.origin.clone(), new, &zone.policy, longest, now);
+    locked.add_key(&file, &key).and_then(|()| locked.put_state(&state)).map_err(one)?;
+    let ready = state.keys[0].ready;
+    let paths = [&file, STATE].map(|name| zone.directory.join(name).display().to_string());
+    let width = paths.iter().map(String::len).max().unwrap_or(0);
+    Ok(Told::fine(format!(
+        "{origin} has its first key: {tag}, algorithm {number}\n  \
+         {key:width$}  the private key\n  {state:width$}  its state\n\n\
+         Next:\n  \
+         1. Give the directory to every node and start it again within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health\n     \
+         must then be equal. Later changes of the directory are taken up without a start.\n  \
+         2. From {ready} on, when no resolver holds the zone unsigned, bring the DS to the parent:\n     bailiwick keys ds {args}\n",
+        origin = zone.origin,
+        number = algorithm.number(),
+        key = paths[0],
+        state = paths[1],
+        propagation = zone.policy.propagation,
+    )))
+}
+
+pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> {
+    let Found { zone, args, .. } = found;
+    let (locked, state, old) = held(found)?;
+    let (key, new) = make(zone, old.algorithm, &state.keys)?;
+    let (tag, file) = (new.tag, new.file.clone());
+    let next = timeline::begin(&state, new, &zone.policy, now).map_err(|error| refused(zone, &error))?;
+    locked.add_key(&file, &key).and_then(|()| locked.put_state(&next)).map_err(one)?;
+    let ready = next.successor().map_or(now, |key| key.ready);
+    Ok(Told::fine(format!(
+        "{origin} has a new key: {tag}, published beside {old}, which signs on\n  {path}\n\n\
+         Next:\n  \
+         1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health must then be equal.\n  \
+         2. From {ready} on, bring the new DS to the parent in place of the old one:\n     bailiwick keys ds {args}\n  \
+         3. When all of the parent's servers have it:\n     bailiwick keys roll {args} --ds-seen\n",
+        origin = zone.origin,
+        old = old.tag,
+        path = zone.directory.join(&file).display(),
+        propagation = zone.policy.propagation,
+    )))
+}
+
+pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> {
+    let zone = &found.zone;
+    let longest = found.longest_ttl()?;
+    let (locked, state, old) = held(found)?;
+    let next = timeline::finish(&state, &zone.policy, longest, now).map_err(|error| refused(zone, &error))?;
+    // What is to sign alone has to be there.
+    let new = next.active().ok_or_else(|| none_active(zone))?;
+    read_key(zone, new).map_err(one)?;
+    locked.put_state(&next).map_err(one)?;
+    let removed = next.keys.iter().find(|key| key.file == old.file).map(|key| key.stage);
+    let Some(Stage::Retired { remove, .. }) = removed else { return Err(none_active(zone)) };
+    Ok(Told::fine(format!(
+        "{origin} is signed by key {new}; key {old} is retired and leaves by itself at {remove}\n\n\
+         Next:\n  \
+         1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health must then be equal.\n  \
+         2. After {remove}, {path} may be deleted.\n",
+        origin = zone.origin,
+        new = new.tag,
+        old = old.tag,
+        propagation = zone.policy.propagation,
+        path = zone.directory.join(&old.file).display(),
+    )))
+}
+
+pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp) -> Result<Told, Vec<Fault>> {
+    let zone = &found.zone;
+    let state = stated(found)?;
+    let Some(told) = state.successor().or_else(|| state.active()) else { return Err(none_active(zone)) };
+    if told.ready > now && !early {
+        let why = match told.stage {
+            Stage::Published => format!("resolvers may hold the zone's keys without key {}", told.tag),
+            Stage::Active { .. } | Stage::Retired { .. } => "resolvers may hold the zone unsigned".to_owned(),
+        };
+        let message = format!(
+            "too early for the parent: {why}; bring the DS there from {} on, or print it now with --early",
+            told.ready
+        );
+        return Err(vec![Fault { place: zone.origin.to_string(), message }]);
+    }
+    let rdata = read_key(zone, told).map_err(one)?.ds_by(zone.origin.as_ref(), digest);
+    let hex: String = rdata[4..].iter().map(|byte| format!("{byte:02X}")).collect();
+    let (tag, algorithm, number) = (told.tag, rdata[2], rdata[3]);
+    Ok(Told::fine(format!("{} IN DS {tag} {algorithm} {number} {hex}\n", zone.origin)))
+}
+
+/// Takes the directory of a zone that has keys: its state and the key that signs.
+fn held(found: &Found) -> Result<(Locked, State, KeyState), Vec<Fault>> {
+    // Asked first, so that no directory is made for a zone without keys.
+    stated(found)?;
+    let locked = Locked::take(&found.zone.directory).map_err(one)?;
+    let state = stated(found)?;
+    let active = state.active().cloned().ok_or_else(|| none_active(&found.zone))?;
+    Ok((locked, state, active))
+}
+
+fn stated(found: &Found) -> Result<State, Vec<Fault>> {
+    let Found { zone, args, .. } = found;
+    read_state(zone, &mut |_| ())?.ok_or_else(|| {
+        let message = format!("is missing; make the zone's first key with `bailiwick keys generate {args}`");
+        vec![Fault::of_file(&zone.directory.join(STATE), message)]
+    })
+}
+
+/// Makes a key whose tag no other of the zone has: validators then try no key in vain.
+fn make(zone: &SignedZone, algorithm: Algorithm, others: &[KeyState]) -> Result<(SigningKey, NewKey), Vec<Fault>> {
+    let failed = |error: KeyError| vec![Fault { place: zone.origin.to_string(), message: error.to_string() }];
+    for _ in 0..TRIES {
+        let key = SigningKey::generate(algorithm).map_err(failed)?;
+        let (tag, file) = (key.tag(), format!("{}-{:05}.pem", algorithm.number(), key.tag()));
+        // A file of that name may be a key that no state knows any more.
+        if others.iter().all(|other| other.tag != tag) && !zone.directory.join(&file).exists() {
+            return Ok((key, NewKey { file, tag, algorithm }));
+        }
+    }
+    Err(failed(KeyError::NoRandomness))
+}
+
+fn refused(zone: &SignedZone, error: &StepError) -> Vec<Fault> {
+    vec![Fault { place: zone.origin.to_string(), message: error.to_string() }]
+}
+
+/// What a state that was read can't be; told all the same, rather than nothing.
+fn none_active(zone: &SignedZone) -> Vec<Fault> {
+    vec![Fault::of_file(&zone.directory.join(STATE), "no key is active; restore the file")]
+}
+
+fn one(fault: Fault) -> Vec<Fault> {
+    vec![fault]
+}

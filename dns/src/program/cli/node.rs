@@ -1,0 +1,283 @@
+//! The way from the command line to a running node: a configuration (or an address) enters, a [`Node`] leaves that asks
+//! its API. `status`, `drain`, `undrain` and `overrides` use it.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::{Method, StatusCode};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde_json::Value;
+
+use crate::program::config::{Api, Config};
+use crate::state::load::{read_file, read_text};
+
+/// How long an answer may take. An override waits for the disk for two seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which node, and how it is asked.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeArgs {
+    /// The configuration of the node: its [api] says where the API is and by which token it is written to.
+    #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
+    pub(crate) config: PathBuf,
+    /// Where the API is, instead of what the configuration says: http://127.0.0.1:8053.
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// The file of the token to send, instead of what the configuration says.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// A node's API.
+pub(crate) struct Node {
+    /// `http://…` or `https://…`, without a slash at the end.
+    url: String,
+    /// Where that is said, for errors.
+    said_by: String,
+    token: Option<String>,
+    /// Why there is no token.
+    no_token: String,
+    certificate: Option<PathBuf>,
+}
+
+/// Whether what is asked changes something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Power {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+}
+
+impl Node {
+    /// Finds the node's API and its token.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or that it has no API.
+    pub(crate) fn find(args: &NodeArgs, power: Power) -> Result<Self, Vec<String>> {
+        let mut node = match &args.api {
+            Some(url) if url.starts_with("http://") || url.starts_with("https://") => Self {
+                url: url.trim_end_matches('/').to_owned(),
+                said_by: "--api".to_owned(),
+                token: None,
+                no_token: "name one with --token-file".to_owned(),
+                certificate: None,
+            },
+            Some(url) => return Err(vec![format!("--api: {url:?} is no URL; write http://127.0.0.1:8053")]),
+            None => Self::configured(&args.config, power)?,
+        };
+        if let Some(file) = &args.token_file {
+            node.token = Some(token(file).map_err(|error| vec![error])?);
+        }
+        Ok(node)
+    }
+
+    fn configured(file: &Path, power: Power) -> Result<Self, Vec<String>> {
+        let config = Config::read(file).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let name = file.display();
+        let Some(api) = config.api else {
+            let mend = "add [api] with listen = \"127.0.0.1:8053\" and token_file = \"api.token\", or name another node with --api";
+            return Err(vec![format!("{name}: this node has no API; {mend}")]);
+        };
+        if api.listen.port() == 0 {
+            let message =
+                "port 0 is any free port, which only the server's log and its --ready-file tell; name it with --api";
+            return Err(vec![format!("{name}:{}: {message}", api.line)]);
+        }
+        let scheme = if api.tls.is_some() { "https" } else { "http" };
+        let needs_token = power == Power::Write || !crate::program::api::is_loopback(api.listen);
+        let chosen = chosen(&api, power).map(Path::to_owned);
+        let (token, no_token) = match chosen.filter(|_| needs_token) {
+            None => (None, format!("{name} names none that fits in [api]: add token_file = \"api.token\"")),
+            Some(file) => (Some(token(&file).map_err(|error| vec![error])?), String::new()),
+        };
+        Ok(Self {
+            url: format!("{scheme}://{}", reachable(api.listen)),
+            said_by: format!("{name}:{} says so", api.line),
+            token,
+            no_token,
+            certificate: api.tls.map(|tls| tls.cert),
+        })
+    }
+
+    /// Asks, and gives the JSON that was answered.
+    ///
+    /// # Errors
+    /// A sentence for whoever typed the command.
+    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| vec![format!("the system gives no event queue: {error}")])?;
+        runtime.block_on(self.send(method, path, body))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Vec<String>> {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.client()?.request(method, &url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await.map_err(|error| vec![self.unreachable(&error)])?;
+        let status = response.status();
+        let text = response.text().await.map_err(|error| vec![self.unreachable(&error)])?;
+        if status.is_success() {
+            return serde_json::from_str(&text)
+                .map_err(|_| vec![format!("{url} answered no JSON; is it bailiwick's API?")]);
+        }
+        let told = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let told = match &told["error"]["messages"] {
+            Value::Array(messages) => messages.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => told["error"]["message"].as_str().map(|message| vec![message.to_owned()]).unwrap_or_default(),
+        };
+        Err(match status {
+            StatusCode::UNAUTHORIZED if self.token.is_none() => {
+                vec![format!("{} wants a token; {}", self.url, self.no_token)]
+            }
+            StatusCode::UNAUTHORIZED => vec![format!(
+                "{} doesn't accept the token that was sent; was it changed after the server read it, or is this another node's?",
+                self.url
+            )],
+            _ if told.is_empty() => {
+                vec![format!("{url} answered {status}; is it bailiwick's API, and of this version?")]
+            }
+            _ => told,
+        })
+    }
+
+    fn client(&self) -> Result<reqwest::Client, Vec<String>> {
+        // The second to ask finds it installed, which is as good.
+        let _ = ring::default_provider().install_default();
+        let mut client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        if let Some(file) = &self.certificate {
+            client = client.tls_backend_preconfigured(pinned(file).map_err(|error| vec![error])?);
+        }
+        client.build().map_err(|error| vec![format!("TLS can't be set up: {error}")])
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> String {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let why =
+            if error.is_timeout() { format!("no answer within {} s", PATIENCE.as_secs()) } else { cause.to_string() };
+        format!(
+            "the API can't be reached at {} ({}): {why}; is the server running there? `bailiwick serve` starts it, --api names another address",
+            self.url, self.said_by
+        )
+    }
+}
+
+/// The token's file that gives this power and no more.
+fn chosen(api: &Api, power: Power) -> Option<&Path> {
+    let reader = api.read_token_files.first().map(PathBuf::as_path);
+    let writer = api.writers().next();
+    match power {
+        Power::Write => writer,
+        Power::Read => reader.or(writer),
+    }
+}
+
+/// An address that this machine can reach where a server listens at `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn token(file: &Path) -> Result<String, String> {
+    let text = read_text(file).map_err(|error| {
+        format!(
+            "{}: the API's token can't be read ({error}); run this as its owner, or name another with --token-file",
+            file.display()
+        )
+    })?;
+    match text.lines().next().map(str::trim) {
+        Some(token) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(token.to_owned()),
+        _ => Err(format!("{}:1: holds no token", file.display())),
+    }
+}
+
+/// TLS that accepts the one certificate of the node's own file: what is reached at its address is the node, whatever
+/// names stand in it.
+fn pinned(file: &Path) -> Result<ClientConfig, String> {
+    let pem = read_file(file).map_err(|error| format!("{}: can't be read ({error})", file.display()))?;
+    let certificate = CertificateDer::pem_slice_iter(&pem).next().and_then(Result::ok);
+    let certificate = certificate.ok_or_else(|| format!("{}: holds no certificate", file.display()))?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Pinned { certificate, provider: Arc::clone(&provider) });
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| format!("TLS can't be set up: {error}"))?;
+    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// Accepts one certificate, whose key has to be held.
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned").finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match *certificate == self.certificate {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::Error::General(
+                "it shows another certificate than the configuration's [api] cert".to_owned(),
+            )),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Whether what is printed may have colours. The stream drops them again where it mustn't.
+pub(super) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}

@@ -1,0 +1,74 @@
+//! `bailiwick status` and `bailiwick overrides`: a node's API is asked, what it says of itself leaves as text or JSON.
+
+use anstyle::{AnsiColor, Style};
+use bailiwick_rules::health::Status;
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::node::{Node, NodeArgs, Power, is_terminal};
+use super::told::Told;
+use crate::program::node_status::{NodeStatus, overrides_text};
+
+const UP: Style = AnsiColor::Green.on_default();
+const DOWN: Style = AnsiColor::Red.on_default().bold();
+
+/// Options of `bailiwick status` and `bailiwick overrides`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tells how the node fares; the exit code is 1 if something needs a look.
+pub(super) fn status(args: &StatusArgs) -> Told {
+    told(args, |json, status| {
+        let output = match json {
+            Some(json) => json,
+            None => status.to_text(&paint(is_terminal())),
+        };
+        Told { output, is_unwell: !status.is_well(), ..Told::default() }
+    })
+}
+
+/// Tells the overrides in force.
+pub(super) fn overrides(args: &StatusArgs) -> Told {
+    told(args, |json, status| match (json, status.overrides.is_empty()) {
+        (Some(_), _) => match serde_json::to_string_pretty(&status.overrides) {
+            Ok(json) => Told::fine(json + "\n"),
+            Err(error) => Told::error(error),
+        },
+        (None, true) => Told::fine("no override is in force\n"),
+        (None, false) => Told::fine(overrides_text(&status.overrides, status.now)),
+    })
+}
+
+fn told(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Told) -> Told {
+    let node = match Node::find(&args.node, Power::Read) {
+        Ok(node) => node,
+        Err(errors) => return Told::failed(errors),
+    };
+    let answer: Value = match node.ask(Method::GET, "/v1/status", None) {
+        Ok(answer) => answer,
+        Err(errors) => return Told::failed(errors),
+    };
+    let json = args.json.then(|| serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n");
+    match serde_json::from_value(answer) {
+        Ok(status) => tell(json, &status),
+        Err(error) => {
+            Told::error(format!("the node's status can't be understood ({error}); is it of another version?"))
+        }
+    }
+}
+
+/// Colours for a status, where there are to be any.
+fn paint(colours: bool) -> impl Fn(Status, &str) -> String {
+    move |status, text| match status {
+        Status::Up if colours => format!("{UP}{text}{UP:#}"),
+        Status::Down if colours => format!("{DOWN}{text}{DOWN:#}"),
+        _ => text.to_owned(),
+    }
+}

@@ -1,0 +1,538 @@
+//! The node's own facts: the text of `bailiwick.toml` enters, a [`Config`] or every error with its line leaves; the command line reads it.
+//!
+//! What the nodes share stands in the rules document, not here.
+
+mod read;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+
+use crate::dnssec::budget::SigningLimit;
+use crate::dnssec::timeline::Policy;
+use crate::locate::geoip::Registered;
+use crate::net::rate_limit::RateLimit;
+use crate::net::streams::Limits;
+use crate::protocol::name::Name;
+use crate::response::answer::Responses;
+use crate::response::answer::identity::Identity;
+
+pub(crate) use read::zone_name;
+
+/// A configuration that was read and is free of errors. Paths are relative to where the program runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where relative paths start: the folder of the configuration.
+    pub directory: PathBuf,
+    /// This node's name in health reports; `None`: the machine's host name.
+    pub node: Option<String>,
+    /// Where DNS is served, by UDP and TCP alike. Port 0 stands for any free port.
+    pub listen: Vec<SocketAddr>,
+    /// Whether sockets at `[::]` take no IPv4; `None`: where `0.0.0.0` is listened on, too.
+    pub ipv6_only: Option<bool>,
+    /// How many threads answer UDP at each address; `None`: as many as there are cores this process may run on.
+    pub threads: Option<NonZero<usize>>,
+    /// The rules document.
+    pub rules: PathBuf,
+    /// The GeoIP database (MMDB). Without one every client is unknown but for the rules' `networks`.
+    pub geoip: Option<PathBuf>,
+    /// Whether the database places networks by where they are registered, too.
+    pub registered: Registered,
+    /// Where what was last good, and overrides, are kept. Without one nothing outlives the process.
+    pub state_dir: Option<PathBuf>,
+    /// What becomes of a zone that lost much.
+    pub shrink: Shrink,
+    /// How much positive answers tell beside what was asked for.
+    pub responses: Responses,
+    /// The zones this node is an authority for.
+    pub zones: Vec<ZoneFile>,
+    /// Those of them that are signed.
+    pub dnssec: Vec<SignedZone>,
+    /// The HTTP API. Without it none is served.
+    pub api: Option<Api>,
+    /// What the server says of itself, if asked; by default nothing.
+    pub identity: Identity,
+    /// The secrets of DNS cookies; by default a random one.
+    pub cookies: CookieFiles,
+    /// DNS over TLS. Without it none is served.
+    pub dot: Option<Encrypted>,
+    /// DNS over QUIC. Without it none is served.
+    pub doq: Option<Encrypted>,
+    /// DNS over HTTPS. Without it none is served.
+    pub doh: Option<Encrypted>,
+    /// The limits of streams.
+    pub tcp: Limits,
+    /// How many answers a prefix may get. Without it any number.
+    pub rate_limit: Option<RateLimit>,
+    /// How many signatures are made because somebody asks.
+    pub signing: SigningLimit,
+}
+
+/// What becomes of a new version of a zone that has lost more than a third of its names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shrink {
+    /// It waits until an operator confirms it by a SIGHUP, or until its file has been still for a minute.
+    #[default]
+    Hold,
+    /// It is taken as any other.
+    Take,
+}
+
+/// `[dot]`, `[doq]` or `[doh]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Its certificate and key.
+    pub tls: TlsFiles,
+}
+
+/// The `[cookies]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CookieFiles {
+    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's cookies.
+    pub secret_files: Vec<PathBuf>,
+    /// Whether a datagram with a COOKIE option but no good server cookie gets BADCOOKIE instead of an answer.
+    pub required: bool,
+}
+
+/// A zone and its master file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneFile {
+    /// The apex.
+    pub origin: Name,
+    /// The master file.
+    pub file: PathBuf,
+}
+
+/// A `[dnssec."zone"]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedZone {
+    /// The apex.
+    pub origin: Name,
+    /// Where its keys and their state file are.
+    pub directory: PathBuf,
+    /// What its parent is told, and for how long others may cache.
+    pub policy: Policy,
+}
+
+/// The `[api]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The line of the configuration that says so.
+    pub line: usize,
+    /// The file whose first line is a bearer token that may read and write.
+    pub token_file: Option<PathBuf>,
+    /// Further such files, so that a new token can be accepted beside the old one. Without any token that may write,
+    /// nothing can be changed through the API.
+    pub write_token_files: Vec<PathBuf>,
+    /// Files whose first lines are bearer tokens that may read and no more.
+    pub read_token_files: Vec<PathBuf>,
+    /// What TLS needs. Without it the API speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Api {
+    /// The files of the tokens that may read and write.
+    pub fn writers(&self) -> impl Iterator<Item = &Path> {
+        self.token_file.iter().chain(&self.write_token_files).map(PathBuf::as_path)
+    }
+}
+
+/// `cert` and `key` of a section, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// One thing wrong with the configuration: where, what, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub struct ConfigError {
+    /// The file as it was named.
+    pub file: String,
+    /// The line, counted from 1; 0 stands for the file as a whole.
+    pub line: usize,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{line}: {}", self.file, self.message),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`. Relative paths in it start at its directory.
+    ///
+    /// # Errors
+    /// Everything wrong with it, or that it can't be read.
+    pub fn read(path: &Path) -> Result<Self, Vec<ConfigError>> {
+        let file = path.display().to_string();
+        let directory = path.parent().unwrap_or(Path::new(""));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &file, directory),
+            Err(error) => Err(vec![ConfigError {
+                message: format!(
+                    "can't be read ({error}); name another with --config, or write a first one with `bailiwick init`"
+                ),
+                file,
+                line: 0,
+            }]),
+        }
+    }
+
+    /// Reads the text of a configuration; `file` is its name in errors, `directory` where its relative paths start.
+    ///
+    /// # Errors
+    /// Everything wrong with it.
+    ///
+    /// ```
+    /// use bailiwick_dns::program::config::Config;
+    /// let text = "lisen = ['127.0.0.1:5300']\nrules = 'rules.json'\n[zones]\n";
+    /// let errors = Config::parse(text, "bailiwick.toml", "/etc/bailiwick".as_ref()).unwrap_err();
+    /// let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    /// assert_eq!(told, [
+    ///     "bailiwick.toml: \"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]",
+    ///     "bailiwick.toml:1: unknown key \"lisen\"; did you mean \"listen\"?",
+    /// ]);
+    /// ```
+    pub fn parse(text: &str, file: &str, directory: &Path) -> Result<Self, Vec<ConfigError>> {
+        read::config(text, file, directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+node = "ns1"
+listen = ["127.0.0.1:5300", "[::1]:0"]
+rules = "rules.json"
+geoip = "/var/lib/geo.mmdb"
+geoip_registered_country = true
+state_dir = "state"
+shrink = "take"
+responses = "full"
+[zones]
+"ai.example.com" = "ai.zone"
+"Example.ORG." = "sub/org.zone"
+[api]
+listen = "127.0.0.1:8053"
+token_file = "api.token"
+write_token_files = ["next.token"]
+read_token_files = ["worker.token", "/secret/grafana"]
+cert = "api.pem"
+key = "/secret/api.key"
+[cookies]
+secret_files = ["new.secret", "/secret/old"]
+required = true
+[identity]
+version = "1"
+hostname = "ns1.example.com"
+nsid = "ns1"
+[dot]
+listen = ["127.0.0.1:853", "[::1]:0"]
+cert = "tls.pem"
+key = "tls.key"
+[doq]
+listen = "127.0.0.1:853"
+cert = "tls.pem"
+key = "tls.key"
+[doh]
+listen = "127.0.0.1:443"
+cert = "tls.pem"
+key = "tls.key"
+[tcp]
+connections = 50
+per_client = 5
+idle = "2s"
+[rate_limit]
+per_second = 20
+slip = 3
+ipv4_prefix = 25
+ipv6_prefix = 48
+exempt = ["198.51.100.0/24"]
+[signing]
+per_second = 50
+in_all = 500
+ipv4_prefix = 28
+ipv6_prefix = 64
+"#;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let told = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect();
+        Config::parse(text, "b.toml", Path::new("/etc/b")).map_err(told)
+    }
+
+    #[test]
+    fn a_whole_configuration_is_read_with_paths_beside_it() {
+        let config = parse(WHOLE).unwrap();
+        assert_eq!(config.node.as_deref(), Some("ns1"));
+        assert_eq!(config.listen, ["127.0.0.1:5300".parse().unwrap(), "[::1]:0".parse().unwrap()]);
+        assert_eq!(config.rules, Path::new("/etc/b/rules.json"));
+        assert_eq!(config.geoip.as_deref(), Some(Path::new("/var/lib/geo.mmdb")));
+        assert_eq!(config.registered, Registered::Counts);
+        assert_eq!(config.state_dir.as_deref(), Some(Path::new("/etc/b/state")));
+        assert_eq!((config.shrink, config.responses), (Shrink::Take, Responses::Full));
+        let zones: Vec<_> = config.zones.iter().map(|zone| (zone.origin.to_string(), zone.file.clone())).collect();
+        assert_eq!(zones[0], ("ai.example.com.".to_owned(), PathBuf::from("/etc/b/ai.zone")));
+        assert_eq!(zones[1], ("Example.ORG.".to_owned(), PathBuf::from("/etc/b/sub/org.zone")));
+        let api = config.api.unwrap();
+        assert_eq!((api.line, api.token_file.as_deref()), (14, Some(Path::new("/etc/b/api.token"))));
+        let writers: Vec<&Path> = api.writers().collect();
+        assert_eq!(writers, [Path::new("/etc/b/api.token"), Path::new("/etc/b/next.token")]);
+        assert_eq!(api.read_token_files, [Path::new("/etc/b/worker.token"), Path::new("/secret/grafana")]);
+        let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
+        assert_eq!(api.tls, Some(tls));
+        let secret_files = vec!["/etc/b/new.secret".into(), "/secret/old".into()];
+        assert_eq!(config.cookies, CookieFiles { secret_files, required: true });
+        assert_eq!(config.identity, Identity::new(Some("1"), Some("ns1.example.com"), Some("ns1")));
+        let tls = TlsFiles { cert: "/etc/b/tls.pem".into(), key: "/etc/b/tls.key".into() };
+        let encrypted = |addresses: &[&str]| {
+            let listen = addresses.iter().map(|one| one.parse().unwrap()).collect();
+            Some(Encrypted { listen, tls: tls.clone() })
+        };
+        assert_eq!(config.dot, encrypted(&["127.0.0.1:853", "[::1]:0"]));
+        assert_eq!((config.doq, config.doh), (encrypted(&["127.0.0.1:853"]), encrypted(&["127.0.0.1:443"])));
+        let idle = std::time::Duration::from_secs(2);
+        assert_eq!(config.tcp, Limits { connections: 50, per_client: 5, idle });
+        let exempt = vec!["198.51.100.0/24".parse().unwrap()];
+        let limit = RateLimit { per_second: 20, slip: 3, ipv4_prefix: 25, ipv6_prefix: 48, exempt };
+        assert_eq!(config.rate_limit, Some(limit));
+        let signing = SigningLimit { per_second: 50, in_all: 500, ipv4_prefix: 28, ipv6_prefix: 64 };
+        assert_eq!(config.signing, signing);
+    }
+
+    #[test]
+    fn most_of_it_may_be_missing() {
+        let config = parse("listen = ['127.0.0.1:0']\nrules = 'r.json'").unwrap();
+        assert!(
+            config.geoip.is_none() && config.state_dir.is_none() && config.api.is_none() && config.zones.is_empty()
+        );
+        assert_eq!((config.cookies, config.identity), (CookieFiles::default(), Identity::default()));
+        assert_eq!((config.shrink, config.responses), (Shrink::Hold, Responses::Minimal));
+        assert!(config.dot.is_none() && config.doq.is_none() && config.doh.is_none() && config.rate_limit.is_none());
+        assert_eq!((config.tcp, config.signing), (Limits::default(), SigningLimit::default()));
+    }
+
+    #[test]
+    fn every_error_is_told_at_once_with_its_line() {
+        let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 0\n\
+                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[secrets]\nlisten = 'x'\n";
+        let errors = parse(text).unwrap_err();
+        let expect = [
+            "b.toml:1: \"node\" is empty",
+            "b.toml:2: \"127.0.0.1\" is not an address",
+            "b.toml:2: \"listen\" holds an integer",
+            "b.toml:2: \"127.0.0.1:53\" is listed twice",
+            "b.toml:3: \"rules\" is an integer",
+            "b.toml:4: unknown key \"geiop\"; did you mean \"geoip\"?",
+            "b.toml:5: \"threads\" has to be a whole number from 1 to 1024",
+            "b.toml:7: \"a..b\" is not a zone's name: the name has an empty label",
+            "b.toml:8: \"ok.example\" is an integer",
+            "b.toml:9: the zone \"OK.example.\" is listed twice",
+            "b.toml:10: \"api.listen\" is missing",
+            "b.toml:10: \"api.cert\" and \"api.key\" belong together; add the other",
+            "b.toml:12: unknown key \"api.cretificate\"",
+            "b.toml:13: \"secrets\" is not built yet",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+    }
+
+    #[test]
+    fn errors_of_cookies_and_identity_are_told_with_their_lines() {
+        let long = "x".repeat(256);
+        let text = format!(
+            "listen = ['127.0.0.1:0']\nrules = 'r'\n[cookies]\nsecret_files = ['', 3, 'a', 'a']\nrequired = 'yes'\nsecrets = []\n\
+             [identity]\nversion = 7\nhostname = ''\nnsid = '{long}'\nhost = 'x'\n"
+        );
+        let errors = parse(&text).unwrap_err();
+        let expect = [
+            "b.toml:4: \"cookies.secret_files\" is empty; name a file",
+            "b.toml:4: \"cookies.secret_files\" is an integer",
+            "b.toml:4: \"/etc/b/a\" is listed twice",
+            "b.toml:5: \"cookies.required\" is a string; write true or false",
+            "b.toml:6: unknown key \"cookies.secrets\"",
+            "b.toml:8: \"identity.version\" is an integer",
+            "b.toml:9: \"identity.hostname\" is empty",
+            "b.toml:10: \"identity.nsid\" has 256 octets; shorten it to 255",
+            "b.toml:11: unknown key \"identity.host\"",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ncookies = 1\nidentity = []\n").unwrap_err();
+        assert!(errors[0].contains("write a section [cookies]") && errors[1].contains("write a section [identity]"));
+    }
+
+    #[test]
+    fn errors_of_transports_and_limits_are_told_with_their_lines() {
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[dot]\nlisten = []\ncert = 'c'\ncrt = 'x'\n[doq]\n[doh]\nlisten = 'nowhere'\n\
+                    cert = 'c'\nkey = 'k'\n[tcp]\nconnections = 0\nper_client = 'many'\nidle = '1d'\n[rate_limit]\nslip = -1\n\
+                    ipv4_prefix = 33\nexempt = ['here']\n[signing]\nper_second = 0\nin_all = 100001\nipv6_prefix = 0\nexempt = []\n";
+        let errors = parse(text).unwrap_err();
+        let expect = [
+            "b.toml:3: \"dot.key\" is missing",
+            "b.toml:4: \"dot.listen\" is empty",
+            "b.toml:6: unknown key \"dot.crt\"; did you mean \"cert\"?",
+            "b.toml:7: \"doq.listen\" is missing",
+            "b.toml:7: \"doq.cert\" is missing",
+            "b.toml:7: \"doq.key\" is missing",
+            "b.toml:9: \"nowhere\" is not an address",
+            "b.toml:13: \"tcp.connections\" has to be a whole number from 1",
+            "b.toml:14: \"tcp.per_client\" has to be a whole number from 1",
+            "b.toml:15: \"tcp.idle\" is \"1d\"; write a duration",
+            "b.toml:16: \"rate_limit.per_second\" is missing",
+            "b.toml:17: \"rate_limit.slip\" has to be a whole number from 0 to 100",
+            "b.toml:18: \"rate_limit.ipv4_prefix\" has to be a whole number from 1 to 32",
+            "b.toml:19: \"here\" in \"rate_limit.exempt\" is no network",
+            "b.toml:21: \"signing.per_second\" has to be a whole number from 1 to 100000",
+            "b.toml:22: \"signing.in_all\" has to be a whole number from 1 to 100000",
+            "b.toml:23: \"signing.ipv6_prefix\" has to be a whole number from 1 to 128",
+            "b.toml:24: unknown key \"signing.exempt\"",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+    }
+
+    #[test]
+    fn one_prefix_may_not_have_more_signatures_than_all() {
+        let read = |signing: &str| parse(&format!("listen = ['127.0.0.1:0']\nrules = 'r'\n[signing]\n{signing}\n"));
+        let errors = read("per_second = 300\nin_all = 299").unwrap_err();
+        let expected = "\"signing.per_second\" (300) is more than \"signing.in_all\" (299)";
+        assert!(matches!(&errors[..], [one] if one.contains(expected)), "{errors:?}");
+        assert_eq!(read("per_second = 300\nin_all = 300").unwrap().signing.in_all, 300);
+    }
+
+    #[test]
+    fn signed_zones_are_read_with_defaults_that_are_long_enough_for_most() {
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n'b.example' = 'b'\n[dnssec.'B.example.']\nkeys = 'k'\n\
+                    [dnssec.'a.example']\nkeys = '/k/a'\ncds = 'publish'\ndnskey_ttl = '10m'\nds_ttl = '24h'\npropagation = '0s'\n";
+        let signed = parse(text).unwrap().dnssec;
+        assert_eq!((signed[0].origin.to_string(), signed[0].policy), ("B.example.".to_owned(), Policy::default()));
+        assert_eq!(signed[0].directory, Path::new("/etc/b/k"));
+        let policy = Policy {
+            cds: crate::dnssec::key_set::Cds::Publish,
+            dnskey_ttl: bailiwick_rules::time::Millis(600_000),
+            ds_ttl: bailiwick_rules::time::Millis(86_400_000),
+            propagation: bailiwick_rules::time::Millis(0),
+        };
+        assert_eq!((signed[1].directory.as_path(), signed[1].policy), (Path::new("/k/a"), policy));
+        assert_eq!(policy.dnskey_ttl_seconds(), 600);
+    }
+
+    #[test]
+    fn errors_of_signed_zones_are_told_with_their_lines() {
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'b.example']\nkeys = 'k'\n\
+                    [dnssec.'a.example']\ncds = 'yes'\ndnskey_ttl = '500ms'\nds_ttl = '1d'\nkyes = 'k'\n[dnssec.'A.EXAMPLE.']\nkeys = 'k'\n\
+                    [dnssec.'..']\nkeys = 'k'\n[dnssec.c.example]\nkeys = 'k'\n";
+        let errors = parse(text).unwrap_err();
+        let expect = [
+            "b.toml:5: \"b.example\" is to be signed and isn't in [zones]; did you mean \"a.example.\"?",
+            "b.toml:7: \"dnssec.\"a.example\".keys\" is missing; name the directory",
+            "b.toml:8: \"dnssec.\"a.example\".cds\" is \"yes\"; write \"off\"",
+            "b.toml:9: \"dnssec.\"a.example\".dnskey_ttl\" is \"500ms\"; write whole seconds from \"1s\" to \"24h\"",
+            "b.toml:10: \"dnssec.\"a.example\".ds_ttl\" is \"1d\"",
+            "b.toml:11: unknown key \"dnssec.\"a.example\".kyes\"; did you mean \"keys\"?",
+            "b.toml:14: \"..\" is not a zone's name",
+            "b.toml:16: the zone's name that begins with \"c\" must stand in quotes",
+        ];
+        for expected in expect {
+            assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
+        }
+        assert_eq!(errors.len(), expect.len(), "{errors:#?}");
+        let twice = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'a.example']\nkeys = 'k'\n\
+                     [dnssec.'a.example.']\nkeys = 'k'\n";
+        assert_eq!(
+            parse(twice).unwrap_err(),
+            ["b.toml:7: the zone \"a.example.\" has two sections in [dnssec]; remove one"]
+        );
+        let flat = parse("listen = ['127.0.0.1:0']\nrules = 'r'\ndnssec = 'keys'\n").unwrap_err();
+        assert!(flat[0].starts_with("b.toml:3: \"dnssec\" is a string; write a section"), "{flat:?}");
+    }
+
+    #[test]
+    fn addresses_of_which_one_holds_another_are_told_over_all_sections() {
+        let told = |text: &str| parse(&format!("rules = 'r'\n{text}")).err().unwrap_or_default();
+        let one = |errors: Vec<String>, at: &str, words: &str| {
+            assert!(matches!(&errors[..], [one] if one.starts_with(at) && one.contains(words)), "{errors:?}");
+        };
+        one(
+            told("listen = ['0.0.0.0:53', '127.0.0.1:53']"),
+            "b.toml:2: ",
+            "\"127.0.0.1:53\" and \"0.0.0.0:53\" overlap",
+        );
+        one(told("listen = ['[::1]:53', '[::]:53']"), "b.toml:2: ", "overlap");
+        one(told("listen = ['0.0.0.0:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "overlap");
+        one(told("listen = ['127.0.0.1:53']\n[api]\nlisten = '127.0.0.1:53'"), "b.toml:4: ", "by another section");
+        let both = "listen = ['0.0.0.0:53', '[::]:53']\n";
+        one(told(&format!("ipv6_only = false\n{both}")), "b.toml:3: ", "overlap");
+        for fine in [both, "listen = ['0.0.0.0:0', '127.0.0.1:0']", "listen = ['127.0.0.1:53', '127.0.0.2:53']"] {
+            assert_eq!(told(fine), [""; 0], "{fine}");
+        }
+        let doq = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['0.0.0.0:53']\ncert = 'c'\nkey = 'k'";
+        one(told(doq), "b.toml:4: ", "overlap");
+        let doh = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'\n[dot]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'";
+        assert_eq!(told(doh), [""; 0], "UDP and TCP share a port");
+    }
+
+    #[test]
+    fn shrink_and_responses_are_one_of_two_words_each() {
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\nshrink = 'keep'\n").unwrap_err();
+        assert_eq!(errors, ["b.toml:3: \"shrink\" is \"keep\"; write \"hold\" or \"take\""]);
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\nresponses = 'maximal'\n").unwrap_err();
+        assert_eq!(errors, ["b.toml:3: \"responses\" is \"maximal\"; write \"minimal\" or \"full\""]);
+        assert!(parse("listen = ['127.0.0.1:0']\nrules = 'r'\nshrink = 1\n").unwrap_err()[0].contains("an integer"));
+    }
+
+    #[test]
+    fn a_zone_without_quotes_is_told_so() {
+        let errors = parse("listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\nai.example.com = 'z'\n").unwrap_err();
+        assert!(errors[0].starts_with("b.toml:4: the zone's name that begins with \"ai\" must stand in quotes"));
+    }
+
+    #[test]
+    fn rfc5891_4_names_that_nobody_asks_for_are_no_zones() {
+        let zone = |name: &str| parse(&format!("listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n\"{name}\" = 'z'\n"));
+        for (name, error) in [
+            ("b\u{fc}cher.example", "write it in Punycode, \"xn--bcher-kva.example\""),
+            ("B\u{dc}CHER\u{3002}example.", "write it in Punycode, \"xn--bcher-kva.example\""),
+            ("\u{4f8b}\u{3048}.\u{30c6}\u{30b9}\u{30c8}", "write it in Punycode, \"xn--r8jz45g.xn--zckzah\""),
+            ("a\u{2024}\u{2024}b.example", "no form in Punycode"),
+            ("my zone.example", "it holds ' ', which no name of a zone does; remove it"),
+            (" example", "it holds ' '"),
+            ("a\\tb.example", "it holds '\\t'"),
+            ("*.example", "a wildcard is no zone; write the zone \"example\""),
+            ("a.*.example", "a wildcard is no zone"),
+        ] {
+            let errors = zone(name).unwrap_err();
+            assert!(matches!(&errors[..], [one] if one.starts_with("b.toml:4: ") && one.contains(error)), "{errors:?}");
+        }
+        for good in ["xn--bcher-kva.example", "0/25.2.0.192.in-addr.arpa", "_tcp.example", "."] {
+            assert!(zone(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn broken_toml_is_told_with_its_line() {
+        let errors = parse("listen = ['127.0.0.1:5300']\nrules = \nrules = 'x'\n").unwrap_err();
+        assert!(errors.iter().any(|error| error.starts_with("b.toml:2: is not TOML")), "{errors:#?}");
+    }
+}

@@ -1,0 +1,507 @@
+//! Reads the TOML tree of the configuration, noting every error with its line; [`super::Config::parse`] calls it.
+
+mod dnssec;
+mod transports;
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::{Api, Config, ConfigError, CookieFiles, Shrink, TlsFiles, ZoneFile};
+use crate::dnssec::budget::SigningLimit;
+use crate::locate::geoip::Registered;
+use crate::net::streams::Limits;
+use crate::protocol::name::Name;
+use crate::response::answer::Responses;
+use crate::response::answer::identity::{Identity, LONGEST};
+use crate::text::nearest::suggestion;
+
+/// The keys of the document.
+const KEYS: [&str; 21] = [
+    "node",
+    "listen",
+    "ipv6_only",
+    "threads",
+    "rules",
+    "geoip",
+    "geoip_registered_country",
+    "state_dir",
+    "shrink",
+    "responses",
+    "zones",
+    "dnssec",
+    "api",
+    "cookies",
+    "identity",
+    "dot",
+    "doq",
+    "doh",
+    "tcp",
+    "rate_limit",
+    "signing",
+];
+/// The keys of `[api]`.
+const API_KEYS: [&str; 6] = ["listen", "token_file", "write_token_files", "read_token_files", "cert", "key"];
+/// The keys of `[cookies]`.
+const COOKIE_KEYS: [&str; 2] = ["secret_files", "required"];
+/// The keys of `[identity]`.
+const IDENTITY_KEYS: [&str; 3] = ["version", "hostname", "nsid"];
+/// More threads than any machine has cores would only cost memory.
+const MOST_THREADS: u64 = 1024;
+/// Keys that are planned: whoever writes one should learn that it does nothing here.
+const LATER: [&str; 1] = ["secrets"];
+
+type Key<'i> = Spanned<DeString<'i>>;
+type Value<'i> = Spanned<DeValue<'i>>;
+
+pub(super) fn config(text: &str, file: &str, directory: &Path) -> Result<Config, Vec<ConfigError>> {
+    let mut reader = Reader { text, file, directory, errors: Vec::new() };
+    let (document, broken) = DeTable::parse_recoverable(text);
+    for error in broken {
+        let place = error.span().unwrap_or(0..0);
+        reader.note(place, format!("is not TOML: {}", error.message()));
+    }
+    let config = reader.document(document.get_ref());
+    reader.errors.sort();
+    match config {
+        Some(config) if reader.errors.is_empty() => Ok(config),
+        _ => Err(reader.errors),
+    }
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    file: &'t str,
+    directory: &'t Path,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
+        let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
+        let mut registered = Registered::default();
+        let (mut zones, mut signed, mut api, mut threads) = (Vec::new(), None, None, 0);
+        let (mut cookies, mut identity) = (CookieFiles::default(), Identity::default());
+        let (mut dot, mut doq, mut doh) = (None, None, None);
+        let (mut shrink, mut responses, mut ipv6_only) = (Shrink::default(), Responses::default(), None);
+        let (mut tcp, mut rate_limit, mut signing) = (Limits::default(), None, SigningLimit::default());
+        for (key, value) in document {
+            match key.get_ref().as_ref() {
+                "node" => node = self.node(value),
+                "listen" => listen = Some(self.listen("listen", value)),
+                "ipv6_only" => ipv6_only = self.boolean("ipv6_only", value),
+                "threads" => self.size("threads", value, 1, MOST_THREADS, &mut threads),
+                "rules" => rules = Some(self.path("rules", value)),
+                "geoip" => geoip = self.path("geoip", value),
+                "geoip_registered_country" => registered = self.registered(value),
+                "state_dir" => state_dir = self.path("state_dir", value),
+                "shrink" => shrink = self.shrink(value),
+                "responses" => responses = self.responses(value),
+                "zones" => zones = self.zones(value),
+                "dnssec" => signed = Some(value),
+                "api" => api = self.api(key, value),
+                "cookies" => cookies = self.cookies(value),
+                "identity" => identity = self.identity(value),
+                "dot" => dot = self.encrypted("dot", key, value),
+                "doq" => doq = self.encrypted("doq", key, value),
+                "doh" => doh = self.encrypted("doh", key, value),
+                "tcp" => tcp = self.tcp(value),
+                "rate_limit" => rate_limit = self.rate_limit(key, value),
+                "signing" => signing = self.signing(value),
+                _ => self.no_key("", key, &KEYS, &LATER),
+            }
+        }
+        self.overlaps(document, ipv6_only);
+        let dnssec = signed.map(|signed| self.dnssec(signed, &zones)).unwrap_or_default();
+        if listen.is_none() {
+            self.missing("\"listen\" is missing; write where DNS is served, such as listen = [\"127.0.0.1:5300\"]");
+        }
+        if rules.is_none() {
+            self.missing("\"rules\" is missing; name the rules document, such as rules = \"rules.json\"");
+        }
+        Some(Config {
+            directory: self.directory.to_owned(),
+            node,
+            listen: listen?,
+            ipv6_only,
+            threads: NonZero::new(threads),
+            rules: rules??,
+            geoip,
+            registered,
+            state_dir,
+            shrink,
+            responses,
+            zones,
+            dnssec,
+            api,
+            cookies,
+            identity,
+            dot,
+            doq,
+            doh,
+            tcp,
+            rate_limit,
+            signing,
+        })
+    }
+
+    fn registered(&mut self, value: &Value<'_>) -> Registered {
+        match self.boolean("geoip_registered_country", value) {
+            Some(true) => Registered::Counts,
+            Some(false) | None => Registered::Ignored,
+        }
+    }
+
+    fn node(&mut self, value: &Value<'_>) -> Option<String> {
+        let node = self.string("node", value)?;
+        if node.is_empty() {
+            return self.fail(value.span(), "\"node\" is empty; name the node or remove the key".to_owned());
+        }
+        Some(node.to_owned())
+    }
+
+    fn shrink(&mut self, value: &Value<'_>) -> Shrink {
+        match self.string("shrink", value) {
+            Some("take") => Shrink::Take,
+            Some("hold") | None => Shrink::Hold,
+            Some(other) => {
+                self.note(value.span(), format!("\"shrink\" is \"{other}\"; write \"hold\" or \"take\""));
+                Shrink::Hold
+            }
+        }
+    }
+
+    fn responses(&mut self, value: &Value<'_>) -> Responses {
+        match self.string("responses", value) {
+            Some("full") => Responses::Full,
+            Some("minimal") | None => Responses::Minimal,
+            Some(other) => {
+                self.note(value.span(), format!("\"responses\" is \"{other}\"; write \"minimal\" or \"full\""));
+                Responses::Minimal
+            }
+        }
+    }
+
+    fn listen(&mut self, key: &str, value: &Value<'_>) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        let Some(items) = value.get_ref().as_array() else {
+            let kind = kind(value);
+            self.note(
+                value.span(),
+                format!("\"{key}\" is {kind}; write a list, such as listen = [\"127.0.0.1:5300\"]"),
+            );
+            return addresses;
+        };
+        for item in items {
+            let Some(text) = item.get_ref().as_str() else {
+                let kind = kind(item);
+                self.note(item.span(), format!("\"{key}\" holds {kind}; write addresses as \"127.0.0.1:5300\""));
+                continue;
+            };
+            let Some(address) = self.address(text, item) else { continue };
+            if address.port() != 0 && addresses.contains(&address) {
+                self.note(item.span(), format!("\"{address}\" is listed twice; remove one"));
+                continue;
+            }
+            addresses.push(address);
+        }
+        if items.is_empty() {
+            self.note(value.span(), format!("\"{key}\" is empty; write where DNS is served"));
+        }
+        addresses
+    }
+
+    /// Addresses of which one holds another: the system lets only one of them be bound.
+    fn overlaps(&mut self, document: &DeTable<'_>, ipv6_only: Option<bool>) {
+        type Listed = (SocketAddr, Range<usize>, &'static str);
+        let of = |name: &'static str, section: Option<&Value<'_>>| -> Vec<Listed> {
+            let items: Vec<&Value<'_>> = match section.map(Value::get_ref) {
+                Some(DeValue::Array(items)) => items.iter().collect(),
+                _ => section.into_iter().collect(),
+            };
+            let read = |item: &&Value<'_>| Some((item.get_ref().as_str()?.parse().ok()?, item.span(), name));
+            items.iter().filter_map(read).collect()
+        };
+        let nested =
+            |name: &'static str| of(name, document.get(name).and_then(|one| one.get_ref().as_table()?.get("listen")));
+        let dns = of("", document.get("listen"));
+        let by_tcp = [&dns[..], &nested("dot"), &nested("doh"), &nested("api")].concat();
+        let by_udp = [&dns[..], &nested("doq")].concat();
+        let mut told: Vec<(Range<usize>, String)> = Vec::new();
+        for transport in [by_tcp, by_udp] {
+            for (at, (one, place, section)) in transport.iter().enumerate() {
+                // Equal ones of one list have been told of.
+                let clashes =
+                    |(other, _, its): &&Listed| overlap(*one, *other, ipv6_only) && (one != other || section != its);
+                let Some((other, ..)) = transport[..at].iter().find(clashes) else { continue };
+                let message = match one == other {
+                    true => format!("\"{one}\" is listened on already, by another section; choose another port here"),
+                    false => {
+                        format!("\"{one}\" and \"{other}\" overlap, so that only one can be bound; remove one of them")
+                    }
+                };
+                if !told.iter().any(|(its, _)| its == place) {
+                    told.push((place.clone(), message));
+                }
+            }
+        }
+        for (place, message) in told {
+            self.note(place, message);
+        }
+    }
+
+    fn zones(&mut self, value: &Value<'_>) -> Vec<ZoneFile> {
+        let mut zones: Vec<ZoneFile> = Vec::new();
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            self.note(
+                value.span(),
+                format!("\"zones\" is {kind}; write a section [zones] of lines \"example.com\" = \"example.com.zone\""),
+            );
+            return zones;
+        };
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let name = key.get_ref();
+            if value.get_ref().is_table() {
+                // TOML takes the dots of a bare key for nested sections.
+                let message = format!("the zone's name that begins with \"{name}\" must stand in quotes, dots and all");
+                self.note(key.span(), message);
+                continue;
+            }
+            let file = self.path(name, value);
+            match zone_name(name) {
+                Err(error) => {
+                    self.note(key.span(), format!("\"{name}\" is not a zone's name: {error}"));
+                }
+                Ok(origin) if zones.iter().any(|zone| zone.origin == origin) => {
+                    self.note(key.span(), format!("the zone \"{name}\" is listed twice; remove one"));
+                }
+                // A zone without a readable path is kept out, but its name still counts as taken.
+                Ok(origin) => zones.push(ZoneFile { origin, file: file.unwrap_or_default() }),
+            }
+        }
+        zones
+    }
+
+    fn api(&mut self, key: &Key<'_>, value: &Value<'_>) -> Option<Api> {
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            return self.fail(
+                value.span(),
+                format!("\"api\" is {kind}; write a section [api] with listen = \"127.0.0.1:8053\""),
+            );
+        };
+        let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
+        let (mut line, mut writers, mut readers) = (0, Vec::new(), Vec::new());
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "listen" => {
+                    let text = self.string("api.listen", value).map(str::to_owned);
+                    listen = Some(text.and_then(|text| self.address(&text, value)));
+                    line = self.line(&value.span());
+                }
+                "write_token_files" => writers = self.paths("api.write_token_files", value),
+                "read_token_files" => readers = self.paths("api.read_token_files", value),
+                "token_file" => token_file = self.path("api.token_file", value),
+                "cert" => cert = Some(self.path("api.cert", value)),
+                "key" => secret = Some(self.path("api.key", value)),
+                _ => self.no_key("api.", key, &API_KEYS, &[]),
+            }
+        }
+        if listen.is_none() {
+            self.note(
+                key.span(),
+                "\"api.listen\" is missing; write where the API is served, such as listen = \"127.0.0.1:8053\""
+                    .to_owned(),
+            );
+        }
+        if cert.is_some() != secret.is_some() {
+            self.note(key.span(), "\"api.cert\" and \"api.key\" belong together; add the other".to_owned());
+        }
+        let tls = cert.flatten().zip(secret.flatten()).map(|(cert, key)| TlsFiles { cert, key });
+        let listen = listen??;
+        Some(Api { listen, line, token_file, write_token_files: writers, read_token_files: readers, tls })
+    }
+
+    fn cookies(&mut self, value: &Value<'_>) -> CookieFiles {
+        let mut cookies = CookieFiles::default();
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            let message =
+                format!("\"cookies\" is {kind}; write a section [cookies] with secret_files = [\"cookie.secret\"]");
+            self.note(value.span(), message);
+            return cookies;
+        };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "secret_files" => cookies.secret_files = self.paths("cookies.secret_files", value),
+                "required" => cookies.required = self.boolean("cookies.required", value).unwrap_or_default(),
+                _ => self.no_key("cookies.", key, &COOKIE_KEYS, &[]),
+            }
+        }
+        cookies
+    }
+
+    fn identity(&mut self, value: &Value<'_>) -> Identity {
+        let Some(table) = value.get_ref().as_table() else {
+            let kind = kind(value);
+            self.note(value.span(), format!("\"identity\" is {kind}; write a section [identity] with nsid = \"ns1\""));
+            return Identity::default();
+        };
+        let (mut version, mut hostname, mut nsid) = (None, None, None);
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "version" => version = self.short("identity.version", value),
+                "hostname" => hostname = self.short("identity.hostname", value),
+                "nsid" => nsid = self.short("identity.nsid", value),
+                _ => self.no_key("identity.", key, &IDENTITY_KEYS, &[]),
+            }
+        }
+        Identity::new(version, hostname, nsid)
+    }
+
+    /// A text that fits into one character-string.
+    fn short<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let text = self.string(key, value)?;
+        match text.len() {
+            0 => self.fail(value.span(), format!("\"{key}\" is empty; write what shall be told or remove the key")),
+            1..=LONGEST => Some(text),
+            length => self.fail(value.span(), format!("\"{key}\" has {length} octets; shorten it to {LONGEST}")),
+        }
+    }
+
+    fn boolean(&mut self, key: &str, value: &Value<'_>) -> Option<bool> {
+        let kind = kind(value);
+        let told = value.get_ref().as_bool();
+        told.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write true or false")))
+    }
+
+    fn paths(&mut self, key: &str, value: &Value<'_>) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        let Some(items) = value.get_ref().as_array() else {
+            let kind = kind(value);
+            self.note(value.span(), format!("\"{key}\" is {kind}; write a list of files"));
+            return paths;
+        };
+        for item in items {
+            let Some(path) = self.path(key, item) else { continue };
+            if paths.contains(&path) {
+                self.note(item.span(), format!("\"{}\" is listed twice; remove one", path.display()));
+                continue;
+            }
+            paths.push(path);
+        }
+        paths
+    }
+
+    fn address(&mut self, text: &str, place: &Value<'_>) -> Option<SocketAddr> {
+        text.parse().ok().or_else(|| {
+            self.fail(
+                place.span(),
+                format!("\"{text}\" is not an address and port; write \"127.0.0.1:5300\" or \"[::1]:5300\""),
+            )
+        })
+    }
+
+    fn path(&mut self, key: &str, value: &Value<'_>) -> Option<PathBuf> {
+        match self.string(key, value)? {
+            "" => self.fail(value.span(), format!("\"{key}\" is empty; name a file")),
+            path => Some(self.directory.join(path)),
+        }
+    }
+
+    fn string<'v>(&mut self, key: &str, value: &'v Value<'_>) -> Option<&'v str> {
+        let kind = kind(value);
+        let text = value.get_ref().as_str();
+        text.or_else(|| self.fail(value.span(), format!("\"{key}\" is {kind}; write a string in quotes")))
+    }
+
+    fn no_key(&mut self, section: &str, key: &Key<'_>, known: &[&str], later: &[&str]) {
+        let name = key.get_ref();
+        let message = if later.contains(&name.as_ref()) {
+            format!("\"{section}{name}\" is not built yet; remove it")
+        } else {
+            format!("unknown key \"{section}{name}\"; {}", suggestion(name, known.iter().copied()))
+        };
+        self.note(key.span(), message);
+    }
+
+    fn missing(&mut self, message: &str) {
+        self.errors.push(ConfigError { file: self.file.to_owned(), line: 0, message: message.to_owned() });
+    }
+
+    /// Notes an error and gives `None`, so that a reading function can end with it.
+    fn fail<T>(&mut self, place: Range<usize>, message: String) -> Option<T> {
+        self.note(place, message);
+        None
+    }
+
+    /// The line on which a place begins, counted from 1.
+    fn line(&self, place: &Range<usize>) -> usize {
+        let before = &self.text.as_bytes()[..place.start.min(self.text.len())];
+        1 + before.iter().filter(|&&byte| byte == b'\n').count()
+    }
+
+    fn note(&mut self, place: Range<usize>, message: String) {
+        let line = self.line(&place);
+        self.errors.push(ConfigError { file: self.file.to_owned(), line, message });
+    }
+}
+
+/// The name of a zone. Names that no client asks for are errors: text outside ASCII is asked for in Punycode (RFC 5891
+/// §4), and neither spaces nor wildcards are zones' names.
+pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if !text.is_ascii() {
+        return Err(match domain_to_ascii(text) {
+            Some(punycode) => format!("it has letters outside ASCII; write it in Punycode, \"{punycode}\""),
+            None => "it has letters outside ASCII, and no form in Punycode (xn--…); mend its spelling".to_owned(),
+        });
+    }
+    if let Some(odd) = text.chars().find(|letter| letter.is_ascii_whitespace() || letter.is_ascii_control()) {
+        return Err(format!("it holds {odd:?}, which no name of a zone does; remove it"));
+    }
+    if text.split('.').any(|label| label == "*") {
+        let below = text.trim_start_matches("*.");
+        return Err(format!(
+            "a wildcard is no zone; write the zone \"{below}\" and in its file records of \"*\", or steer \"{text}\" by a service's hosts"
+        ));
+    }
+    Name::parse(format!("{text}.").as_bytes(), None).map_err(|error| error.to_string())
+}
+
+/// A name in Punycode (RFC 5891, UTS 46).
+fn domain_to_ascii(text: &str) -> Option<String> {
+    idna::domain_to_ascii_strict(text).ok()
+}
+
+/// Whether the system refuses one of these beside the other.
+fn overlap(one: SocketAddr, other: SocketAddr, ipv6_only: Option<bool>) -> bool {
+    if one.port() == 0 || one.port() != other.port() {
+        return false;
+    }
+    let (one, other) = (one.ip(), other.ip());
+    match one.is_ipv4() == other.is_ipv4() {
+        true => one == other || one.is_unspecified() || other.is_unspecified(),
+        // Where both are listened on, `[::]` takes no IPv4 unless told to.
+        false => ipv6_only == Some(false) && [one, other].iter().any(|ip| ip.is_ipv6() && ip.is_unspecified()),
+    }
+}
+
+fn kind(value: &Value<'_>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}

@@ -1,0 +1,201 @@
+//! What is counted: outcomes of packets enter from the transports' responder, the text of `/metrics` leaves to the API.
+//!
+//! What comes over streams adds to counters that all share. The threads that answer datagrams have counters of their own, which are
+//! summed when somebody reads them.
+
+mod exposition;
+mod latency;
+mod plain;
+mod thread;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bailiwick_rules::id::{RegionId, ServiceId};
+
+use crate::net::rate_limit::Limiter;
+use crate::net::streams::Gate;
+use crate::protocol::rdata::rtype;
+use crate::response::answer::Rcode;
+use crate::response::wire::{Outcome, Transport};
+use crate::state::owner::Handle;
+use crate::system::file_reload::Fares;
+pub(crate) use latency::{EVERY, Latency};
+pub(crate) use plain::plain;
+pub(crate) use thread::{SteeredCounters, ThreadCounters};
+
+/// The transports, with their names in labels.
+const TRANSPORTS: [(Transport, &str); 5] = [
+    (Transport::Udp, "udp"),
+    (Transport::Tcp, "tcp"),
+    (Transport::Tls, "tls"),
+    (Transport::Quic, "quic"),
+    (Transport::Https, "https"),
+];
+/// The response codes that are told apart; the rest is `other`.
+const RCODES: [(Rcode, &str); 9] = [
+    (Rcode::NOERROR, "NOERROR"),
+    (Rcode::FORMERR, "FORMERR"),
+    (Rcode::SERVFAIL, "SERVFAIL"),
+    (Rcode::NXDOMAIN, "NXDOMAIN"),
+    (Rcode::NOTIMP, "NOTIMP"),
+    (Rcode::REFUSED, "REFUSED"),
+    (Rcode::YXDOMAIN, "YXDOMAIN"),
+    (Rcode::BADVERS, "BADVERS"),
+    (Rcode::BADCOOKIE, "BADCOOKIE"),
+];
+/// The types that are told apart; the rest is `other`.
+const QTYPES: [(u16, &str); 16] = [
+    (rtype::A, "A"),
+    (28, "AAAA"),
+    (5, "CNAME"),
+    (16, "TXT"),
+    (2, "NS"),
+    (6, "SOA"),
+    (15, "MX"),
+    (33, "SRV"),
+    (65, "HTTPS"),
+    (64, "SVCB"),
+    (257, "CAA"),
+    (43, "DS"),
+    (48, "DNSKEY"),
+    (12, "PTR"),
+    (252, "AXFR"),
+    (255, "ANY"),
+];
+
+/// All counters of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    answered: [Answered; TRANSPORTS.len()],
+    dropped: [AtomicU64; TRANSPORTS.len()],
+    truncated: [AtomicU64; TRANSPORTS.len()],
+    latency: [Latency; TRANSPORTS.len()],
+    steered: Mutex<BTreeMap<Steering, u64>>,
+    threads: Mutex<Vec<Arc<ThreadCounters>>>,
+    gate: Option<Arc<Gate>>,
+    limiter: Option<Arc<Limiter>>,
+    files: Vec<Arc<Fares>>,
+}
+
+/// Answers by response code and type.
+type Answered = [[AtomicU64; QTYPES.len() + 1]; RCODES.len() + 1];
+
+/// A service and the region that answered; no region: `denied_answers` or nothing.
+type Steering = (ServiceId, Option<RegionId>);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        let zeros = |_| std::array::from_fn(|_| std::array::from_fn(|_| zero()));
+        Self {
+            answered: std::array::from_fn(zeros),
+            dropped: std::array::from_fn(|_| zero()),
+            truncated: std::array::from_fn(|_| zero()),
+            latency: std::array::from_fn(|_| Latency::default()),
+            steered: Mutex::default(),
+            threads: Mutex::default(),
+            gate: None,
+            limiter: None,
+            files: Vec::new(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counters that also tell of connections, limited rates, and files that are read again.
+    #[must_use]
+    pub fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<Fares>>) -> Self {
+        Self { gate: Some(gate), limiter, files, ..Self::default() }
+    }
+
+    /// Counts what became of one packet.
+    pub fn count(&self, transport: Transport, outcome: &Outcome) {
+        let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();
+        match outcome {
+            Outcome::Dropped => add(&self.dropped[transport]),
+            Outcome::Answered { rcode, qtype, truncated, .. } => {
+                let (rcode, qtype) = place(*rcode, *qtype);
+                add(&self.answered[transport][rcode][qtype]);
+                if *truncated {
+                    add(&self.truncated[transport]);
+                }
+            }
+        }
+    }
+
+    /// Takes note of how long one answer over a stream took.
+    pub(crate) fn took(&self, transport: Transport, span: Duration) {
+        let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();
+        self.latency[transport].add(span, 1);
+    }
+
+    /// Counts one steered answer.
+    pub fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>) {
+        *self.steered().entry((service.clone(), region.cloned())).or_default() += 1;
+    }
+
+    /// Counters for a thread that answers datagrams.
+    pub(crate) fn thread(&self) -> Arc<ThreadCounters> {
+        let counters = Arc::new(ThreadCounters::default());
+        self.threads().push(Arc::clone(&counters));
+        counters
+    }
+
+    /// The files that are read again, and how they fare.
+    pub fn files(&self) -> impl Iterator<Item = &Fares> {
+        self.files.iter().map(|fares| &**fares)
+    }
+
+    fn steered(&self) -> MutexGuard<'_, BTreeMap<Steering, u64>> {
+        // A poisoned lock still holds good counters.
+        self.steered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<Arc<ThreadCounters>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything in the OpenMetrics text format, with what `handle` tells of rules, regions and sources.
+    #[must_use]
+    pub fn text(self: &Arc<Self>, handle: &Handle) -> String {
+        exposition::text(Arc::clone(self), handle.clone())
+    }
+}
+
+/// Where answers of this response code and type are counted.
+fn place(rcode: Rcode, qtype: Option<u16>) -> (usize, usize) {
+    let rcode = RCODE_PLACES.get(usize::from(rcode.0)).map_or(RCODES.len(), |place| usize::from(*place));
+    let qtype = qtype.and_then(|qtype| QTYPE_PLACES.get(usize::from(qtype)));
+    (rcode, qtype.map_or(QTYPES.len(), |place| usize::from(*place)))
+}
+
+/// By response code, its place among [`RCODES`].
+#[allow(clippy::cast_possible_truncation)] // few
+static RCODE_PLACES: [u8; 24] = {
+    let mut places = [RCODES.len() as u8; 24];
+    let mut at = 0;
+    while at < RCODES.len() {
+        places[RCODES[at].0.0 as usize] = at as u8;
+        at += 1;
+    }
+    places
+};
+
+/// By type, its place among [`QTYPES`].
+#[allow(clippy::cast_possible_truncation)] // few
+static QTYPE_PLACES: [u8; 258] = {
+    let mut places = [QTYPES.len() as u8; 258];
+    let mut at = 0;
+    while at < QTYPES.len() {
+        places[QTYPES[at].0 as usize] = at as u8;
+        at += 1;
+    }
+    places
+};
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

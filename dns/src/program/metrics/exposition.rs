@@ -1,0 +1,432 @@
+//! The text of `/metrics`: counters and the state of rules, regions and sources enter, OpenMetrics text leaves; [`super::Metrics::text`] calls it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bailiwick_rules::health::Status;
+use bailiwick_rules::table::Table;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
+use crate::program::logs::queue;
+use crate::response::wire::Transport;
+use crate::state::owner::{self, Handle, Source};
+use crate::state::snapshot::MonitorView;
+
+/// The sources with their names in labels.
+const SOURCES: [(Source, &str); 4] =
+    [(Source::Rules, "rules"), (Source::Zones, "zones"), (Source::Keys, "keys"), (Source::Geoip, "geoip")];
+const STATUSES: [Status; 3] = [Status::Up, Status::Down, Status::Unknown];
+
+pub(super) fn text(metrics: Arc<Metrics>, handle: Handle) -> String {
+    let mut registry = Registry::with_prefix("bailiwick");
+    registry.register_collector(Box::new(Exposition { metrics, handle }));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        // Writing to a String doesn't fail.
+        Err(fmt::Error) => String::new(),
+    }
+}
+
+#[derive(Debug)]
+struct Exposition {
+    metrics: Arc<Metrics>,
+    handle: Handle,
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.queries(&mut encoder)?;
+        self.latency(&mut encoder)?;
+        self.limits(&mut encoder)?;
+        self.steered(&mut encoder)?;
+        self.rules(&mut encoder)?;
+        self.sources(&mut encoder)?;
+        self.keys(&mut encoder)?;
+        self.signatures(&mut encoder)?;
+        self.regions(&mut encoder)?;
+        self.overrides(&mut encoder)?;
+        self.probes(&mut encoder)?;
+        self.tasks(&mut encoder)
+    }
+}
+
+impl Exposition {
+    fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let threads = self.metrics.threads();
+        // Each transport's own counters, and for datagrams those of every thread.
+        let total = |transport: Transport, own: &AtomicU64, of_thread: &dyn Fn(&ThreadCounters) -> u64| {
+            let by_threads = threads.iter().map(|thread| of_thread(thread)).sum::<u64>();
+            read(own) + if transport == Transport::Udp { by_threads } else { 0 }
+        };
+        let mut answered =
+            counter(encoder, "queries", "Packets answered, by transport, response code and type asked for")?;
+        for (by_rcode, (transport, transport_name)) in self.metrics.answered.iter().zip(TRANSPORTS) {
+            let rcodes = RCODES.iter().map(|(_, name)| *name).chain(["other"]);
+            for ((rcode, by_qtype), rcode_name) in by_rcode.iter().enumerate().zip(rcodes) {
+                let qtypes = QTYPES.iter().map(|(_, name)| *name).chain(["other"]);
+                for ((qtype, own), qtype_name) in by_qtype.iter().enumerate().zip(qtypes) {
+                    let count = total(transport, own, &|thread| read(&thread.answered[rcode][qtype]));
+                    let labels = [("transport", transport_name), ("rcode", rcode_name), ("qtype", qtype_name)];
+                    if count > 0 {
+                        sample(&mut answered, &labels, count)?;
+                    }
+                }
+            }
+        }
+        let mut dropped = counter(encoder, "dropped", "Packets not answered: responses and what is no DNS message")?;
+        for (own, (transport, name)) in self.metrics.dropped.iter().zip(TRANSPORTS) {
+            sample(&mut dropped, &[("transport", name)], total(transport, own, &|thread| read(&thread.dropped)))?;
+        }
+        let mut truncated = counter(encoder, "truncated", "Answers truncated for their size")?;
+        for (own, (transport, name)) in self.metrics.truncated.iter().zip(TRANSPORTS) {
+            sample(&mut truncated, &[("transport", name)], total(transport, own, &|thread| read(&thread.truncated)))?;
+        }
+        let mut hits = counter(encoder, "memo_hits", "Datagrams answered by what was kept of an earlier answer")?;
+        sample(&mut hits, &[], threads.iter().map(|thread| read(&thread.memo_hits)).sum())?;
+        let help = "Kept answers that weren't what they should be, of those that are compared: always 0";
+        let mut mismatches = counter(encoder, "memo_mismatch", help)?;
+        sample(&mut mismatches, &[], threads.iter().map(|thread| read(&thread.memo_mismatches)).sum())
+    }
+
+    fn limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if let Some(gate) = &self.metrics.gate {
+            let open = u64::try_from(gate.count()).unwrap_or(u64::MAX);
+            gauge(encoder, "connections", "Connections open over TCP, TLS and HTTPS")?.encode_gauge(&open)?;
+            let (in_all, per_client) = gate.limits();
+            let mut most =
+                gauge(encoder, "connections_limit", "How many connections may be open, in all and of one client")?;
+            for (scope, limit) in [("all", in_all), ("client", per_client)] {
+                let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+                most.encode_family(&[("scope", scope)])?.encode_gauge(&limit)?;
+            }
+            let mut refused = counter(encoder, "connections_refused", "Connections refused by the limits of [tcp]")?;
+            sample(&mut refused, &[], gate.refused())?;
+        }
+        if let Some(limiter) = &self.metrics.limiter {
+            let most = u64::from(limiter.per_second());
+            let help = "How many answers of one class a prefix gets in a second";
+            gauge(encoder, "rate_limit_per_second", help)?.encode_gauge(&most)?;
+            let mut limited = counter(encoder, "rate_limited", "Answers not sent whole, by what was done instead")?;
+            sample(&mut limited, &[("action", "truncated")], limiter.slipped())?;
+            sample(&mut limited, &[("action", "dropped")], limiter.dropped())?;
+        }
+        Ok(())
+    }
+
+    fn latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long answers took, from a sample of datagrams and of all packets over streams";
+        let mut metric = encoder.encode_descriptor("answer_seconds", help, None, MetricType::Histogram)?;
+        let threads = self.metrics.threads();
+        for (own, (transport, name)) in self.metrics.latency.iter().zip(TRANSPORTS) {
+            let mut sum = latency::Sum::default();
+            sum.add(own);
+            if transport == Transport::Udp {
+                threads.iter().for_each(|thread| sum.add(&thread.latency));
+            }
+            let labels = [("transport", name)];
+            let mut family = metric.encode_family(&labels)?;
+            family.encode_histogram::<NoLabelSet>(sum.seconds(), sum.count(), &sum.buckets(), None)?;
+        }
+        Ok(())
+    }
+
+    fn steered(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric = counter(
+            encoder,
+            "steered_answers",
+            "Answers at steered names, by service and region; without a region: denied_answers or nothing",
+        )?;
+        let mut steered = self.metrics.steered().clone();
+        for thread in self.metrics.threads().iter() {
+            thread.sum_steered_into(&mut steered);
+        }
+        for ((service, region), count) in steered {
+            let region = region.as_ref().map_or("", |region| region.as_str());
+            sample(&mut metric, &[("service", service.as_str()), ("region", region)], count)?;
+        }
+        Ok(())
+    }
+
+    fn rules(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let revision = self.handle.snapshot().table().revision();
+        gauge(encoder, "rules_revision", "The revision of the rules in service")?.encode_gauge(&revision.number)?;
+        let (number, digest) = (revision.number.to_string(), revision.sha256_hex());
+        let help = "The rules in service: nodes with different digests follow different rules";
+        let labels = [("revision", number.as_str()), ("sha256", digest.as_str())];
+        gauge(encoder, "rules_info", help)?.encode_family(&labels)?.encode_gauge(&1_u64)?;
+        let accepted = self.handle.status().rules.accepted_at.map_or(0, |at| at.0 / 1000);
+        let help =
+            "When the rules in service were accepted, in seconds since 1970; 0: they were kept from before the start";
+        gauge(encoder, "rules_accepted_seconds", help)?.encode_gauge(&accepted)?;
+        if let Some(built) = self.handle.snapshot().world().places().built() {
+            let help = "When the GeoIP database was built, as it says itself, in seconds since 1970";
+            gauge(encoder, "geoip_built_seconds", help)?.encode_gauge(&(built.0 / 1000))?;
+        }
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        gauge(encoder, "build_info", "The program's version")?.encode_family(&version)?.encode_gauge(&1_u64)
+    }
+
+    fn sources(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.handle.status();
+        let help =
+            "Versions of rules, zones, keys and GeoIP database, by what became of them; the first at start included";
+        let mut reloads = counter(encoder, "reloads", help)?;
+        for (source, name) in SOURCES {
+            let fares = status.of(source);
+            let results = [("accepted", fares.accepted), ("refused", fares.refused), ("ignored", fares.ignored)];
+            for (result, count) in results {
+                sample(&mut reloads, &[("source", name), ("result", result)], count)?;
+            }
+        }
+        let help = "1 while the version last offered was refused and an older one is in service";
+        let mut failing = gauge(encoder, "source_failing", help)?;
+        for (source, name) in SOURCES {
+            let failed = u64::from(status.of(source).last_error.is_some());
+            failing.encode_family(&[("source", name)])?.encode_gauge(&failed)?;
+        }
+        self.zones(encoder, &status)?;
+        if !self.metrics.files.is_empty() {
+            let help = "1 while certificate or token files last offered were refused and those before are in service";
+            let mut failing = gauge(encoder, "files_failing", help)?;
+            for fares in &self.metrics.files {
+                let failed = u64::from(fares.is_failing());
+                failing.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&failed)?;
+            }
+            let help = "When the certificate in service expires, in seconds since 1970";
+            let mut expires = gauge(encoder, "certificate_expires_seconds", help)?;
+            for fares in &self.metrics.files {
+                if let Some(at) = fares.expires() {
+                    expires.encode_family(&[("files", fares.files.as_str())])?.encode_gauge(&(at.0 / 1000))?;
+                }
+            }
+        }
+        let failed = u64::from(status.not_persisted.is_some());
+        gauge(encoder, "persist_failing", "1 while the state directory can't be written")?.encode_gauge(&failed)
+    }
+
+    fn zones(&self, encoder: &mut DescriptorEncoder<'_>, status: &owner::Status) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        let sources = snapshot.world().zone_sources();
+        let zones: Vec<(String, bool)> =
+            sources.iter().map(|zone| (zone.origin.to_string(), zone.is_missing())).collect();
+        let help = "1 while a zone is not served: no version of it could be used yet";
+        let mut missing = gauge(encoder, "zone_missing", help)?;
+        for (zone, is_missing) in &zones {
+            missing.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&u64::from(*is_missing))?;
+        }
+        let help = "1 while a zone is not served as its files say";
+        let mut failing = gauge(encoder, "zone_failing", help)?;
+        for (zone, is_missing) in &zones {
+            let failed = u64::from(*is_missing || status.zones_failing.contains_key(zone));
+            failing.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&failed)?;
+        }
+        Ok(())
+    }
+
+    fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        if snapshot.world().rings().next().is_none() {
+            return Ok(());
+        }
+        let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can be told apart";
+        let mut metric = gauge(encoder, "zone_keys", help)?;
+        for ring in snapshot.world().rings() {
+            let (zone, keys) = (ring.zone_name(), u64::try_from(ring.dnskeys().count()).unwrap_or(u64::MAX));
+            metric.encode_family(&[("zone", zone.as_str()), ("sha256", ring.digest())])?.encode_gauge(&keys)?;
+        }
+        Ok(())
+    }
+
+    fn signatures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (snapshot, status) = (self.handle.snapshot_owned(), self.handle.status());
+        let world = snapshot.world();
+        if world.rings().next().is_none() {
+            return Ok(());
+        }
+        let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds since 1970";
+        let mut until = gauge(encoder, "signed_until_seconds", help)?;
+        for (zone, time) in world.signed_until(self.handle.now()) {
+            let zone = zone.origin().to_string();
+            until.encode_family(&[("zone", zone.as_str())])?.encode_gauge(&(time.0 / 1000))?;
+        }
+        let mut renewals = counter(encoder, "signature_renewals", "Times that signatures were renewed")?;
+        sample(&mut renewals, &[], status.renewals)?;
+        let failing = u64::from(status.not_renewed.is_some());
+        gauge(encoder, "signature_renewal_failing", "1 while signatures can't be renewed")?.encode_gauge(&failing)?;
+        let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused for the budget";
+        let mut minted = counter(encoder, "signatures_on_demand", help)?;
+        for (outcome, count) in
+            [("made", world.mint().made()), ("found", world.mint().found()), ("refused", world.mint().refused())]
+        {
+            sample(&mut minted, &[("outcome", outcome)], count)?;
+        }
+        Ok(())
+    }
+
+    fn regions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        let report = snapshot.health_report("", self.handle.now());
+        let mut metric = gauge(encoder, "region_status", "1 for the status a region has, overrides included")?;
+        for (region, told) in &report.regions {
+            for status in STATUSES {
+                let labels = [("region", region.as_str()), ("status", word(status))];
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(told.status == status))?;
+            }
+        }
+        let mut metric = gauge(encoder, "region_forced", "1 while an override forces a region's status")?;
+        for (region, told) in &report.regions {
+            let forced = u64::from(told.forced.is_some());
+            metric.encode_family(&[("region", region.as_str())])?.encode_gauge(&forced)?;
+        }
+        let mut metric = gauge(encoder, "endpoint_forced", "1 while an override forces an endpoint's status")?;
+        for (region, told) in &report.regions {
+            for (endpoint, one) in &told.endpoints {
+                let labels = [("region", region.as_str()), ("endpoint", endpoint.as_str())];
+                metric.encode_family(&labels)?.encode_gauge(&u64::from(one.forced.is_some()))?;
+            }
+        }
+        let mut metric = gauge(encoder, "endpoint_status", "1 for the status an endpoint has, overrides included")?;
+        for (region, told) in &report.regions {
+            for (endpoint, one) in &told.endpoints {
+                for status in STATUSES {
+                    let labels =
+                        [("region", region.as_str()), ("endpoint", endpoint.as_str()), ("status", word(status))];
+                    metric.encode_family(&labels)?.encode_gauge(&u64::from(one.status == status))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn overrides(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (snapshot, now) = (self.handle.snapshot_owned(), self.handle.now());
+        let overrides: Vec<_> = snapshot.health().overrides.iter().filter(|(_, forced)| forced.until > now).collect();
+        if overrides.is_empty() {
+            return Ok(());
+        }
+        let help =
+            "When an override that came by the API ends, in seconds since 1970; without an endpoint: of the region";
+        let mut ends = gauge(encoder, "override_ends_seconds", help)?;
+        for (of, forced) in overrides {
+            let labels = [("region", of.region.as_str()), ("endpoint", of.endpoint_name().unwrap_or_default())];
+            ends.encode_family(&labels)?.encode_gauge(&(forced.until.0 / 1000))?;
+        }
+        Ok(())
+    }
+
+    fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let fares = self.handle.tasks().fare();
+        let mut failing = gauge(encoder, "task_failing", "1 while a long-lived task is down or makes no turn")?;
+        for one in &fares {
+            let is_failing = u64::from(one.is_in_trouble);
+            failing.encode_family(&[("task", one.task.as_str())])?.encode_gauge(&is_failing)?;
+        }
+        let help =
+            "Times that a long-lived task panicked or ended and went on: a fault of the program, please report it";
+        let mut panics = counter(encoder, "task_panics", help)?;
+        for one in &fares {
+            sample(&mut panics, &[("task", one.task.as_str())], one.panics)?;
+        }
+        let help = "Lines of log that were lost: the queue was full, or they could not be written";
+        let mut lost = counter(encoder, "log_lines_lost", help)?;
+        for (reason, count) in queue::lost_lines() {
+            sample(&mut lost, &[("reason", reason)], count)?;
+        }
+        Ok(())
+    }
+
+    fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.handle.status();
+        let mut metric = counter(encoder, "probes", "Health checks carried out, by result")?;
+        sample(&mut metric, &[("result", "passed")], status.probes_passed)?;
+        sample(&mut metric, &[("result", "failed")], status.probes_failed)?;
+        self.monitors(encoder)
+    }
+
+    /// Monitors by what they watch; without an endpoint they watch the region as a whole.
+    fn monitors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        let (table, health) = (snapshot.table(), snapshot.health());
+        let help = "Health checks by what they watch, since it is watched by this monitor; without an endpoint: the region as a whole";
+        let mut probes = counter(encoder, "monitor_probes", help)?;
+        for monitor in &health.monitors {
+            for (result, count) in [("passed", monitor.probes.passed), ("failed", monitor.probes.failed)] {
+                let mut labels = labels_of(table, monitor);
+                labels.push(("result", result));
+                sample(&mut probes, &labels, count)?;
+            }
+        }
+        let help = "Since when a monitor has its status, in seconds since 1970; at most since this process began";
+        let mut since = gauge(encoder, "monitor_since_seconds", help)?;
+        for monitor in &health.monitors {
+            let labels = labels_of(table, monitor);
+            since.encode_family(&labels.as_slice())?.encode_gauge(&(monitor.since.0 / 1000))?;
+        }
+        if health.by_family.is_some() {
+            let help =
+                "1 for the status of half a monitor that tells the families of addresses apart, overrides left out";
+            let mut metric = gauge(encoder, "monitor_family_status", help)?;
+            for monitor in health.monitors.iter().filter(|monitor| monitor.family.is_some()) {
+                let is = monitor.monitored.machine.status();
+                for status in STATUSES {
+                    let mut labels = labels_of(table, monitor);
+                    labels.push(("status", word(status)));
+                    metric.encode_family(&labels.as_slice())?.encode_gauge(&u64::from(is == status))?;
+                }
+            }
+        }
+        let help = "Since when a region has its status, overrides included, in seconds since 1970; at most since this process began";
+        let mut since = gauge(encoder, "region_since_seconds", help)?;
+        for (region, at) in table.regions().iter().zip(&health.since) {
+            since.encode_family(&[("region", region.id.as_str())])?.encode_gauge(&(at.0 / 1000))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a monitor watches, and the family whose health it is where it tells them apart.
+fn labels_of<'a>(table: &'a Table, monitor: &MonitorView) -> Vec<(&'static str, &'a str)> {
+    let region = table.region(monitor.region);
+    let endpoint = monitor.endpoint.and_then(|position| region.endpoints.get(position));
+    let mut labels = vec![("region", region.id.as_str()), ("endpoint", endpoint.map_or("", |(id, _)| id.as_str()))];
+    labels.extend(monitor.family.map(|family| ("family", family.as_str())));
+    labels
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Up => "up",
+        Status::Down => "down",
+        Status::Unknown => "unknown",
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn counter<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Counter)
+}
+
+fn gauge<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
+}
+
+fn sample(metric: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+}

@@ -1,0 +1,311 @@
+//! `bailiwick serve`: a configuration enters, a server that answers, reloads and drains runs until a signal ends it.
+
+mod http;
+mod reload;
+mod running;
+mod service_manager;
+mod takeover;
+mod upgrade;
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::net::certificate::Certificate;
+use crate::net::cookie_files;
+use crate::net::listeners::{Addresses, Certificates, Sockets};
+use crate::program::cli::{ServeArgs, Told};
+use crate::program::config::{Config, Encrypted};
+use crate::program::logs;
+use crate::response::wire::Settings;
+use crate::state::load::Sources;
+use crate::state::owner::Handle;
+use crate::state::probe::Secrets;
+use crate::state::startup::{Started, check, start};
+use crate::system::clock::Clock;
+use http::Http;
+use running::Running;
+use service_manager::ServiceManager;
+use takeover::{OldProcess, Taken};
+use upgrade::Upgrade;
+
+/// For how long the end waits for what is read, compiled, signed or written just then. Nobody needs it any more but for what is written, which
+/// is short, and whole or not there.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// The exit code after a fault of this program.
+const FAULT: u8 = 70;
+
+/// Serves until a signal ends it.
+pub(crate) fn run(args: &ServeArgs) -> ExitCode {
+    let logs = match logs::begin(args.log.as_deref(), args.log_format) {
+        Ok(logs) => logs,
+        Err(error) => return say(Told::error(error)),
+    };
+    let code = match catch_unwind(AssertUnwindSafe(|| run_to_end(args))) {
+        Ok(Ok(())) => None,
+        Ok(Err(errors)) => Some(Told::failed(errors)),
+        Err(_) => {
+            logs.finish();
+            say(Told::error("a fault of this program ended it, see the log; please report it"));
+            return ExitCode::from(FAULT);
+        }
+    };
+    logs.finish();
+    code.map_or(ExitCode::SUCCESS, say)
+}
+
+fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
+    let config = Config::read(&args.config).map_err(strings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| vec![format!("the system gives no threads: {error}")])?;
+    let served = runtime.block_on(serve(config, args));
+    runtime.shutdown_timeout(LAST_WORK);
+    served
+}
+
+/// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`] only.
+fn say(told: Told) -> ExitCode {
+    let code = told.code();
+    let (done, printed) = mpsc::channel();
+    let print = move || {
+        told.print();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(print).is_ok() {
+        let _ = printed.recv_timeout(LAST_WORK);
+    }
+    ExitCode::from(code)
+}
+
+fn strings<E: ToString>(errors: impl IntoIterator<Item = E>) -> Vec<String> {
+    errors.into_iter().map(|error| error.to_string()).collect()
+}
+
+async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> {
+    let mut signals = Signals::catch().map_err(|error| vec![format!("signals can't be caught: {error}")])?;
+    let (upgrade, clock) = (Upgrade::prepare(), Clock::system());
+    let begun = tokio::select! {
+        begun = begin(&config, args.takeover, &clock) => begun?,
+        () = signals.end() => return Ok(()),
+    };
+    let mut running = Running::start(&config, begun, clock)?;
+    running.replace_old().await?;
+    announce(&running.changeable.handle, &running.node, &running.addresses, running.api_address());
+    if let Some(file) = &args.ready_file {
+        running.ready().write(file)?;
+    }
+    let manager = Arc::new(ServiceManager::of_environment());
+    manager.tell("READY=1");
+    manager.watch(Arc::clone(running.changeable.handle.tasks()));
+    let mut successors = running.await_successors(&config);
+    let successor = loop {
+        let word = tokio::select! {
+            word = signals.next() => word,
+            Some(successor) = successors.recv() => break Some(successor),
+        };
+        match word {
+            Word::Reload => {
+                info!("SIGHUP: reading the configuration and all files that it names again");
+                running.feed.reload();
+                running.renewal.reload();
+                config = running.changeable.reload(&args.config, config);
+            }
+            Word::Upgrade => upgrade.start(),
+            Word::End => break None,
+        }
+    };
+    match successor {
+        Some(successor) => running.hand_over(&successor, &manager, &mut signals).await,
+        None => {
+            manager.tell("STOPPING=1");
+            running.forget(&config);
+            running.end().await;
+            if let Some(file) = &args.ready_file {
+                let _ = std::fs::remove_file(file);
+            }
+        }
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// What was bound and loaded.
+struct Begun {
+    sockets: Sockets,
+    certificates: Certificates,
+    http: Option<Http>,
+    started: Started,
+    settings: Settings,
+    /// The lock of the state directory; without it, it is another process's.
+    lock: Option<Arc<File>>,
+    /// The process to be replaced.
+    old: Option<OldProcess>,
+}
+
+/// Binds every address and loads every file, so that all that is wrong is told at once.
+async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begun, Vec<String>> {
+    raise_limit_of_files();
+    let mut errors = Vec::new();
+    let mut inherited = takeover::of_systemd();
+    let (mut lock, mut old) = (None, None);
+    if is_takeover && let Some(taken) = take_over(config).await? {
+        inherited.append(taken.inherited);
+        (lock, old) = (taken.lock, Some(taken.way));
+    }
+    let lock = lock.or_else(|| config.state_dir.as_deref().and_then(takeover::lock));
+    let settings = settings(config).map_err(|failed| errors.extend(failed)).ok();
+    let certificates = certificates(config).map_err(|failed| errors.extend(failed)).ok();
+    let sockets = Sockets::bind_with(&addresses(config), &mut inherited);
+    let sockets = sockets.map_err(|failed| errors.extend(strings(failed))).ok();
+    let http = match &config.api {
+        None => Some(None),
+        Some(api) => Http::bind(api, &mut inherited).map_err(|failed| errors.extend(failed)).ok().map(Some),
+    };
+    inherited.close_rest();
+    let sources = sources(config, lock.clone());
+    let (Some(sockets), Some(certificates), Some(http), Some(settings)) = (sockets, certificates, http, settings)
+    else {
+        // Without an address there is nothing to probe for, but the files' errors are told all the same.
+        errors.extend(check(&sources, clock.now()).err().map(strings).unwrap_or_default());
+        return Err(errors);
+    };
+    let started = start(sources, Secrets::default(), clock.clone()).await.map_err(strings)?;
+    started.handle.snapshot().world().mint().limit(config.signing);
+    Ok(Begun { sockets, certificates, http, started, settings, lock, old })
+}
+
+/// Asks the process that serves for its sockets.
+async fn take_over(config: &Config) -> Result<Option<Taken>, Vec<String>> {
+    let Some(state_dir) = config.state_dir.clone() else {
+        return Err(vec![
+            "--takeover finds the process that serves by its state_dir: set it in the configuration".to_owned(),
+        ]);
+    };
+    let taken = tokio::task::spawn_blocking(move || takeover::take(&state_dir)).await;
+    match taken.map_err(std::io::Error::other).flatten() {
+        Ok(None) => {
+            info!("nobody serves with this state_dir: beginning as ever");
+            Ok(None)
+        }
+        Ok(taken) => Ok(taken),
+        Err(error) => Err(vec![format!("the process that serves gives no sockets ({error}); it goes on serving")]),
+    }
+}
+
+fn sources(config: &Config, lock: Option<Arc<File>>) -> Sources {
+    Sources {
+        rules: config.rules.clone(),
+        geoip: config.geoip.clone(),
+        registered: config.registered,
+        zones: config.zones.iter().map(|zone| (zone.origin.clone(), zone.file.clone())).collect(),
+        dnssec: config.dnssec.clone(),
+        directory: config.directory.clone(),
+        state_dir: config.state_dir.clone(),
+        lock,
+        shrink: config.shrink,
+    }
+}
+
+/// Connections are files: this process may have as many as the system lets it.
+fn raise_limit_of_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files can't be raised");
+    }
+}
+
+fn addresses(config: &Config) -> Addresses {
+    let of = |section: &Option<Encrypted>| section.as_ref().map(|section| section.listen.clone()).unwrap_or_default();
+    let (dns, ipv6_only) = (config.listen.clone(), config.ipv6_only);
+    let (dot, doq, doh) = (of(&config.dot), of(&config.doq), of(&config.doh));
+    Addresses { dns, threads: config.threads, dot, doq, doh, ipv6_only }
+}
+
+/// Reads the certificates of all encrypted transports.
+fn certificates(config: &Config) -> Result<Certificates, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut read = |section: &Option<Encrypted>| {
+        let read = section.as_ref().map(|section| Certificate::read(&section.tls)).transpose();
+        read.unwrap_or_else(|faults| {
+            errors.extend(strings(faults));
+            None
+        })
+    };
+    let certificates = Certificates { dot: read(&config.dot), doq: read(&config.doq), doh: read(&config.doh) };
+    if errors.is_empty() { Ok(certificates) } else { Err(errors) }
+}
+
+/// What the configuration says that shows in responses.
+fn settings(config: &Config) -> Result<Settings, Vec<String>> {
+    let cookies = cookie_files::read(&config.cookies).map_err(strings)?;
+    Ok(Settings { identity: config.identity.clone(), cookies, idle: config.tcp.idle, responses: config.responses })
+}
+
+fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<SocketAddr>) {
+    for warning in handle.status().warnings.iter() {
+        warn!(json.event = "warning", "{warning}");
+    }
+    let list = |addresses: &[SocketAddr]| match addresses {
+        [] => "none".to_owned(),
+        some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    };
+    let Addresses { dns, dot, doq, doh, threads, .. } = addresses;
+    let api = api.map_or("none".to_owned(), |api| api.to_string());
+    let revision = handle.snapshot().table().revision();
+    let threads = threads.map_or(0, NonZero::get);
+    info!(json.event = "serving", node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
+}
+
+/// The signals this program heeds.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Word {
+        tokio::select! {
+            _ = self.hangup.recv() => Word::Reload,
+            _ = self.terminate.recv() => Word::End,
+            _ = self.interrupt.recv() => Word::End,
+            _ = self.upgrade.recv() => Word::Upgrade,
+        }
+    }
+
+    /// Waits for the end; until then there is nothing to reload.
+    async fn end(&mut self) {
+        while self.next().await != Word::End {}
+    }
+}
+
+/// What a signal says.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    /// Read the files again.
+    Reload,
+    /// Start a process that takes over.
+    Upgrade,
+    /// Drain and end.
+    End,
+}

@@ -1,0 +1,127 @@
+//! The API's socket: its configuration enters, a bound listener with token and certificate leaves and then serves;
+//! [`super::serve`] owns it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tracing::warn;
+
+use super::strings;
+use crate::net::certificate::Certificate;
+use crate::net::listeners::{Absent, Handed, Inherited, Role, bind_api};
+use crate::program::api::tls::{PROTOCOLS, TlsListener};
+use crate::program::api::token::{Tokens, warnings};
+use crate::program::api::{self, Api};
+use crate::program::metrics::Metrics;
+use crate::state::owner::Handle;
+use crate::system::file_reload::Renew;
+use crate::system::tasks::{Ended, supervise};
+
+/// The API's bound socket.
+pub(super) struct Http {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    tokens: Tokens,
+    certificate: Option<Arc<Certificate>>,
+    tls: Option<TlsAcceptor>,
+}
+
+/// The API as it runs.
+pub(super) struct ServedHttp {
+    pub(super) address: SocketAddr,
+    pub(super) api: Arc<Api>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) task: tokio::task::JoinHandle<()>,
+}
+
+impl Http {
+    /// Binds the address, unless it is among what was inherited.
+    pub(super) fn bind(config: &crate::program::config::Api, inherited: &mut Inherited) -> Result<Self, Vec<String>> {
+        let tokens = Tokens::of(config);
+        let bound = bind_api(config.listen, inherited).map_err(|error| error.to_string());
+        let bound = bound.and_then(|one| Ok((one.local_addr().map_err(|error| error.to_string())?, one)));
+        let files = config.writers().chain(config.read_token_files.iter().map(PathBuf::as_path));
+        for warning in files.flat_map(warnings) {
+            warn!("{warning}");
+        }
+        let certificate = config.tls.as_ref().map(Certificate::read).transpose();
+        match (tokens, certificate, bound) {
+            (Ok(tokens), Ok(certificate), Ok((address, listener))) => {
+                let tls = certificate.as_ref().map(|certificate| certificate.acceptor(PROTOCOLS)).transpose();
+                let tls = tls.map_err(|error| vec![format!("the API can't speak TLS: {error}")])?;
+                Ok(Self { listener, address, tokens, certificate, tls })
+            }
+            (tokens, certificate, bound) => {
+                let faults = tokens.err().into_iter().flatten().chain(certificate.err().into_iter().flatten());
+                Err(strings(faults).into_iter().chain(bound.err()).collect())
+            }
+        }
+    }
+
+    /// What changes with its files while the API runs.
+    pub(super) fn renewed(&self) -> impl Iterator<Item = Arc<dyn Renew>> {
+        let tokens = self.tokens.all().cloned().map(|token| token as Arc<dyn Renew>);
+        tokens.chain(self.certificate.clone().map(|certificate| certificate as Arc<dyn Renew>))
+    }
+
+    /// Where it is bound.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A copy of its socket, for the process that takes over.
+    pub(super) fn copy(&self) -> io::Result<Handed> {
+        Handed::copy(Role::Api, &self.listener)
+    }
+
+    pub(super) fn serve(
+        self,
+        handle: Handle,
+        metrics: Arc<Metrics>,
+        node: String,
+        is_handing_over: Arc<AtomicBool>,
+        absent: Arc<Absent>,
+    ) -> ServedHttp {
+        let loopback = api::is_loopback(self.address);
+        let draining = AtomicBool::new(false);
+        let pulse = handle.tasks().waiting("api");
+        let (begun, tokens) = (handle.now(), self.tokens);
+        let api = Arc::new(Api { handle, metrics, node, tokens, begun, loopback, draining, is_handing_over, absent });
+        let (stop, stopped) = watch::channel(false);
+        let (served, listener, tls) = (Arc::clone(&api), self.listener, self.tls);
+        let task = tokio::spawn(supervise(pulse, move || {
+            speak(Arc::clone(&served), listener.try_clone(), tls.clone(), stopped.clone())
+        }));
+        ServedHttp { address: self.address, api, stop, task }
+    }
+}
+
+/// Serves the API until told to stop.
+async fn speak(
+    api: Arc<Api>,
+    listener: io::Result<std::net::TcpListener>,
+    tls: Option<TlsAcceptor>,
+    mut stopped: watch::Receiver<bool>,
+) -> Ended {
+    let until = async move { _ = stopped.wait_for(|stopped| *stopped).await };
+    let served = async {
+        let listener = TcpListener::from_std(listener?)?;
+        match tls {
+            Some(acceptor) => api.serve(TlsListener::new(listener, acceptor)?, until).await,
+            None => api.serve(listener, until).await,
+        }
+    };
+    match served.await {
+        Ok(()) => Ended::AsTold,
+        Err(error) => {
+            warn!(%error, "the API can't be served");
+            Ended::Failed
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! SIGHUP: the configuration is read again; what can change while the server runs is put in service, and what can't is
+//! named in the log.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::settings;
+use crate::net::streams::Gate;
+use crate::program::config::Config;
+use crate::program::responder::Live;
+use crate::state::owner::Handle;
+
+/// What of a running server the configuration changes.
+pub(super) struct Changeable {
+    /// Answers by the settings.
+    pub(super) responder: Arc<Live>,
+    /// Bounds connections.
+    pub(super) gate: Arc<Gate>,
+    /// Bounds signatures.
+    pub(super) handle: Handle,
+}
+
+impl Changeable {
+    /// Reads the file again. With errors in it all stays as it was. Gives the configuration that is in service now.
+    pub(super) fn reload(&self, file: &Path, current: Config) -> Config {
+        let new = match Config::read(file) {
+            Ok(new) => new,
+            Err(errors) => {
+                errors.iter().for_each(|error| error!("the configuration stays as it was: {error}"));
+                // The files it names may have changed all the same.
+                self.renew_settings(&current, true);
+                return current;
+            }
+        };
+        for key in fixed(&current, &new) {
+            warn!(
+                "{}: {key} has changed, which a running server can't follow; SIGUSR2 or `serve --takeover` puts it in service \
+                 without losing a query",
+                file.display()
+            );
+        }
+        let same = new.identity == current.identity && new.responses == current.responses;
+        let is_other = !same || new.cookies != current.cookies || new.tcp != current.tcp;
+        self.renew_settings(&new, is_other || !new.cookies.secret_files.is_empty());
+        self.gate.limit(new.tcp);
+        self.handle.snapshot().world().mint().limit(new.signing);
+        if is_other || new.signing != current.signing {
+            info!(
+                "the configuration has changed: identity, cookies, responses, [tcp] and [signing] are in service as it says"
+            );
+        }
+        let Config { identity, cookies, responses, tcp, signing, .. } = new;
+        Config { identity, cookies, responses, tcp, signing, ..current }
+    }
+
+    /// A random cookie secret stays as long as nothing else has changed, and old ones stay if a new file can't be used.
+    fn renew_settings(&self, config: &Config, is_due: bool) {
+        if !is_due {
+            return;
+        }
+        match settings(config) {
+            Ok(settings) => self.responder.set(settings),
+            Err(faults) => faults.iter().for_each(|fault| warn!("cookie secrets stay as they were: {fault}")),
+        }
+    }
+}
+
+/// The keys that differ and can't change while the server runs.
+fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let differ = [
+        ("node", old.node != new.node),
+        ("listen", old.listen != new.listen),
+        ("ipv6_only", old.ipv6_only != new.ipv6_only),
+        ("threads", old.threads != new.threads),
+        ("rules", old.rules != new.rules),
+        ("geoip", old.geoip != new.geoip),
+        ("geoip_registered_country", old.registered != new.registered),
+        ("state_dir", old.state_dir != new.state_dir),
+        ("shrink", old.shrink != new.shrink),
+        ("[zones]", old.zones != new.zones),
+        ("[dnssec]", old.dnssec != new.dnssec),
+        ("[api]", old.api != new.api),
+        ("[dot]", old.dot != new.dot),
+        ("[doq]", old.doq != new.doq),
+        ("[doh]", old.doh != new.doh),
+        ("[rate_limit]", old.rate_limit != new.rate_limit),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_change_is_named() {
+        let read = |text: &str| Config::parse(text, "b.toml", Path::new("/etc/b")).unwrap();
+        let old = read("listen = ['127.0.0.1:53']\nrules = 'r.json'\n");
+        assert!(fixed(&old, &old).is_empty());
+        let new = read(
+            "listen = ['127.0.0.1:54']\nrules = 's.json'\nthreads = 2\n[identity]\nnsid = 'x'\n[zones]\n'a.example' = 'a'\n",
+        );
+        assert_eq!(fixed(&old, &new), ["listen", "threads", "rules", "[zones]"]);
+    }
+}

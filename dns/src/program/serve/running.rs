@@ -1,0 +1,229 @@
+//! The server while it answers: what was bound and loaded enters, a [`Running`] serves until it ends or leaves its
+//! sockets to another process; `serve` holds the one instance.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::{info, warn};
+
+use super::http::{Http, ServedHttp};
+use super::reload::Changeable;
+use super::service_manager::ServiceManager;
+use super::takeover::{self, Estate, OldProcess, Successor};
+use super::{Begun, LAST_WORK, Signals};
+use crate::net::listeners::{Absent, Addresses, Certificates, Listeners, QuicSockets};
+use crate::net::rate_limit::Limiter;
+use crate::net::streams::Gate;
+use crate::program::config::Config;
+use crate::program::metrics::Metrics;
+use crate::program::responder::Live;
+use crate::state::startup::Started;
+use crate::state::watch::Feed;
+use crate::system::clock::Clock;
+use crate::system::file_reload::{Renew, Renewal};
+
+/// How long queries in flight are waited for at the end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long API requests in flight are waited for after that.
+const DRAIN_API: Duration = Duration::from_secs(1);
+/// For how long connections go on after another process has taken over, unless their clients leave or are idle before.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// A server that answers.
+pub(super) struct Running {
+    pub(super) changeable: Changeable,
+    pub(super) feed: Feed,
+    pub(super) renewal: Renewal,
+    listeners: Listeners,
+    http: Option<ServedHttp>,
+    certificates: Certificates,
+    pub(super) addresses: Addresses,
+    pub(super) node: String,
+    /// What another process would be given.
+    estate: Option<Estate>,
+    /// The process that is to be replaced by this one, and what can be served only after that.
+    old: Option<(OldProcess, QuicSockets)>,
+    is_handing_over: Arc<AtomicBool>,
+    /// Whether a process that takes over finds this one.
+    is_found: bool,
+    /// Looks after them as long as it is held.
+    _absent: Arc<Absent>,
+}
+
+impl Running {
+    pub(super) fn start(config: &Config, begun: Begun, clock: Clock) -> Result<Self, Vec<String>> {
+        let Begun { mut sockets, certificates, http, started: Started { handle, feed }, settings, lock, old } = begun;
+        let gate = Gate::new(config.tcp);
+        let limiter = config.rate_limit.clone().map(|limit| Arc::new(Limiter::new(limit)));
+        let renewed = certificates.all().map(|certificate| certificate as Arc<dyn Renew>);
+        let renewal = Renewal::start(renewed.chain(http.iter().flat_map(Http::renewed)).collect(), handle.tasks())
+            .map_err(|error| vec![format!("the system gives no thread: {error}")])?;
+        let metrics = Arc::new(Metrics::of(Arc::clone(&gate), limiter.clone(), renewal.fares()));
+        let mut addresses = sockets.addresses();
+        let copies = sockets.copies().and_then(|copies| {
+            let of_api = http.as_ref().map(Http::copy).transpose()?;
+            Ok(copies.into_iter().chain(of_api).collect())
+        });
+        let copies = copies.map_err(|error| vec![format!("the sockets can't be copied: {error}")])?;
+        let estate = config.state_dir.as_ref().and(lock).map(|lock| Estate { sockets: copies, lock });
+        addresses.ipv6_only = config.ipv6_only;
+        let old = old.map(|old| (old, sockets.take_quic()));
+        let responder = Arc::new(Live::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
+        let listeners = sockets
+            .serve(&responder, &gate, &certificates, handle.tasks())
+            .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;
+        let node = config.node.clone().unwrap_or_else(host_name);
+        let is_handing_over = Arc::new(AtomicBool::new(false));
+        let absent = Absent::watch(addresses.all().chain(http.as_ref().map(Http::address)));
+        let served = |http: Http| {
+            let (flag, absent) = (Arc::clone(&is_handing_over), Arc::clone(&absent));
+            http.serve(handle.clone(), metrics, node.clone(), flag, absent)
+        };
+        let http = http.map(served);
+        let changeable = Changeable { responder, gate, handle };
+        Ok(Self {
+            changeable,
+            feed,
+            renewal,
+            listeners,
+            http,
+            certificates,
+            addresses,
+            node,
+            estate,
+            old,
+            is_handing_over,
+            is_found: false,
+            _absent: absent,
+        })
+    }
+
+    /// Ends the process that served before, if there is one, now that this one answers.
+    pub(super) async fn replace_old(&mut self) -> Result<(), Vec<String>> {
+        let Some((old, quic)) = self.old.take() else { return Ok(()) };
+        let replaced = tokio::task::spawn_blocking(move || old.replace()).await;
+        match replaced {
+            Ok(Ok(())) => info!("took over: the process that served before reads nothing more"),
+            // It was about to end; if it wasn't, two answer the same, which does no harm.
+            Ok(Err(error)) => warn!(%error, "the process that served before doesn't say that it has stopped"),
+            Err(error) => warn!(%error, "a fault of this program; please report it"),
+        }
+        let Some(certificate) = &self.certificates.doq else { return Ok(()) };
+        let begun =
+            self.listeners.begin_quic(quic, &self.changeable.responder, certificate, self.changeable.handle.tasks());
+        begun.map_err(|error| vec![format!("QUIC can't be served: {error}")])
+    }
+
+    /// Waits for processes that take over from now on.
+    pub(super) fn await_successors(&mut self, config: &Config) -> UnboundedReceiver<Successor> {
+        let (successors, ready) = unbounded_channel();
+        let (Some(state_dir), Some(estate)) = (&config.state_dir, self.estate.take()) else { return ready };
+        let (handle, flag) = (self.changeable.handle.clone(), Arc::clone(&self.is_handing_over));
+        let is_asked = move |asked| {
+            flag.store(asked, Ordering::Relaxed);
+            if asked {
+                // The new process reads what is kept.
+                handle.finish_keeping(LAST_WORK);
+            }
+        };
+        let listening = takeover::listen(state_dir, estate, is_asked, successors);
+        self.is_found = listening.is_ok();
+        if let Err(error) = listening {
+            let state_dir = state_dir.display();
+            warn!("no process can take over from this one ({error}): a socket can't be made in {state_dir}");
+        }
+        ready
+    }
+
+    pub(super) fn api_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
+    }
+
+    pub(super) fn ready(&self) -> Ready<'_> {
+        let Addresses { dns, dot, doq, doh, .. } = self.addresses.clone();
+        Ready { dns, dot, doq, doh, api: self.api_address(), node: &self.node, pid: std::process::id() }
+    }
+
+    /// Leaves the sockets to another process and ends once the connections have.
+    pub(super) async fn hand_over(mut self, successor: &Successor, manager: &ServiceManager, signals: &mut Signals) {
+        self.changeable.handle.finish_keeping(LAST_WORK);
+        self.changeable.handle.stop_keeping();
+        self.listeners.yield_sockets().await;
+        manager.tell(&format!("MAINPID={}", successor.pid));
+        if let Some(http) = self.http {
+            let _ = http.stop.send(true);
+            let _ = tokio::time::timeout(DRAIN_API, http.task).await;
+        }
+        let _ = successor.yielded.send(());
+        info!(
+            pid = successor.pid,
+            "another process has taken over; connections that are open are answered to their end"
+        );
+        tokio::select! {
+            () = self.listeners.linger(LINGER) => {}
+            () = signals.end() => {}
+        }
+    }
+
+    /// Takes the way to this process away, unless the state directory is another's.
+    pub(super) fn forget(&self, config: &Config) {
+        if let Some(state_dir) = config.state_dir.as_deref().filter(|_| self.is_found) {
+            takeover::forget(state_dir);
+        }
+    }
+
+    /// Answers what is in flight and ends.
+    pub(super) async fn end(self) {
+        end(self.listeners, self.http).await;
+        let handle = self.changeable.handle;
+        let _ = tokio::task::spawn_blocking(move || handle.finish_keeping(LAST_WORK)).await;
+    }
+}
+
+async fn end(listeners: Listeners, http: Option<ServedHttp>) {
+    info!(json.event = "draining", "draining: answering what is in flight");
+    if let Some(http) = &http {
+        http.api.draining.store(true, Ordering::Relaxed);
+    }
+    listeners.drain(DRAIN).await;
+    if let Some(http) = http {
+        let _ = http.stop.send(true);
+        let _ = tokio::time::timeout(DRAIN_API, http.task).await;
+    }
+}
+
+/// What `--ready-file` tells.
+#[derive(Serialize)]
+pub(super) struct Ready<'a> {
+    dns: Vec<SocketAddr>,
+    dot: Vec<SocketAddr>,
+    doq: Vec<SocketAddr>,
+    doh: Vec<SocketAddr>,
+    api: Option<SocketAddr>,
+    node: &'a str,
+    pid: u32,
+}
+
+impl Ready<'_> {
+    /// Whoever waits for the file sees all of it or none.
+    pub(super) fn write(&self, file: &Path) -> Result<(), Vec<String>> {
+        let fail =
+            |error: String| vec![format!("{}: can't be written ({error}); name another --ready-file", file.display())];
+        let text = serde_json::to_string(self).map_err(|error| fail(error.to_string()))?;
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = file.with_file_name(name);
+        std::fs::write(&new, text + "\n")
+            .and_then(|()| std::fs::rename(&new, file))
+            .map_err(|error| fail(error.to_string()))
+    }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unnamed".to_owned())
+}

@@ -1,0 +1,316 @@
+//! A new process takes the place of one that serves: the old one's sockets leave by a Unix socket in the state
+//! directory and enter the new one, which reads them before the old one stops to. Whatever waits in a socket is
+//! answered by one of the two, so no query is lost.
+//!
+//! The conversation, each side after having seen that the other runs as the same user (`SO_PEERCRED`) or as root:
+//!
+//! | new | old |
+//! | --- | --- |
+//! | connects, writes [`HELLO`] | |
+//! | | writes the octet of a role with one socket (`SCM_RIGHTS`); after the last one [`END`] |
+//! | writes [`NEXT`] after each | |
+//! | loads all it needs and answers on the sockets, then writes [`READY`] | answers all the while |
+//! | | reads and accepts nothing more, then writes [`YIELDED`] and ends |
+//!
+//! A connection that ends before `READY` leaves the old process as it was.
+
+use std::fs::{File, Permissions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, info, warn};
+
+use crate::net::listeners::{Handed, Inherited, Role};
+use crate::state::store;
+use crate::system::batch::receive_file;
+
+/// The socket's name in the state directory.
+const NAME: &str = "takeover.sock";
+/// What the new process begins with: what both speak, and its version.
+const HELLO: &[u8; 22] = b"bailiwick takeover v1\n";
+/// One socket was taken, the next may come.
+const NEXT: u8 = b'+';
+/// There are no more sockets.
+const END: u8 = b'.';
+/// The new process answers.
+const READY: u8 = b'!';
+/// The old process doesn't any more.
+const YIELDED: u8 = b'-';
+/// The lock of the state directory.
+const LOCK: u8 = b'L';
+/// How long one side waits for the other's next word.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the old process waits for the new one to have loaded all it needs.
+const LOADING: Duration = Duration::from_secs(600);
+
+/// By which octet each role is told.
+const ROLES: [(u8, Role); 5] =
+    [(b'd', Role::Dns), (b't', Role::Dot), (b'q', Role::Doq), (b'h', Role::Doh), (b'a', Role::Api)];
+
+/// Where the process that uses this state directory can be found.
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(NAME)
+}
+
+/// What a process got from the one that it takes over.
+pub(super) struct Taken {
+    /// Its sockets.
+    pub(super) inherited: Inherited,
+    /// The lock of the state directory, which both share from now on.
+    pub(super) lock: Option<Arc<File>>,
+    /// The way to tell it to stop.
+    pub(super) way: OldProcess,
+}
+
+/// The process that is taken over; it serves until [`OldProcess::replace`].
+pub(super) struct OldProcess(UnixStream);
+
+impl OldProcess {
+    /// Says that this process answers, and waits until the old one doesn't read any more.
+    pub(super) fn replace(mut self) -> io::Result<()> {
+        self.0.write_all(&[READY])?;
+        match read_octet(&mut self.0)? {
+            YIELDED => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// Asks the process that uses `state_dir` for its sockets; `None` if there is none.
+///
+/// # Errors
+/// When there is one and it doesn't give them; it goes on serving then.
+pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
+    let mut stream = match UnixStream::connect(path(state_dir)) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    check_peer(&stream)?;
+    be_patient(&stream, PATIENCE)?;
+    stream.write_all(HELLO)?;
+    let (mut inherited, mut lock) = (Inherited::default(), None);
+    loop {
+        let (word, file) = receive_file(stream.as_fd())?;
+        let role = ROLES.iter().find(|(octet, _)| *octet == word).map(|(_, role)| *role);
+        match (role, file) {
+            (Some(role), Some(file)) => inherited.add(Some(role), file)?,
+            (None, Some(file)) if word == LOCK => lock = Some(Arc::new(File::from(file))),
+            (None, None) if word == END => break,
+            _ => return Err(unexpected(word)),
+        }
+        stream.write_all(&[NEXT])?;
+    }
+    Ok(Some(Taken { inherited, lock, way: OldProcess(stream) }))
+}
+
+/// A process that answers on our sockets and waits for us to stop.
+pub(super) struct Successor {
+    /// Its id.
+    pub(super) pid: i32,
+    /// Told once nothing is read here any more.
+    pub(super) yielded: mpsc::Sender<()>,
+}
+
+/// What is to be handed over: copies of all sockets, and the lock of the state directory.
+pub(super) struct Estate {
+    /// Sockets and roles.
+    pub(super) sockets: Vec<Handed>,
+    /// The lock.
+    pub(super) lock: Arc<File>,
+}
+
+/// Waits for a process that takes over, in a thread of its own; one that is ready is sent to `successors`.
+///
+/// # Errors
+/// When the socket can't be made.
+pub(super) fn listen(
+    state_dir: &Path,
+    estate: Estate,
+    is_asked: impl Fn(bool) + Send + 'static,
+    successors: UnboundedSender<Successor>,
+) -> io::Result<()> {
+    let path = path(state_dir);
+    // Bound beside and moved over, so that one that is there works until the other does.
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    let _ = std::fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside)?;
+    std::fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
+    std::fs::rename(&beside, &path)?;
+    let serve = move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            is_asked(true);
+            match hand_over(&mut stream, &estate, &successors) {
+                // The process ends; what it holds is closed then.
+                Ok(()) => return,
+                Err(error) => error!("a takeover came to nothing ({error}); this process goes on serving"),
+            }
+            is_asked(false);
+        }
+    };
+    std::thread::Builder::new().name("takeover".to_owned()).spawn(serve).map(drop)
+}
+
+/// Removes the socket, as nobody can be taken over here any more.
+pub(super) fn forget(state_dir: &Path) {
+    let _ = std::fs::remove_file(path(state_dir));
+}
+
+fn hand_over(stream: &mut UnixStream, estate: &Estate, successors: &UnboundedSender<Successor>) -> io::Result<()> {
+    let pid = check_peer(stream)?;
+    be_patient(stream, PATIENCE)?;
+    let mut hello = [0; HELLO.len()];
+    stream.read_exact(&mut hello)?;
+    if hello != *HELLO {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the other process speaks another version"));
+    }
+    info!(pid, "another process asks for the sockets and will take over once it is ready");
+    let lock = std::iter::once((LOCK, estate.lock.as_fd()));
+    let sockets = estate.sockets.iter().map(|handed| (octet_of(handed.role), handed.file.as_fd()));
+    for (word, file) in lock.chain(sockets) {
+        let files = [file.as_raw_fd()];
+        let message = [ControlMessage::ScmRights(&files)];
+        sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&[word])], &message, MsgFlags::MSG_NOSIGNAL, None)?;
+        match read_octet(stream)? {
+            NEXT => {}
+            other => return Err(unexpected(other)),
+        }
+    }
+    stream.write_all(&[END])?;
+    be_patient(stream, LOADING)?;
+    match read_octet(stream)? {
+        READY => {}
+        other => return Err(unexpected(other)),
+    }
+    let (yielded, has_yielded) = mpsc::channel();
+    if successors.send(Successor { pid, yielded }).is_err() {
+        return Err(io::Error::other("this process ends already"));
+    }
+    // Should the server end instead of yielding, its end says the same.
+    let _ = has_yielded.recv();
+    let _ = stream.write_all(&[YIELDED]);
+    Ok(())
+}
+
+fn octet_of(role: Role) -> u8 {
+    ROLES.iter().find(|(_, known)| *known == role).map_or(END, |(octet, _)| *octet)
+}
+
+/// The peer's process, if it runs as the same user or as root.
+fn check_peer(stream: &UnixStream) -> io::Result<i32> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if peer.uid() != own && peer.uid() != 0 {
+        let message = format!("the other process runs as user {}, this one as {own}", peer.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    Ok(peer.pid())
+}
+
+fn be_patient(stream: &UnixStream, patience: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))
+}
+
+fn read_octet(stream: &mut UnixStream) -> io::Result<u8> {
+    let mut word = [0];
+    stream.read_exact(&mut word)?;
+    Ok(word[0])
+}
+
+fn unexpected(word: u8) -> io::Error {
+    let message = format!("the other process said {:?}, which isn't expected here", char::from(word));
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+/// Locks a state directory, which is made if need be; `None` where another process holds it.
+pub(super) fn lock(state_dir: &Path) -> Option<Arc<File>> {
+    let _ = store::make(state_dir);
+    store::lock(state_dir)
+}
+
+/// The sockets that systemd passes (`sd_listen_fds(3)`): those from 3 on, if `LISTEN_PID` is this process.
+pub(super) fn of_systemd() -> Inherited {
+    let read = |name: &str| std::env::var(name).ok();
+    let count = passed(read("LISTEN_PID").as_deref(), read("LISTEN_FDS").as_deref(), std::process::id());
+    let names = read("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut inherited = Inherited::default();
+    for file in crate::system::batch::passed_files(count) {
+        let name = names.next().unwrap_or_default();
+        if let Err(error) = file.and_then(|file: OwnedFd| inherited.add(Role::named(name), file)) {
+            warn!(name, %error, "a file that systemd passes is of no use");
+        }
+    }
+    inherited
+}
+
+/// How many files are passed to the process of this id.
+fn passed(pid: Option<&str>, count: Option<&str>, own: u32) -> u16 {
+    let is_ours = pid.and_then(|pid| pid.parse().ok()) == Some(own);
+    count.filter(|_| is_ours).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn estate(socket: &UdpSocket, directory: &Path) -> Estate {
+        Estate { sockets: vec![Handed::copy(Role::Dns, socket).unwrap()], lock: lock(directory).unwrap() }
+    }
+
+    #[test]
+    fn sockets_go_over_and_the_old_process_yields_when_the_new_one_is_ready() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(take(directory.path()).unwrap().is_none(), "nobody serves");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
+        listen(directory.path(), estate(&socket, directory.path()), |_| {}, successors).unwrap();
+        assert!(lock(directory.path()).is_none(), "it is held");
+
+        // One that fails leaves all as it was.
+        drop(take(directory.path()).unwrap().unwrap());
+        let mut taken = take(directory.path()).unwrap().unwrap();
+        assert!(taken.lock.is_some() && ready.try_recv().is_err());
+        let taken_socket = taken.inherited.take_udp(Role::Dns, address).pop().unwrap();
+        assert_eq!(taken_socket.local_addr().unwrap(), address);
+        let replacing = std::thread::spawn(move || taken.way.replace());
+        let successor = ready.blocking_recv().unwrap();
+        assert_eq!(successor.pid, i32::try_from(std::process::id()).unwrap());
+        successor.yielded.send(()).unwrap();
+        replacing.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn who_speaks_otherwise_gets_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
+        listen(directory.path(), estate(&socket, directory.path()), |_| {}, successors).unwrap();
+        let mut stream = UnixStream::connect(path(directory.path())).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        // What was left unread makes it a reset.
+        assert!(matches!(stream.read(&mut [0; 10]), Ok(0) | Err(_)));
+        assert!(take(directory.path()).unwrap().is_some() && ready.try_recv().is_err());
+    }
+
+    #[test]
+    fn files_are_passed_to_the_process_that_is_named() {
+        assert_eq!(passed(Some("7"), Some("3"), 7), 3);
+        assert_eq!((passed(Some("8"), Some("3"), 7), passed(None, Some("3"), 7)), (0, 0));
+        assert_eq!((passed(Some("7"), None, 7), passed(Some("7"), Some("-1"), 7)), (0, 0));
+    }
+}

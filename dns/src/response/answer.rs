@@ -1,0 +1,311 @@
+//! All DNS semantics: zones, steering and one parsed query enter, the records and flags of the answer leave; `wire` calls it and writes bytes.
+//!
+//! Nothing here knows a socket, a clock or a packet. See [`answer`].
+
+mod dnssec;
+pub mod identity;
+mod walk;
+
+use std::net::IpAddr;
+
+use bailiwick_rules::table::RegionIndex;
+use smallvec::SmallVec;
+
+pub use self::dnssec::{Dnssec, Signed};
+use crate::dnssec::sign::Signatures;
+use crate::protocol::name::{Name, NameRef};
+use crate::protocol::rdata::{Rdatas, rtype};
+use crate::zone::{ServiceIndex, Zones};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asking {
+    /// The source address of the packet or connection.
+    pub transport: IpAddr,
+    /// The EDNS Client Subnet option, if the query had one.
+    pub ecs: Option<Ecs>,
+}
+
+/// A valid EDNS Client Subnet option of a query (RFC 7871 §6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ecs {
+    /// The address; the bits after the prefix are zero.
+    pub address: IpAddr,
+    /// How many leading bits of the address are known. 0: the client wants to be located by nothing but the transport address.
+    pub source: u8,
+}
+
+/// What the rules answer at a steered name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steered<'a> {
+    /// The chosen region's RRset.
+    Records {
+        /// Time to live in seconds.
+        ttl: u32,
+        /// The data.
+        rdatas: Rdatas<'a>,
+        /// For which prefix length around the client this holds.
+        scope: u8,
+        /// Whose records they are; `None`: the service's `denied_answers`.
+        region: Option<RegionIndex>,
+    },
+    /// Nothing may be answered: SERVFAIL.
+    Nothing {
+        /// For which prefix length around the client this holds.
+        scope: u8,
+        /// The extended error (RFC 8914): 18 for an empty fence, 14 when every region is withheld.
+        ede: u16,
+    },
+}
+
+/// The rules as `answer` sees them.
+pub trait SteeredAnswers {
+    /// What this client gets for a steered name of `service` and one of its types.
+    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_>;
+}
+
+/// No rules: for servers of static zones and for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct NoSteering;
+
+impl SteeredAnswers for NoSteering {
+    fn resolve(&self, _: ServiceIndex, _: u16, _: &Asking) -> Steered<'_> {
+        Steered::Nothing { scope: 0, ede: 14 }
+    }
+}
+
+/// The question and who asks it.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// The name asked for, in the case it was asked.
+    pub qname: NameRef<'a>,
+    /// The type asked for.
+    pub qtype: u16,
+    /// The class asked for.
+    pub qclass: u16,
+    /// The client.
+    pub client: Asking,
+    /// What it wants of DNSSEC.
+    pub dnssec: Dnssec,
+    /// How much is told beside what was asked for.
+    pub responses: Responses,
+}
+
+/// How much positive answers tell beside what was asked for. Referrals, negative answers and proofs are whole either
+/// way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Responses {
+    /// Nothing: neither authority nor additional section.
+    #[default]
+    Minimal,
+    /// The zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
+    Full,
+}
+
+/// A response code, extended ones included (RFC 6895 §2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rcode(pub u16);
+
+impl Rcode {
+    /// No error.
+    pub const NOERROR: Self = Self(0);
+    /// The query is malformed.
+    pub const FORMERR: Self = Self(1);
+    /// The server can't answer.
+    pub const SERVFAIL: Self = Self(2);
+    /// The name doesn't exist.
+    pub const NXDOMAIN: Self = Self(3);
+    /// The server doesn't know this kind of query.
+    pub const NOTIMP: Self = Self(4);
+    /// The server won't answer.
+    pub const REFUSED: Self = Self(5);
+    /// A DNAME made the name too long (RFC 6672 §2.2).
+    pub const YXDOMAIN: Self = Self(6);
+    /// Unknown EDNS version (RFC 6891 §6.1.3).
+    pub const BADVERS: Self = Self(16);
+    /// The server cookie is bad or missing (RFC 7873 §8).
+    pub const BADCOOKIE: Self = Self(23);
+}
+
+/// The owner of an RRset in an answer.
+#[derive(Debug, Clone)]
+pub enum Owner<'a> {
+    /// Borrowed from the query, a zone or the rules.
+    Ref(NameRef<'a>),
+    /// Made by a DNAME.
+    Made(Name),
+}
+
+impl<'a> Owner<'a> {
+    /// The name.
+    pub fn name(&self) -> NameRef<'_> {
+        match self {
+            Self::Ref(name) => *name,
+            Self::Made(name) => name.as_ref(),
+        }
+    }
+
+    /// The name without its first `count` labels.
+    fn ancestor(&self, count: usize) -> Self {
+        fn strip(name: NameRef<'_>, count: usize) -> NameRef<'_> {
+            (0..count).fold(name, |name, _| name.parent().unwrap_or(NameRef::ROOT))
+        }
+        match self {
+            Self::Ref(name) => Self::Ref(strip(*name, count)),
+            Self::Made(name) => Self::Made(strip(name.as_ref(), count).to_name()),
+        }
+    }
+}
+
+/// The data of an RRset in an answer.
+#[derive(Debug, Clone)]
+pub enum Data<'a> {
+    /// From a zone or the rules.
+    Stored(Rdatas<'a>),
+    /// The target of a CNAME made by a DNAME.
+    Made(Name),
+    /// One NSEC.
+    Nsec(Box<[u8]>),
+    /// The RRSIGs of an RRset made for this query, which was asked for by its type.
+    Rrsigs(Signatures),
+}
+
+impl Data<'_> {
+    /// The rdatas in wire format.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let (stored, made) = match self {
+            Self::Stored(rdatas) => (*rdatas, None),
+            Self::Made(name) => (Rdatas::EMPTY, Some(name.as_wire())),
+            Self::Nsec(rdata) => (Rdatas::EMPTY, Some(&**rdata)),
+            Self::Rrsigs(signatures) => (signatures.rdatas(), None),
+        };
+        stored.iter().chain(made)
+    }
+}
+
+/// One RRset of an answer.
+#[derive(Debug, Clone)]
+pub struct AnswerSet<'a> {
+    /// The owner.
+    pub owner: Owner<'a>,
+    /// The type.
+    pub rtype: u16,
+    /// Time to live in seconds.
+    pub ttl: u32,
+    /// The data.
+    pub data: Data<'a>,
+    /// Its RRSIGs, which are sent right behind it with its TTL.
+    pub signed: Signed<'a>,
+}
+
+impl AnswerSet<'_> {
+    /// Whether this is the RRset of that type and owner.
+    fn is(&self, rtype: u16, owner: NameRef<'_>) -> bool {
+        self.rtype == rtype && self.owner.name() == owner
+    }
+}
+
+/// One section of an answer; as many RRsets as most have need no allocation.
+pub type Section<'a, const INLINE: usize> = SmallVec<[AnswerSet<'a>; INLINE]>;
+
+/// What to send back.
+#[derive(Debug, Clone)]
+pub struct Answer<'a> {
+    /// The response code.
+    pub rcode: Rcode,
+    /// The AA bit.
+    pub authoritative: bool,
+    /// The answer section.
+    pub answer: Section<'a, 2>,
+    /// The authority section.
+    pub authority: Section<'a, 2>,
+    /// The additional section without OPT.
+    pub additional: Section<'a, 4>,
+    /// For which prefix length around the client the answer holds (RFC 7871 §7.2.1); 0 for whatever doesn't depend on the client.
+    pub scope: u8,
+    /// An extended error code (RFC 8914).
+    pub ede: Option<u16>,
+    /// The first steered service that had a say.
+    pub service: Option<ServiceIndex>,
+    /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer without any.
+    pub until: Option<u32>,
+    /// Whether the response code is what it would be without DNSSEC, because the client knows compact denial (RFC 9824 §5.1).
+    pub compact_ok: bool,
+    /// Whether it is to be sent truncated whatever its size, so that the client comes back by a stream.
+    pub truncated: bool,
+    /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such answers there are so many as
+    /// there are names, types and classes of clients, and no more.
+    pub keepable: bool,
+}
+
+impl<'a> Answer<'a> {
+    /// The RRsets of answer and authority.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &AnswerSet<'a>> {
+        self.answer.iter().chain(&self.authority)
+    }
+
+    /// An answer without records.
+    pub fn bare(rcode: Rcode) -> Self {
+        Self {
+            rcode,
+            authoritative: false,
+            answer: Section::new(),
+            authority: Section::new(),
+            additional: Section::new(),
+            scope: 0,
+            ede: None,
+            service: None,
+            until: None,
+            compact_ok: false,
+            truncated: false,
+            keepable: false,
+        }
+    }
+}
+
+/// Class IN.
+const IN: u16 = 1;
+/// The extended error for names outside every zone: Not Authoritative (RFC 8914 §4.21).
+const NOT_AUTHORITATIVE: u16 = 20;
+
+/// The extended error for names of a zone of which no version could be read yet: Not Ready (RFC 8914 §4.15).
+const NOT_READY: u16 = 14;
+/// The extended error for transfers, which this server doesn't offer: Not Supported (RFC 8914 §4.22).
+const NOT_SUPPORTED: u16 = 21;
+
+/// The extended error for a question for NXNAME: Invalid Query Type (RFC 9824 §3.5).
+const INVALID_QUERY_TYPE: u16 = 30;
+
+/// Answers a query from the zones and the rules.
+pub fn answer<'a>(zones: &'a Zones, steering: &'a impl SteeredAnswers, query: &Query<'a>) -> Answer<'a> {
+    if let Some(rcode) = refusal(query) {
+        let ede = match query.qtype {
+            rtype::AXFR | rtype::IXFR => Some(NOT_SUPPORTED),
+            rtype::NXNAME => Some(INVALID_QUERY_TYPE),
+            _ => None,
+        };
+        return Answer { ede, ..Answer::bare(rcode) };
+    }
+    let found = zones.find(query.qname, query.qtype);
+    if !zones.missing().is_empty() && zones.is_missing(query.qname, query.qtype, found) {
+        return Answer { ede: Some(NOT_READY), ..Answer::bare(Rcode::SERVFAIL) };
+    }
+    let Some(zone) = found else {
+        return Answer { ede: Some(NOT_AUTHORITATIVE), ..Answer::bare(Rcode::REFUSED) };
+    };
+    walk::walk(zones, steering, query, zone)
+}
+
+/// The response code for what no zone answers, whatever the name.
+fn refusal(query: &Query<'_>) -> Option<Rcode> {
+    if query.qclass != IN {
+        return Some(Rcode::REFUSED);
+    }
+    match query.qtype {
+        rtype::AXFR | rtype::IXFR => Some(Rcode::REFUSED),
+        // Types that name no data: 0 is reserved, OPT is for the additional section only, NXNAME for bitmaps (RFC 9824 §3.2).
+        0 | rtype::OPT | rtype::NXNAME => Some(Rcode::FORMERR),
+        rtype::TKEY | rtype::TSIG | rtype::MAILA | rtype::MAILB => Some(Rcode::NOTIMP),
+        _ => None,
+    }
+}

@@ -1,0 +1,334 @@
+//! The way of one query through the zones (RFC 1034 §4.3.2): a zone and a query enter, the three sections leave; `answer` calls it.
+
+mod signed;
+
+use bailiwick_rules::table::RegionIndex;
+
+use self::signed::Place;
+use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Responses, Signed, Steered, SteeredAnswers};
+use crate::protocol::name::Name;
+use crate::protocol::rdata::{Rdatas, rtype, target};
+use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone, Zones};
+
+/// How many aliases one answer follows. A longer chain is given as far as that; the resolver asks on.
+const MAX_CHASE: usize = 8;
+/// Answers from `zone`, the one the query's name lies in, and from the others where aliases lead there.
+pub(super) fn walk<'a>(
+    zones: &'a Zones,
+    steering: &'a impl SteeredAnswers,
+    query: &Query<'a>,
+    zone: &'a Zone,
+) -> Answer<'a> {
+    let compact_ok = query.dnssec.ok && query.dnssec.compact_ok && zone.signed().is_some();
+    let answer = Answer { authoritative: true, compact_ok, ..Answer::bare(Rcode::NOERROR) };
+    let mut walk = Walk { zones, steering, query, answer };
+    walk.follow(zone);
+    walk.signed_in_time()
+}
+
+/// One query on its way through the zones (RFC 1034 §4.3.2).
+struct Walk<'a, 'q, S> {
+    zones: &'a Zones,
+    steering: &'a S,
+    query: &'q Query<'a>,
+    answer: Answer<'a>,
+}
+
+/// What one name came to.
+enum Step<'a> {
+    /// The answer is complete.
+    Done,
+    /// An alias was added; its target is next.
+    Alias(Owner<'a>),
+}
+
+/// A name with the node that answers for it.
+#[derive(Clone, Copy)]
+struct At<'w, 'a> {
+    zone: &'a Zone,
+    node: NodeId,
+    name: &'w Owner<'a>,
+    /// Whether the node is a wildcard and the name another.
+    is_made: bool,
+}
+
+/// An RRset of a node.
+#[derive(Clone, Copy)]
+struct Set<'a> {
+    rtype: u16,
+    ttl: u32,
+    rdatas: Rdatas<'a>,
+    origin: Origin,
+}
+
+/// The answer became an error, for reasons that it tells.
+struct Refused;
+
+/// Where an RRset comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The master file.
+    Static,
+    /// The rules: a region, or `denied_answers`.
+    Steered(Option<RegionIndex>),
+    /// The zone's keys.
+    Keys,
+}
+
+impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
+    /// From name to name along aliases, for as long as they stay in our zones.
+    fn follow(&mut self, mut zone: &'a Zone) {
+        let mut name = Owner::Ref(self.query.qname);
+        for chased in 0..=MAX_CHASE {
+            let Step::Alias(target) = self.step(zone, &name) else {
+                return;
+            };
+            let again = self.answer.answer.iter().any(|set| set.is(rtype::CNAME, target.name()));
+            let next = self.zones.find(target.name(), self.query.qtype);
+            let is_missing = self.zones.is_missing(target.name(), self.query.qtype, next);
+            let Some(next) = next.filter(|_| !is_missing) else {
+                return;
+            };
+            if again || chased == MAX_CHASE {
+                return;
+            }
+            (name, zone) = (target, next);
+        }
+    }
+
+    fn step(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
+        let at = |node, is_made| At { zone, node, name, is_made };
+        let found = zone.locate(name.name());
+        if matches!(found, Found::Exact(_)) && self.answer.answer.is_empty() {
+            self.answer.keepable = true;
+        }
+        match found {
+            // DS at a delegation is the parent's own data (RFC 4035 §3.1.4.1).
+            Found::Cut { node, below: 0 } if self.query.qtype == rtype::DS => self.at_node(at(node, false)),
+            Found::Exact(node) => self.at_node(at(node, false)),
+            Found::Wildcard(node) => self.at_node(at(node, true)),
+            Found::Cut { node, below } => self.refer(zone, node, name.ancestor(below)),
+            Found::Dname { node, below } => self.redirect(zone, node, name, below),
+            Found::Missing => self.miss(zone, name),
+        }
+    }
+
+    /// The name exists, or a wildcard stands for it (RFC 1034 §4.3.2 steps 3a and 3c).
+    fn at_node(&mut self, at: At<'_, 'a>) -> Step<'a> {
+        let At { zone, node, name, .. } = at;
+        let mut qtype = self.query.qtype;
+        if let (Some(signed), rtype::RRSIG | rtype::NSEC) = (zone.signed(), qtype) {
+            return self.tell_proof(at, signed);
+        }
+        if qtype == rtype::ANY {
+            // One RRset of our choice is enough (RFC 8482 §4.1).
+            match first_type(zone, node) {
+                Some(rtype) => qtype = rtype,
+                None => return self.deny(at),
+            }
+        }
+        for rtype in [qtype, rtype::CNAME] {
+            let Ok(found) = self.find(at, rtype) else { return Step::Done };
+            let Some(set) = found else { continue };
+            let rdatas = set.rdatas;
+            if rdatas.is_empty() {
+                break; // a type that the rules have nothing for: no data
+            }
+            let Some(signed) = self.signatures(at, &set) else { return Step::Done };
+            let data = Data::Stored(rdatas);
+            self.answer.answer.push(AnswerSet { owner: name.clone(), rtype, ttl: set.ttl, data, signed });
+            if rtype == rtype::CNAME && qtype != rtype::CNAME {
+                let target = rdatas.first().and_then(|rdata| target(rtype, rdata));
+                return target.map_or(Step::Done, |target| Step::Alias(Owner::Ref(target)));
+            }
+            self.complete(zone, rtype, rdatas, set.origin == Origin::Static);
+            return Step::Done;
+        }
+        self.deny(at)
+    }
+
+    /// The RRset of a node and type, if there is one; an error when the rules offer nothing and the answer became SERVFAIL.
+    fn find(&mut self, at: At<'_, 'a>, rtype: u16) -> Result<Option<Set<'a>>, Refused> {
+        let At { zone, node, .. } = at;
+        let of = |set: &'a RrSet, origin| Set { rtype, ttl: set.ttl, rdatas: set.rdatas.as_ref(), origin };
+        match zone.steered(node) {
+            Some(owner) if owner.types.contains(&rtype) => self.ask(owner.service, rtype).map(Some),
+            _ => Ok(match zone.set(node, rtype) {
+                Some(set) => Some(of(set, Origin::Static)),
+                None => zone.key_set(node, rtype).map(|set| of(set, Origin::Keys)),
+            }),
+        }
+    }
+
+    /// What the rules say, or an error when they offer nothing and the answer became SERVFAIL.
+    fn ask(&mut self, service: ServiceIndex, rtype: u16) -> Result<Set<'a>, Refused> {
+        let steering = self.steering;
+        if *self.answer.service.get_or_insert(service) != service {
+            self.answer.keepable = false;
+        }
+        match steering.resolve(service, rtype, &self.query.client) {
+            Steered::Records { ttl, rdatas, scope, region } => {
+                // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is the meet.
+                self.answer.scope = self.answer.scope.max(scope);
+                Ok(Set { rtype, ttl, rdatas, origin: Origin::Steered(region) })
+            }
+            Steered::Nothing { scope, ede } => {
+                self.answer.scope = self.answer.scope.max(scope);
+                self.fail(ede);
+                Err(Refused)
+            }
+        }
+    }
+
+    /// Makes the answer SERVFAIL, for this reason (RFC 8914).
+    fn fail(&mut self, ede: u16) {
+        let Answer { scope, service, compact_ok, .. } = self.answer;
+        self.answer = Answer { scope, ede: Some(ede), service, compact_ok, ..Answer::bare(Rcode::SERVFAIL) };
+    }
+
+    /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
+    /// Steered answers stay small.
+    fn complete(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
+        // In a signed zone, what nobody asked for would have to be signed, too.
+        if self.query.responses == Responses::Minimal || (self.query.dnssec.ok && zone.signed().is_some()) {
+            return;
+        }
+        self.add_addresses(zone, rtype, rdatas);
+        let names_itself =
+            rtype == rtype::NS && self.answer.answer.last().is_some_and(|set| set.owner.name() == zone.origin());
+        if is_static
+            && !names_itself
+            && let Some(servers) = zone.set(zone.apex(), rtype::NS)
+        {
+            self.authority(zone, zone.apex(), Owner::Ref(zone.origin()), servers, servers.ttl);
+            self.add_addresses(zone, rtype::NS, servers.rdatas.as_ref());
+        }
+    }
+
+    /// The name exists without the type.
+    fn deny(&mut self, at: At<'_, 'a>) -> Step<'a> {
+        self.add_soa(at.zone);
+        self.add_nsec(at.zone, at.name, at.place());
+        Step::Done
+    }
+
+    /// The name doesn't exist.
+    fn miss(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
+        if let (Some(signed), true, rtype::RRSIG | rtype::NSEC) =
+            (zone.signed(), self.query.dnssec.ok, self.query.qtype)
+        {
+            return self.tell_nsec(zone, signed, name, Place::Nowhere);
+        }
+        self.answer.rcode = self.rcode_of_missing(zone);
+        self.add_soa(zone);
+        self.add_nsec(zone, name, Place::Nowhere);
+        Step::Done
+    }
+
+    /// The SOA for a negative answer, with the negative TTL (RFC 2308 §3).
+    fn add_soa(&mut self, zone: &'a Zone) {
+        if let Some(soa) = zone.set(zone.apex(), rtype::SOA) {
+            self.authority(zone, zone.apex(), Owner::Ref(zone.origin()), soa, zone.negative_ttl());
+        }
+    }
+
+    /// A referral (RFC 1034 §4.3.2 step 3b). AA speaks of the first name only (RFC 1035 §4.1.1).
+    fn refer(&mut self, zone: &'a Zone, node: NodeId, owner: Owner<'a>) -> Step<'a> {
+        self.answer.authoritative = !self.answer.answer.is_empty();
+        if let Some(servers) = zone.set(node, rtype::NS) {
+            self.authority(zone, node, owner.clone(), servers, servers.ttl);
+            match zone.set(node, rtype::DS).filter(|_| self.query.dnssec.ok && zone.signed().is_some()) {
+                Some(ds) => self.authority(zone, node, owner, ds, ds.ttl),
+                None => self.add_nsec(zone, &owner, Place::Node(node)),
+            }
+            if self.has_failed() {
+                return Step::Done;
+            }
+            self.add_addresses(zone, rtype::NS, servers.rdatas.as_ref());
+        }
+        Step::Done
+    }
+
+    /// A DNAME stands above the name: the rest of the name moves below its target (RFC 6672 §3.2).
+    fn redirect(&mut self, zone: &'a Zone, node: NodeId, name: &Owner<'a>, below: usize) -> Step<'a> {
+        let dname = zone.set(node, rtype::DNAME);
+        let Some((dname, to)) = dname.and_then(|set| Some((set, target(rtype::DNAME, set.rdatas.as_ref().first()?)?)))
+        else {
+            return Step::Done;
+        };
+        let owner = name.ancestor(below);
+        let made = name.name().strip_suffix(owner.name()).and_then(|labels| Name::join(labels, to));
+        // A target below the DNAME itself moves the name forever, longer each time: once is enough.
+        let endless = to.is_within(owner.name());
+        let (ttl, data) = (dname.ttl, Data::Stored(dname.rdatas.as_ref()));
+        if !self.answer.answer.iter().any(|set| set.is(rtype::DNAME, owner.name())) {
+            let set = Set { rtype: rtype::DNAME, ttl, rdatas: dname.rdatas.as_ref(), origin: Origin::Static };
+            let Some(signed) = self.signatures(At { zone, node, name: &owner, is_made: false }, &set) else {
+                return Step::Done;
+            };
+            self.answer.answer.push(AnswerSet { owner, rtype: rtype::DNAME, ttl, data, signed });
+        }
+        let Some(made) = made else {
+            self.answer.rcode = Rcode::YXDOMAIN;
+            return Step::Done;
+        };
+        // The CNAME lives as long as the DNAME that made it (RFC 6672 §3.1), and isn't signed (§5.3.1).
+        let (data, signed) = (Data::Made(made.clone()), Signed::No);
+        self.answer.answer.push(AnswerSet { owner: name.clone(), rtype: rtype::CNAME, ttl, data, signed });
+        if endless || matches!(self.query.qtype, rtype::CNAME | rtype::ANY) {
+            return Step::Done;
+        }
+        Step::Alias(Owner::Made(made))
+    }
+
+    fn authority(&mut self, zone: &'a Zone, node: NodeId, owner: Owner<'a>, set: &'a RrSet, ttl: u32) {
+        let (rtype, rdatas) = (set.rtype, set.rdatas.as_ref());
+        // A delegation's NS belong to the child (RFC 4035 §2.2).
+        let signed = if rtype == rtype::NS && zone.is_cut(node) {
+            Some(Signed::No)
+        } else {
+            let set = Set { rtype, ttl: set.ttl, rdatas, origin: Origin::Static };
+            self.signatures(At { zone, node, name: &owner, is_made: false }, &set)
+        };
+        if let Some(signed) = signed {
+            self.answer.authority.push(AnswerSet { owner, rtype, ttl, data: Data::Stored(rdatas), signed });
+        }
+    }
+
+    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless the answer has them
+    /// already. Whoever wants signatures gets glue alone, as that has none (RFC 4035 §2.2, §3.1.1).
+    fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>) {
+        if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
+            return;
+        }
+        for host in rdatas.iter().filter_map(|rdata| target(rtype, rdata)) {
+            if !host.is_within(zone.origin()) {
+                continue;
+            }
+            let node = match zone.locate(host) {
+                Found::Exact(_) | Found::Wildcard(_) if self.query.dnssec.ok && zone.signed().is_some() => None,
+                Found::Exact(node) | Found::Wildcard(node) => Some(node),
+                Found::Cut { .. } => zone.glue(host),
+                Found::Dname { .. } | Found::Missing => None,
+            };
+            let Some(node) = node else { continue };
+            for set in zone.sets(node).iter().filter(|set| matches!(set.rtype, rtype::A | rtype::AAAA)) {
+                let sections = self.answer.answer.iter().chain(&self.answer.additional);
+                if !sections.into_iter().any(|other| other.is(set.rtype, host)) {
+                    let (data, signed) = (Data::Stored(set.rdatas.as_ref()), Signed::No);
+                    let (owner, rtype, ttl) = (Owner::Ref(host), set.rtype, set.ttl);
+                    self.answer.additional.push(AnswerSet { owner, rtype, ttl, data, signed });
+                }
+            }
+        }
+    }
+}
+
+/// The type that stands for ANY at a name: the first of its master file, else of its rules.
+fn first_type(zone: &Zone, node: NodeId) -> Option<u16> {
+    let first = zone.sets(node).first().map(|set| set.rtype);
+    first.or_else(|| zone.steered(node)?.types.first().copied())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! What signed zones add to an answer: the RRsets that `walk` found enter, their signatures and the NSEC of compact denial leave. In an
+//! unsigned zone, or for a client that doesn't ask, nothing is added.
+
+use super::{At, Origin, Owner, Set, Step, Walk, first_type};
+use crate::dnssec::canonical::Covered;
+use crate::dnssec::denial::{Next, nsec};
+use crate::dnssec::lifetime::is_before;
+use crate::dnssec::online_signer::{Refused, Wanted};
+use crate::dnssec::presigned::SignedZone;
+use crate::dnssec::sign::{Signatures, earlier};
+use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
+use crate::response::answer::{Answer, AnswerSet, Data, Rcode, Signed, SteeredAnswers};
+use crate::zone::{NodeId, Zone};
+
+/// The extended error for a signature that is too old: Signature Expired (RFC 8914 §4.8).
+const SIGNATURE_EXPIRED: u16 = 7;
+/// The extended error for what can't be signed now: Not Ready (RFC 8914 §4.15).
+const NOT_READY: u16 = 14;
+
+/// Where a name stands that something is denied of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// It exists.
+    Node(NodeId),
+    /// It is made from this wildcard.
+    Made(NodeId),
+    /// It doesn't exist.
+    Nowhere,
+}
+
+impl At<'_, '_> {
+    pub(super) fn place(&self) -> Place {
+        if self.is_made { Place::Made(self.node) } else { Place::Node(self.node) }
+    }
+}
+
+impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
+    /// The zone's signatures, if the client wants them and it has any.
+    fn wanted(&self, zone: &'a Zone) -> Option<&'a SignedZone> {
+        zone.signed().filter(|_| self.query.dnssec.ok)
+    }
+
+    /// The signatures of an RRset; `None` when there are none to be had and the answer has become another.
+    pub(super) fn signatures(&mut self, at: At<'_, 'a>, set: &Set<'a>) -> Option<Signed<'a>> {
+        match self.wanted(at.zone) {
+            None => Some(Signed::No),
+            Some(signed) => self.signatures_by(signed, at, set),
+        }
+    }
+
+    fn signatures_by(&mut self, signed: &'a SignedZone, at: At<'_, 'a>, set: &Set<'a>) -> Option<Signed<'a>> {
+        let At { zone, node, name, is_made } = at;
+        let Set { rtype, ttl, rdatas, origin } = *set;
+        if is_made {
+            // What a wildcard stands for is signed as if it stood there itself (RFC 9824 §3.3).
+            return self.mint(signed, &Covered { owner: name.name(), rtype, ttl, rdatas }).map(Signed::Minted);
+        }
+        let stored = match origin {
+            Origin::Static => zone.set_number(node, rtype).and_then(|number| signed.of_static(number)),
+            Origin::Steered(region) => {
+                zone.steered_number(node).and_then(|number| signed.of_steered(number, region, rtype))
+            }
+            Origin::Keys => signed.apex_set(rtype).map(|(_, signatures)| signatures),
+        };
+        if stored.is_none() {
+            self.fail(NOT_READY); // never unsigned
+        }
+        stored.map(Signed::Stored)
+    }
+
+    /// Signs what is known only now; `None` when that can't be and the answer has become another.
+    fn mint(&mut self, signed: &SignedZone, covered: &Covered<'_>) -> Option<Signatures> {
+        let (client, dnssec) = (self.query.client.transport, self.query.dnssec);
+        match signed.mint(covered, Wanted { client, via: dnssec.via(), now: dnssec.now }) {
+            Ok(signatures) => return Some(signatures),
+            Err(Refused::Budget) if !dnssec.by_stream => {
+                // A real client comes back by a stream, for which there is another budget.
+                self.answer = Answer { truncated: true, ..Answer::bare(Rcode::NOERROR) };
+            }
+            Err(Refused::Budget) => self.fail(NOT_READY),
+            Err(Refused::Failed(error)) => {
+                tracing::error!(%error, "an answer can't be signed");
+                self.fail(NOT_READY);
+            }
+        }
+        None
+    }
+
+    /// The response code for a name that doesn't exist. Its proof says so; a client that doesn't know that kind of proof would take the code
+    /// for a contradiction (RFC 9824 §3.1, §5.1).
+    pub(super) fn rcode_of_missing(&self, zone: &'a Zone) -> Rcode {
+        match self.wanted(zone) {
+            Some(_) if !self.query.dnssec.compact_ok => Rcode::NOERROR,
+            _ => Rcode::NXDOMAIN,
+        }
+    }
+
+    /// Adds the proof of what isn't there: the one NSEC that matches the name.
+    pub(super) fn add_nsec(&mut self, zone: &'a Zone, name: &Owner<'a>, place: Place) {
+        let Some(signed) = self.wanted(zone).filter(|_| !self.has_failed()) else { return };
+        let set = self.nsec(zone, signed, name, place);
+        self.answer.authority.extend(set);
+    }
+
+    /// Whether signing failed and the answer became another.
+    pub(super) fn has_failed(&self) -> bool {
+        self.answer.truncated || self.answer.rcode == Rcode::SERVFAIL
+    }
+
+    fn nsec(
+        &mut self,
+        zone: &'a Zone,
+        signed: &'a SignedZone,
+        name: &Owner<'a>,
+        place: Place,
+    ) -> Option<AnswerSet<'a>> {
+        let (owner, ttl) = (name.name(), zone.negative_ttl());
+        let rdata = match place {
+            Place::Node(node) | Place::Made(node) => nsec(owner, zone.origin(), zone.next_of(node), zone.types(node)),
+            Place::Nowhere => nsec(owner, zone.origin(), Next::Below, [rtype::NXNAME]),
+        };
+        let stored = match place {
+            Place::Node(node) => signed.of_nsec(zone.number_of(node)),
+            Place::Made(_) | Place::Nowhere => None,
+        };
+        let signed = match stored {
+            _ if !self.query.dnssec.ok => Signed::No,
+            Some(signatures) => Signed::Stored(signatures),
+            None => {
+                let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
+                let covered = Covered { owner, rtype: rtype::NSEC, ttl, rdatas: rdatas.as_ref() };
+                Signed::Minted(self.mint(signed, &covered)?)
+            }
+        };
+        Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed })
+    }
+
+    /// Answers a question for NSEC or RRSIG itself at a name that exists. Of the signatures, one RRset's are enough, as for ANY (RFC 8482 §7).
+    pub(super) fn tell_proof(&mut self, at: At<'_, 'a>, signed: &'a SignedZone) -> Step<'a> {
+        let At { zone, node, name, .. } = at;
+        let first = first_type(zone, node).filter(|_| self.query.qtype == rtype::RRSIG);
+        let Some(first) = first else { return self.tell_nsec(zone, signed, name, at.place()) };
+        let Ok(Some(set)) = self.find(at, first) else { return Step::Done };
+        let Some(signatures) = self.signatures_by(signed, at, &set) else { return Step::Done };
+        self.tell(name.clone(), set.ttl, signatures);
+        Step::Done
+    }
+
+    /// Answers a question for NSEC or RRSIG by the NSEC of a name, or its signatures.
+    pub(super) fn tell_nsec(
+        &mut self,
+        zone: &'a Zone,
+        signed: &'a SignedZone,
+        name: &Owner<'a>,
+        place: Place,
+    ) -> Step<'a> {
+        if self.query.qtype == rtype::RRSIG && !self.query.dnssec.ok {
+            // There is none but those of NSEC, which is for those who ask for proofs.
+            self.add_soa(zone);
+            return Step::Done;
+        }
+        let Some(set) = self.nsec(zone, signed, name, place) else { return Step::Done };
+        if self.query.qtype == rtype::NSEC {
+            self.answer.answer.push(set);
+        } else {
+            self.tell(set.owner, set.ttl, set.signed);
+        }
+        Step::Done
+    }
+
+    /// Answers with RRSIGs alone.
+    fn tell(&mut self, owner: Owner<'a>, ttl: u32, signed: Signed<'a>) {
+        self.answer.until = signed.until();
+        let data = match signed {
+            Signed::No => Data::Stored(Rdatas::EMPTY),
+            Signed::Stored(signatures) => Data::Stored(signatures.rdatas()),
+            Signed::Minted(signatures) => Data::Rrsigs(signatures),
+        };
+        self.answer.answer.push(AnswerSet { owner, rtype: rtype::RRSIG, ttl, data, signed: Signed::No });
+    }
+
+    /// The answer, if all its signatures outlive what they are cached with; else SERVFAIL. Notes until when that is so.
+    pub(super) fn signed_in_time(mut self) -> Answer<'a> {
+        let until = self.answer.sets().filter_map(|set| set.signed.until()).chain(self.answer.until).reduce(earlier);
+        self.answer.until = until;
+        if self.answer.sets().any(|set| matches!(set.signed, Signed::Minted(_))) {
+            self.answer.keepable = false;
+        }
+        if until.is_some_and(|until| !is_before(self.query.dnssec.now, until)) {
+            self.fail(SIGNATURE_EXPIRED);
+        }
+        self.answer
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! Responses to bytes: a request and its answer enter, a message with compressed names leaves in a buffer that the caller reuses; `wire` calls it.
+
+use std::net::IpAddr;
+
+use super::Options;
+use super::UDP_PAYLOAD;
+use super::cookies::COOKIE;
+use super::parse::{ECS, HEADER, KEEPALIVE, NSID, PADDING, Request};
+use crate::protocol::name::NameRef;
+use crate::protocol::rdata::{Part, compressible, parts, rtype};
+use crate::response::answer::identity::CHAOS;
+use crate::response::answer::{Answer, AnswerSet};
+
+/// The option code of extended errors (RFC 8914 §2).
+const EDE: u16 = 15;
+/// The truncation bit in the third octet.
+pub(crate) const TC: u8 = 0x02;
+/// Padded responses have a multiple of this length (RFC 8467 §4.1).
+pub(crate) const BLOCK: usize = 468;
+/// The room that an option takes besides its data.
+const OPTION_HEAD: usize = 4;
+/// How many places of names are remembered to point at.
+const PLACES: usize = 64;
+
+/// A response being written.
+pub(super) struct Encoder<'o> {
+    out: &'o mut Vec<u8>,
+    /// Where labels stand that later names may point at.
+    places: [u16; PLACES],
+    known: usize,
+    /// Where the question's name ends. Within it case is ignored, so that owners point at the question however it was written;
+    /// elsewhere only equal octets are shared, so that a zone's case is kept.
+    question_end: usize,
+    /// A record that can't be expressed: too many or too long.
+    overflow: bool,
+    /// The class of every record: the question's, if records of that class can be answered at all.
+    class: u16,
+}
+
+impl<'o> Encoder<'o> {
+    /// Writes header and question over whatever `out` held.
+    pub(super) fn new(out: &'o mut Vec<u8>, request: &Request<'_>, answer: &Answer<'_>) -> Self {
+        out.clear();
+        let [low, _] = answer.rcode.0.to_le_bytes();
+        let flags = 0x80 | request.opcode << 3 | u8::from(answer.authoritative) << 2 | u8::from(request.rd);
+        let more_flags = u8::from(request.cd) << 4 | low & 0x0f;
+        out.extend_from_slice(&request.id.to_be_bytes());
+        out.extend_from_slice(&[flags, more_flags]);
+        out.extend_from_slice(&[0, u8::from(request.question.is_some()), 0, 0, 0, 0, 0, 0]);
+        let class = request.question.map_or(1, |question| if question.qclass == CHAOS { CHAOS } else { 1 });
+        let mut encoder = Self { out, places: [0; PLACES], known: 0, question_end: HEADER, overflow: false, class };
+        if let Some(question) = request.question {
+            encoder.name(question.qname, false);
+            encoder.question_end = encoder.out.len();
+            encoder.u16(question.qtype);
+            encoder.u16(question.qclass);
+        }
+        encoder
+    }
+
+    /// Writes the three sections.
+    pub(super) fn records(&mut self, answer: &Answer<'_>) {
+        for (section, sets) in [&answer.answer[..], &answer.authority, &answer.additional].into_iter().enumerate() {
+            let mut count = 0_usize;
+            for set in sets {
+                count += self.set(set);
+            }
+            self.count(3 + section, count);
+        }
+    }
+
+    /// Marks the message as truncated.
+    pub(super) fn truncate(&mut self) {
+        self.out[2] |= TC;
+    }
+
+    /// Whether the message is whole within `limit` octets.
+    pub(super) fn fits(&self, limit: usize) -> bool {
+        !self.overflow && self.out.len() <= limit
+    }
+
+    /// Writes the OPT record if the request had one (RFC 6891 §7); it is always the last. Its options stand in the order ECS, NSID, COOKIE,
+    /// keepalive, EDE, padding; `limit` bounds what padding may fill.
+    pub(super) fn opt(&mut self, request: &Request<'_>, answer: &Answer<'_>, options: &Options<'_>, limit: usize) {
+        let Some(edns) = request.edns else { return };
+        let [_, extended_rcode] = (answer.rcode.0 << 4).to_le_bytes();
+        self.out.push(0);
+        self.u16(rtype::OPT);
+        self.u16(UDP_PAYLOAD);
+        let flags = u8::from(edns.dnssec_ok) << 7 | u8::from(answer.compact_ok) << 6;
+        self.out.extend_from_slice(&[extended_rcode, 0, flags, 0]);
+        let length = self.open();
+        if let Some(ecs) = edns.ecs {
+            let octets = usize::from(ecs.source).div_ceil(8);
+            // A client that hides its address learns of no scope (RFC 7871 §7.2.1).
+            let scope = if ecs.source == 0 { 0 } else { answer.scope };
+            self.u16(ECS);
+            match ecs.address {
+                // Family, prefix length and address are those of the query (RFC 7871 §7.2.1).
+                _ if edns.ecs_without_family => self.subnet(0, 0, 0, &[]),
+                IpAddr::V4(address) => self.subnet(1, ecs.source, scope, &address.octets()[..octets]),
+                IpAddr::V6(address) => self.subnet(2, ecs.source, scope, &address.octets()[..octets]),
+            }
+        }
+        if let Some(nsid) = options.nsid {
+            self.option(NSID, nsid);
+        }
+        if let Some(cookie) = &options.cookie {
+            self.option(COOKIE, cookie);
+        }
+        if let Some(idle) = options.keepalive {
+            self.option(KEEPALIVE, &idle.to_be_bytes());
+        }
+        if let Some(code) = answer.ede {
+            self.option(EDE, &code.to_be_bytes());
+        }
+        if options.padding {
+            let bare = self.out.len() + OPTION_HEAD;
+            let wanted = bare.next_multiple_of(BLOCK).min(limit).saturating_sub(bare);
+            self.u16(PADDING);
+            let padding = self.open();
+            self.out.resize(self.out.len() + wanted, 0);
+            self.close(padding);
+        }
+        self.close(length);
+        let additional = u16::from_be_bytes([self.out[10], self.out[11]]);
+        self.count(5, usize::from(additional) + 1);
+    }
+
+    fn option(&mut self, code: u16, data: &[u8]) {
+        self.u16(code);
+        let length = self.open();
+        self.out.extend_from_slice(data);
+        self.close(length);
+    }
+
+    fn subnet(&mut self, family: u16, source: u8, scope: u8, prefix: &[u8]) {
+        let length = self.open();
+        self.u16(family);
+        self.out.extend_from_slice(&[source, scope]);
+        self.out.extend_from_slice(prefix);
+        self.close(length);
+    }
+
+    /// Writes one RRset and its signatures and returns how many records they have.
+    fn set(&mut self, set: &AnswerSet<'_>) -> usize {
+        let data = set.data.iter().map(|rdata| (set.rtype, rdata));
+        let signatures = set.signed.rdatas().iter().map(|rdata| (rtype::RRSIG, rdata));
+        let mut count = 0;
+        for (rtype, rdata) in data.chain(signatures) {
+            self.name(set.owner.name(), true);
+            self.u16(rtype);
+            self.u16(self.class);
+            self.out.extend_from_slice(&set.ttl.to_be_bytes());
+            let length = self.open();
+            self.rdata(rtype, rdata);
+            self.close(length);
+            count += 1;
+        }
+        count
+    }
+
+    /// Writes an rdata; its names are compressed where RFC 3597 §4 allows it.
+    fn rdata(&mut self, rtype: u16, rdata: &[u8]) {
+        if !compressible(rtype) {
+            self.out.extend_from_slice(rdata);
+            return;
+        }
+        let start = self.out.len();
+        let known = self.known;
+        let whole = parts(rtype, rdata, |part| match part {
+            Part::Octets(octets) => self.out.extend_from_slice(octets),
+            Part::Name(name) => self.name(name, true),
+        });
+        if !whole {
+            self.out.truncate(start);
+            self.known = known;
+            self.out.extend_from_slice(rdata);
+        }
+    }
+
+    /// Writes a name, ending it in a pointer to the longest suffix already written.
+    fn name(&mut self, name: NameRef<'_>, compress: bool) {
+        let whole = self.known; // what is known of this name itself isn't written to its end yet
+        let mut rest = name;
+        while let Some(parent) = rest.parent() {
+            if compress
+                && let Some(place) =
+                    self.places[..whole].iter().copied().find(|&place| self.stands_at(usize::from(place), rest))
+            {
+                self.u16(0xc000 | place);
+                return;
+            }
+            if let Ok(place @ 0..0x4000) = u16::try_from(self.out.len())
+                && self.known < PLACES
+            {
+                self.places[self.known] = place;
+                self.known += 1;
+            }
+            let label = &rest.as_wire()[..=usize::from(rest.as_wire()[0])];
+            self.out.extend_from_slice(label);
+            rest = parent;
+        }
+        self.out.push(0);
+    }
+
+    /// Whether `name` is what was written at `at`.
+    fn stands_at(&self, mut at: usize, name: NameRef<'_>) -> bool {
+        let mut rest = name.as_wire();
+        loop {
+            let length = self.out[at];
+            if length >= 0xc0 {
+                at = usize::from(u16::from_be_bytes([length & 0x3f, self.out[at + 1]]));
+                continue;
+            }
+            let label = at..=at + usize::from(length);
+            let Some((wanted, tail)) = rest.split_at_checked(label.end() - at + 1) else {
+                return false;
+            };
+            let written = &self.out[label];
+            let same = if at < self.question_end { written.eq_ignore_ascii_case(wanted) } else { written == wanted };
+            if !same || length == 0 {
+                return same;
+            }
+            at += wanted.len();
+            rest = tail;
+        }
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// Leaves room for a length and returns its place.
+    fn open(&mut self) -> usize {
+        self.u16(0);
+        self.out.len()
+    }
+
+    /// Fills in the length of what was written since `open`.
+    fn close(&mut self, start: usize) {
+        match u16::try_from(self.out.len() - start) {
+            Ok(length) => self.out[start - 2..start].copy_from_slice(&length.to_be_bytes()),
+            Err(_) => self.overflow = true,
+        }
+    }
+
+    /// Fills in a count of the header: 2 questions, 3 answers, 4 authorities, 5 additionals.
+    fn count(&mut self, field: usize, count: usize) {
+        match u16::try_from(count) {
+            Ok(count) => self.out[field * 2..field * 2 + 2].copy_from_slice(&count.to_be_bytes()),
+            Err(_) => self.overflow = true,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place; `start` and `feed` call it.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bailiwick_rules::json::Violation;
+use bailiwick_rules::table::Table;
+
+use crate::locate::geoip::{Places, Registered};
+use crate::program::config::{Shrink, SignedZone};
+use crate::protocol::name::Name;
+use crate::state::snapshot::{Rules, ZoneSource};
+use crate::text::json_place::{self, Place};
+use crate::zone::{ZoneError, file};
+
+/// What is told of a pipe, a socket or a device.
+pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The rules document.
+    pub rules: PathBuf,
+    /// The GeoIP database.
+    pub geoip: Option<PathBuf>,
+    /// Whether it places networks by where they are registered, too.
+    pub registered: Registered,
+    /// Each zone's apex and master file.
+    pub zones: Vec<(Name, PathBuf)>,
+    /// Those of them that are signed.
+    pub dnssec: Vec<SignedZone>,
+    /// Where relative paths start that the rules hold: the configuration's folder.
+    pub directory: PathBuf,
+    /// Where what was last good, and overrides, are kept.
+    pub state_dir: Option<PathBuf>,
+    /// The lock of that directory, if it is held already.
+    pub lock: Option<Arc<File>>,
+    /// What becomes of a zone that lost much.
+    pub shrink: Shrink,
+}
+
+/// A version that can't be used.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    /// Everything wrong with it.
+    pub(crate) faults: Vec<Fault>,
+    /// Whether that may pass by itself: the file couldn't be read.
+    pub(crate) may_pass: bool,
+}
+
+/// One thing wrong with a file: where, what, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    /// The file with a line or a JSON pointer; empty where the message names the place.
+    pub place: String,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.place, self.message) }
+    }
+}
+
+impl Fault {
+    pub(crate) fn of_file(path: &Path, message: impl Into<String>) -> Self {
+        Self { place: path.display().to_string(), message: message.into() }
+    }
+}
+
+impl From<ZoneError> for Fault {
+    fn from(error: ZoneError) -> Self {
+        Self { place: error.place.to_string(), message: error.message }
+    }
+}
+
+/// Reads and compiles a rules document.
+///
+/// # Errors
+/// That the file can't be read, or every violation in it.
+pub fn read_rules(path: &Path) -> Result<Arc<Rules>, Vec<Fault>> {
+    let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
+    compile_rules(bytes, &path.display().to_string())
+}
+
+/// Compiles a rules document; `name` is what its place is called in faults.
+///
+/// # Errors
+/// Every violation in it.
+pub fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault>> {
+    match Table::compile(&bytes) {
+        Ok(table) => Ok(Arc::new(Rules { table, bytes: bytes.into() })),
+        Err(violations) => {
+            let fault = |one: &Violation| Fault { place: place_in(&bytes, name, one), message: one.to_string() };
+            Err(violations.iter().map(fault).collect())
+        }
+    }
+}
+
+/// `rules.json:3:14`, where that stands in the document of this name; the name alone of one that isn't JSON, whose
+/// error says where.
+pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> String {
+    if violation.pointer.is_empty() && violation.message.starts_with("is not JSON") {
+        return name.to_owned();
+    }
+    let Place { line, column } = json_place::find(bytes, &violation.pointer);
+    format!("{name}:{line}:{column}")
+}
+
+/// Reads all zones. `opening` is told of every file before it is opened, included ones too.
+///
+/// # Errors
+/// That files can't be read, and every line that can't be understood.
+pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> Result<Arc<[ZoneSource]>, Vec<Fault>> {
+    let (mut sources, mut faults) = (Vec::new(), Vec::new());
+    for (origin, path) in zones {
+        match read_zone(origin, path, opening) {
+            Ok(source) => sources.push(source),
+            Err(unusable) => faults.extend(unusable.faults),
+        }
+    }
+    if faults.is_empty() { Ok(sources.into()) } else { Err(faults) }
+}
+
+/// Reads one zone.
+pub(crate) fn read_zone(origin: &Name, path: &Path, opening: &mut dyn FnMut(&Path)) -> Result<ZoneSource, Unusable> {
+    opening(path);
+    let text = read_file(path).map_err(|error| Unusable::unreadable(path, &error))?;
+    let mut may_pass = false;
+    let open = &mut |included: &Path| {
+        opening(included);
+        read_file(included).map_err(|error| {
+            may_pass |= passes(&error);
+            error.to_string()
+        })
+    };
+    match file::parse(&text, &path.display().to_string(), origin, open) {
+        Ok(records) if records.is_empty() => {
+            let fault = Fault::of_file(path, "holds no records; write at least the SOA and the NS of the apex");
+            Err(Unusable { faults: vec![fault], may_pass: false })
+        }
+        Ok(records) => Ok(ZoneSource { origin: origin.clone(), records }),
+        Err(errors) => Err(Unusable { faults: errors.into_iter().map(Fault::from).collect(), may_pass }),
+    }
+}
+
+impl Unusable {
+    pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self { faults: vec![unreadable(path, error)], may_pass: passes(error) }
+    }
+}
+
+/// Whether what can't be read now may be readable a moment later with nobody changing it: no files left, a share that is away, a swap.
+fn passes(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::InvalidInput
+}
+
+/// Reads the GeoIP database; without one nothing is known of any address.
+///
+/// # Errors
+/// That the file can't be read or used.
+pub fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<Arc<Places>, Vec<Fault>> {
+    let Some(path) = path else { return Ok(Arc::new(Places::none())) };
+    let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
+    Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])
+}
+
+/// Reads a whole file, and refuses what [`is_special`].
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match is_special(path) {
+        true => Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)),
+        false => std::fs::read(path),
+    }
+}
+
+/// Reads a whole file as text, as [`read_file`] does.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_file(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
+/// change of any source from then on.
+pub(crate) fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Fault::of_file(
+            path,
+            format!("{error}; name a regular file in the configuration, and replace it by renaming another over it"),
+        ),
+        _ => Fault::of_file(
+            path,
+            format!("can't be read ({error}); mend the path in the configuration or the file's mode"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_never_end_is_not_read_as_any_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let zone = folder.path().join("zone");
+        std::fs::write(&zone, "@ 60 IN SOA ns hm 1 2 3 4 5\n$INCLUDE pipe\n").unwrap();
+        let origin = Name::parse(b"example.com.", None).unwrap();
+        let zones = |file: &Path| read_zones(&[(origin.clone(), file.to_owned())], &mut |_| ()).err();
+        // Were one of them read, this would never end.
+        let told =
+            [read_rules(&pipe).err(), zones(&pipe), zones(&zone), read_geoip(Some(&pipe), Registered::Ignored).err()];
+        for faults in told {
+            let faults = faults.expect("a fault");
+            assert!(faults[0].to_string().contains("is no file but a pipe, a socket or a device"), "{faults:?}");
+        }
+        let device = read_rules(Path::new("/dev/zero")).unwrap_err();
+        let wanted = "/dev/zero: is no file but a pipe, a socket or a device; name a regular file in the configuration";
+        assert!(device[0].to_string().starts_with(wanted), "{device:?}");
+        let directory = read_geoip(Some(folder.path()), Registered::Ignored).unwrap_err();
+        assert!(directory[0].message.starts_with("can't be read ("), "{directory:?}");
+    }
+}

@@ -1,0 +1,325 @@
+//! The one task that owns all mutable state: changes of rules, zones, keys, GeoIP data, health, overrides and time enter over a channel, snapshots
+//! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
+
+mod monitors;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::cache::Cache;
+use arc_swap::{ArcSwap, Guard};
+use bailiwick_rules::health::Forced;
+use bailiwick_rules::id::Overridden;
+use bailiwick_rules::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::dnssec::key_set::ZoneKeys;
+use crate::locate::geoip::Places;
+use crate::state::keeper::{Way, Write};
+use crate::state::snapshot::{Rules, Snapshot, ZoneSource};
+use crate::state::store::Kind;
+use crate::system::clock::Clock;
+use crate::system::tasks::Tasks;
+
+pub(crate) use task::{Beginning, conflicting, faults_of, older, spawn, warnings_of};
+
+/// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    live: Arc<ArcSwap<Snapshot>>,
+    status: watch::Receiver<Arc<Status>>,
+    changes: mpsc::Sender<Change>,
+    clock: Clock,
+    tasks: Arc<Tasks>,
+    /// What is written to the state directory goes this way, if there is one.
+    kept: Option<Way>,
+}
+
+/// What is sent to the owner.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A new version of a source.
+    Offer(Offer),
+    /// All that is wrong with the files of a source now.
+    Faults(Source, Faults),
+    /// Force the status of a region or an endpoint.
+    SetOverride { of: Overridden, forced: Forced, reply: Reply },
+    /// End an override.
+    DeleteOverride { of: Overridden, reply: Reply },
+    /// Panic, for tests of what then goes on.
+    #[cfg(test)]
+    Panic,
+}
+
+/// What is wrong with the files of a source: by zone, or by nothing where there is but one.
+pub(crate) type Faults = BTreeMap<String, Vec<String>>;
+
+/// A new version of a source, compiled by itself but not with the others.
+#[derive(Debug, Clone)]
+pub enum Offer {
+    /// Rules.
+    Rules(Arc<Rules>),
+    /// All zones.
+    Zones(Arc<[ZoneSource]>),
+    /// The keys of all signed zones.
+    Keys(Arc<[ZoneKeys]>),
+    /// Geography.
+    Places(Arc<Places>),
+}
+
+/// Where a version comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The rules document.
+    Rules,
+    /// The zone files.
+    Zones,
+    /// The keys of signed zones.
+    Keys,
+    /// The GeoIP database.
+    Geoip,
+}
+
+impl Source {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Rules, Self::Zones, Self::Keys, Self::Geoip];
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rules => "rules",
+            Self::Zones => "zones",
+            Self::Keys => "keys",
+            Self::Geoip => "GeoIP database",
+        })
+    }
+}
+
+impl Offer {
+    /// The source of this version.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Rules(_) => Source::Rules,
+            Self::Zones(_) => Source::Zones,
+            Self::Keys(_) => Source::Keys,
+            Self::Places(_) => Source::Geoip,
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Kept, OverrideError>>;
+
+/// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The rules document.
+    pub rules: SourceStatus,
+    /// The zone files.
+    pub zones: SourceStatus,
+    /// The keys of signed zones.
+    pub keys: SourceStatus,
+    /// The GeoIP database.
+    pub geoip: SourceStatus,
+    /// Probes that succeeded, since the start.
+    pub probes_passed: u64,
+    /// Probes that failed, since the start.
+    pub probes_failed: u64,
+    /// Renewals of signatures, since the start.
+    pub renewals: u64,
+    /// The last failure to renew signatures, until a renewal succeeds: an alarm.
+    pub not_renewed: Option<Failure>,
+    /// By zone that isn't served as its files say: what is wrong. Such a zone's last good version is served, if there is one.
+    pub zones_failing: BTreeMap<String, Vec<String>>,
+    /// What can't be written to the state directory, until it can.
+    pub not_persisted: Option<Failure>,
+    /// The revision of rules that were accepted and await the first results of new monitors.
+    pub awaited_revision: Option<u64>,
+    /// How many times the owner panicked and went on: whatever was offered to it before may be lost.
+    pub panics: u64,
+    /// What is served but probably not meant.
+    pub warnings: Arc<[String]>,
+}
+
+/// How one source fares.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// Versions accepted, the first included.
+    pub accepted: u64,
+    /// Versions refused.
+    pub refused: u64,
+    /// Versions ignored for an older revision.
+    pub ignored: u64,
+    /// When the version in service was accepted.
+    pub accepted_at: Option<Timestamp>,
+    /// Why the version last offered isn't the one in service, while that is so: an alarm.
+    pub last_error: Option<Failure>,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// Every error, with its place and its mend.
+    pub errors: Vec<String>,
+}
+
+impl Status {
+    /// How one source fares.
+    #[must_use]
+    pub fn of(&self, source: Source) -> &SourceStatus {
+        match source {
+            Source::Rules => &self.rules,
+            Source::Zones => &self.zones,
+            Source::Keys => &self.keys,
+            Source::Geoip => &self.geoip,
+        }
+    }
+
+    fn of_mut(&mut self, source: Source) -> &mut SourceStatus {
+        match source {
+            Source::Rules => &mut self.rules,
+            Source::Zones => &mut self.zones,
+            Source::Keys => &mut self.keys,
+            Source::Geoip => &mut self.geoip,
+        }
+    }
+}
+
+/// Where an override ended up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// In the state directory: a restart keeps it.
+    Persisted,
+    /// In memory only, for this reason.
+    UntilRestart(String),
+}
+
+/// Why an override was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// No such region or endpoint.
+    #[error("{0} is no region or endpoint of the rules; use one of their names")]
+    Unknown(Overridden),
+    /// Forced to be unknown.
+    #[error("status must be \"up\" or \"down\"")]
+    NoStatus,
+    /// Over before it begins.
+    #[error("until ({0}) lies in the past; name a time to come")]
+    Ended(Timestamp),
+    /// Nothing to delete.
+    #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
+    NotForced(Overridden),
+    /// The server is going down, or a fault of it lost the request.
+    #[error("the server is shutting down or failed at it; look whether the override is there, else ask again")]
+    Stopped,
+}
+
+impl Handle {
+    /// The current snapshot, for as long as one query takes. Don't hold it across an `await`: use [`Handle::snapshot_owned`].
+    #[must_use]
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.live.load()
+    }
+
+    /// The current snapshot, to keep.
+    #[must_use]
+    pub fn snapshot_owned(&self) -> Arc<Snapshot> {
+        self.live.load_full()
+    }
+
+    /// A way to the current snapshot that looks only whether there is another one: for a thread that asks again and again.
+    pub(crate) fn snapshots(&self) -> Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>> {
+        Cache::new(Arc::clone(&self.live))
+    }
+
+    /// How the sources fare.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status.borrow())
+    }
+
+    /// The long-lived tasks of this process, the owner among them.
+    #[must_use]
+    pub fn tasks(&self) -> &Arc<Tasks> {
+        &self.tasks
+    }
+
+    /// Waits until what is to be kept is written to the state directory, for at most `limit`.
+    pub(crate) fn finish_keeping(&self, limit: Duration) {
+        if let Some(kept) = &self.kept {
+            kept.finish(limit);
+        }
+    }
+
+    /// Writes nothing to the state directory any more, as it is another process's from now on.
+    pub(crate) fn stop_keeping(&self) {
+        if let Some(kept) = &self.kept {
+            kept.close();
+        }
+    }
+
+    /// The time, by the clock the owner goes by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the owner ends before.
+    pub async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
+        let mut status = self.status.clone();
+        status.wait_for(|status| wanted(&self.live.load(), status)).await.is_ok()
+    }
+
+    /// Offers a new version of a source. The owner accepts, refuses or ignores it; the status tells which.
+    pub async fn offer(&self, offer: Offer) {
+        // The owner ends only with the program.
+        let _ = self.changes.send(Change::Offer(offer)).await;
+    }
+
+    /// [`Handle::offer`] from a thread that may wait; `false` if the owner is gone.
+    pub(crate) fn offer_from_thread(&self, offer: Offer) -> bool {
+        self.changes.blocking_send(Change::Offer(offer)).is_ok()
+    }
+
+    /// Tells all that is wrong with the files of a source. Whatever was last good stays in service. `false` if the owner is gone.
+    pub(crate) fn tell_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
+        self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
+    }
+
+    /// Has something written to the state directory, if there is one.
+    pub(crate) fn keep(&self, kind: Kind, write: Write) {
+        if let Some(kept) = &self.kept {
+            kept.keep(kind, write);
+        }
+    }
+
+    /// Forces the status of a region or an endpoint. Queries see it when this returns.
+    ///
+    /// # Errors
+    /// When it isn't in the rules, the status is unknown, or the end has passed.
+    pub async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::SetOverride { of, forced, reply }).await
+    }
+
+    /// Ends an override that came by the API. Queries see it when this returns.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn delete_override(&self, of: Overridden) -> Result<Kept, OverrideError> {
+        self.ask(|reply| Change::DeleteOverride { of, reply }).await
+    }
+
+    async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Kept, OverrideError> {
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(change(reply)).await.map_err(|_| OverrideError::Stopped)?;
+        answer.await.map_err(|_| OverrideError::Stopped)?
+    }
+}

@@ -1,0 +1,300 @@
+//! The monitors that run: the rules' monitors and the results of their probes enter, health by region leaves; the owner holds the one instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bailiwick_rules::health::{AddressFamily, AntiFlap, Forced, Monitored, Reading, RegionHealth, Status};
+use bailiwick_rules::id::{EndpointId, Overridden, RegionId};
+use bailiwick_rules::rules::{Monitor, Probe};
+use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_force};
+use bailiwick_rules::table::{Region, RegionIndex, Table};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use crate::state::probe::{MonitorId, ProbeResult, Prober, Probing, Reach, Running};
+use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
+
+/// All monitors that run. Equal ones run once, whoever names them.
+#[derive(Debug)]
+pub(super) struct Monitors<P> {
+    probing: Probing<P>,
+    entries: BTreeMap<MonitorId, Entry>,
+    next: u64,
+    /// The status that counts for each region, and since when.
+    since: BTreeMap<RegionId, (Status, Timestamp)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    monitor: Monitor,
+    /// By which addresses it tries.
+    reach: Reach,
+    monitored: Monitored,
+    failure: Option<Arc<str>>,
+    /// When its status last changed; before the first result, when it began.
+    since: Option<Timestamp>,
+    probes: Probes,
+    last_failure: Option<(Timestamp, Arc<str>)>,
+    /// Probes until this is dropped.
+    _running: Running,
+}
+
+/// What runs for one monitor of the rules: nothing where there is none, one for each half where it tells the families
+/// apart.
+type Watch = Vec<MonitorId>;
+
+/// Which monitors watch what of one table.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Assignment {
+    /// By region: its own and its endpoints'.
+    regions: Vec<(Watch, Vec<Watch>)>,
+}
+
+impl Assignment {
+    fn ids(&self) -> impl Iterator<Item = MonitorId> {
+        self.regions.iter().flat_map(|(own, endpoints)| own.iter().chain(endpoints.iter().flatten()).copied())
+    }
+
+    /// The first region, and the endpoint if it is one, that a monitor watches.
+    fn watched_by<'t>(&self, table: &'t Table, monitor: MonitorId) -> (Option<&'t str>, Option<&'t str>) {
+        for ((own, endpoints), region) in self.regions.iter().zip(table.regions()) {
+            let name = Some(region.id.as_str());
+            if own.contains(&monitor) {
+                return (name, None);
+            }
+            let at = endpoints.iter().position(|one| one.contains(&monitor));
+            if let Some((id, _)) = at.and_then(|at| region.endpoints.get(at)) {
+                return (name, Some(id.as_str()));
+            }
+        }
+        (None, None)
+    }
+}
+
+impl<P: Prober> Monitors<P> {
+    pub(super) fn new(probing: Probing<P>) -> Self {
+        Self { probing, entries: BTreeMap::new(), next: 0, since: BTreeMap::new() }
+    }
+
+    /// Starts every monitor of `table` that doesn't run yet; one that runs with equal content keeps its state.
+    pub(super) fn assign(&mut self, table: &Table) -> Assignment {
+        let mut assign = |monitor: &Option<Monitor>| {
+            let Some(monitor) = monitor else { return Watch::new() };
+            Reach::of(monitor.family.unwrap_or_default()).iter().map(|reach| self.running(monitor, *reach)).collect()
+        };
+        let regions = table.regions().iter().map(|region| {
+            let own = assign(&region.monitor);
+            (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
+        });
+        Assignment { regions: regions.collect() }
+    }
+
+    fn running(&mut self, monitor: &Monitor, reach: Reach) -> MonitorId {
+        let is_it = |entry: &Entry| entry.reach == reach && entry.monitor == *monitor;
+        if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
+            return *id;
+        }
+        let id = MonitorId(self.next);
+        self.next += 1;
+        let entry = Entry {
+            monitored: Monitored {
+                machine: AntiFlap::new(monitor.thresholds),
+                interval: monitor.interval,
+                heard: None,
+            },
+            failure: None,
+            since: None,
+            probes: Probes::default(),
+            last_failure: None,
+            _running: self.probing.start(id, monitor.clone(), reach),
+            monitor: monitor.clone(),
+            reach,
+        };
+        self.entries.insert(id, entry);
+        id
+    }
+
+    /// Stops every monitor that none of these assignments has.
+    pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment>) {
+        let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
+        self.entries.retain(|id, _| kept.contains(id));
+    }
+
+    /// The longest timeout among monitors without a first result; `None` when all have one.
+    pub(super) fn unheard(&self, assignment: &Assignment) -> Option<Millis> {
+        let unheard = assignment.ids().filter_map(|id| self.entries.get(&id));
+        unheard.filter(|entry| entry.monitored.heard.is_none()).map(|entry| entry.monitor.timeout).max()
+    }
+
+    /// Takes a probe's result, unless its monitor has been stopped meanwhile.
+    /// `places` are the rules in service and what their monitors watch, for the log.
+    pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp, places: (&Table, &Assignment)) {
+        let Some(entry) = self.entries.get_mut(&result.monitor) else { return };
+        let before = entry.monitored.machine.status();
+        entry.monitored.machine.record(result.outcome.is_ok());
+        entry.monitored.heard = Some(now);
+        entry.failure = result.outcome.err().map(Arc::from);
+        match &entry.failure {
+            None => entry.probes.passed += 1,
+            Some(failure) => {
+                entry.probes.failed += 1;
+                entry.last_failure = Some((now, Arc::clone(failure)));
+            }
+        }
+        let after = entry.monitored.machine.status();
+        if before != after || entry.since.is_none() {
+            entry.since = Some(now);
+        }
+        let (target, failure) = (target(&entry.monitor, entry.reach), entry.failure.as_deref());
+        let (region, endpoint) =
+            if before == after { (None, None) } else { places.1.watched_by(places.0, result.monitor) };
+        if before != after && after == Status::Down {
+            tracing::warn!(
+                json.event = "monitor_changed", json.region = region, json.endpoint = endpoint, json.status = %after,
+                json.before = %before, json.reason = failure, monitor = target, failure,
+                "monitor went from {before} to down"
+            );
+        } else if before != after {
+            tracing::info!(
+                json.event = "monitor_changed", json.region = region, json.endpoint = endpoint, json.status = %after,
+                json.before = %before, monitor = target,
+                "monitor went from {before} to {after}"
+            );
+        } else if let Some(failure) = failure {
+            tracing::debug!(monitor = target, failure, "probe failed; the monitor stays {after}");
+        }
+    }
+
+    /// Health as of `now`.
+    pub(super) fn health(
+        &mut self,
+        table: &Table,
+        assignment: &Assignment,
+        overrides: &BTreeMap<Overridden, Forced>,
+        now: Timestamp,
+    ) -> Health {
+        let (mut regions, mut monitors) = (Vec::new(), Vec::new());
+        let mut by_family = self.tells_families(assignment).then(ByFamily::default);
+        let assigned = assignment.regions.iter().zip(table.regions());
+        for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
+            let in_force = |endpoint: Option<&EndpointId>| {
+                let of = Overridden { region: region.id.clone(), endpoint: endpoint.cloned() };
+                overrides.get(&of).filter(|forced| forced.until > now).cloned()
+            };
+            let is_any = |of: &Overridden| of.region == region.id && of.endpoint.is_some();
+            let names = || region.endpoints.iter().map(|(id, _)| id);
+            let forced_endpoints: Vec<Option<Forced>> = match overrides.keys().any(is_any) {
+                true => names().map(|id| in_force(Some(id))).collect(),
+                false => Vec::new(),
+            };
+            let statuses = statuses(table, index, &forced_endpoints, now);
+            let of = |read: &dyn Fn(&Watch) -> Option<Reading>| {
+                let of_endpoints: Vec<Option<Reading>> = endpoints.iter().map(read).collect();
+                let mut health = RegionHealth::with_forced(read(own), &of_endpoints, &statuses);
+                health.forced = in_force(None);
+                health.forced_endpoints.clone_from(&forced_endpoints);
+                health
+            };
+            regions.push(of(&|watch| self.read(watch, Reading::either, now)));
+            if let Some(by_family) = &mut by_family {
+                by_family.ipv4.push(of(&|watch| self.read_half(watch, AddressFamily::Ipv4, now)));
+                by_family.ipv6.push(of(&|watch| self.read_half(watch, AddressFamily::Ipv6, now)));
+                by_family.whole.push(of(&|watch| match published(region) {
+                    Some(family) => self.read_half(watch, family, now),
+                    None => self.read(watch, Reading::both, now),
+                }));
+            }
+            let watched = endpoints.iter().enumerate().map(|(position, watch)| (Some(position), watch));
+            for (endpoint, watch) in std::iter::once((None, own)).chain(watched) {
+                monitors.extend(watch.iter().filter_map(|id| self.view(*id, index, endpoint, now)));
+            }
+        }
+        let since = self.note_statuses(table, &regions, now);
+        Health { regions, by_family: by_family.map(Arc::new), monitors, overrides: overrides.clone(), since }
+    }
+
+    /// Whether any monitor of these tells the families of addresses apart.
+    fn tells_families(&self, assignment: &Assignment) -> bool {
+        assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.reach.half().is_some()))
+    }
+
+    /// What a monitor says, by what is made of its halves.
+    fn read(&self, watch: &Watch, join: fn(Reading, Reading) -> Reading, now: Timestamp) -> Option<Reading> {
+        let entries = watch.iter().filter_map(|id| self.entries.get(id));
+        entries.map(|entry| entry.monitored.reading(now)).reduce(join)
+    }
+
+    /// What a monitor says of one family; one that doesn't tell them apart says the same of both.
+    fn read_half(&self, watch: &Watch, family: AddressFamily, now: Timestamp) -> Option<Reading> {
+        let entries = watch.iter().filter_map(|id| self.entries.get(id));
+        let mut of_family = entries.filter(|entry| entry.reach.half().is_none_or(|half| half == family));
+        of_family.next().map(|entry| entry.monitored.reading(now))
+    }
+
+    fn view(&self, id: MonitorId, region: RegionIndex, endpoint: Option<usize>, now: Timestamp) -> Option<MonitorView> {
+        let entry = self.entries.get(&id)?;
+        Some(MonitorView {
+            region,
+            endpoint,
+            family: entry.reach.half(),
+            monitored: entry.monitored.clone(),
+            failure: entry.failure.clone(),
+            since: entry.since.unwrap_or(now),
+            probes: entry.probes,
+            last_failure: entry.last_failure.clone(),
+        })
+    }
+
+    /// Since when each region has the status that counts.
+    fn note_statuses(&mut self, table: &Table, health: &[RegionHealth], now: Timestamp) -> Vec<Timestamp> {
+        let conditions = Conditions { health, local: &Local::default(), now };
+        let before = std::mem::take(&mut self.since);
+        let mut since = Vec::with_capacity(table.regions().len());
+        for (index, region) in (0..).map(RegionIndex).zip(table.regions()) {
+            let status = effective_status(table, index, &conditions);
+            let kept = before.get(&region.id).filter(|(was, _)| *was == status);
+            let at = kept.map_or(now, |(_, at)| *at);
+            self.since.insert(region.id.clone(), (status, at));
+            since.push(at);
+        }
+        since
+    }
+
+    /// When the next monitor goes stale if it stays silent.
+    pub(super) fn next_stale(&self, now: Timestamp) -> Option<Timestamp> {
+        let stale_at = |entry: &Entry| {
+            let fresh = entry.monitored.heard.filter(|_| !entry.monitored.is_stale(now))?;
+            Some(fresh.after(Millis(3 * entry.monitored.interval.0 + 1)))
+        };
+        self.entries.values().filter_map(stale_at).min()
+    }
+}
+
+/// What the endpoints of a region are forced to be, by position.
+fn statuses(table: &Table, region: RegionIndex, by_api: &[Option<Forced>], now: Timestamp) -> Vec<Option<Status>> {
+    let by_api = |position: usize| by_api.get(position).and_then(Option::as_ref);
+    let forced = |position| endpoint_in_force(table, region, position, by_api(position), now);
+    let endpoints = 0..table.region(region).endpoints.len();
+    endpoints.map(|position| forced(position).map(|forced| forced.status)).collect()
+}
+
+/// The family of the addresses that a region publishes, if it publishes those of one alone.
+fn published(region: &Region) -> Option<AddressFamily> {
+    let answers = region.answers.as_ref()?;
+    match (answers.a.is_empty(), answers.aaaa.is_empty()) {
+        (false, true) => Some(AddressFamily::Ipv4),
+        (true, false) => Some(AddressFamily::Ipv6),
+        _ => None,
+    }
+}
+
+/// What a monitor tries, for logs.
+fn target(monitor: &Monitor, reach: Reach) -> String {
+    let target = match &monitor.probe {
+        Probe::Tcp { address } => address.clone(),
+        Probe::Http(probe) => probe.url.to_string(),
+    };
+    match reach {
+        Reach::Any => target,
+        Reach::AnyOf(family) | Reach::AllOf(family) => format!("{target} by {family}"),
+    }
+}

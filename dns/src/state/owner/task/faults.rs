@@ -1,0 +1,128 @@
+//! What is wrong with versions of sources: faults of files and of versions that don't fit the others enter, the log and
+//! the status tell them. Of zones, those that fit are taken without those that don't.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_rules::time::Timestamp;
+
+use super::{Made, Owner};
+use crate::state::owner::{Failure, Faults, Offer, Source};
+use crate::state::probe::Prober;
+use crate::state::snapshot::{Misfit, World, ZoneSource};
+use crate::state::store::Kind;
+
+impl<P: Prober> Owner<P> {
+    /// Takes note of all that is wrong with a source's files. What is new of it is told.
+    pub(super) fn note_faults(&mut self, source: Source, faults: Faults) {
+        if matches!(source, Source::Rules | Source::Geoip) && !faults.is_empty() {
+            // An older version that waits for others isn't what is meant any more.
+            self.set_aside.retain(|other| other.source() != source);
+        }
+        let before = self.faults.insert(source, faults.clone()).unwrap_or_default();
+        let new: Faults = faults.into_iter().filter(|(part, errors)| before.get(part) != Some(errors)).collect();
+        self.tell_refused(source, &new);
+        self.sum_up(source);
+    }
+
+    /// The version in service is what its source says.
+    pub(super) fn fits(&mut self, source: Source) {
+        self.misfits.remove(&source);
+        self.sum_up(source);
+    }
+
+    /// A version isn't taken.
+    pub(super) fn refuse(&mut self, source: Source, faults: Faults) {
+        self.tell_refused(source, &faults);
+        self.misfits.insert(source, faults);
+        self.sum_up(source);
+    }
+
+    /// Refuses a version, or a part of it, and keeps it for when another source changes.
+    pub(super) fn set_aside(&mut self, offer: Offer, faults: Faults) {
+        let source = offer.source();
+        self.refuse(source, faults);
+        if !self.queue.iter().any(|other| other.source() == source) {
+            self.set_aside.push(offer);
+        }
+    }
+
+    fn tell_refused(&mut self, source: Source, faults: &Faults) {
+        for error in faults.values().flatten() {
+            tracing::error!(
+                json.event = "source_refused", json.source = %source, json.reason = error,
+                "{source} refused, the last good stays in service: {error}"
+            );
+        }
+        self.status.of_mut(source).refused += faults.len() as u64;
+    }
+
+    /// Tells how a source fares by what is wrong with its files and with its version.
+    pub(super) fn sum_up(&mut self, source: Source) {
+        let all = [self.faults.get(&source), self.misfits.get(&source)];
+        let errors: Vec<String> = all.iter().flatten().flat_map(|faults| faults.values().flatten().cloned()).collect();
+        if source == Source::Zones {
+            let parts = all.iter().flatten().flat_map(|faults| faults.iter());
+            let mut failing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (zone, errors) in parts.filter(|(zone, _)| !zone.is_empty()) {
+                failing.entry(zone.clone()).or_default().extend(errors.iter().cloned());
+            }
+            self.status.zones_failing = failing;
+        }
+        let (now, status) = (self.clock.now(), self.status.of_mut(source));
+        let is_same = status.last_error.as_ref().is_some_and(|failure| failure.errors == errors);
+        if errors.is_empty() {
+            status.last_error = None;
+        } else if !is_same {
+            status.last_error = Some(Failure { at: now, errors });
+        }
+        self.tell();
+    }
+
+    /// Keeps the zones that came into service and weren't handed in before.
+    pub(super) fn keep_zones(&mut self) {
+        let zones = Arc::clone(self.current.world.zone_sources());
+        if self.keeper.is_none() || Arc::ptr_eq(&zones, &self.kept_zones) {
+            return;
+        }
+        let is_kept = |zone: &ZoneSource| self.kept_zones.iter().any(|kept| kept.origin == zone.origin && kept == zone);
+        let new: Vec<usize> = (0..zones.len())
+            .filter(|&at| zones.get(at).is_some_and(|zone| !zone.is_missing() && !is_kept(zone)))
+            .collect();
+        for at in new {
+            let Some(origin) = zones.get(at).map(|zone| zone.origin.clone()) else { continue };
+            let zones = Arc::clone(&zones);
+            self.keep(Kind::Zone(origin), move |store| zones.get(at).map_or(Ok(()), |zone| store.keep_zone(zone)));
+        }
+        self.kept_zones = zones;
+    }
+}
+
+/// What is wrong with zones, by zone.
+pub(crate) fn faults_of(misfits: &[Misfit]) -> Faults {
+    let mut faults = Faults::new();
+    for (origin, errors) in misfits {
+        faults.entry(origin.to_string()).or_default().extend(errors.iter().map(ToString::to_string));
+    }
+    faults
+}
+
+/// The world with the zones that are offered, but for those that don't fit the rules and keys: of these, what is in
+/// service stays. `None` if something else is wrong, or none of them is new and fits.
+pub(super) fn without_misfits(base: &World, version: &Offer, now: Timestamp) -> Option<Made> {
+    let Offer::Zones(zones) = version else { return None };
+    let misfits = World::misfits(base.rules(), zones, base.keys());
+    let is_misfit = |zone: &ZoneSource| misfits.iter().any(|(origin, _)| *origin == zone.origin);
+    let stays = |zone: &ZoneSource| {
+        let in_service = base.zone_sources().iter().find(|other| other.origin == zone.origin);
+        in_service.cloned().unwrap_or_else(|| ZoneSource::missing(zone.origin.clone()))
+    };
+    let fitting: Arc<[ZoneSource]> =
+        zones.iter().map(|zone| if is_misfit(zone) { stays(zone) } else { zone.clone() }).collect();
+    if misfits.is_empty() || *fitting == **base.zone_sources() {
+        return None;
+    }
+    let (rules, keys, places) = (Arc::clone(base.rules()), Arc::clone(base.keys()), Arc::clone(base.places()));
+    let world = World::build(rules, fitting, keys, places, now, Some(base)).ok()?;
+    Some(Made { world, misfits })
+}

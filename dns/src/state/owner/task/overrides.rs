@@ -1,0 +1,115 @@
+//! Overrides that come by the API, and what is written to the state directory: requests of the owner's loop enter, what
+//! became of them leaves.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use bailiwick_rules::health::{Forced, Status};
+use bailiwick_rules::id::Overridden;
+
+use super::Owner;
+use crate::state::keeper::Attempt;
+use crate::state::owner::{Failure, Kept, OverrideError, Reply};
+use crate::state::probe::Prober;
+use crate::state::store::{Kind, Store};
+
+/// How long whoever asks waits for the state directory.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The outcome of a first attempt to write; `None`: nothing is kept on this node.
+type Outcome = Option<Receiver<Result<(), String>>>;
+
+impl<P: Prober> Owner<P> {
+    pub(super) fn set_override(&mut self, of: Overridden, forced: Forced) -> Result<(), OverrideError> {
+        if self.current.world.rules().table.place_of(&of).is_none() {
+            return Err(OverrideError::Unknown(of));
+        }
+        if forced.status == Status::Unknown {
+            return Err(OverrideError::NoStatus);
+        }
+        if forced.until <= self.clock.now() {
+            return Err(OverrideError::Ended(forced.until));
+        }
+        let (region, endpoint) = (&of.region, of.endpoint_name());
+        let Forced { status, until, reason } = &forced;
+        tracing::warn!(
+            json.event = "override_set", json.status = %status, %region, endpoint, %until, reason, "override set: {status}"
+        );
+        self.overrides.insert(of, forced);
+        self.publish();
+        Ok(())
+    }
+
+    pub(super) fn delete_override(&mut self, of: &Overridden) -> Result<(), OverrideError> {
+        if self.overrides.remove(of).is_none() {
+            return Err(OverrideError::NotForced(of.clone()));
+        }
+        let (region, endpoint) = (&of.region, of.endpoint_name());
+        tracing::warn!(json.event = "override_deleted", %region, endpoint, "override deleted");
+        self.publish();
+        Ok(())
+    }
+
+    /// Keeps the overrides of now; whoever asked is told how that went, by another task: nothing here waits for a disk.
+    pub(super) fn keep_overrides(&mut self, reply: Option<Reply>) {
+        let overrides = self.overrides.clone();
+        let outcome = self.keep(Kind::Overrides, move |store| store.keep_overrides(&overrides));
+        let Some(reply) = reply else { return };
+        if outcome.is_none() {
+            let _ = reply.send(Ok(Kept::UntilRestart("no state_dir is configured".to_owned())));
+            return;
+        }
+        tokio::spawn(async move {
+            let _ = reply.send(Ok(heard(outcome).await)); // whoever asked may have gone
+        });
+    }
+
+    /// Has something written to the state directory. What can't be kept is in force all the same: an operator who
+    /// drains a region while the disk is full means it.
+    pub(super) fn keep(
+        &mut self,
+        kind: Kind,
+        write: impl Fn(&Store) -> std::io::Result<()> + Send + 'static,
+    ) -> Outcome {
+        Some(self.keeper.as_ref()?.keep(kind, Box::new(write)))
+    }
+
+    /// Takes note of how an attempt to write went.
+    pub(super) fn note(&mut self, attempt: Attempt) {
+        let Attempt { kind, outcome } = attempt;
+        match outcome {
+            Ok(()) => _ = self.not_kept.remove(&kind),
+            Err(error) => {
+                // Said once, however often it is tried.
+                if self.not_kept.get(&kind) != Some(&error) {
+                    tracing::error!("{}", unwritable(&error));
+                }
+                self.not_kept.insert(kind, error);
+            }
+        }
+        let errors: Vec<String> = self.not_kept.values().map(|error| unwritable(error)).collect();
+        self.status.not_persisted = (!errors.is_empty()).then(|| Failure { at: self.clock.now(), errors });
+        self.tell();
+    }
+}
+
+fn unwritable(error: &str) -> String {
+    format!("can't write to state_dir ({error}); mend its mode or make room. It is tried again")
+}
+
+/// Where what was handed in ended up, as far as is known within [`PATIENCE`].
+pub(super) async fn heard(outcome: Outcome) -> Kept {
+    let Some(outcome) = outcome else { return Kept::UntilRestart("no state_dir is configured".to_owned()) };
+    let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(PATIENCE)).await;
+    match waited {
+        Ok(Ok(Ok(()))) => Kept::Persisted,
+        Ok(Ok(Err(error))) => Kept::UntilRestart(unwritable(&error)),
+        Ok(Err(RecvTimeoutError::Timeout)) => {
+            Kept::UntilRestart("state_dir takes long to be written to; it is kept once that is done".to_owned())
+        }
+        Ok(Err(RecvTimeoutError::Disconnected)) => {
+            Kept::UntilRestart("a later change came before it was written, and is kept with it".to_owned())
+        }
+        Err(_) => Kept::UntilRestart("the server is shutting down".to_owned()),
+    }
+}

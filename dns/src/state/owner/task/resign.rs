@@ -1,0 +1,60 @@
+//! Signatures that grow old and keys whose time has come: the time enters, a world signed anew goes the way of every new world. A renewal that
+//! fails is an alarm and is tried again; what is too old meanwhile is refused where it is answered.
+
+use std::sync::Arc;
+
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use super::{Arranged, Job, Made, Owner, Work};
+use crate::state::owner::Failure;
+use crate::state::probe::Prober;
+
+/// How long after a renewal the next may begin.
+const NEXT: Millis = Millis(1_000);
+/// How long after a failure signing is tried again.
+const AGAIN: Millis = Millis(60_000);
+
+impl<P: Prober> Owner<P> {
+    /// Begins to sign anew when that is due, unless a world is being made that will be signed anyway.
+    pub(super) fn renew_if_due(&mut self) {
+        let now = self.clock.now();
+        if self.job.is_some() || self.next_renewal(now).is_none_or(|due| due > now) {
+            return;
+        }
+        let base = Arc::clone(self.accepted());
+        let compiled = tokio::task::spawn_blocking(move || base.renewed(now).map(Into::into));
+        self.job = Some(Job { work: Work::Renewal, compiled });
+    }
+
+    /// When signing is next due; `None` while a world is being made, after which it is asked again.
+    pub(super) fn next_renewal(&self, now: Timestamp) -> Option<Timestamp> {
+        let due = self.accepted().renewal_due(now).filter(|_| self.job.is_none())?;
+        // No pause is longer than that: one that seems so was set before the clock was set back, and what was signed then holds for nobody yet.
+        let pause = Some(self.renew_again).filter(|again| again.since(now) <= AGAIN);
+        Some(pause.map_or(due, |again| due.max(again)))
+    }
+
+    /// A renewal came to its end.
+    pub(super) fn renewed(&mut self, made: Result<Made, Vec<String>>) {
+        let now = self.clock.now();
+        self.renew_again = now.after(if made.is_ok() { NEXT } else { AGAIN });
+        match made {
+            Ok(Made { world, .. }) => {
+                self.status.renewals += 1;
+                self.status.not_renewed = None;
+                tracing::info!("signatures renewed");
+                let assignment = self.monitors.assign(&world.rules().table);
+                self.await_first_results(Arranged { world: Arc::new(world), assignment });
+            }
+            Err(errors) => {
+                let until = self.accepted().signed_until(now).map(|(_, until)| until).min();
+                let until = until.map_or_else(String::new, |until| until.to_string());
+                for error in &errors {
+                    tracing::error!(until, "signatures can't be renewed; from `until` on they are refused: {error}");
+                }
+                self.status.not_renewed = Some(Failure { at: now, errors });
+                self.tell();
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! What one query sees from start to end: rules, zones, keys, geography and health enter from [`crate::state::owner`], an immutable snapshot leaves, from
+//! which `answer` takes its steered records and the API its reports.
+//!
+//! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and one moment's health, with
+//! every decision made: a query looks up its class and reads. Nothing in either changes; an update is another snapshot.
+
+mod records;
+mod report;
+#[cfg(test)]
+mod scopes;
+pub(crate) mod signing;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bailiwick_rules::explain::{Explanation, explain};
+use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
+use bailiwick_rules::id::Overridden;
+use bailiwick_rules::steer::{Ask, Client, Conditions, Local};
+use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::lifetime::is_before;
+use crate::dnssec::presigned::SignedZone;
+use crate::locate::classes::{self, ClassId};
+use crate::protocol::name::NameRef;
+use crate::protocol::rdata::{Rdatas, rtype};
+use crate::response::answer::{Asking, Steered, SteeredAnswers};
+use crate::zone::{ServiceIndex, Zones};
+
+pub use world::{Misfit, Rules, World, ZoneSource};
+
+/// No EDNS scope: the answer doesn't depend on the client's address.
+const NO_SCOPE: u8 = 0;
+/// Extended error "Prohibited": residency allows this client no region (RFC 8914 §4.19).
+const PROHIBITED: u16 = 18;
+/// Extended error "Not Ready": every region of the fence is withheld (RFC 8914 §4.15).
+const NOT_READY: u16 = 14;
+
+/// Rules, zones, keys, geography and health of one moment, with what they decide.
+#[derive(Debug)]
+pub struct Snapshot {
+    world: Arc<World>,
+    health: Health,
+    /// By service.
+    decided: Vec<Arc<Decided>>,
+    generation: u64,
+    /// When the decisions were made.
+    at: Timestamp,
+    /// When the first override or other passing thing that a decision rests on ends.
+    until: Option<Timestamp>,
+}
+
+/// Health as the owner knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// By region index. A monitor that tells the families of addresses apart counts as up while either is.
+    pub regions: Vec<RegionHealth>,
+    /// The same by family of addresses; `None` where no monitor tells them apart.
+    pub by_family: Option<Arc<ByFamily>>,
+    /// Every monitor of the rules: by region, its own first, then its endpoints'.
+    pub monitors: Vec<MonitorView>,
+    /// Overrides that came by the API, ended ones left out.
+    pub overrides: BTreeMap<Overridden, Forced>,
+    /// Since when each region has the status that counts, by region index; at most since this program began.
+    pub since: Vec<Timestamp>,
+}
+
+/// The health of regions, by region index, as it counts for records of different types.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByFamily {
+    /// By IPv4: for A.
+    pub ipv4: Vec<RegionHealth>,
+    /// By IPv6: for AAAA.
+    pub ipv6: Vec<RegionHealth>,
+    /// By both, which have to be up: for records that lead to addresses of both (CNAME, HTTPS, SVCB).
+    pub whole: Vec<RegionHealth>,
+}
+
+/// One monitor as seen from outside, or half of one that tells the families of addresses apart.
+#[derive(Debug, Clone)]
+pub struct MonitorView {
+    /// The region it watches.
+    pub region: RegionIndex,
+    /// The endpoint it watches, by position in its region; `None`: the region as a whole.
+    pub endpoint: Option<usize>,
+    /// The family of addresses whose health it is, where the monitor tells them apart.
+    pub family: Option<AddressFamily>,
+    /// Its machine, its pace and when it last heard.
+    pub monitored: Monitored,
+    /// What the last probe failed of; `None` after a success.
+    pub failure: Option<Arc<str>>,
+    /// Since when it has its status; at most since this program began.
+    pub since: Timestamp,
+    /// Probes that succeeded and failed.
+    pub probes: Probes,
+    /// The last failure, whatever came after it.
+    pub last_failure: Option<(Timestamp, Arc<str>)>,
+}
+
+/// Probes of one monitor since it runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// How many succeeded.
+    pub passed: u64,
+    /// How many failed.
+    pub failed: u64,
+}
+
+/// What one service answers now, class by class.
+#[derive(Debug, PartialEq, Eq)]
+struct Decided {
+    /// By class.
+    choices: Box<[Choice]>,
+    /// The same for those types of records for which they differ.
+    by_family: Option<Box<ChoicesByFamily>>,
+    /// Changes whenever an answer of the service does.
+    generation: u64,
+}
+
+/// What one service answers, class by class, where the families of some region's addresses differ in health.
+#[derive(Debug, PartialEq, Eq)]
+struct ChoicesByFamily {
+    ipv4: Box<[Choice]>,
+    ipv6: Box<[Choice]>,
+    whole: Box<[Choice]>,
+}
+
+impl Decided {
+    /// By class, for records of this type.
+    fn choices_for(&self, rtype: u16) -> &[Choice] {
+        let Some(by_family) = &self.by_family else { return &self.choices };
+        match rtype {
+            rtype::A => &by_family.ipv4,
+            rtype::AAAA => &by_family.ipv6,
+            rtype::CNAME | rtype::HTTPS | rtype::SVCB => &by_family.whole,
+            _ => &self.choices,
+        }
+    }
+}
+
+/// What the clients of one class get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    offer: Offer,
+    ttl: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    /// This region's records.
+    Region(RegionIndex),
+    /// The service's `denied_answers`.
+    Denied,
+    /// Nothing, with this extended error.
+    Nothing(u16),
+}
+
+impl Snapshot {
+    /// Decides for every class of every service; decisions of `before` that still hold are shared, with their generation.
+    #[must_use]
+    pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
+        let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
+        let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
+        // Decisions that rest on nothing passing hold for as long as health does.
+        let is_same = |before: &Health| before.regions == health.regions && before.by_family == health.by_family;
+        let unchanged = |before: &&Self| before.until.is_none() && is_same(&before.health);
+        if let Some(before) = same_world.filter(unchanged) {
+            return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
+        }
+        let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
+        let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
+        let (mut decided, mut until) = (Vec::new(), None);
+        for service in 0..world.rules().table.services().len() {
+            let (choices, ends) = world.choices(service, &conditions);
+            let by_family = health.by_family.as_deref();
+            let by_family =
+                by_family.and_then(|health| world.choices_by_family(service, health, &conditions, &choices));
+            until = until.into_iter().chain(ends).min();
+            let kept = same_world.and_then(|before| before.decided.get(service));
+            decided.push(match kept.filter(|kept| kept.choices == choices && kept.by_family == by_family) {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Decided { choices, by_family, generation: next }),
+            });
+        }
+        Self { world, health, decided, generation, at, until }
+    }
+
+    /// When the passing of time alone next changes a decision: TTLs count down the last seconds before an end.
+    #[must_use]
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.until?;
+        let longest = self.table().services().iter().map(|service| service.ttl.max).max().unwrap_or(0);
+        let countdown = Timestamp(until.0.saturating_sub(i64::from(longest) * 1000));
+        Some(countdown.max(now.after(Millis(1000))).min(until))
+    }
+
+    /// The compiled rules.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.world.rules().table
+    }
+
+    /// The rules document, byte for byte.
+    #[must_use]
+    pub fn rules_bytes(&self) -> &Arc<[u8]> {
+        &self.world.rules().bytes
+    }
+
+    /// The zones.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        self.world.zones()
+    }
+
+    /// What a zone does with its keys; `None` for one that isn't signed.
+    #[must_use]
+    pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
+        self.zones().of_origin(origin)?.signed().map(SignedZone::ring)
+    }
+
+    /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone is signed.
+    #[must_use]
+    pub fn signed_until(&self) -> Option<u32> {
+        self.world.signed_until
+    }
+
+    /// Whether signatures may have grown too old to be served, so that each has to be looked at.
+    pub(crate) fn has_stale_signatures(&self, now: u32) -> bool {
+        self.world.signed_until.is_some_and(|until| !is_before(now, until))
+    }
+
+    /// Everything that doesn't depend on health.
+    #[must_use]
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// Health by region, monitor by monitor, and the API's overrides.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Changes with rules, zones, keys, their signatures and geography.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Changes whenever an answer of this service does.
+    #[must_use]
+    pub fn service_generation(&self, service: ServiceIndex) -> u64 {
+        self.decided.get(service.get()).map_or(0, |decided| decided.generation)
+    }
+
+    /// When health was last looked at.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// The class of a client of `service` and the scope for which it holds; `None` for a service that isn't in the rules.
+    #[must_use]
+    pub fn class_of(&self, service: ServiceIndex, client: &Asking) -> Option<(ClassId, u8)> {
+        let ranges = self.world.classes_of(service)?;
+        Some(match client.ecs {
+            Some(ecs) if ecs.source > 0 => ranges.class(ecs.address, ecs.source),
+            _ => (ranges.class(client.transport, u8::MAX).0, NO_SCOPE),
+        })
+    }
+
+    /// What geography and `networks` say of an address, as `steer` wants it.
+    #[must_use]
+    pub fn client_at(&self, address: IpAddr) -> Client {
+        classes::client_at(self.table(), self.world.places(), address)
+    }
+
+    /// Steers and explains for any client, by this moment's health as of `now`.
+    #[must_use]
+    pub fn explain(&self, ask: &Ask<'_>, now: Timestamp) -> Explanation {
+        explain(self.table(), ask, &self.conditions(&Local::default(), now))
+    }
+
+    /// The conditions of this snapshot as of `now`.
+    #[must_use]
+    pub fn conditions<'a>(&'a self, local: &'a Local, now: Timestamp) -> Conditions<'a> {
+        Conditions { health: &self.health.regions, local, now }
+    }
+}
+
+impl SteeredAnswers for Snapshot {
+    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
+        self.resolve_to(service, rtype, client).0
+    }
+}
+
+impl Snapshot {
+    /// What a client gets for a steered name, and from which region; no region: `denied_answers` or nothing.
+    #[must_use]
+    pub fn resolve_to(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> (Steered<'_>, Option<RegionIndex>) {
+        let found = self.class_of(service, client).and_then(|(class, scope)| {
+            Some((*self.decided.get(service.get())?.choices_for(rtype).get(class.get())?, scope))
+        });
+        // A service that isn't in the rules steers no name of this snapshot's zones.
+        let Some((choice, scope)) = found else {
+            return (Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY }, None);
+        };
+        let (records, region) = match choice.offer {
+            Offer::Region(region) => (self.world.records_of_region(service, region), Some(region)),
+            Offer::Denied => (self.world.denied_records(service), None),
+            Offer::Nothing(ede) => return (Steered::Nothing { scope, ede }, None),
+        };
+        let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
+        (Steered::Records { ttl: choice.ttl, rdatas, scope, region }, region)
+    }
+}

@@ -1,0 +1,215 @@
+//! RFC 7871 §7.2.1 by brute force: over random rules, health, databases and `networks`, whole responses are compared with what `steer` decides
+//! for single addresses without any ranges, and each returned scope is held to what it promises.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use bailiwick_rules::steer::{PathClass, steer};
+use bailiwick_rules::table::{ServiceIndex as RulesService, Table};
+use bailiwick_rules::testing::{Random, conditions, document};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RData;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::*;
+use crate::locate::geoip::Places;
+use crate::locate::geoip::made::{Made, flat, geoip2};
+use crate::response::wire::{Context, Settings, Transport, respond};
+use crate::state::load::compile_rules;
+use crate::testing;
+use crate::zone::file;
+
+/// How many random worlds.
+const WORLDS: u64 = 250;
+/// How many addresses are asked for in each, but for the edges of its prefixes.
+const PROBES: usize = 12;
+const COUNTRIES: [&str; 8] = ["DE", "FR", "AT", "GB", "US", "CH", "JP", "BR"];
+const A: u16 = 1;
+const ECS: u16 = 8;
+
+fn number(random: &mut Random) -> u128 {
+    u128::from(random.bits()) << 64 | u128::from(random.bits())
+}
+
+/// Crowded corners, blocks that carry IPv4 addresses, and anything.
+fn address(random: &mut Random) -> IpAddr {
+    #[allow(clippy::cast_possible_truncation)] // random bits
+    let v4 = match random.below(3) {
+        0 => random.bits() as u32,
+        1 => 0xc633_6400 | random.bits() as u32 & 0x3ff,
+        _ => 0x5b00_0000 | random.bits() as u32 & 0xfff,
+    };
+    let (inner, any) = (u128::from(v4), number(random));
+    let v6 = match random.below(6) {
+        0 => 0x0064_ff9b << 96 | inner,
+        1 => 0x2002 << 112 | inner << 80 | any & 0xffff,
+        2 => 0x2001_0000 << 96 | (any & 0xffff_ffff) << 32 | u128::from(!v4),
+        3 => any,
+        _ => 0x2001_0db8 << 96 | (any & 0xff) << 72,
+    };
+    if random.chance(50) { Ipv4Addr::from_bits(v4).into() } else { Ipv6Addr::from_bits(v6).into() }
+}
+
+fn block(address: IpAddr, length: u8) -> IpNet {
+    IpNet::new(address, length).expect("a length").trunc()
+}
+
+/// First, last and a random address of a prefix.
+fn inside(prefix: IpNet, random: &mut Random) -> [IpAddr; 3] {
+    let any = number(random);
+    let some = match (prefix.network(), prefix.hostmask()) {
+        #[allow(clippy::cast_possible_truncation)] // random bits
+        (IpAddr::V4(first), IpAddr::V4(mask)) => {
+            Ipv4Addr::from_bits(first.to_bits() | any as u32 & mask.to_bits()).into()
+        }
+        (IpAddr::V6(first), IpAddr::V6(mask)) => Ipv6Addr::from_bits(first.to_bits() | any & mask.to_bits()).into(),
+        (first, _) => first,
+    };
+    [prefix.network(), prefix.broadcast(), some]
+}
+
+/// Prefixes of either family, each once, none of everything.
+fn prefixes(random: &mut Random) -> Vec<IpNet> {
+    let mut prefixes: Vec<IpNet> = (0..random.below(12))
+        .map(|_| {
+            let address = address(random);
+            let width = if address.is_ipv4() { 32 } else { 128 };
+            block(address, u8::try_from(1 + random.below(width)).expect("at most 128"))
+        })
+        .collect();
+    prefixes.sort();
+    prefixes.dedup();
+    prefixes
+}
+
+struct Sight {
+    snapshot: Snapshot,
+    /// Prefixes whose edges are worth a look.
+    edges: Vec<IpNet>,
+}
+
+impl Sight {
+    fn new(random: &mut Random) -> Self {
+        let mut rules = document(random);
+        for (number, region) in (1..).zip(rules["regions"].as_object_mut().expect("regions").values_mut()) {
+            region["answers"] = json!({ "A": [format!("192.0.2.{number}")] });
+        }
+        let named = prefixes(random);
+        for prefix in &named {
+            let network = json!({ "prefix": prefix.to_string(), "country": random.pick(&COUNTRIES) });
+            let networks = rules["networks"].as_array_mut().expect("networks");
+            if networks.iter().all(|other| other["prefix"] != network["prefix"]) {
+                networks.push(network);
+            }
+        }
+        let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").expect("sound rules");
+        let mut made = Made::new(6);
+        let recorded = prefixes(random);
+        for prefix in recorded.iter().filter(|prefix| classes::carried(prefix.network()).is_none()) {
+            let location = random.chance(30).then_some((35.68, 139.69));
+            let record = if random.chance(50) { flat } else { geoip2 };
+            made = made.add(*prefix, &record(random.pick::<&str>(&COUNTRIES), location));
+        }
+        let places = Places::read(&made.bytes()).unwrap_or_else(|_| Places::none());
+        let origin: crate::protocol::name::Name = "example".parse().expect("a name");
+        let zone = b"$TTL 60\n@ SOA ns.x. h.x. 1 2 3 4 60\n@ NS ns.x.\n";
+        let records = file::parse(zone, "z", &origin, &mut |_| Err("no files".into())).expect("a zone");
+        let (health, _, now) = conditions(random, &rules.table);
+        let world =
+            World::build(rules, [ZoneSource { origin, records }].into(), Arc::default(), Arc::new(places), now, None)
+                .expect("a world");
+        let health = Health { regions: health, ..Health::default() };
+        Self { snapshot: Snapshot::new(Arc::new(world), health, now, None), edges: [named, recorded].concat() }
+    }
+
+    fn table(&self) -> &Table {
+        self.snapshot.table()
+    }
+
+    /// The address that a whole response gives a subnet, and the scope.
+    fn told(&self, service: usize, address: IpAddr, source: u8) -> (Option<Ipv4Addr>, u8) {
+        let host = self.table().services()[service].hosts[0].as_str();
+        let octets: Vec<u8> = match block(address, source).network() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let family = if address.is_ipv4() { 1 } else { 2 };
+        let subnet = [&[0, family, source, 0], &octets[..usize::from(source).div_ceil(8)]].concat();
+        let packet = testing::query(host, A, &[&testing::opt(1232, &[(ECS, &subnet)])]);
+        let settings = Settings::anonymous();
+        let context = Context { settings: &settings, limiter: None, now: 0 };
+        let mut out = Vec::new();
+        let _ = respond(
+            &context,
+            self.snapshot.zones(),
+            &self.snapshot,
+            &packet,
+            testing::CLIENT,
+            Transport::Udp,
+            &mut out,
+        );
+        let message = Message::from_vec(&out).expect("a response");
+        let scope = match message.edns.as_ref().and_then(|edns| edns.option(EdnsCode::Subnet)) {
+            Some(EdnsOption::Subnet(echo)) => {
+                assert_eq!((echo.source_prefix(), echo.addr()), (source, block(address, source).network()), "echoed");
+                echo.scope_prefix()
+            }
+            _ => panic!("no subnet in {message}"),
+        };
+        let answer = match (message.metadata.response_code, &message.answers[..]) {
+            (ResponseCode::ServFail, []) => None,
+            (ResponseCode::NoError, [record]) => match record.data {
+                RData::A(address) => Some(address.0),
+                ref other => panic!("{other}"),
+            },
+            _ => panic!("{message}"),
+        };
+        (answer, scope)
+    }
+
+    /// What `steer` decides for this very address.
+    fn expected(&self, service: usize, address: IpAddr) -> Option<Ipv4Addr> {
+        let client = self.snapshot.client_at(address);
+        let service = RulesService(u32::try_from(service).expect("few"));
+        let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
+        let local = Local::default();
+        let steering = steer(self.table(), &ask, &self.snapshot.conditions(&local, self.snapshot.at()));
+        let first = steering.ordered.first()?;
+        Some(self.table().region(first.fenced.region).answers.as_ref()?.a[0])
+    }
+}
+
+#[test]
+fn rfc7871_7_2_1_whoever_is_inside_a_scope_gets_the_same_answer() {
+    let mut compared = 0_u64;
+    for seed in 0..WORLDS {
+        let random = &mut Random::new(seed);
+        let sight = Sight::new(random);
+        let mut probes: Vec<IpAddr> = (0..PROBES).map(|_| address(random)).collect();
+        probes.extend(sight.edges.iter().flat_map(|prefix| [prefix.network(), prefix.broadcast()]));
+        for service in 0..sight.table().services().len() {
+            for &probe in &probes {
+                let whole = if probe.is_ipv4() { 32 } else { 128 };
+                // An IPv6 source may hide part of the IPv4 address inside; who reveals more is then told more.
+                let source = if probe.is_ipv4() { u8::try_from(1 + random.below(32)).expect("small") } else { whole };
+                let (answer, scope) = sight.told(service, probe, source);
+                let seen = block(probe, source).network();
+                assert_eq!(answer, sight.expected(service, seen), "seed {seed}, {seen}/{source}");
+                let promised = block(seen, scope);
+                for other in inside(promised, random) {
+                    compared += 1;
+                    assert_eq!(sight.expected(service, other), answer, "seed {seed}, {other} in {promised}");
+                    let (theirs, their_scope) = sight.told(service, other, whole);
+                    assert_eq!(
+                        (theirs, their_scope),
+                        (answer, scope),
+                        "seed {seed}, {other} in {promised}: no partition"
+                    );
+                }
+            }
+        }
+    }
+    println!("scopes: {WORLDS} random worlds, {compared} responses compared with steering by brute force");
+}

@@ -1,0 +1,164 @@
+//! The signatures of a world: its zones, its keys and the time enter, the same world with signed zones leaves, again and again before
+//! signatures grow old. The owner calls it, off the query path.
+//!
+//! Nothing here looks at health: what any region may answer is signed, whoever is up.
+
+use std::sync::Arc;
+
+use bailiwick_rules::table::Service;
+use bailiwick_rules::time::Timestamp;
+
+use super::World;
+use super::ZoneSource;
+use super::records::RecordSets;
+use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::lifetime::LONGEST_TTL;
+use crate::dnssec::online_signer::Mint;
+use crate::dnssec::presigned::{Published, SignedZone, Signing};
+use crate::dnssec::sign::earlier;
+use crate::protocol::rdata::rtype;
+use crate::zone::{Location, ServiceIndex, Zone, ZoneError, Zones};
+
+/// What a signed zone holds because it is signed, and its file may not.
+const MADE_HERE: [(u16, &str); 7] = [
+    (rtype::RRSIG, "RRSIG"),
+    (rtype::NSEC, "NSEC"),
+    (rtype::DNSKEY, "DNSKEY"),
+    (rtype::NSEC3, "NSEC3"),
+    (rtype::NSEC3PARAM, "NSEC3PARAM"),
+    (rtype::CDS, "CDS"),
+    (rtype::CDNSKEY, "CDNSKEY"),
+];
+
+impl World {
+    /// Signs every zone that has keys, sharing what `before` signed and is still fresh.
+    ///
+    /// # Errors
+    /// Records that can't stand in a signed zone, and a system without random bytes.
+    pub(super) fn signed(mut self, now: Timestamp, before: Option<&Self>) -> Result<Self, Vec<ZoneError>> {
+        if self.keys().is_empty() {
+            return Ok(self);
+        }
+        let errors: Vec<ZoneError> =
+            self.keys().iter().flat_map(|keys| unsignable(self.zone_sources(), keys.origin())).collect();
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let (mut zones, mut errors) = (Vec::new(), Vec::new());
+        for zone in self.zones.iter() {
+            let keys = self.keys().iter().find(|keys| keys.origin() == zone.origin());
+            match keys.map(|keys| self.sign(zone, keys.ring(now), now, before)).transpose() {
+                Ok(signed) => zones.push(signed.map_or_else(|| Arc::clone(zone), Arc::new)),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let missing = self.zones.missing().to_vec();
+        (self.zones, self.signed_at) = (Arc::new(Zones::new(zones).with_missing(missing)), now);
+        let signed = self.zones.iter().filter_map(|zone| zone.signed());
+        self.signed_until = signed.map(SignedZone::until).reduce(earlier);
+        Ok(self)
+    }
+
+    /// The same world with what is due signed anew, and with the keys' states of now.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn renewed(&self, now: Timestamp) -> Result<Self, Vec<ZoneError>> {
+        self.clone().signed(now, Some(self))
+    }
+
+    fn sign(&self, zone: &Zone, ring: KeyRing, now: Timestamp, before: Option<&Self>) -> Result<Zone, ZoneError> {
+        let signing = Signing {
+            published: &|service| self.published(service),
+            ring,
+            mint: Arc::clone(&self.mint),
+            now: seconds(now),
+            before: before.and_then(|before| before.zones.of_origin(zone.origin())),
+        };
+        let signed = SignedZone::make(zone, signing).map_err(|error| ZoneError {
+            place: Location { file: Arc::from(zone.origin().to_string()), line: 0 },
+            message: format!("can't be signed: {error}"),
+        })?;
+        Ok(zone.with_signatures(Arc::new(signed)))
+    }
+
+    /// Everything that a service may answer at its hosts.
+    fn published(&self, service: ServiceIndex) -> Vec<Published> {
+        let ttl = |service: &Service| service.ttl.max;
+        let ttl = self.rules().table.services().get(service.get()).map_or(0, ttl);
+        let of = |records: &RecordSets, region| {
+            let sets = records.iter();
+            sets.map(move |(rtype, set)| Published { region, ttl, rtype, rdatas: set.clone() }).collect::<Vec<_>>()
+        };
+        let regions = self.answers.get(service.get()).into_iter().flatten();
+        let denied = self.denied.get(service.get()).and_then(Option::as_ref);
+        regions
+            .flat_map(|(region, records)| of(records, Some(*region)))
+            .chain(denied.into_iter().flat_map(|records| of(records, None)))
+            .collect()
+    }
+
+    /// The keys that each signed zone is signed with now.
+    pub fn rings(&self) -> impl Iterator<Item = &KeyRing> {
+        self.zones.iter().filter_map(|zone| zone.signed()).map(SignedZone::ring)
+    }
+
+    /// When [`World::renewed`] is next due; `None` if no zone is signed.
+    #[must_use]
+    pub fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let signatures = self.zones.iter().filter_map(|zone| Some(timestamp(zone.signed()?.due(), now)));
+        let keys = self.rings().filter_map(|ring| ring.next_change(self.signed_at));
+        // Set back, the clock has signatures from the future.
+        let set_back = (now < self.signed_at && self.rings().next().is_some()).then_some(now);
+        signatures.chain(keys).chain(set_back).min()
+    }
+
+    /// Until when the signatures of each signed zone may be served, as far as they were made beforehand.
+    pub fn signed_until(&self, now: Timestamp) -> impl Iterator<Item = (&Zone, Timestamp)> {
+        self.zones.iter().filter_map(move |zone| Some((&**zone, timestamp(zone.signed()?.until(), now))))
+    }
+
+    /// What signs answers that can't be signed beforehand.
+    #[must_use]
+    pub fn mint(&self) -> &Mint {
+        &self.mint
+    }
+}
+
+/// The records of a zone's file that can't stand in it while it is signed here.
+pub(super) fn unsignable(sources: &[ZoneSource], origin: crate::protocol::name::NameRef<'_>) -> Vec<ZoneError> {
+    let sources = sources.iter().filter(|source| source.origin.as_ref() == origin);
+    let wrong = sources.flat_map(|source| source.records.iter()).filter_map(|record| {
+        let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
+        let message = match made {
+            Some((_, word)) => {
+                let owner = record.owner;
+                format!("the {word} of {owner} can't stand in a zone that is signed here, which makes its own; remove the record, or the zone from [dnssec]")
+            }
+            None if record.ttl > LONGEST_TTL => {
+                format!("a TTL of {} s is longer than a signature can last; write at most {LONGEST_TTL}", record.ttl)
+            }
+            None => return None,
+        };
+        Some(ZoneError { place: record.place(), message })
+    });
+    wrong.collect()
+}
+
+/// Seconds since 1970 as signatures and cookies count them: the lower 32 bits (RFC 4034 §3.1.5, RFC 9018 §4.3).
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the lower 32 bits are meant
+pub(crate) fn seconds(now: Timestamp) -> u32 {
+    now.0.div_euclid(1000) as u32
+}
+
+/// The time that a signature means: the one within 68 years of now.
+fn timestamp(time: u32, now: Timestamp) -> Timestamp {
+    let ahead = time.wrapping_sub(seconds(now)).cast_signed();
+    Timestamp((now.0.div_euclid(1000) + i64::from(ahead)) * 1000)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+//! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a compiled [`World`] leaves; the
+//! owner builds one off the query path for every change of its inputs.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::rules::SteeredHost;
+use bailiwick_rules::steer::{Conditions, Ranking, Steering, decide};
+use bailiwick_rules::table::{RegionIndex, Service, Table};
+use bailiwick_rules::time::Timestamp;
+
+use super::records::{RecordSets, name_of_host};
+use super::{ByFamily, Choice, ChoicesByFamily, NOT_READY, Offer, PROHIBITED};
+use crate::dnssec::key_set::ZoneKeys;
+use crate::dnssec::online_signer::Mint;
+use crate::locate::classes::{Classes, Standings};
+use crate::locate::geoip::Places;
+use crate::protocol::name::{Name, NameRef};
+use crate::protocol::rdata::{rtype, target};
+use crate::zone::{Found, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
+
+/// A rules document with its compiled form.
+#[derive(Debug)]
+pub struct Rules {
+    /// Compiled.
+    pub table: Table,
+    /// As written.
+    pub bytes: Arc<[u8]>,
+}
+
+/// The records of one zone, as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneSource {
+    /// The apex.
+    pub origin: Name,
+    /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are answered by SERVFAIL.
+    pub records: Records,
+}
+
+impl ZoneSource {
+    /// A zone of which no version could be read yet.
+    #[must_use]
+    pub fn missing(origin: Name) -> Self {
+        Self { origin, records: Records::default() }
+    }
+
+    /// Whether no version could be read yet.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+/// A zone that can't be served with the rules and keys that there are, and why.
+pub type Misfit = (Name, Vec<ZoneError>);
+
+/// Rules, zones, keys and geography, compiled together, with the zones' signatures. Cheap to copy.
+#[derive(Debug, Clone)]
+pub struct World {
+    rules: Arc<Rules>,
+    sources: Arc<[ZoneSource]>,
+    pub(super) zones: Arc<Zones>,
+    keys: Arc<[ZoneKeys]>,
+    places: Arc<Places>,
+    /// By service; `None` for one that DNS doesn't answer.
+    classes: Arc<[Option<Arc<Classes>>]>,
+    /// By service, for those of its regions that publish records: service bindings depend on the service's hosts.
+    pub(super) answers: Arc<[Vec<(RegionIndex, RecordSets)>]>,
+    /// By service.
+    pub(super) denied: Arc<[Option<RecordSets>]>,
+    warnings: Arc<[String]>,
+    /// What signs answers that can't be signed beforehand; every later world shares it.
+    pub(super) mint: Arc<Mint>,
+    /// When the zones were signed.
+    pub(super) signed_at: Timestamp,
+    /// The first second at which not all signatures may be served any more.
+    pub(super) signed_until: Option<u32>,
+}
+
+impl World {
+    /// Compiles rules, zones, keys and places together and signs the zones that have keys; what of `before` has the same inputs is taken from it.
+    ///
+    /// # Errors
+    /// Everything that keeps them from being served.
+    pub fn build(
+        rules: Arc<Rules>,
+        sources: Arc<[ZoneSource]>,
+        keys: Arc<[ZoneKeys]>,
+        places: Arc<Places>,
+        now: Timestamp,
+        before: Option<&Self>,
+    ) -> Result<Self, Vec<ZoneError>> {
+        let table = &rules.table;
+        let answers: Vec<Vec<(RegionIndex, RecordSets)>> =
+            table.services().iter().map(|service| published(table, service)).collect();
+        let denied = table.services().iter();
+        let denied = denied.map(|one| Some(RecordSets::new(one.denied_answers.as_ref()?, &one.hosts)));
+        let denied: Vec<_> = denied.collect();
+
+        let mut warnings: Vec<String> = Vec::new();
+        let owners = steered_owners(table, &answers);
+        let zones = compile_zones(&sources, &owners, &mut warnings);
+        let zones = zones.map_err(|misfits| misfits.into_iter().flat_map(|(_, errors)| errors).collect::<Vec<_>>())?;
+        warn_of_foreign_hosts(table, &owners, &sources, &mut warnings);
+        warn_of_undelegated(&zones, &keys, &mut warnings);
+        warn_of_loops(table, &zones, &answers, &denied, &mut warnings);
+        warn_of_hidden(&sources, &mut warnings);
+
+        let same_geography = |before: &&Self| {
+            let answered = before.classes.iter().map(Option::is_some);
+            Arc::ptr_eq(&before.places, &places)
+                && (Arc::ptr_eq(&before.rules, &rules) || before.rules.table.ranks_like(table))
+                && answered.eq(answers.iter().map(|published| !published.is_empty()))
+        };
+        let classes = match before.filter(same_geography) {
+            Some(before) => Arc::clone(&before.classes),
+            None => compile_classes(table, &answers, &places),
+        };
+        let (zones, answers, denied) = (Arc::new(zones), answers.into(), denied.into());
+        let mint = before.map_or_else(Arc::default, |before| Arc::clone(&before.mint));
+        let world = Self {
+            rules,
+            sources,
+            zones,
+            keys,
+            places,
+            classes,
+            answers,
+            denied,
+            warnings: warnings.into(),
+            mint,
+            signed_at: now,
+            signed_until: None,
+        };
+        world.signed(now, before)
+    }
+
+    /// The zones that can't be served with these rules and keys.
+    #[must_use]
+    pub fn misfits(rules: &Rules, sources: &[ZoneSource], keys: &[ZoneKeys]) -> Vec<Misfit> {
+        let table = &rules.table;
+        let answers: Vec<_> = table.services().iter().map(|service| published(table, service)).collect();
+        let owners = steered_owners(table, &answers);
+        let mut misfits = compile_zones(sources, &owners, &mut Vec::new()).err().unwrap_or_default();
+        let signed = keys.iter().map(ZoneKeys::origin);
+        let unsignable = signed.map(|origin| (origin.to_name(), super::signing::unsignable(sources, origin)));
+        misfits.extend(unsignable.filter(|(_, errors)| !errors.is_empty()));
+        misfits
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    /// The zones.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    /// The zones as they were read.
+    #[must_use]
+    pub fn zone_sources(&self) -> &Arc<[ZoneSource]> {
+        &self.sources
+    }
+
+    /// The keys of the zones that are signed; a zone without is not.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<[ZoneKeys]> {
+        &self.keys
+    }
+
+    /// The places of addresses.
+    #[must_use]
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
+    /// What is served but probably not meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The classes of a service's clients; `None` for one that isn't there or that DNS doesn't answer.
+    #[must_use]
+    pub fn classes_of(&self, service: ServiceIndex) -> Option<&Classes> {
+        self.classes.get(service.get())?.as_deref()
+    }
+
+    pub(super) fn records_of_region(&self, service: ServiceIndex, region: RegionIndex) -> Option<&RecordSets> {
+        let mut regions = self.answers.get(service.get())?.iter();
+        regions.find(|(one, _)| *one == region).map(|(_, records)| records)
+    }
+
+    pub(super) fn denied_records(&self, service: ServiceIndex) -> Option<&RecordSets> {
+        self.denied.get(service.get())?.as_ref()
+    }
+
+    /// What each class of a service's clients gets under these conditions, and when the first passing thing that counted ends.
+    pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> (Box<[Choice]>, Option<Timestamp>) {
+        let Some(classes) = self.classes.get(service).and_then(Option::as_deref) else { return (Box::default(), None) };
+        let mut until = None;
+        let choose = |ranking: &Ranking| {
+            let (choice, steering) = self.choose(service, ranking, conditions);
+            until = until.into_iter().chain(steering.valid_until).min();
+            choice
+        };
+        (classes.rankings().iter().map(choose).collect(), until)
+    }
+
+    /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is left
+    /// for the next; where no region has that family up, `usual` is answered: what exists never depends on health.
+    /// `None` if nothing differs.
+    pub(super) fn choices_by_family(
+        &self,
+        service: usize,
+        health: &ByFamily,
+        conditions: &Conditions<'_>,
+        usual: &[Choice],
+    ) -> Option<Box<ChoicesByFamily>> {
+        let classes = self.classes.get(service).and_then(Option::as_deref)?;
+        let choices = |health: &[RegionHealth]| -> Box<[Choice]> {
+            let conditions = Conditions { health, ..*conditions };
+            let choose = |(ranking, usual): (&Ranking, &Choice)| {
+                let (choice, steering) = self.choose(service, ranking, &conditions);
+                match (choice.offer, usual.offer) {
+                    (Offer::Region(_), _) if !steering.revived => choice,
+                    // Until a region's family comes back.
+                    (_, Offer::Region(_)) => {
+                        let table = &self.rules.table;
+                        let back = steering.ttl(table, &table.services()[service], ranking, &conditions);
+                        Choice { offer: usual.offer, ttl: usual.ttl.min(back) }
+                    }
+                    (_, Offer::Denied | Offer::Nothing(_)) => *usual,
+                }
+            };
+            classes.rankings().iter().zip(usual).map(choose).collect()
+        };
+        let (ipv4, ipv6, whole) = (choices(&health.ipv4), choices(&health.ipv6), choices(&health.whole));
+        let differs = [&ipv4, &ipv6, &whole].into_iter().any(|choices| **choices != *usual);
+        differs.then(|| Box::new(ChoicesByFamily { ipv4, ipv6, whole }))
+    }
+
+    fn choose(&self, service: usize, ranking: &Ranking, conditions: &Conditions<'_>) -> (Choice, Steering) {
+        let table = &self.rules.table;
+        let steering = decide(table, ranking, None, conditions);
+        let offer = match steering.ordered.first() {
+            Some(first) => Offer::Region(first.fenced.region),
+            None if self.denied[service].is_some() => Offer::Denied,
+            None if ranking.order.is_empty() => Offer::Nothing(PROHIBITED),
+            None => Offer::Nothing(NOT_READY),
+        };
+        let ttl = match offer {
+            Offer::Denied => table.services()[service].ttl.max,
+            Offer::Region(_) | Offer::Nothing(_) => {
+                steering.ttl(table, &table.services()[service], ranking, conditions)
+            }
+        };
+        (Choice { offer, ttl }, steering)
+    }
+}
+
+/// What each region of a service publishes at its hosts.
+fn published(table: &Table, service: &Service) -> Vec<(RegionIndex, RecordSets)> {
+    let regions = service.regions.iter();
+    let answers = regions.filter_map(|&region| Some((region, table.region(region).answers.as_ref()?)));
+    answers.map(|(region, answers)| (region, RecordSets::new(answers, &service.hosts))).collect()
+}
+
+/// The names that the rules steer, with the types their services publish.
+fn steered_owners(table: &Table, answers: &[Vec<(RegionIndex, RecordSets)>]) -> Vec<SteeredOwner> {
+    let mut owners = Vec::new();
+    for ((number, service), published) in (0..).zip(table.services()).zip(answers) {
+        // All regions of a service publish the same types, or none publishes any.
+        let Some(types) = published.first().map(|(_, records)| records.types()) else { continue };
+        let names = service.hosts.iter().filter_map(|host| name_of_host(host.as_str()));
+        owners.extend(names.map(|name| SteeredOwner { name, service: ServiceIndex(number), types: types.clone() }));
+    }
+    owners
+}
+
+/// The zone that holds a name: the one with the longest origin.
+fn zone_of<'s>(name: &Name, sources: &'s [ZoneSource]) -> Option<&'s ZoneSource> {
+    let holds = |source: &&ZoneSource| name.as_ref().is_within(source.origin.as_ref());
+    sources.iter().filter(holds).max_by_key(|source| source.origin.as_wire().len())
+}
+
+fn compile_zones(
+    sources: &[ZoneSource],
+    owners: &[SteeredOwner],
+    warnings: &mut Vec<String>,
+) -> Result<Zones, Vec<Misfit>> {
+    let (mut zones, mut misfits) = (Vec::new(), Vec::new());
+    for source in sources.iter().filter(|source| !source.is_missing()) {
+        let here =
+            |owner: &&SteeredOwner| zone_of(&owner.name, sources).is_some_and(|zone| zone.origin == source.origin);
+        let steered: Vec<SteeredOwner> = owners.iter().filter(here).cloned().collect();
+        match Zone::compile(&source.origin, &source.records, &steered) {
+            Ok(compiled) => {
+                warnings.extend(compiled.warnings.iter().map(ToString::to_string));
+                zones.push(Arc::new(compiled.zone));
+            }
+            Err(found) => misfits.push((source.origin.clone(), found)),
+        }
+    }
+    let missing = sources.iter().filter(|source| source.is_missing()).map(|source| source.origin.clone());
+    if misfits.is_empty() { Ok(Zones::new(zones).with_missing(missing)) } else { Err(misfits) }
+}
+
+/// A host outside this node's zones may be another node's to serve.
+fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[ZoneSource], warnings: &mut Vec<String>) {
+    for owner in owners.iter().filter(|owner| zone_of(&owner.name, sources).is_none()) {
+        let service = &table.services()[owner.service.get()].id;
+        warnings.push(format!(
+            "/services/{service}/hosts: {} lies in no zone of this node and isn't answered here; add its zone to the configuration unless another node serves it",
+            owner.name
+        ));
+    }
+}
+
+/// Whoever asks here for a name of a zone below another gets it from the zone itself, delegated or not; but a signed zone denies what it doesn't
+/// delegate, and a validator believes that.
+fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<String>) {
+    for zone in zones.iter() {
+        let Some(parent) = zones.find(zone.origin(), rtype::DS) else { continue };
+        let is_signed = keys.iter().any(|keys| keys.origin() == parent.origin());
+        let is_delegated = matches!(parent.locate(zone.origin()), Found::Cut { .. });
+        if !is_delegated && parent.origin() != zone.origin() {
+            let (zone, parent) = (zone.origin(), parent.origin());
+            let why = match is_signed {
+                true => "which is signed and so proves that it doesn't exist".to_owned(),
+                false => format!("so a server that has {parent} alone says that it doesn't exist"),
+            };
+            warnings.push(format!(
+                "the zone {zone} isn't delegated by {parent}, {why}; add the NS of {zone} to {parent}, and if it is signed its DS"
+            ));
+        }
+    }
+}
+
+/// An alias whose target doesn't exist but for a wildcard of the same service leads to itself. The rules alone can't
+/// tell, as the name may stand in a zone's file.
+fn warn_of_loops(
+    table: &Table,
+    zones: &Zones,
+    answers: &[Vec<(RegionIndex, RecordSets)>],
+    denied: &[Option<RecordSets>],
+    warnings: &mut Vec<String>,
+) {
+    for (((number, service), published), denied) in (0..).zip(table.services()).zip(answers).zip(denied) {
+        if !service.hosts.iter().any(SteeredHost::is_wildcard) {
+            continue;
+        }
+        let own = |target: NameRef<'_>| {
+            let zone = zones.find(target, rtype::CNAME)?;
+            let Found::Wildcard(node) = zone.locate(target) else { return None };
+            zone.steered(node).filter(|owner| owner.service == ServiceIndex(number))
+        };
+        let sets = published.iter().map(|(_, records)| records).chain(denied);
+        let targets: BTreeSet<NameRef<'_>> = sets.flat_map(RecordSets::aliases).collect();
+        for target in targets {
+            let Some(owner) = own(target) else { continue };
+            let (service, host) = (&service.id, &owner.name);
+            warnings.push(format!(
+                "/services/{service}/hosts: {host} stands for {target} too, which is an alias's target of this service, so it leads to itself; add the name {target} to its zone"
+            ));
+        }
+    }
+}
+
+/// Records of a zone at or below the apex of another zone of this node are never served: that zone answers. What
+/// delegates it, and the addresses of its servers, belong there.
+fn warn_of_hidden(sources: &[ZoneSource], warnings: &mut Vec<String>) {
+    for (parent, child) in sources.iter().flat_map(|parent| sources.iter().map(move |child| (parent, child))) {
+        let is_below = parent.origin != child.origin && child.origin.as_ref().is_within(parent.origin.as_ref());
+        let lies_between = |one: &ZoneSource| {
+            let is_other = one.origin != parent.origin && one.origin != child.origin;
+            let (above, below) = (parent.origin.as_ref(), child.origin.as_ref());
+            is_other && below.is_within(one.origin.as_ref()) && one.origin.as_ref().is_within(above)
+        };
+        let is_direct = || !sources.iter().any(lies_between);
+        if !is_below || !is_direct() {
+            continue;
+        }
+        let servers = servers_of(parent, child);
+        let is_delegation = |record: &Record<'_>| match record.rtype {
+            rtype::NS | rtype::DS => record.owner == child.origin.as_ref(),
+            rtype::A | rtype::AAAA => servers.contains(&record.owner),
+            _ => false,
+        };
+        let is_hidden = |record: &Record<'_>| record.owner.is_within(child.origin.as_ref()) && !is_delegation(record);
+        let hidden: Vec<Record<'_>> = parent.records.iter().filter(is_hidden).collect();
+        if let Some(first) = hidden.first() {
+            warnings.push(format!(
+                "{}: {} and {} more records of {} are never served: the zone {}, which this node has too, answers \
+                 there; move them into that zone",
+                first.place(),
+                first.owner,
+                hidden.len() - 1,
+                parent.origin,
+                child.origin
+            ));
+        }
+    }
+}
+
+/// The servers to which `parent` delegates `child`.
+fn servers_of<'z>(parent: &'z ZoneSource, child: &ZoneSource) -> HashSet<NameRef<'z>> {
+    let delegates = |record: &Record<'_>| record.rtype == rtype::NS && record.owner == child.origin.as_ref();
+    parent.records.iter().filter(delegates).filter_map(|record| target(rtype::NS, record.rdata)).collect()
+}
+
+fn compile_classes(
+    table: &Table,
+    answers: &[Vec<(RegionIndex, RecordSets)>],
+    places: &Places,
+) -> Arc<[Option<Arc<Classes>>]> {
+    let standings = Arc::new(Standings::new(table, places));
+    // Services often differ in nothing but their name: each that DNS answers, with the first that ranks like it.
+    let services = || (0..).map(ServiceIndex).zip(table.services());
+    let first_like =
+        |service: &Service| services().find(|(_, other)| other.ranks_like(service)).map(|(index, _)| index);
+    let answered = services().zip(answers).map(|((_, service), published)| (!published.is_empty()).then_some(service));
+    let firsts: Vec<Option<ServiceIndex>> = answered.map(|service| first_like(service?)).collect();
+    let mut distinct: Vec<ServiceIndex> = firsts.iter().flatten().copied().collect();
+    distinct.sort_unstable_by_key(|index| index.get());
+    distinct.dedup();
+    let made: Vec<Arc<Classes>> =
+        Classes::of_services(table, &distinct, &standings).into_iter().map(Arc::new).collect();
+    let of = |first: ServiceIndex| distinct.iter().position(|one| *one == first).map(|at| Arc::clone(&made[at]));
+    firsts.into_iter().map(|first| of(first?)).collect()
+}

@@ -1,0 +1,408 @@
+//! The start of a node: its files enter, a running owner and feed leave, or every error at once; the command line calls
+//! it for `serve` and `check`.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bailiwick_rules::table::Succession;
+use bailiwick_rules::time::Timestamp;
+
+use crate::locate::geoip::{Places, Registered};
+use crate::program::config::Shrink;
+use crate::protocol::name::Name;
+use crate::state::load::{Fault, Sources};
+use crate::state::owner::{self, Beginning, Faults, Handle, Offer, Source, SourceStatus, Status};
+use crate::state::probe::{NetworkProber, Prober, Secrets};
+use crate::state::snapshot::{Misfit, Rules, World, ZoneSource};
+use crate::state::store::{Kind, Store};
+use crate::state::watch::{self, Feed, Part, Parts, Reading};
+use crate::system::clock::Clock;
+use crate::zone::{Zone, ZoneError, file};
+
+/// A node whose state is in service.
+#[derive(Debug)]
+pub struct Started {
+    /// The way to its state.
+    pub handle: Handle,
+    /// What watches its files.
+    pub feed: Feed,
+}
+
+/// Loads everything, awaits the first round of probes, and watches the files from then on.
+///
+/// Of whatever can't be used, what was last good begins. A zone, or one that is to be signed and has no keys, of which
+/// there is nothing is missing: the others are served.
+///
+/// # Errors
+/// Everything wrong, if no version of the rules or of the GeoIP database is to be had, or of no zone.
+pub async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
+    let prober = NetworkProber::new(secrets, &sources.directory);
+    let prober = prober.map_err(|message| vec![Fault { place: String::new(), message }])?;
+    start_with(sources, prober, clock).await
+}
+
+/// [`start`] with another way to probe.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Clock) -> Result<Started, Vec<Fault>> {
+    let now = clock.now();
+    let to_load = sources.clone();
+    let loading = tokio::task::spawn_blocking(move || {
+        let loaded = load(&to_load, now);
+        loaded.beginning(&to_load, now)
+    });
+    let Begun { beginning, parts, geoip } = loading.await.unwrap_or_else(|panic| Err(vec![internal(&panic)]))?;
+    let handle = owner::spawn(beginning, prober, clock).await;
+    if let Some(bytes) = geoip {
+        handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
+    }
+    let feed = Feed::start(sources, parts, handle.clone()).map_err(|error| {
+        vec![Fault { place: String::new(), message: format!("the system gives no thread: {error}") }]
+    })?;
+    Ok(Started { handle, feed })
+}
+
+/// Validates the files as they are configured, whatever was last good left aside; what is returned is worth a warning.
+///
+/// # Errors
+/// Everything wrong with them.
+pub fn check(sources: &Sources, now: Timestamp) -> Result<Vec<String>, Vec<Fault>> {
+    let configured = Sources { state_dir: None, ..sources.clone() };
+    let loaded = load(&configured, now);
+    if !loaded.faults.is_empty() {
+        return Err(loaded.all_faults());
+    }
+    let begun = loaded.beginning(&configured, now)?;
+    let misfits: Vec<Fault> = begun.beginning.misfits.into_values().flatten().map(whole).collect();
+    if misfits.is_empty() { Ok(begun.beginning.status.warnings.to_vec()) } else { Err(misfits) }
+}
+
+fn whole(message: String) -> Fault {
+    Fault { place: String::new(), message }
+}
+
+/// Everything that was read.
+struct Loaded {
+    parts: Parts,
+    places: Option<Arc<Places>>,
+    /// The bytes of a GeoIP database that was read, to be kept.
+    geoip: Option<Vec<u8>>,
+    configured: Option<Arc<Rules>>,
+    store: Option<Store>,
+    /// The zones last in service.
+    kept_zones: Vec<ZoneSource>,
+    /// Everything wrong with the files.
+    faults: Vec<Fault>,
+    rules_faults: Vec<Fault>,
+    geoip_faults: Faults,
+}
+
+/// What a node begins with.
+struct Begun {
+    beginning: Beginning,
+    parts: Parts,
+    geoip: Option<Vec<u8>>,
+}
+
+/// Reads everything a node needs to begin.
+fn load(sources: &Sources, now: Timestamp) -> Loaded {
+    let (mut faults, shrink) = (Vec::new(), sources.shrink);
+    let mut store_faults = Vec::new();
+    let store = open_store(sources).map_err(|fault| store_faults.push(fault)).ok().flatten();
+    let mut kept_zones = Vec::new();
+    let zones = sources.zones.iter().map(|(origin, path)| {
+        let kept = store.as_ref().and_then(|store| kept_zone(store, origin));
+        let reading = watch::read_zone(origin, path);
+        let part = zone_part(&reading, kept.as_ref(), sources);
+        faults.extend(reading.outcome.err().into_iter().flat_map(|unusable| unusable.faults));
+        kept_zones.extend(kept);
+        (origin.clone(), part)
+    });
+    let zones = zones.collect();
+    let keys = sources.dnssec.iter().map(|zone| {
+        let reading = watch::read_zone_keys(zone, now);
+        let good = reading.outcome.as_ref().ok().cloned();
+        let part = Part::new(&reading, good.is_some(), good, shrink);
+        faults.extend(reading.outcome.err().into_iter().flat_map(|unusable| unusable.faults));
+        (zone.clone(), part)
+    });
+    let keys = keys.collect();
+    let read = sources.geoip.as_deref().map(|path| watch::read_geoip(path, sources.registered));
+    let geoip_part = read.as_ref().map(|reading| Part::new(reading, is_done(reading), None, shrink));
+    let mut geoip_faults = Faults::new();
+    let (places, geoip) = match read.map(|reading| reading.outcome) {
+        None => (Some(Arc::new(Places::none())), None),
+        Some(Ok((places, bytes))) => (Some(places), Some(bytes)),
+        Some(Err(unusable)) => {
+            geoip_faults.insert(String::new(), unusable.faults.iter().map(Fault::to_string).collect());
+            faults.extend(unusable.faults);
+            (store.as_ref().and_then(|store| kept_places(store, sources.registered)), None)
+        }
+    };
+    faults.extend(store_faults);
+    let rules = watch::read_rules(&sources.rules);
+    let parts = Parts { rules: Part::new(&rules, is_done(&rules), None, shrink), zones, keys, geoip: geoip_part };
+    let (configured, rules_faults) = match rules.outcome {
+        Ok(rules) => (Some(rules), Vec::new()),
+        Err(unusable) => (None, unusable.faults),
+    };
+    Loaded { parts, places, geoip, configured, store, kept_zones, faults, rules_faults, geoip_faults }
+}
+
+/// Whether what was read is done with: one that couldn't be read is tried again.
+fn is_done<T>(reading: &Reading<T>) -> bool {
+    reading.outcome.as_ref().map_or_else(|unusable| !unusable.may_pass, |_| true)
+}
+
+/// What a zone begins with: its file, or the last good version if that can't be used or lost much. The feed goes on
+/// from there.
+fn zone_part(reading: &Reading<ZoneSource>, kept: Option<&ZoneSource>, sources: &Sources) -> Part<ZoneSource> {
+    let is_held =
+        |zone: &ZoneSource| sources.shrink == Shrink::Hold && kept.is_some_and(|kept| watch::is_shrunk(kept, zone));
+    match &reading.outcome {
+        Ok(zone) if is_held(zone) => Part::new(reading, false, kept.cloned(), sources.shrink),
+        Ok(zone) => Part::new(reading, true, Some(zone.clone()), sources.shrink),
+        Err(_) => Part::new(reading, is_done(reading), kept.cloned(), sources.shrink),
+    }
+}
+
+fn open_store(sources: &Sources) -> Result<Option<Store>, Fault> {
+    let Some(directory) = sources.state_dir.as_deref() else { return Ok(None) };
+    let opened = match &sources.lock {
+        Some(lock) => Store::open_locked(directory, Arc::clone(lock)),
+        None => Store::open(directory),
+    };
+    let store = opened.map_err(|error| {
+        let message = format!("can't be made ({error}); mend state_dir in the configuration or the mode of its parent");
+        Fault::of_file(directory, message)
+    })?;
+    if !store.is_ours_alone() {
+        let directory = directory.display();
+        tracing::warn!(
+            "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each node its own"
+        );
+    }
+    Ok(Some(store))
+}
+
+impl Loaded {
+    fn all_faults(self) -> Vec<Fault> {
+        self.faults.into_iter().chain(self.rules_faults).collect()
+    }
+
+    /// Compiles what was read, with what was last good where that doesn't fit.
+    fn beginning(mut self, sources: &Sources, now: Timestamp) -> Result<Begun, Vec<Fault>> {
+        let zones = self.parts.zone_sources();
+        let are_any = zones.is_empty() || zones.iter().any(|zone| !zone.is_missing());
+        let is_store_fine = self.store.is_some() == sources.state_dir.is_some();
+        let kept = self.store.as_ref().and_then(last_good);
+        let (candidates, note) = in_order(self.configured.clone(), kept);
+        let Some(places) = self.places.clone().filter(|_| are_any && is_store_fine) else {
+            return Err(self.all_faults());
+        };
+        let mut refused: Option<Vec<Fault>> = None;
+        for candidate in &candidates {
+            let built = build(&candidate.rules, &zones, &self.parts, &places, now);
+            match built {
+                Ok(world) => return Ok(self.begun(world, candidate, refused, note, &[], now)),
+                // Told are those of the configured document, if they are to be had.
+                Err(refusals) if refused.is_none() || !candidate.is_last_good => {
+                    refused = Some(refusals.into_iter().map(Fault::from).collect());
+                }
+                Err(_) => {}
+            }
+        }
+        // No document fits all zones: the first one that fits some begins with these.
+        for candidate in &candidates {
+            let misfits = World::misfits(&candidate.rules, &zones, &self.parts.zone_keys());
+            let fitting = self.fitting(&zones, &misfits, &candidate.rules);
+            let are_any = fitting.iter().any(|zone| !zone.is_missing());
+            if are_any && let Ok(world) = build(&candidate.rules, &fitting, &self.parts, &places, now) {
+                return Ok(self.begun(world, candidate, None, note, &misfits, now));
+            }
+        }
+        self.faults.append(&mut self.rules_faults);
+        self.faults.extend(refused.unwrap_or_else(|| zone_faults(&zones)));
+        Err(self.faults)
+    }
+
+    /// The zones, but for misfits their last good versions, if those fit.
+    fn fitting(&self, zones: &[ZoneSource], misfits: &[Misfit], rules: &Rules) -> Arc<[ZoneSource]> {
+        let keys = self.parts.zone_keys();
+        let fits = |zone: &&ZoneSource| World::misfits(rules, std::slice::from_ref(*zone), &keys).is_empty();
+        let kept = |origin: &Name| self.kept_zones.iter().find(|kept| kept.origin == *origin).filter(fits).cloned();
+        let fitting = zones.iter().map(|zone| match misfits.iter().any(|(origin, _)| *origin == zone.origin) {
+            true => kept(&zone.origin).unwrap_or_else(|| ZoneSource::missing(zone.origin.clone())),
+            false => zone.clone(),
+        });
+        fitting.collect()
+    }
+
+    fn begun(
+        self,
+        world: World,
+        candidate: &Candidate,
+        refused: Option<Vec<Fault>>,
+        note: Option<String>,
+        misfits: &[Misfit],
+        now: Timestamp,
+    ) -> Begun {
+        let why = Some(self.rules_faults).filter(|faults| !faults.is_empty()).or(refused);
+        let why = why.map(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>());
+        let alarm = why.or(note.map(|note| vec![note])).filter(|_| candidate.is_last_good);
+        let rules = alarm.map(|errors| Faults::from([(String::new(), errors)])).unwrap_or_default();
+        let faults = BTreeMap::from([
+            (Source::Rules, rules),
+            (Source::Zones, self.parts.zone_faults()),
+            (Source::Keys, self.parts.key_faults()),
+            (Source::Geoip, self.geoip_faults),
+        ]);
+        let mut set_aside = Vec::new();
+        if let Some(rules) =
+            self.configured.filter(|rules| candidate.is_last_good && !Arc::ptr_eq(rules, &candidate.rules))
+        {
+            set_aside.push(Offer::Rules(rules));
+        }
+        if !misfits.is_empty() {
+            set_aside.push(Offer::Zones(self.parts.zone_sources()));
+        }
+        let beginning = Beginning { set_aside, ..beginning(world, self.store, faults, owner::faults_of(misfits), now) };
+        Begun { beginning, parts: self.parts, geoip: self.geoip }
+    }
+}
+
+fn build(
+    rules: &Arc<Rules>,
+    zones: &Arc<[ZoneSource]>,
+    parts: &Parts,
+    places: &Arc<Places>,
+    now: Timestamp,
+) -> Result<World, Vec<ZoneError>> {
+    World::build(Arc::clone(rules), Arc::clone(zones), parts.zone_keys(), Arc::clone(places), now, None)
+}
+
+/// What is wrong with the zones even without steered names, where no rules are to be had to compile them with.
+fn zone_faults(zones: &[ZoneSource]) -> Vec<Fault> {
+    let there = zones.iter().filter(|zone| !zone.is_missing());
+    let errors = there.filter_map(|zone| Zone::compile(&zone.origin, &zone.records, &[]).err());
+    errors.flatten().map(Fault::from).collect()
+}
+
+fn beginning(
+    world: World,
+    store: Option<Store>,
+    faults: BTreeMap<Source, Faults>,
+    misfits: Faults,
+    now: Timestamp,
+) -> Beginning {
+    let fares = |source: Source| {
+        let refused = faults.get(&source).map_or(0, Faults::len) as u64;
+        SourceStatus { accepted: 1, accepted_at: Some(now), refused, ..SourceStatus::default() }
+    };
+    let mut status = Status {
+        rules: fares(Source::Rules),
+        zones: fares(Source::Zones),
+        keys: fares(Source::Keys),
+        geoip: fares(Source::Geoip),
+        ..Status::default()
+    };
+    for (source, faults) in &faults {
+        for error in faults.values().flatten() {
+            tracing::error!(
+                "{source}: what is configured is not in service, what was last good is, if anything: {error}"
+            );
+        }
+    }
+    for (zone, errors) in &misfits {
+        tracing::error!(
+            ?errors,
+            "the zone {zone} doesn't fit the rules; its last good version is served, if there is any"
+        );
+    }
+    for zone in world.zone_sources().iter().filter(|zone| zone.is_missing()) {
+        tracing::error!(
+            json.event = "zone_not_served", json.zone = %zone.origin,
+            "the zone {} is not served: no version of it could be used, and none was kept", zone.origin
+        );
+    }
+    let overrides = store.as_ref().map(Store::overrides).transpose().unwrap_or_else(|error| {
+        let file = store.as_ref().map(Store::overrides_path).unwrap_or_default();
+        tracing::error!(
+            "{}: the kept overrides can't be read ({error}) and are left aside; set them again",
+            file.display()
+        );
+        None
+    });
+    status.warnings = owner::warnings_of(&world, now);
+    Beginning { world, status, store, overrides: overrides.unwrap_or_default(), faults, misfits, set_aside: Vec::new() }
+}
+
+/// A zone last in service, if it is still any good.
+fn kept_zone(store: &Store, origin: &Name) -> Option<ZoneSource> {
+    let path = store.zone_path(origin);
+    let aside = |why: &dyn std::fmt::Display| tracing::warn!("{}: a kept zone is left aside: {why}", path.display());
+    let text = store.zone(origin).map_err(|error| aside(&error)).ok()??;
+    let none = &mut |_: &Path| Err("a kept zone includes no files".to_owned());
+    match file::parse(&text, &path.display().to_string(), origin, none) {
+        Ok(records) => Some(ZoneSource { origin: origin.clone(), records }).filter(|zone| !zone.is_missing()),
+        Err(errors) => {
+            errors.iter().for_each(|error| aside(error));
+            None
+        }
+    }
+}
+
+/// The GeoIP database last in service, if it is still any good.
+fn kept_places(store: &Store, registered: Registered) -> Option<Arc<Places>> {
+    let aside = |why: &dyn std::fmt::Display| tracing::warn!("the kept GeoIP database is left aside: {why}");
+    let bytes = store.geoip().map_err(|error| aside(&error)).ok()??;
+    Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| aside(&error)).ok()
+}
+
+/// The rules last in service, if they are still any good.
+fn last_good(store: &Store) -> Option<Arc<Rules>> {
+    let path = store.rules_path();
+    let aside = |faults: Vec<Fault>| {
+        for fault in faults {
+            tracing::warn!("the last-good rules are left aside: {fault}");
+        }
+    };
+    let bytes = store.rules().map_err(|error| aside(vec![Fault::of_file(&path, error.to_string())])).ok()??;
+    crate::state::load::compile_rules(bytes, &path.display().to_string()).map_err(aside).ok()
+}
+
+/// A document that may begin.
+struct Candidate {
+    rules: Arc<Rules>,
+    is_last_good: bool,
+}
+
+/// The documents that may begin, the better one first; and why the configured one has to stand back, if it has to.
+fn in_order(configured: Option<Arc<Rules>>, kept: Option<Arc<Rules>>) -> (Vec<Candidate>, Option<String>) {
+    let configured = configured.map(|rules| Candidate { rules, is_last_good: false });
+    let kept = kept.map(|rules| Candidate { rules, is_last_good: true });
+    match (configured, kept) {
+        (Some(configured), Some(kept)) => {
+            let (old, new) = (kept.rules.table.revision(), configured.rules.table.revision());
+            match old.succession(&new) {
+                Succession::Newer => (vec![configured, kept], None),
+                Succession::Same => (vec![configured], None),
+                Succession::Older => (vec![kept, configured], Some(owner::older(&old, &new))),
+                Succession::Conflict => (vec![kept, configured], Some(owner::conflicting(&old, &new))),
+            }
+        }
+        (configured, kept) => (configured.into_iter().chain(kept).collect(), None),
+    }
+}
+
+fn internal(panic: &tokio::task::JoinError) -> Fault {
+    Fault {
+        place: String::new(),
+        message: format!("loading failed by a fault of this program ({panic}); please report it"),
+    }
+}

@@ -1,0 +1,347 @@
+//! What survives a restart: the last good rules, zones and GeoIP database and the API's overrides enter, files in the
+//! state directory leave, and the other way round at start.
+//!
+//! Each file is replaced by a rename, so that a reader, or a restart after a crash, finds the old or the new one and
+//! never half of either.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bailiwick_rules::health::{Forced, Status};
+use bailiwick_rules::id::Overridden;
+use bailiwick_rules::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::name::Name;
+use crate::state::snapshot::ZoneSource;
+
+/// The rules last in service, byte for byte.
+const RULES: &str = "rules.last-good.json";
+/// The API's overrides.
+const OVERRIDES: &str = "overrides.json";
+/// The GeoIP database last in service, byte for byte.
+const GEOIP: &str = "geoip.last-good.mmdb";
+/// The directory of the zones last in service.
+const ZONES: &str = "zones";
+/// A zone whose file name would be longer than that is named by its digest.
+const LONGEST_NAME: usize = 200;
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The rules last in service.
+    Rules,
+    /// The API's overrides.
+    Overrides,
+    /// The GeoIP database last in service.
+    Geoip,
+    /// A zone last in service.
+    Zone(Name),
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    directory: PathBuf,
+    /// Held for as long as the directory is used; `None` where another process holds it, or the system has no such
+    /// locks.
+    lock: Option<Arc<File>>,
+}
+
+/// An override as a file keeps it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    status: Status,
+    until: Timestamp,
+    reason: String,
+}
+
+impl Store {
+    /// Opens a state directory, making it if need be.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        make(directory)?;
+        Ok(Self { directory: directory.to_owned(), lock: lock(directory) })
+    }
+
+    /// [`Store::open`] with a lock that is held already.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn open_locked(directory: &Path, lock: Arc<File>) -> io::Result<Self> {
+        make(directory)?;
+        Ok(Self { directory: directory.to_owned(), lock: Some(lock) })
+    }
+
+    /// Whether no other process uses the directory, as far as can be told.
+    #[must_use]
+    pub fn is_ours_alone(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Where the last-good rules are kept.
+    #[must_use]
+    pub fn rules_path(&self) -> PathBuf {
+        Self::rules_in(&self.directory)
+    }
+
+    /// Where a state directory that isn't opened keeps the last-good rules.
+    #[must_use]
+    pub fn rules_in(directory: &Path) -> PathBuf {
+        directory.join(RULES)
+    }
+
+    /// Where the overrides are kept.
+    #[must_use]
+    pub fn overrides_path(&self) -> PathBuf {
+        self.directory.join(OVERRIDES)
+    }
+
+    /// The last-good rules; `None` where there never were any.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub fn rules(&self) -> io::Result<Option<Vec<u8>>> {
+        read(&self.rules_path())
+    }
+
+    /// Keeps the rules that are now in service.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub fn keep_rules(&self, bytes: &[u8]) -> io::Result<()> {
+        replace(&self.rules_path(), bytes)
+    }
+
+    /// The GeoIP database last in service; `None` where there never was any.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub(crate) fn geoip(&self) -> io::Result<Option<Vec<u8>>> {
+        read(&self.directory.join(GEOIP))
+    }
+
+    /// Keeps the GeoIP database that is now in service.
+    pub(crate) fn keep_geoip(&self, bytes: &[u8]) -> io::Result<()> {
+        replace_if_other(&self.directory.join(GEOIP), bytes)
+    }
+
+    /// Where a zone is kept.
+    pub(crate) fn zone_path(&self, origin: &Name) -> PathBuf {
+        self.directory.join(ZONES).join(file_name(origin))
+    }
+
+    /// The text of a zone last in service; `None` where there never was any.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub(crate) fn zone(&self, origin: &Name) -> io::Result<Option<Vec<u8>>> {
+        read(&self.zone_path(origin))
+    }
+
+    /// Keeps a zone that is now in service: all its records, those of included files too, in one file.
+    pub(crate) fn keep_zone(&self, zone: &ZoneSource) -> io::Result<()> {
+        // Not the state directory itself: where that is gone, another may be about to be mounted.
+        match DirBuilder::new().mode(0o700).create(self.directory.join(ZONES)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        replace_if_other(&self.zone_path(&zone.origin), text_of(zone).as_bytes())
+    }
+
+    /// The overrides, ended ones included.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read or understood.
+    pub fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
+        let Some(bytes) = read(&self.overrides_path())? else { return Ok(BTreeMap::new()) };
+        let kept: BTreeMap<String, Kept> = serde_json::from_slice(&bytes)?;
+        let forced = |kept: Kept| Forced { status: kept.status, until: kept.until, reason: kept.reason };
+        let read = |(name, kept): (String, Kept)| match Overridden::parse(&name) {
+            Some(of) => Ok((of, forced(kept))),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no region or endpoint"))),
+        };
+        kept.into_iter().map(read).collect()
+    }
+
+    /// Keeps these overrides and no others.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
+        let kept = |forced: &Forced| Kept { status: forced.status, until: forced.until, reason: forced.reason.clone() };
+        let kept: BTreeMap<String, Kept> =
+            overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
+        replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?)
+    }
+}
+
+/// Locks a state directory for as long as the file lives; `None` where another process holds it.
+pub(crate) fn lock(directory: &Path) -> Option<Arc<File>> {
+    File::open(directory).ok().filter(|opened| opened.try_lock().is_ok()).map(Arc::new)
+}
+
+/// Makes a state directory if need be. What is in it is nobody else's business; one that is there keeps its mode.
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A zone's file name: its own name, with what no file name should hold written as digits.
+fn file_name(origin: &Name) -> String {
+    let mut name = String::new();
+    for byte in origin.to_string().bytes() {
+        match byte.to_ascii_lowercase() {
+            plain @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.') => name.push(char::from(plain)),
+            other => name.push_str(&format!("%{other:02x}")),
+        }
+    }
+    if name.len() > LONGEST_NAME {
+        let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+        name = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>() + ".";
+    }
+    name + "zone"
+}
+
+/// A zone as a master file in which every record stands in its generic form (RFC 3597 §5), which loses nothing.
+fn text_of(zone: &ZoneSource) -> String {
+    let mut text =
+        format!("; The zone {} as it was last in service; bailiwick writes and reads this file.\n", zone.origin);
+    for record in zone.records.iter() {
+        text.push_str(&format!("{} {} IN TYPE{} \\# {} ", record.owner, record.ttl, record.rtype, record.rdata.len()));
+        record.rdata.iter().for_each(|byte| text.push_str(&format!("{byte:02x}")));
+        text.push('\n');
+    }
+    text
+}
+
+/// Replaces a file unless it holds just that.
+fn replace_if_other(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match std::fs::read(path) {
+        Ok(there) if there == bytes => Ok(()),
+        _ => replace(path, bytes),
+    }
+}
+
+/// Writes beside the file, then renames over it.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A name of its own each time, so that two that share a directory don't write into one another's.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let beside = path.with_extension(format!("{}-{number}.new", std::process::id()));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        // Renamed before its bytes are on disk, the file could be empty after a power cut.
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside); // half of it would only fill the disk
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("a/b")).unwrap();
+        assert_eq!(store.rules().unwrap(), None);
+        assert!(store.overrides().unwrap().is_empty());
+
+        let forced = Forced { status: Status::Down, until: Timestamp(1_796_104_800_000), reason: "drill".into() };
+        let of = |name| Overridden::parse(name).unwrap();
+        let overrides = BTreeMap::from([(of("fra"), forced.clone()), (of("fra/fra-1"), forced)]);
+        store.keep_rules(b"{}").unwrap();
+        store.keep_rules(b"{ }").unwrap();
+        store.keep_overrides(&overrides).unwrap();
+        assert_eq!(store.rules().unwrap().as_deref(), Some(&b"{ }"[..]));
+        assert_eq!(store.overrides().unwrap(), overrides);
+        let files = std::fs::read_dir(directory.path().join("a/b")).unwrap().count();
+        assert_eq!(files, 2, "nothing is left beside them");
+    }
+
+    #[test]
+    fn a_zone_comes_back_record_by_record_under_any_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let long = format!("{}.example", ["a"; 60].join("a.").replace('.', ""));
+        for name in ["example.com", ".", r"a\.b\/c\000.example", "..%2f".trim_matches('.'), &long[..60]] {
+            let origin: Name = name.parse().unwrap();
+            let apex = if origin.as_ref().is_root() { String::new() } else { origin.to_string() };
+            let text = format!(
+                "{origin} 60 SOA ns. h. 1 2 3 4 5\n{origin} 60 NS ns.\nx.{apex} 60 TXT \"a;b\" \"\\000\"\n\
+                                x.{apex} 60 TYPE65280 \\# 0\nx\\;.{apex} 60 A 192.0.2.1\n"
+            )
+            .replace("x..", "x.");
+            let parse = |text: &[u8]| crate::zone::file::parse(text, "z", &origin, &mut |_| Err("no files".into()));
+            let zone = ZoneSource { origin: origin.clone(), records: parse(text.as_bytes()).unwrap() };
+            assert_eq!(store.zone(&origin).unwrap(), None);
+            store.keep_zone(&zone).unwrap();
+            let back = parse(&store.zone(&origin).unwrap().unwrap()).unwrap();
+            let plain = |records: &crate::zone::Records| {
+                records
+                    .iter()
+                    .map(|one| (one.owner.to_name(), one.rtype, one.ttl, one.rdata.to_vec()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(plain(&back), plain(&zone.records));
+        }
+        let kept: Vec<_> = std::fs::read_dir(directory.path().join("zones")).unwrap().collect();
+        assert_eq!(kept.len(), 5);
+    }
+
+    #[test]
+    fn the_longest_zone_name_has_a_file_name() {
+        let label = "a".repeat(63);
+        let name: Name = [&label[..], &label, &label, &label[..61]].join(".").parse().unwrap();
+        let other: Name = [&label[..], &label, &label, &label[..60]].join(".").parse().unwrap();
+        assert!(file_name(&name).len() < 80 && file_name(&name) != file_name(&other));
+    }
+
+    #[test]
+    fn what_is_kept_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("state")).unwrap();
+        store.keep_geoip(b"mmdb").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.path().join("state")), 0o700);
+        assert_eq!(mode(&directory.path().join("state").join(GEOIP)), 0o600);
+        assert_eq!(store.geoip().unwrap().as_deref(), Some(&b"mmdb"[..]));
+    }
+
+    #[test]
+    fn a_directory_in_use_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Store::open(directory.path()).unwrap();
+        assert!(first.is_ours_alone() && !Store::open(directory.path()).unwrap().is_ours_alone());
+        drop(first);
+        assert!(Store::open(directory.path()).unwrap().is_ours_alone());
+    }
+
+    #[test]
+    fn damaged_overrides_are_an_error_and_no_panic() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        std::fs::write(store.overrides_path(), b"{\"fra\": 1}").unwrap();
+        assert!(store.overrides().is_err());
+    }
+}

@@ -1,0 +1,328 @@
+//! What looks after the files: changes on disk or a call to [`Feed::reload`] enter, new versions of rules, zones, keys
+//! and GeoIP data go to the owner.
+//!
+//! A thread of its own looks at every file several times a second (`look`) and takes a version when it may be taken for
+//! whole (`settle`). Each zone, and the keys of each, are read and judged by themselves: a mistake in one keeps no
+//! other from being taken.
+
+mod look;
+mod part;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use crate::dnssec::key_set::ZoneKeys;
+use crate::program::config::SignedZone;
+use crate::protocol::name::{Name, NameRef};
+use crate::state::load::Sources;
+use crate::state::owner::{Faults, Handle, Offer, Source};
+use crate::state::snapshot::ZoneSource;
+use crate::state::store::Kind;
+use crate::system::batch::give_back_memory;
+use crate::system::tasks::{Backoff, Pulse};
+use look::Moves;
+use part::{Came, alone};
+pub(crate) use part::{Part, Reading, read_geoip, read_rules, read_zone, read_zone_keys};
+use settle::{Judged, Millis};
+
+/// How often files are looked at. Rarer, if a look takes longer than a twentieth of that.
+const LOOK: Duration = Duration::from_millis(100);
+/// However long that takes.
+const RAREST_LOOK: Duration = Duration::from_secs(1);
+/// So many names may vanish from however small a zone.
+const FEW: usize = 2;
+/// A look, with all that it brings to be read, that takes longer than that is stuck: a disk or a share hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The thread that looks after a node's files; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Feed {
+    reload: SyncSender<()>,
+}
+
+/// Everything that is looked after, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) rules: Part<()>,
+    /// As the configuration lists them.
+    pub(crate) zones: Vec<(Name, Part<ZoneSource>)>,
+    pub(crate) keys: Vec<(SignedZone, Part<ZoneKeys>)>,
+    pub(crate) geoip: Option<Part<()>>,
+}
+
+impl Parts {
+    /// The zones as they can be served: one without a version, or that is to be signed and has no keys, is missing.
+    pub(crate) fn zone_sources(&self) -> Arc<[ZoneSource]> {
+        let source = |(origin, part): &(Name, Part<ZoneSource>)| {
+            let keys = self.keys.iter().find(|(zone, _)| zone.origin == *origin);
+            let lacks_keys = keys.is_some_and(|(_, keys)| keys.good.is_none());
+            let good = part.good.as_ref().filter(|_| !lacks_keys);
+            good.cloned().unwrap_or_else(|| ZoneSource::missing(origin.clone()))
+        };
+        self.zones.iter().map(source).collect()
+    }
+
+    /// The keys that there are.
+    pub(crate) fn zone_keys(&self) -> Arc<[ZoneKeys]> {
+        self.keys.iter().filter_map(|(_, part)| part.good.clone()).collect()
+    }
+
+    /// What is wrong with the zones' files, by zone.
+    pub(crate) fn zone_faults(&self) -> Faults {
+        self.zones.iter().filter_map(|(origin, part)| Some((origin.to_string(), part.faults()?))).collect()
+    }
+
+    /// What is wrong with the keys' files, by zone.
+    pub(crate) fn key_faults(&self) -> Faults {
+        self.keys.iter().filter_map(|(zone, part)| Some((zone.origin.to_string(), part.faults()?))).collect()
+    }
+}
+
+impl Feed {
+    /// Looks after the files and offers what changes to `handle`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(sources: Sources, parts: Parts, handle: Handle) -> io::Result<Self> {
+        let (reload, reloads) = mpsc::sync_channel(1);
+        let pulse = handle.tasks().beating("files", false, PATIENCE);
+        let (panics, untidy) = (handle.status().panics, Untidy::default());
+        let watching = Watching { sources, parts, handle, moves: Moves::new(), begun: Instant::now(), panics, untidy };
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || watching.run(&reloads, &pulse))?;
+        Ok(Self { reload })
+    }
+
+    /// Reads everything again, changed or not, and takes what was held: what SIGHUP asks for.
+    pub fn reload(&self) {
+        // Full means that a reload is due anyway.
+        let _ = self.reload.try_send(());
+    }
+}
+
+struct Watching {
+    sources: Sources,
+    parts: Parts,
+    handle: Handle,
+    moves: Moves,
+    begun: Instant,
+    /// How often the owner had panicked when it was last looked: it may have lost what it was offered.
+    panics: u64,
+    untidy: Untidy,
+}
+
+/// When memory is to be given back that a version took to read and to compile.
+#[derive(Debug, Default)]
+struct Untidy {
+    /// How many versions were accepted when it was last looked.
+    accepted: Option<u64>,
+    /// When it is due, the soonest last: at once, and again when nobody uses the version before any more.
+    due: Vec<Instant>,
+}
+
+impl Untidy {
+    /// How long some may use the version before.
+    const LINGER: Duration = Duration::from_secs(10);
+
+    /// Whether it is due now.
+    fn is_due(&mut self, accepted: u64, now: Instant) -> bool {
+        if self.accepted.replace(accepted) != Some(accepted) {
+            self.due = vec![now + Self::LINGER, now];
+        }
+        self.due.pop_if(|due| *due <= now).is_some()
+    }
+}
+
+impl Watching {
+    fn run(mut self, reloads: &Receiver<()>, pulse: &Pulse) {
+        let (mut backoff, mut pause) = (Backoff::default(), LOOK);
+        loop {
+            let reload = match reloads.recv_timeout(pause) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let begun = Instant::now();
+            // A panic costs this look; what was to be read is seen again by the next.
+            match catch_unwind(AssertUnwindSafe(|| self.look(reload))) {
+                Ok(true) => {
+                    backoff.reset();
+                    pause = LOOK.max(begun.elapsed() * 20).min(RAREST_LOOK);
+                }
+                // The owner is gone.
+                Ok(false) => return,
+                Err(_) => {
+                    pulse.panicked();
+                    pause = backoff.next();
+                }
+            }
+            self.tidy_up();
+            pulse.beat();
+        }
+    }
+
+    fn tidy_up(&mut self) {
+        let status = self.handle.status();
+        let accepted = Source::ALL.iter().map(|source| status.of(*source).accepted).sum();
+        if self.untidy.is_due(accepted, Instant::now()) {
+            give_back_memory();
+        }
+    }
+
+    /// Looks at everything once; whether anybody still wants to know.
+    fn look(&mut self, reload: bool) -> bool {
+        let panics = self.handle.status().panics;
+        let is_lost = std::mem::replace(&mut self.panics, panics) != panics;
+        if reload || is_lost {
+            self.confirm();
+        }
+        let parts = &self.parts;
+        let looks = parts.rules.looks().chain(parts.zones.iter().flat_map(|(_, part)| part.looks()));
+        let looks = looks.chain(parts.keys.iter().flat_map(|(_, part)| part.looks()));
+        self.moves.update(looks.chain(parts.geoip.iter().flat_map(Part::looks)));
+        let zones = self.look_at_zones();
+        self.look_at_rules() && self.look_at_geoip() && self.look_at_keys(zones)
+    }
+
+    fn confirm(&mut self) {
+        let now = self.now();
+        self.parts.rules.confirm(now);
+        self.parts.zones.iter_mut().for_each(|(_, part)| part.confirm(now));
+        self.parts.keys.iter_mut().for_each(|(_, part)| part.confirm(now));
+        self.parts.geoip.iter_mut().for_each(|part| part.confirm(now));
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.begun.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    fn look_at_rules(&mut self) -> bool {
+        let now = self.now();
+        match self.parts.rules.step(now, &self.moves, || read_rules(&self.sources.rules), alone) {
+            Came::Nothing => true,
+            Came::Version(rules) => {
+                self.handle.offer_from_thread(Offer::Rules(rules)) && self.tell_faults(Source::Rules, Faults::new())
+            }
+            Came::Faults => {
+                let faults = self.parts.rules.faults().into_iter().map(|faults| (String::new(), faults)).collect();
+                self.tell_faults(Source::Rules, faults)
+            }
+        }
+    }
+
+    fn look_at_geoip(&mut self) -> bool {
+        let (registered, now) = (self.sources.registered, self.now());
+        let Some(path) = self.sources.geoip.clone() else { return true };
+        let Some(part) = &mut self.parts.geoip else { return true };
+        match part.step(now, &self.moves, || read_geoip(&path, registered), alone) {
+            Came::Nothing => true,
+            Came::Version((places, bytes)) => {
+                self.handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
+                self.handle.offer_from_thread(Offer::Places(places)) && self.tell_faults(Source::Geoip, Faults::new())
+            }
+            Came::Faults => {
+                let faults = part.faults().into_iter().map(|faults| (String::new(), faults)).collect();
+                self.tell_faults(Source::Geoip, faults)
+            }
+        }
+    }
+
+    /// Reads the zones that changed; whether there is anything new to be offered or told.
+    fn look_at_zones(&mut self) -> bool {
+        let (now, mut is_new) = (self.now(), false);
+        let paths: BTreeMap<&Name, &Path> =
+            self.sources.zones.iter().map(|(origin, path)| (origin, path.as_path())).collect();
+        for (origin, part) in &mut self.parts.zones {
+            let Some(path) = paths.get(origin) else { continue };
+            let came = part.step(now, &self.moves, || read_zone(origin, path), compare);
+            is_new |= !matches!(came, Came::Nothing);
+            if let Came::Version(zone) = came {
+                part.good = Some(zone);
+            }
+        }
+        is_new
+    }
+
+    /// Reads the keys that changed, then offers keys and zones: in this order, as a zone that is to be signed waits for
+    /// its keys.
+    fn look_at_keys(&mut self, mut has_new_zones: bool) -> bool {
+        let (now, at, mut has_new_keys) = (self.now(), self.handle.now(), false);
+        for (zone, part) in &mut self.parts.keys {
+            let came = part.step(now, &self.moves, || read_zone_keys(zone, at), alone);
+            has_new_keys |= !matches!(came, Came::Nothing);
+            if let Came::Version(keys) = came {
+                has_new_zones |= part.good.is_none();
+                part.good = Some(keys);
+            }
+        }
+        let offer = |offer: Offer, faults: Faults| {
+            let source = offer.source();
+            self.handle.offer_from_thread(offer) && self.tell_faults(source, faults)
+        };
+        (!has_new_keys || offer(Offer::Keys(self.parts.zone_keys()), self.parts.key_faults()))
+            && (!has_new_zones || offer(Offer::Zones(self.parts.zone_sources()), self.parts.zone_faults()))
+    }
+
+    fn tell_faults(&self, source: Source, faults: Faults) -> bool {
+        self.handle.tell_faults_from_thread(source, faults)
+    }
+}
+
+/// A record's owner and type.
+type Entry<'z> = (NameRef<'z>, u16);
+
+/// Those of all records of a zone, in order.
+fn entries(zone: &ZoneSource) -> Vec<Entry<'_>> {
+    let mut entries: Vec<_> = zone.records.iter().map(|record| (record.owner, record.rtype)).collect();
+    entries.sort_unstable();
+    entries
+}
+
+/// Compares a new version of a zone with the one in service: what it lacks, and what to tell if that is much.
+fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
+    let Some(old) = old else { return (Judged::Lossy, String::new()) };
+    let (before, now) = (entries(old), entries(new));
+    let (mut names, mut gone) = (0_usize, 0_usize);
+    for same in before.chunk_by(|one, next| one.0 == next.0) {
+        names += 1;
+        gone += usize::from(now.binary_search_by(|(name, _)| name.cmp(&same[0].0)).is_err());
+    }
+    let lacks = |same: &[Entry<'_>]| {
+        let left = now.partition_point(|entry| *entry <= same[0]) - now.partition_point(|entry| *entry < same[0]);
+        left < same.len()
+    };
+    let told = format!(
+        "{gone} of the zone's {names} names are missing in the new version, so it waits for {} seconds without a change; a SIGHUP \
+         takes it now, and shrink = \"take\" in the configuration takes such versions at once",
+        settle::HELD / 1000
+    );
+    match before.chunk_by(|one, next| one == next).any(lacks) {
+        false => (Judged::Whole, String::new()),
+        true if gone > FEW && gone * 3 > names => (Judged::Shrunk, told),
+        true => (Judged::Lossy, String::new()),
+    }
+}
+
+/// Whether a new version of a zone lost so much that somebody should confirm it.
+pub(crate) fn is_shrunk(old: &ZoneSource, new: &ZoneSource) -> bool {
+    compare(Some(old), new).0 == Judged::Shrunk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_after_each_version_and_once_more() {
+        let (mut untidy, start) = (Untidy::default(), Instant::now());
+        let mut due = |accepted, seconds| untidy.is_due(accepted, start + Duration::from_secs(seconds));
+        assert!(due(1, 0) && !due(1, 9) && due(1, 10) && !due(1, 100), "after the start");
+        assert!(due(2, 101) && due(3, 105), "the next version begins anew");
+        assert!(!due(3, 114) && due(3, 115) && !due(3, 1_000));
+    }
+}

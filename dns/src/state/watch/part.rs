@@ -1,0 +1,247 @@
+//! One thing that is read as a whole: the rules, a zone with the files it includes, the keys of a zone, the GeoIP
+//! database. What its files look like enters, a version that is to be taken leaves, or what is wrong with it; the feed
+//! holds one for each.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use bailiwick_rules::time::Timestamp;
+
+use super::look::{Look, Moves, change};
+use super::settle::{Judged, Millis, Next, Settling, Verdict};
+use crate::dnssec::directory::{STATE, read_keys};
+use crate::dnssec::key_set::ZoneKeys;
+use crate::locate::geoip::{Places, Registered};
+use crate::program::config::{Shrink, SignedZone};
+use crate::protocol::name::Name;
+use crate::state::load::{self, Fault, Unusable, compile_rules, read_file};
+use crate::state::snapshot::{Rules, ZoneSource};
+
+/// What was read, and what its files looked like before they were opened.
+#[derive(Debug)]
+pub(crate) struct Reading<T> {
+    looks: Vec<Look>,
+    pub(crate) outcome: Result<T, Unusable>,
+}
+
+/// One thing that is read as a whole, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Part<G> {
+    /// What the files looked like at the last look.
+    looks: Vec<Look>,
+    settling: Settling<Vec<Look>>,
+    /// The version last taken, where it is compared with or put together with others.
+    pub(crate) good: Option<G>,
+    /// What is wrong with the version that is there, if it isn't in service.
+    faults: Vec<String>,
+    /// Whether that is told of a version that isn't done with.
+    is_waiting: bool,
+}
+
+/// What a look brought.
+pub(super) enum Came<T> {
+    /// Nothing that anybody has to know.
+    Nothing,
+    /// A version to be put in service.
+    Version(T),
+    /// What is wrong has changed.
+    Faults,
+}
+
+/// Compares a version with the one in service; and says what to tell if it is held.
+pub(super) type Compare<G, T> = fn(Option<&G>, &T) -> (Judged, String);
+
+/// Compares nothing: what makes sense is whole.
+pub(super) fn alone<G, T>(_: Option<&G>, _: &T) -> (Judged, String) {
+    (Judged::Whole, String::new())
+}
+
+impl<G> Part<G> {
+    /// What is known after a start. `is_done`: what was read then was taken or refused, and isn't to be read again.
+    pub(crate) fn new<T>(reading: &Reading<T>, is_done: bool, good: Option<G>, shrink: Shrink) -> Self {
+        let faults = reading.outcome.as_ref().err().map(|unusable| told(&unusable.faults)).unwrap_or_default();
+        let done = is_done.then(|| reading.looks.clone());
+        let settling = Settling::new(done, shrink == Shrink::Hold);
+        Self { looks: reading.looks.clone(), settling, good, faults, is_waiting: !is_done }
+    }
+
+    /// What is wrong with the version that is there, if it isn't in service.
+    pub(crate) fn faults(&self) -> Option<Vec<String>> {
+        (!self.faults.is_empty()).then(|| self.faults.clone())
+    }
+
+    pub(super) fn looks(&self) -> impl Iterator<Item = &Look> {
+        self.looks.iter()
+    }
+
+    pub(super) fn confirm(&mut self, now: Millis) {
+        self.settling.confirm(now);
+    }
+
+    /// Looks at the files, and reads and judges them if it is time.
+    pub(super) fn step<T>(
+        &mut self,
+        now: Millis,
+        moves: &Moves,
+        read: impl FnOnce() -> Reading<T>,
+        compare: Compare<G, T>,
+    ) -> Came<T> {
+        let looks = again(&self.looks);
+        let how = change(&self.looks, &looks, moves);
+        self.looks = looks;
+        let next = self.settling.look(now, &self.looks, how);
+        if next != Next::Read {
+            // What was held or couldn't be read has been undone, and what was there before is there again.
+            let is_undone = next == Next::Nothing && self.is_waiting;
+            self.is_waiting &= !is_undone;
+            return if is_undone { self.come_to(Vec::new(), Came::Faults) } else { Came::Nothing };
+        }
+        let Reading { looks, outcome } = read();
+        let after = again(&looks);
+        if after != looks {
+            // It changed while it was read: the next look sees the change.
+            self.looks = looks;
+            return Came::Nothing;
+        }
+        let (judged, held) = match &outcome {
+            Ok(version) => compare(self.good.as_ref(), version),
+            Err(Unusable { may_pass: true, .. }) => (Judged::Unreadable, String::new()),
+            Err(Unusable { may_pass: false, .. }) => (Judged::Broken, String::new()),
+        };
+        self.looks.clone_from(&looks);
+        let verdict = self.settling.judge(now, looks, judged);
+        let is_told = verdict == Verdict::Hold || (verdict, judged) == (Verdict::Refuse, Judged::Unreadable);
+        self.is_waiting = is_told || self.is_waiting && verdict == Verdict::Wait;
+        match (verdict, outcome) {
+            (Verdict::Take, Ok(version)) => self.come_to(Vec::new(), Came::Version(version)),
+            (Verdict::Hold, _) => {
+                let place = self.looks.first().map(|look| look.path.display().to_string()).unwrap_or_default();
+                self.come_to(vec![format!("{place}: {held}")], Came::Faults)
+            }
+            (Verdict::Refuse | Verdict::Take, Err(unusable)) => self.come_to(told(&unusable.faults), Came::Faults),
+            (Verdict::Refuse, Ok(_)) | (Verdict::Wait, _) => Came::Nothing,
+        }
+    }
+
+    /// What came of a look, now that this is wrong; nothing, if nothing else was wrong before.
+    fn come_to<T>(&mut self, faults: Vec<String>, came: Came<T>) -> Came<T> {
+        let is_same = self.faults == faults;
+        self.faults = faults;
+        if is_same && matches!(came, Came::Faults) { Came::Nothing } else { came }
+    }
+}
+
+fn told(faults: &[Fault]) -> Vec<String> {
+    faults.iter().map(Fault::to_string).collect()
+}
+
+fn again(looks: &[Look]) -> Vec<Look> {
+    looks.iter().map(|look| Look::at(&look.path)).collect()
+}
+
+impl<T> Reading<T> {
+    fn of_file(path: &Path, make: impl FnOnce(Vec<u8>) -> Result<T, Vec<Fault>>) -> Self {
+        Self::of_files(path, |opening| {
+            opening(path);
+            let bytes = read_file(path).map_err(|error| Unusable::unreadable(path, &error))?;
+            make(bytes).map_err(|faults| Unusable { faults, may_pass: false })
+        })
+    }
+
+    /// Reads what tells of every file before it opens it, the first one being `path`. A panic is a fault of this
+    /// version alone.
+    fn of_files(path: &Path, read: impl FnOnce(&mut dyn FnMut(&Path)) -> Result<T, Unusable>) -> Self {
+        let mut looks: Vec<Look> = vec![Look::at(path)];
+        let mut opening = |path: &Path| {
+            if looks.iter().all(|look| look.path != path) {
+                looks.push(Look::at(path));
+            }
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| read(&mut opening))).unwrap_or_else(|_| {
+            let message = "can't be read, by a fault of this program (see the log); please report it";
+            Err(Unusable { faults: vec![Fault::of_file(path, message)], may_pass: true })
+        });
+        Self { looks, outcome }
+    }
+}
+
+/// Reads the rules.
+pub(crate) fn read_rules(path: &Path) -> Reading<Arc<Rules>> {
+    Reading::of_file(path, |bytes| compile_rules(bytes, &path.display().to_string()))
+}
+
+/// Reads the GeoIP database; its bytes are there to be kept.
+pub(crate) fn read_geoip(path: &Path, registered: Registered) -> Reading<(Arc<Places>, Vec<u8>)> {
+    Reading::of_file(path, |bytes| match Places::read_with(&bytes, registered) {
+        Ok(places) => Ok((Arc::new(places), bytes)),
+        Err(error) => Err(vec![Fault::of_file(path, error.to_string())]),
+    })
+}
+
+/// Reads a zone.
+pub(crate) fn read_zone(origin: &Name, path: &Path) -> Reading<ZoneSource> {
+    Reading::of_files(path, |opening| load::read_zone(origin, path, opening))
+}
+
+/// Reads the keys of a zone. Several files make them, and whoever replaces those replaces one after the other: what is
+/// wrong may pass.
+pub(crate) fn read_zone_keys(zone: &SignedZone, at: Timestamp) -> Reading<ZoneKeys> {
+    Reading::of_files(&zone.directory.join(STATE), |opening| {
+        let read = read_keys(std::slice::from_ref(zone), at, opening);
+        let one = read.map(|keys| keys.first().cloned());
+        match one {
+            Ok(Some(keys)) => Ok(keys),
+            Ok(None) => Err(Unusable { faults: Vec::new(), may_pass: true }),
+            Err(faults) => Err(Unusable { faults, may_pass: true }),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_a_version_is_read_is_that_versions_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let read = || Reading::<()>::of_file(&file, |_| panic!("for the test"));
+        let mut part = Part::<()>::new(&read(), false, None, Shrink::Hold);
+        assert!(part.faults().unwrap()[0].contains("by a fault of this program"));
+        // It is tried again, and another that can be read is taken.
+        assert!(matches!(part.step(0, &Moves::default(), read, alone), Came::Nothing));
+        let fine = || Reading::of_file(&file, |_| Ok(7));
+        assert!(matches!(part.step(60_000, &Moves::default(), fine, alone), Came::Version(7)));
+        assert_eq!(part.faults(), None);
+    }
+
+    #[test]
+    fn what_can_not_be_read_for_now_is_read_later_although_its_file_looks_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let fine = || Reading::of_file(&file, |_| Ok(1));
+        let short = || {
+            let error = std::io::Error::from_raw_os_error(24); // no files left
+            Reading::<i32>::of_files(&file, |_| Err(Unusable::unreadable(&file, &error)))
+        };
+        let mut part = Part::<()>::new(&fine(), true, None, Shrink::Hold);
+        std::fs::rename(&file, folder.path().join("away")).unwrap();
+        std::fs::write(&file, "xy").unwrap();
+        let moves = Moves::default();
+        let (mut told, mut now) = (0, 0);
+        while now < 20_000 {
+            told += u32::from(matches!(part.step(now, &moves, short, alone), Came::Faults));
+            now += 100;
+        }
+        assert_eq!(told, 1, "it is told once");
+        assert!(part.faults().unwrap()[0].contains("can't be read"));
+        while !matches!(part.step(now, &moves, fine, alone), Came::Version(1)) {
+            now += 100;
+            assert!(now < 60_000);
+        }
+        assert_eq!(part.faults(), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! Help for a mistyped name: the name and the ones that exist enter, a sentence that says which was probably meant leaves; the configuration, the command line and the API end their messages with it.
+
+/// The known name nearest to `wrong`, if one is near enough to have been meant.
+#[must_use]
+pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let distance = |name: &str| strsim::damerau_levenshtein(&wrong.to_ascii_lowercase(), &name.to_ascii_lowercase());
+    let (distance, name) = known.into_iter().map(|name| (distance(name), name)).min()?;
+    let allowed = (wrong.chars().count().max(name.chars().count()) / 3).max(1);
+    (distance <= allowed).then_some(name)
+}
+
+/// How to mend a mistyped name: the nearest known one, else all of them.
+///
+/// ```
+/// use bailiwick_dns::text::nearest::suggestion;
+/// assert_eq!(suggestion("uk-lodnon", ["eu-frankfurt", "uk-london"]), "did you mean \"uk-london\"?");
+/// assert_eq!(suggestion("mars", ["eu-frankfurt", "uk-london"]), "known are eu-frankfurt, uk-london");
+/// assert_eq!(suggestion("mars", []), "there are none");
+/// ```
+#[must_use]
+pub fn suggestion<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(wrong, known.iter().copied()) {
+        Some(name) => format!("did you mean \"{name}\"?"),
+        None if known.is_empty() => "there are none".to_owned(),
+        None => format!("known are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_near_name_was_meant() {
+        let known = ["listen", "rules", "geoip", "state_dir"];
+        assert_eq!(nearest("lisetn", known), Some("listen"));
+        assert_eq!(nearest("Rules", known), Some("rules"));
+        assert_eq!(nearest("state-dir", known), Some("state_dir"));
+        assert_eq!(nearest("listener_addresses", known), None);
+        assert_eq!(nearest("x", []), None);
+    }
+}
