@@ -145,3 +145,27 @@ fn the_command_line_page_has_every_command() {
     let absent: Vec<&str> = names.into_iter().filter(|name| !listed.contains(&format!("`bailiwick {name}"))).collect();
     assert_eq!(absent, [""; 0]);
 }
+#[test]
+fn every_path_that_a_document_of_the_project_names_exists() {
+    let pages = pages();
+    let mut named = 0;
+    let mut absent = Vec::new();
+    for path in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/compliance.md", "docs/performance.md"] {
+        for code in page(&pages, path).codes() {
+            let code = code.split("::").next().unwrap_or_default();
+            let folders = ["dns/", "edge-worker/", "shared/", "tests/", "scripts/", "docs/", "deploy/", ".github/"];
+            let is_path = folders.iter().any(|folder| code.starts_with(folder))
+                && !code.contains([' ', '*', '…'])
+                && !code.starts_with("dns/fuzz/artifacts")
+                && !code.starts_with("edge-worker/build");
+            if is_path {
+                named += 1;
+                if !root().join(code.trim_end_matches('/')).exists() {
+                    absent.push(format!("{path}: {code}"));
+                }
+            }
+        }
+    }
+    assert!(named > 80, "only {named} were found");
+    assert_eq!(absent, [""; 0]);
+}

@@ -1,6 +1,7 @@
-//! `docs/reference.md` has a line for every key of `bailiwick.toml` and of the rules, made from the program's own types.
+//! `docs/reference.md` has a line for every key of `bailiwick.toml` and of the rules, made from the program's types.
 //! `BLESS=1 cargo test -p bailiwick-tests --test behaviour reference` writes it.
 
+mod config;
 mod rules;
 
 use bailiwick_tests::geo::root;
@@ -10,9 +11,9 @@ const HEAD: &str = "\
 
 <!-- Made by `BLESS=1 cargo test -p bailiwick-tests --test behaviour reference`. Edit the doc comments in the code. -->
 
-Every key of `rules.json`, with its type, its default and its meaning. A dash in place of a default means that the key
-may be left out, and has no value then. A duration is written as `500ms`, `5s`, `2m` or `1h`.
-[`rules.md`](rules.md) explains a whole document.
+Every key of `bailiwick.toml` and of `rules.json`, with its type, its default and its meaning. A dash in place of a
+default means that the key may be left out, and has no value then. A duration is written as `500ms`, `5s`, `2m` or `1h`.
+[`operations.md`](operations.md) and [`rules.md`](rules.md) explain them. `bailiwick init` writes both files.
 ";
 
 /// A table of keys.
@@ -37,7 +38,7 @@ impl std::fmt::Display for Table {
 
 #[test]
 fn the_reference_on_disk_is_what_the_program_says() {
-    let current = format!("{HEAD}\n{}", rules::section());
+    let current = format!("{HEAD}\n{}\n{}", config::section(), rules::section());
     let path = root().join("docs/reference.md");
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, &current).unwrap();
@@ -46,7 +47,8 @@ fn the_reference_on_disk_is_what_the_program_says() {
     let differs = current.lines().zip(on_disk.lines()).find(|(new, old)| new != old);
     assert!(
         on_disk == current,
-        "docs/reference.md is not current: {differs:?}; write it again with BLESS=1 cargo test -p bailiwick-tests --test behaviour reference"
+        "docs/reference.md is not current: {differs:?}; \
+         write it again with BLESS=1 cargo test -p bailiwick-tests --test behaviour reference"
     );
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What the nodes share stands in the rules document, not here.
 
+pub mod keys;
 mod read;
 
 use std::fmt;

@@ -86,6 +86,11 @@ impl Page {
         targets.map(|(target, _)| target.split_whitespace().collect()).collect()
     }
 
+    /// What stands in backticks.
+    pub(super) fn codes(&self) -> Vec<String> {
+        self.text().split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
     /// Rows of tables, joined.
     pub(super) fn rows(&self) -> String {
         self.prose.iter().map(String::as_str).filter(|line| line.starts_with('|')).collect()

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::keys::names;
 use super::{Api, Config, ConfigError, CookieFiles, Shrink, TlsFiles, ZoneFile};
 use crate::dnssec::budget::SigningLimit;
 use crate::locate::geoip::Registered;
@@ -20,36 +21,6 @@ use crate::response::answer::Responses;
 use crate::response::answer::identity::{Identity, LONGEST};
 use crate::text::nearest::suggestion;
 
-/// The keys of the document.
-const KEYS: [&str; 21] = [
-    "node",
-    "listen",
-    "ipv6_only",
-    "threads",
-    "rules",
-    "geoip",
-    "geoip_registered_country",
-    "state_dir",
-    "shrink",
-    "responses",
-    "zones",
-    "dnssec",
-    "api",
-    "cookies",
-    "identity",
-    "dot",
-    "doq",
-    "doh",
-    "tcp",
-    "rate_limit",
-    "signing",
-];
-/// The keys of `[api]`.
-const API_KEYS: [&str; 6] = ["listen", "token_file", "write_token_files", "read_token_files", "cert", "key"];
-/// The keys of `[cookies]`.
-const COOKIE_KEYS: [&str; 2] = ["secret_files", "required"];
-/// The keys of `[identity]`.
-const IDENTITY_KEYS: [&str; 3] = ["version", "hostname", "nsid"];
 /// More threads than any machine has cores would only cost memory.
 const MOST_THREADS: u64 = 1024;
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
@@ -112,7 +83,7 @@ impl Reader<'_> {
                 "tcp" => tcp = self.tcp(value),
                 "rate_limit" => rate_limit = self.rate_limit(key, value),
                 "signing" => signing = self.signing(value),
-                _ => self.no_key("", key, &KEYS, &LATER),
+                _ => self.no_key("", key, &names(""), &LATER),
             }
         }
         self.overlaps(document, ipv6_only);
@@ -311,7 +282,7 @@ impl Reader<'_> {
                 "token_file" => token_file = self.path("api.token_file", value),
                 "cert" => cert = Some(self.path("api.cert", value)),
                 "key" => secret = Some(self.path("api.key", value)),
-                _ => self.no_key("api.", key, &API_KEYS, &[]),
+                _ => self.no_key("api.", key, &names("api"), &[]),
             }
         }
         if listen.is_none() {
@@ -342,7 +313,7 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "secret_files" => cookies.secret_files = self.paths("cookies.secret_files", value),
                 "required" => cookies.required = self.boolean("cookies.required", value).unwrap_or_default(),
-                _ => self.no_key("cookies.", key, &COOKIE_KEYS, &[]),
+                _ => self.no_key("cookies.", key, &names("cookies"), &[]),
             }
         }
         cookies
@@ -360,7 +331,7 @@ impl Reader<'_> {
                 "version" => version = self.short("identity.version", value),
                 "hostname" => hostname = self.short("identity.hostname", value),
                 "nsid" => nsid = self.short("identity.nsid", value),
-                _ => self.no_key("identity.", key, &IDENTITY_KEYS, &[]),
+                _ => self.no_key("identity.", key, &names("identity"), &[]),
             }
         }
         Identity::new(version, hostname, nsid)

@@ -5,11 +5,11 @@ use bailiwick_rules::time::Millis;
 use super::{Key, Reader, Value, kind, zone_name};
 use crate::dnssec::key_set::Cds;
 use crate::dnssec::timeline::Policy;
+use crate::program::config::keys::names;
 use crate::program::config::{SignedZone, ZoneFile};
 use crate::protocol::name::Name;
 use crate::text::nearest::suggestion;
 
-const KEYS: [&str; 5] = ["keys", "cds", "dnskey_ttl", "ds_ttl", "propagation"];
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600_000;
 
@@ -81,7 +81,7 @@ impl Reader<'_> {
                 "dnskey_ttl" => self.span(&name, value, 1, 24, "1h", &mut policy.dnskey_ttl),
                 "ds_ttl" => self.span(&name, value, 0, 14 * 24, "48h", &mut policy.ds_ttl),
                 "propagation" => self.span(&name, value, 0, 14 * 24, "1h", &mut policy.propagation),
-                _ => self.no_key(&format!("{section}."), key, &KEYS, &[]),
+                _ => self.no_key(&format!("{section}."), key, &names("dnssec"), &[]),
             }
         }
         if directory.is_none() {

@@ -11,12 +11,9 @@ use super::{Key, Reader, Value, kind};
 use crate::dnssec::budget::SigningLimit;
 use crate::net::rate_limit::RateLimit;
 use crate::net::streams::Limits;
+use crate::program::config::keys::names;
 use crate::program::config::{Encrypted, TlsFiles};
 
-const ENCRYPTED_KEYS: [&str; 3] = ["listen", "cert", "key"];
-const TCP_KEYS: [&str; 3] = ["connections", "per_client", "idle"];
-const RATE_LIMIT_KEYS: [&str; 5] = ["per_second", "slip", "ipv4_prefix", "ipv6_prefix", "exempt"];
-const SIGNING_KEYS: [&str; 4] = ["per_second", "in_all", "ipv4_prefix", "ipv6_prefix"];
 /// More signatures in a second than two cores make.
 const MOST_SIGNATURES: u64 = 100_000;
 /// How long a stream may be idle: less hurries clients on slow paths, more keeps dead ones.
@@ -33,7 +30,7 @@ impl Reader<'_> {
                 "listen" => listen = Some(self.addresses(&name, value)),
                 "cert" => cert = Some(self.path(&name, value)),
                 "key" => secret = Some(self.path(&name, value)),
-                _ => self.no_key(&format!("{section}."), key, &ENCRYPTED_KEYS, &[]),
+                _ => self.no_key(&format!("{section}."), key, &names(section), &[]),
             }
         }
         for (name, there) in [("listen", listen.is_some()), ("cert", cert.is_some()), ("key", secret.is_some())] {
@@ -57,7 +54,7 @@ impl Reader<'_> {
                 "connections" => self.size("tcp.connections", value, 1, 1_000_000, &mut limits.connections),
                 "per_client" => self.size("tcp.per_client", value, 1, 1_000_000, &mut limits.per_client),
                 "idle" => limits.idle = self.idle(value).unwrap_or(limits.idle),
-                _ => self.no_key("tcp.", key, &TCP_KEYS, &[]),
+                _ => self.no_key("tcp.", key, &names("tcp"), &[]),
             }
         }
         limits
@@ -85,7 +82,7 @@ impl Reader<'_> {
                 "ipv4_prefix" => self.size("rate_limit.ipv4_prefix", value, 1, 32, &mut v4),
                 "ipv6_prefix" => self.size("rate_limit.ipv6_prefix", value, 1, 128, &mut v6),
                 "exempt" => limit.exempt = self.networks("rate_limit.exempt", value),
-                _ => self.no_key("rate_limit.", key, &RATE_LIMIT_KEYS, &[]),
+                _ => self.no_key("rate_limit.", key, &names("rate_limit"), &[]),
             }
         }
         (limit.ipv4_prefix, limit.ipv6_prefix) = (v4, v6);
@@ -106,7 +103,7 @@ impl Reader<'_> {
                 "in_all" => self.size("signing.in_all", value, 1, MOST_SIGNATURES, &mut limit.in_all),
                 "ipv4_prefix" => self.size("signing.ipv4_prefix", value, 1, 32, &mut v4),
                 "ipv6_prefix" => self.size("signing.ipv6_prefix", value, 1, 128, &mut v6),
-                _ => self.no_key("signing.", key, &SIGNING_KEYS, &[]),
+                _ => self.no_key("signing.", key, &names("signing"), &[]),
             }
         }
         (limit.ipv4_prefix, limit.ipv6_prefix) = (v4, v6);
