@@ -19,6 +19,7 @@ mod monitoring;
 mod nothing_stops;
 mod operators;
 mod probes;
+mod quic;
 mod quick_start;
 mod rate_limit;
 mod reference;

@@ -1,6 +1,7 @@
 //! Processes that end with their handle.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use crate::wait;
@@ -69,4 +70,24 @@ pub fn text_of<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} failed: {told}{}", String::from_utf8_lossy(&output.stderr));
     told
+}
+
+/// The Python that has the clients from PyPI (`scripts/setup python`); where it is missing, this says so.
+///
+/// # Panics
+/// If it is missing in CI.
+#[must_use]
+pub fn pypi_python() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = set("BAILIWICK_CACHE").unwrap_or_else(|| {
+        let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+        caches.unwrap_or_default().join("bailiwick")
+    });
+    let python = cache.join("python/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    println!("skipped: no {}; install python3 with venv, then scripts/setup python", python.display());
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing", python.display());
+    None
 }

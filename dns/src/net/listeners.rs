@@ -12,12 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hickory_server::Server;
-use hickory_server::net::NetError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
-use tracing::warn;
 
 pub use absent::Absent;
 use bind::Binding;
@@ -25,11 +22,10 @@ pub use bind::{BindError, bind_api, is_present};
 pub use inherited::{Handed, Inherited, Role};
 
 use crate::net::certificate::Certificate;
-use crate::net::streams::quic::QuicHandler;
-use crate::net::streams::{self, Gate, Shared, Speech};
+use crate::net::streams::{self, Gate, Shared, Speech, quic};
 use crate::net::udp::UdpLoop;
 use crate::response::respond::Respond;
-use crate::system::tasks::{Ended, Tasks, supervise};
+use crate::system::tasks::{Tasks, supervise};
 
 /// A drain ends when no request came over streams for this long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -233,36 +229,6 @@ fn named<T>(address: SocketAddr, transport: &'static str, bound: io::Result<T>) 
     bound.map_err(|error| BindError { address, transport, error })
 }
 
-/// Serves QUIC through hickory until told to stop. Its limits are its own: a connection ends after 100 requests or 10 idle seconds, answers
-/// one stream at a time, and counts in no gate; handshakes are made one after the other, each within 5 seconds.
-async fn by_quic<R: Respond>(
-    udp: io::Result<UdpSocket>,
-    handler: QuicHandler<R>,
-    certificate: Arc<Certificate>,
-    mut shared: Shared<R>,
-) -> Ended {
-    let mut server = Server::new(handler);
-    let idle = shared.gate.patience();
-    let registered = udp
-        .and_then(tokio::net::UdpSocket::from_std)
-        .map_err(NetError::from)
-        .and_then(|udp| server.register_quic_listener(udp, idle, certificate).map_err(NetError::from));
-    if let Err(error) = registered {
-        warn!(%error, "QUIC can't be served");
-        return Ended::Failed;
-    }
-    tokio::select! {
-        ended = server.block_until_done() => {
-            warn!(error = ended.err().map(tracing::field::display), "QUIC is no longer served");
-            Ended::Failed
-        }
-        () = async { _ = shared.yielded.wait_for(|yielded| *yielded).await } => {
-            let _ = server.shutdown_gracefully().await;
-            Ended::AsTold
-        }
-    }
-}
-
 /// Sockets that answer.
 #[derive(Debug)]
 pub struct Listeners {
@@ -313,10 +279,8 @@ impl Listeners {
             udp.set_nonblocking(true)?;
             let pulse = tasks.waiting(format!("quic {}", udp.local_addr()?));
             let (certificate, shared) = (Arc::clone(certificate), shared.clone());
-            self.accepting.push(tokio::spawn(supervise(pulse, move || {
-                let handler = QuicHandler::new(Arc::clone(&shared.responder), Arc::clone(&shared.gate));
-                by_quic(udp.try_clone(), handler, Arc::clone(&certificate), shared.clone())
-            })));
+            let run = move || quic::accept(udp.try_clone(), Arc::clone(&certificate), shared.clone());
+            self.accepting.push(tokio::spawn(supervise(pulse, run)));
         }
         Ok(())
     }

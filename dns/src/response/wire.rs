@@ -13,7 +13,6 @@ use crate::zone::{ServiceIndex, Zones};
 pub use context::{Class, Context, Limiter, Settings, Transport, Verdict};
 use cookies::Checked;
 pub use cookies::Cookies;
-pub(crate) use encode::BLOCK;
 use encode::Encoder;
 pub(crate) use encode::TC;
 use parse::Request;

@@ -1,116 +1,125 @@
-//! DNS over QUIC: hickory-server's connections hand requests in, our answers go back through its response handle. `listeners` registers it.
+//! DNS over QUIC (RFC 9250): takes a bound UDP socket, accepts connections within the gate's limits and answers each
+//! in a task of its own. Called by `listeners`, one loop for each address.
 //!
-//! The answer is made from the raw request by the same function that all transports use. Only then is it decoded into hickory's types, because its
-//! response handle takes records and writes them itself: sections, flags and EDNS arrive as decoded, and a test compares both transports.
+//! 0-RTT stays off: rustls gives out no tickets for it unless told to, so a query is never replayed (RFC 9250 §4.5).
 
-use std::net::IpAddr;
+mod connection;
+
+use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hickory_proto::op::{Edns, Header, HeaderCounts, Message, MessageType, Metadata, ResponseCode};
-use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, DecodeError};
-use hickory_server::net::NetError;
-use hickory_server::net::runtime::Time;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
-use tracing::debug;
+use hickory_server::net::quic::DoqErrorCode;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig};
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
-use crate::net::streams::Gate;
+use super::{HANDSHAKE, Shared};
+use crate::net::certificate::Certificate;
 use crate::response::respond::Respond;
-use crate::response::wire::{BLOCK, HEADER, Outcome, Transport};
+use crate::system::tasks::Ended;
 
-/// Answers the requests of hickory's listeners.
-pub(crate) struct QuicHandler<R> {
-    responder: Arc<R>,
-    gate: Arc<Gate>,
-}
+/// The protocol's name in the TLS handshake (RFC 9250 §4.1.1).
+const ALPN: &[u8] = b"doq";
+/// How many streams of a connection may be open at once. RFC 9250 asks for no number; resolvers use about a hundred.
+const STREAMS: u32 = 256;
+/// The longest query with its length before it, in octets: what may arrive on a stream before it is read.
+const STREAM_WINDOW: u32 = 2 + 65_535;
+/// How many octets may arrive on a connection before they are read.
+const RECEIVE_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// How many octets of responses may wait on a connection until its client has acknowledged them.
+const SEND_WINDOW: u64 = 256 * 1024;
+/// With more handshakes under way than this, a client has to prove its address first (Retry, RFC 9000 §8.1.2), so that
+/// forged addresses can't take the connections of those they belong to. Half of what one client may have by default.
+const UNPROVEN: usize = 32;
+/// How long connections may still answer what has arrived once nothing new is accepted.
+const LAST: Duration = Duration::from_millis(500);
+/// How long the end of connections may take after that: their clients are told.
+const FAREWELL: Duration = Duration::from_millis(300);
 
-impl<R> QuicHandler<R> {
-    /// A handler that counts its requests in `gate`.
-    pub(crate) fn new(responder: Arc<R>, gate: Arc<Gate>) -> Self {
-        Self { responder, gate }
-    }
-}
-
-#[async_trait::async_trait]
-impl<R: Respond> RequestHandler for QuicHandler<R> {
-    async fn handle_request<H: ResponseHandler, T: Time>(&self, request: &Request, mut handle: H) -> ResponseInfo {
-        self.gate.message();
-        let from: IpAddr = request.src().ip().to_canonical();
-        let mut response = Vec::with_capacity(512);
-        let outcome = self.responder.respond(request.as_slice(), from, Transport::Quic, &mut response);
-        if matches!(outcome, Outcome::Dropped) {
-            return info(request, ResponseCode::NoError);
-        }
-        let sent = match decode(&response) {
-            Ok((queries, message)) => send(&queries, &message, &mut handle).await,
-            Err(error) => {
-                // A record type hickory knows and finds malformed, which our zone reader let pass.
-                debug!(%error, "a response could not be told to hickory");
-                let failure = MessageResponseBuilder::from_message_request(request)
-                    .error_msg(&request.metadata, ResponseCode::ServFail);
-                handle.send_response(failure).await
-            }
-        };
-        sent.unwrap_or_else(|error| {
-            debug!(%error, to = %request.src(), "a response could not be sent");
-            info(request, ResponseCode::ServFail)
-        })
-    }
-}
-
-/// The response in hickory's types; the question apart, which goes out in the case it came in.
-fn decode(response: &[u8]) -> Result<(Queries, Message), DecodeError> {
-    let mut decoder = BinDecoder::new(response);
-    let header = Header::read(&mut decoder)?;
-    let queries = Queries::read(&mut decoder, usize::from(header.counts.queries))?;
-    let asked = decoder.index();
-    let mut message = Message::from_vec(response)?;
-    pad_again(&mut message, asked);
-    Ok((queries, message))
-}
-
-/// Fits a response's padding to the size that it will have. hickory copies header and question, the first `asked` octets, and lets no name
-/// behind them point there.
-fn pad_again(message: &mut Message, asked: usize) {
-    let is_padded = |edns: &Edns| edns.option(EdnsCode::Padding).is_some();
-    if !message.edns.as_ref().is_some_and(is_padded) {
-        return;
-    }
-    let set = |message: &mut Message, octets: usize| {
-        if let Some(edns) = &mut message.edns {
-            edns.options_mut().remove(EdnsCode::Padding);
-            edns.options_mut().insert(EdnsOption::Unknown(EdnsCode::Padding.into(), vec![0; octets]));
+/// Accepts until told to stop, then ends its connections: their state lies in this process, and another one may read
+/// the same socket.
+pub(crate) async fn accept<R: Respond>(
+    udp: io::Result<UdpSocket>,
+    certificate: Arc<Certificate>,
+    shared: Shared<R>,
+) -> Ended {
+    let endpoint = match udp.and_then(|udp| endpoint(udp, &certificate, shared.gate.patience())) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            warn!(%error, "QUIC can't be served");
+            return Ended::Failed;
         }
     };
-    set(message, 0);
-    let queries = std::mem::take(&mut message.queries);
-    let records = message.to_vec().map(|bare| bare.len() - HEADER);
-    message.queries = queries;
-    if let Ok(records) = records {
-        let bare = asked + records;
-        set(message, bare.next_multiple_of(BLOCK) - bare);
+    let handshakes = Arc::new(());
+    let mut yielded = shared.yielded.clone();
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            _ = yielded.wait_for(|yielded| *yielded) => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            warn!("QUIC is no longer served");
+            return Ended::Failed;
+        };
+        admit(incoming, &handshakes, &shared);
     }
+    let _ = timeout(LAST, endpoint.wait_idle()).await;
+    endpoint.close(DoqErrorCode::NoError.into(), b"");
+    let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+    Ended::AsTold
 }
 
-async fn send<H: ResponseHandler>(
-    queries: &Queries,
-    message: &Message,
-    handle: &mut H,
-) -> Result<ResponseInfo, NetError> {
-    let response = MessageResponseBuilder::new(queries, message.edns.as_ref()).build(
-        message.metadata,
-        &message.answers,
-        &message.authorities,
-        [],
-        &message.additionals,
-    );
-    handle.send_response(response).await
+/// Lets a connection in and answers it in a task, or tells its client that it is refused.
+fn admit<R: Respond>(incoming: Incoming, handshakes: &Arc<()>, shared: &Shared<R>) {
+    let client = incoming.remote_address();
+    if !incoming.remote_address_validated() && Arc::strong_count(handshakes) > UNPROVEN {
+        // It can't be refused: only a client whose address is proven has had its Retry.
+        let _ = incoming.retry();
+        return;
+    }
+    let Some(pass) = shared.gate.admit(client.ip()) else {
+        incoming.refuse();
+        return;
+    };
+    let (handshake, shared) = (Arc::clone(handshakes), shared.clone());
+    tokio::spawn(async move {
+        let connected = match incoming.accept() {
+            Ok(connecting) => timeout(HANDSHAKE, connecting).await,
+            Err(error) => Ok(Err(error)),
+        };
+        drop(handshake);
+        match connected {
+            Ok(Ok(connection)) => connection::serve(connection, &shared).await,
+            Ok(Err(error)) => debug!(%client, %error, "a QUIC handshake failed"),
+            Err(_) => debug!(%client, "a QUIC handshake took too long"),
+        }
+        drop(pass);
+    });
 }
 
-/// What hickory wants to hear of a request that got no response of its own.
-fn info(request: &Request, code: ResponseCode) -> ResponseInfo {
-    let mut metadata = Metadata::new(request.metadata.id, MessageType::Response, request.metadata.op_code);
-    metadata.response_code = code;
-    Header { metadata, counts: HeaderCounts::default() }.into()
+fn endpoint(udp: UdpSocket, certificate: &Arc<Certificate>, idle: Duration) -> io::Result<Endpoint> {
+    let tls = certificate.tls(&[ALPN]).map_err(io::Error::other)?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(idle)?));
+    Endpoint::new(EndpointConfig::default(), Some(config), udp, Arc::new(TokioRuntime))
+}
+
+/// No streams but the client's, both ways (RFC 9250 §4.2), and bounded memory for each connection.
+fn transport(idle: Duration) -> io::Result<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(STREAMS.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0)
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(Some(idle.try_into().map_err(io::Error::other)?));
+    Ok(config)
 }

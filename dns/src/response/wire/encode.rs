@@ -16,7 +16,7 @@ const EDE: u16 = 15;
 /// The truncation bit in the third octet.
 pub(crate) const TC: u8 = 0x02;
 /// Padded responses have a multiple of this length (RFC 8467 §4.1).
-pub(crate) const BLOCK: usize = 468;
+const BLOCK: usize = 468;
 /// The room that an option takes besides its data.
 const OPTION_HEAD: usize = 4;
 /// How many places of names are remembered to point at.

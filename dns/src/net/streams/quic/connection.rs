@@ -1,0 +1,259 @@
+//! One connection of DNS over QUIC: takes it after its handshake and answers one query on each of its streams, many
+//! at a time, until its client leaves, is idle or breaks the protocol. Called by the accept loop in `quic`.
+//!
+//! Its memory is bounded: unfinished queries together have at most [`HELD`] octets, and [`WRITING`] responses wait for
+//! their client at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hickory_proto::rr::rdata::opt::EdnsCode;
+use hickory_server::net::quic::DoqErrorCode;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::Request;
+use quinn::{Connection, ReadError, RecvStream, SendStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
+
+use super::LAST;
+use crate::net::streams::Shared;
+use crate::response::respond::Respond;
+use crate::response::wire::{HEADER, Outcome, Transport};
+
+/// The octets of the length before a message (RFC 9250 §4.2).
+const LENGTH: usize = 2;
+/// How many octets of queries that aren't answered a connection may hold: two of the longest.
+const HELD: usize = 128 * 1024;
+/// How many responses of a connection may wait at once for room in its send window.
+const WRITING: usize = 8;
+/// DOQ_UNSPECIFIED_ERROR (RFC 9250 §4.3), which hickory has no name for: a message that is never answered.
+const UNANSWERED: DoqErrorCode = DoqErrorCode::Unknown(0x5);
+
+/// Why a connection is closed: the code that its client is told, and the reason in words.
+#[derive(Clone, Copy)]
+struct Closed(DoqErrorCode, &'static str);
+
+impl Closed {
+    /// What RFC 9250 §4.3.3 calls a fatal error.
+    fn protocol(reason: &'static str) -> Self {
+        Self(DoqErrorCode::ProtocolError, reason)
+    }
+}
+
+/// Answers until the client leaves, is idle or breaks the protocol, or the server drains.
+pub(super) async fn serve<R: Respond>(connection: Connection, shared: &Shared<R>) {
+    let talk = Talk { connection: &connection, shared, held: AtomicUsize::new(0), writing: Semaphore::new(WRITING) };
+    let Closed(code, reason) = talk.run().await;
+    debug!(client = %connection.remote_address(), reason, "a QUIC connection ended");
+    connection.close(code.into(), reason.as_bytes());
+}
+
+struct Talk<'c, R> {
+    connection: &'c Connection,
+    shared: &'c Shared<R>,
+    /// Octets of queries that have arrived and aren't answered.
+    held: AtomicUsize,
+    /// Permits to make a response and send it.
+    writing: Semaphore,
+}
+
+impl<R: Respond> Talk<'_, R> {
+    async fn run(&self) -> Closed {
+        let mut yielded = self.shared.yielded.clone();
+        let mut streams = FuturesUnordered::new();
+        loop {
+            let idle = self.shared.gate.idle();
+            tokio::select! {
+                biased; // what has arrived is answered before more is accepted
+                _ = yielded.wait_for(|yielded| *yielded) => break,
+                Some(answered) = streams.next() => {
+                    if let Err(closed) = answered {
+                        return closed;
+                    }
+                }
+                accepted = timeout(idle, self.connection.accept_bi()) => match accepted {
+                    Ok(Ok((send, receive))) => streams.push(self.exchange(send, receive)),
+                    Ok(Err(_)) => return Closed(DoqErrorCode::NoError, "closed by the client"),
+                    // Streams that are under way have a limit of their own.
+                    Err(_) if streams.is_empty() => return Closed(DoqErrorCode::NoError, "idle"),
+                    Err(_) => {}
+                },
+            }
+        }
+        let _ = timeout(LAST, async { while streams.next().await.is_some() {} }).await;
+        Closed(DoqErrorCode::NoError, "the server stops")
+    }
+
+    /// One stream from its first octet to its last. An error ends the whole connection.
+    async fn exchange(&self, mut send: SendStream, mut receive: RecvStream) -> Result<(), Closed> {
+        let patience = self.shared.gate.patience();
+        let deadline = Instant::now() + patience;
+        let mut query = Held { octets: Vec::new(), total: &self.held };
+        match timeout_at(deadline, query.read(&mut receive)).await {
+            Ok(Ok(Read::Query)) => {}
+            Ok(Ok(Read::Cancelled)) => {
+                let _ = send.reset(DoqErrorCode::RequestCancelled.into());
+                return Ok(());
+            }
+            Ok(Err(closed)) => return Err(closed),
+            Err(_) => return Err(Closed::protocol("a query took too long")),
+        }
+        self.answer(query, &mut send, patience).await?;
+        // A query is answered as soon as it is whole; that nothing follows is seen afterwards.
+        match timeout_at(deadline, receive.read_chunk(1, true)).await {
+            Ok(Ok(Some(_))) => Err(Closed::protocol(SECOND)),
+            Ok(Ok(None) | Err(_)) => Ok(()),
+            Err(_) => Err(Closed::protocol("a query's stream was not finished")),
+        }
+    }
+
+    async fn answer(&self, query: Held<'_>, send: &mut SendStream, patience: Duration) -> Result<(), Closed> {
+        let message = query.octets.get(LENGTH..).unwrap_or_default();
+        refuse(message)?;
+        self.shared.gate.message();
+        let client = self.connection.remote_address();
+        // hickory decodes the request a second time, for one option; octets that it can't read are ours to refuse.
+        if let Ok(request) = Request::from_bytes(message.to_vec(), client, Protocol::Quic)
+            && request.edns.as_ref().is_some_and(|edns| edns.option(EdnsCode::Keepalive).is_some())
+        {
+            return Err(Closed::protocol("edns-tcp-keepalive was sent by QUIC"));
+        }
+        let Ok(_permit) = self.writing.acquire().await else { return Ok(()) };
+        let mut response = Vec::with_capacity(512);
+        let from = client.ip().to_canonical();
+        let outcome = self.shared.responder.respond(message, from, Transport::Quic, &mut response);
+        drop(query);
+        let length = u16::try_from(response.len());
+        let (Outcome::Answered { .. }, Ok(length)) = (outcome, length) else {
+            let _ = send.reset(UNANSWERED.into());
+            return Ok(());
+        };
+        let mut chunks = [Bytes::copy_from_slice(&length.to_be_bytes()), Bytes::from(response)];
+        match timeout(patience, send.write_all_chunks(&mut chunks)).await {
+            // A client that stops the stream or is gone wants no response.
+            Ok(sent) => drop(sent.is_ok().then(|| send.finish())),
+            Err(_) => return Err(Closed(DoqErrorCode::ExcessiveLoad, "responses are not taken")),
+        }
+        Ok(())
+    }
+}
+
+/// How reading a stream ended.
+enum Read {
+    /// With a whole query.
+    Query,
+    /// The client gave it up.
+    Cancelled,
+}
+
+/// What has arrived on a stream, counted among all that its connection holds.
+struct Held<'t> {
+    octets: Vec<u8>,
+    total: &'t AtomicUsize,
+}
+
+impl Held<'_> {
+    /// Reads until there is a whole query, and no longer.
+    async fn read(&mut self, receive: &mut RecvStream) -> Result<Read, Closed> {
+        loop {
+            let chunk = match receive.read_chunk(usize::MAX, true).await {
+                Ok(chunk) => chunk,
+                Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => return Ok(Read::Cancelled),
+                Err(_) => return Err(Closed(DoqErrorCode::InternalError, "a stream can't be read")),
+            };
+            if let Some(chunk) = &chunk {
+                self.octets.extend_from_slice(&chunk.bytes);
+                let held = self.total.fetch_add(chunk.bytes.len(), Ordering::Relaxed) + chunk.bytes.len();
+                if held > HELD {
+                    return Err(Closed(DoqErrorCode::ExcessiveLoad, "too many octets of unfinished queries"));
+                }
+            }
+            match whole(&self.octets, chunk.is_none()) {
+                Ok(true) => return Ok(Read::Query),
+                Ok(false) => {}
+                Err(reason) => return Err(Closed::protocol(reason)),
+            }
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.octets.len(), Ordering::Relaxed);
+    }
+}
+
+const SECOND: &str = "a second query came on a stream";
+
+/// Whether what arrived on a stream is one whole query with its length before it, or what is wrong with it (RFC 9250
+/// §4.3.3).
+fn whole(octets: &[u8], finished: bool) -> Result<bool, &'static str> {
+    let expected = octets.first_chunk::<LENGTH>().map(|length| usize::from(u16::from_be_bytes(*length)));
+    match expected.map(|expected| octets.len().cmp(&(LENGTH + expected))) {
+        Some(_) if expected < Some(HEADER) => Err("a query is shorter than a header"),
+        Some(std::cmp::Ordering::Greater) => Err(SECOND),
+        Some(std::cmp::Ordering::Equal) => Ok(true),
+        _ if finished => Err("a stream ended before its query did"),
+        _ => Ok(false),
+    }
+}
+
+/// Refuses a query whose id isn't 0 (RFC 9250 §4.2.1).
+fn refuse(message: &[u8]) -> Result<(), Closed> {
+    match message {
+        [0, 0, ..] => Ok(()),
+        _ => Err(Closed::protocol("a query's id is not 0")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
+    }
+
+    #[test]
+    fn rfc9250_4_2_a_query_is_whole_when_all_octets_of_its_length_are_there() {
+        let query = framed(&[0; 40]);
+        for cut in 0..query.len() {
+            assert_eq!(whole(&query[..cut], false), Ok(false), "{cut} octets");
+        }
+        assert_eq!((whole(&query, false), whole(&query, true)), (Ok(true), Ok(true)));
+        let longest = framed(&[0; 65_535]);
+        assert_eq!(whole(&longest, true), Ok(true));
+    }
+
+    #[test]
+    fn rfc9250_4_3_3_a_stream_that_ends_early_or_says_more_breaks_the_protocol() {
+        let query = framed(&[0; 40]);
+        for cut in 0..query.len() {
+            assert!(whole(&query[..cut], true).is_err(), "{cut} octets");
+        }
+        assert_eq!(whole(&[&query[..], &query[..]].concat(), false), Err(SECOND));
+        assert_eq!(whole(&[&query[..], &[0]].concat(), true), Err(SECOND));
+        for short in 0..HEADER {
+            assert!(whole(&framed(&vec![0; short]), true).is_err(), "a message of {short} octets");
+        }
+    }
+
+    #[test]
+    fn rfc9250_4_2_1_the_id_is_0() {
+        assert!(refuse(&[0, 0, 1, 0]).is_ok());
+        for other in [&[0, 1][..], &[1, 0], &[0], &[]] {
+            assert!(refuse(other).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_counted_until_it_is_dropped() {
+        let total = AtomicUsize::new(30);
+        drop(Held { octets: vec![0; 20], total: &total });
+        assert_eq!(total.into_inner(), 10);
+    }
+}
