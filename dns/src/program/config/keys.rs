@@ -222,7 +222,7 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "tcp",
         heading: "`[tcp]`",
-        meaning: "Limits of TCP, TLS and HTTPS together.",
+        meaning: "Limits of TCP, TLS, HTTPS and QUIC together.",
         keys: &[
             key("connections", "integer from 1 to 1000000", Value("1024"), "How many connections there may be."),
             key(
