@@ -14,6 +14,7 @@ mod half_written;
 mod health;
 mod keys;
 mod last_good;
+mod layers;
 mod malformed;
 mod monitoring;
 mod nothing_stops;
