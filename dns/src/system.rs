@@ -4,4 +4,5 @@
 pub(crate) mod batch;
 pub mod clock;
 pub mod file_reload;
+pub mod files;
 pub mod tasks;

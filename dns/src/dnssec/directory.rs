@@ -15,8 +15,20 @@ use bailiwick_rules::time::Timestamp;
 use super::key::SigningKey;
 use super::key_set::ZoneKeys;
 use super::state::{KeyState, State};
-use crate::program::config::SignedZone;
-use crate::state::load::{Fault, NO_FILE, is_special};
+use crate::dnssec::timeline::Policy;
+use crate::protocol::name::Name;
+use crate::system::files::{Fault, NO_FILE, is_special};
+
+/// A `[dnssec."zone"]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedZone {
+    /// The apex.
+    pub origin: Name,
+    /// Where its keys and their state file are.
+    pub directory: PathBuf,
+    /// What its parent is told, and for how long others may cache.
+    pub policy: Policy,
+}
 
 /// The state file's name.
 pub const STATE: &str = "state.json";

@@ -17,9 +17,17 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
-use crate::program::config::TlsFiles;
-use crate::state::load::{Fault, read_file};
 use crate::system::file_reload::Renew;
+use crate::system::files::{Fault, read_file};
+
+/// `cert` and `key` of a section, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
 
 /// The certificate in service.
 pub struct Certificate {

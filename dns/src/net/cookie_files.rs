@@ -1,10 +1,18 @@
 //! Secrets of DNS cookies: the files that the configuration names enter, [`Cookies`] or every fault leaves; `serve` and `check` call it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::program::config::CookieFiles;
 use crate::response::wire::Cookies;
-use crate::state::load::{Fault, read_text};
+use crate::system::files::{Fault, read_text};
+
+/// The `[cookies]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CookieFiles {
+    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's cookies.
+    pub secret_files: Vec<PathBuf>,
+    /// Whether a datagram with a COOKIE option but no good server cookie gets BADCOOKIE instead of an answer.
+    pub required: bool,
+}
 
 /// Reads the secrets in their order.
 pub(crate) fn read(config: &CookieFiles) -> Result<Cookies, Vec<Fault>> {

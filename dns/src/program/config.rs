@@ -11,7 +11,6 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use crate::dnssec::budget::SigningLimit;
-use crate::dnssec::timeline::Policy;
 use crate::locate::geoip::Registered;
 use crate::net::rate_limit::RateLimit;
 use crate::net::streams::Limits;
@@ -19,6 +18,10 @@ use crate::protocol::name::Name;
 use crate::response::answer::Responses;
 use crate::response::answer::identity::Identity;
 
+pub use crate::dnssec::directory::SignedZone;
+pub use crate::net::certificate::TlsFiles;
+pub use crate::net::cookie_files::CookieFiles;
+pub use crate::state::load::Shrink;
 pub(crate) use read::zone_name;
 
 /// A configuration that was read and is free of errors. Paths are relative to where the program runs.
@@ -70,16 +73,6 @@ pub struct Config {
     pub signing: SigningLimit,
 }
 
-/// What becomes of a new version of a zone that has lost more than a third of its names.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Shrink {
-    /// It waits until an operator confirms it by a SIGHUP, or until its file has been still for a minute.
-    #[default]
-    Hold,
-    /// It is taken as any other.
-    Take,
-}
-
 /// `[dot]`, `[doq]` or `[doh]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encrypted {
@@ -89,15 +82,6 @@ pub struct Encrypted {
     pub tls: TlsFiles,
 }
 
-/// The `[cookies]` section.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CookieFiles {
-    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's cookies.
-    pub secret_files: Vec<PathBuf>,
-    /// Whether a datagram with a COOKIE option but no good server cookie gets BADCOOKIE instead of an answer.
-    pub required: bool,
-}
-
 /// A zone and its master file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneFile {
@@ -105,17 +89,6 @@ pub struct ZoneFile {
     pub origin: Name,
     /// The master file.
     pub file: PathBuf,
-}
-
-/// A `[dnssec."zone"]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedZone {
-    /// The apex.
-    pub origin: Name,
-    /// Where its keys and their state file are.
-    pub directory: PathBuf,
-    /// What its parent is told, and for how long others may cache.
-    pub policy: Policy,
 }
 
 /// The `[api]` section.
@@ -141,15 +114,6 @@ impl Api {
     pub fn writers(&self) -> impl Iterator<Item = &Path> {
         self.token_file.iter().chain(&self.write_token_files).map(PathBuf::as_path)
     }
-}
-
-/// `cert` and `key` of a section, both PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate and those between it and its authority.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
 }
 
 /// One thing wrong with the configuration: where, what, and how to mend it.
@@ -427,9 +391,12 @@ ipv6_prefix = 64
         let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n'b.example' = 'b'\n[dnssec.'B.example.']\nkeys = 'k'\n\
                     [dnssec.'a.example']\nkeys = '/k/a'\ncds = 'publish'\ndnskey_ttl = '10m'\nds_ttl = '24h'\npropagation = '0s'\n";
         let signed = parse(text).unwrap().dnssec;
-        assert_eq!((signed[0].origin.to_string(), signed[0].policy), ("B.example.".to_owned(), Policy::default()));
+        assert_eq!(
+            (signed[0].origin.to_string(), signed[0].policy),
+            ("B.example.".to_owned(), crate::dnssec::timeline::Policy::default())
+        );
         assert_eq!(signed[0].directory, Path::new("/etc/b/k"));
-        let policy = Policy {
+        let policy = crate::dnssec::timeline::Policy {
             cds: crate::dnssec::key_set::Cds::Publish,
             dnskey_ttl: bailiwick_rules::time::Millis(600_000),
             ds_ttl: bailiwick_rules::time::Millis(86_400_000),

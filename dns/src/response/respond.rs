@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::response::wire::{Outcome, Transport};
+pub use crate::system::batch::Datagram;
 
 /// Answers packets. Total: whatever the bytes, it returns.
 pub trait Respond: Send + Sync + 'static {
@@ -18,17 +19,6 @@ pub trait Respond: Send + Sync + 'static {
     {
         Box::new(OneByOne(self))
     }
-}
-
-/// A datagram of a batch.
-#[derive(Debug)]
-pub struct Datagram<'b> {
-    /// Its octets.
-    pub packet: &'b [u8],
-    /// Who sent it.
-    pub from: IpAddr,
-    /// What is sent back: nothing, if it stays empty.
-    pub response: &'b mut Vec<u8>,
 }
 
 /// Answers the datagrams of one thread, batch by batch.

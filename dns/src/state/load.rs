@@ -1,6 +1,5 @@
 //! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place; `start` and `feed` call it.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,15 +8,25 @@ use std::sync::Arc;
 use bailiwick_rules::json::Violation;
 use bailiwick_rules::table::Table;
 
+use crate::dnssec::directory::SignedZone;
 use crate::locate::geoip::{Places, Registered};
-use crate::program::config::{Shrink, SignedZone};
 use crate::protocol::name::Name;
 use crate::state::snapshot::{Rules, ZoneSource};
 use crate::text::json_place::{self, Place};
 use crate::zone::{ZoneError, file};
 
-/// What is told of a pipe, a socket or a device.
-pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
+pub use crate::system::files::Fault;
+pub(crate) use crate::system::files::{read_file, read_text};
+
+/// What becomes of a new version of a zone that has lost more than a third of its names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shrink {
+    /// It waits until an operator confirms it by a SIGHUP, or until its file has been still for a minute.
+    #[default]
+    Hold,
+    /// It is taken as any other.
+    Take,
+}
 
 /// Where the files are.
 #[derive(Debug, Clone)]
@@ -49,27 +58,6 @@ pub(crate) struct Unusable {
     pub(crate) faults: Vec<Fault>,
     /// Whether that may pass by itself: the file couldn't be read.
     pub(crate) may_pass: bool,
-}
-
-/// One thing wrong with a file: where, what, and how to mend it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Fault {
-    /// The file with a line or a JSON pointer; empty where the message names the place.
-    pub place: String,
-    /// What is wrong and how to mend it.
-    pub message: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.place, self.message) }
-    }
-}
-
-impl Fault {
-    pub(crate) fn of_file(path: &Path, message: impl Into<String>) -> Self {
-        Self { place: path.display().to_string(), message: message.into() }
-    }
 }
 
 impl From<ZoneError> for Fault {
@@ -167,25 +155,6 @@ pub fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<Arc<Pla
     let Some(path) = path else { return Ok(Arc::new(Places::none())) };
     let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
     Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])
-}
-
-/// Reads a whole file, and refuses what [`is_special`].
-pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    match is_special(path) {
-        true => Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)),
-        false => std::fs::read(path),
-    }
-}
-
-/// Reads a whole file as text, as [`read_file`] does.
-pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read_file(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
-}
-
-/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
-/// change of any source from then on.
-pub(crate) fn is_special(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {

@@ -12,8 +12,8 @@ use bailiwick_rules::table::Succession;
 use bailiwick_rules::time::Timestamp;
 
 use crate::locate::geoip::{Places, Registered};
-use crate::program::config::Shrink;
 use crate::protocol::name::Name;
+use crate::state::load::Shrink;
 use crate::state::load::{Fault, Sources};
 use crate::state::owner::{self, Beginning, Faults, Handle, Offer, Source, SourceStatus, Status};
 use crate::state::probe::{NetworkProber, Prober, Secrets};

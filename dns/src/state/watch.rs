@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use crate::dnssec::directory::SignedZone;
 use crate::dnssec::key_set::ZoneKeys;
-use crate::program::config::SignedZone;
 use crate::protocol::name::{Name, NameRef};
 use crate::state::load::Sources;
 use crate::state::owner::{Faults, Handle, Offer, Source};

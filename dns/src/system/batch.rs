@@ -20,8 +20,6 @@ use nix::libc::{
     socklen_t,
 };
 
-use crate::response::respond::Datagram;
-
 /// The most datagrams of one call. Between 32 and 128 it makes no difference.
 pub(crate) const SIZE: usize = 64;
 /// The same as the kernel wants it.
@@ -55,6 +53,17 @@ struct Envelope {
     name: socklen_t,
     /// How much of the control message goes back with the response; 0: routing alone finds the source.
     control: usize,
+}
+
+/// A datagram of a batch.
+#[derive(Debug)]
+pub struct Datagram<'b> {
+    /// Its octets.
+    pub packet: &'b [u8],
+    /// Who sent it.
+    pub from: IpAddr,
+    /// What is sent back: nothing, if it stays empty.
+    pub response: &'b mut Vec<u8>,
 }
 
 /// Buffers for [`SIZE`] datagrams and their responses.

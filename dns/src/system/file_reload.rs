@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use bailiwick_rules::time::Timestamp;
 use tracing::{error, info};
 
-use crate::state::load::Fault;
+use crate::system::files::Fault;
 use crate::system::tasks::{Pulse, Tasks};
 
 /// How often files are looked at.

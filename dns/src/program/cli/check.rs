@@ -107,7 +107,7 @@ pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>
     let mut bytes = Vec::new();
     let (name, read) = match file == Path::new("-") {
         true => ("standard input".to_owned(), stdin.read_to_end(&mut bytes)),
-        false if load::is_special(file) => {
+        false if crate::system::files::is_special(file) => {
             (file.display().to_string(), File::open(file).and_then(|mut pipe| pipe.read_to_end(&mut bytes)))
         }
         false => return load::read_rules(file),

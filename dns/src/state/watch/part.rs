@@ -10,11 +10,12 @@ use bailiwick_rules::time::Timestamp;
 
 use super::look::{Look, Moves, change};
 use super::settle::{Judged, Millis, Next, Settling, Verdict};
+use crate::dnssec::directory::SignedZone;
 use crate::dnssec::directory::{STATE, read_keys};
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::{Places, Registered};
-use crate::program::config::{Shrink, SignedZone};
 use crate::protocol::name::Name;
+use crate::state::load::Shrink;
 use crate::state::load::{self, Fault, Unusable, compile_rules, read_file};
 use crate::state::snapshot::{Rules, ZoneSource};
 

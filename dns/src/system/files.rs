@@ -1,0 +1,49 @@
+//! Reads files whole: a path enters, its octets or its text leave, or what is wrong. Everything that reads a file that
+//! the operator named calls it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// What is told of a pipe, a socket or a device.
+pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";
+
+/// One thing wrong with a file: where, what, and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    /// The file with a line or a JSON pointer; empty where the message names the place.
+    pub place: String,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.place, self.message) }
+    }
+}
+
+impl Fault {
+    pub(crate) fn of_file(path: &Path, message: impl Into<String>) -> Self {
+        Self { place: path.display().to_string(), message: message.into() }
+    }
+}
+
+/// Reads a whole file, and refuses what [`is_special`].
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match is_special(path) {
+        true => Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)),
+        false => std::fs::read(path),
+    }
+}
+
+/// Reads a whole file as text, as [`read_file`] does.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_file(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
+/// change of any source from then on.
+pub(crate) fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
