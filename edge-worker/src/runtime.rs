@@ -7,7 +7,9 @@
 
 mod account;
 mod client;
+mod clock;
 mod cors;
+mod env;
 mod exchange;
 mod explain;
 mod feed;
@@ -16,11 +18,11 @@ mod incoming;
 mod log;
 mod memory;
 mod metrics;
+mod notice;
 mod proxy;
 mod receipt;
 mod reply;
 mod request;
-mod rules_state;
 mod serve;
 mod task;
 mod uploads;
@@ -36,39 +38,43 @@ use worker::web_sys::Request;
 use worker::worker_sys;
 use worker::{Context, Env, console_error};
 
-use self::exchange::{Inbox, Line, Wire};
+use self::exchange::{Exchange, Inbox, JsExchange};
+use self::notice::Notice;
 use self::proxy::Answer;
-use self::request::Asked;
+use self::request::ClientRequest;
 
-/// Answers a request: exchange.js calls it, with the number of the task it becomes, its line, and what it says of itself.
+/// Answers a request. exchange.js calls it with the number of the new task, the exchange's JavaScript side, and the
+/// method, URL, place and headers of the request as one text.
 #[wasm_bindgen]
-pub fn begin(task: u32, line: JsValue, request: Request, env: Env, context: worker_sys::Context, asked: Vec<u8>) {
+pub fn begin(task: u32, exchange: JsValue, request: Request, env: Env, context: worker_sys::Context, head: Vec<u8>) {
     static QUIETEN: Once = Once::new();
     QUIETEN.call_once(quieten_panics);
-    let line: Line = line.unchecked_into();
+    let js: JsExchange = exchange.unchecked_into();
     let inbox = Rc::<RefCell<Inbox>>::default();
-    let text = String::from_utf8(asked).unwrap_or_default();
-    let asked = Asked::of(request, &text, line.clone(), Rc::clone(&inbox));
-    let wire = Wire::new(line.clone(), Rc::clone(&inbox));
+    let head = String::from_utf8(head).unwrap_or_default();
+    let request = ClientRequest::of(request, &head, js.clone(), Rc::clone(&inbox));
+    let exchange = Exchange::new(js.clone(), Rc::clone(&inbox));
     let work = {
-        let line = line.clone();
+        let js = js.clone();
         async move {
-            match serve::serve(asked, wire, env, &Context::new(context)).await {
-                Answer::Whole(reply) => line.reply(&reply),
+            match serve::serve(request, exchange, env, &Context::new(context)).await {
+                Answer::Whole(reply) => js.reply(&reply),
                 Answer::Streamed(body) => body.write().await,
             }
         }
     };
-    task::begin(task, line, inbox, work);
+    task::begin(task, js, inbox, work);
 }
 
-/// Something happened on a task's line: the numbers of `what` stand in exchange.js.
+/// Something happened to a task's exchange: `notice` is a number of notice.js.
 #[wasm_bindgen]
-pub fn ring(task: u32, what: u8, attempt: u8, bytes: Option<Vec<u8>>) {
-    task::ring(task, what, attempt, bytes);
+pub fn notify(task: u32, notice: u8, attempt: u8, bytes: Option<Vec<u8>>) {
+    if let Some(notice) = Notice::of(notice) {
+        task::notify(task, notice, attempt, bytes);
+    }
 }
 
-/// Takes a task on that was woken.
+/// Continues a task that was woken.
 #[wasm_bindgen]
 pub fn run(task: u32) {
     task::run(task);

@@ -22,7 +22,8 @@ use bailiwick_rules::rules::Limits;
 
 use crate::decide::envelope::Failure;
 use crate::decide::plan::Plan;
-use crate::decide::sse::single::Kindred;
+use crate::decide::route::Expect;
+use crate::decide::sse::single::AnswerKind;
 
 /// The number of an attempt, from 1.
 pub type AttemptNumber = u8;
@@ -150,19 +151,6 @@ pub enum Action {
     },
 }
 
-/// What a 2xx answer has to look like.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expect {
-    /// JSON.
-    Json,
-    /// `text/event-stream`.
-    Stream,
-    /// Whatever comes: audio, text. An event stream is treated as one.
-    Any,
-    /// A customer's file: whatever its type, it is passed on as it is, and may be empty.
-    File,
-}
-
 /// What a run is told at its start.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -173,7 +161,7 @@ pub struct Task {
     /// What a good answer looks like.
     pub expect: Expect,
     /// What an answer in JSON is, where events are expected; `None` where none are made of it.
-    pub kindred: Option<Kindred>,
+    pub answer_kind: Option<AnswerKind>,
     /// How many choices were asked for, as far as that is known: a stream that has fewer isn't whole.
     pub choices: usize,
     /// One attempt only: state would be made twice.

@@ -14,10 +14,10 @@ use memchr::{memchr, memmem};
 use crate::decide::body::scope::Scope;
 use crate::decide::body::{Inspected, Terms, line};
 use crate::decide::envelope::Failure;
-use crate::decide::inflight::Hold;
+use crate::decide::inflight::Reservation;
 use crate::decide::plan::{Target, no_engine};
-use crate::decide::rewrite::query::Query;
-use crate::decide::state::claim::{Claimed, Named, claim};
+use crate::decide::route::query::Query;
+use crate::decide::state::claim::{Claimed, NamedIds, claim};
 use crate::decide::state::sealed_id::{Keyring, Owner};
 
 /// The longest line, in bytes: some images fit.
@@ -32,7 +32,7 @@ const ONE_PATH: &str = "the same path in every line of the file";
 const ENDS: &[(&str, &str)] = &[("\r", " "), ("\u{85}", "\\u0085"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")];
 
 /// Whose batch it is, and where it will run.
-pub struct Judge {
+pub struct BatchPolicy {
     /// The rules.
     pub table: Rc<Table>,
     /// The service that was asked.
@@ -49,7 +49,7 @@ pub struct Judge {
     pub request: String,
 }
 
-impl Judge {
+impl BatchPolicy {
     /// What is sent instead of a line; `None` if it stays as it is. All lines of a file ask one path: the first says
     /// which.
     fn line(&self, number: u64, text: &str, asked: &mut Option<String>) -> Result<Option<Vec<u8>>, Failure> {
@@ -65,8 +65,12 @@ impl Judge {
         let bytes = text.get(at.clone()).unwrap_or_default().as_bytes().to_vec();
         let mut body = Inspected::json(bytes, &route, &Terms { allow, scope })?;
         let model = body.model().map(str::to_owned);
-        let named =
-            Named { route: &mut route, query: &mut Query::default(), body: Some(&mut body), model: model.as_deref() };
+        let named = NamedIds {
+            route: &mut route,
+            query: &mut Query::default(),
+            body: Some(&mut body),
+            model: model.as_deref(),
+        };
         let claimed = claim(Some(&self.keys), &self.table, self.service, &self.owner, named)?;
         if claimed.place.as_ref().is_some_and(|place| *place != self.target.place()) {
             return Err(Failure::IdsApart);
@@ -98,14 +102,14 @@ impl Judge {
 
 /// The lines of a file, on their way.
 pub struct BatchInput {
-    judge: Judge,
+    judge: BatchPolicy,
     /// The line in hand, from 1.
     number: u64,
     /// Its bytes so far.
     line: Vec<u8>,
     /// The path that the lines before it ask.
     asked: Option<String>,
-    hold: Hold,
+    hold: Reservation,
     has_changed: bool,
 }
 
@@ -119,8 +123,8 @@ impl fmt::Debug for BatchInput {
 impl BatchInput {
     /// For a file that is judged so.
     #[must_use]
-    pub fn new(judge: Judge) -> Self {
-        Self { judge, number: 1, line: Vec::new(), asked: None, hold: Hold::default(), has_changed: false }
+    pub fn new(judge: BatchPolicy) -> Self {
+        Self { judge, number: 1, line: Vec::new(), asked: None, hold: Reservation::default(), has_changed: false }
     }
 
     /// Whether any line is sent otherwise than it came.
@@ -158,7 +162,7 @@ impl BatchInput {
 
     /// Takes what is held back, as it came.
     pub fn take_held(&mut self) -> Vec<u8> {
-        self.hold = Hold::default();
+        self.hold = Reservation::default();
         core::mem::take(&mut self.line)
     }
 

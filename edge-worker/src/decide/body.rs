@@ -6,6 +6,7 @@
 mod affinity;
 pub(crate) mod engine;
 pub(crate) mod field;
+pub(crate) mod fields;
 mod form_name;
 mod grader;
 mod guess;
@@ -41,15 +42,15 @@ use std::collections::{BTreeMap, HashSet};
 use bailiwick_rules::rules::{Allowance, Engine};
 use memchr::memmem;
 
+use crate::decide::buffer_pool::PooledBuffer;
 use crate::decide::envelope::Failure;
-use crate::decide::json::{Broken, Kind, Scan, known_as, quoted};
+use crate::decide::json::{InvalidJson, Kind, Scan, known_as, quoted};
 use crate::decide::multipart::upload::{PURPOSE, check_purpose};
 use crate::decide::payload::Payload;
-use crate::decide::rewrite::path::{Class, Route};
-use crate::decide::room::Room;
+use crate::decide::route::{Class, Route};
 pub use field::Needs;
 use ids::ItemId;
-use scope::{Named, Scope};
+use scope::{NamedField, Scope};
 use walk::Walk;
 
 /// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
@@ -74,7 +75,7 @@ const LONGEST_MODEL: usize = 256;
 /// A body that was looked through.
 #[derive(Clone)]
 pub struct Inspected {
-    bytes: Room,
+    bytes: PooledBuffer,
     model: Option<(Range<usize>, String)>,
     stream: bool,
     choices: usize,
@@ -125,7 +126,7 @@ impl Inspected {
     ///
     /// # Errors
     /// 400 with what is wrong, or what the service doesn't allow.
-    pub fn json(bytes: impl Into<Room>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
+    pub fn json(bytes: impl Into<PooledBuffer>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
         let bytes = bytes.into();
         if bytes.is_empty() {
             return Err(Failure::MissingBody);
@@ -250,7 +251,7 @@ impl Salt {
             return None;
         }
         let own = self.own.as_deref().unwrap_or_default();
-        let salt = quoted(&self.scope.name(Named::Salt, own).unwrap_or_default());
+        let salt = quoted(&self.scope.name(NamedField::Salt, own).unwrap_or_default());
         Some(match (self.range.is_empty(), self.before_others) {
             (false, _) => salt,
             (true, false) => format!("\"cache_salt\":{salt}"),
@@ -261,7 +262,7 @@ impl Salt {
 
 /// Reads the whole text, and only then judges it: what isn't JSON is told as that.
 fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failure> {
-    let broken = |broken: Broken| Failure::NotJson { at: broken.at };
+    let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);
     if scan.kind().map_err(broken)? != Kind::Object {
         scan.skip().and_then(|_| scan.end()).map_err(broken)?;
@@ -280,9 +281,10 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     }
     if route.class() == Class::Inference {
         body.salt = Some(Box::new(salt(text, brace, &entries, &terms.scope)));
-        walk.names.retain(|(_, named, _)| *named != Named::Salt);
+        walk.names.retain(|(_, named, _)| *named != NamedField::Salt);
     }
-    let scoped = |(range, named, name): (Range<usize>, Named, String)| Some((range, terms.scope.name(named, &name)?));
+    let scoped =
+        |(range, named, name): (Range<usize>, NamedField, String)| Some((range, terms.scope.name(named, &name)?));
     body.names = walk.names.into_iter().filter_map(scoped).collect();
     if !walk.models.is_empty() {
         needs.models = models::named(text, &walk.models)?;
@@ -297,8 +299,8 @@ type Entry<'t> = (Cow<'t, str>, Kind, Range<usize>);
 /// The entries of the object that is the rest of a text. `read` reads each value.
 fn entries<'t>(
     scan: &mut Scan<'t>,
-    mut read: impl FnMut(&str, &mut Scan<'t>) -> Result<(), Broken>,
-) -> Result<Vec<Entry<'t>>, Broken> {
+    mut read: impl FnMut(&str, &mut Scan<'t>) -> Result<(), InvalidJson>,
+) -> Result<Vec<Entry<'t>>, InvalidJson> {
     let mut entries: Vec<Entry<'t>> = Vec::new();
     scan.object(|key, value| {
         let (kind, start) = (value.kind()?, value.at());
@@ -348,7 +350,7 @@ fn decided(
     allow: &[Allowance],
 ) -> Result<Inspected, Failure> {
     let mut body = Inspected {
-        bytes: Room::default(),
+        bytes: PooledBuffer::default(),
         model: None,
         stream: false,
         choices: 1,

@@ -3,11 +3,13 @@
 //! No message quotes an upstream, a prompt or a key: what is quoted are names the client wrote itself in a path or as a field
 //! name, shortened.
 
+pub mod mistake;
+
 use core::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::decide::rewrite::path::Mistake;
+use mistake::Mistake;
 
 /// The longest quotation of a client's own word.
 const LONGEST_QUOTE: usize = 80;
@@ -106,7 +108,7 @@ pub enum Failure {
         /// Its JSON pointer, or the field of a form.
         field: String,
         /// What is odd about it.
-        odd: Odd,
+        odd: FieldFault,
     },
     /// 400: a tool that the model host runs.
     HostedTool {
@@ -234,7 +236,7 @@ pub enum Failure {
 
 /// Why a field is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Odd {
+pub enum FieldFault {
     /// The path's documentation doesn't have it.
     Undocumented,
     /// It says where, or by what, a request is processed.
@@ -349,7 +351,7 @@ impl Failure {
             Self::MiscasedKey { .. } => "miscased_key",
             Self::BadField { .. } => "invalid_field",
             Self::RemoteUrl { .. } => "remote_url_not_allowed",
-            Self::UnknownField { odd: Odd::EngineInput, .. } => "engine_input_not_allowed",
+            Self::UnknownField { odd: FieldFault::EngineInput, .. } => "engine_input_not_allowed",
             Self::UnknownField { .. } => "unknown_field",
             Self::HostedTool { .. } => "hosted_tool_not_allowed",
             Self::Background => "background_not_allowed",
@@ -683,35 +685,35 @@ impl Failure {
 }
 
 #[inline(never)]
-fn unknown_field(field: &str, odd: Odd) -> String {
+fn unknown_field(field: &str, odd: FieldFault) -> String {
     let field = quote(field);
     match odd {
-        Odd::Undocumented => format!(
+        FieldFault::Undocumented => format!(
             "The field {field} is not one that this path documents, so nobody here knows what a model host does with it. \
              Leave it out; if it is an engine's own, name the \"engine\" at its endpoints; or allow \"unknown_fields\" for \
              this service."
         ),
-        Odd::Routes => format!(
+        FieldFault::Routes => format!(
             "The field {field} tells a model host where, or by what, to process the request. Here the rules alone say \
              that. Leave it out."
         ),
-        Odd::Priority => format!(
+        FieldFault::Priority => format!(
             "The field {field} would put this request before those of other customers. Leave it out, send 0, or allow \
              \"unknown_fields\" for this service."
         ),
-        Odd::Kind => format!(
+        FieldFault::Kind => format!(
             "The field {field} is a type that the model API doesn't document, so nobody here knows what a model host does \
              with the rest. Use a documented type."
         ),
-        Odd::NoText => format!(
+        FieldFault::NoText => format!(
             "The field {field} has to be a text. A model host gets metadata as the model API documents it: an object of \
              texts."
         ),
-        Odd::Engine => format!(
+        FieldFault::Engine => format!(
             "The field {field} is an engine's own, and no endpoint that may process this request has that engine. Leave \
              it out, or name the \"engine\" at the endpoints that know it."
         ),
-        Odd::EngineInput => format!(
+        FieldFault::EngineInput => format!(
             "The field {field} is something that an engine compiles, unpickles or obeys when it reads media: it is for \
              clients that the engine's operator trusts. Leave it out, or allow \"engine_inputs\" for this service."
         ),

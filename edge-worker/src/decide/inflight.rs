@@ -1,4 +1,4 @@
-//! How many bytes of bodies an isolate holds at once: a request's bytes in, a [`Hold`] on them or a refusal out.
+//! How many bytes of bodies an isolate holds at once: a request's bytes in, a [`Reservation`] on them or a refusal out.
 //!
 //! An isolate has 128 MB for all of its requests, and ends with all of them when they are used up. What is counted is
 //! what is allocated, not what has come. The Wasm's memory ends at 96 MiB (build.rs), so that it can't take the
@@ -27,9 +27,9 @@ pub fn held() -> u64 {
 
 /// Bytes that are held, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Hold(u64);
+pub struct Reservation(u64);
 
-impl Hold {
+impl Reservation {
     /// Holds more.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for Reservation {
     fn drop(&mut self) {
         HELD.set(HELD.get().saturating_sub(self.0));
     }
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_and_given_back() {
-        let (mut a, mut b, mut c) = (Hold::default(), Hold::default(), Hold::default());
+        let (mut a, mut b, mut c) = (Reservation::default(), Reservation::default(), Reservation::default());
         assert_eq!(a.grow(MOST_OF_LARGE - 1), Ok(()));
         assert_eq!((a.grow(1), a.grow(1)), (Ok(()), Err(Failure::Busy)));
         assert_eq!(b.grow(LARGE + 1), Err(Failure::Busy), "another large one");
@@ -87,10 +87,10 @@ mod tests {
         let step = (0..6usize, any::<bool>(), prop_oneof![0..(2 * LARGE), 0..(2 * MOST)]);
         TestRunner::new(ProptestConfig::with_cases(500))
             .run(&proptest::collection::vec(step, 0..60), |steps| {
-                let mut holds: Vec<Hold> = (0..6).map(|_| Hold::default()).collect();
+                let mut holds: Vec<Reservation> = (0..6).map(|_| Reservation::default()).collect();
                 for (which, ends, bytes) in steps {
                     if ends {
-                        holds[which] = Hold::default();
+                        holds[which] = Reservation::default();
                     } else {
                         let before = holds[which].0;
                         let went = holds[which].resize(bytes);

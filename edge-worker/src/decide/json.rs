@@ -13,7 +13,7 @@ const DEEPEST: u8 = 128;
 
 /// The byte at which a text stops being JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Broken {
+pub struct InvalidJson {
     /// The position, from 0.
     pub at: usize,
 }
@@ -79,7 +79,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If no value begins here.
-    pub fn kind(&mut self) -> Result<Kind, Broken> {
+    pub fn kind(&mut self) -> Result<Kind, InvalidJson> {
         self.skip_space();
         match self.text.get(self.at) {
             Some(b'{') => Ok(Kind::Object),
@@ -98,7 +98,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If it isn't JSON.
-    pub fn skip(&mut self) -> Result<Range<usize>, Broken> {
+    pub fn skip(&mut self) -> Result<Range<usize>, InvalidJson> {
         let kind = self.kind()?;
         let start = self.at;
         match kind {
@@ -117,9 +117,9 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If it isn't JSON.
-    pub fn text(&mut self) -> Result<&'a str, Broken> {
+    pub fn text(&mut self) -> Result<&'a str, InvalidJson> {
         let range = self.skip()?;
-        self.checked.get(range).ok_or(Broken { at: self.at })
+        self.checked.get(range).ok_or(InvalidJson { at: self.at })
     }
 
     /// What was read since a place.
@@ -132,17 +132,17 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If no string stands here.
-    pub fn string(&mut self) -> Result<Cow<'a, str>, Broken> {
+    pub fn string(&mut self) -> Result<Cow<'a, str>, InvalidJson> {
         self.skip_space();
         let (range, escaped) = self.raw_string()?;
-        let raw = self.checked.get(range).ok_or(Broken { at: self.at })?;
+        let raw = self.checked.get(range).ok_or(InvalidJson { at: self.at })?;
         if !escaped {
             return Ok(Cow::Borrowed(raw));
         }
         // An image of tens of megabytes may hold escapes (`\/`): a second copy that memory has no room for is no reason
         // to end every request.
         let mut out = String::new();
-        out.try_reserve_exact(raw.len()).map_err(|_| Broken { at: self.at })?;
+        out.try_reserve_exact(raw.len()).map_err(|_| InvalidJson { at: self.at })?;
         unescape(raw, &mut out);
         Ok(Cow::Owned(out))
     }
@@ -153,8 +153,8 @@ impl<'a> Scan<'a> {
     /// If no object stands here, or `each` says so.
     pub fn object(
         &mut self,
-        mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
+        mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), InvalidJson>,
+    ) -> Result<(), InvalidJson> {
         self.enter(b'{')?;
         if self.next_is(b'}') {
             self.leave();
@@ -177,7 +177,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If no array stands here, or `each` says so.
-    pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), Broken>) -> Result<(), Broken> {
+    pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), InvalidJson>) -> Result<(), InvalidJson> {
         self.enter(b'[')?;
         if self.next_is(b']') {
             self.leave();
@@ -198,13 +198,13 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If something does.
-    pub fn end(&mut self) -> Result<(), Broken> {
+    pub fn end(&mut self) -> Result<(), InvalidJson> {
         self.skip_space();
         if self.at == self.text.len() { Ok(()) } else { self.broken() }
     }
 
-    fn broken<T>(&self) -> Result<T, Broken> {
-        Err(Broken { at: self.at })
+    fn broken<T>(&self) -> Result<T, InvalidJson> {
+        Err(InvalidJson { at: self.at })
     }
 
     fn skip_space(&mut self) {
@@ -220,11 +220,11 @@ impl<'a> Scan<'a> {
         found
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Broken> {
+    fn expect(&mut self, byte: u8) -> Result<(), InvalidJson> {
         if self.next_is(byte) { Ok(()) } else { self.broken() }
     }
 
-    fn enter(&mut self, byte: u8) -> Result<(), Broken> {
+    fn enter(&mut self, byte: u8) -> Result<(), InvalidJson> {
         if self.depth == DEEPEST {
             return self.broken();
         }
@@ -237,7 +237,7 @@ impl<'a> Scan<'a> {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Broken> {
+    fn word(&mut self, word: &[u8]) -> Result<(), InvalidJson> {
         if !self.text[self.at..].starts_with(word) {
             return self.broken();
         }
@@ -246,7 +246,7 @@ impl<'a> Scan<'a> {
     }
 
     /// RFC 8259 §6.
-    fn number(&mut self) -> Result<(), Broken> {
+    fn number(&mut self) -> Result<(), InvalidJson> {
         let start = self.at;
         self.at += usize::from(self.text.get(self.at) == Some(&b'-'));
         if self.has_odd_numbers
@@ -272,7 +272,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Broken> {
+    fn digits(&mut self) -> Result<(), InvalidJson> {
         let count = self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         if count == 0 {
             return self.broken();
@@ -282,7 +282,7 @@ impl<'a> Scan<'a> {
     }
 
     /// RFC 8259 §7: the range between the quotation marks, and whether anything in it is escaped.
-    fn raw_string(&mut self) -> Result<(Range<usize>, bool), Broken> {
+    fn raw_string(&mut self) -> Result<(Range<usize>, bool), InvalidJson> {
         if self.text.get(self.at) != Some(&b'"') {
             return self.broken();
         }
@@ -306,7 +306,7 @@ impl<'a> Scan<'a> {
         Ok((range, escaped))
     }
 
-    fn escape(&mut self) -> Result<(), Broken> {
+    fn escape(&mut self) -> Result<(), InvalidJson> {
         self.at += 1;
         match self.text.get(self.at) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
@@ -646,7 +646,7 @@ mod tests {
         let read = |text: &str| Scan::new(text).string().map(Cow::into_owned);
         assert_eq!(read(r#""\ud83d\ude00 \"\\\/\b\f\n\r\t é""#).unwrap(), "😀 \"\\/\u{8}\u{c}\n\r\t é");
         assert_eq!(read(r#""\ud800x""#).unwrap(), "\u{fffd}x");
-        assert_eq!(read("1"), Err(Broken { at: 0 }));
+        assert_eq!(read("1"), Err(InvalidJson { at: 0 }));
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::decide::envelope::Failure;
 use crate::decide::plan::Target;
-use crate::decide::sse::single::Kindred;
+use crate::decide::sse::single::AnswerKind;
 
 /// What a client hears while it waits.
 pub(crate) const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -45,8 +45,8 @@ pub(crate) fn served(target: &Target) -> Vec<u8> {
 }
 
 /// A failure as the last event of a stream that had no content: as the path's API has it.
-pub(crate) fn failed(failure: &Failure, kindred: Option<Kindred>) -> Vec<u8> {
-    if kindred != Some(Kindred::Response) {
+pub(crate) fn failed(failure: &Failure, answer_kind: Option<AnswerKind>) -> Vec<u8> {
+    if answer_kind != Some(AnswerKind::Response) {
         return failure.event();
     }
     let data = json!({
@@ -71,9 +71,9 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_event_of_the_paths_api() {
-        let chat = String::from_utf8(failed(&Failure::UpstreamTimeout, Some(Kindred::Chat))).unwrap();
+        let chat = String::from_utf8(failed(&Failure::UpstreamTimeout, Some(AnswerKind::Chat))).unwrap();
         assert!(chat.starts_with("data: {\"error\":{") && chat.ends_with("}\n\n"), "{chat}");
-        let response = String::from_utf8(failed(&Failure::UpstreamTimeout, Some(Kindred::Response))).unwrap();
+        let response = String::from_utf8(failed(&Failure::UpstreamTimeout, Some(AnswerKind::Response))).unwrap();
         let data: serde_json::Value =
             serde_json::from_str(response.strip_prefix("event: error\ndata: ").unwrap().trim()).unwrap();
         assert_eq!((&data["type"], &data["code"]), (&json!("error"), &json!("upstream_timeout")));

@@ -16,7 +16,8 @@ use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
 use crate::decide::body::engine::Engines;
 use crate::decide::body::models::NamedModel;
 use crate::decide::body::{Needs, model_routes};
-use crate::decide::envelope::{Failure, Odd};
+use crate::decide::envelope::{Failure, FieldFault};
+use crate::decide::hash::hash;
 use crate::decide::state::Place;
 use crate::decide::state::tuned::is_tuned;
 
@@ -183,7 +184,7 @@ impl Skip {
 
 /// What the plan is for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct PlanRequest<'a> {
     /// The model, by the client's name.
     pub model: Option<&'a str>,
     /// Which engines know all fields of the request, and the models that it names below its top level.
@@ -211,7 +212,7 @@ impl Plan {
         table: &Table,
         service: ServiceIndex,
         steering: &Steering,
-        wanted: &Wanted<'_>,
+        wanted: &PlanRequest<'_>,
         has_secret: impl Fn(&str) -> bool,
     ) -> Result<Self, Failure> {
         if let Some(failure) = nothing_offered(table, service, steering, wanted) {
@@ -232,7 +233,7 @@ impl Plan {
     pub fn pinned(
         table: &Table,
         steering: &Steering,
-        wanted: &Wanted<'_>,
+        wanted: &PlanRequest<'_>,
         has_secret: impl Fn(&str) -> bool,
         place: &Place,
     ) -> Result<Self, Failure> {
@@ -255,7 +256,7 @@ impl Plan {
         }
         let mut plan = Self { targets: Vec::new(), skipped: Vec::new() };
         let rested = Local::default();
-        let wanted = &Wanted { conditions: Conditions { local: &rested, ..wanted.conditions }, ..*wanted };
+        let wanted = &PlanRequest { conditions: Conditions { local: &rested, ..wanted.conditions }, ..*wanted };
         plan.add_region(table, fenced, wanted, &has_secret);
         plan.targets.retain(|target| target.id == place.endpoint);
         plan.skipped.retain(|skipped| skipped.endpoint == place.endpoint);
@@ -267,7 +268,13 @@ impl Plan {
         }
     }
 
-    fn add_region(&mut self, table: &Table, fenced: Fenced, wanted: &Wanted<'_>, has_secret: &impl Fn(&str) -> bool) {
+    fn add_region(
+        &mut self,
+        table: &Table,
+        fenced: Fenced,
+        wanted: &PlanRequest<'_>,
+        has_secret: &impl Fn(&str) -> bool,
+    ) {
         let region = table.region(fenced.region);
         let mut skip = |endpoint: &EndpointId, why: Skip| {
             self.skipped.push(Skipped { region: region.id.clone(), endpoint: endpoint.clone(), why });
@@ -432,7 +439,12 @@ pub fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
 }
 
 /// What to answer when the steering offers no region.
-fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, wanted: &Wanted<'_>) -> Option<Failure> {
+fn nothing_offered(
+    table: &Table,
+    service: ServiceIndex,
+    steering: &Steering,
+    wanted: &PlanRequest<'_>,
+) -> Option<Failure> {
     let model = wanted.model;
     let mut fence = steering.fence().peekable();
     let not_home = |withheld: &Withheld| withheld.reason == Reason::NotHome;
@@ -466,7 +478,7 @@ fn nothing_offered(table: &Table, service: ServiceIndex, steering: &Steering, wa
 
 /// A model named below the top level of a body because of which no endpoint of the fence can take the request.
 #[inline(never)]
-fn lacking_everywhere<'n>(table: &Table, steering: &Steering, wanted: &Wanted<'n>) -> Option<&'n NamedModel> {
+fn lacking_everywhere<'n>(table: &Table, steering: &Steering, wanted: &PlanRequest<'n>) -> Option<&'n NamedModel> {
     let endpoints = steering.fence().flat_map(|ranked| &table.region(ranked.fenced.region).endpoints);
     let with_model = endpoints.filter(|(_, endpoint)| model_at(endpoint, wanted.model).is_some());
     let mut lacking = None;
@@ -483,7 +495,7 @@ fn lacks<'n>(endpoint: &Endpoint, needs: &'n Needs) -> Option<&'n NamedModel> {
 
 /// No endpoint that may be asked knows a field of the request.
 pub(crate) fn no_engine(needs: &Needs) -> Failure {
-    Failure::UnknownField { field: needs.field.clone(), odd: Odd::Engine }
+    Failure::UnknownField { field: needs.field.clone(), odd: FieldFault::Engine }
 }
 
 /// The endpoint's own name for a model: `Some(None)` when none is asked for, `None` when it hasn't got it.
@@ -500,7 +512,7 @@ fn speaks_against(
     region: RegionIndex,
     position: usize,
     id: &EndpointId,
-    wanted: &Wanted<'_>,
+    wanted: &PlanRequest<'_>,
     is_forced_up: bool,
 ) -> Option<Skip> {
     let conditions = &wanted.conditions;
@@ -524,19 +536,6 @@ fn score(affinity: &str, region: &RegionId, id: &EndpointId, endpoint: &Endpoint
     let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     // Positive doubles sort as their bits do.
     (-libm::log(unit) / f64::from(endpoint.weight.max(1))).to_bits()
-}
-
-/// FNV-1a over the parts with their ends, then the finaliser of SplitMix64 to spread its bits.
-pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
-    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
-    for part in parts {
-        for byte in part.iter().chain(&[0xff]) {
-            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
 }
 
 #[cfg(test)]
@@ -602,7 +601,7 @@ pub(crate) mod tests {
         let conditions = Conditions { health: case.health, local: &case.local, now: NOW };
         let ask = Ask { service, client, model: case.model, path_class: PathClass::Inference };
         let steering = steer(&table, &ask, &conditions);
-        let wanted = Wanted { model: case.model, needs, conditions, affinity: case.affinity };
+        let wanted = PlanRequest { model: case.model, needs, conditions, affinity: case.affinity };
         Plan::from_steering(&table, service, &steering, &wanted, |name| name != case.missing)
     }
 
@@ -653,7 +652,7 @@ pub(crate) mod tests {
     fn an_endpoint_of_another_engine_is_skipped_and_none_is_told() {
         let rules = RULES.replace("\"weight\": 3,", "\"weight\": 3, \"engine\": \"vllm\",");
         let body = |fields: &str| {
-            let route = crate::decide::rewrite::path::Route::parse("POST", "/v1/chat/completions").unwrap();
+            let route = crate::decide::route::Route::parse("POST", "/v1/chat/completions").unwrap();
             let text = format!("{{\"model\":\"chat\",{fields}}}");
             let body = crate::decide::body::Inspected::json(
                 text.into_bytes(),
@@ -668,7 +667,7 @@ pub(crate) mod tests {
         assert!(guided.skipped().iter().all(|skipped| skipped.why == Skip::Engine) && guided.skipped().len() == 3);
         assert_eq!(plan_by(&rules, &Case::default(), &body("\"top_k\":4")).unwrap().targets().len(), 4);
         let none = plan_by(&rules, &Case::default(), &body("\"ebnf\":\"x\"")).unwrap_err();
-        assert_eq!(none, Failure::UnknownField { field: "ebnf".into(), odd: Odd::Engine });
+        assert_eq!(none, Failure::UnknownField { field: "ebnf".into(), odd: FieldFault::Engine });
         let unnamed = plan_by(RULES, &Case::default(), &body("\"guided_regex\":\"x\"")).unwrap_err();
         assert_eq!(unnamed.code(), "unknown_field");
     }
@@ -802,7 +801,7 @@ pub(crate) mod tests {
         let steering =
             steer(&table, &Ask { service, client, model: None, path_class: PathClass::Inference }, &conditions);
         let needs = Needs::default();
-        let wanted = Wanted { model: None, needs: &needs, conditions, affinity: "" };
+        let wanted = PlanRequest { model: None, needs: &needs, conditions, affinity: "" };
         let pinned = |name: &str| {
             let place = Place { region: RegionIndex(0), endpoint: EndpointId::parse(name).unwrap() };
             Plan::pinned(&table, &steering, &wanted, |_| true, &place).map(|plan| plan.targets().len())
@@ -860,7 +859,7 @@ pub(crate) mod tests {
                 Place { region: table.region_named(region).unwrap(), endpoint: EndpointId::parse(endpoint).unwrap() }
             }
         };
-        let wanted = Wanted { model, needs: &Needs::default(), conditions, affinity: "" };
+        let wanted = PlanRequest { model, needs: &Needs::default(), conditions, affinity: "" };
         let plan = Plan::pinned(&table, &steer(&table, &ask, &conditions), &wanted, |_| true, &place)?;
         assert_eq!(plan.targets().len(), 1);
         Ok(plan.targets()[0].id().to_string())

@@ -2,8 +2,6 @@
 
 pub mod disposition;
 pub mod headers;
-pub mod path;
-pub mod query;
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -17,8 +15,8 @@ use crate::decide::headers::Headers;
 use crate::decide::multipart::form::Form;
 use crate::decide::payload::{LARGEST_COPIED, Payload};
 use crate::decide::plan::Target;
-use path::Route;
-use query::Query;
+use crate::decide::route::Route;
+use crate::decide::route::query::Query;
 
 /// A body that is held whole and was looked through.
 pub enum Content {

@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 
-use crate::decide::plan::hash;
+use crate::decide::hash::hash;
 
 /// Who sent a request, as a hash of no other use: kept in this isolate's memory for as long as an endpoint rests, told nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

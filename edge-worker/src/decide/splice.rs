@@ -30,7 +30,7 @@ pub struct Names {
     /// The names of models to write, quoted.
     models: Models,
     /// Where names of models stand.
-    places: Places,
+    places: NamePlaces,
     /// How ids are sealed, where any are handed out.
     ids: Option<Ids>,
 }
@@ -47,7 +47,7 @@ enum Models {
 
 /// Where names of models stand in a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Places {
+pub enum NamePlaces {
     /// An answer: `model`, and that of its `response`.
     Answer,
     /// An object that is kept, or a list of such: the same, and `model` of each in `data`.
@@ -77,12 +77,12 @@ impl Names {
     #[must_use]
     pub fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
         let models = model.map_or(Models::Same, |model| Models::One(quoted(model)));
-        (model.is_some() || ids.is_some()).then_some(Self { models, places: Places::Answer, ids })
+        (model.is_some() || ids.is_some()).then_some(Self { models, places: NamePlaces::Answer, ids })
     }
 
     /// For a text that names one model as `places` says.
     #[must_use]
-    pub fn of_one(model: &str, places: Places) -> Self {
+    pub fn of_one(model: &str, places: NamePlaces) -> Self {
         Self { models: Models::One(quoted(model)), places, ids: None }
     }
 
@@ -91,7 +91,7 @@ impl Names {
     #[must_use]
     pub fn translated<'m>(
         pairs: impl Iterator<Item = (&'m String, &'m String)>,
-        places: Places,
+        places: NamePlaces,
         ids: Option<Ids>,
     ) -> Self {
         let models = pairs.map(|(found, written)| (found.clone(), quoted(written))).collect();
@@ -100,7 +100,7 @@ impl Names {
 
     /// Whether the first model of a text is the only thing in it that may have to be replaced.
     fn is_one_model(&self) -> bool {
-        self.ids.is_none() && self.places == Places::Answer && matches!(self.models, Models::One(_))
+        self.ids.is_none() && self.places == NamePlaces::Answer && matches!(self.models, Models::One(_))
     }
 
     fn has_models(&self) -> bool {
@@ -365,7 +365,7 @@ mod tests {
         Names::new(Some("chat"), Some(ids())).unwrap()
     }
 
-    fn translated(places: Places) -> Names {
+    fn translated(places: NamePlaces) -> Names {
         let pairs =
             [("llama", "chat"), ("bge", "embed")].map(|(found, written)| (found.to_owned(), written.to_owned()));
         Names::translated(pairs.iter().map(|(found, written)| (found, written)), places, None)
@@ -377,8 +377,8 @@ mod tests {
             "response":{"model":"bge"},"metadata":{"model":"llama"}}"#;
         let expected = r#"{"object":"list","model":"chat","data":[{"id":"b","model":"chat","x":{"model":"llama"}},{"model":"embed"},{"model":"gpt"}],
             "response":{"model":"embed"},"metadata":{"model":"llama"}}"#;
-        assert_eq!(run(&translated(Places::Objects), false, &[text.as_bytes()]), expected);
-        let one = run(&translated(Places::Answer), false, &[text.as_bytes()]);
+        assert_eq!(run(&translated(NamePlaces::Objects), false, &[text.as_bytes()]), expected);
+        let one = run(&translated(NamePlaces::Answer), false, &[text.as_bytes()]);
         assert_eq!(
             one,
             expected
@@ -391,8 +391,8 @@ mod tests {
     fn models_themselves_are_called_by_the_clients_names() {
         let text = r#"{"object":"list","data":[{"id":"llama","root":"llama","parent":null,"permission":[{"id":"llama"}]},{"id":"bge","root":"/models/bge"}]}"#;
         let expected = r#"{"object":"list","data":[{"id":"chat","root":"chat","parent":null,"permission":[{"id":"llama"}]},{"id":"embed","root":"/models/bge"}]}"#;
-        assert_eq!(run(&translated(Places::Models), false, &[text.as_bytes()]), expected);
-        let one = Names::of_one("chat", Places::Models);
+        assert_eq!(run(&translated(NamePlaces::Models), false, &[text.as_bytes()]), expected);
+        let one = Names::of_one("chat", NamePlaces::Models);
         assert_eq!(run(&one, false, &[br#"{"id":"llama","owned_by":"x"}"#]), r#"{"id":"chat","owned_by":"x"}"#);
     }
 
@@ -467,10 +467,10 @@ mod tests {
     #[test]
     fn a_list_of_models_is_told_at_its_end() {
         let list = r#"{"data":[{"id":"a"},{"id":"ft:x:acme::1"}]}"#;
-        let mut splice = Splice::models(Some(translated(Places::Models)));
+        let mut splice = Splice::models(Some(translated(NamePlaces::Models)));
         assert!(list.as_bytes().chunks(7).all(|chunk| splice.pass(chunk).is_empty()));
         assert_eq!(splice.finish(), br#"{"data":[{"id":"a"}]}"#);
-        let mut renamed = Splice::models(Some(translated(Places::Models)));
+        let mut renamed = Splice::models(Some(translated(NamePlaces::Models)));
         renamed.pass(br#"{"data":[{"id":"llama"},{"id":"ft:llama:x::1"}]}"#);
         assert_eq!(renamed.finish(), br#"{"data":[{"id":"chat"}]}"#);
     }

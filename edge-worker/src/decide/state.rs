@@ -8,7 +8,6 @@
 //! one may use it. Lists are refused there, as they'd hand out everybody's.
 
 pub mod claim;
-pub mod fields;
 pub mod sealed_id;
 pub mod tuned;
 

@@ -12,7 +12,7 @@ use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use subtle::ConstantTimeEq;
 
 use crate::decide::envelope::Failure;
-use crate::runtime::request::Asked;
+use crate::runtime::request::ClientRequest;
 
 /// A request that was recognised.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -65,7 +65,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma, which is part of nobody's key.
-    pub(crate) fn of(asked: &Asked) -> Self {
+    pub(crate) fn of(asked: &ClientRequest) -> Self {
         Self::read(asked.header("authorization"), asked.header("api-key"))
     }
 
@@ -106,7 +106,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// Reads `CF-Connecting-IP` and `request.cf`, which Cloudflare (or the trusted front of a workerd) sets. A code
     /// that is no country's, such as `XX`, `T1` or a database's `ZZ`, leaves the client unknown.
-    pub(crate) fn of(asked: &Asked) -> Self {
+    pub(crate) fn of(asked: &ClientRequest) -> Self {
         let [country, latitude, longitude] = &asked.place;
         Self::read(asked.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
     }

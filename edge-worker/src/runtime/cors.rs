@@ -9,10 +9,10 @@ use bailiwick_rules::table::{Service, Table};
 
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
-use crate::decide::rewrite::path::Route;
+use crate::decide::route::Route;
 use crate::runtime::client::service_of;
-use crate::runtime::reply::{Reply, Stamp};
-use crate::runtime::request::Asked;
+use crate::runtime::reply::{Reply, ResponseInfo};
+use crate::runtime::request::ClientRequest;
 
 /// What pages may send, beside `x-stainless-*` of the official clients. Others could be taken for a proxy's word on who
 /// asks.
@@ -41,7 +41,7 @@ const SAFELISTED: &[&str] = &["cache-control", "content-language", "content-leng
 
 /// What a page of one origin may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Page {
+pub(crate) enum OriginPolicy {
     /// The service knows no pages: it answers as to anybody, and browsers keep the answer from the page.
     Unknown,
     /// It may ask, and read the answer.
@@ -55,9 +55,9 @@ pub(crate) enum Page {
     Refused,
 }
 
-impl Page {
+impl OriginPolicy {
     /// Of the request; `None` if it comes from no page.
-    pub(crate) fn of(asked: &Asked, table: Option<&Table>) -> Option<Self> {
+    pub(crate) fn of(asked: &ClientRequest, table: Option<&Table>) -> Option<Self> {
         // Most clients are no browsers.
         let origin = asked.header("origin").filter(|origin| !origin.is_empty())?;
         Some(Self::look_up(origin, table, &asked.address.host))
@@ -77,7 +77,7 @@ impl Page {
     }
 
     /// What a preflight is answered; `None` for a request that is none. Browsers send it without a key.
-    pub(crate) fn preflight(&self, asked: &Asked, stamp: &Stamp) -> Option<Result<Reply, Failure>> {
+    pub(crate) fn preflight(&self, asked: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
         let method = asked.header("access-control-request-method").filter(|_| asked.method == "OPTIONS")?;
         let Self::Allowed { max_age, .. } = self else { return Some(Err(Failure::OriginNotAllowed)) };
         if let Err(failure) = Route::parse(method, &asked.address.path) {
@@ -89,7 +89,7 @@ impl Page {
             ("access-control-allow-headers", allowed_headers(wanted)),
             ("access-control-max-age", max_age.to_string()),
         ];
-        Some(Ok(stamp.no_content(headers.into_iter().collect())))
+        Some(Ok(info.no_content(headers.into_iter().collect())))
     }
 
     /// Lets the page read an answer, be it an error: without this a script sees none at all.
@@ -159,16 +159,16 @@ mod tests {
     fn all_headers_of_an_answer_may_be_read_and_none_is_made_up() {
         let names = ["content-type", "retry-after", "x-bailiwick-region"];
         let mut headers: Headers = names.map(|name| (name, "x")).into_iter().collect();
-        let page = Page::Allowed { origin: "https://a.example".into(), max_age: 1 };
+        let page = OriginPolicy::Allowed { origin: "https://a.example".into(), max_age: 1 };
         page.write(&mut headers);
         let value = |name: &str| headers.get(name);
         assert_eq!(value("access-control-expose-headers"), Some("retry-after, x-bailiwick-region"));
         assert_eq!((value("access-control-allow-origin"), value("vary")), (Some("https://a.example"), Some("Origin")));
         assert_eq!(value("access-control-allow-credentials"), None);
         let mut none = Headers::default();
-        Page::Unknown.write(&mut none);
+        OriginPolicy::Unknown.write(&mut none);
         assert_eq!(none, Headers::default());
-        Page::Refused.write(&mut none);
+        OriginPolicy::Refused.write(&mut none);
         assert_eq!(none.iter().collect::<Vec<_>>(), [("vary", "Origin")], "another origin would have another answer");
     }
 }

@@ -1,17 +1,17 @@
 // One request's line to its endpoints and back to its client, on the runtime's side of the Worker: exchange.rs holds the other end.
 //
 // Each call between Wasm and JavaScript, and each object made on the way, costs about as much as the runtime needs to pass a
-// chunk on by itself. So what belongs together crosses together: headers as one text, and an event as one call of `ring`, which
+// chunk on by itself. So what belongs together crosses together: headers as one text, and an event as one call of `notify`, which
 // also takes the request on from there (task.rs).
 import Shim from "shim";
+import {
+  BODY_ERROR, CHUNK, CLIENT_GONE, EOF, FETCH_ERROR, HEADERS, LAST_CHUNK, LOOKED, REQUEST_BODY, REQUEST_CHUNK, REQUEST_EOF,
+  REQUEST_FAILED, REQUEST_TIMEOUT, TIMER, WRITE_FAILED, WRITTEN,
+} from "./notice.js";
 
-const { begin, ring, run } = Shim.prototype;
+const { begin, notify, run } = Shim.prototype;
 /** What the shim knows of the Wasm: whether a panic broke it, and which instance it is. */
 const wasm = globalThis.__worker_init_state;
-
-// What rings. The same numbers stand in exchange.rs.
-const HEADERS = 0, REFUSED = 1, CHUNK = 2, END = 3, BROKEN = 4, TIMER = 5, GONE = 6, TAKEN = 7, LOST = 8, BODY = 9, UNREAD = 10,
-  WHOLE = 11, PIECE_OF_BODY = 12, END_OF_BODY = 13, LATE = 14, SEEN = 15;
 
 /** How often a line rings at least while its task lasts, in milliseconds. By it a task hears that the Wasm is another's. */
 const BEAT = 5_000;
@@ -73,11 +73,11 @@ export function serve(request, env, ctx) {
   if (wasm.criticalError) new Shim(ctx, env);
   const text = asked(request);
   return new Promise((answer) => {
-    const line = new Line(text.slice(0, text.indexOf("\n")), answer);
+    const exchange = new Exchange(text.slice(0, text.indexOf("\n")), answer);
     const { signal } = request;
-    signal.onabort = () => line.ring(GONE, 0);
-    line.enter(begin, line, request, env, ctx, bytesOf(text));
-    if (signal.aborted) line.ring(GONE, 0);
+    signal.onabort = () => exchange.notify(CLIENT_GONE, 0);
+    exchange.enter(begin, exchange, request, env, ctx, bytesOf(text));
+    if (signal.aborted) exchange.notify(CLIENT_GONE, 0);
   });
 }
 
@@ -100,7 +100,7 @@ function broken(id) {
 const free = [];
 let numbers = 0;
 
-class Line {
+class Exchange {
   /** `answer` takes the client's response. */
   constructor(id, answer) {
     /** The task's number, while it lasts. */
@@ -124,18 +124,18 @@ class Line {
   enter(call, a, b, c, d, e) {
     if (this.number === undefined) return;
     // One that a panic broke may be in any state, and the next one knows nothing of this request.
-    if (wasm.criticalError || this.instance !== wasm.instanceId) return this.fall();
+    if (wasm.criticalError || this.instance !== wasm.instanceId) return this.fail();
     try {
       call(this.number, a, b, c, d, e);
     } catch {
       wasm.criticalError = true;
-      this.fall();
+      this.fail();
     }
   }
 
   /** Tells what happened, and takes the task on from there. */
-  ring(what, attempt, bytes) {
-    this.enter(ring, what, attempt, bytes);
+  notify(what, attempt, bytes) {
+    this.enter(notify, what, attempt, bytes);
   }
 
   /** Takes the task on when the runtime has done what it is at. */
@@ -144,20 +144,20 @@ class Line {
   }
 
   /** The task has ended. A timer that is set ends with the request: to clear it costs more. */
-  over() {
+  end() {
     this.abort();
-    this.lose();
+    this.abandon();
   }
 
   /** The task has ended, and so has the request for the runtime: nothing of it may be touched. */
-  lose() {
+  abandon() {
     if (this.number !== undefined) free.push(this.number);
     this.number = undefined;
   }
 
   /** The Wasm is broken, and the task with it. */
-  fall() {
-    this.over();
+  fail() {
+    this.end();
     this.answer(broken(this.id));
     if (this.writer === undefined) return;
     if (!this.events) return this.cut();
@@ -166,36 +166,36 @@ class Line {
     this.close();
   }
 
-  /** Reads the client's body, all of it: BODY follows, or UNREAD if it doesn't come. */
-  take(request) {
+  /** Reads the client's body, all of it: REQUEST_BODY follows, or REQUEST_FAILED if it doesn't come. */
+  readBody(request) {
     request.arrayBuffer().then(
-      (body) => this.ring(BODY, 0, new Uint8Array(body)),
-      () => this.ring(UNREAD, 0),
+      (body) => this.notify(REQUEST_BODY, 0, new Uint8Array(body)),
+      () => this.notify(REQUEST_FAILED, 0),
     );
   }
 
-  /** Reads a piece of the client's body: PIECE_OF_BODY, END_OF_BODY or UNREAD follows, or LATE after so many milliseconds. */
+  /** Reads a piece of the client's body: REQUEST_CHUNK, REQUEST_EOF or REQUEST_FAILED follows, or REQUEST_TIMEOUT after so many milliseconds. */
   pull(request, milliseconds) {
     clearTimeout(this.late);
-    this.late = setTimeout(() => this.ring(LATE, 0), milliseconds);
+    this.late = setTimeout(() => this.notify(REQUEST_TIMEOUT, 0), milliseconds);
     if (this.pulling) return;
     const come = (what, bytes) => {
       this.pulling = false;
       clearTimeout(this.late);
-      this.ring(what, 0, bytes);
+      this.notify(what, 0, bytes);
     };
     this.pulling = true;
     try {
       this.reader ??= request.body.getReader();
-      this.reader.read().then(({ done, value }) => (done ? come(END_OF_BODY) : come(PIECE_OF_BODY, value)), () => come(UNREAD));
+      this.reader.read().then(({ done, value }) => (done ? come(REQUEST_EOF) : come(REQUEST_CHUNK, value)), () => come(REQUEST_FAILED));
     } catch {
-      come(UNREAD);
+      come(REQUEST_FAILED);
     }
   }
 
   /**
    * Sends a request: `head` is the method, the URL and the headers, a line each. HEADERS with the status and the headers, or
-   * REFUSED, follows.
+   * FETCH_ERROR, follows.
    */
   send(attempt, head, body, stream) {
     const parts = head.split("\n");
@@ -207,17 +207,17 @@ class Line {
       fetch(parts[1], init).then(
         (response) => {
           flight.response = response;
-          if (this.flight === flight) this.ring(HEADERS, attempt, bytesOf(`${response.status}\n${flight.headers()}`));
+          if (this.flight === flight) this.notify(HEADERS, attempt, bytesOf(`${response.status}\n${flight.headers()}`));
         },
-        () => this.flight === flight && this.ring(REFUSED, attempt),
+        () => this.flight === flight && this.notify(FETCH_ERROR, attempt),
       );
     } catch {
-      this.ring(REFUSED, attempt);
+      this.notify(FETCH_ERROR, attempt);
     }
   }
 
   /**
-   * Fetches something small: SEEN follows, with its bytes if it came, and with none where nothing is there. The answer in
+   * Fetches something small: LOOKED follows, with its bytes if it came, and with none where nothing is there. The answer in
    * flight goes on, and nobody reads it meanwhile.
    */
   look(head) {
@@ -229,10 +229,10 @@ class Line {
       if ([404, 405, 501].includes(response.status)) return new Uint8Array(0);
       return response.status === 200 && bytes.length <= LOOKED_AT ? bytes : undefined;
     };
-    see().then((bytes) => this.ring(SEEN, 0, bytes), () => this.ring(SEEN, 0));
+    see().then((bytes) => this.notify(LOOKED, 0, bytes), () => this.notify(LOOKED, 0));
   }
 
-  /** Asks for more of the body: CHUNK, END or BROKEN follows, perhaps at once. */
+  /** Asks for more of the body: CHUNK, EOF or BODY_ERROR follows, perhaps at once. */
   read() {
     const flight = this.flight;
     if (flight === undefined) return;
@@ -245,13 +245,13 @@ class Line {
   /** Begins with a body. */
   open(flight) {
     const { length, packed, drips, response } = flight;
-    if (length === 0 || response.body === null) return this.end(flight, END);
+    if (length === 0 || response.body === null) return this.ended(flight, EOF);
     if (packed || drips || !(length <= AT_ONCE)) {
       flight.piece = new Uint8Array(PIECE);
       flight.held = new Uint8Array(2 * PIECE);
       flight.came = ({ done, value }) => {
         flight.filling = false;
-        if (done) return this.end(flight, END);
+        if (done) return this.ended(flight, EOF);
         // The clock isn't asked again within a burst: it is one until its timer runs out.
         const burst = flight.soon !== undefined || flight.isSoon();
         flight.keep(value);
@@ -259,17 +259,17 @@ class Line {
         if (flight.wanted) this.settle(flight, burst);
         this.fill(flight);
       };
-      flight.broke = () => this.end(flight, BROKEN);
+      flight.broke = () => this.ended(flight, BODY_ERROR);
       // Into a buffer of our own, again and again: else each chunk gets one, and rubbish is what a stream costs most by.
       flight.reader = response.body.getReader({ mode: "byob" });
       return;
     }
     response.arrayBuffer().then(
       (body) => {
-        flight.over = END;
-        if (this.flight === flight) this.ring(WHOLE, flight.attempt, new Uint8Array(body));
+        flight.over = EOF;
+        if (this.flight === flight) this.notify(LAST_CHUNK, flight.attempt, new Uint8Array(body));
       },
-      () => this.end(flight, BROKEN),
+      () => this.ended(flight, BODY_ERROR),
     );
   }
 
@@ -283,7 +283,7 @@ class Line {
     flight.reader.read(flight.piece).then(flight.came, flight.broke);
   }
 
-  end(flight, how) {
+  ended(flight, how) {
     flight.over = how;
     if (this.flight === flight && flight.wanted) this.settle(flight, false);
   }
@@ -296,7 +296,7 @@ class Line {
     if (flight.size === 0) {
       if (flight.over === undefined) return;
       flight.wanted = false;
-      this.ring(flight.over, flight.attempt);
+      this.notify(flight.over, flight.attempt);
     } else if (burst && flight.over === undefined && !flight.isFull()) {
       flight.soon ??= setTimeout(() => {
         flight.soon = undefined;
@@ -305,7 +305,7 @@ class Line {
       }, 0);
     } else {
       flight.wanted = false;
-      this.ring(flight.over === END ? WHOLE : CHUNK, flight.attempt, flight.take());
+      this.notify(flight.over === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
     }
   }
 
@@ -329,7 +329,7 @@ class Line {
     if (this.timer !== undefined) clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       this.timer = undefined;
-      this.ring(TIMER, 0);
+      this.notify(TIMER, 0);
       if (this.number !== undefined && this.timer === undefined) this.arm(BEAT);
     }, milliseconds);
   }
@@ -356,11 +356,11 @@ class Line {
     this.events = headers.includes("text/event-stream");
   }
 
-  /** Writes to the client: TAKEN follows when it took all of it, LOST if it won't. */
+  /** Writes to the client: WRITTEN follows when it took all of it, WRITE_FAILED if it won't. */
   write(bytes) {
     this.writer.write(bytes.slice()).then(
-      () => this.ring(TAKEN, 0),
-      () => this.ring(LOST, 0),
+      () => this.notify(WRITTEN, 0),
+      () => this.notify(WRITE_FAILED, 0),
     );
   }
 
@@ -397,7 +397,7 @@ class Flight {
     this.filling = false;
     this.wanted = false;
     this.soon = undefined;
-    /** How it ended: END or BROKEN. */
+    /** How it ended: EOF or BODY_ERROR. */
     this.over = undefined;
   }
 

@@ -13,88 +13,81 @@ use worker::web_sys;
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::decide::attempt::AttemptNumber;
+use crate::decide::attempt::{AttemptNumber, Event};
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
-use crate::runtime::feed::{self, Clock};
+use crate::runtime::clock::{self, Clock};
+use crate::runtime::notice::Notice;
 use crate::runtime::reply::Reply;
 
 #[wasm_bindgen]
 extern "C" {
     /// One request's line, an object of exchange.js.
     #[derive(Clone)]
-    pub(crate) type Line;
+    pub(crate) type JsExchange;
     #[wasm_bindgen(method)]
-    fn send(this: &Line, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
+    fn send(this: &JsExchange, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
     #[wasm_bindgen(method)]
-    fn read(this: &Line);
+    fn read(this: &JsExchange);
     #[wasm_bindgen(method)]
-    fn look(this: &Line, head: &str);
+    fn look(this: &JsExchange, head: &str);
     #[wasm_bindgen(method)]
-    fn abort(this: &Line);
+    fn abort(this: &JsExchange);
     #[wasm_bindgen(method)]
-    fn leave(this: &Line);
+    fn leave(this: &JsExchange);
     #[wasm_bindgen(method)]
-    fn arm(this: &Line, milliseconds: f64);
+    fn arm(this: &JsExchange, milliseconds: f64);
     #[wasm_bindgen(method)]
-    fn respond(this: &Line, status: u16, headers: &str, bytes: Option<&[u8]>, text: Option<&str>);
+    fn respond(this: &JsExchange, status: u16, headers: &str, bytes: Option<&[u8]>, text: Option<&str>);
     #[wasm_bindgen(method, catch)]
-    fn begin(this: &Line, status: u16, headers: &str, length: Option<f64>) -> Result<(), JsValue>;
-    #[wasm_bindgen(method, catch)]
-    fn take(this: &Line, request: &web_sys::Request) -> Result<(), JsValue>;
+    fn begin(this: &JsExchange, status: u16, headers: &str, length: Option<f64>) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch, js_name = readBody)]
+    fn read_body(this: &JsExchange, request: &web_sys::Request) -> Result<(), JsValue>;
     #[wasm_bindgen(method)]
-    fn write(this: &Line, bytes: &[u8]);
+    fn write(this: &JsExchange, bytes: &[u8]);
     #[wasm_bindgen(method)]
-    fn close(this: &Line);
+    fn close(this: &JsExchange);
     #[wasm_bindgen(method)]
-    fn cut(this: &Line);
+    fn cut(this: &JsExchange);
     #[wasm_bindgen(method)]
-    fn pull(this: &Line, request: &web_sys::Request, milliseconds: f64);
+    fn pull(this: &JsExchange, request: &web_sys::Request, milliseconds: f64);
     /// Asks for the task to be run, soon.
     #[wasm_bindgen(method)]
-    pub(crate) fn wake(this: &Line);
+    pub(crate) fn wake(this: &JsExchange);
     /// The task has ended: what is in flight is aborted.
     #[wasm_bindgen(method)]
-    pub(crate) fn over(this: &Line);
+    pub(crate) fn end(this: &JsExchange);
     /// The task has ended, and nothing of its request may be touched.
     #[wasm_bindgen(method)]
-    pub(crate) fn lose(this: &Line);
+    pub(crate) fn abandon(this: &JsExchange);
 }
 
-/// What happens on a line.
+/// What an exchange waits for: the next thing that happened to the endpoint's answer or to its client.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Happening {
+pub(crate) enum Arrival {
     /// An endpoint's status and headers.
     Headers { attempt: AttemptNumber, status: u16, headers: Headers },
-    /// No answer at all.
-    Refused { attempt: AttemptNumber },
-    /// Bytes of its body.
-    Chunk { attempt: AttemptNumber, bytes: Vec<u8> },
-    /// The body's clean end.
-    End { attempt: AttemptNumber },
-    /// The body broke off.
-    Broken { attempt: AttemptNumber },
-    /// The timer ran out.
+    /// The timer ran out. The exchange doesn't know for which attempt it was set.
     Timer,
-    /// The client went away.
-    Gone,
+    /// Anything else, as the attempt machine takes it.
+    Event(Event),
 }
 
 /// What has happened and wasn't taken yet. The task that waits for it is polled by whoever puts it there.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    happened: VecDeque<Happening>,
+    arrived: VecDeque<Arrival>,
     /// The timer ran out. Not in the queue: a chunk that came goes first.
     timer: bool,
     gone: bool,
     /// What became of the last write.
-    taken: Option<bool>,
+    written: Option<bool>,
     /// The client's body; `None` in it if that didn't come.
     body: Option<Option<Vec<u8>>>,
     /// A piece of it.
     piece: Option<Piece>,
     /// What came of a look at something beside the answer; `None` in it if nothing did.
-    seen: Option<Option<Vec<u8>>>,
+    looked: Option<Option<Vec<u8>>>,
     /// Whether its task waits for no feeds. What does so may not be dropped when its request has ended.
     pub(crate) is_fed: bool,
 }
@@ -102,51 +95,43 @@ pub(crate) struct Inbox {
 /// What came of asking for a piece of the client's body.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
-    Bytes(Vec<u8>),
-    End,
-    Unread,
-    /// Nothing, so far.
-    Late,
+    Chunk(Vec<u8>),
+    Eof,
+    Failed,
+    /// None came in time.
+    Timeout,
 }
 
-/// Rings when the client has gone away. The same number stands in exchange.js.
-pub(crate) const GONE: u8 = 6;
-
 impl Inbox {
-    pub(crate) fn put(&mut self, what: u8, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
-        match what {
-            0 => {
-                let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
-                let (status, headers) = text.split_once('\n').unwrap_or_default();
-                let status = status.parse().unwrap_or(0);
-                self.happened.push_back(Happening::Headers {
-                    attempt,
-                    status,
-                    headers: Headers::read(headers.to_owned()),
-                });
-            }
-            1 => self.happened.push_back(Happening::Refused { attempt }),
-            2 => self.happened.push_back(Happening::Chunk { attempt, bytes: bytes.unwrap_or_default() }),
-            3 => self.happened.push_back(Happening::End { attempt }),
-            4 => self.happened.push_back(Happening::Broken { attempt }),
-            5 => self.timer = true,
-            GONE => self.gone = true,
-            7 => self.taken = Some(true),
-            8 => self.taken = Some(false),
-            9 => self.body = Some(bytes),
-            10 => (self.body, self.piece) = (Some(None), Some(Piece::Unread)),
-            12 => self.piece = bytes.map(Piece::Bytes),
-            13 => self.piece = Some(Piece::End),
-            14 => self.piece = Some(Piece::Late),
-            15 => self.seen = Some(bytes),
-            // All that is left of a body.
-            _ => {
+    /// Files what exchange.js reports.
+    pub(crate) fn put(&mut self, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
+        match notice {
+            Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
+            Notice::FetchError => self.arrive(Event::FetchError { attempt }),
+            Notice::Chunk => self.arrive(Event::Chunk { attempt, bytes: bytes.unwrap_or_default() }),
+            Notice::Eof => self.arrive(Event::Eof { attempt }),
+            Notice::BodyError => self.arrive(Event::BodyError { attempt }),
+            Notice::Timer => self.timer = true,
+            Notice::ClientGone => self.gone = true,
+            Notice::Written => self.written = Some(true),
+            Notice::WriteFailed => self.written = Some(false),
+            Notice::RequestBody => self.body = Some(bytes),
+            Notice::RequestFailed => (self.body, self.piece) = (Some(None), Some(Piece::Failed)),
+            Notice::RequestChunk => self.piece = bytes.map(Piece::Chunk),
+            Notice::RequestEof => self.piece = Some(Piece::Eof),
+            Notice::RequestTimeout => self.piece = Some(Piece::Timeout),
+            Notice::Looked => self.looked = Some(bytes),
+            Notice::LastChunk => {
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-                    self.happened.push_back(Happening::Chunk { attempt, bytes });
+                    self.arrive(Event::Chunk { attempt, bytes });
                 }
-                self.happened.push_back(Happening::End { attempt });
+                self.arrive(Event::Eof { attempt });
             }
         }
+    }
+
+    fn arrive(&mut self, event: Event) {
+        self.arrived.push_back(Arrival::Event(event));
     }
 
     /// The timer ran out while nobody listened to the endpoint, as the client took its time: that isn't the endpoint's, and
@@ -155,14 +140,14 @@ impl Inbox {
         core::mem::take(&mut self.timer).then_some(AFTER_A_SLOW_CLIENT_MS)
     }
 
-    fn take(&mut self) -> Option<Happening> {
-        if let Some(happened) = self.happened.pop_front() {
-            return Some(happened);
+    fn take(&mut self) -> Option<Arrival> {
+        if let Some(arrived) = self.arrived.pop_front() {
+            return Some(arrived);
         }
         if self.gone {
-            return Some(Happening::Gone);
+            return Some(Arrival::Event(Event::ClientGone));
         }
-        core::mem::take(&mut self.timer).then_some(Happening::Timer)
+        core::mem::take(&mut self.timer).then_some(Arrival::Timer)
     }
 
     /// The client's body, or `None` if the timer ran out before it.
@@ -177,8 +162,15 @@ impl Inbox {
     }
 }
 
+/// Reads the status and the headers, a line each.
+fn headers(attempt: AttemptNumber, bytes: Option<Vec<u8>>) -> Arrival {
+    let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+    let (status, headers) = text.split_once('\n').unwrap_or_default();
+    Arrival::Headers { attempt, status: status.parse().unwrap_or(0), headers: Headers::read(headers.to_owned()) }
+}
+
 /// Waits until something is there to take: this task is polled with all that comes into its inbox.
-async fn taken<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option<T>) -> T {
+async fn wait_for<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option<T>) -> T {
     poll_fn(|_| take(&mut inbox.borrow_mut()).map_or(Poll::Pending, Poll::Ready)).await
 }
 
@@ -189,22 +181,22 @@ const LONGEST_TIMER_MS: u64 = 5_000;
 const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 
 /// A request's line. What is in flight when its task ends is aborted.
-pub(crate) struct Wire {
-    line: Line,
+pub(crate) struct Exchange {
+    js: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
     reading: bool,
     /// The answer in flight has ended.
     ended: bool,
     /// When the timer that is set rings.
-    rings_at: Option<i64>,
+    timer_at: Option<i64>,
 }
 
-impl Wire {
+impl Exchange {
     /// The line of the task that this is called in, whose inbox it is.
-    pub(crate) fn new(line: Line, inbox: Rc<RefCell<Inbox>>) -> Self {
+    pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
         // exchange.js has set one, so that every line rings.
-        let rings_at = Some(feed::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
-        Self { line, inbox, reading: false, ended: false, rings_at }
+        let timer_at = Some(clock::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
+        Self { js, inbox, reading: false, ended: false, timer_at }
     }
 
     /// The task waits for no feeds any more.
@@ -225,50 +217,50 @@ impl Wire {
         self.reading = false;
         self.ended = false;
         // The end, perhaps, of an answer that was given up at its last chunk.
-        self.inbox.borrow_mut().happened.clear();
+        self.inbox.borrow_mut().arrived.clear();
         let head = [method, "\n", url, "\n", headers.as_text()].concat();
-        self.line.send(attempt, &head, body, stream);
+        self.js.send(attempt, &head, body, stream);
     }
 
     /// Waits for what happens next. While `reading` the body of the answer in flight is read.
-    pub(crate) async fn next(&mut self, reading: bool) -> Happening {
+    pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
         // What came with the last chunk needs no asking for.
-        let at_hand = !self.inbox.borrow().happened.is_empty();
+        let at_hand = !self.inbox.borrow().arrived.is_empty();
         if reading && !at_hand && !core::mem::replace(&mut self.reading, true) {
             if let Some(after_ms) = self.inbox.borrow_mut().grace() {
                 self.set_timer(after_ms);
             }
-            self.line.read();
+            self.js.read();
         }
-        let happened = taken(&self.inbox, Inbox::take).await;
-        match happened {
-            Happening::Chunk { .. } => self.reading = false,
-            Happening::End { .. } | Happening::Broken { .. } => (self.reading, self.ended) = (false, true),
-            Happening::Timer => self.rings_at = None,
+        let arrived = wait_for(&self.inbox, Inbox::take).await;
+        match arrived {
+            Arrival::Event(Event::Chunk { .. }) => self.reading = false,
+            Arrival::Event(Event::Eof { .. } | Event::BodyError { .. }) => (self.reading, self.ended) = (false, true),
+            Arrival::Timer => self.timer_at = None,
             _ => {}
         }
-        happened
+        arrived
     }
 
     /// Fetches something small beside the answer in flight, of which nothing is read meanwhile; `None` if that didn't come.
     pub(crate) async fn look(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
-        self.inbox.borrow_mut().seen = None;
+        self.inbox.borrow_mut().looked = None;
         let head = ["GET\n", url, "\n", headers.as_text()].concat();
-        self.line.look(&head);
-        taken(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.seen.take() }).await
+        self.js.look(&head);
+        wait_for(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.looked.take() }).await
     }
 
     /// Breaks off what is in flight.
     pub(crate) fn abort(&mut self) {
         self.reading = false;
-        self.line.abort();
+        self.js.abort();
     }
 
     /// Lets what is in flight end by itself.
     pub(crate) fn leave(&mut self) {
         self.reading = false;
         if !self.ended {
-            self.line.leave();
+            self.js.leave();
         }
     }
 
@@ -276,26 +268,26 @@ impl Wire {
     pub(crate) fn arm(&mut self, now_ms: i64, after_ms: u64) {
         let after_ms = after_ms.min(LONGEST_TIMER_MS);
         let at = now_ms.saturating_add_unsigned(after_ms);
-        if self.rings_at.is_none_or(|rings_at| at < rings_at) {
-            self.rings_at = Some(at);
+        if self.timer_at.is_none_or(|timer_at| at < timer_at) {
+            self.timer_at = Some(at);
             self.set_timer(after_ms);
         }
     }
 
     fn set_timer(&self, after_ms: u64) {
         // At most five seconds.
-        self.line.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
+        self.js.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 
     /// Answers the client by a response whose body is written from now on: of so many bytes, if that is known. False for what the
     /// runtime makes no response of: then it isn't answered.
     pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
-        self.line.begin(status, headers.as_text(), length.map(f64::from)).is_ok()
+        self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok()
     }
 
     /// Answers the client.
     pub(crate) fn reply(&self, reply: &Reply) {
-        self.line.reply(reply);
+        self.js.reply(reply);
     }
 
     /// The client's body, all of it at once, if it comes before so much time has passed.
@@ -303,18 +295,18 @@ impl Wire {
     /// # Errors
     /// 400 when the client is going away, 408 when it falls silent.
     pub(crate) async fn body(&mut self, request: &web_sys::Request, within: Millis) -> Result<Vec<u8>, Failure> {
-        if self.line.take(request).is_err() {
+        if self.js.read_body(request).is_err() {
             return Err(Failure::MissingBody);
         }
         let mut clock = Clock::default();
-        let mut time = || Timestamp(clock.at(feed::now()));
+        let mut time = || Timestamp(clock.at(clock::now()));
         let deadline = time().after(within);
         loop {
-            self.arm(feed::now().0, deadline.since(time()).0);
-            let come = taken(&self.inbox, Inbox::take_body).await;
+            self.arm(clock::now().0, deadline.since(time()).0);
+            let come = wait_for(&self.inbox, Inbox::take_body).await;
             match come {
                 Some(body) => return body.ok_or(Failure::MissingBody),
-                None => self.rings_at = None,
+                None => self.timer_at = None,
             }
             if time() >= deadline {
                 return Err(Failure::SlowBody);
@@ -324,33 +316,33 @@ impl Wire {
 
     /// Writes to the client; false if it won't take it.
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
-        self.inbox.borrow_mut().taken = None;
-        self.line.write(bytes);
-        taken(&self.inbox, |inbox| if inbox.gone { Some(false) } else { inbox.taken.take() }).await
+        self.inbox.borrow_mut().written = None;
+        self.js.write(bytes);
+        wait_for(&self.inbox, |inbox| if inbox.gone { Some(false) } else { inbox.written.take() }).await
     }
 
     /// The client's body is whole.
     pub(crate) fn close(&self) {
-        self.line.close();
+        self.js.close();
     }
 
     /// The client's body is broken off.
     pub(crate) fn cut(&self) {
-        self.line.cut();
+        self.js.cut();
     }
 }
 
 /// A client's body, read in pieces.
 pub(crate) struct Pieces {
-    line: Line,
+    js: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
     request: web_sys::Request,
 }
 
 impl Pieces {
     /// Of the request whose line it is.
-    pub(crate) fn new(line: Line, inbox: Rc<RefCell<Inbox>>, request: web_sys::Request) -> Self {
-        Self { line, inbox, request }
+    pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>, request: web_sys::Request) -> Self {
+        Self { js, inbox, request }
     }
 
     /// The next one; `None` at the end.
@@ -359,17 +351,17 @@ impl Pieces {
     /// 400 when the client is going away, 408 when it isn't there within so much time. Nobody's silence holds room that others need.
     pub(crate) async fn next(&mut self, within: Millis) -> Result<Option<Vec<u8>>, Failure> {
         self.inbox.borrow_mut().piece = None;
-        self.line.pull(&self.request, u32::try_from(within.0).map_or(f64::from(u32::MAX >> 1), f64::from));
-        match taken(&self.inbox, |inbox| inbox.piece.take()).await {
-            Piece::Bytes(bytes) => Ok(Some(bytes)),
-            Piece::End => Ok(None),
-            Piece::Unread => Err(Failure::MissingBody),
-            Piece::Late => Err(Failure::SlowBody),
+        self.js.pull(&self.request, u32::try_from(within.0).map_or(f64::from(u32::MAX >> 1), f64::from));
+        match wait_for(&self.inbox, |inbox| inbox.piece.take()).await {
+            Piece::Chunk(bytes) => Ok(Some(bytes)),
+            Piece::Eof => Ok(None),
+            Piece::Failed => Err(Failure::MissingBody),
+            Piece::Timeout => Err(Failure::SlowBody),
         }
     }
 }
 
-impl Line {
+impl JsExchange {
     /// Answers the client.
     pub(crate) fn reply(&self, reply: &Reply) {
         let headers = reply.headers.as_text();
@@ -390,54 +382,54 @@ mod tests {
     #[test]
     fn bytes_go_before_a_timer_and_a_client_stays_gone() {
         let mut inbox = Inbox::default();
-        inbox.put(5, 0, None);
-        inbox.put(6, 0, None);
-        inbox.put(2, 1, Some(vec![7]));
-        assert_eq!(inbox.take(), Some(Happening::Chunk { attempt: 1, bytes: vec![7] }));
-        assert_eq!(inbox.take(), Some(Happening::Gone));
-        assert_eq!(inbox.take(), Some(Happening::Gone));
+        inbox.put(Notice::Timer, 0, None);
+        inbox.put(Notice::ClientGone, 0, None);
+        inbox.put(Notice::Chunk, 1, Some(vec![7]));
+        assert_eq!(inbox.take(), Some(Arrival::Event(Event::Chunk { attempt: 1, bytes: vec![7] })));
+        assert_eq!(inbox.take(), Some(Arrival::Event(Event::ClientGone)));
+        assert_eq!(inbox.take(), Some(Arrival::Event(Event::ClientGone)));
         inbox.gone = false;
-        assert_eq!((inbox.take(), inbox.take()), (Some(Happening::Timer), None));
+        assert_eq!((inbox.take(), inbox.take()), (Some(Arrival::Timer), None));
     }
 
     #[test]
     fn a_timer_that_ran_out_over_a_slow_client_is_put_off_once() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.grace(), None);
-        inbox.put(5, 0, None);
-        inbox.put(7, 0, None);
+        inbox.put(Notice::Timer, 0, None);
+        inbox.put(Notice::Written, 0, None);
         assert_eq!((inbox.grace(), inbox.take()), (Some(AFTER_A_SLOW_CLIENT_MS), None));
-        inbox.put(5, 0, None);
-        assert_eq!(inbox.take(), Some(Happening::Timer), "the endpoint is silent still");
+        inbox.put(Notice::Timer, 0, None);
+        assert_eq!(inbox.take(), Some(Arrival::Timer), "the endpoint is silent still");
     }
 
     #[test]
     fn a_body_goes_before_whatever_else_happened() {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.take_body(), None);
-        inbox.put(5, 0, None);
-        inbox.put(9, 0, Some(vec![7]));
+        inbox.put(Notice::Timer, 0, None);
+        inbox.put(Notice::RequestBody, 0, Some(vec![7]));
         assert_eq!(inbox.take_body(), Some(Some(Some(vec![7]))));
         assert_eq!((inbox.take_body(), inbox.take_body()), (Some(None), None), "then the timer, once");
-        inbox.put(10, 0, None);
+        inbox.put(Notice::RequestFailed, 0, None);
         assert_eq!(inbox.take_body(), Some(Some(None)));
-        inbox.put(6, 0, None);
+        inbox.put(Notice::ClientGone, 0, None);
         assert_eq!(inbox.take_body(), Some(Some(None)), "nobody is left to send one");
     }
 
     #[test]
     fn an_answer_that_came_whole_is_a_chunk_and_its_end() {
         let mut inbox = Inbox::default();
-        inbox.put(11, 1, Some(vec![7]));
-        assert_eq!(inbox.take(), Some(Happening::Chunk { attempt: 1, bytes: vec![7] }));
-        assert_eq!((inbox.take(), inbox.take()), (Some(Happening::End { attempt: 1 }), None));
+        inbox.put(Notice::LastChunk, 1, Some(vec![7]));
+        assert_eq!(inbox.take(), Some(Arrival::Event(Event::Chunk { attempt: 1, bytes: vec![7] })));
+        assert_eq!((inbox.take(), inbox.take()), (Some(Arrival::Event(Event::Eof { attempt: 1 })), None));
     }
 
     #[test]
     fn an_endpoints_status_comes_with_its_headers() {
         let mut inbox = Inbox::default();
-        inbox.put(0, 2, Some(b"200\ncontent-type\napplication/json\n".to_vec()));
+        inbox.put(Notice::Headers, 2, Some(b"200\ncontent-type\napplication/json\n".to_vec()));
         let headers = [("content-type", "application/json")].into_iter().collect();
-        assert_eq!(inbox.take(), Some(Happening::Headers { attempt: 2, status: 200, headers }));
+        assert_eq!(inbox.take(), Some(Arrival::Headers { attempt: 2, status: 200, headers }));
     }
 }

@@ -19,15 +19,17 @@ use worker::Env;
 
 use crate::decide::envelope::{Failure, quote};
 use crate::decide::inflight;
-use crate::decide::rewrite::query::Query;
+use crate::decide::route::query::Query;
 use crate::decide::secrets::{self, Missing};
 use crate::decide::source::Source;
 use crate::runtime::client::{self, Credentials, Origin};
+use crate::runtime::clock;
+use crate::runtime::env;
 use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::memory;
 use crate::runtime::metrics::{self, Format, Gauges};
-use crate::runtime::reply::{Reply, Stamp};
-use crate::runtime::request::Asked;
+use crate::runtime::reply::{Reply, ResponseInfo};
+use crate::runtime::request::ClientRequest;
 use crate::runtime::task;
 
 /// The secret that holds the operator's token.
@@ -40,13 +42,18 @@ const ANYBODYS: &[&str] = &["service", "client", "country", "tenant", "all"];
 const CHOICE: &[&str] = &["all", "service", "tenant"];
 
 /// Answers a request: JSON, or text for who accepts `text/plain`.
-pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
+pub(crate) fn answer(
+    asked: &ClientRequest,
+    env: &Env,
+    snapshot: &Snapshot,
+    info: &ResponseInfo,
+) -> Result<Reply, Failure> {
     if asked.method != "GET" {
         return Err(Failure::WrongMethod { allowed: "GET" });
     }
     let table = snapshot.rules()?;
-    let token = feed::text_of(env, TOKEN);
-    let asker = Asker {
+    let token = env::text(env, TOKEN);
+    let asker = Requester {
         host: &asked.address.host,
         credentials: Credentials::of(asked),
         origin: Origin::of(asked),
@@ -57,10 +64,10 @@ pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stam
         Question::All { service, tenant } => {
             let all = overview(table, *service, *tenant);
             let missing = missing_secrets(table, env, |_| true);
-            Told::of(serde_json::to_string(&all), all.to_text(), &missing)?
+            Explained::of(serde_json::to_string(&all), all.to_text(), &missing)?
         }
-        Question::One(one) => {
-            let now = feed::now();
+        Question::ClientQuestion(one) => {
+            let now = clock::now();
             let tenant = one.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
             // What rests for the client alone counts where it is known who that is.
             let is_known = tenant.is_some() || one.client.address.is_some();
@@ -70,35 +77,35 @@ pub(crate) fn answer(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stam
             let explanation = explain(table, &one.ask(), &conditions);
             let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);
             let missing = missing_secrets(table, env, in_fence);
-            Told::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?
+            Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?
         }
     };
     let accepted = asked.header("accept").unwrap_or_default();
     if accepted.to_ascii_lowercase().contains("text/plain") {
-        return Ok(stamp.of_type("text/plain; charset=utf-8", &told.text));
+        return Ok(info.of_type("text/plain; charset=utf-8", &told.text));
     }
-    Ok(stamp.of_type("application/json", &told.json))
+    Ok(info.of_type("application/json", &told.json))
 }
 
 /// The endpoints whose secret has no value in this Worker.
 fn missing_secrets(table: &Table, env: &Env, asked: impl Fn(&RegionId) -> bool) -> Vec<Missing> {
-    secrets::missing(table, asked, |name| feed::has_text(env, name))
+    secrets::missing(table, asked, |name| env::has(env, name))
 }
 
 /// What health tells the operator beside what it tells everybody; nothing for anybody else.
-pub(crate) fn operators_health(asked: &Asked, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
-    let token = feed::text_of(env, TOKEN).filter(|token| !token.is_empty())?;
+pub(crate) fn operators_health(asked: &ClientRequest, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
+    let token = env::text(env, TOKEN).filter(|token| !token.is_empty())?;
     let table = snapshot.table.as_deref()?;
     Credentials::of(asked).are(&token).then(|| missing_secrets(table, env, |_| true))
 }
 
 /// An explanation in both forms, with what is the operator's to mend.
-struct Told {
+struct Explained {
     json: String,
     text: String,
 }
 
-impl Told {
+impl Explained {
     /// `json` is an explanation's, an object.
     fn of(json: serde_json::Result<String>, text: String, missing: &[Missing]) -> Result<Self, Failure> {
         let mut json = json.map_err(|_| Failure::Internal)?;
@@ -111,17 +118,22 @@ impl Told {
 }
 
 /// What this isolate has counted, for the operator.
-pub(crate) fn metrics(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Result<Reply, Failure> {
+pub(crate) fn metrics(
+    asked: &ClientRequest,
+    env: &Env,
+    snapshot: &Snapshot,
+    info: &ResponseInfo,
+) -> Result<Reply, Failure> {
     if asked.method != "GET" {
         return Err(Failure::WrongMethod { allowed: "GET" });
     }
-    let token = feed::text_of(env, TOKEN).filter(|token| !token.is_empty());
+    let token = env::text(env, TOKEN).filter(|token| !token.is_empty());
     if !token.is_some_and(|token| Credentials::of(asked).are(&token)) {
         return Err(Failure::MetricsUnauthorised);
     }
     let table = snapshot.table.as_deref();
     let resting = table.map(|table| {
-        let local = memory::with(|memory| memory.local(table, None, None, feed::now()));
+        let local = memory::with(|memory| memory.local(table, None, None, clock::now()));
         let name = |one: &Cooling| (table.region(one.region).id.to_string(), one.endpoint.to_string());
         local.cooling.iter().map(name).collect::<BTreeSet<_>>().into_iter().collect()
     });
@@ -135,11 +147,11 @@ pub(crate) fn metrics(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Sta
         began_ms: feed::began().0,
     };
     let format = Format::of(asked.header("accept").unwrap_or_default());
-    Ok(stamp.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
+    Ok(info.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
 }
 
 /// Who asks.
-struct Asker<'a> {
+struct Requester<'a> {
     host: &'a str,
     credentials: Credentials,
     origin: Origin,
@@ -151,14 +163,14 @@ struct Asker<'a> {
 #[derive(Debug, PartialEq)]
 enum Question {
     /// What one client gets.
-    One(One),
+    ClientQuestion(ClientQuestion),
     /// Every fence, or those of a service and a tenant.
     All { service: Option<ServiceIndex>, tenant: Option<TenantIndex> },
 }
 
 /// A client of a service, with what it asks for.
 #[derive(Debug, PartialEq)]
-struct One {
+struct ClientQuestion {
     service: ServiceIndex,
     client: Client,
     model: Option<String>,
@@ -167,18 +179,18 @@ struct One {
     by_operator: bool,
 }
 
-impl One {
+impl ClientQuestion {
     fn ask(&self) -> Ask<'_> {
         Ask { service: self.service, client: self.client, model: self.model.as_deref(), path_class: self.path_class }
     }
 }
 
-impl Asker<'_> {
+impl Requester<'_> {
     fn question(&self, table: &Table, query: &str) -> Result<Question, Failure> {
         // A key in the query is refused here too.
         Query::parse(query)?;
         let mut asked =
-            Form { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
+            QueryReader { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
         let by_operator = self.token.is_some_and(|token| self.credentials.are(token));
         if by_operator && asked.wants_all() {
             return all(table, &mut asked);
@@ -201,7 +213,7 @@ impl Asker<'_> {
         match service {
             Some(service) if asked.errors.is_empty() => {
                 let path_class = path_class(table, service, &path);
-                Ok(Question::One(One { service, client, model, path_class, by_operator }))
+                Ok(Question::ClientQuestion(ClientQuestion { service, client, model, path_class, by_operator }))
             }
             _ => Err(Failure::BadQuestion { errors: asked.errors }),
         }
@@ -217,7 +229,7 @@ impl Asker<'_> {
     }
 
     /// What anybody's request would be: by default one from where the operator asks.
-    fn anybodys(&self, table: &Table, asked: &mut Form) -> (Option<ServiceIndex>, Client) {
+    fn anybodys(&self, table: &Table, asked: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
         let service = match asked.one("service") {
             Some(name) => asked.known("service", &name, table.service_named(&name)),
             None => {
@@ -250,7 +262,7 @@ impl Asker<'_> {
 }
 
 /// Every fence, or those of the service and the tenant that the operator names.
-fn all(table: &Table, asked: &mut Form) -> Result<Question, Failure> {
+fn all(table: &Table, asked: &mut QueryReader) -> Result<Question, Failure> {
     asked.anything_but(&[CHOICE]);
     asked.one("all");
     let service = asked.one("service").and_then(|name| asked.known("service", &name, table.service_named(&name)));
@@ -262,12 +274,12 @@ fn all(table: &Table, asked: &mut Form) -> Result<Question, Failure> {
 }
 
 /// A query string being read; every mistake in it is noted.
-struct Form {
+struct QueryReader {
     pairs: Vec<(String, String)>,
     errors: Vec<String>,
 }
 
-impl Form {
+impl QueryReader {
     fn anything_but(&mut self, known: &[&[&str]]) {
         let known = known.concat();
         for (name, _) in self.pairs.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
@@ -354,13 +366,15 @@ mod tests {
 
     fn question(host: &str, key: Option<&str>, query: &str) -> Result<Question, Failure> {
         let credentials = key.map_or_else(Credentials::default, Credentials::bearer);
-        let asker = Asker { host, credentials, origin: Origin::default(), token: Some("operator") };
+        let asker = Requester { host, credentials, origin: Origin::default(), token: Some("operator") };
         asker.question(&table(), query)
     }
 
-    fn ask(host: &str, key: Option<&str>, query: &str) -> Result<(One, Option<String>), Failure> {
+    fn ask(host: &str, key: Option<&str>, query: &str) -> Result<(ClientQuestion, Option<String>), Failure> {
         let table = table();
-        let Question::One(question) = question(host, key, query)? else { panic!("every fence is asked for") };
+        let Question::ClientQuestion(question) = question(host, key, query)? else {
+            panic!("every fence is asked for")
+        };
         let tenant = question.client.tenant.map(|tenant| table.tenant(tenant).id.to_string());
         Ok((question, tenant))
     }

@@ -1,4 +1,4 @@
-//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`Book`] and the
+//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`RulesState`] and the
 //! [`Reports`] of this isolate; every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
 //!
 //! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values,
@@ -8,12 +8,10 @@
 //! sees that a look is over.
 
 pub(crate) mod ask;
-mod clock;
 mod schedule;
 pub(crate) mod settings;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -30,17 +28,19 @@ use futures_util::{StreamExt, pin_mut};
 use serde_json::{Value, json};
 use worker::{Context, Delay, Env};
 
-use self::ask::{Read, Unread};
-pub(crate) use self::clock::{Clock, in_one_moment, now};
+use self::ask::Read;
 use self::schedule::{Due, Schedule};
 use self::settings::Settings;
 use crate::decide::envelope::Failure;
 use crate::decide::reports::Reports;
+use crate::decide::rules_state::ReadError;
+use crate::decide::rules_state::{Age, OfferOutcome, Refused, RulesState};
 use crate::decide::secrets;
-use crate::runtime::account::Whose;
+use crate::runtime::clock::{self, Clock};
+use crate::runtime::env;
 use crate::runtime::log;
-use crate::runtime::metrics::{self, Looked};
-use crate::runtime::rules_state::{Age, Book, Offer, Refused};
+use crate::runtime::metrics::{self, FeedKind};
+use crate::runtime::reply::Identity;
 
 /// The document built in: `edge-worker/rules.json`. As shipped it steers nothing.
 const BUNDLED: &[u8] = include_bytes!("../../rules.json");
@@ -97,8 +97,8 @@ impl Snapshot {
 
 impl Snapshot {
     /// Whose a request is, by these rules.
-    pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Whose> {
-        Some(Whose { table: Rc::clone(self.table.as_ref()?), service, tenant })
+    pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Identity> {
+        Some(Identity { table: Rc::clone(self.table.as_ref()?), service, tenant })
     }
 }
 
@@ -113,7 +113,7 @@ enum Feed {
 /// by what is too old to be believed.
 #[inline(never)]
 pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
-    let now = now();
+    let now = clock::now();
     let (rules, health) = STATE.with_borrow_mut(|state| {
         state.begin(env, now);
         (state.due(Feed::Rules, now), state.due(Feed::Health, now))
@@ -157,7 +157,7 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
         Delay::from(glance.to_std()).await;
         waited = Millis(waited.0 + glance.0);
         glance = Millis(2 * glance.0).min(LAST_GLANCE);
-        match STATE.with_borrow_mut(|state| state.due(feed, now())) {
+        match STATE.with_borrow_mut(|state| state.due(feed, clock::now())) {
             Due::Wait => {}
             Due::Look { wait } => {
                 let bell = look(feed, env, context);
@@ -172,8 +172,8 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
 }
 
 /// Looks, for as long as it takes, whatever becomes of the request. The bell rings when requests can go on.
-fn look(feed: Feed, env: &Env, context: &Context) -> Rc<Bell> {
-    let bell = Rc::<Bell>::default();
+fn look(feed: Feed, env: &Env, context: &Context) -> Rc<LookSignal> {
+    let bell = Rc::<LookSignal>::default();
     let (env, ring) = (env.clone(), Rc::clone(&bell));
     let settings = STATE.with_borrow(|state| state.settings.clone()).unwrap_or_default();
     context.wait_until(async move {
@@ -187,12 +187,12 @@ fn look(feed: Feed, env: &Env, context: &Context) -> Rc<Bell> {
 
 /// Tells one request of its own look.
 #[derive(Default)]
-struct Bell {
+struct LookSignal {
     rung: Cell<bool>,
     waiting: Cell<Option<Waker>>,
 }
 
-impl Bell {
+impl LookSignal {
     fn ring(&self) {
         self.rung.set(true);
         if let Some(waker) = self.waiting.take() {
@@ -216,7 +216,7 @@ impl Bell {
 #[inline(never)]
 pub(crate) fn snapshot() -> Snapshot {
     let (snapshot, is_news) = STATE.with_borrow_mut(|state| {
-        let now = now();
+        let now = clock::now();
         let steady = Timestamp(state.clock.at(now));
         let table = state.book.table().cloned();
         let health = table.as_ref().map_or_else(|| Rc::from([]), |table| state.reports.health(table, now));
@@ -246,29 +246,26 @@ fn tell_of_age(snapshot: &Snapshot) {
     }));
 }
 
-/// Of how many secrets is known whether they are there.
-const MOST_NAMES: usize = 4_096;
-
 thread_local! {
     static STATE: RefCell<State> = RefCell::new(State {
-        book: Book::bundled(BUNDLED),
+        book: RulesState::bundled(BUNDLED),
         reports: Reports::default(),
         settings: None,
         unread: Vec::new(),
         rules: Schedule::default(),
         health: Schedule::default(),
         clock: Clock::default(),
-        began: now(),
+        began: clock::now(),
     });
 }
 
 /// What an isolate keeps between requests.
 struct State {
-    book: Book,
+    book: RulesState,
     reports: Reports,
     settings: Option<Rc<Settings>>,
     /// By node: why its health couldn't be read when it was last tried.
-    unread: Vec<Option<Unread>>,
+    unread: Vec<Option<ReadError>>,
     rules: Schedule,
     health: Schedule,
     /// By which rules age: it never goes back.
@@ -343,7 +340,7 @@ pub(crate) fn began() -> Timestamp {
 /// By host: how old each node's last report of health is, in milliseconds.
 pub(crate) fn health_ages() -> Vec<(String, u64)> {
     STATE.with_borrow(|state| {
-        let now = now();
+        let now = clock::now();
         let host = |node: usize| Some(state.settings.as_ref()?.health.get(node)?.host.clone());
         state.reports.received().filter_map(|(node, at)| Some((host(node)?, now.since(at).0))).collect()
     })
@@ -351,7 +348,7 @@ pub(crate) fn health_ages() -> Vec<(String, u64)> {
 
 /// What the variables of the Worker say.
 fn settings(env: &Env) -> Settings {
-    let settings = Settings::of(|name| text_of(env, name), env.kv("RULES").is_ok());
+    let settings = Settings::of(|name| env::text(env, name), env.kv("RULES").is_ok());
     log::set_all(settings.log_all);
     for name in &settings.unreadable {
         log::warn(&json!({ "event": "variable_unreadable", "variable": name }));
@@ -359,46 +356,22 @@ fn settings(env: &Env) -> Settings {
     settings
 }
 
-/// A variable or secret, if it is there and a text.
-pub(crate) fn text_of(env: &Env, name: &str) -> Option<String> {
-    worker::js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
-}
-
-/// Whether a secret is there and not empty. An isolate's variables never change, so each is looked at once.
-pub(crate) fn has_text(env: &Env, name: &str) -> bool {
-    thread_local! {
-        static THERE: RefCell<HashMap<Box<str>, bool>> = RefCell::default();
-    }
-    if let Some(there) = THERE.with_borrow(|names| names.get(name).copied()) {
-        return there;
-    }
-    let there = text_of(env, name).is_some_and(|value| !value.is_empty());
-    THERE.with_borrow_mut(|names| {
-        // Rules may name others for ever.
-        if names.len() >= MOST_NAMES {
-            names.clear();
-        }
-        names.insert(name.into(), there);
-    });
-    there
-}
-
 /// Asks every URL at once and, when none of them has rules, KV.
-async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
-    let token = text_of(env, "RULES_TOKEN");
+async fn look_at_rules(env: &Env, settings: &Settings, bell: &LookSignal) {
+    let token = env::text(env, "RULES_TOKEN");
     let mut reads = FuturesUnordered::new();
     for (position, source) in settings.rules.iter().enumerate() {
         let etag = STATE.with_borrow(|state| state.book.etag(position).map(str::to_owned));
         let token = token.as_deref();
         reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_PATIENCE).await) });
     }
-    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_rules(env, settings, position, read);
+    let mut take = |(position, read): (usize, Result<Read, ReadError>)| take_rules(env, settings, position, read);
     let mut is_answered = first_good(&mut reads, &mut take).await;
     if !is_answered && settings.has_kv {
         is_answered = take((settings.rules.len(), ask::kv(env, RULES_PATIENCE).await));
     }
     // What was confirmed by then is as old as the look.
-    let answered = now();
+    let answered = clock::now();
     if is_answered {
         all_within(GRACE, &mut reads, &mut take).await;
     }
@@ -410,10 +383,10 @@ async fn look_at_rules(env: &Env, settings: &Settings, bell: &Bell) {
 }
 
 /// What a source of rules answered; true if it says that there are no newer ones than those in service now.
-fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
     let (good, came, lines, taken) = STATE.with_borrow_mut(|state| {
         let mut taken = None;
-        let steady = Timestamp(state.clock.at(now()));
+        let steady = Timestamp(state.clock.at(clock::now()));
         let book = &mut state.book;
         let was_unread = book.is_unread(position);
         let source = settings.rules_source(position);
@@ -429,7 +402,7 @@ fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read
             }
             Ok(Read::Document { bytes, etag }) => {
                 let offer = book.offer(position, &bytes, etag, steady);
-                taken = book.table().filter(|_| matches!(offer, Offer::Taken(_))).cloned();
+                taken = book.table().filter(|_| matches!(offer, OfferOutcome::Taken(_))).cloned();
                 (offer.is_good(), offer.word(), line_of(source, &offer))
             }
         };
@@ -437,7 +410,7 @@ fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read
         let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
         (good, came, [again, line], taken)
     });
-    metrics::look(Looked::Rules, settings.rules_source(position), came);
+    metrics::look(FeedKind::Rules, settings.rules_source(position), came);
     // The lines are written after the borrow has ended.
     for (is_warning, line) in lines.into_iter().flatten() {
         if is_warning { log::warn(&line) } else { log::info(&line) }
@@ -450,7 +423,7 @@ fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read
 
 /// Names the endpoints that will be skipped for want of their credential: each would otherwise show as a 503 alone.
 fn tell_missing_secrets(env: &Env, table: &Table) {
-    let missing = secrets::missing(table, |_| true, |name| has_text(env, name));
+    let missing = secrets::missing(table, |_| true, |name| env::has(env, name));
     if !missing.is_empty() {
         let (revision, endpoints) = (table.revision().number, secrets::to_json(&missing));
         log::warn(&json!({ "event": "no_secret", "revision": revision, "endpoints": endpoints }));
@@ -458,15 +431,15 @@ fn tell_missing_secrets(env: &Env, table: &Table) {
 }
 
 /// The log line for what became of a document; true: it is a warning.
-fn line_of(source: &str, offer: &Offer) -> Option<(bool, Value)> {
+fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
     match offer {
-        Offer::Known | Offer::RefusedBefore => None,
-        Offer::Taken(revision) => {
+        OfferOutcome::Known | OfferOutcome::RefusedBefore => None,
+        OfferOutcome::Taken(revision) => {
             let (number, sha256) = (revision.number, revision.sha256_hex());
             let line = json!({ "event": "rules_taken", "source": source, "revision": number, "sha256": sha256 });
             Some((false, line))
         }
-        Offer::Refused(why, violations) => {
+        OfferOutcome::Refused(why, violations) => {
             let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
             if *why == Refused::Invalid {
                 // The operator's own document; a log line holds the first few of its mistakes.
@@ -479,16 +452,16 @@ fn line_of(source: &str, offer: &Offer) -> Option<(bool, Value)> {
 }
 
 /// Asks every node at once.
-async fn look_at_health(env: &Env, settings: &Settings, bell: &Bell) {
-    let token = text_of(env, "HEALTH_TOKEN");
+async fn look_at_health(env: &Env, settings: &Settings, bell: &LookSignal) {
+    let token = env::text(env, "HEALTH_TOKEN");
     let mut reads = FuturesUnordered::new();
     for (position, source) in settings.health.iter().enumerate() {
         let token = token.as_deref();
         reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_PATIENCE).await) });
     }
-    let mut take = |(position, read): (usize, Result<Read, Unread>)| take_health(settings, position, read);
+    let mut take = |(position, read): (usize, Result<Read, ReadError>)| take_health(settings, position, read);
     let is_answered = first_good(&mut reads, &mut take).await;
-    let answered = now();
+    let answered = clock::now();
     if is_answered {
         all_within(GRACE, &mut reads, &mut take).await;
     }
@@ -501,20 +474,22 @@ async fn look_at_health(env: &Env, settings: &Settings, bell: &Bell) {
 
 /// What a node answered; true if it is a report. One that doesn't answer says nothing: its last report ages until it is
 /// no longer counted.
-fn take_health(settings: &Settings, position: usize, read: Result<Read, Unread>) -> bool {
+fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
     let report = read.and_then(|read| match read {
-        Read::Document { bytes, .. } => serde_json::from_slice::<HealthReport>(&bytes).map_err(|_| Unread::Unreadable),
-        Read::Unmodified => Err(Unread::Unreadable),
+        Read::Document { bytes, .. } => {
+            serde_json::from_slice::<HealthReport>(&bytes).map_err(|_| ReadError::Unreadable)
+        }
+        Read::Unmodified => Err(ReadError::Unreadable),
     });
     let why = report.as_ref().err().copied();
     let before = STATE.with_borrow_mut(|state| {
         if let Ok(report) = report {
-            state.reports.receive(position, now(), report);
+            state.reports.receive(position, clock::now(), report);
         }
         state.unread.get_mut(position).and_then(|known| core::mem::replace(known, why))
     });
     let source = settings.health.get(position).map_or("", |source| source.host.as_str());
-    metrics::look(Looked::Health, source, why.map_or("reported", Unread::word));
+    metrics::look(FeedKind::Health, source, why.map_or("reported", ReadError::word));
     match why {
         Some(why) if before != Some(why) => {
             log::warn(&json!({ "event": "health_unreachable", "source": source, "reason": why.to_string() }));

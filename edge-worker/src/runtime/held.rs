@@ -14,7 +14,7 @@ use worker::wasm_bindgen::JsValue;
 use worker::web_sys::WritableStreamDefaultWriter;
 
 use crate::decide::envelope::Failure;
-use crate::decide::inflight::Hold;
+use crate::decide::inflight::Reservation;
 use crate::decide::plan::Target;
 use crate::decide::rewrite::Content;
 use crate::runtime::uploads::pipe;
@@ -30,7 +30,7 @@ impl Writing {
     /// Begins, for an endpoint. Also the body of the fetch, of so many bytes.
     pub(crate) fn begin(
         content: &Rc<Content>,
-        hold: Option<&Rc<Hold>>,
+        hold: Option<&Rc<Reservation>>,
         target: &Target,
         length: usize,
     ) -> Result<(Self, JsValue), Failure> {
@@ -54,7 +54,12 @@ impl Writing {
     }
 }
 
-async fn write(content: Rc<Content>, _hold: Option<Rc<Hold>>, target: Target, writer: WritableStreamDefaultWriter) {
+async fn write(
+    content: Rc<Content>,
+    _hold: Option<Rc<Reservation>>,
+    target: Target,
+    writer: WritableStreamDefaultWriter,
+) {
     let payload = content.for_endpoint(target.model(), target.models(), target.engine());
     for chunk in payload.chunks(CHUNK) {
         let chunk = js_sys::Uint8Array::from(chunk);

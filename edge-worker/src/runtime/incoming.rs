@@ -4,13 +4,13 @@ use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::{Millis, Timestamp};
 use futures_util::future::LocalBoxFuture;
 
+use crate::decide::buffer_pool::PooledBuffer;
 use crate::decide::envelope::Failure;
-use crate::decide::inflight::Hold;
+use crate::decide::inflight::Reservation;
 use crate::decide::payload::LARGEST_COPIED;
-use crate::decide::room::Room;
-use crate::runtime::exchange::{Pieces, Wire};
-use crate::runtime::feed;
-use crate::runtime::request::Asked;
+use crate::runtime::clock;
+use crate::runtime::exchange::{Exchange, Pieces};
+use crate::runtime::request::ClientRequest;
 
 /// How much of a refused body is read before its refusal is sent, in bytes.
 const MOST_DRAINED: usize = 64 << 20;
@@ -25,11 +25,11 @@ const LONGEST: Millis = Millis(10_000);
 
 /// Reads a body up to the service's limit: what is announced too large isn't held at all.
 pub(crate) async fn read_body(
-    asked: &Asked,
-    wire: &mut Wire,
+    asked: &ClientRequest,
+    exchange: &mut Exchange,
     limits: &Limits,
-    hold: &mut Hold,
-) -> Result<Room, Failure> {
+    hold: &mut Reservation,
+) -> Result<PooledBuffer, Failure> {
     let limit = limits.body_bytes;
     let announced = asked.header("content-length").and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
@@ -38,11 +38,11 @@ pub(crate) async fn read_body(
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
         // Once here, and once with the runtime when it is sent.
         hold.grow(2 * length)?;
-        return wire.body(asked.raw(), limits.idle).await.map(Room::from);
+        return exchange.body(asked.raw(), limits.idle).await.map(PooledBuffer::from);
     }
     match asked.pieces() {
         Some(pieces) => read_pieces(pieces, limits, announced.unwrap_or(limit), hold).await,
-        None => Ok(Room::default()),
+        None => Ok(PooledBuffer::default()),
     }
 }
 
@@ -52,12 +52,12 @@ fn read_pieces<'a>(
     mut pieces: Pieces,
     limits: &'a Limits,
     largest: u64,
-    hold: &'a mut Hold,
-) -> LocalBoxFuture<'a, Result<Room, Failure>> {
+    hold: &'a mut Reservation,
+) -> LocalBoxFuture<'a, Result<PooledBuffer, Failure>> {
     Box::pin(async move {
         let limit = limits.body_bytes;
-        let mut bytes = Room::default();
-        let patience = Patience::of(limits);
+        let mut bytes = PooledBuffer::default();
+        let patience = Deadlines::of(limits);
         while let Some(piece) = pieces.next(patience.left()).await? {
             let length = bytes.len() + piece.len();
             let fits = length as u64 <= limit;
@@ -65,15 +65,15 @@ fn read_pieces<'a>(
                 if fits { make_room(&mut bytes, length, largest, hold) } else { Err(Failure::BodyTooLarge { limit }) };
             if let Err(failure) = held {
                 drop(bytes);
-                *hold = Hold::default();
+                *hold = Reservation::default();
                 drain(&mut pieces).await;
                 return Err(failure);
             }
             bytes.extend(&piece);
         }
-        if bytes.len() > LARGEST_COPIED && !Room::suits(bytes.capacity(), bytes.len()) {
+        if bytes.len() > LARGEST_COPIED && !PooledBuffer::suits(bytes.capacity(), bytes.len()) {
             // It came to much less than it might have.
-            let capacity = Room::size(bytes.len());
+            let capacity = PooledBuffer::size(bytes.len());
             // Where there is none, it stays where it is.
             let _ = resized(&mut bytes, capacity, hold);
         }
@@ -82,7 +82,7 @@ fn read_pieces<'a>(
 }
 
 /// Makes room for `length` bytes in all, and holds what that takes.
-fn make_room(bytes: &mut Room, length: usize, largest: u64, hold: &mut Hold) -> Result<(), Failure> {
+fn make_room(bytes: &mut PooledBuffer, length: usize, largest: u64, hold: &mut Reservation) -> Result<(), Failure> {
     if length <= bytes.capacity() {
         return Ok(());
     }
@@ -90,12 +90,12 @@ fn make_room(bytes: &mut Room, length: usize, largest: u64, hold: &mut Hold) -> 
     let wanted = capacity_for(length, largest);
     // Where there is no room for all that may come, one for what has come may do: most bodies end long before.
     let enough = [wanted, wanted.min(length.saturating_mul(2)), length];
-    let made = enough.into_iter().any(|capacity| resized(bytes, Room::size(capacity), hold).is_ok());
+    let made = enough.into_iter().any(|capacity| resized(bytes, PooledBuffer::size(capacity), hold).is_ok());
     if made { Ok(()) } else { Err(Failure::Busy) }
 }
 
 /// Moves what has come to a room of `capacity`, and holds what that takes; else all is as it was.
-fn resized(bytes: &mut Room, capacity: usize, hold: &mut Hold) -> Result<(), Failure> {
+fn resized(bytes: &mut PooledBuffer, capacity: usize, hold: &mut Reservation) -> Result<(), Failure> {
     let before = bytes.capacity() as u64;
     hold.resize(capacity as u64)?;
     match moved(bytes, capacity) {
@@ -110,8 +110,8 @@ fn resized(bytes: &mut Room, capacity: usize, hold: &mut Hold) -> Result<(), Fai
 }
 
 /// The same bytes in a room of another size.
-fn moved(bytes: &Room, capacity: usize) -> Result<Room, Failure> {
-    let mut room = Room::of(capacity)?;
+fn moved(bytes: &PooledBuffer, capacity: usize) -> Result<PooledBuffer, Failure> {
+    let mut room = PooledBuffer::of(capacity)?;
     room.extend(bytes);
     Ok(room)
 }
@@ -131,7 +131,7 @@ fn capacity_for(length: usize, largest: usize) -> usize {
 /// fallen silent is no longer sending, and is not waited for.
 pub(crate) async fn drain(pieces: &mut Pieces) {
     let mut read = 0;
-    let patience = Patience { idle: SILENCE, until: feed::now().after(LONGEST) };
+    let patience = Deadlines { idle: SILENCE, until: clock::now().after(LONGEST) };
     while let Ok(Some(piece)) = pieces.next(patience.left()).await {
         read += piece.len();
         if read > MOST_DRAINED {
@@ -143,20 +143,20 @@ pub(crate) async fn drain(pieces: &mut Pieces) {
 /// How long a client may take: for each piece the idle limit, for all of them the total. Else a body that comes in drips would hold
 /// its room for ever.
 #[derive(Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Deadlines {
     idle: Millis,
     until: Timestamp,
 }
 
-impl Patience {
+impl Deadlines {
     /// From now on.
     pub(crate) fn of(limits: &Limits) -> Self {
-        Self { idle: limits.idle, until: feed::now().after(limits.total) }
+        Self { idle: limits.idle, until: clock::now().after(limits.total) }
     }
 
     /// What is left of it for the next piece.
     pub(crate) fn left(&self) -> Millis {
-        self.idle.min(self.until.since(feed::now()))
+        self.idle.min(self.until.since(clock::now()))
     }
 }
 
@@ -179,25 +179,26 @@ mod tests {
 
     #[test]
     fn what_is_held_is_what_is_allocated() {
-        let (mut bytes, mut hold) = (Room::default(), Hold::default());
+        let (mut bytes, mut hold) = (PooledBuffer::default(), Reservation::default());
         for _ in 0..90 {
             let length = bytes.len() + 100_000;
             make_room(&mut bytes, length, 9_000_000, &mut hold).unwrap();
             bytes.extend(&[0; 100_000]);
-            assert_eq!(format!("{hold:?}"), format!("Hold({})", bytes.capacity()));
+            assert_eq!(format!("{hold:?}"), format!("Reservation({})", bytes.capacity()));
         }
         assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 10 << 20));
-        let mut second = Hold::default();
+        let mut second = Reservation::default();
         second.resize(54 << 20).unwrap();
         assert_eq!(make_room(&mut bytes, (10 << 20) + 1, 64 << 20, &mut hold), Err(Failure::Busy));
-        assert_eq!((bytes.len(), format!("{hold:?}")), (9_000_000, format!("Hold({})", bytes.capacity())));
+        assert_eq!((bytes.len(), format!("{hold:?}")), (9_000_000, format!("Reservation({})", bytes.capacity())));
     }
 
     #[test]
     fn where_all_that_may_come_finds_no_room_what_has_come_does() {
         let length = (5 << 20) + 1;
         for (others, most) in [(0, 64), (40, 12), (57, 6)] {
-            let (mut bytes, mut hold, mut second) = (Room::default(), Hold::default(), Hold::default());
+            let (mut bytes, mut hold, mut second) =
+                (PooledBuffer::default(), Reservation::default(), Reservation::default());
             second.resize(others << 20).unwrap();
             make_room(&mut bytes, length, 64 << 20, &mut hold).unwrap();
             let room = bytes.capacity();

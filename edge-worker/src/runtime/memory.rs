@@ -14,10 +14,10 @@ use crate::decide::breaker::{Breakers, Verdict};
 use crate::decide::cooldown::{CoolDowns, Key, Path};
 use crate::decide::plan::Target;
 use crate::decide::source::Source;
-use crate::runtime::feed;
+use crate::runtime::clock;
 
 thread_local! {
-    static MEMORY: RefCell<Memory> = RefCell::new(Memory::new(feed::now()));
+    static MEMORY: RefCell<Memory> = RefCell::new(Memory::new(clock::now()));
 }
 
 /// What is remembered.
@@ -46,7 +46,7 @@ impl Memory {
     }
 
     /// Whether an endpoint is to be left alone, as long as there are others.
-    pub(crate) fn is_resting(&self, target: &Target, whose: &Whose<'_>, now: Timestamp) -> bool {
+    pub(crate) fn is_resting(&self, target: &Target, whose: &Attribution<'_>, now: Timestamp) -> bool {
         // Most of the time nothing rests, and no key is made.
         !self.cool_downs.is_empty() && self.cool_downs.is_resting(&whose.key(target), whose.source, now)
             || self.breakers.is_open(target.region_id(), target.id(), whose.source, now)
@@ -58,7 +58,7 @@ impl Memory {
     }
 
     /// An endpoint was heard of, or given up.
-    pub(crate) fn heard(&mut self, target: &Target, whose: &Whose<'_>, verdict: Verdict, now: Timestamp) {
+    pub(crate) fn heard(&mut self, target: &Target, whose: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
         self.breakers.heard(target.region_id(), target.id(), whose.source, verdict, now);
         if verdict == Verdict::Answered && !self.cool_downs.is_empty() {
             self.cool_downs.recovered(&whose.key(target), whose.source);
@@ -66,7 +66,7 @@ impl Memory {
     }
 
     /// Does what [`Action::CoolDown`] says; any other action is none of its business.
-    pub(crate) fn cool_down(&mut self, action: &Action, whose: &Whose<'_>, now: Timestamp) {
+    pub(crate) fn cool_down(&mut self, action: &Action, whose: &Attribution<'_>, now: Timestamp) {
         if let Action::CoolDown { region, endpoint, model, this_path, asked_ms, fault } = action {
             let (region, endpoint, source) = (region.clone(), endpoint.clone(), whose.source);
             let verdict = if *fault { Verdict::Fault } else { Verdict::Answered };
@@ -79,7 +79,7 @@ impl Memory {
 
 /// Whose request it is, and what it is about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Whose<'a> {
+pub(crate) struct Attribution<'a> {
     /// Who sent it.
     pub(crate) source: Source,
     /// The model, by the client's name.
@@ -88,7 +88,7 @@ pub(crate) struct Whose<'a> {
     pub(crate) path: Path,
 }
 
-impl Whose<'_> {
+impl Attribution<'_> {
     fn key(&self, target: &Target) -> Key {
         Key {
             region: target.region_id().clone(),

@@ -18,25 +18,25 @@ thread_local! {
 }
 
 /// How often each word was counted. There are a few dozen at most.
-type Words = Vec<(&'static str, u64)>;
+type CountsByWord = Vec<(&'static str, u64)>;
 
 /// All counters.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// By service, by what became of its requests. The service without a name is that of requests which never got to
     /// one.
-    requests: BTreeMap<String, Words>,
+    requests: BTreeMap<String, CountsByWord>,
     /// By region and endpoint, by what became of the attempts.
-    attempts: BTreeMap<String, BTreeMap<String, Words>>,
+    attempts: BTreeMap<String, BTreeMap<String, CountsByWord>>,
     retries: u64,
     /// By feed and source, by what came of looking.
-    looks: [BTreeMap<String, Words>; 2],
-    events: Words,
+    looks: [BTreeMap<String, CountsByWord>; 2],
+    events: CountsByWord,
 }
 
 /// A feed whose looks are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Looked {
+pub(crate) enum FeedKind {
     Rules = 0,
     Health = 1,
 }
@@ -65,7 +65,7 @@ pub(crate) fn attempts(record: &Record) {
 }
 
 /// Counts a look at a source of a feed.
-pub(crate) fn look(feed: Looked, source: &str, came: &'static str) {
+pub(crate) fn look(feed: FeedKind, source: &str, came: &'static str) {
     COUNTS.with_borrow_mut(|counts| with(&mut counts.looks[feed as usize], source, |words| bump(words, came)));
 }
 
@@ -103,7 +103,7 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn bump(words: &mut Words, word: &'static str) {
+fn bump(words: &mut CountsByWord, word: &'static str) {
     match words.iter_mut().find(|(known, _)| *known == word) {
         Some((_, count)) => *count += 1,
         None => words.push((word, 1)),

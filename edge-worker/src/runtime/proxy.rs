@@ -19,26 +19,27 @@ use crate::decide::breaker::Verdict;
 use crate::decide::cooldown;
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
-use crate::decide::inflight::Hold;
+use crate::decide::inflight::Reservation;
 use crate::decide::keepalive::{self, KeepAlive};
 use crate::decide::plan::Target;
 use crate::decide::rewrite::disposition::with_sealed_ids;
-use crate::decide::rewrite::path::{Class, Route};
-use crate::decide::rewrite::query::Query;
 use crate::decide::rewrite::{self, Content, headers};
+use crate::decide::route::query::Query;
+use crate::decide::route::{Class, Route};
 use crate::decide::source::Source;
-use crate::decide::splice::{BatchLines, Ids, Names, Places, Splice};
-use crate::decide::sse::single::Kindred;
+use crate::decide::splice::{BatchLines, Ids, NamePlaces, Names, Splice};
+use crate::decide::sse::single::AnswerKind;
 use crate::decide::sse::without_mark;
 use crate::decide::state::sealed_id::{Keyring, Owner};
 use crate::runtime::account;
-use crate::runtime::exchange::{Happening, Wire};
-use crate::runtime::feed::{self, Clock};
+use crate::runtime::clock::{self, Clock};
+use crate::runtime::env;
+use crate::runtime::exchange::{Arrival, Exchange};
 use crate::runtime::held::Writing;
-use crate::runtime::memory::{self, Whose};
-use crate::runtime::receipt::Notary;
-use crate::runtime::reply::{Reply, Stamp};
-use crate::runtime::uploads::Outbound;
+use crate::runtime::memory::{self, Attribution};
+use crate::runtime::receipt::ReceiptSigner;
+use crate::runtime::reply::{Reply, ResponseInfo};
+use crate::runtime::uploads::OutboundUpload;
 
 /// The values of `Content-Encoding` that a fetch of the runtime's leaves nothing to unpack of, in these letters only.
 const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
@@ -59,28 +60,28 @@ pub(crate) struct Job {
     /// The body. Dropped when an answer is committed.
     pub(crate) body: Option<Rc<Content>>,
     /// A body that streams, to one endpoint.
-    pub(crate) upload: Option<Outbound>,
+    pub(crate) upload: Option<OutboundUpload>,
     /// The model, by the client's name.
     pub(crate) model: Option<String>,
     /// Whom a failure is laid to.
     pub(crate) source: Source,
     /// Who signs for it.
-    pub(crate) notary: Option<Notary>,
+    pub(crate) receipt_signer: Option<ReceiptSigner>,
     /// How ids are sealed, and for whom, where the answer holds any.
     pub(crate) ids: Option<(Keyring, Owner)>,
     /// Whether the answer is a list of models that may show other tenants'.
     pub(crate) hides_models: bool,
     /// What the body takes of this isolate's memory.
-    pub(crate) hold: Option<Rc<Hold>>,
+    pub(crate) hold: Option<Rc<Reservation>>,
     /// How often a client that waits for a stream hears something.
     pub(crate) keepalive: Option<Millis>,
     /// What events are like on this path.
-    pub(crate) kindred: Option<Kindred>,
+    pub(crate) answer_kind: Option<AnswerKind>,
 }
 
 impl Job {
-    fn whose(&self) -> Whose<'_> {
-        Whose { source: self.source, model: self.model.as_deref(), path: self.route.pattern() }
+    fn whose(&self) -> Attribution<'_> {
+        Attribution { source: self.source, model: self.model.as_deref(), path: self.route.pattern() }
     }
 }
 
@@ -88,9 +89,9 @@ impl Job {
 pub(crate) struct Driver {
     run: Run,
     job: Job,
-    stamp: Stamp,
-    wire: Wire,
-    flight: Flight,
+    info: ResponseInfo,
+    exchange: Exchange,
+    fetch: FetchState,
     /// The headers of the answer that was committed. Its flight may have ended with the same chunk.
     theirs: Option<Headers>,
     /// Whose timer is armed.
@@ -106,7 +107,7 @@ pub(crate) struct Driver {
     /// Whether the client was told no length, and no event tells it either how the answer ended.
     is_unmeasured: bool,
     /// What an answer that is held takes of this isolate's memory, beyond what each may.
-    kept: Hold,
+    kept: Reservation,
     /// What the client was told instead of an answer: the status, and the word for it.
     failed: Option<(u16, &'static str)>,
     /// When a client that waits is to hear something.
@@ -115,17 +116,17 @@ pub(crate) struct Driver {
     is_begun: bool,
 }
 
-/// What the client is to get.
-enum Out {
-    Begin {
+/// What the client is to get. All but a comment are named as the [`Action`] that they come of.
+enum Output {
+    Commit {
         status: u16,
     },
     /// A comment, as nothing has come for a while.
     Comment,
-    Bytes(Vec<u8>),
-    End,
-    Cut,
-    Fail(Failure),
+    Emit(Vec<u8>),
+    Finish,
+    CutStream,
+    Reply(Failure),
 }
 
 /// What a client is answered.
@@ -153,7 +154,7 @@ pub(crate) struct Body {
     /// How many bytes it has, if that is known.
     length: Option<u32>,
     driver: Box<Driver>,
-    outs: VecDeque<Out>,
+    outputs: VecDeque<Output>,
 }
 
 impl Body {
@@ -161,20 +162,20 @@ impl Body {
     #[inline(never)]
     pub(crate) fn write(mut self: Box<Self>) -> LocalBoxFuture<'static, ()> {
         Box::pin(async move {
-            if self.driver.wire.begin(self.status, &self.headers, self.length) {
+            if self.driver.exchange.begin(self.status, &self.headers, self.length) {
                 drop(self.headers);
-                self.driver.pump(self.outs).await;
+                self.driver.pump(self.outputs).await;
             } else {
                 let reply = self.driver.fail(&Failure::Internal).await;
-                self.driver.wire.reply(&reply);
+                self.driver.exchange.reply(&reply);
             }
         })
     }
 }
 
 /// The fetch of the moment.
-enum Flight {
-    Landed,
+enum FetchState {
+    Idle,
     Sending,
     Reading {
         headers: Headers,
@@ -186,13 +187,13 @@ enum Flight {
 impl Driver {
     /// A driver of a run that hasn't begun.
     #[inline(never)]
-    pub(crate) fn new(task: Task, job: Job, stamp: Stamp, wire: Wire) -> Box<Self> {
+    pub(crate) fn new(task: Task, job: Job, info: ResponseInfo, exchange: Exchange) -> Box<Self> {
         Box::new(Self {
             run: Run::new(task),
             job,
-            stamp,
-            wire,
-            flight: Flight::Landed,
+            info,
+            exchange,
+            fetch: FetchState::Idle,
             theirs: None,
             timer: None,
             clock: Clock::default(),
@@ -201,7 +202,7 @@ impl Driver {
             file: None,
             is_unmeasured: false,
             failed: None,
-            kept: Hold::default(),
+            kept: Reservation::default(),
             keepalive: None,
             is_begun: false,
         })
@@ -214,82 +215,83 @@ impl Driver {
         {
             return Answer::Whole(self.fail(&failure).await);
         }
-        let mut outs = self.advance(Event::Start);
+        let mut outputs = self.advance(Event::Start);
         if let Some(every) = self.job.keepalive {
-            self.keepalive = Some(KeepAlive::new(every, self.clock.at(feed::now())));
-            self.keep_alive(&mut outs);
+            self.keepalive = Some(KeepAlive::new(every, self.clock.at(clock::now())));
+            self.keep_alive(&mut outputs);
         }
         let status = loop {
-            match outs.pop_front() {
-                Some(Out::Begin { status }) => break status,
-                Some(Out::Comment) => return self.begin_early(outs),
-                Some(Out::Fail(failure)) => return Answer::Whole(self.fail(&failure).await),
+            match outputs.pop_front() {
+                Some(Output::Commit { status }) => break status,
+                Some(Output::Comment) => return self.begin_early(outputs),
+                Some(Output::Reply(failure)) => return Answer::Whole(self.fail(&failure).await),
                 Some(_) => {}
                 None if self.run.is_done() => {
                     let failure = self.verdict().unwrap_or(Failure::Internal);
                     return Answer::Whole(self.fail(&failure).await);
                 }
-                None => outs = self.next_outs().await,
+                None => outputs = self.next_outputs().await,
             }
         };
-        if self.wants_length(&outs) {
+        if self.wants_length(&outputs) {
             self.file = self.look().await;
         }
         let mut headers = self.headers();
-        if let Some(notary) = self.job.notary.take()
-            && let Err(failure) = notary.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
+        if let Some(receipt_signer) = self.job.receipt_signer.take()
+            && let Err(failure) =
+                receipt_signer.sign(&mut headers, status, self.run.served_by(), self.run.record()).await
         {
             return Answer::Whole(self.fail(&failure).await);
         }
-        self.answer(status, headers, outs)
+        self.answer(status, headers, outputs)
     }
 
     /// Begins the stream before anything is committed: the rest goes on behind it.
     #[inline(never)]
-    fn begin_early(mut self: Box<Self>, mut outs: VecDeque<Out>) -> Answer {
+    fn begin_early(mut self: Box<Self>, mut outputs: VecDeque<Output>) -> Answer {
         self.is_begun = true;
         // It says where the request went, which nobody knows yet.
-        self.job.notary = None;
-        outs.push_front(Out::Comment);
-        let headers = self.stamp.begun();
-        Answer::Streamed(Box::new(Body { status: 200, headers, length: None, driver: self, outs }))
+        self.job.receipt_signer = None;
+        outputs.push_front(Output::Comment);
+        let headers = self.info.begun();
+        Answer::Streamed(Box::new(Body { status: 200, headers, length: None, driver: self, outputs }))
     }
 
     /// Has the client hear something if that is due, until an answer begins.
     #[inline(never)]
-    fn keep_alive(&mut self, outs: &mut VecDeque<Out>) {
-        let now_ms = self.clock.at(feed::now());
+    fn keep_alive(&mut self, outputs: &mut VecDeque<Output>) {
+        let now_ms = self.clock.at(clock::now());
         if self.run.is_done() || self.run.served_by().is_some() {
             self.keepalive = None;
         }
         let Some(keepalive) = &mut self.keepalive else { return };
         if keepalive.beat(now_ms) {
-            outs.push_back(Out::Comment);
+            outputs.push_back(Output::Comment);
         }
-        self.wire.arm(feed::now().0, keepalive.left(now_ms));
+        self.exchange.arm(clock::now().0, keepalive.left(now_ms));
     }
 
     /// An answer is committed whose stream was begun earlier: a comment tells whose it is.
     #[inline(never)]
-    fn commit_late(&mut self, outs: &mut VecDeque<Out>) {
+    fn commit_late(&mut self, outputs: &mut VecDeque<Output>) {
         self.job.body = None;
         self.job.hold = None;
         // A byte-order mark is one at the beginning alone.
-        if let Some(Out::Bytes(bytes)) = outs.front_mut()
+        if let Some(Output::Emit(bytes)) = outputs.front_mut()
             && without_mark(bytes).len() < bytes.len()
         {
             bytes.drain(..3);
         }
         if let Some(target) = self.run.served_by() {
-            outs.push_front(Out::Bytes(keepalive::served(target)));
+            outputs.push_front(Output::Emit(keepalive::served(target)));
         }
     }
 
     /// A stream that was begun early has failed: one event says so.
     #[inline(never)]
-    fn fail_late(&mut self, failure: &Failure) -> VecDeque<Out> {
+    fn fail_late(&mut self, failure: &Failure) -> VecDeque<Output> {
         self.failed = Some((failure.status(), failure.word()));
-        VecDeque::from([Out::Bytes(keepalive::failed(failure, self.job.kindred)), Out::End])
+        VecDeque::from([Output::Emit(keepalive::failed(failure, self.job.answer_kind)), Output::Finish])
     }
 
     /// The headers of an answer that is committed. What was sent is no longer needed.
@@ -304,7 +306,7 @@ impl Driver {
         if is_content(&self.job.route) {
             self.rename_file(&mut headers);
         }
-        self.stamp.served(headers, self.run.served_by(), self.run.record())
+        self.info.served(headers, self.run.served_by(), self.run.record())
     }
 
     /// The client's name in place of an endpoint's, if it has another.
@@ -327,9 +329,9 @@ impl Driver {
     }
 
     #[inline(never)]
-    fn answer(mut self: Box<Self>, status: u16, headers: Headers, outs: VecDeque<Out>) -> Answer {
-        if outs.iter().any(|out| matches!(out, Out::End)) {
-            let pieces = outs.into_iter().map(|out| if let Out::Bytes(bytes) = out { bytes } else { Vec::new() });
+    fn answer(mut self: Box<Self>, status: u16, headers: Headers, outputs: VecDeque<Output>) -> Answer {
+        if outputs.iter().any(|out| matches!(out, Output::Finish)) {
+            let pieces = outputs.into_iter().map(|out| if let Output::Emit(bytes) = out { bytes } else { Vec::new() });
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
             return Answer::Whole(Reply::new(status, headers, whole.unwrap_or_default()));
         }
@@ -337,31 +339,31 @@ impl Driver {
         let length = self.theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
         let length = length.or(self.file.as_ref().filter(|_| self.splice.is_none()).and_then(|file| file.bytes));
         self.is_unmeasured = length.is_none() && !headers.get("content-type").is_some_and(is_event_stream);
-        Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outs }))
+        Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outputs }))
     }
 
     /// Writes what the machine emits. Each write waits until the client has taken it.
-    async fn pump(&mut self, mut outs: VecDeque<Out>) {
+    async fn pump(&mut self, mut outputs: VecDeque<Output>) {
         loop {
-            match outs.pop_front() {
-                Some(Out::Bytes(bytes)) if bytes.is_empty() => {}
-                Some(Out::Bytes(bytes)) => {
-                    if !self.wire.write(&bytes).await {
+            match outputs.pop_front() {
+                Some(Output::Emit(bytes)) if bytes.is_empty() => {}
+                Some(Output::Emit(bytes)) => {
+                    if !self.exchange.write(&bytes).await {
                         self.advance(Event::ClientGone);
                         return;
                     }
-                    if outs.is_empty() {
-                        self.kept = Hold::default();
+                    if outputs.is_empty() {
+                        self.kept = Reservation::default();
                     }
                 }
-                Some(Out::Begin { .. }) if self.is_begun => self.commit_late(&mut outs),
-                Some(Out::Begin { .. }) => {}
-                Some(Out::Comment) => outs.push_front(Out::Bytes(keepalive::COMMENT.to_vec())),
-                Some(Out::Fail(failure)) if self.is_begun => outs = self.fail_late(&failure),
-                Some(Out::Cut | Out::Fail(_)) => return self.wire.cut(),
-                Some(Out::End) => return self.wire.close(),
+                Some(Output::Commit { .. }) if self.is_begun => self.commit_late(&mut outputs),
+                Some(Output::Commit { .. }) => {}
+                Some(Output::Comment) => outputs.push_front(Output::Emit(keepalive::COMMENT.to_vec())),
+                Some(Output::Reply(failure)) if self.is_begun => outputs = self.fail_late(&failure),
+                Some(Output::CutStream | Output::Reply(_)) => return self.exchange.cut(),
+                Some(Output::Finish) => return self.exchange.close(),
                 None if self.run.is_done() => return,
-                None => outs = self.next_outs().await,
+                None => outputs = self.next_outputs().await,
             }
         }
     }
@@ -369,113 +371,107 @@ impl Driver {
     /// Why an upload broke off, if it was refused on its way.
     #[inline(never)]
     fn verdict(&self) -> Option<Failure> {
-        self.job.upload.as_ref().and_then(Outbound::verdict)
+        self.job.upload.as_ref().and_then(OutboundUpload::verdict)
     }
 
     /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
     #[inline(never)]
     fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
         Box::pin(async move {
-            let (status, mut headers) = self.stamp.failed(failure, Some(self.run.record()));
+            let (status, mut headers) = self.info.failed(failure, Some(self.run.record()));
             self.failed = Some((status, failure.word()));
-            if let Some(notary) = self.job.notary.take() {
+            if let Some(receipt_signer) = self.job.receipt_signer.take() {
                 // An error takes nothing back: it is told with or without.
-                let _ = notary.sign(&mut headers, status, None, self.run.record()).await;
+                let _ = receipt_signer.sign(&mut headers, status, None, self.run.record()).await;
             }
             Reply::new(status, headers, failure.body().into_bytes())
         })
     }
 
-    async fn next_outs(&mut self) -> VecDeque<Out> {
-        let mut outs = match self.next_event().await {
+    async fn next_outputs(&mut self) -> VecDeque<Output> {
+        let mut outputs = match self.next_event().await {
             Some(event) => self.advance(event),
-            None => VecDeque::from([Out::Fail(Failure::Internal)]),
+            None => VecDeque::from([Output::Reply(Failure::Internal)]),
         };
         if self.keepalive.is_some() {
-            self.keep_alive(&mut outs);
+            self.keep_alive(&mut outputs);
         }
-        outs
+        outputs
     }
 
     /// Waits for whatever comes first.
     /// `None`: the machine is not done and yet there is nothing to wait for, which would be a mistake of ours.
     async fn next_event(&mut self) -> Option<Event> {
         loop {
-            let reading = matches!(self.flight, Flight::Reading { ended: false, .. });
-            if !reading && !matches!(self.flight, Flight::Sending) && self.timer.is_none() {
+            let reading = matches!(self.fetch, FetchState::Reading { ended: false, .. });
+            if !reading && !matches!(self.fetch, FetchState::Sending) && self.timer.is_none() {
                 return None;
             }
-            let happened = match &self.job.upload {
+            let arrived = match &self.job.upload {
                 None if self.writing.is_under_way() => {
-                    next_of_writing(&mut self.wire, reading, &mut self.writing).await
+                    next_of_writing(&mut self.exchange, reading, &mut self.writing).await
                 }
-                None => self.wire.next(reading).await,
-                Some(upload) => next_of_upload(&mut self.wire, reading, upload).await,
+                None => self.exchange.next(reading).await,
+                Some(upload) => next_of_upload(&mut self.exchange, reading, upload).await,
             };
             // An upload that was refused on its way: whatever the endpoint makes of half of it, it is not at fault.
             if self.run.served_by().is_none() && self.verdict().is_some() {
                 return Some(Event::ClientGone);
             }
-            return Some(match happened {
-                Happening::Headers { attempt, status, headers } => {
+            return Some(match arrived {
+                Arrival::Headers { attempt, status, headers } => {
                     if self.wants_purpose(status) {
                         self.file = self.look().await;
                     }
                     self.answered(attempt, status, headers)
                 }
-                Happening::Refused { attempt } => {
-                    self.flight = Flight::Landed;
-                    Event::FetchError { attempt }
-                }
-                Happening::Chunk { attempt, bytes } => Event::Chunk { attempt, bytes },
-                Happening::End { attempt } => {
-                    self.ended();
-                    Event::Eof { attempt }
-                }
-                Happening::Broken { attempt } => {
-                    self.ended();
-                    Event::BodyError { attempt }
-                }
-                Happening::Timer => match self.timer.take() {
+                Arrival::Timer => match self.timer.take() {
                     Some(_) if self.is_client_late() => Event::ClientGone,
                     Some(attempt) => Event::Timer { attempt },
                     None => continue,
                 },
-                Happening::Gone => Event::ClientGone,
+                Arrival::Event(event) => {
+                    match event {
+                        Event::FetchError { .. } => self.fetch = FetchState::Idle,
+                        Event::Eof { .. } | Event::BodyError { .. } => self.ended(),
+                        _ => {}
+                    }
+                    event
+                }
             });
         }
     }
 
     /// Whether a limit has run out while the client had more to send. Then nobody knows yet what the endpoint would have done.
     fn is_client_late(&mut self) -> bool {
-        let is_late = self.run.served_by().is_none() && self.run.is_overdue(self.clock.at(feed::now()));
-        is_late && self.job.upload.as_ref().is_some_and(Outbound::blame_client)
+        let is_late = self.run.served_by().is_none() && self.run.is_overdue(self.clock.at(clock::now()));
+        is_late && self.job.upload.as_ref().is_some_and(OutboundUpload::blame_client)
     }
 
     #[inline(never)]
     fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Headers) -> Event {
         // Nobody asks for a rest who serves.
         let failed = !(200..=299).contains(&status);
-        let retry_after_ms = if failed { cooldown::asked_rest(&headers, feed::now()) } else { None };
+        let retry_after_ms = if failed { cooldown::asked_rest(&headers, clock::now()) } else { None };
         let theirs = headers.get("x-request-id").or_else(|| headers.get("apim-request-id"));
-        self.stamp.upstream_id = theirs.filter(|id| is_id(id)).map(str::to_owned);
+        self.info.upstream_id = theirs.filter(|id| is_id(id)).map(str::to_owned);
         let content_type = headers.get("content-type").map(str::to_owned);
         let packed = headers.get("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding));
         self.run.announce(announced_length(&headers).is_some());
-        self.flight = Flight::Reading { headers, ended: false };
+        self.fetch = FetchState::Reading { headers, ended: false };
         Event::Headers { attempt, status, content_type, packed, retry_after_ms }
     }
 
     fn ended(&mut self) {
-        if let Flight::Reading { ended, .. } = &mut self.flight {
+        if let FetchState::Reading { ended, .. } = &mut self.fetch {
             *ended = true;
         }
     }
 
     /// One step of the machine, and what it says to do.
     #[inline(never)]
-    fn advance(&mut self, event: Event) -> VecDeque<Out> {
-        let mut outs = VecDeque::new();
+    fn advance(&mut self, event: Event) -> VecDeque<Output> {
+        let mut outputs = VecDeque::new();
         match &event {
             Event::Chunk { bytes, .. } if self.run.needs_room(bytes.len()) => self.make_room(bytes.len()),
             Event::Chunk { .. } => {}
@@ -484,46 +480,46 @@ impl Driver {
         if event == Event::ClientGone && self.run.record().committed().is_none() {
             self.heard(Verdict::Nothing);
         }
-        let now = self.clock.at(feed::now());
+        let now = self.clock.at(clock::now());
         let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, now, event));
         let whole = actions.contains(&Action::Finish);
         for action in actions {
-            self.perform(action, whole, &mut outs);
+            self.perform(action, whole, &mut outputs);
         }
-        outs
+        outputs
     }
 
     /// `whole`: nothing of the body follows these actions.
-    fn perform(&mut self, action: Action, whole: bool, outs: &mut VecDeque<Out>) {
+    fn perform(&mut self, action: Action, whole: bool, outputs: &mut VecDeque<Output>) {
         match action {
             Action::Send { attempt, target } => {
-                self.kept = Hold::default();
+                self.kept = Reservation::default();
                 if let Some(target) = self.run.target(target) {
-                    memory::with(|memory| memory.sent(target, self.job.source, feed::now()));
+                    memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
                 }
                 match self.send(attempt, target) {
-                    Ok(()) => self.flight = Flight::Sending,
-                    Err(failure) => outs.push_back(Out::Fail(failure)),
+                    Ok(()) => self.fetch = FetchState::Sending,
+                    Err(failure) => outputs.push_back(Output::Reply(failure)),
                 }
             }
             Action::Arm { attempt, after_ms } => {
                 self.timer = Some(attempt);
-                self.wire.arm(feed::now().0, after_ms);
+                self.exchange.arm(clock::now().0, after_ms);
             }
             Action::Disarm { .. } => self.timer = None,
             Action::Abort { .. } => {
-                self.flight = Flight::Landed;
+                self.fetch = FetchState::Idle;
                 self.writing = Writing::default();
-                self.wire.abort();
+                self.exchange.abort();
             }
             Action::Commit { status, body, as_events, .. } => {
-                if let Flight::Reading { headers, .. } = &mut self.flight
+                if let FetchState::Reading { headers, .. } = &mut self.fetch
                     && as_events
                 {
                     headers.set("content-type", "text/event-stream; charset=utf-8");
                 }
                 self.splice = self.splice();
-                if let Flight::Reading { headers, .. } = &mut self.flight {
+                if let FetchState::Reading { headers, .. } = &mut self.fetch {
                     self.theirs = Some(core::mem::take(headers));
                 }
                 self.heard(Verdict::Answered);
@@ -531,28 +527,28 @@ impl Driver {
                     Some(splice) if whole => splice.whole(&body),
                     _ => self.spliced(body),
                 };
-                outs.extend([Out::Begin { status }, Out::Bytes(body)]);
+                outputs.extend([Output::Commit { status }, Output::Emit(body)]);
             }
-            Action::Emit { bytes } => outs.push_back(Out::Bytes(self.spliced(bytes))),
-            Action::EmitTail { bytes } => outs.extend([Out::Bytes(bytes), Out::End]),
-            Action::CutStream => outs.push_back(Out::Cut),
+            Action::Emit { bytes } => outputs.push_back(Output::Emit(self.spliced(bytes))),
+            Action::EmitTail { bytes } => outputs.extend([Output::Emit(bytes), Output::Finish]),
+            Action::CutStream => outputs.push_back(Output::CutStream),
             Action::Finish => {
-                self.wire.leave();
+                self.exchange.leave();
                 self.heard(Verdict::Whole);
                 if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
-                    outs.push_back(Out::Bytes(rest));
+                    outputs.push_back(Output::Emit(rest));
                 }
-                outs.push_back(Out::End);
+                outputs.push_back(Output::Finish);
             }
             Action::CoolDown { .. } => {
-                memory::with(|memory| memory.cool_down(&action, &self.job.whose(), feed::now()));
+                memory::with(|memory| memory.cool_down(&action, &self.job.whose(), clock::now()));
             }
             Action::Reply { failure } => {
                 // Whoever refuses a request is alive.
                 if matches!(failure, Failure::Refused { .. }) {
                     self.heard(Verdict::Answered);
                 }
-                outs.push_back(Out::Fail(failure));
+                outputs.push_back(Output::Reply(failure));
             }
         }
     }
@@ -570,7 +566,7 @@ impl Driver {
     fn heard(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         if let Some(target) = last {
-            memory::with(|memory| memory.heard(target, &self.job.whose(), verdict, feed::now()));
+            memory::with(|memory| memory.heard(target, &self.job.whose(), verdict, clock::now()));
         }
     }
 
@@ -581,11 +577,11 @@ impl Driver {
     }
 
     /// Whether an answer that begins is a stored file whose length nobody has told.
-    fn wants_length(&self, outs: &VecDeque<Out>) -> bool {
+    fn wants_length(&self, outputs: &VecDeque<Output>) -> bool {
         is_content(&self.job.route)
             && self.file.is_none()
             && self.splice.is_none()
-            && !outs.iter().any(|out| matches!(out, Out::End))
+            && !outputs.iter().any(|out| matches!(out, Output::Finish))
             && self.theirs.as_ref().is_some_and(|headers| announced_length(headers).is_none())
     }
 
@@ -600,11 +596,11 @@ impl Driver {
 
     /// What an endpoint says of a stored file: nothing where it knows none of that id, `None` where it failed.
     async fn look_at(&self, target: &Target, id: &str) -> Option<Vec<u8>> {
-        let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
+        let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
         let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
         let out = rewrite::outgoing(target, &route, &Query::default(), &Headers::default(), None, secret.as_deref());
         let out = out.ok()?;
-        self.wire.look(out.url.as_str(), &out.headers).await
+        self.exchange.look(out.url.as_str(), &out.headers).await
     }
 
     /// Refuses to make a batch of another file than one that was uploaded as a batch's input: its lines were never
@@ -635,7 +631,7 @@ impl Driver {
             let models = target.models().filter(|_| self.file.as_ref().is_some_and(StoredFile::is_batch))?;
             return Some(Splice::Lines(Box::new(BatchLines::to_client(models))));
         }
-        let Flight::Reading { headers, .. } = &self.flight else { return None };
+        let FetchState::Reading { headers, .. } = &self.fetch else { return None };
         let content_type = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         let events = kind == "text/event-stream";
@@ -643,7 +639,7 @@ impl Driver {
             return None;
         }
         if self.job.hides_models {
-            let names = target.renamed().map(|pairs| Names::translated(pairs, Places::Models, None));
+            let names = target.renamed().map(|pairs| Names::translated(pairs, NamePlaces::Models, None));
             return Some(Splice::models(names));
         }
         let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
@@ -655,10 +651,10 @@ impl Driver {
         });
         let is_models = self.job.route.class() == Class::Models;
         let names = match (model, target.renamed()) {
-            (Some(model), _) if is_models => Names::of_one(model, Places::Models),
-            (None, Some(pairs)) if is_models => Names::translated(pairs, Places::Models, None),
+            (Some(model), _) if is_models => Names::of_one(model, NamePlaces::Models),
+            (None, Some(pairs)) if is_models => Names::translated(pairs, NamePlaces::Models, None),
             // What is kept was asked for by whatever name, at some other time.
-            (None, Some(pairs)) if self.job.model.is_none() => Names::translated(pairs, Places::Objects, ids),
+            (None, Some(pairs)) if self.job.model.is_none() => Names::translated(pairs, NamePlaces::Objects, ids),
             _ => Names::new(model, ids)?,
         };
         Some(Splice::new(names, events))
@@ -675,7 +671,7 @@ impl Driver {
     /// Endpoints that began to rest on another request's word since this one was planned.
     #[inline(never)]
     fn pass_over(&mut self) {
-        let (whose, now) = (self.job.whose(), feed::now());
+        let (whose, now) = (self.job.whose(), clock::now());
         memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, &whose, now)));
     }
 
@@ -683,7 +679,7 @@ impl Driver {
     #[inline(never)]
     fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
         let target = self.run.target(target).ok_or(Failure::Internal)?;
-        let secret = target.secret().and_then(|name| feed::text_of(&self.job.env, name));
+        let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
         let Job { route, query, headers, body, .. } = &self.job;
         let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
         let written = match (out.written, body) {
@@ -698,7 +694,14 @@ impl Driver {
             out.headers.push("content-type", upload.content_type());
             upload.body()
         });
-        self.wire.send(attempt, out.method, out.url.as_str(), &out.headers, out.body.as_deref(), written.or(uploaded));
+        self.exchange.send(
+            attempt,
+            out.method,
+            out.url.as_str(),
+            &out.headers,
+            out.body.as_deref(),
+            written.or(uploaded),
+        );
         Ok(())
     }
 }
@@ -706,15 +709,19 @@ impl Driver {
 impl Drop for Driver {
     /// Tells what became of the run.
     fn drop(&mut self) {
-        account::ran(&self.stamp, self.run.record(), self.failed, self.is_unmeasured);
+        account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
     }
 }
 
 /// What happens next. A body is written meanwhile.
 #[inline(never)]
-fn next_of_writing<'a>(wire: &'a mut Wire, reading: bool, writing: &'a mut Writing) -> LocalBoxFuture<'a, Happening> {
+fn next_of_writing<'a>(
+    exchange: &'a mut Exchange,
+    reading: bool,
+    writing: &'a mut Writing,
+) -> LocalBoxFuture<'a, Arrival> {
     Box::pin(async move {
-        let mut next = pin!(wire.next(reading));
+        let mut next = pin!(exchange.next(reading));
         poll_fn(|context| {
             writing.poll(context);
             next.as_mut().poll(context)
@@ -731,14 +738,18 @@ fn is_id(id: &str) -> bool {
 
 /// What happens next, or that the upload is refused on its way. It is carried on meanwhile.
 #[inline(never)]
-fn next_of_upload<'a>(wire: &'a mut Wire, reading: bool, upload: &'a Outbound) -> LocalBoxFuture<'a, Happening> {
+fn next_of_upload<'a>(
+    exchange: &'a mut Exchange,
+    reading: bool,
+    upload: &'a OutboundUpload,
+) -> LocalBoxFuture<'a, Arrival> {
     Box::pin(async move {
-        let mut next = pin!(wire.next(reading));
+        let mut next = pin!(exchange.next(reading));
         poll_fn(|context| {
             let is_refused = upload.poll(context).is_ready();
             match next.as_mut().poll(context) {
-                Poll::Pending if is_refused => Poll::Ready(Happening::Gone),
-                happened => happened,
+                Poll::Pending if is_refused => Poll::Ready(Arrival::Event(Event::ClientGone)),
+                arrived => arrived,
             }
         })
         .await

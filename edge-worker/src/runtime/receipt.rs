@@ -1,4 +1,4 @@
-//! Signed receipts: a steering and a run's record enter, the value of `x-bailiwick-receipt` leaves; `serve` engages a [`Notary`]
+//! Signed receipts: a steering and a run's record enter, the value of `x-bailiwick-receipt` leaves; `serve` engages a [`ReceiptSigner`]
 //! before anything is sent, `proxy` has it sign when the answer is known.
 //!
 //! The runtime signs (WebCrypto): that adds no code to the Wasm, is native and constant in time, and keeps the private key where
@@ -25,7 +25,8 @@ use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::plan::Target;
 use crate::runtime::client::Caller;
-use crate::runtime::feed;
+use crate::runtime::clock;
+use crate::runtime::env;
 use webcrypto::Signer;
 
 /// The header that carries a receipt.
@@ -53,7 +54,7 @@ async fn key(env: &Env) -> Key {
     if let Some(key) = KEY.with_borrow(Clone::clone) {
         return key;
     }
-    let key = match feed::text_of(env, SECRET).filter(|text| !text.trim().is_empty()) {
+    let key = match env::text(env, SECRET).filter(|text| !text.trim().is_empty()) {
         None => Key::Absent,
         Some(text) => match Signer::read(&text).await {
             Some(signer) => Key::Ready(Rc::new(signer)),
@@ -72,7 +73,7 @@ pub(crate) async fn public(env: &Env) -> Value {
     if let Key::Ready(signer) = key(env).await {
         keys.push(signer.public);
     }
-    let retired = feed::text_of(env, RETIRED).and_then(|text| serde_json::from_str(&text).ok());
+    let retired = env::text(env, RETIRED).and_then(|text| serde_json::from_str(&text).ok());
     for retired in retired.as_ref().and_then(public_keys).unwrap_or_default() {
         if !keys.contains(&retired) {
             keys.push(retired);
@@ -82,16 +83,16 @@ pub(crate) async fn public(env: &Env) -> Value {
 }
 
 /// Whoever signs for one request, and what is known of it before it is sent.
-pub(crate) struct Notary {
+pub(crate) struct ReceiptSigner {
     signer: Rc<Signer>,
     required: bool,
     known: Claims,
 }
 
 /// The notary's office: whether this service's answers are signed, and by whom.
-pub(crate) struct Office(Option<(Rc<Signer>, bool)>);
+pub(crate) struct ReceiptPolicy(Option<(Rc<Signer>, bool)>);
 
-impl Office {
+impl ReceiptPolicy {
     /// One for a service that wishes for no receipts.
     pub(crate) fn closed(wish: Receipts) -> Option<Self> {
         (wish == Receipts::Off).then_some(Self(None))
@@ -120,7 +121,7 @@ impl Office {
         caller: &Caller,
         steering: &Steering,
         request_id: &str,
-    ) -> Option<Notary> {
+    ) -> Option<ReceiptSigner> {
         let (signer, required) = self.0?;
         let standing = stand(table, &caller.client);
         let names = standing.jurisdictions.iter().map(|&index| table.jurisdiction(index).to_string());
@@ -140,11 +141,11 @@ impl Office {
             committed: None,
             status: 0,
         };
-        Some(Notary { signer, required, known })
+        Some(ReceiptSigner { signer, required, known })
     }
 }
 
-impl Notary {
+impl ReceiptSigner {
     /// Signs what was done and puts the receipt among the answer's headers.
     ///
     /// # Errors
@@ -192,5 +193,5 @@ fn concluded(known: Claims, status: u16, served_by: Option<&Target>, record: &Re
         endpoint: target.id().to_string(),
         jurisdiction: target.jurisdiction().to_owned(),
     });
-    Claims { iat: feed::now().0.div_euclid(1000), attempts: attempts.collect(), committed, status, ..known }
+    Claims { iat: clock::now().0.div_euclid(1000), attempts: attempts.collect(), committed, status, ..known }
 }

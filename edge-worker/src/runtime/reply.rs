@@ -2,14 +2,26 @@
 
 use std::rc::Rc;
 
+use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use bailiwick_rules::time::Timestamp;
 
 use crate::decide::attempt::Record;
+use crate::decide::denial::Denial;
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::plan::Target;
-use crate::runtime::account::{Denied, Whose};
-use crate::runtime::feed;
+use crate::runtime::clock;
+
+/// Whose request it is, by the rules it was recognised by.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The rules.
+    pub(crate) table: Rc<Table>,
+    /// The service.
+    pub(crate) service: ServiceIndex,
+    /// The tenant, if the service has any.
+    pub(crate) tenant: Option<TenantIndex>,
+}
 
 /// A response with a body that is all there, or with none.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +43,7 @@ impl Reply {
 
 /// What every response to one request says of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct ResponseInfo {
     /// `x-request-id` and `x-bailiwick-request-id`.
     pub(crate) request_id: String,
     /// `x-bailiwick-upstream-request-id`: what the endpoint that answered last calls it.
@@ -41,16 +53,16 @@ pub(crate) struct Stamp {
     /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds, where that is longer than it should be.
     pub(crate) rules_age: Option<u64>,
     /// Whose it is, once that is known.
-    pub(crate) whose: Option<Whose>,
+    pub(crate) whose: Option<Identity>,
     /// Why it has nowhere to go.
-    pub(crate) denied: Option<Rc<Denied>>,
+    pub(crate) denied: Option<Rc<Denial>>,
     /// When the request came.
     pub(crate) began: Timestamp,
     /// When it was steered.
     pub(crate) steered: Option<Timestamp>,
 }
 
-impl Stamp {
+impl ResponseInfo {
     /// For a request that has just come.
     pub(crate) fn new(request_id: String) -> Self {
         Self {
@@ -60,7 +72,7 @@ impl Stamp {
             rules_age: None,
             whose: None,
             denied: None,
-            began: feed::now(),
+            began: clock::now(),
             steered: None,
         }
     }
@@ -81,7 +93,7 @@ impl Stamp {
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
             headers.set("x-bailiwick-attempts", &record.header());
         }
-        let now = feed::now();
+        let now = clock::now();
         let steered = self.steered.unwrap_or(now);
         let (before, after) = (steered.since(self.began), now.since(steered));
         headers.set("server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use worker::web_sys;
 
 use crate::decide::headers::Headers;
-use crate::runtime::exchange::{Inbox, Line, Pieces};
+use crate::runtime::exchange::{Inbox, JsExchange, Pieces};
 
 /// What a client asked, but for the body, which is still on its way.
-pub(crate) struct Asked {
+pub(crate) struct ClientRequest {
     request: web_sys::Request,
-    line: Line,
+    line: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
     /// An id of ours for it, a random UUID.
     pub(crate) id: String,
@@ -25,9 +25,9 @@ pub(crate) struct Asked {
     pub(crate) headers: Headers,
 }
 
-impl Asked {
+impl ClientRequest {
     /// Reads what exchange.js wrote of it.
-    pub(crate) fn of(request: web_sys::Request, text: &str, line: Line, inbox: Rc<RefCell<Inbox>>) -> Self {
+    pub(crate) fn of(request: web_sys::Request, text: &str, line: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
         let mut rest = text;
         let mut next = || {
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));

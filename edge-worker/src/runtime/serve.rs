@@ -12,31 +12,31 @@ use worker::{Context, Env};
 
 use crate::decide::body::scope::Scope;
 use crate::decide::body::{Inspected, Terms};
+use crate::decide::buffer_pool::PooledBuffer;
 use crate::decide::envelope::Failure;
-use crate::decide::inflight::Hold;
+use crate::decide::inflight::Reservation;
 use crate::decide::multipart::form::Form;
 use crate::decide::multipart::is_form;
-use crate::decide::rewrite::path::{Class, Route, Takes};
-use crate::decide::rewrite::query::Query;
 use crate::decide::rewrite::{Content, headers};
-use crate::decide::room::Room;
+use crate::decide::route::query::Query;
+use crate::decide::route::{BodyForm, Class, Route};
+use crate::decide::rules_state::Age;
 use crate::decide::secrets;
 use crate::decide::state;
 use crate::decide::state::sealed_id::{Keyring, Owner};
 use crate::runtime::account;
 use crate::runtime::client::{self, Caller, Credentials, Origin};
-use crate::runtime::cors::{self, Page};
-use crate::runtime::exchange::Wire;
+use crate::runtime::cors::{self, OriginPolicy};
+use crate::runtime::exchange::Exchange;
 use crate::runtime::explain;
 use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
 use crate::runtime::proxy::{Answer, Driver};
-use crate::runtime::receipt::{self, Office};
-use crate::runtime::reply::{Reply, Stamp};
-use crate::runtime::request::Asked;
-use crate::runtime::rules_state::Age;
-use crate::runtime::uploads::{self, Outbound};
-use prepare::{Prepared, Turn, batch_input, prepare, state_keys};
+use crate::runtime::receipt::{self, ReceiptPolicy};
+use crate::runtime::reply::{Reply, ResponseInfo};
+use crate::runtime::request::ClientRequest;
+use crate::runtime::uploads::{self, OutboundUpload};
+use prepare::{Preparation, Prepared, batch_input, prepare, state_keys};
 
 /// Paths of ours, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
@@ -45,30 +45,30 @@ const OURS: &str = "/.well-known/bailiwick/";
 ///
 /// What most requests need is done in functions that aren't inlined, and what few of them wait for in futures of their own: as one
 /// function, all of it is a hundred kilobytes of Wasm, of which every request would have to find its way through some.
-pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Context) -> Answer {
-    let mut stamp = Stamp::new(asked.id.clone());
+pub(crate) async fn serve(mut asked: ClientRequest, exchange: Exchange, env: Env, context: &Context) -> Answer {
+    let mut info = ResponseInfo::new(asked.id.clone());
     if let Some(fresh) = feed::refresh(&env, context) {
         fresh.await;
     }
-    wire.note_fed();
+    exchange.note_fed();
     let snapshot = feed::snapshot();
-    stamp.revision = revision(&snapshot);
+    info.revision = revision(&snapshot);
     if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
-        stamp.rules_age = Some(age.0 / 1000);
+        info.rules_age = Some(age.0 / 1000);
     }
-    let page = Page::of(&asked, snapshot.table.as_deref());
-    let answered = match page.as_ref().and_then(|page| of_page(page, &asked, &stamp)) {
+    let page = OriginPolicy::of(&asked, snapshot.table.as_deref());
+    let answered = match page.as_ref().and_then(|page| of_page(page, &asked, &info)) {
         Some(at_once) => at_once.map(Answer::Whole),
-        None => answer(&mut asked, wire, env, &snapshot, &mut stamp).await,
+        None => answer(&mut asked, exchange, env, &snapshot, &mut info).await,
     };
     let mut answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
-            recognise_host(&mut stamp, &snapshot, &asked);
-            Answer::Whole(refused(&mut asked, &stamp, failure).await)
+            recognise_host(&mut info, &snapshot, &asked);
+            Answer::Whole(refused(&mut asked, &info, failure).await)
         }
     };
-    match (page, &stamp.whose) {
+    match (page, &info.whose) {
         (Some(page), _) => page.write(answer.headers()),
         (None, Some(whose)) => cors::write_for_none(whose.table.service(whose.service), answer.headers()),
         (None, None) => {}
@@ -79,30 +79,30 @@ pub(crate) async fn serve(mut asked: Asked, wire: Wire, env: Env, context: &Cont
 /// What a page is answered before anybody looks at its key: a preflight, which has none, and what isn't for pages of
 /// its origin.
 #[inline(never)]
-fn of_page(page: &Page, asked: &Asked, stamp: &Stamp) -> Option<Result<Reply, Failure>> {
-    let refused = (*page == Page::Refused).then_some(Err(Failure::OriginNotAllowed));
-    page.preflight(asked, stamp).or(refused)
+fn of_page(page: &OriginPolicy, asked: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
+    let refused = (*page == OriginPolicy::Refused).then_some(Err(Failure::OriginNotAllowed));
+    page.preflight(asked, info).or(refused)
 }
 
 /// Whose a request is that was refused before its tenant was known: its host tells the service.
 #[inline(never)]
-fn recognise_host(stamp: &mut Stamp, snapshot: &Snapshot, asked: &Asked) {
-    if stamp.whose.is_none() {
+fn recognise_host(info: &mut ResponseInfo, snapshot: &Snapshot, asked: &ClientRequest) {
+    if info.whose.is_none() {
         let service = snapshot.table.as_deref().and_then(|table| client::service_of(table, &asked.address.host));
-        stamp.whose = service.and_then(|service| snapshot.whose(service, None));
+        info.whose = service.and_then(|service| snapshot.whose(service, None));
     }
 }
 
 /// The answer to a request that isn't carried.
 #[inline(never)]
-fn refused<'a>(asked: &'a mut Asked, stamp: &'a Stamp, failure: Failure) -> LocalBoxFuture<'a, Reply> {
+fn refused<'a>(asked: &'a mut ClientRequest, info: &'a ResponseInfo, failure: Failure) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
-        account::refused(stamp, &failure, stamp.failed(&failure, None).0);
+        account::refused(info, &failure, info.failed(&failure, None).0);
         // What was taken whole has nothing left, and can't be asked again.
         if let Some(mut pieces) = asked.pieces() {
             drain(&mut pieces).await;
         }
-        stamp.failure(&failure)
+        info.failure(&failure)
     })
 }
 
@@ -113,54 +113,54 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
 }
 
 async fn answer(
-    asked: &mut Asked,
-    mut wire: Wire,
+    asked: &mut ClientRequest,
+    mut exchange: Exchange,
     env: Env,
     snapshot: &Snapshot,
-    stamp: &mut Stamp,
+    info: &mut ResponseInfo,
 ) -> Result<Answer, Failure> {
     if asked.address.path.starts_with(OURS) {
-        let reply = ours(asked, &env, snapshot, stamp).await?;
-        account::answered(stamp, reply.status);
+        let reply = ours(asked, &env, snapshot, info).await?;
+        account::answered(info, reply.status);
         return Ok(Answer::Whole(reply));
     }
     let table = snapshot.rules()?;
-    let mut known = Known::of(asked, table)?;
-    stamp.whose = snapshot.whose(known.caller.service, known.caller.tenant);
+    let mut known = Recognized::of(asked, table)?;
+    info.whose = snapshot.whose(known.caller.service, known.caller.tenant);
     let service = table.service(known.caller.service);
-    let office = match Office::closed(service.receipts) {
+    let receipt_policy = match ReceiptPolicy::closed(service.receipts) {
         Some(closed) => closed,
-        None => Office::open(&env, service.receipts).await?,
+        None => ReceiptPolicy::open(&env, service.receipts).await?,
     };
     known.check(asked, &env)?;
-    let mut hold = Hold::default();
+    let mut hold = Reservation::default();
     let body = if known.takes_body() {
-        let bytes = read_body(asked, &mut wire, &service.limits, &mut hold).await?;
+        let bytes = read_body(asked, &mut exchange, &service.limits, &mut hold).await?;
         Some(known.inspect(asked, bytes)?)
     } else {
         None
     };
     let caller = known.caller;
-    let prepared = match prepare(asked, env, snapshot, stamp, known, body, office)? {
-        Turn::Answered(reply) => {
-            account::answered(stamp, reply.status);
+    let prepared = match prepare(asked, env, snapshot, info, known, body, receipt_policy)? {
+        Preparation::Answered(reply) => {
+            account::answered(info, reply.status);
             return Ok(Answer::Whole(reply));
         }
-        Turn::Sendable(prepared) => prepared,
+        Preparation::Sendable(prepared) => prepared,
     };
     let lines = prepared.load.and_then(|_| batch_input(asked, snapshot, &caller, &prepared));
     let Prepared { task, mut job, load } = *prepared;
     if let Some(load) = load {
-        let upload = Outbound::begin(asked, load, lines, &service.allow, &service.limits, &mut hold);
+        let upload = OutboundUpload::begin(asked, load, lines, &service.allow, &service.limits, &mut hold);
         job.upload = Some(upload.await?);
     }
     job.hold = Some(Rc::new(hold));
     job.headers = core::mem::take(&mut asked.headers);
-    Ok(Driver::new(task, job, stamp.clone(), wire).respond().await)
+    Ok(Driver::new(task, job, info.clone(), exchange).respond().await)
 }
 
 /// What is known of a request before its body is read.
-struct Known<'t> {
+struct Recognized<'t> {
     table: &'t Table,
     caller: Caller,
     route: Route,
@@ -169,9 +169,9 @@ struct Known<'t> {
     keys: Option<Keyring>,
 }
 
-impl<'t> Known<'t> {
+impl<'t> Recognized<'t> {
     #[inline(never)]
-    fn of(asked: &Asked, table: &'t Table) -> Result<Self, Failure> {
+    fn of(asked: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
         let address = &asked.address;
         // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
         let query = Query::parse(&address.query)?;
@@ -182,7 +182,7 @@ impl<'t> Known<'t> {
     }
 
     /// What would be refused at the endpoint's turn is refused before the body is read.
-    fn check(&mut self, asked: &Asked, env: &Env) -> Result<(), Failure> {
+    fn check(&mut self, asked: &ClientRequest, env: &Env) -> Result<(), Failure> {
         headers::check_encoding(asked.header("content-encoding"))?;
         if self.is_state() {
             self.keys = Some(state_keys(env)?);
@@ -197,21 +197,21 @@ impl<'t> Known<'t> {
     /// Whether a body is read before it is known where to. An upload begins later.
     fn takes_body(&self) -> bool {
         match self.route.takes() {
-            Takes::Nothing => false,
-            Takes::Form => !self.is_state(),
-            Takes::Json | Takes::JsonOrForm => true,
+            BodyForm::Nothing => false,
+            BodyForm::Form => !self.is_state(),
+            BodyForm::Json | BodyForm::JsonOrForm => true,
         }
     }
 
     #[inline(never)]
-    fn inspect(&self, asked: &Asked, bytes: Room) -> Result<Content, Failure> {
+    fn inspect(&self, asked: &ClientRequest, bytes: PooledBuffer) -> Result<Content, Failure> {
         let service = self.table.service(self.caller.service);
         let content_type = asked.header("content-type").unwrap_or_default();
         let is_form = match self.route.takes() {
-            Takes::Form => true,
+            BodyForm::Form => true,
             // What isn't said to be a form is read as JSON, and sent on as that.
-            Takes::JsonOrForm => is_form(content_type),
-            Takes::Json | Takes::Nothing => false,
+            BodyForm::JsonOrForm => is_form(content_type),
+            BodyForm::Json | BodyForm::Nothing => false,
         };
         Ok(if is_form {
             Content::Form(Form::read(content_type, bytes, &self.route, &service.allow)?, uploads::boundary(asked))
@@ -226,19 +226,19 @@ impl<'t> Known<'t> {
 /// Paths below [`OURS`].
 #[inline(never)]
 fn ours<'a>(
-    asked: &'a Asked,
+    asked: &'a ClientRequest,
     env: &'a Env,
     snapshot: &'a Snapshot,
-    stamp: &'a Stamp,
+    info: &'a ResponseInfo,
 ) -> LocalBoxFuture<'a, Result<Reply, Failure>> {
     Box::pin(async move {
         match asked.address.path.strip_prefix(OURS).unwrap_or_default() {
-            "healthz" => Ok(healthz(asked, env, snapshot, stamp)),
-            "jwks.json" => Ok(stamp.json(200, &receipt::public(env).await)),
-            "explain" => explain::answer(asked, env, snapshot, stamp),
-            "metrics" => explain::metrics(asked, env, snapshot, stamp),
+            "healthz" => Ok(healthz(asked, env, snapshot, info)),
+            "jwks.json" => Ok(info.json(200, &receipt::public(env).await)),
+            "explain" => explain::answer(asked, env, snapshot, info),
+            "metrics" => explain::metrics(asked, env, snapshot, info),
             #[cfg(feature = "vectors")]
-            "test/vectors" => Ok(vectors(asked, stamp).await),
+            "test/vectors" => Ok(vectors(asked, info).await),
             #[cfg(feature = "vectors")]
             "test/panic" => panic!("a prompt: {}", asked.raw().url()),
             _ => Err(Failure::UnknownPath),
@@ -248,7 +248,7 @@ fn ours<'a>(
 
 /// Whether this Worker can steer, and by what. Nothing in it is secret; the operator is told of endpoints without a
 /// credential too.
-fn healthz(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Reply {
+fn healthz(asked: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &ResponseInfo) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
     let status = match snapshot.rules() {
         Ok(_) => "ok",
@@ -269,15 +269,15 @@ fn healthz(asked: &Asked, env: &Env, snapshot: &Snapshot, stamp: &Stamp) -> Repl
     if let (Some(missing), Some(fields)) = (explain::operators_health(asked, env, snapshot), value.as_object_mut()) {
         fields.insert("no_secret".to_owned(), secrets::to_json(&missing));
     }
-    stamp.json(if status == "ok" { 200 } else { 503 }, &value)
+    info.json(if status == "ok" { 200 } else { 503 }, &value)
 }
 
 /// Runs a file of shared test vectors: the same the native tests run.
 #[cfg(feature = "vectors")]
-async fn vectors(asked: &Asked, stamp: &Stamp) -> Reply {
+async fn vectors(asked: &ClientRequest, info: &ResponseInfo) -> Reply {
     let text = worker::Request::from(Clone::clone(asked.raw())).text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
-        Ok(cases) => stamp.json(200, &json!({ "cases": cases })),
-        Err(message) => stamp.json(422, &json!({ "message": message })),
+        Ok(cases) => info.json(200, &json!({ "cases": cases })),
+        Err(message) => info.json(422, &json!({ "message": message })),
     }
 }

@@ -17,8 +17,9 @@ use std::task::Wake;
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use crate::decide::attempt::AttemptNumber;
-use crate::runtime::exchange::{GONE, Inbox, Line};
-use crate::runtime::feed;
+use crate::runtime::clock;
+use crate::runtime::exchange::{Inbox, JsExchange};
+use crate::runtime::notice::Notice;
 
 /// How often silent lines are looked for.
 const SWEEP: Millis = Millis(10_000);
@@ -34,22 +35,22 @@ thread_local! {
 }
 
 struct Task {
-    line: Line,
+    exchange: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
     /// How many sweeps ago its line last rang, which each does every five seconds.
     silent: u8,
     /// Not here while it is polled.
     work: Option<Work>,
-    signal: Arc<Signal>,
+    signal: Arc<TaskWaker>,
 }
 
 /// What wakes a task from elsewhere.
-struct Signal {
+struct TaskWaker {
     number: u32,
     woken: AtomicBool,
 }
 
-impl Wake for Signal {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         if self.woken.swap(true, Ordering::Relaxed) {
             return;
@@ -57,7 +58,7 @@ impl Wake for Signal {
         with(self.number, |task| {
             // One that ended may have left this behind, and its number is another's now.
             if Arc::ptr_eq(&task.signal, &self) {
-                task.line.wake();
+                task.exchange.wake();
             }
         });
     }
@@ -68,11 +69,16 @@ fn with<T>(number: u32, look: impl FnOnce(&mut Task) -> T) -> Option<T> {
 }
 
 /// Begins a task, and takes it as far as it goes by itself. `line` is told when it is over; what rings there comes into `inbox`.
-pub(crate) fn begin(number: u32, line: Line, inbox: Rc<RefCell<Inbox>>, work: impl Future<Output = ()> + 'static) {
-    let now = feed::now();
+pub(crate) fn begin(
+    number: u32,
+    exchange: JsExchange,
+    inbox: Rc<RefCell<Inbox>>,
+    work: impl Future<Output = ()> + 'static,
+) {
+    let now = clock::now();
     sweep(now);
-    let signal = Arc::new(Signal { number, woken: AtomicBool::new(false) });
-    let task = Task { line, inbox, silent: 0, work: Some(Box::pin(work)), signal };
+    let signal = Arc::new(TaskWaker { number, woken: AtomicBool::new(false) });
+    let task = Task { exchange, inbox, silent: 0, work: Some(Box::pin(work)), signal };
     TASKS.with_borrow_mut(|tasks| {
         let place = number as usize;
         if tasks.len() <= place {
@@ -86,15 +92,15 @@ pub(crate) fn begin(number: u32, line: Line, inbox: Rc<RefCell<Inbox>>, work: im
 /// Tells a task of what happened on its line, and takes it on.
 ///
 /// When its client has gone it is ended, whatever it waits for: the runtime settles no promise of such a request any more.
-pub(crate) fn ring(number: u32, what: u8, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
+pub(crate) fn notify(number: u32, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
     let inbox = with(number, |task| {
         task.silent = 0;
         Rc::clone(&task.inbox)
     });
     let Some(inbox) = inbox else { return };
-    inbox.borrow_mut().put(what, attempt, bytes);
+    inbox.borrow_mut().put(notice, attempt, bytes);
     run(number);
-    if what == GONE {
+    if notice == Notice::ClientGone {
         end(number);
     }
 }
@@ -107,7 +113,7 @@ pub(crate) fn run(number: u32) {
         Some((task.work.take()?, Waker::from(Arc::clone(&task.signal))))
     });
     let Some(Some((mut work, waker))) = taken else { return };
-    match feed::in_one_moment(|| work.as_mut().poll(&mut Context::from_waker(&waker))) {
+    match clock::in_one_moment(|| work.as_mut().poll(&mut Context::from_waker(&waker))) {
         Poll::Pending => {
             with(number, |task| task.work = Some(work));
         }
@@ -127,7 +133,7 @@ fn take(number: u32) -> Option<Task> {
 /// Ends a task, wherever it is.
 fn end(number: u32) {
     if let Some(task) = take(number) {
-        task.line.over();
+        task.exchange.end();
     }
 }
 
@@ -150,6 +156,6 @@ fn sweep(now: Timestamp) {
         if !task.inbox.borrow().is_fed {
             core::mem::forget(task.work);
         }
-        task.line.lose();
+        task.exchange.abandon();
     }
 }

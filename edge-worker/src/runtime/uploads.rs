@@ -2,7 +2,7 @@
 //!
 //! A small upload is sent whole, with its length. A larger one is written into a pipe of the runtime's while the endpoint reads:
 //! each write waits for it, so no more than a chunk is held. When a check fails on the way, or the client falls silent, `proxy` is told
-//! to abort the fetch, and [`Outbound::verdict`] says what to answer.
+//! to abort the fetch, and [`OutboundUpload::verdict`] says what to answer.
 
 use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
@@ -19,18 +19,18 @@ use worker::web_sys::{ReadableStream, TransformStream, WritableStreamDefaultWrit
 
 use crate::decide::batch::BatchInput;
 use crate::decide::envelope::Failure;
-use crate::decide::inflight::Hold;
-use crate::decide::multipart::upload::{Load, Upload};
+use crate::decide::inflight::Reservation;
+use crate::decide::multipart::upload::{Upload, UploadKind};
 use crate::decide::rewrite::form_type;
 use crate::runtime::exchange::Pieces;
-use crate::runtime::incoming::{Patience, drain};
-use crate::runtime::request::Asked;
+use crate::runtime::incoming::{Deadlines, drain};
+use crate::runtime::request::ClientRequest;
 
 /// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
 const HELD_AT_FIRST: usize = 256 << 10;
 
 /// An upload that may be sent, once.
-pub(crate) struct Outbound {
+pub(crate) struct OutboundUpload {
     content_type: String,
     first: Vec<u8>,
     rest: RefCell<Option<(Upload, Pieces)>>,
@@ -38,12 +38,12 @@ pub(crate) struct Outbound {
     pump: RefCell<Option<LocalBoxFuture<'static, ()>>>,
     /// How long the client may pause.
     idle: Millis,
-    verdict: Rc<Verdict>,
+    verdict: Rc<UploadRefusal>,
 }
 
 /// What is told of an upload that was refused on its way.
 #[derive(Default)]
-struct Verdict {
+struct UploadRefusal {
     failure: RefCell<Option<Failure>>,
     /// Nothing is on its way to the endpoint: it waits for the client.
     is_clients_turn: Cell<bool>,
@@ -52,20 +52,20 @@ struct Verdict {
 }
 
 /// A boundary that nobody can guess: the request's id is random, and its client learns it with the answer.
-pub(crate) fn boundary(asked: &Asked) -> String {
+pub(crate) fn boundary(asked: &ClientRequest) -> String {
     format!("bailiwick-{}", asked.id)
 }
 
-impl Outbound {
+impl OutboundUpload {
     /// Reads the beginning. `lines` judges those of a batch.
     #[inline(never)]
     pub(crate) fn begin<'a>(
-        asked: &'a Asked,
-        load: Load,
+        asked: &'a ClientRequest,
+        load: UploadKind,
         lines: Option<BatchInput>,
         allow: &'a [Allowance],
         limits: &'a Limits,
-        hold: &'a mut Hold,
+        hold: &'a mut Reservation,
     ) -> LocalBoxFuture<'a, Result<Self, Failure>> {
         Box::pin(async move {
             let boundary = boundary(asked);
@@ -74,7 +74,7 @@ impl Outbound {
             let mut upload = upload.with_lines(lines);
             let mut pieces = asked.pieces().ok_or(Failure::MissingBody)?;
             let mut first = Vec::new();
-            let patience = Patience::of(limits);
+            let patience = Deadlines::of(limits);
             let mut ended = false;
             while !ended && first.len() < HELD_AT_FIRST {
                 let more = match pieces.next(patience.left()).await {
@@ -153,7 +153,7 @@ async fn pump(
     idle: Millis,
     first: Vec<u8>,
     writer: WritableStreamDefaultWriter,
-    verdict: Rc<Verdict>,
+    verdict: Rc<UploadRefusal>,
 ) {
     let mut next = Ok(first);
     let mut ended = false;

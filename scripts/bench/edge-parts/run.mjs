@@ -18,7 +18,7 @@ const root = resolve(parts, "../../..");
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" }, secs: { type: "string", default: "3" }, pace: { type: "string", default: "0" },
-    ladder: { type: "boolean", default: false }, also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
+    steps: { type: "boolean", default: false }, also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
   },
 });
 const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map((text) => {
@@ -151,24 +151,24 @@ const ours = { RULES_URL: `http://127.0.0.1:${node.address().port}/v1/rules`, FR
 const client = { host: HOST, authorization: `Bearer ${KEY}`, accept: "application/json", "user-agent": "bench", "cf-blob": JSON.stringify({ country: "DE" }) };
 const build = `${root}/edge-worker/build`;
 
-/** What ladder.js puts upon pass.js, one after the other. */
-const RUNGS = ["headers", "answer", "abort", "gone", "timer", "place"];
-const ladder = options.ladder ? RUNGS.map((name, i) => ({ name, title: `+ ${name}`, worker: join(parts, "ladder.js"), headers: client, bindings: { RUNG: String(i + 1) } })) : [];
-if (options.ladder) ladder.push({ name: "hollow", title: "this Worker without its Wasm", worker: hollow(), headers: client });
+/** What steps.js puts upon pass.js, one after the other. */
+const STEPS = ["headers", "answer", "abort", "gone", "timer", "place"];
+const steps = options.steps ? STEPS.map((name, i) => ({ name, title: `+ ${name}`, worker: join(parts, "steps.js"), headers: client, bindings: { STEP: String(i + 1) } })) : [];
+if (options.steps) steps.push({ name: "no_wasm", title: "this Worker without its Wasm", worker: bundleNoWasm(), headers: client });
 
-/** This Worker's own JavaScript around hollow.js, as one module. */
-function hollow() {
-  const module = join(dir, "hollow.js");
-  const options = ["--bundle", "--format=esm", "--minify", `--alias:shim=${join(parts, "hollow.js")}`, `--outfile=${module}`, "--log-level=warning"];
+/** This Worker's own JavaScript around no_wasm.js, as one module. */
+function bundleNoWasm() {
+  const module = join(dir, "no_wasm.js");
+  const options = ["--bundle", "--format=esm", "--minify", `--alias:shim=${join(parts, "no_wasm.js")}`, `--outfile=${module}`, "--log-level=warning"];
   const made = spawnSync(`${root}/node_modules/.bin/esbuild`, [`${root}/edge-worker/src/entry.js`, ...options], { stdio: ["ignore", "inherit", "inherit"] });
-  if (made.status !== 0) stop("hollow.js wasn't bundled");
+  if (made.status !== 0) stop("no_wasm.js wasn't bundled");
   return module;
 }
 
 const all = [
   { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
   { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
-  ...ladder,
+  ...steps,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
   ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client, other: true })),
   { name: "portkey", title: "portkey on node", headers: { ...client, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1` } },

@@ -1,7 +1,7 @@
 //! An endpoint's answer that is no success in; whether another endpoint may do better, and the safe words of its error, out.
 
-use super::words::{Known, Words};
-use crate::decide::json::{Broken, Kind, Scan};
+use super::words::{ErrorMeaning, Words};
+use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// Whose fault a status is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +34,8 @@ pub(super) fn by_status(status: u16) -> Option<Fault> {
 /// What status and body say together. `stateful`: what isn't found may be the client's object.
 pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
-        (_, Some(Known::Quota)) => Fault::Quota,
-        (400 | 401 | 403 | 404 | 422, Some(Known::Model)) if !stateful => Fault::Model,
+        (_, Some(ErrorMeaning::Quota)) => Fault::Quota,
+        (400 | 401 | 403 | 404 | 422, Some(ErrorMeaning::Model)) if !stateful => Fault::Model,
         // 401 is about our credential, never the client's, which was dropped.
         (401 | 429, _) => Fault::Endpoint,
         (403, _) => {
@@ -71,7 +71,7 @@ pub(super) enum Success {
     /// JSON of another kind.
     Other,
     /// No JSON.
-    Broken,
+    InvalidJson,
 }
 
 /// Reads a body that came with a success, once.
@@ -83,12 +83,12 @@ pub(super) fn success(text: &str) -> Success {
         (Ok(true), _) => Success::Error,
         (Ok(false), Ok(())) if kind == Ok(Kind::Object) => Success::Object,
         (Ok(false), Ok(())) => Success::Other,
-        _ => Success::Broken,
+        _ => Success::InvalidJson,
     }
 }
 
 /// Whether an object is an error.
-fn is_error(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+fn is_error(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     let (mut error, mut answer) = (false, false);
     scan.object(|key, value| {
         match (key.as_ref(), value.kind()?) {
@@ -214,7 +214,7 @@ mod tests {
             [Success::Object, Success::Other, Success::Other, Success::Other]
         );
         for broken in ["", "{} x", "{\"a\":nan}", "[1", "{\"error\":1", "x"] {
-            assert_eq!(success(broken), Success::Broken, "{broken}");
+            assert_eq!(success(broken), Success::InvalidJson, "{broken}");
         }
         assert_eq!(success("{\"a\":[NaN,-Infinity]}"), Success::Object, "as Python writes them");
         assert!(is_error("{\"error\":1} x"), "whatever follows");

@@ -5,14 +5,14 @@ mod moves;
 use bailiwick_rules::rules::Limits;
 
 use super::refusal::{self, Fault, Nesting, Success};
-use super::words::{Known, Words};
+use super::words::{ErrorMeaning, Words};
 use moves::later;
 
 use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
 use crate::decide::envelope::Failure;
 use crate::decide::json;
 use crate::decide::plan::Target;
-use crate::decide::sse::single::{self, Kindred};
+use crate::decide::sse::single::{self, AnswerKind};
 use crate::decide::sse::{Framed, Framer, Meaning};
 
 /// How much of an error is read, and how much of a success is held whatever others hold.
@@ -75,7 +75,7 @@ enum State {
     /// A unary answer that isn't whole yet.
     Hold {
         status: u16,
-        form: Form,
+        form: UnaryForm,
         held: Vec<u8>,
         /// However steadily it drips, it is not waited for longer.
         until_ms: i64,
@@ -95,10 +95,10 @@ enum State {
 
 /// What a unary answer has to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Form {
+enum UnaryForm {
     Json,
     /// JSON of which events are made, as they were asked for.
-    Events(Kindred),
+    Events(AnswerKind),
     /// Sound, say, which is heard while it comes.
     Binary,
     /// Something of no named type.
@@ -194,20 +194,20 @@ impl Run {
 
 /// Takes one event; gives what to do, in order. `now_ms` only ever grows.
 pub fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
-    let mut turn = Turn { run, budget, now: now_ms, out: Vec::new() };
+    let mut turn = Step { run, budget, now: now_ms, out: Vec::new() };
     turn.take(event);
     turn.out
 }
 
 /// One call of [`step`].
-struct Turn<'a> {
+struct Step<'a> {
     run: &'a mut Run,
     budget: &'a mut Budget,
     now: i64,
     out: Vec<Action>,
 }
 
-impl Turn<'_> {
+impl Step<'_> {
     fn take(&mut self, event: Event) {
         let attempt = match &event {
             Event::Start => return self.start(),
@@ -270,24 +270,24 @@ impl Turn<'_> {
             Expect::Stream | Expect::Any if is_stream => {
                 self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new(), until_ms: None };
             }
-            Expect::Json if is_json || kind.is_none() => self.hold(status, Form::Json),
+            Expect::Json if is_json || kind.is_none() => self.hold(status, UnaryForm::Json),
             // The client asked for events, and has its answer all the same.
-            Expect::Stream if is_json && let Some(kindred) = self.run.task.kindred => {
-                self.hold(status, Form::Events(kindred));
+            Expect::Stream if is_json && let Some(answer_kind) = self.run.task.answer_kind => {
+                self.hold(status, UnaryForm::Events(answer_kind));
             }
             // A page to log in at, say. What a client stored may be of any type.
             Expect::Any if kind.as_deref() == Some("text/html") && !self.run.task.stateful => {
                 self.fail(Outcome::WrongType, true, None);
             }
-            Expect::Any if is_json => self.hold(status, Form::Json),
-            Expect::Any => self.hold(status, kind.as_deref().map_or(Form::Nameless, form_of)),
-            Expect::File => self.hold(status, Form::Other),
+            Expect::Any if is_json => self.hold(status, UnaryForm::Json),
+            Expect::Any => self.hold(status, kind.as_deref().map_or(UnaryForm::Nameless, form_of)),
+            Expect::File => self.hold(status, UnaryForm::Other),
             Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
         }
     }
 
     /// A body that comes in drips isn't waited for longer than its headers would have been.
-    fn hold(&mut self, status: u16, form: Form) {
+    fn hold(&mut self, status: u16, form: UnaryForm) {
         let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
         let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
         let until_ms = later(sent_ms, headers).max(later(self.now, idle)).min(self.run.total_ms);
@@ -336,24 +336,24 @@ impl Turn<'_> {
     }
 
     /// More is held than `before`: it may be enough to pass it on.
-    fn held_more(&mut self, form: Form, before: usize) {
+    fn held_more(&mut self, form: UnaryForm, before: usize) {
         let State::Hold { held, .. } = &self.run.state else { return };
         let size = held.len();
-        let is_json = matches!(form, Form::Json | Form::Events(_));
+        let is_json = matches!(form, UnaryForm::Json | UnaryForm::Events(_));
         if is_json && before < MOST_HELD && size >= MOST_HELD && !json::may_begin_json(held) {
             return self.fail(Outcome::WrongType, true, None);
         }
         let most = match form {
-            Form::Binary => 1,
-            Form::Nameless if is_binary(held) => 1,
+            UnaryForm::Binary => 1,
+            UnaryForm::Nameless if is_binary(held) => 1,
             // Nothing is gained by holding what will be seen to break off, and can't be sent anywhere else.
-            Form::Other if self.run.task.stateful && self.run.has_length => MOST_HELD,
+            UnaryForm::Other if self.run.task.stateful && self.run.has_length => MOST_HELD,
             _ if self.run.is_crowded => MOST_HELD,
             _ => MOST_WHOLE,
         };
         match form {
             _ if size < most => {}
-            Form::Events(_) => self.fail(Outcome::WrongType, true, None),
+            UnaryForm::Events(_) => self.fail(Outcome::WrongType, true, None),
             _ => self.pass_held(),
         }
     }
@@ -362,7 +362,7 @@ impl Turn<'_> {
     fn pass_held(&mut self) {
         let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
         let (status, held) = (*status, core::mem::take(held));
-        let nesting = (*form == Form::Json).then(|| {
+        let nesting = (*form == UnaryForm::Json).then(|| {
             let mut nesting = Nesting::default();
             nesting.follow(&held);
             nesting
@@ -455,17 +455,17 @@ impl Turn<'_> {
         // Only what changes state may succeed without a word; a stored file may be empty.
         let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
         let anything = self.run.task.expect == Expect::Any;
-        let read = || core::str::from_utf8(&held).map_or(Success::Broken, refusal::success);
-        let mut verdict = match matches!(form, Form::Json | Form::Events(_)).then(read) {
+        let read = || core::str::from_utf8(&held).map_or(Success::InvalidJson, refusal::success);
+        let mut verdict = match matches!(form, UnaryForm::Json | UnaryForm::Events(_)).then(read) {
             _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
             None | Some(Success::Object) => None,
             Some(Success::Error) => Some(Outcome::ErrorEvent),
             // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
             Some(Success::Other) if anything => None,
-            Some(Success::Other | Success::Broken) => Some(Outcome::WrongType),
+            Some(Success::Other | Success::InvalidJson) => Some(Outcome::WrongType),
         };
-        if let (None, Form::Events(kindred), Ok(text)) = (verdict, form, core::str::from_utf8(&held)) {
-            match single::events(kindred, text) {
+        if let (None, UnaryForm::Events(answer_kind), Ok(text)) = (verdict, form, core::str::from_utf8(&held)) {
+            match single::events(answer_kind, text) {
                 Some(events) => held = events,
                 None => verdict = Some(Outcome::WrongType),
             }
@@ -474,7 +474,7 @@ impl Turn<'_> {
             Some(Outcome::ErrorEvent) => self.fail_or_refuse(Words::read(&held), false),
             Some(outcome) => self.fail(outcome, false, None),
             None => {
-                self.commit(status, held, matches!(form, Form::Events(_)));
+                self.commit(status, held, matches!(form, UnaryForm::Events(_)));
                 self.finish();
             }
         }
@@ -544,7 +544,7 @@ impl Turn<'_> {
             State::Refusal { .. } => self.refused(true),
             // It comes slowly, and is long: it was waited for long enough.
             State::Hold { form, held, until_ms, .. }
-                if self.now >= *until_ms && held.len() >= MOST_HELD && !matches!(form, Form::Events(_)) =>
+                if self.now >= *until_ms && held.len() >= MOST_HELD && !matches!(form, UnaryForm::Events(_)) =>
             {
                 self.pass_held();
             }
@@ -599,7 +599,7 @@ impl Turn<'_> {
         }
         self.outcome(Outcome::Refused(status));
         // Another endpoint may be the one that encrypted it: the first turn went elsewhere, while this one rested.
-        if words.known == Some(Known::EncryptedContent) && !self.run.task.stateful {
+        if words.known == Some(ErrorMeaning::EncryptedContent) && !self.run.task.stateful {
             self.run.unread = Some(Box::new(words.refused(status)));
             return self.next();
         }
@@ -623,9 +623,9 @@ impl Turn<'_> {
 }
 
 /// What an answer of a media type has to be that is neither JSON nor events.
-fn form_of(kind: &str) -> Form {
+fn form_of(kind: &str) -> UnaryForm {
     let is_binary = ["audio/", "video/", "image/"].iter().any(|media| kind.starts_with(media));
-    if is_binary || kind == "application/octet-stream" { Form::Binary } else { Form::Other }
+    if is_binary || kind == "application/octet-stream" { UnaryForm::Binary } else { UnaryForm::Other }
 }
 
 /// Whether bytes are no text: what has no type may be sound.

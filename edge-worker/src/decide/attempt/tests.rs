@@ -10,7 +10,7 @@ use proptest::test_runner::TestRunner;
 use super::{Action, Budget, End, Event, Expect, Outcome, Run, Stop, Task, step};
 use crate::decide::envelope::Failure;
 use crate::decide::plan::tests::german_plan;
-use crate::decide::sse::single::Kindred;
+use crate::decide::sse::single::AnswerKind;
 
 const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
 const ROLE: &str = ": hi\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
@@ -39,7 +39,7 @@ impl Driver {
             plan: german_plan(),
             model: Some("chat".into()),
             expect,
-            kindred: Some(Kindred::Chat),
+            answer_kind: Some(AnswerKind::Chat),
             choices,
             stateful,
             reads_only: false,
@@ -754,8 +754,8 @@ fn what_exhaustion_says() {
 /// A run with one endpoint: all others rest.
 fn alone(stateful: bool, reads_only: bool) -> Driver {
     let (plan, model, limits) = (german_plan(), Some("chat".into()), Limits::default());
-    let (expect, kindred, choices) = (Expect::Json, None, 1);
-    let mut driver = Driver::begin(Task { plan, model, expect, kindred, choices, stateful, reads_only, limits });
+    let (expect, answer_kind, choices) = (Expect::Json, None, 1);
+    let mut driver = Driver::begin(Task { plan, model, expect, answer_kind, choices, stateful, reads_only, limits });
     driver.run.pass_over(|_| true);
     driver
 }
@@ -972,7 +972,7 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                     plan,
                     model: Some("chat".into()),
                     expect,
-                    kindred: Some(Kindred::Chat),
+                    answer_kind: Some(AnswerKind::Chat),
                     choices: 1,
                     stateful,
                     reads_only,

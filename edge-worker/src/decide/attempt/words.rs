@@ -5,14 +5,14 @@
 
 use crate::decide::cooldown;
 use crate::decide::envelope::Failure;
-use crate::decide::json::{Broken, Kind, Scan};
+use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// How much of an error's text is looked through.
 const MOST_TEXT: usize = 2_000;
 
 /// What an error means, where that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Known {
+pub(super) enum ErrorMeaning {
     /// The prompt is longer than the model takes.
     ContextLength,
     /// A filter refused the prompt or the answer.
@@ -35,7 +35,7 @@ pub(super) struct Words {
     /// `param`.
     pub(super) param: Option<String>,
     /// What it means.
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<ErrorMeaning>,
     /// The model's context length in tokens.
     pub(super) limit: Option<u64>,
     /// How many tokens were sent.
@@ -48,7 +48,7 @@ impl Words {
     /// The words of `{"error": {"type", "code", "param", "message"}}` or of the same without `error`; of `{"error": "…"}` and
     /// `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has none.
     pub(super) fn read(body: &[u8]) -> Self {
-        let mut said = Said::default();
+        let mut said = ErrorText::default();
         // A body cut at the limit may end within a letter, and still gives what came before the cut.
         let text = match core::str::from_utf8(body) {
             Ok(text) => text,
@@ -69,7 +69,10 @@ impl Words {
 
     /// Whether the error is about what the client sent, whatever the status says: no other endpoint would do better.
     pub(super) fn is_clients(&self) -> bool {
-        matches!(self.known, Some(Known::ContextLength | Known::ContentFilter | Known::EncryptedContent))
+        matches!(
+            self.known,
+            Some(ErrorMeaning::ContextLength | ErrorMeaning::ContentFilter | ErrorMeaning::EncryptedContent)
+        )
     }
 
     /// The endpoint refuses what the client asked.
@@ -87,7 +90,7 @@ impl Words {
 
 /// What an error says, before it is decided what may be handed on.
 #[derive(Default)]
-struct Said {
+struct ErrorText {
     kind: Option<String>,
     code: Option<String>,
     /// Azure's `innererror.code`.
@@ -99,9 +102,9 @@ struct Said {
     sent: Option<u64>,
 }
 
-impl Said {
+impl ErrorText {
     /// `depth`: how many objects may stand around the error.
-    fn read_object(&mut self, scan: &mut Scan<'_>, depth: u8) -> Result<(), Broken> {
+    fn read_object(&mut self, scan: &mut Scan<'_>, depth: u8) -> Result<(), InvalidJson> {
         if scan.kind()? != Kind::Object {
             return scan.skip().map(drop);
         }
@@ -121,7 +124,7 @@ impl Said {
         })
     }
 
-    fn read_inner(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn read_inner(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if key == "code" && value.kind()? == Kind::String {
                 self.inner = Some(value.string()?.into_owned());
@@ -135,7 +138,7 @@ impl Said {
         let known = self.known();
         let text = self.text.as_deref().unwrap_or_default();
         let (limit, sent) = match known {
-            Some(Known::ContextLength) => {
+            Some(ErrorMeaning::ContextLength) => {
                 (self.limit.or_else(|| number(text, LIMITS)), self.sent.or_else(|| number(text, SENT)))
             }
             _ => (None, None),
@@ -144,14 +147,16 @@ impl Said {
         let kind = self.kind.as_deref().and_then(word).filter(|kind| kind != "error");
         let (code, kind) = match known {
             // What is OpenAI's already stays: an image's refusal has a code of its own.
-            Some(Known::ContentFilter) if code.as_deref().is_some_and(|code| FILTERS.contains(&code)) => (code, kind),
+            Some(ErrorMeaning::ContentFilter) if code.as_deref().is_some_and(|code| FILTERS.contains(&code)) => {
+                (code, kind)
+            }
             Some(known) => (Some(known.code().to_owned()), Some(known.kind().to_owned())),
             None => (code, kind.map(openais)),
         };
         Words { kind, code, wait_ms: wait_ms(text), param: self.param, known, limit, sent }
     }
 
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<ErrorMeaning> {
         let names = [&self.code, &self.kind, &self.inner].into_iter().flatten();
         if let Some(known) = names.into_iter().find_map(|name| by_name(&name.to_ascii_lowercase())) {
             return Some(known);
@@ -160,18 +165,18 @@ impl Said {
         let by_text = PHRASES.iter().find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase)));
         // OpenAI and Azure quote a piece of it: `The encrypted content gAAA...DQ== could not be verified.`
         if text.contains("encrypted content ") && text.contains("could not be verified") {
-            return Some(Known::EncryptedContent);
+            return Some(ErrorMeaning::EncryptedContent);
         }
         // Anthropic's `model: claude-x` of a `not_found_error`.
         if self.kind.as_deref() == Some("not_found_error") && text.starts_with("model: ") {
-            return Some(Known::Model);
+            return Some(ErrorMeaning::Model);
         }
         let is_model = || text.contains("model") && NO_MODEL.iter().any(|phrase| text.contains(phrase));
-        by_text.map(|(known, _)| *known).or_else(|| is_model().then_some(Known::Model))
+        by_text.map(|(known, _)| *known).or_else(|| is_model().then_some(ErrorMeaning::Model))
     }
 }
 
-impl Known {
+impl ErrorMeaning {
     /// OpenAI's code.
     fn code(self) -> &'static str {
         match self {
@@ -192,30 +197,32 @@ impl Known {
 const FILTERS: &[&str] = &["content_filter", "content_policy_violation", "moderation_blocked"];
 
 /// What a code or a type means, in lower case.
-fn by_name(name: &str) -> Option<Known> {
+fn by_name(name: &str) -> Option<ErrorMeaning> {
     Some(match name {
-        "context_length_exceeded" | "exceed_context_size_error" | "contextwindowexceedederror" => Known::ContextLength,
-        "responsibleaipolicyviolation" | "contentpolicyviolationerror" => Known::ContentFilter,
+        "context_length_exceeded" | "exceed_context_size_error" | "contextwindowexceedederror" => {
+            ErrorMeaning::ContextLength
+        }
+        "responsibleaipolicyviolation" | "contentpolicyviolationerror" => ErrorMeaning::ContentFilter,
         // `billing_error` is Anthropic's.
         "insufficient_quota"
         | "budget_exceeded"
         | "billing_hard_limit_reached"
         | "billing_not_active"
-        | "billing_error" => Known::Quota,
-        "invalid_encrypted_content" => Known::EncryptedContent,
-        "model_not_found" | "deploymentnotfound" | "modelnotfound" => Known::Model,
-        name if FILTERS.contains(&name) => Known::ContentFilter,
+        | "billing_error" => ErrorMeaning::Quota,
+        "invalid_encrypted_content" => ErrorMeaning::EncryptedContent,
+        "model_not_found" | "deploymentnotfound" | "modelnotfound" => ErrorMeaning::Model,
+        name if FILTERS.contains(&name) => ErrorMeaning::ContentFilter,
         // LiteLLM: the key, its team, its organisation … may not use it.
-        name if name.ends_with("_model_access_denied") => Known::Model,
+        name if name.ends_with("_model_access_denied") => ErrorMeaning::Model,
         _ => return None,
     })
 }
 
 /// What phrases of an error's text mean, in lower case.
-const PHRASES: &[(Known, &[&str])] = &[
+const PHRASES: &[(ErrorMeaning, &[&str])] = &[
     // LiteLLM quotes the whole error of the host behind it, and calls this one a `ContentPolicyViolationError`.
     (
-        Known::EncryptedContent,
+        ErrorMeaning::EncryptedContent,
         &[
             "invalid_encrypted_content",
             "encrypted content could not be", // OpenAI, Azure: "Reason: Encrypted content could not be decrypted"
@@ -224,7 +231,7 @@ const PHRASES: &[(Known, &[&str])] = &[
         ],
     ),
     (
-        Known::ContextLength,
+        ErrorMeaning::ContextLength,
         &[
             "maximum context length",                 // OpenAI, vLLM, SGLang, Ollama
             "longer than the model's context length", // SGLang
@@ -245,9 +252,9 @@ const PHRASES: &[(Known, &[&str])] = &[
             "exceeds the maximum number of tokens",          // Gemini
         ],
     ),
-    (Known::ContentFilter, &["contentpolicyviolationerror", "content management policy"]),
+    (ErrorMeaning::ContentFilter, &["contentpolicyviolationerror", "content management policy"]),
     (
-        Known::Quota,
+        ErrorMeaning::Quota,
         &[
             "exceeded your current quota",
             "budget has been exceeded",
@@ -395,7 +402,7 @@ mod tests {
         assert_eq!(words, Words { wait_ms: Some(5_000), ..Words::default() }, "`None` is no word");
         for kind in ["key_model_access_denied", "team_model_access_denied", "org_model_access_denied"] {
             let body = format!(r#"{{"error":{{"message":"x","type":"{kind}","param":"model","code":"401"}}}}"#);
-            assert_eq!(Words::read(body.as_bytes()).known, Some(Known::Model), "{kind}");
+            assert_eq!(Words::read(body.as_bytes()).known, Some(ErrorMeaning::Model), "{kind}");
         }
         for (text, expected) in [
             (
@@ -511,7 +518,7 @@ mod tests {
         for body in [plain, lite, reason, gateway] {
             let words = Words::read(body.as_bytes());
             assert_eq!(words.code.as_deref(), Some("invalid_encrypted_content"), "{body}");
-            assert_eq!(words.known, Some(Known::EncryptedContent));
+            assert_eq!(words.known, Some(ErrorMeaning::EncryptedContent));
         }
     }
 

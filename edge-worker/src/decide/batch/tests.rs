@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::decide::body::Needs;
-use crate::decide::plan::{Plan, Wanted};
+use crate::decide::plan::{Plan, PlanRequest};
 use crate::decide::state::Place;
 use crate::decide::state::tests::place;
 
@@ -41,7 +41,7 @@ fn owner(service: &str) -> Owner {
 }
 
 /// What judges the lines of acme's that go to an endpoint.
-fn judge(endpoint: &str, allow: &[&str]) -> Judge {
+fn judge(endpoint: &str, allow: &[&str]) -> BatchPolicy {
     let table = Rc::new(table(allow));
     let (name, region) = if endpoint == "own" { ("own", "par") } else { ("chat", "fra") };
     let service = table.service_named(name).unwrap();
@@ -50,12 +50,12 @@ fn judge(endpoint: &str, allow: &[&str]) -> Judge {
     let client = Client { country: CountryCode::parse("DE"), ..Client::default() };
     let ask = Ask { service, client, model: None, path_class: PathClass::Inference };
     let steering = steer(&table, &ask, &conditions);
-    let wanted = Wanted { model: None, needs: &Needs::default(), conditions, affinity: "" };
+    let wanted = PlanRequest { model: None, needs: &Needs::default(), conditions, affinity: "" };
     let at: Place = place(&table, region, endpoint);
     let plan = Plan::pinned(&table, &steering, &wanted, |_| true, &at).unwrap();
     let target = plan.targets()[0].clone();
     let is_sole = endpoint == "own";
-    Judge { table, service, owner: owner(name), keys: keys(), target, is_sole, request: "r".into() }
+    BatchPolicy { table, service, owner: owner(name), keys: keys(), target, is_sole, request: "r".into() }
 }
 
 /// The lines of a batch to an endpoint with names of its own.

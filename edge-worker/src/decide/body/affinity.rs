@@ -6,8 +6,8 @@
 
 use core::ops::Range;
 
-use crate::decide::json::{Broken, Kind, Scan};
-use crate::decide::rewrite::path::Route;
+use crate::decide::json::{InvalidJson, Kind, Scan};
+use crate::decide::route::Route;
 
 /// How many bytes at the beginning of a text count. What follows counts by its length and its last bytes.
 const HEAD: usize = 1_024;
@@ -30,7 +30,7 @@ pub struct Affinity<'a> {
 }
 
 impl Affinity<'_> {
-    /// The key of [`Wanted`](crate::decide::plan::Wanted): the tenant with the best hint there is, so that one customer's prefix
+    /// The key of [`PlanRequest`](crate::decide::plan::Wanted): the tenant with the best hint there is, so that one customer's prefix
     /// caches stay warm and no customer finds another's. Without a hint it is the model with the beginning of the conversation;
     /// where there is none it is `request`, anything unique: such requests spread.
     #[must_use]
@@ -82,7 +82,7 @@ struct Value<'t> {
 
 impl Value<'_> {
     /// Messages up to the first of a user. Ends with an error there, so that nothing behind it is read.
-    fn messages(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn messages(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.array(|message| {
             if message.kind()? != Kind::Object {
                 return self.parts(message);
@@ -96,13 +96,13 @@ impl Value<'_> {
                 ("content", _) => self.parts(value),
                 _ => value.skip().map(drop),
             })?;
-            if is_users || self.digest.parts >= MOST_PARTS { Err(Broken { at: message.at() }) } else { Ok(()) }
+            if is_users || self.digest.parts >= MOST_PARTS { Err(InvalidJson { at: message.at() }) } else { Ok(()) }
         })
     }
 
     /// The texts of a content, whether it is one or has parts. What only steers the cache or names the kind isn't part of it: it
     /// may be elsewhere in the next turn.
-    fn parts(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn parts(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match scan.kind()? {
             Kind::String => {
                 let quoted = scan.skip()?;

@@ -7,7 +7,7 @@
 
 use bailiwick_rules::rules::Engine;
 
-use super::scope::Named;
+use super::scope::NamedField;
 use super::shape::Shape::{
     self, Content, Data, EngineInput, Label, Map, Object, Schema, Scoped, Stray, Text, ToolChoice, Tools, Unknown, Word,
 };
@@ -65,8 +65,8 @@ static BOTH_KNOW: Fields = &[
     ("skip_special_tokens", Word),
     ("continue_final_message", Word),
     ("chat_template_kwargs", Unknown),
-    ("cache_salt", Scoped(Named::Salt)),
-    ("session_id", Scoped(Named::Session)),
+    ("cache_salt", Scoped(NamedField::Salt)),
+    ("session_id", Scoped(NamedField::Session)),
     ("response_format", Object(FORMAT)),
     ("return_token_ids", Word),
     ("stop", Text),
@@ -118,7 +118,7 @@ static VLLM_KNOWS: Fields = &[
     ("media_io_kwargs", EngineInput(&Unknown)),
     ("mm_processor_kwargs", EngineInput(&Unknown)),
     ("vllm_xargs", Stray),
-    ("request_id", Scoped(Named::Request)),
+    ("request_id", Scoped(NamedField::Request)),
     ("prompt_embeds", EngineInput(&Data)),
     ("messages", Content),
     ("previous_input_messages", Content),
@@ -156,8 +156,8 @@ static SGLANG_KNOWS: Fields = &[
     ("custom_labels", Map(&Label)),
     ("input_ids", Word),
     ("reasoning", Unknown),
-    ("rid", Scoped(Named::Request)),
-    ("extra_key", Scoped(Named::Session)),
+    ("rid", Scoped(NamedField::Request)),
+    ("extra_key", Scoped(NamedField::Session)),
     ("embed_overrides", Word),
     ("query_embed_overrides", Word),
     ("item_embed_overrides", Word),

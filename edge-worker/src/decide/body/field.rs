@@ -9,9 +9,9 @@ use super::names::{is_hosted, routes};
 use super::paths;
 use super::pointer::pointer;
 use super::shape::{Fields, Shape};
-use super::walk::{Walk, Wrong};
-use crate::decide::envelope::{Failure, Odd};
-use crate::decide::json::{Broken, Kind, Scan, is_json, quoted};
+use super::walk::{BodyFault, Walk};
+use crate::decide::envelope::{Failure, FieldFault};
+use crate::decide::json::{InvalidJson, Kind, Scan, is_json, quoted};
 
 /// What an endpoint has to know: all of a body's fields, and the models it names below its top level.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,11 +51,11 @@ pub(super) fn read(
     key: &str,
     value: &mut Scan<'_>,
     may_be_unknown: bool,
-) -> Result<(), Broken> {
+) -> Result<(), InvalidJson> {
     let (kind, at) = (value.kind()?, value.at());
     if let Some((_, shape)) = fields.iter().find(|(name, _)| *name == key) {
         if matches!(shape, Shape::Hosted) && !walk.hosts && kind != Kind::Null {
-            walk.refuse(at, Wrong::Tool(key.to_owned()));
+            walk.refuse(at, BodyFault::Tool(key.to_owned()));
         }
         return walk.value(shape, value);
     }
@@ -79,7 +79,7 @@ pub(super) fn read(
         // It is what an engine takes where nothing is said.
         let range = value.skip()?;
         if !value.is_at(range, b"0") {
-            walk.refuse(at, Wrong::Priority);
+            walk.refuse(at, BodyFault::Priority);
         }
         return Ok(());
     }
@@ -91,7 +91,7 @@ pub(super) fn read(
     }
     walk.guess(key, kind, at);
     if !may_pass {
-        walk.refuse(at, Wrong::Unknown);
+        walk.refuse(at, BodyFault::Unknown);
     }
     Ok(())
 }
@@ -110,13 +110,13 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
     match known.map(|shape| (shape, Engines::ALL)).or_else(|| engine::field(base)) {
         Some((shape @ (Shape::Data | Shape::EngineInput(Shape::Data)), engines)) => {
             if matches!(shape, Shape::EngineInput(_)) && !allow.contains(&Allowance::EngineInputs) {
-                return Err(failure(Wrong::EngineInput, || name.to_owned()));
+                return Err(failure(BodyFault::EngineInput, || name.to_owned()));
             }
             let engines = if may_be_unknown { Engines::ALL } else { engines };
             Ok(Needs::of(engines, name))
         }
         Some(_) => Err(Failure::BadForm { what: "a file stands where a plain field belongs" }),
-        None if routes(base) => Err(failure(Wrong::Routes, || name.to_owned())),
+        None if routes(base) => Err(failure(BodyFault::Routes, || name.to_owned())),
         None if is_hosted(base) || !may_be_unknown => Err(unknown(name.to_owned())),
         None => Ok(Needs::default()),
     }
@@ -141,35 +141,35 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     }
     // Names that would have to be replaced, models beside the form's own, and ids are those of JSON bodies.
     match (walk.names.is_empty() && walk.models.is_empty(), walk.ids.is_empty()) {
-        (false, _) => Err(failure(Wrong::Unknown, || name.to_owned())),
+        (false, _) => Err(failure(BodyFault::Unknown, || name.to_owned())),
         (_, false) => Err(Failure::UnknownId),
         _ => Ok(needs),
     }
 }
 
 /// What is told of the first thing that may not be in a JSON body.
-pub(super) fn told(text: &str, at: usize, wrong: Wrong) -> Failure {
+pub(super) fn told(text: &str, at: usize, wrong: BodyFault) -> Failure {
     failure(wrong, || pointer(text, at))
 }
 
 /// A field that nobody documents.
 pub(crate) fn unknown(field: String) -> Failure {
-    Failure::UnknownField { field, odd: Odd::Undocumented }
+    Failure::UnknownField { field, odd: FieldFault::Undocumented }
 }
 
-pub(super) fn failure(wrong: Wrong, field: impl FnOnce() -> String) -> Failure {
-    let odd = |odd: Odd, field: String| Failure::UnknownField { field, odd };
+pub(super) fn failure(wrong: BodyFault, field: impl FnOnce() -> String) -> Failure {
+    let odd = |odd: FieldFault, field: String| Failure::UnknownField { field, odd };
     match wrong {
-        Wrong::Place => Failure::RemoteUrl { field: field() },
-        Wrong::Routes => odd(Odd::Routes, field()),
-        Wrong::Kind => odd(Odd::Kind, field()),
-        Wrong::Unknown => odd(Odd::Undocumented, field()),
-        Wrong::Priority => odd(Odd::Priority, field()),
-        Wrong::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
-        Wrong::Tool(tool) => Failure::HostedTool { tool },
-        Wrong::EngineInput => odd(Odd::EngineInput, field()),
-        Wrong::Reference => Failure::ItemReference,
-        Wrong::NoText => odd(Odd::NoText, field()),
-        Wrong::Id => Failure::UnknownId,
+        BodyFault::Place => Failure::RemoteUrl { field: field() },
+        BodyFault::Routes => odd(FieldFault::Routes, field()),
+        BodyFault::Kind => odd(FieldFault::Kind, field()),
+        BodyFault::Unknown => odd(FieldFault::Undocumented, field()),
+        BodyFault::Priority => odd(FieldFault::Priority, field()),
+        BodyFault::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
+        BodyFault::Tool(tool) => Failure::HostedTool { tool },
+        BodyFault::EngineInput => odd(FieldFault::EngineInput, field()),
+        BodyFault::Reference => Failure::ItemReference,
+        BodyFault::NoText => odd(FieldFault::NoText, field()),
+        BodyFault::Id => Failure::UnknownId,
     }
 }

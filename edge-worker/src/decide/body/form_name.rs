@@ -10,7 +10,7 @@ use super::guess::may_route;
 use super::keys::names_id;
 use super::names::{is_hosted, parts, routes};
 use super::shape::engine_input;
-use super::walk::Wrong;
+use super::walk::BodyFault;
 use super::{field, field::unknown};
 use crate::decide::envelope::Failure;
 
@@ -31,7 +31,7 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
     }
     for part in parts(name) {
         if part.eq_ignore_ascii_case("model") || routes(part) || may_route(part) {
-            return Err(field::failure(Wrong::Routes, || name.to_owned()));
+            return Err(field::failure(BodyFault::Routes, || name.to_owned()));
         }
         if is_hosted(part) && !allow.contains(&Allowance::HostedTools) {
             return Err(unknown(name.to_owned()));
@@ -40,10 +40,10 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
             return Err(Failure::UnknownId);
         }
         if engine_input(part).is_some() && !allow.contains(&Allowance::EngineInputs) {
-            return Err(field::failure(Wrong::EngineInput, || name.to_owned()));
+            return Err(field::failure(BodyFault::EngineInput, || name.to_owned()));
         }
     }
-    if routes(name) { Err(field::failure(Wrong::Routes, || name.to_owned())) } else { Ok(()) }
+    if routes(name) { Err(field::failure(BodyFault::Routes, || name.to_owned())) } else { Ok(()) }
 }
 
 /// Whether a part of a name is that of an id.

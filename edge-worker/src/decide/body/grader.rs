@@ -4,27 +4,27 @@
 use super::guess::may_hold_media;
 use super::names::routes;
 use super::shape::{GRADER, Shape, engine_input};
-use super::walk::{Walk, Wrong, named_by};
-use crate::decide::json::{Broken, Kind, Scan, reads_as};
+use super::walk::{BodyFault, Walk, named_by};
+use crate::decide::json::{InvalidJson, Kind, Scan, reads_as};
 
 /// Graders that compare texts, ask a model or join others. A `python` one runs the client's code at the host.
 const PLAIN: &[&str] = &["string_check", "text_similarity", "score_model", "label_model", "multi"];
 
 impl Walk {
     /// A grader, or `several` by names that are the client's.
-    pub(super) fn grader(&mut self, several: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn grader(&mut self, several: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let kind = value.kind()?;
             let at = value.at();
             if kind == Kind::String && !self.hosts && reads_as(&key, "type") {
                 let said = value.string()?;
                 if !PLAIN.contains(&said.as_ref()) {
-                    self.refuse(at, Wrong::Tool(said.into_owned()));
+                    self.refuse(at, BodyFault::Tool(said.into_owned()));
                 }
                 return Ok(());
             }
             if kind == Kind::String && !self.hosts && reads_as(&key, "source") {
-                self.refuse(at, Wrong::Tool("a grader's source".to_owned()));
+                self.refuse(at, BodyFault::Tool("a grader's source".to_owned()));
             }
             let is_known = || {
                 let is_field = GRADER.iter().any(|(name, _)| *name == key);

@@ -5,11 +5,11 @@
 
 use core::ops::Range;
 
-use crate::decide::json::{Broken, Kind, Scan, quoted, reads_as};
+use crate::decide::json::{InvalidJson, Kind, Scan, quoted, reads_as};
 
 /// What an item holds beside its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Holds {
+pub enum ItemContents {
     /// It refers to an item that is stored.
     Reference,
     /// Nothing: the host would look at what it stored.
@@ -22,7 +22,7 @@ pub enum Holds {
 
 /// What is sent instead of an id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Sent {
+pub enum Replacement {
     /// The same.
     #[default]
     Same,
@@ -38,9 +38,9 @@ pub struct ItemId {
     /// The id, as the client sent it.
     pub id: String,
     /// What its item holds.
-    pub holds: Holds,
+    pub holds: ItemContents,
     /// What is sent instead.
-    pub sent: Sent,
+    pub sent: Replacement,
     value: Range<usize>,
     member: Range<usize>,
 }
@@ -49,9 +49,9 @@ impl ItemId {
     /// The change to make in the body.
     pub(super) fn edit(&self) -> Option<(Range<usize>, String)> {
         match &self.sent {
-            Sent::Same => None,
-            Sent::Other(id) => Some((self.value.clone(), quoted(id))),
-            Sent::None => Some((self.member.clone(), String::new())),
+            Replacement::Same => None,
+            Replacement::Other(id) => Some((self.value.clone(), quoted(id))),
+            Replacement::None => Some((self.member.clone(), String::new())),
         }
     }
 }
@@ -60,19 +60,19 @@ impl ItemId {
 pub(super) fn items(body: &str, range: Range<usize>) -> Vec<ItemId> {
     let mut found = Vec::new();
     let value = body.get(range.clone()).unwrap_or_default();
-    let finder = Finder { body, start: range.start };
+    let finder = IdFinder { body, start: range.start };
     // The body is known to be JSON.
     let _ = finder.visit(&mut Scan::new(value), &mut found);
     found
 }
 
-struct Finder<'b> {
+struct IdFinder<'b> {
     body: &'b str,
     start: usize,
 }
 
-impl Finder<'_> {
-    fn visit(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), Broken> {
+impl IdFinder<'_> {
+    fn visit(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
         match scan.kind()? {
             Kind::Array => scan.array(|item| self.visit(item, found)),
             Kind::Object => self.item(scan, found),
@@ -81,7 +81,7 @@ impl Finder<'_> {
     }
 
     /// Keys are read as a server would that ignores letters' case.
-    fn item(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), Broken> {
+    fn item(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
         let mut ids = Vec::new();
         let (mut is_reference, mut is_typed, mut is_bare) = (false, false, false);
         let (mut is_encrypted, mut has_content) = (false, false);
@@ -97,7 +97,7 @@ impl Finder<'_> {
                 // What approves a call names the request for it, which is an item.
                 Kind::String if is("approval_request_id") => {
                     let id = value.string()?.into_owned();
-                    ids.push((id, Some(Holds::Content), self.start + start..self.start + value.at()));
+                    ids.push((id, Some(ItemContents::Content), self.start + start..self.start + value.at()));
                 }
                 Kind::String if is("type") => {
                     let said = value.string()?;
@@ -116,15 +116,15 @@ impl Finder<'_> {
             Ok(())
         })?;
         let holds = match (is_reference || !is_typed, is_bare) {
-            (true, _) => Holds::Reference,
-            (false, true) if has_content => Holds::Content,
-            (false, true) if is_encrypted => Holds::Encrypted,
-            (false, true) => Holds::Nothing,
-            (false, false) => Holds::Content,
+            (true, _) => ItemContents::Reference,
+            (false, true) if has_content => ItemContents::Content,
+            (false, true) if is_encrypted => ItemContents::Encrypted,
+            (false, true) => ItemContents::Nothing,
+            (false, false) => ItemContents::Content,
         };
-        let id = |(id, own, value): (String, Option<Holds>, Range<usize>)| {
+        let id = |(id, own, value): (String, Option<ItemContents>, Range<usize>)| {
             let member = self.member(&value);
-            ItemId { id, holds: own.unwrap_or(holds), sent: Sent::Same, value, member }
+            ItemId { id, holds: own.unwrap_or(holds), sent: Replacement::Same, value, member }
         };
         found.extend(ids.into_iter().map(id));
         Ok(())
@@ -147,7 +147,7 @@ impl Finder<'_> {
 }
 
 /// Whether a string or a list has nothing in it.
-fn is_empty(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+fn is_empty(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     if scan.kind()? != Kind::Array {
         return Ok(scan.skip()?.len() <= 2);
     }
@@ -170,21 +170,27 @@ mod tests {
     #[test]
     fn what_items_hold_is_told() {
         for (item, holds) in [
-            (r#"{"type":"item_reference","id":"x"}"#, Holds::Reference),
-            (r#"{"id":"x"}"#, Holds::Reference),
-            (r#"{"type":null,"id":"x"}"#, Holds::Reference),
-            (r#"{"Type":"item_reference","ID":"x","role":"user"}"#, Holds::Reference),
-            (r#"{"type":"message","type":"item_reference","id":"x"}"#, Holds::Reference),
-            (r#"{"type":"reasoning","id":"x","summary":[{"text":"s"}],"encrypted_content":null}"#, Holds::Nothing),
-            (r#"{"type":"reasoning","id":"x","summary":[],"encrypted_content":""}"#, Holds::Nothing),
-            (r#"{"type":"reasoning","id":"x","content":[],"encrypted_content":"e"}"#, Holds::Encrypted),
-            (r#"{"type":"reasoning","id":"x","content":[{"type":"reasoning_text","text":"t"}]}"#, Holds::Content),
-            (r#"{"type":"image_generation_call","id":"x","result":null}"#, Holds::Nothing),
-            (r#"{"type":"image_generation_call","id":"x","result":"AAAA"}"#, Holds::Content),
-            (r#"{"type":"compaction","id":"x","encrypted_content":"e"}"#, Holds::Encrypted),
-            (r#"{"role":"assistant","id":"x","content":"c"}"#, Holds::Content),
-            (r#"{"type":"function_call","\u0069d":"x","call_id":"call_1"}"#, Holds::Content),
-            (r#"{"type":"mcp_approval_response","approval_request_id":"x","approve":true}"#, Holds::Content),
+            (r#"{"type":"item_reference","id":"x"}"#, ItemContents::Reference),
+            (r#"{"id":"x"}"#, ItemContents::Reference),
+            (r#"{"type":null,"id":"x"}"#, ItemContents::Reference),
+            (r#"{"Type":"item_reference","ID":"x","role":"user"}"#, ItemContents::Reference),
+            (r#"{"type":"message","type":"item_reference","id":"x"}"#, ItemContents::Reference),
+            (
+                r#"{"type":"reasoning","id":"x","summary":[{"text":"s"}],"encrypted_content":null}"#,
+                ItemContents::Nothing,
+            ),
+            (r#"{"type":"reasoning","id":"x","summary":[],"encrypted_content":""}"#, ItemContents::Nothing),
+            (r#"{"type":"reasoning","id":"x","content":[],"encrypted_content":"e"}"#, ItemContents::Encrypted),
+            (
+                r#"{"type":"reasoning","id":"x","content":[{"type":"reasoning_text","text":"t"}]}"#,
+                ItemContents::Content,
+            ),
+            (r#"{"type":"image_generation_call","id":"x","result":null}"#, ItemContents::Nothing),
+            (r#"{"type":"image_generation_call","id":"x","result":"AAAA"}"#, ItemContents::Content),
+            (r#"{"type":"compaction","id":"x","encrypted_content":"e"}"#, ItemContents::Encrypted),
+            (r#"{"role":"assistant","id":"x","content":"c"}"#, ItemContents::Content),
+            (r#"{"type":"function_call","\u0069d":"x","call_id":"call_1"}"#, ItemContents::Content),
+            (r#"{"type":"mcp_approval_response","approval_request_id":"x","approve":true}"#, ItemContents::Content),
         ] {
             let list = format!("[{item}]");
             let all = found(&list);
@@ -209,7 +215,7 @@ mod tests {
             (r#"{"a":1,"id":"x","b":[",\"id\":"]}"#, r#"{"a":1,"b":[",\"id\":"]}"#),
         ] {
             let [mut one]: [ItemId; 1] = found(item).try_into().unwrap();
-            one.sent = Sent::None;
+            one.sent = Replacement::None;
             let (range, text) = one.edit().unwrap();
             let mut out = item.to_owned();
             out.replace_range(range, &text);

@@ -1,13 +1,13 @@
 //! A key of a body in, what a model host takes its value for out: the name of a model it runs, or the id of something
 //! it keeps. `walk` asks it of keys that their object's table lacks, so ordinary requests don't pay for it.
 
+use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{ends_in_words, reads_as};
-use crate::decide::state::fields::{Field, field};
 
 /// What keys that name a model end in, such as `judge_model` and `fallbackModelName`.
 const MODELS: &[&str] = &["model", "model_id", "model_name"];
 
-/// What keys of ids end in. Those that answers hold are in [`crate::decide::state::fields`] besides.
+/// What keys of ids end in. Those that answers hold are in [`crate::decide::body::fields`] besides.
 const IDS: &[&str] = &[
     "file_id",
     "file_ids",

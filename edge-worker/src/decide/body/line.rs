@@ -10,8 +10,8 @@ use super::shape::Shape::{Free, Label, Word};
 use super::walk::Walk;
 use super::{Needs, duplicates, entries, field, string};
 use crate::decide::envelope::Failure;
-use crate::decide::json::{Broken, Kind, Scan};
-use crate::decide::rewrite::path::{Class, Route, Takes};
+use crate::decide::json::{InvalidJson, Kind, Scan};
+use crate::decide::route::{BodyForm, Class, Route};
 
 /// The fields of a line. The body is read later, by its own path.
 static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Label), ("body", Free)];
@@ -35,7 +35,7 @@ pub(crate) struct Line {
 /// # Errors
 /// 400 for what is no request, or holds what the service doesn't allow beside the body.
 pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Failure> {
-    let broken = |broken: Broken| Failure::NotJson { at: broken.at };
+    let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);
     if scan.kind().map_err(broken)? != Kind::Object {
         return Err(Failure::NotAnObject);
@@ -70,7 +70,7 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
 
 /// The path that a batch may ask by this name.
 pub(super) fn carried(path: &str) -> Option<Route> {
-    let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != Takes::Form;
+    let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != BodyForm::Form;
     Route::parse("POST", path).ok().filter(is_carried)
 }
 

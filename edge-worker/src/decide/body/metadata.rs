@@ -1,8 +1,8 @@
 //! `metadata` and `attributes` in; whether they are what the API documents, words of the client's own by names of its
 //! own, out. Gateways read more into them: lists of tags that choose a deployment, models to fall back to.
 
-use super::walk::{Walk, Wrong};
-use crate::decide::json::{Broken, Kind, Scan, reads_as_words};
+use super::walk::{BodyFault, Walk};
+use crate::decide::json::{InvalidJson, Kind, Scan, reads_as_words};
 
 /// Names by which nothing but a gateway or an engine is told where to go. Others that route in a body (`region`, `host`,
 /// `conversation_id`) are words that people label their requests with, and as texts they route nowhere.
@@ -53,14 +53,14 @@ const INSTRUCTIONS: &[&str] = &[
 
 impl Walk {
     /// A map of texts, numbers and switches.
-    pub(super) fn metadata(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn metadata(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let kind = value.kind()?;
             let at = value.at();
             if matches!(kind, Kind::Object | Kind::Array) {
-                self.refuse(at, Wrong::NoText);
+                self.refuse(at, BodyFault::NoText);
             } else if kind != Kind::Null && is_instruction(&key) {
-                self.refuse(at, Wrong::Routes);
+                self.refuse(at, BodyFault::Routes);
             }
             value.skip().map(drop)
         })

@@ -6,11 +6,11 @@
 use core::ops::Range;
 
 use super::LONGEST_MODEL;
-use super::place::Care;
+use super::place::Certainty;
 use super::pointer::pointer;
-use super::walk::{Walk, Wrong};
+use super::walk::{BodyFault, Walk};
 use crate::decide::envelope::Failure;
-use crate::decide::json::{Broken, Scan};
+use crate::decide::json::{InvalidJson, Scan};
 
 /// How many different models a body may name: each of them is looked for in every map.
 const MOST: usize = 32;
@@ -53,11 +53,11 @@ pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec
 
 impl Walk {
     /// Notes a model that is named below the top level.
-    pub(super) fn model(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn model(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let name = scan.string()?.into_owned();
-        if self.is_out(&name, Care::Label) {
-            self.refuse(start, Wrong::Place);
+        if self.is_out(&name, Certainty::Label) {
+            self.refuse(start, BodyFault::Place);
         }
         self.models.push((start..scan.at(), name));
         Ok(())

@@ -247,7 +247,7 @@ pub(crate) fn model_routes(model: &str) -> bool {
     model.split(',').any(one_picks)
         || model.contains("@preset/")
         || super::regional::is_regional(model)
-        || super::place::names_place(model, super::place::Care::Label)
+        || super::place::names_place(model, super::place::Certainty::Label)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A path of the model API in, the top-level fields that it documents out.
 
-use super::scope::Named;
+use super::scope::NamedField;
 use super::shape::Shape::{
     Content, Data, Free, Hosted, Id, Items, Kept, Label, Map, Metadata, Model, Object, Scoped, Text, ToolChoice, Tools,
     Unknown, Word,
@@ -57,7 +57,7 @@ static CHAT: Fields = &[
     ("parallel_tool_calls", Word),
     ("metadata", Metadata),
     ("store", Word),
-    ("prompt_cache_key", Scoped(Named::CacheKey)),
+    ("prompt_cache_key", Scoped(NamedField::CacheKey)),
     ("prompt_cache_options", Object(CACHE_OPTIONS)),
     ("prompt_cache_retention", Word),
     ("safety_identifier", Label),
@@ -110,7 +110,7 @@ static RESPONSES: Fields = &[
     ("text", Object(&[("format", Object(FORMAT)), ("verbosity", Word)])),
     ("include", Word),
     ("previous_response_id", Id),
-    ("prompt_cache_key", Scoped(Named::CacheKey)),
+    ("prompt_cache_key", Scoped(NamedField::CacheKey)),
     ("prompt_cache_options", Object(CACHE_OPTIONS)),
     ("prompt_cache_retention", Word),
     ("max_output_tokens", Word),

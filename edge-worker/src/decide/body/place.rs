@@ -26,7 +26,7 @@ const STORES: &[&str] = &[
 
 /// How sure one has to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Care {
+pub(super) enum Certainty {
     /// For a name that the client makes up, such as `user`: `session:123` is one.
     Label,
     /// For a word of the API, or a value nobody here knows: `collector:443` is a place.
@@ -34,7 +34,7 @@ pub(super) enum Care {
 }
 
 /// Whether a value names a place: a URL of any scheme but `data:`, `//host`, a host with a port, or an IP address.
-pub(super) fn names_place(text: &str, care: Care) -> bool {
+pub(super) fn names_place(text: &str, care: Certainty) -> bool {
     // Most words hold none of what every place has.
     let marks = |byte: u8| matches!(byte, b':' | b'/' | b'\\' | b'.' | b'%') || !(0x20..0x7f).contains(&byte);
     if !text.bytes().any(marks) || is_data_url(text) {
@@ -76,7 +76,7 @@ pub(super) fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
 }
 
-fn names_folded(text: &str, care: Care) -> bool {
+fn names_folded(text: &str, care: Certainty) -> bool {
     let is_bare = !text.contains(char::is_whitespace);
     if text.strip_prefix("//").is_some_and(|rest| !rest.trim_start_matches('/').is_empty())
         || is_bare && text.contains("://")
@@ -87,8 +87,8 @@ fn names_folded(text: &str, care: Care) -> bool {
         && is_scheme(scheme)
         && !rest.trim_start().is_empty()
     {
-        let unknown = care == Care::Word && is_bare && rest.contains(['/', '.']);
-        let known = FETCHED.contains(&scheme) || care == Care::Word && is_bare && STORES.contains(&scheme);
+        let unknown = care == Certainty::Word && is_bare && rest.contains(['/', '.']);
+        let known = FETCHED.contains(&scheme) || care == Certainty::Word && is_bare && STORES.contains(&scheme);
         if known || unknown || rest.starts_with('/') {
             return true;
         }
@@ -106,7 +106,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Whether an authority (RFC 3986 §3.2) is an IP address, or a host with a port.
-fn names_host(authority: &str, path: &str, care: Care) -> bool {
+fn names_host(authority: &str, path: &str, care: Certainty) -> bool {
     let without_zone = |host: &str| host.split('%').next().unwrap_or(host).parse::<Ipv6Addr>().is_ok();
     if let Some(inner) = authority.strip_prefix('[') {
         return inner.split_once(']').is_some_and(|(host, _)| without_zone(host));
@@ -126,7 +126,7 @@ fn names_host(authority: &str, path: &str, care: Care) -> bool {
     }
     let numbers: Option<Vec<u64>> = host.split('.').map(number).collect();
     if let Some(numbers) = numbers {
-        return is_address(&numbers, host, port || care == Care::Word && path.starts_with('/'));
+        return is_address(&numbers, host, port || care == Certainty::Word && path.starts_with('/'));
     }
     if !port {
         return false;
@@ -138,7 +138,7 @@ fn names_host(authority: &str, path: &str, care: Care) -> bool {
     let is_host = host.split('.').all(|label| !label.is_empty() && label.chars().all(fits));
     let is_dotted = is_host && labels.next().is_some() && is_top;
     let is_single = is_host && !host.contains('.') && host.contains(char::is_alphabetic);
-    is_dotted || host == "localhost" || is_single && care == Care::Word
+    is_dotted || host == "localhost" || is_single && care == Certainty::Word
 }
 
 /// A part of an IPv4 address as `inet_aton` reads it: decimal, octal or hexadecimal.
@@ -258,12 +258,12 @@ mod tests {
             "[fe80::1%25eth0]:80",
             "::ffff:192.0.2.1",
         ] {
-            assert!(names_place(text, Care::Label), "{text}");
-            assert!(names_place(text, Care::Word), "{text}");
+            assert!(names_place(text, Certainty::Label), "{text}");
+            assert!(names_place(text, Certainty::Word), "{text}");
         }
         for text in ["collector:443", "collector:443/x", "s3:bucket", "gs:b/x", "foo:bar.example/x", "3221225985/x"] {
-            assert!(names_place(text, Care::Word), "{text}");
-            assert!(!names_place(text, Care::Label), "{text}");
+            assert!(names_place(text, Certainty::Word), "{text}");
+            assert!(!names_place(text, Certainty::Label), "{text}");
         }
     }
 
@@ -295,15 +295,15 @@ mod tests {
             "urn:uuid:1",
             "é",
         ] {
-            assert!(!names_place(text, Care::Word), "{text}");
+            assert!(!names_place(text, Certainty::Word), "{text}");
         }
         for text in
             ["session:123", "acct:a@b.example", "google-oauth2|1", "mailto:a@b.example", "call:1", "sha256:ab/c"]
         {
-            assert!(!names_place(text, Care::Label), "{text}");
+            assert!(!names_place(text, Certainty::Label), "{text}");
         }
         let mp3 = format!("//uQ{}", "A".repeat(96));
-        assert!(!names_place(&mp3, Care::Word));
+        assert!(!names_place(&mp3, Certainty::Word));
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn a_long_string_costs_little_and_hides_nothing() {
         let long = format!("{}https://a", "\n".repeat(1_000_000));
-        assert!(names_place(&long, Care::Label));
-        assert!(!names_place(&"a.b ".repeat(1_000_000), Care::Word));
+        assert!(names_place(&long, Certainty::Label));
+        assert!(!names_place(&"a.b ".repeat(1_000_000), Certainty::Word));
     }
 }

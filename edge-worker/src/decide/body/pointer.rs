@@ -1,7 +1,7 @@
 //! A place in a JSON text in, its JSON pointer (RFC 6901) out; `body` calls it when it refuses a value, and for models
 //! below the top level, which few requests name: no other that passes pays for it.
 
-use crate::decide::json::{Broken, Kind, Scan};
+use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// The longest piece of a client's key that is told, in characters.
 const LONGEST_KEY: usize = 64;
@@ -13,7 +13,7 @@ pub(super) fn pointer(text: &str, at: usize) -> String {
     out
 }
 
-fn descend(scan: &mut Scan<'_>, at: usize, out: &mut String) -> Result<(), Broken> {
+fn descend(scan: &mut Scan<'_>, at: usize, out: &mut String) -> Result<(), InvalidJson> {
     let mut index = 0;
     match scan.kind()? {
         Kind::Object => scan.object(|key, value| step(value, at, out, || escaped(&key))),
@@ -25,7 +25,7 @@ fn descend(scan: &mut Scan<'_>, at: usize, out: &mut String) -> Result<(), Broke
     }
 }
 
-fn step(value: &mut Scan<'_>, at: usize, out: &mut String, name: impl FnOnce() -> String) -> Result<(), Broken> {
+fn step(value: &mut Scan<'_>, at: usize, out: &mut String, name: impl FnOnce() -> String) -> Result<(), InvalidJson> {
     value.kind()?;
     let mut inner = value.clone();
     if !value.skip()?.contains(&at) {

@@ -22,7 +22,7 @@ pub struct Scope {
 
 /// What is named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Named {
+pub(super) enum NamedField {
     /// Media at vLLM.
     Media,
     /// Media at SGLang, by its SHA-256 in hexadecimal.
@@ -39,7 +39,7 @@ pub(super) enum Named {
 
 impl Scope {
     /// The name to send instead of `name`. `None`: as it is.
-    pub(super) fn name(&self, named: Named, name: &str) -> Option<String> {
+    pub(super) fn name(&self, named: NamedField, name: &str) -> Option<String> {
         let digest = |owner: &[&str]| {
             let kind = format!("{named:?}");
             let parts = [&[self.service.as_str()][..], owner, &[kind.as_str(), name]].concat();
@@ -49,10 +49,10 @@ impl Scope {
         let tenant = self.tenant.as_deref();
         let owned = tenant.map(|tenant| digest(&["tenant", tenant]));
         match named {
-            Named::CacheKey => owned.map(short),
-            Named::Salt => Some(short(owned.unwrap_or_else(|| digest(&["service"])))),
-            Named::Hash => Some(owned.unwrap_or_else(|| digest(&["request", &self.request]))),
-            Named::Media | Named::Session | Named::Request => {
+            NamedField::CacheKey => owned.map(short),
+            NamedField::Salt => Some(short(owned.unwrap_or_else(|| digest(&["service"])))),
+            NamedField::Hash => Some(owned.unwrap_or_else(|| digest(&["request", &self.request]))),
+            NamedField::Media | NamedField::Session | NamedField::Request => {
                 Some(short(owned.unwrap_or_else(|| digest(&["request", &self.request]))))
             }
         }
@@ -81,15 +81,19 @@ mod tests {
             tenant: tenant.map(Into::into),
             request: request.into(),
         };
-        let name = |tenant: Option<&str>, request: &str, named: Named| scope(tenant, request).name(named, "k");
-        let media = |tenant: Option<&str>, request: &str| name(tenant, request, Named::Media).unwrap();
+        let name = |tenant: Option<&str>, request: &str, named: NamedField| scope(tenant, request).name(named, "k");
+        let media = |tenant: Option<&str>, request: &str| name(tenant, request, NamedField::Media).unwrap();
         assert_eq!(media(Some("acme"), "1"), media(Some("acme"), "2"));
         assert_ne!(media(Some("acme"), "1"), media(Some("emca"), "1"));
-        assert_ne!(media(Some("acme"), "1"), name(Some("acme"), "1", Named::Session).unwrap());
+        assert_ne!(media(Some("acme"), "1"), name(Some("acme"), "1", NamedField::Session).unwrap());
         assert_eq!(media(None, "1").len(), 35);
         assert_ne!(media(None, "1"), media(None, "2"), "without tenants nobody knows whose it is");
-        assert_eq!(name(None, "1", Named::Salt), name(None, "2", Named::Salt), "a salt alone gives nothing away");
-        assert_eq!(name(None, "1", Named::CacheKey), None);
-        assert_eq!(name(Some("acme"), "1", Named::Hash).unwrap().len(), 64);
+        assert_eq!(
+            name(None, "1", NamedField::Salt),
+            name(None, "2", NamedField::Salt),
+            "a salt alone gives nothing away"
+        );
+        assert_eq!(name(None, "1", NamedField::CacheKey), None);
+        assert_eq!(name(Some("acme"), "1", NamedField::Hash).unwrap().len(), 64);
     }
 }

@@ -4,7 +4,7 @@
 //! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list stands
 //! for its items: an array is walked by the shape it stands under, item by item.
 
-use super::scope::Named;
+use super::scope::NamedField;
 use crate::decide::json::reads_as_words;
 
 /// What may stand at a place of a body.
@@ -49,7 +49,7 @@ pub(super) enum Shape {
     /// Several by their names, or one.
     Graders,
     /// A name that engines keep for everybody alike.
-    Scoped(Named),
+    Scoped(NamedField),
     /// An object with these fields.
     Object(Fields),
     /// An object whose keys are the client's.
@@ -115,7 +115,7 @@ pub(super) static NODE: Fields = &[
     ("file_id", Id),
     ("filename", Label),
     ("data", Data),
-    ("uuid", Scoped(Named::Media)),
+    ("uuid", Scoped(NamedField::Media)),
     ("cache_control", Unknown),
     ("prompt_cache_breakpoint", Unknown),
     ("function_call", Object(CALLED)),
@@ -236,8 +236,8 @@ pub(super) static MEDIA: Fields = &[
     ("transcript", Text),
     ("media_type", Word),
     ("mime_type", Word),
-    ("uuid", Scoped(Named::Media)),
-    ("content_hash", Scoped(Named::Hash)),
+    ("uuid", Scoped(NamedField::Media)),
+    ("content_hash", Scoped(NamedField::Hash)),
     ("file_name", Label),
     ("cache_control", Unknown),
     ("media_resolution", Unknown),

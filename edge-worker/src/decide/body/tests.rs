@@ -240,7 +240,10 @@ fn a_splice_preserves_every_other_byte() {
             Just("\"\\\"model\\\":\"".to_owned()),
             // Behind a word nothing names a place.
             any::<String>()
-                .prop_filter("it names no place", |text| !place::names_place(&format!("a {text}"), place::Care::Word))
+                .prop_filter("it names no place", |text| !place::names_place(
+                    &format!("a {text}"),
+                    place::Certainty::Word
+                ))
                 .prop_map(|text| quoted(&format!("a {text}"))),
         ]
     };
@@ -603,7 +606,11 @@ fn references_to_stored_items_are_told_however_they_are_written() {
     for item in [r#"{"type":"item_reference","id":"msg_1"}"#, r#"{"id":"msg_1"}"#, r#"{"id":"msg_1","type":null}"#] {
         let text = format!(r#"{{"model":"a","input":[{item}]}}"#);
         let body = inspect("/v1/responses", &text, &[Allowance::Store]).unwrap();
-        assert_eq!(body.items().iter().map(|one| one.holds).collect::<Vec<_>>(), [ids::Holds::Reference], "{item}");
+        assert_eq!(
+            body.items().iter().map(|one| one.holds).collect::<Vec<_>>(),
+            [ids::ItemContents::Reference],
+            "{item}"
+        );
     }
     for item in [
         r#"{"Type":"item_reference","id":"msg_1"}"#,

@@ -7,15 +7,15 @@
 use super::guess::{may_hold_media, may_route};
 use super::media::is_media;
 use super::names::{is_hosted, routes};
-use super::place::{Care, names_place};
+use super::place::{Certainty, names_place};
 use super::reach::is_public;
 use super::shape::{Fields, MEDIA, Shape, WORDS, engine_input};
-use super::walk::{Walk, Wrong, named_by};
-use crate::decide::json::{Broken, Kind, Scan, reads_as};
+use super::walk::{BodyFault, Walk, named_by};
+use crate::decide::json::{InvalidJson, Kind, Scan, reads_as};
 
 impl Walk {
     /// Reads the value of a key that its object's table lacks: no text is known to stand there.
-    pub(super) fn unknown(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn unknown(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         self.unlisted(fields, key, value, &Shape::Stray)
     }
 
@@ -27,10 +27,10 @@ impl Walk {
         key: &str,
         value: &mut Scan<'_>,
         otherwise: &'static Shape,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), InvalidJson> {
         if let Some(shape) = named_by(key) {
             if value.kind()? != Kind::Null && routes(key) {
-                self.refuse(value.at(), Wrong::Routes);
+                self.refuse(value.at(), BodyFault::Routes);
             }
             return self.value(shape, value);
         }
@@ -61,16 +61,16 @@ impl Walk {
         let shape = if may_be_path && !routes && may_hold_media(key) { &Shape::Data } else { otherwise };
         self.value(shape, value)?;
         if kind != Kind::Null && routes {
-            self.refuse(at, Wrong::Routes);
+            self.refuse(at, BodyFault::Routes);
         }
         if !self.hosts && !matches!(kind, Kind::Null | Kind::False) && is_hosted(key) {
-            self.refuse(at, Wrong::Tool(key.to_owned()));
+            self.refuse(at, BodyFault::Tool(key.to_owned()));
         }
         Ok(())
     }
 
     /// A documented object of which no fields are listed: most keys in it are documented too.
-    pub(super) fn undescribed(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn undescribed(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if let Some((_, shape)) = WORDS.iter().find(|(name, _)| *name == key) {
                 return self.value(shape, value);
@@ -80,18 +80,18 @@ impl Walk {
     }
 
     /// An object of media: what nobody documents in it is media too, or is refused.
-    pub(super) fn media(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn media(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let outer = self.stray.take();
         self.fields(MEDIA, scan)?;
         if let Some(at) = core::mem::replace(&mut self.stray, outer) {
-            self.refuse(at, Wrong::Place);
+            self.refuse(at, BodyFault::Place);
         }
         Ok(())
     }
 
     /// `source` of a part, as Anthropic has it: media, or text that says so. Its type may stand behind it.
     #[inline(never)]
-    pub(super) fn source(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn source(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let outer = self.stray.take();
         let (mut types, mut texts, mut data) = (0, 0, None);
         scan.object(|key, value| {
@@ -100,8 +100,8 @@ impl Walk {
             if is_string && reads_as(&key, "type") {
                 let kind = value.string()?;
                 (types, texts) = (types + 1, texts + usize::from(kind == "text"));
-                if self.is_out(&kind, Care::Word) {
-                    self.refuse(at, Wrong::Place);
+                if self.is_out(&kind, Certainty::Word) {
+                    self.refuse(at, BodyFault::Place);
                 }
                 return Ok(());
             }
@@ -116,13 +116,13 @@ impl Walk {
         let is_text = types > 0 && types == texts;
         let stray = core::mem::replace(&mut self.stray, outer);
         if let Some(at) = data.filter(|_| !is_text).or(stray) {
-            self.refuse(at, Wrong::Place);
+            self.refuse(at, BodyFault::Place);
         }
         Ok(())
     }
 
     /// Reads a value within one whose key nobody documents.
-    pub(super) fn nested(&mut self, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn nested(&mut self, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let (kind, at) = (value.kind()?, value.at());
         self.unknown(&[], key, value)?;
         self.guess(key, kind, at);
@@ -132,12 +132,12 @@ impl Walk {
     /// Refuses what a host may route by. Numbers under a name that is only like such a one do no harm.
     pub(super) fn guess(&mut self, key: &str, kind: Kind, at: usize) {
         if !matches!(kind, Kind::Null | Kind::False | Kind::Number) && may_route(key) {
-            self.refuse(at, Wrong::Routes);
+            self.refuse(at, BodyFault::Routes);
         }
     }
 
     /// Whether a value names a place where the model host may not go.
-    pub(super) fn is_out(&self, text: &str, care: Care) -> bool {
+    pub(super) fn is_out(&self, text: &str, care: Certainty) -> bool {
         names_place(text, care) && (self.fences || !is_public(text))
     }
 

@@ -8,11 +8,11 @@ use bailiwick_rules::rules::Allowance;
 
 use super::keys::{names_id, names_kept, names_model};
 use super::names::{is_local_tool, routes};
-use super::place::{Care, names_path, names_place};
+use super::place::{Certainty, names_path, names_place};
 use super::reach::is_public;
-use super::scope::Named;
+use super::scope::NamedField;
 use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
-use crate::decide::json::{Broken, Kind, Scan, known_as, letters, reads_as};
+use crate::decide::json::{InvalidJson, Kind, Scan, known_as, letters, reads_as};
 
 /// Fields that hold a URL to fetch even in what the host is told to run.
 const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url", "input_image_mask"];
@@ -32,7 +32,7 @@ const DIALECTS: &[&str] = &["http://json-schema.org/", "https://json-schema.org/
 
 /// What may not be in a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Wrong {
+pub(super) enum BodyFault {
     /// It names a place.
     Place,
     /// A host is told by it where or by what to process.
@@ -68,11 +68,11 @@ pub(super) struct Walk {
     /// Ids, and where in the body they stand, in order.
     pub(super) ids: Vec<(Range<usize>, String)>,
     /// Names that engines keep for everybody, likewise.
-    pub(super) names: Vec<(Range<usize>, Named, String)>,
+    pub(super) names: Vec<(Range<usize>, NamedField, String)>,
     /// Models below the top level, likewise.
     pub(super) models: Vec<(Range<usize>, String)>,
     /// What may not be, and where.
-    pub(super) wrong: Option<(usize, Wrong)>,
+    pub(super) wrong: Option<(usize, BodyFault)>,
     /// Under a key that nobody documents, in the object at hand: the first string that is no media.
     pub(super) stray: Option<usize>,
     /// Whether the part at hand is of media.
@@ -95,46 +95,48 @@ impl Walk {
     }
 
     /// Notes what is wrong at a place, unless something was before.
-    pub(super) fn refuse(&mut self, at: usize, wrong: Wrong) {
+    pub(super) fn refuse(&mut self, at: usize, wrong: BodyFault) {
         if self.wrong.is_none() {
             self.wrong = Some((at, wrong));
         }
     }
 
     /// Reads the value at the scanner's place.
-    pub(super) fn value(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn value(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match (scan.kind()?, shape) {
             (_, Shape::Free) => scan.skip().map(drop),
             (kind, Shape::EngineInput(inner)) => {
                 if !self.trusts && !matches!(kind, Kind::Null | Kind::False) {
-                    self.refuse(scan.at(), Wrong::EngineInput);
+                    self.refuse(scan.at(), BodyFault::EngineInput);
                 }
                 self.value(inner, scan)
             }
             (Kind::String, _) => self.string(shape, scan),
-            (Kind::Array, Shape::Metadata) => self.odd(Wrong::NoText, scan),
+            (Kind::Array, Shape::Metadata) => self.odd(BodyFault::NoText, scan),
             (Kind::Array, _) => scan.array(|item| self.value(shape, item)),
             (Kind::Object, _) => self.object(shape, scan),
             (_, Shape::Tools) => self.tool_of_no_kind(scan),
-            (Kind::Number | Kind::True, Shape::Id | Shape::Kept(_) | Shape::HostedKept) => self.odd(Wrong::Id, scan),
+            (Kind::Number | Kind::True, Shape::Id | Shape::Kept(_) | Shape::HostedKept) => {
+                self.odd(BodyFault::Id, scan)
+            }
             _ => scan.skip().map(drop),
         }
     }
 
     /// Passes over a value that may not be of its kind.
-    fn odd(&mut self, wrong: Wrong, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn odd(&mut self, wrong: BodyFault, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         self.refuse(scan.at(), wrong);
         scan.skip().map(drop)
     }
 
-    fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn string(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let place = match shape {
             Shape::Text | Shape::Content | Shape::Items | Shape::Hosted => return scan.skip().map(drop),
             Shape::Tools => return self.tool_of_no_kind(scan),
             Shape::Schema => return self.schema_text(scan),
             Shape::Kind => return self.kind(&scan.string()?, start),
-            Shape::Metadata => return self.odd(Wrong::NoText, scan),
+            Shape::Metadata => return self.odd(BodyFault::NoText, scan),
             Shape::Model(_) => return self.model(scan),
             Shape::Id | Shape::Kept(_) | Shape::HostedKept => {
                 let id = scan.string()?.into_owned();
@@ -143,35 +145,35 @@ impl Walk {
             }
             Shape::Scoped(named) => {
                 let name = scan.string()?.into_owned();
-                let place = self.is_out(&name, Care::Label);
+                let place = self.is_out(&name, Certainty::Label);
                 self.names.push((start..scan.at(), *named, name));
                 place
             }
-            Shape::Label | Shape::Blob => self.is_out(&scan.string()?, Care::Label),
+            Shape::Label | Shape::Blob => self.is_out(&scan.string()?, Certainty::Label),
             Shape::Data | Shape::Source => !self.may_be_media(&scan.string()?),
             Shape::Stray => {
                 let text = scan.string()?;
                 if self.stray.is_none() && !self.may_be_media(&text) {
                     self.stray = Some(start);
                 }
-                self.is_out(&text, Care::Word)
+                self.is_out(&text, Certainty::Word)
             }
             Shape::Word | Shape::Object(_) => {
                 let word = scan.string()?;
-                self.is_out(&word, Care::Word) || names_path(&word)
+                self.is_out(&word, Certainty::Word) || names_path(&word)
             }
-            _ => self.is_out(&scan.string()?, Care::Word),
+            _ => self.is_out(&scan.string()?, Certainty::Word),
         };
         if place {
-            self.refuse(start, Wrong::Place);
+            self.refuse(start, BodyFault::Place);
         }
         Ok(())
     }
 
-    fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match shape {
             // Nobody documents a model that is an object.
-            Shape::Model([]) => self.odd(Wrong::Routes, scan),
+            Shape::Model([]) => self.odd(BodyFault::Routes, scan),
             Shape::Object(fields) | Shape::Kept(fields) | Shape::Model(fields) => self.fields(fields, scan),
             Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
             Shape::Content => self.node(false, scan),
@@ -192,12 +194,12 @@ impl Walk {
         }
     }
 
-    pub(super) fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn fields(&mut self, fields: Fields, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| self.field(fields, &key, value))
     }
 
     /// Reads the value of a key by the table of its object.
-    pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), Broken> {
+    pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match fields.iter().find(|(name, _)| *name == key) {
             Some((_, shape)) => self.value(shape, value),
             None => self.unknown(fields, key, value),
@@ -205,7 +207,7 @@ impl Walk {
     }
 
     /// A message, a part of one, or an item of the Responses API.
-    fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let outer = (self.stray.take(), core::mem::take(&mut self.is_of_media));
         let mut kinds = 0;
@@ -220,37 +222,37 @@ impl Walk {
             self.field(NODE, &key, value)
         })?;
         if kinds > 1 {
-            self.refuse(start, Wrong::Twice("type"));
+            self.refuse(start, BodyFault::Twice("type"));
         }
         if let Some(at) = self.stray.filter(|_| self.is_of_media) {
-            self.refuse(at, Wrong::Place);
+            self.refuse(at, BodyFault::Place);
         }
         (self.stray, self.is_of_media) = outer;
         Ok(())
     }
 
-    fn kind(&mut self, kind: &str, at: usize) -> Result<(), Broken> {
+    fn kind(&mut self, kind: &str, at: usize) -> Result<(), InvalidJson> {
         let is_media = kind != "text" && MEDIA_KINDS.contains(&kind);
         self.is_of_media |= is_media;
         if kind == "item_reference" {
-            self.refuse(at, Wrong::Reference);
+            self.refuse(at, BodyFault::Reference);
         } else if !is_media && !KINDS.contains(&kind) {
-            let place = self.is_out(kind, Care::Word);
-            self.refuse(at, if place { Wrong::Place } else { Wrong::Kind });
+            let place = self.is_out(kind, Certainty::Word);
+            self.refuse(at, if place { BodyFault::Place } else { BodyFault::Kind });
         }
         Ok(())
     }
 
-    fn tool_of_no_kind(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn tool_of_no_kind(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = scan.at();
         if !self.hosts && scan.kind()? != Kind::Null {
-            self.refuse(at, Wrong::Tool("a tool without a type".to_owned()));
+            self.refuse(at, BodyFault::Tool("a tool without a type".to_owned()));
         }
         scan.skip().map(drop)
     }
 
     /// A tool has one or more `type`s, all of them local.
-    fn tool(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn tool(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         if self.hosts {
             return self.hosted(false, scan);
         }
@@ -262,7 +264,7 @@ impl Walk {
                 let (at, kind) = (value.at(), value.string()?);
                 (named, shell) = (true, shell || kind == "shell");
                 if !is_local_tool(&kind) {
-                    self.refuse(at, Wrong::Tool(kind.into_owned()));
+                    self.refuse(at, BodyFault::Tool(kind.into_owned()));
                 }
                 return Ok(());
             }
@@ -272,23 +274,23 @@ impl Walk {
             self.field(TOOL, &key, value)
         })?;
         if !named {
-            self.refuse(start, Wrong::Tool("a tool without a type".to_owned()));
+            self.refuse(start, BodyFault::Tool("a tool without a type".to_owned()));
         } else if shell && !local {
-            self.refuse(start, Wrong::Tool("shell".to_owned()));
+            self.refuse(start, BodyFault::Tool("shell".to_owned()));
         }
         Ok(())
     }
 
     /// What is chosen is a tool that the client runs, or a set of such.
-    fn choice(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn choice(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
                 let (at, kind) = (value.at(), value.string()?);
                 let is_plain = matches!(kind.as_ref(), "allowed_tools" | "auto" | "any" | "tool" | "none" | "required");
-                if self.is_out(&kind, Care::Word) {
-                    self.refuse(at, Wrong::Place);
+                if self.is_out(&kind, Certainty::Word) {
+                    self.refuse(at, BodyFault::Place);
                 } else if !self.hosts && !is_plain && !is_local_tool(&kind) {
-                    self.refuse(at, Wrong::Tool(kind.into_owned()));
+                    self.refuse(at, BodyFault::Tool(kind.into_owned()));
                 }
                 return Ok(());
             }
@@ -298,14 +300,14 @@ impl Walk {
 
     /// What the host may run: only what would be fetched as media, models, ids, and what routes are looked for.
     /// `is_kept` says that its `id` is that of something kept at the endpoint.
-    fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             // Where somebody is, and what a server of tools is told: both have words of their own.
             if matches!(key.as_ref(), "user_location" | "headers") {
                 return value.skip().map(drop);
             }
             if value.kind()? != Kind::Null && routes(&key) {
-                self.refuse(value.at(), Wrong::Routes);
+                self.refuse(value.at(), BodyFault::Routes);
             }
             let shape = match TOOL.iter().find(|(name, _)| *name == key) {
                 Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
@@ -323,17 +325,17 @@ impl Walk {
     }
 
     /// A server that the host is told to ask: one of the public internet, not of the host's own network.
-    fn server(&mut self, value: &mut Scan<'_>) -> Result<(), Broken> {
+    fn server(&mut self, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = value.at();
         let text = value.string()?;
-        if names_place(&text, Care::Word) && !is_public(&text) {
-            self.refuse(at, Wrong::Place);
+        if names_place(&text, Certainty::Word) && !is_public(&text) {
+            self.refuse(at, BodyFault::Place);
         }
         Ok(())
     }
 
     /// A JSON Schema as text, which engines parse.
-    fn schema_text(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn schema_text(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let text = scan.string()?;
         if !text.trim_start().starts_with(['{', '[']) {
@@ -348,7 +350,7 @@ impl Walk {
     }
 
     /// A JSON Schema: its words are text, but what it refers to has to be in it.
-    fn schema(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn schema(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let key: &str = &key;
             let (kind, at) = (value.kind()?, value.at());
@@ -368,7 +370,7 @@ impl Walk {
                         if is_reference { text.is_empty() || text.starts_with('#') } else { is_known_dialect(text) }
                     };
                     if !known(&text) && (self.fences || !is_public(&text)) {
-                        self.refuse(at, Wrong::Place);
+                        self.refuse(at, BodyFault::Place);
                     }
                     return Ok(());
                 }
@@ -377,7 +379,7 @@ impl Walk {
         })
     }
 
-    fn value_of_schema(&mut self, scan: &mut Scan<'_>) -> Result<(), Broken> {
+    fn value_of_schema(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match scan.kind()? {
             Kind::Object => self.schema(scan),
             Kind::Array => scan.array(|item| self.value_of_schema(item)),
@@ -402,11 +404,11 @@ pub(super) fn named_by(key: &str) -> Option<&'static Shape> {
 }
 
 fn is_known_dialect(text: &str) -> bool {
-    DIALECTS.iter().any(|dialect| text.starts_with(dialect)) || !names_place(text, Care::Word)
+    DIALECTS.iter().any(|dialect| text.starts_with(dialect)) || !names_place(text, Certainty::Word)
 }
 
 /// Whether every `type` of an object is `local`.
-fn is_local(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+fn is_local(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     if scan.kind()? != Kind::Object {
         return Ok(false);
     }

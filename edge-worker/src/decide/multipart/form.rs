@@ -7,10 +7,10 @@ use bailiwick_rules::rules::Allowance;
 
 use super::{Head, Piece, Splitter, write_end, write_head};
 use crate::decide::body::{self, Needs};
+use crate::decide::buffer_pool::PooledBuffer;
 use crate::decide::envelope::Failure;
 use crate::decide::payload::Payload;
-use crate::decide::rewrite::path::Route;
-use crate::decide::room::Room;
+use crate::decide::route::Route;
 
 /// Fields that decide something here: once, in these letters, and no files.
 const DECIDING: &[&str] = &["model", "stream", "user"];
@@ -22,7 +22,7 @@ const AT_A_TIME: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Form {
     /// The body as it came.
-    bytes: Room,
+    bytes: PooledBuffer,
     /// Its parts, and where in it they stand.
     parts: Vec<(Head, Range<usize>)>,
     model: String,
@@ -37,7 +37,7 @@ impl Form {
     /// 400 with what is wrong, or what the service doesn't allow.
     pub fn read(
         content_type: &str,
-        bytes: impl Into<Room>,
+        bytes: impl Into<PooledBuffer>,
         route: &Route,
         allow: &[Allowance],
     ) -> Result<Self, Failure> {
@@ -165,7 +165,7 @@ mod tests {
     use bailiwick_rules::rules::Engine;
 
     use super::*;
-    use crate::decide::envelope::Odd;
+    use crate::decide::envelope::FieldFault;
     use crate::decide::multipart::tests::{TYPE, body};
 
     fn route() -> Route {
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn fields_are_those_of_the_path_or_of_an_engine() {
-        let odd = |field: &str, odd: Odd| Some(Failure::UnknownField { field: field.into(), odd });
+        let odd = |field: &str, odd: FieldFault| Some(Failure::UnknownField { field: field.into(), odd });
         let with = |name: &str, value: &str, allow: &[Allowance]| {
             transcribed(&[("model", b"a"), ("file:a", b""), (name, value.as_bytes())], allow)
         };
@@ -231,15 +231,15 @@ mod tests {
         ] {
             assert!(with(name, value, &[]).is_ok_and(|form| *form.needs() == Needs::default()), "{name}");
         }
-        assert_eq!(refused("decoder", "fast"), odd("decoder", Odd::Undocumented));
+        assert_eq!(refused("decoder", "fast"), odd("decoder", FieldFault::Undocumented));
         assert!(with("decoder", "fast", &[Allowance::UnknownFields]).is_ok());
-        assert_eq!(refused("provider", "us"), odd("provider", Odd::Routes));
-        assert_eq!(refused("bootstrap_room", "7"), odd("bootstrap_room", Odd::Routes));
+        assert_eq!(refused("provider", "us"), odd("provider", FieldFault::Routes));
+        assert_eq!(refused("bootstrap_room", "7"), odd("bootstrap_room", FieldFault::Routes));
         assert!(matches!(refused("web_search", "true"), Some(Failure::HostedTool { .. })));
         assert_eq!(refused("web_search", "false"), None);
         let place = Some(Failure::RemoteUrl { field: "chunking_strategy".into() });
         assert_eq!(refused("chunking_strategy", "{\"type\":\"https://a.example/\"}"), place);
-        assert_eq!(refused("request_id", "mine"), odd("request_id", Odd::Undocumented));
+        assert_eq!(refused("request_id", "mine"), odd("request_id", FieldFault::Undocumented));
         let hot = with("hotwords", "a,b", &[]).unwrap();
         assert!(hot.needs().engines.hold(Some(Engine::Vllm)) && !hot.needs().engines.hold(None));
     }
@@ -254,7 +254,7 @@ mod tests {
         assert!(matches!(refusal(&[("model:x", b"a")]), Failure::BadForm { .. }));
         assert!(matches!(refusal(&[("model", b"\xff")]), Failure::BadForm { .. }));
         for name in ["model[]", "Model[0]", "stream[]", "user[x]", "model.0"] {
-            let odd = Failure::UnknownField { field: name.into(), odd: Odd::Undocumented };
+            let odd = Failure::UnknownField { field: name.into(), odd: FieldFault::Undocumented };
             assert_eq!(refusal(&[("model", b"a"), (name, b"b")]), odd);
         }
         assert!(matches!(refusal(&[("model", b"a"), ("stream", b"1")]), Failure::BadField { .. }));
@@ -268,10 +268,10 @@ mod tests {
         for name in ["a[fallbacks]", "fallbacks.0", "x[model]", "x.model", "fallbacks[0][model]"] {
             let nested: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"b")];
             let refused = Form::read(TYPE, body(&nested), &route(), &[Allowance::UnknownFields]).err();
-            assert_eq!(refused, Some(Failure::UnknownField { field: name.into(), odd: Odd::Routes }));
+            assert_eq!(refused, Some(Failure::UnknownField { field: name.into(), odd: FieldFault::Routes }));
             let file: [(&str, &[u8]); 2] = [("model", b"a"), (&format!("{name}:x"), b"b")];
             let refused = Form::read(TYPE, body(&file), &route(), &[Allowance::UnknownFields]).err();
-            assert_eq!(refused, Some(Failure::UnknownField { field: name.into(), odd: Odd::Routes }));
+            assert_eq!(refused, Some(Failure::UnknownField { field: name.into(), odd: FieldFault::Routes }));
         }
         for name in ["image", "image[]", "mask", "file", "url", "source", "size"] {
             let url: [(&str, &[u8]); 2] = [("model", b"a"), (name, b"https://a/b.png")];
@@ -279,11 +279,11 @@ mod tests {
         }
         let file = |name: &str| refusal(&[("model", b"a"), (&format!("{name}:x"), b"https://a")]);
         for (name, odd) in [
-            ("api_base", Odd::Routes),
-            ("fallbacks", Odd::Routes),
-            ("web_search", Odd::Undocumented),
-            ("decoder", Odd::Undocumented),
-            ("x[image]", Odd::Undocumented),
+            ("api_base", FieldFault::Routes),
+            ("fallbacks", FieldFault::Routes),
+            ("web_search", FieldFault::Undocumented),
+            ("decoder", FieldFault::Undocumented),
+            ("x[image]", FieldFault::Undocumented),
         ] {
             assert_eq!(file(name), Failure::UnknownField { field: name.into(), odd });
         }
@@ -302,7 +302,7 @@ mod tests {
         for name in ["image[file_id]", "file_ids[]", "images[0][file_id]", "x[fileId][]", "container_id"] {
             assert_eq!(refusal(&[("model", b"a"), (name, b"file-1")]), Failure::UnknownId, "{name}");
         }
-        let inner = Failure::UnknownField { field: "image[model]".into(), odd: Odd::Routes };
+        let inner = Failure::UnknownField { field: "image[model]".into(), odd: FieldFault::Routes };
         assert_eq!(refusal(&[("model", b"a"), ("image[model]", b"x")]), inner);
         assert!(matches!(refusal(&[("model", b"a"), ("_charset_", b"utf-16")]), Failure::BadForm { .. }));
         let utf_16 = String::from_utf8(body(&[("model", b"a")])).unwrap();

@@ -11,7 +11,7 @@ use super::{Head, OTHER_CHARSET, Piece, Splitter, bad, write_end, write_head};
 use crate::decide::batch::BatchInput;
 use crate::decide::body::engine::Engines;
 use crate::decide::body::{Needs, field};
-use crate::decide::envelope::{Failure, Odd};
+use crate::decide::envelope::{Failure, FieldFault};
 
 /// The longest field beside the file.
 const LONGEST_FIELD: usize = 4 << 10;
@@ -21,14 +21,14 @@ pub(crate) const PURPOSE: &str = "a word such as assistants or user_data";
 
 /// What is uploaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Load {
+pub enum UploadKind {
     /// A file, with what it is for.
     File,
     /// A part of one. What the whole is for was said before.
     Part,
 }
 
-impl Load {
+impl UploadKind {
     /// The form's part that streams.
     fn streams(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Load {
 /// An upload on its way.
 #[derive(Debug)]
 pub struct Upload {
-    load: Load,
+    load: UploadKind,
     splitter: Splitter,
     boundary: String,
     allow: Vec<Allowance>,
@@ -71,7 +71,7 @@ impl Upload {
     ///
     /// # Errors
     /// 400 if it is no form.
-    pub fn new(load: Load, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub fn new(load: UploadKind, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
         let splitter = Splitter::new(content_type)?;
         Ok(Self {
             load,
@@ -92,7 +92,7 @@ impl Upload {
     /// A file that comes before its purpose is read as a batch's could be. If it turns out to be none, and was changed, it is refused.
     #[must_use]
     pub fn with_lines(self, lines: Option<BatchInput>) -> Self {
-        Self { lines: lines.filter(|_| self.load == Load::File), ..self }
+        Self { lines: lines.filter(|_| self.load == UploadKind::File), ..self }
     }
 
     /// Takes a chunk; gives what may be sent on.
@@ -192,7 +192,7 @@ impl Upload {
         let Needs { engines, field, .. } = field::check(&["files"], &head.name, text, &self.allow)?;
         // No engine has fields of its own here.
         let known = engines == Engines::ALL;
-        if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: Odd::Undocumented }) }
+        if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: FieldFault::Undocumented }) }
     }
 
     /// Bytes of the file.
@@ -249,10 +249,10 @@ mod tests {
     use crate::decide::multipart::tests::{TYPE, body};
 
     fn pass(parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
-        pass_as(Load::File, parts, allow)
+        pass_as(UploadKind::File, parts, allow)
     }
 
-    fn pass_as(load: Load, parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
+    fn pass_as(load: UploadKind, parts: &[(&str, &[u8])], allow: &[Allowance]) -> Result<Vec<u8>, Failure> {
         let mut upload = Upload::new(load, TYPE, "XX".into(), allow)?;
         let mut out = Vec::new();
         for chunk in body(parts).chunks(7) {
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_file_is_not_held() {
-        let mut upload = Upload::new(Load::File, TYPE, "XX".into(), &[]).unwrap();
+        let mut upload = Upload::new(UploadKind::File, TYPE, "XX".into(), &[]).unwrap();
         let whole = body(&[("purpose", b"user_data"), ("file:a", &vec![b'x'; 1_000_000])]);
         let mut behind = 0usize;
         for chunk in whole.chunks(10_000) {
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_file_needs_no_purpose() {
-        let part = |parts: &[(&str, &[u8])]| pass_as(Load::Part, parts, &[]);
+        let part = |parts: &[(&str, &[u8])]| pass_as(UploadKind::Part, parts, &[]);
         assert_eq!(part(&[("data:blob", b"\r\n--X")]).unwrap(), body(&[("data:blob", b"\r\n--X")]));
         assert_eq!(
             part(&[("file:a", b"x")]),
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn the_lines_of_a_batch_are_judged_whatever_stands_first() {
         let send = |parts: &[(&str, &[u8])], size: usize| -> Result<Vec<u8>, Failure> {
-            let upload = Upload::new(Load::File, TYPE, "XX".into(), &[Allowance::Batch])?;
+            let upload = Upload::new(UploadKind::File, TYPE, "XX".into(), &[Allowance::Batch])?;
             let mut upload = upload.with_lines(Some(named_lines()));
             let mut out = Vec::new();
             for chunk in body(parts).chunks(size) {
@@ -355,7 +355,7 @@ mod tests {
                 form.extend_from_slice(data);
             }
             write_end(&mut form, "XX");
-            let upload = Upload::new(Load::File, TYPE, "XX".into(), &[Allowance::Batch])?;
+            let upload = Upload::new(UploadKind::File, TYPE, "XX".into(), &[Allowance::Batch])?;
             let mut upload = upload.with_lines(Some(named_lines()));
             for chunk in form.chunks(50) {
                 out.extend(upload.push(chunk)?);
@@ -386,7 +386,7 @@ mod tests {
         let url: [(&str, &[u8]); 2] = [("purpose", b"user_data"), ("file_url", b"https://a.example/")];
         assert_eq!(refusal(&url), Failure::RemoteUrl { field: "file_url".into() });
         let odd: [(&str, &[u8]); 2] = [("purpose", b"user_data"), ("note", b"mine")];
-        assert_eq!(refusal(&odd), Failure::UnknownField { field: "note".into(), odd: Odd::Undocumented });
+        assert_eq!(refusal(&odd), Failure::UnknownField { field: "note".into(), odd: FieldFault::Undocumented });
         assert_eq!(refusal(&[("file:a", b"x"), ("purpose", b"batch")]), Failure::Batch);
         assert!(pass(&[("purpose", b"batch"), ("file:a", b"x")], &[Allowance::Batch]).is_ok());
         assert!(matches!(refusal(&[("purpose", b" batch"), ("file:a", b"x")]), Failure::BadField { .. }));
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(refusal(&twice), Failure::DuplicateKey { key: "purpose".into() });
         assert_eq!(refusal(&[("Purpose", b"batch")]), Failure::MiscasedKey { key: "purpose" });
         for name in ["purpose[]", "Purpose[0]", "purpose.x", "file[]"] {
-            let odd = Failure::UnknownField { field: name.into(), odd: Odd::Undocumented };
+            let odd = Failure::UnknownField { field: name.into(), odd: FieldFault::Undocumented };
             assert_eq!(refusal(&[("purpose", b"user_data"), (name, b"batch"), ("file:a", b"x")]), odd);
         }
         assert!(matches!(refusal(&[("purpose:x", b"batch")]), Failure::BadForm { .. }));

@@ -2,9 +2,9 @@
 
 use memchr::memchr2;
 
+use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{Scan, odd_number, reads_as};
-use crate::decide::splice::{Names, Places};
-use crate::decide::state::fields::{Field, field};
+use crate::decide::splice::{NamePlaces, Names};
 
 /// The longest string that is held to be replaced; a longer one is nobody's name.
 const LONGEST: usize = 2_048;
@@ -71,7 +71,7 @@ struct Frame {
 
 /// What a string in hand is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Text {
+enum StringRole {
     Key,
     Model,
     Id,
@@ -82,7 +82,7 @@ enum Text {
     Other,
 }
 
-impl Text {
+impl StringRole {
     /// Whether it is held back until its end.
     fn is_held(self) -> bool {
         !matches!(self, Self::Key | Self::Other)
@@ -95,7 +95,7 @@ pub struct Json {
     frames: Vec<Frame>,
     /// Containers too deep to be followed.
     deeper: usize,
-    text: Option<Text>,
+    text: Option<StringRole>,
     escaped: bool,
     /// The string in hand from its quotation mark on: a copy of a key, or what is held back of a value.
     held: Vec<u8>,
@@ -121,7 +121,7 @@ impl Json {
 
     /// What is held back.
     pub(super) fn held(&self) -> Vec<u8> {
-        let is_held = self.text.is_some_and(Text::is_held);
+        let is_held = self.text.is_some_and(StringRole::is_held);
         [self.word.as_slice(), if is_held { &self.held } else { &[] }].concat()
     }
 
@@ -205,7 +205,7 @@ impl Json {
         out.extend_from_slice(&word[before + odd.len()..]);
     }
 
-    fn string(&mut self, text: Text, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
+    fn string(&mut self, text: StringRole, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
         let mut length = 0;
         let mut ended = false;
         for &byte in rest {
@@ -221,32 +221,34 @@ impl Json {
             }
         }
         let piece = &rest[..length];
-        let longest = if text == Text::Key { LONGEST_KEY } else { LONGEST };
+        let longest = if text == StringRole::Key { LONGEST_KEY } else { LONGEST };
         match text {
-            Text::Other => out.extend_from_slice(piece),
-            Text::Key => {
+            StringRole::Other => out.extend_from_slice(piece),
+            StringRole::Key => {
                 out.extend_from_slice(piece);
                 self.held.extend(piece.iter().take(longest + 1 - self.held.len().min(longest + 1)));
             }
-            Text::Model | Text::Id | Text::Tuned | Text::Note => self.held.extend_from_slice(piece),
+            StringRole::Model | StringRole::Id | StringRole::Tuned | StringRole::Note => {
+                self.held.extend_from_slice(piece);
+            }
         }
         let mut replaced = false;
         if ended {
             let held = core::mem::take(&mut self.held);
             self.text = None;
             match text {
-                Text::Other => {}
-                Text::Key => self.key(&held, names.places),
-                Text::Model => replaced = Self::model(&held, names, out),
-                Text::Id => self.id(names, held, out),
-                Text::Tuned | Text::Note => {
+                StringRole::Other => {}
+                StringRole::Key => self.key(&held, names.places),
+                StringRole::Model => replaced = Self::model(&held, names, out),
+                StringRole::Id => self.id(names, held, out),
+                StringRole::Tuned | StringRole::Note => {
                     let new = plain(&held).and_then(|said| names.tuned(&said));
                     out.extend_from_slice(new.as_deref().map_or(&held, str::as_bytes));
                 }
             }
         } else if text.is_held() && self.held.len() > longest {
             out.append(&mut self.held);
-            self.text = Some(Text::Other);
+            self.text = Some(StringRole::Other);
         }
         (at + length, replaced)
     }
@@ -282,27 +284,27 @@ impl Json {
         new.is_some()
     }
 
-    fn kind_of_string(&self, names: &Names) -> Text {
-        let Some(frame) = self.frames.last().filter(|_| self.deeper == 0) else { return Text::Other };
+    fn kind_of_string(&self, names: &Names) -> StringRole {
+        let Some(frame) = self.frames.last().filter(|_| self.deeper == 0) else { return StringRole::Other };
         if frame.is_object && frame.at_key {
-            return Text::Key;
+            return StringRole::Key;
         }
         if frame.is_object && names.has_models() && is_model(names.places, frame.role, frame.key) {
-            return Text::Model;
+            return StringRole::Model;
         }
         let ids = names.ids.is_some();
         match (frame.role, frame.is_object, frame.key) {
-            (Role::Root | Role::Item, true, Key::Model) if ids => Text::Tuned,
-            (Role::Item, true, Key::Message) if ids => Text::Note,
+            (Role::Root | Role::Item, true, Key::Model) if ids => StringRole::Tuned,
+            (Role::Item, true, Key::Message) if ids => StringRole::Note,
             (Role::Ids, false, _)
             | (Role::Root | Role::Response | Role::Item | Role::Audio, true, Key::OwnId)
             | (Role::Root, true, Key::Cursor)
                 if ids =>
             {
-                Text::Id
+                StringRole::Id
             }
-            (role, true, Key::Known(Field::Id)) if ids && role != Role::Opaque => Text::Id,
-            _ => Text::Other,
+            (role, true, Key::Known(Field::Id)) if ids && role != Role::Opaque => StringRole::Id,
+            _ => StringRole::Other,
         }
     }
 
@@ -345,7 +347,7 @@ impl Json {
         self.frames.push(Frame { role, is_object, at_key: is_object, key: Key::Known(Field::Other) });
     }
 
-    fn key(&mut self, held: &[u8], places: Places) {
+    fn key(&mut self, held: &[u8], places: NamePlaces) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.key = match plain(held).as_deref() {
             Some("model") => Key::Model,
@@ -357,10 +359,10 @@ impl Json {
             Some("response") => Key::Response,
             Some("file") => Key::File,
             Some("audio") => Key::Audio,
-            Some("root" | "parent") if places == Places::Models => Key::Origin,
+            Some("root" | "parent") if places == NamePlaces::Models => Key::Origin,
             // A reader that ignores letters' case must not be handed a name unseen.
-            Some(name) if places == Places::Lines && reads_as(name, "body") => Key::Body,
-            Some(name) if places == Places::Lines && reads_as(name, "model") => Key::Model,
+            Some(name) if places == NamePlaces::Lines && reads_as(name, "body") => Key::Body,
+            Some(name) if places == NamePlaces::Lines && reads_as(name, "model") => Key::Model,
             Some("message") => Key::Message,
             // A tool's, by its id.
             Some("container") => Key::Known(Field::Id),
@@ -374,12 +376,12 @@ impl Json {
 }
 
 /// Whether a model's name stands there.
-fn is_model(places: Places, role: Role, key: Key) -> bool {
+fn is_model(places: NamePlaces, role: Role, key: Key) -> bool {
     match places {
-        Places::Answer => key == Key::Model && matches!(role, Role::Root | Role::Response),
-        Places::Objects => key == Key::Model && matches!(role, Role::Root | Role::Response | Role::Item),
-        Places::Models => matches!(key, Key::OwnId | Key::Origin) && matches!(role, Role::Root | Role::Item),
-        Places::Lines => key == Key::Model && role == Role::Body,
+        NamePlaces::Answer => key == Key::Model && matches!(role, Role::Root | Role::Response),
+        NamePlaces::Objects => key == Key::Model && matches!(role, Role::Root | Role::Response | Role::Item),
+        NamePlaces::Models => matches!(key, Key::OwnId | Key::Origin) && matches!(role, Role::Root | Role::Item),
+        NamePlaces::Lines => key == Key::Model && role == Role::Body,
     }
 }
 

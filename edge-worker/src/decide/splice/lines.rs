@@ -5,7 +5,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 
 use super::json::Json;
-use super::{Names, Places};
+use super::{NamePlaces, Names};
 
 /// The lines of a file, on their way.
 pub struct BatchLines {
@@ -26,7 +26,7 @@ impl BatchLines {
     pub fn to_client(models: &BTreeMap<String, String>) -> Self {
         // Of two names for one model the first stands for it.
         let pairs = models.iter().rev().map(|(ours, theirs)| (theirs, ours));
-        Self { names: Names::translated(pairs, Places::Lines, None), json: Json::default() }
+        Self { names: Names::translated(pairs, NamePlaces::Lines, None), json: Json::default() }
     }
 
     /// The next bytes.

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::choices::Choices;
 use super::heartbeat;
-use super::shape::Freedoms;
-use crate::decide::json::{Broken, Kind, Scan};
+use super::shape::FreeValues;
+use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// What an event is to the attempt machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,7 +31,7 @@ pub enum Meaning {
 /// What an event is. Data that isn't JSON is an error of the endpoint's.
 #[must_use]
 pub fn meaning(event: &[u8]) -> Meaning {
-    read_event(event, &mut Freedoms::default(), &mut Choices::default())
+    read_event(event, &mut FreeValues::default(), &mut Choices::default())
 }
 
 /// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream does before
@@ -68,7 +68,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
 }
 
 /// What an event is, which of its values don't matter, and which choices it tells of.
-pub(super) fn read_event(event: &[u8], free: &mut Freedoms, choices: &mut Choices) -> Meaning {
+pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
     let mut data: Option<Cow<'_, str>> = None;
@@ -154,7 +154,7 @@ struct Payload<'a> {
     empty: bool,
 }
 
-fn read<'a>(data: &'a str, free: &mut Freedoms, choices: &mut Choices) -> Result<Payload<'a>, Broken> {
+fn read<'a>(data: &'a str, free: &mut FreeValues, choices: &mut Choices) -> Result<Payload<'a>, InvalidJson> {
     let mut payload = Payload { empty: true, ..Payload::default() };
     let mut scan = Scan::of_answer(data);
     match scan.kind()? {
@@ -196,9 +196,9 @@ fn read<'a>(data: &'a str, free: &mut Freedoms, choices: &mut Choices) -> Result
 fn choice_says(
     choice: &mut Scan<'_>,
     position: usize,
-    free: &mut Freedoms,
+    free: &mut FreeValues,
     choices: &mut Choices,
-) -> Result<bool, Broken> {
+) -> Result<bool, InvalidJson> {
     if choice.kind()? != Kind::Object {
         pass(choice, free)?;
         return Ok(false);
@@ -227,7 +227,7 @@ fn choice_says(
 }
 
 /// Reads a value; whether it is more than `null`, `""`, `[]` or `{}`.
-fn is_something(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broken> {
+fn is_something(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<bool, InvalidJson> {
     let kind = value.kind()?;
     let mut any = false;
     match kind {
@@ -251,7 +251,7 @@ fn is_something(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<bool, Broke
 }
 
 /// Reads a value of which nothing matters but that it is JSON.
-fn pass(value: &mut Scan<'_>, free: &mut Freedoms) -> Result<(), Broken> {
+fn pass(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<(), InvalidJson> {
     match value.kind()? {
         Kind::Array => value.array(|item| pass(item, free)),
         Kind::Object => value.object(|_, item| pass(item, free)),

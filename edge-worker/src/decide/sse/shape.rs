@@ -14,7 +14,7 @@ const MOST_FREE: usize = 64;
 
 /// A value that may be another one of its kind, and the event means the same.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Free {
+struct FreeValue {
     /// Where it stands, a string with its quotation marks.
     range: Range<usize>,
     is_number: bool,
@@ -24,13 +24,13 @@ struct Free {
 
 /// The values of an event that may differ, in the order in which they stand.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Freedoms {
-    values: Vec<Free>,
+pub(super) struct FreeValues {
+    values: Vec<FreeValue>,
     /// Where the text in hand begins within its event.
     base: usize,
 }
 
-impl Freedoms {
+impl FreeValues {
     /// What is noted from now on stands in a text that begins at `base` of its event.
     pub(super) fn begin(&mut self, base: usize) {
         self.base = base;
@@ -42,7 +42,7 @@ impl Freedoms {
         let is_number = kind == Kind::Number;
         if (is_number || kind == Kind::String) && self.values.len() < MOST_FREE {
             let range = range.start + self.base..range.end + self.base;
-            self.values.push(Free { range, is_number, says });
+            self.values.push(FreeValue { range, is_number, says });
         }
     }
 }
@@ -51,12 +51,12 @@ impl Freedoms {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
     event: Vec<u8>,
-    free: Freedoms,
+    free: FreeValues,
 }
 
 impl Shape {
     /// Where the next event's values are noted: nothing has this shape until [`Shape::learn`].
-    pub(super) fn forget(&mut self) -> &mut Freedoms {
+    pub(super) fn forget(&mut self) -> &mut FreeValues {
         self.event.clear();
         self.free.begin(0);
         &mut self.free

@@ -5,11 +5,11 @@
 
 use core::fmt::Write as _;
 
-use crate::decide::json::{Broken, Kind, Scan, quoted, with_nulls};
+use crate::decide::json::{InvalidJson, Kind, Scan, quoted, with_nulls};
 
 /// What kind of answer a path gives, where it can be told by events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kindred {
+pub enum AnswerKind {
     /// `/chat/completions`: one `chat.completion.chunk`, and `[DONE]`.
     Chat,
     /// `/completions`: one `text_completion`, and `[DONE]`.
@@ -20,17 +20,17 @@ pub enum Kindred {
 
 /// The events of an answer; `None` if it is no such answer.
 #[must_use]
-pub fn events(kindred: Kindred, answer: &str) -> Option<Vec<u8>> {
+pub fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     let answer = with_nulls(answer);
     let mut scan = Scan::new(&answer);
-    let written = match kindred {
-        Kindred::Chat => chunk(&mut scan, true),
-        Kindred::Completion => chunk(&mut scan, false),
-        Kindred::Response => response(&mut scan),
+    let written = match answer_kind {
+        AnswerKind::Chat => chunk(&mut scan, true),
+        AnswerKind::Completion => chunk(&mut scan, false),
+        AnswerKind::Response => response(&mut scan),
     };
     let mut events = written.ok()??;
     scan.end().ok()?;
-    if kindred != Kindred::Response {
+    if answer_kind != AnswerKind::Response {
         events.push_str("data: [DONE]\n\n");
     }
     Some(events.into_bytes())
@@ -45,8 +45,8 @@ fn event(name: Option<&str>, data: &str) -> String {
 /// Writes an object anew: `each` is called with every key, at its value, and gives the key and the value to write.
 fn rewritten<'a>(
     scan: &mut Scan<'a>,
-    mut each: impl FnMut(&str, &mut Scan<'a>) -> Result<Option<(&'static str, String)>, Broken>,
-) -> Result<String, Broken> {
+    mut each: impl FnMut(&str, &mut Scan<'a>) -> Result<Option<(&'static str, String)>, InvalidJson>,
+) -> Result<String, InvalidJson> {
     let mut fields: Vec<String> = Vec::new();
     scan.object(|key, value| {
         fields.push(match each(&key, value)? {
@@ -61,8 +61,8 @@ fn rewritten<'a>(
 /// Writes a list anew.
 fn listed<'a>(
     scan: &mut Scan<'a>,
-    mut each: impl FnMut(usize, &mut Scan<'a>) -> Result<String, Broken>,
-) -> Result<String, Broken> {
+    mut each: impl FnMut(usize, &mut Scan<'a>) -> Result<String, InvalidJson>,
+) -> Result<String, InvalidJson> {
     let mut items: Vec<String> = Vec::new();
     scan.array(|item| {
         let written = each(items.len(), item)?;
@@ -73,7 +73,7 @@ fn listed<'a>(
 }
 
 /// A completion as a chunk: of a chat, what was `message` is `delta`.
-fn chunk(scan: &mut Scan<'_>, is_chat: bool) -> Result<Option<String>, Broken> {
+fn chunk(scan: &mut Scan<'_>, is_chat: bool) -> Result<Option<String>, InvalidJson> {
     let mut has_choices = false;
     let data = rewritten(scan, |key, value| {
         Ok(match (key, value.kind()?) {
@@ -95,7 +95,7 @@ fn chunk(scan: &mut Scan<'_>, is_chat: bool) -> Result<Option<String>, Broken> {
 }
 
 /// A choice of a chunk. Its tool calls have an index there.
-fn delta(choice: &mut Scan<'_>) -> Result<String, Broken> {
+fn delta(choice: &mut Scan<'_>) -> Result<String, InvalidJson> {
     rewritten(choice, |key, value| {
         Ok(match (key, value.kind()?) {
             ("message", Kind::Object) => {
@@ -112,7 +112,7 @@ fn delta(choice: &mut Scan<'_>) -> Result<String, Broken> {
     })
 }
 
-fn tool_call(position: usize, call: &mut Scan<'_>) -> Result<String, Broken> {
+fn tool_call(position: usize, call: &mut Scan<'_>) -> Result<String, InvalidJson> {
     if call.kind()? != Kind::Object {
         return call.text().map(str::to_owned);
     }
@@ -127,7 +127,7 @@ fn tool_call(position: usize, call: &mut Scan<'_>) -> Result<String, Broken> {
 }
 
 /// The events of a response.
-fn response(scan: &mut Scan<'_>) -> Result<Option<String>, Broken> {
+fn response(scan: &mut Scan<'_>) -> Result<Option<String>, InvalidJson> {
     let start = scan.at();
     let mut status = None;
     let mut items: Vec<String> = Vec::new();
@@ -158,7 +158,7 @@ fn response(scan: &mut Scan<'_>) -> Result<Option<String>, Broken> {
     if !has_output {
         return Ok(None);
     }
-    let mut told = Told::default();
+    let mut told = ResponseEvents::default();
     told.tell("response.created", &format!("\"response\":{begun}"));
     for (position, item) in items.iter().enumerate() {
         told.item(position, item)?;
@@ -170,12 +170,12 @@ fn response(scan: &mut Scan<'_>) -> Result<Option<String>, Broken> {
 
 /// Events of a response that were written.
 #[derive(Default)]
-struct Told {
+struct ResponseEvents {
     events: String,
     count: usize,
 }
 
-impl Told {
+impl ResponseEvents {
     fn tell(&mut self, kind: &str, fields: &str) {
         let data = format!("{{\"type\":\"{kind}\",\"sequence_number\":{},{fields}}}", self.count);
         self.events.push_str(&event(Some(kind), &data));
@@ -183,7 +183,7 @@ impl Told {
     }
 
     /// An item of the output: that it began, the texts of a message, and all of it.
-    fn item(&mut self, position: usize, item: &str) -> Result<(), Broken> {
+    fn item(&mut self, position: usize, item: &str) -> Result<(), InvalidJson> {
         let mut parts: Vec<String> = Vec::new();
         let (mut id, mut is_message) = ("null".to_owned(), false);
         let mut scan = Scan::new(item);
@@ -222,7 +222,7 @@ impl Told {
     }
 
     /// A part of a message, and its text, if it has one.
-    fn part(&mut self, at: &str, part: &str) -> Result<(), Broken> {
+    fn part(&mut self, at: &str, part: &str) -> Result<(), InvalidJson> {
         let mut text = None;
         let mut scan = Scan::new(part);
         if scan.kind()? != Kind::Object {
@@ -254,8 +254,8 @@ mod tests {
     use super::*;
     use crate::decide::sse::{Framer, Meaning};
 
-    fn made(kindred: Kindred, answer: &str) -> Option<String> {
-        events(kindred, answer).map(|events| String::from_utf8(events).unwrap())
+    fn made(answer_kind: AnswerKind, answer: &str) -> Option<String> {
+        events(answer_kind, answer).map(|events| String::from_utf8(events).unwrap())
     }
 
     #[test]
@@ -266,13 +266,13 @@ mod tests {
         let expected = "data: {\"id\":\"c-1\",\"object\":\"chat.completion.chunk\",\"n\":1e400,\"choices\":[{\"index\":0,\"delta\":\
             {\"role\":\"assistant\",\"content\":\"a\\nb\",\"tool_calls\":[{\"index\":0,\"id\":\"t\",\"function\":{\"name\":\"f\"}},\
             {\"index\":1}]},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"total_tokens\":2}}\n\ndata: [DONE]\n\n";
-        assert_eq!(made(Kindred::Chat, answer).unwrap(), expected);
+        assert_eq!(made(AnswerKind::Chat, answer).unwrap(), expected);
     }
 
     #[test]
     fn a_completion_is_one_event_as_it_is() {
         let answer = r#"{"object":"text_completion","choices":[{"text":"a","index":0,"finish_reason":"stop"}]}"#;
-        assert_eq!(made(Kindred::Completion, answer).unwrap(), format!("data: {answer}\n\ndata: [DONE]\n\n"));
+        assert_eq!(made(AnswerKind::Completion, answer).unwrap(), format!("data: {answer}\n\ndata: [DONE]\n\n"));
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         let answer = r#"{"object":"response","id":"resp_1","status":"completed","output":[
             {"type":"reasoning","id":"rs_1","summary":[]},
             {"type":"message","id":"msg_1","content":[{"type":"output_text","text":"Hi","annotations":[]}]}]}"#;
-        let events = made(Kindred::Response, answer).unwrap();
+        let events = made(AnswerKind::Response, answer).unwrap();
         let names: Vec<&str> = events.lines().filter_map(|line| line.strip_prefix("event: response.")).collect();
         let of_text = ["content_part.added", "output_text.delta", "output_text.done", "content_part.done"];
         let expected = [
@@ -322,8 +322,8 @@ mod tests {
             "\"x\"",
             "{\"output\":[],\"status\":\"queued\"}",
         ] {
-            for kindred in [Kindred::Chat, Kindred::Completion, Kindred::Response] {
-                assert_eq!(made(kindred, answer), None, "{answer}");
+            for answer_kind in [AnswerKind::Chat, AnswerKind::Completion, AnswerKind::Response] {
+                assert_eq!(made(answer_kind, answer), None, "{answer}");
             }
         }
     }

@@ -9,16 +9,16 @@
 use bailiwick_rules::rules::Allowance;
 use bailiwick_rules::table::{ServiceIndex, Table};
 
-use super::sealed_id::{Keyring, Opened, Opener, Owner, is_marked, renamed};
+use super::sealed_id::{IdOpener, Keyring, OpenedId, Owner, is_marked, renamed};
 use super::{Place, may_hold_items};
 use crate::decide::body::Inspected;
-use crate::decide::body::ids::{Holds, ItemId, Sent};
+use crate::decide::body::ids::{ItemContents, ItemId, Replacement};
 use crate::decide::envelope::Failure;
-use crate::decide::rewrite::path::{Class, Route};
-use crate::decide::rewrite::query::Query;
+use crate::decide::route::query::Query;
+use crate::decide::route::{Class, Route};
 
 /// Where a request names what was handed out.
-pub struct Named<'r> {
+pub struct NamedIds<'r> {
     /// The path.
     pub route: &'r mut Route,
     /// The query.
@@ -42,7 +42,7 @@ pub struct Claimed {
 
 /// Whether a request can't be understood without the keys that seal ids.
 #[must_use]
-pub fn needs_keys(table: &Table, service: ServiceIndex, named: &Named<'_>) -> bool {
+pub fn needs_keys(table: &Table, service: ServiceIndex, named: &NamedIds<'_>) -> bool {
     let stores = table.service(service).allow.contains(&Allowance::Store);
     let body = named.body.as_deref();
     let is_state = named.route.class() == Class::State || named.model.is_some_and(is_marked);
@@ -63,7 +63,7 @@ pub fn claim(
     table: &Table,
     service: ServiceIndex,
     owner: &Owner,
-    named: Named<'_>,
+    named: NamedIds<'_>,
 ) -> Result<Claimed, Failure> {
     let is_state = named.route.class() == Class::State;
     let has_ids = named.body.as_deref().is_some_and(|body| body.ids().next().is_some() || !body.items().is_empty());
@@ -71,7 +71,7 @@ pub fn claim(
     if !is_state && !has_ids && marked_model.is_none() {
         return Ok(Claimed::default());
     }
-    let opener = keys.map(|keys| Opener::new(keys, table, owner));
+    let opener = keys.map(|keys| IdOpener::new(keys, table, owner));
     let mut claims = Claims { opener, found: None };
     let model = marked_model.map(|model| {
         let opened = claims.open(model);
@@ -102,7 +102,7 @@ pub fn claim(
 /// What was opened so far.
 struct Claims<'a> {
     /// `None` without keys.
-    opener: Option<Opener<'a>>,
+    opener: Option<IdOpener<'a>>,
     /// Where all of it lives.
     found: Option<Place>,
 }
@@ -110,7 +110,7 @@ struct Claims<'a> {
 impl Claims<'_> {
     fn open(&mut self, id: &str) -> Result<String, Failure> {
         let opener = self.opener.as_ref().ok_or(Failure::NoStateKey)?;
-        let Opened { place, id } = opener.open(id).ok_or(Failure::UnknownId)?;
+        let OpenedId { place, id } = opener.open(id).ok_or(Failure::UnknownId)?;
         self.pin(&place)?;
         Ok(id)
     }
@@ -140,16 +140,16 @@ impl Items<'_> {
     /// Whether an item of them is at the endpoint that the request goes to.
     fn judge(&self, claims: &mut Claims<'_>, items: &mut [ItemId]) -> Result<bool, Failure> {
         let stores = self.table.service(self.service).allow.contains(&Allowance::Store);
-        if !stores && items.iter().any(|item| item.holds == Holds::Reference) {
+        if !stores && items.iter().any(|item| item.holds == ItemContents::Reference) {
             return Err(Failure::ItemReference);
         }
-        let mut opened: Vec<Option<Opened>> = Vec::with_capacity(items.len());
+        let mut opened: Vec<Option<OpenedId>> = Vec::with_capacity(items.len());
         for item in &*items {
             let found = claims.opener.as_ref().filter(|_| is_sealed(item)).and_then(|opener| opener.open(&item.id));
             if stores && is_sealed(item) && found.is_none() {
                 return Err(if claims.opener.is_some() { Failure::UnknownId } else { Failure::NoStateKey });
             }
-            if let Some(found) = found.as_ref().filter(|_| item.holds != Holds::Content) {
+            if let Some(found) = found.as_ref().filter(|_| item.holds != ItemContents::Content) {
                 claims.pin(&found.place)?;
             }
             opened.push(found);
@@ -164,7 +164,7 @@ impl Items<'_> {
             item.sent = match here {
                 Some(opened) => {
                     is_there = true;
-                    Sent::Other(opened.id)
+                    Replacement::Other(opened.id)
                 }
                 None if is_sealed(item)
                     || *holds_items.get_or_insert_with(|| may_hold_items(self.table, self.service)) =>
@@ -172,19 +172,19 @@ impl Items<'_> {
                     self.without(item)?
                 }
                 // Nobody's answers are stored where it goes.
-                None => Sent::Same,
+                None => Replacement::Same,
             };
         }
         Ok(is_there)
     }
 
     /// What is sent instead of an id that a host must not see.
-    fn without(&self, item: &ItemId) -> Result<Sent, Failure> {
+    fn without(&self, item: &ItemId) -> Result<Replacement, Failure> {
         match item.holds {
-            Holds::Reference | Holds::Nothing => Err(Failure::UnknownId),
+            ItemContents::Reference | ItemContents::Nothing => Err(Failure::UnknownId),
             // It may have the id in it, and be refused with another.
-            Holds::Encrypted => Ok(Sent::None),
-            Holds::Content => Ok(Sent::Other(renamed(self.owner, &item.id))),
+            ItemContents::Encrypted => Ok(Replacement::None),
+            ItemContents::Content => Ok(Replacement::Other(renamed(self.owner, &item.id))),
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Owner {
 
 /// What an id says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Opened {
+pub struct OpenedId {
     /// The endpoint that has it.
     pub place: Place,
     /// What that endpoint calls it.
@@ -80,20 +80,20 @@ impl Keyring {
 
     /// What a client's id says, if it is one of `owner`'s and its endpoint still stands in the rules.
     #[must_use]
-    pub fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<Opened> {
-        Opener::new(self, table, owner).open(sealed)
+    pub fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<OpenedId> {
+        IdOpener::new(self, table, owner).open(sealed)
     }
 }
 
 /// What opens the ids of one request.
-pub struct Opener<'a> {
+pub struct IdOpener<'a> {
     keys: &'a Keyring,
     owner: &'a Owner,
     /// Every endpoint of the rules.
     places: Vec<([u8; TAG], &'a RegionId, Place)>,
 }
 
-impl<'a> Opener<'a> {
+impl<'a> IdOpener<'a> {
     /// For the ids of `owner`.
     #[must_use]
     pub fn new(keys: &'a Keyring, table: &'a Table, owner: &'a Owner) -> Self {
@@ -110,7 +110,7 @@ impl<'a> Opener<'a> {
 
     /// What an id says: see [`Keyring::open`].
     #[must_use]
-    pub fn open(&self, sealed: &str) -> Option<Opened> {
+    pub fn open(&self, sealed: &str) -> Option<OpenedId> {
         let start = beginning(sealed);
         let bytes = BASE64URL.decode(sealed.strip_prefix(start)?.strip_prefix(MARK)?).ok()?;
         let (found, rest) = bytes.split_at_checked(TAG)?;
@@ -121,7 +121,7 @@ impl<'a> Opener<'a> {
             let whose = |key: &Hmac| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
             self.keys.keys.iter().any(|key| whose(key).ct_eq(given).into())
         })?;
-        Some(Opened { place: place.clone(), id: id.to_owned() })
+        Some(OpenedId { place: place.clone(), id: id.to_owned() })
     }
 }
 
@@ -337,7 +337,7 @@ mod tests {
                 let sealed = keys.seal(&me, region, endpoint, &id).unwrap();
                 prop_assert!(sealed.is_ascii() && !sealed.contains(['/', '%', '"', '\\']) || !id.is_ascii());
                 prop_assert!(!sealed.contains('.') || id.starts_with("ft:"));
-                let opened = Opened { place: place(&table, region, endpoint), id: id.clone() };
+                let opened = OpenedId { place: place(&table, region, endpoint), id: id.clone() };
                 prop_assert_eq!(keys.open(&table, &me, &sealed), Some(opened));
                 if mine != other {
                     prop_assert_eq!(keys.open(&table, &owner(other.0, other.1), &sealed), None);

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use crate::decide::body::{is_plain, lenient};
-use crate::decide::json::{Broken, Kind, Scan};
+use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure
 /// (`gpt-4o-2024-08-06.ft-abc`) write them; gateways before an account put the provider before it (`openai/ft:…`). It
@@ -54,19 +54,19 @@ pub fn without_tuned(list: &[u8]) -> Vec<u8> {
 }
 
 /// Servers have the list under `data`, some under `models` as well, some bare.
-fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), Broken> {
+fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     match scan.kind()? {
         Kind::Array => models(scan, dropped),
         Kind::Object => scan.object(|_, value| match value.kind()? {
             Kind::Array => models(value, dropped),
             _ => value.skip().map(drop),
         }),
-        _ => Err(Broken { at: scan.at() }),
+        _ => Err(InvalidJson { at: scan.at() }),
     }
 }
 
 /// Notes which items of a list go: behind one that stays with the comma before them, else with all up to the next that stays.
-fn models(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), Broken> {
+fn models(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     let (mut kept_until, mut leading): (Option<usize>, Option<Range<usize>>) = (None, None);
     scan.array(|item| {
         let kind = item.kind()?;
@@ -91,7 +91,7 @@ fn models(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), Br
 }
 
 /// Whether an entry is a fine-tuned model, or, as vLLM lists them, an adapter on top of its `parent`.
-fn is_private(scan: &mut Scan<'_>) -> Result<bool, Broken> {
+fn is_private(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     let mut is_private = false;
     scan.object(|key, value| {
         match (key.as_ref(), value.kind()?) {

@@ -1,12 +1,12 @@
 //! Asks one source: a GET with an end in time and size, and KV; what it answered, or why not in a word, leaves. Called
 //! by `feed`.
 
-use core::fmt;
-
 use bailiwick_rules::time::Millis;
 use futures_util::future::{self, Either};
 use futures_util::{StreamExt, pin_mut};
 use worker::{AbortController, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect};
+
+use crate::decide::rules_state::ReadError;
 
 /// Rules are at most this large; a health report of a thousand regions is far smaller.
 const LARGEST: usize = 8 << 20;
@@ -27,110 +27,45 @@ pub(crate) enum Read {
     Unmodified,
 }
 
-/// Why a source said nothing, as far as the runtime tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unread {
-    /// Its URL, or the token for it, can't be used.
-    BadUrl,
-    /// Its host name has no address.
-    NoAddress,
-    /// Nobody listens there.
-    Refused,
-    /// Its certificate isn't trusted, or TLS failed otherwise.
-    Tls,
-    /// The connection couldn't be made or broke, and the runtime doesn't say why.
-    Connection,
-    /// It didn't answer in time.
-    Timeout,
-    /// It answered with another status than 200 or 304.
-    Status(u16),
-    /// Its answer is too large.
-    TooLarge,
-    /// Its answer isn't what was asked for.
-    Unreadable,
-    /// KV has no such key.
-    NoKey,
-}
-
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => write!(f, "http_{status}"),
-            other => f.write_str(other.word()),
-        }
-    }
-}
-
-impl Unread {
-    /// The word for it in metrics: of statuses the class alone.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::BadUrl => "bad_url",
-            Self::NoAddress => "no_address",
-            Self::Refused => "refused",
-            Self::Tls => "tls",
-            Self::Connection => "connection",
-            Self::Timeout => "timeout",
-            Self::Status(300..=399) => "http_3xx",
-            Self::Status(400..=499) => "http_4xx",
-            Self::Status(500..=599) => "http_5xx",
-            Self::Status(_) => "http_other",
-            Self::TooLarge => "too_large",
-            Self::Unreadable => "unreadable",
-            Self::NoKey => "no_key",
-        }
-    }
-
-    /// Why the runtime's `fetch` failed. Its text is looked at, never told.
-    fn of_message(message: &str) -> Self {
-        let message = message.to_ascii_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-        if says(&["certificate", "tls", "ssl"]) {
-            Self::Tls
-        } else if says(&["refused"]) {
-            Self::Refused
-        } else if says(&["dns", "no address", "getaddrinfo", "resolve"]) {
-            Self::NoAddress
-        } else {
-            Self::Connection
-        }
-    }
-}
-
 /// What KV has under the key `rules`.
-pub(crate) async fn kv(env: &Env, patience: Millis) -> Result<Read, Unread> {
-    let store = env.kv("RULES").map_err(|_| Unread::Connection)?;
+pub(crate) async fn kv(env: &Env, patience: Millis) -> Result<Read, ReadError> {
+    let store = env.kv("RULES").map_err(|_| ReadError::Connection)?;
     let value = store.get("rules").cache_ttl(KV_CACHE_SECONDS).bytes();
     let delay = Delay::from(patience.to_std());
     pin_mut!(value, delay);
     match future::select(value, delay).await {
         Either::Left((Ok(Some(bytes)), _)) => Ok(Read::Document { bytes, etag: None }),
-        Either::Left((Ok(None), _)) => Err(Unread::NoKey),
-        Either::Left((Err(_), _)) => Err(Unread::Connection),
-        Either::Right(_) => Err(Unread::Timeout),
+        Either::Left((Ok(None), _)) => Err(ReadError::NoKey),
+        Either::Left((Err(_), _)) => Err(ReadError::Connection),
+        Either::Right(_) => Err(ReadError::Timeout),
     }
 }
 
 /// A GET with an end: in time, in size, and at the first redirect, so that the token goes nowhere else.
-pub(crate) async fn get(url: &str, token: Option<&str>, etag: Option<&str>, patience: Millis) -> Result<Read, Unread> {
-    let request = request(url, token, etag).ok_or(Unread::BadUrl)?;
+pub(crate) async fn get(
+    url: &str,
+    token: Option<&str>,
+    etag: Option<&str>,
+    patience: Millis,
+) -> Result<Read, ReadError> {
+    let request = request(url, token, etag).ok_or(ReadError::BadUrl)?;
     let abort = AbortController::default();
     let signal = abort.signal();
     let fetched = async {
         let sent = Fetch::Request(request).send_with_signal(&signal).await;
-        let mut response = sent.map_err(|error| Unread::of_message(&error.to_string()))?;
+        let mut response = sent.map_err(|error| of_message(&error.to_string()))?;
         match response.status_code() {
             200 => {}
             304 if etag.is_some() => return Ok(Read::Unmodified),
-            status => return Err(Unread::Status(status)),
+            status => return Err(ReadError::Status(status)),
         }
         let etag = response.headers().get("etag").ok().flatten();
         let mut bytes = Vec::new();
         if let Ok(mut chunks) = response.stream() {
             while let Some(chunk) = chunks.next().await {
-                bytes.extend_from_slice(&chunk.map_err(|_| Unread::Connection)?);
+                bytes.extend_from_slice(&chunk.map_err(|_| ReadError::Connection)?);
                 if bytes.len() > LARGEST {
-                    return Err(Unread::TooLarge);
+                    return Err(ReadError::TooLarge);
                 }
             }
         }
@@ -140,7 +75,7 @@ pub(crate) async fn get(url: &str, token: Option<&str>, etag: Option<&str>, pati
     pin_mut!(fetched, delay);
     let read = match future::select(fetched, delay).await {
         Either::Left((read, _)) => read,
-        Either::Right(_) => Err(Unread::Timeout),
+        Either::Right(_) => Err(ReadError::Timeout),
     };
     if read.is_err() {
         abort.abort();
@@ -161,6 +96,21 @@ fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request
     Request::new_with_init(url, &init).ok()
 }
 
+/// Why the runtime's `fetch` failed. Its text is looked at, never told.
+fn of_message(message: &str) -> ReadError {
+    let message = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&["certificate", "tls", "ssl"]) {
+        ReadError::Tls
+    } else if says(&["refused"]) {
+        ReadError::Refused
+    } else if says(&["dns", "no address", "getaddrinfo", "resolve"]) {
+        ReadError::NoAddress
+    } else {
+        ReadError::Connection
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,8 +124,8 @@ mod tests {
             ("Network connection lost.", "connection"),
             ("internal error; reference = abc", "connection"),
         ] {
-            assert_eq!(Unread::of_message(message).to_string(), word, "{message}");
+            assert_eq!(of_message(message).to_string(), word, "{message}");
         }
-        assert_eq!(Unread::Status(503).to_string(), "http_503");
+        assert_eq!(ReadError::Status(503).to_string(), "http_503");
     }
 }

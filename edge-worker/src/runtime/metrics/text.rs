@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 
 use bailiwick_rules::table::Table;
 
-use super::{COUNTS, Counts, Words, follow};
+use super::{COUNTS, Counts, CountsByWord, follow};
 
 /// How the text is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn write(format: Format, gauges: &Gauges, table: Option<&Table>) -> S
         if let Some(table) = table {
             follow(counts, table);
         }
-        let mut out = Text { format, text: String::with_capacity(4 << 10) };
+        let mut out = Exposition { format, text: String::with_capacity(4 << 10) };
         out.counters(counts);
         out.gauges(gauges);
         if format == Format::OpenMetrics {
@@ -69,12 +69,12 @@ pub(crate) fn write(format: Format, gauges: &Gauges, table: Option<&Table>) -> S
     })
 }
 
-struct Text {
+struct Exposition {
     format: Format,
     text: String,
 }
 
-impl Text {
+impl Exposition {
     fn counters(&mut self, counts: &Counts) {
         self.counter("requests", "Requests, by service and what became of them.");
         for (service, words) in &counts.requests {
@@ -141,7 +141,7 @@ impl Text {
         let _ = writeln!(self.text, "# HELP bailiwick_edge_{name} {help}\n# TYPE bailiwick_edge_{name} {kind}");
     }
 
-    fn words(&mut self, name: &str, labels: &[(&str, &str)], by: &str, words: &Words) {
+    fn words(&mut self, name: &str, labels: &[(&str, &str)], by: &str, words: &CountsByWord) {
         for (word, count) in words {
             let labels: Vec<(&str, &str)> = labels.iter().copied().chain([(by, *word)]).collect();
             self.sample(&format!("{name}_total"), &labels, count);
@@ -172,7 +172,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Looked, look, request};
+    use super::super::{FeedKind, look, request};
     use super::*;
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         request("chat", "ok");
         request("chat", "ok");
         request("", "unknown_host");
-        look(Looked::Rules, "ns1.example:8443", "timeout");
+        look(FeedKind::Rules, "ns1.example:8443", "timeout");
         let gauges = Gauges { revision: Some(7), rules_age_ms: Some(1_050), held_bytes: 9, ..Gauges::default() };
         let text = write(Format::Prometheus, &gauges, None);
         for line in [

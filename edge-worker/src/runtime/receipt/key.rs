@@ -9,7 +9,7 @@ const PKCS8: core::ops::RangeInclusive<usize> = 48..=512;
 
 /// A private key as it was written.
 #[derive(Debug, PartialEq)]
-pub(super) enum Written {
+pub(super) enum EncodedKey {
     /// A JSON Web Key (RFC 8037 §2) with its private part.
     Jwk {
         /// The private part.
@@ -21,7 +21,7 @@ pub(super) enum Written {
     Pkcs8(Vec<u8>),
 }
 
-impl Written {
+impl EncodedKey {
     /// Reads a secret: a JSON Web Key, or PKCS#8 in PEM.
     pub(super) fn read(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -29,19 +29,19 @@ impl Written {
     }
 }
 
-fn jwk(text: &str) -> Option<Written> {
+fn jwk(text: &str) -> Option<EncodedKey> {
     let jwk: Value = serde_json::from_str(text).ok()?;
     let field = |name: &str| Some(jwk.get(name)?.as_str()?.to_owned());
     let fits = field("kty")? == "OKP" && field("crv")? == "Ed25519";
-    fits.then_some(Written::Jwk { d: field("d")?, x: field("x")? })
+    fits.then_some(EncodedKey::Jwk { d: field("d")?, x: field("x")? })
 }
 
-fn pem(text: &str) -> Option<Written> {
+fn pem(text: &str) -> Option<EncodedKey> {
     let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?.strip_suffix("-----END PRIVATE KEY-----")?;
     // Files of variables keep a line's end as `\n`.
     let body: String = body.replace("\\n", "").split_ascii_whitespace().collect();
     let bytes = STANDARD.decode(body).ok()?;
-    PKCS8.contains(&bytes.len()).then_some(Written::Pkcs8(bytes))
+    PKCS8.contains(&bytes.len()).then_some(EncodedKey::Pkcs8(bytes))
 }
 
 #[cfg(test)]
@@ -55,12 +55,12 @@ mod tests {
 
     #[test]
     fn pem_is_read_with_any_line_ends() {
-        let Some(Written::Pkcs8(bytes)) = Written::read(PEM) else { panic!("not read") };
+        let Some(EncodedKey::Pkcs8(bytes)) = EncodedKey::read(PEM) else { panic!("not read") };
         assert_eq!((bytes.len(), &bytes[..4]), (48, &[0x30, 0x2e, 0x02, 0x01][..]));
         for ends in ["\r\n", "\\n", " "] {
             assert_eq!(
-                Written::read(&PEM.replace('\n', ends).replace("-----\\n", "-----")),
-                Some(Written::Pkcs8(bytes.clone())),
+                EncodedKey::read(&PEM.replace('\n', ends).replace("-----\\n", "-----")),
+                Some(EncodedKey::Pkcs8(bytes.clone())),
                 "{ends:?}"
             );
         }
@@ -69,14 +69,14 @@ mod tests {
     #[test]
     fn a_jwk_needs_both_its_parts() {
         let whole = r#" {"kty":"OKP","crv":"Ed25519","d":"ZA","x":"eA","kid":"k","alg":"EdDSA"} "#;
-        assert_eq!(Written::read(whole), Some(Written::Jwk { d: "ZA".into(), x: "eA".into() }));
+        assert_eq!(EncodedKey::read(whole), Some(EncodedKey::Jwk { d: "ZA".into(), x: "eA".into() }));
         for wrong in [
             whole.replace("\"d\"", "\"e\""),
             whole.replace("OKP", "EC"),
             whole.replace("Ed25519", "X25519"),
             "{".into(),
         ] {
-            assert_eq!(Written::read(&wrong), None, "{wrong}");
+            assert_eq!(EncodedKey::read(&wrong), None, "{wrong}");
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
             &PEM.replace("MC4CAQ", "....."),
             "-----BEGIN PRIVATE KEY----------END PRIVATE KEY-----",
         ] {
-            assert_eq!(Written::read(wrong), None, "{wrong}");
+            assert_eq!(EncodedKey::read(wrong), None, "{wrong}");
         }
     }
 }

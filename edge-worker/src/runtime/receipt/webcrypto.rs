@@ -7,7 +7,7 @@ use worker::js_sys::futures::JsFuture;
 use worker::js_sys::{Array, Function, JSON, Object, Promise, Reflect, Uint8Array, global};
 use worker::wasm_bindgen::{JsCast, JsValue};
 
-use super::key::Written;
+use super::key::EncodedKey;
 
 const ALGORITHM: &str = "Ed25519";
 
@@ -25,9 +25,9 @@ impl Signer {
     /// Reads a secret. `None` unless what it signs can be verified by its public key: a pair that doesn't belong together
     /// would make receipts that nobody can check.
     pub(super) async fn read(text: &str) -> Option<Self> {
-        let jwk = match Written::read(text)? {
-            Written::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),
-            Written::Pkcs8(bytes) => {
+        let jwk = match EncodedKey::read(text)? {
+            EncodedKey::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),
+            EncodedKey::Pkcs8(bytes) => {
                 // PKCS#8 needn't hold the public part; the runtime works it out.
                 let bytes = Uint8Array::from(bytes.as_slice());
                 let key = import("pkcs8", &bytes, true, "sign").await?;

@@ -2,7 +2,7 @@
 
 use bailiwick_rules::rules::Limits;
 
-use super::{State, Turn};
+use super::{State, Step};
 use crate::decide::attempt::{Action, Attempt, End, Expect, Outcome, Stop};
 use crate::decide::envelope::Failure;
 use crate::decide::plan::{Skip, Skipped};
@@ -14,7 +14,7 @@ const MOST_SENDS: usize = 3;
 /// As long as this the only endpoint's wish for a rest is waited for, in milliseconds. A client told of a longer one waits itself.
 const LONGEST_PAUSE_MS: u64 = 2_000;
 
-impl Turn<'_> {
+impl Step<'_> {
     /// Ready: the next endpoint, or the end.
     pub(super) fn next(&mut self) {
         self.next_or(None, 0);

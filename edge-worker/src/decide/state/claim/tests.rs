@@ -48,7 +48,7 @@ fn claimed(tenant: &str, allow: &[&str], keys: Option<&Keyring>, body: &Value) -
     let terms = Terms { allow: &table.service(service).allow, scope };
     let mut inspected = Inspected::json(body.to_string().into_bytes(), &route, &terms)?;
     let (mut query, model) = (Query::default(), body["model"].as_str());
-    let named = Named { route: &mut route, query: &mut query, body: Some(&mut inspected), model };
+    let named = NamedIds { route: &mut route, query: &mut query, body: Some(&mut inspected), model };
     let found = claim(keys, &table, service, &owner(tenant), named)?;
     let sent: Value = serde_json::from_slice(&inspected.for_endpoint(model, None, None).concat()).unwrap();
     Ok((found, sent["input"].clone()))

@@ -20,7 +20,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// Looks for one. `path` is raw, `segments` are decoded and without `/v1`.
-    pub(super) fn of(path: &str, segments: &[String]) -> Option<Self> {
+    pub(crate) fn of(path: &str, segments: &[String]) -> Option<Self> {
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words.as_slice() {
             // Nothing but the base.
@@ -85,7 +85,7 @@ impl Mistake {
 mod tests {
     use super::*;
     use crate::decide::envelope::Failure;
-    use crate::decide::rewrite::path::Route;
+    use crate::decide::route::Route;
 
     #[test]
     fn a_path_that_is_nearly_right_says_what_to_write() {

@@ -23,9 +23,9 @@ thread_local! {
 
 /// A body's bytes.
 #[derive(Debug, Default)]
-pub struct Room(Vec<u8>);
+pub struct PooledBuffer(Vec<u8>);
 
-impl Room {
+impl PooledBuffer {
     /// A room of at least so many bytes.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Room {
     }
 }
 
-impl From<Vec<u8>> for Room {
+impl From<Vec<u8>> for PooledBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         if is_large(bytes.capacity()) {
             USED.set(USED.get() + bytes.capacity());
@@ -71,13 +71,13 @@ impl From<Vec<u8>> for Room {
     }
 }
 
-impl Clone for Room {
+impl Clone for PooledBuffer {
     fn clone(&self) -> Self {
         Self::from(self.0.clone())
     }
 }
 
-impl Deref for Room {
+impl Deref for PooledBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -85,7 +85,7 @@ impl Deref for Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
         let capacity = self.0.capacity();
         if !is_large(capacity) {
@@ -108,7 +108,7 @@ fn is_large(bytes: usize) -> bool {
 /// The smallest kept room that fits and isn't much too large; else an empty one, and no more is kept than leaves room for it.
 fn kept(bytes: usize) -> Vec<u8> {
     KEPT.with_borrow_mut(|kept| {
-        let fits = |at: &usize| Room::suits(kept[*at].capacity(), bytes);
+        let fits = |at: &usize| PooledBuffer::suits(kept[*at].capacity(), bytes);
         let fits = (0..kept.len()).filter(fits).min_by_key(|&at| kept[at].capacity());
         if let Some(at) = fits {
             return kept.swap_remove(at);
@@ -140,15 +140,15 @@ mod tests {
 
     #[test]
     fn a_large_room_is_used_again() {
-        let size = Room::size(20_000_000);
-        let first = Room::of(size).unwrap();
+        let size = PooledBuffer::size(20_000_000);
+        let first = PooledBuffer::of(size).unwrap();
         let place = first.0.as_ptr();
         drop(first);
         assert_eq!(kept_bytes(), size);
-        let mut second = Room::of(Room::size(15_000_000)).unwrap();
+        let mut second = PooledBuffer::of(PooledBuffer::size(15_000_000)).unwrap();
         assert_eq!((second.0.as_ptr(), second.len(), kept_bytes()), (place, 0, 0));
         second.extend(b"x");
-        let small = Room::of(1_000).unwrap();
+        let small = PooledBuffer::of(1_000).unwrap();
         drop((second, small));
         assert_eq!((kept_bytes(), USED.get()), (size, 0), "small ones aren't kept");
     }
@@ -159,14 +159,14 @@ mod tests {
         let step = (0..4usize, any::<bool>(), 1..(40usize << 20));
         TestRunner::new(ProptestConfig::with_cases(200))
             .run(&proptest::collection::vec(step, 0..40), |steps| {
-                let mut rooms: Vec<Option<Room>> = (0..4).map(|_| None).collect();
+                let mut rooms: Vec<Option<PooledBuffer>> = (0..4).map(|_| None).collect();
                 for (which, ends, bytes) in steps {
                     rooms[which] = None;
-                    let size = Room::size(bytes);
-                    // As a `Hold` allows.
-                    let held: usize = rooms.iter().flatten().map(Room::capacity).sum();
+                    let size = PooledBuffer::size(bytes);
+                    // As a `Reservation` allows.
+                    let held: usize = rooms.iter().flatten().map(PooledBuffer::capacity).sum();
                     if !ends && held + size <= most {
-                        let room = Room::of(size).unwrap();
+                        let room = PooledBuffer::of(size).unwrap();
                         prop_assert!(room.is_empty() && room.capacity() >= bytes);
                         rooms[which] = Some(room);
                     }

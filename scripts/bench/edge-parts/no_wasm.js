@@ -1,9 +1,8 @@
-// Where the time goes, one step beyond ladder.js: what scripts/bench/edge bundles in place of the shim around the Wasm, under this
+// Where the time goes, one step beyond steps.js: what scripts/bench/edge bundles in place of the shim around the Wasm, under this
 // Worker's own exchange.js. So everything is asked of the runtime as this Worker asks it, and texts and bytes are copied into a memory and out
 // of it, but nothing is read, decided or spliced: what this Worker costs more is its Wasm's.
 
-// The numbers of exchange.js.
-const HEADERS = 0, CHUNK = 2, END = 3, TAKEN = 7, BODY = 9, WHOLE = 11;
+import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY, WRITTEN } from "../../../edge-worker/src/runtime/notice.js";
 
 const memory = new Uint8Array(1 << 17);
 const encoder = new TextEncoder();
@@ -17,34 +16,34 @@ let url;
 
 globalThis.__worker_init_state = { criticalError: false, instanceId: 0 };
 
-export default class Hollow {
-  begin(number, line, request, env, ctx, asked) {
+export default class NoWasm {
+  begin(number, exchange, request, env, ctx, asked) {
     url ??= `${env.ENDPOINT}/v1/chat/completions`;
-    tasks[number] = { line, ended: false };
+    tasks[number] = { exchange, ended: false };
     memory.set(asked);
-    line.take(request);
+    exchange.readBody(request);
   }
 
-  ring(number, what, attempt, bytes) {
+  notify(number, what, attempt, bytes) {
     const task = tasks[number];
-    const { line } = task;
+    const { exchange } = task;
     if (bytes !== undefined) memory.set(bytes);
     const held = memory.subarray(0, bytes?.length ?? 0);
-    if (what === BODY) line.send(1, `POST\n${url}\n${decoder.decode(SENT)}`, held);
+    if (what === REQUEST_BODY) exchange.send(1, `POST\n${url}\n${decoder.decode(SENT)}`, held);
     else if (what === HEADERS) {
       task.streamed = decoder.decode(held).includes("text/event-stream");
-      if (task.streamed) line.begin(200, decoder.decode(ANSWERED));
-      line.read();
-    } else if (what === WHOLE && !task.streamed) {
-      line.respond(200, decoder.decode(ANSWERED), undefined, decoder.decode(held));
-      line.over();
-    } else if (what === CHUNK || what === WHOLE) {
-      task.ended = what === WHOLE;
-      line.write(held);
-    } else if (what === TAKEN && !task.ended) line.read();
-    else if (what === TAKEN || what === END) {
-      line.close();
-      line.over();
+      if (task.streamed) exchange.begin(200, decoder.decode(ANSWERED));
+      exchange.read();
+    } else if (what === LAST_CHUNK && !task.streamed) {
+      exchange.respond(200, decoder.decode(ANSWERED), undefined, decoder.decode(held));
+      exchange.end();
+    } else if (what === CHUNK || what === LAST_CHUNK) {
+      task.ended = what === LAST_CHUNK;
+      exchange.write(held);
+    } else if (what === WRITTEN && !task.ended) exchange.read();
+    else if (what === WRITTEN || what === EOF) {
+      exchange.close();
+      exchange.end();
     }
   }
 

@@ -1,5 +1,5 @@
 // Where the time goes: pass.js, and upon it, one after the other, what any Worker needs of the runtime that does what this one
-// does. It decides nothing either. `RUNG` says how many of them:
+// does. It decides nothing either. `STEP` says how many of them:
 //   1 looks at the headers, and sends others    2 answers by a response of its own, its body read by the Worker
 //   3 can abort the request to the endpoint     4 hears of a client that goes    5 has a limit of time    6 reads where from
 const lines = (headers) => {
@@ -37,18 +37,18 @@ function pump(body, writer) {
 
 export default {
   async fetch(request, env) {
-    const rung = Number(env.RUNG);
+    const step = Number(env.STEP);
     const { pathname, search } = new URL(request.url);
-    const place = rung >= 6 ? String(request.cf?.country) : "";
-    const signal = rung >= 4 ? request.signal : undefined;
+    const place = step >= 6 ? String(request.cf?.country) : "";
+    const signal = step >= 4 ? request.signal : undefined;
     if (signal) signal.onabort = () => {};
-    const timer = rung >= 5 ? setTimeout(() => {}, 10_000) : undefined;
-    const headers = rung >= 1 ? record(lines(request.headers)) : request.headers;
+    const timer = step >= 5 ? setTimeout(() => {}, 10_000) : undefined;
+    const headers = step >= 1 ? record(lines(request.headers)) : request.headers;
     const body = await request.arrayBuffer();
     const init = { method: request.method, headers, body, redirect: "manual" };
-    if (rung >= 3) init.signal = new AbortController().signal;
+    if (step >= 3) init.signal = new AbortController().signal;
     const answer = await fetch(env.ENDPOINT + pathname + search, init);
-    if (rung < 2) return answer;
+    if (step < 2) return answer;
     const theirs = { ...record(lines(answer.headers)), "x-place": place };
     const whole = theirs["content-length"] !== undefined;
     delete theirs["content-length"];

@@ -4,7 +4,7 @@ use crate::decide::json::reads_as;
 
 /// What stands under a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Field {
+pub(crate) enum Field {
     /// The id of an object that lives at an endpoint.
     Id,
     /// A list of such ids.
@@ -41,7 +41,7 @@ const IDS: &[(&str, Field)] = &[
 
 /// What stands under `key`, whatever its letters' case: a server that ignores case must not be handed an id unseen.
 #[must_use]
-pub fn field(key: &str) -> Field {
+pub(crate) fn field(key: &str) -> Field {
     if key.is_ascii() && !(6..=20).contains(&key.len()) {
         return Field::Other;
     }

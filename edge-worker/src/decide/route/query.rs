@@ -35,7 +35,7 @@ impl Query {
     /// Reads a raw query string (without `?`). Unknown parameters are dropped.
     ///
     /// ```
-    /// use bailiwick_edge::decide::rewrite::query::Query;
+    /// use bailiwick_edge::decide::route::query::Query;
     /// let query = Query::parse("limit=20&utm_source=x").unwrap();
     /// assert_eq!(query.pairs(), [("limit".to_owned(), "20".to_owned())]);
     /// assert!(Query::parse("api-key=sk-1").is_err());

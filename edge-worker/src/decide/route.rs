@@ -1,16 +1,15 @@
 //! The path allow-list: a client's raw path and method in, a [`Route`] of checked segments out.
 //!
 //! Nothing of the client's text is ever joined to a URL: the words of the model API come from a table, ids are checked
-//! here and encoded anew where a URL is made. The table stands in `known`; `mistake` says what to write instead of a path that is
-//! nearly right.
+//! here and encoded again where a URL is made. The table stands in `known`. [`Mistake`] says what to write instead of a path
+//! that is nearly right.
 
 mod known;
-mod mistake;
+pub mod query;
 
-use crate::decide::attempt::Expect;
 use crate::decide::envelope::Failure;
-use crate::decide::sse::single::Kindred;
-pub use mistake::Mistake;
+use crate::decide::envelope::mistake::Mistake;
+use crate::decide::sse::single::AnswerKind;
 
 /// What kind of work a path is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,7 +24,7 @@ pub enum Class {
 
 /// What body a path takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Takes {
+pub enum BodyForm {
     /// None; one that comes is dropped.
     Nothing,
     /// A JSON object.
@@ -36,6 +35,19 @@ pub enum Takes {
     JsonOrForm,
 }
 
+/// What a 2xx answer has to look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// JSON.
+    Json,
+    /// `text/event-stream`.
+    Stream,
+    /// Whatever comes: audio, text. An event stream is treated as one.
+    Any,
+    /// A customer's file: whatever its type, it is passed on as it is, and may be empty.
+    File,
+}
+
 /// A known path of the model API, in checked segments without `/v1`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
@@ -43,14 +55,14 @@ pub struct Route {
     pattern: &'static [&'static str],
     method: &'static str,
     class: Class,
-    takes: Takes,
-    answer: Answer,
+    takes: BodyForm,
+    answer: AnswerForm,
     deployed: bool,
 }
 
 /// What a path answers with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Answer {
+enum AnswerForm {
     /// JSON, or a stream where the body asks for one.
     Json,
     /// Whatever.
@@ -66,7 +78,7 @@ impl Route {
     /// Reads the raw path of a request (neither decoded nor normalised) and its method.
     ///
     /// ```
-    /// use bailiwick_edge::decide::rewrite::path::Route;
+    /// use bailiwick_edge::decide::route::Route;
     /// assert_eq!(Route::parse("POST", "/v1/chat/completions").unwrap().path(), "/chat/completions");
     /// assert_eq!(Route::parse("POST", "/v1/../admin").unwrap_err().status(), 400);
     /// assert_eq!(Route::parse("GET", "/admin").unwrap_err().status(), 404);
@@ -137,7 +149,7 @@ impl Route {
 
     /// What body it takes.
     #[must_use]
-    pub fn takes(&self) -> Takes {
+    pub fn takes(&self) -> BodyForm {
         self.takes
     }
 
@@ -163,20 +175,20 @@ impl Route {
     #[must_use]
     pub fn expect(&self, stream: bool) -> Expect {
         match self.answer {
-            Answer::Any => Expect::Any,
-            Answer::File => Expect::File,
-            Answer::Json if stream => Expect::Stream,
-            Answer::Json => Expect::Json,
+            AnswerForm::Any => Expect::Any,
+            AnswerForm::File => Expect::File,
+            AnswerForm::Json if stream => Expect::Stream,
+            AnswerForm::Json => Expect::Json,
         }
     }
 
     /// What its answer in JSON is, where that can be told by events as well.
     #[must_use]
-    pub fn kindred(&self) -> Option<Kindred> {
+    pub fn answer_kind(&self) -> Option<AnswerKind> {
         match self.pattern {
-            ["chat", "completions"] => Some(Kindred::Chat),
-            ["completions"] => Some(Kindred::Completion),
-            ["responses"] | ["responses", "*"] => Some(Kindred::Response),
+            ["chat", "completions"] => Some(AnswerKind::Chat),
+            ["completions"] => Some(AnswerKind::Completion),
+            ["responses"] | ["responses", "*"] => Some(AnswerKind::Response),
             _ => None,
         }
     }
@@ -320,7 +332,7 @@ mod tests {
     fn what_asks_a_model_below_responses_is_inference_and_no_response() {
         for path in ["/v1/responses", "/v1/responses/compact", "/responses/input_tokens"] {
             let route = Route::parse("POST", path).unwrap();
-            assert_eq!((route.class(), route.takes(), route.is_responses()), (Class::Inference, Takes::Json, true));
+            assert_eq!((route.class(), route.takes(), route.is_responses()), (Class::Inference, BodyForm::Json, true));
         }
         let refused = |method, path| Route::parse(method, path).unwrap_err();
         assert_eq!(refused("GET", "/v1/responses/compact"), Failure::WrongMethod { allowed: "POST" });
@@ -355,7 +367,7 @@ mod tests {
         let part = Route::parse("POST", "/v1/uploads/upload_1/parts").unwrap();
         assert_eq!(
             (part.ids().collect::<Vec<_>>(), part.takes(), part.class()),
-            (vec!["upload_1"], Takes::Form, Class::State)
+            (vec!["upload_1"], BodyForm::Form, Class::State)
         );
         let mut file = Route::parse("DELETE", "/v1/vector_stores/vs-1/files/file-2").unwrap();
         assert_eq!(file.ids().collect::<Vec<_>>(), ["vs-1", "file-2"]);

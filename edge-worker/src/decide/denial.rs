@@ -1,0 +1,36 @@
+//! Why a steering led nowhere: a steering comes in, the one reason in the words of `explain` goes out.
+
+use std::rc::Rc;
+
+use bailiwick_rules::steer::{Ask, Steering, rank, stand};
+use bailiwick_rules::table::Table;
+
+/// Why a request has nowhere to go, in the words of `explain`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Denial {
+    /// The one reason there is.
+    pub(crate) reason: &'static str,
+    /// The regions of the fence that were withheld, each with its own.
+    pub(crate) withheld: Vec<(String, &'static str)>,
+}
+
+impl Denial {
+    /// Made of a steering that led nowhere.
+    #[inline(never)]
+    pub(crate) fn of(table: &Table, ask: &Ask<'_>, steering: &Steering) -> Rc<Self> {
+        let name = |one: &bailiwick_rules::steer::Withheld| table.region(one.ranked.fenced.region).id.to_string();
+        let withheld: Vec<(String, &'static str)> =
+            steering.withheld.iter().map(|one| (name(one), one.reason.as_str())).collect();
+        let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
+        let one = withheld.first().map(|(_, reason)| *reason);
+        let reason = match one {
+            _ if ranking.fence_by.is_none() => "no_rule",
+            _ if ranking.order.is_empty() => "empty_fence",
+            _ if ranking.only == Some(None) => "hub_outside",
+            Some(one) if withheld.iter().all(|(_, reason)| *reason == one) => one,
+            Some(_) => "withheld",
+            None => "no_endpoint",
+        };
+        Rc::new(Self { reason, withheld })
+    }
+}

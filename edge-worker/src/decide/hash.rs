@@ -1,0 +1,15 @@
+//! A hash of byte strings that is the same in every isolate and version. `plan` ranks endpoints by it, `source` tells
+//! senders apart. Not for secrets.
+
+/// FNV-1a over the parts with their ends, then the finaliser of SplitMix64 to spread its bits.
+pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
+    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        for byte in part.iter().chain(&[0xff]) {
+            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}

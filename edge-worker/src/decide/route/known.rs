@@ -1,0 +1,187 @@
+//! The tables of the model API's paths: checked segments in, what is known of them out; [`Route`](super::Route) looks here.
+
+use super::{AnswerForm, BodyForm, Class};
+
+/// One path of the model API.
+pub(super) struct KnownPath {
+    pub(super) method: &'static str,
+    /// Words, with `*` for an id.
+    pub(super) path: &'static [&'static str],
+    pub(super) class: Class,
+    pub(super) takes: BodyForm,
+    pub(super) answer: AnswerForm,
+    /// Whether Azure has it under the deployment.
+    pub(super) deployed: bool,
+}
+
+impl KnownPath {
+    /// Whether the segments of a path are its own.
+    fn fits(&self, segments: &[String]) -> bool {
+        let word = |(pattern, segment): (&&str, &String)| *pattern == "*" || pattern == segment;
+        self.path.len() == segments.len() && self.path.iter().zip(segments).all(word)
+    }
+
+    /// How many of its segments are ids.
+    fn ids(&self) -> usize {
+        self.path.iter().filter(|word| **word == "*").count()
+    }
+}
+
+/// What is known under a path, one for each method. Where words fit, ids don't: `compact` is no id of a response.
+pub(super) fn find(segments: &[String]) -> impl Iterator<Item = &'static KnownPath> + '_ {
+    let fitting = KNOWN.iter().filter(|known| known.fits(segments));
+    let fewest = fitting.clone().map(KnownPath::ids).min();
+    fitting.filter(move |known| Some(known.ids()) == fewest)
+}
+
+/// The name of a part of the model API, or of another API, that is left out on purpose.
+pub(super) fn not_offered(segments: &[String]) -> Option<&'static str> {
+    let begins = |words: &[&str]| segments.len() >= words.len() && words.iter().zip(segments).all(|(a, b)| a == b);
+    NOT_OFFERED.iter().find(|(words, _)| begins(words)).map(|(_, what)| *what)
+}
+
+const fn inference(path: &'static [&'static str], takes: BodyForm, answer: AnswerForm, deployed: bool) -> KnownPath {
+    KnownPath { method: "POST", path, class: Class::Inference, takes, answer, deployed }
+}
+
+const fn state(method: &'static str, path: &'static [&'static str], takes: BodyForm) -> KnownPath {
+    KnownPath { method, path, class: Class::State, takes, answer: AnswerForm::Json, deployed: false }
+}
+
+const fn models(path: &'static [&'static str]) -> KnownPath {
+    KnownPath {
+        method: "GET",
+        path,
+        class: Class::Models,
+        takes: BodyForm::Nothing,
+        answer: AnswerForm::Json,
+        deployed: false,
+    }
+}
+
+const fn content(path: &'static [&'static str]) -> KnownPath {
+    KnownPath {
+        method: "GET",
+        path,
+        class: Class::State,
+        takes: BodyForm::Nothing,
+        answer: AnswerForm::File,
+        deployed: false,
+    }
+}
+
+const KNOWN: &[KnownPath] = &[
+    inference(&["chat", "completions"], BodyForm::Json, AnswerForm::Json, true),
+    inference(&["completions"], BodyForm::Json, AnswerForm::Json, true),
+    inference(&["embeddings"], BodyForm::Json, AnswerForm::Json, true),
+    inference(&["responses"], BodyForm::Json, AnswerForm::Json, false),
+    inference(&["responses", "compact"], BodyForm::Json, AnswerForm::Json, false),
+    inference(&["responses", "input_tokens"], BodyForm::Json, AnswerForm::Json, false),
+    inference(&["moderations"], BodyForm::Json, AnswerForm::Json, false),
+    inference(&["images", "generations"], BodyForm::Json, AnswerForm::Json, true),
+    inference(&["images", "edits"], BodyForm::JsonOrForm, AnswerForm::Json, true),
+    inference(&["images", "variations"], BodyForm::Form, AnswerForm::Json, true),
+    inference(&["audio", "speech"], BodyForm::Json, AnswerForm::Any, true),
+    inference(&["audio", "transcriptions"], BodyForm::Form, AnswerForm::Any, true),
+    inference(&["audio", "translations"], BodyForm::Form, AnswerForm::Any, true),
+    models(&["models"]),
+    models(&["models", "*"]),
+    KnownPath { method: "DELETE", ..models(&["models", "*"]) },
+    state("GET", &["chat", "completions", "*"], BodyForm::Nothing),
+    state("POST", &["chat", "completions", "*"], BodyForm::Json),
+    state("DELETE", &["chat", "completions", "*"], BodyForm::Nothing),
+    state("GET", &["chat", "completions", "*", "messages"], BodyForm::Nothing),
+    state("GET", &["responses", "*"], BodyForm::Nothing),
+    state("DELETE", &["responses", "*"], BodyForm::Nothing),
+    state("POST", &["responses", "*", "cancel"], BodyForm::Nothing),
+    state("GET", &["responses", "*", "input_items"], BodyForm::Nothing),
+    state("GET", &["files"], BodyForm::Nothing),
+    state("POST", &["files"], BodyForm::Form),
+    state("GET", &["files", "*"], BodyForm::Nothing),
+    state("DELETE", &["files", "*"], BodyForm::Nothing),
+    content(&["files", "*", "content"]),
+    state("POST", &["uploads"], BodyForm::Json),
+    state("POST", &["uploads", "*", "parts"], BodyForm::Form),
+    state("POST", &["uploads", "*", "complete"], BodyForm::Json),
+    state("POST", &["uploads", "*", "cancel"], BodyForm::Nothing),
+    state("GET", &["batches"], BodyForm::Nothing),
+    state("POST", &["batches"], BodyForm::Json),
+    state("GET", &["batches", "*"], BodyForm::Nothing),
+    state("POST", &["batches", "*", "cancel"], BodyForm::Nothing),
+    state("GET", &["fine_tuning", "jobs"], BodyForm::Nothing),
+    state("POST", &["fine_tuning", "jobs"], BodyForm::Json),
+    state("GET", &["fine_tuning", "jobs", "*"], BodyForm::Nothing),
+    state("POST", &["fine_tuning", "jobs", "*", "cancel"], BodyForm::Nothing),
+    state("POST", &["fine_tuning", "jobs", "*", "pause"], BodyForm::Nothing),
+    state("POST", &["fine_tuning", "jobs", "*", "resume"], BodyForm::Nothing),
+    state("GET", &["fine_tuning", "jobs", "*", "events"], BodyForm::Nothing),
+    state("GET", &["fine_tuning", "jobs", "*", "checkpoints"], BodyForm::Nothing),
+    state("GET", &["vector_stores"], BodyForm::Nothing),
+    state("POST", &["vector_stores"], BodyForm::Json),
+    state("GET", &["vector_stores", "*"], BodyForm::Nothing),
+    state("POST", &["vector_stores", "*"], BodyForm::Json),
+    state("DELETE", &["vector_stores", "*"], BodyForm::Nothing),
+    state("POST", &["vector_stores", "*", "search"], BodyForm::Json),
+    state("GET", &["vector_stores", "*", "files"], BodyForm::Nothing),
+    state("POST", &["vector_stores", "*", "files"], BodyForm::Json),
+    state("GET", &["vector_stores", "*", "files", "*"], BodyForm::Nothing),
+    state("POST", &["vector_stores", "*", "files", "*"], BodyForm::Json),
+    state("DELETE", &["vector_stores", "*", "files", "*"], BodyForm::Nothing),
+    state("GET", &["vector_stores", "*", "files", "*", "content"], BodyForm::Nothing),
+    state("POST", &["vector_stores", "*", "file_batches"], BodyForm::Json),
+    state("GET", &["vector_stores", "*", "file_batches", "*"], BodyForm::Nothing),
+    state("POST", &["vector_stores", "*", "file_batches", "*", "cancel"], BodyForm::Nothing),
+    state("GET", &["vector_stores", "*", "file_batches", "*", "files"], BodyForm::Nothing),
+];
+
+/// Parts of the model API, and other APIs, by their first words, that are refused by name. What they keep at an endpoint, or have
+/// it do, isn't looked at here.
+const NOT_OFFERED: &[(&[&str], &str)] = &[
+    (&["agents"], "Agents"),
+    (&["assistants"], "Assistants"),
+    (&["audio", "voice_consents"], "Custom voices"),
+    (&["audio", "voices"], "Custom voices"),
+    (&["chatkit"], "ChatKit sessions"),
+    (&["containers"], "Containers"),
+    (&["content_provenance_checks"], "Content provenance checks"),
+    (&["conversations"], "Conversations"),
+    (&["decisions"], "Decisions"),
+    (&["evals"], "Evals"),
+    (&["fine_tuning", "alpha"], "Graders"),
+    (&["fine_tuning", "checkpoints"], "Checkpoint permissions"),
+    (&["live"], "Live sessions"),
+    (&["organization"], "Administration calls"),
+    (&["projects"], "Administration calls"),
+    // Their media would go around whatever is checked here.
+    (&["realtime", "calls"], "Realtime calls over WebRTC and SIP"),
+    (&["realtime", "client_secrets"], "Realtime client secrets"),
+    (&["realtime", "sessions"], "Realtime client secrets"),
+    (&["realtime", "transcription_sessions"], "Realtime client secrets"),
+    (&["realtime", "translations"], "Realtime client secrets"),
+    (&["safety"], "Safety cases"),
+    (&["skills"], "Skills"),
+    (&["threads"], "Threads"),
+    (&["vaults"], "Vaults"),
+    (&["videos"], "Videos"),
+    (&["webhook_endpoints"], "Webhooks"),
+    (&["webhook_event_types"], "Webhooks"),
+    // Of Anthropic, Cohere, Google, Ollama, TGI, vLLM and SGLang.
+    (&["messages"], "Anthropic's messages"),
+    (&["complete"], "Anthropic's completions"),
+    (&["rerank"], "Rerankings"),
+    (&["v2", "rerank"], "Rerankings"),
+    (&["v2"], "Cohere's own paths"),
+    (&["v1beta"], "Gemini's own paths"),
+    (&["score"], "Scores"),
+    (&["pooling"], "Poolings"),
+    (&["classify"], "Classifications"),
+    (&["tokenize"], "Tokens"),
+    (&["detokenize"], "Tokens"),
+    (&["api"], "Ollama's own paths"),
+    (&["generate"], "An engine's own generations"),
+    (&["generate_stream"], "An engine's own generations"),
+    (&["inference"], "An engine's own generations"),
+    (&["invocations"], "SageMaker's invocations"),
+    (&["load_lora_adapter"], "An engine's own adapters"),
+    (&["unload_lora_adapter"], "An engine's own adapters"),
+];

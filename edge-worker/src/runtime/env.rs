@@ -1,0 +1,33 @@
+//! Variables and secrets of the Worker. Read where they are used, never logged.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use worker::Env;
+
+/// Of how many secrets is known whether they are there.
+const MOST_NAMES: usize = 4_096;
+
+/// A variable or secret, if it is there and a text.
+pub(crate) fn text(env: &Env, name: &str) -> Option<String> {
+    worker::js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
+}
+
+/// Whether a secret is there and not empty. An isolate's variables never change, so each is looked at once.
+pub(crate) fn has(env: &Env, name: &str) -> bool {
+    thread_local! {
+        static THERE: RefCell<HashMap<Box<str>, bool>> = RefCell::default();
+    }
+    if let Some(there) = THERE.with_borrow(|names| names.get(name).copied()) {
+        return there;
+    }
+    let there = text(env, name).is_some_and(|value| !value.is_empty());
+    THERE.with_borrow_mut(|names| {
+        // Rules may name others for ever.
+        if names.len() >= MOST_NAMES {
+            names.clear();
+        }
+        names.insert(name.into(), there);
+    });
+    there
+}

@@ -1,0 +1,98 @@
+//! What the JavaScript side of an exchange reports: a number comes in, a [`Notice`] goes out. `exchange` files each in
+//! its inbox. Those about an endpoint's answer have the names of the attempt machine's events
+//! ([`Event`](crate::decide::attempt::Event)).
+
+/// One report of exchange.js. Its number and its name stand in notice.js too; a test compares them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Notice {
+    /// An endpoint's status and headers.
+    Headers = 0,
+    /// The endpoint gave no answer at all.
+    FetchError = 1,
+    /// Bytes of the endpoint's body.
+    Chunk = 2,
+    /// The clean end of the endpoint's body.
+    Eof = 3,
+    /// The endpoint's body broke off.
+    BodyError = 4,
+    /// The timer ran out.
+    Timer = 5,
+    /// The client went away.
+    ClientGone = 6,
+    /// The client took the last write.
+    Written = 7,
+    /// The client didn't take the last write.
+    WriteFailed = 8,
+    /// The client's body, all of it.
+    RequestBody = 9,
+    /// The client's body didn't come.
+    RequestFailed = 10,
+    /// The rest of the endpoint's body: a chunk and its end.
+    LastChunk = 11,
+    /// A piece of the client's body.
+    RequestChunk = 12,
+    /// The end of the client's body.
+    RequestEof = 13,
+    /// No piece of the client's body came in time.
+    RequestTimeout = 14,
+    /// What a small fetch beside the answer in flight brought.
+    Looked = 15,
+}
+
+/// All of them, each at the place of its number.
+const NOTICES: [Notice; 16] = [
+    Notice::Headers,
+    Notice::FetchError,
+    Notice::Chunk,
+    Notice::Eof,
+    Notice::BodyError,
+    Notice::Timer,
+    Notice::ClientGone,
+    Notice::Written,
+    Notice::WriteFailed,
+    Notice::RequestBody,
+    Notice::RequestFailed,
+    Notice::LastChunk,
+    Notice::RequestChunk,
+    Notice::RequestEof,
+    Notice::RequestTimeout,
+    Notice::Looked,
+];
+
+impl Notice {
+    /// The notice of a number.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        NOTICES.get(usize::from(number)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `RequestEof` as JavaScript writes it: `REQUEST_EOF`.
+    fn constant(notice: Notice) -> String {
+        let name = format!("{notice:?}");
+        let words = name.char_indices().flat_map(|(at, letter)| {
+            let parted = (at > 0 && letter.is_ascii_uppercase()).then_some('_');
+            parted.into_iter().chain([letter.to_ascii_uppercase()])
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn names_and_numbers_are_those_of_the_javascript() {
+        let script = include_str!("notice.js");
+        let lists = script.lines().filter_map(|line| line.strip_prefix("export const ")?.strip_suffix(';'));
+        let mut numbers: Vec<(u8, String)> = lists
+            .flat_map(|list| list.split(", "))
+            .map(|pair| pair.split_once(" = ").unwrap())
+            .map(|(name, number)| (number.parse().unwrap(), name.to_owned()))
+            .collect();
+        numbers.sort();
+        let ours: Vec<(u8, String)> = NOTICES.into_iter().map(|notice| (notice as u8, constant(notice))).collect();
+        assert_eq!(numbers, ours);
+        assert!(ours.iter().all(|(number, name)| constant(Notice::of(*number).unwrap()) == *name));
+        assert_eq!(Notice::of(16), None);
+    }
+}
