@@ -1,4 +1,4 @@
-//! What an isolate believes of health: the nodes' reports enter, health by region leaves. Pure; [`crate::runtime::feed`] brings
+//! What an isolate believes of health: the nodes' reports enter, health by region leaves. Pure; `runtime::feed` brings
 //! the reports and the time.
 
 use std::rc::Rc;

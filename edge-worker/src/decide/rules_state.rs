@@ -1,5 +1,5 @@
 //! The rules an isolate follows: documents of several sources enter, the table that requests are steered by leaves,
-//! with how long ago a source confirmed it. Pure; [`crate::runtime::feed`] brings the bytes and the time, which never goes back.
+//! with how long ago a source confirmed it. Pure; `runtime::feed` brings the bytes and the time, which never goes back.
 
 use core::fmt;
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! A request's line to its endpoints and back to its client: what `proxy` does goes out, what happens comes in, one [`Happening`]
-//! at a time. The runtime's side of it is exchange.js.
+//! One request's exchange with its endpoints and its client. `proxy` sends through it, and gets what happens, one
+//! [`Arrival`] at a time. The JavaScript side is exchange.js.
 
 use core::future::poll_fn;
 use core::task::Poll;
@@ -174,7 +174,7 @@ async fn wait_for<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option
     poll_fn(|_| take(&mut inbox.borrow_mut()).map_or(Poll::Pending, Poll::Ready)).await
 }
 
-/// The longest that a timer is set for. One that is to run out later rings early, which asks for a new one; so the one in hand
+/// The longest that a timer is set for. One that is to run out later runs out early and is set again, so the one at hand
 /// serves most of the limits a request meets.
 const LONGEST_TIMER_MS: u64 = 5_000;
 /// How long an endpoint has after a client that was slow enough for the timer to run out.
@@ -187,14 +187,14 @@ pub(crate) struct Exchange {
     reading: bool,
     /// The answer in flight has ended.
     ended: bool,
-    /// When the timer that is set rings.
+    /// When the timer that is set runs out.
     timer_at: Option<i64>,
 }
 
 impl Exchange {
     /// The line of the task that this is called in, whose inbox it is.
     pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
-        // exchange.js has set one, so that every line rings.
+        // exchange.js has set one, so that every exchange reports now and then.
         let timer_at = Some(clock::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
         Self { js, inbox, reading: false, ended: false, timer_at }
     }

@@ -68,7 +68,8 @@ fn with<T>(number: u32, look: impl FnOnce(&mut Task) -> T) -> Option<T> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(look))
 }
 
-/// Begins a task, and takes it as far as it goes by itself. `line` is told when it is over; what rings there comes into `inbox`.
+/// Begins a task, and runs it as far as it goes by itself. `exchange` is told when it ends; what happens there comes into
+/// `inbox`.
 pub(crate) fn begin(
     number: u32,
     exchange: JsExchange,
@@ -107,7 +108,7 @@ pub(crate) fn notify(number: u32, notice: Notice, attempt: AttemptNumber, bytes:
 
 /// Takes a task on. One that is being polled looks at its inbox by itself.
 pub(crate) fn run(number: u32) {
-    // Nothing is borrowed while it is polled: it may ring its own line.
+    // Nothing is borrowed while it is polled: it may notify itself.
     let taken = with(number, |task| {
         task.signal.woken.store(false, Ordering::Relaxed);
         Some((task.work.take()?, Waker::from(Arc::clone(&task.signal))))

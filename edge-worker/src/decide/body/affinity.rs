@@ -30,7 +30,7 @@ pub struct Affinity<'a> {
 }
 
 impl Affinity<'_> {
-    /// The key of [`PlanRequest`](crate::decide::plan::Wanted): the tenant with the best hint there is, so that one customer's prefix
+    /// The key of [`PlanRequest`](crate::decide::plan::PlanRequest): the tenant with the best hint there is, so that one customer's prefix
     /// caches stay warm and no customer finds another's. Without a hint it is the model with the beginning of the conversation;
     /// where there is none it is `request`, anything unique: such requests spread.
     #[must_use]

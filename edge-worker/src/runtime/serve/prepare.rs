@@ -211,7 +211,7 @@ fn listed(
     Some(models(&names, route.model(), info))
 }
 
-/// What the [`Driver`] gets.
+/// What the [`Driver`](crate::runtime::proxy::Driver) gets.
 fn prepared(
     env: Env,
     known: Recognized<'_>,
