@@ -1,7 +1,7 @@
 //! Signed zones: keys and their state file enter from the operator; what a zone signs with and shows of its keys at a given time leaves, and
 //! what it is signed with.
 //!
-//! A [`key::SigningKey`] signs. A [`key_set::KeyRing`] says which keys a zone serves and signs with at one moment; it is a pure function of the
+//! A [`key::SigningKey`] signs. A [`key_set::KeySet`] says which keys a zone serves and signs with at one moment; it is a pure function of the
 //! state file, the keys and the time. [`timeline`] holds the only steps by which a state file may change, so that no validator that cached
 //! anything is ever left without a chain of trust; [`directory`] reads and writes the files.
 //!
@@ -19,6 +19,7 @@ pub mod key_set;
 pub(crate) mod lifetime;
 pub mod online_signer;
 mod plan;
+pub mod policy;
 pub mod presigned;
 pub mod sign;
 pub mod state;

@@ -41,7 +41,7 @@ const STEERED: usize = 256;
 const SHADOW: u32 = 1 << 16;
 
 /// What became of one datagram.
-pub(crate) struct Told {
+pub(crate) struct Answered {
     /// As [`respond`] tells it.
     pub(crate) outcome: Outcome,
     /// The region whose records they are, if a service answered.
@@ -115,7 +115,7 @@ impl Memo {
         context: &Context<'_>,
         snapshot: &Snapshot,
         batch: &mut [Datagram<'_>],
-        mut tell: impl FnMut(Told),
+        mut tell: impl FnMut(Answered),
     ) {
         if self.world != snapshot.generation() {
             self.forget();
@@ -177,7 +177,7 @@ impl Memo {
         packet: &[u8],
         from: IpAddr,
         out: &mut Vec<u8>,
-    ) -> Told {
+    ) -> Answered {
         let Ahead { query, place } = ahead;
         // By reference, as moving it would wait for what was only just written.
         let kept = self.find(query, *place, snapshot, from);
@@ -198,7 +198,7 @@ impl Memo {
                 Verdict::Slip => limit = 0,
                 Verdict::Drop => {
                     out.clear();
-                    return Told { outcome: Outcome::Dropped, region: kept.region() };
+                    return Answered { outcome: Outcome::Dropped, region: kept.region() };
                 }
             }
         }
@@ -277,7 +277,7 @@ impl Memo {
     }
 
     /// Keeps an answer that others may get, too.
-    fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, told: &Told, out: &[u8]) {
+    fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, told: &Answered, out: &[u8]) {
         let Outcome::Answered { rcode, service, class: kind, keepable, truncated, .. } = told.outcome else { return };
         if truncated || out.len() > LONGEST {
             return;
@@ -326,7 +326,7 @@ fn steered_place(hash: u64) -> usize {
 }
 
 /// Answers a datagram the long way.
-fn in_full(context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> Told {
+fn in_full(context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> Answered {
     tell(context, snapshot, packet, from, Transport::Udp, out)
 }
 
@@ -338,10 +338,10 @@ pub(crate) fn tell(
     from: IpAddr,
     transport: Transport,
     out: &mut Vec<u8>,
-) -> Told {
+) -> Answered {
     let steering = Watched { snapshot, region: Cell::new(None) };
     let outcome = respond(context, snapshot.zones(), &steering, packet, from, transport, out);
-    Told { outcome, region: steering.region.get() }
+    Answered { outcome, region: steering.region.get() }
 }
 
 /// A snapshot that remembers which region it answered with.

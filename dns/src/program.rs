@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod node_status;
 pub mod question;
 pub mod receipt;
+pub(crate) mod report;
 pub(crate) mod responder;
 pub mod serve;

@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use bailiwick_dns::dnssec::key::{Algorithm, SigningKey};
 use bailiwick_dns::dnssec::key_set::ZoneKeys;
+use bailiwick_dns::dnssec::policy::Policy;
 use bailiwick_dns::dnssec::state::State;
-use bailiwick_dns::dnssec::timeline::{self, NewKey, Policy};
+use bailiwick_dns::dnssec::timeline::{self, NewKey};
 use bailiwick_dns::protocol::rdata::RdataSet;
 use bailiwick_dns::response::answer::{Asking, Steered, SteeredAnswers};
 use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport};
@@ -267,10 +268,10 @@ pub(crate) fn key_state(bytes: &[u8]) {
     for now in
         [Timestamp(i64::MIN), Timestamp(0), Timestamp(1_800_000_000_000), Timestamp(i64::MAX)].into_iter().chain(told)
     {
-        let ring = keys.ring(now);
-        assert_eq!(ring.signers().count(), 1, "one key signs at any time");
-        assert!(ring.next_change(now).is_none_or(|next| next > now), "what comes is to come");
-        let _ = (ring.cds(), ring.digest());
+        let key_set = keys.key_set(now);
+        assert_eq!(key_set.signers().count(), 1, "one key signs at any time");
+        assert!(key_set.next_change(now).is_none_or(|next| next > now), "what comes is to come");
+        let _ = (key_set.cds(), key_set.digest());
         let new = NewKey { file: "new.pem".to_owned(), tag: 4711, algorithm: state.keys[0].algorithm };
         for step in [timeline::begin(&state, new, &policy, now), timeline::finish(&state, &policy, day, now)] {
             match step {

@@ -15,7 +15,7 @@ use bailiwick_rules::time::Timestamp;
 use super::key::SigningKey;
 use super::key_set::ZoneKeys;
 use super::state::{KeyState, State};
-use crate::dnssec::timeline::Policy;
+use crate::dnssec::policy::Policy;
 use crate::protocol::name::Name;
 use crate::system::files::{Fault, NO_FILE, is_special};
 
@@ -233,7 +233,8 @@ fn create(path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
     use crate::dnssec::key::Algorithm;
-    use crate::dnssec::timeline::{NewKey, Policy, first};
+    use crate::dnssec::policy::Policy;
+    use crate::dnssec::timeline::{NewKey, first};
     use bailiwick_rules::time::Millis;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -279,7 +280,7 @@ mod tests {
         let mut opened = Vec::new();
         let read = read_keys(std::slice::from_ref(&keys.zone), NOW, &mut |path| opened.push(path.to_owned())).unwrap();
         assert_eq!(opened, [state, keys.file.clone()]);
-        assert_eq!(read[0].ring(NOW).signers().count(), 1);
+        assert_eq!(read[0].key_set(NOW).signers().count(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a zone does with its keys at one moment: the state file, the keys and the time enter, a [`KeyRing`] leaves, from which the zone is signed
+//! What a zone does with its keys at one moment: the state file, the keys and the time enter, a [`KeySet`] leaves, from which the zone is signed
 //! and its DNSKEY, CDS and CDNSKEY records are made.
 
 use std::fmt;
@@ -8,8 +8,8 @@ use ::ring::digest::{Context, SHA256};
 use bailiwick_rules::time::Timestamp;
 
 use super::key::SigningKey;
+use super::policy::{Cds, Policy};
 use super::state::{KeyState, Stage, State};
-use super::timeline::Policy;
 use crate::protocol::name::{Name, NameRef};
 
 /// What a zone's keys are, as read: independent of the time.
@@ -37,18 +37,6 @@ impl PartialEq for ZoneKeys {
 
 impl Eq for ZoneKeys {}
 
-/// What the operator wants the parent to be told of the keys (`cds` of the configuration).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Cds {
-    /// Nothing.
-    #[default]
-    Off,
-    /// Which DS it ought to hold.
-    Publish,
-    /// To remove the DS.
-    Delete,
-}
-
 /// What the apex's CDS and CDNSKEY RRsets hold now (RFC 7344, RFC 8078).
 #[derive(Debug, Clone)]
 pub enum CdsPolicy<'r> {
@@ -60,7 +48,7 @@ pub enum CdsPolicy<'r> {
     Delete,
 }
 
-/// What a key of a ring does.
+/// What a key of a [`KeySet`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It signs the DNSKEY RRset alone and waits for its turn.
@@ -75,7 +63,7 @@ type Member = (Role, Arc<SigningKey>);
 
 /// What a zone serves of its keys and signs with at one moment.
 #[derive(Clone)]
-pub struct KeyRing {
+pub struct KeySet {
     origin: Name,
     keys: Vec<Member>,
     /// Whether the parent is told of them, and which by their place in `keys`.
@@ -116,7 +104,7 @@ impl ZoneKeys {
 
     /// What the zone does with its keys at `now`.
     #[must_use]
-    pub fn ring(&self, now: Timestamp) -> KeyRing {
+    pub fn key_set(&self, now: Timestamp) -> KeySet {
         let live: Vec<&Held> = self.held.iter().filter(|held| !held.state.is_removed(now)).collect();
         let role = |held: &&Held| match held.state.stage {
             Stage::Published => Role::Published,
@@ -135,7 +123,7 @@ impl ZoneKeys {
             };
             [Some(held.state.ready), remove]
         });
-        KeyRing {
+        KeySet {
             origin: self.origin.clone(),
             keys: live.iter().map(|held| (role(held), Arc::clone(&held.key))).collect(),
             cds: self.policy.cds,
@@ -147,11 +135,11 @@ impl ZoneKeys {
     }
 }
 
-impl KeyRing {
+impl KeySet {
     /// One key that signs everything and always has.
     #[must_use]
     pub fn of_one(origin: Name, key: SigningKey) -> Self {
-        ZoneKeys::of_one(origin, key).ring(Timestamp(0))
+        ZoneKeys::of_one(origin, key).key_set(Timestamp(0))
     }
 
     /// The apex.
@@ -211,7 +199,7 @@ impl KeyRing {
         &self.digest
     }
 
-    /// When the passing of time alone next makes another ring of the same keys.
+    /// When the passing of time alone next makes another key set of the same keys.
     #[must_use]
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         self.changes.iter().copied().filter(|&change| change > now).min()
@@ -228,9 +216,9 @@ impl KeyRing {
     }
 }
 
-impl fmt::Debug for KeyRing {
+impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyRing({} {:?}, cds {:?})", self.origin, self.keys, self.cds())
+        write!(f, "KeySet({} {:?}, cds {:?})", self.origin, self.keys, self.cds())
     }
 }
 

@@ -14,7 +14,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::budget::{Budget, SigningLimit, Via};
 use super::canonical::Covered;
 use super::key::KeyError;
-use super::key_set::KeyRing;
+use super::key_set::KeySet;
 use super::sign::{Signatures, sign};
 
 /// How many sets of places there are, and how many places in each: 32,768 signatures, some 8 MB.
@@ -108,11 +108,11 @@ impl Mint {
     pub(super) fn signatures(
         &self,
         covered: &Covered<'_>,
-        ring: &KeyRing,
+        key_set: &KeySet,
         wanted: Wanted,
     ) -> Result<Signatures, Refused> {
         let Wanted { client, via, now } = wanted;
-        let hash = self.hash(covered, ring);
+        let hash = self.hash(covered, key_set);
         if let Some(found) = self.set(hash).find(hash).filter(|found| found.are_fresh(covered.ttl, now, now)) {
             self.found.fetch_add(1, Ordering::Relaxed);
             return Ok(found);
@@ -122,18 +122,18 @@ impl Mint {
             return Err(Refused::Budget);
         }
         // Without the lock: two who ask at once sign twice, and nobody waits.
-        let made = sign(covered, ring.origin(), ring.signers(), now).map_err(Refused::Failed)?;
+        let made = sign(covered, key_set.origin(), key_set.signers(), now).map_err(Refused::Failed)?;
         self.made.fetch_add(1, Ordering::Relaxed);
         self.set(hash).keep(hash, made.clone());
         Ok(made)
     }
 
     /// The hash of all that a signature depends on but the time. It has 128 bits and secret keys, so that nobody finds two contents of one hash.
-    fn hash(&self, covered: &Covered<'_>, ring: &KeyRing) -> u128 {
+    fn hash(&self, covered: &Covered<'_>, key_set: &KeySet) -> u128 {
         let mut content = Vec::with_capacity(512);
         covered.append_records(&mut content);
-        content.extend_from_slice(ring.origin().as_wire());
-        for key in ring.signers() {
+        content.extend_from_slice(key_set.origin().as_wire());
+        for key in key_set.signers() {
             content.extend_from_slice(key.dnskey());
         }
         let mut hasher = SipHasher24::new_with_keys(self.secret.0, self.secret.1);
@@ -172,52 +172,52 @@ mod tests {
 
     const NOW: u32 = 1_800_000_000;
 
-    fn ring() -> KeyRing {
-        KeyRing::of_one(name("example.com"), SigningKey::generate(Algorithm::EcdsaP256Sha256).unwrap())
+    fn key_set() -> KeySet {
+        KeySet::of_one(name("example.com"), SigningKey::generate(Algorithm::EcdsaP256Sha256).unwrap())
     }
 
-    fn ask(mint: &Mint, ring: &KeyRing, owner: &Name, rdata: &[u8], now: u32) -> Result<Signatures, Refused> {
+    fn ask(mint: &Mint, key_set: &KeySet, owner: &Name, rdata: &[u8], now: u32) -> Result<Signatures, Refused> {
         let rdatas = RdataSet::new(rtype::A, [rdata]);
         let covered = Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 300, rdatas: rdatas.as_ref() };
         let wanted = Wanted { client: "192.0.2.1".parse().unwrap(), via: Via::Datagram, now };
-        mint.signatures(&covered, ring, wanted)
+        mint.signatures(&covered, key_set, wanted)
     }
 
     #[test]
     fn what_was_signed_is_found_again_until_it_is_due_and_only_as_it_was() {
-        let (mint, ring) = (Mint::new(), ring());
-        let first = ask(&mint, &ring, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
-        assert_eq!(ask(&mint, &ring, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
+        let (mint, key_set) = (Mint::new(), key_set());
+        let first = ask(&mint, &key_set, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
+        assert_eq!(ask(&mint, &key_set, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
         assert_eq!((mint.made(), mint.found()), (1, 1));
-        for (case, ring, owner, address, now) in [
-            ("owner", &ring, "b.example.com", 1, NOW),
-            ("data", &ring, "a.example.com", 2, NOW),
-            ("keys", &self::ring(), "a.example.com", 1, NOW),
-            ("due", &ring, "a.example.com", 1, first.due().unwrap()),
-            ("a clock set back", &ring, "a.example.com", 1, NOW - 86_400),
+        for (case, key_set, owner, address, now) in [
+            ("owner", &key_set, "b.example.com", 1, NOW),
+            ("data", &key_set, "a.example.com", 2, NOW),
+            ("keys", &self::key_set(), "a.example.com", 1, NOW),
+            ("due", &key_set, "a.example.com", 1, first.due().unwrap()),
+            ("a clock set back", &key_set, "a.example.com", 1, NOW - 86_400),
         ] {
-            let other = ask(&mint, ring, &name(owner), &[192, 0, 2, address], now).unwrap();
+            let other = ask(&mint, key_set, &name(owner), &[192, 0, 2, address], now).unwrap();
             assert_ne!(other, first, "{case}");
         }
     }
 
     #[test]
     fn a_spent_budget_still_finds_what_was_signed() {
-        let (mint, ring) = (Mint::new(), ring());
+        let (mint, key_set) = (Mint::new(), key_set());
         let owner = |n: usize| name(&format!("{n}.example.com"));
-        let asked: Vec<_> = (0..300).map(|n| ask(&mint, &ring, &owner(n), &[192, 0, 2, 1], NOW)).collect();
+        let asked: Vec<_> = (0..300).map(|n| ask(&mint, &key_set, &owner(n), &[192, 0, 2, 1], NOW)).collect();
         let made = asked.iter().filter(|asked| asked.is_ok()).count();
         assert_eq!(made, 200);
         assert_eq!((mint.refused(), asked[299].clone()), (100, Err(Refused::Budget)));
-        assert_eq!(ask(&mint, &ring, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
+        assert_eq!(ask(&mint, &key_set, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
     }
 
     #[test]
     fn the_budget_is_what_the_configuration_says() {
-        let (mint, ring) = (Mint::new(), ring());
+        let (mint, key_set) = (Mint::new(), key_set());
         mint.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
         let owner = |n: usize| name(&format!("{n}.example.com"));
-        let made = (0..10).filter(|&n| ask(&mint, &ring, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
+        let made = (0..10).filter(|&n| ask(&mint, &key_set, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
         assert_eq!((made, mint.refused()), (3, 7));
     }
 

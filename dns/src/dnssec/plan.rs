@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::canonical::Covered;
 use super::denial::nsec;
 use super::key::{KeyError, SigningKey};
-use super::key_set::KeyRing;
+use super::key_set::KeySet;
 use super::presigned::{Published, SignedZone};
 use super::sign::{Signatures, sign};
 use crate::protocol::name::{Name, NameRef};
@@ -52,12 +52,12 @@ struct Job {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(zone: &'a Zone, ring: &KeyRing, before: Option<&'a Zone>, now: u32) -> Self {
+    pub(super) fn new(zone: &'a Zone, key_set: &KeySet, before: Option<&'a Zone>, now: u32) -> Self {
         let before = before.and_then(|zone| Some((zone, zone.signed()?)));
         let same_keys = before.map_or([false; 2], |(_, signed)| {
-            let data = ring.signers().map(SigningKey::dnskey).eq(signed.ring().signers().map(SigningKey::dnskey));
-            let keys = ring.dnskey_signers().map(SigningKey::dnskey);
-            [data, keys.eq(signed.ring().dnskey_signers().map(SigningKey::dnskey))]
+            let data = key_set.signers().map(SigningKey::dnskey).eq(signed.key_set().signers().map(SigningKey::dnskey));
+            let keys = key_set.dnskey_signers().map(SigningKey::dnskey);
+            [data, keys.eq(signed.key_set().dnskey_signers().map(SigningKey::dnskey))]
         });
         Self { zone, before, same_keys, now, found: Vec::new(), jobs: Vec::new() }
     }
@@ -164,7 +164,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub(super) fn carry_out(self, ring: &KeyRing) -> Result<Vec<Signatures>, KeyError> {
+    pub(super) fn carry_out(self, key_set: &KeySet) -> Result<Vec<Signatures>, KeyError> {
         let origin = self.zone.origin();
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // A node that serves has other work for the rest.
@@ -173,9 +173,9 @@ impl<'a> Plan<'a> {
             let Job { owner, rtype, ttl, rdatas, .. } = job;
             let covered = Covered { owner: owner.as_ref(), rtype: *rtype, ttl: *ttl, rdatas: rdatas.as_ref() };
             if job.of_keys {
-                sign(&covered, origin, ring.dnskey_signers(), self.now)
+                sign(&covered, origin, key_set.dnskey_signers(), self.now)
             } else {
-                sign(&covered, origin, ring.signers(), self.now)
+                sign(&covered, origin, key_set.signers(), self.now)
             }
         })?;
         let mut found = self.found;

@@ -1,4 +1,4 @@
-//! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key ring enter, a [`SignedZone`]
+//! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key set enter, a [`SignedZone`]
 //! leaves, from which answers take their signatures. [`crate::state::snapshot::World`] makes one off the query path, for each change and each renewal.
 //!
 //! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the
@@ -11,7 +11,7 @@ use bailiwick_rules::table::RegionIndex;
 
 use super::canonical::Covered;
 use super::key::{CDNSKEY_DELETE, CDS_DELETE, KeyError};
-use super::key_set::{CdsPolicy, KeyRing};
+use super::key_set::{CdsPolicy, KeySet};
 use super::lifetime::LONGEST_TTL;
 use super::online_signer::{Mint, Refused, Wanted};
 use super::plan::Plan;
@@ -22,7 +22,7 @@ use crate::zone::{RrSet, ServiceIndex, Zone};
 /// The signatures of a zone and what else makes it a signed one. Nothing in it changes.
 #[derive(Debug)]
 pub struct SignedZone {
-    ring: KeyRing,
+    key_set: KeySet,
     /// By number of the static RRset; `None` for what isn't the zone's own.
     sets: Box<[Option<Signatures>]>,
     /// By number of the name: of its NSEC. `None` for what isn't signed beforehand.
@@ -63,7 +63,7 @@ pub(crate) struct Signing<'a> {
     /// What the rules publish for a service.
     pub(crate) published: &'a dyn Fn(ServiceIndex) -> Vec<Published>,
     /// The keys.
-    pub(crate) ring: KeyRing,
+    pub(crate) key_set: KeySet,
     /// What signs the rest, when it is asked for.
     pub(crate) mint: Arc<Mint>,
     /// Seconds since 1970.
@@ -78,14 +78,14 @@ impl SignedZone {
     /// # Errors
     /// When the system gives no random bytes.
     pub(crate) fn make(zone: &Zone, signing: Signing<'_>) -> Result<Self, KeyError> {
-        let Signing { published, ring, mint, now, before } = signing;
-        let apex = apex_sets(&ring, zone);
-        let mut plan = Plan::new(zone, &ring, before, now);
+        let Signing { published, key_set, mint, now, before } = signing;
+        let apex = apex_sets(&key_set, zone);
+        let mut plan = Plan::new(zone, &key_set, before, now);
         let sets: Vec<Option<usize>> = plan.static_sets();
         let steered: Vec<Vec<(Published, usize)>> = plan.steered_sets(published);
         let keys: Vec<usize> = plan.apex_sets(&apex);
         let nsecs: Vec<Option<usize>> = plan.nsecs(&apex);
-        let made = plan.carry_out(&ring)?;
+        let made = plan.carry_out(&key_set)?;
 
         let signatures = |place: usize| made[place].clone();
         let variants = |owner: Vec<(Published, usize)>| {
@@ -100,14 +100,14 @@ impl SignedZone {
             // There is always an SOA.
             due: made.iter().filter_map(Signatures::due).reduce(earlier).unwrap_or(now),
             until: made.iter().filter_map(Signatures::until).reduce(earlier).unwrap_or(now),
-            ring,
+            key_set,
             mint,
         })
     }
 
     /// The keys it is signed with.
-    pub fn ring(&self) -> &KeyRing {
-        &self.ring
+    pub fn key_set(&self) -> &KeySet {
+        &self.key_set
     }
 
     /// The signatures of a name's NSEC, by the name's number, if they were made beforehand.
@@ -147,7 +147,7 @@ impl SignedZone {
     /// # Errors
     /// When the client's budget is spent, or the system gives no random bytes.
     pub(crate) fn mint(&self, covered: &Covered<'_>, wanted: Wanted) -> Result<Signatures, Refused> {
-        self.mint.signatures(covered, &self.ring, wanted)
+        self.mint.signatures(covered, &self.key_set, wanted)
     }
 
     #[cfg(test)]
@@ -167,19 +167,19 @@ impl SignedZone {
 }
 
 /// The RRsets that the keys make (RFC 4034 §2, RFC 7344 §4, RFC 8078 §4).
-fn apex_sets(ring: &KeyRing, zone: &Zone) -> Vec<RrSet> {
-    let ttl = ring.dnskey_ttl().min(LONGEST_TTL);
+fn apex_sets(key_set: &KeySet, zone: &Zone) -> Vec<RrSet> {
+    let ttl = key_set.dnskey_ttl().min(LONGEST_TTL);
     let set = |rtype: u16, rdatas: Vec<Vec<u8>>| RrSet {
         rtype,
         ttl,
         rdatas: RdataSet::new(rtype, rdatas.iter().map(Vec::as_slice)),
     };
-    let (cds, cdnskey): (Vec<Vec<u8>>, Vec<Vec<u8>>) = match ring.cds() {
+    let (cds, cdnskey): (Vec<Vec<u8>>, Vec<Vec<u8>>) = match key_set.cds() {
         CdsPolicy::Off => (Vec::new(), Vec::new()),
         CdsPolicy::Publish(keys) => keys.iter().map(|key| (key.ds(zone.origin()), key.dnskey().to_vec())).unzip(),
         CdsPolicy::Delete => (vec![CDS_DELETE.to_vec()], vec![CDNSKEY_DELETE.to_vec()]),
     };
-    let dnskeys = ring.dnskeys().map(|key| key.dnskey().to_vec()).collect();
+    let dnskeys = key_set.dnskeys().map(|key| key.dnskey().to_vec()).collect();
     let sets = [set(rtype::DNSKEY, dnskeys), set(rtype::CDS, cds), set(rtype::CDNSKEY, cdnskey)];
     sets.into_iter().filter(|set| !set.rdatas.as_ref().is_empty()).collect()
 }

@@ -4,7 +4,7 @@
 use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;
 
-use super::Told;
+use super::Answered;
 use super::pattern::{Answers, Pattern};
 use super::query::{self, Query};
 use super::table::Entry;
@@ -42,7 +42,7 @@ impl Kept<'_> {
     }
 
     /// Writes the answer to this query into `out`, which is overwritten: truncated, if it has more octets than `limit`.
-    pub(super) fn write(&self, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> Told {
+    pub(super) fn write(&self, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> Answered {
         let question_end = query.question_end();
         out.clear();
         out.extend_from_slice(&packet[..question_end]);
@@ -84,12 +84,12 @@ impl Kept<'_> {
         self.told(query, truncated)
     }
 
-    fn told(&self, query: &Query<'_>, truncated: bool) -> Told {
+    fn told(&self, query: &Query<'_>, truncated: bool) -> Answered {
         let (rcode, service, keepable) = match self.source {
             Source::Entry(entry) => (entry.rcode, entry.service, true),
             Source::Pattern(_, answers) => (answers.rcode(), None, matches!(answers, Answers::Static(_))),
         };
-        Told {
+        Answered {
             outcome: Outcome::Answered {
                 rcode,
                 qtype: Some(query.qtype),

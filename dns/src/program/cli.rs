@@ -12,19 +12,17 @@ mod keys;
 mod node;
 mod receipt;
 mod status;
-mod told;
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bailiwick_rules::rules::json_schema_text;
 use clap::builder::Styles;
 use clap::builder::styling::{AnsiColor, Effects};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use told::Told;
+use crate::program::report::Report;
+use crate::program::serve::{self, ServeArgs};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().effects(Effects::BOLD))
@@ -148,44 +146,12 @@ enum Command {
     },
 }
 
-/// Options of `bailiwick serve`.
-#[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// The configuration.
-    #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
-    pub(crate) config: PathBuf,
-    /// What to log, such as `info`, `debug` or `bailiwick_dns=debug`; by default what RUST_LOG says, else `info`.
-    #[arg(long, value_name = "FILTER")]
-    pub(crate) log: Option<String>,
-    /// How to log: `text` for people, `json` for programs.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub(crate) log_format: LogFormat,
-    /// Write the addresses to this file as JSON once they answer: {"dns": ["127.0.0.1:5300"], "api": "127.0.0.1:8053"}.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ready_file: Option<PathBuf>,
-    /// Take the place of the process that serves with the same `state_dir`: its sockets are taken over, it ends once
-    /// this one answers, and no query is lost. If this one can't begin, the other goes on. Where none serves, this
-    /// begins as ever.
-    #[arg(long)]
-    pub(crate) takeover: bool,
-}
-
-/// How logs are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
 /// Runs the command that the program's arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
     let told = match Cli::parse().command {
         Command::Init(args) => init::run(&args),
-        Command::Serve(args) => return crate::program::serve::run(&args),
+        Command::Serve(args) => return serve::run(&args),
         Command::Check(args) => check::run(&args, &mut std::io::stdin()),
         Command::Explain(args) => {
             explain::run(&args, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
@@ -199,15 +165,15 @@ pub fn run() -> ExitCode {
         Command::Receipt(command) => {
             receipt::run(&command, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
         }
-        Command::Schema => Told::fine(json_schema_text()),
-        Command::Completions { shell } => Told::fine(completions::script(shell, Cli::command())),
+        Command::Schema => Report::fine(json_schema_text()),
+        Command::Completions { shell } => Report::fine(completions::script(shell, Cli::command())),
         Command::Names(args) => completions::names(&args),
         Command::Man { command } => manual(command.as_deref()),
     };
     told.print()
 }
 
-fn manual(command: Option<&str>) -> Told {
+fn manual(command: Option<&str>) -> Report {
     let mut program = Cli::command();
     program.build();
     let page = match command {
@@ -217,21 +183,15 @@ fn manual(command: Option<&str>) -> Told {
             None => {
                 let known: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
                 let suggestion = crate::text::nearest::suggestion(name, known.iter().copied());
-                return Told::error(format!("there is no command \"{name}\"; {suggestion}"));
+                return Report::error(format!("there is no command \"{name}\"; {suggestion}"));
             }
         },
     };
     let mut text = Vec::new();
     match page.render(&mut text) {
-        Ok(()) => Told::fine(String::from_utf8_lossy(&text)),
-        Err(error) => Told::error(format!("the manual page can't be written: {error}")),
+        Ok(()) => Report::fine(String::from_utf8_lossy(&text)),
+        Err(error) => Report::error(format!("the manual page can't be written: {error}")),
     }
-}
-
-/// Prints to standard output; a reader that went away (`| head`) is no error.
-fn print(text: &str) {
-    let mut out = anstream::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

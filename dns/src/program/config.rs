@@ -393,11 +393,11 @@ ipv6_prefix = 64
         let signed = parse(text).unwrap().dnssec;
         assert_eq!(
             (signed[0].origin.to_string(), signed[0].policy),
-            ("B.example.".to_owned(), crate::dnssec::timeline::Policy::default())
+            ("B.example.".to_owned(), crate::dnssec::policy::Policy::default())
         );
         assert_eq!(signed[0].directory, Path::new("/etc/b/k"));
-        let policy = crate::dnssec::timeline::Policy {
-            cds: crate::dnssec::key_set::Cds::Publish,
+        let policy = crate::dnssec::policy::Policy {
+            cds: crate::dnssec::policy::Cds::Publish,
             dnskey_ttl: bailiwick_rules::time::Millis(600_000),
             ds_ttl: bailiwick_rules::time::Millis(86_400_000),
             propagation: bailiwick_rules::time::Millis(0),

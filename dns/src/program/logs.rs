@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::program::cli::LogFormat;
 use crate::program::logs::queue::{Lines, LogQueue};
 use crate::system::clock::Clock;
 use format::{JsonLines, TextFields};
@@ -23,6 +22,16 @@ const QUIET: [&str; 3] = ["hickory_server=off", "hickory_proto=off", "hickory_ne
 
 /// How long the end waits for lines that aren't written yet.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 /// The log as it runs.
 pub(super) struct Logs(Arc<LogQueue>);

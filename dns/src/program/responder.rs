@@ -7,7 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 
-use crate::memo::{self, Memo, Told};
+use crate::memo::{self, Answered, Memo};
 use crate::net::rate_limit::Limiter;
 use crate::program::metrics::{EVERY, Metrics, SteeredCounters, ThreadCounters};
 use crate::response::respond::{Datagram, Datagrams, Respond};
@@ -54,7 +54,7 @@ impl Respond for Live {
         let settings = self.settings.load();
         let context = self.context(&settings, seconds(self.clock.now()));
         let begun = Instant::now();
-        let Told { outcome, region } = memo::tell(&context, &snapshot, packet, from, transport, out);
+        let Answered { outcome, region } = memo::tell(&context, &snapshot, packet, from, transport, out);
         self.metrics.took(transport, begun.elapsed());
         self.metrics.count(transport, &outcome);
         if let Outcome::Answered { service: Some(service), .. } = outcome
@@ -138,7 +138,7 @@ impl Thread {
     fn answer(&mut self, batch: &mut [Datagram<'_>]) {
         let context = self.live.context(self.settings.load(), self.now);
         let (counters, steered) = (&self.counters, &self.steered);
-        self.memo.respond(&context, &self.snapshot, batch, |Told { outcome, region }| {
+        self.memo.respond(&context, &self.snapshot, batch, |Answered { outcome, region }| {
             counters.count(&outcome);
             if let Outcome::Answered { service: Some(service), .. } = outcome {
                 steered.add(service, region);

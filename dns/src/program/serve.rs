@@ -1,5 +1,6 @@
 //! `bailiwick serve`: a configuration enters, a server that answers, reloads and drains runs until a signal ends it.
 
+mod args;
 mod http;
 mod reload;
 mod running;
@@ -21,15 +22,16 @@ use tracing::{info, warn};
 use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
 use crate::net::listeners::{Addresses, Certificates, Sockets};
-use crate::program::cli::{ServeArgs, Told};
 use crate::program::config::{Config, Encrypted};
 use crate::program::logs;
+use crate::program::report::Report;
 use crate::response::wire::Settings;
 use crate::state::load::Sources;
 use crate::state::owner::Handle;
 use crate::state::probe::Secrets;
 use crate::state::startup::{Started, check, start};
 use crate::system::clock::Clock;
+pub(super) use args::ServeArgs;
 use http::Http;
 use running::Running;
 use service_manager::ServiceManager;
@@ -47,14 +49,14 @@ const FAULT: u8 = 70;
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     let logs = match logs::begin(args.log.as_deref(), args.log_format) {
         Ok(logs) => logs,
-        Err(error) => return say(Told::error(error)),
+        Err(error) => return say(Report::error(error)),
     };
     let code = match catch_unwind(AssertUnwindSafe(|| run_to_end(args))) {
         Ok(Ok(())) => None,
-        Ok(Err(errors)) => Some(Told::failed(errors)),
+        Ok(Err(errors)) => Some(Report::failed(errors)),
         Err(_) => {
             logs.finish();
-            say(Told::error("a fault of this program ended it, see the log; please report it"));
+            say(Report::error("a fault of this program ended it, see the log; please report it"));
             return ExitCode::from(FAULT);
         }
     };
@@ -72,7 +74,7 @@ fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
 }
 
 /// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`] only.
-fn say(told: Told) -> ExitCode {
+fn say(told: Report) -> ExitCode {
     let code = told.code();
     let (done, printed) = mpsc::channel();
     let print = move || {

@@ -24,7 +24,7 @@ use bailiwick_rules::steer::{Ask, Client, Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::key_set::KeySet;
 use crate::dnssec::lifetime::is_before;
 use crate::dnssec::presigned::SignedZone;
 use crate::locate::classes::{self, ClassId};
@@ -220,8 +220,8 @@ impl Snapshot {
 
     /// What a zone does with its keys; `None` for one that isn't signed.
     #[must_use]
-    pub fn ring(&self, origin: NameRef<'_>) -> Option<&KeyRing> {
-        self.zones().of_origin(origin)?.signed().map(SignedZone::ring)
+    pub fn key_set(&self, origin: NameRef<'_>) -> Option<&KeySet> {
+        self.zones().of_origin(origin)?.signed().map(SignedZone::key_set)
     }
 
     /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone is signed.

@@ -11,7 +11,7 @@ use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 
 use super::{name, opt, query, send};
 use crate::dnssec::key::{Algorithm, SigningKey};
-use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::key_set::KeySet;
 use crate::dnssec::online_signer::Mint;
 use crate::dnssec::presigned::{Published, SignedZone, Signing};
 use crate::protocol::rdata::{RdataSet, rtype};
@@ -23,13 +23,13 @@ use crate::zone::{ServiceIndex, Zone, Zones};
 pub(crate) const DO: u8 = 0x80;
 pub(crate) const CO: u8 = 0x40;
 
-/// A ring of one new key.
-pub(crate) fn ring(origin: &str, algorithm: Algorithm) -> KeyRing {
-    KeyRing::of_one(name(origin), SigningKey::generate(algorithm).expect("randomness"))
+/// A key set of one new key.
+pub(crate) fn key_set(origin: &str, algorithm: Algorithm) -> KeySet {
+    KeySet::of_one(name(origin), SigningKey::generate(algorithm).expect("randomness"))
 }
 
 /// The zone signed at `now`, with what [`super::Fixed`] answers at steered names.
-pub(crate) fn sign(zone: &Zone, ring: &KeyRing, now: u32, before: Option<&Zone>) -> Zone {
+pub(crate) fn sign(zone: &Zone, key_set: &KeySet, now: u32, before: Option<&Zone>) -> Zone {
     let published = |service: ServiceIndex| {
         let set = |rtype, ttl, rdata: &[u8]| Published {
             region: Some(RegionIndex(0)),
@@ -44,7 +44,7 @@ pub(crate) fn sign(zone: &Zone, ring: &KeyRing, now: u32, before: Option<&Zone>)
         }
     };
     let mint = zone_mint(before);
-    let signing = Signing { published: &published, ring: ring.clone(), mint, now, before };
+    let signing = Signing { published: &published, key_set: key_set.clone(), mint, now, before };
     zone.with_signatures(Arc::new(SignedZone::make(zone, signing).expect("randomness")))
 }
 
@@ -65,9 +65,9 @@ pub(crate) fn ask(zones: &Zones, rules: &impl SteeredAnswers, qname: &str, qtype
     Message::from_vec(&out).expect("a well-formed response")
 }
 
-/// A key of the ring as the verifier has it.
-fn dnskey(ring: &KeyRing) -> DNSKEY {
-    let rdata = ring.signers().next().expect("a key").dnskey();
+/// A key of the set as the verifier has it.
+fn dnskey(key_set: &KeySet) -> DNSKEY {
+    let rdata = key_set.signers().next().expect("a key").dnskey();
     DNSKEY::with_flags(257, PublicKeyBuf::new(rdata[4..].to_vec(), hickory_proto::dnssec::Algorithm::from_u8(rdata[3])))
 }
 
@@ -87,8 +87,8 @@ pub(crate) fn sets(section: &[Record]) -> BTreeMap<(String, u16), (Vec<Record>, 
 }
 
 /// Checks every RRset of answer and authority by the other library; those in `unsigned` have to be. Returns how many were signed.
-pub(crate) fn verify(message: &Message, ring: &KeyRing, now: u32, unsigned: &[(&str, u16)]) -> Result<usize, String> {
-    let key = dnskey(ring);
+pub(crate) fn verify(message: &Message, key_set: &KeySet, now: u32, unsigned: &[(&str, u16)]) -> Result<usize, String> {
+    let key = dnskey(key_set);
     let mut verified = 0;
     for ((owner, rtype), (records, rrsigs)) in sets(&message.answers).into_iter().chain(sets(&message.authorities)) {
         let what = format!("{owner} {}", RecordType::from(rtype));

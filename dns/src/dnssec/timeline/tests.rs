@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dnssec::key::SigningKey;
 use crate::dnssec::key_set::ZoneKeys;
+use crate::dnssec::policy::Cds;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -71,10 +72,11 @@ impl History {
         let mut dnskeys = Vec::new();
         let mut signers = Vec::new();
         for states in &self.nodes {
-            let rings = rings(states, *policy);
-            let keysets: Vec<(Timestamp, Keyset)> = rings.iter().map(|(from, keys, _)| (*from, keys.clone())).collect();
+            let key_sets = key_sets(states, *policy);
+            let keysets: Vec<(Timestamp, Keyset)> =
+                key_sets.iter().map(|(from, keys, _)| (*from, keys.clone())).collect();
             let signing: Vec<(Timestamp, Keyset)> =
-                rings.iter().map(|(from, _, signs)| (*from, signs.clone())).collect();
+                key_sets.iter().map(|(from, _, signs)| (*from, signs.clone())).collect();
             // That there is no DNSKEY is cached like any negative answer.
             dnskeys.extend(served(&keysets, |keys| if keys.is_empty() { max_ttl } else { policy.dnskey_ttl }));
             signers.extend(served(&signing, |_| max_ttl.max(policy.dnskey_ttl)));
@@ -99,21 +101,21 @@ impl History {
 }
 
 /// What a node served, whenever it changed: by a new state or by time.
-fn rings(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Keyset, Keyset)> {
-    let mut rings = vec![(Timestamp(0), Keyset::new(), Keyset::new())];
+fn key_sets(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Keyset, Keyset)> {
+    let mut key_sets = vec![(Timestamp(0), Keyset::new(), Keyset::new())];
     for (number, (reached, state)) in states.iter().enumerate() {
         let keys = keys_of(state, policy);
         let end = states.get(number + 1).map_or(Timestamp(i64::MAX), |(next, _)| *next);
         let mut at = Some(*reached);
         while let Some(now) = at.filter(|&now| now < end) {
-            let ring = keys.ring(now);
+            let key_set = keys.key_set(now);
             let set = |key: &SigningKey| key.dnskey().to_vec();
-            rings.push((now, ring.dnskey_signers().map(set).collect(), ring.signers().map(set).collect()));
-            assert_eq!(ring.dnskeys().count(), ring.dnskey_signers().count());
-            at = ring.next_change(now);
+            key_sets.push((now, key_set.dnskey_signers().map(set).collect(), key_set.signers().map(set).collect()));
+            assert_eq!(key_set.dnskeys().count(), key_set.dnskey_signers().count());
+            at = key_set.next_change(now);
         }
     }
-    rings
+    key_sets
 }
 
 /// What an operator does who takes each step as early as it is allowed, and then some; and what the network does.
@@ -226,9 +228,9 @@ proptest! {
         prop_assert_eq!(history.broken(&story.policy, story.max_ttl), None);
         // The end of it: one key, whatever was cached.
         let (_, last) = history.nodes[0].last().unwrap();
-        let ring = keys_of(last, story.policy).ring(Timestamp(i64::MAX));
-        prop_assert_eq!(ring.dnskeys().count(), 1);
-        prop_assert_eq!(ring.next_change(Timestamp(i64::MAX)), None);
+        let key_set = keys_of(last, story.policy).key_set(Timestamp(i64::MAX));
+        prop_assert_eq!(key_set.dnskeys().count(), 1);
+        prop_assert_eq!(key_set.next_change(Timestamp(i64::MAX)), None);
     }
 }
 
@@ -282,7 +284,7 @@ fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
 fn the_parent_is_told_of_a_key_once_it_is_ready() {
     let story = tightest();
     let policy = Policy { cds: Cds::Publish, ..story.policy };
-    let told = |state: &State, now: Timestamp| match keys_of(state, policy).ring(now).cds() {
+    let told = |state: &State, now: Timestamp| match keys_of(state, policy).key_set(now).cds() {
         crate::dnssec::key_set::CdsPolicy::Publish(keys) => keys.iter().map(|key| key.tag()).collect(),
         _ => Vec::new(),
     };
@@ -296,13 +298,13 @@ fn the_parent_is_told_of_a_key_once_it_is_ready() {
     let state = finish(&state, &policy, story.max_ttl, ready).unwrap();
     assert_eq!(told(&state, ready), [KEYS[1].tag()]);
     let delete = Policy { cds: Cds::Delete, ..policy };
-    assert!(matches!(keys_of(&state, delete).ring(ready).cds(), crate::dnssec::key_set::CdsPolicy::Delete));
+    assert!(matches!(keys_of(&state, delete).key_set(ready).cds(), crate::dnssec::key_set::CdsPolicy::Delete));
 }
 
 #[test]
 fn digests_tell_keys_stages_and_times_apart_and_no_names_of_files() {
     let policy = Policy::default();
-    let digest = |state: &State| keys_of(state, policy).ring(START).digest().to_owned();
+    let digest = |state: &State| keys_of(state, policy).key_set(START).digest().to_owned();
     let state = first(zone(), new_key(0), &policy, Millis(0), START);
     assert_eq!(digest(&state), digest(&state.clone()));
     let mut other = state.clone();

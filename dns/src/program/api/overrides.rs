@@ -25,7 +25,7 @@ const LONGEST_REASON: usize = 500;
 
 /// An override as it is told.
 #[derive(Debug, Serialize)]
-pub(super) struct Told {
+pub(super) struct OverrideStatus {
     region: RegionId,
     /// The endpoint; absent where the region as a whole is forced.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,13 +42,13 @@ pub(super) struct Told {
 
 #[derive(Debug, Serialize)]
 pub(super) struct List {
-    overrides: Vec<Told>,
+    overrides: Vec<OverrideStatus>,
 }
 
 /// All overrides that have not ended, the API's first.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<List> {
     let snapshot = api.handle.snapshot_owned();
-    let told = all(&snapshot, api.handle.now()).map(|(of, forced, source)| Told {
+    let told = all(&snapshot, api.handle.now()).map(|(of, forced, source)| OverrideStatus {
         region: of.region,
         endpoint: of.endpoint,
         status: forced.status,
@@ -99,7 +99,7 @@ pub(super) struct Wanted {
 pub(super) async fn set(
     State(api): State<Arc<Api>>,
     body: Result<Json<Wanted>, JsonRejection>,
-) -> Result<Json<Told>, Problem> {
+) -> Result<Json<OverrideStatus>, Problem> {
     let Json(wanted) = body.map_err(|rejection| {
         let message = format!(
             "{}; send JSON such as {{\"region\": \"uk-london\", \"status\": \"down\", \"until\": \"2026-12-01T06:00:00Z\", \"reason\": \"drill\"}}",
@@ -116,7 +116,7 @@ pub(super) async fn set(
     let kept = api.handle.set_override(of.clone(), forced.clone()).await.map_err(|error| refused(&error))?;
     let Forced { status, until, reason } = forced;
     let Overridden { region, endpoint } = of;
-    Ok(Json(Told { region, endpoint, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
+    Ok(Json(OverrideStatus { region, endpoint, status, until, reason, source: "api", kept: Some(sentence(&kept)) }))
 }
 
 #[derive(Debug, Serialize)]

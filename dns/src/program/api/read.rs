@@ -93,7 +93,7 @@ pub(super) struct Sources {
     zones: Source,
     keys: Source,
     geoip: Source,
-    not_persisted: Option<Told>,
+    not_persisted: Option<FailureStatus>,
     warnings: Vec<String>,
 }
 
@@ -103,16 +103,16 @@ struct Source {
     refused: u64,
     ignored: u64,
     accepted_at: Option<Timestamp>,
-    last_error: Option<Told>,
+    last_error: Option<FailureStatus>,
 }
 
 #[derive(Debug, Serialize)]
-struct Told {
+struct FailureStatus {
     at: Timestamp,
     errors: Vec<String>,
 }
 
-impl From<&Failure> for Told {
+impl From<&Failure> for FailureStatus {
     fn from(failure: &Failure) -> Self {
         Self { at: failure.at, errors: failure.errors.clone() }
     }
@@ -125,7 +125,7 @@ impl From<&SourceStatus> for Source {
             refused: status.refused,
             ignored: status.ignored,
             accepted_at: status.accepted_at,
-            last_error: status.last_error.as_ref().map(Told::from),
+            last_error: status.last_error.as_ref().map(FailureStatus::from),
         }
     }
 }
@@ -141,7 +141,7 @@ pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<Sources> {
         zones: Source::from(&status.zones),
         keys: Source::from(&status.keys),
         geoip: Source::from(&status.geoip),
-        not_persisted: status.not_persisted.as_ref().map(Told::from),
+        not_persisted: status.not_persisted.as_ref().map(FailureStatus::from),
         warnings: status.warnings.to_vec(),
     })
 }

@@ -155,7 +155,7 @@ fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
     let zones = world.zone_sources();
     let served = zones.iter().filter(|zone| !zone.is_missing()).count();
     let built = world.places().built().map_or("none".to_owned(), |built| format!("built {built}"));
-    let signed = world.rings().count();
+    let signed = world.key_sets().count();
     let one = |source: Source, name: &str, what: String| {
         let fares = status.of(source);
         SourceNow {
@@ -177,11 +177,11 @@ fn sources(snapshot: &Snapshot, status: &owner::Status) -> Vec<SourceNow> {
 fn keys(snapshot: &Snapshot, now: Timestamp) -> Vec<KeyNow> {
     let until: Vec<(String, Timestamp)> =
         snapshot.world().signed_until(now).map(|(zone, until)| (zone.origin().to_string(), until)).collect();
-    let rings = snapshot.world().rings();
-    let told = rings.flat_map(|ring| {
-        let zone = ring.zone_name();
+    let key_sets = snapshot.world().key_sets();
+    let told = key_sets.flat_map(|key_set| {
+        let zone = key_set.zone_name();
         let signed_until = until.iter().find(|(origin, _)| *origin == zone).map(|(_, until)| *until);
-        ring.roles().map(move |(role, key)| KeyNow {
+        key_set.roles().map(move |(role, key)| KeyNow {
             zone: zone.clone(),
             tag: key.tag(),
             algorithm: key.algorithm(),

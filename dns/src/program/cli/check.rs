@@ -14,7 +14,6 @@ use bailiwick_rules::table::{Succession, Table};
 use clap::Args;
 use serde::Serialize;
 
-use super::told::Told;
 use crate::dnssec::directory::read_keys;
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::{NoCountries, Places, Registered};
@@ -22,6 +21,7 @@ use crate::net::certificate::Certificate;
 use crate::net::cookie_files;
 use crate::program::api::token::{Token, warnings};
 use crate::program::config::{Api, Config, ConfigError, SignedZone, TlsFiles, ZoneFile};
+use crate::program::report::Report;
 use crate::state::load::{self, Fault, compile_rules, place_in, read_geoip, read_zones};
 use crate::state::owner;
 use crate::state::probe::authorities;
@@ -55,7 +55,7 @@ pub(crate) struct Findings {
     summary: Vec<String>,
 }
 
-pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Told {
+pub(crate) fn run(args: &CheckArgs, stdin: &mut dyn Read) -> Report {
     let findings = match &args.rules {
         Some(file) => {
             let mut findings = Findings::default();
@@ -164,7 +164,7 @@ fn keys(zones: &[SignedZone], findings: &mut Findings) -> Vec<ZoneKeys> {
     for zone in zones {
         match read_keys(std::slice::from_ref(zone), now, &mut |_| ()) {
             Ok(keys) => {
-                let count_of = |keys: &ZoneKeys| keys.ring(now).dnskeys().count();
+                let count_of = |keys: &ZoneKeys| keys.key_set(now).dnskeys().count();
                 let told =
                     keys.iter().map(|keys| format!("signed {}: {}", keys.origin(), count(count_of(keys), "key")));
                 findings.summary.extend(told);
@@ -339,15 +339,15 @@ impl From<ConfigError> for Fault {
 }
 
 impl Findings {
-    fn told(self, json: bool) -> Told {
+    fn told(self, json: bool) -> Report {
         let output = if json { self.json() } else { self.text() };
         // As JSON the findings are the output; as text they go to standard error, before it.
-        Told {
+        Report {
             output,
             errors: self.errors.iter().map(ToString::to_string).collect(),
             warnings: self.warnings,
             silent: json,
-            ..Told::default()
+            ..Report::default()
         }
     }
 

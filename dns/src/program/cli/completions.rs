@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command, ValueEnum};
 use clap_complete::Shell;
 
-use super::told::Told;
 use crate::program::config::Config;
+use crate::program::report::Report;
 use crate::state::load;
 
 /// Options that take names, with what is asked for them.
@@ -46,7 +46,7 @@ impl Kind {
 }
 
 /// One name on each line; nothing where the rules can't be read: whoever completes wants no errors.
-pub(super) fn names(args: &NamesArgs) -> Told {
+pub(super) fn names(args: &NamesArgs) -> Report {
     let rules = match named(&args.words, "--rules") {
         Some(rules) => Some(rules),
         None => {
@@ -54,7 +54,7 @@ pub(super) fn names(args: &NamesArgs) -> Told {
             Config::read(&config).ok().map(|config| config.rules)
         }
     };
-    let Some(rules) = rules.and_then(|file| load::read_rules(Path::new(&file)).ok()) else { return Told::default() };
+    let Some(rules) = rules.and_then(|file| load::read_rules(Path::new(&file)).ok()) else { return Report::default() };
     let table = &rules.table;
     let mut names: Vec<String> = Vec::new();
     match args.kind {
@@ -68,7 +68,7 @@ pub(super) fn names(args: &NamesArgs) -> Told {
             }
         }
     }
-    Told::fine(names.iter().map(|name| format!("{name}\n")).collect::<String>())
+    Report::fine(names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
 /// The file that an option names among the words typed so far.

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::node::{Node, NodeArgs, Power};
-use super::told::Told;
+use crate::program::report::Report;
 use crate::text::span::{parse_moment, parse_span, words};
 
 /// Options of `bailiwick drain`.
@@ -46,13 +46,13 @@ pub(crate) struct UndrainArgs {
     json: bool,
 }
 
-pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Told {
+pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Report {
     let of = match parse(&args.of) {
         Ok(of) => of,
         Err(told) => return told,
     };
     let until = match (args.span, args.until.as_deref().map(|text| parse_moment(text, now)).transpose()) {
-        (_, Err(error)) => return Told::misuse(format!("--until: {error}")),
+        (_, Err(error)) => return Report::misuse(format!("--until: {error}")),
         (span, Ok(until)) => until.unwrap_or_else(|| now.after(span.unwrap_or_default())),
     };
     let mut body = json!({ "region": of.region, "status": Status::Down, "until": until, "reason": args.reason });
@@ -62,9 +62,9 @@ pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Told {
     let answer =
         Node::find(&args.node, Power::Write).and_then(|node| node.ask(Method::POST, "/v1/overrides", Some(&body)));
     match answer {
-        Err(errors) => Told::failed(errors),
-        Ok(answer) if args.json => Told::fine(format!("{answer:#}\n")),
-        Ok(answer) => Told::fine(format!(
+        Err(errors) => Report::failed(errors),
+        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
+        Ok(answer) => Report::fine(format!(
             "{of} is drained on this node for {}, until {until}; kept {}\nEnd it with: bailiwick undrain {of}\n",
             words(until.since(now)),
             answer["kept"].as_str().unwrap_or("nowhere")
@@ -72,22 +72,22 @@ pub(super) fn drain(args: &DrainArgs, now: Timestamp) -> Told {
     }
 }
 
-pub(super) fn undrain(args: &UndrainArgs) -> Told {
+pub(super) fn undrain(args: &UndrainArgs) -> Report {
     let of = match parse(&args.of) {
         Ok(of) => of,
         Err(told) => return told,
     };
     let path = format!("/v1/overrides/{of}");
     match Node::find(&args.node, Power::Write).and_then(|node| node.ask(Method::DELETE, &path, None)) {
-        Err(errors) => Told::failed(errors),
-        Ok(answer) if args.json => Told::fine(format!("{answer:#}\n")),
-        Ok(_) => Told::fine(format!("{of} is drained no longer on this node; its probes decide again\n")),
+        Err(errors) => Report::failed(errors),
+        Ok(answer) if args.json => Report::fine(format!("{answer:#}\n")),
+        Ok(_) => Report::fine(format!("{of} is drained no longer on this node; its probes decide again\n")),
     }
 }
 
-fn parse(of: &str) -> Result<Overridden, Told> {
+fn parse(of: &str) -> Result<Overridden, Report> {
     Overridden::parse(of).ok_or_else(|| {
-        Told::misuse(format!(
+        Report::misuse(format!(
             "{of:?} is no region or endpoint; write eu-frankfurt, or eu-frankfurt/fra-1 for one endpoint"
         ))
     })

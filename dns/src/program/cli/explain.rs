@@ -12,10 +12,10 @@ use bailiwick_rules::time::Timestamp;
 use clap::Args;
 
 use super::check::read_rules;
-use super::told::Told;
 use crate::locate::geoip::Registered;
 use crate::program::config::Config;
 use crate::program::question::Question;
+use crate::program::report::Report;
 use crate::state::load::{self, read_geoip};
 
 /// Options of `bailiwick explain`.
@@ -38,43 +38,43 @@ pub(crate) struct ExplainArgs {
 }
 
 /// Steers and explains; for the command line there is no health but what is supposed.
-pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> Told {
+pub(crate) fn run(args: &ExplainArgs, stdin: &mut dyn Read, now: Timestamp) -> Report {
     let (rules, geoip, registered) = match &args.rules {
         Some(rules) => (read_rules(rules, stdin), None, Registered::Ignored),
         None => match Config::read(&args.config) {
             Ok(config) => (load::read_rules(&config.rules), config.geoip, config.registered),
-            Err(errors) => return Told::failed(errors),
+            Err(errors) => return Report::failed(errors),
         },
     };
     if args.question.all {
         return match rules {
             Ok(rules) => every_fence(args, &rules.table),
-            Err(faults) => Told::failed(faults),
+            Err(faults) => Report::failed(faults),
         };
     }
     let places = read_geoip(args.geoip.as_deref().or(geoip.as_deref()), registered);
     let (rules, places) = match (rules, places) {
         (Ok(rules), Ok(places)) => (rules, places),
-        (rules, places) => return Told::failed([rules.err(), places.err()].into_iter().flatten().flatten()),
+        (rules, places) => return Report::failed([rules.err(), places.err()].into_iter().flatten().flatten()),
     };
     let understood = match args.question.understand(&rules.table, &places, now) {
         Ok(understood) => understood,
-        Err(errors) => return Told::failed(errors),
+        Err(errors) => return Report::failed(errors),
     };
     let health = supposing_down(&vec![RegionHealth::default(); rules.table.regions().len()], &understood.down);
     let conditions = Conditions { health: &health, local: &Local::default(), now: understood.at };
     let explanation = explain(&rules.table, &understood.ask, &conditions);
     match written(args.json, &explanation, Explanation::to_text) {
-        Ok(output) => Told { output, warnings: understood.notes, ..Told::default() },
-        Err(error) => Told::error(error),
+        Ok(output) => Report { output, warnings: understood.notes, ..Report::default() },
+        Err(error) => Report::error(error),
     }
 }
 
 /// Tells every fence, or those of the service and the tenant named.
-fn every_fence(args: &ExplainArgs, table: &Table) -> Told {
+fn every_fence(args: &ExplainArgs, table: &Table) -> Report {
     match args.question.overview(table) {
-        Ok(all) => written(args.json, &all, Overview::to_text).map_or_else(Told::error, Told::fine),
-        Err(errors) => Told::failed(errors),
+        Ok(all) => written(args.json, &all, Overview::to_text).map_or_else(Report::error, Report::fine),
+        Err(errors) => Report::failed(errors),
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
             "globe": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000003"], "services": ["chat"]}},
         "networks": [{"prefix": "198.51.100.0/24", "country": "DE"}]}"#;
 
-    fn ask(question: Question, json: bool) -> Told {
+    fn ask(question: Question, json: bool) -> Report {
         let args = ExplainArgs { question, config: PathBuf::new(), rules: Some("-".into()), geoip: None, json };
         run(&args, &mut RULES.as_bytes(), Timestamp(0))
     }
@@ -110,7 +110,7 @@ mod tests {
         Question { service: Some("chat".into()), client: Some(client.into()), ..Question::default() }
     }
 
-    fn ordered(told: &Told) -> Vec<String> {
+    fn ordered(told: &Report) -> Vec<String> {
         let json: serde_json::Value = serde_json::from_str(&told.output).unwrap_or_else(|_| panic!("{told:?}"));
         let regions = json["ordered"].as_array().unwrap();
         regions.iter().map(|one| one["region"].as_str().unwrap().to_owned()).collect()

@@ -6,7 +6,7 @@ use bailiwick_rules::rules::KeyDigest;
 use clap::Args;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
-use super::told::Told;
+use crate::program::report::Report;
 
 /// How many random bytes a new key has.
 const KEY_BYTES: usize = 32;
@@ -19,18 +19,18 @@ pub(crate) struct HashKeyArgs {
     generate: bool,
 }
 
-pub(crate) fn run(args: &HashKeyArgs) -> Told {
+pub(crate) fn run(args: &HashKeyArgs) -> Report {
     if args.generate {
         return match random_key() {
-            Ok(key) => Told::fine(format!("key     {key}\nsha256  {}\n", KeyDigest::of_key(&key))),
-            Err(error) => Told::error(error),
+            Ok(key) => Report::fine(format!("key     {key}\nsha256  {}\n", KeyDigest::of_key(&key))),
+            Err(error) => Report::error(error),
         };
     }
     let stdin = std::io::stdin();
     let line = if stdin.is_terminal() { ask() } else { read_line(&mut stdin.lock()) };
     match line.map_err(|error| format!("standard input: can't be read: {error}")).and_then(|line| digest(&line)) {
-        Ok(digest) => Told::fine(format!("{digest}\n")),
-        Err(error) => Told::error(error),
+        Ok(digest) => Report::fine(format!("{digest}\n")),
+        Err(error) => Report::error(error),
     }
 }
 

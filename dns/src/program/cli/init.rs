@@ -9,7 +9,7 @@ use bailiwick_rules::rules::json_schema_text;
 use clap::{Args, ValueEnum};
 
 use super::hash_key::random_key;
-use super::told::Told;
+use crate::program::report::Report;
 
 const CONFIG: &str = include_str!("init/bailiwick.toml");
 const RULES: &str = include_str!("init/rules.json");
@@ -104,10 +104,10 @@ struct Page {
     about: &'static str,
 }
 
-pub(crate) fn run(args: &InitArgs) -> Told {
+pub(crate) fn run(args: &InitArgs) -> Report {
     match write(&args.directory, args.shape, args.force) {
-        Ok(output) => Told::fine(output),
-        Err(errors) => Told::failed(errors),
+        Ok(output) => Report::fine(output),
+        Err(errors) => Report::failed(errors),
     }
 }
 

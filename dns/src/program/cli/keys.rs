@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use bailiwick_rules::time::{Millis, Timestamp};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::told::Told;
 use crate::dnssec::key::{Algorithm, DigestType};
 use crate::program::config::zone_name;
 use crate::program::config::{Config, SignedZone};
+use crate::program::report::Report;
 use crate::protocol::name::Name;
 use crate::state::load::{Fault, read_rules, read_zones};
 use crate::state::store::Store;
@@ -152,7 +152,7 @@ impl From<DigestArg> for DigestType {
 }
 
 /// Runs any of them.
-pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Told {
+pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Report {
     let done = match command {
         KeysCommand::Generate(args) => {
             args.which.find().and_then(|found| steps::generate(&found, args.algorithm.into(), now))
@@ -166,7 +166,7 @@ pub(crate) fn run(command: &KeysCommand, now: Timestamp) -> Told {
             args.which.find().and_then(|found| steps::ds(&found, args.digest.into(), args.early, now))
         }
     };
-    done.unwrap_or_else(Told::failed)
+    done.unwrap_or_else(Report::failed)
 }
 
 /// A signed zone and the configuration it stands in.

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use super::told::Told;
 use crate::program::receipt::{Demands, Verified, verify};
+use crate::program::report::Report;
 
 /// The header that carries a receipt.
 const HEADER: &str = "x-bailiwick-receipt:";
@@ -64,18 +64,18 @@ fn span(text: &str) -> Result<Millis, String> {
 }
 
 /// Runs either.
-pub(crate) fn run(command: &ReceiptCommand, stdin: &mut dyn Read, now: Timestamp) -> Told {
+pub(crate) fn run(command: &ReceiptCommand, stdin: &mut dyn Read, now: Timestamp) -> Report {
     let done = match command {
         ReceiptCommand::Verify(args) => check(args, stdin, now),
         ReceiptCommand::Keygen => keygen(),
     };
-    done.unwrap_or_else(Told::error)
+    done.unwrap_or_else(Report::error)
 }
 
-fn check(args: &VerifyArgs, stdin: &mut dyn Read, now: Timestamp) -> Result<Told, String> {
+fn check(args: &VerifyArgs, stdin: &mut dyn Read, now: Timestamp) -> Result<Report, String> {
     let stdin_holds = |file: &PathBuf| file == Path::new("-");
     if args.receipt.is_none() && args.file.as_ref().is_none_or(stdin_holds) && stdin_holds(&args.jwks) {
-        return Ok(Told::misuse("standard input can't hold both: give the receipt or the keys by a file"));
+        return Ok(Report::misuse("standard input can't hold both: give the receipt or the keys by a file"));
     }
     let keys = keys(&args.jwks, stdin)?;
     let text = match (&args.receipt, &args.file) {
@@ -87,9 +87,11 @@ fn check(args: &VerifyArgs, stdin: &mut dyn Read, now: Timestamp) -> Result<Told
     let verified = verify(find(&text), &keys, &demands, now).map_err(|doubt| format!("receipt: {doubt}"))?;
     if args.json {
         let json = serde_json::to_string_pretty(&verified.json);
-        return json.map(|json| Told::fine(json + "\n")).map_err(|error| format!("can't be written as JSON: {error}"));
+        return json
+            .map(|json| Report::fine(json + "\n"))
+            .map_err(|error| format!("can't be written as JSON: {error}"));
     }
-    Ok(Told::fine(text_of(&verified)))
+    Ok(Report::fine(text_of(&verified)))
 }
 
 fn read(file: &Path, stdin: &mut dyn Read) -> Result<String, String> {
@@ -164,14 +166,14 @@ fn names(names: &[String], more: usize) -> String {
     }
 }
 
-fn keygen() -> Result<Told, String> {
+fn keygen() -> Result<Report, String> {
     let mut seed = [0_u8; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random bytes: {error}"))?;
     let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| "the key can't be made".to_owned())?;
     let public: [u8; 32] = pair.public_key().as_ref().try_into().map_err(|_| "the key can't be made".to_owned())?;
     let mut jwk = PublicKey(public).to_jwk();
     jwk["d"] = URL_SAFE_NO_PAD.encode(seed).into();
-    Ok(Told::fine(format!("{jwk}\n")))
+    Ok(Report::fine(format!("{jwk}\n")))
 }
 
 #[cfg(test)]
@@ -185,7 +187,7 @@ mod tests {
         VerifyArgs { receipt, file: None, jwks: jwks.to_owned(), max_age: None, tenant: None, json: false }
     }
 
-    fn told(args: VerifyArgs, stdin: &str) -> Told {
+    fn told(args: VerifyArgs, stdin: &str) -> Report {
         run(&ReceiptCommand::Verify(args), &mut stdin.as_bytes(), NOW)
     }
 

@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::node::{Node, NodeArgs, Power, is_terminal};
-use super::told::Told;
 use crate::program::node_status::{NodeStatus, overrides_text};
+use crate::program::report::Report;
 
 const UP: Style = AnsiColor::Green.on_default();
 const DOWN: Style = AnsiColor::Red.on_default().bold();
@@ -24,42 +24,42 @@ pub(crate) struct StatusArgs {
 }
 
 /// Tells how the node fares; the exit code is 1 if something needs a look.
-pub(super) fn status(args: &StatusArgs) -> Told {
+pub(super) fn status(args: &StatusArgs) -> Report {
     told(args, |json, status| {
         let output = match json {
             Some(json) => json,
             None => status.to_text(&paint(is_terminal())),
         };
-        Told { output, is_unwell: !status.is_well(), ..Told::default() }
+        Report { output, is_unwell: !status.is_well(), ..Report::default() }
     })
 }
 
 /// Tells the overrides in force.
-pub(super) fn overrides(args: &StatusArgs) -> Told {
+pub(super) fn overrides(args: &StatusArgs) -> Report {
     told(args, |json, status| match (json, status.overrides.is_empty()) {
         (Some(_), _) => match serde_json::to_string_pretty(&status.overrides) {
-            Ok(json) => Told::fine(json + "\n"),
-            Err(error) => Told::error(error),
+            Ok(json) => Report::fine(json + "\n"),
+            Err(error) => Report::error(error),
         },
-        (None, true) => Told::fine("no override is in force\n"),
-        (None, false) => Told::fine(overrides_text(&status.overrides, status.now)),
+        (None, true) => Report::fine("no override is in force\n"),
+        (None, false) => Report::fine(overrides_text(&status.overrides, status.now)),
     })
 }
 
-fn told(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Told) -> Told {
+fn told(args: &StatusArgs, tell: impl Fn(Option<String>, &NodeStatus) -> Report) -> Report {
     let node = match Node::find(&args.node, Power::Read) {
         Ok(node) => node,
-        Err(errors) => return Told::failed(errors),
+        Err(errors) => return Report::failed(errors),
     };
     let answer: Value = match node.ask(Method::GET, "/v1/status", None) {
         Ok(answer) => answer,
-        Err(errors) => return Told::failed(errors),
+        Err(errors) => return Report::failed(errors),
     };
     let json = args.json.then(|| serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n");
     match serde_json::from_value(answer) {
         Ok(status) => tell(json, &status),
         Err(error) => {
-            Told::error(format!("the node's status can't be understood ({error}); is it of another version?"))
+            Report::error(format!("the node's status can't be understood ({error}); is it of another version?"))
         }
     }
 }

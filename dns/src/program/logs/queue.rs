@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bailiwick_rules::time::Timestamp;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::program::cli::LogFormat;
+use crate::program::logs::LogFormat;
 use crate::system::clock::Clock;
 
 /// How much may wait to be written, in octets: some thousands of lines.

@@ -231,14 +231,14 @@ impl Exposition {
 
     fn keys(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
-        if snapshot.world().rings().next().is_none() {
+        if snapshot.world().key_sets().next().is_none() {
             return Ok(());
         }
         let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can be told apart";
         let mut metric = gauge(encoder, "zone_keys", help)?;
-        for ring in snapshot.world().rings() {
-            let (zone, keys) = (ring.zone_name(), u64::try_from(ring.dnskeys().count()).unwrap_or(u64::MAX));
-            metric.encode_family(&[("zone", zone.as_str()), ("sha256", ring.digest())])?.encode_gauge(&keys)?;
+        for key_set in snapshot.world().key_sets() {
+            let (zone, keys) = (key_set.zone_name(), u64::try_from(key_set.dnskeys().count()).unwrap_or(u64::MAX));
+            metric.encode_family(&[("zone", zone.as_str()), ("sha256", key_set.digest())])?.encode_gauge(&keys)?;
         }
         Ok(())
     }
@@ -246,7 +246,7 @@ impl Exposition {
     fn signatures(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (snapshot, status) = (self.handle.snapshot_owned(), self.handle.status());
         let world = snapshot.world();
-        if world.rings().next().is_none() {
+        if world.key_sets().next().is_none() {
             return Ok(());
         }
         let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds since 1970";

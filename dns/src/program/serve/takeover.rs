@@ -117,7 +117,7 @@ pub(super) fn take(state_dir: &Path) -> io::Result<Option<Taken>> {
 pub(super) struct Successor {
     /// Its id.
     pub(super) pid: i32,
-    /// Told once nothing is read here any more.
+    /// Report once nothing is read here any more.
     pub(super) yielded: mpsc::Sender<()>,
 }
 

@@ -375,7 +375,8 @@ async fn a_monitor_whose_probe_panics_once_is_tried_again() {
 async fn a_retired_key_leaves_by_time_alone() {
     use crate::dnssec::key::{Algorithm, SigningKey};
     use crate::dnssec::key_set::ZoneKeys;
-    use crate::dnssec::timeline::{NewKey, Policy, begin as begin_roll, finish, first};
+    use crate::dnssec::policy::Policy;
+    use crate::dnssec::timeline::{NewKey, begin as begin_roll, finish, first};
 
     let keys: Vec<_> = (0..2).map(|_| Arc::new(SigningKey::generate(Algorithm::Ed25519).unwrap())).collect();
     let new =
@@ -396,7 +397,7 @@ async fn a_retired_key_leaves_by_time_alone() {
     let world =
         World::build(Arc::clone(rules), Arc::clone(zones), [zone_keys].into(), Arc::clone(places), NOW, None).unwrap();
     let handle = begin(Beginning { world, ..beginning }, &prober).await;
-    let count = |snapshot: &Snapshot| snapshot.ring(origin.as_ref()).map_or(0, |ring| ring.dnskeys().count());
+    let count = |snapshot: &Snapshot| snapshot.key_set(origin.as_ref()).map_or(0, |key_set| key_set.dnskeys().count());
     let before = handle.snapshot_owned();
     assert_eq!(count(&before), 2);
     let gone = NOW.after(policy.propagation).after(policy.ds_ttl);

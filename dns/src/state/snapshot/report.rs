@@ -22,7 +22,11 @@ impl Snapshot {
             node: node.to_owned(),
             revision: table.revision().number,
             rules_sha256: table.revision().sha256_hex(),
-            keys_sha256: self.world.rings().map(|ring| (ring.zone_name(), ring.digest().to_owned())).collect(),
+            keys_sha256: self
+                .world
+                .key_sets()
+                .map(|key_set| (key_set.zone_name(), key_set.digest().to_owned()))
+                .collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
         }
     }

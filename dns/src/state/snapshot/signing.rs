@@ -11,7 +11,7 @@ use bailiwick_rules::time::Timestamp;
 use super::World;
 use super::ZoneSource;
 use super::records::RecordSets;
-use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::key_set::KeySet;
 use crate::dnssec::lifetime::LONGEST_TTL;
 use crate::dnssec::online_signer::Mint;
 use crate::dnssec::presigned::{Published, SignedZone, Signing};
@@ -47,7 +47,7 @@ impl World {
         let (mut zones, mut errors) = (Vec::new(), Vec::new());
         for zone in self.zones.iter() {
             let keys = self.keys().iter().find(|keys| keys.origin() == zone.origin());
-            match keys.map(|keys| self.sign(zone, keys.ring(now), now, before)).transpose() {
+            match keys.map(|keys| self.sign(zone, keys.key_set(now), now, before)).transpose() {
                 Ok(signed) => zones.push(signed.map_or_else(|| Arc::clone(zone), Arc::new)),
                 Err(error) => errors.push(error),
             }
@@ -70,10 +70,10 @@ impl World {
         self.clone().signed(now, Some(self))
     }
 
-    fn sign(&self, zone: &Zone, ring: KeyRing, now: Timestamp, before: Option<&Self>) -> Result<Zone, ZoneError> {
+    fn sign(&self, zone: &Zone, key_set: KeySet, now: Timestamp, before: Option<&Self>) -> Result<Zone, ZoneError> {
         let signing = Signing {
             published: &|service| self.published(service),
-            ring,
+            key_set,
             mint: Arc::clone(&self.mint),
             now: seconds(now),
             before: before.and_then(|before| before.zones.of_origin(zone.origin())),
@@ -102,17 +102,17 @@ impl World {
     }
 
     /// The keys that each signed zone is signed with now.
-    pub fn rings(&self) -> impl Iterator<Item = &KeyRing> {
-        self.zones.iter().filter_map(|zone| zone.signed()).map(SignedZone::ring)
+    pub fn key_sets(&self) -> impl Iterator<Item = &KeySet> {
+        self.zones.iter().filter_map(|zone| zone.signed()).map(SignedZone::key_set)
     }
 
     /// When [`World::renewed`] is next due; `None` if no zone is signed.
     #[must_use]
     pub fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
         let signatures = self.zones.iter().filter_map(|zone| Some(timestamp(zone.signed()?.due(), now)));
-        let keys = self.rings().filter_map(|ring| ring.next_change(self.signed_at));
+        let keys = self.key_sets().filter_map(|key_set| key_set.next_change(self.signed_at));
         // Set back, the clock has signatures from the future.
-        let set_back = (now < self.signed_at && self.rings().next().is_some()).then_some(now);
+        let set_back = (now < self.signed_at && self.key_sets().next().is_some()).then_some(now);
         signatures.chain(keys).chain(set_back).min()
     }
 

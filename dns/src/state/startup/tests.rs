@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::dnssec::directory::Locked;
 use crate::dnssec::key::{Algorithm, SigningKey};
+use crate::dnssec::policy::Policy;
 use crate::dnssec::state::State;
-use crate::dnssec::timeline::{self, NewKey, Policy};
+use crate::dnssec::timeline::{self, NewKey};
 use crate::locate::geoip::made::{Made, flat};
 use crate::program::config::SignedZone;
 use crate::state::probe::Reach;
@@ -317,7 +318,7 @@ async fn keys_are_taken_up_when_they_change_and_the_last_good_stay() {
     let started = start().await.unwrap();
     let handle = &started.handle;
     let count = |snapshot: &crate::state::snapshot::Snapshot| {
-        snapshot.ring(zone.origin.as_ref()).map_or(0, |ring| ring.dnskeys().count())
+        snapshot.key_set(zone.origin.as_ref()).map_or(0, |key_set| key_set.dnskeys().count())
     };
     let (before, report) = (handle.snapshot_owned(), handle.snapshot().health_report("", now));
     assert_eq!((count(&before), report.keys_sha256["example.com."].len()), (1, 64));

@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::{ListArgs, Which, read_config};
 use crate::dnssec::directory::{read_keys, read_state};
 use crate::dnssec::state::{KeyState, Stage, State};
-use crate::program::cli::told::Told;
 use crate::program::config::SignedZone;
+use crate::program::report::Report;
 use crate::state::load::Fault;
 
 #[derive(Debug, Serialize)]
@@ -32,7 +32,7 @@ struct Key {
     remove: Option<Timestamp>,
 }
 
-pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Told, Vec<Fault>> {
+pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let config = read_config(&args.config)?;
     let which = Which { zone: args.zone.clone(), config: args.config.clone() };
     let zones = match which.zone {
@@ -51,7 +51,7 @@ pub(super) fn list(args: &ListArgs, now: Timestamp) -> Result<Told, Vec<Fault>> 
     } else {
         listed.iter().map(Zone::text).collect::<Vec<_>>().join("\n")
     };
-    Ok(Told { output, errors, ..Told::default() })
+    Ok(Report { output, errors, ..Report::default() })
 }
 
 fn look(zone: &SignedZone, now: Timestamp) -> Result<Zone, Vec<Fault>> {
@@ -62,7 +62,7 @@ fn look(zone: &SignedZone, now: Timestamp) -> Result<Zone, Vec<Fault>> {
     Ok(Zone {
         zone: zone.origin.to_string(),
         directory: zone.directory.display().to_string(),
-        keys_sha256: keys.iter().map(|keys| keys.ring(now).digest().to_owned()).collect(),
+        keys_sha256: keys.iter().map(|keys| keys.key_set(now).digest().to_owned()).collect(),
         keys: state.keys.iter().map(|key| Key::new(key, now)).collect(),
         next: next(&state, now),
     })

@@ -7,14 +7,14 @@ use crate::dnssec::directory::{Locked, STATE, read_key, read_state};
 use crate::dnssec::key::{Algorithm, DigestType, KeyError, SigningKey};
 use crate::dnssec::state::{KeyState, Stage, State};
 use crate::dnssec::timeline::{self, NewKey, StepError};
-use crate::program::cli::told::Told;
 use crate::program::config::SignedZone;
+use crate::program::report::Report;
 use crate::state::load::Fault;
 
 /// How often a key is made anew whose tag another of the zone has.
 const TRIES: usize = 100;
 
-pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> Result<Told, Vec<Fault>> {
+pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let Found { zone, args, .. } = found;
     let longest = found.longest_ttl()?;
     let locked = Locked::take(&zone.directory).map_err(one)?;
@@ -29,7 +29,7 @@ pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> R
     let ready = state.keys[0].ready;
     let paths = [&file, STATE].map(|name| zone.directory.join(name).display().to_string());
     let width = paths.iter().map(String::len).max().unwrap_or(0);
-    Ok(Told::fine(format!(
+    Ok(Report::fine(format!(
         "{origin} has its first key: {tag}, algorithm {number}\n  \
          {key:width$}  the private key\n  {state:width$}  its state\n\n\
          Next:\n  \
@@ -44,7 +44,7 @@ pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> R
     )))
 }
 
-pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> {
+pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let Found { zone, args, .. } = found;
     let (locked, state, old) = held(found)?;
     let (key, new) = make(zone, old.algorithm, &state.keys)?;
@@ -52,7 +52,7 @@ pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> {
     let next = timeline::begin(&state, new, &zone.policy, now).map_err(|error| refused(zone, &error))?;
     locked.add_key(&file, &key).and_then(|()| locked.put_state(&next)).map_err(one)?;
     let ready = next.successor().map_or(now, |key| key.ready);
-    Ok(Told::fine(format!(
+    Ok(Report::fine(format!(
         "{origin} has a new key: {tag}, published beside {old}, which signs on\n  {path}\n\n\
          Next:\n  \
          1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health must then be equal.\n  \
@@ -65,7 +65,7 @@ pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> {
     )))
 }
 
-pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> {
+pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let zone = &found.zone;
     let longest = found.longest_ttl()?;
     let (locked, state, old) = held(found)?;
@@ -76,7 +76,7 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> 
     locked.put_state(&next).map_err(one)?;
     let removed = next.keys.iter().find(|key| key.file == old.file).map(|key| key.stage);
     let Some(Stage::Retired { remove, .. }) = removed else { return Err(none_active(zone)) };
-    Ok(Told::fine(format!(
+    Ok(Report::fine(format!(
         "{origin} is signed by key {new}; key {old} is retired and leaves by itself at {remove}\n\n\
          Next:\n  \
          1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health must then be equal.\n  \
@@ -89,7 +89,7 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Told, Vec<Fault>> 
     )))
 }
 
-pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp) -> Result<Told, Vec<Fault>> {
+pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp) -> Result<Report, Vec<Fault>> {
     let zone = &found.zone;
     let state = stated(found)?;
     let Some(told) = state.successor().or_else(|| state.active()) else { return Err(none_active(zone)) };
@@ -107,7 +107,7 @@ pub(super) fn ds(found: &Found, digest: DigestType, early: bool, now: Timestamp)
     let rdata = read_key(zone, told).map_err(one)?.ds_by(zone.origin.as_ref(), digest);
     let hex: String = rdata[4..].iter().map(|byte| format!("{byte:02X}")).collect();
     let (tag, algorithm, number) = (told.tag, rdata[2], rdata[3]);
-    Ok(Told::fine(format!("{} IN DS {tag} {algorithm} {number} {hex}\n", zone.origin)))
+    Ok(Report::fine(format!("{} IN DS {tag} {algorithm} {number} {hex}\n", zone.origin)))
 }
 
 /// Takes the directory of a zone that has keys: its state and the key that signs.

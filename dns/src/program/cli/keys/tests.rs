@@ -35,7 +35,7 @@ impl Node {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    fn keys(&self, words: &str, hours: u64) -> Told {
+    fn keys(&self, words: &str, hours: u64) -> Report {
         let config = self.path("bailiwick.toml").display().to_string();
         let line = ["keys"].into_iter().chain(words.split(' ')).chain(["--config", &config]);
         run(&Line::try_parse_from(line).unwrap().command, NOW.after(Millis(hours * HOUR)))

@@ -3,8 +3,8 @@
 use bailiwick_rules::time::Millis;
 
 use super::{Key, Reader, Value, kind, zone_name};
-use crate::dnssec::key_set::Cds;
-use crate::dnssec::timeline::Policy;
+use crate::dnssec::policy::Cds;
+use crate::dnssec::policy::Policy;
 use crate::program::config::keys::names;
 use crate::program::config::{SignedZone, ZoneFile};
 use crate::protocol::name::Name;

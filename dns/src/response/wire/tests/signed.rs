@@ -3,16 +3,16 @@
 use super::*;
 use crate::dnssec::key::Algorithm;
 use crate::protocol::rdata::rtype::{DNAME, NS};
-use crate::testing::signed::{DO, ask, flagged, ring, sets, sign, verify};
+use crate::testing::signed::{DO, ask, flagged, key_set, sets, sign, verify};
 use crate::testing::{NOW, decoded};
 
 #[test]
 fn with_do_every_rrset_of_a_random_zone_verifies() {
     let cases = 25;
-    let ring = ring("example.com", Algorithm::Ed25519); // the quicker one
+    let key_set = key_set("example.com", Algorithm::Ed25519); // the quicker one
     let verified = std::cell::Cell::new(0);
     proptest!(ProptestConfig::with_cases(cases), |(text in any_zone())| {
-        let zone = sign(&zone("example.com", &text, &[]), &ring, NOW, None);
+        let zone = sign(&zone("example.com", &text, &[]), &key_set, NOW, None);
         let zones = Zones::new([std::sync::Arc::new(zone)]);
         let owners: Vec<String> = text.lines().map(|line| {
             format!("{}.example.com", line.split(' ').next().expect("owner"))
@@ -21,7 +21,7 @@ fn with_do_every_rrset_of_a_random_zone_verifies() {
         for qname in asked.chain(["nope.example.com".to_owned(), "example.com".to_owned()]) {
             for qtype in [A, AAAA, MX, TXT, SOA, NS, DNAME, 12, 33, 35, 255] {
                 let message = ask(&zones, &NoSteering, &qname, qtype, DO);
-                match verify(&message, &ring, NOW, &[]) {
+                match verify(&message, &key_set, NOW, &[]) {
                     Ok(number) => verified.set(verified.get() + number),
                     Err(error) => prop_assert!(false, "{qname} {qtype}: {error}\n{message}"),
                 }

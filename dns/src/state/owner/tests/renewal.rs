@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::key_set::KeySet;
 use crate::program::metrics::Metrics;
 use crate::protocol::rdata::rtype;
 use crate::testing::signed::{DO, ask, verify};
@@ -43,7 +43,7 @@ impl<'l> MakeWriter<'l> for Log {
 /// The key of the only zone works, or doesn't.
 fn set_failing(handle: &Handle, fails: bool) {
     let snapshot = handle.snapshot_owned();
-    snapshot.world().rings().flat_map(KeyRing::signers).for_each(|key| key.set_failing(fails));
+    snapshot.world().key_sets().flat_map(KeySet::signers).for_each(|key| key.set_failing(fails));
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn a_renewal_that_fails_leaves_the_old_signatures_is_told_and_tried_again(
     assert!(Arc::ptr_eq(snapshot.world(), before.world()), "what was signed stays in service");
     let message = ask(snapshot.zones(), &*snapshot, "example.com", rtype::SOA, DO);
     let now = u32::try_from(handle.now().0 / 1000).unwrap();
-    assert_eq!(verify(&message, snapshot.world().rings().next().unwrap(), now, &[]), Ok(1), "and holds");
+    assert_eq!(verify(&message, snapshot.world().key_sets().next().unwrap(), now, &[]), Ok(1), "and holds");
     let told = log.lines("signatures can't be renewed");
     assert_eq!(told.len(), 3, "{told:?}");
     let until = before.world().signed_until(NOW).map(|(_, until)| until).min().unwrap();

@@ -6,10 +6,11 @@ use hickory_proto::op::{Message, ResponseCode};
 
 use super::*;
 use crate::dnssec::key::{Algorithm, SigningKey};
-use crate::dnssec::key_set::{Cds, ZoneKeys};
+use crate::dnssec::key_set::ZoneKeys;
+use crate::dnssec::policy::{Cds, Policy};
 use crate::dnssec::sign::Signatures;
 use crate::dnssec::state::State;
-use crate::dnssec::timeline::{self, NewKey, Policy};
+use crate::dnssec::timeline::{self, NewKey};
 use crate::locate::geoip::Places;
 use crate::protocol::name::Name;
 use crate::protocol::rdata::rtype::{A, MX, TXT};
@@ -138,14 +139,14 @@ fn signed_anew(before: &World, after: &World) -> Vec<String> {
 fn health_and_clients_choose_among_signatures_and_none_is_made() {
     let keys = keys();
     let world = world(&keys);
-    let ring = world.rings().next().unwrap().clone();
+    let key_set = world.key_sets().next().unwrap().clone();
     let mut before: Option<Snapshot> = None;
     for down in [[false, false], [true, false], [false, true], [true, true], [false, false]] {
         let snapshot = Snapshot::new(Arc::clone(&world), health(down), NOW, before.as_ref());
         for (client, region) in [(GERMAN, 0), (AMERICAN, 1), (NOBODY, 2)] {
             for (qname, qtype) in QUESTIONS {
                 let message = ask(&snapshot, qname, qtype, DO, client, NOW);
-                verify(&message, &ring, seconds(NOW), &[]).unwrap_or_else(|error| panic!("{qname}: {error}"));
+                verify(&message, &key_set, seconds(NOW), &[]).unwrap_or_else(|error| panic!("{qname}: {error}"));
             }
             let told = ask(&snapshot, "chat.example.com", A, DO, client, NOW).answers[0].data.to_string();
             let up = |region: usize| !down[region];
@@ -209,7 +210,7 @@ fn a_reload_signs_only_what_changed() {
 fn time_passes_and_nothing_stale_is_ever_served() {
     let keys = keys();
     let mut world = world(&keys);
-    let ring = world.rings().next().unwrap().clone();
+    let key_set = world.key_sets().next().unwrap().clone();
     let (mut renewals, mut renewed) = (0, 0);
     for hour in 0..60 * 24 {
         let now = Timestamp(NOW.0 + hour * HOUR);
@@ -223,7 +224,7 @@ fn time_passes_and_nothing_stale_is_ever_served() {
         let snapshot = Snapshot::new(Arc::clone(&world), health([false; 2]), now, None);
         for (qname, qtype) in QUESTIONS {
             let message = ask(&snapshot, qname, qtype, DO, GERMAN, now);
-            verify(&message, &ring, seconds(now), &[]).unwrap_or_else(|error| panic!("{hour}: {qname}: {error}"));
+            verify(&message, &key_set, seconds(now), &[]).unwrap_or_else(|error| panic!("{hour}: {qname}: {error}"));
         }
     }
     let all = signatures(&world).len();
@@ -235,7 +236,7 @@ fn time_passes_and_nothing_stale_is_ever_served() {
 fn a_clock_that_leaps_is_refused_and_then_signed_for() {
     let keys = keys();
     let world = world(&keys);
-    let ring = world.rings().next().unwrap().clone();
+    let key_set = world.key_sets().next().unwrap().clone();
     for leap in [6 * 24 + 23, 8 * 24, 365 * 24, 40 * 365 * 24] {
         let now = Timestamp(NOW.0 + leap * HOUR);
         let snapshot = |world: &Arc<World>| Snapshot::new(Arc::clone(world), health([false; 2]), now, None);
@@ -245,7 +246,7 @@ fn a_clock_that_leaps_is_refused_and_then_signed_for() {
                 let message = ask(&stale, qname, qtype, flags, GERMAN, now);
                 let told = (message.metadata.response_code, message.answers.len() + message.authorities.len());
                 // What is made when it is asked for stands alone in the answer of a wildcard, fresh as it is.
-                match verify(&message, &ring, seconds(now), &[]) {
+                match verify(&message, &key_set, seconds(now), &[]) {
                     Ok(1) => assert_eq!(qname, "x.wild.example.com"),
                     Ok(0) => assert_eq!(told, (ResponseCode::ServFail, 0), "{qname}"),
                     other => assert!(qname == "long.example.com" && leap < 20 * 24, "{qname}: {other:?}"),
@@ -256,7 +257,7 @@ fn a_clock_that_leaps_is_refused_and_then_signed_for() {
         let fresh = snapshot(&Arc::new(world.renewed(now).unwrap()));
         for (qname, qtype) in QUESTIONS {
             let message = ask(&fresh, qname, qtype, DO, GERMAN, now);
-            assert!(verify(&message, &ring, seconds(now), &[]).is_ok_and(|verified| verified > 0), "{qname}");
+            assert!(verify(&message, &key_set, seconds(now), &[]).is_ok_and(|verified| verified > 0), "{qname}");
         }
     }
     // Set back by more than the inception lies before the signing, everything is from the future.
@@ -300,7 +301,7 @@ fn rfc8078_4_the_parent_is_told_what_the_configuration_says() {
     for (cds, expected) in [(Cds::Off, None), (Cds::Publish, Some((36, 36))), (Cds::Delete, Some((5, 5)))] {
         let (state, keys) = rolled(Policy { cds, ..Policy::default() });
         let world = Arc::new(build(RULES, ZONE, &keys(&state), NOW, None).unwrap());
-        let ring = world.rings().next().unwrap().clone();
+        let key_set = world.key_sets().next().unwrap().clone();
         let snapshot = Snapshot::new(Arc::clone(&world), health([false; 2]), NOW, None);
         let zone = world.zones.of_origin(name("example.com").as_ref()).unwrap();
         let length = |rtype: u16| {
@@ -312,7 +313,7 @@ fn rfc8078_4_the_parent_is_told_what_the_configuration_says() {
         };
         assert_eq!(length(rtype::CDS).zip(length(rtype::CDNSKEY)), expected, "{cds:?}");
         let nodata = ask(&snapshot, "example.com", A, DO, GERMAN, NOW);
-        verify(&nodata, &ring, seconds(NOW), &[]).unwrap();
+        verify(&nodata, &key_set, seconds(NOW), &[]).unwrap();
         let bitmap = nodata
             .authorities
             .iter()
@@ -338,14 +339,14 @@ fn what_is_served_of_the_keys_follows_their_states_through_a_rollover() {
         if world.renewal_due(now).is_some_and(|due| due <= now) {
             world = Arc::new(world.renewed(now).unwrap());
         }
-        let (ring, wanted) = (world.rings().next().unwrap().clone(), keys(&state)[0].ring(now));
-        assert!(ring.signs_like(&wanted), "hour {hour}: {ring:?} instead of {wanted:?}");
+        let (key_set, wanted) = (world.key_sets().next().unwrap().clone(), keys(&state)[0].key_set(now));
+        assert!(key_set.signs_like(&wanted), "hour {hour}: {key_set:?} instead of {wanted:?}");
         let snapshot = Snapshot::new(Arc::clone(&world), health([false; 2]), now, None);
         for (qname, qtype) in QUESTIONS.into_iter().filter(|(_, qtype)| *qtype != rtype::DNSKEY) {
             let message = ask(&snapshot, qname, qtype, DO, GERMAN, now);
-            verify(&message, &ring, seconds(now), &[]).unwrap_or_else(|error| panic!("{hour}: {qname}: {error}"));
+            verify(&message, &key_set, seconds(now), &[]).unwrap_or_else(|error| panic!("{hour}: {qname}: {error}"));
         }
-        let shape = (ring.dnskeys().count(), ring.signers().next().unwrap().tag());
+        let shape = (key_set.dnskeys().count(), key_set.signers().next().unwrap().tag());
         if seen.last() != Some(&shape) {
             seen.push(shape);
         }

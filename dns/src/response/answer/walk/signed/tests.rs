@@ -1,10 +1,10 @@
 use hickory_proto::op::{Message, ResponseCode};
 
 use crate::dnssec::key::Algorithm;
-use crate::dnssec::key_set::KeyRing;
+use crate::dnssec::key_set::KeySet;
 use crate::protocol::rdata::rtype::{A, AAAA, ANY, CNAME, DNSKEY, DS, MX, NS, NSEC, RRSIG, SOA, TXT};
 use crate::response::wire::{Outcome, Transport};
-use crate::testing::signed::{CO, DO, ask, flagged, ring, sets, sign, verify};
+use crate::testing::signed::{CO, DO, ask, flagged, key_set, sets, sign, verify};
 use crate::testing::{Fixed, NOW, ask_with, send, steered, zone};
 use crate::zone::Zones;
 
@@ -22,13 +22,13 @@ fn owners() -> [crate::zone::SteeredOwner; 4] {
 
 struct World {
     zones: Zones,
-    ring: KeyRing,
+    key_set: KeySet,
 }
 
 fn world(algorithm: Algorithm) -> World {
-    let ring = ring("example.com", algorithm);
-    let signed = sign(&zone("example.com", TEXT, &owners()), &ring, NOW, None);
-    World { zones: Zones::new([std::sync::Arc::new(signed), zone("example.org", "b A 192.0.2.9\n", &[])]), ring }
+    let key_set = key_set("example.com", algorithm);
+    let signed = sign(&zone("example.com", TEXT, &owners()), &key_set, NOW, None);
+    World { zones: Zones::new([std::sync::Arc::new(signed), zone("example.org", "b A 192.0.2.9\n", &[])]), key_set }
 }
 
 /// One line for each RRset of answer and authority, `*` behind those that are signed; all of them have to verify.
@@ -42,7 +42,7 @@ fn told(world: &World, qname: &str, qtype: u16, flags: u8) -> Vec<String> {
         ("example.org.", NS),
     ];
     if flags & DO != 0 {
-        verify(&message, &world.ring, NOW, unsigned).unwrap_or_else(|error| panic!("{qname}: {error}\n{message}"));
+        verify(&message, &world.key_set, NOW, unsigned).unwrap_or_else(|error| panic!("{qname}: {error}\n{message}"));
     }
     let mut lines = vec![format!("{:?}", message.metadata.response_code)];
     for (sign, section) in [("", &message.answers), ("? ", &message.authorities)] {
@@ -277,7 +277,7 @@ fn signatures_that_are_too_old_are_never_served() {
     };
     let (week, ttl) = (7 * 86_400, 300);
     let last = NOW + week - ttl - 1;
-    assert!(verify(&at(last, "a.example.com", DO), &world.ring, last, &[]).is_ok());
+    assert!(verify(&at(last, "a.example.com", DO), &world.key_set, last, &[]).is_ok());
     for later in [1, 100, ttl, week, 100 * week] {
         let message = at(last + later, "a.example.com", DO);
         assert_eq!((message.metadata.response_code, message.answers.len()), (ResponseCode::ServFail, 0), "{later}");

@@ -10,7 +10,7 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 
 /// What a command has to say.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Report {
     /// For standard output.
     pub(crate) output: String,
     /// For standard error; any makes the exit code 1.
@@ -25,7 +25,7 @@ pub(crate) struct Told {
     pub(crate) is_unwell: bool,
 }
 
-impl Told {
+impl Report {
     /// Nothing but output.
     pub(crate) fn fine(output: impl Into<String>) -> Self {
         Self { output: output.into(), ..Self::default() }
@@ -62,7 +62,7 @@ impl Told {
             // Nobody is left to be told that standard error is closed.
             let _ = lines(&mut out);
         }
-        super::print(&self.output);
+        print(&self.output);
         ExitCode::from(self.code())
     }
 
@@ -70,4 +70,10 @@ impl Told {
     pub(crate) fn code(&self) -> u8 {
         if self.misused { 2 } else { u8::from(!self.errors.is_empty() || self.is_unwell) }
     }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
