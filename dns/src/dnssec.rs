@@ -20,6 +20,7 @@ pub(crate) mod lifetime;
 pub mod online_signer;
 mod plan;
 pub mod policy;
+pub(crate) mod presign;
 pub mod presigned;
 pub mod sign;
 pub mod state;

@@ -10,6 +10,10 @@ fn vectors_hold_natively() {
     let mut cases = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
+        // Another project's cases stand in a folder of their own.
+        if path.is_dir() {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, bailiwick_rules::testing::bless(&text).unwrap()).unwrap();

@@ -43,7 +43,7 @@ pub(crate) enum Refused {
 
 /// The memory and the budget of one node; all its zones share them, and every generation of them.
 #[derive(Debug)]
-pub struct Mint {
+pub struct OnlineSigner {
     /// The keys of the hash.
     secret: (u64, u64),
     sets: Box<[Mutex<Set>]>,
@@ -57,13 +57,13 @@ pub struct Mint {
 #[derive(Debug, Default)]
 struct Set(Vec<(u128, Signatures)>);
 
-impl Default for Mint {
+impl Default for OnlineSigner {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Mint {
+impl OnlineSigner {
     /// Nothing has been signed yet.
     #[must_use]
     pub fn new() -> Self {
@@ -176,19 +176,25 @@ mod tests {
         KeySet::of_one(name("example.com"), SigningKey::generate(Algorithm::EcdsaP256Sha256).unwrap())
     }
 
-    fn ask(mint: &Mint, key_set: &KeySet, owner: &Name, rdata: &[u8], now: u32) -> Result<Signatures, Refused> {
+    fn ask(
+        online_signer: &OnlineSigner,
+        key_set: &KeySet,
+        owner: &Name,
+        rdata: &[u8],
+        now: u32,
+    ) -> Result<Signatures, Refused> {
         let rdatas = RdataSet::new(rtype::A, [rdata]);
         let covered = Covered { owner: owner.as_ref(), rtype: rtype::A, ttl: 300, rdatas: rdatas.as_ref() };
         let wanted = Wanted { client: "192.0.2.1".parse().unwrap(), via: Via::Datagram, now };
-        mint.signatures(&covered, key_set, wanted)
+        online_signer.signatures(&covered, key_set, wanted)
     }
 
     #[test]
     fn what_was_signed_is_found_again_until_it_is_due_and_only_as_it_was() {
-        let (mint, key_set) = (Mint::new(), key_set());
-        let first = ask(&mint, &key_set, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
-        assert_eq!(ask(&mint, &key_set, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
-        assert_eq!((mint.made(), mint.found()), (1, 1));
+        let (online_signer, key_set) = (OnlineSigner::new(), key_set());
+        let first = ask(&online_signer, &key_set, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
+        assert_eq!(ask(&online_signer, &key_set, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
+        assert_eq!((online_signer.made(), online_signer.found()), (1, 1));
         for (case, key_set, owner, address, now) in [
             ("owner", &key_set, "b.example.com", 1, NOW),
             ("data", &key_set, "a.example.com", 2, NOW),
@@ -196,29 +202,29 @@ mod tests {
             ("due", &key_set, "a.example.com", 1, first.due().unwrap()),
             ("a clock set back", &key_set, "a.example.com", 1, NOW - 86_400),
         ] {
-            let other = ask(&mint, key_set, &name(owner), &[192, 0, 2, address], now).unwrap();
+            let other = ask(&online_signer, key_set, &name(owner), &[192, 0, 2, address], now).unwrap();
             assert_ne!(other, first, "{case}");
         }
     }
 
     #[test]
     fn a_spent_budget_still_finds_what_was_signed() {
-        let (mint, key_set) = (Mint::new(), key_set());
+        let (online_signer, key_set) = (OnlineSigner::new(), key_set());
         let owner = |n: usize| name(&format!("{n}.example.com"));
-        let asked: Vec<_> = (0..300).map(|n| ask(&mint, &key_set, &owner(n), &[192, 0, 2, 1], NOW)).collect();
+        let asked: Vec<_> = (0..300).map(|n| ask(&online_signer, &key_set, &owner(n), &[192, 0, 2, 1], NOW)).collect();
         let made = asked.iter().filter(|asked| asked.is_ok()).count();
         assert_eq!(made, 200);
-        assert_eq!((mint.refused(), asked[299].clone()), (100, Err(Refused::Budget)));
-        assert_eq!(ask(&mint, &key_set, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
+        assert_eq!((online_signer.refused(), asked[299].clone()), (100, Err(Refused::Budget)));
+        assert_eq!(ask(&online_signer, &key_set, &owner(0), &[192, 0, 2, 1], NOW), asked[0]);
     }
 
     #[test]
     fn the_budget_is_what_the_configuration_says() {
-        let (mint, key_set) = (Mint::new(), key_set());
-        mint.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
+        let (online_signer, key_set) = (OnlineSigner::new(), key_set());
+        online_signer.limit(SigningLimit { per_second: 3, ..SigningLimit::default() });
         let owner = |n: usize| name(&format!("{n}.example.com"));
-        let made = (0..10).filter(|&n| ask(&mint, &key_set, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
-        assert_eq!((made, mint.refused()), (3, 7));
+        let made = (0..10).filter(|&n| ask(&online_signer, &key_set, &owner(n), &[192, 0, 2, 1], NOW).is_ok()).count();
+        assert_eq!((made, online_signer.refused()), (3, 7));
     }
 
     #[test]

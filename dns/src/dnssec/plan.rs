@@ -1,5 +1,5 @@
 //! The work of signing a zone: what is to be signed enters set by set, with what there was before; all signatures leave, shared where they
-//! could be and else made on several cores. [`super::presigned::SignedZone::make`] calls it.
+//! could be and else made on several cores. [`super::presign`] calls it.
 
 use std::collections::HashMap;
 use std::num::NonZero;

@@ -1,5 +1,5 @@
-//! Everything of a zone that can be signed before it is asked for: the zone, what the rules publish and the key set enter, a [`SignedZone`]
-//! leaves, from which answers take their signatures. [`crate::state::snapshot::World`] makes one off the query path, for each change and each renewal.
+//! The signatures of a zone that were made before anybody asked. A name or an RRset enters by its number, its signatures
+//! leave. Answers call it; [`super::presign`] makes it.
 //!
 //! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the
 //! NSEC of each name, unless there are very many. Which of them a client gets depends on health; the signatures don't. What was signed before
@@ -10,32 +10,29 @@ use std::sync::Arc;
 use bailiwick_rules::table::RegionIndex;
 
 use super::canonical::Covered;
-use super::key::{CDNSKEY_DELETE, CDS_DELETE, KeyError};
-use super::key_set::{CdsPolicy, KeySet};
-use super::lifetime::LONGEST_TTL;
-use super::online_signer::{Mint, Refused, Wanted};
-use super::plan::Plan;
-use super::sign::{Signatures, earlier};
-use crate::protocol::rdata::{RdataSet, rtype};
-use crate::zone::{RrSet, ServiceIndex, Zone};
+use super::key_set::KeySet;
+use super::online_signer::{OnlineSigner, Refused, Wanted};
+use super::sign::Signatures;
+use crate::protocol::rdata::RdataSet;
+use crate::zone::RrSet;
 
 /// The signatures of a zone and what else makes it a signed one. Nothing in it changes.
 #[derive(Debug)]
 pub struct SignedZone {
-    key_set: KeySet,
+    pub(super) key_set: KeySet,
     /// By number of the static RRset; `None` for what isn't the zone's own.
-    sets: Box<[Option<Signatures>]>,
+    pub(super) sets: Box<[Option<Signatures>]>,
     /// By number of the name: of its NSEC. `None` for what isn't signed beforehand.
-    nsecs: Box<[Option<Signatures>]>,
+    pub(super) nsecs: Box<[Option<Signatures>]>,
     /// By number of what steers.
-    steered: Box<[Box<[Variant]>]>,
+    pub(super) steered: Box<[Box<[Variant]>]>,
     /// The RRsets that the keys make: DNSKEY, CDS and CDNSKEY.
-    apex: Box<[(RrSet, Signatures)]>,
-    mint: Arc<Mint>,
+    pub(super) apex: Box<[(RrSet, Signatures)]>,
+    pub(super) online_signer: Arc<OnlineSigner>,
     /// When the first signature is due to be renewed.
-    due: u32,
+    pub(super) due: u32,
     /// When the first signature isn't served any more.
-    until: u32,
+    pub(super) until: u32,
 }
 
 /// One RRset that may be answered at a steered name.
@@ -58,53 +55,7 @@ pub(crate) struct Published {
     pub(crate) rdatas: RdataSet,
 }
 
-/// What a zone is signed with.
-pub(crate) struct Signing<'a> {
-    /// What the rules publish for a service.
-    pub(crate) published: &'a dyn Fn(ServiceIndex) -> Vec<Published>,
-    /// The keys.
-    pub(crate) key_set: KeySet,
-    /// What signs the rest, when it is asked for.
-    pub(crate) mint: Arc<Mint>,
-    /// Seconds since 1970.
-    pub(crate) now: u32,
-    /// The zone as it was before, with its signatures.
-    pub(crate) before: Option<&'a Zone>,
-}
-
 impl SignedZone {
-    /// Signs a zone.
-    ///
-    /// # Errors
-    /// When the system gives no random bytes.
-    pub(crate) fn make(zone: &Zone, signing: Signing<'_>) -> Result<Self, KeyError> {
-        let Signing { published, key_set, mint, now, before } = signing;
-        let apex = apex_sets(&key_set, zone);
-        let mut plan = Plan::new(zone, &key_set, before, now);
-        let sets: Vec<Option<usize>> = plan.static_sets();
-        let steered: Vec<Vec<(Published, usize)>> = plan.steered_sets(published);
-        let keys: Vec<usize> = plan.apex_sets(&apex);
-        let nsecs: Vec<Option<usize>> = plan.nsecs(&apex);
-        let made = plan.carry_out(&key_set)?;
-
-        let signatures = |place: usize| made[place].clone();
-        let variants = |owner: Vec<(Published, usize)>| {
-            let variants = owner.into_iter();
-            variants.map(|(published, place)| Variant { published, signatures: signatures(place) }).collect()
-        };
-        Ok(Self {
-            sets: sets.into_iter().map(|place| place.map(signatures)).collect(),
-            nsecs: nsecs.into_iter().map(|place| place.map(signatures)).collect(),
-            steered: steered.into_iter().map(variants).collect(),
-            apex: apex.into_iter().zip(keys.into_iter().map(signatures)).collect(),
-            // There is always an SOA.
-            due: made.iter().filter_map(Signatures::due).reduce(earlier).unwrap_or(now),
-            until: made.iter().filter_map(Signatures::until).reduce(earlier).unwrap_or(now),
-            key_set,
-            mint,
-        })
-    }
-
     /// The keys it is signed with.
     pub fn key_set(&self) -> &KeySet {
         &self.key_set
@@ -146,13 +97,13 @@ impl SignedZone {
     ///
     /// # Errors
     /// When the client's budget is spent, or the system gives no random bytes.
-    pub(crate) fn mint(&self, covered: &Covered<'_>, wanted: Wanted) -> Result<Signatures, Refused> {
-        self.mint.signatures(covered, &self.key_set, wanted)
+    pub(crate) fn sign_online(&self, covered: &Covered<'_>, wanted: Wanted) -> Result<Signatures, Refused> {
+        self.online_signer.signatures(covered, &self.key_set, wanted)
     }
 
     #[cfg(test)]
-    pub(crate) fn shared_mint(&self) -> Arc<Mint> {
-        Arc::clone(&self.mint)
+    pub(crate) fn shared_online_signer(&self) -> Arc<OnlineSigner> {
+        Arc::clone(&self.online_signer)
     }
 
     /// When the first signature made beforehand is due to be renewed, in seconds since 1970.
@@ -164,22 +115,4 @@ impl SignedZone {
     pub(crate) fn until(&self) -> u32 {
         self.until
     }
-}
-
-/// The RRsets that the keys make (RFC 4034 §2, RFC 7344 §4, RFC 8078 §4).
-fn apex_sets(key_set: &KeySet, zone: &Zone) -> Vec<RrSet> {
-    let ttl = key_set.dnskey_ttl().min(LONGEST_TTL);
-    let set = |rtype: u16, rdatas: Vec<Vec<u8>>| RrSet {
-        rtype,
-        ttl,
-        rdatas: RdataSet::new(rtype, rdatas.iter().map(Vec::as_slice)),
-    };
-    let (cds, cdnskey): (Vec<Vec<u8>>, Vec<Vec<u8>>) = match key_set.cds() {
-        CdsPolicy::Off => (Vec::new(), Vec::new()),
-        CdsPolicy::Publish(keys) => keys.iter().map(|key| (key.ds(zone.origin()), key.dnskey().to_vec())).unzip(),
-        CdsPolicy::Delete => (vec![CDS_DELETE.to_vec()], vec![CDNSKEY_DELETE.to_vec()]),
-    };
-    let dnskeys = key_set.dnskeys().map(|key| key.dnskey().to_vec()).collect();
-    let sets = [set(rtype::DNSKEY, dnskeys), set(rtype::CDS, cds), set(rtype::CDNSKEY, cdnskey)];
-    sets.into_iter().filter(|set| !set.rdatas.as_ref().is_empty()).collect()
 }

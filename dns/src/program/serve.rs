@@ -180,7 +180,7 @@ async fn begin(config: &Config, is_takeover: bool, clock: &Clock) -> Result<Begu
         return Err(errors);
     };
     let started = start(sources, Secrets::default(), clock.clone()).await.map_err(strings)?;
-    started.handle.snapshot().world().mint().limit(config.signing);
+    started.handle.snapshot().world().online_signer().limit(config.signing);
     Ok(Begun { sockets, certificates, http, started, settings, lock, old })
 }
 

@@ -12,8 +12,9 @@ use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use super::{name, opt, query, send};
 use crate::dnssec::key::{Algorithm, SigningKey};
 use crate::dnssec::key_set::KeySet;
-use crate::dnssec::online_signer::Mint;
-use crate::dnssec::presigned::{Published, SignedZone, Signing};
+use crate::dnssec::online_signer::OnlineSigner;
+use crate::dnssec::presign::Signing;
+use crate::dnssec::presigned::{Published, SignedZone};
 use crate::protocol::rdata::{RdataSet, rtype};
 use crate::response::answer::SteeredAnswers;
 use crate::response::wire::Transport;
@@ -43,13 +44,13 @@ pub(crate) fn sign(zone: &Zone, key_set: &KeySet, now: u32, before: Option<&Zone
             _ => Vec::new(),
         }
     };
-    let mint = zone_mint(before);
-    let signing = Signing { published: &published, key_set: key_set.clone(), mint, now, before };
+    let online_signer = zone_online_signer(before);
+    let signing = Signing { published: &published, key_set: key_set.clone(), online_signer, now, before };
     zone.with_signatures(Arc::new(SignedZone::make(zone, signing).expect("randomness")))
 }
 
-fn zone_mint(before: Option<&Zone>) -> Arc<Mint> {
-    before.and_then(Zone::signed).map_or_else(Arc::default, SignedZone::shared_mint)
+fn zone_online_signer(before: Option<&Zone>) -> Arc<OnlineSigner> {
+    before.and_then(Zone::signed).map_or_else(Arc::default, SignedZone::shared_online_signer)
 }
 
 /// A question with an OPT of 1,232 octets and these flags.

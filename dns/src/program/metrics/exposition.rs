@@ -260,11 +260,13 @@ impl Exposition {
         let failing = u64::from(status.not_renewed.is_some());
         gauge(encoder, "signature_renewal_failing", "1 while signatures can't be renewed")?.encode_gauge(&failing)?;
         let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused for the budget";
-        let mut minted = counter(encoder, "signatures_on_demand", help)?;
-        for (outcome, count) in
-            [("made", world.mint().made()), ("found", world.mint().found()), ("refused", world.mint().refused())]
-        {
-            sample(&mut minted, &[("outcome", outcome)], count)?;
+        let mut signatures = counter(encoder, "signatures_on_demand", help)?;
+        for (outcome, count) in [
+            ("made", world.online_signer().made()),
+            ("found", world.online_signer().found()),
+            ("refused", world.online_signer().refused()),
+        ] {
+            sample(&mut signatures, &[("outcome", outcome)], count)?;
         }
         Ok(())
     }

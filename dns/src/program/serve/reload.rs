@@ -45,7 +45,7 @@ impl Changeable {
         let is_other = !same || new.cookies != current.cookies || new.tcp != current.tcp;
         self.renew_settings(&new, is_other || !new.cookies.secret_files.is_empty());
         self.gate.limit(new.tcp);
-        self.handle.snapshot().world().mint().limit(new.signing);
+        self.handle.snapshot().world().online_signer().limit(new.signing);
         if is_other || new.signing != current.signing {
             info!(
                 "the configuration has changed: identity, cookies, responses, [tcp] and [signing] are in service as it says"

@@ -37,7 +37,7 @@ pub enum Signed<'a> {
     /// Made beforehand.
     Stored(&'a Signatures),
     /// Made for this query, or for one before it.
-    Minted(Signatures),
+    Online(Signatures),
 }
 
 impl Signed<'_> {
@@ -46,7 +46,7 @@ impl Signed<'_> {
         match self {
             Self::No => Rdatas::EMPTY,
             Self::Stored(signatures) => signatures.rdatas(),
-            Self::Minted(signatures) => signatures.rdatas(),
+            Self::Online(signatures) => signatures.rdatas(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Signed<'_> {
         match self {
             Self::No => None,
             Self::Stored(signatures) => signatures.until(),
-            Self::Minted(signatures) => signatures.until(),
+            Self::Online(signatures) => signatures.until(),
         }
     }
 }

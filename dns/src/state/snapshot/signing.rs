@@ -13,8 +13,9 @@ use super::ZoneSource;
 use super::records::RecordSets;
 use crate::dnssec::key_set::KeySet;
 use crate::dnssec::lifetime::LONGEST_TTL;
-use crate::dnssec::online_signer::Mint;
-use crate::dnssec::presigned::{Published, SignedZone, Signing};
+use crate::dnssec::online_signer::OnlineSigner;
+use crate::dnssec::presign::Signing;
+use crate::dnssec::presigned::{Published, SignedZone};
 use crate::dnssec::sign::earlier;
 use crate::protocol::rdata::rtype;
 use crate::zone::{Location, ServiceIndex, Zone, ZoneError, Zones};
@@ -74,7 +75,7 @@ impl World {
         let signing = Signing {
             published: &|service| self.published(service),
             key_set,
-            mint: Arc::clone(&self.mint),
+            online_signer: Arc::clone(&self.online_signer),
             now: seconds(now),
             before: before.and_then(|before| before.zones.of_origin(zone.origin())),
         };
@@ -123,8 +124,8 @@ impl World {
 
     /// What signs answers that can't be signed beforehand.
     #[must_use]
-    pub fn mint(&self) -> &Mint {
-        &self.mint
+    pub fn online_signer(&self) -> &OnlineSigner {
+        &self.online_signer
     }
 }
 

@@ -13,7 +13,7 @@ use bailiwick_rules::time::Timestamp;
 use super::records::{RecordSets, name_of_host};
 use super::{ByFamily, Choice, ChoicesByFamily, NOT_READY, Offer, PROHIBITED};
 use crate::dnssec::key_set::ZoneKeys;
-use crate::dnssec::online_signer::Mint;
+use crate::dnssec::online_signer::OnlineSigner;
 use crate::locate::classes::{Classes, Standings};
 use crate::locate::geoip::Places;
 use crate::protocol::name::{Name, NameRef};
@@ -71,7 +71,7 @@ pub struct World {
     pub(super) denied: Arc<[Option<RecordSets>]>,
     warnings: Arc<[String]>,
     /// What signs answers that can't be signed beforehand; every later world shares it.
-    pub(super) mint: Arc<Mint>,
+    pub(super) online_signer: Arc<OnlineSigner>,
     /// When the zones were signed.
     pub(super) signed_at: Timestamp,
     /// The first second at which not all signatures may be served any more.
@@ -118,7 +118,7 @@ impl World {
             None => compile_classes(table, &answers, &places),
         };
         let (zones, answers, denied) = (Arc::new(zones), answers.into(), denied.into());
-        let mint = before.map_or_else(Arc::default, |before| Arc::clone(&before.mint));
+        let online_signer = before.map_or_else(Arc::default, |before| Arc::clone(&before.online_signer));
         let world = Self {
             rules,
             sources,
@@ -129,7 +129,7 @@ impl World {
             answers,
             denied,
             warnings: warnings.into(),
-            mint,
+            online_signer,
             signed_at: now,
             signed_until: None,
         };

@@ -53,7 +53,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         let Set { rtype, ttl, rdatas, origin } = *set;
         if is_made {
             // What a wildcard stands for is signed as if it stood there itself (RFC 9824 §3.3).
-            return self.mint(signed, &Covered { owner: name.name(), rtype, ttl, rdatas }).map(Signed::Minted);
+            return self.sign_online(signed, &Covered { owner: name.name(), rtype, ttl, rdatas }).map(Signed::Online);
         }
         let stored = match origin {
             Origin::Static => zone.set_number(node, rtype).and_then(|number| signed.of_static(number)),
@@ -69,9 +69,9 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// Signs what is known only now; `None` when that can't be and the answer has become another.
-    fn mint(&mut self, signed: &SignedZone, covered: &Covered<'_>) -> Option<Signatures> {
+    fn sign_online(&mut self, signed: &SignedZone, covered: &Covered<'_>) -> Option<Signatures> {
         let (client, dnssec) = (self.query.client.transport, self.query.dnssec);
-        match signed.mint(covered, Wanted { client, via: dnssec.via(), now: dnssec.now }) {
+        match signed.sign_online(covered, Wanted { client, via: dnssec.via(), now: dnssec.now }) {
             Ok(signatures) => return Some(signatures),
             Err(Refused::Budget) if !dnssec.by_stream => {
                 // A real client comes back by a stream, for which there is another budget.
@@ -129,7 +129,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
             None => {
                 let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);
                 let covered = Covered { owner, rtype: rtype::NSEC, ttl, rdatas: rdatas.as_ref() };
-                Signed::Minted(self.mint(signed, &covered)?)
+                Signed::Online(self.sign_online(signed, &covered)?)
             }
         };
         Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed })
@@ -174,7 +174,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         let data = match signed {
             Signed::No => Data::Stored(Rdatas::EMPTY),
             Signed::Stored(signatures) => Data::Stored(signatures.rdatas()),
-            Signed::Minted(signatures) => Data::Rrsigs(signatures),
+            Signed::Online(signatures) => Data::Rrsigs(signatures),
         };
         self.answer.answer.push(AnswerSet { owner, rtype: rtype::RRSIG, ttl, data, signed: Signed::No });
     }
@@ -183,7 +183,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     pub(super) fn signed_in_time(mut self) -> Answer<'a> {
         let until = self.answer.sets().filter_map(|set| set.signed.until()).chain(self.answer.until).reduce(earlier);
         self.answer.until = until;
-        if self.answer.sets().any(|set| matches!(set.signed, Signed::Minted(_))) {
+        if self.answer.sets().any(|set| matches!(set.signed, Signed::Online(_))) {
             self.answer.keepable = false;
         }
         if until.is_some_and(|until| !is_before(self.query.dnssec.now, until)) {

@@ -161,7 +161,7 @@ fn health_and_clients_choose_among_signatures_and_none_is_made() {
         before = Some(snapshot);
     }
     // For what could not be known beforehand, one each: a wildcard's and a missing name's.
-    assert_eq!(world.mint().made(), 2);
+    assert_eq!(world.online_signer().made(), 2);
 }
 
 #[test]
