@@ -80,9 +80,9 @@ pub fn run(task: u32) {
     task::run(task);
 }
 
-/// Logs of a panic, which is a bug, only where it was: its text can quote a prompt. In place of the hook of the
-/// `worker` crate, whose flag for the JavaScript around it (make a new instance before the next request) is set here
-/// too.
+/// Sets a panic hook that logs only the place of a panic, because its text may quote a prompt. It replaces the hook of
+/// the `worker` crate. Like that one it sets `criticalError`, so that the shim makes a new Wasm instance before the
+/// next request.
 fn quieten_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);

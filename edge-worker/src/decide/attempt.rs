@@ -1,9 +1,10 @@
-//! The attempt machine: what happened to a request's attempts in, what to do next out. The Worker drives it, tests do too.
+//! The attempt machine. Takes an [`Event`] of a request's attempts, returns the [`Action`]s to do next. Driven by
+//! `runtime/proxy.rs`, and by tests.
 //!
-//! A driver calls [`step`] with [`Event::Start`], then does the actions in order and reports what happens, each event with the
-//! number of the attempt it belongs to. After `Send` it reports `Headers` or `FetchError`; after `Headers` it reads the body
-//! (whatever the status) and reports `Chunk`s and `Eof` or `BodyError`, until it is told `Abort`, `Finish`, `CutStream`,
-//! `EmitTail` or `Reply`. At most one timer is armed; a new `Arm` replaces the old one.
+//! The driver first calls [`step`] with [`Event::Start`]. It then does the actions in order, and reports each event
+//! with the number of its attempt. After `Send` it reports `Headers` or `FetchError`. After `Headers` it reads the
+//! body, whatever the status, and reports `Chunk`s, and then `Eof` or `BodyError`. It reads until it gets `Abort`,
+//! `Finish`, `CutStream`, `EmitTail` or `Reply`. At most one timer is armed; a new `Arm` replaces the old one.
 
 mod budget;
 mod record;
@@ -31,7 +32,7 @@ pub type AttemptNumber = u8;
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// The request may begin. Once.
+    /// The run begins. Reported once.
     Start,
     /// An endpoint's status line and headers.
     Headers {
@@ -41,12 +42,12 @@ pub enum Event {
         status: u16,
         /// `Content-Type`.
         content_type: Option<String>,
-        /// Whether the body is in a `Content-Encoding` that nobody unpacks on the way, though none was asked for.
+        /// Whether the body has a `Content-Encoding` that the runtime doesn't decompress, though none was asked for.
         packed: bool,
-        /// What the endpoint says of when to come back: [`crate::decide::cooldown::asked_rest`].
+        /// The rest that the endpoint asks for: [`crate::decide::cooldown::asked_rest`].
         retry_after_ms: Option<u64>,
     },
-    /// No answer at all: name, connection, TLS.
+    /// The fetch failed without an answer: name resolution, connection or TLS.
     FetchError {
         /// The attempt.
         attempt: AttemptNumber,
@@ -58,7 +59,7 @@ pub enum Event {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// The body's clean end.
+    /// The body ended, and is complete.
     Eof {
         /// The attempt.
         attempt: AttemptNumber,
@@ -68,7 +69,7 @@ pub enum Event {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// The timer of the last `Arm` ran out. Too early is fine: the machine arms it again.
+    /// The timer of the last `Arm` fired. It may be early: then the machine arms it again.
     Timer {
         /// The attempt.
         attempt: AttemptNumber,
@@ -87,32 +88,32 @@ pub enum Action {
         /// The position in the plan.
         target: usize,
     },
-    /// Report `Timer` after this long.
+    /// Set the timer: report `Timer` after this time.
     Arm {
         /// The attempt.
         attempt: AttemptNumber,
         /// Milliseconds from now.
         after_ms: u64,
     },
-    /// Forget the timer.
+    /// Cancel the timer.
     Disarm {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// Abort the attempt's fetch: its connection has to go.
+    /// Abort the attempt's fetch, which closes its connection.
     Abort {
         /// The attempt.
         attempt: AttemptNumber,
     },
-    /// Begin the client's response with this attempt's status and (filtered) headers, and these first bytes of the body.
+    /// Begin the client's response with this attempt's status, its filtered headers, and these first bytes of the body.
     Commit {
         /// The attempt.
         attempt: AttemptNumber,
         /// The status.
         status: u16,
-        /// What was held so far.
+        /// The bytes that were held until now.
         body: Vec<u8>,
-        /// Whether it is events that were made of an answer in JSON.
+        /// Whether the body is events that were made from a JSON answer.
         as_events: bool,
     },
     /// More bytes of the committed body.
@@ -125,48 +126,49 @@ pub enum Action {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Break the client's body off, so that nobody takes it for whole.
+    /// Break off the client's body, so that the client sees that it is incomplete.
     CutStream,
-    /// The client's body is whole: end it, and drop what the endpoint may still send.
+    /// End the client's body, which is complete. Ignore what the endpoint may still send.
     Finish,
-    /// Let the endpoint rest: [`crate::decide::cooldown::CoolDowns::rest`]. After a commit too, when the body broke off.
+    /// Let the endpoint rest: [`crate::decide::cooldown::CoolDowns::rest`]. This may also follow a commit, if the body
+    /// broke off.
     CoolDown {
         /// Its region.
         region: RegionId,
         /// Its name.
         endpoint: EndpointId,
-        /// The model by the client's name; `None`: all of them.
+        /// The client's name of the model; `None` for all models.
         model: Option<String>,
-        /// Whether it rests for requests to this path only.
+        /// Whether the endpoint rests only for requests to this path.
         this_path: bool,
-        /// How long it asked for itself; `None`: by backoff.
+        /// The rest that the endpoint asked for, in milliseconds; `None` if backoff decides.
         asked_ms: Option<u64>,
-        /// Whether it counts for the endpoint's [`breaker`](crate::decide::breaker).
+        /// Whether it counts as a fault in the endpoint's [`breaker`](crate::decide::breaker).
         fault: bool,
     },
-    /// Answer with this failure; nothing was committed.
+    /// Answer the client with this failure. Nothing was committed.
     Reply {
         /// The failure.
         failure: Failure,
     },
 }
 
-/// What a run is told at its start.
+/// The input of a run.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Where it may go.
+    /// The endpoints that may be asked, in order.
     pub plan: Plan,
-    /// The model by the client's name, for cool-downs.
+    /// The client's name of the model, for cool-downs.
     pub model: Option<String>,
-    /// What a good answer looks like.
+    /// The form that the answer should have.
     pub expect: Expect,
-    /// What an answer in JSON is, where events are expected; `None` where none are made of it.
+    /// If events are expected but JSON arrives: the kind of answer it is. `None` if events can't be made from it.
     pub answer_kind: Option<AnswerKind>,
-    /// How many choices were asked for, as far as that is known: a stream that has fewer isn't whole.
+    /// How many choices the request asks for, as far as known. A stream with fewer is incomplete.
     pub choices: usize,
-    /// One attempt only: state would be made twice.
+    /// Whether the request is about state. It then gets one attempt, because a second could make the state twice.
     pub stateful: bool,
-    /// Nothing is made or changed: what wasn't answered may be asked again, stateful or not.
+    /// Whether the request only reads. It may then be repeated at the same endpoint, even if it is stateful.
     pub reads_only: bool,
     /// The service's limits.
     pub limits: Limits,

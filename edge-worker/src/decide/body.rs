@@ -1,7 +1,9 @@
-//! A request's body in; what the edge has to know of it, and the bytes to send each endpoint, out.
+//! Judges a request's JSON body. Takes its bytes and its route; returns what the edge needs to know of it, and later
+//! the bytes to send to each endpoint. Called by `serve`.
 //!
-//! JSON is read whatever its Content-Type says, because endpoints do so too. Only the bytes of `model`, `store` and ids are
-//! ever replaced: key order, `1e400`, 2^70 and odd spacing survive.
+//! A body is read as JSON whatever its Content-Type says, because endpoints do the same. Only certain values are
+//! replaced, such as `model`, `store`, ids and the salt of a cache. Every other byte stays: key order, `1e400`, 2^70
+//! and odd spacing survive.
 
 mod affinity;
 pub(crate) mod engine;
@@ -53,26 +55,28 @@ use ids::ItemId;
 use scope::{NamedField, Scope};
 use walk::Walk;
 
-/// Keys that decide something here. A server that ignores letters' case would read `"STORE"` as `store`; this one doesn't.
+/// Keys whose values decide something in this file. Some servers ignore case and read `"STORE"` as `store`, so another
+/// spelling of such a key is refused.
 const DECIDING: &[&str] =
     &["model", "stream", "store", "background", "tools", "conversation", "prompt", "purpose", "endpoint"];
 
-/// What an upload in parts may be.
+/// What the purpose of an upload in parts must be, for the error message.
 const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send the file whole, to /files";
 
-/// Tools that run in containers of the host's. A name that is written with escapes goes without sealed ids.
+/// Tools that run in containers of the model host. If a name is written with escapes it isn't found, and the answer's
+/// ids aren't sealed.
 const KEEPING: &[&[u8]] = &[b"code_interpreter", b"shell"];
 
-/// An endpoint's names of models by the clients'.
+/// An endpoint's names of models, by the client's names.
 type Models = BTreeMap<String, String>;
 
-/// How many fields are compared each with each.
+/// Up to this number of fields, duplicates are found by comparing each pair.
 const FEW: usize = 32;
 
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
 
-/// A body that was looked through.
+/// A JSON body that was read and judged.
 #[derive(Clone)]
 pub struct Inspected {
     bytes: PooledBuffer,
@@ -83,49 +87,49 @@ pub struct Inspected {
     user: Option<String>,
     /// A hash of the conversation's beginning.
     beginning: Option<u64>,
-    /// What every endpoint gets instead of what the client wrote: `store`.
+    /// The text for `store` that every endpoint gets in place of the client's, and where it goes.
     forced: Option<(Range<usize>, &'static str)>,
     stores: bool,
-    /// Whether the answer may name what the host keeps for a while: sound, or a container that code runs in.
+    /// Whether the answer may hold the id of something that the host keeps for a while: audio, or a container for code.
     keeps: bool,
-    /// Where ids stand, and what the endpoint gets there: at first what the client wrote.
+    /// Where ids stand, and the text that the endpoint gets there. At first it is the client's.
     ids: Vec<(Range<usize>, String)>,
     /// The ids of items of the Responses API.
     items: Vec<ItemId>,
-    /// Where models stand below the top level, by the client's names.
+    /// Where names of models stand below the top level, and the client's names there.
     models: Vec<(Range<usize>, String)>,
-    /// Where names stand that engines keep for everybody, and what they get instead.
+    /// Where names stand that an engine would share among all clients, and the scoped names that it gets instead.
     names: Vec<(Range<usize>, String)>,
-    /// Where the client salts an engine's cache, or where that could be written, and by what.
+    /// The salt of the engine's prefix cache, and where it goes.
     salt: Option<Box<Salt>>,
     needs: Needs,
 }
 
-/// What an engine's prefix cache is salted with.
+/// The salt for an engine's prefix cache.
 #[derive(Clone)]
 struct Salt {
     range: Range<usize>,
     scope: Scope,
     /// The client's own salt.
     own: Option<String>,
-    /// Whether fields follow what is inserted.
+    /// Whether other fields follow an inserted salt, so that it needs a comma.
     before_others: bool,
 }
 
-/// What a request may ask for, and whose it is.
+/// What a request may ask for, and in whose scope its names are.
 #[derive(Clone, Debug)]
 pub struct Terms<'a> {
     /// What the service allows.
     pub allow: &'a [Allowance],
-    /// Whose names are in it.
+    /// The scope of the names in the body.
     pub scope: Scope,
 }
 
 impl Inspected {
-    /// Looks a JSON body through, whatever its Content-Type.
+    /// Reads and judges a JSON body, whatever its Content-Type.
     ///
     /// # Errors
-    /// 400 with what is wrong, or what the service doesn't allow.
+    /// 400 that names what is wrong, or what the service doesn't allow.
     pub fn json(bytes: impl Into<PooledBuffer>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
         let bytes = bytes.into();
         if bytes.is_empty() {
@@ -138,7 +142,7 @@ impl Inspected {
         Ok(Self { bytes, ..read })
     }
 
-    /// The model, by the client's name.
+    /// The client's name of the model.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_ref().map(|(_, name)| name.as_str())
@@ -150,47 +154,48 @@ impl Inspected {
         self.stream
     }
 
-    /// How many choices the answer is to have: `n`, at least.
+    /// How many choices the answer should have at least: `n`.
     #[must_use]
     pub fn choices(&self) -> usize {
         self.choices
     }
 
-    /// Whether an endpoint that can will store the answer, so that its id may be used again.
+    /// Whether the endpoint stores the answer, if it can. Then the client may use the answer's id again.
     #[must_use]
     pub fn stores(&self) -> bool {
         self.stores
     }
 
-    /// Whether the answer may name what the host keeps for a while, so that its id may be used again.
+    /// Whether the answer may hold the id of something that the host keeps for a while. Then the client may use that id
+    /// again.
     #[must_use]
     pub fn keeps(&self) -> bool {
         self.keeps
     }
 
-    /// The ids in it, in order.
+    /// The ids in the body, in order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.ids.iter().map(|(_, id)| id.as_str())
     }
 
-    /// Has these sent instead of [`Inspected::ids`].
+    /// Replaces [`Inspected::ids`] in what is sent, in the same order.
     pub fn replace_ids(&mut self, new: impl Iterator<Item = String>) {
         self.ids.iter_mut().zip(new).for_each(|((_, id), new)| *id = new);
     }
 
-    /// The ids of the items in it, in order.
+    /// The ids of the items in the body, in order.
     #[must_use]
     pub fn items(&self) -> &[ItemId] {
         &self.items
     }
 
-    /// The same, for whoever says what is sent instead.
+    /// The ids of the items, to set what is sent in their place.
     pub fn items_mut(&mut self) -> &mut [ItemId] {
         &mut self.items
     }
 
-    /// What keeps related requests together: `prompt_cache_key`, else `user` (`x-session-id` stands between them), else the
-    /// beginning of the conversation.
+    /// What keeps related requests at one endpoint: `prompt_cache_key`, else the header `x-session-id`, else `user`,
+    /// else the beginning of the conversation.
     #[must_use]
     pub fn affinity(&self) -> Affinity<'_> {
         Affinity {
@@ -201,7 +206,7 @@ impl Inspected {
         }
     }
 
-    /// What an endpoint has to know.
+    /// What an endpoint must be able to do for this request.
     #[must_use]
     pub fn needs(&self) -> &Needs {
         &self.needs
@@ -245,7 +250,8 @@ impl Inspected {
 }
 
 impl Salt {
-    /// What is written for an endpoint of this engine. A client's own salt never passes as it is.
+    /// The text to write for an endpoint of this engine; `None` if the engine has no salt. A client's own salt is never
+    /// sent unchanged.
     fn text(&self, engine: Option<Engine>) -> Option<String> {
         if self.range.is_empty() && !engine::salts(engine) {
             return None;
@@ -260,7 +266,7 @@ impl Salt {
     }
 }
 
-/// Reads the whole text, and only then judges it: what isn't JSON is told as that.
+/// Reads the whole text before it judges it. So a text that isn't JSON is always reported as such.
 fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failure> {
     let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);
@@ -293,10 +299,10 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     Ok(body)
 }
 
-/// A top-level field: its key, and its value's kind and place.
+/// A top-level field: its key, and the kind and the range of its value.
 type Entry<'t> = (Cow<'t, str>, Kind, Range<usize>);
 
-/// The entries of the object that is the rest of a text. `read` reads each value.
+/// Reads the object that makes up the rest of a text, and returns its entries. `read` reads each value.
 fn entries<'t>(
     scan: &mut Scan<'t>,
     mut read: impl FnMut(&str, &mut Scan<'t>) -> Result<(), InvalidJson>,
@@ -312,9 +318,9 @@ fn entries<'t>(
     Ok(entries)
 }
 
-/// Refuses keys that two readers could read differently.
+/// Refuses duplicate keys and deciding keys in another case, because two parsers could read them differently.
 fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Failure> {
-    // Most bodies have few fields, which are compared sooner than a set of them is made.
+    // Most bodies have few fields. To compare them is faster than to make a set.
     let mut seen = HashSet::new();
     for (i, (key, _, _)) in entries.iter().enumerate() {
         if let Some(known) = known_as(key, deciding).filter(|known| key != known) {
@@ -329,7 +335,7 @@ fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Fa
     Ok(())
 }
 
-/// Where the cache's salt stands, or is to stand.
+/// Finds where the cache's salt stands, or where it will be inserted.
 fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scope) -> Salt {
     let given = entries.iter().find(|(key, _, _)| key == "cache_salt");
     let own = given.filter(|(_, kind, _)| *kind != Kind::Null);
@@ -341,7 +347,7 @@ fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scope) -> Salt 
     }
 }
 
-/// What the top-level fields decide here.
+/// Reads what the top-level fields decide.
 fn decided(
     text: &str,
     brace: usize,
@@ -368,7 +374,7 @@ fn decided(
         needs: Needs::default(),
     };
     let (is_response, is_upload, is_batch) = (route.is_responses(), route.is(&["uploads"]), route.is(&["batches"]));
-    // Compactions and counts know no `store`.
+    // Requests for compaction and for token counts have no `store`.
     let stores = route.is(&["responses"]);
     let may_store = allow.contains(&Allowance::Store);
     let has = |name: &str| entries.iter().any(|(key, _, _)| key == name);
@@ -378,7 +384,7 @@ fn decided(
             "model" => body.model = Some((range.clone(), model(value)?)),
             "stream" => body.stream = boolean("stream", *kind)?,
             "n" => body.choices = value.parse().unwrap_or(1),
-            // Of images it is the colour behind them.
+            // For images `background` is a colour.
             "background" if is_response && boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
                 return Err(Failure::Background);
             }
@@ -387,15 +393,15 @@ fn decided(
             "conversation" if is_response && *kind != Kind::Null => {
                 return Err(Failure::NotCarried { what: "Conversations" });
             }
-            // A prompt stored at the endpoint can hold tools and URLs that nobody here has seen.
+            // A prompt stored at the endpoint may hold tools and URLs that the edge can't judge.
             "prompt" if is_response && *kind != Kind::Null && !allow.contains(&Allowance::HostedTools) => {
                 return Err(Failure::HostedTool { tool: "prompt".to_owned() });
             }
-            // A host that takes one tool without its list would run what nobody looked at.
             "audio" if *kind == Kind::Object => body.keeps = true,
             "tools" if *kind == Kind::Array && allow.contains(&Allowance::HostedTools) => {
                 body.keeps |= KEEPING.iter().any(|tool| memmem::find(value.as_bytes(), tool).is_some());
             }
+            // A host may accept a single tool without a list around it, and would run it unjudged.
             "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
                 return Err(Failure::BadField { field: "tools", expected: "a list" });
             }
@@ -403,7 +409,7 @@ fn decided(
             "purpose" if is_upload => {
                 let purpose = string(value).unwrap_or_default();
                 check_purpose(&purpose, allow.contains(&Allowance::Batch))?;
-                // Nobody would see where a line begins in a part of a file, nor what it asks.
+                // The lines of a batch can't be judged in the separate parts of a file.
                 if purpose.starts_with("batch") {
                     return Err(Failure::BadField { field: "purpose", expected: WHOLE_BATCH });
                 }
@@ -419,7 +425,7 @@ fn decided(
     if body.prompt_cache_key.is_none() {
         body.beginning = affinity::beginning(route, entries, text);
     }
-    // The Responses API stores what doesn't say otherwise.
+    // The Responses API stores an answer unless `store` is false.
     if stores && !has("store") {
         body.stores = may_store;
         let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
@@ -437,7 +443,7 @@ fn decided(
     Ok(body)
 }
 
-/// What a batch asks: the path that its lines name too.
+/// Checks a batch's `endpoint`: a path that its lines may ask.
 #[inline(never)]
 fn check_endpoint(value: &str) -> Result<(), Failure> {
     let is_carried = string(value).is_some_and(|path| line::carried(&path).is_some());
@@ -459,7 +465,8 @@ fn string(value: &str) -> Option<String> {
     Scan::new(value).string().ok().map(Cow::into_owned)
 }
 
-/// `true` or not. Some servers take `"true"` or `1` for `true`; here that would be a way around inspection.
+/// Reads a boolean; `null` is false. Some servers take `"true"` or `1` for `true`. Here they are refused, because they
+/// would evade inspection.
 fn boolean(field: &'static str, kind: Kind) -> Result<bool, Failure> {
     match kind {
         Kind::True => Ok(true),

@@ -1,9 +1,9 @@
-//! Rooms for large bodies: a size enters, memory of at least that size leaves; `incoming` fills it, and who holds the body
-//! gives it back by dropping it.
+//! A pool of buffers for large bodies. Takes a size, returns a buffer of at least that size. `incoming` gets and fills
+//! it. It returns to the pool when its owner drops it.
 //!
-//! A large room that goes back to the allocator leaves a hole, and whatever small thing lands in it makes it too small
-//! for the next large body: an isolate that held bodies of many sizes would in the end find room for none. So large
-//! rooms are kept and used again. All of them together, in use or kept, take at most [`MOST_OF_LARGE`].
+//! The pool prevents fragmentation. A large buffer that is freed leaves a hole. A small allocation in that hole makes
+//! it too small for the next large body, and in the end no hole fits one. So large buffers are kept and used again. All
+//! large buffers together, in use or kept, take at most [`MOST_OF_LARGE`].
 
 use core::cell::{Cell, RefCell};
 use core::ops::Deref;
@@ -11,52 +11,53 @@ use core::ops::Deref;
 use crate::decide::envelope::Failure;
 use crate::decide::inflight::{LARGE, MOST_OF_LARGE};
 
-/// A large room is a multiple of this part of the next power of two, so that one fits bodies of nearly its size too.
+/// The size of a large buffer is a multiple of this fraction (an eighth) of the next power of two, so that one buffer
+/// fits bodies of similar sizes.
 const STEPS: usize = 8;
 
 thread_local! {
-    /// Rooms that nobody uses.
+    /// Large buffers that aren't in use.
     static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    /// Bytes of the large rooms in use.
+    /// The capacity of all large buffers in use, in bytes.
     static USED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A body's bytes.
+/// A body's bytes. A large buffer returns to the pool on drop.
 #[derive(Debug, Default)]
 pub struct PooledBuffer(Vec<u8>);
 
 impl PooledBuffer {
-    /// A room of at least so many bytes.
+    /// Returns an empty buffer with a capacity of at least `bytes`.
     ///
     /// # Errors
-    /// 503 when there is none now.
+    /// 503 when there is no memory for it now.
     pub(crate) fn of(bytes: usize) -> Result<Self, Failure> {
         let mut room = if is_large(bytes) { kept(bytes) } else { Vec::new() };
         if room.capacity() < bytes && room.try_reserve_exact(bytes).is_err() {
-            // What nobody uses may be what is in the way.
+            // Freeing the unused buffers may make enough room.
             KEPT.with_borrow_mut(Vec::clear);
-            // What can't be had now can be had later: no reason to end all requests.
+            // Memory may be free again later, so only this request fails.
             room.try_reserve_exact(bytes).map_err(|_| Failure::Busy)?;
         }
         Ok(Self::from(room))
     }
 
-    /// How many bytes a room for so many has.
+    /// The capacity that a buffer for `bytes` gets: rounded up for a large one.
     pub(crate) fn size(bytes: usize) -> usize {
         if is_large(bytes) { bytes.next_multiple_of(bytes.next_power_of_two() / STEPS) } else { bytes }
     }
 
-    /// Whether a room of that capacity is large enough for so many bytes, and not much too large.
+    /// Whether a buffer of that capacity holds `bytes` and isn't much too large for them.
     pub(crate) fn suits(capacity: usize, bytes: usize) -> bool {
         (bytes..=Self::size(bytes).saturating_add(bytes / 2)).contains(&capacity)
     }
 
-    /// How many bytes it may come to hold.
+    /// How many bytes it can hold.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }
 
-    /// Adds bytes, for which there is room.
+    /// Appends bytes. The caller has made sure that the capacity suffices.
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -105,7 +106,8 @@ fn is_large(bytes: usize) -> bool {
     bytes as u64 > LARGE
 }
 
-/// The smallest kept room that fits and isn't much too large; else an empty one, and no more is kept than leaves room for it.
+/// Takes the smallest kept buffer that suits `bytes`. If none does, frees kept buffers until `bytes` more fit within
+/// the limit, and returns a `Vec` without capacity.
 fn kept(bytes: usize) -> Vec<u8> {
     KEPT.with_borrow_mut(|kept| {
         let fits = |at: &usize| PooledBuffer::suits(kept[*at].capacity(), bytes);
@@ -118,7 +120,7 @@ fn kept(bytes: usize) -> Vec<u8> {
     })
 }
 
-/// Gives rooms back to the allocator, the smallest first, until what is kept and used leaves `bytes` of the most there may be.
+/// Frees kept buffers, the smallest first, until `bytes` more fit within [`MOST_OF_LARGE`].
 fn shrink(kept: &mut Vec<Vec<u8>>, bytes: usize) {
     let most = usize::try_from(MOST_OF_LARGE).unwrap_or(usize::MAX).saturating_sub(bytes).saturating_sub(USED.get());
     kept.sort_by_key(|room| core::cmp::Reverse(room.capacity()));

@@ -1,8 +1,9 @@
-//! A committed answer's bytes in, the same bytes with the client's names in them out: `proxy` passes every chunk through here
-//! when an endpoint calls the model otherwise or hands out ids, and nothing at all when not.
+//! Puts the client's names into a committed answer. Takes the endpoint's bytes, returns the same bytes with the
+//! client's names of models and with sealed ids. Called by `proxy` for each chunk, if the endpoint's name for the model
+//! differs from the client's, or if the answer may hold ids.
 //!
-//! Only the strings at the places of the model API are replaced (`splice/json.rs`); nothing is parsed into a tree and written anew,
-//! and no more is held than one such string. What isn't the JSON it should be passes as it is.
+//! Only strings at known places of the model API are replaced (`splice/json.rs`). The answer isn't parsed into a tree
+//! and written again, and at most one such string is held back. Text that isn't the expected JSON passes unchanged.
 
 mod json;
 mod lines;
@@ -19,40 +20,41 @@ use crate::decide::state::tuned::{is_tuned, without_tuned};
 use json::Json;
 pub use lines::BatchLines;
 
-/// The longest list of models, in bytes. Of a longer one nothing is told: its end decides what it says.
+/// The longest list of models that is passed on, in bytes. A longer one is withheld, because it can only be filtered as
+/// a whole.
 const LONGEST_LIST: usize = 8 << 20;
-/// The longest beginning of an event that is remembered.
+/// The longest beginning of an event that is remembered, in bytes.
 const LONGEST_BEGINNING: usize = 1_024;
 
-/// What is written instead of the names of the other side.
+/// The names and ids to write in place of those that a text holds.
 #[derive(Clone)]
 pub struct Names {
-    /// The names of models to write, quoted.
+    /// The names of models to write, as quoted JSON strings.
     models: Models,
     /// Where names of models stand.
     places: NamePlaces,
-    /// How ids are sealed, where any are handed out.
+    /// How ids are sealed, if the text may hold any.
     ids: Option<Ids>,
 }
 
 #[derive(Clone)]
 enum Models {
-    /// They stay.
+    /// Names stay as they are.
     Same,
-    /// There is one: the client's.
+    /// Every name becomes this one, the client's.
     One(String),
-    /// By the name that is found.
+    /// Each name that is found becomes the one it maps to.
     Map(BTreeMap<String, String>),
 }
 
 /// Where names of models stand in a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NamePlaces {
-    /// An answer: `model`, and that of its `response`.
+    /// An answer: its `model`, and the `model` of its `response`.
     Answer,
-    /// An object that is kept, or a list of such: the same, and `model` of each in `data`.
+    /// A stored object, or a list of them: as in an answer, and `model` of each entry of `data`.
     Objects,
-    /// A model, or a list of such: their `id`, and their `root` and `parent`.
+    /// A model, or a list of models: their `id`, `root` and `parent`.
     Models,
     /// A line of a batch: `model` of its `body`, or of the `body` of its `response`.
     Lines,
@@ -61,33 +63,32 @@ pub enum NamePlaces {
 /// How an answer's ids are sealed.
 #[derive(Clone)]
 pub struct Ids {
-    /// By which keys.
+    /// The keys to seal with.
     pub keys: Keyring,
-    /// For whom.
+    /// Who owns the ids.
     pub owner: Owner,
     /// The region that answers.
     pub region: RegionId,
-    /// Its endpoint that does.
+    /// The endpoint of that region that answers.
     pub endpoint: EndpointId,
 }
 
 impl Names {
-    /// For an answer to a request that names one model, or none. `None` when it needs no change: then nothing has to pass through
-    /// here.
+    /// Names for the answer to a request that names at most one model. `None` if the answer needs no change.
     #[must_use]
     pub fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
         let models = model.map_or(Models::Same, |model| Models::One(quoted(model)));
         (model.is_some() || ids.is_some()).then_some(Self { models, places: NamePlaces::Answer, ids })
     }
 
-    /// For a text that names one model as `places` says.
+    /// Names for a text that names one model, at the places given.
     #[must_use]
     pub fn of_one(model: &str, places: NamePlaces) -> Self {
         Self { models: Models::One(quoted(model)), places, ids: None }
     }
 
-    /// For a text that may name any model: pairs of what stands there and what is to be written. Of two pairs for the same name the
-    /// last counts.
+    /// Names for a text that may name any model. `pairs` holds a name that is found and the name to write. If a found
+    /// name occurs in several pairs, the last counts.
     #[must_use]
     pub fn translated<'m>(
         pairs: impl Iterator<Item = (&'m String, &'m String)>,
@@ -98,7 +99,7 @@ impl Names {
         Self { models: Models::Map(models), places, ids }
     }
 
-    /// Whether the first model of a text is the only thing in it that may have to be replaced.
+    /// Whether only the first name of a model in a text has to be replaced.
     fn is_one_model(&self) -> bool {
         self.ids.is_none() && self.places == NamePlaces::Answer && matches!(self.models, Models::One(_))
     }
@@ -107,7 +108,7 @@ impl Names {
         !matches!(self.models, Models::Same)
     }
 
-    /// The quoted string to write instead of a model's name; `None` where it stays.
+    /// The quoted string to write in place of a model's name; `None` if the name stays.
     fn model(&self, found: &str) -> Option<&str> {
         match &self.models {
             Models::Same => None,
@@ -116,13 +117,13 @@ impl Names {
         }
     }
 
-    /// The quoted string to write instead of an endpoint's id.
+    /// The quoted sealed id to write in place of an endpoint's id.
     fn id(&self, id: &str) -> Option<String> {
         let ids = self.ids.as_ref()?;
         Some(quoted(&ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), id)?))
     }
 
-    /// The quoted text to write instead of one that is, or holds, names of fine-tuned models.
+    /// The quoted text to write in place of one that holds names of fine-tuned models; `None` if it holds none.
     fn tuned(&self, text: &str) -> Option<String> {
         let ids = self.ids.as_ref()?;
         let seal = |name: &str| ids.keys.seal(&ids.owner, ids.region.as_str(), ids.endpoint.as_str(), name);
@@ -136,32 +137,32 @@ impl Names {
     }
 }
 
-/// An answer on its way to the client.
+/// Rewrites one answer on its way to the client.
 pub enum Splice {
     /// A JSON document.
     Json(Names, Json),
     /// A stream of events.
     Events(Box<Events>),
-    /// A list of models that loses those that are other tenants', once it is whole.
+    /// A list of models. Other tenants' models are removed when the list is complete.
     Models(Vec<u8>, Option<Names>),
-    /// What came of a batch.
+    /// The output of a batch, a line for each request.
     Lines(Box<BatchLines>),
 }
 
 impl Splice {
-    /// For a list of models, with what is written instead of an endpoint's names of them.
+    /// For a list of models. `names` holds the names to write in place of the endpoint's.
     #[must_use]
     pub fn models(names: Option<Names>) -> Self {
         Self::Models(Vec::new(), names)
     }
 
-    /// For a JSON answer, or a stream of events of such.
+    /// For a JSON answer, or for a stream of events that hold JSON.
     #[must_use]
     pub fn new(names: Names, events: bool) -> Self {
         if events { Self::Events(Box::new(Events::new(names))) } else { Self::Json(names, Json::default()) }
     }
 
-    /// The next bytes.
+    /// Takes the next bytes, and returns the bytes to pass on.
     pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
         match self {
@@ -177,14 +178,15 @@ impl Splice {
         out
     }
 
-    /// A document that is all there.
+    /// Takes a complete document, and returns it rewritten.
     pub fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
         let Self::Json(names, json) = self else { return self.pass(bytes) };
         let mut out = Vec::with_capacity(bytes.len() + 64);
         let is_one = names.is_one_model();
         let from = if is_one { json.pass_to_model(names, bytes, &mut out) } else { Some(0) };
         let rest = from.and_then(|from| bytes.get(from..)).unwrap_or_default();
-        // What may follow the model is another one, however its key is written, or a number that JSON hasn't got.
+        // The rest may be copied unless it has another `model`, perhaps written with escapes, or a number that isn't
+        // JSON.
         let plain = || {
             memmem::find(rest, b"model\"").is_none()
                 && !memchr_iter(b'\\', rest).any(|at| rest.get(at + 1) == Some(&b'u'))
@@ -198,7 +200,7 @@ impl Splice {
         out
     }
 
-    /// What was held back, at the end.
+    /// Returns what was held back, at the end of the answer.
     pub fn finish(&mut self) -> Vec<u8> {
         match self {
             Self::Json(_, json) => json.take_held(),
@@ -215,19 +217,19 @@ impl Splice {
     }
 }
 
-/// A stream of events, which comes in whole events, or in pieces of a very long one.
+/// Rewrites a stream of events. It is passed whole events, or pieces of a very long one.
 pub struct Events {
     names: Names,
     json: Json,
-    /// What the next byte belongs to.
+    /// The kind of line that the next byte belongs to.
     line: Line,
     after_cr: bool,
-    /// Whether the beginning of the stream was seen, where a byte-order mark may stand.
+    /// Whether the first bytes were seen. Only they may hold a byte-order mark.
     begun: bool,
-    /// Where only the model is looked for: how the last event began, up to the model, and what was written instead. Most
-    /// events of a stream begin alike, and equal beginnings read alike.
+    /// A cache for streams in which only the model is replaced: the beginning of the last event, up to the model, and
+    /// what was written for it. Most events of a stream begin with the same bytes.
     last: Option<(Vec<u8>, Vec<u8>)>,
-    /// Whether the model of this event was replaced, and nothing else is looked for.
+    /// Whether the model of this event was replaced, so that the rest passes unchanged.
     done: bool,
 }
 
@@ -296,7 +298,7 @@ impl Events {
             self.done = true;
             return;
         }
-        // Data over several lines is read from its first one on.
+        // Data may span several lines. Then all of them are read, from the first on.
         let whole = || text.trim_ascii_end().ends_with(b"}");
         if fresh && whole() && !worth(text, self.names.ids.is_some()) {
             return out.extend_from_slice(text);
@@ -315,7 +317,8 @@ impl Events {
     }
 }
 
-/// Whether anything in a line could have to be replaced. Cheaper than reading it, and most lines carry a few letters only.
+/// Whether a line may hold something to replace. This is cheaper than reading the line, and most lines hold only a few
+/// letters of text.
 fn worth(text: &[u8], ids: bool) -> bool {
     let has = |word: &[u8]| memmem::find(text, word).is_some();
     has(b"\"model\"")
@@ -498,7 +501,7 @@ mod tests {
                 let text = [mark, &stream("llama", "c-1")].concat();
                 assert_eq!(run(&names, true, &[text.as_bytes()]), [mark, &stream(model, &id)].concat());
             }
-            // A model that changes within a stream is no reason to guess.
+            // The model may change within a stream.
             let other = chunk("gpt", "c-1", "a") + &chunk("llama", "c-1", "a");
             assert_eq!(run(&names, true, &[other.as_bytes()]), chunk(model, &id, "a") + &chunk(model, &id, "a"));
         }

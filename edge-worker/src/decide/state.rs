@@ -1,11 +1,14 @@
-//! State at endpoints: files, batches, fine-tuning, vector stores and stored answers, each at the one endpoint that made it.
+//! Whose state a request is about, and whether an account is shared. Takes the rules, a service and a tenant; returns
+//! an [`Owner`] or a yes or no. Called by `serve`, `prepare` and `claim`.
 //!
-//! Ids that go out are sealed ([`sealed_id`]): they name the endpoint and say, by a MAC, whose they are. Ids that come in are
-//! opened by [`claim`](claim::claim), which `serve` calls with what it found in path, query and body; where new state is made, and whether
-//! the place an id names may be asked now, is [`crate::decide::plan`]'s to say. Nothing is kept here: an id carries all there is to know.
+//! State means files, batches, fine-tuning jobs, vector stores and stored answers. Each exists only at the endpoint
+//! that made it. Ids in answers are sealed ([`sealed_id`]): a sealed id names the endpoint, and a MAC proves its owner.
+//! Ids in requests are opened by [`claim`](claim::claim), which `prepare` calls with the path, the query and the body.
+//! [`crate::decide::plan`] decides where new state is made, and whether the endpoint of an id may be asked now. The
+//! Worker stores nothing: a sealed id carries all that is needed.
 //!
-//! In a service without tenants an id is a bearer capability of that service: nobody can make one up, and whoever was handed
-//! one may use it. Lists are refused there, as they'd hand out everybody's.
+//! In a service without tenants a sealed id is a bearer capability: nobody can forge one, and whoever has one may use
+//! it. Lists are refused in such a service, because they would show everybody's ids.
 
 pub mod claim;
 pub mod sealed_id;
@@ -17,24 +20,24 @@ use bailiwick_rules::table::{RegionIndex, Service, ServiceIndex, Table, TenantIn
 
 use sealed_id::Owner;
 
-/// An endpoint by its place in the rules of the moment.
+/// An endpoint, identified within one revision of the rules.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     /// Its region.
     pub region: RegionIndex,
-    /// Its name there.
+    /// Its id within the region.
     pub endpoint: EndpointId,
 }
 
-/// Whose state a request is about.
+/// The owner of the state that a request makes or names.
 #[must_use]
 pub fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) -> Owner {
     let tenant = tenant.map(|tenant| table.tenant(tenant).id.as_str().to_owned());
     Owner { service: table.service(service).id.as_str().to_owned(), tenant }
 }
 
-/// Whether a list at `place` can only show what is `tenant`'s: nobody else is sent to the same account. An account is a host
-/// with a credential, whatever the regions and endpoints are called that use it.
+/// Whether a list at `place` shows only what is `tenant`'s, because no other client is sent to the same account. An
+/// account is a host with a credential; several endpoints may use one.
 #[must_use]
 pub fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> bool {
     let Some(tenant) = tenant else { return false };
@@ -50,7 +53,8 @@ pub fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> boo
     })
 }
 
-/// Whether an account of this service's may hold stored answers: some service that uses it allows `store`.
+/// Whether an account that this service uses may hold stored answers: some service that uses the account allows
+/// `store`.
 #[must_use]
 pub fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
     let accounts = |service: &Service| -> Vec<&Endpoint> {
@@ -65,7 +69,7 @@ pub fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
     table.services().iter().filter(stores).any(shares)
 }
 
-/// An account is a host with a credential, whatever the regions and endpoints are called that use it.
+/// Whether two endpoints use one account: the same origin with the same credential.
 fn is_same_account(one: &Endpoint, other: &Endpoint) -> bool {
     one.secret == other.secret && one.url.as_url().origin() == other.url.as_url().origin()
 }

@@ -1,5 +1,5 @@
-//! What became of a request, when it has ended: counted, and told in one log line unless all went smoothly. Called by
-//! `serve` and `proxy`; the line's fields stand in docs/edge-operations.md.
+//! Counts how each request ended, and logs it in one line unless all went smoothly. Takes the outcome of a request;
+//! changes metrics and the log. Called by `serve` and `proxy`. docs/edge-operations.md describes the line's fields.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::runtime::log;
 use crate::runtime::metrics;
 use crate::runtime::reply::ResponseInfo;
 
-/// A request that was refused before anything was sent.
+/// Counts and logs a request that was refused before anything was sent.
 #[inline(never)]
 pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
     metrics::request(service(info), failure.word());
@@ -22,7 +22,7 @@ pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
     }
 }
 
-/// An answer of our own making that is no failure.
+/// Counts, and perhaps logs, an answer that the Worker made itself and that is no failure.
 #[inline(never)]
 pub(crate) fn answered(info: &ResponseInfo, status: u16) {
     metrics::request(service(info), "ok");
@@ -31,8 +31,8 @@ pub(crate) fn answered(info: &ResponseInfo, status: u16) {
     }
 }
 
-/// A request that was sent to endpoints, or was about to be. `failure` is what its client was told instead of an
-/// answer; `is_unmeasured`, whether the answer broke off without a length by which the client could see that.
+/// Counts and logs a request that was sent to endpoints, or was about to be. `failure` is the failure that the client
+/// got instead of an answer. `is_unmeasured`: the answer had no length by which the client could notice a break.
 #[inline(never)]
 pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'static str)>, is_unmeasured: bool) {
     let committed = record.committed();
@@ -47,7 +47,7 @@ pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'
     if is_unmeasured {
         metrics::note("unmeasured_answer");
     }
-    // A client that leaves in the middle of a stream has what it wanted.
+    // A client may leave in the middle of a stream. That is normal.
     let is_smooth = failure.is_none()
         && record.attempts.len() == 1
         && committed.is_some()
@@ -79,7 +79,7 @@ fn line_of_run(info: &ResponseInfo, record: &Record, code: &str, status: Option<
     line
 }
 
-/// The fields of every line.
+/// The fields that every log line has.
 fn line(info: &ResponseInfo, code: &str, status: Option<u16>) -> Map<String, Value> {
     let whose = info.whose.as_ref();
     let tenant = whose.and_then(|whose| Some(whose.table.tenant(whose.tenant?).id.as_str()));
@@ -104,7 +104,7 @@ fn tell(line: Map<String, Value>, is_warning: bool) {
     if is_warning { log::warn(&line) } else { log::info(&line) }
 }
 
-/// The service's name; none for a request that never got to one.
+/// The service's name; empty if the request reached no service.
 fn service(info: &ResponseInfo) -> &str {
     info.whose.as_ref().map_or("", |whose| whose.table.service(whose.service).id.as_str())
 }

@@ -1,7 +1,7 @@
-//! Who asks: a request's host, credentials and origin enter, the service, the tenant and the [`Client`] that is steered leave;
-//! called once per request.
+//! Identifies who sends a request. Takes its host, credentials and origin; returns the service, the tenant and the
+//! [`Client`] to steer. Called by `serve` once per request, and by `explain` and `cors`.
 //!
-//! What a request says of itself may be missing or of another form than promised: what can't be read is unknown, never a panic.
+//! What the request says may be missing or malformed. A value that can't be read counts as unknown and never panics.
 
 use core::net::IpAddr;
 
@@ -14,21 +14,21 @@ use subtle::ConstantTimeEq;
 use crate::decide::envelope::Failure;
 use crate::runtime::request::ClientRequest;
 
-/// A request that was recognised.
+/// Who sends a request, and to which service.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Caller {
-    /// The service its host names.
+    /// The service that the host names.
     pub(crate) service: ServiceIndex,
-    /// The customer, where the service wants one.
+    /// The tenant, if the service requires a key.
     pub(crate) tenant: Option<TenantIndex>,
-    /// What is steered.
+    /// The client to steer.
     pub(crate) client: Client,
 }
 
-/// Finds the service of `host`, the tenant of the credentials where the service wants one, and places the client.
+/// Finds the service of `host`, the tenant of the credentials if the service requires a key, and the client's place.
 ///
-/// A service that no tenant names ignores credentials, as the official clients always send some. One that a tenant names
-/// never falls back to geography for a key that nobody has.
+/// A service that no tenant names ignores credentials, because the official clients always send some. A service that a
+/// tenant names refuses an unknown key. It never falls back to steering by geography.
 pub(crate) fn recognise(
     table: &Table,
     host: &str,
@@ -56,7 +56,7 @@ fn tenant_of(table: &Table, service: ServiceIndex, credentials: &Credentials) ->
     if table.tenant(tenant).services.contains(&service) { Ok(tenant) } else { Err(Failure::NotYourService) }
 }
 
-/// The keys a request carries.
+/// The keys that a request carries.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Credentials {
     bearer: Option<String>,
@@ -64,12 +64,12 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma, which is part of nobody's key.
+    /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma. No valid key contains a comma.
     pub(crate) fn of(asked: &ClientRequest) -> Self {
         Self::read(asked.header("authorization"), asked.header("api-key"))
     }
 
-    /// Whether they are this token and nothing else. Takes the same time whatever they are.
+    /// Whether the credentials are this token and nothing else. Keys are compared in constant time.
     pub(crate) fn are(&self, token: &str) -> bool {
         let is = |key: &String| bool::from(KeyDigest::of_key(key).0.ct_eq(&KeyDigest::of_key(token).0));
         match (&self.bearer, &self.api_key) {
@@ -95,7 +95,7 @@ impl Credentials {
     }
 }
 
-/// Where a request comes from, as far as the runtime could tell.
+/// Where a request comes from, as far as the runtime knows.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Origin {
     address: Option<IpAddr>,
@@ -104,14 +104,14 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Reads `CF-Connecting-IP` and `request.cf`, which Cloudflare (or the trusted front of a workerd) sets. A code
-    /// that is no country's, such as `XX`, `T1` or a database's `ZZ`, leaves the client unknown.
+    /// Reads `CF-Connecting-IP` and `request.cf`. Cloudflare sets them, or the trusted proxy in front of workerd. If
+    /// the code is no country's, such as `XX`, `T1` or a database's `ZZ`, the country is unknown.
     pub(crate) fn of(asked: &ClientRequest) -> Self {
         let [country, latitude, longitude] = &asked.place;
         Self::read(asked.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
     }
 
-    /// The client that asks from there, of no tenant.
+    /// The client at this origin, without a tenant.
     pub(crate) fn client(&self) -> Client {
         Client { tenant: None, address: self.address, country: self.country, location: self.location }
     }

@@ -1,8 +1,9 @@
-// One request's line to its endpoints and back to its client, on the runtime's side of the Worker: exchange.rs holds the other end.
+// One request's exchange with its endpoints and its client, on the JavaScript side. entry.js calls `serve` with a
+// request and gets the response. exchange.rs calls the methods of `Exchange`, which report to Wasm through `notify`.
 //
-// Each call between Wasm and JavaScript, and each object made on the way, costs about as much as the runtime needs to pass a
-// chunk on by itself. So what belongs together crosses together: headers as one text, and an event as one call of `notify`, which
-// also takes the request on from there (task.rs).
+// A call between Wasm and JavaScript costs about as much as the runtime needs to pass on a chunk. So does an object
+// that is made for the call. So there are few calls: headers cross as one text, and each event is one call of
+// `notify`, which also continues the request's task (task.rs).
 import Shim from "shim";
 import {
   BODY_ERROR, CHUNK, CLIENT_GONE, EOF, FETCH_ERROR, HEADERS, LAST_CHUNK, LOOKED, REQUEST_BODY, REQUEST_CHUNK, REQUEST_EOF,
@@ -10,40 +11,43 @@ import {
 } from "./notice.js";
 
 const { begin, notify, run } = Shim.prototype;
-/** What the shim knows of the Wasm: whether a panic broke it, and which instance it is. */
+/** The shim's state of the Wasm: whether a panic broke it, and the number of the instance. */
 const wasm = globalThis.__worker_init_state;
 
-/** How often a line rings at least while its task lasts, in milliseconds. By it a task hears that the Wasm is another's. */
+/**
+ * The longest time between two events of an exchange while its task lasts, in milliseconds. Each event checks whether
+ * the Wasm instance was replaced.
+ */
 const BEAT = 5_000;
 
-/** An answer announced to be no longer than this is read at once. */
+/** An answer whose `Content-Length` is at most this is read in one call. In bytes. */
 const AT_ONCE = 1 << 16;
-/** How much of a body is taken from the endpoint before anybody asks for it. */
+/** How much of a body is read from the endpoint before Wasm asks for it. In bytes. */
 const AHEAD = 1 << 16;
-/** How much one read takes at first and at most. Events are far shorter. */
+/** The size of the buffer for one read, at first and at most. In bytes. Most events are far shorter. */
 const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
-/** How long a look takes at most, in milliseconds, and how much it sees. */
+/** The limits of a `look`: its time in milliseconds, and the size of what it fetches in bytes. */
 const LOOK = 5_000, LOOKED_AT = 1 << 16;
-/** A chunk that comes within so many milliseconds of the last is one of a burst. */
+/** Two chunks belong to one burst if less than this time is between them. In milliseconds. */
 const BURST = 2;
 
 const ignore = () => {};
 const done = Promise.resolve();
 
 const encoder = new TextEncoder();
-/** Where texts are written on their way into Wasm, which copies them. */
+/** The buffer for texts that go into Wasm. Wasm copies them. */
 let written = new Uint8Array(1 << 14);
 
-/** A text as bytes, until the next one. */
+/** Encodes a text in UTF-8. The next call overwrites the result. */
 function bytesOf(text) {
-  // A unit of a text is at most three bytes.
+  // A UTF-16 code unit takes at most three bytes in UTF-8.
   if (3 * text.length > written.length) written = new Uint8Array(6 * text.length);
   return written.subarray(0, encoder.encodeInto(text, written).written);
 }
 
-/** Headers, names and values in turn from the first on, as an object: one the runtime takes them from at once. */
+/** Makes an object of headers from `parts`, which alternates names and values from index `first`. */
 function record(parts, first) {
-  // One without a prototype is slower to make, and to read for the runtime.
+  // An object without a prototype is slower to make, and slower for the runtime to read.
   const headers = {};
   for (let i = first; i + 1 < parts.length; i += 2) {
     const before = headers[parts[i]];
@@ -55,8 +59,8 @@ function record(parts, first) {
 const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
 
 /**
- * An id for a request, and what it says of itself, a line each: method, URL, country, latitude, longitude; then its headers, names
- * and values in turn: neither can hold a line's end.
+ * Describes a request as text, one item a line: a new id, method, URL, country, latitude, longitude, then the name and
+ * the value of each header. No item can contain a line break.
  */
 function asked(request) {
   const { method, url, cf } = request;
@@ -67,9 +71,9 @@ function asked(request) {
   return text;
 }
 
-/** Answers a request. */
+/** Answers a request. Called by entry.js. */
 export function serve(request, env, ctx) {
-  // After a panic the shim makes a new instance of the Wasm before the next request; making one of its class has it do so.
+  // After a panic, the constructor of the shim makes a new Wasm instance.
   if (wasm.criticalError) new Shim(ctx, env);
   const text = asked(request);
   return new Promise((answer) => {
@@ -81,7 +85,7 @@ export function serve(request, env, ctx) {
   });
 }
 
-/** What is said when the Wasm broke, and nobody is left to ask for the words. */
+/** The error body when the Wasm is broken and can't write one itself. */
 const BROKEN_BODY = JSON.stringify({
   error: {
     message: "This gateway made a mistake. Nothing more is known here; tell its operator the request id.",
@@ -96,14 +100,14 @@ function broken(id) {
   return new Response(BROKEN_BODY, { status: 500, headers });
 }
 
-/** Numbers of tasks that have ended: their places in Wasm are used again. */
+/** Numbers of tasks that have ended. New tasks use them again, because each number is a slot in Wasm. */
 const free = [];
 let numbers = 0;
 
 class Exchange {
-  /** `answer` takes the client's response. */
+  /** `answer` is called with the client's response. */
   constructor(id, answer) {
-    /** The task's number, while it lasts. */
+    /** The task's number; `undefined` when the task has ended. */
     this.number = free.pop() ?? numbers++;
     this.instance = wasm.instanceId;
     this.id = id;
@@ -111,9 +115,9 @@ class Exchange {
     this.flight = undefined;
     this.timer = undefined;
     this.writer = undefined;
-    /** Whether events are written to the client. */
+    /** Whether the client's body is an event stream. */
     this.events = false;
-    /** How the client's body is read in pieces, whether one is under way, and until when it may come. */
+    /** For reading the client's body in pieces: the reader, whether a read is pending, and the timer that limits it. */
     this.reader = undefined;
     this.pulling = false;
     this.late = undefined;
@@ -123,7 +127,7 @@ class Exchange {
   /** Calls into Wasm on behalf of this request's task. */
   enter(call, a, b, c, d, e) {
     if (this.number === undefined) return;
-    // One that a panic broke may be in any state, and the next one knows nothing of this request.
+    // After a panic the instance may be in any state, and a new instance doesn't know this request.
     if (wasm.criticalError || this.instance !== wasm.instanceId) return this.fail();
     try {
       call(this.number, a, b, c, d, e);
@@ -133,40 +137,40 @@ class Exchange {
     }
   }
 
-  /** Tells what happened, and takes the task on from there. */
+  /** Reports an event to Wasm, which then continues the task. */
   notify(what, attempt, bytes) {
     this.enter(notify, what, attempt, bytes);
   }
 
-  /** Takes the task on when the runtime has done what it is at. */
+  /** Continues the task in a later microtask. */
   wake() {
     done.then(() => this.enter(run));
   }
 
-  /** The task has ended. A timer that is set ends with the request: to clear it costs more. */
+  /** Ends the task. Its timer isn't cleared: the runtime drops it with the request, which is cheaper. */
   end() {
     this.abort();
     this.abandon();
   }
 
-  /** The task has ended, and so has the request for the runtime: nothing of it may be touched. */
+  /** Ends the task of a request that the runtime has already ended. No object of that request may be used. */
   abandon() {
     if (this.number !== undefined) free.push(this.number);
     this.number = undefined;
   }
 
-  /** The Wasm is broken, and the task with it. */
+  /** Ends the exchange because the Wasm is broken. */
   fail() {
     this.end();
     this.answer(broken(this.id));
     if (this.writer === undefined) return;
     if (!this.events) return this.cut();
-    // Whole events were written, and one more can be.
+    // Only whole events were written so far, so an error event can follow.
     this.writer.write(encoder.encode(`data: ${BROKEN_BODY}\n\n`)).catch(ignore);
     this.close();
   }
 
-  /** Reads the client's body, all of it: REQUEST_BODY follows, or REQUEST_FAILED if it doesn't come. */
+  /** Reads the client's whole body. Reports REQUEST_BODY, or REQUEST_FAILED if the read fails. */
   readBody(request) {
     request.arrayBuffer().then(
       (body) => this.notify(REQUEST_BODY, 0, new Uint8Array(body)),
@@ -174,7 +178,10 @@ class Exchange {
     );
   }
 
-  /** Reads a piece of the client's body: REQUEST_CHUNK, REQUEST_EOF or REQUEST_FAILED follows, or REQUEST_TIMEOUT after so many milliseconds. */
+  /**
+   * Reads a piece of the client's body. Reports REQUEST_CHUNK, REQUEST_EOF or REQUEST_FAILED, or REQUEST_TIMEOUT if
+   * none of these happens within `milliseconds`.
+   */
   pull(request, milliseconds) {
     clearTimeout(this.late);
     this.late = setTimeout(() => this.notify(REQUEST_TIMEOUT, 0), milliseconds);
@@ -194,14 +201,14 @@ class Exchange {
   }
 
   /**
-   * Sends a request: `head` is the method, the URL and the headers, a line each. HEADERS with the status and the headers, or
-   * FETCH_ERROR, follows.
+   * Sends a request to an endpoint. `head` holds the method, the URL, and the names and values of headers, one a line.
+   * Reports HEADERS with the status and the headers, or FETCH_ERROR.
    */
   send(attempt, head, body, stream) {
     const parts = head.split("\n");
     const abort = new AbortController();
     const flight = (this.flight = new Flight(attempt, abort));
-    // A redirect could lead out of the fence: it is seen as a failed attempt.
+    // A redirect could lead out of the fence, so it isn't followed. It counts as a failed attempt.
     const init = { method: parts[0], headers: record(parts, 2), body: stream ?? body?.slice(), redirect: "manual", signal: abort.signal };
     try {
       fetch(parts[1], init).then(
@@ -217,8 +224,8 @@ class Exchange {
   }
 
   /**
-   * Fetches something small: LOOKED follows, with its bytes if it came, and with none where nothing is there. The answer in
-   * flight goes on, and nobody reads it meanwhile.
+   * Fetches a small document beside the answer in flight, which isn't read meanwhile. Reports LOOKED with the
+   * document's bytes, with no bytes (length 0) if the endpoint has none, or with `undefined` if the fetch failed.
    */
   look(head) {
     const parts = head.split("\n");
@@ -232,7 +239,7 @@ class Exchange {
     see().then((bytes) => this.notify(LOOKED, 0, bytes), () => this.notify(LOOKED, 0));
   }
 
-  /** Asks for more of the body: CHUNK, EOF or BODY_ERROR follows, perhaps at once. */
+  /** Asks for more of the answer's body. Reports CHUNK, LAST_CHUNK, EOF or BODY_ERROR, perhaps before it returns. */
   read() {
     const flight = this.flight;
     if (flight === undefined) return;
@@ -242,7 +249,7 @@ class Exchange {
     this.fill(flight);
   }
 
-  /** Begins with a body. */
+  /** Starts to read an answer's body: in one call if it is short, else in pieces. */
   open(flight) {
     const { length, packed, drips, response } = flight;
     if (length === 0 || response.body === null) return this.ended(flight, EOF);
@@ -252,7 +259,7 @@ class Exchange {
       flight.came = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.ended(flight, EOF);
-        // The clock isn't asked again within a burst: it is one until its timer runs out.
+        // A burst lasts until its timer fires. Until then the clock isn't read.
         const burst = flight.soon !== undefined || flight.isSoon();
         flight.keep(value);
         if (this.flight !== flight) return;
@@ -260,7 +267,8 @@ class Exchange {
         this.fill(flight);
       };
       flight.broke = () => this.ended(flight, BODY_ERROR);
-      // Into a buffer of our own, again and again: else each chunk gets one, and rubbish is what a stream costs most by.
+      // All reads use one buffer. Else the runtime would allocate one for each chunk, and garbage is a stream's main
+      // cost.
       flight.reader = response.body.getReader({ mode: "byob" });
       return;
     }
@@ -274,8 +282,8 @@ class Exchange {
   }
 
   /**
-   * Reads on, whether anybody asked or not, up to a limit. The runtime gives one chunk of the transfer encoding at a time, which
-   * for events is one event, though dozens may have come with one packet.
+   * Reads ahead, up to a limit, even if Wasm hasn't asked. The runtime returns one chunk of the transfer encoding per
+   * read. In an event stream that is one event, though one packet may have brought dozens.
    */
   fill(flight) {
     if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
@@ -289,8 +297,9 @@ class Exchange {
   }
 
   /**
-   * Hands over what there is: at once, or, in a burst, when the runtime has nothing else at hand. That is when a timer of no time
-   * runs out, so nobody waits for what hasn't come, and a burst makes one event here and one write to the client.
+   * Reports what was read. Within a burst it waits for a timer of 0 ms, which fires when the runtime has no more chunks
+   * ready. So a burst becomes one report to Wasm and one write to the client, and no chunk waits for one still on its
+   * way.
    */
   settle(flight, burst) {
     if (flight.size === 0) {
@@ -309,7 +318,7 @@ class Exchange {
     }
   }
 
-  /** Breaks the request in flight off: its connection goes. */
+  /** Aborts the request in flight. The runtime closes its connection. */
   abort() {
     const flight = this.flight;
     this.flight = undefined;
@@ -317,14 +326,14 @@ class Exchange {
   }
 
   /**
-   * Lets an answer that said its last word end by itself, so that its connection can be used again. The read that is under way
-   * has as long as the client's answer takes to be sent: then the runtime ends whatever belongs to the request.
+   * Stops listening to an answer whose content is complete, without aborting it, so that its connection can be used
+   * again. The pending read may go on until the client has its answer. Then the runtime ends everything of the request.
    */
   leave() {
     this.flight = undefined;
   }
 
-  /** TIMER follows after so many milliseconds, in place of one that was to follow. */
+  /** Sets the timer: reports TIMER after `milliseconds`. Replaces a timer that was set before. */
   arm(milliseconds) {
     if (this.timer !== undefined) clearTimeout(this.timer);
     this.timer = setTimeout(() => {
@@ -334,20 +343,20 @@ class Exchange {
     }, milliseconds);
   }
 
-  /** Answers the client: a response with a body that is all there, in bytes or as a text, or with none. */
+  /** Answers the client with a complete response. Its body is `text` or `bytes`, or none. */
   respond(status, headers, bytes, text) {
     try {
       this.answer(new Response(text ?? bytes?.slice() ?? null, { status, headers: record(headers.split("\n"), 0) }));
     } catch {
-      // A status or a header that the runtime doesn't take.
+      // The runtime rejects the status or a header.
       this.answer(broken(this.id));
     }
   }
 
   /**
-   * Answers the client by the beginning of a body: of so many bytes, if that is known. The length matters when an answer
-   * breaks off. workerd ends a chunked body as if it were whole, whatever happens to the stream behind it; one of a known length
-   * it cuts, and the client sees it. Streams of events say by an event how they ended.
+   * Answers the client with a response whose body is written later. `length` is its size in bytes, if known. The length
+   * matters when an answer breaks off: workerd cuts a body of known length, and the client notices. It ends a chunked
+   * body as if it were whole. An event stream says in an event how it ended.
    */
   begin(status, headers, length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
@@ -356,7 +365,7 @@ class Exchange {
     this.events = headers.includes("text/event-stream");
   }
 
-  /** Writes to the client: WRITTEN follows when it took all of it, WRITE_FAILED if it won't. */
+  /** Writes to the client. Reports WRITTEN when all bytes were taken, or WRITE_FAILED. */
   write(bytes) {
     this.writer.write(bytes.slice()).then(
       () => this.notify(WRITTEN, 0),
@@ -364,32 +373,32 @@ class Exchange {
     );
   }
 
-  /** Ends the client's body: it is whole. */
+  /** Ends the client's body, which is complete. */
   close() {
     this.writer.close().catch(ignore);
   }
 
-  /** Breaks the client's body off. */
+  /** Breaks off the client's body, which is incomplete. */
   cut() {
     this.writer.abort("the answer broke off").catch(ignore);
   }
 }
 
-/** One attempt: its request, and what of its answer was read and not yet handed over. */
+/** One attempt: its fetch, and the bytes of its answer that were read but not yet reported. */
 class Flight {
   constructor(attempt, abort) {
     this.attempt = attempt;
     this.abort = abort;
     this.response = undefined;
-    /** What its headers say: how long the body is, whether the runtime unpacks it, and whether it is heard while it comes. */
+    /** From the headers: the body's length, whether the runtime decompresses it, and whether it is audio. */
     this.length = undefined;
     this.packed = false;
     this.drips = false;
     this.reader = undefined;
-    /** What a read calls: made once, not for every chunk. */
+    /** The callbacks of a read. They are made once, not for every chunk. */
     this.came = undefined;
     this.broke = undefined;
-    /** What a read is given to fill, and what was read, of so many bytes. */
+    /** The buffer for the next read, the buffer of bytes not yet reported, and how many bytes are in it. */
     this.piece = undefined;
     this.held = undefined;
     this.size = 0;
@@ -397,11 +406,11 @@ class Flight {
     this.filling = false;
     this.wanted = false;
     this.soon = undefined;
-    /** How it ended: EOF or BODY_ERROR. */
+    /** How the body ended: EOF or BODY_ERROR. */
     this.over = undefined;
   }
 
-  /** The answer's headers, as `lines`. */
+  /** The answer's headers as text: each name and each value on a line of its own. */
   headers() {
     let text = "";
     this.response.headers.forEach((value, name) => {
@@ -413,13 +422,13 @@ class Flight {
     return text;
   }
 
-  /** Whether no further piece fits. */
+  /** Whether another read could exceed the limit. */
   isFull() {
-    // One that is being filled says nothing of its size.
+    // A buffer that a read is filling is detached, and its length reads as 0.
     return this.size + Math.max(this.piece.byteLength, PIECE) > AHEAD;
   }
 
-  /** Keeps a chunk. */
+  /** Appends a chunk to the held bytes, and takes its buffer back for the next read. */
   keep(chunk) {
     const size = this.size + chunk.byteLength;
     if (size > this.held.byteLength) {
@@ -429,13 +438,13 @@ class Flight {
     }
     this.held.set(chunk, this.size);
     this.size = size;
-    // One that was filled to its end is of a body that comes in larger pieces.
+    // A full buffer suggests that the body arrives in larger pieces, so the next buffer is twice as large.
     const { buffer } = chunk;
     const more = chunk.byteLength === buffer.byteLength && buffer.byteLength < LARGEST_PIECE;
     this.piece = new Uint8Array(more ? new ArrayBuffer(2 * buffer.byteLength) : buffer);
   }
 
-  /** Whether a chunk that has just come did so soon after the last. */
+  /** Whether a chunk that has just arrived belongs to a burst. Notes its time. */
   isSoon() {
     const now = Date.now();
     const soon = now - this.last < BURST;
@@ -443,7 +452,7 @@ class Flight {
     return soon;
   }
 
-  /** What was kept, to be copied before anything else is. */
+  /** Takes the held bytes. The caller copies them before the next chunk is appended. */
   take() {
     const kept = this.held.subarray(0, this.size);
     this.size = 0;

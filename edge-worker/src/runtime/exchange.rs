@@ -1,5 +1,6 @@
-//! One request's exchange with its endpoints and its client. `proxy` sends through it, and gets what happens, one
-//! [`Arrival`] at a time. The JavaScript side is exchange.js.
+//! One request's exchange with its endpoints and its client. Takes what to send; returns what happens, one [`Arrival`]
+//! at a time. Called by `proxy`; `incoming` and `uploads` read the client's body through it. The JavaScript side is
+//! exchange.js.
 
 use core::future::poll_fn;
 use core::task::Poll;
@@ -22,7 +23,7 @@ use crate::runtime::reply::Reply;
 
 #[wasm_bindgen]
 extern "C" {
-    /// One request's line, an object of exchange.js.
+    /// The `Exchange` object of exchange.js.
     #[derive(Clone)]
     pub(crate) type JsExchange;
     #[wasm_bindgen(method)]
@@ -51,13 +52,13 @@ extern "C" {
     fn cut(this: &JsExchange);
     #[wasm_bindgen(method)]
     fn pull(this: &JsExchange, request: &web_sys::Request, milliseconds: f64);
-    /// Asks for the task to be run, soon.
+    /// Continues the task in a later microtask.
     #[wasm_bindgen(method)]
     pub(crate) fn wake(this: &JsExchange);
-    /// The task has ended: what is in flight is aborted.
+    /// Ends the task, and aborts the fetch in flight.
     #[wasm_bindgen(method)]
     pub(crate) fn end(this: &JsExchange);
-    /// The task has ended, and nothing of its request may be touched.
+    /// Ends the task of a request that the runtime has already ended. No object of that request may be used.
     #[wasm_bindgen(method)]
     pub(crate) fn abandon(this: &JsExchange);
 }
@@ -73,37 +74,37 @@ pub(crate) enum Arrival {
     Event(Event),
 }
 
-/// What has happened and wasn't taken yet. The task that waits for it is polled by whoever puts it there.
+/// What has happened and wasn't taken yet. Whoever puts something into the inbox then polls the task.
 #[derive(Default)]
 pub(crate) struct Inbox {
     arrived: VecDeque<Arrival>,
-    /// The timer ran out. Not in the queue: a chunk that came goes first.
+    /// Whether the timer fired. It isn't in the queue, because a chunk that has arrived is taken first.
     timer: bool,
     gone: bool,
-    /// What became of the last write.
+    /// Whether the last write succeeded, once it has ended.
     written: Option<bool>,
-    /// The client's body; `None` in it if that didn't come.
+    /// The client's body; the inner value is `None` if it couldn't be read.
     body: Option<Option<Vec<u8>>>,
-    /// A piece of it.
+    /// A piece of the client's body.
     piece: Option<Piece>,
-    /// What came of a look at something beside the answer; `None` in it if nothing did.
+    /// The result of a `look`; the inner value is `None` if its fetch failed.
     looked: Option<Option<Vec<u8>>>,
-    /// Whether its task waits for no feeds. What does so may not be dropped when its request has ended.
+    /// Whether the task no longer waits for feeds. A task that does must not be dropped when its request has ended.
     pub(crate) is_fed: bool,
 }
 
-/// What came of asking for a piece of the client's body.
+/// The result of a read of the client's body.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Chunk(Vec<u8>),
     Eof,
     Failed,
-    /// None came in time.
+    /// No piece arrived in time.
     Timeout,
 }
 
 impl Inbox {
-    /// Files what exchange.js reports.
+    /// Stores what exchange.js reports.
     pub(crate) fn put(&mut self, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
         match notice {
             Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
@@ -134,8 +135,8 @@ impl Inbox {
         self.arrived.push_back(Arrival::Event(event));
     }
 
-    /// The timer ran out while nobody listened to the endpoint, as the client took its time: that isn't the endpoint's, and
-    /// it has a little longer.
+    /// If the timer fired while a slow client kept the endpoint's answer from being read, returns the time to add. The
+    /// delay isn't the endpoint's fault.
     fn grace(&mut self) -> Option<u64> {
         core::mem::take(&mut self.timer).then_some(AFTER_A_SLOW_CLIENT_MS)
     }
@@ -150,7 +151,7 @@ impl Inbox {
         core::mem::take(&mut self.timer).then_some(Arrival::Timer)
     }
 
-    /// The client's body, or `None` if the timer ran out before it.
+    /// Takes the client's body, or `None` if the timer fired first.
     fn take_body(&mut self) -> Option<Option<Option<Vec<u8>>>> {
         if let Some(body) = self.body.take() {
             return Some(Some(body));
@@ -162,49 +163,50 @@ impl Inbox {
     }
 }
 
-/// Reads the status and the headers, a line each.
+/// Reads the status and the headers: the status, each name and each value is on a line of its own.
 fn headers(attempt: AttemptNumber, bytes: Option<Vec<u8>>) -> Arrival {
     let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
     let (status, headers) = text.split_once('\n').unwrap_or_default();
     Arrival::Headers { attempt, status: status.parse().unwrap_or(0), headers: Headers::read(headers.to_owned()) }
 }
 
-/// Waits until something is there to take: this task is polled with all that comes into its inbox.
+/// Waits until `take` returns something. The task is polled after each entry to its inbox.
 async fn wait_for<T>(inbox: &RefCell<Inbox>, take: impl Fn(&mut Inbox) -> Option<T>) -> T {
     poll_fn(|_| take(&mut inbox.borrow_mut()).map_or(Poll::Pending, Poll::Ready)).await
 }
 
-/// The longest that a timer is set for. One that is to run out later runs out early and is set again, so the one at hand
-/// serves most of the limits a request meets.
+/// The longest time that a timer is set for, in milliseconds. A later deadline needs several timers. So a timer that is
+/// already set serves most limits of a request, and is seldom set again.
 const LONGEST_TIMER_MS: u64 = 5_000;
-/// How long an endpoint has after a client that was slow enough for the timer to run out.
+/// The time that an endpoint gets if the timer fired because of a slow client, in milliseconds.
 const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 
-/// A request's line. What is in flight when its task ends is aborted.
+/// A request's exchange. When its task ends, the fetch in flight is aborted.
 pub(crate) struct Exchange {
     js: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
     reading: bool,
-    /// The answer in flight has ended.
+    /// Whether the answer in flight has ended.
     ended: bool,
-    /// When the timer that is set runs out.
+    /// When the timer that is set fires, in milliseconds since the epoch.
     timer_at: Option<i64>,
 }
 
 impl Exchange {
-    /// The line of the task that this is called in, whose inbox it is.
+    /// The exchange of one task. `inbox` is that task's.
     pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
-        // exchange.js has set one, so that every exchange reports now and then.
+        // exchange.js has already set a timer, so that every exchange reports at least that often.
         let timer_at = Some(clock::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
         Self { js, inbox, reading: false, ended: false, timer_at }
     }
 
-    /// The task waits for no feeds any more.
+    /// Notes that the task no longer waits for feeds.
     pub(crate) fn note_fed(&self) {
         self.inbox.borrow_mut().is_fed = true;
     }
 
-    /// Sends a request: `Headers` or `Refused` follows. Its body is `stream` (anything `fetch` takes), else `body`.
+    /// Sends a request to an endpoint. An arrival of headers or of [`Event::FetchError`] follows. The body is `stream`
+    /// (anything that `fetch` takes), else `body`.
     pub(crate) fn send(
         &mut self,
         attempt: AttemptNumber,
@@ -216,15 +218,15 @@ impl Exchange {
     ) {
         self.reading = false;
         self.ended = false;
-        // The end, perhaps, of an answer that was given up at its last chunk.
+        // The inbox may still hold the end of an earlier answer that was abandoned at its last chunk.
         self.inbox.borrow_mut().arrived.clear();
         let head = [method, "\n", url, "\n", headers.as_text()].concat();
         self.js.send(attempt, &head, body, stream);
     }
 
-    /// Waits for what happens next. While `reading` the body of the answer in flight is read.
+    /// Waits for what happens next. If `reading`, asks for more of the body of the answer in flight.
     pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
-        // What came with the last chunk needs no asking for.
+        // If an arrival is already there, no read is needed.
         let at_hand = !self.inbox.borrow().arrived.is_empty();
         if reading && !at_hand && !core::mem::replace(&mut self.reading, true) {
             if let Some(after_ms) = self.inbox.borrow_mut().grace() {
@@ -242,7 +244,7 @@ impl Exchange {
         arrived
     }
 
-    /// Fetches something small beside the answer in flight, of which nothing is read meanwhile; `None` if that didn't come.
+    /// Fetches a small document beside the answer in flight, which isn't read meanwhile. `None` if the fetch failed.
     pub(crate) async fn look(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
         self.inbox.borrow_mut().looked = None;
         let head = ["GET\n", url, "\n", headers.as_text()].concat();
@@ -250,13 +252,13 @@ impl Exchange {
         wait_for(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.looked.take() }).await
     }
 
-    /// Breaks off what is in flight.
+    /// Aborts the fetch in flight.
     pub(crate) fn abort(&mut self) {
         self.reading = false;
         self.js.abort();
     }
 
-    /// Lets what is in flight end by itself.
+    /// Stops listening to the answer in flight, without aborting it.
     pub(crate) fn leave(&mut self) {
         self.reading = false;
         if !self.ended {
@@ -264,7 +266,7 @@ impl Exchange {
         }
     }
 
-    /// `Timer` follows after so many milliseconds, or earlier.
+    /// Sets the timer: [`Arrival::Timer`] follows after `after_ms` or earlier.
     pub(crate) fn arm(&mut self, now_ms: i64, after_ms: u64) {
         let after_ms = after_ms.min(LONGEST_TIMER_MS);
         let at = now_ms.saturating_add_unsigned(after_ms);
@@ -279,8 +281,8 @@ impl Exchange {
         self.js.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
     }
 
-    /// Answers the client by a response whose body is written from now on: of so many bytes, if that is known. False for what the
-    /// runtime makes no response of: then it isn't answered.
+    /// Answers the client with a response whose body is written later. `length` is the body's size in bytes, if known.
+    /// False if the runtime rejects the status or a header; then the client isn't answered yet.
     pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
         self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok()
     }
@@ -290,10 +292,10 @@ impl Exchange {
         self.js.reply(reply);
     }
 
-    /// The client's body, all of it at once, if it comes before so much time has passed.
+    /// Reads the client's whole body, if it arrives in time.
     ///
     /// # Errors
-    /// 400 when the client is going away, 408 when it falls silent.
+    /// 400 if the client goes away, 408 if the body isn't there in time.
     pub(crate) async fn body(&mut self, request: &web_sys::Request, within: Millis) -> Result<Vec<u8>, Failure> {
         if self.js.read_body(request).is_err() {
             return Err(Failure::MissingBody);
@@ -314,19 +316,19 @@ impl Exchange {
         }
     }
 
-    /// Writes to the client; false if it won't take it.
+    /// Writes to the client. False if the write failed or the client went away.
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
         self.inbox.borrow_mut().written = None;
         self.js.write(bytes);
         wait_for(&self.inbox, |inbox| if inbox.gone { Some(false) } else { inbox.written.take() }).await
     }
 
-    /// The client's body is whole.
+    /// Ends the client's body, which is complete.
     pub(crate) fn close(&self) {
         self.js.close();
     }
 
-    /// The client's body is broken off.
+    /// Breaks off the client's body, which is incomplete.
     pub(crate) fn cut(&self) {
         self.js.cut();
     }
@@ -340,15 +342,16 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// Of the request whose line it is.
+    /// The pieces of the body of `request`. `js` and `inbox` are those of its exchange.
     pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>, request: web_sys::Request) -> Self {
         Self { js, inbox, request }
     }
 
-    /// The next one; `None` at the end.
+    /// Reads the next piece; `None` at the end.
     ///
     /// # Errors
-    /// 400 when the client is going away, 408 when it isn't there within so much time. Nobody's silence holds room that others need.
+    /// 400 if the client goes away, 408 if no piece arrives in time. The limit keeps a silent client from holding
+    /// memory.
     pub(crate) async fn next(&mut self, within: Millis) -> Result<Option<Vec<u8>>, Failure> {
         self.inbox.borrow_mut().piece = None;
         self.js.pull(&self.request, u32::try_from(within.0).map_or(f64::from(u32::MAX >> 1), f64::from));
@@ -366,7 +369,8 @@ impl JsExchange {
     pub(crate) fn reply(&self, reply: &Reply) {
         let headers = reply.headers.as_text();
         let bytes = reply.body.as_deref();
-        // A text of one byte a letter is cheaper than bytes, to hand over and to send. One of no type is given one, though.
+        // An ASCII text is cheaper than bytes, to pass and to send. But the runtime adds a type to a text that has
+        // none.
         let is_typed = reply.headers.get("content-type").is_some();
         match bytes.filter(|bytes| is_typed && bytes.is_ascii()).and_then(|bytes| core::str::from_utf8(bytes).ok()) {
             Some(text) => self.respond(reply.status, headers, None, Some(text)),

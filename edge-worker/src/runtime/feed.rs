@@ -1,11 +1,12 @@
-//! Where rules and health come from: DNS nodes' APIs or Workers KV are read here and told to the [`RulesState`] and the
-//! [`Reports`] of this isolate; every request asks for a [`refresh`] and takes its [`Snapshot`] from [`snapshot`].
+//! Fetches rules and health from the APIs of DNS nodes, or rules from Workers KV. Takes the answers into the
+//! [`RulesState`] and the [`Reports`] of this isolate, and returns a [`Snapshot`]. Called by `serve`: each request
+//! first calls [`refresh`], then [`snapshot`].
 //!
-//! An isolate serves many requests, and a promise of one may not be awaited by another. So the state is plain values,
-//! never borrowed across an await; a request that finds something out of date takes a lease on it by time
-//! ([`schedule`]) and looks inside `wait_until`. While requests keep coming none waits for it. One that finds what is
-//! known too old to go on by waits, for a bounded time: the one with the lease for its own look, any other until it
-//! sees that a look is over.
+//! An isolate serves many requests, and no request may await another's promise. So the state is plain values, which are
+//! never borrowed across an await. A request that finds a feed out of date takes a lease on it for a time
+//! ([`schedule`]), and fetches it inside `wait_until`. Usually no request waits for the result. If the known data is
+//! too old to use, a request waits for a bounded time: the one with the lease for its own fetch, any other until it
+//! sees that a fetch has ended.
 
 pub(crate) mod ask;
 mod schedule;
@@ -42,48 +43,48 @@ use crate::runtime::log;
 use crate::runtime::metrics::{self, FeedKind};
 use crate::runtime::reply::Identity;
 
-/// The document built in: `edge-worker/rules.json`. As shipped it steers nothing.
+/// The built-in rules, from `edge-worker/rules.json`. As shipped they steer nothing.
 const BUNDLED: &[u8] = include_bytes!("../../rules.json");
 
-/// How long one source of rules or of health may take.
+/// How long one source of rules or of health may take to answer.
 const RULES_PATIENCE: Millis = Millis(3_000);
 const HEALTH_PATIENCE: Millis = Millis(1_500);
-/// How long the other sources may take when one has answered, before requests go on by what there is.
+/// How long the other sources may still take after one has answered. Then requests continue with what is there.
 const GRACE: Millis = Millis(300);
-/// By how much a lease is longer than a look may take.
+/// How much longer a lease lasts than a fetch may take.
 const SPARE: Millis = Millis(500);
-/// How often a request that waits for another's look sees whether it is over: at first, and at most.
+/// The interval at which a request polls for the end of another request's fetch: at first, and at most.
 const GLANCE: Millis = Millis(4);
 const LAST_GLANCE: Millis = Millis(32);
-/// Without rules that may be used, a request waits for the next look, if the last one wasn't just now.
+/// Without usable rules, requests wait for a new fetch if the last one was at least this long ago.
 const AGAIN_WITHOUT_RULES: Millis = Millis(5_000);
 
-/// What one request sees from start to end.
+/// The rules and the health that one request sees from start to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// The rules in service, whether they may be used or not.
+    /// The current rules, even if they are too old to use.
     pub(crate) table: Option<Rc<Table>>,
     /// How old they are.
     pub(crate) age: Age,
-    /// How long ago a source confirmed them; `None` where there is no source to do so.
+    /// How long ago a source confirmed them; `None` if there is no source.
     pub(crate) confirmed: Option<Millis>,
     /// Health by region.
     pub(crate) health: Rc<[RegionHealth]>,
-    /// What is wrong with the rules' feed, in a word.
+    /// What is wrong with the rules' feed, in one word.
     pub(crate) trouble: Option<&'static str>,
     /// How many sources of rules answered when they were last asked, and how many there are.
     pub(crate) sources: (usize, usize),
     /// How many DNS nodes have reported health.
     pub(crate) nodes: usize,
-    /// When it was taken.
+    /// When the snapshot was taken.
     pub(crate) now: Timestamp,
 }
 
 impl Snapshot {
-    /// The rules to serve by.
+    /// The rules to use.
     ///
     /// # Errors
-    /// 503 when there are none, or none that were confirmed lately enough.
+    /// 503 if there are none, or if they were confirmed too long ago.
     pub(crate) fn rules(&self) -> Result<&Table, Failure> {
         let table = self.table.as_deref().ok_or(Failure::Unready)?;
         match self.age {
@@ -96,21 +97,21 @@ impl Snapshot {
 }
 
 impl Snapshot {
-    /// Whose a request is, by these rules.
+    /// The service and the tenant of a request, with these rules.
     pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Identity> {
         Some(Identity { table: Rc::clone(self.table.as_ref()?), service, tenant })
     }
 }
 
-/// What is looked at.
+/// What is fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Feed {
     Rules,
     Health,
 }
 
-/// Refreshes what is out of date, later. What it returns is to be waited for: without it, this request would be served
-/// by what is too old to be believed.
+/// Begins to fetch feeds that are out of date. If it returns a future, the known data is too old to use, and the
+/// request must await the future.
 #[inline(never)]
 pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     let now = clock::now();
@@ -136,7 +137,7 @@ pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBox
     }))
 }
 
-/// Begins a look, if the caller has the lease. What it returns is to be waited for.
+/// Begins a fetch, if the caller has the lease. If it returns a future, the request must await it.
 #[inline(never)]
 fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     match due {
@@ -149,7 +150,7 @@ fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Opti
     }
 }
 
-/// Waits until another request's look is over; takes it on where that one was cut short.
+/// Waits until another request's fetch has ended. If that request was cut short, fetches the feed itself.
 async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
     let (mut waited, mut glance) = (Millis(0), GLANCE);
     let most = STATE.with_borrow(|state| state.longest(feed));
@@ -171,7 +172,8 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
     }
 }
 
-/// Looks, for as long as it takes, whatever becomes of the request. The bell rings when requests can go on.
+/// Begins a fetch inside `wait_until`, which lasts even if the request ends. The signal that is returned is set when
+/// the request may continue.
 fn look(feed: Feed, env: &Env, context: &Context) -> Rc<LookSignal> {
     let bell = Rc::<LookSignal>::default();
     let (env, ring) = (env.clone(), Rc::clone(&bell));
@@ -185,7 +187,7 @@ fn look(feed: Feed, env: &Env, context: &Context) -> Rc<LookSignal> {
     bell
 }
 
-/// Tells one request of its own look.
+/// Signals to one request that its own fetch has a result.
 #[derive(Default)]
 struct LookSignal {
     rung: Cell<bool>,
@@ -212,7 +214,7 @@ impl LookSignal {
     }
 }
 
-/// The rules and health of this moment.
+/// The rules and the health of this moment.
 #[inline(never)]
 pub(crate) fn snapshot() -> Snapshot {
     let (snapshot, is_news) = STATE.with_borrow_mut(|state| {
@@ -264,18 +266,18 @@ struct State {
     book: RulesState,
     reports: Reports,
     settings: Option<Rc<Settings>>,
-    /// By node: why its health couldn't be read when it was last tried.
+    /// For each node: why its health couldn't be read in the last fetch.
     unread: Vec<Option<ReadError>>,
     rules: Schedule,
     health: Schedule,
-    /// By which rules age: it never goes back.
+    /// The clock that rules age by. It never goes back.
     clock: Clock,
     /// When this isolate began.
     began: Timestamp,
 }
 
 impl State {
-    /// Reads the variables, once.
+    /// Reads the Worker's variables, once.
     fn begin(&mut self, env: &Env, now: Timestamp) {
         let steady = Timestamp(self.clock.at(now));
         if self.settings.is_none() {
@@ -291,7 +293,7 @@ impl State {
         self.unread = vec![None; settings.health.len()];
     }
 
-    /// How long a lease on a feed lasts: longer than any look.
+    /// How long a lease on a feed lasts: longer than any fetch.
     fn longest(&self, feed: Feed) -> Millis {
         let has_both = self.settings.as_ref().is_some_and(|settings| settings.has_kv && !settings.rules.is_empty());
         match feed {
@@ -337,7 +339,7 @@ pub(crate) fn began() -> Timestamp {
     STATE.with_borrow(|state| state.began)
 }
 
-/// By host: how old each node's last report of health is, in milliseconds.
+/// For each node's host: the age of its last health report, in milliseconds.
 pub(crate) fn health_ages() -> Vec<(String, u64)> {
     STATE.with_borrow(|state| {
         let now = clock::now();
@@ -346,7 +348,7 @@ pub(crate) fn health_ages() -> Vec<(String, u64)> {
     })
 }
 
-/// What the variables of the Worker say.
+/// Reads the settings from the Worker's variables.
 fn settings(env: &Env) -> Settings {
     let settings = Settings::of(|name| env::text(env, name), env.kv("RULES").is_ok());
     log::set_all(settings.log_all);
@@ -356,7 +358,7 @@ fn settings(env: &Env) -> Settings {
     settings
 }
 
-/// Asks every URL at once and, when none of them has rules, KV.
+/// Asks every URL at the same time. If none has rules, asks KV.
 async fn look_at_rules(env: &Env, settings: &Settings, bell: &LookSignal) {
     let token = env::text(env, "RULES_TOKEN");
     let mut reads = FuturesUnordered::new();
@@ -382,7 +384,7 @@ async fn look_at_rules(env: &Env, settings: &Settings, bell: &LookSignal) {
     }
 }
 
-/// What a source of rules answered; true if it says that there are no newer ones than those in service now.
+/// Takes what a source of rules answered. True if the source has no newer rules than those that are current now.
 fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
     let (good, came, lines, taken) = STATE.with_borrow_mut(|state| {
         let mut taken = None;
@@ -411,7 +413,7 @@ fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read
         (good, came, [again, line], taken)
     });
     metrics::look(FeedKind::Rules, settings.rules_source(position), came);
-    // The lines are written after the borrow has ended.
+    // The log lines are written after the borrow has ended.
     for (is_warning, line) in lines.into_iter().flatten() {
         if is_warning { log::warn(&line) } else { log::info(&line) }
     }
@@ -421,7 +423,7 @@ fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read
     good
 }
 
-/// Names the endpoints that will be skipped for want of their credential: each would otherwise show as a 503 alone.
+/// Logs the endpoints that will be skipped because they lack a credential. Otherwise only a 503 would show it.
 fn tell_missing_secrets(env: &Env, table: &Table) {
     let missing = secrets::missing(table, |_| true, |name| env::has(env, name));
     if !missing.is_empty() {
@@ -430,7 +432,7 @@ fn tell_missing_secrets(env: &Env, table: &Table) {
     }
 }
 
-/// The log line for what became of a document; true: it is a warning.
+/// The log line for the result of an offered document, and whether it is a warning.
 fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
     match offer {
         OfferOutcome::Known | OfferOutcome::RefusedBefore => None,
@@ -442,7 +444,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
         OfferOutcome::Refused(why, violations) => {
             let mut line = json!({ "event": "rules_refused", "source": source, "reason": why.as_str() });
             if *why == Refused::Invalid {
-                // The operator's own document; a log line holds the first few of its mistakes.
+                // The document is the operator's own, so its mistakes may be logged. A line holds the first few.
                 let first: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
                 (line["violations"], line["first"]) = (violations.len().into(), first.into());
             }
@@ -451,7 +453,7 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
     }
 }
 
-/// Asks every node at once.
+/// Asks every node at the same time.
 async fn look_at_health(env: &Env, settings: &Settings, bell: &LookSignal) {
     let token = env::text(env, "HEALTH_TOKEN");
     let mut reads = FuturesUnordered::new();
@@ -472,8 +474,8 @@ async fn look_at_health(env: &Env, settings: &Settings, bell: &LookSignal) {
     }
 }
 
-/// What a node answered; true if it is a report. One that doesn't answer says nothing: its last report ages until it is
-/// no longer counted.
+/// Takes what a node answered. True if it is a report. If a node doesn't answer, its last report ages until it no
+/// longer counts.
 fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
     let report = read.and_then(|read| match read {
         Read::Document { bytes, .. } => {
@@ -500,7 +502,7 @@ fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadErro
     why.is_none()
 }
 
-/// Takes what comes, until something good does.
+/// Takes answers as they arrive, until one is good.
 async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl FnMut(F::Output) -> bool) -> bool {
     while let Some(read) = reads.next().await {
         if take(read) {
@@ -510,7 +512,7 @@ async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl 
     false
 }
 
-/// Takes what comes within some time.
+/// Takes the answers that arrive within a time.
 async fn all_within<F: Future>(
     time: Millis,
     reads: &mut FuturesUnordered<F>,

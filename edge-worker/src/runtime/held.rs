@@ -1,8 +1,8 @@
-//! A held body on its way to one endpoint: what is held enters, chunk by chunk as the endpoint reads it leaves; `proxy`
-//! carries it on beside its other work.
+//! Sends a held body to one endpoint. Takes the body, and writes it to a pipe chunk by chunk as the endpoint reads it.
+//! Called by `proxy`, which polls it beside its other work.
 //!
-//! The runtime copies what it is handed. Of a large body only a chunk is copied at a time, so that memory holds it
-//! once, however many endpoints it is sent to in turn.
+//! The runtime copies what it is given. So a large body is given to it in chunks, and memory holds the body only once,
+//! however many endpoints are tried.
 
 use core::task::Context;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::decide::plan::Target;
 use crate::decide::rewrite::Content;
 use crate::runtime::uploads::pipe;
 
-/// How much is copied at a time, in bytes.
+/// How many bytes are copied at a time.
 const CHUNK: usize = 128 << 10;
 
 /// A body that is being written.
@@ -27,7 +27,7 @@ const CHUNK: usize = 128 << 10;
 pub(crate) struct Writing(Option<LocalBoxFuture<'static, ()>>);
 
 impl Writing {
-    /// Begins, for an endpoint. Also the body of the fetch, of so many bytes.
+    /// Begins to write the body to an endpoint. Also returns the stream that is the body of the fetch, with its length.
     pub(crate) fn begin(
         content: &Rc<Content>,
         hold: Option<&Rc<Reservation>>,
@@ -35,18 +35,18 @@ impl Writing {
         length: usize,
     ) -> Result<(Self, JsValue), Failure> {
         let (readable, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
-        // What is held stays held as long as it is read, though an answer may have come by then.
+        // The reservation lasts as long as the body is read, even if an answer comes earlier.
         let (content, hold) = (Rc::clone(content), hold.cloned());
         let writing = write(content, hold, target.clone(), writer);
         Ok((Self(Some(Box::pin(writing))), readable.into()))
     }
 
-    /// Whether anything is to be written.
+    /// Whether the body is still being written.
     pub(crate) fn is_under_way(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Carries it on, as far as it goes.
+    /// Continues to write, as far as the endpoint reads.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) {
         if self.0.as_mut().is_some_and(|writing| writing.as_mut().poll(context).is_ready()) {
             self.0 = None;

@@ -1,4 +1,5 @@
-//! Request bodies as they arrive: pieces enter, held bytes leave, or are read and forgotten; `serve` and `uploads` read by it.
+//! Reads a request's body. Takes its pieces as they arrive; returns the bytes, or reads and discards them if the
+//! request is refused. Called by `serve` and `uploads`.
 
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -12,18 +13,19 @@ use crate::runtime::clock;
 use crate::runtime::exchange::{Exchange, Pieces};
 use crate::runtime::request::ClientRequest;
 
-/// How much of a refused body is read before its refusal is sent, in bytes.
+/// The most bytes of a refused body that are read before the refusal is sent.
 const MOST_DRAINED: usize = 64 << 20;
-/// An announced body of at most so many bytes is taken in one turn: the runtime holds it to its length.
+/// A body whose `Content-Length` is at most this is read in one call, in bytes. The runtime enforces the length.
 const AT_ONCE: u64 = LARGEST_COPIED as u64;
-/// A room is made twice as large up to so many bytes. Rooms of more that come and go would leave holes that no large one fits.
+/// A buffer that is too small is doubled up to this size, in bytes. Larger buffers aren't doubled, because those that
+/// are freed on the way would fragment the memory.
 const MOST_DOUBLED: usize = 1 << 20;
-/// How long a client may pause in a body that is refused anyway.
+/// How long a client may pause while a refused body is drained.
 const SILENCE: Millis = Millis(1_000);
-/// How long such a body is read at all: its client waits for the refusal.
+/// How long a refused body is drained at most. Its client waits for the refusal meanwhile.
 const LONGEST: Millis = Millis(10_000);
 
-/// Reads a body up to the service's limit: what is announced too large isn't held at all.
+/// Reads a body up to the service's limit. If its `Content-Length` exceeds the limit, nothing is read or held.
 pub(crate) async fn read_body(
     asked: &ClientRequest,
     exchange: &mut Exchange,
@@ -36,7 +38,7 @@ pub(crate) async fn read_body(
         return Err(Failure::BodyTooLarge { limit });
     }
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
-        // Once here, and once with the runtime when it is sent.
+        // The body is in memory twice when it is sent: here and in the runtime.
         hold.grow(2 * length)?;
         return exchange.body(asked.raw(), limits.idle).await.map(PooledBuffer::from);
     }
@@ -72,29 +74,29 @@ fn read_pieces<'a>(
             bytes.extend(&piece);
         }
         if bytes.len() > LARGEST_COPIED && !PooledBuffer::suits(bytes.capacity(), bytes.len()) {
-            // It came to much less than it might have.
+            // The body is much smaller than its buffer, so it moves to a smaller one.
             let capacity = PooledBuffer::size(bytes.len());
-            // Where there is none, it stays where it is.
+            // If there is no smaller buffer, it stays where it is.
             let _ = resized(&mut bytes, capacity, hold);
         }
         Ok(bytes)
     })
 }
 
-/// Makes room for `length` bytes in all, and holds what that takes.
+/// Makes the buffer large enough for `length` bytes in all, and reserves its memory.
 fn make_room(bytes: &mut PooledBuffer, length: usize, largest: u64, hold: &mut Reservation) -> Result<(), Failure> {
     if length <= bytes.capacity() {
         return Ok(());
     }
     let largest = usize::try_from(largest).unwrap_or(length);
     let wanted = capacity_for(length, largest);
-    // Where there is no room for all that may come, one for what has come may do: most bodies end long before.
+    // If the wanted capacity isn't free, a smaller one may suffice: most bodies end long before their limit.
     let enough = [wanted, wanted.min(length.saturating_mul(2)), length];
     let made = enough.into_iter().any(|capacity| resized(bytes, PooledBuffer::size(capacity), hold).is_ok());
     if made { Ok(()) } else { Err(Failure::Busy) }
 }
 
-/// Moves what has come to a room of `capacity`, and holds what that takes; else all is as it was.
+/// Moves the bytes to a buffer of `capacity`, and reserves its memory. On failure nothing changes.
 fn resized(bytes: &mut PooledBuffer, capacity: usize, hold: &mut Reservation) -> Result<(), Failure> {
     let before = bytes.capacity() as u64;
     hold.resize(capacity as u64)?;
@@ -105,30 +107,30 @@ fn resized(bytes: &mut PooledBuffer, capacity: usize, hold: &mut Reservation) ->
             return Err(failure);
         }
     }
-    // One that was kept may be larger than what was asked for.
+    // A buffer from the pool may be larger than was asked for.
     hold.resize(bytes.capacity() as u64)
 }
 
-/// The same bytes in a room of another size.
+/// Copies the bytes to a buffer of another capacity.
 fn moved(bytes: &PooledBuffer, capacity: usize) -> Result<PooledBuffer, Failure> {
     let mut room = PooledBuffer::of(capacity)?;
     room.extend(bytes);
     Ok(room)
 }
 
-/// How much room a body gets that has come to `length` bytes, and may come to `largest`. It is doubled while it is
-/// short, so that nobody holds more by announcing it; then it is made once for all, as both rooms exist while one is
-/// copied to the other.
+/// The capacity for a body that has reached `length` bytes and may reach `largest`. A small buffer is doubled, so that
+/// a client can't reserve memory only by announcing a large body. A larger one is made for `largest` at once, because
+/// the old and the new buffer exist together during a copy.
 fn capacity_for(length: usize, largest: usize) -> usize {
     let doubled = length.next_power_of_two().max(2 * LARGEST_COPIED);
     let room = if doubled > MOST_DOUBLED { largest } else { doubled };
-    // Once here, and once with the runtime when a short one is sent.
+    // A short body is in memory twice when it is sent: here and in the runtime.
     room.min(largest.max(2 * LARGEST_COPIED)).max(length)
 }
 
-/// Reads on and forgets, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer sent before would be lost: workerd resets a connection on which much is
-/// still to come, and its client sees no reason, and tries again. One that has
-/// fallen silent is no longer sending, and is not waited for.
+/// Reads and discards the rest of a body, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer that is sent earlier would
+/// be lost: workerd resets a connection on which much of the body is still to come. The client would see no reason,
+/// and try again. A client that pauses for [`SILENCE`] has stopped sending, and isn't waited for.
 pub(crate) async fn drain(pieces: &mut Pieces) {
     let mut read = 0;
     let patience = Deadlines { idle: SILENCE, until: clock::now().after(LONGEST) };
@@ -140,8 +142,8 @@ pub(crate) async fn drain(pieces: &mut Pieces) {
     }
 }
 
-/// How long a client may take: for each piece the idle limit, for all of them the total. Else a body that comes in drips would hold
-/// its room for ever.
+/// How long a client may take to send its body: each piece within the idle limit, all of them within the total limit.
+/// Without the total limit a body that trickles in would hold its buffer for ever.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadlines {
     idle: Millis,
@@ -149,12 +151,12 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// From now on.
+    /// Deadlines that begin now, from the service's limits.
     pub(crate) fn of(limits: &Limits) -> Self {
         Self { idle: limits.idle, until: clock::now().after(limits.total) }
     }
 
-    /// What is left of it for the next piece.
+    /// How long the next piece may take.
     pub(crate) fn left(&self) -> Millis {
         self.idle.min(self.until.since(clock::now()))
     }
@@ -169,7 +171,7 @@ mod tests {
         assert_eq!(capacity_for(1, 1 << 20), 128 << 10);
         assert_eq!(capacity_for(300 << 10, 1 << 20), 512 << 10);
         assert_eq!(capacity_for((8 << 20) + 1, 25 << 20), 25 << 20);
-        // What was announced may be less than what comes: the runtime would have told, and it is no reason to panic.
+        // The body may exceed what was announced. The runtime prevents it, but it must not panic here either.
         assert_eq!(capacity_for(10 << 20, 1), 10 << 20);
         for (length, largest) in [(1, 1), (70_000, 70_000), (9 << 20, 64 << 20), (5 << 20, 6 << 20)] {
             let room = capacity_for(length, largest);

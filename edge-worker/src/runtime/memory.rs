@@ -1,7 +1,7 @@
-//! What one isolate remembers between requests: how endpoints did goes in, which of them rest comes out;
-//! `serve` and `proxy` ask.
+//! What one isolate remembers of endpoints between requests. Takes how each attempt went, returns which endpoints are
+//! at rest. Called by `serve`, its `prepare`, and `proxy`.
 //!
-//! Plain values, and none of them is borrowed across an await. All of it is bounded, and gone with the isolate.
+//! It holds plain values, which are never borrowed across an await. Its size is bounded. It ends with the isolate.
 
 use std::cell::RefCell;
 
@@ -20,7 +20,7 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::new(Memory::new(clock::now()));
 }
 
-/// What is remembered.
+/// What an isolate remembers.
 #[derive(Debug)]
 pub(crate) struct Memory {
     cool_downs: CoolDowns,
@@ -28,7 +28,7 @@ pub(crate) struct Memory {
     pub(crate) budget: Budget,
 }
 
-/// Looks into the memory of this isolate, or changes it.
+/// Reads or changes the memory of this isolate.
 pub(crate) fn with<T>(look: impl FnOnce(&mut Memory) -> T) -> T {
     MEMORY.with_borrow_mut(look)
 }
@@ -38,26 +38,26 @@ impl Memory {
         Self { cool_downs: CoolDowns::default(), breakers: Breakers::default(), budget: Budget::new(now.0) }
     }
 
-    /// What steering has to know for a request of `source`; without one, what holds for everybody.
+    /// The conditions to steer a request of `source` by; without a source, those that hold for everybody.
     pub(crate) fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
         let mut local = self.cool_downs.local(table, path, source, now);
         local.cooling.extend(self.breakers.resting(table, source, now));
         local
     }
 
-    /// Whether an endpoint is to be left alone, as long as there are others.
+    /// Whether an endpoint should be avoided as long as there are others.
     pub(crate) fn is_resting(&self, target: &Target, whose: &Attribution<'_>, now: Timestamp) -> bool {
-        // Most of the time nothing rests, and no key is made.
+        // Mostly no endpoint is at rest. Then no key is made.
         !self.cool_downs.is_empty() && self.cool_downs.is_resting(&whose.key(target), whose.source, now)
             || self.breakers.is_open(target.region_id(), target.id(), whose.source, now)
     }
 
-    /// A request goes to an endpoint.
+    /// Notes that a request is sent to an endpoint.
     pub(crate) fn sent(&mut self, target: &Target, source: Source, now: Timestamp) {
         self.breakers.sent(target.region_id(), target.id(), source, now);
     }
 
-    /// An endpoint was heard of, or given up.
+    /// Notes how an attempt at an endpoint ended.
     pub(crate) fn heard(&mut self, target: &Target, whose: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
         self.breakers.heard(target.region_id(), target.id(), whose.source, verdict, now);
         if verdict == Verdict::Answered && !self.cool_downs.is_empty() {
@@ -65,7 +65,7 @@ impl Memory {
         }
     }
 
-    /// Does what [`Action::CoolDown`] says; any other action is none of its business.
+    /// Performs [`Action::CoolDown`], and ignores any other action.
     pub(crate) fn cool_down(&mut self, action: &Action, whose: &Attribution<'_>, now: Timestamp) {
         if let Action::CoolDown { region, endpoint, model, this_path, asked_ms, fault } = action {
             let (region, endpoint, source) = (region.clone(), endpoint.clone(), whose.source);
@@ -77,12 +77,12 @@ impl Memory {
     }
 }
 
-/// Whose request it is, and what it is about.
+/// Who sent a request and what it asks for: failures are attributed to these.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attribution<'a> {
     /// Who sent it.
     pub(crate) source: Source,
-    /// The model, by the client's name.
+    /// The client's name of the model.
     pub(crate) model: Option<&'a str>,
     /// The path.
     pub(crate) path: Path,

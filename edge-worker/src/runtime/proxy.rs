@@ -1,8 +1,9 @@
-//! Drives the attempt machine with real fetches: a [`Run`] and what to send enter, the client's [`Answer`] leaves.
+//! Drives the attempt machine with real fetches. Takes a [`Task`] and a [`Job`], returns the client's [`Answer`].
+//! Called by `serve`.
 //!
-//! Until the machine commits, the client waits for [`Driver::respond`]. After that [`Body::write`] writes the body,
-//! each write waiting for the client: the `exchange` reads at most 64 KiB ahead of what the client has taken, so memory is
-//! bounded. When the client goes away a write fails or its signal tells; dropping the driver aborts what is in flight.
+//! Until the machine commits, the client waits for [`Driver::respond`]. Then [`Body::write`] writes the body. Each
+//! write waits for the client, and the `exchange` reads at most 64 KiB ahead, so memory is bounded. If the client goes
+//! away, a write fails or its signal fires. Dropping the driver aborts the fetch in flight.
 
 use core::future::{Future as _, poll_fn};
 use core::task::Poll;
@@ -41,41 +42,42 @@ use crate::runtime::receipt::ReceiptSigner;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
 
-/// The values of `Content-Encoding` that a fetch of the runtime's leaves nothing to unpack of, in these letters only.
+/// The values of `Content-Encoding` after which the body needs no decompression: the runtime does it, or there is none.
+/// The runtime knows them only in this spelling.
 const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
 
-/// What a batch is made of.
+/// What `input_file_id` of a batch must be, for the error message.
 const BATCH_FILE: &str = "the id of one file that was uploaded with the purpose batch";
 
-/// What is sent, to whichever endpoint: made into each endpoint's own request when its turn comes.
+/// The request to send. It is adapted to each endpoint when that endpoint is asked.
 pub(crate) struct Job {
-    /// Secrets are read when they are sent, and kept nowhere.
+    /// The Worker's environment. Secrets are read from it when they are sent, and never stored.
     pub(crate) env: Env,
     /// The path.
     pub(crate) route: Route,
     /// The query.
     pub(crate) query: Query,
-    /// The client's headers, all of them.
+    /// All headers of the client.
     pub(crate) headers: Headers,
-    /// The body. Dropped when an answer is committed.
+    /// The body. It is dropped when an answer is committed.
     pub(crate) body: Option<Rc<Content>>,
-    /// A body that streams, to one endpoint.
+    /// An upload, which is streamed to one endpoint.
     pub(crate) upload: Option<OutboundUpload>,
     /// The model, by the client's name.
     pub(crate) model: Option<String>,
-    /// Whom a failure is laid to.
+    /// The client to whom failures of endpoints are attributed.
     pub(crate) source: Source,
-    /// Who signs for it.
+    /// The signer of the receipt, if there is one.
     pub(crate) receipt_signer: Option<ReceiptSigner>,
-    /// How ids are sealed, and for whom, where the answer holds any.
+    /// The keys and the owner to seal ids with, if the answer may hold ids.
     pub(crate) ids: Option<(Keyring, Owner)>,
-    /// Whether the answer is a list of models that may show other tenants'.
+    /// Whether the answer is a list of models that may hold other tenants' models.
     pub(crate) hides_models: bool,
-    /// What the body takes of this isolate's memory.
+    /// The memory that is reserved for the body.
     pub(crate) hold: Option<Rc<Reservation>>,
-    /// How often a client that waits for a stream hears something.
+    /// The interval of comments to a client that waits for a stream.
     pub(crate) keepalive: Option<Millis>,
-    /// What events are like on this path.
+    /// The kind of answer on this path, which decides the form of its events.
     pub(crate) answer_kind: Option<AnswerKind>,
 }
 
@@ -85,43 +87,44 @@ impl Job {
     }
 }
 
-/// A run under way.
+/// One run of the attempt machine, with its exchange.
 pub(crate) struct Driver {
     run: Run,
     job: Job,
     info: ResponseInfo,
     exchange: Exchange,
     fetch: FetchState,
-    /// The headers of the answer that was committed. Its flight may have ended with the same chunk.
+    /// The endpoint's headers of the committed answer. They are kept because the fetch may have ended with the same
+    /// chunk.
     theirs: Option<Headers>,
-    /// Whose timer is armed.
+    /// The attempt whose timer is armed.
     timer: Option<AttemptNumber>,
     /// The machine's time.
     clock: Clock,
-    /// What is being written to the endpoint of the moment.
+    /// What is being written to the current endpoint.
     writing: Writing,
-    /// What puts the client's names into a committed answer that has others.
+    /// Puts the client's names into a committed answer, if it needs them.
     splice: Option<Splice>,
-    /// What a stored file's object says of it.
+    /// The properties of a stored file, as its endpoint tells them.
     file: Option<StoredFile>,
-    /// Whether the client was told no length, and no event tells it either how the answer ended.
+    /// Whether the client can't see if the answer is complete: it has no length, and isn't a stream of events.
     is_unmeasured: bool,
-    /// What an answer that is held takes of this isolate's memory, beyond what each may.
+    /// The memory that is reserved for a held answer, beyond what each answer may take.
     kept: Reservation,
-    /// What the client was told instead of an answer: the status, and the word for it.
+    /// The failure that the client got instead of an answer: its status and its code.
     failed: Option<(u16, &'static str)>,
-    /// When a client that waits is to hear something.
+    /// When a waiting client gets the next comment.
     keepalive: Option<KeepAlive>,
-    /// Whether the stream was begun with comments, before anything was committed.
+    /// Whether the stream began with comments, before the commit.
     is_begun: bool,
 }
 
-/// What the client is to get. All but a comment are named as the [`Action`] that they come of.
+/// What to do for the client. Each variant but `Comment` has the name of the [`Action`] that causes it.
 enum Output {
     Commit {
         status: u16,
     },
-    /// A comment, as nothing has come for a while.
+    /// A comment that keeps a waiting client connected.
     Comment,
     Emit(Vec<u8>),
     Finish,
@@ -129,16 +132,16 @@ enum Output {
     Reply(Failure),
 }
 
-/// What a client is answered.
+/// The answer to a client.
 pub(crate) enum Answer {
-    /// All of it.
+    /// A complete response.
     Whole(Reply),
-    /// Its beginning, and whoever writes the rest.
+    /// A response whose body is written later, by [`Body::write`].
     Streamed(Box<Body>),
 }
 
 impl Answer {
-    /// Its headers, before they are sent.
+    /// The answer's headers, before they are sent.
     pub(crate) fn headers(&mut self) -> &mut Headers {
         match self {
             Self::Whole(reply) => &mut reply.headers,
@@ -147,18 +150,18 @@ impl Answer {
     }
 }
 
-/// A response whose body is under way.
+/// A response whose body isn't complete yet.
 pub(crate) struct Body {
     status: u16,
     headers: Headers,
-    /// How many bytes it has, if that is known.
+    /// The body's length in bytes, if known.
     length: Option<u32>,
     driver: Box<Driver>,
     outputs: VecDeque<Output>,
 }
 
 impl Body {
-    /// Writes it, to its end.
+    /// Sends the response, and writes its body to the end.
     #[inline(never)]
     pub(crate) fn write(mut self: Box<Self>) -> LocalBoxFuture<'static, ()> {
         Box::pin(async move {
@@ -173,19 +176,20 @@ impl Body {
     }
 }
 
-/// The fetch of the moment.
+/// The state of the current fetch.
 enum FetchState {
     Idle,
     Sending,
     Reading {
         headers: Headers,
-        /// The body has ended. The headers may yet be committed: a short answer is held until its end.
+        /// Whether the body has ended. The headers may still be committed, because a short answer is held until its
+        /// end.
         ended: bool,
     },
 }
 
 impl Driver {
-    /// A driver of a run that hasn't begun.
+    /// Makes the driver of a run that hasn't begun.
     #[inline(never)]
     pub(crate) fn new(task: Task, job: Job, info: ResponseInfo, exchange: Exchange) -> Box<Self> {
         Box::new(Self {
@@ -208,7 +212,7 @@ impl Driver {
         })
     }
 
-    /// Drives the run to its commit or its failure. What follows a commit is driven by the response's body.
+    /// Drives the run to its commit or its failure. After a commit, [`Body::write`] drives it.
     pub(crate) async fn respond(mut self: Box<Self>) -> Answer {
         if self.job.route.is(&["batches"])
             && let Err(failure) = self.check_batch().await
@@ -246,18 +250,18 @@ impl Driver {
         self.answer(status, headers, outputs)
     }
 
-    /// Begins the stream before anything is committed: the rest goes on behind it.
+    /// Begins the client's stream before the commit. The run continues while the stream is written.
     #[inline(never)]
     fn begin_early(mut self: Box<Self>, mut outputs: VecDeque<Output>) -> Answer {
         self.is_begun = true;
-        // It says where the request went, which nobody knows yet.
+        // A receipt names the endpoint, which isn't known yet.
         self.job.receipt_signer = None;
         outputs.push_front(Output::Comment);
         let headers = self.info.begun();
         Answer::Streamed(Box::new(Body { status: 200, headers, length: None, driver: self, outputs }))
     }
 
-    /// Has the client hear something if that is due, until an answer begins.
+    /// Adds a comment for the client if one is due and no answer has begun.
     #[inline(never)]
     fn keep_alive(&mut self, outputs: &mut VecDeque<Output>) {
         let now_ms = self.clock.at(clock::now());
@@ -271,12 +275,12 @@ impl Driver {
         self.exchange.arm(clock::now().0, keepalive.left(now_ms));
     }
 
-    /// An answer is committed whose stream was begun earlier: a comment tells whose it is.
+    /// Commits an answer to a stream that began earlier. A comment names the endpoint, because the headers couldn't.
     #[inline(never)]
     fn commit_late(&mut self, outputs: &mut VecDeque<Output>) {
         self.job.body = None;
         self.job.hold = None;
-        // A byte-order mark is one at the beginning alone.
+        // A byte-order mark is valid only at the beginning of the stream, and comments came first.
         if let Some(Output::Emit(bytes)) = outputs.front_mut()
             && without_mark(bytes).len() < bytes.len()
         {
@@ -287,14 +291,14 @@ impl Driver {
         }
     }
 
-    /// A stream that was begun early has failed: one event says so.
+    /// Ends a stream that began early and failed, with one error event.
     #[inline(never)]
     fn fail_late(&mut self, failure: &Failure) -> VecDeque<Output> {
         self.failed = Some((failure.status(), failure.word()));
         VecDeque::from([Output::Emit(keepalive::failed(failure, self.job.answer_kind)), Output::Finish])
     }
 
-    /// The headers of an answer that is committed. What was sent is no longer needed.
+    /// Makes the headers of a committed answer. Drops the request, which is no longer needed.
     #[inline(never)]
     fn headers(&mut self) -> Headers {
         self.job.body = None;
@@ -309,7 +313,7 @@ impl Driver {
         self.info.served(headers, self.run.served_by(), self.run.record())
     }
 
-    /// The client's name in place of an endpoint's, if it has another.
+    /// The client's name of a model, if the endpoint's name for it differs.
     fn renamed(&self, model: &str) -> Option<String> {
         let target = self.run.served_by()?;
         let asked = self.job.model.as_ref().filter(|&asked| target.model() != Some(asked));
@@ -317,7 +321,7 @@ impl Driver {
         asked.or_else(found).cloned()
     }
 
-    /// Puts the client's ids in place of an endpoint's in the name of a file.
+    /// Replaces an endpoint's id by a sealed one in the name of a downloaded file.
     #[inline(never)]
     fn rename_file(&self, headers: &mut Headers) {
         let (Some(target), Some((keys, owner))) = (self.run.served_by(), self.job.ids.as_ref()) else { return };
@@ -335,14 +339,14 @@ impl Driver {
             let whole = pieces.reduce(|body, piece| if piece.is_empty() { body } else { [body, piece].concat() });
             return Answer::Whole(Reply::new(status, headers, whole.unwrap_or_default()));
         }
-        // What is spliced has another length.
+        // Splicing changes the length.
         let length = self.theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
         let length = length.or(self.file.as_ref().filter(|_| self.splice.is_none()).and_then(|file| file.bytes));
         self.is_unmeasured = length.is_none() && !headers.get("content-type").is_some_and(is_event_stream);
         Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outputs }))
     }
 
-    /// Writes what the machine emits. Each write waits until the client has taken it.
+    /// Writes to the client what the machine emits. Each write waits until the client has taken it.
     async fn pump(&mut self, mut outputs: VecDeque<Output>) {
         loop {
             match outputs.pop_front() {
@@ -368,20 +372,20 @@ impl Driver {
         }
     }
 
-    /// Why an upload broke off, if it was refused on its way.
+    /// The failure of an upload that was refused while it was sent.
     #[inline(never)]
     fn verdict(&self) -> Option<Failure> {
         self.job.upload.as_ref().and_then(OutboundUpload::verdict)
     }
 
-    /// The answer is an error of our own. The request may have been sent all the same, so it has its receipt too.
+    /// Answers with an error of the Worker. The request may have been sent before, so the error has a receipt too.
     #[inline(never)]
     fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
         Box::pin(async move {
             let (status, mut headers) = self.info.failed(failure, Some(self.run.record()));
             self.failed = Some((status, failure.word()));
             if let Some(receipt_signer) = self.job.receipt_signer.take() {
-                // An error takes nothing back: it is told with or without.
+                // The error is sent even if its receipt can't be signed.
                 let _ = receipt_signer.sign(&mut headers, status, None, self.run.record()).await;
             }
             Reply::new(status, headers, failure.body().into_bytes())
@@ -399,8 +403,7 @@ impl Driver {
         outputs
     }
 
-    /// Waits for whatever comes first.
-    /// `None`: the machine is not done and yet there is nothing to wait for, which would be a mistake of ours.
+    /// Waits for the next event. `None` if the run isn't done but there is nothing to wait for, which would be a bug.
     async fn next_event(&mut self) -> Option<Event> {
         loop {
             let reading = matches!(self.fetch, FetchState::Reading { ended: false, .. });
@@ -414,7 +417,8 @@ impl Driver {
                 None => self.exchange.next(reading).await,
                 Some(upload) => next_of_upload(&mut self.exchange, reading, upload).await,
             };
-            // An upload that was refused on its way: whatever the endpoint makes of half of it, it is not at fault.
+            // The upload was refused while it was sent. However the endpoint answers the incomplete upload, it isn't at
+            // fault.
             if self.run.served_by().is_none() && self.verdict().is_some() {
                 return Some(Event::ClientGone);
             }
@@ -442,7 +446,7 @@ impl Driver {
         }
     }
 
-    /// Whether a limit has run out while the client had more to send. Then nobody knows yet what the endpoint would have done.
+    /// Whether a limit was exceeded while the client was still sending. Then the endpoint isn't at fault.
     fn is_client_late(&mut self) -> bool {
         let is_late = self.run.served_by().is_none() && self.run.is_overdue(self.clock.at(clock::now()));
         is_late && self.job.upload.as_ref().is_some_and(OutboundUpload::blame_client)
@@ -450,7 +454,7 @@ impl Driver {
 
     #[inline(never)]
     fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Headers) -> Event {
-        // Nobody asks for a rest who serves.
+        // An endpoint that answers with success doesn't ask for a rest.
         let failed = !(200..=299).contains(&status);
         let retry_after_ms = if failed { cooldown::asked_rest(&headers, clock::now()) } else { None };
         let theirs = headers.get("x-request-id").or_else(|| headers.get("apim-request-id"));
@@ -468,7 +472,7 @@ impl Driver {
         }
     }
 
-    /// One step of the machine, and what it says to do.
+    /// Makes one step of the machine, and performs its actions.
     #[inline(never)]
     fn advance(&mut self, event: Event) -> VecDeque<Output> {
         let mut outputs = VecDeque::new();
@@ -489,7 +493,7 @@ impl Driver {
         outputs
     }
 
-    /// `whole`: nothing of the body follows these actions.
+    /// Performs one action. `whole`: no more of the body follows this step's actions.
     fn perform(&mut self, action: Action, whole: bool, outputs: &mut VecDeque<Output>) {
         match action {
             Action::Send { attempt, target } => {
@@ -544,7 +548,7 @@ impl Driver {
                 memory::with(|memory| memory.cool_down(&action, &self.job.whose(), clock::now()));
             }
             Action::Reply { failure } => {
-                // Whoever refuses a request is alive.
+                // An endpoint that refuses a request is alive.
                 if matches!(failure, Failure::Refused { .. }) {
                     self.heard(Verdict::Answered);
                 }
@@ -553,7 +557,7 @@ impl Driver {
         }
     }
 
-    /// Finds room for more of an answer that is held.
+    /// Reserves memory for more of a held answer.
     #[inline(never)]
     fn make_room(&mut self, bytes: usize) {
         if self.kept.grow(bytes as u64).is_err() {
@@ -561,7 +565,7 @@ impl Driver {
         }
     }
 
-    /// Notes how the endpoint of the moment did.
+    /// Notes how the current endpoint did.
     #[inline(never)]
     fn heard(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
@@ -570,13 +574,14 @@ impl Driver {
         }
     }
 
-    /// Whether it has to be known what a stored file is for: the lines of a batch may have to be changed.
+    /// Whether the purpose of a stored file has to be looked up, because names in the lines of a batch may have to
+    /// change.
     fn wants_purpose(&self, status: u16) -> bool {
         let last = || self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         is_content(&self.job.route) && status == 200 && last().is_some_and(|target| target.renamed().is_some())
     }
 
-    /// Whether an answer that begins is a stored file whose length nobody has told.
+    /// Whether an answer that begins is a stored file of unknown length.
     fn wants_length(&self, outputs: &VecDeque<Output>) -> bool {
         is_content(&self.job.route)
             && self.file.is_none()
@@ -585,7 +590,8 @@ impl Driver {
             && self.theirs.as_ref().is_some_and(|headers| announced_length(headers).is_none())
     }
 
-    /// Asks the endpoint of the moment what it says of the file whose content it sends. Nothing of the content is read meanwhile.
+    /// Asks the current endpoint for the properties of the file whose content it sends. The content isn't read
+    /// meanwhile.
     #[inline(never)]
     fn look(&mut self) -> LocalBoxFuture<'_, Option<StoredFile>> {
         Box::pin(async move {
@@ -594,7 +600,8 @@ impl Driver {
         })
     }
 
-    /// What an endpoint says of a stored file: nothing where it knows none of that id, `None` where it failed.
+    /// Fetches a stored file's object from an endpoint. Empty if the endpoint has no such file; `None` if the fetch
+    /// failed.
     async fn look_at(&self, target: &Target, id: &str) -> Option<Vec<u8>> {
         let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
         let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
@@ -603,8 +610,8 @@ impl Driver {
         self.exchange.look(out.url.as_str(), &out.headers).await
     }
 
-    /// Refuses to make a batch of another file than one that was uploaded as a batch's input: its lines were never
-    /// judged, and not every endpoint compares what a file is for.
+    /// Refuses a batch whose file wasn't uploaded with the purpose `batch`. Such a file's lines were never judged, and
+    /// not every endpoint checks the purpose.
     #[inline(never)]
     fn check_batch(&mut self) -> LocalBoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
@@ -617,13 +624,13 @@ impl Driver {
             };
             let object = self.look_at(target, id).await;
             let object = object.ok_or(Failure::EndpointsFailed { retry_after: None, hopeless: false })?;
-            // Whoever has no such file will say so itself, and who names no purpose knows none.
+            // An endpoint without such a file says so itself. An endpoint that names no purpose has no purposes.
             let purpose = StoredFile::read(&object).map(|file| file.purpose).unwrap_or_default();
             if purpose.is_empty() || purpose == "batch" { Ok(()) } else { Err(wrong) }
         })
     }
 
-    /// What has to be changed in the answer of the endpoint that was committed: nothing, most of the time.
+    /// What has to be changed in the committed answer. Most answers need no change.
     #[inline(never)]
     fn splice(&self) -> Option<Splice> {
         let target = self.run.served_by()?;
@@ -653,7 +660,7 @@ impl Driver {
         let names = match (model, target.renamed()) {
             (Some(model), _) if is_models => Names::of_one(model, NamePlaces::Models),
             (None, Some(pairs)) if is_models => Names::translated(pairs, NamePlaces::Models, None),
-            // What is kept was asked for by whatever name, at some other time.
+            // A stored object may name any model, because it was made by an earlier request.
             (None, Some(pairs)) if self.job.model.is_none() => Names::translated(pairs, NamePlaces::Objects, ids),
             _ => Names::new(model, ids)?,
         };
@@ -668,14 +675,14 @@ impl Driver {
         }
     }
 
-    /// Endpoints that began to rest on another request's word since this one was planned.
+    /// Passes over endpoints that began to rest after this request was planned, because of other requests.
     #[inline(never)]
     fn pass_over(&mut self) {
         let (whose, now) = (self.job.whose(), clock::now());
         memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, &whose, now)));
     }
 
-    /// Sends.
+    /// Sends the request to an endpoint.
     #[inline(never)]
     fn send(&mut self, attempt: AttemptNumber, target: usize) -> Result<(), Failure> {
         let target = self.run.target(target).ok_or(Failure::Internal)?;
@@ -707,13 +714,13 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Tells what became of the run.
+    /// Counts and logs how the run ended.
     fn drop(&mut self) {
         account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
     }
 }
 
-/// What happens next. A body is written meanwhile.
+/// Waits for what happens next, while the body is written to the endpoint.
 #[inline(never)]
 fn next_of_writing<'a>(
     exchange: &'a mut Exchange,
@@ -730,13 +737,13 @@ fn next_of_writing<'a>(
     })
 }
 
-/// Whether an endpoint's id of a request can be handed on: it is no text that says anything.
+/// Whether an endpoint's request id can be passed on: it must look like an id, so that it can't carry a message.
 fn is_id(id: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
     (1..=128).contains(&id.len()) && id.bytes().all(fits)
 }
 
-/// What happens next, or that the upload is refused on its way. It is carried on meanwhile.
+/// Waits for what happens next, or for the refusal of the upload, while the upload is sent.
 #[inline(never)]
 fn next_of_upload<'a>(
     exchange: &'a mut Exchange,
@@ -756,11 +763,11 @@ fn next_of_upload<'a>(
     })
 }
 
-/// What a stored file's object says of it.
+/// The properties of a stored file, as its endpoint tells them.
 struct StoredFile {
-    /// Its length, where that is told.
+    /// Its length in bytes, if the endpoint names it.
     bytes: Option<u32>,
-    /// What it is for.
+    /// Its purpose.
     purpose: String,
 }
 
@@ -773,13 +780,13 @@ impl StoredFile {
         Some(Self { bytes, purpose: purpose.to_owned() })
     }
 
-    /// Whether it is what a batch asks, or what came of one.
+    /// Whether it is the input or the output of a batch.
     fn is_batch(&self) -> bool {
         self.purpose.starts_with("batch")
     }
 }
 
-/// Whether a path is that of a stored file's content.
+/// Whether the path is that of a stored file's content.
 fn is_content(route: &Route) -> bool {
     matches!(route.segments(), [files, _, content] if files == "files" && content == "content")
 }
@@ -788,7 +795,7 @@ fn is_event_stream(kind: &str) -> bool {
     kind.to_ascii_lowercase().starts_with("text/event-stream")
 }
 
-/// The length of a body that is passed on as it is: none for events, and none for what the runtime unpacks.
+/// The length of a body that passes unchanged. `None` for events, and for a body that the runtime decompresses.
 fn announced_length(headers: &Headers) -> Option<u32> {
     if headers.get("content-type").is_some_and(is_event_stream) || headers.get("content-encoding").is_some() {
         return None;

@@ -1,4 +1,5 @@
-//! The client's response: a committed answer or a failure enters, with what the run recorded; a [`Reply`] leaves.
+//! Makes the client's response. Takes a committed answer or a failure, and the run's record; returns a [`Reply`] or its
+//! headers. Called by `serve` and `proxy`.
 
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use crate::decide::headers::Headers;
 use crate::decide::plan::Target;
 use crate::runtime::clock;
 
-/// Whose request it is, by the rules it was recognised by.
+/// The service and the tenant of a request, with the rules that they were found in.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     /// The rules.
@@ -23,47 +24,47 @@ pub(crate) struct Identity {
     pub(crate) tenant: Option<TenantIndex>,
 }
 
-/// A response with a body that is all there, or with none.
+/// A response with a complete body, or without one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Reply {
     /// The status.
     pub(crate) status: u16,
     /// The headers.
     pub(crate) headers: Headers,
-    /// The body. Statuses that know none have none: the runtime throws at one.
+    /// The body. `None` for a status that allows no body, because the runtime throws if there is one.
     pub(crate) body: Option<Vec<u8>>,
 }
 
 impl Reply {
-    /// The body of a status that knows none is left out.
+    /// Makes a response. The body is left out if the status allows none.
     pub(crate) fn new(status: u16, headers: Headers, body: Vec<u8>) -> Self {
         Self { status, headers, body: (!matches!(status, 204 | 205 | 304)).then_some(body) }
     }
 }
 
-/// What every response to one request says of it.
+/// What every response to one request says about the request.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseInfo {
     /// `x-request-id` and `x-bailiwick-request-id`.
     pub(crate) request_id: String,
-    /// `x-bailiwick-upstream-request-id`: what the endpoint that answered last calls it.
+    /// `x-bailiwick-upstream-request-id`: the request id of the endpoint that answered last.
     pub(crate) upstream_id: Option<String>,
-    /// `x-bailiwick-revision`: the rules the request was steered by; `;feed=…` when their feed is in trouble.
+    /// `x-bailiwick-revision`: the revision that the request was steered by, with `;feed=…` if the rules' feed fails.
     pub(crate) revision: Option<String>,
-    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds, where that is longer than it should be.
+    /// `x-bailiwick-rules-age`: how long ago a source confirmed those rules, in seconds. Only if that is too long ago.
     pub(crate) rules_age: Option<u64>,
-    /// Whose it is, once that is known.
+    /// Whose request it is, once known.
     pub(crate) whose: Option<Identity>,
-    /// Why it has nowhere to go.
+    /// Why no endpoint may be asked, if so.
     pub(crate) denied: Option<Rc<Denial>>,
-    /// When the request came.
+    /// When the request arrived.
     pub(crate) began: Timestamp,
-    /// When it was steered.
+    /// When the request was steered.
     pub(crate) steered: Option<Timestamp>,
 }
 
 impl ResponseInfo {
-    /// For a request that has just come.
+    /// Makes it for a request that has just arrived.
     pub(crate) fn new(request_id: String) -> Self {
         Self {
             request_id,
@@ -99,7 +100,7 @@ impl ResponseInfo {
         headers.set("server-timing", &format!("steer;dur={}, upstream;dur={}", before.0, after.0));
     }
 
-    /// The headers of an endpoint's answer: those that came from it and may pass, and where it was made.
+    /// The headers of an endpoint's answer: those of the endpoint that may pass, and those that name the endpoint.
     pub(crate) fn served(&self, mut headers: Headers, target: Option<&Target>, record: &Record) -> Headers {
         if let Some(target) = target {
             headers.set("x-bailiwick-region", target.region_id().as_str());
@@ -110,9 +111,9 @@ impl ResponseInfo {
         headers
     }
 
-    /// The headers of a stream that begins before anybody knows whose bytes it will have.
+    /// The headers of a stream that begins before its endpoint is known.
     pub(crate) fn begun(&mut self) -> Headers {
-        // That of an attempt that failed, if any.
+        // It would be the id of an attempt that failed.
         self.upstream_id = None;
         let mut headers = Headers::default();
         headers.set("content-type", "text/event-stream; charset=utf-8");
@@ -128,7 +129,7 @@ impl ResponseInfo {
             headers.set(name, &value);
         }
         self.write(&mut headers, record);
-        // `Refused` carries an endpoint's status: the runtime throws at one that is no error of HTTP.
+        // `Refused` carries an endpoint's status. The runtime throws if that isn't an HTTP error.
         let status = if (400..=599).contains(&failure.status()) { failure.status() } else { 502 };
         (status, headers)
     }
@@ -139,13 +140,13 @@ impl ResponseInfo {
         Reply::new(status, headers, failure.body().into_bytes())
     }
 
-    /// An answer of headers alone.
+    /// A response that has only headers.
     pub(crate) fn no_content(&self, mut headers: Headers) -> Reply {
         self.write(&mut headers, None);
         Reply::new(204, headers, Vec::new())
     }
 
-    /// JSON of our own.
+    /// A JSON response that the Worker makes itself.
     pub(crate) fn json(&self, status: u16, value: &serde_json::Value) -> Reply {
         let mut headers = Headers::default();
         headers.set("content-type", "application/json");
@@ -153,7 +154,7 @@ impl ResponseInfo {
         Reply::new(status, headers, value.to_string().into_bytes())
     }
 
-    /// Text of our own, of some type.
+    /// A text response of a type that the Worker makes itself.
     pub(crate) fn of_type(&self, content_type: &str, text: &str) -> Reply {
         let mut headers = Headers::default();
         headers.set("content-type", content_type);

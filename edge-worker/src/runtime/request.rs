@@ -1,4 +1,5 @@
-//! A client's request as the runtime has it in, all that it says of itself out, read in one crossing; `serve` makes it, once.
+//! A client's request. Takes the runtime's request and its description as one text, returns the parts of that text.
+//! Made once per request by `runtime`; `serve` and its helpers read it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,25 +9,25 @@ use worker::web_sys;
 use crate::decide::headers::Headers;
 use crate::runtime::exchange::{Inbox, JsExchange, Pieces};
 
-/// What a client asked, but for the body, which is still on its way.
+/// A client's request without its body, which may still be arriving.
 pub(crate) struct ClientRequest {
     request: web_sys::Request,
     line: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
-    /// An id of ours for it, a random UUID.
+    /// The Worker's id for the request, a random UUID.
     pub(crate) id: String,
     /// The method.
     pub(crate) method: String,
-    /// Where to, as the client wrote it.
+    /// The parts of the URL, as the client wrote it.
     pub(crate) address: Address,
-    /// `country`, `latitude` and `longitude` of `request.cf`, as far as they are there.
+    /// `country`, `latitude` and `longitude` of `request.cf`, each if present.
     pub(crate) place: [Option<String>; 3],
     /// All headers, names in lower case. Repeated ones are joined by a comma.
     pub(crate) headers: Headers,
 }
 
 impl ClientRequest {
-    /// Reads what exchange.js wrote of it.
+    /// Reads the text in which exchange.js describes the request.
     pub(crate) fn of(request: web_sys::Request, text: &str, line: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
         let mut rest = text;
         let mut next = || {
@@ -53,12 +54,12 @@ impl ClientRequest {
         self.headers.get(name)
     }
 
-    /// The runtime's own object.
+    /// The runtime's request object.
     pub(crate) fn raw(&self) -> &web_sys::Request {
         &self.request
     }
 
-    /// The body as it comes. `None` without one, or when it was begun before.
+    /// The body in pieces. `None` if there is no body, or if it was already read.
     pub(crate) fn pieces(&self) -> Option<Pieces> {
         let is_unread = !self.request.body_used() && self.request.body().is_some();
         is_unread.then(|| Pieces::new(self.line.clone(), Rc::clone(&self.inbox), Clone::clone(&self.request)))
@@ -72,7 +73,7 @@ pub(crate) struct Address {
     pub(crate) host: String,
     /// The path, neither decoded nor normalised.
     pub(crate) path: String,
-    /// What stands behind the question mark.
+    /// The text after the question mark.
     pub(crate) query: String,
 }
 
@@ -83,7 +84,7 @@ impl Address {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        // A port is digits after the last colon; an IPv6 address in brackets is nobody's host name here.
+        // A port is digits after the last colon. An IPv6 address in brackets is no host name of a service.
         let host = host
             .rsplit_once(':')
             .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });

@@ -1,5 +1,7 @@
-//! One request from start to end: host, tenant, client, body, steering, plan (`prepare`); then the [`Driver`] takes
-//! over.
+//! Handles one request from start to end. Takes the request, returns the [`Answer`]. Called by `runtime`.
+//!
+//! It recognises host, tenant and client, reads and judges the body, and steers and plans (`prepare`). Then the
+//! [`Driver`] sends the request.
 
 mod prepare;
 
@@ -38,13 +40,13 @@ use crate::runtime::request::ClientRequest;
 use crate::runtime::uploads::{self, OutboundUpload};
 use prepare::{Preparation, Prepared, batch_input, prepare, state_keys};
 
-/// Paths of ours, under every host.
+/// The prefix of the Worker's own paths, under every host.
 const OURS: &str = "/.well-known/bailiwick/";
 
 /// Answers a request.
 ///
-/// What most requests need is done in functions that aren't inlined, and what few of them wait for in futures of their own: as one
-/// function, all of it is a hundred kilobytes of Wasm, of which every request would have to find its way through some.
+/// The steps that most requests need are functions that aren't inlined. Waits that few requests need are boxed futures.
+/// As one function, all of it would be 100 kB of Wasm, and slower for every request.
 pub(crate) async fn serve(mut asked: ClientRequest, exchange: Exchange, env: Env, context: &Context) -> Answer {
     let mut info = ResponseInfo::new(asked.id.clone());
     if let Some(fresh) = feed::refresh(&env, context) {
@@ -76,15 +78,15 @@ pub(crate) async fn serve(mut asked: ClientRequest, exchange: Exchange, env: Env
     answer
 }
 
-/// What a page is answered before anybody looks at its key: a preflight, which has none, and what isn't for pages of
-/// its origin.
+/// Answers a web page's request before its key is read: a preflight, which has no key, or a request from an origin that
+/// isn't allowed. `None` for any other request.
 #[inline(never)]
 fn of_page(page: &OriginPolicy, asked: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
     let refused = (*page == OriginPolicy::Refused).then_some(Err(Failure::OriginNotAllowed));
     page.preflight(asked, info).or(refused)
 }
 
-/// Whose a request is that was refused before its tenant was known: its host tells the service.
+/// Notes the service of a request that was refused before its tenant was known. The host names the service.
 #[inline(never)]
 fn recognise_host(info: &mut ResponseInfo, snapshot: &Snapshot, asked: &ClientRequest) {
     if info.whose.is_none() {
@@ -93,12 +95,12 @@ fn recognise_host(info: &mut ResponseInfo, snapshot: &Snapshot, asked: &ClientRe
     }
 }
 
-/// The answer to a request that isn't carried.
+/// Answers a request that is refused, after its body was drained.
 #[inline(never)]
 fn refused<'a>(asked: &'a mut ClientRequest, info: &'a ResponseInfo, failure: Failure) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
         account::refused(info, &failure, info.failed(&failure, None).0);
-        // What was taken whole has nothing left, and can't be asked again.
+        // A body that was read in one call has no pieces left.
         if let Some(mut pieces) = asked.pieces() {
             drain(&mut pieces).await;
         }
@@ -106,7 +108,7 @@ fn refused<'a>(asked: &'a mut ClientRequest, info: &'a ResponseInfo, failure: Fa
     })
 }
 
-/// `7`, or `7;feed=invalid` when the feed offers something that can't be taken.
+/// The revision in use as text: `7`, or `7;feed=invalid` if the feed offers a document that can't be used.
 fn revision(snapshot: &Snapshot) -> Option<String> {
     let number = snapshot.table.as_ref()?.revision().number;
     Some(snapshot.trouble.map_or_else(|| number.to_string(), |trouble| format!("{number};feed={trouble}")))
@@ -165,7 +167,7 @@ struct Recognized<'t> {
     caller: Caller,
     route: Route,
     query: Query,
-    /// How ids are sealed, where the request is about state.
+    /// The keys that ids are sealed with, if the request is about state.
     keys: Option<Keyring>,
 }
 
@@ -173,7 +175,7 @@ impl<'t> Recognized<'t> {
     #[inline(never)]
     fn of(asked: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
         let address = &asked.address;
-        // Before the key: a client that sends its key here has none elsewhere, and should hear of it.
+        // This comes before the key is read: a client that puts its key into the query should be told so.
         let query = Query::parse(&address.query)?;
         let credentials = Credentials::of(asked);
         let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
@@ -181,7 +183,7 @@ impl<'t> Recognized<'t> {
         Ok(Self { table, caller, route, query, keys: None })
     }
 
-    /// What would be refused at the endpoint's turn is refused before the body is read.
+    /// Refuses a request before its body is read if it would be refused later anyway.
     fn check(&mut self, asked: &ClientRequest, env: &Env) -> Result<(), Failure> {
         headers::check_encoding(asked.header("content-encoding"))?;
         if self.is_state() {
@@ -194,7 +196,7 @@ impl<'t> Recognized<'t> {
         self.route.class() == Class::State
     }
 
-    /// Whether a body is read before it is known where to. An upload begins later.
+    /// Whether the whole body is read before the request is planned. An upload is read later, while it is sent.
     fn takes_body(&self) -> bool {
         match self.route.takes() {
             BodyForm::Nothing => false,
@@ -209,7 +211,7 @@ impl<'t> Recognized<'t> {
         let content_type = asked.header("content-type").unwrap_or_default();
         let is_form = match self.route.takes() {
             BodyForm::Form => true,
-            // What isn't said to be a form is read as JSON, and sent on as that.
+            // A body whose Content-Type isn't a form's is read as JSON, and sent as JSON.
             BodyForm::JsonOrForm => is_form(content_type),
             BodyForm::Json | BodyForm::Nothing => false,
         };
@@ -223,7 +225,7 @@ impl<'t> Recognized<'t> {
     }
 }
 
-/// Paths below [`OURS`].
+/// Answers the paths below [`OURS`].
 #[inline(never)]
 fn ours<'a>(
     asked: &'a ClientRequest,
@@ -246,8 +248,8 @@ fn ours<'a>(
     })
 }
 
-/// Whether this Worker can steer, and by what. Nothing in it is secret; the operator is told of endpoints without a
-/// credential too.
+/// Says whether this Worker can steer, and by which rules and reports. Nothing in it is secret. The operator also
+/// learns which endpoints lack a credential.
 fn healthz(asked: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &ResponseInfo) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
     let status = match snapshot.rules() {
@@ -272,7 +274,7 @@ fn healthz(asked: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &Respons
     info.json(if status == "ok" { 200 } else { 503 }, &value)
 }
 
-/// Runs a file of shared test vectors: the same the native tests run.
+/// Runs a file of shared test vectors. The native tests run the same files.
 #[cfg(feature = "vectors")]
 async fn vectors(asked: &ClientRequest, info: &ResponseInfo) -> Reply {
     let text = worker::Request::from(Clone::clone(asked.raw())).text().await.unwrap_or_default();

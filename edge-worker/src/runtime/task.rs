@@ -1,9 +1,10 @@
-//! The requests under way, each a task: a future enters with its request's number, and is polled by the very call that brings it
-//! news. `lib` begins tasks, `exchange` brings the news.
+//! Runs requests, each as a task. Takes a future and its number, and polls it in the same call that reports an event.
+//! Called by `runtime`, which exchange.js calls for each new request and each event.
 //!
-//! The executor of `wasm-bindgen` polls later, in a microtask of its own, and hands out a promise for each future: both cost a
-//! request more than all that is decided for it. Whatever else a task waits for (keys, KV, feeds) wakes it by way of its line.
-//! Nothing is certain to wake it but its line, though: a promise may stay unsettled when the client has gone or the Wasm is another's.
+//! The executor of `wasm-bindgen` would poll in a later microtask, and make a promise for each future. Both would cost
+//! more than all decisions about the request. If a task waits for anything else (keys, KV, feeds), its waker calls the
+//! exchange, which continues the task. But only events of the exchange are certain to wake a task: a promise may never
+//! settle if the client has gone or the Wasm instance was replaced.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -21,9 +22,10 @@ use crate::runtime::clock;
 use crate::runtime::exchange::{Inbox, JsExchange};
 use crate::runtime::notice::Notice;
 
-/// How often silent lines are looked for.
+/// How often silent exchanges are looked for, in milliseconds.
 const SWEEP: Millis = Millis(10_000);
-/// A line that was silent before so many sweeps has nobody behind it. Two could be those before and after a machine stood still.
+/// An exchange that stayed silent for so many sweeps is lost. Two wouldn't be enough: one may come just before the
+/// machine pauses, and one just after.
 const LOST: u8 = 3;
 
 /// A task's future.
@@ -37,14 +39,14 @@ thread_local! {
 struct Task {
     exchange: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
-    /// How many sweeps ago its line last rang, which each does every five seconds.
+    /// How many sweeps were made since its exchange last reported an event. Each reports at least every five seconds.
     silent: u8,
-    /// Not here while it is polled.
+    /// The task's future; `None` while it is polled.
     work: Option<Work>,
     signal: Arc<TaskWaker>,
 }
 
-/// What wakes a task from elsewhere.
+/// Wakes a task that waits for something other than its exchange.
 struct TaskWaker {
     number: u32,
     woken: AtomicBool,
@@ -56,7 +58,7 @@ impl Wake for TaskWaker {
             return;
         }
         with(self.number, |task| {
-            // One that ended may have left this behind, and its number is another's now.
+            // The waker may belong to a task that has ended, and the number to a new task.
             if Arc::ptr_eq(&task.signal, &self) {
                 task.exchange.wake();
             }
@@ -68,8 +70,7 @@ fn with<T>(number: u32, look: impl FnOnce(&mut Task) -> T) -> Option<T> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(look))
 }
 
-/// Begins a task, and runs it as far as it goes by itself. `exchange` is told when it ends; what happens there comes into
-/// `inbox`.
+/// Begins a task, and polls it once. `exchange` is told when the task ends. `inbox` gets the exchange's events.
 pub(crate) fn begin(
     number: u32,
     exchange: JsExchange,
@@ -90,9 +91,10 @@ pub(crate) fn begin(
     run(number);
 }
 
-/// Tells a task of what happened on its line, and takes it on.
+/// Gives a task an event of its exchange, and continues it.
 ///
-/// When its client has gone it is ended, whatever it waits for: the runtime settles no promise of such a request any more.
+/// If the client has gone, the task is ended, whatever it waits for. The runtime settles no more promises of such a
+/// request.
 pub(crate) fn notify(number: u32, notice: Notice, attempt: AttemptNumber, bytes: Option<Vec<u8>>) {
     let inbox = with(number, |task| {
         task.silent = 0;
@@ -106,9 +108,9 @@ pub(crate) fn notify(number: u32, notice: Notice, attempt: AttemptNumber, bytes:
     }
 }
 
-/// Takes a task on. One that is being polled looks at its inbox by itself.
+/// Continues a task. A task that is already being polled sees its inbox by itself.
 pub(crate) fn run(number: u32) {
-    // Nothing is borrowed while it is polled: it may notify itself.
+    // Nothing may be borrowed during the poll, because the task may notify itself.
     let taken = with(number, |task| {
         task.signal.woken.store(false, Ordering::Relaxed);
         Some((task.work.take()?, Waker::from(Arc::clone(&task.signal))))
@@ -122,7 +124,7 @@ pub(crate) fn run(number: u32) {
     }
 }
 
-/// How many requests are under way.
+/// How many requests are in progress.
 pub(crate) fn under_way() -> usize {
     TASKS.with_borrow(|tasks| tasks.iter().flatten().count())
 }
@@ -131,15 +133,15 @@ fn take(number: u32) -> Option<Task> {
     TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.take())
 }
 
-/// Ends a task, wherever it is.
+/// Ends a task, whatever it waits for.
 fn end(number: u32) {
     if let Some(task) = take(number) {
         task.exchange.end();
     }
 }
 
-/// Gives up tasks whose lines have fallen silent: the runtime sometimes ends a request without a word, when a write to its client
-/// fails. What they hold would be held for ever.
+/// Drops tasks whose exchanges are silent. The runtime sometimes ends a request without an event when a write to its
+/// client fails. Without the sweep, such a task would hold its memory for ever.
 fn sweep(now: Timestamp) {
     let next = SWEPT.get().after(SWEEP);
     if next.lasts(now, SWEEP) {
@@ -153,7 +155,7 @@ fn sweep(now: Timestamp) {
     let lost: Vec<Task> =
         TASKS.with_borrow_mut(|tasks| tasks.iter_mut().filter_map(|task| task.take_if(is_lost)).collect());
     for task in lost {
-        // The timers of a request belong to it, and what waits for feeds would clear its own.
+        // A future that waits for feeds would clear its timer when dropped, but the timer belongs to the ended request.
         if !task.inbox.borrow().is_fed {
             core::mem::forget(task.work);
         }

@@ -1,8 +1,9 @@
-//! An upload under way: a client's body enters, a body for one fetch leaves, each chunk checked by [`Upload`] on the way.
+//! Sends an upload. Takes a client's body, returns a body for one fetch. [`Upload`] checks each chunk. Called by
+//! `serve` and `proxy`.
 //!
-//! A small upload is sent whole, with its length. A larger one is written into a pipe of the runtime's while the endpoint reads:
-//! each write waits for it, so no more than a chunk is held. When a check fails on the way, or the client falls silent, `proxy` is told
-//! to abort the fetch, and [`OutboundUpload::verdict`] says what to answer.
+//! A small upload is sent whole, with its length. A larger one is written to a pipe of the runtime while the endpoint
+//! reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload is sent,
+//! or the client falls silent, `proxy` aborts the fetch, and [`OutboundUpload::verdict`] says what to answer.
 
 use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
@@ -26,38 +27,40 @@ use crate::runtime::exchange::Pieces;
 use crate::runtime::incoming::{Deadlines, drain};
 use crate::runtime::request::ClientRequest;
 
-/// How much is read before anything is sent: most uploads are whole by then, and refused before an endpoint hears of them.
+/// How many bytes are read before anything is sent. Most uploads are complete by then, so a bad one never reaches an
+/// endpoint.
 const HELD_AT_FIRST: usize = 256 << 10;
 
-/// An upload that may be sent, once.
+/// An upload that may be sent once.
 pub(crate) struct OutboundUpload {
     content_type: String,
     first: Vec<u8>,
     rest: RefCell<Option<(Upload, Pieces)>>,
-    /// What carries the rest, once it is under way.
+    /// The future that sends the rest, once it has begun.
     pump: RefCell<Option<LocalBoxFuture<'static, ()>>>,
     /// How long the client may pause.
     idle: Millis,
     verdict: Rc<UploadRefusal>,
 }
 
-/// What is told of an upload that was refused on its way.
+/// The state of an upload that decides whether it was refused, and why.
 #[derive(Default)]
 struct UploadRefusal {
     failure: RefCell<Option<Failure>>,
-    /// Nothing is on its way to the endpoint: it waits for the client.
+    /// Whether the upload waits for the client, and not for the endpoint.
     is_clients_turn: Cell<bool>,
-    /// The fetch is to be aborted now.
+    /// Whether the upload was refused, so that its fetch must be aborted.
     is_reached: Cell<bool>,
 }
 
-/// A boundary that nobody can guess: the request's id is random, and its client learns it with the answer.
+/// The boundary of the multipart body that is sent. Nobody can guess it: the request's id is random, and the client
+/// gets it only with the answer.
 pub(crate) fn boundary(asked: &ClientRequest) -> String {
     format!("bailiwick-{}", asked.id)
 }
 
 impl OutboundUpload {
-    /// Reads the beginning. `lines` judges those of a batch.
+    /// Reads the beginning of an upload. `lines` judges the lines of a batch.
     #[inline(never)]
     pub(crate) fn begin<'a>(
         asked: &'a ClientRequest,
@@ -87,7 +90,7 @@ impl OutboundUpload {
                 };
                 match more {
                     Ok(more) => first.extend(more),
-                    // Who was too slow for a limit would be for another one.
+                    // A client that was too slow here would also be too slow to drain.
                     Err(Failure::SlowBody) => return Err(Failure::SlowBody),
                     Err(failure) => {
                         drain(&mut pieces).await;
@@ -107,12 +110,12 @@ impl OutboundUpload {
         })
     }
 
-    /// Its `Content-Type`.
+    /// The `Content-Type` to send.
     pub(crate) fn content_type(&self) -> &str {
         &self.content_type
     }
 
-    /// The body of a fetch. The first one gets all of it.
+    /// The body for a fetch. Only the first call gets the whole upload.
     pub(crate) fn body(&self) -> Option<JsValue> {
         let Some((upload, pieces)) = self.rest.take() else {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
@@ -123,12 +126,13 @@ impl OutboundUpload {
         Some(readable.into())
     }
 
-    /// Why it broke off, if it was for a fault of the client's.
+    /// Why the upload broke off, if the client was at fault.
     pub(crate) fn verdict(&self) -> Option<Failure> {
         self.verdict.failure.borrow().clone()
     }
 
-    /// Whether a limit that runs out now is the client's, who has more to send: then that is why it broke off.
+    /// Whether the client is to blame for a limit that was exceeded now, because the upload waits for it. If so, notes
+    /// that as the reason.
     pub(crate) fn blame_client(&self) -> bool {
         let blamed = self.verdict.is_clients_turn.get();
         if blamed {
@@ -137,7 +141,7 @@ impl OutboundUpload {
         blamed
     }
 
-    /// Carries it on, as far as it goes. Ready when it broke off for a fault of the client's.
+    /// Continues the upload. Ready if it broke off and the client was at fault.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut pump = self.pump.borrow_mut();
         if pump.as_mut().is_some_and(|pump| pump.as_mut().poll(context).is_ready()) {
@@ -169,7 +173,8 @@ async fn pump(
                 if failure != Failure::SlowBody {
                     drain(&mut pieces).await;
                 }
-                // The fetch is aborted then. The pipe isn't: workerd would end the body as if it were whole.
+                // `proxy` then aborts the fetch. The pipe isn't aborted: workerd would end the body as if it were
+                // complete.
                 verdict.failure.replace(Some(failure));
                 verdict.is_reached.set(true);
                 return;
@@ -192,7 +197,7 @@ async fn pump(
     }
 }
 
-/// The two ends of one of the runtime's own pipes; of one for so many bytes, if that is known.
+/// Makes a pipe of the runtime, and returns its two ends. `length` is the number of bytes, if known.
 pub(crate) fn pipe(length: Option<usize>) -> Option<(ReadableStream, WritableStreamDefaultWriter)> {
     let name = if length.is_some() { "FixedLengthStream" } else { "IdentityTransformStream" };
     let constructor = js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?;

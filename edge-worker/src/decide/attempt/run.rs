@@ -1,4 +1,5 @@
-//! The states of the attempt machine and what each event does to them.
+//! The states of the attempt machine. Takes a [`Run`] and an [`Event`], changes the run's state, and returns the
+//! [`Action`]s to do. `proxy` calls [`step`] for each event.
 
 mod moves;
 
@@ -15,99 +16,100 @@ use crate::decide::plan::Target;
 use crate::decide::sse::single::{self, AnswerKind};
 use crate::decide::sse::{Framed, Framer, Meaning};
 
-/// How much of an error is read, and how much of a success is held whatever others hold.
+/// The most bytes of an error that are read, and of a success that are held even if memory is short.
 const MOST_HELD: usize = 64 << 10;
-/// How much of a success is held until its end is believed, where there is room. What breaks off in that much is tried elsewhere.
+/// The most bytes of a success that are held until its end, if there is memory. An answer that breaks off while it is
+/// held is tried at another endpoint.
 const MOST_WHOLE: usize = 8 << 20;
-/// What ends a stream of choices whose endpoint didn't say it.
+/// The end of a stream of choices. It is added if the endpoint didn't send it.
 const DONE: &[u8] = b"data: [DONE]\n\n";
-/// How long an error's body may take, in milliseconds.
+/// The longest time to read an error's body, in milliseconds.
 const ERROR_BODY_MS: u64 = 2_000;
 
-/// One request's attempts.
+/// The attempts of one request, and their state.
 #[derive(Debug)]
 pub struct Run {
     task: Task,
     record: Record,
     state: State,
-    /// By target: whether it was sent the request or passed over.
+    /// For each target: whether it was sent the request, or was passed over.
     spent: Vec<bool>,
     resting: Vec<bool>,
-    /// When the timer in hand really runs out. Progress moves it without touching the driver's timer.
+    /// The current deadline. Progress of an answer moves it, but doesn't set the driver's timer again.
     deadline_ms: i64,
     armed: bool,
     total_ms: i64,
-    /// The least wait that an endpoint asked for.
+    /// The shortest wait that any endpoint asked for.
     retry_after_ms: Option<u64>,
-    /// What is told if nobody can read the encrypted reasoning that an endpoint couldn't read.
+    /// The failure to answer with if no endpoint can decrypt the request's encrypted reasoning.
     unread: Option<Box<Failure>>,
-    /// Whether an endpoint was asked again that hadn't answered at all.
+    /// Whether an endpoint was already asked a second time.
     repeated: bool,
-    /// Whether the answer of the moment has a length that its client is told: whatever breaks off is seen.
+    /// Whether the client is told the current answer's length, so that it notices if the answer breaks off.
     has_length: bool,
-    /// Whether no more than [`MOST_HELD`] may be held.
+    /// Whether memory is short, so that at most [`MOST_HELD`] bytes may be held.
     is_crowded: bool,
 }
 
-/// Where a run stands. All but the first and last belong to the latest attempt.
+/// The state of a run. All but the first and the last belong to the latest attempt.
 #[derive(Debug)]
 enum State {
     Ready,
-    /// The only endpoint asked for a moment's rest. Then it is asked again.
+    /// Waits for the short rest that the only endpoint asked for, before it is asked again.
     Pause {
         target: usize,
     },
     AwaitHeaders,
-    /// Reading the body of an answer that is no success.
+    /// Reads the body of an error.
     Refusal {
         status: u16,
         asked_ms: Option<u64>,
         held: Vec<u8>,
     },
-    /// A stream that hasn't said anything yet.
+    /// Reads a stream that has no content yet.
     Inspect {
         status: u16,
         framer: Framer,
         held: Vec<u8>,
-        /// When it has to have said something, once it has shown that it is alive.
+        /// The deadline for the first content. It is set when the first bytes arrive.
         until_ms: Option<i64>,
     },
-    /// A unary answer that isn't whole yet.
+    /// Holds a unary answer that isn't complete yet.
     Hold {
         status: u16,
         form: UnaryForm,
         held: Vec<u8>,
-        /// However steadily it drips, it is not waited for longer.
+        /// The deadline for holding it, however steadily bytes arrive.
         until_ms: i64,
     },
-    /// A committed stream.
+    /// Passes a committed stream.
     Stream {
         framer: Framer,
-        /// Whether a clean end is one that the stream announced.
+        /// Whether the stream has announced its end, so that a clean end is complete.
         may_end: bool,
     },
-    /// A committed unary answer; its nesting if it is JSON.
+    /// Passes a committed unary answer. Follows its nesting if it is JSON.
     Unary {
         nesting: Option<Nesting>,
     },
     Done,
 }
 
-/// What a unary answer has to be.
+/// The form that a unary answer must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum UnaryForm {
     Json,
-    /// JSON of which events are made, as they were asked for.
+    /// JSON from which events are made, because the client asked for events.
     Events(AnswerKind),
-    /// Sound, say, which is heard while it comes.
+    /// Binary data such as audio, which a client plays while it arrives.
     Binary,
-    /// Something of no named type.
+    /// An answer without a Content-Type.
     Nameless,
     Other,
 }
 
 impl Run {
-    /// A run that hasn't begun.
+    /// Makes a run that hasn't begun.
     #[must_use]
     pub fn new(task: Task) -> Self {
         let targets = task.plan.targets().len();
@@ -135,50 +137,51 @@ impl Run {
         self.task.plan.targets().get(target)
     }
 
-    /// What was done so far.
+    /// What was done until now.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The endpoint whose bytes are returned, once committed.
+    /// The endpoint whose answer was committed.
     #[must_use]
     pub fn served_by(&self) -> Option<&Target> {
         self.target(self.record.committed()?.target)
     }
 
-    /// Whether nothing more will happen: every event is ignored.
+    /// Whether the run has ended. It then ignores every event.
     #[must_use]
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// Whether the limit of the moment has run out.
+    /// Whether the current deadline has passed.
     #[must_use]
     pub fn is_overdue(&self, now_ms: i64) -> bool {
         self.armed && now_ms >= self.deadline_ms
     }
 
-    /// Endpoints that began to rest since the plan was made and weren't tried are passed over by a retry. To be called
-    /// before [`step`]; `resting` looks at the isolate's cool-downs.
+    /// Notes which endpoints are at rest now, so that a retry passes over them. Call it before [`step`]. `resting`
+    /// looks an endpoint up in the isolate's cool-downs.
     pub fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
         for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
         }
     }
 
-    /// Whether more is held than every request may hold, if so many bytes come: then room has to be found for them.
+    /// Whether memory has to be reserved before so many more bytes of an answer are held.
     #[must_use]
     pub fn needs_room(&self, bytes: usize) -> bool {
         matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MOST_HELD)
     }
 
-    /// There is no room: what is held is passed on with the next bytes, though it isn't whole. To be called before [`step`].
+    /// Notes that memory is short. The held part of an answer is then passed on with the next bytes, though it isn't
+    /// complete. Call it before [`step`].
     pub fn crowd(&mut self) {
         self.is_crowded = true;
     }
 
-    /// Whether the answer whose headers come next has a length that its client is told. To be called before [`step`].
+    /// Notes whether the client will be told the length of the answer whose headers come next. Call it before [`step`].
     pub fn announce(&mut self, has_length: bool) {
         self.has_length = has_length;
     }
@@ -192,7 +195,7 @@ impl Run {
     }
 }
 
-/// Takes one event; gives what to do, in order. `now_ms` only ever grows.
+/// Takes one event, and returns what to do, in order. `now_ms` must never decrease.
 pub fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
     let mut turn = Step { run, budget, now: now_ms, out: Vec::new() };
     turn.take(event);
@@ -266,16 +269,16 @@ impl Step<'_> {
         let is_stream = kind.as_deref() == Some("text/event-stream");
         let is_json = kind.as_deref().is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
         match self.run.task.expect {
-            // The limit on headers goes on to the first sign of life.
+            // The limit for headers also applies to the first bytes.
             Expect::Stream | Expect::Any if is_stream => {
                 self.run.state = State::Inspect { status, framer: Framer::default(), held: Vec::new(), until_ms: None };
             }
             Expect::Json if is_json || kind.is_none() => self.hold(status, UnaryForm::Json),
-            // The client asked for events, and has its answer all the same.
+            // The client asked for events, which are made from the JSON.
             Expect::Stream if is_json && let Some(answer_kind) = self.run.task.answer_kind => {
                 self.hold(status, UnaryForm::Events(answer_kind));
             }
-            // A page to log in at, say. What a client stored may be of any type.
+            // It may be a login page. A stored file may have any type.
             Expect::Any if kind.as_deref() == Some("text/html") && !self.run.task.stateful => {
                 self.fail(Outcome::WrongType, true, None);
             }
@@ -286,7 +289,7 @@ impl Step<'_> {
         }
     }
 
-    /// A body that comes in drips isn't waited for longer than its headers would have been.
+    /// Begins to hold a unary answer. A body that trickles in gets no more time than its headers would have had.
     fn hold(&mut self, status: u16, form: UnaryForm) {
         let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
         let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
@@ -311,7 +314,7 @@ impl Step<'_> {
             }
             State::Stream { framer, .. } => {
                 let framed = framer.push(bytes);
-                // Bytes that never become an event are silence to the client.
+                // Bytes that don't complete an event reach no client, so they count as silence.
                 if !framed.bytes.is_empty() {
                     self.run.deadline_ms = later(self.now, idle);
                 }
@@ -335,7 +338,7 @@ impl Step<'_> {
         }
     }
 
-    /// More is held than `before`: it may be enough to pass it on.
+    /// Passes on a held answer if it has become too large to hold. `before` is its size before the last chunk.
     fn held_more(&mut self, form: UnaryForm, before: usize) {
         let State::Hold { held, .. } = &self.run.state else { return };
         let size = held.len();
@@ -346,7 +349,8 @@ impl Step<'_> {
         let most = match form {
             UnaryForm::Binary => 1,
             UnaryForm::Nameless if is_binary(held) => 1,
-            // Nothing is gained by holding what will be seen to break off, and can't be sent anywhere else.
+            // This answer can't be tried elsewhere, and the client notices if it breaks off. So holding it gains
+            // nothing.
             UnaryForm::Other if self.run.task.stateful && self.run.has_length => MOST_HELD,
             _ if self.run.is_crowded => MOST_HELD,
             _ => MOST_WHOLE,
@@ -358,7 +362,7 @@ impl Step<'_> {
         }
     }
 
-    /// Passes on what is held of an answer that isn't whole.
+    /// Commits a held answer that isn't complete yet.
     fn pass_held(&mut self) {
         let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
         let (status, held) = (*status, core::mem::take(held));
@@ -372,7 +376,7 @@ impl Step<'_> {
         self.arm(self.run.limits().idle.0);
     }
 
-    /// What became whole of a stream: nothing said yet, the first content, more, the end, or an error.
+    /// Takes events of a stream that are complete. They commit the stream, extend it, end it, or make the attempt fail.
     fn events(&mut self, framed: Framed, was_committed: bool) {
         let Framed { mut bytes, events } = framed;
         let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
@@ -381,7 +385,7 @@ impl Step<'_> {
             let upto = upto - dropped;
             match (committed, meaning) {
                 (_, Meaning::Nothing) => {}
-                // No client could read it.
+                // Heartbeats are dropped, because clients can't read them.
                 (_, Meaning::Heartbeat) => {
                     bytes.drain(start..upto);
                     dropped += upto - start;
@@ -448,11 +452,11 @@ impl Step<'_> {
         }
     }
 
-    /// All of a unary answer is held.
+    /// Judges a unary answer that is complete, and commits it or fails.
     fn held_all(&mut self) {
         let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
         let (status, mut held, form) = (*status, core::mem::take(held), *form);
-        // Only what changes state may succeed without a word; a stored file may be empty.
+        // A body may be empty only if the request is about state, or if it is a stored file.
         let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
         let anything = self.run.task.expect == Expect::Any;
         let read = || core::str::from_utf8(&held).map_or(Success::InvalidJson, refusal::success);
@@ -460,7 +464,7 @@ impl Step<'_> {
             _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
             None | Some(Success::Object) => None,
             Some(Success::Error) => Some(Outcome::ErrorEvent),
-            // A bare `null` or a sentence in quotation marks is JSON too, and nothing of the model API's.
+            // A bare `null` or a quoted string is JSON too, but no answer of the model API.
             Some(Success::Other) if anything => None,
             Some(Success::Other | Success::InvalidJson) => Some(Outcome::WrongType),
         };
@@ -480,7 +484,8 @@ impl Step<'_> {
         }
     }
 
-    /// A clean end is never proof. Whole is what said so, and what says why each of its choices finished.
+    /// Judges a stream whose connection ended cleanly, which doesn't prove that it is complete. It is complete if it
+    /// said so, or if it named a finish reason for each choice.
     fn stream_ended(&mut self) {
         let choices = self.run.task.choices;
         let (framer, may_end) = match &mut self.run.state {
@@ -535,14 +540,14 @@ impl Step<'_> {
         }
         self.run.armed = false;
         if self.now < self.run.deadline_ms {
-            // The timer is older than the last progress.
+            // Progress has moved the deadline since the timer was set.
             let left = self.run.deadline_ms.saturating_sub(self.now);
             return self.arm(u64::try_from(left).unwrap_or(0));
         }
         match &self.run.state {
             &State::Pause { target } => self.send(target),
             State::Refusal { .. } => self.refused(true),
-            // It comes slowly, and is long: it was waited for long enough.
+            // The answer is long and slow. It isn't held any longer.
             State::Hold { form, held, until_ms, .. }
                 if self.now >= *until_ms && held.len() >= MOST_HELD && !matches!(form, UnaryForm::Events(_)) =>
             {
@@ -574,7 +579,7 @@ impl Step<'_> {
         self.run.state = State::Done;
     }
 
-    /// The error's body is read, as far as it will be.
+    /// Judges an error whose body was read as far as needed.
     fn refused(&mut self, abort: bool) {
         let State::Refusal { status, asked_ms, held } = core::mem::replace(&mut self.run.state, State::Done) else {
             return;
@@ -586,19 +591,20 @@ impl Step<'_> {
         }
     }
 
-    /// A success that carried an error: the client's, which no other endpoint would take either, or the endpoint's.
+    /// Handles an error inside a successful answer. If the request is at fault the client is told, because every
+    /// endpoint would refuse it. Else the attempt fails.
     fn fail_or_refuse(&mut self, words: Words, abort: bool) {
         if words.is_clients() { self.refuse(400, words, abort) } else { self.fail(Outcome::ErrorEvent, abort, None) }
     }
 
-    /// The client is told what is wrong with its request.
+    /// Refuses the request, and tells the client what is wrong with it.
     fn refuse(&mut self, status: u16, words: Words, abort: bool) {
         self.disarm();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(Outcome::Refused(status));
-        // Another endpoint may be the one that encrypted it: the first turn went elsewhere, while this one rested.
+        // Another endpoint may have encrypted the reasoning, in an earlier turn while this one was at rest.
         if words.known == Some(ErrorMeaning::EncryptedContent) && !self.run.task.stateful {
             self.run.unread = Some(Box::new(words.refused(status)));
             return self.next();
@@ -607,7 +613,7 @@ impl Step<'_> {
         self.out.push(Action::Reply { failure: words.refused(status) });
     }
 
-    /// The attempt failed by what its status, and perhaps its body, say.
+    /// The attempt failed because of the answer's status, and perhaps its body.
     fn fail_by(&mut self, fault: Fault, status: u16, abort: bool, asked_ms: Option<u64>) {
         let outcome = match fault {
             Fault::Model if self.run.task.model.is_some() => Outcome::NoModel,
@@ -622,13 +628,13 @@ impl Step<'_> {
     }
 }
 
-/// What an answer of a media type has to be that is neither JSON nor events.
+/// The form of an answer whose media type is neither JSON nor events.
 fn form_of(kind: &str) -> UnaryForm {
     let is_binary = ["audio/", "video/", "image/"].iter().any(|media| kind.starts_with(media));
     if is_binary || kind == "application/octet-stream" { UnaryForm::Binary } else { UnaryForm::Other }
 }
 
-/// Whether bytes are no text: what has no type may be sound.
+/// Whether bytes are binary. An answer without a type may be audio.
 fn is_binary(bytes: &[u8]) -> bool {
     let is_text = |text: &[u8]| !text.iter().any(|&byte| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'));
     match core::str::from_utf8(bytes) {
@@ -637,7 +643,7 @@ fn is_binary(bytes: &[u8]) -> bool {
     }
 }
 
-/// An interruption the endpoint said nothing about.
+/// The failure for an interruption that the endpoint didn't explain.
 fn nameless() -> Failure {
     Failure::Interrupted { kind: None, code: None, param: None }
 }

@@ -1,38 +1,41 @@
-//! What a body says of the requests it belongs with: its hints, or the beginning of its conversation; `body` reads it, `serve`
-//! makes the key by which [`plan`](crate::decide::plan) chooses among a region's endpoints.
+//! Finds which requests belong together. Takes a body's hints, or the beginning of its conversation; returns a key.
+//! `body` reads the hints, `prepare` makes the key, and [`plan`](crate::decide::plan) chooses among a region's
+//! endpoints by it.
 //!
-//! A second turn begins as the first did. Sent where the first was, it finds its prefix in the cache, and reasoning that only the
-//! account which encrypted it can read. Instructions are the same for many conversations, so the first user message counts too.
+//! A second turn begins with the same text as the first. If it goes to the same endpoint, it finds its prefix in the
+//! cache, and the account there can decrypt its reasoning. Many conversations share their instructions, so the first
+//! user message counts too.
 
 use core::ops::Range;
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::Route;
 
-/// How many bytes at the beginning of a text count. What follows counts by its length and its last bytes.
+/// How many bytes at the beginning of a text are hashed. Of the rest, only its length and its last bytes are.
 const HEAD: usize = 1_024;
-/// How many bytes at its end do.
+/// How many bytes at the end of a text are hashed.
 const TAIL: usize = 256;
-/// How many messages and parts count, at most.
+/// The most messages and parts that are hashed.
 const MOST_PARTS: u32 = 64;
 
-/// The body's hints on what belongs together.
+/// A body's hints on which requests belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Affinity<'a> {
     /// `prompt_cache_key`.
     pub prompt_cache_key: Option<&'a str>,
     /// `user`.
     pub user: Option<&'a str>,
-    /// The model, by the client's name.
+    /// The client's name of the model.
     pub model: Option<&'a str>,
     /// A hash of the conversation's beginning.
     pub beginning: Option<u64>,
 }
 
 impl Affinity<'_> {
-    /// The key of [`PlanRequest`](crate::decide::plan::PlanRequest): the tenant with the best hint there is, so that one customer's prefix
-    /// caches stay warm and no customer finds another's. Without a hint it is the model with the beginning of the conversation;
-    /// where there is none it is `request`, anything unique: such requests spread.
+    /// The affinity key of a [`PlanRequest`](crate::decide::plan::PlanRequest): the tenant with the best hint. So one
+    /// tenant's prefix caches stay warm, and no tenant chooses another's key. Without a hint, the model and the
+    /// beginning of the conversation take its place. Without those, `request` does, which is unique, so such requests
+    /// are spread.
     #[must_use]
     pub fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
         let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
@@ -47,12 +50,13 @@ impl Affinity<'_> {
     }
 }
 
-/// Hashes the beginning of a conversation: instructions, then messages up to the first one of a user. `fields` are those of the
-/// body, whose values stand in `text`. `None` for a path without conversations, or a body that says nothing.
+/// Hashes the beginning of a conversation: the instructions, and the messages up to the first of a user. `fields` are
+/// those of the body, with ranges in `text`. `None` for a path without conversations, or a body without texts.
 pub(super) fn beginning<K: AsRef<str>>(route: &Route, fields: &[(K, Kind, Range<usize>)], text: &str) -> Option<u64> {
     let words: &[&str] = match route.segments().first()?.as_str() {
         "chat" | "messages" | "responses" => &["instructions", "system", "messages", "input"],
-        // It may hold a whole conversation, of which nobody sees where it began: only what is all the same is kept together.
+        // A prompt may hold a whole conversation, and its first turn can't be told from the rest. So only equal prompts
+        // match.
         "completions" => &["prompt"],
         _ => return None,
     };
@@ -61,7 +65,7 @@ pub(super) fn beginning<K: AsRef<str>>(route: &Route, fields: &[(K, Kind, Range<
         let Some((_, kind, range)) = fields.iter().find(|(key, ..)| key.as_ref() == *word) else { continue };
         let text = text.get(range.clone()).unwrap_or_default();
         let (mut value, mut scan) = (Value { text, digest: &mut digest }, Scan::new(text));
-        // The body is known to be JSON: what ends early has read enough.
+        // The body is known to be JSON, so an error only means that enough was read.
         let _ = match (*word, kind) {
             ("messages" | "input", Kind::Array) => value.messages(&mut scan),
             ("prompt", _) => {
@@ -74,14 +78,14 @@ pub(super) fn beginning<K: AsRef<str>>(route: &Route, fields: &[(K, Kind, Range<
     (digest.parts > 0).then_some(digest.state)
 }
 
-/// A field that is read for its texts.
+/// A field whose texts are hashed.
 struct Value<'t> {
     text: &'t str,
     digest: &'t mut Digest,
 }
 
 impl Value<'_> {
-    /// Messages up to the first of a user. Ends with an error there, so that nothing behind it is read.
+    /// Reads messages up to the first of a user. It ends with an error there, so that nothing more is read.
     fn messages(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.array(|message| {
             if message.kind()? != Kind::Object {
@@ -100,8 +104,8 @@ impl Value<'_> {
         })
     }
 
-    /// The texts of a content, whether it is one or has parts. What only steers the cache or names the kind isn't part of it: it
-    /// may be elsewhere in the next turn.
+    /// Reads the texts of a content, which is one text or has parts. Fields that only steer the cache or name the kind
+    /// don't count, because they may be elsewhere in the next turn.
     fn parts(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match scan.kind()? {
             Kind::String => {
@@ -147,7 +151,7 @@ impl Digest {
         self.word(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     }
 
-    /// One step. [`plan`](crate::decide::plan) spreads the bits of what comes out.
+    /// Mixes one word into the hash. [`plan`](crate::decide::plan) spreads the bits of the result.
     fn word(&mut self, word: u64) {
         let mixed = (self.state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xd6e8_feb8_6659_fd93);
         self.state = mixed ^ mixed >> 32;

@@ -1,8 +1,8 @@
-//! What stands under keys that nobody documents, and in objects of media, where such keys are media too: one half of
-//! `walk`.
+//! Judges values under undocumented keys, and objects of media. Takes a key and its value in the body; records a fault
+//! in the [`Walk`] if the value may not be sent. Called by `walk`.
 //!
-//! A model host reads keys that no reference has: `path` in an image, `model_name` in options. Nobody here knows them
-//! all, so a value under such a key is judged by what it could be, and by what its key is made of.
+//! A model host reads keys that no API reference lists: `path` in an image, `model_name` in options. Nobody knows all
+//! of them. So such a value is judged by what it could mean, and by the words in its key.
 
 use super::guess::{may_hold_media, may_route};
 use super::media::is_media;
@@ -14,12 +14,12 @@ use super::walk::{BodyFault, Walk, named_by};
 use crate::decide::json::{InvalidJson, Kind, Scan, reads_as};
 
 impl Walk {
-    /// Reads the value of a key that its object's table lacks: no text is known to stand there.
+    /// Reads the value of a key that isn't in its object's table of fields.
     pub(super) fn unknown(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         self.unlisted(fields, key, value, &Shape::Stray)
     }
 
-    /// The same, where `otherwise` is what stands under a name that tells nothing.
+    /// Reads the value of an undocumented key. `otherwise` is its shape if the key's name says nothing about it.
     #[inline(never)]
     fn unlisted(
         &mut self,
@@ -34,7 +34,7 @@ impl Walk {
             }
             return self.value(shape, value);
         }
-        // A server that ignores letters' case reads it as the field it is like.
+        // A server that ignores case reads the key as the field whose name differs only in case.
         let like = fields.iter().find(|(name, _)| reads_as(key, name)).map(|(_, shape)| shape);
         if let Some(
             shape @ (Shape::Kind
@@ -69,7 +69,7 @@ impl Walk {
         Ok(())
     }
 
-    /// A documented object of which no fields are listed: most keys in it are documented too.
+    /// Reads a documented object whose fields aren't listed here. Most of its keys are documented words of the API.
     pub(super) fn undescribed(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if let Some((_, shape)) = WORDS.iter().find(|(name, _)| *name == key) {
@@ -79,7 +79,7 @@ impl Walk {
         })
     }
 
-    /// An object of media: what nobody documents in it is media too, or is refused.
+    /// Reads an object of media. A string under an undocumented key in it must be media too, or the body is refused.
     pub(super) fn media(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let outer = self.stray.take();
         self.fields(MEDIA, scan)?;
@@ -89,7 +89,8 @@ impl Walk {
         Ok(())
     }
 
-    /// `source` of a part, as Anthropic has it: media, or text that says so. Its type may stand behind it.
+    /// Reads `source` of a part, as in Anthropic's API: media, or text if its `type` is `text`. The type may follow the
+    /// data, so the data is judged at the end.
     #[inline(never)]
     pub(super) fn source(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let outer = self.stray.take();
@@ -121,7 +122,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Reads a value within one whose key nobody documents.
+    /// Reads a value inside the value of an undocumented key.
     pub(super) fn nested(&mut self, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let (kind, at) = (value.kind()?, value.at());
         self.unknown(&[], key, value)?;
@@ -129,19 +130,19 @@ impl Walk {
         Ok(())
     }
 
-    /// Refuses what a host may route by. Numbers under a name that is only like such a one do no harm.
+    /// Refuses a value that a host may route by. The key's name is only a guess, so `null`, `false` and numbers pass.
     pub(super) fn guess(&mut self, key: &str, kind: Kind, at: usize) {
         if !matches!(kind, Kind::Null | Kind::False | Kind::Number) && may_route(key) {
             self.refuse(at, BodyFault::Routes);
         }
     }
 
-    /// Whether a value names a place where the model host may not go.
+    /// Whether a text names a place that the model host may not fetch from.
     pub(super) fn is_out(&self, text: &str, care: Certainty) -> bool {
         names_place(text, care) && (self.fences || !is_public(text))
     }
 
-    /// Whether a value may stand where media belongs.
+    /// Whether a text is allowed where media is expected.
     pub(super) fn may_be_media(&self, text: &str) -> bool {
         is_media(text) || !self.fences && is_public(text)
     }

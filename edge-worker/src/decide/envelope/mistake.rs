@@ -1,5 +1,5 @@
-//! Paths that are nearly right: a raw path and its segments in, what to write instead out. Most come of a base URL that doesn't end
-//! where it should.
+//! Recognises common mistakes in paths. Takes a raw path and its segments, returns a [`Mistake`] that says what to
+//! write instead. Called by `route`. Most of these paths come from a base URL that ends in the wrong place.
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -14,16 +14,17 @@ pub enum Mistake {
     AzureBase,
     /// `/openai/deployments/…`, as clients of Azure's older API write it.
     AzureDeployment,
-    /// `/health`, as an engine's own.
+    /// `/health` and similar, which engines serve but the model API doesn't have.
     Health,
 }
 
 impl Mistake {
-    /// Looks for one. `path` is raw, `segments` are decoded and without `/v1`.
+    /// Finds the mistake in a path, if it is a known one. `path` is raw; `segments` are decoded and don't include
+    /// `/v1`.
     pub(crate) fn of(path: &str, segments: &[String]) -> Option<Self> {
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words.as_slice() {
-            // Nothing but the base.
+            // The path is only the base.
             [""] => None,
             [before @ .., ""] if before.iter().all(|word| !word.is_empty()) => Some(Self::TrailingSlash),
             words if words.contains(&"") => Some(Self::EmptySegment),
@@ -44,7 +45,7 @@ impl Mistake {
         }
     }
 
-    /// The word programs branch on.
+    /// The error code that programs branch on.
     #[must_use]
     pub fn code(self) -> &'static str {
         if self.status() == 400 { "invalid_path" } else { "unknown_path" }

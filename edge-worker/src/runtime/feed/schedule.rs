@@ -1,40 +1,41 @@
-//! When a feed is to be looked at, and by whom: times enter, a [`Due`] leaves. Pure.
+//! Decides when a feed is fetched, and by which request. Takes times, returns a [`Due`]. Called by `feed`. Pure.
 //!
-//! No request may await another's promise. So one of those that find a feed out of date takes a lease on it by time,
-//! and the others, where they need what it finds, look again and again whether it has.
+//! In a Worker no request may await another request's promise. So the first request that finds a feed out of date
+//! takes a lease on it for a time, and fetches it. Others that need the result poll until it is there.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// When a feed was last looked at, and until when somebody is at it.
+/// When a feed was last fetched, and until when a request has the lease to fetch it.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// When the last look was over, whatever it found.
+    /// When the last fetch ended, whether or not it succeeded.
     tried: Option<Timestamp>,
     leased_until: Option<Timestamp>,
 }
 
-/// What is to be done about a feed before a request goes on.
+/// What a request has to do about a feed before it continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
-    /// The caller has the lease: it looks, and waits for what it finds if what is known is too old.
+    /// The caller has the lease and fetches the feed. It waits for the result if the known data is too old to use.
     Look {
-        /// Whether it waits.
+        /// Whether the caller waits for the result.
         wait: bool,
     },
-    /// Somebody looks, and what is known is too old to go on by.
+    /// Another request is fetching the feed, and the known data is too old to use.
     Wait,
-    /// Nothing.
+    /// Nothing has to be done.
     No,
 }
 
 impl Schedule {
-    /// What is due, `every` after a look; what was seen more than `most` ago is too old to go on by.
+    /// Tells what is due at `now`. A fetch is due `every` after the last one. If the last one was `most` or more ago,
+    /// the known data is too old to use.
     ///
-    /// The lease is a little longer than any look takes, `longest`, and ends by itself where its request was cut short.
-    /// A feed that didn't answer was looked at, too: while it is gone not every request waits for it, but the first of
-    /// each `most`.
+    /// The lease lasts `longest`, which is a little more than any fetch takes. It expires by itself if its request was
+    /// cut short. A fetch that failed counts too: while a feed is unreachable, requests wait for it only once per
+    /// `most`.
     pub(crate) fn due(&mut self, now: Timestamp, every: Millis, most: Millis, longest: Millis) -> Due {
-        // A clock that was set back doesn't say how long ago anything was.
+        // If the clock was set back, the age is unknown.
         let age = self.tried.filter(|tried| *tried <= now).map(|tried| now.since(tried));
         let wait = age.is_none_or(|age| age >= most);
         if !wait && age.is_some_and(|age| age < every) {
@@ -47,7 +48,7 @@ impl Schedule {
         Due::Look { wait }
     }
 
-    /// Notes that a look is over.
+    /// Notes that a fetch has ended.
     pub(crate) fn done(&mut self, now: Timestamp) {
         *self = Self { tried: Some(now), leased_until: None };
     }

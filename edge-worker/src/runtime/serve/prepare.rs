@@ -1,7 +1,8 @@
-//! A request whose body is known in; where it may be sent, and what with, out. `serve` calls it.
+//! Prepares a request to be sent. Takes a request whose body was judged; returns the endpoints that it may be sent to,
+//! and all that the [`Driver`](crate::runtime::proxy::Driver) needs to send it. Called by `serve`.
 //!
-//! Four steps: names that were handed out are opened, the request is steered, its endpoints are planned, and what the
-//! [`Driver`](crate::runtime::proxy::Driver) needs is put together.
+//! There are four steps. Sealed ids are opened; the request is steered; its endpoints are planned; the driver's task
+//! and job are put together.
 
 use std::rc::Rc;
 
@@ -39,24 +40,24 @@ use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 
-/// What is to be done when it is known where a request may go.
+/// What to do with a request that was prepared.
 pub(super) enum Preparation {
-    /// It is answered here.
+    /// It is answered by the Worker itself.
     Answered(Reply),
-    /// It can be sent.
+    /// It can be sent to an endpoint.
     Sendable(Box<Prepared>),
 }
 
 /// A request that was steered.
 pub(super) struct Prepared {
     pub(super) task: Task,
-    /// But for its headers and an upload.
+    /// Complete except for the headers and an upload, which `serve` adds.
     pub(super) job: Job,
-    /// What is to be uploaded.
+    /// The kind of upload, if the request is one.
     pub(super) load: Option<UploadKind>,
 }
 
-/// Steers a request whose body is known, and plans where it may be sent.
+/// Steers a request whose body was judged, and plans where it may be sent.
 #[inline(never)]
 pub(super) fn prepare(
     asked: &mut ClientRequest,
@@ -81,24 +82,24 @@ pub(super) fn prepare(
     Ok(Preparation::Sendable(Box::new(prepared(env, known, body, opened, plan, source, receipt_signer))))
 }
 
-/// A request once the names in it that were handed out are opened.
+/// What a request names, after its sealed ids were opened.
 struct OpenedRequest {
-    /// The model, by the client's name.
+    /// The client's name of the model.
     model: Option<String>,
     owner: Owner,
-    /// Where there are names to open or to seal.
+    /// The keys, if there are ids to open or to seal.
     keys: Option<Keyring>,
     claimed: Claimed,
 }
 
 impl OpenedRequest {
-    /// The model to steer by. One that a job made is where it was made, whatever the maps of models say.
+    /// The model to steer by. `None` for a fine-tuned model: it exists only at the endpoint that made it.
     fn steered_model(&self) -> Option<&str> {
         self.model.as_deref().filter(|_| self.claimed.model.is_none())
     }
 }
 
-/// Opens what was handed out, and puts the endpoint's own names in its places.
+/// Opens the sealed ids in path, query and body, and replaces each by the endpoint's own id.
 fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Result<OpenedRequest, Failure> {
     let (table, service) = (known.table, known.caller.service);
     let model = body.as_ref().and_then(Content::model).or(known.route.model()).map(str::to_owned);
@@ -109,7 +110,7 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
     let named = NamedIds { route, query, body: json_of(body), model: model.as_deref() };
     let keys = match keys {
         None if stores || needs_keys(table, service, &named) => Some(state_keys(env)?),
-        // Without keys such an id can't be used again. The answer is one all the same.
+        // Without keys the client can't use the answer's id again. The answer itself is still useful.
         None if named.body.as_deref().is_some_and(Inspected::keeps) => state_keys(env).ok(),
         keys => keys,
     };
@@ -117,23 +118,23 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
     Ok(OpenedRequest { model, owner, keys, claimed })
 }
 
-/// By what a request is steered beside the rules.
+/// What steering depends on besides the rules.
 struct SteeringInput {
     affinity: String,
     source: Source,
-    /// Conditions are those of now, not of when the body began to arrive.
+    /// The time after the body has arrived. Conditions are those of this time.
     now: Timestamp,
 }
 
-/// What steering came to.
+/// The result of steering.
 enum Planned {
-    /// The models that are asked for are those of the rules.
+    /// The request asks for models, and the rules list them.
     Listed(Reply),
-    /// It can be sent.
+    /// It can be sent to an endpoint.
     Sendable(Plan, Steering),
 }
 
-/// Steers a request.
+/// Steers a request, and plans its endpoints in order.
 fn planned(
     env: &Env,
     snapshot: &Snapshot,
@@ -191,8 +192,8 @@ fn planned(
     Ok(Planned::Sendable(plan, steering))
 }
 
-/// The answer to a request about models that nobody has to be asked: where all of the fence's endpoints have closed
-/// lists of them.
+/// Answers a request about models from the rules, if every endpoint of the fence has a closed list of models. `None` if
+/// an endpoint has to be asked.
 fn listed(
     known: &Recognized<'_>,
     opened: &OpenedRequest,
@@ -203,7 +204,7 @@ fn listed(
     if route.class() != Class::Models || opened.claimed.model.is_some() {
         return None;
     }
-    // Only what a job made can be deleted.
+    // Only a model that a fine-tuning job made can be deleted.
     if route.method() == "DELETE" {
         return Some(Err(Failure::ModelNotFound { model: opened.model.clone().unwrap_or_default() }));
     }
@@ -211,7 +212,7 @@ fn listed(
     Some(models(&names, route.model(), info))
 }
 
-/// What the [`Driver`](crate::runtime::proxy::Driver) gets.
+/// Puts together the task and the job for the [`Driver`](crate::runtime::proxy::Driver).
 fn prepared(
     env: Env,
     known: Recognized<'_>,
@@ -262,7 +263,7 @@ fn prepared(
     Prepared { task, job, load }
 }
 
-/// What judges the lines of a file that may turn out to be a batch's.
+/// Makes the judge for the lines of an upload that may be a batch's input; `None` if the service allows no batches.
 #[inline(never)]
 pub(super) fn batch_input(
     asked: &ClientRequest,
@@ -279,8 +280,8 @@ pub(super) fn batch_input(
     Some(BatchInput::new(BatchPolicy { table, service, owner, keys, target, is_sole, request }))
 }
 
-/// How often a client that waits hears something. A receipt stands in the headers, so what needs one can't begin before
-/// it is known where the request went.
+/// The interval of comments to a client that waits for a stream. None if receipts are required: the headers carry the
+/// receipt, and can't be sent before the endpoint is known.
 fn keepalive(service: &Service, expect: Expect) -> Option<Millis> {
     service.keepalive.filter(|_| expect == Expect::Stream && service.receipts != Receipts::Required)
 }
@@ -292,12 +293,12 @@ fn json_of(body: &mut Option<Content>) -> Option<&mut Inspected> {
     }
 }
 
-/// The keys that ids are sealed with, from the secret `STATE_KEY`. Read where they are used, and kept nowhere.
+/// Reads the keys that ids are sealed with from the secret `STATE_KEY`. They are read for each use, and never stored.
 pub(super) fn state_keys(env: &Env) -> Result<Keyring, Failure> {
     env::text(env, "STATE_KEY").and_then(|secret| Keyring::parse(&secret)).ok_or(Failure::NoStateKey)
 }
 
-/// The fence's names, when every endpoint of the fence has a closed list of them.
+/// Answers with the fence's models: all of `names`, or the one that was asked for.
 fn models(names: &[String], one: Option<&str>, info: &ResponseInfo) -> Result<Reply, Failure> {
     let model = |id: &str| json!({ "id": id, "object": "model", "created": 0, "owned_by": "bailiwick" });
     match one {
@@ -310,7 +311,7 @@ fn models(names: &[String], one: Option<&str>, info: &ResponseInfo) -> Result<Re
     }
 }
 
-/// What keeps a client's related requests at one endpoint, where their common prefix is cached.
+/// The key that keeps a client's related requests at one endpoint, where their common prefix is cached.
 fn affinity(
     table: &Table,
     caller: &Caller,

@@ -1,4 +1,5 @@
-//! What the states of the machine have in common: the next attempt or the end, commits, timers, the record.
+//! Transitions that several states of the attempt machine share. Each takes the [`Step`] at hand, changes the run's
+//! state and record, and appends actions. Called by `run`, its parent module.
 
 use bailiwick_rules::rules::Limits;
 
@@ -7,25 +8,26 @@ use crate::decide::attempt::{Action, Attempt, End, Expect, Outcome, Stop};
 use crate::decide::envelope::Failure;
 use crate::decide::plan::{Skip, Skipped};
 
-/// How much of the total has to be left for another attempt, in milliseconds.
+/// Another attempt begins only if at least this much of the total limit is left, in milliseconds.
 const LEAST_LEFT_MS: i64 = 1_000;
-/// More endpoints than this never get one request, whatever the limits say.
+/// The most times that one request is sent, whatever the service's limits say.
 const MOST_SENDS: usize = 3;
-/// As long as this the only endpoint's wish for a rest is waited for, in milliseconds. A client told of a longer one waits itself.
+/// The longest pause before the only endpoint is asked again, in milliseconds. If the endpoint asks for a longer rest,
+/// the client is told, and waits itself.
 const LONGEST_PAUSE_MS: u64 = 2_000;
 
 impl Step<'_> {
-    /// Ready: the next endpoint, or the end.
+    /// Sends to the next endpoint, or ends the run.
     pub(super) fn next(&mut self) {
         self.next_or(None, 0);
     }
 
-    /// The next endpoint, or else `again`, once, after a pause, or the end.
+    /// Sends to the next endpoint. If there is none, repeats `again` once, after a pause. Else ends the run.
     fn next_or(&mut self, again: Option<usize>, pause_ms: u64) {
         let sends = self.run.record.attempts.len();
         let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
         let other = self.choose(sends);
-        // Another endpoint needn't be waited for.
+        // Another endpoint is asked at once.
         let pause_ms = if other.is_none() { pause_ms } else { 0 };
         let target = other.or(again.filter(|_| !self.run.repeated));
         let is_harmless = !self.run.task.stateful || other.is_none() && self.run.task.reads_only;
@@ -57,7 +59,8 @@ impl Step<'_> {
         }
     }
 
-    /// The first endpoint that was neither tried nor is at rest. A first attempt takes one at rest over none.
+    /// Chooses the first endpoint that wasn't tried and isn't at rest. If all are at rest, a first attempt takes one of
+    /// them.
     fn choose(&mut self, sends: usize) -> Option<usize> {
         let run = &mut *self.run;
         let open: Vec<usize> = (0..run.spent.len()).filter(|&target| !run.spent[target]).collect();
@@ -92,19 +95,20 @@ impl Step<'_> {
         self.arm(self.headers_limit().min(self.left()));
     }
 
-    /// How long an endpoint may be silent at first.
+    /// How long an endpoint may take to send its headers, in milliseconds.
     fn headers_limit(&self) -> u64 {
         let limits = self.run.limits();
         let limit = if self.run.task.expect == Expect::Stream { limits.headers_streamed } else { limits.headers_unary };
         limit.0
     }
 
-    /// A stream without content so far has sent something: it is alive, and is waited for longer than one that is silent.
+    /// Extends the deadline of a stream that has sent bytes but no content yet: it is alive, so it gets more time than
+    /// a silent one.
     #[inline(never)]
     pub(super) fn alive(&mut self) {
         let (now, total_ms, headers) = (self.now, self.run.total_ms, self.headers_limit());
         let Limits { first_token, idle, .. } = *self.run.limits();
-        // What wasn't asked for as a stream has longer for its headers.
+        // An answer that wasn't requested as a stream has a longer limit for its headers.
         let is_asked = self.run.task.expect == Expect::Stream;
         let first_token = if is_asked { first_token.0 } else { first_token.0.max(headers) };
         let sent_ms = self.run.record.attempts.last().map_or(now, |attempt| attempt.started_ms);
@@ -119,16 +123,16 @@ impl Step<'_> {
         }
     }
 
-    /// Nothing came: no connection, or one that was kept and has ended meanwhile, or one that the endpoint broke off. The
-    /// runtime doesn't tell which. Where there is no other endpoint it is asked once more.
+    /// The fetch failed without an answer: no connection was made, a reused connection had closed, or the endpoint
+    /// broke it off. The runtime doesn't say which. If there is no other endpoint, the same one is asked once more.
     pub(super) fn unanswered(&mut self) {
         let again = self.run.record.attempts.last().map(|attempt| attempt.target);
         self.failed(Outcome::Network, false, None);
         self.next_or(again, 0);
     }
 
-    /// An attempt failed before anything was committed. After a hiccup the only endpoint is asked once more, at once or after
-    /// the moment's rest it asked for: no other can serve.
+    /// An attempt failed before the commit. If the failure may be brief and this is the only attempt so far, the same
+    /// endpoint may be asked once more: at once, or after the short rest that it asked for.
     pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
         let pause_ms = asked_ms.unwrap_or(0);
         let again = match &self.run.record.attempts[..] {
@@ -145,7 +149,7 @@ impl Step<'_> {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.outcome(outcome);
-        // What says something of the machine or of our credential holds for every model.
+        // These outcomes concern the machine or our credential, so they hold for every model.
         let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
         self.cool_down(whole, asked_ms, outcome.is_fault());
     }
@@ -163,7 +167,8 @@ impl Step<'_> {
         }
     }
 
-    /// What to answer when no attempt is left. Endpoints that haven't got what was asked for only count where no other was asked.
+    /// The failure to answer with when no attempt is left. Endpoints that lack the model or the path count only if all
+    /// endpoints that were asked lack it.
     fn exhausted(&self) -> Failure {
         let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
         let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
@@ -174,7 +179,8 @@ impl Step<'_> {
         }
         let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || lacks(outcome);
         if let Some(unread) = self.run.unread.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome))) {
-            // A rest is short. What is down may stay so, and its client has to go on without the reasoning.
+            // An endpoint at rest soon returns, so the client should try again. One that is down may stay down, so the
+            // client has to continue without the encrypted reasoning.
             let rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
             return if rests { Failure::EncryptedElsewhere } else { unread.clone() };
         }
@@ -195,7 +201,7 @@ impl Step<'_> {
         if all(|outcome| matches!(outcome, Outcome::Timeout | Outcome::Status(408 | 504))) {
             return Failure::UpstreamTimeout;
         }
-        // A credential that isn't taken and a redirect are the operator's to mend.
+        // Only the operator can mend a rejected credential or a redirect.
         let hopeless = |outcome| matches!(outcome, Outcome::NoQuota | Outcome::Status(300..=399 | 401 | 403));
         Failure::EndpointsFailed { retry_after, hopeless: all(hopeless) }
     }
@@ -218,15 +224,15 @@ impl Step<'_> {
         self.out.push(Action::Finish);
     }
 
-    /// A committed body won't become whole. A stream says so; anything else, and a stream in the middle of an event that was
-    /// partly sent, is broken off.
+    /// Ends a committed body that can't be completed. A stream gets an error event, unless part of an event was already
+    /// sent. Any other body is broken off.
     pub(super) fn interrupt(&mut self, end: End, failure: &Failure, abort: bool) {
         self.disarm();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
         }
         self.run.record.end = Some(end);
-        // A process that dies takes all its streams along: each counts, though nothing can be sent again.
+        // A process that dies breaks off all its streams. Each counts as a fault, though none can be sent again.
         self.cool_down(false, None, true);
         let state = core::mem::replace(&mut self.run.state, State::Done);
         self.out.push(match state {
@@ -257,7 +263,7 @@ impl Step<'_> {
         }
     }
 
-    /// What is left of the total.
+    /// What is left of the total limit, in milliseconds.
     pub(super) fn left(&self) -> u64 {
         u64::try_from(self.run.total_ms.saturating_sub(self.now)).unwrap_or(0)
     }
