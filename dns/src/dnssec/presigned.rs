@@ -1,5 +1,5 @@
 //! The signatures of a zone that were made before anybody asked. A name or an RRset enters by its number, its signatures
-//! leave. Answers call it; [`super::presign`] makes it.
+//! leave. Answers call it; `presign` makes it.
 //!
 //! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the
 //! NSEC of each name, unless there are very many. Which of them a client gets depends on health; the signatures don't. What was signed before
