@@ -1,12 +1,13 @@
-//! Signed zones: keys and their state file enter from the operator; what a zone signs with and shows of its keys at a given time leaves, and
-//! what it is signed with.
+//! Signed zones: keys and their state file enter from the operator; what a zone signs with and shows of its keys at a
+//! given time leaves, and what it is signed with.
 //!
-//! A [`key::SigningKey`] signs. A [`key_set::KeySet`] says which keys a zone serves and signs with at one moment; it is a pure function of the
-//! state file, the keys and the time. [`timeline`] holds the only steps by which a state file may change, so that no validator that cached
-//! anything is ever left without a chain of trust; [`directory`] reads and writes the files.
+//! A [`key::SigningKey`] signs. A [`key_set::KeySet`] says which keys a zone serves and signs with at one moment; it is
+//! a pure function of the state file, the keys and the time. [`timeline`] holds the only steps by which a state file
+//! may change, so that no validator that cached anything is ever left without a chain of trust; [`directory`] reads and
+//! writes the files.
 //!
-//! All that can be signed before it is asked for, [`presigned`] signs off the query path. The rest is signed by [`online_signer`] when it is asked for:
-//! the NSEC of compact denial, and what wildcards stand for.
+//! All that can be signed before it is asked for, [`presigned`] signs off the query path. The rest is signed by
+//! [`online_signer`] when it is asked for: the NSEC of compact denial, and what wildcards stand for.
 
 pub mod budget;
 pub(crate) mod canonical;

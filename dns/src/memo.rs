@@ -1,11 +1,12 @@
-//! Encoded answers kept for whoever asks the same: a packet and the snapshot of the moment enter, the bytes [`respond`] would make of them leave,
-//! most often by copying. Each UDP thread has one; nothing in it is shared.
+//! Encoded answers kept for whoever asks the same: a packet and the snapshot of the moment enter, the bytes [`respond`]
+//! would make of them leave, most often by copying. Each UDP thread has one; nothing in it is shared.
 //!
-//! What is kept depends on nothing but the name, the type, the class of clients and whether EDNS and DO are there, and holds until rules, zones,
-//! geography or health change an answer. What differs from query to query is patched: id, RD, CD, the case of the question, the client subnet
-//! with its scope, and whether the whole fits the client's payload. What differs from name to name in nothing but its own records is kept once for
-//! all of them ([`pattern`]). Answers that had to be signed at once aren't kept: another signature would be as good and not the same. Everything
-//! else is answered by [`respond`] on the same thread, and of what is kept every so-manieth is compared with it.
+//! What is kept depends on nothing but the name, the type, the class of clients and whether EDNS and DO are there, and
+//! holds until rules, zones, geography or health change an answer. What differs from query to query is patched: id, RD,
+//! CD, the case of the question, the client subnet with its scope, and whether the whole fits the client's payload.
+//! What differs from name to name in nothing but its own records is kept once for all of them ([`pattern`]). Answers
+//! that had to be signed at once aren't kept: another signature would be as good and not the same. Everything else is
+//! answered by [`respond`] on the same thread, and of what is kept every so-manieth is compared with it.
 
 #[cfg(test)]
 mod cost;
@@ -108,8 +109,8 @@ impl Memo {
 
     /// Answers a batch of datagrams: byte for byte what [`respond`] answers. What became of each is told.
     ///
-    /// All of them are read before the first is answered, and each step has loaded what the next one looks at, so that the whole batch waits for
-    /// memory about as long as one datagram would.
+    /// All of them are read before the first is answered, and each step has loaded what the next one looks at, so that
+    /// the whole batch waits for memory about as long as one datagram would.
     pub(crate) fn respond(
         &mut self,
         context: &Context<'_>,

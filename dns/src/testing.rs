@@ -44,7 +44,8 @@ pub(crate) fn zones(origin: &str, text: &str) -> Zones {
     Zones::new([zone(origin, text, &[])])
 }
 
-/// Rules of fixed answers: service 0 has addresses with scope 20, service 1 a CNAME to `a.example.com` with scope 24, others have nothing.
+/// Rules of fixed answers: service 0 has addresses with scope 20, service 1 a CNAME to `a.example.com` with scope 24,
+/// others have nothing.
 pub(crate) struct Fixed {
     address: RdataSet,
     alias: RdataSet,

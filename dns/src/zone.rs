@@ -1,4 +1,5 @@
-//! One zone, compiled for answering: records and steered owners enter, an immutable index of names leaves, which `answer` walks per query.
+//! One zone, compiled for answering: records and steered owners enter, an immutable index of names leaves, which
+//! `answer` walks per query.
 //!
 //! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index;
 //! [`Zone::locate`] finds a name in it.
@@ -116,7 +117,8 @@ impl Number {
     }
 }
 
-/// A compiled zone. Nothing in it changes; an update is another zone. Copies share what is large, where it was laid out.
+/// A compiled zone. Nothing in it changes; an update is another zone. Copies share what is large, where it was laid
+/// out.
 #[derive(Debug, Clone)]
 pub struct Zone {
     origin: Name,
@@ -185,7 +187,8 @@ impl Zone {
         NodeId(TOP)
     }
 
-    /// Where `name` stands; it must lie within the zone. Walks from the apex down, so what takes authority away first wins.
+    /// Where `name` stands; it must lie within the zone. Walks from the apex down, so what takes authority away first
+    /// wins.
     pub fn locate(&self, name: NameRef<'_>) -> Found {
         self.descend(Descent::new(name, self.depth), |at, label| self.tree.child(at, label))
     }
@@ -292,7 +295,8 @@ impl Zones {
         &self.missing
     }
 
-    /// Whether a name and type belong to a zone of which there is no version, `found` being the zone that would answer for them otherwise.
+    /// Whether a name and type belong to a zone of which there is no version, `found` being the zone that would answer
+    /// for them otherwise.
     pub fn is_missing(&self, name: NameRef<'_>, rtype: u16, found: Option<&Zone>) -> bool {
         let (depth, is_ds) = (found.map(|zone| zone.depth), rtype == rtype::DS);
         self.missing.iter().any(|origin| {
@@ -303,8 +307,8 @@ impl Zones {
         })
     }
 
-    /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is the parent's
-    /// (RFC 4035 §3.1.4.1) if the parent is here.
+    /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is
+    /// the parent's (RFC 4035 §3.1.4.1) if the parent is here.
     pub fn find(&self, name: NameRef<'_>, rtype: u16) -> Option<&Zone> {
         if let Some(only) = &self.only {
             return name.is_within(only.origin()).then_some(only);

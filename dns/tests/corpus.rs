@@ -1,5 +1,5 @@
-//! The inputs that fuzzing begins with and those that it found worth keeping, put to the same checks as an ordinary test (`fuzz/seeds`,
-//! `fuzz/kept`).
+//! The inputs that fuzzing begins with and those that it found worth keeping, put to the same checks as an ordinary
+//! test (`fuzz/seeds`, `fuzz/kept`).
 
 #[path = "../fuzz/src/checks.rs"]
 mod checks;

@@ -1,4 +1,5 @@
-//! The built program: what `init` writes is checked, served, asked by UDP and TCP, told to reload, and ended by a signal.
+//! The built program: what `init` writes is checked, served, asked by UDP and TCP, told to reload, and ended by a
+//! signal.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -147,7 +148,8 @@ fn malformed_packets_are_survived_and_never_logged_above_debug() {
             packets.push(packet);
         }
     }
-    // OPT records with broken options: cut off, a client subnet of an unknown family, one with a scope and stray bits, two OPTs.
+    // OPT records with broken options: cut off, a client subnet of an unknown family, one with a scope and stray bits,
+    // two OPTs.
     let options: [&[u8]; 4] =
         [&[0, 8, 0, 9, 0], &[0, 8, 0, 4, 0, 9, 24, 0], &[0, 8, 0, 7, 0, 1, 17, 9, 1, 2, 255], &[0, 10, 0, 1, 1]];
     for option in options {

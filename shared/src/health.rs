@@ -1,4 +1,5 @@
-//! gdnsd's anti-flap machine: results of probes in, a monitor's status out; and how statuses of monitors make a region's.
+//! gdnsd's anti-flap machine: results of probes in, a monitor's status out; and how statuses of monitors make a
+//! region's.
 
 use crate::time::{Millis, Timestamp};
 
@@ -268,8 +269,8 @@ pub struct Forced {
 }
 
 impl RegionHealth {
-    /// A region is down when its monitor is, or when all its endpoints have monitors and all are down; up when something says
-    /// so; else unknown.
+    /// A region is down when its monitor is, or when all its endpoints have monitors and all are down; up when
+    /// something says so; else unknown.
     #[must_use]
     pub fn of(region: Option<&Monitored>, endpoints: &[Option<&Monitored>], now: Timestamp) -> Self {
         let reading = |monitor: &Monitored| monitor.reading(now);
@@ -277,7 +278,8 @@ impl RegionHealth {
         Self::with_forced(region.map(reading), &endpoints, &[])
     }
 
-    /// [`RegionHealth::of`] where some endpoints' statuses are forced, by position: each counts as what it is forced to be.
+    /// [`RegionHealth::of`] where some endpoints' statuses are forced, by position: each counts as what it is forced to
+    /// be.
     #[must_use]
     pub fn with_forced(region: Option<Reading>, endpoints: &[Option<Reading>], forced: &[Option<Status>]) -> Self {
         let forced_at = |position: usize| forced.get(position).copied().flatten();

@@ -1,4 +1,5 @@
-//! JSON text in, a tree that still knows its duplicate keys out; and the means to read that tree while collecting every violation.
+//! JSON text in, a tree that still knows its duplicate keys out; and the means to read that tree while collecting every
+//! violation.
 
 use core::fmt;
 

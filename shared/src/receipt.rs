@@ -1,8 +1,8 @@
-//! Receipts: what was done with one request enters as [`Claims`]; the text that is signed, never too long for a header, leaves.
-//! The edge makes them, `bailiwick receipt verify` reads them.
+//! Receipts: what was done with one request enters as [`Claims`]; the text that is signed, never too long for a header,
+//! leaves. The edge makes them, `bailiwick receipt verify` reads them.
 //!
-//! A receipt is a compact JWS (RFC 7515 §3.1) with an Ed25519 signature (RFC 8037 §3.1). It holds no prompt, no digest of one, no
-//! address and no key. Signing and verifying are left to those who hold keys.
+//! A receipt is a compact JWS (RFC 7515 §3.1) with an Ed25519 signature (RFC 8037 §3.1). It holds no prompt, no digest
+//! of one, no address and no key. Signing and verifying are left to those who hold keys.
 
 mod key;
 
@@ -113,9 +113,9 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Claims {
-    /// What is signed: header and claims (RFC 7515 §5.1). A fence too long for [`LONGEST`] loses its last regions, then the
-    /// client its last jurisdictions, and how many is told. `None` when even that is too long, which no names of a rules
-    /// document and three attempts can be.
+    /// What is signed: header and claims (RFC 7515 §5.1). A fence too long for [`LONGEST`] loses its last regions, then
+    /// the client its last jurisdictions, and how many is told. `None` when even that is too long, which no names of a
+    /// rules document and three attempts can be.
     #[must_use]
     pub fn signing_input(mut self, kid: &str) -> Option<String> {
         let header = Header { alg: ALGORITHM.to_owned(), typ: TYPE.to_owned(), kid: kid.to_owned() };
@@ -131,8 +131,8 @@ impl Claims {
         }
     }
 
-    /// Leaves out what makes up for `excess` bytes, as far as there is anything; `None` when there is nothing. The first of
-    /// each list stays as long as it can.
+    /// Leaves out what makes up for `excess` bytes, as far as there is anything; `None` when there is nothing. The
+    /// first of each list stays as long as it can.
     fn shorten(&mut self, excess: usize) -> Option<()> {
         let mut freed = 0;
         for least in [1, 0] {
@@ -156,8 +156,8 @@ pub fn compact(signing_input: &str, signature: &[u8]) -> String {
     format!("{signing_input}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// How a receipt names a tenant: SHA-256 of the request's id, a line feed and the tenant's name, in base64url. Who knows the
-/// name can check it; to anybody else two receipts of one tenant look unrelated.
+/// How a receipt names a tenant: SHA-256 of the request's id, a line feed and the tenant's name, in base64url. Who
+/// knows the name can check it; to anybody else two receipts of one tenant look unrelated.
 #[must_use]
 pub fn tenant_digest(request_id: &str, tenant: &str) -> String {
     URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(format!("{request_id}\n{tenant}")))

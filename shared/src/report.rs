@@ -1,4 +1,5 @@
-//! Health between programs: the JSON a DNS node reports at `/v1/health`, and what the edge makes of several nodes' reports.
+//! Health between programs: the JSON a DNS node reports at `/v1/health`, and what the edge makes of several nodes'
+//! reports.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,8 @@ pub struct HealthReport {
     pub revision: u64,
     /// SHA-256 of those rules' bytes, in hex.
     pub rules_sha256: String,
-    /// For each zone it signs, a digest of the keys' public halves, stages and times: nodes whose digests differ serve different keys.
+    /// For each zone it signs, a digest of the keys' public halves, stages and times: nodes whose digests differ serve
+    /// different keys.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys_sha256: BTreeMap<String, String>,
     /// Every region of the rules.

@@ -1,8 +1,9 @@
-//! The one function that decides: a compiled rule book, who asks for what, and the conditions of the moment in; a [`Steering`] out.
+//! The one function that decides: a compiled rule book, who asks for what, and the conditions of the moment in; a
+//! [`Steering`] out.
 //!
-//! The steps stand in the order in which they are taken: who is the client, what is the fence, what does the pattern make of
-//! it ([`rank`], free of health), what is withheld, what if that is everything ([`decide`]). DNS ranks once per class of
-//! clients and decides on every change of health; the edge does both at once by [`steer`].
+//! The steps stand in the order in which they are taken: who is the client, what is the fence, what does the pattern
+//! make of it ([`rank`], free of health), what is withheld, what if that is everything ([`decide`]). DNS ranks once per
+//! class of clients and decides on every change of health; the edge does both at once by [`steer`].
 
 mod forced;
 
@@ -239,8 +240,8 @@ pub fn steer(table: &Table, ask: &Ask<'_>, conditions: &Conditions<'_>) -> Steer
     decide(table, &ranking, ask.model, conditions)
 }
 
-/// Step 1: the tenant's declared residency; else `networks`; else the country; else unknown. A declared residency leaves
-/// the location to geography, and so does a tenant's own fence.
+/// Step 1: the tenant's declared residency; else `networks`; else the country; else unknown. A declared residency
+/// leaves the location to geography, and so does a tenant's own fence.
 #[must_use]
 pub fn stand(table: &Table, client: &Client) -> Standing {
     let network = client.address.and_then(|address| table.network_of(address));
@@ -421,8 +422,9 @@ impl Steering {
         self.ordered.iter().copied().chain(self.withheld.iter().map(|withheld| withheld.ranked))
     }
 
-    /// The DNS TTL in seconds of what this steering of `ranking` answers: no longer than the least time in which probes could
-    /// take the chosen region away or bring a better one back, nor than the steering is valid; within the service's bounds.
+    /// The DNS TTL in seconds of what this steering of `ranking` answers: no longer than the least time in which probes
+    /// could take the chosen region away or bring a better one back, nor than the steering is valid; within the
+    /// service's bounds.
     #[must_use]
     pub fn ttl(&self, table: &Table, service: &Service, ranking: &Ranking, conditions: &Conditions<'_>) -> u32 {
         let health = |region: RegionIndex| conditions.health.get(region.get());

@@ -240,8 +240,8 @@ impl Table {
         Self::compile_by(bytes, warn::warnings)
     }
 
-    /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries none
-    /// of their code.
+    /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries
+    /// none of their code.
     ///
     /// # Errors
     /// Every violation in the document, not only the first.
@@ -383,8 +383,8 @@ impl Table {
         self.jurisdictions.iter().zip(descriptions).map(|((name, set), description)| (name, set, description))
     }
 
-    /// Whether inference of any client is ranked for every service as by `other`, so that what was computed of that one holds for this one: most
-    /// edits are of other things.
+    /// Whether inference of any client is ranked for every service as by `other`, so that what was computed of that one
+    /// holds for this one: most edits are of other things.
     #[must_use]
     pub fn ranks_like(&self, other: &Self) -> bool {
         let places = |table: &Self| {

@@ -26,8 +26,8 @@ impl Timestamp {
         Self(self.0.saturating_add(i64::try_from(span.0).unwrap_or(i64::MAX)))
     }
 
-    /// Whether a span that ends here and was at most `longest` lasts, `now`. One that would last longer was begun before the clock was
-    /// set back, and is over.
+    /// Whether a span that ends here and was at most `longest` lasts, `now`. One that would last longer was begun
+    /// before the clock was set back, and is over.
     ///
     /// ```
     /// use bailiwick_rules::time::{Millis, Timestamp};

@@ -1,5 +1,5 @@
-//! The Internet in small, in a namespace of its own: Unbound resolves through an NSD parent that delegates to `bailiwick`,
-//! each at port 53 of an address of its own, with Client Subnet sent.
+//! The Internet in small, in a namespace of its own: Unbound resolves through an NSD parent that delegates to
+//! `bailiwick`, each at port 53 of an address of its own, with Client Subnet sent.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -114,8 +114,8 @@ fn find(program: &str) -> String {
     place.unwrap_or_else(|| program.to_owned())
 }
 
-/// Neighbours inside the scope share the cached answer, everybody else asks anew; the other way round, too, and for a negative answer of
-/// scope 0 as well (RFC 7871 §7.3.1).
+/// Neighbours inside the scope share the cached answer, everybody else asks anew; the other way round, too, and for a
+/// negative answer of scope 0 as well (RFC 7871 §7.3.1).
 fn an_answer_cached_for_germans_never_reaches_americans(internet: &Internet) {
     let ask = |client: &str| internet.short(&[&format!("+subnet={client}/32"), "strict.ai.example.com", "A"]);
     let (german, american) = ("192.0.2.10", "192.0.2.40");

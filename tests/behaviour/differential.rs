@@ -1,5 +1,5 @@
-//! The same random questions to random static zones, put to bailiwick, NSD and Knot: response code, AA and every section are compared, order
-//! apart. `scripts/differential` asks a hundred thousand; the ordinary run some thousands.
+//! The same random questions to random static zones, put to bailiwick, NSD and Knot: response code, AA and every
+//! section are compared, order apart. `scripts/differential` asks a hundred thousand; the ordinary run some thousands.
 //!
 //! Differences that are no faults are named where they are forgiven ([`forgiven`]), each with its reason.
 

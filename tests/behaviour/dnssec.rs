@@ -1,5 +1,5 @@
-//! Signed zones in the eyes of others: `delv` and Unbound validate every shape of an answer, from the zone's own anchor and from its signed
-//! parent's.
+//! Signed zones in the eyes of others: `delv` and Unbound validate every shape of an answer, from the zone's own anchor
+//! and from its signed parent's.
 
 mod internet;
 

@@ -1,4 +1,5 @@
-//! Options of EDNS and the odd questions, asked of the real server: NSID, cookies, keepalive, padding, ANY, CHAOS, transfers.
+//! Options of EDNS and the odd questions, asked of the real server: NSID, cookies, keepalive, padding, ANY, CHAOS,
+//! transfers.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
-//! RFC 8906 §8: the tests by which operators find servers that fail to communicate, each by the command the RFC gives, over UDP and TCP.
+//! RFC 8906 §8: the tests by which operators find servers that fail to communicate, each by the command the RFC gives,
+//! over UDP and TCP.
 
 use bailiwick_tests::node::{Node, Setup};
 use bailiwick_tests::process::text_of;

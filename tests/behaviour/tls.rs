@@ -21,7 +21,8 @@ fn kdig(server: Option<SocketAddr>, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The SHA-256 digest of the public key that the server shows (what `+tls-pin` pins), by a TLS client that trusts anybody.
+/// The SHA-256 digest of the public key that the server shows (what `+tls-pin` pins), by a TLS client that trusts
+/// anybody.
 fn shown(server: SocketAddr) -> String {
     let told = kdig(Some(server), &["-d", "+tls", "www.ai.example.com"]);
     let pin = told.lines().find_map(|line| line.split_once("SHA-256 PIN: ")).map(|(_, pin)| pin.to_owned());

@@ -1,4 +1,5 @@
-//! Sockets bound to every address answer from the one that was asked, in a namespace of its own where the well-known port is free.
+//! Sockets bound to every address answer from the one that was asked, in a namespace of its own where the well-known
+//! port is free.
 
 use bailiwick_tests::namespace::Namespace;
 use bailiwick_tests::node::Setup;

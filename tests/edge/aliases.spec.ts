@@ -1,4 +1,5 @@
-// The names a client knows: wherever it sees a model's name, it is its own, and wherever the endpoint does, the endpoint's.
+// The names a client knows: wherever it sees a model's name, it is its own, and wherever the endpoint does, the
+// endpoint's.
 import { type ServerResponse } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, read, region, rules, serve, stopAll } from "./harness.js";

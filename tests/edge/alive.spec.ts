@@ -1,4 +1,5 @@
-// Endpoints that take long for their first word. Who says meanwhile that it is alive is waited for, who is silent isn't.
+// Endpoints that take long for their first word. Who says meanwhile that it is alive is waited for, who is silent
+// isn't.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, read, region, rules, serve, stopAll } from "./harness.js";

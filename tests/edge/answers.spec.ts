@@ -105,7 +105,8 @@ const hello = chunk({ content: "Hello" });
 const stop = chunk({}, "stop");
 const DONE = "data: [DONE]\n\n";
 
-// --- Whole isn't broken -------------------------------------------------------------------------------------------------
+// --- Whole isn't broken
+// -------------------------------------------------------------------------------------------------
 
 test.each([
   ["a chat", hello + stop, {}],
@@ -168,7 +169,8 @@ test("what Python writes for numbers that JSON hasn't got passes byte for byte",
   expect(streamed.body.toString()).toBe(odd + stop + DONE);
 });
 
-// --- Broken isn't whole -------------------------------------------------------------------------------------------------
+// --- Broken isn't whole
+// -------------------------------------------------------------------------------------------------
 
 /** Begins a body of some type, and breaks off after so many bytes. */
 const cut = (kind: string, bytes: number, headers: object = {}): Play => (response) => {
@@ -225,7 +227,8 @@ test("a file whose length nobody told is held, and has one", async () => {
   expect([long.status, long.whole]).toEqual([200, false]);
 });
 
-// --- At once ------------------------------------------------------------------------------------------------------------
+// --- At once
+// ------------------------------------------------------------------------------------------------------------
 
 test.each([
   ["mp3", "audio/mpeg", {}],

@@ -1,5 +1,5 @@
-// Batches: each line of a batch's input is judged and rewritten as the same request would be alone, in whichever order the form has
-// its fields, and what came of it is called by the client's ids.
+// Batches: each line of a batch's input is judged and rewritten as the same request would be alone, in whichever order
+// the form has its fields, and what came of it is called by the client's ids.
 import { type ServerResponse } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";

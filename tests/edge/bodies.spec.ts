@@ -1,5 +1,6 @@
-// What a model host may fetch, share or route by: the kinds of it one by one, what real clients send, and random bodies of every
-// path, forms and files of batches against an independent judge (bodies.ts, forms.ts). BODIES_CASES and BODIES_SEED say how many and which.
+// What a model host may fetch, share or route by: the kinds of it one by one, what real clients send, and random bodies
+// of every path, forms and files of batches against an independent judge (bodies.ts, forms.ts). BODIES_CASES and
+// BODIES_SEED say how many and which.
 import { Agent, request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Chance, make, verdict } from "./bodies.js";

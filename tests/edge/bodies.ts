@@ -1,9 +1,11 @@
-// Random bodies of the model API with something planted in them (or nothing), and a judge who says from the API's reference
-// alone whether a model host could fetch, share or route by it. The judge knows nothing of how the Worker decides.
+// Random bodies of the model API with something planted in them (or nothing), and a judge who says from the API's
+// reference alone whether a model host could fetch, share or route by it. The judge knows nothing of how the Worker
+// decides.
 import { isIP } from "node:net";
 import type { Json } from "./harness.js";
 
-// --- Chance -----------------------------------------------------------------------------------------------------------
+// --- Chance
+// -----------------------------------------------------------------------------------------------------------
 
 /** A generator of numbers that a seed repeats (mulberry32). */
 export class Chance {
@@ -42,7 +44,8 @@ export class Chance {
   }
 }
 
-// --- Bodies -----------------------------------------------------------------------------------------------------------
+// --- Bodies
+// -----------------------------------------------------------------------------------------------------------
 
 const URL_TEXT = "see https://a.example/x, 192.0.2.7:80 and //b.example";
 export const texts = ["", "hi", URL_TEXT, "https://a.example/", "192.0.2.1", "\u0000é\ud83d\ude00", "fallbacks", "data:,x", "//x"];
@@ -219,7 +222,8 @@ const vllm = (c: Chance): Json =>
     vllm_xargs: { a: 1, b: "x" }, truncation_side: "left",
   });
 
-// --- What is planted --------------------------------------------------------------------------------------------------
+// --- What is planted
+// --------------------------------------------------------------------------------------------------
 
 export const places = [
   "https://collector.example/x", "HTTPS://COLLECTOR.EXAMPLE", " https://collector.example", "ht\ttps://collector.example", "http:/\\collector.example",
@@ -346,7 +350,8 @@ export function make(c: Chance, engine: boolean, only?: string): { path: string;
   return { path, body, planted };
 }
 
-// --- The judge --------------------------------------------------------------------------------------------------------
+// --- The judge
+// --------------------------------------------------------------------------------------------------------
 
 /** Where the API has text or the client's own data, by path; `*` is an index, `**` anything below. */
 const MESSAGES = [

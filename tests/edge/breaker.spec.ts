@@ -1,4 +1,5 @@
-// A breaker half open: when its rest is over one request tries the endpoint, and what becomes of that decides for all others.
+// A breaker half open: when its rest is over one request tries the endpoint, and what becomes of that decides for all
+// others.
 import type { ServerResponse } from "node:http";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { startWithClock } from "./clock.js";

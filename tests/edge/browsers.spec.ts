@@ -113,7 +113,8 @@ test("any origin may be allowed where every request has a key", async () => {
   expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([200, "*", null]);
 });
 
-// --- A real browser ----------------------------------------------------------------------------------------------------
+// --- A real browser
+// ----------------------------------------------------------------------------------------------------
 
 const CHROMIUM = ["chromium", "chromium-browser", "google-chrome"].find((name) => spawnSync(name, ["--version"]).status === 0);
 

@@ -1,4 +1,5 @@
-// Canaries in prompts, keys and what an endpoint says when it fails: none may turn up in a log, an error, a header or in KV.
+// Canaries in prompts, keys and what an endpoint says when it fails: none may turn up in a log, an error, a header or
+// in KV.
 import { request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Faulty, canary as upstreams } from "./faulty.js";

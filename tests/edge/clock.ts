@@ -1,5 +1,5 @@
-// A clock that a test moves, under the built Worker: the module that scripts/build-edge made is entered through one that puts
-// `Date.now` forward. Timers stay the runtime's own.
+// A clock that a test moves, under the built Worker: the module that scripts/build-edge made is entered through one
+// that puts `Date.now` forward. Timers stay the runtime's own.
 import type { MiniflareOptions } from "miniflare";
 import { type Json, Edge, build } from "./harness.js";
 

@@ -1,5 +1,5 @@
-// Fifty tenants at once, each in a jurisdiction of its own, while the rules are edited under them: each request sees one
-// revision from start to end, and nothing of anybody else's.
+// Fifty tenants at once, each in a jurisdiction of its own, while the rules are edited under them: each request sees
+// one revision from start to end, and nothing of anybody else's.
 import { afterAll, expect, test } from "vitest";
 import { Faulty } from "./faulty.js";
 import { Edge, type Json, keyDigest, read, stopAll } from "./harness.js";

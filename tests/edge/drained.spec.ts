@@ -1,5 +1,5 @@
-// Overrides that drain an endpoint or a region, by the document and by what nodes report: traffic leaves, nothing is sent
-// there meanwhile, and traffic comes back. And what nodes report of the two families of addresses.
+// Overrides that drain an endpoint or a region, by the document and by what nodes report: traffic leaves, nothing is
+// sent there meanwhile, and traffic comes back. And what nodes report of the two families of addresses.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, region, rules, serve, stopAll, until } from "./harness.js";
 

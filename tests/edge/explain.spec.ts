@@ -1,4 +1,5 @@
-// /.well-known/bailiwick/explain: who may ask, and that it says what a request then gets, in the words of `bailiwick explain`.
+// /.well-known/bailiwick/explain: who may ask, and that it says what a request then gets, in the words of `bailiwick
+// explain`.
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";

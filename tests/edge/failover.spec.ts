@@ -1,4 +1,5 @@
-// Every way in which an endpoint fails before it has answered: the next one inside the fence serves, and nobody outside is asked.
+// Every way in which an endpoint fails before it has answered: the next one inside the fence serves, and nobody outside
+// is asked.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, refusingUrl, region, rules, stopAll } from "./harness.js";
 

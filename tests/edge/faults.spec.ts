@@ -1,5 +1,6 @@
-// Fault injection: every way in which an endpoint can fail, against unary and streamed requests, and what it costs the client.
-// Prints a table and leaves it at target/edge-faults.txt. Whatever happens, nobody outside the fence sees a socket or a byte.
+// Fault injection: every way in which an endpoint can fail, against unary and streamed requests, and what it costs the
+// client. Prints a table and leaves it at target/edge-faults.txt. Whatever happens, nobody outside the fence sees a
+// socket or a byte.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Faulty, canary } from "./faulty.js";

@@ -1,5 +1,6 @@
-// An endpoint that fails in the way its path names: `http://…/silent/v1`. Bare sockets, so that half a line of headers or half
-// a frame can be sent, and so that what is counted are sockets and bytes, not requests that somebody understood.
+// An endpoint that fails in the way its path names: `http://…/silent/v1`. Bare sockets, so that half a line of headers
+// or half a frame can be sent, and so that what is counted are sockets and bytes, not requests that somebody
+// understood.
 import { once } from "node:events";
 import { type AddressInfo, type Socket, createServer } from "node:net";
 import { onStop } from "./harness.js";
@@ -73,7 +74,8 @@ export class Faulty {
   }
 }
 
-// --- What is sent -----------------------------------------------------------------------------------------------------
+// --- What is sent
+// -----------------------------------------------------------------------------------------------------
 
 /** Every answer closes its connection, so that an end without a length is a clean one. */
 function head(status: number, headers: Record<string, string | number> = {}): string {

@@ -1,4 +1,5 @@
-// Random forms and files of batches, with something planted in them (or nothing), and a judge of them: bodies.ts for what isn't JSON.
+// Random forms and files of batches, with something planted in them (or nothing), and a judge of them: bodies.ts for
+// what isn't JSON.
 import { type Chance, engineInputs, hosting, isMedia, isPlace, make, media, paths, places, routing, routingLike, strangeKeys, texts, verdict } from "./bodies.js";
 import type { Json } from "./harness.js";
 
@@ -200,7 +201,8 @@ function read(value: string): any {
 const strings = (value: any): string[] =>
   typeof value === "string" ? [value] : value && typeof value === "object" ? Object.values(value).flatMap(strings) : [];
 
-// --- Files of batches -------------------------------------------------------------------------------------------------
+// --- Files of batches
+// -------------------------------------------------------------------------------------------------
 
 /** Paths that a batch may ask. */
 const ASKED = ["/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations", "/v1/images/generations", "/v1/audio/speech"];

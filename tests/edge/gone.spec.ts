@@ -1,14 +1,17 @@
-// A client that goes away takes the endpoint's work with it, whatever the request is waiting for. GPUs do not write for nobody.
+// A client that goes away takes the endpoint's work with it, whatever the request is waiting for. GPUs do not write for
+// nobody.
 //
-// Limits are long here: nothing but the client's going ends these requests. What workerd sees of it depends on the socket:
+// Limits are long here: nothing but the client's going ends these requests. What workerd sees of it depends on the
+// socket:
 //
 //   the client            TCP                                                             a Unix socket
 //   resets                at once                                                         (there is no such thing)
 //   closes both ways      with the first write after it: a FIN alone could be half of it  at once
 //   closes its half       never: it still listens, and gets its whole answer              never, likewise
 //
-// It tells by the request's signal, be the answer unary or streamed, and before a write fails; without the flag for that signal
-// it ends the request's fetches all the same. What Cloudflare's own front makes of a closed connection can't be seen here.
+// It tells by the request's signal, be the answer unary or streamed, and before a write fails; without the flag for
+// that signal it ends the request's fetches all the same. What Cloudflare's own front makes of a closed connection
+// can't be seen here.
 import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";

@@ -25,7 +25,8 @@ export async function stopAll(): Promise<void> {
   for (const stop of stops.splice(0).reverse()) await stop();
 }
 
-// --- Stand-ins --------------------------------------------------------------------------------------------------------
+// --- Stand-ins
+// --------------------------------------------------------------------------------------------------------
 
 export interface Recorded {
   method: string;
@@ -116,7 +117,8 @@ export async function serve(answer: (request: IncomingMessage, response: ServerR
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-// --- Rules ------------------------------------------------------------------------------------------------------------
+// --- Rules
+// ------------------------------------------------------------------------------------------------------------
 
 export type Json = Record<string, any>;
 
@@ -155,7 +157,8 @@ export function rules(revision: number, regions: Json, service: Json = {}, more:
   };
 }
 
-// --- The Worker -------------------------------------------------------------------------------------------------------
+// --- The Worker
+// -------------------------------------------------------------------------------------------------------
 
 /** The strings behind `name = ` in wrangler.toml: one, or a list of them. */
 export function setting(name: string): string[] {

@@ -1,5 +1,5 @@
-// Requests made to break it. Every one gets an answer of ours in OpenAI's envelope, never a panic, and after all of them the
-// same isolate still serves.
+// Requests made to break it. Every one gets an answer of ours in OpenAI's envelope, never a panic, and after all of
+// them the same isolate still serves.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Ask, Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
 

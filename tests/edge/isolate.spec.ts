@@ -1,4 +1,5 @@
-// What one isolate learns from requests and uses for the next: rests, breakers, the retry budget, and who is asked again.
+// What one isolate learns from requests and uses for the next: rests, breakers, the retry budget, and who is asked
+// again.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Faulty } from "./faulty.js";
 import { type Ask, Edge, type Json, read, region, rules, stopAll, until } from "./harness.js";

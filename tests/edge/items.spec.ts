@@ -1,4 +1,5 @@
-// What a client was handed goes back to where it was made, and for its tenant alone: items of answers, fine-tuned models, reasoning.
+// What a client was handed goes back to where it was made, and for its tenant alone: items of answers, fine-tuned
+// models, reasoning.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";

@@ -1,5 +1,5 @@
-// What would be acted on although nobody read it as a request: a batch of a file that was uploaded for something else, and a
-// playlist in the place of media.
+// What would be acted on although nobody read it as a request: a batch of a file that was uploaded for something else,
+// and a playlist in the place of media.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, type Recorded, read, region, rules, serve, stopAll } from "./harness.js";
 

@@ -1,5 +1,5 @@
-// What a host keeps for a while and tells the id of: the sound of an answer, and the container that code ran in. Both go back to
-// where they were made, for their tenant alone.
+// What a host keeps for a while and tells the id of: the sound of an answer, and the container that code ran in. Both
+// go back to where they were made, for their tenant alone.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 

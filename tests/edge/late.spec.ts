@@ -1,4 +1,5 @@
-// Clients that take their time over a body: each is told so after the limits of its service, and no endpoint pays for it.
+// Clients that take their time over a body: each is told so after the limits of its service, and no endpoint pays for
+// it.
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { StandIn, region, rules, serve, stopAll } from "./harness.js";

@@ -1,5 +1,5 @@
-// Requests that lose somebody on the way: their clients, or the Wasm that leads them. What they hold comes back, and nobody is left
-// to wait for ever.
+// Requests that lose somebody on the way: their clients, or the Wasm that leads them. What they hold comes back, and
+// nobody is left to wait for ever.
 import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";

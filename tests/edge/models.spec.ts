@@ -1,5 +1,6 @@
-// Models that a request names below its top level, which a host runs beside the request's own: to make an image, to grade, to
-// moderate. And names that say where a model runs, or whose it is. Each is judged as the request's own model is.
+// Models that a request names below its top level, which a host runs beside the request's own: to make an image, to
+// grade, to moderate. And names that say where a model runs, or whose it is. Each is judged as the request's own model
+// is.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 

@@ -1,5 +1,6 @@
-// The edge as an outside tester finds it: workerd on a real socket, requests that no library would send. Whatever is refused
-// is refused in OpenAI's envelope with our headers, is sent nowhere, and what passes carries nothing it shouldn't.
+// The edge as an outside tester finds it: workerd on a real socket, requests that no library would send. Whatever is
+// refused is refused in OpenAI's envelope with our headers, is sent nowhere, and what passes carries nothing it
+// shouldn't.
 import { type IncomingHttpHeaders, request } from "node:http";
 import { connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";

@@ -1,5 +1,5 @@
-// Paths of the model API: names of models with slashes, what asks a model below /responses, images as JSON, and what is said of
-// paths that are nearly right or left out.
+// Paths of the model API: names of models with slashes, what asks a model below /responses, images as JSON, and what is
+// said of paths that are nearly right or left out.
 import OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Ask, Edge, type Json, read, region, rules, serve, stopAll } from "./harness.js";
@@ -106,7 +106,8 @@ test.each([
   expect(seen).toEqual([]);
 });
 
-// --- Images, as JSON and as a form -------------------------------------------------------------------------------------
+// --- Images, as JSON and as a form
+// -------------------------------------------------------------------------------------
 
 const JSON_BODY = JSON.stringify({ model: "m", prompt: "x", images: [{ image_url: "data:image/png;base64,AAAA" }] });
 const part = (name: string, value: string, file = "") =>

@@ -1,5 +1,5 @@
-// PyPI's official client, in a process of its own, against the edge over real sockets. scripts/setup installs it; where there
-// is no Python these tests are skipped.
+// PyPI's official client, in a process of its own, against the edge over real sockets. scripts/setup installs it; where
+// there is no Python these tests are skipped.
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
@@ -20,7 +20,8 @@ describe.skipIf(missing)("PyPI's openai", () => {
   beforeAll(async () => {
     [fra, faulty] = await Promise.all([StandIn.start("eu-frankfurt", "--secret", "upstream"), Faulty.start()]);
     const secret = "EU_KEY";
-    // Models that fail live at endpoints that fail: what one test does to them is nothing to another. Files go to the first.
+    // Models that fail live at endpoints that fail: what one test does to them is nothing to another. Files go to the
+    // first.
     const failing = (model: string, fault: string) => ({ [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" }, priority: 1 } });
     const endpoints = {
       "fra-1": { url: `${fra.url}/v1`, secret, models: { "chat-large": "llama-3.3-70b-fp8", "chat-small": "llama-3.2-3b" } },

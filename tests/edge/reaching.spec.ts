@@ -1,5 +1,5 @@
-// What a model host may open, fetch, route by, compile or unpickle, by what a service allows: paths for media, URLs into the
-// host's own network, names made of routing words, and an engine's inputs.
+// What a model host may open, fetch, route by, compile or unpickle, by what a service allows: paths for media, URLs
+// into the host's own network, names made of routing words, and an engine's inputs.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, region, rules, stopAll } from "./harness.js";
 

@@ -1,5 +1,5 @@
-// Receipts: what they say, that the npm package `jose` and `bailiwick receipt verify` believe them and nothing else, and that
-// where they are required nothing is sent without a key.
+// Receipts: what they say, that the npm package `jose` and `bailiwick receipt verify` believe them and nothing else,
+// and that where they are required nothing is sent without a key.
 import { execFileSync, spawnSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

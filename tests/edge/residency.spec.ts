@@ -1,5 +1,5 @@
-// Residency at the edge: a tenant's own fence, where the law of the EU applies, codes that are no country's, and that the
-// operator, and nobody else, is told which endpoints lack their secret.
+// Residency at the edge: a tenant's own fence, where the law of the EU applies, codes that are no country's, and that
+// the operator, and nobody else, is told which endpoints lack their secret.
 import { generateKeyPairSync } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, keyDigest, read, region, rules, stopAll, until } from "./harness.js";

@@ -1,5 +1,5 @@
-// How old the rules and the health may be that a request is served by, and which of several sources they come from. Time passes by
-// a clock that the tests move, as between two requests of an idle isolate.
+// How old the rules and the health may be that a request is served by, and which of several sources they come from.
+// Time passes by a clock that the tests move, as between two requests of an idle isolate.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -200,7 +200,8 @@ test("a stream under way isn't cut when its rules grow old", async () => {
   expect(await reply.text()).toContain("[DONE]");
 });
 
-// --- Several sources --------------------------------------------------------------------------------------------------
+// --- Several sources
+// --------------------------------------------------------------------------------------------------
 
 test("of several sources the highest revision wins, whichever is first", async () => {
   const [a, b, c] = await Promise.all([rules(3, frankfurt()), rules(7, paris()), rules(5, frankfurt())].map(Source.start));
@@ -257,7 +258,8 @@ test("KV stands in where no URL answers, and is not asked where one does", async
   expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", revision: "9;feed=unreachable", age: null });
 });
 
-// --- Health -----------------------------------------------------------------------------------------------------------
+// --- Health
+// -----------------------------------------------------------------------------------------------------------
 
 /** A node's report, by which regions are down. */
 function report(down: string[]): Json {

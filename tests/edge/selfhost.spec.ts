@@ -1,5 +1,5 @@
-// docs/self-hosting.md: edge-worker/workerd.capnp as it is, on a socket of the test's choice, behind a front that says where requests
-// come from.
+// docs/self-hosting.md: edge-worker/workerd.capnp as it is, on a socket of the test's choice, behind a front that says
+// where requests come from.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, readdirSync } from "node:fs";

@@ -1,4 +1,5 @@
-// Large bodies: what the hosts take passes, held once however often it is sent; what doesn't fit is refused, and the isolate lives.
+// Large bodies: what the hosts take passes, held once however often it is sent; what doesn't fit is refused, and the
+// isolate lives.
 import { createHash } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";

@@ -1,5 +1,5 @@
-// Files, batches, fine-tuning, vector stores and stored answers: each lives at one endpoint, ids say which and whose, and the
-// fence is checked at every use.
+// Files, batches, fine-tuning, vector stores and stored answers: each lives at one endpoint, ids say which and whose,
+// and the fence is checked at every use.
 import OpenAI, { toFile } from "openai";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Ask, Edge, type Json, StandIn, keyDigest, read, region, rules, stopAll } from "./harness.js";

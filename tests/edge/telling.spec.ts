@@ -1,4 +1,5 @@
-// What the edge tells of requests afterwards: one log line of fixed fields for each that didn't go smoothly, and counters.
+// What the edge tells of requests afterwards: one log line of fixed fields for each that didn't go smoothly, and
+// counters.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { request } from "node:http";
 import { type Json, StandIn, keyDigest, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";

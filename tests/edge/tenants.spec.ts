@@ -79,7 +79,8 @@ test("the endpoint gets its own credential and nothing that is the client's", as
   expect(body).toBe('{"model":"m","messages":[{"role":"user","content":"Say hello."}]}');
   const all = JSON.stringify(sent);
   for (const canary of ["sk-acme", "canary", "198.51.100.7", "x-bailiwick"]) expect(all).not.toContain(canary);
-  // `cf-worker` is the runtime's own: it names the zone of the Worker, and is written after we have let go of the request.
+  // `cf-worker` is the runtime's own: it names the zone of the Worker, and is written after we have let go of the
+  // request.
   for (const name of Object.keys(sent)) expect(name).not.toMatch(/^(cf-(?!worker$)|x-forwarded|x-real|cookie|api-key|forwarded)/);
 });
 

@@ -1,4 +1,5 @@
-// Forms: a file streams to one endpoint, everything beside it is looked at; other forms are held, looked through and written anew.
+// Forms: a file streams to one endpoint, everything beside it is looked at; other forms are held, looked through and
+// written anew.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Ask, Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
 

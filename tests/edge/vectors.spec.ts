@@ -1,5 +1,5 @@
-// What only the build for tests can do. The shared vectors inside the Worker's Wasm: the same files that the native tests run,
-// so both halves decide alike. And a panic, which nothing in the Worker that ships is known to cause.
+// What only the build for tests can do. The shared vectors inside the Worker's Wasm: the same files that the native
+// tests run, so both halves decide alike. And a panic, which nothing in the Worker that ships is known to cause.
 import { readFileSync, readdirSync } from "node:fs";
 import { Miniflare } from "miniflare";
 import { afterAll, beforeAll, expect, test } from "vitest";

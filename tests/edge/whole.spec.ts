@@ -1,5 +1,5 @@
-// Both halves under one rule book: the real `bailiwick` answers dig, the Worker on workerd answers HTTP, an endpoint dies and
-// comes back, a document is edited. A recording stand-in outside the fence sees no connection from any of it.
+// Both halves under one rule book: the real `bailiwick` answers dig, the Worker on workerd answers HTTP, an endpoint
+// dies and comes back, a document is edited. A recording stand-in outside the fence sees no connection from any of it.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";

@@ -9,7 +9,8 @@ import { createInterface } from "node:readline";
 import { build, onStop, setting } from "./harness.js";
 
 /**
- * Starts the built Worker, or another build of it, with these variables and secrets, on a port of its own (`url`) and a Unix socket (`path`). `log` is what workerd has written so far.
+ * Starts the built Worker, or another build of it, with these variables and secrets, on a port of its own (`url`) and a
+ * Unix socket (`path`). `log` is what workerd has written so far.
  */
 export async function workerd(bindings: Record<string, string>, from = build): Promise<{ url: string; path: string; log(): string }> {
   const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));

@@ -1,7 +1,7 @@
 //! The harness of the behaviour tests: starts the real `bailiwick`, asks it by real clients, and clears up.
 //!
-//! Nothing here sleeps for a fixed time or uses a fixed port: [`wait::until`] polls for a condition, every server binds port 0
-//! or one that [`net::free_port`] found, and every process is ended by the handle that started it.
+//! Nothing here sleeps for a fixed time or uses a fixed port: [`wait::until`] polls for a condition, every server binds
+//! port 0 or one that [`net::free_port`] found, and every process is ended by the handle that started it.
 
 pub mod dns;
 pub mod geo;

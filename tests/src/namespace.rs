@@ -1,5 +1,5 @@
-//! A network of its own on this machine: a Linux network namespace whose only interface is its loopback, so that name servers
-//! may have the well-known port there and nothing leaves.
+//! A network of its own on this machine: a Linux network namespace whose only interface is its loopback, so that name
+//! servers may have the well-known port there and nothing leaves.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

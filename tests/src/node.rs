@@ -138,7 +138,8 @@ impl Setup {
         self.start_by(Command::new(binary()))
     }
 
-    /// [`Setup::start`] with standard error going elsewhere than to the file that [`Node::log`] reads, and with these variables set.
+    /// [`Setup::start`] with standard error going elsewhere than to the file that [`Node::log`] reads, and with these
+    /// variables set.
     ///
     /// # Panics
     /// As [`Setup::start`].

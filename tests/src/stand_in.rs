@@ -1,4 +1,5 @@
-//! A stand-in for a region's health endpoint: answers `GET` with 200 or 503 and counts connections. No GPU is behind it.
+//! A stand-in for a region's health endpoint: answers `GET` with 200 or 503 and counts connections. No GPU is behind
+//! it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};

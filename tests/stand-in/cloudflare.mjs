@@ -2,8 +2,8 @@
 //
 //   node tests/stand-in/cloudflare.mjs --dns-api http://127.0.0.1:8053 --host chat.ai.example.com [--port 0]
 //
-// The client is the address in the header `x-client`. Cloudflare would know its country; here the DNS node is asked, which
-// has the GeoIP database. Rules and health come from that node too. Ends when its standard input does.
+// The client is the address in the header `x-client`. Cloudflare would know its country; here the DNS node is asked,
+// which has the GeoIP database. Rules and health come from that node too. Ends when its standard input does.
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Readable } from "node:stream";

@@ -1,5 +1,6 @@
-// What a stand-in endpoint remembers: files and uploads in parts, batches, fine-tuning jobs, vector stores and stored answers, in memory. Ids are its
-// own (`file-eu-frankfurt-1`), and one it didn't make is 404: a test sees whether it was asked for the right thing.
+// What a stand-in endpoint remembers: files and uploads in parts, batches, fine-tuning jobs, vector stores and stored
+// answers, in memory. Ids are its own (`file-eu-frankfurt-1`), and one it didn't make is 404: a test sees whether it
+// was asked for the right thing.
 
 /** A store; `answer` replies `{status, json}` or `{bytes, type}`, or nothing for a path that is none of its. */
 export function stateOf(region, envelope) {

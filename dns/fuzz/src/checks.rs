@@ -1,5 +1,5 @@
-//! What must hold for any bytes from outside: fuzz targets and the ordinary test of the kept inputs (`tests/corpus.rs`) call these. Each panics
-//! when its rule is broken.
+//! What must hold for any bytes from outside: fuzz targets and the ordinary test of the kept inputs (`tests/corpus.rs`)
+//! call these. Each panics when its rule is broken.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
@@ -245,7 +245,8 @@ pub(crate) fn rules(bytes: &[u8]) {
     }
 }
 
-/// Any state file of keys is read or refused with a place and words; what is read is written as it was, and any step may be tried at any time.
+/// Any state file of keys is read or refused with a place and words; what is read is written as it was, and any step
+/// may be tried at any time.
 ///
 /// # Panics
 /// When it isn't.

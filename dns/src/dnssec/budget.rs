@@ -1,8 +1,10 @@
-//! How many signatures a client may have made: who asks and when enter, whether one more may be made leaves; `online_signer` asks before it signs.
+//! How many signatures a client may have made: who asks and when enter, whether one more may be made leaves;
+//! `online_signer` asks before it signs.
 //!
-//! Whoever asks for names at random makes the server sign for each. So a client's prefix has so many signatures a second, and all together have
-//! so many. Datagrams, whose source may be forged, and streams are counted apart: a flood of the one leaves the others theirs. The table has a
-//! fixed size; a prefix that falls out of it begins anew, which the sum of all bounds.
+//! Whoever asks for names at random makes the server sign for each. So a client's prefix has so many signatures a
+//! second, and all together have so many. Datagrams, whose source may be forged, and streams are counted apart: a flood
+//! of the one leaves the others theirs. The table has a fixed size; a prefix that falls out of it begins anew, which
+//! the sum of all bounds.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

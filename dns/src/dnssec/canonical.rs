@@ -1,4 +1,5 @@
-//! What a signature is made over: an RRset and what its RRSIG is to say enter, the octets of RFC 4034 §3.1.8.1 leave; `sign` calls it.
+//! What a signature is made over: an RRset and what its RRSIG is to say enter, the octets of RFC 4034 §3.1.8.1 leave;
+//! `sign` calls it.
 
 use super::key::SigningKey;
 use super::lifetime::Window;
@@ -70,7 +71,8 @@ mod tests {
     use crate::protocol::rdata::{RdataSet, rtype};
     use crate::testing::name;
 
-    /// Ed25519 signs the same octets to the same signature, so the RFC's own example tells whether they are the right ones.
+    /// Ed25519 signs the same octets to the same signature, so the RFC's own example tells whether they are the right
+    /// ones.
     #[test]
     fn rfc8080_6_1_the_example_is_signed_to_the_bit() {
         let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDgyMjYwMzg0NjI4MDgwMTIyNjQ1MTkwMjA0MTQyMjYy\n-----END PRIVATE KEY-----\n";

@@ -1,5 +1,5 @@
-//! What signing costs: prints the time to sign a large zone, its memory, and the time of an answer beside the unsigned one. To be run in release:
-//! `cargo test --release -p bailiwick-dns dnssec::cost -- --ignored --nocapture`
+//! What signing costs: prints the time to sign a large zone, its memory, and the time of an answer beside the unsigned
+//! one. To be run in release: `cargo test --release -p bailiwick-dns dnssec::cost -- --ignored --nocapture`
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};

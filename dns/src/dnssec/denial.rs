@@ -1,8 +1,9 @@
-//! Compact denial of existence (RFC 9824): a name and the types it has enter, the data of the one NSEC that denies the rest leaves; the answer
-//! path calls it per query and has it signed.
+//! Compact denial of existence (RFC 9824): a name and the types it has enter, the data of the one NSEC that denies the
+//! rest leaves; the answer path calls it per query and has it signed.
 //!
-//! Every NSEC here matches the very name that was asked for and ends right behind it, so that it denies nothing else: no other name can be
-//! learnt from it, and a resolver that synthesises from it (RFC 8198) synthesises what this server would have said.
+//! Every NSEC here matches the very name that was asked for and ends right behind it, so that it denies nothing else:
+//! no other name can be learnt from it, and a resolver that synthesises from it (RFC 8198) synthesises what this server
+//! would have said.
 
 use crate::protocol::name::{MAX_LABEL, MAX_NAME, NameRef};
 use crate::protocol::rdata::rtype;
@@ -12,8 +13,8 @@ use crate::protocol::rdata::rtype;
 pub(crate) enum Next {
     /// Right behind the name, before whatever could lie below it (RFC 9824 §3.1).
     Below,
-    /// Right behind the name's first label, after all that lies below it: a delegation's, whose names below belong to another zone (RFC 9824
-    /// §3.4).
+    /// Right behind the name's first label, after all that lies below it: a delegation's, whose names below belong to
+    /// another zone (RFC 9824 §3.4).
     Beside,
 }
 
@@ -33,11 +34,12 @@ pub(crate) fn nsec(
     rdata.into()
 }
 
-/// The first name below `owner` in canonical order: a label of one zero octet before it. `None` where that is longer than a name may be, and so
-/// nothing lies below.
+/// The first name below `owner` in canonical order: a label of one zero octet before it. `None` where that is longer
+/// than a name may be, and so nothing lies below.
 fn below(owner: NameRef<'_>) -> Option<Vec<u8>> {
     let wire = owner.as_wire();
-    // In lower case: a signature covers this name as it is written (RFC 6840 §5.1), and should hold however the question was.
+    // In lower case: a signature covers this name as it is written (RFC 6840 §5.1), and should hold however the
+    // question was.
     (wire.len() + 2 <= MAX_NAME).then(|| [1, 0].iter().chain(wire).map(u8::to_ascii_lowercase).collect())
 }
 
@@ -67,7 +69,8 @@ fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
     [&[length], label.as_slice(), rest].concat()
 }
 
-/// Appends the type bit maps (RFC 4034 §4.1.2): a window of 256 types after the other, each without the octets of zeros at its end.
+/// Appends the type bit maps (RFC 4034 §4.1.2): a window of 256 types after the other, each without the octets of zeros
+/// at its end.
 pub(crate) fn append_bitmap(rdata: &mut Vec<u8>, types: impl IntoIterator<Item = u16>) {
     let mut types: Vec<u16> = types.into_iter().collect();
     types.sort_unstable();

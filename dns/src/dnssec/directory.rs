@@ -1,8 +1,8 @@
-//! A zone's keys on disk: the directory that the configuration names enters, its keys or every fault leaves; `sources` reads it, `bailiwick keys`
-//! writes it too.
+//! A zone's keys on disk: the directory that the configuration names enters, its keys or every fault leaves; `sources`
+//! reads it, `bailiwick keys` writes it too.
 //!
-//! It holds `state.json` and one PKCS#8 file for each key. Every file is written whole and under its name only then, the key before the state
-//! that names it: whoever reads finds the old or the new state, and each key that it names.
+//! It holds `state.json` and one PKCS#8 file for each key. Every file is written whole and under its name only then,
+//! the key before the state that names it: whoever reads finds the old or the new state, and each key that it names.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -37,7 +37,8 @@ const OTHERS: u32 = 0o077;
 /// Those of them that change files.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by `now` aren't needed.
+/// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by
+/// `now` aren't needed.
 ///
 /// # Errors
 /// Everything that is wrong with any of them.

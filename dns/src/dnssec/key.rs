@@ -1,4 +1,5 @@
-//! One key of a zone: a PKCS#8 private key enters, signatures and the RDATA of DNSKEY and DS leave; [`super::key_set`] says when it is used.
+//! One key of a zone: a PKCS#8 private key enters, signatures and the RDATA of DNSKEY and DS leave; [`super::key_set`]
+//! says when it is used.
 
 use std::fmt;
 
@@ -17,8 +18,8 @@ use crate::protocol::name::NameRef;
 const FLAGS: u16 = 257;
 /// The only protocol there is (RFC 4034 §2.1.2).
 const PROTOCOL: u8 = 3;
-/// What stands before the seed in the PKCS#8 of an Ed25519 key (RFC 8410 §7). With the public key behind it, as ring writes it, OpenSSL
-/// can't read it.
+/// What stands before the seed in the PKCS#8 of an Ed25519 key (RFC 8410 §7). With the public key behind it, as ring
+/// writes it, OpenSSL can't read it.
 const ED25519_HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 /// How many characters a line of PEM has (RFC 7468 §2).
 const PEM_LINE: usize = 64;
@@ -191,7 +192,8 @@ impl SigningKey {
         pem + "-----END PRIVATE KEY-----\n"
     }
 
-    /// The signature field of an RRSIG over `data`, 64 octets: r and s (RFC 6605 §4), or Ed25519's own form (RFC 8080 §4).
+    /// The signature field of an RRSIG over `data`, 64 octets: r and s (RFC 6605 §4), or Ed25519's own form (RFC 8080
+    /// §4).
     ///
     /// # Errors
     /// When the system gives no random bytes.
@@ -209,7 +211,8 @@ impl SigningKey {
         }
     }
 
-    /// Makes [`SigningKey::sign`] fail as it does when the system gives no random bytes, which can't be brought about otherwise; or work again.
+    /// Makes [`SigningKey::sign`] fail as it does when the system gives no random bytes, which can't be brought about
+    /// otherwise; or work again.
     #[cfg(test)]
     pub(crate) fn set_failing(&self, fails: bool) {
         self.fails.store(fails, std::sync::atomic::Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! What a zone does with its keys at one moment: the state file, the keys and the time enter, a [`KeySet`] leaves, from which the zone is signed
-//! and its DNSKEY, CDS and CDNSKEY records are made.
+//! What a zone does with its keys at one moment: the state file, the keys and the time enter, a [`KeySet`] leaves, from
+//! which the zone is signed and its DNSKEY, CDS and CDNSKEY records are made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -111,8 +111,8 @@ impl ZoneKeys {
             Stage::Active { .. } => Role::Active,
             Stage::Retired { .. } => Role::Retired,
         };
-        // The successor, as soon as nobody can have cached the keys without it; before that the active one. RFC 8078 §3.1 has the first
-        // key of a zone told as soon as the parent may hold its DS.
+        // The successor, as soon as nobody can have cached the keys without it; before that the active one. RFC 8078
+        // §3.1 has the first key of a zone told as soon as the parent may hold its DS.
         let is_ready = |held: &&Held| held.state.ready <= now;
         let place = |wanted: Role| live.iter().position(|held| role(held) == wanted && is_ready(held));
         let told = place(Role::Published).or_else(|| place(Role::Active));
@@ -193,7 +193,8 @@ impl KeySet {
         }
     }
 
-    /// SHA-256 in hex over the zone, its keys' public halves, stages and times: equal on nodes that serve the same, and nothing in it is secret.
+    /// SHA-256 in hex over the zone, its keys' public halves, stages and times: equal on nodes that serve the same, and
+    /// nothing in it is secret.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest

@@ -1,6 +1,8 @@
-//! How long signatures last: an RRSIG and the time enter, when it is renewed and until when it may be served leave; whoever signs or serves asks.
+//! How long signatures last: an RRSIG and the time enter, when it is renewed and until when it may be served leave;
+//! whoever signs or serves asks.
 //!
-//! Times are seconds since 1970 in 32 bits and compare as serial numbers (RFC 4034 §3.1.5): what lies less than 68 years ahead is later.
+//! Times are seconds since 1970 in 32 bits and compare as serial numbers (RFC 4034 §3.1.5): what lies less than 68
+//! years ahead is later.
 
 /// A signature begins this long before it is made, for clocks that are slow.
 const BACKDATE: u32 = 3_600;
@@ -27,7 +29,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The window of a signature that is made now over an RRset of this TTL: seven days, or longer for a TTL above two days.
+    /// The window of a signature that is made now over an RRset of this TTL: seven days, or longer for a TTL above two
+    /// days.
     pub(crate) fn new(now: u32, ttl: u32) -> Self {
         Self { inception: now.wrapping_sub(BACKDATE), expiration: now.wrapping_add(SERVED + left(ttl)) }
     }
@@ -72,7 +75,8 @@ impl<'a> Rrsig<'a> {
         })
     }
 
-    /// The first second at which it is no longer served: whatever was cached with it until then outlives its TTL before the signature ends.
+    /// The first second at which it is no longer served: whatever was cached with it until then outlives its TTL before
+    /// the signature ends.
     pub(crate) fn until(&self) -> u32 {
         self.window.expiration.wrapping_sub(self.original_ttl)
     }
@@ -83,8 +87,8 @@ impl<'a> Rrsig<'a> {
         self.window.expiration.wrapping_sub(left(self.original_ttl) + chance % JITTER)
     }
 
-    /// Whether it may still be kept at `now` by whoever won't look again before `horizon`. One from the future was made by a clock that was
-    /// wrong.
+    /// Whether it may still be kept at `now` by whoever won't look again before `horizon`. One from the future was made
+    /// by a clock that was wrong.
     pub(crate) fn is_fresh(&self, now: u32, horizon: u32) -> bool {
         !is_before(now, self.window.inception) && is_before(horizon, self.due())
     }

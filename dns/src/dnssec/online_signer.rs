@@ -1,8 +1,10 @@
-//! Signs what nobody can know beforehand: the NSEC of a name that was asked for, and what a wildcard stands for at it. An RRset, the keys and
-//! who asks enter, its signatures leave; [`super::presigned::SignedZone`] calls it for an answer.
+//! Signs what nobody can know beforehand: the NSEC of a name that was asked for, and what a wildcard stands for at it.
+//! An RRset, the keys and who asks enter, its signatures leave; [`super::presigned::SignedZone`] calls it for an
+//! answer.
 //!
-//! What was signed is remembered by its content, so that an update of the zone or the keys needs no forgetting, and a name asked for again
-//! costs no signature. The memory has a fixed number of places; the one that has been unused for longest is given away.
+//! What was signed is remembered by its content, so that an update of the zone or the keys needs no forgetting, and a
+//! name asked for again costs no signature. The memory has a fixed number of places; the one that has been unused for
+//! longest is given away.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -128,7 +130,8 @@ impl OnlineSigner {
         Ok(made)
     }
 
-    /// The hash of all that a signature depends on but the time. It has 128 bits and secret keys, so that nobody finds two contents of one hash.
+    /// The hash of all that a signature depends on but the time. It has 128 bits and secret keys, so that nobody finds
+    /// two contents of one hash.
     fn hash(&self, covered: &Covered<'_>, key_set: &KeySet) -> u128 {
         let mut content = Vec::with_capacity(512);
         covered.append_records(&mut content);

@@ -1,5 +1,5 @@
-//! The work of signing a zone: what is to be signed enters set by set, with what there was before; all signatures leave, shared where they
-//! could be and else made on several cores. [`super::presign`] calls it.
+//! The work of signing a zone: what is to be signed enters set by set, with what there was before; all signatures
+//! leave, shared where they could be and else made on several cores. [`super::presign`] calls it.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -91,7 +91,8 @@ impl<'a> Plan<'a> {
         places
     }
 
-    /// By number of the name: its NSEC, with `of_keys` among the types of the apex. Of a large zone only steered names have one, and the apex.
+    /// By number of the name: its NSEC, with `of_keys` among the types of the apex. Of a large zone only steered names
+    /// have one, and the apex.
     pub(super) fn nsecs(&mut self, of_keys: &[RrSet]) -> Vec<Option<usize>> {
         let mut places = vec![None; self.zone.name_count()];
         let (zone, before) = (self.zone, self.before);

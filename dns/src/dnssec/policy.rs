@@ -1,4 +1,5 @@
-//! What the operator decides about a zone's keys. `bailiwick.toml` says it; [`super::key_set`] and [`super::timeline`] follow it.
+//! What the operator decides about a zone's keys. `bailiwick.toml` says it; [`super::key_set`] and [`super::timeline`]
+//! follow it.
 
 use bailiwick_rules::time::Millis;
 
@@ -11,7 +12,8 @@ pub struct Policy {
     pub dnskey_ttl: Millis,
     /// The TTL of the DS RRset, which the parent chooses.
     pub ds_ttl: Millis,
-    /// Within what time all nodes have taken up the same files and signed by them, and all of the parent's servers have the same zone.
+    /// Within what time all nodes have taken up the same files and signed by them, and all of the parent's servers have
+    /// the same zone.
     pub propagation: Millis,
 }
 

@@ -1,9 +1,9 @@
-//! The signatures of a zone that were made before anybody asked. A name or an RRset enters by its number, its signatures
-//! leave. Answers call it; `presign` makes it.
+//! The signatures of a zone that were made before anybody asked. A name or an RRset enters by its number, its
+//! signatures leave. Answers call it; `presign` makes it.
 //!
-//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or `denied_answers`; and for the
-//! NSEC of each name, unless there are very many. Which of them a client gets depends on health; the signatures don't. What was signed before
-//! over equal data, and is fresh, is shared.
+//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or
+//! `denied_answers`; and for the NSEC of each name, unless there are very many. Which of them a client gets depends on
+//! health; the signatures don't. What was signed before over equal data, and is fresh, is shared.
 
 use std::sync::Arc;
 
@@ -76,7 +76,8 @@ impl SignedZone {
         self.sets.get(number)?.as_ref()
     }
 
-    /// The signatures of what a region publishes (`None`: of `denied_answers`) at a steered name, by the number of what steers it.
+    /// The signatures of what a region publishes (`None`: of `denied_answers`) at a steered name, by the number of what
+    /// steers it.
     pub(crate) fn of_steered(&self, number: usize, region: Option<RegionIndex>, rtype: u16) -> Option<&Signatures> {
         let found =
             self.variants(number).iter().find(|one| one.published.region == region && one.published.rtype == rtype)?;

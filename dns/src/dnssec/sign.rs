@@ -1,5 +1,5 @@
-//! Signs one RRset: its canonical form and the keys enter, the RRSIG records leave; `presigned` calls it for all that is known beforehand,
-//! `online_signer` for the rest.
+//! Signs one RRset: its canonical form and the keys enter, the RRSIG records leave; `presigned` calls it for all that
+//! is known beforehand, `online_signer` for the rest.
 
 use std::sync::Arc;
 

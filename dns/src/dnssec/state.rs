@@ -1,5 +1,5 @@
-//! The state file of a zone's keys: its JSON enters, each key with its stage and times leaves, or everything that contradicts itself;
-//! [`super::directory`] reads and writes it, [`super::timeline`] alone changes it.
+//! The state file of a zone's keys: its JSON enters, each key with its stage and times leaves, or everything that
+//! contradicts itself; [`super::directory`] reads and writes it, [`super::timeline`] alone changes it.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,8 @@ pub struct KeyState {
     pub algorithm: Algorithm,
     /// Since when the DNSKEY RRset holds it.
     pub published: Timestamp,
-    /// From when on the parent may name it by a DS: whoever cached what was served before `published` has forgotten it by then.
+    /// From when on the parent may name it by a DS: whoever cached what was served before `published` has forgotten it
+    /// by then.
     pub ready: Timestamp,
     /// What it does.
     pub stage: Stage,

@@ -1,9 +1,10 @@
-//! The steps by which a zone's keys change: a state, the time and the TTLs that others cache by enter, the next state leaves, or from when on
-//! the step may be taken; `bailiwick keys` calls it. No clock, no files.
+//! The steps by which a zone's keys change: a state, the time and the TTLs that others cache by enter, the next state
+//! leaves, or from when on the step may be taken; `bailiwick keys` calls it. No clock, no files.
 //!
-//! A zone has one key that signs everything, so a rollover is one of a zone-signing and a key-signing key at once. Data is signed by one key at
-//! a time, as in the pre-publish rollover of a ZSK (RFC 6781 §4.1.1.1), which keeps answers small; the DNSKEY RRset alone is signed by all
-//! keys in it, as in the double-signature rollover of a KSK (RFC 6781 §4.1.2). With O the old key and N the new one:
+//! A zone has one key that signs everything, so a rollover is one of a zone-signing and a key-signing key at once. Data
+//! is signed by one key at a time, as in the pre-publish rollover of a ZSK (RFC 6781 §4.1.1.1), which keeps answers
+//! small; the DNSKEY RRset alone is signed by all keys in it, as in the double-signature rollover of a KSK (RFC 6781
+//! §4.1.2). With O the old key and N the new one:
 //!
 //! | step | DNSKEY RRset | signed by | data signed by | DS at the parent |
 //! | --- | --- | --- | --- | --- |
@@ -13,13 +14,17 @@
 //! | [`finish`]: N is active, O retired | O, N | O, N | N | N |
 //! | O is removed | N | N | N | N |
 //!
-//! - **N is ready** once nobody can hold a DNSKEY RRset without N: the time in which all nodes learn of N (propagation), then the TTL of DNSKEY
-//!   (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change and data be signed by N.
-//! - **O is removed** once nobody can hold what only O vouches for: propagation, then the longest of the zone's TTLs (data signed by O) and
-//!   the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says when all of the parent's servers have the new DS; no clock can know.
-//! - **The first key of a zone** is ready once nobody can hold data without signatures: propagation, then the zone's longest TTL.
+//! - **N is ready** once nobody can hold a DNSKEY RRset without N: the time in which all nodes learn of N
+//!   (propagation), then the TTL of DNSKEY (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change and
+//!   data be signed by N.
+//! - **O is removed** once nobody can hold what only O vouches for: propagation, then the longest of the zone's TTLs
+//!   (data signed by O) and the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says when all of the
+//!   parent's servers have the new DS; no clock can know.
+//! - **The first key of a zone** is ready once nobody can hold data without signatures: propagation, then the zone's
+//!   longest TTL.
 //!
-//! All keys of a zone share one algorithm: changing it wants data signed by both at first (RFC 6781 §4.1.4), which isn't built.
+//! All keys of a zone share one algorithm: changing it wants data signed by both at first (RFC 6781 §4.1.4), which
+//! isn't built.
 
 #[cfg(test)]
 mod tests;
@@ -112,8 +117,8 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
     Ok(next)
 }
 
-/// Finishes a rollover, once the operator has seen the new key's DS at all of the parent's servers: the successor signs, the old key is retired.
-/// `max_ttl` is the zone's longest TTL.
+/// Finishes a rollover, once the operator has seen the new key's DS at all of the parent's servers: the successor
+/// signs, the old key is retired. `max_ttl` is the zone's longest TTL.
 ///
 /// # Errors
 /// When none is under way, or the successor isn't ready.

@@ -1,8 +1,10 @@
-//! Where a client is, and what class of clients that makes it: rules and the places of a GeoIP database enter, per service the ranges of
-//! addresses by [`ClassId`] leave, with exact scopes; `snapshot` compiles them at load and asks them per query.
+//! Where a client is, and what class of clients that makes it: rules and the places of a GeoIP database enter, per
+//! service the ranges of addresses by [`ClassId`] leave, with exact scopes; `snapshot` compiles them at load and asks
+//! them per query.
 //!
-//! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6 address that carries
-//! an IPv4 one (v4-mapped, NAT64, 6to4, Teredo) is located by the IPv4 inside, unless `networks` names it as the IPv6 address it is.
+//! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6
+//! address that carries an IPv4 one (v4-mapped, NAT64, 6to4, Teredo) is located by the IPv4 inside, unless `networks`
+//! names it as the IPv6 address it is.
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +47,8 @@ struct Carrier {
     flipped: bool,
 }
 
-/// ::ffff:0:0/96 (RFC 4291 §2.5.5.2), 64:ff9b::/96 (RFC 6052 §2.1), 2001::/32 (Teredo, RFC 4380 §4), 2002::/16 (6to4, RFC 3056 §2).
+/// ::ffff:0:0/96 (RFC 4291 §2.5.5.2), 64:ff9b::/96 (RFC 6052 §2.1), 2001::/32 (Teredo, RFC 4380 §4), 2002::/16 (6to4,
+/// RFC 3056 §2).
 const CARRIERS: [Carrier; 4] = [
     Carrier { first: 0xffff << 32, length: 96, at: 96, flipped: false },
     Carrier { first: 0x0064_ff9b << 96, length: 96, at: 96, flipped: false },
@@ -245,7 +248,8 @@ impl Classing {
 }
 
 impl Classes {
-    /// Ranks each service's regions for every standing, on all cores: there may be a hundred thousand of these and a hundred of those.
+    /// Ranks each service's regions for every standing, on all cores: there may be a hundred thousand of these and a
+    /// hundred of those.
     #[must_use]
     pub fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -274,7 +278,8 @@ impl Classes {
         found.into_iter().map(|classing| classing.finish(standings)).collect()
     }
 
-    /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around it that holds.
+    /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around
+    /// it that holds.
     #[must_use]
     pub fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
         let address = match address {

@@ -1,7 +1,8 @@
-//! The GeoIP database: bytes of an MMDB file enter, the places of all address ranges leave; `locate` looks addresses up in them.
+//! The GeoIP database: bytes of an MMDB file enter, the places of all address ranges leave; `locate` looks addresses up
+//! in them.
 //!
-//! Two layouts are understood: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat (`country_code`, `latitude`,
-//! `longitude`). The file's bytes aren't kept: every network is visited once at load.
+//! Two layouts are understood: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat
+//! (`country_code`, `latitude`, `longitude`). The file's bytes aren't kept: every network is visited once at load.
 
 #[cfg(test)]
 pub(crate) mod made;

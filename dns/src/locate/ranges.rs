@@ -1,4 +1,5 @@
-//! Address space cut into ranges with a value each: sorted runs enter from `geoip` and `locate`, lookups with their exact scope leave.
+//! Address space cut into ranges with a value each: sorted runs enter from `geoip` and `locate`, lookups with their
+//! exact scope leave.
 
 use std::fmt::Debug;
 
@@ -56,8 +57,8 @@ impl Bits for u32 {
 impl Bits for u128 {
     common!(u128);
 
-    /// All addresses in use are in 2000::/3 (RFC 4291 §2.4), which is divided by the bits behind those three; what lies before it and behind
-    /// it is a part each.
+    /// All addresses in use are in 2000::/3 (RFC 4291 §2.4), which is divided by the bits behind those three; what lies
+    /// before it and behind it is a part each.
     #[allow(clippy::cast_possible_truncation)] // at most 19 bits are left
     fn part(self, bits: u8) -> usize {
         let leading = (self >> (125 - bits)) as usize;
@@ -78,14 +79,15 @@ pub struct Ranges<A> {
     /// Where each range begins; the first at zero.
     starts: Box<[A]>,
     values: Box<[u32]>,
-    /// By part of the space: the range that holds the part's first address, and the last range for the end. What is left to search is short.
+    /// By part of the space: the range that holds the part's first address, and the last range for the end. What is
+    /// left to search is short.
     parts: Box<[u32]>,
     /// The parts' `bits`.
     bits: u8,
 }
 
-/// Some of the places where the ranges of one [`Ranges`] begin, the first always among them: a bit for each, where a coarser cut of its own
-/// would take up to twenty bytes.
+/// Some of the places where the ranges of one [`Ranges`] begin, the first always among them: a bit for each, where a
+/// coarser cut of its own would take up to twenty bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Borders(Box<[u64]>);
 
@@ -200,7 +202,8 @@ impl<A: Bits> Ranges<A> {
         prefetch(&borders.0[first / 64]);
     }
 
-    /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of borders.
+    /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of
+    /// borders.
     #[must_use]
     pub fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
         let mut borders = vec![0_u64; self.starts.len().div_ceil(64)];
@@ -252,7 +255,8 @@ impl<A: Bits> Ranges<A> {
         }
     }
 
-    /// The range that holds an address: the last that begins at or before it. The first begins at zero, so there is one.
+    /// The range that holds an address: the last that begins at or before it. The first begins at zero, so there is
+    /// one.
     fn position(&self, address: A) -> usize {
         let part = address.part(self.bits);
         let (first, last) = (self.parts[part] as usize, self.parts[part + 1] as usize);
@@ -316,8 +320,8 @@ mod tests {
             }
         }
 
-        /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the same scope: so scopes
-        /// partition the space.
+        /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the
+        /// same scope: so scopes partition the space.
         #[test]
         fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>(), coarse in any::<bool>()) {
             let ranges = built(&runs);

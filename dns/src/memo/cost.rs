@@ -106,8 +106,8 @@ fn measure<'p>(what: &str, snapshot: &Snapshot, packets: &'p [Vec<u8>]) {
     );
 }
 
-/// A hundred services with rules of their own, ten thousand `networks`, and a database with coordinates: made of the country database by
-/// putting each of its networks somewhere.
+/// A hundred services with rules of their own, ten thousand `networks`, and a database with coordinates: made of the
+/// country database by putting each of its networks somewhere.
 fn crowded() -> Snapshot {
     let mut random = Random::new(3);
     let countries = ["ZA", "JP", "DE", "US", "AU", "BR", "GB", "FR", "IN", "CA"];

@@ -1,5 +1,5 @@
-//! What differs from query to query: something kept and a query enter, the response leaves, or the other way round; [`super::Memo`] calls it when it
-//! has found something, and when it keeps something.
+//! What differs from query to query: something kept and a query enter, the response leaves, or the other way round;
+//! [`super::Memo`] calls it when it has found something, and when it keeps something.
 
 use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;

@@ -1,8 +1,10 @@
-//! Responses that are alike for many names: what stands behind the answers to names of one zone enters as a pattern, from which the response to any
-//! other such name is made by writing its own records and moving compression pointers; [`super::Memo`] keeps the patterns. So neither a flood of
-//! names that don't exist nor a zone of very many names fills memory.
+//! Responses that are alike for many names: what stands behind the answers to names of one zone enters as a pattern,
+//! from which the response to any other such name is made by writing its own records and moving compression pointers;
+//! [`super::Memo`] keeps the patterns. So neither a flood of names that don't exist nor a zone of very many names fills
+//! memory.
 //!
-//! There are two kinds: name errors, which have no answers, and answers from static records, behind which stand the zone's servers and their addresses.
+//! There are two kinds: name errors, which have no answers, and answers from static records, behind which stand the
+//! zone's servers and their addresses.
 
 use smallvec::SmallVec;
 
@@ -15,7 +17,8 @@ use crate::zone::{Found, NodeId, RrSet, Seek, Zone};
 
 /// How many patterns there are room for. Zones whose places coincide take turns.
 const PLACES: usize = 1024;
-/// An apex of more labels, or a name of so many below it, might leave the encoder no room to remember places to point at.
+/// An apex of more labels, or a name of so many below it, might leave the encoder no room to remember places to point
+/// at.
 const MOST_LABELS: usize = 16;
 /// So many labels may the names behind the answers have that no pointer stands for.
 const MOST_NEW_LABELS: usize = 32;
@@ -115,8 +118,8 @@ pub(super) struct Pattern {
     flags: [u8; 2],
     /// The last four octets of the header: how many records stand in the last two sections.
     counts: [u8; 4],
-    /// Its octets as they stood in the response that it was made of: behind answers that ended at `start` and a question that ended at
-    /// `question_end`.
+    /// Its octets as they stood in the response that it was made of: behind answers that ended at `start` and a
+    /// question that ended at `question_end`.
     tail: Box<[u8]>,
     start: usize,
     question_end: usize,
@@ -171,7 +174,8 @@ impl Patterns {
 }
 
 impl Pattern {
-    /// The pattern that the response to a query makes, without what was of the query alone; `None` unless it is of a form that is understood.
+    /// The pattern that the response to a query makes, without what was of the query alone; `None` unless it is of a
+    /// form that is understood.
     pub(super) fn new(query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>, response: &[u8]) -> Option<Self> {
         let (zone, question_end) = (seek.zone(), query.question_end());
         if zone.origin().labels().count() > MOST_LABELS {

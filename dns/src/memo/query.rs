@@ -1,5 +1,6 @@
-//! Queries of the plainest form, which nearly all are: a packet enters, what a kept answer is found by and patched with leaves; [`super::Memo`]
-//! calls it first. `None` never means that a query is bad, only that it is for the full path to judge.
+//! Queries of the plainest form, which nearly all are: a packet enters, what a kept answer is found by and patched with
+//! leaves; [`super::Memo`] calls it first. `None` never means that a query is bad, only that it is for the full path to
+//! judge.
 
 use crate::protocol::name::{NameRef, case};
 use crate::protocol::rdata::rtype;
@@ -61,8 +62,8 @@ impl Query<'_> {
     }
 }
 
-/// Reads a packet with one question of class IN and an ordinary type, no records but perhaps one OPT of version 0, in it no option but perhaps
-/// one valid client subnet, and nothing behind that.
+/// Reads a packet with one question of class IN and an ordinary type, no records but perhaps one OPT of version 0, in
+/// it no option but perhaps one valid client subnet, and nothing behind that.
 #[inline]
 pub(super) fn read(packet: &[u8]) -> Option<Query<'_>> {
     let (header, rest) = packet.split_first_chunk::<HEADER>()?;

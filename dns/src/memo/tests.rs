@@ -25,7 +25,8 @@ const DATAGRAMS: usize = 2_000;
 const COUNTRIES: [&str; 5] = ["DE", "FR", "GB", "US", "JP"];
 const ECS: u16 = 8;
 
-/// The zones of a world; `{host}` stands for a steered name. The SOA of the first names hosts of its own, one of which isn't there.
+/// The zones of a world; `{host}` stands for a steered name. The SOA of the first names hosts of its own, one of which
+/// isn't there.
 const ZONES: [(&str, &str); 3] = [
     (
         "example",
@@ -267,7 +268,8 @@ impl Limiter for Scripted {
     }
 }
 
-/// The proof that what is kept changes nothing: over random rules, zones, databases, health, and what becomes of them while datagrams come.
+/// The proof that what is kept changes nothing: over random rules, zones, databases, health, and what becomes of them
+/// while datagrams come.
 #[test]
 fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
     let (mut sent, mut hits, mut denied, mut signed) = (0, 0, 0_u64, 0_u64);

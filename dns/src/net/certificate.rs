@@ -1,5 +1,5 @@
-//! A certificate that may change while the server runs: its files enter at the start and whenever they change, every TLS handshake leaves with
-//! the newest that was any good; DNS over TLS, QUIC and HTTPS and the API share this.
+//! A certificate that may change while the server runs: its files enter at the start and whenever they change, every
+//! TLS handshake leaves with the newest that was any good; DNS over TLS, QUIC and HTTPS and the API share this.
 
 mod expiry;
 
@@ -78,7 +78,8 @@ impl Certificate {
 }
 
 impl ResolvesServerCert for Certificate {
-    /// Whatever name the client says, and none: resolvers that ask an authority know only its address (RFC 9539 §4.6.3.3).
+    /// Whatever name the client says, and none: resolvers that ask an authority know only its address (RFC 9539
+    /// §4.6.3.3).
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }

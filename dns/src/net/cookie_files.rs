@@ -1,4 +1,5 @@
-//! Secrets of DNS cookies: the files that the configuration names enter, [`Cookies`] or every fault leaves; `serve` and `check` call it.
+//! Secrets of DNS cookies: the files that the configuration names enter, [`Cookies`] or every fault leaves; `serve` and
+//! `check` call it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,8 @@ use crate::system::files::{Fault, read_text};
 /// The `[cookies]` section.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CookieFiles {
-    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's cookies.
+    /// Each holds 32 hexadecimal digits. The first signs, all verify; nodes that share them accept each other's
+    /// cookies.
     pub secret_files: Vec<PathBuf>,
     /// Whether a datagram with a COOKIE option but no good server cookie gets BADCOOKIE instead of an answer.
     pub required: bool,

@@ -1,4 +1,5 @@
-//! The DNS sockets: addresses and a responder enter, threads and tasks that answer on them run until they are drained; `serve` owns them.
+//! The DNS sockets: addresses and a responder enter, threads and tasks that answer on them run until they are drained;
+//! `serve` owns them.
 
 mod absent;
 mod bind;
@@ -146,8 +147,8 @@ impl Sockets {
         }
     }
 
-    /// Starts to answer; `gate` bounds the connections of all streams together, `tasks` learns of every loop. Must be called within a Tokio
-    /// runtime.
+    /// Starts to answer; `gate` bounds the connections of all streams together, `tasks` learns of every loop. Must be
+    /// called within a Tokio runtime.
     ///
     /// # Errors
     /// If the system refuses a thread or a socket option.
@@ -243,7 +244,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Answers what is in flight, for at most `limit`, then stops: streams when they are quiet, UDP when its buffers are empty.
+    /// Answers what is in flight, for at most `limit`, then stops: streams when they are quiet, UDP when its buffers
+    /// are empty.
     pub async fn drain(mut self, limit: Duration) {
         let end = Instant::now() + limit;
         let mut seen = self.gate.messages();

@@ -1,9 +1,11 @@
-//! Response-rate limiting: who asked by datagram and of what class the answer is enter, whether it goes out whole, truncated or not at all
-//! leaves; [`crate::response::wire::respond`] asks before it answers and once more before it encodes.
+//! Response-rate limiting: who asked by datagram and of what class the answer is enter, whether it goes out whole,
+//! truncated or not at all leaves; [`crate::response::wire::respond`] asks before it answers and once more before it
+//! encodes.
 //!
-//! A source address that nothing proves may be forged, and then the answers hit somebody else. So a client's prefix gets only so many answers
-//! a second of each class; of the rest every so-manieth is sent truncated (it "slips"), so that a real client there comes back by TCP, which
-//! proves its address and is never limited. Nor is whoever shows a valid server cookie (RFC 7873).
+//! A source address that nothing proves may be forged, and then the answers hit somebody else. So a client's prefix
+//! gets only so many answers a second of each class; of the rest every so-manieth is sent truncated (it "slips"), so
+//! that a real client there comes back by TCP, which proves its address and is never limited. Nor is whoever shows a
+//! valid server cookie (RFC 7873).
 //!
 //! The table has a fixed size whatever happens, and every decision is a function of the table and the time given.
 
@@ -192,7 +194,8 @@ fn place(key: u64) -> (usize, usize) {
     (set % SHARDS, set / SHARDS)
 }
 
-/// The key's cell; if it has none, that of whoever has spent least: a forger of many addresses can't wash away what a victim's has counted.
+/// The key's cell; if it has none, that of whoever has spent least: a forger of many addresses can't wash away what a
+/// victim's has counted.
 fn cell(set: &mut Set, key: u64, now: u64, rate: u32) -> &mut Cell {
     let known = set.iter().position(|cell| cell.key == key);
     let chosen = known.unwrap_or_else(|| {

@@ -1,5 +1,5 @@
-//! Streams: a bound listener enters, its connections are accepted within limits and each is answered by a task of its own; `listeners` starts
-//! one such loop per address of TCP, DNS over TLS and DNS over HTTPS.
+//! Streams: a bound listener enters, its connections are accepted within limits and each is answered by a task of its
+//! own; `listeners` starts one such loop per address of TCP, DNS over TLS and DNS over HTTPS.
 
 mod connection;
 mod gate;
@@ -63,8 +63,8 @@ impl<R> Clone for Shared<R> {
     }
 }
 
-/// Accepts until told to stop. No error ends it: what a connection suffers is that connection's, and when the system is short of files the
-/// loop rests instead of spinning.
+/// Accepts until told to stop. No error ends it: what a connection suffers is that connection's, and when the system is
+/// short of files the loop rests instead of spinning.
 pub(crate) async fn accept<R: Respond>(
     listener: io::Result<std::net::TcpListener>,
     speech: Speech,

@@ -1,5 +1,5 @@
-//! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics` and `/healthz`; `serve`
-//! runs it.
+//! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics`
+//! and `/healthz`; `serve` runs it.
 //!
 //! Who may do what: on a loopback address everybody may read; elsewhere reading needs a bearer token too, but for
 //! `/healthz`. Writing needs a token that may write everywhere, and is forbidden when none is configured.
@@ -130,7 +130,8 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Whether the server is of use, in the first line; what else is wrong in those below. Everybody may read it, so it tells no contents.
+/// Whether the server is of use, in the first line; what else is wrong in those below. Everybody may read it, so it
+/// tells no contents.
 async fn healthz(State(api): State<Arc<Api>>) -> (StatusCode, String) {
     if api.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());

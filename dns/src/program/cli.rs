@@ -32,8 +32,8 @@ const STYLES: Styles = Styles::styled()
 
 /// Steers AI traffic by DNS: every client gets the nearest healthy region that residency allows.
 ///
-/// One JSON document, the rules, says which regions there are, who may be processed where, and in which order. `bailiwick` answers DNS by it;
-/// the Worker at the edge enforces the same document.
+/// One JSON document, the rules, says which regions there are, who may be processed where, and in which order.
+/// `bailiwick` answers DNS by it; the Worker at the edge enforces the same document.
 #[derive(Debug, Parser)]
 #[command(name = "bailiwick", version, styles = STYLES, max_term_width = 100, after_help = "\
 Start here:
@@ -87,8 +87,9 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
-    /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its
-    /// addresses, is down by its probes, a source was refused, a certificate has expired, a task is in trouble. What is drained isn't.
+    /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its addresses,
+    /// is down by its probes, a source was refused, a certificate has expired, a task is in trouble. What is drained
+    /// isn't.
     #[command(after_help = "Examples:
   bailiwick status
   bailiwick status --config /etc/bailiwick/bailiwick.toml
@@ -112,8 +113,8 @@ enum Command {
     Overrides(status::StatusArgs),
     /// Turn an API key into the digest that stands in the rules.
     ///
-    /// The key is read from standard input, or asked for on a terminal without being shown. It can't be given as an argument: arguments stay
-    /// in the shell's history and are visible to every process of the machine.
+    /// The key is read from standard input, or asked for on a terminal without being shown. It can't be given as an
+    /// argument: arguments stay in the shell's history and are visible to every process of the machine.
     #[command(after_help = "Examples:
   bailiwick hash-key                  asks for the key
   bailiwick hash-key < key.txt

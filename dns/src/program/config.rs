@@ -1,4 +1,5 @@
-//! The node's own facts: the text of `bailiwick.toml` enters, a [`Config`] or every error with its line leaves; the command line reads it.
+//! The node's own facts: the text of `bailiwick.toml` enters, a [`Config`] or every error with its line leaves; the
+//! command line reads it.
 //!
 //! What the nodes share stands in the rules document, not here.
 

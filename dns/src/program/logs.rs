@@ -16,8 +16,8 @@ use crate::program::logs::queue::{Lines, LogQueue};
 use crate::system::clock::Clock;
 use format::{JsonLines, TextFields};
 
-/// hickory tells of every answer with its client's address at INFO and of malformed packets at WARN. Our own counters do that, and a packet
-/// must not be able to fill a log: its targets are off unless the filter names one.
+/// hickory tells of every answer with its client's address at INFO and of malformed packets at WARN. Our own counters
+/// do that, and a packet must not be able to fill a log: its targets are off unless the filter names one.
 const QUIET: [&str; 3] = ["hickory_server=off", "hickory_proto=off", "hickory_net=off"];
 
 /// How long the end waits for lines that aren't written yet.

@@ -1,7 +1,7 @@
 //! What is counted: outcomes of packets enter from the transports' responder, the text of `/metrics` leaves to the API.
 //!
-//! What comes over streams adds to counters that all share. The threads that answer datagrams have counters of their own, which are
-//! summed when somebody reads them.
+//! What comes over streams adds to counters that all share. The threads that answer datagrams have counters of their
+//! own, which are summed when somebody reads them.
 
 mod exposition;
 mod latency;

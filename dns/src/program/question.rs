@@ -1,4 +1,5 @@
-//! A question about steering as people ask it: names and an address enter from the command line or a query string; what `steer` takes leaves.
+//! A question about steering as people ask it: names and an address enter from the command line or a query string; what
+//! `steer` takes leaves.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
-//! Receipts verified: a compact JWS and public keys enter, its claims or the reason not to believe it leave; `bailiwick receipt`
-//! calls it. Pure.
+//! Receipts verified: a compact JWS and public keys enter, its claims or the reason not to believe it leave; `bailiwick
+//! receipt` calls it. Pure.
 //!
-//! One algorithm, one type and one form are taken (RFC 8725 §3.1, §3.11): the key decides how a receipt is verified, never the
-//! receipt.
+//! One algorithm, one type and one form are taken (RFC 8725 §3.1, §3.11): the key decides how a receipt is verified,
+//! never the receipt.
 
 use bailiwick_rules::receipt::{ALGORITHM, Claims, Header, LONGEST, PublicKey, TYPE, tenant_digest};
 use bailiwick_rules::time::{Millis, Timestamp};

@@ -1,4 +1,5 @@
-//! What a command has to say: text for standard output, errors and warnings for standard error, and from them the exit code.
+//! What a command has to say: text for standard output, errors and warnings for standard error, and from them the exit
+//! code.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! The responder of all transports: packets enter from the listeners, answers by the snapshot in service leave, counted.
+//! The responder of all transports: packets enter from the listeners, answers by the snapshot in service leave,
+//! counted.
 
 use std::net::IpAddr;
 use std::sync::Arc;

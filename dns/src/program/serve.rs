@@ -38,8 +38,8 @@ use service_manager::ServiceManager;
 use takeover::{OldProcess, Taken};
 use upgrade::Upgrade;
 
-/// For how long the end waits for what is read, compiled, signed or written just then. Nobody needs it any more but for what is written, which
-/// is short, and whole or not there.
+/// For how long the end waits for what is read, compiled, signed or written just then. Nobody needs it any more but for
+/// what is written, which is short, and whole or not there.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// The exit code after a fault of this program.
@@ -73,7 +73,8 @@ fn run_to_end(args: &ServeArgs) -> Result<(), Vec<String>> {
     served
 }
 
-/// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`] only.
+/// Prints what there is to say and gives the exit code; a reader that stalls keeps the end waiting for [`LAST_WORK`]
+/// only.
 fn say(told: Report) -> ExitCode {
     let code = told.code();
     let (done, printed) = mpsc::channel();

@@ -1,7 +1,8 @@
-//! Domain names: text or packet bytes enter, compact wire-format names leave; every other file of the protocol core uses them.
+//! Domain names: text or packet bytes enter, compact wire-format names leave; every other file of the protocol core
+//! uses them.
 //!
-//! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep the case they were written in and compare,
-//! hash and sort without regard to it (RFC 4343; order of RFC 4034 §6.1).
+//! [`Name`] owns its bytes, [`NameRef`] borrows them from a packet, a zone or a `Name`. Both keep the case they were
+//! written in and compare, hash and sort without regard to it (RFC 4343; order of RFC 4034 §6.1).
 
 pub(crate) mod case;
 
@@ -64,7 +65,8 @@ impl Name {
         &self.0
     }
 
-    /// Reads text in master-file form (RFC 1035 §5.1); a name without a final dot is completed by `origin`, `@` is the origin itself.
+    /// Reads text in master-file form (RFC 1035 §5.1); a name without a final dot is completed by `origin`, `@` is the
+    /// origin itself.
     pub fn parse(text: &[u8], origin: Option<NameRef<'_>>) -> Result<Self, NameError> {
         if text == b"@" {
             return origin.map(NameRef::to_name).ok_or(NameError::NoOrigin);
@@ -102,7 +104,8 @@ impl Name {
         Ok(Self(wire.into()))
     }
 
-    /// The name made of `labels` in wire format without a root label, followed by `suffix`; `None` when it would exceed 255 octets.
+    /// The name made of `labels` in wire format without a root label, followed by `suffix`; `None` when it would exceed
+    /// 255 octets.
     pub(crate) fn join(labels: &[u8], suffix: NameRef<'_>) -> Option<Self> {
         (labels.len() + suffix.0.len() <= MAX_NAME).then(|| Self([labels, suffix.0].concat().into()))
     }
@@ -196,7 +199,8 @@ impl<'a> NameRef<'a> {
         self.0.starts_with(b"\x01*")
     }
 
-    /// The part of the name before `suffix`, as wire-format labels without a root label; `None` when the name is neither `suffix` nor below it.
+    /// The part of the name before `suffix`, as wire-format labels without a root label; `None` when the name is
+    /// neither `suffix` nor below it.
     pub fn strip_suffix(self, suffix: NameRef<'_>) -> Option<&'a [u8]> {
         let cut = self.0.len().checked_sub(suffix.0.len())?;
         let mut at = 0;
@@ -212,7 +216,8 @@ impl<'a> NameRef<'a> {
     }
 }
 
-// Length octets are at most 63 and so never look like letters: whole names compare bytewise without regard to ASCII case.
+// Length octets are at most 63 and so never look like letters: whole names compare bytewise without regard to ASCII
+// case.
 impl PartialEq for NameRef<'_> {
     fn eq(&self, other: &Self) -> bool {
         case::same(self.0, other.0)

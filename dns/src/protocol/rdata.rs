@@ -1,5 +1,5 @@
-//! Record data as wire bytes: single rdatas enter, the packed set of an RRset leaves; zone, answer and wire share the type numbers and the
-//! places of names inside rdata that stand here.
+//! Record data as wire bytes: single rdatas enter, the packed set of an RRset leaves; zone, answer and wire share the
+//! type numbers and the places of names inside rdata that stand here.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,8 @@ pub mod rtype {
     pub const CAA: u16 = 257;
 }
 
-/// The record data of one RRset: deduplicated, in canonical order (RFC 4034 §6.3), each behind its length, in one piece.
+/// The record data of one RRset: deduplicated, in canonical order (RFC 4034 §6.3), each behind its length, in one
+/// piece.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RdataSet(SmallVec<[u8; SHORT]>);
 
@@ -53,7 +54,8 @@ const SHORT: usize = 16;
 pub struct Rdatas<'a>(&'a [u8]);
 
 impl RdataSet {
-    /// Packs `rdatas` of one type; sorts them and drops duplicates (RFC 2181 §5). Any longer than 65,535 octets is dropped: no packet could hold it.
+    /// Packs `rdatas` of one type; sorts them and drops duplicates (RFC 2181 §5). Any longer than 65,535 octets is
+    /// dropped: no packet could hold it.
     pub fn new<'a>(rtype: u16, rdatas: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut sorted: Vec<(Cow<'a, [u8]>, &[u8])> =
             rdatas.into_iter().map(|rdata| (canonical(rtype, rdata), rdata)).collect();
@@ -243,7 +245,8 @@ pub(crate) fn canonical(rtype: u16, rdata: &[u8]) -> Cow<'_, [u8]> {
     if whole { Cow::Owned(lower) } else { Cow::Borrowed(rdata) }
 }
 
-/// The name that makes up the whole (CNAME, DNAME, NS) or the end (MX, SRV, SVCB's target) of an rdata; `None` for other types.
+/// The name that makes up the whole (CNAME, DNAME, NS) or the end (MX, SRV, SVCB's target) of an rdata; `None` for
+/// other types.
 pub fn target(rtype: u16, rdata: &[u8]) -> Option<NameRef<'_>> {
     let at = match rtype {
         rtype::NS | rtype::CNAME | rtype::DNAME => 0,

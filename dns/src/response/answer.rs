@@ -1,4 +1,5 @@
-//! All DNS semantics: zones, steering and one parsed query enter, the records and flags of the answer leave; `wire` calls it and writes bytes.
+//! All DNS semantics: zones, steering and one parsed query enter, the records and flags of the answer leave; `wire`
+//! calls it and writes bytes.
 //!
 //! Nothing here knows a socket, a clock or a packet. See [`answer`].
 
@@ -31,7 +32,8 @@ pub struct Asking {
 pub struct Ecs {
     /// The address; the bits after the prefix are zero.
     pub address: IpAddr,
-    /// How many leading bits of the address are known. 0: the client wants to be located by nothing but the transport address.
+    /// How many leading bits of the address are known. 0: the client wants to be located by nothing but the transport
+    /// address.
     pub source: u8,
 }
 
@@ -221,20 +223,23 @@ pub struct Answer<'a> {
     pub authority: Section<'a, 2>,
     /// The additional section without OPT.
     pub additional: Section<'a, 4>,
-    /// For which prefix length around the client the answer holds (RFC 7871 §7.2.1); 0 for whatever doesn't depend on the client.
+    /// For which prefix length around the client the answer holds (RFC 7871 §7.2.1); 0 for whatever doesn't depend on
+    /// the client.
     pub scope: u8,
     /// An extended error code (RFC 8914).
     pub ede: Option<u16>,
     /// The first steered service that had a say.
     pub service: Option<ServiceIndex>,
-    /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer without any.
+    /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer
+    /// without any.
     pub until: Option<u32>,
-    /// Whether the response code is what it would be without DNSSEC, because the client knows compact denial (RFC 9824 §5.1).
+    /// Whether the response code is what it would be without DNSSEC, because the client knows compact denial (RFC 9824
+    /// §5.1).
     pub compact_ok: bool,
     /// Whether it is to be sent truncated whatever its size, so that the client comes back by a stream.
     pub truncated: bool,
-    /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such answers there are so many as
-    /// there are names, types and classes of clients, and no more.
+    /// Whether the name asked for exists by itself, not by a wildcard, and at most one service had a say: of such
+    /// answers there are so many as there are names, types and classes of clients, and no more.
     pub keepable: bool,
 }
 
@@ -303,7 +308,8 @@ fn refusal(query: &Query<'_>) -> Option<Rcode> {
     }
     match query.qtype {
         rtype::AXFR | rtype::IXFR => Some(Rcode::REFUSED),
-        // Types that name no data: 0 is reserved, OPT is for the additional section only, NXNAME for bitmaps (RFC 9824 §3.2).
+        // Types that name no data: 0 is reserved, OPT is for the additional section only, NXNAME for bitmaps (RFC 9824
+        // §3.2).
         0 | rtype::OPT | rtype::NXNAME => Some(Rcode::FORMERR),
         rtype::TKEY | rtype::TSIG | rtype::MAILA | rtype::MAILB => Some(Rcode::NOTIMP),
         _ => None,

@@ -1,5 +1,5 @@
-//! What every transport calls: a packet and where it came from enter, the response's bytes and what became of the packet leave. The sockets know
-//! these traits and nothing of zones, rules or counters.
+//! What every transport calls: a packet and where it came from enter, the response's bytes and what became of the
+//! packet leave. The sockets know these traits and nothing of zones, rules or counters.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Bytes around `answer`: a packet enters, the response packet leaves; the UDP loop and the TCP handler call [`respond`] and know no DNS.
+//! Bytes around `answer`: a packet enters, the response packet leaves; the UDP loop and the TCP handler call
+//! [`respond`] and know no DNS.
 
 mod context;
 mod cookies;
@@ -40,8 +41,8 @@ pub enum Outcome {
         service: Option<ServiceIndex>,
         /// What a limiter counts it by.
         class: Class,
-        /// Whether the next client of the same class that asks the same may be told the same records: the response is whole, without an
-        /// extended error, and [`Answer::keepable`].
+        /// Whether the next client of the same class that asks the same may be told the same records: the response is
+        /// whole, without an extended error, and [`Answer::keepable`].
         keepable: bool,
     },
 }
@@ -111,7 +112,8 @@ fn checked(context: &Context<'_>, request: &Request<'_>, from: IpAddr) -> Option
     sound.then(|| context.settings.cookies.check(&cookie, from, context.now))
 }
 
-/// BADCOOKIE for a datagram whose cookie has to be good and isn't (RFC 7873 §5.2.3, §5.2.4), and for a bare question whether one is (§5.4).
+/// BADCOOKIE for a datagram whose cookie has to be good and isn't (RFC 7873 §5.2.3, §5.2.4), and for a bare question
+/// whether one is (§5.4).
 fn refused_for_cookie<'a>(
     context: &Context<'_>,
     request: &Request<'_>,

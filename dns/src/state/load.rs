@@ -1,4 +1,5 @@
-//! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place; `start` and `feed` call it.
+//! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place;
+//! `start` and `feed` call it.
 
 use std::fs::File;
 use std::io;
@@ -142,7 +143,8 @@ impl Unusable {
     }
 }
 
-/// Whether what can't be read now may be readable a moment later with nobody changing it: no files left, a share that is away, a swap.
+/// Whether what can't be read now may be readable a moment later with nobody changing it: no files left, a share that
+/// is away, a swap.
 fn passes(error: &io::Error) -> bool {
     error.kind() != io::ErrorKind::InvalidInput
 }

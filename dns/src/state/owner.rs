@@ -1,5 +1,5 @@
-//! The one task that owns all mutable state: changes of rules, zones, keys, GeoIP data, health, overrides and time enter over a channel, snapshots
-//! leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
+//! The one task that owns all mutable state: changes of rules, zones, keys, GeoIP data, health, overrides and time
+//! enter over a channel, snapshots leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
 
 mod monitors;
 mod task;
@@ -135,7 +135,8 @@ pub struct Status {
     pub renewals: u64,
     /// The last failure to renew signatures, until a renewal succeeds: an alarm.
     pub not_renewed: Option<Failure>,
-    /// By zone that isn't served as its files say: what is wrong. Such a zone's last good version is served, if there is one.
+    /// By zone that isn't served as its files say: what is wrong. Such a zone's last good version is served, if there
+    /// is one.
     pub zones_failing: BTreeMap<String, Vec<String>>,
     /// What can't be written to the state directory, until it can.
     pub not_persisted: Option<Failure>,
@@ -223,7 +224,8 @@ pub enum OverrideError {
 }
 
 impl Handle {
-    /// The current snapshot, for as long as one query takes. Don't hold it across an `await`: use [`Handle::snapshot_owned`].
+    /// The current snapshot, for as long as one query takes. Don't hold it across an `await`: use
+    /// [`Handle::snapshot_owned`].
     #[must_use]
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.live.load()
@@ -235,7 +237,8 @@ impl Handle {
         self.live.load_full()
     }
 
-    /// A way to the current snapshot that looks only whether there is another one: for a thread that asks again and again.
+    /// A way to the current snapshot that looks only whether there is another one: for a thread that asks again and
+    /// again.
     pub(crate) fn snapshots(&self) -> Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>> {
         Cache::new(Arc::clone(&self.live))
     }
@@ -272,7 +275,8 @@ impl Handle {
         self.clock.now()
     }
 
-    /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the owner ends before.
+    /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the
+    /// owner ends before.
     pub async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
         let mut status = self.status.clone();
         status.wait_for(|status| wanted(&self.live.load(), status)).await.is_ok()
@@ -289,7 +293,8 @@ impl Handle {
         self.changes.blocking_send(Change::Offer(offer)).is_ok()
     }
 
-    /// Tells all that is wrong with the files of a source. Whatever was last good stays in service. `false` if the owner is gone.
+    /// Tells all that is wrong with the files of a source. Whatever was last good stays in service. `false` if the
+    /// owner is gone.
     pub(crate) fn tell_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
         self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
     }

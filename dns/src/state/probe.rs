@@ -1,4 +1,5 @@
-//! Health checks: the rules' monitors enter from the owner, one task each, and the result of every probe goes back to it.
+//! Health checks: the rules' monitors enter from the owner, one task each, and the result of every probe goes back to
+//! it.
 
 pub(crate) mod authorities;
 mod failure;
@@ -196,8 +197,8 @@ async fn run<P: Prober>(
     }
 }
 
-/// The pause after the first round, which is for everyone at once: from half an interval to a whole, spread evenly over the monitors, so that
-/// later rounds aren't.
+/// The pause after the first round, which is for everyone at once: from half an interval to a whole, spread evenly over
+/// the monitors, so that later rounds aren't.
 fn first_pause(id: MonitorId, interval: Duration) -> Duration {
     // Multiples of the golden ratio's fraction never bunch up.
     #[allow(clippy::cast_precision_loss)]

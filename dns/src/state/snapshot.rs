@@ -1,8 +1,9 @@
-//! What one query sees from start to end: rules, zones, keys, geography and health enter from [`crate::state::owner`], an immutable snapshot leaves, from
-//! which `answer` takes its steered records and the API its reports.
+//! What one query sees from start to end: rules, zones, keys, geography and health enter from [`crate::state::owner`],
+//! an immutable snapshot leaves, from which `answer` takes its steered records and the API its reports.
 //!
-//! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and one moment's health, with
-//! every decision made: a query looks up its class and reads. Nothing in either changes; an update is another snapshot.
+//! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and
+//! one moment's health, with every decision made: a query looks up its class and reads. Nothing in either changes; an
+//! update is another snapshot.
 
 mod records;
 mod report;
@@ -162,7 +163,8 @@ enum Offer {
 }
 
 impl Snapshot {
-    /// Decides for every class of every service; decisions of `before` that still hold are shared, with their generation.
+    /// Decides for every class of every service; decisions of `before` that still hold are shared, with their
+    /// generation.
     #[must_use]
     pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
@@ -224,7 +226,8 @@ impl Snapshot {
         self.zones().of_origin(origin)?.signed().map(SignedZone::key_set)
     }
 
-    /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone is signed.
+    /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone
+    /// is signed.
     #[must_use]
     pub fn signed_until(&self) -> Option<u32> {
         self.world.signed_until
@@ -265,7 +268,8 @@ impl Snapshot {
         self.at
     }
 
-    /// The class of a client of `service` and the scope for which it holds; `None` for a service that isn't in the rules.
+    /// The class of a client of `service` and the scope for which it holds; `None` for a service that isn't in the
+    /// rules.
     #[must_use]
     pub fn class_of(&self, service: ServiceIndex, client: &Asking) -> Option<(ClassId, u8)> {
         let ranges = self.world.classes_of(service)?;

@@ -1,11 +1,13 @@
 //! What the kernel and the processor offer that has no safe wrapper, which makes this the one file with `unsafe`.
 //!
-//! - [`Batch`]: many datagrams by one system call. A socket enters, packets with their senders leave, and responses go back the way they came;
-//!   [`crate::net::udp`] calls it. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy the senders' addresses out and in again, which costs
-//!   more than a server has for an answer. Every header that is handed to the kernel is built for that one call from slices this module owns,
-//!   so no pointer outlives a borrow.
-//! - [`receive_file`] and [`passed_files`]: files that another process opened, which are this one's to close from then on.
-//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. The memo and what it looks names and addresses up in give them.
+//! - [`Batch`]: many datagrams by one system call. A socket enters, packets with their senders leave, and responses go
+//!   back the way they came; [`crate::net::udp`] calls it. `recvmmsg` and `sendmmsg` have safe wrappers, but those copy
+//!   the senders' addresses out and in again, which costs more than a server has for an answer. Every header that is
+//!   handed to the kernel is built for that one call from slices this module owns, so no pointer outlives a borrow.
+//! - [`receive_file`] and [`passed_files`]: files that another process opened, which are this one's to close from then
+//!   on.
+//! - [`prefetch`] and [`with_huge_pages`]: hints about memory, which change no value. The memo and what it looks names
+//!   and addresses up in give them.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -26,7 +28,8 @@ pub(crate) const SIZE: usize = 64;
 const COUNT: u32 = 64;
 /// The largest datagram.
 const LARGEST: usize = 65_535;
-/// From one packet's buffer to the next: three cache lines off a power of two, so that their beginnings don't fall on each other in the cache.
+/// From one packet's buffer to the next: three cache lines off a power of two, so that their beginnings don't fall on
+/// each other in the cache.
 const STRIDE: usize = LARGEST + 1 + 3 * 64;
 /// What most responses fit into.
 const RESPONSE: usize = 2048;
@@ -91,7 +94,8 @@ impl Batch {
         }
     }
 
-    /// Receives what has arrived, at most [`SIZE`] datagrams; with `wait` at least one, for as long as the socket's timeout lets it.
+    /// Receives what has arrived, at most [`SIZE`] datagrams; with `wait` at least one, for as long as the socket's
+    /// timeout lets it.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         self.received = 0;
         let mut parts = [iovec { iov_base: null_mut(), iov_len: LARGEST }; SIZE];
@@ -110,8 +114,8 @@ impl Batch {
             };
         }
         let flags = if wait { MSG_WAITFORONE } else { MSG_DONTWAIT };
-        // SAFETY: each of the SIZE headers points at a name, a buffer of LARGEST octets and a control buffer of the length given, all
-        // exclusively borrowed by this function until after the call.
+        // SAFETY: each of the SIZE headers points at a name, a buffer of LARGEST octets and a control buffer of the
+        // length given, all exclusively borrowed by this function until after the call.
         let count = unsafe { libc::recvmmsg(socket.as_raw_fd(), heads.as_mut_ptr(), COUNT, flags as _, null_mut()) };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         for ((head, control), envelope) in heads[..count].iter().zip(self.controls.iter_mut()).zip(&mut self.envelopes)
@@ -137,7 +141,8 @@ impl Batch {
         })
     }
 
-    /// Sends the responses that aren't empty. What can't be sent is skipped; the number of those and the last error are returned.
+    /// Sends the responses that aren't empty. What can't be sent is skipped; the number of those and the last error are
+    /// returned.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> (usize, Option<io::Error>) {
         let mut parts = [iovec { iov_base: null_mut(), iov_len: 0 }; SIZE];
         let mut heads = heads();
@@ -161,8 +166,8 @@ impl Batch {
         let (mut at, mut failed, mut last) = (0, 0, None);
         while at < count {
             let left = u32::try_from(count - at).unwrap_or(COUNT);
-            // SAFETY: each header up to `count` points at a name, a response and perhaps a control message of the lengths given, all
-            // exclusively borrowed by this function until after the loop.
+            // SAFETY: each header up to `count` points at a name, a response and perhaps a control message of the
+            // lengths given, all exclusively borrowed by this function until after the loop.
             let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), heads[at..].as_mut_ptr(), left, 0) };
             match usize::try_from(sent) {
                 Ok(sent) => at += sent,
@@ -199,8 +204,8 @@ const fn length_of<T>() -> socklen_t {
 
 /// The sender; `None` if nobody could answer it, as it has no port.
 fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
-    // SAFETY: the name was zeroed at first and is only ever written by the kernel; all bits are a value of each member. Which of them was
-    // written is told by the family, that all begin with, and the length.
+    // SAFETY: the name was zeroed at first and is only ever written by the kernel; all bits are a value of each member.
+    // Which of them was written is told by the family, that all begin with, and the length.
     unsafe {
         match i32::from(name.family) {
             AF_INET if length >= length_of::<sockaddr_in>() && name.v4.sin_port != 0 => {
@@ -214,15 +219,17 @@ fn address_of(name: &Name, length: socklen_t) -> Option<IpAddr> {
     }
 }
 
-/// Makes of the packet info that came with a datagram, in the first `length` octets of `control`, what goes back with its response, and returns
-/// its length: the source is the local address that was asked (RFC 3542 §6.1 for IPv6, Linux's `IP_PKTINFO` for IPv4).
+/// Makes of the packet info that came with a datagram, in the first `length` octets of `control`, what goes back with
+/// its response, and returns its length: the source is the local address that was asked (RFC 3542 §6.1 for IPv6,
+/// Linux's `IP_PKTINFO` for IPv4).
 fn way_back(length: usize, control: &mut Control) -> usize {
     let [mut head, ..] = heads();
     // Made of the borrow itself, as nothing else may write to what is borrowed.
     head.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
     head.msg_hdr.msg_controllen = length.min(control.0.len()) as _;
-    // SAFETY: the kernel wrote `length` octets of well-formed control messages to `control`, which `head` points at; the first is looked at
-    // only if there is one, and its data only by the type that its level and kind give it. `Control` is aligned for it.
+    // SAFETY: the kernel wrote `length` octets of well-formed control messages to `control`, which `head` points at;
+    // the first is looked at only if there is one, and its data only by the type that its level and kind give it.
+    // `Control` is aligned for it.
     unsafe {
         let first = CMSG_FIRSTHDR(&raw const head.msg_hdr);
         if first.is_null() {
@@ -256,21 +263,23 @@ fn space<T>() -> usize {
     unsafe { libc::CMSG_SPACE(size_of::<T>() as u32) as usize }
 }
 
-/// Has the cache lines of a value loaded without waiting for them. Where the processor has no such instruction this does nothing.
+/// Has the cache lines of a value loaded without waiting for them. Where the processor has no such instruction this
+/// does nothing.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..size_of::<T>()).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address is within `value`, and a prefetch neither reads nor writes as far as the program can tell.
+        // SAFETY: the address is within `value`, and a prefetch neither reads nor writes as far as the program can
+        // tell.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast::<i8>().add(line)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
 }
 
-/// A vector with room for `count` values in huge pages, where the system has them to give: a table that is read all over would else wait for
-/// the translation of addresses more than for the memory.
+/// A vector with room for `count` values in huge pages, where the system has them to give: a table that is read all
+/// over would else wait for the translation of addresses more than for the memory.
 pub(crate) fn with_huge_pages<T>(count: usize) -> Vec<T> {
     let values = Vec::with_capacity(count);
     advise(&values, libc::MADV_HUGEPAGE);

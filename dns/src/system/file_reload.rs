@@ -1,8 +1,9 @@
-//! Files that are replaced while the server runs and are no part of a snapshot: certificates, keys and tokens. Changes on disk or a SIGHUP enter,
-//! calls of [`Renew::renew`] and alarms leave; `serve` starts it.
+//! Files that are replaced while the server runs and are no part of a snapshot: certificates, keys and tokens. Changes
+//! on disk or a SIGHUP enter, calls of [`Renew::renew`] and alarms leave; `serve` starts it.
 //!
-//! Such files are few and change a few times a year, so they are looked at every second instead of being watched: that sees every way of
-//! replacing them on every file system. They are read once they have stayed the same for one look, as certificate and key are two files.
+//! Such files are few and change a few times a year, so they are looked at every second instead of being watched: that
+//! sees every way of replacing them on every file system. They are read once they have stayed the same for one look, as
+//! certificate and key are two files.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -108,7 +109,8 @@ impl Renewal {
     }
 }
 
-/// Looks until nobody wants it any more. Files may lie on a disk that hangs, so this is a thread of its own, and one fault ends nothing.
+/// Looks until nobody wants it any more. Files may lie on a disk that hangs, so this is a thread of its own, and one
+/// fault ends nothing.
 fn look_after(mut watched: Vec<Watched>, asked: &Receiver<()>, pulse: &Pulse) {
     loop {
         let everything = match asked.recv_timeout(LOOK) {

@@ -42,8 +42,8 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read_file(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read it would take up no
-/// change of any source from then on.
+/// Whether something is there to be read that may never end, or never begin: a pipe, a socket or a device. Whoever read
+/// it would take up no change of any source from then on.
 pub(crate) fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }

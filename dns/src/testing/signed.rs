@@ -87,7 +87,8 @@ pub(crate) fn sets(section: &[Record]) -> BTreeMap<(String, u16), (Vec<Record>, 
     sets
 }
 
-/// Checks every RRset of answer and authority by the other library; those in `unsigned` have to be. Returns how many were signed.
+/// Checks every RRset of answer and authority by the other library; those in `unsigned` have to be. Returns how many
+/// were signed.
 pub(crate) fn verify(message: &Message, key_set: &KeySet, now: u32, unsigned: &[(&str, u16)]) -> Result<usize, String> {
     let key = dnskey(key_set);
     let mut verified = 0;

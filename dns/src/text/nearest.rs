@@ -1,4 +1,5 @@
-//! Help for a mistyped name: the name and the ones that exist enter, a sentence that says which was probably meant leaves; the configuration, the command line and the API end their messages with it.
+//! Help for a mistyped name: the name and the ones that exist enter, a sentence that says which was probably meant
+//! leaves; the configuration, the command line and the API end their messages with it.
 
 /// The known name nearest to `wrong`, if one is near enough to have been meant.
 #[must_use]

@@ -1,4 +1,5 @@
-//! From records to a zone: all records and steered owners of one zone enter, the checked index or every error leaves; `Zone::compile` calls it.
+//! From records to a zone: all records and steered owners of one zone enter, the checked index or every error leaves;
+//! `Zone::compile` calls it.
 
 mod checks;
 

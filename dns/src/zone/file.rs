@@ -1,5 +1,5 @@
-//! Master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5): text enters, records or every error with its line leave; whoever loads a zone calls
-//! [`parse`] and hands the records to [`Zone::compile`](super::Zone::compile).
+//! Master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5): text enters, records or every error with its line leave;
+//! whoever loads a zone calls [`parse`] and hands the records to [`Zone::compile`](super::Zone::compile).
 
 mod binding;
 mod data;
@@ -24,7 +24,8 @@ const MOST_INCLUDES: usize = 8;
 /// The longest time to live (RFC 2181 §8).
 const MOST_TTL: u32 = (1 << 31) - 1;
 
-/// Reads the text of a master file; `open` gives the text of included files, whose paths are relative to the including file.
+/// Reads the text of a master file; `open` gives the text of included files, whose paths are relative to the including
+/// file.
 ///
 /// # Errors
 /// Every line that can't be understood, and what is wrong with the others as a zone.
@@ -56,7 +57,8 @@ pub fn parse(
         found.records.settle();
         return Ok(found.records);
     }
-    // What could be read may be wrong as a zone, too: tell it now. What is missing may stand in the lines that couldn't be read.
+    // What could be read may be wrong as a zone, too: tell it now. What is missing may stand in the lines that couldn't
+    // be read.
     if let Err(errors) = Zone::compile(origin, &found.records, &[]) {
         found.errors.extend(errors.into_iter().filter(|error| error.place.line > 0));
     }

@@ -1,10 +1,12 @@
-//! The names of a zone as a tree in one hash table: names with what is kept of each enter at load, `zone` walks down it label by label per query,
-//! without allocating.
+//! The names of a zone as a tree in one hash table: names with what is kept of each enter at load, `zone` walks down it
+//! label by label per query, without allocating.
 //!
-//! A name's key is its parent's number and its first label in lower case. Ancestors are entered with their descendants, so empty non-terminals exist (RFC 4592 §2.2.2).
+//! A name's key is its parent's number and its first label in lower case. Ancestors are entered with their descendants,
+//! so empty non-terminals exist (RFC 4592 §2.2.2).
 //!
-//! Of a large zone hardly anything is in a core's cache, so a name with all that a lookup wants of it is one cache line, and what leads there can
-//! be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then [`NameTree::approach`].
+//! Of a large zone hardly anything is in a core's cache, so a name with all that a lookup wants of it is one cache
+//! line, and what leads there can be loaded beforehand, step by step for many names at once: [`NameTree::expect`], then
+//! [`NameTree::approach`].
 
 use crate::protocol::name::{MAX_LABELS, NameRef, case, label_at, label_starts};
 use crate::system::batch::{in_huge_pages, prefetch};
@@ -38,8 +40,8 @@ pub(crate) struct NameTree<T> {
     nodes: Vec<Node<T>>,
     /// Labels that don't stand in their nodes.
     labels: Vec<u8>,
-    /// The hash table: by place the upper octet of the key's hash, which is looked at before anything else. They stand apart from the numbers, so
-    /// that a name that isn't there is found missing in little memory.
+    /// The hash table: by place the upper octet of the key's hash, which is looked at before anything else. They stand
+    /// apart from the numbers, so that a name that isn't there is found missing in little memory.
     tags: Vec<u8>,
     /// By place, the node's number.
     numbers: Vec<u32>,

@@ -1,5 +1,5 @@
-//! The records of a zone's files as they were read: `file` writes them one by one, `compile` and whoever looks through a
-//! zone reads them.
+//! The records of a zone's files as they were read: `file` writes them one by one, `compile` and whoever looks through
+//! a zone reads them.
 //!
 //! A zone is compiled again whenever the rules change, so its records are kept as long as it is served. They stand one
 //! behind the other in one piece of memory: some 20 octets beside the name and the data, where a structure with

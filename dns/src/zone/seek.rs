@@ -1,5 +1,6 @@
-//! Looking many names up at once: a name enters, where it stands in its zone leaves, in three steps that each have loaded what the next looks at.
-//! The memo takes a batch of datagrams through one step after the other, so that it waits for memory once and not once per name.
+//! Looking many names up at once: a name enters, where it stands in its zone leaves, in three steps that each have
+//! loaded what the next looks at. The memo takes a batch of datagrams through one step after the other, so that it
+//! waits for memory once and not once per name.
 
 use super::index::Descent;
 use super::{Found, NodeId, Zone, Zones};
@@ -49,7 +50,8 @@ impl<'z> Seek<'z> {
         self.zone.tree.approach(self.key);
     }
 
-    /// The third step: where the name that is sought stands, as [`Zone::locate`] tells it. Its records are what is loaded.
+    /// The third step: where the name that is sought stands, as [`Zone::locate`] tells it. Its records are what is
+    /// loaded.
     pub(crate) fn locate(&self, name: NameRef<'_>) -> Found {
         let (tree, labels) = (&self.zone.tree, self.labels(name));
         let found = match only_label(labels) {

@@ -1,4 +1,5 @@
-//! A compiled zone as whoever signs it sees it: the zone enters, what is its own to sign with owners and places leaves; `dnssec` asks.
+//! A compiled zone as whoever signs it sees it: the zone enters, what is its own to sign with owners and places leaves;
+//! `dnssec` asks.
 
 use super::{NodeId, RrSet, SteeredOwner, Zone};
 use crate::dnssec::denial::Next;
@@ -74,7 +75,8 @@ impl Zone {
         })
     }
 
-    /// The types of a name that answers are given from, whatever health says: what an NSEC lists, but for RRSIG and NSEC themselves.
+    /// The types of a name that answers are given from, whatever health says: what an NSEC lists, but for RRSIG and
+    /// NSEC themselves.
     pub(crate) fn types(&self, node: NodeId) -> impl Iterator<Item = u16> {
         let of_keys = self.signed().filter(|_| node == self.apex()).map(SignedZone::apex_types);
         self.data_types(node).chain(of_keys.into_iter().flatten())

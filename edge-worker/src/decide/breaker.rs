@@ -1,11 +1,11 @@
 //! Circuit breakers of one isolate: how endpoints did in; which of them are left alone, and who may try one again, out.
 //!
-//! A cool-down follows every failure, by model; a breaker watches an endpoint as a whole. There is one for each [`Source`] of
-//! requests, and one for everybody. [`FAULTS`] faults with no whole answer between them open it, streams that died after their
-//! first bytes included; of the breaker for everybody, no source opens it alone, as its requests may be what is wrong. An open
-//! breaker rests, then lets one request through: the probe. If that is answered the breaker closes, and is opened by fewer
-//! faults than before, for longer, until a whole answer clears it. A rate limit or a missing model is no fault: an endpoint that
-//! says so is alive.
+//! A cool-down follows every failure, by model; a breaker watches an endpoint as a whole. There is one for each
+//! [`Source`] of requests, and one for everybody. [`FAULTS`] faults with no whole answer between them open it, streams
+//! that died after their first bytes included; of the breaker for everybody, no source opens it alone, as its requests
+//! may be what is wrong. An open breaker rests, then lets one request through: the probe. If that is answered the
+//! breaker closes, and is opened by fewer faults than before, for longer, until a whole answer clears it. A rate limit
+//! or a missing model is no fault: an endpoint that says so is alive.
 //!
 //! ```
 //! use bailiwick_edge::decide::breaker::{Breakers, FAULTS, Verdict};
@@ -149,8 +149,8 @@ impl Breakers {
         }
     }
 
-    /// What steering has to know of them for a request of `source`; without one, of everybody's. Endpoints of regions the rules no
-    /// longer have are left out.
+    /// What steering has to know of them for a request of `source`; without one, of everybody's. Endpoints of regions
+    /// the rules no longer have are left out.
     pub fn resting<'a>(
         &'a self,
         table: &'a Table,

@@ -1,12 +1,13 @@
-//! Endpoints at rest in one isolate: failures in, what [`steer`](bailiwick_rules::steer::steer()) withholds as `cooling` out.
+//! Endpoints at rest in one isolate: failures in, what [`steer`](bailiwick_rules::steer::steer()) withholds as
+//! `cooling` out.
 //!
-//! A failure lets an endpoint rest for the [`Source`] that met it: its own next requests go elsewhere, and nobody else's do. An
-//! endpoint rests for everybody once several sources failed there and nobody was served in between. So one tenant's odd prompt,
-//! missing path or spent quota never sends another tenant's requests away, and a dead endpoint is left alone after its second
-//! source at the latest.
+//! A failure lets an endpoint rest for the [`Source`] that met it: its own next requests go elsewhere, and nobody
+//! else's do. An endpoint rests for everybody once several sources failed there and nobody was served in between. So
+//! one tenant's odd prompt, missing path or spent quota never sends another tenant's requests away, and a dead endpoint
+//! is left alone after its second source at the latest.
 //!
-//! A rest doubles with every failure in a row. It is by endpoint and model, and by path where only the path may be at fault;
-//! [`crate::decide::breaker`] watches the endpoint as a whole.
+//! A rest doubles with every failure in a row. It is by endpoint and model, and by path where only the path may be at
+//! fault; [`crate::decide::breaker`] watches the endpoint as a whole.
 
 use std::collections::HashMap;
 
@@ -138,8 +139,8 @@ impl CoolDowns {
         self.rests.entry(key).or_default().fail(source, asked_ms, now);
     }
 
-    /// A source was served. It forgets its own failures there, and nobody's rest is everybody's any more. Others keep their own:
-    /// what they ask may be another thing. To be called at `Action::Commit`.
+    /// A source was served. It forgets its own failures there, and nobody's rest is everybody's any more. Others keep
+    /// their own: what they ask may be another thing. To be called at `Action::Commit`.
     pub fn recovered(&mut self, key: &Key, source: Source) {
         if self.rests.is_empty() {
             return;
@@ -186,8 +187,8 @@ impl CoolDowns {
         Local { cooling: self.rests.iter().filter_map(cooling).collect() }
     }
 
-    /// Drops what ended; if nothing did, what the same source is to blame for, else what ends first. What rests for everybody
-    /// goes last: a source that names ever new models pushes out its own.
+    /// Drops what ended; if nothing did, what the same source is to blame for, else what ends first. What rests for
+    /// everybody goes last: a source that names ever new models pushes out its own.
     fn make_room(&mut self, source: Source, now: Timestamp) {
         self.rests.retain(|_, rests| rests.lasts(now));
         if self.rests.len() < MOST {

@@ -1,7 +1,8 @@
-//! Everything that can be refused or fail, one variant each; out comes the OpenAI error envelope with its status and headers.
+//! Everything that can be refused or fail, one variant each; out comes the OpenAI error envelope with its status and
+//! headers.
 //!
-//! No message quotes an upstream, a prompt or a key: what is quoted are names the client wrote itself in a path or as a field
-//! name, shortened.
+//! No message quotes an upstream, a prompt or a key: what is quoted are names the client wrote itself in a path or as a
+//! field name, shortened.
 
 pub mod mistake;
 
@@ -660,8 +661,8 @@ impl Failure {
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
-            // The official clients retry by themselves unless told that it won't help. An override or a region that is down
-            // outlasts their few seconds.
+            // The official clients retry by themselves unless told that it won't help. An override or a region that is
+            // down outlasts their few seconds.
             Self::ResidencyDenied
             | Self::RegionUnavailable
             | Self::EndpointsFailed { hopeless: true, .. }

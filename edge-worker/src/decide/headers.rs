@@ -1,5 +1,6 @@
-//! The headers of a request or an answer, kept as the text by which they cross between Wasm and JavaScript: a line for each
-//! name, and one for its value. A request has dozens, and a string for each would cost more than what is done with them.
+//! The headers of a request or an answer, kept as the text by which they cross between Wasm and JavaScript: a line for
+//! each name, and one for its value. A request has dozens, and a string for each would cost more than what is done with
+//! them.
 
 /// Headers in order. Names that are looked for are in lower case, as the runtime gives them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

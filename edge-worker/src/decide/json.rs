@@ -1,7 +1,8 @@
-//! A strict JSON scanner: text in, byte ranges and strings of the few values somebody asks for out; `body` and `sse` call it.
+//! A strict JSON scanner: text in, byte ranges and strings of the few values somebody asks for out; `body` and `sse`
+//! call it.
 //!
-//! Numbers are never converted, so `1e400` and 2^70 survive, and nothing is allocated for what is skipped. What RFC 8259
-//! doesn't allow is an error: two readers that differ on what a text means would be a way around inspection.
+//! Numbers are never converted, so `1e400` and 2^70 survive, and nothing is allocated for what is skipped. What RFC
+//! 8259 doesn't allow is an error: two readers that differ on what a text means would be a way around inspection.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -56,8 +57,8 @@ impl<'a> Scan<'a> {
         Self { text: text.as_bytes(), checked: text, at: 0, depth: 0, has_odd_numbers: false }
     }
 
-    /// At the beginning of an endpoint's answer: Python writes `NaN`, `Infinity` and `-Infinity` for numbers that JSON hasn't got,
-    /// and reads them too. A request is never read so.
+    /// At the beginning of an endpoint's answer: Python writes `NaN`, `Infinity` and `-Infinity` for numbers that JSON
+    /// hasn't got, and reads them too. A request is never read so.
     #[must_use]
     pub fn of_answer(text: &'a str) -> Self {
         Self { has_odd_numbers: true, ..Self::new(text) }
@@ -325,8 +326,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes at the beginning, eight at a time, mean nothing but themselves in a string: no quotation mark, no backslash, no
-/// control character. Most of a prompt is such.
+/// How many bytes at the beginning, eight at a time, mean nothing but themselves in a string: no quotation mark, no
+/// backslash, no control character. Most of a prompt is such.
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
@@ -443,8 +444,9 @@ pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether a server that ignores letters' case could take a key for a known one in ASCII. Some fold as Unicode does: to Go's
-/// `encoding/json` the long s (`ſ`) is an s and the Kelvin sign a k; to Java's `equalsIgnoreCase` the i's of Turkish are an i.
+/// Whether a server that ignores letters' case could take a key for a known one in ASCII. Some fold as Unicode does: to
+/// Go's `encoding/json` the long s (`ſ`) is an s and the Kelvin sign a k; to Java's `equalsIgnoreCase` the i's of
+/// Turkish are an i.
 #[must_use]
 pub fn reads_as(key: &str, known: &str) -> bool {
     if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }

@@ -1,8 +1,8 @@
 //! Multipart forms (RFC 7578): a client's bytes in, checked parts out; `serve` reads forms by it.
 //!
-//! [`Splitter`] cuts a body into parts, chunk by chunk. What it takes is stricter than RFC 2046, and what is sent on is written
-//! anew with a boundary of ours (`write_head`): two readers that differ on where a part ends would be a way around inspection.
-//! [`form::Form`] is a form that is held whole, [`upload::Upload`] one whose `file` streams.
+//! [`Splitter`] cuts a body into parts, chunk by chunk. What it takes is stricter than RFC 2046, and what is sent on is
+//! written anew with a boundary of ours (`write_head`): two readers that differ on where a part ends would be a way
+//! around inspection. [`form::Form`] is a form that is held whole, [`upload::Upload`] one whose `file` streams.
 
 mod filename;
 pub mod form;

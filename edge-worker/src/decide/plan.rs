@@ -1,7 +1,7 @@
 //! A steering and the endpoints of its regions in; a [`Plan`] out: every endpoint a request may be sent to, in order.
 //!
-//! A [`Target`] can only be made here, and only from a [`Steering`]: whatever sends needs a `Target`, so code that sends
-//! outside the fence doesn't compile.
+//! A [`Target`] can only be made here, and only from a [`Steering`]: whatever sends needs a `Target`, so code that
+//! sends outside the fence doesn't compile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,15 +94,16 @@ impl Target {
     }
 
     /// Whether a raw name may be that of a model made of somebody else's data: neither do the rules name it, nor is its
-    /// account one tenant's alone. At SGLang what follows a colon is an adapter, which is somebody's where there are tenants.
+    /// account one tenant's alone. At SGLang what follows a colon is an adapter, which is somebody's where there are
+    /// tenants.
     pub(crate) fn is_somebodys(&self, model: &str, has_tenant: bool, is_sole: impl FnOnce() -> bool) -> bool {
         let has_adapter = has_tenant && self.engine() == Some(Engine::Sglang) && model.contains(':');
         let is_marked = is_tuned(model) || has_adapter;
         is_marked && self.endpoint.models.is_none() && !is_sole()
     }
 
-    /// The first model named below the top level of a body that may not be used there. Each is judged as the request's own
-    /// model would be.
+    /// The first model named below the top level of a body that may not be used there. Each is judged as the request's
+    /// own model would be.
     pub(crate) fn lacks<'n>(
         &self,
         needs: &'n Needs,
@@ -225,11 +226,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan for an endpoint that has what the request is about: it alone, if it may be asked now. What rests is asked all the
-    /// same, as there is no other.
+    /// The plan for an endpoint that has what the request is about: it alone, if it may be asked now. What rests is
+    /// asked all the same, as there is no other.
     ///
     /// # Errors
-    /// 451 outside the fence, 404 when the pattern keeps the client elsewhere or the model isn't there, 503 when it is down.
+    /// 451 outside the fence, 404 when the pattern keeps the client elsewhere or the model isn't there, 503 when it is
+    /// down.
     pub fn pinned(
         table: &Table,
         steering: &Steering,
@@ -389,9 +391,10 @@ impl Plan {
     }
 }
 
-/// Where a client's new state is made: one endpoint for all clients of a tenant in a jurisdiction, as every later look has to
-/// find it. So neither health nor distance has a say: the first region of the fence as the rules write it (standby last, then by
-/// tier), or the one the pattern keeps the client at; and there the endpoint that the tenant's name chooses.
+/// Where a client's new state is made: one endpoint for all clients of a tenant in a jurisdiction, as every later look
+/// has to find it. So neither health nor distance has a say: the first region of the fence as the rules write it
+/// (standby last, then by tier), or the one the pattern keeps the client at; and there the endpoint that the tenant's
+/// name chooses.
 ///
 /// # Errors
 /// 451 for an empty fence or a hub outside it, 404 for a model nobody has, 503 where no credential has a value.
@@ -426,7 +429,8 @@ pub fn home(table: &Table, ask: &Ask<'_>, affinity: &str, has_secret: impl Fn(&s
     Err(failure)
 }
 
-/// The client's names of all models in the fence; `None` if some endpoint takes any model, so that an endpoint has to be asked.
+/// The client's names of all models in the fence; `None` if some endpoint takes any model, so that an endpoint has to
+/// be asked.
 #[must_use]
 pub fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
     let mut names = BTreeSet::new();
@@ -527,11 +531,12 @@ fn speaks_against(
     conditions.local.cooling.iter().any(mine).then_some(Skip::Cooling)
 }
 
-/// Weighted rendezvous hashing: the endpoint with the least score serves a key, in proportion to its weight, and one that
-/// goes takes only its own keys along. `-ln(u) / weight` is the first arrival of a Poisson process of that rate.
+/// Weighted rendezvous hashing: the endpoint with the least score serves a key, in proportion to its weight, and one
+/// that goes takes only its own keys along. `-ln(u) / weight` is the first arrival of a Poisson process of that rate.
 fn score(affinity: &str, region: &RegionId, id: &EndpointId, endpoint: &Endpoint) -> u64 {
     let hash = hash(&[affinity.as_bytes(), region.as_str().as_bytes(), id.as_str().as_bytes()]);
-    // 53 bits are what a double holds; the half keeps the unit open at both ends, so the logarithm is finite and not zero.
+    // 53 bits are what a double holds; the half keeps the unit open at both ends, so the logarithm is finite and not
+    // zero.
     #[expect(clippy::cast_precision_loss, reason = "both are below 2^53")]
     let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     // Positive doubles sort as their bits do.

@@ -1,4 +1,5 @@
-//! A client's request in, what is sent to one endpoint out: URL, headers and body by allow-lists, nothing joined as text.
+//! A client's request in, what is sent to one endpoint out: URL, headers and body by allow-lists, nothing joined as
+//! text.
 
 pub mod disposition;
 pub mod headers;
@@ -175,8 +176,8 @@ pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure
         (Some(_), Some(model)) => segments.extend(["models", model]),
         _ => segments.extend(route.segments().iter().map(String::as_str)),
     }
-    // The URL standard drops dot segments, however they are encoded, and tabs and ends of lines before it looks for them; a model
-    // of such a name would change the path, here or at whoever decodes the slashes in it.
+    // The URL standard drops dot segments, however they are encoded, and tabs and ends of lines before it looks for
+    // them; a model of such a name would change the path, here or at whoever decodes the slashes in it.
     let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
     let plain = |segment: &&str| {
         !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)

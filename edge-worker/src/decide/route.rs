@@ -1,8 +1,8 @@
 //! The path allow-list: a client's raw path and method in, a [`Route`] of checked segments out.
 //!
 //! Nothing of the client's text is ever joined to a URL: the words of the model API come from a table, ids are checked
-//! here and encoded again where a URL is made. The table stands in `known`. [`Mistake`] says what to write instead of a path
-//! that is nearly right.
+//! here and encoded again where a URL is made. The table stands in `known`. [`Mistake`] says what to write instead of a
+//! path that is nearly right.
 
 mod known;
 pub mod query;
@@ -98,7 +98,8 @@ impl Route {
         if segments.first().is_some_and(|first| first == "realtime") {
             return Err(Failure::NotCarried { what: "Realtime" });
         }
-        // RFC 9110 §9.3.2: HEAD is GET without the content. Elsewhere than at models it would fetch an object for nobody.
+        // RFC 9110 §9.3.2: HEAD is GET without the content. Elsewhere than at models it would fetch an object for
+        // nobody.
         let is_model = segments.first().is_some_and(|first| first == "models");
         let method = if is_model && method == "HEAD" { "GET" } else { method };
         let Some(known) = known::find(&segments).find(|known| known.method == method) else {
@@ -117,7 +118,8 @@ impl Route {
         })
     }
 
-    /// The path without `/v1`, such as `/chat/completions`, for [`is_hub_path`](bailiwick_rules::table::Service::is_hub_path).
+    /// The path without `/v1`, such as `/chat/completions`, for
+    /// [`is_hub_path`](bailiwick_rules::table::Service::is_hub_path).
     #[must_use]
     pub fn path(&self) -> String {
         self.segments.iter().flat_map(|segment| ["/", segment.as_str()]).collect()
@@ -220,8 +222,8 @@ impl Route {
     }
 }
 
-/// The segments of a path without `/v1`, decoded. What follows `/models` is one: a model's name may hold slashes, plain or encoded
-/// (clients of OpenAI's encode them).
+/// The segments of a path without `/v1`, decoded. What follows `/models` is one: a model's name may hold slashes, plain
+/// or encoded (clients of OpenAI's encode them).
 fn segments(rest: &str) -> Result<Vec<String>, Failure> {
     if let Some(name) = rest.strip_prefix("models/") {
         let name = name.replace("%2F", "/").replace("%2f", "/");
@@ -248,7 +250,8 @@ fn allowed(methods: &[&str], is_model: bool) -> &'static str {
     }
 }
 
-/// A segment, decoded: no dot segment, and nothing that is one once somebody else decodes it again. An empty one is [`Mistake`]'s.
+/// A segment, decoded: no dot segment, and nothing that is one once somebody else decodes it again. An empty one is
+/// [`Mistake`]'s.
 fn checked_segment(raw: &str) -> Result<String, Failure> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();

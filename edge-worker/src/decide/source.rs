@@ -1,17 +1,19 @@
-//! Whom a failure is laid to: the tenant of a request, or the client where a service has no tenants, enters; a [`Source`] leaves.
-//! Called once for a request; [`crate::decide::cooldown`] and [`crate::decide::breaker`] count by it.
+//! Whom a failure is laid to: the tenant of a request, or the client where a service has no tenants, enters; a
+//! [`Source`] leaves. Called once for a request; [`crate::decide::cooldown`] and [`crate::decide::breaker`] count by
+//! it.
 
 use core::net::IpAddr;
 
 use crate::decide::hash::hash;
 
-/// Who sent a request, as a hash of no other use: kept in this isolate's memory for as long as an endpoint rests, told nowhere.
+/// Who sent a request, as a hash of no other use: kept in this isolate's memory for as long as an endpoint rests, told
+/// nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source(pub u64);
 
 impl Source {
-    /// The tenant; else the client's network (an IPv6 address may be any of a /64); else what the request has in common with others
-    /// of its conversation, its affinity.
+    /// The tenant; else the client's network (an IPv6 address may be any of a /64); else what the request has in common
+    /// with others of its conversation, its affinity.
     #[must_use]
     pub fn of(tenant: Option<&str>, address: Option<IpAddr>, affinity: &str) -> Self {
         let parts: [&[u8]; 2] = match (tenant, address) {

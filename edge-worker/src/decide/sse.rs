@@ -1,7 +1,9 @@
-//! Server-sent events: chunks of an endpoint's stream in; the same bytes cut at the ends of events, and what each event is, out.
+//! Server-sent events: chunks of an endpoint's stream in; the same bytes cut at the ends of events, and what each event
+//! is, out.
 //!
-//! Framing follows the WHATWG's *Server-sent events* §9.2.5: lines end with LF, CRLF or CR, a leading byte-order mark is
-//! skipped, an empty line ends an event, as does a line of comment where none has begun. However the bytes were split into chunks, the events and the bytes are the same.
+//! Framing follows the WHATWG's *Server-sent events* §9.2.5: lines end with LF, CRLF or CR, a leading byte-order mark
+//! is skipped, an empty line ends an event, as does a line of comment where none has begun. However the bytes were
+//! split into chunks, the events and the bytes are the same.
 
 mod choices;
 mod classify;
@@ -126,8 +128,8 @@ impl Framer {
         self.pending.len()
     }
 
-    /// The stream has ended. Some servers leave out the empty line after their last event: it is told by its own words all the
-    /// same, and given with the lines that end it. An event that broke off is an error.
+    /// The stream has ended. Some servers leave out the empty line after their last event: it is told by its own words
+    /// all the same, and given with the lines that end it. An event that broke off is an error.
     pub fn end(&mut self) -> (Vec<u8>, Meaning) {
         let mut last = core::mem::take(&mut self.pending);
         self.scanned = 0;
@@ -275,8 +277,8 @@ mod tests {
         assert_eq!(told(inner), [Meaning::Content, Meaning::Done]);
     }
 
-    /// What is compared with the last event means what it would mean if it were read: whatever bytes of it were changed, inserted or
-    /// left out.
+    /// What is compared with the last event means what it would mean if it were read: whatever bytes of it were
+    /// changed, inserted or left out.
     #[test]
     fn each_event_means_what_it_means_alone() {
         const SEEDS: &[&str] = &[

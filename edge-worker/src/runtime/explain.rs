@@ -1,5 +1,5 @@
-//! `/.well-known/bailiwick/explain`: a question enters, what a client would get and why leaves, in the words of `bailiwick explain`;
-//! called by `serve`.
+//! `/.well-known/bailiwick/explain`: a question enters, what a client would get and why leaves, in the words of
+//! `bailiwick explain`; called by `serve`.
 //!
 //! A tenant's key explains that tenant's own requests from where it asks. The operator's token (`EXPLAIN_TOKEN`)
 //! explains anybody's, or with `all` every fence, and tells which endpoints lack their secret. Either way the answer is

@@ -1,5 +1,5 @@
-// What exchange.js can report to the Wasm: the numbers that cross. `Notice` in notice.rs has the same names and numbers,
-// and a test compares them.
+// What exchange.js can report to the Wasm: the numbers that cross. `Notice` in notice.rs has the same names and
+// numbers, and a test compares them.
 
 /** Of the endpoint's answer and of the request as a whole. */
 export const HEADERS = 0, FETCH_ERROR = 1, CHUNK = 2, EOF = 3, BODY_ERROR = 4, TIMER = 5, CLIENT_GONE = 6;

@@ -1,8 +1,8 @@
-//! Signed receipts: a steering and a run's record enter, the value of `x-bailiwick-receipt` leaves; `serve` engages a [`ReceiptSigner`]
-//! before anything is sent, `proxy` has it sign when the answer is known.
+//! Signed receipts: a steering and a run's record enter, the value of `x-bailiwick-receipt` leaves; `serve` engages a
+//! [`ReceiptSigner`] before anything is sent, `proxy` has it sign when the answer is known.
 //!
-//! The runtime signs (WebCrypto): that adds no code to the Wasm, is native and constant in time, and keeps the private key where
-//! nothing can read it out again.
+//! The runtime signs (WebCrypto): that adds no code to the Wasm, is native and constant in time, and keeps the private
+//! key where nothing can read it out again.
 
 mod key;
 mod webcrypto;

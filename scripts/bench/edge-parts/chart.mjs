@@ -1,4 +1,5 @@
-// Draws the benchmark's rows as an SVG: CPU time per request, a panel for each kind of answer and number of connections.
+// Draws the benchmark's rows as an SVG: CPU time per request, a panel for each kind of answer and number of
+// connections.
 
 const ROW = 26, NAME = 190, WIDTH = 760, TOP = 34;
 const escape = (text) => text.replace(/[<>&"]/g, (c) => `&#${c.charCodeAt(0)};`);

@@ -1,6 +1,7 @@
-// The stand-in endpoint of the benchmark: as cheap as can be, so that it measures the gateways and not itself. It reads no more of
-// a request than where it ends and whether it wants a stream, and answers with bytes made beforehand. `--pace MS` leaves that
-// much time between events, as a model does; else a whole stream goes out at once. Prints its port.
+// The stand-in endpoint of the benchmark: as cheap as can be, so that it measures the gateways and not itself. It reads
+// no more of a request than where it ends and whether it wants a stream, and answers with bytes made beforehand.
+// `--pace MS` leaves that much time between events, as a model does; else a whole stream goes out at once. Prints its
+// port.
 import { createServer } from "node:net";
 
 const EVENTS = 50;

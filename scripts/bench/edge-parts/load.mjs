@@ -1,5 +1,5 @@
-// The load generator: a closed loop of kept-alive connections, each sending its next request when the last is answered whole.
-// Jobs arrive as lines of JSON on standard input, results leave as lines on standard output.
+// The load generator: a closed loop of kept-alive connections, each sending its next request when the last is answered
+// whole. Jobs arrive as lines of JSON on standard input, results leave as lines on standard output.
 //   {"port", "path", "headers": {}, "body", "connections", "seconds"} → {"requests", "errors", "p50", "p99", "first50"}
 // Times are in microseconds; `first50` is the median time to the first byte of the body.
 import { connect } from "node:net";

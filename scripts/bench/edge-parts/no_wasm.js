@@ -1,6 +1,7 @@
-// Where the time goes, one step beyond steps.js: what scripts/bench/edge bundles in place of the shim around the Wasm, under this
-// Worker's own exchange.js. So everything is asked of the runtime as this Worker asks it, and texts and bytes are copied into a memory and out
-// of it, but nothing is read, decided or spliced: what this Worker costs more is its Wasm's.
+// Where the time goes, one step beyond steps.js: what scripts/bench/edge bundles in place of the shim around the Wasm,
+// under this Worker's own exchange.js. So everything is asked of the runtime as this Worker asks it, and texts and
+// bytes are copied into a memory and out of it, but nothing is read, decided or spliced: what this Worker costs more is
+// its Wasm's.
 
 import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY, WRITTEN } from "../../../edge-worker/src/runtime/notice.js";
 

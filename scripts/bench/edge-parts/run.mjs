@@ -1,4 +1,5 @@
-// Runs the benchmark: starts everything, measures in turns, prints the table. Called by scripts/bench/edge, which explains it.
+// Runs the benchmark: starts everything, measures in turns, prints the table. Called by scripts/bench/edge, which
+// explains it.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
@@ -33,7 +34,8 @@ const prompt = "All the world's a stage, and all the men and women merely player
 const body = (more) => JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: prompt }], ...more });
 const kinds = { unary: body({}), streamed: body({ stream: true }) };
 
-// --- Processes --------------------------------------------------------------------------------------------------------
+// --- Processes
+// --------------------------------------------------------------------------------------------------------
 
 const dir = mkdtempSync(join(tmpdir(), "bailiwick-bench-"));
 const children = [];
@@ -93,7 +95,8 @@ const ask = (gateway, kind) =>
     sent.on("error", reject).on("timeout", () => sent.destroy(new Error("no answer in 5 s"))).end(kinds[kind]);
   });
 
-// --- Who is measured --------------------------------------------------------------------------------------------------
+// --- Who is measured
+// --------------------------------------------------------------------------------------------------
 
 /** A text setting, or a list of them, of wrangler.toml: this Worker runs as it is deployed. */
 function setting(name) {
@@ -210,7 +213,8 @@ async function end(gateway) {
 /** Seconds each gateway has to get warm, for each kind: its code is compiled as it runs, by the one core that it has. */
 const WARM = 10;
 
-// --- Measuring --------------------------------------------------------------------------------------------------------
+// --- Measuring
+// --------------------------------------------------------------------------------------------------------
 
 const generator = start(1, [process.execPath, join(parts, "load.mjs")], ["pipe", "pipe", "inherit"]);
 const results = createInterface({ input: generator.stdout })[Symbol.asyncIterator]();
@@ -249,7 +253,8 @@ for (let round = 0; round < rounds; round++) {
 }
 if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
 
-// --- Telling ----------------------------------------------------------------------------------------------------------
+// --- Telling
+// ----------------------------------------------------------------------------------------------------------
 
 function spread(list) {
   const sorted = [...list].sort((a, b) => a - b);

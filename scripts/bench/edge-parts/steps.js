@@ -1,7 +1,7 @@
-// Where the time goes: pass.js, and upon it, one after the other, what any Worker needs of the runtime that does what this one
-// does. It decides nothing either. `STEP` says how many of them:
-//   1 looks at the headers, and sends others    2 answers by a response of its own, its body read by the Worker
-//   3 can abort the request to the endpoint     4 hears of a client that goes    5 has a limit of time    6 reads where from
+// Where the time goes: pass.js, and upon it, one after the other, what any Worker needs of the runtime that does what
+// this one does. It decides nothing either. `STEP` says how many of them:
+//   1 looks at the headers, and sends others    2 answers by a response of its own, its body read by the Worker 3 can
+//   abort the request to the endpoint     4 hears of a client that goes    5 has a limit of time    6 reads where from
 const lines = (headers) => {
   let text = "";
   for (const [name, value] of headers) text += `${name}\n${value}\n`;

@@ -1,6 +1,8 @@
-//! One row per ISO 3166-1 country: its code and the middle of its land, to half a degree or so; read by [`super::centroid`].
+//! One row per ISO 3166-1 country: its code and the middle of its land, to half a degree or so; read by
+//! [`super::centroid`].
 //!
-//! A centroid stands in for a client or region whose own coordinates are not known. It orders regions; it decides no residency.
+//! A centroid stands in for a client or region whose own coordinates are not known. It orders regions; it decides no
+//! residency.
 
 /// Code, latitude, longitude in degrees, sorted by code for binary search.
 pub(super) const CENTROIDS: [(&str, f32, f32); 250] = [

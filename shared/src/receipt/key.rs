@@ -48,7 +48,8 @@ pub fn key_set(keys: &[PublicKey]) -> Value {
     json!({ "keys": keys.iter().map(PublicKey::to_jwk).collect::<Vec<_>>() })
 }
 
-/// The keys of a JSON Web Key Set, or a key alone. Keys of other kinds are passed over (RFC 7517 §5); `None` when it is no set.
+/// The keys of a JSON Web Key Set, or a key alone. Keys of other kinds are passed over (RFC 7517 §5); `None` when it is
+/// no set.
 #[must_use]
 pub fn public_keys(set: &Value) -> Option<Vec<PublicKey>> {
     match set.get("keys") {

@@ -1,4 +1,5 @@
-//! The runner of `tests/vectors/*.json`: rules, and cases of who asks under which conditions with the explanation expected.
+//! The runner of `tests/vectors/*.json`: rules, and cases of who asks under which conditions with the explanation
+//! expected.
 //!
 //! The same text runs natively and inside the Worker's Wasm.
 

@@ -1,6 +1,6 @@
-//! A signed Internet in small, in a namespace of its own: NSD serves a parent that BIND's `dnssec-signzone` signed and the children of the zone
-//! under test, `bailiwick` that zone, and a validating Unbound resolves from the parent's trust anchor alone. Each has port 53 of an address of
-//! its own.
+//! A signed Internet in small, in a namespace of its own: NSD serves a parent that BIND's `dnssec-signzone` signed and
+//! the children of the zone under test, `bailiwick` that zone, and a validating Unbound resolves from the parent's
+//! trust anchor alone. Each has port 53 of an address of its own.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -292,7 +292,8 @@ fn nsd_conf(folder: &Path) -> String {
     conf
 }
 
-/// The resolver knows where `example.com` is and its key, as one knows the root's; everything below it finds and validates by delegation.
+/// The resolver knows where `example.com` is and its key, as one knows the root's; everything below it finds and
+/// validates by delegation.
 fn unbound_conf(folder: &Path) -> String {
     format!(
         "server:\n interface: {RESOLVER}\n username: \"\"\n chroot: \"\"\n directory: {folder:?}\n pidfile: \"\"\n\

@@ -1,4 +1,5 @@
-//! The timeline against every validator there can be: whatever of DS, DNSKEY and data was cached, and from whichever server, is a chain.
+//! The timeline against every validator there can be: whatever of DS, DNSKEY and data was cached, and from whichever
+//! server, is a chain.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -54,7 +55,8 @@ fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) ->
     windows.collect()
 }
 
-/// What a node serves: the keys of the DNSKEY RRset, all of which sign it, and those that sign data. Empty: the zone is unsigned.
+/// What a node serves: the keys of the DNSKEY RRset, all of which sign it, and those that sign data. Empty: the zone is
+/// unsigned.
 type Keyset = BTreeSet<Vec<u8>>;
 
 /// What happened: states that reached the nodes, DS that reached the parent's servers.
@@ -123,8 +125,8 @@ fn key_sets(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Ke
 struct Story {
     policy: Policy,
     max_ttl: Millis,
-    /// For each rollover: delays of the operator, lags of nodes and of the parent's servers in parts of the propagation, and whether the
-    /// new DS stands beside the old for a while.
+    /// For each rollover: delays of the operator, lags of nodes and of the parent's servers in parts of the
+    /// propagation, and whether the new DS stands beside the old for a while.
     rolls: Vec<Roll>,
 }
 

@@ -111,8 +111,8 @@ fn networks() -> impl Strategy<Value = Vec<(IpNet, usize)>> {
 
 const CASES: u32 = 1500;
 
-/// The class found by ranges is the one `steer` gives without them; it is the same for every address inside the scope; and every such
-/// address has the same scope, so that scopes partition the space.
+/// The class found by ranges is the one `steer` gives without them; it is the same for every address inside the scope;
+/// and every such address has the same scope, so that scopes partition the space.
 #[test]
 fn ranges_equal_steering_and_scopes_hold_what_they_promise() {
     let probes = proptest::collection::vec((address(), any::<u128>()), 1..12);

@@ -139,7 +139,8 @@ pub(crate) fn geoip2(country: &'static str, location: Option<(f64, f64)>) -> Val
     Value::Map(fields)
 }
 
-/// The path of the real country database among the repository's own packages; `None`, with a word about it, when it isn't installed.
+/// The path of the real country database among the repository's own packages; `None`, with a word about it, when it
+/// isn't installed.
 pub(crate) fn real_database() -> Option<std::path::PathBuf> {
     let package = "node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb";
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package);

@@ -1,8 +1,10 @@
-//! One connection of DNS over TCP or TLS: queries enter as length and message, responses leave the same way, in order; the accept loop runs it.
+//! One connection of DNS over TCP or TLS: queries enter as length and message, responses leave the same way, in order;
+//! the accept loop runs it.
 //!
-//! Queries may be pipelined (RFC 7766 §6.2.1.1): all that have arrived are answered before the next read, in few writes. An answer never waits
-//! for anything but its turn, so that order costs nobody. A connection's memory is bounded: what arrives is read only when what went before
-//! is answered, and answered only when the client has taken what went before.
+//! Queries may be pipelined (RFC 7766 §6.2.1.1): all that have arrived are answered before the next read, in few
+//! writes. An answer never waits for anything but its turn, so that order costs nobody. A connection's memory is
+//! bounded: what arrives is read only when what went before is answered, and answered only when the client has taken
+//! what went before.
 
 use std::io;
 use std::net::SocketAddr;

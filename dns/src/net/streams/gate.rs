@@ -1,4 +1,5 @@
-//! How many connections there may be: an address enters, a pass for one connection or a refusal leaves; the accept loops ask.
+//! How many connections there may be: an address enters, a pass for one connection or a refusal leaves; the accept
+//! loops ask.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,5 +1,5 @@
-//! DNS over HTTPS (RFC 8484): a connection whose TLS handshake is done enters, its requests are answered by POST and GET over HTTP/2 or HTTP/1.1
-//! until it is idle or the server drains; the accept loop runs it.
+//! DNS over HTTPS (RFC 8484): a connection whose TLS handshake is done enters, its requests are answered by POST and
+//! GET over HTTP/2 or HTTP/1.1 until it is idle or the server drains; the accept loop runs it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -115,8 +115,8 @@ async fn by_get<R: Respond>(State(server): State<Arc<Server<R>>>, RawQuery(query
     server.answer(&message)
 }
 
-/// RFC 8484 §4.1: the message as the body. The body is read whatever it is said to be: a client that is still sending when it is refused may
-/// never see why.
+/// RFC 8484 §4.1: the message as the body. The body is read whatever it is said to be: a client that is still sending
+/// when it is refused may never see why.
 async fn by_post<R: Respond>(State(server): State<Arc<Server<R>>>, headers: HeaderMap, request: Request) -> Response {
     let is_message =
         headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
@@ -139,7 +139,8 @@ impl<R: Respond> Server<R> {
         match self.responder.respond(message, self.from, Transport::Https, &mut response) {
             Outcome::Dropped => (StatusCode::BAD_REQUEST, "that is no DNS query\n").into_response(),
             Outcome::Answered { service, .. } => {
-                // HTTP may keep an answer no longer than DNS (§5.1), and one that was steered for this client alone never for others.
+                // HTTP may keep an answer no longer than DNS (§5.1), and one that was steered for this client alone
+                // never for others.
                 let who = if service.is_some() { "private, " } else { "" };
                 let fresh = format!("{who}max-age={}", least_ttl(&response).unwrap_or_default());
                 let headers = [(CONTENT_TYPE, MESSAGE.to_owned()), (CACHE_CONTROL, fresh)];
@@ -149,7 +150,8 @@ impl<R: Respond> Server<R> {
     }
 }
 
-/// The least TTL of the answers, else that of the authority section, which for a negative answer is how long that holds (RFC 2308 §5).
+/// The least TTL of the answers, else that of the authority section, which for a negative answer is how long that holds
+/// (RFC 2308 §5).
 fn least_ttl(message: &[u8]) -> Option<u32> {
     let u16_at = |at: usize| Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?));
     let after_name = |mut at: usize| loop {

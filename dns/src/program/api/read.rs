@@ -1,4 +1,5 @@
-//! The API's reading half: metrics, health, the rules with what was last wrong with them, explanations. Each reads one snapshot.
+//! The API's reading half: metrics, health, the rules with what was last wrong with them, explanations. Each reads one
+//! snapshot.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and warning is told with its
-//! place and its mend.
+//! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and
+//! warning is told with its place and its mend.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -101,8 +101,8 @@ fn named(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Reads and compiles a rules document that the command line names; `-` is standard input. It may be a pipe, which a server would refuse: nothing
-/// else waits for it.
+/// Reads and compiles a rules document that the command line names; `-` is standard input. It may be a pipe, which a
+/// server would refuse: nothing else waits for it.
 pub(super) fn read_rules(file: &Path, stdin: &mut dyn Read) -> Result<Arc<Rules>, Vec<Fault>> {
     let mut bytes = Vec::new();
     let (name, read) = match file == Path::new("-") {

@@ -1,4 +1,5 @@
-//! `bailiwick explain`: a client, a service and conditions enter, the decision leaves step by step, with no server running.
+//! `bailiwick explain`: a client, a service and conditions enter, the decision leaves step by step, with no server
+//! running.
 
 use std::io::Read;
 use std::path::PathBuf;

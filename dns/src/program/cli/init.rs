@@ -1,4 +1,5 @@
-//! `bailiwick init`: a directory enters, a commented start that checks and serves leaves. Nothing that is there is overwritten unless told so.
+//! `bailiwick init`: a directory enters, a commented start that checks and serves leaves. Nothing that is there is
+//! overwritten unless told so.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};

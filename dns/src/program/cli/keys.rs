@@ -1,4 +1,5 @@
-//! `bailiwick keys`: a signed zone of the configuration enters, new keys, the next step of a rollover, a list or the DS for the parent leaves.
+//! `bailiwick keys`: a signed zone of the configuration enters, new keys, the next step of a rollover, a list or the DS
+//! for the parent leaves.
 
 mod list;
 mod steps;
@@ -21,8 +22,9 @@ use crate::state::store::Store;
 pub(crate) enum KeysCommand {
     /// Make the first key of a zone. It signs the zone as soon as a node has it.
     ///
-    /// The key and a state file are written to the directory that [dnssec."zone"] of the configuration names, for their owner alone. Give the
-    /// directory to every node before you bring the DS to the parent. A zone that has a key gets the next one by `bailiwick keys roll`.
+    /// The key and a state file are written to the directory that [dnssec."zone"] of the configuration names, for their
+    /// owner alone. Give the directory to every node before you bring the DS to the parent. A zone that has a key gets
+    /// the next one by `bailiwick keys roll`.
     #[command(after_help = "Examples:
   bailiwick keys generate --zone ai.example.com
   bailiwick keys generate --zone ai.example.com --algorithm 15 --config /etc/bailiwick/bailiwick.toml")]
@@ -34,10 +36,10 @@ pub(crate) enum KeysCommand {
     List(ListArgs),
     /// Replace a zone's key, in two steps, between which its DS is replaced at the parent.
     ///
-    /// The first step publishes a new key beside the old one. Once every resolver must know of it (`bailiwick keys list` says when), bring its DS
-    /// to the parent. When all of the parent's servers have it, the second step, --ds-seen, lets the new key sign; the old one
-    /// leaves by itself when nobody can need it any more. After each step give the directory to every node. A step that comes too early is
-    /// refused, and told when to try again.
+    /// The first step publishes a new key beside the old one. Once every resolver must know of it (`bailiwick keys
+    /// list` says when), bring its DS to the parent. When all of the parent's servers have it, the second step,
+    /// --ds-seen, lets the new key sign; the old one leaves by itself when nobody can need it any more. After each step
+    /// give the directory to every node. A step that comes too early is refused, and told when to try again.
     #[command(after_help = "Examples:
   bailiwick keys roll --zone ai.example.com              publishes a new key
   bailiwick keys ds --zone ai.example.com                its DS, once it is ready for the parent
@@ -83,7 +85,8 @@ pub(crate) struct ListArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE", default_value = "bailiwick.toml")]
     config: PathBuf,
-    /// Print it as JSON: [{"zone", "directory", "keys_sha256", "keys": [{"tag", "algorithm", "file", "state", …}], "next"}].
+    /// Print it as JSON: [{"zone", "directory", "keys_sha256", "keys": [{"tag", "algorithm", "file", "state", …}],
+    /// "next"}].
     #[arg(long)]
     json: bool,
 }
@@ -214,7 +217,8 @@ fn read_config(file: &std::path::Path) -> Result<Config, Vec<Fault>> {
 }
 
 impl Found {
-    /// The longest TTL of anything the zone serves: its master file's, and the rules' whether configured or last in service.
+    /// The longest TTL of anything the zone serves: its master file's, and the rules' whether configured or last in
+    /// service.
     fn longest_ttl(&self) -> Result<Millis, Vec<Fault>> {
         let Found { config, zone, .. } = self;
         let file = config.zones.iter().find(|one| one.origin == zone.origin).map(|one| one.file.clone());

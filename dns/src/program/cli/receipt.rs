@@ -1,4 +1,5 @@
-//! `bailiwick receipt`: a receipt and public keys enter, what it says leaves, or why it isn't believed; and new keys to sign with.
+//! `bailiwick receipt`: a receipt and public keys enter, what it says leaves, or why it isn't believed; and new keys to
+//! sign with.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ pub(crate) struct VerifyArgs {
     /// Read the receipt (or headers) from this file.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The public keys: the gateway's /.well-known/bailiwick/jwks.json, fetched over a connection you trust; `-` reads standard input.
+    /// The public keys: the gateway's /.well-known/bailiwick/jwks.json, fetched over a connection you trust; `-` reads
+    /// standard input.
     #[arg(long, value_name = "FILE")]
     jwks: PathBuf,
     /// Believe none that was signed longer ago, such as 10m or 24h.

@@ -1,4 +1,5 @@
-//! The text of `/metrics`: counters and the state of rules, regions and sources enter, OpenMetrics text leaves; [`super::Metrics::text`] calls it.
+//! The text of `/metrics`: counters and the state of rules, regions and sources enter, OpenMetrics text leaves;
+//! [`super::Metrics::text`] calls it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Counters of one thread that answers datagrams: outcomes enter from that thread alone, so that counting costs neither a lock nor a cache line
-//! that another core writes to; whoever reads the metrics sums them.
+//! Counters of one thread that answers datagrams: outcomes enter from that thread alone, so that counting costs neither
+//! a lock nor a cache line that another core writes to; whoever reads the metrics sums them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +22,8 @@ pub(crate) struct ThreadCounters {
     pub(super) memo_hits: AtomicU64,
     pub(super) memo_mismatches: AtomicU64,
     pub(crate) latency: Latency,
-    /// By service and region of the rules in service, and what was counted under rules before those. The thread takes the lock when rules
-    /// change, and else whoever reads.
+    /// By service and region of the rules in service, and what was counted under rules before those. The thread takes
+    /// the lock when rules change, and else whoever reads.
     steered: Mutex<(Arc<SteeredCounters>, BTreeMap<Steering, u64>)>,
 }
 

@@ -1,5 +1,5 @@
-//! Octets without regard to ASCII case, eight at a time: names and labels in wire format enter, whether they are the same and hashes leave; `name`,
-//! the zones' index and the memo call it for every query.
+//! Octets without regard to ASCII case, eight at a time: names and labels in wire format enter, whether they are the
+//! same and hashes leave; `name`, the zones' index and the memo call it for every query.
 //!
 //! Length octets are at most 63 and so never look like letters.
 
@@ -18,7 +18,8 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     !differ(last_a, last_b) && !words_a.iter().zip(words_b).any(|(a, b)| differ(a, b))
 }
 
-/// A hash of octets which is the same for whatever [`same`] takes for the same. It may be for others: what is found by it has to be compared.
+/// A hash of octets which is the same for whatever [`same`] takes for the same. It may be for others: what is found by
+/// it has to be compared.
 #[inline]
 pub(crate) fn hash(octets: &[u8], seed: u64) -> u64 {
     const STIR: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,4 +1,5 @@
-//! What a query and an answer say of DNSSEC: the client's wish enters with the query, signatures leave with each RRset; `walk` joins them.
+//! What a query and an answer say of DNSSEC: the client's wish enters with the query, signatures leave with each RRset;
+//! `walk` joins them.
 
 use crate::dnssec::budget::Via;
 use crate::dnssec::sign::Signatures;

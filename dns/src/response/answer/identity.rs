@@ -1,4 +1,5 @@
-//! What the server says of itself: configured texts enter at the start, answers to CHAOS questions (RFC 4892) and the NSID leave; `wire` asks.
+//! What the server says of itself: configured texts enter at the start, answers to CHAOS questions (RFC 4892) and the
+//! NSID leave; `wire` asks.
 
 use smallvec::smallvec;
 

@@ -1,4 +1,5 @@
-//! The way of one query through the zones (RFC 1034 §4.3.2): a zone and a query enter, the three sections leave; `answer` calls it.
+//! The way of one query through the zones (RFC 1034 §4.3.2): a zone and a query enter, the three sections leave;
+//! `answer` calls it.
 
 mod signed;
 
@@ -147,7 +148,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.deny(at)
     }
 
-    /// The RRset of a node and type, if there is one; an error when the rules offer nothing and the answer became SERVFAIL.
+    /// The RRset of a node and type, if there is one; an error when the rules offer nothing and the answer became
+    /// SERVFAIL.
     fn find(&mut self, at: At<'_, 'a>, rtype: u16) -> Result<Option<Set<'a>>, Refused> {
         let At { zone, node, .. } = at;
         let of = |set: &'a RrSet, origin| Set { rtype, ttl: set.ttl, rdatas: set.rdatas.as_ref(), origin };
@@ -168,7 +170,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
         match steering.resolve(service, rtype, &self.query.client) {
             Steered::Records { ttl, rdatas, scope, region } => {
-                // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is the meet.
+                // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is
+                // the meet.
                 self.answer.scope = self.answer.scope.max(scope);
                 Ok(Set { rtype, ttl, rdatas, origin: Origin::Steered(region) })
             }
@@ -186,8 +189,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         self.answer = Answer { scope, ede: Some(ede), service, compact_ok, ..Answer::bare(Rcode::SERVFAIL) };
     }
 
-    /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2 step 6).
-    /// Steered answers stay small.
+    /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2
+    /// step 6). Steered answers stay small.
     fn complete(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
         // In a signed zone, what nobody asked for would have to be signed, too.
         if self.query.responses == Responses::Minimal || (self.query.dnssec.ok && zone.signed().is_some()) {
@@ -295,8 +298,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless the answer has them
-    /// already. Whoever wants signatures gets glue alone, as that has none (RFC 4035 §2.2, §3.1.1).
+    /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless
+    /// the answer has them already. Whoever wants signatures gets glue alone, as that has none (RFC 4035 §2.2, §3.1.1).
     fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>) {
         if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;

@@ -1,5 +1,5 @@
-//! What a response depends on besides zones, rules and the packet: the node's own settings, the time and whoever limits rates. `serve` makes
-//! it, every transport hands it to [`super::respond`].
+//! What a response depends on besides zones, rules and the packet: the node's own settings, the time and whoever limits
+//! rates. `serve` makes it, every transport hands it to [`super::respond`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,7 +36,8 @@ impl Transport {
         self != Self::Udp
     }
 
-    /// Whether the connection itself is DNS's to keep: neither datagrams (RFC 7828 §3.2.1), nor QUIC (RFC 9250 §5.5.2), nor HTTP.
+    /// Whether the connection itself is DNS's to keep: neither datagrams (RFC 7828 §3.2.1), nor QUIC (RFC 9250 §5.5.2),
+    /// nor HTTP.
     pub(super) fn has_keepalive(self) -> bool {
         matches!(self, Self::Tcp | Self::Tls)
     }
@@ -80,7 +81,8 @@ pub struct Context<'s> {
     pub now: u32,
 }
 
-/// Decides whether an answer may go out. It is asked only for datagrams whose source address is proven by no valid server cookie.
+/// Decides whether an answer may go out. It is asked only for datagrams whose source address is proven by no valid
+/// server cookie.
 pub trait Limiter: Send + Sync {
     /// Counts a query of `from` before anything is spent on its answer, and judges.
     fn admit(&self, from: IpAddr) -> Verdict;
@@ -118,7 +120,8 @@ impl Class {
 pub enum Verdict {
     /// Send it.
     Answer,
-    /// Send a truncated one, so that a real client comes back by TCP; one that sent a cookie gets BADCOOKIE and comes back with a valid one.
+    /// Send a truncated one, so that a real client comes back by TCP; one that sent a cookie gets BADCOOKIE and comes
+    /// back with a valid one.
     Slip,
     /// Send nothing.
     Drop,

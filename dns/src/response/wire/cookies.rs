@@ -1,5 +1,5 @@
-//! DNS cookies (RFC 7873) in the form that servers of different make share (RFC 9018): a request's option and the time enter, whether its
-//! server cookie is good and the option of the response leave; `wire` asks.
+//! DNS cookies (RFC 7873) in the form that servers of different make share (RFC 9018): a request's option and the time
+//! enter, whether its server cookie is good and the option of the response leave; `wire` asks.
 
 use std::net::IpAddr;
 
@@ -61,8 +61,9 @@ pub struct Cookies {
 }
 
 impl Cookies {
-    /// Signs by the first secret and accepts what any of them signed; with none, by a random one, so cookies hold for this process alone.
-    /// `required`: a datagram with a COOKIE option but no good server cookie is answered by BADCOOKIE.
+    /// Signs by the first secret and accepts what any of them signed; with none, by a random one, so cookies hold for
+    /// this process alone. `required`: a datagram with a COOKIE option but no good server cookie is answered by
+    /// BADCOOKIE.
     #[must_use]
     pub fn new(secrets: Vec<[u8; 16]>, required: bool) -> Self {
         let secrets = if secrets.is_empty() { vec![random()] } else { secrets };
@@ -101,7 +102,8 @@ impl Cookies {
 
     /// How old a good server cookie is, in seconds; `None` for one that isn't good or isn't there.
     fn age(&self, cookie: &Cookie<'_>, from: IpAddr, now: u32) -> Option<i32> {
-        // The reserved octets are hashed as they came (RFC 9018 §4.2); what a later version means by its cookie isn't known here.
+        // The reserved octets are hashed as they came (RFC 9018 §4.2); what a later version means by its cookie isn't
+        // known here.
         let (head, tail) = cookie.server.split_first_chunk::<8>()?;
         let [1, _, _, _, stamp @ ..] = *head else { return None };
         // Serial number arithmetic: the time may wrap (RFC 9018 §4.3).
@@ -119,7 +121,8 @@ impl std::fmt::Debug for Cookies {
     }
 }
 
-/// SipHash-2-4 over client cookie, version, reserved, time stamp and address (RFC 9018 §4.4). The reference gives little-endian octets.
+/// SipHash-2-4 over client cookie, version, reserved, time stamp and address (RFC 9018 §4.4). The reference gives
+/// little-endian octets.
 fn hash(secret: &[u8; 16], client: &[u8; CLIENT], head: &[u8; 8], from: IpAddr) -> [u8; 8] {
     let mut input = [0; CLIENT + 8 + 16];
     input[..8].copy_from_slice(client);
@@ -142,8 +145,8 @@ fn same(ours: &[u8; 8], theirs: &[u8]) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(theirs).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-/// A system without random bytes has no safe secret; the address of a fresh allocation and the time are better than a constant, and a
-/// guessed cookie costs no more than having none.
+/// A system without random bytes has no safe secret; the address of a fresh allocation and the time are better than a
+/// constant, and a guessed cookie costs no more than having none.
 fn random() -> [u8; 16] {
     let mut secret = [0; 16];
     if getrandom::fill(&mut secret).is_err() {

@@ -1,4 +1,5 @@
-//! Responses to bytes: a request and its answer enter, a message with compressed names leaves in a buffer that the caller reuses; `wire` calls it.
+//! Responses to bytes: a request and its answer enter, a message with compressed names leaves in a buffer that the
+//! caller reuses; `wire` calls it.
 
 use std::net::IpAddr;
 
@@ -28,8 +29,8 @@ pub(super) struct Encoder<'o> {
     /// Where labels stand that later names may point at.
     places: [u16; PLACES],
     known: usize,
-    /// Where the question's name ends. Within it case is ignored, so that owners point at the question however it was written;
-    /// elsewhere only equal octets are shared, so that a zone's case is kept.
+    /// Where the question's name ends. Within it case is ignored, so that owners point at the question however it was
+    /// written; elsewhere only equal octets are shared, so that a zone's case is kept.
     question_end: usize,
     /// A record that can't be expressed: too many or too long.
     overflow: bool,
@@ -79,8 +80,8 @@ impl<'o> Encoder<'o> {
         !self.overflow && self.out.len() <= limit
     }
 
-    /// Writes the OPT record if the request had one (RFC 6891 §7); it is always the last. Its options stand in the order ECS, NSID, COOKIE,
-    /// keepalive, EDE, padding; `limit` bounds what padding may fill.
+    /// Writes the OPT record if the request had one (RFC 6891 §7); it is always the last. Its options stand in the
+    /// order ECS, NSID, COOKIE, keepalive, EDE, padding; `limit` bounds what padding may fill.
     pub(super) fn opt(&mut self, request: &Request<'_>, answer: &Answer<'_>, options: &Options<'_>, limit: usize) {
         let Some(edns) = request.edns else { return };
         let [_, extended_rcode] = (answer.rcode.0 << 4).to_le_bytes();

@@ -1,4 +1,5 @@
-//! Queries from raw bytes: any bytes enter, a [`Request`] with the response code its form earns leaves; `wire` calls it. Nothing is copied.
+//! Queries from raw bytes: any bytes enter, a [`Request`] with the response code its form earns leaves; `wire` calls
+//! it. Nothing is copied.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

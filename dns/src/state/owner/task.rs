@@ -1,7 +1,9 @@
-//! The owner's loop: one event at a time changes its state, and after each event the snapshot is made anew if anything came of it.
+//! The owner's loop: one event at a time changes its state, and after each event the snapshot is made anew if anything
+//! came of it.
 //!
-//! Versions of sources are taken one by one, in the order they come: each is compiled together with the others off this task, then waits
-//! for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and overrides go on.
+//! Versions of sources are taken one by one, in the order they come: each is compiled together with the others off this
+//! task, then waits for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and
+//! overrides go on.
 
 mod faults;
 mod overrides;
@@ -37,8 +39,8 @@ use crate::zone::ZoneError;
 const WAITING_ROOM: usize = 1024;
 /// How long a first result is awaited beyond its timeout, before the monitor counts as unknown.
 const GRACE: Duration = Duration::from_secs(2);
-/// When it is first looked whether a world that went out of service is still in use, then after twice as long and so on: a thread that answers
-/// holds it for about as long.
+/// When it is first looked whether a world that went out of service is still in use, then after twice as long and so
+/// on: a thread that answers holds it for about as long.
 const LOOK: Duration = Duration::from_millis(100);
 /// The owner looks at the time at least this often, since the system's clock may be set.
 const LONGEST_SLEEP: Millis = Millis(60_000);
@@ -204,7 +206,8 @@ struct Owner<P> {
 }
 
 impl<P: Prober> Owner<P> {
-    /// Goes on until nobody is left to ask. A turn that panics is the last of nothing: what it was about is lost, the next one follows.
+    /// Goes on until nobody is left to ask. A turn that panics is the last of nothing: what it was about is lost, the
+    /// next one follows.
     async fn run(mut self, first: Arranged, mut inbox: Inbox) {
         Source::ALL.into_iter().for_each(|source| self.sum_up(source));
         self.await_first_results(first);
@@ -365,7 +368,8 @@ impl<P: Prober> Owner<P> {
         self.compile_next();
     }
 
-    /// A version was compiled with the others: it is accepted, or set aside. Of zones, some may be accepted and others not.
+    /// A version was compiled with the others: it is accepted, or set aside. Of zones, some may be accepted and others
+    /// not.
     fn compiled(&mut self, offer: Offer, compiled: Result<Made, Vec<String>>) {
         let source = offer.source();
         match compiled {
@@ -389,7 +393,8 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Lets an accepted world wait for the first results of its monitors. One that waited before it never comes into service.
+    /// Lets an accepted world wait for the first results of its monitors. One that waited before it never comes into
+    /// service.
     fn await_first_results(&mut self, arranged: Arranged) {
         self.monitors.keep_only([&self.current.assignment, &arranged.assignment]);
         let timeout = self.monitors.unheard(&arranged.assignment).unwrap_or(Millis(0));
@@ -474,7 +479,8 @@ impl<P: Prober> Owner<P> {
     }
 }
 
-/// Keeps a world until nobody else does: whoever drops the last of a large one is at it for long, and that shouldn't be a thread that answers.
+/// Keeps a world until nobody else does: whoever drops the last of a large one is at it for long, and that shouldn't be
+/// a thread that answers.
 async fn let_go(world: Arc<World>) {
     let mut pause = LOOK;
     while Arc::strong_count(&world) > 1 {

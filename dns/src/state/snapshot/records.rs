@@ -1,7 +1,8 @@
-//! Record sets of a region as wire bytes: [`Answers`] of the rules enter at load, [`RecordSets`] leave, from which a snapshot answers.
+//! Record sets of a region as wire bytes: [`Answers`] of the rules enter at load, [`RecordSets`] leave, from which a
+//! snapshot answers.
 //!
-//! Service bindings get their address hints here (RFC 9460 §7.3): from the very addresses that are published beside them, wherever the
-//! binding's target is the steered name itself.
+//! Service bindings get their address hints here (RFC 9460 §7.3): from the very addresses that are published beside
+//! them, wherever the binding's target is the steered name itself.
 
 use bailiwick_rules::rules::{Answers, ServiceBinding, SteeredHost};
 

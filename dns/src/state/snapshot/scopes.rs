@@ -1,5 +1,6 @@
-//! RFC 7871 §7.2.1 by brute force: over random rules, health, databases and `networks`, whole responses are compared with what `steer` decides
-//! for single addresses without any ranges, and each returned scope is held to what it promises.
+//! RFC 7871 §7.2.1 by brute force: over random rules, health, databases and `networks`, whole responses are compared
+//! with what `steer` decides for single addresses without any ranges, and each returned scope is held to what it
+//! promises.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

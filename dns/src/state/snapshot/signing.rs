@@ -1,5 +1,5 @@
-//! The signatures of a world: its zones, its keys and the time enter, the same world with signed zones leaves, again and again before
-//! signatures grow old. The owner calls it, off the query path.
+//! The signatures of a world: its zones, its keys and the time enter, the same world with signed zones leaves, again
+//! and again before signatures grow old. The owner calls it, off the query path.
 //!
 //! Nothing here looks at health: what any region may answer is signed, whoever is up.
 

@@ -1,5 +1,5 @@
-//! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a compiled [`World`] leaves; the
-//! owner builds one off the query path for every change of its inputs.
+//! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a
+//! compiled [`World`] leaves; the owner builds one off the query path for every change of its inputs.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub struct Rules {
 pub struct ZoneSource {
     /// The apex.
     pub origin: Name,
-    /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are answered by SERVFAIL.
+    /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are
+    /// answered by SERVFAIL.
     pub records: Records,
 }
 
@@ -79,7 +80,8 @@ pub struct World {
 }
 
 impl World {
-    /// Compiles rules, zones, keys and places together and signs the zones that have keys; what of `before` has the same inputs is taken from it.
+    /// Compiles rules, zones, keys and places together and signs the zones that have keys; what of `before` has the
+    /// same inputs is taken from it.
     ///
     /// # Errors
     /// Everything that keeps them from being served.
@@ -200,7 +202,8 @@ impl World {
         self.denied.get(service.get())?.as_ref()
     }
 
-    /// What each class of a service's clients gets under these conditions, and when the first passing thing that counted ends.
+    /// What each class of a service's clients gets under these conditions, and when the first passing thing that
+    /// counted ends.
     pub(super) fn choices(&self, service: usize, conditions: &Conditions<'_>) -> (Box<[Choice]>, Option<Timestamp>) {
         let Some(classes) = self.classes.get(service).and_then(Option::as_deref) else { return (Box::default(), None) };
         let mut until = None;
@@ -212,8 +215,8 @@ impl World {
         (classes.rankings().iter().map(choose).collect(), until)
     }
 
-    /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is left
-    /// for the next; where no region has that family up, `usual` is answered: what exists never depends on health.
+    /// The same for records by which a client uses one family of addresses or both. A region whose family is dead is
+    /// left for the next; where no region has that family up, `usual` is answered: what exists never depends on health.
     /// `None` if nothing differs.
     pub(super) fn choices_by_family(
         &self,
@@ -322,8 +325,8 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
     }
 }
 
-/// Whoever asks here for a name of a zone below another gets it from the zone itself, delegated or not; but a signed zone denies what it doesn't
-/// delegate, and a validator believes that.
+/// Whoever asks here for a name of a zone below another gets it from the zone itself, delegated or not; but a signed
+/// zone denies what it doesn't delegate, and a validator believes that.
 fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<String>) {
     for zone in zones.iter() {
         let Some(parent) = zones.find(zone.origin(), rtype::DS) else { continue };

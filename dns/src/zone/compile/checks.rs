@@ -73,7 +73,8 @@ impl Build<'_> {
         }
     }
 
-    /// A CNAME stands alone but for what signs it (RFC 1034 §3.6.2, RFC 4034 §3 and §4); a DNAME doesn't stand at a delegation (RFC 6672 §2.3).
+    /// A CNAME stands alone but for what signs it (RFC 1034 §3.6.2, RFC 4034 §3 and §4); a DNAME doesn't stand at a
+    /// delegation (RFC 6672 §2.3).
     fn check_neighbours(&mut self, node: u32) {
         if let Some(cname) = self.group(node, rtype::CNAME) {
             let cname = cname.members[0];
@@ -195,7 +196,8 @@ impl Build<'_> {
         conflicts
     }
 
-    /// Servers inside the zone need addresses here: without them nobody reaches them (RFC 9471), and they may not be aliases (RFC 2181 §10.3).
+    /// Servers inside the zone need addresses here: without them nobody reaches them (RFC 9471), and they may not be
+    /// aliases (RFC 2181 §10.3).
     pub(super) fn check_delegations(&mut self) {
         let mut complaints = Vec::new();
         for group in self.groups.iter().filter(|group| matches!(group.rtype, rtype::NS)) {

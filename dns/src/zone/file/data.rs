@@ -1,7 +1,7 @@
 //! Record data from text: the tokens after the type enter, wire bytes leave; `file` calls it for each record.
 //!
-//! Most types are lists of plain items ([`forms`]). Service bindings are read by [`binding`]. RFC 3597's `\#` form is read
-//! here for any type, and checked when the type is known.
+//! Most types are lists of plain items ([`forms`]). Service bindings are read by [`binding`]. RFC 3597's `\#` form is
+//! read here for any type, and checked when the type is known.
 
 use super::fields::{Fields, hex};
 use super::lexer::Token;

@@ -1,4 +1,5 @@
-//! A master file cut into entries (RFC 1035 §5.1): text enters, entries of tokens with their lines leave; `file` gives them meaning.
+//! A master file cut into entries (RFC 1035 §5.1): text enters, entries of tokens with their lines leave; `file` gives
+//! them meaning.
 //!
 //! The cut is made here and not by the scanner of record data so that one bad entry spoils no other.
 

@@ -9,8 +9,8 @@ const PER_FIRST: i64 = TOKEN / 5;
 /// What a millisecond earns: one token in 10 s.
 const PER_MILLI: i64 = 1;
 
-/// The isolate's retry budget: in the long run retries are a fifth of the requests, whatever breaks, so that an outage isn't
-/// multiplied by those who retry.
+/// The isolate's retry budget: in the long run retries are a fifth of the requests, whatever breaks, so that an outage
+/// isn't multiplied by those who retry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
     saved: i64,

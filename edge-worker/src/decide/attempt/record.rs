@@ -66,7 +66,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether it may say something of this path only. What a gateway, a connection, a limit or a credential says holds for all.
+    /// Whether it may say something of this path only. What a gateway, a connection, a limit or a credential says holds
+    /// for all.
     pub(super) fn is_of_path(self) -> bool {
         match self {
             Self::Status(status) => !matches!(status, 401 | 403 | 408 | 429 | 502..=504 | 520..=599),

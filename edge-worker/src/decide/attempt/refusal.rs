@@ -1,4 +1,5 @@
-//! An endpoint's answer that is no success in; whether another endpoint may do better, and the safe words of its error, out.
+//! An endpoint's answer that is no success in; whether another endpoint may do better, and the safe words of its error,
+//! out.
 
 use super::words::{ErrorMeaning, Words};
 use crate::decide::json::{InvalidJson, Kind, Scan};
@@ -22,7 +23,8 @@ pub(super) enum Fault {
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
         408 => Some(Fault::Endpoint),
-        // Of an engine that knows the path, and not for this model or with this method. The method was looked at before.
+        // Of an engine that knows the path, and not for this model or with this method. The method was looked at
+        // before.
         405 | 501 => Some(Fault::Path),
         402 => Some(Fault::Quota),
         // The body decides, or is read for the words to hand on.
@@ -96,7 +98,8 @@ fn is_error(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
             ("object", Kind::String) => {
                 let object = value.string()?;
                 error |= object == "error";
-                // A job tells in `error` why it failed, or by an empty one that it didn't, and is the answer all the same.
+                // A job tells in `error` why it failed, or by an empty one that it didn't, and is the answer all the
+                // same.
                 answer |= object == "fine_tuning.job";
                 return Ok(());
             }

@@ -739,7 +739,8 @@ fn what_exhaustion_says() {
     let broke = r#"{"error":{"code":"insufficient_quota"}}"#;
     assert_eq!(ends(answered(429, broke)).unwrap().0, Failure::OutOfQuota);
 
-    // What one endpoint hasn't got says nothing where another was asked, and what is to be waited for is told in any mixture.
+    // What one endpoint hasn't got says nothing where another was asked, and what is to be waited for is told in any
+    // mixture.
     let mixed = |driver: &mut Driver| match driver.attempt() {
         1 => answered(404, r#"{"detail":"Not Found"}"#)(driver),
         2 => limited(driver),

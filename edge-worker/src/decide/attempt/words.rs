@@ -1,7 +1,8 @@
 //! An endpoint's error in; what it means in OpenAI's codes, and the words and numbers of it that may be handed on, out.
 //!
-//! What an error means is known by its structure and by a few fixed phrases of the servers that are in use: vLLM, SGLang,
-//! llama.cpp, TGI, LiteLLM, Ollama, Azure, OpenAI. Its text is looked through and never handed on: it may quote a prompt.
+//! What an error means is known by its structure and by a few fixed phrases of the servers that are in use: vLLM,
+//! SGLang, llama.cpp, TGI, LiteLLM, Ollama, Azure, OpenAI. Its text is looked through and never handed on: it may quote
+//! a prompt.
 
 use crate::decide::cooldown;
 use crate::decide::envelope::Failure;
@@ -45,8 +46,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// The words of `{"error": {"type", "code", "param", "message"}}` or of the same without `error`; of `{"error": "…"}` and
-    /// `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has none.
+    /// The words of `{"error": {"type", "code", "param", "message"}}` or of the same without `error`; of `{"error":
+    /// "…"}` and `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has none.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut said = ErrorText::default();
         // A body cut at the limit may end within a letter, and still gives what came before the cut.

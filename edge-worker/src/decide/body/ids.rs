@@ -1,5 +1,5 @@
-//! Where items of the Responses API stand that have an id: the `input` of a body in, each id with what its item holds beside it
-//! out; `body` reads it, [`claim`](crate::decide::state::claim) says what is sent instead of each.
+//! Where items of the Responses API stand that have an id: the `input` of a body in, each id with what its item holds
+//! beside it out; `body` reads it, [`claim`](crate::decide::state::claim) says what is sent instead of each.
 //!
 //! An item's id may be more than a name: a host that stores answers puts what it stored in the item's place.
 

@@ -4,8 +4,8 @@
 use super::walk::{BodyFault, Walk};
 use crate::decide::json::{InvalidJson, Kind, Scan, reads_as_words};
 
-/// Names by which nothing but a gateway or an engine is told where to go. Others that route in a body (`region`, `host`,
-/// `conversation_id`) are words that people label their requests with, and as texts they route nowhere.
+/// Names by which nothing but a gateway or an engine is told where to go. Others that route in a body (`region`,
+/// `host`, `conversation_id`) are words that people label their requests with, and as texts they route nowhere.
 const INSTRUCTIONS: &[&str] = &[
     "fallback",
     "fallbacks",

@@ -1,5 +1,5 @@
-//! A form that is held whole, as audio and images are sent: a body in, what the edge has to know of it and the bytes for each
-//! endpoint out.
+//! A form that is held whole, as audio and images are sent: a body in, what the edge has to know of it and the bytes
+//! for each endpoint out.
 
 use core::ops::Range;
 
@@ -134,8 +134,8 @@ fn split(content_type: &str, bytes: &[u8]) -> Result<Vec<(Head, Range<usize>)>, 
     Ok(parts)
 }
 
-/// Refuses what decides in other letters, twice, or as a file; ids, which no form of the model API has; and any field twice
-/// that is no list.
+/// Refuses what decides in other letters, twice, or as a file; ids, which no form of the model API has; and any field
+/// twice that is no list.
 fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failure> {
     let base = body::field::base(&head.name);
     if let Some(key) = DECIDING.iter().find(|known| base.eq_ignore_ascii_case(known)) {

@@ -1,9 +1,9 @@
-//! A file on its way to `/files`, or a part of one to `/uploads`: a client's chunks in, the chunks for the endpoint out, the bytes
-//! of the file never held whole.
+//! A file on its way to `/files`, or a part of one to `/uploads`: a client's chunks in, the chunks for the endpoint
+//! out, the bytes of the file never held whole.
 //!
-//! Fields may stand behind the file, as the official clients put them. Then the file is on its way inside the fence before its
-//! purpose is known; what must not be is refused all the same: the body breaks off before its last boundary, and an endpoint
-//! makes nothing of half a form.
+//! Fields may stand behind the file, as the official clients put them. Then the file is on its way inside the fence
+//! before its purpose is known; what must not be is refused all the same: the body breaks off before its last boundary,
+//! and an endpoint makes nothing of half a form.
 
 use bailiwick_rules::rules::Allowance;
 
@@ -89,7 +89,8 @@ impl Upload {
 
     /// Has the lines of a batch judged, and rewritten where they have to be.
     ///
-    /// A file that comes before its purpose is read as a batch's could be. If it turns out to be none, and was changed, it is refused.
+    /// A file that comes before its purpose is read as a batch's could be. If it turns out to be none, and was changed,
+    /// it is refused.
     #[must_use]
     pub fn with_lines(self, lines: Option<BatchInput>) -> Self {
         Self { lines: lines.filter(|_| self.load == UploadKind::File), ..self }

@@ -1,7 +1,7 @@
 //! The header allow-lists, both ways: what isn't named here doesn't pass.
 //!
-//! So the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) and hop-by-hop headers never reach an endpoint,
-//! and an endpoint's `set-cookie`, `alt-svc`, `link`, `location` and `x-bailiwick-*` never reach the client.
+//! So the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) and hop-by-hop headers never reach an
+//! endpoint, and an endpoint's `set-cookie`, `alt-svc`, `link`, `location` and `x-bailiwick-*` never reach the client.
 
 use sha2::{Digest as _, Sha256};
 
@@ -54,8 +54,8 @@ pub fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") { Ok(()) } else { Err(Failure::EncodedBody) }
 }
 
-/// Makes an `idempotency-key` of one customer's unlike any of another's: endpoints keep them by credential, and that is ours.
-/// With two equal ones the second customer would be given the first one's answer.
+/// Makes an `idempotency-key` of one customer's unlike any of another's: endpoints keep them by credential, and that is
+/// ours. With two equal ones the second customer would be given the first one's answer.
 pub fn scope(headers: &mut Headers, owner: &Owner) {
     let Some(value) = headers.get("idempotency-key") else { return };
     let tenant = owner.tenant.as_deref().unwrap_or_default();

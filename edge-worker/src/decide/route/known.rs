@@ -1,4 +1,5 @@
-//! The tables of the model API's paths: checked segments in, what is known of them out; [`Route`](super::Route) looks here.
+//! The tables of the model API's paths: checked segments in, what is known of them out; [`Route`](super::Route) looks
+//! here.
 
 use super::{AnswerForm, BodyForm, Class};
 
@@ -134,8 +135,8 @@ const KNOWN: &[KnownPath] = &[
     state("GET", &["vector_stores", "*", "file_batches", "*", "files"], BodyForm::Nothing),
 ];
 
-/// Parts of the model API, and other APIs, by their first words, that are refused by name. What they keep at an endpoint, or have
-/// it do, isn't looked at here.
+/// Parts of the model API, and other APIs, by their first words, that are refused by name. What they keep at an
+/// endpoint, or have it do, isn't looked at here.
 const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["agents"], "Agents"),
     (&["assistants"], "Assistants"),

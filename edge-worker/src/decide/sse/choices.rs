@@ -1,5 +1,5 @@
-//! The choices of a stream enter, event by event; whether each has said why it finished leaves. `classify` notes them, and the
-//! attempt machine asks when a stream ends without `[DONE]`.
+//! The choices of a stream enter, event by event; whether each has said why it finished leaves. `classify` notes them,
+//! and the attempt machine asks when a stream ends without `[DONE]`.
 
 /// More choices than this aren't counted. OpenAI allows 128 for each of the prompts of a completion.
 const MOST: usize = 4_096;

@@ -1,4 +1,5 @@
-//! One whole event in; whether it carries content, ends the stream, or is an error, out. One pass over its bytes, nothing kept.
+//! One whole event in; whether it carries content, ends the stream, or is an error, out. One pass over its bytes,
+//! nothing kept.
 
 use std::borrow::Cow;
 
@@ -34,8 +35,8 @@ pub fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut FreeValues::default(), &mut Choices::default())
 }
 
-/// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream does before
-/// its megabytes; else content.
+/// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream
+/// does before its megabytes; else content.
 pub(super) fn beginning(event: &[u8]) -> Meaning {
     let event = match core::str::from_utf8(event) {
         Ok(event) => event,
@@ -192,7 +193,8 @@ fn read<'a>(data: &'a str, free: &mut FreeValues, choices: &mut Choices) -> Resu
     Ok(payload)
 }
 
-/// Whether a choice has a delta beyond its role, a text, or a reason to finish. One without an index is told by its position.
+/// Whether a choice has a delta beyond its role, a text, or a reason to finish. One without an index is told by its
+/// position.
 fn choice_says(
     choice: &mut Scan<'_>,
     position: usize,

@@ -1,7 +1,7 @@
 //! The name and data of an event that is no JSON in; whether it is a heartbeat, out. Called by `classify`.
 //!
-//! Proxies write them by hand: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An error in plain words
-//! (`upstream connect error`) isn't one, nor is JSON that broke.
+//! Proxies write them by hand: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An error in plain
+//! words (`upstream connect error`) isn't one, nor is JSON that broke.
 
 /// The longest data of a heartbeat, in bytes.
 const LONGEST: usize = 64;

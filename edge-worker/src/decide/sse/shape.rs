@@ -1,5 +1,5 @@
-//! The last event that carried content in; whether another one has the same shape, and so the same meaning, out. `sse` asks before
-//! it reads an event.
+//! The last event that carried content in; whether another one has the same shape, and so the same meaning, out. `sse`
+//! asks before it reads an event.
 //!
 //! Most events of a stream are the last one with another word in it. Comparing is several times cheaper than reading.
 

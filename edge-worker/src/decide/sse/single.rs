@@ -1,5 +1,5 @@
-//! A whole answer in JSON, where events were asked for, enters; the events that say the same leave. The attempt machine calls it:
-//! some servers ignore `"stream": true`, altogether or for some models.
+//! A whole answer in JSON, where events were asked for, enters; the events that say the same leave. The attempt machine
+//! calls it: some servers ignore `"stream": true`, altogether or for some models.
 //!
 //! Values are written as they came: nothing is parsed into a tree, so `1e400` survives.
 

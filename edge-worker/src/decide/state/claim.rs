@@ -1,10 +1,10 @@
-//! Everything a request names that was handed out earlier in; the one endpoint that has it, with that endpoint's own names put in
-//! their places, out. `serve` calls it, once its body is known.
+//! Everything a request names that was handed out earlier in; the one endpoint that has it, with that endpoint's own
+//! names put in their places, out. `serve` calls it, once its body is known.
 //!
-//! An id of another tenant's is absent, whatever it is of. Ids of items are a case of their own: many clients send whole items
-//! back, with ids that nobody needs, and some of these were never sealed. Such an id never reaches a host that may have stored
-//! something under it: an item that holds all a model needs gets another id, one that only its maker can read goes without, and
-//! one that holds nothing else is refused.
+//! An id of another tenant's is absent, whatever it is of. Ids of items are a case of their own: many clients send
+//! whole items back, with ids that nobody needs, and some of these were never sealed. Such an id never reaches a host
+//! that may have stored something under it: an item that holds all a model needs gets another id, one that only its
+//! maker can read goes without, and one that holds nothing else is refused.
 
 use bailiwick_rules::rules::Allowance;
 use bailiwick_rules::table::{ServiceIndex, Table};
@@ -56,8 +56,8 @@ fn is_sealed(item: &ItemId) -> bool {
 /// Opens all of it.
 ///
 /// # Errors
-/// 404 for what isn't `owner`'s, whatever else it may be; 400 for things of more than one endpoint, and for references to items
-/// where none are stored; 503 without keys where they are needed.
+/// 404 for what isn't `owner`'s, whatever else it may be; 400 for things of more than one endpoint, and for references
+/// to items where none are stored; 503 without keys where they are needed.
 pub fn claim(
     keys: Option<&Keyring>,
     table: &Table,

@@ -1,8 +1,9 @@
 //! Ids of endpoints in, ids for clients out, and back: a sealed id names its endpoint and proves whose it is.
 //!
-//! `file-abc` becomes `file-bw1…`: the same beginning, as programs look at it, then base64url of 4 bytes that find the endpoint,
-//! 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant, service, region, endpoint and the endpoint's own
-//! id, and that id. The MAC is of 128 bits: nobody finds one by trying. What isn't the one way to write an id is no id.
+//! `file-abc` becomes `file-bw1…`: the same beginning, as programs look at it, then base64url of 4 bytes that find the
+//! endpoint, 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant, service, region, endpoint and
+//! the endpoint's own id, and that id. The MAC is of 128 bits: nobody finds one by trying. What isn't the one way to
+//! write an id is no id.
 //!
 //! Names of fine-tuned models are sealed in the same way: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
 
@@ -131,8 +132,8 @@ pub fn is_marked(id: &str) -> bool {
     id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
 }
 
-/// A name for what a client calls `id` that is nobody's id anywhere: of the same beginning, as hosts check that, and of this
-/// owner's alone, so that it stays the same from turn to turn. No longer than the 64 characters that hosts take.
+/// A name for what a client calls `id` that is nobody's id anywhere: of the same beginning, as hosts check that, and of
+/// this owner's alone, so that it stays the same from turn to turn. No longer than the 64 characters that hosts take.
 #[must_use]
 pub fn renamed(owner: &Owner, id: &str) -> String {
     let tenant = owner.tenant.as_deref().map_or(["-", ""], |tenant| ["+", tenant]);
@@ -164,8 +165,8 @@ fn tag(region: &str, endpoint: &str) -> [u8; TAG] {
 }
 
 fn mac(key: &Hmac, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
-    // Names hold no zero byte and the id comes last, so no two owners' texts are equal. A tenant may be called anything,
-    // hence the mark of those without.
+    // Names hold no zero byte and the id comes last, so no two owners' texts are equal. A tenant may be called
+    // anything, hence the mark of those without.
     let tenant = owner.tenant.as_deref().map_or([b"-".as_slice(), b""], |tenant| [b"+", tenant.as_bytes()]);
     let text = [
         MARK.as_bytes(),

@@ -1,7 +1,9 @@
-//! Models made of one tenant's data: a name in, whether it is such a model's out; a list of models in, the same without them out.
+//! Models made of one tenant's data: a name in, whether it is such a model's out; a list of models in, the same without
+//! them out.
 //!
-//! `serve` lets a raw name be used, and listed, only at an account that is the tenant's alone or where the rules name it. What a
-//! fine-tuning job hands out is sealed like an id ([`super::sealed_id`]) and works everywhere else, for its tenant.
+//! `serve` lets a raw name be used, and listed, only at an account that is the tenant's alone or where the rules name
+//! it. What a fine-tuning job hands out is sealed like an id ([`super::sealed_id`]) and works everywhere else, for its
+//! tenant.
 
 use core::ops::Range;
 
@@ -33,8 +35,8 @@ fn says_tuned(name: &[u8]) -> bool {
     false
 }
 
-/// A list of models without fine-tuned ones and adapters, every other byte as it was. What isn't a list of models becomes an
-/// empty one.
+/// A list of models without fine-tuned ones and adapters, every other byte as it was. What isn't a list of models
+/// becomes an empty one.
 #[must_use]
 pub fn without_tuned(list: &[u8]) -> Vec<u8> {
     let kept = core::str::from_utf8(list).ok().and_then(|text| {
@@ -65,7 +67,8 @@ fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), Inval
     }
 }
 
-/// Notes which items of a list go: behind one that stays with the comma before them, else with all up to the next that stays.
+/// Notes which items of a list go: behind one that stays with the comma before them, else with all up to the next that
+/// stays.
 fn models(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     let (mut kept_until, mut leading): (Option<usize>, Option<Range<usize>>) = (None, None);
     scan.array(|item| {

@@ -1,4 +1,5 @@
-//! The secret that holds a private Ed25519 key, as text: in what form it is, and the bytes or fields that WebCrypto imports.
+//! The secret that holds a private Ed25519 key, as text: in what form it is, and the bytes or fields that WebCrypto
+//! imports.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

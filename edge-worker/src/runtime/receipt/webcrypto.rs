@@ -22,8 +22,8 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// Reads a secret. `None` unless what it signs can be verified by its public key: a pair that doesn't belong together
-    /// would make receipts that nobody can check.
+    /// Reads a secret. `None` unless what it signs can be verified by its public key: a pair that doesn't belong
+    /// together would make receipts that nobody can check.
     pub(super) async fn read(text: &str) -> Option<Self> {
         let jwk = match EncodedKey::read(text)? {
             EncodedKey::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),

@@ -1,4 +1,5 @@
-//! Datagrams in batches over one connected socket: queries enter, answers leave; `load` drives it. The calls are nix's safe ones.
+//! Datagrams in batches over one connected socket: queries enter, answers leave; `load` drives it. The calls are nix's
+//! safe ones.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::UdpSocket;
@@ -79,7 +80,8 @@ impl Batch {
         }
     }
 
-    /// The first `count` answers of the last call, with when the kernel had them, as [`now`] counts; 0 if it doesn't stamp them.
+    /// The first `count` answers of the last call, with when the kernel had them, as [`now`] counts; 0 if it doesn't
+    /// stamp them.
     pub(crate) fn answers(&self, count: usize) -> impl Iterator<Item = (&[u8], u64)> {
         let answers = self.answers.chunks_exact(ANSWER).zip(&self.lengths).zip(&self.stamps).take(count);
         answers.map(|((answer, &length), &stamp)| (&answer[..length.min(ANSWER)], stamp))

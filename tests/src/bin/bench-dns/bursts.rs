@@ -1,8 +1,10 @@
-//! Threads at work at the same time: running servers enter, what an answer costs them and how fast they come leave, while nobody else works.
+//! Threads at work at the same time: running servers enter, what an answer costs them and how fast they come leave,
+//! while nobody else works.
 //!
-//! A generator needs about as much of a machine as a server. On two cores, two threads of a server would have one of them between them, and never
-//! meet. So the server is stopped (SIGSTOP) until a burst of queries lies in its sockets, and the generator sleeps while it answers them. The
-//! kernel's stamps tell when the last answer was there. Its threads are given a core each beforehand: woken together they would often share one.
+//! A generator needs about as much of a machine as a server. On two cores, two threads of a server would have one of
+//! them between them, and never meet. So the server is stopped (SIGSTOP) until a burst of queries lies in its sockets,
+//! and the generator sleeps while it answers them. The kernel's stamps tell when the last answer was there. Its threads
+//! are given a core each beforehand: woken together they would often share one.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -61,13 +63,14 @@ impl Bursts {
     }
 }
 
-/// About how long all of it takes: filling and emptying sockets takes the generator as long as answering takes the server.
+/// About how long all of it takes: filling and emptying sockets takes the generator as long as answering takes the
+/// server.
 pub(crate) fn takes(plan: &Plan, measurements: usize) -> Duration {
     (plan.length + Duration::from_millis(50)) * u32::try_from(measurements * plan.rounds).unwrap_or(u32::MAX)
 }
 
-/// Measures all servers with all workloads, interleaved. `held`: how many queries a server's socket holds, at least. `tell` gets a line about each
-/// measurement.
+/// Measures all servers with all workloads, interleaved. `held`: how many queries a server's socket holds, at least.
+/// `tell` gets a line about each measurement.
 ///
 /// # Errors
 /// When a server has ended or answers nothing.
@@ -102,7 +105,8 @@ pub(crate) fn measure(
     Ok(all)
 }
 
-/// Over how many sockets a burst goes, so that none of a server's is overfull although the kernel divides them by chance.
+/// Over how many sockets a burst goes, so that none of a server's is overfull although the kernel divides them by
+/// chance.
 fn sockets(threads: usize, held: usize) -> usize {
     (held * threads * 3 / 4 / EACH).clamp(1, SOCKETS * threads)
 }

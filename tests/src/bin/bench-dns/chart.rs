@@ -1,5 +1,5 @@
-//! Draws the rows of a report as an SVG: CPU time per answer over the echo's, a panel for each workload and number of threads, a bar for each server with a whisker from
-//! least to most. Where the reader prefers dark, it is dark.
+//! Draws the rows of a report as an SVG: CPU time per answer over the echo's, a panel for each workload and number of
+//! threads, a bar for each server with a whisker from least to most. Where the reader prefers dark, it is dark.
 
 use std::fmt::Write as _;
 
@@ -92,7 +92,8 @@ mod tests {
     use super::*;
     use crate::report::example;
 
-    /// The names of elements in the order they end, if each that begins ends, and no text has a bare bracket or ampersand.
+    /// The names of elements in the order they end, if each that begins ends, and no text has a bare bracket or
+    /// ampersand.
     fn elements(xml: &str) -> Option<Vec<String>> {
         let (mut open, mut ended) = (Vec::new(), Vec::new());
         for part in xml.split('<').skip(1) {

@@ -13,8 +13,8 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// Divides the cores this process may use: servers with so many threads get the first, the generator the next; if there is none, it goes
-    /// wherever servers leave it room.
+    /// Divides the cores this process may use: servers with so many threads get the first, the generator the next; if
+    /// there is none, it goes wherever servers leave it room.
     ///
     /// # Errors
     /// When the system doesn't tell.
@@ -42,7 +42,8 @@ impl Cores {
         self.generator.iter().any(|core| self.servers.contains(core))
     }
 
-    /// Puts the calling thread, and so what it starts, on the servers' cores while `start` runs; then back on the generator's.
+    /// Puts the calling thread, and so what it starts, on the servers' cores while `start` runs; then back on the
+    /// generator's.
     ///
     /// # Errors
     /// When the system refuses.
@@ -61,8 +62,8 @@ impl Cores {
         pin(&self.generator)
     }
 
-    /// Gives each of some threads one of the servers' cores, in turn. Woken by a generator, those of a server would be put on one core together, and
-    /// stay there for as long as a measurement takes.
+    /// Gives each of some threads one of the servers' cores, in turn. Woken by a generator, those of a server would be
+    /// put on one core together, and stay there for as long as a measurement takes.
     ///
     /// # Errors
     /// When the system refuses, or a thread has ended.

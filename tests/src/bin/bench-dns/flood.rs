@@ -1,10 +1,11 @@
-//! Whether a flood disturbs others: running servers enter, how soon they answer known names beside a flood of unknown ones, and what it does to
-//! their memory, leave; `report` tells it.
+//! Whether a flood disturbs others: running servers enter, how soon they answer known names beside a flood of unknown
+//! ones, and what it does to their memory, leave; `report` tells it.
 //!
-//! Known names are asked at a fixed rate and timed by the kernel's clock, from just before they are sent to when their answer is there, so that a
-//! generator busy with the flood adds nothing. On a virtual machine whole milliseconds are missing now and then, whatever is measured: so each tenth
-//! of a second is measured by itself, and told is a typical one, that is, the median of all. A flood costs whoever shares a core with it some waiting, whatever it asks for: beside each one of
-//! names that aren't there stands one of as many known names.
+//! Known names are asked at a fixed rate and timed by the kernel's clock, from just before they are sent to when their
+//! answer is there, so that a generator busy with the flood adds nothing. On a virtual machine whole milliseconds are
+//! missing now and then, whatever is measured: so each tenth of a second is measured by itself, and told is a typical
+//! one, that is, the median of all. A flood costs whoever shares a core with it some waiting, whatever it asks for:
+//! beside each one of names that aren't there stands one of as many known names.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -63,7 +64,8 @@ pub(crate) struct Flooded {
     pub(crate) beside: Beside,
     /// Answers to the flood per second.
     pub(crate) rate: f64,
-    /// Microseconds of known names in a typical piece: half of the answers came sooner, 99 of 100; and in all pieces, 999 of 1,000.
+    /// Microseconds of known names in a typical piece: half of the answers came sooner, 99 of 100; and in all pieces,
+    /// 999 of 1,000.
     pub(crate) took: [f64; 3],
     /// Known names without an answer, and queries of the flood without one.
     pub(crate) lost: [u64; 2],

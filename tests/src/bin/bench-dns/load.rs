@@ -1,5 +1,5 @@
-//! The generator: a server's address and a workload enter, how much was answered and how leave. It runs on the calling thread and looks at every
-//! answer; the runner reads the server's CPU time around it.
+//! The generator: a server's address and a workload enter, how much was answered and how leave. It runs on the calling
+//! thread and looks at every answer; the runner reads the server's CPU time around it.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ pub(crate) enum Pace {
     Window(usize),
     /// So many queries are sent per second, whatever comes back.
     Rate(u32),
-    /// So many per second, too, but what a generator that was kept from working didn't send, beyond a millisecond's worth, is never sent: made
-    /// up for at once, it would be a flood of its own.
+    /// So many per second, too, but what a generator that was kept from working didn't send, beyond a millisecond's
+    /// worth, is never sent: made up for at once, it would be a flood of its own.
     Steady(u32),
 }
 
@@ -84,8 +84,8 @@ pub(crate) struct Expected {
     pub(crate) records: u16,
 }
 
-/// Asks all `streams` side by side for `length`, then waits for what is outstanding; tells what became of each. Of several sockets each has its
-/// share.
+/// Asks all `streams` side by side for `length`, then waits for what is outstanding; tells what became of each. Of
+/// several sockets each has its share.
 ///
 /// # Errors
 /// When the system refuses a socket, or nobody listens any more.

@@ -1,8 +1,9 @@
-//! What an answer by UDP costs this server beside others: a command line enters, a table, JSON and a chart leave. `scripts/bench/dns` builds and
-//! runs it.
+//! What an answer by UDP costs this server beside others: a command line enters, a table, JSON and a chart leave.
+//! `scripts/bench/dns` builds and runs it.
 //!
-//! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`] keeps them running;
-//! [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, each in its [`turn`], [`report`] and [`chart`] tell.
+//! [`world`] is what is served and [`workload`] what is asked; [`peers`] says it in each server's words and [`server`]
+//! keeps them running; [`load`] asks, [`rounds`], [`bursts`] and [`flood`] measure, each in its [`turn`], [`report`]
+//! and [`chart`] tell.
 
 mod batch;
 mod bursts;
@@ -44,7 +45,8 @@ use workload::{Draw, Kind, Workload};
 /// From so many names on, memory is told by the name; it is what a zone of [`FEW`] doesn't take.
 const MANY: u32 = 100_000;
 const FEW: u32 = 10;
-/// What a datagram takes of a receive buffer, in octets, and some room: its own are few, the kernel's account of it isn't.
+/// What a datagram takes of a receive buffer, in octets, and some room: its own are few, the kernel's account of it
+/// isn't.
 const DATAGRAM: usize = 1280;
 
 fn main() -> ExitCode {
@@ -227,7 +229,8 @@ fn streamed(servers: &[Server], options: &Options, common: &Common) -> Result<Ve
     let mut measured = Vec::new();
     for transport in ["tcp", "dot", "doh"] {
         let spoken = |server: &&Server| server.peer.speaks().contains(&transport);
-        // With several threads of each, whose connections are beside a generator of their own, it would be another comparison.
+        // With several threads of each, whose connections are beside a generator of their own, it would be another
+        // comparison.
         for server in servers.iter().filter(spoken).filter(|server| server.cores.threads == 1) {
             let one = streams::measure(server, transport, &common.folder, options.secs)?;
             say(&format!("{transport} {}: {:.0} requests/s", server.peer.name(), one.rate));

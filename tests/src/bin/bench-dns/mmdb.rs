@@ -1,5 +1,6 @@
-//! The country database in GeoIP2's layout: the flat one that `scripts/setup` installs enters, a file that gdnsd and Knot can read leaves. All
-//! servers of the benchmark read that one. Written after the MaxMind DB format's specification, version 2.0.
+//! The country database in GeoIP2's layout: the flat one that `scripts/setup` installs enters, a file that gdnsd and
+//! Knot can read leaves. All servers of the benchmark read that one. Written after the MaxMind DB format's
+//! specification, version 2.0.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -12,14 +12,17 @@ use crate::workload::Kind;
 
 /// Measures what an answer by UDP costs this server, gdnsd, NSD and Knot, in one run.
 ///
-/// Each server is pinned to one core and a generator to another; the generator keeps a window of queries outstanding and looks at every answer
-/// (id, QR, response code, number of records). Some hundred answers of each server are compared with what the zone says before.
+/// Each server is pinned to one core and a generator to another; the generator keeps a window of queries outstanding
+/// and looks at every answer (id, QR, response code, number of records). Some hundred answers of each server are
+/// compared with what the zone says before.
 ///
-/// The figure to trust is ×echo: the server's CPU time per answer over that of an echo on this project's own socket loop, measured just before
-/// and just after, as a machine's speed drifts by tens of percent within seconds. 1.00 would be a server that finds its answers in no time.
-/// The row of the echo itself shows how far the method is to be trusted: it ought to be 1.00.
+/// The figure to trust is ×echo: the server's CPU time per answer over that of an echo on this project's own socket
+/// loop, measured just before and just after, as a machine's speed drifts by tens of percent within seconds. 1.00 would
+/// be a server that finds its answers in no time. The row of the echo itself shows how far the method is to be trusted:
+/// it ought to be 1.00.
 ///
-/// Servers are plain processes with configurations of their own in a temporary folder, on loopback and free ports. Nothing is left behind.
+/// Servers are plain processes with configurations of their own in a temporary folder, on loopback and free ports.
+/// Nothing is left behind.
 #[derive(Debug, Parser)]
 #[command(
     name = "scripts/bench/dns",
@@ -55,22 +58,24 @@ pub(crate) struct Options {
     /// Two rounds of 0.3 seconds: whether it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind, and the names of --also; the echo is always there.
+    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind, and the names of --also; the
+    /// echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Which workloads.
     #[arg(long, value_name = "KIND", value_delimiter = ',', default_value = "static,steered,missing")]
     pub(crate) workloads: Vec<Kind>,
-    /// One more server. In the command, {port} stands for where it is to answer on 127.0.0.1, and {folder} for a folder with bailiwick.toml,
-    /// rules.json, zone and geo.mmdb.
+    /// One more server. In the command, {port} stands for where it is to answer on 127.0.0.1, and {folder} for a folder
+    /// with bailiwick.toml, rules.json, zone and geo.mmdb.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = also)]
     pub(crate) also: Vec<(String, String)>,
     /// How many static names the zone has.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) names: u32,
-    /// How many UDP threads (of NSD: processes) each server has, each on a core of its own. If it isn't one, the same with one is measured beside it.
-    /// Where no core is left for the generator it shares theirs: what it takes of them is told, and answers per second are scaled by what it left.
-    /// Bursts that are answered while it sleeps show all threads at work at once.
+    /// How many UDP threads (of NSD: processes) each server has, each on a core of its own. If it isn't one, the same
+    /// with one is measured beside it. Where no core is left for the generator it shares theirs: what it takes of them
+    /// is told, and answers per second are scaled by what it left. Bursts that are answered while it sleeps show all
+    /// threads at work at once.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZero<usize>,
     /// How many queries are outstanding; fewer if a default receive buffer (net.core.rmem_default) doesn't hold them.
@@ -79,11 +84,13 @@ pub(crate) struct Options {
     /// Queries per second at which latency is measured; 0: it isn't.
     #[arg(long, value_name = "N", default_value = "20000")]
     pub(crate) rate: u32,
-    /// Measure too how soon known names are answered, at --rate, alone and beside floods of names that don't exist, never the same twice, at a
-    /// quarter, half and three quarters of what the server takes of them; beside as many of known names; and what memory that costs.
+    /// Measure too how soon known names are answered, at --rate, alone and beside floods of names that don't exist,
+    /// never the same twice, at a quarter, half and three quarters of what the server takes of them; beside as many of
+    /// known names; and what memory that costs.
     #[arg(long)]
     pub(crate) flood: bool,
-    /// Measure requests per second by TCP and TLS (dnsperf) and HTTPS (h2load) too, of whoever speaks them, and of BIND.
+    /// Measure requests per second by TCP and TLS (dnsperf) and HTTPS (h2load) too, of whoever speaks them, and of
+    /// BIND.
     #[arg(long)]
     pub(crate) streams: bool,
     /// This project's server [default: the one built beside this program].

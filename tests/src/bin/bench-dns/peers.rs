@@ -1,5 +1,6 @@
-//! The servers: where one is to answer enters, its configuration is written and the command that runs it in the foreground leaves. Each is set up
-//! to do no more than the others: no logs, no statistics, no transfers, and as many threads as are asked for.
+//! The servers: where one is to answer enters, its configuration is written and the command that runs it in the
+//! foreground leaves. Each is set up to do no more than the others: no logs, no statistics, no transfers, and as many
+//! threads as are asked for.
 
 use std::fmt::Write as _;
 use std::fs;

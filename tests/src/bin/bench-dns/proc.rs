@@ -1,4 +1,5 @@
-//! What processes have cost: a process group enters, CPU time and memory of all its processes leave, as `/proc` tells them.
+//! What processes have cost: a process group enters, CPU time and memory of all its processes leave, as `/proc` tells
+//! them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +70,8 @@ struct Stat {
     system: u64,
 }
 
-/// Reads a line of `/proc/PID/stat`. The second field is the program's name and may hold anything, parentheses and spaces too.
+/// Reads a line of `/proc/PID/stat`. The second field is the program's name and may hold anything, parentheses and
+/// spaces too.
 fn stat(line: &str) -> Option<Stat> {
     let fields: Vec<&str> = line.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     // proc_pid_stat(5) counts from 1; the first two were cut off.

@@ -1,4 +1,5 @@
-//! What is told at the end: samples enter, rows of medians leave, as a Markdown table and as JSON; `chart` draws the same rows.
+//! What is told at the end: samples enter, rows of medians leave, as a Markdown table and as JSON; `chart` draws the
+//! same rows.
 
 use std::fmt::Write as _;
 

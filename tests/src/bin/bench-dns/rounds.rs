@@ -1,5 +1,5 @@
-//! The measuring: running servers and workloads enter, samples leave. Rounds are interleaved and their order turns, so that what drifts on the
-//! machine meets everybody; the echo is measured just before and just after each.
+//! The measuring: running servers and workloads enter, samples leave. Rounds are interleaved and their order turns, so
+//! that what drifts on the machine meets everybody; the echo is measured just before and just after each.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,8 @@ pub(crate) struct Sample {
     pub(crate) echo: [f64; 2],
     /// Answers per second.
     pub(crate) rate: f64,
-    /// Seconds of CPU per second. With what the generator had of the same cores below their number, something else ran there, or nothing.
+    /// Seconds of CPU per second. With what the generator had of the same cores below their number, something else ran
+    /// there, or nothing.
     pub(crate) busy: f64,
     /// What the generator had per second of the server's cores, in seconds: 0 where it has one of its own.
     pub(crate) generator: f64,
@@ -77,7 +78,8 @@ impl Sample {
         self.cpu / f64::midpoint(self.echo[0], self.echo[1])
     }
 
-    /// Answers per second by all of its cores, had it had them to itself: what it answered, over the share of them that it had.
+    /// Answers per second by all of its cores, had it had them to itself: what it answered, over the share of them that
+    /// it had.
     #[allow(clippy::cast_precision_loss)] // a number of cores
     pub(crate) fn whole(&self) -> f64 {
         self.rate * self.cores as f64 / self.busy.max(1e-9)

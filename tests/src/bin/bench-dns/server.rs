@@ -1,4 +1,5 @@
-//! Running servers: a peer enters, a process that has answered leaves; dropped, or when this program is told to end, its whole group ends.
+//! Running servers: a peer enters, a process that has answered leaves; dropped, or when this program is told to end,
+//! its whole group ends.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,8 +1,9 @@
-//! Requests over TCP, TLS and HTTPS: a running server enters, requests per second and CPU time of each leave, by Debian's dnsperf, and by h2load over
-//! HTTPS, over a few connections. There is no echo beside it: these are figures to note, not to compare finely.
+//! Requests over TCP, TLS and HTTPS: a running server enters, requests per second and CPU time of each leave, by
+//! Debian's dnsperf, and by h2load over HTTPS, over a few connections. There is no echo beside it: these are figures to
+//! note, not to compare finely.
 //!
-//! Not dnsperf over HTTPS: of several responses that arrive in one TLS record, 2.10 takes one answer and loses the others, so that it measures how
-//! seldom a server writes several at once.
+//! Not dnsperf over HTTPS: of several responses that arrive in one TLS record, 2.10 takes one answer and loses the
+//! others, so that it measures how seldom a server writes several at once.
 
 use std::fmt::Write as _;
 use std::fs;

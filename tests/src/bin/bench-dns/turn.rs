@@ -1,5 +1,6 @@
-//! Whose turn it is: servers and workloads enter, turns leave, and of what was measured in them one server's own, beside its own by one thread.
-//! [`rounds`](crate::rounds), [`bursts`](crate::bursts) and [`report`](crate::report) call it.
+//! Whose turn it is: servers and workloads enter, turns leave, and of what was measured in them one server's own,
+//! beside its own by one thread. [`rounds`](crate::rounds), [`bursts`](crate::bursts) and [`report`](crate::report)
+//! call it.
 
 use crate::server::Server;
 use crate::stats::Spread;

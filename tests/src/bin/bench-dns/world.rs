@@ -1,5 +1,5 @@
-//! What all servers serve: a number of names enters, the zone, the map from countries to sites and the addresses leave; `peers` writes them in
-//! each server's own words, `workload` expects them in answers.
+//! What all servers serve: a number of names enters, the zone, the map from countries to sites and the addresses leave;
+//! `peers` writes them in each server's own words, `workload` expects them in answers.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -55,7 +55,8 @@ pub(crate) const SITES: [Site; 12] = [
 pub(crate) struct Country {
     /// ISO 3166-1 alpha-2.
     pub(crate) code: CountryCode,
-    /// A continent's code by GeoIP2, as gdnsd finds countries within continents. It goes by the middle of the country's land and is coarse.
+    /// A continent's code by GeoIP2, as gdnsd finds countries within continents. It goes by the middle of the country's
+    /// land and is coarse.
     pub(crate) continent: &'static str,
     /// The nearest site.
     pub(crate) site: Site,

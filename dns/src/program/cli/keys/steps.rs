@@ -1,4 +1,5 @@
-//! `bailiwick keys generate | roll | ds`: each takes one step of [`crate::dnssec::timeline`], or says from when on it may be taken.
+//! `bailiwick keys generate | roll | ds`: each takes one step of [`crate::dnssec::timeline`], or says from when on it
+//! may be taken.
 
 use bailiwick_rules::time::Timestamp;
 

@@ -77,7 +77,8 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "keys" => directory = Some(self.path(&name, value)),
                 "cds" => policy.cds = self.cds(&name, value).unwrap_or_default(),
-                // Resolvers keep nothing for longer than it is worth, and signatures are refreshed when three days are left.
+                // Resolvers keep nothing for longer than it is worth, and signatures are refreshed when three days are
+                // left.
                 "dnskey_ttl" => self.span(&name, value, 1, 24, "1h", &mut policy.dnskey_ttl),
                 "ds_ttl" => self.span(&name, value, 0, 14 * 24, "48h", &mut policy.ds_ttl),
                 "propagation" => self.span(&name, value, 0, 14 * 24, "1h", &mut policy.propagation),

@@ -1,4 +1,5 @@
-//! Reads what the configuration says of transports and their limits: `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]` and `[signing]`.
+//! Reads what the configuration says of transports and their limits: `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]`
+//! and `[signing]`.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What signed zones add to an answer: the RRsets that `walk` found enter, their signatures and the NSEC of compact denial leave. In an
-//! unsigned zone, or for a client that doesn't ask, nothing is added.
+//! What signed zones add to an answer: the RRsets that `walk` found enter, their signatures and the NSEC of compact
+//! denial leave. In an unsigned zone, or for a client that doesn't ask, nothing is added.
 
 use super::{At, Origin, Owner, Set, Step, Walk, first_type};
 use crate::dnssec::canonical::Covered;
@@ -86,8 +86,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         None
     }
 
-    /// The response code for a name that doesn't exist. Its proof says so; a client that doesn't know that kind of proof would take the code
-    /// for a contradiction (RFC 9824 §3.1, §5.1).
+    /// The response code for a name that doesn't exist. Its proof says so; a client that doesn't know that kind of
+    /// proof would take the code for a contradiction (RFC 9824 §3.1, §5.1).
     pub(super) fn rcode_of_missing(&self, zone: &'a Zone) -> Rcode {
         match self.wanted(zone) {
             Some(_) if !self.query.dnssec.compact_ok => Rcode::NOERROR,
@@ -135,7 +135,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         Some(AnswerSet { owner: name.clone(), rtype: rtype::NSEC, ttl, data: Data::Nsec(rdata), signed })
     }
 
-    /// Answers a question for NSEC or RRSIG itself at a name that exists. Of the signatures, one RRset's are enough, as for ANY (RFC 8482 §7).
+    /// Answers a question for NSEC or RRSIG itself at a name that exists. Of the signatures, one RRset's are enough, as
+    /// for ANY (RFC 8482 §7).
     pub(super) fn tell_proof(&mut self, at: At<'_, 'a>, signed: &'a SignedZone) -> Step<'a> {
         let At { zone, node, name, .. } = at;
         let first = first_type(zone, node).filter(|_| self.query.qtype == rtype::RRSIG);

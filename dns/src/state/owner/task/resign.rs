@@ -1,5 +1,6 @@
-//! Signatures that grow old and keys whose time has come: the time enters, a world signed anew goes the way of every new world. A renewal that
-//! fails is an alarm and is tried again; what is too old meanwhile is refused where it is answered.
+//! Signatures that grow old and keys whose time has come: the time enters, a world signed anew goes the way of every
+//! new world. A renewal that fails is an alarm and is tried again; what is too old meanwhile is refused where it is
+//! answered.
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ impl<P: Prober> Owner<P> {
     /// When signing is next due; `None` while a world is being made, after which it is asked again.
     pub(super) fn next_renewal(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.accepted().renewal_due(now).filter(|_| self.job.is_none())?;
-        // No pause is longer than that: one that seems so was set before the clock was set back, and what was signed then holds for nobody yet.
+        // No pause is longer than that: one that seems so was set before the clock was set back, and what was signed
+        // then holds for nobody yet.
         let pause = Some(self.renew_again).filter(|again| again.since(now) <= AGAIN);
         Some(pause.map_or(due, |again| due.max(again)))
     }
