@@ -1,5 +1,5 @@
-//! One zone, compiled for answering: records and steered owners enter, an immutable index of names leaves, which
-//! `answer` walks per query.
+//! Takes the records and steered owners of one zone, returns a [`Zone`]: an immutable index of its names. Called by the
+//! snapshot's world, which compiles every zone, and by `response::answer`, which looks up the name of each query.
 //!
 //! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index;
 //! [`Zone::locate`] finds a name in it.
@@ -31,7 +31,7 @@ pub struct SteeredOwner {
     pub name: Name,
     /// The service that answers for it.
     pub service: ServiceIndex,
-    /// The types the service's regions publish.
+    /// The record types that the service's regions publish.
     pub types: Vec<u16>,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// Something wrong with a zone: where, what, and how to mend it. Errors keep the zone from loading, warnings don't.
+/// An error or a warning about a zone: where, what, and how to mend it. An error keeps the zone from loading.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct ZoneError {
@@ -63,7 +63,7 @@ pub struct ZoneError {
     pub message: String,
 }
 
-/// A zone that compiled, with what is odd about it.
+/// A compiled zone and the warnings about it.
 #[derive(Debug)]
 pub struct Compiled {
     /// The zone.
@@ -83,31 +83,31 @@ pub struct RrSet {
     pub rdatas: RdataSet,
 }
 
-/// A number that stands for a name of one zone.
+/// The number of a name within one zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(u32);
 
-/// A name that exists in a zone, perhaps only because a longer one does.
+/// A name that exists in a zone. It may be an empty non-terminal: only names below it have records.
 #[derive(Debug, Clone, Copy, Default)]
 struct Node {
-    /// The first of its static RRsets and how many there are.
+    /// The index of its first static RRset, and how many it has.
     sets: (u32, u32),
     /// Its place in [`Zone::steered`], if a service steers it.
     steered: Option<Number>,
     /// The `*` child.
     wildcard: Option<Number>,
-    /// NS below the apex: what lies here and below is another's.
+    /// It is a delegation (NS below the apex): the zone has no authority from here down.
     is_cut: bool,
-    /// DNAME: what lies below is elsewhere.
+    /// It has a DNAME: names below it are redirected.
     is_dname: bool,
 }
 
-/// A number whose absence takes no room.
+/// A number that is stored inverted, so that `Option<Number>` is as small as a `u32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Number(NonZero<u32>);
 
 impl Number {
-    /// `None` for the highest number, which nothing has.
+    /// `None` for the highest `u32`, which no node and no steered owner has.
     fn new(number: u32) -> Option<Self> {
         NonZero::new(!number).map(Self)
     }
@@ -117,8 +117,7 @@ impl Number {
     }
 }
 
-/// A compiled zone. Nothing in it changes; an update is another zone. Copies share what is large, where it was laid
-/// out.
+/// A compiled zone. It never changes; an update makes a new one. Copies share its large parts.
 #[derive(Debug, Clone)]
 pub struct Zone {
     origin: Name,
@@ -129,16 +128,16 @@ pub struct Zone {
     sets: Arc<Box<[RrSet]>>,
     steered: Arc<[SteeredOwner]>,
     negative_ttl: u32,
-    /// What it is signed with, if it is.
+    /// Its signatures, if it is signed.
     signed: Option<Arc<SignedZone>>,
 }
 
-/// Where a name stands in a zone (RFC 1034 §4.3.2 step 3, RFC 4592 §3.3.1, RFC 6672 §3.2).
+/// The result of looking a name up in a zone (RFC 1034 §4.3.2 step 3, RFC 4592 §3.3.1, RFC 6672 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// The name exists; it may be an empty non-terminal.
     Exact(NodeId),
-    /// The name doesn't exist and is made from this wildcard.
+    /// The name doesn't exist, and this wildcard answers for it.
     Wildcard(NodeId),
     /// The name lies at or below a delegation.
     Cut {
@@ -162,7 +161,7 @@ impl Zone {
     /// Checks `records` and the steered owners as a whole and builds the index.
     ///
     /// # Errors
-    /// Everything that keeps the zone from being served, each with its place.
+    /// All errors that keep the zone from being served, each with its place in a file.
     pub fn compile(origin: &Name, records: &Records, steered: &[SteeredOwner]) -> Result<Compiled, Vec<ZoneError>> {
         compile::compile(origin, records, steered)
     }
@@ -172,7 +171,8 @@ impl Zone {
         self.origin.as_ref()
     }
 
-    /// How long a negative answer may be kept: the lesser of the SOA's TTL and its minimum field (RFC 2308 §5).
+    /// How long a negative answer may be cached, in seconds: the lesser of the SOA's TTL and its minimum field
+    /// (RFC 2308 §5).
     pub fn negative_ttl(&self) -> u32 {
         self.negative_ttl
     }
@@ -187,13 +187,14 @@ impl Zone {
         NodeId(TOP)
     }
 
-    /// Where `name` stands; it must lie within the zone. Walks from the apex down, so what takes authority away first
-    /// wins.
+    /// Looks up `name`, which must lie within the zone. Walks from the apex down, so the topmost delegation or DNAME
+    /// decides.
     pub fn locate(&self, name: NameRef<'_>) -> Found {
         self.descend(Descent::new(name, self.depth), |at, label| self.tree.child(at, label))
     }
 
-    /// The same with the labels below the apex, from there downwards, and with what finds a node's child.
+    /// Does the work of [`Zone::locate`]. `labels` are those below the apex, the topmost first; `child` finds a node's
+    /// child by its label.
     fn descend<'n>(
         &self,
         mut labels: impl ExactSizeIterator<Item = &'n [u8]>,
@@ -222,7 +223,7 @@ impl Zone {
         }
     }
 
-    /// The node of a name even where the zone has no authority over it: glue.
+    /// The node of a name, even if the zone has no authority over it, as with glue.
     pub fn glue(&self, name: NameRef<'_>) -> Option<NodeId> {
         if !name.is_within(self.origin()) {
             return None;
@@ -241,7 +242,7 @@ impl Zone {
         self.sets(node).iter().find(|set| set.rtype == rtype)
     }
 
-    /// What steers a name.
+    /// The steered owner at a name, if a service steers it.
     pub fn steered(&self, node: NodeId) -> Option<&SteeredOwner> {
         self.tree.value(node.0).steered.map(|at| &self.steered[at.get() as usize])
     }
@@ -258,18 +259,18 @@ impl Zone {
     }
 }
 
-/// The zones of a server, found by the longest match of a name.
+/// The zones of a server. The zone with the longest matching origin is found for a name.
 #[derive(Debug)]
 pub struct Zones {
     tree: NameTree<Option<Arc<Zone>>>,
-    /// The zone of a server that has but one, which most have: it is found without the tree.
+    /// The zone, if there is only one, as on most servers. It is found without the tree.
     only: Option<Arc<Zone>>,
-    /// The origins of those that should be here and of which there is no version.
+    /// The origins of configured zones that have no usable version.
     missing: Box<[Name]>,
 }
 
 impl Zones {
-    /// Gathers zones; of two with one origin the later stands.
+    /// Collects zones. If two have the same origin, the later one is used.
     pub fn new(zones: impl IntoIterator<Item = Arc<Zone>>) -> Self {
         let mut tree = NameTree::new();
         for zone in zones {
@@ -284,18 +285,18 @@ impl Zones {
         Self { tree, only, missing: Box::default() }
     }
 
-    /// The same zones, with the origins of those of which there is no version.
+    /// The same zones, with the origins of configured zones that have no usable version.
     #[must_use]
     pub fn with_missing(self, missing: impl IntoIterator<Item = Name>) -> Self {
         Self { missing: missing.into_iter().collect(), ..self }
     }
 
-    /// The origins of zones that should be here and of which there is no version.
+    /// The origins of configured zones that have no usable version.
     pub fn missing(&self) -> &[Name] {
         &self.missing
     }
 
-    /// Whether a name and type belong to a zone of which there is no version, `found` being the zone that would answer
+    /// Whether a name and type belong to a zone that has no usable version. `found` is the zone that would answer
     /// for them otherwise.
     pub fn is_missing(&self, name: NameRef<'_>, rtype: u16, found: Option<&Zone>) -> bool {
         let (depth, is_ds) = (found.map(|zone| zone.depth), rtype == rtype::DS);
@@ -307,8 +308,8 @@ impl Zones {
         })
     }
 
-    /// The zone that answers for a name and type: the one with the longest origin, but for DS at an origin, which is
-    /// the parent's (RFC 4035 §3.1.4.1) if the parent is here.
+    /// The zone that answers for a name and type: the one with the longest origin. DS at an origin is an exception: the
+    /// parent zone answers (RFC 4035 §3.1.4.1) if it is here.
     pub fn find(&self, name: NameRef<'_>, rtype: u16) -> Option<&Zone> {
         if let Some(only) = &self.only {
             return name.is_within(only.origin()).then_some(only);
@@ -328,7 +329,7 @@ impl Zones {
         }
     }
 
-    /// The zone of this origin.
+    /// The zone with this origin.
     pub fn of_origin(&self, origin: NameRef<'_>) -> Option<&Zone> {
         let node = self.tree.find(Descent::new(origin, 0))?;
         self.tree.value(node).as_deref()

@@ -1,4 +1,5 @@
-//! Where things are: country codes and sets of them, coordinates, distances.
+//! Takes country codes and degrees, returns checked codes, sets of countries, coordinates and distances. Called by the
+//! reader of the rules, by [`crate::steer`], and by both halves where they place a client.
 
 mod centroids;
 mod territory;
@@ -9,7 +10,7 @@ use centroids::CENTROIDS;
 use territory::{EEA_BEYOND_EU, EU_MEMBERS, EU_TERRITORIES};
 pub use territory::{NoCountry, Territory, is_like_code, no_country, territory};
 
-/// A country by its ISO 3166-1 alpha-2 code, such as `DE`, or Kosovo by `XK`, which everybody uses.
+/// A country's ISO 3166-1 alpha-2 code, such as `DE`. Kosovo has none; it is `XK`, which is in common use.
 ///
 /// ```
 /// use bailiwick_rules::geo::CountryCode;
@@ -22,8 +23,8 @@ pub use territory::{NoCountry, Territory, is_like_code, no_country, territory};
 pub struct CountryCode([u8; 2]);
 
 impl CountryCode {
-    /// Two upper-case letters that ISO 3166-1 assigns, or `XK`. Whatever else stands where a country is expected (`XX`,
-    /// `ZZ`, `T1`, `EU`, `UK`, a code given up) names none: the client is unknown.
+    /// Accepts two upper-case letters that ISO 3166-1 assigns, or `XK`. Anything else (`XX`, `ZZ`, `T1`, `EU`, `UK`, a
+    /// withdrawn code) is `None`: a client with such a code is unknown.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text.as_bytes() {
@@ -38,7 +39,7 @@ impl CountryCode {
     /// The two letters.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Two ASCII letters, by construction.
+        // The bytes are always two ASCII letters.
         core::str::from_utf8(&self.0).unwrap_or("??")
     }
 
@@ -47,12 +48,12 @@ impl CountryCode {
     }
 }
 
-/// The position of two capital letters in a set.
+/// The position of a code's bit in a set, from its two capital letters.
 const fn bit(first: u8, second: u8) -> usize {
     (first - b'A') as usize * 26 + (second - b'A') as usize
 }
 
-/// The codes of all countries, as a set: every request asks it.
+/// All assigned codes, as a bit set: every request looks a code up, so this has to be fast.
 const ASSIGNED: [u64; 11] = {
     let mut bits = [0; 11];
     let mut row = 0;
@@ -83,7 +84,7 @@ impl serde::Serialize for CountryCode {
     }
 }
 
-/// A set of countries, or all of them (a region that may process anywhere).
+/// A set of countries, or all countries, as for a region that may process anywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CountrySet {
     bits: [u64; 11],
@@ -91,7 +92,7 @@ pub struct CountrySet {
 }
 
 impl CountrySet {
-    /// The set of a region whose `countries` is `["*"]`: it lies in no jurisdiction.
+    /// The set of a region whose `countries` is `["*"]`. Such a region lies in no jurisdiction.
     pub const EVERYWHERE: Self = Self { bits: [0; 11], everywhere: true };
 
     /// Adds one country.
@@ -99,7 +100,7 @@ impl CountrySet {
         self.bits[country.bit() / 64] |= 1 << (country.bit() % 64);
     }
 
-    /// Takes one country out.
+    /// Removes one country.
     pub fn remove(&mut self, country: CountryCode) {
         self.bits[country.bit() / 64] &= !(1 << (country.bit() % 64));
     }
@@ -118,7 +119,7 @@ impl CountrySet {
         self.everywhere || self.bits[country.bit() / 64] >> (country.bit() % 64) & 1 == 1
     }
 
-    /// Whether every country of this set is in `other`: how a region lies in a jurisdiction.
+    /// Whether every country of this set is in `other`. A region lies in a jurisdiction if this holds for their sets.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         other.everywhere || !self.everywhere && self.bits.iter().zip(other.bits).all(|(a, b)| a & !b == 0)
@@ -149,8 +150,8 @@ impl FromIterator<CountryCode> for CountrySet {
 /// The names of the built-in sets.
 pub const BUILT_IN_SETS: [&str; 2] = ["EU", "EEA"];
 
-/// The built-in set a jurisdiction may `include`, by name: `EU` or `EEA`, where the treaties apply. A set is built in
-/// only where public law defines it; [`territory`] tells of a code why it belongs or doesn't.
+/// The built-in set of this name, which a jurisdiction may `include`: `EU` or `EEA`, where the treaties apply. A set is
+/// built in only if public law defines it. [`territory`] says why a code belongs to a set or doesn't.
 ///
 /// ```
 /// use bailiwick_rules::geo::{built_in_set, CountryCode};
@@ -179,7 +180,8 @@ pub fn eu_members() -> CountrySet {
     EU_MEMBERS.into_iter().filter_map(CountryCode::parse).collect()
 }
 
-/// A point on Earth, in hundredths of a degree (about a kilometre), so that native code and Wasm agree to the bit.
+/// A point on Earth. It is stored in hundredths of a degree (about a kilometre), so that native code and Wasm agree to
+/// the bit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Coordinates {
     latitude: i16,
@@ -187,7 +189,7 @@ pub struct Coordinates {
 }
 
 impl Coordinates {
-    /// From degrees north and east; `None` outside ±90 and ±180 or for what is no number.
+    /// Makes a point from degrees north and east. `None` outside ±90 and ±180, and for NaN.
     #[must_use]
     #[allow(clippy::cast_possible_truncation)] // ±18,000 fits, and the range was checked
     pub fn from_degrees(latitude: f64, longitude: f64) -> Option<Self> {
@@ -237,7 +239,7 @@ pub fn countries() -> impl Iterator<Item = CountryCode> {
     CENTROIDS.iter().filter_map(|(code, ..)| CountryCode::parse(code))
 }
 
-/// The middle of a country.
+/// The middle of a country, which stands for the place of a client or region if only its country is known.
 #[must_use]
 pub fn centroid(country: CountryCode) -> Option<Coordinates> {
     let index = CENTROIDS.binary_search_by(|(code, ..)| (*code).cmp(country.as_str())).ok()?;

@@ -1,8 +1,8 @@
-//! Receipts: what was done with one request enters as [`Claims`]; the text that is signed, never too long for a header,
-//! leaves. The edge makes them, `bailiwick receipt verify` reads them.
+//! Takes what was done with one request ([`Claims`]), returns the text to sign, short enough for an HTTP header. Called
+//! by the edge, which makes receipts, and by `bailiwick receipt verify`, which reads them.
 //!
 //! A receipt is a compact JWS (RFC 7515 §3.1) with an Ed25519 signature (RFC 8037 §3.1). It holds no prompt, no digest
-//! of one, no address and no key. Signing and verifying are left to those who hold keys.
+//! of one, no address and no key. This module neither signs nor verifies: its callers hold the keys.
 
 mod key;
 
@@ -15,16 +15,16 @@ pub use key::{PublicKey, key_set, public_keys};
 
 use crate::steer::Source;
 
-/// The algorithm (RFC 8037 §3.1): the only one, so that nobody is talked into another (RFC 8725 §3.1).
+/// The algorithm (RFC 8037 §3.1). No other is accepted, so that an attacker can't choose a weaker one (RFC 8725 §3.1).
 pub const ALGORITHM: &str = "EdDSA";
-/// The type (RFC 8725 §3.11): no token of another kind passes for a receipt.
+/// The type (RFC 8725 §3.11). It prevents that a token of another kind is accepted as a receipt.
 pub const TYPE: &str = "bailiwick-receipt+jwt";
 /// The longest receipt, in bytes.
 pub const LONGEST: usize = 2048;
-/// How long the signature of a receipt is, in base64url.
+/// The length of a receipt's signature: 64 bytes are 86 characters in base64url.
 const SIGNATURE: usize = 86;
 
-/// The protected header of a receipt. Nothing else may stand in it.
+/// The protected header of a receipt. Other fields are refused.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
@@ -50,40 +50,40 @@ pub struct Claims {
     pub tenant: Option<String>,
     /// The rules' revision.
     pub revision: u64,
-    /// SHA-256 of the rules' bytes in lower-case hex: whoever has the document can work the fence out again.
+    /// SHA-256 of the rules document in lower-case hex. Anyone who has the document can compute the fence again.
     pub rules_sha256: String,
     /// Where the client stood.
     pub client: Standing,
-    /// What gave it its fence: `tenant`, by its own `process_in`. Absent: a residency rule of the service.
+    /// `tenant` if the tenant's own `process_in` set the fence. Absent if a residency rule of the service did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence_by: Option<String>,
-    /// The regions allowed, those offered first.
+    /// The allowed regions. Those that were offered come first.
     pub fence: Vec<String>,
-    /// How many more of them there were than the receipt has room for.
+    /// How many more regions the fence had than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub fence_more: usize,
-    /// Every endpoint the request was sent to, in order.
+    /// Every endpoint that the request was sent to, in order.
     pub attempts: Vec<Attempt>,
-    /// Whose bytes are the answer. Absent when it is an error of the edge's own.
+    /// The endpoint whose answer was passed on. Absent if the edge answered with an error of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<Committed>,
     /// The answer's HTTP status.
     pub status: u16,
 }
 
-/// Where a client stood, and how that was learnt.
+/// The jurisdictions of a client, and how they were learnt.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Standing {
     /// Its jurisdictions.
     pub jurisdictions: Vec<String>,
-    /// How many more of them there were than the receipt has room for.
+    /// How many more jurisdictions there were than the receipt has room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub jurisdictions_more: usize,
     /// How they were learnt.
     pub source: Source,
 }
 
-/// One send.
+/// One attempt: the request was sent to one endpoint.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Attempt {
     /// The region.
@@ -96,14 +96,14 @@ pub struct Attempt {
     pub ms: u64,
 }
 
-/// Whose bytes the answer is.
+/// The endpoint whose answer was passed on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Committed {
     /// The region.
     pub region: String,
     /// The endpoint.
     pub endpoint: String,
-    /// The jurisdiction by which the region lies in the fence; `*` where the rule takes any region.
+    /// The jurisdiction that puts the region inside the fence; `*` if the rule allows any region.
     pub jurisdiction: String,
 }
 
@@ -113,14 +113,14 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Claims {
-    /// What is signed: header and claims (RFC 7515 §5.1). A fence too long for [`LONGEST`] loses its last regions, then
-    /// the client its last jurisdictions, and how many is told. `None` when even that is too long, which no names of a
-    /// rules document and three attempts can be.
+    /// The text to sign: header and claims (RFC 7515 §5.1). If the receipt would be longer than [`LONGEST`], the last
+    /// regions of the fence are left out, then the last jurisdictions of the client; the claims say how many. `None` if
+    /// it is still too long, which can't happen with the names of a rules document and three attempts.
     #[must_use]
     pub fn signing_input(mut self, kid: &str) -> Option<String> {
         let header = Header { alg: ALGORITHM.to_owned(), typ: TYPE.to_owned(), kid: kid.to_owned() };
         let header = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header).ok()?);
-        // Base64 makes four bytes of three.
+        // Base64 encodes three bytes as four.
         let room = LONGEST.checked_sub(header.len() + SIGNATURE + 2)? / 4 * 3;
         loop {
             let payload = serde_json::to_vec(&self).ok()?;
@@ -131,8 +131,8 @@ impl Claims {
         }
     }
 
-    /// Leaves out what makes up for `excess` bytes, as far as there is anything; `None` when there is nothing. The
-    /// first of each list stays as long as it can.
+    /// Leaves out list entries until `excess` bytes are saved or none are left. Returns `None` if nothing could be left
+    /// out. The first entry of each list is left out last.
     fn shorten(&mut self, excess: usize) -> Option<()> {
         let mut freed = 0;
         for least in [1, 0] {
@@ -156,8 +156,8 @@ pub fn compact(signing_input: &str, signature: &[u8]) -> String {
     format!("{signing_input}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// How a receipt names a tenant: SHA-256 of the request's id, a line feed and the tenant's name, in base64url. Who
-/// knows the name can check it; to anybody else two receipts of one tenant look unrelated.
+/// How a receipt names a tenant: SHA-256 of the request's id, a line feed and the tenant's name, in base64url. Anyone
+/// who knows the name can check it. To others, two receipts of one tenant look unrelated.
 #[must_use]
 pub fn tenant_digest(request_id: &str, tenant: &str) -> String {
     URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(format!("{request_id}\n{tenant}")))

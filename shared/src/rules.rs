@@ -1,7 +1,7 @@
-//! The rules document as written: typed field by field, not yet checked against itself. JSON bytes enter, [`Rules`] leaves.
+//! Takes a rules document as JSON, returns [`Rules`]: each field has its type, but references between the parts aren't
+//! checked yet. Called by [`crate::table`], which checks them, for instance that a service names a region that exists.
 //!
-//! Reading never stops at the first mistake: every field that can't be read is noted with its JSON pointer.
-//! What one part says of another (a service naming a region) is [`crate::table`]'s to check.
+//! Reading doesn't stop at the first mistake: it reports every field that can't be read, with its JSON pointer.
 
 mod authority;
 mod binding;
@@ -95,7 +95,7 @@ pub struct Jurisdiction {
 }
 
 impl Jurisdiction {
-    /// All its countries.
+    /// All countries of the jurisdiction.
     #[must_use]
     pub fn territory(&self) -> CountrySet {
         let mut set = CountrySet::default();
@@ -228,7 +228,7 @@ pub enum Engine {
 pub struct Monitor {
     /// What is tried.
     pub probe: Probe,
-    /// By which addresses of a name; `None` where the document doesn't say, which is the same as [`Family::Any`].
+    /// Which addresses of a name are tried. `None` if the document doesn't say, which means [`Family::Any`].
     pub family: Option<Family>,
     /// Time between the starts of two probes.
     pub interval: Millis,
@@ -261,12 +261,12 @@ pub enum Probe {
         /// `host:port` or `[v6]:port`.
         address: String,
     },
-    /// A GET whose status and body are looked at. A redirect fails.
+    /// An HTTP GET. The response's status and body are checked. A redirect counts as a failure.
     Http(HttpProbe),
 }
 
 impl Probe {
-    /// The family of the address that it names; `None` if it names a host.
+    /// The family of the probe's address; `None` if the probe names a host.
     #[must_use]
     pub fn address_family(&self) -> Option<AddressFamily> {
         let is_ipv4 = match self {
@@ -281,7 +281,7 @@ impl Probe {
     }
 }
 
-/// What a monitor asks by HTTP, and what has to be answered.
+/// The HTTP request that a monitor sends, and the response that it expects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpProbe {
     /// `http` or `https`; TLS is verified.
@@ -292,16 +292,16 @@ pub struct HttpProbe {
     pub body_contains: Option<String>,
     /// The name of the secret sent as a bearer token.
     pub secret: Option<SecretName>,
-    /// The `Host` that is asked for, instead of the URL's.
+    /// The `Host` header to send instead of the URL's host.
     pub host: Option<Authority>,
-    /// The server name of TLS, instead of `host` or the URL's; the certificate has to be for it.
+    /// The TLS server name to use instead of `host` or the URL's host. The certificate has to be valid for it.
     pub sni: Option<HostName>,
-    /// A file of the DNS node with the certificate authorities that are trusted instead of the system's.
+    /// A file on the DNS node. Its certificate authorities are trusted instead of the system's.
     pub ca_file: Option<String>,
 }
 
 impl HttpProbe {
-    /// The server name of TLS where it isn't the URL's: `sni`, else the name in `host`.
+    /// The TLS server name, if it isn't the URL's host: `sni`, else the name in `host`.
     #[must_use]
     pub fn server_name(&self) -> Option<&HostName> {
         self.sni.as_ref().or_else(|| self.host.as_ref()?.name())
@@ -386,7 +386,7 @@ pub struct ResidencyRule {
 pub enum ClientMatch {
     /// `*`: any client whose jurisdictions are known.
     Known,
-    /// `unknown`: a client nobody can place.
+    /// `unknown`: a client whose jurisdictions aren't known.
     Unknown,
     /// Clients of a jurisdiction.
     Jurisdiction(JurisdictionId),
@@ -567,7 +567,7 @@ pub struct Override {
 }
 
 impl Override {
-    /// What it is of.
+    /// The region or endpoint whose status it forces.
     #[must_use]
     pub fn of(&self) -> Overridden {
         Overridden { region: self.region.clone(), endpoint: self.endpoint.clone() }

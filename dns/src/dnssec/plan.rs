@@ -1,5 +1,5 @@
-//! The work of signing a zone: what is to be signed enters set by set, with what there was before; all signatures
-//! leave, shared where they could be and else made on several cores. [`super::presign`] calls it.
+//! Takes the RRsets of a zone, one after another, and the zone as it was signed before. Returns a signature for each.
+//! It reuses earlier signatures where it can and makes the others on several cores. Called by [`super::presign`].
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -17,24 +17,24 @@ use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
 use crate::zone::{RrSet, ServiceIndex, Zone};
 
-/// What is due within this many seconds is renewed with what is due now, so that renewals come in batches.
+/// In seconds. A signature that is due this soon is renewed with those due now, so that renewals come in batches.
 const BATCH: u32 = 3_600;
-/// Zones of up to so many names have the NSEC of each signed beforehand; of larger ones most are never asked for.
+/// A zone of at most this many names has every NSEC signed in advance. In a larger zone most are never asked for.
 const ALL_NSECS: usize = 10_000;
 /// Fewer RRsets than this aren't worth a thread.
 const WORTH_A_THREAD: usize = 64;
-/// How often a long signing tells how far it is.
+/// How often a long signing logs its progress.
 const TELL: Duration = Duration::from_secs(1);
 
-/// What is to be signed, and what has been already.
+/// The RRsets of one zone that need a signature, and the signatures found so far.
 pub(super) struct Plan<'a> {
     zone: &'a Zone,
-    /// The zone as it was, with its signatures.
+    /// The zone's previous version and its signatures, if it was signed.
     before: Option<(&'a Zone, &'a SignedZone)>,
-    /// Whether those were made by the same keys: of data, then of the keys themselves.
+    /// Whether the same keys made the previous signatures: first those over data, then those over the key RRsets.
     same_keys: [bool; 2],
     now: u32,
-    /// By place: what was found, or `None` for what a job will make.
+    /// The signatures at each place: reused ones, or `None` if a job will make them.
     found: Vec<Option<Signatures>>,
     jobs: Vec<Job>,
 }
@@ -47,7 +47,7 @@ struct Job {
     rtype: u16,
     ttl: u32,
     rdatas: RdataSet,
-    /// Whether the keys of the DNSKEY RRset sign it.
+    /// Whether the keys that sign the DNSKEY RRset sign it, and not those that sign data.
     of_keys: bool,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Plan<'a> {
         Self { zone, before, same_keys, now, found: Vec::new(), jobs: Vec::new() }
     }
 
-    /// Plans one RRset, of which there may be signatures over equal data, and returns its place.
+    /// Plans one RRset and returns its place. `old` is its previous signatures, if they cover equal data.
     fn plan(&mut self, old: Option<&Signatures>, owner: Name, set: (u16, u32, Rdatas<'_>), of_keys: bool) -> usize {
         let ((rtype, ttl, rdatas), place) = (set, self.found.len());
         let horizon = self.now.wrapping_add(BATCH);
@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
         place
     }
 
-    /// By number of the static RRset.
+    /// Plans the static RRsets. Returns the place of each, by the RRset's number; `None` if the zone doesn't sign it.
     pub(super) fn static_sets(&mut self) -> Vec<Option<usize>> {
         let mut places = vec![None; self.zone.set_count()];
         let (zone, before) = (self.zone, self.before);
@@ -91,8 +91,8 @@ impl<'a> Plan<'a> {
         places
     }
 
-    /// By number of the name: its NSEC, with `of_keys` among the types of the apex. Of a large zone only steered names
-    /// have one, and the apex.
+    /// Plans the NSECs. Returns the place of each, by the name's number. The apex's NSEC also lists the types of
+    /// `of_keys`. In a large zone only the apex and the steered names get one.
     pub(super) fn nsecs(&mut self, of_keys: &[RrSet]) -> Vec<Option<usize>> {
         let mut places = vec![None; self.zone.name_count()];
         let (zone, before) = (self.zone, self.before);
@@ -115,7 +115,8 @@ impl<'a> Plan<'a> {
         places
     }
 
-    /// By number of what steers: what may be answered there.
+    /// Plans every RRset that may be answered at a steered name. Returns each with its place, by the number of the
+    /// steered name.
     pub(super) fn steered_sets(
         &mut self,
         published: &dyn Fn(ServiceIndex) -> Vec<Published>,
@@ -149,7 +150,7 @@ impl<'a> Plan<'a> {
         all
     }
 
-    /// The RRsets that the keys make.
+    /// Plans the RRsets that are derived from the keys (DNSKEY, CDS, CDNSKEY) and returns their places.
     pub(super) fn apex_sets(&mut self, sets: &[RrSet]) -> Vec<usize> {
         let (zone, before) = (self.zone, self.before);
         let mut place = |set: &RrSet| {
@@ -161,14 +162,14 @@ impl<'a> Plan<'a> {
         sets.iter().map(&mut place).collect()
     }
 
-    /// Signs what is left to sign and returns all signatures by place.
+    /// Runs the jobs and returns all signatures, by place.
     ///
     /// # Errors
     /// When the system gives no random bytes.
     pub(super) fn carry_out(self, key_set: &KeySet) -> Result<Vec<Signatures>, KeyError> {
         let origin = self.zone.origin();
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        // A node that serves has other work for the rest.
+        // A zone that was signed before is in service: the other cores answer queries.
         let threads = if self.before.is_some() { cores.div_ceil(2) } else { cores };
         let made = in_parallel(&self.jobs, threads, origin, |job| {
             let Job { owner, rtype, ttl, rdatas, .. } = job;
@@ -187,7 +188,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Does all jobs, and tells how far it is when that takes long.
+/// Runs all jobs on up to `threads` threads. Logs the progress if that takes long.
 fn in_parallel<'j>(
     jobs: &'j [Job],
     threads: usize,

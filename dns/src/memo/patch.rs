@@ -1,5 +1,6 @@
-//! What differs from query to query: something kept and a query enter, the response leaves, or the other way round;
-//! [`super::Memo`] calls it when it has found something, and when it keeps something.
+//! Takes a kept answer and a query, returns the response: id, flags, case of the name and client subnet are the query's
+//! own. Also removes these from a response that is to be kept. Called by [`super::Memo`] on a hit and when it keeps an
+//! answer.
 
 use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;
@@ -10,14 +11,14 @@ use super::query::{self, Query};
 use super::table::Entry;
 use crate::response::wire::{Class, HEADER, Outcome, TC};
 
-/// What was kept and fits a query.
+/// A kept answer that fits a query.
 pub(super) struct Kept<'k> {
     pub(super) source: Source<'k>,
-    /// For which prefix length around the client it holds.
+    /// The prefix length around the client for which it is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
     pub(super) scope: u8,
 }
 
-/// Where a response comes from.
+/// Where a kept answer comes from.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'k> {
     Entry(&'k Entry),
@@ -25,7 +26,7 @@ pub(super) enum Source<'k> {
 }
 
 impl Kept<'_> {
-    /// What a limiter counts it by.
+    /// The class by which the rate limiter counts the answer.
     pub(super) fn class(&self) -> Class {
         match self.source {
             Source::Entry(entry) => entry.kind,
@@ -33,7 +34,7 @@ impl Kept<'_> {
         }
     }
 
-    /// The region whose records they are.
+    /// The region whose records are in the answer, if it is steered.
     pub(super) fn region(&self) -> Option<RegionIndex> {
         match self.source {
             Source::Entry(entry) => entry.region,
@@ -41,12 +42,12 @@ impl Kept<'_> {
         }
     }
 
-    /// Writes the answer to this query into `out`, which is overwritten: truncated, if it has more octets than `limit`.
+    /// Overwrites `out` with the answer to this query. Truncates the answer if it has more octets than `limit`.
     pub(super) fn write(&self, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> Answered {
         let question_end = query.question_end();
         out.clear();
         out.extend_from_slice(&packet[..question_end]);
-        // Id and question are the query's, and so are two flags.
+        // The id, the question and the flags RD and CD are copied from the query.
         let [flags, more_flags] = match self.source {
             Source::Entry(entry) => {
                 let (head, tail) = entry.wire.bytes().split_at(question_end);
@@ -66,7 +67,7 @@ impl Kept<'_> {
         out[3] = more_flags | packet[3] & query::CD;
         let truncated = out.len() + query.option_length() > limit;
         if truncated {
-            // The OPT is the last of whatever was kept.
+            // The OPT record always comes last in a kept answer.
             let opt = out.len() - query.opt_length();
             out.copy_within(opt.., question_end);
             out.truncate(question_end + query.opt_length());
@@ -74,7 +75,8 @@ impl Kept<'_> {
             out[6..HEADER].copy_from_slice(&[0, 0, 0, 0, 0, u8::from(query.has_edns())]);
         }
         if let Some(ecs) = query.ecs {
-            // Behind the OPT's own octets, which end with the length of its options: at most 24.
+            // The OPT has no options yet, so it ends with the length of its options. That is at most 24, so the low
+            // octet is enough.
             let end = out.len();
             let option = &packet[packet.len() - query.option_length()..];
             out[end - 1] = option.len().to_le_bytes()[0];
@@ -103,7 +105,7 @@ impl Kept<'_> {
     }
 }
 
-/// A response to a query without what was of it alone: its client subnet, id, two flags and the case of its name.
+/// A response without what only this query had: the client subnet, the id, the flags RD and CD, the case of the name.
 pub(super) fn bare(query: &Query<'_>, response: &[u8]) -> SmallVec<[u8; super::LONGEST]> {
     let mut bare = SmallVec::from_slice(&response[..response.len() - query.option_length()]);
     bare[..2].fill(0);

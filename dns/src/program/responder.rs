@@ -1,5 +1,5 @@
-//! The responder of all transports: packets enter from the listeners, answers by the snapshot in service leave,
-//! counted.
+//! Takes packets of all transports, returns answers from the current snapshot, and counts them. Called by the
+//! listeners, through [`Respond`] and [`Datagrams`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::state::snapshot::Snapshot;
 use crate::state::snapshot::signing::seconds;
 use crate::system::clock::Clock;
 
-/// Answers by the snapshot in service and counts.
+/// Answers from the current snapshot and counts.
 pub(super) struct Live {
     handle: Handle,
     metrics: Arc<Metrics>,
@@ -72,7 +72,7 @@ impl Respond for Live {
     }
 }
 
-/// What answers the datagrams of one thread: nothing of it is shared with another thread but what is only read.
+/// Answers the datagrams of one thread. No other thread writes to its memo or its counters.
 struct Thread {
     snapshots: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     settings: Cache<Arc<ArcSwap<Settings>>, Arc<Settings>>,
@@ -83,7 +83,7 @@ struct Thread {
     memo: Memo,
     counters: Arc<ThreadCounters>,
     steered: Arc<SteeredCounters>,
-    /// How many batches were answered, to time some of them.
+    /// How many batches were answered. One in [`EVERY`] is timed.
     batches: u32,
     live: Arc<Live>,
 }

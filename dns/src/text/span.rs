@@ -1,5 +1,5 @@
-//! Spans and moments as people write and read them: `2h`, `1h30m`, `18:00Z` enter from the command line, milliseconds
-//! leave; and the other way round for what `bailiwick status` tells.
+//! Takes spans and moments as people write them (`2h`, `1h30m`, `18:00Z`), returns milliseconds and timestamps. Also
+//! turns a span back into text. Called by `bailiwick drain` and by the status of a node.
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -7,12 +7,12 @@ const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
-/// Units from long to short, none twice in a span.
+/// The units, from long to short. A span uses each at most once, in this order.
 const UNITS: [(&str, u64); 5] = [("w", 7 * DAY), ("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND)];
-/// The longest span that is understood: what is longer is a slip of the pen.
+/// The longest span that is accepted. A longer one is probably a typing error.
 const LONGEST: Millis = Millis(366 * DAY);
 
-/// Reads a span: numbers with units, long ones first, such as `2h`, `90m`, `1d` or `1h30m`.
+/// Reads a span: numbers with units, the longest unit first, such as `2h`, `90m`, `1d` or `1h30m`.
 ///
 /// # Errors
 /// A sentence that says how to write one.
@@ -34,7 +34,7 @@ pub fn parse_span(text: &str) -> Result<Millis, String> {
     }
 }
 
-/// Reads a moment to come: RFC 3339 with its offset, or a time of day in UTC such as `18:00Z`, which is the next one.
+/// Reads a moment in the future: RFC 3339 with an offset, or a time of day in UTC. `18:00Z` means the next 18:00 UTC.
 ///
 /// # Errors
 /// A sentence that says how to write one.
@@ -55,7 +55,7 @@ pub fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     }
 }
 
-/// The next moment at which it is `HH:MMZ`.
+/// The next moment after `now` at which the clock shows `text`, written `HH:MMZ`.
 fn next_time_of_day(text: &str, now: Timestamp) -> Option<Timestamp> {
     let (date, _) = now.to_string().split_once('T').map(|(date, time)| (date.to_owned(), time.to_owned()))?;
     let time = text.strip_suffix('Z').filter(|time| time.len() == 5)?;

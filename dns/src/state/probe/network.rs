@@ -1,8 +1,8 @@
-//! Probes over the network: a monitor and the addresses by which to try it enter, success or what failed leaves.
+//! Takes a monitor and the addresses to try, returns success or a sentence that says what failed. Called by the task
+//! of each monitor in [`super`].
 //!
-//! Each probe uses a connection of its own, so that a listener that died is noticed, and no proxy from the environment,
-//! so that what is probed is what is named. No redirect is followed: what is trusted for one endpoint is trusted for it
-//! alone.
+//! Each probe opens a new connection, so that it notices a listener that died. It ignores proxies from the environment,
+//! so that it reaches the named host. It follows no redirect: secrets and certificates are for the named endpoint only.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,15 +21,15 @@ use super::failure::{Asked, by_address, chain, told};
 use super::lookups::Lookups;
 use super::{Prober, Reach, Secrets};
 
-/// How much of a body is searched, in bytes.
+/// How much of a response's body is searched, in bytes.
 pub(super) const MOST_BODY: usize = 64 << 10;
-/// How many addresses of a name one probe tries at most, where all of them have to answer.
+/// The most addresses of a name that one probe tries if all of them have to answer.
 const MOST_ADDRESSES: usize = 16;
 
 /// Probes over the network.
 #[derive(Debug)]
 pub struct NetworkProber {
-    /// For monitors that trust the system's authorities and ask for what their URL names, by whichever address answers.
+    /// For plain monitors: they trust the system's authorities, use the URL's host name and accept any address.
     client: Client,
     lookups: Lookups,
     authorities: Arc<Authorities>,
@@ -37,13 +37,13 @@ pub struct NetworkProber {
 }
 
 impl NetworkProber {
-    /// A prober that verifies TLS by the system's certificates, or by the files that monitors name; relative paths of
-    /// these start at `directory`.
+    /// A prober that verifies TLS with the system's authorities, or with the file that a monitor names. A relative path
+    /// starts at `directory`.
     ///
     /// # Errors
     /// When TLS can't be set up; the text says why.
     pub fn new(secrets: Secrets, directory: &Path) -> Result<Self, String> {
-        // The second to ask finds it installed, which is as good.
+        // This fails if a provider is already installed, which does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |error: &dyn std::error::Error| format!("probes can't use TLS: {}", chain(error));
         let (lookups, authorities) = (Lookups::default(), Authorities::new(directory).map_err(|error| failed(&error))?);
@@ -69,7 +69,7 @@ impl NetworkProber {
             return self.ask(probe, client, url.clone(), reach, &[]).await;
         }
         let tls = self.tls(probe.ca_file.clone()).await?;
-        // Where it has to be known which address answers, they are looked up here.
+        // The probe has to know which address answers, so the name is looked up here.
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
         let groups = groups(reach, &self.lookups.of_address(&format!("{host}:{port}")).await?)?;
@@ -80,7 +80,7 @@ impl NetworkProber {
         try_join_all(groups.iter().map(ask)).await.map(drop)
     }
 
-    /// Files may lie on a disk that hangs, so they are read where nothing else waits.
+    /// The TLS settings for `ca_file`, or the system's. A disk may hang, so the file is read on a blocking thread.
     async fn tls(&self, ca_file: Option<String>) -> Result<ClientConfig, String> {
         let Some(path) = ca_file else { return Ok(self.authorities.of_system().clone()) };
         let authorities = Arc::clone(&self.authorities);
@@ -141,7 +141,7 @@ impl Prober for NetworkProber {
     }
 }
 
-/// Of each of these groups of a name's addresses one has to answer.
+/// Divides a name's addresses into groups. One address of each group has to answer.
 fn groups(reach: Reach, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>, String> {
     let of = |family: AddressFamily| -> Result<Vec<SocketAddr>, String> {
         let is_of = |address: &&SocketAddr| address.is_ipv4() == (family == AddressFamily::Ipv4);
@@ -160,7 +160,7 @@ fn groups(reach: Reach, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>
     })
 }
 
-/// A failure, with the address of which it is where all have to answer.
+/// The text of a failure. It names the address if all addresses have to answer.
 fn told_by(reach: Reach, by: &[SocketAddr], failure: String, error: &(dyn std::error::Error + 'static)) -> String {
     match reach.half() {
         Some(family) => by_address(&prefixed(by, &failure), error, family),
@@ -172,10 +172,10 @@ fn prefixed(by: &[SocketAddr], failure: &str) -> String {
     by.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
 }
 
-/// A client that asks these addresses alone, and the URL to give it.
+/// A client that connects only to these addresses, and the URL to give it.
 fn client_for(probe: &HttpProbe, tls: ClientConfig, addresses: &[SocketAddr]) -> Result<(Client, Url), String> {
     let mut url = probe.url.as_url().clone();
-    // TLS goes by the URL's name, so that is put in; where it leads is told below.
+    // The client takes the TLS server name from the URL, so it is set there. The addresses are set below.
     if let Some(name) = probe.server_name().filter(|_| url.scheme() == "https") {
         url.set_host(Some(name.as_str())).map_err(|error| format!("{name} can't stand in a URL: {error}"))?;
     }
@@ -187,7 +187,7 @@ fn client_for(probe: &HttpProbe, tls: ClientConfig, addresses: &[SocketAddr]) ->
     Ok((client, url))
 }
 
-/// What is sent as `Host`, where that isn't the host of the URL that the client gets.
+/// The `Host` header, if it differs from the host of the URL that the client gets.
 fn host_of(probe: &HttpProbe) -> Option<HeaderValue> {
     let text = match (&probe.host, &probe.sni) {
         (Some(host), _) => host.to_string(),

@@ -1,6 +1,6 @@
-//! One thing that is read as a whole: the rules, a zone with the files it includes, the keys of a zone, the GeoIP
-//! database. What its files look like enters, a version that is to be taken leaves, or what is wrong with it; the feed
-//! holds one for each.
+//! Takes the state of the files of one part, returns a version to put in service or says what is wrong with it. A part
+//! is read as a whole: the rules, a zone with the files it includes, the keys of a zone, or the GeoIP database. Called
+//! by the feed in [`super`], which holds one [`Part`] for each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,47 +19,49 @@ use crate::state::load::Shrink;
 use crate::state::load::{self, Fault, Unusable, compile_rules, read_file};
 use crate::state::snapshot::{Rules, ZoneSource};
 
-/// What was read, and what its files looked like before they were opened.
+/// The result of reading a part, and the state of its files just before they were opened.
 #[derive(Debug)]
 pub(crate) struct Reading<T> {
     looks: Vec<Look>,
     pub(crate) outcome: Result<T, Unusable>,
 }
 
-/// One thing that is read as a whole, and what is known of it.
+/// One part, and what is known about its files and versions.
 #[derive(Debug)]
 pub(crate) struct Part<G> {
-    /// What the files looked like at the last look.
+    /// The state of the files when they were last checked.
     looks: Vec<Look>,
     settling: Settling<Vec<Look>>,
-    /// The version last taken, where it is compared with or put together with others.
+    /// The version last taken. It is kept only if later versions are compared with it or other parts are combined with
+    /// it.
     pub(crate) good: Option<G>,
     /// What is wrong with the version that is there, if it isn't in service.
     faults: Vec<String>,
-    /// Whether that is told of a version that isn't done with.
+    /// Whether the version on disk isn't decided yet: it is held, can't be read, or wasn't settled at the start.
     is_waiting: bool,
 }
 
-/// What a look brought.
+/// What a check of the files found.
 pub(super) enum Came<T> {
-    /// Nothing that anybody has to know.
+    /// Nothing to report.
     Nothing,
-    /// A version to be put in service.
+    /// A version to put in service.
     Version(T),
-    /// What is wrong has changed.
+    /// The list of faults has changed; see [`Part::faults`].
     Faults,
 }
 
-/// Compares a version with the one in service; and says what to tell if it is held.
+/// Compares a version with the one in service. Also returns the message to report if the version is held.
 pub(super) type Compare<G, T> = fn(Option<&G>, &T) -> (Judged, String);
 
-/// Compares nothing: what makes sense is whole.
+/// Compares nothing: every version that can be read and makes sense counts as whole.
 pub(super) fn alone<G, T>(_: Option<&G>, _: &T) -> (Judged, String) {
     (Judged::Whole, String::new())
 }
 
 impl<G> Part<G> {
-    /// What is known after a start. `is_done`: what was read then was taken or refused, and isn't to be read again.
+    /// The state after a start. `is_done` means that the version read at the start was taken or refused, so it isn't
+    /// read again.
     pub(crate) fn new<T>(reading: &Reading<T>, is_done: bool, good: Option<G>, shrink: Shrink) -> Self {
         let faults = reading.outcome.as_ref().err().map(|unusable| told(&unusable.faults)).unwrap_or_default();
         let done = is_done.then(|| reading.looks.clone());
@@ -80,7 +82,7 @@ impl<G> Part<G> {
         self.settling.confirm(now);
     }
 
-    /// Looks at the files, and reads and judges them if it is time.
+    /// Checks the files. Reads and judges them if it is time.
     pub(super) fn step<T>(
         &mut self,
         now: Millis,
@@ -93,7 +95,7 @@ impl<G> Part<G> {
         self.looks = looks;
         let next = self.settling.look(now, &self.looks, how);
         if next != Next::Read {
-            // What was held or couldn't be read has been undone, and what was there before is there again.
+            // The version that was held or couldn't be read is gone, and the previous one is back.
             let is_undone = next == Next::Nothing && self.is_waiting;
             self.is_waiting &= !is_undone;
             return if is_undone { self.come_to(Vec::new(), Came::Faults) } else { Came::Nothing };
@@ -101,7 +103,7 @@ impl<G> Part<G> {
         let Reading { looks, outcome } = read();
         let after = again(&looks);
         if after != looks {
-            // It changed while it was read: the next look sees the change.
+            // A file changed while it was read. The next check sees the change.
             self.looks = looks;
             return Came::Nothing;
         }
@@ -125,7 +127,7 @@ impl<G> Part<G> {
         }
     }
 
-    /// What came of a look, now that this is wrong; nothing, if nothing else was wrong before.
+    /// Stores `faults` and returns `came`. If the faults haven't changed, [`Came::Nothing`] replaces [`Came::Faults`].
     fn come_to<T>(&mut self, faults: Vec<String>, came: Came<T>) -> Came<T> {
         let is_same = self.faults == faults;
         self.faults = faults;
@@ -150,8 +152,8 @@ impl<T> Reading<T> {
         })
     }
 
-    /// Reads what tells of every file before it opens it, the first one being `path`. A panic is a fault of this
-    /// version alone.
+    /// Reads several files, `path` first. `read` has to call its argument with the path of each file before it opens
+    /// it. A panic in `read` becomes a fault of this version.
     fn of_files(path: &Path, read: impl FnOnce(&mut dyn FnMut(&Path)) -> Result<T, Unusable>) -> Self {
         let mut looks: Vec<Look> = vec![Look::at(path)];
         let mut opening = |path: &Path| {
@@ -172,7 +174,7 @@ pub(crate) fn read_rules(path: &Path) -> Reading<Arc<Rules>> {
     Reading::of_file(path, |bytes| compile_rules(bytes, &path.display().to_string()))
 }
 
-/// Reads the GeoIP database; its bytes are there to be kept.
+/// Reads the GeoIP database. Also returns its bytes, so that they can be stored.
 pub(crate) fn read_geoip(path: &Path, registered: Registered) -> Reading<(Arc<Places>, Vec<u8>)> {
     Reading::of_file(path, |bytes| match Places::read_with(&bytes, registered) {
         Ok(places) => Ok((Arc::new(places), bytes)),
@@ -185,8 +187,7 @@ pub(crate) fn read_zone(origin: &Name, path: &Path) -> Reading<ZoneSource> {
     Reading::of_files(path, |opening| load::read_zone(origin, path, opening))
 }
 
-/// Reads the keys of a zone. Several files make them, and whoever replaces those replaces one after the other: what is
-/// wrong may pass.
+/// Reads the keys of a zone. They stand in several files, which are replaced one after another, so any fault may pass.
 pub(crate) fn read_zone_keys(zone: &SignedZone, at: Timestamp) -> Reading<ZoneKeys> {
     Reading::of_files(&zone.directory.join(STATE), |opening| {
         let read = read_keys(std::slice::from_ref(zone), at, opening);
