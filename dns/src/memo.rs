@@ -183,9 +183,9 @@ impl Memo {
         // By reference, as moving it would wait for what was only just written.
         let kept = self.find(query, *place, snapshot, from);
         let Some(kept) = &kept else {
-            let told = in_full(context, snapshot, packet, from, out);
-            self.keep(query, snapshot, from, &told, out);
-            return told;
+            let answered = in_full(context, snapshot, packet, from, out);
+            self.keep(query, snapshot, from, &answered, out);
+            return answered;
         };
         let mut limit = usize::from(query.limit);
         if let Some(limiter) = context.limiter {
@@ -203,14 +203,14 @@ impl Memo {
                 }
             }
         }
-        let told = kept.write(query, packet, limit, out);
+        let answered = kept.write(query, packet, limit, out);
         self.hits += 1;
         self.unwatched += 1;
         if self.unwatched >= SHADOW && limit != 0 {
             self.unwatched = 0;
             self.compare(context, snapshot, packet, from, out);
         }
-        told
+        answered
     }
 
     fn forget(&mut self) {
@@ -278,8 +278,10 @@ impl Memo {
     }
 
     /// Keeps an answer that others may get, too.
-    fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, told: &Answered, out: &[u8]) {
-        let Outcome::Answered { rcode, service, class: kind, keepable, truncated, .. } = told.outcome else { return };
+    fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, answered: &Answered, out: &[u8]) {
+        let Outcome::Answered { rcode, service, class: kind, keepable, truncated, .. } = answered.outcome else {
+            return;
+        };
         if truncated || out.len() > LONGEST {
             return;
         }
@@ -305,7 +307,7 @@ impl Memo {
         }
         self.table.put(&key, query.name, |mut wire| {
             wire.set(&bare);
-            Entry { decided, asks: None, service, region: told.region, rcode, kind, wire }
+            Entry { decided, asks: None, service, region: answered.region, rcode, kind, wire }
         });
     }
 

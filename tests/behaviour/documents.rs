@@ -145,6 +145,7 @@ fn the_command_line_page_has_every_command() {
     let absent: Vec<&str> = names.into_iter().filter(|name| !listed.contains(&format!("`bailiwick {name}"))).collect();
     assert_eq!(absent, [""; 0]);
 }
+
 #[test]
 fn every_path_that_a_document_of_the_project_names_exists() {
     let pages = pages();

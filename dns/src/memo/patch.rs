@@ -83,10 +83,10 @@ impl Kept<'_> {
             out.extend_from_slice(option);
             out[end + 7] = if ecs.source == 0 { 0 } else { self.scope };
         }
-        self.told(query, truncated)
+        self.answered(query, truncated)
     }
 
-    fn told(&self, query: &Query<'_>, truncated: bool) -> Answered {
+    fn answered(&self, query: &Query<'_>, truncated: bool) -> Answered {
         let (rcode, service, keepable) = match self.source {
             Source::Entry(entry) => (entry.rcode, entry.service, true),
             Source::Pattern(_, answers) => (answers.rcode(), None, matches!(answers, Answers::Static(_))),

@@ -48,16 +48,14 @@ pub(crate) fn answer(
     snapshot: &Snapshot,
     info: &ResponseInfo,
 ) -> Result<Reply, Failure> {
-    if asked.method != "GET" {
-        return Err(Failure::WrongMethod { allowed: "GET" });
-    }
+    only_get(asked)?;
     let table = snapshot.rules()?;
-    let token = env::text(env, TOKEN);
+    let token = operators_token(env);
     let asker = Requester {
         host: &asked.address.host,
         credentials: Credentials::of(asked),
         origin: Origin::of(asked),
-        token: token.as_deref().filter(|token| !token.is_empty()),
+        token: token.as_deref(),
     };
     let question = asker.question(table, &asked.address.query)?;
     let told = match &question {
@@ -94,9 +92,22 @@ fn missing_secrets(table: &Table, env: &Env, asked: impl Fn(&RegionId) -> bool) 
 
 /// What health tells the operator beside what it tells everybody; nothing for anybody else.
 pub(crate) fn operators_health(asked: &ClientRequest, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
-    let token = env::text(env, TOKEN).filter(|token| !token.is_empty())?;
     let table = snapshot.table.as_deref()?;
-    Credentials::of(asked).are(&token).then(|| missing_secrets(table, env, |_| true))
+    is_operators(asked, env).then(|| missing_secrets(table, env, |_| true))
+}
+
+/// The operator's token, if there is one. An empty one is nobody's.
+fn operators_token(env: &Env) -> Option<String> {
+    env::text(env, TOKEN).filter(|token| !token.is_empty())
+}
+
+/// Whether a request comes with the operator's token.
+fn is_operators(asked: &ClientRequest, env: &Env) -> bool {
+    operators_token(env).is_some_and(|token| Credentials::of(asked).are(&token))
+}
+
+fn only_get(asked: &ClientRequest) -> Result<(), Failure> {
+    if asked.method == "GET" { Ok(()) } else { Err(Failure::WrongMethod { allowed: "GET" }) }
 }
 
 /// An explanation in both forms, with what is the operator's to mend.
@@ -124,11 +135,8 @@ pub(crate) fn metrics(
     snapshot: &Snapshot,
     info: &ResponseInfo,
 ) -> Result<Reply, Failure> {
-    if asked.method != "GET" {
-        return Err(Failure::WrongMethod { allowed: "GET" });
-    }
-    let token = env::text(env, TOKEN).filter(|token| !token.is_empty());
-    if !token.is_some_and(|token| Credentials::of(asked).are(&token)) {
+    only_get(asked)?;
+    if !is_operators(asked, env) {
         return Err(Failure::MetricsUnauthorised);
     }
     let table = snapshot.table.as_deref();

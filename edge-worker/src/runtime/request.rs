@@ -12,7 +12,7 @@ use crate::runtime::exchange::{Inbox, JsExchange, Pieces};
 /// A client's request without its body, which may still be arriving.
 pub(crate) struct ClientRequest {
     request: web_sys::Request,
-    line: JsExchange,
+    exchange: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
     /// The Worker's id for the request, a random UUID.
     pub(crate) id: String,
@@ -28,7 +28,7 @@ pub(crate) struct ClientRequest {
 
 impl ClientRequest {
     /// Reads the text in which exchange.js describes the request.
-    pub(crate) fn of(request: web_sys::Request, text: &str, line: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
+    pub(crate) fn of(request: web_sys::Request, text: &str, exchange: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
         let mut rest = text;
         let mut next = || {
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
@@ -44,7 +44,7 @@ impl ClientRequest {
             place,
             headers: Headers::read(rest.to_owned()),
             request,
-            line,
+            exchange,
             inbox,
         }
     }
@@ -62,7 +62,7 @@ impl ClientRequest {
     /// The body in pieces. `None` if there is no body, or if it was already read.
     pub(crate) fn pieces(&self) -> Option<Pieces> {
         let is_unread = !self.request.body_used() && self.request.body().is_some();
-        is_unread.then(|| Pieces::new(self.line.clone(), Rc::clone(&self.inbox), Clone::clone(&self.request)))
+        is_unread.then(|| Pieces::new(self.exchange.clone(), Rc::clone(&self.inbox), Clone::clone(&self.request)))
     }
 }
 
