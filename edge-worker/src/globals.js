@@ -3,7 +3,10 @@
 
 const done = Promise.resolve();
 
-/** As the runtime's: what is thrown is an `error` event, which tells the shim that the Wasm is broken. */
+/**
+ * As the runtime's: what is thrown is an `error` event, which tells the shim that the Wasm is broken.
+ * @param {() => void} task
+ */
 export function queueMicrotask(task) {
   done.then(() => {
     try {
@@ -14,14 +17,16 @@ export function queueMicrotask(task) {
   });
 }
 
-const Decoder = globalThis.TextDecoder;
+const Decoder = self.TextDecoder;
 
 /** Short texts in ASCII, such as a header or a URL, are put together here. */
 export class TextDecoder {
+  /** @param {ConstructorParameters<typeof Decoder>} options */
   constructor(...options) {
     this.whole = new Decoder(...options);
   }
 
+  /** @param {Uint8Array} [bytes] */
   decode(bytes) {
     if (bytes === undefined || bytes.length > 32) return this.whole.decode(bytes);
     let text = "";

@@ -52,7 +52,7 @@ export class StandIn {
     return new StandIn(region, JSON.parse(line).url);
   }
 
-  private async control(method: string, name: string, body?: unknown): Promise<any> {
+  private async control(method: string, name: string, body?: Json): Promise<any> {
     const reply = await fetch(`${this.url}/_stand-in/${name}`, { method, body: body && JSON.stringify(body) });
     const value = await reply.json();
     if (!reply.ok) throw new Error(JSON.stringify(value));

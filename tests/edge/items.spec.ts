@@ -212,7 +212,7 @@ describe("where answers are stored", () => {
     input.push(...one.output, { type: "function_call_output", call_id: call.call_id, output: "sunny" });
     const two = await ask(input);
     expect(two.output_text).toMatch(/seen: rs_/);
-    const three = await client.responses.create({ model: "o", previous_response_id: two.id, input: [{ type: "item_reference", id: two.output[0].id }] });
+    const three = await client.responses.create({ model: "o", previous_response_id: two.id, input: [{ type: "item_reference", id: two.output[0].id! }] });
     expect(three.status).toBe("completed");
     expect(await client.responses.create({ model: "o", input: [{ type: "item_reference", id: "rs_A1" }] }).catch((error) => error.status)).toBe(404);
   });

@@ -1,4 +1,5 @@
 // A client that asked for a stream hears the edge's own comments while endpoints take their time, or fail, behind them.
+import { generateKeyPairSync } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, region, rules, serve, stopAll, until } from "./harness.js";
@@ -93,8 +94,7 @@ test("an answer in one piece is never begun so", async () => {
 });
 
 test.each([["without keepalive", { keepalive: undefined }], ["where receipts are required", { receipts: "required" }]] as [string, Json][])("%s nothing comes before the answer", async (_, service) => {
-  const { privateKey } = await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"]) as CryptoKeyPair;
-  const { d, x, kty, crv } = await crypto.subtle.exportKey("jwk", privateKey);
+  const { d, x, kty, crv } = generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" });
   const other = await Edge.start(document(service), { RECEIPT_KEY: JSON.stringify({ kty, crv, d, x }) });
   plays = [later(1_300, (response) => (events(response, delta("42")), response.end(DONE))), silent];
   const reply = await chat(other);

@@ -35,7 +35,7 @@ async function upload(purpose = "user_data", more: Ask = {}): Promise<string> {
   const form = new FormData();
   form.append("file", new Blob([purpose === "batch" ? "{}" : "canary"], { type: "text/plain" }), "a.txt");
   form.append("purpose", purpose);
-  const { status, json } = await read(await edge.ask({ path: "/v1/files", method: "POST", headers: acme, body: await packed(form), ...(await typed(form)), ...more }));
+  const { status, json } = await read(await edge.ask({ path: "/v1/files", method: "POST", body: await packed(form), ...(await typed(form)), ...more }));
   expect(status).toBe(200);
   return json.id;
 }

@@ -1,6 +1,7 @@
 // What only the build for tests can do. The shared vectors inside the Worker's Wasm: the same files that the native
 // tests run, so both halves decide alike. And a panic, which nothing in the Worker that ships is known to cause.
 import { readFileSync, readdirSync } from "node:fs";
+import type { Readable } from "node:stream";
 import { Miniflare } from "miniflare";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { onStop, options, root, stopAll, until } from "./harness.js";
@@ -14,8 +15,8 @@ beforeAll(async () => {
     options(
       {},
       {
-        handleRuntimeStdio(stdout, stderr) {
-          for (const stream of [stdout, stderr]) stream.on("data", (chunk) => (logged += chunk));
+        handleRuntimeStdio(stdout: Readable, stderr: Readable) {
+          for (const stream of [stdout, stderr]) stream.on("data", (chunk: Buffer) => (logged += chunk));
         },
       },
       `${root}edge-worker/build-vectors`,

@@ -18,8 +18,9 @@ const { values } = parseArgs({
 const api = values["dns-api"];
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const wrangler = readFileSync(`${root}wrangler.toml`, "utf8");
-const date = wrangler.match(/^compatibility_date = "(.*)"$/m)[1];
-const flags = wrangler.match(/^compatibility_flags = \[([^\]]*)\]/m)[1].replace(/^\s*#.*$/gm, "");
+const date = wrangler.match(/^compatibility_date = "(.*)"$/m)?.[1];
+const flags = wrangler.match(/^compatibility_flags = \[([^\]]*)\]/m)?.[1].replace(/^\s*#.*$/gm, "");
+if (!date || !flags) throw new Error("wrangler.toml lacks compatibility_date or compatibility_flags");
 
 const miniflare = new Miniflare({
   modules: true,
@@ -45,8 +46,10 @@ await miniflare.ready;
 async function countryOf(client) {
   if (!client) return undefined;
   const query = new URLSearchParams({ service: "chat", client });
-  const told = await (await fetch(`${api}/v1/explain?${query}`)).json();
-  return told.client?.country ?? undefined;
+  const { client: found } = /** @type {{ client?: { country?: string } }} */ (
+    await (await fetch(`${api}/v1/explain?${query}`)).json()
+  );
+  return found?.country;
 }
 
 const server = createServer(async (request, response) => {
@@ -54,25 +57,27 @@ const server = createServer(async (request, response) => {
     const { "x-client": client, ...headers } = request.headers;
     for (const name of ["host", "connection", "content-length", "transfer-encoding", "expect"]) delete headers[name];
     if (client) headers["cf-connecting-ip"] = client;
-    const body = ["GET", "HEAD"].includes(request.method) ? undefined : Buffer.concat(await request.toArray());
+    const body = ["GET", "HEAD"].includes(request.method ?? "") ? undefined : Buffer.concat(await request.toArray());
     const country = await countryOf(client);
     const reply = await miniflare.dispatchFetch(`http://${values.host}${request.url}`, {
       method: request.method,
-      headers,
+      headers: /** @type {Record<string, string>} */ (headers),
       body,
       redirect: "manual",
-      cf: { country: country ?? "XX" }, // as Cloudflare writes it for an address it can't place
+      // XX is what Cloudflare writes for an address that it can't place.
+      cf: /** @type {import("miniflare").RequestInit["cf"]} */ ({ country: country ?? "XX" }),
     });
     response.writeHead(reply.status, Object.fromEntries(reply.headers));
     if (reply.body) await pipeline(Readable.fromWeb(reply.body), response);
     else response.end();
   } catch (error) {
     if (!response.headersSent) response.writeHead(502);
-    response.end(`the stand-in front failed: ${error.message}\n`);
+    response.end(`the stand-in front failed: ${/** @type {Error} */ (error).message}\n`);
   }
 });
 server.listen(Number(values.port), "127.0.0.1", () => {
-  console.log(JSON.stringify({ url: `http://127.0.0.1:${server.address().port}` }));
+  const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
+  console.log(JSON.stringify({ url: `http://127.0.0.1:${port}` }));
 });
 process.stdin.resume().on("close", async () => {
   server.closeAllConnections();

@@ -74,7 +74,24 @@ if (options.help) {
 
 const greeting = `Hello from ${options.region}${options.country ? ` (${options.country})` : ""}`;
 
-const state = { healthy: true, failure: null, requests: [], count: 0, open: 0, probes: 0, connections: noConnections(), counting: {} };
+/** A failure as a test asked for it (see `checkedFailure`).
+ * @typedef {{
+ *   mode: string, times?: number, path?: string, status?: number, headers?: Record<string, string>,
+ *   body?: string | object, location?: string, after?: number, delay_ms?: number,
+ * }} Failure
+ */
+/** @typedef {{ method: string, path: string, headers: object, body: string, body_bytes: number }} Recorded */
+
+const state = {
+  healthy: true,
+  failure: /** @type {Failure | null} */ (null),
+  requests: /** @type {Recorded[]} */ ([]),
+  count: 0,
+  open: 0,
+  probes: 0,
+  connections: noConnections(),
+  counting: {},
+};
 
 const memory = stateOf(options.region, envelope);
 
@@ -101,7 +118,7 @@ server.on("connection", (socket) => {
 });
 
 server.listen(Number(options.port), options.host, () => {
-  const { address, port, family } = server.address();
+  const { address, port, family } = /** @type {import("node:net").AddressInfo} */ (server.address());
   const url = `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
   console.log(JSON.stringify({ message: `listening on ${url}`, url, region: options.region, pid: process.pid }));
 });
@@ -186,7 +203,7 @@ async function api({ method, headers }, { pathname: path, searchParams }, body, 
   try {
     ask = JSON.parse(body.toString("utf8"));
   } catch (error) {
-    return json(response, 400, envelope("invalid_request_error", `the body is not JSON: ${error.message}`));
+    return json(response, 400, envelope("invalid_request_error", `the body is not JSON: ${/** @type {Error} */ (error).message}`));
   }
   const lost = memory.lost(ask ?? {});
   if (lost) return json(response, lost.status, lost.json);
@@ -201,10 +218,16 @@ function pieces() {
   return greeting.split(/(?<= )/);
 }
 
+/**
+ * An event of a stream: its name, its data, and whether the text of the answer is in it.
+ * @typedef {{ event?: string, data: object | string, content?: boolean }} Event
+ */
+
 const makers = {
   "/v1/chat/completions"(ask, id, created) {
     const base = { id: `chatcmpl-${id}`, created, model: ask.model ?? "stand-in" };
     const usage = { prompt_tokens: 1, completion_tokens: pieces().length, total_tokens: 1 + pieces().length };
+    /** @type {(delta: object, finish_reason?: string | null) => Event} */
     const chunk = (delta, finish_reason = null) => ({
       data: { ...base, object: "chat.completion.chunk", choices: [{ index: 0, delta, logprobs: null, finish_reason }] },
     });
@@ -313,6 +336,7 @@ async function stream(response, failure, events) {
   response.end();
 }
 
+/** @param {Event} event */
 function eventText({ event, data }) {
   return `${event ? `event: ${event}\n` : ""}data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`;
 }
@@ -399,6 +423,7 @@ function checkedFailure(failure) {
   return failure.mode === "slow" ? { delay_ms: 1000, ...failure } : failure;
 }
 
+/** @type {(type: string, message: string, code?: string | null) => object} */
 function envelope(type, message, code = null) {
   return { error: { message, type, param: null, code } };
 }

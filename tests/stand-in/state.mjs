@@ -147,6 +147,7 @@ export function stateOf(region, envelope) {
     return ok(completion);
   }
 
+  /** @type {[RegExp, Function][]} */
   const rooms = [
     [/^\/v1\/files(?=\/|$)/, files], [/^\/v1\/uploads(?=\/|$)/, uploads], [/^\/v1\/batches(?=\/|$)/, batches], [/^\/v1\/fine_tuning\/jobs(?=\/|$)/, jobs],
     [/^\/v1\/vector_stores(?=\/|$)/, stores], [/^\/v1\/responses(?=\/)/, responses], [/^\/v1\/chat\/completions(?=\/)/, completions],
@@ -179,7 +180,8 @@ export function stateOf(region, envelope) {
 
 /** The parts of a form by name, whole: a stand-in may hold what it gets. */
 export function formOf(contentType, body) {
-  const boundary = contentType.match(/boundary=(.*)$/)[1];
+  const boundary = contentType.match(/boundary=(.*)$/)?.[1];
+  if (boundary === undefined) throw new Error("the form has no boundary");
   const parts = new Map();
   const delimiter = Buffer.from(`\r\n--${boundary}`);
   let text = Buffer.concat([Buffer.from("\r\n"), body]);
@@ -188,7 +190,8 @@ export function formOf(contentType, body) {
     at = text.indexOf(delimiter);
     const head = text.indexOf("\r\n\r\n");
     if (at < 0 || head < 0) break;
-    const [, name] = text.toString("latin1", 0, head).match(/ name="([^"]*)"/);
+    const name = text.toString("latin1", 0, head).match(/ name="([^"]*)"/)?.[1];
+    if (name === undefined) throw new Error("a part of the form has no name");
     const filename = text.toString("utf8", 0, head).match(/filename="([^"]*)"/)?.[1];
     const type = text.toString("latin1", 0, head).match(/content-type: ([^\r]*)/i)?.[1];
     parts.set(name, { filename, type, bytes: Buffer.from(text.subarray(head + 4, at)) });

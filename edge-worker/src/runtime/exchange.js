@@ -183,12 +183,12 @@ class Exchange {
    * none of these happens within `milliseconds`.
    */
   pull(request, milliseconds) {
-    clearTimeout(this.late);
+    clearTimeout(/** @type {number} */ (this.late));
     this.late = setTimeout(() => this.notify(REQUEST_TIMEOUT, 0), milliseconds);
     if (this.pulling) return;
     const come = (what, bytes) => {
       this.pulling = false;
-      clearTimeout(this.late);
+      clearTimeout(/** @type {number} */ (this.late));
       this.notify(what, 0, bytes);
     };
     this.pulling = true;
@@ -367,7 +367,7 @@ class Exchange {
 
   /** Writes to the client. Reports WRITTEN when all bytes were taken, or WRITE_FAILED. */
   write(bytes) {
-    this.writer.write(bytes.slice()).then(
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(bytes.slice()).then(
       () => this.notify(WRITTEN, 0),
       () => this.notify(WRITE_FAILED, 0),
     );
@@ -375,12 +375,12 @@ class Exchange {
 
   /** Ends the client's body, which is complete. */
   close() {
-    this.writer.close().catch(ignore);
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).close().catch(ignore);
   }
 
   /** Breaks off the client's body, which is incomplete. */
   cut() {
-    this.writer.abort("the answer broke off").catch(ignore);
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).abort("the answer broke off").catch(ignore);
   }
 }
 
@@ -400,7 +400,7 @@ class Flight {
     this.broke = undefined;
     /** The buffer for the next read, the buffer of bytes not yet reported, and how many bytes are in it. */
     this.piece = undefined;
-    this.held = undefined;
+    this.held = /** @type {Uint8Array} */ (/** @type {unknown} */ (undefined));
     this.size = 0;
     this.last = 0;
     this.filling = false;
@@ -425,7 +425,7 @@ class Flight {
   /** Whether another read could exceed the limit. */
   isFull() {
     // A buffer that a read is filling is detached, and its length reads as 0.
-    return this.size + Math.max(this.piece.byteLength, PIECE) > AHEAD;
+    return this.size + Math.max(/** @type {Uint8Array} */ (this.piece).byteLength, PIECE) > AHEAD;
   }
 
   /** Appends a chunk to the held bytes, and takes its buffer back for the next read. */

@@ -17,6 +17,7 @@ const head = (...lines) => ["HTTP/1.1 200 OK", ...lines, "", ""].join("\r\n");
 const whole = Buffer.from(head("content-type: application/json", `content-length: ${Buffer.byteLength(unary)}`) + unary);
 
 const chunk = (text) => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`;
+/** @type {(delta: object, finish?: string | null) => string} */
 const event = (delta, finish = null) =>
   chunk(`data: ${JSON.stringify({ id: "c1", object: "chat.completion.chunk", created: 1, model: "m", choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`);
 const pieces = [
@@ -36,7 +37,7 @@ function stream(socket) {
   }, pace);
 }
 
-createServer((socket) => {
+const server = createServer((socket) => {
   socket.setNoDelay(true);
   socket.on("error", () => {});
   let held = Buffer.alloc(0);
@@ -45,7 +46,7 @@ createServer((socket) => {
     for (;;) {
       const end = held.indexOf("\r\n\r\n");
       if (end < 0) return;
-      const headers = held.latin1Slice(0, end).toLowerCase();
+      const headers = held.toString("latin1", 0, end).toLowerCase();
       let body, rest;
       const announced = /\r\ncontent-length: *(\d+)/.exec(headers);
       if (announced || !headers.includes("\r\ntransfer-encoding:")) {
@@ -54,15 +55,17 @@ createServer((socket) => {
         [body, rest] = [held.subarray(end + 4, size), held.subarray(size)];
       } else {
         // Nobody here sends a request before the last is answered: the last chunk is the end of what there is.
-        if (held.latin1Slice(held.length - 5) !== "0\r\n\r\n") return;
+        if (held.toString("latin1", held.length - 5) !== "0\r\n\r\n") return;
         [body, rest] = [held.subarray(end + 4), Buffer.alloc(0)];
       }
       held = rest;
-      if (/"stream": ?true/.test(body.latin1Slice())) stream(socket);
+      if (/"stream": ?true/.test(body.toString("latin1"))) stream(socket);
       else socket.write(whole);
     }
   });
-}).listen(0, "127.0.0.1", function () {
-  console.log(this.address().port);
+});
+server.listen(0, "127.0.0.1", () => {
+  const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
+  console.log(port);
 });
 process.stdin.on("end", () => process.exit()).resume();

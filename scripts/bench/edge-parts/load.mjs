@@ -8,7 +8,10 @@ import { createInterface } from "node:readline";
 const DONE = "data: [DONE]\n\n";
 const LAST_CHUNK = "\r\n0\r\n\r\n";
 
-/** One connection, until `until`. */
+/**
+ * One connection, until `until`.
+ * @returns {Promise<void>}
+ */
 function client(job, until, sample) {
   const streamed = job.body.includes('"stream":true');
   const names = { host: `127.0.0.1:${job.port}`, "content-type": "application/json", ...job.headers };
@@ -32,7 +35,7 @@ function client(job, until, sample) {
     socket.on("connect", send);
     socket.on("data", (data) => {
       if (size < 0) {
-        head += data.latin1Slice();
+        head += data.toString("latin1");
         const end = head.indexOf("\r\n\r\n");
         if (end < 0) return;
         size = Number(/\r\ncontent-length: *(\d+)/i.exec(head.slice(0, end))?.[1] ?? Infinity);
@@ -40,7 +43,7 @@ function client(job, until, sample) {
         got = tail.length;
       } else {
         got += data.length;
-        tail = (tail + data.latin1Slice(Math.max(0, data.length - 64))).slice(-64);
+        tail = (tail + data.toString("latin1", Math.max(0, data.length - 64))).slice(-64);
       }
       if (first === 0 && got > 0) first = performance.now();
       const good = head.startsWith("HTTP/1.1 200");

@@ -34,6 +34,26 @@ const prompt = "All the world's a stage, and all the men and women merely player
 const body = (more) => JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: prompt }], ...more });
 const kinds = { unary: body({}), streamed: body({ stream: true }) };
 
+/** @typedef {import("node:net").AddressInfo} AddressInfo */
+/** @typedef {{ median: number, min: number, max: number }} Spread */
+/**
+ * What is measured, and what is known of it once it has started: its process, how long each start took in
+ * milliseconds, and by kind why it fails.
+ * @typedef {{
+ *   name: string, title: string, headers: Record<string, string>, worker?: string, bindings?: Record<string, string>,
+ *   other?: boolean, port?: number, child?: import("node:child_process").ChildProcess, starts?: number[],
+ *   broken?: Record<string, string>,
+ * }} Gateway
+ */
+/**
+ * A row of the table: either `broken`, or the rest.
+ * @typedef {{
+ *   kind: string, connections: number, gateway: string, name: string, broken?: string, requests_per_second?: Spread,
+ *   p50_us?: Spread, p99_us?: Spread, first_event_us?: Spread, cpu_us_per_request?: Spread, cpu_over_pass?: Spread,
+ *   errors?: number,
+ * }} Row
+ */
+
 // --- Processes
 // --------------------------------------------------------------------------------------------------------
 
@@ -80,7 +100,7 @@ function ticks(pid) {
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
-  const { port } = server.address();
+  const { port } = /** @type {AddressInfo} */ (server.address());
   await new Promise((done) => server.close(done));
   return port;
 }
@@ -100,7 +120,8 @@ const ask = (gateway, kind) =>
 
 /** A text setting, or a list of them, of wrangler.toml: this Worker runs as it is deployed. */
 function setting(name) {
-  const value = readFileSync(`${root}/wrangler.toml`, "utf8").match(new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"))[1];
+  const value = readFileSync(`${root}/wrangler.toml`, "utf8").match(new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"))?.[1];
+  if (!value) throw new Error(`wrangler.toml has no ${name}`);
   return [...value.replace(/^\s*#.*$/gm, "").matchAll(/"([^"]*)"/g)].map((match) => match[1]);
 }
 
@@ -112,7 +133,7 @@ function workerdConfig(name, path, port, bindings) {
   mkdirSync(place);
   const isBuild = statSync(path).isDirectory();
   for (const file of isBuild ? ["index.js", "index_bg.wasm"] : [basename(path)]) cpSync(join(isBuild ? path : resolve(path, ".."), file), join(place, file));
-  const quote = JSON.stringify;
+  const quote = (/** @type {string} */ text) => JSON.stringify(text);
   const modules = isBuild
     ? `(name = "index.js", esModule = embed "index.js"), (name = "index_bg.wasm", wasm = embed "index_bg.wasm")`
     : `(name = "index.js", esModule = embed ${quote(basename(path))})`;
@@ -150,12 +171,13 @@ const node = createServer((request, response) => {
 }).listen(0, "127.0.0.1");
 await once(node, "listening");
 
-const ours = { RULES_URL: `http://127.0.0.1:${node.address().port}/v1/rules`, FRA_KEY: "endpoint-key" };
+const ours = { RULES_URL: `http://127.0.0.1:${/** @type {AddressInfo} */ (node.address()).port}/v1/rules`, FRA_KEY: "endpoint-key" };
 const client = { host: HOST, authorization: `Bearer ${KEY}`, accept: "application/json", "user-agent": "bench", "cf-blob": JSON.stringify({ country: "DE" }) };
 const build = `${root}/edge-worker/build`;
 
 /** What steps.js puts upon pass.js, one after the other. */
 const STEPS = ["headers", "answer", "abort", "gone", "timer", "place"];
+/** @type {Gateway[]} */
 const steps = options.steps ? STEPS.map((name, i) => ({ name, title: `+ ${name}`, worker: join(parts, "steps.js"), headers: client, bindings: { STEP: String(i + 1) } })) : [];
 if (options.steps) steps.push({ name: "no_wasm", title: "this Worker without its Wasm", worker: bundleNoWasm(), headers: client });
 
@@ -168,6 +190,7 @@ function bundleNoWasm() {
   return module;
 }
 
+/** @type {Gateway[]} */
 const all = [
   { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
   { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
@@ -196,7 +219,7 @@ async function launch(gateway) {
       await ask(gateway, "unary");
       break;
     } catch (error) {
-      if (gateway.child.exitCode !== null || performance.now() - began > 20_000) stop(`${gateway.title} did not start: ${error.message}`);
+      if (gateway.child.exitCode !== null || performance.now() - began > 20_000) stop(`${gateway.title} did not start: ${/** @type {Error} */ (error).message}`);
       await new Promise((done) => setTimeout(done, 1));
     }
   }
@@ -262,7 +285,13 @@ function spread(list) {
   const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
   return { median, min: sorted[0], max: sorted.at(-1) };
 }
-const written = ({ median, min, max }, digits = 0) => `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`;
+
+/** @type {(spread: Spread | undefined, digits?: number) => string} */
+function written(spread, digits = 0) {
+  if (spread === undefined) return "";
+  const [median, min, max] = [spread.median, spread.min, spread.max].map((value) => value.toFixed(digits));
+  return `${median} (${min}–${max})`;
+}
 
 /** The cell of another gateway that was asked the same. */
 const twin = (cell, name) =>
@@ -285,7 +314,7 @@ function overOther(cell) {
   return { ...spread(sorted), min: rank(sorted.length / 2 - reach - 1), max: rank(sorted.length / 2 + reach) };
 }
 
-const rows = cells.map((cell) => {
+const rows = cells.map(/** @returns {Row} */ (cell) => {
   const { kind, connections, gateway, samples } = cell;
   const row = { kind, connections, gateway: gateway.title, name: gateway.name };
   if (samples.length === 0) return { ...row, broken: gateway.broken[kind] ?? "not measured" };
@@ -303,8 +332,8 @@ for (const row of rows) {
   if (row.broken) console.log(`${start} fails: ${row.broken.replace(/\s+/g, " ").replaceAll("|", "\\|")} | | | | | | |`);
   else
     console.log(
-      `${start} ${written(row.requests_per_second)} | ${written(row.p50_us)} | ${written(row.p99_us)} | ${row.first_event_us ? written(row.first_event_us) : ""} ` +
-        `| ${written(row.cpu_us_per_request)} | ${row.cpu_over_pass ? written(row.cpu_over_pass, 2) : ""} | ${row.errors} |`,
+      `${start} ${written(row.requests_per_second)} | ${written(row.p50_us)} | ${written(row.p99_us)} | ${written(row.first_event_us)} ` +
+        `| ${written(row.cpu_us_per_request)} | ${written(row.cpu_over_pass, 2)} | ${row.errors} |`,
     );
 }
 const others = cells.filter((cell) => cell.gateway.other && cell.samples.length > 0 && twin(cell, "bailiwick")?.samples.length > 0);

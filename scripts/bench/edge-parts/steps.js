@@ -18,10 +18,12 @@ const record = (text) => {
 function pump(body, writer) {
   const reader = body.getReader({ mode: "byob" });
   const held = new Uint8Array(1 << 16);
-  let size = 0, soon;
+  let size = 0;
+  /** @type {number | null} */
+  let soon = null;
   const flush = () => {
     clearTimeout(soon);
-    soon = undefined;
+    soon = null;
     if (size > 0) void writer.write(held.slice(0, size));
     size = 0;
   };
@@ -42,7 +44,7 @@ export default {
     const place = step >= 6 ? String(request.cf?.country) : "";
     const signal = step >= 4 ? request.signal : undefined;
     if (signal) signal.onabort = () => {};
-    const timer = step >= 5 ? setTimeout(() => {}, 10_000) : undefined;
+    const timer = step >= 5 ? setTimeout(() => {}, 10_000) : null;
     const headers = step >= 1 ? record(lines(request.headers)) : request.headers;
     const body = await request.arrayBuffer();
     const init = { method: request.method, headers, body, redirect: "manual" };
