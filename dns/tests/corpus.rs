@@ -1,5 +1,5 @@
-//! The inputs that fuzzing begins with and those that it found worth keeping, put to the same checks as an ordinary
-//! test (`fuzz/seeds`, `fuzz/kept`).
+//! The fuzz targets' checks as ordinary tests. The inputs are those that fuzzing begins with (`fuzz/seeds`), and those
+//! that once broke a check or reached new code (`fuzz/regressions`).
 
 #[path = "../fuzz/src/checks.rs"]
 mod checks;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 /// Every input of a target.
 fn inputs(target: &str) -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
-    for folder in ["seeds", "kept"] {
+    for folder in ["seeds", "regressions"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder).join(target);
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries {

@@ -1,4 +1,4 @@
-//! What must hold for any bytes from outside: fuzz targets and the ordinary test of the kept inputs (`tests/corpus.rs`)
+//! What must hold for any bytes from outside: fuzz targets and the ordinary test of their inputs (`tests/corpus.rs`)
 //! call these. Each panics when its rule is broken.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
