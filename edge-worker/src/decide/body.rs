@@ -65,13 +65,13 @@ const WHOLE_BATCH: &str = "another than batch, as its lines are read here: send 
 
 /// Tools that run in containers of the model host. If a name is written with escapes it isn't found, and the answer's
 /// ids aren't sealed.
-const KEEPING: &[&[u8]] = &[b"code_interpreter", b"shell"];
+const CONTAINER_TOOLS: &[&[u8]] = &[b"code_interpreter", b"shell"];
 
 /// An endpoint's names of models, by the client's names.
 type Models = BTreeMap<String, String>;
 
 /// Up to this number of fields, duplicates are found by comparing each pair.
-const FEW: usize = 32;
+const FEW_FIELDS: usize = 32;
 
 /// The longest name of a model, in bytes.
 const LONGEST_MODEL: usize = 256;
@@ -126,6 +126,28 @@ pub struct Terms<'a> {
 }
 
 impl Inspected {
+    /// A body that holds nothing, and decides nothing.
+    fn empty() -> Self {
+        Self {
+            bytes: PooledBuffer::default(),
+            model: None,
+            stream: false,
+            choices: 1,
+            prompt_cache_key: None,
+            user: None,
+            beginning: None,
+            forced: None,
+            stores: false,
+            keeps: false,
+            ids: Vec::new(),
+            items: Vec::new(),
+            models: Vec::new(),
+            names: Vec::new(),
+            salt: None,
+            needs: Needs::default(),
+        }
+    }
+
     /// Reads and judges a JSON body, whatever its Content-Type.
     ///
     /// # Errors
@@ -281,7 +303,7 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, fields, key, value, may_be_unknown);
     let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
-    let mut body = decided(text, brace, &entries, route, terms.allow)?;
+    let mut body = read_top_level(text, brace, &entries, route, terms.allow)?;
     if let Some((at, wrong)) = walk.wrong {
         return Err(field::told(text, at, wrong));
     }
@@ -327,7 +349,7 @@ fn duplicates(entries: &[Entry<'_>], deciding: &[&'static str]) -> Result<(), Fa
             return Err(Failure::MiscasedKey { key: known });
         }
         let is_new =
-            if entries.len() <= FEW { !entries[..i].iter().any(|one| one.0 == *key) } else { seen.insert(key) };
+            if entries.len() <= FEW_FIELDS { !entries[..i].iter().any(|one| one.0 == *key) } else { seen.insert(key) };
         if !is_new {
             return Err(Failure::DuplicateKey { key: key.chars().take(LONGEST_MODEL).collect() });
         }
@@ -348,99 +370,121 @@ fn salt(text: &str, brace: usize, entries: &[Entry<'_>], scope: &Scope) -> Salt 
 }
 
 /// Reads what the top-level fields decide.
-fn decided(
+fn read_top_level(
     text: &str,
     brace: usize,
     entries: &[Entry<'_>],
     route: &Route,
     allow: &[Allowance],
 ) -> Result<Inspected, Failure> {
-    let mut body = Inspected {
-        bytes: PooledBuffer::default(),
-        model: None,
-        stream: false,
-        choices: 1,
-        prompt_cache_key: None,
-        user: None,
-        beginning: None,
-        forced: None,
-        stores: false,
-        keeps: false,
-        ids: Vec::new(),
-        items: Vec::new(),
-        models: Vec::new(),
-        names: Vec::new(),
-        salt: None,
-        needs: Needs::default(),
-    };
-    let (is_response, is_upload, is_batch) = (route.is_responses(), route.is(&["uploads"]), route.is(&["batches"]));
-    // Requests for compaction and for token counts have no `store`.
-    let stores = route.is(&["responses"]);
-    let may_store = allow.contains(&Allowance::Store);
-    let has = |name: &str| entries.iter().any(|(key, _, _)| key == name);
-    for (key, kind, range) in entries {
-        let value = text.get(range.clone()).unwrap_or_default();
-        match key.as_ref() {
-            "model" => body.model = Some((range.clone(), model(value)?)),
-            "stream" => body.stream = boolean("stream", *kind)?,
-            "n" => body.choices = value.parse().unwrap_or(1),
-            // For images `background` is a colour.
-            "background" if is_response && boolean("background", *kind)? && !allow.contains(&Allowance::Background) => {
-                return Err(Failure::Background);
-            }
-            "store" if *kind != Kind::False && !may_store => body.forced = Some((range.clone(), "false")),
-            "store" => body.stores = boolean("store", *kind)? || stores && *kind == Kind::Null,
-            "conversation" if is_response && *kind != Kind::Null => {
-                return Err(Failure::NotCarried { what: "Conversations" });
-            }
-            // A prompt stored at the endpoint may hold tools and URLs that the edge can't judge.
-            "prompt" if is_response && *kind != Kind::Null && !allow.contains(&Allowance::HostedTools) => {
-                return Err(Failure::HostedTool { tool: "prompt".to_owned() });
-            }
-            "audio" if *kind == Kind::Object => body.keeps = true,
-            "tools" if *kind == Kind::Array && allow.contains(&Allowance::HostedTools) => {
-                body.keeps |= KEEPING.iter().any(|tool| memmem::find(value.as_bytes(), tool).is_some());
-            }
-            // A host may accept a single tool without a list around it, and would run it unjudged.
-            "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
-                return Err(Failure::BadField { field: "tools", expected: "a list" });
-            }
-            "endpoint" if is_batch && *kind != Kind::Null => check_endpoint(value)?,
-            "purpose" if is_upload => {
-                let purpose = string(value).unwrap_or_default();
-                check_purpose(&purpose, allow.contains(&Allowance::Batch))?;
-                // The lines of a batch can't be judged in the separate parts of a file.
-                if purpose.starts_with("batch") {
-                    return Err(Failure::BadField { field: "purpose", expected: WHOLE_BATCH });
-                }
-            }
-            "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
-            "user" if *kind == Kind::String => body.user = string(value),
-            "input" if is_response && matches!(kind, Kind::Array | Kind::Object) => {
-                body.items = ids::items(text, range.clone());
-            }
-            _ => {}
-        }
+    let path = TopLevel::of(text, route, allow);
+    let mut body = Inspected::empty();
+    for entry in entries {
+        path.read(entry, &mut body)?;
     }
     if body.prompt_cache_key.is_none() {
         body.beginning = affinity::beginning(route, entries, text);
     }
-    // The Responses API stores an answer unless `store` is false.
-    if stores && !has("store") {
-        body.stores = may_store;
+    let has = |name: &str| entries.iter().any(|(key, _, _)| key == name);
+    if path.stores_by_default && !has("store") {
+        body.stores = path.may_store;
         let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
-        body.forced = (!may_store).then(|| (brace + 1..brace + 1, text));
+        body.forced = (!path.may_store).then(|| (brace + 1..brace + 1, text));
     }
     if route.class() == Class::Inference && body.model.is_none() && !route.is(&["moderations"]) {
         return Err(NO_MODEL);
     }
-    if is_upload && !has("purpose") {
+    if path.is_upload && !has("purpose") {
         return Err(Failure::BadField { field: "purpose", expected: PURPOSE });
     }
-    if is_batch && !allow.contains(&Allowance::Batch) {
+    if path.is_batch && !allow.contains(&Allowance::Batch) {
         return Err(Failure::Batch);
     }
     Ok(body)
+}
+
+/// What the path and the service mean for the top-level fields of a body.
+struct TopLevel<'a> {
+    text: &'a str,
+    allow: &'a [Allowance],
+    is_response: bool,
+    is_upload: bool,
+    is_batch: bool,
+    /// Whether the service allows that answers are stored.
+    may_store: bool,
+    /// Whether the endpoint stores the answer unless `store` is false. In the Responses API it does, but requests for
+    /// compaction and for token counts have no `store`.
+    stores_by_default: bool,
+}
+
+impl<'a> TopLevel<'a> {
+    fn of(text: &'a str, route: &Route, allow: &'a [Allowance]) -> Self {
+        Self {
+            text,
+            allow,
+            is_response: route.is_responses(),
+            is_upload: route.is(&["uploads"]),
+            is_batch: route.is(&["batches"]),
+            may_store: allow.contains(&Allowance::Store),
+            stores_by_default: route.is(&["responses"]),
+        }
+    }
+
+    /// Reads a field into `body`.
+    fn read(&self, (key, kind, range): &Entry<'_>, body: &mut Inspected) -> Result<(), Failure> {
+        let value = self.text.get(range.clone()).unwrap_or_default();
+        match key.as_ref() {
+            "model" => body.model = Some((range.clone(), model(value)?)),
+            "stream" => body.stream = boolean("stream", *kind)?,
+            "n" => body.choices = value.parse().unwrap_or(1),
+            "store" if *kind != Kind::False && !self.may_store => body.forced = Some((range.clone(), "false")),
+            "store" => body.stores = boolean("store", *kind)? || self.stores_by_default && *kind == Kind::Null,
+            "audio" if *kind == Kind::Object => body.keeps = true,
+            "tools" if *kind == Kind::Array && self.allow.contains(&Allowance::HostedTools) => {
+                body.keeps |= CONTAINER_TOOLS.iter().any(|tool| memmem::find(value.as_bytes(), tool).is_some());
+            }
+            "prompt_cache_key" if *kind == Kind::String => body.prompt_cache_key = string(value),
+            "user" if *kind == Kind::String => body.user = string(value),
+            "input" if self.is_response && matches!(kind, Kind::Array | Kind::Object) => {
+                body.items = ids::items(self.text, range.clone());
+            }
+            key => self.check(key, *kind, value)?,
+        }
+        Ok(())
+    }
+
+    /// Refuses a field that asks for what the service doesn't allow, or for what can't be judged here.
+    fn check(&self, key: &str, kind: Kind, value: &str) -> Result<(), Failure> {
+        let allows = |what: Allowance| self.allow.contains(&what);
+        match key {
+            // For images `background` is a colour.
+            "background" if self.is_response && boolean("background", kind)? && !allows(Allowance::Background) => {
+                Err(Failure::Background)
+            }
+            "conversation" if self.is_response && kind != Kind::Null => {
+                Err(Failure::NotCarried { what: "Conversations" })
+            }
+            // A prompt stored at the endpoint may hold tools and URLs that the edge can't judge.
+            "prompt" if self.is_response && kind != Kind::Null && !allows(Allowance::HostedTools) => {
+                Err(Failure::HostedTool { tool: "prompt".to_owned() })
+            }
+            // A host may accept a single tool without a list around it, and would run it unjudged.
+            "tools" if !matches!(kind, Kind::Array | Kind::Null) => {
+                Err(Failure::BadField { field: "tools", expected: "a list" })
+            }
+            "endpoint" if self.is_batch && kind != Kind::Null => check_endpoint(value),
+            "purpose" if self.is_upload => {
+                let purpose = string(value).unwrap_or_default();
+                check_purpose(&purpose, allows(Allowance::Batch))?;
+                // The lines of a batch can't be judged in the separate parts of a file.
+                if purpose.starts_with("batch") {
+                    return Err(Failure::BadField { field: "purpose", expected: WHOLE_BATCH });
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Checks a batch's `endpoint`: a path that its lines may ask.

@@ -430,6 +430,7 @@ impl Failure {
 
     /// One or two sentences: what was wrong and how to mend it.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table of messages")]
     pub fn message(&self) -> String {
         match self {
             Self::UnknownHost => {

@@ -277,51 +277,55 @@ mod tests {
         assert_eq!(told(inner), [Meaning::Content, Meaning::Done]);
     }
 
-    /// What is compared with the last event means what it would mean if it were read: whatever bytes of it were
-    /// changed, inserted or left out.
+    /// Events, of which the test makes others.
+    const SEEDS: &[&str] = &[
+        r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"delta":{"content":"ab"},"finish_reason":null}]}"#,
+        r#"data: {"choices":[{"delta":{"role":"assistant","content":"é"}},{"text":"x","logprobs":{"a":[1,-2.5e3,"y"]}}],"error":null}"#,
+        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\",\"n\":7}",
+        "id: 7\ndata:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n: more",
+        "data: {\"delta\":\"x\",\ndata: \"type\":\"y\"}",
+    ];
+
+    /// What it puts into them.
+    const BITS: &[&str] = &[
+        "",
+        "",
+        "",
+        "",
+        "\"",
+        "\"\"",
+        "\\",
+        "\\\"",
+        "\\u00",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "0",
+        "1e9",
+        "-",
+        ".",
+        "null",
+        "true",
+        " ",
+        "é",
+        "\u{1}",
+        "error",
+        "type",
+        "role",
+        "\"error\":1,",
+        "\"x\",\"y\"",
+        "data",
+        "event: error",
+        "[DONE]",
+    ];
+
+    /// An event that is only compared with the last one gets the meaning that it would get if it were read, whatever
+    /// bytes of it were changed, inserted or left out.
     #[test]
     fn each_event_means_what_it_means_alone() {
-        const SEEDS: &[&str] = &[
-            r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"delta":{"content":"ab"},"finish_reason":null}]}"#,
-            r#"data: {"choices":[{"delta":{"role":"assistant","content":"é"}},{"text":"x","logprobs":{"a":[1,-2.5e3,"y"]}}],"error":null}"#,
-            "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\",\"n\":7}",
-            "id: 7\ndata:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n: more",
-            "data: {\"delta\":\"x\",\ndata: \"type\":\"y\"}",
-        ];
-        const BITS: &[&str] = &[
-            "",
-            "",
-            "",
-            "",
-            "\"",
-            "\"\"",
-            "\\",
-            "\\\"",
-            "\\u00",
-            "{",
-            "}",
-            "[",
-            "]",
-            ":",
-            ",",
-            "0",
-            "1e9",
-            "-",
-            ".",
-            "null",
-            "true",
-            " ",
-            "é",
-            "\u{1}",
-            "error",
-            "type",
-            "role",
-            "\"error\":1,",
-            "\"x\",\"y\"",
-            "data",
-            "event: error",
-            "[DONE]",
-        ];
         let change = || (0..160usize, 0..6usize, proptest::sample::select(BITS));
         let event = (0..SEEDS.len(), proptest::collection::vec(change(), 0..3));
         let strategy =

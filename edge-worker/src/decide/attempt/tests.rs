@@ -2,13 +2,15 @@
 
 use std::cell::Cell;
 
+use bailiwick_rules::id::EndpointId;
 use bailiwick_rules::rules::Limits;
 use bailiwick_rules::time::Millis;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::{Action, Budget, End, Event, Expect, Outcome, Run, Stop, Task, step};
+use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Run, Stop, Task, step};
 use crate::decide::envelope::Failure;
+use crate::decide::plan::Plan;
 use crate::decide::plan::tests::german_plan;
 use crate::decide::sse::single::AnswerKind;
 
@@ -958,27 +960,10 @@ fn whatever_happens_the_machine_keeps_its_promises() {
             &strategy,
             |(expect, (stateful, reads_only, drained), (most, headers, first_token, total, idle), happenings)| {
                 cases.set(cases.get() + 1);
-                let limits = Limits {
-                    headers_streamed: Millis(headers),
-                    first_token: Millis(first_token),
-                    headers_unary: Millis(headers),
-                    idle: Millis(idle),
-                    total: Millis(total),
-                    body_bytes: 1,
-                    sends: most,
-                };
-                let plan = plan.clone();
+                let limits = limits_of(most, headers, first_token, total, idle);
                 let fence: Vec<_> = plan.targets().iter().map(|target| target.id().clone()).collect();
-                let mut run = Run::new(Task {
-                    plan,
-                    model: Some("chat".into()),
-                    expect,
-                    answer_kind: Some(AnswerKind::Chat),
-                    choices: 1,
-                    stateful,
-                    reads_only,
-                    limits,
-                });
+                let task = chat_task(plan.clone(), expect, limits);
+                let mut run = Run::new(Task { stateful, reads_only, ..task });
                 let (mut budget, mut now) = (Budget::new(0), 0);
                 for _ in 0..drained {
                     let _ = budget.take(now);
@@ -988,27 +973,15 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                 for (happening, after, skew) in happenings {
                     now += after;
                     let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
-                    let event = match happening {
-                        Happening::Headers(status, kind, retry_after_ms) => Event::Headers {
-                            attempt,
-                            status,
-                            content_type: kind.map(str::to_owned),
-                            packed: after % 7 == 3,
-                            retry_after_ms,
-                        },
-                        Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
-                        Happening::Eof => Event::Eof { attempt },
-                        Happening::BodyError => Event::BodyError { attempt },
-                        Happening::FetchError => Event::FetchError { attempt },
-                        Happening::Timer if skew == 0 && !watch.armed => continue, // a driver's timers come from `Arm` only
-                        Happening::Timer => Event::Timer { attempt },
-                        Happening::ClientGone => Event::ClientGone,
-                        Happening::Resting(mask) => {
-                            run.pass_over(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
+                    if let Happening::Resting(mask) = happening {
+                        run.pass_over(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
+                    }
+                    let Some(event) = event_of(happening, attempt, after % 7 == 3) else { continue };
+                    if matches!(event, Event::Timer { .. }) && skew == 0 {
+                        // A driver has no timer but those that `Arm` started.
+                        if !watch.armed {
                             continue;
                         }
-                    };
-                    if matches!(event, Event::Timer { .. }) && skew == 0 {
                         watch.armed = false;
                     }
                     watch.see(&step(&mut run, &mut budget, now, event))?;
@@ -1021,22 +994,7 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                 let most = if stateful { 1 } else { usize::from(most) };
                 let again = usize::from(stateful && reads_only);
                 prop_assert!(watch.sent.len() <= (most + again).min(3));
-                for (attempt, target) in run.record().attempts.iter().zip(&watch.sent) {
-                    prop_assert_eq!(attempt.target, *target);
-                    prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
-                    prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
-                }
-                prop_assert_eq!(run.record().committed().is_some(), watch.committed);
-                let blameless =
-                    |outcome| matches!(outcome, Outcome::Committed | Outcome::Refused(_) | Outcome::ClientGone);
-                let failed = run.record().attempts.iter().filter_map(|attempt| attempt.outcome);
-                let failed = failed.filter(|outcome| !blameless(*outcome)).count();
-                let broke = matches!(run.record().end, Some(End::Interrupted | End::ErrorEvent | End::Idle));
-                prop_assert_eq!(
-                    watch.rests,
-                    failed + usize::from(broke),
-                    "every failure is remembered, and nothing else"
-                );
+                check_record(run.record(), &watch, &fence)?;
                 sends.set(sends.get() + watch.sent.len());
                 commits.set(commits.get() + u32::from(watch.committed));
                 Ok(())
@@ -1045,6 +1003,64 @@ fn whatever_happens_the_machine_keeps_its_promises() {
         .unwrap();
     println!("runs: {}, sends: {}, commits: {}", cases.get(), sends.get(), commits.get());
     assert!(commits.get() > 500);
+}
+
+/// A request for a chat completion that can go to any endpoint of the plan.
+fn chat_task(plan: Plan, expect: Expect, limits: Limits) -> Task {
+    Task {
+        plan,
+        model: Some("chat".into()),
+        expect,
+        answer_kind: Some(AnswerKind::Chat),
+        choices: 1,
+        stateful: false,
+        reads_only: false,
+        limits,
+    }
+}
+
+fn limits_of(sends: u8, headers: u64, first_token: u64, total: u64, idle: u64) -> Limits {
+    Limits {
+        headers_streamed: Millis(headers),
+        first_token: Millis(first_token),
+        headers_unary: Millis(headers),
+        idle: Millis(idle),
+        total: Millis(total),
+        body_bytes: 1,
+        sends,
+    }
+}
+
+/// The event of an attempt; `None` for what isn't one.
+fn event_of(happening: Happening, attempt: AttemptNumber, packed: bool) -> Option<Event> {
+    Some(match happening {
+        Happening::Headers(status, kind, retry_after_ms) => {
+            Event::Headers { attempt, status, content_type: kind.map(str::to_owned), packed, retry_after_ms }
+        }
+        Happening::Chunk(bytes) => Event::Chunk { attempt, bytes },
+        Happening::Eof => Event::Eof { attempt },
+        Happening::BodyError => Event::BodyError { attempt },
+        Happening::FetchError => Event::FetchError { attempt },
+        Happening::Timer => Event::Timer { attempt },
+        Happening::ClientGone => Event::ClientGone,
+        Happening::Resting(_) => return None,
+    })
+}
+
+/// Compares a run's record with what its driver saw.
+fn check_record(record: &Record, watch: &Watch, fence: &[EndpointId]) -> Result<(), TestCaseError> {
+    for (attempt, target) in record.attempts.iter().zip(&watch.sent) {
+        prop_assert_eq!(attempt.target, *target);
+        prop_assert_eq!(&attempt.endpoint, &fence[*target], "sent outside the fence");
+        prop_assert!(attempt.outcome.is_some(), "the record knows how each attempt went");
+    }
+    prop_assert_eq!(record.committed().is_some(), watch.committed);
+    let blameless = |outcome| matches!(outcome, Outcome::Committed | Outcome::Refused(_) | Outcome::ClientGone);
+    let failed = record.attempts.iter().filter_map(|attempt| attempt.outcome);
+    let failed = failed.filter(|outcome| !blameless(*outcome)).count();
+    let broke = matches!(record.end, Some(End::Interrupted | End::ErrorEvent | End::Idle));
+    prop_assert_eq!(watch.rests, failed + usize::from(broke), "every failure is remembered, and nothing else");
+    Ok(())
 }
 
 /// What a driver would see, checked action by action.

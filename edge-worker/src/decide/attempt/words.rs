@@ -427,6 +427,7 @@ mod tests {
 
     /// Bodies as the servers send them.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn prompts_that_are_too_long_by_every_server() {
         let said = "This model's maximum context length is 8192 tokens. However, your request has 9001 input tokens.";
         let sglang = "The input (9001 tokens) is longer than the model's context length (8192 tokens).";

@@ -160,6 +160,7 @@ fn what_a_line_takes_is_given_back_with_it() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_line_is_refused_for_what_a_request_is_refused_for() {
     const PLACE: &str = "https://collector.example/x";
     let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": PLACE } }] }]);

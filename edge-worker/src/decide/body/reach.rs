@@ -134,6 +134,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn what_leads_into_a_network_does_not() {
         for host in [
             "169.254.169.254",

@@ -306,6 +306,7 @@ pub(super) fn told(path: &str, fields: &str, allow: &[Allowance]) -> String {
 pub(super) const CHAT: &str = "/v1/chat/completions";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn places_are_found_wherever_no_text_stands() {
     let part = |part: &str| format!(r#""messages":[{{"role":"user","content":[{part}]}}]"#);
     let in_part = "/messages/0/content/0";
@@ -433,6 +434,7 @@ fn places_are_found_wherever_no_text_stands() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn text_may_say_anything() {
     for (path, fields) in [
         (

@@ -290,6 +290,11 @@ mod tests {
         for name in ["prompt", "size", "n"] {
             assert!(matches!(file(name), Failure::BadForm { .. }), "{name}");
         }
+    }
+
+    #[test]
+    fn what_only_some_services_allow_is_refused_elsewhere() {
+        let refusal = |parts: &[(&str, &[u8])]| read(parts).err().unwrap();
         let embeds: [(&str, &[u8]); 2] = [("model", b"a"), ("prompt_embeds:x", b"1")];
         assert_eq!(refusal(&embeds).code(), "engine_input_not_allowed");
         let embedded = Form::read(TYPE, body(&embeds), &route(), &[Allowance::EngineInputs]).unwrap();
@@ -298,6 +303,11 @@ mod tests {
         assert!(Form::read(TYPE, body(&decoder), &route(), &[Allowance::UnknownFields]).is_ok());
         let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];
         assert!(Form::read(TYPE, body(&routing), &route(), &[Allowance::UnknownFields]).is_err());
+    }
+
+    #[test]
+    fn ids_of_files_and_other_charsets_are_refused() {
+        let refusal = |parts: &[(&str, &[u8])]| read(parts).err().unwrap();
         assert!(read(&[("model", b"a"), ("image", b"iVBORw0KGgo="), ("prompt", b"like https://a/b.png")]).is_ok());
         for name in ["image[file_id]", "file_ids[]", "images[0][file_id]", "x[fileId][]", "container_id"] {
             assert_eq!(refusal(&[("model", b"a"), (name, b"file-1")]), Failure::UnknownId, "{name}");
