@@ -5,21 +5,26 @@
 //!
 //! 1. [`system`] and [`text`]: what the kernel, the disk and the clock offer; text for people.
 //! 2. [`protocol`]: names and record data.
-//! 3. [`zone`] and [`dnssec`]: zone files, compiled zones, keys and signatures.
-//! 4. [`locate`]: where a client is.
-//! 5. [`response`]: a packet enters, its response leaves. Pure.
-//! 6. [`net`]: the sockets that call it.
-//! 7. [`state`]: rules, zones, places and health of one moment, and the one task that changes them.
-//! 8. `memo`: answers that were given before, for datagrams that ask the same.
-//! 9. [`program`]: configuration, command line, API, metrics, and `serve`, which joins all of it.
+//! 3. [`zone`]: zone files and compiled zones, without signatures.
+//! 4. [`dnssec`]: keys and signatures.
+//! 5. [`zones`]: the zones of a server, each with its signatures if it is signed.
+//! 6. [`locate`]: where a client is.
+//! 7. [`response`]: a packet enters, its response leaves. Pure.
+//! 8. [`net`]: the sockets that call it.
+//! 9. [`state`]: rules, zones, places and health of one moment, and the one task that changes them.
+//! 10. `memo`: answers that were given before, for datagrams that ask the same.
+//! 11. [`program`]: configuration, command line, API, metrics, and `serve`, which joins all of it.
 
 pub mod system;
 pub mod text;
 
 pub mod protocol;
 
-pub mod dnssec;
 pub mod zone;
+
+pub mod dnssec;
+
+pub mod zones;
 
 pub mod locate;
 

@@ -1,4 +1,5 @@
-//! The words of DNS: names and record data as octets. Everything that reads or writes DNS stands on these two.
+//! Names, record data and type bit maps as octets. Everything that reads or writes DNS uses them.
 
 pub mod name;
 pub mod rdata;
+pub(crate) mod type_bitmap;

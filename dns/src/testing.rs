@@ -13,7 +13,8 @@ use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{RdataSet, rtype};
 use crate::response::answer::{Asking, NoSteering, Steered, SteeredAnswers};
 use crate::response::wire::{Context, Outcome, Settings, Transport, respond};
-use crate::zone::{Compiled, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones, file};
+use crate::zone::{Compiled, ServiceIndex, SteeredOwner, Zone, ZoneError, file};
+use crate::zones::{ServedZone, Zones};
 
 /// A name from text.
 pub(crate) fn name(text: &str) -> Name {
@@ -35,8 +36,8 @@ pub(crate) fn steered(host: &str, service: u32, types: &[u16]) -> SteeredOwner {
 }
 
 /// One zone that must compile.
-pub(crate) fn zone(origin: &str, text: &str, steered: &[SteeredOwner]) -> Arc<Zone> {
-    Arc::new(compile(origin, text, steered).expect("a sound zone").zone)
+pub(crate) fn zone(origin: &str, text: &str, steered: &[SteeredOwner]) -> Arc<ServedZone> {
+    Arc::new(ServedZone::unsigned(compile(origin, text, steered).expect("a sound zone").zone))
 }
 
 /// One zone as a server's zones.

@@ -4,12 +4,12 @@
 //! [`mod@file`] reads master files into [`Records`]; [`Zone::compile`] checks them as a whole and builds the index;
 //! [`Zone::locate`] finds a name in it.
 
+mod authority;
 mod compile;
 pub mod file;
-mod index;
+pub(crate) mod index;
 mod records;
 mod seek;
-mod signing;
 
 use std::fmt;
 use std::num::NonZero;
@@ -17,12 +17,11 @@ use std::sync::Arc;
 
 pub use bailiwick_rules::table::ServiceIndex;
 
-use crate::dnssec::presigned::SignedZone;
 use crate::protocol::name::{Name, NameRef};
-use crate::protocol::rdata::{RdataSet, rtype};
+use crate::protocol::rdata::RdataSet;
 use index::{Descent, NameTree, TOP};
 pub use records::{Record, Records};
-pub(crate) use seek::Seek;
+pub(crate) use seek::Key;
 
 /// A name whose records of some types the rules choose per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +127,6 @@ pub struct Zone {
     sets: Arc<Box<[RrSet]>>,
     steered: Arc<[SteeredOwner]>,
     negative_ttl: u32,
-    /// Its signatures, if it is signed.
-    signed: Option<Arc<SignedZone>>,
 }
 
 /// The result of looking a name up in a zone (RFC 1034 §4.3.2 step 3, RFC 4592 §3.3.1, RFC 6672 §3.2).
@@ -166,9 +163,14 @@ impl Zone {
         compile::compile(origin, records, steered)
     }
 
-    /// The apex.
+    /// The name of the apex.
     pub fn origin(&self) -> NameRef<'_> {
         self.origin.as_ref()
+    }
+
+    /// How many labels the name of the apex has.
+    pub fn depth(&self) -> usize {
+        self.depth
     }
 
     /// How long a negative answer may be cached, in seconds: the lesser of the SOA's TTL and its minimum field
@@ -245,104 +247,5 @@ impl Zone {
     /// The steered owner at a name, if a service steers it.
     pub fn steered(&self, node: NodeId) -> Option<&SteeredOwner> {
         self.tree.value(node.0).steered.map(|at| &self.steered[at.get() as usize])
-    }
-
-    /// The same zone with these signatures.
-    #[must_use]
-    pub(crate) fn with_signatures(&self, signed: Arc<SignedZone>) -> Self {
-        Self { signed: Some(signed), ..self.clone() }
-    }
-
-    /// The zone's signatures; `None` for an unsigned zone.
-    pub fn signed(&self) -> Option<&SignedZone> {
-        self.signed.as_deref()
-    }
-}
-
-/// The zones of a server. The zone with the longest matching origin is found for a name.
-#[derive(Debug)]
-pub struct Zones {
-    tree: NameTree<Option<Arc<Zone>>>,
-    /// The zone, if there is only one, as on most servers. It is found without the tree.
-    only: Option<Arc<Zone>>,
-    /// The origins of configured zones that have no usable version.
-    missing: Box<[Name]>,
-}
-
-impl Zones {
-    /// Collects zones. If two have the same origin, the later one is used.
-    pub fn new(zones: impl IntoIterator<Item = Arc<Zone>>) -> Self {
-        let mut tree = NameTree::new();
-        for zone in zones {
-            let node = tree.insert(Descent::new(zone.origin(), 0));
-            *tree.value_mut(node) = Some(zone);
-        }
-        tree.settle();
-        let only = match tree.values().flatten().collect::<Vec<_>>()[..] {
-            [only] => Some(Arc::clone(only)),
-            _ => None,
-        };
-        Self { tree, only, missing: Box::default() }
-    }
-
-    /// The same zones, with the origins of configured zones that have no usable version.
-    #[must_use]
-    pub fn with_missing(self, missing: impl IntoIterator<Item = Name>) -> Self {
-        Self { missing: missing.into_iter().collect(), ..self }
-    }
-
-    /// The origins of configured zones that have no usable version.
-    pub fn missing(&self) -> &[Name] {
-        &self.missing
-    }
-
-    /// Whether a name and type belong to a zone that has no usable version. `found` is the zone that would answer
-    /// for them otherwise.
-    pub fn is_missing(&self, name: NameRef<'_>, rtype: u16, found: Option<&Zone>) -> bool {
-        let (depth, is_ds) = (found.map(|zone| zone.depth), rtype == rtype::DS);
-        self.missing.iter().any(|origin| {
-            let origin = origin.as_ref();
-            name.is_within(origin)
-                && depth.is_none_or(|depth| origin.labels().count() > depth)
-                && !(is_ds && name == origin && found.is_some())
-        })
-    }
-
-    /// The zone that answers for a name and type: the one with the longest origin. DS at an origin is an exception: the
-    /// parent zone answers (RFC 4035 §3.1.4.1) if it is here.
-    pub fn find(&self, name: NameRef<'_>, rtype: u16) -> Option<&Zone> {
-        if let Some(only) = &self.only {
-            return name.is_within(only.origin()).then_some(only);
-        }
-        let mut descent = Descent::new(name, 0);
-        let (mut at, mut best) = (TOP, None);
-        loop {
-            if let Some(zone) = self.tree.value(at)
-                && !(rtype == rtype::DS && descent.len() == 0 && best.is_some())
-            {
-                best = Some(&**zone);
-            }
-            match descent.next().and_then(|label| self.tree.child(at, label)) {
-                Some(child) => at = child,
-                None => return best,
-            }
-        }
-    }
-
-    /// The zone with this origin.
-    pub fn of_origin(&self, origin: NameRef<'_>) -> Option<&Zone> {
-        let node = self.tree.find(Descent::new(origin, 0))?;
-        self.tree.value(node).as_deref()
-    }
-
-    /// All zones.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
-        self.tree.values().flatten()
-    }
-}
-
-impl Default for Zones {
-    fn default() -> Self {
-        Self::new([])
     }
 }

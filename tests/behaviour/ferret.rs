@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bailiwick_dns::protocol::name::NameRef;
 use bailiwick_dns::response::answer::{NoSteering, Responses};
 use bailiwick_dns::response::wire::{Context, Outcome, Settings, Transport, respond};
-use bailiwick_dns::zone::{Zone, Zones, file};
+use bailiwick_dns::zone::{Zone, file};
+use bailiwick_dns::zones::{ServedZone, Zones};
 use bailiwick_tests::dns::question;
 use bailiwick_tests::geo::root;
 use hickory_proto::op::Message;
@@ -111,7 +112,7 @@ fn ask(case: &Value, responses: Responses) -> Result<Told, String> {
     let origin = soa.split_whitespace().next().and_then(|name| name.parse().ok()).expect("an origin");
     let told = |errors: Vec<_>| format!("the zone doesn't load: {errors:?}");
     let records = file::parse(text.as_bytes(), "zone", &origin, &mut |_| Err("no files".into())).map_err(told)?;
-    let zones = Zones::new([Arc::new(Zone::compile(&origin, &records, &[]).map_err(told)?.zone)]);
+    let zones = Zones::new([Arc::new(ServedZone::unsigned(Zone::compile(&origin, &records, &[]).map_err(told)?.zone))]);
     let packet = question(case["qname"].as_str().expect("a name"), case["qtype"].as_str().expect("a type")).plain();
     let settings = Settings { responses, ..Settings::anonymous() };
     let context = Context { settings: &settings, limiter: None, now: 0 };

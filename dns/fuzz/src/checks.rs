@@ -12,7 +12,8 @@ use bailiwick_dns::dnssec::timeline::{self, NewKey};
 use bailiwick_dns::protocol::rdata::RdataSet;
 use bailiwick_dns::response::answer::{Asking, Steered, SteeredAnswers};
 use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport};
-use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
+use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, file};
+use bailiwick_dns::zones::{ServedZone, Zones};
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
@@ -49,7 +50,7 @@ fn served() -> &'static Served {
         let steered = [SteeredOwner { name, service: ServiceIndex(0), types: vec![1] }];
         let zone = Zone::compile(&origin, &records, &steered).expect("a sound zone").zone;
         Served {
-            zones: Zones::new([Arc::new(zone)]),
+            zones: Zones::new([Arc::new(ServedZone::unsigned(zone))]),
             address: RdataSet::new(1, [&[192, 0, 2, 77][..]]),
             settings: Settings::anonymous(),
         }
@@ -187,7 +188,7 @@ pub(crate) fn zone_file(bytes: &[u8]) {
         Ok(records) => match Zone::compile(&origin, &records, &[]) {
             Ok(compiled) => {
                 // What the zone holds can be asked for.
-                let zones = Zones::new([Arc::new(compiled.zone)]);
+                let zones = Zones::new([Arc::new(ServedZone::unsigned(compiled.zone))]);
                 let mut out = Vec::new();
                 for label in [&b""[..], b"\x03www", b"\x01a\x01b"] {
                     let mut packet = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];

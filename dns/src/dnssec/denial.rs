@@ -7,6 +7,8 @@
 
 use crate::protocol::name::{MAX_LABEL, MAX_NAME, NameRef};
 use crate::protocol::rdata::rtype;
+use crate::protocol::type_bitmap;
+use crate::zone::{NodeId, Zone};
 
 /// Where the NSEC of a name ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,13 @@ pub(crate) enum Next {
     /// Right behind the name's first label, after all that lies below it: a delegation's, whose names below belong to
     /// another zone (RFC 9824 §3.4).
     Beside,
+}
+
+impl Next {
+    /// Where the NSEC of a name that exists ends.
+    pub(crate) fn of(zone: &Zone, node: NodeId) -> Self {
+        if zone.is_cut(node) { Self::Beside } else { Self::Below }
+    }
 }
 
 /// The data of the NSEC of `owner`, a name of the zone of `origin`, with these types. RRSIG and NSEC are added, as
@@ -30,7 +39,7 @@ pub(crate) fn nsec(
         Next::Below => below(owner).unwrap_or_else(|| beside(owner, origin)),
         Next::Beside => beside(owner, origin),
     };
-    append_bitmap(&mut rdata, types.into_iter().chain([rtype::RRSIG, rtype::NSEC]));
+    type_bitmap::append(&mut rdata, types.into_iter().chain([rtype::RRSIG, rtype::NSEC]));
     rdata.into()
 }
 
@@ -67,25 +76,6 @@ fn beside(owner: NameRef<'_>, origin: NameRef<'_>) -> Vec<u8> {
     }
     let length = u8::try_from(label.len()).unwrap_or(u8::MAX);
     [&[length], label.as_slice(), rest].concat()
-}
-
-/// Appends the type bit maps (RFC 4034 §4.1.2): a window of 256 types after the other, each without the octets of zeros
-/// at its end.
-pub(crate) fn append_bitmap(rdata: &mut Vec<u8>, types: impl IntoIterator<Item = u16>) {
-    let mut types: Vec<u16> = types.into_iter().collect();
-    types.sort_unstable();
-    for window in types.chunk_by(|a, b| a >> 8 == b >> 8) {
-        let mut bits = [0_u8; 32];
-        let mut length = 0;
-        for rtype in window {
-            let [_, low] = rtype.to_be_bytes();
-            bits[usize::from(low / 8)] |= 0x80 >> (low % 8);
-            length = low / 8 + 1;
-        }
-        let [number, _] = window[0].to_be_bytes();
-        rdata.extend_from_slice(&[number, length]);
-        rdata.extend_from_slice(&bits[..usize::from(length)]);
-    }
 }
 
 #[cfg(test)]

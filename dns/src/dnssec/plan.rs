@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use super::canonical::Covered;
-use super::denial::nsec;
+use super::denial::{Next, nsec};
 use super::key::{KeyError, SigningKey};
 use super::key_set::KeySet;
 use super::presigned::{Published, SignedZone};
@@ -52,8 +52,7 @@ struct Job {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(zone: &'a Zone, key_set: &KeySet, before: Option<&'a Zone>, now: u32) -> Self {
-        let before = before.and_then(|zone| Some((zone, zone.signed()?)));
+    pub(super) fn new(zone: &'a Zone, key_set: &KeySet, before: Option<(&'a Zone, &'a SignedZone)>, now: u32) -> Self {
         let same_keys = before.map_or([false; 2], |(_, signed)| {
             let data = key_set.signers().map(SigningKey::dnskey).eq(signed.key_set().signers().map(SigningKey::dnskey));
             let keys = key_set.dnskey_signers().map(SigningKey::dnskey);
@@ -103,10 +102,11 @@ impl<'a> Plan<'a> {
             }
             let (owner, ttl) = (zone.name_of(node), zone.negative_ttl());
             let of_keys = of_keys.iter().filter(|_| node == zone.apex()).map(|set| set.rtype);
-            let rdata = nsec(owner.as_ref(), zone.origin(), zone.next_of(node), zone.data_types(node).chain(of_keys));
+            let rdata = nsec(owner.as_ref(), zone.origin(), Next::of(zone, node), zone.types(node).chain(of_keys));
             let old = before.and_then(|(before, signed)| {
                 let node = before.glue(owner.as_ref())?;
-                let same = nsec(owner.as_ref(), zone.origin(), before.next_of(node), before.types(node)) == rdata;
+                let same =
+                    nsec(owner.as_ref(), zone.origin(), Next::of(before, node), signed.types(before, node)) == rdata;
                 signed.of_nsec(before.number_of(node)).filter(|_| same)
             });
             let rdatas = RdataSet::new(rtype::NSEC, [&*rdata]);

@@ -23,8 +23,8 @@ pub(crate) struct Signing<'a> {
     pub(crate) online_signer: Arc<OnlineSigner>,
     /// Seconds since 1970.
     pub(crate) now: u32,
-    /// The zone as it was before, with its signatures.
-    pub(crate) before: Option<&'a Zone>,
+    /// The zone as it was signed before.
+    pub(crate) before: Option<(&'a Zone, &'a SignedZone)>,
 }
 
 impl SignedZone {

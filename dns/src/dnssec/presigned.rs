@@ -14,7 +14,7 @@ use super::key_set::KeySet;
 use super::online_signer::{OnlineSigner, Refused, Wanted};
 use super::sign::Signatures;
 use crate::protocol::rdata::RdataSet;
-use crate::zone::RrSet;
+use crate::zone::{NodeId, RrSet, Zone};
 
 /// The signatures of a zone and what else makes it a signed one. Nothing in it changes.
 #[derive(Debug)]
@@ -92,6 +92,12 @@ impl SignedZone {
     /// The types of those.
     pub(crate) fn apex_types(&self) -> impl Iterator<Item = u16> {
         self.apex.iter().map(|(set, _)| set.rtype)
+    }
+
+    /// The types of a name that its NSEC lists, RRSIG and NSEC themselves left out. `zone` is the one that is signed.
+    pub(crate) fn types(&self, zone: &Zone, node: NodeId) -> impl Iterator<Item = u16> {
+        let of_keys = (node == zone.apex()).then(|| self.apex_types());
+        zone.types(node).chain(of_keys.into_iter().flatten())
     }
 
     /// Signs what is known only now, or finds it signed.

@@ -13,7 +13,8 @@ use crate::protocol::name::{MAX_NAME, Name, NameRef, case};
 use crate::protocol::rdata::rtype;
 use crate::response::answer::Rcode;
 use crate::response::wire::{Class, HEADER};
-use crate::zone::{Found, NodeId, RrSet, Seek, Zone};
+use crate::zone::{Found, NodeId, RrSet};
+use crate::zones::{Seek, ServedZone};
 
 /// How many patterns there are room for. Zones whose places coincide take turns.
 const PLACES: usize = 1024;
@@ -62,7 +63,7 @@ pub(super) enum Answers<'s> {
 
 impl<'s> Answers<'s> {
     /// The answers to a query for a name that stands here, if there may be a pattern for them.
-    pub(super) fn of(query: &Query<'_>, zone: &'s Zone, stands: Stands) -> Option<Self> {
+    pub(super) fn of(query: &Query<'_>, zone: &'s ServedZone, stands: Stands) -> Option<Self> {
         if query.is_dnssec_ok() && zone.signed().is_some() {
             return None; // signatures are each name's own, and no pattern could be made of them
         }
@@ -357,10 +358,10 @@ fn top_label(labels: &[u8]) -> Option<&[u8]> {
 }
 
 /// Zones don't move while the snapshot they are of lives, and a change of zones forgets all patterns.
-fn address(zone: &Zone) -> usize {
+fn address(zone: &ServedZone) -> usize {
     std::ptr::from_ref(zone).addr()
 }
 
 fn place_of(zone: usize, form: u8, rcode: Rcode) -> usize {
-    (zone / align_of::<Zone>() / 2 * 8 + usize::from(form) * 2 + usize::from(rcode != Rcode::NOERROR)) % PLACES
+    (zone / align_of::<ServedZone>() / 2 * 8 + usize::from(form) * 2 + usize::from(rcode != Rcode::NOERROR)) % PLACES
 }

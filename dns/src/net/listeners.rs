@@ -336,7 +336,8 @@ mod tests {
     use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
     use crate::response::answer::{Asking, Steered, SteeredAnswers};
     use crate::response::wire::{self, Outcome, Transport};
-    use crate::zone::{ServiceIndex, SteeredOwner, Zone, Zones, file};
+    use crate::zone::{ServiceIndex, SteeredOwner, Zone, file};
+    use crate::zones::{ServedZone, Zones};
 
     const ZONE: &[u8] = b"$TTL 300\n@ SOA ns.example.org. hostmaster 1 3600 600 86400 60\n  NS ns.example.org.\n\
         www A 192.0.2.1\nwww A 192.0.2.2\n*.wild TXT \"one\" \"two\"\nalias CNAME WWW\nmail MX 10 www\n_s._tcp SRV 1 2 443 www\n\
@@ -366,7 +367,7 @@ mod tests {
             };
             let steered = [owner("chat.example.com", 0), owner("dark.example.com", 1)];
             let zone = Zone::compile(&origin, &records, &steered).unwrap().zone;
-            Self(Zones::new([Arc::new(zone)]), RdataSet::new(rtype::A, [&[192, 0, 2, 77][..]]))
+            Self(Zones::new([Arc::new(ServedZone::unsigned(zone))]), RdataSet::new(rtype::A, [&[192, 0, 2, 77][..]]))
         }
 
         fn records(&self) -> Rdatas<'_> {

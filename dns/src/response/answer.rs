@@ -16,7 +16,8 @@ pub use self::dnssec::{Dnssec, Signed};
 use crate::dnssec::sign::Signatures;
 use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{Rdatas, rtype};
-use crate::zone::{ServiceIndex, Zones};
+use crate::zone::ServiceIndex;
+use crate::zones::Zones;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

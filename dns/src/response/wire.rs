@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use crate::response::answer::identity::CHAOS;
 use crate::response::answer::{Answer, Asking, Dnssec, Query, Rcode, SteeredAnswers, answer};
-use crate::zone::{ServiceIndex, Zones};
+use crate::zone::ServiceIndex;
+use crate::zones::Zones;
 pub use context::{Class, Context, Limiter, Settings, Transport, Verdict};
 use cookies::Checked;
 pub use cookies::Cookies;

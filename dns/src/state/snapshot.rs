@@ -32,7 +32,8 @@ use crate::locate::classes::{self, ClassId};
 use crate::protocol::name::NameRef;
 use crate::protocol::rdata::{Rdatas, rtype};
 use crate::response::answer::{Asking, Steered, SteeredAnswers};
-use crate::zone::{ServiceIndex, Zones};
+use crate::zone::ServiceIndex;
+use crate::zones::Zones;
 
 pub use world::{Misfit, Rules, World, ZoneSource};
 

@@ -18,7 +18,8 @@ use crate::dnssec::presigned::{Published, SignedZone};
 use crate::protocol::rdata::{RdataSet, rtype};
 use crate::response::answer::SteeredAnswers;
 use crate::response::wire::Transport;
-use crate::zone::{ServiceIndex, Zone, Zones};
+use crate::zone::{ServiceIndex, Zone};
+use crate::zones::{ServedZone, Zones};
 
 /// DO, and with it CO, in the flags of an OPT.
 pub(crate) const DO: u8 = 0x80;
@@ -30,7 +31,7 @@ pub(crate) fn key_set(origin: &str, algorithm: Algorithm) -> KeySet {
 }
 
 /// The zone signed at `now`, with what [`super::Fixed`] answers at steered names.
-pub(crate) fn sign(zone: &Zone, key_set: &KeySet, now: u32, before: Option<&Zone>) -> Zone {
+pub(crate) fn sign(zone: &Zone, key_set: &KeySet, now: u32, before: Option<&ServedZone>) -> ServedZone {
     let published = |service: ServiceIndex| {
         let set = |rtype, ttl, rdata: &[u8]| Published {
             region: Some(RegionIndex(0)),
@@ -45,12 +46,13 @@ pub(crate) fn sign(zone: &Zone, key_set: &KeySet, now: u32, before: Option<&Zone
         }
     };
     let online_signer = zone_online_signer(before);
+    let before = before.and_then(|served| Some((served.zone(), served.signed()?)));
     let signing = Signing { published: &published, key_set: key_set.clone(), online_signer, now, before };
-    zone.with_signatures(Arc::new(SignedZone::make(zone, signing).expect("randomness")))
+    ServedZone::signed_by(zone.clone(), SignedZone::make(zone, signing).expect("randomness"))
 }
 
-fn zone_online_signer(before: Option<&Zone>) -> Arc<OnlineSigner> {
-    before.and_then(Zone::signed).map_or_else(Arc::default, SignedZone::shared_online_signer)
+fn zone_online_signer(before: Option<&ServedZone>) -> Arc<OnlineSigner> {
+    before.and_then(ServedZone::signed).map_or_else(Arc::default, SignedZone::shared_online_signer)
 }
 
 /// A question with an OPT of 1,232 octets and these flags.

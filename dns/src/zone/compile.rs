@@ -215,7 +215,6 @@ impl<'r> Build<'r> {
             sets: Arc::new(in_huge_pages(sets).into()),
             steered: self.steered.into(),
             negative_ttl: 0,
-            signed: None,
         };
         zone.negative_ttl = zone.set(zone.apex(), rtype::SOA).map_or(0, |soa| {
             let minimum = soa.rdatas.as_ref().first().and_then(|rdata| rdata.last_chunk::<4>());

@@ -9,7 +9,8 @@ use self::signed::Place;
 use super::{Answer, AnswerSet, Data, Owner, Query, Rcode, Responses, Signed, Steered, SteeredAnswers};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::{Rdatas, rtype, target};
-use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone, Zones};
+use crate::zone::{Found, NodeId, RrSet, ServiceIndex, Zone};
+use crate::zones::{ServedZone, Zones};
 
 /// How many aliases one answer follows. A longer chain is given as far as that; the resolver asks on.
 const MAX_CHASE: usize = 8;
@@ -18,7 +19,7 @@ pub(super) fn walk<'a>(
     zones: &'a Zones,
     steering: &'a impl SteeredAnswers,
     query: &Query<'a>,
-    zone: &'a Zone,
+    zone: &'a ServedZone,
 ) -> Answer<'a> {
     let compact_ok = query.dnssec.ok && query.dnssec.compact_ok && zone.signed().is_some();
     let answer = Answer { authoritative: true, compact_ok, ..Answer::bare(Rcode::NOERROR) };
@@ -46,7 +47,7 @@ enum Step<'a> {
 /// A name with the node that answers for it.
 #[derive(Clone, Copy)]
 struct At<'w, 'a> {
-    zone: &'a Zone,
+    zone: &'a ServedZone,
     node: NodeId,
     name: &'w Owner<'a>,
     /// Whether the node is a wildcard and the name another.
@@ -78,7 +79,7 @@ enum Origin {
 
 impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// From name to name along aliases, for as long as they stay in our zones.
-    fn follow(&mut self, mut zone: &'a Zone) {
+    fn follow(&mut self, mut zone: &'a ServedZone) {
         let mut name = Owner::Ref(self.query.qname);
         for chased in 0..=MAX_CHASE {
             let Step::Alias(target) = self.step(zone, &name) else {
@@ -97,7 +98,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         }
     }
 
-    fn step(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
+    fn step(&mut self, zone: &'a ServedZone, name: &Owner<'a>) -> Step<'a> {
         let at = |node, is_made| At { zone, node, name, is_made };
         let found = zone.locate(name.name());
         if matches!(found, Found::Exact(_)) && self.answer.answer.is_empty() {
@@ -191,7 +192,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2
     /// step 6). Steered answers stay small.
-    fn complete(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
+    fn complete(&mut self, zone: &'a ServedZone, rtype: u16, rdatas: Rdatas<'a>, is_static: bool) {
         // In a signed zone, what nobody asked for would have to be signed, too.
         if self.query.responses == Responses::Minimal || (self.query.dnssec.ok && zone.signed().is_some()) {
             return;
@@ -216,7 +217,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// The name doesn't exist.
-    fn miss(&mut self, zone: &'a Zone, name: &Owner<'a>) -> Step<'a> {
+    fn miss(&mut self, zone: &'a ServedZone, name: &Owner<'a>) -> Step<'a> {
         if let (Some(signed), true, rtype::RRSIG | rtype::NSEC) =
             (zone.signed(), self.query.dnssec.ok, self.query.qtype)
         {
@@ -229,14 +230,14 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// The SOA for a negative answer, with the negative TTL (RFC 2308 §3).
-    fn add_soa(&mut self, zone: &'a Zone) {
+    fn add_soa(&mut self, zone: &'a ServedZone) {
         if let Some(soa) = zone.set(zone.apex(), rtype::SOA) {
             self.authority(zone, zone.apex(), Owner::Ref(zone.origin()), soa, zone.negative_ttl());
         }
     }
 
     /// A referral (RFC 1034 §4.3.2 step 3b). AA speaks of the first name only (RFC 1035 §4.1.1).
-    fn refer(&mut self, zone: &'a Zone, node: NodeId, owner: Owner<'a>) -> Step<'a> {
+    fn refer(&mut self, zone: &'a ServedZone, node: NodeId, owner: Owner<'a>) -> Step<'a> {
         self.answer.authoritative = !self.answer.answer.is_empty();
         if let Some(servers) = zone.set(node, rtype::NS) {
             self.authority(zone, node, owner.clone(), servers, servers.ttl);
@@ -253,7 +254,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// A DNAME stands above the name: the rest of the name moves below its target (RFC 6672 §3.2).
-    fn redirect(&mut self, zone: &'a Zone, node: NodeId, name: &Owner<'a>, below: usize) -> Step<'a> {
+    fn redirect(&mut self, zone: &'a ServedZone, node: NodeId, name: &Owner<'a>, below: usize) -> Step<'a> {
         let dname = zone.set(node, rtype::DNAME);
         let Some((dname, to)) = dname.and_then(|set| Some((set, target(rtype::DNAME, set.rdatas.as_ref().first()?)?)))
         else {
@@ -284,7 +285,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
         Step::Alias(Owner::Made(made))
     }
 
-    fn authority(&mut self, zone: &'a Zone, node: NodeId, owner: Owner<'a>, set: &'a RrSet, ttl: u32) {
+    fn authority(&mut self, zone: &'a ServedZone, node: NodeId, owner: Owner<'a>, set: &'a RrSet, ttl: u32) {
         let (rtype, rdatas) = (set.rtype, set.rdatas.as_ref());
         // A delegation's NS belong to the child (RFC 4035 §2.2).
         let signed = if rtype == rtype::NS && zone.is_cut(node) {
@@ -300,7 +301,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// Adds the static addresses of the hosts that `rdatas` name, glue included (siblings', too: RFC 9471 §2), unless
     /// the answer has them already. Whoever wants signatures gets glue alone, as that has none (RFC 4035 §2.2, §3.1.1).
-    fn add_addresses(&mut self, zone: &'a Zone, rtype: u16, rdatas: Rdatas<'a>) {
+    fn add_addresses(&mut self, zone: &'a ServedZone, rtype: u16, rdatas: Rdatas<'a>) {
         if !matches!(rtype, rtype::NS | rtype::MX | rtype::SRV | rtype::SVCB | rtype::HTTPS) {
             return;
         }

@@ -18,7 +18,8 @@ use crate::dnssec::presign::Signing;
 use crate::dnssec::presigned::{Published, SignedZone};
 use crate::dnssec::sign::earlier;
 use crate::protocol::rdata::rtype;
-use crate::zone::{Location, ServiceIndex, Zone, ZoneError, Zones};
+use crate::zone::{Location, ServiceIndex, Zone, ZoneError};
+use crate::zones::{ServedZone, Zones};
 
 /// What a signed zone holds because it is signed, and its file may not.
 const MADE_HERE: [(u16, &str); 7] = [
@@ -71,19 +72,26 @@ impl World {
         self.clone().signed(now, Some(self))
     }
 
-    fn sign(&self, zone: &Zone, key_set: KeySet, now: Timestamp, before: Option<&Self>) -> Result<Zone, ZoneError> {
+    fn sign(
+        &self,
+        zone: &Zone,
+        key_set: KeySet,
+        now: Timestamp,
+        before: Option<&Self>,
+    ) -> Result<ServedZone, ZoneError> {
+        let before = before.and_then(|before| before.zones.of_origin(zone.origin()));
         let signing = Signing {
             published: &|service| self.published(service),
             key_set,
             online_signer: Arc::clone(&self.online_signer),
             now: seconds(now),
-            before: before.and_then(|before| before.zones.of_origin(zone.origin())),
+            before: before.and_then(|served| Some((served.zone(), served.signed()?))),
         };
         let signed = SignedZone::make(zone, signing).map_err(|error| ZoneError {
             place: Location { file: Arc::from(zone.origin().to_string()), line: 0 },
             message: format!("can't be signed: {error}"),
         })?;
-        Ok(zone.with_signatures(Arc::new(signed)))
+        Ok(ServedZone::signed_by(zone.clone(), signed))
     }
 
     /// Everything that a service may answer at its hosts.
@@ -119,7 +127,7 @@ impl World {
 
     /// Until when the signatures of each signed zone may be served, as far as they were made beforehand.
     pub fn signed_until(&self, now: Timestamp) -> impl Iterator<Item = (&Zone, Timestamp)> {
-        self.zones.iter().filter_map(move |zone| Some((&**zone, timestamp(zone.signed()?.until(), now))))
+        self.zones.iter().filter_map(move |zone| Some((zone.zone(), timestamp(zone.signed()?.until(), now))))
     }
 
     /// What signs answers that can't be signed beforehand.

@@ -18,7 +18,8 @@ use crate::locate::classes::{Classes, Standings};
 use crate::locate::geoip::Places;
 use crate::protocol::name::{Name, NameRef};
 use crate::protocol::rdata::{rtype, target};
-use crate::zone::{Found, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError, Zones};
+use crate::zone::{Found, Record, Records, ServiceIndex, SteeredOwner, Zone, ZoneError};
+use crate::zones::{ServedZone, Zones};
 
 /// A rules document with its compiled form.
 #[derive(Debug)]
@@ -305,7 +306,7 @@ fn compile_zones(
         match Zone::compile(&source.origin, &source.records, &steered) {
             Ok(compiled) => {
                 warnings.extend(compiled.warnings.iter().map(ToString::to_string));
-                zones.push(Arc::new(compiled.zone));
+                zones.push(Arc::new(ServedZone::unsigned(compiled.zone)));
             }
             Err(found) => misfits.push((source.origin.clone(), found)),
         }

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::lexer::Token;
 use super::{domain_name, record_type, ttl, unquoted};
-use crate::dnssec::denial::append_bitmap;
 use crate::protocol::name::Name;
+use crate::protocol::type_bitmap;
 
 /// The longest character-string (RFC 1035 §3.3).
 const LONGEST: usize = 255;
@@ -210,7 +210,7 @@ impl<'t> Fields<'t> {
         while !self.at_end() {
             types.push(self.record_type()?);
         }
-        append_bitmap(&mut self.out, types);
+        type_bitmap::append(&mut self.out, types);
         Ok(())
     }
 

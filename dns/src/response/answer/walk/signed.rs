@@ -10,7 +10,8 @@ use crate::dnssec::presigned::SignedZone;
 use crate::dnssec::sign::{Signatures, earlier};
 use crate::protocol::rdata::{RdataSet, Rdatas, rtype};
 use crate::response::answer::{Answer, AnswerSet, Data, Rcode, Signed, SteeredAnswers};
-use crate::zone::{NodeId, Zone};
+use crate::zone::NodeId;
+use crate::zones::ServedZone;
 
 /// The extended error for a signature that is too old: Signature Expired (RFC 8914 §4.8).
 const SIGNATURE_EXPIRED: u16 = 7;
@@ -36,7 +37,7 @@ impl At<'_, '_> {
 
 impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// The zone's signatures, if the client wants them and it has any.
-    fn wanted(&self, zone: &'a Zone) -> Option<&'a SignedZone> {
+    fn wanted(&self, zone: &'a ServedZone) -> Option<&'a SignedZone> {
         zone.signed().filter(|_| self.query.dnssec.ok)
     }
 
@@ -88,7 +89,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// The response code for a name that doesn't exist. Its proof says so; a client that doesn't know that kind of
     /// proof would take the code for a contradiction (RFC 9824 §3.1, §5.1).
-    pub(super) fn rcode_of_missing(&self, zone: &'a Zone) -> Rcode {
+    pub(super) fn rcode_of_missing(&self, zone: &'a ServedZone) -> Rcode {
         match self.wanted(zone) {
             Some(_) if !self.query.dnssec.compact_ok => Rcode::NOERROR,
             _ => Rcode::NXDOMAIN,
@@ -96,7 +97,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     }
 
     /// Adds the proof of what isn't there: the one NSEC that matches the name.
-    pub(super) fn add_nsec(&mut self, zone: &'a Zone, name: &Owner<'a>, place: Place) {
+    pub(super) fn add_nsec(&mut self, zone: &'a ServedZone, name: &Owner<'a>, place: Place) {
         let Some(signed) = self.wanted(zone).filter(|_| !self.has_failed()) else { return };
         let set = self.nsec(zone, signed, name, place);
         self.answer.authority.extend(set);
@@ -109,14 +110,16 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     fn nsec(
         &mut self,
-        zone: &'a Zone,
+        zone: &'a ServedZone,
         signed: &'a SignedZone,
         name: &Owner<'a>,
         place: Place,
     ) -> Option<AnswerSet<'a>> {
         let (owner, ttl) = (name.name(), zone.negative_ttl());
         let rdata = match place {
-            Place::Node(node) | Place::Made(node) => nsec(owner, zone.origin(), zone.next_of(node), zone.types(node)),
+            Place::Node(node) | Place::Made(node) => {
+                nsec(owner, zone.origin(), Next::of(zone, node), signed.types(zone, node))
+            }
             Place::Nowhere => nsec(owner, zone.origin(), Next::Below, [rtype::NXNAME]),
         };
         let stored = match place {
@@ -150,7 +153,7 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
     /// Answers a question for NSEC or RRSIG by the NSEC of a name, or its signatures.
     pub(super) fn tell_nsec(
         &mut self,
-        zone: &'a Zone,
+        zone: &'a ServedZone,
         signed: &'a SignedZone,
         name: &Owner<'a>,
         place: Place,

@@ -7,7 +7,8 @@ use crate::protocol::rdata::rtype::{A, AAAA, ANY, CNAME, DNAME, DS, MX, NS, SOA,
 use crate::response::answer::{Asking, Ecs};
 use crate::response::wire::{Outcome, Transport};
 use crate::testing::{CLIENT, Fixed, ask, ask_with, compile, name, steered, zone, zones};
-use crate::zone::{Found, Zones};
+use crate::zone::Found;
+use crate::zones::Zones;
 
 const DENIAL: &str = "? example.com. 60 IN SOA ns.other.test. host.other.test. 1 2 3 4 60";
 const SERVERS: &str = "? example.com. 300 IN NS ns.other.test.";

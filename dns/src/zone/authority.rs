@@ -1,9 +1,6 @@
-//! A compiled zone as whoever signs it sees it: the zone enters, what is its own to sign with owners and places leaves;
-//! `dnssec` asks.
+//! What a zone is the authority for: its own names and RRsets, by number. Called by `dnssec`, which signs them.
 
 use super::{NodeId, RrSet, SteeredOwner, Zone};
-use crate::dnssec::denial::Next;
-use crate::dnssec::presigned::SignedZone;
 use crate::protocol::name::Name;
 use crate::protocol::rdata::rtype;
 use crate::zone::index::TOP;
@@ -30,12 +27,6 @@ impl Zone {
         let (first, _) = self.tree.value(node.0).sets;
         let place = self.sets(node).iter().position(|set| set.rtype == rtype)?;
         Some(first as usize + place)
-    }
-
-    /// An RRset that the zone's keys make.
-    pub(crate) fn key_set(&self, node: NodeId, rtype: u16) -> Option<&RrSet> {
-        let signed = self.signed.as_deref().filter(|_| node == self.apex())?;
-        signed.apex_set(rtype).map(|(set, _)| set)
     }
 
     /// A static RRset by its number.
@@ -75,26 +66,14 @@ impl Zone {
         })
     }
 
-    /// The types of a name that answers are given from, whatever health says: what an NSEC lists, but for RRSIG and
-    /// NSEC themselves.
+    /// The types of a name that answers are given from, whatever health says. At a delegation only NS and DS (RFC 4034
+    /// §4.1.2). What a signed zone adds to them, `dnssec` knows.
     pub(crate) fn types(&self, node: NodeId) -> impl Iterator<Item = u16> {
-        let of_keys = self.signed().filter(|_| node == self.apex()).map(SignedZone::apex_types);
-        self.data_types(node).chain(of_keys.into_iter().flatten())
-    }
-
-    /// The same without those that the zone's keys make.
-    pub(crate) fn data_types(&self, node: NodeId) -> impl Iterator<Item = u16> {
         let is_cut = self.tree.value(node.0).is_cut;
-        // At a delegation only NS and DS are told (RFC 4034 §4.1.2).
         let of_sets = self.sets(node).iter().map(|set| set.rtype);
         let of_sets = of_sets.filter(move |&rtype| !is_cut || matches!(rtype, rtype::NS | rtype::DS));
         let steered = self.steered(node).map(|owner| owner.types.as_slice()).unwrap_or_default();
         of_sets.chain(steered.iter().copied())
-    }
-
-    /// Where a name's own NSEC ends.
-    pub(crate) fn next_of(&self, node: NodeId) -> Next {
-        if self.is_cut(node) { Next::Beside } else { Next::Below }
     }
 
     /// The number of a name, below [`Zone::name_count`].
