@@ -17,13 +17,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
 use std::net::IpAddr;
 
-use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;
 
-use crate::response::answer::{Asking, Steered, SteeredAnswers};
+use crate::response::answer::Asking;
 use crate::response::respond::Datagram;
 use crate::response::wire::{Class, Context, HEADER, Limiter, Outcome, Transport, Verdict, respond};
 use crate::state::snapshot::Snapshot;
@@ -41,14 +39,6 @@ const LONGEST: usize = 512;
 const STEERED: usize = 256;
 /// Of so many hits one is compared with what it should be.
 const SHADOW: u32 = 1 << 16;
-
-/// What became of one datagram.
-pub(crate) struct Answered {
-    /// As [`respond`] tells it.
-    pub(crate) outcome: Outcome,
-    /// The region whose records they are, if a service answered.
-    pub(crate) region: Option<RegionIndex>,
-}
 
 /// What is known of a query before those ahead of it in its batch are answered.
 struct Ahead<'s, 'p> {
@@ -108,7 +98,7 @@ impl Memo {
         self.mismatches
     }
 
-    /// Answers a batch of datagrams: byte for byte what [`respond`] answers. What became of each is told.
+    /// Answers a batch of datagrams: byte for byte what [`respond`] answers. `count` learns what became of each.
     ///
     /// All of them are read before the first is answered, and each step has loaded what the next one looks at, so that
     /// the whole batch waits for memory about as long as one datagram would.
@@ -117,7 +107,7 @@ impl Memo {
         context: &Context<'_>,
         snapshot: &Snapshot,
         batch: &mut [Datagram<'_>],
-        mut tell: impl FnMut(Answered),
+        mut count: impl FnMut(Outcome),
     ) {
         if self.world != snapshot.generation() {
             self.forget();
@@ -137,7 +127,7 @@ impl Memo {
             }
         }
         for (Datagram { packet, from, response }, ahead) in batch.iter_mut().zip(&ahead) {
-            tell(match ahead {
+            count(match ahead {
                 Some(ahead) => self.answer(context, snapshot, ahead, packet, *from, response),
                 None => in_full(context, snapshot, packet, *from, response),
             });
@@ -179,14 +169,14 @@ impl Memo {
         packet: &[u8],
         from: IpAddr,
         out: &mut Vec<u8>,
-    ) -> Answered {
+    ) -> Outcome {
         let Ahead { query, place } = ahead;
         // By reference, as moving it would wait for what was only just written.
         let kept = self.find(query, *place, snapshot, from);
         let Some(kept) = &kept else {
-            let answered = in_full(context, snapshot, packet, from, out);
-            self.keep(query, snapshot, from, &answered, out);
-            return answered;
+            let outcome = in_full(context, snapshot, packet, from, out);
+            self.keep(query, snapshot, from, &outcome, out);
+            return outcome;
         };
         let mut limit = usize::from(query.limit);
         if let Some(limiter) = context.limiter {
@@ -200,18 +190,18 @@ impl Memo {
                 Verdict::Slip => limit = 0,
                 Verdict::Drop => {
                     out.clear();
-                    return Answered { outcome: Outcome::Dropped, region: kept.region() };
+                    return Outcome::Dropped;
                 }
             }
         }
-        let answered = kept.write(query, packet, limit, out);
+        let outcome = kept.write(query, packet, limit, out);
         self.hits += 1;
         self.unwatched += 1;
         if self.unwatched >= SHADOW && limit != 0 {
             self.unwatched = 0;
             self.compare(context, snapshot, packet, from, out);
         }
-        answered
+        outcome
     }
 
     fn forget(&mut self) {
@@ -279,8 +269,8 @@ impl Memo {
     }
 
     /// Keeps an answer that others may get, too.
-    fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, answered: &Answered, out: &[u8]) {
-        let Outcome::Answered { rcode, service, class: kind, keepable, truncated, .. } = answered.outcome else {
+    fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, outcome: &Outcome, out: &[u8]) {
+        let Outcome::Answered { rcode, service, region, class: kind, keepable, truncated, .. } = *outcome else {
             return;
         };
         if truncated || out.len() > LONGEST {
@@ -308,7 +298,7 @@ impl Memo {
         }
         self.table.put(&key, query.name, |mut wire| {
             wire.set(&bare);
-            Entry { decided, asks: None, service, region: answered.region, rcode, kind, wire }
+            Entry { decided, asks: None, service, region, rcode, kind, wire }
         });
     }
 
@@ -329,37 +319,9 @@ fn steered_place(hash: u64) -> usize {
     hash as usize % STEERED
 }
 
-/// Answers a datagram the long way.
-fn in_full(context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> Answered {
-    tell(context, snapshot, packet, from, Transport::Udp, out)
-}
-
-/// Answers a packet by this snapshot, and tells which region did.
-pub(crate) fn tell(
-    context: &Context<'_>,
-    snapshot: &Snapshot,
-    packet: &[u8],
-    from: IpAddr,
-    transport: Transport,
-    out: &mut Vec<u8>,
-) -> Answered {
-    let steering = Watched { snapshot, region: Cell::new(None) };
-    let outcome = respond(context, snapshot.zones(), &steering, packet, from, transport, out);
-    Answered { outcome, region: steering.region.get() }
-}
-
-/// A snapshot that remembers which region it answered with.
-struct Watched<'s> {
-    snapshot: &'s Snapshot,
-    region: Cell<Option<RegionIndex>>,
-}
-
-impl SteeredAnswers for Watched<'_> {
-    fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
-        let (steered, region) = self.snapshot.resolve_to(service, rtype, client);
-        self.region.set(region);
-        steered
-    }
+/// Answers a datagram without the memo.
+fn in_full(context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> Outcome {
+    respond(context, snapshot.zones(), snapshot, packet, from, Transport::Udp, out)
 }
 
 /// A limiter that has already counted this query.

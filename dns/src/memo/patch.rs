@@ -2,10 +2,8 @@
 //! own. Also removes these from a response that is to be kept. Called by [`super::Memo`] on a hit and when it keeps an
 //! answer.
 
-use bailiwick_rules::table::RegionIndex;
 use smallvec::SmallVec;
 
-use super::Answered;
 use super::pattern::{Answers, Pattern};
 use super::query::{self, Query};
 use super::table::Entry;
@@ -34,16 +32,8 @@ impl Kept<'_> {
         }
     }
 
-    /// The region whose records are in the answer, if it is steered.
-    pub(super) fn region(&self) -> Option<RegionIndex> {
-        match self.source {
-            Source::Entry(entry) => entry.region,
-            Source::Pattern(..) => None,
-        }
-    }
-
     /// Overwrites `out` with the answer to this query. Truncates the answer if it has more octets than `limit`.
-    pub(super) fn write(&self, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> Answered {
+    pub(super) fn write(&self, query: &Query<'_>, packet: &[u8], limit: usize, out: &mut Vec<u8>) -> Outcome {
         let question_end = query.question_end();
         out.clear();
         out.extend_from_slice(&packet[..question_end]);
@@ -83,24 +73,22 @@ impl Kept<'_> {
             out.extend_from_slice(option);
             out[end + 7] = if ecs.source == 0 { 0 } else { self.scope };
         }
-        self.answered(query, truncated)
+        self.outcome(query, truncated)
     }
 
-    fn answered(&self, query: &Query<'_>, truncated: bool) -> Answered {
-        let (rcode, service, keepable) = match self.source {
-            Source::Entry(entry) => (entry.rcode, entry.service, true),
-            Source::Pattern(_, answers) => (answers.rcode(), None, matches!(answers, Answers::Static(_))),
+    fn outcome(&self, query: &Query<'_>, truncated: bool) -> Outcome {
+        let (rcode, service, region, keepable) = match self.source {
+            Source::Entry(entry) => (entry.rcode, entry.service, entry.region, true),
+            Source::Pattern(_, answers) => (answers.rcode(), None, None, matches!(answers, Answers::Static(_))),
         };
-        Answered {
-            outcome: Outcome::Answered {
-                rcode,
-                qtype: Some(query.qtype),
-                truncated,
-                service,
-                class: self.class(),
-                keepable: keepable && !truncated,
-            },
-            region: self.region(),
+        Outcome::Answered {
+            rcode,
+            qtype: Some(query.qtype),
+            truncated,
+            service,
+            region,
+            class: self.class(),
+            keepable: keepable && !truncated,
         }
     }
 }

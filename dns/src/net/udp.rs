@@ -127,6 +127,7 @@ mod tests {
                 qtype: None,
                 truncated: false,
                 service: None,
+                region: None,
                 class: Class::Positive,
                 keepable: false,
             }

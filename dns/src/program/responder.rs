@@ -8,11 +8,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 
-use crate::memo::{self, Answered, Memo};
+use crate::memo::Memo;
 use crate::net::rate_limit::Limiter;
 use crate::program::metrics::{EVERY, Metrics, SteeredCounters, ThreadCounters};
 use crate::response::respond::{Datagram, Datagrams, Respond};
-use crate::response::wire::{self, Context, Outcome, Settings, Transport};
+use crate::response::wire::{self, Context, Outcome, Settings, Transport, respond};
 use crate::state::owner::Handle;
 use crate::state::snapshot::Snapshot;
 use crate::state::snapshot::signing::seconds;
@@ -55,10 +55,10 @@ impl Respond for Live {
         let settings = self.settings.load();
         let context = self.context(&settings, seconds(self.clock.now()));
         let begun = Instant::now();
-        let Answered { outcome, region } = memo::tell(&context, &snapshot, packet, from, transport, out);
+        let outcome = respond(&context, snapshot.zones(), &**snapshot, packet, from, transport, out);
         self.metrics.took(transport, begun.elapsed());
         self.metrics.count(transport, &outcome);
-        if let Outcome::Answered { service: Some(service), .. } = outcome
+        if let Outcome::Answered { service: Some(service), region, .. } = outcome
             && let Some(service) = snapshot.table().services().get(service.get())
         {
             let region = region.map(|region| &snapshot.table().region(region).id);
@@ -139,9 +139,9 @@ impl Thread {
     fn answer(&mut self, batch: &mut [Datagram<'_>]) {
         let context = self.live.context(self.settings.load(), self.now);
         let (counters, steered) = (&self.counters, &self.steered);
-        self.memo.respond(&context, &self.snapshot, batch, |Answered { outcome, region }| {
+        self.memo.respond(&context, &self.snapshot, batch, |outcome| {
             counters.count(&outcome);
-            if let Outcome::Answered { service: Some(service), .. } = outcome {
+            if let Outcome::Answered { service: Some(service), region, .. } = outcome {
                 steered.add(service, region);
             }
         });

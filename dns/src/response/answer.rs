@@ -231,6 +231,8 @@ pub struct Answer<'a> {
     pub ede: Option<u16>,
     /// The first steered service that had a say.
     pub service: Option<ServiceIndex>,
+    /// The region whose records the last steered service chose; `None` for `denied_answers`, and for nothing.
+    pub region: Option<RegionIndex>,
     /// The first second, since 1970, at which a signature in it isn't to be served any more; `None` for an answer
     /// without any.
     pub until: Option<u32>,
@@ -261,6 +263,7 @@ impl<'a> Answer<'a> {
             scope: 0,
             ede: None,
             service: None,
+            region: None,
             until: None,
             compact_ok: false,
             truncated: false,

@@ -8,6 +8,8 @@ mod parse;
 
 use std::net::IpAddr;
 
+use bailiwick_rules::table::RegionIndex;
+
 use crate::response::answer::identity::CHAOS;
 use crate::response::answer::{Answer, Asking, Dnssec, Query, Rcode, SteeredAnswers, answer};
 use crate::zone::ServiceIndex;
@@ -40,6 +42,8 @@ pub enum Outcome {
         truncated: bool,
         /// The steered service that answered.
         service: Option<ServiceIndex>,
+        /// The region whose records it answered with.
+        region: Option<RegionIndex>,
         /// What a limiter counts it by.
         class: Class,
         /// Whether the next client of the same class that asks the same may be told the same records: the response is
@@ -101,6 +105,7 @@ pub fn respond(
         qtype: request.question.map(|question| question.qtype),
         truncated,
         service: reply.service,
+        region: reply.region,
         class,
         keepable: reply.keepable && reply.ede.is_none() && !truncated,
     }

@@ -301,27 +301,19 @@ impl Snapshot {
 
 impl SteeredAnswers for Snapshot {
     fn resolve(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> Steered<'_> {
-        self.resolve_to(service, rtype, client).0
-    }
-}
-
-impl Snapshot {
-    /// What a client gets for a steered name, and from which region; no region: `denied_answers` or nothing.
-    #[must_use]
-    pub fn resolve_to(&self, service: ServiceIndex, rtype: u16, client: &Asking) -> (Steered<'_>, Option<RegionIndex>) {
         let found = self.class_of(service, client).and_then(|(class, scope)| {
             Some((*self.decided.get(service.get())?.choices_for(rtype).get(class.get())?, scope))
         });
         // A service that isn't in the rules steers no name of this snapshot's zones.
         let Some((choice, scope)) = found else {
-            return (Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY }, None);
+            return Steered::Nothing { scope: NO_SCOPE, ede: NOT_READY };
         };
         let (records, region) = match choice.offer {
             Offer::Region(region) => (self.world.records_of_region(service, region), Some(region)),
             Offer::Denied => (self.world.denied_records(service), None),
-            Offer::Nothing(ede) => return (Steered::Nothing { scope, ede }, None),
+            Offer::Nothing(ede) => return Steered::Nothing { scope, ede },
         };
         let rdatas = records.and_then(|records| records.of_type(rtype)).unwrap_or(Rdatas::EMPTY);
-        (Steered::Records { ttl: choice.ttl, rdatas, scope, region }, region)
+        Steered::Records { ttl: choice.ttl, rdatas, scope, region }
     }
 }

@@ -330,6 +330,7 @@ async fn answers_are_counted_by_transport_code_type_and_region() {
         qtype,
         truncated: true,
         service: None,
+        region: None,
         class: Class::Positive,
         keepable: false,
     };

@@ -174,10 +174,12 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
                 // A chain holds where all of its links hold: their prefixes all contain the client, so the longest is
                 // the meet.
                 self.answer.scope = self.answer.scope.max(scope);
+                self.answer.region = region;
                 Ok(Set { rtype, ttl, rdatas, origin: Origin::Steered(region) })
             }
             Steered::Nothing { scope, ede } => {
                 self.answer.scope = self.answer.scope.max(scope);
+                self.answer.region = None;
                 self.fail(ede);
                 Err(Refused)
             }
@@ -186,8 +188,8 @@ impl<'a, S: SteeredAnswers> Walk<'a, '_, S> {
 
     /// Makes the answer SERVFAIL, for this reason (RFC 8914).
     fn fail(&mut self, ede: u16) {
-        let Answer { scope, service, compact_ok, .. } = self.answer;
-        self.answer = Answer { scope, ede: Some(ede), service, compact_ok, ..Answer::bare(Rcode::SERVFAIL) };
+        let Answer { scope, service, region, compact_ok, .. } = self.answer;
+        self.answer = Answer { scope, ede: Some(ede), service, region, compact_ok, ..Answer::bare(Rcode::SERVFAIL) };
     }
 
     /// Adds what a resolver would ask next: the zone's servers, and addresses of what the answer names (RFC 1034 §4.3.2

@@ -22,7 +22,7 @@ impl Respond for Echo {
             return Outcome::Dropped;
         }
         let (rcode, class) = (Rcode::NOERROR, Class::Positive);
-        Outcome::Answered { rcode, qtype: None, truncated: false, service: None, class, keepable: false }
+        Outcome::Answered { rcode, qtype: None, truncated: false, service: None, region: None, class, keepable: false }
     }
 
     fn datagrams(self: Arc<Self>) -> Box<dyn Datagrams> {
