@@ -26,3 +26,4 @@ pub mod presigned;
 pub mod sign;
 pub mod state;
 pub mod timeline;
+pub(crate) mod unsignable;

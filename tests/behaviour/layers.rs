@@ -1,8 +1,13 @@
 //! What may not import what, as ARCHITECTURE.md says: reads the sources of both halves and looks at their imports.
 
+mod circles;
+mod modules;
+mod source;
+
 use std::path::{Path, PathBuf};
 
 use bailiwick_tests::geo::root;
+use modules::{Modules, Names};
 
 /// The folders of `dns/src`. Each imports only those of its own floor and of the floors before it.
 const FLOORS: [&[&str]; 11] = [
@@ -18,14 +23,6 @@ const FLOORS: [&[&str]; 11] = [
     &["memo"],
     &["program"],
 ];
-/// Imports upwards that are still there: who imports, and from which folder. This list only gets shorter.
-const NOT_YET: [(&str, &str); 3] = [
-    // A measurement that is run by hand, and compiled with tests alone.
-    ("dnssec/cost.rs", "locate"),
-    ("dnssec/cost.rs", "response"),
-    ("dnssec/cost.rs", "state"),
-];
-
 fn sources(folder: &Path) -> Vec<(String, String)> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
@@ -45,32 +42,25 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
     found.into_iter().map(read).filter(|(name, _)| !name.contains("test")).collect()
 }
 
-/// Lines of code before the unit tests, with what each takes from `crate::`.
-fn imports(text: &str) -> impl Iterator<Item = &str> {
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let end = |name: &str| name.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(name.len());
-    code.flat_map(|line| line.split("crate::").skip(1)).map(move |name| &name[..end(name)])
-}
-
-fn floor(folder: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&folder))
+fn floor(module: &Names) -> Option<usize> {
+    let folder = module.first()?;
+    FLOORS.iter().position(|floor| floor.contains(&folder.as_str()))
 }
 
 #[test]
 fn no_folder_of_the_dns_half_imports_one_above_it() {
-    let (mut upwards, mut seen) = (Vec::new(), 0);
-    for (file, text) in sources(&root().join("dns/src")) {
-        let Some(own) = floor(file.split('/').next().unwrap_or_default().trim_end_matches(".rs")) else { continue };
-        for folder in imports(&text) {
-            seen += 1;
-            let is_above = floor(folder).is_some_and(|other| other > own);
-            if is_above && !NOT_YET.contains(&(file.as_str(), folder)) {
-                upwards.push(format!("{file} imports {folder}"));
-            }
+    let modules = Modules::read(&root().join("dns/src"));
+    let uses = modules.uses();
+    assert!(uses.len() > 300, "only {} uses were read", uses.len());
+    let mut upwards = Vec::new();
+    // The root of the crate declares all folders.
+    for (user, used) in uses.into_iter().filter(|(user, used)| !user.is_empty() && !used.is_empty()) {
+        let (own, other) = (floor(user), floor(used));
+        assert!(own.is_some() && other.is_some(), "{user:?} or {used:?} is on no floor");
+        if other > own {
+            upwards.push(format!("{} imports {}", user.join("::"), used.join("::")));
         }
     }
-    assert!(seen > 300, "only {seen} imports were read");
     assert_eq!(upwards, [""; 0]);
 }
 

@@ -5,6 +5,7 @@ mod binding;
 mod data;
 mod fields;
 mod forms;
+mod item;
 mod lexer;
 mod odd;
 

@@ -9,28 +9,15 @@ use bailiwick_rules::table::Service;
 use bailiwick_rules::time::Timestamp;
 
 use super::World;
-use super::ZoneSource;
 use super::records::RecordSets;
+use super::world::unsignable_in;
 use crate::dnssec::key_set::KeySet;
-use crate::dnssec::lifetime::LONGEST_TTL;
 use crate::dnssec::online_signer::OnlineSigner;
 use crate::dnssec::presign::Signing;
 use crate::dnssec::presigned::{Published, SignedZone};
 use crate::dnssec::sign::earlier;
-use crate::protocol::rdata::rtype;
 use crate::zone::{Location, ServiceIndex, Zone, ZoneError};
 use crate::zones::{ServedZone, Zones};
-
-/// What a signed zone holds because it is signed, and its file may not.
-const MADE_HERE: [(u16, &str); 7] = [
-    (rtype::RRSIG, "RRSIG"),
-    (rtype::NSEC, "NSEC"),
-    (rtype::DNSKEY, "DNSKEY"),
-    (rtype::NSEC3, "NSEC3"),
-    (rtype::NSEC3PARAM, "NSEC3PARAM"),
-    (rtype::CDS, "CDS"),
-    (rtype::CDNSKEY, "CDNSKEY"),
-];
 
 impl World {
     /// Signs every zone that has keys, sharing what `before` signed and is still fresh.
@@ -42,7 +29,7 @@ impl World {
             return Ok(self);
         }
         let errors: Vec<ZoneError> =
-            self.keys().iter().flat_map(|keys| unsignable(self.zone_sources(), keys.origin())).collect();
+            self.keys().iter().flat_map(|keys| unsignable_in(self.zone_sources(), keys.origin())).collect();
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -135,26 +122,6 @@ impl World {
     pub fn online_signer(&self) -> &OnlineSigner {
         &self.online_signer
     }
-}
-
-/// The records of a zone's file that can't stand in it while it is signed here.
-pub(super) fn unsignable(sources: &[ZoneSource], origin: crate::protocol::name::NameRef<'_>) -> Vec<ZoneError> {
-    let sources = sources.iter().filter(|source| source.origin.as_ref() == origin);
-    let wrong = sources.flat_map(|source| source.records.iter()).filter_map(|record| {
-        let made = MADE_HERE.iter().find(|(rtype, _)| *rtype == record.rtype);
-        let message = match made {
-            Some((_, word)) => {
-                let owner = record.owner;
-                format!("the {word} of {owner} can't stand in a zone that is signed here, which makes its own; remove the record, or the zone from [dnssec]")
-            }
-            None if record.ttl > LONGEST_TTL => {
-                format!("a TTL of {} s is longer than a signature can last; write at most {LONGEST_TTL}", record.ttl)
-            }
-            None => return None,
-        };
-        Some(ZoneError { place: record.place(), message })
-    });
-    wrong.collect()
 }
 
 /// Seconds since 1970 as signatures and cookies count them: the lower 32 bits (RFC 4034 §3.1.5, RFC 9018 §4.3).

@@ -14,6 +14,7 @@ use super::records::{RecordSets, name_of_host};
 use super::{ByFamily, Choice, ChoicesByFamily, NOT_READY, Offer, PROHIBITED};
 use crate::dnssec::key_set::ZoneKeys;
 use crate::dnssec::online_signer::OnlineSigner;
+use crate::dnssec::unsignable::unsignable;
 use crate::locate::classes::{Classes, Standings};
 use crate::locate::geoip::Places;
 use crate::protocol::name::{Name, NameRef};
@@ -147,7 +148,7 @@ impl World {
         let owners = steered_owners(table, &answers);
         let mut misfits = compile_zones(sources, &owners, &mut Vec::new()).err().unwrap_or_default();
         let signed = keys.iter().map(ZoneKeys::origin);
-        let unsignable = signed.map(|origin| (origin.to_name(), super::signing::unsignable(sources, origin)));
+        let unsignable = signed.map(|origin| (origin.to_name(), unsignable_in(sources, origin)));
         misfits.extend(unsignable.filter(|(_, errors)| !errors.is_empty()));
         misfits
     }
@@ -285,6 +286,12 @@ fn steered_owners(table: &Table, answers: &[Vec<(RegionIndex, RecordSets)>]) -> 
         owners.extend(names.map(|name| SteeredOwner { name, service: ServiceIndex(number), types: types.clone() }));
     }
     owners
+}
+
+/// What keeps the zone of this origin from being signed.
+pub(super) fn unsignable_in(sources: &[ZoneSource], origin: NameRef<'_>) -> Vec<ZoneError> {
+    let sources = sources.iter().filter(|source| source.origin.as_ref() == origin);
+    sources.flat_map(|source| unsignable(&source.records)).collect()
 }
 
 /// The zone that holds a name: the one with the longest origin.

@@ -5,7 +5,7 @@
 
 use super::fields::{Fields, hex};
 use super::lexer::Token;
-use super::{binding, forms, odd};
+use super::{binding, forms, item::Item, odd};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::{is_well_formed, rtype};
 
@@ -25,7 +25,7 @@ pub(super) fn read(rtype: u16, mnemonic: &str, tokens: &[Token<'_>], origin: &Na
     if is_well_formed(rtype, &rdata) { Ok(rdata.into()) } else { Err(format!("the data doesn't fit; {}", wants())) }
 }
 
-fn in_order(items: &[forms::Item], tokens: &[Token<'_>], origin: &Name) -> Result<Vec<u8>, String> {
+fn in_order(items: &[Item], tokens: &[Token<'_>], origin: &Name) -> Result<Vec<u8>, String> {
     let mut fields = Fields::new(tokens, origin);
     for item in items {
         odd::read(*item, &mut fields)?;
@@ -84,7 +84,7 @@ fn form(rtype: u16) -> String {
 /// The items of a type, one after the other.
 fn listed(rtype: u16) -> String {
     match forms::items(rtype) {
-        Some(items) => items.iter().map(|item| forms::told(*item)).collect::<Vec<_>>().join(", "),
+        Some(items) => items.iter().map(|item| item.expected()).collect::<Vec<_>>().join(", "),
         None => "the form `\\# length hex` (RFC 3597 §5)".to_owned(),
     }
 }

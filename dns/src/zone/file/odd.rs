@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use bailiwick_rules::time::Timestamp;
 
 use super::fields::{Fields, hex, not};
-use super::forms::Item;
+use super::item::Item;
 
 /// DNSSEC algorithms by name (RFC 4034 appendix A.1 and the registry).
 const ALGORITHMS: [(&str, u16); 16] = [

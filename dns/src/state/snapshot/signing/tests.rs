@@ -13,6 +13,7 @@ use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
 use crate::locate::geoip::Places;
 use crate::protocol::name::Name;
+use crate::protocol::rdata::rtype;
 use crate::protocol::rdata::rtype::{A, MX, TXT};
 use crate::response::wire::{Context, Settings, Transport, respond};
 use crate::state::load::compile_rules;
