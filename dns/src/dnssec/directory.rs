@@ -17,7 +17,7 @@ use super::key_set::ZoneKeys;
 use super::state::{KeyState, State};
 use crate::dnssec::policy::Policy;
 use crate::protocol::name::Name;
-use crate::system::files::{Fault, NO_FILE, is_special};
+use crate::system::files::{Fault, Mode, NO_FILE, is_special, replace};
 
 /// A `[dnssec."zone"]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,16 +210,7 @@ impl Locked {
     /// When it can't be written; the old one is then still there.
     pub fn put_state(&self, state: &State) -> Result<(), Fault> {
         let path = self.directory.join(STATE);
-        let beside = self.directory.join(format!("{STATE}.new"));
-        // One that a crash left behind.
-        let _ = std::fs::remove_file(&beside);
-        let written = create(&beside).and_then(|mut file| {
-            file.write_all(state.to_json().as_bytes())?;
-            // Renamed before its bytes are on disk, the file could be empty after a power cut.
-            file.sync_all()?;
-            std::fs::rename(&beside, &path)?;
-            File::open(&self.directory)?.sync_all()
-        });
+        let written = replace(&path, state.to_json().as_bytes(), Mode::Private);
         written.map_err(|error| {
             Fault::of_file(&path, format!("can't be written ({error}); mend the mode or owner of its directory"))
         })

@@ -1,16 +1,14 @@
 //! What survives a restart: the last good rules, zones and GeoIP database and the API's overrides enter, files in the
 //! state directory leave, and the other way round at start.
 //!
-//! Each file is replaced by a rename, so that a reader, or a restart after a crash, finds the old or the new one and
-//! never half of either.
+//! Each file is replaced at once, so that a reader, or a restart after a crash, finds the old or the new one.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bailiwick_rules::health::{Forced, Status};
 use bailiwick_rules::id::Overridden;
@@ -19,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::name::Name;
 use crate::state::snapshot::ZoneSource;
+use crate::system::files::{Mode, replace};
 
 /// The rules last in service, byte for byte.
 const RULES: &str = "rules.last-good.json";
@@ -117,7 +116,7 @@ impl Store {
     /// # Errors
     /// When they can't be written.
     pub fn keep_rules(&self, bytes: &[u8]) -> io::Result<()> {
-        replace(&self.rules_path(), bytes)
+        replace(&self.rules_path(), bytes, Mode::Private)
     }
 
     /// The GeoIP database last in service; `None` where there never was any.
@@ -179,7 +178,7 @@ impl Store {
         let kept = |forced: &Forced| Kept { status: forced.status, until: forced.until, reason: forced.reason.clone() };
         let kept: BTreeMap<String, Kept> =
             overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
-        replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?)
+        replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?, Mode::Private)
     }
 }
 
@@ -233,26 +232,8 @@ fn text_of(zone: &ZoneSource) -> String {
 fn replace_if_other(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match std::fs::read(path) {
         Ok(there) if there == bytes => Ok(()),
-        _ => replace(path, bytes),
+        _ => replace(path, bytes, Mode::Private),
     }
-}
-
-/// Writes beside the file, then renames over it.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A name of its own each time, so that two that share a directory don't write into one another's.
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let beside = path.with_extension(format!("{}-{number}.new", std::process::id()));
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        // Renamed before its bytes are on disk, the file could be empty after a power cut.
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside); // half of it would only fill the disk
-    }
-    written
 }
 
 #[cfg(test)]

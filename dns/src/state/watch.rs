@@ -5,7 +5,7 @@
 //! whole (`settle`). Each zone, and the keys of each, are read and judged by themselves: a mistake in one keeps no
 //! other from being taken.
 
-mod look;
+mod change;
 mod part;
 mod settle;
 
@@ -26,8 +26,8 @@ use crate::state::snapshot::ZoneSource;
 use crate::state::store::Kind;
 use crate::system::batch::give_back_memory;
 use crate::system::tasks::{Backoff, Pulse};
-use look::Moves;
-use part::{Came, alone};
+use change::Moves;
+use part::{Check, alone};
 pub(crate) use part::{Part, Reading, read_geoip, read_rules, read_zone, read_zone_keys};
 use settle::{Judged, Millis};
 
@@ -182,9 +182,9 @@ impl Watching {
             self.confirm();
         }
         let parts = &self.parts;
-        let looks = parts.rules.looks().chain(parts.zones.iter().flat_map(|(_, part)| part.looks()));
-        let looks = looks.chain(parts.keys.iter().flat_map(|(_, part)| part.looks()));
-        self.moves.update(looks.chain(parts.geoip.iter().flat_map(Part::looks)));
+        let stamps = parts.rules.stamps().chain(parts.zones.iter().flat_map(|(_, part)| part.stamps()));
+        let stamps = stamps.chain(parts.keys.iter().flat_map(|(_, part)| part.stamps()));
+        self.moves.update(stamps.chain(parts.geoip.iter().flat_map(Part::stamps)));
         let zones = self.look_at_zones();
         self.look_at_rules() && self.look_at_geoip() && self.look_at_keys(zones)
     }
@@ -204,11 +204,11 @@ impl Watching {
     fn look_at_rules(&mut self) -> bool {
         let now = self.now();
         match self.parts.rules.step(now, &self.moves, || read_rules(&self.sources.rules), alone) {
-            Came::Nothing => true,
-            Came::Version(rules) => {
+            Check::Nothing => true,
+            Check::Version(rules) => {
                 self.handle.offer_from_thread(Offer::Rules(rules)) && self.tell_faults(Source::Rules, Faults::new())
             }
-            Came::Faults => {
+            Check::Faults => {
                 let faults = self.parts.rules.faults().into_iter().map(|faults| (String::new(), faults)).collect();
                 self.tell_faults(Source::Rules, faults)
             }
@@ -220,12 +220,12 @@ impl Watching {
         let Some(path) = self.sources.geoip.clone() else { return true };
         let Some(part) = &mut self.parts.geoip else { return true };
         match part.step(now, &self.moves, || read_geoip(&path, registered), alone) {
-            Came::Nothing => true,
-            Came::Version((places, bytes)) => {
+            Check::Nothing => true,
+            Check::Version((places, bytes)) => {
                 self.handle.keep(Kind::Geoip, Box::new(move |store| store.keep_geoip(&bytes)));
                 self.handle.offer_from_thread(Offer::Places(places)) && self.tell_faults(Source::Geoip, Faults::new())
             }
-            Came::Faults => {
+            Check::Faults => {
                 let faults = part.faults().into_iter().map(|faults| (String::new(), faults)).collect();
                 self.tell_faults(Source::Geoip, faults)
             }
@@ -240,8 +240,8 @@ impl Watching {
         for (origin, part) in &mut self.parts.zones {
             let Some(path) = paths.get(origin) else { continue };
             let came = part.step(now, &self.moves, || read_zone(origin, path), compare);
-            is_new |= !matches!(came, Came::Nothing);
-            if let Came::Version(zone) = came {
+            is_new |= !matches!(came, Check::Nothing);
+            if let Check::Version(zone) = came {
                 part.good = Some(zone);
             }
         }
@@ -254,8 +254,8 @@ impl Watching {
         let (now, at, mut has_new_keys) = (self.now(), self.handle.now(), false);
         for (zone, part) in &mut self.parts.keys {
             let came = part.step(now, &self.moves, || read_zone_keys(zone, at), alone);
-            has_new_keys |= !matches!(came, Came::Nothing);
-            if let Came::Version(keys) = came {
+            has_new_keys |= !matches!(came, Check::Nothing);
+            if let Check::Version(keys) = came {
                 has_new_zones |= part.good.is_none();
                 part.good = Some(keys);
             }

@@ -7,16 +7,16 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bailiwick_rules::time::Timestamp;
 use tracing::{error, info};
 
-use crate::system::files::Fault;
+use crate::system::files::{Fault, Stamp};
 use crate::system::tasks::{Pulse, Tasks};
 
 /// How often files are looked at.
@@ -132,15 +132,15 @@ struct Watched {
     what: Arc<dyn Renew>,
     fares: Arc<Fares>,
     /// How the files looked when they were last read.
-    read: Vec<Look>,
+    read: Vec<Stamp>,
     /// How they looked last time.
-    seen: Vec<Look>,
+    seen: Vec<Stamp>,
 }
 
 impl Watched {
     fn new(what: Arc<dyn Renew>) -> Self {
         let files = what.files();
-        let seen = looks(&files);
+        let seen = stamps(&files);
         let files = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(",");
         let fares = Fares { files, failing: AtomicBool::new(false), expires: AtomicI64::new(NEVER) };
         fares.note_expiry(what.expires());
@@ -149,7 +149,7 @@ impl Watched {
 
     /// Reads the files if they have changed and then stayed the same, or in any case.
     fn look(&mut self, in_any_case: bool) {
-        let now = looks(&self.what.files());
+        let now = stamps(&self.what.files());
         let settled = now == self.seen && now != self.read;
         self.seen.clone_from(&now);
         if !settled && !in_any_case {
@@ -170,18 +170,8 @@ impl Watched {
     }
 }
 
-/// What a file looked like; `None` for one that isn't there.
-pub(crate) type Look = Option<(u64, Option<SystemTime>, u64)>;
-
-/// What a file looks like now.
-pub(crate) fn look(file: &Path) -> Look {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.len(), metadata.modified().ok(), metadata.ino()))
-}
-
-fn looks(files: &[PathBuf]) -> Vec<Look> {
-    files.iter().map(|file| look(file)).collect()
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    files.iter().map(|file| Stamp::of(file)).collect()
 }
 
 #[cfg(test)]

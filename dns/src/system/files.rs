@@ -1,9 +1,15 @@
-//! Reads files whole: a path enters, its octets or its text leave, or what is wrong. Everything that reads a file that
-//! the operator named calls it.
+//! Reads whole files that the operator named, replaces files at once, and sees whether a file has changed. Called by
+//! everything that touches such files.
+
+mod replace;
+mod stamp;
 
 use std::fmt;
 use std::io;
 use std::path::Path;
+
+pub(crate) use replace::{Mode, replace};
+pub(crate) use stamp::{Found, Stamp};
 
 /// What is told of a pipe, a socket or a device.
 pub(crate) const NO_FILE: &str = "is no file but a pipe, a socket or a device";

@@ -26,6 +26,7 @@ use crate::state::startup::Started;
 use crate::state::watch::Feed;
 use crate::system::clock::Clock;
 use crate::system::file_reload::{Renew, Renewal};
+use crate::system::files::{Mode, replace};
 
 /// How long queries in flight are waited for at the end.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -215,12 +216,7 @@ impl Ready<'_> {
         let fail =
             |error: String| vec![format!("{}: can't be written ({error}); name another --ready-file", file.display())];
         let text = serde_json::to_string(self).map_err(|error| fail(error.to_string()))?;
-        let mut name = file.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = file.with_file_name(name);
-        std::fs::write(&new, text + "\n")
-            .and_then(|()| std::fs::rename(&new, file))
-            .map_err(|error| fail(error.to_string()))
+        replace(file, (text + "\n").as_bytes(), Mode::Public).map_err(|error| fail(error.to_string()))
     }
 }
 

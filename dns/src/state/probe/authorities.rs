@@ -12,7 +12,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::net::certificate::provider;
 use crate::state::load::{Fault, read_file};
-use crate::system::file_reload::{Look, look};
+use crate::system::files::Stamp;
 
 /// What begins and ends a certificate in PEM (RFC 7468 §5.1).
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -30,8 +30,8 @@ pub(super) struct Authorities {
 /// A file as it was last read.
 #[derive(Debug)]
 struct Kept {
-    /// How it looked then.
-    look: Look,
+    /// Its state then.
+    stamp: Option<Stamp>,
     /// Its last version that was any good.
     good: Option<ClientConfig>,
     /// What is wrong with it now.
@@ -72,11 +72,11 @@ impl Authorities {
     pub(super) fn of_file(&self, path: &str) -> Result<ClientConfig, Fault> {
         let path = self.directory.join(path);
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = files.entry(path.clone()).or_insert(Kept { look: None, good: None, fault: None });
-        let now = look(&path);
+        let kept = files.entry(path.clone()).or_insert(Kept { stamp: None, good: None, fault: None });
+        let now = Some(Stamp::of(&path));
         let is_read = kept.good.is_some() || kept.fault.is_some();
-        if !is_read || now != kept.look {
-            kept.look = now;
+        if !is_read || now != kept.stamp {
+            kept.stamp = now;
             match read(&path) {
                 Ok(good) => {
                     kept.good = Some(good);

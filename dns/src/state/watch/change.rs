@@ -1,40 +1,20 @@
-//! What files look like: paths enter, what the file system tells of them leaves, and whether a change of it was a
-//! replacement or a write in place; the feed asks.
+//! Takes the stamps of files before and after a change, returns whether the files were replaced or written in place.
+//! Called by [`super::part`].
 //!
-//! Files are looked at again and again rather than waited for by events: that sees a swap of any link on the way to a
-//! file, on every file system, and there is no watcher that could end or run out of watches. Events say one thing more
-//! where the system gives them: that a file was renamed to its name, and so is whole.
+//! Stamps are compared several times a second. Events alone wouldn't do: stamps notice when a link on the way to a file
+//! is swapped, they work on every file system, and they need no watcher that can end or run out of watches. Events, where
+//! the system has them, add one thing: that a file was renamed to its name, and so is whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-/// The most reads of events at one look; what is left waits for the next.
-const MOST_READS: usize = 256;
+use crate::system::files::{Found, Stamp};
 
-/// What a file looked like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Look {
-    pub(super) path: PathBuf,
-    /// `None` for one that isn't there or can't be looked at.
-    seen: Option<Seen>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    /// Where it really is, all links followed.
-    real: PathBuf,
-    device: u64,
-    number: u64,
-    length: u64,
-    /// When it was last written to, in seconds and nanoseconds.
-    written: (i64, i64),
-    /// When that or anything else of it last changed, its name included.
-    changed: (i64, i64),
-}
+/// The most reads of events at one check. What is left waits for the next one.
+const MAX_READS: usize = 256;
 
 /// How a change came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,52 +27,31 @@ pub(super) enum Change {
     Replaced,
 }
 
-impl Look {
-    pub(super) fn at(path: &Path) -> Self {
-        let seen = std::fs::metadata(path).ok().map(|found| Seen {
-            real: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
-            device: found.dev(),
-            number: found.ino(),
-            length: found.len(),
-            written: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        });
-        Self { path: path.to_owned(), seen }
+/// Whether the file that is there now was put there whole, and not written in place.
+fn was_replaced(before: &Stamp, now: &Stamp, moves: &Moves) -> bool {
+    let Some(now) = &now.found else { return true };
+    let Some(before) = &before.found else { return is_whole(now, moves) };
+    if (before.device, before.inode, before.length, before.written) == (now.device, now.inode, now.length, now.written)
+    {
+        // Its mode or owner changed, or the way to it.
+        return true;
     }
-
-    pub(super) fn real(&self) -> Option<&Path> {
-        self.seen.as_ref().map(|seen| &*seen.real)
+    if (before.device, before.inode) == (now.device, now.inode) {
+        return false;
     }
-
-    /// Whether what is there now was put there whole, rather than written there.
-    fn was_replaced(&self, now: &Self, moves: &Moves) -> bool {
-        let Some(now) = &now.seen else { return true };
-        let Some(before) = &self.seen else { return now.is_whole(moves) };
-        if (before.device, before.number, before.length, before.written)
-            == (now.device, now.number, now.length, now.written)
-        {
-            // Its mode or owner, or the way to it.
-            return true;
-        }
-        if (before.device, before.number) == (now.device, now.number) {
-            return false;
-        }
-        before.real != now.real || now.is_whole(moves)
-    }
+    before.real != now.real || is_whole(now, moves)
 }
 
-impl Seen {
-    /// Whether it was renamed to its name. A write sets both times to the same moment; a rename, or a program that sets
-    /// the time of what it has copied, parts them.
-    fn is_whole(&self, moves: &Moves) -> bool {
-        self.written != self.changed || moves.moved.contains(&self.real)
-    }
+/// Whether the file was renamed to its name. A write sets both times to the same moment. After a rename they differ, and
+/// after a copy whose time was set.
+fn is_whole(file: &Found, moves: &Moves) -> bool {
+    file.written != file.changed || moves.moved.contains(&file.real)
 }
 
 /// How the files of one version changed.
-pub(super) fn change(before: &[Look], now: &[Look], moves: &Moves) -> Change {
+pub(super) fn change(before: &[Stamp], now: &[Stamp], moves: &Moves) -> Change {
     let changed: Vec<_> = before.iter().zip(now).filter(|(before, now)| before != now).collect();
-    if changed.iter().any(|(before, now)| !before.was_replaced(now, moves)) {
+    if changed.iter().any(|(before, now)| !was_replaced(before, now, moves)) {
         Change::InPlace
     } else if changed.len() < now.len() {
         Change::PartReplaced
@@ -120,20 +79,20 @@ impl Moves {
     }
 
     /// Watches the directories of these files and takes in what happened there.
-    pub(super) fn update<'l>(&mut self, looks: impl Iterator<Item = &'l Look>) {
+    pub(super) fn update<'l>(&mut self, stamps: impl Iterator<Item = &'l Stamp>) {
         let Some(events) = &self.events else { return };
         let mut directories = BTreeSet::new();
         let mut names: HashSet<OsString> = HashSet::new();
-        for look in looks {
+        for stamp in stamps {
             // Of a file that isn't there, the directory it would be in.
-            let missing = || Some(std::fs::canonicalize(look.path.parent()?).ok()?.join(look.path.file_name()?));
-            let Some(real) = look.real().map(Path::to_owned).or_else(missing) else { continue };
+            let missing = || Some(std::fs::canonicalize(stamp.path.parent()?).ok()?.join(stamp.path.file_name()?));
+            let Some(real) = stamp.found.as_ref().map(|found| found.real.clone()).or_else(missing) else { continue };
             if let (Some(directory), Some(name)) = (real.parent(), real.file_name()) {
                 directories.insert(directory.to_owned());
                 names.insert(name.to_owned());
             }
         }
-        for _ in 0..MOST_READS {
+        for _ in 0..MAX_READS {
             let Ok(read) = events.read_events() else { break };
             for event in read {
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
@@ -189,11 +148,11 @@ mod tests {
 
         /// How the file changed by this.
         fn changed_by(&mut self, act: impl FnOnce(&Self)) -> Change {
-            let before = [Look::at(&self.path("file"))];
+            let before = [Stamp::of(&self.path("file"))];
             self.moves.update(before.iter());
             act(self);
             self.moves.update(before.iter());
-            let now = [Look::at(&self.path("file"))];
+            let now = [Stamp::of(&self.path("file"))];
             assert_ne!(before, now);
             change(&before, &now, &self.moves)
         }
@@ -249,7 +208,7 @@ mod tests {
     fn one_of_two_that_is_replaced_is_a_part() {
         let folder = Folder::new();
         fs::write(folder.path("other"), "x").unwrap();
-        let look = || [Look::at(&folder.path("file")), Look::at(&folder.path("other"))];
+        let look = || [Stamp::of(&folder.path("file")), Stamp::of(&folder.path("other"))];
         let before = look();
         fs::remove_file(folder.path("other")).unwrap();
         assert_eq!(change(&before, &look(), &folder.moves), Change::PartReplaced);

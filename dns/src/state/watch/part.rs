@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::time::Timestamp;
 
-use super::look::{Look, Moves, change};
+use super::change::{Moves, change};
 use super::settle::{Judged, Millis, Next, Settling, Verdict};
 use crate::dnssec::directory::SignedZone;
 use crate::dnssec::directory::{STATE, read_keys};
@@ -18,11 +18,12 @@ use crate::protocol::name::Name;
 use crate::state::load::Shrink;
 use crate::state::load::{self, Fault, Unusable, compile_rules, read_file};
 use crate::state::snapshot::{Rules, ZoneSource};
+use crate::system::files::Stamp;
 
 /// The result of reading a part, and the state of its files just before they were opened.
 #[derive(Debug)]
 pub(crate) struct Reading<T> {
-    looks: Vec<Look>,
+    stamps: Vec<Stamp>,
     pub(crate) outcome: Result<T, Unusable>,
 }
 
@@ -30,8 +31,8 @@ pub(crate) struct Reading<T> {
 #[derive(Debug)]
 pub(crate) struct Part<G> {
     /// The state of the files when they were last checked.
-    looks: Vec<Look>,
-    settling: Settling<Vec<Look>>,
+    stamps: Vec<Stamp>,
+    settling: Settling<Vec<Stamp>>,
     /// The version last taken. It is kept only if later versions are compared with it or other parts are combined with
     /// it.
     pub(crate) good: Option<G>,
@@ -42,7 +43,7 @@ pub(crate) struct Part<G> {
 }
 
 /// What a check of the files found.
-pub(super) enum Came<T> {
+pub(super) enum Check<T> {
     /// Nothing to report.
     Nothing,
     /// A version to put in service.
@@ -63,10 +64,10 @@ impl<G> Part<G> {
     /// The state after a start. `is_done` means that the version read at the start was taken or refused, so it isn't
     /// read again.
     pub(crate) fn new<T>(reading: &Reading<T>, is_done: bool, good: Option<G>, shrink: Shrink) -> Self {
-        let faults = reading.outcome.as_ref().err().map(|unusable| told(&unusable.faults)).unwrap_or_default();
-        let done = is_done.then(|| reading.looks.clone());
+        let faults = reading.outcome.as_ref().err().map(|unusable| texts(&unusable.faults)).unwrap_or_default();
+        let done = is_done.then(|| reading.stamps.clone());
         let settling = Settling::new(done, shrink == Shrink::Hold);
-        Self { looks: reading.looks.clone(), settling, good, faults, is_waiting: !is_done }
+        Self { stamps: reading.stamps.clone(), settling, good, faults, is_waiting: !is_done }
     }
 
     /// What is wrong with the version that is there, if it isn't in service.
@@ -74,8 +75,8 @@ impl<G> Part<G> {
         (!self.faults.is_empty()).then(|| self.faults.clone())
     }
 
-    pub(super) fn looks(&self) -> impl Iterator<Item = &Look> {
-        self.looks.iter()
+    pub(super) fn stamps(&self) -> impl Iterator<Item = &Stamp> {
+        self.stamps.iter()
     }
 
     pub(super) fn confirm(&mut self, now: Millis) {
@@ -89,58 +90,58 @@ impl<G> Part<G> {
         moves: &Moves,
         read: impl FnOnce() -> Reading<T>,
         compare: Compare<G, T>,
-    ) -> Came<T> {
-        let looks = again(&self.looks);
-        let how = change(&self.looks, &looks, moves);
-        self.looks = looks;
-        let next = self.settling.look(now, &self.looks, how);
+    ) -> Check<T> {
+        let stamps = again(&self.stamps);
+        let how = change(&self.stamps, &stamps, moves);
+        self.stamps = stamps;
+        let next = self.settling.look(now, &self.stamps, how);
         if next != Next::Read {
             // The version that was held or couldn't be read is gone, and the previous one is back.
             let is_undone = next == Next::Nothing && self.is_waiting;
             self.is_waiting &= !is_undone;
-            return if is_undone { self.come_to(Vec::new(), Came::Faults) } else { Came::Nothing };
+            return if is_undone { self.report(Vec::new(), Check::Faults) } else { Check::Nothing };
         }
-        let Reading { looks, outcome } = read();
-        let after = again(&looks);
-        if after != looks {
+        let Reading { stamps, outcome } = read();
+        let after = again(&stamps);
+        if after != stamps {
             // A file changed while it was read. The next check sees the change.
-            self.looks = looks;
-            return Came::Nothing;
+            self.stamps = stamps;
+            return Check::Nothing;
         }
         let (judged, held) = match &outcome {
             Ok(version) => compare(self.good.as_ref(), version),
             Err(Unusable { may_pass: true, .. }) => (Judged::Unreadable, String::new()),
             Err(Unusable { may_pass: false, .. }) => (Judged::Broken, String::new()),
         };
-        self.looks.clone_from(&looks);
-        let verdict = self.settling.judge(now, looks, judged);
+        self.stamps.clone_from(&stamps);
+        let verdict = self.settling.judge(now, stamps, judged);
         let is_told = verdict == Verdict::Hold || (verdict, judged) == (Verdict::Refuse, Judged::Unreadable);
         self.is_waiting = is_told || self.is_waiting && verdict == Verdict::Wait;
         match (verdict, outcome) {
-            (Verdict::Take, Ok(version)) => self.come_to(Vec::new(), Came::Version(version)),
+            (Verdict::Take, Ok(version)) => self.report(Vec::new(), Check::Version(version)),
             (Verdict::Hold, _) => {
-                let place = self.looks.first().map(|look| look.path.display().to_string()).unwrap_or_default();
-                self.come_to(vec![format!("{place}: {held}")], Came::Faults)
+                let place = self.stamps.first().map(|stamp| stamp.path.display().to_string()).unwrap_or_default();
+                self.report(vec![format!("{place}: {held}")], Check::Faults)
             }
-            (Verdict::Refuse | Verdict::Take, Err(unusable)) => self.come_to(told(&unusable.faults), Came::Faults),
-            (Verdict::Refuse, Ok(_)) | (Verdict::Wait, _) => Came::Nothing,
+            (Verdict::Refuse | Verdict::Take, Err(unusable)) => self.report(texts(&unusable.faults), Check::Faults),
+            (Verdict::Refuse, Ok(_)) | (Verdict::Wait, _) => Check::Nothing,
         }
     }
 
-    /// Stores `faults` and returns `came`. If the faults haven't changed, [`Came::Nothing`] replaces [`Came::Faults`].
-    fn come_to<T>(&mut self, faults: Vec<String>, came: Came<T>) -> Came<T> {
+    /// Stores `faults` and returns `result`. If the faults haven't changed, [`Check::Nothing`] replaces [`Check::Faults`].
+    fn report<T>(&mut self, faults: Vec<String>, result: Check<T>) -> Check<T> {
         let is_same = self.faults == faults;
         self.faults = faults;
-        if is_same && matches!(came, Came::Faults) { Came::Nothing } else { came }
+        if is_same && matches!(result, Check::Faults) { Check::Nothing } else { result }
     }
 }
 
-fn told(faults: &[Fault]) -> Vec<String> {
+fn texts(faults: &[Fault]) -> Vec<String> {
     faults.iter().map(Fault::to_string).collect()
 }
 
-fn again(looks: &[Look]) -> Vec<Look> {
-    looks.iter().map(|look| Look::at(&look.path)).collect()
+fn again(stamps: &[Stamp]) -> Vec<Stamp> {
+    stamps.iter().map(|stamp| Stamp::of(&stamp.path)).collect()
 }
 
 impl<T> Reading<T> {
@@ -155,17 +156,17 @@ impl<T> Reading<T> {
     /// Reads several files, `path` first. `read` has to call its argument with the path of each file before it opens
     /// it. A panic in `read` becomes a fault of this version.
     fn of_files(path: &Path, read: impl FnOnce(&mut dyn FnMut(&Path)) -> Result<T, Unusable>) -> Self {
-        let mut looks: Vec<Look> = vec![Look::at(path)];
+        let mut stamps: Vec<Stamp> = vec![Stamp::of(path)];
         let mut opening = |path: &Path| {
-            if looks.iter().all(|look| look.path != path) {
-                looks.push(Look::at(path));
+            if stamps.iter().all(|stamp| stamp.path != path) {
+                stamps.push(Stamp::of(path));
             }
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| read(&mut opening))).unwrap_or_else(|_| {
             let message = "can't be read, by a fault of this program (see the log); please report it";
             Err(Unusable { faults: vec![Fault::of_file(path, message)], may_pass: true })
         });
-        Self { looks, outcome }
+        Self { stamps, outcome }
     }
 }
 
@@ -213,9 +214,9 @@ mod tests {
         let mut part = Part::<()>::new(&read(), false, None, Shrink::Hold);
         assert!(part.faults().unwrap()[0].contains("by a fault of this program"));
         // It is tried again, and another that can be read is taken.
-        assert!(matches!(part.step(0, &Moves::default(), read, alone), Came::Nothing));
+        assert!(matches!(part.step(0, &Moves::default(), read, alone), Check::Nothing));
         let fine = || Reading::of_file(&file, |_| Ok(7));
-        assert!(matches!(part.step(60_000, &Moves::default(), fine, alone), Came::Version(7)));
+        assert!(matches!(part.step(60_000, &Moves::default(), fine, alone), Check::Version(7)));
         assert_eq!(part.faults(), None);
     }
 
@@ -235,12 +236,12 @@ mod tests {
         let moves = Moves::default();
         let (mut told, mut now) = (0, 0);
         while now < 20_000 {
-            told += u32::from(matches!(part.step(now, &moves, short, alone), Came::Faults));
+            told += u32::from(matches!(part.step(now, &moves, short, alone), Check::Faults));
             now += 100;
         }
         assert_eq!(told, 1, "it is told once");
         assert!(part.faults().unwrap()[0].contains("can't be read"));
-        while !matches!(part.step(now, &moves, fine, alone), Came::Version(1)) {
+        while !matches!(part.step(now, &moves, fine, alone), Check::Version(1)) {
             now += 100;
             assert!(now < 60_000);
         }

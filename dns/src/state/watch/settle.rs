@@ -6,7 +6,7 @@
 //! taken: more can only come. If it lacks something or makes no sense, it has to be still for [`LONG`], and for twice
 //! the longest pause that this writer was seen to make.
 
-use super::look::Change;
+use super::change::Change;
 
 /// Milliseconds of a clock that is never set.
 pub(super) type Millis = u64;
