@@ -1,4 +1,4 @@
-# The Worker on workerd in a region of one's own. docs/self-hosting.md tells how; from the project's root:
+# Runs the Worker on workerd on your own machine, as docs/self-hosting.md explains. From the project's root:
 #   scripts/build-edge && RULES_URLS=https://ns1.example.com:8443/v1/rules npx workerd serve edge-worker/workerd.capnp
 
 using Workerd = import "/workerd/workerd.capnp";
@@ -7,19 +7,21 @@ const config :Workerd.Config = (
   services = [
     (name = "edge", worker = .edge),
 
-    # Where the Worker's own requests go: endpoints, and the DNS nodes with rules and health. `private` takes loopback too.
+    # Where the Worker's own requests may go: to endpoints, and to the DNS nodes with rules and health. `private`
+    # includes loopback.
     (name = "internet", network = (allow = ["public", "private"], tlsOptions = (trustBrowserCas = true))),
   ],
 
   sockets = [(
     name = "http",
-    # Loopback, for a front on the same machine. Never an address that others reach: whoever speaks to this socket says where
-    # it comes from. In service `--socket-addr http=unix:/run/bailiwick/edge.sock` is better: docs/self-hosting.md tells why.
+    # Loopback, for a front on the same machine. Never use an address that others can reach: whoever connects here can
+    # say where a request comes from. In production `--socket-addr http=unix:/run/bailiwick/edge.sock` is better.
+    # docs/self-hosting.md says why.
     address = "127.0.0.1:8787",
     service = "edge",
     http = (
-      # The front's word on where a request comes from: {"country": "DE"}, with "latitude" and "longitude" if it knows them.
-      # The front has to set this header and CF-Connecting-IP on every request, whatever the client wrote there.
+      # The header in which the front says where a request comes from: {"country": "DE"}, with "latitude" and
+      # "longitude" if known. The front must set it and CF-Connecting-IP on every request, and replace the client's.
       cfBlobHeader = "bailiwick-cf",
     ),
   )],
@@ -35,7 +37,7 @@ const edge :Workerd.Worker = (
   compatibilityDate = "2026-05-03",
   compatibilityFlags = ["enable_request_signal", "global_fetch_strictly_public"],
 
-  # Variables and secrets, from the environment of the process. One that isn't set there is not there.
+  # Variables and secrets, from the environment of the process. Those that aren't set there are missing here.
   bindings = [
     (name = "RULES_URL", fromEnvironment = "RULES_URL"),
     (name = "RULES_URLS", fromEnvironment = "RULES_URLS"),

@@ -1,5 +1,5 @@
-//! Decisions. Everything here is computed from its arguments: time and randomness come in as values, and nothing waits,
-//! opens a connection or knows the runtime that it runs on. A test holds that (`crate::layers`).
+//! Decisions. Everything here is computed from its arguments. Time and randomness are arguments too. Nothing here
+//! waits, opens a connection, or knows the runtime that it runs on. `tests/behaviour/layers.rs` holds that.
 //!
 //! [`plan`] turns a steering into the endpoints that a request may be sent to, and nothing else can. [`attempt`] is the
 //! state machine that says what to do about each event. [`breaker`] and [`cooldown`] decide which endpoints rest, each

@@ -1,7 +1,7 @@
-// The Worker's entry: what scripts/build-edge bundles into build/index.js, around the shim that worker-build makes.
+// The Worker's entry. scripts/build-edge bundles it into build/index.js, around the shim that worker-build makes.
 //
-// The shim exports a class behind a Proxy, so that the runtime makes an object and asks it for every handler there
-// could be, by a trap each, with every request. A plain object is looked through once.
+// The shim exports a class behind a Proxy. With every request the runtime would make an object of it, and ask it for
+// every possible handler, with a trap for each. A plain object is inspected once.
 import { serve } from "./runtime/exchange.js";
 
 export default { fetch: serve };

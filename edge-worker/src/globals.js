@@ -1,5 +1,5 @@
-// What stands in for globals in the glue that wasm-bindgen makes (esbuild --inject, scripts/build-edge): the runtime's
-// own ones cross into C++ and back, several times per request.
+// Replaces globals in the glue that wasm-bindgen makes (esbuild --inject, scripts/build-edge). The runtime's own
+// globals cross into C++ and back, several times per request.
 
 const done = Promise.resolve();
 

@@ -1,8 +1,8 @@
-//! The lines of a batch's input enter, chunk by chunk; the same lines as their endpoint may get them leave.
-//! `multipart::upload` calls it.
+//! Checks and rewrites the input of a batch. Takes a file's chunks; returns the same lines in the form that their
+//! endpoint may get. Called by `multipart::upload`.
 //!
-//! Each line is a request. It is refused for what the same request would be refused for if it came alone, and
-//! rewritten in the same way. So one line at a time is held whole.
+//! Each line is a request. It is refused for the same reasons as the same request alone, and rewritten in the same way.
+//! So one line at a time is held completely.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -20,43 +20,43 @@ use crate::decide::route::query::Query;
 use crate::decide::state::claim::{Claimed, NamedIds, claim};
 use crate::decide::state::sealed_id::{Keyring, Owner};
 
-/// The longest line, in bytes: some images fit.
+/// The longest line, in bytes. Some images fit into it.
 const LONGEST: usize = 8 << 20;
 
-/// A host is told the path once more when the batch is made, and some go by that.
+/// What the URL of a line must be. The path is named again when the batch is made, and some hosts go by that.
 const ONE_PATH: &str = "the same path in every line of the file";
 
-/// What some readers take for the end of a line besides `\n` (Python's `splitlines`), and how it is written within a
-/// JSON text instead. If readers didn't agree where a line ends, what stands between two ends would be a request that
-/// nobody judged.
+/// What some readers take for the end of a line besides `\n` (Python's `splitlines`), and how it is written in a JSON
+/// text instead. If readers didn't agree on where a line ends, the text between two ends would be a request that nobody
+/// judged.
 const ENDS: &[(&str, &str)] = &[("\r", " "), ("\u{85}", "\\u0085"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")];
 
-/// Whose batch it is, and where it will run.
+/// Who owns a batch, and where it will run.
 pub struct BatchPolicy {
     /// The rules.
     pub table: Rc<Table>,
     /// The service that was asked.
     pub service: ServiceIndex,
-    /// The client.
+    /// The owner of the batch.
     pub owner: Owner,
-    /// How its ids are sealed.
+    /// The keys by which ids are sealed.
     pub keys: Keyring,
-    /// Where the file goes.
+    /// The endpoint that gets the file.
     pub target: Target,
-    /// Whether the client's tenant alone uses that account.
+    /// Whether the client's tenant alone uses that endpoint's account.
     pub is_sole: bool,
     /// The id of the upload's request.
     pub request: String,
 }
 
 impl BatchPolicy {
-    /// What is sent instead of a line; `None` if it stays as it is. All lines of a file ask one path: the first says
-    /// which.
-    fn line(&self, number: u64, text: &str, asked: &mut Option<String>) -> Result<Option<Vec<u8>>, Failure> {
+    /// Returns what is sent instead of a line; `None` if the line stays as it is. All lines of a file must ask for the
+    /// same path, and the first one decides which.
+    fn line(&self, number: u64, text: &str, first_path: &mut Option<String>) -> Result<Option<Vec<u8>>, Failure> {
         let allow = &self.table.service(self.service).allow;
         let Some(line::Line { mut route, body: at }) = line::read(text, allow)? else { return Ok(None) };
         let path = route.path();
-        if *asked.get_or_insert_with(|| path.clone()) != path {
+        if *first_path.get_or_insert_with(|| path.clone()) != path {
             return Err(Failure::BadField { field: "url", expected: ONE_PATH });
         }
         let Owner { service, tenant } = self.owner.clone();
@@ -75,7 +75,7 @@ impl BatchPolicy {
         if claimed.place.as_ref().is_some_and(|place| *place != self.target.place()) {
             return Err(Failure::IdsApart);
         }
-        if !body.needs().engines.hold(self.target.engine()) {
+        if !body.needs().engines.includes(self.target.engine()) {
             return Err(no_engine(body.needs()));
         }
         if let Some(named) = self.target.lacks(body.needs(), self.owner.tenant.is_some(), || self.is_sole) {
@@ -88,7 +88,7 @@ impl BatchPolicy {
         Ok((whole != text.as_bytes()).then_some(whole))
     }
 
-    /// What the endpoint calls a model, by the rules of `serve` for a request that comes alone.
+    /// The endpoint's name for a model, by the same rules as for a request that comes alone.
     fn model(&self, claimed: &Claimed, model: String) -> Result<String, Failure> {
         if let Some(theirs) = &claimed.model {
             return Ok(theirs.clone());
@@ -100,20 +100,20 @@ impl BatchPolicy {
     }
 }
 
-/// The lines of a file, on their way.
+/// Passes the lines of a file on.
 pub struct BatchInput {
     judge: BatchPolicy,
-    /// The line in hand, from 1.
+    /// The number of the current line, from 1.
     number: u64,
-    /// Its bytes so far.
+    /// The bytes of the current line so far.
     line: Vec<u8>,
-    /// The path that the lines before it ask.
-    asked: Option<String>,
-    hold: Reservation,
+    /// The path that earlier lines ask for.
+    first_path: Option<String>,
+    reservation: Reservation,
     has_changed: bool,
 }
 
-/// Without what passes.
+/// Leaves out the bytes that pass.
 impl fmt::Debug for BatchInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchInput").field("number", &self.number).finish_non_exhaustive()
@@ -121,23 +121,29 @@ impl fmt::Debug for BatchInput {
 }
 
 impl BatchInput {
-    /// For a file that is judged so.
+    /// Makes the checker of one file.
     #[must_use]
     pub fn new(judge: BatchPolicy) -> Self {
-        Self { judge, number: 1, line: Vec::new(), asked: None, hold: Reservation::default(), has_changed: false }
+        Self {
+            judge,
+            number: 1,
+            line: Vec::new(),
+            first_path: None,
+            reservation: Reservation::default(),
+            has_changed: false,
+        }
     }
 
-    /// Whether any line is sent otherwise than it came.
+    /// Whether any line was changed.
     #[must_use]
     pub fn has_changed(&self) -> bool {
         self.has_changed
     }
 
-    /// The next bytes in, the lines that end in them out.
+    /// Takes the next bytes, and appends the lines that end in them to `out`.
     ///
     /// # Errors
-    /// What a line would be refused for if it came alone, with its number. All from that line on is then held as it
-    /// came.
+    /// The failure of the first bad line, with its number. That line and all after it are then held unchanged.
     pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -152,27 +158,28 @@ impl BatchInput {
         Ok(())
     }
 
-    /// The last line.
+    /// Ends the file with its last line.
     ///
     /// # Errors
-    /// As of the others.
+    /// As for the other lines.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         self.end(out)
     }
 
-    /// Takes what is held back, as it came.
+    /// Takes the bytes that are held, unchanged.
     pub fn take_held(&mut self) -> Vec<u8> {
-        self.hold = Reservation::default();
+        self.reservation = Reservation::default();
         core::mem::take(&mut self.line)
     }
 
-    /// Counts what a line takes of this isolate's memory: itself, and copies of its body while it is read and written.
+    /// Reserves the memory for a line: the line itself, and copies of its body while it is read and written.
     fn count(&mut self) -> Result<(), Failure> {
-        self.hold.resize((self.line.capacity() + 2 * self.line.len()) as u64)
+        self.reservation.resize((self.line.capacity() + 2 * self.line.len()) as u64)
     }
 
     fn extend(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        // What doesn't begin as an object is told at once, and not held: most files that aren't a batch's.
+        // A line that doesn't begin as an object is refused at once and not held. So are most files that aren't
+        // batches.
         let begins =
             |line: &[u8]| line.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|byte| *byte == b'{');
         let is_odd = self.line.trim_ascii_start().is_empty() && !begins(piece);
@@ -181,19 +188,20 @@ impl BatchInput {
             return Err(Failure::BatchLine { line: self.number });
         }
         if self.line.len() > LONGEST {
-            return Err(told(self.number, Failure::BodyTooLarge { limit: LONGEST as u64 }));
+            return Err(line_failure(self.number, Failure::BodyTooLarge { limit: LONGEST as u64 }));
         }
         self.count()
     }
 
-    /// Writes the line in hand, which is whole.
+    /// Writes the current line, which is complete.
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         if !self.line.trim_ascii().is_empty() {
             let number = self.number;
             let text = core::str::from_utf8(&self.line).map_err(|_| Failure::BatchLine { line: number })?;
             let (text, end) = text.split_at(text.trim_end_matches(['\r', '\n']).len());
             let one = one_line(text);
-            let new = self.judge.line(number, &one, &mut self.asked).map_err(|failure| told(number, failure))?;
+            let new =
+                self.judge.line(number, &one, &mut self.first_path).map_err(|failure| line_failure(number, failure))?;
             self.has_changed |= new.is_some() || matches!(one, Cow::Owned(_));
             out.extend_from_slice(new.as_deref().unwrap_or(one.as_bytes()));
             out.extend_from_slice(end.as_bytes());
@@ -201,15 +209,15 @@ impl BatchInput {
             out.extend_from_slice(&self.line);
         }
         self.line.clear();
-        // A long line is no reason to hold as much for all that follow.
+        // After a long line, the buffer shrinks again.
         self.line.shrink_to(64 << 10);
         self.number += 1;
         self.count()
     }
 }
 
-/// What is told of a line that is refused.
-fn told(line: u64, failure: Failure) -> Failure {
+/// The failure for a line that is refused.
+fn line_failure(line: u64, failure: Failure) -> Failure {
     match failure {
         Failure::NotJson { .. } | Failure::NotAnObject => Failure::BatchLine { line },
         Failure::ModelNotFound { model } => Failure::BatchModel { line, model },
@@ -217,7 +225,7 @@ fn told(line: u64, failure: Failure) -> Failure {
     }
 }
 
-/// A JSON text that nobody takes for more lines than one.
+/// A JSON text that every reader takes for one line.
 fn one_line(text: &str) -> Cow<'_, str> {
     let found = ENDS.iter().filter(|(end, _)| memmem::find(text.as_bytes(), end.as_bytes()).is_some());
     found.fold(Cow::Borrowed(text), |text, (end, written)| Cow::Owned(text.replace(end, written)))

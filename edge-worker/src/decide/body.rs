@@ -305,7 +305,7 @@ fn read(text: &str, route: &Route, terms: &Terms<'_>) -> Result<Inspected, Failu
     duplicates(&entries, DECIDING)?;
     let mut body = read_top_level(text, brace, &entries, route, terms.allow)?;
     if let Some((at, wrong)) = walk.wrong {
-        return Err(field::told(text, at, wrong));
+        return Err(field::failure_at(text, at, wrong));
     }
     if route.class() == Class::Inference {
         body.salt = Some(Box::new(salt(text, brace, &entries, &terms.scope)));

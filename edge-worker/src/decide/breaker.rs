@@ -1,11 +1,13 @@
-//! Circuit breakers of one isolate: how endpoints did in; which of them are left alone, and who may try one again, out.
+//! The circuit breakers of one isolate. Takes how endpoints did; returns which of them get no requests for now, and
+//! which request may try one again. Called by `memory`.
 //!
-//! A cool-down follows every failure, by model; a breaker watches an endpoint as a whole. There is one for each
-//! [`Source`] of requests, and one for everybody. [`FAULTS`] faults with no whole answer between them open it, streams
-//! that died after their first bytes included; of the breaker for everybody, no source opens it alone, as its requests
-//! may be what is wrong. An open breaker rests, then lets one request through: the probe. If that is answered the
-//! breaker closes, and is opened by fewer faults than before, for longer, until a whole answer clears it. A rate limit
-//! or a missing model is no fault: an endpoint that says so is alive.
+//! A cool-down follows every failure and concerns one model. A breaker watches an endpoint as a whole. Each [`Source`]
+//! of requests has a breaker for each endpoint, and there is one for everybody. [`FAULTS`] faults without a complete
+//! answer in between open a breaker. Streams that broke off after their first bytes count as faults. One source alone
+//! can't open the breaker for everybody, because its own requests may be the cause. An open breaker rests, and then
+//! lets one request through: the probe. If the probe is answered, the breaker closes. Until a complete answer comes,
+//! fewer faults open it again, and for a longer time. A rate limit or a missing model is no fault, because the endpoint
+//! is alive.
 //!
 //! ```
 //! use bailiwick_edge::decide::breaker::{Breakers, FAULTS, Verdict};
@@ -36,27 +38,28 @@ use crate::decide::source::Source;
 
 /// Faults in a row that open a breaker.
 pub const FAULTS: u32 = 5;
-/// How many of them one source may add to everybody's breaker.
+/// How many faults one source may add to the breaker for everybody.
 const BY_ONE: u32 = FAULTS - 2;
-/// The first rest of an open breaker; each further one is twice as long.
+/// The first rest of an open breaker, in milliseconds. Each further rest is twice as long.
 const SHORTEST_MS: u64 = 10_000;
-/// The longest rest.
+/// The longest rest of an open breaker, in milliseconds.
 const LONGEST_MS: u64 = 60_000;
-/// A probe nobody heard of again for this long is forgotten, and another may go.
+/// If a probe has no result after this time, in milliseconds, it is forgotten, and another may go.
 const PROBE_MS: u64 = 10_000;
-/// More breakers than this aren't remembered.
+/// The most breakers that are remembered.
 const MOST: usize = 1_024;
 
-/// What an endpoint's part in a request says of it.
+/// What a request shows about the endpoint that it was sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It failed: no connection, a timeout, a 5xx, a refused credential, nonsense, a body that broke off.
+    /// It failed: no connection, a timeout, a 5xx, a refused credential, an answer of the wrong form, or a body that
+    /// broke off.
     Fault,
-    /// It answered, and nobody knows yet whether to the end.
+    /// It has begun to answer.
     Answered,
-    /// It answered to the end.
+    /// Its answer was complete.
     Whole,
-    /// Nothing: the client went away.
+    /// Nothing, because the client went away.
     Nothing,
 }
 
@@ -66,7 +69,7 @@ pub struct Breakers {
     breakers: HashMap<Key, Breaker>,
 }
 
-/// Whose breaker it is. `source` is `None` in everybody's.
+/// The key of a breaker. `source` is `None` for the one of everybody.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Key {
     region: RegionId,
@@ -76,27 +79,27 @@ struct Key {
 
 #[derive(Clone, Debug, Default)]
 struct Breaker {
-    /// Faults since the last whole answer, while it is closed.
+    /// Faults since the last complete answer, while the breaker is closed.
     faults: u32,
-    /// Of everybody's: how many of them are whose.
+    /// In the breaker for everybody: how many of the faults each source added.
     by: Vec<(Source, u32)>,
-    /// How often it has opened since then.
+    /// How often the breaker has opened since the last complete answer.
     opened: u32,
-    /// `Some`: it is open, and at rest until then.
+    /// `Some` if the breaker is open: until when it rests.
     until: Option<Timestamp>,
-    /// Until when a probe's word is awaited.
+    /// Until when the result of a probe is awaited.
     probe_until: Option<Timestamp>,
 }
 
 impl Breakers {
-    /// Whether the endpoint is to be left alone by this source, as long as there are others.
+    /// Whether this source should not ask the endpoint, as long as there are others.
     #[must_use]
     pub fn is_open(&self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) -> bool {
         let is_open = |key: Key| self.breakers.get(&key).is_some_and(|breaker| breaker.closed_from(now).is_some());
         !self.breakers.is_empty() && keys(region, endpoint, source).into_iter().any(is_open)
     }
 
-    /// A request goes to the endpoint: the probe, if its rest is over.
+    /// Notes that a request goes to the endpoint. If the breaker's rest is over, this request is the probe.
     pub fn sent(&mut self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) {
         if self.breakers.is_empty() {
             return;
@@ -110,7 +113,7 @@ impl Breakers {
         }
     }
 
-    /// Notes how the endpoint did.
+    /// Notes how an endpoint did.
     pub fn heard(
         &mut self,
         region: &RegionId,
@@ -119,7 +122,7 @@ impl Breakers {
         verdict: Verdict,
         now: Timestamp,
     ) {
-        // Most of the time nothing is wrong with anybody.
+        // Usually there are no breakers.
         if self.breakers.is_empty() && verdict != Verdict::Fault {
             return;
         }
@@ -149,8 +152,8 @@ impl Breakers {
         }
     }
 
-    /// What steering has to know of them for a request of `source`; without one, of everybody's. Endpoints of regions
-    /// the rules no longer have are left out.
+    /// The open breakers, as steering needs them for a request of `source`; without a source, those for everybody.
+    /// Endpoints of regions that the rules no longer have are left out.
     pub fn resting<'a>(
         &'a self,
         table: &'a Table,
@@ -167,7 +170,7 @@ impl Breakers {
         })
     }
 
-    /// Everybody's go last.
+    /// Frees room for one more. The breakers for everybody are removed last.
     fn make_room(&mut self, now: Timestamp) {
         self.breakers.retain(|_, breaker| breaker.closed_from(now).is_some());
         if self.breakers.len() >= MOST {
@@ -187,15 +190,15 @@ fn lasts(until: Timestamp, now: Timestamp) -> bool {
 }
 
 impl Breaker {
-    /// From when a request may go; `None` if one may already.
+    /// When a request may go; `None` if one may already.
     fn closed_from(&self, now: Timestamp) -> Option<Timestamp> {
         [self.until, self.probe_until].into_iter().flatten().filter(|&until| lasts(until, now)).max()
     }
 
-    /// A fault of the one source it belongs to. The probe's opens it anew.
+    /// Counts a fault in a source's own breaker. The probe's fault opens it again.
     fn fault(&mut self, now: Timestamp) {
         match self.until {
-            // A request that was under way when it opened says nothing new.
+            // A request that was sent before the breaker opened says nothing new.
             Some(until) if lasts(until, now) => {}
             Some(_) => self.open(now),
             None => {
@@ -207,7 +210,8 @@ impl Breaker {
         }
     }
 
-    /// A fault of one source of everybody's. After a rest, one each of two sources open it anew.
+    /// Counts a fault of one source in the breaker for everybody. After a rest, one fault each of two sources opens it
+    /// again.
     fn fault_of(&mut self, source: Source, now: Timestamp) {
         match self.until {
             Some(until) if lasts(until, now) => return,
@@ -226,7 +230,7 @@ impl Breaker {
         }
     }
 
-    /// It was open, and a request may go again.
+    /// Closes an open breaker, so that requests may go again.
     fn close(&mut self, everybody: bool) {
         let faults = if everybody { BY_ONE } else { FAULTS - 1 };
         *self = Self { faults, opened: self.opened, ..Self::default() };

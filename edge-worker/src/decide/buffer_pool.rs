@@ -17,9 +17,9 @@ const STEPS: usize = 8;
 
 thread_local! {
     /// Large buffers that aren't in use.
-    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static UNUSED: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     /// The capacity of all large buffers in use, in bytes.
-    static USED: Cell<usize> = const { Cell::new(0) };
+    static IN_USE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A body's bytes. A large buffer returns to the pool on drop.
@@ -32,10 +32,10 @@ impl PooledBuffer {
     /// # Errors
     /// 503 when there is no memory for it now.
     pub(crate) fn of(bytes: usize) -> Result<Self, Failure> {
-        let mut room = if is_large(bytes) { kept(bytes) } else { Vec::new() };
+        let mut room = if is_large(bytes) { take_unused(bytes) } else { Vec::new() };
         if room.capacity() < bytes && room.try_reserve_exact(bytes).is_err() {
             // Freeing the unused buffers may make enough room.
-            KEPT.with_borrow_mut(Vec::clear);
+            UNUSED.with_borrow_mut(Vec::clear);
             // Memory may be free again later, so only this request fails.
             room.try_reserve_exact(bytes).map_err(|_| Failure::Busy)?;
         }
@@ -66,7 +66,7 @@ impl PooledBuffer {
 impl From<Vec<u8>> for PooledBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         if is_large(bytes.capacity()) {
-            USED.set(USED.get() + bytes.capacity());
+            IN_USE.set(IN_USE.get() + bytes.capacity());
         }
         Self(bytes)
     }
@@ -92,12 +92,12 @@ impl Drop for PooledBuffer {
         if !is_large(capacity) {
             return;
         }
-        USED.set(USED.get().saturating_sub(capacity));
+        IN_USE.set(IN_USE.get().saturating_sub(capacity));
         let mut room = core::mem::take(&mut self.0);
         room.clear();
-        KEPT.with_borrow_mut(|kept| {
-            kept.push(room);
-            shrink(kept, 0);
+        UNUSED.with_borrow_mut(|unused| {
+            unused.push(room);
+            shrink(unused, 0);
         });
     }
 }
@@ -108,24 +108,24 @@ fn is_large(bytes: usize) -> bool {
 
 /// Takes the smallest kept buffer that suits `bytes`. If none does, frees kept buffers until `bytes` more fit within
 /// the limit, and returns a `Vec` without capacity.
-fn kept(bytes: usize) -> Vec<u8> {
-    KEPT.with_borrow_mut(|kept| {
-        let fits = |at: &usize| PooledBuffer::suits(kept[*at].capacity(), bytes);
-        let fits = (0..kept.len()).filter(fits).min_by_key(|&at| kept[at].capacity());
+fn take_unused(bytes: usize) -> Vec<u8> {
+    UNUSED.with_borrow_mut(|unused| {
+        let fits = |at: &usize| PooledBuffer::suits(unused[*at].capacity(), bytes);
+        let fits = (0..unused.len()).filter(fits).min_by_key(|&at| unused[at].capacity());
         if let Some(at) = fits {
-            return kept.swap_remove(at);
+            return unused.swap_remove(at);
         }
-        shrink(kept, bytes);
+        shrink(unused, bytes);
         Vec::new()
     })
 }
 
 /// Frees kept buffers, the smallest first, until `bytes` more fit within [`MOST_OF_LARGE`].
-fn shrink(kept: &mut Vec<Vec<u8>>, bytes: usize) {
-    let most = usize::try_from(MOST_OF_LARGE).unwrap_or(usize::MAX).saturating_sub(bytes).saturating_sub(USED.get());
-    kept.sort_by_key(|room| core::cmp::Reverse(room.capacity()));
-    while kept.iter().map(Vec::capacity).sum::<usize>() > most {
-        kept.pop();
+fn shrink(unused: &mut Vec<Vec<u8>>, bytes: usize) {
+    let most = usize::try_from(MOST_OF_LARGE).unwrap_or(usize::MAX).saturating_sub(bytes).saturating_sub(IN_USE.get());
+    unused.sort_by_key(|room| core::cmp::Reverse(room.capacity()));
+    while unused.iter().map(Vec::capacity).sum::<usize>() > most {
+        unused.pop();
     }
 }
 
@@ -136,8 +136,8 @@ mod tests {
 
     use super::*;
 
-    fn kept_bytes() -> usize {
-        KEPT.with_borrow(|kept| kept.iter().map(Vec::capacity).sum())
+    fn unused_bytes() -> usize {
+        UNUSED.with_borrow(|unused| unused.iter().map(Vec::capacity).sum())
     }
 
     #[test]
@@ -146,13 +146,13 @@ mod tests {
         let first = PooledBuffer::of(size).unwrap();
         let place = first.0.as_ptr();
         drop(first);
-        assert_eq!(kept_bytes(), size);
+        assert_eq!(unused_bytes(), size);
         let mut second = PooledBuffer::of(PooledBuffer::size(15_000_000)).unwrap();
-        assert_eq!((second.0.as_ptr(), second.len(), kept_bytes()), (place, 0, 0));
+        assert_eq!((second.0.as_ptr(), second.len(), unused_bytes()), (place, 0, 0));
         second.extend(b"x");
         let small = PooledBuffer::of(1_000).unwrap();
         drop((second, small));
-        assert_eq!((kept_bytes(), USED.get()), (size, 0), "small ones aren't kept");
+        assert_eq!((unused_bytes(), IN_USE.get()), (size, 0), "small ones aren't kept");
     }
 
     #[test]
@@ -172,10 +172,10 @@ mod tests {
                         prop_assert!(room.is_empty() && room.capacity() >= bytes);
                         rooms[which] = Some(room);
                     }
-                    prop_assert!(kept_bytes() + USED.get() <= most, "{} and {}", kept_bytes(), USED.get());
+                    prop_assert!(unused_bytes() + IN_USE.get() <= most, "{} and {}", unused_bytes(), IN_USE.get());
                 }
                 drop(rooms);
-                prop_assert_eq!(USED.get(), 0);
+                prop_assert_eq!(IN_USE.get(), 0);
                 Ok(())
             })
             .unwrap();

@@ -1,13 +1,13 @@
-//! Endpoints at rest in one isolate: failures in, what [`steer`](bailiwick_rules::steer::steer()) withholds as
-//! `cooling` out.
+//! Which endpoints rest in one isolate. Takes failures; returns what [`steer`](bailiwick_rules::steer::steer())
+//! withholds as `cooling`. Called by `memory`.
 //!
-//! A failure lets an endpoint rest for the [`Source`] that met it: its own next requests go elsewhere, and nobody
-//! else's do. An endpoint rests for everybody once several sources failed there and nobody was served in between. So
-//! one tenant's odd prompt, missing path or spent quota never sends another tenant's requests away, and a dead endpoint
-//! is left alone after its second source at the latest.
+//! After a failure an endpoint rests for the [`Source`] whose request failed. The next requests of that source go
+//! elsewhere, and those of others don't change. An endpoint rests for everybody once requests of several sources failed
+//! there and nobody was served in between. So one tenant's odd prompt, missing path or spent quota never moves another
+//! tenant's requests. And a dead endpoint gets no more requests after its second source at the latest.
 //!
-//! A rest doubles with every failure in a row. It is by endpoint and model, and by path where only the path may be at
-//! fault; [`crate::decide::breaker`] watches the endpoint as a whole.
+//! A rest doubles with every failure in a row. It holds for an endpoint and a model, and for one path if only the path
+//! may be at fault. [`crate::decide::breaker`] watches the endpoint as a whole.
 
 use std::collections::HashMap;
 
@@ -19,47 +19,49 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use crate::decide::headers::Headers;
 use crate::decide::source::Source;
 
-/// The first rest without a wish of the endpoint's own.
+/// The first rest in milliseconds, if the endpoint asks for none.
 const SHORTEST_MS: u64 = 1_000;
-/// The longest rest, whatever an endpoint wishes.
+/// The longest rest in milliseconds, whatever the endpoint asks for.
 const LONGEST_MS: u64 = 60_000;
-/// Failures of several sources within this time, with nobody served between them, let an endpoint rest for everybody.
+/// If several sources fail within this time, in milliseconds, and nobody is served in between, the endpoint rests for
+/// everybody.
 const TOGETHER_MS: u64 = 60_000;
-/// How many sources have to fail for that.
+/// How many sources must fail for that.
 const SEVERAL: usize = 2;
-/// How many endpoints times models are remembered; clients can name any model where a map is open.
+/// The most pairs of endpoint and model that are remembered. Where an endpoint takes any model, clients can name any
+/// number of them.
 const MOST: usize = 1_024;
-/// How many sources are remembered for each.
+/// The most sources that are remembered for each pair.
 const MOST_SOURCES: usize = 16;
 
-/// The words of a path of the model API, with `*` for an id.
+/// The segments of a path of the model API, with `*` for an id.
 pub type Path = &'static [&'static str];
 
-/// All endpoints at rest, by name: they outlive a change of rules.
+/// All endpoints at rest, by name, so that they survive a change of the rules.
 #[derive(Clone, Debug, Default)]
 pub struct CoolDowns {
     rests: HashMap<Key, Rests>,
 }
 
-/// What of an endpoint rests.
+/// The part of an endpoint that rests.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
     /// Its region.
     pub region: RegionId,
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// The model by the client's name; `None`: all of them.
+    /// The client's name of the model; `None` for all models.
     pub model: Option<String>,
-    /// The path; `None`: all of them.
+    /// The path; `None` for all paths.
     pub path: Option<Path>,
 }
 
-/// For whom.
+/// For whom it rests.
 #[derive(Clone, Debug, Default)]
 struct Rests {
-    /// For each source that failed there.
+    /// The rest of each source whose requests failed there.
     by: Vec<(Source, Rest)>,
-    /// For everybody.
+    /// The rest for everybody.
     all: Option<Rest>,
 }
 
@@ -67,9 +69,9 @@ struct Rests {
 struct Rest {
     until: Timestamp,
     failed: Timestamp,
-    /// Failures since it last served.
+    /// Failures since the endpoint last served this source.
     failures: u32,
-    /// Whether anybody was served since.
+    /// Whether anybody was served since the last failure.
     served: bool,
 }
 
@@ -90,7 +92,7 @@ impl Rest {
         *self = Self { until, failed: now, failures: self.failures.saturating_add(1), served: false };
     }
 
-    /// Whether it is one of several failures that say something of the endpoint.
+    /// Whether the failure counts towards a rest for everybody.
     fn counts(&self, now: Timestamp) -> bool {
         !self.served && self.failed.after(Millis(TOGETHER_MS)).lasts(now, Millis(TOGETHER_MS))
     }
@@ -119,7 +121,7 @@ impl Rests {
         }
     }
 
-    /// Until when it rests for a source, if it does; for everybody's rests alone without one.
+    /// Until when it rests for a source, if it does. Without a source, until when it rests for everybody.
     fn until(&self, source: Option<Source>, now: Timestamp) -> Option<Timestamp> {
         let own = source.and_then(|source| self.of(source));
         own.into_iter().chain(&self.all).filter(|rest| rest.lasts(now)).map(|rest| rest.until).max()
@@ -131,7 +133,8 @@ impl Rests {
 }
 
 impl CoolDowns {
-    /// Lets an endpoint rest, as long as it asked or by backoff; at most 60 s. What `Action::CoolDown` calls.
+    /// Lets an endpoint rest as long as it asked, or as backoff decides, but at most 60 s. Called for
+    /// `Action::CoolDown`.
     pub fn rest(&mut self, key: Key, source: Source, asked_ms: Option<u64>, now: Timestamp) {
         if self.rests.len() >= MOST && !self.rests.contains_key(&key) {
             self.make_room(source, now);
@@ -139,8 +142,8 @@ impl CoolDowns {
         self.rests.entry(key).or_default().fail(source, asked_ms, now);
     }
 
-    /// A source was served. It forgets its own failures there, and nobody's rest is everybody's any more. Others keep
-    /// their own: what they ask may be another thing. To be called at `Action::Commit`.
+    /// Notes that a source was served. Its own failures there are forgotten, and rests for everybody end. Rests of
+    /// other sources stay, because their requests may differ. Called at `Action::Commit`.
     pub fn recovered(&mut self, key: &Key, source: Source) {
         if self.rests.is_empty() {
             return;
@@ -169,7 +172,7 @@ impl CoolDowns {
         !self.rests.is_empty() && key.covering().into_iter().any(rests)
     }
 
-    /// What steering has to know of it for a request to `path` by `source`; without a source, what rests for everybody.
+    /// The rests, as steering needs them for a request to `path` by `source`; without a source, those for everybody.
     #[must_use]
     pub fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
         let cooling = |(key, rests): (&Key, &Rests)| {
@@ -187,8 +190,8 @@ impl CoolDowns {
         Local { cooling: self.rests.iter().filter_map(cooling).collect() }
     }
 
-    /// Drops what ended; if nothing did, what the same source is to blame for, else what ends first. What rests for
-    /// everybody goes last: a source that names ever new models pushes out its own.
+    /// Removes rests that have ended. If there are none, removes one of the source at hand, else the one that ends
+    /// first. Rests for everybody are removed last, and a source that names ever new models removes its own.
     fn make_room(&mut self, source: Source, now: Timestamp) {
         self.rests.retain(|_, rests| rests.lasts(now));
         if self.rests.len() < MOST {
@@ -205,7 +208,7 @@ impl CoolDowns {
 }
 
 impl Key {
-    /// Everything whose rest holds for it: itself, all models, all paths, all of both.
+    /// All keys whose rest also concerns this one: all models, all paths, both, and itself.
     fn covering(&self) -> Vec<Self> {
         let mut keys = vec![Self { model: None, path: None, ..self.clone() }];
         if self.model.is_some() {
@@ -221,9 +224,9 @@ impl Key {
     }
 }
 
-/// How long an endpoint asks to be left alone, in milliseconds, from its response headers:
-/// `retry-after-ms`, else `retry-after` (seconds or an HTTP date, RFC 9110 §10.2.3), else the longest reset among
-/// `x-ratelimit-*` limits with nothing remaining.
+/// How long an endpoint asks to be left alone, in milliseconds, by its response headers: `retry-after-ms`, else
+/// `retry-after` (seconds or an HTTP date, RFC 9110 §10.2.3), else the longest reset among the `x-ratelimit-*` limits
+/// that have nothing left.
 #[must_use]
 pub fn asked_rest(headers: &Headers, now: Timestamp) -> Option<u64> {
     let millis = || headers.get("retry-after-ms").and_then(seconds).map(|value| value / 1000.0);
@@ -235,7 +238,7 @@ pub fn asked_rest(headers: &Headers, now: Timestamp) -> Option<u64> {
     let resets = || {
         let reset = |kind: &str| {
             let reset = headers.get(&format!("x-ratelimit-reset-{kind}"))?;
-            // Both limits are told with every answer: the one with something left isn't what was hit.
+            // An answer tells both limits. The one that has something left isn't the one that was reached.
             let left = headers.get(&format!("x-ratelimit-remaining-{kind}")).and_then(seconds);
             left.is_none_or(|left| left <= 0.0).then(|| span(reset.trim()))?
         };
@@ -249,7 +252,7 @@ pub(crate) fn millis(text: &str) -> Option<u64> {
     span(text).map(to_millis)
 }
 
-/// A day is as good as for ever, and keeps the conversion exact.
+/// At most a day, which keeps the conversion exact.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 86,400,000")]
 fn to_millis(seconds: f64) -> u64 {
     (seconds.clamp(0.0, 86_400.0) * 1000.0) as u64
@@ -347,26 +350,26 @@ mod tests {
     #[test]
     fn one_source_rests_for_itself_and_several_for_everybody() {
         let mut rests = CoolDowns::default();
-        let asked = key(Some("m"), Some(CHAT));
+        let target = key(Some("m"), Some(CHAT));
         let others = Source(3);
-        let is = |rests: &CoolDowns, source, after: i64| rests.is_resting(&asked, source, Timestamp(NOW.0 + after));
+        let is = |rests: &CoolDowns, source, after: i64| rests.is_resting(&target, source, Timestamp(NOW.0 + after));
         for failure in 0..50 {
             rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + failure));
         }
         assert!(is(&rests, EMCA, 59_000) && !is(&rests, ACME, 50));
-        rests.recovered(&asked, ACME);
+        rests.recovered(&target, ACME);
         rests.rest(key(Some("m"), None), ACME, None, Timestamp(NOW.0 + 100));
         assert!(is(&rests, ACME, 100) && !is(&rests, others, 100), "somebody was served between the two");
         rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + 200));
         assert!(is(&rests, others, 200), "two of them failed and nobody was served since");
-        rests.recovered(&asked, others);
+        rests.recovered(&target, others);
         assert!(
             !is(&rests, others, 201) && is(&rests, EMCA, 201),
             "one who was served says nothing of another's prompt"
         );
-        rests.recovered(&asked, ACME);
+        rests.recovered(&target, ACME);
         rests.rest(key(Some("m"), None), ACME, None, NOW);
-        rests.recovered(&asked, EMCA);
+        rests.recovered(&target, EMCA);
         rests.rest(key(Some("m"), None), EMCA, None, Timestamp(NOW.0 + 60_000));
         assert!(!is(&rests, others, 60_000), "a failure of a minute ago is over");
     }
@@ -426,11 +429,11 @@ mod tests {
             .run(&proptest::collection::vec(event, 1..60), |events| {
                 cases.set(cases.get() + 1);
                 let (mut rests, mut now) = (CoolDowns::default(), NOW);
-                for (fails, model, by_path, asked, after) in events {
+                for (fails, model, by_path, rest, after) in events {
                     now = Timestamp(now.0 + after);
                     let key = key(Some(["a", "b", "c"][model]), by_path.then_some(CHAT));
                     if fails {
-                        rests.rest(key.clone(), EMCA, asked, now);
+                        rests.rest(key.clone(), EMCA, rest, now);
                     } else {
                         rests.recovered(&key, ACME);
                     }
@@ -447,18 +450,18 @@ mod tests {
     #[test]
     fn headers_that_ask_for_a_rest() {
         let now = Timestamp::parse("1994-11-06T08:49:07Z").unwrap();
-        let asked = |headers: &[(&str, &str)]| asked_rest(&headers.iter().copied().collect(), now);
-        assert_eq!(asked(&[("retry-after", "7")]), Some(7_000));
-        assert_eq!(asked(&[("retry-after", "7"), ("retry-after-ms", "120")]), Some(120));
-        assert_eq!(asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]), Some(30_000));
-        assert_eq!(asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT")]), Some(0));
+        let rest_of = |headers: &[(&str, &str)]| asked_rest(&headers.iter().copied().collect(), now);
+        assert_eq!(rest_of(&[("retry-after", "7")]), Some(7_000));
+        assert_eq!(rest_of(&[("retry-after", "7"), ("retry-after-ms", "120")]), Some(120));
+        assert_eq!(rest_of(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]), Some(30_000));
+        assert_eq!(rest_of(&[("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT")]), Some(0));
         for bad in ["-1", "soon", "", "NaN", "inf", "1e9", "Sun, 99 Nov 1994 08:49:37 GMT"] {
-            assert_eq!(asked(&[("retry-after", bad)]), None, "{bad}");
+            assert_eq!(rest_of(&[("retry-after", bad)]), None, "{bad}");
         }
         let tokens = ("x-ratelimit-reset-tokens", "6m0.5s");
-        assert_eq!(asked(&[("x-ratelimit-remaining-tokens", "0"), tokens]), Some(360_500));
-        assert_eq!(asked(&[("x-ratelimit-remaining-tokens", "10"), tokens]), None);
-        assert_eq!(asked(&[tokens, ("x-ratelimit-reset-requests", "59ms")]), Some(360_500), "the longer of two");
-        assert_eq!(asked(&[tokens, ("retry-after", "2")]), Some(2_000), "what is meant for it goes first");
+        assert_eq!(rest_of(&[("x-ratelimit-remaining-tokens", "0"), tokens]), Some(360_500));
+        assert_eq!(rest_of(&[("x-ratelimit-remaining-tokens", "10"), tokens]), None);
+        assert_eq!(rest_of(&[tokens, ("x-ratelimit-reset-requests", "59ms")]), Some(360_500), "the longer of two");
+        assert_eq!(rest_of(&[tokens, ("retry-after", "2")]), Some(2_000), "what is meant for it goes first");
     }
 }

@@ -1,4 +1,4 @@
-//! Why a steering led nowhere: a steering comes in, the one reason in the words of `explain` goes out.
+//! Why a request has nowhere to go. Takes a steering; returns the reason in the words of `explain`. Called by `serve`.
 
 use std::rc::Rc;
 
@@ -8,14 +8,14 @@ use bailiwick_rules::table::Table;
 /// Why a request has nowhere to go, in the words of `explain`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Denial {
-    /// The one reason there is.
+    /// The reason.
     pub(crate) reason: &'static str,
-    /// The regions of the fence that were withheld, each with its own.
+    /// The regions of the fence that were withheld, each with its reason.
     pub(crate) withheld: Vec<(String, &'static str)>,
 }
 
 impl Denial {
-    /// Made of a steering that led nowhere.
+    /// Finds the reason in a steering that offers no endpoint.
     #[inline(never)]
     pub(crate) fn of(table: &Table, ask: &Ask<'_>, steering: &Steering) -> Rc<Self> {
         let name = |one: &bailiwick_rules::steer::Withheld| table.region(one.ranked.fenced.region).id.to_string();

@@ -1,8 +1,8 @@
-//! Everything that can be refused or fail, one variant each; out comes the OpenAI error envelope with its status and
-//! headers.
+//! Everything that can be refused or can fail: a variant of [`Failure`] for each. Returns the OpenAI error envelope
+//! with its status and headers. Used by whatever answers a client.
 //!
-//! No message quotes an upstream, a prompt or a key: what is quoted are names the client wrote itself in a path or as a
-//! field name, shortened.
+//! No message quotes an endpoint's text, a prompt or a key. Messages quote only names that the client wrote in a path
+//! or as a field name, shortened.
 
 pub mod mistake;
 
@@ -12,19 +12,19 @@ use serde_json::json;
 
 use mistake::Mistake;
 
-/// The longest quotation of a client's own word.
+/// The longest quotation of a client's word, in characters.
 const LONGEST_QUOTE: usize = 80;
-/// Codes of what no repetition mends.
+/// Codes of errors that a repetition doesn't mend.
 const LASTING: &[&str] = &["context_length_exceeded", "content_filter", "insufficient_quota"];
 
-/// Why a request got no model's answer.
+/// Why a request got no answer of a model.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// 404: no service is steered under this host name.
     UnknownHost,
     /// 404: not a path of the model API.
     UnknownPath,
-    /// 404: a part of the model API that is left out on purpose.
+    /// 404: a part of the model API that is deliberately not offered.
     NotOffered {
         /// What, in words: `Evals`.
         what: &'static str,
@@ -42,19 +42,19 @@ pub enum Failure {
     BadPath,
     /// 400: a credential in the query string.
     KeyInQuery,
-    /// 400: a query string nobody can read.
+    /// 400: a query string that can't be read.
     BadQuery,
-    /// 401: the service asks for a key, and none came.
+    /// 401: the service needs a key, and the request has none.
     MissingKey,
     /// 401: nobody has this key.
     UnknownKey,
     /// 401: two headers carry two keys.
     ConflictingKeys,
-    /// 403: a tenant of other services.
+    /// 403: the key's tenant may not use this service.
     NotYourService,
     /// 404: no region of the fence has this model.
     ModelNotFound {
-        /// The model asked for.
+        /// The client's name of the model.
         model: String,
     },
     /// 404: no region of the fence has a model that the body names below its top level.
@@ -99,16 +99,16 @@ pub enum Failure {
         /// What belongs there, such as `a string`.
         expected: &'static str,
     },
-    /// 400: a value that names a place, from which the model host would fetch or to which it would connect.
+    /// 400: a value names a place from which the model host would fetch, or to which it would connect.
     RemoteUrl {
         /// Its JSON pointer, or the field of a form.
         field: String,
     },
-    /// 400: a field of which nobody here can say that a model host does nothing with it that the rules don't allow.
+    /// 400: a field that may make a model host do something that the rules don't allow.
     UnknownField {
         /// Its JSON pointer, or the field of a form.
         field: String,
-        /// What is odd about it.
+        /// What is wrong with it.
         odd: FieldFault,
     },
     /// 400: a tool that the model host runs.
@@ -118,13 +118,13 @@ pub enum Failure {
     },
     /// 400: a background response, which outlives the request.
     Background,
-    /// 400: batch input, which is kept at the endpoint.
+    /// 400: the service doesn't allow batches.
     Batch,
-    /// 404: a line of a batch names a model that its endpoint hasn't got.
+    /// 404: a line of a batch names a model that the endpoint lacks.
     BatchModel {
         /// The line, from 1.
         line: u64,
-        /// The model asked for.
+        /// The client's name of the model.
         model: String,
     },
     /// 400: a line of a batch that is no JSON object.
@@ -132,31 +132,31 @@ pub enum Failure {
         /// The line, from 1.
         line: u64,
     },
-    /// A line of a batch asks for what the same request would be refused for: the status of that.
+    /// A line of a batch is refused for the same reason as the same request alone, with the same status.
     BatchRequest {
         /// The line, from 1.
         line: u64,
         /// What is wrong with the request.
         failure: Box<Failure>,
     },
-    /// 503: encrypted reasoning that no endpoint asked can read, while one rests that may be its maker.
+    /// 503: no endpoint that was asked can read the encrypted reasoning, and the one that may have made it rests.
     EncryptedElsewhere,
-    /// 400: a body that is no form, or one that two readers could read differently.
+    /// 400: a body that isn't a form, or that two readers could read differently.
     BadForm {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// 404: no object of this client's has the id. Somebody else's object is no object.
+    /// 404: the client owns no object with this id. Objects of others count as missing.
     UnknownId,
-    /// 400: a reference to an item of an answer, where answers aren't stored.
+    /// 400: a reference to a stored item, in a service that stores no answers.
     ItemReference,
     /// 400: ids of objects that live at different endpoints.
     IdsApart,
-    /// 403: a list that would show what is other customers'.
+    /// 403: a list that would show objects of other customers.
     SharedList,
-    /// 503: no secret to seal ids with.
+    /// 503: the secret for sealing ids is missing.
     NoStateKey,
-    /// 503: so many bodies are held that another one might end the isolate.
+    /// 503: so many bodies are held that another one might exceed the isolate's memory.
     Busy,
     /// 501: part of the model API that isn't carried yet.
     NotCarried {
@@ -165,27 +165,27 @@ pub enum Failure {
     },
     /// 451: no region may process this client's request.
     ResidencyDenied,
-    /// 503: every allowed region is withheld: it is down, or an override says so.
+    /// 503: every allowed region is withheld because it is down or an override says so.
     RegionUnavailable,
     /// 503: every endpoint that was asked failed.
     EndpointsFailed {
         /// The least wait that any endpoint asked for, in seconds.
         retry_after: Option<u32>,
-        /// Whether no retry can mend it: their operator has to.
+        /// Whether a retry can't help, so that the operator has to act.
         hopeless: bool,
     },
     /// 404: no endpoint that was asked has the path.
     PathNotServed,
-    /// 429: the account that is used at the endpoints has nothing left, which no waiting mends.
+    /// 429: the account that is used at the endpoints has used up its quota. Waiting doesn't help.
     OutOfQuota,
     /// 504: every attempt ran out of time.
     UpstreamTimeout,
-    /// 429: every attempt was told to come later.
+    /// 429: every endpoint that was asked is at its limit.
     RateLimited {
         /// The least wait that any endpoint asked for, in seconds.
         retry_after: Option<u32>,
     },
-    /// The endpoint refuses what the client asked: its status, type, code and parameter, never its text.
+    /// The endpoint refuses the client's request. Holds its status, type, code and parameter, but never its text.
     Refused {
         /// The endpoint's status.
         status: u16,
@@ -195,7 +195,7 @@ pub enum Failure {
         code: Option<String>,
         /// Its `param`, if it looks like a field's name.
         param: Option<String>,
-        /// How many tokens the model takes, where the prompt is too long.
+        /// How many tokens the model takes, if the prompt is too long.
         limit: Option<u64>,
         /// How many were sent.
         sent: Option<u64>,
@@ -444,7 +444,8 @@ impl Failure {
                     .into()
             }
             Self::NotOffered { what } => format!(
-                "{what} are not offered here: what they keep at an endpoint, or have it do, is not checked against where you \
+                "{what} are not offered here: what they keep at an endpoint, or have it do, is not checked against \
+                 where you \
                  may be processed. Chat completions, responses, embeddings, images, audio, files, uploads, batches, \
                  fine-tuning and vector stores are."
             ),
@@ -472,7 +473,8 @@ impl Failure {
                 format!("No region allowed to you has the model {}. GET /v1/models lists what there is.", quote(model))
             }
             Self::InnerModelNotFound { model, field } => format!(
-                "The field {} names the model {}, which no region allowed to you has beside the request's own model. GET \
+                "The field {} names the model {}, which no region allowed to you has beside the request's own model. \
+                 GET \
                  /v1/models lists what there is.",
                 quote(field),
                 quote(model)
@@ -481,7 +483,8 @@ impl Failure {
                                   Content-Encoding."
                 .into(),
             Self::BodyTooLarge { limit } => format!(
-                "The body is larger than {limit} bytes, the most that is taken here. Send a smaller one, or raise the service's \
+                "The body is larger than {limit} bytes, the most that is taken here. Send a smaller one, or raise \
+                 the service's \
                  limits.body_bytes (up to 67108864)."
             ),
             Self::SlowBody => "The rest of the body didn't come in time. Send the request again.".into(),
@@ -496,8 +499,10 @@ impl Failure {
             }
             Self::BadField { field, expected } => format!("The field \"{field}\" has to be {expected}."),
             Self::RemoteUrl { field } => format!(
-                "The field {} may name a place (a URL, a host with its port, an address, or a path), from which the model \
-                 host could fetch, or to which it could connect. Send the content itself as a data: URL, or as base64 if \
+                "The field {} may name a place (a URL, a host with its port, an address, or a path), from which the \
+                 model \
+                 host could fetch, or to which it could connect. Send the content itself as a data: URL, or as \
+                 base64 if \
                  it isn't short. Where a service allows \"remote_urls\", http and https URLs of public hosts pass.",
                 quote(field)
             ),
@@ -510,10 +515,12 @@ impl Failure {
             Self::Background => "A background response outlives its request, where it can't be watched. Leave out \
                                  \"background\", or allow \"background\" for this service."
                 .into(),
-            Self::Batch => "Batches are not allowed here. Send the requests one by one, or allow \"batch\" for this service."
+            Self::Batch => "Batches are not allowed here. Send the requests one by one, or allow \"batch\" for this \
+                            service."
                 .into(),
             Self::BatchModel { line, model } => format!(
-                "Line {line} of the batch names the model {}, which isn't to be had where batches are run. Name one of GET \
+                "Line {line} of the batch names the model {}, which isn't to be had where batches are run. Name one \
+                 of GET \
                  /v1/models.",
                 quote(model)
             ),
@@ -522,16 +529,19 @@ impl Failure {
                     "Line {line} of the batch is no JSON object of one line. Write each request on a line of its own."
                 )
             }
-            Self::EncryptedElsewhere => "The endpoint that may have encrypted the reasoning in this request rests, and no \
+            Self::EncryptedElsewhere => "The endpoint that may have encrypted the reasoning in this request rests, \
+                                         and no \
                                          other can read it. Send the request again in a moment, or without its \
                                          reasoning items."
                 .into(),
             Self::BatchRequest { line, failure } => format!("Line {line} of the batch: {}", failure.message()),
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
             Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
-            Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the items \
+            Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the \
+                                    items \
                                     themselves: set \"store\": false and \"include\": \
-                                    [\"reasoning.encrypted_content\"] in every request, and your SDK does so. Or ask the \
+                                    [\"reasoning.encrypted_content\"] in every request, and your SDK does so. Or ask \
+                                    the \
                                     operator to allow \"store\"."
                 .into(),
             Self::IdsApart => {
@@ -564,7 +574,8 @@ impl Failure {
                     .into()
             }
             Self::EndpointsFailed { hopeless: true, .. } => {
-                "Every region allowed to process your request refuses this gateway's own credential or address. Trying again \
+                "Every region allowed to process your request refuses this gateway's own credential or address. \
+                 Trying again \
                  won't help; tell its operator the request id."
                     .into()
             }
@@ -573,16 +584,17 @@ impl Failure {
                  seconds."
             ),
             Self::EndpointsFailed { .. } => {
-                "Every region allowed to process your request failed. It was sent nowhere else. Try again."
-                    .into()
+                "Every region allowed to process your request failed. It was sent nowhere else. Try again.".into()
             }
             Self::PathNotServed => {
-                "No endpoint allowed to process your request has this path. Use another part of the model API there, such as \
+                "No endpoint allowed to process your request has this path. Use another part of the model API there, \
+                 such as \
                  /v1/chat/completions, or ask the operator for an endpoint that has it."
                     .into()
             }
             Self::OutOfQuota => {
-                "The account that this gateway uses at every region allowed to you has used up its quota. Waiting won't help; \
+                "The account that this gateway uses at every region allowed to you has used up its quota. Waiting \
+                 won't help; \
                  its operator has to see to the account's plan and billing."
                     .into()
             }
@@ -595,7 +607,9 @@ impl Failure {
             Self::RateLimited { retry_after: None } => {
                 "Every region allowed to process your request is at its limit. Try again later.".into()
             }
-            Self::Refused { code: Some(code), limit, sent, .. } if code == "context_length_exceeded" => too_long(*limit, *sent),
+            Self::Refused { code: Some(code), limit, sent, .. } if code == "context_length_exceeded" => {
+                too_long(*limit, *sent)
+            }
             Self::Refused { status, code, param, .. } => {
                 let mut text = format!("The model endpoint refused the request with status {status}");
                 if let Some(code) = code {
@@ -640,7 +654,8 @@ impl Failure {
             Self::Unready => "This gateway has no valid rules. Nothing was sent. Its operator has to mend them.".into(),
             Self::RulesTooOld { age, stale_for } => format!(
                 "No source confirmed this gateway's rules for {age} seconds, which is longer than they may be used so \
-                 (\"rules\": {{\"stale_for\": \"{stale_for}\"}}). Nothing was sent. Try again in a few seconds. Its operator has to \
+                 (\"rules\": {{\"stale_for\": \"{stale_for}\"}}). Nothing was sent. Try again in a few seconds. Its \
+                 operator has to \
                  make a source of rules reachable: RULES_URLS or KV."
             ),
             Self::Internal => {
@@ -691,8 +706,10 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
     let field = quote(field);
     match odd {
         FieldFault::Undocumented => format!(
-            "The field {field} is not one that this path documents, so nobody here knows what a model host does with it. \
-             Leave it out; if it is an engine's own, name the \"engine\" at its endpoints; or allow \"unknown_fields\" for \
+            "The field {field} is not one that this path documents, so nobody here knows what a model host does with \
+             it. \
+             Leave it out; if it is an engine's own, name the \"engine\" at its endpoints; or allow \
+             \"unknown_fields\" for \
              this service."
         ),
         FieldFault::Routes => format!(
@@ -704,15 +721,18 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
              \"unknown_fields\" for this service."
         ),
         FieldFault::Kind => format!(
-            "The field {field} is a type that the model API doesn't document, so nobody here knows what a model host does \
+            "The field {field} is a type that the model API doesn't document, so nobody here knows what a model host \
+             does \
              with the rest. Use a documented type."
         ),
         FieldFault::NoText => format!(
-            "The field {field} has to be a text. A model host gets metadata as the model API documents it: an object of \
+            "The field {field} has to be a text. A model host gets metadata as the model API documents it: an object \
+             of \
              texts."
         ),
         FieldFault::Engine => format!(
-            "The field {field} is an engine's own, and no endpoint that may process this request has that engine. Leave \
+            "The field {field} is an engine's own, and no endpoint that may process this request has that engine. \
+             Leave \
              it out, or name the \"engine\" at the endpoints that know it."
         ),
         FieldFault::EngineInput => format!(

@@ -1,5 +1,5 @@
-//! A hash of byte strings that is the same in every isolate and version. `plan` ranks endpoints by it, `source` tells
-//! senders apart. Not for secrets.
+//! A hash of byte strings that is the same in every isolate and version. Called by `plan`, which ranks endpoints by it,
+//! and by `source`, which tells senders apart. Not for secrets.
 
 /// FNV-1a over the parts with their ends, then the finaliser of SplitMix64 to spread its bits.
 pub(crate) fn hash(parts: &[&[u8]]) -> u64 {

@@ -1,17 +1,17 @@
-//! The headers of a request or an answer, kept as the text by which they cross between Wasm and JavaScript: a line for
-//! each name, and one for its value. A request has dozens, and a string for each would cost more than what is done with
-//! them.
+//! The headers of a request or an answer, stored as one text: a line for each name, and a line for its value. In this
+//! form they cross between Wasm and JavaScript. A request has dozens of headers, and a string for each would cost more
+//! than all other work on them.
 
 /// Headers in order. Names that are looked for are in lower case, as the runtime gives them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Headers {
     text: String,
-    /// Where each one's name ends, and its value. The next one begins behind that.
+    /// Where each name and each value ends. The next header begins after that.
     ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
-    /// Reads headers as they cross. What isn't a pair of lines is left out.
+    /// Reads headers from the form in which they cross. What isn't a pair of lines is left out.
     #[must_use]
     pub fn read(mut text: String) -> Self {
         let mut ends = Vec::with_capacity(16);
@@ -23,7 +23,7 @@ impl Headers {
         Self { text, ends }
     }
 
-    /// All of them as they cross.
+    /// All headers in the form in which they cross.
     #[must_use]
     pub fn as_text(&self) -> &str {
         &self.text
@@ -35,14 +35,14 @@ impl Headers {
         starts.zip(&self.ends).map(|(start, (name, value))| (&self.text[start..*name], &self.text[name + 1..*value]))
     }
 
-    /// The value of the first one of a name.
+    /// The value of the first header of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// Adds one. One that can't be written is left out: it is no reason to fail a request, and a line's end would make
-    /// another header.
+    /// Adds a header. One that can't be written is left out: it is no reason to fail a request, and a line break in it
+    /// would make another header.
     pub fn push(&mut self, name: &str, value: &str) {
         if !is_writable(value) || name.contains('\n') {
             return;
@@ -59,13 +59,13 @@ impl Headers {
         self.text.push('\n');
     }
 
-    /// Sets one, whether it is there or not.
+    /// Sets a header, and removes others of this name.
     pub fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
         self.push(name, value);
     }
 
-    /// Removes all of a name.
+    /// Removes all headers of this name.
     pub fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {
             *self = self.iter().filter(|(key, _)| *key != name).collect();
@@ -81,7 +81,7 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
     }
 }
 
-/// Whether a value can be a header's (RFC 9110 §5.5), by the runtime's rules too: one byte a letter.
+/// Whether a header may have this value (RFC 9110 §5.5). The runtime writes one byte for each character.
 fn is_writable(value: &str) -> bool {
     value.chars().all(|c| c == '\t' || !c.is_control() && c <= '\u{ff}')
 }

@@ -1,18 +1,20 @@
-//! How many bytes of bodies an isolate holds at once: a request's bytes in, a [`Reservation`] on them or a refusal out.
+//! Limits the bytes of bodies that an isolate holds at once. Takes the size of a body; returns a [`Reservation`], or
+//! refuses it. Called by `incoming`, `uploads` and whatever else holds bodies.
 //!
-//! An isolate has 128 MB for all of its requests, and ends with all of them when they are used up. What is counted is
-//! what is allocated, not what has come. The Wasm's memory ends at 96 MiB (build.rs), so that it can't take the
-//! runtime's share.
+//! An isolate has 128 MB for all of its requests. If it uses them up, all of its requests end. Allocated bytes are
+//! counted, not received bytes. The Wasm's memory ends at 96 MiB (build.rs), so that it can't take the share of the
+//! runtime.
 
 use core::cell::Cell;
 
 use crate::decide::envelope::Failure;
 
-/// The most bytes of bodies held at once.
+/// The most bytes of bodies that are held at once.
 pub const MOST: u64 = 72 << 20;
-/// The most that large bodies take of them, all together: requests of a usual size find room beside them.
+/// The most of these bytes that large bodies may take, all together, so that there is room for requests of a usual
+/// size.
 pub const MOST_OF_LARGE: u64 = 64 << 20;
-/// A body of more bytes is large.
+/// A body is large if it has more bytes than this.
 pub const LARGE: u64 = 1 << 20;
 
 thread_local! {
@@ -25,23 +27,23 @@ pub fn held() -> u64 {
     HELD.get()
 }
 
-/// Bytes that are held, until it is dropped.
+/// Bytes that are reserved until it is dropped.
 #[derive(Debug, Default)]
 pub struct Reservation(u64);
 
 impl Reservation {
-    /// Holds more.
+    /// Reserves more bytes.
     ///
     /// # Errors
-    /// 503 when they don't fit.
+    /// 503 if they don't fit.
     pub fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
         self.resize(self.0.saturating_add(bytes))
     }
 
-    /// Holds so many, instead of what it held.
+    /// Changes the number of reserved bytes.
     ///
     /// # Errors
-    /// 503 when they don't fit: then it holds what it held.
+    /// 503 if they don't fit. Then the reservation stays as it was.
     pub fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
         let held = HELD.get().saturating_sub(self.0).saturating_add(bytes);
         let most = if bytes > LARGE { MOST_OF_LARGE } else { MOST };
@@ -87,20 +89,21 @@ mod tests {
         let step = (0..6usize, any::<bool>(), prop_oneof![0..(2 * LARGE), 0..(2 * MOST)]);
         TestRunner::new(ProptestConfig::with_cases(500))
             .run(&proptest::collection::vec(step, 0..60), |steps| {
-                let mut holds: Vec<Reservation> = (0..6).map(|_| Reservation::default()).collect();
+                let mut reservations: Vec<Reservation> = (0..6).map(|_| Reservation::default()).collect();
                 for (which, ends, bytes) in steps {
                     if ends {
-                        holds[which] = Reservation::default();
+                        reservations[which] = Reservation::default();
                     } else {
-                        let before = holds[which].0;
-                        let went = holds[which].resize(bytes);
-                        prop_assert_eq!(holds[which].0, if went.is_ok() { bytes } else { before });
+                        let before = reservations[which].0;
+                        let went = reservations[which].resize(bytes);
+                        prop_assert_eq!(reservations[which].0, if went.is_ok() { bytes } else { before });
                     }
-                    let held: u64 = holds.iter().map(|hold| hold.0).sum();
-                    let large: u64 = holds.iter().map(|hold| hold.0).filter(|bytes| *bytes > LARGE).sum();
+                    let held: u64 = reservations.iter().map(|reservation| reservation.0).sum();
+                    let large: u64 =
+                        reservations.iter().map(|reservation| reservation.0).filter(|bytes| *bytes > LARGE).sum();
                     prop_assert!(held == HELD.get() && held <= MOST && large <= MOST_OF_LARGE);
                 }
-                drop(holds);
+                drop(reservations);
                 prop_assert_eq!(HELD.get(), 0);
                 Ok(())
             })

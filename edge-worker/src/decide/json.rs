@@ -1,8 +1,8 @@
-//! A strict JSON scanner: text in, byte ranges and strings of the few values somebody asks for out; `body` and `sse`
-//! call it.
+//! A strict JSON scanner. Takes a text; returns byte ranges and strings of the values that the caller asks for. Called
+//! by `body`, `sse` and others.
 //!
-//! Numbers are never converted, so `1e400` and 2^70 survive, and nothing is allocated for what is skipped. What RFC
-//! 8259 doesn't allow is an error: two readers that differ on what a text means would be a way around inspection.
+//! Numbers are never converted, so `1e400` and 2^70 survive. Skipped values cost no allocation. What RFC 8259 doesn't
+//! allow is an error, because a text that two readers understand differently would evade inspection.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ pub struct InvalidJson {
     pub at: usize,
 }
 
-/// What kind a value is, known from its first byte.
+/// The kind of a value, known from its first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// `{…}`
@@ -38,11 +38,11 @@ pub enum Kind {
     Null,
 }
 
-/// A place in a JSON text. Every method that reads a value leaves the place behind it.
+/// A position in a JSON text. Every method that reads a value moves the position behind it.
 #[derive(Clone, Debug)]
 pub struct Scan<'a> {
     text: &'a [u8],
-    /// The same, known to be UTF-8; empty where nobody knows.
+    /// The same text if it is known to be UTF-8, else empty.
     checked: &'a str,
     at: usize,
     depth: u8,
@@ -51,32 +51,32 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// At the beginning of a text. A byte-order mark is not skipped: most readers refuse it.
+    /// Starts at the beginning of a text. A byte-order mark isn't skipped, because most readers refuse it.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { text: text.as_bytes(), checked: text, at: 0, depth: 0, has_odd_numbers: false }
     }
 
-    /// At the beginning of an endpoint's answer: Python writes `NaN`, `Infinity` and `-Infinity` for numbers that JSON
-    /// hasn't got, and reads them too. A request is never read so.
+    /// Starts at the beginning of an endpoint's answer. Python writes and reads `NaN`, `Infinity` and `-Infinity`,
+    /// which aren't JSON, so they are allowed here. In a request they are not.
     #[must_use]
     pub fn of_answer(text: &'a str) -> Self {
         Self { has_odd_numbers: true, ..Self::new(text) }
     }
 
-    /// Where the place is, in bytes.
+    /// The position in bytes.
     #[must_use]
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// Whether these bytes stand at a range that was read.
+    /// Whether these bytes are at a range that was read.
     #[must_use]
     pub fn is_at(&self, range: Range<usize>, bytes: &[u8]) -> bool {
         self.text.get(range) == Some(bytes)
     }
 
-    /// What kind the next value is.
+    /// The kind of the next value.
     ///
     /// # Errors
     /// If no value begins here.
@@ -95,7 +95,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads a value for its place alone.
+    /// Skips a value, and returns its range.
     ///
     /// # Errors
     /// If it isn't JSON.
@@ -107,14 +107,14 @@ impl<'a> Scan<'a> {
             Kind::Array => self.array(|value| value.skip().map(drop))?,
             Kind::String => self.raw_string().map(drop)?,
             Kind::Number => self.number()?,
-            Kind::True => self.word(b"true")?,
-            Kind::False => self.word(b"false")?,
-            Kind::Null => self.word(b"null")?,
+            Kind::True => self.literal(b"true")?,
+            Kind::False => self.literal(b"false")?,
+            Kind::Null => self.literal(b"null")?,
         }
         Ok(start..self.at)
     }
 
-    /// Reads a value; gives its text as it stands.
+    /// Reads a value, and returns its text unchanged.
     ///
     /// # Errors
     /// If it isn't JSON.
@@ -123,7 +123,7 @@ impl<'a> Scan<'a> {
         self.checked.get(range).ok_or(InvalidJson { at: self.at })
     }
 
-    /// What was read since a place.
+    /// The text between a position and here.
     #[must_use]
     pub fn since(&self, start: usize) -> &'a str {
         self.checked.get(start..self.at).unwrap_or_default()
@@ -132,7 +132,7 @@ impl<'a> Scan<'a> {
     /// Reads a string, unescaped. A lone surrogate becomes U+FFFD.
     ///
     /// # Errors
-    /// If no string stands here.
+    /// If the next value isn't a string.
     pub fn string(&mut self) -> Result<Cow<'a, str>, InvalidJson> {
         self.skip_space();
         let (range, escaped) = self.raw_string()?;
@@ -140,18 +140,18 @@ impl<'a> Scan<'a> {
         if !escaped {
             return Ok(Cow::Borrowed(raw));
         }
-        // An image of tens of megabytes may hold escapes (`\/`): a second copy that memory has no room for is no reason
-        // to end every request.
+        // An image of tens of megabytes may hold escapes (`\/`). If there is no memory for a second copy, only this
+        // request fails.
         let mut out = String::new();
         out.try_reserve_exact(raw.len()).map_err(|_| InvalidJson { at: self.at })?;
         unescape(raw, &mut out);
         Ok(Cow::Owned(out))
     }
 
-    /// Reads an object: `each` is called with every key, at its value, which it has to read.
+    /// Reads an object. Calls `each` with every key, at its value, which `each` has to read.
     ///
     /// # Errors
-    /// If no object stands here, or `each` says so.
+    /// If the next value isn't an object, or `each` fails.
     pub fn object(
         &mut self,
         mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), InvalidJson>,
@@ -174,10 +174,10 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads an array: `each` is called at every item, which it has to read.
+    /// Reads an array. Calls `each` at every item, which `each` has to read.
     ///
     /// # Errors
-    /// If no array stands here, or `each` says so.
+    /// If the next value isn't an array, or `each` fails.
     pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), InvalidJson>) -> Result<(), InvalidJson> {
         self.enter(b'[')?;
         if self.next_is(b']') {
@@ -238,7 +238,7 @@ impl<'a> Scan<'a> {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), InvalidJson> {
+    fn literal(&mut self, word: &[u8]) -> Result<(), InvalidJson> {
         if !self.text[self.at..].starts_with(word) {
             return self.broken();
         }
@@ -282,7 +282,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// RFC 8259 §7: the range between the quotation marks, and whether anything in it is escaped.
+    /// RFC 8259 §7. Returns the range between the quotation marks, and whether it holds escapes.
     fn raw_string(&mut self) -> Result<(Range<usize>, bool), InvalidJson> {
         if self.text.get(self.at) != Some(&b'"') {
             return self.broken();
@@ -326,12 +326,13 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes at the beginning, eight at a time, mean nothing but themselves in a string: no quotation mark, no
-/// backslash, no control character. Most of a prompt is such.
+/// How many bytes at the beginning of a string stand for themselves: no quotation mark, no backslash, no control
+/// character. Reads eight at a time, because most of a prompt is such.
 fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES << 7;
-    // The high bit of each byte that is zero; borrows reach only bytes behind one, by which the search has ended.
+    // Sets the high bit of each byte that is zero. A borrow reaches only bytes after a zero byte, and the search has
+    // ended there.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let (eights, _) = text.as_chunks::<8>();
     let means = |eight: &[u8; 8]| {
@@ -342,20 +343,20 @@ fn plain(text: &[u8]) -> usize {
     8 * eights.iter().position(means).unwrap_or(eights.len())
 }
 
-/// The numbers that Python writes and JSON hasn't got.
+/// Numbers that Python writes and JSON doesn't have.
 const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
-/// The length of the number that JSON hasn't got and a text begins with.
+/// The length of such a number at the beginning of a text.
 #[must_use]
 pub fn odd_number(text: &[u8]) -> Option<usize> {
-    // Most numbers are told by their first byte.
+    // Most numbers are recognised by their first byte.
     if !matches!(text.first(), Some(b'N' | b'I' | b'-')) {
         return None;
     }
     ODD_NUMBERS.iter().find(|odd| text.starts_with(odd)).map(|odd| odd.len())
 }
 
-/// An answer with `null` for the numbers that JSON hasn't got.
+/// Replaces such numbers in an answer by `null`.
 #[must_use]
 pub fn with_nulls(answer: &str) -> Cow<'_, str> {
     if !has_odd_numbers(answer.as_bytes()) {
@@ -376,35 +377,37 @@ pub fn with_nulls(answer: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether an answer may hold numbers that JSON hasn't got: quick, and sometimes wrong, as it looks into strings too.
+/// Whether an answer may hold such numbers. The check is quick, and says yes too often, because it looks into strings
+/// too.
 #[must_use]
 pub fn has_odd_numbers(answer: &[u8]) -> bool {
-    // Both letters are rare, and to prepare a search for a word costs more than to look behind each of them.
+    // Both letters are rare. To look after each of them costs less than to prepare a search for a word.
     memchr2_iter(b'N', b'I', answer).any(|at| answer[at..].starts_with(b"NaN") || answer[at..].starts_with(b"Infinity"))
 }
 
-/// Where the string that begins at a place of a text ends, behind its quotation mark. What is in it may be no UTF-8.
+/// Where a string ends that begins at a position of a text: after its closing quotation mark. The string may not be
+/// UTF-8.
 #[must_use]
 pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
     let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.raw_string().ok().map(|_| scan.at)
 }
 
-/// Where the number that begins at a place of a text ends.
+/// Where a number ends that begins at a position of a text.
 #[must_use]
 pub fn number_end(text: &[u8], at: usize) -> Option<usize> {
     let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.number().ok().map(|()| scan.at)
 }
 
-/// Unescapes what `raw_string` found well-formed.
+/// Decodes the escapes of a string that `raw_string` has checked.
 fn unescape(raw: &str, out: &mut String) {
     let mut units: Vec<u16> = Vec::new();
-    // UTF-16 units of neighbouring `\u` escapes belong together: a pair of surrogates is one character.
+    // Neighbouring `\u` escapes are UTF-16 units. A pair of surrogates is one character.
     let flush = |units: &mut Vec<u16>, out: &mut String| {
         out.extend(char::decode_utf16(units.drain(..)).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));
     };
-    // The first half of a pair waits for the second.
+    // The first half of a pair isn't complete without the second.
     let is_whole = |units: &[u16]| units.last().is_some_and(|unit| !(0xd800..0xdc00).contains(unit));
     let mut rest = raw.chars();
     while let Some(character) = rest.next() {
@@ -435,7 +438,7 @@ fn unescape(raw: &str, out: &mut String) {
     flush(&mut units, out);
 }
 
-/// A string as JSON, with its quotation marks.
+/// A string as JSON with its quotation marks.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
@@ -444,15 +447,15 @@ pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether a server that ignores letters' case could take a key for a known one in ASCII. Some fold as Unicode does: to
-/// Go's `encoding/json` the long s (`ſ`) is an s and the Kelvin sign a k; to Java's `equalsIgnoreCase` the i's of
-/// Turkish are an i.
+/// Whether a server that ignores case could take a key for a known one in ASCII. Some fold case as Unicode does: Go's
+/// `encoding/json` takes the long s (`ſ`) for an s and the Kelvin sign for a k, and Java's `equalsIgnoreCase` takes the
+/// Turkish i's for an i.
 #[must_use]
 pub fn reads_as(key: &str, known: &str) -> bool {
     if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }
 }
 
-/// The same of words however they are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` are `inference_geo`.
+/// The same, however the words are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` read as `inference_geo`.
 #[must_use]
 pub fn reads_as_words(key: &str, known: &str) -> bool {
     letters(key).eq(letters(known))
@@ -463,8 +466,8 @@ pub fn letters(text: &str) -> impl Iterator<Item = char> {
     folded(text).filter(|c| c.is_alphanumeric())
 }
 
-/// Whether the last words of a key are these, however they are joined: `image_file_id` and `imageFileId` end in
-/// `file_id`, `profile_id` doesn't.
+/// Whether a key ends in these words, however they are joined: `image_file_id` and `imageFileId` end in `file_id`, but
+/// `profile_id` doesn't.
 #[must_use]
 pub fn ends_in_words(key: &str, known: &str) -> bool {
     let is_seam = |c: char| matches!(c, '-' | '_');
@@ -496,21 +499,21 @@ fn fold(c: char) -> char {
     }
 }
 
-/// Which of some known keys such a server could take a key for.
+/// The known key that such a server could take a key for.
 #[must_use]
 pub fn known_as<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let ascii = key.is_ascii();
     known.iter().copied().find(|known| (!ascii || known.len() == key.len()) && reads_as(key, known))
 }
 
-/// Whether a text is one whole JSON value.
+/// Whether a text is exactly one JSON value.
 #[must_use]
 pub fn is_json(text: &str) -> bool {
     let mut scan = Scan::new(text);
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
-/// Whether bytes can be the beginning of an answer in JSON: nothing speaks against it but, at most, where they are cut.
+/// Whether bytes can be the beginning of an answer in JSON: there is no error, except perhaps where they are cut.
 #[must_use]
 pub fn may_begin_json(bytes: &[u8]) -> bool {
     let text = match core::str::from_utf8(bytes) {
@@ -521,7 +524,7 @@ pub fn may_begin_json(bytes: &[u8]) -> bool {
         Err(_) => return false,
     };
     let mut scan = Scan::of_answer(text);
-    // Half a word, such as `-Infinit`, is broken at its beginning.
+    // If a word is cut, such as `-Infinit`, the error is at its beginning.
     scan.skip().and_then(|_| scan.end()).map_or_else(|broken| broken.at + 8 >= text.len(), |()| true)
 }
 

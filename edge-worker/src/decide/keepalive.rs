@@ -1,5 +1,5 @@
-//! What a client that waits for the first content hears meanwhile: the time enters, when a comment is due leaves. Pure;
-//! driven by `proxy`, for services with `keepalive`.
+//! Comments for a client that waits for the first content. Takes the time; says when a comment is due. Pure. Driven by
+//! `proxy`, for services with `keepalive`.
 
 use bailiwick_rules::time::Millis;
 use serde_json::json;
@@ -8,10 +8,10 @@ use crate::decide::envelope::Failure;
 use crate::decide::plan::Target;
 use crate::decide::sse::single::AnswerKind;
 
-/// What a client hears while it waits.
+/// The comment that a waiting client gets.
 pub(crate) const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// When the next comment is due. Times are the machine's, in milliseconds.
+/// When the next comment is due. Times are in milliseconds of the machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct KeepAlive {
     every: Millis,
@@ -24,12 +24,12 @@ impl KeepAlive {
         Self { every, due_ms: now_ms.saturating_add_unsigned(every.0) }
     }
 
-    /// How long until the next one, in milliseconds.
+    /// The time until the next comment, in milliseconds.
     pub(crate) fn left(&self, now_ms: i64) -> u64 {
         u64::try_from(self.due_ms.saturating_sub(now_ms)).unwrap_or(0)
     }
 
-    /// Whether one is due. Then the next one is due one interval from now.
+    /// Whether a comment is due. If so, the next one is due one interval from now.
     pub(crate) fn beat(&mut self, now_ms: i64) -> bool {
         let is_due = now_ms >= self.due_ms;
         if is_due {
@@ -39,12 +39,12 @@ impl KeepAlive {
     }
 }
 
-/// Tells in a comment what headers can't tell any more: whose bytes follow.
+/// A comment that names the endpoint and the region of the answer. The headers were sent before these were known.
 pub(crate) fn served(target: &Target) -> Vec<u8> {
     format!(": bailiwick endpoint={} region={}\n\n", target.id(), target.region_id()).into_bytes()
 }
 
-/// A failure as the last event of a stream that had no content: as the path's API has it.
+/// A failure as the last event of a stream without content, in the form of the path's API.
 pub(crate) fn failed(failure: &Failure, answer_kind: Option<AnswerKind>) -> Vec<u8> {
     if answer_kind != Some(AnswerKind::Response) {
         return failure.event();

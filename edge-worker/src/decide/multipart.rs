@@ -1,8 +1,8 @@
-//! Multipart forms (RFC 7578): a client's bytes in, checked parts out; `serve` reads forms by it.
+//! Multipart forms (RFC 7578). Takes a client's bytes, returns checked parts. Called by `serve` and `batch`.
 //!
-//! [`Splitter`] cuts a body into parts, chunk by chunk. What it takes is stricter than RFC 2046, and what is sent on is
-//! written anew with a boundary of ours (`write_head`): two readers that differ on where a part ends would be a way
-//! around inspection. [`form::Form`] is a form that is held whole, [`upload::Upload`] one whose `file` streams.
+//! [`Splitter`] cuts a body into parts, chunk by chunk. It is stricter than RFC 2046, and what is sent on is written
+//! again with a boundary of ours (`write_head`). So no two readers can differ on where a part ends, which would evade
+//! inspection. [`form::Form`] is a form that is held completely, and [`upload::Upload`] one whose `file` is streamed.
 
 mod filename;
 pub mod form;
@@ -10,32 +10,32 @@ pub mod upload;
 
 use crate::decide::envelope::Failure;
 
-/// The longest head of a part.
+/// The longest head of a part, in bytes.
 const LONGEST_HEAD: usize = 8 << 10;
-/// How many parts a form has at most.
+/// The most parts of a form.
 const MOST_PARTS: usize = 64;
 /// The longest boundary (RFC 2046 §5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 
-/// What is said of a field, or of a batch's lines, by whose charset somebody would read another text.
+/// The error for a field, or for a batch's lines, whose charset would make a reader see another text.
 const OTHER_CHARSET: &str = "a part is said to be of another charset than UTF-8";
 
-/// What is put in front of a body.
+/// The bytes that are put before a body.
 const PREFIX: &[u8] = b"\r\n";
 
-/// What a part says of itself.
+/// The head of a part.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
     /// The field's name.
     pub name: String,
     /// A file's name, in plain characters.
     pub filename: Option<String>,
-    /// Its type, where it is a plain one.
+    /// Its type, if it is plain.
     pub content_type: Option<String>,
 }
 
 impl Head {
-    /// Whether its type says that it is of another charset than UTF-8. Who believes that reads another text than was
+    /// Whether its type names another charset than UTF-8. A reader that goes by it would see another text than was
     /// judged here.
     fn is_of_another_charset(&self) -> bool {
         let parameters = self.content_type.iter().flat_map(|kind| kind.split(';').skip(1));
@@ -47,31 +47,31 @@ impl Head {
         parameters.into_iter().any(is_other)
     }
 
-    /// Refuses a plain field that is of another charset, or says that others are (RFC 7578 §4.6).
+    /// Refuses a field in another charset, or one that sets the charset of others (RFC 7578 §4.6).
     fn check_charset(&self) -> Result<(), Failure> {
         let is_odd = self.is_of_another_charset() || self.name.eq_ignore_ascii_case("_charset_");
         if is_odd { Err(bad(OTHER_CHARSET)) } else { Ok(()) }
     }
 }
 
-/// What comes out of a body, in order.
+/// The pieces of a body, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Piece {
     /// A part begins.
     Begin(Head),
-    /// Some of its bytes.
+    /// Some bytes of the part.
     Data(Vec<u8>),
-    /// It ends.
+    /// The part ends.
     End,
 }
 
 /// Cuts a body into parts.
 #[derive(Debug)]
 pub struct Splitter {
-    /// CRLF, two hyphens, the boundary.
+    /// CRLF, two hyphens and the boundary.
     delimiter: Vec<u8>,
     pending: Vec<u8>,
-    /// How many bytes were taken from the front of it, [`PREFIX`] among them.
+    /// How many bytes were removed from the front, [`PREFIX`] included.
     taken: usize,
     state: State,
     parts: usize,
@@ -79,11 +79,11 @@ pub struct Splitter {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Right behind a boundary.
+    /// Directly after a boundary.
     Boundary,
     Head,
     Body,
-    /// Behind the last boundary.
+    /// After the last boundary.
     Closed,
 }
 
@@ -92,14 +92,15 @@ fn bad(what: &'static str) -> Failure {
 }
 
 impl Splitter {
-    /// For a body of this `Content-Type`.
+    /// Starts a body of this `Content-Type`.
     ///
     /// # Errors
     /// 400 if it isn't `multipart/form-data` with a boundary.
     pub fn new(content_type: &str) -> Result<Self, Failure> {
         let boundary =
             boundary(content_type).ok_or(bad("the Content-Type isn't multipart/form-data with a boundary"))?;
-        // As if the end of a line stood in front: then the first boundary is like the others. It isn't `Boundary` yet.
+        // A line break is put in front, so that the first boundary looks like the others. So the state isn't `Boundary`
+        // yet.
         let delimiter = format!("\r\n--{boundary}").into_bytes();
         Ok(Self { delimiter, pending: PREFIX.to_vec(), taken: 0, state: State::Body, parts: 0 })
     }
@@ -107,7 +108,7 @@ impl Splitter {
     /// Takes a chunk.
     ///
     /// # Errors
-    /// 400 for what isn't a form, or one with too many parts.
+    /// 400 if it isn't a form, or has too many parts.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
         self.feed(chunk);
         let mut pieces = Vec::new();
@@ -122,18 +123,18 @@ impl Splitter {
         self.pending.extend_from_slice(chunk);
     }
 
-    /// Where in the body the next piece begins: behind a head, the bytes of its part.
+    /// The position in the body where the next piece begins: after a head, this is where the bytes of its part begin.
     fn position(&self) -> usize {
         self.taken.saturating_sub(PREFIX.len())
     }
 
-    /// Takes bytes away from the front.
+    /// Removes bytes from the front.
     fn take(&mut self, length: usize) -> Vec<u8> {
         self.taken += length;
         self.pending.drain(..length).collect()
     }
 
-    /// The next piece; `None` until there is more of the body.
+    /// Returns the next piece; `None` if it needs more of the body.
     fn next(&mut self) -> Result<Option<Piece>, Failure> {
         loop {
             match self.state {
@@ -196,7 +197,7 @@ impl Splitter {
         head(&lines).map(Piece::Begin).map(Some)
     }
 
-    /// Makes sure that the body is whole.
+    /// Checks that the body is complete.
     ///
     /// # Errors
     /// 400 if the last boundary is missing.
@@ -205,7 +206,7 @@ impl Splitter {
     }
 }
 
-/// The head of a part, with its boundary in front; the first one of a body without the end of line before it.
+/// Writes the head of a part with the boundary before it. Before the `first` boundary there is no line break.
 pub(crate) fn write_head(out: &mut Vec<u8>, boundary: &str, head: &Head, first: bool) {
     let mut text = format!(
         "{}--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"",
@@ -222,12 +223,12 @@ pub(crate) fn write_head(out: &mut Vec<u8>, boundary: &str, head: &Head, first: 
     out.extend_from_slice(text.as_bytes());
 }
 
-/// The last boundary.
+/// Writes the last boundary.
 pub(crate) fn write_end(out: &mut Vec<u8>, boundary: &str) {
     out.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
 }
 
-/// Whether a `Content-Type` says so: this type alone, whatever its parameters are.
+/// Whether a `Content-Type` names this type, whatever its parameters are.
 #[must_use]
 pub fn is_form(content_type: &str) -> bool {
     let kind = content_type.split(';').next().unwrap_or_default();
@@ -251,7 +252,7 @@ fn boundary(content_type: &str) -> Option<&str> {
 
 /// Reads the header lines of a part.
 fn head(bytes: &[u8]) -> Result<Head, Failure> {
-    // Only a file's name may be of another charset: what else there is has to be ASCII.
+    // Only a file's name may be in another charset. Everything else has to be ASCII.
     let text = String::from_utf8_lossy(bytes);
     let (mut disposition, mut content_type) = (None, None);
     for line in text.split("\r\n") {
@@ -283,7 +284,7 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
             "name" => &mut name,
             "filename" => &mut filename,
             "filename*" => &mut extended,
-            // RFC 2231 §3: whoever doesn't know it sees a field where others see a file.
+            // RFC 2231 §3. A reader that doesn't know it sees a field where others see a file.
             cut if cut.starts_with("filename*") => {
                 return Err(bad("a file's name comes in pieces (filename*0); send it whole"));
             }
@@ -309,7 +310,7 @@ fn head(bytes: &[u8]) -> Result<Head, Failure> {
     })
 }
 
-/// `; key="value"` or `; key=value`, and what follows.
+/// Reads `; key="value"` or `; key=value`. Returns both, and the rest of the text.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start().strip_prefix(';')?.trim_start();
     let (key, rest) = text.split_once('=')?;
@@ -323,7 +324,7 @@ fn parameter(text: &str) -> Option<(&str, String, &str)> {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Some((key.trim(), value, &quoted[at + 1..])),
-            // Old clients escape so; others send a lone backslash in a Windows path.
+            // Old clients write escapes like this. Others send a lone backslash in a Windows path.
             '\\' if quoted[at + 1..].starts_with(['"', '\\']) => value.extend(characters.next().map(|(_, next)| next)),
             other => value.push(other),
         }
@@ -383,7 +384,8 @@ pub(crate) mod tests {
     #[test]
     fn parts_are_cut_at_their_boundaries() {
         let text = b"--XX\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nassistants\r\n--XX\r\n\
-            Content-Disposition: form-data; filename=\"a\\\"b/c.txt\"; name=file\r\nContent-Type: text/plain; charset=utf-8\r\nX-Y: z\r\n\r\n\
+            Content-Disposition: form-data; filename=\"a\\\"b/c.txt\"; name=file\r\n\
+            Content-Type: text/plain; charset=utf-8\r\nX-Y: z\r\n\r\n\
             \r\n--X\r\n--XX--\r\n";
         let head = |name: &str, filename: Option<&str>, kind: Option<&str>| {
             Piece::Begin(Head {

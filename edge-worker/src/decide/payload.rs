@@ -1,5 +1,5 @@
-//! A body for one endpoint: pieces enter, most of them borrowed from the one that is held; the same bytes leave, at
-//! once or a few at a time. An isolate has no room for a second copy of large ones.
+//! A body for one endpoint, in pieces. Most pieces are borrowed from the body that is held, because an isolate has no
+//! room for a second copy of large ones. `rewrite` makes it, `proxy` and `held` send it.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// once.
 pub const LARGEST_COPIED: usize = 64 << 10;
 
-/// Pieces of a body, in order.
+/// The pieces of a body, in order.
 #[derive(Default, Debug)]
 pub struct Payload<'a>(Vec<Cow<'a, [u8]>>);
 
@@ -17,13 +17,13 @@ impl<'a> Payload<'a> {
         self.0.push(piece.into());
     }
 
-    /// How many bytes it has.
+    /// The number of its bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pieces().map(<[u8]>::len).sum()
     }
 
-    /// Whether it has none.
+    /// Whether it has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -34,12 +34,12 @@ impl<'a> Payload<'a> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// Its bytes, at most so many at a time.
+    /// Its bytes in chunks of at most `most` bytes.
     pub fn chunks(&self, most: usize) -> impl Iterator<Item = &[u8]> {
         self.pieces().flat_map(move |piece| piece.chunks(most))
     }
 
-    /// All of its bytes.
+    /// All of its bytes, copied into one buffer.
     #[must_use]
     pub fn concat(&self) -> Vec<u8> {
         self.0.concat()

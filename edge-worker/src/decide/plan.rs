@@ -1,7 +1,8 @@
-//! A steering and the endpoints of its regions in; a [`Plan`] out: every endpoint a request may be sent to, in order.
+//! Makes the plan of a request. Takes a steering and the endpoints of its regions; returns a [`Plan`]: every endpoint
+//! that the request may be sent to, in order. Called by `prepare` and `explain`.
 //!
-//! A [`Target`] can only be made here, and only from a [`Steering`]: whatever sends needs a `Target`, so code that
-//! sends outside the fence doesn't compile.
+//! A [`Target`] can only be made here, and only from a [`Steering`]. Whatever sends a request needs a `Target`. So code
+//! that sends outside the fence doesn't compile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,13 +34,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Its region's position in the table the plan was made from.
+    /// The position of its region in the table that the plan was made from.
     #[must_use]
     pub fn region(&self) -> RegionIndex {
         self.region
     }
 
-    /// Its region's name.
+    /// The name of its region.
     #[must_use]
     pub fn region_id(&self) -> &RegionId {
         &self.region_id
@@ -57,53 +58,53 @@ impl Target {
         &self.endpoint.url
     }
 
-    /// The dialect it speaks.
+    /// The dialect of the API that it speaks.
     #[must_use]
     pub fn style(&self) -> Style {
         self.endpoint.style
     }
 
-    /// What runs there, if the rules say so.
+    /// The engine that runs there, if the rules name it.
     #[must_use]
     pub fn engine(&self) -> Option<Engine> {
         self.endpoint.engine
     }
 
-    /// Its `api-version`.
+    /// The `api-version` to send, for Azure.
     #[must_use]
     pub fn api_version(&self) -> Option<&str> {
         self.endpoint.api_version.as_deref()
     }
 
-    /// The model by the endpoint's own name; `None` if the request names none.
+    /// The endpoint's own name for the request's model; `None` if the request names no model.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// Its names of models by the clients', where it has a closed list of them.
+    /// The endpoint's names of models, by the clients' names. `None` if the endpoint takes any model.
     #[must_use]
     pub fn models(&self) -> Option<&BTreeMap<String, String>> {
         self.endpoint.models.as_ref()
     }
 
-    /// The endpoint's own name for a model; `None` when it hasn't got it.
+    /// The endpoint's own name for a model; `None` if the endpoint doesn't have the model.
     #[must_use]
     pub fn call<'a>(&'a self, model: &'a str) -> Option<&'a str> {
         model_at(&self.endpoint, Some(model)).flatten()
     }
 
-    /// Whether a raw name may be that of a model made of somebody else's data: neither do the rules name it, nor is its
-    /// account one tenant's alone. At SGLang what follows a colon is an adapter, which is somebody's where there are
-    /// tenants.
+    /// Whether a name may belong to a model that was made of another tenant's data. It may if the rules don't name the
+    /// model and several tenants use the endpoint's account. At SGLang the part after a colon names an adapter, which
+    /// belongs to some tenant if there are tenants.
     pub(crate) fn is_somebodys(&self, model: &str, has_tenant: bool, is_sole: impl FnOnce() -> bool) -> bool {
         let has_adapter = has_tenant && self.engine() == Some(Engine::Sglang) && model.contains(':');
         let is_marked = is_tuned(model) || has_adapter;
         is_marked && self.endpoint.models.is_none() && !is_sole()
     }
 
-    /// The first model named below the top level of a body that may not be used there. Each is judged as the request's
-    /// own model would be.
+    /// The first model, of those named below the top level of a body, that this request may not use here. Each is
+    /// judged like the request's own model.
     pub(crate) fn lacks<'n>(
         &self,
         needs: &'n Needs,
@@ -114,7 +115,8 @@ impl Target {
         lacks(&self.endpoint, needs).or_else(|| needs.models.iter().find(is_somebodys))
     }
 
-    /// Its names by which clients know models otherwise; of two names of theirs for one model the first comes last.
+    /// Pairs of an endpoint's name and the client's name for the same model, if any differ. If clients have two names
+    /// for one model, the first name comes last.
     #[must_use]
     pub fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
         let models = self.models().filter(|models| models.iter().any(|(ours, theirs)| ours != theirs))?;
@@ -127,13 +129,13 @@ impl Target {
         self.endpoint.secret.as_ref().map(SecretName::as_str)
     }
 
-    /// Where it is.
+    /// The endpoint as a [`Place`].
     #[must_use]
     pub fn place(&self) -> Place {
         Place { region: self.region, endpoint: self.id.clone() }
     }
 
-    /// The jurisdiction by which its region lies in the fence; `*` where the rule takes any region.
+    /// The jurisdiction that puts its region into the fence; `*` if the rule takes any region.
     #[must_use]
     pub fn jurisdiction(&self) -> &str {
         self.jurisdiction.as_ref().map_or("*", JurisdictionId::as_str)
@@ -147,29 +149,29 @@ pub struct Skipped {
     pub region: RegionId,
     /// Its name.
     pub endpoint: EndpointId,
-    /// Why.
+    /// The reason.
     pub why: Skip,
 }
 
 /// Why an endpoint isn't tried.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Skip {
-    /// Its secret has no value here.
+    /// The Worker has no value for its secret.
     NoSecret,
-    /// Its model map, which is closed, lacks the model; or it has none, and the model's name says where to go.
+    /// Its map of models lacks the model. Or it has no map, and the model's name would choose where the request goes.
     NoModel,
-    /// It isn't of an engine that knows all fields of the request.
+    /// Its engine doesn't know all fields of the request.
     Engine,
-    /// It asked for a rest, and others can be asked.
+    /// It rests after a failure, and other endpoints can be asked.
     Cooling,
-    /// Its monitor says so, and its region has others.
+    /// Its monitor reports that it is down, and other endpoints of the region are up.
     Down,
     /// An operator forced it down.
     Forced,
 }
 
 impl Skip {
-    /// The word for it in logs.
+    /// The word for logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -183,20 +185,20 @@ impl Skip {
     }
 }
 
-/// What the plan is for.
+/// What a plan is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanRequest<'a> {
-    /// The model, by the client's name.
+    /// The client's name of the model.
     pub model: Option<&'a str>,
-    /// Which engines know all fields of the request, and the models that it names below its top level.
+    /// What an endpoint must know: the request's fields, and the models that it names below its top level.
     pub needs: &'a Needs,
-    /// The conditions the steering was made under.
+    /// The conditions that the steering was made under.
     pub conditions: Conditions<'a>,
-    /// Requests with equal keys go to the same endpoint of a region while it lasts.
+    /// Requests with equal keys go to the same endpoint of a region, as long as it is up.
     pub affinity: &'a str,
 }
 
-/// The endpoints one request may be sent to, best first; never the same twice.
+/// The endpoints that one request may be sent to, the best first. None occurs twice.
 #[derive(Clone, Debug)]
 pub struct Plan {
     targets: Vec<Target>,
@@ -204,11 +206,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan that follows a steering. `has_secret` tells whether the secret of a name has a value.
+    /// Makes the plan that follows from a steering. `has_secret` says whether the secret of that name has a value.
     ///
     /// # Errors
-    /// When the steering offers nothing: 451 for an empty fence (or a hub outside it), 404 for a model no region of the
-    /// fence has, else 503.
+    /// If the steering offers no region: 451 if the fence is empty or a hub lies outside it, 404 if no region of the
+    /// fence has the model, else 503.
     pub fn from_steering(
         table: &Table,
         service: ServiceIndex,
@@ -226,12 +228,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan for an endpoint that has what the request is about: it alone, if it may be asked now. What rests is
-    /// asked all the same, as there is no other.
+    /// Makes the plan for a request about something that one endpoint has. The plan holds this endpoint alone, if it
+    /// may be asked now. It is asked even while it rests, because no other endpoint can answer.
     ///
     /// # Errors
-    /// 451 outside the fence, 404 when the pattern keeps the client elsewhere or the model isn't there, 503 when it is
-    /// down.
+    /// 451 if the endpoint is outside the fence. 404 if the pattern keeps the client elsewhere, or if the endpoint
+    /// lacks the model. 503 if the endpoint is down.
     pub fn pinned(
         table: &Table,
         steering: &Steering,
@@ -292,7 +294,7 @@ impl Plan {
             match model_at(endpoint, wanted.model) {
                 None => skip(id, Skip::NoModel),
                 Some(_) if lacks(endpoint, wanted.needs).is_some() => skip(id, Skip::NoModel),
-                Some(_) if !wanted.needs.engines.hold(endpoint.engine) => skip(id, Skip::Engine),
+                Some(_) if !wanted.needs.engines.includes(endpoint.engine) => skip(id, Skip::Engine),
                 Some(_) if !secret => skip(id, Skip::NoSecret),
                 Some(_) if forced_at(position) == Some(Status::Down) => skip(id, Skip::Forced),
                 Some(model) => {
@@ -301,7 +303,7 @@ impl Plan {
                 }
             }
         }
-        // What is down or resting is left out while its region has others: `None` sorts first.
+        // An endpoint that is down or at rest is left out if the region has a better one. `None` sorts first.
         let best = able.iter().map(|one| one.0).min().flatten();
         if able.len() > 1 {
             able.sort_by_cached_key(|(_, id, endpoint, _)| {
@@ -323,15 +325,16 @@ impl Plan {
         }
     }
 
-    /// Has the model called `name` wherever this goes.
+    /// Sets the name by which every target is asked for the model.
     pub fn call_model(&mut self, name: &str) {
         self.targets.iter_mut().for_each(|target| target.model = Some(name.to_owned()));
     }
 
-    /// Leaves out endpoints that take any model and where `is_sole` doesn't hold, if the model is somebody's.
+    /// Leaves out endpoints that take any model, if the model may be another tenant's. An endpoint stays if `is_sole`
+    /// says that this tenant alone uses its account.
     ///
     /// # Errors
-    /// 404 when none is left.
+    /// 404 if no endpoint is left.
     pub fn keep_apart(
         &mut self,
         model: &str,
@@ -342,10 +345,10 @@ impl Plan {
         if self.targets.is_empty() { Err(Failure::ModelNotFound { model: model.to_owned() }) } else { Ok(()) }
     }
 
-    /// Leaves out endpoints where a model that the body names below its top level is somebody else's.
+    /// Leaves out endpoints where a model named below the body's top level may be another tenant's.
     ///
     /// # Errors
-    /// 404 when none is left.
+    /// 404 if no endpoint is left.
     #[inline(never)]
     pub fn keep_named_apart(
         &mut self,
@@ -365,7 +368,7 @@ impl Plan {
         }
     }
 
-    /// Leaves out endpoints that haven't got a model for this client.
+    /// Leaves out endpoints that lack a model for this client.
     fn leave_out(&mut self, mut lacks: impl FnMut(&Target) -> bool) {
         let skipped = &mut self.skipped;
         self.targets.retain(|target| {
@@ -384,20 +387,21 @@ impl Plan {
         &self.targets
     }
 
-    /// Endpoints of offered regions that are left out.
+    /// The endpoints of offered regions that are left out.
     #[must_use]
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 }
 
-/// Where a client's new state is made: one endpoint for all clients of a tenant in a jurisdiction, as every later look
-/// has to find it. So neither health nor distance has a say: the first region of the fence as the rules write it
-/// (standby last, then by tier), or the one the pattern keeps the client at; and there the endpoint that the tenant's
-/// name chooses.
+/// Chooses the endpoint where a client's new state is made. All clients of a tenant in a jurisdiction get the same
+/// endpoint, because later requests have to find the state there. So the choice depends neither on health nor on
+/// distance. The region is the first of the fence in the order of the rules (standby last, then by tier), or the one
+/// that the pattern keeps the client at. In that region, the tenant's name chooses the endpoint.
 ///
 /// # Errors
-/// 451 for an empty fence or a hub outside it, 404 for a model nobody has, 503 where no credential has a value.
+/// 451 if the fence is empty or a hub lies outside it, 404 if no endpoint has the model, 503 if no endpoint's secret
+/// has a value.
 pub fn home(table: &Table, ask: &Ask<'_>, affinity: &str, has_secret: impl Fn(&str) -> bool) -> Result<Place, Failure> {
     let mut standing = stand(table, &ask.client);
     if table.service(ask.service).pattern != Pattern::RegionalSharding {
@@ -429,8 +433,8 @@ pub fn home(table: &Table, ask: &Ask<'_>, affinity: &str, has_secret: impl Fn(&s
     Err(failure)
 }
 
-/// The client's names of all models in the fence; `None` if some endpoint takes any model, so that an endpoint has to
-/// be asked.
+/// The clients' names of all models in the fence. `None` if some endpoint takes any model: then an endpoint has to be
+/// asked.
 #[must_use]
 pub fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
     let mut names = BTreeSet::new();
@@ -471,7 +475,7 @@ fn nothing_offered(
     }
     let knows = |ranked: Ranked| {
         let fits =
-            |endpoint: &Endpoint| wanted.needs.engines.hold(endpoint.engine) && model_at(endpoint, model).is_some();
+            |endpoint: &Endpoint| wanted.needs.engines.includes(endpoint.engine) && model_at(endpoint, model).is_some();
         table.region(ranked.fenced.region).endpoints.iter().any(|(_, endpoint)| fits(endpoint))
     };
     if wanted.needs.engines != Engines::ALL && !steering.fence().any(knows) {
@@ -480,7 +484,7 @@ fn nothing_offered(
     steering.ordered.is_empty().then_some(Failure::RegionUnavailable)
 }
 
-/// A model named below the top level of a body because of which no endpoint of the fence can take the request.
+/// The model named below the body's top level because of which no endpoint of the fence can take the request.
 #[inline(never)]
 fn lacking_everywhere<'n>(table: &Table, steering: &Steering, wanted: &PlanRequest<'n>) -> Option<&'n NamedModel> {
     let endpoints = steering.fence().flat_map(|ranked| &table.region(ranked.fenced.region).endpoints);
@@ -492,17 +496,18 @@ fn lacking_everywhere<'n>(table: &Table, steering: &Steering, wanted: &PlanReque
     lacking
 }
 
-/// The first model named below the top level of a body that an endpoint hasn't got.
+/// The first model, of those named below the top level of a body, that an endpoint lacks.
 fn lacks<'n>(endpoint: &Endpoint, needs: &'n Needs) -> Option<&'n NamedModel> {
     needs.models.iter().find(|named| model_at(endpoint, Some(&named.name)).is_none())
 }
 
-/// No endpoint that may be asked knows a field of the request.
+/// The failure if no endpoint that may be asked knows a field of the request.
 pub(crate) fn no_engine(needs: &Needs) -> Failure {
     Failure::UnknownField { field: needs.field.clone(), odd: FieldFault::Engine }
 }
 
-/// The endpoint's own name for a model: `Some(None)` when none is asked for, `None` when it hasn't got it.
+/// The endpoint's own name for a model. `Some(None)` if the request names no model, `None` if the endpoint lacks the
+/// model.
 fn model_at<'a>(endpoint: &'a Endpoint, model: Option<&'a str>) -> Option<Option<&'a str>> {
     match (model, &endpoint.models) {
         (None, _) => Some(None),
@@ -511,7 +516,7 @@ fn model_at<'a>(endpoint: &'a Endpoint, model: Option<&'a str>) -> Option<Option
     }
 }
 
-/// What speaks against an endpoint; probes have no say about one that `is_forced_up`.
+/// Why an endpoint should be tried after others, if at all. Probes don't count if an operator forced it up.
 fn speaks_against(
     region: RegionIndex,
     position: usize,
@@ -531,15 +536,16 @@ fn speaks_against(
     conditions.local.cooling.iter().any(mine).then_some(Skip::Cooling)
 }
 
-/// Weighted rendezvous hashing: the endpoint with the least score serves a key, in proportion to its weight, and one
-/// that goes takes only its own keys along. `-ln(u) / weight` is the first arrival of a Poisson process of that rate.
+/// Weighted rendezvous hashing. The endpoint with the least score serves a key, so each gets keys in proportion to its
+/// weight. If an endpoint goes, only its own keys move. `-ln(u) / weight` is the first arrival of a Poisson process
+/// with that rate.
 fn score(affinity: &str, region: &RegionId, id: &EndpointId, endpoint: &Endpoint) -> u64 {
     let hash = hash(&[affinity.as_bytes(), region.as_str().as_bytes(), id.as_str().as_bytes()]);
-    // 53 bits are what a double holds; the half keeps the unit open at both ends, so the logarithm is finite and not
+    // A double holds 53 bits. Adding a half keeps the unit above 0 and below 1, so the logarithm is finite and not
     // zero.
     #[expect(clippy::cast_precision_loss, reason = "both are below 2^53")]
     let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    // Positive doubles sort as their bits do.
+    // Positive doubles sort like their bits.
     (-libm::log(unit) / f64::from(endpoint.weight.max(1))).to_bits()
 }
 
@@ -559,7 +565,8 @@ pub(crate) mod tests {
       "jurisdictions": { "eu": { "include": ["EU"] }, "us": { "countries": ["US"] } },
       "regions": {
         "fra": { "countries": ["DE"], "endpoints": {
-          "fra-1": { "url": "https://fra1.example.net/v1", "secret": "FRA_KEY", "weight": 3, "models": { "chat": "llama" } },
+          "fra-1": { "url": "https://fra1.example.net/v1", "secret": "FRA_KEY", "weight": 3,
+                     "models": { "chat": "llama" } },
           "fra-2": { "url": "https://fra2.example.net/v1", "secret": "FRA_KEY", "models": { "chat": "llama" } },
           "fra-3": { "url": "https://fra3.example.net/v1", "priority": 1, "models": { "chat": "llama-small" } } } },
         "par": { "countries": ["FR"], "standby": true, "endpoints": {
@@ -567,7 +574,8 @@ pub(crate) mod tests {
                      "secret": "AZURE_KEY", "models": { "chat": "gpt-4o", "embed": "ada" } } } },
         "iad": { "countries": ["US"], "endpoints": { "iad-1": { "url": "https://iad1.example.net/v1" } } }
       },
-      "services": { "chat": { "hosts": ["chat.example.com"], "pattern": "active-active", "regions": ["fra", "par", "iad"],
+      "services": { "chat": { "hosts": ["chat.example.com"], "pattern": "active-active",
+        "regions": ["fra", "par", "iad"],
         "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"], "process_in": ["*"] } ] } }
     }"#;
 
@@ -714,7 +722,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_model_of_somebodys_data_is_kept_apart_below_the_top_level_too() {
-        let kept = |country, needs: &Needs, is_sole: bool| {
+        let result = |country, needs: &Needs, is_sole: bool| {
             let model = if country == "US" { "gpt-9" } else { "chat" };
             let mut plan = plan_by(RULES, &Case { country, model: Some(model), ..Case::default() }, needs).unwrap();
             plan.keep_named_apart(needs, true, |_| is_sole).map(|()| names(&plan).len())
@@ -722,9 +730,9 @@ pub(crate) mod tests {
         let tuned = naming(&["ft:gpt-4o:acme::1"]);
         let field = "/tools/0/ft:gpt-4o:acme::1".to_owned();
         let lacking = Failure::InnerModelNotFound { model: "ft:gpt-4o:acme::1".into(), field };
-        assert_eq!(kept("US", &tuned, false), Err(lacking));
-        assert_eq!(kept("US", &tuned, true), Ok(1));
-        assert_eq!(kept("DE", &naming(&["chat"]), false), Ok(4));
+        assert_eq!(result("US", &tuned, false), Err(lacking));
+        assert_eq!(result("US", &tuned, true), Ok(1));
+        assert_eq!(result("DE", &naming(&["chat"]), false), Ok(4));
     }
 
     #[test]
@@ -734,11 +742,11 @@ pub(crate) mod tests {
             let case = Case { country: "US", model: Some(model), ..Case::default() };
             plan_by(rules, &case, &Needs::default()).unwrap()
         };
-        let kept = |rules: &str, model, is_sole: bool| plan_of(rules, model).keep_apart(model, true, |_| is_sole);
-        assert_eq!(kept(&rules, "llama", false), Ok(()));
-        assert!(matches!(kept(&rules, "llama:acme", false), Err(Failure::ModelNotFound { .. })));
-        assert_eq!(kept(&rules, "llama:acme", true), Ok(()));
-        assert_eq!(kept(RULES, "llama3:8b", false), Ok(()), "elsewhere it is a size");
+        let result = |rules: &str, model, is_sole: bool| plan_of(rules, model).keep_apart(model, true, |_| is_sole);
+        assert_eq!(result(&rules, "llama", false), Ok(()));
+        assert!(matches!(result(&rules, "llama:acme", false), Err(Failure::ModelNotFound { .. })));
+        assert_eq!(result(&rules, "llama:acme", true), Ok(()));
+        assert_eq!(result(RULES, "llama3:8b", false), Ok(()), "elsewhere it is a size");
         let inner = naming(&["llama:acme"]);
         let named = |has_tenant| plan_of(&rules, "llama").keep_named_apart(&inner, has_tenant, |_| false);
         assert!(named(true).is_err());

@@ -1,5 +1,5 @@
-//! What an isolate believes of health: the nodes' reports enter, health by region leaves. Pure; `runtime::feed` brings
-//! the reports and the time.
+//! Combines the health reports of several nodes. Takes reports and the time; returns the health of each region. Pure.
+//! Called by `runtime::feed`.
 
 use std::rc::Rc;
 
@@ -8,14 +8,14 @@ use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, aggregate
 use bailiwick_rules::table::{Revision, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// How long an aggregate of health reports is used again: reports age, but not by the request.
+/// How long a combined result is used again. Reports age slowly, so not every request needs a new result.
 const AGGREGATE_FOR: Millis = Millis(500);
-/// How long reports count where they say nothing of it: three of the longest usual intervals.
+/// How long a report counts if it doesn't say so itself: three times the longest usual interval.
 const COUNTS_FOR: Millis = Millis(30_000);
-/// The least time between two looks that reports of short intervals ask for.
+/// The least time between two fetches, even if reports have shorter intervals.
 const LEAST: Millis = Millis(1_000);
 
-/// The nodes' last reports, and what they add up to.
+/// The last report of each node, and their combined result.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     by_node: Vec<Option<Received>>,
@@ -23,7 +23,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Notes what the node at `position` of the configured list reported.
+    /// Stores the report of the node at `position` of the configured list.
     pub(crate) fn receive(&mut self, position: usize, at: Timestamp, report: HealthReport) {
         if self.by_node.len() <= position {
             self.by_node.resize(position + 1, None);
@@ -34,7 +34,7 @@ impl Reports {
         self.aggregate = None;
     }
 
-    /// Health by region of `table`: what the reports that are still fresh say by majority.
+    /// The health of each region of `table`, as the majority of fresh reports says.
     pub(crate) fn health(&mut self, table: &Table, now: Timestamp) -> Rc<[RegionHealth]> {
         if let Some((revision, at, health)) = &self.aggregate
             && *revision == table.revision()
@@ -43,27 +43,28 @@ impl Reports {
         {
             return Rc::clone(health);
         }
-        // One from what is now the future is of any age: the clock was set back.
-        let received: Vec<Received> = self.by_node.iter().flatten().filter(|told| told.at <= now).cloned().collect();
+        // A report from the future has an unknown age: the clock was set back.
+        let received: Vec<Received> =
+            self.by_node.iter().flatten().filter(|report| report.at <= now).cloned().collect();
         let health: Rc<[RegionHealth]> = aggregate(table, &received, now).into();
         self.aggregate = Some((table.revision(), now, Rc::clone(&health)));
         health
     }
 
-    /// How long after the last look all that was reported then still counts. What was too old already doesn't shorten
-    /// it.
+    /// How long after the last fetch all reports will still count. Reports that were too old already don't shorten it.
     pub(crate) fn counts_for(&self) -> Millis {
         let regions = self.by_node.iter().flatten().flat_map(|received| received.report.regions.values());
-        let left = regions.filter_map(|told| FRESH_INTERVALS.saturating_mul(told.interval_ms).checked_sub(told.age_ms));
+        let left =
+            regions.filter_map(|report| FRESH_INTERVALS.saturating_mul(report.interval_ms).checked_sub(report.age_ms));
         left.filter(|left| *left > 0).min().map_or(COUNTS_FOR, |left| Millis(left).max(LEAST))
     }
 
-    /// When each node's last report came, by the node's place in the configured list.
+    /// The time of each node's last report, with the node's position in the configured list.
     pub(crate) fn received(&self) -> impl Iterator<Item = (usize, Timestamp)> {
         self.by_node.iter().enumerate().filter_map(|(node, received)| Some((node, received.as_ref()?.at)))
     }
 
-    /// How many nodes have reported at all.
+    /// How many nodes have ever reported.
     pub(crate) fn nodes(&self) -> usize {
         self.by_node.iter().flatten().count()
     }

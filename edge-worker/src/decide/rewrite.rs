@@ -1,5 +1,5 @@
-//! A client's request in, what is sent to one endpoint out: URL, headers and body by allow-lists, nothing joined as
-//! text.
+//! Makes the request that is sent to an endpoint. Takes the client's request and a [`Target`]; returns the URL, headers
+//! and body, by allow-lists and without joining text. Called by `proxy` for each attempt.
 
 pub mod disposition;
 pub mod headers;
@@ -19,11 +19,11 @@ use crate::decide::plan::Target;
 use crate::decide::route::Route;
 use crate::decide::route::query::Query;
 
-/// A body that is held whole and was looked through.
+/// A body that is held completely and was judged.
 pub enum Content {
     /// JSON.
     Json(Inspected),
-    /// A form, with the boundary it is sent with.
+    /// A form, and the boundary for sending it.
     Form(Form, String),
 }
 
@@ -46,13 +46,13 @@ impl Content {
         }
     }
 
-    /// How many choices the answer is to have, at least.
+    /// How many choices the answer should have at least.
     #[must_use]
     pub fn choices(&self) -> usize {
         self.json().map_or(1, Inspected::choices)
     }
 
-    /// The JSON, if it is that.
+    /// The JSON body, if it is one.
     #[must_use]
     pub fn json(&self) -> Option<&Inspected> {
         match self {
@@ -61,7 +61,7 @@ impl Content {
         }
     }
 
-    /// Whether it is written to an endpoint a chunk at a time.
+    /// Whether it is written to an endpoint in chunks.
     fn is_large(&self) -> bool {
         let size = match self {
             Self::Json(body) => body.size(),
@@ -77,7 +77,7 @@ impl Content {
         }
     }
 
-    /// What an endpoint has to know.
+    /// What an endpoint must know.
     #[must_use]
     pub fn needs(&self) -> &Needs {
         match self {
@@ -86,7 +86,8 @@ impl Content {
         }
     }
 
-    /// The bytes for an endpoint of this engine that calls the model `model`, and others by its `names`.
+    /// The bytes for an endpoint of this engine. It calls the request's model `model`, and `names` holds its names of
+    /// others.
     #[must_use]
     pub fn for_endpoint(
         &self,
@@ -107,32 +108,32 @@ pub fn form_type(boundary: &str) -> String {
     format!("multipart/form-data; boundary={boundary}")
 }
 
-/// A request to an endpoint, ready to send with redirects off.
+/// A request to an endpoint. It is sent without following redirects.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The method.
     pub method: &'static str,
-    /// The URL; its origin is the endpoint's.
+    /// The URL. Its origin is the endpoint's.
     pub url: Url,
-    /// All headers, the credential among them.
+    /// All headers, including the credential.
     pub headers: Headers,
-    /// The body, if it is sent at once.
+    /// The body, if it is sent in one piece.
     pub body: Option<Vec<u8>>,
-    /// How many bytes it has, if it is written a chunk at a time.
+    /// The size of the body in bytes, if it is written in chunks.
     pub written: Option<usize>,
 }
 
-/// Without what must not be logged: the credential and the body.
+/// Leaves out what must not be logged: the credential and the body.
 impl fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outgoing").field("method", &self.method).finish_non_exhaustive()
     }
 }
 
-/// What is sent to `target`. `secret` is the value of `target.secret()`; `headers` are the client's.
+/// Makes the request for `target`. `secret` is the value of `target.secret()`, and `headers` are the client's.
 ///
 /// # Errors
-/// 404 for a model whose name can't stand in a URL, 415 for a compressed body.
+/// 404 for a model whose name can't be part of a URL, 415 for a compressed body.
 pub fn outgoing(
     target: &Target,
     route: &Route,
@@ -149,7 +150,7 @@ pub fn outgoing(
         let payload = content.for_endpoint(target.model(), target.models(), target.engine());
         if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
     }
-    // Events are looked at and cut: a compressed stream would only be unpacked again.
+    // Events are read here, so a compressed stream would have to be decompressed.
     headers.push("accept-encoding", "identity");
     match (target.style(), secret) {
         (_, None) => {}
@@ -159,10 +160,10 @@ pub fn outgoing(
     Ok(Outgoing { method: route.method(), url, headers, body: bytes, written })
 }
 
-/// The endpoint's base with checked segments and pairs appended. The base's origin and path always stay in front.
+/// Appends checked segments and pairs to the endpoint's base URL. The base's origin and path always come first.
 ///
 /// # Errors
-/// 404 for a model whose name can't stand in a path.
+/// 404 for a model whose name can't be part of a path.
 pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure> {
     let base = target.url().as_url();
     let mut segments: Vec<&str> = Vec::new();
@@ -176,8 +177,8 @@ pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure
         (Some(_), Some(model)) => segments.extend(["models", model]),
         _ => segments.extend(route.segments().iter().map(String::as_str)),
     }
-    // The URL standard drops dot segments, however they are encoded, and tabs and ends of lines before it looks for
-    // them; a model of such a name would change the path, here or at whoever decodes the slashes in it.
+    // The URL standard drops dot segments, also encoded ones, and removes tabs and line breaks first. A model with such
+    // a name would change the path, here or at a reader that decodes its slashes.
     let is_part = |part: &str| !part.bytes().all(|byte| byte == b'.');
     let plain = |segment: &&str| {
         !segment.contains(|c: char| c.is_control() || matches!(c, '\\' | '%')) && segment.split('/').all(is_part)

@@ -1,8 +1,8 @@
-//! The path allow-list: a client's raw path and method in, a [`Route`] of checked segments out.
+//! The allow-list of paths. Takes a client's raw path and method; returns a [`Route`] of checked segments. Called by
+//! `serve`.
 //!
-//! Nothing of the client's text is ever joined to a URL: the words of the model API come from a table, ids are checked
-//! here and encoded again where a URL is made. The table stands in `known`. [`Mistake`] says what to write instead of a
-//! path that is nearly right.
+//! The client's text is never joined to a URL. The words of the model API come from a table in `known`. Ids are checked
+//! here, and encoded again when a URL is made. [`Mistake`] says what to write instead of a path that is nearly right.
 
 mod known;
 pub mod query;
@@ -11,44 +11,44 @@ use crate::decide::envelope::Failure;
 use crate::decide::envelope::mistake::Mistake;
 use crate::decide::sse::single::AnswerKind;
 
-/// What kind of work a path is.
+/// The kind of work that a path asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Class {
-    /// Inference: any endpoint of the plan, retried.
+    /// Inference. Any endpoint of the plan can do it, and failures are retried.
     Inference,
-    /// The list of models, or one.
+    /// The list of models, or one model.
     Models,
-    /// Files, uploads, batches, fine-tuning, vector stores, responses by id: state at one endpoint.
+    /// State at one endpoint: files, uploads, batches, fine-tuning, vector stores, responses by id.
     State,
 }
 
-/// What body a path takes.
+/// The kind of body that a path takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BodyForm {
-    /// None; one that comes is dropped.
+    /// None. If the client sends one, it is dropped.
     Nothing,
     /// A JSON object.
     Json,
     /// A multipart form.
     Form,
-    /// Either, by its Content-Type.
+    /// JSON or a form, as the Content-Type says.
     JsonOrForm,
 }
 
-/// What a 2xx answer has to look like.
+/// The form that a 2xx answer must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
     /// JSON.
     Json,
     /// `text/event-stream`.
     Stream,
-    /// Whatever comes: audio, text. An event stream is treated as one.
+    /// Any form, such as audio or text. An event stream is treated as one.
     Any,
-    /// A customer's file: whatever its type, it is passed on as it is, and may be empty.
+    /// A customer's file. It is passed on unchanged whatever its type, and may be empty.
     File,
 }
 
-/// A known path of the model API, in checked segments without `/v1`.
+/// A known path of the model API, as checked segments without `/v1`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
     segments: Vec<String>,
@@ -60,18 +60,18 @@ pub struct Route {
     deployed: bool,
 }
 
-/// What a path answers with.
+/// The kind of answer that a path gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum AnswerForm {
-    /// JSON, or a stream where the body asks for one.
+    /// JSON, or a stream if the body asks for one.
     Json,
-    /// Whatever.
+    /// Anything.
     Any,
-    /// A customer's own file, which means nothing here.
+    /// A customer's own file, which isn't interpreted here.
     File,
 }
 
-/// Longer ids than this are nobody's.
+/// The longest id, in bytes. No host makes longer ones.
 const LONGEST_ID: usize = 512;
 
 impl Route {
@@ -85,7 +85,8 @@ impl Route {
     /// ```
     ///
     /// # Errors
-    /// 400 for a path with tricks, 404 for one that is unknown or not offered, 405, 501 for realtime.
+    /// 400 for a path that could be read in two ways, 404 for one that is unknown or not offered, 405 for a method, 501
+    /// for realtime.
     pub fn parse(method: &str, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
         let segments = segments(rest.strip_prefix("v1/").unwrap_or(if rest == "v1" { "" } else { rest }))?;
@@ -98,8 +99,8 @@ impl Route {
         if segments.first().is_some_and(|first| first == "realtime") {
             return Err(Failure::NotCarried { what: "Realtime" });
         }
-        // RFC 9110 §9.3.2: HEAD is GET without the content. Elsewhere than at models it would fetch an object for
-        // nobody.
+        // RFC 9110 §9.3.2: HEAD is GET without the content. It is taken for models only, because elsewhere an object
+        // would be fetched and thrown away.
         let is_model = segments.first().is_some_and(|first| first == "models");
         let method = if is_model && method == "HEAD" { "GET" } else { method };
         let Some(known) = known::find(&segments).find(|known| known.method == method) else {
@@ -131,7 +132,7 @@ impl Route {
         &self.segments
     }
 
-    /// The words of the path, `*` where an id or a name stands.
+    /// The path as a pattern: its words, with `*` for an id or a name.
     #[must_use]
     pub fn pattern(&self) -> &'static [&'static str] {
         self.pattern
@@ -143,37 +144,37 @@ impl Route {
         self.method
     }
 
-    /// What kind of work it is.
+    /// The kind of work.
     #[must_use]
     pub fn class(&self) -> Class {
         self.class
     }
 
-    /// What body it takes.
+    /// The kind of body.
     #[must_use]
     pub fn takes(&self) -> BodyForm {
         self.takes
     }
 
-    /// Whether Azure has it under `/openai/deployments/{deployment}`.
+    /// Whether Azure has this path under `/openai/deployments/{deployment}`.
     #[must_use]
     pub fn is_deployed(&self) -> bool {
         self.deployed
     }
 
-    /// Whether it is the path of exactly these words.
+    /// Whether the path consists of exactly these words.
     #[must_use]
     pub fn is(&self, words: &[&str]) -> bool {
         self.segments == words
     }
 
-    /// Whether it takes what the Responses API takes: `/responses`, or a path below it that asks a model.
+    /// Whether its body is one of the Responses API: `/responses`, or a path below it that asks a model.
     #[must_use]
     pub fn is_responses(&self) -> bool {
         self.class == Class::Inference && self.segments.first().is_some_and(|first| first == "responses")
     }
 
-    /// What a good answer looks like.
+    /// The form of a good answer.
     #[must_use]
     pub fn expect(&self, stream: bool) -> Expect {
         match self.answer {
@@ -184,7 +185,7 @@ impl Route {
         }
     }
 
-    /// What its answer in JSON is, where that can be told by events as well.
+    /// The kind of its JSON answer, if events can say the same.
     #[must_use]
     pub fn answer_kind(&self) -> Option<AnswerKind> {
         match self.pattern {
@@ -195,13 +196,13 @@ impl Route {
         }
     }
 
-    /// The ids of objects at endpoints in it, in order.
+    /// The ids in the path, in order. Each names an object at an endpoint.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         let words = self.pattern.iter().zip(&self.segments);
         words.filter(|(word, _)| **word == "*" && self.class == Class::State).map(|(_, segment)| segment.as_str())
     }
 
-    /// Has these sent instead of [`Route::ids`].
+    /// Replaces [`Route::ids`] in what is sent, in the same order.
     pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
         if self.class == Class::State {
             let slots = self.pattern.iter().zip(&mut self.segments).filter(|(word, _)| **word == "*");
@@ -209,7 +210,7 @@ impl Route {
         }
     }
 
-    /// Whether it lists all objects of a kind.
+    /// Whether the path lists all objects of a kind.
     #[must_use]
     pub fn is_collection(&self) -> bool {
         self.class == Class::State && self.method == "GET" && !self.pattern.contains(&"*")
@@ -222,8 +223,8 @@ impl Route {
     }
 }
 
-/// The segments of a path without `/v1`, decoded. What follows `/models` is one: a model's name may hold slashes, plain
-/// or encoded (clients of OpenAI's encode them).
+/// Splits a path without `/v1` into decoded segments. All that follows `/models` is one segment, because a model's name
+/// may hold slashes, plain or encoded (OpenAI's clients encode them).
 fn segments(rest: &str) -> Result<Vec<String>, Failure> {
     if let Some(name) = rest.strip_prefix("models/") {
         let name = name.replace("%2F", "/").replace("%2f", "/");
@@ -250,8 +251,8 @@ fn allowed(methods: &[&str], is_model: bool) -> &'static str {
     }
 }
 
-/// A segment, decoded: no dot segment, and nothing that is one once somebody else decodes it again. An empty one is
-/// [`Mistake`]'s.
+/// Decodes a segment. Refuses dot segments, and what becomes one if another reader decodes it again. [`Mistake`]
+/// handles empty segments.
 fn checked_segment(raw: &str) -> Result<String, Failure> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();
@@ -264,7 +265,7 @@ fn checked_segment(raw: &str) -> Result<String, Failure> {
                     return Err(Failure::BadPath);
                 };
                 match high << 4 | low {
-                    // An encoded percent sign would be decoded by whoever comes second.
+                    // The next reader would decode an encoded percent sign.
                     b'.' | b'/' | b'\\' | b'%' => return Err(Failure::BadPath),
                     byte => byte,
                 }

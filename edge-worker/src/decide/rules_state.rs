@@ -1,5 +1,5 @@
-//! The rules an isolate follows: documents of several sources enter, the table that requests are steered by leaves,
-//! with how long ago a source confirmed it. Pure; `runtime::feed` brings the bytes and the time, which never goes back.
+//! The rules that an isolate follows. Takes documents of several sources; returns the table to steer by, and how long
+//! ago a source confirmed it. Pure. `runtime::feed` brings the bytes, and a time that never goes back.
 
 use core::fmt;
 use std::rc::Rc;
@@ -8,46 +8,46 @@ use bailiwick_rules::json::Violation;
 use bailiwick_rules::table::{Revision, Succession, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-/// How often it is told again that the rules in service are old.
-const TOLD_AGAIN: Millis = Millis(60_000);
+/// How often the log repeats that the current rules are old.
+const LOG_AGAIN: Millis = Millis(60_000);
 
-/// The rules in service, and what each source said of them last.
+/// The current rules, and what is known of each source.
 #[derive(Debug, Default)]
 pub(crate) struct RulesState {
     table: Option<Rc<Table>>,
-    /// Whether they are those that were built in.
+    /// Whether they are the built-in rules.
     is_bundled: bool,
-    /// When a source last had them, or when this isolate began with those built in.
+    /// When a source last confirmed them. For built-in rules: when this isolate began.
     confirmed: Timestamp,
     sources: Vec<Source>,
-    /// How many of the sources are asked at every look. KV may stand behind them.
+    /// How many of the sources are asked each time. KV may come after them.
     primary: usize,
-    /// When it was last told that they are old.
-    told_old: Option<Timestamp>,
+    /// When the log last said that they are old.
+    logged_old: Option<Timestamp>,
 }
 
 /// What is known of one source.
 #[derive(Clone, Debug, Default)]
 struct Source {
-    /// The entity tag of the document it has, if that one is good.
+    /// The entity tag of its document, if the document is valid.
     etag: Option<String>,
-    /// The digest of the document that was refused last, and why. Gone when a good one comes.
+    /// The digest of the document that was refused last, and the reason. `None` after a valid one.
     refused: Option<([u8; 32], Refused)>,
-    /// Why it couldn't be read when it was last tried.
+    /// Why the last attempt to read it failed.
     unread: Option<ReadError>,
 }
 
-/// Why a document wasn't taken.
+/// Why a document was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
     /// It has violations.
     Invalid,
-    /// It has the revision in service and other bytes.
+    /// It has the current revision, but other bytes.
     Conflict,
 }
 
 impl Refused {
-    /// The word for it in logs and headers.
+    /// The word for logs and headers.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -56,22 +56,22 @@ impl Refused {
     }
 }
 
-/// What became of an offered document.
+/// The result of an offered document.
 #[derive(Debug)]
 pub(crate) enum OfferOutcome {
-    /// It is in service.
+    /// It is now in use.
     Taken(Revision),
-    /// It is in service already, or older than what is.
+    /// It is in use already, or is older than the current one.
     Known,
-    /// It was refused before, and is again.
+    /// It was refused before.
     RefusedBefore,
-    /// It isn't taken, which is news. `Conflict` has no violations.
+    /// It was refused for the first time. `Conflict` has no violations.
     Refused(Refused, Vec<Violation>),
 }
 
 impl OfferOutcome {
-    /// The word for it in metrics.
-    pub(crate) fn word(&self) -> &'static str {
+    /// The word for metrics.
+    pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Taken(_) => "taken",
             Self::Known => "known",
@@ -80,26 +80,26 @@ impl OfferOutcome {
         }
     }
 
-    /// Whether its source says that there are no newer rules than those in service now.
+    /// Whether its source has no newer rules than the current ones.
     pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Taken(_) | Self::Known)
     }
 }
 
-/// How old the rules in service are: how long ago a source confirmed them.
+/// How old the current rules are: how long ago a source confirmed them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Age {
-    /// Young enough, or there is no source but the document built in.
+    /// Young enough, or there is no source to confirm them.
     Fresh,
-    /// Older than the greatest age, by which they may be used for a while, as no source answers.
+    /// Older than `max_age`. They may still be used for a while, because no source answers.
     Stale(Millis),
     /// Too old to be used.
     TooOld(Millis),
 }
 
 impl RulesState {
-    /// Begins with the document that was built in. One that steers nothing is a placeholder: it is not remembered, so
-    /// that the first document of a source is taken whatever its revision.
+    /// Begins with the built-in document. If it steers nothing, it is only a placeholder and isn't stored. Then the
+    /// first document of a source is taken, whatever its revision.
     pub(crate) fn bundled(bytes: &[u8]) -> Self {
         match Table::compile_quietly(bytes) {
             Ok(table) if !table.services().is_empty() => {
@@ -109,20 +109,19 @@ impl RulesState {
         }
     }
 
-    /// Says how many sources there are, and how many of them are asked at every look. Rules that were built in age from
-    /// now on.
+    /// Sets how many sources there are, and how many of them are asked each time. Built-in rules age from now on.
     pub(crate) fn arrange(&mut self, sources: usize, primary: usize, now: Timestamp) {
         self.sources = vec![Source::default(); sources];
         self.primary = primary;
         self.confirmed = now;
     }
 
-    /// The entity tag of what a source had when it was last asked.
+    /// The entity tag of a source's last document.
     pub(crate) fn etag(&self, source: usize) -> Option<&str> {
         self.sources.get(source)?.etag.as_deref()
     }
 
-    /// Takes the document of a source, if it is good and newer. Anything else keeps the last good one.
+    /// Takes a source's document if it is valid and newer. Otherwise the last valid one stays.
     pub(crate) fn offer(&mut self, source: usize, bytes: &[u8], etag: Option<String>, now: Timestamp) -> OfferOutcome {
         let is_primary = source < self.primary;
         let digest = digest(bytes);
@@ -133,14 +132,14 @@ impl RulesState {
         }
         let succession = |table: &Table, revision| table.revision().succession(&revision);
         let (offer, confirmed) = match &self.table {
-            // The very document in service isn't compiled again.
+            // The current document isn't compiled again.
             Some(table) if table.revision().sha256 == digest => (OfferOutcome::Known, true),
             current => match Table::compile_quietly(bytes) {
                 Err(violations) => (OfferOutcome::Refused(Refused::Invalid, violations), false),
                 Ok(table) => match current.as_deref().map(|now| succession(now, table.revision())) {
                     None | Some(Succession::Newer) => (self.take(table), true),
                     Some(Succession::Same) => (OfferOutcome::Known, true),
-                    // KV as a last resort may hold anything old.
+                    // KV is only a fallback, so it may hold an old document.
                     Some(Succession::Older) => (OfferOutcome::Known, is_primary),
                     Some(Succession::Conflict) => (OfferOutcome::Refused(Refused::Conflict, Vec::new()), false),
                 },
@@ -161,14 +160,14 @@ impl RulesState {
     fn take(&mut self, table: Table) -> OfferOutcome {
         let revision = table.revision();
         (self.table, self.is_bundled) = (Some(Rc::new(table)), false);
-        // Beside another document, nothing needs to be in conflict.
+        // A conflict with the earlier document no longer matters.
         for source in &mut self.sources {
             source.refused.take_if(|(_, why)| *why == Refused::Conflict);
         }
         OfferOutcome::Taken(revision)
     }
 
-    /// Notes that a source has what it had before, which was good.
+    /// Notes that a source's document didn't change. It was valid.
     pub(crate) fn note_unmodified(&mut self, source: usize, now: Timestamp) {
         if let Some(known) = self.sources.get_mut(source) {
             known.unread = None;
@@ -176,8 +175,8 @@ impl RulesState {
         }
     }
 
-    /// Notes that a source couldn't be read. True when that is news. Whether the caller need ask no further is
-    /// [`Self::is_answer`].
+    /// Notes that a source couldn't be read. Returns whether the reason is new. [`Self::is_answer`] says whether other
+    /// sources need to be asked.
     pub(crate) fn note_unread(&mut self, source: usize, why: ReadError, now: Timestamp) -> bool {
         if self.is_answer(source, why) {
             self.confirmed = now;
@@ -188,47 +187,47 @@ impl RulesState {
         }
     }
 
-    /// Whether it is an answer that KV has no rules: then those built in count, unless KV had others before.
+    /// Whether "KV has no rules" counts as an answer. Then the built-in rules are used, unless KV had others before.
     pub(crate) fn is_answer(&self, source: usize, why: ReadError) -> bool {
         why == ReadError::NoKey && source < self.primary && (self.is_bundled || self.table.is_none())
     }
 
-    /// Whether a source couldn't be read when it was last tried.
+    /// Whether the last attempt to read a source failed.
     pub(crate) fn is_unread(&self, source: usize) -> bool {
         self.sources.get(source).is_some_and(|source| source.unread.is_some())
     }
 
-    /// The rules in service.
+    /// The current rules.
     pub(crate) fn table(&self) -> Option<&Rc<Table>> {
         self.table.as_ref()
     }
 
-    /// How long ago a source confirmed the rules in service; `None` where there is none to do so.
+    /// How long ago a source confirmed the current rules; `None` if there is no source.
     pub(crate) fn since_confirmed(&self, now: Timestamp) -> Option<Millis> {
         (!self.sources.is_empty()).then(|| now.since(self.confirmed))
     }
 
-    /// How old the rules in service are, where `max_age` is what they may be while sources answer.
+    /// How old the current rules are. `max_age` is how old they may be while sources answer.
     pub(crate) fn age(&self, now: Timestamp, max_age: Millis) -> Age {
         let Some(age) = self.since_confirmed(now).filter(|age| *age >= max_age) else { return Age::Fresh };
         let may_be = self.table.as_ref().map_or(Millis(0), |table| table.stale_for());
         if age <= may_be { Age::Stale(age) } else { Age::TooOld(age) }
     }
 
-    /// Whether it is to be told that the rules are of this age: when they begin to be old, and now and then.
-    pub(crate) fn is_news(&mut self, age: Age, now: Timestamp) -> bool {
+    /// Whether to log that the rules are of this age: when they become old, and then now and then.
+    pub(crate) fn should_log_age(&mut self, age: Age, now: Timestamp) -> bool {
         if age == Age::Fresh {
-            self.told_old = None;
+            self.logged_old = None;
             return false;
         }
-        let is_news = self.told_old.is_none_or(|told| now.since(told) >= TOLD_AGAIN);
-        if is_news {
-            self.told_old = Some(now);
+        let should_log_age = self.logged_old.is_none_or(|told| now.since(told) >= LOG_AGAIN);
+        if should_log_age {
+            self.logged_old = Some(now);
         }
-        is_news
+        should_log_age
     }
 
-    /// What is wrong with the sources, in a word, if anything. One of several that can't be read is nothing wrong.
+    /// What is wrong with the sources, in one word. If some can't be read but others can, nothing is.
     pub(crate) fn trouble(&self) -> Option<&'static str> {
         let primary = self.sources.get(..self.primary).unwrap_or_default();
         let is_unread = |source: &Source| source.unread.is_some_and(|why| why != ReadError::NoKey);
@@ -239,7 +238,7 @@ impl RulesState {
         [Refused::Invalid, Refused::Conflict].into_iter().find(|&why| refused(why)).map(Refused::as_str)
     }
 
-    /// How many sources were read when they were last tried, and how many there are.
+    /// How many sources could be read at the last attempt, and how many there are.
     pub(crate) fn answering(&self) -> (usize, usize) {
         let primary = self.sources.get(..self.primary).unwrap_or_default();
         (primary.iter().filter(|source| source.unread.is_none()).count(), primary.len())
@@ -251,10 +250,10 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
 
-/// Why a source said nothing, as far as the runtime tells.
+/// Why a source couldn't be read, as far as the runtime says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadError {
-    /// Its URL, or the token for it, can't be used.
+    /// Its URL or its token is invalid.
     BadUrl,
     /// Its host name has no address.
     NoAddress,
@@ -262,15 +261,15 @@ pub(crate) enum ReadError {
     Refused,
     /// Its certificate isn't trusted, or TLS failed otherwise.
     Tls,
-    /// The connection couldn't be made or broke, and the runtime doesn't say why.
+    /// The connection failed or broke off, and the runtime doesn't say why.
     Connection,
     /// It didn't answer in time.
     Timeout,
-    /// It answered with another status than 200 or 304.
+    /// It answered with a status other than 200 and 304.
     Status(u16),
     /// Its answer is too large.
     TooLarge,
-    /// Its answer isn't what was asked for.
+    /// Its answer has the wrong form.
     Unreadable,
     /// KV has no such key.
     NoKey,
@@ -280,14 +279,14 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "http_{status}"),
-            other => f.write_str(other.word()),
+            other => f.write_str(other.label()),
         }
     }
 }
 
 impl ReadError {
-    /// The word for it in metrics: of statuses the class alone.
-    pub(crate) fn word(self) -> &'static str {
+    /// The word for metrics. For a status, only its class.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::BadUrl => "bad_url",
             Self::NoAddress => "no_address",
@@ -328,113 +327,112 @@ mod tests {
     }
 
     /// A book of two URLs with KV behind them.
-    fn book() -> RulesState {
-        let mut book = RulesState::default();
-        book.arrange(3, 2, Timestamp(0));
-        book
+    fn two_urls_and_kv() -> RulesState {
+        let mut state = RulesState::default();
+        state.arrange(3, 2, Timestamp(0));
+        state
     }
 
-    fn offer(book: &mut RulesState, source: usize, bytes: &[u8]) -> OfferOutcome {
-        book.offer(source, bytes, Some("\"tag\"".to_owned()), Timestamp(0))
+    fn offer(state: &mut RulesState, source: usize, bytes: &[u8]) -> OfferOutcome {
+        state.offer(source, bytes, Some("\"tag\"".to_owned()), Timestamp(0))
     }
 
-    fn revision(book: &RulesState) -> Option<u64> {
-        book.table().map(|table| table.revision().number)
+    fn revision(state: &RulesState) -> Option<u64> {
+        state.table().map(|table| table.revision().number)
     }
 
     #[test]
     fn a_newer_document_is_taken_an_older_one_ignored() {
-        let mut book = book();
-        assert!(matches!(offer(&mut book, 0, &rules(7, "fra")), OfferOutcome::Taken(_)));
-        assert!(matches!(offer(&mut book, 0, &rules(7, "fra")), OfferOutcome::Known));
-        assert!(matches!(offer(&mut book, 0, &rules(6, "ams")), OfferOutcome::Known));
-        assert_eq!((revision(&book), book.trouble()), (Some(7), None));
+        let mut state = two_urls_and_kv();
+        assert!(matches!(offer(&mut state, 0, &rules(7, "fra")), OfferOutcome::Taken(_)));
+        assert!(matches!(offer(&mut state, 0, &rules(7, "fra")), OfferOutcome::Known));
+        assert!(matches!(offer(&mut state, 0, &rules(6, "ams")), OfferOutcome::Known));
+        assert_eq!((revision(&state), state.trouble()), (Some(7), None));
         assert!(
-            matches!(offer(&mut book, 1, &rules(8, "ams")), OfferOutcome::Taken(_)),
+            matches!(offer(&mut state, 1, &rules(8, "ams")), OfferOutcome::Taken(_)),
             "the highest of all sources wins"
         );
-        assert_eq!(revision(&book), Some(8));
+        assert_eq!(revision(&state), Some(8));
     }
 
     #[test]
     fn a_bad_document_keeps_the_last_good_one_and_is_told_once() {
-        let mut book = book();
-        offer(&mut book, 0, &rules(7, "fra"));
-        assert_eq!(book.etag(0), Some("\"tag\""));
+        let mut state = two_urls_and_kv();
+        offer(&mut state, 0, &rules(7, "fra"));
+        assert_eq!(state.etag(0), Some("\"tag\""));
         let bad = br#"{"version": 1, "revision": 8, "regoins": {}}"#;
-        assert!(
-            matches!(offer(&mut book, 0, bad), OfferOutcome::Refused(Refused::Invalid, violations) if violations.len() == 1)
-        );
-        assert!(matches!(offer(&mut book, 0, bad), OfferOutcome::RefusedBefore));
-        assert_eq!(book.etag(0), None, "it is offered again, as it may be none in conflict any more");
-        assert_eq!((revision(&book), book.trouble()), (Some(7), Some("invalid")));
-        assert!(matches!(offer(&mut book, 0, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
-        assert_eq!((revision(&book), book.trouble()), (Some(7), Some("conflict")));
-        offer(&mut book, 0, &rules(7, "fra"));
-        assert_eq!(book.trouble(), None, "the feed is back at what is in service");
+        let OfferOutcome::Refused(Refused::Invalid, violations) = offer(&mut state, 0, bad) else { panic!("taken") };
+        assert_eq!(violations.len(), 1);
+        assert!(matches!(offer(&mut state, 0, bad), OfferOutcome::RefusedBefore));
+        assert_eq!(state.etag(0), None, "it is offered again, as it may be none in conflict any more");
+        assert_eq!((revision(&state), state.trouble()), (Some(7), Some("invalid")));
+        assert!(matches!(offer(&mut state, 0, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
+        assert_eq!((revision(&state), state.trouble()), (Some(7), Some("conflict")));
+        offer(&mut state, 0, &rules(7, "fra"));
+        assert_eq!(state.trouble(), None, "the feed is back at what is in service");
     }
 
     #[test]
     fn a_conflict_between_sources_is_told_until_newer_rules_come() {
-        let mut book = book();
-        offer(&mut book, 0, &rules(7, "fra"));
-        assert!(matches!(offer(&mut book, 1, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
-        assert!(matches!(offer(&mut book, 0, &rules(7, "fra")), OfferOutcome::Known));
-        assert_eq!(book.trouble(), Some("conflict"));
-        offer(&mut book, 0, &rules(8, "fra"));
-        assert_eq!(book.trouble(), None);
-        assert!(matches!(offer(&mut book, 1, &rules(7, "ams")), OfferOutcome::Known), "it is merely old now");
+        let mut state = two_urls_and_kv();
+        offer(&mut state, 0, &rules(7, "fra"));
+        assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Refused(Refused::Conflict, _)));
+        assert!(matches!(offer(&mut state, 0, &rules(7, "fra")), OfferOutcome::Known));
+        assert_eq!(state.trouble(), Some("conflict"));
+        offer(&mut state, 0, &rules(8, "fra"));
+        assert_eq!(state.trouble(), None);
+        assert!(matches!(offer(&mut state, 1, &rules(7, "ams")), OfferOutcome::Known), "it is merely old now");
     }
 
     #[test]
     fn unreachable_sources_are_told_once_each_and_forgotten_when_they_answer() {
-        let mut book = RulesState::bundled(&rules(3, "fra"));
-        book.arrange(2, 2, Timestamp(0));
-        let mut unread = |source, why| (book.note_unread(source, why, Timestamp(0)), book.trouble());
+        let mut state = RulesState::bundled(&rules(3, "fra"));
+        state.arrange(2, 2, Timestamp(0));
+        let mut unread = |source, why| (state.note_unread(source, why, Timestamp(0)), state.trouble());
         assert_eq!(unread(0, ReadError::Refused), (true, None), "the other one may answer");
         assert_eq!(unread(1, ReadError::Timeout), (true, Some("unreachable")));
         assert!(!unread(1, ReadError::Timeout).0);
         assert!(unread(1, ReadError::Tls).0, "why is news");
-        assert_eq!(book.answering(), (0, 2));
-        book.note_unmodified(1, Timestamp(0));
-        assert_eq!((revision(&book), book.trouble(), book.answering()), (Some(3), None, (1, 2)));
+        assert_eq!(state.answering(), (0, 2));
+        state.note_unmodified(1, Timestamp(0));
+        assert_eq!((revision(&state), state.trouble(), state.answering()), (Some(3), None, (1, 2)));
     }
 
     #[test]
     fn rules_age_from_when_a_source_last_had_them() {
-        let mut book = book();
-        let age = |book: &RulesState, now| book.age(Timestamp(now), MAX_AGE);
-        offer(&mut book, 0, &rules(7, "fra"));
-        assert_eq!((age(&book, 14_999), age(&book, 15_000)), (Age::Fresh, Age::Stale(MAX_AGE)));
+        let mut state = two_urls_and_kv();
+        let age = |state: &RulesState, now| state.age(Timestamp(now), MAX_AGE);
+        offer(&mut state, 0, &rules(7, "fra"));
+        assert_eq!((age(&state, 14_999), age(&state, 15_000)), (Age::Fresh, Age::Stale(MAX_AGE)));
         let hour = 3_600_000;
-        assert_eq!(age(&book, hour), Age::Stale(Millis(3_600_000)));
-        assert_eq!(age(&book, hour + 1), Age::TooOld(Millis(3_600_001)));
+        assert_eq!(age(&state, hour), Age::Stale(Millis(3_600_000)));
+        assert_eq!(age(&state, hour + 1), Age::TooOld(Millis(3_600_001)));
 
-        book.note_unread(0, ReadError::Timeout, Timestamp(20_000));
-        book.offer(0, b"<html>", None, Timestamp(20_000));
-        book.offer(1, &rules(7, "ams"), None, Timestamp(20_000));
-        book.offer(2, &rules(6, "fra"), None, Timestamp(20_000));
-        assert_eq!(book.since_confirmed(Timestamp(20_000)), Some(Millis(20_000)), "none of these says that they hold");
-        book.offer(2, &rules(7, "fra"), None, Timestamp(20_000));
-        assert_eq!(age(&book, 20_000), Age::Fresh, "KV has the very same");
-        book.offer(1, &rules(6, "fra"), None, Timestamp(40_000));
-        assert_eq!(age(&book, 40_000), Age::Fresh, "a node that lags behind knows of no newer ones");
-        book.note_unmodified(0, Timestamp(60_000));
-        assert_eq!(age(&book, 60_000), Age::Fresh);
+        state.note_unread(0, ReadError::Timeout, Timestamp(20_000));
+        state.offer(0, b"<html>", None, Timestamp(20_000));
+        state.offer(1, &rules(7, "ams"), None, Timestamp(20_000));
+        state.offer(2, &rules(6, "fra"), None, Timestamp(20_000));
+        assert_eq!(state.since_confirmed(Timestamp(20_000)), Some(Millis(20_000)), "none of these says that they hold");
+        state.offer(2, &rules(7, "fra"), None, Timestamp(20_000));
+        assert_eq!(age(&state, 20_000), Age::Fresh, "KV has the very same");
+        state.offer(1, &rules(6, "fra"), None, Timestamp(40_000));
+        assert_eq!(age(&state, 40_000), Age::Fresh, "a node that lags behind knows of no newer ones");
+        state.note_unmodified(0, Timestamp(60_000));
+        assert_eq!(age(&state, 60_000), Age::Fresh);
     }
 
     #[test]
     fn the_document_decides_how_long_it_may_be_used_unconfirmed() {
-        let mut book = book();
-        offer(&mut book, 0, &rules_with(7, "fra", serde_json::json!({ "stale_for": "0s" })));
-        let age = |now| book.age(Timestamp(now), MAX_AGE);
+        let mut state = two_urls_and_kv();
+        offer(&mut state, 0, &rules_with(7, "fra", serde_json::json!({ "stale_for": "0s" })));
+        let age = |now| state.age(Timestamp(now), MAX_AGE);
         assert_eq!((age(14_999), age(15_000)), (Age::Fresh, Age::TooOld(MAX_AGE)));
     }
 
     #[test]
     fn old_rules_are_told_of_at_once_and_every_minute() {
-        let mut book = book();
-        let mut told = |age, now| book.is_news(age, Timestamp(now));
+        let mut state = two_urls_and_kv();
+        let mut told = |age, now| state.should_log_age(age, Timestamp(now));
         let stale = Age::Stale(MAX_AGE);
         assert_eq!(
             [told(Age::Fresh, 0), told(stale, 1), told(stale, 2), told(stale, 60_001)],
@@ -447,10 +445,10 @@ mod tests {
     fn the_document_shipped_compiles_and_stands_in_nobodys_way() {
         let shipped = include_bytes!("../../rules.json");
         assert!(Table::compile(shipped).is_ok());
-        let mut book = RulesState::bundled(shipped);
-        book.arrange(1, 1, Timestamp(0));
-        assert_eq!(revision(&book), None);
-        assert!(matches!(offer(&mut book, 0, &rules(1, "fra")), OfferOutcome::Taken(_)));
+        let mut state = RulesState::bundled(shipped);
+        state.arrange(1, 1, Timestamp(0));
+        assert_eq!(revision(&state), None);
+        assert!(matches!(offer(&mut state, 0, &rules(1, "fra")), OfferOutcome::Taken(_)));
         let mut own = RulesState::bundled(&rules(5, "fra"));
         own.arrange(1, 1, Timestamp(0));
         assert!(
@@ -461,13 +459,13 @@ mod tests {
 
     #[test]
     fn rules_built_in_hold_while_kv_has_none_and_never_age_without_a_source() {
-        let mut book = RulesState::bundled(&rules(5, "fra"));
-        assert_eq!(book.age(Timestamp(i64::MAX), MAX_AGE), Age::Fresh);
-        book.arrange(1, 1, Timestamp(0));
-        assert!(!book.note_unread(0, ReadError::NoKey, Timestamp(9_000_000)), "no news");
-        assert_eq!((book.age(Timestamp(9_000_000), MAX_AGE), book.trouble()), (Age::Fresh, None));
-        offer(&mut book, 0, &rules(6, "fra"));
-        book.note_unread(0, ReadError::NoKey, Timestamp(9_000_000));
-        assert_eq!(book.age(Timestamp(9_000_000), MAX_AGE), Age::TooOld(Millis(9_000_000)), "it was taken away");
+        let mut state = RulesState::bundled(&rules(5, "fra"));
+        assert_eq!(state.age(Timestamp(i64::MAX), MAX_AGE), Age::Fresh);
+        state.arrange(1, 1, Timestamp(0));
+        assert!(!state.note_unread(0, ReadError::NoKey, Timestamp(9_000_000)), "no news");
+        assert_eq!((state.age(Timestamp(9_000_000), MAX_AGE), state.trouble()), (Age::Fresh, None));
+        offer(&mut state, 0, &rules(6, "fra"));
+        state.note_unread(0, ReadError::NoKey, Timestamp(9_000_000));
+        assert_eq!(state.age(Timestamp(9_000_000), MAX_AGE), Age::TooOld(Millis(9_000_000)), "it was taken away");
     }
 }

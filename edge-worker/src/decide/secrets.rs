@@ -1,35 +1,35 @@
-//! Which endpoints lack the value of the secret that they name: a table and what has a value enter, their names leave,
-//! for the operator alone; called by `explain`, `serve` (health) and `feed` (the log).
+//! Finds endpoints whose secret has no value. Takes the table, and which secrets have a value; returns the names of the
+//! others, which only the operator sees. Called by `explain`, `serve` (for the health page) and `feed` (for the log).
 //!
-//! Such an endpoint is skipped, so that a region without another serves nothing: seen from outside, a 503.
+//! Such an endpoint is skipped. If its region has no other, clients see a 503.
 
 use bailiwick_rules::id::{EndpointId, RegionId};
 use bailiwick_rules::rules::SecretName;
 use bailiwick_rules::table::Table;
 use serde_json::{Value, json};
 
-/// An endpoint without its credential.
+/// An endpoint without a credential.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Missing {
     region: RegionId,
     endpoint: EndpointId,
-    /// The secret's name, never a value.
+    /// The name of the secret, never its value.
     secret: String,
 }
 
-/// Every endpoint whose secret has no value, of the regions for which `asked` holds.
+/// Every endpoint whose secret has no value, in the regions that `is_wanted` selects.
 pub(crate) fn missing(
     table: &Table,
-    asked: impl Fn(&RegionId) -> bool,
+    is_wanted: impl Fn(&RegionId) -> bool,
     has_value: impl Fn(&str) -> bool,
 ) -> Vec<Missing> {
     let mut missing = Vec::new();
-    for region in table.regions().iter().filter(|region| asked(&region.id)) {
-        for (endpoint, told) in &region.endpoints {
-            let absent = told.secret.as_ref().map(SecretName::as_str).filter(|name| !has_value(name));
+    for region in table.regions().iter().filter(|region| is_wanted(&region.id)) {
+        for (id, endpoint) in &region.endpoints {
+            let absent = endpoint.secret.as_ref().map(SecretName::as_str).filter(|name| !has_value(name));
             missing.extend(absent.map(|secret| Missing {
                 region: region.id.clone(),
-                endpoint: endpoint.clone(),
+                endpoint: id.clone(),
                 secret: secret.to_owned(),
             }));
         }
@@ -37,13 +37,13 @@ pub(crate) fn missing(
     missing
 }
 
-/// Each as an object.
+/// The list as JSON, an object for each.
 pub(crate) fn to_json(missing: &[Missing]) -> Value {
     let one = |one: &Missing| json!({ "region": one.region, "endpoint": one.endpoint, "secret": one.secret });
     missing.iter().map(one).collect()
 }
 
-/// A line of each, for a person; lines end with `\n`.
+/// The list for a person, one line each. Lines end with `\n`.
 pub(crate) fn to_text(missing: &[Missing]) -> String {
     let line = |one: &Missing| {
         format!(
@@ -63,16 +63,17 @@ mod tests {
     fn endpoints_without_the_value_of_their_secret_are_named() {
         let endpoint = |secret: &str| serde_json::json!({ "url": "https://e.example/v1", "secret": secret });
         let rules = serde_json::json!({ "version": 1, "revision": 1, "regions": {
-            "fra": { "countries": ["DE"], "endpoints": { "fra-1": endpoint("FRA_KEY"), "fra-2": { "url": "https://e.example/v1" } } },
+            "fra": { "countries": ["DE"], "endpoints": { "fra-1": endpoint("FRA_KEY"),
+                                                         "fra-2": { "url": "https://e.example/v1" } } },
             "lon": { "countries": ["GB"], "endpoints": { "lon-1": endpoint("LON_KEY"), "lon-2": endpoint("FRA_KEY") } },
         } });
         let table = Table::compile(rules.to_string().as_bytes()).unwrap();
-        let told = |region: &str| {
+        let missing_in = |region: &str| {
             let missing = missing(&table, |id| region == "*" || id.as_str() == region, |name| name == "LON_KEY");
             missing.iter().map(|one| format!("{}/{}={}", one.region, one.endpoint, one.secret)).collect::<Vec<_>>()
         };
-        assert_eq!(told("*"), ["fra/fra-1=FRA_KEY", "lon/lon-2=FRA_KEY"]);
-        assert_eq!(told("lon"), ["lon/lon-2=FRA_KEY"]);
+        assert_eq!(missing_in("*"), ["fra/fra-1=FRA_KEY", "lon/lon-2=FRA_KEY"]);
+        assert_eq!(missing_in("lon"), ["lon/lon-2=FRA_KEY"]);
         let line = to_text(&missing(&table, |id| id.as_str() == "fra", |_| false));
         assert!(line.starts_with("no secret  fra/fra-1: FRA_KEY has no value here") && line.ends_with('\n'), "{line}");
     }

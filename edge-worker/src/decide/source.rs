@@ -1,19 +1,19 @@
-//! Whom a failure is laid to: the tenant of a request, or the client where a service has no tenants, enters; a
-//! [`Source`] leaves. Called once for a request; [`crate::decide::cooldown`] and [`crate::decide::breaker`] count by
-//! it.
+//! Who sent a request, for counting failures. Takes the tenant, or the client if a service has no tenants; returns a
+//! [`Source`]. Called once per request by `prepare`. [`crate::decide::cooldown`] and [`crate::decide::breaker`] count
+//! by it.
 
 use core::net::IpAddr;
 
 use crate::decide::hash::hash;
 
-/// Who sent a request, as a hash of no other use: kept in this isolate's memory for as long as an endpoint rests, told
-/// nowhere.
+/// The sender of a request as a hash, which has no other use. It stays in this isolate's memory as long as an endpoint
+/// rests, and is never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source(pub u64);
 
 impl Source {
-    /// The tenant; else the client's network (an IPv6 address may be any of a /64); else what the request has in common
-    /// with others of its conversation, its affinity.
+    /// Hashes the tenant. Without one, hashes the client's network (an IPv6 client may use any address of a /64).
+    /// Without an address, hashes the affinity, which requests of one conversation have in common.
     #[must_use]
     pub fn of(tenant: Option<&str>, address: Option<IpAddr>, affinity: &str) -> Self {
         let parts: [&[u8]; 2] = match (tenant, address) {

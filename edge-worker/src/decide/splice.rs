@@ -376,9 +376,11 @@ mod tests {
 
     #[test]
     fn models_of_kept_objects_are_the_clients() {
-        let text = r#"{"object":"list","model":"llama","data":[{"id":"b","model":"llama","x":{"model":"llama"}},{"model":"bge"},{"model":"gpt"}],
+        let text = r#"{"object":"list","model":"llama","data":[{"id":"b","model":"llama","x":{"model":"llama"}},
+            {"model":"bge"},{"model":"gpt"}],
             "response":{"model":"bge"},"metadata":{"model":"llama"}}"#;
-        let expected = r#"{"object":"list","model":"chat","data":[{"id":"b","model":"chat","x":{"model":"llama"}},{"model":"embed"},{"model":"gpt"}],
+        let expected = r#"{"object":"list","model":"chat","data":[{"id":"b","model":"chat","x":{"model":"llama"}},
+            {"model":"embed"},{"model":"gpt"}],
             "response":{"model":"embed"},"metadata":{"model":"llama"}}"#;
         assert_eq!(run(&translated(NamePlaces::Objects), false, &[text.as_bytes()]), expected);
         let one = run(&translated(NamePlaces::Answer), false, &[text.as_bytes()]);
@@ -392,8 +394,12 @@ mod tests {
 
     #[test]
     fn models_themselves_are_called_by_the_clients_names() {
-        let text = r#"{"object":"list","data":[{"id":"llama","root":"llama","parent":null,"permission":[{"id":"llama"}]},{"id":"bge","root":"/models/bge"}]}"#;
-        let expected = r#"{"object":"list","data":[{"id":"chat","root":"chat","parent":null,"permission":[{"id":"llama"}]},{"id":"embed","root":"/models/bge"}]}"#;
+        let text = r#"{"object":"list","data":[{"id":"llama","root":"llama","parent":null,
+            "permission":[{"id":"llama"}]},
+            {"id":"bge","root":"/models/bge"}]}"#;
+        let expected = r#"{"object":"list","data":[{"id":"chat","root":"chat","parent":null,
+            "permission":[{"id":"llama"}]},
+            {"id":"embed","root":"/models/bge"}]}"#;
         assert_eq!(run(&translated(NamePlaces::Models), false, &[text.as_bytes()]), expected);
         let one = Names::of_one("chat", NamePlaces::Models);
         assert_eq!(run(&one, false, &[br#"{"id":"llama","owned_by":"x"}"#]), r#"{"id":"chat","owned_by":"x"}"#);
@@ -415,7 +421,8 @@ mod tests {
 
     #[test]
     fn the_model_is_the_clients_at_its_two_places_alone() {
-        let text = r#" {"choices":[{"model":"llama","x":"\"model\":\"llama\""}],"n":1e400 , "mod\u0065l" :"ll\u0061ma","model":null,
+        let text = r#" {"choices":[{"model":"llama","x":"\"model\":\"llama\""}],"n":1e400 , "mod\u0065l" :"ll\u0061ma",
+            "model":null,
             "response":{"model":"llama","output":[{"model":"llama"}]}} "#;
         let expected = text.replace(r#"ll\u0061ma"#, r#"ch\"at"#);
         let expected = expected.replace(r#""response":{"model":"llama""#, r#""response":{"model":"ch\"at""#);
@@ -428,10 +435,14 @@ mod tests {
     #[test]
     fn ids_are_sealed_where_the_model_api_has_them() {
         let text = r#"{"object":"list","id":"file-0","data":[{"id":"file-1","metadata":{"file_id":"mine","id":"x"},
-            "file_counts":{"id":"no"},"file_ids":["file-2",null,"file-3"],"output_file_id":null,"training_file":"file-4"}],
-            "first_id":"file-1","last_id":"file-5","output":[{"id":"msg_1","call_id":"call_1","item":{"id":"no"},"content":[{"annotations":[{"file_id":"file-6"}]}]}],
+            "file_counts":{"id":"no"},"file_ids":["file-2",null,"file-3"],"output_file_id":null,
+            "training_file":"file-4"}],
+            "first_id":"file-1","last_id":"file-5","output":[{"id":"msg_1","call_id":"call_1","item":{"id":"no"},
+            "content":[{"annotations":[{"file_id":"file-6"}]}]}],
             "item":{"id":"rs_1"},"item_id":"rs_1","fine_tuned_model":"m",
-            "response":{"id":"resp_7","previous_response_id":"resp_8","instructions":[{"id":"msg_2"}],"output":[{"id":"ig_1","approval_request_id":"mcpr_1"}]},"file":{"id":"file-9","x":{"id":"no"}},"file_":{"id":"no"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
+            "response":{"id":"resp_7","previous_response_id":"resp_8","instructions":[{"id":"msg_2"}],
+            "output":[{"id":"ig_1","approval_request_id":"mcpr_1"}]},
+            "file":{"id":"file-9","x":{"id":"no"}},"file_":{"id":"no"},"tools":[{"parameters":{"file_id":"p"}}]}"#;
         let mut expected = text.to_owned();
         for id in [
             "file-0", "file-1", "file-2", "file-3", "file-4", "file-5", "file-6", "resp_7", "resp_8", "file-9",
@@ -444,7 +455,8 @@ mod tests {
 
     #[test]
     fn ids_of_sound_and_of_containers_are_sealed() {
-        let text = r#"{"choices":[{"message":{"audio":{"id":"audio_1","x":{"id":"no"}},"id":"no"},"delta":{"audio":{"id":"audio_2"}}}],
+        let text = r#"{"choices":[{"message":{"audio":{"id":"audio_1","x":{"id":"no"}},"id":"no"},
+            "delta":{"audio":{"id":"audio_2"}}}],
             "metadata":{"audio":{"id":"mine"},"container":"mine"},"audio":"no","container":{"type":"auto","id":"no"},
             "tools":[{"type":"code_interpreter","container":"cntr_1"}],
             "output":[{"container_id":"cntr_2","content":[{"annotations":[{"container_id":"cntr_3"}]}]}]}"#;
@@ -457,8 +469,10 @@ mod tests {
 
     #[test]
     fn names_of_fine_tuned_models_are_sealed() {
-        let text = r#"{"object":"list","data":[{"id":"ftevent-1","message":"New model: ft:gpt-4o:acme::abc.","type":"message"},
-            {"id":"ftevent-2","message":"no left: one"}],"model":"ft:gpt-4o:acme::abc","x":{"model":"ft:gpt-4o:acme::abc"},
+        let text = r#"{"object":"list","data":[{"id":"ftevent-1","message":"New model: ft:gpt-4o:acme::abc.",
+            "type":"message"},
+            {"id":"ftevent-2","message":"no left: one"}],"model":"ft:gpt-4o:acme::abc",
+            "x":{"model":"ft:gpt-4o:acme::abc"},
             "fine_tuned_model_checkpoint":"gpt-4o.ft-1:ckpt-step-9"}"#;
         let tuned = sealed("ft:gpt-4o:acme::abc");
         let expected = text.replacen("ft:gpt-4o:acme::abc", &tuned, 2);
@@ -483,7 +497,8 @@ mod tests {
         for names in [model_only(), both()] {
             let chunk = |model: &str, id: &str, text: &str| {
                 format!(
-                    "data: {{\"id\":\"{id}\",\"model\":\"{model}\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\r\n\r\n"
+                    "data: {{\"id\":\"{id}\",\"model\":\"{model}\",\
+                     \"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\r\n\r\n"
                 )
             };
             let (model, id) = match &names.ids {

@@ -93,9 +93,12 @@ pub(crate) mod tests {
                     "alias": { "url": "https://fra.example.net/other", "secret": "K" } } },
             },
             "services": {
-                "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"], "residency": residency },
-                "own": { "hosts": ["own.example"], "pattern": "active-active", "regions": ["par"], "residency": residency },
-                "alias": { "hosts": ["alias.example"], "pattern": "active-active", "regions": ["lon"], "residency": residency },
+                "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                    "residency": residency },
+                "own": { "hosts": ["own.example"], "pattern": "active-active", "regions": ["par"],
+                    "residency": residency },
+                "alias": { "hosts": ["alias.example"], "pattern": "active-active", "regions": ["lon"],
+                    "residency": residency },
             },
             "tenants": {
                 "acme": { "key_sha256": key("a"), "services": ["chat", "own", "alias"] },
@@ -131,8 +134,8 @@ pub(crate) mod tests {
     fn an_account_may_hold_what_another_service_stores_there() {
         let residency = serde_json::json!([{ "clients": ["*"], "process_in": ["*"] }]);
         let service = |host: &str, region: &str, allow: &[&str]| {
-            serde_json::json!({ "hosts": [host], "pattern": "active-active", "regions": [region], "residency": residency,
-                                "allow": allow })
+            serde_json::json!({ "hosts": [host], "pattern": "active-active", "regions": [region],
+                                "residency": residency, "allow": allow })
         };
         let endpoint = |url: &str, secret: &str| serde_json::json!({ "e": { "url": url, "secret": secret } });
         let rules = serde_json::json!({

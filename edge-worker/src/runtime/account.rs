@@ -15,10 +15,10 @@ use crate::runtime::reply::ResponseInfo;
 #[inline(never)]
 pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
     metrics::request(service(info), failure.word());
-    if log::may_tell_failure(clock::now()) {
+    if log::may_log_failure(clock::now()) {
         let mut line = line(info, failure.word(), Some(status));
         add_denied(&mut line, info);
-        tell(line, status >= 500);
+        write_line(line, status >= 500);
     }
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
 pub(crate) fn answered(info: &ResponseInfo, status: u16) {
     metrics::request(service(info), "ok");
     if log::is_all() {
-        tell(line(info, "ok", Some(status)), false);
+        write_line(line(info, "ok", Some(status)), false);
     }
 }
 
@@ -52,11 +52,11 @@ pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'
         && record.attempts.len() == 1
         && committed.is_some()
         && matches!(record.end, None | Some(End::Whole | End::ClientGone));
-    let is_told = if is_smooth { log::is_all() } else { log::may_tell_failure(clock::now()) };
+    let is_told = if is_smooth { log::is_all() } else { log::may_log_failure(clock::now()) };
     if is_told {
         let mut line = line_of_run(info, record, code, failure.map(|(status, _)| status));
         line.insert("unmeasured".to_owned(), is_unmeasured.into());
-        tell(line, !is_smooth);
+        write_line(line, !is_smooth);
     }
 }
 
@@ -99,7 +99,7 @@ fn add_denied(line: &mut Map<String, Value>, info: &ResponseInfo) {
     }
 }
 
-fn tell(line: Map<String, Value>, is_warning: bool) {
+fn write_line(line: Map<String, Value>, is_warning: bool) {
     let line = Value::Object(line);
     if is_warning { log::warn(&line) } else { log::info(&line) }
 }

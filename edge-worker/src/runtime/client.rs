@@ -65,8 +65,8 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Reads `Authorization` and `api-key`. Repeated headers arrive joined by a comma. No valid key contains a comma.
-    pub(crate) fn of(asked: &ClientRequest) -> Self {
-        Self::read(asked.header("authorization"), asked.header("api-key"))
+    pub(crate) fn of(request: &ClientRequest) -> Self {
+        Self::read(request.header("authorization"), request.header("api-key"))
     }
 
     /// Whether the credentials are this token and nothing else. Keys are compared in constant time.
@@ -106,9 +106,9 @@ pub(crate) struct Origin {
 impl Origin {
     /// Reads `CF-Connecting-IP` and `request.cf`. Cloudflare sets them, or the trusted proxy in front of workerd. If
     /// the code is no country's, such as `XX`, `T1` or a database's `ZZ`, the country is unknown.
-    pub(crate) fn of(asked: &ClientRequest) -> Self {
-        let [country, latitude, longitude] = &asked.place;
-        Self::read(asked.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
+    pub(crate) fn of(request: &ClientRequest) -> Self {
+        let [country, latitude, longitude] = &request.place;
+        Self::read(request.header("cf-connecting-ip"), country.as_deref(), latitude.as_deref(), longitude.as_deref())
     }
 
     /// The client at this origin, without a tenant.

@@ -1,11 +1,11 @@
-//! The time, as the runtime has it, and clocks that never go back.
+//! The runtime's time, and clocks that never go back. Called by all of `runtime`.
 
 use std::cell::Cell;
 
 use bailiwick_rules::time::Timestamp;
 use worker::js_sys;
 
-/// The time.
+/// The current time.
 pub(crate) fn now() -> Timestamp {
     #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, and a cast of floats saturates")]
     HELD.get().unwrap_or_else(|| Timestamp(js_sys::Date::now() as i64))
@@ -15,7 +15,7 @@ thread_local! {
     static HELD: Cell<Option<Timestamp>> = const { Cell::new(None) };
 }
 
-/// Asks for the time once for all that a task does in one turn. The runtime's clock stands still meanwhile.
+/// Asks for the time once during all that a task does in one turn. The runtime's clock stands still meanwhile.
 pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
     HELD.set(Some(now()));
     let done = turn();
@@ -23,7 +23,7 @@ pub(crate) fn in_one_moment<T>(turn: impl FnOnce() -> T) -> T {
     done
 }
 
-/// A clock in milliseconds that never goes back: where the time does, it goes on from what it last said.
+/// A clock in milliseconds that never goes back. If the time does, the clock goes on from its last value.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     last: Option<i64>,
@@ -31,7 +31,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// What it says when the time is `now`.
+    /// The clock's value at the time `now`.
     pub(crate) fn at(&mut self, now: Timestamp) -> i64 {
         let back = self.last.map_or(0, |last| last.saturating_sub(now.0).max(0));
         self.last = Some(now.0);

@@ -1,8 +1,8 @@
-//! Web pages of other origins: a request and its service's `cors` enter; what a preflight is answered, or the headers
-//! that let a page read an answer, leave. Called by `serve`, for requests that name an origin alone.
+//! Requests of web pages from other origins. Takes a request and its service's `cors`; returns the answer to a
+//! preflight, or the headers that let a page read an answer. Called by `serve` for requests that have an origin.
 //!
-//! The Fetch standard's CORS protocol. Keys come in `Authorization`, never in cookies, so no credentials are allowed in
-//! its sense.
+//! Implements the Fetch standard's CORS protocol. Keys come in `Authorization` and never in cookies, so credentials in
+//! its sense aren't allowed.
 
 use bailiwick_rules::rules::Cors;
 use bailiwick_rules::table::{Service, Table};
@@ -14,8 +14,8 @@ use crate::runtime::client::service_of;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
 
-/// What pages may send, beside `x-stainless-*` of the official clients. Others could be taken for a proxy's word on who
-/// asks.
+/// Headers that pages may send, besides `x-stainless-*` of the official clients. Others could pass for a proxy's
+/// statement on who asks.
 const HEADERS: &[&str] = &[
     "accept",
     "anthropic-beta",
@@ -36,31 +36,31 @@ const HEADERS: &[&str] = &[
     "x-session-id",
 ];
 
-/// Headers of an answer that pages may read anyway.
+/// Headers of an answer that pages may always read.
 const SAFELISTED: &[&str] = &["cache-control", "content-language", "content-length", "content-type"];
 
 /// What a page of one origin may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum OriginPolicy {
-    /// The service knows no pages: it answers as to anybody, and browsers keep the answer from the page.
+    /// The service has no `cors`. It answers as usual, and browsers hide the answer from the page.
     Unknown,
-    /// It may ask, and read the answer.
+    /// The page may send requests and read the answers.
     Allowed {
         /// The value of `Access-Control-Allow-Origin`.
         origin: String,
-        /// How long the answer to a preflight may be kept, in seconds.
+        /// How long browsers may cache the answer to a preflight, in seconds.
         max_age: u64,
     },
-    /// It may not ask.
+    /// The page may not send requests.
     Refused,
 }
 
 impl OriginPolicy {
-    /// Of the request; `None` if it comes from no page.
-    pub(crate) fn of(asked: &ClientRequest, table: Option<&Table>) -> Option<Self> {
-        // Most clients are no browsers.
-        let origin = asked.header("origin").filter(|origin| !origin.is_empty())?;
-        Some(Self::look_up(origin, table, &asked.address.host))
+    /// The policy for a request; `None` if no page sent it.
+    pub(crate) fn of(request: &ClientRequest, table: Option<&Table>) -> Option<Self> {
+        // Most clients aren't browsers.
+        let origin = request.header("origin").filter(|origin| !origin.is_empty())?;
+        Some(Self::look_up(origin, table, &request.address.host))
     }
 
     #[inline(never)]
@@ -76,14 +76,14 @@ impl OriginPolicy {
         }
     }
 
-    /// What a preflight is answered; `None` for a request that is none. Browsers send it without a key.
-    pub(crate) fn preflight(&self, asked: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
-        let method = asked.header("access-control-request-method").filter(|_| asked.method == "OPTIONS")?;
+    /// The answer to a preflight; `None` for any other request. Browsers send it without a key.
+    pub(crate) fn preflight(&self, request: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
+        let method = request.header("access-control-request-method").filter(|_| request.method == "OPTIONS")?;
         let Self::Allowed { max_age, .. } = self else { return Some(Err(Failure::OriginNotAllowed)) };
-        if let Err(failure) = Route::parse(method, &asked.address.path) {
+        if let Err(failure) = Route::parse(method, &request.address.path) {
             return Some(Err(failure));
         }
-        let wanted = asked.header("access-control-request-headers").unwrap_or_default();
+        let wanted = request.header("access-control-request-headers").unwrap_or_default();
         let headers = [
             ("access-control-allow-methods", method.to_owned()),
             ("access-control-allow-headers", allowed_headers(wanted)),
@@ -92,7 +92,7 @@ impl OriginPolicy {
         Some(Ok(info.no_content(headers.into_iter().collect())))
     }
 
-    /// Lets the page read an answer, be it an error: without this a script sees none at all.
+    /// Adds the headers that let the page read an answer. An error needs them too: without them a script sees nothing.
     pub(crate) fn write(&self, headers: &mut Headers) {
         let origin = match self {
             Self::Unknown => return,
@@ -112,8 +112,8 @@ impl OriginPolicy {
     }
 }
 
-/// An answer to nobody's page, by a service that answers pages of some origins otherwise: whatever keeps it must ask
-/// again for them (Fetch standard, *CORS protocol and HTTP caches*).
+/// Adds `Vary` to an answer for a request without an origin, if the service treats some origins differently. Caches
+/// must then ask again for those (Fetch standard, *CORS protocol and HTTP caches*).
 pub(crate) fn write_for_none(service: &Service, headers: &mut Headers) {
     if service.cors.as_ref().is_some_and(|cors| !cors.is_for_all()) {
         vary(headers);
@@ -124,7 +124,7 @@ fn vary(headers: &mut Headers) {
     headers.push("vary", "Origin");
 }
 
-/// Those of the headers a page wants to send that it may.
+/// The headers that a page may send, of those that it wants to send.
 fn allowed_headers(wanted: &str) -> String {
     let is_allowed = |name: &&str| {
         let is_stainless = name.strip_prefix("x-stainless-").is_some_and(|rest| {
@@ -133,7 +133,7 @@ fn allowed_headers(wanted: &str) -> String {
         name.len() <= 64 && (HEADERS.contains(name) || is_stainless)
     };
     let wanted = wanted.to_ascii_lowercase();
-    // More than these no client sends.
+    // No client sends more.
     let names: Vec<&str> = wanted.split(',').map(str::trim).filter(is_allowed).take(64).collect();
     names.join(", ")
 }

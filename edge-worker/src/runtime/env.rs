@@ -1,19 +1,19 @@
-//! Variables and secrets of the Worker. Read where they are used, never logged.
+//! Reads variables and secrets of the Worker. They are read where they are used, and never logged.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use worker::Env;
 
-/// Of how many secrets is known whether they are there.
+/// How many names of secrets are remembered.
 const MOST_NAMES: usize = 4_096;
 
-/// A variable or secret, if it is there and a text.
+/// A variable or secret, if it exists and is a text.
 pub(crate) fn text(env: &Env, name: &str) -> Option<String> {
     worker::js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
 }
 
-/// Whether a secret is there and not empty. An isolate's variables never change, so each is looked at once.
+/// Whether a secret exists and isn't empty. An isolate's variables never change, so each is read once.
 pub(crate) fn has(env: &Env, name: &str) -> bool {
     thread_local! {
         static THERE: RefCell<HashMap<Box<str>, bool>> = RefCell::default();
@@ -23,7 +23,7 @@ pub(crate) fn has(env: &Env, name: &str) -> bool {
     }
     let there = text(env, name).is_some_and(|value| !value.is_empty());
     THERE.with_borrow_mut(|names| {
-        // Rules may name others for ever.
+        // Rules may name ever new secrets.
         if names.len() >= MOST_NAMES {
             names.clear();
         }

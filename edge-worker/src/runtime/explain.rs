@@ -1,9 +1,9 @@
-//! `/.well-known/bailiwick/explain`: a question enters, what a client would get and why leaves, in the words of
-//! `bailiwick explain`; called by `serve`.
+//! Answers `/.well-known/bailiwick/explain`. Takes a question; returns what a client would get and why, in the words of
+//! `bailiwick explain`. Called by `serve`.
 //!
-//! A tenant's key explains that tenant's own requests from where it asks. The operator's token (`EXPLAIN_TOKEN`)
-//! explains anybody's, or with `all` every fence, and tells which endpoints lack their secret. Either way the answer is
-//! made of this isolate's health and cool-downs: what another isolate knows may differ.
+//! A tenant's key explains that tenant's own requests, from the place that it asks from. The operator's token
+//! (`EXPLAIN_TOKEN`) explains any request, or with `all` every fence, and shows which endpoints lack their secret. The
+//! answer uses this isolate's health and cool-downs. Those of another isolate may differ.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
@@ -34,31 +34,31 @@ use crate::runtime::task;
 
 /// The secret that holds the operator's token.
 const TOKEN: &str = "EXPLAIN_TOKEN";
-/// What a tenant may ask.
+/// The parameters that a tenant may use.
 const OWN: &[&str] = &["model", "path"];
-/// What the operator may ask beside it.
+/// The further parameters that the operator may use.
 const ANYBODYS: &[&str] = &["service", "client", "country", "tenant", "all"];
-/// What the operator may ask when every fence is told.
+/// The parameters that the operator may use with `all`.
 const CHOICE: &[&str] = &["all", "service", "tenant"];
 
-/// Answers a request: JSON, or text for who accepts `text/plain`.
+/// Answers a request with JSON, or with text if it accepts `text/plain`.
 pub(crate) fn answer(
-    asked: &ClientRequest,
+    request: &ClientRequest,
     env: &Env,
     snapshot: &Snapshot,
     info: &ResponseInfo,
 ) -> Result<Reply, Failure> {
-    only_get(asked)?;
+    only_get(request)?;
     let table = snapshot.rules()?;
     let token = operators_token(env);
     let asker = Requester {
-        host: &asked.address.host,
-        credentials: Credentials::of(asked),
-        origin: Origin::of(asked),
+        host: &request.address.host,
+        credentials: Credentials::of(request),
+        origin: Origin::of(request),
         token: token.as_deref(),
     };
-    let question = asker.question(table, &asked.address.query)?;
-    let told = match &question {
+    let question = asker.question(table, &request.address.query)?;
+    let explanation = match &question {
         Question::All { service, tenant } => {
             let all = overview(table, *service, *tenant);
             let missing = missing_secrets(table, env, |_| true);
@@ -67,7 +67,7 @@ pub(crate) fn answer(
         Question::ClientQuestion(one) => {
             let now = clock::now();
             let tenant = one.client.tenant.map(|tenant| table.tenant(tenant).id.as_str());
-            // What rests for the client alone counts where it is known who that is.
+            // Rests for one client count if the client is known.
             let is_known = tenant.is_some() || one.client.address.is_some();
             let source = is_known.then(|| Source::of(tenant, one.client.address, ""));
             let local = memory::with(|memory| memory.local(table, None, source, now));
@@ -78,49 +78,49 @@ pub(crate) fn answer(
             Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?
         }
     };
-    let accepted = asked.header("accept").unwrap_or_default();
+    let accepted = request.header("accept").unwrap_or_default();
     if accepted.to_ascii_lowercase().contains("text/plain") {
-        return Ok(info.of_type("text/plain; charset=utf-8", &told.text));
+        return Ok(info.of_type("text/plain; charset=utf-8", &explanation.text));
     }
-    Ok(info.of_type("application/json", &told.json))
+    Ok(info.of_type("application/json", &explanation.json))
 }
 
 /// The endpoints whose secret has no value in this Worker.
-fn missing_secrets(table: &Table, env: &Env, asked: impl Fn(&RegionId) -> bool) -> Vec<Missing> {
-    secrets::missing(table, asked, |name| env::has(env, name))
+fn missing_secrets(table: &Table, env: &Env, is_wanted: impl Fn(&RegionId) -> bool) -> Vec<Missing> {
+    secrets::missing(table, is_wanted, |name| env::has(env, name))
 }
 
-/// What health tells the operator beside what it tells everybody; nothing for anybody else.
-pub(crate) fn operators_health(asked: &ClientRequest, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
+/// What the health page shows the operator only; `None` for anybody else.
+pub(crate) fn operators_health(request: &ClientRequest, env: &Env, snapshot: &Snapshot) -> Option<Vec<Missing>> {
     let table = snapshot.table.as_deref()?;
-    is_operators(asked, env).then(|| missing_secrets(table, env, |_| true))
+    is_operators(request, env).then(|| missing_secrets(table, env, |_| true))
 }
 
-/// The operator's token, if there is one. An empty one is nobody's.
+/// The operator's token, if there is one. An empty one doesn't count.
 fn operators_token(env: &Env) -> Option<String> {
     env::text(env, TOKEN).filter(|token| !token.is_empty())
 }
 
-/// Whether a request comes with the operator's token.
-fn is_operators(asked: &ClientRequest, env: &Env) -> bool {
-    operators_token(env).is_some_and(|token| Credentials::of(asked).are(&token))
+/// Whether a request has the operator's token.
+fn is_operators(request: &ClientRequest, env: &Env) -> bool {
+    operators_token(env).is_some_and(|token| Credentials::of(request).are(&token))
 }
 
-fn only_get(asked: &ClientRequest) -> Result<(), Failure> {
-    if asked.method == "GET" { Ok(()) } else { Err(Failure::WrongMethod { allowed: "GET" }) }
+fn only_get(request: &ClientRequest) -> Result<(), Failure> {
+    if request.method == "GET" { Ok(()) } else { Err(Failure::WrongMethod { allowed: "GET" }) }
 }
 
-/// An explanation in both forms, with what is the operator's to mend.
+/// An explanation as JSON and as text, with the secrets that the operator has to set.
 struct Explained {
     json: String,
     text: String,
 }
 
 impl Explained {
-    /// `json` is an explanation's, an object.
+    /// Makes one. `json` is an object.
     fn of(json: serde_json::Result<String>, text: String, missing: &[Missing]) -> Result<Self, Failure> {
         let mut json = json.map_err(|_| Failure::Internal)?;
-        // Its fields keep their order, whatever is told beside them.
+        // The fields of the explanation keep their order.
         if !missing.is_empty() && json.pop() == Some('}') {
             json += &format!(",\"no_secret\":{}}}", secrets::to_json(missing));
         }
@@ -130,13 +130,13 @@ impl Explained {
 
 /// What this isolate has counted, for the operator.
 pub(crate) fn metrics(
-    asked: &ClientRequest,
+    request: &ClientRequest,
     env: &Env,
     snapshot: &Snapshot,
     info: &ResponseInfo,
 ) -> Result<Reply, Failure> {
-    only_get(asked)?;
-    if !is_operators(asked, env) {
+    only_get(request)?;
+    if !is_operators(request, env) {
         return Err(Failure::MetricsUnauthorised);
     }
     let table = snapshot.table.as_deref();
@@ -154,7 +154,7 @@ pub(crate) fn metrics(
         resting: resting.unwrap_or_default(),
         began_ms: feed::began().0,
     };
-    let format = Format::of(asked.header("accept").unwrap_or_default());
+    let format = Format::of(request.header("accept").unwrap_or_default());
     Ok(info.of_type(format.content_type(), &metrics::write(format, &gauges, table)))
 }
 
@@ -167,23 +167,23 @@ struct Requester<'a> {
     token: Option<&'a str>,
 }
 
-/// A question that may be asked and was understood.
+/// A question that was read, and that the requester may ask.
 #[derive(Debug, PartialEq)]
 enum Question {
-    /// What one client gets.
+    /// One client's request.
     ClientQuestion(ClientQuestion),
     /// Every fence, or those of a service and a tenant.
     All { service: Option<ServiceIndex>, tenant: Option<TenantIndex> },
 }
 
-/// A client of a service, with what it asks for.
+/// A client of a service, and what it requests.
 #[derive(Debug, PartialEq)]
 struct ClientQuestion {
     service: ServiceIndex,
     client: Client,
     model: Option<String>,
     path_class: PathClass,
-    /// Whether the operator asks, who is told of secrets.
+    /// Whether the operator asks. Only the operator sees names of secrets.
     by_operator: bool,
 }
 
@@ -197,37 +197,37 @@ impl Requester<'_> {
     fn question(&self, table: &Table, query: &str) -> Result<Question, Failure> {
         // A key in the query is refused here too.
         Query::parse(query)?;
-        let mut asked =
+        let mut reader =
             QueryReader { pairs: form_urlencoded::parse(query.as_bytes()).into_owned().collect(), errors: Vec::new() };
         let by_operator = self.token.is_some_and(|token| self.credentials.are(token));
-        if by_operator && asked.wants_all() {
-            return all(table, &mut asked);
+        if by_operator && reader.wants_all() {
+            return all(table, &mut reader);
         }
         let (service, client) = if by_operator {
-            asked.anything_but(&[OWN, ANYBODYS]);
-            self.anybodys(table, &mut asked)
+            reader.anything_but(&[OWN, ANYBODYS]);
+            self.anybodys(table, &mut reader)
         } else {
             let (service, client) = self.own(table)?;
-            if asked.pairs.iter().any(|(name, _)| ANYBODYS.contains(&name.as_str())) {
+            if reader.pairs.iter().any(|(name, _)| ANYBODYS.contains(&name.as_str())) {
                 return Err(Failure::ExplainOthers);
             }
-            asked.anything_but(&[OWN]);
+            reader.anything_but(&[OWN]);
             (Some(service), client)
         };
-        if by_operator && asked.one("all").is_some() {
-            asked.errors.push("all: takes no other value than true; leave it out to ask for one client.".to_owned());
+        if by_operator && reader.one("all").is_some() {
+            reader.errors.push("all: takes no other value than true; leave it out to ask for one client.".to_owned());
         }
-        let (model, path) = (asked.one("model"), asked.one("path").unwrap_or_default());
+        let (model, path) = (reader.one("model"), reader.one("path").unwrap_or_default());
         match service {
-            Some(service) if asked.errors.is_empty() => {
+            Some(service) if reader.errors.is_empty() => {
                 let path_class = path_class(table, service, &path);
                 Ok(Question::ClientQuestion(ClientQuestion { service, client, model, path_class, by_operator }))
             }
-            _ => Err(Failure::BadQuestion { errors: asked.errors }),
+            _ => Err(Failure::BadQuestion { errors: reader.errors }),
         }
     }
 
-    /// What the tenant's own request would be. A service without tenants knows nobody who could ask.
+    /// The tenant's own request. In a service without tenants there is nobody to ask for.
     fn own(&self, table: &Table) -> Result<(ServiceIndex, Client), Failure> {
         match client::recognise(table, self.host, &self.credentials, &self.origin) {
             Ok(caller) if caller.tenant.is_some() => Ok((caller.service, caller.client)),
@@ -236,33 +236,33 @@ impl Requester<'_> {
         }
     }
 
-    /// What anybody's request would be: by default one from where the operator asks.
-    fn anybodys(&self, table: &Table, asked: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
-        let service = match asked.one("service") {
-            Some(name) => asked.known("service", &name, table.service_named(&name)),
+    /// The request of any client, by default one from the place that the operator asks from.
+    fn anybodys(&self, table: &Table, reader: &mut QueryReader) -> (Option<ServiceIndex>, Client) {
+        let service = match reader.one("service") {
+            Some(name) => reader.known("service", &name, table.service_named(&name)),
             None => {
                 let here = client::service_of(table, self.host);
                 if here.is_none() {
-                    asked.errors.push("service: is missing, and no service has this host; name one.".to_owned());
+                    reader.errors.push("service: is missing, and no service has this host; name one.".to_owned());
                 }
                 here
             }
         };
-        let mut client = match (asked.one("client"), asked.one("country")) {
+        let mut client = match (reader.one("client"), reader.one("country")) {
             (None, None) => self.origin.client(),
             (client, country) => Client {
-                address: client.as_deref().and_then(|text| asked.address(text, country.is_some())),
-                country: country.as_deref().and_then(|text| asked.country(text)),
+                address: client.as_deref().and_then(|text| reader.address(text, country.is_some())),
+                country: country.as_deref().and_then(|text| reader.country(text)),
                 ..Client::default()
             },
         };
-        if let Some(name) = asked.one("tenant") {
-            client.tenant = asked.known("tenant", &name, table.tenant_named(&name));
+        if let Some(name) = reader.one("tenant") {
+            client.tenant = reader.known("tenant", &name, table.tenant_named(&name));
             if let (Some(tenant), Some(service)) = (client.tenant, service)
                 && !table.tenant(tenant).services.contains(&service)
             {
                 let service = &table.service(service).id;
-                asked.errors.push(format!("tenant: {name} may not use {service}: its requests are refused with 403."));
+                reader.errors.push(format!("tenant: {name} may not use {service}: its requests are refused with 403."));
             }
         }
         (service, client)
@@ -270,18 +270,18 @@ impl Requester<'_> {
 }
 
 /// Every fence, or those of the service and the tenant that the operator names.
-fn all(table: &Table, asked: &mut QueryReader) -> Result<Question, Failure> {
-    asked.anything_but(&[CHOICE]);
-    asked.one("all");
-    let service = asked.one("service").and_then(|name| asked.known("service", &name, table.service_named(&name)));
-    let tenant = asked.one("tenant").and_then(|name| asked.known("tenant", &name, table.tenant_named(&name)));
-    if asked.errors.is_empty() {
+fn all(table: &Table, reader: &mut QueryReader) -> Result<Question, Failure> {
+    reader.anything_but(&[CHOICE]);
+    reader.one("all");
+    let service = reader.one("service").and_then(|name| reader.known("service", &name, table.service_named(&name)));
+    let tenant = reader.one("tenant").and_then(|name| reader.known("tenant", &name, table.tenant_named(&name)));
+    if reader.errors.is_empty() {
         return Ok(Question::All { service, tenant });
     }
-    Err(Failure::BadQuestion { errors: core::mem::take(&mut asked.errors) })
+    Err(Failure::BadQuestion { errors: core::mem::take(&mut reader.errors) })
 }
 
-/// A query string being read; every mistake in it is noted.
+/// Reads a query string, and collects the mistakes in it.
 struct QueryReader {
     pairs: Vec<(String, String)>,
     errors: Vec<String>,
@@ -316,7 +316,7 @@ impl QueryReader {
         found
     }
 
-    /// An address, by which `networks` may place the client; `unknown` stands for one that nobody can place.
+    /// Reads an address, by which `networks` may place the client. `unknown` means one that can't be placed.
     fn address(&mut self, text: &str, has_country: bool) -> Option<IpAddr> {
         match text.parse() {
             Ok(address) => return Some(address),
@@ -335,7 +335,7 @@ impl QueryReader {
 
     fn country(&mut self, text: &str) -> Option<CountryCode> {
         let code = CountryCode::parse(&text.to_ascii_uppercase());
-        // What a front says of a client that it can't place, such as XX, is asked for as it would come: it is unknown.
+        // A code for an unknown place, such as XX, is treated as in a request: the country is unknown.
         if code.is_none() && !is_like_code(text) {
             let text = quote(text);
             self.errors.push(format!("country: {text} is no ISO 3166-1 code of two letters, such as DE."));

@@ -47,17 +47,17 @@ use crate::runtime::reply::Identity;
 const BUNDLED: &[u8] = include_bytes!("../../rules.json");
 
 /// How long one source of rules or of health may take to answer.
-const RULES_PATIENCE: Millis = Millis(3_000);
-const HEALTH_PATIENCE: Millis = Millis(1_500);
+const RULES_TIMEOUT: Millis = Millis(3_000);
+const HEALTH_TIMEOUT: Millis = Millis(1_500);
 /// How long the other sources may still take after one has answered. Then requests continue with what is there.
-const GRACE: Millis = Millis(300);
+const GRACE_FOR_OTHERS: Millis = Millis(300);
 /// How much longer a lease lasts than a fetch may take.
-const SPARE: Millis = Millis(500);
+const LEASE_MARGIN: Millis = Millis(500);
 /// The interval at which a request polls for the end of another request's fetch: at first, and at most.
-const GLANCE: Millis = Millis(4);
+const POLL_INTERVAL: Millis = Millis(4);
 const LAST_GLANCE: Millis = Millis(32);
 /// Without usable rules, requests wait for a new fetch if the last one was at least this long ago.
-const AGAIN_WITHOUT_RULES: Millis = Millis(5_000);
+const RETRY_WITHOUT_RULES: Millis = Millis(5_000);
 
 /// The rules and the health that one request sees from start to end.
 #[derive(Clone, Debug)]
@@ -143,8 +143,8 @@ fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Opti
     match due {
         Due::No => None,
         Due::Look { wait } => {
-            let bell = look(feed, env, context);
-            wait.then(|| Box::pin(bell.heard()) as LocalBoxFuture<'a, ()>)
+            let signal = begin_fetch(feed, env, context);
+            wait.then(|| Box::pin(signal.wait()) as LocalBoxFuture<'a, ()>)
         }
         Due::Wait => Some(Box::pin(wait_for_another(feed, env, context))),
     }
@@ -152,18 +152,18 @@ fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Opti
 
 /// Waits until another request's fetch has ended. If that request was cut short, fetches the feed itself.
 async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
-    let (mut waited, mut glance) = (Millis(0), GLANCE);
+    let (mut waited, mut interval) = (Millis(0), POLL_INTERVAL);
     let most = STATE.with_borrow(|state| state.longest(feed));
     while waited.0 <= 2 * most.0 {
-        Delay::from(glance.to_std()).await;
-        waited = Millis(waited.0 + glance.0);
-        glance = Millis(2 * glance.0).min(LAST_GLANCE);
+        Delay::from(interval.to_std()).await;
+        waited = Millis(waited.0 + interval.0);
+        interval = Millis(2 * interval.0).min(LAST_GLANCE);
         match STATE.with_borrow_mut(|state| state.due(feed, clock::now())) {
             Due::Wait => {}
             Due::Look { wait } => {
-                let bell = look(feed, env, context);
+                let signal = begin_fetch(feed, env, context);
                 if wait {
-                    bell.heard().await;
+                    signal.wait().await;
                 }
                 return;
             }
@@ -174,37 +174,37 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
 
 /// Begins a fetch inside `wait_until`, which lasts even if the request ends. The signal that is returned is set when
 /// the request may continue.
-fn look(feed: Feed, env: &Env, context: &Context) -> Rc<LookSignal> {
-    let bell = Rc::<LookSignal>::default();
-    let (env, ring) = (env.clone(), Rc::clone(&bell));
+fn begin_fetch(feed: Feed, env: &Env, context: &Context) -> Rc<FetchSignal> {
+    let signal = Rc::<FetchSignal>::default();
+    let (env, fetched) = (env.clone(), Rc::clone(&signal));
     let settings = STATE.with_borrow(|state| state.settings.clone()).unwrap_or_default();
     context.wait_until(async move {
         match feed {
-            Feed::Rules => look_at_rules(&env, &settings, &ring).await,
-            Feed::Health => look_at_health(&env, &settings, &ring).await,
+            Feed::Rules => fetch_rules(&env, &settings, &fetched).await,
+            Feed::Health => fetch_health(&env, &settings, &fetched).await,
         }
     });
-    bell
+    signal
 }
 
 /// Signals to one request that its own fetch has a result.
 #[derive(Default)]
-struct LookSignal {
-    rung: Cell<bool>,
+struct FetchSignal {
+    is_set: Cell<bool>,
     waiting: Cell<Option<Waker>>,
 }
 
-impl LookSignal {
-    fn ring(&self) {
-        self.rung.set(true);
+impl FetchSignal {
+    fn notify(&self) {
+        self.is_set.set(true);
         if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
     }
 
-    async fn heard(self: Rc<Self>) {
+    async fn wait(self: Rc<Self>) {
         poll_fn(|context| {
-            if self.rung.get() {
+            if self.is_set.get() {
                 return Poll::Ready(());
             }
             self.waiting.set(Some(context.waker().clone()));
@@ -217,25 +217,26 @@ impl LookSignal {
 /// The rules and the health of this moment.
 #[inline(never)]
 pub(crate) fn snapshot() -> Snapshot {
-    let (snapshot, is_news) = STATE.with_borrow_mut(|state| {
+    let (snapshot, should_log_age) = STATE.with_borrow_mut(|state| {
         let now = clock::now();
         let steady = Timestamp(state.clock.at(now));
-        let table = state.book.table().cloned();
+        let table = state.rules_state.table().cloned();
         let health = table.as_ref().map_or_else(|| Rc::from([]), |table| state.reports.health(table, now));
         let age = state.age(steady);
-        let is_news = state.book.is_news(age, steady);
-        let (book, nodes) = (&state.book, state.reports.nodes());
-        let (confirmed, trouble, sources) = (book.since_confirmed(steady), book.trouble(), book.answering());
-        (Snapshot { table, age, confirmed, health, trouble, sources, nodes, now }, is_news)
+        let should_log_age = state.rules_state.should_log_age(age, steady);
+        let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
+        let (confirmed, trouble, sources) =
+            (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
+        (Snapshot { table, age, confirmed, health, trouble, sources, nodes, now }, should_log_age)
     });
-    if is_news {
-        tell_of_age(&snapshot);
+    if should_log_age {
+        log_age(&snapshot);
     }
     snapshot
 }
 
 #[inline(never)]
-fn tell_of_age(snapshot: &Snapshot) {
+fn log_age(snapshot: &Snapshot) {
     let (event, age) = match snapshot.age {
         Age::Fresh => return,
         Age::Stale(age) => ("rules_stale", age),
@@ -250,7 +251,7 @@ fn tell_of_age(snapshot: &Snapshot) {
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::new(State {
-        book: RulesState::bundled(BUNDLED),
+        rules_state: RulesState::bundled(BUNDLED),
         reports: Reports::default(),
         settings: None,
         unread: Vec::new(),
@@ -263,7 +264,7 @@ thread_local! {
 
 /// What an isolate keeps between requests.
 struct State {
-    book: RulesState,
+    rules_state: RulesState,
     reports: Reports,
     settings: Option<Rc<Settings>>,
     /// For each node: why its health couldn't be read in the last fetch.
@@ -289,7 +290,7 @@ impl State {
     fn arrange(&mut self, now: Timestamp) {
         let Some(settings) = &self.settings else { return };
         let (urls, kv) = (settings.rules.len(), usize::from(settings.has_kv));
-        self.book.arrange(urls + kv, if urls > 0 { urls } else { kv }, now);
+        self.rules_state.arrange(urls + kv, if urls > 0 { urls } else { kv }, now);
         self.unread = vec![None; settings.health.len()];
     }
 
@@ -297,9 +298,9 @@ impl State {
     fn longest(&self, feed: Feed) -> Millis {
         let has_both = self.settings.as_ref().is_some_and(|settings| settings.has_kv && !settings.rules.is_empty());
         match feed {
-            Feed::Rules if has_both => Millis(2 * RULES_PATIENCE.0 + SPARE.0),
-            Feed::Rules => Millis(RULES_PATIENCE.0 + SPARE.0),
-            Feed::Health => Millis(HEALTH_PATIENCE.0 + SPARE.0),
+            Feed::Rules if has_both => Millis(2 * RULES_TIMEOUT.0 + LEASE_MARGIN.0),
+            Feed::Rules => Millis(RULES_TIMEOUT.0 + LEASE_MARGIN.0),
+            Feed::Health => Millis(HEALTH_TIMEOUT.0 + LEASE_MARGIN.0),
         }
     }
 
@@ -311,8 +312,8 @@ impl State {
             Feed::Health if settings.health.is_empty() => Due::No,
             Feed::Rules => {
                 let (every, most) = (settings.rules_every, settings.rules_max_age);
-                let usable = self.book.table().is_some() && !matches!(self.age_at(now), Age::TooOld(_));
-                let most = if usable { most } else { most.min(every.max(AGAIN_WITHOUT_RULES)) };
+                let usable = self.rules_state.table().is_some() && !matches!(self.age_at(now), Age::TooOld(_));
+                let most = if usable { most } else { most.min(every.max(RETRY_WITHOUT_RULES)) };
                 self.rules.due(now, every, most, longest)
             }
             Feed::Health => {
@@ -330,7 +331,7 @@ impl State {
 
     fn age(&self, steady: Timestamp) -> Age {
         let max_age = self.settings.as_ref().map_or(Millis(u64::MAX), |settings| settings.rules_max_age);
-        self.book.age(steady, max_age)
+        self.rules_state.age(steady, max_age)
     }
 }
 
@@ -359,26 +360,26 @@ fn settings(env: &Env) -> Settings {
 }
 
 /// Asks every URL at the same time. If none has rules, asks KV.
-async fn look_at_rules(env: &Env, settings: &Settings, bell: &LookSignal) {
+async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
     let token = env::text(env, "RULES_TOKEN");
     let mut reads = FuturesUnordered::new();
     for (position, source) in settings.rules.iter().enumerate() {
-        let etag = STATE.with_borrow(|state| state.book.etag(position).map(str::to_owned));
+        let etag = STATE.with_borrow(|state| state.rules_state.etag(position).map(str::to_owned));
         let token = token.as_deref();
-        reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_PATIENCE).await) });
+        reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_TIMEOUT).await) });
     }
     let mut take = |(position, read): (usize, Result<Read, ReadError>)| take_rules(env, settings, position, read);
     let mut is_answered = first_good(&mut reads, &mut take).await;
     if !is_answered && settings.has_kv {
-        is_answered = take((settings.rules.len(), ask::kv(env, RULES_PATIENCE).await));
+        is_answered = take((settings.rules.len(), ask::kv(env, RULES_TIMEOUT).await));
     }
     // What was confirmed by then is as old as the look.
     let answered = clock::now();
     if is_answered {
-        all_within(GRACE, &mut reads, &mut take).await;
+        all_within(GRACE_FOR_OTHERS, &mut reads, &mut take).await;
     }
     STATE.with_borrow_mut(|state| state.rules.done(answered));
-    bell.ring();
+    signal.notify();
     while let Some(read) = reads.next().await {
         take(read);
     }
@@ -386,45 +387,45 @@ async fn look_at_rules(env: &Env, settings: &Settings, bell: &LookSignal) {
 
 /// Takes what a source of rules answered. True if the source has no newer rules than those that are current now.
 fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
-    let (good, came, lines, taken) = STATE.with_borrow_mut(|state| {
+    let (good, result, lines, taken) = STATE.with_borrow_mut(|state| {
         let mut taken = None;
         let steady = Timestamp(state.clock.at(clock::now()));
-        let book = &mut state.book;
-        let was_unread = book.is_unread(position);
+        let rules_state = &mut state.rules_state;
+        let was_unread = rules_state.is_unread(position);
         let source = settings.rules_source(position);
-        let (good, came, line) = match read {
+        let (good, result, line) = match read {
             Err(why) => {
-                let good = book.is_answer(position, why);
-                let told = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
-                (good, why.word(), book.note_unread(position, why, steady).then(|| (true, told())))
+                let good = rules_state.is_answer(position, why);
+                let line = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
+                (good, why.label(), rules_state.note_unread(position, why, steady).then(|| (true, line())))
             }
             Ok(Read::Unmodified) => {
-                book.note_unmodified(position, steady);
+                rules_state.note_unmodified(position, steady);
                 (true, "unmodified", None)
             }
             Ok(Read::Document { bytes, etag }) => {
-                let offer = book.offer(position, &bytes, etag, steady);
-                taken = book.table().filter(|_| matches!(offer, OfferOutcome::Taken(_))).cloned();
-                (offer.is_good(), offer.word(), line_of(source, &offer))
+                let offer = rules_state.offer(position, &bytes, etag, steady);
+                taken = rules_state.table().filter(|_| matches!(offer, OfferOutcome::Taken(_))).cloned();
+                (offer.is_good(), offer.label(), line_of(source, &offer))
             }
         };
-        let again = was_unread && !book.is_unread(position);
+        let again = was_unread && !rules_state.is_unread(position);
         let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
-        (good, came, [again, line], taken)
+        (good, result, [again, line], taken)
     });
-    metrics::look(FeedKind::Rules, settings.rules_source(position), came);
+    metrics::fetch(FeedKind::Rules, settings.rules_source(position), result);
     // The log lines are written after the borrow has ended.
     for (is_warning, line) in lines.into_iter().flatten() {
         if is_warning { log::warn(&line) } else { log::info(&line) }
     }
     if let Some(table) = taken {
-        tell_missing_secrets(env, &table);
+        log_missing_secrets(env, &table);
     }
     good
 }
 
 /// Logs the endpoints that will be skipped because they lack a credential. Otherwise only a 503 would show it.
-fn tell_missing_secrets(env: &Env, table: &Table) {
+fn log_missing_secrets(env: &Env, table: &Table) {
     let missing = secrets::missing(table, |_| true, |name| env::has(env, name));
     if !missing.is_empty() {
         let (revision, endpoints) = (table.revision().number, secrets::to_json(&missing));
@@ -454,21 +455,21 @@ fn line_of(source: &str, offer: &OfferOutcome) -> Option<(bool, Value)> {
 }
 
 /// Asks every node at the same time.
-async fn look_at_health(env: &Env, settings: &Settings, bell: &LookSignal) {
+async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
     let token = env::text(env, "HEALTH_TOKEN");
     let mut reads = FuturesUnordered::new();
     for (position, source) in settings.health.iter().enumerate() {
         let token = token.as_deref();
-        reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_PATIENCE).await) });
+        reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_TIMEOUT).await) });
     }
     let mut take = |(position, read): (usize, Result<Read, ReadError>)| take_health(settings, position, read);
     let is_answered = first_good(&mut reads, &mut take).await;
     let answered = clock::now();
     if is_answered {
-        all_within(GRACE, &mut reads, &mut take).await;
+        all_within(GRACE_FOR_OTHERS, &mut reads, &mut take).await;
     }
     STATE.with_borrow_mut(|state| state.health.done(answered));
-    bell.ring();
+    signal.notify();
     while let Some(read) = reads.next().await {
         take(read);
     }
@@ -491,7 +492,7 @@ fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadErro
         state.unread.get_mut(position).and_then(|known| core::mem::replace(known, why))
     });
     let source = settings.health.get(position).map_or("", |source| source.host.as_str());
-    metrics::look(FeedKind::Health, source, why.map_or("reported", ReadError::word));
+    metrics::fetch(FeedKind::Health, source, why.map_or("reported", ReadError::label));
     match why {
         Some(why) if before != Some(why) => {
             log::warn(&json!({ "event": "health_unreachable", "source": source, "reason": why.to_string() }));

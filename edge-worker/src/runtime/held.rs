@@ -30,14 +30,14 @@ impl Writing {
     /// Begins to write the body to an endpoint. Also returns the stream that is the body of the fetch, with its length.
     pub(crate) fn begin(
         content: &Rc<Content>,
-        hold: Option<&Rc<Reservation>>,
+        reservation: Option<&Rc<Reservation>>,
         target: &Target,
         length: usize,
     ) -> Result<(Self, JsValue), Failure> {
         let (readable, writer) = pipe(Some(length)).ok_or(Failure::Internal)?;
         // The reservation lasts as long as the body is read, even if an answer comes earlier.
-        let (content, hold) = (Rc::clone(content), hold.cloned());
-        let writing = write(content, hold, target.clone(), writer);
+        let (content, reservation) = (Rc::clone(content), reservation.cloned());
+        let writing = write(content, reservation, target.clone(), writer);
         Ok((Self(Some(Box::pin(writing))), readable.into()))
     }
 

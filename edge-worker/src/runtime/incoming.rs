@@ -27,23 +27,23 @@ const LONGEST: Millis = Millis(10_000);
 
 /// Reads a body up to the service's limit. If its `Content-Length` exceeds the limit, nothing is read or held.
 pub(crate) async fn read_body(
-    asked: &ClientRequest,
+    request: &ClientRequest,
     exchange: &mut Exchange,
     limits: &Limits,
-    hold: &mut Reservation,
+    reservation: &mut Reservation,
 ) -> Result<PooledBuffer, Failure> {
     let limit = limits.body_bytes;
-    let announced = asked.header("content-length").and_then(|text| text.parse::<u64>().ok());
+    let announced = request.header("content-length").and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(Failure::BodyTooLarge { limit });
     }
     if let Some(length) = announced.filter(|length| *length <= AT_ONCE) {
         // The body is in memory twice when it is sent: here and in the runtime.
-        hold.grow(2 * length)?;
-        return exchange.body(asked.raw(), limits.idle).await.map(PooledBuffer::from);
+        reservation.grow(2 * length)?;
+        return exchange.body(request.raw(), limits.idle).await.map(PooledBuffer::from);
     }
-    match asked.pieces() {
-        Some(pieces) => read_pieces(pieces, limits, announced.unwrap_or(limit), hold).await,
+    match request.pieces() {
+        Some(pieces) => read_pieces(pieces, limits, announced.unwrap_or(limit), reservation).await,
         None => Ok(PooledBuffer::default()),
     }
 }
@@ -54,7 +54,7 @@ fn read_pieces<'a>(
     mut pieces: Pieces,
     limits: &'a Limits,
     largest: u64,
-    hold: &'a mut Reservation,
+    reservation: &'a mut Reservation,
 ) -> LocalBoxFuture<'a, Result<PooledBuffer, Failure>> {
     Box::pin(async move {
         let limit = limits.body_bytes;
@@ -63,11 +63,14 @@ fn read_pieces<'a>(
         while let Some(piece) = pieces.next(patience.left()).await? {
             let length = bytes.len() + piece.len();
             let fits = length as u64 <= limit;
-            let held =
-                if fits { make_room(&mut bytes, length, largest, hold) } else { Err(Failure::BodyTooLarge { limit }) };
+            let held = if fits {
+                make_room(&mut bytes, length, largest, reservation)
+            } else {
+                Err(Failure::BodyTooLarge { limit })
+            };
             if let Err(failure) = held {
                 drop(bytes);
-                *hold = Reservation::default();
+                *reservation = Reservation::default();
                 drain(&mut pieces).await;
                 return Err(failure);
             }
@@ -77,14 +80,19 @@ fn read_pieces<'a>(
             // The body is much smaller than its buffer, so it moves to a smaller one.
             let capacity = PooledBuffer::size(bytes.len());
             // If there is no smaller buffer, it stays where it is.
-            let _ = resized(&mut bytes, capacity, hold);
+            let _ = resized(&mut bytes, capacity, reservation);
         }
         Ok(bytes)
     })
 }
 
 /// Makes the buffer large enough for `length` bytes in all, and reserves its memory.
-fn make_room(bytes: &mut PooledBuffer, length: usize, largest: u64, hold: &mut Reservation) -> Result<(), Failure> {
+fn make_room(
+    bytes: &mut PooledBuffer,
+    length: usize,
+    largest: u64,
+    reservation: &mut Reservation,
+) -> Result<(), Failure> {
     if length <= bytes.capacity() {
         return Ok(());
     }
@@ -92,23 +100,23 @@ fn make_room(bytes: &mut PooledBuffer, length: usize, largest: u64, hold: &mut R
     let wanted = capacity_for(length, largest);
     // If the wanted capacity isn't free, a smaller one may suffice: most bodies end long before their limit.
     let enough = [wanted, wanted.min(length.saturating_mul(2)), length];
-    let made = enough.into_iter().any(|capacity| resized(bytes, PooledBuffer::size(capacity), hold).is_ok());
+    let made = enough.into_iter().any(|capacity| resized(bytes, PooledBuffer::size(capacity), reservation).is_ok());
     if made { Ok(()) } else { Err(Failure::Busy) }
 }
 
 /// Moves the bytes to a buffer of `capacity`, and reserves its memory. On failure nothing changes.
-fn resized(bytes: &mut PooledBuffer, capacity: usize, hold: &mut Reservation) -> Result<(), Failure> {
+fn resized(bytes: &mut PooledBuffer, capacity: usize, reservation: &mut Reservation) -> Result<(), Failure> {
     let before = bytes.capacity() as u64;
-    hold.resize(capacity as u64)?;
+    reservation.resize(capacity as u64)?;
     match moved(bytes, capacity) {
         Ok(room) => *bytes = room,
         Err(failure) => {
-            hold.resize(before)?;
+            reservation.resize(before)?;
             return Err(failure);
         }
     }
     // A buffer from the pool may be larger than was asked for.
-    hold.resize(bytes.capacity() as u64)
+    reservation.resize(bytes.capacity() as u64)
 }
 
 /// Copies the bytes to a buffer of another capacity.
@@ -181,28 +189,31 @@ mod tests {
 
     #[test]
     fn what_is_held_is_what_is_allocated() {
-        let (mut bytes, mut hold) = (PooledBuffer::default(), Reservation::default());
+        let (mut bytes, mut reservation) = (PooledBuffer::default(), Reservation::default());
         for _ in 0..90 {
             let length = bytes.len() + 100_000;
-            make_room(&mut bytes, length, 9_000_000, &mut hold).unwrap();
+            make_room(&mut bytes, length, 9_000_000, &mut reservation).unwrap();
             bytes.extend(&[0; 100_000]);
-            assert_eq!(format!("{hold:?}"), format!("Reservation({})", bytes.capacity()));
+            assert_eq!(format!("{reservation:?}"), format!("Reservation({})", bytes.capacity()));
         }
         assert_eq!((bytes.len(), bytes.capacity()), (9_000_000, 10 << 20));
         let mut second = Reservation::default();
         second.resize(54 << 20).unwrap();
-        assert_eq!(make_room(&mut bytes, (10 << 20) + 1, 64 << 20, &mut hold), Err(Failure::Busy));
-        assert_eq!((bytes.len(), format!("{hold:?}")), (9_000_000, format!("Reservation({})", bytes.capacity())));
+        assert_eq!(make_room(&mut bytes, (10 << 20) + 1, 64 << 20, &mut reservation), Err(Failure::Busy));
+        assert_eq!(
+            (bytes.len(), format!("{reservation:?}")),
+            (9_000_000, format!("Reservation({})", bytes.capacity()))
+        );
     }
 
     #[test]
     fn where_all_that_may_come_finds_no_room_what_has_come_does() {
         let length = (5 << 20) + 1;
         for (others, most) in [(0, 64), (40, 12), (57, 6)] {
-            let (mut bytes, mut hold, mut second) =
+            let (mut bytes, mut reservation, mut second) =
                 (PooledBuffer::default(), Reservation::default(), Reservation::default());
             second.resize(others << 20).unwrap();
-            make_room(&mut bytes, length, 64 << 20, &mut hold).unwrap();
+            make_room(&mut bytes, length, 64 << 20, &mut reservation).unwrap();
             let room = bytes.capacity();
             assert!(room >= length && room <= most << 20 && room > most << 19, "{room} beside {others} MiB");
         }

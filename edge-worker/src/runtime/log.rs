@@ -1,7 +1,7 @@
-//! Log lines: one JSON object of fixed fields each, handed to the runtime's console. The fields stand in
-//! docs/edge-operations.md.
+//! Writes log lines. Each is a JSON object with fixed fields, written to the runtime's console. docs/edge-operations.md
+//! describes the fields.
 //!
-//! Nothing of a client's or an endpoint's own goes into one: no body, key, URL, address, and no text of an error.
+//! A line never holds anything of a client or an endpoint: no body, key, URL, address, or text of an error.
 
 use std::cell::Cell;
 
@@ -11,8 +11,8 @@ use worker::{console_log, console_warn};
 
 use crate::runtime::metrics;
 
-/// How many lines of failed requests an isolate writes within [`SPAN`] at most: a flood of requests isn't to be a flood
-/// of lines.
+/// The most lines for failed requests that an isolate writes within [`SPAN`], so that a flood of requests doesn't
+/// become a flood of lines.
 const MOST: u32 = 500;
 const SPAN: Millis = Millis(10_000);
 
@@ -21,18 +21,18 @@ thread_local! {
     static WRITTEN: Cell<(Timestamp, u32)> = const { Cell::new((Timestamp(0), 0)) };
 }
 
-/// Whether every request is told (`LOG=all`), or those that didn't go smoothly.
+/// Sets whether every request is logged (`LOG=all`), or only those that failed.
 pub(crate) fn set_all(all: bool) {
     ALL.set(all);
 }
 
-/// Whether every request is told.
+/// Whether every request is logged.
 pub(crate) fn is_all() -> bool {
     ALL.get()
 }
 
-/// Whether a line of a failed request may be written. One that may not is counted.
-pub(crate) fn may_tell_failure(now: Timestamp) -> bool {
+/// Whether a line for a failed request may be written. If not, it is counted.
+pub(crate) fn may_log_failure(now: Timestamp) -> bool {
     if is_all() {
         return true;
     }
@@ -51,12 +51,12 @@ fn allowed((began, count): (Timestamp, u32), now: Timestamp) -> ((Timestamp, u32
     ((began, count.saturating_add(1)), count < MOST)
 }
 
-/// What is as it should be.
+/// Writes a line about something normal.
 pub(crate) fn info(line: &Value) {
     console_log!("{line}");
 }
 
-/// What somebody should look at.
+/// Writes a line about something that needs attention.
 pub(crate) fn warn(line: &Value) {
     console_warn!("{line}");
 }

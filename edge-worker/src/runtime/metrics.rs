@@ -1,7 +1,7 @@
-//! What this isolate has counted: events enter by plain function calls, the text that Prometheus reads leaves.
+//! Counts events of this isolate. Called by functions all over `runtime`; returns the text that Prometheus reads.
 //!
-//! Labels are names of the rules, hosts of the feeds and words of our own; nothing that a client or an endpoint says
-//! becomes one. So there are only as many as the rules have names.
+//! Labels are names in the rules, hosts of the feeds, and fixed words. Nothing that a client or an endpoint sends
+//! becomes a label. So the number of labels is bounded by the rules.
 
 mod text;
 
@@ -17,59 +17,58 @@ thread_local! {
     static COUNTS: RefCell<Counts> = RefCell::new(Counts::default());
 }
 
-/// How often each word was counted. There are a few dozen at most.
+/// How often each word was counted. There are at most a few dozen words.
 type CountsByWord = Vec<(&'static str, u64)>;
 
 /// All counters.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// By service, by what became of its requests. The service without a name is that of requests which never got to
-    /// one.
+    /// Results of requests, by service. Requests that reached no service are under the empty name.
     requests: BTreeMap<String, CountsByWord>,
-    /// By region and endpoint, by what became of the attempts.
+    /// Results of attempts, by region and endpoint.
     attempts: BTreeMap<String, BTreeMap<String, CountsByWord>>,
     retries: u64,
-    /// By feed and source, by what came of looking.
-    looks: [BTreeMap<String, CountsByWord>; 2],
+    /// Results of fetches, by feed and source.
+    fetches: [BTreeMap<String, CountsByWord>; 2],
     events: CountsByWord,
 }
 
-/// A feed whose looks are counted.
+/// A feed whose fetches are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FeedKind {
     Rules = 0,
     Health = 1,
 }
 
-/// Counts an event of any kind. `name` is a word in `snake_case` that docs/edge-operations.md tells the meaning of.
+/// Counts an event of any kind. `name` is a word in `snake_case` that docs/edge-operations.md explains.
 pub(crate) fn note(name: &'static str) {
     COUNTS.with_borrow_mut(|counts| bump(&mut counts.events, name));
 }
 
-/// Counts what became of a request.
+/// Counts the result of a request.
 pub(crate) fn request(service: &str, code: &'static str) {
     COUNTS.with_borrow_mut(|counts| with(&mut counts.requests, service, |words| bump(words, code)));
 }
 
-/// Counts what became of a request's attempts.
+/// Counts the results of a request's attempts.
 pub(crate) fn attempts(record: &Record) {
     COUNTS.with_borrow_mut(|counts| {
         counts.retries += (record.attempts.len() as u64).saturating_sub(1);
         for attempt in &record.attempts {
-            let word = attempt.outcome.map_or("pending", word);
+            let label = attempt.outcome.map_or("pending", label);
             with(&mut counts.attempts, attempt.region.as_str(), |endpoints| {
-                with(endpoints, attempt.endpoint.as_str(), |words| bump(words, word));
+                with(endpoints, attempt.endpoint.as_str(), |words| bump(words, label));
             });
         }
     });
 }
 
-/// Counts a look at a source of a feed.
-pub(crate) fn look(feed: FeedKind, source: &str, came: &'static str) {
-    COUNTS.with_borrow_mut(|counts| with(&mut counts.looks[feed as usize], source, |words| bump(words, came)));
+/// Counts a fetch from a source of a feed.
+pub(crate) fn fetch(feed: FeedKind, source: &str, result: &'static str) {
+    COUNTS.with_borrow_mut(|counts| with(&mut counts.fetches[feed as usize], source, |words| bump(words, result)));
 }
 
-/// Forgets what the rules name no longer.
+/// Removes counters of names that the rules no longer have.
 fn follow(counts: &mut Counts, table: &Table) {
     counts.requests.retain(|service, _| service.is_empty() || table.service_named(service).is_some());
     counts.attempts.retain(|region, endpoints| {
@@ -81,8 +80,8 @@ fn follow(counts: &mut Counts, table: &Table) {
     });
 }
 
-/// The word for an outcome: of statuses the class alone, as they are the endpoint's to choose.
-fn word(outcome: Outcome) -> &'static str {
+/// The word for an outcome. For a status, only its class, because the endpoint chooses statuses.
+fn label(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Status(429) => "http_429",
         Outcome::Status(300..=399) => "http_3xx",

@@ -1,8 +1,8 @@
-//! What the JavaScript side of an exchange reports: a number comes in, a [`Notice`] goes out. `exchange` files each in
-//! its inbox. Those about an endpoint's answer have the names of the attempt machine's events
+//! The reports of the JavaScript side of an exchange. Takes a number, returns a [`Notice`]. Called by `runtime`;
+//! `exchange` puts each into its inbox. Those about an endpoint's answer have the names of the attempt machine's events
 //! ([`Event`](crate::decide::attempt::Event)).
 
-/// One report of exchange.js. Its number and its name stand in notice.js too; a test compares them.
+/// One report of exchange.js. notice.js has the same numbers and names, and a test compares them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Notice {
     /// An endpoint's status and headers.
@@ -23,11 +23,11 @@ pub(crate) enum Notice {
     Written = 7,
     /// The client didn't take the last write.
     WriteFailed = 8,
-    /// The client's body, all of it.
+    /// The client's whole body.
     RequestBody = 9,
-    /// The client's body didn't come.
+    /// The client's body couldn't be read.
     RequestFailed = 10,
-    /// The rest of the endpoint's body: a chunk and its end.
+    /// The last chunk of the endpoint's body, and its end.
     LastChunk = 11,
     /// A piece of the client's body.
     RequestChunk = 12,
@@ -35,11 +35,11 @@ pub(crate) enum Notice {
     RequestEof = 13,
     /// No piece of the client's body came in time.
     RequestTimeout = 14,
-    /// What a small fetch beside the answer in flight brought.
+    /// The result of a small fetch beside the answer in flight.
     Looked = 15,
 }
 
-/// All of them, each at the place of its number.
+/// All notices, each at the index of its number.
 const NOTICES: [Notice; 16] = [
     Notice::Headers,
     Notice::FetchError,
@@ -60,7 +60,7 @@ const NOTICES: [Notice; 16] = [
 ];
 
 impl Notice {
-    /// The notice of a number.
+    /// The notice with a number.
     pub(crate) fn of(number: u8) -> Option<Self> {
         NOTICES.get(usize::from(number)).copied()
     }

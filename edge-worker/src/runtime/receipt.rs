@@ -1,8 +1,8 @@
-//! Signed receipts: a steering and a run's record enter, the value of `x-bailiwick-receipt` leaves; `serve` engages a
-//! [`ReceiptSigner`] before anything is sent, `proxy` has it sign when the answer is known.
+//! Signs receipts. Takes a steering and a run's record; returns the value of `x-bailiwick-receipt`. `serve` gets a
+//! [`ReceiptSigner`] before anything is sent, and `proxy` lets it sign when the answer is known.
 //!
-//! The runtime signs (WebCrypto): that adds no code to the Wasm, is native and constant in time, and keeps the private
-//! key where nothing can read it out again.
+//! The runtime signs (WebCrypto). That adds no code to the Wasm, is native and takes constant time, and nothing can
+//! read the private key back.
 
 mod key;
 mod webcrypto;
@@ -33,15 +33,15 @@ use webcrypto::Signer;
 const HEADER: &str = "x-bailiwick-receipt";
 /// The secret that holds the private key.
 const SECRET: &str = "RECEIPT_KEY";
-/// The variable that holds public keys beside it, as a JSON Web Key Set: those that signed before.
+/// The variable with earlier public keys, as a JSON Web Key Set.
 const RETIRED: &str = "RECEIPT_PUBLIC_KEYS";
 
 thread_local! {
-    /// Secrets don't change while an isolate lives. `None`: not looked at yet.
+    /// Secrets don't change while an isolate lives. `None` if the secret wasn't read yet.
     static KEY: RefCell<Option<Key>> = const { RefCell::new(None) };
 }
 
-/// What became of the secret.
+/// The result of reading the secret.
 #[derive(Clone)]
 enum Key {
     Absent,
@@ -49,7 +49,8 @@ enum Key {
     Ready(Rc<Signer>),
 }
 
-/// The key, read once per isolate. Requests that come meanwhile read it too: none may wait for another's promise.
+/// The key, which is read once per isolate. Requests that arrive meanwhile read it too, because no request may wait for
+/// another's promise.
 async fn key(env: &Env) -> Key {
     if let Some(key) = KEY.with_borrow(Clone::clone) {
         return key;
@@ -67,7 +68,7 @@ async fn key(env: &Env) -> Key {
     KEY.with_borrow_mut(|known| known.get_or_insert(key).clone())
 }
 
-/// The public keys of receipts, the one in use first: what `/.well-known/bailiwick/jwks.json` says.
+/// The public keys of receipts, the current one first, as `/.well-known/bailiwick/jwks.json` shows them.
 pub(crate) async fn public(env: &Env) -> Value {
     let mut keys: Vec<PublicKey> = Vec::new();
     if let Key::Ready(signer) = key(env).await {
@@ -82,26 +83,26 @@ pub(crate) async fn public(env: &Env) -> Value {
     key_set(&keys)
 }
 
-/// Whoever signs for one request, and what is known of it before it is sent.
+/// Signs for one request, and holds what is known before the request is sent.
 pub(crate) struct ReceiptSigner {
     signer: Rc<Signer>,
     required: bool,
     known: Claims,
 }
 
-/// The notary's office: whether this service's answers are signed, and by whom.
+/// Whether this service's answers are signed, and by which key.
 pub(crate) struct ReceiptPolicy(Option<(Rc<Signer>, bool)>);
 
 impl ReceiptPolicy {
-    /// One for a service that wishes for no receipts.
+    /// The policy of a service without receipts; `None` if it wants some.
     pub(crate) fn closed(wish: Receipts) -> Option<Self> {
         (wish == Receipts::Off).then_some(Self(None))
     }
 
-    /// Opens it, as the service wishes.
+    /// Reads the policy of a service that wants receipts.
     ///
     /// # Errors
-    /// 503 when receipts are required and there is no key to sign them with.
+    /// 503 if receipts are required and there is no key.
     #[inline(never)]
     pub(crate) fn open(env: &Env, wish: Receipts) -> LocalBoxFuture<'_, Result<Self, Failure>> {
         Box::pin(async move {
@@ -114,7 +115,7 @@ impl ReceiptPolicy {
         })
     }
 
-    /// Notes what was decided before the request is sent.
+    /// Makes the signer of a request, with what was decided before it is sent.
     pub(crate) fn engage(
         self,
         table: &Table,
@@ -146,10 +147,10 @@ impl ReceiptPolicy {
 }
 
 impl ReceiptSigner {
-    /// Signs what was done and puts the receipt among the answer's headers.
+    /// Signs what was done, and adds the receipt to the answer's headers.
     ///
     /// # Errors
-    /// When the runtime doesn't sign and the service gives no answer without a receipt.
+    /// If the runtime can't sign, and the service requires receipts.
     #[inline(never)]
     pub(crate) fn sign<'a>(
         self,
@@ -180,7 +181,7 @@ impl ReceiptSigner {
     }
 }
 
-/// What was known, with how it ended.
+/// Adds to the claims how the request ended.
 fn concluded(known: Claims, status: u16, served_by: Option<&Target>, record: &Record) -> Claims {
     let attempts = record.attempts.iter().map(|attempt| Attempt {
         region: attempt.region.to_string(),

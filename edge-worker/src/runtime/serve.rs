@@ -47,8 +47,8 @@ const OURS: &str = "/.well-known/bailiwick/";
 ///
 /// The steps that most requests need are functions that aren't inlined. Waits that few requests need are boxed futures.
 /// As one function, all of it would be 100 kB of Wasm, and slower for every request.
-pub(crate) async fn serve(mut asked: ClientRequest, exchange: Exchange, env: Env, context: &Context) -> Answer {
-    let mut info = ResponseInfo::new(asked.id.clone());
+pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: Env, context: &Context) -> Answer {
+    let mut info = ResponseInfo::new(request.id.clone());
     if let Some(fresh) = feed::refresh(&env, context) {
         fresh.await;
     }
@@ -58,16 +58,16 @@ pub(crate) async fn serve(mut asked: ClientRequest, exchange: Exchange, env: Env
     if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {
         info.rules_age = Some(age.0 / 1000);
     }
-    let page = OriginPolicy::of(&asked, snapshot.table.as_deref());
-    let answered = match page.as_ref().and_then(|page| of_page(page, &asked, &info)) {
+    let page = OriginPolicy::of(&request, snapshot.table.as_deref());
+    let answered = match page.as_ref().and_then(|page| of_page(page, &request, &info)) {
         Some(at_once) => at_once.map(Answer::Whole),
-        None => answer(&mut asked, exchange, env, &snapshot, &mut info).await,
+        None => answer(&mut request, exchange, env, &snapshot, &mut info).await,
     };
     let mut answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
-            recognise_host(&mut info, &snapshot, &asked);
-            Answer::Whole(refused(&mut asked, &info, failure).await)
+            recognise_host(&mut info, &snapshot, &request);
+            Answer::Whole(refused(&mut request, &info, failure).await)
         }
     };
     match (page, &info.whose) {
@@ -81,27 +81,27 @@ pub(crate) async fn serve(mut asked: ClientRequest, exchange: Exchange, env: Env
 /// Answers a web page's request before its key is read: a preflight, which has no key, or a request from an origin that
 /// isn't allowed. `None` for any other request.
 #[inline(never)]
-fn of_page(page: &OriginPolicy, asked: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
+fn of_page(page: &OriginPolicy, request: &ClientRequest, info: &ResponseInfo) -> Option<Result<Reply, Failure>> {
     let refused = (*page == OriginPolicy::Refused).then_some(Err(Failure::OriginNotAllowed));
-    page.preflight(asked, info).or(refused)
+    page.preflight(request, info).or(refused)
 }
 
 /// Notes the service of a request that was refused before its tenant was known. The host names the service.
 #[inline(never)]
-fn recognise_host(info: &mut ResponseInfo, snapshot: &Snapshot, asked: &ClientRequest) {
+fn recognise_host(info: &mut ResponseInfo, snapshot: &Snapshot, request: &ClientRequest) {
     if info.whose.is_none() {
-        let service = snapshot.table.as_deref().and_then(|table| client::service_of(table, &asked.address.host));
+        let service = snapshot.table.as_deref().and_then(|table| client::service_of(table, &request.address.host));
         info.whose = service.and_then(|service| snapshot.whose(service, None));
     }
 }
 
 /// Answers a request that is refused, after its body was drained.
 #[inline(never)]
-fn refused<'a>(asked: &'a mut ClientRequest, info: &'a ResponseInfo, failure: Failure) -> LocalBoxFuture<'a, Reply> {
+fn refused<'a>(request: &'a mut ClientRequest, info: &'a ResponseInfo, failure: Failure) -> LocalBoxFuture<'a, Reply> {
     Box::pin(async move {
         account::refused(info, &failure, info.failed(&failure, None).0);
         // A body that was read in one call has no pieces left.
-        if let Some(mut pieces) = asked.pieces() {
+        if let Some(mut pieces) = request.pieces() {
             drain(&mut pieces).await;
         }
         info.failure(&failure)
@@ -115,49 +115,49 @@ fn revision(snapshot: &Snapshot) -> Option<String> {
 }
 
 async fn answer(
-    asked: &mut ClientRequest,
+    request: &mut ClientRequest,
     mut exchange: Exchange,
     env: Env,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
 ) -> Result<Answer, Failure> {
-    if asked.address.path.starts_with(OURS) {
-        let reply = ours(asked, &env, snapshot, info).await?;
+    if request.address.path.starts_with(OURS) {
+        let reply = ours(request, &env, snapshot, info).await?;
         account::answered(info, reply.status);
         return Ok(Answer::Whole(reply));
     }
     let table = snapshot.rules()?;
-    let mut known = Recognized::of(asked, table)?;
+    let mut known = Recognized::of(request, table)?;
     info.whose = snapshot.whose(known.caller.service, known.caller.tenant);
     let service = table.service(known.caller.service);
     let receipt_policy = match ReceiptPolicy::closed(service.receipts) {
         Some(closed) => closed,
         None => ReceiptPolicy::open(&env, service.receipts).await?,
     };
-    known.check(asked, &env)?;
-    let mut hold = Reservation::default();
+    known.check(request, &env)?;
+    let mut reservation = Reservation::default();
     let body = if known.takes_body() {
-        let bytes = read_body(asked, &mut exchange, &service.limits, &mut hold).await?;
-        Some(known.inspect(asked, bytes)?)
+        let bytes = read_body(request, &mut exchange, &service.limits, &mut reservation).await?;
+        Some(known.inspect(request, bytes)?)
     } else {
         None
     };
     let caller = known.caller;
-    let prepared = match prepare(asked, env, snapshot, info, known, body, receipt_policy)? {
+    let prepared = match prepare(request, env, snapshot, info, known, body, receipt_policy)? {
         Preparation::Answered(reply) => {
             account::answered(info, reply.status);
             return Ok(Answer::Whole(reply));
         }
         Preparation::Sendable(prepared) => prepared,
     };
-    let lines = prepared.load.and_then(|_| batch_input(asked, snapshot, &caller, &prepared));
+    let lines = prepared.load.and_then(|_| batch_input(request, snapshot, &caller, &prepared));
     let Prepared { task, mut job, load } = *prepared;
     if let Some(load) = load {
-        let upload = OutboundUpload::begin(asked, load, lines, &service.allow, &service.limits, &mut hold);
+        let upload = OutboundUpload::begin(request, load, lines, &service.allow, &service.limits, &mut reservation);
         job.upload = Some(upload.await?);
     }
-    job.hold = Some(Rc::new(hold));
-    job.headers = core::mem::take(&mut asked.headers);
+    job.hold = Some(Rc::new(reservation));
+    job.headers = core::mem::take(&mut request.headers);
     Ok(Driver::new(task, job, info.clone(), exchange).respond().await)
 }
 
@@ -173,19 +173,19 @@ struct Recognized<'t> {
 
 impl<'t> Recognized<'t> {
     #[inline(never)]
-    fn of(asked: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
-        let address = &asked.address;
+    fn of(request: &ClientRequest, table: &'t Table) -> Result<Self, Failure> {
+        let address = &request.address;
         // This comes before the key is read: a client that puts its key into the query should be told so.
         let query = Query::parse(&address.query)?;
-        let credentials = Credentials::of(asked);
-        let caller = client::recognise(table, &address.host, &credentials, &Origin::of(asked))?;
-        let route = Route::parse(&asked.method, &address.path)?;
+        let credentials = Credentials::of(request);
+        let caller = client::recognise(table, &address.host, &credentials, &Origin::of(request))?;
+        let route = Route::parse(&request.method, &address.path)?;
         Ok(Self { table, caller, route, query, keys: None })
     }
 
     /// Refuses a request before its body is read if it would be refused later anyway.
-    fn check(&mut self, asked: &ClientRequest, env: &Env) -> Result<(), Failure> {
-        headers::check_encoding(asked.header("content-encoding"))?;
+    fn check(&mut self, request: &ClientRequest, env: &Env) -> Result<(), Failure> {
+        headers::check_encoding(request.header("content-encoding"))?;
         if self.is_state() {
             self.keys = Some(state_keys(env)?);
         }
@@ -206,9 +206,9 @@ impl<'t> Recognized<'t> {
     }
 
     #[inline(never)]
-    fn inspect(&self, asked: &ClientRequest, bytes: PooledBuffer) -> Result<Content, Failure> {
+    fn inspect(&self, request: &ClientRequest, bytes: PooledBuffer) -> Result<Content, Failure> {
         let service = self.table.service(self.caller.service);
-        let content_type = asked.header("content-type").unwrap_or_default();
+        let content_type = request.header("content-type").unwrap_or_default();
         let is_form = match self.route.takes() {
             BodyForm::Form => true,
             // A body whose Content-Type isn't a form's is read as JSON, and sent as JSON.
@@ -216,10 +216,10 @@ impl<'t> Recognized<'t> {
             BodyForm::Json | BodyForm::Nothing => false,
         };
         Ok(if is_form {
-            Content::Form(Form::read(content_type, bytes, &self.route, &service.allow)?, uploads::boundary(asked))
+            Content::Form(Form::read(content_type, bytes, &self.route, &service.allow)?, uploads::boundary(request))
         } else {
             let Owner { service: name, tenant } = state::owner(self.table, self.caller.service, self.caller.tenant);
-            let scope = Scope { service: name, tenant, request: asked.id.clone() };
+            let scope = Scope { service: name, tenant, request: request.id.clone() };
             Content::Json(Inspected::json(bytes, &self.route, &Terms { allow: &service.allow, scope })?)
         })
     }
@@ -228,21 +228,21 @@ impl<'t> Recognized<'t> {
 /// Answers the paths below [`OURS`].
 #[inline(never)]
 fn ours<'a>(
-    asked: &'a ClientRequest,
+    request: &'a ClientRequest,
     env: &'a Env,
     snapshot: &'a Snapshot,
     info: &'a ResponseInfo,
 ) -> LocalBoxFuture<'a, Result<Reply, Failure>> {
     Box::pin(async move {
-        match asked.address.path.strip_prefix(OURS).unwrap_or_default() {
-            "healthz" => Ok(healthz(asked, env, snapshot, info)),
+        match request.address.path.strip_prefix(OURS).unwrap_or_default() {
+            "healthz" => Ok(healthz(request, env, snapshot, info)),
             "jwks.json" => Ok(info.json(200, &receipt::public(env).await)),
-            "explain" => explain::answer(asked, env, snapshot, info),
-            "metrics" => explain::metrics(asked, env, snapshot, info),
+            "explain" => explain::answer(request, env, snapshot, info),
+            "metrics" => explain::metrics(request, env, snapshot, info),
             #[cfg(feature = "vectors")]
-            "test/vectors" => Ok(vectors(asked, info).await),
+            "test/vectors" => Ok(vectors(request, info).await),
             #[cfg(feature = "vectors")]
-            "test/panic" => panic!("a prompt: {}", asked.raw().url()),
+            "test/panic" => panic!("a prompt: {}", request.raw().url()),
             _ => Err(Failure::UnknownPath),
         }
     })
@@ -250,7 +250,7 @@ fn ours<'a>(
 
 /// Says whether this Worker can steer, and by which rules and reports. Nothing in it is secret. The operator also
 /// learns which endpoints lack a credential.
-fn healthz(asked: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &ResponseInfo) -> Reply {
+fn healthz(request: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &ResponseInfo) -> Reply {
     let revision = snapshot.table.as_ref().map(|table| table.revision());
     let status = match snapshot.rules() {
         Ok(_) => "ok",
@@ -268,7 +268,7 @@ fn healthz(asked: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &Respons
         "health_reports": snapshot.nodes,
         "time": snapshot.now.to_string(),
     });
-    if let (Some(missing), Some(fields)) = (explain::operators_health(asked, env, snapshot), value.as_object_mut()) {
+    if let (Some(missing), Some(fields)) = (explain::operators_health(request, env, snapshot), value.as_object_mut()) {
         fields.insert("no_secret".to_owned(), secrets::to_json(&missing));
     }
     info.json(if status == "ok" { 200 } else { 503 }, &value)
@@ -276,8 +276,8 @@ fn healthz(asked: &ClientRequest, env: &Env, snapshot: &Snapshot, info: &Respons
 
 /// Runs a file of shared test vectors. The native tests run the same files.
 #[cfg(feature = "vectors")]
-async fn vectors(asked: &ClientRequest, info: &ResponseInfo) -> Reply {
-    let text = worker::Request::from(Clone::clone(asked.raw())).text().await.unwrap_or_default();
+async fn vectors(request: &ClientRequest, info: &ResponseInfo) -> Reply {
+    let text = worker::Request::from(Clone::clone(request.raw())).text().await.unwrap_or_default();
     match bailiwick_rules::testing::run(&text) {
         Ok(cases) => info.json(200, &json!({ "cases": cases })),
         Err(message) => info.json(422, &json!({ "message": message })),

@@ -55,33 +55,33 @@ struct UploadRefusal {
 
 /// The boundary of the multipart body that is sent. Nobody can guess it: the request's id is random, and the client
 /// gets it only with the answer.
-pub(crate) fn boundary(asked: &ClientRequest) -> String {
-    format!("bailiwick-{}", asked.id)
+pub(crate) fn boundary(request: &ClientRequest) -> String {
+    format!("bailiwick-{}", request.id)
 }
 
 impl OutboundUpload {
     /// Reads the beginning of an upload. `lines` judges the lines of a batch.
     #[inline(never)]
     pub(crate) fn begin<'a>(
-        asked: &'a ClientRequest,
+        request: &'a ClientRequest,
         load: UploadKind,
         lines: Option<BatchInput>,
         allow: &'a [Allowance],
         limits: &'a Limits,
-        hold: &'a mut Reservation,
+        reservation: &'a mut Reservation,
     ) -> LocalBoxFuture<'a, Result<Self, Failure>> {
         Box::pin(async move {
-            let boundary = boundary(asked);
+            let boundary = boundary(request);
             let sent_type = form_type(&boundary);
-            let upload = Upload::new(load, asked.header("content-type").unwrap_or_default(), boundary, allow)?;
+            let upload = Upload::new(load, request.header("content-type").unwrap_or_default(), boundary, allow)?;
             let mut upload = upload.with_lines(lines);
-            let mut pieces = asked.pieces().ok_or(Failure::MissingBody)?;
+            let mut pieces = request.pieces().ok_or(Failure::MissingBody)?;
             let mut first = Vec::new();
             let patience = Deadlines::of(limits);
             let mut ended = false;
             while !ended && first.len() < HELD_AT_FIRST {
                 let more = match pieces.next(patience.left()).await {
-                    Ok(Some(chunk)) => hold.grow(chunk.len() as u64).and_then(|()| upload.push(&chunk)),
+                    Ok(Some(chunk)) => reservation.grow(chunk.len() as u64).and_then(|()| upload.push(&chunk)),
                     Ok(None) => {
                         ended = true;
                         upload.finish()

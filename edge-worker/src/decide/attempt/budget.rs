@@ -1,16 +1,16 @@
-//! The isolate's retry budget: token arithmetic, time handed in.
+//! The retry budget of an isolate. Takes the time; says whether a retry may be sent. Pure. Called by `run`.
 
-/// What one token is made of, so that all shares are whole.
+/// The units of one token, so that all shares are whole numbers.
 const TOKEN: i64 = 10_000;
-/// The most that can be saved up.
+/// The most that can be saved, in units.
 const CAP: i64 = 10 * TOKEN;
-/// What a request's first attempt earns: 0.2.
+/// What the first attempt of a request adds: 0.2 tokens.
 const PER_FIRST: i64 = TOKEN / 5;
-/// What a millisecond earns: one token in 10 s.
+/// What a millisecond adds: one token in 10 s.
 const PER_MILLI: i64 = 1;
 
-/// The isolate's retry budget: in the long run retries are a fifth of the requests, whatever breaks, so that an outage
-/// isn't multiplied by those who retry.
+/// The retry budget of an isolate. In the long run at most a fifth of the requests are retried, whatever fails, so that
+/// retries don't make an outage worse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
     saved: i64,
@@ -24,7 +24,7 @@ impl Budget {
         Self { saved: CAP, at_ms: now_ms }
     }
 
-    /// A request's first attempt.
+    /// Adds what a request's first attempt earns.
     pub fn earn(&mut self, now_ms: i64) {
         self.pass(now_ms);
         self.add(PER_FIRST);

@@ -1,4 +1,5 @@
-//! What was done for a request. The `x-bailiwick-*` headers, the metrics and the log come from here only.
+//! What was done for a request. Filled by `run`. The `x-bailiwick-*` headers, the metrics and the log come only from
+//! here.
 
 use core::fmt;
 
@@ -9,9 +10,9 @@ use crate::decide::plan::Skipped;
 /// What was done for a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Record {
-    /// Every endpoint that was sent the request, in order: where its body may have been.
+    /// Every endpoint that the request was sent to, in order. Its body may be at each of them.
     pub attempts: Vec<Attempt>,
-    /// Every endpoint that was passed over.
+    /// Every endpoint that was skipped.
     pub skipped: Vec<Skipped>,
     /// Why there was no further attempt after a failure.
     pub stopped: Option<Stop>,
@@ -19,7 +20,7 @@ pub struct Record {
     pub end: Option<End>,
 }
 
-/// One send.
+/// One attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attempt {
     /// The endpoint's position in the plan.
@@ -30,9 +31,9 @@ pub struct Attempt {
     pub endpoint: EndpointId,
     /// When it was sent.
     pub started_ms: i64,
-    /// How it went; `None` while nobody knows.
+    /// How it went; `None` while it lasts.
     pub outcome: Option<Outcome>,
-    /// How long that took.
+    /// How long it took, in milliseconds.
     pub ms: u64,
 }
 
@@ -45,29 +46,29 @@ pub enum Outcome {
     Timeout,
     /// No connection, or it broke.
     Network,
-    /// A status that another endpoint may not have.
+    /// A status that another endpoint may not answer with.
     Status(u16),
-    /// It hasn't got the model.
+    /// The endpoint lacks the model.
     NoModel,
-    /// It hasn't got the path.
+    /// The endpoint lacks the path.
     NoPath,
-    /// The account there has used up what was paid for.
+    /// The endpoint's account has used up its quota.
     NoQuota,
-    /// A success that carried an error.
+    /// An answer with a 2xx status that held an error.
     ErrorEvent,
-    /// A success of the wrong type, or that isn't JSON.
+    /// An answer with a 2xx status of the wrong type, or that isn't JSON.
     WrongType,
-    /// A success without content.
+    /// An answer with a 2xx status without content.
     Empty,
-    /// It refused what the client asked.
+    /// The endpoint refused the client's request.
     Refused(u16),
     /// The client went away first.
     ClientGone,
 }
 
 impl Outcome {
-    /// Whether it may say something of this path only. What a gateway, a connection, a limit or a credential says holds
-    /// for all.
+    /// Whether the failure may concern this path only. Failures of a gateway, a connection, a limit or a credential
+    /// concern all paths.
     pub(super) fn is_of_path(self) -> bool {
         match self {
             Self::Status(status) => !matches!(status, 401 | 403 | 408 | 429 | 502..=504 | 520..=599),
@@ -76,12 +77,12 @@ impl Outcome {
         }
     }
 
-    /// Whether the same endpoint may do better in a moment: an error that is neither a time-out nor of our credential.
+    /// Whether the same endpoint may succeed in a moment. Not after a time-out, or an error about our credential.
     pub(super) fn is_hiccup(self) -> bool {
         matches!(self, Self::Status(500 | 502 | 503 | 520..=523 | 525..=529))
     }
 
-    /// Whether the endpoint is at fault. One at its limit or without the model is alive and well.
+    /// Whether it counts as a fault of the endpoint. An endpoint that is at its limit or lacks the model is healthy.
     pub(super) fn is_fault(self) -> bool {
         match self {
             Self::Timeout | Self::Network | Self::ErrorEvent | Self::WrongType | Self::Empty => true,
@@ -115,9 +116,9 @@ impl fmt::Display for Outcome {
 /// Why there was no further attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Stop {
-    /// The request makes state, which two attempts would make twice.
+    /// The request makes state, and a second attempt could make it twice.
     Stateful,
-    /// As many as the limit allows were sent.
+    /// As many attempts were made as the limit allows.
     Sends,
     /// Less than a second of the total is left.
     Time,
@@ -128,7 +129,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// The word for it in logs.
+    /// The word for logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -144,7 +145,7 @@ impl Stop {
 /// How a committed body ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum End {
-    /// Whole.
+    /// The body was complete.
     Whole,
     /// The endpoint broke off, or ended without a terminal event.
     Interrupted,
@@ -157,7 +158,7 @@ pub enum End {
 }
 
 impl End {
-    /// The word for it in logs and metrics.
+    /// The word for logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,44 +1,43 @@
-//! An endpoint's answer that is no success in; whether another endpoint may do better, and the safe words of its error,
-//! out.
+//! Judges an endpoint's error. Takes its status and body; says whether another endpoint may do better. Also tells
+//! whether a body with a 2xx status is an error. Called by `run`.
 
 use super::words::{ErrorMeaning, Words};
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
-/// Whose fault a status is.
+/// What a status concerns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
-    /// The endpoint's: another may do better.
+    /// The endpoint. Another may do better.
     Endpoint,
-    /// The endpoint hasn't got the model: another may.
+    /// The endpoint lacks the model. Another may have it.
     Model,
-    /// The endpoint hasn't got the path: another may.
+    /// The endpoint lacks the path. Another may have it.
     Path,
-    /// The account at the endpoint has nothing left: another endpoint's may.
+    /// The endpoint's account has used up its quota. The account at another endpoint may have some left.
     Quota,
-    /// The client's: no other endpoint would answer otherwise.
+    /// The client's request. Every other endpoint would refuse it too.
     Client,
 }
 
-/// What the status alone says; `None` if the body has to be read.
+/// What the status alone means; `None` if the body must be read.
 pub(super) fn by_status(status: u16) -> Option<Fault> {
     match status {
         408 => Some(Fault::Endpoint),
-        // Of an engine that knows the path, and not for this model or with this method. The method was looked at
-        // before.
+        // An engine knows the path, but not for this model or with this method. The method was checked before.
         405 | 501 => Some(Fault::Path),
         402 => Some(Fault::Quota),
-        // The body decides, or is read for the words to hand on.
+        // The body decides, or its words are passed on.
         400..=499 => None,
         _ => Some(Fault::Endpoint),
     }
 }
 
-/// What status and body say together. `stateful`: what isn't found may be the client's object.
+/// What status and body mean together. If the request is `stateful`, the client's object may be what wasn't found.
 pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     match (status, words.known) {
         (_, Some(ErrorMeaning::Quota)) => Fault::Quota,
         (400 | 401 | 403 | 404 | 422, Some(ErrorMeaning::Model)) if !stateful => Fault::Model,
-        // 401 is about our credential, never the client's, which was dropped.
+        // 401 concerns our credential. The client's credential was dropped.
         (401 | 429, _) => Fault::Endpoint,
         (403, _) => {
             let policy = |text: &str| {
@@ -55,7 +54,7 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
                 () if stateful || other_code => Fault::Client,
                 () if is_about("model") => Fault::Model,
                 () if words.param.is_some() => Fault::Client,
-                // Nothing in the request is named that wasn't found.
+                // The request names nothing that could be missing.
                 () => Fault::Path,
             }
         }
@@ -63,12 +62,12 @@ pub(super) fn by_body(status: u16, words: &Words, stateful: bool) -> Fault {
     }
 }
 
-/// What a body is that came with a success and should be JSON.
+/// What the body of an answer with a 2xx status is, where JSON was expected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Success {
-    /// A JSON object that tells of no error.
+    /// A JSON object without an error.
     Object,
-    /// An error all the same.
+    /// An error, despite the status.
     Error,
     /// JSON of another kind.
     Other,
@@ -76,7 +75,7 @@ pub(super) enum Success {
     InvalidJson,
 }
 
-/// Reads a body that came with a success, once.
+/// Reads the body of an answer with a 2xx status, once.
 pub(super) fn success(text: &str) -> Success {
     let mut scan = Scan::of_answer(text);
     let kind = scan.kind();
@@ -98,12 +97,11 @@ fn is_error(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
             ("object", Kind::String) => {
                 let object = value.string()?;
                 error |= object == "error";
-                // A job tells in `error` why it failed, or by an empty one that it didn't, and is the answer all the
-                // same.
+                // A job has an `error` that says why it failed, or is empty if it didn't. The job is still the answer.
                 answer |= object == "fine_tuning.job";
                 return Ok(());
             }
-            // So does a response object. Some gateways send `null` for what they haven't got.
+            // So has a response object. Some gateways send `null` for missing fields.
             ("choices" | "data" | "output", Kind::Array) => answer = true,
             _ => {}
         }
@@ -112,7 +110,7 @@ fn is_error(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     Ok(error && !answer)
 }
 
-/// Follows the nesting of a JSON text too long to hold, so that an end in its middle is seen.
+/// Follows the nesting of a JSON text that is too long to hold. So an end in its middle is noticed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nesting {
     depth: u32,
@@ -139,7 +137,7 @@ impl Nesting {
         }
     }
 
-    /// Whether everything that was opened is closed.
+    /// Whether all arrays and objects are closed.
     pub(super) fn is_whole(&self) -> bool {
         self.begun && self.depth == 0 && !self.in_string
     }

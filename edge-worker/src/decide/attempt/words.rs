@@ -1,37 +1,38 @@
-//! An endpoint's error in; what it means in OpenAI's codes, and the words and numbers of it that may be handed on, out.
+//! Reads an endpoint's error. Takes its body; returns what it means in OpenAI's codes, and the words and numbers that
+//! may be passed on. Called by `refusal` and `run`.
 //!
-//! What an error means is known by its structure and by a few fixed phrases of the servers that are in use: vLLM,
-//! SGLang, llama.cpp, TGI, LiteLLM, Ollama, Azure, OpenAI. Its text is looked through and never handed on: it may quote
-//! a prompt.
+//! The meaning is known from the structure, and from a few fixed phrases of the servers that are in use: vLLM, SGLang,
+//! llama.cpp, TGI, LiteLLM, Ollama, Azure, OpenAI. The text is searched but never passed on, because it may quote a
+//! prompt.
 
 use crate::decide::cooldown;
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
-/// How much of an error's text is looked through.
+/// How much of an error's text is searched, in bytes.
 const MOST_TEXT: usize = 2_000;
 
-/// What an error means, where that is known.
+/// The known meanings of errors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ErrorMeaning {
     /// The prompt is longer than the model takes.
     ContextLength,
     /// A filter refused the prompt or the answer.
     ContentFilter,
-    /// The account at the endpoint has used up what was paid for. No waiting mends it.
+    /// The endpoint's account has used up its quota. Waiting doesn't help.
     Quota,
     /// Encrypted reasoning that this endpoint can't read.
     EncryptedContent,
-    /// The endpoint hasn't got the model.
+    /// The endpoint lacks the model.
     Model,
 }
 
-/// What an error's JSON says, in words that can be handed on.
+/// What an error's JSON says, in words that may be passed on.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Words {
     /// `type`.
     pub(super) kind: Option<String>,
-    /// `code`, where it isn't a number: OpenAI's, where the meaning is known.
+    /// `code`, if it isn't a number. If the meaning is known, it is OpenAI's code.
     pub(super) code: Option<String>,
     /// `param`.
     pub(super) param: Option<String>,
@@ -41,16 +42,17 @@ pub(super) struct Words {
     pub(super) limit: Option<u64>,
     /// How many tokens were sent.
     pub(super) sent: Option<u64>,
-    /// How long to wait before asking again, in milliseconds.
+    /// How long to wait before the next request, in milliseconds.
     pub(super) wait_ms: Option<u64>,
 }
 
 impl Words {
-    /// The words of `{"error": {"type", "code", "param", "message"}}` or of the same without `error`; of `{"error":
-    /// "…"}` and `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has none.
+    /// Reads the words of `{"error": {"type", "code", "param", "message"}}` or of the same without `error`; of
+    /// `{"error": "…"}` and `{"detail": "…"}`; of an error event, and of a failed response. Text that isn't JSON has
+    /// none.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut said = ErrorText::default();
-        // A body cut at the limit may end within a letter, and still gives what came before the cut.
+        // A body that was cut at the limit may end within a letter. The text before the cut still counts.
         let text = match core::str::from_utf8(body) {
             Ok(text) => text,
             Err(error) if error.error_len().is_none() => {
@@ -62,13 +64,14 @@ impl Words {
         said.words()
     }
 
-    /// The words of an event's data lines.
+    /// Reads the words in the data lines of an event.
     pub(super) fn read_event(event: &[u8]) -> Self {
         let data = event.split(|byte| matches!(byte, b'\n' | b'\r')).find_map(|line| line.strip_prefix(b"data:"));
         data.map(Self::read).unwrap_or_default()
     }
 
-    /// Whether the error is about what the client sent, whatever the status says: no other endpoint would do better.
+    /// Whether the error concerns what the client sent, whatever the status says. Then every other endpoint would
+    /// answer the same.
     pub(super) fn is_clients(&self) -> bool {
         matches!(
             self.known,
@@ -76,20 +79,20 @@ impl Words {
         )
     }
 
-    /// The endpoint refuses what the client asked.
+    /// The failure for an endpoint that refuses the client's request.
     pub(super) fn refused(self, status: u16) -> Failure {
         let Self { kind, code, param, limit, sent, .. } = self;
         Failure::Refused { status, kind, code, param, limit, sent }
     }
 
-    /// The endpoint failed after it had begun to answer.
+    /// The failure for an endpoint that failed after it had begun to answer.
     pub(super) fn interrupted(self) -> Failure {
         let Self { kind, code, param, .. } = self;
         Failure::Interrupted { kind, code, param }
     }
 }
 
-/// What an error says, before it is decided what may be handed on.
+/// What an error says, before it is decided what may be passed on.
 #[derive(Default)]
 struct ErrorText {
     kind: Option<String>,
@@ -104,7 +107,7 @@ struct ErrorText {
 }
 
 impl ErrorText {
-    /// `depth`: how many objects may stand around the error.
+    /// Reads an object. The error may be nested in `depth` more objects.
     fn read_object(&mut self, scan: &mut Scan<'_>, depth: u8) -> Result<(), InvalidJson> {
         if scan.kind()? != Kind::Object {
             return scan.skip().map(drop);
@@ -144,10 +147,10 @@ impl ErrorText {
             }
             _ => (None, None),
         };
-        let code = self.code.as_deref().and_then(word);
-        let kind = self.kind.as_deref().and_then(word).filter(|kind| kind != "error");
+        let code = self.code.as_deref().and_then(plain_word);
+        let kind = self.kind.as_deref().and_then(plain_word).filter(|kind| kind != "error");
         let (code, kind) = match known {
-            // What is OpenAI's already stays: an image's refusal has a code of its own.
+            // A code of OpenAI's stays: a refused image has a code of its own.
             Some(ErrorMeaning::ContentFilter) if code.as_deref().is_some_and(|code| FILTERS.contains(&code)) => {
                 (code, kind)
             }
@@ -164,7 +167,7 @@ impl ErrorText {
         }
         let text = self.text.as_deref()?;
         let by_text = PHRASES.iter().find(|(_, phrases)| phrases.iter().any(|phrase| text.contains(phrase)));
-        // OpenAI and Azure quote a piece of it: `The encrypted content gAAA...DQ== could not be verified.`
+        // OpenAI and Azure quote a part of it: `The encrypted content gAAA...DQ== could not be verified.`
         if text.contains("encrypted content ") && text.contains("could not be verified") {
             return Some(ErrorMeaning::EncryptedContent);
         }
@@ -194,10 +197,10 @@ impl ErrorMeaning {
     }
 }
 
-/// Codes of OpenAI's for what a filter refused.
+/// OpenAI's codes for what a filter refused.
 const FILTERS: &[&str] = &["content_filter", "content_policy_violation", "moderation_blocked"];
 
-/// What a code or a type means, in lower case.
+/// The meaning of a code or a type in lower case.
 fn by_name(name: &str) -> Option<ErrorMeaning> {
     Some(match name {
         "context_length_exceeded" | "exceed_context_size_error" | "contextwindowexceedederror" => {
@@ -213,7 +216,7 @@ fn by_name(name: &str) -> Option<ErrorMeaning> {
         "invalid_encrypted_content" => ErrorMeaning::EncryptedContent,
         "model_not_found" | "deploymentnotfound" | "modelnotfound" => ErrorMeaning::Model,
         name if FILTERS.contains(&name) => ErrorMeaning::ContentFilter,
-        // LiteLLM: the key, its team, its organisation … may not use it.
+        // LiteLLM: the key, its team or its organisation may not use the model.
         name if name.ends_with("_model_access_denied") => ErrorMeaning::Model,
         _ => return None,
     })
@@ -221,7 +224,7 @@ fn by_name(name: &str) -> Option<ErrorMeaning> {
 
 /// What phrases of an error's text mean, in lower case.
 const PHRASES: &[(ErrorMeaning, &[&str])] = &[
-    // LiteLLM quotes the whole error of the host behind it, and calls this one a `ContentPolicyViolationError`.
+    // LiteLLM quotes the whole error of the server behind it, and calls this one a `ContentPolicyViolationError`.
     (
         ErrorMeaning::EncryptedContent,
         &[
@@ -267,7 +270,7 @@ const PHRASES: &[(ErrorMeaning, &[&str])] = &[
     ),
 ];
 
-/// What a text that speaks of a model says where the model isn't there, in lower case.
+/// Phrases that say that a model is missing, in lower case. They count only in a text about a model.
 const NO_MODEL: &[&str] = &[
     "does not exist",               // OpenAI, vLLM
     "not have access to",           // OpenAI
@@ -280,7 +283,7 @@ const NO_MODEL: &[&str] = &[
     "operation does not work with", // Azure: likewise
 ];
 
-/// What stands before a model's context length: a number follows.
+/// Phrases before a model's context length. The number follows them.
 const LIMITS: &[&str] = &[
     "maximum context length is ",
     "maximum context length of ",
@@ -296,7 +299,7 @@ const LIMITS: &[&str] = &[
     " tokens > ",
 ];
 
-/// What stands before the number of tokens that were sent.
+/// Phrases before the number of tokens that were sent.
 const SENT: &[&str] = &[
     "your request has ",
     "resulted in ",
@@ -313,13 +316,13 @@ const SENT: &[&str] = &[
     "prompt is too long: ",
 ];
 
-/// What stands before how long to wait, in lower case.
+/// Phrases before the time to wait, in lower case.
 const WAITS: &[&str] = &[
     "try again in ", // LiteLLM: `5 seconds`; OpenAI: `1.2s`, `6m0s`
     "retry after ",  // Azure: `26 seconds`
 ];
 
-/// How long a text says to wait. Most say it in a header as well, which goes before.
+/// How long a text says to wait, in milliseconds. Usually a header says it too, and has priority.
 fn wait_ms(text: &str) -> Option<u64> {
     let rest = WAITS.iter().find_map(|phrase| Some(&text[text.find(phrase)? + phrase.len()..]))?;
     let mut words = rest.split(' ').map(|word| word.trim_end_matches(['.', ',', '!']));
@@ -331,7 +334,7 @@ fn wait_ms(text: &str) -> Option<u64> {
     }
 }
 
-/// The number behind the first of these phrases that a text has.
+/// The number after the first of these phrases that a text holds.
 fn number(text: &str, phrases: &[&str]) -> Option<u64> {
     phrases.iter().find_map(|phrase| {
         let rest = &text[text.find(phrase)? + phrase.len()..];
@@ -340,17 +343,17 @@ fn number(text: &str, phrases: &[&str]) -> Option<u64> {
     })
 }
 
-/// What a field says, unless it says nothing: LiteLLM writes Python's `None` as a text.
+/// The text of a field, unless it is empty or `None`: LiteLLM writes Python's `None` as a text.
 fn said(text: &str) -> Option<String> {
     (!matches!(text, "" | "None" | "null")).then(|| text.to_owned())
 }
 
-/// A text's beginning in lower case.
+/// The beginning of a text in lower case.
 fn lowered(text: &str) -> String {
     text.chars().take(MOST_TEXT).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// The types that engines in Python give their errors, in OpenAI's words.
+/// Translates the error types of engines in Python to OpenAI's.
 fn openais(kind: String) -> String {
     match kind.as_str() {
         "BadRequestError" | "UnprocessableEntityError" | "validation" => "invalid_request_error".to_owned(),
@@ -359,8 +362,8 @@ fn openais(kind: String) -> String {
     }
 }
 
-/// A plain word, such as `content_filter`. A number is a status over again.
-fn word(text: &str) -> Option<String> {
+/// A plain word, such as `content_filter`. A number only repeats the status.
+fn plain_word(text: &str) -> Option<String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let is_word = (1..=64).contains(&text.len()) && text.bytes().all(fits);
     (is_word && !text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.to_owned())
@@ -396,7 +399,8 @@ mod tests {
 
     #[test]
     fn what_a_gateway_says_of_its_own_keys_and_queues() {
-        let cooled = "No deployments available for selected model, Try again in 5 seconds. Passed model=m. pre-call-checks=False";
+        let cooled = "No deployments available for selected model, Try again in 5 seconds. Passed model=m. \
+                      pre-call-checks=False";
         let words = Words::read(
             format!(r#"{{"error":{{"message":"{cooled}","type":"None","param":"None","code":"429"}}}}"#).as_bytes(),
         );
@@ -438,7 +442,10 @@ mod tests {
         let openai =
             "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.";
         let lite = "litellm.ContextWindowExceededError: litellm.BadRequestError: ContextWindowExceededError: x";
-        let llama = r#"{"error":{"code":400,"message":"x","type":"exceed_context_size_error","n_prompt_tokens":9001,"n_ctx":8192}}"#;
+        let llama = concat!(
+            r#"{"error":{"code":400,"message":"x","type":"exceed_context_size_error","#,
+            r#""n_prompt_tokens":9001,"n_ctx":8192}}"#,
+        );
         let old_llama = "the request exceeds the available context size (8192 tokens), try increasing it";
         let decoder = "The decoder prompt (length 9001) is longer than the maximum model length of 8192. Make sure";
         let both = (Some(8192), Some(9001));
@@ -478,20 +485,42 @@ mod tests {
             (anthropic("prompt is too long: 9001 tokens > 8192 maximum"), both),
             (anthropic("input length and `max_tokens` exceed context limit: 9001 + 20 > 8192"), (None, None)),
             (
-                r#"{"object":"error","message":"Input length (9001 tokens) exceeds the maximum allowed length (8192 tokens).","code":400}"#.to_owned(),
+                concat!(
+                    r#"{"object":"error","message":"Input length (9001 tokens) exceeds the maximum allowed "#,
+                    r#"length (8192 tokens).","code":400}"#,
+                )
+                .to_owned(),
                 both,
             ),
-            (r#"{"error":{"message":"Requested tokens (9001) exceed context window of 8192","type":"internal_server_error"}}"#.to_owned(), both),
             (
-                r#"{"error":"This model's maximum prompt length is 8192 but the request contains 9001 tokens."}"#.to_owned(),
+                concat!(
+                    r#"{"error":{"message":"Requested tokens (9001) exceed context window of 8192","#,
+                    r#""type":"internal_server_error"}}"#,
+                )
+                .to_owned(),
                 both,
             ),
             (
-                r#"{"error":{"code":400,"message":"The input token count (9001) exceeds the maximum number of tokens allowed (8192).","status":"INVALID_ARGUMENT"}}"#.to_owned(),
+                concat!(
+                    r#"{"error":"This model's maximum prompt length is 8192 but the request contains 9001 "#,
+                    r#"tokens."}"#,
+                )
+                .to_owned(),
+                both,
+            ),
+            (
+                concat!(
+                    r#"{"error":{"code":400,"message":"The input token count (9001) exceeds the maximum number "#,
+                    r#"of tokens allowed (8192).","status":"INVALID_ARGUMENT"}}"#,
+                )
+                .to_owned(),
                 both,
             ),
             (r#"{"message":"Input is too long for requested model."}"#.to_owned(), (None, None)),
-            (r#"{"error":{"message":"Your input exceeds the context window of this model."}}"#.to_owned(), (None, None)),
+            (
+                r#"{"error":{"message":"Your input exceeds the context window of this model."}}"#.to_owned(),
+                (None, None),
+            ),
             (
                 r#"{"error":{"message":"the input length exceeds the context length","type":"api_error"}}"#.to_owned(),
                 (None, None),
@@ -513,8 +542,15 @@ mod tests {
     /// As clients of OpenAI, Azure and LiteLLM report them.
     #[test]
     fn encrypted_content_of_another_account_is_known_in_every_wrapping() {
-        let plain = r#"{"error":{"message":"The encrypted content gAAA...DQ== could not be verified.","type":"invalid_request_error","param":null,"code":null}}"#;
-        let lite = r#"{"error":{"message":"litellm.BadRequestError: litellm.ContentPolicyViolationError: AzureException - {\n \"code\": \"invalid_encrypted_content\"\n}","type":null,"param":null,"code":"400"}}"#;
+        let plain = concat!(
+            r#"{"error":{"message":"The encrypted content gAAA...DQ== could not be verified.","#,
+            r#""type":"invalid_request_error","param":null,"code":null}}"#,
+        );
+        let lite = concat!(
+            r#"{"error":{"message":"litellm.BadRequestError: litellm.ContentPolicyViolationError: "#,
+            r#"AzureException - {\n \"code\": \"invalid_encrypted_content\"\n}","type":null,"#,
+            r#""param":null,"code":"400"}}"#,
+        );
         let reason = r#"{"error":{"message":"x. Reason: Encrypted content could not be decrypted or parsed."}}"#;
         let gateway = r#"{"error":{"message":"reasoning `encrypted_content` was not issued to this caller"}}"#;
         for body in [plain, lite, reason, gateway] {
@@ -558,11 +594,17 @@ mod tests {
             (r#"{"error":{"message":"Invalid model name passed in model=m","param":"model"}}"#, "model_not_found"),
             (r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-x"}}"#, "model_not_found"),
             (
-                r#"{"error":{"code":"OperationNotSupported","message":"The chatCompletion operation does not work with the specified model, m."}}"#,
+                concat!(
+                    r#"{"error":{"code":"OperationNotSupported","message":"The chatCompletion operation does "#,
+                    r#"not work with the specified model, m."}}"#,
+                ),
                 "model_not_found",
             ),
             (
-                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access"}}"#,
+                concat!(
+                    r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance "#,
+                    r#"is too low to access"}}"#,
+                ),
                 "insufficient_quota",
             ),
             (r#"{"type":"error","error":{"type":"billing_error","message":"x"}}"#, "insufficient_quota"),

@@ -14,7 +14,10 @@ use crate::decide::state::tests::place;
 
 fn table(allow: &[&str]) -> Table {
     let residency = json!([{ "clients": ["*"], "process_in": ["*"] }]);
-    let service = |host: &str, region: &str| json!({ "hosts": [host], "pattern": "active-active", "regions": [region], "residency": residency, "allow": allow });
+    let service = |host: &str, region: &str| {
+        json!({ "hosts": [host], "pattern": "active-active", "regions": [region], "residency": residency,
+                "allow": allow })
+    };
     let key = |digit: &str| json!([digit.repeat(64)]);
     let models = json!({ "chat": "llama", "chat-too": "llama", "embed": "embed", "ours": "ft:gpt-4o:acme::1" });
     let rules = json!({
@@ -101,9 +104,9 @@ fn chat(more: &Value) -> Value {
 #[test]
 fn lines_name_models_as_the_endpoint_does_and_nothing_else_changes() {
     let line = |model: &str| {
-        format!(
-            r#"{{"custom_id":"1", "method":"POST","url":"/v1/chat/completions","body":{{"messages":[{{"content":"\"model\":\"chat\""}}],"metadata":{{"model":"chat"}},"n":1e400,"mod\u0065l" : "{model}"}} }}"#
-        )
+        let begin = r#"{"custom_id":"1", "method":"POST","url":"/v1/chat/completions","body":{"#;
+        let more = r#""messages":[{"content":"\"model\":\"chat\""}],"metadata":{"model":"chat"},"n":1e400,"#;
+        format!(r#"{begin}{more}"mod\u0065l" : "{model}"}} }}"#)
     };
     for end in ["\n", "\r\n", "\n\n"] {
         let text = [line("chat"), line("embed"), line("chat\\u002dtoo"), " ".to_owned()].join(end);
@@ -223,9 +226,9 @@ fn a_line_is_refused_for_what_a_request_is_refused_for() {
         ("/v1/responses", of(json!([{ "role": "user", "content": [{ "type": "input_file", "file_id": "file-1" }] }]))),
         (
             CHAT,
-            chat(
-                &json!({ "messages": [{ "role": "user", "content": [{ "type": "file", "file": { "file_id": "f" } }] }] }),
-            ),
+            chat(&json!({
+                "messages": [{ "role": "user", "content": [{ "type": "file", "file": { "file_id": "f" } }] }]
+            })),
         ),
     ] {
         assert_eq!(refused("named", &["batch"], path, &body).0, "not_found", "{path} {body}");
@@ -240,7 +243,8 @@ fn a_line_is_refused_for_what_a_request_is_refused_for() {
 fn what_is_allowed_alone_is_allowed_in_a_line() {
     let allow = ["remote_urls", "hosted_tools", "unknown_fields", "background", "store"];
     let body = json!({ "model": "m", "background": true, "tools": [{ "type": "web_search" }], "mystery": ["x"],
-                       "input": [{ "role": "user", "content": [{ "type": "input_image", "image_url": "https://a.example/" }] }] });
+                       "input": [{ "role": "user", "content": [
+                           { "type": "input_image", "image_url": "https://a.example/" }] }] });
     assert_eq!(sent("own", &allow, "/v1/responses", &body), Ok(body));
 }
 
@@ -263,7 +267,10 @@ fn a_line_is_rewritten_as_a_request_is() {
 fn a_line_opens_what_its_tenant_was_handed_at_this_endpoint() {
     let sealed = |endpoint: &str, id: &str| keys().seal(&owner("chat"), "fra", endpoint, id).unwrap();
     let others = Owner { service: "chat".into(), tenant: Some("emca".into()) };
-    let file = |id: &str| json!({ "model": "m", "input": [{ "role": "user", "content": [{ "type": "input_file", "file_id": id }] }] });
+    let file = |id: &str| {
+        json!({ "model": "m",
+                "input": [{ "role": "user", "content": [{ "type": "input_file", "file_id": id }] }] })
+    };
     let opened = sent("vllm", &[], "/v1/responses", &file(&sealed("vllm", "file-1"))).unwrap();
     assert_eq!(opened["input"][0]["content"][0]["file_id"], "file-1");
     assert_eq!(refused("vllm", &[], "/v1/responses", &file(&sealed("named", "file-1"))).0, "ids_apart");

@@ -138,7 +138,7 @@ impl Digest {
         }
         self.parts += 1;
         let (head, rest) = text.as_bytes().split_at(text.len().min(HEAD));
-        self.word(text.len() as u64);
+        self.mix(text.len() as u64);
         self.bytes(head);
         self.bytes(&rest[rest.len().saturating_sub(TAIL)..]);
     }
@@ -146,13 +146,13 @@ impl Digest {
     fn bytes(&mut self, bytes: &[u8]) {
         let (eights, rest) = bytes.as_chunks::<8>();
         for eight in eights {
-            self.word(u64::from_le_bytes(*eight));
+            self.mix(u64::from_le_bytes(*eight));
         }
-        self.word(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        self.mix(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     }
 
     /// Mixes one word into the hash. [`plan`](crate::decide::plan) spreads the bits of the result.
-    fn word(&mut self, word: u64) {
+    fn mix(&mut self, word: u64) {
         let mixed = (self.state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xd6e8_feb8_6659_fd93);
         self.state = mixed ^ mixed >> 32;
     }

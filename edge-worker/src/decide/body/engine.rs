@@ -1,9 +1,9 @@
-//! What engines take beyond the documented API: the top-level fields of vLLM and SGLang with their shapes, which of
-//! them a request uses, and so which endpoints may be sent it.
+//! What engines accept beyond the documented API: the top-level fields of vLLM and SGLang with their shapes. Takes the
+//! fields that a request uses; returns which engines know them all. Called by `field`.
 //!
 //! The sources are `protocol.py` of vLLM (`vllm/entrypoints/openai`, `vllm/entrypoints/pooling`) and of SGLang
-//! (`python/sglang/srt/entrypoints/openai`). What routes there, or names what the operator put on the engine's disk,
-//! is left out and refused by name (`names`).
+//! (`python/sglang/srt/entrypoints/openai`). Fields that route, or that name files on the engine's disk, are left out
+//! here and refused by name (`names`).
 
 use bailiwick_rules::rules::Engine;
 
@@ -13,7 +13,7 @@ use super::shape::Shape::{
 };
 use super::shape::{FORMAT, Fields, STRUCTURED};
 
-/// A set of engines, and of endpoints that name none.
+/// A set of engines. "No engine" is one of them, for endpoints that name none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Engines(u8);
 
@@ -21,12 +21,12 @@ const VLLM: Engines = Engines(1);
 const SGLANG: Engines = Engines(2);
 
 impl Engines {
-    /// All of them, and endpoints that name none.
+    /// All engines, and no engine.
     pub const ALL: Self = Self(7);
 
-    /// Whether an endpoint of this engine is among them.
+    /// Whether the set holds this engine.
     #[must_use]
-    pub fn hold(self, engine: Option<Engine>) -> bool {
+    pub fn includes(self, engine: Option<Engine>) -> bool {
         let bit = match engine {
             Some(Engine::Vllm) => VLLM.0,
             Some(Engine::Sglang) => SGLANG.0,
@@ -35,13 +35,13 @@ impl Engines {
         self.0 & bit != 0
     }
 
-    /// Those of both sets.
+    /// The engines that are in both sets.
     pub(super) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 }
 
-/// An engine's own field: its shape, and the engines that know it.
+/// The shape of an engine's own field, and the engines that know it.
 pub(super) fn field(key: &str) -> Option<(&'static Shape, Engines)> {
     let find = |fields: Fields| fields.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape);
     if let Some(shape) = find(BOTH_KNOW) {
@@ -130,7 +130,7 @@ static VLLM_KNOWS: Fields = &[
     ("hotwords", Text),
 ];
 
-/// A document that the chat template writes into the prompt.
+/// A document. The chat template writes it into the prompt.
 static DOCUMENT: Fields = &[
     ("title", Text),
     ("text", Text),

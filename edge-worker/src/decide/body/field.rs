@@ -1,4 +1,5 @@
-//! One top-level field of a body or a form in; whether it may be sent, and to which engines, out.
+//! Judges one top-level field of a body or a form. Takes its name and value; says whether it may be sent, and to which
+//! engines. Called by `body` and `multipart`.
 
 use bailiwick_rules::rules::Allowance;
 
@@ -13,14 +14,15 @@ use super::walk::{BodyFault, Walk};
 use crate::decide::envelope::{Failure, FieldFault};
 use crate::decide::json::{InvalidJson, Kind, Scan, is_json, quoted};
 
-/// What an endpoint has to know: all of a body's fields, and the models it names below its top level.
+/// What an endpoint must know to take a request: all fields of the body, and the models that it names below its top
+/// level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Needs {
     /// The engines that know all fields.
     pub engines: Engines,
-    /// The last field that left some out.
+    /// The last field that some engines don't know.
     pub field: String,
-    /// The models, each once.
+    /// The models, without repetition.
     pub models: Vec<NamedModel>,
 }
 
@@ -31,19 +33,19 @@ impl Default for Needs {
 }
 
 impl Needs {
-    /// What a field needs that these engines know.
+    /// The needs of a field that these engines know.
     fn of(engines: Engines, field: &str) -> Self {
         Self { engines, field: field.to_owned(), models: Vec::new() }
     }
 
-    /// What both need. Forms name no models below their top level.
+    /// The needs of both. Forms name no models below their top level.
     pub(crate) fn and(self, other: Self) -> Self {
         let field = if other.engines == Engines::ALL { self.field } else { other.field };
         Self { engines: self.engines.and(other.engines), field, models: self.models }
     }
 }
 
-/// Reads a top-level field at its value.
+/// Reads the value of a top-level field.
 pub(super) fn read(
     walk: &mut Walk,
     needs: &mut Needs,
@@ -54,12 +56,12 @@ pub(super) fn read(
 ) -> Result<(), InvalidJson> {
     let (kind, at) = (value.kind()?, value.at());
     if let Some((_, shape)) = fields.iter().find(|(name, _)| *name == key) {
-        if matches!(shape, Shape::Hosted) && !walk.hosts && kind != Kind::Null {
+        if matches!(shape, Shape::Hosted) && !walk.allows_hosted_tools && kind != Kind::Null {
             walk.refuse(at, BodyFault::Tool(key.to_owned()));
         }
         return walk.value(shape, value);
     }
-    // Numbers and switches of a name that nobody knows do no harm.
+    // Numbers and booleans under an unknown name are harmless.
     let is_plain = !matches!(kind, Kind::String | Kind::Object | Kind::Array);
     if let Some((shape, engines)) = engine::field(key) {
         if !is_plain && !may_be_unknown {
@@ -68,7 +70,7 @@ pub(super) fn read(
         return walk.value(shape, value);
     }
     let is_hosted = is_hosted(key);
-    if is_hosted && walk.hosts {
+    if is_hosted && walk.allows_hosted_tools {
         return walk.value(&Shape::Hosted, value);
     }
     if is_hosted || routes(key) {
@@ -76,7 +78,7 @@ pub(super) fn read(
     }
     let may_pass = is_plain && key != "priority" || may_be_unknown || kind == Kind::Null;
     if !may_pass && key == "priority" {
-        // It is what an engine takes where nothing is said.
+        // The engine would use the same value if the field were missing.
         let range = value.skip()?;
         if !value.is_at(range, b"0") {
             walk.refuse(at, BodyFault::Priority);
@@ -84,7 +86,7 @@ pub(super) fn read(
         return Ok(());
     }
     if key == "model" {
-        // It is the request's own, wherever the path documents none.
+        // The field belongs to the request itself, if the path doesn't document it otherwise.
         walk.value(&Shape::Label, value)?;
     } else {
         walk.unknown(fields, key, value)?;
@@ -98,10 +100,10 @@ pub(super) fn read(
 
 pub(crate) use super::form_name::base;
 
-/// Checks that a form to the path with these words has a file by this name.
+/// Checks that a form may have a file of this name. `pattern` is its path.
 ///
 /// # Errors
-/// 400 where a plain field belongs, or nobody knows of a file.
+/// 400 if the field must be plain, or if a file of this name is unknown.
 pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
     form_name::check(name, allow)?;
     let base = base(name);
@@ -122,16 +124,16 @@ pub(crate) fn check_file(pattern: &[&str], name: &str, allow: &[Allowance]) -> R
     }
 }
 
-/// Checks a plain field of a form to the path with these words.
+/// Checks a plain field of a form. `pattern` is its path.
 ///
 /// # Errors
-/// 400 with what may not be in it.
+/// 400 that names what is wrong.
 pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance]) -> Result<Needs, Failure> {
     form_name::check(name, allow)?;
     let fields = paths::fields(pattern);
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
     let base = base(name);
-    // A reader of forms takes `true`, `7` and `{…}` for what they look like, and anything else for a string.
+    // A reader of forms takes `true`, `7` and `{…}` for JSON values, and anything else for a string.
     let is_string = text.starts_with('"') || !is_json(text);
     let json = if is_string { quoted(text) } else { text.to_owned() };
     let may_be_unknown = allow.contains(&Allowance::UnknownFields);
@@ -139,7 +141,7 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     if let Some((_, wrong)) = walk.wrong {
         return Err(failure(wrong, || name.to_owned()));
     }
-    // Names that would have to be replaced, models beside the form's own, and ids are those of JSON bodies.
+    // Only JSON bodies may hold names that are replaced, further models, or ids.
     match (walk.names.is_empty() && walk.models.is_empty(), walk.ids.is_empty()) {
         (false, _) => Err(failure(BodyFault::Unknown, || name.to_owned())),
         (_, false) => Err(Failure::UnknownId),
@@ -147,12 +149,12 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
     }
 }
 
-/// What is told of the first thing that may not be in a JSON body.
-pub(super) fn told(text: &str, at: usize, wrong: BodyFault) -> Failure {
+/// The failure for the first thing in a JSON body that isn't allowed.
+pub(super) fn failure_at(text: &str, at: usize, wrong: BodyFault) -> Failure {
     failure(wrong, || pointer(text, at))
 }
 
-/// A field that nobody documents.
+/// The failure for a field that is documented nowhere.
 pub(crate) fn unknown(field: String) -> Failure {
     Failure::UnknownField { field, odd: FieldFault::Undocumented }
 }

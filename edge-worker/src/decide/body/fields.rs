@@ -1,15 +1,16 @@
-//! A key of the model API's JSON in, whether ids stand under it out: the one table for requests and answers.
+//! Says which keys of the model API's JSON hold ids. Takes a key, returns what is under it. One table for requests and
+//! answers. Called by `walk`, `keys` and `splice`.
 
 use crate::decide::json::reads_as;
 
-/// What stands under a key.
+/// What is under a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Field {
-    /// The id of an object that lives at an endpoint.
+    /// The id of an object at an endpoint.
     Id,
     /// A list of such ids.
     Ids,
-    /// The client's own data, whose keys mean nothing here.
+    /// The client's own data. Its keys have no meaning here.
     Opaque,
     /// Anything else.
     Other,
@@ -39,7 +40,7 @@ const IDS: &[(&str, Field)] = &[
     ("schema", Field::Opaque),
 ];
 
-/// What stands under `key`, whatever its letters' case: a server that ignores case must not be handed an id unseen.
+/// What is under `key`, in any case. A server that ignores case must not get an id that wasn't opened.
 #[must_use]
 pub(crate) fn field(key: &str) -> Field {
     if key.is_ascii() && !(6..=20).contains(&key.len()) {

@@ -1,8 +1,9 @@
-//! The name of a form's field in; what its parts say, as servers read them, out. `field` and `multipart` call it.
+//! Judges the name of a form's field. Takes the name; says what its parts mean to servers. Called by `field` and
+//! `multipart`.
 //!
-//! PHP, Rails, `qs` and their kin make objects of names: `a[fallbacks]` and `a.fallbacks` are `{"a":{"fallbacks":…}}`,
-//! and PHP's `api.base` is `api_base`. So every part of a name is judged as the name of a field. `multipart` lets names
-//! of letters, digits and `-_.[]` alone pass.
+//! PHP, Rails, `qs` and similar readers make objects of names: `a[fallbacks]` and `a.fallbacks` become
+//! `{"a":{"fallbacks":…}}`, and PHP reads `api.base` as `api_base`. So every part of a name is judged like the name of
+//! a field. `multipart` allows only names of letters, digits and `-_.[]`.
 
 use bailiwick_rules::rules::Allowance;
 
@@ -14,18 +15,18 @@ use super::walk::BodyFault;
 use super::{field, field::unknown};
 use crate::decide::envelope::Failure;
 
-/// The field that a name is of: `image` of `image[]`, `chunking_strategy` of `chunking_strategy[type]`.
+/// The field that a name belongs to: `image` for `image[]`, `chunking_strategy` for `chunking_strategy[type]`.
 pub(crate) fn base(name: &str) -> &str {
     name.split(['[', '.']).next().unwrap_or(name)
 }
 
-/// Refuses a name of which a part routes, has the host run something, or is an engine's to compile or unpickle; and
-/// ids, which no form of the model API has.
+/// Refuses a name if one of its parts routes, makes the host run something, or is compiled or unpickled by an engine.
+/// Refuses ids too, which no form of the model API has.
 ///
 /// # Errors
 /// 400 with what is wrong.
 pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
-    // Most names are one word.
+    // Most names have one part.
     if base(name).len() == name.len() {
         return Ok(());
     }
@@ -46,7 +47,7 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
     if routes(name) { Err(field::failure(BodyFault::Routes, || name.to_owned())) } else { Ok(()) }
 }
 
-/// Whether a part of a name is that of an id.
+/// Whether a part of a name means an id.
 pub(crate) fn has_id(name: &str) -> bool {
     parts(name).any(names_id)
 }

@@ -1,5 +1,5 @@
-//! A grader of a fine-tuning job or an evaluation in; whether the model host would run code or a tool for it out.
-//! [`Walk`] calls it where graders stand.
+//! Judges a grader of a fine-tuning job or an evaluation. Says whether the model host would run code or a tool for it.
+//! Called by [`Walk`] where graders occur.
 
 use super::guess::may_hold_media;
 use super::names::routes;
@@ -7,23 +7,23 @@ use super::shape::{GRADER, Shape, engine_input};
 use super::walk::{BodyFault, Walk, named_by};
 use crate::decide::json::{InvalidJson, Kind, Scan, reads_as};
 
-/// Graders that compare texts, ask a model or join others. A `python` one runs the client's code at the host.
+/// Graders that compare texts, ask a model, or combine others. A `python` grader runs the client's code at the host.
 const PLAIN: &[&str] = &["string_check", "text_similarity", "score_model", "label_model", "multi"];
 
 impl Walk {
-    /// A grader, or `several` by names that are the client's.
+    /// Reads a grader, or an object of `several` under names of the client's.
     pub(super) fn grader(&mut self, several: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let kind = value.kind()?;
             let at = value.at();
-            if kind == Kind::String && !self.hosts && reads_as(&key, "type") {
+            if kind == Kind::String && !self.allows_hosted_tools && reads_as(&key, "type") {
                 let said = value.string()?;
                 if !PLAIN.contains(&said.as_ref()) {
                     self.refuse(at, BodyFault::Tool(said.into_owned()));
                 }
                 return Ok(());
             }
-            if kind == Kind::String && !self.hosts && reads_as(&key, "source") {
+            if kind == Kind::String && !self.allows_hosted_tools && reads_as(&key, "source") {
                 self.refuse(at, BodyFault::Tool("a grader's source".to_owned()));
             }
             let is_known = || {
@@ -43,11 +43,11 @@ impl Walk {
 mod tests {
     use bailiwick_rules::rules::Allowance;
 
-    use super::super::tests::{CHAT, told};
+    use super::super::tests::{CHAT, outcome};
 
     fn graded(grader: &str, allow: &[Allowance]) -> String {
         let method = format!(r#""method":{{"type":"reinforcement","reinforcement":{{"grader":{grader}}}}}"#);
-        told("/v1/fine_tuning/jobs", &method, allow)
+        outcome("/v1/fine_tuning/jobs", &method, allow)
     }
 
     #[test]
@@ -74,7 +74,7 @@ mod tests {
         assert!(graded(routed, &[]).starts_with("unknown_field"), "it is no grader's name");
         assert!(graded(r#"{"type":"string_check","Model":{"id":"x"}}"#, &[]).starts_with("unknown_field"));
         let criteria = r#""testing_criteria":[{"type":"python","source":"x"}]"#;
-        assert_eq!(told(CHAT, criteria, &[Allowance::UnknownFields]), "hosted_tool_not_allowed tools");
+        assert_eq!(outcome(CHAT, criteria, &[Allowance::UnknownFields]), "hosted_tool_not_allowed tools");
     }
 
     #[test]

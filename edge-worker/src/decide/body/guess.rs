@@ -1,16 +1,16 @@
-//! The name of a field that nobody documents in, what a host may take it for out: a route, or the place of media.
-//! `walk` and `field` ask it of such names alone, so no ordinary request pays for it.
+//! Guesses what a host does with an undocumented field. Takes its name; says whether it may route, or hold media.
+//! Called by `walk` and `field` for such names only, so ordinary requests don't pay for it.
 //!
-//! A list of names is never whole. So the names are taken apart: gateways join the same few words in ever new ways
-//! (`model_id`, `modelName`, `litellm_session_id`), and whatever is made of one of them is refused.
+//! A list of names is never complete. So names are searched for pieces: gateways combine the same few words in ever new
+//! ways (`model_id`, `modelName`, `litellm_session_id`). Whatever is made of one of these words is refused.
 
 use crate::decide::json::letters;
 
-/// Pieces of names by which gateways, clouds and routers choose a model, a place or an account, by which they know
-/// who asks, or by which they find what they keep: LiteLLM, OpenRouter, Portkey, Helicone, TensorZero, orq.ai,
-/// Cloudflare's and Vercel's AI gateways, Bedrock, Vertex AI, Azure, Dynamo, llm-d, AIBrix.
+/// Pieces of names by which gateways, clouds and routers choose a model, a place or an account, identify who asks, or
+/// find what they stored: LiteLLM, OpenRouter, Portkey, Helicone, TensorZero, orq.ai, Cloudflare's and Vercel's AI
+/// gateways, Bedrock, Vertex AI, Azure, Dynamo, llm-d, AIBrix.
 const ROUTING_PIECES: &[&str] = &[
-    // What is asked.
+    // The model.
     "model",
     "fallback",
     "provider",
@@ -20,7 +20,7 @@ const ROUTING_PIECES: &[&str] = &[
     "adapter",
     "variant",
     "guardrail",
-    // Where.
+    // The place.
     "region",
     "endpoint",
     "deployment",
@@ -39,7 +39,7 @@ const ROUTING_PIECES: &[&str] = &[
     "apibase",
     "baseurl",
     "header",
-    // As whom.
+    // The account.
     "apikey",
     "accesskey",
     "authoriz",
@@ -56,7 +56,7 @@ const ROUTING_PIECES: &[&str] = &[
     "workspace",
     "virtualkey",
     "byok",
-    // What is kept.
+    // What is stored.
     "cach",
     "conversation",
     "session",
@@ -64,7 +64,7 @@ const ROUTING_PIECES: &[&str] = &[
     "memory",
     "assistantid",
     "checkpoint",
-    // Whose names they are.
+    // Names of gateways.
     "litellm",
     "openrouter",
     "portkey",
@@ -80,7 +80,7 @@ const ROUTING_PIECES: &[&str] = &[
     "aibrix",
 ];
 
-/// Whole names that do the same: too short to look for inside of others.
+/// Complete names that do the same, but are too short to look for inside of others.
 const ROUTING_NAMES: &[&str] = &[
     "auth",
     "token",
@@ -105,11 +105,11 @@ const ROUTING_NAMES: &[&str] = &[
     "state",
 ];
 
-/// Names with such a piece that do no harm: switches of llama.cpp and Transformers for one request's own cache, and
-/// what gpt-oss's chat template calls the model.
+/// Names with such a piece that are harmless: llama.cpp and Transformers have switches for the cache of one request,
+/// and gpt-oss's chat template has a name for the model.
 const HARMLESS: &[&str] = &["cacheprompt", "usecache", "modelidentity"];
 
-/// Ends of names under which a host may look for media: media themselves, and ways to say where they are.
+/// Ends of names under which a host may look for media: kinds of media, and ways to say where they are.
 const MEDIA_ENDS: &[&str] = &[
     "image",
     "images",
@@ -155,7 +155,7 @@ const MEDIA_ENDS: &[&str] = &[
     "blob",
 ];
 
-/// Ends of names that say so together with a word for media.
+/// Ends of names that mean media if a word for media comes before.
 const CARRIER_ENDS: &[&str] =
     &["data", "input", "inputs", "content", "bytes", "reference", "references", "ref", "refs", "location", "prompt"];
 
@@ -163,20 +163,20 @@ const CARRIER_ENDS: &[&str] =
 const MEDIA_WORDS: &[&str] =
     &["image", "img", "picture", "photo", "audio", "video", "speech", "voice", "media", "file", "inline"];
 
-/// Names that end so and are none.
+/// Names that have such an end and don't mean media.
 const NO_MEDIA: &[&str] = &["profile", "videometadata", "audiometadata", "imagemetadata", "filemetadata"];
 
 /// Whether a host may route by a field with this name.
 #[inline(never)]
 pub(super) fn may_route(key: &str) -> bool {
     let key: String = letters(key).collect();
-    // Models below the top level are `walk`'s to judge.
+    // `walk` judges models below the top level.
     let key = key.as_str();
     let is_made_of = || ROUTING_PIECES.iter().any(|piece| key.contains(piece));
     ROUTING_NAMES.contains(&key) || key != "model" && is_made_of() && !HARMLESS.contains(&key)
 }
 
-/// Whether a host may look for media under this name, so that a word there could be a path on its disk.
+/// Whether a host may look for media under this name, so that a word could be a path on its disk.
 #[inline(never)]
 pub(super) fn may_hold_media(key: &str) -> bool {
     let key: String = letters(key).collect();

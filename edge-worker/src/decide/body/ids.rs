@@ -1,7 +1,7 @@
-//! Where items of the Responses API stand that have an id: the `input` of a body in, each id with what its item holds
-//! beside it out; `body` reads it, [`claim`](crate::decide::state::claim) says what is sent instead of each.
+//! Finds ids of items of the Responses API. Takes a body's `input`; returns each id, with what its item holds beside
+//! it. Called by `body`. [`claim`](crate::decide::state::claim) then says what is sent instead of each id.
 //!
-//! An item's id may be more than a name: a host that stores answers puts what it stored in the item's place.
+//! An item's id may be more than a name: a host that stores answers replaces the item by what it stored under that id.
 
 use core::ops::Range;
 
@@ -10,29 +10,29 @@ use crate::decide::json::{InvalidJson, Kind, Scan, quoted, reads_as};
 /// What an item holds beside its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ItemContents {
-    /// It refers to an item that is stored.
+    /// A reference to a stored item.
     Reference,
-    /// Nothing: the host would look at what it stored.
+    /// Nothing. The host would use what it stored.
     Nothing,
-    /// Content that only its maker can read, and that may name the id.
+    /// Encrypted content. Only the endpoint that made it can read it, and it may contain the id.
     Encrypted,
-    /// All that a model needs.
+    /// All content that a model needs.
     Content,
 }
 
 /// What is sent instead of an id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Replacement {
-    /// The same.
+    /// The same id.
     #[default]
     Same,
-    /// Another.
+    /// Another id.
     Other(String),
-    /// None: its key is left out too.
+    /// No id. Its key is left out too.
     None,
 }
 
-/// An id of an item.
+/// The id of an item.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ItemId {
     /// The id, as the client sent it.
@@ -46,7 +46,7 @@ pub struct ItemId {
 }
 
 impl ItemId {
-    /// The change to make in the body.
+    /// The change to the body.
     pub(super) fn edit(&self) -> Option<(Range<usize>, String)> {
         match &self.sent {
             Replacement::Same => None,
@@ -56,7 +56,7 @@ impl ItemId {
     }
 }
 
-/// The ids of the items in the value that stands at `range` of a body.
+/// The ids of the items in the value at `range` of a body.
 pub(super) fn items(body: &str, range: Range<usize>) -> Vec<ItemId> {
     let mut found = Vec::new();
     let value = body.get(range.clone()).unwrap_or_default();
@@ -80,7 +80,7 @@ impl IdFinder<'_> {
         }
     }
 
-    /// Keys are read as a server would that ignores letters' case.
+    /// Reads an item. Keys count in any case, as for a server that ignores case.
     fn item(&self, scan: &mut Scan<'_>, found: &mut Vec<ItemId>) -> Result<(), InvalidJson> {
         let mut ids = Vec::new();
         let (mut is_reference, mut is_typed, mut is_bare) = (false, false, false);
@@ -94,7 +94,7 @@ impl IdFinder<'_> {
                     let id = value.string()?.into_owned();
                     ids.push((id, None, self.start + start..self.start + value.at()));
                 }
-                // What approves a call names the request for it, which is an item.
+                // An approval of a call holds the id of the request for it, which is an item.
                 Kind::String if is("approval_request_id") => {
                     let id = value.string()?.into_owned();
                     ids.push((id, Some(ItemContents::Content), self.start + start..self.start + value.at()));
@@ -130,7 +130,7 @@ impl IdFinder<'_> {
         Ok(())
     }
 
-    /// The key before a value and the value, with the comma that parts them from another.
+    /// The range of a key and its value, with the comma that separates them from others.
     fn member(&self, value: &Range<usize>) -> Range<usize> {
         let before = self.body.get(..value.start).unwrap_or_default();
         let key = before.trim_end().strip_suffix(':').unwrap_or(before).trim_end();
@@ -146,7 +146,7 @@ impl IdFinder<'_> {
     }
 }
 
-/// Whether a string or a list has nothing in it.
+/// Whether a string or a list is empty.
 fn is_empty(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
     if scan.kind()? != Kind::Array {
         return Ok(scan.skip()?.len() <= 2);

@@ -1,13 +1,13 @@
-//! A key of a body in, what a model host takes its value for out: the name of a model it runs, or the id of something
-//! it keeps. `walk` asks it of keys that their object's table lacks, so ordinary requests don't pay for it.
+//! Says what a model host may take a key's value for: the name of a model, or the id of something it stores. Called by
+//! `walk` for keys that aren't in the table of their object, so ordinary requests don't pay for it.
 
 use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{ends_in_words, reads_as};
 
-/// What keys that name a model end in, such as `judge_model` and `fallbackModelName`.
+/// Ends of keys that name a model, such as `judge_model` and `fallbackModelName`.
 const MODELS: &[&str] = &["model", "model_id", "model_name"];
 
-/// What keys of ids end in. Those that answers hold are in [`crate::decide::body::fields`] besides.
+/// Ends of keys of ids. Keys of ids in answers are in [`crate::decide::body::fields`].
 const IDS: &[&str] = &[
     "file_id",
     "file_ids",
@@ -28,20 +28,20 @@ const IDS: &[&str] = &[
     "batch_id",
 ];
 
-/// What a host keeps, named by its id or by an object that holds the id.
+/// Things that a host stores, named by their id or by an object that holds the id.
 const KEPT: &[&str] = &["container", "containers", "conversation", "vector_store", "vector_stores"];
 
-/// Whether a model stands under a key.
+/// Whether a key names a model.
 pub(super) fn names_model(key: &str) -> bool {
     MODELS.iter().any(|known| ends_in_words(key, known))
 }
 
-/// Whether ids stand under a key.
+/// Whether a key holds ids.
 pub(super) fn names_id(key: &str) -> bool {
     matches!(field(key), Field::Id | Field::Ids) || IDS.iter().any(|known| ends_in_words(key, known))
 }
 
-/// Whether what a host keeps stands under a key, by its id or as an object with an `id`.
+/// Whether a key names something that a host stores, by its id or as an object with an `id`.
 pub(super) fn names_kept(key: &str) -> bool {
     KEPT.iter().any(|known| reads_as(key, known))
 }

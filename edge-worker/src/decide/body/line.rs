@@ -1,5 +1,5 @@
-//! A line of a batch's input in; the path that it asks, and where in the line that request's body stands, out.
-//! `batch` calls it, and reads the body as if it had come alone.
+//! Reads a line of a batch's input. Takes the line; returns its path, and the range of its request's body. Called by
+//! `batch`, which then reads the body like that of a single request.
 
 use core::ops::Range;
 
@@ -13,10 +13,10 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::{BodyForm, Class, Route};
 
-/// The fields of a line. The body is read later, by its own path.
+/// The fields of a line. The body is read later, by the rules of its path.
 static LINE: Fields = &[("custom_id", Label), ("method", Word), ("url", Label), ("body", Free)];
 
-/// Keys that decide something, in these letters alone.
+/// Keys that decide something. They must be written in this case.
 const DECIDING: &[&str] = &["custom_id", "method", "url", "body"];
 
 pub(super) const PATH: &str = "the path of a request with a JSON body, such as /v1/chat/completions";
@@ -24,16 +24,16 @@ pub(super) const PATH: &str = "the path of a request with a JSON body, such as /
 /// A request in a line.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// The path that it asks.
+    /// Its path.
     pub(crate) route: Route,
-    /// Where in the line its body stands.
+    /// The range of its body in the line.
     pub(crate) body: Range<usize>,
 }
 
-/// Reads a line. `None` where it asks nothing, as it has no body.
+/// Reads a line. `None` if it has no body, so that it asks for nothing.
 ///
 /// # Errors
-/// 400 for what is no request, or holds what the service doesn't allow beside the body.
+/// 400 if it isn't a request, or has fields beside the body that the service doesn't allow.
 pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Failure> {
     let broken = |broken: InvalidJson| Failure::NotJson { at: broken.at };
     let mut scan = Scan::new(text);
@@ -41,14 +41,14 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
         return Err(Failure::NotAnObject);
     }
     let (mut walk, mut needs) = (Walk::new(allow), Needs::default());
-    // What a service allows of unknown fields is for bodies: beside one a host could find another request.
+    // The allowance for unknown fields is for bodies. Beside a body, a host could find another request.
     let read = |key: &str, value: &mut Scan<'_>| field::read(&mut walk, &mut needs, LINE, key, value, false);
     let entries = entries(&mut scan, read).map_err(broken)?;
     duplicates(&entries, DECIDING)?;
     if let Some((at, wrong)) = walk.wrong {
-        return Err(field::told(text, at, wrong));
+        return Err(field::failure_at(text, at, wrong));
     }
-    // No engine has fields of its own here, and nothing here is kept for anybody.
+    // No engine has own fields here, and a line stores nothing.
     if needs != Needs::default() {
         return Err(field::unknown(needs.field));
     }
@@ -68,7 +68,7 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
     Ok(Some(Line { route, body: body.clone() }))
 }
 
-/// The path that a batch may ask by this name.
+/// The path of this name, if batches may use it.
 pub(super) fn carried(path: &str) -> Option<Route> {
     let is_carried = |route: &Route| route.class() == Class::Inference && route.takes() != BodyForm::Form;
     Route::parse("POST", path).ok().filter(is_carried)

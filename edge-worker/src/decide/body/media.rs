@@ -1,17 +1,17 @@
-//! A string that stands where media belongs in, whether it is media itself out; `walk` asks. A path on the model
-//! host's disk is no media, and most paths are written in base64's letters.
+//! Says whether a string is media. Takes a string from a place for media. Called by `walk`. A path on the model host's
+//! disk isn't media, and most paths consist of base64's letters.
 
 use super::place::{is_base64, is_data_url};
 use super::playlist::is_playlist_text;
 
-/// The longest path that Linux opens (`PATH_MAX`): what is longer is content.
+/// The longest path that Linux opens (`PATH_MAX`), in bytes. A longer string is content.
 const LONGEST_PATH: usize = 4096;
-/// The longest name of a file on Linux (`NAME_MAX`): a longer piece without a `/` is in no path.
+/// The longest name of a file on Linux (`NAME_MAX`), in bytes. A longer piece without a `/` isn't part of a path.
 const LONGEST_FILE_NAME: usize = 255;
-/// The shortest text that counts as a file, in bytes: words of fewer could be read as such by accident.
+/// The shortest text that counts as a file, in bytes. Shorter words could be base64 by accident.
 const SHORTEST_TEXT: usize = 12;
 
-/// How base64 of files begins that say what they are.
+/// Beginnings of files with a signature, in base64.
 const BEGINNINGS: &[&str] = &[
     "iVBORw0KGg", // PNG
     "/9j/",       // JPEG
@@ -31,11 +31,11 @@ const BEGINNINGS: &[&str] = &[
     "IyFBTV", // AMR
 ];
 
-/// Whether a string is media itself: a `data:` URL, or base64 that can't be a path as well, or that decodes to what
-/// media is. A list of places where media is isn't.
+/// Whether a string is media: a `data:` URL, or base64 that can't also be a path, or that decodes to a kind of media. A
+/// list of places to fetch media from is not.
 ///
-/// Base64 can't be a path if it is longer than any, or has a piece longer than any file's name. So long audio without
-/// a header (PCM, MP3 without a tag) passes; less than a tenth of a second of it has to be a `data:` URL.
+/// Base64 can't be a path if it is longer than any path, or has a piece longer than any file's name. So long audio
+/// without a header (PCM, MP3 without a tag) passes. Less than a tenth of a second of it must be sent as a `data:` URL.
 #[inline(never)]
 pub(super) fn is_media(text: &str) -> bool {
     is_of_media(text.trim_ascii()) && !is_playlist_text(text)
@@ -55,21 +55,21 @@ fn is_of_media(text: &str) -> bool {
 
 fn begins_as_media(text: &str) -> bool {
     BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
-        // MP4 and its kin (ISO/IEC 14496-12): a length below 65,536, then `ftyp`.
+        // MP4 and similar formats (ISO/IEC 14496-12): a length below 65,536, then `ftyp`.
         || text.starts_with("AA") && text.get(6..10) == Some("Z0eX")
         // BMP: `BM`, a length, and four bytes that are zero.
         || text.starts_with("Qk") && text.get(8..13) == Some("AAAAA")
 }
 
-/// Whether base64 decodes to text: a note, a table, a program. A path made of words doesn't, as most letters decode to
-/// bytes that no UTF-8 has in that order.
+/// Whether base64 decodes to text, such as a note, a table or a program. A path made of words doesn't, because most
+/// letters decode to bytes that aren't UTF-8 in that order.
 fn is_encoded_text(text: &str) -> bool {
     let bytes: Vec<u8> = decoded(text.bytes()).collect();
     let fits = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     bytes.len() >= SHORTEST_TEXT && core::str::from_utf8(&bytes).is_ok_and(|text| text.chars().all(fits))
 }
 
-/// What base64 decodes to. What is none of its letters is passed over, as lenient readers do.
+/// Decodes base64. Skips other characters, as lenient readers do.
 pub(super) fn decoded(text: impl Iterator<Item = u8>) -> impl Iterator<Item = u8> {
     let (mut held, mut bits) = (0u32, 0u32);
     text.filter_map(sextet).filter_map(move |six| {

@@ -1,11 +1,11 @@
-//! `metadata` and `attributes` in; whether they are what the API documents, words of the client's own by names of its
-//! own, out. Gateways read more into them: lists of tags that choose a deployment, models to fall back to.
+//! Judges `metadata` and `attributes`. Says whether they are what the API documents: texts under names of the client's.
+//! Gateways read more into them: tags that choose a deployment, or models to fall back to. Called by `walk`.
 
 use super::walk::{BodyFault, Walk};
 use crate::decide::json::{InvalidJson, Kind, Scan, reads_as_words};
 
-/// Names by which nothing but a gateway or an engine is told where to go. Others that route in a body (`region`,
-/// `host`, `conversation_id`) are words that people label their requests with, and as texts they route nowhere.
+/// Names that only instruct a gateway or an engine where to go. Other names that route in a body (`region`, `host`,
+/// `conversation_id`) are also used as labels, and as texts they don't route.
 const INSTRUCTIONS: &[&str] = &[
     "fallback",
     "fallbacks",
@@ -52,7 +52,7 @@ const INSTRUCTIONS: &[&str] = &[
 ];
 
 impl Walk {
-    /// A map of texts, numbers and switches.
+    /// Reads a map of texts, numbers and booleans.
     pub(super) fn metadata(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let kind = value.kind()?;
@@ -75,12 +75,12 @@ fn is_instruction(key: &str) -> bool {
 mod tests {
     use bailiwick_rules::rules::Allowance;
 
-    use super::super::tests::{CHAT, inspect, told};
+    use super::super::tests::{CHAT, inspect, outcome};
 
     /// What is told of a body with these fields, with a model where the path takes one.
     fn judged(path: &str, fields: &str, allow: &[Allowance]) -> String {
         if path == CHAT || path == "/v1/responses" {
-            return told(path, fields, allow);
+            return outcome(path, fields, allow);
         }
         let failure = inspect(path, &format!("{{{fields}}}"), allow).err().unwrap();
         format!("{} {}", failure.code(), failure.param().unwrap_or_default())
@@ -108,7 +108,7 @@ mod tests {
         let attributes = r#""attributes":{"a":[1]}"#;
         assert_eq!(judged("/v1/vector_stores/vs_1/files", attributes, &[]), "unknown_field /attributes/a");
         let user = r#""metadata":{"user_id":{"a":"b"}}"#;
-        assert_eq!(told("/v1/responses", user, &[]), "unknown_field /metadata/user_id");
+        assert_eq!(outcome("/v1/responses", user, &[]), "unknown_field /metadata/user_id");
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
             r#"{"conversation_id":"x","thread_id":"y","model_id":"z","sessionId":"s","deployment":"blue"}"#,
             r#"{"n":7,"yes":true,"none":null,"fallbacks":null}"#,
         ] {
-            assert_eq!(told(CHAT, &format!(r#""metadata":{metadata}"#), &[]), "ok", "{metadata}");
+            assert_eq!(outcome(CHAT, &format!(r#""metadata":{metadata}"#), &[]), "ok", "{metadata}");
         }
     }
 }

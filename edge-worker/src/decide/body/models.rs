@@ -1,7 +1,8 @@
-//! Models that a body names below its top level: where they stand in, what the endpoints that may be asked have to know
-//! out. A host runs them beside the model of the request: to make an image, to grade, to moderate, to transcribe.
+//! Models that a body names below its top level. Takes their ranges in the body; returns the names, which an endpoint
+//! must have. A host runs such models beside the request's own: to make an image, to grade, to moderate, to transcribe.
+//! Called by `body`.
 //!
-//! `plan` judges them as the model of the request: an endpoint's `models` map knows them, or they are refused.
+//! `plan` judges them like the request's own model: an endpoint's `models` map must hold them.
 
 use core::ops::Range;
 
@@ -12,10 +13,10 @@ use super::walk::{BodyFault, Walk};
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Scan};
 
-/// How many different models a body may name: each of them is looked for in every map.
+/// The most different models that a body may name. Each is looked up in every map.
 const MOST: usize = 32;
 
-/// A model, and where it is named.
+/// A model, and the place that names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NamedModel {
     /// The model, by the client's name.
@@ -25,16 +26,16 @@ pub struct NamedModel {
 }
 
 impl NamedModel {
-    /// What is answered where no endpoint may run it.
+    /// The failure if no endpoint may run it.
     pub(crate) fn not_found(&self) -> Failure {
         Failure::InnerModelNotFound { model: self.name.clone(), field: self.field.clone() }
     }
 }
 
-/// Each model once, of those that stand at these places of a body.
+/// The models at these ranges of a body, without repetition.
 ///
 /// # Errors
-/// 404 for the first of too many, or with a name that is too long for one.
+/// 404 for the first one beyond the limit, or for a name that is too long.
 #[inline(never)]
 pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec<NamedModel>, Failure> {
     let mut named: Vec<NamedModel> = Vec::new();
@@ -52,7 +53,7 @@ pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec
 }
 
 impl Walk {
-    /// Notes a model that is named below the top level.
+    /// Reads the name of a model below the top level.
     pub(super) fn model(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let name = scan.string()?.into_owned();
@@ -70,7 +71,7 @@ mod tests {
 
     use bailiwick_rules::rules::Allowance;
 
-    use super::super::tests::{CHAT, inspect, told};
+    use super::super::tests::{CHAT, inspect, outcome};
     use super::*;
 
     /// The models that a body with these fields names below its top level, and where.
@@ -148,12 +149,15 @@ mod tests {
         assert_eq!(found("/v1/responses", &twice), [at("0", "x"), at("1", "y")]);
         assert_eq!(found("/v1/responses", &tools(&many(MOST))).len(), MOST);
         let allow = [Allowance::HostedTools];
-        let refused = |names: &[String]| told("/v1/responses", &tools(names), &allow);
+        let refused = |names: &[String]| outcome("/v1/responses", &tools(names), &allow);
         assert_eq!(refused(&many(MOST + 1)), format!("model_not_found /tools/{MOST}/model"));
         assert_eq!(refused(&["x".repeat(LONGEST_MODEL + 1)]), "model_not_found /tools/0/model");
-        assert_eq!(told(CHAT, r#""stream_options":{"model":{"id":"x"}}"#, &[]), "unknown_field /stream_options/model");
+        assert_eq!(
+            outcome(CHAT, r#""stream_options":{"model":{"id":"x"}}"#, &[]),
+            "unknown_field /stream_options/model"
+        );
         let place = r#""stream_options":{"model":"https://a.example/"}"#;
-        assert_eq!(told(CHAT, place, &[]), "remote_url_not_allowed /stream_options/model");
+        assert_eq!(outcome(CHAT, place, &[]), "remote_url_not_allowed /stream_options/model");
     }
 
     #[test]

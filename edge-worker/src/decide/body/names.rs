@@ -1,11 +1,11 @@
-//! Names of fields that are never harmless: those by which a request says where or by what it is processed, and
-//! those by which it has the model host search or run something.
+//! Names of fields that are never harmless: those that say where or by what a request is processed, and those that make
+//! the model host search or run something. Called by `field`, `walk` and `plan`.
 
 use crate::decide::json::reads_as_words;
 
-/// Fields that route: to another model, account, engine or place, past the rules. Numbers and switches among them too.
+/// Fields that route to another model, account, engine or place, past the rules. Numbers and booleans count too.
 const ROUTING: &[&str] = &[
-    // Of gateways: LiteLLM, OpenRouter and their kin.
+    // Of gateways such as LiteLLM and OpenRouter.
     "fallbacks",
     "fallback",
     "fallback_model",
@@ -85,7 +85,7 @@ const ROUTING: &[&str] = &[
     "webhook_url",
     "callback",
     "callback_url",
-    // Of engines: where a request's cache lies, which worker takes it, what is loaded for it.
+    // Of engines: where a request's cache is, which worker takes it, what is loaded for it.
     "kv_transfer_params",
     "ec_transfer_params",
     "do_remote_prefill",
@@ -121,7 +121,7 @@ const ROUTING: &[&str] = &[
     "ngram_corpus_id",
 ];
 
-/// Fields by which hosts are asked to search or call out without `tools`.
+/// Fields that make a host search or call out without `tools`.
 const HOSTED: &[&str] = &[
     "web_search_options",
     "search_parameters",
@@ -165,7 +165,7 @@ const LOCAL_TOOLS: &[&str] = &[
     "shell",
 ];
 
-/// What stands behind the colon of a model's name where a gateway picks the provider by it, or searches the web.
+/// Suffixes of a model's name, after a colon, by which a gateway chooses the provider or searches the web.
 const SUFFIXES: &[&str] = &[
     // OpenRouter's variants.
     "online",
@@ -206,19 +206,19 @@ const SUFFIXES: &[&str] = &[
     "zai-org",
 ];
 
-/// Whether a field says where a request goes, written as here, as `inferenceGeo`, as `inference-geo`, or as a part of
-/// a longer name.
+/// Whether a field routes. Its name may also be written as `inferenceGeo` or `inference-geo`, or be a part of a longer
+/// name.
 pub(super) fn routes(key: &str) -> bool {
     is_one_of(key, ROUTING)
 }
 
-/// Whether a field has a host search or run something.
+/// Whether a field makes a host search or run something.
 pub(super) fn is_hosted(key: &str) -> bool {
     is_one_of(key, HOSTED)
 }
 
-/// Whether a name, or a part of it, is one of a list: readers of forms and options see `a` with `fallbacks` in it in
-/// `a[fallbacks]` and `a.fallbacks`, and PHP's sees `api_base` in `api.base`.
+/// Whether a name, or a part of it, is in a list. Readers of forms and options see `a` with `fallbacks` in it in
+/// `a[fallbacks]` and `a.fallbacks`, and PHP sees `api_base` in `api.base`.
 #[inline(never)]
 fn is_one_of(key: &str, list: &[&str]) -> bool {
     let is_known = |key: &str| list.iter().any(|known| reads_as_words(key, known));
@@ -235,8 +235,7 @@ pub(super) fn is_local_tool(kind: &str) -> bool {
     LOCAL_TOOLS.contains(&kind)
 }
 
-/// Whether a model's name is itself an instruction on where to go, which only a closed map of models could know the
-/// meaning of.
+/// Whether a model's name is itself an instruction on where to go. Only a map of models says what such a name means.
 pub(crate) fn model_routes(model: &str) -> bool {
     let picks = |suffix: &str| SUFFIXES.contains(&suffix) || suffix.ends_with("-cloud");
     // Some gateways take several models at once.

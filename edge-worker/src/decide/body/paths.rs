@@ -1,4 +1,5 @@
-//! A path of the model API in, the top-level fields that it documents out.
+//! The top-level fields that each path of the model API documents. Takes a path, returns its fields. Called by `body`
+//! and `field`.
 
 use super::scope::NamedField;
 use super::shape::Shape::{
@@ -7,7 +8,7 @@ use super::shape::Shape::{
 };
 use super::shape::{CACHE_OPTIONS, CALLED, FORMAT, FUNCTION, Fields, METHOD, MODERATION, STORED_PROMPT};
 
-/// The fields of the path with these words, `*` for an id. Nothing is known of any other.
+/// The fields of a path, given as a pattern with `*` for an id. Unknown paths have none.
 pub(super) fn fields(pattern: &[&str]) -> Fields {
     match pattern {
         ["chat", "completions"] => CHAT,
@@ -132,7 +133,7 @@ static RESPONSES: Fields = &[
     ("context_management", Unknown),
     ("access_programs", Unknown),
     ("image", Object(&[("context_compression", Word)])),
-    // Not OpenAI's: clients that write one body for this API and for chat completions.
+    // Not of OpenAI's. Some clients write one body for this API and for chat completions.
     ("messages", Content),
 ];
 
@@ -158,7 +159,7 @@ static GENERATIONS: Fields = &[
     ("safety_identifier", Label),
 ];
 
-/// Edits, as JSON and as forms, and variations.
+/// Edits as JSON and as forms, and variations.
 static EDITS: Fields = &[
     ("model", Label),
     ("prompt", Text),
@@ -194,7 +195,7 @@ static SPEECH: Fields = &[
     ("stream_format", Word),
 ];
 
-/// Forms.
+/// Transcriptions and translations, which are forms.
 static TRANSCRIPTIONS: Fields = &[
     ("model", Label),
     ("file", Data),
@@ -237,7 +238,7 @@ static FINE_TUNING: Fields = &[
     ("suffix", Label),
 ];
 
-/// Of all paths below: a key means the same at each of them.
+/// Of all paths below it. A key means the same at each of them.
 static VECTOR_STORES: Fields = &[
     ("name", Text),
     ("description", Text),
@@ -255,7 +256,7 @@ static VECTOR_STORES: Fields = &[
     ("rewrite_query", Word),
 ];
 
-/// Of the engines' own paths, likewise.
+/// Of the engines' own paths. A key means the same at each of them.
 static POOLING: Fields = &[
     ("model", Label),
     ("query", Content),

@@ -1,22 +1,22 @@
-//! A string in, whether it names a place that a model host could fetch from or connect to; `walk` asks it of every
+//! Says whether a string names a place that a model host could fetch from or connect to. Called by `walk` for every
 //! value that isn't text.
 //!
-//! Readers of URLs are lenient, each in its own way: the WHATWG's drop tabs and ends of lines and read `\` as `/`
-//! (<https://url.spec.whatwg.org/#url-parsing>), Python's unwraps `<URL:…>`, some decode before they look. So the
-//! string is folded first into what the most lenient of them would see.
+//! Readers of URLs are lenient in different ways. The WHATWG's drop tabs and line breaks and read `\` as `/`
+//! (<https://url.spec.whatwg.org/#url-parsing>), Python's accepts `<URL:…>`, and some decode first. So the string is
+//! first folded to what the most lenient of them would see.
 
 use core::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-/// As much of a string is looked at, in characters that count: where a place is named, it is named at the beginning.
+/// How many characters of a string are checked. A place would be named at its beginning.
 const LOOKED_AT: usize = 256;
-/// A host without a dot isn't named by so many characters.
+/// The longest name of a host without a dot, in characters.
 const LONGEST_HOST: usize = 32;
 
-/// Schemes that are fetched with or without slashes behind them.
+/// Schemes that are fetched with or without slashes after them.
 const FETCHED: &[&str] = &["http", "https", "ws", "wss", "ftp", "ftps", "sftp", "file"];
-/// Schemes of stores and protocols that somebody fetches from. Other words before a colon need a slash, a dot or a
+/// Schemes of stores and protocols that some hosts fetch from. Other words before a colon need a slash, a dot or a
 /// port.
 const STORES: &[&str] = &[
     "abfs", "abfss", "adl", "az", "azure", "blob", "cos", "dbfs", "gcs", "git", "gopher", "grpc", "grpcs", "gs",
@@ -24,18 +24,18 @@ const STORES: &[&str] = &[
     "s3", "s3a", "s3n", "scp", "smb", "ssh", "swift", "tcp", "tos", "udp", "unix", "wasb", "wasbs", "webdav",
 ];
 
-/// How sure one has to be.
+/// How certain it must be that a value is a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Certainty {
-    /// For a name that the client makes up, such as `user`: `session:123` is one.
+    /// For a name that the client made up, such as `user`: `session:123` is a name.
     Label,
-    /// For a word of the API, or a value nobody here knows: `collector:443` is a place.
+    /// For a word of the API or an unknown value: `collector:443` is a place.
     Word,
 }
 
 /// Whether a value names a place: a URL of any scheme but `data:`, `//host`, a host with a port, or an IP address.
 pub(super) fn names_place(text: &str, care: Certainty) -> bool {
-    // Most words hold none of what every place has.
+    // Most words have none of the characters that every place has.
     let marks = |byte: u8| matches!(byte, b':' | b'/' | b'\\' | b'.' | b'%') || !(0x20..0x7f).contains(&byte);
     if !text.bytes().any(marks) || is_data_url(text) {
         return false;
@@ -52,21 +52,21 @@ pub(super) fn names_place(text: &str, care: Certainty) -> bool {
     names_folded(folded, care)
 }
 
-/// Whether a word of the API is the path of a file: some hosts read a voice or a format from one.
+/// Whether a word of the API is the path of a file. Some hosts read a voice or a format from a file.
 pub(super) fn names_path(word: &str) -> bool {
-    // Nearly every word is none, and to prepare a search costs more than to look for what every path has.
+    // Nearly no word is a path. To look for the characters that every path has costs less than to prepare a search.
     let begins = |beginning: &str| word.starts_with(beginning);
     word.bytes().any(|byte| matches!(byte, b'/' | b'\\'))
         && (begins("/") || begins("~/") || begins("./") || word.contains("../") || word.contains("\\"))
 }
 
-/// Whether what begins with `//` is base64, as one in 4,096 begins, and no host's name.
+/// Whether a text that begins with `//` is base64 and not a host. One base64 text in 4,096 begins so.
 fn is_long_base64(text: &str) -> bool {
     let host = text.trim_start_matches('/').split('/').next().unwrap_or_default();
     host.len() >= LONGEST_HOST && text.bytes().all(|byte| is_base64(byte) || matches!(byte, b'\n' | b'\r'))
 }
 
-/// `data:` by the letters that every reader takes for it.
+/// Whether a text begins with `data:`, as every reader sees it.
 pub(super) fn is_data_url(text: &str) -> bool {
     let text = text.trim_ascii_start();
     text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
@@ -99,7 +99,7 @@ fn names_folded(text: &str, care: Certainty) -> bool {
     names_host(authority.trim_end(), path, care)
 }
 
-/// RFC 3986 §3.1. One letter is a drive of Windows.
+/// RFC 3986 §3.1. A single letter is a drive of Windows.
 fn is_scheme(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     text.len() > 1 && text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(fits)
@@ -150,7 +150,7 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// Four numbers are an address; fewer only where what stands around them says so: `2.5` is no place.
+/// Four numbers are an address. Fewer are one only if the text around them says so: `2.5` isn't a place.
 fn is_address(numbers: &[u64], host: &str, marked: bool) -> bool {
     let (Some(last), true) = (numbers.last(), numbers.len() <= 4) else { return false };
     let fits = numbers[..numbers.len() - 1].iter().all(|&number| number < 256) && *last <= u64::from(u32::MAX);
@@ -159,12 +159,12 @@ fn is_address(numbers: &[u64], host: &str, marked: bool) -> bool {
     fits && (numbers.len() == 4 && *last < 256 || is_odd || marked && is_whole)
 }
 
-/// The beginning of a string as the most lenient reader of any kind sees it, in small letters.
+/// The beginning of a string as the most lenient reader sees it, in lower case.
 pub(crate) fn lenient(text: &str) -> String {
     decoded(fold(text))
 }
 
-/// Whether every reader sees a string as it is written.
+/// Whether every reader sees the string that is written.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.is_ascii() && !text.bytes().any(|byte| byte == b'%' || byte == b'\\' || byte.is_ascii_control())
 }
@@ -174,7 +174,7 @@ fn fold(text: &str) -> String {
     text.chars().filter_map(folded).take(LOOKED_AT).collect()
 }
 
-/// `None` for what readers drop.
+/// Folds a character; `None` if readers drop it.
 fn folded(c: char) -> Option<char> {
     Some(match c {
         '\\' | '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{29f8}' | '\u{29f5}' | '\u{fe68}' | '\u{ff3c}' => '/',
@@ -182,7 +182,7 @@ fn folded(c: char) -> Option<char> {
         '\u{fe55}' | '\u{fe13}' | '\u{a789}' | '\u{2236}' => ':',
         '\u{fe6a}' | '\u{66a}' => '%',
         '\u{24ea}' => '0',
-        // Circled digits, which names of hosts may be written with (UTS #46).
+        // Circled digits. Names of hosts may be written with them (UTS #46).
         '\u{2460}'..='\u{2468}' => char::from_digit(c as u32 - 0x245f, 10)?,
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0)?.to_ascii_lowercase(),
         '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
@@ -195,7 +195,7 @@ fn folded(c: char) -> Option<char> {
     })
 }
 
-/// Undoes percent-encoding, also where it was applied up to three times.
+/// Decodes percent-encoding, up to three times.
 fn decoded(mut text: String) -> String {
     for _ in 0..3 {
         if !text.contains('%') {

@@ -1,25 +1,25 @@
-//! Media in, whether it is a list of places to fetch media from out. `media` asks it of strings, `multipart::form` of
-//! files.
+//! Says whether media is a playlist: a list of places to fetch media from. Called by `media` for strings, and by
+//! `multipart::form` for files.
 //!
-//! Many engines hand audio and video to FFmpeg, which goes by the content alone: a playlist that is sent as `audio/wav`
-//! is followed all the same, to any address. What is recognised here is what FFmpeg's demuxers recognise (`hls_probe`,
-//! `concat_probe`, `sdp_probe`, `dash_probe`), and the older playlists of players.
+//! Many engines pass audio and video to FFmpeg, which goes by the content alone. It follows a playlist that was sent as
+//! `audio/wav` to any address. Recognised here are the playlists that FFmpeg's demuxers recognise (`hls_probe`,
+//! `concat_probe`, `sdp_probe`, `dash_probe`), and older playlists of players.
 
 use memchr::memchr;
 use percent_encoding::percent_decode;
 
 use super::media::decoded;
 
-/// As much of a file is looked at, in bytes: FFmpeg guesses by no more (`PROBE_BUF_MAX`).
+/// How many bytes of a file are checked. FFmpeg doesn't look at more (`PROBE_BUF_MAX`).
 const LOOKED_AT: usize = 1 << 20;
 
-/// How playlists begin, in small letters.
+/// Beginnings of playlists, in lower case.
 const BEGINNINGS: &[&[u8]] = &[b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"rtsptext", b"asf "];
 
-/// Elements of playlists in XML, in small letters.
+/// Elements of playlists in XML, in lower case.
 const ELEMENTS: &[&[u8]] = &[b"<mpd", b"<smoothstreamingmedia", b"<smil", b"<asx", b"<playlist"];
 
-/// The line by which a session description (RFC 8866 §5.7) is known.
+/// The line that identifies a session description (RFC 8866 §5.7).
 const CONNECTION: &[u8] = b"c=in ip";
 
 /// Whether a string of media holds a playlist: base64, or a `data:` URL.
@@ -39,7 +39,7 @@ pub(super) fn is_playlist_text(text: &str) -> bool {
 /// Whether a file is a playlist.
 pub(crate) fn is_playlist(file: &[u8]) -> bool {
     let file = file.get(..LOOKED_AT).unwrap_or(file);
-    // Text ends at the first zero, where most media have one among their first bytes.
+    // Text ends at the first zero byte. Most media have one near the beginning.
     let text = memchr(0, file).and_then(|end| file.get(..end)).unwrap_or(file);
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
     let begins =
@@ -54,7 +54,7 @@ fn has_element(text: &[u8], begins: impl Fn(&[u8], &[u8]) -> bool) -> bool {
     tags.into_iter().any(|tag| ELEMENTS.iter().any(|element| begins(tag, element)))
 }
 
-/// The bytes before the first zero, and no more than are looked at.
+/// The bytes before the first zero, up to the limit.
 fn beginning(bytes: impl Iterator<Item = u8>) -> Vec<u8> {
     bytes.take_while(|byte| *byte != 0).take(LOOKED_AT).collect()
 }

@@ -1,9 +1,9 @@
-//! A place in a JSON text in, its JSON pointer (RFC 6901) out; `body` calls it when it refuses a value, and for models
-//! below the top level, which few requests name: no other that passes pays for it.
+//! Makes the JSON pointer (RFC 6901) of a position in a JSON text. Called by `body` if it refuses a value, and for
+//! models below the top level, which few requests name.
 
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
-/// The longest piece of a client's key that is told, in characters.
+/// The longest part of a client's key in a pointer, in characters.
 const LONGEST_KEY: usize = 64;
 
 /// The pointer of the innermost value at the byte `at`. The text is known to be JSON.

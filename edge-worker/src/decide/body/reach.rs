@@ -1,8 +1,8 @@
-//! A URL in, whether it leads to the public internet, by all that can be seen of it, out. `walk` asks where a service
-//! allows remote URLs, and of the servers of tools; `unlisted` of what stands where media belong.
+//! Says whether a URL leads to the public internet, as far as the URL shows. Called by `walk` if a service allows
+//! remote URLs and for servers of tools, and by `unlisted` for values in places for media.
 //!
-//! A model host stands in a network of its own: what it fetches there (the cloud's metadata service, an admin page on
-//! loopback) is nobody's image. What a *name* resolves to can't be seen here, nor where a server redirects to.
+//! A model host is in its own network. What it fetches there (the cloud's metadata service, an admin page on loopback)
+//! is never an image. What a *name* resolves to, or where a server redirects to, can't be seen here.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
-/// Last labels that mean something in one network only: RFC 6761, RFC 6762 with its appendix G, RFC 8375, ICANN's
+/// Last labels that have a meaning in one network only: RFC 6761, RFC 6762 with its appendix G, RFC 8375, ICANN's
 /// `internal`, and Kubernetes' `svc`.
 const LOCAL_ENDS: &[&str] = &[
     "localhost",
@@ -57,8 +57,8 @@ const NOT_PUBLIC: &[([u8; 4], u32)] = &[
 
 /// Whether a value is an `http:` or `https:` URL of a public name or address.
 ///
-/// Only the plainest spelling passes. Readers of URLs differ on the others (`\`, `@`, tabs, `0177.1`, full-width
-/// digits), and one of them could see another host than this one.
+/// Only the plainest spelling passes. Readers of URLs differ on others (`\`, `@`, tabs, `0177.1`, full-width digits),
+/// and one of them could see another host.
 #[inline(never)]
 pub(super) fn is_public(url: &str) -> bool {
     let url = url.trim_ascii();
@@ -80,7 +80,8 @@ pub(super) fn is_public(url: &str) -> bool {
 fn is_public_host(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let Some((before, last)) = host.rsplit_once('.') else { return false };
-    // Whoever sees a number at the end reads an address, in whatever spelling (WHATWG URL, *ends in a number*).
+    // A reader takes a host whose last label is a number for an address, in any spelling (WHATWG URL, *ends in a
+    // number*).
     if last.starts_with(|c: char| c.is_ascii_digit()) {
         return host.parse().is_ok_and(is_public_v4);
     }
@@ -100,8 +101,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !NOT_PUBLIC.iter().any(is_in)
 }
 
-/// Of 2000::/3, what is handed out for the internet: neither the special purposes of 2001::/23, nor documentation
-/// (RFC 3849, RFC 9637), nor 6to4, which holds an IPv4 address.
+/// The part of 2000::/3 that is assigned for the internet: not the special purposes of 2001::/23, not documentation
+/// (RFC 3849, RFC 9637), and not 6to4, which holds an IPv4 address.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     first & 0xe000 == 0x2000

@@ -1,5 +1,5 @@
-//! A model's name in, whether it says in which region it runs out: at clouds and gateways such a name is an instruction
-//! on where to go, past residency. Only a `models` map may hold one.
+//! Says whether a model's name chooses the region where it runs. At clouds and gateways such a name is an instruction
+//! on where to go, past residency. Only a `models` map may hold one. Called by `names`.
 //!
 //! Sources: Amazon Bedrock's inference profiles (`us.anthropic.claude-…`) and ARNs, Vertex AI's
 //! `projects/…/locations/…` and `@us-central1`, Azure's regions (`swedencentral`), and the forms in which LiteLLM and
@@ -8,17 +8,17 @@
 use super::LONGEST_MODEL;
 use super::place::{is_plain, lenient};
 
-/// Groups of regions in which a name begins (`us.`), or that stand alone in it (`azure/eu/gpt-4o`, `gemini@global`).
+/// Groups of regions. A name begins with one (`us.`), or one is a part of it (`azure/eu/gpt-4o`, `gemini@global`).
 const GROUPS: &[&str] = &[
     "us", "eu", "apac", "global", "jp", "au", "ca", "ap", "sa", "me", "af", "il", "in", "uk", "kr", "mx", "cn",
     "us-gov",
 ];
 
-/// Words that stand alone where a deployment's kind or its place is chosen.
+/// Words that are a part of a name where a kind of deployment or its place is chosen.
 const CHOOSE: &[&str] =
     &["locations", "global-standard", "globalstandard", "data-zone", "datazone", "datazonestandard"];
 
-/// What names of clouds' regions point to, longest first where one begins another.
+/// Directions in names of clouds' regions. A longer word comes before one that it begins with.
 const DIRECTIONS: &[&str] = &["east", "west", "north", "south", "central"];
 const LANDS: &[&str] = &[
     "usgov",
@@ -75,9 +75,9 @@ const LANDS: &[&str] = &[
     "greece",
 ];
 
-/// Whether a model's name says where it runs. It is read as the most lenient reader would.
+/// Whether a model's name says where it runs, as the most lenient reader sees it.
 pub(super) fn is_regional(name: &str) -> bool {
-    // All names that a request may have are read without a copy on the heap.
+    // Names of the allowed length are read without allocation.
     let mut small = [0; LONGEST_MODEL];
     match small.get_mut(..name.len()).filter(|_| is_plain(name)) {
         Some(small) => {
@@ -109,7 +109,7 @@ fn says_region(name: &str) -> bool {
     false
 }
 
-/// Whether a region of a cloud's stands in a part of a name: `us-east-1`, `europe-west4`, `swedencentral`.
+/// Whether a part of a name holds a region of a cloud: `us-east-1`, `europe-west4`, `swedencentral`.
 fn holds_region(part: &str) -> bool {
     let (mut has_land, mut has_direction) = (false, false);
     for word in part.split(['.', '-', '_']) {
@@ -124,7 +124,8 @@ fn holds_region(part: &str) -> bool {
     false
 }
 
-/// Whether a word is made of lands and directions alone, with a number behind them, and which of the two it holds.
+/// Whether a word consists of countries and directions only, perhaps with a number at the end, and which of the two it
+/// holds.
 fn geography(word: &str) -> Option<(bool, bool)> {
     let mut rest = word.trim_end_matches(|c: char| c.is_ascii_digit());
     let (mut has_land, mut has_direction) = (false, false);
@@ -138,7 +139,7 @@ fn geography(word: &str) -> Option<(bool, bool)> {
     (has_land || has_direction).then_some((has_land, has_direction))
 }
 
-/// What follows the first of these words that a text begins with.
+/// The rest of a text after the first of these words that it begins with.
 fn begins_with<'t>(text: &'t str, words: &[&str]) -> Option<&'t str> {
     words.iter().find_map(|word| text.strip_prefix(word))
 }

@@ -1,33 +1,34 @@
-//! A name that a client gives something at an engine in, one that no other customer's can equal out.
+//! Makes a client's names for things at an engine different for each customer. Takes a name, returns the scoped one.
+//! Called by `body`.
 //!
-//! Engines keep what clients name (media by `uuid`, prefixes by `cache_salt`, requests by `request_id`) for
-//! everybody alike, as all customers come with one credential. Equal names of one customer stay equal, so its caches
+//! Engines store what clients name (media by `uuid`, prefixes by `cache_salt`, requests by `request_id`) for everybody
+//! together, because all customers come with one credential. Equal names of one customer stay equal, so its caches
 //! work.
 
 use sha2::{Digest as _, Sha256};
 
-/// The digits of a scoped name behind its mark: 128 bits, which nobody finds twice.
+/// The bytes of a scoped name after its mark: 128 bits, so that no two are equal by chance.
 const BYTES: usize = 16;
 
-/// Whose names they are.
+/// The owner of the names.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// The service.
     pub service: String,
-    /// The tenant, where the service knows any.
+    /// The tenant, if the service has tenants.
     pub tenant: Option<String>,
-    /// The request. Where nobody knows one client from another, a name that would be shared is this request's alone.
+    /// The request. If clients can't be told apart, a name that would be shared belongs to this request only.
     pub request: String,
 }
 
-/// What is named.
+/// The kind of thing that is named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NamedField {
-    /// Media at vLLM.
+    /// Media at vLLM, by `uuid`.
     Media,
     /// Media at SGLang, by its SHA-256 in hexadecimal.
     Hash,
-    /// What an engine's prefix cache is salted with.
+    /// The salt of an engine's prefix cache.
     Salt,
     /// OpenAI's `prompt_cache_key`.
     CacheKey,
@@ -38,12 +39,13 @@ pub(super) enum NamedField {
 }
 
 impl Scope {
-    /// The name to send instead of `name`. `None`: as it is.
+    /// The name to send instead of `name`; `None` if it stays.
     pub(super) fn name(&self, named: NamedField, name: &str) -> Option<String> {
         let digest = |owner: &[&str]| {
             let kind = format!("{named:?}");
             let parts = [&[self.service.as_str()][..], owner, &[kind.as_str(), name]].concat();
-            // No owner's name holds a zero byte, and the client's word comes last: no two owners' texts are equal.
+            // An owner's name holds no zero byte, and the client's word comes last. So the texts of two owners are
+            // never equal.
             hex(&Sha256::digest(parts.join("\0")))
         };
         let tenant = self.tenant.as_deref();

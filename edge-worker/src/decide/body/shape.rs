@@ -1,34 +1,34 @@
-//! The shapes that bodies of the model API are made of: what may stand where. `paths` and `engine` hold the tables
-//! of top-level fields, this file what is below them, `walk` reads a body by them.
+//! The shapes of values in bodies of the model API: what is allowed where. `paths` and `engine` hold the tables of
+//! top-level fields, and this file those below. `walk` reads a body by them.
 //!
-//! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list stands
-//! for its items: an array is walked by the shape it stands under, item by item.
+//! The sources are the types of OpenAI's official clients and the request models of vLLM and SGLang. A list has the
+//! shape of its items.
 
 use super::scope::NamedField;
 use crate::decide::json::reads_as_words;
 
-/// What may stand at a place of a body.
+/// The shape of a value: what is allowed in it.
 #[derive(Debug)]
 pub(super) enum Shape {
-    /// Text for the model, where anything may stand.
+    /// Text for the model. Anything is allowed.
     Text,
-    /// Any value of the client's own, whose keys mean nothing.
+    /// Any value of the client's own. Its keys have no meaning.
     Free,
     /// A name or id that the client or the model made up.
     Label,
-    /// A word, number or switch of the API.
+    /// A word, number or boolean of the API.
     Word,
-    /// What names the kind of a part, an item or a message.
+    /// The name of the kind of a part, an item or a message.
     Kind,
-    /// Media: base64 or a `data:` URL, or an object that holds such.
+    /// Media: base64, a `data:` URL, or an object with one of these.
     Data,
-    /// Media as Anthropic has it, which may be text too.
+    /// Media as in Anthropic's API, which may also be text.
     Source,
-    /// What a host handed out for nobody to read: base64, or a name.
+    /// Opaque data that a host handed out: base64, or a name.
     Blob,
     /// A JSON Schema.
     Schema,
-    /// A text, or parts of content, or messages.
+    /// A text, parts of content, or messages.
     Content,
     /// A text, or items of the Responses API.
     Items,
@@ -46,27 +46,27 @@ pub(super) enum Shape {
     Metadata,
     /// A grader.
     Grader,
-    /// Several by their names, or one.
+    /// Several graders under their names, or one.
     Graders,
-    /// A name that engines keep for everybody alike.
+    /// A name that engines store for all customers together.
     Scoped(NamedField),
     /// An object with these fields.
     Object(Fields),
-    /// An object whose keys are the client's.
+    /// An object with keys of the client's.
     Map(&'static Shape),
-    /// What the model host is told to search or run, which the service allows.
+    /// What the model host should search or run. The service allows it.
     Hosted,
-    /// The same, where it is kept at an endpoint: its id, or an object that may hold its id.
+    /// The same, stored at an endpoint: its id, or an object that may hold its id.
     HostedKept,
-    /// What an engine compiles, unpickles or obeys when it reads media; with what may stand there.
+    /// What an engine compiles, unpickles or obeys when it reads media, with the shape of its value.
     EngineInput(&'static Shape),
-    /// A documented object of which nobody here lists the fields.
+    /// A documented object whose fields aren't listed here.
     Unknown,
-    /// What stands under a key that nobody documents.
+    /// A value under an undocumented key.
     Stray,
 }
 
-/// Fields by their names, the most frequent first.
+/// Fields by name, the most frequent first.
 pub(super) type Fields = &'static [(&'static str, Shape)];
 
 use Shape::{
@@ -74,7 +74,8 @@ use Shape::{
     Scoped, Source, Text, ToolChoice, Tools, Unknown, Word,
 };
 
-/// Messages, parts of content and items of the Responses API, by one table: a key means the same in all of them.
+/// The fields of messages, parts of content and items of the Responses API in one table, because a key means the same
+/// in all of them.
 pub(super) static NODE: Fields = &[
     ("role", Word),
     ("content", Content),
@@ -144,7 +145,7 @@ pub(super) static NODE: Fields = &[
     ("revised_prompt", Text),
     ("reason", Text),
     ("error", Free),
-    // What it cost to make something, with the model that made it.
+    // What something cost to make, with the model that made it.
     ("svg_usage", Free),
     ("fingerprint", Blob),
     ("source", Source),
@@ -181,7 +182,7 @@ static REASONING_DETAIL: Fields = &[
     ("format", Label),
 ];
 
-/// What an answer cited. It is history: nobody fetches it again.
+/// What an answer cited. It is history, so nobody fetches it again.
 static ANNOTATION: Fields = &[
     ("type", Word),
     ("url", Text),
@@ -194,8 +195,8 @@ static ANNOTATION: Fields = &[
     ("file", Object(&[("hash", Label), ("name", Label), ("content", Content)])),
 ];
 
-/// What a model asked its client to do with a computer or a shell, or did itself when it searched: the pages it saw are
-/// history as an annotation is.
+/// What a model asked its client to do with a computer or a shell, or did itself when it searched. The pages that it
+/// saw are history, like an annotation.
 static ACTION: Fields = &[
     ("type", Word),
     ("text", Text),
@@ -230,7 +231,7 @@ pub(super) static MEDIA: Fields = &[
     ("filename", Label),
     ("file_url", Data),
     ("b64_json", Data),
-    // An output of the model that the host keeps: `audio` of an assistant's message.
+    // An output of the model that the host stores: `audio` of an assistant's message.
     ("id", Id),
     ("name", Label),
     ("transcript", Text),
@@ -244,8 +245,8 @@ pub(super) static MEDIA: Fields = &[
     ("video_metadata", Unknown),
 ];
 
-/// What is documented in the objects whose fields no table lists (`stream_options`, `reasoning`, `thinking`,
-/// `cache_control`, `chat_template_kwargs`, `expires_after`): words, and the same in all of them.
+/// The documented keys of objects whose fields no table lists (`stream_options`, `reasoning`, `thinking`,
+/// `cache_control`, `chat_template_kwargs`, `expires_after`). They are words, with one meaning in all of these objects.
 pub(super) static WORDS: Fields = &[
     ("include_usage", Word),
     ("type", Word),
@@ -266,9 +267,9 @@ pub(super) static WORDS: Fields = &[
     ("days", Word),
 ];
 
-/// What an engine compiles (templates in Jinja), unpickles (`torch.load`), or hands to the code that reads media.
-/// vLLM takes each of them only where its operator says that clients are trusted (`--trust-request-chat-template`,
-/// `--trust-request-mm-kwargs`, `--enable-prompt-embeds`, `--enable-mm-embeds`); others don't ask.
+/// What an engine compiles (templates in Jinja), unpickles (`torch.load`), or passes to the code that reads media. vLLM
+/// accepts each of them only if its operator says that clients are trusted (`--trust-request-chat-template`,
+/// `--trust-request-mm-kwargs`, `--enable-prompt-embeds`, `--enable-mm-embeds`). Other engines don't ask.
 static ENGINE_INPUTS: Fields = &[
     ("chat_template", EngineInput(&Text)),
     ("instruction_template_str", EngineInput(&Text)),
@@ -288,7 +289,7 @@ static ENGINE_INPUTS: Fields = &[
     ("code_revision", EngineInput(&Label)),
 ];
 
-/// The shape of such an input, however its name is written.
+/// The shape of such an input, by its name in any spelling.
 pub(super) fn engine_input(key: &str) -> Option<&'static Shape> {
     ENGINE_INPUTS.iter().find(|(name, _)| reads_as_words(key, name)).map(|(_, shape)| shape)
 }
@@ -314,8 +315,8 @@ pub(super) static MEDIA_KINDS: &[&str] = &[
     "computer_screenshot",
 ];
 
-/// Kinds of messages, parts and items, but for [`MEDIA_KINDS`]. What nobody documents is a way by which nobody knows
-/// what is done with it.
+/// Kinds of messages, parts and items other than [`MEDIA_KINDS`]. An undocumented kind is refused, because nobody knows
+/// what a host does with it.
 pub(super) static KINDS: &[&str] = &[
     "text",
     "input_text",
@@ -399,7 +400,7 @@ static TOOL_FORMAT: Fields = &[
     ("grammar", Object(&[("definition", Text), ("syntax", Word)])),
 ];
 
-/// `response_format` of chat completions, `text.format` of responses, and their kin at engines.
+/// `response_format` of chat completions, `text.format` of responses, and similar fields of engines.
 pub(super) static FORMAT: Fields = &[
     ("type", Word),
     ("json_schema", Object(NAMED_SCHEMA)),
@@ -430,10 +431,10 @@ pub(super) static STRUCTURED: Fields = &[
 /// `moderation` of chat completions and responses.
 pub(super) static MODERATION: Fields = &[("model", Model(&[])), ("policy", Unknown)];
 
-/// `prompt_cache_options`. The response compared with is one that is kept at the endpoint.
+/// `prompt_cache_options`. The response to compare with is stored at the endpoint.
 pub(super) static CACHE_OPTIONS: Fields = &[("mode", Word), ("ttl", Word), ("comparison_response_id", Id)];
 
-/// A prompt that is kept at the endpoint.
+/// A prompt that is stored at the endpoint.
 pub(super) static STORED_PROMPT: Fields = &[("id", Id), ("version", Label), ("variables", Map(&Content))];
 
 /// How a fine-tuned model is graded.
@@ -463,7 +464,7 @@ pub(super) static METHOD: Fields = &[
     ("reinforcement", Object(&[("grader", Grader), ("response_format", Object(FORMAT)), ("hyperparameters", Unknown)])),
 ];
 
-/// What may be chosen of tools.
+/// What `tool_choice` may hold.
 pub(super) static CHOICE: Fields = &[
     ("type", Word),
     ("name", Label),

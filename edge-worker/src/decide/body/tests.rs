@@ -296,7 +296,7 @@ fn no_bytes_make_it_panic() {
 }
 
 /// What is told of a chat completion, or another body, with these fields.
-pub(super) fn told(path: &str, fields: &str, allow: &[Allowance]) -> String {
+pub(super) fn outcome(path: &str, fields: &str, allow: &[Allowance]) -> String {
     match inspect(path, &format!("{{\"model\":\"a\",{fields}}}"), allow) {
         Ok(_) => "ok".to_owned(),
         Err(failure) => format!("{} {}", failure.code(), failure.param().unwrap_or_default()).trim().to_owned(),
@@ -429,7 +429,7 @@ fn places_are_found_wherever_no_text_stands() {
         ),
         (CHAT, r#""guided_json":"{\"$ref\":\"https://a\"}""#.into(), "/guided_json".into()),
     ] {
-        assert_eq!(told(path, &fields, &[]), format!("remote_url_not_allowed {pointer}"), "{fields}");
+        assert_eq!(outcome(path, &fields, &[]), format!("remote_url_not_allowed {pointer}"), "{fields}");
     }
 }
 
@@ -502,7 +502,7 @@ fn text_may_say_anything() {
             "image_url":{"url":"data:,x"}}]"#,
         ),
     ] {
-        assert_eq!(told(path, fields, &[]), "ok", "{fields}");
+        assert_eq!(outcome(path, fields, &[]), "ok", "{fields}");
     }
 }
 
@@ -526,11 +526,11 @@ fn fields_nobody_documents_are_refused_but_for_numbers_and_switches() {
             "unknown_field /messages/0/content/0/type",
         ),
     ] {
-        assert_eq!(told(CHAT, fields, &[]), answer, "{fields}");
+        assert_eq!(outcome(CHAT, fields, &[]), answer, "{fields}");
     }
-    assert_eq!(told(CHAT, r#""x":"y","z":{"a":["b"]},"priority":-1"#, &[Allowance::UnknownFields]), "ok");
+    assert_eq!(outcome(CHAT, r#""x":"y","z":{"a":["b"]},"priority":-1"#, &[Allowance::UnknownFields]), "ok");
     let places = r#""x":{"a":["https://b"]}"#;
-    assert_eq!(told(CHAT, places, &[Allowance::UnknownFields]), "remote_url_not_allowed /x/a/0");
+    assert_eq!(outcome(CHAT, places, &[Allowance::UnknownFields]), "remote_url_not_allowed /x/a/0");
 }
 
 #[test]
@@ -554,7 +554,7 @@ fn what_routes_is_refused_whatever_its_kind() {
         r#""messages":[{"role":"user","content":[{"type":"text","text":"x","provider":"us"}]}]"#,
     ] {
         for allow in [&[][..], &[Allowance::UnknownFields, Allowance::HostedTools, Allowance::RemoteUrls]] {
-            assert!(told(CHAT, fields, allow).starts_with("unknown_field"), "{fields}");
+            assert!(outcome(CHAT, fields, allow).starts_with("unknown_field"), "{fields}");
         }
     }
 }
@@ -586,12 +586,12 @@ fn tools_the_host_runs_are_refused() {
         "\"enable_\u{17f}earch\":true",
         "\"tools\":[{\"type\":\"function\",\"TYPE\":\"mcp\"}]",
     ] {
-        assert_eq!(told("/v1/responses", fields, &[]), "hosted_tool_not_allowed tools", "{fields}");
-        assert_eq!(told("/v1/responses", fields, &[Allowance::HostedTools]), "ok", "{fields}");
+        assert_eq!(outcome("/v1/responses", fields, &[]), "hosted_tool_not_allowed tools", "{fields}");
+        assert_eq!(outcome("/v1/responses", fields, &[Allowance::HostedTools]), "ok", "{fields}");
     }
     let mcp =
         r#""tools":[{"type":"mcp","server_label":"x","server_url":"https://a.example","headers":{"a":"https://b"}}]"#;
-    assert_eq!(told("/v1/responses", mcp, &[Allowance::HostedTools]), "ok");
+    assert_eq!(outcome("/v1/responses", mcp, &[Allowance::HostedTools]), "ok");
     for fields in [
         r#""tools":[{"type":"function","function":{"name":"f"}},{"type":"custom"},{"type":"local_shell"}]"#,
         r#""tools":[{"type":"shell","environment":{"type":"local"}},{"type":"computer"},{"type":"apply_patch"}]"#,
@@ -599,7 +599,7 @@ fn tools_the_host_runs_are_refused() {
         r#""tools":null,"web_search_options":null,"enable_search":false,"tool_choice":"auto""#,
         r#""tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"function","name":"f"}]}"#,
     ] {
-        assert_eq!(told("/v1/responses", fields, &[]), "ok", "{fields}");
+        assert_eq!(outcome("/v1/responses", fields, &[]), "ok", "{fields}");
     }
 }
 
@@ -619,10 +619,10 @@ fn references_to_stored_items_are_told_however_they_are_written() {
         r#"{"role":"user","content":[{"type":"item_reference","id":"msg_1"}]}"#,
     ] {
         let input = format!(r#""input":[{item}]"#);
-        assert!(told("/v1/responses", &input, &[]).starts_with("item_reference_not_allowed"), "{item}");
+        assert!(outcome("/v1/responses", &input, &[]).starts_with("item_reference_not_allowed"), "{item}");
     }
     let twice = r#""input":[{"type":"message","type":null,"type":"message","id":"m","role":"user"}]"#;
-    assert_eq!(told("/v1/responses", twice, &[]), "duplicate_key type");
+    assert_eq!(outcome("/v1/responses", twice, &[]), "duplicate_key type");
 }
 
 #[test]
@@ -631,7 +631,12 @@ fn an_engines_own_fields_go_to_its_endpoints() {
         let text = format!("{{\"model\":\"a\",{fields}}}");
         let needs = inspect(CHAT, &text, &[]).unwrap().needs().clone();
         let engines = needs.engines;
-        (engines.hold(None), engines.hold(Some(Engine::Vllm)), engines.hold(Some(Engine::Sglang)), needs.field)
+        (
+            engines.includes(None),
+            engines.includes(Some(Engine::Vllm)),
+            engines.includes(Some(Engine::Sglang)),
+            needs.field,
+        )
     };
     assert_eq!(needs(r#""top_k":40,"min_p":0.1"#), (true, true, true, String::new()), "numbers harm nobody");
     assert_eq!(needs(r#""stop_token_ids":[1]"#), (false, true, true, "stop_token_ids".into()));
@@ -676,7 +681,7 @@ fn names_that_engines_share_are_the_tenants() {
 
 #[test]
 fn what_routes_is_refused_inside_hosted_tools_too() {
-    let hosted = |tool: &str| told("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
+    let hosted = |tool: &str| outcome("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
     let routes = |at: &str| format!("unknown_field {at}");
     assert_eq!(hosted(r#"{"type":"web_search","region":"us"}"#), routes("/tools/0/region"));
     assert_eq!(hosted(r#"{"type":"web_search","Inference_Geo":"us"}"#), routes("/tools/0/Inference_Geo"));

@@ -63,7 +63,7 @@ impl Walk {
         if kind != Kind::Null && routes {
             self.refuse(at, BodyFault::Routes);
         }
-        if !self.hosts && !matches!(kind, Kind::Null | Kind::False) && is_hosted(key) {
+        if !self.allows_hosted_tools && !matches!(kind, Kind::Null | Kind::False) && is_hosted(key) {
             self.refuse(at, BodyFault::Tool(key.to_owned()));
         }
         Ok(())
@@ -139,11 +139,11 @@ impl Walk {
 
     /// Whether a text names a place that the model host may not fetch from.
     pub(super) fn is_out(&self, text: &str, care: Certainty) -> bool {
-        names_place(text, care) && (self.fences || !is_public(text))
+        names_place(text, care) && (self.refuses_remote_urls || !is_public(text))
     }
 
     /// Whether a text is allowed where media is expected.
     pub(super) fn may_be_media(&self, text: &str) -> bool {
-        is_media(text) || !self.fences && is_public(text)
+        is_media(text) || !self.refuses_remote_urls && is_public(text)
     }
 }

@@ -1,5 +1,5 @@
-//! A value of a body and its shape in; the ids in it, the names to scope and the first thing that may not be out.
-//! One pass, by the scanner that checks that it is JSON; nothing is allocated for what passes.
+//! Reads a body by the shapes of its values. Takes a value and its [`Shape`]; collects the ids and models in it, the
+//! names to scope, and the first thing that isn't allowed. Called by `field`.
 
 use core::ops::Range;
 use std::borrow::Cow;
@@ -14,77 +14,77 @@ use super::scope::NamedField;
 use super::shape::{CHOICE, Fields, KINDS, MEDIA_KINDS, NODE, Shape, TOOL};
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as, letters, reads_as};
 
-/// Fields that hold a URL to fetch even in what the host is told to run.
+/// Fields that hold a URL to fetch, even in what the host should run.
 const URL_FIELDS: &[&str] = &["image_url", "file_url", "audio_url", "video_url", "document_url", "input_image_mask"];
 
-/// Keys under which graders stand.
+/// Keys of graders.
 const GRADERS: &[&str] = &["grader", "graders", "testing_criteria"];
 
-/// Keys of a JSON Schema whose values are schemas by names that are the client's.
+/// Keys of a JSON Schema whose values are schemas under names of the client's.
 const SCHEMAS_BY_NAME: &[&str] =
     &["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 /// Keys of a JSON Schema whose values are data.
 const SCHEMA_DATA: &[&str] = &["enum", "const", "default", "example", "examples", "required", "dependentRequired"];
-/// Keys of a JSON Schema that point to a schema, which some readers fetch.
+/// Keys of a JSON Schema that refer to another schema. Some readers fetch it.
 const SCHEMA_REFERENCES: &[&str] = &["$ref", "$dynamicRef", "$recursiveRef"];
-/// Where the dialects of JSON Schema are named. Readers have them at hand.
+/// Prefixes of names of JSON Schema's dialects. Readers don't fetch these.
 const DIALECTS: &[&str] = &["http://json-schema.org/", "https://json-schema.org/"];
 
-/// What may not be in a body.
+/// What isn't allowed in a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum BodyFault {
-    /// It names a place.
+    /// A value that names a place.
     Place,
-    /// A host is told by it where or by what to process.
+    /// A value that tells a host where or by what to process the request.
     Routes,
-    /// A part, message or item of a kind that nobody documents.
+    /// A part, message or item of an undocumented kind.
     Kind,
-    /// A top-level field that nobody documents.
+    /// A top-level field that is undocumented.
     Unknown,
-    /// Whoever sets it is served before others.
+    /// A priority over other requests.
     Priority,
-    /// A key stands twice where a decision hangs on it.
+    /// A duplicate of a key that decides something.
     Twice(&'static str),
     /// A tool that the host runs.
     Tool(String),
-    /// An item that is stored somewhere.
+    /// A reference to a stored item.
     Reference,
-    /// An engine compiles or unpickles it.
+    /// A value that an engine compiles or unpickles.
     EngineInput,
-    /// A list or an object where a text of the client's own belongs.
+    /// A list or an object in place of a text of the client's own.
     NoText,
-    /// An id that is no text.
+    /// An id that isn't a text.
     Id,
 }
 
 /// Reads values by their shapes.
 pub(super) struct Walk {
     /// Whether URLs of the public internet are refused too.
-    pub(super) fences: bool,
-    /// Whether engines may be given what they compile or unpickle.
-    trusts: bool,
+    pub(super) refuses_remote_urls: bool,
+    /// Whether values may be sent that engines compile or unpickle.
+    allows_engine_inputs: bool,
     /// Whether the host may be told to search and run.
-    pub(super) hosts: bool,
-    /// Ids, and where in the body they stand, in order.
+    pub(super) allows_hosted_tools: bool,
+    /// The ids, with their ranges in the body, in order.
     pub(super) ids: Vec<(Range<usize>, String)>,
-    /// Names that engines keep for everybody, likewise.
+    /// The names that engines store for all customers together, in the same form.
     pub(super) names: Vec<(Range<usize>, NamedField, String)>,
-    /// Models below the top level, likewise.
+    /// The models below the top level, in the same form.
     pub(super) models: Vec<(Range<usize>, String)>,
-    /// What may not be, and where.
+    /// The first thing that isn't allowed, and its position.
     pub(super) wrong: Option<(usize, BodyFault)>,
-    /// Under a key that nobody documents, in the object at hand: the first string that is no media.
+    /// The position of the first string under an undocumented key of the current object that isn't media.
     pub(super) stray: Option<usize>,
-    /// Whether the part at hand is of media.
+    /// Whether the current part is media.
     is_of_media: bool,
 }
 
 impl Walk {
     pub(super) fn new(allow: &[Allowance]) -> Self {
         Self {
-            fences: !allow.contains(&Allowance::RemoteUrls),
-            hosts: allow.contains(&Allowance::HostedTools),
-            trusts: allow.contains(&Allowance::EngineInputs),
+            refuses_remote_urls: !allow.contains(&Allowance::RemoteUrls),
+            allows_hosted_tools: allow.contains(&Allowance::HostedTools),
+            allows_engine_inputs: allow.contains(&Allowance::EngineInputs),
             ids: Vec::new(),
             names: Vec::new(),
             models: Vec::new(),
@@ -94,7 +94,7 @@ impl Walk {
         }
     }
 
-    /// Notes what is wrong at a place, unless something was before.
+    /// Records a fault at a position, unless there is an earlier one.
     pub(super) fn refuse(&mut self, at: usize, wrong: BodyFault) {
         if self.wrong.is_none() {
             self.wrong = Some((at, wrong));
@@ -106,7 +106,7 @@ impl Walk {
         match (scan.kind()?, shape) {
             (_, Shape::Free) => scan.skip().map(drop),
             (kind, Shape::EngineInput(inner)) => {
-                if !self.trusts && !matches!(kind, Kind::Null | Kind::False) {
+                if !self.allows_engine_inputs && !matches!(kind, Kind::Null | Kind::False) {
                     self.refuse(scan.at(), BodyFault::EngineInput);
                 }
                 self.value(inner, scan)
@@ -123,7 +123,7 @@ impl Walk {
         }
     }
 
-    /// Passes over a value that may not be of its kind.
+    /// Records a fault, and skips the value.
     fn odd(&mut self, wrong: BodyFault, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         self.refuse(scan.at(), wrong);
         scan.skip().map(drop)
@@ -172,7 +172,7 @@ impl Walk {
 
     fn object(&mut self, shape: &'static Shape, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match shape {
-            // Nobody documents a model that is an object.
+            // A model that is an object is undocumented.
             Shape::Model([]) => self.odd(BodyFault::Routes, scan),
             Shape::Object(fields) | Shape::Kept(fields) | Shape::Model(fields) => self.fields(fields, scan),
             Shape::Map(inner) => scan.object(|_, value| self.value(inner, value)),
@@ -198,7 +198,7 @@ impl Walk {
         scan.object(|key, value| self.field(fields, &key, value))
     }
 
-    /// Reads the value of a key by the table of its object.
+    /// Reads the value of a key. `fields` are those of its object.
     pub(super) fn field(&mut self, fields: Fields, key: &str, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         match fields.iter().find(|(name, _)| *name == key) {
             Some((_, shape)) => self.value(shape, value),
@@ -206,7 +206,7 @@ impl Walk {
         }
     }
 
-    /// A message, a part of one, or an item of the Responses API.
+    /// Reads a message, a part of one, or an item of the Responses API.
     fn node(&mut self, is_item: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let start = scan.at();
         let outer = (self.stray.take(), core::mem::take(&mut self.is_of_media));
@@ -214,7 +214,7 @@ impl Walk {
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
                 kinds += 1;
-                // Where its id leads is `ids`' to find out.
+                // `ids` judges its id.
                 if is_item && value.clone().string()? == "item_reference" {
                     return value.skip().map(drop);
                 }
@@ -245,15 +245,15 @@ impl Walk {
 
     fn tool_of_no_kind(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = scan.at();
-        if !self.hosts && scan.kind()? != Kind::Null {
+        if !self.allows_hosted_tools && scan.kind()? != Kind::Null {
             self.refuse(at, BodyFault::Tool("a tool without a type".to_owned()));
         }
         scan.skip().map(drop)
     }
 
-    /// A tool has one or more `type`s, all of them local.
+    /// Reads a tool. Each of its `type`s must be one that the client runs.
     fn tool(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
-        if self.hosts {
+        if self.allows_hosted_tools {
             return self.hosted(false, scan);
         }
         let start = scan.at();
@@ -281,7 +281,7 @@ impl Walk {
         Ok(())
     }
 
-    /// What is chosen is a tool that the client runs, or a set of such.
+    /// Reads a choice of tools: one that the client runs, or a set of these.
     fn choice(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             if key == "type" && value.kind()? == Kind::String {
@@ -289,7 +289,7 @@ impl Walk {
                 let is_plain = matches!(kind.as_ref(), "allowed_tools" | "auto" | "any" | "tool" | "none" | "required");
                 if self.is_out(&kind, Certainty::Word) {
                     self.refuse(at, BodyFault::Place);
-                } else if !self.hosts && !is_plain && !is_local_tool(&kind) {
+                } else if !self.allows_hosted_tools && !is_plain && !is_local_tool(&kind) {
                     self.refuse(at, BodyFault::Tool(kind.into_owned()));
                 }
                 return Ok(());
@@ -298,11 +298,11 @@ impl Walk {
         })
     }
 
-    /// What the host may run: only what would be fetched as media, models, ids, and what routes are looked for.
-    /// `is_kept` says that its `id` is that of something kept at the endpoint.
+    /// Reads what the host may run. Looks only for media to fetch, models, ids, and fields that route. `is_kept` says
+    /// that its `id` is that of something stored at the endpoint.
     fn hosted(&mut self, is_kept: bool, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
-            // Where somebody is, and what a server of tools is told: both have words of their own.
+            // The client's place, and headers for a server of tools. Both have own words.
             if matches!(key.as_ref(), "user_location" | "headers") {
                 return value.skip().map(drop);
             }
@@ -312,7 +312,7 @@ impl Walk {
             let shape = match TOOL.iter().find(|(name, _)| *name == key) {
                 Some((_, shape @ (Shape::Text | Shape::Schema | Shape::Id | Shape::Tools))) => shape,
                 _ if is_kept && reads_as(&key, "id") => &Shape::Id,
-                // By its id, or as an object that says what a new one is like.
+                // The id of a stored one, or an object that describes a new one.
                 _ if names_kept(&key) || reads_as(&key, "skills") => &Shape::HostedKept,
                 _ if known_as(&key, URL_FIELDS).is_some() => &Shape::Data,
                 _ if letters(&key).collect::<String>().ends_with("url") && value.kind()? == Kind::String => {
@@ -324,7 +324,7 @@ impl Walk {
         })
     }
 
-    /// A server that the host is told to ask: one of the public internet, not of the host's own network.
+    /// Reads a server that the host should ask. It must be on the public internet, not in the host's own network.
     fn server(&mut self, value: &mut Scan<'_>) -> Result<(), InvalidJson> {
         let at = value.at();
         let text = value.string()?;
@@ -341,7 +341,11 @@ impl Walk {
         if !text.trim_start().starts_with(['{', '[']) {
             return Ok(());
         }
-        let mut inner = Self { fences: self.fences, hosts: self.hosts, ..Self::new(&[]) };
+        let mut inner = Self {
+            refuses_remote_urls: self.refuses_remote_urls,
+            allows_hosted_tools: self.allows_hosted_tools,
+            ..Self::new(&[])
+        };
         let _ = inner.value(&Shape::Schema, &mut Scan::new(&text));
         if let Some((_, wrong)) = inner.wrong {
             self.refuse(start, wrong);
@@ -349,7 +353,7 @@ impl Walk {
         Ok(())
     }
 
-    /// A JSON Schema: its words are text, but what it refers to has to be in it.
+    /// Reads a JSON Schema. Its words are text, but it may only refer to schemas inside of it.
     fn schema(&mut self, scan: &mut Scan<'_>) -> Result<(), InvalidJson> {
         scan.object(|key, value| {
             let key: &str = &key;
@@ -369,7 +373,7 @@ impl Walk {
                         let text = text.trim_start();
                         if is_reference { text.is_empty() || text.starts_with('#') } else { is_known_dialect(text) }
                     };
-                    if !known(&text) && (self.fences || !is_public(&text)) {
+                    if !known(&text) && (self.refuses_remote_urls || !is_public(&text)) {
                         self.refuse(at, BodyFault::Place);
                     }
                     return Ok(());
@@ -388,7 +392,7 @@ impl Walk {
     }
 }
 
-/// What stands under a key wherever it is met: ids, what holds one, a model, or graders.
+/// The shape of a key's value, if the key has a meaning in any object: ids, an object with an id, a model, or graders.
 pub(super) fn named_by(key: &str) -> Option<&'static Shape> {
     if names_id(key) {
         Some(&Shape::Id)

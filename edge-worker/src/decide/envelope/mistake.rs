@@ -56,7 +56,8 @@ impl Mistake {
     pub fn message(self) -> &'static str {
         match self {
             Self::DoubledVersion => {
-                "The path holds /v1 twice: once from the base URL and once from the client. Use a base URL that ends in one /v1, \
+                "The path holds /v1 twice: once from the base URL and once from the client. Use a base URL that ends \
+                 in one /v1, \
                  such as https://HOST/v1, with paths such as /chat/completions."
             }
             Self::TrailingSlash => {
@@ -64,19 +65,23 @@ impl Mistake {
                  /v1/chat/completions."
             }
             Self::EmptySegment => {
-                "The path holds two slashes in a row. Most often the base URL ends in a slash and the path begins with one: use \
+                "The path holds two slashes in a row. Most often the base URL ends in a slash and the path begins \
+                 with one: use \
                  https://HOST/v1 without a slash at its end."
             }
             Self::AzureBase => {
-                "Azure's paths are not spoken to clients here. Use the base URL https://HOST/v1 instead of one that ends in \
+                "Azure's paths are not spoken to clients here. Use the base URL https://HOST/v1 instead of one that \
+                 ends in \
                  /openai/v1."
             }
             Self::AzureDeployment => {
-                "Azure's deployments are not spoken to clients here. Use OpenAI's client with the base URL https://HOST/v1, and \
+                "Azure's deployments are not spoken to clients here. Use OpenAI's client with the base URL \
+                 https://HOST/v1, and \
                  send the model in the body's \"model\"; the api-version is the gateway's affair."
             }
             Self::Health => {
-                "The model API has no such path. Whether this gateway can serve is told at /.well-known/bailiwick/healthz."
+                "The model API has no such path. Whether this gateway can serve is told at \
+                 /.well-known/bailiwick/healthz."
             }
         }
     }

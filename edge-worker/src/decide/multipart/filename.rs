@@ -1,8 +1,9 @@
-//! Names of files in forms: what a part's Content-Disposition says in, one plain name out. Called by [`super::head`].
+//! Names of files in forms. Takes what a part's Content-Disposition says, returns one plain name. Called by
+//! [`super::head`].
 //!
 //! Clients write letters outside ASCII in four ways: as UTF-8 (browsers, RFC 7578 §5.1.3), as `filename*` (RFC 8187;
-//! RFC 7578 §4.2 forbids it, and .NET sends it), as encoded words (RFC 2047; .NET too), or in another charset. An
-//! endpoint gets `filename="…"` in UTF-8, whatever came, and tells the format of audio by its extension: so that is
+//! RFC 7578 §4.2 forbids it, but .NET sends it), as encoded words (RFC 2047; also .NET), or in another charset. An
+//! endpoint always gets `filename="…"` in UTF-8. It recognises formats of audio by the extension, so the extension is
 //! kept.
 
 use base64::Engine as _;
@@ -10,23 +11,23 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 
-/// The longest name that is sent, in bytes: file systems take 255.
+/// The longest name that is sent, in bytes. File systems allow 255.
 const LONGEST: usize = 240;
 /// The longest extension that a shortened name keeps, in bytes, with its dot.
 const LONGEST_EXTENSION: usize = 16;
-/// Encoded words with or without their padding.
+/// Base64 of encoded words, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The name that is sent on; `None` for a part that names no file. Where two are given, `filename*` goes first if it
-/// can be read (RFC 6266 §4.3), and the other is sent nowhere.
+/// Chooses the name to send; `None` for a part without a file's name. If two are given, `filename*` has priority if it
+/// can be read (RFC 6266 §4.3), and the other is dropped.
 pub(super) fn choose(plain: Option<&str>, extended: Option<&str>) -> Option<String> {
     let name = match (extended.map(str::trim).map(|text| (text, from_extended(text))), plain) {
         (Some((_, Some(name))), _) if !name.is_empty() => name,
         (_, Some(name)) => from_words(name).unwrap_or_else(|| name.to_owned()),
-        // It can't be read, and there is no other: what can be seen of it keeps the extension.
+        // `filename*` can't be read, and there is no other name. What can be read of it keeps the extension.
         (Some((text, _)), None) => {
             let value = text.rsplit('\'').next().unwrap_or(text);
             String::from_utf8_lossy(&unescaped(value)).into_owned()
@@ -41,11 +42,12 @@ fn from_extended(text: &str) -> Option<String> {
     let (charset, rest) = text.split_once('\'')?;
     let (_language, value) = rest.split_once('\'')?;
     let bytes = unescaped(value);
-    // What is left of a percent sign was no escape.
+    // A percent sign that is left was not an escape.
     if bytes.contains(&b'%') && !value.contains("%25") { None } else { decoded(charset, &bytes) }
 }
 
-/// `=?utf-8?B?R2VzcHLDpGNo?= =?utf-8?Q?.mp3?=` (RFC 2047 §2): all of it, or it is a name that looks like one.
+/// Decodes `=?utf-8?B?R2VzcHLDpGNo?= =?utf-8?Q?.mp3?=` (RFC 2047 §2). `None` unless all of the name consists of such
+/// words.
 fn from_words(text: &str) -> Option<String> {
     let mut name: Vec<u8> = Vec::new();
     for word in text.split_ascii_whitespace() {
@@ -57,7 +59,7 @@ fn from_words(text: &str) -> Option<String> {
             "Q" | "q" => quoted_printable(value)?,
             _ => return None,
         };
-        // A letter may be cut in two by the end of a word, though it shouldn't: UTF-8 is looked at when all is there.
+        // A word may end within a letter, though it shouldn't. So UTF-8 is checked when all words are joined.
         if is_utf8(charset) { name.extend(bytes) } else { name.extend(decoded(charset, &bytes)?.into_bytes()) }
     }
     String::from_utf8(name).ok().filter(|name| !name.is_empty())
@@ -78,12 +80,12 @@ fn decoded(charset: &str, bytes: &[u8]) -> Option<String> {
     is_latin.then(|| bytes.iter().copied().map(char::from).collect())
 }
 
-/// Percent escapes decoded; what is no escape stays.
+/// Decodes percent escapes, and keeps the rest.
 fn unescaped(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }
 
-/// RFC 2047 §4.2: `_` is a space, `=` an escape.
+/// RFC 2047 §4.2: `_` is a space, and `=` begins an escape.
 fn quoted_printable(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -101,14 +103,14 @@ fn quoted_printable(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The byte that two hex digits at the beginning are.
+/// The byte of the two hex digits at the beginning.
 fn hex(bytes: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(0)? << 4 | digit(1)?)
 }
 
-/// A name without what could be read as more than a name, or what a person doesn't see. An escape would be decoded by
-/// whoever comes second; a percent sign alone is one. Browsers write a quotation mark and ends of lines as escapes.
+/// Removes what a reader could take for more than a name, and what a person doesn't see. The next reader may decode an
+/// escape, so percent signs go too. Browsers write quotation marks and line breaks as escapes.
 fn plain_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name.trim();
@@ -126,15 +128,15 @@ fn plain_name(name: &str) -> String {
     if is_name { shortened(out) } else { "file".to_owned() }
 }
 
-/// Marks that turn the direction of text, by which a name shows another extension than it has, and others without a
-/// width. Those that join letters are part of words.
+/// Marks that change the direction of text, so that a name seems to have another extension, and characters without a
+/// width. Those that join letters are parts of words.
 fn is_unseen(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A name of at most [`LONGEST`] bytes, its extension kept.
+/// Shortens a name to [`LONGEST`] bytes, and keeps its extension.
 fn shortened(name: String) -> String {
     if name.len() <= LONGEST {
         return name;

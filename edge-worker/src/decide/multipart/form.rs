@@ -1,5 +1,5 @@
-//! A form that is held whole, as audio and images are sent: a body in, what the edge has to know of it and the bytes
-//! for each endpoint out.
+//! A form that is held completely, such as one for audio or images. Takes a body; returns what the edge needs to know
+//! of it, and the bytes for each endpoint. Called by `serve`.
 
 use core::ops::Range;
 
@@ -12,18 +12,18 @@ use crate::decide::envelope::Failure;
 use crate::decide::payload::Payload;
 use crate::decide::route::Route;
 
-/// Fields that decide something here: once, in these letters, and no files.
+/// Fields that decide something here. Each may occur once, in this case only, and not as a file.
 const DECIDING: &[&str] = &["model", "stream", "user"];
 
-/// How much of a body is cut into parts at a time: no more of it is held twice.
+/// How many bytes of a body are split at a time. No more of it is held twice.
 const AT_A_TIME: usize = 64 << 10;
 
-/// A form that was looked through.
+/// A form that was read and judged.
 #[derive(Debug)]
 pub struct Form {
-    /// The body as it came.
+    /// The body, unchanged.
     bytes: PooledBuffer,
-    /// Its parts, and where in it they stand.
+    /// Its parts, and their ranges in the body.
     parts: Vec<(Head, Range<usize>)>,
     model: String,
     stream: bool,
@@ -31,10 +31,10 @@ pub struct Form {
 }
 
 impl Form {
-    /// Reads a whole body.
+    /// Reads a complete body.
     ///
     /// # Errors
-    /// 400 with what is wrong, or what the service doesn't allow.
+    /// 400 that names what is wrong, or what the service doesn't allow.
     pub fn read(
         content_type: &str,
         bytes: impl Into<PooledBuffer>,
@@ -134,12 +134,12 @@ fn split(content_type: &str, bytes: &[u8]) -> Result<Vec<(Head, Range<usize>)>, 
     Ok(parts)
 }
 
-/// Refuses what decides in other letters, twice, or as a file; ids, which no form of the model API has; and any field
-/// twice that is no list.
+/// Refuses a deciding field in another case, twice, or as a file. Refuses ids, which no form of the model API has, and
+/// any field that occurs twice and isn't a list.
 fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failure> {
     let base = body::field::base(&head.name);
     if let Some(key) = DECIDING.iter().find(|known| base.eq_ignore_ascii_case(known)) {
-        // Some hosts read `model[]` as one more model.
+        // Some hosts read `model[]` as a second model.
         if base != head.name {
             return Err(body::field::unknown(head.name.clone()));
         }
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(refused("chunking_strategy", "{\"type\":\"https://a.example/\"}"), place);
         assert_eq!(refused("request_id", "mine"), odd("request_id", FieldFault::Undocumented));
         let hot = with("hotwords", "a,b", &[]).unwrap();
-        assert!(hot.needs().engines.hold(Some(Engine::Vllm)) && !hot.needs().engines.hold(None));
+        assert!(hot.needs().engines.includes(Some(Engine::Vllm)) && !hot.needs().engines.includes(None));
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
         let embeds: [(&str, &[u8]); 2] = [("model", b"a"), ("prompt_embeds:x", b"1")];
         assert_eq!(refusal(&embeds).code(), "engine_input_not_allowed");
         let embedded = Form::read(TYPE, body(&embeds), &route(), &[Allowance::EngineInputs]).unwrap();
-        assert!(embedded.needs().engines.hold(Some(Engine::Vllm)) && !embedded.needs().engines.hold(None));
+        assert!(embedded.needs().engines.includes(Some(Engine::Vllm)) && !embedded.needs().engines.includes(None));
         let decoder: [(&str, &[u8]); 2] = [("model", b"a"), ("decoder:x", b"1")];
         assert!(Form::read(TYPE, body(&decoder), &route(), &[Allowance::UnknownFields]).is_ok());
         let routing: [(&str, &[u8]); 2] = [("model", b"a"), ("api_base:x", b"1")];

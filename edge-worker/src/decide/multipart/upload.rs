@@ -1,9 +1,9 @@
-//! A file on its way to `/files`, or a part of one to `/uploads`: a client's chunks in, the chunks for the endpoint
-//! out, the bytes of the file never held whole.
+//! An upload of a file to `/files`, or of a part of one to `/uploads`. Takes a client's chunks, returns the chunks for
+//! the endpoint. The file is never held completely. Called by `runtime::uploads`.
 //!
-//! Fields may stand behind the file, as the official clients put them. Then the file is on its way inside the fence
-//! before its purpose is known; what must not be is refused all the same: the body breaks off before its last boundary,
-//! and an endpoint makes nothing of half a form.
+//! Fields may come after the file: the official clients send them so. Then the file is already on its way, inside the
+//! fence, before its purpose is known. If the purpose isn't allowed, the upload is still refused: the body ends before
+//! its last boundary, and an endpoint ignores an incomplete form.
 
 use bailiwick_rules::rules::Allowance;
 
@@ -13,23 +13,23 @@ use crate::decide::body::engine::Engines;
 use crate::decide::body::{Needs, field};
 use crate::decide::envelope::{Failure, FieldFault};
 
-/// The longest field beside the file.
+/// The longest field beside the file, in bytes.
 const LONGEST_FIELD: usize = 4 << 10;
 
-/// What a purpose has to be.
+/// What a purpose must be, for the error message.
 pub(crate) const PURPOSE: &str = "a word such as assistants or user_data";
 
-/// What is uploaded.
+/// The kind of upload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UploadKind {
-    /// A file, with what it is for.
+    /// A file with its purpose.
     File,
-    /// A part of one. What the whole is for was said before.
+    /// A part of a file. The purpose was sent earlier.
     Part,
 }
 
 impl UploadKind {
-    /// The form's part that streams.
+    /// The part of the form that is streamed.
     fn streams(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -37,7 +37,7 @@ impl UploadKind {
         }
     }
 
-    /// What has to be there, and what to say when it is not.
+    /// The fields that must be present, and what the error message says if they aren't.
     fn needs(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::File => &[("file", "there is no \"file\""), ("purpose", "there is no \"purpose\"")],
@@ -46,31 +46,31 @@ impl UploadKind {
     }
 }
 
-/// An upload on its way.
+/// Checks an upload while it passes.
 #[derive(Debug)]
 pub struct Upload {
     load: UploadKind,
     splitter: Splitter,
     boundary: String,
     allow: Vec<Allowance>,
-    /// The names seen, in lower case.
+    /// The names of fields so far, in lower case.
     seen: Vec<String>,
-    /// The field in hand; `None` in the file.
+    /// The current field; `None` within the file.
     field: Option<(Head, Vec<u8>)>,
     begun: bool,
-    /// Whether it is a batch's input, once that is known.
+    /// Whether the file is a batch's input, once that is known.
     is_batch: Option<bool>,
-    /// How the lines of a batch are judged, where one is allowed.
+    /// Checks the lines of a batch, if the service allows batches.
     lines: Option<BatchInput>,
-    /// What is wrong with a line, while nobody knows whether it is a batch's.
+    /// What is wrong with a line, as long as it isn't known whether the file is a batch's.
     wrong: Option<Failure>,
 }
 
 impl Upload {
-    /// For a body of this `Content-Type`, to be sent on with `boundary`, which nobody can guess.
+    /// Starts an upload of this `Content-Type`. It is sent on with `boundary`, which nobody can guess.
     ///
     /// # Errors
-    /// 400 if it is no form.
+    /// 400 if it isn't a form.
     pub fn new(load: UploadKind, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
         let splitter = Splitter::new(content_type)?;
         Ok(Self {
@@ -87,19 +87,19 @@ impl Upload {
         })
     }
 
-    /// Has the lines of a batch judged, and rewritten where they have to be.
+    /// Sets how the lines of a batch are judged, and rewritten if needed.
     ///
-    /// A file that comes before its purpose is read as a batch's could be. If it turns out to be none, and was changed,
-    /// it is refused.
+    /// If the file comes before its purpose, it is read as a batch's. If it then isn't one but was changed, it is
+    /// refused.
     #[must_use]
     pub fn with_lines(self, lines: Option<BatchInput>) -> Self {
         Self { lines: lines.filter(|_| self.load == UploadKind::File), ..self }
     }
 
-    /// Takes a chunk; gives what may be sent on.
+    /// Takes a chunk, and returns what may be sent on.
     ///
     /// # Errors
-    /// 400 for what is no upload, or a purpose that isn't allowed; 413 for a field that is too long.
+    /// 400 if it isn't an upload, or if the purpose isn't allowed. 413 if a field is too long.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut out = Vec::with_capacity(chunk.len() + 256);
         for piece in self.splitter.push(chunk)? {
@@ -128,10 +128,10 @@ impl Upload {
         Ok(out)
     }
 
-    /// The last bytes, when the client's body has ended.
+    /// Returns the last bytes, after the client's body has ended.
     ///
     /// # Errors
-    /// 400 if it isn't whole, or lacks the file or its purpose.
+    /// 400 if the body is incomplete, or lacks the file or its purpose.
     pub fn finish(&self) -> Result<Vec<u8>, Failure> {
         self.splitter.end()?;
         for (name, what) in self.load.needs() {
@@ -147,7 +147,7 @@ impl Upload {
     fn begin(&mut self, head: Head, out: &mut Vec<u8>) -> Result<(), Failure> {
         let name = head.name.to_ascii_lowercase();
         for known in [self.load.streams(), "purpose"] {
-            // Some servers read `purpose[]` as one more purpose.
+            // Some servers read `purpose[]` as a second purpose.
             if field::base(&name) == known && name != known {
                 return Err(field::unknown(head.name));
             }
@@ -191,12 +191,12 @@ impl Upload {
             }
         }
         let Needs { engines, field, .. } = field::check(&["files"], &head.name, text, &self.allow)?;
-        // No engine has fields of its own here.
+        // No engine has own fields for uploads.
         let known = engines == Engines::ALL;
         if known { Ok(()) } else { Err(Failure::UnknownField { field, odd: FieldFault::Undocumented }) }
     }
 
-    /// Bytes of the file.
+    /// Takes bytes of the file.
     fn file(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         let Some(lines) = self.lines.as_mut().filter(|_| self.is_batch != Some(false) && self.wrong.is_none()) else {
             out.extend_from_slice(data);
@@ -214,7 +214,7 @@ impl Upload {
         self.judged(passed, out)
     }
 
-    /// What is wrong with a line is so only if the file is a batch's. Until that is known, the rest passes as it comes.
+    /// A wrong line matters only if the file is a batch's. Until that is known, the rest passes unchanged.
     fn judged(&mut self, passed: Result<(), Failure>, out: &mut Vec<u8>) -> Result<(), Failure> {
         let Err(wrong) = passed else { return Ok(()) };
         if self.is_batch.is_some() || wrong == Failure::Busy {
@@ -230,11 +230,11 @@ impl Upload {
     }
 }
 
-/// What to do about a file that was taken for a batch's.
+/// The error for a file that was taken for a batch's. It says what to change.
 const ORDER: &str =
     "the file reads like a batch's input, and its purpose behind it says otherwise; put \"purpose\" before \"file\"";
 
-/// Checks what a file is for.
+/// Checks the purpose of a file.
 pub(crate) fn check_purpose(purpose: &str, may_batch: bool) -> Result<(), Failure> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
     if !(1..=64).contains(&purpose.len()) || !purpose.bytes().all(fits) {

@@ -1,25 +1,26 @@
-//! The `Content-Disposition` of a stored file in, the same with the client's ids in the file's name out. `proxy` calls
-//! it.
+//! Rewrites the `Content-Disposition` of a stored file. Takes the endpoint's value, returns it with the client's ids in
+//! the file's name. Called by `proxy`.
 //!
-//! What came of a batch is called by its ids, `batch_68af4030…_output.jsonl`. They are the endpoint's own.
+//! The output of a batch is named by ids, such as `batch_68af4030…_output.jsonl`. They are the endpoint's own.
 
-/// The shortest id of an endpoint's that is taken for one, without its beginning: OpenAI's have 22 characters at least.
+/// The shortest text that is taken for an endpoint's id, without its beginning. OpenAI's ids have at least 22
+/// characters.
 const SHORTEST: usize = 20;
-/// What ids begin with that files are called by.
+/// The beginnings of ids that occur in names of files.
 const BEGINNINGS: &[&str] = &["batch", "file"];
 
-/// The value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` gives a client's id for
-/// one.
+/// Returns the value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` returns the
+/// client's id for an endpoint's id.
 #[must_use]
-pub fn with_sealed_ids(value: &str, asked: &str, seal: impl Fn(&str) -> Option<String>) -> String {
+pub fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(value.len() + 64);
     let mut rest = value;
     while !rest.is_empty() {
         let starts_word = !out.ends_with(|c: char| c.is_ascii_alphanumeric());
-        let length = if starts_word { id_at(rest, asked) } else { None };
+        let length = if starts_word { id_at(rest, file_id) } else { None };
         let sealed = length.and_then(|length| Some((rest.get(..length)?, rest.get(length..)?)));
         if let Some((id, after)) = sealed {
-            // An id that can't be anybody's isn't shown.
+            // An id that can't be sealed isn't shown.
             out.push_str(&seal(id).unwrap_or_else(|| "file".to_owned()));
             rest = after;
             continue;
@@ -31,11 +32,11 @@ pub fn with_sealed_ids(value: &str, asked: &str, seal: impl Fn(&str) -> Option<S
     out
 }
 
-/// The length of the id that a text begins with.
-fn id_at(text: &str, asked: &str) -> Option<usize> {
+/// The length of the id at the beginning of a text.
+fn id_at(text: &str, file_id: &str) -> Option<usize> {
     let ends = |length: usize| !text[length..].starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !asked.is_empty() && text.starts_with(asked) && ends(asked.len()) {
-        return Some(asked.len());
+    if !file_id.is_empty() && text.starts_with(file_id) && ends(file_id.len()) {
+        return Some(file_id.len());
     }
     let beginning = BEGINNINGS.iter().find(|beginning| text.starts_with(**beginning))?;
     let rest = text[beginning.len()..].strip_prefix(['-', '_'])?;
@@ -48,7 +49,7 @@ fn id_at(text: &str, asked: &str) -> Option<usize> {
     is_id.then(|| whole(length))
 }
 
-/// Whether a text begins with a UUID, as Azure's ids have it.
+/// Whether a text begins with a UUID, like Azure's ids.
 fn is_uuid(text: &str) -> bool {
     let fits = |(at, byte): (usize, u8)| match at {
         8 | 13 | 18 | 23 => byte == b'-',

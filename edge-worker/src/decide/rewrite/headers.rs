@@ -1,7 +1,8 @@
-//! The header allow-lists, both ways: what isn't named here doesn't pass.
+//! The allow-lists of headers in both directions. A header that isn't named here doesn't pass. Called by `rewrite`,
+//! `reply`, `serve` and `prepare`.
 //!
-//! So the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) and hop-by-hop headers never reach an
-//! endpoint, and an endpoint's `set-cookie`, `alt-svc`, `link`, `location` and `x-bailiwick-*` never reach the client.
+//! So an endpoint never gets the client's credentials, cookies, addresses (`cf-*`, `x-forwarded-*`) or hop-by-hop
+//! headers. And the client never gets an endpoint's `set-cookie`, `alt-svc`, `link`, `location` or `x-bailiwick-*`.
 
 use sha2::{Digest as _, Sha256};
 
@@ -9,10 +10,10 @@ use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::state::sealed_id::Owner;
 
-/// What passes to an endpoint. `content-type` is set by whoever knows the body.
+/// Headers that pass to an endpoint. `content-type` is set by the code that knows the body.
 const TO_ENDPOINT: &[&str] = &["accept", "idempotency-key", "openai-beta", "traceparent"];
 
-/// What passes to the client.
+/// Headers that pass to the client.
 const TO_CLIENT: &[&str] = &[
     "content-disposition",
     "content-language",
@@ -30,7 +31,7 @@ const TO_CLIENT: &[&str] = &[
     "x-ratelimit-reset-tokens",
 ];
 
-/// The client's headers that may pass to an endpoint, names in lower case.
+/// The client's headers that may pass to an endpoint, with names in lower case.
 ///
 /// # Errors
 /// 415 for a `Content-Encoding` other than `identity`.
@@ -45,7 +46,7 @@ pub fn to_endpoint(headers: &Headers) -> Result<Headers, Failure> {
     Ok(passing)
 }
 
-/// Bodies are looked through, so nothing may hide in them.
+/// Refuses a compressed body, because bodies are inspected.
 ///
 /// # Errors
 /// 415 for a `Content-Encoding` other than `identity`.
@@ -54,8 +55,8 @@ pub fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") { Ok(()) } else { Err(Failure::EncodedBody) }
 }
 
-/// Makes an `idempotency-key` of one customer's unlike any of another's: endpoints keep them by credential, and that is
-/// ours. With two equal ones the second customer would be given the first one's answer.
+/// Makes an `idempotency-key` different for each customer. Endpoints remember keys by credential, and all customers use
+/// ours. With equal keys, the second customer would get the answer of the first.
 pub fn scope(headers: &mut Headers, owner: &Owner) {
     let Some(value) = headers.get("idempotency-key") else { return };
     let tenant = owner.tenant.as_deref().unwrap_or_default();
@@ -64,7 +65,7 @@ pub fn scope(headers: &mut Headers, owner: &Owner) {
     headers.set("idempotency-key", &scoped);
 }
 
-/// The endpoint's headers that may pass to the client, names in lower case, `cache-control: no-store` added.
+/// The endpoint's headers that may pass to the client, with names in lower case, and `cache-control: no-store`.
 pub fn to_client(headers: &Headers) -> Headers {
     let mut passing = Headers::default();
     headers.iter().for_each(|(name, value)| pass(TO_CLIENT, name, value, &mut passing));
@@ -72,7 +73,7 @@ pub fn to_client(headers: &Headers) -> Headers {
     passing
 }
 
-/// Lets a header pass, its name in lower case, if it is one of these.
+/// Adds a header to `passing`, with its name in lower case, if it is one of `names`.
 fn pass(names: &[&str], name: &str, value: &str, passing: &mut Headers) {
     if let Some(known) = names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
         passing.push(known, value);

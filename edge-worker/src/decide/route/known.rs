@@ -1,22 +1,22 @@
-//! The tables of the model API's paths: checked segments in, what is known of them out; [`Route`](super::Route) looks
-//! here.
+//! The tables of the model API's paths. Takes checked segments; returns what is known of them. Called by
+//! [`Route`](super::Route).
 
 use super::{AnswerForm, BodyForm, Class};
 
 /// One path of the model API.
 pub(super) struct KnownPath {
     pub(super) method: &'static str,
-    /// Words, with `*` for an id.
+    /// Its words, with `*` for an id.
     pub(super) path: &'static [&'static str],
     pub(super) class: Class,
     pub(super) takes: BodyForm,
     pub(super) answer: AnswerForm,
-    /// Whether Azure has it under the deployment.
+    /// Whether Azure has this path under the deployment.
     pub(super) deployed: bool,
 }
 
 impl KnownPath {
-    /// Whether the segments of a path are its own.
+    /// Whether these segments match the path.
     fn fits(&self, segments: &[String]) -> bool {
         let word = |(pattern, segment): (&&str, &String)| *pattern == "*" || pattern == segment;
         self.path.len() == segments.len() && self.path.iter().zip(segments).all(word)
@@ -28,14 +28,15 @@ impl KnownPath {
     }
 }
 
-/// What is known under a path, one for each method. Where words fit, ids don't: `compact` is no id of a response.
+/// The known paths that match, one for each method. A word is preferred to an id: `compact` is not the id of a
+/// response.
 pub(super) fn find(segments: &[String]) -> impl Iterator<Item = &'static KnownPath> + '_ {
     let fitting = KNOWN.iter().filter(|known| known.fits(segments));
     let fewest = fitting.clone().map(KnownPath::ids).min();
     fitting.filter(move |known| Some(known.ids()) == fewest)
 }
 
-/// The name of a part of the model API, or of another API, that is left out on purpose.
+/// The name of a part of the model API, or of another API, that is deliberately not offered.
 pub(super) fn not_offered(segments: &[String]) -> Option<&'static str> {
     let begins = |words: &[&str]| segments.len() >= words.len() && words.iter().zip(segments).all(|(a, b)| a == b);
     NOT_OFFERED.iter().find(|(words, _)| begins(words)).map(|(_, what)| *what)
@@ -135,8 +136,8 @@ const KNOWN: &[KnownPath] = &[
     state("GET", &["vector_stores", "*", "file_batches", "*", "files"], BodyForm::Nothing),
 ];
 
-/// Parts of the model API, and other APIs, by their first words, that are refused by name. What they keep at an
-/// endpoint, or have it do, isn't looked at here.
+/// Parts of the model API, and other APIs, that are refused by name. They start with these words. What they store at an
+/// endpoint, or make it do, isn't checked here.
 const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["agents"], "Agents"),
     (&["assistants"], "Assistants"),
@@ -153,7 +154,7 @@ const NOT_OFFERED: &[(&[&str], &str)] = &[
     (&["live"], "Live sessions"),
     (&["organization"], "Administration calls"),
     (&["projects"], "Administration calls"),
-    // Their media would go around whatever is checked here.
+    // Their media wouldn't pass the Worker.
     (&["realtime", "calls"], "Realtime calls over WebRTC and SIP"),
     (&["realtime", "client_secrets"], "Realtime client secrets"),
     (&["realtime", "sessions"], "Realtime client secrets"),

@@ -1,4 +1,4 @@
-//! The query allow-list: a raw query string in, the pairs that may pass out.
+//! The allow-list of query parameters. Takes a raw query string; returns the pairs that may pass. Called by `serve`.
 
 use url::form_urlencoded;
 
@@ -8,10 +8,10 @@ use crate::decide::envelope::Failure;
 const PASSING: &[&str] =
     &["after", "before", "filter", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream"];
 
-/// Those that hold ids.
+/// The parameters that hold ids.
 const IDS: &[&str] = &["after", "before"];
 
-/// Names under which credentials are sent in queries, in lower case without `-` and `_`.
+/// Names of parameters that hold credentials, in lower case without `-` and `_`.
 const CREDENTIALS: &[&str] = &[
     "accesstoken",
     "apikey",
@@ -25,7 +25,7 @@ const CREDENTIALS: &[&str] = &[
     "xapikey",
 ];
 
-/// Pairs that may pass.
+/// The pairs that may pass.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
     pairs: Vec<(String, String)>,
@@ -60,18 +60,18 @@ impl Query {
         Ok(Self { pairs })
     }
 
-    /// Whether the answer is asked for as a stream.
+    /// Whether the query asks for a stream.
     #[must_use]
     pub fn stream(&self) -> bool {
         self.pairs.iter().any(|(name, value)| name == "stream" && value == "true")
     }
 
-    /// The ids in it, in order: from where a list goes on.
+    /// The ids in the query, in order. A list continues after them.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.pairs.iter().filter(|(name, _)| IDS.contains(&name.as_str())).map(|(_, id)| id.as_str())
     }
 
-    /// Has these sent instead of [`Query::ids`].
+    /// Replaces [`Query::ids`] in what is sent, in the same order.
     pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
         let slots = self.pairs.iter_mut().filter(|(name, _)| IDS.contains(&name.as_str()));
         slots.zip(new).for_each(|((_, id), new)| *id = new);

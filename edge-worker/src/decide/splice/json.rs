@@ -1,4 +1,5 @@
-//! Follows one JSON text chunk by chunk, and replaces strings at known places: bytes in, bytes out.
+//! Follows one JSON text chunk by chunk, and replaces strings at known places. Takes bytes, returns bytes. Called by
+//! `splice` and `lines`.
 
 use memchr::memchr2;
 
@@ -6,38 +7,38 @@ use crate::decide::body::fields::{Field, field};
 use crate::decide::json::{Scan, odd_number, reads_as};
 use crate::decide::splice::{NamePlaces, Names};
 
-/// The longest string that is held to be replaced; a longer one is nobody's name.
+/// The longest string that is held to be replaced, in bytes. A longer one isn't a name.
 const LONGEST: usize = 2_048;
-/// How many ids are remembered: the items of an answer that are under way at once are few.
+/// How many ids are remembered. An answer works on few items at once.
 const MOST_KNOWN: usize = 8;
-/// The longest key that is looked at.
+/// The longest key that is read, in bytes.
 const LONGEST_KEY: usize = 64;
-/// Deeper than this nothing is replaced.
+/// The deepest nesting at which strings are replaced.
 const DEEPEST: usize = 128;
 
-/// Where a container stands.
+/// The place of an object or an array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     /// The document itself.
     Root,
     /// `data` of the document, a list.
     Data,
-    /// An object in it, or `file` of the document: what an upload has become.
+    /// An object in that list, or `file` of the document: what an upload has become.
     Item,
     /// `response` of the document.
     Response,
     /// A list of ids.
     Ids,
-    /// `body` of the document or of its `response`, where lines of a batch are read.
+    /// `body` of the document or of its `response`, in the lines of a batch.
     Body,
-    /// `audio` of a message or of what is added to one.
+    /// `audio` of a message or of a delta.
     Audio,
     /// The client's own data.
     Opaque,
     Other,
 }
 
-/// What the latest key of an object was.
+/// The latest key of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Key {
     Model,
@@ -69,15 +70,15 @@ struct Frame {
     key: Key,
 }
 
-/// What a string in hand is.
+/// The kind of the current string.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum StringRole {
     Key,
     Model,
     Id,
-    /// The name of a model, which is sealed where it is a fine-tuned one.
+    /// The name of a model, which is sealed if it is a fine-tuned one.
     Tuned,
-    /// Words in which such a name may stand.
+    /// A text that may contain such a name.
     Note,
     Other,
 }
@@ -97,13 +98,13 @@ pub struct Json {
     deeper: usize,
     text: Option<StringRole>,
     escaped: bool,
-    /// The string in hand from its quotation mark on: a copy of a key, or what is held back of a value.
+    /// The current string from its quotation mark on: a copy of a key, or the part of a value that is held back.
     held: Vec<u8>,
     begun: bool,
-    /// The latest ids of endpoints and what is written instead, both quoted: the events of a stream repeat them.
+    /// The latest ids of endpoints with their replacements, both quoted. The events of a stream repeat them.
     known: Vec<(Vec<u8>, String)>,
-    /// What is held back of a number or a word outside of strings: it may be one that JSON hasn't got.
-    word: Vec<u8>,
+    /// The part of a number or a word outside of strings that is held back. It may be one that JSON doesn't have.
+    unquoted: Vec<u8>,
 }
 
 impl Json {
@@ -112,23 +113,23 @@ impl Json {
         !self.begun
     }
 
-    /// For the next text. What is held back goes out.
+    /// Gets ready for the next text, and writes what is held back.
     pub(super) fn reset(&mut self, out: &mut Vec<u8>) {
         out.extend(self.take_held());
         self.frames.clear();
         (self.deeper, self.text, self.escaped, self.begun) = (0, None, false, false);
     }
 
-    /// What is held back.
+    /// The bytes that are held back.
     pub(super) fn held(&self) -> Vec<u8> {
         let is_held = self.text.is_some_and(StringRole::is_held);
-        [self.word.as_slice(), if is_held { &self.held } else { &[] }].concat()
+        [self.unquoted.as_slice(), if is_held { &self.held } else { &[] }].concat()
     }
 
     /// Takes what is held back.
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         let held = self.held();
-        self.word.clear();
+        self.unquoted.clear();
         self.held.clear();
         held
     }
@@ -141,7 +142,7 @@ impl Json {
         }
     }
 
-    /// Passes bytes up to the end of the first model that is replaced, and says where that is.
+    /// Passes bytes up to the end of the first model that is replaced, and returns that position.
     pub(super) fn pass_to_model(&mut self, names: &Names, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let mut at = 0;
         while let Some((next, model)) = self.step(names, bytes, at, out) {
@@ -153,7 +154,8 @@ impl Json {
         None
     }
 
-    /// One token, or one run of bytes that mean nothing. The place behind it, and whether a model was replaced.
+    /// Passes one token, or one run of bytes without a meaning. Returns the position after it, and whether a model was
+    /// replaced.
     fn step(&mut self, names: &Names, bytes: &[u8], at: usize, out: &mut Vec<u8>) -> Option<(usize, bool)> {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
         if let Some(text) = self.text {
@@ -183,26 +185,27 @@ impl Json {
         Some((at + plain.len() + 1, false))
     }
 
-    /// Passes bytes outside of strings: a number or a word, and the space around it. `is_cut`: it may go on.
+    /// Passes bytes outside of strings: a number or a word, and the space around it. `is_cut` says that it may
+    /// continue.
     fn plain(&mut self, plain: &[u8], is_cut: bool, out: &mut Vec<u8>) {
         let is_odd = || memchr2(b'N', b'I', plain).is_some() || is_cut && plain.ends_with(b"-");
-        if self.word.is_empty() && !is_odd() {
+        if self.unquoted.is_empty() && !is_odd() {
             return out.extend_from_slice(plain);
         }
-        self.word.extend_from_slice(plain);
-        // No longer than the longest with some space: what is longer is none.
-        if is_cut && self.word.len() <= LONGEST_KEY {
+        self.unquoted.extend_from_slice(plain);
+        // A longer one, even with some space, isn't such a word.
+        if is_cut && self.unquoted.len() <= LONGEST_KEY {
             return;
         }
-        let word = core::mem::take(&mut self.word);
-        let odd = word.trim_ascii();
+        let unquoted = core::mem::take(&mut self.unquoted);
+        let odd = unquoted.trim_ascii();
         if odd_number(odd).is_none_or(|length| length != odd.len()) {
-            return out.extend_from_slice(&word);
+            return out.extend_from_slice(&unquoted);
         }
-        let before = word.len() - word.trim_ascii_start().len();
-        out.extend_from_slice(&word[..before]);
+        let before = unquoted.len() - unquoted.trim_ascii_start().len();
+        out.extend_from_slice(&unquoted[..before]);
         out.extend_from_slice(b"null");
-        out.extend_from_slice(&word[before + odd.len()..]);
+        out.extend_from_slice(&unquoted[before + odd.len()..]);
     }
 
     fn string(&mut self, text: StringRole, names: &Names, rest: &[u8], at: usize, out: &mut Vec<u8>) -> (usize, bool) {
@@ -253,7 +256,7 @@ impl Json {
         (at + length, replaced)
     }
 
-    /// Writes what stands for a quoted id.
+    /// Writes the replacement of a quoted id.
     fn id(&mut self, names: &Names, held: Vec<u8>, out: &mut Vec<u8>) {
         if let Some((_, new)) = self.known.iter().find(|(known, _)| *known == held) {
             return out.extend_from_slice(new.as_bytes());
@@ -270,11 +273,11 @@ impl Json {
         }
     }
 
-    /// Writes the other name of a model. Whether it has one.
+    /// Writes the replacement of a model's name. Returns whether there is one.
     fn model(held: &[u8], names: &Names, out: &mut Vec<u8>) -> bool {
         let found = plain(held);
         let new = found.as_deref().and_then(|found| names.model(found));
-        // One that was tuned is in no map, and is a customer's own.
+        // A fine-tuned model is in no map, and is a customer's own.
         let tuned = || found.as_deref().filter(|_| names.ids.is_some()).and_then(|found| names.tuned(found));
         match new {
             None if let Some(tuned) = tuned() => out.extend_from_slice(tuned.as_bytes()),
@@ -360,11 +363,11 @@ impl Json {
             Some("file") => Key::File,
             Some("audio") => Key::Audio,
             Some("root" | "parent") if places == NamePlaces::Models => Key::Origin,
-            // A reader that ignores letters' case must not be handed a name unseen.
+            // A reader that ignores case must not see a name that wasn't replaced.
             Some(name) if places == NamePlaces::Lines && reads_as(name, "body") => Key::Body,
             Some(name) if places == NamePlaces::Lines && reads_as(name, "model") => Key::Model,
             Some("message") => Key::Message,
-            // A tool's, by its id.
+            // A tool's container, by its id.
             Some("container") => Key::Known(Field::Id),
             Some("item_id" | "approval_request_id" | "fine_tuned_model" | "fine_tuned_model_checkpoint") => {
                 Key::Known(Field::Id)
@@ -375,7 +378,7 @@ impl Json {
     }
 }
 
-/// Whether a model's name stands there.
+/// Whether the value is a model's name.
 fn is_model(places: NamePlaces, role: Role, key: Key) -> bool {
     match places {
         NamePlaces::Answer => key == Key::Model && matches!(role, Role::Root | Role::Response),
@@ -385,7 +388,7 @@ fn is_model(places: NamePlaces, role: Role, key: Key) -> bool {
     }
 }
 
-/// What a quoted string says.
+/// The text of a quoted string.
 fn plain(quoted: &[u8]) -> Option<String> {
     let text = core::str::from_utf8(quoted).ok()?;
     Scan::new(text).string().ok().map(std::borrow::Cow::into_owned)

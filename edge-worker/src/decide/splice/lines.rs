@@ -1,5 +1,5 @@
-//! The lines of a batch's file enter, chunk by chunk, as an endpoint keeps them; the same lines with each model by the
-//! client's name leave. `proxy` calls it. No line is held.
+//! Passes the lines of a batch's file to the client. Takes chunks as the endpoint stored them; returns the same lines
+//! with the clients' names of models. Holds no line. Called by `proxy`.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use super::json::Json;
 use super::{NamePlaces, Names};
 
-/// The lines of a file, on their way.
+/// Passes the lines of a file on.
 pub struct BatchLines {
     names: Names,
     json: Json,
 }
 
-/// Without what passes.
+/// Leaves out the bytes that pass.
 impl fmt::Debug for BatchLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchLines").finish_non_exhaustive()
@@ -21,15 +21,15 @@ impl fmt::Debug for BatchLines {
 }
 
 impl BatchLines {
-    /// For what an endpoint answered: `models` has its names by the client's.
+    /// Starts an endpoint's answer. `models` holds its names by the clients' names.
     #[must_use]
     pub fn to_client(models: &BTreeMap<String, String>) -> Self {
-        // Of two names for one model the first stands for it.
+        // If clients have two names for one model, the first counts.
         let pairs = models.iter().rev().map(|(ours, theirs)| (theirs, ours));
         Self { names: Names::translated(pairs, NamePlaces::Lines, None), json: Json::default() }
     }
 
-    /// The next bytes.
+    /// Takes the next bytes, and returns the bytes to pass on.
     #[must_use]
     pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
@@ -42,7 +42,7 @@ impl BatchLines {
         out
     }
 
-    /// What was held back, at the end.
+    /// Returns what was held back, at the end.
     #[must_use]
     pub fn finish(&mut self) -> Vec<u8> {
         self.json.take_held()
@@ -72,7 +72,9 @@ mod tests {
     fn what_came_of_a_batch_has_the_clients_names() {
         let text = |model: &str| {
             format!(
-                "{{\"id\":\"batch_req_1\",\"response\":{{\"status_code\":200,\"body\":{{\"model\":\"{model}\",\"choices\":[{{\"model\":\"llama-3.3-70b\"}}]}}}},\"error\":null}}\n{{\"broken\":\n{{\"body\":{{\"model\":\"other\",\"x\":NaN}}}}\n"
+                "{{\"id\":\"batch_req_1\",\"response\":{{\"status_code\":200,\"body\":{{\"model\":\"{model}\",\
+                 \"choices\":[{{\"model\":\"llama-3.3-70b\"}}]}}}},\"error\":null}}\n\
+                 {{\"broken\":\n{{\"body\":{{\"model\":\"other\",\"x\":NaN}}}}\n"
             )
         };
         for size in [1, 8, 1_000] {

@@ -1,10 +1,10 @@
-//! Everything a request names that was handed out earlier in; the one endpoint that has it, with that endpoint's own
-//! names put in their places, out. `serve` calls it, once its body is known.
+//! Opens the sealed ids that a request names. Takes its path, query and body; returns the one endpoint that has all of
+//! it, and puts that endpoint's own ids in their places. Called by `prepare` and `batch`.
 //!
-//! An id of another tenant's is absent, whatever it is of. Ids of items are a case of their own: many clients send
-//! whole items back, with ids that nobody needs, and some of these were never sealed. Such an id never reaches a host
-//! that may have stored something under it: an item that holds all a model needs gets another id, one that only its
-//! maker can read goes without, and one that holds nothing else is refused.
+//! An id of another tenant counts as missing, whatever it names. Ids of items are a special case: many clients send
+//! complete items back, with ids that nobody needs, and some of these were never sealed. Such an id never reaches a
+//! host that may have stored something under it. An item with all that a model needs gets another id. An item that only
+//! its maker can read goes without an id. An item that holds nothing else is refused.
 
 use bailiwick_rules::rules::Allowance;
 use bailiwick_rules::table::{ServiceIndex, Table};
@@ -17,7 +17,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::route::query::Query;
 use crate::decide::route::{Class, Route};
 
-/// Where a request names what was handed out.
+/// The places where a request may name something that was handed out.
 pub struct NamedIds<'r> {
     /// The path.
     pub route: &'r mut Route,
@@ -29,18 +29,18 @@ pub struct NamedIds<'r> {
     pub model: Option<&'r str>,
 }
 
-/// What a request claims.
+/// What the opened ids say.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Claimed {
-    /// The endpoint that has it.
+    /// The endpoint that has all of it.
     pub place: Option<Place>,
-    /// What that endpoint calls the model, where the client's name of it was handed out by a job.
+    /// That endpoint's name for the model, if the client's name was handed out by a fine-tuning job.
     pub model: Option<String>,
-    /// Whether something but the model is claimed.
+    /// Whether the request names anything besides the model.
     pub is_stateful: bool,
 }
 
-/// Whether a request can't be understood without the keys that seal ids.
+/// Whether a request can't be read without the keys that seal ids.
 #[must_use]
 pub fn needs_keys(table: &Table, service: ServiceIndex, named: &NamedIds<'_>) -> bool {
     let stores = table.service(service).allow.contains(&Allowance::Store);
@@ -53,11 +53,11 @@ fn is_sealed(item: &ItemId) -> bool {
     is_marked(&item.id)
 }
 
-/// Opens all of it.
+/// Opens all ids of a request.
 ///
 /// # Errors
-/// 404 for what isn't `owner`'s, whatever else it may be; 400 for things of more than one endpoint, and for references
-/// to items where none are stored; 503 without keys where they are needed.
+/// 404 for anything that isn't `owner`'s. 400 for things at more than one endpoint, and for references to items if no
+/// answers are stored. 503 if keys are needed and missing.
 pub fn claim(
     keys: Option<&Keyring>,
     table: &Table,
@@ -99,11 +99,11 @@ pub fn claim(
     Ok(Claimed { place: claims.found, model, is_stateful })
 }
 
-/// What was opened so far.
+/// The ids that were opened so far.
 struct Claims<'a> {
     /// `None` without keys.
     opener: Option<IdOpener<'a>>,
-    /// Where all of it lives.
+    /// The endpoint that has all of it.
     found: Option<Place>,
 }
 
@@ -137,7 +137,7 @@ struct Items<'a> {
 }
 
 impl Items<'_> {
-    /// Whether an item of them is at the endpoint that the request goes to.
+    /// Judges each id. Returns whether an item is stored at the endpoint that the request goes to.
     fn judge(&self, claims: &mut Claims<'_>, items: &mut [ItemId]) -> Result<bool, Failure> {
         let stores = self.table.service(self.service).allow.contains(&Allowance::Store);
         if !stores && items.iter().any(|item| item.holds == ItemContents::Reference) {
@@ -154,7 +154,7 @@ impl Items<'_> {
             }
             opened.push(found);
         }
-        // What holds all that a model needs could be read anywhere: the latest of it says where the conversation is.
+        // A complete item could be read anywhere. The latest one says where the conversation was.
         if claims.found.is_none() {
             claims.found = opened.iter().flatten().last().map(|latest| latest.place.clone());
         }
@@ -171,18 +171,18 @@ impl Items<'_> {
                 {
                     self.without(item)?
                 }
-                // Nobody's answers are stored where it goes.
+                // That endpoint stores nobody's answers.
                 None => Replacement::Same,
             };
         }
         Ok(is_there)
     }
 
-    /// What is sent instead of an id that a host must not see.
+    /// What is sent instead of an id that the host must not see.
     fn without(&self, item: &ItemId) -> Result<Replacement, Failure> {
         match item.holds {
             ItemContents::Reference | ItemContents::Nothing => Err(Failure::UnknownId),
-            // It may have the id in it, and be refused with another.
+            // The encrypted content may contain the id, and another id could make the host refuse it.
             ItemContents::Encrypted => Ok(Replacement::None),
             ItemContents::Content => Ok(Replacement::Other(renamed(self.owner, &item.id))),
         }

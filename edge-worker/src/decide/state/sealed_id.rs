@@ -1,11 +1,12 @@
-//! Ids of endpoints in, ids for clients out, and back: a sealed id names its endpoint and proves whose it is.
+//! Seals and opens ids. Takes an endpoint's id, returns the id for the client, and back. A sealed id names its endpoint
+//! and proves its owner. Called by `claim`, `splice`, `proxy` and others.
 //!
-//! `file-abc` becomes `file-bw1…`: the same beginning, as programs look at it, then base64url of 4 bytes that find the
-//! endpoint, 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant, service, region, endpoint and
-//! the endpoint's own id, and that id. The MAC is of 128 bits: nobody finds one by trying. What isn't the one way to
-//! write an id is no id.
+//! `file-abc` becomes `file-bw1…`. The beginning stays, because programs look at it. Then comes base64url of three
+//! things: 4 bytes that find the endpoint; 16 bytes of HMAC-SHA-256 (RFC 2104, RFC 2104 §5 on truncation) over tenant,
+//! service, region, endpoint and the endpoint's own id; and that id. The MAC has 128 bits, so it can't be guessed. Each
+//! id has one spelling, and any other is refused.
 //!
-//! Names of fine-tuned models are sealed in the same way: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
+//! Names of fine-tuned models are sealed too: `ft:gpt-4o:acme::abc` becomes `ft:gpt-4o:bw1…`.
 
 use core::fmt::Write as _;
 
@@ -19,45 +20,45 @@ use bailiwick_rules::table::Table;
 
 use super::Place;
 
-/// What stands between an id's beginning and the rest: our mark, and a version.
+/// The mark between an id's beginning and the rest, with a version.
 const MARK: &str = "bw1";
-/// The longest id of an endpoint's.
+/// The longest id of an endpoint, in bytes.
 const LONGEST: usize = 256;
 /// The shortest secret, in bytes.
 const SHORTEST_KEY: usize = 32;
-/// The longest beginning that is kept, without its `-` or `_`.
+/// The longest beginning that is kept, in bytes, without its `-` or `_`.
 const LONGEST_BEGINNING: usize = 12;
-/// The longest name of the model that another was made of.
+/// The longest name of the base model of a fine-tuned one, in bytes.
 const LONGEST_BASE: usize = 64;
 const TAG: usize = 4;
 const MAC: usize = 16;
 
-/// Who an id belongs to.
+/// The owner of an id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owner {
     /// The service's name.
     pub service: String,
-    /// The tenant's name, where the service knows any.
+    /// The tenant's name, if the service has tenants.
     pub tenant: Option<String>,
 }
 
-/// What an id says.
+/// What a sealed id holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OpenedId {
     /// The endpoint that has it.
     pub place: Place,
-    /// What that endpoint calls it.
+    /// That endpoint's own id.
     pub id: String,
 }
 
-/// The keys of the Worker's secret: the first seals, all of them open.
+/// The keys in the Worker's secret. The first seals, and all of them open.
 #[derive(Clone)]
 pub struct Keyring {
     keys: Vec<Hmac>,
 }
 
 impl Keyring {
-    /// Reads a secret: one key of at least 32 characters, or more of them, newest first, with white space between.
+    /// Reads a secret: one key of at least 32 characters, or several, newest first, separated by white space.
     #[must_use]
     pub fn parse(secret: &str) -> Option<Self> {
         let keys: Vec<&str> = secret.split_whitespace().collect();
@@ -65,7 +66,7 @@ impl Keyring {
         long.then(|| Self { keys: keys.iter().map(|key| Hmac::new(key.as_bytes())).collect() })
     }
 
-    /// The id to hand out for an endpoint's own. `None` for what can't be anyone's id.
+    /// Seals an endpoint's id. `None` if it can't be an id.
     #[must_use]
     pub fn seal(&self, owner: &Owner, region: &str, endpoint: &str, id: &str) -> Option<String> {
         let key = self.keys.first()?;
@@ -79,14 +80,14 @@ impl Keyring {
         Some(format!("{}{MARK}{}", beginning(id), BASE64URL.encode(bytes)))
     }
 
-    /// What a client's id says, if it is one of `owner`'s and its endpoint still stands in the rules.
+    /// Opens a client's id, if it is `owner`'s and its endpoint is still in the rules.
     #[must_use]
     pub fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<OpenedId> {
         IdOpener::new(self, table, owner).open(sealed)
     }
 }
 
-/// What opens the ids of one request.
+/// Opens the ids of one request.
 pub struct IdOpener<'a> {
     keys: &'a Keyring,
     owner: &'a Owner,
@@ -95,7 +96,7 @@ pub struct IdOpener<'a> {
 }
 
 impl<'a> IdOpener<'a> {
-    /// For the ids of `owner`.
+    /// Opens ids of `owner`.
     #[must_use]
     pub fn new(keys: &'a Keyring, table: &'a Table, owner: &'a Owner) -> Self {
         let places =
@@ -109,7 +110,7 @@ impl<'a> IdOpener<'a> {
         Self { keys, owner, places: places.collect() }
     }
 
-    /// What an id says: see [`Keyring::open`].
+    /// Opens an id: see [`Keyring::open`].
     #[must_use]
     pub fn open(&self, sealed: &str) -> Option<OpenedId> {
         let start = beginning(sealed);
@@ -126,14 +127,15 @@ impl<'a> IdOpener<'a> {
     }
 }
 
-/// Whether an id looks like one that was handed out here, whoever it is of.
+/// Whether an id looks like a sealed one, whoever its owner is.
 #[must_use]
 pub fn is_marked(id: &str) -> bool {
     id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
 }
 
-/// A name for what a client calls `id` that is nobody's id anywhere: of the same beginning, as hosts check that, and of
-/// this owner's alone, so that it stays the same from turn to turn. No longer than the 64 characters that hosts take.
+/// Makes an id for what a client calls `id` that is nobody's id anywhere. It has the same beginning, because hosts
+/// check that. It depends on the owner, so it stays the same from turn to turn. It has at most the 64 characters that
+/// hosts accept.
 #[must_use]
 pub fn renamed(owner: &Owner, id: &str) -> String {
     let tenant = owner.tenant.as_deref().map_or(["-", ""], |tenant| ["+", tenant]);
@@ -146,7 +148,8 @@ pub fn renamed(owner: &Owner, id: &str) -> String {
     })
 }
 
-/// `file-` of `file-abc`, `resp_` of `resp_abc`, `ft:gpt-4o:` of `ft:gpt-4o:acme::abc`, nothing of `abc`.
+/// The beginning of an id: `file-` of `file-abc`, `resp_` of `resp_abc`, `ft:gpt-4o:` of `ft:gpt-4o:acme::abc`, nothing
+/// of `abc`.
 fn beginning(id: &str) -> &str {
     if let Some(base) = id.strip_prefix("ft:") {
         let end = base.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_')).unwrap_or(0);
@@ -158,15 +161,15 @@ fn beginning(id: &str) -> &str {
     if is_kept && !id.starts_with(MARK) { &id[..=end] } else { "" }
 }
 
-/// What finds an endpoint again. No secret: who has the id was told its endpoint in a header.
+/// A tag that finds an endpoint again. It isn't secret: whoever has the id was told the endpoint in a header.
 fn tag(region: &str, endpoint: &str) -> [u8; TAG] {
     let digest = Sha256::new().chain_update(region).chain_update([0]).chain_update(endpoint).finalize();
     core::array::from_fn(|i| digest[i])
 }
 
 fn mac(key: &Hmac, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
-    // Names hold no zero byte and the id comes last, so no two owners' texts are equal. A tenant may be called
-    // anything, hence the mark of those without.
+    // Names hold no zero byte, and the id comes last. So the texts of two owners are never equal. A tenant may have any
+    // name, so there is a mark for "no tenant".
     let tenant = owner.tenant.as_deref().map_or([b"-".as_slice(), b""], |tenant| [b"+", tenant.as_bytes()]);
     let text = [
         MARK.as_bytes(),
@@ -186,7 +189,7 @@ fn mac(key: &Hmac, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8
     core::array::from_fn(|i| whole[i])
 }
 
-/// HMAC-SHA-256 by RFC 2104 §2, its two inner states made ready.
+/// HMAC-SHA-256 by RFC 2104 §2, with its two inner states prepared.
 #[derive(Clone)]
 struct Hmac {
     inner: Sha256,

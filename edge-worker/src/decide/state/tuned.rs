@@ -1,9 +1,9 @@
-//! Models made of one tenant's data: a name in, whether it is such a model's out; a list of models in, the same without
-//! them out.
+//! Models that were made of one tenant's data. Takes a name, and says whether it is one; takes a list of models, and
+//! removes them. Called by `plan`, `prepare` and `splice`.
 //!
-//! `serve` lets a raw name be used, and listed, only at an account that is the tenant's alone or where the rules name
-//! it. What a fine-tuning job hands out is sealed like an id ([`super::sealed_id`]) and works everywhere else, for its
-//! tenant.
+//! Such a model may be used and listed by its own name only at an account that the tenant has alone, or if the rules
+//! name it. The name that a fine-tuning job hands out is sealed like an id ([`super::sealed_id`]), and works for its
+//! tenant everywhere.
 
 use core::ops::Range;
 
@@ -11,8 +11,8 @@ use crate::decide::body::{is_plain, lenient};
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// Whether a name is that of a fine-tuned model, as OpenAI (`ft:gpt-4o:acme::abc`) and Azure
-/// (`gpt-4o-2024-08-06.ft-abc`) write them; gateways before an account put the provider before it (`openai/ft:…`). It
-/// is read as the most lenient reader would.
+/// (`gpt-4o-2024-08-06.ft-abc`) write them. Gateways put the provider before it (`openai/ft:…`). The name is read as
+/// the most lenient reader would.
 #[must_use]
 pub fn is_tuned(name: &str) -> bool {
     if is_plain(name) {
@@ -35,8 +35,8 @@ fn says_tuned(name: &[u8]) -> bool {
     false
 }
 
-/// A list of models without fine-tuned ones and adapters, every other byte as it was. What isn't a list of models
-/// becomes an empty one.
+/// Removes fine-tuned models and adapters from a list of models, and keeps every other byte. What isn't a list of
+/// models becomes an empty list.
 #[must_use]
 pub fn without_tuned(list: &[u8]) -> Vec<u8> {
     let kept = core::str::from_utf8(list).ok().and_then(|text| {
@@ -55,7 +55,7 @@ pub fn without_tuned(list: &[u8]) -> Vec<u8> {
     kept.unwrap_or_else(|| r#"{"object":"list","data":[]}"#.to_owned()).into_bytes()
 }
 
-/// Servers have the list under `data`, some under `models` as well, some bare.
+/// Finds the list: servers have it under `data`, some also under `models`, and some as the whole document.
 fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     match scan.kind()? {
         Kind::Array => models(scan, dropped),
@@ -67,8 +67,8 @@ fn top(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), Inval
     }
 }
 
-/// Notes which items of a list go: behind one that stays with the comma before them, else with all up to the next that
-/// stays.
+/// Collects the ranges of the items to remove. After an item that stays, the comma before them goes with them. Else
+/// everything up to the next item that stays goes.
 fn models(scan: &mut Scan<'_>, dropped: &mut Vec<Range<usize>>) -> Result<(), InvalidJson> {
     let (mut kept_until, mut leading): (Option<usize>, Option<Range<usize>>) = (None, None);
     scan.array(|item| {

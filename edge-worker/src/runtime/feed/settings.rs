@@ -1,42 +1,41 @@
-//! What the Worker's variables say of its feeds: texts by name enter, [`Settings`] leave; `feed` reads them once per
-//! isolate.
+//! The settings of the feeds. Takes the Worker's variables; returns [`Settings`]. Called by `feed` once per isolate.
 
 use bailiwick_rules::time::Millis;
 
-/// How many sources of a kind are asked. The runtime lets six requests of an isolate wait for an answer at once.
+/// The most sources of a kind. The runtime lets six requests of an isolate wait for an answer at once.
 const MOST_SOURCES: usize = 8;
-/// The least that `RULES_MAX_AGE` may be: below it every request would wait for a look.
+/// The least value of `RULES_MAX_AGE`. With less, every request would wait for a fetch.
 const LEAST_MAX_AGE: Millis = Millis(1_000);
-/// The greatest age where nothing is said of it, unless rules are looked at so seldom that it has to be greater.
+/// The default of `RULES_MAX_AGE`. It is greater if rules are fetched more rarely.
 const MAX_AGE: Millis = Millis(15_000);
 
-/// What the variables say. They don't change while an isolate lives.
+/// The settings. They don't change while an isolate lives.
 #[derive(Debug, PartialEq, Eq, Default)]
 pub(crate) struct Settings {
-    /// Where rules are asked for, in the order written.
+    /// The sources of rules, in the order written.
     pub(crate) rules: Vec<Source>,
     /// Whether the KV namespace `RULES` is bound.
     pub(crate) has_kv: bool,
-    /// The time between two looks at the rules' sources.
+    /// The time between two fetches of rules.
     pub(crate) rules_every: Millis,
-    /// How long after a look no request needs to wait for the next.
+    /// How long after a fetch no request has to wait for the next.
     pub(crate) rules_max_age: Millis,
-    /// Where health is asked for.
+    /// The sources of health.
     pub(crate) health: Vec<Source>,
-    /// The time between two looks at health.
+    /// The time between two fetches of health.
     pub(crate) health_every: Millis,
-    /// Whether every request is told in the log: `LOG=all`.
+    /// Whether every request is logged: `LOG=all`.
     pub(crate) log_all: bool,
-    /// Variables that can't be read, whose defaults count.
+    /// Variables that can't be read. Their defaults are used.
     pub(crate) unreadable: Vec<&'static str>,
 }
 
-/// One place that is asked.
+/// One source.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     /// Its URL.
     pub(crate) url: String,
-    /// What logs and metrics call it: its host and port. The rest of the URL may be secret.
+    /// Its name in logs and metrics: host and port. The rest of the URL may be secret.
     pub(crate) host: String,
 }
 
@@ -65,7 +64,7 @@ impl Settings {
         Self {
             rules: sources(&lists.into_iter().flatten().collect::<Vec<_>>().join(",")),
             has_kv,
-            // Where requests keep coming, none has to wait.
+            // With a steady flow of requests, none has to wait.
             rules_every: every.min(Millis(max_age.0 / 2)),
             rules_max_age: max_age,
             health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
@@ -75,12 +74,12 @@ impl Settings {
         }
     }
 
-    /// Whether rules come from anywhere but the document built in.
+    /// Whether there are sources besides the built-in document.
     pub(crate) fn has_rules(&self) -> bool {
         !self.rules.is_empty() || self.has_kv
     }
 
-    /// What logs and metrics call the source at a position: that behind the last URL is KV.
+    /// The name of the source at a position, for logs and metrics. KV comes after the last URL.
     pub(crate) fn rules_source(&self, position: usize) -> &str {
         self.rules.get(position).map_or("kv", |source| &source.host)
     }
@@ -93,7 +92,7 @@ fn span_of(text: &str) -> Option<Millis> {
     Millis::parse(text).or_else(|| seconds().map(|seconds| Millis((seconds * 1000.0) as u64)))
 }
 
-/// The places of a list with commas, each once.
+/// The sources of a comma-separated list, without repetition.
 fn sources(list: &str) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
     for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {
@@ -104,7 +103,7 @@ fn sources(list: &str) -> Vec<Source> {
     sources
 }
 
-/// The host and port of a URL, or a word for one that has none.
+/// The host and port of a URL, or a word if it has none.
 fn host_of(url: &str) -> String {
     let parsed = url::Url::parse(url).ok();
     let host = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port())));

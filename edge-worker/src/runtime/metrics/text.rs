@@ -1,4 +1,5 @@
-//! Counters and gauges as text: the Prometheus format (0.0.4), or OpenMetrics 1.0.0 for who accepts it.
+//! Writes counters and gauges as text: in the Prometheus format (0.0.4), or in OpenMetrics 1.0.0 if the reader accepts
+//! it. Called by `explain`.
 
 use core::fmt::Write as _;
 
@@ -6,17 +7,17 @@ use bailiwick_rules::table::Table;
 
 use super::{COUNTS, Counts, CountsByWord, follow};
 
-/// How the text is written.
+/// The format of the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
     /// `text/plain; version=0.0.4`.
     Prometheus,
-    /// `application/openmetrics-text`: families are named without `_total`, and the text says where it ends.
+    /// `application/openmetrics-text`: names of families lack `_total`, and a last line marks the end.
     OpenMetrics,
 }
 
 impl Format {
-    /// What an `Accept` header asks for.
+    /// The format that an `Accept` header asks for.
     pub(crate) fn of(accept: &str) -> Self {
         if accept.to_ascii_lowercase().contains("application/openmetrics-text") {
             Self::OpenMetrics
@@ -34,26 +35,26 @@ impl Format {
     }
 }
 
-/// What is as it is at this moment.
+/// The gauges of this moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gauges {
-    /// The revision in service.
+    /// The current revision of the rules.
     pub(crate) revision: Option<u64>,
     /// How long ago a source confirmed it, in milliseconds.
     pub(crate) rules_age_ms: Option<u64>,
-    /// By host: how old its last health report is, in milliseconds.
+    /// The age of each host's last health report, in milliseconds.
     pub(crate) health_age_ms: Vec<(String, u64)>,
     /// Requests under way.
     pub(crate) in_flight: usize,
-    /// Bytes of bodies that are held.
+    /// The bytes of bodies that are held.
     pub(crate) held_bytes: u64,
-    /// Endpoints at rest, for one model or all, by region.
+    /// Region and name of each endpoint at rest, for one model or all.
     pub(crate) resting: Vec<(String, String)>,
     /// When this isolate began, in milliseconds.
     pub(crate) began_ms: i64,
 }
 
-/// All of it, as text. `table` says which names are still known.
+/// Writes all metrics as text. `table` says which names are still in the rules.
 pub(crate) fn write(format: Format, gauges: &Gauges, table: Option<&Table>) -> String {
     COUNTS.with_borrow_mut(|counts| {
         if let Some(table) = table {
@@ -93,7 +94,7 @@ impl Exposition {
         }
         self.counter("retries", "Requests sent to a further endpoint.");
         self.sample("retries_total", &[], counts.retries);
-        for (feed, sources) in ["rules_looks", "health_looks"].into_iter().zip(&counts.looks) {
+        for (feed, sources) in ["rules_looks", "health_looks"].into_iter().zip(&counts.fetches) {
             self.counter(feed, "Looks at a source, by what came of them.");
             for (source, words) in sources {
                 self.words(feed, &[("source", source.as_str())], "outcome", words);
@@ -157,7 +158,7 @@ impl Exposition {
     }
 }
 
-/// Milliseconds, written as seconds.
+/// Milliseconds that are written as seconds.
 struct Seconds(u64);
 
 impl core::fmt::Display for Seconds {
@@ -172,7 +173,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FeedKind, look, request};
+    use super::super::{FeedKind, fetch, request};
     use super::*;
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
         request("chat", "ok");
         request("chat", "ok");
         request("", "unknown_host");
-        look(FeedKind::Rules, "ns1.example:8443", "timeout");
+        fetch(FeedKind::Rules, "ns1.example:8443", "timeout");
         let gauges = Gauges { revision: Some(7), rules_age_ms: Some(1_050), held_bytes: 9, ..Gauges::default() };
         let text = write(Format::Prometheus, &gauges, None);
         for line in [

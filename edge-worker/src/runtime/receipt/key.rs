@@ -1,14 +1,14 @@
-//! The secret that holds a private Ed25519 key, as text: in what form it is, and the bytes or fields that WebCrypto
-//! imports.
+//! Reads the secret with the private Ed25519 key. Takes its text; returns the bytes or fields that WebCrypto imports.
+//! Called by `webcrypto`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// How long the PKCS#8 form of an Ed25519 key is that has no attributes (RFC 8410 §7), and of one that may have some.
+/// The length of an Ed25519 key in PKCS#8, in bytes: without attributes (RFC 8410 §7), and at most with some.
 const PKCS8: core::ops::RangeInclusive<usize> = 48..=512;
 
-/// A private key as it was written.
+/// A private key in the form that was written.
 #[derive(Debug, PartialEq)]
 pub(super) enum EncodedKey {
     /// A JSON Web Key (RFC 8037 §2) with its private part.
@@ -39,7 +39,7 @@ fn jwk(text: &str) -> Option<EncodedKey> {
 
 fn pem(text: &str) -> Option<EncodedKey> {
     let body = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?.strip_suffix("-----END PRIVATE KEY-----")?;
-    // Files of variables keep a line's end as `\n`.
+    // Files of variables write a line break as `\n`.
     let body: String = body.replace("\\n", "").split_ascii_whitespace().collect();
     let bytes = STANDARD.decode(body).ok()?;
     PKCS8.contains(&bytes.len()).then_some(EncodedKey::Pkcs8(bytes))

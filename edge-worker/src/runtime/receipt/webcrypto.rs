@@ -1,6 +1,6 @@
-//! Ed25519 by the runtime's WebCrypto: a private key's text enters, signatures leave.
+//! Ed25519 by the runtime's WebCrypto. Takes a private key's text, returns signatures. Called by `receipt`.
 //!
-//! A `CryptoKey` is no I/O object: unlike promises and streams it may be kept between requests.
+//! A `CryptoKey` isn't an I/O object: it may be kept between requests, unlike promises and streams.
 
 use bailiwick_rules::receipt::PublicKey;
 use worker::js_sys::futures::JsFuture;
@@ -11,7 +11,7 @@ use super::key::EncodedKey;
 
 const ALGORITHM: &str = "Ed25519";
 
-/// A private key, and how receipts name it.
+/// A private key, and its name in receipts.
 #[derive(Debug)]
 pub(super) struct Signer {
     key: JsValue,
@@ -22,13 +22,12 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// Reads a secret. `None` unless what it signs can be verified by its public key: a pair that doesn't belong
-    /// together would make receipts that nobody can check.
+    /// Reads a secret. `None` if its public key can't verify what it signs, because nobody could check such receipts.
     pub(super) async fn read(text: &str) -> Option<Self> {
         let jwk = match EncodedKey::read(text)? {
             EncodedKey::Jwk { d, x } => serde_json::json!({ "kty": "OKP", "crv": ALGORITHM, "d": d, "x": x }),
             EncodedKey::Pkcs8(bytes) => {
-                // PKCS#8 needn't hold the public part; the runtime works it out.
+                // PKCS#8 may lack the public part. The runtime computes it.
                 let bytes = Uint8Array::from(bytes.as_slice());
                 let key = import("pkcs8", &bytes, true, "sign").await?;
                 let jwk = subtle("exportKey", &["jwk".into(), key]).await?;
@@ -46,7 +45,7 @@ impl Signer {
         (verified == JsValue::TRUE).then_some(signer)
     }
 
-    /// The signature of a message; `None` when the runtime refuses.
+    /// Signs a message; `None` if the runtime refuses.
     pub(super) async fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         let message = Uint8Array::from(message);
         let signature = subtle("sign", &[ALGORITHM.into(), self.key.clone(), message.into()]).await?;
@@ -59,7 +58,7 @@ async fn import(format: &str, key: &JsValue, extractable: bool, usage: &str) -> 
     subtle("importKey", &[format.into(), key.clone(), ALGORITHM.into(), extractable.into(), usages.into()]).await
 }
 
-/// Calls a method of `crypto.subtle`. What it throws says nothing that an operator could use, and could quote the key.
+/// Calls a method of `crypto.subtle`. What it throws is dropped: it doesn't help an operator, and could quote the key.
 async fn subtle(method: &str, arguments: &[JsValue]) -> Option<JsValue> {
     let crypto = Reflect::get(&global(), &"crypto".into()).ok()?;
     let subtle: Object = Reflect::get(&crypto, &"subtle".into()).ok()?.dyn_into().ok()?;

@@ -60,7 +60,7 @@ pub(super) struct Prepared {
 /// Steers a request whose body was judged, and plans where it may be sent.
 #[inline(never)]
 pub(super) fn prepare(
-    asked: &mut ClientRequest,
+    request: &mut ClientRequest,
     env: Env,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
@@ -69,9 +69,9 @@ pub(super) fn prepare(
     receipt_policy: ReceiptPolicy,
 ) -> Result<Preparation, Failure> {
     let mut opened = open(&env, &mut known, &mut body)?;
-    headers::scope(&mut asked.headers, &opened.owner);
+    headers::scope(&mut request.headers, &opened.owner);
     let json = body.as_ref().and_then(Content::json);
-    let affinity = affinity(known.table, &known.caller, json, asked, &info.request_id);
+    let affinity = affinity(known.table, &known.caller, json, request, &info.request_id);
     let source = Source::of(opened.owner.tenant.as_deref(), known.caller.client.address, &affinity);
     let way = SteeringInput { affinity, source, now: clock::now() };
     let (plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &way)? {
@@ -266,7 +266,7 @@ fn prepared(
 /// Makes the judge for the lines of an upload that may be a batch's input; `None` if the service allows no batches.
 #[inline(never)]
 pub(super) fn batch_input(
-    asked: &ClientRequest,
+    request: &ClientRequest,
     snapshot: &Snapshot,
     caller: &Caller,
     prepared: &Prepared,
@@ -276,7 +276,7 @@ pub(super) fn batch_input(
     let target = prepared.task.plan.targets().first().filter(|_| may_batch)?.clone();
     let (keys, owner) = prepared.job.ids.clone()?;
     let is_sole = state::is_sole(&table, caller.tenant, &target.place());
-    let (service, request) = (caller.service, asked.id.clone());
+    let (service, request) = (caller.service, request.id.clone());
     Some(BatchInput::new(BatchPolicy { table, service, owner, keys, target, is_sole, request }))
 }
 
@@ -316,9 +316,9 @@ fn affinity(
     table: &Table,
     caller: &Caller,
     body: Option<&Inspected>,
-    asked: &ClientRequest,
+    request: &ClientRequest,
     request_id: &str,
 ) -> String {
     let tenant = caller.tenant.map_or("", |tenant| table.tenant(tenant).id.as_str());
-    body.map(Inspected::affinity).unwrap_or_default().key(tenant, asked.header("x-session-id"), request_id)
+    body.map(Inspected::affinity).unwrap_or_default().key(tenant, request.header("x-session-id"), request_id)
 }

@@ -38,14 +38,14 @@ fn names_that_are_made_of_routing_words_route() {
     ] {
         for value in [r#""x""#, r#"{"a":"b"}"#, r#"["x"]"#, "true"] {
             let fields = format!(r#""{key}":{value}"#);
-            assert_eq!(told(CHAT, &fields, &everything), format!("unknown_field /{key}"), "{fields}");
+            assert_eq!(outcome(CHAT, &fields, &everything), format!("unknown_field /{key}"), "{fields}");
             let nested = format!(r#""options":{{"more":[{{{fields}}}]}}"#);
-            assert_eq!(told(CHAT, &nested, &everything), format!("unknown_field /options/more/0/{key}"), "{fields}");
+            assert_eq!(outcome(CHAT, &nested, &everything), format!("unknown_field /options/more/0/{key}"), "{fields}");
         }
         let plugin = format!(r#""vllm_xargs":{{"{key}":"x"}}"#);
-        assert_eq!(told(CHAT, &plugin, &everything), format!("unknown_field /vllm_xargs/{key}"));
+        assert_eq!(outcome(CHAT, &plugin, &everything), format!("unknown_field /vllm_xargs/{key}"));
         let null = format!(r#""{key}":null"#);
-        assert_eq!(told(CHAT, &null, &everything), "ok");
+        assert_eq!(outcome(CHAT, &null, &everything), "ok");
     }
     for fields in [
         r#""cache_prompt":true,"use_cache":true,"n_cache_reuse":256"#,
@@ -54,10 +54,10 @@ fn names_that_are_made_of_routing_words_route() {
         r#""messages":[{"role":"assistant","content":"x","usage":{"prompt_tokens_details":{"cached_tokens":3}}}]"#,
         r#""messages":[{"role":"assistant","content":"x","provider_specific_fields":{"refusal":null}}]"#,
     ] {
-        assert_eq!(told(CHAT, fields, &everything), "ok", "{fields}");
+        assert_eq!(outcome(CHAT, fields, &everything), "ok", "{fields}");
     }
     for fields in [r#""webSearch":true"#, r#""web-search":true"#, r#""enableSearch":true"#, r#""a.web_search":true"#] {
-        assert!(told(CHAT, fields, &[Allowance::UnknownFields]).starts_with("hosted_tool_not_allowed"), "{fields}");
+        assert!(outcome(CHAT, fields, &[Allowance::UnknownFields]).starts_with("hosted_tool_not_allowed"), "{fields}");
     }
 }
 
@@ -92,22 +92,22 @@ fn what_engines_compile_or_unpickle_needs_leave() {
         ),
     ] {
         for allow in [&[][..], &[Allowance::UnknownFields, Allowance::RemoteUrls, Allowance::HostedTools]] {
-            let refused = told(CHAT, &fields, allow);
+            let refused = outcome(CHAT, &fields, allow);
             assert!(refused.starts_with(&format!("engine_input_not_allowed {at}")), "{fields}: {refused}");
         }
-        assert_eq!(told(CHAT, &fields, &[Allowance::EngineInputs]), "ok", "{fields}");
+        assert_eq!(outcome(CHAT, &fields, &[Allowance::EngineInputs]), "ok", "{fields}");
     }
     let nothing = r#""chat_template":null,"mm_processor_kwargs":null,"prompt_embeds":null"#;
-    assert_eq!(told(CHAT, nothing, &[]), "ok");
+    assert_eq!(outcome(CHAT, nothing, &[]), "ok");
     let needs = |fields: &str| {
         let text = format!("{{\"model\":\"a\",{fields}}}");
         inspect(CHAT, &text, &[Allowance::EngineInputs]).unwrap().needs().engines
     };
     let engines = needs(r#""chat_template":"{{ 'https://a' }}""#);
-    assert!(engines.hold(Some(Engine::Vllm)) && !engines.hold(None));
+    assert!(engines.includes(Some(Engine::Vllm)) && !engines.includes(None));
     let place = r#""mm_processor_kwargs":{"image":"https://a"}"#;
-    let told = told(CHAT, place, &[Allowance::EngineInputs]);
-    assert_eq!(told, "remote_url_not_allowed /mm_processor_kwargs/image");
+    let outcome = outcome(CHAT, place, &[Allowance::EngineInputs]);
+    assert_eq!(outcome, "remote_url_not_allowed /mm_processor_kwargs/image");
 }
 
 #[test]

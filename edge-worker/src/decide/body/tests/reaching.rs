@@ -6,7 +6,7 @@ const PART: &str = "/messages/0/content/0";
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUg==";
 
 fn part(part: &str, allow: &[Allowance]) -> String {
-    told(CHAT, &format!(r#""messages":[{{"role":"user","content":[{part}]}}]"#), allow)
+    outcome(CHAT, &format!(r#""messages":[{{"role":"user","content":[{part}]}}]"#), allow)
 }
 
 #[test]
@@ -54,14 +54,14 @@ fn under_a_key_nobody_documents_media_is_media_or_refused() {
             "/input/0/content/0/path",
         ),
     ] {
-        assert_eq!(told(path, fields, &[]), format!("remote_url_not_allowed {at}"), "{fields}");
+        assert_eq!(outcome(path, fields, &[]), format!("remote_url_not_allowed {at}"), "{fields}");
     }
     for fields in
         [r#""image":"cats""#, r#""ref_audio":"a""#, r#""reference_images":["a"]"#, r#""opts":{"imagePath":"a"}"#]
     {
-        assert!(told(CHAT, fields, &[Allowance::UnknownFields]).starts_with("remote_url_not_allowed"), "{fields}");
+        assert!(outcome(CHAT, fields, &[Allowance::UnknownFields]).starts_with("remote_url_not_allowed"), "{fields}");
     }
-    assert!(told(CHAT, r#""documents":[{"path":"a"}]"#, &[]).starts_with("remote_url_not_allowed"));
+    assert!(outcome(CHAT, r#""documents":[{"path":"a"}]"#, &[]).starts_with("remote_url_not_allowed"));
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn media_as_hosts_document_it_passes() {
         "image_url":{{"url":"data:image/png;base64,{PNG}"}}}}],"annotations":[{{"type":"file","file":{{"hash":"h",
         "name":"a.pdf","content":[{{"type":"text","text":"https://a"}}]}}}}]}}]"#
     );
-    assert_eq!(told(CHAT, &replayed, &[]), "ok");
-    assert_eq!(told("/v1/embeddings", &format!(r#""input":[{{"image":"{PNG}"}}]"#), &[]), "ok");
+    assert_eq!(outcome(CHAT, &replayed, &[]), "ok");
+    assert_eq!(outcome("/v1/embeddings", &format!(r#""input":[{{"image":"{PNG}"}}]"#), &[]), "ok");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn where_remote_urls_are_allowed_only_the_public_internet_is() {
     let image = |url: &str| part(&format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#), allow);
     for url in ["https://a.example/b.png", "http://8.8.8.8:8080/x", "data:,x", PNG] {
         assert_eq!(image(url), "ok", "{url}");
-        assert_eq!(told(CHAT, &format!(r#""x":["{url}"]"#), allow), "ok", "{url}");
+        assert_eq!(outcome(CHAT, &format!(r#""x":["{url}"]"#), allow), "ok", "{url}");
     }
     for url in [
         "file:///etc/passwd",
@@ -122,21 +122,21 @@ fn where_remote_urls_are_allowed_only_the_public_internet_is() {
     ] {
         assert_eq!(image(url), format!("remote_url_not_allowed {PART}/image_url/url"), "{url}");
         let anywhere = format!(r#""x":["{url}"],"user":"u""#);
-        assert_eq!(told(CHAT, &anywhere, allow), "remote_url_not_allowed /x/0", "{url}");
+        assert_eq!(outcome(CHAT, &anywhere, allow), "remote_url_not_allowed /x/0", "{url}");
     }
     for path in ["./a.png", "/mnt/a", "cats", "data/images/cats"] {
         assert_eq!(image(path), format!("remote_url_not_allowed {PART}/image_url/url"), "{path}");
     }
-    assert_eq!(told(CHAT, r#""user":"a.example:443""#, allow), "remote_url_not_allowed /user");
+    assert_eq!(outcome(CHAT, r#""user":"a.example:443""#, allow), "remote_url_not_allowed /user");
     let reference = r#""guided_json":{"$ref":"https://a.example/s.json"}"#;
-    assert_eq!(told(CHAT, reference, allow), "ok");
+    assert_eq!(outcome(CHAT, reference, allow), "ok");
     let reference = r#""guided_json":{"$ref":"http://localhost/s.json"}"#;
-    assert_eq!(told(CHAT, reference, allow), "remote_url_not_allowed /guided_json/$ref");
+    assert_eq!(outcome(CHAT, reference, allow), "remote_url_not_allowed /guided_json/$ref");
 }
 
 #[test]
 fn servers_and_masks_of_hosted_tools_are_public_too() {
-    let hosted = |tool: &str| told("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
+    let hosted = |tool: &str| outcome("/v1/responses", &format!(r#""tools":[{tool}]"#), &[Allowance::HostedTools]);
     let server = |url: &str| hosted(&format!(r#"{{"type":"mcp","server_label":"x","server_url":"{url}"}}"#));
     assert_eq!(server("https://mcp.example/sse"), "ok");
     for url in
@@ -157,9 +157,9 @@ fn words_of_the_api_are_no_paths() {
         (CHAT, r#""reasoning_effort":"~/x""#, "/reasoning_effort"),
         (CHAT, r#""audio":{"voice":"./a.wav"}"#, "/audio/voice"),
     ] {
-        assert_eq!(told(path, fields, &[]), format!("remote_url_not_allowed {at}"), "{fields}");
+        assert_eq!(outcome(path, fields, &[]), format!("remote_url_not_allowed {at}"), "{fields}");
     }
-    assert_eq!(told("/v1/audio/speech", r#""input":"/etc/passwd","voice":"af_heart""#, &[]), "ok");
+    assert_eq!(outcome("/v1/audio/speech", r#""input":"/etc/passwd","voice":"af_heart""#, &[]), "ok");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn pages_that_were_seen_are_history() {
             "type":"computer_screenshot","image_url":"data:,x"}}"#
             .to_owned(),
     ] {
-        assert_eq!(told("/v1/responses", &format!(r#""input":[{item}]"#), &[]), "ok", "{item}");
+        assert_eq!(outcome("/v1/responses", &format!(r#""input":[{item}]"#), &[]), "ok", "{item}");
     }
     for (item, at) in [
         (
@@ -186,8 +186,8 @@ fn pages_that_were_seen_are_history() {
         (r#"{"type":"web_search_call","action":{"type":"open_page","url":{"path":"a"}}}"#, "/action/url/path"),
         (r#"{"type":"computer_call_output","output":{"image_url":"https://a.example/"}}"#, "/output/image_url"),
     ] {
-        let told = told("/v1/responses", &format!(r#""input":[{item}]"#), &[]);
-        assert_eq!(told, format!("remote_url_not_allowed /input/0{at}"), "{item}");
+        let outcome = outcome("/v1/responses", &format!(r#""input":[{item}]"#), &[]);
+        assert_eq!(outcome, format!("remote_url_not_allowed /input/0{at}"), "{item}");
     }
 }
 
