@@ -1,11 +1,15 @@
-// Endpoints that take long for their first word. Who says meanwhile that it is alive is waited for, who is silent
-// isn't.
+// Endpoints that are slow with their first content. One that shows that it is alive gets more time, and a silent one
+// doesn't.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, read, region, rules, serve, stopAll } from "./harness.js";
 
-const delta = (content: string) => `data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", choices: [{ index: 0, delta: { content }, finish_reason: null }] })}\n\n`;
-const last = `data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", choices: [{ index: 0, delta: {}, finish_reason: "stop" }] })}\n\ndata: [DONE]\n\n`;
+const chunk = (delta: Json, finish_reason: string | null) => {
+  const choices = [{ index: 0, delta, finish_reason }];
+  return `data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", choices })}\n\n`;
+};
+const delta = (content: string) => chunk({ content }, null);
+const last = `${chunk({}, "stop")}data: [DONE]\n\n`;
 const event = (type: string, more: Json = {}) => `event: ${type}\ndata: ${JSON.stringify({ type, ...more })}\n\n`;
 const role = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { role: "assistant", content: "" } }] })}\n\n`;
 
@@ -13,7 +17,8 @@ const role = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { role: "ass
 let play: (response: ServerResponse, request: IncomingMessage) => void;
 let asked: number[], slow: string, next: string;
 
-const events = (response: ServerResponse) => response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders();
+const events = (response: ServerResponse) =>
+  response.writeHead(200, { "content-type": "text/event-stream" }).flushHeaders();
 
 /** Sends `sign` again and again, and an answer once `ms` have passed. */
 function after(ms: number, sign: string, answer = delta("42") + last): typeof play {
@@ -31,7 +36,9 @@ function after(ms: number, sign: string, answer = delta("42") + last): typeof pl
 }
 
 beforeAll(async () => {
-  slow = await serve((request, response) => void ((asked[0] += 1), request.resume().on("end", () => play(response, request))));
+  slow = await serve(
+    (request, response) => void ((asked[0] += 1), request.resume().on("end", () => play(response, request))),
+  );
   next = await serve((request, response) => {
     asked[1] += 1;
     request.resume().on("end", () => (events(response), response.end(delta("next") + last)));
@@ -41,7 +48,9 @@ beforeEach(() => void (asked = [0, 0]));
 afterAll(stopAll);
 
 const start = (limits: Json, service: Json = {}) =>
-  Edge.start(rules(1, region("DE", "fra", [slow, next]), { limits: { headers_streamed: "300ms", ...limits }, ...service }));
+  Edge.start(
+    rules(1, region("DE", "fra", [slow, next]), { limits: { headers_streamed: "300ms", ...limits }, ...service }),
+  );
 
 let models = 0;
 const chat = (edge: Edge) => edge.chat("DE", { stream: true, model: `m${models++}` });
@@ -67,7 +76,8 @@ test.each([
 
 test("progress of a response is a sign of life too", async () => {
   const edge = await start({});
-  const done = event("response.output_text.delta", { delta: "42" }) + event("response.completed", { response: { id: "resp_1" } });
+  const done =
+    event("response.output_text.delta", { delta: "42" }) + event("response.completed", { response: { id: "resp_1" } });
   play = after(900, event("response.created", { response: { id: "resp_1" } }) + event("response.in_progress"), done);
   const json = { model: "r", input: "hi", stream: true };
   const { status, attempts, text } = await read(await edge.ask({ path: "/v1/responses", json }));
@@ -79,7 +89,12 @@ test("progress of a response is a sign of life too", async () => {
 test.each([
   ["headers alone, held to headers_streamed", (response: ServerResponse) => events(response), {}, 300],
   ["signs of life for ever, held to first_token", after(60_000, ": ping\n"), { first_token: "700ms" }, 700],
-  ["one sign of life and silence, held to idle", (response: ServerResponse) => (events(response), response.write(role)), { idle: "500ms" }, 500],
+  [
+    "one sign of life and silence, held to idle",
+    (response: ServerResponse) => (events(response), response.write(role)),
+    { idle: "500ms" },
+    500,
+  ],
 ] as [string, typeof play, Json, number][])("late: %s", async (_, plays, limits, least) => {
   const edge = await start(limits);
   play = plays;

@@ -1,6 +1,7 @@
-// What a client gets of an answer: whole, broken off where it was cut, at once where it is heard while it comes.
+// What a client gets of an answer: all of it, or a visible break where the endpoint broke off, and each chunk without
+// delay.
 //
-// Against workerd itself, whose sockets show how a body ended: what is between Miniflare and a test would hide it.
+// These tests run against workerd without Miniflare, because only a real socket shows how a body ended.
 import { type ServerResponse, request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import OpenAI from "openai";
@@ -23,8 +24,12 @@ beforeAll(async () => {
       request.on("data", (chunk) => (text += chunk));
       request.on("end", () => {
         asked.push(name);
-        if (name === "second") return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ object: "list", data: [] }));
-        if (request.method === "POST" && request.url === "/v1/files") return void json(response, { id: "file-1", object: "file" });
+        if (name === "second")
+          return void response
+            .writeHead(200, { "content-type": "application/json" })
+            .end(JSON.stringify({ object: "list", data: [] }));
+        if (request.method === "POST" && request.url === "/v1/files")
+          return void json(response, { id: "file-1", object: "file" });
         const body = text.startsWith("{") ? JSON.parse(text) : {};
         const play = plays.get(body.model ?? (request.url!.endsWith("/content") ? "file" : "look"));
         if (!play) return void response.writeHead(500).end();
@@ -35,8 +40,18 @@ beforeAll(async () => {
   // Regions of their own for what fails: an endpoint that broke off rests.
   const pairs = Array.from({ length: PAIRS }, (_, i) => region("FR", `eu-pair${i}`, [first, second]));
   const regions = Object.assign(region("DE", "eu-alone", [first]), ...pairs);
-  const document = rules(1, regions, { regions: ["eu-alone"] }, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
-  for (let i = 0; i < PAIRS; i++) document.services[`pair${i}`] = { ...document.services.chat, hosts: [`pair${i}.example`], regions: [`eu-pair${i}`] };
+  const document = rules(
+    1,
+    regions,
+    { regions: ["eu-alone"] },
+    { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] },
+  );
+  for (let i = 0; i < PAIRS; i++)
+    document.services[`pair${i}`] = {
+      ...document.services.chat,
+      hosts: [`pair${i}.example`],
+      regions: [`eu-pair${i}`],
+    };
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   ({ url } = await workerd({ RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) }));
 });
@@ -62,17 +77,29 @@ interface Ask {
 function ask({ path = "/v1/chat/completions", host = "localhost", json, form, headers, onData }: Ask): Promise<Got> {
   return new Promise((resolve, reject) => {
     const body = json === undefined ? form : JSON.stringify(json);
-    const sent = request(`${url}${path}`, {
-      method: body === undefined ? "GET" : "POST", agent: false, headers: { host, "cf-connecting-ip": "198.51.100.7", ...headers },
-    }, (response) => {
-      const parts: Buffer[] = [];
-      const done = () => resolve({ status: response.statusCode!, headers: response.headers, body: Buffer.concat(parts), whole: response.complete });
-      response.on("data", (chunk) => {
-        parts.push(chunk);
-        onData?.(chunk);
-      });
-      response.on("end", done).on("error", done);
-    });
+    const sent = request(
+      `${url}${path}`,
+      {
+        method: body === undefined ? "GET" : "POST",
+        agent: false,
+        headers: { host, "cf-connecting-ip": "198.51.100.7", ...headers },
+      },
+      (response) => {
+        const parts: Buffer[] = [];
+        const done = () =>
+          resolve({
+            status: response.statusCode!,
+            headers: response.headers,
+            body: Buffer.concat(parts),
+            whole: response.complete,
+          });
+        response.on("data", (chunk) => {
+          parts.push(chunk);
+          onData?.(chunk);
+        });
+        response.on("end", done).on("error", done);
+      },
+    );
     sent.on("error", reject);
     sent.end(body);
   });
@@ -94,24 +121,32 @@ function documented(path = "/v1/chat/completions"): object {
   return path === "/v1/audio/speech" ? { input: "hi", voice: "alloy" } : { messages: [] };
 }
 
-const json = (response: ServerResponse, value: unknown) => response.writeHead(200, { "content-type": "application/json" }).end(typeof value === "string" ? value : JSON.stringify(value));
+const json = (response: ServerResponse, value: unknown) =>
+  response
+    .writeHead(200, { "content-type": "application/json" })
+    .end(typeof value === "string" ? value : JSON.stringify(value));
 const event = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
-const chunk = (delta: object, finish_reason: string | null = null, index = 0) => event({ id: "c", object: "chat.completion.chunk", choices: [{ index, delta, finish_reason }] });
-const events = (text: string, { end = true, kind = "text/event-stream" } = {}): Play => (response) => {
-  response.writeHead(200, { "content-type": kind }).write(text);
-  return end ? response.end() : setTimeout(() => response.destroy(), 20);
-};
+const chunk = (delta: object, finish_reason: string | null = null, index = 0) =>
+  event({ id: "c", object: "chat.completion.chunk", choices: [{ index, delta, finish_reason }] });
+const events =
+  (text: string, { end = true, kind = "text/event-stream" } = {}): Play =>
+  (response) => {
+    response.writeHead(200, { "content-type": kind }).write(text);
+    return end ? response.end() : setTimeout(() => response.destroy(), 20);
+  };
 const hello = chunk({ content: "Hello" });
 const stop = chunk({}, "stop");
 const DONE = "data: [DONE]\n\n";
 
-// --- Whole isn't broken
-// -------------------------------------------------------------------------------------------------
-
 test.each([
   ["a chat", hello + stop, {}],
   ["a chat with its usage behind", hello + stop + event({ choices: [], usage: { total_tokens: 2 } }), {}],
-  ["a completion", event({ choices: [{ index: 0, text: "x", finish_reason: null }] }) + event({ choices: [{ index: 0, text: "", finish_reason: "length" }] }), { path: "/v1/completions" }],
+  [
+    "a completion",
+    event({ choices: [{ index: 0, text: "x", finish_reason: null }] }) +
+      event({ choices: [{ index: 0, text: "", finish_reason: "length" }] }),
+    { path: "/v1/completions" },
+  ],
   ["two choices", hello + chunk({ content: "Hi" }, null, 1) + stop + chunk({}, "stop", 1), { body: { n: 2 } }],
 ] as [string, string, object][])("%s that ends without [DONE] is whole, and ends with it", async (_, text, more) => {
   const { body: asks, ...rest } = more as { body?: object };
@@ -126,7 +161,9 @@ test.each([
 ] as [string, string, object][])("a stream that ends cleanly is none if %s", async (_, text, more) => {
   const got = await play(events(text), { body: { stream: true, ...more } });
   expect(got.body.toString().startsWith(text)).toBe(true);
-  expect(JSON.parse(got.body.toString().slice(text.length).replace("data: ", "")).error.code).toBe("upstream_interrupted");
+  expect(JSON.parse(got.body.toString().slice(text.length).replace("data: ", "")).error.code).toBe(
+    "upstream_interrupted",
+  );
 });
 
 test("a last event without its empty line counts, and is ended", async () => {
@@ -135,25 +172,70 @@ test("a last event without its empty line counts, and is ended", async () => {
 });
 
 const completion = {
-  id: "c-1", object: "chat.completion", created: 7, model: "m",
-  choices: [{ index: 0, message: { role: "assistant", content: "Hello", tool_calls: [{ id: "t", type: "function", function: { name: "f", arguments: "{}" } }] }, finish_reason: "tool_calls", logprobs: null }],
+  id: "c-1",
+  object: "chat.completion",
+  created: 7,
+  model: "m",
+  choices: [
+    {
+      index: 0,
+      message: {
+        role: "assistant",
+        content: "Hello",
+        tool_calls: [{ id: "t", type: "function", function: { name: "f", arguments: "{}" } }],
+      },
+      finish_reason: "tool_calls",
+      logprobs: null,
+    },
+  ],
   usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 },
 };
 
 test("JSON in place of a stream is one event, which the official client reads", async () => {
   plays.set("whole-chat", (response) => json(response, JSON.stringify(completion, null, 2)));
-  const client = new OpenAI({ baseURL: `${url.replace("127.0.0.1", "localhost")}/v1`, apiKey: "any", maxRetries: 0, defaultHeaders: { "cf-connecting-ip": "198.51.100.7" } });
+  const client = new OpenAI({
+    baseURL: `${url.replace("127.0.0.1", "localhost")}/v1`,
+    apiKey: "any",
+    maxRetries: 0,
+    defaultHeaders: { "cf-connecting-ip": "198.51.100.7" },
+  });
   const stream = client.chat.completions.stream({ model: "whole-chat", messages: [], stream: true } as never);
   const chunks = [];
   for await (const chunk of stream) chunks.push(chunk);
-  expect(chunks).toMatchObject([{ object: "chat.completion.chunk", choices: [{ delta: { content: "Hello" }, finish_reason: "tool_calls" }] }]);
-  expect((await stream.finalChatCompletion()).choices[0].message).toMatchObject({ content: "Hello", tool_calls: [{ id: "t", function: { name: "f" } }] });
+  expect(chunks).toMatchObject([
+    { object: "chat.completion.chunk", choices: [{ delta: { content: "Hello" }, finish_reason: "tool_calls" }] },
+  ]);
+  expect((await stream.finalChatCompletion()).choices[0].message).toMatchObject({
+    content: "Hello",
+    tool_calls: [{ id: "t", function: { name: "f" } }],
+  });
 });
 
 test("a response in JSON in place of its events is told by events, which the official client reads", async () => {
-  const response = { id: "resp_1", object: "response", created_at: 1, status: "completed", model: "m", error: null, output: [{ id: "msg_1", type: "message", role: "assistant", status: "completed", content: [{ type: "output_text", text: "Hello", annotations: [] }] }] };
+  const response = {
+    id: "resp_1",
+    object: "response",
+    created_at: 1,
+    status: "completed",
+    model: "m",
+    error: null,
+    output: [
+      {
+        id: "msg_1",
+        type: "message",
+        role: "assistant",
+        status: "completed",
+        content: [{ type: "output_text", text: "Hello", annotations: [] }],
+      },
+    ],
+  };
   plays.set("whole-response", (reply) => json(reply, response));
-  const client = new OpenAI({ baseURL: `${url.replace("127.0.0.1", "localhost")}/v1`, apiKey: "any", maxRetries: 0, defaultHeaders: { "cf-connecting-ip": "198.51.100.7" } });
+  const client = new OpenAI({
+    baseURL: `${url.replace("127.0.0.1", "localhost")}/v1`,
+    apiKey: "any",
+    maxRetries: 0,
+    defaultHeaders: { "cf-connecting-ip": "198.51.100.7" },
+  });
   const stream = client.responses.stream({ model: "whole-response", input: "hi" });
   let text = "";
   for await (const event of stream) if (event.type === "response.output_text.delta") text += event.delta;
@@ -164,51 +246,67 @@ test("what Python writes for numbers that JSON hasn't got passes byte for byte",
   const text = '{"object":"list","data":[{"score":NaN},{"score":-Infinity}]}';
   const unary = await play((response) => json(response, text), { path: "/v1/embeddings" });
   expect([unary.status, unary.body.toString()]).toEqual([200, text]);
-  const odd = 'data: {"choices":[{"index":0,"delta":{"content":"x"},"logprobs":{"content":[{"logprob":-Infinity}]}}]}\n\n';
+  const odd =
+    'data: {"choices":[{"index":0,"delta":{"content":"x"},"logprobs":{"content":[{"logprob":-Infinity}]}}]}\n\n';
   const streamed = await play(events(odd + stop + DONE), { body: { stream: true } });
   expect(streamed.body.toString()).toBe(odd + stop + DONE);
 });
 
-// --- Broken isn't whole
-// -------------------------------------------------------------------------------------------------
-
 /** Begins a body of some type, and breaks off after so many bytes. */
-const cut = (kind: string, bytes: number, headers: object = {}): Play => (response) => {
-  response.writeHead(200, { "content-type": kind, ...headers });
-  const begin = kind === "application/json" ? '{"data":"' : "";
-  response.write(begin + "A".repeat(bytes), () => setTimeout(() => response.destroy(), 20));
-};
+const cut =
+  (kind: string, bytes: number, headers: object = {}): Play =>
+  (response) => {
+    response.writeHead(200, { "content-type": kind, ...headers });
+    const begin = kind === "application/json" ? '{"data":"' : "";
+    response.write(begin + "A".repeat(bytes), () => setTimeout(() => response.destroy(), 20));
+  };
 
 test.each([
   ["JSON", 0, "application/json", "/v1/embeddings"],
   ["JSON with a length", 1, "application/json", "/v1/embeddings", { "content-length": 900_000 }],
   ["a transcript as text", 2, "text/plain; charset=utf-8", "/v1/audio/speech"],
-] as [string, number, string, string, object?][])("%s that is cut within 8 MiB is had of the next endpoint", async (_, pair, kind, path, headers) => {
-  const got = await play(cut(kind, 300_000, headers), { path, host: `pair${pair}.example` });
-  expect([got.status, got.body.toString(), asked]).toEqual([200, '{"object":"list","data":[]}', ["first", "second"]]);
-  expect(got.headers["x-bailiwick-attempts"]).toMatch(/^eu-pair\d-1;outcome=network;ms=\d+, eu-pair\d-2;outcome=committed$/);
-});
+] as [string, number, string, string, object?][])(
+  "%s that is cut within 8 MiB is had of the next endpoint",
+  async (_, pair, kind, path, headers) => {
+    const got = await play(cut(kind, 300_000, headers), { path, host: `pair${pair}.example` });
+    expect([got.status, got.body.toString(), asked]).toEqual([200, '{"object":"list","data":[]}', ["first", "second"]]);
+    expect(got.headers["x-bailiwick-attempts"]).toMatch(
+      /^eu-pair\d-1;outcome=network;ms=\d+, eu-pair\d-2;outcome=committed$/,
+    );
+  },
+);
 
 test.each([
   ["speech", "audio/mpeg", "/v1/audio/speech", 200_000],
   ["speech with a length", "audio/mpeg", "/v1/audio/speech", 200_000, { "content-length": 900_000 }],
   ["long JSON", "application/json", "/v1/embeddings", 9 * MIB],
   ["a long text", "text/plain", "/v1/audio/speech", 9 * MIB],
-] as [string, string, string, number, object?][])("%s that is cut is broken off for its client", async (_, kind, path, bytes, headers) => {
-  const got = await play(cut(kind, bytes, headers), { path });
-  expect([got.status, got.whole, asked]).toEqual([200, false, ["first"]]);
-  expect(got.body.length).toBeGreaterThan(0);
-});
+] as [string, string, string, number, object?][])(
+  "%s that is cut is broken off for its client",
+  async (_, kind, path, bytes, headers) => {
+    const got = await play(cut(kind, bytes, headers), { path });
+    expect([got.status, got.whole, asked]).toEqual([200, false, ["first"]]);
+    expect(got.body.length).toBeGreaterThan(0);
+  },
+);
 
 test("an event that was partly sent is broken off", async () => {
-  const got = await play(events(`${hello}data: {"choices":[{"index":0,"delta":{"content":"${"x".repeat(2 * MIB)}`), { body: { stream: true } });
+  const got = await play(events(`${hello}data: {"choices":[{"index":0,"delta":{"content":"${"x".repeat(2 * MIB)}`), {
+    body: { stream: true },
+  });
   expect([got.status, got.whole]).toEqual([200, false]);
 });
 
 /** The client's id of a file. */
 async function file(): Promise<string> {
-  const form = ['purpose"\r\n\r\nuser_data', 'file"; filename="a"\r\n\r\nx'].map((part) => `--B\r\nContent-Disposition: form-data; name="${part}\r\n`);
-  const got = await ask({ path: "/v1/files", form: `${form.join("")}--B--\r\n`, headers: { "content-type": "multipart/form-data; boundary=B" } });
+  const form = ['purpose"\r\n\r\nuser_data', 'file"; filename="a"\r\n\r\nx'].map(
+    (part) => `--B\r\nContent-Disposition: form-data; name="${part}\r\n`,
+  );
+  const got = await ask({
+    path: "/v1/files",
+    form: `${form.join("")}--B--\r\n`,
+    headers: { "content-type": "multipart/form-data; boundary=B" },
+  });
   return JSON.parse(got.body.toString()).id;
 }
 
@@ -219,7 +317,11 @@ test("a file whose length nobody told is held, and has one", async () => {
   };
   const text = "A".repeat(3 * MIB);
   const whole = await content((response) => response.writeHead(200, { "content-type": "application/jsonl" }).end(text));
-  expect([whole.status, whole.headers["content-length"], whole.body.toString() === text]).toEqual([200, String(text.length), true]);
+  expect([whole.status, whole.headers["content-length"], whole.body.toString() === text]).toEqual([
+    200,
+    String(text.length),
+    true,
+  ]);
   expect((await content(cut("application/jsonl", 300_000))).status).toBe(503);
   const sized = await content(cut("application/jsonl", 300_000, { "content-length": 900_000 }));
   expect([sized.status, sized.headers["content-length"], sized.whole]).toEqual([200, "900000", false]);
@@ -227,33 +329,42 @@ test("a file whose length nobody told is held, and has one", async () => {
   expect([long.status, long.whole]).toEqual([200, false]);
 });
 
-// --- At once
-// ------------------------------------------------------------------------------------------------------------
-
 test.each([
   ["mp3", "audio/mpeg", {}],
   ["mp3 whose length is known", "audio/mpeg", { "content-length": 6 }],
   ["pcm", "audio/pcm", {}],
   ["bytes", "application/octet-stream", {}],
-] as [string, string, object][])("the first of a sound is heard before the endpoint has the rest: %s", async (_, kind, headers) => {
-  let heard!: () => void;
-  const first = new Promise<void>((resolve) => (heard = resolve));
-  const got = await play(async (response) => {
-    response.writeHead(200, { "content-type": kind, ...headers }).write("abc");
-    await first;
-    response.end("def");
-  }, { path: "/v1/audio/speech", onData: heard });
-  expect([got.status, got.body.toString(), got.whole]).toEqual([200, "abcdef", true]);
-});
+] as [string, string, object][])(
+  "the first of a sound is heard before the endpoint has the rest: %s",
+  async (_, kind, headers) => {
+    let heard!: () => void;
+    const first = new Promise<void>((resolve) => (heard = resolve));
+    const got = await play(
+      async (response) => {
+        response.writeHead(200, { "content-type": kind, ...headers }).write("abc");
+        await first;
+        response.end("def");
+      },
+      { path: "/v1/audio/speech", onData: heard },
+    );
+    expect([got.status, got.body.toString(), got.whole]).toEqual([200, "abcdef", true]);
+  },
+);
 
 test("sound in events is heard event by event, and ends by its own last one", async () => {
   let heard!: () => void;
   const first = new Promise<void>((resolve) => (heard = resolve));
-  const [delta, last] = [event({ type: "speech.audio.delta", audio: "AAAA" }), event({ type: "speech.audio.done", usage: {} })];
-  const got = await play(async (response) => {
-    response.writeHead(200, { "content-type": "text/event-stream" }).write(delta);
-    await first;
-    response.end(last);
-  }, { path: "/v1/audio/speech", onData: heard });
+  const [delta, last] = [
+    event({ type: "speech.audio.delta", audio: "AAAA" }),
+    event({ type: "speech.audio.done", usage: {} }),
+  ];
+  const got = await play(
+    async (response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" }).write(delta);
+      await first;
+      response.end(last);
+    },
+    { path: "/v1/audio/speech", onData: heard },
+  );
   expect([got.body.toString(), got.whole]).toEqual([delta + last, true]);
 });

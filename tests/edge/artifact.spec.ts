@@ -1,4 +1,4 @@
-// The built module itself: it is small enough, and the oldest runtime we support starts it.
+// The built module: it is small enough, and the oldest supported runtime starts it.
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { afterAll, expect, test } from "vitest";
@@ -12,11 +12,16 @@ test("the Wasm is under 1 MB gzipped", () => {
 
 test("workerd starts it with the date and flags of wrangler.toml", async () => {
   const edge = await Edge.start(null);
-  expect(await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }))).toMatchObject({ json: { status: "no rules" } });
+  expect(await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }))).toMatchObject({
+    json: { status: "no rules" },
+  });
 });
 
 test("what only tests may call is not in it", async () => {
   const edge = await Edge.start(null);
   const path = "/.well-known/bailiwick/test/vectors";
-  expect(await read(await edge.ask({ path, method: "POST", body: "{}" }))).toMatchObject({ status: 404, code: "unknown_path" });
+  expect(await read(await edge.ask({ path, method: "POST", body: "{}" }))).toMatchObject({
+    status: 404,
+    code: "unknown_path",
+  });
 });

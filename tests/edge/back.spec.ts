@@ -1,4 +1,4 @@
-// A clock that is set back, as machines do whose clock was wrong: nothing waits until it has caught up.
+// A clock that is set back, as on a machine whose clock was wrong. Nothing waits until it has caught up.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startWithClock } from "./clock.js";
 import { type Edge, StandIn, read, region, rules, stopAll, until } from "./harness.js";
@@ -29,13 +29,19 @@ test("an endpoint that rests for a minute doesn't for an hour", async () => {
 test("newer rules are taken", async () => {
   await forward(-HOUR);
   await edge.put(document(2));
-  await until(async () => (await edge.chat("DE", { model: "b" })).headers.get("x-bailiwick-revision"), (revision) => revision === "2");
+  await until(
+    async () => (await edge.chat("DE", { model: "b" })).headers.get("x-bailiwick-revision"),
+    (revision) => revision === "2",
+  );
 });
 
 test("an endpoint that is silent is given up in its time, and a client too", async () => {
   for (const standIn of [fra, par]) await standIn.fail({ mode: "hang-headers" });
   const reply = edge.chat("DE", { model: "c" });
-  await until(() => fra.open(), (open) => open === 1);
+  await until(
+    () => fra.open(),
+    (open) => open === 1,
+  );
   await forward(-HOUR);
   const began = performance.now();
   expect(await read(await reply)).toMatchObject({ status: 504, code: "upstream_timeout" });

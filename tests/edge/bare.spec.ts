@@ -1,4 +1,4 @@
-// The Worker on workerd itself, with no Miniflare around it to make up what is missing: there is no request.cf at all.
+// The Worker on workerd without Miniflare, which would invent missing values. Here there is no request.cf at all.
 import { once } from "node:events";
 import { request } from "node:http";
 import { connect } from "node:net";
@@ -7,12 +7,19 @@ import { StandIn, keyDigest, read, region, residency, rules, serve, stopAll, unt
 import { workerd } from "./workerd.js";
 
 const IDLE = 300;
-/** How many events of a kilobyte a fast endpoint sends: more than all buffers hold between it and a client that doesn't read. */
+/**
+ * How many events of a kilobyte a fast endpoint sends: more than all buffers between it and a client that doesn't read.
+ */
 const FLOOD = 30_000;
-let url: string, fra: StandIn, flooded = 0;
+let url: string,
+  fra: StandIn,
+  flooded = 0;
 
 /** More than is held until its end is believed. */
-const large = JSON.stringify({ object: "list", data: [{ object: "embedding", index: 0, embedding: Array.from({ length: 700_000 }, (_, i) => i / 7) }] });
+const large = JSON.stringify({
+  object: "list",
+  data: [{ object: "embedding", index: 0, embedding: Array.from({ length: 700_000 }, (_, i) => i / 7) }],
+});
 
 beforeAll(async () => {
   fra = await StandIn.start("eu-frankfurt");
@@ -23,7 +30,10 @@ beforeAll(async () => {
     request.on("end", () => {
       const { model } = JSON.parse(asked);
       const chunked = model.startsWith("chunked");
-      response.writeHead(200, { "content-type": "application/json", ...(!chunked && { "content-length": large.length }) });
+      response.writeHead(200, {
+        "content-type": "application/json",
+        ...(!chunked && { "content-length": large.length }),
+      });
       if (!model.endsWith("cut")) response.end(large);
       else response.write(large.slice(0, 10_000_000), () => setTimeout(() => response.destroy(), 20));
     });
@@ -39,12 +49,26 @@ beforeAll(async () => {
     };
     request.resume().on("end", flow);
   });
-  const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [giant]), ...region("NL", "eu-flood", [fast]) };
-  const document = rules(1, regions, { regions: ["eu-frankfurt"] }, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
+  const regions = {
+    ...region("DE", "eu-frankfurt", [fra.url]),
+    ...region("FR", "eu-paris", [giant]),
+    ...region("NL", "eu-flood", [fast]),
+  };
+  const document = rules(
+    1,
+    regions,
+    { regions: ["eu-frankfurt"] },
+    { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] },
+  );
   const anyone = [...residency, { clients: ["unknown"], process_in: ["eu"] }];
   document.services.anyone = { ...document.services.chat, hosts: ["anyone.example"], residency: anyone };
   document.services.giant = { ...document.services.anyone, hosts: ["giant.example"], regions: ["eu-paris"] };
-  document.services.flood = { ...document.services.anyone, hosts: ["flood.example"], regions: ["eu-flood"], limits: { idle: `${IDLE}ms` } };
+  document.services.flood = {
+    ...document.services.anyone,
+    hosts: ["flood.example"],
+    regions: ["eu-flood"],
+    limits: { idle: `${IDLE}ms` },
+  };
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   ({ url } = await workerd({ RULES_URL: `${node}/v1/rules` }));
 });
@@ -56,7 +80,11 @@ async function chat(host: string, headers: Record<string, string> = {}, path = "
       const chunks: Buffer[] = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);
-      response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
+      response.on("end", () =>
+        resolve(
+          new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never }),
+        ),
+      );
     });
     ask.on("error", reject);
     ask.end(JSON.stringify({ model, messages: [] }));
@@ -71,13 +99,27 @@ test("a client without request.cf is unknown: denied, unless the service takes u
 });
 
 test("networks place it by the address that the front reports", async () => {
-  expect(await chat("chat.example", { "cf-connecting-ip": "198.51.100.9" })).toMatchObject({ status: 200, region: "eu-frankfurt" });
+  expect(await chat("chat.example", { "cf-connecting-ip": "198.51.100.9" })).toMatchObject({
+    status: 200,
+    region: "eu-frankfurt",
+  });
 });
 
 // Only here: every other client, and Miniflare, tidies a URL up before it is sent.
 test.each([
-  "/v1/%2e%2e/admin", "/v1/../admin", "/v1//chat/completions", "//evil.example/v1/chat/completions", "/v1\\admin",
-  "/v1/./chat/completions", "/v1/x/../chat/completions", "/v1/chat%2fcompletions", "/v1/chat%5Ccompletions", "/v1/chat/%2e/completions/..", "/v1/%2e/chat/completions", "/v1\\chat/completions", "/v1/chat/completions/..%2f..%2fadmin",
+  "/v1/%2e%2e/admin",
+  "/v1/../admin",
+  "/v1//chat/completions",
+  "//evil.example/v1/chat/completions",
+  "/v1\\admin",
+  "/v1/./chat/completions",
+  "/v1/x/../chat/completions",
+  "/v1/chat%2fcompletions",
+  "/v1/chat%5Ccompletions",
+  "/v1/chat/%2e/completions/..",
+  "/v1/%2e/chat/completions",
+  "/v1\\chat/completions",
+  "/v1/chat/completions/..%2f..%2fadmin",
 ])("a path written as %s reaches no endpoint", async (path) => {
   await fra.reset();
   const { status, code } = await chat("anyone.example", {}, path);
@@ -92,27 +134,36 @@ test("a fragment is no part of a path", async () => {
   expect((await fra.requests()).map(({ path }) => path)).toEqual(["/v1/chat/completions"]);
 });
 
-test.each(["announced", "chunked"])("a unary answer too large to be held, its length %s, passes byte by byte", async (model) => {
-  const { status, text } = await chat("giant.example", {}, undefined, model);
-  expect([status, text.length, keyDigest(text)]).toEqual([200, large.length, keyDigest(large)]);
-});
+test.each(["announced", "chunked"])(
+  "a unary answer too large to be held, its length %s, passes byte by byte",
+  async (model) => {
+    const { status, text } = await chat("giant.example", {}, undefined, model);
+    expect([status, text.length, keyDigest(text)]).toEqual([200, large.length, keyDigest(large)]);
+  },
+);
 
 const event = (content: string) => `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content } }] })}\n\n`;
 
-test("a client slower than the endpoint's idle limit gets all of it: its own silence isn't the endpoint's", async () => {
+test("a client slower than the endpoint's idle limit gets all: its silence isn't the endpoint's", async () => {
   const { port } = new URL(url);
   const body = JSON.stringify({ model: "m", stream: true, messages: [] });
   const socket = connect(Number(port), "127.0.0.1").on("error", () => {});
-  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: flood.example\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  socket.write(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: flood.example\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+  );
   await once(socket, "readable");
   // Nobody reads: what the endpoint writes comes to a stand, and stands for far longer than its limit.
   let [seen, since] = [flooded, Date.now()];
-  await until(async () => {
-    if (flooded !== seen) [seen, since] = [flooded, Date.now()];
-    return Date.now() - since;
-  }, (still) => still > 4 * IDLE);
+  await until(
+    async () => {
+      if (flooded !== seen) [seen, since] = [flooded, Date.now()];
+      return Date.now() - since;
+    },
+    (still) => still > 4 * IDLE,
+  );
   expect(flooded).toBeLessThan(FLOOD);
-  let size = 0, tail = "";
+  let size = 0,
+    tail = "";
   for await (const chunk of socket) {
     size += chunk.length;
     tail = (tail + chunk.toString("latin1")).slice(-100);
@@ -122,7 +173,13 @@ test("a client slower than the endpoint's idle limit gets all of it: its own sil
   expect(size).toBeGreaterThan(FLOOD * 1_000);
 });
 
-test.each([["with a length", "cut"], ["chunked", "chunked-cut"]])("one that is cut is broken off, not ended: %s", async (_, model) => {
-  const outcome = await chat("giant.example", {}, undefined, model).then(({ status }) => `whole, ${status}`, (error) => error.code);
+test.each([
+  ["with a length", "cut"],
+  ["chunked", "chunked-cut"],
+])("one that is cut is broken off, not ended: %s", async (_, model) => {
+  const outcome = await chat("giant.example", {}, undefined, model).then(
+    ({ status }) => `whole, ${status}`,
+    (error) => error.code,
+  );
   expect(outcome).toBe("ECONNRESET");
 });

@@ -1,8 +1,8 @@
-// Batches: each line of a batch's input is judged and rewritten as the same request would be alone, in whichever order
-// the form has its fields, and what came of it is called by the client's ids.
+// Batches. Each line of the input is judged and rewritten like the same request alone, in whatever order the form has
+// its fields. The output is named by the client's ids.
 import { type ServerResponse } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
+import { Edge, type Json, formPart, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
 const PLACE = "https://collector.example/x";
 const STATE_KEY = "k".repeat(40);
@@ -13,33 +13,46 @@ const answers = new Map<string, (response: ServerResponse) => unknown>();
 let edge: Edge;
 
 beforeAll(async () => {
-  const [shared, own] = await Promise.all([0, 1].map(() => serve((request, response) => {
-    let text = "";
-    request.on("data", (chunk) => (text += chunk));
-    request.on("end", () => {
-      sent.set(request.url!, text);
-      const answer = answers.get(request.url!) ?? json({ id: "file-1", object: "file", purpose: "batch" });
-      answer(response);
-    });
-  })));
+  const [shared, own] = await Promise.all(
+    [0, 1].map(() =>
+      serve((request, response) => {
+        let text = "";
+        request.on("data", (chunk) => (text += chunk));
+        request.on("end", () => {
+          sent.set(request.url!, text);
+          const answer = answers.get(request.url!) ?? json({ id: "file-1", object: "file", purpose: "batch" });
+          answer(response);
+        });
+      }),
+    ),
+  );
   const regions = { ...region("DE", "shared", [shared], { engine: "vllm" }), ...region("DE", "own", [own]) };
-  const document = rules(1, regions, { regions: ["shared"], allow: ["batch"] }, {
-    tenants: {
-      acme: { key_sha256: [keyDigest("sk-acme")], services: ["chat", "own"] },
-      emca: { key_sha256: [keyDigest("sk-emca")], services: ["chat"] },
+  const document = rules(
+    1,
+    regions,
+    { regions: ["shared"], allow: ["batch"] },
+    {
+      tenants: {
+        acme: { key_sha256: [keyDigest("sk-acme")], services: ["chat", "own"] },
+        emca: { key_sha256: [keyDigest("sk-emca")], services: ["chat"] },
+      },
     },
-  });
+  );
   document.services.own = { ...document.services.chat, hosts: ["own.example"], regions: ["own"] };
   edge = await Edge.start(document, { STATE_KEY });
 });
 afterAll(stopAll);
 
-const json = (value: unknown, headers: object = {}) => (response: ServerResponse) =>
-  response.writeHead(200, { "content-type": "application/json", ...headers }).end(JSON.stringify(value));
+const json =
+  (value: unknown, headers: object = {}) =>
+  (response: ServerResponse) =>
+    response.writeHead(200, { "content-type": "application/json", ...headers }).end(JSON.stringify(value));
 
 type Part = [name: string, value: string];
-const form = (parts: Part[]) =>
-  `${parts.map(([name, value]) => `--B\r\nContent-Disposition: form-data; name="${name}"${name === "file" ? '; filename="in.jsonl"' : ""}\r\n\r\n${value}\r\n`).join("")}--B--\r\n`;
+const form = (parts: Part[]) => {
+  const written = parts.map(([name, value]) => formPart(name, value, name === "file" ? '; filename="in.jsonl"' : ""));
+  return `${written.join("")}--B--\r\n`;
+};
 
 const as = (name: string) => ({ authorization: `Bearer sk-${name}` });
 
@@ -52,19 +65,39 @@ async function upload(parts: Part[], { host = "chat.example", tenant = "acme" } 
 }
 
 const purpose: Part = ["purpose", "batch"];
-const line = (body: Json, url = "/v1/chat/completions") => `${JSON.stringify({ custom_id: "1", method: "POST", url, body })}\n`;
+const line = (body: Json, url = "/v1/chat/completions") =>
+  `${JSON.stringify({ custom_id: "1", method: "POST", url, body })}\n`;
 const chat = (more: Json = {}) => ({ model: "m", messages: [{ role: "user", content: "hi" }], ...more });
 const part = (value: Json) => chat({ messages: [{ role: "user", content: [value] }] });
 
 const refused: [string, string, string, string?][] = [
-  ["a remote image", line(part({ type: "image_url", image_url: { url: PLACE } })), "remote_url_not_allowed", "/messages/0/content/0/image_url/url"],
+  [
+    "a remote image",
+    line(part({ type: "image_url", image_url: { url: PLACE } })),
+    "remote_url_not_allowed",
+    "/messages/0/content/0/image_url/url",
+  ],
   ["a fallback", line(chat({ fallbacks: ["gpt"] })), "unknown_field", "/fallbacks"],
-  ["a hosted tool", line({ model: "m", tools: [{ type: "web_search" }] }, "/v1/responses"), "hosted_tool_not_allowed", "tools"],
+  [
+    "a hosted tool",
+    line({ model: "m", tools: [{ type: "web_search" }] }, "/v1/responses"),
+    "hosted_tool_not_allowed",
+    "tools",
+  ],
   ["another tenant's fine-tuned model", line(chat({ model: "ft:gpt-4o:emca::1" })), "model_not_found", "model"],
-  ["another tenant's fine-tuned model at Azure", line(chat({ model: "gpt-4o-2024-08-06.ft-0123" })), "model_not_found", "model"],
+  [
+    "another tenant's fine-tuned model at Azure",
+    line(chat({ model: "gpt-4o-2024-08-06.ft-0123" })),
+    "model_not_found",
+    "model",
+  ],
   ["a model that routes", line(chat({ model: "gpt-4o:online" })), "model_not_found", "model"],
   ["a raw id of a file", line(part({ type: "file", file: { file_id: "file-emca" } })), "not_found"],
-  ["a raw id of an answer", line({ model: "m", input: "x", previous_response_id: "resp_emca" }, "/v1/responses"), "not_found"],
+  [
+    "a raw id of an answer",
+    line({ model: "m", input: "x", previous_response_id: "resp_emca" }, "/v1/responses"),
+    "not_found",
+  ],
   ["a path of state", line({ model: "m" }, "/v1/files"), "invalid_field", "url"],
   ["another engine's field", line(chat({ ebnf: "root ::= x" })), "unknown_field", "ebnf"],
 ];
@@ -73,7 +106,10 @@ test.each(refused)("%s is refused in a line, wherever the purpose stands", async
   // All lines of a file ask one path.
   const good = bad.includes('"/v1/responses"') ? line({ model: "m", input: "x" }, "/v1/responses") : line(chat());
   const file: Part = ["file", good + bad];
-  for (const parts of [[purpose, file], [file, purpose]]) {
+  for (const parts of [
+    [purpose, file],
+    [file, purpose],
+  ]) {
     const told = await upload(parts);
     expect(told).toMatchObject({ code, sent: undefined, ...(param && { json: { error: { param } } }) });
     expect(told.json.error.message).toContain("Line 2 of the batch");
@@ -89,7 +125,12 @@ test("a line gets what a request gets", async () => {
   expect(told).toMatchObject({ status: 200 });
   const [, text] = told.sent!.match(/^(\{.*\})\r?$/m)!;
   const asked = JSON.parse(text).body;
-  expect(asked).toMatchObject({ model: "m", store: false, cache_salt: expect.stringMatching(/^bw-/), prompt_cache_key: expect.stringMatching(/^bw-/) });
+  expect(asked).toMatchObject({
+    model: "m",
+    store: false,
+    cache_salt: expect.stringMatching(/^bw-/),
+    prompt_cache_key: expect.stringMatching(/^bw-/),
+  });
   // It is the same name as that of a request that comes alone, and another tenant's is another.
   answers.set("/v1/chat/completions", json({ id: "c", object: "chat.completion", model: "m", choices: [] }));
   const alone = async (tenant: string) => {
@@ -101,7 +142,10 @@ test("a line gets what a request gets", async () => {
 });
 
 test("a line names what its tenant was handed", async () => {
-  const file = await upload([["purpose", "user_data"], ["file", "x"]]);
+  const file = await upload([
+    ["purpose", "user_data"],
+    ["file", "x"],
+  ]);
   const mine = line(part({ type: "file", file: { file_id: file.json.id } }));
   expect((await upload([purpose, ["file", mine]])).sent).toContain('"file_id":"file-1"');
   expect(await upload([purpose, ["file", mine]], { tenant: "emca" })).toMatchObject({ status: 404, code: "not_found" });
@@ -124,8 +168,19 @@ test("an upload in parts is no batch's", async () => {
 test("what came of a batch is called by the client's ids", async () => {
   const batch = "batch_68af4030baa48193b0b43b4c2a176a1a";
   answers.set("/v1/files/file-1/content", (response) =>
-    response.writeHead(200, { "content-type": "application/jsonl", "content-disposition": `attachment; filename="${batch}_file-1_output.jsonl"` }).end("{}\n"));
-  const { json: { id } } = await upload([["purpose", "user_data"], ["file", "x"]]);
+    response
+      .writeHead(200, {
+        "content-type": "application/jsonl",
+        "content-disposition": `attachment; filename="${batch}_file-1_output.jsonl"`,
+      })
+      .end("{}\n"),
+  );
+  const {
+    json: { id },
+  } = await upload([
+    ["purpose", "user_data"],
+    ["file", "x"],
+  ]);
   const got = await edge.ask({ path: `/v1/files/${id}/content`, headers: as("acme") });
   await got.text();
   const named = got.headers.get("content-disposition")!;

@@ -1,5 +1,4 @@
-// A breaker half open: when its rest is over one request tries the endpoint, and what becomes of that decides for all
-// others.
+// A half-open breaker. When its rest is over, one request tries the endpoint, and its result decides for all others.
 import type { ServerResponse } from "node:http";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { startWithClock } from "./clock.js";
@@ -15,10 +14,12 @@ let edge: Edge, forward: (ms: number) => Promise<void>;
 let asked: number, answer: (response: ServerResponse) => void, models: number;
 
 const fail = (response: ServerResponse) => response.writeHead(500).end("{}");
-const serveWell = (response: ServerResponse) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(completion()));
+const serveWell = (response: ServerResponse) =>
+  response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(completion()));
 
 /** A request for a model of its own: what rests is the endpoint, not a model at it. */
-const ask = async () => (await read(await edge.chat("DE", { model: `m${models++}` }))).attempts!.replace(/;ms=\d+/g, "");
+const ask = async () =>
+  (await read(await edge.chat("DE", { model: `m${models++}` }))).attempts!.replace(/;ms=\d+/g, "");
 const passed = "par-1;outcome=committed";
 const failed = `fra-1;outcome=http_500, ${passed}`;
 
@@ -26,7 +27,9 @@ beforeEach(async () => {
   [asked, models, answer] = [0, 0, fail];
   const fra = await serve((request, response) => void request.resume().on("end", () => (asked++, answer(response))));
   const par = await StandIn.start("eu-paris");
-  ({ edge, forward } = await startWithClock(rules(1, { ...region("DE", "fra", [fra]), ...region("FR", "par", [par.url]) })));
+  ({ edge, forward } = await startWithClock(
+    rules(1, { ...region("DE", "fra", [fra]), ...region("FR", "par", [par.url]) }),
+  ));
   for (let i = 0; i < FAULTS; i++) expect(await ask()).toBe(failed);
   expect([await ask(), asked]).toEqual([passed, FAULTS]);
 });
@@ -48,8 +51,13 @@ test("one request tries it after the rest, the others pass it by, and its answer
   await forward(A_WHILE);
   const release = hold();
   const probe = ask();
-  await until(async () => asked, (asked) => asked === FAULTS + 1);
-  expect(await Promise.all(Array.from({ length: 8 }, ask)), "while nothing is heard of it").toEqual(Array(8).fill(passed));
+  await until(
+    async () => asked,
+    (asked) => asked === FAULTS + 1,
+  );
+  expect(await Promise.all(Array.from({ length: 8 }, ask)), "while nothing is heard of it").toEqual(
+    Array(8).fill(passed),
+  );
   expect(asked).toBe(FAULTS + 1);
   release(serveWell);
   expect(await probe).toBe("fra-1;outcome=committed");
@@ -60,11 +68,17 @@ test("of many that come at once when the rest is over, one tries it", async () =
   await forward(REST);
   const release = hold();
   const all = Array.from({ length: 8 }, ask);
-  await until(async () => asked, (asked) => asked === FAULTS + 1);
+  await until(
+    async () => asked,
+    (asked) => asked === FAULTS + 1,
+  );
   // Whoever passes it by is answered while it is held.
   let done = 0;
   for (const one of all) void one.then(() => done++);
-  await until(async () => done, (done) => done === 7);
+  await until(
+    async () => done,
+    (done) => done === 7,
+  );
   expect(asked).toBe(FAULTS + 1);
   release(serveWell);
   expect((await Promise.all(all)).sort()).toEqual(["fra-1;outcome=committed", ...Array(7).fill(passed)]);
@@ -83,7 +97,10 @@ test("a try of which nothing is heard for as long makes way for another", async 
   await forward(REST);
   const release = hold();
   const lost = ask();
-  await until(async () => asked, (asked) => asked === FAULTS + 1);
+  await until(
+    async () => asked,
+    (asked) => asked === FAULTS + 1,
+  );
   expect(await ask()).toBe(passed);
   await forward(REST);
   answer = serveWell;

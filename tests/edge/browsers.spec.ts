@@ -1,4 +1,4 @@
-// Web pages of other origins: preflights, what a page may read, and a real browser with the official client in a page.
+// Web pages of other origins: preflights, what a page may read, and the official client in a real browser.
 import { spawnSync, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +14,12 @@ let fra: StandIn, edge: Edge, closed: Edge;
 
 const tenants = { acme: { key_sha256: [keyDigest(KEY)], residency: "eu", services: ["chat"] } };
 const document = (cors?: Json, more: Json = {}) =>
-  rules(1, region("DE", "fra", [fra.url]), { limits: { body_bytes: 100_000 }, ...(cors && { cors }), ...more }, { tenants });
+  rules(
+    1,
+    region("DE", "fra", [fra.url]),
+    { limits: { body_bytes: 100_000 }, ...(cors && { cors }), ...more },
+    { tenants },
+  );
 
 beforeAll(async () => {
   fra = await StandIn.start("fra");
@@ -24,8 +29,18 @@ beforeAll(async () => {
 beforeEach(() => fra.reset());
 afterAll(stopAll);
 
-const preflight = (of: Edge, path = "/v1/chat/completions", method = "POST", origin = ORIGIN, headers = "authorization,content-type,x-stainless-lang") =>
-  of.ask({ path, method: "OPTIONS", headers: { origin, "access-control-request-method": method, "access-control-request-headers": headers } });
+const preflight = (
+  of: Edge,
+  path = "/v1/chat/completions",
+  method = "POST",
+  origin = ORIGIN,
+  headers = "authorization,content-type,x-stainless-lang",
+) =>
+  of.ask({
+    path,
+    method: "OPTIONS",
+    headers: { origin, "access-control-request-method": method, "access-control-request-headers": headers },
+  });
 const chat = { model: "m", messages: [{ role: "user", content: "Say hello." }] };
 const ask = (of: Edge, json: Json = chat, headers: Json = {}, path = "/v1/chat/completions") =>
   of.ask({ path, json, headers: { origin: ORIGIN, authorization: `Bearer ${KEY}`, ...headers } });
@@ -33,7 +48,12 @@ const ask = (of: Edge, json: Json = chat, headers: Json = {}, path = "/v1/chat/c
 test("a preflight of a listed origin needs no key, and says what may be sent", async () => {
   const reply = await preflight(edge);
   const allowed = (name: string) => reply.headers.get(`access-control-${name}`);
-  expect([reply.status, allowed("allow-origin"), allowed("allow-methods"), allowed("max-age")]).toEqual([204, ORIGIN, "POST", "3600"]);
+  expect([reply.status, allowed("allow-origin"), allowed("allow-methods"), allowed("max-age")]).toEqual([
+    204,
+    ORIGIN,
+    "POST",
+    "3600",
+  ]);
   expect(allowed("allow-headers")).toBe("authorization, content-type, x-stainless-lang");
   expect([reply.headers.get("vary"), allowed("allow-credentials")]).toEqual(["Origin", null]);
   expect((await preflight(edge, "/v1/chat/completions", "POST", "http://localhost:3000")).status).toBe(204);
@@ -50,28 +70,42 @@ test.each([
   ["no origin at all", "/v1/chat/completions", "POST", "null", 403, "origin_not_allowed"],
   ["an unknown path", "/v1/admin", "POST", ORIGIN, 404, "unknown_path"],
   ["a method the path hasn't", "/v1/chat/completions", "PUT", ORIGIN, 405, "method_not_allowed"],
-] as [string, string, string, string, number, string][])("a preflight for %s fails", async (_, path, method, origin, status, code) => {
-  const reply = await preflight(edge, path, method, origin);
-  expect(await read(reply)).toMatchObject({ status, code });
-  if (status === 403) expect(reply.headers.get("access-control-allow-origin")).toBeNull();
-});
+] as [string, string, string, string, number, string][])(
+  "a preflight for %s fails",
+  async (_, path, method, origin, status, code) => {
+    const reply = await preflight(edge, path, method, origin);
+    expect(await read(reply)).toMatchObject({ status, code });
+    if (status === 403) expect(reply.headers.get("access-control-allow-origin")).toBeNull();
+  },
+);
 
 test("without cors a preflight says that pages aren't served, and everything else is as ever", async () => {
   expect(await read(await preflight(closed))).toMatchObject({ status: 403, code: "origin_not_allowed" });
   const reply = await ask(closed);
-  expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([200, null, null]);
+  expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([
+    200,
+    null,
+    null,
+  ]);
   // No preflight: a key is asked for, as before.
   expect((await closed.ask({ method: "OPTIONS", headers: { origin: ORIGIN } })).status).toBe(401);
 });
 
 test("answers and errors can be read by a script, headers and all", async () => {
-  const open = (reply: { headers: { get(name: string): string | null } }) => reply.headers.get("access-control-allow-origin");
+  const open = (reply: { headers: { get(name: string): string | null } }) =>
+    reply.headers.get("access-control-allow-origin");
   const good = await ask(edge);
   expect([good.status, open(good)]).toEqual([200, ORIGIN]);
   const exposed = good.headers.get("access-control-expose-headers")!.split(", ");
-  expect(exposed).toEqual(expect.arrayContaining(["x-bailiwick-region", "x-bailiwick-attempts", "x-bailiwick-request-id"]));
+  expect(exposed).toEqual(
+    expect.arrayContaining(["x-bailiwick-region", "x-bailiwick-attempts", "x-bailiwick-request-id"]),
+  );
   const streamed = await ask(edge, { ...chat, stream: true });
-  expect([streamed.status, open(streamed), streamed.headers.get("content-type")]).toEqual([200, ORIGIN, expect.stringContaining("text/event-stream")]);
+  expect([streamed.status, open(streamed), streamed.headers.get("content-type")]).toEqual([
+    200,
+    ORIGIN,
+    expect.stringContaining("text/event-stream"),
+  ]);
   await streamed.text();
   for (const [status, reply] of [
     [401, await ask(edge, chat, { authorization: "Bearer nobody" })],
@@ -91,32 +125,50 @@ test("answers and errors can be read by a script, headers and all", async () => 
 
 test("a page that isn't listed is sent nowhere, though its browser asks without a preflight", async () => {
   const reply = await ask(edge, chat, { origin: "https://evil.example", "content-type": "text/plain" });
-  expect([reply.headers.get("access-control-allow-origin"), await read(reply)]).toMatchObject([null, { status: 403, code: "origin_not_allowed" }]);
+  expect([reply.headers.get("access-control-allow-origin"), await read(reply)]).toMatchObject([
+    null,
+    { status: 403, code: "origin_not_allowed" },
+  ]);
   expect(reply.headers.get("vary")).toBe("Origin");
   expect(await fra.requests()).toEqual([]);
 });
 
 test("whatever keeps an answer to nobody's page asks again for a page", async () => {
   for (const headers of [{}, { origin: "" }] as Json[]) {
-    const reply = await edge.ask({ path: "/v1/chat/completions", json: chat, headers: { authorization: `Bearer ${KEY}`, ...headers } });
-    expect([reply.status, reply.headers.get("vary"), reply.headers.get("access-control-allow-origin")]).toEqual([200, "Origin", null]);
+    const reply = await edge.ask({
+      path: "/v1/chat/completions",
+      json: chat,
+      headers: { authorization: `Bearer ${KEY}`, ...headers },
+    });
+    expect([reply.status, reply.headers.get("vary"), reply.headers.get("access-control-allow-origin")]).toEqual([
+      200,
+      "Origin",
+      null,
+    ]);
   }
   const refused = await edge.ask({ path: "/v1/chat/completions", json: chat });
   expect([refused.status, refused.headers.get("vary")]).toEqual([401, "Origin"]);
-  const without = await closed.ask({ path: "/v1/chat/completions", json: chat, headers: { authorization: `Bearer ${KEY}` } });
+  const without = await closed.ask({
+    path: "/v1/chat/completions",
+    json: chat,
+    headers: { authorization: `Bearer ${KEY}` },
+  });
   expect([without.status, without.headers.get("vary")]).toEqual([200, null]);
 });
 
 test("any origin may be allowed where every request has a key", async () => {
   const any = await Edge.start(document({ origins: ["*"] }));
   const reply = await ask(any, chat, { origin: "null" });
-  expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([200, "*", null]);
+  expect([reply.status, reply.headers.get("access-control-allow-origin"), reply.headers.get("vary")]).toEqual([
+    200,
+    "*",
+    null,
+  ]);
 });
 
-// --- A real browser
-// ----------------------------------------------------------------------------------------------------
-
-const CHROMIUM = ["chromium", "chromium-browser", "google-chrome"].find((name) => spawnSync(name, ["--version"]).status === 0);
+const CHROMIUM = ["chromium", "chromium-browser", "google-chrome"].find(
+  (name) => spawnSync(name, ["--version"]).status === 0,
+);
 
 /** A page with the official client; what it says at last is its title. */
 const script = () => {
@@ -127,7 +179,11 @@ const script = () => {
     const chat = { model: "m", messages: [{ role: "user", content: "Say hello." }] };
     const said = {};
     const note = async (name, ask) => {
-      try { said[name] = await ask(); } catch (error) { said[name] = { error: error.constructor.name, status: error.status, code: error.code }; }
+      try {
+        said[name] = await ask();
+      } catch (error) {
+        said[name] = { error: error.constructor.name, status: error.status, code: error.code };
+      }
     };
     await note("whole", async () => {
       const { data, response } = await client.chat.completions.create(chat).withResponse();
@@ -135,7 +191,8 @@ const script = () => {
     });
     await note("streamed", async () => {
       let text = "";
-      for await (const chunk of await client.chat.completions.create({ ...chat, stream: true })) text += chunk.choices[0]?.delta?.content ?? "";
+      const stream = await client.chat.completions.create({ ...chat, stream: true });
+      for await (const chunk of stream) text += chunk.choices[0]?.delta?.content ?? "";
       return { text };
     });
     await note("refused", () => client.chat.completions.create({ ...chat, tools: [{ type: "web_search" }] }));
@@ -143,7 +200,11 @@ const script = () => {
     await fetch("/said", { method: "POST", body: JSON.stringify(said) });`;
   const built = buildSync({
     stdin: { contents: source, resolveDir: root, loader: "js" },
-    bundle: true, format: "esm", platform: "browser", write: false, logLevel: "silent",
+    bundle: true,
+    format: "esm",
+    platform: "browser",
+    write: false,
+    logLevel: "silent",
   });
   return built.outputFiles[0].text;
 };
@@ -171,7 +232,14 @@ async function page(of: (origin: string) => Promise<string>): Promise<Json> {
   });
   const profile = mkdtempSync(join(tmpdir(), "bailiwick-browser-"));
   const url = `${site}/?${new URLSearchParams({ base: await of(site), key: KEY })}`;
-  const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", `--user-data-dir=${profile}`, "--no-first-run"];
+  const flags = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    `--user-data-dir=${profile}`,
+    "--no-first-run",
+  ];
   const browser = spawn(CHROMIUM!, [...flags, url], { stdio: "ignore", detached: true });
   const ended = new Promise((resolve) => browser.once("exit", resolve));
   try {
@@ -186,19 +254,30 @@ async function page(of: (origin: string) => Promise<string>): Promise<Json> {
 /** The Worker on a socket of its own, for pages of these origins. */
 async function gateway(origins: string[]): Promise<string> {
   const residency = [{ clients: ["eu", "*", "unknown"], process_in: ["*"] }];
-  const book = rules(1, region("DE", "fra", [fra.url]), { cors: { origins }, residency, hosts: ["127.0.0.1", "localhost"] }, { tenants });
+  const book = rules(
+    1,
+    region("DE", "fra", [fra.url]),
+    { cors: { origins }, residency, hosts: ["127.0.0.1", "localhost"] },
+    { tenants },
+  );
   const feed = await serve((_, response) => response.end(JSON.stringify(book)));
   const { url } = await workerd({ RULES_URL: `${feed}/v1/rules` });
-  await expect.poll(async () => (await fetch(`${url}/.well-known/bailiwick/healthz`)).status, { timeout: 20_000 }).toBe(200);
+  await expect
+    .poll(async () => (await fetch(`${url}/.well-known/bailiwick/healthz`)).status, { timeout: 20_000 })
+    .toBe(200);
   return `${url}/v1`;
 }
 
-test.skipIf(!CHROMIUM)("the official client works in a page of a listed origin, and sees errors", { timeout: 60_000 }, async () => {
-  const said = await page((origin) => gateway([origin]));
-  expect(said.whole).toMatchObject({ text: expect.any(String), region: "fra" });
-  expect(said.streamed.text.length).toBeGreaterThan(0);
-  expect(said.refused).toMatchObject({ status: 400, code: "hosted_tool_not_allowed" });
-});
+test.skipIf(!CHROMIUM)(
+  "the official client works in a page of a listed origin, and sees errors",
+  { timeout: 60_000 },
+  async () => {
+    const said = await page((origin) => gateway([origin]));
+    expect(said.whole).toMatchObject({ text: expect.any(String), region: "fra" });
+    expect(said.streamed.text.length).toBeGreaterThan(0);
+    expect(said.refused).toMatchObject({ status: 400, code: "hosted_tool_not_allowed" });
+  },
+);
 
 test.skipIf(!CHROMIUM)("a page of another origin is kept out by its browser", { timeout: 60_000 }, async () => {
   const said = await page(() => gateway(["https://app.example.com"]));

@@ -1,13 +1,31 @@
-// Canaries in prompts, keys and what an endpoint says when it fails: none may turn up in a log, an error, a header or
-// in KV.
+// Canaries in prompts, keys and error texts of endpoints. None may occur in a log, an error, a header or in KV.
 import { request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Faulty, canary as upstreams } from "./faulty.js";
 import { Edge, type Json, keyDigest, region, rules, serve, stopAll, until } from "./harness.js";
 import { workerd } from "./workerd.js";
 
-const PROMPT = "PROMPT-CANARY", KEY = "sk-KEY-CANARY", SECRET = "SECRET-CANARY", NOBODY = "sk-STRANGER-CANARY";
-const FAULTS = ["well", "500", "400", "401", "429", "error-event", "wrong-type", "empty", "mid-frame-reset", "garbage", "packed", "redirect", "late-error", "late-reset", "late-fin"];
+const PROMPT = "PROMPT-CANARY",
+  KEY = "sk-KEY-CANARY",
+  SECRET = "SECRET-CANARY",
+  NOBODY = "sk-STRANGER-CANARY";
+const FAULTS = [
+  "well",
+  "500",
+  "400",
+  "401",
+  "429",
+  "error-event",
+  "wrong-type",
+  "empty",
+  "mid-frame-reset",
+  "garbage",
+  "packed",
+  "redirect",
+  "late-error",
+  "late-reset",
+  "late-fin",
+];
 
 let faulty: Faulty, document: Json, edge: { url: string; log(): string };
 
@@ -17,7 +35,9 @@ beforeAll(async () => {
   document = rules(1, {}, {}, { networks, tenants: { acme: { key_sha256: [keyDigest(KEY)], services: FAULTS } } });
   document.services = {};
   for (const fault of FAULTS) {
-    const regions = region("DE", `eu-${fault}`, [`${faulty.url}/${fault}`, `${faulty.url}/${fault}/again`], { secret: "EU_KEY" });
+    const regions = region("DE", `eu-${fault}`, [`${faulty.url}/${fault}`, `${faulty.url}/${fault}/again`], {
+      secret: "EU_KEY",
+    });
     Object.assign(document.regions, regions);
     document.services[fault] = rules(1, regions, { hosts: [`${fault}.example`] }).services.chat;
   }
@@ -29,25 +49,44 @@ afterAll(stopAll);
 const messages = [{ role: "user", content: PROMPT }];
 
 /** All that comes back, headers too. */
-async function send(host: string, body: string, headers: [string, string][] = [], path = "/v1/chat/completions"): Promise<string> {
+async function send(
+  host: string,
+  body: string,
+  headers: [string, string][] = [],
+  path = "/v1/chat/completions",
+): Promise<string> {
   const text = await new Promise<string>((resolve, reject) => {
-    const ask = request(edge.url, { method: "POST", path, agent: false, headers: { host, ...Object.fromEntries(headers) } }, (response) => {
-      let text = `${response.statusCode} ${response.rawHeaders.join(" ")} `;
-      response.on("data", (chunk) => (text += chunk)).on("error", reject).on("end", () => resolve(text));
-    });
+    const ask = request(
+      edge.url,
+      { method: "POST", path, agent: false, headers: { host, ...Object.fromEntries(headers) } },
+      (response) => {
+        let text = `${response.statusCode} ${response.rawHeaders.join(" ")} `;
+        response
+          .on("data", (chunk) => (text += chunk))
+          .on("error", reject)
+          .on("end", () => resolve(text));
+      },
+    );
     ask.on("error", reject).end(body);
   });
   expect(text).toMatch(/^[2-5]\d\d /);
   return text;
 }
 
-const known: [string, string][] = [["authorization", `Bearer ${KEY}`], ["cf-connecting-ip", "198.51.100.7"]];
+const known: [string, string][] = [
+  ["authorization", `Bearer ${KEY}`],
+  ["cf-connecting-ip", "198.51.100.7"],
+];
 
 test.each(FAULTS)("an endpoint that answers with %s", async (fault) => {
   for (const stream of [false, true]) {
     // Twice: also when the isolate has learnt of it.
     for (let i = 0; i < 2; i += 1) {
-      const text = await send(`${fault}.example`, JSON.stringify({ model: "m", messages, stream, user: PROMPT, metadata: { PROMPT } }), known);
+      const text = await send(
+        `${fault}.example`,
+        JSON.stringify({ model: "m", messages, stream, user: PROMPT, metadata: { PROMPT } }),
+        known,
+      );
       for (const word of [PROMPT, KEY, SECRET, upstreams]) expect(text).not.toContain(word);
     }
   }
@@ -55,30 +94,56 @@ test.each(FAULTS)("an endpoint that answers with %s", async (fault) => {
 
 test.each<[string, string, [string, string][], string?]>([
   ["nobody's key", "{}", [["authorization", `Bearer ${NOBODY}`]]],
-  ["two keys", "{}", [["authorization", `Bearer ${NOBODY}`], ["api-key", KEY]]],
+  [
+    "two keys",
+    "{}",
+    [
+      ["authorization", `Bearer ${NOBODY}`],
+      ["api-key", KEY],
+    ],
+  ],
   ["a key in the query", "{}", [], `/v1/chat/completions?api-key=${NOBODY}`],
   ["a key in the path", "{}", known, `/v1/${NOBODY}/completions`],
   ["broken JSON", `{"model":"m","messages":[{"content":"${PROMPT}`, known],
-  ["a remote URL", JSON.stringify({ model: "m", messages: [{ content: [{ image_url: { url: `https://${PROMPT}/` } }] }] }), known],
-  ["a session", JSON.stringify({ model: "m", messages }), [...known, ["x-session-id", PROMPT], ["idempotency-key", PROMPT]]],
+  [
+    "a remote URL",
+    JSON.stringify({ model: "m", messages: [{ content: [{ image_url: { url: `https://${PROMPT}/` } }] }] }),
+    known,
+  ],
+  [
+    "a session",
+    JSON.stringify({ model: "m", messages }),
+    [...known, ["x-session-id", PROMPT], ["idempotency-key", PROMPT]],
+  ],
   ["a body too large", JSON.stringify({ model: "m", messages: PROMPT.repeat(700_000) }), known],
-  ["many odd headers", "{}", [...known, ...Array.from({ length: 50 }, (_, i): [string, string] => [`x-${PROMPT}-${i}`, PROMPT.repeat(5)])]],
+  [
+    "many odd headers",
+    "{}",
+    [...known, ...Array.from({ length: 50 }, (_, i): [string, string] => [`x-${PROMPT}-${i}`, PROMPT.repeat(5)])],
+  ],
 ])("%s", async (_, body, headers, path) => {
   const text = await send("well.example", body, headers, path);
   for (const word of [PROMPT, KEY, SECRET, NOBODY]) expect(text).not.toContain(word);
 });
 
 test("none of it is in the log, which does say what happened", async () => {
-  expect(faulty.asked.some(({ body }) => body.includes(PROMPT)), "the prompts went where they belong").toBe(true);
+  expect(
+    faulty.asked.some(({ body }) => body.includes(PROMPT)),
+    "the prompts went where they belong",
+  ).toBe(true);
   expect(faulty.asked.every(({ headers }) => headers.authorization === `Bearer ${SECRET}`)).toBe(true);
-  await until(async () => edge.log(), (log) => log.includes('"event":"answer"'));
+  await until(
+    async () => edge.log(),
+    (log) => log.includes('"event":"answer"'),
+  );
   for (const word of ["CANARY", "198.51.100.7", "chat/completions"]) expect(edge.log()).not.toContain(word);
 });
 
 test("no canary is in KV: the Worker writes nothing there", async () => {
   const regions = region("DE", "eu", [`${faulty.url}/500`, faulty.url]);
   const own = await Edge.start(rules(1, regions));
-  for (let i = 0; i < 3; i += 1) await (await own.chat("DE", { messages }, { headers: { authorization: `Bearer ${KEY}` } })).arrayBuffer();
+  for (let i = 0; i < 3; i += 1)
+    await (await own.chat("DE", { messages }, { headers: { authorization: `Bearer ${KEY}` } })).arrayBuffer();
   const kv = await own.miniflare.getKVNamespace("RULES");
   const { keys } = await kv.list();
   expect(keys.map(({ name }: { name: string }) => name)).toEqual(["rules"]);

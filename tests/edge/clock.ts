@@ -1,5 +1,4 @@
-// A clock that a test moves, under the built Worker: the module that scripts/build-edge made is entered through one
-// that puts `Date.now` forward. Timers stay the runtime's own.
+// A clock that a test can move. A module around the built Worker adds to `Date.now`. Timers are the runtime's own.
 import type { MiniflareOptions } from "miniflare";
 import { type Json, Edge, build } from "./harness.js";
 
@@ -19,7 +18,7 @@ export default {
 };
 `;
 
-/** Starts the Worker in one isolate; `forward` puts its clock forward by so many milliseconds. */
+/** Starts the Worker in one isolate. `forward` moves its clock by this many milliseconds. */
 export async function startWithClock(
   document: Json | null,
   bindings: Record<string, string> = {},
@@ -30,7 +29,14 @@ export async function startWithClock(
     { type: "ESModule", path: `${build}/index.js` },
     { type: "CompiledWasm", path: `${build}/index_bg.wasm` },
   ];
-  const more = { ...options, modules, modulesRoot: build, rootPath: undefined, scriptPath: undefined, modulesRules: undefined };
+  const more = {
+    ...options,
+    modules,
+    modulesRoot: build,
+    rootPath: undefined,
+    scriptPath: undefined,
+    modulesRules: undefined,
+  };
   const edge = await Edge.start(document, bindings, more as Partial<MiniflareOptions>);
   const forward = async (ms: number) => {
     await (await edge.miniflare.dispatchFetch(`${FORWARD}?ms=${ms}`)).text();

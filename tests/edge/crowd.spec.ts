@@ -1,19 +1,26 @@
-// Fifty tenants at once, each in a jurisdiction of its own, while the rules are edited under them: each request sees
-// one revision from start to end, and nothing of anybody else's.
+// Fifty tenants at once, each in its own jurisdiction, while the rules change. Each request sees one revision from
+// start to end, and nothing of another tenant.
 import { afterAll, expect, test } from "vitest";
 import { Faulty } from "./faulty.js";
 import { Edge, type Json, keyDigest, read, stopAll } from "./harness.js";
 
 afterAll(stopAll);
 
-const COUNTRIES =
-  "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE GB US CA JP AU NZ BR IN CH NO IS MX AR CL CO ZA KE EG MA TR IL KR SG".split(" ");
+const COUNTRIES = (
+  "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE " +
+  "GB US CA JP AU NZ BR IN CH NO IS MX AR CL CO ZA KE EG MA TR IL KR SG"
+).split(" ");
 const REVISIONS = 6;
 
-/** Every tenant has a jurisdiction, a region, an endpoint and a secret; with each revision the endpoint's path is another. */
+/**
+ * Rules in which every tenant has a jurisdiction, a region, an endpoint and a secret. Each revision changes the
+ * endpoints' paths.
+ */
 function document(revision: number, url: string): Json {
   const each = <T>(make: (name: string, country: string) => T): Json =>
-    Object.fromEntries(COUNTRIES.map((country) => [`t-${country.toLowerCase()}`, make(`t-${country.toLowerCase()}`, country)]));
+    Object.fromEntries(
+      COUNTRIES.map((country) => [`t-${country.toLowerCase()}`, make(`t-${country.toLowerCase()}`, country)]),
+    );
   return {
     version: 1,
     revision,
@@ -24,7 +31,9 @@ function document(revision: number, url: string): Json {
     })),
     services: {
       chat: {
-        hosts: ["chat.example"], pattern: "active-active", regions: Object.keys(each(() => 0)),
+        hosts: ["chat.example"],
+        pattern: "active-active",
+        regions: Object.keys(each(() => 0)),
         residency: Object.keys(each(() => 0)).map((name) => ({ clients: [name], process_in: [name] })),
       },
     },
@@ -43,12 +52,18 @@ test("fifty tenants interleaved during rules refreshes never see each other", as
     const name = `t-${country.toLowerCase()}`;
     const marker = `${name}/${round}/${Math.random()}`;
     // Where the client seems to be says nothing: a tenant's declared residency counts.
-    const reply = await edge.chat("US", { messages: [{ role: "user", content: marker }], user: marker }, { headers: { authorization: `Bearer sk-${name}` } });
+    const reply = await edge.chat(
+      "US",
+      { messages: [{ role: "user", content: marker }], user: marker },
+      { headers: { authorization: `Bearer sk-${name}` } },
+    );
     const revision = reply.headers.get("x-bailiwick-revision")!;
     const { status, region, endpoint, json } = await read(reply);
     expect({ status, region, endpoint }).toEqual({ status: 200, region: name, endpoint: `${name}-1` });
     const echo = JSON.parse(json.choices[0].message.content);
-    expect(echo.path, "the endpoint of the revision it was steered by").toBe(`/echo/${revision}/${name}/v1/chat/completions`);
+    expect(echo.path, "the endpoint of the revision it was steered by").toBe(
+      `/echo/${revision}/${name}/v1/chat/completions`,
+    );
     expect(echo.credential).toBe(`Bearer secret-${country}`);
     expect(JSON.parse(echo.body).messages[0].content).toBe(marker);
     revisions.add(revision);

@@ -1,5 +1,5 @@
-// Overrides that drain an endpoint or a region, by the document and by what nodes report: traffic leaves, nothing is
-// sent there meanwhile, and traffic comes back. And what nodes report of the two families of addresses.
+// Overrides that drain an endpoint or a region, set in the document or reported by nodes. Traffic leaves, nothing is
+// sent there meanwhile, and traffic comes back. Also the two families of addresses in nodes' reports.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, region, rules, serve, stopAll, until } from "./harness.js";
 
@@ -22,7 +22,11 @@ const document = (revision: number, more: Json = {}): Json =>
 
 const soon = () => new Date(Date.now() + 3_600_000).toISOString();
 const down = (endpoint?: string): Json => ({
-  region: "eu-frankfurt", ...(endpoint && { endpoint }), status: "down", until: soon(), reason: "new driver",
+  region: "eu-frankfurt",
+  ...(endpoint && { endpoint }),
+  status: "down",
+  until: soon(),
+  reason: "new driver",
 });
 
 async function seen(edge: Edge): Promise<{ status: number; endpoint: string | null; revision: string | null }> {
@@ -34,7 +38,11 @@ async function seen(edge: Edge): Promise<{ status: number; endpoint: string | nu
 
 test("by the document: to the other endpoint, to the other region, and back", async () => {
   const edge = await Edge.start(document(1));
-  const at = async (revision: string) => await until(() => seen(edge), (now) => now.revision === revision);
+  const at = async (revision: string) =>
+    await until(
+      () => seen(edge),
+      (now) => now.revision === revision,
+    );
   expect(await at("1")).toMatchObject({ status: 200, endpoint: "eu-frankfurt-1" });
 
   await edge.put(document(2, { overrides: [down("eu-frankfurt-1")] }));
@@ -60,10 +68,19 @@ async function node(): Promise<{ url: string; told: Json; families: Json }> {
     const of = (name: string, endpoints: string[]) => {
       const status = self.families[name] ? (Object.values(self.families[name]).includes("up") ? "up" : "down") : "up";
       const more = self.families[name] ? { families: self.families[name] } : {};
-      return [name, {
-        status, probed: status, stale: false, override: null, age_ms: 0, interval_ms: 5_000, ...more,
-        endpoints: Object.fromEntries(endpoints.map(endpoint)),
-      }];
+      return [
+        name,
+        {
+          status,
+          probed: status,
+          stale: false,
+          override: null,
+          age_ms: 0,
+          interval_ms: 5_000,
+          ...more,
+          endpoints: Object.fromEntries(endpoints.map(endpoint)),
+        },
+      ];
     };
     const regions = [of("eu-frankfurt", ["eu-frankfurt-1", "eu-frankfurt-2"]), of("eu-paris", ["eu-paris-1"])];
     response.writeHead(200, { "content-type": "application/json" });
@@ -72,7 +89,11 @@ async function node(): Promise<{ url: string; told: Json; families: Json }> {
   return self;
 }
 
-const to = async (edge: Edge, endpoint: string) => await until(() => seen(edge), (now) => now.endpoint === endpoint);
+const to = async (edge: Edge, endpoint: string) =>
+  await until(
+    () => seen(edge),
+    (now) => now.endpoint === endpoint,
+  );
 
 test("by a node's API: to the other endpoint, to the other region, and back", async () => {
   const ns1 = await node();
@@ -90,12 +111,16 @@ test("by a node's API: to the other endpoint, to the other region, and back", as
   await to(edge, "eu-frankfurt-1");
 });
 
-test("monitors may name hosts, authorities and families, and a region is usable while either family is up", async () => {
+test("monitors may name hosts, authorities and families; a region is usable while one family is up", async () => {
   const ns1 = await node();
   const monitored = document(1);
   monitored.regions["eu-frankfurt"].monitor = {
-    type: "http", url: "https://gpu.example.net/health", host: "a.example.net", sni: "b.example.net",
-    ca_file: "private.pem", family: "both",
+    type: "http",
+    url: "https://gpu.example.net/health",
+    host: "a.example.net",
+    sni: "b.example.net",
+    ca_file: "private.pem",
+    family: "both",
   };
   ns1.families = { "eu-frankfurt": { ipv4: "up", ipv6: "down" } };
   const edge = await Edge.start(monitored, { HEALTH_URLS: ns1.url });

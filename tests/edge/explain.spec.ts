@@ -10,12 +10,17 @@ let fra: StandIn, nyc: StandIn, edge: Edge, document: Json;
 beforeAll(async () => {
   [fra, nyc] = await Promise.all(["eu-frankfurt", "us-virginia"].map((name) => StandIn.start(name)));
   const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("US", "us-virginia", [nyc.url]) };
-  document = rules(3, regions, {}, {
-    tenants: {
-      acme: { key_sha256: [keyDigest("sk-acme")], residency: "eu", services: ["keyed"] },
-      "globe-canary": { key_sha256: [keyDigest("sk-globe")], residency: "us", services: ["keyed"] },
+  document = rules(
+    3,
+    regions,
+    {},
+    {
+      tenants: {
+        acme: { key_sha256: [keyDigest("sk-acme")], residency: "eu", services: ["keyed"] },
+        "globe-canary": { key_sha256: [keyDigest("sk-globe")], residency: "us", services: ["keyed"] },
+      },
     },
-  });
+  );
   document.services.keyed = { ...document.services.chat, hosts: ["keyed.example"] };
   edge = await Edge.start(document, { EXPLAIN_TOKEN: "operators-token" });
 });
@@ -31,17 +36,31 @@ function explain(query: string, headers: Record<string, string>, host = "keyed.e
 test("a tenant is told what its own request gets", async () => {
   const { json } = await read(await explain("model=m&path=/v1/chat/completions", bearer("sk-acme")));
   expect(json).toMatchObject({
-    revision: 3, service: "keyed", client: { country: "US", jurisdictions: ["eu"], source: "tenant" },
-    fence: ["eu-frankfurt"], ordered: [{ region: "eu-frankfurt", tier: 0 }], withheld: [], valid_until: null,
+    revision: 3,
+    service: "keyed",
+    client: { country: "US", jurisdictions: ["eu"], source: "tenant" },
+    fence: ["eu-frankfurt"],
+    ordered: [{ region: "eu-frankfurt", tier: 0 }],
+    withheld: [],
+    valid_until: null,
   });
-  const { region } = await read(await edge.chat("US", {}, { host: "keyed.example", headers: { "api-key": "sk-acme" } }));
+  const { region } = await read(
+    await edge.chat("US", {}, { host: "keyed.example", headers: { "api-key": "sk-acme" } }),
+  );
   expect(region).toBe(json.ordered[0].region);
 });
 
 test.each<[string, string, Record<string, string>, string, number, string]>([
   ["without a key", "", {}, "keyed.example", 401, "explain_unauthorized"],
   ["with nobody's key", "", bearer("sk-nobody"), "keyed.example", 401, "invalid_api_key"],
-  ["with two keys", "", { ...bearer("sk-acme"), "api-key": "operators-token" }, "keyed.example", 401, "conflicting_api_keys"],
+  [
+    "with two keys",
+    "",
+    { ...bearer("sk-acme"), "api-key": "operators-token" },
+    "keyed.example",
+    401,
+    "conflicting_api_keys",
+  ],
   ["of a service that knows no tenants", "", bearer("sk-acme"), "chat.example", 401, "explain_unauthorized"],
   ["of nobody's host", "", bearer("sk-acme"), "nobody.example", 404, "unknown_host"],
   ["of another tenant", "tenant=globe-canary", bearer("sk-acme"), "keyed.example", 403, "explain_not_allowed"],
@@ -72,10 +91,24 @@ test("the operator is told of anybody, in the words of the command line", async 
   for (const [query, ...more] of [
     ["service=chat&country=FR", "--service", "chat", "--country", "FR"],
     ["service=chat&client=unknown", "--service", "chat", "--client", "unknown"],
-    ["service=keyed&country=US&tenant=globe-canary&model=m", "--service", "keyed", "--country", "US", "--tenant", "globe-canary", "--model", "m"],
+    [
+      "service=keyed&country=US&tenant=globe-canary&model=m",
+      "--service",
+      "keyed",
+      "--country",
+      "US",
+      "--tenant",
+      "globe-canary",
+      "--model",
+      "m",
+    ],
   ]) {
     const command = (...flags: string[]) =>
-      execFileSync(binary, ["explain", "--rules", "-", ...more, ...flags], { input: JSON.stringify(document), encoding: "utf8", stdio: ["pipe", "pipe", "ignore"] });
+      execFileSync(binary, ["explain", "--rules", "-", ...more, ...flags], {
+        input: JSON.stringify(document),
+        encoding: "utf8",
+        stdio: ["pipe", "pipe", "ignore"],
+      });
     const json = await explain(query, bearer("operators-token"), "ops.example");
     expect(await json.json()).toEqual(JSON.parse(command("--json")));
     const text = await explain(query, { ...bearer("operators-token"), accept: "text/plain" }, "ops.example");
@@ -87,7 +120,8 @@ test("the operator is told of anybody, in the words of the command line", async 
 test("an endpoint that rests in this isolate is told", async () => {
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" } });
   // Two clients of whom none was served: it rests for everybody.
-  for (const at of ["198.51.100.1", "203.0.113.1"]) await edge.chat("DE", { model: "resting" }, { headers: { "cf-connecting-ip": at } });
+  for (const at of ["198.51.100.1", "203.0.113.1"])
+    await edge.chat("DE", { model: "resting" }, { headers: { "cf-connecting-ip": at } });
   const { json } = await read(await explain("service=chat&country=DE&model=resting", bearer("operators-token")));
   expect(json.revived).toBe(true);
   expect(Date.parse(json.valid_until)).toBeGreaterThan(Date.now());
@@ -95,7 +129,13 @@ test("an endpoint that rests in this isolate is told", async () => {
 
 test("questions are GETs, and mistakes are told all at once", async () => {
   const headers = bearer("operators-token");
-  const posted = await edge.ask({ path: "/.well-known/bailiwick/explain", method: "POST", body: "{}", headers, host: "keyed.example" });
+  const posted = await edge.ask({
+    path: "/.well-known/bailiwick/explain",
+    method: "POST",
+    body: "{}",
+    headers,
+    host: "keyed.example",
+  });
   expect([posted.status, posted.headers.get("allow")]).toEqual([405, "GET"]);
   const { status, json } = await read(await explain("service=caht&country=Germany", headers));
   expect(status).toBe(400);

@@ -1,5 +1,5 @@
-// Every way in which an endpoint fails before it has answered: the next one inside the fence serves, and nobody outside
-// is asked.
+// Every way in which an endpoint fails before it has answered. The next one inside the fence answers, and no endpoint
+// outside is asked.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, refusingUrl, region, rules, stopAll } from "./harness.js";
 
@@ -20,7 +20,11 @@ function document(frankfurt: string, service: Json = {}): Json {
   const limits = { headers_streamed: "1s", headers_unary: "1s", idle: "1s" };
   return rules(
     1,
-    { ...region("DE", "eu-frankfurt", [frankfurt]), ...region("FR", "eu-paris", [par.url]), ...region("US", "us-virginia", [nyc.url]) },
+    {
+      ...region("DE", "eu-frankfurt", [frankfurt]),
+      ...region("FR", "eu-paris", [par.url]),
+      ...region("US", "us-virginia", [nyc.url]),
+    },
     { limits, ...service },
   );
 }
@@ -35,7 +39,10 @@ async function servedByParis(stream: boolean): Promise<string> {
   return attempts!;
 }
 
-describe.each([["unary", false], ["streamed", true]] as const)("%s", (_, stream) => {
+describe.each([
+  ["unary", false],
+  ["streamed", true],
+] as const)("%s", (_, stream) => {
   test.each<[string, Json]>([
     ["429", { mode: "status", status: 429 }],
     ["408", { mode: "status", status: 408 }],
@@ -97,11 +104,22 @@ test("an endpoint that failed is left alone, and both rest in the end: the fence
 });
 
 test("what the endpoint refuses is the client's to mend: one attempt, no word of the endpoint's", async () => {
-  const body = { error: { message: "canary of the endpoint", type: "invalid_request_error", param: "messages", code: "context_length_exceeded" } };
+  const body = {
+    error: {
+      message: "canary of the endpoint",
+      type: "invalid_request_error",
+      param: "messages",
+      code: "context_length_exceeded",
+    },
+  };
   await fra.fail({ mode: "status", status: 400, body });
   const { status, json, text, attempts } = await read(await edge.chat("DE"));
   expect(status).toBe(400);
-  expect(json.error).toMatchObject({ type: "invalid_request_error", param: "messages", code: "context_length_exceeded" });
+  expect(json.error).toMatchObject({
+    type: "invalid_request_error",
+    param: "messages",
+    code: "context_length_exceeded",
+  });
   expect(text).not.toContain("canary");
   expect(attempts).toMatch(/^eu-frankfurt-1;outcome=/);
   expect(await par.requests()).toEqual([]);
@@ -109,15 +127,44 @@ test("what the endpoint refuses is the client's to mend: one attempt, no word of
 
 test("an endpoint's headers pass by allow-list only", async () => {
   const headers = {
-    "set-cookie": "canary=1", "alt-svc": 'h3=":443"', link: "<canary>", nel: "{}", "report-to": "{}", refresh: "0;url=canary",
-    location: "https://canary.example/", "x-bailiwick-region": "canary", "x-canary": "canary", server: "canary", "cf-ray": "canary",
+    "set-cookie": "canary=1",
+    "alt-svc": 'h3=":443"',
+    link: "<canary>",
+    nel: "{}",
+    "report-to": "{}",
+    refresh: "0;url=canary",
+    location: "https://canary.example/",
+    "x-bailiwick-region": "canary",
+    "x-canary": "canary",
+    server: "canary",
+    "cf-ray": "canary",
   };
   // A model's answer, with headers that it has no business to send.
-  await fra.fail({ mode: "status", status: 200, headers, body: { id: "x", object: "chat.completion", choices: [{ index: 0, message: { role: "assistant", content: "hi" } }] } });
+  await fra.fail({
+    mode: "status",
+    status: 200,
+    headers,
+    body: {
+      id: "x",
+      object: "chat.completion",
+      choices: [{ index: 0, message: { role: "assistant", content: "hi" } }],
+    },
+  });
   const reply = await edge.chat("DE");
   expect(reply.status).toBe(200);
   expect(reply.headers.get("x-bailiwick-region")).toBe("eu-frankfurt");
-  for (const name of ["set-cookie", "alt-svc", "link", "nel", "report-to", "refresh", "location", "x-canary", "server", "cf-ray"]) {
+  for (const name of [
+    "set-cookie",
+    "alt-svc",
+    "link",
+    "nel",
+    "report-to",
+    "refresh",
+    "location",
+    "x-canary",
+    "server",
+    "cf-ray",
+  ]) {
     expect(reply.headers.get(name), name).toBeNull();
   }
 });

@@ -1,13 +1,19 @@
-// Fault injection: every way in which an endpoint can fail, against unary and streamed requests, and what it costs the
-// client. Prints a table and leaves it at target/edge-faults.txt. Whatever happens, nobody outside the fence sees a
-// socket or a byte.
+// Fault injection: every way in which an endpoint can fail, with unary and streamed requests, and what the client
+// notices. Prints a table and writes it to target/edge-faults.txt. No endpoint outside the fence ever sees a socket or
+// a byte.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Faulty, canary } from "./faulty.js";
 import { Edge, type Json, refusingUrl, region, rules, root, stopAll } from "./harness.js";
 
 const LIMIT = 400;
-const limits = { headers_streamed: `${LIMIT}ms`, first_token: `${LIMIT}ms`, headers_unary: `${LIMIT}ms`, idle: `${LIMIT}ms`, total: "10s" };
+const limits = {
+  headers_streamed: `${LIMIT}ms`,
+  first_token: `${LIMIT}ms`,
+  headers_unary: `${LIMIT}ms`,
+  idle: `${LIMIT}ms`,
+  total: "10s",
+};
 
 /** What each endpoint of the fence does, how it is asked, and what is to come of it. */
 interface Row {
@@ -82,7 +88,11 @@ let fence: Faulty, second: Faulty, outside: Faulty, nobody: string;
 
 beforeAll(async () => {
   outside = await Faulty.start();
-  [fence, second, nobody] = await Promise.all([Faulty.start(`${outside.url}/redirect/v1/chat/completions`), Faulty.start(`${outside.url}/redirect/v1/chat/completions`), refusingUrl()]);
+  [fence, second, nobody] = await Promise.all([
+    Faulty.start(`${outside.url}/redirect/v1/chat/completions`),
+    Faulty.start(`${outside.url}/redirect/v1/chat/completions`),
+    refusingUrl(),
+  ]);
   for (let from = 0; from < rows.length; from += ROWS_PER_ISOLATE) edges.push(await Edge.start(document(from)));
 });
 afterAll(async () => {
@@ -90,7 +100,8 @@ afterAll(async () => {
   report();
 });
 
-const url = (faulty: Faulty, row: number, fault: string) => (fault === "refused" ? nobody : `${faulty.url}/${fault}/r${row}`);
+const url = (faulty: Faulty, row: number, fault: string) =>
+  fault === "refused" ? nobody : `${faulty.url}/${fault}/r${row}`;
 
 /** Regions, service and host of its own for each row: what the isolate learns of one says nothing of another. */
 function document(from: number): Json {
@@ -112,27 +123,31 @@ function document(from: number): Json {
 
 const seen: { row: Row; ms: number; outcome: string; calls: number[]; sockets: number; bytes: number }[] = [];
 
-test.each(rows.map((row, at) => [`${row.stream ? "stream" : "unary"}: ${row.name}`, row, at] as const))("%s", async (_, row, at) => {
-  const edge = edges[Math.floor(at / ROWS_PER_ISOLATE)];
-  // The isolate's first request compiles what the others find compiled.
-  await (await edge.ask({ path: "/.well-known/bailiwick/healthz" })).arrayBuffer();
-  const [sockets, bytes] = [outside.sockets, outside.bytes];
-  const began = performance.now();
-  const reply = await edge.chat("DE", { stream: row.stream }, { host: `r${at}.example` });
-  const text = await reply.text().catch(() => null);
-  const ms = performance.now() - began;
-  const outcome = outcomeOf(reply.status, reply.headers, text);
-  const calls = [fence, second].map((faulty) => faulty.asked.filter((ask) => ask.path.includes(`/r${at}/`)).length);
-  const left = { sockets: outside.sockets - sockets, bytes: outside.bytes - bytes };
-  seen.push({ row, ms, outcome, calls, ...left });
+test.each(rows.map((row, at) => [`${row.stream ? "stream" : "unary"}: ${row.name}`, row, at] as const))(
+  "%s",
+  async (_, row, at) => {
+    const edge = edges[Math.floor(at / ROWS_PER_ISOLATE)];
+    // The isolate's first request compiles what the others find compiled.
+    await (await edge.ask({ path: "/.well-known/bailiwick/healthz" })).arrayBuffer();
+    const [sockets, bytes] = [outside.sockets, outside.bytes];
+    const began = performance.now();
+    const reply = await edge.chat("DE", { stream: row.stream }, { host: `r${at}.example` });
+    const text = await reply.text().catch(() => null);
+    const ms = performance.now() - began;
+    const outcome = outcomeOf(reply.status, reply.headers, text);
+    const calls = [fence, second].map((faulty) => faulty.asked.filter((ask) => ask.path.includes(`/r${at}/`)).length);
+    const left = { sockets: outside.sockets - sockets, bytes: outside.bytes - bytes };
+    seen.push({ row, ms, outcome, calls, ...left });
 
-  expect({ outcome, calls, ...left }).toEqual({ outcome: row.outcome, calls: row.calls, sockets: 0, bytes: 0 });
-  expect(ms, "nothing hangs").toBeLessThan(row.within + 5_000);
-  expect(`${text} ${JSON.stringify([...reply.headers])}`).not.toContain(canary);
-  for (const name of ["request-id", "revision", "attempts"]) expect(reply.headers.get(`x-bailiwick-${name}`), name).toBeTruthy();
-  expect(reply.headers.get("cache-control")).toBe("no-store");
-  expect(reply.headers.get("server-timing")).toBeTruthy();
-});
+    expect({ outcome, calls, ...left }).toEqual({ outcome: row.outcome, calls: row.calls, sockets: 0, bytes: 0 });
+    expect(ms, "nothing hangs").toBeLessThan(row.within + 5_000);
+    expect(`${text} ${JSON.stringify([...reply.headers])}`).not.toContain(canary);
+    for (const name of ["request-id", "revision", "attempts"])
+      expect(reply.headers.get(`x-bailiwick-${name}`), name).toBeTruthy();
+    expect(reply.headers.get("cache-control")).toBe("no-store");
+    expect(reply.headers.get("server-timing")).toBeTruthy();
+  },
+);
 
 function outcomeOf(status: number, headers: { get(name: string): string | null }, text: string | null): string {
   if (text === null) return "broken off";
@@ -145,9 +160,13 @@ function outcomeOf(status: number, headers: { get(name: string): string | null }
     return `${status} ${code}${wait ? `, retry-after ${wait}` : ""}`;
   }
   if (headers.get("content-type")?.startsWith("text/event-stream")) {
-    const events = text.split("\n\n").filter(Boolean).map((event) => event.replace(/^data: /, ""));
+    const events = text
+      .split("\n\n")
+      .filter(Boolean)
+      .map((event) => event.replace(/^data: /, ""));
     for (const event of events) if (event !== "[DONE]") JSON.parse(event);
-    if (events.at(-1) !== "[DONE]") return JSON.parse(events.at(-1)!).error && !text.includes("[DONE]") ? interrupted : "just ends";
+    if (events.at(-1) !== "[DONE]")
+      return JSON.parse(events.at(-1)!).error && !text.includes("[DONE]") ? interrupted : "just ends";
   } else {
     // What is between workerd and this test makes an end of it; bare.spec.ts sees the reset itself.
     try {
@@ -169,14 +188,24 @@ test("the listener outside the fence would have seen them", async () => {
 
 function report(): void {
   const cells = seen.map(({ row, ms, outcome, calls, sockets, bytes }) => [
-    row.name, row.stream ? "stream" : "unary", outcome, `${Math.round(ms)} ms`, calls.join(" + "), `${bytes} B, ${sockets} sockets`,
+    row.name,
+    row.stream ? "stream" : "unary",
+    outcome,
+    `${Math.round(ms)} ms`,
+    calls.join(" + "),
+    `${bytes} B, ${sockets} sockets`,
   ]);
   const table = [["fault", "asked", "outcome for the client", "after", "calls", "left the fence"], ...cells];
   const widths = table[0].map((_, column) => Math.max(...table.map((line) => line[column].length)));
-  const lines = table.map((line) => line.map((cell, column) => cell.padEnd(widths[column])).join("  ").trimEnd());
+  const lines = table.map((line) =>
+    line
+      .map((cell, column) => cell.padEnd(widths[column]))
+      .join("  ")
+      .trimEnd(),
+  );
   lines.splice(1, 0, widths.map((width) => "-".repeat(width)).join("  "));
-  const text =
-    `Two endpoints inside the fence, one outside; time limits of ${LIMIT} ms. Calls: to the first + to the second endpoint.\n\n${lines.join("\n")}\n`;
+  const title = `Two endpoints inside the fence, one outside; time limits of ${LIMIT} ms.`;
+  const text = `${title} Calls: to the first + to the second endpoint.\n\n${lines.join("\n")}\n`;
   mkdirSync(`${root}target`, { recursive: true });
   writeFileSync(`${root}target/edge-faults.txt`, text);
   process.stdout.write(`\n${text}\n`);

@@ -1,6 +1,5 @@
-// An endpoint that fails in the way its path names: `http://…/silent/v1`. Bare sockets, so that half a line of headers
-// or half a frame can be sent, and so that what is counted are sockets and bytes, not requests that somebody
-// understood.
+// An endpoint that fails in the way that its path names: `http://…/silent/v1`. It uses bare sockets. So it can send
+// half a line of headers or half a frame, and it counts sockets and bytes instead of parsed requests.
 import { once } from "node:events";
 import { type AddressInfo, type Socket, createServer } from "node:net";
 import { onStop } from "./harness.js";
@@ -41,12 +40,12 @@ export class Faulty {
     return faulty;
   }
 
-  /** How often a path was asked for. */
+  /** How often each path was requested. */
   calls(path: string): number {
     return this.asked.filter((ask) => ask.path.startsWith(path)).length;
   }
 
-  /** How many connections that asked for a fault have ended. */
+  /** How many connections to a fault have ended. */
   closed(fault: string): number {
     return this.gone.filter((gone) => gone === fault).length;
   }
@@ -59,7 +58,9 @@ export class Faulty {
       const end = text.indexOf("\r\n\r\n");
       if (end < 0) return;
       const [first, ...lines] = text.slice(0, end).split("\r\n");
-      const headers = Object.fromEntries(lines.map((line) => [line.split(":")[0].toLowerCase(), line.slice(line.indexOf(":") + 1).trim()]));
+      const headers = Object.fromEntries(
+        lines.map((line) => [line.split(":")[0].toLowerCase(), line.slice(line.indexOf(":") + 1).trim()]),
+      );
       const length = Number(headers["content-length"] ?? 0);
       if (text.length < end + 4 + length) return;
       const body = Buffer.from(text.slice(end + 4, end + 4 + length), "latin1").toString("utf8");
@@ -74,10 +75,7 @@ export class Faulty {
   }
 }
 
-// --- What is sent
-// -----------------------------------------------------------------------------------------------------
-
-/** Every answer closes its connection, so that an end without a length is a clean one. */
+/** Every answer closes its connection. So a body without a length ends cleanly. */
 function head(status: number, headers: Record<string, string | number> = {}): string {
   const lines = Object.entries({ connection: "close", ...headers }).map(([name, value]) => `${name}: ${value}\r\n`);
   return `HTTP/1.1 ${status} Whatever\r\n${lines.join("")}\r\n`;
@@ -86,26 +84,39 @@ function head(status: number, headers: Record<string, string | number> = {}): st
 const kind = (stream: boolean) => ({ "content-type": stream ? "text/event-stream" : "application/json" });
 const event = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
 const delta = (delta: object, finish_reason: string | null = null) =>
-  event({ id: "c", object: "chat.completion.chunk", created: 0, model: "m", choices: [{ index: 0, delta, finish_reason }] });
+  event({
+    id: "c",
+    object: "chat.completion.chunk",
+    created: 0,
+    model: "m",
+    choices: [{ index: 0, delta, finish_reason }],
+  });
 
 const role = delta({ role: "assistant", content: "" });
 const hello = delta({ content: "Hello " });
 const rest = delta({ content: "there" }) + delta({}, "stop") + "data: [DONE]\n\n";
-/** What no client may ever read. */
+/** A text that no client may ever read. */
 export const canary = "UPSTREAM-CANARY";
-const error = { error: { message: `${canary}: something broke`, type: "server_error", param: null, code: "overloaded" } };
+const error = {
+  error: { message: `${canary}: something broke`, type: "server_error", param: null, code: "overloaded" },
+};
 
 export const completion = (content = "Hello there") => ({
-  id: "c", object: "chat.completion", created: 0, model: "m",
+  id: "c",
+  object: "chat.completion",
+  created: 0,
+  model: "m",
   choices: [{ index: 0, message: { role: "assistant", content }, finish_reason: "stop" }],
 });
 
 function whole(socket: Socket, status: number, value: unknown, headers: Record<string, string> = {}): void {
   const text = JSON.stringify(value);
-  socket.end(head(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), ...headers }) + text);
+  socket.end(
+    head(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), ...headers }) + text,
+  );
 }
 
-/** Writes one piece after another until the peer has had enough. */
+/** Writes one piece after another until the peer closes the connection. */
 function drip(socket: Socket, pieces: Iterable<string>, every: number): void {
   const iterator = pieces[Symbol.iterator]();
   const timer = setInterval(() => {
@@ -120,15 +131,23 @@ function* forever(piece: string) {
   for (;;) yield piece;
 }
 
-/** Lets what was written go out first: a reset throws away what is still in the queue. */
+/** Resets the connection after a moment, because a reset drops what is still queued. */
 const reset = (socket: Socket) => setTimeout(() => socket.resetAndDestroy(), 20);
-const redirectTo = (location: string): Play => (socket) => socket.end(head(307, { location, "content-length": 0 }));
-const status = (status: number, headers: Record<string, string> = {}): Play => (socket) => whole(socket, status, error, headers);
+const redirectTo =
+  (location: string): Play =>
+  (socket) =>
+    socket.end(head(307, { location, "content-length": 0 }));
+const status =
+  (status: number, headers: Record<string, string> = {}): Play =>
+  (socket) =>
+    whole(socket, status, error, headers);
 
-/** Half of a unary answer: with the length of the whole, or with none, so that its end looks clean. */
+/** Half of a unary answer: with the length of the whole, or without one, so that its end looks clean. */
 function half(socket: Socket, length: boolean): void {
   const text = JSON.stringify(completion());
-  socket.write(head(200, { ...kind(false), ...(length && { "content-length": text.length }) }) + text.slice(0, text.length / 2));
+  socket.write(
+    head(200, { ...kind(false), ...(length && { "content-length": text.length }) }) + text.slice(0, text.length / 2),
+  );
 }
 
 const large = JSON.stringify(completion("x".repeat(300_000)));
@@ -138,9 +157,13 @@ const faults: Record<string, Play> = {
     if (stream) return socket.end(head(200, kind(true)) + role + hello + rest);
     whole(socket, 200, completion());
   },
-  /** Tells who was asked, with what. */
+  /** Answers with the path, the credential and the body of the request. */
   echo(socket, ask) {
-    whole(socket, 200, completion(JSON.stringify({ path: ask.path, credential: ask.headers.authorization, body: ask.body })));
+    whole(
+      socket,
+      200,
+      completion(JSON.stringify({ path: ask.path, credential: ask.headers.authorization, body: ask.body })),
+    );
   },
   429: status(429, { "retry-after": "30", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s" }),
   "429-ms": status(429, { "retry-after-ms": "300", "retry-after": "30" }),
@@ -149,13 +172,17 @@ const faults: Record<string, Play> = {
   408: status(408),
   500: status(500),
   401: status(401),
-  400: (socket) => whole(socket, 400, { error: { message: canary, type: "invalid_request_error", param: "messages", code: "context_length_exceeded" } }),
+  400: (socket) =>
+    whole(socket, 400, {
+      error: { message: canary, type: "invalid_request_error", param: "messages", code: "context_length_exceeded" },
+    }),
   silent() {},
   "error-event"(socket, _, stream) {
     if (stream) return socket.end(head(200, kind(true)) + event(error));
     whole(socket, 200, error);
   },
-  "wrong-type": (socket) => socket.end(`${head(200, { "content-type": "text/html" })}<!doctype html><title>${canary}</title>`),
+  "wrong-type": (socket) =>
+    socket.end(`${head(200, { "content-type": "text/html" })}<!doctype html><title>${canary}</title>`),
   empty: (socket, _, stream) => socket.end(head(200, { ...kind(stream), "content-length": 0 })),
   "no-content": (socket, _, stream) => socket.end(head(204, kind(stream))),
   "mid-frame-reset"(socket, _, stream) {
@@ -174,13 +201,23 @@ const faults: Record<string, Play> = {
     drip(socket, forever(stream ? ": one moment\n\n" : " "), 50);
   },
   garbage: (socket) => socket.end(`SSH-2.0-${canary}\r\n`),
-  "packed": (socket, _, stream) => socket.end(head(200, { ...kind(stream), "content-encoding": "gzip" }) + "this is no gzip"),
-  /** In an encoding that nobody asked for nor unpacks, beyond what is held; its bytes may stand open in it. */
-  "packed-otherwise": (socket, _, stream) => socket.end(head(200, { ...kind(stream), "content-encoding": "zstd" }) + `(\xb5/\xfd${canary}` + large),
-  /** Bytes of anything, beyond what is held. */
-  "no-json": (socket, _, stream) => socket.end(head(200, kind(stream)) + (stream ? event(error) : `${canary} `.repeat(10_000))),
-  sentence: (socket, _, stream) => socket.end(head(200, kind(stream)) + (stream ? event(error) : JSON.stringify(canary))),
-  "error-beside-null": (socket, _, stream) => socket.end(head(200, kind(stream)) + (stream ? event : JSON.stringify)({ id: "", choices: null, data: null, ...error })),
+  packed: (socket, _, stream) =>
+    socket.end(head(200, { ...kind(stream), "content-encoding": "gzip" }) + "this is no gzip"),
+  /**
+   * An answer larger than the limit in an encoding that nobody asked for and nobody decodes. Its bytes may contain
+   * readable text.
+   */
+  "packed-otherwise": (socket, _, stream) =>
+    socket.end(head(200, { ...kind(stream), "content-encoding": "zstd" }) + `(\xb5/\xfd${canary}` + large),
+  /** A long text that isn't JSON. */
+  "no-json": (socket, _, stream) =>
+    socket.end(head(200, kind(stream)) + (stream ? event(error) : `${canary} `.repeat(10_000))),
+  sentence: (socket, _, stream) =>
+    socket.end(head(200, kind(stream)) + (stream ? event(error) : JSON.stringify(canary))),
+  "error-beside-null": (socket, _, stream) =>
+    socket.end(
+      head(200, kind(stream)) + (stream ? event : JSON.stringify)({ id: "", choices: null, data: null, ...error }),
+    ),
   // After the first content: too late for another endpoint.
   "late-reset"(socket) {
     socket.write(head(200, kind(true)) + role + hello + hello.slice(0, 20));
@@ -202,6 +239,8 @@ const faults: Record<string, Play> = {
     drip(socket, [hello, hello, hello, hello, rest], 150);
   },
   "late-cut"(socket) {
-    socket.write(head(200, { ...kind(false), "content-length": large.length }) + large.slice(0, 200_000), () => setTimeout(() => socket.destroy(), 50));
+    socket.write(head(200, { ...kind(false), "content-length": large.length }) + large.slice(0, 200_000), () =>
+      setTimeout(() => socket.destroy(), 50),
+    );
   },
 };

@@ -1,7 +1,19 @@
-// Rules and health while the Worker runs: from KV, from a DNS node's API, good, bad, late and gone.
+// Rules and health while the Worker runs: from KV and from a DNS node's API, valid, invalid, late and missing.
 import type { IncomingHttpHeaders } from "node:http";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, keyDigest, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
+import {
+  Edge,
+  type Json,
+  StandIn,
+  keyDigest,
+  read,
+  refusingUrl,
+  region,
+  rules,
+  serve,
+  stopAll,
+  until,
+} from "./harness.js";
 
 let fra: StandIn, par: StandIn, edge: Edge;
 
@@ -49,10 +61,21 @@ class Node {
   reports(down: string[], forced: Json = {}): void {
     const report = (name: string) => {
       const status = down.includes(name) ? "down" : "up";
-      return { status, probed: status, stale: false, override: forced[name] ?? null, age_ms: 0, interval_ms: 5000, endpoints: {} };
+      return {
+        status,
+        probed: status,
+        stale: false,
+        override: forced[name] ?? null,
+        age_ms: 0,
+        interval_ms: 5000,
+        endpoints: {},
+      };
     };
     this.health = {
-      node: "ns1", revision: 1, rules_sha256: "", regions: Object.fromEntries(["eu-frankfurt", "eu-paris"].map((name) => [name, report(name)])),
+      node: "ns1",
+      revision: 1,
+      rules_sha256: "",
+      regions: Object.fromEntries(["eu-frankfurt", "eu-paris"].map((name) => [name, report(name)])),
     };
   }
 }
@@ -101,8 +124,15 @@ test("RULES_URL is polled by ETag, with its token, and an edit there is taken up
   const node = await new Node().start();
   node.document = JSON.stringify(rules(1, frankfurt()));
   edge = await Edge.start(rules(99, paris()), { RULES_URL: `${node.url}/v1/rules`, RULES_TOKEN: "rules-token" });
-  expect(await seen(), "the very first request is steered by the feed").toEqual({ status: 200, region: "eu-frankfurt", revision: "1" });
-  await until(async () => (await seen(), node.rulesAsked), (asked) => asked.some((headers) => headers["if-none-match"]));
+  expect(await seen(), "the very first request is steered by the feed").toEqual({
+    status: 200,
+    region: "eu-frankfurt",
+    revision: "1",
+  });
+  await until(
+    async () => (await seen(), node.rulesAsked),
+    (asked) => asked.some((headers) => headers["if-none-match"]),
+  );
   expect(node.rulesAsked.every((headers) => headers.authorization === "Bearer rules-token")).toBe(true);
   node.document = JSON.stringify(rules(2, paris()));
   expect(await until(seen, ({ revision }) => revision === "2")).toMatchObject({ region: "eu-paris" });
@@ -116,7 +146,10 @@ test("a feed that is gone keeps the rules and says so", async () => {
 test("health moves traffic, and the first request knows it already", async () => {
   const node = await new Node().start();
   node.reports(["eu-frankfurt"]);
-  edge = await Edge.start(rules(1, { ...frankfurt(), ...paris() }), { HEALTH_URLS: `${node.url}/v1/health`, HEALTH_TOKEN: "health-token" });
+  edge = await Edge.start(rules(1, { ...frankfurt(), ...paris() }), {
+    HEALTH_URLS: `${node.url}/v1/health`,
+    HEALTH_TOKEN: "health-token",
+  });
   expect(await seen()).toMatchObject({ status: 200, region: "eu-paris" });
   expect(node.healthAsked[0].authorization).toBe("Bearer health-token");
   node.reports([]);

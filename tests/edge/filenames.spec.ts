@@ -1,4 +1,4 @@
-// Names of files, however a client writes them: one plain name reaches the endpoint, its extension kept.
+// Names of files, in every way that clients write them. One plain name with its extension reaches the endpoint.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, read, region, rules, serve, stopAll } from "./harness.js";
 
@@ -11,7 +11,9 @@ beforeAll(async () => {
     for await (const chunk of request) chunks.push(chunk);
     bodies.push(Buffer.concat(chunks));
     response.setHeader("content-type", "application/json");
-    response.end(JSON.stringify({ id: "file-1", object: "file", bytes: 4, filename: "x", purpose: "user_data", text: "hi" }));
+    response.end(
+      JSON.stringify({ id: "file-1", object: "file", bytes: 4, filename: "x", purpose: "user_data", text: "hi" }),
+    );
   });
   edge = await Edge.start(rules(1, region("DE", "fra", [url])), { STATE_KEY: "k".repeat(32) });
 });
@@ -22,12 +24,21 @@ const AUDIO = Buffer.from([0xff, 0xfb, 0x90, 0x00]);
 
 async function send(path: string, part: string, field: string, disposition: string | Buffer) {
   const body = Buffer.concat([
-    Buffer.from("--B\r\nContent-Disposition: form-data; "), Buffer.from(disposition), Buffer.from("\r\nContent-Type: audio/mpeg\r\n\r\n"), AUDIO,
-    Buffer.from(`\r\n--B\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=${field}\r\n\r\n${field === "model" ? "m" : "user_data"}\r\n--B--\r\n`),
+    Buffer.from("--B\r\nContent-Disposition: form-data; "),
+    Buffer.from(disposition),
+    Buffer.from("\r\nContent-Type: audio/mpeg\r\n\r\n"),
+    AUDIO,
+    Buffer.from("\r\n--B\r\nContent-Type: text/plain; charset=utf-8\r\n"),
+    Buffer.from(`Content-Disposition: form-data; name=${field}\r\n\r\n`),
+    Buffer.from(`${field === "model" ? "m" : "user_data"}\r\n--B--\r\n`),
   ]);
-  const reply = await read(await edge.ask({ path, method: "POST", body, headers: { "content-type": 'multipart/form-data; boundary="B"' } }));
+  const reply = await read(
+    await edge.ask({ path, method: "POST", body, headers: { "content-type": 'multipart/form-data; boundary="B"' } }),
+  );
   const [sent] = bodies.splice(0);
-  const head = sent && /Content-Disposition: form-data; name="(file|image|data)"; filename="([^"]*)"\r\n/.exec(sent.toString("utf8"));
+  const head =
+    sent &&
+    /Content-Disposition: form-data; name="(file|image|data)"; filename="([^"]*)"\r\n/.exec(sent.toString("utf8"));
   return { status: reply.status, text: reply.text, part: head?.[1], name: head?.[2], whole: sent?.includes(AUDIO) };
 }
 
@@ -66,5 +77,8 @@ test.each([
   ["a name twice", 'name=file; filename="a.mp3"; filename="b.mp3"'],
   ["an extended name twice", "name=file; filename*=utf-8''a.mp3; filename*=utf-8''b.mp3"],
 ])("%s is refused", async (_, disposition) => {
-  expect(await send("/v1/audio/transcriptions", "file", "model", disposition)).toMatchObject({ status: 400, whole: undefined });
+  expect(await send("/v1/audio/transcriptions", "file", "model", disposition)).toMatchObject({
+    status: 400,
+    whole: undefined,
+  });
 });

@@ -1,7 +1,7 @@
-// A client that goes away takes the endpoint's work with it, whatever the request is waiting for. GPUs do not write for
+// If a client goes away, the endpoint's work ends too, whatever the request is waiting for. No GPU generates for
 // nobody.
 //
-// Limits are long here: nothing but the client's going ends these requests. What workerd sees of it depends on the
+// The limits are long here, so only the client's leaving ends these requests. What workerd notices of it depends on the
 // socket:
 //
 //   the client            TCP                                                             a Unix socket
@@ -27,7 +27,10 @@ beforeAll(async () => {
   const document = rules(1, {}, {}, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
   document.services = {};
   for (const fault of FAULTS) {
-    const regions = { ...region("DE", `de-${fault}`, [`${faulty.url}/${fault}`]), ...region("FR", `fr-${fault}`, [next.url]) };
+    const regions = {
+      ...region("DE", `de-${fault}`, [`${faulty.url}/${fault}`]),
+      ...region("FR", `fr-${fault}`, [next.url]),
+    };
     Object.assign(document.regions, regions);
     const limits = { headers_streamed: "300s", headers_unary: "300s", idle: "300s" };
     document.services[fault] = rules(1, regions, { hosts: [`${fault}.example`], limits }).services.chat;
@@ -58,15 +61,26 @@ test.each([
   const closed = faulty.closed(fault);
   const socket = ask(fault, stream, how === "close on a Unix socket");
   if (fault.startsWith("late")) await once(socket, "data");
-  else await until(async () => faulty.asked.length, (asked) => asked === 1);
+  else
+    await until(
+      async () => faulty.asked.length,
+      (asked) => asked === 1,
+    );
   expect(faulty.closed(fault)).toBe(closed);
   if (how === "reset") socket.resetAndDestroy();
   else socket.destroy();
-  await until(async () => faulty.closed(fault), (now) => now === closed + 1, 10_000);
+  await until(
+    async () => faulty.closed(fault),
+    (now) => now === closed + 1,
+    10_000,
+  );
   expect(next.asked, "nobody else is asked for a client that has gone").toEqual([]);
 });
 
-test.each([["a port", false], ["a Unix socket", true]])("who only closes its half, on %s, still gets all of it", async (_, local) => {
+test.each([
+  ["a port", false],
+  ["a Unix socket", true],
+])("who only closes its half, on %s, still gets all of it", async (_, local) => {
   const socket = ask("late-slow", true, local);
   let text = "";
   socket.on("data", (chunk) => (text += chunk));
@@ -80,6 +94,7 @@ function ask(fault: string, stream: boolean, local: boolean): Socket {
   const to = local ? { path } : { port: Number(new URL(url).port), host: "127.0.0.1" };
   const socket = connect({ ...to, allowHalfOpen: true }).on("error", () => {});
   const body = JSON.stringify({ model: "m", stream, messages: [] });
-  socket.write(`POST /v1/chat/completions HTTP/1.1\r\nhost: ${fault}.example\r\ncf-connecting-ip: 198.51.100.7\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+  const headers = `host: ${fault}.example\r\ncf-connecting-ip: 198.51.100.7\r\ncontent-length: ${body.length}\r\n`;
+  socket.write(`POST /v1/chat/completions HTTP/1.1\r\n${headers}\r\n${body}`);
   return socket;
 }

@@ -1,4 +1,4 @@
-// What every spec starts: stand-in endpoints, the built Worker on workerd, and small servers that play a DNS node.
+// Starts what specs need: stand-in endpoints, the built Worker on workerd, and small servers in place of a DNS node.
 // All ports are free ones, and `stopAll` ends whatever was started.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -8,25 +8,27 @@ import { type IncomingMessage, type ServerResponse, createServer } from "node:ht
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { Miniflare, type MiniflareOptions, type RequestInit as WorkerInit, type Response as WorkerResponse } from "miniflare";
+import {
+  Miniflare,
+  type MiniflareOptions,
+  type RequestInit as WorkerInit,
+  type Response as WorkerResponse,
+} from "miniflare";
 
 export const root = fileURLToPath(new URL("../../", import.meta.url));
 export const build = `${root}edge-worker/build`;
 
 const stops: (() => Promise<unknown> | unknown)[] = [];
 
-/** Has `stopAll` call this too, before what was started earlier ends. */
+/** Registers a function that `stopAll` calls, before it ends what was started earlier. */
 export function onStop(stop: () => unknown): void {
   stops.push(stop);
 }
 
-/** Ends everything that was started since the last call; for `afterAll`. */
+/** Ends everything that was started since the last call. For `afterAll`. */
 export async function stopAll(): Promise<void> {
   for (const stop of stops.splice(0).reverse()) await stop();
 }
-
-// --- Stand-ins
-// --------------------------------------------------------------------------------------------------------
 
 export interface Recorded {
   method: string;
@@ -35,7 +37,7 @@ export interface Recorded {
   body: string;
 }
 
-/** A stand-in endpoint in a process of its own, so that its sockets are real and its resets too. */
+/** A stand-in endpoint in its own process, so that its sockets and resets are real. */
 export class StandIn {
   private constructor(
     readonly region: string,
@@ -44,9 +46,13 @@ export class StandIn {
 
   static async start(region: string, ...options: string[]): Promise<StandIn> {
     const script = `${root}tests/stand-in/endpoint.mjs`;
-    const child: ChildProcess = spawn(process.execPath, [script, "--region", region, "--exit-with-parent", ...options], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
+    const child: ChildProcess = spawn(
+      process.execPath,
+      [script, "--region", region, "--exit-with-parent", ...options],
+      {
+        stdio: ["pipe", "pipe", "inherit"],
+      },
+    );
     stops.push(() => child.kill());
     const [line] = await once(createInterface({ input: child.stdout! }), "line");
     return new StandIn(region, JSON.parse(line).url);
@@ -63,18 +69,18 @@ export class StandIn {
     return this.control("PUT", "failure", failure);
   }
 
-  /** Ends failing and forgets what was recorded. */
+  /** Makes it succeed again, and forgets the recorded requests. */
   async reset(): Promise<void> {
     await this.control("DELETE", "failure");
     await this.control("DELETE", "requests");
   }
 
-  /** Its health check fails from now on. */
+  /** Makes its health check fail. */
   ill(): Promise<unknown> {
     return this.control("PUT", "health", { status: "down" });
   }
 
-  /** It works again. */
+  /** Makes it and its health check succeed again. */
   async well(): Promise<void> {
     await this.control("DELETE", "failure");
     await this.control("PUT", "health", { status: "up" });
@@ -84,12 +90,12 @@ export class StandIn {
     return (await this.control("GET", "requests")).requests;
   }
 
-  /** Requests that were neither answered to the end nor given up by their client. */
+  /** The number of requests that are neither answered completely nor given up by their client. */
   async open(): Promise<number> {
     return (await this.control("GET", "")).open;
   }
 
-  /** Connections that could have carried a request of a client: all but those of this harness. */
+  /** The number of connections that could have carried a client's request: all but those of this harness. */
   async connections(): Promise<number> {
     const { connections } = await this.control("GET", "");
     return connections.model + connections.health + connections.silent;
@@ -106,7 +112,7 @@ export async function refusingUrl(): Promise<string> {
   return `http://127.0.0.1:${port}`;
 }
 
-/** A server of the test's own: a DNS node's API, say. */
+/** Starts a server in the test's process, such as a DNS node's API. */
 export async function serve(answer: (request: IncomingMessage, response: ServerResponse) => void): Promise<string> {
   const server = createServer(answer).listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -117,17 +123,19 @@ export async function serve(answer: (request: IncomingMessage, response: ServerR
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-// --- Rules
-// ------------------------------------------------------------------------------------------------------------
-
 export type Json = Record<string, any>;
 
-/** Digest of an API key, as the rules hold it. */
+/** A part of a multipart form whose boundary is `B`. `more` is appended to its Content-Disposition. */
+export function formPart(name: string, value: string, more = ""): string {
+  return `--B\r\nContent-Disposition: form-data; name="${name}"${more}\r\n\r\n${value}\r\n`;
+}
+
+/** The digest of an API key, as in the rules. */
 export function keyDigest(key: string): string {
   return createHash("sha256").update(key).digest("hex");
 }
 
-/** A region with one endpoint per URL, named `<region>-1`, `-2`, …, tried in that order. */
+/** A region with an endpoint for each URL. They are named `<region>-1`, `-2`, …, and tried in that order. */
 export function region(country: string, name: string, urls: string[], more: Json = {}): Json {
   const endpoints = urls.map((url, i) => [`${name}-${i + 1}`, { url: `${url}/v1`, priority: i, ...more }]);
   return { [name]: { countries: [country], endpoints: Object.fromEntries(endpoints) } };
@@ -150,17 +158,18 @@ export function rules(revision: number, regions: Json, service: Json = {}, more:
     regions,
     services: {
       chat: {
-        hosts: ["chat.example", "localhost"], pattern: "active-active", regions: Object.keys(regions), residency, ...service,
+        hosts: ["chat.example", "localhost"],
+        pattern: "active-active",
+        regions: Object.keys(regions),
+        residency,
+        ...service,
       },
     },
     ...more,
   };
 }
 
-// --- The Worker
-// -------------------------------------------------------------------------------------------------------
-
-/** The strings behind `name = ` in wrangler.toml: one, or a list of them. */
+/** The string or the list of strings after `name = ` in wrangler.toml. */
 export function setting(name: string): string[] {
   const wrangler = readFileSync(`${root}wrangler.toml`, "utf8");
   const value = wrangler.match(new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"))?.[1];
@@ -168,8 +177,15 @@ export function setting(name: string): string[] {
   return [...value.replace(/^\s*#.*$/gm, "").matchAll(/"([^"]*)"/g)].map((match) => match[1]);
 }
 
-/** How the built Worker is run: the date and flags of wrangler.toml, KV in memory, feeds looked at with every request. */
-export function options(bindings: Record<string, string> = {}, more: Partial<MiniflareOptions> = {}, dir = build): MiniflareOptions {
+/**
+ * Options to run the built Worker: with the date and flags of wrangler.toml, KV in memory, and feeds that are fetched
+ * with every request.
+ */
+export function options(
+  bindings: Record<string, string> = {},
+  more: Partial<MiniflareOptions> = {},
+  dir = build,
+): MiniflareOptions {
   return {
     modules: true,
     rootPath: dir,
@@ -186,11 +202,11 @@ export function options(bindings: Record<string, string> = {}, more: Partial<Min
   } as MiniflareOptions;
 }
 
-/** Miniflare makes up a place (in Texas) for what `cf` leaves out: this takes it away again. */
+/** Miniflare invents a place (in Texas) for what `cf` leaves out. This removes it. */
 const nowhere = { country: undefined, latitude: undefined, longitude: undefined };
 
 export interface Ask extends WorkerInit {
-  /** `request.cf`; what it leaves out is missing. */
+  /** `request.cf`. Fields that it leaves out are missing. */
   cf?: any;
   path?: string;
   host?: string;
@@ -204,8 +220,12 @@ export class Edge {
     private readonly dispose: () => Promise<void>,
   ) {}
 
-  /** Starts it with a document in KV (unless there is none), and the bindings: variables and secrets. */
-  static async start(document: Json | null, bindings: Record<string, string> = {}, more: Partial<MiniflareOptions> = {}) {
+  /** Starts the Worker with variables and secrets, and with a document in KV if there is one. */
+  static async start(
+    document: Json | null,
+    bindings: Record<string, string> = {},
+    more: Partial<MiniflareOptions> = {},
+  ) {
     const miniflare = new Miniflare(options(bindings, more));
     let disposed: Promise<void> | undefined;
     const dispose = () => (disposed ??= miniflare.dispose());
@@ -215,7 +235,7 @@ export class Edge {
     return edge;
   }
 
-  /** Ends it before `stopAll` would. */
+  /** Ends the Worker before `stopAll` would. */
   async stop(): Promise<void> {
     await this.dispose();
   }
@@ -226,24 +246,45 @@ export class Edge {
     await kv.put("rules", typeof document === "string" ? document : JSON.stringify(document));
   }
 
-  /** A request; by default a chat completion from Germany. */
-  ask({ cf = { country: "DE" }, path = "/v1/chat/completions", host = "chat.example", json, ...init }: Ask = {}): Promise<WorkerResponse> {
+  /** Sends a request, by default a chat completion from Germany. */
+  ask({
+    cf = { country: "DE" },
+    path = "/v1/chat/completions",
+    host = "chat.example",
+    json,
+    ...init
+  }: Ask = {}): Promise<WorkerResponse> {
     const body = json === undefined ? init.body : JSON.stringify(json);
     const method = init.method ?? (body === undefined ? "GET" : "POST");
-    const headers = { ...(body === undefined ? {} : { "content-type": "application/json" }), ...(init.headers as Json) };
-    return this.miniflare.dispatchFetch(`http://${host}${path}`, { ...init, method, headers, body, cf: { ...nowhere, ...cf } } as never);
+    const headers = {
+      ...(body === undefined ? {} : { "content-type": "application/json" }),
+      ...(init.headers as Json),
+    };
+    return this.miniflare.dispatchFetch(`http://${host}${path}`, {
+      ...init,
+      method,
+      headers,
+      body,
+      cf: { ...nowhere, ...cf },
+    } as never);
   }
 
-  /** A chat completion. `model` keeps tests apart: an endpoint that failed rests for the model it failed with. */
+  /** Sends a chat completion. Tests use different models, because an endpoint that failed rests for that model. */
   chat(country: string, body: Json = {}, more: Ask = {}): Promise<WorkerResponse> {
     const json = { model: "m", messages: [{ role: "user", content: "Say hello." }], ...body };
     return this.ask({ cf: { country }, json, ...more });
   }
 }
 
-/** What a reply says of itself. */
+/** Reads a reply: its status, its body, and what the Worker's headers say. */
 export async function read(reply: WorkerResponse): Promise<{
-  status: number; region: string | null; endpoint: string | null; attempts: string | null; code: string | null; text: string; json: any;
+  status: number;
+  region: string | null;
+  endpoint: string | null;
+  attempts: string | null;
+  code: string | null;
+  text: string;
+  json: any;
 }> {
   const text = await reply.text();
   let json: any = null;
@@ -252,12 +293,17 @@ export async function read(reply: WorkerResponse): Promise<{
   } catch {}
   const header = (name: string) => reply.headers.get(`x-bailiwick-${name}`);
   return {
-    status: reply.status, region: header("region"), endpoint: header("endpoint"), attempts: header("attempts"),
-    code: json?.error?.code ?? null, text, json,
+    status: reply.status,
+    region: header("region"),
+    endpoint: header("endpoint"),
+    attempts: header("attempts"),
+    code: json?.error?.code ?? null,
+    text,
+    json,
   };
 }
 
-/** Asks again until `fits`, as feeds are refreshed behind a request. */
+/** Calls `ask` until its result `fits`, because feeds are refreshed in the background. */
 export async function until<T>(ask: () => Promise<T>, fits: (value: T) => boolean, within = 15_000): Promise<T> {
   const end = Date.now() + within;
   for (;;) {

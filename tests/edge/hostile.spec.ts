@@ -1,5 +1,5 @@
-// Requests made to break it. Every one gets an answer of ours in OpenAI's envelope, never a panic, and after all of
-// them the same isolate still serves.
+// Requests that try to break the Worker. Each gets an answer in OpenAI's envelope, none causes a panic, and afterwards
+// the same isolate still serves.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Ask, Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
 
@@ -11,8 +11,16 @@ beforeAll(async () => {
 });
 afterAll(stopAll);
 
-const post = (body: string | Uint8Array, headers: Record<string, string> = {}): Ask => ({ method: "POST", body, headers });
-const path = (path: string, method = "POST"): Ask => ({ path, method, ...(method !== "GET" && { body: '{"model":"m"}' }) });
+const post = (body: string | Uint8Array, headers: Record<string, string> = {}): Ask => ({
+  method: "POST",
+  body,
+  headers,
+});
+const path = (path: string, method = "POST"): Ask => ({
+  path,
+  method,
+  ...(method !== "GET" && { body: '{"model":"m"}' }),
+});
 
 const hostile: [string, Ask, number][] = [
   ["no body", { method: "POST" }, 400],
@@ -60,8 +68,15 @@ test.each(hostile)("%s", async (_, ask, status) => {
 
 test("odd headers pass or are dropped, and harm nobody", async () => {
   const headers = {
-    authorization: "\u00ff", "api-key": ",,,", "cf-connecting-ip": "not an address", "content-length": "14", "content-type": "text/plain",
-    "x-session-id": "\u00e9".repeat(3000), "accept-language": "*", "idempotency-key": "x".repeat(5000), "openai-organization": "org",
+    authorization: "\u00ff",
+    "api-key": ",,,",
+    "cf-connecting-ip": "not an address",
+    "content-length": "14",
+    "content-type": "text/plain",
+    "x-session-id": "\u00e9".repeat(3000),
+    "accept-language": "*",
+    "idempotency-key": "x".repeat(5000),
+    "openai-organization": "org",
   };
   const { status } = await read(await edge.ask({ method: "POST", headers, body: '{"model":"m" }' }));
   expect(status).toBe(200);

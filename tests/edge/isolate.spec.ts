@@ -1,5 +1,5 @@
-// What one isolate learns from requests and uses for the next: rests, breakers, the retry budget, and who is asked
-// again.
+// What an isolate learns from requests and uses for later ones: rests, breakers, the retry budget, and which endpoint
+// is asked again.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Faulty } from "./faulty.js";
 import { type Ask, Edge, type Json, read, region, rules, stopAll, until } from "./harness.js";
@@ -40,7 +40,10 @@ describe("an endpoint that names its rest gets it", () => {
     await failing("429-ms");
     const began = Date.now();
     expect(await by()).toEqual(tried);
-    await until(() => by(), (attempts) => attempts !== passed);
+    await until(
+      () => by(),
+      (attempts) => attempts !== passed,
+    );
     const rested = Date.now() - began;
     expect(rested).toBeGreaterThanOrEqual(290);
     expect(rested, "not the 30 s of the other header").toBeLessThan(15_000);
@@ -79,32 +82,49 @@ test("rate limits open no breaker; the budget bounds retries: ten, and a fifth f
   expect(served).toBeGreaterThanOrEqual(12);
   expect(served, "a token comes back every ten seconds, too").toBeLessThan(16);
   const poor = replies.filter(({ status }) => status !== 200);
-  for (const { status, code, attempts } of poor) expect([status, code, attempts]).toEqual([429, "rate_limit_exceeded", expect.stringMatching(/^fra-1;outcome=http_429;ms=\d+$/)]);
+  for (const { status, code, attempts } of poor)
+    expect([status, code, attempts]).toEqual([
+      429,
+      "rate_limit_exceeded",
+      expect.stringMatching(/^fra-1;outcome=http_429;ms=\d+$/),
+    ]);
   expect(second.asked).toHaveLength(served);
 });
 
 test("a rest is withheld as cooling, but a fence at rest as a whole is served all the same", async () => {
   await failing("well");
   await edge.put(rules(2, region("DE", "fra", [`${first.url}/500`])));
-  await until(() => edge.chat("DE").then(read), ({ status }) => status === 503);
+  await until(
+    () => edge.chat("DE").then(read),
+    ({ status }) => status === 503,
+  );
   const before = first.asked.length;
-  for (let i = 0; i < 8; i += 1) expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "region_unavailable" });
+  for (let i = 0; i < 8; i += 1)
+    expect(await read(await edge.chat("DE"))).toMatchObject({ status: 503, code: "region_unavailable" });
   expect(first.asked.length - before, "each at least once").toBeGreaterThanOrEqual(8);
 });
 
 describe("requests that belong together go to one endpoint", () => {
-  const endpoints = () => Object.fromEntries([first, second].map((faulty, i) => [`gpu-${i}`, { url: `${faulty.url}/v1` }]));
+  const endpoints = () =>
+    Object.fromEntries([first, second].map((faulty, i) => [`gpu-${i}`, { url: `${faulty.url}/v1` }]));
   beforeEach(async () => {
     edge = await Edge.start(rules(1, { fra: { countries: ["DE"], endpoints: endpoints() } }));
   });
 
-  const of = async (hint: (name: string) => [Json, Ask], name: string) => (await read(await edge.chat("DE", ...hint(name)))).endpoint;
+  const of = async (hint: (name: string) => [Json, Ask], name: string) =>
+    (await read(await edge.chat("DE", ...hint(name)))).endpoint;
 
   test.each<[string, (name: string) => [Json, Ask]]>([
     ["prompt_cache_key", (name) => [{ prompt_cache_key: name }, {}]],
     ["x-session-id", (name) => [{}, { headers: { "x-session-id": name } }]],
     ["user", (name) => [{ user: name }, {}]],
-    ["prompt_cache_key before x-session-id and user", (name) => [{ prompt_cache_key: name, user: `${Math.random()}` }, { headers: { "x-session-id": `${Math.random()}` } }]],
+    [
+      "prompt_cache_key before x-session-id and user",
+      (name) => [
+        { prompt_cache_key: name, user: `${Math.random()}` },
+        { headers: { "x-session-id": `${Math.random()}` } },
+      ],
+    ],
   ])("by %s", async (_, hint) => {
     const names = Array.from({ length: 24 }, (_, i) => `conversation ${i}`);
     const chosen = await Promise.all(names.map((name) => of(hint, name)));

@@ -1,4 +1,4 @@
-// What a client was handed goes back to where it was made, and for its tenant alone: items of answers, fine-tuned
+// Things that a client got go back to where they were made, and only for its tenant: items of answers, fine-tuned
 // models, reasoning.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import OpenAI from "openai";
@@ -33,19 +33,47 @@ class Host {
     const tell = (status: number, body: unknown) => {
       response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
     };
-    const refuse = (status: number, code: string) => tell(status, { error: { message: "x", type: "invalid_request_error", param: "input", code } });
+    const refuse = (status: number, code: string) =>
+      tell(status, { error: { message: "x", type: "invalid_request_error", param: "input", code } });
     if (path === "/models") {
-      return tell(200, { object: "list", data: [{ id: "gpt-4o", object: "model", parent: null }, { id: tuned, object: "model" }, { id: "lora", object: "model", parent: "base" }] });
+      return tell(200, {
+        object: "list",
+        data: [
+          { id: "gpt-4o", object: "model", parent: null },
+          { id: tuned, object: "model" },
+          { id: "lora", object: "model", parent: "base" },
+        ],
+      });
     }
-    if (path.startsWith("/models/")) return tell(200, { id: decodeURIComponent(path.slice(8)), object: "model", deleted: request.method === "DELETE" });
+    if (path.startsWith("/models/"))
+      return tell(200, {
+        id: decodeURIComponent(path.slice(8)),
+        object: "model",
+        deleted: request.method === "DELETE",
+      });
     if (path.endsWith("/events")) {
-      return tell(200, { object: "list", data: [{ id: "ftevent-1", object: "fine_tuning.job.event", message: `New fine-tuned model created: ${tuned}` }], has_more: false });
+      return tell(200, {
+        object: "list",
+        data: [{ id: "ftevent-1", object: "fine_tuning.job.event", message: `New fine-tuned model created: ${tuned}` }],
+        has_more: false,
+      });
     }
     if (path.endsWith("/checkpoints")) {
-      return tell(200, { object: "list", data: [{ id: "ftckpt_1", fine_tuning_job_id: "ftjob-1", fine_tuned_model_checkpoint: `${tuned}:ckpt-step-1` }] });
+      return tell(200, {
+        object: "list",
+        data: [{ id: "ftckpt_1", fine_tuning_job_id: "ftjob-1", fine_tuned_model_checkpoint: `${tuned}:ckpt-step-1` }],
+      });
     }
     if (path.startsWith("/fine_tuning/jobs")) {
-      return tell(200, { object: "fine_tuning.job", id: "ftjob-1", status: "succeeded", model: json.model ?? "gpt-4o", fine_tuned_model: tuned, training_file: null, error: null });
+      return tell(200, {
+        object: "fine_tuning.job",
+        id: "ftjob-1",
+        status: "succeeded",
+        model: json.model ?? "gpt-4o",
+        fine_tuned_model: tuned,
+        training_file: null,
+        error: null,
+      });
     }
     if (path === "/chat/completions") {
       const choices = [{ index: 0, message: { role: "assistant", content: "CANARY" }, finish_reason: "stop" }];
@@ -53,21 +81,47 @@ class Host {
     }
     const items: Json[] = Array.isArray(json.input) ? json.input : [];
     const used = items.filter((item) => this.stored.has(item.id)).map((item) => this.stored.get(item.id));
-    const lost = items.find((item) => item.id && !item.encrypted_content && ["reasoning", "item_reference"].includes(item.type) && !this.stored.has(item.id));
+    const lost = items.find(
+      (item) =>
+        item.id &&
+        !item.encrypted_content &&
+        ["reasoning", "item_reference"].includes(item.type) &&
+        !this.stored.has(item.id),
+    );
     if (lost) return refuse(404, "item_not_found");
-    if (items.some((item) => item.encrypted_content && !item.encrypted_content.startsWith(this.name))) return refuse(400, "invalid_encrypted_content");
+    if (items.some((item) => item.encrypted_content && !item.encrypted_content.startsWith(this.name)))
+      return refuse(400, "invalid_encrypted_content");
     const answer = this.answer(json, items, used.join(" | "));
     if (!json.stream) return tell(200, answer);
     response.writeHead(200, { "content-type": "text/event-stream" });
     let sequence_number = 0;
-    const event = (type: string, fields: Json) => response.write(`event: ${type}\ndata: ${JSON.stringify({ type, sequence_number: sequence_number++, ...fields })}\n\n`);
+    const event = (type: string, fields: Json) =>
+      response.write(
+        `event: ${type}\ndata: ${JSON.stringify({ type, sequence_number: sequence_number++, ...fields })}\n\n`,
+      );
     event("response.created", { response: { ...answer, status: "in_progress", output: [] } });
     for (const [output_index, item] of answer.output.entries()) {
       event("response.output_item.added", { output_index, item: item.content ? { ...item, content: [] } : item });
-      if (item.type === "function_call") event("response.function_call_arguments.done", { item_id: item.id, output_index, name: item.name, arguments: item.arguments });
+      if (item.type === "function_call")
+        event("response.function_call_arguments.done", {
+          item_id: item.id,
+          output_index,
+          name: item.name,
+          arguments: item.arguments,
+        });
       if (item.type === "message") {
-        event("response.content_part.added", { item_id: item.id, output_index, content_index: 0, part: { type: "output_text", text: "", annotations: [] } });
-        event("response.output_text.delta", { item_id: item.id, output_index, content_index: 0, delta: item.content[0].text });
+        event("response.content_part.added", {
+          item_id: item.id,
+          output_index,
+          content_index: 0,
+          part: { type: "output_text", text: "", annotations: [] },
+        });
+        event("response.output_text.delta", {
+          item_id: item.id,
+          output_index,
+          content_index: 0,
+          delta: item.content[0].text,
+        });
       }
       event("response.output_item.done", { output_index, item });
     }
@@ -78,14 +132,35 @@ class Host {
   private answer(json: Json, items: Json[], used: string): Json {
     const n = this.stored.size + 1;
     const [rs, ig, fc, msg] = ["rs", "ig", "fc", "msg"].map((kind) => `${kind}_${this.name}${n}`);
-    if (json.store !== false) for (const id of [rs, ig, fc, msg]) this.stored.set(id, `${id} of ${JSON.stringify(items[0] ?? json.input)}`);
-    const encrypted = json.include?.includes("reasoning.encrypted_content") ? { encrypted_content: `${this.name}-gAAAA` } : {};
+    if (json.store !== false)
+      for (const id of [rs, ig, fc, msg]) this.stored.set(id, `${id} of ${JSON.stringify(items[0] ?? json.input)}`);
+    const encrypted = json.include?.includes("reasoning.encrypted_content")
+      ? { encrypted_content: `${this.name}-gAAAA` }
+      : {};
     const wantsTool = json.tools && !items.some((item) => item.type === "function_call_output");
     const last = wantsTool
       ? { type: "function_call", id: fc, call_id: `call_${n}`, name: "weather", arguments: "{}", status: "completed" }
-      : { type: "message", id: msg, role: "assistant", status: "completed", content: [{ type: "output_text", text: `seen: ${used}`, annotations: [] }] };
-    const output = [{ type: "reasoning", id: rs, summary: [], ...encrypted }, { type: "image_generation_call", id: ig, status: "completed", result: null }, last];
-    return { id: `resp_${this.name}${n}`, object: "response", created_at: 1, status: "completed", model: json.model, store: json.store ?? true, output };
+      : {
+          type: "message",
+          id: msg,
+          role: "assistant",
+          status: "completed",
+          content: [{ type: "output_text", text: `seen: ${used}`, annotations: [] }],
+        };
+    const output = [
+      { type: "reasoning", id: rs, summary: [], ...encrypted },
+      { type: "image_generation_call", id: ig, status: "completed", result: null },
+      last,
+    ];
+    return {
+      id: `resp_${this.name}${n}`,
+      object: "response",
+      created_at: 1,
+      status: "completed",
+      model: json.model,
+      store: json.store ?? true,
+      output,
+    };
   }
 }
 
@@ -116,7 +191,8 @@ function document(service: Json = {}, keys = true): Json {
   return made;
 }
 
-const respond = (edge: Edge, json: Json, more: Ask = {}) => edge.ask({ path: "/v1/responses", headers: key("acme"), json: { model: "o", ...json }, ...more }).then(read);
+const respond = (edge: Edge, json: Json, more: Ask = {}) =>
+  edge.ask({ path: "/v1/responses", headers: key("acme"), json: { model: "o", ...json }, ...more }).then(read);
 const user = (content: string) => ({ role: "user", content });
 const inputs = () => [...a.asked, ...b.asked].map((one) => one.json.input);
 
@@ -135,7 +211,9 @@ describe("where answers are stored", () => {
       for (const item of one.json.output) expect(item.id).toMatch(/^(rs|ig|msg)_bw1/);
       const whole = await respond(edge, { input: [user("other"), reasoning, image, message, user("more")] });
       expect([whole.status, whole.endpoint]).toEqual([200, one.endpoint]);
-      const referred = await respond(edge, { input: [{ type: "item_reference", id: reasoning.id }, { id: message.id }, user("more")] });
+      const referred = await respond(edge, {
+        input: [{ type: "item_reference", id: reasoning.id }, { id: message.id }, user("more")],
+      });
       expect([referred.status, referred.endpoint]).toEqual([200, one.endpoint]);
       const sent = inputs().at(-1)!;
       expect([...a.stored.keys(), ...b.stored.keys()]).toEqual(expect.arrayContaining([sent[0].id, sent[1].id]));
@@ -146,23 +224,40 @@ describe("where answers are stored", () => {
   test("another tenant's are absent, sealed or raw, and its own are untouched", async () => {
     const secret = await respond(edge, { input: [user("CANARY")] });
     const [reasoning, image, message] = secret.json.output;
-    const raw = [...a.stored].concat([...b.stored]).filter(([, text]) => text.includes("CANARY")).map(([id]) => id);
+    const raw = [...a.stored]
+      .concat([...b.stored])
+      .filter(([, text]) => text.includes("CANARY"))
+      .map(([id]) => id);
     expect(raw).toHaveLength(4);
     for (const host of [a, b]) host.asked.length = 0;
     const theft = (item: Json) => respond(edge, { input: [user("x"), item] }, { headers: key("emca") });
-    const bare = [reasoning, image, message, { type: "item_reference", id: reasoning.id }, { type: "item_reference", id: raw[0] }, { id: raw[1] },
-      { type: "reasoning", id: raw[0], summary: [] }, { type: "image_generation_call", id: raw[1] }];
+    const bare = [
+      reasoning,
+      image,
+      message,
+      { type: "item_reference", id: reasoning.id },
+      { type: "item_reference", id: raw[0] },
+      { id: raw[1] },
+      { type: "reasoning", id: raw[0], summary: [] },
+      { type: "image_generation_call", id: raw[1] },
+    ];
     for (const item of bare) expect(await theft(item)).toMatchObject({ status: 404, code: "not_found" });
     expect([...a.asked, ...b.asked]).toEqual([]);
     // What holds all that a model needs passes, and its id names nothing any more.
-    const whole = [{ type: "message", role: "assistant", id: raw[3], content: "c" }, { type: "function_call", id: raw[2], call_id: "call_1", name: "f", arguments: "{}" },
-      { type: "image_generation_call", ID: raw[1], result: "AAAA" }, { type: "mcp_approval_response", approval_request_id: raw[0], approve: true }];
+    const whole = [
+      { type: "message", role: "assistant", id: raw[3], content: "c" },
+      { type: "function_call", id: raw[2], call_id: "call_1", name: "f", arguments: "{}" },
+      { type: "image_generation_call", ID: raw[1], result: "AAAA" },
+      { type: "mcp_approval_response", approval_request_id: raw[0], approve: true },
+    ];
     for (const item of whole) {
       const reply = await theft(item);
       expect(reply.status).toBe(200);
       expect(reply.text).not.toContain("CANARY");
     }
-    expect((await theft({ type: "reasoning", id: raw[0], summary: [], encrypted_content: "A-x" })).text).not.toContain("CANARY");
+    expect((await theft({ type: "reasoning", id: raw[0], summary: [], encrypted_content: "A-x" })).text).not.toContain(
+      "CANARY",
+    );
     const sent = JSON.stringify(inputs());
     for (const id of raw) expect(sent).not.toContain(id);
     expect(sent).toContain("call_1");
@@ -175,8 +270,14 @@ describe("where answers are stored", () => {
       made.set(endpoint, json.output);
     }
     const [[first, one], [, other]] = made;
-    expect(await respond(edge, { input: [user("x"), one[0], other[2]] })).toMatchObject({ status: 200, endpoint: first });
-    expect(await respond(edge, { input: [user("x"), one[0], other[0]] })).toMatchObject({ status: 400, code: "ids_apart" });
+    expect(await respond(edge, { input: [user("x"), one[0], other[2]] })).toMatchObject({
+      status: 200,
+      endpoint: first,
+    });
+    expect(await respond(edge, { input: [user("x"), one[0], other[0]] })).toMatchObject({
+      status: 400,
+      code: "ids_apart",
+    });
   });
 
   test("an id of an answer that wasn't stored comes back without harm", async () => {
@@ -199,7 +300,8 @@ describe("where answers are stored", () => {
       if (!stream) return client.responses.create(body);
       const ids = new Set<string>();
       const run = client.responses.stream(body);
-      for await (const event of run as AsyncIterable<any>) for (const id of [event.item_id, event.item?.id, event.response?.id]) if (id) ids.add(id);
+      for await (const event of run as AsyncIterable<any>)
+        for (const id of [event.item_id, event.item?.id, event.response?.id]) if (id) ids.add(id);
       const final = await run.finalResponse();
       expect([...ids].sort()).toEqual([final.id, ...final.output.map((item: any) => item.id)].sort());
       return final;
@@ -212,9 +314,17 @@ describe("where answers are stored", () => {
     input.push(...one.output, { type: "function_call_output", call_id: call.call_id, output: "sunny" });
     const two = await ask(input);
     expect(two.output_text).toMatch(/seen: rs_/);
-    const three = await client.responses.create({ model: "o", previous_response_id: two.id, input: [{ type: "item_reference", id: two.output[0].id! }] });
+    const three = await client.responses.create({
+      model: "o",
+      previous_response_id: two.id,
+      input: [{ type: "item_reference", id: two.output[0].id! }],
+    });
     expect(three.status).toBe("completed");
-    expect(await client.responses.create({ model: "o", input: [{ type: "item_reference", id: "rs_A1" }] }).catch((error) => error.status)).toBe(404);
+    expect(
+      await client.responses
+        .create({ model: "o", input: [{ type: "item_reference", id: "rs_A1" }] })
+        .catch((error) => error.status),
+    ).toBe(404);
   });
 });
 
@@ -224,7 +334,9 @@ describe("where nothing is stored", () => {
     const { port } = await edge.miniflare.ready;
     const client = new OpenAI({ apiKey: "x", baseURL: `http://localhost:${port}/v1` });
     for (const item of [{ type: "item_reference", id: "rs_1" }, { id: "rs_1" }]) {
-      const error = await client.responses.create({ model: "o", input: [user("q"), item] as any }).catch((error) => error);
+      const error = await client.responses
+        .create({ model: "o", input: [user("q"), item] as any })
+        .catch((error) => error);
       expect(error).toMatchObject({ status: 400, code: "item_reference_not_allowed", param: "input" });
       expect(error.message).toContain("reasoning.encrypted_content");
     }
@@ -234,7 +346,11 @@ describe("where nothing is stored", () => {
 
   test("items pass as they are, without any key for ids", async () => {
     const edge = await Edge.start(document({}, false));
-    const items = [user("q"), { type: "reasoning", id: "rs_x", summary: [], encrypted_content: "" }, { type: "message", role: "assistant", id: "msg_x", content: "c" }];
+    const items = [
+      user("q"),
+      { type: "reasoning", id: "rs_x", summary: [], encrypted_content: "" },
+      { type: "message", role: "assistant", id: "msg_x", content: "c" },
+    ];
     a.stored.set("rs_x", "x");
     b.stored.set("rs_x", "x");
     expect((await respond(edge, { input: items }, { headers: {} })).status).toBe(200);
@@ -250,7 +366,10 @@ describe("where nothing is stored", () => {
     await respond(edge, { input: [user("CANARY")] }, { host: "stores.example" });
     const raw = [...a.stored, ...b.stored].filter(([, text]) => text.includes("CANARY")).map(([id]) => id);
     const theft = (item: Json) => respond(edge, { input: [item] }, { headers: key("emca") });
-    expect(await theft({ type: "image_generation_call", id: raw[1] })).toMatchObject({ status: 404, code: "not_found" });
+    expect(await theft({ type: "image_generation_call", id: raw[1] })).toMatchObject({
+      status: 404,
+      code: "not_found",
+    });
     const reply = await theft({ type: "message", role: "assistant", id: raw.at(-1), content: "c" });
     expect([reply.status, reply.text.includes("CANARY")]).toEqual([200, false]);
     await edge.stop();
@@ -262,7 +381,11 @@ describe("where nothing is stored", () => {
     for (let i = 0; i < 20; i += 1) {
       const ask = { store: false, include: ["reasoning.encrypted_content"], instructions: "Be kind." };
       const one = await respond(edge, { ...ask, input: `q${i}` }, { headers: {} });
-      const two = await respond(edge, { ...ask, input: [user(`q${i}`), one.json.output[0], user("more")] }, { headers: {} });
+      const two = await respond(
+        edge,
+        { ...ask, input: [user(`q${i}`), one.json.output[0], user("more")] },
+        { headers: {} },
+      );
       expect([two.status, two.endpoint]).toEqual([200, one.endpoint]);
       used.add(one.endpoint);
     }
@@ -276,7 +399,8 @@ describe("models made of a tenant's data", () => {
   beforeAll(async () => {
     edge = await Edge.start(document(), { STATE_KEY, OWN_KEY: "k" });
   });
-  const get = (path: string, name = "acme", more: Ask = {}) => edge.ask({ path, headers: key(name), ...more }).then(read);
+  const get = (path: string, name = "acme", more: Ask = {}) =>
+    edge.ask({ path, headers: key(name), ...more }).then(read);
   const chat = (model: string, name = "acme", more: Ask = {}) =>
     edge.ask({ headers: key(name), json: { model, messages: [user("hi")] }, ...more }).then(read);
 
@@ -292,7 +416,9 @@ describe("models made of a tenant's data", () => {
   });
 
   test("go by a sealed name, to where they were made, for their tenant", async () => {
-    const job = await edge.ask({ path: "/v1/fine_tuning/jobs", headers: key("acme"), json: { model: "gpt-4o", training_file: null } }).then(read);
+    const job = await edge
+      .ask({ path: "/v1/fine_tuning/jobs", headers: key("acme"), json: { model: "gpt-4o", training_file: null } })
+      .then(read);
     const model = job.json.fine_tuned_model;
     expect(model).toMatch(/^ft:gpt-4o-2024-08-06:bw1/);
     const path = `/v1/fine_tuning/jobs/${job.json.id}`;
@@ -306,10 +432,17 @@ describe("models made of a tenant's data", () => {
     const host = job.endpoint === "fra-1" ? a : b;
     expect(host.asked.at(-1)!.json.model).toBe(tuned);
     expect((await chat(checkpoint.fine_tuned_model_checkpoint)).endpoint).toBe(job.endpoint);
-    expect(await get(`/v1/models/${model}`)).toMatchObject({ status: 200, endpoint: job.endpoint, json: { id: model } });
+    expect(await get(`/v1/models/${model}`)).toMatchObject({
+      status: 200,
+      endpoint: job.endpoint,
+      json: { id: model },
+    });
     for (const host of [a, b]) host.asked.length = 0;
     for (const path of [`/v1/models/${model}`, `/v1/models/${tuned}`]) {
-      expect(await edge.ask({ path, method: "DELETE", headers: key("emca") }).then(read)).toMatchObject({ status: 404, code: "model_not_found" });
+      expect(await edge.ask({ path, method: "DELETE", headers: key("emca") }).then(read)).toMatchObject({
+        status: 404,
+        code: "model_not_found",
+      });
     }
     expect(await chat(model, "emca")).toMatchObject({ status: 404, code: "model_not_found" });
     expect(await chat(`${model}A`)).toMatchObject({ status: 404, code: "model_not_found" });
@@ -327,7 +460,8 @@ describe("models made of a tenant's data", () => {
 
   test("are used by the name that the operator's map gives them", async () => {
     const mapped = document();
-    for (const endpoint of Object.values<Json>(mapped.regions.fra.endpoints)) endpoint.models = { plans: tuned, [tuned]: tuned };
+    for (const endpoint of Object.values<Json>(mapped.regions.fra.endpoints))
+      endpoint.models = { plans: tuned, [tuned]: tuned };
     const closed = await Edge.start(mapped, { STATE_KEY, OWN_KEY: "k" });
     for (const model of ["plans", tuned]) {
       const reply = await closed.ask({ headers: key("emca"), json: { model, messages: [] } }).then(read);

@@ -1,5 +1,5 @@
-// What would be acted on although nobody read it as a request: a batch of a file that was uploaded for something else,
-// and a playlist in the place of media.
+// Content that would be acted on without being judged as a request: a batch of a file that was uploaded for another
+// purpose, and a playlist in place of media.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, type Json, type Recorded, read, region, rules, serve, stopAll } from "./harness.js";
 
@@ -14,9 +14,12 @@ beforeAll(async () => {
     request.resume().on("end", () => {
       sent.push({ method: request.method!, path: request.url! });
       const id = request.url!.match(/^\/v1\/files\/(.+)$/)?.[1];
-      const file = id === undefined ? undefined : files.get(id) ?? { status: 404, object: { error: { message: "gone" } } };
+      const file =
+        id === undefined ? undefined : (files.get(id) ?? { status: 404, object: { error: { message: "gone" } } });
       const made = request.url === "/v1/files" ? { id: "file-1", object: "file" } : { id: "batch_1", object: "batch" };
-      response.writeHead(file?.status ?? 200, { "content-type": "application/json" }).end(JSON.stringify(file?.object ?? made));
+      response
+        .writeHead(file?.status ?? 200, { "content-type": "application/json" })
+        .end(JSON.stringify(file?.object ?? made));
     });
   });
   const document = rules(1, region("DE", "fra", [url]), { allow: ["batch", "unknown_fields"] });
@@ -30,7 +33,10 @@ afterAll(stopAll);
 
 const encoded = async (form: FormData) => {
   const whole = new Response(form);
-  return { body: Buffer.from(await whole.arrayBuffer()), headers: { "content-type": whole.headers.get("content-type")! } };
+  return {
+    body: Buffer.from(await whole.arrayBuffer()),
+    headers: { "content-type": whole.headers.get("content-type")! },
+  };
 };
 const posted = async (path: string, fields: Record<string, string>, file: string, name = "a") => {
   const form = new FormData();
@@ -38,9 +44,15 @@ const posted = async (path: string, fields: Record<string, string>, file: string
   form.set("file", new Blob([file]), name);
   return read(await edge.ask({ path, ...(await encoded(form)) }));
 };
-const uploaded = async (purpose: string) => (await posted("/v1/files", { purpose }, '{"custom_id":"a"}\n')).json.id as string;
+const uploaded = async (purpose: string) =>
+  (await posted("/v1/files", { purpose }, '{"custom_id":"a"}\n')).json.id as string;
 const batch = async (input_file_id: unknown, more: Json = {}) =>
-  read(await edge.ask({ path: "/v1/batches", json: { input_file_id, endpoint: "/v1/chat/completions", completion_window: "24h", ...more } }));
+  read(
+    await edge.ask({
+      path: "/v1/batches",
+      json: { input_file_id, endpoint: "/v1/chat/completions", completion_window: "24h", ...more },
+    }),
+  );
 const made = () => sent.filter(({ method, path }) => method === "POST" && path === "/v1/batches").length;
 
 test("a batch is made of a file that was uploaded as one", async () => {
@@ -54,16 +66,23 @@ test("of no other file a batch is made, as nobody has judged its lines", async (
   const id = await uploaded("user_data");
   for (const purpose of ["user_data", "fine-tune", "assistants", "batch_output", "Batch", "batch "]) {
     files.set("file-1", { status: 200, object: { id: "file-1", purpose } });
-    expect(await batch(id), String(purpose)).toMatchObject({ status: 400, code: "invalid_field", json: { error: { param: "input_file_id" } } });
+    expect(await batch(id), String(purpose)).toMatchObject({
+      status: 400,
+      code: "invalid_field",
+      json: { error: { param: "input_file_id" } },
+    });
   }
   files.set("file-1", { status: 200, object: { id: "file-1", purpose: "batch" } });
-  for (const [input, more] of [[[id, id], {}], [id, { other_file_id: id }]] as [unknown, Json][]) {
+  for (const [input, more] of [
+    [[id, id], {}],
+    [id, { other_file_id: id }],
+  ] as [unknown, Json][]) {
     expect(await batch(input, more)).toMatchObject({ status: 400, code: "invalid_field" });
   }
   expect(made()).toBe(0);
 });
 
-test("where an endpoint has nothing to say of the file, it decides itself; where it fails, no batch is made", async () => {
+test("an endpoint without a word on the file decides itself; if it fails, no batch is made", async () => {
   const id = await uploaded("batch");
   expect(await batch(id)).toMatchObject({ status: 200 });
   files.set("file-1", { status: 200, object: { id: "file-1" } });
@@ -87,11 +106,18 @@ test.each(playlists)("%s is no media: a decoder would follow it", async (_, list
   const refused = { status: 400, code: "remote_url_not_allowed" };
   const base64 = Buffer.from(list).toString("base64");
   for (const part of [
-    { type: "input_audio", input_audio: { data: base64, format: "wav" } }, { type: "video_url", video_url: { url: `data:video/mp4;base64,${base64}` } },
+    { type: "input_audio", input_audio: { data: base64, format: "wav" } },
+    { type: "video_url", video_url: { url: `data:video/mp4;base64,${base64}` } },
     { type: "audio_url", audio_url: { url: `data:audio/wav,${encodeURIComponent(list)}` } },
   ]) {
-    expect(await read(await edge.chat("DE", { messages: [{ role: "user", content: [part] }] })), part.type).toMatchObject(refused);
+    expect(
+      await read(await edge.chat("DE", { messages: [{ role: "user", content: [part] }] })),
+      part.type,
+    ).toMatchObject(refused);
   }
-  expect(await posted("/v1/audio/transcriptions", { model: "m" }, list, "a.wav")).toMatchObject({ ...refused, json: { error: { param: "file" } } });
+  expect(await posted("/v1/audio/transcriptions", { model: "m" }, list, "a.wav")).toMatchObject({
+    ...refused,
+    json: { error: { param: "file" } },
+  });
   expect(sent).toEqual([]);
 });

@@ -1,5 +1,5 @@
-// What a host keeps for a while and tells the id of: the sound of an answer, and the container that code ran in. Both
-// go back to where they were made, for their tenant alone.
+// Things that a host stores for a while under an id: the audio of an answer, and the container that ran code. Both go
+// back to where they were made, and only for their tenant.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
@@ -7,7 +7,10 @@ let edge: Edge, keyless: Edge;
 /** The bodies that came to the endpoint. */
 const sent: Json[] = [];
 
-const chunk = (delta: Json) => `data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", model: "m", choices: [{ index: 0, delta, finish_reason: null }] })}\n\n`;
+const chunk = (delta: Json) => {
+  const choices = [{ index: 0, delta, finish_reason: null }];
+  return `data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", model: "m", choices })}\n\n`;
+};
 
 beforeAll(async () => {
   const url = await serve((request, response) => {
@@ -18,23 +21,50 @@ beforeAll(async () => {
       sent.push(body);
       if (body.stream) {
         response.writeHead(200, { "content-type": "text/event-stream" });
-        return void response.end(`${chunk({ role: "assistant", audio: { id: "audio_raw", transcript: "hi" } })}data: [DONE]\n\n`);
+        return void response.end(
+          `${chunk({ role: "assistant", audio: { id: "audio_raw", transcript: "hi" } })}data: [DONE]\n\n`,
+        );
       }
       const answer = request.url!.endsWith("responses")
         ? {
-            id: "resp_raw", object: "response", status: "completed", model: "m", tools: body.tools,
-            output: [{ type: "code_interpreter_call", id: "ci_raw", container_id: "cntr_raw", code: "1", status: "completed" }],
+            id: "resp_raw",
+            object: "response",
+            status: "completed",
+            model: "m",
+            tools: body.tools,
+            output: [
+              { type: "code_interpreter_call", id: "ci_raw", container_id: "cntr_raw", code: "1", status: "completed" },
+            ],
           }
         : {
-            id: "c", object: "chat.completion", model: "m",
-            choices: [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: null, audio: { id: "audio_raw", data: "AAAA", transcript: "hi", expires_at: 1 } } }],
+            id: "c",
+            object: "chat.completion",
+            model: "m",
+            choices: [
+              {
+                index: 0,
+                finish_reason: "stop",
+                message: {
+                  role: "assistant",
+                  content: null,
+                  audio: { id: "audio_raw", data: "AAAA", transcript: "hi", expires_at: 1 },
+                },
+              },
+            ],
           };
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
     });
   });
-  const document = rules(1, region("DE", "eu", [url]), { regions: ["eu"], allow: ["hosted_tools"] }, {
-    tenants: Object.fromEntries(["acme", "emca"].map((name) => [name, { key_sha256: [keyDigest(`sk-${name}`)], services: ["chat"] }])),
-  });
+  const document = rules(
+    1,
+    region("DE", "eu", [url]),
+    { regions: ["eu"], allow: ["hosted_tools"] },
+    {
+      tenants: Object.fromEntries(
+        ["acme", "emca"].map((name) => [name, { key_sha256: [keyDigest(`sk-${name}`)], services: ["chat"] }]),
+      ),
+    },
+  );
   edge = await Edge.start(document, { STATE_KEY: "k".repeat(40) });
   keyless = await Edge.start(document);
 });
@@ -42,11 +72,17 @@ afterAll(stopAll);
 
 async function ask(path: string, json: Json, { at = edge, tenant = "acme" } = {}) {
   sent.length = 0;
-  return { ...(await read(await at.ask({ path, json, headers: { authorization: `Bearer sk-${tenant}` } }))), sent: sent[0] };
+  return {
+    ...(await read(await at.ask({ path, json, headers: { authorization: `Bearer sk-${tenant}` } }))),
+    sent: sent[0],
+  };
 }
 const said = (audio?: Json, more: Json = {}) => ({
-  model: "m", modalities: ["text", "audio"], audio: { voice: "alloy", format: "wav" },
-  messages: [{ role: "user", content: "hi" }, ...(audio ? [{ role: "assistant", audio }] : [])], ...more,
+  model: "m",
+  modalities: ["text", "audio"],
+  audio: { voice: "alloy", format: "wav" },
+  messages: [{ role: "user", content: "hi" }, ...(audio ? [{ role: "assistant", audio }] : [])],
+  ...more,
 });
 
 test("the sound of an answer is referred to by its tenant alone", async () => {
@@ -55,8 +91,16 @@ test("the sound of an answer is referred to by its tenant alone", async () => {
   expect(id).toMatch(/^audio_bw1/);
   const second = await ask("/v1/chat/completions", said({ id }));
   expect(second).toMatchObject({ status: 200, sent: { messages: [{}, { audio: { id: "audio_raw" } }] } });
-  for (const [audio, tenant] of [[{ id }, "emca"], [{ id: "audio_raw" }, "acme"], [{ ID: "audio_raw" }, "acme"]] as const) {
-    expect(await ask("/v1/chat/completions", said(audio), { tenant })).toMatchObject({ status: 404, code: "not_found", sent: undefined });
+  for (const [audio, tenant] of [
+    [{ id }, "emca"],
+    [{ id: "audio_raw" }, "acme"],
+    [{ ID: "audio_raw" }, "acme"],
+  ] as const) {
+    expect(await ask("/v1/chat/completions", said(audio), { tenant })).toMatchObject({
+      status: 404,
+      code: "not_found",
+      sent: undefined,
+    });
   }
 });
 
@@ -68,10 +112,19 @@ test("so is that of a stream", async () => {
 
 test("without a key for ids there is an answer, whose sound can't be referred to", async () => {
   expect(await ask("/v1/chat/completions", said(), { at: keyless })).toMatchObject({ status: 200 });
-  expect(await ask("/v1/chat/completions", said({ id: "audio_raw" }), { at: keyless })).toMatchObject({ status: 503, code: "no_state_key", sent: undefined });
+  expect(await ask("/v1/chat/completions", said({ id: "audio_raw" }), { at: keyless })).toMatchObject({
+    status: 503,
+    code: "no_state_key",
+    sent: undefined,
+  });
 });
 
-const running = (container: unknown, input: unknown = "1+1") => ({ model: "m", store: false, input, tools: [{ type: "code_interpreter", container }] });
+const running = (container: unknown, input: unknown = "1+1") => ({
+  model: "m",
+  store: false,
+  input,
+  tools: [{ type: "code_interpreter", container }],
+});
 
 test("a container is used again by its tenant alone", async () => {
   const first = await ask("/v1/responses", running({ type: "auto" }));
@@ -81,9 +134,24 @@ test("a container is used again by its tenant alone", async () => {
   const second = await ask("/v1/responses", running(id));
   expect(second).toMatchObject({ status: 200, sent: { tools: [{ container: "cntr_raw" }] } });
   expect(second.text).not.toContain("cntr_raw");
-  const call = (container_id: string) => running({ type: "auto" }, [{ type: "code_interpreter_call", id: "ci_x", code: "1", status: "completed", container_id }]);
-  expect(await ask("/v1/responses", call(id))).toMatchObject({ status: 200, sent: { input: [{ container_id: "cntr_raw" }] } });
-  for (const [body, tenant] of [[running(id), "emca"], [running("cntr_raw"), "acme"], [call(id), "emca"], [call("cntr_raw"), "acme"]] as const) {
-    expect(await ask("/v1/responses", body, { tenant })).toMatchObject({ status: 404, code: "not_found", sent: undefined });
+  const call = (container_id: string) =>
+    running({ type: "auto" }, [
+      { type: "code_interpreter_call", id: "ci_x", code: "1", status: "completed", container_id },
+    ]);
+  expect(await ask("/v1/responses", call(id))).toMatchObject({
+    status: 200,
+    sent: { input: [{ container_id: "cntr_raw" }] },
+  });
+  for (const [body, tenant] of [
+    [running(id), "emca"],
+    [running("cntr_raw"), "acme"],
+    [call(id), "emca"],
+    [call("cntr_raw"), "acme"],
+  ] as const) {
+    expect(await ask("/v1/responses", body, { tenant })).toMatchObject({
+      status: 404,
+      code: "not_found",
+      sent: undefined,
+    });
   }
 });

@@ -1,5 +1,5 @@
-// Clients that take their time over a body: each is told so after the limits of its service, and no endpoint pays for
-// it.
+// Clients that send their bodies slowly. Each is told so after its service's limits, and it doesn't count against an
+// endpoint.
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { StandIn, region, rules, serve, stopAll } from "./harness.js";
@@ -11,7 +11,12 @@ let url: string, fra: StandIn, par: StandIn;
 beforeAll(async () => {
   [fra, par] = await Promise.all(["eu-frankfurt", "eu-paris"].map((name) => StandIn.start(name)));
   const limits = { idle: `${IDLE}ms`, headers_unary: "1500ms", headers_streamed: "1500ms", total: "3s" };
-  const document = rules(1, { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [par.url]) }, { limits }, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
+  const document = rules(
+    1,
+    { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [par.url]) },
+    { limits },
+    { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] },
+  );
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   ({ url } = await workerd({ RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) }));
 });
@@ -21,7 +26,8 @@ afterAll(stopAll);
 const head = (path: string, headers: string) =>
   `POST ${path} HTTP/1.1\r\nhost: chat.example\r\ncf-connecting-ip: 198.51.100.7\r\n${headers}\r\n\r\n`;
 const part = '--XX\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n';
-const upload = (more: string) => head("/v1/files", "content-type: multipart/form-data; boundary=XX\r\ncontent-length: 100000000") + part + more;
+const upload = (more: string) =>
+  head("/v1/files", "content-type: multipart/form-data; boundary=XX\r\ncontent-length: 100000000") + part + more;
 
 /** Sends `begin`, then `drip` again and again, and gives back the answer. */
 async function ask(begin: string, drip = ""): Promise<{ status: number; code: string; attempts?: string; ms: number }> {
@@ -37,7 +43,12 @@ async function ask(begin: string, drip = ""): Promise<{ status: number; code: st
   if (timer) clearInterval(timer);
   const status = Number(text.split(" ")[1]);
   const attempts = text.match(/x-bailiwick-attempts: (.*)\r\n/i)?.[1];
-  return { status, code: JSON.parse(text.slice(text.indexOf("\r\n\r\n"))).error.code, attempts, ms: performance.now() - began };
+  return {
+    status,
+    code: JSON.parse(text.slice(text.indexOf("\r\n\r\n"))).error.code,
+    attempts,
+    ms: performance.now() - began,
+  };
 }
 
 const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`;

@@ -1,5 +1,4 @@
-// Requests that lose somebody on the way: their clients, or the Wasm that leads them. What they hold comes back, and
-// nobody is left to wait for ever.
+// Requests whose client or whose Wasm instance goes away. What they hold is freed, and nobody waits for ever.
 import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -16,7 +15,11 @@ beforeAll(async () => {
   const [fra, faulty] = await Promise.all([StandIn.start("eu-frankfurt"), Faulty.start()]);
   const document = rules(1, {}, {}, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
   document.services = {};
-  for (const [name, url] of [["well", fra.url], ["silent", `${faulty.url}/silent`], ["late", `${faulty.url}/late-silent`]] as const) {
+  for (const [name, url] of [
+    ["well", fra.url],
+    ["silent", `${faulty.url}/silent`],
+    ["late", `${faulty.url}/late-silent`],
+  ] as const) {
     const here = region("DE", `de-${name}`, [url]);
     Object.assign(document.regions, here);
     const limits = { headers_streamed: "300s", headers_unary: "300s", idle: "300s" };
@@ -29,7 +32,12 @@ afterAll(stopAll);
 /** Sends a request over a socket of its own; `announced` says how long its body is, of which `body` is what is sent. */
 function ask(url: string, host: string, body: string, announced = body.length, path = "/v1/chat/completions") {
   const socket: Socket = connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {});
-  const head = [`POST ${path} HTTP/1.1`, `host: ${host}.example`, "cf-connecting-ip: 198.51.100.7", `content-length: ${announced}`];
+  const head = [
+    `POST ${path} HTTP/1.1`,
+    `host: ${host}.example`,
+    "cf-connecting-ip: 198.51.100.7",
+    `content-length: ${announced}`,
+  ];
   if (path === "/v1/files") head.push("content-type: multipart/form-data; boundary=XX");
   socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
   let text = "";
@@ -42,32 +50,40 @@ function ask(url: string, host: string, body: string, announced = body.length, p
   });
   return { socket, text: () => text, ended: once(socket, "close").then(() => text) };
 }
-const chat = (more: object) => JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: "hi" }], ...more });
+const chat = (more: object) =>
+  JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: "hi" }], ...more });
 const large = chat({ user: "x".repeat(MIB) });
 
 test.each([
   ["JSON", "/v1/chat/completions"],
   ["an upload", "/v1/files"],
-])("the room of clients that reset in the middle of %s is given back", async (_, path) => {
-  const { url } = await workerd({ RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) });
-  const probe = async () => Number((await ask(url, "well", large).ended).split(" ")[1]);
-  expect(await probe()).toBe(200);
-  const part = '--XX\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n';
-  const begun = path === "/v1/files" ? part + "x".repeat(200_000) : large.slice(0, 900_000);
-  const clients: ReturnType<typeof ask>[] = [];
-  // They fill the isolate's room.
-  const more = () => {
-    for (let i = 0; i < 10; i++) clients.push(ask(url, "well", begun, 8 * MIB - 1, path));
-    return probe();
-  };
-  await until(more, (status) => status === 503);
-  for (const { socket } of clients) socket.resetAndDestroy();
-  const together = () => Promise.all(Array.from({ length: 28 }, probe));
-  await until(together, (statuses) => statuses.every((status) => status === 200));
-}, 60_000);
+])(
+  "the room of clients that reset in the middle of %s is given back",
+  async (_, path) => {
+    const { url } = await workerd({ RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) });
+    const probe = async () => Number((await ask(url, "well", large).ended).split(" ")[1]);
+    expect(await probe()).toBe(200);
+    const part = '--XX\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n';
+    const begun = path === "/v1/files" ? part + "x".repeat(200_000) : large.slice(0, 900_000);
+    const clients: ReturnType<typeof ask>[] = [];
+    // They fill the isolate's room.
+    const more = () => {
+      for (let i = 0; i < 10; i++) clients.push(ask(url, "well", begun, 8 * MIB - 1, path));
+      return probe();
+    };
+    await until(more, (status) => status === 503);
+    for (const { socket } of clients) socket.resetAndDestroy();
+    const together = () => Promise.all(Array.from({ length: 28 }, probe));
+    await until(together, (statuses) => statuses.every((status) => status === 200));
+  },
+  60_000,
+);
 
 test("whoever was served by a Wasm that panicked is answered", async () => {
-  const { url, log } = await workerd({ RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) }, `${root}edge-worker/build-vectors`);
+  const { url, log } = await workerd(
+    { RULES_URL: `${node}/v1/rules`, STATE_KEY: "k".repeat(32) },
+    `${root}edge-worker/build-vectors`,
+  );
   const asked = [
     ask(url, "silent", chat({})),
     ask(url, "well", large.slice(0, 500_000), large.length),
@@ -75,7 +91,10 @@ test("whoever was served by a Wasm that panicked is answered", async () => {
     ask(url, "well", "--XX", 100_000, "/v1/files"),
   ];
   const stream = ask(url, "late", chat({ stream: true }));
-  await until(async () => stream.text(), (text) => text.includes("data: "));
+  await until(
+    async () => stream.text(),
+    (text) => text.includes("data: "),
+  );
   const [panicked] = await Promise.all([ask(url, "well", "", 0, "/.well-known/bailiwick/test/panic?canary").ended]);
   const began = performance.now();
   for (const text of [panicked, ...(await Promise.all(asked.map(({ ended }) => ended)))]) {

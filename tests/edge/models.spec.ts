@@ -1,28 +1,34 @@
 // Models that a request names below its top level, which a host runs beside the request's own: to make an image, to
-// grade, to moderate. And names that say where a model runs, or whose it is. Each is judged as the request's own model
-// is.
+// grade, to moderate. And names that say where a model runs or who owns it. Each is judged like the request's own
+// model.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Edge, type Json, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
+import { Edge, type Json, formPart, keyDigest, read, region, rules, serve, stopAll } from "./harness.js";
 
 let edge: Edge;
 /** What came to an endpoint: its name, and the body. */
 const sent: { at: string; body: Json }[] = [];
 
-const endpoint = (at: string) => serve((request, response) => {
-  let text = "";
-  request.on("data", (piece) => (text += piece));
-  request.on("end", () => {
-    const isForm = String(request.headers["content-type"]).startsWith("multipart");
-    // A file is looked at before a batch is made of it.
-    if (request.method !== "GET") sent.push({ at, body: isForm ? { text } : JSON.parse(text) });
-    const answer = request.url!.endsWith("responses")
-      ? { id: "resp_1", object: "response", status: "completed", model: "m", output: [] }
-      : request.url!.endsWith("completions")
-        ? { id: "c", object: "chat.completion", model: "m", choices: [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: "x" } }] }
-        : { id: request.url!.endsWith("files") ? "file-1" : "job-1", object: "x" };
-    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
+const endpoint = (at: string) =>
+  serve((request, response) => {
+    let text = "";
+    request.on("data", (piece) => (text += piece));
+    request.on("end", () => {
+      const isForm = String(request.headers["content-type"]).startsWith("multipart");
+      // A file is looked at before a batch is made of it.
+      if (request.method !== "GET") sent.push({ at, body: isForm ? { text } : JSON.parse(text) });
+      const answer = request.url!.endsWith("responses")
+        ? { id: "resp_1", object: "response", status: "completed", model: "m", output: [] }
+        : request.url!.endsWith("completions")
+          ? {
+              id: "c",
+              object: "chat.completion",
+              model: "m",
+              choices: [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: "x" } }],
+            }
+          : { id: request.url!.endsWith("files") ? "file-1" : "job-1", object: "x" };
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
+    });
   });
-});
 
 beforeAll(async () => {
   const [open, small, large, sglang] = await Promise.all(["open", "small", "large", "sglang"].map(endpoint));
@@ -32,9 +38,16 @@ beforeAll(async () => {
     ...region("DE", "large", [large], { models: { chat: "gpt-5", draw: "gpt-image-1", eu: "eu.anthropic.claude" } }),
     ...region("DE", "sglang", [sglang], { engine: "sglang" }),
   };
-  const document = rules(1, regions, { regions: ["open"], allow: ["hosted_tools", "batch"] }, {
-    tenants: Object.fromEntries(["acme", "emca"].map((name) => [name, { key_sha256: [keyDigest(`sk-${name}`)], services: ["tenants"] }])),
-  });
+  const document = rules(
+    1,
+    regions,
+    { regions: ["open"], allow: ["hosted_tools", "batch"] },
+    {
+      tenants: Object.fromEntries(
+        ["acme", "emca"].map((name) => [name, { key_sha256: [keyDigest(`sk-${name}`)], services: ["tenants"] }]),
+      ),
+    },
+  );
   const service = (host: string, more: Json) => ({ ...document.services.chat, hosts: [host], ...more });
   Object.assign(document.services, {
     mapped: service("mapped.example", { regions: ["small", "large"], pattern: "active-passive" }),
@@ -52,30 +65,90 @@ async function ask(path: string, json: Json, host = "chat.example", headers: Rec
   return { ...(await read(await edge.ask({ path: `/v1/${path}`, json, host, headers }))), sent: [...sent] };
 }
 const notFound = (param: string) => ({ status: 404, code: "model_not_found", sent: [], json: { error: { param } } });
-const drawing = (model: unknown) => ({ model: "chat", store: false, input: "x", tools: [{ type: "image_generation", model }] });
+const drawing = (model: unknown) => ({
+  model: "chat",
+  store: false,
+  input: "x",
+  tools: [{ type: "image_generation", model }],
+});
 const tuning = (grader: Json) => ({ model: "chat", method: { type: "reinforcement", reinforcement: { grader } } });
 
 test("a map that is closed is so for every model, and names each as the endpoint does", async () => {
   const told = await ask("responses", drawing("draw"), "mapped.example");
-  expect(told).toMatchObject({ status: 200, sent: [{ at: "large", body: { model: "gpt-5", tools: [{ model: "gpt-image-1" }] } }] });
-  expect(await ask("responses", drawing("chat"), "mapped.example")).toMatchObject({ sent: [{ at: "small", body: { tools: [{ model: "llama" }] } }] });
-  expect(await ask("responses", drawing("eu"), "mapped.example")).toMatchObject({ sent: [{ body: { tools: [{ model: "eu.anthropic.claude" }] } }] });
+  expect(told).toMatchObject({
+    status: 200,
+    sent: [{ at: "large", body: { model: "gpt-5", tools: [{ model: "gpt-image-1" }] } }],
+  });
+  expect(await ask("responses", drawing("chat"), "mapped.example")).toMatchObject({
+    sent: [{ at: "small", body: { tools: [{ model: "llama" }] } }],
+  });
+  expect(await ask("responses", drawing("eu"), "mapped.example")).toMatchObject({
+    sent: [{ body: { tools: [{ model: "eu.anthropic.claude" }] } }],
+  });
   for (const model of ["gpt-image-1", "llama", "other", "eu.anthropic.claude"]) {
     expect(await ask("responses", drawing(model), "mapped.example"), model).toMatchObject(notFound("/tools/0/model"));
   }
-  expect(await ask("responses", drawing("draw"), "small.example"), "the fence has it, but no endpoint with the other").toMatchObject(notFound("/tools/0/model"));
+  expect(
+    await ask("responses", drawing("draw"), "small.example"),
+    "the fence has it, but no endpoint with the other",
+  ).toMatchObject(notFound("/tools/0/model"));
 });
 
 const named: [string, string, Json, string][] = [
-  ["a reasoning model", "responses", { model: "chat", input: "x", reasoning: { effort: "low", model: "other" } }, "/reasoning/model"],
-  ["a tool that is chosen", "responses", { model: "chat", input: "x", tool_choice: { type: "image_generation", model: "other" } }, "/tool_choice/model"],
-  ["a model that compacts", "responses", { model: "chat", input: "x", context_management: [{ type: "compaction", model: "other" }] }, "/context_management/0/model"],
-  ["a model that moderates", "chat/completions", { model: "chat", messages: [], moderation: { model: "other" } }, "/moderation/model"],
-  ["a model that moderates, as a text", "chat/completions", { model: "chat", messages: [], moderation: "other" }, "/moderation"],
-  ["a model that transcribes", "chat/completions", { model: "chat", messages: [], audio: { voice: "alloy", format: "wav", transcription: { model: "other" } } }, "/audio/transcription/model"],
-  ["a model that draws vectors", "images/generations", { model: "chat", prompt: "x", svg: { model: "other" } }, "/svg/model"],
-  ["a model that grades", "fine_tuning/jobs", tuning({ type: "score_model", name: "g", model: "other", input: [] }), "/method/reinforcement/grader/model"],
-  ["one of several that grade", "fine_tuning/jobs", tuning({ type: "multi", graders: { a: { type: "label_model", model: "other" } } }), "/method/reinforcement/grader/graders/a/model"],
+  [
+    "a reasoning model",
+    "responses",
+    { model: "chat", input: "x", reasoning: { effort: "low", model: "other" } },
+    "/reasoning/model",
+  ],
+  [
+    "a tool that is chosen",
+    "responses",
+    { model: "chat", input: "x", tool_choice: { type: "image_generation", model: "other" } },
+    "/tool_choice/model",
+  ],
+  [
+    "a model that compacts",
+    "responses",
+    { model: "chat", input: "x", context_management: [{ type: "compaction", model: "other" }] },
+    "/context_management/0/model",
+  ],
+  [
+    "a model that moderates",
+    "chat/completions",
+    { model: "chat", messages: [], moderation: { model: "other" } },
+    "/moderation/model",
+  ],
+  [
+    "a model that moderates, as a text",
+    "chat/completions",
+    { model: "chat", messages: [], moderation: "other" },
+    "/moderation",
+  ],
+  [
+    "a model that transcribes",
+    "chat/completions",
+    { model: "chat", messages: [], audio: { voice: "alloy", format: "wav", transcription: { model: "other" } } },
+    "/audio/transcription/model",
+  ],
+  [
+    "a model that draws vectors",
+    "images/generations",
+    { model: "chat", prompt: "x", svg: { model: "other" } },
+    "/svg/model",
+  ],
+  [
+    "a model that grades",
+    "fine_tuning/jobs",
+    tuning({ type: "score_model", name: "g", model: "other", input: [] }),
+    "/method/reinforcement/grader/model",
+  ],
+  [
+    "one of several that grade",
+    "fine_tuning/jobs",
+    tuning({ type: "multi", graders: { a: { type: "label_model", model: "other" } } }),
+    "/method/reinforcement/grader/graders/a/model",
+  ],
 ];
 test.each(named)("%s is one of the map or refused", async (_, path, body, param) => {
   expect(await ask(path, body, "small.example")).toMatchObject(notFound(param));
@@ -86,8 +159,19 @@ test.each(named)("%s is one of the map or refused", async (_, path, body, param)
 });
 
 test("at an open map any model passes that says nothing of where it runs, or whose it is", async () => {
-  expect(await ask("responses", drawing("gpt-image-1"))).toMatchObject({ status: 200, sent: [{ body: { tools: [{ model: "gpt-image-1" }] } }] });
-  const wrong = ["gpt:online", "@preset/x", "x-cloud:1-cloud", "us.anthropic.claude", "gemini@us-central1", "ft:gpt-4o:emca::1", "arn:aws:bedrock:x:1:y/z"];
+  expect(await ask("responses", drawing("gpt-image-1"))).toMatchObject({
+    status: 200,
+    sent: [{ body: { tools: [{ model: "gpt-image-1" }] } }],
+  });
+  const wrong = [
+    "gpt:online",
+    "@preset/x",
+    "x-cloud:1-cloud",
+    "us.anthropic.claude",
+    "gemini@us-central1",
+    "ft:gpt-4o:emca::1",
+    "arn:aws:bedrock:x:1:y/z",
+  ];
   for (const model of wrong) {
     expect(await ask("responses", drawing(model)), model).toMatchObject(notFound("/tools/0/model"));
     expect(await ask("responses", { model, input: "x" }), model).toMatchObject(notFound("model"));
@@ -96,14 +180,22 @@ test("at an open map any model passes that says nothing of where it runs, or who
 });
 
 test("a name that says its region is one for a map that has it", async () => {
-  for (const model of ["eu.anthropic.claude-sonnet-4", "azure/eu/gpt-4o", "projects/p/locations/eu/models/m", "gpt-4o-swedencentral"]) {
+  for (const model of [
+    "eu.anthropic.claude-sonnet-4",
+    "azure/eu/gpt-4o",
+    "projects/p/locations/eu/models/m",
+    "gpt-4o-swedencentral",
+  ]) {
     expect(await ask("chat/completions", { model, messages: [] }), model).toMatchObject(notFound("model"));
   }
-  expect(await ask("chat/completions", { model: "eu", messages: [] }, "mapped.example")).toMatchObject({ sent: [{ body: { model: "eu.anthropic.claude" } }] });
+  expect(await ask("chat/completions", { model: "eu", messages: [] }, "mapped.example")).toMatchObject({
+    sent: [{ body: { model: "eu.anthropic.claude" } }],
+  });
 });
 
 test("an adapter behind a colon is somebody's at an engine that tenants share", async () => {
-  const asked = (model: string, host: string, headers = {}) => ask("chat/completions", { model, messages: [] }, host, headers);
+  const asked = (model: string, host: string, headers = {}) =>
+    ask("chat/completions", { model, messages: [] }, host, headers);
   const acme = { authorization: "Bearer sk-acme" };
   expect(await asked("llama:emca-lora", "tenants.example", acme)).toMatchObject(notFound("model"));
   expect(await asked("llama", "tenants.example", acme)).toMatchObject({ status: 200 });
@@ -117,7 +209,11 @@ test("a grader that runs code at the host is a tool of the host's", async () => 
     { type: "multi", graders: [{ source: "import os" }] },
   ];
   for (const grader of graders) {
-    expect(await ask("fine_tuning/jobs", tuning(grader), "plain.example")).toMatchObject({ status: 400, code: "hosted_tool_not_allowed", sent: [] });
+    expect(await ask("fine_tuning/jobs", tuning(grader), "plain.example")).toMatchObject({
+      status: 400,
+      code: "hosted_tool_not_allowed",
+      sent: [],
+    });
     expect(await ask("fine_tuning/jobs", tuning(grader))).toMatchObject({ status: 200 });
   }
   const check = tuning({ type: "string_check", name: "g", input: "a", reference: "b", operation: "eq" });
@@ -126,8 +222,18 @@ test("a grader that runs code at the host is a tool of the host's", async () => 
 
 test("metadata is a map of texts", async () => {
   const asked = (metadata: unknown) => ask("chat/completions", { model: "m", messages: [], metadata });
-  for (const [metadata, param] of [[{ tags: ["eu"] }, "/metadata/tags"], [{ model_info: { id: "x" } }, "/metadata/model_info"], [["a"], "/metadata"], [{ fallbacks: "gpt" }, "/metadata/fallbacks"]] as const) {
-    expect(await asked(metadata)).toMatchObject({ status: 400, code: "unknown_field", sent: [], json: { error: { param } } });
+  for (const [metadata, param] of [
+    [{ tags: ["eu"] }, "/metadata/tags"],
+    [{ model_info: { id: "x" } }, "/metadata/model_info"],
+    [["a"], "/metadata"],
+    [{ fallbacks: "gpt" }, "/metadata/fallbacks"],
+  ] as const) {
+    expect(await asked(metadata)).toMatchObject({
+      status: 400,
+      code: "unknown_field",
+      sent: [],
+      json: { error: { param } },
+    });
   }
   const own = { url: "https://a.example/", model: "x", region: "emea", n: 7 };
   expect(await asked(own)).toMatchObject({ status: 200, sent: [{ body: { metadata: own } }] });
@@ -140,48 +246,96 @@ test("what a host would look up is what was handed out", async () => {
     ["responses", { prompt: { id: "pmpt_raw", version: "2" } }],
     ["responses", { tools: [{ type: "code_interpreter", container: { id: "cntr_raw" } }] }],
     ["responses", { tools: [{ type: "code_interpreter", container: ["cntr_raw"] }] }],
-    ["responses", { tools: [{ type: "shell", environment: { type: "container_auto", skills: [{ type: "skill_reference", skill_id: "skill_raw" }] } }] }],
+    [
+      "responses",
+      {
+        tools: [
+          {
+            type: "shell",
+            environment: { type: "container_auto", skills: [{ type: "skill_reference", skill_id: "skill_raw" }] },
+          },
+        ],
+      },
+    ],
     ["responses", { tools: [{ type: "file_search", vector_stores: ["vs_raw"] }] }],
     ["batches", { input_file_id: ["file-raw"], endpoint: "/v1/responses", completion_window: "24h" }],
     ["fine_tuning/jobs", { training_file: { id: "file-raw" } }],
   ] as [string, Json][]) {
-    expect(await ask(path, { ...(path !== "batches" && { model: "m" }), ...fields }), JSON.stringify(fields)).toMatchObject({ status: 404, code: "not_found", sent: [] });
+    expect(
+      await ask(path, { ...(path !== "batches" && { model: "m" }), ...fields }),
+      JSON.stringify(fields),
+    ).toMatchObject({ status: 404, code: "not_found", sent: [] });
   }
 });
 
 test("what holds nothing under a name that nobody knows is refused as what holds something", async () => {
   for (const value of [[], {}, "", ["x"]]) {
-    expect(await ask("chat/completions", { model: "m", messages: [], foo: value })).toMatchObject({ status: 400, code: "unknown_field", sent: [] });
+    expect(await ask("chat/completions", { model: "m", messages: [], foo: value })).toMatchObject({
+      status: 400,
+      code: "unknown_field",
+      sent: [],
+    });
   }
   expect(await ask("responses/compact", { model: "m", input: "x", messages: [] })).toMatchObject({ status: 200 });
 });
 
-const batch = (parts: [string, string, string?][]) =>
-  `${parts.map(([name, value, type]) => `--B\r\nContent-Disposition: form-data; name="${name}"${name === "file" ? '; filename="in.jsonl"' : ""}${type ? `\r\nContent-Type: ${type}` : ""}\r\n\r\n${value}\r\n`).join("")}--B--\r\n`;
+const batch = (parts: [string, string, string?][]) => {
+  const written = parts.map(([name, value, type]) => {
+    const filename = name === "file" ? '; filename="in.jsonl"' : "";
+    return formPart(name, value, `${filename}${type ? `\r\nContent-Type: ${type}` : ""}`);
+  });
+  return `${written.join("")}--B--\r\n`;
+};
 async function upload(parts: [string, string, string?][]) {
   sent.length = 0;
   const headers = { "content-type": "multipart/form-data; boundary=B" };
-  return { ...(await read(await edge.ask({ path: "/v1/files", method: "POST", body: batch(parts), headers }))), sent: [...sent] };
+  return {
+    ...(await read(await edge.ask({ path: "/v1/files", method: "POST", body: batch(parts), headers }))),
+    sent: [...sent],
+  };
 }
 
 test("all lines of a batch ask one path, in UTF-8, and the batch asks one that is carried", async () => {
-  const line = (url: string) => `${JSON.stringify({ custom_id: "1", method: "POST", url, body: { model: "m", input: "x" } })}\n`;
+  const line = (url: string) =>
+    `${JSON.stringify({ custom_id: "1", method: "POST", url, body: { model: "m", input: "x" } })}\n`;
   const [embed, respond] = ["/v1/embeddings", "/v1/responses"].map(line);
   for (const order of [0, 1]) {
     const send = (file: string, type?: string) => {
-      const parts: [string, string, string?][] = [["purpose", "batch"], ["file", file, type]];
+      const parts: [string, string, string?][] = [
+        ["purpose", "batch"],
+        ["file", file, type],
+      ];
       return upload(order ? parts.reverse() : parts);
     };
     expect(await send(embed + embed)).toMatchObject({ status: 200 });
-    expect(await send(embed + respond)).toMatchObject({ status: 400, code: "invalid_field", sent: [], json: { error: { param: "url" } } });
+    expect(await send(embed + respond)).toMatchObject({
+      status: 400,
+      code: "invalid_field",
+      sent: [],
+      json: { error: { param: "url" } },
+    });
     expect(await send(`\ufeff${embed}`)).toMatchObject({ status: 400, code: "invalid_batch_line", sent: [] });
-    expect(await send(embed, "text/plain; charset=utf-16")).toMatchObject({ status: 400, code: "invalid_form", sent: [] });
+    expect(await send(embed, "text/plain; charset=utf-16")).toMatchObject({
+      status: 400,
+      code: "invalid_form",
+      sent: [],
+    });
     expect(await send(embed, "text/plain; charset=utf-8")).toMatchObject({ status: 200 });
   }
-  const { json: { id } } = await upload([["purpose", "batch"], ["file", embed]]);
+  const {
+    json: { id },
+  } = await upload([
+    ["purpose", "batch"],
+    ["file", embed],
+  ]);
   const made = (path: unknown) => ask("batches", { input_file_id: id, endpoint: path, completion_window: "24h" });
   expect(await made("/v1/embeddings")).toMatchObject({ status: 200, sent: [{ body: { input_file_id: "file-1" } }] });
   for (const path of ["/v1/files", "/v1/videos", "/v1/audio/transcriptions", ["/v1/responses"], "responses"]) {
-    expect(await made(path)).toMatchObject({ status: 400, code: "invalid_field", sent: [], json: { error: { param: "endpoint" } } });
+    expect(await made(path)).toMatchObject({
+      status: 400,
+      code: "invalid_field",
+      sent: [],
+      json: { error: { param: "endpoint" } },
+    });
   }
 });

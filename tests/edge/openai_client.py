@@ -62,7 +62,9 @@ def files():
 
 def upload():
     sent = bytes(range(256)) * 4000
-    made = client.uploads.upload_file_chunked(file=sent, filename="b.bin", bytes=len(sent), mime_type="text/plain", purpose="user_data", part_size=300_000)
+    made = client.uploads.upload_file_chunked(
+        file=sent, filename="b.bin", bytes=len(sent), mime_type="text/plain", purpose="user_data", part_size=300_000
+    )
     return [made.status, client.files.content(made.file.id).read() == sent]
 
 
@@ -92,7 +94,8 @@ tell("stored answers", answers)
 tell("unknown file", lambda: client.files.retrieve("file-nobodys"))
 tell("unknown model", lambda: chat("chat-huge"))
 tell("unknown key", lambda: chat(client=client.with_options(api_key="sk-nobody")))
-tell("bad field", lambda: client.chat.completions.create(model="chat-large", messages=messages, extra_body={"tools": 7}))
+bad_field = {"model": "chat-large", "messages": messages, "extra_body": {"tools": 7}}
+tell("bad field", lambda: client.chat.completions.create(**bad_field))
 tell("hosted tool", lambda: client.responses.create(model="chat-large", input="hi", tools=[{"type": "web_search"}]))
 tell("rate limit", lambda: chat("limited", client.with_options(max_retries=0)))
 tell("all down", lambda: chat("broken"))

@@ -1,5 +1,5 @@
-// Paths of the model API: names of models with slashes, what asks a model below /responses, images as JSON, and what is
-// said of paths that are nearly right or left out.
+// Paths of the model API: names of models with slashes, paths below /responses that ask a model, images as JSON, and
+// the answers for paths that are nearly right or not offered.
 import OpenAI from "openai";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Ask, Edge, type Json, read, region, rules, serve, stopAll } from "./harness.js";
@@ -46,7 +46,9 @@ test("the official client retrieves what it lists", async () => {
   const base = await closed.miniflare.ready;
   const client = new OpenAI({ baseURL: `http://localhost:${base.port}/v1`, apiKey: "none", maxRetries: 0 });
   // A client of miniflare's own port has no country, so the rules place nobody: a service for all.
-  const anyone = rules(2, region("DE", "fra", [url], { models: { [NAME]: "llama" } }), { residency: [{ clients: ["*", "unknown"], process_in: ["*"] }] });
+  const anyone = rules(2, region("DE", "fra", [url], { models: { [NAME]: "llama" } }), {
+    residency: [{ clients: ["*", "unknown"], process_in: ["*"] }],
+  });
   await closed.put(anyone);
   await expect.poll(async () => (await get(closed, "/v1/models", { cf: {} })).status).toBe(200);
   const names = (await client.models.list()).data.map((model) => model.id);
@@ -54,13 +56,16 @@ test("the official client retrieves what it lists", async () => {
   expect((await client.models.retrieve(names[0])).id).toBe(NAME);
 });
 
-test.each(["/v1/models/a%2F..%2F..%2Ffiles", "/v1/models/a%2F%2e%2e", "/v1/models/a%5c..", "/v1/models/a%252Fb", "/v1/models/a%2F%2Fb"])(
-  "%s is 400 and asks nobody",
-  async (path) => {
-    expect(await get(open, path)).toMatchObject({ status: 400, code: "invalid_path" });
-    expect(seen).toEqual([]);
-  },
-);
+test.each([
+  "/v1/models/a%2F..%2F..%2Ffiles",
+  "/v1/models/a%2F%2e%2e",
+  "/v1/models/a%5c..",
+  "/v1/models/a%252Fb",
+  "/v1/models/a%2F%2Fb",
+])("%s is 400 and asks nobody", async (path) => {
+  expect(await get(open, path)).toMatchObject({ status: 400, code: "invalid_path" });
+  expect(seen).toEqual([]);
+});
 
 test("HEAD is GET without the content, for models", async () => {
   for (const edge of [closed, open]) {
@@ -72,19 +77,28 @@ test("HEAD is GET without the content, for models", async () => {
   expect([files.status, files.headers.get("allow")]).toEqual([405, "GET, POST"]);
 });
 
-test.each(["/v1/responses/compact", "/v1/responses/input_tokens"])("%s asks a model, and is looked through", async (path) => {
-  expect(await post(open, path, { model: "m", input: "x" })).toMatchObject({ status: 200, region: "fra" });
-  // Nothing is forced into it: it knows no "store".
-  expect(JSON.parse(seen[0].body)).toEqual({ model: "m", input: "x" });
-  expect(seen[0].url).toBe(path);
-  const refused = { model: "m", input: [{ role: "user", content: [{ type: "input_image", image_url: "https://example.com/a.png" }] }] };
-  expect(await post(open, path, refused)).toMatchObject({ status: 400, code: "remote_url_not_allowed" });
-  expect(await post(open, path, { model: "m", tools: [{ type: "web_search" }] })).toMatchObject({ status: 400, code: "hosted_tool_not_allowed" });
-  expect(await post(open, path, { input: "x" })).toMatchObject({ status: 400 });
-  const wrong = await open.ask({ path });
-  expect([wrong.status, wrong.headers.get("allow")]).toEqual([405, "POST"]);
-  expect(seen.length).toBe(1);
-});
+test.each(["/v1/responses/compact", "/v1/responses/input_tokens"])(
+  "%s asks a model, and is looked through",
+  async (path) => {
+    expect(await post(open, path, { model: "m", input: "x" })).toMatchObject({ status: 200, region: "fra" });
+    // Nothing is forced into it: it knows no "store".
+    expect(JSON.parse(seen[0].body)).toEqual({ model: "m", input: "x" });
+    expect(seen[0].url).toBe(path);
+    const refused = {
+      model: "m",
+      input: [{ role: "user", content: [{ type: "input_image", image_url: "https://example.com/a.png" }] }],
+    };
+    expect(await post(open, path, refused)).toMatchObject({ status: 400, code: "remote_url_not_allowed" });
+    expect(await post(open, path, { model: "m", tools: [{ type: "web_search" }] })).toMatchObject({
+      status: 400,
+      code: "hosted_tool_not_allowed",
+    });
+    expect(await post(open, path, { input: "x" })).toMatchObject({ status: 400 });
+    const wrong = await open.ask({ path });
+    expect([wrong.status, wrong.headers.get("allow")]).toEqual([405, "POST"]);
+    expect(seen.length).toBe(1);
+  },
+);
 
 test.each([
   ["/v1/v1/chat/completions", 404, "unknown_path", "https://HOST/v1"],
@@ -106,18 +120,27 @@ test.each([
   expect(seen).toEqual([]);
 });
 
-// --- Images, as JSON and as a form
-// -------------------------------------------------------------------------------------
-
 const JSON_BODY = JSON.stringify({ model: "m", prompt: "x", images: [{ image_url: "data:image/png;base64,AAAA" }] });
 const part = (name: string, value: string, file = "") =>
   `--B\r\nContent-Disposition: form-data; name="${name}"${file && `; filename="${file}"`}\r\n\r\n${value}\r\n`;
 const FORM_BODY = part("model", "m") + part("prompt", "x") + part("image[]", "PNG", "a.png") + "--B--\r\n";
 const edits = async (body: string, type?: string) =>
-  read(await open.ask({ path: "/v1/images/edits", method: "POST", body: Buffer.from(body), headers: type === undefined ? {} : { "content-type": type } }));
+  read(
+    await open.ask({
+      path: "/v1/images/edits",
+      method: "POST",
+      body: Buffer.from(body),
+      headers: type === undefined ? {} : { "content-type": type },
+    }),
+  );
 
 test("images to edit are taken as JSON and as a form, each sent on as what it was read as", async () => {
-  for (const type of ["application/json", undefined, "text/plain", "application/json, multipart/form-data; boundary=B"]) {
+  for (const type of [
+    "application/json",
+    undefined,
+    "text/plain",
+    "application/json, multipart/form-data; boundary=B",
+  ]) {
     expect(await edits(JSON_BODY, type)).toMatchObject({ status: 200 });
     expect(seen.pop()).toMatchObject({ type: "application/json", body: JSON_BODY });
   }

@@ -1,5 +1,5 @@
-// PyPI's official client, in a process of its own, against the edge over real sockets. scripts/setup installs it; where
-// there is no Python these tests are skipped.
+// PyPI's official client in its own process, against the edge over real sockets. scripts/setup installs it. Without
+// Python these tests are skipped.
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
@@ -22,18 +22,44 @@ describe.skipIf(missing)("PyPI's openai", () => {
     const secret = "EU_KEY";
     // Models that fail live at endpoints that fail: what one test does to them is nothing to another. Files go to the
     // first.
-    const failing = (model: string, fault: string) => ({ [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" }, priority: 1 } });
+    const failing = (model: string, fault: string) => ({
+      [`bad-${model}`]: { url: `${faulty.url}/${fault}/v1`, secret, models: { [model]: "x" }, priority: 1 },
+    });
     const endpoints = {
-      "fra-1": { url: `${fra.url}/v1`, secret, models: { "chat-large": "llama-3.3-70b-fp8", "chat-small": "llama-3.2-3b" } },
-      ...failing("limited", "429"), ...failing("broken", "500"), ...failing("dies", "late-reset"), ...failing("endless", "late-flow"),
+      "fra-1": {
+        url: `${fra.url}/v1`,
+        secret,
+        models: { "chat-large": "llama-3.3-70b-fp8", "chat-small": "llama-3.2-3b" },
+      },
+      ...failing("limited", "429"),
+      ...failing("broken", "500"),
+      ...failing("dies", "late-reset"),
+      ...failing("endless", "late-flow"),
     };
     const tenants = { acme: { key_sha256: [keyDigest("sk-acme")], services: ["chat"] } };
-    const document = rules(1, { "eu-frankfurt": { countries: ["DE"], endpoints } }, { allow: ["store", "batch"] }, { tenants });
-    const edge = await Edge.start(document, { EU_KEY: "upstream", STATE_KEY: "k".repeat(32) }, { cf: { country: "DE" } });
+    const document = rules(
+      1,
+      { "eu-frankfurt": { countries: ["DE"], endpoints } },
+      { allow: ["store", "batch"] },
+      { tenants },
+    );
+    const edge = await Edge.start(
+      document,
+      { EU_KEY: "upstream", STATE_KEY: "k".repeat(32) },
+      { cf: { country: "DE" } },
+    );
     const { port } = await edge.miniflare.ready;
     const script = `${root}tests/edge/openai_client.py`;
-    const { stdout } = await promisify(execFile)(python, [script, `http://localhost:${port}/v1`, "sk-acme"], { timeout: 50_000 });
-    steps = Object.fromEntries(stdout.trim().split("\n").map((line) => JSON.parse(line)).map(({ step, ...rest }) => [step, rest]));
+    const { stdout } = await promisify(execFile)(python, [script, `http://localhost:${port}/v1`, "sk-acme"], {
+      timeout: 50_000,
+    });
+    steps = Object.fromEntries(
+      stdout
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line))
+        .map(({ step, ...rest }) => [step, rest]),
+    );
     process.stdout.write(`\nPyPI's openai against the edge:\n${stdout}\n`);
   });
   afterAll(stopAll);
@@ -45,7 +71,10 @@ describe.skipIf(missing)("PyPI's openai", () => {
     ["embeddings", [0.25, -0.5, 0.125]],
     ["models", ["broken", "chat-large", "chat-small", "dies", "endless", "limited"]],
     ["abort", "Hello "],
-    ["files", { sealed: true, found: [true, "a.bin", 102_400], content: true, listed: true, deleted: [true, true], left: [] }],
+    [
+      "files",
+      { sealed: true, found: [true, "a.bin", 102_400], content: true, listed: true, deleted: [true, true], left: [] },
+    ],
     ["upload in parts", ["completed", true]],
     ["batch", [true, '{"answered":1}\n']],
     ["stored answers", true],
@@ -60,7 +89,9 @@ describe.skipIf(missing)("PyPI's openai", () => {
     ["rate limit", "RateLimitError", 429, "rate_limit_exceeded"],
     ["all down", "InternalServerError", 503, "region_unavailable"],
     ["stream that dies", "APIError", null, "upstream_interrupted"],
-  ])("%s is its own class of error: %s", (step, error, status, code) => expect(steps[step]).toEqual({ error, status, code }));
+  ])("%s is its own class of error: %s", (step, error, status, code) =>
+    expect(steps[step]).toEqual({ error, status, code }),
+  );
 
   test("it tries again what that may mend, and nothing else", () => {
     const calls = Object.fromEntries(["429", "500", "late-reset"].map((fault) => [fault, faulty.calls(`/${fault}/`)]));
@@ -68,5 +99,9 @@ describe.skipIf(missing)("PyPI's openai", () => {
     expect(calls).toEqual({ 429: 1, 500: 6, "late-reset": 1 });
   });
 
-  test("an aborted stream is aborted at the endpoint", () => until(async () => faulty.closed("late-flow"), (closed) => closed === 1));
+  test("an aborted stream is aborted at the endpoint", () =>
+    until(
+      async () => faulty.closed("late-flow"),
+      (closed) => closed === 1,
+    ));
 });

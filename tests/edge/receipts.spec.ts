@@ -1,5 +1,5 @@
-// Receipts: what they say, that the npm package `jose` and `bailiwick receipt verify` believe them and nothing else,
-// and that where they are required nothing is sent without a key.
+// Receipts: what they say; that the npm package `jose` and `bailiwick receipt verify` accept them and nothing else; and
+// that nothing is sent without a key if they are required.
 import { execFileSync, spawnSync } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -27,14 +27,25 @@ const logging: any = {
 beforeAll(async () => {
   [fra, ams] = await Promise.all([StandIn.start("eu-frankfurt"), StandIn.start("eu-amsterdam")]);
   const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("NL", "eu-amsterdam", [ams.url]) };
-  document = rules(7, regions, {}, {
-    tenants: { "acme-canary-tenant": { key_sha256: [keyDigest("sk-canary-key")], residency: "eu", services: ["keyed"] } },
-  });
+  document = rules(
+    7,
+    regions,
+    {},
+    {
+      tenants: {
+        "acme-canary-tenant": { key_sha256: [keyDigest("sk-canary-key")], residency: "eu", services: ["keyed"] },
+      },
+    },
+  );
   const service = (host: string, receipts?: string) => ({ ...document.services.chat, hosts: [host], receipts });
   document.services.off = service("off.example", "off");
   document.services.required = service("required.example", "required");
   document.services.keyed = service("keyed.example", "required");
-  edge = await Edge.start(document, { RECEIPT_KEY: pem, RECEIPT_PUBLIC_KEYS: JSON.stringify({ keys: [retired] }) }, logging);
+  edge = await Edge.start(
+    document,
+    { RECEIPT_KEY: pem, RECEIPT_PUBLIC_KEYS: JSON.stringify({ keys: [retired] }) },
+    logging,
+  );
 });
 beforeEach(() => Promise.all([fra.reset(), ams.reset()]));
 afterAll(stopAll);
@@ -55,53 +66,83 @@ test("the public keys are listed: the one that signs first, then those that did,
   const { x } = pair.publicKey.export({ format: "jwk" });
   expect(keys.map((key: Json) => key.x)).toEqual([x, retired.x]);
   for (const key of keys) {
-    expect(key).toMatchObject({ kty: "OKP", crv: "Ed25519", alg: "EdDSA", use: "sig", kid: await calculateJwkThumbprint(key) });
+    expect(key).toMatchObject({
+      kty: "OKP",
+      crv: "Ed25519",
+      alg: "EdDSA",
+      use: "sig",
+      kid: await calculateJwkThumbprint(key),
+    });
     expect(Object.keys(key)).not.toContain("d");
   }
 });
 
-test.each([["unary", false], ["streamed", true]])("a %s answer says where the request went, and jose believes it", async (_, stream) => {
+test.each([
+  ["unary", false],
+  ["streamed", true],
+])("a %s answer says where the request went, and jose believes it", async (_, stream) => {
   const reply = await edge.chat("DE", { stream, model: `plain-${stream}` });
   const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
   await reply.text();
   const { jti, iat, attempts, ...rest } = await claims(reply);
   expect(jti).toBe(reply.headers.get("x-bailiwick-request-id"));
   expect(Math.abs(iat * 1000 - Date.now())).toBeLessThan(60_000);
-  expect(attempts).toEqual([{ region: "eu-frankfurt", endpoint: "eu-frankfurt-1", outcome: "committed", ms: expect.any(Number) }]);
+  expect(attempts).toEqual([
+    { region: "eu-frankfurt", endpoint: "eu-frankfurt-1", outcome: "committed", ms: expect.any(Number) },
+  ]);
   expect(rest).toEqual({
-    service: "chat", revision: 7, rules_sha256: health.json.rules_sha256,
+    service: "chat",
+    revision: 7,
+    rules_sha256: health.json.rules_sha256,
     client: { jurisdictions: ["eu"], source: "geography" },
     fence: ["eu-frankfurt", "eu-amsterdam"],
     committed: { region: "eu-frankfurt", endpoint: "eu-frankfurt-1", jurisdiction: "eu" },
     status: 200,
   });
   const [key] = (await keySet()).keys;
-  expect(decodeProtectedHeader(reply.headers.get("x-bailiwick-receipt")!)).toEqual({ alg: "EdDSA", typ: "bailiwick-receipt+jwt", kid: key.kid });
+  expect(decodeProtectedHeader(reply.headers.get("x-bailiwick-receipt")!)).toEqual({
+    alg: "EdDSA",
+    typ: "bailiwick-receipt+jwt",
+    kid: key.kid,
+  });
 });
 
 test("every endpoint that may have got the body is named, in an error too", async () => {
   await fra.fail({ mode: "status", status: 500 });
   const moved = await claims(await edge.chat("DE", { model: "moved" }));
-  expect(moved.attempts.map(({ endpoint, outcome }: Json) => [endpoint, outcome])).toEqual([["eu-frankfurt-1", "http_500"], ["eu-amsterdam-1", "committed"]]);
+  expect(moved.attempts.map(({ endpoint, outcome }: Json) => [endpoint, outcome])).toEqual([
+    ["eu-frankfurt-1", "http_500"],
+    ["eu-amsterdam-1", "committed"],
+  ]);
   expect(moved.committed.region).toBe("eu-amsterdam");
 
   await ams.fail({ mode: "reset-headers" });
   const failed = await claims(await edge.chat("DE", { model: "failed" }));
-  expect(failed).toMatchObject({ status: 503, attempts: [{ outcome: "http_500" }, { outcome: "network" }, { outcome: "network" }] });
+  expect(failed).toMatchObject({
+    status: 503,
+    attempts: [{ outcome: "http_500" }, { outcome: "network" }, { outcome: "network" }],
+  });
   expect(failed.committed).toBeUndefined();
 });
 
 test("no canary of prompt, key or upstream error shows in a receipt or a log, nor a tenant in a receipt", async () => {
   const canary = { messages: [{ role: "user", content: "canary-prompt" }] };
   const headers = { authorization: "Bearer sk-canary-key" };
-  for (const failure of [null, { mode: "status", status: 400, body: { error: { message: "canary-upstream", code: "canary_code" } } }, { mode: "status", status: 500 }]) {
+  for (const failure of [
+    null,
+    { mode: "status", status: 400, body: { error: { message: "canary-upstream", code: "canary_code" } } },
+    { mode: "status", status: 500 },
+  ]) {
     if (failure) for (const one of [fra, ams]) await one.fail(failure);
     const reply = await edge.chat("DE", { ...canary, model: "canary-model" }, { host: "keyed.example", headers });
     const text = JSON.stringify(await claims(reply));
     expect(text).toContain('"service":"keyed"');
     expect(text).not.toMatch(/canary/);
   }
-  await until(async () => logged, (text) => text.includes("http_500")); // so what is logged is seen here
+  await until(
+    async () => logged,
+    (text) => text.includes("http_500"),
+  ); // so what is logged is seen here
   // The tenant's name in the rules is told: it names who may ask, and nobody else.
   expect(logged.replaceAll("acme-canary-tenant", "")).not.toMatch(/canary|PRIVATE/);
 });
@@ -128,7 +169,10 @@ test.each<[string, Record<string, string>]>([
   ["no key", {}],
   ["an empty one", { RECEIPT_KEY: " " }],
   ["text that is no key", { RECEIPT_KEY: "canary" }],
-  ["a key of another kind", { RECEIPT_KEY: generateKeyPairSync("x25519").privateKey.export({ type: "pkcs8", format: "pem" }) as string }],
+  [
+    "a key of another kind",
+    { RECEIPT_KEY: generateKeyPairSync("x25519").privateKey.export({ type: "pkcs8", format: "pem" }) as string },
+  ],
   ["a pair that doesn't belong together", { RECEIPT_KEY: mismatched }],
 ])("with %s: where receipts are required nothing is sent, elsewhere there are none", async (_, bindings) => {
   const other = await Edge.start(document, bindings, logging);
@@ -153,7 +197,8 @@ test("bailiwick receipt verify believes it, and nothing that was changed", async
   const headers = { authorization: "Bearer sk-canary-key" };
   const reply = await edge.chat("FR", { model: "verify" }, { host: "keyed.example", headers });
   const receipt = reply.headers.get("x-bailiwick-receipt")!;
-  const verify = (receipt: string, ...more: string[]) => spawnSync(binary, ["receipt", "verify", "--jwks", jwks, receipt, ...more], { encoding: "utf8" });
+  const verify = (receipt: string, ...more: string[]) =>
+    spawnSync(binary, ["receipt", "verify", "--jwks", jwks, receipt, ...more], { encoding: "utf8" });
   const told = verify(receipt, "--tenant", "acme-canary-tenant", "--max-age", "10m");
   expect([told.status, told.stderr]).toEqual([0, ""]);
   expect(told.stdout).toContain("client     eu, as its tenant declares\n");

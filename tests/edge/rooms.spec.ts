@@ -1,4 +1,5 @@
-// Rooms of large bodies in one isolate: whatever sizes came before, what fits beside what is held passes.
+// Buffers of large bodies in one isolate. Whatever sizes came before, a body that fits beside those that are held
+// passes.
 import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { region, rules, serve, stopAll, until } from "./harness.js";
@@ -24,7 +25,10 @@ beforeAll(async () => {
   const book = rules(1, region("DE", "fra", [endpoint]), { residency, hosts: ["127.0.0.1"] });
   const feed = await serve((_, response) => response.end(JSON.stringify(book)));
   ({ url, log } = await workerd({ RULES_URL: `${feed}/v1/rules` }));
-  await until(async () => (await fetch(`${url}/.well-known/bailiwick/healthz`)).status, (status) => status === 200);
+  await until(
+    async () => (await fetch(`${url}/.well-known/bailiwick/healthz`)).status,
+    (status) => status === 200,
+  );
 });
 afterAll(stopAll);
 
@@ -93,7 +97,9 @@ test("bodies that come and go beside each other pass", async () => {
   const random = numbers(SEED);
   const refused: string[] = [];
   const waiting: (() => void)[] = [];
-  let held = 0, asked = 0, done = 0;
+  let held = 0,
+    asked = 0,
+    done = 0;
   const large = async () => {
     while (asked < BODIES) {
       asked++;

@@ -1,12 +1,25 @@
-// How old the rules and the health may be that a request is served by, and which of several sources they come from.
-// Time passes by a clock that the tests move, as between two requests of an idle isolate.
+// How old the rules and the health may be that serve a request, and which of several sources they come from. The tests
+// move the clock, as between two requests of an idle isolate.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { startWithClock } from "./clock.js";
-import { type Edge, type Json, StandIn, keyDigest, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
+import {
+  type Edge,
+  type Json,
+  StandIn,
+  keyDigest,
+  read,
+  refusingUrl,
+  region,
+  rules,
+  serve,
+  stopAll,
+  until,
+} from "./harness.js";
 
-const MINUTE = 60_000, HOUR = 60 * MINUTE;
+const MINUTE = 60_000,
+  HOUR = 60 * MINUTE;
 let fra: StandIn, par: StandIn, edge: Edge, forward: (ms: number) => Promise<void>;
 
 beforeAll(async () => {
@@ -26,7 +39,10 @@ type Doing = Json | string | ((request: IncomingMessage, response: ServerRespons
 /** A source that counts how often it is asked. */
 class Source {
   asked: (string | undefined)[] = [];
-  private constructor(public doing: Doing, readonly url: string) {}
+  private constructor(
+    public doing: Doing,
+    readonly url: string,
+  ) {}
 
   static async start(doing: Doing): Promise<Source> {
     let source: Source;
@@ -49,13 +65,23 @@ const gone: Doing = (_, response) => void response.destroy();
 const broken: Doing = (_, response) => void response.writeHead(500).end();
 
 /** Starts the Worker over these sources, looked at as seldom as by default. */
-async function start(sources: Source[], more: Record<string, string> = {}, document: Json | null = null): Promise<void> {
+async function start(
+  sources: Source[],
+  more: Record<string, string> = {},
+  document: Json | null = null,
+): Promise<void> {
   const urls = sources.map(({ url }) => url).join(" , ");
   const defaults = { RULES_URLS: urls, RULES_REFRESH_SECONDS: "5", HEALTH_REFRESH_SECONDS: "5" };
   ({ edge, forward } = await startWithClock(document, { ...defaults, ...more }));
 }
 
-async function seen(): Promise<{ status: number; code: string | null; region: string | null; revision: string | null; age: string | null }> {
+async function seen(): Promise<{
+  status: number;
+  code: string | null;
+  region: string | null;
+  revision: string | null;
+  age: string | null;
+}> {
   const reply = await edge.chat("DE");
   const { status, code, region } = await read(reply);
   const header = (name: string) => reply.headers.get(`x-bailiwick-${name}`);
@@ -72,9 +98,18 @@ test("an idle isolate's next request is served by the rules of now", async () =>
   expect(await seen(), "it is young enough").toEqual(fresh("1"));
   await forward(15_000);
   expect(await seen()).toEqual(fresh("2", "eu-paris"));
-  source.doing = rules(3, { ...paris() }, {}, { tenants: { acme: { key_sha256: [keyDigest("sk")], services: ["chat"] } } });
+  source.doing = rules(
+    3,
+    { ...paris() },
+    {},
+    { tenants: { acme: { key_sha256: [keyDigest("sk")], services: ["chat"] } } },
+  );
   await forward(20 * MINUTE);
-  expect(await seen(), "what was anybody's is nobody's now").toMatchObject({ status: 401, code: "missing_api_key", revision: "3" });
+  expect(await seen(), "what was anybody's is nobody's now").toMatchObject({
+    status: 401,
+    code: "missing_api_key",
+    revision: "3",
+  });
 });
 
 test("a hundred requests that wake an isolate together send one look, and all see what it finds", async () => {
@@ -110,7 +145,10 @@ test("who waits for a look doesn't wait in vain when the client that began it ha
   const { hostname, port } = await edge.miniflare.ready;
   const first = connect(Number(port), hostname);
   first.write("POST /v1/chat/completions HTTP/1.1\r\nhost: chat.example\r\ncontent-length: 2\r\n\r\n{}");
-  await until(async () => source.asked.length, (asked) => asked > before);
+  await until(
+    async () => source.asked.length,
+    (asked) => asked > before,
+  );
   const second = seen();
   first.destroy();
   answer();
@@ -125,31 +163,34 @@ test.each<[string, Doing]>([
   ["answers with something else", "<html>Please log in.</html>"],
   ["answers with nothing", ""],
   ["answers with other rules of the same revision", rules(1, { nowhere: { countries: ["DE"] } })],
-])("while its source %s, rules serve for as long as they say, and every answer says how old they are", async (_, doing) => {
-  const source = await Source.start(rules(1, frankfurt()));
-  await start([source]);
-  expect(await seen()).toEqual(fresh("1"));
-  source.doing = doing;
-  await forward(MINUTE);
-  const stale = await seen();
-  expect(stale).toMatchObject({ status: 200, region: "eu-frankfurt" });
-  expect(Number(stale.age)).toBeGreaterThanOrEqual(60);
-  expect(Number(stale.age)).toBeLessThan(75);
+])(
+  "while its source %s, rules serve for as long as they say, and every answer says how old they are",
+  async (_, doing) => {
+    const source = await Source.start(rules(1, frankfurt()));
+    await start([source]);
+    expect(await seen()).toEqual(fresh("1"));
+    source.doing = doing;
+    await forward(MINUTE);
+    const stale = await seen();
+    expect(stale).toMatchObject({ status: 200, region: "eu-frankfurt" });
+    expect(Number(stale.age)).toBeGreaterThanOrEqual(60);
+    expect(Number(stale.age)).toBeLessThan(75);
 
-  await forward(HOUR);
-  const reply = await edge.chat("DE");
-  expect(reply.headers.get("retry-after")).toBe("5");
-  expect(reply.headers.get("x-should-retry")).toBeNull();
-  const { status, code, json } = await read(reply);
-  expect({ status, code }).toEqual({ status: 503, code: "rules_too_old" });
-  expect(json.error.message).toContain("RULES_URLS");
-  const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
-  expect(health).toMatchObject({ status: 503, json: { status: "rules too old", revision: 1 } });
+    await forward(HOUR);
+    const reply = await edge.chat("DE");
+    expect(reply.headers.get("retry-after")).toBe("5");
+    expect(reply.headers.get("x-should-retry")).toBeNull();
+    const { status, code, json } = await read(reply);
+    expect({ status, code }).toEqual({ status: 503, code: "rules_too_old" });
+    expect(json.error.message).toContain("RULES_URLS");
+    const health = await read(await edge.ask({ path: "/.well-known/bailiwick/healthz" }));
+    expect(health).toMatchObject({ status: 503, json: { status: "rules too old", revision: 1 } });
 
-  source.doing = rules(2, paris());
-  await forward(5_000);
-  expect(await seen(), "the very next request finds that it is back").toEqual(fresh("2", "eu-paris"));
-});
+    source.doing = rules(2, paris());
+    await forward(5_000);
+    expect(await seen(), "the very next request finds that it is back").toEqual(fresh("2", "eu-paris"));
+  },
+);
 
 test("a document may forbid to be used unconfirmed", async () => {
   const source = await Source.start(rules(1, frankfurt(), {}, { rules: { stale_for: "0s" } }));
@@ -200,36 +241,37 @@ test("a stream under way isn't cut when its rules grow old", async () => {
   expect(await reply.text()).toContain("[DONE]");
 });
 
-// --- Several sources
-// --------------------------------------------------------------------------------------------------
-
 test("of several sources the highest revision wins, whichever is first", async () => {
-  const [a, b, c] = await Promise.all([rules(3, frankfurt()), rules(7, paris()), rules(5, frankfurt())].map(Source.start));
+  const [a, b, c] = await Promise.all(
+    [rules(3, frankfurt()), rules(7, paris()), rules(5, frankfurt())].map(Source.start),
+  );
   await start([a, b, c]);
   expect(await seen()).toEqual(fresh("7", "eu-paris"));
   await forward(MINUTE);
   expect(await seen()).toEqual(fresh("7", "eu-paris"));
-  expect([a, b, c].map(({ asked }) => asked[1]), "each has an entity tag of its own").toEqual(
-    [a, b, c].map(({ doing }) => `"${keyDigest(JSON.stringify(doing))}"`),
-  );
+  expect(
+    [a, b, c].map(({ asked }) => asked[1]),
+    "each has an entity tag of its own",
+  ).toEqual([a, b, c].map(({ doing }) => `"${keyDigest(JSON.stringify(doing))}"`));
 });
 
-test.each<[string, Doing]>([["hangs", hang], ["is gone", gone], ["answers with something else", "<html>"]])(
-  "one of two sources that %s holds nobody up",
-  async (_, doing) => {
-    const [dead, well] = [await Source.start(doing), await Source.start(rules(1, frankfurt()))];
-    await start([dead, well]);
-    const began = performance.now();
-    expect(await seen()).toMatchObject({ status: 200, region: "eu-frankfurt", age: null });
-    for (const revision of [2, 3, 4]) {
-      well.doing = rules(revision, paris());
-      await forward(MINUTE);
-      expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", age: null });
-    }
-    // Four looks, each of which would take three seconds.
-    expect(performance.now() - began).toBeLessThan(6_000);
-  },
-);
+test.each<[string, Doing]>([
+  ["hangs", hang],
+  ["is gone", gone],
+  ["answers with something else", "<html>"],
+])("one of two sources that %s holds nobody up", async (_, doing) => {
+  const [dead, well] = [await Source.start(doing), await Source.start(rules(1, frankfurt()))];
+  await start([dead, well]);
+  const began = performance.now();
+  expect(await seen()).toMatchObject({ status: 200, region: "eu-frankfurt", age: null });
+  for (const revision of [2, 3, 4]) {
+    well.doing = rules(revision, paris());
+    await forward(MINUTE);
+    expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", age: null });
+  }
+  // Four looks, each of which would take three seconds.
+  expect(performance.now() - began).toBeLessThan(6_000);
+});
 
 test("RULES_URL is one of them, and a refused address is passed over", async () => {
   const well = await Source.start(rules(4, frankfurt()));
@@ -258,16 +300,21 @@ test("KV stands in where no URL answers, and is not asked where one does", async
   expect(await seen()).toMatchObject({ status: 200, region: "eu-paris", revision: "9;feed=unreachable", age: null });
 });
 
-// --- Health
-// -----------------------------------------------------------------------------------------------------------
-
 /** A node's report, by which regions are down. */
 function report(down: string[]): Json {
   const of = (name: string) => {
     const status = down.includes(name) ? "down" : "up";
-    return [name, { status, probed: status, stale: false, override: null, age_ms: 0, interval_ms: 5_000, endpoints: {} }];
+    return [
+      name,
+      { status, probed: status, stale: false, override: null, age_ms: 0, interval_ms: 5_000, endpoints: {} },
+    ];
   };
-  return { node: "ns1", revision: 1, rules_sha256: "", regions: Object.fromEntries(["eu-frankfurt", "eu-paris"].map(of)) };
+  return {
+    node: "ns1",
+    revision: 1,
+    rules_sha256: "",
+    regions: Object.fromEntries(["eu-frankfurt", "eu-paris"].map(of)),
+  };
 }
 
 test("an idle isolate's next request is steered by the health of now", async () => {

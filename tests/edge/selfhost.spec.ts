@@ -1,4 +1,4 @@
-// docs/self-hosting.md: edge-worker/workerd.capnp as it is, on a socket of the test's choice, behind a front that says
+// docs/self-hosting.md: edge-worker/workerd.capnp unchanged, on a socket of the test's choice, behind a front that says
 // where requests come from.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -13,13 +13,23 @@ const file = `${root}edge-worker/workerd.capnp`;
 let url: string, fra: StandIn, nyc: StandIn;
 
 beforeAll(async () => {
-  [fra, nyc] = await Promise.all(["eu-frankfurt", "us-virginia"].map((name) => StandIn.start(name, "--secret", "upstream-secret")));
+  [fra, nyc] = await Promise.all(
+    ["eu-frankfurt", "us-virginia"].map((name) => StandIn.start(name, "--secret", "upstream-secret")),
+  );
   const secret = { secret: "FRA_KEY" };
-  const regions = { ...region("DE", "eu-frankfurt", [fra.url], secret), ...region("US", "us-virginia", [nyc.url], secret) };
+  const regions = {
+    ...region("DE", "eu-frankfurt", [fra.url], secret),
+    ...region("US", "us-virginia", [nyc.url], secret),
+  };
   const document = rules(1, regions, {}, { networks: [{ prefix: "198.51.100.0/24", country: "US" }] });
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
-  const env = { PATH: process.env.PATH, RULES_URL: `${node}/v1/rules`, FRA_KEY: "upstream-secret", STATE_KEY: "k".repeat(44) };
+  const env = {
+    PATH: process.env.PATH,
+    RULES_URL: `${node}/v1/rules`,
+    FRA_KEY: "upstream-secret",
+    STATE_KEY: "k".repeat(44),
+  };
   const args = ["serve", file, "--socket-addr", "http=127.0.0.1:0", "--control-fd=3"];
   const child = spawn(binary, args, { env, stdio: ["ignore", "inherit", "inherit", "pipe"] });
   onStop(() => child.kill());
@@ -42,7 +52,11 @@ async function chat(headers: Record<string, string>, to = url, path = "/v1/chat/
       const chunks: Buffer[] = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);
-      response.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never })));
+      response.on("end", () =>
+        resolve(
+          new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers as never }),
+        ),
+      );
     });
     asked.on("error", reject);
     asked.end(method === "POST" ? JSON.stringify({ model: "m", messages: [] }) : undefined);
@@ -53,7 +67,9 @@ async function chat(headers: Record<string, string>, to = url, path = "/v1/chat/
 test("the front's word places a client", async () => {
   expect(await chat({ "bailiwick-cf": '{"country":"DE"}' })).toMatchObject({ status: 200, region: "eu-frankfurt" });
   expect(await chat({ "bailiwick-cf": '{"country":"US"}' })).toMatchObject({ status: 200, region: "us-virginia" });
-  expect(await chat({ "bailiwick-cf": '{"country":"DE"}', "cf-connecting-ip": "198.51.100.9" })).toMatchObject({ region: "us-virginia" });
+  expect(await chat({ "bailiwick-cf": '{"country":"DE"}', "cf-connecting-ip": "198.51.100.9" })).toMatchObject({
+    region: "us-virginia",
+  });
   for (const { headers } of [...(await fra.requests()), ...(await nyc.requests())]) {
     expect(Object.keys(headers).filter((name) => /^(cf-|bailiwick)/.test(name))).toEqual([]);
     expect(headers.authorization).toBe("Bearer upstream-secret");
@@ -75,10 +91,12 @@ test("behind a front that overwrites both headers, nobody chooses where it comes
   const front = await serve((incoming, response) => {
     // As `proxy_set_header` does.
     const headers = { ...incoming.headers, "cf-connecting-ip": "203.0.113.7", "bailiwick-cf": '{"country":"DE"}' };
-    incoming.pipe(ask(`${url}${incoming.url}`, { method: incoming.method, headers }, (answer) => {
-      response.writeHead(answer.statusCode!, answer.headers);
-      answer.pipe(response);
-    }));
+    incoming.pipe(
+      ask(`${url}${incoming.url}`, { method: incoming.method, headers }, (answer) => {
+        response.writeHead(answer.statusCode!, answer.headers);
+        answer.pipe(response);
+      }),
+    );
   });
   const forged = { "Bailiwick-CF": '{"country":"US"}', "CF-Connecting-IP": "198.51.100.9" };
   expect(await chat(forged, front)).toMatchObject({ status: 200, region: "eu-frankfurt" });
@@ -88,7 +106,11 @@ test("behind a front that overwrites both headers, nobody chooses where it comes
 test("the file and wrangler.toml ask for the same runtime", () => {
   const text = readFileSync(file, "utf8");
   expect(text).toContain(`compatibilityDate = "${setting("compatibility_date")[0]}"`);
-  expect(text).toContain(`compatibilityFlags = [${setting("compatibility_flags").map((flag) => `"${flag}"`).join(", ")}]`);
+  expect(text).toContain(
+    `compatibilityFlags = [${setting("compatibility_flags")
+      .map((flag) => `"${flag}"`)
+      .join(", ")}]`,
+  );
   expect(text).toMatch(/address = "127\.0\.0\.1:8787"/);
 });
 
@@ -120,10 +142,27 @@ test("every variable that a page names is read by the code, and bound where the 
   for (const page of pages) {
     const names = named(readFileSync(`${root}${page}`, "utf8"));
     expect(names.length, page).toBeGreaterThan(5);
-    expect(names.filter((name) => !read.includes(name)), `${page} names what nothing reads`).toEqual([]);
-    expect(names.filter((name) => !bindings.includes(name)), `${page} names what workerd.capnp doesn't bind`).toEqual([]);
+    expect(
+      names.filter((name) => !read.includes(name)),
+      `${page} names what nothing reads`,
+    ).toEqual([]);
+    expect(
+      names.filter((name) => !bindings.includes(name)),
+      `${page} names what workerd.capnp doesn't bind`,
+    ).toEqual([]);
   }
-  const told = named(pages.slice(0, 2).map((page) => readFileSync(`${root}${page}`, "utf8")).join("\n"));
-  expect(bindings.filter((name) => !told.includes(name)), "bound and told nowhere").toEqual([]);
-  expect(bindings.filter((name) => !read.includes(name)), "bound and read nowhere").toEqual([]);
+  const told = named(
+    pages
+      .slice(0, 2)
+      .map((page) => readFileSync(`${root}${page}`, "utf8"))
+      .join("\n"),
+  );
+  expect(
+    bindings.filter((name) => !told.includes(name)),
+    "bound and told nowhere",
+  ).toEqual([]);
+  expect(
+    bindings.filter((name) => !read.includes(name)),
+    "bound and read nowhere",
+  ).toEqual([]);
 });

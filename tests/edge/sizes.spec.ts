@@ -1,5 +1,5 @@
-// Large bodies: what the hosts take passes, held once however often it is sent; what doesn't fit is refused, and the
-// isolate lives.
+// Large bodies. Bodies that hosts accept pass, and are held once however often they are sent. Bodies that don't fit are
+// refused, and the isolate lives.
 import { createHash } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
@@ -32,14 +32,25 @@ beforeAll(async () => {
     failures -= Number(fails);
     response.statusCode = fails ? 503 : 200;
     response.setHeader("content-type", "application/json");
-    response.end(JSON.stringify({ id: "x", object: "chat.completion", model: "m", text: "hi", choices: [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: "hi" } }] }));
+    response.end(
+      JSON.stringify({
+        id: "x",
+        object: "chat.completion",
+        model: "m",
+        text: "hi",
+        choices: [{ index: 0, finish_reason: "stop", message: { role: "assistant", content: "hi" } }],
+      }),
+    );
   });
   const start = async (service: Json) => {
     const residency = [{ clients: ["*", "unknown"], process_in: ["*"] }];
     const book = rules(1, region("DE", "fra", [endpoint, endpoint]), { residency, hosts: ["127.0.0.1"], ...service });
     const feed = await serve((_, response) => response.end(JSON.stringify(book)));
     const started = await workerd({ RULES_URL: `${feed}/v1/rules` });
-    await until(async () => (await fetch(`${started.url}/.well-known/bailiwick/healthz`)).status, (status) => status === 200);
+    await until(
+      async () => (await fetch(`${started.url}/.well-known/bailiwick/healthz`)).status,
+      (status) => status === 200,
+    );
     return started;
   };
   ({ url } = await start({}));
@@ -79,55 +90,85 @@ function post(to: string, path: string, type: string, body: Buffer, chunked = fa
 const FORM = "multipart/form-data; boundary=B";
 const audio = (megabytes: number, model = "m") =>
   Buffer.concat([
-    Buffer.from('--B\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'), Buffer.alloc(megabytes * 1e6, "0123456789\r\n--"),
+    Buffer.from('--B\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'),
+    Buffer.alloc(megabytes * 1e6, "0123456789\r\n--"),
     Buffer.from(`\r\n--B\r\nContent-Disposition: form-data; name="model"\r\n\r\n${model}\r\n--B--\r\n`),
   ]);
 const image = (megabytes: number, model = "m") =>
-  Buffer.from(JSON.stringify({ model, messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: `data:image/png;base64,${Buffer.alloc(megabytes * 1e6, 7).toString("base64")}` } }] }] }));
+  Buffer.from(
+    JSON.stringify({
+      model,
+      messages: [
+        {
+          role: "user",
+          content: [
+            {
+              type: "image_url",
+              image_url: { url: `data:image/png;base64,${Buffer.alloc(megabytes * 1e6, 7).toString("base64")}` },
+            },
+          ],
+        },
+      ],
+    }),
+  );
 
 test.each([2, 7, 20])("an image of %d MB in a chat passes as it is, with its length", async (megabytes) => {
   const body = image(megabytes);
   expect(await post(url, "/v1/chat/completions", "application/json", body)).toMatchObject({ status: 200 });
-  expect(seen).toEqual([{ length: body.length, announced: String(body.length), sha: createHash("sha256").update(body).digest("hex") }]);
+  expect(seen).toEqual([
+    { length: body.length, announced: String(body.length), sha: createHash("sha256").update(body).digest("hex") },
+  ]);
 });
 
 test("audio of 25 MB passes, announced or not, and is sent again whole when an endpoint fails", async () => {
   for (const chunked of [false, true]) {
     seen.splice(0);
     failures = 1;
-    expect(await post(chunked ? unannounced : url, "/v1/audio/transcriptions", FORM, audio(25, `fails-${chunked}`), chunked)).toMatchObject({ status: 200 });
+    expect(
+      await post(chunked ? unannounced : url, "/v1/audio/transcriptions", FORM, audio(25, `fails-${chunked}`), chunked),
+    ).toMatchObject({ status: 200 });
     expect(seen.length).toBe(2);
-    expect(seen.every((one) => one.length > 25e6 && one.announced === String(one.length)) && seen[0].sha === seen[1].sha).toBe(true);
+    expect(
+      seen.every((one) => one.length > 25e6 && one.announced === String(one.length)) && seen[0].sha === seen[1].sha,
+    ).toBe(true);
   }
 });
 
 test("what is over the service's limit is told it", async () => {
   for (const chunked of [false, true]) {
     const reply = await post(small, "/v1/audio/transcriptions", FORM, audio(2), chunked);
-    expect(reply).toMatchObject({ status: 413, json: { error: { code: "body_too_large", message: expect.stringContaining("1000000 bytes") } } });
+    expect(reply).toMatchObject({
+      status: 413,
+      json: { error: { code: "body_too_large", message: expect.stringContaining("1000000 bytes") } },
+    });
   }
   expect(seen).toEqual([]);
 });
 
-test("of many large bodies at once those that fit pass, the others are told to come back, and small ones go on", { timeout: 120_000 }, async () => {
-  let open = () => {};
-  gate = new Promise((resolve) => (open = resolve));
-  const body = audio(25);
-  const many = Array.from({ length: 6 }, () => post(fresh, "/v1/audio/transcriptions", FORM, body));
-  const first = many.map((one) => one.then((reply) => reply.status));
-  // Two of 25 MB are held, and wait; the others have been refused.
-  await expect.poll(() => seen.length, { timeout: 60_000 }).toBeGreaterThanOrEqual(2);
-  const chat = Buffer.from(JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] }));
-  const beside = post(fresh, "/v1/chat/completions", "application/json", chat);
-  await expect.poll(() => seen.some((one) => one.length === chat.length), { timeout: 30_000 }).toBe(true);
-  open();
-  expect((await beside).status).toBe(200);
-  const statuses = await Promise.all(first);
-  expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(2);
-  for (const reply of await Promise.all(many)) {
-    if (reply.status !== 200) expect(reply).toMatchObject({ status: 503, retryAfter: "1", json: { error: { code: "busy" } } });
-  }
-  expect(log()).not.toContain("panic");
-  // All was given back.
-  expect(await post(fresh, "/v1/audio/transcriptions", FORM, body)).toMatchObject({ status: 200 });
-});
+test(
+  "of many large bodies at once those that fit pass, the others are told to come back, and small ones go on",
+  { timeout: 120_000 },
+  async () => {
+    let open = () => {};
+    gate = new Promise((resolve) => (open = resolve));
+    const body = audio(25);
+    const many = Array.from({ length: 6 }, () => post(fresh, "/v1/audio/transcriptions", FORM, body));
+    const first = many.map((one) => one.then((reply) => reply.status));
+    // Two of 25 MB are held, and wait; the others have been refused.
+    await expect.poll(() => seen.length, { timeout: 60_000 }).toBeGreaterThanOrEqual(2);
+    const chat = Buffer.from(JSON.stringify({ model: "m", messages: [{ role: "user", content: "hi" }] }));
+    const beside = post(fresh, "/v1/chat/completions", "application/json", chat);
+    await expect.poll(() => seen.some((one) => one.length === chat.length), { timeout: 30_000 }).toBe(true);
+    open();
+    expect((await beside).status).toBe(200);
+    const statuses = await Promise.all(first);
+    expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(2);
+    for (const reply of await Promise.all(many)) {
+      if (reply.status !== 200)
+        expect(reply).toMatchObject({ status: 503, retryAfter: "1", json: { error: { code: "busy" } } });
+    }
+    expect(log()).not.toContain("panic");
+    // All was given back.
+    expect(await post(fresh, "/v1/audio/transcriptions", FORM, body)).toMatchObject({ status: 200 });
+  },
+);

@@ -1,4 +1,4 @@
-// Where a request goes, by the place of its client, and what happens to that when a whole fence fails.
+// Where a request goes, by its client's place, and what happens to it if a whole fence fails.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
 
@@ -84,7 +84,10 @@ test("a second tier is inside the fence", async () => {
 });
 
 test("a host that no service has is 404", async () => {
-  expect(await read(await edge.chat("DE", {}, { host: "nobody.example" }))).toMatchObject({ status: 404, code: "unknown_host" });
+  expect(await read(await edge.chat("DE", {}, { host: "nobody.example" }))).toMatchObject({
+    status: 404,
+    code: "unknown_host",
+  });
 });
 
 test("models that nobody lists are asked of an endpoint inside the fence", async () => {
@@ -96,10 +99,16 @@ test("models that nobody lists are asked of an endpoint inside the fence", async
 
 test("an Azure endpoint is spoken to as Azure wants it", async () => {
   const azure = region("US", "us-azure", [nyc.url], {
-    url: nyc.url, style: "azure", api_version: "2024-10-21", secret: "AZURE_KEY", models: { "chat-large": "gpt-4o-us" },
+    url: nyc.url,
+    style: "azure",
+    api_version: "2024-10-21",
+    secret: "AZURE_KEY",
+    models: { "chat-large": "gpt-4o-us" },
   });
   const own = await Edge.start(rules(1, azure), { AZURE_KEY: "azure-key" });
-  const reply = await read(await own.chat("US", { model: "chat-large" }, { headers: { authorization: "Bearer canary" } }));
+  const reply = await read(
+    await own.chat("US", { model: "chat-large" }, { headers: { authorization: "Bearer canary" } }),
+  );
   expect(reply).toMatchObject({ status: 200, region: "us-azure" });
   const [{ path, headers, body }] = await nyc.requests();
   expect(path).toBe("/openai/deployments/gpt-4o-us/chat/completions?api-version=2024-10-21");
@@ -108,7 +117,10 @@ test("an Azure endpoint is spoken to as Azure wants it", async () => {
 });
 
 test("an endpoint whose secret has no value here is left out", async () => {
-  const regions = { ...region("DE", "eu-frankfurt", [fra.url], { secret: "MISSING" }), ...region("GB", "uk-london", [lon.url]) };
+  const regions = {
+    ...region("DE", "eu-frankfurt", [fra.url], { secret: "MISSING" }),
+    ...region("GB", "uk-london", [lon.url]),
+  };
   const own = await Edge.start(rules(1, regions));
   expect(await read(await own.chat("GB"))).toMatchObject({ status: 200, region: "uk-london" });
   expect(await read(await own.chat("DE"))).toMatchObject({ status: 503, code: "region_unavailable" });

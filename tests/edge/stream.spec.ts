@@ -1,4 +1,4 @@
-// Streams: whole events pass untouched, and one that dies says so instead of just ending.
+// Streams. Whole events pass unchanged. A stream that breaks off ends with an event that says so.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Edge, StandIn, region, rules, serve, stopAll, until } from "./harness.js";
 
@@ -64,9 +64,21 @@ describe("an event longer than is held", () => {
   const long = "A".repeat(2 << 20);
   const delta = 'data: {"type":"response.output_text.delta","delta":"x"}\n\n';
   test.each([
-    ["a final image", "/v1/images/generations", `event: image_generation.completed\ndata: {"type":"image_generation.completed","b64_json":"${long}"}\n\n`],
-    ["a final image without a name", "/v1/images/generations", `data: {"type":"image_generation.completed","b64_json":"${long}"}\n\n`],
-    ["a whole response", "/v1/responses", `${delta}data: {"type":"response.completed","response":{"output":[{"text":"${long}"}]}}\n\n`],
+    [
+      "a final image",
+      "/v1/images/generations",
+      `event: image_generation.completed\ndata: {"type":"image_generation.completed","b64_json":"${long}"}\n\n`,
+    ],
+    [
+      "a final image without a name",
+      "/v1/images/generations",
+      `data: {"type":"image_generation.completed","b64_json":"${long}"}\n\n`,
+    ],
+    [
+      "a whole response",
+      "/v1/responses",
+      `${delta}data: {"type":"response.completed","response":{"output":[{"text":"${long}"}]}}\n\n`,
+    ],
   ])("ends a stream as any other would: %s", async (_, path, text) => {
     const url = await serve((request, response) => {
       request.resume().on("end", () => response.writeHead(200, { "content-type": "text/event-stream" }).end(text));

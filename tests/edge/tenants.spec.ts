@@ -1,23 +1,30 @@
-// Keys: whose they are, what they open, and that no key ever falls back to geography or travels on.
+// API keys: to whom they belong and what they allow. No key ever falls back to geography, and none is sent on.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, StandIn, keyDigest, read, region, residency, rules, stopAll } from "./harness.js";
 
 let fra: StandIn, nyc: StandIn, edge: Edge;
 
 beforeAll(async () => {
-  [fra, nyc] = await Promise.all(["eu-frankfurt", "us-virginia"].map((name) => StandIn.start(name, "--secret", "upstream-secret")));
+  [fra, nyc] = await Promise.all(
+    ["eu-frankfurt", "us-virginia"].map((name) => StandIn.start(name, "--secret", "upstream-secret")),
+  );
   const regions = {
     ...region("DE", "eu-frankfurt", [fra.url], { secret: "FRA_KEY" }),
     ...region("US", "us-virginia", [nyc.url], { secret: "NYC_KEY" }),
   };
-  const document = rules(1, regions, {}, {
-    tenants: {
-      acme: { key_sha256: [keyDigest("sk-acme"), keyDigest("sk-acme-2")], residency: "eu", services: ["chat"] },
-      globe: { key_sha256: [keyDigest("sk-globe")], services: ["chat"] },
-      other: { key_sha256: [keyDigest("sk-other")], services: ["other"] },
+  const document = rules(
+    1,
+    regions,
+    {},
+    {
+      tenants: {
+        acme: { key_sha256: [keyDigest("sk-acme"), keyDigest("sk-acme-2")], residency: "eu", services: ["chat"] },
+        globe: { key_sha256: [keyDigest("sk-globe")], services: ["chat"] },
+        other: { key_sha256: [keyDigest("sk-other")], services: ["other"] },
+      },
+      networks: [{ prefix: "198.51.100.0/24", country: "DE" }],
     },
-    networks: [{ prefix: "198.51.100.0/24", country: "DE" }],
-  });
+  );
   const more = { pattern: "active-active", regions: Object.keys(regions), residency };
   document.services.other = { hosts: ["other.example"], ...more };
   document.services.open = { hosts: ["open.example"], ...more };
@@ -62,15 +69,28 @@ test("a key in the query is refused", async () => {
 
 test("a service without tenants ignores whatever key is sent", async () => {
   for (const headers of [{}, bearer("sk-nobody"), { ...bearer("a"), "api-key": "b" }]) {
-    expect(await read(await edge.chat("US", {}, { headers, host: "open.example" }))).toMatchObject({ status: 200, region: "us-virginia" });
+    expect(await read(await edge.chat("US", {}, { headers, host: "open.example" }))).toMatchObject({
+      status: 200,
+      region: "us-virginia",
+    });
   }
 });
 
 test("the endpoint gets its own credential and nothing that is the client's", async () => {
   const headers = {
-    ...bearer("sk-acme"), "api-key": "sk-acme", cookie: "session=canary", "cf-connecting-ip": "198.51.100.7", "cf-ray": "canary",
-    "x-forwarded-for": "198.51.100.7", "x-real-ip": "198.51.100.7", "x-bailiwick-region": "canary", origin: "https://canary.example",
-    referer: "https://canary.example/", forwarded: "for=198.51.100.7", "x-canary": "canary", te: "trailers",
+    ...bearer("sk-acme"),
+    "api-key": "sk-acme",
+    cookie: "session=canary",
+    "cf-connecting-ip": "198.51.100.7",
+    "cf-ray": "canary",
+    "x-forwarded-for": "198.51.100.7",
+    "x-real-ip": "198.51.100.7",
+    "x-bailiwick-region": "canary",
+    origin: "https://canary.example",
+    referer: "https://canary.example/",
+    forwarded: "for=198.51.100.7",
+    "x-canary": "canary",
+    te: "trailers",
   };
   await (await edge.chat("DE", {}, { headers })).arrayBuffer();
   const [{ headers: sent, body, path }] = await fra.requests();
@@ -81,11 +101,14 @@ test("the endpoint gets its own credential and nothing that is the client's", as
   for (const canary of ["sk-acme", "canary", "198.51.100.7", "x-bailiwick"]) expect(all).not.toContain(canary);
   // `cf-worker` is the runtime's own: it names the zone of the Worker, and is written after we have let go of the
   // request.
-  for (const name of Object.keys(sent)) expect(name).not.toMatch(/^(cf-(?!worker$)|x-forwarded|x-real|cookie|api-key|forwarded)/);
+  for (const name of Object.keys(sent))
+    expect(name).not.toMatch(/^(cf-(?!worker$)|x-forwarded|x-real|cookie|api-key|forwarded)/);
 });
 
 test("tenants whose requests run side by side never see each other's region", async () => {
   const keys = Array.from({ length: 40 }, (_, i) => (i % 2 ? "sk-acme" : "sk-globe"));
   const replies = await Promise.all(keys.map((key) => edge.chat("US", {}, { headers: bearer(key) }).then(read)));
-  expect(replies.map(({ region }) => region)).toEqual(keys.map((key) => (key === "sk-acme" ? "eu-frankfurt" : "us-virginia")));
+  expect(replies.map(({ region }) => region)).toEqual(
+    keys.map((key) => (key === "sk-acme" ? "eu-frankfurt" : "us-virginia")),
+  );
 });

@@ -1,5 +1,5 @@
-// Forms: a file streams to one endpoint, everything beside it is looked at; other forms are held, looked through and
-// written anew.
+// Forms. A file is streamed to one endpoint, and every other field is judged. Other forms are held, judged and written
+// again.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Ask, Edge, StandIn, read, region, rules, stopAll } from "./harness.js";
 
@@ -21,10 +21,10 @@ type Part = [name: string, value: string | Uint8Array, filename?: string];
 
 /** A form, written by hand: in any order, and wrong on purpose. */
 function form(parts: Part[], path = "/v1/files", { boundary = "----form", end = true } = {}): Ask {
-  const pieces = parts.flatMap(([name, value, filename]) => [
-    `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${filename ? `; filename="${filename}"\r\nContent-Type: application/x-thing` : ""}\r\n\r\n`,
-    value, "\r\n",
-  ]);
+  const pieces = parts.flatMap(([name, value, filename]) => {
+    const more = filename ? `; filename="${filename}"\r\nContent-Type: application/x-thing` : "";
+    return [`--${boundary}\r\nContent-Disposition: form-data; name="${name}"${more}\r\n\r\n`, value, "\r\n"];
+  });
   const body = Buffer.concat([...pieces, end ? `--${boundary}--\r\n` : ""].map((piece) => Buffer.from(piece)));
   return { path, method: "POST", body, headers: { "content-type": `multipart/form-data; boundary=${boundary}` } };
 }
@@ -38,7 +38,11 @@ test.each([
   ["before its purpose", [["file", large, "a.bin"], purpose]],
 ] as [string, Part[]][])("a file larger than any limit streams, %s", async (_, parts) => {
   const { status, json, region } = await send(parts);
-  expect({ status, json, region }).toMatchObject({ status: 200, json: { bytes: large.length, filename: "a.bin" }, region: "eu-frankfurt" });
+  expect({ status, json, region }).toMatchObject({
+    status: 200,
+    json: { bytes: large.length, filename: "a.bin" },
+    region: "eu-frankfurt",
+  });
   const content = await edge.ask({ path: `/v1/files/${json.id}/content` });
   expect(content.headers.get("content-type")).toBe("application/x-thing");
   expect(Buffer.from(await content.arrayBuffer()).equals(large)).toBe(true);
@@ -46,12 +50,26 @@ test.each([
 });
 
 test("batch input is 400 unless allowed, also when its purpose comes after the file", async () => {
-  for (const parts of [[["file", "{}", "a"], ["purpose", "batch"]], [["purpose", "batch"], ["file", large, "a"]]] as Part[][]) {
+  for (const parts of [
+    [
+      ["file", "{}", "a"],
+      ["purpose", "batch"],
+    ],
+    [
+      ["purpose", "batch"],
+      ["file", large, "a"],
+    ],
+  ] as Part[][]) {
     expect(await send(parts)).toMatchObject({ status: 400, code: "batch_not_allowed" });
   }
   expect(await fra.requests()).toEqual([]);
   // The file is on its way inside the fence, and never becomes whole there.
-  expect(await send([["file", large, "a"], ["purpose", "batch"]])).toMatchObject({ status: 400, code: "batch_not_allowed" });
+  expect(
+    await send([
+      ["file", large, "a"],
+      ["purpose", "batch"],
+    ]),
+  ).toMatchObject({ status: 400, code: "batch_not_allowed" });
   expect(await fra.requests()).toEqual([]);
   // It isn't the endpoint's fault: it serves the next one.
   expect((await send([["file", "x", "a"], purpose])).status).toBe(200);
@@ -62,11 +80,24 @@ test("a part of an upload streams, whatever its size; what the whole is for is j
   const upload = await read(await edge.ask({ path: "/v1/uploads", json: begin }));
   const part = await send([["data", large, "blob"]], `/v1/uploads/${upload.json.id}/parts`);
   expect({ status: part.status, region: part.region }).toEqual({ status: 200, region: "eu-frankfurt" });
-  const done = await read(await edge.ask({ path: `/v1/uploads/${upload.json.id}/complete`, json: { part_ids: [part.json.id] } }));
+  const done = await read(
+    await edge.ask({ path: `/v1/uploads/${upload.json.id}/complete`, json: { part_ids: [part.json.id] } }),
+  );
   expect(done.json.file.bytes).toBe(large.length);
   await fra.reset();
-  expect(await read(await edge.ask({ path: "/v1/uploads", json: { ...begin, purpose: "batch" } }))).toMatchObject({ status: 400, code: "batch_not_allowed" });
-  expect(await send([["data", "x", "blob"], ["purpose", "batch"]], `/v1/uploads/${upload.json.id}/parts`)).toMatchObject({ status: 400 });
+  expect(await read(await edge.ask({ path: "/v1/uploads", json: { ...begin, purpose: "batch" } }))).toMatchObject({
+    status: 400,
+    code: "batch_not_allowed",
+  });
+  expect(
+    await send(
+      [
+        ["data", "x", "blob"],
+        ["purpose", "batch"],
+      ],
+      `/v1/uploads/${upload.json.id}/parts`,
+    ),
+  ).toMatchObject({ status: 400 });
   expect(await fra.requests()).toEqual([]);
 });
 
@@ -76,7 +107,14 @@ test.each([
   ["an upload that is for nothing", { path: "/v1/uploads", json: { filename: "a", bytes: 1 } }, 400],
   ["a purpose twice", form([purpose, ["file", "x", "a"], ["purpose", "batch"]]), 400],
   ["a purpose in other letters", form([purpose, ["file", "x", "a"], ["Purpose", "batch"]]), 400],
-  ["a purpose as a file", form([["purpose", "batch", "p"], ["file", "x", "a"]]), 400],
+  [
+    "a purpose as a file",
+    form([
+      ["purpose", "batch", "p"],
+      ["file", "x", "a"],
+    ]),
+    400,
+  ],
   ["two files", form([purpose, ["file", "x", "a"], ["file", "y", "b"]]), 400],
   ["a field without end", form([["expires_after[seconds]", "9".repeat(10_000)], purpose, ["file", "x", "a"]]), 413],
   ["no last boundary", form([purpose, ["file", "x", "a"]], "/v1/files", { end: false }), 400],
@@ -84,11 +122,62 @@ test.each([
   ["a form where JSON belongs", form([["model", "whisper"]], "/v1/chat/completions"), 400],
   ["JSON where a form belongs", { path: "/v1/audio/transcriptions", json: { model: "whisper" } }, 400],
   ["a transcription without a model", form([["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 400],
-  ["a transcription with two models", form([["model", "whisper"], ["model", "other"], ["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 400],
-  ["a transcription over the limit", form([["model", "whisper"], ["file", large, "a.wav"]], "/v1/audio/transcriptions"), 413],
-  ["a model nobody has", form([["model", "other"], ["file", "x", "a.wav"]], "/v1/audio/transcriptions"), 404],
-  ["a remote image where a file belongs", form([["model", "whisper"], ["image", "https://example.com/a.png"]], "/v1/images/edits"), 400],
-  ["a remote image", form([["model", "whisper"], ["image_url", "https://example.com/a.png"]], "/v1/images/edits"), 400],
+  [
+    "a transcription with two models",
+    form(
+      [
+        ["model", "whisper"],
+        ["model", "other"],
+        ["file", "x", "a.wav"],
+      ],
+      "/v1/audio/transcriptions",
+    ),
+    400,
+  ],
+  [
+    "a transcription over the limit",
+    form(
+      [
+        ["model", "whisper"],
+        ["file", large, "a.wav"],
+      ],
+      "/v1/audio/transcriptions",
+    ),
+    413,
+  ],
+  [
+    "a model nobody has",
+    form(
+      [
+        ["model", "other"],
+        ["file", "x", "a.wav"],
+      ],
+      "/v1/audio/transcriptions",
+    ),
+    404,
+  ],
+  [
+    "a remote image where a file belongs",
+    form(
+      [
+        ["model", "whisper"],
+        ["image", "https://example.com/a.png"],
+      ],
+      "/v1/images/edits",
+    ),
+    400,
+  ],
+  [
+    "a remote image",
+    form(
+      [
+        ["model", "whisper"],
+        ["image_url", "https://example.com/a.png"],
+      ],
+      "/v1/images/edits",
+    ),
+    400,
+  ],
 ] as [string, Ask, number][])("%s", async (_, ask, status) => {
   const reply = await read(await edge.ask(ask));
   expect({ status: reply.status, text: reply.text }).toMatchObject({ status });
@@ -97,8 +186,16 @@ test.each([
 });
 
 test("a transcription is sent with each endpoint's own name of the model, and retried", async () => {
-  const parts: Part[] = [["file", "\0RIFF", "a.wav"], ["model", "whisper"], ["language", "de"]];
-  expect(await send(parts, "/v1/audio/transcriptions")).toMatchObject({ status: 200, region: "eu-frankfurt", json: { bytes: 5, model: "whisper" } });
+  const parts: Part[] = [
+    ["file", "\0RIFF", "a.wav"],
+    ["model", "whisper"],
+    ["language", "de"],
+  ];
+  expect(await send(parts, "/v1/audio/transcriptions")).toMatchObject({
+    status: 200,
+    region: "eu-frankfurt",
+    json: { bytes: 5, model: "whisper" },
+  });
   expect((await fra.requests())[0].body).toContain("\r\n\r\nfaster-whisper\r\n");
   await fra.fail({ mode: "status", status: 500 });
   expect(await send(parts, "/v1/audio/transcriptions")).toMatchObject({ status: 200, region: "eu-paris" });

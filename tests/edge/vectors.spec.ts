@@ -1,5 +1,5 @@
-// What only the build for tests can do. The shared vectors inside the Worker's Wasm: the same files that the native
-// tests run, so both halves decide alike. And a panic, which nothing in the Worker that ships is known to cause.
+// Tests that need the build for tests. The shared vectors run in the Worker's Wasm, from the same files as the native
+// tests, so both halves decide alike. And a panic, which nothing in the released Worker is known to cause.
 import { readFileSync, readdirSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { Miniflare } from "miniflare";
@@ -28,7 +28,10 @@ beforeAll(async () => {
 afterAll(stopAll);
 
 async function run(text: string): Promise<{ status: number; cases?: number; message?: string }> {
-  const reply = await worker.dispatchFetch("http://edge.example/.well-known/bailiwick/test/vectors", { method: "POST", body: text });
+  const reply = await worker.dispatchFetch("http://edge.example/.well-known/bailiwick/test/vectors", {
+    method: "POST",
+    body: text,
+  });
   return { status: reply.status, ...((await reply.json()) as object) };
 }
 
@@ -54,6 +57,9 @@ test("a panic ends one request, logs none of its text, and the next request is s
   expect(await reply.json()).toMatchObject({ error: { type: "server_error", code: "internal_error" } });
   const after = await worker.dispatchFetch("http://edge.example/.well-known/bailiwick/healthz");
   expect(after.headers.get("x-bailiwick-request-id")).not.toBeNull();
-  await until(async () => logged, (text) => text.includes('"event":"panic"'));
+  await until(
+    async () => logged,
+    (text) => text.includes('"event":"panic"'),
+  );
   expect(logged).not.toContain("canary");
 });

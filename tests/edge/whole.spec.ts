@@ -1,5 +1,5 @@
-// Both halves under one rule book: the real `bailiwick` answers dig, the Worker on workerd answers HTTP, an endpoint
-// dies and comes back, a document is edited. A recording stand-in outside the fence sees no connection from any of it.
+// Both halves with one rule book. The real `bailiwick` answers dig, and the Worker on workerd answers HTTP. An endpoint
+// dies and comes back, and the document changes. A stand-in outside the fence records no connection.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -9,7 +9,11 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Edge, type Json, StandIn, onStop, read, region, root, rules, stopAll, until } from "./harness.js";
 
 const clients: Record<string, string> = { DE: "91.0.0.1", GB: "81.128.0.1", US: "12.0.0.1" };
-const address: Record<string, string> = { "eu-frankfurt": "192.0.2.10", "eu-paris": "192.0.2.20", "us-virginia": "192.0.2.30" };
+const address: Record<string, string> = {
+  "eu-frankfurt": "192.0.2.10",
+  "eu-paris": "192.0.2.20",
+  "us-virginia": "192.0.2.30",
+};
 
 let standIns: Record<string, StandIn>;
 let folder: string;
@@ -26,11 +30,19 @@ function document(revision: number, change: (rules: Json) => void = () => {}): J
     // The region outside the fence has no monitor, so that whatever it records came from steering.
     if (name !== "us-virginia") {
       regions[name].monitor = {
-        type: "http", url: `${standIn.url}/health`, interval: "200ms", timeout: "2s", up_thresh: 2, down_thresh: 2,
+        type: "http",
+        url: `${standIn.url}/health`,
+        interval: "200ms",
+        timeout: "2s",
+        up_thresh: 2,
+        down_thresh: 2,
       };
     }
   }
-  const residency = [{ clients: ["eu", "uk"], process_in: ["eu"] }, { clients: ["us"], process_in: ["us"] }];
+  const residency = [
+    { clients: ["eu", "uk"], process_in: ["eu"] },
+    { clients: ["us"], process_in: ["us"] },
+  ];
   const whole = rules(revision, regions, { hosts: ["chat.ai.example.com"], residency, ttl: { min: 1, max: 60 } });
   change(whole);
   return whole;
@@ -49,23 +61,37 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "bailiwick-whole-"));
   onStop(() => rmSync(folder, { recursive: true, force: true }));
   write("rules.json", JSON.stringify(document(1)));
-  write("ai.example.com.zone", "$ORIGIN ai.example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 3600 600 86400 60\n@ NS ns1\nns1 A 192.0.2.53\n");
+  write(
+    "ai.example.com.zone",
+    "$ORIGIN ai.example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 3600 600 86400 60\n@ NS ns1\nns1 A 192.0.2.53\n",
+  );
   const database = `${root}node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb`;
-  write("bailiwick.toml", `listen = ["127.0.0.1:0"]\nrules = "rules.json"\ngeoip = "${database}"\n` +
-    `[zones]\n"ai.example.com" = "ai.example.com.zone"\n[api]\nlisten = "127.0.0.1:0"\n`);
+  write(
+    "bailiwick.toml",
+    `listen = ["127.0.0.1:0"]\nrules = "rules.json"\ngeoip = "${database}"\n` +
+      `[zones]\n"ai.example.com" = "ai.example.com.zone"\n[api]\nlisten = "127.0.0.1:0"\n`,
+  );
 
   const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
   if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
   const ready = join(folder, "ready.json");
-  const server = spawn(binary, ["serve", "--config", join(folder, "bailiwick.toml"), "--ready-file", ready], { stdio: ["ignore", "ignore", openSync(join(folder, "log"), "w")] });
+  const server = spawn(binary, ["serve", "--config", join(folder, "bailiwick.toml"), "--ready-file", ready], {
+    stdio: ["ignore", "ignore", openSync(join(folder, "log"), "w")],
+  });
   onStop(async () => {
     server.kill();
     await once(server, "exit");
   });
-  const told = await until(async () => (existsSync(ready) ? JSON.parse(readFileSync(ready, "utf8")) : null), (value) => value !== null);
+  const told = await until(
+    async () => (existsSync(ready) ? JSON.parse(readFileSync(ready, "utf8")) : null),
+    (value) => value !== null,
+  );
   const [host, port] = told.dns[0].split(":");
   dns = { host, port };
-  edge = await Edge.start(null, { RULES_URL: `http://${told.api}/v1/rules`, HEALTH_URLS: `http://${told.api}/v1/health` });
+  edge = await Edge.start(null, {
+    RULES_URL: `http://${told.api}/v1/rules`,
+    HEALTH_URLS: `http://${told.api}/v1/health`,
+  });
 });
 afterAll(stopAll);
 
@@ -82,7 +108,10 @@ async function seen(country: string): Promise<{ dns: string; edge: string | null
 
 const both = (name: string) => ({ dns: address[name], edge: name, status: 200 });
 const moved = (country: string, name: string) =>
-  until(() => seen(country), (value) => value.dns === address[name] && value.edge === name);
+  until(
+    () => seen(country),
+    (value) => value.dns === address[name] && value.edge === name,
+  );
 
 test("an endpoint dies and comes back: both halves move inside the fence and back", async () => {
   for (const country of ["DE", "GB"]) expect((await seen(country)).status).toBe(200);
@@ -96,7 +125,10 @@ test("an endpoint dies and comes back: both halves move inside the fence and bac
   await paris.ill();
   await frankfurt.fail({ mode: "reset-headers", path: "/v1/" });
   await paris.fail({ mode: "reset-headers", path: "/v1/" });
-  const dead = await until(() => seen("DE"), (value) => value.status === 503);
+  const dead = await until(
+    () => seen("DE"),
+    (value) => value.status === 503,
+  );
   expect(dead.edge).toBeNull();
   expect([address["eu-frankfurt"], address["eu-paris"]]).toContain(dead.dns);
 
@@ -106,10 +138,15 @@ test("an endpoint dies and comes back: both halves move inside the fence and bac
 });
 
 test("one edit of the document changes both halves", async () => {
-  write("rules.json", JSON.stringify(document(2, (whole) => {
-    whole.services.chat.pattern = "active-passive";
-    whole.services.chat.regions = ["eu-paris", "eu-frankfurt", "us-virginia"];
-  })));
+  write(
+    "rules.json",
+    JSON.stringify(
+      document(2, (whole) => {
+        whole.services.chat.pattern = "active-passive";
+        whole.services.chat.regions = ["eu-paris", "eu-frankfurt", "us-virginia"];
+      }),
+    ),
+  );
   await moved("DE", "eu-paris");
   expect(await standIns["us-virginia"].connections()).toBe(0);
 

@@ -1,4 +1,4 @@
-// A service whose hosts hold a wildcard: which requests it takes, as RFC 4592 reads the names that the rules know.
+// A service with a wildcard among its hosts: which requests it gets, as RFC 4592 reads the names in the rules.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { Edge, StandIn, read, region, residency, rules, stopAll } from "./harness.js";
 
@@ -10,7 +10,10 @@ beforeAll(async () => {
   const document = rules(1, regions, { hosts: ["*.chat.example.com"], regions: ["eu-frankfurt"] });
   // A host that is written down wins over the wildcard above it.
   document.services.own = {
-    hosts: ["paris.eu.chat.example.com"], pattern: "active-active", regions: ["eu-paris"], residency,
+    hosts: ["paris.eu.chat.example.com"],
+    pattern: "active-active",
+    regions: ["eu-paris"],
+    residency,
   };
   edge = await Edge.start(document);
 });
@@ -45,7 +48,8 @@ test.each([
 
 test("the fence holds behind a wildcard, too", async () => {
   expect(await read(await edge.chat("US", {}, { host: "a.chat.example.com" }))).toMatchObject({
-    status: 451, code: "residency_denied",
+    status: 451,
+    code: "residency_denied",
   });
   for (const standIn of [fra, par]) expect(await standIn.requests()).toEqual([]);
 });

@@ -1,4 +1,4 @@
-// The built Worker on workerd itself, with no Miniflare around it: real sockets, and all that is logged.
+// Runs the built Worker on workerd without Miniflare, for tests that need real sockets or the log.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -12,7 +12,10 @@ import { build, onStop, setting } from "./harness.js";
  * Starts the built Worker, or another build of it, with these variables and secrets, on a port of its own (`url`) and a
  * Unix socket (`path`). `log` is what workerd has written so far.
  */
-export async function workerd(bindings: Record<string, string>, from = build): Promise<{ url: string; path: string; log(): string }> {
+export async function workerd(
+  bindings: Record<string, string>,
+  from = build,
+): Promise<{ url: string; path: string; log(): string }> {
   const dir = mkdtempSync(join(tmpdir(), "bailiwick-workerd-"));
   onStop(() => rmSync(dir, { recursive: true, force: true }));
   const path = join(dir, "edge.sock");
@@ -44,7 +47,10 @@ const edge :Workerd.Worker = (
   );
   for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(from, file), join(dir, file));
   const binary = createRequire(import.meta.url).resolve("workerd/bin/workerd");
-  const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], { cwd: dir, stdio: ["ignore", "pipe", "pipe", "pipe"] });
+  const child = spawn(binary, ["serve", "config.capnp", "--control-fd=3"], {
+    cwd: dir,
+    stdio: ["ignore", "pipe", "pipe", "pipe"],
+  });
   onStop(() => child.kill());
   let log = "";
   for (const stream of [child.stdout!, child.stderr!]) {
@@ -53,10 +59,11 @@ const edge :Workerd.Worker = (
       console.error(String(chunk));
     });
   }
-  // It tells which port it took as a line of JSON on the control descriptor, socket by socket.
+  // It writes the port of each socket as a line of JSON to the control descriptor.
   for await (const line of createInterface({ input: child.stdio[3] as NodeJS.ReadableStream })) {
     const told = JSON.parse(line);
-    if (told.event === "listen" && told.socket === "http") return { url: `http://127.0.0.1:${told.port}`, path, log: () => log };
+    if (told.event === "listen" && told.socket === "http")
+      return { url: `http://127.0.0.1:${told.port}`, path, log: () => log };
   }
   throw new Error(`workerd ended: ${await once(child, "exit")}`);
 }

@@ -23,8 +23,9 @@ A stand-in model endpoint, for demos and tests: no model behind it.
 Once it listens it prints one line of JSON: {"message":"listening on http://127.0.0.1:PORT","url":…,"region":…,"pid":…}
 
 Serves GET /health, GET /v1/models, and POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses
-and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It remembers /v1/files, /v1/uploads, /v1/batches,
-/v1/fine_tuning/jobs, /v1/vector_stores, and /v1/responses/ID and /v1/chat/completions/ID where they were stored.
+and a form to /v1/audio/transcriptions (also below /openai/deployments/NAME, as Azure has them). It remembers
+/v1/files, /v1/uploads, /v1/batches, /v1/fine_tuning/jobs, /v1/vector_stores, and /v1/responses/ID and
+/v1/chat/completions/ID where they were stored.
 
 Control:
   GET    /_stand-in/           region, health, failure, connections, how many requests, how many of them open
@@ -50,7 +51,17 @@ Each may carry "path": only requests whose path starts so fail.
 `;
 
 const MODES = new Set([
-  "status", "redirect", "wrong-type", "empty", "error-event", "reset-headers", "reset", "end", "hang-headers", "hang", "slow",
+  "status",
+  "redirect",
+  "wrong-type",
+  "empty",
+  "error-event",
+  "reset-headers",
+  "reset",
+  "end",
+  "hang-headers",
+  "hang",
+  "slow",
 ]);
 const BODY_RECORDED = 1 << 20;
 
@@ -103,7 +114,8 @@ function noConnections() {
 const server = createServer((request, response) => {
   answer(request, response).catch((error) => {
     // The peer went away, or the request was no HTTP worth an answer: a stand-in must outlive both.
-    if (!response.headersSent && !response.destroyed) json(response, 400, envelope("invalid_request_error", error.message));
+    if (!response.headersSent && !response.destroyed)
+      json(response, 400, envelope("invalid_request_error", error.message));
     else response.destroy();
   });
 });
@@ -133,7 +145,11 @@ if (options["exit-with-parent"]) {
   setInterval(() => process.ppid === parent || process.exit(0), 500);
   // In a script's background, stdin is /dev/null and "closed" from the start: only a pipe tells of a parent.
   const stdin = fstatSync(0);
-  if (stdin.isFIFO() || stdin.isSocket()) process.stdin.on("close", () => process.exit(0)).on("end", () => process.exit(0)).resume();
+  if (stdin.isFIFO() || stdin.isSocket())
+    process.stdin
+      .on("close", () => process.exit(0))
+      .on("end", () => process.exit(0))
+      .resume();
 }
 
 async function answer(request, response) {
@@ -166,7 +182,11 @@ async function answer(request, response) {
   const failure = takeFailure(url.pathname);
   if (failure && (await failBeforeAnswer(failure, request, response))) return;
   if (options.secret !== undefined && !authorised(request.headers)) {
-    return json(response, 401, envelope("invalid_request_error", "the stand-in was not sent its credential", "invalid_api_key"));
+    return json(
+      response,
+      401,
+      envelope("invalid_request_error", "the stand-in was not sent its credential", "invalid_api_key"),
+    );
   }
   await api(request, url, body, response, failure);
 }
@@ -195,7 +215,11 @@ async function api({ method, headers }, { pathname: path, searchParams }, body, 
   if (kept) return send(response, failure, kept.json);
   if (method === "POST" && name === "/v1/audio/transcriptions") {
     const form = formOf(headers["content-type"] ?? "", body);
-    return send(response, failure, { text: greeting, model: form.get("model")?.bytes.toString(), bytes: form.get("file")?.bytes.length });
+    return send(response, failure, {
+      text: greeting,
+      model: form.get("model")?.bytes.toString(),
+      bytes: form.get("file")?.bytes.length,
+    });
   }
   const maker = method === "POST" ? makers[name] : undefined;
   if (!maker) return json(response, 404, envelope("invalid_request_error", `the stand-in has no ${method} ${path}`));
@@ -203,7 +227,11 @@ async function api({ method, headers }, { pathname: path, searchParams }, body, 
   try {
     ask = JSON.parse(body.toString("utf8"));
   } catch (error) {
-    return json(response, 400, envelope("invalid_request_error", `the body is not JSON: ${/** @type {Error} */ (error).message}`));
+    return json(
+      response,
+      400,
+      envelope("invalid_request_error", `the body is not JSON: ${/** @type {Error} */ (error).message}`),
+    );
   }
   const lost = memory.lost(ask ?? {});
   if (lost) return json(response, lost.status, lost.json);
@@ -236,10 +264,16 @@ const makers = {
       ...pieces().map((content) => ({ ...chunk({ content }), content: true })),
       chunk({}, "stop"),
     ];
-    if (ask.stream_options?.include_usage) events.push({ data: { ...base, object: "chat.completion.chunk", choices: [], usage } });
+    if (ask.stream_options?.include_usage)
+      events.push({ data: { ...base, object: "chat.completion.chunk", choices: [], usage } });
     events.push({ data: "[DONE]" });
     const message = { role: "assistant", content: greeting, refusal: null };
-    const whole = { ...base, object: "chat.completion", choices: [{ index: 0, message, logprobs: null, finish_reason: "stop" }], usage };
+    const whole = {
+      ...base,
+      object: "chat.completion",
+      choices: [{ index: 0, message, logprobs: null, finish_reason: "stop" }],
+      usage,
+    };
     return { whole, events };
   },
 
@@ -259,9 +293,12 @@ const makers = {
     const inputs = Array.isArray(ask.input) ? ask.input : [ask.input];
     const vector = [0.25, -0.5, 0.125];
     // The official client asks for base64 of little-endian floats unless told otherwise.
-    const embedding = ask.encoding_format === "base64" ? Buffer.from(Float32Array.from(vector).buffer).toString("base64") : vector;
+    const embedding =
+      ask.encoding_format === "base64" ? Buffer.from(Float32Array.from(vector).buffer).toString("base64") : vector;
     const data = inputs.map((_, index) => ({ object: "embedding", index, embedding }));
-    return { whole: { object: "list", data, model: ask.model ?? "stand-in", usage: { prompt_tokens: 1, total_tokens: 1 } } };
+    return {
+      whole: { object: "list", data, model: ask.model ?? "stand-in", usage: { prompt_tokens: 1, total_tokens: 1 } },
+    };
   },
 
   "/v1/responses"(ask, id, created_at) {
@@ -269,10 +306,27 @@ const makers = {
     const message = (status, content) => ({ id: item_id, type: "message", status, role: "assistant", content });
     const part = { type: "output_text", text: greeting, annotations: [] };
     const whole = (status, output) => ({
-      id: `resp_${id}`, object: "response", previous_response_id: ask.previous_response_id ?? null, created_at, status, model: ask.model ?? "stand-in", output,
-      error: null, incomplete_details: null, instructions: null, metadata: {}, parallel_tool_calls: true,
-      store: ask.store ?? true, temperature: 1, tool_choice: "auto", tools: [], top_p: 1,
-      usage: status === "completed" ? { input_tokens: 1, output_tokens: pieces().length, total_tokens: 1 + pieces().length } : null,
+      id: `resp_${id}`,
+      object: "response",
+      previous_response_id: ask.previous_response_id ?? null,
+      created_at,
+      status,
+      model: ask.model ?? "stand-in",
+      output,
+      error: null,
+      incomplete_details: null,
+      instructions: null,
+      metadata: {},
+      parallel_tool_calls: true,
+      store: ask.store ?? true,
+      temperature: 1,
+      tool_choice: "auto",
+      tools: [],
+      top_p: 1,
+      usage:
+        status === "completed"
+          ? { input_tokens: 1, output_tokens: pieces().length, total_tokens: 1 + pieces().length }
+          : null,
     });
     const at = { item_id, output_index: 0, content_index: 0 };
     const events = [
@@ -286,7 +340,9 @@ const makers = {
       { type: "response.output_item.done", output_index: 0, item: message("completed", [part]) },
       { type: "response.completed", response: whole("completed", [message("completed", [part])]) },
     ].map((data, sequence_number) => ({
-      event: data.type, data: { ...data, sequence_number }, content: data.type === "response.output_text.delta",
+      event: data.type,
+      data: { ...data, sequence_number },
+      content: data.type === "response.output_text.delta",
     }));
     return { whole: whole("completed", [message("completed", [part])]), events };
   },
@@ -299,12 +355,18 @@ async function send(response, failure, value) {
   const half = text.slice(0, text.length / 2);
   response.writeHead(200, { "content-type": "application/json", "x-stand-in-region": options.region });
   switch (failure?.mode) {
-    case "empty": return response.end();
-    case "error-event": return response.end(JSON.stringify(envelope("server_error", "the stand-in fails on purpose")));
-    case "end": return response.end(half);
-    case "hang": return void response.write(half);
-    case "reset": return response.write(half, () => response.socket?.resetAndDestroy());
-    default: return response.end(text);
+    case "empty":
+      return response.end();
+    case "error-event":
+      return response.end(JSON.stringify(envelope("server_error", "the stand-in fails on purpose")));
+    case "end":
+      return response.end(half);
+    case "hang":
+      return void response.write(half);
+    case "reset":
+      return response.write(half, () => response.socket?.resetAndDestroy());
+    default:
+      return response.end(text);
   }
 }
 
@@ -312,7 +374,9 @@ async function stream(response, failure, events) {
   const pace = failure?.mode === "slow" ? failure.delay_ms : Number(options.pace);
   const breaks = ["reset", "end", "hang"].includes(failure?.mode);
   response.writeHead(200, {
-    "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-stand-in-region": options.region,
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-stand-in-region": options.region,
   });
   if (failure?.mode === "empty") return response.end();
   response.flushHeaders();
@@ -325,7 +389,8 @@ async function stream(response, failure, events) {
     if (comesToIt) {
       if (failure.mode === "end") response.end();
       // A reset throws away what is still in the socket's queue: let it go out first.
-      if (failure.mode === "reset") response.write(": cut\n\n", () => setTimeout(() => response.socket?.resetAndDestroy(), 20));
+      if (failure.mode === "reset")
+        response.write(": cut\n\n", () => setTimeout(() => response.socket?.resetAndDestroy(), 20));
       return;
     }
     if (pace > 0) await pause(pace);
@@ -386,8 +451,14 @@ function control(method, name, body, response) {
   switch (`${method} ${name}`) {
     case "GET ":
       return json(response, 200, {
-        region: options.region, country: options.country ?? null, health: state.healthy ? "up" : "down", failure: state.failure,
-        connections: state.connections, requests: state.requests.length, open: state.open, health_checks: state.probes,
+        region: options.region,
+        country: options.country ?? null,
+        health: state.healthy ? "up" : "down",
+        failure: state.failure,
+        connections: state.connections,
+        requests: state.requests.length,
+        open: state.open,
+        health_checks: state.probes,
       });
     case "PUT health": {
       const { status } = JSON.parse(body.toString());
@@ -407,7 +478,11 @@ function control(method, name, body, response) {
       Object.assign(state, { requests: [], probes: 0, connections: noConnections(), counting: {} });
       return json(response, 200, { requests: [] });
     default:
-      return json(response, 404, envelope("invalid_request_error", `no control called ${method} /_stand-in/${name}; see endpoint.mjs --help`));
+      return json(
+        response,
+        404,
+        envelope("invalid_request_error", `no control called ${method} /_stand-in/${name}; see endpoint.mjs --help`),
+      );
   }
 }
 
@@ -418,7 +493,8 @@ function checkedFailure(failure) {
   if (unknown.length > 0) throw new Error(`unknown: ${unknown.join(", ")}; known: ${known.join(", ")}`);
   if (!MODES.has(failure.mode)) throw new Error(`"mode" must be one of: ${[...MODES].join(", ")}`);
   if (failure.mode === "status" && !Number.isInteger(failure.status)) throw new Error('mode "status" needs a "status"');
-  if (failure.mode === "redirect" && typeof failure.location !== "string") throw new Error('mode "redirect" needs a "location"');
+  if (failure.mode === "redirect" && typeof failure.location !== "string")
+    throw new Error('mode "redirect" needs a "location"');
   if (failure.times !== undefined && !(failure.times >= 1)) throw new Error('"times" must be 1 or more');
   return failure.mode === "slow" ? { delay_ms: 1000, ...failure } : failure;
 }
