@@ -7,6 +7,7 @@
 
 mod affinity;
 pub(crate) mod engine;
+pub(crate) mod fault;
 pub(crate) mod field;
 pub(crate) mod fields;
 mod form_name;
@@ -23,6 +24,7 @@ mod paths;
 mod place;
 pub(crate) mod playlist;
 mod pointer;
+pub(crate) mod purpose;
 mod reach;
 mod regional;
 pub(crate) mod scope;
@@ -47,11 +49,11 @@ use memchr::memmem;
 use crate::decide::buffer_pool::PooledBuffer;
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as, quoted};
-use crate::decide::multipart::upload::{PURPOSE, check_purpose};
 use crate::decide::payload::Payload;
 use crate::decide::route::{Class, Route};
 pub use field::Needs;
 use ids::ItemId;
+use purpose::{PURPOSE, check_purpose};
 use scope::{NamedField, Scope};
 use walk::Walk;
 

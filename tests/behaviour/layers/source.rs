@@ -16,11 +16,7 @@ pub(super) fn code(text: &str) -> String {
             _ => 0,
         };
         let taken = if length == 0 { letter.len_utf8() } else { length };
-        if length == 0 {
-            code.push(letter)
-        } else {
-            code.push(' ')
-        }
+        code.push(if length == 0 { letter } else { ' ' });
         rest = &rest[taken..];
     }
     code

@@ -4,6 +4,7 @@
 use bailiwick_rules::rules::Allowance;
 
 use super::engine::{self, Engines};
+use super::fault::{failure, unknown};
 use super::form_name;
 use super::models::NamedModel;
 use super::names::{is_hosted, routes};
@@ -11,7 +12,7 @@ use super::paths;
 use super::pointer::pointer;
 use super::shape::{Fields, Shape};
 use super::walk::{BodyFault, Walk};
-use crate::decide::envelope::{Failure, FieldFault};
+use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, is_json, quoted};
 
 /// What an endpoint must know to take a request: all fields of the body, and the models that it names below its top
@@ -152,26 +153,4 @@ pub(crate) fn check(pattern: &[&str], name: &str, text: &str, allow: &[Allowance
 /// The failure for the first thing in a JSON body that isn't allowed.
 pub(super) fn failure_at(text: &str, at: usize, wrong: BodyFault) -> Failure {
     failure(wrong, || pointer(text, at))
-}
-
-/// The failure for a field that is documented nowhere.
-pub(crate) fn unknown(field: String) -> Failure {
-    Failure::UnknownField { field, odd: FieldFault::Undocumented }
-}
-
-pub(super) fn failure(wrong: BodyFault, field: impl FnOnce() -> String) -> Failure {
-    let odd = |odd: FieldFault, field: String| Failure::UnknownField { field, odd };
-    match wrong {
-        BodyFault::Place => Failure::RemoteUrl { field: field() },
-        BodyFault::Routes => odd(FieldFault::Routes, field()),
-        BodyFault::Kind => odd(FieldFault::Kind, field()),
-        BodyFault::Unknown => odd(FieldFault::Undocumented, field()),
-        BodyFault::Priority => odd(FieldFault::Priority, field()),
-        BodyFault::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
-        BodyFault::Tool(tool) => Failure::HostedTool { tool },
-        BodyFault::EngineInput => odd(FieldFault::EngineInput, field()),
-        BodyFault::Reference => Failure::ItemReference,
-        BodyFault::NoText => odd(FieldFault::NoText, field()),
-        BodyFault::Id => Failure::UnknownId,
-    }
 }

@@ -7,12 +7,12 @@
 
 use bailiwick_rules::rules::Allowance;
 
+use super::fault::{failure, unknown};
 use super::guess::may_route;
 use super::keys::names_id;
 use super::names::{is_hosted, parts, routes};
 use super::shape::engine_input;
 use super::walk::BodyFault;
-use super::{field, field::unknown};
 use crate::decide::envelope::Failure;
 
 /// The field that a name belongs to: `image` for `image[]`, `chunking_strategy` for `chunking_strategy[type]`.
@@ -32,7 +32,7 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
     }
     for part in parts(name) {
         if part.eq_ignore_ascii_case("model") || routes(part) || may_route(part) {
-            return Err(field::failure(BodyFault::Routes, || name.to_owned()));
+            return Err(failure(BodyFault::Routes, || name.to_owned()));
         }
         if is_hosted(part) && !allow.contains(&Allowance::HostedTools) {
             return Err(unknown(name.to_owned()));
@@ -41,10 +41,10 @@ pub(super) fn check(name: &str, allow: &[Allowance]) -> Result<(), Failure> {
             return Err(Failure::UnknownId);
         }
         if engine_input(part).is_some() && !allow.contains(&Allowance::EngineInputs) {
-            return Err(field::failure(BodyFault::EngineInput, || name.to_owned()));
+            return Err(failure(BodyFault::EngineInput, || name.to_owned()));
         }
     }
-    if routes(name) { Err(field::failure(BodyFault::Routes, || name.to_owned())) } else { Ok(()) }
+    if routes(name) { Err(failure(BodyFault::Routes, || name.to_owned())) } else { Ok(()) }
 }
 
 /// Whether a part of a name means an id.

@@ -8,7 +8,7 @@ use bailiwick_rules::rules::Allowance;
 use super::shape::Fields;
 use super::shape::Shape::{Free, Label, Word};
 use super::walk::Walk;
-use super::{Needs, duplicates, entries, field, string};
+use super::{Needs, duplicates, entries, fault, field, string};
 use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 use crate::decide::route::{BodyForm, Class, Route};
@@ -50,7 +50,7 @@ pub(crate) fn read(text: &str, allow: &[Allowance]) -> Result<Option<Line>, Fail
     }
     // No engine has own fields here, and a line stores nothing.
     if needs != Needs::default() {
-        return Err(field::unknown(needs.field));
+        return Err(fault::unknown(needs.field));
     }
     if !walk.ids.is_empty() || !walk.names.is_empty() {
         return Err(Failure::UnknownId);

@@ -1,8 +1,10 @@
 //! Says whether a string is media. Takes a string from a place for media. Called by `walk`. A path on the model host's
 //! disk isn't media, and most paths consist of base64's letters.
 
+use percent_encoding::percent_decode;
+
 use super::place::{is_base64, is_data_url};
-use super::playlist::is_playlist_text;
+use super::playlist::{LOOKED_AT, is_playlist};
 
 /// The longest path that Linux opens (`PATH_MAX`), in bytes. A longer string is content.
 const LONGEST_PATH: usize = 4096;
@@ -93,6 +95,25 @@ fn sextet(byte: u8) -> Option<u8> {
         b'/' | b'_' => 63,
         _ => return None,
     })
+}
+
+/// Whether a string of media holds a playlist: base64, or a `data:` URL.
+pub(super) fn is_playlist_text(text: &str) -> bool {
+    let text = text.trim_ascii();
+    let Some((head, content)) = text.split_once(',') else {
+        return is_playlist(&beginning(decoded(text.bytes())));
+    };
+    let content = percent_decode(content.as_bytes());
+    if head.to_ascii_lowercase().contains("base64") {
+        is_playlist(&beginning(decoded(content)))
+    } else {
+        is_playlist(&beginning(content))
+    }
+}
+
+/// The bytes before the first zero, up to the limit.
+fn beginning(bytes: impl Iterator<Item = u8>) -> Vec<u8> {
+    bytes.take_while(|byte| *byte != 0).take(LOOKED_AT).collect()
 }
 
 #[cfg(test)]

@@ -6,12 +6,9 @@
 //! `concat_probe`, `sdp_probe`, `dash_probe`), and older playlists of players.
 
 use memchr::memchr;
-use percent_encoding::percent_decode;
-
-use super::media::decoded;
 
 /// How many bytes of a file are checked. FFmpeg doesn't look at more (`PROBE_BUF_MAX`).
-const LOOKED_AT: usize = 1 << 20;
+pub(super) const LOOKED_AT: usize = 1 << 20;
 
 /// Beginnings of playlists, in lower case.
 const BEGINNINGS: &[&[u8]] = &[b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"rtsptext", b"asf "];
@@ -21,20 +18,6 @@ const ELEMENTS: &[&[u8]] = &[b"<mpd", b"<smoothstreamingmedia", b"<smil", b"<asx
 
 /// The line that identifies a session description (RFC 8866 §5.7).
 const CONNECTION: &[u8] = b"c=in ip";
-
-/// Whether a string of media holds a playlist: base64, or a `data:` URL.
-pub(super) fn is_playlist_text(text: &str) -> bool {
-    let text = text.trim_ascii();
-    let Some((head, content)) = text.split_once(',') else {
-        return is_playlist(&beginning(decoded(text.bytes())));
-    };
-    let content = percent_decode(content.as_bytes());
-    if head.to_ascii_lowercase().contains("base64") {
-        is_playlist(&beginning(decoded(content)))
-    } else {
-        is_playlist(&beginning(content))
-    }
-}
 
 /// Whether a file is a playlist.
 pub(crate) fn is_playlist(file: &[u8]) -> bool {
@@ -54,17 +37,13 @@ fn has_element(text: &[u8], begins: impl Fn(&[u8], &[u8]) -> bool) -> bool {
     tags.into_iter().any(|tag| ELEMENTS.iter().any(|element| begins(tag, element)))
 }
 
-/// The bytes before the first zero, up to the limit.
-fn beginning(bytes: impl Iterator<Item = u8>) -> Vec<u8> {
-    bytes.take_while(|byte| *byte != 0).take(LOOKED_AT).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
     use super::*;
+    use crate::decide::body::media::is_playlist_text;
 
     const HLS: &str = "#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:10.0,\nhttp://169.254.169.254/x\n#EXT-X-ENDLIST\n";
 

@@ -141,7 +141,7 @@ fn check_name(head: &Head, before: &[(Head, Range<usize>)]) -> Result<(), Failur
     if let Some(key) = DECIDING.iter().find(|known| base.eq_ignore_ascii_case(known)) {
         // Some hosts read `model[]` as a second model.
         if base != head.name {
-            return Err(body::field::unknown(head.name.clone()));
+            return Err(body::fault::unknown(head.name.clone()));
         }
         if base != *key {
             return Err(Failure::MiscasedKey { key });

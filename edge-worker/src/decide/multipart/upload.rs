@@ -10,14 +10,12 @@ use bailiwick_rules::rules::Allowance;
 use super::{Head, OTHER_CHARSET, Piece, Splitter, bad, write_end, write_head};
 use crate::decide::batch::BatchInput;
 use crate::decide::body::engine::Engines;
-use crate::decide::body::{Needs, field};
+use crate::decide::body::purpose::check_purpose;
+use crate::decide::body::{Needs, fault, field};
 use crate::decide::envelope::{Failure, FieldFault};
 
 /// The longest field beside the file, in bytes.
 const LONGEST_FIELD: usize = 4 << 10;
-
-/// What a purpose must be, for the error message.
-pub(crate) const PURPOSE: &str = "a word such as assistants or user_data";
 
 /// The kind of upload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +147,7 @@ impl Upload {
         for known in [self.load.streams(), "purpose"] {
             // Some servers read `purpose[]` as a second purpose.
             if field::base(&name) == known && name != known {
-                return Err(field::unknown(head.name));
+                return Err(fault::unknown(head.name));
             }
             if name == known && head.name != known {
                 return Err(Failure::MiscasedKey { key: known });
@@ -233,15 +231,6 @@ impl Upload {
 /// The error for a file that was taken for a batch's. It says what to change.
 const ORDER: &str =
     "the file reads like a batch's input, and its purpose behind it says otherwise; put \"purpose\" before \"file\"";
-
-/// Checks the purpose of a file.
-pub(crate) fn check_purpose(purpose: &str, may_batch: bool) -> Result<(), Failure> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-');
-    if !(1..=64).contains(&purpose.len()) || !purpose.bytes().all(fits) {
-        return Err(Failure::BadField { field: "purpose", expected: PURPOSE });
-    }
-    if purpose.starts_with("batch") && !may_batch { Err(Failure::Batch) } else { Ok(()) }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,26 @@
+//! Takes what is wrong with a field of a body, returns the error that its sender gets.
+
+use super::walk::BodyFault;
+use crate::decide::envelope::{Failure, FieldFault};
+
+/// The failure for a field that is documented nowhere.
+pub(crate) fn unknown(field: String) -> Failure {
+    Failure::UnknownField { field, odd: FieldFault::Undocumented }
+}
+
+pub(super) fn failure(wrong: BodyFault, field: impl FnOnce() -> String) -> Failure {
+    let odd = |odd: FieldFault, field: String| Failure::UnknownField { field, odd };
+    match wrong {
+        BodyFault::Place => Failure::RemoteUrl { field: field() },
+        BodyFault::Routes => odd(FieldFault::Routes, field()),
+        BodyFault::Kind => odd(FieldFault::Kind, field()),
+        BodyFault::Unknown => odd(FieldFault::Undocumented, field()),
+        BodyFault::Priority => odd(FieldFault::Priority, field()),
+        BodyFault::Twice(key) => Failure::DuplicateKey { key: key.to_owned() },
+        BodyFault::Tool(tool) => Failure::HostedTool { tool },
+        BodyFault::EngineInput => odd(FieldFault::EngineInput, field()),
+        BodyFault::Reference => Failure::ItemReference,
+        BodyFault::NoText => odd(FieldFault::NoText, field()),
+        BodyFault::Id => Failure::UnknownId,
+    }
+}
