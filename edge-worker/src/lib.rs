@@ -4,7 +4,6 @@
 //! [`decide`] is pure and tested on any machine. [`runtime`] is the Worker that calls it. `decide` never imports from
 //! `runtime`, so that another runtime can call it too.
 #![forbid(unsafe_code)]
-#![warn(clippy::too_many_lines)]
 
 pub mod decide;
 pub mod runtime;

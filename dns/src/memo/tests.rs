@@ -202,12 +202,18 @@ fn datagram(random: &mut Random, names: &[String]) -> Vec<u8> {
         }
         _ => query(name, qtype, &[&opt(1232, &[])[..], &opt(1232, &[])][..random.below(3)]),
     };
+    disturb(random, &mut packet, name.len());
+    packet
+}
+
+/// Gives a query an id, flags and a case of its name by chance, and breaks some.
+fn disturb(random: &mut Random, packet: &mut Vec<u8>, name: usize) {
     let id = random.bits().to_be_bytes();
     packet[..2].copy_from_slice(&id[..2]);
     packet[2] = *random.pick(&[0, 1, 1, 1]);
     packet[3] = *random.pick(&[0, 0, 0x10, 0x20, 0x30, 0x4f]);
     if random.chance(40) {
-        let end = packet.len().min(12 + name.len());
+        let end = packet.len().min(12 + name);
         packet[12..end].iter_mut().for_each(|octet| {
             if octet.is_ascii_alphabetic() && random.chance(50) {
                 *octet ^= 0x20;
@@ -223,7 +229,6 @@ fn datagram(random: &mut Random, names: &[String]) -> Vec<u8> {
         }
         _ => {}
     }
-    packet
 }
 
 /// A client subnet of no family, which the other decoder doesn't know.

@@ -55,21 +55,24 @@ fn names(table: &Table, ranked: impl IntoIterator<Item = Ranked>) -> Vec<String>
     names
 }
 
+/// The countries of a jurisdiction, from the JSON.
+fn countries_by_the_book(jurisdiction: &Value) -> CountrySet {
+    let listed = jurisdiction["countries"].as_array().into_iter().flatten();
+    let mut set: CountrySet = listed.filter_map(|code| CountryCode::parse(code.as_str()?)).collect();
+    for included in jurisdiction["include"].as_array().into_iter().flatten() {
+        let held = built_in_set(included.as_str().unwrap()).unwrap();
+        let excluded = |one: &CountryCode| {
+            jurisdiction["exclude"].as_array().is_some_and(|all| all.contains(&one.as_str().into()))
+        };
+        set.extend(&held.iter().filter(|one| !excluded(one)).collect());
+    }
+    set
+}
+
 /// The fence by the words of the specification, from the JSON and nothing compiled.
 fn fence_by_the_book(case: &Case) -> Vec<String> {
     let document = &case.document;
-    let set_of = |name: &str| -> CountrySet {
-        let told = &document["jurisdictions"][name];
-        let listed = told["countries"].as_array().into_iter().flatten();
-        let mut set: CountrySet = listed.filter_map(|code| CountryCode::parse(code.as_str()?)).collect();
-        for included in told["include"].as_array().into_iter().flatten() {
-            let held = built_in_set(included.as_str().unwrap()).unwrap();
-            let excluded =
-                |one: &CountryCode| told["exclude"].as_array().is_some_and(|all| all.contains(&one.as_str().into()));
-            set.extend(&held.iter().filter(|one| !excluded(one)).collect());
-        }
-        set
-    };
+    let set_of = |name: &str| countries_by_the_book(&document["jurisdictions"][name]);
     let all: Vec<&String> = document["jurisdictions"].as_object().unwrap().keys().collect();
     let ip = case.ask.client.address;
     let network = document["networks"].as_array().unwrap().iter().filter_map(|network| {
@@ -116,19 +119,15 @@ fn fence_by_the_book(case: &Case) -> Vec<String> {
             name => set_of(name).is_subset(&set_of(jurisdiction)),
         })
     };
-    let mut fence: Vec<String> = service["regions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|region| region.as_str().unwrap().to_owned())
-        .filter(|region| {
-            process_in.iter().any(|tier| match tier {
-                Value::String(any) if any == "*" => true,
-                Value::String(one) => lies_in(region, one),
-                several => several.as_array().unwrap().iter().any(|one| lies_in(region, one.as_str().unwrap())),
-            })
+    let regions = service["regions"].as_array().unwrap().iter().map(|region| region.as_str().unwrap().to_owned());
+    let is_in_fence = |region: &String| {
+        process_in.iter().any(|tier| match tier {
+            Value::String(any) if any == "*" => true,
+            Value::String(one) => lies_in(region, one),
+            several => several.as_array().unwrap().iter().any(|one| lies_in(region, one.as_str().unwrap())),
         })
-        .collect();
+    };
+    let mut fence: Vec<String> = regions.filter(is_in_fence).collect();
     fence.sort();
     fence
 }

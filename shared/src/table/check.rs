@@ -34,23 +34,8 @@ pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
             continue;
         };
         for (name, answers) in &members {
-            match answers {
-                None => fail(
-                    "regions",
-                    format!(
-                        "holds {name}, which has no \"answers\", and {first}, which has; give all of them answers, or none"
-                    ),
-                ),
-                Some(answers) if types(answers) != expected => {
-                    let (these, those) = (types(answers).join(", "), expected.join(", "));
-                    fail(
-                        "regions",
-                        format!(
-                            "holds {name}, which publishes {these}, and {first}, which publishes {those}; publish the same types in every region of a service"
-                        ),
-                    );
-                }
-                Some(_) => {}
+            if let Some(message) = differing(name, *answers, (first, &expected)) {
+                fail("regions", message);
             }
         }
         match &service.denied_answers {
@@ -72,6 +57,24 @@ pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
                 format!("holds {target}, which is also an alias's target of this service; that would be a loop"),
             );
         }
+    }
+}
+
+/// What is wrong with a region whose answers aren't of the types that the first region of the service publishes.
+fn differing(name: &RegionId, answers: Option<&Answers>, first: (&RegionId, &[&str])) -> Option<String> {
+    let (first, expected) = first;
+    match answers {
+        None => Some(format!(
+            "holds {name}, which has no \"answers\", and {first}, which has; give all of them answers, or none"
+        )),
+        Some(answers) if types(answers) != expected => {
+            let (these, those) = (types(answers).join(", "), expected.join(", "));
+            Some(format!(
+                "holds {name}, which publishes {these}, and {first}, which publishes {those}; publish the same types in \
+                 every region of a service"
+            ))
+        }
+        Some(_) => None,
     }
 }
 

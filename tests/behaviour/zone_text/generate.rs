@@ -203,7 +203,7 @@ fn hex(random: &mut Random, octets: usize) -> String {
 const BASE64: [&str; 4] = ["AAAA", "AQIDBAUGBwg=", "q83v", "/+8="];
 
 /// A type and the items of its data.
-#[allow(clippy::too_many_lines)] // a table
+#[expect(clippy::too_many_lines, reason = "a table of types")]
 fn data(random: &mut Random) -> (&'static str, Vec<Vec<u8>>) {
     let number = |random: &mut Random| random.below(65_536).to_string();
     let small = |random: &mut Random| random.below(256).to_string();

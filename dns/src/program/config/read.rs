@@ -52,6 +52,7 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
+    #[expect(clippy::too_many_lines, reason = "a table of the keys")]
     fn document(&mut self, document: &DeTable<'_>) -> Option<Config> {
         let (mut node, mut listen, mut rules, mut geoip, mut state_dir) = (None, None, None, None, None);
         let mut registered = Registered::default();

@@ -4,7 +4,6 @@ use super::item::Item;
 use super::odd;
 
 /// The items of a type; `None` for types that are read otherwise, or only in the form `\# length hex`.
-#[allow(clippy::too_many_lines)] // a table
 pub(super) fn items(rtype: u16) -> Option<&'static [Item]> {
     use Item::{
         Algorithm, Base64, Certificate, Date, Digest, Eui, Hash, Hex, Ipv4, Ipv6, LongText, MaybeBase64, MaybeText,

@@ -11,6 +11,22 @@ use crate::rules::{
 };
 use crate::time::Millis;
 
+const PATTERNS: [(&str, Pattern); 4] = [
+    ("active-active", Pattern::ActiveActive),
+    ("active-passive", Pattern::ActivePassive),
+    ("regional-sharding", Pattern::RegionalSharding),
+    ("hub-and-spoke", Pattern::HubAndSpoke),
+];
+const ALLOWANCES: [(&str, Allowance); 7] = [
+    ("remote_urls", Allowance::RemoteUrls),
+    ("hosted_tools", Allowance::HostedTools),
+    ("background", Allowance::Background),
+    ("store", Allowance::Store),
+    ("batch", Allowance::Batch),
+    ("unknown_fields", Allowance::UnknownFields),
+    ("engine_inputs", Allowance::EngineInputs),
+];
+
 pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Service> {
     let mut fields = reader.object(node)?;
     let hosts = fields.required("hosts", "the host names to steer", |reader, node| {
@@ -22,15 +38,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let pattern = fields.required(
         "pattern",
         "one of \"active-active\", \"active-passive\", \"regional-sharding\", \"hub-and-spoke\"",
-        |reader, node| {
-            let choices = [
-                ("active-active", Pattern::ActiveActive),
-                ("active-passive", Pattern::ActivePassive),
-                ("regional-sharding", Pattern::RegionalSharding),
-                ("hub-and-spoke", Pattern::HubAndSpoke),
-            ];
-            one_of(reader, node, &choices)
-        },
+        |reader, node| one_of(reader, node, &PATTERNS),
     );
     let regions = fields.required("regions", "the regions that serve it", |reader, node| {
         distinct(reader, node, |reader, node| reference(reader, node, "region", &context.regions, RegionId::parse))
@@ -55,20 +63,8 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         _ => fields.optional("hub", |reader, node| hub(reader, node, regions.as_deref(), context)),
     };
     let limits = fields.optional("limits", limits);
-    let allow = fields.optional("allow", |reader, node| {
-        reader.list(node, |reader, node| {
-            let choices = [
-                ("remote_urls", Allowance::RemoteUrls),
-                ("hosted_tools", Allowance::HostedTools),
-                ("background", Allowance::Background),
-                ("store", Allowance::Store),
-                ("batch", Allowance::Batch),
-                ("unknown_fields", Allowance::UnknownFields),
-                ("engine_inputs", Allowance::EngineInputs),
-            ];
-            one_of(reader, node, &choices)
-        })
-    });
+    let allow =
+        fields.optional("allow", |reader, node| reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES)));
     let choices = [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
     let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &choices));
     let cors = fields.optional("cors", cors);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::batch;
-use crate::load::{Flight, Pace, Timed, Told};
+use crate::load::{Flight, Pace, Stream, Timed, Told};
 use crate::rounds::{Plan, spread_out, stream};
 use crate::server::{Server, named};
 use crate::stats::Spread;
@@ -111,6 +111,32 @@ fn sockets(threads: usize, held: usize) -> usize {
     (held * threads * 3 / 4 / EACH).clamp(1, SOCKETS * threads)
 }
 
+/// Receives what answers `sent` queries, and returns when the last answer came. What doesn't come in time is lost.
+fn collect(
+    flights: &mut [Flight],
+    asked: &Stream<'_>,
+    (began, outstanding): (Instant, Instant),
+    sent: usize,
+    told: &mut Told,
+) -> std::io::Result<u64> {
+    let (already, mut last) = (told.answered, 0);
+    loop {
+        for flight in &mut *flights {
+            flight.receive(began, asked, told)?;
+            last = last.max(flight.latest());
+        }
+        let answered = usize::try_from(told.answered - already).unwrap_or(usize::MAX);
+        if answered >= sent || outstanding.elapsed() > PATIENCE {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for flight in flights {
+        told.lost += flight.sweep(Duration::MAX);
+    }
+    Ok(last)
+}
+
 #[allow(clippy::cast_precision_loss)] // counts and nanoseconds of seconds
 fn one(
     server: &Server,
@@ -144,21 +170,7 @@ fn one(
         drop(halted);
         let outstanding = Instant::now();
         std::thread::sleep(expected.unwrap_or(Duration::from_millis(20)));
-        let (already, mut last) = (told.answered, released);
-        loop {
-            for flight in &mut flights {
-                flight.receive(began, &asked, &mut told).map_err(fault)?;
-                last = last.max(flight.latest());
-            }
-            let answered = usize::try_from(told.answered - already).unwrap_or(usize::MAX);
-            if answered >= sent || outstanding.elapsed() > PATIENCE {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        for flight in &mut flights {
-            told.lost += flight.sweep(Duration::MAX);
-        }
+        let last = collect(&mut flights, &asked, (began, outstanding), sent, &mut told).map_err(fault)?.max(released);
         let took = last.saturating_sub(released);
         if expected.is_some() {
             worked += took;

@@ -27,8 +27,9 @@ mod workload;
 mod world;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bailiwick_tests::geo;
 use serde_json::json;
@@ -83,19 +84,13 @@ fn bench(options: &Options) -> Result<bool, String> {
     let (bytes, networks) = mmdb::convert(&flat, &countries)?;
     let mmdb = folder.path().join("geo.mmdb");
     fs::write(&mmdb, bytes).map_err(|error| format!("{}: {error}", mmdb.display()))?;
-    let workloads = options
-        .workloads
-        .iter()
-        .map(|kind| match kind {
-            Kind::Static => Ok(Workload::of_static(options.names)),
-            Kind::Steered => Workload::of_steered(&flat, &countries),
-            Kind::Missing => Ok(Workload::of_missing()),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    for workload in &workloads {
-        let questions = workload.questions().map_or("without end".to_owned(), |count| count.to_string());
-        say(&format!("{}: queries of {} octets, {questions}", workload.kind.name(), workload.length()));
-    }
+    let made = |kind: &Kind| match kind {
+        Kind::Static => Ok(Workload::of_static(options.names)),
+        Kind::Steered => Workload::of_steered(&flat, &countries),
+        Kind::Missing => Ok(Workload::of_missing()),
+    };
+    let workloads = options.workloads.iter().map(made).collect::<Result<Vec<_>, _>>()?;
+    workloads.iter().for_each(introduce);
     say(&format!("the country database has {networks} networks"));
     drop(flat);
 
@@ -104,15 +99,7 @@ fn bench(options: &Options) -> Result<bool, String> {
     let servers = started(&peers, &cores, options.names, &common, &workloads, &mut draw)?;
     let window = window(options.window.get());
     let plan = Plan { rounds: options.rounds.get(), length: options.secs, window, rate: options.rate };
-    let asked = |workload: &Workload| servers.iter().filter(|server| server.peer.answers(workload.kind)).count();
-    let measurements = workloads.iter().map(asked).sum();
-    let mut takes = plan.takes(measurements);
-    if counts.len() > 1 {
-        takes += bursts::takes(&plan, measurements);
-    }
-    if options.flood {
-        takes += flood::takes(&plan, &servers);
-    }
+    let takes = duration(options, &plan, &servers, &workloads);
     say(&format!("measuring takes about {:.0} min", (takes.as_secs_f64() * 1.1 / 60.0).ceil()));
     let samples = rounds::measure(&servers, &workloads, &plan, &mut draw, |line| say(&line))?;
     let bursts = match counts.len() {
@@ -140,15 +127,41 @@ fn bench(options: &Options) -> Result<bool, String> {
         report.table()
     );
     println!("{}; {told}; load {:.1} before, {:.1} after", began_with.0, began_with.1, proc::machine().1);
-    fs::create_dir_all(&options.out)
-        .and_then(|()| fs::write(options.out.join("dns.json"), format!("{:#}\n", report.json())))
-        .and_then(|()| fs::write(options.out.join("dns.svg"), chart::chart(&report.rows())))
-        .map_err(|error| format!("{}: {error}", options.out.display()))?;
-    say(&format!("{}/dns.json and dns.svg hold it too", options.out.display()));
+    write(&report, &options.out)?;
     if report.wrong() {
         say("error: there were wrong answers: see the table");
     }
     Ok(!report.wrong())
+}
+
+/// Writes the report as JSON, and as a chart.
+fn write(report: &Report, folder: &Path) -> Result<(), String> {
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(folder.join("dns.json"), format!("{:#}\n", report.json())))
+        .and_then(|()| fs::write(folder.join("dns.svg"), chart::chart(&report.rows())))
+        .map_err(|error| format!("{}: {error}", folder.display()))?;
+    say(&format!("{}/dns.json and dns.svg hold it too", folder.display()));
+    Ok(())
+}
+
+/// About how long measuring takes.
+fn duration(options: &Options, plan: &Plan, servers: &[Server], workloads: &[Workload]) -> Duration {
+    let asked = |workload: &Workload| servers.iter().filter(|server| server.peer.answers(workload.kind)).count();
+    let measurements = workloads.iter().map(asked).sum();
+    let mut takes = plan.takes(measurements);
+    if options.threads.get() > 1 {
+        takes += bursts::takes(plan, measurements);
+    }
+    if options.flood {
+        takes += flood::takes(plan, servers);
+    }
+    takes
+}
+
+/// Says what a workload asks.
+fn introduce(workload: &Workload) {
+    let questions = workload.questions().map_or("without end".to_owned(), |count| count.to_string());
+    say(&format!("{}: queries of {} octets, {questions}", workload.kind.name(), workload.length()));
 }
 
 /// A line of progress.
