@@ -6,30 +6,30 @@
 //! by the [`source`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
 //! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure.
 
-pub mod attempt;
-pub mod batch;
-pub mod body;
-pub mod breaker;
-pub mod buffer_pool;
-pub mod cooldown;
+pub(crate) mod attempt;
+pub(crate) mod batch;
+pub(crate) mod body;
+pub(crate) mod breaker;
+pub(crate) mod buffer_pool;
+pub(crate) mod cooldown;
 pub(crate) mod denial;
-pub mod envelope;
+pub(crate) mod envelope;
 pub(crate) mod hash;
-pub mod headers;
-pub mod inflight;
-pub mod json;
+pub(crate) mod headers;
+pub(crate) mod inflight;
+pub(crate) mod json;
 pub(crate) mod keepalive;
-pub mod multipart;
-pub mod payload;
-pub mod plan;
+pub(crate) mod multipart;
+pub(crate) mod payload;
+pub(crate) mod plan;
 pub(crate) mod reports;
-pub mod rewrite;
-pub mod route;
+pub(crate) mod rewrite;
+pub(crate) mod route;
 pub(crate) mod rules_state;
 pub(crate) mod secrets;
-pub mod source;
-pub mod splice;
-pub mod sse;
-pub mod state;
+pub(crate) mod source;
+pub(crate) mod splice;
+pub(crate) mod sse;
+pub(crate) mod state;
 #[cfg(test)]
 mod testing;

@@ -1,7 +1,7 @@
 //! The Worker around the decisions: everything that waits, reads a clock or talks to the runtime.
 //!
 //! A request passes `request` (what it says), `client` (who sends it), `incoming` (its body) and `serve` (which steers
-//! it); `proxy` then carries out what [`crate::decide::attempt`] decides, over the request's `exchange`. `reply` makes
+//! it); `proxy` then carries out what `decide::attempt` decides, over the request's `exchange`. `reply` makes
 //! the response, `receipt` signs it, `account` counts and logs the outcome. `task` runs the requests, `feed` brings
 //! rules and health, `memory` keeps what an isolate has learned, `uploads` and `held` send bodies to an endpoint.
 

@@ -14,9 +14,9 @@ mod run;
 mod tests;
 mod words;
 
-pub use budget::Budget;
-pub use record::{Attempt, End, Outcome, Record, Stop};
-pub use run::{Run, step};
+pub(crate) use budget::Budget;
+pub(crate) use record::{Attempt, End, Outcome, Record, Stop};
+pub(crate) use run::{Run, step};
 
 use bailiwick_rules::id::{EndpointId, RegionId};
 use bailiwick_rules::rules::Limits;
@@ -27,11 +27,11 @@ use crate::decide::route::Expect;
 use crate::decide::sse::single::AnswerKind;
 
 /// The number of an attempt, from 1.
-pub type AttemptNumber = u8;
+pub(crate) type AttemptNumber = u8;
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The run begins. Reported once.
     Start,
     /// An endpoint's status line and headers.
@@ -80,7 +80,7 @@ pub enum Event {
 
 /// What to do, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Send the request to `plan.targets()[target]` ([`Run::target`]).
     Send {
         /// The attempt.
@@ -155,21 +155,21 @@ pub enum Action {
 
 /// The input of a run.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub(crate) struct Task {
     /// The endpoints that may be asked, in order.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// The client's name of the model, for cool-downs.
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// The form that the answer should have.
-    pub expect: Expect,
+    pub(crate) expect: Expect,
     /// If events are expected but JSON arrives: the kind of answer it is. `None` if events can't be made from it.
-    pub answer_kind: Option<AnswerKind>,
+    pub(crate) answer_kind: Option<AnswerKind>,
     /// How many choices the request asks for, as far as known. A stream with fewer is incomplete.
-    pub choices: usize,
+    pub(crate) choices: usize,
     /// Whether the request is about state. It then gets one attempt, because a second could make the state twice.
-    pub stateful: bool,
+    pub(crate) stateful: bool,
     /// Whether the request only reads. It may then be repeated at the same endpoint, even if it is stateful.
-    pub reads_only: bool,
+    pub(crate) reads_only: bool,
     /// The service's limits.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }

@@ -32,21 +32,21 @@ const ONE_PATH: &str = "the same path in every line of the file";
 const ENDS: &[(&str, &str)] = &[("\r", " "), ("\u{85}", "\\u0085"), ("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029")];
 
 /// Who owns a batch, and where it will run.
-pub struct BatchPolicy {
+pub(crate) struct BatchPolicy {
     /// The rules.
-    pub table: Rc<Table>,
+    pub(crate) table: Rc<Table>,
     /// The service that was asked.
-    pub service: ServiceIndex,
+    pub(crate) service: ServiceIndex,
     /// The owner of the batch.
-    pub owner: Owner,
+    pub(crate) owner: Owner,
     /// The keys by which ids are sealed.
-    pub keys: Keyring,
+    pub(crate) keys: Keyring,
     /// The endpoint that gets the file.
-    pub target: Target,
+    pub(crate) target: Target,
     /// Whether the client's tenant alone uses that endpoint's account.
-    pub is_sole: bool,
+    pub(crate) is_sole: bool,
     /// The id of the upload's request.
-    pub request: String,
+    pub(crate) request: String,
 }
 
 impl BatchPolicy {
@@ -101,7 +101,7 @@ impl BatchPolicy {
 }
 
 /// Passes the lines of a file on.
-pub struct BatchInput {
+pub(crate) struct BatchInput {
     judge: BatchPolicy,
     /// The number of the current line, from 1.
     number: u64,
@@ -123,7 +123,7 @@ impl fmt::Debug for BatchInput {
 impl BatchInput {
     /// Makes the checker of one file.
     #[must_use]
-    pub fn new(judge: BatchPolicy) -> Self {
+    pub(crate) fn new(judge: BatchPolicy) -> Self {
         Self {
             judge,
             number: 1,
@@ -136,7 +136,7 @@ impl BatchInput {
 
     /// Whether any line was changed.
     #[must_use]
-    pub fn has_changed(&self) -> bool {
+    pub(crate) fn has_changed(&self) -> bool {
         self.has_changed
     }
 
@@ -144,7 +144,7 @@ impl BatchInput {
     ///
     /// # Errors
     /// The failure of the first bad line, with its number. That line and all after it are then held unchanged.
-    pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+    pub(crate) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(memchr(b'\n', rest).map_or(rest.len(), |end| end + 1));
@@ -162,12 +162,12 @@ impl BatchInput {
     ///
     /// # Errors
     /// As for the other lines.
-    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
         self.end(out)
     }
 
     /// Takes the bytes that are held, unchanged.
-    pub fn take_held(&mut self) -> Vec<u8> {
+    pub(crate) fn take_held(&mut self) -> Vec<u8> {
         self.reservation = Reservation::default();
         core::mem::take(&mut self.line)
     }

@@ -13,7 +13,7 @@ pub(crate) mod fields;
 mod form_name;
 mod grader;
 mod guess;
-pub mod ids;
+pub(crate) mod ids;
 mod keys;
 pub(crate) mod line;
 mod media;
@@ -34,7 +34,7 @@ pub(crate) mod tests;
 mod unlisted;
 mod walk;
 
-pub use affinity::Affinity;
+pub(crate) use affinity::Affinity;
 pub(crate) use form_name::has_id;
 pub(crate) use names::model_routes;
 pub(crate) use place::{is_plain, lenient};
@@ -51,7 +51,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as, quoted};
 use crate::decide::payload::Payload;
 use crate::decide::route::{Class, Route};
-pub use field::Needs;
+pub(crate) use field::Needs;
 use ids::ItemId;
 use purpose::{PURPOSE, check_purpose};
 use scope::{NamedField, Scope};
@@ -80,7 +80,7 @@ const LONGEST_MODEL: usize = 256;
 
 /// A JSON body that was read and judged.
 #[derive(Clone)]
-pub struct Inspected {
+pub(crate) struct Inspected {
     bytes: PooledBuffer,
     model: Option<(Range<usize>, String)>,
     stream: bool,
@@ -120,11 +120,11 @@ struct Salt {
 
 /// What a request may ask for, and in whose scope its names are.
 #[derive(Clone, Debug)]
-pub struct Terms<'a> {
+pub(crate) struct Terms<'a> {
     /// What the service allows.
-    pub allow: &'a [Allowance],
+    pub(crate) allow: &'a [Allowance],
     /// The scope of the names in the body.
-    pub scope: Scope,
+    pub(crate) scope: Scope,
 }
 
 impl Inspected {
@@ -154,7 +154,7 @@ impl Inspected {
     ///
     /// # Errors
     /// 400 that names what is wrong, or what the service doesn't allow.
-    pub fn json(bytes: impl Into<PooledBuffer>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
+    pub(crate) fn json(bytes: impl Into<PooledBuffer>, route: &Route, terms: &Terms<'_>) -> Result<Self, Failure> {
         let bytes = bytes.into();
         if bytes.is_empty() {
             return Err(Failure::MissingBody);
@@ -168,60 +168,60 @@ impl Inspected {
 
     /// The client's name of the model.
     #[must_use]
-    pub fn model(&self) -> Option<&str> {
+    pub(crate) fn model(&self) -> Option<&str> {
         self.model.as_ref().map(|(_, name)| name.as_str())
     }
 
     /// Whether the answer is to be streamed.
     #[must_use]
-    pub fn stream(&self) -> bool {
+    pub(crate) fn stream(&self) -> bool {
         self.stream
     }
 
     /// How many choices the answer should have at least: `n`.
     #[must_use]
-    pub fn choices(&self) -> usize {
+    pub(crate) fn choices(&self) -> usize {
         self.choices
     }
 
     /// Whether the endpoint stores the answer, if it can. Then the client may use the answer's id again.
     #[must_use]
-    pub fn stores(&self) -> bool {
+    pub(crate) fn stores(&self) -> bool {
         self.stores
     }
 
     /// Whether the answer may hold the id of something that the host keeps for a while. Then the client may use that id
     /// again.
     #[must_use]
-    pub fn keeps(&self) -> bool {
+    pub(crate) fn keeps(&self) -> bool {
         self.keeps
     }
 
     /// The ids in the body, in order.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.ids.iter().map(|(_, id)| id.as_str())
     }
 
     /// Replaces [`Inspected::ids`] in what is sent, in the same order.
-    pub fn replace_ids(&mut self, new: impl Iterator<Item = String>) {
+    pub(crate) fn replace_ids(&mut self, new: impl Iterator<Item = String>) {
         self.ids.iter_mut().zip(new).for_each(|((_, id), new)| *id = new);
     }
 
     /// The ids of the items in the body, in order.
     #[must_use]
-    pub fn items(&self) -> &[ItemId] {
+    pub(crate) fn items(&self) -> &[ItemId] {
         &self.items
     }
 
     /// The ids of the items, to set what is sent in their place.
-    pub fn items_mut(&mut self) -> &mut [ItemId] {
+    pub(crate) fn items_mut(&mut self) -> &mut [ItemId] {
         &mut self.items
     }
 
     /// What keeps related requests at one endpoint: `prompt_cache_key`, else the header `x-session-id`, else `user`,
     /// else the beginning of the conversation.
     #[must_use]
-    pub fn affinity(&self) -> Affinity<'_> {
+    pub(crate) fn affinity(&self) -> Affinity<'_> {
         Affinity {
             prompt_cache_key: self.prompt_cache_key.as_deref(),
             user: self.user.as_deref(),
@@ -232,14 +232,19 @@ impl Inspected {
 
     /// What an endpoint must be able to do for this request.
     #[must_use]
-    pub fn needs(&self) -> &Needs {
+    pub(crate) fn needs(&self) -> &Needs {
         &self.needs
     }
 
     /// The bytes for an endpoint of this engine that calls the model `model`, and those named below the top level by
     /// its `names`: every other byte as the client sent it.
     #[must_use]
-    pub fn for_endpoint(&self, model: Option<&str>, names: Option<&Models>, engine: Option<Engine>) -> Payload<'_> {
+    pub(crate) fn for_endpoint(
+        &self,
+        model: Option<&str>,
+        names: Option<&Models>,
+        engine: Option<Engine>,
+    ) -> Payload<'_> {
         let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
         let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
         let forced = self.forced.clone().map(|(range, text)| (range, Cow::Borrowed(text)));
@@ -268,7 +273,7 @@ impl Inspected {
 
     /// How many bytes the client sent.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.bytes.len()
     }
 }

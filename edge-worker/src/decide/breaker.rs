@@ -8,24 +8,6 @@
 //! lets one request through: the probe. If the probe is answered, the breaker closes. Until a complete answer comes,
 //! fewer faults open it again, and for a longer time. A rate limit or a missing model is no fault, because the endpoint
 //! is alive.
-//!
-//! ```
-//! use bailiwick_edge::decide::breaker::{Breakers, FAULTS, Verdict};
-//! use bailiwick_edge::decide::source::Source;
-//! use bailiwick_rules::{id::{EndpointId, RegionId}, time::Timestamp};
-//! let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse("fra-1").unwrap());
-//! let (acme, emca) = (Source(1), Source(2));
-//! let mut breakers = Breakers::default();
-//! for _ in 0..FAULTS {
-//!     assert!(!breakers.is_open(&region, &endpoint, acme, Timestamp(0)));
-//!     breakers.heard(&region, &endpoint, acme, Verdict::Fault, Timestamp(0));
-//! }
-//! assert!(breakers.is_open(&region, &endpoint, acme, Timestamp(9_999)));
-//! assert!(!breakers.is_open(&region, &endpoint, emca, Timestamp(9_999)), "nothing was wrong with it for others");
-//! assert!(!breakers.is_open(&region, &endpoint, acme, Timestamp(10_000)));
-//! breakers.sent(&region, &endpoint, acme, Timestamp(10_000));
-//! assert!(breakers.is_open(&region, &endpoint, acme, Timestamp(10_000)), "the probe is under way");
-//! ```
 
 use std::collections::HashMap;
 
@@ -37,7 +19,7 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use crate::decide::source::Source;
 
 /// Faults in a row that open a breaker.
-pub const FAULTS: u32 = 5;
+pub(crate) const FAULTS: u32 = 5;
 /// How many faults one source may add to the breaker for everybody.
 const BY_ONE: u32 = FAULTS - 2;
 /// The first rest of an open breaker, in milliseconds. Each further rest is twice as long.
@@ -51,7 +33,7 @@ const MOST: usize = 1_024;
 
 /// What a request shows about the endpoint that it was sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It failed: no connection, a timeout, a 5xx, a refused credential, an answer of the wrong form, or a body that
     /// broke off.
     Fault,
@@ -65,7 +47,7 @@ pub enum Verdict {
 
 /// The breakers of one isolate.
 #[derive(Clone, Debug, Default)]
-pub struct Breakers {
+pub(crate) struct Breakers {
     breakers: HashMap<Key, Breaker>,
 }
 
@@ -94,13 +76,13 @@ struct Breaker {
 impl Breakers {
     /// Whether this source should not ask the endpoint, as long as there are others.
     #[must_use]
-    pub fn is_open(&self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) -> bool {
+    pub(crate) fn is_open(&self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) -> bool {
         let is_open = |key: Key| self.breakers.get(&key).is_some_and(|breaker| breaker.closed_from(now).is_some());
         !self.breakers.is_empty() && keys(region, endpoint, source).into_iter().any(is_open)
     }
 
     /// Notes that a request goes to the endpoint. If the breaker's rest is over, this request is the probe.
-    pub fn sent(&mut self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) {
+    pub(crate) fn sent(&mut self, region: &RegionId, endpoint: &EndpointId, source: Source, now: Timestamp) {
         if self.breakers.is_empty() {
             return;
         }
@@ -114,7 +96,7 @@ impl Breakers {
     }
 
     /// Notes how an endpoint did.
-    pub fn heard(
+    pub(crate) fn heard(
         &mut self,
         region: &RegionId,
         endpoint: &EndpointId,
@@ -154,7 +136,7 @@ impl Breakers {
 
     /// The open breakers, as steering needs them for a request of `source`; without a source, those for everybody.
     /// Endpoints of regions that the rules no longer have are left out.
-    pub fn resting<'a>(
+    pub(crate) fn resting<'a>(
         &'a self,
         table: &'a Table,
         source: Option<Source>,
@@ -299,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn a_breaker_opens_for_the_source_that_met_the_faults() {
+        let mut one = One::new();
+        for _ in 0..FAULTS {
+            assert!(!one.open());
+            one.heard(Verdict::Fault);
+        }
+        assert!(one.pass(9_999).open());
+        assert!(!one.by(2).open(), "nothing was wrong with it for others");
+        assert!(!one.by(1).pass(1).open());
+        assert!(one.sent().open(), "the probe is under way");
+    }
+
+    #[test]
     fn five_faults_in_a_row_open_it_and_a_whole_answer_between_them_does_not() {
         let mut one = One::new();
         assert!(!one.faults(FAULTS - 1).heard(Verdict::Whole).faults(FAULTS - 1).open());
@@ -311,13 +306,13 @@ mod tests {
         let mut one = One::new();
         assert!(one.faults(FAULTS).sent().pass(9_999).open());
         assert!(!one.pass(1).open());
-        assert!(one.sent().open(), "the second waits for the first's word");
+        assert!(one.sent().open(), "the second waits for the result of the first");
         assert!(one.faults(1).pass(19_999).open(), "twice as long");
         assert!(!one.pass(1).open());
         assert!(!one.sent().heard(Verdict::Answered).open());
-        assert!(one.faults(1).pass(39_999).open(), "on parole, one fault is enough");
+        assert!(one.faults(1).pass(39_999).open(), "after a probe one fault is enough");
         assert!(!one.pass(1).sent().heard(Verdict::Answered).heard(Verdict::Whole).faults(FAULTS - 1).open());
-        assert!(!one.faults(1).pass(10_000).open(), "all is forgiven: the first rest again");
+        assert!(!one.faults(1).pass(10_000).open(), "after a complete answer the first rest is used again");
     }
 
     #[test]

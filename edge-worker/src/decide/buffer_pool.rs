@@ -24,7 +24,7 @@ thread_local! {
 
 /// A body's bytes. A large buffer returns to the pool on drop.
 #[derive(Debug, Default)]
-pub struct PooledBuffer(Vec<u8>);
+pub(crate) struct PooledBuffer(Vec<u8>);
 
 impl PooledBuffer {
     /// Returns an empty buffer with a capacity of at least `bytes`.

@@ -35,25 +35,25 @@ const MOST: usize = 1_024;
 const MOST_SOURCES: usize = 16;
 
 /// The segments of a path of the model API, with `*` for an id.
-pub type Path = &'static [&'static str];
+pub(crate) type Path = &'static [&'static str];
 
 /// All endpoints at rest, by name, so that they survive a change of the rules.
 #[derive(Clone, Debug, Default)]
-pub struct CoolDowns {
+pub(crate) struct CoolDowns {
     rests: HashMap<Key, Rests>,
 }
 
 /// The part of an endpoint that rests.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// Its region.
-    pub region: RegionId,
+    pub(crate) region: RegionId,
     /// The endpoint.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// The client's name of the model; `None` for all models.
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// The path; `None` for all paths.
-    pub path: Option<Path>,
+    pub(crate) path: Option<Path>,
 }
 
 /// For whom it rests.
@@ -135,7 +135,7 @@ impl Rests {
 impl CoolDowns {
     /// Lets an endpoint rest as long as it asked, or as backoff decides, but at most 60 s. Called for
     /// `Action::CoolDown`.
-    pub fn rest(&mut self, key: Key, source: Source, asked_ms: Option<u64>, now: Timestamp) {
+    pub(crate) fn rest(&mut self, key: Key, source: Source, asked_ms: Option<u64>, now: Timestamp) {
         if self.rests.len() >= MOST && !self.rests.contains_key(&key) {
             self.make_room(source, now);
         }
@@ -144,7 +144,7 @@ impl CoolDowns {
 
     /// Notes that a source was served. Its own failures there are forgotten, and rests for everybody end. Rests of
     /// other sources stay, because their requests may differ. Called at `Action::Commit`.
-    pub fn recovered(&mut self, key: &Key, source: Source) {
+    pub(crate) fn recovered(&mut self, key: &Key, source: Source) {
         if self.rests.is_empty() {
             return;
         }
@@ -161,20 +161,20 @@ impl CoolDowns {
 
     /// Whether nothing rests.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rests.is_empty()
     }
 
     /// Whether the endpoint rests for a source, for `Run::pass_over`.
     #[must_use]
-    pub fn is_resting(&self, key: &Key, source: Source, now: Timestamp) -> bool {
+    pub(crate) fn is_resting(&self, key: &Key, source: Source, now: Timestamp) -> bool {
         let rests = |key: Key| self.rests.get(&key).is_some_and(|rests| rests.until(Some(source), now).is_some());
         !self.rests.is_empty() && key.covering().into_iter().any(rests)
     }
 
     /// The rests, as steering needs them for a request to `path` by `source`; without a source, those for everybody.
     #[must_use]
-    pub fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
+    pub(crate) fn local(&self, table: &Table, path: Option<Path>, source: Option<Source>, now: Timestamp) -> Local {
         let cooling = |(key, rests): (&Key, &Rests)| {
             if key.path.is_some() && key.path != path {
                 return None;
@@ -228,7 +228,7 @@ impl Key {
 /// `retry-after` (seconds or an HTTP date, RFC 9110 §10.2.3), else the longest reset among the `x-ratelimit-*` limits
 /// that have nothing left.
 #[must_use]
-pub fn asked_rest(headers: &Headers, now: Timestamp) -> Option<u64> {
+pub(crate) fn asked_rest(headers: &Headers, now: Timestamp) -> Option<u64> {
     let millis = || headers.get("retry-after-ms").and_then(seconds).map(|value| value / 1000.0);
     let plain = || {
         let text = headers.get("retry-after")?;

@@ -4,7 +4,7 @@
 //! No message quotes an endpoint's text, a prompt or a key. Messages quote only names that the client wrote in a path
 //! or as a field name, shortened.
 
-pub mod mistake;
+pub(crate) mod mistake;
 
 use core::fmt::Write as _;
 
@@ -19,7 +19,7 @@ const LASTING: &[&str] = &["context_length_exceeded", "content_filter", "insuffi
 
 /// Why a request got no answer of a model.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// 404: no service is steered under this host name.
     UnknownHost,
     /// 404: not a path of the model API.
@@ -237,7 +237,7 @@ pub enum Failure {
 
 /// Why a field is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FieldFault {
+pub(crate) enum FieldFault {
     /// The path's documentation doesn't have it.
     Undocumented,
     /// It says where, or by what, a request is processed.
@@ -257,7 +257,7 @@ pub enum FieldFault {
 impl Failure {
     /// The HTTP status.
     #[must_use]
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Self::BadPath
             | Self::KeyInQuery
@@ -318,7 +318,7 @@ impl Failure {
 
     /// The word programs branch on: the endpoint's own where it has one.
     #[must_use]
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         match self {
             Self::Refused { code: Some(code), .. } | Self::Interrupted { code: Some(code), .. } => code,
             _ => self.word(),
@@ -327,7 +327,7 @@ impl Failure {
 
     /// The word for it in logs and metrics: one of ours, whatever the endpoint says.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
@@ -389,7 +389,7 @@ impl Failure {
 
     /// The family of errors, in OpenAI's words.
     #[must_use]
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         match self {
             Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
             Self::RateLimited { .. } => "rate_limit_error",
@@ -411,7 +411,7 @@ impl Failure {
 
     /// The field of the request at fault.
     #[must_use]
-    pub fn param(&self) -> Option<&str> {
+    pub(crate) fn param(&self) -> Option<&str> {
         match self {
             Self::ModelNotFound { .. } | Self::BatchModel { .. } => Some("model"),
             Self::DuplicateKey { key }
@@ -431,7 +431,7 @@ impl Failure {
     /// One or two sentences: what was wrong and how to mend it.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a table of messages")]
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         match self {
             Self::UnknownHost => {
                 "No service is steered under this host name. Check the base URL, or add the name to a \
@@ -666,7 +666,7 @@ impl Failure {
 
     /// The body: `{"error": {"message", "type", "param", "code"}}`.
     #[must_use]
-    pub fn body(&self) -> String {
+    pub(crate) fn body(&self) -> String {
         json!({ "error": {
             "message": self.message(), "type": self.kind(), "param": self.param(), "code": self.code(),
         } })
@@ -675,7 +675,7 @@ impl Failure {
 
     /// Headers beside the `content-type: application/json` and `cache-control: no-store` of every error.
     #[must_use]
-    pub fn headers(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
             // The official clients retry by themselves unless told that it won't help. An override or a region that is
             // down outlasts their few seconds.
@@ -696,7 +696,7 @@ impl Failure {
 
     /// The failure as an SSE event, for a stream that already began. No `[DONE]` follows it.
     #[must_use]
-    pub fn event(&self) -> Vec<u8> {
+    pub(crate) fn event(&self) -> Vec<u8> {
         format!("data: {}\n\n", self.body()).into_bytes()
     }
 }

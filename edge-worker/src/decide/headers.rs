@@ -4,7 +4,7 @@
 
 /// Headers in order. Names that are looked for are in lower case, as the runtime gives them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Headers {
+pub(crate) struct Headers {
     text: String,
     /// Where each name and each value ends. The next header begins after that.
     ends: Vec<(usize, usize)>,
@@ -13,7 +13,7 @@ pub struct Headers {
 impl Headers {
     /// Reads headers from the form in which they cross. What isn't a pair of lines is left out.
     #[must_use]
-    pub fn read(mut text: String) -> Self {
+    pub(crate) fn read(mut text: String) -> Self {
         let mut ends = Vec::with_capacity(16);
         let mut lines = memchr::memchr_iter(b'\n', text.as_bytes());
         while let (Some(name), Some(value)) = (lines.next(), lines.next()) {
@@ -25,25 +25,25 @@ impl Headers {
 
     /// All headers in the form in which they cross.
     #[must_use]
-    pub fn as_text(&self) -> &str {
+    pub(crate) fn as_text(&self) -> &str {
         &self.text
     }
 
     /// Names and values, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let starts = core::iter::once(0).chain(self.ends.iter().map(|(_, end)| end + 1));
         starts.zip(&self.ends).map(|(start, (name, value))| (&self.text[start..*name], &self.text[name + 1..*value]))
     }
 
     /// The value of the first header of this name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// Adds a header. One that can't be written is left out: it is no reason to fail a request, and a line break in it
     /// would make another header.
-    pub fn push(&mut self, name: &str, value: &str) {
+    pub(crate) fn push(&mut self, name: &str, value: &str) {
         if !is_writable(value) || name.contains('\n') {
             return;
         }
@@ -60,13 +60,13 @@ impl Headers {
     }
 
     /// Sets a header, and removes others of this name.
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
         self.push(name, value);
     }
 
     /// Removes all headers of this name.
-    pub fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         if self.get(name).is_some() {
             *self = self.iter().filter(|(key, _)| *key != name).collect();
         }

@@ -10,12 +10,12 @@ use core::cell::Cell;
 use crate::decide::envelope::Failure;
 
 /// The most bytes of bodies that are held at once.
-pub const MOST: u64 = 72 << 20;
+pub(crate) const MOST: u64 = 72 << 20;
 /// The most of these bytes that large bodies may take, all together, so that there is room for requests of a usual
 /// size.
-pub const MOST_OF_LARGE: u64 = 64 << 20;
+pub(crate) const MOST_OF_LARGE: u64 = 64 << 20;
 /// A body is large if it has more bytes than this.
-pub const LARGE: u64 = 1 << 20;
+pub(crate) const LARGE: u64 = 1 << 20;
 
 thread_local! {
     static HELD: Cell<u64> = const { Cell::new(0) };
@@ -23,20 +23,20 @@ thread_local! {
 
 /// How many bytes are held now.
 #[must_use]
-pub fn held() -> u64 {
+pub(crate) fn held() -> u64 {
     HELD.get()
 }
 
 /// Bytes that are reserved until it is dropped.
 #[derive(Debug, Default)]
-pub struct Reservation(u64);
+pub(crate) struct Reservation(u64);
 
 impl Reservation {
     /// Reserves more bytes.
     ///
     /// # Errors
     /// 503 if they don't fit.
-    pub fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
         self.resize(self.0.saturating_add(bytes))
     }
 
@@ -44,7 +44,7 @@ impl Reservation {
     ///
     /// # Errors
     /// 503 if they don't fit. Then the reservation stays as it was.
-    pub fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
+    pub(crate) fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
         let held = HELD.get().saturating_sub(self.0).saturating_add(bytes);
         let most = if bytes > LARGE { MOST_OF_LARGE } else { MOST };
         if bytes > self.0 && held > most {

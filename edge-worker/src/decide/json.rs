@@ -14,14 +14,14 @@ const DEEPEST: u8 = 128;
 
 /// The byte at which a text stops being JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InvalidJson {
+pub(crate) struct InvalidJson {
     /// The position, from 0.
-    pub at: usize,
+    pub(crate) at: usize,
 }
 
 /// The kind of a value, known from its first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `{…}`
     Object,
     /// `[…]`
@@ -40,7 +40,7 @@ pub enum Kind {
 
 /// A position in a JSON text. Every method that reads a value moves the position behind it.
 #[derive(Clone, Debug)]
-pub struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     text: &'a [u8],
     /// The same text if it is known to be UTF-8, else empty.
     checked: &'a str,
@@ -53,26 +53,26 @@ pub struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Starts at the beginning of a text. A byte-order mark isn't skipped, because most readers refuse it.
     #[must_use]
-    pub fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text: text.as_bytes(), checked: text, at: 0, depth: 0, has_odd_numbers: false }
     }
 
     /// Starts at the beginning of an endpoint's answer. Python writes and reads `NaN`, `Infinity` and `-Infinity`,
     /// which aren't JSON, so they are allowed here. In a request they are not.
     #[must_use]
-    pub fn of_answer(text: &'a str) -> Self {
+    pub(crate) fn of_answer(text: &'a str) -> Self {
         Self { has_odd_numbers: true, ..Self::new(text) }
     }
 
     /// The position in bytes.
     #[must_use]
-    pub fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
     }
 
     /// Whether these bytes are at a range that was read.
     #[must_use]
-    pub fn is_at(&self, range: Range<usize>, bytes: &[u8]) -> bool {
+    pub(crate) fn is_at(&self, range: Range<usize>, bytes: &[u8]) -> bool {
         self.text.get(range) == Some(bytes)
     }
 
@@ -80,7 +80,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If no value begins here.
-    pub fn kind(&mut self) -> Result<Kind, InvalidJson> {
+    pub(crate) fn kind(&mut self) -> Result<Kind, InvalidJson> {
         self.skip_space();
         match self.text.get(self.at) {
             Some(b'{') => Ok(Kind::Object),
@@ -99,7 +99,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If it isn't JSON.
-    pub fn skip(&mut self) -> Result<Range<usize>, InvalidJson> {
+    pub(crate) fn skip(&mut self) -> Result<Range<usize>, InvalidJson> {
         let kind = self.kind()?;
         let start = self.at;
         match kind {
@@ -118,14 +118,14 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If it isn't JSON.
-    pub fn text(&mut self) -> Result<&'a str, InvalidJson> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, InvalidJson> {
         let range = self.skip()?;
         self.checked.get(range).ok_or(InvalidJson { at: self.at })
     }
 
     /// The text between a position and here.
     #[must_use]
-    pub fn since(&self, start: usize) -> &'a str {
+    pub(crate) fn since(&self, start: usize) -> &'a str {
         self.checked.get(start..self.at).unwrap_or_default()
     }
 
@@ -133,7 +133,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If the next value isn't a string.
-    pub fn string(&mut self) -> Result<Cow<'a, str>, InvalidJson> {
+    pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, InvalidJson> {
         self.skip_space();
         let (range, escaped) = self.raw_string()?;
         let raw = self.checked.get(range).ok_or(InvalidJson { at: self.at })?;
@@ -152,7 +152,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If the next value isn't an object, or `each` fails.
-    pub fn object(
+    pub(crate) fn object(
         &mut self,
         mut each: impl FnMut(Cow<'a, str>, &mut Self) -> Result<(), InvalidJson>,
     ) -> Result<(), InvalidJson> {
@@ -178,7 +178,10 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If the next value isn't an array, or `each` fails.
-    pub fn array(&mut self, mut each: impl FnMut(&mut Self) -> Result<(), InvalidJson>) -> Result<(), InvalidJson> {
+    pub(crate) fn array(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Result<(), InvalidJson>,
+    ) -> Result<(), InvalidJson> {
         self.enter(b'[')?;
         if self.next_is(b']') {
             self.leave();
@@ -199,7 +202,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// If something does.
-    pub fn end(&mut self) -> Result<(), InvalidJson> {
+    pub(crate) fn end(&mut self) -> Result<(), InvalidJson> {
         self.skip_space();
         if self.at == self.text.len() { Ok(()) } else { self.broken() }
     }
@@ -348,7 +351,7 @@ const ODD_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 
 /// The length of such a number at the beginning of a text.
 #[must_use]
-pub fn odd_number(text: &[u8]) -> Option<usize> {
+pub(crate) fn odd_number(text: &[u8]) -> Option<usize> {
     // Most numbers are recognised by their first byte.
     if !matches!(text.first(), Some(b'N' | b'I' | b'-')) {
         return None;
@@ -358,7 +361,7 @@ pub fn odd_number(text: &[u8]) -> Option<usize> {
 
 /// Replaces such numbers in an answer by `null`.
 #[must_use]
-pub fn with_nulls(answer: &str) -> Cow<'_, str> {
+pub(crate) fn with_nulls(answer: &str) -> Cow<'_, str> {
     if !has_odd_numbers(answer.as_bytes()) {
         return Cow::Borrowed(answer);
     }
@@ -380,7 +383,7 @@ pub fn with_nulls(answer: &str) -> Cow<'_, str> {
 /// Whether an answer may hold such numbers. The check is quick, and says yes too often, because it looks into strings
 /// too.
 #[must_use]
-pub fn has_odd_numbers(answer: &[u8]) -> bool {
+pub(crate) fn has_odd_numbers(answer: &[u8]) -> bool {
     // Both letters are rare. To look after each of them costs less than to prepare a search for a word.
     memchr2_iter(b'N', b'I', answer).any(|at| answer[at..].starts_with(b"NaN") || answer[at..].starts_with(b"Infinity"))
 }
@@ -388,14 +391,14 @@ pub fn has_odd_numbers(answer: &[u8]) -> bool {
 /// Where a string ends that begins at a position of a text: after its closing quotation mark. The string may not be
 /// UTF-8.
 #[must_use]
-pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn string_end(text: &[u8], at: usize) -> Option<usize> {
     let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.raw_string().ok().map(|_| scan.at)
 }
 
 /// Where a number ends that begins at a position of a text.
 #[must_use]
-pub fn number_end(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn number_end(text: &[u8], at: usize) -> Option<usize> {
     let mut scan = Scan { text, checked: "", at, depth: 0, has_odd_numbers: false };
     scan.number().ok().map(|()| scan.at)
 }
@@ -440,7 +443,7 @@ fn unescape(raw: &str, out: &mut String) {
 
 /// A string as JSON with its quotation marks.
 #[must_use]
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
         return ["\"", text, "\""].concat();
     }
@@ -451,25 +454,25 @@ pub fn quoted(text: &str) -> String {
 /// `encoding/json` takes the long s (`ſ`) for an s and the Kelvin sign for a k, and Java's `equalsIgnoreCase` takes the
 /// Turkish i's for an i.
 #[must_use]
-pub fn reads_as(key: &str, known: &str) -> bool {
+pub(crate) fn reads_as(key: &str, known: &str) -> bool {
     if key.is_ascii() { key.eq_ignore_ascii_case(known) } else { folded(key).eq(folded(known)) }
 }
 
 /// The same, however the words are joined: `inferenceGeo`, `inference-geo` and `inferencegeo` read as `inference_geo`.
 #[must_use]
-pub fn reads_as_words(key: &str, known: &str) -> bool {
+pub(crate) fn reads_as_words(key: &str, known: &str) -> bool {
     letters(key).eq(letters(known))
 }
 
 /// The letters and digits of a name, as such a server reads them.
-pub fn letters(text: &str) -> impl Iterator<Item = char> {
+pub(crate) fn letters(text: &str) -> impl Iterator<Item = char> {
     folded(text).filter(|c| c.is_alphanumeric())
 }
 
 /// Whether a key ends in these words, however they are joined: `image_file_id` and `imageFileId` end in `file_id`, but
 /// `profile_id` doesn't.
 #[must_use]
-pub fn ends_in_words(key: &str, known: &str) -> bool {
+pub(crate) fn ends_in_words(key: &str, known: &str) -> bool {
     let is_seam = |c: char| matches!(c, '-' | '_');
     let mut letters = key.char_indices().rev().filter(|(_, c)| !is_seam(*c));
     let mut first = None;
@@ -501,21 +504,21 @@ fn fold(c: char) -> char {
 
 /// The known key that such a server could take a key for.
 #[must_use]
-pub fn known_as<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn known_as<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let ascii = key.is_ascii();
     known.iter().copied().find(|known| (!ascii || known.len() == key.len()) && reads_as(key, known))
 }
 
 /// Whether a text is exactly one JSON value.
 #[must_use]
-pub fn is_json(text: &str) -> bool {
+pub(crate) fn is_json(text: &str) -> bool {
     let mut scan = Scan::new(text);
     scan.skip().and_then(|_| scan.end()).is_ok()
 }
 
 /// Whether bytes can be the beginning of an answer in JSON: there is no error, except perhaps where they are cut.
 #[must_use]
-pub fn may_begin_json(bytes: &[u8]) -> bool {
+pub(crate) fn may_begin_json(bytes: &[u8]) -> bool {
     let text = match core::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {

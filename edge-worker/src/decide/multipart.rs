@@ -5,8 +5,8 @@
 //! inspection. [`form::Form`] is a form that is held completely, and [`upload::Upload`] one whose `file` is streamed.
 
 mod filename;
-pub mod form;
-pub mod upload;
+pub(crate) mod form;
+pub(crate) mod upload;
 
 use crate::decide::envelope::Failure;
 
@@ -25,13 +25,13 @@ const PREFIX: &[u8] = b"\r\n";
 
 /// The head of a part.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// The field's name.
-    pub name: String,
+    pub(crate) name: String,
     /// A file's name, in plain characters.
-    pub filename: Option<String>,
+    pub(crate) filename: Option<String>,
     /// Its type, if it is plain.
-    pub content_type: Option<String>,
+    pub(crate) content_type: Option<String>,
 }
 
 impl Head {
@@ -56,7 +56,7 @@ impl Head {
 
 /// The pieces of a body, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// A part begins.
     Begin(Head),
     /// Some bytes of the part.
@@ -67,7 +67,7 @@ pub enum Piece {
 
 /// Cuts a body into parts.
 #[derive(Debug)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     /// CRLF, two hyphens and the boundary.
     delimiter: Vec<u8>,
     pending: Vec<u8>,
@@ -96,7 +96,7 @@ impl Splitter {
     ///
     /// # Errors
     /// 400 if it isn't `multipart/form-data` with a boundary.
-    pub fn new(content_type: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(content_type: &str) -> Result<Self, Failure> {
         let boundary =
             boundary(content_type).ok_or(bad("the Content-Type isn't multipart/form-data with a boundary"))?;
         // A line break is put in front, so that the first boundary looks like the others. So the state isn't `Boundary`
@@ -109,7 +109,7 @@ impl Splitter {
     ///
     /// # Errors
     /// 400 if it isn't a form, or has too many parts.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<Piece>, Failure> {
         self.feed(chunk);
         let mut pieces = Vec::new();
         while let Some(piece) = self.next()? {
@@ -201,7 +201,7 @@ impl Splitter {
     ///
     /// # Errors
     /// 400 if the last boundary is missing.
-    pub fn end(&self) -> Result<(), Failure> {
+    pub(crate) fn end(&self) -> Result<(), Failure> {
         if self.state == State::Closed { Ok(()) } else { Err(bad("the body ends before its last boundary")) }
     }
 }
@@ -230,7 +230,7 @@ pub(crate) fn write_end(out: &mut Vec<u8>, boundary: &str) {
 
 /// Whether a `Content-Type` names this type, whatever its parameters are.
 #[must_use]
-pub fn is_form(content_type: &str) -> bool {
+pub(crate) fn is_form(content_type: &str) -> bool {
     let kind = content_type.split(';').next().unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("multipart/form-data")
 }

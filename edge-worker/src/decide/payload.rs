@@ -5,43 +5,37 @@ use std::borrow::Cow;
 
 /// A body of more bytes than this is written to an endpoint a chunk at a time. A shorter one is copied and sent at
 /// once.
-pub const LARGEST_COPIED: usize = 64 << 10;
+pub(crate) const LARGEST_COPIED: usize = 64 << 10;
 
 /// The pieces of a body, in order.
 #[derive(Default, Debug)]
-pub struct Payload<'a>(Vec<Cow<'a, [u8]>>);
+pub(crate) struct Payload<'a>(Vec<Cow<'a, [u8]>>);
 
 impl<'a> Payload<'a> {
     /// Appends a piece.
-    pub fn push(&mut self, piece: impl Into<Cow<'a, [u8]>>) {
+    pub(crate) fn push(&mut self, piece: impl Into<Cow<'a, [u8]>>) {
         self.0.push(piece.into());
     }
 
     /// The number of its bytes.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pieces().map(<[u8]>::len).sum()
     }
 
-    /// Whether it has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Its pieces.
-    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
 
     /// Its bytes in chunks of at most `most` bytes.
-    pub fn chunks(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn chunks(&self, most: usize) -> impl Iterator<Item = &[u8]> {
         self.pieces().flat_map(move |piece| piece.chunks(most))
     }
 
     /// All of its bytes, copied into one buffer.
     #[must_use]
-    pub fn concat(&self) -> Vec<u8> {
+    pub(crate) fn concat(&self) -> Vec<u8> {
         self.0.concat()
     }
 }
@@ -57,7 +51,7 @@ mod tests {
         payload.push(vec![1, 2]);
         payload.push(&held[..]);
         payload.push(Vec::new());
-        assert_eq!((payload.len(), payload.is_empty(), Payload::default().is_empty()), (12, false, true));
+        assert_eq!((payload.len(), Payload::default().len()), (12, 0));
         for most in 1..13 {
             let chunks: Vec<&[u8]> = payload.chunks(most).collect();
             assert!(chunks.iter().all(|chunk| (1..=most).contains(&chunk.len())));

@@ -24,7 +24,7 @@ use crate::decide::state::tuned::is_tuned;
 
 /// An endpoint that may be sent the request.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     region: RegionIndex,
     region_id: RegionId,
     id: EndpointId,
@@ -34,63 +34,57 @@ pub struct Target {
 }
 
 impl Target {
-    /// The position of its region in the table that the plan was made from.
-    #[must_use]
-    pub fn region(&self) -> RegionIndex {
-        self.region
-    }
-
     /// The name of its region.
     #[must_use]
-    pub fn region_id(&self) -> &RegionId {
+    pub(crate) fn region_id(&self) -> &RegionId {
         &self.region_id
     }
 
     /// Its name.
     #[must_use]
-    pub fn id(&self) -> &EndpointId {
+    pub(crate) fn id(&self) -> &EndpointId {
         &self.id
     }
 
     /// Its base URL.
     #[must_use]
-    pub fn url(&self) -> &HttpUrl {
+    pub(crate) fn url(&self) -> &HttpUrl {
         &self.endpoint.url
     }
 
     /// The dialect of the API that it speaks.
     #[must_use]
-    pub fn style(&self) -> Style {
+    pub(crate) fn style(&self) -> Style {
         self.endpoint.style
     }
 
     /// The engine that runs there, if the rules name it.
     #[must_use]
-    pub fn engine(&self) -> Option<Engine> {
+    pub(crate) fn engine(&self) -> Option<Engine> {
         self.endpoint.engine
     }
 
     /// The `api-version` to send, for Azure.
     #[must_use]
-    pub fn api_version(&self) -> Option<&str> {
+    pub(crate) fn api_version(&self) -> Option<&str> {
         self.endpoint.api_version.as_deref()
     }
 
     /// The endpoint's own name for the request's model; `None` if the request names no model.
     #[must_use]
-    pub fn model(&self) -> Option<&str> {
+    pub(crate) fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
     /// The endpoint's names of models, by the clients' names. `None` if the endpoint takes any model.
     #[must_use]
-    pub fn models(&self) -> Option<&BTreeMap<String, String>> {
+    pub(crate) fn models(&self) -> Option<&BTreeMap<String, String>> {
         self.endpoint.models.as_ref()
     }
 
     /// The endpoint's own name for a model; `None` if the endpoint doesn't have the model.
     #[must_use]
-    pub fn call<'a>(&'a self, model: &'a str) -> Option<&'a str> {
+    pub(crate) fn call<'a>(&'a self, model: &'a str) -> Option<&'a str> {
         model_at(&self.endpoint, Some(model)).flatten()
     }
 
@@ -118,44 +112,44 @@ impl Target {
     /// Pairs of an endpoint's name and the client's name for the same model, if any differ. If clients have two names
     /// for one model, the first name comes last.
     #[must_use]
-    pub fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
+    pub(crate) fn renamed(&self) -> Option<impl DoubleEndedIterator<Item = (&String, &String)>> {
         let models = self.models().filter(|models| models.iter().any(|(ours, theirs)| ours != theirs))?;
         Some(models.iter().rev().map(|(ours, theirs)| (theirs, ours)))
     }
 
     /// The name of the secret that holds its credential.
     #[must_use]
-    pub fn secret(&self) -> Option<&str> {
+    pub(crate) fn secret(&self) -> Option<&str> {
         self.endpoint.secret.as_ref().map(SecretName::as_str)
     }
 
     /// The endpoint as a [`Place`].
     #[must_use]
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place { region: self.region, endpoint: self.id.clone() }
     }
 
     /// The jurisdiction that puts its region into the fence; `*` if the rule takes any region.
     #[must_use]
-    pub fn jurisdiction(&self) -> &str {
+    pub(crate) fn jurisdiction(&self) -> &str {
         self.jurisdiction.as_ref().map_or("*", JurisdictionId::as_str)
     }
 }
 
 /// An endpoint of an offered region that isn't tried, and why.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Skipped {
+pub(crate) struct Skipped {
     /// Its region.
-    pub region: RegionId,
+    pub(crate) region: RegionId,
     /// Its name.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// The reason.
-    pub why: Skip,
+    pub(crate) why: Skip,
 }
 
 /// Why an endpoint isn't tried.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Skip {
+pub(crate) enum Skip {
     /// The Worker has no value for its secret.
     NoSecret,
     /// Its map of models lacks the model. Or it has no map, and the model's name would choose where the request goes.
@@ -173,7 +167,7 @@ pub enum Skip {
 impl Skip {
     /// The word for logs.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoSecret => "no_secret",
             Self::NoModel => "no_model",
@@ -187,20 +181,20 @@ impl Skip {
 
 /// What a plan is made for.
 #[derive(Clone, Copy, Debug)]
-pub struct PlanRequest<'a> {
+pub(crate) struct PlanRequest<'a> {
     /// The client's name of the model.
-    pub model: Option<&'a str>,
+    pub(crate) model: Option<&'a str>,
     /// What an endpoint must know: the request's fields, and the models that it names below its top level.
-    pub needs: &'a Needs,
+    pub(crate) needs: &'a Needs,
     /// The conditions that the steering was made under.
-    pub conditions: Conditions<'a>,
+    pub(crate) conditions: Conditions<'a>,
     /// Requests with equal keys go to the same endpoint of a region, as long as it is up.
-    pub affinity: &'a str,
+    pub(crate) affinity: &'a str,
 }
 
 /// The endpoints that one request may be sent to, the best first. None occurs twice.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     targets: Vec<Target>,
     skipped: Vec<Skipped>,
 }
@@ -211,7 +205,7 @@ impl Plan {
     /// # Errors
     /// If the steering offers no region: 451 if the fence is empty or a hub lies outside it, 404 if no region of the
     /// fence has the model, else 503.
-    pub fn from_steering(
+    pub(crate) fn from_steering(
         table: &Table,
         service: ServiceIndex,
         steering: &Steering,
@@ -234,7 +228,7 @@ impl Plan {
     /// # Errors
     /// 451 if the endpoint is outside the fence. 404 if the pattern keeps the client elsewhere, or if the endpoint
     /// lacks the model. 503 if the endpoint is down.
-    pub fn pinned(
+    pub(crate) fn pinned(
         table: &Table,
         steering: &Steering,
         wanted: &PlanRequest<'_>,
@@ -326,7 +320,7 @@ impl Plan {
     }
 
     /// Sets the name by which every target is asked for the model.
-    pub fn call_model(&mut self, name: &str) {
+    pub(crate) fn call_model(&mut self, name: &str) {
         self.targets.iter_mut().for_each(|target| target.model = Some(name.to_owned()));
     }
 
@@ -335,7 +329,7 @@ impl Plan {
     ///
     /// # Errors
     /// 404 if no endpoint is left.
-    pub fn keep_apart(
+    pub(crate) fn keep_apart(
         &mut self,
         model: &str,
         has_tenant: bool,
@@ -350,7 +344,7 @@ impl Plan {
     /// # Errors
     /// 404 if no endpoint is left.
     #[inline(never)]
-    pub fn keep_named_apart(
+    pub(crate) fn keep_named_apart(
         &mut self,
         needs: &Needs,
         has_tenant: bool,
@@ -383,13 +377,13 @@ impl Plan {
 
     /// The endpoints in order.
     #[must_use]
-    pub fn targets(&self) -> &[Target] {
+    pub(crate) fn targets(&self) -> &[Target] {
         &self.targets
     }
 
     /// The endpoints of offered regions that are left out.
     #[must_use]
-    pub fn skipped(&self) -> &[Skipped] {
+    pub(crate) fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 }
@@ -402,7 +396,12 @@ impl Plan {
 /// # Errors
 /// 451 if the fence is empty or a hub lies outside it, 404 if no endpoint has the model, 503 if no endpoint's secret
 /// has a value.
-pub fn home(table: &Table, ask: &Ask<'_>, affinity: &str, has_secret: impl Fn(&str) -> bool) -> Result<Place, Failure> {
+pub(crate) fn home(
+    table: &Table,
+    ask: &Ask<'_>,
+    affinity: &str,
+    has_secret: impl Fn(&str) -> bool,
+) -> Result<Place, Failure> {
     let mut standing = stand(table, &ask.client);
     if table.service(ask.service).pattern != Pattern::RegionalSharding {
         standing.location = None;
@@ -436,7 +435,7 @@ pub fn home(table: &Table, ask: &Ask<'_>, affinity: &str, has_secret: impl Fn(&s
 /// The clients' names of all models in the fence. `None` if some endpoint takes any model: then an endpoint has to be
 /// asked.
 #[must_use]
-pub fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
+pub(crate) fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> {
     let mut names = BTreeSet::new();
     for ranked in steering.fence() {
         for (_, endpoint) in &table.region(ranked.fenced.region).endpoints {

@@ -1,8 +1,8 @@
 //! Makes the request that is sent to an endpoint. Takes the client's request and a [`Target`]; returns the URL, headers
 //! and body, by allow-lists and without joining text. Called by `proxy` for each attempt.
 
-pub mod disposition;
-pub mod headers;
+pub(crate) mod disposition;
+pub(crate) mod headers;
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::decide::route::Route;
 use crate::decide::route::query::Query;
 
 /// A body that is held completely and was judged.
-pub enum Content {
+pub(crate) enum Content {
     /// JSON.
     Json(Inspected),
     /// A form, and the boundary for sending it.
@@ -30,7 +30,7 @@ pub enum Content {
 impl Content {
     /// The model, by the client's name.
     #[must_use]
-    pub fn model(&self) -> Option<&str> {
+    pub(crate) fn model(&self) -> Option<&str> {
         match self {
             Self::Json(body) => body.model(),
             Self::Form(form, _) => Some(form.model()),
@@ -39,7 +39,7 @@ impl Content {
 
     /// Whether the answer is to be streamed.
     #[must_use]
-    pub fn stream(&self) -> bool {
+    pub(crate) fn stream(&self) -> bool {
         match self {
             Self::Json(body) => body.stream(),
             Self::Form(form, _) => form.stream(),
@@ -48,13 +48,13 @@ impl Content {
 
     /// How many choices the answer should have at least.
     #[must_use]
-    pub fn choices(&self) -> usize {
+    pub(crate) fn choices(&self) -> usize {
         self.json().map_or(1, Inspected::choices)
     }
 
     /// The JSON body, if it is one.
     #[must_use]
-    pub fn json(&self) -> Option<&Inspected> {
+    pub(crate) fn json(&self) -> Option<&Inspected> {
         match self {
             Self::Json(body) => Some(body),
             Self::Form(..) => None,
@@ -79,7 +79,7 @@ impl Content {
 
     /// What an endpoint must know.
     #[must_use]
-    pub fn needs(&self) -> &Needs {
+    pub(crate) fn needs(&self) -> &Needs {
         match self {
             Self::Json(body) => body.needs(),
             Self::Form(form, _) => form.needs(),
@@ -89,7 +89,7 @@ impl Content {
     /// The bytes for an endpoint of this engine. It calls the request's model `model`, and `names` holds its names of
     /// others.
     #[must_use]
-    pub fn for_endpoint(
+    pub(crate) fn for_endpoint(
         &self,
         model: Option<&str>,
         names: Option<&BTreeMap<String, String>>,
@@ -104,23 +104,23 @@ impl Content {
 
 /// The `Content-Type` of a form.
 #[must_use]
-pub fn form_type(boundary: &str) -> String {
+pub(crate) fn form_type(boundary: &str) -> String {
     format!("multipart/form-data; boundary={boundary}")
 }
 
 /// A request to an endpoint. It is sent without following redirects.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// The method.
-    pub method: &'static str,
+    pub(crate) method: &'static str,
     /// The URL. Its origin is the endpoint's.
-    pub url: Url,
+    pub(crate) url: Url,
     /// All headers, including the credential.
-    pub headers: Headers,
+    pub(crate) headers: Headers,
     /// The body, if it is sent in one piece.
-    pub body: Option<Vec<u8>>,
+    pub(crate) body: Option<Vec<u8>>,
     /// The size of the body in bytes, if it is written in chunks.
-    pub written: Option<usize>,
+    pub(crate) written: Option<usize>,
 }
 
 /// Leaves out what must not be logged: the credential and the body.
@@ -134,7 +134,7 @@ impl fmt::Debug for Outgoing {
 ///
 /// # Errors
 /// 404 for a model whose name can't be part of a URL, 415 for a compressed body.
-pub fn outgoing(
+pub(crate) fn outgoing(
     target: &Target,
     route: &Route,
     query: &Query,
@@ -164,7 +164,7 @@ pub fn outgoing(
 ///
 /// # Errors
 /// 404 for a model whose name can't be part of a path.
-pub fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure> {
+pub(crate) fn url(target: &Target, route: &Route, query: &Query) -> Result<Url, Failure> {
     let base = target.url().as_url();
     let mut segments: Vec<&str> = Vec::new();
     if target.style() == Style::Azure {

@@ -5,7 +5,7 @@
 //! here, and encoded again when a URL is made. [`Mistake`] says what to write instead of a path that is nearly right.
 
 mod known;
-pub mod query;
+pub(crate) mod query;
 
 use crate::decide::envelope::Failure;
 use crate::decide::envelope::mistake::Mistake;
@@ -13,7 +13,7 @@ use crate::decide::sse::single::AnswerKind;
 
 /// The kind of work that a path asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Class {
+pub(crate) enum Class {
     /// Inference. Any endpoint of the plan can do it, and failures are retried.
     Inference,
     /// The list of models, or one model.
@@ -24,7 +24,7 @@ pub enum Class {
 
 /// The kind of body that a path takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum BodyForm {
+pub(crate) enum BodyForm {
     /// None. If the client sends one, it is dropped.
     Nothing,
     /// A JSON object.
@@ -37,7 +37,7 @@ pub enum BodyForm {
 
 /// The form that a 2xx answer must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// JSON.
     Json,
     /// `text/event-stream`.
@@ -50,7 +50,7 @@ pub enum Expect {
 
 /// A known path of the model API, as checked segments without `/v1`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Route {
+pub(crate) struct Route {
     segments: Vec<String>,
     pattern: &'static [&'static str],
     method: &'static str,
@@ -77,17 +77,10 @@ const LONGEST_ID: usize = 512;
 impl Route {
     /// Reads the raw path of a request (neither decoded nor normalised) and its method.
     ///
-    /// ```
-    /// use bailiwick_edge::decide::route::Route;
-    /// assert_eq!(Route::parse("POST", "/v1/chat/completions").unwrap().path(), "/chat/completions");
-    /// assert_eq!(Route::parse("POST", "/v1/../admin").unwrap_err().status(), 400);
-    /// assert_eq!(Route::parse("GET", "/admin").unwrap_err().status(), 404);
-    /// ```
-    ///
     /// # Errors
     /// 400 for a path that could be read in two ways, 404 for one that is unknown or not offered, 405 for a method, 501
     /// for realtime.
-    pub fn parse(method: &str, path: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(method: &str, path: &str) -> Result<Self, Failure> {
         let rest = path.strip_prefix('/').ok_or(Failure::BadPath)?;
         let segments = segments(rest.strip_prefix("v1/").unwrap_or(if rest == "v1" { "" } else { rest }))?;
         if let Some(mistake) = Mistake::of(path, &segments) {
@@ -122,61 +115,61 @@ impl Route {
     /// The path without `/v1`, such as `/chat/completions`, for
     /// [`is_hub_path`](bailiwick_rules::table::Service::is_hub_path).
     #[must_use]
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.segments.iter().flat_map(|segment| ["/", segment.as_str()]).collect()
     }
 
     /// The segments, decoded.
     #[must_use]
-    pub fn segments(&self) -> &[String] {
+    pub(crate) fn segments(&self) -> &[String] {
         &self.segments
     }
 
     /// The path as a pattern: its words, with `*` for an id or a name.
     #[must_use]
-    pub fn pattern(&self) -> &'static [&'static str] {
+    pub(crate) fn pattern(&self) -> &'static [&'static str] {
         self.pattern
     }
 
     /// The method.
     #[must_use]
-    pub fn method(&self) -> &'static str {
+    pub(crate) fn method(&self) -> &'static str {
         self.method
     }
 
     /// The kind of work.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         self.class
     }
 
     /// The kind of body.
     #[must_use]
-    pub fn takes(&self) -> BodyForm {
+    pub(crate) fn takes(&self) -> BodyForm {
         self.takes
     }
 
     /// Whether Azure has this path under `/openai/deployments/{deployment}`.
     #[must_use]
-    pub fn is_deployed(&self) -> bool {
+    pub(crate) fn is_deployed(&self) -> bool {
         self.deployed
     }
 
     /// Whether the path consists of exactly these words.
     #[must_use]
-    pub fn is(&self, words: &[&str]) -> bool {
+    pub(crate) fn is(&self, words: &[&str]) -> bool {
         self.segments == words
     }
 
     /// Whether its body is one of the Responses API: `/responses`, or a path below it that asks a model.
     #[must_use]
-    pub fn is_responses(&self) -> bool {
+    pub(crate) fn is_responses(&self) -> bool {
         self.class == Class::Inference && self.segments.first().is_some_and(|first| first == "responses")
     }
 
     /// The form of a good answer.
     #[must_use]
-    pub fn expect(&self, stream: bool) -> Expect {
+    pub(crate) fn expect(&self, stream: bool) -> Expect {
         match self.answer {
             AnswerForm::Any => Expect::Any,
             AnswerForm::File => Expect::File,
@@ -187,7 +180,7 @@ impl Route {
 
     /// The kind of its JSON answer, if events can say the same.
     #[must_use]
-    pub fn answer_kind(&self) -> Option<AnswerKind> {
+    pub(crate) fn answer_kind(&self) -> Option<AnswerKind> {
         match self.pattern {
             ["chat", "completions"] => Some(AnswerKind::Chat),
             ["completions"] => Some(AnswerKind::Completion),
@@ -197,13 +190,13 @@ impl Route {
     }
 
     /// The ids in the path, in order. Each names an object at an endpoint.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         let words = self.pattern.iter().zip(&self.segments);
         words.filter(|(word, _)| **word == "*" && self.class == Class::State).map(|(_, segment)| segment.as_str())
     }
 
     /// Replaces [`Route::ids`] in what is sent, in the same order.
-    pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
+    pub(crate) fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
         if self.class == Class::State {
             let slots = self.pattern.iter().zip(&mut self.segments).filter(|(word, _)| **word == "*");
             slots.zip(new).for_each(|((_, segment), new)| *segment = new);
@@ -212,13 +205,13 @@ impl Route {
 
     /// Whether the path lists all objects of a kind.
     #[must_use]
-    pub fn is_collection(&self) -> bool {
+    pub(crate) fn is_collection(&self) -> bool {
         self.class == Class::State && self.method == "GET" && !self.pattern.contains(&"*")
     }
 
     /// The model named in the path (`/models/{model}`). It may hold slashes.
     #[must_use]
-    pub fn model(&self) -> Option<&str> {
+    pub(crate) fn model(&self) -> Option<&str> {
         self.segments.get(1).filter(|_| self.class == Class::Models).map(String::as_str)
     }
 }
@@ -283,6 +276,13 @@ fn checked_segment(raw: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_known_or_unknown() {
+        let parse = |method: &str, path: &str| Route::parse(method, path);
+        assert_eq!(parse("POST", "/v1/chat/completions").unwrap().path(), "/chat/completions");
+        assert_eq!(parse("GET", "/admin").unwrap_err().status(), 404);
+    }
 
     #[test]
     fn tricks_are_refused() {

@@ -9,13 +9,13 @@ use crate::decide::hash::hash;
 /// The sender of a request as a hash, which has no other use. It stays in this isolate's memory as long as an endpoint
 /// rests, and is never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Source(pub u64);
+pub(crate) struct Source(pub(crate) u64);
 
 impl Source {
     /// Hashes the tenant. Without one, hashes the client's network (an IPv6 client may use any address of a /64).
     /// Without an address, hashes the affinity, which requests of one conversation have in common.
     #[must_use]
-    pub fn of(tenant: Option<&str>, address: Option<IpAddr>, affinity: &str) -> Self {
+    pub(crate) fn of(tenant: Option<&str>, address: Option<IpAddr>, affinity: &str) -> Self {
         let parts: [&[u8]; 2] = match (tenant, address) {
             (Some(tenant), _) => [b"tenant", tenant.as_bytes()],
             (None, Some(IpAddr::V4(address))) => return Self(hash(&[b"ipv4", &address.octets()])),

@@ -18,7 +18,7 @@ use crate::decide::sse::without_mark;
 use crate::decide::state::sealed_id::{Keyring, Owner};
 use crate::decide::state::tuned::{is_tuned, without_tuned};
 use json::Json;
-pub use lines::BatchLines;
+pub(crate) use lines::BatchLines;
 
 /// The longest list of models that is passed on, in bytes. A longer one is withheld, because it can only be filtered as
 /// a whole.
@@ -28,7 +28,7 @@ const LONGEST_BEGINNING: usize = 1_024;
 
 /// The names and ids to write in place of those that a text holds.
 #[derive(Clone)]
-pub struct Names {
+pub(crate) struct Names {
     /// The names of models to write, as quoted JSON strings.
     models: Models,
     /// Where names of models stand.
@@ -49,7 +49,7 @@ enum Models {
 
 /// Where names of models stand in a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NamePlaces {
+pub(crate) enum NamePlaces {
     /// An answer: its `model`, and the `model` of its `response`.
     Answer,
     /// A stored object, or a list of them: as in an answer, and `model` of each entry of `data`.
@@ -62,35 +62,35 @@ pub enum NamePlaces {
 
 /// How an answer's ids are sealed.
 #[derive(Clone)]
-pub struct Ids {
+pub(crate) struct Ids {
     /// The keys to seal with.
-    pub keys: Keyring,
+    pub(crate) keys: Keyring,
     /// Who owns the ids.
-    pub owner: Owner,
+    pub(crate) owner: Owner,
     /// The region that answers.
-    pub region: RegionId,
+    pub(crate) region: RegionId,
     /// The endpoint of that region that answers.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
 }
 
 impl Names {
     /// Names for the answer to a request that names at most one model. `None` if the answer needs no change.
     #[must_use]
-    pub fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
+    pub(crate) fn new(model: Option<&str>, ids: Option<Ids>) -> Option<Self> {
         let models = model.map_or(Models::Same, |model| Models::One(quoted(model)));
         (model.is_some() || ids.is_some()).then_some(Self { models, places: NamePlaces::Answer, ids })
     }
 
     /// Names for a text that names one model, at the places given.
     #[must_use]
-    pub fn of_one(model: &str, places: NamePlaces) -> Self {
+    pub(crate) fn of_one(model: &str, places: NamePlaces) -> Self {
         Self { models: Models::One(quoted(model)), places, ids: None }
     }
 
     /// Names for a text that may name any model. `pairs` holds a name that is found and the name to write. If a found
     /// name occurs in several pairs, the last counts.
     #[must_use]
-    pub fn translated<'m>(
+    pub(crate) fn translated<'m>(
         pairs: impl Iterator<Item = (&'m String, &'m String)>,
         places: NamePlaces,
         ids: Option<Ids>,
@@ -138,7 +138,7 @@ impl Names {
 }
 
 /// Rewrites one answer on its way to the client.
-pub enum Splice {
+pub(crate) enum Splice {
     /// A JSON document.
     Json(Names, Json),
     /// A stream of events.
@@ -152,18 +152,18 @@ pub enum Splice {
 impl Splice {
     /// For a list of models. `names` holds the names to write in place of the endpoint's.
     #[must_use]
-    pub fn models(names: Option<Names>) -> Self {
+    pub(crate) fn models(names: Option<Names>) -> Self {
         Self::Models(Vec::new(), names)
     }
 
     /// For a JSON answer, or for a stream of events that hold JSON.
     #[must_use]
-    pub fn new(names: Names, events: bool) -> Self {
+    pub(crate) fn new(names: Names, events: bool) -> Self {
         if events { Self::Events(Box::new(Events::new(names))) } else { Self::Json(names, Json::default()) }
     }
 
     /// Takes the next bytes, and returns the bytes to pass on.
-    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
         match self {
             Self::Json(names, json) => json.pass(names, bytes, &mut out),
@@ -179,7 +179,7 @@ impl Splice {
     }
 
     /// Takes a complete document, and returns it rewritten.
-    pub fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn whole(&mut self, bytes: &[u8]) -> Vec<u8> {
         let Self::Json(names, json) = self else { return self.pass(bytes) };
         let mut out = Vec::with_capacity(bytes.len() + 64);
         let is_one = names.is_one_model();
@@ -201,7 +201,7 @@ impl Splice {
     }
 
     /// Returns what was held back, at the end of the answer.
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         match self {
             Self::Json(_, json) => json.take_held(),
             Self::Events(events) => events.json.take_held(),
@@ -218,7 +218,7 @@ impl Splice {
 }
 
 /// Rewrites a stream of events. It is passed whole events, or pieces of a very long one.
-pub struct Events {
+pub(crate) struct Events {
     names: Names,
     json: Json,
     /// The kind of line that the next byte belongs to.

@@ -9,28 +9,30 @@ mod choices;
 mod classify;
 mod heartbeat;
 mod shape;
-pub mod single;
+pub(crate) mod single;
 
 use choices::Choices;
-pub use classify::{Meaning, meaning};
+pub(crate) use classify::Meaning;
+#[cfg(test)]
+use classify::meaning;
 use memchr::memchr2;
 use shape::Shape;
 
 /// The longest event that is held until it is whole; a longer one passes in pieces, and only its beginning is read.
-pub const LONGEST_EVENT: usize = 1 << 20;
+pub(crate) const LONGEST_EVENT: usize = 1 << 20;
 
 /// What became whole with one chunk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Framed {
+pub(crate) struct Framed {
     /// The bytes of whole events, as they came.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Where in `bytes` each of them ends, and what it is.
-    pub events: Vec<(usize, Meaning)>,
+    pub(crate) events: Vec<(usize, Meaning)>,
 }
 
 /// Cuts a stream at the ends of events.
 #[derive(Clone, Debug, Default)]
-pub struct Framer {
+pub(crate) struct Framer {
     /// The bytes of an event that isn't whole.
     pending: Vec<u8>,
     /// How much of `pending` was looked through.
@@ -50,7 +52,7 @@ pub struct Framer {
 
 impl Framer {
     /// Takes a chunk; gives back what is whole. A chunk that holds whole events only is given back without a copy.
-    pub fn push(&mut self, chunk: Vec<u8>) -> Framed {
+    pub(crate) fn push(&mut self, chunk: Vec<u8>) -> Framed {
         let mut bytes = if self.pending.is_empty() {
             chunk
         } else {
@@ -124,13 +126,13 @@ impl Framer {
 
     /// How many bytes of an event that isn't whole are held.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.pending.len()
     }
 
     /// The stream has ended. Some servers leave out the empty line after their last event: it is told by its own words
     /// all the same, and given with the lines that end it. An event that broke off is an error.
-    pub fn end(&mut self) -> (Vec<u8>, Meaning) {
+    pub(crate) fn end(&mut self) -> (Vec<u8>, Meaning) {
         let mut last = core::mem::take(&mut self.pending);
         self.scanned = 0;
         if self.is_torn() {
@@ -151,13 +153,13 @@ impl Framer {
 
     /// Whether the stream is of choices, `expected` of them at least, and each has said why it finished.
     #[must_use]
-    pub fn is_answered(&self, expected: usize) -> bool {
+    pub(crate) fn is_answered(&self, expected: usize) -> bool {
         self.choices.are_finished(expected)
     }
 
     /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.
     #[must_use]
-    pub fn is_torn(&self) -> bool {
+    pub(crate) fn is_torn(&self) -> bool {
         self.torn.is_some()
     }
 }

@@ -10,9 +10,9 @@
 //! In a service without tenants a sealed id is a bearer capability: nobody can forge one, and whoever has one may use
 //! it. Lists are refused in such a service, because they would show everybody's ids.
 
-pub mod claim;
-pub mod sealed_id;
-pub mod tuned;
+pub(crate) mod claim;
+pub(crate) mod sealed_id;
+pub(crate) mod tuned;
 
 use bailiwick_rules::id::EndpointId;
 use bailiwick_rules::rules::{Allowance, Endpoint};
@@ -22,16 +22,16 @@ use sealed_id::Owner;
 
 /// An endpoint, identified within one revision of the rules.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// Its region.
-    pub region: RegionIndex,
+    pub(crate) region: RegionIndex,
     /// Its id within the region.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
 }
 
 /// The owner of the state that a request makes or names.
 #[must_use]
-pub fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) -> Owner {
+pub(crate) fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) -> Owner {
     let tenant = tenant.map(|tenant| table.tenant(tenant).id.as_str().to_owned());
     Owner { service: table.service(service).id.as_str().to_owned(), tenant }
 }
@@ -39,7 +39,7 @@ pub fn owner(table: &Table, service: ServiceIndex, tenant: Option<TenantIndex>) 
 /// Whether a list at `place` shows only what is `tenant`'s, because no other client is sent to the same account. An
 /// account is a host with a credential; several endpoints may use one.
 #[must_use]
-pub fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> bool {
+pub(crate) fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> bool {
     let Some(tenant) = tenant else { return false };
     let endpoints = |region: RegionIndex| table.region(region).endpoints.iter();
     let Some((_, here)) = endpoints(place.region).find(|(id, _)| *id == place.endpoint) else { return false };
@@ -56,7 +56,7 @@ pub fn is_sole(table: &Table, tenant: Option<TenantIndex>, place: &Place) -> boo
 /// Whether an account that this service uses may hold stored answers: some service that uses the account allows
 /// `store`.
 #[must_use]
-pub fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
+pub(crate) fn may_hold_items(table: &Table, service: ServiceIndex) -> bool {
     let accounts = |service: &Service| -> Vec<&Endpoint> {
         let regions = service.regions.iter().flat_map(|&region| &table.region(region).endpoints);
         regions.map(|(_, endpoint)| endpoint).collect()

@@ -12,7 +12,7 @@ const PER_MILLI: i64 = 1;
 /// The retry budget of an isolate. In the long run at most a fifth of the requests are retried, whatever fails, so that
 /// retries don't make an outage worse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     saved: i64,
     at_ms: i64,
 }
@@ -20,19 +20,19 @@ pub struct Budget {
 impl Budget {
     /// A full budget.
     #[must_use]
-    pub fn new(now_ms: i64) -> Self {
+    pub(crate) fn new(now_ms: i64) -> Self {
         Self { saved: CAP, at_ms: now_ms }
     }
 
     /// Adds what a request's first attempt earns.
-    pub fn earn(&mut self, now_ms: i64) {
+    pub(crate) fn earn(&mut self, now_ms: i64) {
         self.pass(now_ms);
         self.add(PER_FIRST);
     }
 
     /// Takes a token for a retry; `false` if there is none.
     #[must_use]
-    pub fn take(&mut self, now_ms: i64) -> bool {
+    pub(crate) fn take(&mut self, now_ms: i64) -> bool {
         self.pass(now_ms);
         let enough = self.saved >= TOKEN;
         if enough {

@@ -9,37 +9,37 @@ use crate::decide::plan::Skipped;
 
 /// What was done for a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Record {
+pub(crate) struct Record {
     /// Every endpoint that the request was sent to, in order. Its body may be at each of them.
-    pub attempts: Vec<Attempt>,
+    pub(crate) attempts: Vec<Attempt>,
     /// Every endpoint that was skipped.
-    pub skipped: Vec<Skipped>,
+    pub(crate) skipped: Vec<Skipped>,
     /// Why there was no further attempt after a failure.
-    pub stopped: Option<Stop>,
+    pub(crate) stopped: Option<Stop>,
     /// How a committed body ended.
-    pub end: Option<End>,
+    pub(crate) end: Option<End>,
 }
 
 /// One attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// The endpoint's position in the plan.
-    pub target: usize,
+    pub(crate) target: usize,
     /// Its region.
-    pub region: RegionId,
+    pub(crate) region: RegionId,
     /// The endpoint.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// When it was sent.
-    pub started_ms: i64,
+    pub(crate) started_ms: i64,
     /// How it went; `None` while it lasts.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// How long it took, in milliseconds.
-    pub ms: u64,
+    pub(crate) ms: u64,
 }
 
 /// How an attempt went.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Its bytes are the client's answer.
     Committed,
     /// A limit ran out.
@@ -115,7 +115,7 @@ impl fmt::Display for Outcome {
 
 /// Why there was no further attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// The request makes state, and a second attempt could make it twice.
     Stateful,
     /// As many attempts were made as the limit allows.
@@ -131,7 +131,7 @@ pub enum Stop {
 impl Stop {
     /// The word for logs.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stateful => "stateful",
             Self::Sends => "sends",
@@ -144,7 +144,7 @@ impl Stop {
 
 /// How a committed body ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The body was complete.
     Whole,
     /// The endpoint broke off, or ended without a terminal event.
@@ -160,7 +160,7 @@ pub enum End {
 impl End {
     /// The word for logs and metrics.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "whole",
             Self::Interrupted => "interrupted",
@@ -174,7 +174,7 @@ impl End {
 impl Record {
     /// The value of `x-bailiwick-attempts`: `fra-1;outcome=timeout;ms=15000, fra-2;outcome=committed`.
     #[must_use]
-    pub fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         let entry = |attempt: &Attempt| match attempt.outcome {
             None => format!("{};outcome=pending", attempt.endpoint),
             Some(Outcome::Committed) => format!("{};outcome=committed", attempt.endpoint),
@@ -185,7 +185,7 @@ impl Record {
 
     /// The attempt whose bytes are the answer.
     #[must_use]
-    pub fn committed(&self) -> Option<&Attempt> {
+    pub(crate) fn committed(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.outcome == Some(Outcome::Committed))
     }
 }

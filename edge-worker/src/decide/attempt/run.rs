@@ -28,7 +28,7 @@ const ERROR_BODY_MS: u64 = 2_000;
 
 /// The attempts of one request, and their state.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     task: Task,
     record: Record,
     state: State,
@@ -111,7 +111,7 @@ enum UnaryForm {
 impl Run {
     /// Makes a run that hasn't begun.
     #[must_use]
-    pub fn new(task: Task) -> Self {
+    pub(crate) fn new(task: Task) -> Self {
         let targets = task.plan.targets().len();
         let record = Record { skipped: task.plan.skipped().to_vec(), ..Record::default() };
         Self {
@@ -133,37 +133,37 @@ impl Run {
 
     /// An endpoint of the plan.
     #[must_use]
-    pub fn target(&self, target: usize) -> Option<&Target> {
+    pub(crate) fn target(&self, target: usize) -> Option<&Target> {
         self.task.plan.targets().get(target)
     }
 
     /// What was done until now.
     #[must_use]
-    pub fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         &self.record
     }
 
     /// The endpoint whose answer was committed.
     #[must_use]
-    pub fn served_by(&self) -> Option<&Target> {
+    pub(crate) fn served_by(&self) -> Option<&Target> {
         self.target(self.record.committed()?.target)
     }
 
     /// Whether the run has ended. It then ignores every event.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
     /// Whether the current deadline has passed.
     #[must_use]
-    pub fn is_overdue(&self, now_ms: i64) -> bool {
+    pub(crate) fn is_overdue(&self, now_ms: i64) -> bool {
         self.armed && now_ms >= self.deadline_ms
     }
 
     /// Notes which endpoints are at rest now, so that a retry passes over them. Call it before [`step`]. `resting`
     /// looks an endpoint up in the isolate's cool-downs.
-    pub fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
+    pub(crate) fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
         for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
         }
@@ -171,18 +171,18 @@ impl Run {
 
     /// Whether memory has to be reserved before so many more bytes of an answer are held.
     #[must_use]
-    pub fn needs_room(&self, bytes: usize) -> bool {
+    pub(crate) fn needs_room(&self, bytes: usize) -> bool {
         matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MOST_HELD)
     }
 
     /// Notes that memory is short. The held part of an answer is then passed on with the next bytes, though it isn't
     /// complete. Call it before [`step`].
-    pub fn crowd(&mut self) {
+    pub(crate) fn crowd(&mut self) {
         self.is_crowded = true;
     }
 
     /// Notes whether the client will be told the length of the answer whose headers come next. Call it before [`step`].
-    pub fn announce(&mut self, has_length: bool) {
+    pub(crate) fn announce(&mut self, has_length: bool) {
         self.has_length = has_length;
     }
 
@@ -196,7 +196,7 @@ impl Run {
 }
 
 /// Takes one event, and returns what to do, in order. `now_ms` must never decrease.
-pub fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
+pub(crate) fn step(run: &mut Run, budget: &mut Budget, now_ms: i64, event: Event) -> Vec<Action> {
     let mut turn = Step { run, budget, now: now_ms, out: Vec::new() };
     turn.take(event);
     turn.out

@@ -20,15 +20,15 @@ const MOST_PARTS: u32 = 64;
 
 /// A body's hints on which requests belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Affinity<'a> {
+pub(crate) struct Affinity<'a> {
     /// `prompt_cache_key`.
-    pub prompt_cache_key: Option<&'a str>,
+    pub(crate) prompt_cache_key: Option<&'a str>,
     /// `user`.
-    pub user: Option<&'a str>,
+    pub(crate) user: Option<&'a str>,
     /// The client's name of the model.
-    pub model: Option<&'a str>,
+    pub(crate) model: Option<&'a str>,
     /// A hash of the conversation's beginning.
-    pub beginning: Option<u64>,
+    pub(crate) beginning: Option<u64>,
 }
 
 impl Affinity<'_> {
@@ -37,7 +37,7 @@ impl Affinity<'_> {
     /// beginning of the conversation take its place. Without those, `request` does, which is unique, so such requests
     /// are spread.
     #[must_use]
-    pub fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
+    pub(crate) fn key(&self, tenant: &str, session: Option<&str>, request: &str) -> String {
         let hints = [("cache", self.prompt_cache_key), ("session", session), ("user", self.user)];
         let best = hints.into_iter().find_map(|(kind, hint)| Some((kind, hint.filter(|hint| !hint.is_empty())?)));
         match (best, self.beginning) {

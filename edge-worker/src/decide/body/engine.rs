@@ -15,18 +15,18 @@ use super::shape::{FORMAT, Fields, STRUCTURED};
 
 /// A set of engines. "No engine" is one of them, for endpoints that name none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Engines(u8);
+pub(crate) struct Engines(u8);
 
 const VLLM: Engines = Engines(1);
 const SGLANG: Engines = Engines(2);
 
 impl Engines {
     /// All engines, and no engine.
-    pub const ALL: Self = Self(7);
+    pub(crate) const ALL: Self = Self(7);
 
     /// Whether the set holds this engine.
     #[must_use]
-    pub fn includes(self, engine: Option<Engine>) -> bool {
+    pub(crate) fn includes(self, engine: Option<Engine>) -> bool {
         let bit = match engine {
             Some(Engine::Vllm) => VLLM.0,
             Some(Engine::Sglang) => SGLANG.0,

@@ -18,13 +18,13 @@ use crate::decide::json::{InvalidJson, Kind, Scan, is_json, quoted};
 /// What an endpoint must know to take a request: all fields of the body, and the models that it names below its top
 /// level.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// The engines that know all fields.
-    pub engines: Engines,
+    pub(crate) engines: Engines,
     /// The last field that some engines don't know.
-    pub field: String,
+    pub(crate) field: String,
     /// The models, without repetition.
-    pub models: Vec<NamedModel>,
+    pub(crate) models: Vec<NamedModel>,
 }
 
 impl Default for Needs {

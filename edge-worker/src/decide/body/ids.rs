@@ -9,7 +9,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan, quoted, reads_as};
 
 /// What an item holds beside its id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ItemContents {
+pub(crate) enum ItemContents {
     /// A reference to a stored item.
     Reference,
     /// Nothing. The host would use what it stored.
@@ -22,7 +22,7 @@ pub enum ItemContents {
 
 /// What is sent instead of an id.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Replacement {
+pub(crate) enum Replacement {
     /// The same id.
     #[default]
     Same,
@@ -34,13 +34,13 @@ pub enum Replacement {
 
 /// The id of an item.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ItemId {
+pub(crate) struct ItemId {
     /// The id, as the client sent it.
-    pub id: String,
+    pub(crate) id: String,
     /// What its item holds.
-    pub holds: ItemContents,
+    pub(crate) holds: ItemContents,
     /// What is sent instead.
-    pub sent: Replacement,
+    pub(crate) sent: Replacement,
     value: Range<usize>,
     member: Range<usize>,
 }

@@ -18,11 +18,11 @@ const MOST: usize = 32;
 
 /// A model, and the place that names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NamedModel {
+pub(crate) struct NamedModel {
     /// The model, by the client's name.
-    pub name: String,
+    pub(crate) name: String,
     /// The JSON pointer of the first place that names it.
-    pub field: String,
+    pub(crate) field: String,
 }
 
 impl NamedModel {

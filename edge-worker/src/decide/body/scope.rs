@@ -12,13 +12,13 @@ const BYTES: usize = 16;
 
 /// The owner of the names.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// The service.
-    pub service: String,
+    pub(crate) service: String,
     /// The tenant, if the service has tenants.
-    pub tenant: Option<String>,
+    pub(crate) tenant: Option<String>,
     /// The request. If clients can't be told apart, a name that would be shared belongs to this request only.
-    pub request: String,
+    pub(crate) request: String,
 }
 
 /// The kind of thing that is named.

@@ -3,7 +3,7 @@
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Mistake {
+pub(crate) enum Mistake {
     /// `/v1/v1/…`.
     DoubledVersion,
     /// `/v1/models/`.
@@ -38,7 +38,7 @@ impl Mistake {
 
     /// The HTTP status.
     #[must_use]
-    pub fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             Self::TrailingSlash | Self::EmptySegment => 400,
             Self::DoubledVersion | Self::AzureBase | Self::AzureDeployment | Self::Health => 404,
@@ -47,13 +47,13 @@ impl Mistake {
 
     /// The error code that programs branch on.
     #[must_use]
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         if self.status() == 400 { "invalid_path" } else { "unknown_path" }
     }
 
     /// What to write instead.
     #[must_use]
-    pub fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Self::DoubledVersion => {
                 "The path holds /v1 twice: once from the base URL and once from the client. Use a base URL that ends \

@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 64 << 10;
 
 /// A form that was read and judged.
 #[derive(Debug)]
-pub struct Form {
+pub(crate) struct Form {
     /// The body, unchanged.
     bytes: PooledBuffer,
     /// Its parts, and their ranges in the body.
@@ -35,7 +35,7 @@ impl Form {
     ///
     /// # Errors
     /// 400 that names what is wrong, or what the service doesn't allow.
-    pub fn read(
+    pub(crate) fn read(
         content_type: &str,
         bytes: impl Into<PooledBuffer>,
         route: &Route,
@@ -73,31 +73,31 @@ impl Form {
 
     /// The model, by the client's name.
     #[must_use]
-    pub fn model(&self) -> &str {
+    pub(crate) fn model(&self) -> &str {
         &self.model
     }
 
     /// Whether the answer is to be streamed.
     #[must_use]
-    pub fn stream(&self) -> bool {
+    pub(crate) fn stream(&self) -> bool {
         self.stream
     }
 
     /// How many bytes the client sent.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.bytes.len()
     }
 
     /// Which engines know all of its fields.
     #[must_use]
-    pub fn needs(&self) -> &Needs {
+    pub(crate) fn needs(&self) -> &Needs {
         &self.needs
     }
 
     /// The bytes for an endpoint that calls the model `model`.
     #[must_use]
-    pub fn for_endpoint(&self, boundary: &str, model: Option<&str>) -> Payload<'_> {
+    pub(crate) fn for_endpoint(&self, boundary: &str, model: Option<&str>) -> Payload<'_> {
         let mut out = Payload::default();
         for (position, (head, range)) in self.parts.iter().enumerate() {
             let mut text = Vec::new();

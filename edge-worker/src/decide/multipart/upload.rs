@@ -19,7 +19,7 @@ const LONGEST_FIELD: usize = 4 << 10;
 
 /// The kind of upload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UploadKind {
+pub(crate) enum UploadKind {
     /// A file with its purpose.
     File,
     /// A part of a file. The purpose was sent earlier.
@@ -46,7 +46,7 @@ impl UploadKind {
 
 /// Checks an upload while it passes.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     load: UploadKind,
     splitter: Splitter,
     boundary: String,
@@ -69,7 +69,12 @@ impl Upload {
     ///
     /// # Errors
     /// 400 if it isn't a form.
-    pub fn new(load: UploadKind, content_type: &str, boundary: String, allow: &[Allowance]) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        load: UploadKind,
+        content_type: &str,
+        boundary: String,
+        allow: &[Allowance],
+    ) -> Result<Self, Failure> {
         let splitter = Splitter::new(content_type)?;
         Ok(Self {
             load,
@@ -90,7 +95,7 @@ impl Upload {
     /// If the file comes before its purpose, it is read as a batch's. If it then isn't one but was changed, it is
     /// refused.
     #[must_use]
-    pub fn with_lines(self, lines: Option<BatchInput>) -> Self {
+    pub(crate) fn with_lines(self, lines: Option<BatchInput>) -> Self {
         Self { lines: lines.filter(|_| self.load == UploadKind::File), ..self }
     }
 
@@ -98,7 +103,7 @@ impl Upload {
     ///
     /// # Errors
     /// 400 if it isn't an upload, or if the purpose isn't allowed. 413 if a field is too long.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Failure> {
         let mut out = Vec::with_capacity(chunk.len() + 256);
         for piece in self.splitter.push(chunk)? {
             match piece {
@@ -130,7 +135,7 @@ impl Upload {
     ///
     /// # Errors
     /// 400 if the body is incomplete, or lacks the file or its purpose.
-    pub fn finish(&self) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn finish(&self) -> Result<Vec<u8>, Failure> {
         self.splitter.end()?;
         for (name, what) in self.load.needs() {
             if !self.seen.iter().any(|seen| seen == name) {

@@ -12,7 +12,7 @@ const BEGINNINGS: &[&str] = &["batch", "file"];
 /// Returns the value with the client's ids. `asked` is the id of the file at the endpoint, and `seal` returns the
 /// client's id for an endpoint's id.
 #[must_use]
-pub fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn with_sealed_ids(value: &str, file_id: &str, seal: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(value.len() + 64);
     let mut rest = value;
     while !rest.is_empty() {

@@ -35,7 +35,7 @@ const TO_CLIENT: &[&str] = &[
 ///
 /// # Errors
 /// 415 for a `Content-Encoding` other than `identity`.
-pub fn to_endpoint(headers: &Headers) -> Result<Headers, Failure> {
+pub(crate) fn to_endpoint(headers: &Headers) -> Result<Headers, Failure> {
     let mut passing = Headers::default();
     for (name, value) in headers.iter() {
         if name.eq_ignore_ascii_case("content-encoding") {
@@ -50,14 +50,14 @@ pub fn to_endpoint(headers: &Headers) -> Result<Headers, Failure> {
 ///
 /// # Errors
 /// 415 for a `Content-Encoding` other than `identity`.
-pub fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
+pub(crate) fn check_encoding(encoding: Option<&str>) -> Result<(), Failure> {
     let encoding = encoding.unwrap_or_default().trim();
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") { Ok(()) } else { Err(Failure::EncodedBody) }
 }
 
 /// Makes an `idempotency-key` different for each customer. Endpoints remember keys by credential, and all customers use
 /// ours. With equal keys, the second customer would get the answer of the first.
-pub fn scope(headers: &mut Headers, owner: &Owner) {
+pub(crate) fn scope(headers: &mut Headers, owner: &Owner) {
     let Some(value) = headers.get("idempotency-key") else { return };
     let tenant = owner.tenant.as_deref().unwrap_or_default();
     let text = [&owner.service, "\0", tenant, "\0", value].concat();
@@ -66,7 +66,7 @@ pub fn scope(headers: &mut Headers, owner: &Owner) {
 }
 
 /// The endpoint's headers that may pass to the client, with names in lower case, and `cache-control: no-store`.
-pub fn to_client(headers: &Headers) -> Headers {
+pub(crate) fn to_client(headers: &Headers) -> Headers {
     let mut passing = Headers::default();
     headers.iter().for_each(|(name, value)| pass(TO_CLIENT, name, value, &mut passing));
     passing.push("cache-control", "no-store");

@@ -27,23 +27,16 @@ const CREDENTIALS: &[&str] = &[
 
 /// The pairs that may pass.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Query {
+pub(crate) struct Query {
     pairs: Vec<(String, String)>,
 }
 
 impl Query {
     /// Reads a raw query string (without `?`). Unknown parameters are dropped.
     ///
-    /// ```
-    /// use bailiwick_edge::decide::route::query::Query;
-    /// let query = Query::parse("limit=20&utm_source=x").unwrap();
-    /// assert_eq!(query.pairs(), [("limit".to_owned(), "20".to_owned())]);
-    /// assert!(Query::parse("api-key=sk-1").is_err());
-    /// ```
-    ///
     /// # Errors
     /// 400 for a credential in it, or for bytes that aren't UTF-8.
-    pub fn parse(raw: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(raw: &str) -> Result<Self, Failure> {
         let mut pairs = Vec::new();
         for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
             let plain: String = name.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
@@ -62,24 +55,24 @@ impl Query {
 
     /// Whether the query asks for a stream.
     #[must_use]
-    pub fn stream(&self) -> bool {
+    pub(crate) fn stream(&self) -> bool {
         self.pairs.iter().any(|(name, value)| name == "stream" && value == "true")
     }
 
     /// The ids in the query, in order. A list continues after them.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.pairs.iter().filter(|(name, _)| IDS.contains(&name.as_str())).map(|(_, id)| id.as_str())
     }
 
     /// Replaces [`Query::ids`] in what is sent, in the same order.
-    pub fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
+    pub(crate) fn replace_ids(&mut self, new: &mut impl Iterator<Item = String>) {
         let slots = self.pairs.iter_mut().filter(|(name, _)| IDS.contains(&name.as_str()));
         slots.zip(new).for_each(|((_, id), new)| *id = new);
     }
 
     /// The pairs, decoded.
     #[must_use]
-    pub fn pairs(&self) -> &[(String, String)] {
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.pairs
     }
 }
@@ -101,6 +94,7 @@ mod tests {
     fn unknown_parameters_and_the_api_version_are_dropped() {
         let query = Query::parse("api-version=2020&include[]=a&include%5B%5D=b&x=y&&=").unwrap();
         assert_eq!(query.pairs().len(), 2);
+        assert_eq!(Query::parse("limit=20&utm_source=x").unwrap().pairs(), [("limit".to_owned(), "20".to_owned())]);
         assert_eq!(Query::parse("limit=%ff"), Err(Failure::BadQuery));
         assert_eq!(Query::parse(""), Ok(Query::default()));
     }

@@ -92,7 +92,7 @@ impl StringRole {
 
 /// The state between two chunks.
 #[derive(Debug, Default)]
-pub struct Json {
+pub(crate) struct Json {
     frames: Vec<Frame>,
     /// Containers too deep to be followed.
     deeper: usize,

@@ -8,7 +8,7 @@ use super::json::Json;
 use super::{NamePlaces, Names};
 
 /// Passes the lines of a file on.
-pub struct BatchLines {
+pub(crate) struct BatchLines {
     names: Names,
     json: Json,
 }
@@ -23,7 +23,7 @@ impl fmt::Debug for BatchLines {
 impl BatchLines {
     /// Starts an endpoint's answer. `models` holds its names by the clients' names.
     #[must_use]
-    pub fn to_client(models: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn to_client(models: &BTreeMap<String, String>) -> Self {
         // If clients have two names for one model, the first counts.
         let pairs = models.iter().rev().map(|(ours, theirs)| (theirs, ours));
         Self { names: Names::translated(pairs, NamePlaces::Lines, None), json: Json::default() }
@@ -31,7 +31,7 @@ impl BatchLines {
 
     /// Takes the next bytes, and returns the bytes to pass on.
     #[must_use]
-    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.json.pass(&self.names, piece, &mut out);
@@ -44,7 +44,7 @@ impl BatchLines {
 
     /// Returns what was held back, at the end.
     #[must_use]
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         self.json.take_held()
     }
 }

@@ -10,7 +10,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// What an event is to the attempt machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// It carries something of the answer.
     Content,
     /// Comments, roles, announcements: the model has said nothing yet.
@@ -29,9 +29,9 @@ pub enum Meaning {
     Final,
 }
 
-/// What an event is. Data that isn't JSON is an error of the endpoint's.
-#[must_use]
-pub fn meaning(event: &[u8]) -> Meaning {
+/// What an event that stands alone is. Data that isn't JSON is an error of the endpoint's.
+#[cfg(test)]
+pub(super) fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut FreeValues::default(), &mut Choices::default())
 }
 

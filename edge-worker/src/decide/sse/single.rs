@@ -9,7 +9,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan, quoted, with_nulls};
 
 /// What kind of answer a path gives, where it can be told by events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AnswerKind {
+pub(crate) enum AnswerKind {
     /// `/chat/completions`: one `chat.completion.chunk`, and `[DONE]`.
     Chat,
     /// `/completions`: one `text_completion`, and `[DONE]`.
@@ -20,7 +20,7 @@ pub enum AnswerKind {
 
 /// The events of an answer; `None` if it is no such answer.
 #[must_use]
-pub fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
+pub(crate) fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     let answer = with_nulls(answer);
     let mut scan = Scan::new(&answer);
     let written = match answer_kind {

@@ -18,31 +18,31 @@ use crate::decide::route::query::Query;
 use crate::decide::route::{Class, Route};
 
 /// The places where a request may name something that was handed out.
-pub struct NamedIds<'r> {
+pub(crate) struct NamedIds<'r> {
     /// The path.
-    pub route: &'r mut Route,
+    pub(crate) route: &'r mut Route,
     /// The query.
-    pub query: &'r mut Query,
+    pub(crate) query: &'r mut Query,
     /// The body, if it is JSON.
-    pub body: Option<&'r mut Inspected>,
+    pub(crate) body: Option<&'r mut Inspected>,
     /// The model, by the client's name.
-    pub model: Option<&'r str>,
+    pub(crate) model: Option<&'r str>,
 }
 
 /// What the opened ids say.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     /// The endpoint that has all of it.
-    pub place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// That endpoint's name for the model, if the client's name was handed out by a fine-tuning job.
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// Whether the request names anything besides the model.
-    pub is_stateful: bool,
+    pub(crate) is_stateful: bool,
 }
 
 /// Whether a request can't be read without the keys that seal ids.
 #[must_use]
-pub fn needs_keys(table: &Table, service: ServiceIndex, named: &NamedIds<'_>) -> bool {
+pub(crate) fn needs_keys(table: &Table, service: ServiceIndex, named: &NamedIds<'_>) -> bool {
     let stores = table.service(service).allow.contains(&Allowance::Store);
     let body = named.body.as_deref();
     let is_state = named.route.class() == Class::State || named.model.is_some_and(is_marked);
@@ -58,7 +58,7 @@ fn is_sealed(item: &ItemId) -> bool {
 /// # Errors
 /// 404 for anything that isn't `owner`'s. 400 for things at more than one endpoint, and for references to items if no
 /// answers are stored. 503 if keys are needed and missing.
-pub fn claim(
+pub(crate) fn claim(
     keys: Option<&Keyring>,
     table: &Table,
     service: ServiceIndex,

@@ -35,32 +35,32 @@ const MAC: usize = 16;
 
 /// The owner of an id.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The service's name.
-    pub service: String,
+    pub(crate) service: String,
     /// The tenant's name, if the service has tenants.
-    pub tenant: Option<String>,
+    pub(crate) tenant: Option<String>,
 }
 
 /// What a sealed id holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OpenedId {
+pub(crate) struct OpenedId {
     /// The endpoint that has it.
-    pub place: Place,
+    pub(crate) place: Place,
     /// That endpoint's own id.
-    pub id: String,
+    pub(crate) id: String,
 }
 
 /// The keys in the Worker's secret. The first seals, and all of them open.
 #[derive(Clone)]
-pub struct Keyring {
+pub(crate) struct Keyring {
     keys: Vec<Hmac>,
 }
 
 impl Keyring {
     /// Reads a secret: one key of at least 32 characters, or several, newest first, separated by white space.
     #[must_use]
-    pub fn parse(secret: &str) -> Option<Self> {
+    pub(crate) fn parse(secret: &str) -> Option<Self> {
         let keys: Vec<&str> = secret.split_whitespace().collect();
         let long = !keys.is_empty() && keys.iter().all(|key| key.len() >= SHORTEST_KEY);
         long.then(|| Self { keys: keys.iter().map(|key| Hmac::new(key.as_bytes())).collect() })
@@ -68,7 +68,7 @@ impl Keyring {
 
     /// Seals an endpoint's id. `None` if it can't be an id.
     #[must_use]
-    pub fn seal(&self, owner: &Owner, region: &str, endpoint: &str, id: &str) -> Option<String> {
+    pub(crate) fn seal(&self, owner: &Owner, region: &str, endpoint: &str, id: &str) -> Option<String> {
         let key = self.keys.first()?;
         if id.is_empty() || id.len() > LONGEST || id.contains(char::is_control) {
             return None;
@@ -79,16 +79,10 @@ impl Keyring {
         bytes.extend_from_slice(id.as_bytes());
         Some(format!("{}{MARK}{}", beginning(id), BASE64URL.encode(bytes)))
     }
-
-    /// Opens a client's id, if it is `owner`'s and its endpoint is still in the rules.
-    #[must_use]
-    pub fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<OpenedId> {
-        IdOpener::new(self, table, owner).open(sealed)
-    }
 }
 
 /// Opens the ids of one request.
-pub struct IdOpener<'a> {
+pub(crate) struct IdOpener<'a> {
     keys: &'a Keyring,
     owner: &'a Owner,
     /// Every endpoint of the rules.
@@ -98,7 +92,7 @@ pub struct IdOpener<'a> {
 impl<'a> IdOpener<'a> {
     /// Opens ids of `owner`.
     #[must_use]
-    pub fn new(keys: &'a Keyring, table: &'a Table, owner: &'a Owner) -> Self {
+    pub(crate) fn new(keys: &'a Keyring, table: &'a Table, owner: &'a Owner) -> Self {
         let places =
             table.regions().iter().filter_map(|region| Some((region, table.region_named(region.id.as_str())?)));
         let places = places.flat_map(|(region, index)| {
@@ -110,9 +104,9 @@ impl<'a> IdOpener<'a> {
         Self { keys, owner, places: places.collect() }
     }
 
-    /// Opens an id: see [`Keyring::open`].
+    /// Opens a client's id, if it is the owner's and its endpoint is still in the rules.
     #[must_use]
-    pub fn open(&self, sealed: &str) -> Option<OpenedId> {
+    pub(crate) fn open(&self, sealed: &str) -> Option<OpenedId> {
         let start = beginning(sealed);
         let bytes = BASE64URL.decode(sealed.strip_prefix(start)?.strip_prefix(MARK)?).ok()?;
         let (found, rest) = bytes.split_at_checked(TAG)?;
@@ -129,7 +123,7 @@ impl<'a> IdOpener<'a> {
 
 /// Whether an id looks like a sealed one, whoever its owner is.
 #[must_use]
-pub fn is_marked(id: &str) -> bool {
+pub(crate) fn is_marked(id: &str) -> bool {
     id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
 }
 
@@ -137,7 +131,7 @@ pub fn is_marked(id: &str) -> bool {
 /// check that. It depends on the owner, so it stays the same from turn to turn. It has at most the 64 characters that
 /// hosts accept.
 #[must_use]
-pub fn renamed(owner: &Owner, id: &str) -> String {
+pub(crate) fn renamed(owner: &Owner, id: &str) -> String {
     let tenant = owner.tenant.as_deref().map_or(["-", ""], |tenant| ["+", tenant]);
     let text = ["item\0", tenant[0], tenant[1], "\0", &owner.service, "\0", id].concat();
     let digest = Sha256::digest(text);
@@ -228,6 +222,13 @@ mod tests {
 
     use super::*;
     use crate::decide::state::tests::{place, table};
+
+    impl Keyring {
+        /// Opens one id.
+        fn open(&self, table: &Table, owner: &Owner, sealed: &str) -> Option<OpenedId> {
+            IdOpener::new(self, table, owner).open(sealed)
+        }
+    }
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()

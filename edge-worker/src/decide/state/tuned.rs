@@ -14,7 +14,7 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 /// (`gpt-4o-2024-08-06.ft-abc`) write them. Gateways put the provider before it (`openai/ft:…`). The name is read as
 /// the most lenient reader would.
 #[must_use]
-pub fn is_tuned(name: &str) -> bool {
+pub(crate) fn is_tuned(name: &str) -> bool {
     if is_plain(name) {
         return says_tuned(name.as_bytes());
     }
@@ -38,7 +38,7 @@ fn says_tuned(name: &[u8]) -> bool {
 /// Removes fine-tuned models and adapters from a list of models, and keeps every other byte. What isn't a list of
 /// models becomes an empty list.
 #[must_use]
-pub fn without_tuned(list: &[u8]) -> Vec<u8> {
+pub(crate) fn without_tuned(list: &[u8]) -> Vec<u8> {
     let kept = core::str::from_utf8(list).ok().and_then(|text| {
         let mut dropped = Vec::new();
         let mut scan = Scan::new(text);
