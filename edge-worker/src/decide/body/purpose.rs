@@ -1,5 +1,5 @@
-//! Takes the purpose of an uploaded file, returns whether it is one. Called for the field of a JSON body and for the part
-//! of a form.
+//! Checks the purpose of an uploaded file. Takes its text, returns whether it is one. Called for the field of a JSON
+//! body and for the part of a form.
 
 use crate::decide::envelope::Failure;
 
