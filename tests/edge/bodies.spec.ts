@@ -1,9 +1,11 @@
 // What a model host may fetch, share or route by: each kind alone, what real clients send, and random bodies, forms and
-// files of batches against an independent judge (bodies.ts, forms.ts). BODIES_CASES and BODIES_SEED set how many and
+// files of batches against an independent judge (judge.ts, forms.ts). BODIES_CASES and BODIES_SEED set how many and
 // which.
 import { Agent, request } from "node:http";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Chance, make, verdict } from "./bodies.js";
+import { Chance } from "./bodies.js";
+import { verdict } from "./judge.js";
+import { make } from "./planting.js";
 import { type Part, formVerdict, isSame, makeBatch, makeForm, parsed, written } from "./forms.js";
 import { type Json, formPart, keyDigest, region, rules, serve, stopAll } from "./harness.js";
 import { workerd } from "./workerd.js";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildSync } from "esbuild";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, keyDigest, onStop, read, region, root, rules, serve, stopAll } from "./harness.js";
+import { Edge, type Json, StandIn, keyDigest, read, region, root, rules, serve, stopAll } from "./harness.js";
 import { workerd } from "./workerd.js";
 
 const ORIGIN = "https://app.example.com";

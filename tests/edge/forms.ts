@@ -1,21 +1,8 @@
-// Random forms and files of batches, some with something forbidden in them, and an independent judge of them. bodies.ts
-// does the same for JSON.
-import {
-  type Chance,
-  engineInputs,
-  hosting,
-  isMedia,
-  isPlace,
-  make,
-  media,
-  paths,
-  places,
-  routing,
-  routingLike,
-  strangeKeys,
-  texts,
-  verdict,
-} from "./bodies.js";
+// Random forms and files of batches, some with something forbidden in them, and an independent judge of them.
+// planting.ts and judge.ts do the same for JSON.
+import { type Chance, media, paths, texts } from "./bodies.js";
+import { isMedia, isPlace, verdict } from "./judge.js";
+import { engineInputs, hosting, make, places, routing, routingLike, strangeKeys } from "./planting.js";
 import type { Json } from "./harness.js";
 
 /** A field of a form, or a file. */
