@@ -1,5 +1,6 @@
-// Puts something forbidden into random bodies of the model API, or nothing. Takes a generator of random numbers; returns
-// a path, a body, and what was put into it. Called by bodies.spec.ts and forms.ts; judge.ts says what must be refused.
+// Puts something forbidden, or nothing, into random bodies of the model API. Takes a generator of random numbers;
+// returns a path, a body, and what was put into it. Called by bodies.spec.ts and forms.ts. judge.ts says what must be
+// refused.
 import { type Chance, makers, media, paths, vllm } from "./bodies.js";
 import type { Json } from "./harness.js";
 

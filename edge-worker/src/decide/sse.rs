@@ -1,9 +1,9 @@
-//! Server-sent events: chunks of an endpoint's stream in; the same bytes cut at the ends of events, and what each event
-//! is, out.
+//! Server-sent events. Takes the chunks of an endpoint's stream; returns the same bytes cut at the ends of events, and
+//! the meaning of each event. Called by the attempt machine (`run`).
 //!
-//! Framing follows the WHATWG's *Server-sent events* §9.2.5: lines end with LF, CRLF or CR, a leading byte-order mark
-//! is skipped, an empty line ends an event, as does a line of comment where none has begun. However the bytes were
-//! split into chunks, the events and the bytes are the same.
+//! Framing follows the WHATWG's *Server-sent events* §9.2.5. Lines end with LF, CRLF or CR. A leading byte-order mark
+//! is skipped. An empty line ends an event, and so does a comment line before an event has begun. The events and the
+//! bytes don't depend on how the bytes were split into chunks.
 
 mod choices;
 mod classify;
@@ -18,32 +18,34 @@ use classify::meaning;
 use memchr::memchr2;
 use shape::Shape;
 
-/// The longest event that is held until it is whole; a longer one passes in pieces, and only its beginning is read.
+/// The longest event that is held until it is complete, in bytes. A longer one passes in pieces, and only its beginning
+/// is read.
 pub(crate) const LONGEST_EVENT: usize = 1 << 20;
 
-/// What became whole with one chunk.
+/// What one chunk completed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Framed {
-    /// The bytes of whole events, as they came.
+    /// The bytes of complete events, unchanged.
     pub(crate) bytes: Vec<u8>,
-    /// Where in `bytes` each of them ends, and what it is.
+    /// Where each event ends in `bytes`, and its meaning.
     pub(crate) events: Vec<(usize, Meaning)>,
 }
 
 /// Cuts a stream at the ends of events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Framer {
-    /// The bytes of an event that isn't whole.
+    /// The bytes of an incomplete event.
     pending: Vec<u8>,
-    /// How much of `pending` was looked through.
+    /// How many bytes of `pending` were read.
     scanned: usize,
     /// Whether the line at `scanned` has any bytes.
     line_begun: bool,
-    /// The last byte was a CR: a LF that follows belongs to the same line end.
+    /// Whether the last byte was a CR. A LF after it belongs to the same line end.
     after_cr: bool,
-    /// Whether the beginning of the stream was seen, where a byte-order mark may stand.
+    /// Whether the beginning of the stream was seen. A byte-order mark may be there.
     begun: bool,
-    /// The event in hand was longer than allowed and partly passed on; what it is, as far as its beginning says.
+    /// The meaning of the current event, as far as its beginning says, if the event is longer than allowed and was
+    /// partly passed on.
     torn: Option<Meaning>,
     /// The last event that carried content.
     shape: Shape,
@@ -51,7 +53,7 @@ pub(crate) struct Framer {
 }
 
 impl Framer {
-    /// Takes a chunk; gives back what is whole. A chunk that holds whole events only is given back without a copy.
+    /// Takes a chunk, and returns what is complete. A chunk of complete events is returned without a copy.
     pub(crate) fn push(&mut self, chunk: Vec<u8>) -> Framed {
         let mut bytes = if self.pending.is_empty() {
             chunk
@@ -67,14 +69,14 @@ impl Framer {
             if byte == b'\n' && self.after_cr {
                 self.after_cr = false;
                 at += 1;
-                // The rest of an event's final CRLF that a chunk's end fell into: it goes with the bytes of that event.
+                // The rest of an event's last CRLF, which a chunk's end cut. It goes with the bytes of that event.
                 if at == event_start + 1 {
                     event_start = at;
                 }
                 continue;
             }
             if byte != b'\n' && byte != b'\r' {
-                // To the end of the line at once.
+                // Skips to the end of the line.
                 self.after_cr = false;
                 self.line_begun = true;
                 at = memchr2(b'\n', b'\r', &bytes[at..]).map_or(bytes.len(), |length| at + length);
@@ -83,7 +85,7 @@ impl Framer {
             self.after_cr = byte == b'\r';
             at += 1;
             let empty = !core::mem::take(&mut self.line_begun);
-            // A comment between two events is passed on at once: there may be nothing else for long.
+            // A comment between two events is passed on at once, because nothing else may come for long.
             let is_comment = bytes.get(event_start) == Some(&b':') && self.torn.is_none();
             if empty || is_comment {
                 if self.after_cr && bytes.get(at) == Some(&b'\n') {
@@ -115,7 +117,7 @@ impl Framer {
         Framed { bytes, events }
     }
 
-    /// Reads an event of another shape than the last.
+    /// Reads an event whose shape differs from the last one's.
     fn read(&mut self, event: &[u8]) -> Meaning {
         let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices);
         if meaning == Meaning::Content {
@@ -124,14 +126,14 @@ impl Framer {
         meaning
     }
 
-    /// How many bytes of an event that isn't whole are held.
+    /// How many bytes of an incomplete event are held.
     #[must_use]
     pub(crate) fn held(&self) -> usize {
         self.pending.len()
     }
 
-    /// The stream has ended. Some servers leave out the empty line after their last event: it is told by its own words
-    /// all the same, and given with the lines that end it. An event that broke off is an error.
+    /// Ends the stream. Some servers leave out the empty line after their last event. It is still read, and returned
+    /// with the line ends that it lacks. An event that broke off is an error.
     pub(crate) fn end(&mut self) -> (Vec<u8>, Meaning) {
         let mut last = core::mem::take(&mut self.pending);
         self.scanned = 0;
@@ -151,20 +153,20 @@ impl Framer {
         (last, meaning)
     }
 
-    /// Whether the stream is of choices, `expected` of them at least, and each has said why it finished.
+    /// Whether the stream has choices, at least `expected` of them, and each has said why it finished.
     #[must_use]
     pub(crate) fn is_answered(&self, expected: usize) -> bool {
         self.choices.are_finished(expected)
     }
 
-    /// Whether part of an event that isn't whole was passed on: nothing that is appended would be understood.
+    /// Whether part of an incomplete event was passed on. Then nothing that is appended would be understood.
     #[must_use]
     pub(crate) fn is_torn(&self) -> bool {
         self.torn.is_some()
     }
 }
 
-/// The first event of a stream without its byte-order mark.
+/// Removes the byte-order mark from the first event of a stream.
 pub(crate) fn without_mark(event: &[u8]) -> &[u8] {
     event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event)
 }
@@ -281,10 +283,17 @@ mod tests {
 
     /// Events, of which the test makes others.
     const SEEDS: &[&str] = &[
-        r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"delta":{"content":"ab"},"finish_reason":null}]}"#,
-        r#"data: {"choices":[{"delta":{"role":"assistant","content":"é"}},{"text":"x","logprobs":{"a":[1,-2.5e3,"y"]}}],"error":null}"#,
+        concat!(
+            r#"data: {"id":"c-1","object":"chat.completion.chunk","created":12,"choices":[{"index":0,"#,
+            r#""delta":{"content":"ab"},"finish_reason":null}]}"#,
+        ),
+        concat!(
+            r#"data: {"choices":[{"delta":{"role":"assistant","content":"é"}},{"text":"x","#,
+            r#""logprobs":{"a":[1,-2.5e3,"y"]}}],"error":null}"#,
+        ),
         "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\",\"n\":7}",
-        "id: 7\ndata:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n: more",
+        "id: 7\ndata:{\"choices\":[{\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n: \
+         more",
         "data: {\"delta\":\"x\",\ndata: \"type\":\"y\"}",
     ];
 

@@ -1,19 +1,20 @@
-//! The choices of a stream enter, event by event; whether each has said why it finished leaves. `classify` notes them,
-//! and the attempt machine asks when a stream ends without `[DONE]`.
+//! Follows the choices of a stream, event by event. Says whether each choice has said why it finished. Called by
+//! `classify`, and by the attempt machine if a stream ends without `[DONE]`.
 
-/// More choices than this aren't counted. OpenAI allows 128 for each of the prompts of a completion.
+/// The most choices that are counted. OpenAI allows 128 for each prompt of a completion.
 const MOST: usize = 4_096;
 
 /// Which choices of a stream have finished, by their index.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choices {
     finished: Vec<bool>,
-    /// Whether one had an index that nobody counts.
+    /// Whether a choice had an index beyond the limit.
     uncounted: bool,
 }
 
 impl Choices {
-    /// Notes that a choice was in an event. One that has finished stays so: some servers add to it afterwards.
+    /// Notes that a choice was in an event. A finished choice stays finished, although some servers add to it
+    /// afterwards.
     pub(super) fn note(&mut self, index: Option<usize>, finished: bool) {
         let Some(index) = index.filter(|&index| index < MOST) else {
             self.uncounted = true;
@@ -27,7 +28,7 @@ impl Choices {
         }
     }
 
-    /// Whether there are choices, as many as `expected` at least, and all of them have finished.
+    /// Whether there are at least `expected` choices, and all of them have finished.
     pub(super) fn are_finished(&self, expected: usize) -> bool {
         !self.uncounted && self.finished.len() >= expected.max(1) && self.finished.iter().all(|&finished| finished)
     }

@@ -1,5 +1,5 @@
-//! One whole event in; whether it carries content, ends the stream, or is an error, out. One pass over its bytes,
-//! nothing kept.
+//! Classifies an event. Takes one complete event; says whether it carries content, ends the stream, or is an error. It
+//! is one pass over the bytes, without a state. Called by `sse`.
 
 use std::borrow::Cow;
 
@@ -8,35 +8,35 @@ use super::heartbeat;
 use super::shape::FreeValues;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
-/// What an event is to the attempt machine.
+/// The meaning of an event for the attempt machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Meaning {
     /// It carries something of the answer.
     Content,
-    /// Comments, roles, announcements: the model has said nothing yet.
+    /// Comments, roles and announcements: no content of the model yet.
     Nothing,
-    /// A word in place of JSON that says no more than that the endpoint is alive.
+    /// A word in place of JSON that only says that the endpoint is alive.
     Heartbeat,
-    /// The endpoint says that it failed.
+    /// The endpoint reports a failure.
     Error,
-    /// `response.failed`: an error before anything was said, an end afterwards.
+    /// `response.failed`: an error before any content, an end after some.
     Failed,
-    /// `[DONE]`: the end of a stream that said something.
+    /// `[DONE]`: the end of a stream with content.
     Done,
-    /// `response.completed` or `response.incomplete`: the end, with the whole answer in it.
+    /// `response.completed` or `response.incomplete`: the end, with the complete answer in it.
     Completed,
-    /// The end of one transcript, sound or image: content, and the stream may end cleanly after it.
+    /// The end of one transcript, sound or image. It is content, and the stream may end after it.
     Final,
 }
 
-/// What an event that stands alone is. Data that isn't JSON is an error of the endpoint's.
+/// The meaning of a single event. Data that isn't JSON is an error of the endpoint.
 #[cfg(test)]
 pub(super) fn meaning(event: &[u8]) -> Meaning {
     read_event(event, &mut FreeValues::default(), &mut Choices::default())
 }
 
-/// What an event is of which only the beginning is at hand: an end, where that says so, as the final image of a stream
-/// does before its megabytes; else content.
+/// The meaning of an event of which only the beginning is known. It is an end if the beginning says so, as in the last
+/// image of a stream with megabytes to come. Else it is content.
 pub(super) fn beginning(event: &[u8]) -> Meaning {
     let event = match core::str::from_utf8(event) {
         Ok(event) => event,
@@ -49,7 +49,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
             Some(("event", value)) => name = value.strip_prefix(' ').unwrap_or(value),
             Some(("data", data)) => {
                 let data = data.strip_prefix(' ').unwrap_or(data);
-                // Broken where it is cut, at the latest: what came before counts.
+                // The text is invalid where it is cut. What comes before counts.
                 let _ = Scan::of_answer(data).object(|key, value| {
                     if key == "type" && value.kind()? == Kind::String {
                         kind = Some(value.string()?);
@@ -68,7 +68,7 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
     }
 }
 
-/// What an event is, which of its values don't matter, and which choices it tells of.
+/// Reads an event's meaning, which of its values don't matter, and which choices it holds.
 pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
@@ -77,7 +77,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
     for line in event.split(['\n', '\r']) {
         let line_end = line_start + line.len();
         line_start = line_end + 1;
-        // WHATWG *Server-sent events* §9.2.6: one space after the colon is no part of the value.
+        // WHATWG *Server-sent events* §9.2.6: one space after the colon doesn't belong to the value.
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match (field, &mut data) {
@@ -108,7 +108,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
     if payload.error || name == "error" {
         return Meaning::Error;
     }
-    // The payload's own `type` goes before the event's name: some endpoints send no names.
+    // The payload's own `type` has priority over the event's name, because some endpoints send no names.
     let kind = payload.kind.as_deref().unwrap_or(name);
     match (by_kind(kind), payload.choices) {
         (Some(meaning), _) if meaning != Meaning::Final => meaning,
@@ -119,7 +119,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
     }
 }
 
-/// What an event's kind says, where it is one of those that say something by themselves.
+/// The meaning of an event's kind, if the kind alone decides.
 fn by_kind(kind: &str) -> Option<Meaning> {
     Some(match kind {
         "error" => Meaning::Error,
@@ -142,14 +142,14 @@ fn by_kind(kind: &str) -> Option<Meaning> {
     })
 }
 
-/// What of an event's JSON decides.
+/// The parts of an event's JSON that decide its meaning.
 #[derive(Default)]
 struct Payload<'a> {
     /// `type`.
     kind: Option<Cow<'a, str>>,
     /// A top-level `error` that isn't null, or vLLM's `"object": "error"`.
     error: bool,
-    /// Whether any of `choices` says something; `None` without `choices`.
+    /// Whether any of `choices` has content; `None` without `choices`.
     choices: Option<bool>,
     /// `{}` or `null`.
     empty: bool,
@@ -184,7 +184,7 @@ fn read<'a>(data: &'a str, free: &mut FreeValues, choices: &mut Choices) -> Resu
             Ok(())
         })?,
         kind => {
-            // No event of the model API's is a bare number or word: it counts what time has passed, at most.
+            // No event of the model API is a plain number or word. At most it counts time that has passed.
             payload.empty = kind != Kind::Array;
             scan.skip()?;
         }
@@ -193,8 +193,8 @@ fn read<'a>(data: &'a str, free: &mut FreeValues, choices: &mut Choices) -> Resu
     Ok(payload)
 }
 
-/// Whether a choice has a delta beyond its role, a text, or a reason to finish. One without an index is told by its
-/// position.
+/// Whether a choice has a delta besides its role, a text, or a reason to finish. If it has no index, its position
+/// counts.
 fn choice_says(
     choice: &mut Scan<'_>,
     position: usize,
@@ -218,7 +218,7 @@ fn choice_says(
             })?,
             ("text", _) => says |= is_something(value, free)?,
             ("finish_reason", _) => finished |= is_something(value, free)?,
-            // Not free to differ: an event of another choice is another event.
+            // This value may not differ: an event of another choice is another event.
             ("index", Kind::Number) => index = value.text()?.parse().ok(),
             _ => pass(value, free)?,
         }
@@ -228,7 +228,7 @@ fn choice_says(
     Ok(says || finished)
 }
 
-/// Reads a value; whether it is more than `null`, `""`, `[]` or `{}`.
+/// Reads a value. Returns whether it is more than `null`, `""`, `[]` or `{}`.
 fn is_something(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<bool, InvalidJson> {
     let kind = value.kind()?;
     let mut any = false;
@@ -252,7 +252,7 @@ fn is_something(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<bool, Inv
     Ok(any)
 }
 
-/// Reads a value of which nothing matters but that it is JSON.
+/// Reads a value that only has to be JSON.
 fn pass(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<(), InvalidJson> {
     match value.kind()? {
         Kind::Array => value.array(|item| pass(item, free)),

@@ -1,11 +1,11 @@
-//! The name and data of an event that is no JSON in; whether it is a heartbeat, out. Called by `classify`.
+//! Recognises heartbeats. Takes the name and the data of an event that isn't JSON. Called by `classify`.
 //!
-//! Proxies write them by hand: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An error in plain
-//! words (`upstream connect error`) isn't one, nor is JSON that broke.
+//! Proxies write them in their own ways: `data: ping`, `data: [HEARTBEAT]`, `event: keep-alive` with the time. An error
+//! in plain words (`upstream connect error`) isn't one, and neither is broken JSON.
 
 /// The longest data of a heartbeat, in bytes.
 const LONGEST: usize = 64;
-/// What a heartbeat begins with, letters and digits alone, in lower case.
+/// The first word of a heartbeat: its letters and digits in lower case.
 const WORDS: &[&str] = &[
     "ping",
     "pong",
@@ -21,10 +21,11 @@ const WORDS: &[&str] = &[
     "openrouter",
     "noop",
 ];
-/// What tells of a failure, whatever stands beside it.
+/// Words that mean a failure, whatever else the event says.
 const FAILURES: &[&str] = &["error", "fail", "exception", "timeout", "timed", "refused", "denied", "abort", "crash"];
 
-/// Whether an event of this name (`""`: none) and data, which isn't JSON, says no more than that its sender is alive.
+/// Whether an event with this name (`""` for none) and this data only says that its sender is alive. The data isn't
+/// JSON.
 pub(super) fn is_one(name: &str, data: &str) -> bool {
     if data.len() > LONGEST {
         return false;
@@ -38,7 +39,7 @@ pub(super) fn is_one(name: &str, data: &str) -> bool {
         || data.chars().all(|c| c.is_whitespace() || ".:…-_*~".contains(c))
 }
 
-/// Whether the first word is one of [`WORDS`], be it in brackets or joined by hyphens.
+/// Whether the first word is one of [`WORDS`], perhaps in brackets or joined by hyphens.
 fn begins(text: &str) -> bool {
     let is_letter = |c: char| c.is_ascii_alphanumeric();
     let text = text.trim_start_matches(|c| !is_letter(c));

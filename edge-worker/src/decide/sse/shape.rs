@@ -1,43 +1,44 @@
-//! The last event that carried content in; whether another one has the same shape, and so the same meaning, out. `sse`
-//! asks before it reads an event.
+//! Compares an event with the last one that carried content. Says whether both have the same shape, and so the same
+//! meaning. Called by `sse` before it reads an event.
 //!
-//! Most events of a stream are the last one with another word in it. Comparing is several times cheaper than reading.
+//! Most events of a stream equal the last one but for a word. To compare them is several times cheaper than to read
+//! them.
 
 use core::ops::Range;
 
 use crate::decide::json::{self, Kind};
 
-/// The longest event that is remembered.
+/// The longest event that is remembered, in bytes.
 const LONGEST: usize = 4_096;
 /// How many values of an event may differ.
 const MOST_FREE: usize = 64;
 
-/// A value that may be another one of its kind, and the event means the same.
+/// A value that may be replaced by another of its kind without changing the event's meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct FreeValue {
-    /// Where it stands, a string with its quotation marks.
+    /// Its range. A string's includes the quotation marks.
     range: Range<usize>,
     is_number: bool,
     /// Whether it may not be the empty string.
     says: bool,
 }
 
-/// The values of an event that may differ, in the order in which they stand.
+/// The values of an event that may differ, in order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct FreeValues {
     values: Vec<FreeValue>,
-    /// Where the text in hand begins within its event.
+    /// The position in the event where the current text begins.
     base: usize,
 }
 
 impl FreeValues {
-    /// What is noted from now on stands in a text that begins at `base` of its event.
+    /// Sets the position in the event where the current text begins.
     pub(super) fn begin(&mut self, base: usize) {
         self.base = base;
         self.values.clear();
     }
 
-    /// Notes a string or a number. With `says` it counts only that the string isn't empty.
+    /// Notes a string or a number. With `says`, a string must not be empty.
     pub(super) fn note(&mut self, kind: Kind, range: Range<usize>, says: bool) {
         let is_number = kind == Kind::Number;
         if (is_number || kind == Kind::String) && self.values.len() < MOST_FREE {
@@ -47,7 +48,7 @@ impl FreeValues {
     }
 }
 
-/// An event that carried content. By default one that no event is like.
+/// An event that carried content. The default matches no event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
     event: Vec<u8>,
@@ -55,21 +56,21 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Where the next event's values are noted: nothing has this shape until [`Shape::learn`].
+    /// Collects the next event's values. Nothing matches until [`Shape::learn`].
     pub(super) fn forget(&mut self) -> &mut FreeValues {
         self.event.clear();
         self.free.begin(0);
         &mut self.free
     }
 
-    /// Remembers an event, whose values were noted.
+    /// Remembers an event whose values were noted.
     pub(super) fn learn(&mut self, event: &[u8]) {
         if event.len() <= LONGEST {
             self.event.extend_from_slice(event);
         }
     }
 
-    /// Whether an event is the remembered one but for values that may differ.
+    /// Whether an event equals the remembered one except for values that may differ.
     pub(super) fn is_of(&self, event: &[u8]) -> bool {
         if self.event.is_empty() {
             return false;
@@ -82,7 +83,7 @@ impl Shape {
             if mine == self.event.len() {
                 return theirs == event.len();
             }
-            // A number is longer where mine has ended already.
+            // The event's number is longer than the remembered one.
             let Some(value) = free.find(|value| mine < value.range.end + usize::from(value.is_number)) else {
                 return false;
             };
@@ -99,7 +100,7 @@ impl Shape {
     }
 }
 
-/// How many bytes two texts begin with in common, eight at a time.
+/// How many bytes two texts have in common at their beginning. Compares eight at a time.
 fn common(a: &[u8], b: &[u8]) -> usize {
     let length = a.len().min(b.len());
     let (a, b) = (&a[..length], &b[..length]);
@@ -132,7 +133,8 @@ mod tests {
         );
         let event = |id: &str, created: &str, content: &str| {
             format!(
-                "data: {{\"id\":{id},\"created\":{created},\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{content}}}}}]}}\n\n"
+                "data: {{\"id\":{id},\"created\":{created},\
+                 \"choices\":[{{\"index\":0,\"delta\":{{\"content\":{content}}}}}]}}\n\n"
             )
         };
         for content in ["\"abc\"", "\"abcd\"", "\"ab\"", "\" \\n\\\"\\u00e9\"", "\"é\"", "\"}]}\""] {

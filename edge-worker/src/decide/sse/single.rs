@@ -1,24 +1,24 @@
-//! A whole answer in JSON, where events were asked for, enters; the events that say the same leave. The attempt machine
-//! calls it: some servers ignore `"stream": true`, altogether or for some models.
+//! Turns a JSON answer into events, if events were requested. Takes the complete answer, returns events that say the
+//! same. Called by the attempt machine: some servers ignore `"stream": true`, always or for some models.
 //!
-//! Values are written as they came: nothing is parsed into a tree, so `1e400` survives.
+//! Values are written unchanged. Nothing is parsed into a tree, so `1e400` survives.
 
 use core::fmt::Write as _;
 
 use crate::decide::json::{InvalidJson, Kind, Scan, quoted, with_nulls};
 
-/// What kind of answer a path gives, where it can be told by events.
+/// The kind of answer that a path gives, if events can say the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AnswerKind {
     /// `/chat/completions`: one `chat.completion.chunk`, and `[DONE]`.
     Chat,
     /// `/completions`: one `text_completion`, and `[DONE]`.
     Completion,
-    /// `/responses`: the events of each item of its output, and the last one with all of it.
+    /// `/responses`: the events of each item of its output, and a last event with all of it.
     Response,
 }
 
-/// The events of an answer; `None` if it is no such answer.
+/// Makes the events of an answer; `None` if it isn't such an answer.
 #[must_use]
 pub(crate) fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     let answer = with_nulls(answer);
@@ -36,13 +36,13 @@ pub(crate) fn events(answer_kind: AnswerKind, answer: &str) -> Option<Vec<u8>> {
     Some(events.into_bytes())
 }
 
-/// One event. Ends of lines stand between values only, where a space is as good.
+/// Writes one event. Line breaks occur between values only, where a space means the same.
 fn event(name: Option<&str>, data: &str) -> String {
     let name = name.map_or_else(String::new, |name| format!("event: {name}\n"));
     format!("{name}data: {}\n\n", data.replace(['\n', '\r'], " "))
 }
 
-/// Writes an object anew: `each` is called with every key, at its value, and gives the key and the value to write.
+/// Writes an object again. Calls `each` with every key, at its value, which returns the key and the value to write.
 fn rewritten<'a>(
     scan: &mut Scan<'a>,
     mut each: impl FnMut(&str, &mut Scan<'a>) -> Result<Option<(&'static str, String)>, InvalidJson>,
@@ -58,7 +58,7 @@ fn rewritten<'a>(
     Ok(format!("{{{}}}", fields.join(",")))
 }
 
-/// Writes a list anew.
+/// Writes a list again.
 fn listed<'a>(
     scan: &mut Scan<'a>,
     mut each: impl FnMut(usize, &mut Scan<'a>) -> Result<String, InvalidJson>,
@@ -72,7 +72,7 @@ fn listed<'a>(
     Ok(format!("[{}]", items.join(",")))
 }
 
-/// A completion as a chunk: of a chat, what was `message` is `delta`.
+/// Writes a completion as a chunk. In a chat, `message` becomes `delta`.
 fn chunk(scan: &mut Scan<'_>, is_chat: bool) -> Result<Option<String>, InvalidJson> {
     let mut has_choices = false;
     let data = rewritten(scan, |key, value| {
@@ -94,7 +94,7 @@ fn chunk(scan: &mut Scan<'_>, is_chat: bool) -> Result<Option<String>, InvalidJs
     Ok(has_choices.then(|| event(None, &data)))
 }
 
-/// A choice of a chunk. Its tool calls have an index there.
+/// Writes a choice of a chunk. There its tool calls have an index.
 fn delta(choice: &mut Scan<'_>) -> Result<String, InvalidJson> {
     rewritten(choice, |key, value| {
         Ok(match (key, value.kind()?) {
@@ -126,7 +126,7 @@ fn tool_call(position: usize, call: &mut Scan<'_>) -> Result<String, InvalidJson
     Ok(if has_index { written } else { format!("{{\"index\":{position}{comma}{rest}") })
 }
 
-/// The events of a response.
+/// Makes the events of a response.
 fn response(scan: &mut Scan<'_>) -> Result<Option<String>, InvalidJson> {
     let start = scan.at();
     let mut status = None;
@@ -168,7 +168,7 @@ fn response(scan: &mut Scan<'_>) -> Result<Option<String>, InvalidJson> {
     Ok(Some(told.events))
 }
 
-/// Events of a response that were written.
+/// The events of a response that were written so far.
 #[derive(Default)]
 struct ResponseEvents {
     events: String,
@@ -182,7 +182,7 @@ impl ResponseEvents {
         self.count += 1;
     }
 
-    /// An item of the output: that it began, the texts of a message, and all of it.
+    /// Writes an item of the output: its beginning, the texts of a message, and the complete item.
     fn item(&mut self, position: usize, item: &str) -> Result<(), InvalidJson> {
         let mut parts: Vec<String> = Vec::new();
         let (mut id, mut is_message) = ("null".to_owned(), false);
@@ -221,7 +221,7 @@ impl ResponseEvents {
         Ok(())
     }
 
-    /// A part of a message, and its text, if it has one.
+    /// Writes a part of a message, and its text, if it has one.
     fn part(&mut self, at: &str, part: &str) -> Result<(), InvalidJson> {
         let mut text = None;
         let mut scan = Scan::new(part);
@@ -260,12 +260,15 @@ mod tests {
 
     #[test]
     fn a_chat_completion_is_one_chunk() {
-        let answer = "{\n \"id\": \"c-1\",\r\n \"object\":\"chat.completion\",\"n\":1e400,\"choices\":[{\"index\":0,\"message\":\
-            {\"role\":\"assistant\",\"content\":\"a\\nb\",\"tool_calls\":[{\"id\":\"t\",\"function\":{\"name\":\"f\"}},{}]},\
+        let answer = "{\n \"id\": \"c-1\",\r\n \"object\":\"chat.completion\",\"n\":1e400,\
+            \"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"a\\nb\",\
+            \"tool_calls\":[{\"id\":\"t\",\"function\":{\"name\":\"f\"}},{}]},\
             \"logprobs\":NaN,\"finish_reason\":\"stop\"}],\"usage\":{\"total_tokens\":2}}";
-        let expected = "data: {\"id\":\"c-1\",\"object\":\"chat.completion.chunk\",\"n\":1e400,\"choices\":[{\"index\":0,\"delta\":\
-            {\"role\":\"assistant\",\"content\":\"a\\nb\",\"tool_calls\":[{\"index\":0,\"id\":\"t\",\"function\":{\"name\":\"f\"}},\
-            {\"index\":1}]},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"total_tokens\":2}}\n\ndata: [DONE]\n\n";
+        let expected = "data: {\"id\":\"c-1\",\"object\":\"chat.completion.chunk\",\"n\":1e400,\
+            \"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"a\\nb\",\
+            \"tool_calls\":[{\"index\":0,\"id\":\"t\",\"function\":{\"name\":\"f\"}},\
+            {\"index\":1}]},\"logprobs\":null,\"finish_reason\":\"stop\"}],\
+            \"usage\":{\"total_tokens\":2}}\n\ndata: [DONE]\n\n";
         assert_eq!(made(AnswerKind::Chat, answer).unwrap(), expected);
     }
 
