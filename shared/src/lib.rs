@@ -8,7 +8,7 @@
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
 //! Each module imports only those before it: `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
-//! `explain`, `overview`, `report`, `receipt`.
+//! `load`, `simulation`, `explain`, `overview`, `report`, `receipt`.
 #![forbid(unsafe_code)]
 
 pub mod explain;
@@ -16,10 +16,12 @@ pub mod geo;
 pub mod health;
 pub mod id;
 pub mod json;
+pub mod load;
 pub mod overview;
 pub mod receipt;
 pub mod report;
 pub mod rules;
+pub mod simulation;
 pub mod steer;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

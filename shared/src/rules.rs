@@ -7,6 +7,7 @@ mod authority;
 mod binding;
 mod cors;
 mod host;
+mod load;
 pub(crate) mod read;
 mod scalar;
 mod schema;
@@ -21,6 +22,7 @@ pub use authority::Authority;
 pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
 pub use host::SteeredHost;
+pub use load::{Ratio, RegionLoad, Shed, ShedAt, Slew};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 
@@ -132,6 +134,9 @@ pub struct Region {
     /// A health check of the region as a whole.
     #[schemars(default)]
     pub monitor: Option<Monitor>,
+    /// How full it may get. Used by `bailiwick plan` and `simulate`; DNS and the edge don't act on it yet.
+    #[schemars(default)]
+    pub load: Option<RegionLoad>,
 }
 
 /// One entry of a region's `countries`.
@@ -200,6 +205,9 @@ pub struct Endpoint {
     /// Its health check.
     #[schemars(default)]
     pub monitor: Option<Monitor>,
+    /// How many requests it serves at once. Used by `bailiwick plan` and `simulate`; the edge doesn't act on it yet.
+    #[schemars(default, range(min = 1, max = 1_000_000_000))]
+    pub capacity: Option<u32>,
 }
 
 /// The dialect an endpoint speaks.
@@ -352,6 +360,18 @@ pub struct Service {
     /// least 1s. By default it hears nothing until there is content.
     #[schemars(default)]
     pub keepalive: Option<Millis>,
+    /// Whether its clients may be moved because of load; never with `regional-sharding`. Used by `bailiwick plan` and
+    /// `simulate`; DNS and the edge don't act on it yet.
+    #[schemars(default)]
+    pub shed: Shed,
+    /// Which half moves them; by default the edge where a region has endpoints, else DNS. Used by `bailiwick simulate`;
+    /// DNS and the edge don't act on it yet.
+    #[schemars(default)]
+    pub shed_at: Option<ShedAt>,
+    /// How fast a region's share of moved clients may change. Used by `bailiwick simulate`; DNS and the edge don't act
+    /// on it yet.
+    #[schemars(default)]
+    pub slew: Slew,
 }
 
 /// How regions inside the fence are ordered, and whether a request crosses regions.

@@ -104,6 +104,8 @@ pub struct Region {
     pub endpoints: Vec<(EndpointId, Endpoint)>,
     /// Its own health check.
     pub monitor: Option<Monitor>,
+    /// How full it may get, and what it carries; `None`: the document says nothing of its load.
+    pub load: Option<Box<rules::RegionLoad>>,
 }
 
 impl Region {
@@ -148,6 +150,8 @@ pub struct Service {
     pub cors: Option<rules::Cors>,
     /// After which silence the edge begins a stream with comments.
     pub keepalive: Option<Millis>,
+    /// How its clients may be moved because of load.
+    pub shedding: Shedding,
     /// Whether any tenant names it: then only known keys may use it.
     pub requires_key: bool,
 }
@@ -168,6 +172,17 @@ impl Service {
     pub fn ranks_like(&self, other: &Self) -> bool {
         self.pattern == other.pattern && self.when_all_down == other.when_all_down && self.residency == other.residency
     }
+}
+
+/// How clients of a service may be moved because of load, compiled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shedding {
+    /// Whether they may be moved at all.
+    pub moves: bool,
+    /// Which half moves them.
+    pub at: rules::ShedAt,
+    /// How fast.
+    pub slew: rules::Slew,
 }
 
 /// A residency rule, compiled: whom it takes, and the fence it gives them.
@@ -256,6 +271,7 @@ impl Table {
         let Some(rules) = rules else { return Err(violations) };
         check::services(&rules, &mut violations);
         check::cors(&rules, &mut violations);
+        check::shedding(&rules, &mut violations);
         check::tenants(&rules, &mut violations);
         if !violations.is_empty() {
             return Err(violations);
@@ -502,6 +518,7 @@ fn build_region(id: RegionId, region: rules::Region, territories: &Territories) 
         countries.extend(&set_of(place));
     }
     let first = region.countries.first().and_then(|place| set_of(place).iter().next());
+    let load = build_load(&region);
     Region {
         id,
         countries,
@@ -510,7 +527,15 @@ fn build_region(id: RegionId, region: rules::Region, territories: &Territories) 
         answers: region.answers,
         endpoints: region.endpoints.into_iter().collect(),
         monitor: region.monitor,
+        load,
     }
+}
+
+/// The load of a region that says anything of it, with the capacities of its endpoints added up.
+fn build_load(region: &rules::Region) -> Option<Box<rules::RegionLoad>> {
+    let of_endpoints = region.endpoints.values().filter_map(|one| one.capacity).reduce(u32::saturating_add);
+    let said = region.load.or(of_endpoints.map(|_| rules::RegionLoad::default()))?;
+    Some(Box::new(rules::RegionLoad { capacity: said.capacity.or(of_endpoints), ..said }))
 }
 
 /// Makes the warnings of a document whose regions are compiled: [`warn::warnings`], or none.
@@ -559,6 +584,8 @@ fn build_service(
     territories: &Territories,
 ) -> Service {
     let residency = service.residency.iter().map(|rule| build_rule(rule, &members, regions, territories)).collect();
+    let has_endpoints = members.iter().any(|region| !regions[region.get()].endpoints.is_empty());
+    let by_default = if has_endpoints { rules::ShedAt::Edge } else { rules::ShedAt::Dns };
     Service {
         id,
         hosts: service.hosts,
@@ -574,6 +601,11 @@ fn build_service(
         receipts: service.receipts,
         cors: service.cors,
         keepalive: service.keepalive,
+        shedding: Shedding {
+            moves: service.shed == rules::Shed::Spill && service.pattern != Pattern::RegionalSharding,
+            at: service.shed_at.unwrap_or(by_default),
+            slew: service.slew,
+        },
         requires_key: false,
     }
 }

@@ -15,6 +15,7 @@ mod health;
 mod keys;
 mod last_good;
 mod layers;
+mod load;
 mod malformed;
 mod monitoring;
 mod nothing_stops;

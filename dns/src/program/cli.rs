@@ -10,7 +10,9 @@ mod hash_key;
 mod init;
 mod keys;
 mod node;
+mod plan;
 mod receipt;
+mod simulate;
 mod status;
 
 use std::process::ExitCode;
@@ -85,6 +87,27 @@ enum Command {
   bailiwick explain --all
   bailiwick explain --service chat --country GB --model chat-large --path /v1/chat/completions --json")]
     Explain(explain::ExplainArgs),
+    /// Tell for every fence whether the rest of it carries the load when a region is lost.
+    ///
+    /// It compares the requests that clients send at their peak with the capacities of the regions they may be served
+    /// in. Both stand in the rules, as `load` of regions and `capacity` of endpoints. The exit code is 1 if a fence
+    /// can't carry a loss, or if a capacity isn't known. No server needs to run.
+    #[command(after_help = "Examples:
+  bailiwick plan                                lose each region in turn
+  bailiwick plan --lose eu-frankfurt --max-load 80%
+  bailiwick plan --demand peak.json             {\"chat\": {\"DE\": 120, \"FR\": 80, \"unknown\": 3}}
+  bailiwick plan --json | jq -r '.fences[] | select(.carried == false) | .lost'")]
+    Plan(plan::PlanArgs),
+    /// Play hours of a fleet's day in seconds: demand, capacities, regions that die.
+    ///
+    /// It steers the same clients three ways, by distance alone, by distance and health, and by load as `bailiwick plan`
+    /// does, and compares what is refused, which loads are reached and how many clients are moved. No server needs to
+    /// run.
+    #[command(after_help = "Examples:
+  bailiwick simulate docs/scenarios/nearest-dies-at-peak.json
+  bailiwick simulate peak.json --rules rules.json --svg peak.svg
+  bailiwick simulate peak.json --by load --json | jq '.[0].refused'")]
+    Simulate(simulate::SimulateArgs),
     /// Tell how a running node fares: who goes where, regions, overrides, sources, keys, certificates.
     ///
     /// It asks the node's API. The exit code is 1 if something needs a look: a region, or one family of its addresses,
@@ -157,6 +180,8 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => {
             explain::run(&args, &mut std::io::stdin(), crate::system::clock::Clock::system().now())
         }
+        Command::Plan(args) => plan::run(&args, &mut std::io::stdin()),
+        Command::Simulate(args) => simulate::run(&args, &mut std::io::stdin()),
         Command::Status(args) => status::status(&args),
         Command::Drain(args) => drain::drain(&args, crate::system::clock::Clock::system().now()),
         Command::Undrain(args) => drain::undrain(&args),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Family, Monitor, Rules, WebOrigin};
+use super::{Family, Monitor, Rules, Slew, WebOrigin};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -42,6 +42,7 @@ macro_rules! string_schema {
 
 string_schema!(CountryCode, "CountryCode", { "type": "string", "pattern": "^[A-Z]{2}$", "description": "ISO 3166-1 alpha-2 code." });
 string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": "A duration: 500ms, 5s, 2m, 1h." });
+string_schema!(Slew, "Slew", { "type": "string", "pattern": "^[0-9]+%/[0-9]+(ms|s|m|h)$", "description": "A share in a time: 5%/10s." });
 string_schema!(WebOrigin, "WebOrigin", { "type": "string", "pattern": r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@*]+)$", "description": "An origin as browsers write it, or `*`." });
 string_schema!(Timestamp, "Timestamp", { "type": "string", "format": "date-time" });
 

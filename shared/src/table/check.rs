@@ -91,6 +91,18 @@ pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
     }
 }
 
+/// Where no region has endpoints the edge serves nothing that it could move.
+pub(super) fn shedding(rules: &Rules, violations: &mut Vec<Violation>) {
+    for (id, service) in &rules.services {
+        let mut members = service.regions.iter().filter_map(|name| rules.regions.get(name));
+        if service.shed_at == Some(rules::ShedAt::Edge) && members.all(|region| region.endpoints.is_empty()) {
+            let message = "is \"edge\", but no region of the service has endpoints, so the edge serves none of it; write \
+                           \"dns\", or leave it out";
+            violations.push(Violation { pointer: format!("/services/{id}/shed_at"), message: message.to_owned() });
+        }
+    }
+}
+
 /// Where CNAME and the aliases among the service bindings lead.
 pub(super) fn aliases(answers: &Answers) -> impl Iterator<Item = &HostName> {
     let bindings = answers.https.iter().chain(&answers.svcb).filter(|binding| binding.is_alias());

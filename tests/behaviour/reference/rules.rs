@@ -2,17 +2,20 @@
 
 use std::fmt::Write as _;
 
-use bailiwick_rules::rules::{Cors, Family, Keeping, Limits, Receipts, Style, WhenAllDown, json_schema_text};
+use bailiwick_rules::rules::{
+    Cors, Family, Keeping, Limits, Receipts, RegionLoad, Shed, Slew, Style, WhenAllDown, json_schema_text,
+};
 use serde_json::{Map, Value};
 
 use super::Table;
 
 /// The objects in the order in which a document is written. Every object of the schema has to be here.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "Jurisdiction",
     "Region",
     "Answers",
     "Coordinates",
+    "RegionLoad",
     "Endpoint",
     "Monitor",
     "Service",
@@ -141,6 +144,7 @@ impl Reader<'_> {
             "Timestamp" => "time (RFC 3339)".to_owned(),
             "HexDigest" => "64 hex digits".to_owned(),
             "WebOrigin" => "origin".to_owned(),
+            "Slew" => "share in a time".to_owned(),
             "Monitor" => "[Monitor](#monitor-of-type-tcp)".to_owned(),
             _ if is_object(one) || is_choice(one) => format!("[{name}](#{})", name.to_lowercase()),
             _ => self.kind(one),
@@ -149,13 +153,20 @@ impl Reader<'_> {
 
     fn default(&self, name: &str, key: &str, property: &Value) -> Option<String> {
         let limits = Limits::default();
+        let load = RegionLoad::default();
         let shown = |one: &dyn std::fmt::Display| Some(format!("`{one}`"));
+        let number = |millionths: u32| Some(format!("`{}`", f64::from(millionths) / 1e6));
         match (name, key) {
             ("Limits", "headers_streamed") => shown(&limits.headers_streamed),
             ("Limits", "headers_unary") => shown(&limits.headers_unary),
             ("Limits", "first_token") => shown(&limits.first_token),
             ("Limits", "idle") => shown(&limits.idle),
             ("Limits", "total") => shown(&limits.total),
+            ("RegionLoad", "low") => number(load.low.0),
+            ("RegionLoad", "high") => number(load.high.0),
+            ("RegionLoad", "warmup") => shown(&load.warmup),
+            ("Service", "slew") => shown(&Slew::default()),
+            ("Service", "shed") => self.chosen("Shed", &Shed::default()),
             ("Keeping", "stale_for") => shown(&Keeping::default().stale_for),
             ("Cors", "max_age") => shown(&Cors::MAX_AGE),
             ("Service", "when_all_down") => self.chosen("WhenAllDown", &WhenAllDown::default()),

@@ -125,7 +125,8 @@ fn rules(file: &Path, read: Result<Arc<Rules>, Vec<Fault>>, findings: &mut Findi
             let warnings = rules.table.warnings(Clock::system().now());
             let name = name.to_string();
             let told = |warning: &Violation| format!("{}: {warning}", place_in(&rules.bytes, &name, warning));
-            findings.warnings.extend(warnings.iter().map(told));
+            let of_load = bailiwick_rules::load::warnings(&rules.table);
+            findings.warnings.extend(warnings.iter().chain(&of_load).map(told));
             let table = &rules.table;
             let counts = (table.services().len(), table.regions().len(), table.tenants().len());
             findings.summary.push(format!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::load::{MOST_REQUESTS, region_load};
 use super::monitor::monitor;
 use super::value::{boolean, country, declared, host_name, http_url, location, one_of, parsed, secret_name};
 use super::{Context, map};
@@ -23,7 +24,14 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
         answers: fields.optional("answers", answers),
         endpoints: map(&mut fields, "endpoints", context, EndpointId::parse, endpoint),
         monitor: fields.optional("monitor", monitor),
+        load: fields.optional("load", region_load),
     };
+    let says = |endpoint: &Endpoint| endpoint.capacity.is_some();
+    if region.load.is_some_and(|load| load.capacity.is_some()) && region.endpoints.values().any(says) {
+        fields.fail::<()>(
+            "has a \"capacity\" in its \"load\" and at its endpoints too; leave it to the endpoints, which are added up",
+        );
+    }
     fields.finish();
     Some(region)
 }
@@ -142,6 +150,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
     let priority = fields.optional("priority", |reader, node| reader.integer(node, 0..=small));
     let weight = fields.optional("weight", |reader, node| reader.integer(node, 1..=small));
     let monitor = fields.optional("monitor", monitor);
+    let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MOST_REQUESTS));
     fields.finish();
     Some(Endpoint {
         url: url?,
@@ -153,6 +162,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
         priority: priority.and_then(|n| n.try_into().ok()).unwrap_or(0),
         weight: weight.and_then(|n| n.try_into().ok()).unwrap_or(1),
         monitor,
+        capacity: capacity.and_then(|n| n.try_into().ok()),
     })
 }
 

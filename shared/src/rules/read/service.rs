@@ -1,13 +1,14 @@
 //! Services: hosts, pattern, regions, residency, and what bounds them.
 
 use super::Context;
+use super::load::shedding;
 use super::region::answers;
 use super::value::{distinct, duration, once, one_of, reference, steered_host};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
-    Allowance, ClientMatch, Cors, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, Tier, TtlBounds, WebOrigin,
-    WhenAllDown,
+    Allowance, ClientMatch, Cors, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, SteeredHost, Tier, TtlBounds,
+    WebOrigin, WhenAllDown,
 };
 use crate::time::Millis;
 
@@ -29,12 +30,7 @@ const ALLOWANCES: [(&str, Allowance); 7] = [
 
 pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Service> {
     let mut fields = reader.object(node)?;
-    let hosts = fields.required("hosts", "the host names to steer", |reader, node| {
-        reader.filled_list(node, |reader, node| {
-            let name = steered_host(reader, node)?;
-            once(reader, name, &mut context.hosts, "is the host of another service too, or listed twice")
-        })
-    });
+    let hosts = fields.required("hosts", "the host names to steer", |reader, node| hosts(reader, node, context));
     let pattern = fields.required(
         "pattern",
         "one of \"active-active\", \"active-passive\", \"regional-sharding\", \"hub-and-spoke\"",
@@ -70,6 +66,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let cors = fields.optional("cors", cors);
     let keepalive =
         fields.optional("keepalive", |reader, node| duration(reader, node, Millis(1_000)..=Millis(3_600_000)));
+    let (shed, shed_at, slew) = shedding(&mut fields, pattern);
     fields.finish();
     Some(Service {
         hosts: hosts.unwrap_or_default(),
@@ -85,6 +82,16 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         receipts: receipts.unwrap_or_default(),
         cors,
         keepalive,
+        shed,
+        shed_at,
+        slew,
+    })
+}
+
+fn hosts(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Vec<SteeredHost>> {
+    reader.filled_list(node, |reader, node| {
+        let name = steered_host(reader, node)?;
+        once(reader, name, &mut context.hosts, "is the host of another service too, or listed twice")
     })
 }
 

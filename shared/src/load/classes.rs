@@ -1,0 +1,185 @@
+//! Takes a table and the demand by service and country, returns classes of clients: all whose fence has the same order.
+//! Called before [`super::plan`], once per table.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Amount, requests};
+use crate::geo::{self, CountryCode};
+use crate::steer::{Client, PathClass, Ranking, Standing, rank, stand};
+use crate::table::{RegionIndex, ServiceIndex, Table};
+
+/// A class's position in its [`Classes`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClassIndex(pub usize);
+
+/// Requests in flight by service and country; `None` for clients whose country isn't known.
+pub type Demand = BTreeMap<(ServiceIndex, Option<CountryCode>), Amount>;
+
+/// Clients of one service whose fence has one order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Class {
+    /// The service.
+    pub service: ServiceIndex,
+    /// The fence, best first. The first is the home. Never empty.
+    pub order: Vec<RegionIndex>,
+    /// Whether its clients may be moved because of load.
+    pub moves: bool,
+    /// Whether its clients may be served elsewhere at all, such as when their home is down.
+    pub leaves_home: bool,
+    /// The requests that its clients have in flight.
+    pub demand: Amount,
+}
+
+impl Class {
+    /// Where its clients go while nothing is moved and all is up.
+    #[must_use]
+    pub fn home(&self) -> RegionIndex {
+        self.order.first().copied().unwrap_or(RegionIndex(u32::MAX))
+    }
+}
+
+/// The classes of a table's clients.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Classes {
+    list: Vec<Class>,
+    by_order: HashMap<(ServiceIndex, Vec<RegionIndex>), ClassIndex>,
+}
+
+/// Where a client of a country stands, if nothing else is known of it.
+#[must_use]
+pub fn place_of_country(table: &Table, country: Option<CountryCode>) -> Standing {
+    stand(table, &Client { country, ..Client::default() })
+}
+
+impl Classes {
+    /// The classes of a demand that was counted or is expected.
+    #[must_use]
+    pub fn new(table: &Table, demand: &Demand) -> Self {
+        let mut classes = Self::default();
+        for (&(service, country), &amount) in demand {
+            let standing = place_of_country(table, country);
+            classes.add(table, service, &rank(table, service, &standing, PathClass::Inference), amount);
+        }
+        classes
+    }
+
+    /// The classes of the demand that the rules state: `load.demand` of each region, in equal parts from every service
+    /// and country whose nearest region it is.
+    #[must_use]
+    pub fn stated(table: &Table) -> Self {
+        let countries = || geo::countries().map(Some).chain([None]);
+        let services = (0..table.services().len()).map(ServiceIndex::new);
+        let mut at_home: BTreeMap<RegionIndex, Vec<(ServiceIndex, Option<CountryCode>)>> = BTreeMap::new();
+        for service in services {
+            for country in countries() {
+                let ranking = rank(table, service, &place_of_country(table, country), PathClass::Inference);
+                let home = ranking.order.first().map(|first| first.fenced.region);
+                if let Some(home) = home {
+                    at_home.entry(home).or_default().push((service, country));
+                }
+            }
+        }
+        let mut demand = Demand::new();
+        for (region, origins) in at_home {
+            let stated = table.region(region).load.as_ref().and_then(|load| load.demand).map_or(0, requests);
+            let count = origins.len() as u64;
+            for (nth, origin) in (0..count).zip(origins) {
+                // Parts that add up to the whole.
+                let part = super::proportion(stated, nth + 1, count) - super::proportion(stated, nth, count);
+                if part > 0 {
+                    demand.insert(origin, part);
+                }
+            }
+        }
+        Self::new(table, &demand)
+    }
+
+    fn add(&mut self, table: &Table, service: ServiceIndex, ranking: &Ranking, amount: Amount) {
+        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        if order.is_empty() {
+            return;
+        }
+        let leaves_home = ranking.only.is_none();
+        let next = ClassIndex(self.list.len());
+        let index = *self.by_order.entry((service, order.clone())).or_insert(next);
+        match self.list.get_mut(index.0) {
+            Some(class) => class.demand = class.demand.saturating_add(amount),
+            None => {
+                let moves = leaves_home && table.service(service).shedding.moves;
+                self.list.push(Class { service, order, moves, leaves_home, demand: amount });
+            }
+        }
+    }
+
+    /// All classes.
+    #[must_use]
+    pub fn list(&self) -> &[Class] {
+        &self.list
+    }
+
+    /// The class of clients of a service whose fence was ranked; `None` if none of its clients was counted.
+    #[must_use]
+    pub fn find(&self, service: ServiceIndex, ranking: &Ranking) -> Option<ClassIndex> {
+        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        self.by_order.get(&(service, order)).copied()
+    }
+
+    /// Changes what the clients of a class have in flight.
+    pub fn set_demand(&mut self, class: ClassIndex, demand: Amount) {
+        if let Some(class) = self.list.get_mut(class.0) {
+            class.demand = demand;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table::compile(
+            br#"{ "version": 1, "revision": 1,
+                  "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] } },
+                  "regions": { "fra": { "countries": ["DE"], "load": { "capacity": 10, "demand": 7 } },
+                               "par": { "countries": ["FR"], "load": { "capacity": 10, "demand": 100 } },
+                               "lon": { "countries": ["GB"], "load": { "capacity": 10 } } },
+                  "services": {
+                    "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par", "lon"],
+                              "residency": [{ "clients": ["eu"], "process_in": ["eu"] },
+                                            { "clients": ["uk"], "process_in": ["uk", "eu"] }] },
+                    "home": { "hosts": ["home.example"], "pattern": "regional-sharding", "regions": ["fra", "lon"],
+                              "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn clients_of_one_order_are_one_class() {
+        let table = table();
+        let (chat, home) = (ServiceIndex(0), ServiceIndex(1));
+        let of = |code: &str| CountryCode::parse(code);
+        let demand = [
+            ((chat, of("DE")), 5),
+            ((chat, of("AT")), 7),
+            ((chat, of("GB")), 1),
+            ((chat, of("US")), 9),
+            ((home, of("DE")), 3),
+        ];
+        let classes = Classes::new(&table, &demand.into_iter().collect());
+        let told: Vec<_> = classes.list().iter().map(|one| (one.order.len(), one.demand, one.moves)).collect();
+        assert_eq!(told, [(2, 12, true), (3, 1, true), (1, 3, false)], "nobody of the US is in a fence");
+        let ranking = rank(&table, chat, &place_of_country(&table, of("PL")), PathClass::Inference);
+        assert_eq!(classes.find(chat, &ranking), Some(ClassIndex(0)), "from Poland the order is that from Austria");
+    }
+
+    #[test]
+    fn stated_demand_adds_up_at_each_home() {
+        let table = table();
+        let classes = Classes::stated(&table);
+        let mut at_home = BTreeMap::new();
+        for class in classes.list() {
+            *at_home.entry(table.region(class.home()).id.as_str()).or_insert(0) += class.demand;
+        }
+        assert_eq!(at_home, BTreeMap::from([("fra", 7_000), ("par", 100_000)]));
+    }
+}

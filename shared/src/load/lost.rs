@@ -1,0 +1,238 @@
+//! Takes classes with their demand, returns for every fence what it has to carry when a region of it is lost. Called by
+//! `bailiwick plan` and by [`super::warnings`].
+
+use std::collections::BTreeMap;
+
+use super::classes::Classes;
+use super::fill::{Ask, fill};
+use super::planning::arrived;
+use super::{Amount, Plan, Reading, RegionSeen, Seen, plan, requests};
+use crate::rules::Ratio;
+use crate::table::{RegionIndex, Table};
+use crate::time::{Millis, Timestamp};
+
+/// What a fence has to carry without one of its regions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FenceLoss {
+    /// The regions of the fence, by index.
+    pub fence: Vec<RegionIndex>,
+    /// The region that is lost; `None`: all are there.
+    pub lost: Option<RegionIndex>,
+    /// The demand of all clients that may be served within this fence only.
+    pub demand: Amount,
+    /// What the rest of the fence can carry; `None`: of one region it isn't known.
+    pub capacity: Option<Amount>,
+    /// The demand within this fence that fits nowhere, however clients are moved.
+    pub refused: Amount,
+}
+
+impl FenceLoss {
+    /// Demand over capacity; `None` if the capacity isn't known.
+    #[must_use]
+    pub fn load(&self) -> Option<Ratio> {
+        Some(Ratio::between(self.demand, self.capacity?))
+    }
+
+    /// Whether the rest carries it: nothing is refused, and its load isn't above `most`. `None` if nobody knows.
+    #[must_use]
+    pub fn is_carried(&self, most: Ratio) -> Option<bool> {
+        Some(self.load()? <= most && self.refused == 0)
+    }
+}
+
+/// Every fence with all its regions and without each of `lost` that is in it, in the order of the fences' regions.
+#[must_use]
+pub fn losses(table: &Table, classes: &Classes, lost: &[RegionIndex]) -> Vec<FenceLoss> {
+    let mut fences: BTreeMap<Vec<RegionIndex>, ()> = BTreeMap::new();
+    for class in classes.list() {
+        fences.insert(as_set(&class.order), ());
+    }
+    let all_there = refused(table, classes, None);
+    let refused_without: BTreeMap<RegionIndex, Vec<Amount>> =
+        lost.iter().map(|region| (*region, refused(table, classes, Some(*region)))).collect();
+    let mut told = Vec::new();
+    for fence in fences.into_keys() {
+        told.push(loss(table, classes, &fence, None, &all_there));
+        for region in fence.iter().filter(|region| refused_without.contains_key(region)) {
+            told.push(loss(table, classes, &fence, Some(*region), &refused_without[region]));
+        }
+    }
+    told
+}
+
+fn as_set(order: &[RegionIndex]) -> Vec<RegionIndex> {
+    let mut set = order.to_vec();
+    set.sort_unstable();
+    set
+}
+
+fn loss(
+    table: &Table,
+    classes: &Classes,
+    fence: &[RegionIndex],
+    lost: Option<RegionIndex>,
+    refused: &[Amount],
+) -> FenceLoss {
+    // Clients of a narrower fence compete for the same regions, and have nowhere else to go.
+    let within = |order: &[RegionIndex]| order.iter().all(|region| fence.binary_search(region).is_ok());
+    let inside = || classes.list().iter().zip(refused).filter(|(class, _)| within(&class.order));
+    let left = || fence.iter().filter(|region| Some(**region) != lost);
+    FenceLoss {
+        fence: fence.to_vec(),
+        lost,
+        demand: inside().map(|(class, _)| class.demand).sum(),
+        capacity: left().map(|region| capacity(table, *region)).sum(),
+        refused: inside().map(|(_, refused)| refused).sum(),
+    }
+}
+
+fn capacity(table: &Table, region: RegionIndex) -> Option<Amount> {
+    table.region(region).load.as_ref().and_then(|load| load.capacity).map(requests)
+}
+
+/// By class, what fits nowhere once a region is lost. A region of unknown capacity is taken to hold everything.
+fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
+    let room = |index| {
+        let region = RegionIndex::new(index);
+        if Some(region) == lost { 0 } else { capacity(table, region).unwrap_or(Amount::MAX >> 16) }
+    };
+    let mut rooms: Vec<Amount> = (0..table.regions().len()).map(room).collect();
+    let is_there = |region: &&RegionIndex| Some(**region) != lost;
+    let choices = classes.list().iter().map(|class| match (class.moves, class.leaves_home) {
+        (true, _) => class.order.iter().filter(is_there).copied().collect(),
+        // Who isn't moved because of load goes to the nearest that is up.
+        (false, true) => class.order.iter().find(is_there).copied().into_iter().collect(),
+        (false, false) => vec![class.home()],
+    });
+    let choices: Vec<Vec<RegionIndex>> = choices.collect();
+    let ask = |(class, choices)| Ask { choices, wanted: class, placed: Vec::new() };
+    let mut asks: Vec<Ask<'_>> =
+        classes.list().iter().map(|class| class.demand).zip(choices.iter().map(Vec::as_slice)).map(ask).collect();
+    fill(&mut asks, &mut rooms);
+    asks.iter().map(|ask| ask.wanted).collect()
+}
+
+/// What each region carries once the plan has settled without one of them. What the plan can't place goes to the first
+/// region of its fence that is up, as health alone sends it.
+#[must_use]
+pub fn settled(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
+    /// So long that no slew and no delay matters.
+    const DAY: Millis = Millis(86_400_000);
+    let mut plan_made: Option<Plan> = None;
+    let mut now = Timestamp(0);
+    for _ in 0..3 {
+        let used = carried(table, classes, plan_made.as_ref(), lost, DAY);
+        let region = |(index, used): (usize, &Amount)| {
+            let region = RegionIndex::new(index);
+            let reading = Reading { used: *used, at: now };
+            RegionSeen::stated(table, region, Some(region) != lost, Some(reading))
+        };
+        let regions: Vec<RegionSeen> = used.iter().enumerate().map(region).collect();
+        let seen = Seen { regions: &regions, interval: Millis(10_000) };
+        plan_made = Some(plan(table, classes, &seen, plan_made.as_ref(), now));
+        now = now.after(DAY);
+    }
+    carried(table, classes, plan_made.as_ref(), lost, DAY)
+}
+
+/// What each region carries a while after a plan was made.
+fn carried(
+    table: &Table,
+    classes: &Classes,
+    plan: Option<&Plan>,
+    lost: Option<RegionIndex>,
+    elapsed: Millis,
+) -> Vec<Amount> {
+    let mut carried = vec![0; table.regions().len()];
+    let arrived = arrived(table, classes, plan, elapsed);
+    for (index, class) in classes.list().iter().enumerate() {
+        let mut stays = class.demand;
+        for one in arrived.get(index).into_iter().flatten() {
+            let moved = one.reached.min(stays);
+            stays -= moved;
+            carried[one.to.get()] += moved;
+        }
+        let is_up = |region: &&RegionIndex| Some(**region) != lost;
+        let first = class.order.iter().find(is_up).filter(|_| class.leaves_home || Some(class.home()) != lost);
+        if let Some(first) = first {
+            carried[first.get()] += stays;
+        }
+    }
+    carried
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(chat: &str) -> Table {
+        let document = r#"{ "version": 1, "revision": 1,
+            "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] } },
+            "regions": { "fra": { "countries": ["DE"], "load": { "capacity": 100, "demand": 80 } },
+                         "lon": { "countries": ["GB"], "load": { "capacity": 50, "demand": 45 } },
+                         "par": { "countries": ["FR"], "load": { "capacity": 100, "demand": 60 } } },
+            "services": { "chat": { "hosts": ["chat.example"], "regions": ["fra", "par", "lon"], CHAT,
+                "residency": [{ "clients": ["eu"], "process_in": ["eu"] },
+                              { "clients": ["uk"], "process_in": ["uk", "eu"] }] } } }"#;
+        Table::compile(document.replace("CHAT", chat).as_bytes()).unwrap()
+    }
+
+    /// Fence size, lost region, load in per cent, refused requests.
+    fn told(chat: &str) -> Vec<(usize, String, Option<u32>, Amount)> {
+        let table = table(chat);
+        let all: Vec<RegionIndex> = (0..3).map(RegionIndex).collect();
+        let name = |lost: Option<RegionIndex>| lost.map_or("-".into(), |one| table.region(one).id.to_string());
+        losses(&table, &Classes::stated(&table), &all)
+            .iter()
+            .map(|one| (one.fence.len(), name(one.lost), one.load().map(|load| load.0 / 10_000), one.refused / 1_000))
+            .collect()
+    }
+
+    #[test]
+    fn a_fence_is_measured_by_the_clients_that_have_nowhere_else_to_go() {
+        let expected = [
+            (3, "-".into(), Some(74), 0),
+            (3, "fra".into(), Some(123), 40), // London can't take the EU's
+            (3, "lon".into(), Some(92), 0),
+            (3, "par".into(), Some(123), 40),
+            (2, "-".into(), Some(70), 0),
+            (2, "fra".into(), Some(140), 40),
+            (2, "par".into(), Some(140), 40),
+        ];
+        assert_eq!(told(r#""pattern": "active-active""#), expected);
+    }
+
+    #[test]
+    fn who_may_not_move_is_refused_where_it_goes() {
+        let sharded = told(r#""pattern": "regional-sharding""#);
+        assert_eq!(sharded[1], (3, "fra".into(), Some(123), 80), "regional sharding has one home");
+        let never = told(r#""pattern": "active-active", "shed": "never""#);
+        assert_eq!(never[2], (3, "lon".into(), Some(92), 5), "all of London's 45 go to Paris, which has 60 of 100");
+    }
+
+    #[test]
+    fn a_region_of_unknown_capacity_makes_the_load_unknown() {
+        let document = r#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"], "load": { "capacity": 10, "demand": 80 } },
+                         "par": { "countries": ["FR"] } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
+        let table = Table::compile(document.as_bytes()).unwrap();
+        let told = losses(&table, &Classes::stated(&table), &[RegionIndex(1)]);
+        assert_eq!((told[0].load(), told[0].is_carried(Ratio::ONE)), (None, None));
+        assert_eq!(told[1].is_carried(Ratio::ONE), Some(false), "without Paris it is known");
+    }
+
+    #[test]
+    fn the_plan_settles_at_the_marks_and_the_rest_goes_where_health_sends_it() {
+        let table = table(r#""pattern": "active-active""#);
+        let classes = Classes::stated(&table);
+        let at = |lost: Option<u32>| -> Vec<u64> {
+            settled(&table, &classes, lost.map(RegionIndex)).iter().map(|amount| (amount + 500) / 1_000).collect()
+        };
+        let all_there = at(None);
+        assert!((184..=186).contains(&all_there.iter().sum::<u64>()), "each is rounded: {all_there:?}");
+        assert!((76..=77).contains(&all_there[0]) && all_there[2] >= 63, "Frankfurt gives to Paris: {all_there:?}");
+        assert_eq!(at(Some(0)), [0, 45, 140], "Paris has no room below its mark but for 10, and is the only one left");
+    }
+}

@@ -1,0 +1,119 @@
+//! Takes a client's name, returns its point on the line that shares cut. Called by whoever asks a plan for one client.
+
+use crate::rules::Ratio;
+use crate::table::RegionIndex;
+
+/// How many points DNS tells apart, so that an answer can be remembered for each.
+pub const BUCKETS: u32 = 64;
+
+/// Where a client stands on the line from 0 to 1, in millionths. It doesn't change with shares, so a share that grows
+/// moves clients that stayed, and none of those it moved before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Point(u32);
+
+/// The length of the line.
+const LINE: u32 = Ratio::ONE.0;
+
+impl Point {
+    /// The point of a client by whatever names it, such as its prefix, or its tenant and session. `home` makes the
+    /// points at different homes differ, so that the same clients aren't moved from everywhere.
+    ///
+    /// ```
+    /// use bailiwick_rules::load::Point;
+    /// assert_eq!(Point::of(b"198.51.100.0/24", "eu-frankfurt"), Point::of(b"198.51.100.0/24", "eu-frankfurt"));
+    /// assert_ne!(Point::of(b"198.51.100.0/24", "eu-frankfurt"), Point::of(b"198.51.100.0/24", "eu-paris"));
+    /// ```
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // below a million
+    pub fn of(client: &[u8], home: &str) -> Self {
+        // FNV-1a, and SplitMix64's last step: FNV alone leaves the high bits of short names alike.
+        let bytes = client.iter().chain(&[0xff]).chain(home.as_bytes());
+        let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^= hash >> 31;
+        Self(((u128::from(hash) * u128::from(LINE)) >> 64) as u32)
+    }
+
+    /// The bucket in which this point lies, from 0.
+    #[must_use]
+    pub fn bucket(self) -> u32 {
+        self.0 * BUCKETS / LINE
+    }
+
+    /// The middle of a bucket, which stands for all clients in it.
+    #[must_use]
+    pub fn of_bucket(bucket: u32) -> Self {
+        let width = LINE / BUCKETS;
+        Self(bucket.min(BUCKETS - 1) * width + width / 2)
+    }
+
+    /// The region that a class's shares give this point; `None`: it stays.
+    pub(super) fn on(self, shares: impl IntoIterator<Item = (RegionIndex, Ratio)>) -> Option<RegionIndex> {
+        let mut end = 0_u32;
+        shares.into_iter().find_map(|(to, share)| {
+            end = end.saturating_add(share.0);
+            (self.0 < end).then_some(to)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(shares: &[u32]) -> Vec<(RegionIndex, Ratio)> {
+        (1..).zip(shares).map(|(to, share)| (RegionIndex(to), Ratio(*share))).collect()
+    }
+
+    fn points() -> impl Iterator<Item = Point> {
+        (0..20_000_u32).map(|n| Point::of(format!("198.51.{}.{}", n / 256, n % 256).as_bytes(), "fra"))
+    }
+
+    #[test]
+    fn points_are_spread_evenly() {
+        let mut counts = [0_u32; BUCKETS as usize];
+        for point in points() {
+            counts[point.bucket() as usize] += 1;
+        }
+        // 312 are expected in each; the limits are over five standard deviations away.
+        assert!(counts.iter().all(|count| (220..410).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_growing_share_only_adds_clients() {
+        let (before, after) = (shares(&[100_000, 50_000]), shares(&[100_000, 250_000, 10_000]));
+        let changed = points().filter(|point| point.on(before.clone()) != point.on(after.clone()));
+        let mut added = 0;
+        for point in changed {
+            assert_eq!(point.on(before.clone()), None, "who was moved stays where it is");
+            added += 1;
+        }
+        assert!((3_900..4_500).contains(&added), "{added} of 20,000 for a share of 21 %");
+    }
+
+    #[test]
+    fn a_changed_boundary_moves_no_more_than_the_boundaries_do() {
+        let (before, after) = (shares(&[100_000, 300_000]), shares(&[160_000, 200_000]));
+        let changed = points().filter(|point| point.on(before.clone()) != point.on(after.clone())).count();
+        assert!((1_800..2_200).contains(&changed), "{changed} of 20,000: 6 % at the first boundary, 4 % at the second");
+    }
+
+    #[test]
+    fn every_bucket_has_the_middle_of_its_points() {
+        for bucket in 0..BUCKETS {
+            assert_eq!(Point::of_bucket(bucket).bucket(), bucket);
+        }
+        assert_eq!(Point::of_bucket(u32::MAX).bucket(), BUCKETS - 1);
+    }
+
+    #[test]
+    fn the_same_client_has_the_same_point_everywhere() {
+        let known = [("acme/session-1", "fra", 600751), ("", "", 309291)];
+        for (client, home, expected) in known {
+            assert_eq!(Point::of(client.as_bytes(), home).0, expected, "{client}");
+        }
+    }
+}

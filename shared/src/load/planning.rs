@@ -1,0 +1,390 @@
+//! The plan: loads, demand, the last plan and the time enter; shares of clients to move leave. Called once per interval,
+//! and on every change of health.
+//!
+//! The steps: each region's natural load and what it may take ([`super::readings`]); what each class is to move; who
+//! goes where ([`super::fill`]), those whose home is down first. Receivers are bounded before donors are served, so no
+//! region is lifted above its low mark by the plan's own doing.
+
+use super::classes::{ClassIndex, Classes};
+use super::fill::{Ask, fill};
+use super::place::Point;
+use super::readings::{InEffect, RegionSeen, RegionState, Standing, Times};
+use super::{Amount, proportion, requests, staying};
+use crate::rules::{Ratio, RegionLoad, ShedAt, Slew};
+use crate::table::{RegionIndex, Service, Table};
+use crate::time::{Millis, Timestamp};
+
+/// How long the edge takes to follow a share: the time until its next reading of the plan.
+const EDGE_LAG: Millis = Millis(5_000);
+
+/// How long resolvers keep an answer beyond its TTL, about.
+const RESOLVER_LAG: Millis = Millis(10_000);
+
+/// What is seen of all regions at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// By region index. A region beyond its end is unknown, and up.
+    pub regions: &'a [RegionSeen],
+    /// How often readings come.
+    pub interval: Millis,
+}
+
+/// A part of a class's clients that is moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// Where they go: a region of their fence.
+    pub to: RegionIndex,
+    /// Which part of the class.
+    pub share: Ratio,
+    /// How much that is.
+    pub amount: Amount,
+    /// How much of it has arrived, about: caches and edges follow with a delay.
+    pub(super) reached: Amount,
+}
+
+/// Who is moved where. Equal inputs give an equal plan.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    at: Timestamp,
+    regions: Vec<RegionState>,
+    /// By class.
+    moves: Vec<Vec<Move>>,
+    /// By class: what has to leave a region that is down and that the plan doesn't place. It goes where health alone
+    /// sends it. These have no share of the line.
+    left: Vec<Vec<Move>>,
+}
+
+impl Plan {
+    /// When it was made.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// What is remembered of a region.
+    #[must_use]
+    pub fn region(&self, region: RegionIndex) -> RegionState {
+        self.regions.get(region.get()).copied().unwrap_or_default()
+    }
+
+    /// The moves of a class, in the order of its fence. They cut the line of its clients in this order.
+    #[must_use]
+    pub fn moves(&self, class: ClassIndex) -> &[Move] {
+        self.moves.get(class.0).map_or(&[], Vec::as_slice)
+    }
+
+    /// The region for a client of a class; `None`: where distance and health send it.
+    #[must_use]
+    pub fn choose(&self, class: ClassIndex, point: Point) -> Option<RegionIndex> {
+        point.on(self.moves(class).iter().map(|one| (one.to, one.share)))
+    }
+
+    /// The part of a class that is moved.
+    #[must_use]
+    pub fn share(&self, class: ClassIndex) -> Ratio {
+        Ratio(self.moves(class).iter().map(|one| one.share.0).sum())
+    }
+
+    /// What of a class has to leave a region that is down, and goes where health alone sends it, as the plan has no room
+    /// for it.
+    #[must_use]
+    pub fn left(&self, class: ClassIndex) -> Amount {
+        self.left.get(class.0).map_or(0, |left| left.iter().map(|one| one.amount).sum())
+    }
+}
+
+/// Plans for one moment. `previous` is the last plan of the same table and classes; without it nothing was moved.
+///
+/// ```
+/// use bailiwick_rules::load::{Classes, ClassIndex, Plan, Reading, RegionSeen, Seen, plan};
+/// use bailiwick_rules::table::Table;
+/// use bailiwick_rules::time::{Millis, Timestamp};
+///
+/// let table = Table::compile(br#"{
+///     "version": 1, "revision": 1,
+///     "jurisdictions": { "eu": { "include": ["EU"] } },
+///     "regions": { "fra": { "countries": ["DE"], "load": { "capacity": 100, "demand": 90 } },
+///                  "par": { "countries": ["FR"], "load": { "capacity": 100, "demand": 20 } } },
+///     "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+///                             "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } }
+/// }"#).unwrap();
+/// let classes = Classes::stated(&table);
+/// let now = Timestamp(0);
+/// let seen = |is_up, used| {
+///     RegionSeen { is_up, capacity: Some(100_000), reading: Some(Reading { used, at: now }) }
+/// };
+///
+/// // Frankfurt is dead. Paris takes what it can below its low mark of 70: 50 of 90.
+/// let regions = [seen(false, 0), seen(true, 20_000)];
+/// let plan = plan(&table, &classes, &Seen { regions: &regions, interval: Millis(10_000) }, None, now);
+/// let moves = (0..classes.list().len()).flat_map(|class| plan.moves(ClassIndex(class)));
+/// let moved: u64 = moves.map(|one| one.amount).sum();
+/// assert!((49_990..=50_000).contains(&moved), "{moved}");
+/// ```
+#[must_use]
+pub fn plan(table: &Table, classes: &Classes, seen: &Seen<'_>, previous: Option<&Plan>, now: Timestamp) -> Plan {
+    let elapsed = previous.map_or(seen.interval, |previous| now.since(previous.at));
+    let moves = arrived(table, classes, previous, elapsed);
+    let left = following(table, classes, previous.map_or(&[], |previous| &previous.left), elapsed);
+    let fade = Slew::default().step(elapsed);
+    let regions = assess(table, classes, seen, previous, &[&moves, &left], (now, fade));
+    Planner { table, classes, regions, previous, elapsed }.plan(&moves, &left, fade, now)
+}
+
+/// The moves of the last plan, with what has arrived since.
+pub(super) fn arrived(table: &Table, classes: &Classes, previous: Option<&Plan>, elapsed: Millis) -> Vec<Vec<Move>> {
+    following(table, classes, previous.map_or(&[], |previous| &previous.moves), elapsed)
+}
+
+fn following(table: &Table, classes: &Classes, lists: &[Vec<Move>], elapsed: Millis) -> Vec<Vec<Move>> {
+    let follow = |(index, class): (usize, &super::Class)| {
+        let lag = lag(table.service(class.service));
+        let arrive = |one: &Move| Move { reached: follow(one.reached, one.amount, elapsed, lag), ..*one };
+        lists.get(index).into_iter().flatten().map(arrive).collect()
+    };
+    classes.list().iter().enumerate().map(follow).collect()
+}
+
+/// How long a service's clients take to follow a share.
+fn lag(service: &Service) -> Millis {
+    match service.shedding.at {
+        ShedAt::Edge => EDGE_LAG,
+        ShedAt::Dns => Millis(u64::from(service.ttl.min) * 1_000 + RESOLVER_LAG.0),
+    }
+}
+
+/// What has arrived after a span of what was to arrive: the rest shrinks by the same part in each lag.
+fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount {
+    let step = |rest: Amount| {
+        let whole = elapsed.0.saturating_add(lag.0).max(1);
+        // Rounded up, so that it arrives at last.
+        proportion(rest, elapsed.0, whole).saturating_add(u64::from(elapsed.0 > 0)).min(rest)
+    };
+    match goal.checked_sub(reached) {
+        Some(rest) => reached + step(rest),
+        None => reached - step(reached - goal),
+    }
+}
+
+/// The state of every region, but for its room.
+fn assess(
+    table: &Table,
+    classes: &Classes,
+    seen: &Seen<'_>,
+    previous: Option<&Plan>,
+    moved: &[&[Vec<Move>]; 2],
+    (now, fade): (Timestamp, Ratio),
+) -> Vec<RegionState> {
+    let mut effects = vec![InEffect::default(); table.regions().len()];
+    for class in classes.list() {
+        if let Some(home) = effects.get_mut(class.home().get()) {
+            home.counted = home.counted.saturating_add(class.demand);
+        }
+    }
+    // What health alone moves away from a region that is down goes back when it returns, as what was planned does.
+    for (lists, is_planned) in moved.iter().zip([true, false]) {
+        for (class, moves) in classes.list().iter().zip(*lists) {
+            for one in moves {
+                if let Some(home) = effects.get_mut(class.home().get()) {
+                    home.given = home.given.saturating_add(one.reached);
+                }
+                if let Some(receiver) = effects.get_mut(one.to.get()) {
+                    receiver.taken = receiver.taken.saturating_add(one.reached);
+                    receiver.planned = receiver.planned.saturating_add(if is_planned { one.amount } else { 0 });
+                }
+            }
+        }
+    }
+    let unseen = RegionSeen { is_up: true, capacity: None, reading: None };
+    let state = |(index, effect): (usize, &InEffect)| {
+        let marks = marks(table, index);
+        let times = Times { now, interval: seen.interval, warmup: marks.warmup };
+        let before = previous.map(|previous| previous.region(RegionIndex::new(index))).unwrap_or_default();
+        let mut state = before.next(seen.regions.get(index).unwrap_or(&unseen), *effect, times);
+        state.room = state.room(marks.low.of(state.capacity), effect.planned, fade);
+        state
+    };
+    effects.iter().enumerate().map(state).collect()
+}
+
+fn marks(table: &Table, region: usize) -> RegionLoad {
+    table.regions().get(region).and_then(|region| region.load.as_deref().copied()).unwrap_or_default()
+}
+
+impl RegionSeen {
+    /// A region as the rules state it, with what it was measured to carry.
+    #[must_use]
+    pub fn stated(table: &Table, region: RegionIndex, is_up: bool, reading: Option<super::Reading>) -> Self {
+        let capacity = table.region(region).load.as_ref().and_then(|load| load.capacity);
+        Self { is_up, capacity: capacity.map(requests), reading }
+    }
+}
+
+/// What a class is to move.
+#[derive(Clone, Copy, Default)]
+struct Wish {
+    /// What its clients have in flight, by what its home was measured to carry.
+    demand: Amount,
+    /// What it is to move, if all do the same part.
+    least: Amount,
+    /// What it may move where other classes of its home can't.
+    most: Amount,
+    /// Whether its home can't serve them, so that they go first.
+    must: bool,
+}
+
+struct Planner<'a> {
+    table: &'a Table,
+    classes: &'a Classes,
+    regions: Vec<RegionState>,
+    previous: Option<&'a Plan>,
+    elapsed: Millis,
+}
+
+impl Planner<'_> {
+    fn plan(self, arrived: &[Vec<Move>], left: &[Vec<Move>], fade: Ratio, now: Timestamp) -> Plan {
+        let needs = self.needs();
+        let wanted = self.wanted(&needs);
+        let wishes: Vec<Wish> = (0..self.classes.list().len()).map(|class| self.wish(class, &wanted, fade)).collect();
+        let mut rooms: Vec<Amount> = self.regions.iter().map(|region| region.room).collect();
+        let mut asks: Vec<Ask<'_>> = self
+            .classes
+            .list()
+            .iter()
+            .map(|class| Ask { choices: class.order.get(1..).unwrap_or(&[]), wanted: 0, placed: Vec::new() })
+            .collect();
+
+        // Whoever must move goes first. Later asks may exchange places with earlier ones, but take none from them.
+        for must in [true, false] {
+            for (ask, wish) in asks.iter_mut().zip(&wishes).filter(|(_, wish)| wish.must == must) {
+                ask.wanted = wish.least;
+            }
+            fill(&mut asks, &mut rooms);
+            asks.iter_mut().for_each(|ask| ask.wanted = 0);
+        }
+        self.rest(&mut asks, &wishes, &needs, &mut rooms);
+
+        let left = self.classes.list().iter().zip(&asks).zip(left);
+        let left = left.map(|((class, ask), before)| self.left(class, ask.total(), before)).collect();
+        let moves = asks.iter().zip(&wishes).zip(arrived).map(|((ask, wish), before)| moves(ask, wish, before));
+        let moves = moves.collect();
+        Plan { at: now, regions: self.regions, moves, left }
+    }
+
+    /// Where health alone sends what of a class isn't placed, if its home is down.
+    fn left(&self, class: &super::Class, placed: Amount, before: &[Move]) -> Vec<Move> {
+        let is_down =
+            |region: RegionIndex| self.regions.get(region.get()).is_some_and(|one| one.standing == Standing::Down);
+        let mut left: Vec<Move> = before.iter().map(|one| Move { amount: 0, ..*one }).collect();
+        let first_up = class.order.iter().copied().find(|region| !is_down(*region));
+        let amount = self.demand(class).saturating_sub(placed);
+        if let Some(to) = first_up.filter(|_| is_down(class.home()) && class.leaves_home) {
+            match left.iter_mut().find(|one| one.to == to) {
+                Some(one) => one.amount = amount,
+                None => left.push(Move { to, share: Ratio(0), amount, reached: 0 }),
+            }
+        }
+        left.retain(|one| one.amount > 0 || one.reached > 0);
+        left
+    }
+
+    /// What each region is to give away.
+    fn needs(&self) -> Vec<Amount> {
+        let need = |(index, state): (usize, &RegionState)| match state.standing {
+            Standing::Known | Standing::Warming(_) if state.capacity > 0 => {
+                let marks = marks(self.table, index);
+                state.natural - staying(state.natural, state.capacity, marks.low, marks.high)
+            }
+            _ => 0,
+        };
+        self.regions.iter().enumerate().map(need).collect()
+    }
+
+    /// The demand of a class, as far as its home's natural load is known: counts are made to add up to it.
+    fn demand(&self, class: &super::Class) -> Amount {
+        match self.regions.get(class.home().get()) {
+            Some(home) if home.counted > 0 => proportion(class.demand, home.natural, home.counted),
+            _ => class.demand,
+        }
+    }
+
+    fn wish(&self, index: usize, wanted: &[Ratio], fade: Ratio) -> Wish {
+        let class = &self.classes.list()[index];
+        if !class.moves {
+            return Wish::default();
+        }
+        let demand = self.demand(class);
+        let home = class.home().get();
+        let before = self.previous.map_or(Ratio(0), |previous| previous.share(ClassIndex(index)));
+        let step = self.table.service(class.service).shedding.slew.step(self.elapsed).0;
+        let (down, up) = (before.0.saturating_sub(step), before.0.saturating_add(step).min(Ratio::ONE.0));
+        let standing = self.regions.get(home).map(|home| home.standing).unwrap_or_default();
+        let wanted = wanted.get(home).copied().unwrap_or_default();
+        let wish = |share: Ratio, must| {
+            let least = share.of(demand);
+            Wish { demand, least, most: least, must }
+        };
+        match standing {
+            Standing::Down => wish(Ratio::ONE, true),
+            Standing::Warming(warm) => wish(wanted.max(Ratio(Ratio::ONE.0 - warm.0)), true),
+            Standing::Known => {
+                let most = Ratio(up).of(demand);
+                Wish { most, ..wish(Ratio(wanted.0.clamp(down, up)), false) }
+            }
+            Standing::Held => wish(before, false),
+            Standing::Fading | Standing::Unknown => wish(Ratio(before.0.saturating_sub(fade.0)), false),
+        }
+    }
+
+    /// By home, the part that all of its movable classes are to move, so that what stays is what its marks allow.
+    fn wanted(&self, needs: &[Amount]) -> Vec<Ratio> {
+        let mut movable = vec![0; needs.len()];
+        for class in self.classes.list().iter().filter(|class| class.moves) {
+            if let Some(movable) = movable.get_mut(class.home().get()) {
+                *movable += self.demand(class);
+            }
+        }
+        // Rounded up: what stays never exceeds the mark.
+        let part = |need: Amount, movable| Ratio(Ratio::between(need, movable).0.saturating_add(1).min(Ratio::ONE.0));
+        needs
+            .iter()
+            .zip(movable)
+            .map(|(need, movable)| if *need == 0 { Ratio(0) } else { part(*need, movable) })
+            .collect()
+    }
+
+    /// Where some classes of a home found no room, its others move more, as far as their slew allows.
+    fn rest(&self, asks: &mut [Ask<'_>], wishes: &[Wish], needs: &[Amount], rooms: &mut [Amount]) {
+        let mut missing: Vec<Amount> = needs.to_vec();
+        let homes = || self.classes.list().iter().map(|class| class.home().get());
+        for (home, ask) in homes().zip(&*asks) {
+            if let Some(missing) = missing.get_mut(home) {
+                *missing = missing.saturating_sub(ask.total());
+            }
+        }
+        for ((home, ask), wish) in homes().zip(asks.iter_mut()).zip(wishes).filter(|(_, wish)| !wish.must) {
+            if let Some(missing) = missing.get_mut(home) {
+                ask.wanted = wish.most.saturating_sub(ask.total()).min(*missing);
+                *missing -= ask.wanted;
+            }
+        }
+        fill(asks, rooms);
+    }
+}
+
+/// The moves of a class: what is placed now, in the order of the fence, and what is still on its way back.
+fn moves(ask: &Ask<'_>, wish: &Wish, before: &[Move]) -> Vec<Move> {
+    let position = |region: RegionIndex| ask.choices.iter().position(|one| *one == region);
+    let on_the_way = before.iter().filter(|one| one.reached > 0).filter_map(|one| position(one.to));
+    let mut choices: Vec<usize> = ask.placed.iter().map(|(choice, _)| *choice).chain(on_the_way).collect();
+    choices.sort_unstable();
+    choices.dedup();
+    let made = |choice: usize| {
+        let to = ask.choices[choice];
+        let placed = ask.placed.iter().find(|(one, _)| *one == choice).map_or(0, |(_, amount)| *amount);
+        let reached = before.iter().find(|one| one.to == to).map_or(0, |one| one.reached);
+        let share = Ratio::between(placed, wish.demand.max(1)).min(Ratio::ONE);
+        Move { to, share, amount: share.of(wish.demand), reached }
+    };
+    choices.into_iter().map(made).collect()
+}

@@ -1,0 +1,375 @@
+//! The invariants of plans, over random fleets: capacities, demand, health and readings of random fences.
+//!
+//! Each fleet is a seed. `LOAD_FLEETS=10` runs ten times as many.
+
+use super::*;
+use crate::geo::CountryCode;
+use crate::steer::{Client, PathClass, rank, stand};
+use crate::table::{RegionIndex, ServiceIndex, Table};
+use crate::testing::Random;
+use crate::time::{Millis, Timestamp};
+
+const INTERVAL: Millis = Millis(10_000);
+const COUNTRIES: [&str; 10] = ["DE", "FR", "AT", "IE", "GB", "US", "CA", "JP", "SG", "BR"];
+
+/// A random fleet: its table, who asks, and what its regions can carry.
+struct Fleet {
+    random: Random,
+    table: Table,
+    classes: Classes,
+    capacities: Vec<Option<Amount>>,
+}
+
+fn document(random: &mut Random) -> String {
+    let regions: Vec<String> = (0..2 + random.below(6))
+        .map(|n| {
+            let low = 1 + random.below(90);
+            let high = low + 1 + random.below(100 - low);
+            let (low, high) = (low as f64 / 100.0, high as f64 / 100.0);
+            let country = random.pick(&COUNTRIES);
+            format!(r#""r{n}": {{ "countries": ["{country}"], "load": {{ "low": {low}, "high": {high} }} }}"#)
+        })
+        .collect();
+    let names: Vec<String> = (0..regions.len()).map(|n| format!("\"r{n}\"")).collect();
+    let tier = |random: &mut Random| (*random.pick(&[r#""eu""#, r#""us""#, r#"["eu", "us"]"#, r#""*""#])).to_owned();
+    let services: Vec<String> = (0..1 + random.below(2))
+        .map(|n| {
+            let pattern = random.pick(&["active-active", "active-active", "active-passive", "regional-sharding"]);
+            let shed = if *pattern != "regional-sharding" && random.chance(10) { r#""shed": "never","# } else { "" };
+            let members = random.some(&names, 1).join(", ");
+            let (one, two, three) = (tier(random), tier(random), tier(random));
+            format!(
+                r#""s{n}": {{ "hosts": ["s{n}.example"], "pattern": "{pattern}", "regions": [{members}], {shed}
+                   "residency": [{{ "clients": ["eu"], "process_in": [{one}] }},
+                                 {{ "clients": ["us"], "process_in": [{two}] }},
+                                 {{ "clients": ["*"], "process_in": [{three}] }}] }}"#
+            )
+        })
+        .collect();
+    format!(
+        r#"{{ "version": 1, "revision": 1,
+           "jurisdictions": {{ "eu": {{ "include": ["EU"] }}, "us": {{ "countries": ["US"] }} }},
+           "regions": {{ {} }}, "services": {{ {} }} }}"#,
+        regions.join(", "),
+        services.join(", ")
+    )
+}
+
+/// Runs a check over random fleets: many of each set of fences, as those are what takes long to compile.
+fn for_all(property: &str, fleets: u64, mut check: impl FnMut(&mut Fleet)) {
+    const OF_EACH: u64 = 25;
+    let times = std::env::var("LOAD_FLEETS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    let sets = (fleets * times).div_ceil(OF_EACH);
+    for seed in 0..sets {
+        let mut random = Random::new(seed);
+        let document = document(&mut random);
+        let table =
+            Table::compile(document.as_bytes()).unwrap_or_else(|violations| panic!("{violations:?} {document}"));
+        let mut demand = Demand::new();
+        for service in 0..table.services().len() {
+            for country in COUNTRIES {
+                demand.insert((ServiceIndex::new(service), CountryCode::parse(country)), 1);
+            }
+        }
+        let classes = Classes::new(&table, &demand);
+        let mut fleet = Fleet { random, table, classes, capacities: Vec::new() };
+        for nth in 0..OF_EACH {
+            fleet.shuffle();
+            let held = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| check(&mut fleet)));
+            assert!(held.is_ok(), "{property}: fences {seed}, fleet {nth}: {document}");
+        }
+    }
+    println!("{property}: {} random fleets", sets * OF_EACH);
+}
+
+impl Fleet {
+    /// New capacities and demand. Some regions' capacities aren't known.
+    fn shuffle(&mut self) {
+        let random = &mut self.random;
+        let amount = |random: &mut Random| random.below(1_000) as Amount * if random.chance(50) { 1_000 } else { 7 };
+        self.capacities = self.table.regions().iter().map(|_| random.chance(90).then(|| amount(random) + 1)).collect();
+        for class in 0..self.classes.list().len() {
+            self.classes.set_demand(ClassIndex(class), amount(random) / 2);
+        }
+    }
+
+    /// What each region carries of its own clients.
+    fn own(&self) -> Vec<Amount> {
+        let mut own = vec![0; self.capacities.len()];
+        for class in self.classes.list() {
+            own[class.home().get()] += class.demand;
+        }
+        own
+    }
+
+    /// What each region carries as far as moves have arrived.
+    fn carried(&self, moves: &[Vec<Move>]) -> Vec<Amount> {
+        let mut carried = self.own();
+        for (class, moves) in self.classes.list().iter().zip(moves) {
+            for one in moves {
+                carried[class.home().get()] -= one.reached;
+                carried[one.to.get()] += one.reached;
+            }
+        }
+        carried
+    }
+
+    fn seen(&self, used: &[Amount], at: Timestamp) -> Vec<RegionSeen> {
+        let seen = |(used, capacity): (&Amount, &Option<Amount>)| RegionSeen {
+            is_up: true,
+            capacity: *capacity,
+            reading: Some(Reading { used: *used, at }),
+        };
+        used.iter().zip(&self.capacities).map(seen).collect()
+    }
+
+    fn plan(&self, regions: &[RegionSeen], previous: Option<&Plan>, now: Timestamp) -> Plan {
+        plan(&self.table, &self.classes, &Seen { regions, interval: INTERVAL }, previous, now)
+    }
+
+    /// Regions as anything may be seen: down, stale, unread, full or idle.
+    fn any(&mut self, now: Timestamp) -> Vec<RegionSeen> {
+        let own = self.own();
+        let mut seen = self.seen(&own, now);
+        let random = &mut self.random;
+        for region in &mut seen {
+            region.is_up = random.chance(85);
+            let age = random.below(120_000) as i64;
+            region.reading = match random.below(10) {
+                0 => None,
+                1 | 2 => region.reading.map(|reading| Reading { at: Timestamp(now.0 - age), ..reading }),
+                3 => region.reading.map(|reading| Reading { used: random.below(2_000_000) as Amount, ..reading }),
+                _ => region.reading,
+            };
+        }
+        seen
+    }
+
+    /// A plan after some turns in which anything happened, and what was seen last.
+    fn history(&mut self) -> (Vec<RegionSeen>, Plan, Plan, Timestamp) {
+        let mut now = Timestamp(1_000_000);
+        let first = self.any(now);
+        let mut before = self.plan(&first, None, now);
+        for _ in 0..self.random.below(4) {
+            now = now.after(Millis(self.random.below(90_000) as u64));
+            let seen = self.any(now);
+            before = self.plan(&seen, Some(&before), now);
+        }
+        now = now.after(Millis(self.random.below(90_000) as u64));
+        let seen = self.any(now);
+        let plan = self.plan(&seen, Some(&before), now);
+        (seen, before, plan, now)
+    }
+
+    fn low(&self, region: usize) -> Amount {
+        self.marks(region).low.of(self.capacities[region].unwrap_or(0))
+    }
+
+    fn marks(&self, region: usize) -> crate::rules::RegionLoad {
+        *self.table.regions()[region].load.clone().unwrap()
+    }
+
+    /// What a plan gives each region of others.
+    fn given(&self, plan: &Plan) -> Vec<Amount> {
+        let mut given = vec![0; self.capacities.len()];
+        for index in 0..self.classes.list().len() {
+            for one in plan.moves(ClassIndex(index)) {
+                given[one.to.get()] += one.amount;
+            }
+        }
+        given
+    }
+}
+
+#[test]
+fn nothing_leaves_the_fence() {
+    for_all("fence", 30_000, |fleet| {
+        let (_, _, plan, _) = fleet.history();
+        for country in COUNTRIES {
+            let service = ServiceIndex::new(fleet.random.below(fleet.table.services().len()));
+            let client = Client { country: CountryCode::parse(country), ..Client::default() };
+            let ranking = rank(&fleet.table, service, &stand(&fleet.table, &client), PathClass::Inference);
+            let Some(class) = fleet.classes.find(service, &ranking) else { continue };
+            let point = Point::of_bucket(u32::try_from(fleet.random.below(64)).unwrap());
+            if let Some(chosen) = plan.choose(class, point) {
+                assert!(ranking.order.iter().any(|ranked| ranked.fenced.region == chosen));
+                assert_eq!(ranking.only, None, "regional sharding keeps its clients at home");
+                assert!(fleet.table.service(service).shedding.moves);
+            }
+        }
+    });
+}
+
+#[test]
+fn no_region_takes_more_than_it_has_room_for_and_none_takes_blindly() {
+    for_all("room", 30_000, |fleet| {
+        let (seen, before, plan, _) = fleet.history();
+        let (given, given_before) = (fleet.given(&plan), fleet.given(&before));
+        for (index, region) in seen.iter().enumerate() {
+            let state = plan.region(RegionIndex::new(index));
+            assert!(given[index] <= state.room, "region {index}: {state:?} is given {}", given[index]);
+            match state.standing {
+                Standing::Known | Standing::Warming(_) => {
+                    assert!(given[index] == 0 || given[index] + state.natural <= fleet.low(index));
+                }
+                // Stale is never read as idle.
+                Standing::Held | Standing::Fading => assert!(given[index] <= given_before[index]),
+                Standing::Down | Standing::Unknown => assert_eq!(given[index], 0),
+            }
+            assert!(region.capacity.is_some() || given[index] == 0);
+        }
+    });
+}
+
+#[test]
+fn a_receiver_is_no_donor() {
+    for_all("one way", 10_000, |fleet| {
+        let (_, _, plan, _) = fleet.history();
+        let given = fleet.given(&plan);
+        for (index, class) in fleet.classes.list().iter().enumerate() {
+            let home = class.home();
+            let standing = plan.region(home).standing;
+            if standing == Standing::Known && plan.region(home).natural > fleet.low(home.get()) {
+                assert!(given[home.get()] == 0, "class {index}");
+            }
+            assert!(plan.moves(ClassIndex(index)).iter().all(|one| one.to != home));
+        }
+    });
+}
+
+#[test]
+fn no_more_is_moved_than_is_needed_and_no_faster_than_the_slew() {
+    for_all("slew", 20_000, |fleet| {
+        let now = Timestamp(0);
+        let seen = fleet.seen(&fleet.own(), now);
+        let plan = fleet.plan(&seen, None, now);
+        let mut moved = vec![0; fleet.capacities.len()];
+        for (index, class) in fleet.classes.list().iter().enumerate() {
+            assert!(plan.share(ClassIndex(index)).0 <= 50_000, "one step of 5 % from nothing");
+            moved[class.home().get()] += plan.moves(ClassIndex(index)).iter().map(|one| one.amount).sum::<Amount>();
+        }
+        for (index, own) in fleet.own().into_iter().enumerate() {
+            let Some(capacity) = fleet.capacities[index] else {
+                assert_eq!(moved[index], 0);
+                continue;
+            };
+            let marks = fleet.marks(index);
+            let need = own - staying(own, capacity, marks.low, marks.high);
+            // Shares are rounded up by a millionth.
+            assert!(moved[index] <= need + own / 1_000_000 + 1, "{} of {need}", moved[index]);
+        }
+    });
+}
+
+#[test]
+fn with_constant_demand_the_plan_settles_and_never_swings() {
+    for_all("settles", 1_000, |fleet| {
+        let mut now = Timestamp(0);
+        let mut plan = fleet.plan(&fleet.seen(&fleet.own(), now), None, now);
+        let mut totals: Vec<Vec<u32>> = Vec::new();
+        for _ in 0..60 {
+            now = now.after(INTERVAL);
+            let arrived = planning::arrived(&fleet.table, &fleet.classes, Some(&plan), INTERVAL);
+            let used = fleet.carried(&arrived);
+            plan = fleet.plan(&fleet.seen(&used, now), Some(&plan), now);
+            totals.push((0..fleet.classes.list().len()).map(|class| plan.share(ClassIndex(class)).0).collect());
+        }
+        let last = totals.last().unwrap();
+        for class in 0..last.len() {
+            let of_class: Vec<i64> = totals.iter().map(|one| i64::from(one[class])).collect();
+            assert!(of_class[40..].iter().all(|one| (one - of_class[59]).abs() <= 2), "{of_class:?}");
+            // It may overshoot nowhere: what once shrank never grows again.
+            let shrank = of_class.windows(2).position(|pair| pair[1] < pair[0] - 2);
+            let grows = |at: usize| of_class[at..].windows(2).any(|pair| pair[1] > pair[0] + 2);
+            assert!(!shrank.is_some_and(grows), "{of_class:?}");
+        }
+    });
+}
+
+/// What fits of what must move, by trying every cut.
+fn fits(fleet: &Fleet, rooms: &[Amount], dead: RegionIndex) -> Amount {
+    let moving: Vec<&Class> = fleet.classes.list().iter().filter(|class| class.moves && class.home() == dead).collect();
+    (0..1_u32 << moving.len())
+        .map(|kept| {
+            let mut reached = vec![false; rooms.len()];
+            let mut cut = 0;
+            for (nth, class) in moving.iter().enumerate() {
+                match kept >> nth & 1 {
+                    0 => cut += class.demand,
+                    _ => class.order[1..].iter().for_each(|region| reached[region.get()] = true),
+                }
+            }
+            cut + rooms.iter().zip(reached).filter(|(_, reached)| *reached).map(|(room, _)| room).sum::<Amount>()
+        })
+        .min()
+        .unwrap_or(0)
+}
+
+#[test]
+fn one_death_lifts_no_other_above_its_mark_while_the_fence_has_room() {
+    for_all("death", 20_000, |fleet| {
+        let now = Timestamp(0);
+        let own = fleet.own();
+        let mut seen = fleet.seen(&own, now);
+        let dead = RegionIndex::new(fleet.random.below(own.len()));
+        seen[dead.get()].is_up = false;
+        let plan = fleet.plan(&seen, None, now);
+        let rooms: Vec<Amount> = (0..own.len()).map(|index| plan.region(RegionIndex::new(index)).room).collect();
+        let of_dead = |class: &&(usize, &Class)| class.1.moves && class.1.home() == dead;
+        let classes: Vec<(usize, &Class)> = fleet.classes.list().iter().enumerate().collect();
+        // Who has no other region in its fence has nowhere to go.
+        let elsewhere = |class: &&(usize, &Class)| class.1.order.len() > 1;
+        let wanted: Amount = classes.iter().filter(of_dead).filter(elsewhere).map(|(_, class)| class.demand).sum();
+        let left: Amount = classes.iter().filter(of_dead).map(|(index, _)| plan.left(ClassIndex(*index))).sum();
+        assert_eq!(wanted - left, fits(fleet, &rooms, dead), "all that fits is moved");
+        for (index, given) in fleet.given(&plan).into_iter().enumerate() {
+            let before = own[index];
+            assert!(before + given <= before.max(fleet.low(index)), "region {index}: {before} and {given}");
+        }
+    });
+}
+
+#[test]
+fn a_larger_share_moves_everybody_that_a_smaller_one_does() {
+    for_all("monotone", 10_000, |fleet| {
+        let later = Timestamp(86_400_000); // a day after nothing was moved: the slew allows everything
+        let own = fleet.own();
+        let more = fleet.random.below(500_000) as Amount;
+        // Others' clients compete for the same room, so one class alone is looked at.
+        let movable: Vec<usize> =
+            (0..fleet.classes.list().len()).filter(|class| fleet.classes.list()[*class].moves).collect();
+        let [class] = movable[..] else { return };
+        let donor = fleet.classes.list()[class].home().get();
+        let settled = |used: Amount| {
+            let mut used_by_all = own.clone();
+            used_by_all[donor] = used;
+            fleet.plan(&fleet.seen(&used_by_all, later), Some(&Plan::default()), later)
+        };
+        let (small, large) = (settled(own[donor]), settled(own[donor] + more));
+        let moved = |plan: &Plan| plan.moves(ClassIndex(class)).iter().map(|one| one.amount).sum::<Amount>();
+        let (before, after) = (small.share(ClassIndex(class)), large.share(ClassIndex(class)));
+        // All rooms may be full: then the same amount is a smaller share of more clients.
+        assert!(after >= before || moved(&large) + 10 >= moved(&small), "{before} {after}");
+        for point in (0..BUCKETS).map(Point::of_bucket).filter(|_| after >= before) {
+            let moves = |plan: &Plan| plan.choose(ClassIndex(class), point).is_some();
+            assert!(moves(&large) || !moves(&small));
+        }
+    });
+}
+
+#[test]
+fn equal_inputs_give_equal_plans() {
+    for_all("equal", 5_000, |fleet| {
+        let mut other = Fleet {
+            random: fleet.random.clone(),
+            table: Table::compile(document(&mut Random::new(0)).as_bytes()).unwrap(),
+            classes: fleet.classes.clone(),
+            capacities: fleet.capacities.clone(),
+        };
+        core::mem::swap(&mut other.table, &mut fleet.table);
+        let one = other.history();
+        core::mem::swap(&mut other.table, &mut fleet.table);
+        let two = fleet.history();
+        assert_eq!((one.0, one.1, one.2), (two.0, two.1, two.2));
+    });
+}

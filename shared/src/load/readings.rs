@@ -1,0 +1,245 @@
+//! Takes what was seen of a region, returns how far that can be trusted, and the region's natural load: what it would
+//! carry if nothing were moved. Called by [`super::planning`].
+
+use super::Amount;
+use crate::rules::Ratio;
+use crate::time::{Millis, Timestamp};
+
+/// For how long a natural load has to be lower before shares shrink; at most twice of that.
+pub const HOLD: Millis = Millis(60_000);
+
+/// After how many intervals without a reading it is stale: one may come late.
+const FRESH: u64 = 2;
+/// For how many intervals after that the last shares are held.
+const HELD: u64 = 3;
+
+/// What a region was measured to carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// Requests in flight: its load times its capacity.
+    pub used: Amount,
+    /// When it was measured.
+    pub at: Timestamp,
+}
+
+/// What is seen of a region at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RegionSeen {
+    /// Whether it may be sent anything, by probes and overrides.
+    pub is_up: bool,
+    /// What it can carry just now; `None`: nobody knows.
+    pub capacity: Option<Amount>,
+    /// The newest reading.
+    pub reading: Option<Reading>,
+}
+
+/// How far what is known of a region can be trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// It serves nobody: all of its clients are moved.
+    Down,
+    /// It came back, and gets this part of its clients until it is warm.
+    Warming(Ratio),
+    /// Its load and capacity are known.
+    Known,
+    /// Its last reading is stale: what was planned is held.
+    Held,
+    /// Its last reading is so old that what was planned is taken back step by step.
+    Fading,
+    /// Its load or its capacity was never known. It neither gives nor takes.
+    #[default]
+    Unknown,
+}
+
+/// What a plan remembers of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RegionState {
+    /// How far the rest can be trusted.
+    pub standing: Standing,
+    /// What it can carry.
+    pub capacity: Amount,
+    /// What it would carry if nothing were moved: the highest of the last [`HOLD`] to twice of that, so that shares
+    /// don't shrink at once.
+    pub natural: Amount,
+    /// What it may take of others in all.
+    pub room: Amount,
+    /// What the demand of its own clients was when `natural` was measured.
+    pub(super) counted: Amount,
+    /// When the newest reading that was used was taken.
+    reading_at: Option<Timestamp>,
+    /// When it came back, until it is warm.
+    returned_at: Option<Timestamp>,
+    /// The highest natural loads of this window of [`HOLD`] and of the one before, and which window this is.
+    peaks: (Amount, Amount),
+    window: i64,
+}
+
+/// What was planned at a region, as far as it has taken effect.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InEffect {
+    /// Of its own clients elsewhere.
+    pub(super) given: Amount,
+    /// Of others' clients here.
+    pub(super) taken: Amount,
+    /// What it was to take by the last plan, whether it has come or not.
+    pub(super) planned: Amount,
+    /// The demand of its own clients.
+    pub(super) counted: Amount,
+}
+
+/// How a region is warmed up and when readings are due.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: Timestamp,
+    pub(super) interval: Millis,
+    pub(super) warmup: Millis,
+}
+
+impl RegionState {
+    /// The state after this moment, but for the room.
+    pub(super) fn next(self, seen: &RegionSeen, effect: InEffect, times: Times) -> Self {
+        let mut next = self;
+        next.capacity = seen.capacity.unwrap_or(0);
+        let age = next.read(seen, effect, times);
+        next.returned_at = match (self.standing, self.returned_at) {
+            (Standing::Down, _) if seen.is_up => Some(times.now),
+            (_, returned) => returned.filter(|_| seen.is_up),
+        };
+        let warm = next.returned_at.map(|at| Ratio::between(times.now.since(at).0, times.warmup.0.max(1)));
+        let warm = warm.filter(|warm| *warm < Ratio::ONE && times.warmup > Millis(0));
+        if warm.is_none() {
+            next.returned_at = None;
+        }
+        next.standing = match (seen.is_up, warm, age) {
+            (false, ..) => Standing::Down,
+            (_, Some(warm), _) => Standing::Warming(warm),
+            (_, _, Some(age)) if seen.capacity.is_some() => match age.0 / times.interval.0.max(1) {
+                intervals if intervals < FRESH => Standing::Known,
+                intervals if intervals < FRESH + HELD => Standing::Held,
+                _ => Standing::Fading,
+            },
+            (_, _, Some(_)) => Standing::Fading,
+            (_, _, None) => Standing::Unknown,
+        };
+        next
+    }
+
+    /// Takes over a reading that is new. Returns the age of the newest; `None` if there never was one.
+    fn read(&mut self, seen: &RegionSeen, effect: InEffect, times: Times) -> Option<Millis> {
+        // A reading from the future is one of a wrong clock, and would hide all that follow.
+        let usable = |reading: &Reading| reading.at <= times.now.after(times.interval);
+        let newer = |reading: &Reading| self.reading_at.is_none_or(|last| reading.at > last);
+        if let Some(reading) = seen.reading.filter(|one| usable(one) && newer(one) && seen.is_up) {
+            self.reading_at = Some(reading.at);
+            // From the measured load alone the plan would chase its own effect.
+            let natural = reading.used.saturating_add(effect.given).saturating_sub(effect.taken);
+            self.hold(natural, times.now);
+            self.counted = effect.counted;
+        }
+        self.reading_at.map(|at| times.now.since(at))
+    }
+
+    /// Keeps the highest natural load of this window and the last. Windows begin at whole multiples of [`HOLD`], so that
+    /// all nodes agree on them.
+    fn hold(&mut self, natural: Amount, now: Timestamp) {
+        let window = now.0.div_euclid(i64::try_from(HOLD.0).unwrap_or(1).max(1));
+        self.peaks = match window.saturating_sub(self.window) {
+            0 => (self.peaks.0.max(natural), self.peaks.1),
+            1 => (natural, self.peaks.0),
+            _ => (natural, 0),
+        };
+        self.window = window;
+        self.natural = self.peaks.0.max(self.peaks.1);
+    }
+
+    /// What it may take of others in all, given its low mark's amount and how fast old trust fades.
+    pub(super) fn room(&self, low: Amount, planned: Amount, fade: Ratio) -> Amount {
+        let free = low.saturating_sub(self.natural);
+        match self.standing {
+            Standing::Known => free,
+            Standing::Warming(warm) if self.reading_at.is_some() => warm.of(free),
+            Standing::Held => planned,
+            Standing::Fading => planned.saturating_sub(fade.of(self.capacity).max(1)),
+            Standing::Warming(_) | Standing::Down | Standing::Unknown => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Millis = Millis(10_000);
+
+    fn times(now: i64) -> Times {
+        Times { now: Timestamp(now), interval: INTERVAL, warmup: Millis(60_000) }
+    }
+
+    fn up(used: Option<(Amount, i64)>) -> RegionSeen {
+        let reading = used.map(|(used, at)| Reading { used, at: Timestamp(at) });
+        RegionSeen { is_up: true, capacity: Some(1_000), reading }
+    }
+
+    #[test]
+    fn a_reading_ages_from_known_over_held_to_fading_and_is_never_idle() {
+        let seen = up(Some((100, 0)));
+        let mut state = RegionState::default();
+        let mut standings = Vec::new();
+        for now in [0, 19_999, 20_000, 49_999, 50_000, 500_000] {
+            state = state.next(&seen, InEffect::default(), times(now));
+            standings.push((state.standing, state.room(700, 50, Ratio(50_000))));
+        }
+        let (known, held, fading) = (Standing::Known, Standing::Held, Standing::Fading);
+        assert_eq!(standings, [(known, 600), (known, 600), (held, 50), (held, 50), (fading, 0), (fading, 0)]);
+    }
+
+    #[test]
+    fn a_region_of_which_nothing_is_known_takes_nothing() {
+        let state = RegionState::default().next(&up(None), InEffect::default(), times(0));
+        assert_eq!((state.standing, state.room(700, 0, Ratio(1))), (Standing::Unknown, 0));
+        let no_capacity = RegionSeen { capacity: None, ..up(Some((1, 0))) };
+        let state = RegionState::default().next(&no_capacity, InEffect::default(), times(0));
+        assert_eq!((state.standing, state.room(0, 0, Ratio(1))), (Standing::Fading, 0));
+    }
+
+    #[test]
+    fn the_natural_load_counts_what_was_moved_and_is_held_at_its_peak() {
+        let effect = InEffect { given: 300, taken: 50, ..InEffect::default() };
+        let mut state = RegionState::default().next(&up(Some((500, 0))), effect, times(0));
+        assert_eq!(state.natural, 750);
+        state = state.next(&up(Some((100, 10_000))), effect, times(10_000));
+        assert_eq!(state.natural, 750, "it has to be lower for a while");
+        state = state.next(&up(Some((900, 15_000))), effect, times(15_000));
+        assert_eq!(state.natural, 1_150, "higher counts at once");
+        let held = i64::try_from(HOLD.0).unwrap();
+        state = state.next(&up(Some((100, held))), effect, times(held));
+        assert_eq!(state.natural, 1_150);
+        state = state.next(&up(Some((100, 2 * held))), effect, times(2 * held));
+        assert_eq!(state.natural, 350);
+    }
+
+    #[test]
+    fn readings_of_a_wrong_clock_are_left_out() {
+        let state = RegionState::default().next(&up(Some((5, 60_000))), InEffect::default(), times(0));
+        assert_eq!(state.standing, Standing::Unknown);
+        let state = state.next(&up(Some((5, 0))), InEffect::default(), times(0));
+        let again = state.next(&up(Some((900, -1))), InEffect::default(), times(0));
+        assert_eq!(again.natural, 5, "an older reading changes nothing");
+    }
+
+    #[test]
+    fn a_region_that_comes_back_is_warmed_up() {
+        let seen = up(Some((0, 0)));
+        let down = RegionSeen { is_up: false, ..seen };
+        let at =
+            |state: RegionState, seen: &RegionSeen, now| state.next(seen, InEffect::default(), times(now)).standing;
+        let state = RegionState::default().next(&down, InEffect::default(), times(0));
+        assert_eq!(state.standing, Standing::Down);
+        let back = state.next(&seen, InEffect::default(), times(1_000));
+        assert_eq!(back.standing, Standing::Warming(Ratio(0)));
+        assert_eq!(at(back, &seen, 16_000), Standing::Warming(Ratio(250_000)));
+        assert_eq!(at(back, &up(Some((0, 61_000))), 61_000), Standing::Known);
+        assert_eq!(at(back, &down, 16_000), Standing::Down);
+        assert_eq!(at(RegionState::default(), &seen, 0), Standing::Known, "what was never seen down is warm");
+    }
+}

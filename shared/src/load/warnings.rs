@@ -1,0 +1,172 @@
+//! Takes a table, returns what the rules say of load that is probably not meant, or isn't acted on yet. Called by
+//! `bailiwick check`.
+
+use super::{Classes, FenceLoss, losses};
+use crate::json::Violation;
+use crate::rules::{Pattern, Ratio, RegionLoad, ShedAt, Slew};
+use crate::table::{Region, RegionIndex, Service, Table};
+
+/// How many lost regions are told of before the rest is counted.
+const MOST_TOLD: usize = 5;
+
+/// All warnings about load. None for a document that says nothing of it.
+#[must_use]
+pub fn warnings(table: &Table) -> Vec<Violation> {
+    let mut warnings: Vec<Violation> = not_acted_on(table).into_iter().collect();
+    for region in table.regions() {
+        warnings.extend(partly_known(region));
+        warnings.extend(without_capacity(region));
+    }
+    warnings.extend(overloaded(table));
+    warnings
+}
+
+fn warning(pointer: String, message: impl Into<String>) -> Violation {
+    Violation { pointer, message: message.into() }
+}
+
+/// Where a document first says something of load: nothing moves by it yet.
+fn not_acted_on(table: &Table) -> Option<Violation> {
+    let of_region = |region: &Region| {
+        let load = region.load.as_deref()?;
+        let of_endpoint = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_some());
+        let is_own = *load != RegionLoad { capacity: load.capacity, ..RegionLoad::default() } || of_endpoint.is_none();
+        Some(match of_endpoint {
+            Some((id, _)) if !is_own => format!("/regions/{}/endpoints/{id}/capacity", region.id),
+            _ => format!("/regions/{}/load", region.id),
+        })
+    };
+    let of_service = |service: &Service| {
+        let has_endpoints = service.regions.iter().any(|region| !table.region(*region).endpoints.is_empty());
+        let by_default = if has_endpoints { ShedAt::Edge } else { ShedAt::Dns };
+        let fields = [
+            ("shed", !service.shedding.moves && service.pattern != Pattern::RegionalSharding),
+            ("shed_at", service.shedding.at != by_default),
+            ("slew", service.shedding.slew != Slew::default()),
+        ];
+        let (field, _) = fields.iter().find(|(_, says)| *says)?;
+        Some(format!("/services/{}/{field}", service.id))
+    };
+    let regions = table.regions().iter().find_map(of_region);
+    let pointer = regions.or_else(|| table.services().iter().find_map(of_service))?;
+    Some(warning(
+        pointer,
+        "is used by `bailiwick plan` and `bailiwick simulate` only: neither DNS nor the edge moves clients because of load \
+         yet",
+    ))
+}
+
+/// Endpoints that say nothing count as nothing beside others that do.
+fn partly_known(region: &Region) -> Option<Violation> {
+    let silent = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_none());
+    let says = region.endpoints.iter().any(|(_, endpoint)| endpoint.capacity.is_some());
+    let (id, _) = silent.filter(|_| says)?;
+    Some(warning(
+        format!("/regions/{}/endpoints/{id}", region.id),
+        "has no \"capacity\", where others of its region have one: it counts as if it could serve nothing; add it",
+    ))
+}
+
+fn without_capacity(region: &Region) -> Option<Violation> {
+    let load = region.load.as_deref().filter(|load| load.capacity.is_none())?;
+    let what = if load.demand.is_some() { "its \"demand\" is compared with nothing" } else { "its marks mean nothing" };
+    Some(warning(
+        format!("/regions/{}/load", region.id),
+        format!(
+            "has no \"capacity\", so {what}, and no clients are planned to be moved there; add it here or at the endpoints"
+        ),
+    ))
+}
+
+/// Fences that can't carry the stated demand, or not without one of their regions.
+fn overloaded(table: &Table) -> Vec<Violation> {
+    let states = |region: &Region| region.load.as_ref().is_some_and(|load| load.demand.is_some());
+    if !table.regions().iter().any(states) {
+        return Vec::new();
+    }
+    let all: Vec<RegionIndex> = (0..table.regions().len()).map(RegionIndex::new).collect();
+    let told = losses(table, &Classes::stated(table), &all);
+    let too_much: Vec<&FenceLoss> = told.iter().filter(|one| one.is_carried(Ratio::ONE) == Some(false)).collect();
+    let mut warnings: Vec<Violation> = too_much.iter().take(MOST_TOLD).map(|one| not_carried(table, one)).collect();
+    if let Some(more) = too_much.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
+        let message = format!("can't carry {more} more losses of a region; `bailiwick plan` lists them all");
+        warnings.push(warning("/regions".to_owned(), message));
+    }
+    warnings
+}
+
+fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
+    let name = |region: &RegionIndex| table.region(*region).id.as_str();
+    let fence: Vec<&str> = loss.fence.iter().take(MOST_TOLD).map(name).collect();
+    let more = match loss.fence.len().saturating_sub(MOST_TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let load = loss.load().unwrap_or_default();
+    let refused = Ratio::between(loss.refused, loss.demand);
+    let without = loss.lost.as_ref().map(|lost| format!(" without {}", name(lost))).unwrap_or_default();
+    let pointer = loss.lost.as_ref().or(loss.fence.first()).map(name).unwrap_or_default();
+    warning(
+        format!("/regions/{pointer}/load"),
+        format!(
+            "the fence of {}{more}{without} has a load of {load} at its peak, and {refused} of it is refused; add capacity \
+             there, or a region to the fence",
+            fence.join(", ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(fra: &str, par: &str, chat: &str) -> Vec<String> {
+        let document = format!(
+            r#"{{ "version": 1, "revision": 1, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
+            "regions": {{ "fra": {{ "countries": ["DE"] {fra} }}, "par": {{ "countries": ["FR"] {par} }} }},
+            "services": {{ "chat": {{ "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                "residency": [{{ "clients": ["eu"], "process_in": ["eu"] }}] {chat} }} }} }}"#
+        );
+        let table = Table::compile(document.as_bytes()).unwrap_or_else(|violations| panic!("{violations:?}"));
+        warnings(&table).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_of_a_document_without_load() {
+        assert_eq!(told("", "", ""), [""; 0]);
+    }
+
+    #[test]
+    fn that_nothing_moves_yet_is_told_once_where_load_is_first_said() {
+        let pair = |capacity| format!(r#", "load": {{ "capacity": {capacity}, "demand": 10 }}"#);
+        let found = told(&pair(100), &pair(100), r#", "slew": "1%/1m""#);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("/regions/fra/load: is used by `bailiwick plan`"), "{found:?}");
+        let endpoint = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 5 } }"#;
+        assert!(told("", endpoint, "")[0].starts_with("/regions/par/endpoints/p-1/capacity: is used by"));
+        for (field, says) in [("slew", r#""1%/1m""#), ("shed", r#""never""#)] {
+            let found = told("", "", &format!(r#", "{field}": {says}"#));
+            assert!(found[0].starts_with(&format!("/services/chat/{field}: is used by")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_loss_that_the_rest_cannot_carry_is_told() {
+        let found =
+            told(r#", "load": { "capacity": 100, "demand": 80 }"#, r#", "load": { "capacity": 60, "demand": 4 }"#, "");
+        assert_eq!(found.len(), 2, "{found:?}");
+        let expected =
+            "/regions/fra/load: the fence of fra, par without fra has a load of 140 % at its peak, and 28.6 % of it";
+        assert!(found[1].starts_with(expected), "{found:?}");
+    }
+
+    #[test]
+    fn what_has_no_capacity_is_told() {
+        let found = told(r#", "load": { "demand": 80 }"#, r#", "load": { "low": 0.5 }"#, "");
+        assert!(found[1].starts_with("/regions/fra/load: has no \"capacity\", so its \"demand\""), "{found:?}");
+        assert!(found[2].starts_with("/regions/par/load: has no \"capacity\", so its marks"), "{found:?}");
+        let two = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 5 },
+                                      "p-2": { "url": "https://q.example/v1" } }"#;
+        assert!(told("", two, "")[1].starts_with("/regions/par/endpoints/p-2: has no \"capacity\""));
+    }
+}

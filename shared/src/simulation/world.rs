@@ -1,0 +1,568 @@
+//! The simulated world: a table, a scenario and a way of steering enter; peaks, refusals and moves leave. Called by
+//! `bailiwick simulate`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::scenario::Scenario;
+use crate::geo::CountryCode;
+use crate::load::{ClassIndex, Classes, Demand, Plan, Reading, RegionSeen, Seen, plan};
+use crate::rules::ShedAt;
+use crate::table::{RegionIndex, Table};
+use crate::time::{Millis, Timestamp};
+
+/// By what clients are steered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// To the nearest region of the fence, whatever its state.
+    Nearest,
+    /// To the nearest that is up.
+    Health,
+    /// By the plan.
+    Load,
+}
+
+impl Way {
+    /// All ways, worst first.
+    pub const ALL: [Self; 3] = [Self::Nearest, Self::Health, Self::Load];
+
+    /// The word for it in JSON and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nearest => "nearest",
+            Self::Health => "health",
+            Self::Load => "load",
+        }
+    }
+}
+
+/// What became of everything.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcome {
+    /// How clients were steered.
+    pub way: Way,
+    /// The highest load that a region which was up was offered, which region, and when.
+    pub peak: (f64, Option<RegionIndex>, Millis),
+    /// The part of all demand that nobody served.
+    pub refused: f64,
+    /// The largest part of the demand that nobody served in one step.
+    pub worst_step: f64,
+    /// How often a region collapsed because it was offered too much.
+    pub collapses: u32,
+    /// How many times a client went to another region than before.
+    pub moves: f64,
+    /// How often the load moved away from a region by the plan turned from growing to shrinking, or back.
+    pub turns: u32,
+    /// The state over time, at most some hundred.
+    pub samples: Vec<Sample>,
+}
+
+/// What happened between two times.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Sample {
+    /// When it ends.
+    pub at: Millis,
+    /// By region: the highest load since the last sample, being what it is offered over what it can carry; `None` if it
+    /// was down all the time.
+    pub loads: Vec<Option<f64>>,
+    /// The part of the demand since the last sample that nobody served.
+    pub refused: f64,
+}
+
+/// How many samples an outcome has at most.
+const SAMPLES: u64 = 288;
+
+/// A turn is told once a moved share has gone back by as much.
+const TURN: f64 = 0.02;
+
+/// Plays a scenario. A region without a capacity carries everything.
+#[must_use]
+pub fn simulate(table: &Table, scenario: &Scenario, way: Way) -> Outcome {
+    let mut world = World::new(table, scenario, way);
+    let steps = scenario.length.0 / scenario.step.0.max(1);
+    let every = steps.div_ceil(SAMPLES).max(1);
+    for step in 0..=steps {
+        let at = Millis(step * scenario.step.0);
+        world.live(at);
+        world.steer(at);
+        world.follow();
+        world.count(at);
+        if step % every == 0 {
+            world.sample(at);
+        }
+    }
+    world.end()
+}
+
+/// A part of a cohort's clients by region.
+type Spread = Vec<(RegionIndex, f64)>;
+
+/// All clients of one class.
+struct Cohort {
+    /// Countries with their peaks, in requests at once.
+    countries: Vec<(Option<CountryCode>, f64)>,
+    /// What they send now.
+    demand: f64,
+    /// Where those are who follow at once or by TTL, and those whose resolvers keep answers.
+    prompt: Spread,
+    late: Spread,
+    /// Where they are to be.
+    goal: Spread,
+    /// The part that follows in one step.
+    prompt_pace: f64,
+    late_pace: f64,
+    /// The highest or lowest moved share since the last turn, and whether it was growing.
+    swing: (f64, bool),
+}
+
+struct World<'s> {
+    table: &'s Table,
+    scenario: &'s Scenario,
+    way: Way,
+    classes: Classes,
+    cohorts: Vec<Cohort>,
+    regions: Vec<Place>,
+    plan: Option<Plan>,
+    /// What regions were offered at past times, newest last.
+    past: VecDeque<(Millis, Vec<f64>)>,
+    outcome: Outcome,
+    demanded: f64,
+    refused: f64,
+    peak_demand: f64,
+    /// Since the last sample: the highest loads, what was demanded, and what was refused.
+    highest: Vec<Option<f64>>,
+    since: (f64, f64),
+}
+
+/// A region.
+#[derive(Clone)]
+struct Place {
+    capacity: Option<f64>,
+    offered: f64,
+    /// When it serves again, if it is down.
+    down_until: Option<Millis>,
+    /// Whether it is thought to be up, and since when it has been otherwise.
+    thought_up: bool,
+    differs_since: Option<Millis>,
+    /// Since when it has been offered too much.
+    too_much_since: Option<Millis>,
+    reading: Option<(Millis, f64)>,
+}
+
+impl<'s> World<'s> {
+    fn new(table: &'s Table, scenario: &'s Scenario, way: Way) -> Self {
+        let classes = Classes::new(table, &scenario.demand);
+        let cohorts = cohorts(table, scenario, &classes);
+        let capacity = |index| RegionSeen::stated(table, RegionIndex(index), true, None).capacity.map(in_requests);
+        let place = |index| Place {
+            capacity: capacity(index),
+            offered: 0.0,
+            down_until: None,
+            thought_up: true,
+            differs_since: None,
+            too_much_since: None,
+            reading: None,
+        };
+        let outcome = Outcome {
+            way,
+            peak: (0.0, None, Millis(0)),
+            refused: 0.0,
+            worst_step: 0.0,
+            collapses: 0,
+            moves: 0.0,
+            turns: 0,
+            samples: Vec::new(),
+        };
+        let regions = (0..).take(table.regions().len()).map(place).collect();
+        let peak_demand = scenario.demand.values().map(|amount| in_requests(*amount)).sum();
+        Self {
+            table,
+            scenario,
+            way,
+            classes,
+            cohorts,
+            regions,
+            plan: None,
+            past: VecDeque::new(),
+            outcome,
+            demanded: 0.0,
+            refused: 0.0,
+            peak_demand,
+            highest: vec![None; table.regions().len()],
+            since: (0.0, 0.0),
+        }
+    }
+
+    /// Demand changes, regions die and come back.
+    fn live(&mut self, at: Millis) {
+        for (index, cohort) in self.cohorts.iter_mut().enumerate() {
+            let now = |(country, peak): &(Option<CountryCode>, f64)| peak * self.scenario.daylight(*country, at);
+            cohort.demand = cohort.countries.iter().map(now).sum();
+            self.classes.set_demand(ClassIndex(index), in_thousandths(cohort.demand));
+        }
+        for event in self.scenario.events.iter().filter(|event| event.at <= at) {
+            let ends = Millis(event.at.0 + event.lasts.0);
+            if at < ends {
+                let place = &mut self.regions[event.region.get()];
+                place.down_until = place.down_until.max(Some(ends));
+            }
+        }
+        for place in &mut self.regions {
+            place.down_until = place.down_until.filter(|until| at < *until);
+            let is_up = place.down_until.is_none();
+            if is_up == place.thought_up {
+                place.differs_since = None;
+            } else if at.0 - place.differs_since.get_or_insert(at).0 >= self.scenario.detect.0 {
+                place.thought_up = is_up;
+                place.differs_since = None;
+            }
+        }
+    }
+
+    /// Where everybody is to be.
+    fn steer(&mut self, at: Millis) {
+        if self.way == Way::Load {
+            let seen = self.seen(at);
+            let seen = Seen { regions: &seen, interval: self.scenario.readings };
+            let now = Timestamp(i64::try_from(at.0).unwrap_or(i64::MAX));
+            self.plan = Some(plan(self.table, &self.classes, &seen, self.plan.as_ref(), now));
+        }
+        for (index, class) in self.classes.list().iter().enumerate() {
+            let is_up = |region: &&RegionIndex| self.regions[region.get()].thought_up;
+            let stays = match self.way {
+                Way::Nearest => class.home(),
+                _ if !class.leaves_home => class.home(),
+                _ => class.order.iter().find(is_up).copied().unwrap_or(class.home()),
+            };
+            let moves = self.plan.as_ref().map_or(&[][..], |plan| plan.moves(ClassIndex(index)));
+            let cohort = &mut self.cohorts[index];
+            cohort.goal.clear();
+            let mut left = 1.0;
+            for one in moves.iter().filter(|one| one.share.0 > 0) {
+                let share = f64::from(one.share.0) / 1e6;
+                left -= share;
+                add(&mut cohort.goal, one.to, share);
+            }
+            add(&mut cohort.goal, stays, left.max(0.0));
+            self.outcome.turns += u32::from(cohort.turns(1.0 - left));
+        }
+    }
+
+    /// What the planner sees: health as it is thought to be, loads as they were.
+    fn seen(&mut self, at: Millis) -> Vec<RegionSeen> {
+        let due = Millis(at.0.saturating_sub(self.scenario.delay.0));
+        let is_round = at.0 % self.scenario.readings.0.max(1) < self.scenario.step.0;
+        if let Some((when, offered)) = self.past.iter().rev().find(|(when, _)| *when <= due).filter(|_| is_round) {
+            for (place, offered) in self.regions.iter_mut().zip(offered) {
+                // A region that is down can't be read.
+                if place.down_until.is_none() {
+                    place.reading = Some((*when, *offered));
+                }
+            }
+        }
+        let seen = |(index, place): (u32, &Place)| {
+            let reading = place.reading.map(|(at, offered)| Reading {
+                used: in_thousandths(offered),
+                at: Timestamp(i64::try_from(at.0).unwrap_or(i64::MAX)),
+            });
+            RegionSeen::stated(self.table, RegionIndex(index), place.thought_up, reading)
+        };
+        (0..).zip(&self.regions).map(seen).collect()
+    }
+
+    /// Clients go where they are to be, each at its pace.
+    fn follow(&mut self) {
+        for place in &mut self.regions {
+            place.offered = 0.0;
+        }
+        let overstay = self.scenario.overstay;
+        let clients = self.scenario.clients as f64;
+        for cohort in &mut self.cohorts {
+            let late = if cohort.late_pace < cohort.prompt_pace { overstay } else { 0.0 };
+            let moved = approach(&mut cohort.prompt, &cohort.goal, cohort.prompt_pace) * (1.0 - late)
+                + approach(&mut cohort.late, &cohort.goal, cohort.late_pace) * late;
+            let peak: f64 = cohort.countries.iter().map(|(_, peak)| peak).sum();
+            self.outcome.moves += moved * clients * peak / self.peak_demand.max(f64::MIN_POSITIVE);
+            for (spread, part) in [(&cohort.prompt, 1.0 - late), (&cohort.late, late)] {
+                for (region, share) in spread {
+                    self.regions[region.get()].offered += cohort.demand * share * part;
+                }
+            }
+        }
+    }
+
+    /// What is served and what isn't, and who collapses.
+    fn count(&mut self, at: Millis) {
+        let (mut offered, mut refused) = (0.0, 0.0);
+        for (index, place) in self.regions.iter_mut().enumerate() {
+            offered += place.offered;
+            let capacity = place.capacity.unwrap_or(f64::INFINITY);
+            if place.down_until.is_some() {
+                refused += place.offered;
+                continue;
+            }
+            refused += (place.offered - capacity).max(0.0);
+            let load = place.offered / capacity;
+            let highest = &mut self.highest[index];
+            *highest = Some(highest.map_or(load, |highest| highest.max(load)));
+            if load > self.outcome.peak.0 {
+                self.outcome.peak = (load, Some(RegionIndex::new(index)), at);
+            }
+            let Some(collapse) = &self.scenario.collapse else { continue };
+            if load < collapse.load {
+                place.too_much_since = None;
+            } else if at.0 - place.too_much_since.get_or_insert(at).0 >= collapse.after.0 {
+                place.too_much_since = None;
+                place.down_until = Some(Millis(at.0 + collapse.lasts.0));
+                self.outcome.collapses += 1;
+            }
+        }
+        self.past.push_back((at, self.regions.iter().map(|place| place.offered).collect()));
+        let kept = usize::try_from(self.scenario.delay.0 / self.scenario.step.0.max(1)).unwrap_or(0) + 2;
+        while self.past.len() > kept {
+            self.past.pop_front();
+        }
+        self.outcome.worst_step = self.outcome.worst_step.max(part_of(refused, offered));
+        self.demanded += offered;
+        self.refused += refused;
+        self.since = (self.since.0 + offered, self.since.1 + refused);
+    }
+
+    fn sample(&mut self, at: Millis) {
+        let loads = core::mem::replace(&mut self.highest, vec![None; self.regions.len()]);
+        let (offered, refused) = core::mem::take(&mut self.since);
+        self.outcome.samples.push(Sample { at, loads, refused: part_of(refused, offered) });
+    }
+
+    fn end(mut self) -> Outcome {
+        self.outcome.refused = part_of(self.refused, self.demanded);
+        self.outcome
+    }
+}
+
+fn in_requests(amount: u64) -> f64 {
+    amount as f64 / 1_000.0
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a positive count
+fn in_thousandths(requests: f64) -> u64 {
+    libm::round(requests * 1_000.0) as u64
+}
+
+fn part_of(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+fn cohorts(table: &Table, scenario: &Scenario, classes: &Classes) -> Vec<Cohort> {
+    let mut of_class: BTreeMap<usize, Vec<(Option<CountryCode>, f64)>> = BTreeMap::new();
+    for (&(service, country), &peak) in &scenario.demand {
+        let alone = Demand::from([((service, country), peak)]);
+        // The class of a country is the one that has its order.
+        let order = Classes::new(table, &alone).list().first().map(|class| class.order.clone());
+        let found = classes.list().iter().position(|one| one.service == service && Some(&one.order) == order.as_ref());
+        if let Some(class) = found {
+            of_class.entry(class).or_default().push((country, in_requests(peak)));
+        }
+    }
+    let step = scenario.step;
+    let cohort = |(index, class): (usize, &crate::load::Class)| {
+        let service = table.service(class.service);
+        let at_home = vec![(class.home(), 1.0)];
+        let (prompt_pace, late_pace) = match service.shedding.at {
+            ShedAt::Edge => (1.0, 1.0),
+            ShedAt::Dns => {
+                let ttl = Millis(u64::from(service.ttl.min.max(1)) * 1_000);
+                (pace(step, ttl), pace(step, ttl.max(scenario.overstay_for)))
+            }
+        };
+        Cohort {
+            countries: of_class.remove(&index).unwrap_or_default(),
+            demand: 0.0,
+            prompt: at_home.clone(),
+            late: at_home.clone(),
+            goal: at_home,
+            prompt_pace,
+            late_pace,
+            swing: (0.0, true),
+        }
+    };
+    classes.list().iter().enumerate().map(cohort).collect()
+}
+
+/// The part of those who still have an old answer that asks again in one step.
+fn pace(step: Millis, kept_for: Millis) -> f64 {
+    (step.0 as f64 / kept_for.0.max(1) as f64).min(1.0)
+}
+
+fn add(spread: &mut Spread, region: RegionIndex, share: f64) {
+    match spread.iter_mut().find(|(one, _)| *one == region) {
+        Some((_, there)) => *there += share,
+        None => spread.push((region, share)),
+    }
+}
+
+/// Moves a spread towards its goal. Returns the part of clients that moved.
+fn approach(spread: &mut Spread, goal: &Spread, pace: f64) -> f64 {
+    let mut moved = 0.0;
+    for (region, share) in goal {
+        let there = spread.iter().find(|(one, _)| one == region).map_or(0.0, |(_, there)| *there);
+        let change = (share - there) * pace;
+        moved += change.max(0.0);
+        add(spread, *region, change);
+    }
+    for (_, there) in spread.iter_mut().filter(|(region, _)| !goal.iter().any(|(one, _)| one == region)) {
+        *there -= *there * pace;
+    }
+    spread.retain(|(_, share)| *share > 1e-9);
+    moved
+}
+
+impl Cohort {
+    /// Whether the moved share has turned from growing to shrinking, or back.
+    fn turns(&mut self, share: f64) -> bool {
+        let (extreme, grows) = self.swing;
+        let back = if grows { extreme - share } else { share - extreme };
+        if back > TURN {
+            self.swing = (share, !grows);
+            return true;
+        }
+        self.swing.0 = if grows { extreme.max(share) } else { extreme.min(share) };
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{read_scenario, svg};
+    use super::*;
+
+    /// Frankfurt and Paris for the EU, London for the UK alone.
+    fn table(chat: &str) -> Table {
+        let document = r#"{ "version": 1, "revision": 1,
+            "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] } },
+            "regions": { "fra": { "countries": ["DE"], "load": { "capacity": 100 } },
+                         "lon": { "countries": ["GB"], "load": { "capacity": 1000 } },
+                         "par": { "countries": ["FR"], "load": { "capacity": 100 } } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", CHAT
+                "regions": ["fra", "lon", "par"],
+                "residency": [{ "clients": ["eu"], "process_in": ["eu"] },
+                              { "clients": ["uk"], "process_in": ["uk"] }] } } }"#;
+        Table::compile(document.replace("CHAT", chat).as_bytes()).unwrap()
+    }
+
+    fn outcome(chat: &str, events: &str, way: Way) -> Outcome {
+        let scenario = r#"{ "length": "2h", "night": 1, "clients": 1000, "events": [EVENTS],
+                            "demand": { "chat": { "DE": 90, "FR": 20, "GB": 10 } } }"#;
+        let table = table(chat);
+        let scenario = read_scenario(&table, scenario.replace("EVENTS", events).as_bytes()).unwrap();
+        simulate(&table, &scenario, way)
+    }
+
+    const FRANKFURT_DIES: &str = r#"{ "region": "fra", "at": "30m", "for": "30m" }"#;
+
+    #[test]
+    fn nothing_is_lost_while_all_is_up_and_nobody_moves_but_by_load() {
+        for way in [Way::Nearest, Way::Health] {
+            let told = outcome("", "", way);
+            assert_eq!((told.refused, told.moves, told.turns), (0.0, 0.0, 0), "{way:?}");
+            assert!((told.peak.0 - 0.9).abs() < 1e-6, "{told:?}");
+        }
+        let told = outcome("", "", Way::Load);
+        let last = told.samples.last().unwrap();
+        let (fra, lon, par) = (last.loads[0].unwrap(), last.loads[1].unwrap(), last.loads[2].unwrap());
+        // 70 % and two thirds of the way to 90 % is 83 %: what is above goes to Paris.
+        assert!((fra - 0.833).abs() < 0.01 && (par - 0.267).abs() < 0.01, "{last:?}");
+        assert!((lon - 0.01).abs() < 1e-6, "London is no part of the fence: {last:?}");
+        assert!(told.turns == 0 && told.moves > 0.0, "{told:?}");
+    }
+
+    #[test]
+    fn a_death_is_lost_on_who_does_not_look_and_too_much_for_who_looks_at_health_alone() {
+        let (nearest, health, load) = (
+            outcome("", FRANKFURT_DIES, Way::Nearest),
+            outcome("", FRANKFURT_DIES, Way::Health),
+            outcome("", FRANKFURT_DIES, Way::Load),
+        );
+        // 90 of 120 for a quarter of the time.
+        assert!((nearest.refused - 0.1875).abs() < 0.005, "{}", nearest.refused);
+        assert!((health.peak.0 - 1.1).abs() < 0.01, "{:?}", health.peak);
+        // All of the fence is left with 100 for 110, however it is steered.
+        assert!(load.refused < 0.05 && load.refused > 0.01, "{}", load.refused);
+        let at = |told: &Outcome, minutes: u64| {
+            told.samples.iter().find(|one| one.at.0 >= minutes * 60_000).map(|one| one.loads.clone()).unwrap()
+        };
+        assert_eq!(at(&health, 45)[0], None, "it is down");
+        assert!(at(&load, 61)[0].unwrap() < 0.6, "it is warmed up: {:?}", at(&load, 61));
+        assert!(at(&health, 61)[0].unwrap() > 0.8, "by health alone everybody comes at once: {:?}", at(&health, 61));
+    }
+
+    #[test]
+    fn dns_follows_as_ttls_run_out() {
+        let at_once = outcome("", FRANKFURT_DIES, Way::Health);
+        let by_dns = outcome(r#""shed_at": "dns", "ttl": { "min": 60 },"#, FRANKFURT_DIES, Way::Health);
+        assert!(by_dns.refused > at_once.refused, "{} {}", by_dns.refused, at_once.refused);
+    }
+
+    #[test]
+    fn a_region_that_is_offered_too_much_collapses_and_comes_back() {
+        let table = table("");
+        let scenario = br#"{ "length": "30m", "night": 1, "demand": { "chat": { "DE": 150 } },
+                             "collapse": { "load": 1.3, "after": "1m", "for": "5m" } }"#;
+        let scenario = read_scenario(&table, scenario).unwrap();
+        let told = simulate(&table, &scenario, Way::Nearest);
+        assert!((4..=5).contains(&told.collapses), "every six minutes: {}", told.collapses);
+        assert_eq!(simulate(&table, &scenario, Way::Load).collapses, 0, "Paris takes 70 before");
+    }
+
+    #[test]
+    fn the_picture_has_a_panel_for_each_way_and_no_name_breaks_it() {
+        let table = table("");
+        let text = br#"{ "title": "<&\"> \u0000", "length": "1h", "demand": { "chat": { "DE": 5 } } }"#;
+        let scenario = read_scenario(&table, text).unwrap();
+        let outcomes: Vec<Outcome> = Way::ALL.iter().map(|way| simulate(&table, &scenario, *way)).collect();
+        let picture = svg(&table, &scenario, &outcomes);
+        assert_eq!(picture.matches("% refused").count(), 3);
+        assert!(picture.contains("&lt;&amp;&quot;&gt; </title>") && !picture.contains("NaN"), "{picture}");
+        assert!(picture.lines().all(|line| line.len() <= 120), "lines stay short");
+        assert_eq!(svg(&table, &scenario, &[]).matches("<path").count(), 0);
+    }
+
+    /// 1,000 regions, 10 million clients of all countries, 24 hours in steps of ten seconds, one region dead at its peak.
+    #[test]
+    #[ignore = "measures; run it alone: cargo test --release -p bailiwick-rules a_large_fleet -- --ignored --nocapture"]
+    fn a_large_fleet_takes_less_than_a_minute() {
+        let codes: Vec<CountryCode> = crate::geo::countries().collect();
+        let region = |nth: usize| {
+            let country = codes[nth % codes.len()];
+            format!(
+                r#""r{nth:04}": {{ "countries": ["{country}"], "load": {{ "capacity": {} }} }}"#,
+                400 + nth % 7 * 100
+            )
+        };
+        let regions: Vec<String> = (0..1_000).map(region).collect();
+        let names: Vec<String> = (0..1_000).map(|nth| format!("\"r{nth:04}\"")).collect();
+        let document = format!(
+            r#"{{ "version": 1, "revision": 1, "jurisdictions": {{ "eu": {{ "include": ["EU"] }} }},
+                  "regions": {{ {} }}, "services": {{ "chat": {{ "hosts": ["chat.example"], "pattern": "active-active",
+                  "regions": [{}], "residency": [{{ "clients": ["eu"], "process_in": ["eu"] }},
+                                                 {{ "clients": ["*"], "process_in": ["*"] }}] }} }} }}"#,
+            regions.join(", "),
+            names.join(", ")
+        );
+        let table = Table::compile(document.as_bytes()).unwrap();
+        let demand: Vec<String> = codes.iter().map(|code| format!("\"{code}\": 1800")).collect();
+        let scenario = format!(
+            r#"{{ "clients": 10000000, "demand": {{ "chat": {{ {} }} }},
+                  "events": [{{ "region": "r0055", "at": "15h", "for": "2h" }}] }}"#,
+            demand.join(", ")
+        );
+        let scenario = read_scenario(&table, scenario.as_bytes()).unwrap();
+        for way in Way::ALL {
+            let begun = std::time::Instant::now();
+            let told = simulate(&table, &scenario, way);
+            let taken = begun.elapsed();
+            println!("{}: {taken:.1?}, refused {:.4}, moves {:.0}", way.as_str(), told.refused, told.moves);
+            assert!(taken.as_secs() < 60, "{taken:?}");
+        }
+    }
+}
