@@ -27,10 +27,13 @@ const pieces = [
   `${chunk("data: [DONE]\n\n")}0\r\n\r\n`,
 ].map((text) => Buffer.from(text));
 const burst = Buffer.concat(pieces);
+const start = Buffer.concat(pieces.slice(0, 2));
 
 function stream(socket) {
   if (!pace) return void socket.write(burst);
-  let next = 0;
+  // The first event goes out at once, with the headers.
+  socket.write(start);
+  let next = 2;
   const timer = setInterval(() => {
     if (next < pieces.length && !socket.destroyed) socket.write(pieces[next++]);
     else clearInterval(timer);

@@ -13,13 +13,14 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { chart } from "./chart.mjs";
+import { measureStreams, table } from "./streams.mjs";
 
 const parts = fileURLToPath(new URL(".", import.meta.url));
 const root = resolve(parts, "../../..");
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" }, secs: { type: "string", default: "3" }, pace: { type: "string", default: "0" },
-    steps: { type: "boolean", default: false }, also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
+    streams: { type: "string" }, steps: { type: "boolean", default: false }, also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
   },
 });
 const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map((text) => {
@@ -27,8 +28,13 @@ const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map
   return Number(text);
 });
 
+/** How many paced streams are open at once, for each panel; undefined if requests are measured and not paced streams. */
+const crowds = options.streams?.split(",").map(Number);
+if (crowds?.some((n) => !Number.isInteger(n) || n < 1)) throw new Error(`--streams wants numbers such as 50,200; not ${options.streams}`);
+if (crowds && pace === 0) throw new Error("--streams measures paced streams; say the pace, such as --pace 100");
+
 const KEY = "sk-benchmark";
-const HOST = "chat.bench.example";
+const HOST = "chat.bench.example", PIPED = "piped.bench.example";
 const PATH = "/v1/chat/completions";
 const prompt = "All the world's a stage, and all the men and women merely players. ".repeat(28);
 const body = (more) => JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: prompt }], ...more });
@@ -190,13 +196,35 @@ function bundleNoWasm() {
   return module;
 }
 
+/** nginx as a reverse proxy that buffers nothing, in one process: the floor of what passing costs. */
+const nginx = { name: "nginx", title: "nginx", headers: client, command: nginxCommand };
+function nginxCommand(port) {
+  const place = join(dir, `nginx-${port}`);
+  mkdirSync(place);
+  writeFileSync(join(place, "nginx.conf"), `daemon off; master_process off; pid ${place}/pid; error_log ${place}/error.log;
+events { worker_connections 8192; }
+http {
+  access_log off; client_body_temp_path ${place}/body; proxy_temp_path ${place}/proxy;
+  fastcgi_temp_path ${place}/f; uwsgi_temp_path ${place}/u; scgi_temp_path ${place}/s;
+  upstream endpoint { server 127.0.0.1:${endpointPort}; keepalive 4096; }
+  server {
+    listen 127.0.0.1:${port}; keepalive_requests 1000000;
+    location / { proxy_pass http://endpoint; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }
+  }
+}
+`);
+  return ["/usr/sbin/nginx", "-p", place, "-c", join(place, "nginx.conf"), "-e", `${place}/error.log`];
+}
+
 /** @type {Gateway[]} */
 const all = [
   { name: "direct", title: "direct", headers: client, port: endpointPort, child: endpoint },
   { name: "pass", title: "pass.js on workerd", worker: join(parts, "pass.js"), headers: client },
+  ...(crowds ? [nginx] : []),
   ...steps,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
   ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client, other: true })),
+  ...(crowds ? [{ name: "bailiwick-pipe", title: "this Worker, streams: pipe", worker: build, headers: { ...client, host: PIPED } }] : []),
   { name: "portkey", title: "portkey on node", headers: { ...client, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1` } },
 ];
 const names = options.only?.split(",");
@@ -209,7 +237,7 @@ async function launch(gateway) {
   if (gateway.name === "direct") return;
   gateway.port = await freePort();
   const bindings = { ENDPOINT: `http://127.0.0.1:${endpointPort}`, ...gateway.bindings, ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}) };
-  const command = gateway.worker
+  const command = gateway.command ? gateway.command(gateway.port) : gateway.worker
     ? workerdConfig(`${gateway.name}-${gateway.port}`, gateway.worker, gateway.port, bindings)
     : [process.execPath, `${options.portkey}/node_modules/@portkey-ai/gateway/build/start-server.js`, `--port=${gateway.port}`, "--headless"];
   const began = performance.now();
@@ -239,7 +267,7 @@ const WARM = 10;
 // --- Measuring
 // --------------------------------------------------------------------------------------------------------
 
-const generator = start(1, [process.execPath, join(parts, "load.mjs")], ["pipe", "pipe", "inherit"]);
+const generator = start(1, [process.execPath, join(parts, crowds ? "paced.mjs" : "load.mjs")], ["pipe", "pipe", "inherit"]);
 const results = createInterface({ input: generator.stdout })[Symbol.asyncIterator]();
 
 async function measure(gateway, kind, connections, seconds) {
@@ -251,6 +279,22 @@ async function measure(gateway, kind, connections, seconds) {
 
 const began = new Date();
 const load = loadavg()[0];
+const machine = () => ({ cpu: cpus()[0].model.trim(), cores: cpus().length, pinned, load_before: load, load_after: loadavg()[0], node: process.version });
+const out = `${root}/target/bench`;
+
+if (crowds) {
+  const ask = (gateway, job) =>
+    generator.stdin.write(`${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds.streamed, ...job })}\n`);
+  const rows = await measureStreams({ gateways, crowds, rounds, seconds, pace, launch, end, cpu, ask, answers: results });
+  console.log(`${rounds} rounds of ${seconds} s, medians (least–most); an event each ${pace} ms, 52 of a stream\n`);
+  console.log(table(rows));
+  const told = rows.map(({ streams, gateway, samples }) => ({ streams, gateway: gateway.title, samples }));
+  mkdirSync(out, { recursive: true });
+  writeFileSync(`${out}/edge-streams.json`, `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), rows: told }, null, 2)}\n`);
+  console.log("\ntarget/bench/edge-streams.json holds it too");
+  stop();
+}
+
 for (const gateway of gateways) {
   for (let n = 0; n < Math.max(rounds, 1) && gateway.name !== "direct"; n++) {
     if (n > 0) await end(gateway);
@@ -344,12 +388,10 @@ const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).len
 const starts = gateways.filter(({ starts }) => starts).map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));
 console.log(`\nFrom the start of the process to its first answer, in ms: ${starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; ")}`);
 console.log(`The Worker's Wasm: ${Math.round(size.wasm / 1000)} kB, ${Math.round(size.wasm_gzipped / 1000)} kB gzipped`);
-const machine = { cpu: cpus()[0].model.trim(), cores: cpus().length, pinned, load_before: load, load_after: loadavg()[0], node: process.version };
-console.log(`${machine.cpu}, ${machine.cores} cores, ${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; load ${load.toFixed(1)} before, ${machine.load_after.toFixed(1)} after`);
+console.log(`${cpus()[0].model.trim()}, ${cpus().length} cores, ${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; load ${load.toFixed(1)} before, ${loadavg()[0].toFixed(1)} after`);
 
-const out = `${root}/target/bench`;
 mkdirSync(out, { recursive: true });
-writeFileSync(`${out}/edge.json`, `${JSON.stringify({ began, rounds, seconds, pace, machine, size, starts, rows }, null, 2)}\n`);
+writeFileSync(`${out}/edge.json`, `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), size, starts, rows }, null, 2)}\n`);
 writeFileSync(`${out}/edge.svg`, chart(rows));
 console.log("target/bench/edge.json and edge.svg hold it too");
 stop();

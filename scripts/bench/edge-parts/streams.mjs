@@ -1,0 +1,60 @@
+// Measures streams at the pace of models: so many at once, an event each `pace` ms, through each gateway in turns.
+// Called by run.mjs for --streams. A gateway runs alone while it is measured.
+import { readFileSync } from "node:fs";
+
+/** Events of one stream of endpoint.mjs: 50 words, the reason to finish, and `[DONE]`. */
+const EVENTS = 52;
+
+/** The resident memory of a process, in MiB. */
+const memory = (pid) => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+
+const median = (list) => {
+  const sorted = [...list].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+const spread = (list, digits) =>
+  `${median(list).toFixed(digits)} (${Math.min(...list).toFixed(digits)}–${Math.max(...list).toFixed(digits)})`;
+
+/**
+ * Measures `gateways` with each of `crowds` streams, `rounds` times for `seconds`. `launch` and `end` start and stop
+ * a gateway, `cpu` tells a process's CPU time in µs, `ask` sends a job to paced.mjs, `answers` yields its lines.
+ */
+export async function measureStreams({ gateways, crowds, rounds, seconds, pace, launch, end, cpu, ask, answers }) {
+  const rows = [];
+  for (const streams of crowds) for (const gateway of gateways) rows.push({ streams, gateway, samples: [] });
+  for (let round = 0; round < rounds; round++) {
+    // There and back, so that nobody always comes after the same other.
+    for (const row of round % 2 ? rows.toReversed() : rows) {
+      if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${row.gateway.title}, ${row.streams} streams`);
+      await launch(row.gateway);
+      ask(row.gateway, { streams: row.streams, spread: (EVENTS * pace) / 1000, seconds });
+      await answers.next();
+      const before = cpu(row.gateway.child.pid);
+      const result = JSON.parse((await answers.next()).value);
+      const used = cpu(row.gateway.child.pid) - before;
+      row.samples.push({ ...result, cpu: used / Math.max(result.events, 1), core: used / (seconds * 1e6), memory: memory(row.gateway.child.pid) });
+      await end(row.gateway);
+    }
+  }
+  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+  return rows;
+}
+
+/** The rows as a table, with the ratio to the row of pass.js of the same rounds. */
+export function table(rows) {
+  const lines = [
+    "| streams | through | CPU per event, µs | × pass.js | first event p99, ms | gap p99, ms | memory, MiB | core used | errors |",
+    "|---|---|---|---|---|---|---|---|---|",
+  ];
+  for (const { streams, gateway, samples } of rows) {
+    const pass = rows.find((row) => row.streams === streams && row.gateway.name === "pass");
+    const ratios = pass && gateway.name !== "direct" ? samples.map((sample, i) => sample.cpu / pass.samples[i].cpu) : undefined;
+    const of = (field, digits = 0, unit = 1) => spread(samples.map((sample) => sample[field] / unit), digits);
+    lines.push(
+      `| ${streams} | ${gateway.title} | ${of("cpu")} | ${ratios ? spread(ratios, 2) : ""} | ${of("first99", 1, 1000)} | ${of("gap99", 1, 1000)} ` +
+        `| ${of("memory")} | ${of("core", 2)} | ${samples.reduce((sum, sample) => sum + sample.errors, 0)} |`,
+    );
+  }
+  return lines.join("\n");
+}
