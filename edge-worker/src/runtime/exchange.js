@@ -24,6 +24,8 @@ const BEAT = 5_000;
 const AT_ONCE = 1 << 16;
 /** How much of a body is read from the endpoint before Wasm asks for it. In bytes. */
 const AHEAD = 1 << 16;
+/** How much may wait for the client to take it before reading stops. In bytes. */
+const BEHIND = 1 << 16;
 /** The size of the buffer for one read, at first and at most. In bytes. Most events are far shorter. */
 const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
 /** The limits of a `look`: its time in milliseconds, and the size of what it fetches in bytes. */
@@ -115,6 +117,15 @@ class Exchange {
     this.flight = undefined;
     this.timer = undefined;
     this.writer = undefined;
+    /** Writes to the client that haven't ended, and their bytes; whether Wasm waits until all have. */
+    this.writes = 0;
+    this.unwritten = 0;
+    this.stuck = false;
+    /** The buffer of a write. It is used again once no write is under way. */
+    this.page = undefined;
+    /** The callbacks of a write. They are made once, not for every write. */
+    this.wrote = undefined;
+    this.unwritable = undefined;
     /** Whether the client's body is an event stream. */
     this.events = false;
     /** For reading the client's body in pieces: the reader, whether a read is pending, and the timer that limits it. */
@@ -255,15 +266,22 @@ class Exchange {
     if (length === 0 || response.body === null) return this.ended(flight, EOF);
     if (packed || drips || !(length <= AT_ONCE)) {
       flight.piece = new Uint8Array(PIECE);
-      flight.held = new Uint8Array(2 * PIECE);
       flight.came = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.ended(flight, EOF);
         // A burst lasts until its timer fires. Until then the clock isn't read.
         const burst = flight.soon !== undefined || flight.isSoon();
-        flight.keep(value);
         if (this.flight !== flight) return;
-        if (flight.wanted) this.settle(flight, burst);
+        if (burst || flight.size > 0 || !this.mayReport(flight)) {
+          flight.keep(value);
+          if (this.mayReport(flight)) this.settle(flight, burst);
+        } else {
+          // Wasm copies the chunk before anything else, so its buffer is free for the next read.
+          flight.reuse(value);
+          flight.wanted = this.writer !== undefined;
+          this.notify(CHUNK, flight.attempt, value);
+          if (this.flight !== flight) return;
+        }
         this.fill(flight);
       };
       flight.broke = () => this.ended(flight, BODY_ERROR);
@@ -293,11 +311,16 @@ class Exchange {
 
   ended(flight, how) {
     flight.over = how;
-    if (this.flight === flight && flight.wanted) this.settle(flight, false);
+    if (this.flight === flight && this.mayReport(flight)) this.settle(flight, false);
+  }
+
+  /** Whether Wasm may be told of more of the answer: it wants more, and doesn't wait for a slow client. */
+  mayReport(flight) {
+    return flight.wanted && !this.stuck;
   }
 
   /**
-   * Reports what was read. Within a burst it waits for a timer of 0 ms, which fires when the runtime has no more chunks
+   * Reports what was read. Before the client's body has begun, Wasm asks for each report by `read`. Within a burst it waits for a timer of 0 ms, which fires when the runtime has no more chunks
    * ready. So a burst becomes one report to Wasm and one write to the client, and no chunk waits for one still on its
    * way.
    */
@@ -310,10 +333,11 @@ class Exchange {
       flight.soon ??= setTimeout(() => {
         flight.soon = undefined;
         flight.last = Date.now();
-        if (this.flight === flight && flight.wanted) this.settle(flight, false);
+        if (this.flight === flight && this.mayReport(flight)) this.settle(flight, false);
       }, 0);
     } else {
-      flight.wanted = false;
+      // Once the client's body has begun, Wasm wants every chunk without asking for each.
+      flight.wanted = this.writer !== undefined;
       this.notify(flight.over === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
     }
   }
@@ -362,15 +386,50 @@ class Exchange {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
     this.answer(new Response(readable, { status, headers: record(headers.split("\n"), 0) }));
     this.writer = writable.getWriter();
+    this.wrote = () => {
+      if (--this.writes === 0) this.drained();
+    };
+    this.unwritable = () => this.notify(WRITE_FAILED, 0);
     this.events = headers.includes("text/event-stream");
   }
 
-  /** Writes to the client. Reports WRITTEN when all bytes were taken, or WRITE_FAILED. */
+  /**
+   * Writes to the client. Returns whether it keeps up. If not, WRITTEN is reported when it has taken everything, and
+   * until then nothing of the answer is. Reports WRITE_FAILED if the write fails.
+   */
   write(bytes) {
-    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(bytes.slice()).then(
-      () => this.notify(WRITTEN, 0),
-      () => this.notify(WRITE_FAILED, 0),
-    );
+    const size = bytes.byteLength;
+    let copy;
+    if (this.writes === 0 && size <= PIECE) {
+      this.page ??= new Uint8Array(PIECE);
+      copy = this.page.subarray(0, size);
+      copy.set(bytes);
+    } else {
+      copy = bytes.slice();
+    }
+    this.writes++;
+    this.unwritten += size;
+    this.writer.write(copy).then(this.wrote, this.unwritable);
+    this.stuck = this.unwritten > BEHIND;
+    return !this.stuck;
+  }
+
+  /** Whether the client has taken everything. If not, WRITTEN is reported when it has, or WRITE_FAILED. */
+  flush() {
+    this.stuck = this.writes > 0;
+    return !this.stuck;
+  }
+
+  /** The client has taken everything. */
+  drained() {
+    this.unwritten = 0;
+    if (!this.stuck) return;
+    this.stuck = false;
+    this.notify(WRITTEN, 0);
+    const { flight } = this;
+    if (flight === undefined || !this.mayReport(flight)) return;
+    if (flight.size > 0 || flight.over !== undefined) this.settle(flight, false);
+    if (flight.reader !== undefined) this.fill(flight);
   }
 
   /** Ends the client's body, which is complete. */
@@ -428,16 +487,21 @@ class Flight {
     return this.size + Math.max(/** @type {Uint8Array} */ (this.piece).byteLength, PIECE) > AHEAD;
   }
 
-  /** Appends a chunk to the held bytes, and takes its buffer back for the next read. */
+  /** Appends a chunk to the held bytes. */
   keep(chunk) {
     const size = this.size + chunk.byteLength;
-    if (size > this.held.byteLength) {
-      const larger = new Uint8Array(Math.max(2 * this.held.byteLength, size));
-      larger.set(this.held.subarray(0, this.size));
+    if (!(size <= this.held?.byteLength)) {
+      const larger = new Uint8Array(Math.max(2 * PIECE, 2 * size));
+      if (this.size > 0) larger.set(this.held.subarray(0, this.size));
       this.held = larger;
     }
     this.held.set(chunk, this.size);
     this.size = size;
+    this.reuse(chunk);
+  }
+
+  /** Takes back the buffer of a chunk for the next read. */
+  reuse(chunk) {
     // A full buffer suggests that the body arrives in larger pieces, so the next buffer is twice as large.
     const { buffer } = chunk;
     const more = chunk.byteLength === buffer.byteLength && buffer.byteLength < LARGEST_PIECE;

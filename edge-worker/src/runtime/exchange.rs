@@ -45,7 +45,9 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = readBody)]
     fn read_body(this: &JsExchange, request: &web_sys::Request) -> Result<(), JsValue>;
     #[wasm_bindgen(method)]
-    fn write(this: &JsExchange, bytes: &[u8]);
+    fn write(this: &JsExchange, bytes: &[u8]) -> bool;
+    #[wasm_bindgen(method)]
+    fn flush(this: &JsExchange) -> bool;
     #[wasm_bindgen(method)]
     fn close(this: &JsExchange);
     #[wasm_bindgen(method)]
@@ -80,9 +82,14 @@ pub(crate) struct Inbox {
     arrived: VecDeque<Arrival>,
     /// Whether the timer fired. It isn't in the queue, because a chunk that has arrived is taken first.
     timer: bool,
+    /// Whether the client has gone, or a write to it failed.
     gone: bool,
-    /// Whether the last write succeeded, once it has ended.
-    written: Option<bool>,
+    /// Whether exchange.js reports more of the answer without being asked.
+    reading: bool,
+    /// Whether the client's body has begun. From then on exchange.js reports each chunk without being asked.
+    begun: bool,
+    /// Whether the client has taken everything that was written.
+    written: bool,
     /// The client's body; the inner value is `None` if it couldn't be read.
     body: Option<Option<Vec<u8>>>,
     /// A piece of the client's body.
@@ -109,13 +116,16 @@ impl Inbox {
         match notice {
             Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
             Notice::FetchError => self.arrive(Event::FetchError { attempt }),
-            Notice::Chunk => self.arrive(Event::Chunk { attempt, bytes: bytes.unwrap_or_default() }),
-            Notice::Eof => self.arrive(Event::Eof { attempt }),
-            Notice::BodyError => self.arrive(Event::BodyError { attempt }),
+            Notice::Chunk => {
+                self.reading = self.begun;
+                self.arrive(Event::Chunk { attempt, bytes: bytes.unwrap_or_default() });
+            }
+            Notice::Eof => self.end(Event::Eof { attempt }),
+            Notice::BodyError => self.end(Event::BodyError { attempt }),
             Notice::Timer => self.timer = true,
             Notice::ClientGone => self.gone = true,
-            Notice::Written => self.written = Some(true),
-            Notice::WriteFailed => self.written = Some(false),
+            Notice::Written => self.written = true,
+            Notice::WriteFailed => self.gone = true,
             Notice::RequestBody => self.body = Some(bytes),
             Notice::RequestFailed => (self.body, self.piece) = (Some(None), Some(Piece::Failed)),
             Notice::RequestChunk => self.piece = bytes.map(Piece::Chunk),
@@ -126,13 +136,24 @@ impl Inbox {
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
                     self.arrive(Event::Chunk { attempt, bytes });
                 }
-                self.arrive(Event::Eof { attempt });
+                self.end(Event::Eof { attempt });
             }
         }
     }
 
+    fn end(&mut self, event: Event) {
+        self.reading = false;
+        self.arrive(event);
+    }
+
     fn arrive(&mut self, event: Event) {
         self.arrived.push_back(Arrival::Event(event));
+    }
+
+    /// Whether exchange.js has to be asked for more of the answer. It then counts as asked. If an arrival is already
+    /// there, no read is needed.
+    fn wants_read(&mut self) -> bool {
+        self.arrived.is_empty() && !core::mem::replace(&mut self.reading, true)
     }
 
     /// If the timer fired while a slow client kept the endpoint's answer from being read, returns the time to add. The
@@ -185,7 +206,6 @@ const AFTER_A_SLOW_CLIENT_MS: u64 = 100;
 pub(crate) struct Exchange {
     js: JsExchange,
     inbox: Rc<RefCell<Inbox>>,
-    reading: bool,
     /// Whether the answer in flight has ended.
     ended: bool,
     /// When the timer that is set fires, in milliseconds since the epoch.
@@ -197,7 +217,7 @@ impl Exchange {
     pub(crate) fn new(js: JsExchange, inbox: Rc<RefCell<Inbox>>) -> Self {
         // exchange.js has already set a timer, so that every exchange reports at least that often.
         let timer_at = Some(clock::now().0.saturating_add_unsigned(LONGEST_TIMER_MS));
-        Self { js, inbox, reading: false, ended: false, timer_at }
+        Self { js, inbox, ended: false, timer_at }
     }
 
     /// Notes that the task no longer waits for feeds.
@@ -216,28 +236,24 @@ impl Exchange {
         body: Option<&[u8]>,
         stream: Option<JsValue>,
     ) {
-        self.reading = false;
         self.ended = false;
+        let mut inbox = self.inbox.borrow_mut();
+        inbox.reading = false;
         // The inbox may still hold the end of an earlier answer that was abandoned at its last chunk.
-        self.inbox.borrow_mut().arrived.clear();
+        inbox.arrived.clear();
+        drop(inbox);
         let head = [method, "\n", url, "\n", headers.as_text()].concat();
         self.js.send(attempt, &head, body, stream);
     }
 
     /// Waits for what happens next. If `reading`, asks for more of the body of the answer in flight.
     pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
-        // If an arrival is already there, no read is needed.
-        let at_hand = !self.inbox.borrow().arrived.is_empty();
-        if reading && !at_hand && !core::mem::replace(&mut self.reading, true) {
-            if let Some(after_ms) = self.inbox.borrow_mut().grace() {
-                self.set_timer(after_ms);
-            }
+        if reading && self.inbox.borrow_mut().wants_read() {
             self.js.read();
         }
         let arrived = wait_for(&self.inbox, Inbox::take).await;
         match arrived {
-            Arrival::Event(Event::Chunk { .. }) => self.reading = false,
-            Arrival::Event(Event::Eof { .. } | Event::BodyError { .. }) => (self.reading, self.ended) = (false, true),
+            Arrival::Event(Event::Eof { .. } | Event::BodyError { .. }) => self.ended = true,
             Arrival::Timer => self.timer_at = None,
             _ => {}
         }
@@ -254,13 +270,13 @@ impl Exchange {
 
     /// Aborts the fetch in flight.
     pub(crate) fn abort(&mut self) {
-        self.reading = false;
+        self.inbox.borrow_mut().reading = false;
         self.js.abort();
     }
 
     /// Stops listening to the answer in flight, without aborting it.
     pub(crate) fn leave(&mut self) {
-        self.reading = false;
+        self.inbox.borrow_mut().reading = false;
         if !self.ended {
             self.js.leave();
         }
@@ -284,7 +300,9 @@ impl Exchange {
     /// Answers the client with a response whose body is written later. `length` is the body's size in bytes, if known.
     /// False if the runtime rejects the status or a header; then the client isn't answered yet.
     pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
-        self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok()
+        let has_begun = self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok();
+        self.inbox.borrow_mut().begun = has_begun;
+        has_begun
     }
 
     /// Answers the client.
@@ -316,11 +334,26 @@ impl Exchange {
         }
     }
 
-    /// Writes to the client. False if the write failed or the client went away.
+    /// Writes to the client. If the client is slow, waits until it has taken everything. False if a write failed or
+    /// the client went away.
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
-        self.inbox.borrow_mut().written = None;
-        self.js.write(bytes);
-        wait_for(&self.inbox, |inbox| if inbox.gone { Some(false) } else { inbox.written.take() }).await
+        self.js.write(bytes) && !self.inbox.borrow().gone || self.is_taken().await
+    }
+
+    /// Waits until the client has taken everything that was written. False if a write failed or the client went away.
+    pub(crate) async fn flush(&self) -> bool {
+        self.js.flush() && !self.inbox.borrow().gone || self.is_taken().await
+    }
+
+    async fn is_taken(&self) -> bool {
+        let take = |inbox: &mut Inbox| {
+            if inbox.gone { Some(false) } else { core::mem::take(&mut inbox.written).then_some(true) }
+        };
+        let is_taken = wait_for(&self.inbox, take).await;
+        if let Some(after_ms) = self.inbox.borrow_mut().grace() {
+            self.set_timer(after_ms);
+        }
+        is_taken
     }
 
     /// Ends the client's body, which is complete.

@@ -364,7 +364,11 @@ impl Driver {
                 Some(Output::Commit { .. }) => {}
                 Some(Output::Comment) => outputs.push_front(Output::Emit(keepalive::COMMENT.to_vec())),
                 Some(Output::Reply(failure)) if self.is_begun => outputs = self.fail_late(&failure),
-                Some(Output::CutStream | Output::Reply(_)) => return self.exchange.cut(),
+                Some(Output::CutStream | Output::Reply(_)) => {
+                    // What was written reaches the client first.
+                    self.exchange.flush().await;
+                    return self.exchange.cut();
+                }
                 Some(Output::Finish) => return self.exchange.close(),
                 None if self.run.is_done() => return,
                 None => outputs = self.next_outputs().await,

@@ -3,7 +3,7 @@
 // bytes are copied into a memory and out of it, but nothing is read, decided or spliced: what this Worker costs more is
 // its Wasm's.
 
-import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY, WRITTEN } from "../../../edge-worker/src/runtime/notice.js";
+import { CHUNK, EOF, HEADERS, LAST_CHUNK, REQUEST_BODY } from "../../../edge-worker/src/runtime/notice.js";
 
 const memory = new Uint8Array(1 << 17);
 const encoder = new TextEncoder();
@@ -41,8 +41,11 @@ export default class NoWasm {
     } else if (what === CHUNK || what === LAST_CHUNK) {
       task.ended = what === LAST_CHUNK;
       exchange.write(held);
-    } else if (what === WRITTEN && !task.ended) exchange.read();
-    else if (what === WRITTEN || what === EOF) {
+      if (task.ended) {
+        exchange.close();
+        exchange.end();
+      }
+    } else if (what === EOF) {
       exchange.close();
       exchange.end();
     }

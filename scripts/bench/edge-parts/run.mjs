@@ -285,7 +285,8 @@ const out = `${root}/target/bench`;
 if (crowds) {
   const ask = (gateway, job) =>
     generator.stdin.write(`${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds.streamed, ...job })}\n`);
-  const rows = await measureStreams({ gateways, crowds, rounds, seconds, pace, launch, end, cpu, ask, answers: results });
+  for (const gateway of gateways) await launch(gateway);
+  const rows = await measureStreams({ gateways, crowds, rounds, seconds, warm: rounds > 1 ? WARM : 1, pace, cpu, ask, answers: results });
   console.log(`${rounds} rounds of ${seconds} s, medians (least–most); an event each ${pace} ms, 52 of a stream\n`);
   console.log(table(rows));
   const told = rows.map(({ streams, gateway, samples }) => ({ streams, gateway: gateway.title, samples }));

@@ -1,5 +1,5 @@
 // Measures streams at the pace of models: so many at once, an event each `pace` ms, through each gateway in turns.
-// Called by run.mjs for --streams. A gateway runs alone while it is measured.
+// Called by run.mjs for --streams.
 import { readFileSync } from "node:fs";
 
 /** Events of one stream of endpoint.mjs: 50 words, the reason to finish, and `[DONE]`. */
@@ -17,24 +17,26 @@ const spread = (list, digits) =>
   `${median(list).toFixed(digits)} (${Math.min(...list).toFixed(digits)}–${Math.max(...list).toFixed(digits)})`;
 
 /**
- * Measures `gateways` with each of `crowds` streams, `rounds` times for `seconds`. `launch` and `end` start and stop
- * a gateway, `cpu` tells a process's CPU time in µs, `ask` sends a job to paced.mjs, `answers` yields its lines.
+ * Measures `gateways`, which run, with each of `crowds` streams, `rounds` times for `seconds`, after `warm` seconds to
+ * get warm. `cpu` tells a process's CPU time in µs, `ask` sends a job to paced.mjs, `answers` yields its lines.
  */
-export async function measureStreams({ gateways, crowds, rounds, seconds, pace, launch, end, cpu, ask, answers }) {
+export async function measureStreams({ gateways, crowds, rounds, seconds, warm, pace, cpu, ask, answers }) {
   const rows = [];
+  for (const gateway of gateways) {
+    ask(gateway, { streams: 100, spread: 1, seconds: warm });
+    for (let line = 0; line < 2; line++) await answers.next();
+  }
   for (const streams of crowds) for (const gateway of gateways) rows.push({ streams, gateway, samples: [] });
   for (let round = 0; round < rounds; round++) {
     // There and back, so that nobody always comes after the same other.
     for (const row of round % 2 ? rows.toReversed() : rows) {
       if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${row.gateway.title}, ${row.streams} streams`);
-      await launch(row.gateway);
       ask(row.gateway, { streams: row.streams, spread: (EVENTS * pace) / 1000, seconds });
       await answers.next();
       const before = cpu(row.gateway.child.pid);
       const result = JSON.parse((await answers.next()).value);
       const used = cpu(row.gateway.child.pid) - before;
       row.samples.push({ ...result, cpu: used / Math.max(result.events, 1), core: used / (seconds * 1e6), memory: memory(row.gateway.child.pid) });
-      await end(row.gateway);
     }
   }
   if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
