@@ -360,6 +360,9 @@ pub struct Service {
     /// least 1s. By default it hears nothing until there is content.
     #[schemars(default)]
     pub keepalive: Option<Millis>,
+    /// How the edge passes streams of events on once they have begun.
+    #[schemars(default)]
+    pub streams: Streams,
     /// Whether its clients may be moved because of load; never with `regional-sharding`. Used by `bailiwick plan` and
     /// `simulate`; DNS and the edge don't act on it yet.
     #[schemars(default)]
@@ -443,6 +446,18 @@ pub enum Receipts {
     Optional,
     /// Always: without a key nothing is sent.
     Required,
+}
+
+/// How the edge passes a stream of events on once its first content has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Streams {
+    /// Event by event: the edge notices silence, errors and an end without its last event.
+    #[default]
+    Inspect,
+    /// By the runtime's own pipe, which costs far less: the edge notices only that the connection broke. A stream in
+    /// which names or ids have to be replaced is inspected all the same.
+    Pipe,
 }
 
 /// Bounds of a service's DNS TTLs, in seconds.

@@ -150,6 +150,8 @@ pub struct Service {
     pub cors: Option<rules::Cors>,
     /// After which silence the edge begins a stream with comments.
     pub keepalive: Option<Millis>,
+    /// How the edge passes streams on.
+    pub streams: rules::Streams,
     /// How its clients may be moved because of load.
     pub shedding: Shedding,
     /// Whether any tenant names it: then only known keys may use it.
@@ -601,6 +603,7 @@ fn build_service(
         receipts: service.receipts,
         cors: service.cors,
         keepalive: service.keepalive,
+        streams: service.streams,
         shedding: Shedding {
             moves: service.shed == rules::Shed::Spill && service.pattern != Pattern::RegionalSharding,
             at: service.shed_at.unwrap_or(by_default),

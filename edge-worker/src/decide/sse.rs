@@ -126,6 +126,11 @@ impl Framer {
         meaning
     }
 
+    /// Takes the bytes of an incomplete event. Nothing may be pushed afterwards.
+    pub(crate) fn take_pending(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.pending)
+    }
+
     /// How many bytes of an incomplete event are held.
     #[must_use]
     pub(crate) fn held(&self) -> usize {

@@ -38,7 +38,7 @@ pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'
     let committed = record.committed();
     let code = match (failure, committed, record.end) {
         (Some((_, code)), ..) => code,
-        (None, Some(_), None | Some(End::Whole)) => "ok",
+        (None, Some(_), None | Some(End::Whole | End::Piped)) => "ok",
         (None, Some(_), Some(end)) => end.as_str(),
         (None, None, _) => "client_gone",
     };
@@ -51,7 +51,7 @@ pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'
     let is_smooth = failure.is_none()
         && record.attempts.len() == 1
         && committed.is_some()
-        && matches!(record.end, None | Some(End::Whole | End::ClientGone));
+        && matches!(record.end, None | Some(End::Whole | End::Piped | End::ClientGone));
     let is_told = if is_smooth { log::is_all() } else { log::may_log_failure(clock::now()) };
     if is_told {
         let mut line = line_of_run(info, record, code, failure.map(|(status, _)| status));

@@ -116,7 +116,12 @@ class Exchange {
     this.answer = answer;
     this.flight = undefined;
     this.timer = undefined;
+    /** The client's body, its writer, and whether the runtime's pipe writes it instead. */
+    this.body = undefined;
     this.writer = undefined;
+    this.piped = false;
+    /** Whether the Wasm broke. */
+    this.failed = false;
     /** Writes to the client that haven't ended, and their bytes; whether Wasm waits until all have. */
     this.writes = 0;
     this.unwritten = 0;
@@ -174,10 +179,16 @@ class Exchange {
   fail() {
     this.end();
     this.answer(broken(this.id));
-    if (this.writer === undefined) return;
+    this.failed = true;
+    // A pipe lets go of the client's body soon, because the endpoint's answer was aborted.
+    if (this.writer !== undefined && !this.piped) this.breakOff();
+  }
+
+  /** Ends the client's body with an error event, or breaks it off. */
+  breakOff() {
     if (!this.events) return this.cut();
-    // Only whole events were written so far, so an error event can follow.
-    this.writer.write(encoder.encode(`data: ${BROKEN_BODY}\n\n`)).catch(ignore);
+    // A pipe may have written part of an event. The empty line ends it.
+    this.writer.write(encoder.encode(`\n\ndata: ${BROKEN_BODY}\n\n`)).catch(ignore);
     this.close();
   }
 
@@ -250,11 +261,15 @@ class Exchange {
     see().then((bytes) => this.notify(LOOKED, 0, bytes), () => this.notify(LOOKED, 0));
   }
 
-  /** Asks for more of the answer's body. Reports CHUNK, LAST_CHUNK, EOF or BODY_ERROR, perhaps before it returns. */
-  read() {
+  /**
+   * Asks for more of the answer's body. Reports CHUNK, LAST_CHUNK, EOF or BODY_ERROR, perhaps before it returns. If
+   * `single`, nothing is read ahead, so that `pipe` can pass on the rest.
+   */
+  read(single) {
     const flight = this.flight;
     if (flight === undefined) return;
     flight.wanted = true;
+    flight.single = single;
     if (flight.reader === undefined && flight.over === undefined) this.open(flight);
     else this.settle(flight, flight.size > 0 && Date.now() - flight.last < BURST);
     this.fill(flight);
@@ -270,7 +285,7 @@ class Exchange {
         flight.filling = false;
         if (done) return this.ended(flight, EOF);
         // A burst lasts until its timer fires. Until then the clock isn't read.
-        const burst = flight.soon !== undefined || flight.isSoon();
+        const burst = flight.soon !== undefined || (flight.isSoon() && !flight.single);
         if (this.flight !== flight) return;
         if (burst || flight.size > 0 || !this.mayReport(flight)) {
           flight.keep(value);
@@ -278,7 +293,7 @@ class Exchange {
         } else {
           // Wasm copies the chunk before anything else, so its buffer is free for the next read.
           flight.reuse(value);
-          flight.wanted = this.writer !== undefined;
+          flight.wanted = this.flows(flight);
           this.notify(CHUNK, flight.attempt, value);
           if (this.flight !== flight) return;
         }
@@ -304,6 +319,7 @@ class Exchange {
    * read. In an event stream that is one event, though one packet may have brought dozens.
    */
   fill(flight) {
+    if (flight.single && !flight.wanted) return;
     if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
     flight.filling = true;
     flight.reader.read(flight.piece).then(flight.came, flight.broke);
@@ -314,15 +330,20 @@ class Exchange {
     if (this.flight === flight && this.mayReport(flight)) this.settle(flight, false);
   }
 
+  /** Whether Wasm wants every chunk without asking for each: the client's body has begun, and isn't to be piped. */
+  flows(flight) {
+    return this.writer !== undefined && !flight.single;
+  }
+
   /** Whether Wasm may be told of more of the answer: it wants more, and doesn't wait for a slow client. */
   mayReport(flight) {
     return flight.wanted && !this.stuck;
   }
 
   /**
-   * Reports what was read. Before the client's body has begun, Wasm asks for each report by `read`. Within a burst it waits for a timer of 0 ms, which fires when the runtime has no more chunks
-   * ready. So a burst becomes one report to Wasm and one write to the client, and no chunk waits for one still on its
-   * way.
+   * Reports what was read. Before the client's body has begun, Wasm asks for each report by `read`. Within a burst it
+   * waits for a timer of 0 ms, which fires when the runtime has no more chunks ready. So a burst becomes one report to
+   * Wasm and one write to the client, and no chunk waits for one still on its way.
    */
   settle(flight, burst) {
     if (flight.size === 0) {
@@ -336,8 +357,7 @@ class Exchange {
         if (this.flight === flight && this.mayReport(flight)) this.settle(flight, false);
       }, 0);
     } else {
-      // Once the client's body has begun, Wasm wants every chunk without asking for each.
-      flight.wanted = this.writer !== undefined;
+      flight.wanted = this.flows(flight);
       this.notify(flight.over === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
     }
   }
@@ -385,6 +405,7 @@ class Exchange {
   begin(status, headers, length) {
     const { readable, writable } = length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
     this.answer(new Response(readable, { status, headers: record(headers.split("\n"), 0) }));
+    this.body = writable;
     this.writer = writable.getWriter();
     this.wrote = () => {
       if (--this.writes === 0) this.drained();
@@ -432,6 +453,26 @@ class Exchange {
     if (flight.reader !== undefined) this.fill(flight);
   }
 
+  /**
+   * Has the runtime pass the rest of the answer to the client. Nothing may be under way: no read of the answer, no write
+   * to the client. Reports EOF, BODY_ERROR, or WRITE_FAILED when the pipe has ended.
+   */
+  pipe() {
+    const { flight } = this;
+    if (flight === undefined) return;
+    const over = (how) => {
+      this.piped = false;
+      flight.over = how;
+      this.writer = this.body.getWriter();
+      if (this.failed) return this.breakOff();
+      this.notify(this.writer.desiredSize === null ? WRITE_FAILED : how, flight.attempt);
+    };
+    flight.reader.releaseLock();
+    this.writer.releaseLock();
+    this.piped = true;
+    flight.response.body.pipeTo(this.body, { preventClose: true, preventAbort: true }).then(() => over(EOF), () => over(BODY_ERROR));
+  }
+
   /** Ends the client's body, which is complete. */
   close() {
     /** @type {WritableStreamDefaultWriter} */ (this.writer).close().catch(ignore);
@@ -464,6 +505,8 @@ class Flight {
     this.last = 0;
     this.filling = false;
     this.wanted = false;
+    /** Whether nothing is read ahead. */
+    this.single = false;
     this.soon = undefined;
     /** How the body ended: EOF or BODY_ERROR. */
     this.over = undefined;

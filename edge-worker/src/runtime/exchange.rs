@@ -29,7 +29,9 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn send(this: &JsExchange, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
     #[wasm_bindgen(method)]
-    fn read(this: &JsExchange);
+    fn read(this: &JsExchange, single: bool);
+    #[wasm_bindgen(method)]
+    fn pipe(this: &JsExchange);
     #[wasm_bindgen(method)]
     fn look(this: &JsExchange, head: &str);
     #[wasm_bindgen(method)]
@@ -88,6 +90,8 @@ pub(crate) struct Inbox {
     reading: bool,
     /// Whether the client's body has begun. From then on exchange.js reports each chunk without being asked.
     begun: bool,
+    /// Whether each chunk is asked for all the same, because the rest may be piped.
+    single: bool,
     /// Whether the client has taken everything that was written.
     written: bool,
     /// The client's body; the inner value is `None` if it couldn't be read.
@@ -117,15 +121,14 @@ impl Inbox {
             Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
             Notice::FetchError => self.arrive(Event::FetchError { attempt }),
             Notice::Chunk => {
-                self.reading = self.begun;
+                self.reading = self.begun && !self.single;
                 self.arrive(Event::Chunk { attempt, bytes: bytes.unwrap_or_default() });
             }
             Notice::Eof => self.end(Event::Eof { attempt }),
             Notice::BodyError => self.end(Event::BodyError { attempt }),
             Notice::Timer => self.timer = true,
-            Notice::ClientGone => self.gone = true,
+            Notice::ClientGone | Notice::WriteFailed => self.gone = true,
             Notice::Written => self.written = true,
-            Notice::WriteFailed => self.gone = true,
             Notice::RequestBody => self.body = Some(bytes),
             Notice::RequestFailed => (self.body, self.piece) = (Some(None), Some(Piece::Failed)),
             Notice::RequestChunk => self.piece = bytes.map(Piece::Chunk),
@@ -238,7 +241,7 @@ impl Exchange {
     ) {
         self.ended = false;
         let mut inbox = self.inbox.borrow_mut();
-        inbox.reading = false;
+        (inbox.reading, inbox.single) = (false, false);
         // The inbox may still hold the end of an earlier answer that was abandoned at its last chunk.
         inbox.arrived.clear();
         drop(inbox);
@@ -249,7 +252,8 @@ impl Exchange {
     /// Waits for what happens next. If `reading`, asks for more of the body of the answer in flight.
     pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
         if reading && self.inbox.borrow_mut().wants_read() {
-            self.js.read();
+            let single = self.inbox.borrow().single;
+            self.js.read(single);
         }
         let arrived = wait_for(&self.inbox, Inbox::take).await;
         match arrived {
@@ -258,6 +262,26 @@ impl Exchange {
             _ => {}
         }
         arrived
+    }
+
+    /// Sets whether [`Exchange::pipe`] may follow. Then nothing of the answer is read ahead.
+    pub(crate) fn prepare_pipe(&self, may_follow: bool) {
+        self.inbox.borrow_mut().single = may_follow;
+    }
+
+    /// Whether [`Exchange::pipe`] may follow now: no read is under way.
+    pub(crate) fn may_pipe(&self) -> bool {
+        let inbox = self.inbox.borrow();
+        inbox.single && !inbox.reading && inbox.arrived.is_empty() && !self.ended
+    }
+
+    /// Has the runtime pass the rest of the answer to the client, who has taken everything that was written. The next
+    /// arrival is the answer's end, [`Event::ClientGone`] or [`Arrival::Timer`].
+    pub(crate) fn pipe(&mut self) {
+        let mut inbox = self.inbox.borrow_mut();
+        (inbox.single, inbox.reading) = (false, true);
+        drop(inbox);
+        self.js.pipe();
     }
 
     /// Fetches a small document beside the answer in flight, which isn't read meanwhile. `None` if the fetch failed.

@@ -79,6 +79,8 @@ pub(crate) struct Job {
     pub(crate) keepalive: Option<Millis>,
     /// The kind of answer on this path, which decides the form of its events.
     pub(crate) answer_kind: Option<AnswerKind>,
+    /// Whether the runtime passes the rest of a committed stream, if nothing in it has to be changed.
+    pub(crate) pipes: bool,
 }
 
 impl Job {
@@ -371,9 +373,29 @@ impl Driver {
                 }
                 Some(Output::Finish) => return self.exchange.close(),
                 None if self.run.is_done() => return,
+                None if self.exchange.may_pipe() && self.run.is_streaming() => {
+                    if !self.pipe().await {
+                        self.advance(Event::ClientGone);
+                        return;
+                    }
+                }
                 None => outputs = self.next_outputs().await,
             }
         }
+    }
+
+    /// Has the runtime pass the rest of a stream that needs no change. False if the client has gone.
+    #[inline(never)]
+    fn pipe(&mut self) -> LocalBoxFuture<'_, bool> {
+        Box::pin(async move {
+            self.timer = None;
+            let rest = self.run.pipe().unwrap_or_default();
+            let is_taken = (rest.is_empty() || self.exchange.write(&rest).await) && self.exchange.flush().await;
+            if is_taken {
+                self.exchange.pipe();
+            }
+            is_taken
+        })
     }
 
     /// The failure of an upload that was refused while it was sent.
@@ -466,6 +488,7 @@ impl Driver {
         let content_type = headers.get("content-type").map(str::to_owned);
         let packed = headers.get("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding));
         self.run.announce(announced_length(&headers).is_some());
+        self.exchange.prepare_pipe(self.job.pipes && content_type.as_deref().is_some_and(is_event_stream));
         self.fetch = FetchState::Reading { headers, ended: false };
         Event::Headers { attempt, status, content_type, packed, retry_after_ms }
     }
@@ -526,7 +549,7 @@ impl Driver {
                 {
                     headers.set("content-type", "text/event-stream; charset=utf-8");
                 }
-                self.splice = self.splice();
+                self.find_splice();
                 if let FetchState::Reading { headers, .. } = &mut self.fetch {
                     self.theirs = Some(core::mem::take(headers));
                 }
@@ -632,6 +655,15 @@ impl Driver {
             let purpose = StoredFile::read(&object).map(|file| file.purpose).unwrap_or_default();
             if purpose.is_empty() || purpose == "batch" { Ok(()) } else { Err(wrong) }
         })
+    }
+
+    /// Finds what has to be changed in the committed answer. Only an answer that passes unchanged can be piped.
+    #[inline(never)]
+    fn find_splice(&mut self) {
+        self.splice = self.splice();
+        if self.splice.is_some() {
+            self.exchange.prepare_pipe(false);
+        }
     }
 
     /// What has to be changed in the committed answer. Most answers need no change.

@@ -147,6 +147,8 @@ impl Stop {
 pub(crate) enum End {
     /// The body was complete.
     Whole,
+    /// The runtime passed the rest of a stream. It ended cleanly, but nobody looked whether it was complete.
+    Piped,
     /// The endpoint broke off, or ended without a terminal event.
     Interrupted,
     /// The endpoint reported an error.
@@ -163,6 +165,7 @@ impl End {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Whole => "whole",
+            Self::Piped => "piped",
             Self::Interrupted => "interrupted",
             Self::ErrorEvent => "error_event",
             Self::Idle => "idle",

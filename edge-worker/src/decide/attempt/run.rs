@@ -88,6 +88,8 @@ enum State {
         /// Whether the stream has announced its end, so that a clean end is complete.
         may_end: bool,
     },
+    /// The runtime passes the rest of a committed stream. Nothing of it is seen, so it has no limit of time.
+    Piped,
     /// Passes a committed unary answer. Follows its nesting if it is JSON.
     Unary {
         nesting: Option<Nesting>,
@@ -179,6 +181,22 @@ impl Run {
     /// complete. Call it before [`step`].
     pub(crate) fn crowd(&mut self) {
         self.is_crowded = true;
+    }
+
+    /// Whether a committed stream is under way.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Stream { .. })
+    }
+
+    /// Gives the rest of a committed stream up to the runtime. Returns the bytes that were read but not passed on: the
+    /// beginning of an event. `None` if no stream is under way.
+    pub fn pipe(&mut self) -> Option<Vec<u8>> {
+        let State::Stream { framer, .. } = &mut self.state else { return None };
+        let rest = framer.take_pending();
+        self.state = State::Piped;
+        self.armed = false;
+        Some(rest)
     }
 
     /// Notes whether the client will be told the length of the answer whose headers come next. Call it before [`step`].
@@ -334,7 +352,12 @@ impl Step<'_> {
                 self.run.deadline_ms = later(self.now, idle);
                 self.emit(bytes);
             }
-            State::Ready | State::Pause { .. } | State::AwaitHeaders | State::Inspect { .. } | State::Done => {}
+            State::Ready
+            | State::Pause { .. }
+            | State::AwaitHeaders
+            | State::Inspect { .. }
+            | State::Piped
+            | State::Done => {}
         }
     }
 
@@ -448,6 +471,7 @@ impl Step<'_> {
             State::Hold { .. } => self.held_all(),
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
             State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Piped => self.finish_with(End::Piped),
             State::Ready | State::Pause { .. } | State::Done => {}
         }
     }
@@ -527,7 +551,9 @@ impl Step<'_> {
     fn broken(&mut self) {
         match &self.run.state {
             State::Refusal { .. } => self.refused(false),
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Stream { .. } | State::Piped | State::Unary { .. } => {
+                self.interrupt(End::Interrupted, &nameless(), false);
+            }
             State::AwaitHeaders => self.unanswered(),
             State::Inspect { .. } | State::Hold { .. } => self.fail(Outcome::Network, false, None),
             State::Ready | State::Pause { .. } | State::Done => {}
@@ -557,7 +583,7 @@ impl Step<'_> {
             State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
                 self.fail(Outcome::Timeout, true, None);
             }
-            State::Ready | State::Done => {}
+            State::Ready | State::Piped | State::Done => {}
         }
     }
 
@@ -571,7 +597,7 @@ impl Step<'_> {
                 self.out.push(Action::Abort { attempt: self.run.current() });
             }
         }
-        if matches!(self.run.state, State::Stream { .. } | State::Unary { .. }) {
+        if matches!(self.run.state, State::Stream { .. } | State::Piped | State::Unary { .. }) {
             self.run.record.end = Some(End::ClientGone);
         } else {
             self.outcome(Outcome::ClientGone);

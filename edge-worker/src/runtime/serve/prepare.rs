@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use bailiwick_rules::rules::{Allowance, Receipts};
+use bailiwick_rules::rules::{Allowance, Receipts, Streams};
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Steering, steer};
 use bailiwick_rules::table::{Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -246,6 +246,7 @@ fn prepared(
     };
     let job = Job {
         keepalive: keepalive(service, expect),
+        pipes: service.streams == Streams::Pipe,
         answer_kind,
         env,
         route,

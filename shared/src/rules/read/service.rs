@@ -7,8 +7,8 @@ use super::value::{distinct, duration, once, one_of, reference, steered_host};
 use crate::id::{JurisdictionId, RegionId};
 use crate::json::{Node, Reader};
 use crate::rules::{
-    Allowance, ClientMatch, Cors, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, SteeredHost, Tier, TtlBounds,
-    WebOrigin, WhenAllDown,
+    Allowance, ClientMatch, Cors, Hub, Limits, Pattern, Receipts, ResidencyRule, Service, SteeredHost, Streams, Tier,
+    TtlBounds, WebOrigin, WhenAllDown,
 };
 use crate::time::Millis;
 
@@ -66,6 +66,8 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let cors = fields.optional("cors", cors);
     let keepalive =
         fields.optional("keepalive", |reader, node| duration(reader, node, Millis(1_000)..=Millis(3_600_000)));
+    let choices = [("inspect", Streams::Inspect), ("pipe", Streams::Pipe)];
+    let streams = fields.optional("streams", |reader, node| one_of(reader, node, &choices));
     let (shed, shed_at, slew) = shedding(&mut fields, pattern);
     fields.finish();
     Some(Service {
@@ -82,6 +84,7 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
         receipts: receipts.unwrap_or_default(),
         cors,
         keepalive,
+        streams: streams.unwrap_or_default(),
         shed,
         shed_at,
         slew,

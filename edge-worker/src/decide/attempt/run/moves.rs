@@ -218,8 +218,12 @@ impl Step<'_> {
     }
 
     pub(super) fn finish(&mut self) {
+        self.finish_with(End::Whole);
+    }
+
+    pub(super) fn finish_with(&mut self, end: End) {
         self.disarm();
-        self.run.record.end = Some(End::Whole);
+        self.run.record.end = Some(end);
         self.run.state = State::Done;
         self.out.push(Action::Finish);
     }
@@ -237,6 +241,8 @@ impl Step<'_> {
         let state = core::mem::replace(&mut self.run.state, State::Done);
         self.out.push(match state {
             State::Stream { framer, .. } if !framer.is_torn() => Action::EmitTail { bytes: failure.event() },
+            // Part of an event may have passed. The empty line ends it, so that the error is an event of its own.
+            State::Piped => Action::EmitTail { bytes: [b"\n\n", failure.event().as_slice()].concat() },
             _ => Action::CutStream,
         });
     }
