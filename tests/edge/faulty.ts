@@ -121,8 +121,9 @@ function drip(socket: Socket, pieces: Iterable<string>, every: number): void {
   const iterator = pieces[Symbol.iterator]();
   const timer = setInterval(() => {
     const { done, value } = iterator.next();
-    if (done || socket.destroyed) clearInterval(timer);
-    else socket.write(value);
+    if (!done) return void socket.write(value);
+    clearInterval(timer);
+    socket.end();
   }, every);
   socket.on("close", () => clearInterval(timer));
 }
@@ -233,6 +234,10 @@ const faults: Record<string, Play> = {
   "late-flow"(socket) {
     socket.write(head(200, kind(true)) + role);
     drip(socket, forever(hello), 20);
+  },
+  "late-error-apart"(socket) {
+    socket.write(head(200, kind(true)) + role + hello);
+    drip(socket, [event(error), "data: [DONE]\n\n"], 50);
   },
   "late-slow"(socket) {
     socket.write(head(200, kind(true)) + role + hello);

@@ -34,6 +34,8 @@ beforeAll(async () => {
     Object.assign(document.regions, regions);
     const limits = { headers_streamed: "300s", headers_unary: "300s", idle: "300s" };
     document.services[fault] = rules(1, regions, { hosts: [`${fault}.example`], limits }).services.chat;
+    const piped = { hosts: [`piped-${fault}.example`], limits, streams: "pipe" };
+    document.services[`piped-${fault}`] = rules(1, regions, piped).services.chat;
   }
   const node = await serve((_, response) => response.end(JSON.stringify(document)));
   ({ url, path } = await workerd({ RULES_URL: `${node}/v1/rules` }));
@@ -57,9 +59,16 @@ test.each([
   ["in the middle of a unary answer", "slow-body", false, "close on a Unix socket"],
   ["while the stream is silent", "late-silent", true, "close on a Unix socket"],
   ["while events flow", "late-flow", true, "close on a Unix socket"],
-] as const)("%s (%s, stream: %s): by a %s", async (_, fault, stream, how) => {
+  ["before the first content of a pipe", "slow-body", true, "reset", "piped-"],
+  ["while a pipe is silent", "late-silent", true, "reset", "piped-"],
+  ["in the middle of an event of a pipe", "late-drip", true, "reset", "piped-"],
+  ["while events flow through a pipe", "late-flow", true, "reset", "piped-"],
+  ["while events flow through a pipe", "late-flow", true, "close", "piped-"],
+  ["while a pipe is silent", "late-silent", true, "close on a Unix socket", "piped-"],
+  ["while events flow through a pipe", "late-flow", true, "close on a Unix socket", "piped-"],
+] as const)("%s (%s, stream: %s): by a %s", async (_, fault, stream, how, service = "") => {
   const closed = faulty.closed(fault);
-  const socket = ask(fault, stream, how === "close on a Unix socket");
+  const socket = ask(`${service}${fault}`, stream, how === "close on a Unix socket");
   if (fault.startsWith("late")) await once(socket, "data");
   else
     await until(
@@ -78,10 +87,12 @@ test.each([
 });
 
 test.each([
-  ["a port", false],
-  ["a Unix socket", true],
-])("who only closes its half, on %s, still gets all of it", async (_, local) => {
-  const socket = ask("late-slow", true, local);
+  ["a port", false, "late-slow"],
+  ["a Unix socket", true, "late-slow"],
+  ["a port, piped", false, "piped-late-slow"],
+  ["a Unix socket, piped", true, "piped-late-slow"],
+] as const)("who only closes its half, on %s, still gets all of it", async (_, local, service) => {
+  const socket = ask(service, true, local);
   let text = "";
   socket.on("data", (chunk) => (text += chunk));
   socket.end();
@@ -90,11 +101,11 @@ test.each([
 });
 
 /** Sends a request over a connection of its own. */
-function ask(fault: string, stream: boolean, local: boolean): Socket {
+function ask(service: string, stream: boolean, local: boolean): Socket {
   const to = local ? { path } : { port: Number(new URL(url).port), host: "127.0.0.1" };
   const socket = connect({ ...to, allowHalfOpen: true }).on("error", () => {});
   const body = JSON.stringify({ model: "m", stream, messages: [] });
-  const headers = `host: ${fault}.example\r\ncf-connecting-ip: 198.51.100.7\r\ncontent-length: ${body.length}\r\n`;
+  const headers = `host: ${service}.example\r\ncf-connecting-ip: 198.51.100.7\r\ncontent-length: ${body.length}\r\n`;
   socket.write(`POST /v1/chat/completions HTTP/1.1\r\n${headers}\r\n${body}`);
   return socket;
 }

@@ -24,6 +24,8 @@ beforeAll(async () => {
     Object.assign(document.regions, here);
     const limits = { headers_streamed: "300s", headers_unary: "300s", idle: "300s" };
     document.services[name] = rules(1, here, { hosts: [`${name}.example`], limits }).services.chat;
+    const piped = { hosts: [`piped-${name}.example`], limits, streams: "pipe" };
+    document.services[`piped-${name}`] = rules(1, here, piped).services.chat;
   }
   node = await serve((_, response) => response.end(JSON.stringify(document)));
 });
@@ -90,10 +92,10 @@ test("whoever was served by a Wasm that panicked is answered", async () => {
     ask(url, "well", "{", 100),
     ask(url, "well", "--XX", 100_000, "/v1/files"),
   ];
-  const stream = ask(url, "late", chat({ stream: true }));
+  const streams = ["late", "piped-late"].map((service) => ask(url, service, chat({ stream: true })));
   await until(
-    async () => stream.text(),
-    (text) => text.includes("data: "),
+    async () => streams,
+    (streams) => streams.every((stream) => stream.text().includes("data: ")),
   );
   const [panicked] = await Promise.all([ask(url, "well", "", 0, "/.well-known/bailiwick/test/panic?canary").ended]);
   const began = performance.now();
@@ -102,9 +104,10 @@ test("whoever was served by a Wasm that panicked is answered", async () => {
     expect(text).toMatch(/\r\nx-bailiwick-request-id: [0-9a-f-]{36}\r\n/i);
     expect(text).toContain('"code":"internal_error"');
   }
-  const text = await stream.ended;
-  expect(text.lastIndexOf("data: ")).toBe(text.lastIndexOf('data: {"error":'));
-  expect(text).not.toContain("[DONE]");
+  for (const text of await Promise.all(streams.map(({ ended }) => ended))) {
+    expect(text.lastIndexOf("data: ")).toBe(text.lastIndexOf('data: {"error":'));
+    expect(text).not.toContain("[DONE]");
+  }
   expect(performance.now() - began).toBeLessThan(BEAT + 5_000);
   expect((await ask(url, "well", chat({})).ended).split(" ")[1]).toBe("200");
   expect(log()).not.toContain("canary");

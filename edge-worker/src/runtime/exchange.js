@@ -295,7 +295,6 @@ class Exchange {
           flight.reuse(value);
           flight.wanted = this.flows(flight);
           this.notify(CHUNK, flight.attempt, value);
-          if (this.flight !== flight) return;
         }
         this.fill(flight);
       };
@@ -315,11 +314,12 @@ class Exchange {
   }
 
   /**
-   * Reads ahead, up to a limit, even if Wasm hasn't asked. The runtime returns one chunk of the transfer encoding per
+   * Reads ahead, up to a limit, even if Wasm hasn't asked. An answer that Wasm has left is read on too: once its end was
+   * seen, its connection can be used again. The runtime returns one chunk of the transfer encoding per
    * read. In an event stream that is one event, though one packet may have brought dozens.
    */
   fill(flight) {
-    if (flight.single && !flight.wanted) return;
+    if (flight.single && !flight.wanted && this.flight === flight) return;
     if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
     flight.filling = true;
     flight.reader.read(flight.piece).then(flight.came, flight.broke);

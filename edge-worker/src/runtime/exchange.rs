@@ -441,6 +441,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_chunk_is_asked_for_until_the_clients_body_has_begun_and_if_the_rest_may_be_piped() {
+        let mut inbox = Inbox::default();
+        let mut read = |begun, single| {
+            (inbox.begun, inbox.single) = (begun, single);
+            inbox.put(Notice::Chunk, 1, Some(vec![7]));
+            assert!(!inbox.wants_read(), "a chunk is there");
+            inbox.take();
+            inbox.wants_read()
+        };
+        assert_eq!([(false, false), (false, true), (true, true)].map(|(begun, single)| read(begun, single)), [true; 3]);
+        assert!(!read(true, false), "each chunk comes without being asked for");
+        inbox.put(Notice::Eof, 1, None);
+        inbox.take();
+        assert!(inbox.wants_read(), "nothing comes without being asked for after the end");
+    }
+
+    #[test]
+    fn a_write_that_fails_means_that_the_client_has_gone() {
+        let mut inbox = Inbox::default();
+        inbox.put(Notice::WriteFailed, 0, None);
+        assert_eq!(inbox.take(), Some(Arrival::Event(Event::ClientGone)));
+    }
+
+    #[test]
     fn bytes_go_before_a_timer_and_a_client_stays_gone() {
         let mut inbox = Inbox::default();
         inbox.put(Notice::Timer, 0, None);

@@ -371,7 +371,11 @@ impl Driver {
                     self.exchange.flush().await;
                     return self.exchange.cut();
                 }
-                Some(Output::Finish) => return self.exchange.close(),
+                Some(Output::Finish) => {
+                    // Meanwhile the endpoint's answer ends too, and its connection can be used again.
+                    self.exchange.flush().await;
+                    return self.exchange.close();
+                }
                 None if self.run.is_done() => return,
                 None if self.exchange.may_pipe() && self.run.is_streaming() => {
                     if !self.pipe().await {

@@ -312,6 +312,46 @@ fn a_stream_that_dies_after_commit_ends_with_one_error_event_and_no_done() {
     assert!(aborted(&actions));
 }
 
+/// A stream whose rest the runtime passes, and the bytes that it was given first.
+fn piped(begun: &str) -> (Driver, Vec<u8>) {
+    let mut driver = stream();
+    assert!(!driver.run.is_streaming() && driver.run.pipe().is_none(), "nothing is committed yet");
+    driver.chunk(begun);
+    assert!(driver.run.is_streaming());
+    let rest = driver.run.pipe().unwrap();
+    assert!(!driver.run.is_streaming() && driver.run.pipe().is_none(), "once");
+    (driver, rest)
+}
+
+#[test]
+fn a_pipe_gets_the_beginning_of_an_event_and_has_no_limit() {
+    let (mut driver, rest) = piped(&format!("{CONTENT}data: {{\"cho"));
+    assert_eq!(rest, b"data: {\"cho");
+    assert_eq!(driver.timer(10_000_000), []);
+    assert_eq!(driver.eof(), [Action::Finish]);
+    assert_eq!((driver.run.record().end, driver.run.is_done()), (Some(End::Piped), true));
+}
+
+#[test]
+fn a_pipe_that_breaks_ends_with_an_error_event_behind_an_empty_line() {
+    for event in [Event::BodyError { attempt: 1 }, Event::FetchError { attempt: 1 }] {
+        let (mut driver, _) = piped(CONTENT);
+        let actions = driver.step(event);
+        let [Action::CoolDown { fault: true, .. }, Action::EmitTail { bytes }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert!(bytes.starts_with(b"\n\ndata: {\"error\":"), "{actions:?}");
+        assert_eq!(driver.run.record().end, Some(End::Interrupted));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_a_pipe_aborts_without_penalty() {
+    let (mut driver, _) = piped(CONTENT);
+    assert_eq!(driver.step(Event::ClientGone), [Action::Abort { attempt: 1 }]);
+    assert_eq!(driver.run.record().end, Some(End::ClientGone));
+}
+
 #[test]
 fn a_last_event_without_its_empty_line_ends_the_stream() {
     let mut driver = stream();

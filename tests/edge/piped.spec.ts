@@ -1,0 +1,121 @@
+// Streams that the runtime's own pipe passes on (`"streams": "pipe"`). The same bytes reach the client as by
+// inspection, but nobody looks at them. faults.spec.ts and gone.spec.ts have the faults and the clients that go.
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { connect } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Faulty } from "./faulty.js";
+import { Edge, type Json, StandIn, onStop, read, region, rules, serve, stopAll, until } from "./harness.js";
+import { workerd } from "./workerd.js";
+
+let fra: StandIn, faulty: Faulty, edge: Edge;
+
+/** A service of each name, with one endpoint of its own, once inspected and once piped. */
+function document(endpoints: Record<string, [url: string, models?: Json]>): Json {
+  const all = rules(1, {}, {}, { networks: [{ prefix: "198.51.100.0/24", country: "DE" }] });
+  all.services = {};
+  for (const [name, [url, models]] of Object.entries(endpoints)) {
+    const here = region("DE", `de-${name}`, [url]);
+    if (models) Object.values<Json>(here[`de-${name}`].endpoints)[0].models = models;
+    Object.assign(all.regions, here);
+    const limits = { idle: "100ms" };
+    for (const streams of ["inspect", "pipe"]) {
+      const service = { hosts: [`${name}.${streams}.example`], limits, streams };
+      all.services[`${name}-${streams}`] = rules(1, here, service).services.chat;
+    }
+  }
+  return all;
+}
+
+beforeAll(async () => {
+  [fra, faulty] = await Promise.all([StandIn.start("eu-frankfurt", "--country", "DE"), Faulty.start()]);
+  edge = await Edge.start(
+    document({
+      well: [fra.url],
+      renamed: [fra.url, { "chat-large": "llama-3.3-70b" }],
+      slow: [`${faulty.url}/late-slow`],
+    }),
+  );
+});
+afterAll(stopAll);
+
+/** Ids and times are new with each answer. */
+const settled = (text: string) =>
+  text.replace(/stand-in-eu-frankfurt-\d+/g, "ID").replace(/"(created|created_at)":\d+/g, '"$1":0');
+
+test.each([
+  ["/v1/chat/completions", { messages: [{ role: "user", content: "hi" }], stream_options: { include_usage: true } }],
+  ["/v1/completions", { prompt: "hi" }],
+  ["/v1/responses", { input: "hi", store: false }],
+])("%s passes byte by byte, and with the same headers as by inspection", async (path, more) => {
+  const json = { model: "m", stream: true, ...more };
+  const direct = await (await fetch(`${fra.url}${path}`, { method: "POST", body: JSON.stringify(json) })).text();
+  const names: string[][] = [];
+  for (const streams of ["inspect", "pipe"]) {
+    const reply = await edge.ask({ path, json, host: `well.${streams}.example`, cf: { country: "DE" } });
+    expect(settled(await reply.text()), streams).toBe(settled(direct));
+    const framing = ["content-length", "transfer-encoding"];
+    names.push([...reply.headers.keys()].filter((name) => !framing.includes(name)).sort());
+  }
+  expect(names[1]).toEqual(names[0]);
+});
+
+test("a stream in which the model's name has to be replaced is inspected all the same", async () => {
+  const reply = await edge.chat("DE", { model: "chat-large", stream: true }, { host: "renamed.pipe.example" });
+  const text = await reply.text();
+  expect(text).toContain('"model":"chat-large"');
+  expect(text).not.toContain("llama");
+});
+
+test("a pipe has no limit of silence, and an inspected stream has", async () => {
+  const ask = (streams: string) => edge.chat("DE", { stream: true }, { host: `slow.${streams}.example` });
+  expect(await (await ask("pipe")).text()).toMatch(/data: \[DONE\]\n\n$/);
+  expect(await (await ask("inspect")).text()).toContain("upstream_interrupted");
+});
+
+test("an answer in one piece isn't piped", async () => {
+  const reply = await edge.chat("DE", {}, { host: "well.pipe.example" });
+  expect((await read(reply)).json.object).toBe("chat.completion");
+});
+
+test("a client that doesn't read stops its endpoint, and nothing piles up in between", async () => {
+  const event = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "x".repeat(60_000) } }] })}\n\n`;
+  let sent = 0;
+  const server = createServer((request, response) => {
+    request.resume();
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    const more = () => {
+      while (sent < 512 << 20) {
+        sent += event.length;
+        if (!response.write(event)) return void response.once("drain", more);
+      }
+    };
+    more();
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  onStop(() => server.closeAllConnections());
+  onStop(() => server.close());
+  const { port } = server.address() as { port: number };
+  const text = JSON.stringify(document({ flood: [`http://127.0.0.1:${port}`] }));
+  const node = await serve((_, response) => response.end(text));
+  const { url } = await workerd({ RULES_URL: `${node}/v1/rules` });
+  for (const streams of ["inspect", "pipe"]) {
+    sent = 0;
+    const socket = connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {});
+    const body = JSON.stringify({ model: "m", stream: true, messages: [] });
+    socket.write(
+      `POST /v1/chat/completions HTTP/1.1\r\nhost: flood.${streams}.example\r\ncf-connecting-ip: 198.51.100.7\r\n` +
+        `content-length: ${body.length}\r\n\r\n${body}`,
+    );
+    await once(socket, "readable");
+    let [before, still] = [-1, 0];
+    const stands = async () => {
+      still = sent === before ? still + 1 : 0;
+      before = sent;
+      return still;
+    };
+    await until(stands, (polls) => polls >= 25, 20_000);
+    expect(sent, streams).toBeLessThan(32 << 20);
+    socket.destroy();
+  }
+});
