@@ -97,10 +97,10 @@ row("after content: silent", "late-silent", true, interrupted, { calls: [1, 0], 
 row("after content: a frame without end", "late-drip", true, interrupted, { calls: [1, 0], within: 2 * LIMIT });
 row("after content: slow, but in time", "late-slow", true, "whole", { calls: [1, 0], within: 5 * LIMIT });
 // What a pipe passes on isn't looked at: only a connection that breaks is noticed.
-const piped = { streams: "pipe", calls: [1, 0] } as const;
-row("after content: reset in a frame", "late-reset", true, "part of an event, then an error event", { ...piped });
-row("after content: clean FIN, no terminal", "late-fin", true, "just ends", { ...piped });
-row("after content: error event", "late-error-apart", true, "the endpoint's own error event", { ...piped });
+const piped: Partial<Row> = { streams: "pipe", calls: [1, 0] };
+row("after content: reset in a frame", "late-reset", true, "part of an event, then an error event", piped);
+row("after content: clean FIN, no terminal", "late-fin", true, "just ends", piped);
+row("after content: error event", "late-error-apart", true, "the endpoint's own error event", piped);
 row("after content: slow, but in time", "late-slow", true, "whole", { ...piped, within: 5 * LIMIT });
 row("cut within 8 MiB", "late-cut", false, "served by the next");
 
@@ -146,34 +146,31 @@ function document(from: number): Json {
 
 const seen: { row: Row; ms: number; outcome: string; calls: number[]; sockets: number; bytes: number }[] = [];
 
-test.each(rows.map((row, at) => [`${asked(row)}: ${row.name}`, row, at] as const))(
-  "%s",
-  async (_, row, at) => {
-    const edge = edges[Math.floor(at / ROWS_PER_ISOLATE)];
-    // The isolate's first request compiles what the others find compiled.
-    await (await edge.ask({ path: "/.well-known/bailiwick/healthz" })).arrayBuffer();
-    const [sockets, bytes] = [outside.sockets, outside.bytes];
-    const began = performance.now();
-    const reply = await edge.chat("DE", { stream: row.stream }, { host: `r${at}.example` });
-    const text = await reply.text().catch(() => null);
-    const ms = performance.now() - began;
-    const outcome = outcomeOf(reply.status, reply.headers, text);
-    const calls = [fence, second].map((faulty) => faulty.asked.filter((ask) => ask.path.includes(`/r${at}/`)).length);
-    const left = { sockets: outside.sockets - sockets, bytes: outside.bytes - bytes };
-    seen.push({ row, ms, outcome, calls, ...left });
+test.each(rows.map((row, at) => [`${asked(row)}: ${row.name}`, row, at] as const))("%s", async (_, row, at) => {
+  const edge = edges[Math.floor(at / ROWS_PER_ISOLATE)];
+  // The isolate's first request compiles what the others find compiled.
+  await (await edge.ask({ path: "/.well-known/bailiwick/healthz" })).arrayBuffer();
+  const [sockets, bytes] = [outside.sockets, outside.bytes];
+  const began = performance.now();
+  const reply = await edge.chat("DE", { stream: row.stream }, { host: `r${at}.example` });
+  const text = await reply.text().catch(() => null);
+  const ms = performance.now() - began;
+  const outcome = outcomeOf(reply.status, reply.headers, text);
+  const calls = [fence, second].map((faulty) => faulty.asked.filter((ask) => ask.path.includes(`/r${at}/`)).length);
+  const left = { sockets: outside.sockets - sockets, bytes: outside.bytes - bytes };
+  seen.push({ row, ms, outcome, calls, ...left });
 
-    expect({ outcome, calls, ...left }).toEqual({ outcome: row.outcome, calls: row.calls, sockets: 0, bytes: 0 });
-    expect(ms, "nothing hangs").toBeLessThan(row.within + 5_000);
-    // A pipe passes the endpoint's own words on.
+  expect({ outcome, calls, ...left }).toEqual({ outcome: row.outcome, calls: row.calls, sockets: 0, bytes: 0 });
+  expect(ms, "nothing hangs").toBeLessThan(row.within + 5_000);
+  // A pipe passes the endpoint's own words on.
   const isPassed = row.streams === "pipe" && row.fault === "late-error-apart";
   if (isPassed) expect(text).toContain(canary);
   else expect(`${text} ${JSON.stringify([...reply.headers])}`).not.toContain(canary);
-    for (const name of ["request-id", "revision", "attempts"])
-      expect(reply.headers.get(`x-bailiwick-${name}`), name).toBeTruthy();
-    expect(reply.headers.get("cache-control")).toBe("no-store");
-    expect(reply.headers.get("server-timing")).toBeTruthy();
-  },
-);
+  for (const name of ["request-id", "revision", "attempts"])
+    expect(reply.headers.get(`x-bailiwick-${name}`), name).toBeTruthy();
+  expect(reply.headers.get("cache-control")).toBe("no-store");
+  expect(reply.headers.get("server-timing")).toBeTruthy();
+});
 
 /** How a row's request is asked and answered. */
 function asked({ stream, streams }: Row): string {

@@ -66,7 +66,7 @@ test.each([
   ["while events flow through a pipe", "late-flow", true, "close", "piped-"],
   ["while a pipe is silent", "late-silent", true, "close on a Unix socket", "piped-"],
   ["while events flow through a pipe", "late-flow", true, "close on a Unix socket", "piped-"],
-] as const)("%s (%s, stream: %s): by a %s", async (_, fault, stream, how, service = "") => {
+] as const)("%s (%s, stream: %s): by a %s", async (_, fault, stream, how, service: "" | "piped-" = "") => {
   const closed = faulty.closed(fault);
   const socket = ask(`${service}${fault}`, stream, how === "close on a Unix socket");
   if (fault.startsWith("late")) await once(socket, "data");

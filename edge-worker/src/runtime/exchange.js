@@ -188,7 +188,7 @@ class Exchange {
   breakOff() {
     if (!this.events) return this.cut();
     // A pipe may have written part of an event. The empty line ends it.
-    this.writer.write(encoder.encode(`\n\ndata: ${BROKEN_BODY}\n\n`)).catch(ignore);
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(encoder.encode(`\n\ndata: ${BROKEN_BODY}\n\n`)).catch(ignore);
     this.close();
   }
 
@@ -430,7 +430,7 @@ class Exchange {
     }
     this.writes++;
     this.unwritten += size;
-    this.writer.write(copy).then(this.wrote, this.unwritable);
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(copy).then(this.wrote, this.unwritable);
     this.stuck = this.unwritten > BEHIND;
     return !this.stuck;
   }
@@ -463,12 +463,12 @@ class Exchange {
     const over = (how) => {
       this.piped = false;
       flight.over = how;
-      this.writer = this.body.getWriter();
+      this.writer = /** @type {WritableStream} */ (this.body).getWriter();
       if (this.failed) return this.breakOff();
       this.notify(this.writer.desiredSize === null ? WRITE_FAILED : how, flight.attempt);
     };
     flight.reader.releaseLock();
-    this.writer.releaseLock();
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).releaseLock();
     this.piped = true;
     flight.response.body.pipeTo(this.body, { preventClose: true, preventAbort: true }).then(() => over(EOF), () => over(BODY_ERROR));
   }

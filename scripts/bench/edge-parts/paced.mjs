@@ -38,7 +38,7 @@ function client(job, window, sockets) {
     const now = performance.now();
     if (!answered) {
       answered = true;
-      if (!data.latin1Slice(0, 12).endsWith(" 200") && window.open) window.errors++;
+      if (!data.toString("latin1", 0, 12).endsWith(" 200") && window.open) window.errors++;
     }
     const events = count(data, EVENT);
     if (window.open) window.events += events;

@@ -185,13 +185,13 @@ impl Run {
 
     /// Whether a committed stream is under way.
     #[must_use]
-    pub fn is_streaming(&self) -> bool {
+    pub(crate) fn is_streaming(&self) -> bool {
         matches!(self.state, State::Stream { .. })
     }
 
     /// Gives the rest of a committed stream up to the runtime. Returns the bytes that were read but not passed on: the
     /// beginning of an event. `None` if no stream is under way.
-    pub fn pipe(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn pipe(&mut self) -> Option<Vec<u8>> {
         let State::Stream { framer, .. } = &mut self.state else { return None };
         let rest = framer.take_pending();
         self.state = State::Piped;

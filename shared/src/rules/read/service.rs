@@ -12,6 +12,12 @@ use crate::rules::{
 };
 use crate::time::Millis;
 
+/// The values of `receipts`.
+const RECEIPTS: [(&str, Receipts); 3] =
+    [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
+/// The values of `streams`.
+const STREAMS: [(&str, Streams); 2] = [("inspect", Streams::Inspect), ("pipe", Streams::Pipe)];
+
 const PATTERNS: [(&str, Pattern); 4] = [
     ("active-active", Pattern::ActiveActive),
     ("active-passive", Pattern::ActivePassive),
@@ -61,13 +67,11 @@ pub(super) fn service(reader: &mut Reader<'_>, node: &Node, context: &mut Contex
     let limits = fields.optional("limits", limits);
     let allow =
         fields.optional("allow", |reader, node| reader.list(node, |reader, node| one_of(reader, node, &ALLOWANCES)));
-    let choices = [("off", Receipts::Off), ("optional", Receipts::Optional), ("required", Receipts::Required)];
-    let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &choices));
+    let receipts = fields.optional("receipts", |reader, node| one_of(reader, node, &RECEIPTS));
     let cors = fields.optional("cors", cors);
     let keepalive =
         fields.optional("keepalive", |reader, node| duration(reader, node, Millis(1_000)..=Millis(3_600_000)));
-    let choices = [("inspect", Streams::Inspect), ("pipe", Streams::Pipe)];
-    let streams = fields.optional("streams", |reader, node| one_of(reader, node, &choices));
+    let streams = fields.optional("streams", |reader, node| one_of(reader, node, &STREAMS));
     let (shed, shed_at, slew) = shedding(&mut fields, pattern);
     fields.finish();
     Some(Service {
