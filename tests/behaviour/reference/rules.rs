@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bailiwick_rules::rules::{
-    Cors, Family, Keeping, Limits, Receipts, RegionLoad, Shed, Slew, Style, WhenAllDown, json_schema_text,
+    Cors, Family, Keeping, Limits, Receipts, RegionLoad, Shed, Slew, Streams, Style, WhenAllDown, json_schema_text,
 };
 use serde_json::{Map, Value};
 
@@ -171,6 +171,7 @@ impl Reader<'_> {
             ("Cors", "max_age") => shown(&Cors::MAX_AGE),
             ("Service", "when_all_down") => self.chosen("WhenAllDown", &WhenAllDown::default()),
             ("Service", "receipts") => self.chosen("Receipts", &Receipts::default()),
+            ("Service", "streams") => self.chosen("Streams", &Streams::default()),
             ("Endpoint", "style") => self.chosen("Style", &Style::default()),
             ("Monitor", "family") => self.chosen("Family", &Family::default()),
             _ => match &property["default"] {
