@@ -28,7 +28,7 @@ use crate::state::snapshot::Snapshot;
 use crate::system::batch::SIZE;
 use crate::zone::ServiceIndex;
 use crate::zones::Seek;
-use patch::{Kept, Source};
+use patch::{Hit, Source};
 use pattern::{Answers, Pattern, Patterns, Stands};
 use query::Query;
 use table::{Entry, Key, Table};
@@ -38,7 +38,7 @@ const LONGEST: usize = 512;
 /// How many steered names are remembered to guess by, a power of two.
 const STEERED: usize = 256;
 /// Of so many hits one is compared with what it should be.
-const SHADOW: u32 = 1 << 16;
+const COMPARE_EVERY: u32 = 1 << 16;
 
 /// What is known of a query before those ahead of it in its batch are answered.
 struct Ahead<'s, 'p> {
@@ -68,7 +68,7 @@ pub(crate) struct Memo {
     /// The generation of rules, zones and geography that all of it holds in.
     world: u64,
     /// Hits since the last comparison.
-    unwatched: u32,
+    since_comparison: u32,
     hits: u64,
     mismatches: u64,
     shadow: Vec<u8>,
@@ -81,7 +81,7 @@ impl Memo {
             patterns: Patterns::new(),
             steered: Box::new([(0, ServiceIndex(0)); STEERED]),
             world: 0,
-            unwatched: 0,
+            since_comparison: 0,
             hits: 0,
             mismatches: 0,
             shadow: Vec::new(),
@@ -129,7 +129,7 @@ impl Memo {
         for (Datagram { packet, from, response }, ahead) in batch.iter_mut().zip(&ahead) {
             count(match ahead {
                 Some(ahead) => self.answer(context, snapshot, ahead, packet, *from, response),
-                None => in_full(context, snapshot, packet, *from, response),
+                None => answer_uncached(context, snapshot, packet, *from, response),
             });
         }
     }
@@ -174,7 +174,7 @@ impl Memo {
         // By reference, as moving it would wait for what was only just written.
         let kept = self.find(query, *place, snapshot, from);
         let Some(kept) = &kept else {
-            let outcome = in_full(context, snapshot, packet, from, out);
+            let outcome = answer_uncached(context, snapshot, packet, from, out);
             self.keep(query, snapshot, from, &outcome, out);
             return outcome;
         };
@@ -183,7 +183,7 @@ impl Memo {
             let admitted = limiter.admit(from);
             if admitted != Verdict::Answer {
                 let admitted = Admitted { limiter, admitted };
-                return in_full(&Context { limiter: Some(&admitted), ..*context }, snapshot, packet, from, out);
+                return answer_uncached(&Context { limiter: Some(&admitted), ..*context }, snapshot, packet, from, out);
             }
             match limiter.judge(from, kept.class()) {
                 Verdict::Answer => {}
@@ -196,9 +196,9 @@ impl Memo {
         }
         let outcome = kept.write(query, packet, limit, out);
         self.hits += 1;
-        self.unwatched += 1;
-        if self.unwatched >= SHADOW && limit != 0 {
-            self.unwatched = 0;
+        self.since_comparison += 1;
+        if self.since_comparison >= COMPARE_EVERY && limit != 0 {
+            self.since_comparison = 0;
             self.compare(context, snapshot, packet, from, out);
         }
         outcome
@@ -217,7 +217,7 @@ impl Memo {
         place: Place<'k>,
         snapshot: &'k Snapshot,
         from: IpAddr,
-    ) -> Option<Kept<'k>> {
+    ) -> Option<Hit<'k>> {
         match place {
             Place::Nowhere => None,
             // Perhaps another of this batch was kept.
@@ -233,31 +233,31 @@ impl Memo {
 
     /// The entry.
     #[inline]
-    fn entry(&self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr) -> Option<Kept<'_>> {
+    fn entry(&self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr) -> Option<Hit<'_>> {
         let key = Key::new(query);
         let entry = self.table.find(&key, query.name)?;
         let Some(service) = entry.asks else {
-            return Some(Kept { source: Source::Entry(entry), scope: 0 });
+            return Some(Hit { source: Source::Entry(entry), scope: 0 });
         };
         // The name is steered: what it is answered with depends on the client.
         let (class, scope) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs })?;
         let entry = self.table.find(&key.of_class(class), query.name)?;
         let holds = entry.decided == snapshot.service_generation(service);
-        holds.then_some(Kept { source: Source::Entry(entry), scope })
+        holds.then_some(Hit { source: Source::Entry(entry), scope })
     }
 
     /// The pattern, with what it is to be filled in by.
     #[inline]
-    fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: Stands) -> Option<Kept<'k>> {
+    fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: Stands) -> Option<Hit<'k>> {
         let answers = Answers::of(query, seek.zone(), stands)?;
         let pattern = self.patterns.find(query, &seek, answers)?;
-        Some(Kept { source: Source::Pattern(pattern, answers), scope: 0 })
+        Some(Hit { source: Source::Pattern(pattern, answers), scope: 0 })
     }
 
     /// Makes the same answer the long way and sends that, should they differ.
     #[cold]
     fn compare(&mut self, context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) {
-        in_full(&Context { limiter: None, ..*context }, snapshot, packet, from, &mut self.shadow);
+        answer_uncached(&Context { limiter: None, ..*context }, snapshot, packet, from, &mut self.shadow);
         if *out != self.shadow {
             self.mismatches += 1;
             self.forget();
@@ -320,7 +320,13 @@ fn steered_place(hash: u64) -> usize {
 }
 
 /// Answers a datagram without the memo.
-fn in_full(context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) -> Outcome {
+fn answer_uncached(
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    packet: &[u8],
+    from: IpAddr,
+    out: &mut Vec<u8>,
+) -> Outcome {
     respond(context, snapshot.zones(), snapshot, packet, from, Transport::Udp, out)
 }
 

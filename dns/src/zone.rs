@@ -92,20 +92,20 @@ struct Node {
     /// The index of its first static RRset, and how many it has.
     sets: (u32, u32),
     /// Its place in [`Zone::steered`], if a service steers it.
-    steered: Option<Number>,
+    steered: Option<CompactIndex>,
     /// The `*` child.
-    wildcard: Option<Number>,
+    wildcard: Option<CompactIndex>,
     /// It is a delegation (NS below the apex): the zone has no authority from here down.
     is_cut: bool,
     /// It has a DNAME: names below it are redirected.
     is_dname: bool,
 }
 
-/// A number that is stored inverted, so that `Option<Number>` is as small as a `u32`.
+/// A number that is stored inverted, so that `Option<CompactIndex>` is as small as a `u32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Number(NonZero<u32>);
+struct CompactIndex(NonZero<u32>);
 
-impl Number {
+impl CompactIndex {
     /// `None` for the highest `u32`, which no node and no steered owner has.
     fn new(number: u32) -> Option<Self> {
         NonZero::new(!number).map(Self)

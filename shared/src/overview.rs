@@ -12,7 +12,7 @@ use crate::steer::{Client, Conditions, FenceBy, PathClass, Ranked, Ranking, Sour
 use crate::table::{JurisdictionIndex, ServiceIndex, Table, TenantIndex};
 
 /// How many countries a line of text lists before it counts the rest.
-const MOST_LISTED: usize = 6;
+const MAX_LISTED: usize = 6;
 
 /// Every fence: as JSON by `serde`, as text by [`Overview::to_text`].
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -236,9 +236,9 @@ impl Clients {
             Self::All => "all, wherever they are".to_owned(),
             Self::Declared { jurisdictions } => format!("all, as it declares {}", joined(jurisdictions)),
             Self::Geography { jurisdictions, countries } => {
-                let mut codes: Vec<&str> = countries.iter().take(MOST_LISTED).map(CountryCode::as_str).collect();
-                let more = format!("and {} more", countries.len().saturating_sub(MOST_LISTED));
-                if countries.len() > MOST_LISTED {
+                let mut codes: Vec<&str> = countries.iter().take(MAX_LISTED).map(CountryCode::as_str).collect();
+                let more = format!("and {} more", countries.len().saturating_sub(MAX_LISTED));
+                if countries.len() > MAX_LISTED {
                     codes.push(&more);
                 }
                 let names = if jurisdictions.is_empty() { "no jurisdiction".to_owned() } else { joined(jurisdictions) };

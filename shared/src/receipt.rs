@@ -53,7 +53,7 @@ pub struct Claims {
     /// SHA-256 of the rules document in lower-case hex. Anyone who has the document can compute the fence again.
     pub rules_sha256: String,
     /// Where the client stood.
-    pub client: Standing,
+    pub client: ClientClaim,
     /// `tenant` if the tenant's own `process_in` set the fence. Absent if a residency rule of the service did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence_by: Option<String>,
@@ -73,7 +73,7 @@ pub struct Claims {
 
 /// The jurisdictions of a client, and how they were learnt.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Standing {
+pub struct ClientClaim {
     /// Its jurisdictions.
     pub jurisdictions: Vec<String>,
     /// How many more jurisdictions there were than the receipt has room for.
@@ -193,7 +193,7 @@ mod tests {
             service,
             revision,
             rules_sha256: "f".repeat(64),
-            client: Standing { jurisdictions, jurisdictions_more: 0, source },
+            client: ClientClaim { jurisdictions, jurisdictions_more: 0, source },
             fence_by: any_tenant.then(|| "tenant".to_owned()),
             fence,
             fence_more: 0,
@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn a_fence_of_three_hundred_regions_is_cut_to_the_brim() {
         let fence: Vec<String> = (0..300).map(|i| format!("region-{i:03}")).collect();
-        let standing = Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let standing =
+            ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
         let claims = Claims {
             jti: "id".into(),
             iat: 1,
@@ -252,7 +253,8 @@ mod tests {
 
     #[test]
     fn what_can_never_fit_is_no_receipt() {
-        let standing = Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
+        let standing =
+            ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography };
         let claims = Claims {
             jti: "x".repeat(LONGEST),
             iat: 1,

@@ -73,7 +73,7 @@ pub enum GeoError {
 /// The value of ranges nothing is known of.
 const NOWHERE: u32 = 0;
 /// How many codes that are no country's are told apart; a database has a handful.
-const MOST_CODES: usize = 32;
+const MAX_CODES: usize = 32;
 /// How much of such a code is kept.
 const LONGEST_CODE: usize = 12;
 
@@ -226,7 +226,7 @@ impl Interned {
 
     /// The position of a code that is no country's. When there are too many, the rest are told together.
     fn enter_code(&mut self, code: String) -> usize {
-        let code = if self.no_countries.len() < MOST_CODES { code } else { "others".to_owned() };
+        let code = if self.no_countries.len() < MAX_CODES { code } else { "others".to_owned() };
         let known = self.no_countries.iter().position(|one| one.code == code);
         known.unwrap_or_else(|| {
             self.no_countries.push(NoCountries { code, networks: 0 });
@@ -368,7 +368,7 @@ mod tests {
         }
         let places = Places::read(&made.bytes()).unwrap();
         let told = places.no_countries();
-        assert_eq!((told.len(), &told[0].code[..], told[0].networks), (MOST_CODES + 1, "others", 8));
+        assert_eq!((told.len(), &told[0].code[..], told[0].networks), (MAX_CODES + 1, "others", 8));
     }
 
     #[test]

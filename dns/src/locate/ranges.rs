@@ -158,13 +158,13 @@ impl<A: Bits> Builder<A> {
 }
 
 /// The most bits by which the space is divided: 256 KiB of parts, which stay in a core's cache.
-const MOST_BITS: u8 = 16;
+const MAX_BITS: u8 = 16;
 
 impl<A: Bits> Ranges<A> {
     fn new(starts: Vec<A>, values: Vec<u32>) -> Self {
         // About as many parts as ranges.
         #[allow(clippy::cast_possible_truncation)] // at most 63
-        let bits = (starts.len().ilog2() as u8).min(MOST_BITS);
+        let bits = (starts.len().ilog2() as u8).min(MAX_BITS);
         let count = (1 << bits) + 2;
         let mut parts = Vec::with_capacity(count + 1);
         for (at, start) in (0_u32..).zip(&starts) {

@@ -10,7 +10,7 @@ use super::table::Entry;
 use crate::response::wire::{Class, HEADER, Outcome, TC};
 
 /// A kept answer that fits a query.
-pub(super) struct Kept<'k> {
+pub(super) struct Hit<'k> {
     pub(super) source: Source<'k>,
     /// The prefix length around the client for which it is valid: the SCOPE PREFIX-LENGTH of RFC 7871 §6.
     pub(super) scope: u8,
@@ -23,7 +23,7 @@ pub(super) enum Source<'k> {
     Pattern(&'k Pattern, Answers<'k>),
 }
 
-impl Kept<'_> {
+impl Hit<'_> {
     /// The class by which the rate limiter counts the answer.
     pub(super) fn class(&self) -> Class {
         match self.source {

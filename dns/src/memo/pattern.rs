@@ -20,9 +20,9 @@ use crate::zones::{Seek, ServedZone};
 const PLACES: usize = 1024;
 /// An apex of more labels, or a name of so many below it, might leave the encoder no room to remember places to point
 /// at.
-const MOST_LABELS: usize = 16;
+const MAX_LABELS: usize = 16;
 /// So many labels may the names behind the answers have that no pointer stands for.
-const MOST_NEW_LABELS: usize = 32;
+const MAX_NEW_LABELS: usize = 32;
 /// The octets of a record between its owner and its data.
 const FIXED: usize = 10;
 /// A pointer to the question's name, which stands behind the header.
@@ -179,7 +179,7 @@ impl Pattern {
     /// form that is understood.
     pub(super) fn new(query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>, response: &[u8]) -> Option<Self> {
         let (zone, question_end) = (seek.zone(), query.question_end());
-        if zone.origin().labels().count() > MOST_LABELS {
+        if zone.origin().labels().count() > MAX_LABELS {
             return None;
         }
         let mut made = Vec::new();
@@ -198,7 +198,7 @@ impl Pattern {
         }
         let Reader { at: opt, pointers, names, .. } = reader;
         if response.len() - opt != query.opt_length()
-            || names.iter().map(|name| name.new_labels).sum::<usize>() > MOST_NEW_LABELS
+            || names.iter().map(|name| name.new_labels).sum::<usize>() > MAX_NEW_LABELS
         {
             return None;
         }
@@ -346,7 +346,7 @@ impl Reader<'_> {
 /// The label directly below the apex; `None` if there are no labels or very many.
 fn top_label(labels: &[u8]) -> Option<&[u8]> {
     let mut rest = labels;
-    for _ in 0..MOST_LABELS {
+    for _ in 0..MAX_LABELS {
         let (length, tail) = rest.split_first()?;
         let (label, tail) = tail.split_at_checked(usize::from(*length))?;
         if tail.is_empty() {

@@ -13,7 +13,7 @@ use super::query::Query;
 use crate::system::batch::{prefetch, with_huge_pages};
 
 /// How many sets of entries there are at most, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.
-const MOST_SETS: usize = 1 << 12;
+const MAX_SETS: usize = 1 << 12;
 /// How many there are at first: 128 KiB.
 const FEWEST_SETS: usize = 1 << 6;
 /// How many entries share a set.
@@ -145,7 +145,7 @@ impl Table {
 
     fn of(sets: usize) -> Self {
         let free = |_| Slot { key: Key { hash: 0, qtype: 0, form: 0, class: None }, entry: Entry::empty() };
-        let mut slots = if sets == MOST_SETS { with_huge_pages(sets * WAYS) } else { Vec::with_capacity(sets * WAYS) };
+        let mut slots = if sets == MAX_SETS { with_huge_pages(sets * WAYS) } else { Vec::with_capacity(sets * WAYS) };
         slots.extend((0..sets * WAYS).map(free));
         Self { tags: vec![[FREE; WAYS]; sets].into(), slots, turn: 0 }
     }
@@ -200,7 +200,7 @@ impl Table {
             if let Some(way) = self.way(set, key, name).or_else(|| self.free(set)) {
                 return Some((set, way));
             }
-            if self.tags.len() == MOST_SETS {
+            if self.tags.len() == MAX_SETS {
                 // Where more is asked for than there is room for, most of it would be gone before it is asked for
                 // again.
                 self.turn = (self.turn + 1) % (WAYS * RELUCTANCE);
@@ -317,7 +317,7 @@ mod tests {
         assert!(room(&table) <= 512 << 10, "{}", room(&table));
         (0..100_000).for_each(|number| put(&mut table, number));
         assert_eq!(room(&table), 8 << 20);
-        assert!((MOST_SETS * WAYS * 9 / 10..=MOST_SETS * WAYS).contains(&table.kept()));
+        assert!((MAX_SETS * WAYS * 9 / 10..=MAX_SETS * WAYS).contains(&table.kept()));
         // Where all of it was used, it will be again; where little was, it goes.
         table.clear();
         assert_eq!((room(&table), table.kept()), (8 << 20, 0));
@@ -340,6 +340,6 @@ mod tests {
                 Entry { wire, ..Entry::empty() }
             });
         }
-        assert_eq!((table.tags.len(), table.kept()), (MOST_SETS, WAYS));
+        assert_eq!((table.tags.len(), table.kept()), (MAX_SETS, WAYS));
     }
 }

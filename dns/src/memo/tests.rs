@@ -313,7 +313,7 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
             memo.respond(&context(&limiters[0]), &now, &mut batch.collect::<Vec<_>>(), |one| told.push(one));
             assert_eq!(told.len(), count);
             for (((packet, from), kept), by_memo) in packets.iter().zip(senders).zip(&kept).zip(told) {
-                let in_full = in_full(&context(&limiters[1]), &now, packet, from, &mut made);
+                let in_full = answer_uncached(&context(&limiters[1]), &now, packet, from, &mut made);
                 assert_eq!(*kept, made, "seed {seed}: {packet:02x?}");
                 assert_eq!(by_memo, in_full, "seed {seed}: {packet:02x?}");
                 if let Outcome::Answered { rcode, .. } = in_full {
@@ -393,8 +393,9 @@ fn a_hit_allocates_nothing_and_neither_does_an_unknown_name() {
     let settings = Settings::anonymous();
     let context = Context { settings: &settings, limiter: None, now: NOW };
     for packet in packets.iter().chain([&query("never.before.example", rtype::A, &[])]) {
-        let info =
-            allocation_counter::measure(|| _ = in_full(&context, &snapshot, packet, crate::testing::CLIENT, &mut out));
+        let info = allocation_counter::measure(|| {
+            _ = answer_uncached(&context, &snapshot, packet, crate::testing::CLIENT, &mut out);
+        });
         assert_eq!(info.count_total, 0);
     }
 }
@@ -424,7 +425,7 @@ fn a_kept_answer_that_is_wrong_is_found_mended_and_counted() {
         spoil(&mut memo, &packet);
         ask(&mut memo, &snapshot, &packet, &mut out);
         assert_ne!(out, right, "{name}: nobody looked");
-        memo.unwatched = SHADOW - 1;
+        memo.since_comparison = COMPARE_EVERY - 1;
         ask(&mut memo, &snapshot, &packet, &mut out);
         assert_eq!((&out, memo.mismatches()), (&right, 1), "{name}");
         ask(&mut memo, &snapshot, &packet, &mut out);
@@ -513,7 +514,7 @@ fn responses_with_names_of_very_many_labels_are_those_of_the_full_path() {
             let name = format!("{}{name}.{apex}", "x.".repeat(labels));
             let packet = query(&name, rtype::A, &[&opt(1232, &[])]);
             ask_in(&context, &mut memo, &snapshot, &packet, &mut kept);
-            in_full(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
+            answer_uncached(&context, &snapshot, &packet, crate::testing::CLIENT, &mut made);
             assert_eq!(kept, made, "{name}");
         }
     }

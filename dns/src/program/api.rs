@@ -33,7 +33,7 @@ use reply::Problem;
 use token::{Access, Tokens};
 
 /// The largest request body, in bytes.
-const MOST_BODY: usize = 4096;
+const MAX_BODY: usize = 4096;
 
 /// What the API tells of and by whom it lets itself be told.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/overrides/{region}/{endpoint}", delete(overrides::end_of_endpoint))
         .fallback(nowhere)
         .method_not_allowed_fallback(no_such_method)
-        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&api), admit))
         .with_state(api)
 }

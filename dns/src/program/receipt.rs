@@ -27,7 +27,7 @@ pub struct Verified {
 
 /// Why a receipt isn't believed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Doubt {
+pub enum VerifyError {
     /// It isn't three parts in base64url, or far too long.
     #[error(
         "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it was copied whole"
@@ -86,55 +86,62 @@ pub struct Demands<'a> {
 ///
 /// # Errors
 /// The first reason not to believe it.
-pub fn verify(receipt: &str, keys: &[PublicKey], demands: &Demands<'_>, now: Timestamp) -> Result<Verified, Doubt> {
+pub fn verify(
+    receipt: &str,
+    keys: &[PublicKey],
+    demands: &Demands<'_>,
+    now: Timestamp,
+) -> Result<Verified, VerifyError> {
     let (kid, payload) = signed_part(receipt, keys)?;
-    let json: Value = serde_json::from_slice(&payload).map_err(|error| Doubt::Claims(error.to_string()))?;
-    let claims: Claims = serde_json::from_slice(&payload).map_err(|error| Doubt::Claims(error.to_string()))?;
+    let json: Value = serde_json::from_slice(&payload).map_err(|error| VerifyError::Claims(error.to_string()))?;
+    let claims: Claims = serde_json::from_slice(&payload).map_err(|error| VerifyError::Claims(error.to_string()))?;
     let at = Timestamp(claims.iat.saturating_mul(1000));
     if at > now.after(CLOCKS_DIFFER) {
-        return Err(Doubt::Ahead(at));
+        return Err(VerifyError::Ahead(at));
     }
     if let Some(most) = demands.max_age.filter(|most| now.since(at) > *most) {
-        return Err(Doubt::Old { at, most });
+        return Err(VerifyError::Old { at, most });
     }
     if let Some(tenant) = demands.tenant
         && claims.tenant.as_deref() != Some(&tenant_digest(&claims.jti, tenant))
     {
-        return Err(Doubt::OtherTenant(tenant.to_owned()));
+        return Err(VerifyError::OtherTenant(tenant.to_owned()));
     }
     if let Some(outside) = claims.attempts.iter().find(|attempt| !claims.fence.contains(&attempt.region))
         && claims.fence_more == 0
     {
-        return Err(Doubt::OutsideFence { region: outside.region.clone() });
+        return Err(VerifyError::OutsideFence { region: outside.region.clone() });
     }
     Ok(Verified { kid, claims, json })
 }
 
 /// The key's name and the payload, once the signature was found good.
-fn signed_part(receipt: &str, keys: &[PublicKey]) -> Result<(String, Vec<u8>), Doubt> {
+fn signed_part(receipt: &str, keys: &[PublicKey]) -> Result<(String, Vec<u8>), VerifyError> {
     if receipt.len() > LONGEST {
-        return Err(Doubt::Form);
+        return Err(VerifyError::Form);
     }
-    let (input, signature) = receipt.rsplit_once('.').ok_or(Doubt::Form)?;
-    let (header, payload) = input.split_once('.').ok_or(Doubt::Form)?;
-    let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Doubt::Form);
+    let (input, signature) = receipt.rsplit_once('.').ok_or(VerifyError::Form)?;
+    let (header, payload) = input.split_once('.').ok_or(VerifyError::Form)?;
+    let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::Form);
     let (header, payload, signature) = (decoded(header)?, decoded(payload)?, decoded(signature)?);
-    let header: Header = serde_json::from_slice(&header).map_err(|_| Doubt::Header)?;
+    let header: Header = serde_json::from_slice(&header).map_err(|_| VerifyError::Header)?;
     if header.alg != ALGORITHM || header.typ != TYPE {
-        return Err(Doubt::Header);
+        return Err(VerifyError::Header);
     }
     let kid = header.kid;
-    let Some(key) = keys.iter().find(|key| key.thumbprint() == kid) else { return Err(Doubt::UnknownKey { kid }) };
+    let Some(key) = keys.iter().find(|key| key.thumbprint() == kid) else {
+        return Err(VerifyError::UnknownKey { kid });
+    };
     match UnparsedPublicKey::new(&ED25519, key.0).verify(input.as_bytes(), &signature) {
         Ok(()) => Ok((kid, payload)),
-        Err(_) => Err(Doubt::Signature { kid }),
+        Err(_) => Err(VerifyError::Signature { kid }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bailiwick_rules::receipt::{Attempt, Committed, Standing, compact};
+    use bailiwick_rules::receipt::{Attempt, ClientClaim, Committed, compact};
     use bailiwick_rules::steer::Source;
     use proptest::prelude::*;
     use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -155,7 +162,7 @@ mod tests {
             tenant: Some(tenant_digest("0b1f0a0e", "acme")),
             revision: 7,
             rules_sha256: "f".repeat(64),
-            client: Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Tenant },
+            client: ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Tenant },
             fence_by: None,
             fence: vec!["fra".into(), "par".into()],
             fence_more: 0,
@@ -183,7 +190,7 @@ mod tests {
         compact(&input, pair(1).0.sign(input.as_bytes()).as_ref())
     }
 
-    fn check(receipt: &str) -> Result<Verified, Doubt> {
+    fn check(receipt: &str) -> Result<Verified, VerifyError> {
         verify(receipt, &[pair(9).1, pair(1).1], &Demands::default(), NOW)
     }
 
@@ -191,7 +198,7 @@ mod tests {
     fn a_receipt_is_believed_by_its_key() {
         let verified = check(&signed(claims(), 1)).unwrap();
         assert_eq!((verified.claims, verified.kid), (claims(), pair(1).1.thumbprint()));
-        assert_eq!(check(&signed(claims(), 2)), Err(Doubt::UnknownKey { kid: pair(2).1.thumbprint() }));
+        assert_eq!(check(&signed(claims(), 2)), Err(VerifyError::UnknownKey { kid: pair(2).1.thumbprint() }));
     }
 
     #[test]
@@ -212,7 +219,7 @@ mod tests {
             "[]".into(),
         ];
         for header in wrong {
-            assert_eq!(check(&with_header(&header)), Err(Doubt::Header), "{header}");
+            assert_eq!(check(&with_header(&header)), Err(VerifyError::Header), "{header}");
         }
     }
 
@@ -220,7 +227,7 @@ mod tests {
     fn what_is_no_receipt_is_told() {
         let good = signed(claims(), 1);
         let unsigned = &good[..=good.rfind('.').unwrap()];
-        assert_eq!(check(unsigned), Err(Doubt::Signature { kid: pair(1).1.thumbprint() }));
+        assert_eq!(check(unsigned), Err(VerifyError::Signature { kid: pair(1).1.thumbprint() }));
         for wrong in [
             "",
             ".",
@@ -242,15 +249,15 @@ mod tests {
             |ms: i64, demands: &Demands<'_>| verify(&signed(claims(), 1), &[pair(1).1], demands, Timestamp(NOW.0 + ms));
         let fresh = Demands { max_age: Some(Millis(60_000)), ..Demands::default() };
         assert!(at(60_000, &fresh).is_ok() && at(-300_000, &fresh).is_ok());
-        assert!(matches!(at(60_001, &fresh), Err(Doubt::Old { .. })));
-        assert!(matches!(at(-300_001, &Demands::default()), Err(Doubt::Ahead(_))));
+        assert!(matches!(at(60_001, &fresh), Err(VerifyError::Old { .. })));
+        assert!(matches!(at(-300_001, &Demands::default()), Err(VerifyError::Ahead(_))));
         assert!(at(i64::MAX - NOW.0, &Demands::default()).is_ok(), "without a limit it never ages");
         assert!(at(0, &Demands { tenant: Some("acme"), ..fresh }).is_ok());
-        assert!(matches!(at(0, &Demands { tenant: Some("globe"), ..fresh }), Err(Doubt::OtherTenant(_))));
+        assert!(matches!(at(0, &Demands { tenant: Some("globe"), ..fresh }), Err(VerifyError::OtherTenant(_))));
 
         let mut outside = claims();
         outside.attempts[0].region = "iad".into();
-        assert_eq!(check(&signed(outside.clone(), 1)), Err(Doubt::OutsideFence { region: "iad".into() }));
+        assert_eq!(check(&signed(outside.clone(), 1)), Err(VerifyError::OutsideFence { region: "iad".into() }));
         outside.fence_more = 1;
         assert!(check(&signed(outside, 1)).is_ok(), "it may be among those left out");
     }

@@ -19,7 +19,7 @@ use crate::state::snapshot::signing::seconds;
 use crate::system::clock::Clock;
 
 /// Answers from the current snapshot and counts.
-pub(super) struct Live {
+pub(super) struct Responder {
     handle: Handle,
     metrics: Arc<Metrics>,
     settings: Arc<ArcSwap<Settings>>,
@@ -27,7 +27,7 @@ pub(super) struct Live {
     clock: Clock,
 }
 
-impl Live {
+impl Responder {
     pub(super) fn new(
         handle: Handle,
         metrics: Arc<Metrics>,
@@ -49,7 +49,7 @@ impl Live {
     }
 }
 
-impl Respond for Live {
+impl Respond for Responder {
     fn respond(&self, packet: &[u8], from: IpAddr, transport: Transport, out: &mut Vec<u8>) -> Outcome {
         let snapshot = self.handle.snapshot();
         let settings = self.settings.load();
@@ -85,30 +85,30 @@ struct Thread {
     steered: Arc<SteeredCounters>,
     /// How many batches were answered. One in [`EVERY`] is timed.
     batches: u32,
-    live: Arc<Live>,
+    responder: Arc<Responder>,
 }
 
 impl Thread {
-    fn new(live: Arc<Live>) -> Self {
-        let snapshot = live.handle.snapshot_owned();
-        let counters = live.metrics.thread();
+    fn new(responder: Arc<Responder>) -> Self {
+        let snapshot = responder.handle.snapshot_owned();
+        let counters = responder.metrics.thread();
         Self {
-            snapshots: live.handle.snapshots(),
-            settings: Cache::new(Arc::clone(&live.settings)),
-            now: seconds(live.clock.now()),
+            snapshots: responder.handle.snapshots(),
+            settings: Cache::new(Arc::clone(&responder.settings)),
+            now: seconds(responder.clock.now()),
             memo: Memo::new(),
             steered: counters.steered_under(snapshot.world().rules()),
             snapshot,
             counters,
             batches: 0,
-            live,
+            responder,
         }
     }
 }
 
 impl Datagrams for Thread {
     fn begin(&mut self) {
-        self.now = seconds(self.live.clock.now());
+        self.now = seconds(self.responder.clock.now());
         self.settings.load();
         self.counters.set_memo(self.memo.hits(), self.memo.mismatches());
         let current = self.snapshots.load();
@@ -137,7 +137,7 @@ impl Datagrams for Thread {
 
 impl Thread {
     fn answer(&mut self, batch: &mut [Datagram<'_>]) {
-        let context = self.live.context(self.settings.load(), self.now);
+        let context = self.responder.context(self.settings.load(), self.now);
         let (counters, steered) = (&self.counters, &self.steered);
         self.memo.respond(&context, &self.snapshot, batch, |outcome| {
             counters.count(&outcome);
@@ -169,7 +169,7 @@ mod tests {
     struct Nobody;
 
     impl Prober for Nobody {
-        async fn probe(&self, _: &Monitor, _: crate::state::probe::Reach) -> Result<(), String> {
+        async fn probe(&self, _: &Monitor, _: crate::state::probe::Targets) -> Result<(), String> {
             Ok(())
         }
     }
@@ -194,7 +194,7 @@ mod tests {
         [ZoneSource { origin, records }].into()
     }
 
-    async fn live() -> (Arc<Live>, Handle) {
+    async fn live() -> (Arc<Responder>, Handle) {
         let world = World::build(rules(1), zones("192.0.2.80"), Arc::default(), Arc::new(Places::none()), NOW, None);
         let world = world.unwrap();
         let beginning = Beginning {
@@ -208,7 +208,7 @@ mod tests {
         };
         let clock = Clock::of_runtime(NOW);
         let handle = spawn(beginning, Nobody, clock.clone()).await;
-        let live = Live::new(handle.clone(), Arc::default(), Settings::anonymous(), None, clock);
+        let live = Responder::new(handle.clone(), Arc::default(), Settings::anonymous(), None, clock);
         (Arc::new(live), handle)
     }
 

@@ -114,7 +114,7 @@ impl Offer {
     }
 }
 
-type Reply = oneshot::Sender<Result<Kept, OverrideError>>;
+type Reply = oneshot::Sender<Result<Durability, OverrideError>>;
 
 /// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
 #[derive(Debug, Clone, Default)]
@@ -196,7 +196,7 @@ impl Status {
 
 /// Where an override ended up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum Durability {
     /// In the state directory: a restart keeps it.
     Persisted,
     /// In memory only, for this reason.
@@ -310,7 +310,7 @@ impl Handle {
     ///
     /// # Errors
     /// When it isn't in the rules, the status is unknown, or the end has passed.
-    pub async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Kept, OverrideError> {
+    pub async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::SetOverride { of, forced, reply }).await
     }
 
@@ -318,11 +318,11 @@ impl Handle {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn delete_override(&self, of: Overridden) -> Result<Kept, OverrideError> {
+    pub async fn delete_override(&self, of: Overridden) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::DeleteOverride { of, reply }).await
     }
 
-    async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Kept, OverrideError> {
+    async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Durability, OverrideError> {
         let (reply, answer) = oneshot::channel();
         self.changes.send(change(reply)).await.map_err(|_| OverrideError::Stopped)?;
         answer.await.map_err(|_| OverrideError::Stopped)?

@@ -23,10 +23,10 @@ use crate::system::tasks::unwinding;
 pub use network::NetworkProber;
 
 /// How many probes of endpoints that answer may run at the same time.
-const MOST_AT_ONCE: usize = 256;
+const MAX_AT_ONCE: usize = 256;
 /// How many probes of endpoints that are slow, or gave no answer last time, may run besides: they hold no place that
 /// others need.
-const MOST_SLOW: usize = 1024;
+const MAX_SLOW: usize = 1024;
 /// A probe that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -34,7 +34,7 @@ const SLOW: Duration = Duration::from_millis(500);
 pub trait Prober: Send + Sync + 'static {
     /// Tries what the monitor names, by these of its addresses; the error says what failed. The caller watches over the
     /// time.
-    fn probe(&self, monitor: &Monitor, reach: Reach) -> impl Future<Output = Result<(), String>> + Send;
+    fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Values of the secrets that monitors name.
@@ -61,7 +61,7 @@ impl fmt::Debug for Secrets {
 
 /// Which addresses of a name one probe tries, and how many of them have to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum Targets {
     /// Whichever answers.
     Any,
     /// Whichever answers of one family.
@@ -70,7 +70,7 @@ pub enum Reach {
     AllOf(AddressFamily),
 }
 
-impl Reach {
+impl Targets {
     /// Those that a monitor of this family needs: one, or one for each half.
     #[must_use]
     pub fn of(family: Family) -> &'static [Self] {
@@ -84,7 +84,7 @@ impl Reach {
 
     /// The family whose health a probe is, where the families are told apart.
     #[must_use]
-    pub fn half(self) -> Option<AddressFamily> {
+    pub fn tested_family(self) -> Option<AddressFamily> {
         if let Self::AllOf(family) = self { Some(family) } else { None }
     }
 }
@@ -127,9 +127,9 @@ impl<P: Prober> Probing<P> {
     }
 
     /// Probes at once and then at every interval.
-    pub fn start(&self, id: MonitorId, monitor: Monitor, reach: Reach) -> Running {
+    pub fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets) -> Running {
         let (prober, places, results) = (Arc::clone(&self.prober), Arc::clone(&self.places), self.results.clone());
-        Running(tokio::spawn(run(id, (monitor, reach), prober, places, results)))
+        Running(tokio::spawn(run(id, (monitor, targets), prober, places, results)))
     }
 }
 
@@ -142,7 +142,7 @@ struct Places {
 
 impl Default for Places {
     fn default() -> Self {
-        Self { quick: Semaphore::new(MOST_AT_ONCE), slow: Semaphore::new(MOST_SLOW) }
+        Self { quick: Semaphore::new(MAX_AT_ONCE), slow: Semaphore::new(MAX_SLOW) }
     }
 }
 
@@ -166,7 +166,7 @@ impl Places {
 
 async fn run<P: Prober>(
     id: MonitorId,
-    (monitor, reach): (Monitor, Reach),
+    (monitor, targets): (Monitor, Targets),
     prober: Arc<P>,
     places: Arc<Places>,
     results: mpsc::Sender<ProbeResult>,
@@ -179,7 +179,7 @@ async fn run<P: Prober>(
         sleep_until(due).await;
         let probe = async {
             let begun = Instant::now();
-            let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor, reach))).await;
+            let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor, targets))).await;
             (outcome, begun.elapsed() >= SLOW)
         };
         let Some((outcome, is_slow)) = places.run(was_slow, probe).await else { return };

@@ -54,7 +54,7 @@ pub struct Store {
 
 /// An override as a file keeps it.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredOverride {
     status: Status,
     until: Timestamp,
     reason: String,
@@ -161,9 +161,9 @@ impl Store {
     /// When the file is there and can't be read or understood.
     pub fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
         let Some(bytes) = read(&self.overrides_path())? else { return Ok(BTreeMap::new()) };
-        let kept: BTreeMap<String, Kept> = serde_json::from_slice(&bytes)?;
-        let forced = |kept: Kept| Forced { status: kept.status, until: kept.until, reason: kept.reason };
-        let read = |(name, kept): (String, Kept)| match Overridden::parse(&name) {
+        let kept: BTreeMap<String, StoredOverride> = serde_json::from_slice(&bytes)?;
+        let forced = |kept: StoredOverride| Forced { status: kept.status, until: kept.until, reason: kept.reason };
+        let read = |(name, kept): (String, StoredOverride)| match Overridden::parse(&name) {
             Some(of) => Ok((of, forced(kept))),
             None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is no region or endpoint"))),
         };
@@ -175,8 +175,12 @@ impl Store {
     /// # Errors
     /// When they can't be written.
     pub fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
-        let kept = |forced: &Forced| Kept { status: forced.status, until: forced.until, reason: forced.reason.clone() };
-        let kept: BTreeMap<String, Kept> =
+        let kept = |forced: &Forced| StoredOverride {
+            status: forced.status,
+            until: forced.until,
+            reason: forced.reason.clone(),
+        };
+        let kept: BTreeMap<String, StoredOverride> =
             overrides.iter().map(|(of, forced)| (of.to_string(), kept(forced))).collect();
         replace(&self.overrides_path(), &serde_json::to_vec_pretty(&kept)?, Mode::Private)
     }

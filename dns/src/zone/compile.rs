@@ -10,7 +10,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::index::{Descent, NameTree, TOP};
 use super::records::{At, Records};
-use super::{Compiled, Location, Node, Number, RrSet, SteeredOwner, Zone, ZoneError};
+use super::{CompactIndex, Compiled, Location, Node, RrSet, SteeredOwner, Zone, ZoneError};
 use crate::protocol::name::Name;
 use crate::protocol::rdata::{RdataSet, rtype};
 use crate::system::batch::in_huge_pages;
@@ -134,7 +134,7 @@ impl<'r> Build<'r> {
             if let Some(parent) = self.tree.parent(node)
                 && self.tree.label_of(node) == b"*"
             {
-                self.tree.value_mut(parent).wildcard = Number::new(node);
+                self.tree.value_mut(parent).wildcard = CompactIndex::new(node);
             }
         }
     }
@@ -190,7 +190,7 @@ impl<'r> Build<'r> {
             for message in self.steering_conflicts(node, owner) {
                 self.error(place.clone(), message);
             }
-            self.tree.value_mut(node).steered = u32::try_from(accepted.len()).ok().and_then(Number::new);
+            self.tree.value_mut(node).steered = u32::try_from(accepted.len()).ok().and_then(CompactIndex::new);
             accepted.push(owner.clone());
         }
         self.steered = accepted;

@@ -21,9 +21,9 @@ use crate::protocol::rdata::rtype;
 use lexer::{Entry, Lexer, Token};
 
 /// How deep files may include files.
-const MOST_INCLUDES: usize = 8;
+const MAX_INCLUDES: usize = 8;
 /// The longest time to live (RFC 2181 §8).
-const MOST_TTL: u32 = (1 << 31) - 1;
+const MAX_TTL: u32 = (1 << 31) - 1;
 
 /// Reads the text of a master file; `open` gives the text of included files, whose paths are relative to the including
 /// file.
@@ -158,9 +158,9 @@ impl Scope {
     /// Reads another file with its own origin, which doesn't last beyond it (RFC 1035 §5.1). Its `$TTL` does, as in
     /// BIND and NSD.
     fn include(&mut self, path: &Token<'_>, origin: Name, open: Open<'_>, found: &mut Findings) -> Result<(), String> {
-        if self.depth == MOST_INCLUDES {
+        if self.depth == MAX_INCLUDES {
             return Err(format!(
-                "files include files more than {MOST_INCLUDES} deep; where one includes itself, remove that line"
+                "files include files more than {MAX_INCLUDES} deep; where one includes itself, remove that line"
             ));
         }
         let written = String::from_utf8(unquoted(path.text)?).map_err(|_| "the path is not UTF-8; rename the file")?;
@@ -243,7 +243,7 @@ impl Scope {
         }
         // Without $TTL, a SOA without a TTL lends all records its minimum (RFC 1035 §3.3.13), as in BIND.
         if rtype == rtype::SOA && written_ttl.or(self.default_ttl).or(self.last_ttl).is_none() {
-            self.default_ttl = rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum).min(MOST_TTL));
+            self.default_ttl = rdata.last_chunk().map(|minimum| u32::from_be_bytes(*minimum).min(MAX_TTL));
         }
         let Some(ttl) = written_ttl.or(self.default_ttl).or(self.last_ttl) else {
             return Err("the record has no TTL and none was given before; write $TTL at the top of the file".into());
@@ -292,7 +292,7 @@ fn ttl(text: &[u8]) -> Result<Option<u32>, String> {
         return Ok(None);
     }
     let too_long =
-        || format!("the time `{}` is longer than {MOST_TTL} seconds (RFC 2181 §8)", String::from_utf8_lossy(text));
+        || format!("the time `{}` is longer than {MAX_TTL} seconds (RFC 2181 §8)", String::from_utf8_lossy(text));
     let (mut total, mut number, mut open) = (0_u64, 0_u64, false);
     for &byte in text {
         let unit = match byte.to_ascii_lowercase() {
@@ -315,7 +315,7 @@ fn ttl(text: &[u8]) -> Result<Option<u32>, String> {
         (number, open) = (0, false);
     }
     let total = total.saturating_add(number);
-    u32::try_from(total).ok().filter(|&total| total <= MOST_TTL).map(Some).ok_or_else(too_long)
+    u32::try_from(total).ok().filter(|&total| total <= MAX_TTL).map(Some).ok_or_else(too_long)
 }
 
 /// A token's octets without quotes and escapes.

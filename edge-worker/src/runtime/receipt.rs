@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bailiwick_rules::receipt::{
-    Attempt, Claims, Committed, PublicKey, Standing, compact, key_set, public_keys, tenant_digest,
+    Attempt, Claims, ClientClaim, Committed, PublicKey, compact, key_set, public_keys, tenant_digest,
 };
 use bailiwick_rules::rules::Receipts;
 use bailiwick_rules::steer::{FenceBy, Steering, stand};
@@ -134,7 +134,7 @@ impl ReceiptPolicy {
             tenant: caller.tenant.map(|tenant| tenant_digest(request_id, table.tenant(tenant).id.as_str())),
             revision: revision.number,
             rules_sha256: revision.sha256_hex(),
-            client: Standing { jurisdictions: names.collect(), jurisdictions_more: 0, source: standing.source },
+            client: ClientClaim { jurisdictions: names.collect(), jurisdictions_more: 0, source: standing.source },
             fence_by: standing.fenced.map(|_| FenceBy::Tenant.as_str().to_owned()),
             fence: steering.fence().map(|ranked| table.region(ranked.fenced.region).id.to_string()).collect(),
             fence_more: 0,

@@ -11,7 +11,7 @@ use crate::json::Violation;
 use crate::rules::{ClientMatch, Endpoint, Monitor, Place, Probe, ResidencyRule, Rules, Service, Style, Tenant, Tier};
 
 /// How many names a warning lists before it counts the rest.
-const MOST_NAMED: usize = 8;
+const MAX_NAMED: usize = 8;
 
 /// All warnings of a document whose regions are compiled already.
 pub(super) fn warnings(
@@ -438,9 +438,9 @@ fn names(process_in: &[Tier]) -> impl Iterator<Item = &JurisdictionId> {
 
 /// `AX, GF and 5 more`.
 fn listed(codes: &[CountryCode]) -> String {
-    let mut text = codes.iter().take(MOST_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if codes.len() > MOST_NAMED {
-        text += &format!(" and {} more", codes.len() - MOST_NAMED);
+    let mut text = codes.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if codes.len() > MAX_NAMED {
+        text += &format!(" and {} more", codes.len() - MAX_NAMED);
     }
     text
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::reply::Problem;
 use crate::program::node_status::OverrideNow;
-use crate::state::owner::{Kept, OverrideError};
+use crate::state::owner::{Durability, OverrideError};
 use crate::state::snapshot::Snapshot;
 use crate::text::nearest::suggestion;
 
@@ -197,9 +197,9 @@ fn refused(error: &OverrideError) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-fn sentence(kept: &Kept) -> String {
+fn sentence(kept: &Durability) -> String {
     match kept {
-        Kept::Persisted => "in the state directory".to_owned(),
-        Kept::UntilRestart(reason) => format!("until this server restarts: {reason}"),
+        Durability::Persisted => "in the state directory".to_owned(),
+        Durability::UntilRestart(reason) => format!("until this server restarts: {reason}"),
     }
 }

@@ -30,7 +30,7 @@ const PLAIN_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Tells that the document last offered isn't the one in service, and the first reason.
 const RULES_ERROR: HeaderName = HeaderName::from_static("x-bailiwick-rules-error");
 /// The longest reason a header carries; all of it stands in `/v1/rules/status`.
-const MOST_OF_REASON: usize = 500;
+const MAX_REASON: usize = 500;
 
 /// OpenMetrics for whoever asks for it, as Prometheus does; the older format for all others, such as
 /// `curl … | promtool check metrics`.
@@ -80,7 +80,7 @@ fn matches(candidate: &str, tag: &str) -> bool {
 
 fn told_in_header(failure: &Failure) -> Option<HeaderValue> {
     let fits = |c: &char| c.is_ascii_graphic() || *c == ' ';
-    let reason: String = failure.errors.first()?.chars().filter(fits).take(MOST_OF_REASON).collect();
+    let reason: String = failure.errors.first()?.chars().filter(fits).take(MAX_REASON).collect();
     HeaderValue::from_str(&reason).ok()
 }
 

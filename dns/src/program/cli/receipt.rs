@@ -181,7 +181,7 @@ fn keygen() -> Result<Report, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bailiwick_rules::receipt::{Attempt, Standing, compact, tenant_digest};
+    use bailiwick_rules::receipt::{Attempt, ClientClaim, compact, tenant_digest};
 
     const NOW: Timestamp = Timestamp(1_796_104_800_000);
 
@@ -207,7 +207,7 @@ mod tests {
             tenant: Some(tenant_digest("id", "acme")),
             revision: 7,
             rules_sha256: "ab".into(),
-            client: Standing { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography },
+            client: ClientClaim { jurisdictions: vec!["eu".into()], jurisdictions_more: 0, source: Source::Geography },
             fence_by: None,
             fence: vec!["fra".into()],
             fence_more: 2,

@@ -22,7 +22,7 @@ use crate::response::answer::identity::{Identity, LONGEST};
 use crate::text::nearest::suggestion;
 
 /// More threads than any machine has cores would only cost memory.
-const MOST_THREADS: u64 = 1024;
+const MAX_THREADS: u64 = 1024;
 /// Keys that are planned: whoever writes one should learn that it does nothing here.
 const LATER: [&str; 1] = ["secrets"];
 
@@ -66,7 +66,7 @@ impl Reader<'_> {
                 "node" => node = self.node(value),
                 "listen" => listen = Some(self.listen("listen", value)),
                 "ipv6_only" => ipv6_only = self.boolean("ipv6_only", value),
-                "threads" => self.size("threads", value, 1, MOST_THREADS, &mut threads),
+                "threads" => self.size("threads", value, 1, MAX_THREADS, &mut threads),
                 "rules" => rules = Some(self.path("rules", value)),
                 "geoip" => geoip = self.path("geoip", value),
                 "geoip_registered_country" => registered = self.registered(value),

@@ -9,13 +9,13 @@ use tracing::{error, info, warn};
 use super::settings;
 use crate::net::streams::Gate;
 use crate::program::config::Config;
-use crate::program::responder::Live;
+use crate::program::responder::Responder;
 use crate::state::owner::Handle;
 
 /// What of a running server the configuration changes.
 pub(super) struct Changeable {
     /// Answers by the settings.
-    pub(super) responder: Arc<Live>,
+    pub(super) responder: Arc<Responder>,
     /// Bounds connections.
     pub(super) gate: Arc<Gate>,
     /// Bounds signatures.

@@ -21,7 +21,7 @@ use crate::net::rate_limit::Limiter;
 use crate::net::streams::Gate;
 use crate::program::config::Config;
 use crate::program::metrics::Metrics;
-use crate::program::responder::Live;
+use crate::program::responder::Responder;
 use crate::state::startup::Started;
 use crate::state::watch::Feed;
 use crate::system::clock::Clock;
@@ -74,7 +74,7 @@ impl Running {
         let estate = config.state_dir.as_ref().and(lock).map(|lock| Estate { sockets: copies, lock });
         addresses.ipv6_only = config.ipv6_only;
         let old = old.map(|old| (old, sockets.take_quic()));
-        let responder = Arc::new(Live::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
+        let responder = Arc::new(Responder::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
         let listeners = sockets
             .serve(&responder, &gate, &certificates, handle.tasks())
             .map_err(|error| vec![format!("the sockets can't be served: {error}")])?;

@@ -11,7 +11,7 @@ use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_fo
 use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::state::probe::{MonitorId, ProbeResult, Prober, Probing, Reach, Running};
+use crate::state::probe::{MonitorId, ProbeResult, Prober, Probing, Running, Targets};
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
 
 /// All monitors that run. Equal ones run once, whoever names them.
@@ -28,7 +28,7 @@ pub(super) struct Monitors<P> {
 struct Entry {
     monitor: Monitor,
     /// By which addresses it tries.
-    reach: Reach,
+    targets: Targets,
     monitored: Monitored,
     failure: Option<Arc<str>>,
     /// When its status last changed; before the first result, when it began.
@@ -80,7 +80,10 @@ impl<P: Prober> Monitors<P> {
     pub(super) fn assign(&mut self, table: &Table) -> Assignment {
         let mut assign = |monitor: &Option<Monitor>| {
             let Some(monitor) = monitor else { return Watch::new() };
-            Reach::of(monitor.family.unwrap_or_default()).iter().map(|reach| self.running(monitor, *reach)).collect()
+            Targets::of(monitor.family.unwrap_or_default())
+                .iter()
+                .map(|targets| self.running(monitor, *targets))
+                .collect()
         };
         let regions = table.regions().iter().map(|region| {
             let own = assign(&region.monitor);
@@ -89,8 +92,8 @@ impl<P: Prober> Monitors<P> {
         Assignment { regions: regions.collect() }
     }
 
-    fn running(&mut self, monitor: &Monitor, reach: Reach) -> MonitorId {
-        let is_it = |entry: &Entry| entry.reach == reach && entry.monitor == *monitor;
+    fn running(&mut self, monitor: &Monitor, targets: Targets) -> MonitorId {
+        let is_it = |entry: &Entry| entry.targets == targets && entry.monitor == *monitor;
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
             return *id;
         }
@@ -106,9 +109,9 @@ impl<P: Prober> Monitors<P> {
             since: None,
             probes: Probes::default(),
             last_failure: None,
-            _running: self.probing.start(id, monitor.clone(), reach),
+            _running: self.probing.start(id, monitor.clone(), targets),
             monitor: monitor.clone(),
-            reach,
+            targets,
         };
         self.entries.insert(id, entry);
         id
@@ -145,7 +148,7 @@ impl<P: Prober> Monitors<P> {
         if before != after || entry.since.is_none() {
             entry.since = Some(now);
         }
-        let (target, failure) = (target(&entry.monitor, entry.reach), entry.failure.as_deref());
+        let (target, failure) = (target(&entry.monitor, entry.targets), entry.failure.as_deref());
         let (region, endpoint) =
             if before == after { (None, None) } else { places.1.watched_by(places.0, result.monitor) };
         if before != after && after == Status::Down {
@@ -215,7 +218,7 @@ impl<P: Prober> Monitors<P> {
 
     /// Whether any monitor of these tells the families of addresses apart.
     fn tells_families(&self, assignment: &Assignment) -> bool {
-        assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.reach.half().is_some()))
+        assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.targets.tested_family().is_some()))
     }
 
     /// What a monitor says, by what is made of its halves.
@@ -227,7 +230,7 @@ impl<P: Prober> Monitors<P> {
     /// What a monitor says of one family; one that doesn't tell them apart says the same of both.
     fn read_half(&self, watch: &Watch, family: AddressFamily, now: Timestamp) -> Option<Reading> {
         let entries = watch.iter().filter_map(|id| self.entries.get(id));
-        let mut of_family = entries.filter(|entry| entry.reach.half().is_none_or(|half| half == family));
+        let mut of_family = entries.filter(|entry| entry.targets.tested_family().is_none_or(|half| half == family));
         of_family.next().map(|entry| entry.monitored.reading(now))
     }
 
@@ -236,7 +239,7 @@ impl<P: Prober> Monitors<P> {
         Some(MonitorView {
             region,
             endpoint,
-            family: entry.reach.half(),
+            family: entry.targets.tested_family(),
             monitored: entry.monitored.clone(),
             failure: entry.failure.clone(),
             since: entry.since.unwrap_or(now),
@@ -289,13 +292,13 @@ fn published(region: &Region) -> Option<AddressFamily> {
 }
 
 /// What a monitor tries, for logs.
-fn target(monitor: &Monitor, reach: Reach) -> String {
+fn target(monitor: &Monitor, targets: Targets) -> String {
     let target = match &monitor.probe {
         Probe::Tcp { address } => address.clone(),
         Probe::Http(probe) => probe.url.to_string(),
     };
-    match reach {
-        Reach::Any => target,
-        Reach::AnyOf(family) | Reach::AllOf(family) => format!("{target} by {family}"),
+    match targets {
+        Targets::Any => target,
+        Targets::AnyOf(family) | Targets::AllOf(family) => format!("{target} by {family}"),
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep};
 use super::*;
 use crate::protocol::name::Name;
 use crate::state::load::compile_rules;
-use crate::state::probe::{Prober, Reach};
+use crate::state::probe::{Prober, Targets};
 use crate::state::snapshot::World;
 use crate::state::store::Store;
 use crate::zone::file;
@@ -36,10 +36,11 @@ impl Scripted {
 }
 
 impl Prober for Scripted {
-    async fn probe(&self, monitor: &Monitor, reach: Reach) -> Result<(), String> {
+    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<(), String> {
         let Probe::Tcp { address } = &monitor.probe else { panic!("only tcp here") };
         // The halves of a monitor that tells the families apart are asked by the names of their own.
-        let address = &reach.half().map_or(address.clone(), |family| format!("{address} {}", family.as_str()));
+        let address =
+            &targets.tested_family().map_or(address.clone(), |family| format!("{address} {}", family.as_str()));
         self.asked.lock().unwrap().push(address.clone());
         assert!(address != "dies:1" || self.count("dies:1") == 1, "a probe that dies, for the test");
         assert!(address != "stumbles:1" || self.count("stumbles:1") != 2, "a probe that dies once, for the test");
@@ -294,7 +295,7 @@ async fn an_override_is_in_force_when_it_was_set_and_ends_by_itself() {
     let handle = begin(beginning, &prober).await;
     assert_eq!(store.rules().unwrap().as_deref(), Some(&*handle.snapshot().rules_bytes().clone()), "last-good is kept");
 
-    assert_eq!(handle.set_override(id("r0"), down_for(60_000)).await, Ok(Kept::Persisted));
+    assert_eq!(handle.set_override(id("r0"), down_for(60_000)).await, Ok(Durability::Persisted));
     let forced = |snapshot: &Snapshot| snapshot.health().regions[0].forced.is_some();
     assert!(forced(&handle.snapshot()));
     assert_eq!(store.overrides().unwrap()[&id("r0")], down_for(60_000));
@@ -302,7 +303,7 @@ async fn an_override_is_in_force_when_it_was_set_and_ends_by_itself() {
     assert!(handle.now() >= NOW.after(Millis(60_000)) && handle.now() < NOW.after(Millis(62_000)), "{}", handle.now());
 
     handle.set_override(id("r0"), down_for(600_000)).await.unwrap();
-    assert_eq!(handle.delete_override(id("r0")).await, Ok(Kept::Persisted));
+    assert_eq!(handle.delete_override(id("r0")).await, Ok(Durability::Persisted));
     assert!(!forced(&handle.snapshot()));
     assert!(store.overrides().unwrap().is_empty());
 }
@@ -319,7 +320,7 @@ async fn overrides_that_make_no_sense_are_refused() {
     assert_eq!(handle.set_override(id("r0"), ended).await, Err(OverrideError::Ended(NOW)));
     assert_eq!(handle.delete_override(id("r0")).await, Err(OverrideError::NotForced(id("r0"))));
     let kept = handle.set_override(id("r0"), down_for(60_000)).await;
-    assert_eq!(kept, Ok(Kept::UntilRestart("no state_dir is configured".into())));
+    assert_eq!(kept, Ok(Durability::UntilRestart("no state_dir is configured".into())));
 }
 
 #[tokio::test]
@@ -333,7 +334,7 @@ async fn an_override_is_in_force_although_it_cannot_be_kept() {
     let beginning = Beginning { store: Some(store), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
     let handle = begin(beginning, &prober).await;
     let kept = handle.set_override(id("r0"), down_for(60_000)).await.unwrap();
-    assert!(matches!(&kept, Kept::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
+    assert!(matches!(&kept, Durability::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
     assert!(handle.snapshot().health().regions[0].forced.is_some());
     assert!(handle.wait_until(|_, status| status.not_persisted.is_some()).await);
     // Once there is a directory again, it is written by itself.

@@ -24,12 +24,12 @@ pub(super) struct Authorities {
     system: ClientConfig,
     /// Where relative paths start.
     directory: PathBuf,
-    files: Mutex<HashMap<PathBuf, Kept>>,
+    files: Mutex<HashMap<PathBuf, CachedFile>>,
 }
 
 /// A file as it was last read.
 #[derive(Debug)]
-struct Kept {
+struct CachedFile {
     /// Its state then.
     stamp: Option<Stamp>,
     /// Its last version that was any good.
@@ -72,7 +72,7 @@ impl Authorities {
     pub(super) fn of_file(&self, path: &str) -> Result<ClientConfig, Fault> {
         let path = self.directory.join(path);
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = files.entry(path.clone()).or_insert(Kept { stamp: None, good: None, fault: None });
+        let kept = files.entry(path.clone()).or_insert(CachedFile { stamp: None, good: None, fault: None });
         let now = Some(Stamp::of(&path));
         let is_read = kept.good.is_some() || kept.fault.is_some();
         if !is_read || now != kept.stamp {

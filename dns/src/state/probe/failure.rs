@@ -20,7 +20,7 @@ pub(super) struct Asked<'a> {
 
 /// An error with its causes: the outermost alone says little more than "error sending request". One of certificates
 /// says what to mend.
-pub(super) fn told(error: &(dyn Error + 'static), asked: Asked<'_>) -> String {
+pub(super) fn describe(error: &(dyn Error + 'static), asked: Asked<'_>) -> String {
     tls_error(error).and_then(|error| of_tls(error, asked)).unwrap_or_else(|| chain(error))
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let error = rustls::Error::InvalidCertificate(error);
         // As it comes: tokio-rustls wraps it, and hyper that.
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
-        told(&wrapped, asked)
+        describe(&wrapped, asked)
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn other_errors_are_told_with_their_causes() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(told(&refused, OURS), "connection refused");
+        assert_eq!(describe(&refused, OURS), "connection refused");
         let none = io::Error::from(io::ErrorKind::NetworkUnreachable);
         let told = by_address("[2001:db8::10]:443: network unreachable", &none, AddressFamily::Ipv6);
         assert!(told.contains("this node has no way by IPv6"), "{told}");

@@ -12,7 +12,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::watch;
 
 /// How many names may be looked up at the same time.
-const MOST_AT_ONCE: usize = 256;
+const MAX_AT_ONCE: usize = 256;
 
 type Outcome = Result<Arc<[SocketAddr]>, String>;
 /// Those lookups that run, by host; each tells its outcome when it has one.
@@ -71,8 +71,8 @@ impl Lookups {
         if let Some(outcome) = running.get(host) {
             return Ok(outcome.clone());
         }
-        if running.len() >= MOST_AT_ONCE {
-            return Err(format!("{MOST_AT_ONCE} names are being looked up; this machine's resolver doesn't answer"));
+        if running.len() >= MAX_AT_ONCE {
+            return Err(format!("{MAX_AT_ONCE} names are being looked up; this machine's resolver doesn't answer"));
         }
         let (tell, outcome) = watch::channel(None);
         let ending = Ending { running: Arc::clone(&self.running), host: host.to_owned() };
@@ -175,7 +175,7 @@ mod tests {
     async fn so_many_lookups_hang_and_no_more() {
         let hanging = Arc::new(Hanging::default());
         let lookups = hanging.lookups();
-        for number in 0..MOST_AT_ONCE {
+        for number in 0..MAX_AT_ONCE {
             assert!(lookups.begin(&number.to_string()).is_ok());
         }
         assert!(lookups.of_host("one-more").await.unwrap_err().contains("doesn't answer"));

@@ -17,14 +17,14 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
 use super::authorities::Authorities;
-use super::failure::{Asked, by_address, chain, told};
+use super::failure::{Asked, by_address, chain, describe};
 use super::lookups::Lookups;
-use super::{Prober, Reach, Secrets};
+use super::{Prober, Secrets, Targets};
 
 /// How much of a response's body is searched, in bytes.
-pub(super) const MOST_BODY: usize = 64 << 10;
+pub(super) const MAX_BODY: usize = 64 << 10;
 /// The most addresses of a name that one probe tries if all of them have to answer.
-const MOST_ADDRESSES: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 /// Probes over the network.
 #[derive(Debug)]
@@ -52,30 +52,30 @@ impl NetworkProber {
         Ok(Self { client, lookups, authorities: Arc::new(authorities), secrets })
     }
 
-    async fn connect(&self, address: &str, reach: Reach) -> Result<(), String> {
-        let groups = groups(reach, &self.lookups.of_address(address).await?)?;
+    async fn connect(&self, address: &str, targets: Targets) -> Result<(), String> {
+        let groups = groups(targets, &self.lookups.of_address(address).await?)?;
         let connect = async |some: &Vec<SocketAddr>| match TcpStream::connect(&some[..]).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(told_by(reach, some, error.to_string(), &error)),
+            Err(error) => Err(describe_by_address(targets, some, error.to_string(), &error)),
         };
         try_join_all(groups.iter().map(connect)).await.map(drop)
     }
 
-    async fn get(&self, probe: &HttpProbe, reach: Reach) -> Result<(), String> {
+    async fn get(&self, probe: &HttpProbe, targets: Targets) -> Result<(), String> {
         let url = probe.url.as_url();
-        let is_plain = reach == Reach::Any && probe.server_name().is_none() && probe.ca_file.is_none();
+        let is_plain = targets == Targets::Any && probe.server_name().is_none() && probe.ca_file.is_none();
         if is_plain {
             let client = self.client.clone();
-            return self.ask(probe, client, url.clone(), reach, &[]).await;
+            return self.ask(probe, client, url.clone(), targets, &[]).await;
         }
         let tls = self.tls(probe.ca_file.clone()).await?;
         // The probe has to know which address answers, so the name is looked up here.
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
-        let groups = groups(reach, &self.lookups.of_address(&format!("{host}:{port}")).await?)?;
+        let groups = groups(targets, &self.lookups.of_address(&format!("{host}:{port}")).await?)?;
         let ask = async |some: &Vec<SocketAddr>| {
             let (client, url) = client_for(probe, tls.clone(), some)?;
-            self.ask(probe, client, url, reach, some).await
+            self.ask(probe, client, url, targets, some).await
         };
         try_join_all(groups.iter().map(ask)).await.map(drop)
     }
@@ -94,14 +94,14 @@ impl NetworkProber {
         probe: &HttpProbe,
         client: Client,
         url: Url,
-        reach: Reach,
+        targets: Targets,
         by: &[SocketAddr],
     ) -> Result<(), String> {
         let name = url.host_str().unwrap_or_default().to_owned();
         let asked = Asked { name: &name, ca_file: probe.ca_file.as_deref() };
         let failed = |error: reqwest::Error| {
             let error = error.without_url();
-            told_by(reach, by, told(&error, asked), &error)
+            describe_by_address(targets, by, describe(&error, asked), &error)
         };
         let mut request = client.get(url);
         if let Some(host) = host_of(probe) {
@@ -113,56 +113,61 @@ impl NetworkProber {
             request = request.bearer_auth(value);
         }
         let mut response = request.send().await.map_err(failed)?;
-        let said = |text: String| if reach.half().is_some() { prefixed(by, &text) } else { text };
+        let failed_at = |text: String| if targets.tested_family().is_some() { prefixed(by, &text) } else { text };
         let answered = response.status().as_u16();
         if !probe.status.contains(&answered) {
-            return Err(said(format!("answered {answered}, expected {}", list(&probe.status))));
+            return Err(failed_at(format!("answered {answered}, expected {}", list(&probe.status))));
         }
         let Some(wanted) = &probe.body_contains else { return Ok(()) };
         let mut body = Vec::new();
         while !contains(&body, wanted.as_bytes()) {
-            if body.len() == MOST_BODY {
-                return Err(said(format!("the first {MOST_BODY} bytes of the body don't contain {wanted:?}")));
+            if body.len() == MAX_BODY {
+                return Err(failed_at(format!("the first {MAX_BODY} bytes of the body don't contain {wanted:?}")));
             }
             let chunk = response.chunk().await.map_err(failed)?;
-            let Some(chunk) = chunk else { return Err(said(format!("the body doesn't contain {wanted:?}"))) };
-            body.extend_from_slice(&chunk[..chunk.len().min(MOST_BODY - body.len())]);
+            let Some(chunk) = chunk else { return Err(failed_at(format!("the body doesn't contain {wanted:?}"))) };
+            body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY - body.len())]);
         }
         Ok(())
     }
 }
 
 impl Prober for NetworkProber {
-    async fn probe(&self, monitor: &Monitor, reach: Reach) -> Result<(), String> {
+    async fn probe(&self, monitor: &Monitor, targets: Targets) -> Result<(), String> {
         match &monitor.probe {
-            Probe::Tcp { address } => self.connect(address, reach).await,
-            Probe::Http(probe) => self.get(probe, reach).await,
+            Probe::Tcp { address } => self.connect(address, targets).await,
+            Probe::Http(probe) => self.get(probe, targets).await,
         }
     }
 }
 
 /// Divides a name's addresses into groups. One address of each group has to answer.
-fn groups(reach: Reach, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>, String> {
+fn groups(targets: Targets, addresses: &[SocketAddr]) -> Result<Vec<Vec<SocketAddr>>, String> {
     let of = |family: AddressFamily| -> Result<Vec<SocketAddr>, String> {
         let is_of = |address: &&SocketAddr| address.is_ipv4() == (family == AddressFamily::Ipv4);
         let found: Vec<SocketAddr> = addresses.iter().filter(is_of).copied().collect();
         if found.is_empty() { Err(format!("the name has no {family} address")) } else { Ok(found) }
     };
-    Ok(match reach {
-        Reach::Any => vec![addresses.to_vec()],
-        Reach::AnyOf(family) => vec![of(family)?],
-        Reach::AllOf(family) => {
+    Ok(match targets {
+        Targets::Any => vec![addresses.to_vec()],
+        Targets::AnyOf(family) => vec![of(family)?],
+        Targets::AllOf(family) => {
             let mut found = of(family)?;
             found.sort_unstable();
             found.dedup();
-            found.into_iter().take(MOST_ADDRESSES).map(|one| vec![one]).collect()
+            found.into_iter().take(MAX_ADDRESSES).map(|one| vec![one]).collect()
         }
     })
 }
 
 /// The text of a failure. It names the address if all addresses have to answer.
-fn told_by(reach: Reach, by: &[SocketAddr], failure: String, error: &(dyn std::error::Error + 'static)) -> String {
-    match reach.half() {
+fn describe_by_address(
+    targets: Targets,
+    by: &[SocketAddr],
+    failure: String,
+    error: &(dyn std::error::Error + 'static),
+) -> String {
+    match targets.tested_family() {
         Some(family) => by_address(&prefixed(by, &failure), error, family),
         None => failure,
     }
@@ -222,21 +227,21 @@ mod tests {
     fn one_address_of_each_group_has_to_answer() {
         let addresses: Vec<SocketAddr> =
             ["192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"].map(|one| one.parse().unwrap()).to_vec();
-        let told = |reach, addresses: &[SocketAddr]| {
-            let told = groups(reach, addresses)?;
+        let told = |targets, addresses: &[SocketAddr]| {
+            let told = groups(targets, addresses)?;
             Ok::<_, String>(
                 told.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>(),
             )
         };
         let (v4, v6) = (AddressFamily::Ipv4, AddressFamily::Ipv6);
-        assert_eq!(told(Reach::Any, &addresses).unwrap().concat().len(), 4);
-        assert_eq!(told(Reach::AnyOf(v4), &addresses).unwrap(), [["192.0.2.2:1", "192.0.2.1:1", "192.0.2.2:1"]]);
-        assert_eq!(told(Reach::AllOf(v4), &addresses).unwrap(), [["192.0.2.1:1"], ["192.0.2.2:1"]]);
-        assert_eq!(told(Reach::AllOf(v6), &addresses).unwrap(), [["[2001:db8::1]:1"]]);
-        for reach in [Reach::AnyOf(v6), Reach::AllOf(v6)] {
-            assert_eq!(told(reach, &addresses[..1]).unwrap_err(), "the name has no IPv6 address");
+        assert_eq!(told(Targets::Any, &addresses).unwrap().concat().len(), 4);
+        assert_eq!(told(Targets::AnyOf(v4), &addresses).unwrap(), [["192.0.2.2:1", "192.0.2.1:1", "192.0.2.2:1"]]);
+        assert_eq!(told(Targets::AllOf(v4), &addresses).unwrap(), [["192.0.2.1:1"], ["192.0.2.2:1"]]);
+        assert_eq!(told(Targets::AllOf(v6), &addresses).unwrap(), [["[2001:db8::1]:1"]]);
+        for targets in [Targets::AnyOf(v6), Targets::AllOf(v6)] {
+            assert_eq!(told(targets, &addresses[..1]).unwrap_err(), "the name has no IPv6 address");
         }
         let many: Vec<SocketAddr> = (1..=99).map(|n| SocketAddr::from(([192, 0, 2, n], 1))).collect();
-        assert_eq!(groups(Reach::AllOf(v4), &many).unwrap().len(), MOST_ADDRESSES);
+        assert_eq!(groups(Targets::AllOf(v4), &many).unwrap().len(), MAX_ADDRESSES);
     }
 }

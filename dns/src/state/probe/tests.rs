@@ -5,7 +5,7 @@ use bailiwick_rules::table::Table;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::network::MOST_BODY;
+use super::network::MAX_BODY;
 use super::*;
 
 /// An HTTP server of one answer that remembers what it was asked; ends when dropped.
@@ -76,20 +76,20 @@ async fn tcp_succeeds_where_something_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let monitor = monitor(&format!(r#""type": "tcp", "address": "{address}""#));
-    assert_eq!(prober().probe(&monitor, Reach::Any).await, Ok(()));
+    assert_eq!(prober().probe(&monitor, Targets::Any).await, Ok(()));
     drop(listener);
-    let error = prober().probe(&monitor, Reach::Any).await.unwrap_err();
+    let error = prober().probe(&monitor, Targets::Any).await.unwrap_err();
     assert!(error.contains("refused"), "{error}");
 }
 
 #[tokio::test]
 async fn http_succeeds_by_status_and_body() {
     let server = Server::start(answer("200 OK", "", "all is ready here"), false).await;
-    assert_eq!(prober().probe(&http(&server, ""), Reach::Any).await, Ok(()));
-    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#), Reach::Any).await, Ok(()));
-    let error = prober().probe(&http(&server, r#", "body_contains": "steady""#), Reach::Any).await.unwrap_err();
+    assert_eq!(prober().probe(&http(&server, ""), Targets::Any).await, Ok(()));
+    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await, Ok(()));
+    let error = prober().probe(&http(&server, r#", "body_contains": "steady""#), Targets::Any).await.unwrap_err();
     assert_eq!(error, "the body doesn't contain \"steady\"");
-    let error = prober().probe(&http(&server, r#", "status": [204, 503]"#), Reach::Any).await.unwrap_err();
+    let error = prober().probe(&http(&server, r#", "status": [204, 503]"#), Targets::Any).await.unwrap_err();
     assert_eq!(error, "answered 200, expected 204 or 503");
     assert!(server.requests.lock().unwrap()[0].starts_with("GET /health HTTP/1.1\r\n"));
     assert_eq!(server.requests.lock().unwrap().len(), 4, "a connection each");
@@ -100,7 +100,7 @@ async fn a_redirect_fails_and_is_not_followed() {
     let other = Server::start(answer("200 OK", "", ""), false).await;
     let location = format!("location: http://{}/\r\n", other.address);
     let server = Server::start(answer("302 Found", &location, ""), false).await;
-    let error = prober().probe(&http(&server, ""), Reach::Any).await.unwrap_err();
+    let error = prober().probe(&http(&server, ""), Targets::Any).await.unwrap_err();
     assert_eq!(error, "answered 302, expected 200");
     assert!(other.requests.lock().unwrap().is_empty());
 }
@@ -108,9 +108,10 @@ async fn a_redirect_fails_and_is_not_followed() {
 #[tokio::test]
 async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
     let server = Server::start(answer("200 OK", "", ""), false).await;
-    assert_eq!(prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#), Reach::Any).await, Ok(()));
+    assert_eq!(prober().probe(&http(&server, r#", "secret": "HEALTH_KEY""#), Targets::Any).await, Ok(()));
     assert!(server.requests.lock().unwrap()[0].contains("authorization: Bearer s3cret\r\n"));
-    let error = prober().probe(&http(&server, r#", "secret": "BAILIWICK_NO_SUCH_KEY""#), Reach::Any).await.unwrap_err();
+    let error =
+        prober().probe(&http(&server, r#", "secret": "BAILIWICK_NO_SUCH_KEY""#), Targets::Any).await.unwrap_err();
     assert_eq!(error, "the secret BAILIWICK_NO_SUCH_KEY has no value on this node");
     assert_eq!(server.requests.lock().unwrap().len(), 1, "nothing was sent without it");
     assert!(!format!("{:?}", prober()).contains("s3cret"));
@@ -118,14 +119,14 @@ async fn a_secret_goes_as_a_bearer_token_and_a_missing_one_fails() {
 
 #[tokio::test]
 async fn no_more_of_a_body_is_read_than_its_beginning() {
-    let body = format!("{}ready", "x".repeat(MOST_BODY));
+    let body = format!("{}ready", "x".repeat(MAX_BODY));
     let server = Server::start(answer("200 OK", "", &body), false).await;
-    let error = prober().probe(&http(&server, r#", "body_contains": "ready""#), Reach::Any).await.unwrap_err();
+    let error = prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await.unwrap_err();
     assert_eq!(error, "the first 65536 bytes of the body don't contain \"ready\"");
 
     // What was looked for stands in a body that never ends.
     let server = Server::start("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nready\r\n", true).await;
-    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#), Reach::Any).await, Ok(()));
+    assert_eq!(prober().probe(&http(&server, r#", "body_contains": "ready""#), Targets::Any).await, Ok(()));
 }
 
 #[tokio::test]
@@ -138,7 +139,7 @@ async fn tls_is_spoken_to_https() {
         stream.write_all(answer("200 OK", "", "").as_bytes()).await.unwrap();
         kind
     });
-    assert!(prober().probe(&monitor, Reach::Any).await.is_err(), "a plain answer is no success");
+    assert!(prober().probe(&monitor, Targets::Any).await.is_err(), "a plain answer is no success");
     assert_eq!(server.await.unwrap(), 22, "a TLS handshake record (RFC 8446 §5.1)");
 }
 
@@ -148,7 +149,7 @@ async fn a_probe_that_takes_too_long_fails() {
     let (results, mut recorded) = mpsc::channel(8);
     let probing = Probing::new(prober(), results);
     let monitor = http(&server, r#", "body_contains": "ready", "timeout": "150ms", "interval": "1s""#);
-    let _running = probing.start(MonitorId(3), monitor, Reach::Any);
+    let _running = probing.start(MonitorId(3), monitor, Targets::Any);
     let result = recorded.recv().await.unwrap();
     assert_eq!(result.monitor, MonitorId(3));
     assert_eq!(result.outcome, Err("no answer within 150ms".to_owned()), "although a part of the body came");
@@ -158,7 +159,7 @@ async fn a_probe_that_takes_too_long_fails() {
 struct Instants(mpsc::UnboundedSender<Instant>);
 
 impl Prober for Instants {
-    async fn probe(&self, _: &Monitor, _: Reach) -> Result<(), String> {
+    async fn probe(&self, _: &Monitor, _: Targets) -> Result<(), String> {
         self.0.send(Instant::now()).map_err(|error| error.to_string())
     }
 }
@@ -174,7 +175,7 @@ async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other
         let running = probing.start(
             MonitorId(number),
             monitor(r#""type": "tcp", "address": "a:1", "interval": "8s""#),
-            Reach::Any,
+            Targets::Any,
         );
         let mut at = Vec::new();
         for _ in 0..4 {
@@ -216,11 +217,11 @@ async fn endpoints_that_hang_keep_no_other_from_its_interval() {
     let timing = r#", "interval": "1s", "timeout": "4s""#;
     let hang = |number: u64| {
         let monitor = monitor(&format!(r#""type": "http", "url": "http://{address}/{number}"{timing}"#));
-        probing.start(MonitorId(number), monitor, Reach::Any)
+        probing.start(MonitorId(number), monitor, Targets::Any)
     };
     let mut running: Vec<Running> = (1..=600).map(hang).collect();
     let begun = Instant::now();
-    running.push(probing.start(MonitorId(0), http(&live, timing), Reach::Any));
+    running.push(probing.start(MonitorId(0), http(&live, timing), Targets::Any));
     let mut heard = Vec::new();
     while heard.len() < 8 {
         let result = timeout(Duration::from_secs(60), told.recv()).await.unwrap().unwrap();

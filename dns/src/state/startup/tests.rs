@@ -14,13 +14,13 @@ use crate::dnssec::state::State;
 use crate::dnssec::timeline::{self, NewKey};
 use crate::locate::geoip::made::{Made, flat};
 use crate::program::config::SignedZone;
-use crate::state::probe::Reach;
+use crate::state::probe::Targets;
 
 /// Every probe succeeds.
 struct Healthy;
 
 impl Prober for Healthy {
-    async fn probe(&self, _: &Monitor, _: Reach) -> Result<(), String> {
+    async fn probe(&self, _: &Monitor, _: Targets) -> Result<(), String> {
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use crate::protocol::name::NameRef;
 use crate::protocol::rdata::{RdataSet, rtype, target};
 use crate::zone::index::{Descent, TOP};
 use crate::zone::records::At;
-use crate::zone::{Number, SteeredOwner};
+use crate::zone::{CompactIndex, SteeredOwner};
 
 impl Build<'_> {
     /// One SOA and at least one NS at the apex, no SOA elsewhere (RFC 1035 §5.2, RFC 2181 §6.1).
@@ -227,7 +227,7 @@ impl Build<'_> {
         if self.group(node, rtype::CNAME).is_some() {
             return Some(format!("the server {server} is an alias; name the server itself"));
         }
-        let steers_address = |steered: Number| {
+        let steers_address = |steered: CompactIndex| {
             self.steered[steered.get() as usize].types.iter().any(|&rtype| matches!(rtype, rtype::A | rtype::AAAA))
         };
         let has_address = self.group(node, rtype::A).is_some()

@@ -36,7 +36,7 @@ pub(super) struct Lexer<'t> {
 pub(super) type Broken = (u32, String);
 
 /// After so many parentheses without an end, the rest of the file is not looked at.
-const MOST_SWALLOWED: u32 = 16;
+const MAX_SWALLOWED: u32 = 16;
 
 impl<'t> Lexer<'t> {
     /// Prepares to cut `text`.
@@ -106,7 +106,7 @@ impl<'t> Lexer<'t> {
         };
         // Go on after the line of the parenthesis: what follows is likelier whole than part of this entry.
         self.swallowed += 1;
-        if self.swallowed < MOST_SWALLOWED {
+        if self.swallowed < MAX_SWALLOWED {
             (self.at, self.line) = (at, line);
             self.skip_line();
         }

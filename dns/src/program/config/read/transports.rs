@@ -16,7 +16,7 @@ use crate::program::config::keys::names;
 use crate::program::config::{Encrypted, TlsFiles};
 
 /// More signatures in a second than two cores make.
-const MOST_SIGNATURES: u64 = 100_000;
+const MAX_SIGNATURES: u64 = 100_000;
 /// How long a stream may be idle: less hurries clients on slow paths, more keeps dead ones.
 const IDLE: std::ops::RangeInclusive<u64> = 100..=600_000;
 
@@ -100,8 +100,8 @@ impl Reader<'_> {
         let (mut v4, mut v6) = (limit.ipv4_prefix, limit.ipv6_prefix);
         for (key, value) in table {
             match key.get_ref().as_ref() {
-                "per_second" => self.size("signing.per_second", value, 1, MOST_SIGNATURES, &mut limit.per_second),
-                "in_all" => self.size("signing.in_all", value, 1, MOST_SIGNATURES, &mut limit.in_all),
+                "per_second" => self.size("signing.per_second", value, 1, MAX_SIGNATURES, &mut limit.per_second),
+                "in_all" => self.size("signing.in_all", value, 1, MAX_SIGNATURES, &mut limit.in_all),
                 "ipv4_prefix" => self.size("signing.ipv4_prefix", value, 1, 32, &mut v4),
                 "ipv6_prefix" => self.size("signing.ipv6_prefix", value, 1, 128, &mut v6),
                 _ => self.no_key("signing.", key, &names("signing"), &[]),

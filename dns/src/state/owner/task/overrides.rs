@@ -9,7 +9,7 @@ use bailiwick_rules::id::Overridden;
 
 use super::Owner;
 use crate::state::keeper::Attempt;
-use crate::state::owner::{Failure, Kept, OverrideError, Reply};
+use crate::state::owner::{Durability, Failure, OverrideError, Reply};
 use crate::state::probe::Prober;
 use crate::state::store::{Kind, Store};
 
@@ -56,7 +56,7 @@ impl<P: Prober> Owner<P> {
         let outcome = self.keep(Kind::Overrides, move |store| store.keep_overrides(&overrides));
         let Some(reply) = reply else { return };
         if outcome.is_none() {
-            let _ = reply.send(Ok(Kept::UntilRestart("no state_dir is configured".to_owned())));
+            let _ = reply.send(Ok(Durability::UntilRestart("no state_dir is configured".to_owned())));
             return;
         }
         tokio::spawn(async move {
@@ -98,18 +98,18 @@ fn unwritable(error: &str) -> String {
 }
 
 /// Where what was handed in ended up, as far as is known within [`PATIENCE`].
-pub(super) async fn heard(outcome: Outcome) -> Kept {
-    let Some(outcome) = outcome else { return Kept::UntilRestart("no state_dir is configured".to_owned()) };
+pub(super) async fn heard(outcome: Outcome) -> Durability {
+    let Some(outcome) = outcome else { return Durability::UntilRestart("no state_dir is configured".to_owned()) };
     let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(PATIENCE)).await;
     match waited {
-        Ok(Ok(Ok(()))) => Kept::Persisted,
-        Ok(Ok(Err(error))) => Kept::UntilRestart(unwritable(&error)),
+        Ok(Ok(Ok(()))) => Durability::Persisted,
+        Ok(Ok(Err(error))) => Durability::UntilRestart(unwritable(&error)),
         Ok(Err(RecvTimeoutError::Timeout)) => {
-            Kept::UntilRestart("state_dir takes long to be written to; it is kept once that is done".to_owned())
+            Durability::UntilRestart("state_dir takes long to be written to; it is kept once that is done".to_owned())
         }
         Ok(Err(RecvTimeoutError::Disconnected)) => {
-            Kept::UntilRestart("a later change came before it was written, and is kept with it".to_owned())
+            Durability::UntilRestart("a later change came before it was written, and is kept with it".to_owned())
         }
-        Err(_) => Kept::UntilRestart("the server is shutting down".to_owned()),
+        Err(_) => Durability::UntilRestart("the server is shutting down".to_owned()),
     }
 }
