@@ -263,7 +263,8 @@ impl Memo {
             self.forget();
             std::mem::swap(out, &mut self.shadow);
             tracing::error!(
-                "a kept answer was not what it should be: please report it. It was mended, and all that was kept is dropped"
+                "a kept answer was not what it should be: please report it. It was mended, and all that was kept is \
+                 dropped"
             );
         }
     }

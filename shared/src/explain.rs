@@ -256,7 +256,11 @@ mod tests {
         let json = serde_json::to_string(&told(Some("DE"), &[0])).unwrap();
         assert_eq!(
             json,
-            r#"{"revision":7,"service":"chat","client":{"country":"DE","jurisdictions":["eu"],"source":"geography"},"fence":["fra","par"],"ordered":[{"region":"par","tier":0,"km":764}],"withheld":[{"region":"fra","reason":"down"}],"valid_until":null}"#
+            concat!(
+                r#"{"revision":7,"service":"chat","client":{"country":"DE","jurisdictions":["eu"],"#,
+                r#""source":"geography"},"fence":["fra","par"],"ordered":[{"region":"par","tier":0,"km":764}],"#,
+                r#""withheld":[{"region":"fra","reason":"down"}],"valid_until":null}"#,
+            )
         );
     }
 }

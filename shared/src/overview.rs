@@ -336,16 +336,19 @@ mod tests {
                      "spare": { "countries": ["uk"], "standby": true } },
         "services": {
             "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "lon", "nyc", "spare"],
-                      "residency": [ { "clients": ["uk"], "process_in": ["uk", "eu"] }, { "clients": ["*"], "process_in": ["*"] } ] },
+                      "residency": [ { "clients": ["uk"], "process_in": ["uk", "eu"] }, { "clients": ["*"],
+                          "process_in": ["*"] } ] },
             "open": { "hosts": ["open.example"], "pattern": "hub-and-spoke", "regions": ["fra", "nyc"],
                       "hub": { "region": "nyc", "paths": ["/files"] },
-                      "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["unknown"], "process_in": ["*"] } ] } },
+                      "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["unknown"],
+                          "process_in": ["*"] } ] } },
         "tenants": {
             "acme": { "key_sha256": ["0000000000000000000000000000000000000000000000000000000000000001"],
                       "residency": "uk", "services": ["chat"] },
             "clinic": { "key_sha256": ["0000000000000000000000000000000000000000000000000000000000000002"],
                         "residency": "uk", "process_in": ["uk"], "services": ["chat"] },
-            "globe": { "key_sha256": ["0000000000000000000000000000000000000000000000000000000000000003"], "services": ["chat"] } } }"#;
+            "globe": { "key_sha256": ["0000000000000000000000000000000000000000000000000000000000000003"],
+                "services": ["chat"] } } }"#;
 
     #[test]
     fn every_fence_stands_in_the_table() {

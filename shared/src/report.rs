@@ -177,8 +177,11 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
     fn table() -> Table {
-        Table::compile(br#"{ "version": 1, "revision": 1,
-            "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } } } }"#)
+        Table::compile(
+            br#"{ "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"],
+                "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } } } }"#,
+        )
         .unwrap()
     }
 
@@ -189,7 +192,8 @@ mod tests {
         });
         let report = serde_json::json!({
             "node": "ns1", "revision": 1, "rules_sha256": "",
-            "regions": { "fra": { "status": probed, "probed": probed, "stale": false, "override": forced, "age_ms": 1000,
+            "regions": { "fra": { "status": probed, "probed": probed, "stale": false, "override": forced,
+                "age_ms": 1000,
                                   "interval_ms": 5000, "endpoints": { "fra-1": { "status": probed } } } },
         });
         Received { at: Timestamp(NOW.0 - ago), report: serde_json::from_value(report).unwrap() }

@@ -68,7 +68,8 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct Keeping {
-    /// How long the edge serves by it after a source last confirmed it. `0s`: not longer than the edge's own greatest age.
+    /// How long the edge serves by it after a source last confirmed it. `0s`: not longer than the edge's own greatest
+    /// age.
     pub stale_for: Millis,
 }
 
@@ -166,7 +167,8 @@ pub struct Answers {
     /// Exactly one name, and no other type beside it.
     #[schemars(rename = "CNAME", default, with = "Option<[String; 1]>")]
     pub cname: Option<HostName>,
-    /// Service bindings for HTTPS (RFC 9460), such as `1 . alpn=h2`. Address hints are derived from `A` and `AAAA`, never written.
+    /// Service bindings for HTTPS (RFC 9460), such as `1 . alpn=h2`. Address hints are derived from `A` and `AAAA`,
+    /// never written.
     #[schemars(rename = "HTTPS", default, with = "Vec<String>")]
     pub https: Vec<ServiceBinding>,
     /// Service bindings for other protocols, written likewise.
@@ -496,8 +498,8 @@ pub struct Hub {
 pub struct Limits {
     /// Until anything of a streaming endpoint's body comes: keep-alives and progress events count.
     pub headers_streamed: Millis,
-    /// From an endpoint's first sign of life, such as a keep-alive, to its first content event: 2m by default, and never
-    /// less than `headers_streamed` unless it is given.
+    /// From an endpoint's first sign of life, such as a keep-alive, to its first content event: 2m by default, and
+    /// never less than `headers_streamed` unless it is given.
     pub first_token: Millis,
     /// Until a unary endpoint's headers.
     pub headers_unary: Millis,

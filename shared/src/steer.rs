@@ -225,8 +225,8 @@ pub struct Steering {
 ///                             "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } }
 /// }"#).unwrap();
 /// let client = Client { country: CountryCode::parse("AT"), ..Client::default() };
-/// let ask = Ask { service: table.service_named("chat").unwrap(), client, model: None, path_class: PathClass::Inference };
-/// let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
+/// let ask = Ask { service: table.service_named("chat").unwrap(), client, model: None, path_class: PathClass::Inference
+/// }; let conditions = Conditions { health: &[], local: &Local::default(), now: Timestamp(0) };
 ///
 /// let steering = steer(&table, &ask, &conditions);
 /// let first = steering.ordered[0].fenced.region;
@@ -393,7 +393,8 @@ fn judge(
         };
         conditions.local.cooling.iter().filter(mine).map(|cooling| cooling.until).max()
     };
-    let rested = able().map(cooling_until).min().flatten(); // `None` sorts first: one endpoint that isn't cooling is enough
+    // `None` sorts first: one endpoint that isn't cooling is enough.
+    let rested = able().map(cooling_until).min().flatten();
 
     let not_home = ranking.only.is_some_and(|only| only != Some(index));
     let forced_down = forced.is_some_and(|forced| forced.status == Status::Down) || is_drained;

@@ -41,7 +41,8 @@ macro_rules! index {
                 self.0 as usize
             }
 
-            #[allow(clippy::cast_possible_truncation)] // a document of four thousand million names doesn't fit in memory
+            // A document of four thousand million names doesn't fit in memory.
+            #[allow(clippy::cast_possible_truncation)]
             pub(crate) fn new(position: usize) -> Self {
                 Self(position as u32)
             }

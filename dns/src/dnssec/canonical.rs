@@ -75,7 +75,8 @@ mod tests {
     /// ones.
     #[test]
     fn rfc8080_6_1_the_example_is_signed_to_the_bit() {
-        let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDgyMjYwMzg0NjI4MDgwMTIyNjQ1MTkwMjA0MTQyMjYy\n-----END PRIVATE KEY-----\n";
+        let key = "-----BEGIN PRIVATE \
+            KEY-----\nMC4CAQAwBQYDK2VwBCIEIDgyMjYwMzg0NjI4MDgwMTIyNjQ1MTkwMjA0MTQyMjYy\n-----END PRIVATE KEY-----\n";
         let key = SigningKey::from_pem(key).unwrap();
         let origin = name("Example.COM");
         let rdatas = RdataSet::new(rtype::MX, [&b"\x00\x0a\x04MAIL\x07eXample\x03com\x00"[..]]);

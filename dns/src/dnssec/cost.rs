@@ -19,9 +19,11 @@ use crate::testing::signed::{DO, flagged};
 use crate::zone::file;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
-const RULES: &str = r#"{ "version": 1, "revision": 1, "jurisdictions": {}, "regions": { "r": { "countries": ["DE"], "answers": { "A": ["192.0.2.1"] } } },
+const RULES: &str = r#"{ "version": 1, "revision": 1, "jurisdictions": {}, "regions": { "r": { "countries": ["DE"],
+    "answers": { "A": ["192.0.2.1"] } } },
     "services": { "s": { "hosts": ["geo.bench.test"], "pattern": "active-active", "regions": ["r"],
-                         "residency": [{ "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"], "process_in": ["*"] }] } } }"#;
+                         "residency": [{ "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"],
+                             "process_in": ["*"] }] } } }"#;
 
 /// What this process has in memory, in MiB.
 fn resident() -> f64 {

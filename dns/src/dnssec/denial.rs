@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn the_next_name_is_in_the_zone_and_behind_and_nothing_that_exists_lies_between() {
         let labels = || prop::collection::vec(label(), 0..6);
-        proptest!(ProptestConfig::with_cases(1_000), |(apex in prop::collection::vec(label(), 0..4), owner in labels(), other in labels(), stretched in any::<bool>())| {
+        proptest!(ProptestConfig::with_cases(1_000), |(apex in prop::collection::vec(label(), 0..4), owner in labels(),
+            other in labels(), stretched in any::<bool>())| {
             let origin = within(&Name::root(), &apex, false);
             let (owner, other) = (within(&origin, &owner, stretched), within(&origin, &other, false));
             for next in [Next::Below, Next::Beside] {

@@ -143,7 +143,8 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
     if mode & OTHERS != 0 {
         let mode = mode & 0o7777;
         return Err(format!(
-            "others than its owner have rights to it (mode {mode:04o}), and it is a private key; chmod 600 {}, and roll if anyone may have read it",
+            "others than its owner have rights to it (mode {mode:04o}), and it is a private key; chmod 600 {}, and \
+             roll if anyone may have read it",
             path.display()
         ));
     }
@@ -357,7 +358,8 @@ mod tests {
             let name = files[which].display().to_string();
             // A state may name another file, or say that the key is another.
             let other = keys.zone.directory.display().to_string();
-            prop_assert!(told.is_empty() || told.lines().all(|line| line.starts_with(&name) || line.starts_with(&other)), "{}", told);
+            let is_named = |line: &str| line.starts_with(&name) || line.starts_with(&other);
+            prop_assert!(told.is_empty() || told.lines().all(is_named), "{}", told);
             prop_assert!(!whole || told.len() > name.len() + 2, "what is neither is refused with words: {:?}", bytes);
         });
         assert_eq!(told(&keys), "");

@@ -83,12 +83,14 @@ pub enum DigestType {
 pub enum KeyError {
     /// Not PEM, or PEM of something else.
     #[error(
-        "holds no private key in PKCS#8 PEM (BEGIN PRIVATE KEY); convert one with `openssl pkcs8 -topk8 -nocrypt -in FILE`"
+        "holds no private key in PKCS#8 PEM (BEGIN PRIVATE KEY); convert one with `openssl pkcs8 -topk8 -nocrypt -in \
+         FILE`"
     )]
     NotPkcs8,
     /// A key of another kind, or a damaged one.
     #[error(
-        "holds a private key, but none for ECDSA on P-256 (algorithm 13) or Ed25519 (15), or a damaged one; restore it, or make another with `bailiwick keys generate`"
+        "holds a private key, but none for ECDSA on P-256 (algorithm 13) or Ed25519 (15), or a damaged one; restore \
+         it, or make another with `bailiwick keys generate`"
     )]
     NotUsable,
     /// No algorithm of ours.

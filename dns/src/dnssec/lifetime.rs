@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn every_signature_is_renewed_a_day_before_it_is_refused() {
-        proptest!(ProptestConfig::with_cases(2_000), |(now in any::<u32>(), ttl in 0..=LONGEST_TTL, chance in any::<u32>())| {
+        proptest!(ProptestConfig::with_cases(2_000), |(now in any::<u32>(), ttl in 0..=LONGEST_TTL,
+            chance in any::<u32>())| {
             let rdata = rrsig(Window::new(now, ttl), ttl, chance);
             let read = Rrsig::read(&rdata).unwrap();
             let from_now = |time: u32| time.wrapping_sub(now).cast_signed();

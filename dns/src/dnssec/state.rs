@@ -259,11 +259,14 @@ mod tests {
     use super::*;
 
     const GOOD: &str = r#"{"version": 1, "zone": "Example.com.", "keys": [
-        {"file": "a.pem", "tag": 1, "algorithm": 13, "state": "retired", "published": "2026-01-01T00:00:00Z", "ready": "2026-01-02T00:00:00Z",
+        {"file": "a.pem", "tag": 1, "algorithm": 13, "state": "retired", "published": "2026-01-01T00:00:00Z",
+            "ready": "2026-01-02T00:00:00Z",
          "active": "2026-01-01T00:00:00Z", "retired": "2026-06-01T00:00:00Z", "remove": "2026-06-03T00:00:00Z"},
-        {"file": "b.pem", "tag": 2, "algorithm": 13, "state": "active", "published": "2026-05-01T00:00:00Z", "ready": "2026-05-02T00:00:00Z",
+        {"file": "b.pem", "tag": 2, "algorithm": 13, "state": "active", "published": "2026-05-01T00:00:00Z",
+            "ready": "2026-05-02T00:00:00Z",
          "active": "2026-06-01T00:00:00Z"},
-        {"file": "c.pem", "tag": 3, "algorithm": 13, "state": "published", "published": "2026-07-01T00:00:00Z", "ready": "2026-07-02T00:00:00Z"}]}"#;
+        {"file": "c.pem", "tag": 3, "algorithm": 13, "state": "published", "published": "2026-07-01T00:00:00Z",
+            "ready": "2026-07-02T00:00:00Z"}]}"#;
 
     fn told(text: &str) -> Vec<String> {
         match State::parse(text.as_bytes()) {

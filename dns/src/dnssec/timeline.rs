@@ -60,7 +60,8 @@ pub enum StepError {
     },
     /// A rollover has begun already.
     #[error(
-        "a rollover to key {tag} is under way, ready from {ready} on; bring its DS to the parent and finish with --ds-seen"
+        "a rollover to key {tag} is under way, ready from {ready} on; bring its DS to the parent and finish with \
+         --ds-seen"
     )]
     UnderWay {
         /// The successor.

@@ -65,7 +65,8 @@ pub enum GeoError {
     Broken(String),
     /// An MMDB about something else.
     #[error(
-        "is an MMDB of type {0:?} in which no record has a country (neither country.iso_code nor country_code); use a country or city database"
+        "is an MMDB of type {0:?} in which no record has a country (neither country.iso_code nor country_code); use a \
+         country or city database"
     )]
     Foreign(String),
 }
@@ -384,7 +385,8 @@ mod tests {
     proptest! {
         /// A damaged file gives an error or some places, never a panic.
         #[test]
-        fn damage_never_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>(), cut in any::<proptest::sample::Index>()) {
+        fn damage_never_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>(),
+            cut in any::<proptest::sample::Index>()) {
             let made = Made::new(6)
                 .add("192.0.2.0/24".parse().unwrap(), &geoip2("DE", Some((50.11, 8.68))))
                 .add("2001:db8::/32".parse().unwrap(), &flat("GB", None));

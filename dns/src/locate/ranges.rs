@@ -323,7 +323,8 @@ mod tests {
         /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the
         /// same scope: so scopes partition the space.
         #[test]
-        fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>(), coarse in any::<bool>()) {
+        fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>(),
+            coarse in any::<bool>()) {
             let ranges = built(&runs);
             let of = |value: u32| if coarse { value % 2 } else { value };
             let borders = ranges.borders(of);
@@ -349,7 +350,8 @@ mod tests {
         }
 
         #[test]
-        fn borders_are_found_over_any_distance(marked in proptest::collection::vec(any::<bool>(), 1..400), sparse in any::<bool>()) {
+        fn borders_are_found_over_any_distance(marked in proptest::collection::vec(any::<bool>(), 1..400),
+            sparse in any::<bool>()) {
             let is_border = |at: usize| at == 0 || marked[at] && (!sparse || at.is_multiple_of(150));
             let mut built = Builder::new(0);
             for at in 0..u32::try_from(marked.len()).unwrap() {

@@ -38,13 +38,16 @@ fn snapshot(names: usize) -> Snapshot {
     ];
     let mut rules = serde_json::json!({ "version": 1, "revision": 1, "regions": {}, "services": { "geo": {
         "hosts": ["geo.bench.test"], "pattern": "active-active", "regions": regions.map(|(id, _)| id),
-        "residency": [ { "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"], "process_in": ["*"] } ] } } });
+        "residency": [ { "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"],
+            "process_in": ["*"] } ] } } });
     for (number, (id, country)) in regions.iter().enumerate() {
         rules["regions"][id] =
             serde_json::json!({ "countries": [country], "answers": { "A": [format!("198.51.100.{number}")] } });
     }
     let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();
-    let mut zone = "$TTL 3600\n@ SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ NS ns1\n@ NS ns2\nns1 A 192.0.2.53\nns2 A 192.0.2.54\n".to_owned();
+    let mut zone = "$TTL 3600\n@ SOA ns1 hostmaster 1 7200 1800 1209600 300\n@ NS ns1\n@ NS ns2\nns1 A 192.0.2.53\n\
+                    ns2 A 192.0.2.54\n"
+        .to_owned();
     for number in 0..names {
         writeln!(zone, "{} A 10.0.0.1", label(number)).unwrap();
     }
@@ -111,7 +114,8 @@ fn measure<'p>(what: &str, snapshot: &Snapshot, packets: &'p [Vec<u8>]) {
 fn crowded() -> Snapshot {
     let mut random = Random::new(3);
     let countries = ["ZA", "JP", "DE", "US", "AU", "BR", "GB", "FR", "IN", "CA"];
-    let mut rules = serde_json::json!({ "version": 1, "revision": 1, "jurisdictions": {}, "regions": {}, "services": {}, "networks": [] });
+    let mut rules = serde_json::json!({ "version": 1, "revision": 1, "jurisdictions": {}, "regions": {},
+        "services": {}, "networks": [] });
     for (number, country) in countries.iter().enumerate() {
         rules["jurisdictions"][country.to_ascii_lowercase()] = serde_json::json!({ "countries": [country] });
         rules["regions"][country.to_ascii_lowercase()] =
@@ -122,10 +126,12 @@ fn crowded() -> Snapshot {
         let some = random.some(&names, 3);
         rules["services"][format!("s{number}")] = serde_json::json!({ "hosts": [format!("geo{number}.bench.test")],
             "pattern": "active-active", "regions": names,
-            "residency": [ { "clients": some, "process_in": some }, { "clients": ["*"], "process_in": ["*"] }, { "clients": ["unknown"], "process_in": ["*"] } ] });
+            "residency": [ { "clients": some, "process_in": some }, { "clients": ["*"], "process_in": ["*"] },
+                { "clients": ["unknown"], "process_in": ["*"] } ] });
     }
     let networks = (0..10_000).map(|number| {
-        serde_json::json!({ "prefix": format!("{}.{}.{}.0/24", 11 + number / 2500, number / 10 % 250, number % 10 * 25), "country": random.pick(&countries) })
+        serde_json::json!({ "prefix": format!("{}.{}.{}.0/24", 11 + number / 2500, number / 10 % 250,
+            number % 10 * 25), "country": random.pick(&countries) })
     });
     rules["networks"] = networks.collect();
     let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap();

@@ -30,14 +30,18 @@ const ECS: u16 = 8;
 const ZONES: [(&str, &str); 3] = [
     (
         "example",
-        "@ SOA NS1.Gone hostmaster 1 2 3 4 60\n@ NS ns1\n@ NS ns.other.test.\nns1 A 192.0.2.53\nwww A 192.0.2.1\nwww AAAA 2001:db8::1\n\
-         MiXed.Case TXT \"a\" \"b\"\nalias CNAME WWW\nlonger.chain CNAME alias\naway CNAME www.elsewhere.net.\nlost CNAME not.there\n\
-         steered CNAME {host}\n*.wild A 192.0.2.7\nfrom.wild2 CNAME x.wild\nx.deep.below A 192.0.2.8\nsub NS ns.sub\nns.sub A 192.0.2.9\n\
+        "@ SOA NS1.Gone hostmaster 1 2 3 4 60\n@ NS ns1\n@ NS ns.other.test.\nns1 A 192.0.2.53\nwww A 192.0.2.1\n\
+         www AAAA 2001:db8::1\n\
+         MiXed.Case TXT \"a\" \"b\"\nalias CNAME WWW\nlonger.chain CNAME alias\naway CNAME www.elsewhere.net.\n\
+         lost CNAME not.there\n\
+         steered CNAME {host}\n*.wild A 192.0.2.7\nfrom.wild2 CNAME x.wild\nx.deep.below A 192.0.2.8\nsub NS ns.sub\n\
+         ns.sub A 192.0.2.9\n\
          moved DNAME www.deep.below\nthrough CNAME a.moved\nmx MX 10 www\nmx MX 20 ns1\n",
     ),
     (
         "child.example",
-        "@ SOA ns.child.example. host.other.test. 1 2 3 4 30\n@ NS www.example.\nwww A 192.0.2.77\nup CNAME www.example.\n",
+        "@ SOA ns.child.example. host.other.test. 1 2 3 4 30\n@ NS www.example.\nwww A 192.0.2.77\n\
+         up CNAME www.example.\n",
     ),
     ("test", "@ SOA ns.outside.net. h.outside.net. 1 2 3 4 90\n@ NS ns.outside.net.\na.b.c TXT x\n"),
 ];
@@ -334,7 +338,8 @@ fn a_kept_answer_is_byte_for_byte_the_one_that_is_made() {
     assert!(signed > 1_000, "{signed} signed answers");
     assert!(hits > sent / 4, "the comparison means little if nothing was kept: {hits} hits");
     println!(
-        "memo: {WORLDS} random worlds, {sent} datagrams, {hits} answered by what was kept, {denied} name errors, {signed} signed: all equal to the full path"
+        "memo: {WORLDS} random worlds, {sent} datagrams, {hits} answered by what was kept, {denied} name errors, \
+         {signed} signed: all equal to the full path"
     );
 }
 
@@ -495,7 +500,8 @@ fn responses_with_names_of_very_many_labels_are_those_of_the_full_path() {
     let far = format!("{}z.y", "b.".repeat(58));
     for (apex, far) in [(&long, "elsewhere.test"), (&short, &far)] {
         let mut zone = format!(
-            "$TTL 60\n@ SOA ns.{far}. host.z.y. 1 2 3 4 60\n@ NS ns.{far}.\n@ NS other.z.y.\n@ NS ns1\nns1 A 192.0.2.1\n"
+            "$TTL 60\n@ SOA ns.{far}. host.z.y. 1 2 3 4 60\n@ NS ns.{far}.\n@ NS other.z.y.\n@ NS ns1\n\
+             ns1 A 192.0.2.1\n"
         );
         (0..16).for_each(|labels| zone += &format!("{}known A 192.0.2.{labels}\n", "x.".repeat(labels)));
         let origin: crate::protocol::name::Name = apex.parse().unwrap();

@@ -340,8 +340,10 @@ mod tests {
     use crate::zones::{ServedZone, Zones};
 
     const ZONE: &[u8] = b"$TTL 300\n@ SOA ns.example.org. hostmaster 1 3600 600 86400 60\n  NS ns.example.org.\n\
-        www A 192.0.2.1\nwww A 192.0.2.2\n*.wild TXT \"one\" \"two\"\nalias CNAME WWW\nmail MX 10 www\n_s._tcp SRV 1 2 443 www\n\
-        @ CAA 0 issue \"ca.example\"\nnew TYPE65280 \\# 3 010203\nweb HTTPS 1 . alpn=h2\nsub NS ns.sub\nns.sub A 192.0.2.53\n";
+        www A 192.0.2.1\nwww A 192.0.2.2\n*.wild TXT \"one\" \"two\"\nalias CNAME WWW\nmail MX 10 www\n\
+        _s._tcp SRV 1 2 443 www\n\
+        @ CAA 0 issue \"ca.example\"\nnew TYPE65280 \\# 3 010203\nweb HTTPS 1 . alpn=h2\nsub NS ns.sub\n\
+        ns.sub A 192.0.2.53\n";
 
     struct Fixture(Zones, RdataSet);
 

@@ -329,12 +329,14 @@ mod tests {
             let table = Table::new(RateLimit::at(rate));
             let between = u64::from(1000_u32.div_ceil(rate));
             for number in 0..200 {
-                prop_assert_eq!(table.judge(address("2001:db8::1"), Counted::Answers(Class::Positive), start + number * between), Verdict::Answer);
+                prop_assert_eq!(table.judge(address("2001:db8::1"), Counted::Answers(Class::Positive),
+                    start + number * between), Verdict::Answer);
             }
         }
 
         #[test]
-        fn time_that_goes_back_limits_but_never_panics(times in prop::collection::vec(any::<u64>(), 1..100), rate in any::<u32>()) {
+        fn time_that_goes_back_limits_but_never_panics(times in prop::collection::vec(any::<u64>(), 1..100),
+            rate in any::<u32>()) {
             let table = Table::new(RateLimit::at(rate));
             for now in times {
                 table.judge(address("192.0.2.1"), Counted::Answers(Class::Positive), now);

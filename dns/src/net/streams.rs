@@ -99,7 +99,8 @@ pub(crate) async fn accept<R: Respond>(
             }
             Err(error) => {
                 if !std::mem::replace(&mut short, true) {
-                    warn!(%error, "connections can't be accepted; trying on. Raise the limit of open files, or lower [tcp] connections");
+                    warn!(%error, "connections can't be accepted; trying on. Raise the limit of open files, or lower \
+                        [tcp] connections");
                 }
                 sleep(REST).await;
             }

@@ -156,7 +156,8 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 
 async fn nowhere(request: Request) -> Problem {
     let message = format!(
-        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, /v1/status and /v1/overrides",
+        "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, \
+         /v1/status and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

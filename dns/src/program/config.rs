@@ -294,8 +294,10 @@ ipv6_prefix = 64
 
     #[test]
     fn every_error_is_told_at_once_with_its_line() {
-        let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\nthreads = 0\n\
-                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\ncretificate = 'x'\n[secrets]\nlisten = 'x'\n";
+        let text = "node = ''\nlisten = ['127.0.0.1', 5300, '127.0.0.1:53', '127.0.0.1:53']\nrules = 7\ngeiop = 'x'\n\
+                    threads = 0\n\
+                    [zones]\n'a..b' = 'z'\n'ok.example' = 3\n'OK.example.' = 'again'\n[api]\ncert = 'c.pem'\n\
+                    cretificate = 'x'\n[secrets]\nlisten = 'x'\n";
         let errors = parse(text).unwrap_err();
         let expect = [
             "b.toml:1: \"node\" is empty",
@@ -323,7 +325,8 @@ ipv6_prefix = 64
     fn errors_of_cookies_and_identity_are_told_with_their_lines() {
         let long = "x".repeat(256);
         let text = format!(
-            "listen = ['127.0.0.1:0']\nrules = 'r'\n[cookies]\nsecret_files = ['', 3, 'a', 'a']\nrequired = 'yes'\nsecrets = []\n\
+            "listen = ['127.0.0.1:0']\nrules = 'r'\n[cookies]\nsecret_files = ['', 3, 'a', 'a']\nrequired = 'yes'\n\
+             secrets = []\n\
              [identity]\nversion = 7\nhostname = ''\nnsid = '{long}'\nhost = 'x'\n"
         );
         let errors = parse(&text).unwrap_err();
@@ -348,9 +351,12 @@ ipv6_prefix = 64
 
     #[test]
     fn errors_of_transports_and_limits_are_told_with_their_lines() {
-        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[dot]\nlisten = []\ncert = 'c'\ncrt = 'x'\n[doq]\n[doh]\nlisten = 'nowhere'\n\
-                    cert = 'c'\nkey = 'k'\n[tcp]\nconnections = 0\nper_client = 'many'\nidle = '1d'\n[rate_limit]\nslip = -1\n\
-                    ipv4_prefix = 33\nexempt = ['here']\n[signing]\nper_second = 0\nin_all = 100001\nipv6_prefix = 0\nexempt = []\n";
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[dot]\nlisten = []\ncert = 'c'\ncrt = 'x'\n[doq]\n[doh]\n\
+                    listen = 'nowhere'\n\
+                    cert = 'c'\nkey = 'k'\n[tcp]\nconnections = 0\nper_client = 'many'\nidle = '1d'\n[rate_limit]\n\
+                    slip = -1\n\
+                    ipv4_prefix = 33\nexempt = ['here']\n[signing]\nper_second = 0\nin_all = 100001\nipv6_prefix = 0\n\
+                    exempt = []\n";
         let errors = parse(text).unwrap_err();
         let expect = [
             "b.toml:3: \"dot.key\" is missing",
@@ -389,8 +395,10 @@ ipv6_prefix = 64
 
     #[test]
     fn signed_zones_are_read_with_defaults_that_are_long_enough_for_most() {
-        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n'b.example' = 'b'\n[dnssec.'B.example.']\nkeys = 'k'\n\
-                    [dnssec.'a.example']\nkeys = '/k/a'\ncds = 'publish'\ndnskey_ttl = '10m'\nds_ttl = '24h'\npropagation = '0s'\n";
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n'b.example' = 'b'\n\
+                    [dnssec.'B.example.']\nkeys = 'k'\n\
+                    [dnssec.'a.example']\nkeys = '/k/a'\ncds = 'publish'\ndnskey_ttl = '10m'\nds_ttl = '24h'\n\
+                    propagation = '0s'\n";
         let signed = parse(text).unwrap().dnssec;
         assert_eq!(
             (signed[0].origin.to_string(), signed[0].policy),
@@ -409,8 +417,10 @@ ipv6_prefix = 64
 
     #[test]
     fn errors_of_signed_zones_are_told_with_their_lines() {
-        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'b.example']\nkeys = 'k'\n\
-                    [dnssec.'a.example']\ncds = 'yes'\ndnskey_ttl = '500ms'\nds_ttl = '1d'\nkyes = 'k'\n[dnssec.'A.EXAMPLE.']\nkeys = 'k'\n\
+        let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'b.example']\n\
+                    keys = 'k'\n\
+                    [dnssec.'a.example']\ncds = 'yes'\ndnskey_ttl = '500ms'\nds_ttl = '1d'\nkyes = 'k'\n\
+                    [dnssec.'A.EXAMPLE.']\nkeys = 'k'\n\
                     [dnssec.'..']\nkeys = 'k'\n[dnssec.c.example]\nkeys = 'k'\n";
         let errors = parse(text).unwrap_err();
         let expect = [
@@ -427,7 +437,8 @@ ipv6_prefix = 64
             assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected:?} is not among {errors:#?}");
         }
         assert_eq!(errors.len(), expect.len(), "{errors:#?}");
-        let twice = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'a.example']\nkeys = 'k'\n\
+        let twice = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'a.example']\n\
+                     keys = 'k'\n\
                      [dnssec.'a.example.']\nkeys = 'k'\n";
         assert_eq!(
             parse(twice).unwrap_err(),
@@ -458,7 +469,8 @@ ipv6_prefix = 64
         }
         let doq = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['0.0.0.0:53']\ncert = 'c'\nkey = 'k'";
         one(told(doq), "b.toml:4: ", "overlap");
-        let doh = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'\n[dot]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'";
+        let doh = "listen = ['127.0.0.1:53']\n[doq]\nlisten = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'\n[dot]\n\
+                   listen = ['127.0.0.1:853']\ncert = 'c'\nkey = 'k'";
         assert_eq!(told(doh), [""; 0], "UDP and TCP share a port");
     }
 

@@ -22,7 +22,8 @@ pub(crate) struct Question {
     #[arg(long, required_unless_present_any = ["tenant", "all"])]
     pub(crate) service: Option<String>,
     /// The client's address, or `unknown` for one that nobody can place.
-    #[arg(long, value_name = "IP|unknown", required_unless_present_any = ["country", "tenant", "all"], conflicts_with = "country")]
+    #[arg(long, value_name = "IP|unknown", required_unless_present_any = ["country", "tenant", "all"],
+        conflicts_with = "country")]
     pub(crate) client: Option<String>,
     /// The client's country instead of its address, such as DE.
     #[arg(long)]
@@ -158,7 +159,8 @@ impl Question {
                 let code = country.to_ascii_uppercase();
                 match CountryCode::parse(&code) {
                     None if !is_like_code(&code) => Err(format!(
-                        "country: \"{country}\" is no ISO 3166-1 code of two letters, such as DE; a client of no known country is `unknown`"
+                        "country: \"{country}\" is no ISO 3166-1 code of two letters, such as DE; a client of no known \
+                         country is `unknown`"
                     )),
                     // What a database says of a client that it can't place is asked for as it would come.
                     country => Ok(Client { country, ..Client::default() }),
@@ -178,13 +180,15 @@ impl Question {
             )),
             Some(tenant) if self.client.is_none() && self.country.is_none() && by_geography(tenant) => {
                 notes.push(format!(
-                    "tenant: {} declares neither \"residency\" nor \"process_in\", so where it asks from decides; this is decided for a \
+                    "tenant: {} declares neither \"residency\" nor \"process_in\", so where it asks from decides; this \
+                     is decided for a \
                      client that nobody can place; ask with a client or a country too",
                     tenant.id
                 ));
             }
             None if service.requires_key => notes.push(format!(
-                "tenant: {} belongs to tenants: the edge refuses requests without a known key; this is what DNS decides",
+                "tenant: {} belongs to tenants: the edge refuses requests without a known key; this is what DNS \
+                 decides",
                 service.id
             )),
             _ => {}

@@ -30,7 +30,8 @@ pub struct Verified {
 pub enum VerifyError {
     /// It isn't three parts in base64url, or far too long.
     #[error(
-        "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it was copied whole"
+        "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it \
+         was copied whole"
     )]
     Form,
     /// Its header isn't that of a receipt.

@@ -178,9 +178,11 @@ mod tests {
     fn rules(revision: u64) -> Arc<Rules> {
         let region =
             |last: u8| serde_json::json!({ "countries": ["DE"], "answers": { "A": [format!("192.0.2.{last}")] } });
-        let service = serde_json::json!({ "hosts": ["chat.example.com"], "pattern": "active-passive", "regions": ["a", "b"],
+        let service = serde_json::json!({ "hosts": ["chat.example.com"], "pattern": "active-passive", "regions": ["a",
+            "b"],
             "residency": [{ "clients": ["unknown"], "process_in": ["eu"] }] });
-        let rules = serde_json::json!({ "version": 1, "revision": revision, "jurisdictions": { "eu": { "include": ["EU"] } },
+        let rules = serde_json::json!({ "version": 1, "revision": revision,
+            "jurisdictions": { "eu": { "include": ["EU"] } },
             "regions": { "a": region(1), "b": region(2) }, "services": { "chat": service } });
         compile_rules(rules.to_string().into_bytes(), "rules.json").unwrap()
     }

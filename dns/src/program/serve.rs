@@ -266,7 +266,8 @@ fn announce(handle: &Handle, node: &str, addresses: &Addresses, api: Option<Sock
     let api = api.map_or("none".to_owned(), |api| api.to_string());
     let revision = handle.snapshot().table().revision();
     let threads = threads.map_or(0, NonZero::get);
-    info!(json.event = "serving", node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh), api, %revision, "serving");
+    info!(json.event = "serving", node, dns = list(dns), threads, dot = list(dot), doq = list(doq), doh = list(doh),
+        api, %revision, "serving");
 }
 
 /// The signals this program heeds.

@@ -184,7 +184,8 @@ fn open_store(sources: &Sources) -> Result<Option<Store>, Fault> {
     if !store.is_ours_alone() {
         let directory = directory.display();
         tracing::warn!(
-            "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each node its own"
+            "{directory}: another process seems to use this state_dir, and each undoes what the other keeps; give each \
+             node its own"
         );
     }
     Ok(Some(store))

@@ -297,7 +297,8 @@ fn compare(old: Option<&ZoneSource>, new: &ZoneSource) -> (Judged, String) {
         left < same.len()
     };
     let told = format!(
-        "{gone} of the zone's {names} names are missing in the new version, so it waits for {} seconds without a change; a SIGHUP \
+        "{gone} of the zone's {names} names are missing in the new version, so it waits for {} seconds without a \
+         change; a SIGHUP \
          takes it now, and shrink = \"take\" in the configuration takes such versions at once",
         settle::HELD / 1000
     );

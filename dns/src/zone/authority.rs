@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn rfc4035_2_2_glue_and_delegations_are_not_the_zones_own() {
-        let text = "a.b A 192.0.2.1\nsub NS ns.sub\nsub DS 1 13 2 AA\nsub A 192.0.2.2\nns.sub A 192.0.2.3\nx.y.sub TXT t\nd DNAME other.test.\n";
+        let text = "a.b A 192.0.2.1\nsub NS ns.sub\nsub DS 1 13 2 AA\nsub A 192.0.2.2\nns.sub A 192.0.2.3\n\
+                    x.y.sub TXT t\nd DNAME other.test.\n";
         let zone = zone("example.com", text, &[]);
         let own: Vec<_> = zone.own_sets().map(|own| (zone.name_of(own.node).to_string(), own.set.rtype)).collect();
         let expected = [

@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn a_name_is_found_step_by_step_where_it_is_found_at_once() {
-        let text = "a.b A 192.0.2.1\nB.c.d A 192.0.2.1\nsub NS ns.sub\nsub DS 1 13 2 AA\nns.sub A 192.0.2.3\nd.d DNAME other.test.\n*.w A 192.0.2.4\n";
+        let text = "a.b A 192.0.2.1\nB.c.d A 192.0.2.1\nsub NS ns.sub\nsub DS 1 13 2 AA\nns.sub A 192.0.2.3\n\
+                    d.d DNAME other.test.\n*.w A 192.0.2.4\n";
         let parent = zone("example", text, &[]);
         let child = zone("sub.example", "x A 192.0.2.9\n* A 192.0.2.8\n", &[]);
         let alone = Zones::new([Arc::clone(&parent)]);

@@ -102,7 +102,8 @@ pub(super) const TERRITORIES: [Territory; 36] = [
     outside(
         "SJ",
         Some("NO"),
-        "is Svalbard, which Norway keeps out of the EEA Agreement (Protocol 40), with Jan Mayen, which has no code of its own",
+        "is Svalbard, which Norway keeps out of the EEA Agreement (Protocol 40), with Jan Mayen, which has no code of \
+         its own",
     ),
     outside("SM", None, MICROSTATE),
     outside("SX", Some("NL"), DUTCH),
@@ -119,7 +120,8 @@ pub(super) const TERRITORIES: [Territory; 36] = [
     inside(
         "YT",
         "FR",
-        "has been an outermost region of France since 2014-01-01 (Decision 2012/419/EU): EU law applies (TFEU, Article 355(1))",
+        "has been an outermost region of France since 2014-01-01 (Decision 2012/419/EU): EU law applies (TFEU, Article \
+         355(1))",
     ),
 ];
 

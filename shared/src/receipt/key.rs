@@ -26,7 +26,8 @@ impl PublicKey {
     /// The key as a JSON Web Key.
     #[must_use]
     pub fn to_jwk(&self) -> Value {
-        json!({ "kty": "OKP", "crv": "Ed25519", "x": self.x(), "kid": self.thumbprint(), "alg": super::ALGORITHM, "use": "sig" })
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": self.x(), "kid": self.thumbprint(), "alg": super::ALGORITHM,
+            "use": "sig" })
     }
 
     /// The key's name: its SHA-256 thumbprint (RFC 7638 §3, RFC 8037 §2).

@@ -1,7 +1,8 @@
-//! Service bindings, the data of HTTPS and SVCB records: presentation text of RFC 9460 enters from the rules document, priority, target and
-//! parameters in wire order leave, or what is wrong; the DNS server writes records from them.
+//! Service bindings, the data of HTTPS and SVCB records: presentation text of RFC 9460 enters from the rules document,
+//! priority, target and parameters in wire order leave, or what is wrong; the DNS server writes records from them.
 //!
-//! Address hints may not be written: they are derived from the addresses that stand beside the binding, so that they never disagree.
+//! Address hints may not be written: they are derived from the addresses that stand beside the binding, so that they
+//! never disagree.
 
 use super::HostName;
 
@@ -80,7 +81,11 @@ impl ServiceBinding {
     fn check(&self) -> Result<(), String> {
         let has = |key: u16| self.params.iter().any(|(other, _)| *other == key);
         if self.is_alias() && !self.params.is_empty() {
-            return Err("is an alias (priority 0) with parameters, which nobody would read; remove them, or give it a priority from 1".to_owned());
+            return Err(
+                "is an alias (priority 0) with parameters, which nobody would read; remove them, or give it a \
+                priority from 1"
+                    .to_owned(),
+            );
         }
         if has(2) && !has(1) {
             return Err("has no-default-alpn without alpn, so no protocol is left; add alpn".to_owned());
@@ -209,7 +214,9 @@ fn encode(key: u16, name: &str, value: Option<Vec<u8>>) -> Result<Vec<u8>, Strin
             if fits {
                 Ok(path.to_vec())
             } else {
-                Err("has a dohpath that is no template with the variable dns; write one such as dohpath=/dns-query{?dns}".to_owned())
+                Err("has a dohpath that is no template with the variable dns; write one such as \
+                    dohpath=/dns-query{?dns}"
+                    .to_owned())
             }
         }
         _ => Ok(value.unwrap_or_default()),
@@ -233,7 +240,8 @@ fn mandatory(value: &[u8]) -> Result<Vec<u8>, String> {
     Ok(keys.into_iter().flat_map(u16::to_be_bytes).collect())
 }
 
-/// Protocol ids, each behind its length (RFC 9460 §7.1.1); commas separate them, `\,` is a comma inside one (appendix A.1).
+/// Protocol ids, each behind its length (RFC 9460 §7.1.1); commas separate them, `\,` is a comma inside one (appendix
+/// A.1).
 fn alpn(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut ids = vec![Vec::new()];
     let mut rest = value.iter().copied();

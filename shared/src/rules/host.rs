@@ -47,7 +47,8 @@ impl SteeredHost {
         let write = "write one such as \"chat.ai.example.com\"";
         if text.contains('*') {
             return format!(
-                "is {text:?}; an asterisk stands for whole labels only, once and at the start: write it as \"*.gpu.example.com\""
+                "is {text:?}; an asterisk stands for whole labels only, once and at the start: write it as \
+                 \"*.gpu.example.com\""
             );
         }
         if !text.is_ascii() {

@@ -1,7 +1,8 @@
 //! From the JSON tree to [`Rules`], noting every violation with its place. Called by [`crate::table`] only.
 //!
 //! Names are gathered first, so that a reference to nothing is told where it stands, with the nearest name that exists.
-//! What can't be read is left out or replaced by a default: such a `Rules` serves to find further violations, never to steer.
+//! What can't be read is left out or replaced by a default: such a `Rules` serves to find further violations, never to
+//! steer.
 
 mod load;
 mod monitor;

@@ -10,8 +10,8 @@ use crate::time::{Millis, Timestamp};
 
 /// The schema (draft 2020-12) as pretty-printed JSON with a final newline.
 ///
-/// Editors complete and check a rules document by it when the document names it as `$schema`. It knows shapes only; what one
-/// part says of another is checked by `bailiwick check`.
+/// Editors complete and check a rules document by it when the document names it as `$schema`. It knows shapes only;
+/// what one part says of another is checked by `bailiwick check`.
 #[must_use]
 pub fn json_schema_text() -> String {
     let mut schema = schemars::schema_for!(Rules);
@@ -40,10 +40,14 @@ macro_rules! string_schema {
     };
 }
 
-string_schema!(CountryCode, "CountryCode", { "type": "string", "pattern": "^[A-Z]{2}$", "description": "ISO 3166-1 alpha-2 code." });
-string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": "A duration: 500ms, 5s, 2m, 1h." });
-string_schema!(Slew, "Slew", { "type": "string", "pattern": "^[0-9]+%/[0-9]+(ms|s|m|h)$", "description": "A share in a time: 5%/10s." });
-string_schema!(WebOrigin, "WebOrigin", { "type": "string", "pattern": r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@*]+)$", "description": "An origin as browsers write it, or `*`." });
+string_schema!(CountryCode, "CountryCode", { "type": "string", "pattern": "^[A-Z]{2}$", "description": "ISO 3166-1 \
+    alpha-2 code." });
+string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": "A duration: \
+    500ms, 5s, 2m, 1h." });
+string_schema!(Slew, "Slew", { "type": "string", "pattern": "^[0-9]+%/[0-9]+(ms|s|m|h)$",
+    "description": "A share in a time: 5%/10s." });
+string_schema!(WebOrigin, "WebOrigin", { "type": "string", "pattern": r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@*]+)$",
+    "description": "An origin as browsers write it, or `*`." });
 string_schema!(Timestamp, "Timestamp", { "type": "string", "format": "date-time" });
 
 impl JsonSchema for Coordinates {

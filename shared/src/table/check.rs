@@ -70,7 +70,8 @@ fn differing(name: &RegionId, answers: Option<&Answers>, first: (&RegionId, &[&s
         Some(answers) if types(answers) != expected => {
             let (these, those) = (types(answers).join(", "), expected.join(", "));
             Some(format!(
-                "holds {name}, which publishes {these}, and {first}, which publishes {those}; publish the same types in \
+                "holds {name}, which publishes {these}, and {first}, which publishes {those}; publish the same types \
+                 in \
                  every region of a service"
             ))
         }
@@ -84,7 +85,8 @@ pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
         let is_any = service.cors.as_ref().is_some_and(|cors| cors.origins.iter().any(rules::WebOrigin::is_any));
         let has_keys = rules.tenants.values().any(|tenant| tenant.services.contains(id));
         if is_any && !has_keys {
-            let message = "is \"*\" for a service that no tenant names, so any page could ask with its visitor's place and no \
+            let message = "is \"*\" for a service that no tenant names, so any page could ask with its visitor's place \
+                and no \
                            key; list the origins, or give the service tenants";
             violations.push(Violation { pointer: format!("/services/{id}/cors/origins"), message: message.to_owned() });
         }
@@ -137,7 +139,10 @@ pub(super) fn tenants(rules: &Rules, violations: &mut Vec<Violation>) {
         }
         for id in &tenant.services {
             let Some(service) = rules.services.get(id) else { continue };
-            let named = |client: &ClientMatch| matches!(client, ClientMatch::Jurisdiction(one) if tenant.residency.contains(one));
+            let named = |client: &ClientMatch| {
+                matches!(client,
+                ClientMatch::Jurisdiction(one) if tenant.residency.contains(one))
+            };
             let taken =
                 |rule: &&rules::ResidencyRule| rule.clients.iter().any(|one| *one == ClientMatch::Known || named(one));
             let position = service.residency.iter().position(|rule| taken(&rule));
@@ -151,7 +156,8 @@ pub(super) fn tenants(rules: &Rules, violations: &mut Vec<Violation>) {
             let first = declared.first().map_or("", |one| one);
             let message = format!(
                 "is {}, which no rule of the service {id} names, so its rule {index} (\"*\") would process this tenant \
-                 wherever anybody may be; name it in the \"clients\" of a rule, or say here where: \"process_in\": [{first}]",
+                 wherever anybody may be; name it in the \"clients\" of a rule, or say here where: \"process_in\": \
+                 [{first}]",
                 declared.join(", ")
             );
             violations.push(Violation { pointer: format!("/tenants/{name}/residency"), message });

@@ -16,10 +16,13 @@ fn sound() -> Value {
         },
         "services": { "chat": {
             "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "lon"],
-            "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["*"], "process_in": [["uk", "eu"]] } ],
+            "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["*"], "process_in": [["uk",
+                "eu"]] } ],
         } },
-        "tenants": { "acme": { "key_sha256": [KeyDigest::of_key("sk-acme").to_string()], "residency": "eu", "services": ["chat"] } },
-        "networks": [ { "prefix": "198.51.100.0/24", "country": "DE" }, { "prefix": "198.51.100.128/25", "country": "GB" } ],
+        "tenants": { "acme": { "key_sha256": [KeyDigest::of_key("sk-acme").to_string()], "residency": "eu",
+            "services": ["chat"] } },
+        "networks": [ { "prefix": "198.51.100.0/24", "country": "DE" }, { "prefix": "198.51.100.128/25",
+            "country": "GB" } ],
         "overrides": [ { "region": "lon", "status": "down", "until": "2026-12-01T06:00:00Z", "reason": "drill" } ],
     })
 }
@@ -260,7 +263,10 @@ fn what_may_stand_once_is_refused_twice() {
 
 #[test]
 fn an_override_may_be_of_one_endpoint_which_has_to_be_there() {
-    let forced = |endpoint: &str| json!({ "region": "fra", "endpoint": endpoint, "status": "down", "until": "2026-12-01T06:00:00Z", "reason": "drill" });
+    let forced = |endpoint: &str| {
+        json!({ "region": "fra", "endpoint": endpoint, "status": "down",
+        "until": "2026-12-01T06:00:00Z", "reason": "drill" })
+    };
     let mut document = sound();
     let name = document["regions"]["fra"]["endpoints"].as_object().unwrap().keys().next().unwrap().clone();
     document["overrides"].as_array_mut().unwrap().push(forced(&name));

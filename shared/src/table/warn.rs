@@ -107,7 +107,8 @@ impl Warner<'_> {
             .map(|(region, name, lacking)| {
                 let lacking = listed(&lacking.iter().collect::<Vec<_>>());
                 let message = format!(
-                    "leaves out {}, which lies in {name} but for {lacking}; add these to the jurisdiction, or take them \
+                    "leaves out {}, which lies in {name} but for {lacking}; add these to the jurisdiction, or take \
+                     them \
                      from the region",
                     region.id
                 );
@@ -312,7 +313,8 @@ impl Warner<'_> {
             for (place, monitor) in region.monitors() {
                 if let Some((name, service)) = host_of(monitor).and_then(|host| steers(&host)) {
                     let message = format!(
-                        "asks {name}, which the service {service} steers: the probe reaches whichever region is chosen, not this one; \
+                        "asks {name}, which the service {service} steers: the probe reaches whichever region is \
+                         chosen, not this one; \
                          name the region's own address or a name of its own"
                     );
                     told.push((format!("{place}/{}", field(monitor)), message));
@@ -321,7 +323,8 @@ impl Warner<'_> {
             for (id, endpoint) in &region.endpoints {
                 if let Some((name, service)) = endpoint.url.as_url().host_str().and_then(steers) {
                     let message = format!(
-                        "goes to {name}, which the service {service} steers: the edge would send requests to itself, or to whichever \
+                        "goes to {name}, which the service {service} steers: the edge would send requests to itself, \
+                         or to whichever \
                          region is chosen; name the endpoint's own address or a name of its own"
                     );
                     told.push((format!("/regions/{}/endpoints/{id}/url", region.id), message));
@@ -344,7 +347,8 @@ impl Warner<'_> {
         for place in told.collect::<Vec<_>>() {
             self.warn(
                 place,
-                "is content while any address of its name answers, but the region publishes A and AAAA: while one family is \
+                "is content while any address of its name answers, but the region publishes A and AAAA: while one \
+                 family is \
                  dead its records are given out all the same; add \"family\": \"both\", or \"any\" if that is meant",
             );
         }
@@ -373,7 +377,8 @@ impl Warner<'_> {
             if reached.contains(id) {
                 let through: Vec<String> = reached.iter().filter(|one| *one != id).map(ToString::to_string).collect();
                 let message = format!(
-                    "are reached again by the aliases of this service's regions, through {}: whoever follows them goes in a circle; let \
+                    "are reached again by the aliases of this service's regions, through {}: whoever follows them goes \
+                     in a circle; let \
                      one of these publish addresses",
                     through.join(", ")
                 );
@@ -395,7 +400,8 @@ impl Warner<'_> {
             let is_open = |endpoint: &Endpoint| endpoint.engine.is_some() && endpoint.models.is_none();
             for (id, _) in region.endpoints.iter().filter(|(_, endpoint)| tenants > 1 && is_open(endpoint)) {
                 let message = format!(
-                    "has no \"models\", and {tenants} tenants share this engine: each may use any model and LoRA adapter \
+                    "has no \"models\", and {tenants} tenants share this engine: each may use any model and LoRA \
+                     adapter \
                      there by its name, whoever it was made for; list under \"models\" what they may use, and give a \
                      tenant's own adapters an endpoint of its own"
                 );
@@ -411,7 +417,8 @@ impl Warner<'_> {
         let served: BTreeSet<&RegionId> = self.rules.services.values().flat_map(|service| &service.regions).collect();
         for region in self.regions {
             if !served.contains(&region.id) {
-                let message = "belongs to no service, so nothing is ever sent there; list it in a service's \"regions\", or \
+                let message = "belongs to no service, so nothing is ever sent there; list it in a service's \
+                    \"regions\", or \
                                remove it";
                 self.warn(format!("/regions/{}", region.id), message);
             }

@@ -101,7 +101,8 @@ pub fn document(random: &mut Random) -> Value {
     json!({
         "version": 1,
         "revision": 1 + random.below(1000),
-        "jurisdictions": jurisdictions.into_iter().map(|(name, set)| (name.to_owned(), set)).collect::<serde_json::Map<_, _>>(),
+        "jurisdictions": jurisdictions.into_iter().map(|(name, set)| (name.to_owned(),
+            set)).collect::<serde_json::Map<_, _>>(),
         "regions": described,
         "services": serving,
         "tenants": tenants,
@@ -123,8 +124,8 @@ fn region(random: &mut Random, jurisdictions: &[&str]) -> Value {
     }
     let endpoints: serde_json::Map<_, _> = (0..random.below(4))
         .map(|n| {
-            let mut endpoint =
-                json!({ "url": format!("https://e{n}.example/v1"), "priority": random.below(2), "weight": 1 + random.below(3) });
+            let mut endpoint = json!({ "url": format!("https://e{n}.example/v1"), "priority": random.below(2),
+                    "weight": 1 + random.below(3) });
             if random.chance(50) {
                 let models = random.some(&MODELS, 1).into_iter();
                 endpoint["models"] = models.map(|model| (model.to_owned(), json!(format!("up-{model}")))).collect();

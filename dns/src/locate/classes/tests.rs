@@ -17,15 +17,19 @@ fn table(networks: &[(IpNet, usize)]) -> Table {
     let networks: Vec<String> = networks.collect();
     let service = |host: &str, pattern: &str| {
         format!(
-            r#""{host}": {{ "hosts": ["{host}.example"], "pattern": "{pattern}", "regions": ["fra", "lon", "nyc", "anywhere"],
-                "residency": [ {{ "clients": ["eu"], "process_in": ["eu"] }}, {{ "clients": ["uk"], "process_in": ["uk", "eu"] }},
+            r#""{host}": {{ "hosts": ["{host}.example"], "pattern": "{pattern}", "regions": ["fra", "lon", "nyc",
+                "anywhere"],
+                "residency": [ {{ "clients": ["eu"], "process_in": ["eu"] }}, {{ "clients": ["uk"],
+                    "process_in": ["uk", "eu"] }},
                                {{ "clients": ["us", "unknown"], "process_in": [["us", "eu", "uk"]] }} ] }}"#
         )
     };
     let json = format!(
         r#"{{ "version": 1, "revision": 1,
-            "jurisdictions": {{ "eu": {{ "include": ["EU"] }}, "uk": {{ "countries": ["GB"] }}, "us": {{ "countries": ["US"] }} }},
-            "regions": {{ "fra": {{ "countries": ["DE"] }}, "lon": {{ "countries": ["GB"] }}, "nyc": {{ "countries": ["US"] }},
+            "jurisdictions": {{ "eu": {{ "include": ["EU"] }}, "uk": {{ "countries": ["GB"] }},
+                "us": {{ "countries": ["US"] }} }},
+            "regions": {{ "fra": {{ "countries": ["DE"] }}, "lon": {{ "countries": ["GB"] }},
+                "nyc": {{ "countries": ["US"] }},
                           "anywhere": {{ "countries": ["*"], "standby": true }} }},
             "services": {{ {}, {}, {} }},
             "networks": [{}] }}"#,
@@ -117,7 +121,8 @@ const CASES: u32 = 1500;
 fn ranges_equal_steering_and_scopes_hold_what_they_promise() {
     let probes = proptest::collection::vec((address(), any::<u128>()), 1..12);
     let compared = std::cell::Cell::new(0_u64);
-    proptest!(ProptestConfig::with_cases(CASES), |(recorded in networks(), named in networks(), probes in probes, both in any::<bool>())| {
+    proptest!(ProptestConfig::with_cases(CASES), |(recorded in networks(), named in networks(), probes in probes,
+        both in any::<bool>())| {
         let mut made = Made::new(6);
         for (prefix, country) in recorded.iter().filter(|(prefix, _)| carried(prefix.network()).is_none()) {
             let location = (country % 3 == 0).then_some((35.68, 139.69));

@@ -102,7 +102,8 @@ pub(super) async fn set(
 ) -> Result<Json<OverrideStatus>, Problem> {
     let Json(wanted) = body.map_err(|rejection| {
         let message = format!(
-            "{}; send JSON such as {{\"region\": \"uk-london\", \"status\": \"down\", \"until\": \"2026-12-01T06:00:00Z\", \"reason\": \"drill\"}}",
+            "{}; send JSON such as {{\"region\": \"uk-london\", \"status\": \"down\", \"until\": \
+             \"2026-12-01T06:00:00Z\", \"reason\": \"drill\"}}",
             rejection.body_text()
         );
         Problem::new(rejection.status(), message)

@@ -148,7 +148,8 @@ pub(super) async fn rules_status(State(api): State<Arc<Api>>) -> Json<Sources> {
 }
 
 fn how_to_ask(wrong: &str) -> Problem {
-    let how = "ask as /v1/explain?service=chat&client=203.0.113.7 or with country, tenant, model, path, down and at, or with \
+    let how = "ask as /v1/explain?service=chat&client=203.0.113.7 or with country, tenant, model, path, down and at, \
+        or with \
                all=true for every fence";
     Problem::new(StatusCode::BAD_REQUEST, format!("{wrong}; {how}"))
 }

@@ -23,7 +23,8 @@ fn rules(revision: u64) -> String {
     json!({
         "version": 1, "revision": revision,
         "jurisdictions": { "eu": { "include": ["EU"] } },
-        "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } }, "par": { "countries": ["FR"] } },
+        "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } },
+            "par": { "countries": ["FR"] } },
         "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                 "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
     })
@@ -255,7 +256,10 @@ async fn a_token_that_may_read_reads_from_other_machines_and_changes_nothing() {
 #[tokio::test]
 async fn an_endpoint_is_forced_by_itself_and_takes_its_region_along_if_it_is_the_only_one() {
     let fixture = Fixture::open().await;
-    let body = |endpoint: &str| json!({ "region": "fra", "endpoint": endpoint, "status": "down", "until": tomorrow(&fixture), "reason": "new driver" });
+    let body = |endpoint: &str| {
+        json!({ "region": "fra", "endpoint": endpoint, "status": "down",
+        "until": tomorrow(&fixture), "reason": "new driver" })
+    };
     let (status, told) = fixture.force(body("fra-2")).await;
     assert!(status == 404 && message(&told).contains("no endpoint \"fra-2\"; did you mean \"fra-1\"?"), "{told}");
     let (status, told) = fixture.force(body("fra-1")).await;

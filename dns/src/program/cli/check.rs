@@ -211,7 +211,8 @@ fn slip(file: &Path, told: &NoCountries) -> Option<String> {
         None => String::new(),
     };
     Some(format!(
-        "{}: says \"{}\" of {}, which is no country's code{meant}: these clients are unknown; mend the database, or place them by \
+        "{}: says \"{}\" of {}, which is no country's code{meant}: these clients are unknown; mend the database, or \
+         place them by \
          \"networks\" in the rules",
         file.display(),
         told.code,
@@ -305,7 +306,8 @@ fn too_many_connections(config: &Config, most: u64) -> Option<String> {
     let wanted = u64::try_from(config.tcp.connections).unwrap_or(u64::MAX);
     (wanted.saturating_add(OTHERS) > most).then(|| {
         format!(
-            "[tcp]: connections = {wanted}, but the system lets a process of this user have {most} files open: the others wait \
+            "[tcp]: connections = {wanted}, but the system lets a process of this user have {most} files open: the \
+             others wait \
              unaccepted; raise the limit (LimitNOFILE= of systemd, `ulimit -Hn`), or lower connections to {}",
             most.saturating_sub(OTHERS)
         )
@@ -412,7 +414,8 @@ mod tests {
         configured(&directory.join("bailiwick.toml"))
     }
 
-    const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n[zones]\n'a.example' = 'a.zone'\n\
+    const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\ngeoip = 'geo.mmdb'\n[zones]\n\
+        'a.example' = 'a.zone'\n\
         'b.example' = 'b.zone'\n[api]\nlisten = '127.0.0.1:0'\ntoken_file = 'api.token'\n";
 
     #[test]
@@ -456,7 +459,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let rules = r#"{"version": 1, "revision": 1, "jurisdictions": {"eu": {"include": ["EU"]}},
             "regions": {"fra": {"countries": ["DE"], "answers": {"A": ["192.0.2.1"]}}},
-            "services": {"chat": {"hosts": ["chat.a.example", "chat.elsewhere.example"], "pattern": "active-active", "regions": ["fra"],
+            "services": {"chat": {"hosts": ["chat.a.example", "chat.elsewhere.example"], "pattern": "active-active",
+                "regions": ["fra"],
                                   "residency": [{"clients": ["*"], "process_in": ["eu"]}]}}}"#;
         let zone = "@ 300 SOA ns.x. h.x. 1 2 3 4 5\n@ 300 NS ns.x.\n";
         let config = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n";

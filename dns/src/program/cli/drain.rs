@@ -18,7 +18,8 @@ pub(crate) struct DrainArgs {
     #[arg(value_name = "REGION[/ENDPOINT]")]
     of: String,
     /// For how long: 2h, 90m, 1d, 1h30m. Then the probes decide again.
-    #[arg(long = "for", value_name = "SPAN", value_parser = parse_span, required_unless_present = "until", conflicts_with = "until")]
+    #[arg(long = "for", value_name = "SPAN", value_parser = parse_span, required_unless_present = "until",
+        conflicts_with = "until")]
     span: Option<Millis>,
     /// Until when: 18:00Z (UTC, the next one) or 2026-12-01T18:00:00+01:00.
     #[arg(long, value_name = "TIME")]

@@ -96,10 +96,14 @@ mod tests {
         "regions": {"fra": {"countries": ["DE"]}, "lon": {"countries": ["GB"]}},
         "services": {"chat": {"hosts": ["chat.example"], "pattern": "hub-and-spoke", "regions": ["fra", "lon"],
             "hub": {"region": "fra", "paths": ["/fine_tuning"]},
-            "residency": [{"clients": ["eu"], "process_in": ["eu"]}, {"clients": ["uk"], "process_in": [["uk", "eu"]]}]}},
-        "tenants": {"acme": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000001"], "residency": "eu", "services": ["chat"]},
-            "clinic": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000002"], "process_in": ["uk"], "services": ["chat"]},
-            "globe": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000003"], "services": ["chat"]}},
+            "residency": [{"clients": ["eu"], "process_in": ["eu"]}, {"clients": ["uk"], "process_in": [["uk",
+                "eu"]]}]}},
+        "tenants": {"acme": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000001"],
+            "residency": "eu", "services": ["chat"]},
+            "clinic": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000002"],
+                "process_in": ["uk"], "services": ["chat"]},
+            "globe": {"key_sha256": ["0000000000000000000000000000000000000000000000000000000000000003"],
+                "services": ["chat"]}},
         "networks": [{"prefix": "198.51.100.0/24", "country": "DE"}]}"#;
 
     fn ask(question: Question, json: bool) -> Report {

@@ -51,7 +51,8 @@ impl Shape {
             }
             Self::Gateways => "clients go to your gateways, where the Worker enforces; replace the addresses by theirs",
             Self::DnsOnly => {
-                "clients go straight to the regions, and nobody enforces residency; --shape cloudflare or gateways puts the Worker between"
+                "clients go straight to the regions, and nobody enforces residency; --shape cloudflare or gateways \
+                 puts the Worker between"
             }
         }
     }
@@ -134,9 +135,14 @@ fn pages(shape: Shape) -> Result<Vec<Page>, String> {
     ));
     pages.push(match shape {
         Shape::Gateways => {
-            let urls = "RULES_URLS=https://ns1.ai.example.com:8053/v1/rules\nHEALTH_URLS=https://ns1.ai.example.com:8053/v1/health\n";
+            let urls = "RULES_URLS=https://ns1.ai.example.com:8053/v1/rules\n\
+                        HEALTH_URLS=https://ns1.ai.example.com:8053/v1/health\n";
             let text = format!("{urls}RULES_TOKEN={reader}\nHEALTH_TOKEN={reader}\nSTATE_KEY={seal}\n");
-            secret("gateway.env", text + "# FRA_KEY=\n# LON_KEY=\n# IAD_KEY=\n", "the environment of every gateway; add the endpoints' keys")
+            secret(
+                "gateway.env",
+                text + "# FRA_KEY=\n# LON_KEY=\n# IAD_KEY=\n",
+                "the environment of every gateway; add the endpoints' keys",
+            )
         }
         Shape::Cloudflare | Shape::DnsOnly => {
             let text = serde_json::json!({ "RULES_TOKEN": reader, "HEALTH_TOKEN": reader, "STATE_KEY": seal });
@@ -176,7 +182,8 @@ fn write(directory: &Path, shape: Shape, force: bool) -> Result<String, Vec<Stri
         Shape::Gateways | Shape::DnsOnly => "A",
     };
     output += &format!(
-        "\n{}\n\nNext:\n{enter}  bailiwick check\n  bailiwick explain --service chat --country DE\n  bailiwick serve\n  \
+        "\n{}\n\nNext:\n{enter}  bailiwick check\n  bailiwick explain --service chat --country DE\n  bailiwick \
+         serve\n  \
          dig @127.0.0.1 -p 5300 chat.ai.example.com {dig} +subnet=198.51.100.7\n{}\n",
         shape.about(),
         shape.next()

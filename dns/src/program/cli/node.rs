@@ -85,7 +85,8 @@ impl Node {
         let config = Config::read(file).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let name = file.display();
         let Some(api) = config.api else {
-            let mend = "add [api] with listen = \"127.0.0.1:8053\" and token_file = \"api.token\", or name another node with --api";
+            let mend = "add [api] with listen = \"127.0.0.1:8053\" and token_file = \"api.token\", or name another \
+                node with --api";
             return Err(vec![format!("{name}: this node has no API; {mend}")]);
         };
         if api.listen.port() == 0 {
@@ -145,7 +146,8 @@ impl Node {
                 vec![format!("{} wants a token; {}", self.url, self.no_token)]
             }
             StatusCode::UNAUTHORIZED => vec![format!(
-                "{} doesn't accept the token that was sent; was it changed after the server read it, or is this another node's?",
+                "{} doesn't accept the token that was sent; was it changed after the server read it, or is this \
+                 another node's?",
                 self.url
             )],
             _ if told.is_empty() => {
@@ -173,7 +175,8 @@ impl Node {
         let why =
             if error.is_timeout() { format!("no answer within {} s", PATIENCE.as_secs()) } else { cause.to_string() };
         format!(
-            "the API can't be reached at {} ({}): {why}; is the server running there? `bailiwick serve` starts it, --api names another address",
+            "the API can't be reached at {} ({}): {why}; is the server running there? `bailiwick serve` starts it, \
+             --api names another address",
             self.url, self.said_by
         )
     }

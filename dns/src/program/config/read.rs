@@ -442,7 +442,8 @@ pub(crate) fn zone_name(text: &str) -> Result<Name, String> {
     if text.split('.').any(|label| label == "*") {
         let below = text.trim_start_matches("*.");
         return Err(format!(
-            "a wildcard is no zone; write the zone \"{below}\" and in its file records of \"*\", or steer \"{text}\" by a service's hosts"
+            "a wildcard is no zone; write the zone \"{below}\" and in its file records of \"*\", or steer \"{text}\" \
+             by a service's hosts"
         ));
     }
     Name::parse(format!("{text}.").as_bytes(), None).map_err(|error| error.to_string())

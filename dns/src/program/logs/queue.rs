@@ -222,7 +222,8 @@ fn note(format: LogFormat, now: Timestamp, missing: u64) -> String {
         LogFormat::Text => format!("{now}  WARN {missing} {what}\n"),
         LogFormat::Json => {
             format!(
-                "{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"{missing} {what}\",\"missing\":{missing}}}\n"
+                "{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"{missing} \
+                 {what}\",\"missing\":{missing}}}\n"
             )
         }
     }

@@ -235,7 +235,8 @@ impl Exposition {
         if snapshot.world().key_sets().next().is_none() {
             return Ok(());
         }
-        let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can be told apart";
+        let help = "Keys in a signed zone's DNSKEY RRset, with the digest by which nodes that hold different keys can \
+            be told apart";
         let mut metric = gauge(encoder, "zone_keys", help)?;
         for key_set in snapshot.world().key_sets() {
             let (zone, keys) = (key_set.zone_name(), u64::try_from(key_set.dnskeys().count()).unwrap_or(u64::MAX));
@@ -250,7 +251,8 @@ impl Exposition {
         if world.key_sets().next().is_none() {
             return Ok(());
         }
-        let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds since 1970";
+        let help = "When a signed zone's first signature is no longer served unless it is renewed before, in seconds \
+            since 1970";
         let mut until = gauge(encoder, "signed_until_seconds", help)?;
         for (zone, time) in world.signed_until(self.handle.now()) {
             let zone = zone.origin().to_string();
@@ -260,7 +262,8 @@ impl Exposition {
         sample(&mut renewals, &[], status.renewals)?;
         let failing = u64::from(status.not_renewed.is_some());
         gauge(encoder, "signature_renewal_failing", "1 while signatures can't be renewed")?.encode_gauge(&failing)?;
-        let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused for the budget";
+        let help = "Signatures that answers needed at once, by what became of them: made, found in memory, or refused \
+            for the budget";
         let mut signatures = counter(encoder, "signatures_on_demand", help)?;
         for (outcome, count) in [
             ("made", world.online_signer().made()),
@@ -356,7 +359,8 @@ impl Exposition {
     fn monitors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.handle.snapshot_owned();
         let (table, health) = (snapshot.table(), snapshot.health());
-        let help = "Health checks by what they watch, since it is watched by this monitor; without an endpoint: the region as a whole";
+        let help = "Health checks by what they watch, since it is watched by this monitor; without an endpoint: the \
+            region as a whole";
         let mut probes = counter(encoder, "monitor_probes", help)?;
         for monitor in &health.monitors {
             for (result, count) in [("passed", monitor.probes.passed), ("failed", monitor.probes.failed)] {
@@ -384,7 +388,8 @@ impl Exposition {
                 }
             }
         }
-        let help = "Since when a region has its status, overrides included, in seconds since 1970; at most since this process began";
+        let help = "Since when a region has its status, overrides included, in seconds since 1970; at most since this \
+            process began";
         let mut since = gauge(encoder, "region_since_seconds", help)?;
         for (region, at) in table.regions().iter().zip(&health.since) {
             since.encode_family(&[("region", region.id.as_str())])?.encode_gauge(&(at.0 / 1000))?;

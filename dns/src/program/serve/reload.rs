@@ -36,7 +36,8 @@ impl Changeable {
         };
         for key in fixed(&current, &new) {
             warn!(
-                "{}: {key} has changed, which a running server can't follow; SIGUSR2 or `serve --takeover` puts it in service \
+                "{}: {key} has changed, which a running server can't follow; SIGUSR2 or `serve --takeover` puts it in \
+                 service \
                  without losing a query",
                 file.display()
             );
@@ -48,7 +49,8 @@ impl Changeable {
         self.handle.snapshot().world().online_signer().limit(new.signing);
         if is_other || new.signing != current.signing {
             info!(
-                "the configuration has changed: identity, cookies, responses, [tcp] and [signing] are in service as it says"
+                "the configuration has changed: identity, cookies, responses, [tcp] and [signing] are in service as it \
+                 says"
             );
         }
         let Config { identity, cookies, responses, tcp, signing, .. } = new;
@@ -100,7 +102,8 @@ mod tests {
         let old = read("listen = ['127.0.0.1:53']\nrules = 'r.json'\n");
         assert!(fixed(&old, &old).is_empty());
         let new = read(
-            "listen = ['127.0.0.1:54']\nrules = 's.json'\nthreads = 2\n[identity]\nnsid = 'x'\n[zones]\n'a.example' = 'a'\n",
+            "listen = ['127.0.0.1:54']\nrules = 's.json'\nthreads = 2\n[identity]\nnsid = 'x'\n[zones]\n\
+             'a.example' = 'a'\n",
         );
         assert_eq!(fixed(&old, &new), ["listen", "threads", "rules", "[zones]"]);
     }

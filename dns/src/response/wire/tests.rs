@@ -288,16 +288,23 @@ fn encoded_answers_read_back_as_the_same_records() {
         for qname in owners.iter().chain([&name("nope.example.com"), &name("example.com")]) {
             for qtype in [A, AAAA, MX, TXT, SOA, 12, 33, 35] {
                 let client = Asking { transport: CLIENT, ecs: None };
-                let query_parts = Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec: Dnssec::unwanted(), responses: crate::response::answer::Responses::Full };
+                let query_parts = Query { qname: qname.as_ref(), qtype, qclass: 1, client, dnssec: Dnssec::unwanted(),
+                    responses: crate::response::answer::Responses::Full };
                 let expected = answer(&zones, &NoSteering, &query_parts);
                 let message = decoded(&zones, &NoSteering, &query(&qname.to_string(), qtype, &[]), Transport::Tcp);
-                for (sets, section) in [(&expected.answer[..], &message.answers), (&expected.authority, &message.authorities), (&expected.additional[..], &message.additionals)] {
+                for (sets, section) in [(&expected.answer[..], &message.answers), (&expected.authority,
+                    &message.authorities), (&expected.additional[..], &message.additionals)] {
                     let ours: Vec<_> = sets.iter().flat_map(|set| set.data.iter().map(move |rdata| {
-                        (set.owner.name().as_wire().to_ascii_lowercase(), set.rtype, set.ttl, crate::protocol::rdata::canonical(set.rtype, rdata).into_owned())
+                        (set.owner.name().as_wire().to_ascii_lowercase(), set.rtype, set.ttl,
+                            crate::protocol::rdata::canonical(set.rtype, rdata).into_owned())
                     })).collect();
                     let theirs: Vec<_> = section.iter().map(|record| {
                         let wire = |name: &hickory_proto::rr::Name| {
-                            let mut labels: Vec<u8> = name.iter().flat_map(|label| std::iter::once(u8::try_from(label.len()).expect("short")).chain(label.to_ascii_lowercase())).collect();
+                            let octets = |label: &[u8]| {
+                                let length = u8::try_from(label.len()).expect("short");
+                                std::iter::once(length).chain(label.to_ascii_lowercase()).collect::<Vec<_>>()
+                            };
+                            let mut labels: Vec<u8> = name.iter().flat_map(octets).collect();
                             labels.push(0);
                             labels
                         };
@@ -305,7 +312,8 @@ fn encoded_answers_read_back_as_the_same_records() {
                         let mut rdata = Vec::new();
                         let mut encoder = hickory_proto::serialize::binary::BinEncoder::new(&mut rdata);
                         encoder.set_name_encoding(hickory_proto::serialize::binary::NameEncoding::Uncompressed);
-                        hickory_proto::serialize::binary::BinEncodable::emit(&record.data, &mut encoder).expect("encodes");
+                        hickory_proto::serialize::binary::BinEncodable::emit(&record.data,
+                            &mut encoder).expect("encodes");
                         let rdata = crate::protocol::rdata::canonical(rtype, &rdata).into_owned();
                         (wire(&record.name), rtype, record.ttl, rdata)
                     }).collect();

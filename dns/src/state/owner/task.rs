@@ -378,7 +378,8 @@ impl<P: Prober> Owner<P> {
                 status.accepted += 1;
                 status.accepted_at = Some(self.clock.now());
                 let revision = world.rules().table.revision().number;
-                tracing::info!(json.event = "source_accepted", json.source = %source, revision, "new {source} accepted");
+                tracing::info!(json.event = "source_accepted", json.source = %source, revision, "new {source} \
+                    accepted");
                 let assignment = self.monitors.assign(&world.rules().table);
                 self.await_first_results(Arranged { world: Arc::new(world), assignment });
                 // What didn't fit the others may fit them now.
@@ -459,7 +460,8 @@ impl<P: Prober> Owner<P> {
             let lasts = forced.until > now;
             if !lasts {
                 let (region, endpoint) = (&of.region, of.endpoint_name());
-                tracing::info!(json.event = "override_ended", %region, endpoint, json.reason = forced.reason, "override ended");
+                tracing::info!(json.event = "override_ended", %region, endpoint, json.reason = forced.reason,
+                    "override ended");
             }
             lasts
         });
@@ -522,7 +524,8 @@ pub(crate) fn warnings_of(world: &World, now: Timestamp) -> Arc<[String]> {
 /// Why a document with a lower revision isn't taken.
 pub(crate) fn older(old: &Revision, new: &Revision) -> String {
     format!(
-        "/revision: revision {} is older than revision {}, which is in service; it is ignored. To roll back, publish the old content under a higher number",
+        "/revision: revision {} is older than revision {}, which is in service; it is ignored. To roll back, publish \
+         the old content under a higher number",
         new.number, old.number
     )
 }
@@ -530,7 +533,8 @@ pub(crate) fn older(old: &Revision, new: &Revision) -> String {
 /// Why a document with an equal revision isn't taken.
 pub(crate) fn conflicting(old: &Revision, new: &Revision) -> String {
     format!(
-        "/revision: another document with revision {} is in service: {old}, this one is {new}; publish this one under a higher number",
+        "/revision: another document with revision {} is in service: {old}, this one is {new}; publish this one under \
+         a higher number",
         new.number
     )
 }

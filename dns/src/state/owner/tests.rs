@@ -58,7 +58,8 @@ fn rules(revision: u64, host: &str, addresses: &[&str]) -> Arc<Rules> {
     let region = |(number, address): (usize, &&str)| {
         format!(
             r#""r{number}": {{ "countries": ["DE"], "answers": {{ "A": ["192.0.2.{number}"] }},
-                "monitor": {{ "type": "tcp", "address": "{address}", "interval": "4s", "timeout": "1s", "up_thresh": 2, "down_thresh": 2 }} }}"#
+                "monitor": {{ "type": "tcp", "address": "{address}", "interval": "4s", "timeout": "1s", "up_thresh": 2,
+                    "down_thresh": 2 }} }}"#
         )
     };
     let regions: Vec<String> = addresses.iter().enumerate().map(region).collect();

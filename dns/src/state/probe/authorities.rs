@@ -49,7 +49,8 @@ impl Authorities {
             Ok(system) => system.with_no_client_auth(),
             Err(error) => {
                 tracing::warn!(
-                    "this system has no certificate authorities ({error}): https monitors without a ca_file fail; install \
+                    "this system has no certificate authorities ({error}): https monitors without a ca_file fail; \
+                     install \
                      them (ca-certificates), or name a ca_file"
                 );
                 builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
@@ -151,7 +152,8 @@ fn parse(pem: &[u8]) -> Result<RootCertStore, (Option<usize>, String)> {
     match begun {
         Some((first, _)) => Err(unended(first)),
         None if roots.is_empty() => {
-            let message = "holds no certificate; write the authority's certificate there as PEM (one of DER becomes PEM by \
+            let message = "holds no certificate; write the authority's certificate there as PEM (one of DER becomes \
+                PEM by \
                            `openssl x509 -inform der`)";
             Err((None, message.to_owned()))
         }

@@ -52,7 +52,8 @@ impl Server {
 /// A monitor as the rules write it.
 fn monitor(fields: &str) -> Monitor {
     let json = format!(
-        r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "monitor": {{ {fields} }} }} }} }}"#
+        r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"],
+            "monitor": {{ {fields} }} }} }} }}"#
     );
     let table = Table::compile(json.as_bytes()).unwrap_or_else(|violations| panic!("{violations:?}"));
     table.regions()[0].monitor.clone().unwrap()

@@ -22,8 +22,10 @@ const RULES: &str = r#"{
         "nyc": { "countries": ["US"], "answers": { "A": ["192.0.2.30"], "TXT": ["nyc"] } }
     },
     "services": {
-        "chat": { "hosts": ["chat.ai.example.com", "elsewhere.example.org"], "pattern": "active-active", "regions": ["fra", "par", "nyc"],
-                  "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"], "process_in": ["us"] } ],
+        "chat": { "hosts": ["chat.ai.example.com", "elsewhere.example.org"], "pattern": "active-active",
+            "regions": ["fra", "par", "nyc"],
+                  "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"],
+                      "process_in": ["us"] } ],
                   "when_all_down": "fail" },
         "open": { "hosts": ["open.ai.example.com"], "pattern": "active-active", "regions": ["nyc"],
                   "residency": [ { "clients": ["us"], "process_in": ["us"] } ],

@@ -327,7 +327,8 @@ fn warn_of_foreign_hosts(table: &Table, owners: &[SteeredOwner], sources: &[Zone
     for owner in owners.iter().filter(|owner| zone_of(&owner.name, sources).is_none()) {
         let service = &table.services()[owner.service.get()].id;
         warnings.push(format!(
-            "/services/{service}/hosts: {} lies in no zone of this node and isn't answered here; add its zone to the configuration unless another node serves it",
+            "/services/{service}/hosts: {} lies in no zone of this node and isn't answered here; add its zone to the \
+             configuration unless another node serves it",
             owner.name
         ));
     }
@@ -347,7 +348,8 @@ fn warn_of_undelegated(zones: &Zones, keys: &[ZoneKeys], warnings: &mut Vec<Stri
                 false => format!("so a server that has {parent} alone says that it doesn't exist"),
             };
             warnings.push(format!(
-                "the zone {zone} isn't delegated by {parent}, {why}; add the NS of {zone} to {parent}, and if it is signed its DS"
+                "the zone {zone} isn't delegated by {parent}, {why}; add the NS of {zone} to {parent}, and if it is \
+                 signed its DS"
             ));
         }
     }
@@ -377,7 +379,8 @@ fn warn_of_loops(
             let Some(owner) = own(target) else { continue };
             let (service, host) = (&service.id, &owner.name);
             warnings.push(format!(
-                "/services/{service}/hosts: {host} stands for {target} too, which is an alias's target of this service, so it leads to itself; add the name {target} to its zone"
+                "/services/{service}/hosts: {host} stands for {target} too, which is an alias's target of this \
+                 service, so it leads to itself; add the name {target} to its zone"
             ));
         }
     }

@@ -2,8 +2,8 @@
 //! Called by [`super::part`].
 //!
 //! Stamps are compared several times a second. Events alone wouldn't do: stamps notice when a link on the way to a file
-//! is swapped, they work on every file system, and they need no watcher that can end or run out of watches. Events, where
-//! the system has them, add one thing: that a file was renamed to its name, and so is whole.
+//! is swapped, they work on every file system, and they need no watcher that can end or run out of watches. Events,
+//! where the system has them, add one thing: that a file was renamed to its name, and so is whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
@@ -42,8 +42,8 @@ fn was_replaced(before: &Stamp, now: &Stamp, moves: &Moves) -> bool {
     before.real != now.real || is_whole(now, moves)
 }
 
-/// Whether the file was renamed to its name. A write sets both times to the same moment. After a rename they differ, and
-/// after a copy whose time was set.
+/// Whether the file was renamed to its name. A write sets both times to the same moment. After a rename they differ,
+/// and after a copy whose time was set.
 fn is_whole(file: &Found, moves: &Moves) -> bool {
     file.written != file.changed || moves.moved.contains(&file.real)
 }

@@ -128,7 +128,8 @@ impl<G> Part<G> {
         }
     }
 
-    /// Stores `faults` and returns `result`. If the faults haven't changed, [`Check::Nothing`] replaces [`Check::Faults`].
+    /// Stores `faults` and returns `result`. If the faults haven't changed, [`Check::Nothing`] replaces
+    /// [`Check::Faults`].
     fn report<T>(&mut self, faults: Vec<String>, result: Check<T>) -> Check<T> {
         let is_same = self.faults == faults;
         self.faults = faults;

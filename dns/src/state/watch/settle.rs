@@ -365,7 +365,8 @@ mod tests {
         }
 
         #[test]
-        fn nothing_written_in_place_is_read_before_it_is_still_or_restless(times in prop::collection::vec(1..3_000_u64, 1..40)) {
+        fn nothing_written_in_place_is_read_before_it_is_still_or_restless(times in prop::collection::vec(1..3_000_u64,
+            1..40)) {
             let mut settling = Settling::new(Some(0), true);
             let (mut now, mut begun) = (0, 0);
             for (print, pause) in (1..).zip(times) {

@@ -1,4 +1,5 @@
-//! Replaces a file at once: a reader, or a restart after a crash, finds the old or the new one and never half of either.
+//! Replaces a file at once: a reader, or a restart after a crash, finds the old or the new one and never half of
+//! either.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,7 +16,8 @@ pub(crate) enum Mode {
     Public,
 }
 
-/// Writes the bytes to another file in the same directory, then renames it to `path`. If that fails, the old file stays.
+/// Writes the bytes to another file in the same directory, then renames it to `path`. If that fails, the old file
+/// stays.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     // Each has another name, so that two processes that share a directory don't write to the same one.
     static COUNT: AtomicU64 = AtomicU64::new(0);

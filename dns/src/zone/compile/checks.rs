@@ -85,7 +85,13 @@ impl Build<'_> {
                 .map(|group| group.members[0]);
             if let Some(other) = beside {
                 let (owner, place) = (self.records.get(cname).owner, self.records.get(other).place());
-                self.error_at(cname, format!("the CNAME of {owner} stands beside other data ({place}); a CNAME stands alone, remove one of them"));
+                self.error_at(
+                    cname,
+                    format!(
+                        "the CNAME of {owner} stands beside other data ({place}); a CNAME stands \
+                    alone, remove one of them"
+                    ),
+                );
             }
         }
         if self.tree.value(node).is_cut
@@ -151,7 +157,13 @@ impl Build<'_> {
             .collect();
         for (at, least) in differing {
             let (owner, ttl) = (self.records.get(at).owner, self.records.get(at).ttl);
-            self.warn_at(at, format!("{owner} has records of one type with TTLs {ttl} and {least}; {least} is served, write it on all of them"));
+            self.warn_at(
+                at,
+                format!(
+                    "{owner} has records of one type with TTLs {ttl} and {least}; {least} is served, \
+                write it on all of them"
+                ),
+            );
         }
     }
 

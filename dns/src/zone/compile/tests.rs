@@ -14,7 +14,8 @@ fn warnings(text: &str) -> Vec<String> {
 #[test]
 fn all_errors_of_a_zone_are_told_at_once() {
     let told = errors(
-        "@ SOA a. b. 9 2 3 4 5\nsub SOA a. b. 9 2 3 4 5\na CNAME b.\na A 192.0.2.1\nc CNAME a.\nc CNAME b.\nd DNAME a.\nd DNAME b.\nx.d A 192.0.2.1\nother.test. A 192.0.2.1\ncut NS ns.\ncut DNAME a.\n",
+        "@ SOA a. b. 9 2 3 4 5\nsub SOA a. b. 9 2 3 4 5\na CNAME b.\na A 192.0.2.1\nc CNAME a.\nc CNAME b.\n\
+         d DNAME a.\nd DNAME b.\nx.d A 192.0.2.1\nother.test. A 192.0.2.1\ncut NS ns.\ncut DNAME a.\n",
         &[],
     );
     let expected = [

@@ -1,4 +1,5 @@
-//! The kinds of items that record data is made of in text. [`super::forms`] lists those of each type, `data` reads them.
+//! The kinds of items that record data is made of in text. [`super::forms`] lists those of each type, `data` reads
+//! them.
 
 use super::fields::Fields;
 

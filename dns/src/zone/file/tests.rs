@@ -24,7 +24,8 @@ fn shown(text: &str) -> Vec<String> {
 
 #[test]
 fn rfc1035_5_1_owners_origins_and_classes() {
-    let text = "$TTL 60\n@ IN A 192.0.2.1\n   300 IN A 192.0.2.2\nwww IN 5 A 192.0.2.3\n$ORIGIN sub\nwww.abs. A 192.0.2.4\nb A 192.0.2.5\n";
+    let text = "$TTL 60\n@ IN A 192.0.2.1\n   300 IN A 192.0.2.2\nwww IN 5 A 192.0.2.3\n$ORIGIN sub\n\
+                www.abs. A 192.0.2.4\nb A 192.0.2.5\n";
     assert_eq!(
         shown(text),
         [
@@ -136,7 +137,8 @@ fn types_of_today_are_read() {
 
 #[test]
 fn every_error_is_told_with_its_line() {
-    let text = "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\nx A 1.2.3\ny FOO 1\nz CH A 1.2.3.4\n$BAR\nw..v A 1.2.3.4\n  A nonsense\nu (\nt MX mail\ns CNAME a.\ns CNAME b.\nother.test. A 1.2.3.4\n";
+    let text = "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\nx A 1.2.3\ny FOO 1\nz CH A 1.2.3.4\n$BAR\n\
+                w..v A 1.2.3.4\n  A nonsense\nu (\nt MX mail\ns CNAME a.\ns CNAME b.\nother.test. A 1.2.3.4\n";
     let errors = records(text).expect_err("bad");
     let lines: Vec<&str> = errors.iter().map(|error| error.split(": ").next().expect("place")).collect();
     let expected: Vec<String> =
@@ -177,7 +179,8 @@ fn any_text_is_records_or_errors() {
         Just("@".to_string()),
         Just(".".to_string()),
         Just("\\000".to_string()),
-        "(A|NS|MX|TXT|SOA|SVCB|HTTPS|CAA|NAPTR|TYPE7|DS|NSEC|RRSIG|TLSA|IN|60|\\$TTL|alpn=|key5=|mandatory=|ipv4hint=|ech=|1|h2,h3)",
+        "(A|NS|MX|TXT|SOA|SVCB|HTTPS|CAA|NAPTR|TYPE7|DS|NSEC|RRSIG|TLSA|IN|60|\\$TTL|alpn=|key5=|mandatory=|\
+         ipv4hint=|ech=|1|h2,h3)",
         "\u{e9}",
     ];
     let text = prop::collection::vec(token, 0..40).prop_map(|tokens| tokens.join(" "));
@@ -198,7 +201,9 @@ fn any_text_is_records_or_errors() {
 #[test]
 fn data_of_any_tokens_never_panics() {
     let cases = 4_000;
-    let kinds = "(A|NS|MX|TXT|SOA|SVCB|HTTPS|CAA|NAPTR|DS|NSEC|NSEC3|RRSIG|TLSA|SSHFP|HINFO|SRV|CDS|CDNSKEY|DNSKEY|OPENPGPKEY|ZONEMD|IPSECKEY|RP|NSEC3PARAM|MINFO|LOC|APL|HIP|WKS|NSAP|AMTRELAY|DOA|CERT|EUI48|NID|CSYNC|URI|X25|GPOS|IPN)";
+    let kinds = "(A|NS|MX|TXT|SOA|SVCB|HTTPS|CAA|NAPTR|DS|NSEC|NSEC3|RRSIG|TLSA|SSHFP|HINFO|SRV|CDS|CDNSKEY|\
+     DNSKEY|OPENPGPKEY|ZONEMD|IPSECKEY|RP|NSEC3PARAM|MINFO|LOC|APL|HIP|WKS|NSAP|AMTRELAY|DOA|CERT|EUI48|NID|\
+     CSYNC|URI|X25|GPOS|IPN)";
     let token = prop_oneof![
         "[ -~]{1,8}",
         "[0-9]{1,5}",
@@ -273,7 +278,8 @@ fn errors_name_the_item_and_the_mend() {
     for (text, error) in [
         (
             "MX ten mail",
-            "`ten` is not a number from 0 to 65535; MX wants a preference and a host name, such as 10 mail.example.com.",
+            "`ten` is not a number from 0 to 65535; MX wants a preference and a host name, such as 10 \
+             mail.example.com.",
         ),
         ("MX 10", "a host name is missing; MX wants"),
         ("MX 10 a b", "`b` is one item too many; MX wants"),

@@ -140,7 +140,8 @@ mod tests {
     /// A region's monitor with these fields: read, or what it is refused for, by field.
     fn read(fields: &str) -> Result<Monitor, Vec<String>> {
         let json = format!(
-            r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"], "monitor": {{ {fields} }} }} }} }}"#
+            r#"{{ "version": 1, "revision": 1, "regions": {{ "r": {{ "countries": ["DE"],
+                "monitor": {{ {fields} }} }} }} }}"#
         );
         let table = Table::compile(json.as_bytes());
         let table = table.map_err(|errors| {

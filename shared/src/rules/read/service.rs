@@ -113,28 +113,34 @@ fn residency(reader: &mut Reader<'_>, node: &Node, context: &Context) -> Option<
             distinct(reader, node, |reader, node| match reader.string(node)? {
                 "*" => Some(ClientMatch::Known),
                 "unknown" => Some(ClientMatch::Unknown),
-                _ => reference(reader, node, "jurisdiction", &context.jurisdictions, JurisdictionId::parse).map(ClientMatch::Jurisdiction),
+                _ => reference(reader, node, "jurisdiction", &context.jurisdictions, JurisdictionId::parse)
+                    .map(ClientMatch::Jurisdiction),
             })
         });
-        let process_in = fields.required("process_in", "tiers, each a jurisdiction, a list of them, or \"*\"", |reader, node| {
-            // An empty list denies these clients on purpose.
-            reader.list(node, |reader, node| tier(reader, node, &context.jurisdictions))
-        });
+        let process_in = fields.required(
+            "process_in",
+            "tiers, each a jurisdiction, a list of them, or \
+            \"*\"",
+            |reader, node| {
+                // An empty list denies these clients on purpose.
+                reader.list(node, |reader, node| tier(reader, node, &context.jurisdictions))
+            },
+        );
         let clients = clients.unwrap_or_default();
         // A rule after `*` can only be reached by clients nobody can place.
         if let Some(earlier) = catch_all
             && clients.iter().any(|client| *client != ClientMatch::Unknown)
         {
-            fields.fail::<()>(format!("comes after rule {earlier}, whose \"*\" matches first; move \"*\" last (only \"unknown\" may follow it)"));
+            fields.fail::<()>(format!(
+                "comes after rule {earlier}, whose \"*\" matches first; move \"*\" last (only \
+                \"unknown\" may follow it)"
+            ));
         }
         if clients.contains(&ClientMatch::Known) {
             catch_all = catch_all.or(Some(index));
         }
         fields.finish();
-        Some(ResidencyRule {
-            clients,
-            process_in: process_in.unwrap_or_default(),
-        })
+        Some(ResidencyRule { clients, process_in: process_in.unwrap_or_default() })
     })
 }
 

@@ -79,7 +79,8 @@ fn next(state: &State, now: Timestamp) -> String {
             format!("from {} on, bring the DS of key {} to the parent", new.ready, new.tag)
         }
         (Some(new), _, _) => format!(
-            "bring the DS of key {} to the parent in place of the old one (`bailiwick keys ds`); once all its servers have it, `bailiwick keys roll --ds-seen`",
+            "bring the DS of key {} to the parent in place of the old one (`bailiwick keys ds`); once all its servers \
+             have it, `bailiwick keys roll --ds-seen`",
             new.tag
         ),
         (None, Some(active), _) if active.ready > now => {

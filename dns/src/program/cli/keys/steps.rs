@@ -34,9 +34,11 @@ pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> R
         "{origin} has its first key: {tag}, algorithm {number}\n  \
          {key:width$}  the private key\n  {state:width$}  its state\n\n\
          Next:\n  \
-         1. Give the directory to every node and start it again within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health\n     \
+         1. Give the directory to every node and start it again within {propagation} (\"propagation\"); \
+         \"keys_sha256\" of their /v1/health\n     \
          must then be equal. Later changes of the directory are taken up without a start.\n  \
-         2. From {ready} on, when no resolver holds the zone unsigned, bring the DS to the parent:\n     bailiwick keys ds {args}\n",
+         2. From {ready} on, when no resolver holds the zone unsigned, bring the DS to the parent:\n     bailiwick \
+         keys ds {args}\n",
         origin = zone.origin,
         number = algorithm.number(),
         key = paths[0],
@@ -56,7 +58,8 @@ pub(super) fn begin(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>>
     Ok(Report::fine(format!(
         "{origin} has a new key: {tag}, published beside {old}, which signs on\n  {path}\n\n\
          Next:\n  \
-         1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health must then be equal.\n  \
+         1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their \
+         /v1/health must then be equal.\n  \
          2. From {ready} on, bring the new DS to the parent in place of the old one:\n     bailiwick keys ds {args}\n  \
          3. When all of the parent's servers have it:\n     bailiwick keys roll {args} --ds-seen\n",
         origin = zone.origin,
@@ -80,7 +83,8 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>
     Ok(Report::fine(format!(
         "{origin} is signed by key {new}; key {old} is retired and leaves by itself at {remove}\n\n\
          Next:\n  \
-         1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their /v1/health must then be equal.\n  \
+         1. Give the directory to every node within {propagation} (\"propagation\"); \"keys_sha256\" of their \
+         /v1/health must then be equal.\n  \
          2. After {remove}, {path} may be deleted.\n",
         origin = zone.origin,
         new = new.tag,

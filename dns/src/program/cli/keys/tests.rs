@@ -54,7 +54,8 @@ impl Node {
     }
 }
 
-const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n[dnssec.'a.example']\nkeys = 'keys/a'\n";
+const CONFIG: &str = "listen = ['127.0.0.1:0']\nrules = 'rules.json'\n[zones]\n'a.example' = 'a.zone'\n\
+                      [dnssec.'a.example']\nkeys = 'keys/a'\n";
 
 fn files(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -166,7 +167,8 @@ fn rules_count_for_the_longest_ttl_even_those_last_in_service() {
             r#"{{"version": 1, "revision": 1, "jurisdictions": {{"eu": {{"include": ["EU"]}}}},
                 "regions": {{"fra": {{"countries": ["DE"], "answers": {{"A": ["192.0.2.1"]}}}}}},
                 "services": {{"chat": {{"hosts": ["chat.a.example"], "pattern": "active-active", "regions": ["fra"],
-                              "ttl": {{"min": 5, "max": {ttl}}}, "residency": [{{"clients": ["eu"], "process_in": ["eu"]}}]}}}}}}"#
+                              "ttl": {{"min": 5, "max": {ttl}}}, "residency": [{{"clients": ["eu"],
+                                  "process_in": ["eu"]}}]}}}}}}"#
         )
     };
     node.write("a.zone", "$TTL 1h\n@ SOA ns.x. h.x. 1 2 3 4 5\n@ NS ns.x.\n");

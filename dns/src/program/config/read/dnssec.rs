@@ -87,7 +87,8 @@ impl Reader<'_> {
         }
         if directory.is_none() {
             let message = format!(
-                "\"{section}.keys\" is missing; name the directory of the zone's keys, such as keys = \"keys/example.com\""
+                "\"{section}.keys\" is missing; name the directory of the zone's keys, such as keys = \
+                 \"keys/example.com\""
             );
             self.note(key.span(), message);
         }
@@ -113,7 +114,10 @@ impl Reader<'_> {
             Some(span) => *place = span,
             None => self.note(
                 value.span(),
-                format!("\"{key}\" is \"{text}\"; write whole seconds from \"{least}s\" to \"{most}h\", such as \"{example}\""),
+                format!(
+                    "\"{key}\" is \"{text}\"; write whole seconds from \"{least}s\" to \"{most}h\", such as \
+                    \"{example}\""
+                ),
             ),
         }
     }

@@ -88,7 +88,8 @@ impl Reader<'_> {
         }
         (limit.ipv4_prefix, limit.ipv6_prefix) = (v4, v6);
         if !table.contains_key("per_second") {
-            let message = "\"rate_limit.per_second\" is missing; write how many answers of one class a prefix gets in a second, such as 20";
+            let message = "\"rate_limit.per_second\" is missing; write how many answers of one class a prefix gets in \
+                a second, such as 20";
             return self.fail(key.span(), message.to_owned());
         }
         Some(limit)
@@ -112,7 +113,8 @@ impl Reader<'_> {
             self.note(
                 value.span(),
                 format!(
-                    "\"signing.per_second\" ({}) is more than \"signing.in_all\" ({}), so that one prefix could take what is everybody's; raise the latter or lower the former",
+                    "\"signing.per_second\" ({}) is more than \"signing.in_all\" ({}), so that one prefix could take \
+                     what is everybody's; raise the latter or lower the former",
                     limit.per_second, limit.in_all
                 ),
             );

@@ -63,7 +63,8 @@ fn rfc8020_empty_non_terminals_exist() {
 fn rfc4592_2_2_1_wildcards() {
     let zones = zones(
         "example.com",
-        "*.w MX 10 host1\nsub.*.w TXT \"not a wildcard\"\nhost1.w A 192.0.2.1\n_ssh._tcp.host1.w SRV 0 0 22 host1.w\n*.alias CNAME host1.w\n",
+        "*.w MX 10 host1\nsub.*.w TXT \"not a wildcard\"\nhost1.w A 192.0.2.1\n_ssh._tcp.host1.w SRV 0 0 22 host1.w\n\
+         *.alias CNAME host1.w\n",
     );
     let made =
         |owner: &str| vec!["NoError AA".into(), format!("{owner}. 300 IN MX 10 host1.example.com."), SERVERS.into()];
@@ -89,7 +90,8 @@ fn rfc4592_2_2_1_wildcards() {
 fn rfc1034_4_3_2_referrals_carry_glue_and_no_aa() {
     let zones = zones(
         "example.com",
-        "sub NS ns1.sub\nsub NS ns.sibling\nsub NS ns.test.\nsub DS 1 13 2 AA\nns1.sub A 192.0.2.1\nns1.sub AAAA 2001:db8::1\nsibling NS ns.sibling\nns.sibling A 192.0.2.2\n",
+        "sub NS ns1.sub\nsub NS ns.sibling\nsub NS ns.test.\nsub DS 1 13 2 AA\nns1.sub A 192.0.2.1\n\
+         ns1.sub AAAA 2001:db8::1\nsibling NS ns.sibling\nns.sibling A 192.0.2.2\n",
     );
     let referral = [
         "NoError",
@@ -119,7 +121,8 @@ fn rfc1034_4_3_2_referrals_carry_glue_and_no_aa() {
 #[test]
 fn aliases_are_followed_inside_our_zones() {
     let other = zone("example.org", "a A 192.0.2.9\n", &[]);
-    let text = "one CNAME two\ntwo CNAME a.example.org.\nout CNAME x.test.\ngone CNAME nope\ndata CNAME txt\ntxt TXT t\nloop1 CNAME loop2\nloop2 CNAME loop1\nself CNAME self\nsub NS ns.test.\nref CNAME x.sub\n";
+    let text = "one CNAME two\ntwo CNAME a.example.org.\nout CNAME x.test.\ngone CNAME nope\ndata CNAME txt\n\
+                txt TXT t\nloop1 CNAME loop2\nloop2 CNAME loop1\nself CNAME self\nsub NS ns.test.\nref CNAME x.sub\n";
     let zones = Zones::new([zone("example.com", text, &[]), other]);
     let ask = |qname: &str, qtype| ask(&zones, &format!("{qname}.example.com"), qtype);
     assert_eq!(
@@ -192,7 +195,8 @@ fn rfc8482_4_1_any_gets_one_rrset() {
 fn addresses_of_named_hosts_are_added_once() {
     let zones = zones(
         "example.com",
-        "@ MX 10 mail\n@ MX 20 mx.wild\n@ MX 30 gone.d\n@ MX 40 nope\nmail A 192.0.2.1\n*.wild A 192.0.2.2\nd DNAME t.test.\n",
+        "@ MX 10 mail\n@ MX 20 mx.wild\n@ MX 30 gone.d\n@ MX 40 nope\nmail A 192.0.2.1\n*.wild A 192.0.2.2\n\
+         d DNAME t.test.\n",
     );
     let lines = ask(&zones, "example.com", MX);
     let mut added: Vec<&str> = lines.iter().map(String::as_str).filter(|line| line.starts_with('+')).collect();
@@ -338,7 +342,8 @@ fn lookup_agrees_with_a_naive_reference() {
     };
     let kind = prop::sample::select(vec![A, A, A, TXT, NS, DNAME]);
     let compiled_zones = std::cell::Cell::new(0_u32);
-    proptest!(ProptestConfig::with_cases(cases), |(owners in prop::collection::vec((owner(), kind), 0..8), queries in prop::collection::vec(owner(), 12))| {
+    proptest!(ProptestConfig::with_cases(cases), |(owners in prop::collection::vec((owner(), kind), 0..8),
+        queries in prop::collection::vec(owner(), 12))| {
         let apex = name("example.com");
         // A zone that wouldn't compile proves nothing.
         let owners: BTreeSet<_> = owners.into_iter().filter(|(owner, kind)| *owner != apex || *kind == A).collect();
@@ -360,11 +365,13 @@ fn lookup_agrees_with_a_naive_reference() {
                 Found::Cut { below, .. } => format!("cut {}", strip(below)),
                 Found::Dname { below, .. } => format!("dname {}", strip(below)),
                 Found::Wildcard(_) => {
-                    let encloser = (1..).map(strip).find(|at| compiled.zone.glue(*at).is_some()).expect("the apex exists");
+                    let encloser = (1..).map(strip).find(|at| compiled.zone.glue(*at).is_some()).expect("the apex \
+                        exists");
                     format!("wildcard {encloser}")
                 }
             };
-            prop_assert_eq!(found.to_lowercase(), naive(&apex, &owners, qname).to_lowercase(), "{} in\n{}", qname, text);
+            prop_assert_eq!(found.to_lowercase(), naive(&apex, &owners, qname).to_lowercase(), "{} in\n\
+                {}", qname, text);
         }
     });
     let compiled_zones = compiled_zones.get();
@@ -387,7 +394,8 @@ fn ask_minimal(zones: &Zones, qname: &str, qtype: u16) -> Vec<String> {
 
 #[test]
 fn minimal_responses_hold_what_was_asked_for_and_what_a_resolver_needs() {
-    let text = "a A 192.0.2.1\n@ MX 10 a\n_s._tcp SRV 1 1 1 a\nalias CNAME a\ngone CNAME nope\n*.w TXT x\nsub NS ns.sub\nns.sub A 192.0.2.2\nref CNAME x.sub\n";
+    let text = "a A 192.0.2.1\n@ MX 10 a\n_s._tcp SRV 1 1 1 a\nalias CNAME a\ngone CNAME nope\n*.w TXT x\n\
+                sub NS ns.sub\nns.sub A 192.0.2.2\nref CNAME x.sub\n";
     let zones = zones("example.com", text);
     let positive = [
         ("a", A),

@@ -17,7 +17,8 @@ fn with_do_every_rrset_of_a_random_zone_verifies() {
         let owners: Vec<String> = text.lines().map(|line| {
             format!("{}.example.com", line.split(' ').next().expect("owner"))
         }).collect();
-        let asked = owners.iter().flat_map(|owner| [owner.clone(), owner.replacen('*', "x", 1), format!("under.{owner}")]);
+        let asked = owners.iter().flat_map(|owner| [owner.clone(), owner.replacen('*', "x", 1),
+            format!("under.{owner}")]);
         for qname in asked.chain(["nope.example.com".to_owned(), "example.com".to_owned()]) {
             for qtype in [A, AAAA, MX, TXT, SOA, NS, DNAME, 12, 33, 35, 255] {
                 let message = ask(&zones, &NoSteering, &qname, qtype, DO);

@@ -33,7 +33,8 @@ impl<P: Prober> Owner<P> {
         let (region, endpoint) = (&of.region, of.endpoint_name());
         let Forced { status, until, reason } = &forced;
         tracing::warn!(
-            json.event = "override_set", json.status = %status, %region, endpoint, %until, reason, "override set: {status}"
+            json.event = "override_set", json.status = %status, %region, endpoint, %until, reason, "override set: \
+                {status}"
         );
         self.overrides.insert(of, forced);
         self.publish();

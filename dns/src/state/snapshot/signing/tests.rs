@@ -33,9 +33,12 @@ const RULES: &str = r#"{
         "nyc": { "countries": ["US"], "answers": { "A": ["192.0.2.30"], "TXT": ["same"] } }
     },
     "services": {
-        "chat": { "hosts": ["chat.example.com", "talk.example.com"], "pattern": "active-active", "regions": ["fra", "nyc"],
-                  "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"], "process_in": ["us"] } ],
-                  "when_all_down": "fail", "denied_answers": { "A": ["192.0.2.99"], "TXT": ["denied"] }, "ttl": { "min": 7, "max": 33 } }
+        "chat": { "hosts": ["chat.example.com", "talk.example.com"], "pattern": "active-active", "regions": ["fra",
+            "nyc"],
+                  "residency": [ { "clients": ["eu"], "process_in": ["eu"] }, { "clients": ["us"],
+                      "process_in": ["us"] } ],
+                  "when_all_down": "fail", "denied_answers": { "A": ["192.0.2.99"], "TXT": ["denied"] },
+                      "ttl": { "min": 7, "max": 33 } }
     },
     "networks": [{ "prefix": "198.51.100.0/24", "country": "DE" }, { "prefix": "203.0.113.0/24", "country": "US" }]
 }"#;

@@ -8,8 +8,10 @@ use crate::testing::signed::{CO, DO, ask, flagged, key_set, sets, sign, verify};
 use crate::testing::{Fixed, NOW, ask_with, send, steered, zone};
 use crate::zones::Zones;
 
-const TEXT: &str = "a A 192.0.2.1\na MX 10 Mail.A\n*.wild TXT w\nx.ent A 192.0.2.1\none CNAME two\ntwo CNAME a\nout CNAME b.example.org.\ngone CNAME nope\n\
-    insecure NS ns.insecure\nns.insecure A 192.0.2.2\nsecure NS ns.secure\nsecure DS 1 13 2 AA\nns.secure A 192.0.2.3\nd DNAME a\nwc CNAME x.wild\nup NS a\n";
+const TEXT: &str = "a A 192.0.2.1\na MX 10 Mail.A\n*.wild TXT w\nx.ent A 192.0.2.1\none CNAME two\ntwo CNAME a\n\
+    out CNAME b.example.org.\ngone CNAME nope\n\
+    insecure NS ns.insecure\nns.insecure A 192.0.2.2\nsecure NS ns.secure\nsecure DS 1 13 2 AA\n\
+    ns.secure A 192.0.2.3\nd DNAME a\nwc CNAME x.wild\nup NS a\n";
 
 fn owners() -> [crate::zone::SteeredOwner; 4] {
     [
