@@ -1,12 +1,13 @@
-//! Encoded answers kept for whoever asks the same: a packet and the snapshot of the moment enter, the bytes [`respond`]
-//! would make of them leave, most often by copying. Each UDP thread has one; nothing in it is shared.
+//! Answers that one UDP thread keeps for queries that ask the same. Takes a batch of datagrams and the snapshot,
+//! returns the bytes that [`respond`] would make of them. Called by the responder. Threads share nothing.
 //!
-//! What is kept depends on nothing but the name, the type, the class of clients and whether EDNS and DO are there, and
-//! holds until rules, zones, geography or health change an answer. What differs from query to query is patched: id, RD,
-//! CD, the case of the question, the client subnet with its scope, and whether the whole fits the client's payload.
-//! What differs from name to name in nothing but its own records is kept once for all of them ([`pattern`]). Answers
-//! that had to be signed at once aren't kept: another signature would be as good and not the same. Everything else is
-//! answered by [`respond`] on the same thread, and of what is kept every so-manieth is compared with it.
+//! A kept answer depends only on the name, the type, the class of clients, and whether the query has EDNS and DO. It is
+//! used until rules, zones, geography or health change it. The rest differs from query to query and is patched: the id,
+//! RD, CD, the case of the question, the client subnet with its scope, and truncation to the client's payload.
+//!
+//! Answers that differ between names only in the names' own records share one [`pattern`]. Answers that were signed
+//! when asked for aren't kept, because the same answer would get another signature. Everything that isn't kept is
+//! answered by [`respond`] on the same thread. One hit in [`COMPARE_EVERY`] is compared with what [`respond`] makes.
 
 #[cfg(test)]
 mod cost;
@@ -33,39 +34,39 @@ use pattern::{Answers, Pattern, Patterns, Stands};
 use query::Query;
 use table::{Entry, Key, Table};
 
-/// Longer responses aren't kept, so that the memory of the table is bounded by what it usually is.
+/// The longest response that is kept, in octets. It bounds the memory of the table.
 const LONGEST: usize = 512;
-/// How many steered names are remembered to guess by, a power of two.
+/// How many steered names are remembered to guess what to prefetch. A power of two.
 const STEERED: usize = 256;
-/// Of so many hits one is compared with what it should be.
+/// One in this many hits is compared with the answer made without the memo.
 const COMPARE_EVERY: u32 = 1 << 16;
 
-/// What is known of a query before those ahead of it in its batch are answered.
+/// A query of a batch, and where its answer probably is, before the queries ahead of it are answered.
 struct Ahead<'s, 'p> {
     query: Query<'p>,
     place: Place<'s>,
 }
 
-/// Where the answer to a query is to be had.
+/// Where to look for the answer to a query.
 #[derive(Clone, Copy)]
 enum Place<'s> {
-    /// Probably among the entries.
+    /// Probably in the table.
     Table,
-    /// In a zone, if anywhere.
+    /// In this zone, if anywhere.
     Zone(Seek<'s>),
-    /// In a zone, where the name stands here.
+    /// In this zone, with the name's position there.
     Found(Seek<'s>, Stands),
     /// In none of the zones.
     Nowhere,
 }
 
-/// One thread's kept answers.
+/// The answers that one thread keeps.
 pub(crate) struct Memo {
     table: Table,
     patterns: Patterns,
-    /// Hashes of steered names lately asked for, with their services: a guess at what to load.
+    /// Hashes of steered names that were asked for recently, with their services. They say what to prefetch.
     steered: Box<[(u64, ServiceIndex); STEERED]>,
-    /// The generation of rules, zones and geography that all of it holds in.
+    /// The snapshot's generation for which everything here is valid.
     world: u64,
     /// Hits since the last comparison.
     since_comparison: u32,
@@ -88,20 +89,20 @@ impl Memo {
         }
     }
 
-    /// How many datagrams were answered by what was kept.
+    /// How many datagrams were answered from the memo.
     pub(crate) fn hits(&self) -> u64 {
         self.hits
     }
 
-    /// How many of those that were compared weren't what they should be: always 0, or this program is wrong.
+    /// How many compared hits differed from the right answer. Anything but 0 is a fault of this program.
     pub(crate) fn mismatches(&self) -> u64 {
         self.mismatches
     }
 
     /// Answers a batch of datagrams: byte for byte what [`respond`] answers. `count` learns what became of each.
     ///
-    /// All of them are read before the first is answered, and each step has loaded what the next one looks at, so that
-    /// the whole batch waits for memory about as long as one datagram would.
+    /// It goes through the whole batch step by step. Each step prefetches what the next one reads, so that the batch
+    /// waits for memory about as long as one datagram would.
     pub(crate) fn respond(
         &mut self,
         context: &Context<'_>,
@@ -113,7 +114,7 @@ impl Memo {
             self.forget();
             self.world = snapshot.generation();
         }
-        // Filled where it is, as it is large.
+        // Filled in place, because it is large.
         let mut ahead = SmallVec::<[_; SIZE]>::new();
         ahead.extend(batch.iter().map(|datagram| self.look(context, snapshot, datagram.packet, datagram.from)));
         for Ahead { place, .. } in ahead.iter().flatten() {
@@ -134,7 +135,7 @@ impl Memo {
         }
     }
 
-    /// Reads a datagram and has loaded what its answer is probably made of; `None` if it is for the full path alone.
+    /// Reads a datagram and prefetches what its answer is probably made of. `None` if the memo can't answer it.
     #[inline]
     fn look<'s, 'p>(
         &self,
@@ -209,7 +210,7 @@ impl Memo {
         self.patterns.clear();
     }
 
-    /// What is kept for this query in this snapshot.
+    /// The kept answer to this query that is valid in this snapshot.
     #[inline]
     fn find<'k>(
         &'k self,
@@ -220,7 +221,7 @@ impl Memo {
     ) -> Option<Hit<'k>> {
         match place {
             Place::Nowhere => None,
-            // Perhaps another of this batch was kept.
+            // An earlier query of this batch may have added it.
             Place::Found(seek, stands) => {
                 self.of_pattern(query, seek, stands).or_else(|| self.entry(query, snapshot, from))
             }
@@ -231,7 +232,7 @@ impl Memo {
         }
     }
 
-    /// The entry.
+    /// The entry of the table that answers this query.
     #[inline]
     fn entry(&self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr) -> Option<Hit<'_>> {
         let key = Key::new(query);
@@ -239,14 +240,14 @@ impl Memo {
         let Some(service) = entry.asks else {
             return Some(Hit { source: Source::Entry(entry), scope: 0 });
         };
-        // The name is steered: what it is answered with depends on the client.
+        // The name is steered, so the answer depends on the client.
         let (class, scope) = snapshot.class_of(service, &Asking { transport: from, ecs: query.ecs })?;
         let entry = self.table.find(&key.of_class(class), query.name)?;
         let holds = entry.decided == snapshot.service_generation(service);
         holds.then_some(Hit { source: Source::Entry(entry), scope })
     }
 
-    /// The pattern, with what it is to be filled in by.
+    /// The pattern that answers this query, and the records to fill in.
     #[inline]
     fn of_pattern<'k>(&'k self, query: &Query<'_>, seek: Seek<'k>, stands: Stands) -> Option<Hit<'k>> {
         let answers = Answers::of(query, seek.zone(), stands)?;
@@ -254,7 +255,7 @@ impl Memo {
         Some(Hit { source: Source::Pattern(pattern, answers), scope: 0 })
     }
 
-    /// Makes the same answer the long way and sends that, should they differ.
+    /// Makes the same answer without the memo. If they differ, sends that one and forgets everything.
     #[cold]
     fn compare(&mut self, context: &Context<'_>, snapshot: &Snapshot, packet: &[u8], from: IpAddr, out: &mut Vec<u8>) {
         answer_uncached(&Context { limiter: None, ..*context }, snapshot, packet, from, &mut self.shadow);
@@ -269,7 +270,7 @@ impl Memo {
         }
     }
 
-    /// Keeps an answer that others may get, too.
+    /// Keeps an answer if other clients may get it too.
     fn keep(&mut self, query: &Query<'_>, snapshot: &Snapshot, from: IpAddr, outcome: &Outcome, out: &[u8]) {
         let Outcome::Answered { rcode, service, region, class: kind, keepable, truncated, .. } = *outcome else {
             return;
@@ -303,7 +304,7 @@ impl Memo {
         });
     }
 
-    /// Keeps the pattern of a response without what was of its query alone, if it is of one that isn't there.
+    /// Keeps the pattern of a response if there is none yet. `bare` is the response without what only its query had.
     fn keep_pattern(&mut self, query: &Query<'_>, snapshot: &Snapshot, bare: &[u8]) -> bool {
         let Some(seek) = snapshot.zones().seek(query.name, query.qtype) else { return false };
         let answers = Answers::of(query, seek.zone(), seek.locate(query.name).into());
@@ -331,7 +332,7 @@ fn answer_uncached(
     respond(context, snapshot.zones(), snapshot, packet, from, Transport::Udp, out)
 }
 
-/// A limiter that has already counted this query.
+/// A limiter that has counted this query already.
 struct Admitted<'l> {
     limiter: &'l dyn Limiter,
     admitted: Verdict,

@@ -1,10 +1,10 @@
-//! How many signatures a client may have made: who asks and when enter, whether one more may be made leaves;
-//! `online_signer` asks before it signs.
+//! Limits how many signatures are made for clients. Takes a client and the time, returns whether one more may be made.
+//! Called by `online_signer` before it signs.
 //!
-//! Whoever asks for names at random makes the server sign for each. So a client's prefix has so many signatures a
-//! second, and all together have so many. Datagrams, whose source may be forged, and streams are counted apart: a flood
-//! of the one leaves the others theirs. The table has a fixed size; a prefix that falls out of it begins anew, which
-//! the sum of all bounds.
+//! A client that asks for random names makes the server sign each answer. So each client prefix has a number of
+//! signatures per second, and all prefixes together have one. Datagrams, whose source may be forged, and streams are
+//! counted separately, so that a flood of one doesn't use up the other's. The table has a fixed size. A prefix that is
+//! dropped from it starts at zero again, which the limit for all prefixes bounds.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

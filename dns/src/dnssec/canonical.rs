@@ -1,5 +1,5 @@
-//! What a signature is made over: an RRset and what its RRSIG is to say enter, the octets of RFC 4034 §3.1.8.1 leave;
-//! `sign` calls it.
+//! Takes an RRset and the fields of its RRSIG, returns the octets that are signed (RFC 4034 §3.1.8.1). Called by
+//! `sign`.
 
 use super::key::SigningKey;
 use super::lifetime::Window;

@@ -1,9 +1,9 @@
-//! Compact denial of existence (RFC 9824): a name and the types it has enter, the data of the one NSEC that denies the
-//! rest leaves; the answer path calls it per query and has it signed.
+//! Compact denial of existence (RFC 9824). Takes a name and the types that it has, returns the data of the one NSEC
+//! that denies all others. Called for each query that needs it; the caller has it signed.
 //!
-//! Every NSEC here matches the very name that was asked for and ends right behind it, so that it denies nothing else:
-//! no other name can be learnt from it, and a resolver that synthesises from it (RFC 8198) synthesises what this server
-//! would have said.
+//! Each NSEC here matches exactly the name that was asked for and ends directly after it, so it denies nothing else.
+//! Nobody learns of another name from it. A resolver that synthesises answers from it (RFC 8198) gives the answers that
+//! this server would give.
 
 use crate::protocol::name::{MAX_LABEL, MAX_NAME, NameRef};
 use crate::protocol::rdata::rtype;

@@ -1,5 +1,5 @@
-//! One key of a zone: a PKCS#8 private key enters, signatures and the RDATA of DNSKEY and DS leave; [`super::key_set`]
-//! says when it is used.
+//! One key of a zone. Takes a private key in PKCS#8, returns signatures and the RDATA of DNSKEY and DS.
+//! [`super::key_set`] decides when it is used.
 
 use std::fmt;
 

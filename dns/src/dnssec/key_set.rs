@@ -1,5 +1,5 @@
-//! What a zone does with its keys at one moment: the state file, the keys and the time enter, a [`KeySet`] leaves, from
-//! which the zone is signed and its DNSKEY, CDS and CDNSKEY records are made.
+//! Takes the state file, the keys and the time, returns a [`KeySet`]: the keys that sign a zone at that time, and those
+//! that its DNSKEY, CDS and CDNSKEY records show. Called by the snapshot.
 
 use std::fmt;
 use std::sync::Arc;

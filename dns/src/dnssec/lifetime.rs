@@ -1,5 +1,5 @@
-//! How long signatures last: an RRSIG and the time enter, when it is renewed and until when it may be served leave;
-//! whoever signs or serves asks.
+//! How long signatures last. Takes an RRSIG and the time, returns when it is due for renewal and until when it may be
+//! served. Called when signing and when serving.
 //!
 //! Times are seconds since 1970 in 32 bits and compare as serial numbers (RFC 4034 §3.1.5): what lies less than 68
 //! years ahead is later.

@@ -1,5 +1,5 @@
-//! Signs a zone before anybody asks. The zone, what the rules publish and the key set enter, a [`SignedZone`] leaves.
-//! [`crate::state::snapshot::World`] calls it off the query path, for each change and each renewal.
+//! Signs a zone in advance. Takes the zone, what the rules publish and the key set, returns a [`SignedZone`]. Called by
+//! the snapshot's world, off the query path, for each change and each renewal.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Signs one RRset: its canonical form and the keys enter, the RRSIG records leave; `presigned` calls it for all that
-//! is known beforehand, `online_signer` for the rest.
+//! Takes the canonical form of one RRset and the keys, returns its RRSIG records. Called by `plan` for what is signed
+//! in advance, and by `online_signer` for the rest.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! Responses that are alike for many names: what stands behind the answers to names of one zone enters as a pattern,
-//! from which the response to any other such name is made by writing its own records and moving compression pointers;
-//! [`super::Memo`] keeps the patterns. So neither a flood of names that don't exist nor a zone of very many names fills
-//! memory.
+//! Patterns of responses that are alike for many names of a zone. A pattern is the part of a response after the answer
+//! section. The response to another name is made by writing the name's own records, appending the pattern and adjusting
+//! its compression pointers. Called by [`super::Memo`], which keeps the patterns. So neither a flood of names that
+//! don't exist nor a zone of very many names fills the memory.
 //!
-//! There are two kinds: name errors, which have no answers, and answers from static records, behind which stand the
+//! There are two kinds: name errors, which have no answers, and answers of static records, which are followed by the
 //! zone's servers and their addresses.
 
 use smallvec::SmallVec;
@@ -16,22 +16,22 @@ use crate::response::wire::{Class, HEADER};
 use crate::zone::{Found, NodeId, RrSet};
 use crate::zones::{Seek, ServedZone};
 
-/// How many patterns there are room for. Zones whose places coincide take turns.
+/// How many patterns are kept. Zones that share a place replace each other's.
 const PLACES: usize = 1024;
-/// An apex of more labels, or a name of so many below it, might leave the encoder no room to remember places to point
-/// at.
+/// The most labels of an apex, and of a name below it. With more, the encoder might have no room to remember the names
+/// that pointers point at.
 const MAX_LABELS: usize = 16;
-/// So many labels may the names behind the answers have that no pointer stands for.
+/// The most labels in a pattern that are written out and not replaced by a pointer.
 const MAX_NEW_LABELS: usize = 32;
-/// The octets of a record between its owner and its data.
+/// How many octets a record has between its owner and its data.
 const FIXED: usize = 10;
-/// A pointer to the question's name, which stands behind the header.
+/// A pointer to the name of the question, which follows the header.
 const TO_QUESTION: [u8; 2] = [0xc0, 12];
 const _: () = assert!(HEADER == 12);
-/// Of the positions of pointers, so many stand in the pattern itself.
+/// How many positions of pointers are stored without an allocation.
 const USUAL: usize = 8;
 
-/// Where a name stands, as far as patterns go.
+/// The position of a name in its zone, as far as patterns care.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Stands {
     /// It doesn't exist.
@@ -52,7 +52,7 @@ impl From<Found> for Stands {
     }
 }
 
-/// What a response is made of, besides a pattern.
+/// The answer section that precedes a pattern.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answers<'s> {
     /// The name doesn't exist.
@@ -62,16 +62,16 @@ pub(super) enum Answers<'s> {
 }
 
 impl<'s> Answers<'s> {
-    /// The answers to a query for a name that stands here, if there may be a pattern for them.
+    /// The answers to a query for a name at this position, if there may be a pattern for them.
     pub(super) fn of(query: &Query<'_>, zone: &'s ServedZone, stands: Stands) -> Option<Self> {
         if query.is_dnssec_ok() && zone.signed().is_some() {
-            return None; // signatures are each name's own, and no pattern could be made of them
+            return None; // each name has signatures of its own
         }
         match stands {
             Stands::Nowhere => Some(Self::Missing),
-            // Types whose data has no names, so that nothing points into it and nothing is added for it.
+            // The data of these types holds no names. So no pointer leads into it, and no addresses are added for it.
             Stands::At(node) if matches!(query.qtype, rtype::A | rtype::AAAA | rtype::TXT | rtype::CAA) => {
-                // Where the rules answer for a type the master file has none of it.
+                // A type that the rules answer isn't in the zone file.
                 zone.set(node, query.qtype).filter(|set| !set.rdatas.as_ref().is_empty()).map(Self::Static)
             }
             Stands::At(_) | Stands::Elsewhere => None,
@@ -92,13 +92,13 @@ impl<'s> Answers<'s> {
         }
     }
 
-    /// Writes the records behind the question, whose name they all have, and returns how many they are.
+    /// Writes the records after the question and returns how many there are. Their owner is the name of the question.
     pub(super) fn write(self, out: &mut Vec<u8>) -> u16 {
         let Self::Static(set) = self else { return 0 };
         let ([type_high, type_low], [a, b, c, d]) = (set.rtype.to_be_bytes(), set.ttl.to_be_bytes());
         let mut count = 0;
         for rdata in set.rdatas.as_ref().iter() {
-            // Of a longer one the zone keeps none.
+            // A zone holds no longer ones.
             let [length_high, length_low] = u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes();
             let [to, question] = TO_QUESTION;
             out.extend_from_slice(&[to, question, type_high, type_low, 0, 1, a, b, c, d, length_high, length_low]);
@@ -109,7 +109,7 @@ impl<'s> Answers<'s> {
     }
 }
 
-/// What stands behind the answers of one kind from one zone, and the header before them.
+/// The part of a response after the answers, for one kind of answers of one zone.
 #[derive(Debug)]
 pub(super) struct Pattern {
     zone: usize,
@@ -119,20 +119,21 @@ pub(super) struct Pattern {
     flags: [u8; 2],
     /// The last four octets of the header: how many records stand in the last two sections.
     counts: [u8; 4],
-    /// Its octets as they stood in the response that it was made of: behind answers that ended at `start` and a
-    /// question that ended at `question_end`.
+    /// The octets, as they were in the response from which the pattern was made. There the answers ended at `start`
+    /// and the question at `question_end`.
     tail: Box<[u8]>,
     start: usize,
     question_end: usize,
-    /// Where in it pointers into the question stand.
+    /// The positions in `tail` of pointers into the question.
     backwards: SmallVec<[u16; USUAL]>,
-    /// Where pointers into itself do.
+    /// The positions in `tail` of pointers into `tail`.
     inwards: SmallVec<[u16; USUAL]>,
-    /// The labels directly below the apex of all names in it: a name through one of them might be pointed at.
+    /// The labels directly below the apex of all names in it. A query for a name below one of them can't use the
+    /// pattern, because pointers could lead to its question.
     avoided: Box<[Box<[u8]>]>,
 }
 
-/// The patterns.
+/// All patterns that are kept.
 #[derive(Debug)]
 pub(super) struct Patterns(Box<[Option<Pattern>]>);
 
@@ -151,7 +152,7 @@ impl Patterns {
         pattern.is_apart(top_label(seek.labels(query.name))?).then_some(pattern)
     }
 
-    /// Whether there is a pattern for such answers, be it one for this very name or not.
+    /// Whether there is a pattern for such answers, even if it can't be used for this name.
     pub(super) fn have(&self, query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>) -> bool {
         self.of_kind(query, seek, answers).is_some()
     }
@@ -175,8 +176,8 @@ impl Patterns {
 }
 
 impl Pattern {
-    /// The pattern that the response to a query makes, without what was of the query alone; `None` unless it is of a
-    /// form that is understood.
+    /// Makes a pattern of a response without what only its query had. `None` if the response has another form than the
+    /// ones known here.
     pub(super) fn new(query: &Query<'_>, seek: &Seek<'_>, answers: Answers<'_>, response: &[u8]) -> Option<Self> {
         let (zone, question_end) = (seek.zone(), query.question_end());
         if zone.origin().labels().count() > MAX_LABELS {
@@ -240,16 +241,16 @@ impl Pattern {
         self.counts
     }
 
-    /// Whether a name through this label below the apex is pointed at by nothing.
+    /// Whether no pointer could lead to a question for a name below this label.
     fn is_apart(&self, label: &[u8]) -> bool {
         !self.avoided.iter().any(|avoided| case::same(avoided, label))
     }
 
-    /// Writes what stands behind the answers.
+    /// Writes the part after the answers.
     pub(super) fn write(&self, question_end: usize, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.tail);
-        // Both the question and the answers may be longer or shorter than those of the pattern.
+        // Question and answers may be longer or shorter than those of the original response.
         move_pointers(&mut out[start..], &self.backwards, question_end.wrapping_sub(self.question_end));
         move_pointers(&mut out[start..], &self.inwards, start.wrapping_sub(self.start));
     }
@@ -260,14 +261,14 @@ impl Pattern {
     }
 }
 
-/// Moves what the pointers at these places point at.
+/// Adds `by` to the targets of the pointers at these positions.
 fn move_pointers(tail: &mut [u8], places: &[u16], by: usize) {
     if by == 0 {
         return;
     }
     for at in places {
         if let Some(octets) = tail.get_mut(usize::from(*at)..).and_then(<[u8]>::first_chunk_mut::<2>) {
-            // What has pointers beyond what they reach is longer than a datagram may be, and will be truncated.
+            // A response that is too long for its pointers is also too long for a datagram, and will be truncated.
             #[allow(clippy::cast_possible_truncation)]
             let target = u16::from_be_bytes(*octets).wrapping_add(by as u16);
             *octets = target.to_be_bytes();
@@ -275,18 +276,18 @@ fn move_pointers(tail: &mut [u8], places: &[u16], by: usize) {
     }
 }
 
-/// A name that stands in a response.
+/// A name in a response.
 struct Written {
     name: Name,
     /// Its labels before a pointer.
     new_labels: usize,
 }
 
-/// Reads the records behind the answers.
+/// Reads the records after the answers.
 struct Reader<'r> {
     response: &'r [u8],
     at: usize,
-    /// Where pointers stand.
+    /// The positions of pointers.
     pointers: Vec<usize>,
     names: Vec<Written>,
 }
@@ -357,7 +358,7 @@ fn top_label(labels: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Zones don't move while the snapshot they are of lives, and a change of zones forgets all patterns.
+/// Identifies a zone. Zones don't move while their snapshot lives, and all patterns are forgotten when zones change.
 fn address(zone: &ServedZone) -> usize {
     std::ptr::from_ref(zone).addr()
 }

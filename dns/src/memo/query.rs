@@ -1,6 +1,5 @@
-//! Queries of the plainest form, which nearly all are: a packet enters, what a kept answer is found by and patched with
-//! leaves; [`super::Memo`] calls it first. `None` never means that a query is bad, only that it is for the full path to
-//! judge.
+//! Takes a packet, returns the query if it has the plain form that nearly all queries have. Called by [`super::Memo`]
+//! before anything else. `None` doesn't mean that a query is bad: [`super::respond`] judges it then.
 
 use crate::protocol::name::{NameRef, case};
 use crate::protocol::rdata::rtype;
@@ -20,16 +19,16 @@ const EDNS: u8 = 1;
 /// Has the DO bit.
 const DNSSEC_OK: u8 = 2;
 
-/// What a query asks and how.
+/// A query of the plain form.
 pub(super) struct Query<'p> {
     /// The name in the case it was asked.
     pub(super) name: NameRef<'p>,
     pub(super) qtype: u16,
-    /// Of name, type and form, without regard to case.
+    /// The hash of name, type and form, without regard to case.
     pub(super) hash: u64,
     /// EDNS and DO.
     pub(super) form: u8,
-    /// How long the only option is, a client subnet; 0 without one.
+    /// The length of the only option, a client subnet. 0 without one.
     option: u8,
     /// The most octets of the response.
     pub(super) limit: u16,
@@ -38,7 +37,7 @@ pub(super) struct Query<'p> {
 }
 
 impl Query<'_> {
-    /// Where the question ends.
+    /// The position after the question.
     pub(super) fn question_end(&self) -> usize {
         HEADER + self.name.as_wire().len() + 4
     }
@@ -47,12 +46,12 @@ impl Query<'_> {
         self.form & EDNS != 0
     }
 
-    /// How long the option is that a valid client subnet stands in.
+    /// The length of the client subnet option.
     pub(super) fn option_length(&self) -> usize {
         usize::from(self.option)
     }
 
-    /// How long an OPT record without options is, if there is one.
+    /// The length of the OPT record without options. 0 if there is none.
     pub(super) fn opt_length(&self) -> usize {
         if self.has_edns() { OPT } else { 0 }
     }
@@ -62,8 +61,8 @@ impl Query<'_> {
     }
 }
 
-/// Reads a packet with one question of class IN and an ordinary type, no records but perhaps one OPT of version 0, in
-/// it no option but perhaps one valid client subnet, and nothing behind that.
+/// Reads a packet that has one question of class IN for an ordinary type. It may have one OPT record of version 0, with
+/// at most one option, a valid client subnet. It has no other records.
 #[inline]
 pub(super) fn read(packet: &[u8]) -> Option<Query<'_>> {
     let (header, rest) = packet.split_first_chunk::<HEADER>()?;
@@ -89,7 +88,8 @@ pub(super) fn read(packet: &[u8]) -> Option<Query<'_>> {
     Some(query)
 }
 
-/// Types that records may have; what has another is not kept, or rare questions would take the room of frequent ones.
+/// Whether records usually have this type. Answers for other types aren't kept, so that rare questions don't take the
+/// room of frequent ones.
 #[inline]
 fn is_ordinary(qtype: u16) -> bool {
     matches!(
@@ -98,7 +98,7 @@ fn is_ordinary(qtype: u16) -> bool {
     ) || matches!(qtype, rtype::MX | rtype::SRV | rtype::DS | 12 | 48 | rtype::CAA)
 }
 
-/// Reads what must be an OPT record and the end.
+/// Reads an OPT record that ends the packet.
 #[inline]
 fn read_opt(opt: &[u8], query: &mut Query<'_>) -> Option<()> {
     let (head, options) = opt.split_first_chunk::<OPT>()?;
@@ -118,7 +118,7 @@ fn read_opt(opt: &[u8], query: &mut Query<'_>) -> Option<()> {
     Some(())
 }
 
-/// Reads an option that must be a valid client subnet and the last.
+/// Reads a valid client subnet that is the last option.
 fn read_ecs(option: &[u8]) -> Option<Ecs> {
     let (&[code_high, code_low, length_high, length_low], data) = option.split_first_chunk::<4>()?;
     let whole = usize::from(u16::from_be_bytes([length_high, length_low])) == data.len();

@@ -1,5 +1,5 @@
-//! A table that grows to a fixed size and forgets: keys with names enter, entries leave; [`super::Memo`] fills and
-//! reads it. An entry that finds no room in the largest one takes another's place, so no flood of questions takes more.
+//! A hash table of kept answers that grows to a fixed size. Called by [`super::Memo`]. In a full table a new entry
+//! replaces an old one, so no flood of questions takes more memory.
 
 use bailiwick_rules::table::RegionIndex;
 
@@ -12,23 +12,23 @@ use crate::zone::ServiceIndex;
 use super::query::Query;
 use crate::system::batch::{prefetch, with_huge_pages};
 
-/// How many sets of entries there are at most, a power of two; with [`WAYS`] and the size of a slot this makes 8 MiB.
+/// The most sets of entries. A power of two. With [`WAYS`] and the size of a slot this makes 8 MiB.
 const MAX_SETS: usize = 1 << 12;
-/// How many there are at first: 128 KiB.
-const FEWEST_SETS: usize = 1 << 6;
+/// How many sets there are at first: 128 KiB.
+const MIN_SETS: usize = 1 << 6;
 /// How many entries share a set.
 const WAYS: usize = 8;
-/// Of so many entries that find no room one takes another's place.
+/// In a full set, one in this many new entries replaces an old one.
 const RELUCTANCE: usize = 8;
-/// The longest response that stands in its slot.
+/// The longest response that is stored in its slot, in octets.
 const SHORT: usize = 151;
 /// The tag of a free slot.
 const FREE: u8 = 0;
 
-/// What an entry is found by, besides the name.
+/// What identifies an entry, besides the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    /// Of all of it.
+    /// The hash of all fields and the name.
     pub(super) hash: u64,
     pub(super) qtype: u16,
     pub(super) form: u8,
@@ -37,7 +37,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The key of a query, for whatever client.
+    /// The key of a query that doesn't depend on the client.
     pub(super) fn new(query: &Query<'_>) -> Self {
         Self { hash: query.hash, qtype: query.qtype, form: query.form, class: None }
     }
@@ -50,12 +50,12 @@ impl Key {
     }
 }
 
-/// A kept answer, or the mark that a name's answers depend on the client.
+/// A kept answer, or a mark that says that the answers for a name depend on the client.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The generation of the service's decisions it holds in; 0 without a service.
+    /// The generation of the service's decisions for which it is valid. 0 without a service.
     pub(super) decided: u64,
-    /// A mark: this service's classes are to be asked.
+    /// In a mark: the service whose classes of clients decide.
     pub(super) asks: Option<ServiceIndex>,
     /// The service that answered.
     pub(super) service: Option<ServiceIndex>,
@@ -63,16 +63,16 @@ pub(super) struct Entry {
     pub(super) region: Option<RegionIndex>,
     pub(super) rcode: Rcode,
     pub(super) kind: Class,
-    /// The response without what is patched in; of a mark only the name counts.
+    /// The response without what is patched in. In a mark only the name matters.
     pub(super) wire: Wire,
 }
 
-/// A response's octets; a short one's stand right here, so that whoever has found the entry has them in the same place.
+/// The octets of a response. Short responses are stored in place, so that they are loaded together with the entry.
 #[derive(Debug)]
 pub(super) struct Wire {
     length: u8,
     short: [u8; SHORT],
-    /// A longer one's; else empty.
+    /// The octets of a longer response; otherwise empty.
     long: Vec<u8>,
 }
 
@@ -119,7 +119,7 @@ impl Entry {
     }
 }
 
-/// An entry in its place.
+/// A slot of the table.
 #[derive(Debug)]
 #[repr(align(64))] // whole cache lines
 struct Slot {
@@ -130,17 +130,17 @@ struct Slot {
 const _: () = assert!(size_of::<Slot>() == 256);
 
 pub(super) struct Table {
-    /// An octet of each entry's hash, by set: looked at before anything else, and small enough to stay in a core's
+    /// One octet of each entry's hash, by set. It is read before anything else, and is small enough to stay in a core's
     /// cache. Their number is a power of two.
     tags: Box<[[u8; WAYS]]>,
     slots: Vec<Slot>,
-    /// Whose turn it is to be forgotten.
+    /// Which entry of a set is replaced next.
     turn: usize,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        Self::of(FEWEST_SETS)
+        Self::of(MIN_SETS)
     }
 
     fn of(sets: usize) -> Self {
@@ -150,19 +150,19 @@ impl Table {
         Self { tags: vec![[FREE; WAYS]; sets].into(), slots, turn: 0 }
     }
 
-    /// Forgets everything, and gives back most of the room if little of it was used.
+    /// Forgets everything. Gives most of the memory back if little of it was used.
     pub(super) fn clear(&mut self) {
         /// Less than one place in so many is little.
         const LITTLE: usize = 16;
         let sets = self.tags.len();
-        if sets > FEWEST_SETS && self.kept() < sets * WAYS / LITTLE {
-            *self = Self::of((sets / 4).max(FEWEST_SETS));
+        if sets > MIN_SETS && self.kept() < sets * WAYS / LITTLE {
+            *self = Self::of((sets / 4).max(MIN_SETS));
         } else {
             self.tags.fill([FREE; WAYS]);
         }
     }
 
-    /// Makes room for twice as many. Each set's entries go to two, so that all of them find a place.
+    /// Doubles the table. The entries of each set are divided between two sets, so all of them have room.
     #[cold]
     fn grow(&mut self) {
         let mut larger = Self::of(2 * self.tags.len());
@@ -184,7 +184,7 @@ impl Table {
         self.way(set, key, name).map(|way| &self.slots[set * WAYS + way].entry)
     }
 
-    /// Enters what `make` makes, given whatever stood there, so that it may use its buffer.
+    /// Adds the entry that `make` makes. `make` gets the buffer of the entry that is replaced.
     pub(super) fn put(&mut self, key: &Key, name: NameRef<'_>, make: impl FnOnce(Wire) -> Entry) {
         let Some((set, way)) = self.place(key, name) else { return };
         let slot = &mut self.slots[set * WAYS + way];
@@ -193,7 +193,7 @@ impl Table {
         self.tags[set][way] = tag(key.hash);
     }
 
-    /// Where this key is or is to be kept, if it is.
+    /// The place of this key, or the one for it; `None` if it isn't to be kept.
     fn place(&mut self, key: &Key, name: NameRef<'_>) -> Option<(usize, usize)> {
         loop {
             let set = self.set_of(key.hash);
@@ -219,7 +219,7 @@ impl Table {
         self.tags.iter().flatten().filter(|tag| **tag != FREE).count()
     }
 
-    /// Has what `find` will look at loaded, without waiting for it; `false` if there is nothing.
+    /// Prefetches what `find` will read. `false` if there is surely nothing.
     pub(super) fn expect(&self, key: &Key) -> bool {
         let set = self.set_of(key.hash);
         let alike = alike(self.tags[set], tag(key.hash));
@@ -251,14 +251,15 @@ impl Table {
     }
 }
 
-/// The high bit of every octet that is `tag`, and perhaps of one above it: what is found has to be compared.
+/// Sets the high bit of every octet that equals `tag`. It may set it in an octet above one, too, so matches have to be
+/// compared.
 fn alike(tags: [u8; WAYS], tag: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let differ = u64::from_le_bytes(tags) ^ (u64::from(tag) * ONES);
     differ.wrapping_sub(ONES) & !differ & (ONES << 7)
 }
 
-/// The part of a hash that is kept in the tags; never that of a free slot.
+/// The part of a hash that is stored in the tags. It is never the tag of a free slot.
 fn tag(hash: u64) -> u8 {
     hash.to_be_bytes()[0].max(FREE + 1)
 }

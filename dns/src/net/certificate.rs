@@ -1,5 +1,5 @@
-//! A certificate that may change while the server runs: its files enter at the start and whenever they change, every
-//! TLS handshake leaves with the newest that was any good; DNS over TLS, QUIC and HTTPS and the API share this.
+//! A certificate that may change while the server runs. Takes its files at the start and whenever they change, returns
+//! the newest good version to each TLS handshake. Used by DNS over TLS, QUIC and HTTPS, and by the API.
 
 mod expiry;
 

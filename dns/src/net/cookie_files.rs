@@ -1,5 +1,5 @@
-//! Secrets of DNS cookies: the files that the configuration names enter, [`Cookies`] or every fault leaves; `serve` and
-//! `check` call it.
+//! Takes the files of DNS cookie secrets that the configuration names, returns [`Cookies`] or every fault. Called by
+//! `serve` and `check`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! The DNS sockets: addresses and a responder enter, threads and tasks that answer on them run until they are drained;
-//! `serve` owns them.
+//! The DNS sockets. Takes addresses and a responder, starts the threads and tasks that answer there until they are
+//! drained. Owned by `serve`.
 
 mod absent;
 mod bind;

@@ -1,11 +1,11 @@
-//! Response-rate limiting: who asked by datagram and of what class the answer is enter, whether it goes out whole,
-//! truncated or not at all leaves; [`crate::response::wire::respond`] asks before it answers and once more before it
-//! encodes.
+//! Response rate limiting. Takes the client of a datagram and the class of the answer, returns whether the answer is
+//! sent whole, truncated or not at all. [`crate::response::wire::respond`] calls it before it makes an answer and again
+//! before it encodes it.
 //!
-//! A source address that nothing proves may be forged, and then the answers hit somebody else. So a client's prefix
-//! gets only so many answers a second of each class; of the rest every so-manieth is sent truncated (it "slips"), so
-//! that a real client there comes back by TCP, which proves its address and is never limited. Nor is whoever shows a
-//! valid server cookie (RFC 7873).
+//! A source address without proof may be forged, and then the answers hit somebody else. So a client's prefix gets only
+//! a number of answers per second of each class. Of the others, one in `slip` is sent truncated, so that a real client
+//! comes back by TCP. TCP proves its address and is never limited. A client with a valid server cookie isn't limited
+//! either (RFC 7873).
 //!
 //! The table has a fixed size whatever happens, and every decision is a function of the table and the time given.
 

@@ -1,5 +1,5 @@
-//! Streams: a bound listener enters, its connections are accepted within limits and each is answered by a task of its
-//! own; `listeners` starts one such loop per address of TCP, DNS over TLS and DNS over HTTPS.
+//! Takes a bound listener, accepts its connections within limits and answers each in a task of its own. `listeners`
+//! starts one such loop for each address of TCP, DNS over TLS and DNS over HTTPS.
 
 mod connection;
 mod gate;

@@ -1,5 +1,5 @@
-//! DNS over UDP: datagrams enter, their responses leave from the address they were sent to. `listeners` starts one
-//! thread per socket and core.
+//! DNS over UDP. Takes datagrams, sends their responses from the address that was asked. `listeners` starts one thread
+//! for each socket and core.
 //!
 //! Datagrams come and go in batches, one system call each way ([`Batch`]): at a high rate the calls would otherwise
 //! cost more than the answers. The loop knows no DNS.

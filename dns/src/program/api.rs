@@ -1,8 +1,8 @@
-//! The HTTP API: requests enter, metrics, health, rules, explanations and overrides leave, as JSON but for `/metrics`
-//! and `/healthz`; `serve` runs it.
+//! The HTTP API. Takes requests, returns metrics, health, rules, explanations and overrides, as JSON except for
+//! `/metrics` and `/healthz`. Run by `serve`.
 //!
-//! Who may do what: on a loopback address everybody may read; elsewhere reading needs a bearer token too, but for
-//! `/healthz`. Writing needs a token that may write everywhere, and is forbidden when none is configured.
+//! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
+//! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
 
 mod overrides;
 mod read;

@@ -1,4 +1,4 @@
-//! The command line: arguments enter, each command's text and the exit code leave; `main` calls [`run`].
+//! The command line. Takes arguments, returns each command's text and exit code. `main` calls [`run`].
 //!
 //! Exit codes: 0 fine, 1 errors found, 2 wrong usage.
 

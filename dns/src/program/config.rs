@@ -1,7 +1,7 @@
-//! The node's own facts: the text of `bailiwick.toml` enters, a [`Config`] or every error with its line leaves; the
-//! command line reads it.
+//! The configuration of one node. Takes the text of `bailiwick.toml`, returns a [`Config`] or every error with its
+//! line. Called by the command line.
 //!
-//! What the nodes share stands in the rules document, not here.
+//! What all nodes share is in the rules document, not here.
 
 pub mod keys;
 mod read;

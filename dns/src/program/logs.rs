@@ -1,4 +1,4 @@
-//! What is logged and how: a filter and a format enter, lines go to standard error by way of a queue from then on.
+//! Takes a filter and a format, and from then on writes log lines to standard error by way of a queue.
 
 pub(super) mod format;
 pub(super) mod queue;

@@ -1,5 +1,5 @@
-//! All DNS semantics: zones, steering and one parsed query enter, the records and flags of the answer leave; `wire`
-//! calls it and writes bytes.
+//! All DNS semantics. Takes zones, steering and one parsed query, returns the records and flags of the answer. Called
+//! by `wire`, which writes the bytes.
 //!
 //! Nothing here knows a socket, a clock or a packet. See [`answer`].
 

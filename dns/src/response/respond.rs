@@ -1,5 +1,5 @@
-//! What every transport calls: a packet and where it came from enter, the response's bytes and what became of the
-//! packet leave. The sockets know these traits and nothing of zones, rules or counters.
+//! The traits that every transport calls. They take a packet and its sender, and return the bytes of the response and
+//! the outcome. So sockets know nothing of zones, rules or counters.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! Bytes around `answer`: a packet enters, the response packet leaves; the UDP loop and the TCP handler call
-//! [`respond`] and know no DNS.
+//! The bytes around `answer`. Takes a packet, returns the packet of the response. All transports call [`respond`].
 
 mod context;
 mod cookies;

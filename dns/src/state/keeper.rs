@@ -1,7 +1,7 @@
-//! What writes to the state directory: what is to be kept enters from the owner, files are written by a thread of its
-//! own, and how that went goes back. A disk that is slow or hangs holds up nobody else.
+//! Writes to the state directory on a thread of its own, so that a slow or hanging disk delays nothing else. Takes what
+//! to keep from the owner, returns how the writing went.
 //!
-//! Of each thing only the latest version is written. What can't be written is tried again, after a pause that grows.
+//! Only the latest version of each thing is written. A failed write is tried again after a pause that grows.
 
 #[cfg(test)]
 mod tests;

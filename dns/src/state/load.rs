@@ -1,5 +1,5 @@
-//! The files a node reads: paths enter, compiled rules, zone records and places leave, or every fault with its place;
-//! `start` and `feed` call it.
+//! Takes the paths of a node's files, returns compiled rules, zone records and places, or every fault with its place.
+//! Called by `startup` and `watch`.
 
 use std::fs::File;
 use std::io;

@@ -1,5 +1,6 @@
-//! The one task that owns all mutable state: changes of rules, zones, keys, GeoIP data, health, overrides and time
-//! enter over a channel, snapshots leave by one atomic swap each; `start` spawns it, everyone else holds a [`Handle`].
+//! The one task that owns all mutable state. Takes changes of rules, zones, keys, GeoIP data, health, overrides and
+//! time over a channel, and publishes snapshots by an atomic swap. Started by `startup`; everything else holds a
+//! [`Handle`].
 
 mod monitors;
 mod task;

@@ -1,5 +1,5 @@
-//! Health checks: the rules' monitors enter from the owner, one task each, and the result of every probe goes back to
-//! it.
+//! Health checks. Takes the rules' monitors from the owner, runs one task for each, and sends the result of each probe
+//! back.
 
 pub(crate) mod authorities;
 mod failure;

@@ -1,5 +1,5 @@
-//! What one query sees from start to end: rules, zones, keys, geography and health enter from [`crate::state::owner`],
-//! an immutable snapshot leaves, from which `answer` takes its steered records and the API its reports.
+//! What one query sees from start to end. Takes rules, zones, keys, geography and health from [`crate::state::owner`],
+//! returns an immutable snapshot. `answer` takes its steered records from it, and the API its reports.
 //!
 //! A [`World`] is all that doesn't depend on health; it is compiled off the query path. A [`Snapshot`] is a world and
 //! one moment's health, with every decision made: a query looks up its class and reads. Nothing in either changes; an

@@ -1,5 +1,5 @@
-//! The start of a node: its files enter, a running owner and feed leave, or every error at once; the command line calls
-//! it for `serve` and `check`.
+//! Starts a node. Takes its files, returns a running owner and feed, or every error at once. Called by the command line
+//! for `serve` and `check`.
 
 #[cfg(test)]
 mod tests;

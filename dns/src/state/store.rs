@@ -1,5 +1,5 @@
-//! What survives a restart: the last good rules, zones and GeoIP database and the API's overrides enter, files in the
-//! state directory leave, and the other way round at start.
+//! What survives a restart. Writes the last good rules, zones and GeoIP database and the API's overrides to the state
+//! directory, and reads them at the start.
 //!
 //! Each file is replaced at once, so that a reader, or a restart after a crash, finds the old or the new one.
 

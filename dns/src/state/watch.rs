@@ -1,9 +1,9 @@
-//! What looks after the files: changes on disk or a call to [`Feed::reload`] enter, new versions of rules, zones, keys
-//! and GeoIP data go to the owner.
+//! Watches a node's files. Takes changes on disk and calls of [`Feed::reload`], sends new versions of rules, zones,
+//! keys and GeoIP data to the owner.
 //!
-//! A thread of its own looks at every file several times a second (`look`) and takes a version when it may be taken for
-//! whole (`settle`). Each zone, and the keys of each, are read and judged by themselves: a mistake in one keeps no
-//! other from being taken.
+//! A thread checks every file several times a second ([`change`]) and takes a version when it counts as complete
+//! ([`settle`]). Each zone, and the keys of each zone, are read and judged separately, so a mistake in one doesn't
+//! block another.
 
 mod change;
 mod part;

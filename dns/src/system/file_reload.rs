@@ -1,9 +1,9 @@
-//! Files that are replaced while the server runs and are no part of a snapshot: certificates, keys and tokens. Changes
-//! on disk or a SIGHUP enter, calls of [`Renew::renew`] and alarms leave; `serve` starts it.
+//! Reloads files that may be replaced while the server runs and aren't part of a snapshot: certificates, keys and
+//! tokens. Takes changes on disk or a SIGHUP, calls [`Renew::renew`] and raises alarms. Started by `serve`.
 //!
-//! Such files are few and change a few times a year, so they are looked at every second instead of being watched: that
-//! sees every way of replacing them on every file system. They are read once they have stayed the same for one look, as
-//! certificate and key are two files.
+//! There are few such files, and they change a few times a year. So they are checked every second instead of being
+//! watched, which notices every way to replace them on every file system. They are read once they haven't changed
+//! between two checks, because certificate and key are two files.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

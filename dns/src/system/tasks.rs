@@ -1,5 +1,5 @@
-//! The program's long-lived tasks: their heartbeats and panics enter, which of them is late or down leaves. `/healthz`,
-//! `/metrics` and the service manager's watchdog read it.
+//! The program's long-lived tasks. Takes their heartbeats and panics, returns which of them is late or down. Read by
+//! `/healthz`, `/metrics` and the service manager's watchdog.
 //!
 //! No task may end or stall in silence. One that panics goes on or is started again after a pause; one that
 //! makes no turn for longer than its patience, or waits for its restart, is named by [`Tasks::troubles`].

@@ -1,8 +1,7 @@
-//! Where something stands in a JSON text: the text and a JSON pointer (RFC 6901) enter, a line and a column leave.
-//! Errors of the rules are told with it.
+//! Takes a JSON text and a JSON pointer (RFC 6901), returns a line and a column. Used for errors of the rules.
 //!
-//! The text is one that was parsed before, so this scanner only follows it; of a text that it can't follow it says no
-//! place, or that of the last thing it did follow.
+//! The text was parsed before, so this scanner only follows it. If it can't follow, it returns no place, or that of the
+//! last thing that it could follow.
 
 /// A place in a text, both counted from 1. A column is one character: a tab counts as one, and a byte-order mark as
 /// none.

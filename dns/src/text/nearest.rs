@@ -1,5 +1,5 @@
-//! Help for a mistyped name: the name and the ones that exist enter, a sentence that says which was probably meant
-//! leaves; the configuration, the command line and the API end their messages with it.
+//! Takes a mistyped name and the names that exist, returns a sentence that says which was probably meant. Used in
+//! messages of the configuration, the command line and the API.
 
 /// The known name nearest to `wrong`, if one is near enough to have been meant.
 #[must_use]

@@ -1,5 +1,5 @@
-//! From records to a zone: all records and steered owners of one zone enter, the checked index or every error leaves;
-//! `Zone::compile` calls it.
+//! Takes all records and steered owners of one zone, returns the checked index or every error. Called by
+//! `Zone::compile`.
 
 mod checks;
 

@@ -1,5 +1,5 @@
-//! Master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5): text enters, records or every error with its line leave;
-//! whoever loads a zone calls [`parse`] and hands the records to [`Zone::compile`](super::Zone::compile).
+//! Reads master files (RFC 1035 §5, RFC 2308 §4, RFC 3597 §5). Takes text, returns records or every error with its
+//! line. Callers hand the records to [`Zone::compile`](super::Zone::compile).
 
 mod binding;
 mod data;

@@ -1,5 +1,5 @@
-//! When a certificate expires: its DER enters, `notAfter` leaves (RFC 5280 §4.1.2.5); [`super::Certificate`] tells it
-//! on.
+//! Takes a certificate in DER, returns when it expires (`notAfter`, RFC 5280 §4.1.2.5). Called by
+//! [`super::Certificate`].
 //!
 //! rustls checks what it serves but tells no times, so the way to this one field is walked here.
 

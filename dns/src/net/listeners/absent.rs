@@ -1,5 +1,5 @@
-//! Addresses that are listened on although no interface has them: addresses enter, lines for the log and `/healthz`
-//! leave. A floating address may come and go while the server runs, so they are looked at again and again.
+//! Takes the addresses that are listened on, returns those that no interface has, for the log and `/healthz`. A
+//! floating address may come and go while the server runs, so it is checked again and again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,4 +1,4 @@
-//! Binding: an address enters, a bound socket or the reason why there is none leaves; `listeners` and the API call it.
+//! Takes an address, returns a bound socket or the reason why there is none. Called by `listeners` and the API.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};

@@ -1,5 +1,5 @@
-//! Sockets that another process bound: files with their roles enter from a server that is taken over or from systemd,
-//! and leave to whoever would otherwise bind their addresses. What nobody takes is closed.
+//! Sockets that another process bound. Takes files with their roles from a server that is taken over, or from systemd,
+//! and gives each to the code that would otherwise bind its address. Sockets that nobody takes are closed.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};

@@ -1,10 +1,10 @@
-//! One connection of DNS over TCP or TLS: queries enter as length and message, responses leave the same way, in order;
-//! the accept loop runs it.
+//! One connection of DNS over TCP or TLS. Takes queries as length and message, returns responses the same way, in
+//! order. Called by the accept loop.
 //!
-//! Queries may be pipelined (RFC 7766 §6.2.1.1): all that have arrived are answered before the next read, in few
-//! writes. An answer never waits for anything but its turn, so that order costs nobody. A connection's memory is
-//! bounded: what arrives is read only when what went before is answered, and answered only when the client has taken
-//! what went before.
+//! Queries may be pipelined (RFC 7766 §6.2.1.1). All that have arrived are answered before the next read, in few
+//! writes. Making an answer never waits, so keeping the order delays nobody. A connection's memory is bounded: the next
+//! queries are read only after the previous ones are answered, and answered only after the client has taken the
+//! previous responses.
 
 use std::io;
 use std::net::SocketAddr;

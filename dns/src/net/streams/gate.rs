@@ -1,5 +1,5 @@
-//! How many connections there may be: an address enters, a pass for one connection or a refusal leaves; the accept
-//! loops ask.
+//! Limits the number of connections. Takes an address, returns a pass for one connection or a refusal. Called by the
+//! accept loops.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

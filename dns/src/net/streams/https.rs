@@ -1,5 +1,5 @@
-//! DNS over HTTPS (RFC 8484): a connection whose TLS handshake is done enters, its requests are answered by POST and
-//! GET over HTTP/2 or HTTP/1.1 until it is idle or the server drains; the accept loop runs it.
+//! DNS over HTTPS (RFC 8484). Takes a connection after its TLS handshake, answers its POST and GET requests over HTTP/2
+//! or HTTP/1.1 until it is idle or the server drains. Called by the accept loop.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

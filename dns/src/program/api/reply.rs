@@ -1,4 +1,4 @@
-//! How the API answers: values and problems enter, JSON responses leave.
+//! Takes values and problems, returns the API's JSON responses.
 
 use axum::Json;
 use axum::http::StatusCode;

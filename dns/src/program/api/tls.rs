@@ -1,6 +1,6 @@
-//! TLS for the API: a listener enters, connections whose handshake is done leave to the HTTP server.
+//! TLS for the API. Takes a listener, returns connections to the HTTP server after their handshake.
 //!
-//! Handshakes run beside one another, each within a time limit: a client that says nothing keeps nobody waiting.
+//! Handshakes run side by side, each within a time limit. So a silent client doesn't delay others.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! The API's bearer tokens: files enter at the start and whenever they change, what the bearer of a request's
-//! `Authorization` header may do leaves.
+//! The API's bearer tokens. Takes their files at the start and whenever they change, returns what the bearer of a
+//! request's `Authorization` header may do.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

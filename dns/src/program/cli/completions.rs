@@ -1,5 +1,6 @@
-//! `bailiwick completions`: a shell enters, its script leaves. Names of the rules aren't in it: at each completion it
-//! asks `bailiwick names`, which reads the rules that the command line so far, or else `bailiwick.toml` here, names.
+//! `bailiwick completions`: takes a shell, returns its completion script. The script doesn't hold names of the rules.
+//! For these it runs `bailiwick names`, which reads the rules that the command line names so far, or those of
+//! `bailiwick.toml` in the current directory.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! `bailiwick drain` and `bailiwick undrain`: a region or an endpoint and a span enter, a node's API is told.
+//! `bailiwick drain` and `bailiwick undrain`: take a region or an endpoint and a span, and set or delete its override
+//! by a node's API.
 
 use bailiwick_rules::health::Status;
 use bailiwick_rules::id::Overridden;

@@ -1,5 +1,5 @@
-//! `bailiwick explain`: a client, a service and conditions enter, the decision leaves step by step, with no server
-//! running.
+//! `bailiwick explain`: takes a client, a service and conditions, returns the decision step by step. Needs no running
+//! server.
 
 use std::io::Read;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `bailiwick hash-key`: an API key enters by standard input, its digest for the rules leaves.
+//! `bailiwick hash-key`: takes an API key from standard input, returns its digest for the rules.
 
 use std::io::{BufRead, IsTerminal, Write};
 

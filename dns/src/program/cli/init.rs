@@ -1,5 +1,5 @@
-//! `bailiwick init`: a directory enters, a commented start that checks and serves leaves. Nothing that is there is
-//! overwritten unless told so.
+//! `bailiwick init`: takes a directory, writes a commented configuration that checks and serves. Overwrites existing
+//! files only if told to.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};

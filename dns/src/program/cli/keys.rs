@@ -1,5 +1,5 @@
-//! `bailiwick keys`: a signed zone of the configuration enters, new keys, the next step of a rollover, a list or the DS
-//! for the parent leaves.
+//! `bailiwick keys`: takes a signed zone of the configuration; makes keys, takes the next step of a rollover, lists the
+//! keys, or prints the DS for the parent.
 
 mod list;
 mod steps;

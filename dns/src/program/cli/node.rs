@@ -1,5 +1,5 @@
-//! The way from the command line to a running node: a configuration (or an address) enters, a [`Node`] leaves that asks
-//! its API. `status`, `drain`, `undrain` and `overrides` use it.
+//! Takes a configuration or an address, returns a [`Node`] that asks the API of a running node. Called by `status`,
+//! `drain`, `undrain` and `overrides`.
 
 use std::fmt;
 use std::io::IsTerminal;

@@ -1,5 +1,5 @@
-//! `bailiwick receipt`: a receipt and public keys enter, what it says leaves, or why it isn't believed; and new keys to
-//! sign with.
+//! `bailiwick receipt`: takes a receipt and public keys, returns what the receipt says or why it isn't believed. Also
+//! makes new keys to sign with.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `bailiwick status` and `bailiwick overrides`: a node's API is asked, what it says of itself leaves as text or JSON.
+//! `bailiwick status` and `bailiwick overrides`: ask a node's API, and return what it says as text or JSON.
 
 use anstyle::{AnsiColor, Style};
 use bailiwick_rules::health::Status;

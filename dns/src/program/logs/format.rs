@@ -1,7 +1,7 @@
-//! How events become lines: text for people, JSON for programs. `logs` installs it.
+//! Turns log events into lines: text for people, JSON for programs. Installed by `logs`.
 //!
-//! A field whose name begins with `json.` is for programs: what a person reads in the sentence stands there as a field
-//! of its own. Text leaves it out, JSON writes it without the prefix.
+//! A field whose name begins with `json.` is for programs, because the sentence says it to people already. Text leaves
+//! it out, and JSON writes it without the prefix.
 
 use std::fmt;
 

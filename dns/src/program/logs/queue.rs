@@ -1,9 +1,9 @@
-//! The way of a log line to standard error: lines enter from any thread, a thread of their own writes them. The log's
-//! subscriber pushes.
+//! Takes log lines from any thread, writes them to standard error on a thread of its own. Called by the log's
+//! subscriber.
 //!
-//! Whoever logs never waits and never fails. Lines are lost when the queue is full, because the reader stalls, or when
-//! they can't be written, because the reader is gone or the disk is full. They are counted, and once lines flow again
-//! the log says how many are missing, at the place where they are.
+//! Logging never waits and never fails. Lines are lost if the queue is full, because the reader stalls, or if they
+//! can't be written, because the reader is gone or the disk is full. Lost lines are counted, and once lines can be
+//! written again, the log says how many are missing and where.
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! The API's socket: its configuration enters, a bound listener with token and certificate leaves and then serves;
-//! [`super::serve`] owns it.
+//! The API's socket. Takes its configuration, returns a bound listener with tokens and certificate, which then serves.
+//! Owned by [`super::serve`].
 
 use std::io;
 use std::net::SocketAddr;

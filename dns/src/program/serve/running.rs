@@ -1,5 +1,5 @@
-//! The server while it answers: what was bound and loaded enters, a [`Running`] serves until it ends or leaves its
-//! sockets to another process; `serve` holds the one instance.
+//! Takes what was bound and loaded, returns a [`Running`] server, which answers until it ends or gives its sockets to
+//! another process. `serve` holds the one instance.
 
 use std::net::SocketAddr;
 use std::path::Path;

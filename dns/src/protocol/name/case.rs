@@ -1,5 +1,5 @@
-//! Octets without regard to ASCII case, eight at a time: names and labels in wire format enter, whether they are the
-//! same and hashes leave; `name`, the zones' index and the memo call it for every query.
+//! Compares and hashes names without regard to ASCII case, eight octets at a time. Takes names and labels in wire
+//! format. Called for each query by `name`, the zones' index and the memo.
 //!
 //! Length octets are at most 63 and so never look like letters.
 

@@ -1,5 +1,4 @@
-//! What a query and an answer say of DNSSEC: the client's wish enters with the query, signatures leave with each RRset;
-//! `walk` joins them.
+//! What a client wants of DNSSEC, and the signatures of an RRset in an answer. Used by `walk`.
 
 use crate::dnssec::budget::Via;
 use crate::dnssec::sign::Signatures;

@@ -1,5 +1,5 @@
-//! What the server says of itself: configured texts enter at the start, answers to CHAOS questions (RFC 4892) and the
-//! NSID leave; `wire` asks.
+//! What the server says about itself. Takes the configured texts at the start, returns answers to CHAOS questions (RFC
+//! 4892) and the NSID. Called by `wire`.
 
 use smallvec::smallvec;
 

@@ -1,5 +1,5 @@
-//! The way of one query through the zones (RFC 1034 §4.3.2): a zone and a query enter, the three sections leave;
-//! `answer` calls it.
+//! Looks one query up in the zones (RFC 1034 §4.3.2). Takes a zone and a query, returns the three sections of the
+//! answer. Called by `answer`.
 
 mod signed;
 

@@ -1,5 +1,5 @@
-//! DNS cookies (RFC 7873) in the form that servers of different make share (RFC 9018): a request's option and the time
-//! enter, whether its server cookie is good and the option of the response leave; `wire` asks.
+//! DNS cookies (RFC 7873) in the form that servers of several makers share (RFC 9018). Takes the option of a request
+//! and the time, returns whether the server cookie is valid and the option for the response. Called by `wire`.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! Responses to bytes: a request and its answer enter, a message with compressed names leaves in a buffer that the
-//! caller reuses; `wire` calls it.
+//! Takes a request and its answer, writes a message with compressed names into a buffer that the caller reuses. Called
+//! by `wire`.
 
 use std::net::IpAddr;
 

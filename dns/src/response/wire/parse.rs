@@ -1,5 +1,5 @@
-//! Queries from raw bytes: any bytes enter, a [`Request`] with the response code its form earns leaves; `wire` calls
-//! it. Nothing is copied.
+//! Takes any bytes, returns a [`Request`] with the response code that its form calls for. Copies nothing. Called by
+//! `wire`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,5 +1,5 @@
-//! The monitors that run: the rules' monitors and the results of their probes enter, health by region leaves; the owner
-//! holds the one instance.
+//! The monitors that run. Takes the rules' monitors and the results of their probes, returns health by region. The
+//! owner holds the one instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The certificate authorities that probes trust: the system's, or those of a monitor's `ca_file`. The path of a file
-//! enters, a configuration of TLS leaves; the prober asks before every probe, `bailiwick check` reads each file once.
+//! The certificate authorities that probes trust: the system's, or those of a monitor's `ca_file`. Takes the path of a
+//! file, returns a TLS configuration. Called before each probe, and once for each file by `bailiwick check`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

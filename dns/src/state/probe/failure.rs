@@ -1,5 +1,4 @@
-//! What a probe failed of, in words that an operator can act on: errors of connections and of TLS enter, a sentence
-//! leaves. The prober calls it.
+//! Takes an error of a connection or of TLS, returns a sentence that an operator can act on. Called by the prober.
 
 use std::error::Error;
 use std::io;

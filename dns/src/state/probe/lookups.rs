@@ -1,8 +1,8 @@
-//! The names that probes look up: a host enters, its addresses leave, as the system's resolver tells them.
+//! Takes a host that a probe names, returns its addresses from the system's resolver.
 //!
 //! The system's resolver can't be interrupted and may hang for half a minute. So each name is looked up on a thread of
-//! its own, at most once at a time, and their number is bounded: names whose servers are silent take no thread from
-//! anything else.
+//! its own, at most once at a time, and the number of lookups is bounded. So names whose servers are silent block no
+//! other work.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};

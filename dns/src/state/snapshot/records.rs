@@ -1,5 +1,4 @@
-//! Record sets of a region as wire bytes: [`Answers`] of the rules enter at load, [`RecordSets`] leave, from which a
-//! snapshot answers.
+//! Takes [`Answers`] of the rules, returns the [`RecordSets`] of a region as wire bytes. Called when rules are loaded.
 //!
 //! Service bindings get their address hints here (RFC 9460 §7.3): from the very addresses that are published beside
 //! them, wherever the binding's target is the steered name itself.

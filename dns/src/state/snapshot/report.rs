@@ -1,5 +1,4 @@
-//! What a snapshot tells of health: a snapshot and the time enter, the report of `/v1/health` and its parts leave; the
-//! API and the metrics ask.
+//! Takes a snapshot and the time, returns the report of `/v1/health` and its parts. Called by the API and the metrics.
 
 use std::collections::BTreeMap;
 

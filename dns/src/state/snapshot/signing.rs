@@ -1,7 +1,7 @@
-//! The signatures of a world: its zones, its keys and the time enter, the same world with signed zones leaves, again
-//! and again before signatures grow old. The owner calls it, off the query path.
+//! Takes a world, its keys and the time, returns the same world with signed zones. Called by the owner, off the query
+//! path, at each change and before signatures grow old.
 //!
-//! Nothing here looks at health: what any region may answer is signed, whoever is up.
+//! Health plays no part: all answers of all regions are signed, whatever their status.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Everything a snapshot has but health: rules, zone sources, keys and places enter, checked against each other, and a
-//! compiled [`World`] leaves; the owner builds one off the query path for every change of its inputs.
+//! Everything in a snapshot except health. Takes rules, zone sources, keys and places, checks them against each other,
+//! returns a compiled [`World`]. The owner builds one off the query path for each change.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! When a version of a file is taken: what was seen of it and when enters, whether to wait, to read or to take it
-//! leaves. Pure; the feed calls it.
+//! Decides when a version of a file is taken. Takes what was seen of the file and when, returns whether to wait, to
+//! read or to take it. Pure; called by [`super::part`].
 //!
 //! A version that was moved into place, or to which a link was swapped, is whole. One that is written in place may be
 //! half of itself. It is read once it has been still for [`SHORT`]. If it then lacks nothing that is in service, it is

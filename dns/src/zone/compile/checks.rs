@@ -1,4 +1,4 @@
-//! What may stand where in a zone: the gathered records enter, errors and warnings leave; `compile` calls it.
+//! Takes the records of a zone, returns errors and warnings about what may not stand where. Called by `compile`.
 
 use super::{Build, Group};
 use crate::protocol::name::NameRef;

@@ -1,4 +1,4 @@
-//! HTTPS and SVCB from text (RFC 9460 §2.1): the tokens after the type enter, wire bytes leave; `data` calls it.
+//! Takes the tokens of an HTTPS or SVCB record after its type (RFC 9460 §2.1), returns wire bytes. Called by `data`.
 //!
 //! The `domain` crate's scanner knows the parameters. Two forms it doesn't read: a parameter known by name that is
 //! written by number, whose value is then the octets themselves (`key1=\002h2`), and commas and backslashes within the

@@ -1,4 +1,4 @@
-//! Record data from text: the tokens after the type enter, wire bytes leave; `file` calls it for each record.
+//! Takes the tokens of a record after its type, returns its data as wire bytes. Called by `file` for each record.
 //!
 //! Most types are lists of plain items ([`forms`]). Service bindings are read by [`binding`]. RFC 3597's `\#` form is
 //! read here for any type, and checked when the type is known.

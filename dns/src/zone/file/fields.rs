@@ -1,5 +1,5 @@
-//! The items of record data (RFC 1035 §5.1): tokens enter one by one, their octets in wire format leave; `forms` says
-//! which items a type has.
+//! Takes the tokens of record data one by one (RFC 1035 §5.1), returns their octets in wire format. `forms` says which
+//! items a type has.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! What the data of each record type looks like in text: a type enters, its items leave; `data` reads them in order.
+//! Takes a record type, returns the items of its data in text. Called by `data`, which reads them in order.
 
 use super::item::Item;
 use super::odd;

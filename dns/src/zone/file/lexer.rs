@@ -1,7 +1,6 @@
-//! A master file cut into entries (RFC 1035 §5.1): text enters, entries of tokens with their lines leave; `file` gives
-//! them meaning.
+//! Takes the text of a master file, returns its entries as tokens with their lines (RFC 1035 §5.1). Called by `file`.
 //!
-//! The cut is made here and not by the scanner of record data so that one bad entry spoils no other.
+//! Entries are split here and not by the scanner of record data, so that one bad entry doesn't spoil others.
 
 /// A directive or record: everything up to a line end outside parentheses.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! Text forms that no list of plain items describes: items enter, wire format leaves. `forms` names the readers, `data`
-//! calls them.
+//! Readers for text forms that a list of plain items can't describe. They take the tokens and write wire format.
+//! `forms` lists the readers, `data` calls them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! `bailiwick keys list`: state files enter, a table or JSON of every key with its times and what comes next leaves.
+//! `bailiwick keys list`: takes state files, returns a table or JSON of all keys with their times and next steps.
 
 use bailiwick_rules::time::Timestamp;
 use serde::Serialize;

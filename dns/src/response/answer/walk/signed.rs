@@ -1,5 +1,5 @@
-//! What signed zones add to an answer: the RRsets that `walk` found enter, their signatures and the NSEC of compact
-//! denial leave. In an unsigned zone, or for a client that doesn't ask, nothing is added.
+//! Takes the RRsets that `walk` found, adds their signatures and the NSEC of compact denial. Adds nothing in an
+//! unsigned zone, or for a client that doesn't ask for DNSSEC.
 
 use super::{At, Origin, Owner, Set, Step, Walk, first_type};
 use crate::dnssec::canonical::Covered;

@@ -1,5 +1,5 @@
-//! What is wrong with versions of sources: faults of files and of versions that don't fit the others enter, the log and
-//! the status tell them. Of zones, those that fit are taken without those that don't.
+//! Faults of files, and of versions that don't fit the others. Takes them, writes them to the log and the status. Of
+//! the zones, those that fit are put in service without the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Overrides that come by the API, and what is written to the state directory: requests of the owner's loop enter, what
-//! became of them leaves.
+//! Overrides that come by the API. Takes requests from the owner's loop, has them written to the state directory, and
+//! answers what became of them.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;

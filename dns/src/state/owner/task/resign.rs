@@ -1,6 +1,5 @@
-//! Signatures that grow old and keys whose time has come: the time enters, a world signed anew goes the way of every
-//! new world. A renewal that fails is an alarm and is tried again; what is too old meanwhile is refused where it is
-//! answered.
+//! Renews signatures before they grow old, and applies keys at their time. Takes the time, starts a new world. A failed
+//! renewal raises an alarm and is tried again. Until then the answer path refuses signatures that are too old.
 
 use std::sync::Arc;
 
