@@ -9,21 +9,21 @@
 //! All that can be signed before it is asked for, [`presigned`] signs off the query path. The rest is signed by
 //! [`online_signer`] when it is asked for: the NSEC of compact denial, and what wildcards stand for.
 
-pub mod budget;
+pub(crate) mod budget;
 pub(crate) mod canonical;
 #[cfg(test)]
 mod cost;
 pub(crate) mod denial;
-pub mod directory;
+pub(crate) mod directory;
 pub mod key;
 pub mod key_set;
 pub(crate) mod lifetime;
-pub mod online_signer;
+pub(crate) mod online_signer;
 mod plan;
 pub mod policy;
 pub(crate) mod presign;
-pub mod presigned;
-pub mod sign;
+pub(crate) mod presigned;
+pub(crate) mod sign;
 pub mod state;
 pub mod timeline;
 pub(crate) mod unsignable;

@@ -1,5 +1,5 @@
 //! Where a client is: address ranges, the GeoIP database, and the classes of clients that the rules make of both.
 
-pub mod classes;
-pub mod geoip;
-pub mod ranges;
+pub(crate) mod classes;
+pub(crate) mod geoip;
+pub(crate) mod ranges;

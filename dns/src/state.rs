@@ -5,10 +5,10 @@
 //! what [`load`] reads and [`store`] kept.
 
 pub(crate) mod keeper;
-pub mod load;
-pub mod owner;
-pub mod probe;
-pub mod snapshot;
-pub mod startup;
-pub mod store;
-pub mod watch;
+pub(crate) mod load;
+pub(crate) mod owner;
+pub(crate) mod probe;
+pub(crate) mod snapshot;
+pub(crate) mod startup;
+pub(crate) mod store;
+pub(crate) mod watch;

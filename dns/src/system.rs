@@ -2,7 +2,7 @@
 //! Knows nothing of DNS.
 
 pub(crate) mod batch;
-pub mod clock;
-pub mod file_reload;
-pub mod files;
+pub(crate) mod clock;
+pub(crate) mod file_reload;
+pub(crate) mod files;
 pub mod tasks;

@@ -1,5 +1,5 @@
 //! Text for people: suggestions for mistyped names, spans and moments, and places in JSON documents. Pure.
 
 pub(crate) mod json_place;
-pub mod nearest;
-pub mod span;
+pub(crate) mod nearest;
+pub(crate) mod span;

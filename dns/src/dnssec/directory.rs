@@ -31,7 +31,7 @@ pub struct SignedZone {
 }
 
 /// The state file's name.
-pub const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 /// The rights of those who are neither the owner nor allowed to know.
 const OTHERS: u32 = 0o077;
 /// Those of them that change files.
@@ -42,7 +42,7 @@ const OTHERS_WRITE: u32 = 0o022;
 ///
 /// # Errors
 /// Everything that is wrong with any of them.
-pub fn read_keys(
+pub(crate) fn read_keys(
     zones: &[SignedZone],
     now: Timestamp,
     opening: &mut dyn FnMut(&Path),
@@ -78,7 +78,7 @@ fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Re
 ///
 /// # Errors
 /// That it can't be read, or everything wrong with it.
-pub fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<Option<State>, Vec<Fault>> {
+pub(crate) fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<Option<State>, Vec<Fault>> {
     let path = zone.directory.join(STATE);
     opening(&path);
     if is_special(&path) {
@@ -125,7 +125,7 @@ pub fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<O
 ///
 /// # Errors
 /// When it can't be read, is anyone else's to read too, or is another key.
-pub fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKey, Fault> {
+pub(crate) fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKey, Fault> {
     let path = zone.directory.join(&stated.file);
     read_pem(&path, stated).map_err(|message| Fault::of_file(&path, message))
 }
@@ -165,7 +165,7 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
 
 /// A directory that this process alone changes, until it is dropped.
 #[derive(Debug)]
-pub struct Locked {
+pub(crate) struct Locked {
     directory: PathBuf,
     _lock: File,
 }
@@ -175,7 +175,7 @@ impl Locked {
     ///
     /// # Errors
     /// When it can't be made, or another process changes it.
-    pub fn take(directory: &Path) -> Result<Self, Fault> {
+    pub(crate) fn take(directory: &Path) -> Result<Self, Fault> {
         let wrong = |message: String| Fault::of_file(directory, message);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|error| {
@@ -191,7 +191,7 @@ impl Locked {
     ///
     /// # Errors
     /// When it can't be written, or a file of its name is there: keys are never overwritten.
-    pub fn add_key(&self, name: &str, key: &SigningKey) -> Result<(), Fault> {
+    pub(crate) fn add_key(&self, name: &str, key: &SigningKey) -> Result<(), Fault> {
         let path = self.directory.join(name);
         let written = create(&path).and_then(|mut file| {
             file.write_all(key.to_pem().as_bytes())?;
@@ -209,7 +209,7 @@ impl Locked {
     ///
     /// # Errors
     /// When it can't be written; the old one is then still there.
-    pub fn put_state(&self, state: &State) -> Result<(), Fault> {
+    pub(crate) fn put_state(&self, state: &State) -> Result<(), Fault> {
         let path = self.directory.join(STATE);
         let written = replace(&path, state.to_json().as_bytes(), Mode::Private);
         written.map_err(|error| {

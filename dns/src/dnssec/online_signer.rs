@@ -45,7 +45,7 @@ pub(crate) enum Refused {
 
 /// The memory and the budget of one node; all its zones share them, and every generation of them.
 #[derive(Debug)]
-pub struct OnlineSigner {
+pub(crate) struct OnlineSigner {
     /// The keys of the hash.
     secret: (u64, u64),
     sets: Box<[Mutex<Set>]>,
@@ -68,7 +68,7 @@ impl Default for OnlineSigner {
 impl OnlineSigner {
     /// Nothing has been signed yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = || {
             use std::hash::BuildHasher;
             std::hash::RandomState::new().hash_one(0)
@@ -84,25 +84,25 @@ impl OnlineSigner {
     }
 
     /// Limits how many are made because they are asked for. The first call counts, and is made before anybody asks.
-    pub fn limit(&self, limit: SigningLimit) {
+    pub(crate) fn limit(&self, limit: SigningLimit) {
         self.budget.limit(limit);
     }
 
     /// How many signatures were made because they were asked for.
     #[must_use]
-    pub fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 
     /// How often one was found that had been made before.
     #[must_use]
-    pub fn found(&self) -> u64 {
+    pub(crate) fn found(&self) -> u64 {
         self.found.load(Ordering::Relaxed)
     }
 
     /// How often the budget was spent.
     #[must_use]
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 

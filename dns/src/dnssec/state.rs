@@ -314,7 +314,8 @@ mod tests {
             let told = told(&GOOD.replacen(good, bad, 1));
             assert!(told.len() == 1 && told[0].starts_with(wanted), "{wanted:?}: {told:?}");
         }
-        let published = r#""state": "active", "published": "2026-05-01T00:00:00Z", "ready": "2026-05-02T00:00:00Z",
+        let published = r#""state": "active", "published": "2026-05-01T00:00:00Z",
+            "ready": "2026-05-02T00:00:00Z",
          "active": "2026-06-01T00:00:00Z""#;
         let none = GOOD.replace(
             published,

@@ -23,12 +23,12 @@ use crate::locate::ranges::{Bits, Borders, Builder, Ranges};
 
 /// A class of clients of one service: its position among that service's rankings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClassId(pub u32);
+pub(crate) struct ClassId(pub u32);
 
 impl ClassId {
     /// The position as an array index.
     #[must_use]
-    pub fn get(self) -> usize {
+    pub(crate) fn get(self) -> usize {
         self.0 as usize
     }
 }
@@ -86,7 +86,8 @@ impl Carrier {
 
 /// The IPv4 address that an IPv6 address carries: v4-mapped, NAT64, 6to4 or Teredo.
 #[must_use]
-pub fn carried(address: IpAddr) -> Option<Ipv4Addr> {
+#[cfg(test)]
+pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(outer) = address else { return None };
     let outer = outer.to_bits();
     Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
@@ -94,7 +95,7 @@ pub fn carried(address: IpAddr) -> Option<Ipv4Addr> {
 
 /// The client behind an address: what `networks` or else geography says, as `steer` wants it.
 #[must_use]
-pub fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
+pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
     let named = |address: &IpAddr| table.network_of(*address).is_some();
     let carried = match address {
         IpAddr::V6(outer) if !named(&address) => {
@@ -109,7 +110,7 @@ pub fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
 
 /// Where the clients of every address stand: geography with `networks` laid over it, for all services of one table.
 #[derive(Debug)]
-pub struct Standings {
+pub(crate) struct Standings {
     v4: Ranges<u32>,
     /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
     v6: Ranges<u128>,
@@ -120,7 +121,7 @@ pub struct Standings {
 impl Standings {
     /// Lays the table's `networks` over a database's places.
     #[must_use]
-    pub fn new(table: &Table, places: &Places) -> Self {
+    pub(crate) fn new(table: &Table, places: &Places) -> Self {
         let of_place = |place: &Place| {
             stand(table, &Client { country: place.country, location: place.location, ..Client::default() })
         };
@@ -206,7 +207,7 @@ fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ra
 
 /// The classes of one service's clients, by address.
 #[derive(Debug)]
-pub struct Classes {
+pub(crate) struct Classes {
     /// Shared by all services: of the address space a service has but its borders.
     standings: Arc<Standings>,
     /// By standing.
@@ -251,7 +252,7 @@ impl Classes {
     /// Ranks each service's regions for every standing, on all cores: there may be a hundred thousand of these and a
     /// hundred of those.
     #[must_use]
-    pub fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
+    pub(crate) fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let share = services.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
@@ -281,7 +282,7 @@ impl Classes {
     /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around
     /// it that holds.
     #[must_use]
-    pub fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
+    pub(crate) fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
         let address = match address {
             IpAddr::V4(address) => return self.class_v4(address.to_bits()),
             IpAddr::V6(address) => address.to_bits(),
@@ -311,7 +312,7 @@ impl Classes {
 
     /// The regions in base order, by class.
     #[must_use]
-    pub fn rankings(&self) -> &[Ranking] {
+    pub(crate) fn rankings(&self) -> &[Ranking] {
         &self.rankings
     }
 

@@ -19,7 +19,7 @@ use crate::locate::ranges::{Bits, Builder, Ranges};
 
 /// What a database knows of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Place {
+pub(crate) struct Place {
     /// The country.
     pub country: Option<CountryCode>,
     /// The coordinates.
@@ -28,7 +28,7 @@ pub struct Place {
 
 /// The places of all addresses.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Places {
     v4: Ranges<u32>,
     v6: Ranges<u128>,
     /// By the ranges' values; the first is nowhere.
@@ -40,7 +40,7 @@ pub struct Places {
 
 /// Networks of which a database says a code that is no country's, such as `ZZ`: their clients are unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoCountries {
+pub(crate) struct NoCountries {
     /// What it says, shortened.
     pub code: String,
     /// Of how many networks.
@@ -59,7 +59,7 @@ pub enum Registered {
 
 /// Why a file is of no use as a GeoIP database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GeoError {
+pub(crate) enum GeoError {
     /// No MMDB at all, or a damaged one.
     #[error("is not a usable MMDB file ({0}); download it again and check that it was unpacked")]
     Broken(String),
@@ -81,7 +81,7 @@ const LONGEST_CODE: usize = 12;
 impl Places {
     /// No database: nothing is known of any address.
     #[must_use]
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             v4: Builder::new(NOWHERE).finish(),
             v6: Builder::new(NOWHERE).finish(),
@@ -95,7 +95,8 @@ impl Places {
     ///
     /// # Errors
     /// When the bytes are no MMDB, a damaged one, or one without countries.
-    pub fn read(bytes: &[u8]) -> Result<Self, GeoError> {
+    #[cfg(test)]
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, GeoError> {
         Self::read_with(bytes, Registered::Ignored)
     }
 
@@ -103,7 +104,7 @@ impl Places {
     ///
     /// # Errors
     /// When the bytes are no MMDB, a damaged one, or one without countries.
-    pub fn read_with(bytes: &[u8], registered: Registered) -> Result<Self, GeoError> {
+    pub(crate) fn read_with(bytes: &[u8], registered: Registered) -> Result<Self, GeoError> {
         let broken = |error: MaxMindDbError| GeoError::Broken(error.to_string());
         let reader = Reader::from_source(bytes).map_err(broken)?;
         let (mut v4, mut v6) = (Run::<u32>::new(), Run::<u128>::new());
@@ -134,19 +135,19 @@ impl Places {
 
     /// When the database was built, as it says itself.
     #[must_use]
-    pub fn built(&self) -> Option<Timestamp> {
+    pub(crate) fn built(&self) -> Option<Timestamp> {
         self.built
     }
 
     /// The codes that are no country's, the most frequent first.
     #[must_use]
-    pub fn no_countries(&self) -> &[NoCountries] {
+    pub(crate) fn no_countries(&self) -> &[NoCountries] {
         &self.no_countries
     }
 
     /// What is known of an address, taken as it is written: no IPv4 address is looked for inside an IPv6 one.
     #[must_use]
-    pub fn at(&self, address: IpAddr) -> Place {
+    pub(crate) fn at(&self, address: IpAddr) -> Place {
         let number = match address {
             IpAddr::V4(address) => self.v4.value(address.to_bits()),
             IpAddr::V6(address) => self.v6.value(address.to_bits()),
@@ -156,19 +157,19 @@ impl Places {
 
     /// All places by number; number 0 is nowhere.
     #[must_use]
-    pub fn all(&self) -> &[Place] {
+    pub(crate) fn all(&self) -> &[Place] {
         &self.places
     }
 
     /// The numbers of places by IPv4 address.
     #[must_use]
-    pub fn v4(&self) -> &Ranges<u32> {
+    pub(crate) fn v4(&self) -> &Ranges<u32> {
         &self.v4
     }
 
     /// The numbers of places by IPv6 address.
     #[must_use]
-    pub fn v6(&self) -> &Ranges<u128> {
+    pub(crate) fn v6(&self) -> &Ranges<u128> {
         &self.v6
     }
 }

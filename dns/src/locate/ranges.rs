@@ -6,9 +6,7 @@ use std::fmt::Debug;
 use crate::system::batch::{in_huge_pages, prefetch};
 
 /// An address as the number it is.
-pub trait Bits: Copy + Ord + Debug {
-    /// How many bits: 32 or 128.
-    const WIDTH: u8;
+pub(crate) trait Bits: Copy + Ord + Debug {
     /// The lowest address.
     const ZERO: Self;
     /// How many leading bits two addresses share.
@@ -25,8 +23,6 @@ pub trait Bits: Copy + Ord + Debug {
 
 macro_rules! common {
     ($number:ty) => {
-        #[allow(clippy::cast_possible_truncation)] // 32 or 128
-        const WIDTH: u8 = <$number>::BITS as u8;
         const ZERO: Self = 0;
         #[allow(clippy::cast_possible_truncation)] // at most 128
         fn common(self, other: Self) -> u8 {
@@ -75,7 +71,7 @@ impl Bits for u128 {
 ///
 /// Starts and values stand in arrays of their own, so that the search touches nothing but starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ranges<A> {
+pub(crate) struct Ranges<A> {
     /// Where each range begins; the first at zero.
     starts: Box<[A]>,
     values: Box<[u32]>,
@@ -89,7 +85,7 @@ pub struct Ranges<A> {
 /// Some of the places where the ranges of one [`Ranges`] begin, the first always among them: a bit for each, where a
 /// coarser cut of its own would take up to twenty bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Borders(Box<[u64]>);
+pub(crate) struct Borders(Box<[u64]>);
 
 impl Borders {
     /// The last border up to and including the range at this position.
@@ -125,7 +121,7 @@ fn up_to(at: usize) -> u64 {
 
 /// Builds [`Ranges`] from runs in ascending order.
 #[derive(Debug)]
-pub struct Builder<A> {
+pub(crate) struct Builder<A> {
     starts: Vec<A>,
     values: Vec<u32>,
 }
@@ -133,12 +129,12 @@ pub struct Builder<A> {
 impl<A: Bits> Builder<A> {
     /// Begins with `value` for every address.
     #[must_use]
-    pub fn new(value: u32) -> Self {
+    pub(crate) fn new(value: u32) -> Self {
         Self { starts: vec![A::ZERO], values: vec![value] }
     }
 
     /// From `start` on, which must not lie before what was last given, the value is `value`.
-    pub fn begin(&mut self, start: A, value: u32) {
+    pub(crate) fn begin(&mut self, start: A, value: u32) {
         debug_assert!(self.starts.last().is_none_or(|last| *last <= start), "runs come in ascending order");
         while self.starts.last().is_some_and(|last| *last >= start) {
             self.starts.pop();
@@ -152,7 +148,7 @@ impl<A: Bits> Builder<A> {
 
     /// The ranges.
     #[must_use]
-    pub fn finish(self) -> Ranges<A> {
+    pub(crate) fn finish(self) -> Ranges<A> {
         Ranges::new(self.starts, self.values)
     }
 }
@@ -179,13 +175,13 @@ impl<A: Bits> Ranges<A> {
 
     /// The value at an address.
     #[must_use]
-    pub fn value(&self, address: A) -> u32 {
+    pub(crate) fn value(&self, address: A) -> u32 {
         self.values[self.position(address)]
     }
 
     /// The value at an address, and the length of the shortest prefix around it that crosses none of these borders.
     #[must_use]
-    pub fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
+    pub(crate) fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
         let at = self.position(address);
         // A block around the address stays inside exactly if it holds neither of the two addresses just outside.
         let apart = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
@@ -205,7 +201,7 @@ impl<A: Bits> Ranges<A> {
     /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of
     /// borders.
     #[must_use]
-    pub fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
+    pub(crate) fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
         let mut borders = vec![0_u64; self.starts.len().div_ceil(64)];
         let mut before = None;
         for (at, now) in self.values.iter().map(|&one| Some(value(one))).enumerate() {
@@ -217,24 +213,19 @@ impl<A: Bits> Ranges<A> {
 
     /// How many ranges there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.starts.len()
     }
 
-    /// Never: every address has a value.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
     /// Each range's start and value, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = (A, u32)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (A, u32)> {
         self.starts.iter().copied().zip(self.values.iter().copied())
     }
 
     /// Two cuts of the space as one: wherever either begins a range, `join` makes the value of both values.
     #[must_use]
-    pub fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
+    pub(crate) fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
         let (mut below, mut above) = (self.iter().peekable(), over.iter().peekable());
         let (mut low, mut high) = (self.values[0], over.values[0]);
         let mut built = Builder::new(join(low, high));

@@ -64,7 +64,7 @@ enum Counted {
 
 /// The limiter of a running server: the table, and a clock to read it by.
 #[derive(Debug)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     table: Table,
     began: Instant,
     /// How many answers went out truncated.
@@ -76,25 +76,25 @@ pub struct Limiter {
 impl Limiter {
     /// Nobody has asked yet.
     #[must_use]
-    pub fn new(limit: RateLimit) -> Self {
+    pub(crate) fn new(limit: RateLimit) -> Self {
         Self { table: Table::new(limit), began: Instant::now(), slipped: AtomicU64::new(0), dropped: AtomicU64::new(0) }
     }
 
     /// How many answers of one class a prefix gets in a second.
     #[must_use]
-    pub fn per_second(&self) -> u32 {
+    pub(crate) fn per_second(&self) -> u32 {
         self.table.limit.per_second
     }
 
     /// How many answers went out truncated.
     #[must_use]
-    pub fn slipped(&self) -> u64 {
+    pub(crate) fn slipped(&self) -> u64 {
         self.slipped.load(Ordering::Relaxed)
     }
 
     /// How many answers didn't go out.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 

@@ -8,8 +8,8 @@ mod overrides;
 mod read;
 mod reply;
 mod status;
-pub mod tls;
-pub mod token;
+pub(crate) mod tls;
+pub(crate) mod token;
 
 use std::future::Future;
 use std::io;
@@ -37,7 +37,7 @@ const MAX_BODY: usize = 4096;
 
 /// What the API tells of and by whom it lets itself be told.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     /// Snapshots and the way to change overrides.
     pub handle: Handle,
     /// The counters.
@@ -63,7 +63,7 @@ impl Api {
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self: Arc<Self>,
         listener: impl Listener<Addr = SocketAddr>,
         stop: impl Future<Output = ()> + Send + 'static,
@@ -74,7 +74,7 @@ impl Api {
 
 /// Whether an API at `address` is out of other machines' reach.
 #[must_use]
-pub fn is_loopback(address: SocketAddr) -> bool {
+pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 

@@ -68,7 +68,7 @@ const QTYPES: [(u16, &str); 16] = [
 
 /// All counters of one process.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     answered: [Answered; TRANSPORTS.len()],
     dropped: [AtomicU64; TRANSPORTS.len()],
     truncated: [AtomicU64; TRANSPORTS.len()],
@@ -107,12 +107,12 @@ impl Default for Metrics {
 impl Metrics {
     /// Counters that also tell of connections, limited rates, and files that are read again.
     #[must_use]
-    pub fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<Fares>>) -> Self {
+    pub(crate) fn of(gate: Arc<Gate>, limiter: Option<Arc<Limiter>>, files: Vec<Arc<Fares>>) -> Self {
         Self { gate: Some(gate), limiter, files, ..Self::default() }
     }
 
     /// Counts what became of one packet.
-    pub fn count(&self, transport: Transport, outcome: &Outcome) {
+    pub(crate) fn count(&self, transport: Transport, outcome: &Outcome) {
         let transport = TRANSPORTS.iter().position(|(known, _)| *known == transport).unwrap_or_default();
         match outcome {
             Outcome::Dropped => add(&self.dropped[transport]),
@@ -133,7 +133,7 @@ impl Metrics {
     }
 
     /// Counts one steered answer.
-    pub fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>) {
+    pub(crate) fn count_steered(&self, service: &ServiceId, region: Option<&RegionId>) {
         *self.steered().entry((service.clone(), region.cloned())).or_default() += 1;
     }
 
@@ -145,7 +145,7 @@ impl Metrics {
     }
 
     /// The files that are read again, and how they fare.
-    pub fn files(&self) -> impl Iterator<Item = &Fares> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Fares> {
         self.files.iter().map(|fares| &**fares)
     }
 
@@ -160,7 +160,7 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format, with what `handle` tells of rules, regions and sources.
     #[must_use]
-    pub fn text(self: &Arc<Self>, handle: &Handle) -> String {
+    pub(crate) fn text(self: &Arc<Self>, handle: &Handle) -> String {
         exposition::text(Arc::clone(self), handle.clone())
     }
 }

@@ -14,7 +14,7 @@ use crate::text::span::words;
 /// What a node says of itself. Programs of other versions may know more or fewer fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     /// The node's name.
     pub node: String,
     /// The program's version.
@@ -48,7 +48,7 @@ pub struct NodeStatus {
 /// The fence of some clients, and what remains of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct FenceNow {
+pub(crate) struct FenceNow {
     /// The service.
     pub service: String,
     /// The tenant, where the service has some.
@@ -66,7 +66,7 @@ pub struct FenceNow {
 /// A region or one of its endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct RegionNow {
+pub(crate) struct RegionNow {
     /// The region.
     pub region: String,
     /// The endpoint; `None`: the region as a whole.
@@ -93,7 +93,7 @@ pub struct RegionNow {
 /// An override in force.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct OverrideNow {
+pub(crate) struct OverrideNow {
     /// `REGION` or `REGION/ENDPOINT`.
     pub of: String,
     /// What it is forced to be.
@@ -109,7 +109,7 @@ pub struct OverrideNow {
 /// A source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct SourceNow {
+pub(crate) struct SourceNow {
     /// `rules`, `zones`, `keys` or `geoip`.
     pub source: String,
     /// What is in service, in a few words.
@@ -125,7 +125,7 @@ pub struct SourceNow {
 /// A key of a signed zone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct KeyNow {
+pub(crate) struct KeyNow {
     /// The zone.
     pub zone: String,
     /// The key's tag.
@@ -141,7 +141,7 @@ pub struct KeyNow {
 /// Files that are read again when they change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct FilesNow {
+pub(crate) struct FilesNow {
     /// Their names, with commas between.
     pub files: String,
     /// When the certificate in them expires.
@@ -153,7 +153,7 @@ pub struct FilesNow {
 impl NodeStatus {
     /// Everything for a person; lines end with `\n`. `paint` gives a status its colour.
     #[must_use]
-    pub fn to_text(&self, paint: &dyn Fn(Status, &str) -> String) -> String {
+    pub(crate) fn to_text(&self, paint: &dyn Fn(Status, &str) -> String) -> String {
         let mut text = format!(
             "node {}, bailiwick {}, up for {}\nrules revision {} ({})\n",
             self.node,
@@ -261,7 +261,7 @@ impl NodeStatus {
 
     /// Whether something needs a look: `bailiwick status` ends with 1 then. What operators force isn't wrong.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         let is_down = |one: &RegionNow| {
             let is_half_down = one.families.values().any(|status| *status == Status::Down);
             (one.probed == Status::Down || is_half_down) && !one.forced
@@ -275,7 +275,7 @@ impl NodeStatus {
 
 /// Overrides as a table.
 #[must_use]
-pub fn overrides_text(overrides: &[OverrideNow], now: Timestamp) -> String {
+pub(crate) fn overrides_text(overrides: &[OverrideNow], now: Timestamp) -> String {
     let mut lines = vec![["override of", "forced", "for another", "until", "by", "reason"].map(str::to_owned)];
     for one in overrides {
         let left = words(one.until.since(now));

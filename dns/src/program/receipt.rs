@@ -16,7 +16,7 @@ const CLOCKS_DIFFER: Millis = Millis(5 * 60_000);
 
 /// A receipt whose signature one of the keys made.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// The key's name.
     pub kid: String,
     /// What it says.
@@ -27,7 +27,7 @@ pub struct Verified {
 
 /// Why a receipt isn't believed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum VerifyError {
+pub(crate) enum VerifyError {
     /// It isn't three parts in base64url, or far too long.
     #[error(
         "this is not a compact JWS: three parts in base64url with dots between, at most {LONGEST} bytes; check that it \
@@ -76,7 +76,7 @@ pub enum VerifyError {
 
 /// What to ask of a receipt beside its signature.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Demands<'a> {
+pub(crate) struct Demands<'a> {
     /// How long ago it may have been signed.
     pub max_age: Option<Millis>,
     /// Whose it has to be.
@@ -87,7 +87,7 @@ pub struct Demands<'a> {
 ///
 /// # Errors
 /// The first reason not to believe it.
-pub fn verify(
+pub(crate) fn verify(
     receipt: &str,
     keys: &[PublicKey],
     demands: &Demands<'_>,

@@ -16,7 +16,7 @@ use crate::state::snapshot::{Rules, ZoneSource};
 use crate::text::json_place::{self, Place};
 use crate::zone::{ZoneError, file};
 
-pub use crate::system::files::Fault;
+pub(crate) use crate::system::files::Fault;
 pub(crate) use crate::system::files::{read_file, read_text};
 
 /// What becomes of a new version of a zone that has lost more than a third of its names.
@@ -31,7 +31,7 @@ pub enum Shrink {
 
 /// Where the files are.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The rules document.
     pub rules: PathBuf,
     /// The GeoIP database.
@@ -71,7 +71,7 @@ impl From<ZoneError> for Fault {
 ///
 /// # Errors
 /// That the file can't be read, or every violation in it.
-pub fn read_rules(path: &Path) -> Result<Arc<Rules>, Vec<Fault>> {
+pub(crate) fn read_rules(path: &Path) -> Result<Arc<Rules>, Vec<Fault>> {
     let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
     compile_rules(bytes, &path.display().to_string())
 }
@@ -80,7 +80,7 @@ pub fn read_rules(path: &Path) -> Result<Arc<Rules>, Vec<Fault>> {
 ///
 /// # Errors
 /// Every violation in it.
-pub fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault>> {
+pub(crate) fn compile_rules(bytes: Vec<u8>, name: &str) -> Result<Arc<Rules>, Vec<Fault>> {
     match Table::compile(&bytes) {
         Ok(table) => Ok(Arc::new(Rules { table, bytes: bytes.into() })),
         Err(violations) => {
@@ -104,7 +104,10 @@ pub(crate) fn place_in(bytes: &[u8], name: &str, violation: &Violation) -> Strin
 ///
 /// # Errors
 /// That files can't be read, and every line that can't be understood.
-pub fn read_zones(zones: &[(Name, PathBuf)], opening: &mut dyn FnMut(&Path)) -> Result<Arc<[ZoneSource]>, Vec<Fault>> {
+pub(crate) fn read_zones(
+    zones: &[(Name, PathBuf)],
+    opening: &mut dyn FnMut(&Path),
+) -> Result<Arc<[ZoneSource]>, Vec<Fault>> {
     let (mut sources, mut faults) = (Vec::new(), Vec::new());
     for (origin, path) in zones {
         match read_zone(origin, path, opening) {
@@ -153,7 +156,7 @@ fn passes(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// That the file can't be read or used.
-pub fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<Arc<Places>, Vec<Fault>> {
+pub(crate) fn read_geoip(path: Option<&Path>, registered: Registered) -> Result<Arc<Places>, Vec<Fault>> {
     let Some(path) = path else { return Ok(Arc::new(Places::none())) };
     let bytes = read_file(path).map_err(|error| vec![unreadable(path, &error)])?;
     Places::read_with(&bytes, registered).map(Arc::new).map_err(|error| vec![Fault::of_file(path, error.to_string())])

@@ -31,7 +31,7 @@ pub(crate) use task::{Beginning, conflicting, faults_of, older, spawn, warnings_
 
 /// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     live: Arc<ArcSwap<Snapshot>>,
     status: watch::Receiver<Arc<Status>>,
     changes: mpsc::Sender<Change>,
@@ -62,7 +62,7 @@ pub(crate) type Faults = BTreeMap<String, Vec<String>>;
 
 /// A new version of a source, compiled by itself but not with the others.
 #[derive(Debug, Clone)]
-pub enum Offer {
+pub(crate) enum Offer {
     /// Rules.
     Rules(Arc<Rules>),
     /// All zones.
@@ -75,7 +75,7 @@ pub enum Offer {
 
 /// Where a version comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub(crate) enum Source {
     /// The rules document.
     Rules,
     /// The zone files.
@@ -105,7 +105,7 @@ impl fmt::Display for Source {
 impl Offer {
     /// The source of this version.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub(crate) fn source(&self) -> Source {
         match self {
             Self::Rules(_) => Source::Rules,
             Self::Zones(_) => Source::Zones,
@@ -119,7 +119,7 @@ type Reply = oneshot::Sender<Result<Durability, OverrideError>>;
 
 /// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
 #[derive(Debug, Clone, Default)]
-pub struct Status {
+pub(crate) struct Status {
     /// The rules document.
     pub rules: SourceStatus,
     /// The zone files.
@@ -151,7 +151,7 @@ pub struct Status {
 
 /// How one source fares.
 #[derive(Debug, Clone, Default)]
-pub struct SourceStatus {
+pub(crate) struct SourceStatus {
     /// Versions accepted, the first included.
     pub accepted: u64,
     /// Versions refused.
@@ -166,7 +166,7 @@ pub struct SourceStatus {
 
 /// Something that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// When.
     pub at: Timestamp,
     /// Every error, with its place and its mend.
@@ -176,7 +176,7 @@ pub struct Failure {
 impl Status {
     /// How one source fares.
     #[must_use]
-    pub fn of(&self, source: Source) -> &SourceStatus {
+    pub(crate) fn of(&self, source: Source) -> &SourceStatus {
         match source {
             Source::Rules => &self.rules,
             Source::Zones => &self.zones,
@@ -197,7 +197,7 @@ impl Status {
 
 /// Where an override ended up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// In the state directory: a restart keeps it.
     Persisted,
     /// In memory only, for this reason.
@@ -206,7 +206,7 @@ pub enum Durability {
 
 /// Why an override was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OverrideError {
+pub(crate) enum OverrideError {
     /// No such region or endpoint.
     #[error("{0} is no region or endpoint of the rules; use one of their names")]
     Unknown(Overridden),
@@ -228,13 +228,13 @@ impl Handle {
     /// The current snapshot, for as long as one query takes. Don't hold it across an `await`: use
     /// [`Handle::snapshot_owned`].
     #[must_use]
-    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+    pub(crate) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.live.load()
     }
 
     /// The current snapshot, to keep.
     #[must_use]
-    pub fn snapshot_owned(&self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot_owned(&self) -> Arc<Snapshot> {
         self.live.load_full()
     }
 
@@ -246,13 +246,13 @@ impl Handle {
 
     /// How the sources fare.
     #[must_use]
-    pub fn status(&self) -> Arc<Status> {
+    pub(crate) fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
     }
 
     /// The long-lived tasks of this process, the owner among them.
     #[must_use]
-    pub fn tasks(&self) -> &Arc<Tasks> {
+    pub(crate) fn tasks(&self) -> &Arc<Tasks> {
         &self.tasks
     }
 
@@ -272,19 +272,21 @@ impl Handle {
 
     /// The time, by the clock the owner goes by.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the
     /// owner ends before.
-    pub async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
+    #[cfg(test)]
+    pub(crate) async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
         let mut status = self.status.clone();
         status.wait_for(|status| wanted(&self.live.load(), status)).await.is_ok()
     }
 
     /// Offers a new version of a source. The owner accepts, refuses or ignores it; the status tells which.
-    pub async fn offer(&self, offer: Offer) {
+    #[cfg(test)]
+    pub(crate) async fn offer(&self, offer: Offer) {
         // The owner ends only with the program.
         let _ = self.changes.send(Change::Offer(offer)).await;
     }
@@ -311,7 +313,7 @@ impl Handle {
     ///
     /// # Errors
     /// When it isn't in the rules, the status is unknown, or the end has passed.
-    pub async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
+    pub(crate) async fn set_override(&self, of: Overridden, forced: Forced) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::SetOverride { of, forced, reply }).await
     }
 
@@ -319,7 +321,7 @@ impl Handle {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn delete_override(&self, of: Overridden) -> Result<Durability, OverrideError> {
+    pub(crate) async fn delete_override(&self, of: Overridden) -> Result<Durability, OverrideError> {
         self.ask(|reply| Change::DeleteOverride { of, reply }).await
     }
 

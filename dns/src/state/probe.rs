@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::system::tasks::unwinding;
-pub use network::NetworkProber;
+pub(crate) use network::NetworkProber;
 
 /// How many probes of endpoints that answer may run at the same time.
 const MAX_AT_ONCE: usize = 256;
@@ -31,7 +31,7 @@ const MAX_SLOW: usize = 1024;
 const SLOW: Duration = Duration::from_millis(500);
 
 /// Carries out one probe.
-pub trait Prober: Send + Sync + 'static {
+pub(crate) trait Prober: Send + Sync + 'static {
     /// Tries what the monitor names, by these of its addresses; the error says what failed. The caller watches over the
     /// time.
     fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<(), String>> + Send;
@@ -39,12 +39,13 @@ pub trait Prober: Send + Sync + 'static {
 
 /// Values of the secrets that monitors name.
 #[derive(Clone, Default)]
-pub struct Secrets(BTreeMap<String, String>);
+pub(crate) struct Secrets(BTreeMap<String, String>);
 
 impl Secrets {
     /// Secrets by name; names that aren't here are looked up in the environment.
     #[must_use]
-    pub fn new(values: BTreeMap<String, String>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(values: BTreeMap<String, String>) -> Self {
         Self(values)
     }
 
@@ -61,7 +62,7 @@ impl fmt::Debug for Secrets {
 
 /// Which addresses of a name one probe tries, and how many of them have to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Targets {
+pub(crate) enum Targets {
     /// Whichever answers.
     Any,
     /// Whichever answers of one family.
@@ -73,7 +74,7 @@ pub enum Targets {
 impl Targets {
     /// Those that a monitor of this family needs: one, or one for each half.
     #[must_use]
-    pub fn of(family: Family) -> &'static [Self] {
+    pub(crate) fn of(family: Family) -> &'static [Self] {
         match family {
             Family::Any => &[Self::Any],
             Family::Ipv4 => &[Self::AnyOf(AddressFamily::Ipv4)],
@@ -84,18 +85,18 @@ impl Targets {
 
     /// The family whose health a probe is, where the families are told apart.
     #[must_use]
-    pub fn tested_family(self) -> Option<AddressFamily> {
+    pub(crate) fn tested_family(self) -> Option<AddressFamily> {
         if let Self::AllOf(family) = self { Some(family) } else { None }
     }
 }
 
 /// A monitor's number, given by the owner and never given again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MonitorId(pub u64);
+pub(crate) struct MonitorId(pub u64);
 
 /// What one probe brought.
 #[derive(Debug)]
-pub struct ProbeResult {
+pub(crate) struct ProbeResult {
     /// Whose probe it was.
     pub monitor: MonitorId,
     /// What failed, if it did.
@@ -104,7 +105,7 @@ pub struct ProbeResult {
 
 /// Runs monitors.
 #[derive(Debug)]
-pub struct Probing<P> {
+pub(crate) struct Probing<P> {
     prober: Arc<P>,
     places: Arc<Places>,
     results: mpsc::Sender<ProbeResult>,
@@ -112,7 +113,7 @@ pub struct Probing<P> {
 
 /// A monitor that runs until this is dropped.
 #[derive(Debug)]
-pub struct Running(JoinHandle<()>);
+pub(crate) struct Running(JoinHandle<()>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -122,12 +123,12 @@ impl Drop for Running {
 
 impl<P: Prober> Probing<P> {
     /// Sends every result to `results`.
-    pub fn new(prober: P, results: mpsc::Sender<ProbeResult>) -> Self {
+    pub(crate) fn new(prober: P, results: mpsc::Sender<ProbeResult>) -> Self {
         Self { prober: Arc::new(prober), places: Arc::default(), results }
     }
 
     /// Probes at once and then at every interval.
-    pub fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets) -> Running {
+    pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets) -> Running {
         let (prober, places, results) = (Arc::clone(&self.prober), Arc::clone(&self.places), self.results.clone());
         Running(tokio::spawn(run(id, (monitor, targets), prober, places, results)))
     }

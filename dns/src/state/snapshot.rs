@@ -11,31 +11,28 @@ mod report;
 mod scopes;
 pub(crate) mod signing;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod world;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use bailiwick_rules::explain::{Explanation, explain};
 use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
 use bailiwick_rules::id::Overridden;
-use bailiwick_rules::steer::{Ask, Client, Conditions, Local};
+use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::dnssec::key_set::KeySet;
 use crate::dnssec::lifetime::is_before;
-use crate::dnssec::presigned::SignedZone;
-use crate::locate::classes::{self, ClassId};
-use crate::protocol::name::NameRef;
+use crate::locate::classes::ClassId;
 use crate::protocol::rdata::{Rdatas, rtype};
 use crate::response::answer::{Asking, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
-pub use world::{Misfit, Rules, World, ZoneSource};
+pub(crate) use world::{Misfit, Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
 const NO_SCOPE: u8 = 0;
@@ -46,13 +43,14 @@ const NOT_READY: u16 = 14;
 
 /// Rules, zones, keys, geography and health of one moment, with what they decide.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     world: Arc<World>,
     health: Health,
     /// By service.
     decided: Vec<Arc<Decided>>,
     generation: u64,
     /// When the decisions were made.
+    #[cfg(test)]
     at: Timestamp,
     /// When the first override or other passing thing that a decision rests on ends.
     until: Option<Timestamp>,
@@ -60,7 +58,7 @@ pub struct Snapshot {
 
 /// Health as the owner knows it.
 #[derive(Debug, Clone, Default)]
-pub struct Health {
+pub(crate) struct Health {
     /// By region index. A monitor that tells the families of addresses apart counts as up while either is.
     pub regions: Vec<RegionHealth>,
     /// The same by family of addresses; `None` where no monitor tells them apart.
@@ -75,7 +73,7 @@ pub struct Health {
 
 /// The health of regions, by region index, as it counts for records of different types.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ByFamily {
+pub(crate) struct ByFamily {
     /// By IPv4: for A.
     pub ipv4: Vec<RegionHealth>,
     /// By IPv6: for AAAA.
@@ -86,7 +84,7 @@ pub struct ByFamily {
 
 /// One monitor as seen from outside, or half of one that tells the families of addresses apart.
 #[derive(Debug, Clone)]
-pub struct MonitorView {
+pub(crate) struct MonitorView {
     /// The region it watches.
     pub region: RegionIndex,
     /// The endpoint it watches, by position in its region; `None`: the region as a whole.
@@ -107,7 +105,7 @@ pub struct MonitorView {
 
 /// Probes of one monitor since it runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Probes {
+pub(crate) struct Probes {
     /// How many succeeded.
     pub passed: u64,
     /// How many failed.
@@ -167,14 +165,22 @@ impl Snapshot {
     /// Decides for every class of every service; decisions of `before` that still hold are shared, with their
     /// generation.
     #[must_use]
-    pub fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
+    pub(crate) fn new(world: Arc<World>, health: Health, at: Timestamp, before: Option<&Self>) -> Self {
         let same_world = before.filter(|before| Arc::ptr_eq(&before.world, &world));
         let generation = before.map_or(1, |before| before.generation + u64::from(same_world.is_none()));
         // Decisions that rest on nothing passing hold for as long as health does.
         let is_same = |before: &Health| before.regions == health.regions && before.by_family == health.by_family;
         let unchanged = |before: &&Self| before.until.is_none() && is_same(&before.health);
         if let Some(before) = same_world.filter(unchanged) {
-            return Self { world, health, decided: before.decided.clone(), generation, at, until: None };
+            return Self {
+                world,
+                health,
+                decided: before.decided.clone(),
+                generation,
+                #[cfg(test)]
+                at,
+                until: None,
+            };
         }
         let conditions = Conditions { health: &health.regions, local: &Local::default(), now: at };
         let next = before.map_or(1, |before| before.decided.iter().map(|one| one.generation).max().unwrap_or(0) + 1);
@@ -191,12 +197,20 @@ impl Snapshot {
                 None => Arc::new(Decided { choices, by_family, generation: next }),
             });
         }
-        Self { world, health, decided, generation, at, until }
+        Self {
+            world,
+            health,
+            decided,
+            generation,
+            #[cfg(test)]
+            at,
+            until,
+        }
     }
 
     /// When the passing of time alone next changes a decision: TTLs count down the last seconds before an end.
     #[must_use]
-    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let until = self.until?;
         let longest = self.table().services().iter().map(|service| service.ttl.max).max().unwrap_or(0);
         let countdown = Timestamp(until.0.saturating_sub(i64::from(longest) * 1000));
@@ -205,33 +219,20 @@ impl Snapshot {
 
     /// The compiled rules.
     #[must_use]
-    pub fn table(&self) -> &Table {
+    pub(crate) fn table(&self) -> &Table {
         &self.world.rules().table
     }
 
     /// The rules document, byte for byte.
     #[must_use]
-    pub fn rules_bytes(&self) -> &Arc<[u8]> {
+    pub(crate) fn rules_bytes(&self) -> &Arc<[u8]> {
         &self.world.rules().bytes
     }
 
     /// The zones.
     #[must_use]
-    pub fn zones(&self) -> &Zones {
+    pub(crate) fn zones(&self) -> &Zones {
         self.world.zones()
-    }
-
-    /// What a zone does with its keys; `None` for one that isn't signed.
-    #[must_use]
-    pub fn key_set(&self, origin: NameRef<'_>) -> Option<&KeySet> {
-        self.zones().of_origin(origin)?.signed().map(SignedZone::key_set)
-    }
-
-    /// The first second, since 1970, at which not all signatures of the zones may be served any more; `None` if no zone
-    /// is signed.
-    #[must_use]
-    pub fn signed_until(&self) -> Option<u32> {
-        self.world.signed_until
     }
 
     /// Whether signatures may have grown too old to be served, so that each has to be looked at.
@@ -241,38 +242,32 @@ impl Snapshot {
 
     /// Everything that doesn't depend on health.
     #[must_use]
-    pub fn world(&self) -> &Arc<World> {
+    pub(crate) fn world(&self) -> &Arc<World> {
         &self.world
     }
 
     /// Health by region, monitor by monitor, and the API's overrides.
     #[must_use]
-    pub fn health(&self) -> &Health {
+    pub(crate) fn health(&self) -> &Health {
         &self.health
     }
 
     /// Changes with rules, zones, keys, their signatures and geography.
     #[must_use]
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Changes whenever an answer of this service does.
     #[must_use]
-    pub fn service_generation(&self, service: ServiceIndex) -> u64 {
+    pub(crate) fn service_generation(&self, service: ServiceIndex) -> u64 {
         self.decided.get(service.get()).map_or(0, |decided| decided.generation)
-    }
-
-    /// When health was last looked at.
-    #[must_use]
-    pub fn at(&self) -> Timestamp {
-        self.at
     }
 
     /// The class of a client of `service` and the scope for which it holds; `None` for a service that isn't in the
     /// rules.
     #[must_use]
-    pub fn class_of(&self, service: ServiceIndex, client: &Asking) -> Option<(ClassId, u8)> {
+    pub(crate) fn class_of(&self, service: ServiceIndex, client: &Asking) -> Option<(ClassId, u8)> {
         let ranges = self.world.classes_of(service)?;
         Some(match client.ecs {
             Some(ecs) if ecs.source > 0 => ranges.class(ecs.address, ecs.source),
@@ -280,21 +275,9 @@ impl Snapshot {
         })
     }
 
-    /// What geography and `networks` say of an address, as `steer` wants it.
-    #[must_use]
-    pub fn client_at(&self, address: IpAddr) -> Client {
-        classes::client_at(self.table(), self.world.places(), address)
-    }
-
-    /// Steers and explains for any client, by this moment's health as of `now`.
-    #[must_use]
-    pub fn explain(&self, ask: &Ask<'_>, now: Timestamp) -> Explanation {
-        explain(self.table(), ask, &self.conditions(&Local::default(), now))
-    }
-
     /// The conditions of this snapshot as of `now`.
     #[must_use]
-    pub fn conditions<'a>(&'a self, local: &'a Local, now: Timestamp) -> Conditions<'a> {
+    pub(crate) fn conditions<'a>(&'a self, local: &'a Local, now: Timestamp) -> Conditions<'a> {
         Conditions { health: &self.health.regions, local, now }
     }
 }

@@ -25,7 +25,7 @@ use crate::zone::{Zone, ZoneError, file};
 
 /// A node whose state is in service.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     /// The way to its state.
     pub handle: Handle,
     /// What watches its files.
@@ -39,7 +39,7 @@ pub struct Started {
 ///
 /// # Errors
 /// Everything wrong, if no version of the rules or of the GeoIP database is to be had, or of no zone.
-pub async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
+pub(crate) async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<Started, Vec<Fault>> {
     let prober = NetworkProber::new(secrets, &sources.directory);
     let prober = prober.map_err(|message| vec![Fault { place: String::new(), message }])?;
     start_with(sources, prober, clock).await
@@ -49,7 +49,7 @@ pub async fn start(sources: Sources, secrets: Secrets, clock: Clock) -> Result<S
 ///
 /// # Errors
 /// As [`start`].
-pub async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Clock) -> Result<Started, Vec<Fault>> {
+pub(crate) async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Clock) -> Result<Started, Vec<Fault>> {
     let now = clock.now();
     let to_load = sources.clone();
     let loading = tokio::task::spawn_blocking(move || {
@@ -71,7 +71,7 @@ pub async fn start_with<P: Prober>(sources: Sources, prober: P, clock: Clock) ->
 ///
 /// # Errors
 /// Everything wrong with them.
-pub fn check(sources: &Sources, now: Timestamp) -> Result<Vec<String>, Vec<Fault>> {
+pub(crate) fn check(sources: &Sources, now: Timestamp) -> Result<Vec<String>, Vec<Fault>> {
     let configured = Sources { state_dir: None, ..sources.clone() };
     let loaded = load(&configured, now);
     if !loaded.faults.is_empty() {

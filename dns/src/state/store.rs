@@ -45,7 +45,7 @@ pub(crate) enum Kind {
 
 /// The state directory.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(crate) struct Store {
     directory: PathBuf,
     /// Held for as long as the directory is used; `None` where another process holds it, or the system has no such
     /// locks.
@@ -65,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be made.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         make(directory)?;
         Ok(Self { directory: directory.to_owned(), lock: lock(directory) })
     }
@@ -74,32 +74,32 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be made.
-    pub fn open_locked(directory: &Path, lock: Arc<File>) -> io::Result<Self> {
+    pub(crate) fn open_locked(directory: &Path, lock: Arc<File>) -> io::Result<Self> {
         make(directory)?;
         Ok(Self { directory: directory.to_owned(), lock: Some(lock) })
     }
 
     /// Whether no other process uses the directory, as far as can be told.
     #[must_use]
-    pub fn is_ours_alone(&self) -> bool {
+    pub(crate) fn is_ours_alone(&self) -> bool {
         self.lock.is_some()
     }
 
     /// Where the last-good rules are kept.
     #[must_use]
-    pub fn rules_path(&self) -> PathBuf {
+    pub(crate) fn rules_path(&self) -> PathBuf {
         Self::rules_in(&self.directory)
     }
 
     /// Where a state directory that isn't opened keeps the last-good rules.
     #[must_use]
-    pub fn rules_in(directory: &Path) -> PathBuf {
+    pub(crate) fn rules_in(directory: &Path) -> PathBuf {
         directory.join(RULES)
     }
 
     /// Where the overrides are kept.
     #[must_use]
-    pub fn overrides_path(&self) -> PathBuf {
+    pub(crate) fn overrides_path(&self) -> PathBuf {
         self.directory.join(OVERRIDES)
     }
 
@@ -107,7 +107,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is there and can't be read.
-    pub fn rules(&self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn rules(&self) -> io::Result<Option<Vec<u8>>> {
         read(&self.rules_path())
     }
 
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// When they can't be written.
-    pub fn keep_rules(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn keep_rules(&self, bytes: &[u8]) -> io::Result<()> {
         replace(&self.rules_path(), bytes, Mode::Private)
     }
 
@@ -159,7 +159,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is there and can't be read or understood.
-    pub fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
+    pub(crate) fn overrides(&self) -> io::Result<BTreeMap<Overridden, Forced>> {
         let Some(bytes) = read(&self.overrides_path())? else { return Ok(BTreeMap::new()) };
         let kept: BTreeMap<String, StoredOverride> = serde_json::from_slice(&bytes)?;
         let forced = |kept: StoredOverride| Forced { status: kept.status, until: kept.until, reason: kept.reason };
@@ -174,7 +174,7 @@ impl Store {
     ///
     /// # Errors
     /// When they can't be written.
-    pub fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
+    pub(crate) fn keep_overrides(&self, overrides: &BTreeMap<Overridden, Forced>) -> io::Result<()> {
         let kept = |forced: &Forced| StoredOverride {
             status: forced.status,
             until: forced.until,

@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The thread that looks after a node's files; it stops when this is dropped.
 #[derive(Debug)]
-pub struct Feed {
+pub(crate) struct Feed {
     reload: SyncSender<()>,
 }
 
@@ -99,7 +99,7 @@ impl Feed {
     }
 
     /// Reads everything again, changed or not, and takes what was held: what SIGHUP asks for.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         // Full means that a reload is due anyway.
         let _ = self.reload.try_send(());
     }

@@ -8,12 +8,12 @@ use bailiwick_rules::time::Timestamp;
 
 /// Tells the time.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub(crate) struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
     /// The system's clock.
     #[must_use]
-    pub fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self(Arc::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -22,7 +22,8 @@ impl Clock {
 
     /// A clock that begins at `start` and goes with the runtime's, which tests can pause and turn.
     #[must_use]
-    pub fn of_runtime(start: Timestamp) -> Self {
+    #[cfg(test)]
+    pub(crate) fn of_runtime(start: Timestamp) -> Self {
         let begun = tokio::time::Instant::now();
         Self(Arc::new(move || {
             let passed = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -44,7 +45,7 @@ impl Clock {
 
     /// The time.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         (self.0)()
     }
 }

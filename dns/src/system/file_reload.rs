@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Something made from files that can be made anew.
-pub trait Renew: Send + Sync {
+pub(crate) trait Renew: Send + Sync {
     /// The files.
     fn files(&self) -> Vec<PathBuf>;
 
@@ -43,14 +43,14 @@ pub trait Renew: Send + Sync {
 
 /// The thread that looks; it stops when this is dropped.
 #[derive(Debug)]
-pub struct Renewal {
+pub(crate) struct Renewal {
     now: SyncSender<()>,
     fares: Vec<Arc<Fares>>,
 }
 
 /// How one of those fares that are looked after.
 #[derive(Debug)]
-pub struct Fares {
+pub(crate) struct Fares {
     /// Its files, with commas between.
     pub files: String,
     failing: AtomicBool,
@@ -64,13 +64,13 @@ const NEVER: i64 = i64::MAX;
 impl Fares {
     /// Whether its files were no good when they were last read, and what was made before is in service.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
     /// When what is in service expires, if it does.
     #[must_use]
-    pub fn expires(&self) -> Option<Timestamp> {
+    pub(crate) fn expires(&self) -> Option<Timestamp> {
         Some(self.expires.load(Ordering::Relaxed)).filter(|at| *at != NEVER).map(Timestamp)
     }
 
@@ -84,7 +84,7 @@ impl Renewal {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
+    pub(crate) fn start(all: Vec<Arc<dyn Renew>>, tasks: &Tasks) -> io::Result<Self> {
         let (now, asked) = mpsc::sync_channel(1);
         let watched: Vec<Watched> = all.into_iter().map(Watched::new).collect();
         let fares = watched.iter().map(|one| Arc::clone(&one.fares)).collect();
@@ -98,12 +98,12 @@ impl Renewal {
 
     /// How each of them fares, for as long as the server runs.
     #[must_use]
-    pub fn fares(&self) -> Vec<Arc<Fares>> {
+    pub(crate) fn fares(&self) -> Vec<Arc<Fares>> {
         self.fares.clone()
     }
 
     /// Reads everything again, changed or not.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         // Full means that it is about to.
         let _ = self.now.try_send(());
     }

@@ -3,7 +3,7 @@
 
 /// The known name nearest to `wrong`, if one is near enough to have been meant.
 #[must_use]
-pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&wrong.to_ascii_lowercase(), &name.to_ascii_lowercase());
     let (distance, name) = known.into_iter().map(|name| (distance(name), name)).min()?;
     let allowed = (wrong.chars().count().max(name.chars().count()) / 3).max(1);
@@ -11,15 +11,8 @@ pub fn nearest<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Opt
 }
 
 /// How to mend a mistyped name: the nearest known one, else all of them.
-///
-/// ```
-/// use bailiwick_dns::text::nearest::suggestion;
-/// assert_eq!(suggestion("uk-lodnon", ["eu-frankfurt", "uk-london"]), "did you mean \"uk-london\"?");
-/// assert_eq!(suggestion("mars", ["eu-frankfurt", "uk-london"]), "known are eu-frankfurt, uk-london");
-/// assert_eq!(suggestion("mars", []), "there are none");
-/// ```
 #[must_use]
-pub fn suggestion<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+pub(crate) fn suggestion<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(wrong, known.iter().copied()) {
         Some(name) => format!("did you mean \"{name}\"?"),
@@ -31,6 +24,13 @@ pub fn suggestion<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_name_is_answered_by_the_nearest_or_by_all() {
+        assert_eq!(suggestion("uk-lodnon", ["eu-frankfurt", "uk-london"]), "did you mean \"uk-london\"?");
+        assert_eq!(suggestion("mars", ["eu-frankfurt", "uk-london"]), "known are eu-frankfurt, uk-london");
+        assert_eq!(suggestion("mars", []), "there are none");
+    }
 
     #[test]
     fn only_a_near_name_was_meant() {

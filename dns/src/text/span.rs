@@ -16,7 +16,7 @@ const LONGEST: Millis = Millis(366 * DAY);
 ///
 /// # Errors
 /// A sentence that says how to write one.
-pub fn parse_span(text: &str) -> Result<Millis, String> {
+pub(crate) fn parse_span(text: &str) -> Result<Millis, String> {
     let wrong = || format!("{text:?} is no span of time; write it as 2h, 90m, 1d or 1h30m");
     let (mut rest, mut span, mut units) = (text, 0_u64, UNITS.iter());
     while !rest.is_empty() {
@@ -38,7 +38,7 @@ pub fn parse_span(text: &str) -> Result<Millis, String> {
 ///
 /// # Errors
 /// A sentence that says how to write one.
-pub fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub(crate) fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let moment = match Timestamp::parse(text) {
         Some(moment) => moment,
         None => next_time_of_day(text, now).ok_or_else(|| match text.contains(':') && !text.contains('Z') {
@@ -65,7 +65,7 @@ fn next_time_of_day(text: &str, now: Timestamp) -> Option<Timestamp> {
 
 /// A span as people say it, by its two largest units: `3d4h`, `2h`, `40s`.
 #[must_use]
-pub fn words(span: Millis) -> String {
+pub(crate) fn words(span: Millis) -> String {
     let mut rest = span.0;
     let mut text = String::new();
     let first = UNITS.iter().position(|(_, unit)| rest >= *unit).unwrap_or(UNITS.len() - 1);

@@ -21,11 +21,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many handshakes may be under way.
 const HANDSHAKES: usize = 64;
 /// What the API speaks over TLS (RFC 7301).
-pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// A listener whose connections speak TLS.
 #[derive(Debug)]
-pub struct TlsListener {
+pub(crate) struct TlsListener {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -36,7 +36,7 @@ impl TlsListener {
     ///
     /// # Errors
     /// When the listener has no address.
-    pub fn new(listener: TcpListener, acceptor: TlsAcceptor) -> io::Result<Self> {
+    pub(crate) fn new(listener: TcpListener, acceptor: TlsAcceptor) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (done, ready) = mpsc::channel(1);
         Ok(Self { ready, address, accepting: tokio::spawn(accept(listener, acceptor, done)) })

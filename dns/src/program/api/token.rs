@@ -17,14 +17,14 @@ const STRONG: usize = 32;
 
 /// A token, kept as its digest: comparing digests takes the same time whatever the lengths.
 #[derive(Debug, Clone, Copy)]
-pub struct Token(KeyDigest);
+pub(crate) struct Token(KeyDigest);
 
 impl Token {
     /// Reads the token from the first line of a file.
     ///
     /// # Errors
     /// When the file can't be read or holds no token worth the name.
-    pub fn read(file: &Path) -> Result<Self, Fault> {
+    pub(crate) fn read(file: &Path) -> Result<Self, Fault> {
         let text = read_text(file).map_err(|error| {
             let mend = "write a token there, such as `openssl rand -hex 32` gives";
             Fault::of_file(file, format!("can't be read ({error}); {mend}"))
@@ -46,7 +46,7 @@ impl Token {
 
     /// Whether this is the value of an `Authorization` header that carries the token.
     #[must_use]
-    pub fn admits(&self, authorization: &str) -> bool {
+    pub(crate) fn admits(&self, authorization: &str) -> bool {
         let Some((scheme, token)) = authorization.split_once(' ') else { return false };
         let same = KeyDigest::of_key(token.trim_start()).0.ct_eq(&self.0.0);
         scheme.eq_ignore_ascii_case("bearer") && bool::from(same)
@@ -55,7 +55,7 @@ impl Token {
 
 /// The token in service: that of the file as it was when last it was any good.
 #[derive(Debug)]
-pub struct TokenFile {
+pub(crate) struct TokenFile {
     file: PathBuf,
     current: ArcSwap<Token>,
 }
@@ -65,13 +65,13 @@ impl TokenFile {
     ///
     /// # Errors
     /// As [`Token::read`].
-    pub fn read(file: &Path) -> Result<Self, Fault> {
+    pub(crate) fn read(file: &Path) -> Result<Self, Fault> {
         Ok(Self { file: file.to_owned(), current: ArcSwap::from_pointee(Token::read(file)?) })
     }
 
     /// Whether this is the value of an `Authorization` header that carries the token.
     #[must_use]
-    pub fn admits(&self, authorization: &str) -> bool {
+    pub(crate) fn admits(&self, authorization: &str) -> bool {
         self.current.load().admits(authorization)
     }
 }
@@ -90,7 +90,7 @@ impl Renew for TokenFile {
 
 /// The tokens in service: those that may read and write, and those that may read.
 #[derive(Debug, Default)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     /// They may read and write.
     pub write: Vec<Arc<TokenFile>>,
     /// They may read.
@@ -102,7 +102,7 @@ impl Tokens {
     ///
     /// # Errors
     /// Each that [`Token::read`] has something against.
-    pub fn of(config: &config::Api) -> Result<Self, Vec<Fault>> {
+    pub(crate) fn of(config: &config::Api) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut read = |file: &Path| match TokenFile::read(file) {
             Ok(token) => Some(Arc::new(token)),
@@ -119,7 +119,7 @@ impl Tokens {
     /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of
     /// which it is.
     #[must_use]
-    pub fn admit(&self, authorization: &str) -> Access {
+    pub(crate) fn admit(&self, authorization: &str) -> Access {
         let any = |tokens: &[Arc<TokenFile>]| tokens.iter().fold(false, |any, token| token.admits(authorization) | any);
         match (any(&self.write), any(&self.read)) {
             (true, _) => Access::Write,
@@ -129,14 +129,14 @@ impl Tokens {
     }
 
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
         self.write.iter().chain(&self.read)
     }
 }
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Nothing that needs a token.
     Nothing,
     /// Read.
@@ -146,7 +146,7 @@ pub enum Access {
 }
 
 /// Warnings: others than the owner can read the token, or it is so short that it could be guessed.
-pub fn warnings(file: &Path) -> impl Iterator<Item = String> {
+pub(crate) fn warnings(file: &Path) -> impl Iterator<Item = String> {
     use std::os::unix::fs::PermissionsExt;
     let readable = std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0);
     let text = read_text(file).unwrap_or_default();

@@ -28,7 +28,7 @@ const MAX_ADDRESSES: usize = 16;
 
 /// Probes over the network.
 #[derive(Debug)]
-pub struct NetworkProber {
+pub(crate) struct NetworkProber {
     /// For plain monitors: they trust the system's authorities, use the URL's host name and accept any address.
     client: Client,
     lookups: Lookups,
@@ -42,7 +42,7 @@ impl NetworkProber {
     ///
     /// # Errors
     /// When TLS can't be set up; the text says why.
-    pub fn new(secrets: Secrets, directory: &Path) -> Result<Self, String> {
+    pub(crate) fn new(secrets: Secrets, directory: &Path) -> Result<Self, String> {
         // This fails if a provider is already installed, which does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |error: &dyn std::error::Error| format!("probes can't use TLS: {}", chain(error));

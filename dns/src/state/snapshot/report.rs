@@ -14,7 +14,7 @@ use super::{MonitorView, Snapshot};
 impl Snapshot {
     /// What `/v1/health` reports.
     #[must_use]
-    pub fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
+    pub(crate) fn health_report(&self, node: &str, now: Timestamp) -> HealthReport {
         let table = self.table();
         let regions = (0..).map(RegionIndex).zip(table.regions());
         HealthReport {
@@ -88,7 +88,7 @@ impl Snapshot {
     /// The regions whose A and AAAA a client gets, where health by family makes one differ from the first of the order.
     /// `down` are supposed to be down.
     #[must_use]
-    pub fn by_type(&self, ask: &Ask<'_>, down: &[usize], now: Timestamp) -> BTreeMap<&'static str, RegionId> {
+    pub(crate) fn by_type(&self, ask: &Ask<'_>, down: &[usize], now: Timestamp) -> BTreeMap<&'static str, RegionId> {
         let Some(by_family) = &self.health.by_family else { return BTreeMap::new() };
         let (table, local) = (self.table(), Local::default());
         let first = |health: &[RegionHealth]| {

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use bailiwick_rules::steer::{PathClass, steer};
+use bailiwick_rules::steer::{Ask, PathClass, steer};
 use bailiwick_rules::table::{ServiceIndex as RulesService, Table};
 use bailiwick_rules::testing::{Random, conditions, document};
 use hickory_proto::op::{Message, ResponseCode};
@@ -108,7 +108,7 @@ impl Sight {
         let rules = compile_rules(rules.to_string().into_bytes(), "rules.json").expect("sound rules");
         let mut made = Made::new(6);
         let recorded = prefixes(random);
-        for prefix in recorded.iter().filter(|prefix| classes::carried(prefix.network()).is_none()) {
+        for prefix in recorded.iter().filter(|prefix| crate::locate::classes::carried(prefix.network()).is_none()) {
             let location = random.chance(30).then_some((35.68, 139.69));
             let record = if random.chance(50) { flat } else { geoip2 };
             made = made.add(*prefix, &record(random.pick::<&str>(&COUNTRIES), location));

@@ -55,7 +55,7 @@ impl World {
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn renewed(&self, now: Timestamp) -> Result<Self, Vec<ZoneError>> {
+    pub(crate) fn renewed(&self, now: Timestamp) -> Result<Self, Vec<ZoneError>> {
         self.clone().signed(now, Some(self))
     }
 
@@ -98,13 +98,13 @@ impl World {
     }
 
     /// The keys that each signed zone is signed with now.
-    pub fn key_sets(&self) -> impl Iterator<Item = &KeySet> {
+    pub(crate) fn key_sets(&self) -> impl Iterator<Item = &KeySet> {
         self.zones.iter().filter_map(|zone| zone.signed()).map(SignedZone::key_set)
     }
 
     /// When [`World::renewed`] is next due; `None` if no zone is signed.
     #[must_use]
-    pub fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
         let signatures = self.zones.iter().filter_map(|zone| Some(timestamp(zone.signed()?.due(), now)));
         let keys = self.key_sets().filter_map(|key_set| key_set.next_change(self.signed_at));
         // Set back, the clock has signatures from the future.
@@ -113,13 +113,13 @@ impl World {
     }
 
     /// Until when the signatures of each signed zone may be served, as far as they were made beforehand.
-    pub fn signed_until(&self, now: Timestamp) -> impl Iterator<Item = (&Zone, Timestamp)> {
+    pub(crate) fn signed_until(&self, now: Timestamp) -> impl Iterator<Item = (&Zone, Timestamp)> {
         self.zones.iter().filter_map(move |zone| Some((zone.zone(), timestamp(zone.signed()?.until(), now))))
     }
 
     /// What signs answers that can't be signed beforehand.
     #[must_use]
-    pub fn online_signer(&self) -> &OnlineSigner {
+    pub(crate) fn online_signer(&self) -> &OnlineSigner {
         &self.online_signer
     }
 }

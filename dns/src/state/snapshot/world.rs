@@ -24,7 +24,7 @@ use crate::zones::{ServedZone, Zones};
 
 /// A rules document with its compiled form.
 #[derive(Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Compiled.
     pub table: Table,
     /// As written.
@@ -33,7 +33,7 @@ pub struct Rules {
 
 /// The records of one zone, as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ZoneSource {
+pub(crate) struct ZoneSource {
     /// The apex.
     pub origin: Name,
     /// Its records; none for a zone that is configured and of which no version could be read yet. Its names are
@@ -44,23 +44,23 @@ pub struct ZoneSource {
 impl ZoneSource {
     /// A zone of which no version could be read yet.
     #[must_use]
-    pub fn missing(origin: Name) -> Self {
+    pub(crate) fn missing(origin: Name) -> Self {
         Self { origin, records: Records::default() }
     }
 
     /// Whether no version could be read yet.
     #[must_use]
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.records.is_empty()
     }
 }
 
 /// A zone that can't be served with the rules and keys that there are, and why.
-pub type Misfit = (Name, Vec<ZoneError>);
+pub(crate) type Misfit = (Name, Vec<ZoneError>);
 
 /// Rules, zones, keys and geography, compiled together, with the zones' signatures. Cheap to copy.
 #[derive(Debug, Clone)]
-pub struct World {
+pub(crate) struct World {
     rules: Arc<Rules>,
     sources: Arc<[ZoneSource]>,
     pub(super) zones: Arc<Zones>,
@@ -87,7 +87,7 @@ impl World {
     ///
     /// # Errors
     /// Everything that keeps them from being served.
-    pub fn build(
+    pub(crate) fn build(
         rules: Arc<Rules>,
         sources: Arc<[ZoneSource]>,
         keys: Arc<[ZoneKeys]>,
@@ -142,7 +142,7 @@ impl World {
 
     /// The zones that can't be served with these rules and keys.
     #[must_use]
-    pub fn misfits(rules: &Rules, sources: &[ZoneSource], keys: &[ZoneKeys]) -> Vec<Misfit> {
+    pub(crate) fn misfits(rules: &Rules, sources: &[ZoneSource], keys: &[ZoneKeys]) -> Vec<Misfit> {
         let table = &rules.table;
         let answers: Vec<_> = table.services().iter().map(|service| published(table, service)).collect();
         let owners = steered_owners(table, &answers);
@@ -155,43 +155,43 @@ impl World {
 
     /// The rules.
     #[must_use]
-    pub fn rules(&self) -> &Arc<Rules> {
+    pub(crate) fn rules(&self) -> &Arc<Rules> {
         &self.rules
     }
 
     /// The zones.
     #[must_use]
-    pub fn zones(&self) -> &Zones {
+    pub(crate) fn zones(&self) -> &Zones {
         &self.zones
     }
 
     /// The zones as they were read.
     #[must_use]
-    pub fn zone_sources(&self) -> &Arc<[ZoneSource]> {
+    pub(crate) fn zone_sources(&self) -> &Arc<[ZoneSource]> {
         &self.sources
     }
 
     /// The keys of the zones that are signed; a zone without is not.
     #[must_use]
-    pub fn keys(&self) -> &Arc<[ZoneKeys]> {
+    pub(crate) fn keys(&self) -> &Arc<[ZoneKeys]> {
         &self.keys
     }
 
     /// The places of addresses.
     #[must_use]
-    pub fn places(&self) -> &Arc<Places> {
+    pub(crate) fn places(&self) -> &Arc<Places> {
         &self.places
     }
 
     /// What is served but probably not meant.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     /// The classes of a service's clients; `None` for one that isn't there or that DNS doesn't answer.
     #[must_use]
-    pub fn classes_of(&self, service: ServiceIndex) -> Option<&Classes> {
+    pub(crate) fn classes_of(&self, service: ServiceIndex) -> Option<&Classes> {
         self.classes.get(service.get())?.as_deref()
     }
 
