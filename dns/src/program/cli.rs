@@ -100,9 +100,9 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Play hours of a fleet's day in seconds: demand, capacities, regions that die.
     ///
-    /// It steers the same clients three ways, by distance alone, by distance and health, and by load as `bailiwick plan`
-    /// does, and compares what is refused, which loads are reached and how many clients are moved. No server needs to
-    /// run.
+    /// It steers the same clients three ways, by distance alone, by distance and health, and by load as `bailiwick
+    /// plan` does, and compares what is refused, which loads are reached and how many clients are moved. No server
+    /// needs to run.
     #[command(after_help = "Examples:
   bailiwick simulate docs/scenarios/nearest-dies-at-peak.json
   bailiwick simulate peak.json --rules rules.json --svg peak.svg

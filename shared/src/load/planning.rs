@@ -1,5 +1,5 @@
-//! The plan: loads, demand, the last plan and the time enter; shares of clients to move leave. Called once per interval,
-//! and on every change of health.
+//! The plan: loads, demand, the last plan and the time enter; shares of clients to move leave. Called once per
+//! interval, and on every change of health.
 //!
 //! The steps: each region's natural load and what it may take ([`super::readings`]); what each class is to move; who
 //! goes where ([`super::fill`]), those whose home is down first. Receivers are bounded before donors are served, so no
@@ -85,8 +85,8 @@ impl Plan {
         Ratio(self.moves(class).iter().map(|one| one.share.0).sum())
     }
 
-    /// What of a class has to leave a region that is down, and goes where health alone sends it, as the plan has no room
-    /// for it.
+    /// What of a class has to leave a region that is down, and goes where health alone sends it, as the plan has no
+    /// room for it.
     #[must_use]
     pub fn left(&self, class: ClassIndex) -> Amount {
         self.left.get(class.0).map_or(0, |left| left.iter().map(|one| one.amount).sum())

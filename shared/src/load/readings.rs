@@ -139,8 +139,8 @@ impl RegionState {
         self.reading_at.map(|at| times.now.since(at))
     }
 
-    /// Keeps the highest natural load of this window and the last. Windows begin at whole multiples of [`HOLD`], so that
-    /// all nodes agree on them.
+    /// Keeps the highest natural load of this window and the last. Windows begin at whole multiples of [`HOLD`], so
+    /// that all nodes agree on them.
     fn hold(&mut self, natural: Amount, now: Timestamp) {
         let window = now.0.div_euclid(i64::try_from(HOLD.0).unwrap_or(1).max(1));
         self.peaks = match window.saturating_sub(self.window) {

@@ -51,7 +51,8 @@ fn not_acted_on(table: &Table) -> Option<Violation> {
     let pointer = regions.or_else(|| table.services().iter().find_map(of_service))?;
     Some(warning(
         pointer,
-        "is used by `bailiwick plan` and `bailiwick simulate` only: neither DNS nor the edge moves clients because of load \
+        "is used by `bailiwick plan` and `bailiwick simulate` only: neither DNS nor the edge moves clients because of \
+         load \
          yet",
     ))
 }
@@ -73,7 +74,8 @@ fn without_capacity(region: &Region) -> Option<Violation> {
     Some(warning(
         format!("/regions/{}/load", region.id),
         format!(
-            "has no \"capacity\", so {what}, and no clients are planned to be moved there; add it here or at the endpoints"
+            "has no \"capacity\", so {what}, and no clients are planned to be moved there; add it here or at the \
+             endpoints"
         ),
     ))
 }
@@ -109,7 +111,8 @@ fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
     warning(
         format!("/regions/{pointer}/load"),
         format!(
-            "the fence of {}{more}{without} has a load of {load} at its peak, and {refused} of it is refused; add capacity \
+            "the fence of {}{more}{without} has a load of {load} at its peak, and {refused} of it is refused; add \
+             capacity \
              there, or a region to the fence",
             fence.join(", ")
         ),

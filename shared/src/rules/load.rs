@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 
 use crate::time::Millis;
 
-/// A ratio in millionths, such as a load of 0.7 or a share of 5 %. A whole number, so that native code and Wasm agree to
-/// the bit.
+/// A ratio in millionths, such as a load of 0.7 or a share of 5 %. A whole number, so that native code and Wasm agree
+/// to the bit.
 ///
 /// ```
 /// use bailiwick_rules::rules::Ratio;
@@ -62,8 +62,8 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// How full a region may get before its clients are moved, and how many it has. Used by `bailiwick plan` and `simulate`;
-/// DNS and the edge don't act on it yet.
+/// How full a region may get before its clients are moved, and how many it has. Used by `bailiwick plan` and
+/// `simulate`; DNS and the edge don't act on it yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct RegionLoad {

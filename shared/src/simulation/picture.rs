@@ -1,5 +1,5 @@
-//! Takes outcomes of one scenario, returns a picture as SVG: for each way of steering the loads of regions over time, and
-//! what is refused. Called by `bailiwick simulate --svg`.
+//! Takes outcomes of one scenario, returns a picture as SVG: for each way of steering the loads of regions over time,
+//! and what is refused. Called by `bailiwick simulate --svg`.
 
 use core::fmt::Write as _;
 use std::collections::BTreeSet;
@@ -27,8 +27,10 @@ pub fn svg(table: &Table, scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let height = TOP + outcomes.len() as f64 * (HEIGHT + GAP) + 24.0;
     let width = LEFT + WIDTH + 24.0;
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\"\nfont-family=\"system-ui, sans-serif\" \
-         font-size=\"12\" role=\"img\">\n<title>{title}</title>\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\"\nfont-family=\"system-ui, \
+         sans-serif\" \
+         font-size=\"12\" role=\"img\">\n<title>{title}</title>\n<rect width=\"{width}\" height=\"{height}\" \
+         fill=\"#fff\"/>\n\
          <text x=\"{LEFT}\" y=\"22\" font-size=\"15\" font-weight=\"600\">{title}</text>\n",
         title = escape(&scenario.title)
     );
@@ -71,7 +73,8 @@ fn legend(out: &mut String, table: &Table, shown: &[RegionIndex]) {
         let name = &table.region(*region).id;
         let _ = writeln!(
             out,
-            "<rect x=\"{x:.0}\" y=\"36\" width=\"12\" height=\"3\" fill=\"{colour}\"/>\n<text x=\"{:.0}\" y=\"42\">{name}</text>",
+            "<rect x=\"{x:.0}\" y=\"36\" width=\"12\" height=\"3\" fill=\"{colour}\"/>\n<text x=\"{:.0}\" \
+             y=\"42\">{name}</text>",
             x + 16.0
         );
         x += 30.0 + 7.0 * name.as_str().len() as f64;
@@ -123,7 +126,8 @@ fn panel(out: &mut String, scenario: &Scenario, outcome: &Outcome, shown: &[Regi
         let (colour, at) = (if load == 1.0 { "#c00" } else { "#ddd" }, y(load));
         let _ = writeln!(
             out,
-            "<path d=\"M{LEFT} {at:.1}h{WIDTH}\" stroke=\"{colour}\"/>\n<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{:.0} %</text>",
+            "<path d=\"M{LEFT} {at:.1}h{WIDTH}\" stroke=\"{colour}\"/>\n<text x=\"{:.0}\" y=\"{:.1}\" \
+             text-anchor=\"end\">{:.0} %</text>",
             LEFT - 6.0,
             at + 4.0,
             load * 100.0

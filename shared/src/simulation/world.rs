@@ -527,7 +527,8 @@ mod tests {
         assert_eq!(svg(&table, &scenario, &[]).matches("<path").count(), 0);
     }
 
-    /// 1,000 regions, 10 million clients of all countries, 24 hours in steps of ten seconds, one region dead at its peak.
+    /// 1,000 regions, 10 million clients of all countries, 24 hours in steps of ten seconds, one region dead at its
+    /// peak.
     #[test]
     #[ignore = "measures; run it alone: cargo test --release -p bailiwick-rules a_large_fleet -- --ignored --nocapture"]
     fn a_large_fleet_takes_less_than_a_minute() {

@@ -98,7 +98,8 @@ pub(super) fn shedding(rules: &Rules, violations: &mut Vec<Violation>) {
     for (id, service) in &rules.services {
         let mut members = service.regions.iter().filter_map(|name| rules.regions.get(name));
         if service.shed_at == Some(rules::ShedAt::Edge) && members.all(|region| region.endpoints.is_empty()) {
-            let message = "is \"edge\", but no region of the service has endpoints, so the edge serves none of it; write \
+            let message = "is \"edge\", but no region of the service has endpoints, so the edge serves none of it; \
+                write \
                            \"dns\", or leave it out";
             violations.push(Violation { pointer: format!("/services/{id}/shed_at"), message: message.to_owned() });
         }

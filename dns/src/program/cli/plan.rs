@@ -223,7 +223,8 @@ fn text(fences: &[Finding], args: &PlanArgs) -> String {
         one_or_more => format!("\n{one_or_more} of {} can't be carried, or nobody knows.\n", fences.len()),
     };
     if args.demand.is_none() {
-        out += "Demand is each region's \"demand\", in equal parts from the countries nearest to it; --demand tells it by \
+        out += "Demand is each region's \"demand\", in equal parts from the countries nearest to it; --demand tells it \
+            by \
                 country.\n";
     }
     out

@@ -49,7 +49,8 @@ pub(super) fn shedding(fields: &mut Fields<'_, '_, '_>, pattern: Option<Pattern>
         let shed = one_of(reader, node, &choices)?;
         match (shed, pattern) {
             (Shed::Spill, Some(Pattern::RegionalSharding)) => reader.fail(
-                "is \"spill\" for \"pattern\": \"regional-sharding\", whose clients never leave their home; leave it out",
+                "is \"spill\" for \"pattern\": \"regional-sharding\", whose clients never leave their home; leave it \
+                 out",
             ),
             _ => Some(shed),
         }

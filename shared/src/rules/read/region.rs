@@ -29,7 +29,8 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
     let says = |endpoint: &Endpoint| endpoint.capacity.is_some();
     if region.load.is_some_and(|load| load.capacity.is_some()) && region.endpoints.values().any(says) {
         fields.fail::<()>(
-            "has a \"capacity\" in its \"load\" and at its endpoints too; leave it to the endpoints, which are added up",
+            "has a \"capacity\" in its \"load\" and at its endpoints too; leave it to the endpoints, which are added \
+             up",
         );
     }
     fields.finish();
