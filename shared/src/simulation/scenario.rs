@@ -209,11 +209,11 @@ mod tests {
     #[test]
     fn every_mistake_is_told_with_its_place() {
         let text =
-            br#"{ "lenght": "1h", "step": "0s", "night": 2, "events": [{ "region": "fro", "at": "1x", "fro": "2h" }],
+            br#"{ "lengths": "1h", "step": "0s", "night": 2, "events": [{ "region": "fro", "at": "1x", "fro": "2h" }],
                          "collapse": { "load": 0.5, "after": "1m" }, "demand": { "chta": {} } }"#;
         let told: Vec<String> = read_scenario(&table(), text).unwrap_err().iter().map(ToString::to_string).collect();
         for expected in [
-            "/lenght: is not a known key here; did you mean \"length\"",
+            "/lengths: is not a known key here; did you mean \"length\"",
             "/step: is \"0s\"; write a duration from \"1s\" to \"1h\"",
             "/night: is 2; write a part",
             "/events/0/region: is \"fro\", which is no region of the rules; did you mean \"fra\"?",
