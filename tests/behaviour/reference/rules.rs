@@ -41,19 +41,19 @@ pub(super) fn section() -> String {
         let one = &definitions[name];
         match one["oneOf"].as_array() {
             None => {
-                let _ = write!(out, "\n### {name}\n\n{}\n\n{}", words(one), reader.object(name, one));
+                let _ = write!(out, "\n### {name}\n\n{}\n\n{}", paragraph(one), reader.object(name, one));
             }
             Some(kinds) => {
                 for kind in kinds {
                     let which = kind["properties"]["type"]["const"].as_str().unwrap_or_default();
-                    let _ = write!(out, "\n### {name} of type `{which}`\n\n{}\n\n", words(kind));
+                    let _ = write!(out, "\n### {name} of type `{which}`\n\n{}\n\n", paragraph(kind));
                     out += &reader.object(name, kind);
                 }
             }
         }
     }
     for (name, one) in definitions.iter().filter(|(_, one)| is_choice(one)) {
-        let _ = write!(out, "\n### {name}\n\n{}\n\n| value | means |\n| --- | --- |\n", words(one));
+        let _ = write!(out, "\n### {name}\n\n{}\n\n| value | means |\n| --- | --- |\n", paragraph(one));
         for choice in one["oneOf"].as_array().into_iter().flatten() {
             let _ = writeln!(out, "| `{}` | {} |", choice["const"].as_str().unwrap_or_default(), words(choice));
         }
@@ -69,6 +69,22 @@ fn is_object(one: &Value) -> bool {
 /// One of several words, each with a meaning.
 fn is_choice(one: &Value) -> bool {
     one["oneOf"].as_array().is_some_and(|kinds| kinds[0]["const"].is_string())
+}
+
+/// The description as a paragraph, in lines of at most 120 characters.
+fn paragraph(one: &Value) -> String {
+    let mut lines = vec![String::new()];
+    for word in words(one).split(' ') {
+        if lines.last().is_some_and(|line| line.chars().count() + word.chars().count() >= 120) {
+            lines.push(String::new());
+        }
+        let Some(line) = lines.last_mut() else { continue };
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.join("\n")
 }
 
 fn words(one: &Value) -> String {
