@@ -239,7 +239,9 @@ const all = [
 const names = options.only?.split(",");
 const unknown = names?.find((name) => !all.some((gateway) => gateway.name === name));
 if (unknown !== undefined) stop(`--only: nobody is called ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
-const gateways = all.filter(({ name }) => !names || names.includes(name));
+// Streams are measured through what passes them on in the same way.
+const unpaced = ["direct", "portkey"];
+const gateways = all.filter(({ name }) => (names ? names.includes(name) : !crowds || !unpaced.includes(name)));
 
 /** Starts a gateway and waits for its first answer. */
 async function launch(gateway) {
