@@ -3,11 +3,11 @@
 //!
 //! A [`key::SigningKey`] signs. A [`key_set::KeySet`] says which keys a zone serves and signs with at one moment; it is
 //! a pure function of the state file, the keys and the time. [`timeline`] holds the only steps by which a state file
-//! may change, so that no validator that cached anything is ever left without a chain of trust; [`directory`] reads and
+//! may change, so that no validator that cached anything is ever left without a chain of trust; `directory` reads and
 //! writes the files.
 //!
-//! All that can be signed before it is asked for, [`presigned`] signs off the query path. The rest is signed by
-//! [`online_signer`] when it is asked for: the NSEC of compact denial, and what wildcards stand for.
+//! All that can be signed before it is asked for, `presigned` signs off the query path. The rest is signed by
+//! `online_signer` when it is asked for: the NSEC of compact denial, and what wildcards stand for.
 
 pub(crate) mod budget;
 pub(crate) mod canonical;

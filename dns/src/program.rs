@@ -1,4 +1,4 @@
-//! The program: what the operator writes, calls and reads. [`cli`] is entered first; [`serve`] joins everything below
+//! The program: what the operator writes, calls and reads. [`cli`] is entered first; `serve` joins everything below
 //! until a signal ends it.
 
 pub(crate) mod api;

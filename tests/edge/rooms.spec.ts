@@ -10,7 +10,7 @@ const BODIES = Number(process.env.ROOMS_BODIES ?? 48);
 const SEED = Number(process.env.ROOMS_SEED ?? 1);
 /** Together never over what the documents promise to find room for. */
 const HELD = 32 << 20;
-const MOST = 31e6;
+const MAX = 31e6;
 
 let url: string, log: () => string;
 
@@ -77,7 +77,7 @@ function image(length: number, announced: boolean): Body {
 
 /** Of 10 kB to 31 MB, as many of each power of two. */
 function size(random: () => number): number {
-  return Math.floor(1e4 * (MOST / 1e4) ** random());
+  return Math.floor(1e4 * (MAX / 1e4) ** random());
 }
 
 test("one after the other, announced or not, bodies of all sizes pass", async () => {

@@ -1,5 +1,5 @@
 //! The state file of a zone's keys: its JSON enters, each key with its stage and times leaves, or everything that
-//! contradicts itself; [`super::directory`] reads and writes it, [`super::timeline`] alone changes it.
+//! contradicts itself; `directory` reads and writes it, [`super::timeline`] alone changes it.
 
 use std::collections::BTreeSet;
 

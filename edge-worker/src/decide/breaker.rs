@@ -29,7 +29,7 @@ const LONGEST_MS: u64 = 60_000;
 /// If a probe has no result after this time, in milliseconds, it is forgotten, and another may go.
 const PROBE_MS: u64 = 10_000;
 /// The most breakers that are remembered.
-const MOST: usize = 1_024;
+const MAX: usize = 1_024;
 
 /// What a request shows about the endpoint that it was sent to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +96,7 @@ impl Breakers {
     }
 
     /// Notes how an endpoint did.
-    pub(crate) fn heard(
+    pub(crate) fn note(
         &mut self,
         region: &RegionId,
         endpoint: &EndpointId,
@@ -113,7 +113,7 @@ impl Breakers {
                 self.breakers.remove(&key);
                 continue;
             }
-            if verdict == Verdict::Fault && self.breakers.len() >= MOST && !self.breakers.contains_key(&key) {
+            if verdict == Verdict::Fault && self.breakers.len() >= MAX && !self.breakers.contains_key(&key) {
                 self.make_room(now);
             }
             let everybody = key.source.is_none();
@@ -155,7 +155,7 @@ impl Breakers {
     /// Frees room for one more. The breakers for everybody are removed last.
     fn make_room(&mut self, now: Timestamp) {
         self.breakers.retain(|_, breaker| breaker.closed_from(now).is_some());
-        if self.breakers.len() >= MOST {
+        if self.breakers.len() >= MAX {
             let order = |(key, breaker): &(&Key, &Breaker)| (key.source.is_none(), breaker.until);
             let first = self.breakers.iter().min_by_key(order).map(|(key, _)| key.clone());
             first.and_then(|key| self.breakers.remove(&key));
@@ -248,8 +248,8 @@ mod tests {
             Self { all: Breakers::default(), region, endpoint, source: Source(1), now: Timestamp(0) }
         }
 
-        fn heard(&mut self, verdict: Verdict) -> &mut Self {
-            self.all.heard(&self.region, &self.endpoint, self.source, verdict, self.now);
+        fn note(&mut self, verdict: Verdict) -> &mut Self {
+            self.all.note(&self.region, &self.endpoint, self.source, verdict, self.now);
             self
         }
 
@@ -260,7 +260,7 @@ mod tests {
 
         fn faults(&mut self, count: u32) -> &mut Self {
             for _ in 0..count {
-                self.heard(Verdict::Fault);
+                self.note(Verdict::Fault);
             }
             self
         }
@@ -285,7 +285,7 @@ mod tests {
         let mut one = One::new();
         for _ in 0..FAULTS {
             assert!(!one.open());
-            one.heard(Verdict::Fault);
+            one.note(Verdict::Fault);
         }
         assert!(one.pass(9_999).open());
         assert!(!one.by(2).open(), "nothing was wrong with it for others");
@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn five_faults_in_a_row_open_it_and_a_whole_answer_between_them_does_not() {
         let mut one = One::new();
-        assert!(!one.faults(FAULTS - 1).heard(Verdict::Whole).faults(FAULTS - 1).open());
-        assert!(!one.heard(Verdict::Answered).open(), "an answer that may yet break off clears nothing");
+        assert!(!one.faults(FAULTS - 1).note(Verdict::Whole).faults(FAULTS - 1).open());
+        assert!(!one.note(Verdict::Answered).open(), "an answer that may yet break off clears nothing");
         assert!(one.faults(1).open());
     }
 
@@ -309,9 +309,9 @@ mod tests {
         assert!(one.sent().open(), "the second waits for the result of the first");
         assert!(one.faults(1).pass(19_999).open(), "twice as long");
         assert!(!one.pass(1).open());
-        assert!(!one.sent().heard(Verdict::Answered).open());
+        assert!(!one.sent().note(Verdict::Answered).open());
         assert!(one.faults(1).pass(39_999).open(), "after a probe one fault is enough");
-        assert!(!one.pass(1).sent().heard(Verdict::Answered).heard(Verdict::Whole).faults(FAULTS - 1).open());
+        assert!(!one.pass(1).sent().note(Verdict::Answered).note(Verdict::Whole).faults(FAULTS - 1).open());
         assert!(!one.faults(1).pass(10_000).open(), "after a complete answer the first rest is used again");
     }
 
@@ -323,7 +323,7 @@ mod tests {
         assert!(!lost.pass(1).open());
         let mut given_up = One::new();
         given_up.faults(FAULTS).pass(10_000).sent();
-        assert!(given_up.open() && !given_up.heard(Verdict::Nothing).open());
+        assert!(given_up.open() && !given_up.note(Verdict::Nothing).open());
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
         assert!(one.sent().open(), "one probe for all");
         assert!(!one.by(2).faults(50).by(9).open(), "nor does one source open it anew");
         assert!(one.by(3).faults(1).by(9).pass(19_999).open(), "two do, for longer");
-        assert!(!one.pass(1).by(3).heard(Verdict::Whole).by(2).faults(4).by(9).open(), "a whole answer clears it");
+        assert!(!one.pass(1).by(3).note(Verdict::Whole).by(2).faults(4).by(9).open(), "a whole answer clears it");
     }
 
     #[test]
@@ -368,10 +368,10 @@ mod tests {
                 let mut one = One::new();
                 for (what, after) in events {
                     match what {
-                        0..=2 => one.pass(after).by(1).sent().heard(Verdict::Fault),
-                        3 => one.by(1).heard(Verdict::Answered),
-                        4 => one.by(1).heard(Verdict::Nothing),
-                        _ => one.by(2).sent().heard(Verdict::Answered).heard(Verdict::Whole),
+                        0..=2 => one.pass(after).by(1).sent().note(Verdict::Fault),
+                        3 => one.by(1).note(Verdict::Answered),
+                        4 => one.by(1).note(Verdict::Nothing),
+                        _ => one.by(2).sent().note(Verdict::Answered).note(Verdict::Whole),
                     };
                     prop_assert!(!one.by(2).open() && !one.by(3).open());
                 }
@@ -387,7 +387,7 @@ mod tests {
         let mut one = One::new();
         one.faults(FAULTS);
         let gone = RegionId::parse("gone").unwrap();
-        (0..FAULTS).for_each(|_| one.all.heard(&gone, &one.endpoint, one.source, Verdict::Fault, one.now));
+        (0..FAULTS).for_each(|_| one.all.note(&gone, &one.endpoint, one.source, Verdict::Fault, one.now));
         let resting = |one: &One| one.all.resting(&table, Some(one.source), one.now).collect::<Vec<_>>();
         let [cooling] = &resting(&one)[..] else { panic!("{:?}", resting(&one)) };
         assert_eq!((cooling.endpoint.as_str(), &cooling.model, cooling.until), ("fra-1", &None, Timestamp(10_000)));
@@ -399,8 +399,8 @@ mod tests {
         let mut one = One::new();
         for number in 0..1_500 {
             let endpoint = EndpointId::parse(&format!("e-{number}")).unwrap();
-            (0..FAULTS).for_each(|_| one.all.heard(&one.region, &endpoint, one.source, Verdict::Fault, one.now));
+            (0..FAULTS).for_each(|_| one.all.note(&one.region, &endpoint, one.source, Verdict::Fault, one.now));
         }
-        assert!(one.all.breakers.len() <= MOST);
+        assert!(one.all.breakers.len() <= MAX);
     }
 }

@@ -3,13 +3,13 @@
 //!
 //! The pool prevents fragmentation. A large buffer that is freed leaves a hole. A small allocation in that hole makes
 //! it too small for the next large body, and in the end no hole fits one. So large buffers are kept and used again. All
-//! large buffers together, in use or kept, take at most [`MOST_OF_LARGE`].
+//! large buffers together, in use or kept, take at most [`MAX_OF_LARGE`].
 
 use core::cell::{Cell, RefCell};
 use core::ops::Deref;
 
 use crate::decide::envelope::Failure;
-use crate::decide::inflight::{LARGE, MOST_OF_LARGE};
+use crate::decide::inflight::{LARGE, MAX_OF_LARGE};
 
 /// The size of a large buffer is a multiple of this fraction (an eighth) of the next power of two, so that one buffer
 /// fits bodies of similar sizes.
@@ -120,9 +120,9 @@ fn take_unused(bytes: usize) -> Vec<u8> {
     })
 }
 
-/// Frees kept buffers, the smallest first, until `bytes` more fit within [`MOST_OF_LARGE`].
+/// Frees kept buffers, the smallest first, until `bytes` more fit within [`MAX_OF_LARGE`].
 fn shrink(unused: &mut Vec<Vec<u8>>, bytes: usize) {
-    let most = usize::try_from(MOST_OF_LARGE).unwrap_or(usize::MAX).saturating_sub(bytes).saturating_sub(IN_USE.get());
+    let most = usize::try_from(MAX_OF_LARGE).unwrap_or(usize::MAX).saturating_sub(bytes).saturating_sub(IN_USE.get());
     unused.sort_by_key(|room| core::cmp::Reverse(room.capacity()));
     while unused.iter().map(Vec::capacity).sum::<usize>() > most {
         unused.pop();
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_used_stays_below_the_most_whatever_comes() {
-        let most = usize::try_from(MOST_OF_LARGE).unwrap();
+        let most = usize::try_from(MAX_OF_LARGE).unwrap();
         let step = (0..4usize, any::<bool>(), 1..(40usize << 20));
         TestRunner::new(ProptestConfig::with_cases(200))
             .run(&proptest::collection::vec(step, 0..40), |steps| {

@@ -30,9 +30,9 @@ const TOGETHER_MS: u64 = 60_000;
 const SEVERAL: usize = 2;
 /// The most pairs of endpoint and model that are remembered. Where an endpoint takes any model, clients can name any
 /// number of them.
-const MOST: usize = 1_024;
+const MAX: usize = 1_024;
 /// The most sources that are remembered for each pair.
-const MOST_SOURCES: usize = 16;
+const MAX_SOURCES: usize = 16;
 
 /// The segments of a path of the model API, with `*` for an id.
 pub(crate) type Path = &'static [&'static str];
@@ -107,7 +107,7 @@ impl Rests {
         match self.by.iter_mut().find(|(by, _)| *by == source) {
             Some((_, rest)) => rest.fail(asked_ms, now),
             None => {
-                if self.by.len() >= MOST_SOURCES {
+                if self.by.len() >= MAX_SOURCES {
                     let first = (0..self.by.len()).min_by_key(|&at| self.by[at].1.until);
                     first.map(|at| self.by.swap_remove(at));
                 }
@@ -136,7 +136,7 @@ impl CoolDowns {
     /// Lets an endpoint rest as long as it asked, or as backoff decides, but at most 60 s. Called for
     /// `Action::CoolDown`.
     pub(crate) fn rest(&mut self, key: Key, source: Source, asked_ms: Option<u64>, now: Timestamp) {
-        if self.rests.len() >= MOST && !self.rests.contains_key(&key) {
+        if self.rests.len() >= MAX && !self.rests.contains_key(&key) {
             self.make_room(source, now);
         }
         self.rests.entry(key).or_default().fail(source, asked_ms, now);
@@ -194,7 +194,7 @@ impl CoolDowns {
     /// first. Rests for everybody are removed last, and a source that names ever new models removes its own.
     fn make_room(&mut self, source: Source, now: Timestamp) {
         self.rests.retain(|_, rests| rests.lasts(now));
-        if self.rests.len() < MOST {
+        if self.rests.len() < MAX {
             return;
         }
         let order = |rests: &Rests| {
@@ -411,13 +411,13 @@ mod tests {
         for model in 0..5_000 {
             rests.rest(key(Some(&model.to_string()), None), ACME, Some(60_000), NOW);
         }
-        assert!(rests.rests.len() <= MOST);
+        assert!(rests.rests.len() <= MAX);
         assert!(rests.is_resting(&key(Some("all"), None), ACME, NOW));
         assert!(rests.is_resting(&key(Some("theirs"), None), EMCA, NOW));
         for source in 0..1_000 {
             rests.rest(key(Some("all"), None), Source(source), None, NOW);
         }
-        assert!(rests.rests.values().all(|rests| rests.by.len() <= MOST_SOURCES));
+        assert!(rests.rests.values().all(|rests| rests.by.len() <= MAX_SOURCES));
     }
 
     /// Whatever one source meets, for as long as the others are served or ask nothing, it changes nothing for them.

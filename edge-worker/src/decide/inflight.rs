@@ -10,10 +10,10 @@ use core::cell::Cell;
 use crate::decide::envelope::Failure;
 
 /// The most bytes of bodies that are held at once.
-pub(crate) const MOST: u64 = 72 << 20;
+pub(crate) const MAX: u64 = 72 << 20;
 /// The most of these bytes that large bodies may take, all together, so that there is room for requests of a usual
 /// size.
-pub(crate) const MOST_OF_LARGE: u64 = 64 << 20;
+pub(crate) const MAX_OF_LARGE: u64 = 64 << 20;
 /// A body is large if it has more bytes than this.
 pub(crate) const LARGE: u64 = 1 << 20;
 
@@ -46,7 +46,7 @@ impl Reservation {
     /// 503 if they don't fit. Then the reservation stays as it was.
     pub(crate) fn resize(&mut self, bytes: u64) -> Result<(), Failure> {
         let held = HELD.get().saturating_sub(self.0).saturating_add(bytes);
-        let most = if bytes > LARGE { MOST_OF_LARGE } else { MOST };
+        let most = if bytes > LARGE { MAX_OF_LARGE } else { MAX };
         if bytes > self.0 && held > most {
             return Err(Failure::Busy);
         }
@@ -72,21 +72,21 @@ mod tests {
     #[test]
     fn what_is_held_is_bounded_and_given_back() {
         let (mut a, mut b, mut c) = (Reservation::default(), Reservation::default(), Reservation::default());
-        assert_eq!(a.grow(MOST_OF_LARGE - 1), Ok(()));
+        assert_eq!(a.grow(MAX_OF_LARGE - 1), Ok(()));
         assert_eq!((a.grow(1), a.grow(1)), (Ok(()), Err(Failure::Busy)));
         assert_eq!(b.grow(LARGE + 1), Err(Failure::Busy), "another large one");
         assert_eq!(b.grow(LARGE), Ok(()), "a usual one");
         assert_eq!(c.resize(LARGE), Ok(()));
         assert_eq!((c.resize(1), c.0), (Ok(()), 1));
         drop(a);
-        assert_eq!(b.grow(MOST_OF_LARGE - LARGE - 1), Ok(()));
+        assert_eq!(b.grow(MAX_OF_LARGE - LARGE - 1), Ok(()));
         drop((b, c));
         assert_eq!(HELD.get(), 0);
     }
 
     #[test]
     fn whatever_sizes_come_together_the_held_bytes_stay_below_the_limit() {
-        let step = (0..6usize, any::<bool>(), prop_oneof![0..(2 * LARGE), 0..(2 * MOST)]);
+        let step = (0..6usize, any::<bool>(), prop_oneof![0..(2 * LARGE), 0..(2 * MAX)]);
         TestRunner::new(ProptestConfig::with_cases(500))
             .run(&proptest::collection::vec(step, 0..60), |steps| {
                 let mut reservations: Vec<Reservation> = (0..6).map(|_| Reservation::default()).collect();
@@ -101,7 +101,7 @@ mod tests {
                     let held: u64 = reservations.iter().map(|reservation| reservation.0).sum();
                     let large: u64 =
                         reservations.iter().map(|reservation| reservation.0).filter(|bytes| *bytes > LARGE).sum();
-                    prop_assert!(held == HELD.get() && held <= MOST && large <= MOST_OF_LARGE);
+                    prop_assert!(held == HELD.get() && held <= MAX && large <= MAX_OF_LARGE);
                 }
                 drop(reservations);
                 prop_assert_eq!(HELD.get(), 0);

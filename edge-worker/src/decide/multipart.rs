@@ -13,7 +13,7 @@ use crate::decide::envelope::Failure;
 /// The longest head of a part, in bytes.
 const LONGEST_HEAD: usize = 8 << 10;
 /// The most parts of a form.
-const MOST_PARTS: usize = 64;
+const MAX_PARTS: usize = 64;
 /// The longest boundary (RFC 2046 §5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 
@@ -188,7 +188,7 @@ impl Splitter {
         }
         let Some(end) = end else { return Ok(None) };
         self.parts += 1;
-        if self.parts > MOST_PARTS {
+        if self.parts > MAX_PARTS {
             return Err(bad("there are more than 64 parts"));
         }
         let mut lines = self.take(end + 4);

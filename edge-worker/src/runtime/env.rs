@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use worker::Env;
 
 /// How many names of secrets are remembered.
-const MOST_NAMES: usize = 4_096;
+const MAX_NAMES: usize = 4_096;
 
 /// A variable or secret, if it exists and is a text.
 pub(crate) fn text(env: &Env, name: &str) -> Option<String> {
@@ -24,7 +24,7 @@ pub(crate) fn has(env: &Env, name: &str) -> bool {
     let there = text(env, name).is_some_and(|value| !value.is_empty());
     THERE.with_borrow_mut(|names| {
         // Rules may name ever new secrets.
-        if names.len() >= MOST_NAMES {
+        if names.len() >= MAX_NAMES {
             names.clear();
         }
         names.insert(name.into(), there);

@@ -6,8 +6,22 @@
 // `notify`, which also continues the request's task (task.rs).
 import Shim from "shim";
 import {
-  BODY_ERROR, CHUNK, CLIENT_GONE, EOF, FETCH_ERROR, HEADERS, LAST_CHUNK, LOOKED, REQUEST_BODY, REQUEST_CHUNK, REQUEST_EOF,
-  REQUEST_FAILED, REQUEST_TIMEOUT, TIMER, WRITE_FAILED, WRITTEN,
+  BODY_ERROR,
+  CHUNK,
+  CLIENT_GONE,
+  EOF,
+  FETCH_ERROR,
+  HEADERS,
+  LAST_CHUNK,
+  LOOKED,
+  REQUEST_BODY,
+  REQUEST_CHUNK,
+  REQUEST_EOF,
+  REQUEST_FAILED,
+  REQUEST_TIMEOUT,
+  TIMER,
+  WRITE_FAILED,
+  WRITTEN,
 } from "./notice.js";
 
 const { begin, notify, run } = Shim.prototype;
@@ -18,20 +32,22 @@ const wasm = globalThis.__worker_init_state;
  * The longest time between two events of an exchange while its task lasts, in milliseconds. Each event checks whether
  * the Wasm instance was replaced.
  */
-const BEAT = 5_000;
+const MAX_SILENCE = 5_000;
 
 /** An answer whose `Content-Length` is at most this is read in one call. In bytes. */
-const AT_ONCE = 1 << 16;
+const MAX_READ_AT_ONCE = 1 << 16;
 /** How much of a body is read from the endpoint before Wasm asks for it. In bytes. */
-const AHEAD = 1 << 16;
+const MAX_READ_AHEAD = 1 << 16;
 /** How much may wait for the client to take it before reading stops. In bytes. */
-const BEHIND = 1 << 16;
+const MAX_UNWRITTEN = 1 << 16;
 /** The size of the buffer for one read, at first and at most. In bytes. Most events are far shorter. */
-const PIECE = 1 << 12, LARGEST_PIECE = 1 << 15;
+const MIN_BUFFER = 1 << 12,
+  MAX_BUFFER = 1 << 15;
 /** The limits of a `look`: its time in milliseconds, and the size of what it fetches in bytes. */
-const LOOK = 5_000, LOOKED_AT = 1 << 16;
+const LOOK_TIMEOUT = 5_000,
+  MAX_LOOK_BYTES = 1 << 16;
 /** Two chunks belong to one burst if less than this time is between them. In milliseconds. */
-const BURST = 2;
+const BURST_GAP = 2;
 
 const ignore = () => {};
 const done = Promise.resolve();
@@ -58,15 +74,18 @@ function record(parts, first) {
   return headers;
 }
 
-const word = (value) => (typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "");
+/** A value of the runtime as one line of text; empty if it has none. */
+const line = (value) =>
+  typeof value === "number" ? String(value) : typeof value === "string" && !value.includes("\n") ? value : "";
 
 /**
  * Describes a request as text, one item a line: a new id, method, URL, country, latitude, longitude, then the name and
  * the value of each header. No item can contain a line break.
  */
-function asked(request) {
+function describe(request) {
   const { method, url, cf } = request;
-  let text = `${crypto.randomUUID()}\n${method}\n${url}\n${word(cf?.country)}\n${word(cf?.latitude)}\n${word(cf?.longitude)}\n`;
+  const place = `${line(cf?.country)}\n${line(cf?.latitude)}\n${line(cf?.longitude)}`;
+  let text = `${crypto.randomUUID()}\n${method}\n${url}\n${place}\n`;
   request.headers.forEach((value, name) => {
     text += `${name}\n${value}\n`;
   });
@@ -77,7 +96,7 @@ function asked(request) {
 export function serve(request, env, ctx) {
   // After a panic, the constructor of the shim makes a new Wasm instance.
   if (wasm.criticalError) new Shim(ctx, env);
-  const text = asked(request);
+  const text = describe(request);
   return new Promise((answer) => {
     const exchange = new Exchange(text.slice(0, text.indexOf("\n")), answer);
     const { signal } = request;
@@ -98,7 +117,12 @@ const BROKEN_BODY = JSON.stringify({
 });
 
 function broken(id) {
-  const headers = { "content-type": "application/json", "cache-control": "no-store", "x-request-id": id, "x-bailiwick-request-id": id };
+  const headers = {
+    "content-type": "application/json",
+    "cache-control": "no-store",
+    "x-request-id": id,
+    "x-bailiwick-request-id": id,
+  };
   return new Response(BROKEN_BODY, { status: 500, headers });
 }
 
@@ -127,17 +151,17 @@ class Exchange {
     this.unwritten = 0;
     this.stuck = false;
     /** The buffer of a write. It is used again once no write is under way. */
-    this.page = undefined;
+    this.writeBuffer = undefined;
     /** The callbacks of a write. They are made once, not for every write. */
-    this.wrote = undefined;
-    this.unwritable = undefined;
+    this.onWritten = undefined;
+    this.onWriteFailed = undefined;
     /** Whether the client's body is an event stream. */
     this.events = false;
     /** For reading the client's body in pieces: the reader, whether a read is pending, and the timer that limits it. */
     this.reader = undefined;
     this.pulling = false;
     this.late = undefined;
-    this.arm(BEAT);
+    this.arm(MAX_SILENCE);
   }
 
   /** Calls into Wasm on behalf of this request's task. */
@@ -188,7 +212,9 @@ class Exchange {
   breakOff() {
     if (!this.events) return this.cut();
     // A pipe may have written part of an event. The empty line ends it.
-    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(encoder.encode(`\n\ndata: ${BROKEN_BODY}\n\n`)).catch(ignore);
+    /** @type {WritableStreamDefaultWriter} */ (this.writer)
+      .write(encoder.encode(`\n\ndata: ${BROKEN_BODY}\n\n`))
+      .catch(ignore);
     this.close();
   }
 
@@ -216,7 +242,10 @@ class Exchange {
     this.pulling = true;
     try {
       this.reader ??= request.body.getReader();
-      this.reader.read().then(({ done, value }) => (done ? come(REQUEST_EOF) : come(REQUEST_CHUNK, value)), () => come(REQUEST_FAILED));
+      this.reader.read().then(
+        ({ done, value }) => (done ? come(REQUEST_EOF) : come(REQUEST_CHUNK, value)),
+        () => come(REQUEST_FAILED),
+      );
     } catch {
       come(REQUEST_FAILED);
     }
@@ -231,7 +260,13 @@ class Exchange {
     const abort = new AbortController();
     const flight = (this.flight = new Flight(attempt, abort));
     // A redirect could lead out of the fence, so it isn't followed. It counts as a failed attempt.
-    const init = { method: parts[0], headers: record(parts, 2), body: stream ?? body?.slice(), redirect: "manual", signal: abort.signal };
+    const init = {
+      method: parts[0],
+      headers: record(parts, 2),
+      body: stream ?? body?.slice(),
+      redirect: "manual",
+      signal: abort.signal,
+    };
     try {
       fetch(parts[1], init).then(
         (response) => {
@@ -252,13 +287,16 @@ class Exchange {
   look(head) {
     const parts = head.split("\n");
     const see = async () => {
-      const init = { headers: record(parts, 2), redirect: "manual", signal: AbortSignal.timeout(LOOK) };
+      const init = { headers: record(parts, 2), redirect: "manual", signal: AbortSignal.timeout(LOOK_TIMEOUT) };
       const response = await fetch(parts[1], init);
       const bytes = new Uint8Array(await response.arrayBuffer());
       if ([404, 405, 501].includes(response.status)) return new Uint8Array(0);
-      return response.status === 200 && bytes.length <= LOOKED_AT ? bytes : undefined;
+      return response.status === 200 && bytes.length <= MAX_LOOK_BYTES ? bytes : undefined;
     };
-    see().then((bytes) => this.notify(LOOKED, 0, bytes), () => this.notify(LOOKED, 0));
+    see().then(
+      (bytes) => this.notify(LOOKED, 0, bytes),
+      () => this.notify(LOOKED, 0),
+    );
   }
 
   /**
@@ -271,7 +309,7 @@ class Exchange {
     flight.wanted = true;
     flight.single = single;
     if (flight.reader === undefined && flight.over === undefined) this.open(flight);
-    else this.settle(flight, flight.size > 0 && Date.now() - flight.last < BURST);
+    else this.report(flight, flight.size > 0 && Date.now() - flight.last < BURST_GAP);
     this.fill(flight);
   }
 
@@ -279,9 +317,9 @@ class Exchange {
   open(flight) {
     const { length, packed, drips, response } = flight;
     if (length === 0 || response.body === null) return this.ended(flight, EOF);
-    if (packed || drips || !(length <= AT_ONCE)) {
-      flight.piece = new Uint8Array(PIECE);
-      flight.came = ({ done, value }) => {
+    if (packed || drips || !(length <= MAX_READ_AT_ONCE)) {
+      flight.readBuffer = new Uint8Array(MIN_BUFFER);
+      flight.onRead = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.ended(flight, EOF);
         // A burst lasts until its timer fires. Until then the clock isn't read.
@@ -289,7 +327,7 @@ class Exchange {
         if (this.flight !== flight) return;
         if (burst || flight.size > 0 || !this.mayReport(flight)) {
           flight.keep(value);
-          if (this.mayReport(flight)) this.settle(flight, burst);
+          if (this.mayReport(flight)) this.report(flight, burst);
         } else {
           // Wasm copies the chunk before anything else, so its buffer is free for the next read.
           flight.reuse(value);
@@ -298,7 +336,7 @@ class Exchange {
         }
         this.fill(flight);
       };
-      flight.broke = () => this.ended(flight, BODY_ERROR);
+      flight.onReadFailed = () => this.ended(flight, BODY_ERROR);
       // All reads use one buffer. Else the runtime would allocate one for each chunk, and garbage is a stream's main
       // cost.
       flight.reader = response.body.getReader({ mode: "byob" });
@@ -314,20 +352,20 @@ class Exchange {
   }
 
   /**
-   * Reads ahead, up to a limit, even if Wasm hasn't asked. An answer that Wasm has left is read on too: once its end was
-   * seen, its connection can be used again. The runtime returns one chunk of the transfer encoding per
+   * Reads ahead, up to a limit, even if Wasm hasn't asked. An answer that Wasm has left is read on too: once its end
+   * was seen, its connection can be used again. The runtime returns one chunk of the transfer encoding per
    * read. In an event stream that is one event, though one packet may have brought dozens.
    */
   fill(flight) {
     if (flight.single && !flight.wanted && this.flight === flight) return;
     if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
     flight.filling = true;
-    flight.reader.read(flight.piece).then(flight.came, flight.broke);
+    flight.reader.read(flight.readBuffer).then(flight.onRead, flight.onReadFailed);
   }
 
   ended(flight, how) {
     flight.over = how;
-    if (this.flight === flight && this.mayReport(flight)) this.settle(flight, false);
+    if (this.flight === flight && this.mayReport(flight)) this.report(flight, false);
   }
 
   /** Whether Wasm wants every chunk without asking for each: the client's body has begun, and isn't to be piped. */
@@ -345,7 +383,7 @@ class Exchange {
    * waits for a timer of 0 ms, which fires when the runtime has no more chunks ready. So a burst becomes one report to
    * Wasm and one write to the client, and no chunk waits for one still on its way.
    */
-  settle(flight, burst) {
+  report(flight, burst) {
     if (flight.size === 0) {
       if (flight.over === undefined) return;
       flight.wanted = false;
@@ -354,7 +392,7 @@ class Exchange {
       flight.soon ??= setTimeout(() => {
         flight.soon = undefined;
         flight.last = Date.now();
-        if (this.flight === flight && this.mayReport(flight)) this.settle(flight, false);
+        if (this.flight === flight && this.mayReport(flight)) this.report(flight, false);
       }, 0);
     } else {
       flight.wanted = this.flows(flight);
@@ -383,7 +421,7 @@ class Exchange {
     this.timer = setTimeout(() => {
       this.timer = undefined;
       this.notify(TIMER, 0);
-      if (this.number !== undefined && this.timer === undefined) this.arm(BEAT);
+      if (this.number !== undefined && this.timer === undefined) this.arm(MAX_SILENCE);
     }, milliseconds);
   }
 
@@ -407,10 +445,10 @@ class Exchange {
     this.answer(new Response(readable, { status, headers: record(headers.split("\n"), 0) }));
     this.body = writable;
     this.writer = writable.getWriter();
-    this.wrote = () => {
+    this.onWritten = () => {
       if (--this.writes === 0) this.drained();
     };
-    this.unwritable = () => this.notify(WRITE_FAILED, 0);
+    this.onWriteFailed = () => this.notify(WRITE_FAILED, 0);
     this.events = headers.includes("text/event-stream");
   }
 
@@ -421,17 +459,17 @@ class Exchange {
   write(bytes) {
     const size = bytes.byteLength;
     let copy;
-    if (this.writes === 0 && size <= PIECE) {
-      this.page ??= new Uint8Array(PIECE);
-      copy = this.page.subarray(0, size);
+    if (this.writes === 0 && size <= MIN_BUFFER) {
+      this.writeBuffer ??= new Uint8Array(MIN_BUFFER);
+      copy = this.writeBuffer.subarray(0, size);
       copy.set(bytes);
     } else {
       copy = bytes.slice();
     }
     this.writes++;
     this.unwritten += size;
-    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(copy).then(this.wrote, this.unwritable);
-    this.stuck = this.unwritten > BEHIND;
+    /** @type {WritableStreamDefaultWriter} */ (this.writer).write(copy).then(this.onWritten, this.onWriteFailed);
+    this.stuck = this.unwritten > MAX_UNWRITTEN;
     return !this.stuck;
   }
 
@@ -449,13 +487,13 @@ class Exchange {
     this.notify(WRITTEN, 0);
     const { flight } = this;
     if (flight === undefined || !this.mayReport(flight)) return;
-    if (flight.size > 0 || flight.over !== undefined) this.settle(flight, false);
+    if (flight.size > 0 || flight.over !== undefined) this.report(flight, false);
     if (flight.reader !== undefined) this.fill(flight);
   }
 
   /**
-   * Has the runtime pass the rest of the answer to the client. Nothing may be under way: no read of the answer, no write
-   * to the client. Reports EOF, BODY_ERROR, or WRITE_FAILED when the pipe has ended.
+   * Has the runtime pass the rest of the answer to the client. Nothing may be under way: no read of the answer, no
+   * write to the client. Reports EOF, BODY_ERROR, or WRITE_FAILED when the pipe has ended.
    */
   pipe() {
     const { flight } = this;
@@ -470,7 +508,10 @@ class Exchange {
     flight.reader.releaseLock();
     /** @type {WritableStreamDefaultWriter} */ (this.writer).releaseLock();
     this.piped = true;
-    flight.response.body.pipeTo(this.body, { preventClose: true, preventAbort: true }).then(() => over(EOF), () => over(BODY_ERROR));
+    flight.response.body.pipeTo(this.body, { preventClose: true, preventAbort: true }).then(
+      () => over(EOF),
+      () => over(BODY_ERROR),
+    );
   }
 
   /** Ends the client's body, which is complete. */
@@ -496,10 +537,10 @@ class Flight {
     this.drips = false;
     this.reader = undefined;
     /** The callbacks of a read. They are made once, not for every chunk. */
-    this.came = undefined;
-    this.broke = undefined;
+    this.onRead = undefined;
+    this.onReadFailed = undefined;
     /** The buffer for the next read, the buffer of bytes not yet reported, and how many bytes are in it. */
-    this.piece = undefined;
+    this.readBuffer = undefined;
     this.held = /** @type {Uint8Array} */ (/** @type {unknown} */ (undefined));
     this.size = 0;
     this.last = 0;
@@ -527,14 +568,14 @@ class Flight {
   /** Whether another read could exceed the limit. */
   isFull() {
     // A buffer that a read is filling is detached, and its length reads as 0.
-    return this.size + Math.max(/** @type {Uint8Array} */ (this.piece).byteLength, PIECE) > AHEAD;
+    return this.size + Math.max(/** @type {Uint8Array} */ (this.readBuffer).byteLength, MIN_BUFFER) > MAX_READ_AHEAD;
   }
 
   /** Appends a chunk to the held bytes. */
   keep(chunk) {
     const size = this.size + chunk.byteLength;
     if (!(size <= this.held?.byteLength)) {
-      const larger = new Uint8Array(Math.max(2 * PIECE, 2 * size));
+      const larger = new Uint8Array(Math.max(2 * MIN_BUFFER, 2 * size));
       if (this.size > 0) larger.set(this.held.subarray(0, this.size));
       this.held = larger;
     }
@@ -547,14 +588,14 @@ class Flight {
   reuse(chunk) {
     // A full buffer suggests that the body arrives in larger pieces, so the next buffer is twice as large.
     const { buffer } = chunk;
-    const more = chunk.byteLength === buffer.byteLength && buffer.byteLength < LARGEST_PIECE;
-    this.piece = new Uint8Array(more ? new ArrayBuffer(2 * buffer.byteLength) : buffer);
+    const more = chunk.byteLength === buffer.byteLength && buffer.byteLength < MAX_BUFFER;
+    this.readBuffer = new Uint8Array(more ? new ArrayBuffer(2 * buffer.byteLength) : buffer);
   }
 
   /** Whether a chunk that has just arrived belongs to a burst. Notes its time. */
   isSoon() {
     const now = Date.now();
-    const soon = now - this.last < BURST;
+    const soon = now - this.last < BURST_GAP;
     this.last = now;
     return soon;
   }

@@ -14,12 +14,12 @@ use crate::runtime::exchange::{Exchange, Pieces};
 use crate::runtime::request::ClientRequest;
 
 /// The most bytes of a refused body that are read before the refusal is sent.
-const MOST_DRAINED: usize = 64 << 20;
+const MAX_DRAINED: usize = 64 << 20;
 /// A body whose `Content-Length` is at most this is read in one call, in bytes. The runtime enforces the length.
 const AT_ONCE: u64 = LARGEST_COPIED as u64;
 /// A buffer that is too small is doubled up to this size, in bytes. Larger buffers aren't doubled, because those that
 /// are freed on the way would fragment the memory.
-const MOST_DOUBLED: usize = 1 << 20;
+const MAX_DOUBLED: usize = 1 << 20;
 /// How long a client may pause while a refused body is drained.
 const SILENCE: Millis = Millis(1_000);
 /// How long a refused body is drained at most. Its client waits for the refusal meanwhile.
@@ -131,12 +131,12 @@ fn moved(bytes: &PooledBuffer, capacity: usize) -> Result<PooledBuffer, Failure>
 /// the old and the new buffer exist together during a copy.
 fn capacity_for(length: usize, largest: usize) -> usize {
     let doubled = length.next_power_of_two().max(2 * LARGEST_COPIED);
-    let room = if doubled > MOST_DOUBLED { largest } else { doubled };
+    let room = if doubled > MAX_DOUBLED { largest } else { doubled };
     // A short body is in memory twice when it is sent: here and in the runtime.
     room.min(largest.max(2 * LARGEST_COPIED)).max(length)
 }
 
-/// Reads and discards the rest of a body, up to [`MOST_DRAINED`] or [`LONGEST`]. An answer that is sent earlier would
+/// Reads and discards the rest of a body, up to [`MAX_DRAINED`] or [`LONGEST`]. An answer that is sent earlier would
 /// be lost: workerd resets a connection on which much of the body is still to come. The client would see no reason,
 /// and try again. A client that pauses for [`SILENCE`] has stopped sending, and isn't waited for.
 pub(crate) async fn drain(pieces: &mut Pieces) {
@@ -144,7 +144,7 @@ pub(crate) async fn drain(pieces: &mut Pieces) {
     let patience = Deadlines { idle: SILENCE, until: clock::now().after(LONGEST) };
     while let Ok(Some(piece)) = pieces.next(patience.left()).await {
         read += piece.len();
-        if read > MOST_DRAINED {
+        if read > MAX_DRAINED {
             return;
         }
     }

@@ -13,7 +13,7 @@ use crate::runtime::metrics;
 
 /// The most lines for failed requests that an isolate writes within [`SPAN`], so that a flood of requests doesn't
 /// become a flood of lines.
-const MOST: u32 = 500;
+const MAX: u32 = 500;
 const SPAN: Millis = Millis(10_000);
 
 thread_local! {
@@ -48,7 +48,7 @@ fn allowed((began, count): (Timestamp, u32), now: Timestamp) -> ((Timestamp, u32
     if !began.after(SPAN).lasts(now, SPAN) {
         return ((now, 1), true);
     }
-    ((began, count.saturating_add(1)), count < MOST)
+    ((began, count.saturating_add(1)), count < MAX)
 }
 
 /// Writes a line about something normal.
@@ -69,11 +69,11 @@ mod tests {
     fn a_flood_of_failures_is_no_flood_of_lines() {
         let mut state = (Timestamp(0), 0);
         let mut written = 0;
-        for _ in 0..2 * MOST {
+        for _ in 0..2 * MAX {
             let (next, may) = allowed(state, Timestamp(100_000));
             (state, written) = (next, written + u32::from(may));
         }
-        assert_eq!(written, MOST);
+        assert_eq!(written, MAX);
         assert!(!allowed(state, Timestamp(109_999)).1);
         assert!(allowed(state, Timestamp(110_000)).1, "the next span");
         assert!(allowed(state, Timestamp(0)).1, "a clock that was set back");

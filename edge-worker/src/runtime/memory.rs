@@ -58,8 +58,8 @@ impl Memory {
     }
 
     /// Notes how an attempt at an endpoint ended.
-    pub(crate) fn heard(&mut self, target: &Target, whose: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
-        self.breakers.heard(target.region_id(), target.id(), whose.source, verdict, now);
+    pub(crate) fn note(&mut self, target: &Target, whose: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
+        self.breakers.note(target.region_id(), target.id(), whose.source, verdict, now);
         if verdict == Verdict::Answered && !self.cool_downs.is_empty() {
             self.cool_downs.recovered(&whose.key(target), whose.source);
         }
@@ -70,7 +70,7 @@ impl Memory {
         if let Action::CoolDown { region, endpoint, model, this_path, asked_ms, fault } = action {
             let (region, endpoint, source) = (region.clone(), endpoint.clone(), whose.source);
             let verdict = if *fault { Verdict::Fault } else { Verdict::Answered };
-            self.breakers.heard(&region, &endpoint, source, verdict, now);
+            self.breakers.note(&region, &endpoint, source, verdict, now);
             let key = Key { region, endpoint, model: model.clone(), path: this_path.then_some(whose.path) };
             self.cool_downs.rest(key, source, *asked_ms, now);
         }

@@ -112,7 +112,7 @@ pub(crate) struct Driver {
     /// Whether the client can't see if the answer is complete: it has no length, and isn't a stream of events.
     is_unmeasured: bool,
     /// The memory that is reserved for a held answer, beyond what each answer may take.
-    kept: Reservation,
+    held_reservation: Reservation,
     /// The failure that the client got instead of an answer: its status and its code.
     failed: Option<(u16, &'static str)>,
     /// When a waiting client gets the next comment.
@@ -208,7 +208,7 @@ impl Driver {
             file: None,
             is_unmeasured: false,
             failed: None,
-            kept: Reservation::default(),
+            held_reservation: Reservation::default(),
             keepalive: None,
             is_begun: false,
         })
@@ -359,7 +359,7 @@ impl Driver {
                         return;
                     }
                     if outputs.is_empty() {
-                        self.kept = Reservation::default();
+                        self.held_reservation = Reservation::default();
                     }
                 }
                 Some(Output::Commit { .. }) if self.is_begun => self.commit_late(&mut outputs),
@@ -513,7 +513,7 @@ impl Driver {
             _ => self.pass_over(),
         }
         if event == Event::ClientGone && self.run.record().committed().is_none() {
-            self.heard(Verdict::Nothing);
+            self.note(Verdict::Nothing);
         }
         let now = self.clock.at(clock::now());
         let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, now, event));
@@ -528,7 +528,7 @@ impl Driver {
     fn perform(&mut self, action: Action, whole: bool, outputs: &mut VecDeque<Output>) {
         match action {
             Action::Send { attempt, target } => {
-                self.kept = Reservation::default();
+                self.held_reservation = Reservation::default();
                 if let Some(target) = self.run.target(target) {
                     memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
                 }
@@ -557,7 +557,7 @@ impl Driver {
                 if let FetchState::Reading { headers, .. } = &mut self.fetch {
                     self.theirs = Some(core::mem::take(headers));
                 }
-                self.heard(Verdict::Answered);
+                self.note(Verdict::Answered);
                 let body = match &mut self.splice {
                     Some(splice) if whole => splice.whole(&body),
                     _ => self.spliced(body),
@@ -569,7 +569,7 @@ impl Driver {
             Action::CutStream => outputs.push_back(Output::CutStream),
             Action::Finish => {
                 self.exchange.leave();
-                self.heard(Verdict::Whole);
+                self.note(Verdict::Whole);
                 if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
                     outputs.push_back(Output::Emit(rest));
                 }
@@ -581,7 +581,7 @@ impl Driver {
             Action::Reply { failure } => {
                 // An endpoint that refuses a request is alive.
                 if matches!(failure, Failure::Refused { .. }) {
-                    self.heard(Verdict::Answered);
+                    self.note(Verdict::Answered);
                 }
                 outputs.push_back(Output::Reply(failure));
             }
@@ -591,17 +591,17 @@ impl Driver {
     /// Reserves memory for more of a held answer.
     #[inline(never)]
     fn make_room(&mut self, bytes: usize) {
-        if self.kept.grow(bytes as u64).is_err() {
+        if self.held_reservation.grow(bytes as u64).is_err() {
             self.run.crowd();
         }
     }
 
     /// Notes how the current endpoint did.
     #[inline(never)]
-    fn heard(&self, verdict: Verdict) {
+    fn note(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         if let Some(target) = last {
-            memory::with(|memory| memory.heard(target, &self.job.whose(), verdict, clock::now()));
+            memory::with(|memory| memory.note(target, &self.job.whose(), verdict, clock::now()));
         }
     }
 

@@ -1,12 +1,18 @@
 // Draws the benchmark's rows as an SVG: CPU time per request, a panel for each kind of answer and number of
 // connections.
 
-const ROW = 26, NAME = 190, WIDTH = 760, TOP = 34;
+const ROW = 26,
+  NAME = 190,
+  WIDTH = 760,
+  TOP = 34;
 const escape = (text) => text.replace(/[<>&"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 /** `rows` as run.mjs writes them to edge.json. */
 export function chart(rows) {
-  const panels = Map.groupBy(rows, (row) => `${row.kind}, ${row.connections} connection${row.connections > 1 ? "s" : ""}`);
+  const panels = Map.groupBy(
+    rows,
+    (row) => `${row.kind}, ${row.connections} connection${row.connections > 1 ? "s" : ""}`,
+  );
   const most = Math.max(1, ...rows.map((row) => row.cpu_us_per_request?.max ?? 0));
   const x = (value) => (value / most) * (WIDTH - NAME - 90);
   const parts = [];
@@ -19,9 +25,13 @@ export function chart(rows) {
       const time = row.cpu_us_per_request;
       if (time) {
         const middle = y + 10.5;
-        parts.push(`<rect class="${row.name === "bailiwick" ? "own" : "bar"}" x="${NAME}" y="${y + 3}" width="${x(time.median).toFixed(1)}" height="15" rx="2"/>`);
+        parts.push(
+          `<rect class="${row.name === "bailiwick" ? "own" : "bar"}" x="${NAME}" y="${y + 3}" width="${x(time.median).toFixed(1)}" height="15" rx="2"/>`,
+        );
         parts.push(`<path d="M${(NAME + x(time.min)).toFixed(1)} ${middle}H${(NAME + x(time.max)).toFixed(1)}"/>`);
-        parts.push(`<text x="${(NAME + x(time.max) + 8).toFixed(1)}" y="${y + 15}">${Math.round(time.median)} µs</text>`);
+        parts.push(
+          `<text x="${(NAME + x(time.max) + 8).toFixed(1)}" y="${y + 15}">${Math.round(time.median)} µs</text>`,
+        );
       } else parts.push(`<text x="${NAME}" y="${y + 15}">fails</text>`);
       y += ROW;
     }

@@ -9,17 +9,24 @@ const words = Array.from({ length: EVENTS }, (_, i) => `word${i} `);
 const pace = process.argv[2] === "--pace" ? Number(process.argv[3]) : 0;
 
 const unary = JSON.stringify({
-  id: "c1", object: "chat.completion", created: 1, model: "m",
+  id: "c1",
+  object: "chat.completion",
+  created: 1,
+  model: "m",
   choices: [{ index: 0, message: { role: "assistant", content: words.join("") }, finish_reason: "stop" }],
   usage: { prompt_tokens: 1, completion_tokens: EVENTS, total_tokens: EVENTS + 1 },
 });
 const head = (...lines) => ["HTTP/1.1 200 OK", ...lines, "", ""].join("\r\n");
-const whole = Buffer.from(head("content-type: application/json", `content-length: ${Buffer.byteLength(unary)}`) + unary);
+const whole = Buffer.from(
+  head("content-type: application/json", `content-length: ${Buffer.byteLength(unary)}`) + unary,
+);
 
 const chunk = (text) => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`;
 /** @type {(delta: object, finish?: string | null) => string} */
 const event = (delta, finish = null) =>
-  chunk(`data: ${JSON.stringify({ id: "c1", object: "chat.completion.chunk", created: 1, model: "m", choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`);
+  chunk(
+    `data: ${JSON.stringify({ id: "c1", object: "chat.completion.chunk", created: 1, model: "m", choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`,
+  );
 const pieces = [
   head("content-type: text/event-stream", "transfer-encoding: chunked"),
   ...words.map((content) => event({ content })),

@@ -15,10 +15,19 @@ const LAST_CHUNK = "\r\n0\r\n\r\n";
 function client(job, until, sample) {
   const streamed = job.body.includes('"stream":true');
   const names = { host: `127.0.0.1:${job.port}`, "content-type": "application/json", ...job.headers };
-  const lines = Object.entries(names).map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  const request = Buffer.from(`POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`);
+  const lines = Object.entries(names)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join("");
+  const request = Buffer.from(
+    `POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`,
+  );
   return new Promise((resolve) => {
-    let began = 0, first = 0, head = "", size = -1, got = 0, tail = "";
+    let began = 0,
+      first = 0,
+      head = "",
+      size = -1,
+      got = 0,
+      tail = "";
     const socket = connect(job.port, "127.0.0.1");
     const send = () => {
       if (performance.now() >= until) return socket.destroy();
@@ -68,7 +77,8 @@ const at = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorte
 
 async function run(job) {
   const until = performance.now() + job.seconds * 1000;
-  const times = [], firsts = [];
+  const times = [],
+    firsts = [];
   let errors = 0;
   const sample = (good, time, first) => {
     if (!good) return void errors++;
@@ -79,7 +89,15 @@ async function run(job) {
   await Promise.all(Array.from({ length: job.connections }, () => client(job, until, sample)));
   const took = (performance.now() - began) / 1000;
   for (const list of [times, firsts]) list.sort((a, b) => a - b);
-  return { requests: times.length, errors, perSecond: times.length / took, p50: at(times, 0.5), p99: at(times, 0.99), first50: at(firsts, 0.5) };
+  return {
+    requests: times.length,
+    errors,
+    perSecond: times.length / took,
+    p50: at(times, 0.5),
+    p99: at(times, 0.99),
+    first50: at(firsts, 0.5),
+  };
 }
 
-for await (const line of createInterface({ input: process.stdin })) console.log(JSON.stringify(await run(JSON.parse(line))));
+for await (const line of createInterface({ input: process.stdin }))
+  console.log(JSON.stringify(await run(JSON.parse(line))));

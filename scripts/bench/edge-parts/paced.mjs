@@ -23,10 +23,16 @@ function count(bytes, needle) {
 /** One connection with one stream after the other, until `window.over`. */
 function client(job, window, sockets) {
   const names = { host: `127.0.0.1:${job.port}`, "content-type": "application/json", ...job.headers };
-  const lines = Object.entries(names).map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  const request = Buffer.from(`POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`);
+  const lines = Object.entries(names)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join("");
+  const request = Buffer.from(
+    `POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`,
+  );
   const socket = connect(job.port, "127.0.0.1");
-  let began = 0, last = 0, answered = false;
+  let began = 0,
+    last = 0,
+    answered = false;
   const send = () => {
     [last, answered] = [0, false];
     began = performance.now();
@@ -73,7 +79,16 @@ async function run(job) {
   await pass(job.seconds);
   window.open = false;
   const { events, streams, errors, firsts, gaps } = window;
-  console.log(JSON.stringify({ events, streams, errors, first50: at(firsts, 0.5), first99: at(firsts, 0.99), gap99: at(gaps, 0.99) }));
+  console.log(
+    JSON.stringify({
+      events,
+      streams,
+      errors,
+      first50: at(firsts, 0.5),
+      first99: at(firsts, 0.99),
+      gap99: at(gaps, 0.99),
+    }),
+  );
   window.over = true;
   for (const socket of sockets) socket.destroy();
 }

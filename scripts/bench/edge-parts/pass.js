@@ -3,6 +3,11 @@ export default {
   async fetch(request, env) {
     const { pathname, search } = new URL(request.url);
     const body = await request.arrayBuffer();
-    return fetch(env.ENDPOINT + pathname + search, { method: request.method, headers: request.headers, body, redirect: "manual" });
+    return fetch(env.ENDPOINT + pathname + search, {
+      method: request.method,
+      headers: request.headers,
+      body,
+      redirect: "manual",
+    });
   },
 };

@@ -19,8 +19,14 @@ const parts = fileURLToPath(new URL(".", import.meta.url));
 const root = resolve(parts, "../../..");
 const { values: options } = parseArgs({
   options: {
-    rounds: { type: "string", default: "5" }, secs: { type: "string", default: "3" }, pace: { type: "string", default: "0" },
-    streams: { type: "string" }, steps: { type: "boolean", default: false }, also: { type: "string", multiple: true, default: [] }, only: { type: "string" }, portkey: { type: "string" },
+    rounds: { type: "string", default: "5" },
+    secs: { type: "string", default: "3" },
+    pace: { type: "string", default: "0" },
+    streams: { type: "string" },
+    steps: { type: "boolean", default: false },
+    also: { type: "string", multiple: true, default: [] },
+    only: { type: "string" },
+    portkey: { type: "string" },
   },
 });
 const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map((text) => {
@@ -30,11 +36,14 @@ const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map
 
 /** How many paced streams are open at once, for each panel; undefined if requests are measured and not paced streams. */
 const crowds = options.streams?.split(",").map(Number);
-if (crowds?.some((n) => !Number.isInteger(n) || n < 1)) throw new Error(`--streams wants numbers such as 50,200; not ${options.streams}`);
+if (crowds?.some((n) => !Number.isInteger(n) || n < 1))
+  throw new Error(`--streams wants numbers such as 50,200; not ${options.streams}`);
 if (crowds && pace === 0) throw new Error("--streams measures paced streams; say the pace, such as --pace 100");
 
 const KEY = "sk-benchmark";
-const HOST = "chat.bench.example", PLAIN = "plain.bench.example", PIPED = "piped.bench.example";
+const HOST = "chat.bench.example",
+  PLAIN = "plain.bench.example",
+  PIPED = "piped.bench.example";
 const PATH = "/v1/chat/completions";
 const prompt = "All the world's a stage, and all the men and women merely players. ".repeat(28);
 const body = (more) => JSON.stringify({ model: "chat-large", messages: [{ role: "user", content: prompt }], ...more });
@@ -91,7 +100,12 @@ const TICKS = Number(spawnSync("getconf", ["CLK_TCK"]).stdout) || 100;
 function cpu(pid) {
   try {
     const threads = readdirSync(`/proc/${pid}/task`);
-    return threads.reduce((sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0]), 0) / 1000;
+    return (
+      threads.reduce(
+        (sum, thread) => sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ")[0]),
+        0,
+      ) / 1000
+    );
   } catch {
     return ticks(pid);
   }
@@ -99,7 +113,9 @@ function cpu(pid) {
 
 /** User and system time of a process in microseconds, in steps of some milliseconds. */
 function ticks(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
+    .replace(/^.*\) /s, "")
+    .split(" ");
   return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) * (1e6 / TICKS);
 }
 
@@ -114,11 +130,29 @@ async function freePort() {
 const ask = (gateway, kind) =>
   new Promise((done, reject) => {
     const headers = { ...gateway.headers, "content-type": "application/json" };
-    const sent = httpRequest({ port: gateway.port, host: "127.0.0.1", method: "POST", path: PATH, headers, agent: false, timeout: 5000 + 52 * pace }, (reply) => {
-      let text = "";
-      reply.setEncoding("utf8").on("data", (more) => (text += more)).on("error", reject).on("end", () => done({ status: reply.statusCode, text }));
-    });
-    sent.on("error", reject).on("timeout", () => sent.destroy(new Error("no answer in time"))).end(kinds[kind]);
+    const sent = httpRequest(
+      {
+        port: gateway.port,
+        host: "127.0.0.1",
+        method: "POST",
+        path: PATH,
+        headers,
+        agent: false,
+        timeout: 5000 + 52 * pace,
+      },
+      (reply) => {
+        let text = "";
+        reply
+          .setEncoding("utf8")
+          .on("data", (more) => (text += more))
+          .on("error", reject)
+          .on("end", () => done({ status: reply.statusCode, text }));
+      },
+    );
+    sent
+      .on("error", reject)
+      .on("timeout", () => sent.destroy(new Error("no answer in time")))
+      .end(kinds[kind]);
   });
 
 // --- Who is measured
@@ -126,7 +160,9 @@ const ask = (gateway, kind) =>
 
 /** A text setting, or a list of them, of wrangler.toml: this Worker runs as it is deployed. */
 function setting(name) {
-  const value = readFileSync(`${root}/wrangler.toml`, "utf8").match(new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"))?.[1];
+  const value = readFileSync(`${root}/wrangler.toml`, "utf8").match(
+    new RegExp(`^${name} = (\\[[^\\]]*\\]|".*")$`, "m"),
+  )?.[1];
   if (!value) throw new Error(`wrangler.toml has no ${name}`);
   return [...value.replace(/^\s*#.*$/gm, "").matchAll(/"([^"]*)"/g)].map((match) => match[1]);
 }
@@ -138,12 +174,15 @@ function workerdConfig(name, path, port, bindings) {
   const place = join(dir, name);
   mkdirSync(place);
   const isBuild = statSync(path).isDirectory();
-  for (const file of isBuild ? ["index.js", "index_bg.wasm"] : [basename(path)]) cpSync(join(isBuild ? path : resolve(path, ".."), file), join(place, file));
+  for (const file of isBuild ? ["index.js", "index_bg.wasm"] : [basename(path)])
+    cpSync(join(isBuild ? path : resolve(path, ".."), file), join(place, file));
   const quote = (/** @type {string} */ text) => JSON.stringify(text);
   const modules = isBuild
     ? `(name = "index.js", esModule = embed "index.js"), (name = "index_bg.wasm", wasm = embed "index_bg.wasm")`
     : `(name = "index.js", esModule = embed ${quote(basename(path))})`;
-  writeFileSync(join(place, "config.capnp"), `using Workerd = import "/workerd/workerd.capnp";
+  writeFileSync(
+    join(place, "config.capnp"),
+    `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [(name = "main", worker = .main), (name = "internet", network = (allow = ["public", "private"]))],
   sockets = [(name = "http", address = "127.0.0.1:${port}", http = (cfBlobHeader = "cf-blob"), service = "main")],
@@ -152,13 +191,20 @@ const main :Workerd.Worker = (
   modules = [${modules}],
   compatibilityDate = ${quote(setting("compatibility_date")[0])},
   compatibilityFlags = [${setting("compatibility_flags").map(quote).join(", ")}],
-  bindings = [${Object.entries(bindings).map(([key, text]) => `(name = ${quote(key)}, text = ${quote(text)})`).join(", ")}],
+  bindings = [${Object.entries(bindings)
+    .map(([key, text]) => `(name = ${quote(key)}, text = ${quote(text)})`)
+    .join(", ")}],
 );
-`);
+`,
+  );
   return [workerd, "serve", join(place, "config.capnp")];
 }
 
-const endpoint = start(1, [process.execPath, join(parts, "endpoint.mjs"), ...(pace ? ["--pace", String(pace)] : [])], ["pipe", "pipe", "inherit"]);
+const endpoint = start(
+  1,
+  [process.execPath, join(parts, "endpoint.mjs"), ...(pace ? ["--pace", String(pace)] : [])],
+  ["pipe", "pipe", "inherit"],
+);
 const [endpointPort] = await once(createInterface({ input: endpoint.stdout }), "line").then(([line]) => [Number(line)]);
 
 // One region, one tenant with a key, a model that is renamed: each request is looked up, steered and spliced.
@@ -167,17 +213,61 @@ const [endpointPort] = await once(createInterface({ input: endpoint.stdout }), "
  * @param {string} host
  * @param {"inspect" | "pipe"} streams
  */
-const plain = (host, streams) => ({ hosts: [host], pattern: "active-active", regions: ["eu-paris"], residency: [{ clients: ["eu"], process_in: ["eu"] }], streams });
+const plain = (host, streams) => ({
+  hosts: [host],
+  pattern: "active-active",
+  regions: ["eu-paris"],
+  residency: [{ clients: ["eu"], process_in: ["eu"] }],
+  streams,
+});
 const rules = JSON.stringify({
-  version: 1, revision: 1, jurisdictions: { eu: { include: ["EU"] }, us: { countries: ["US"] } },
+  version: 1,
+  revision: 1,
+  jurisdictions: { eu: { include: ["EU"] }, us: { countries: ["US"] } },
   regions: {
-    "eu-frankfurt": { countries: ["DE"], location: { latitude: 50.11, longitude: 8.68 }, endpoints: { "fra-1": { url: `http://127.0.0.1:${endpointPort}/v1`, secret: "FRA_KEY", models: { "chat-large": "llama-3.3-70b-fp8" } } } },
+    "eu-frankfurt": {
+      countries: ["DE"],
+      location: { latitude: 50.11, longitude: 8.68 },
+      endpoints: {
+        "fra-1": {
+          url: `http://127.0.0.1:${endpointPort}/v1`,
+          secret: "FRA_KEY",
+          models: { "chat-large": "llama-3.3-70b-fp8" },
+        },
+      },
+    },
     // Its models have the clients' own names, so that nothing in an answer has to be replaced.
-    "eu-paris": { countries: ["FR"], location: { latitude: 48.86, longitude: 2.35 }, endpoints: { "par-1": { url: `http://127.0.0.1:${endpointPort}/v1`, secret: "FRA_KEY" } } },
-    "us-virginia": { countries: ["US"], location: { latitude: 38.9, longitude: -77.45 }, endpoints: { "iad-1": { url: "https://iad1.gpu.example.net/v1", models: { "chat-large": "llama-3.3-70b-fp8" } } } },
+    "eu-paris": {
+      countries: ["FR"],
+      location: { latitude: 48.86, longitude: 2.35 },
+      endpoints: { "par-1": { url: `http://127.0.0.1:${endpointPort}/v1`, secret: "FRA_KEY" } },
+    },
+    "us-virginia": {
+      countries: ["US"],
+      location: { latitude: 38.9, longitude: -77.45 },
+      endpoints: { "iad-1": { url: "https://iad1.gpu.example.net/v1", models: { "chat-large": "llama-3.3-70b-fp8" } } },
+    },
   },
-  services: { chat: { hosts: [HOST], pattern: "active-active", regions: ["eu-frankfurt", "us-virginia"], residency: [{ clients: ["eu"], process_in: ["eu"] }, { clients: ["*"], process_in: ["us"] }] }, plain: plain(PLAIN, "inspect"), piped: plain(PIPED, "pipe") },
-  tenants: { acme: { key_sha256: [createHash("sha256").update(KEY).digest("hex")], residency: "eu", services: ["chat", "plain", "piped"] } },
+  services: {
+    chat: {
+      hosts: [HOST],
+      pattern: "active-active",
+      regions: ["eu-frankfurt", "us-virginia"],
+      residency: [
+        { clients: ["eu"], process_in: ["eu"] },
+        { clients: ["*"], process_in: ["us"] },
+      ],
+    },
+    plain: plain(PLAIN, "inspect"),
+    piped: plain(PIPED, "pipe"),
+  },
+  tenants: {
+    acme: {
+      key_sha256: [createHash("sha256").update(KEY).digest("hex")],
+      residency: "eu",
+      services: ["chat", "plain", "piped"],
+    },
+  },
 });
 const node = createServer((request, response) => {
   if (request.headers["if-none-match"] === '"1"') response.writeHead(304).end();
@@ -185,21 +275,48 @@ const node = createServer((request, response) => {
 }).listen(0, "127.0.0.1");
 await once(node, "listening");
 
-const ours = { RULES_URL: `http://127.0.0.1:${/** @type {AddressInfo} */ (node.address()).port}/v1/rules`, FRA_KEY: "endpoint-key" };
-const client = { host: HOST, authorization: `Bearer ${KEY}`, accept: "application/json", "user-agent": "bench", "cf-blob": JSON.stringify({ country: "DE" }) };
+const ours = {
+  RULES_URL: `http://127.0.0.1:${/** @type {AddressInfo} */ (node.address()).port}/v1/rules`,
+  FRA_KEY: "endpoint-key",
+};
+const client = {
+  host: HOST,
+  authorization: `Bearer ${KEY}`,
+  accept: "application/json",
+  "user-agent": "bench",
+  "cf-blob": JSON.stringify({ country: "DE" }),
+};
 const build = `${root}/edge-worker/build`;
 
 /** What steps.js puts upon pass.js, one after the other. */
 const STEPS = ["headers", "answer", "abort", "gone", "timer", "place"];
 /** @type {Gateway[]} */
-const steps = options.steps ? STEPS.map((name, i) => ({ name, title: `+ ${name}`, worker: join(parts, "steps.js"), headers: client, bindings: { STEP: String(i + 1) } })) : [];
-if (options.steps) steps.push({ name: "no_wasm", title: "this Worker without its Wasm", worker: bundleNoWasm(), headers: client });
+const steps = options.steps
+  ? STEPS.map((name, i) => ({
+      name,
+      title: `+ ${name}`,
+      worker: join(parts, "steps.js"),
+      headers: client,
+      bindings: { STEP: String(i + 1) },
+    }))
+  : [];
+if (options.steps)
+  steps.push({ name: "no_wasm", title: "this Worker without its Wasm", worker: bundleNoWasm(), headers: client });
 
 /** This Worker's own JavaScript around no_wasm.js, as one module. */
 function bundleNoWasm() {
   const module = join(dir, "no_wasm.js");
-  const options = ["--bundle", "--format=esm", "--minify", `--alias:shim=${join(parts, "no_wasm.js")}`, `--outfile=${module}`, "--log-level=warning"];
-  const made = spawnSync(`${root}/node_modules/.bin/esbuild`, [`${root}/edge-worker/src/entry.js`, ...options], { stdio: ["ignore", "inherit", "inherit"] });
+  const options = [
+    "--bundle",
+    "--format=esm",
+    "--minify",
+    `--alias:shim=${join(parts, "no_wasm.js")}`,
+    `--outfile=${module}`,
+    "--log-level=warning",
+  ];
+  const made = spawnSync(`${root}/node_modules/.bin/esbuild`, [`${root}/edge-worker/src/entry.js`, ...options], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
   if (made.status !== 0) stop("no_wasm.js wasn't bundled");
   return module;
 }
@@ -209,7 +326,9 @@ const nginx = { name: "nginx", title: "nginx", headers: client, command: nginxCo
 function nginxCommand(port) {
   const place = join(dir, `nginx-${port}`);
   mkdirSync(place);
-  writeFileSync(join(place, "nginx.conf"), `daemon off; master_process off; pid ${place}/pid; error_log ${place}/error.log;
+  writeFileSync(
+    join(place, "nginx.conf"),
+    `daemon off; master_process off; pid ${place}/pid; error_log ${place}/error.log;
 events { worker_connections 8192; }
 http {
   access_log off; client_body_temp_path ${place}/body; proxy_temp_path ${place}/proxy;
@@ -220,7 +339,8 @@ http {
     location / { proxy_pass http://endpoint; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }
   }
 }
-`);
+`,
+  );
   return ["/usr/sbin/nginx", "-p", place, "-c", join(place, "nginx.conf"), "-e", `${place}/error.log`];
 }
 
@@ -231,14 +351,33 @@ const all = [
   ...(crowds ? [nginx] : []),
   ...steps,
   { name: "bailiwick", title: "this Worker on workerd", worker: build, headers: client },
-  ...options.also.map((path) => ({ name: basename(path).replace(/\.js$/, ""), title: path, worker: resolve(path), headers: client, other: true })),
-  ...(crowds ? [{ name: "plain", title: "this Worker, names unchanged", worker: build, headers: { ...client, host: PLAIN } }] : []),
-  ...(crowds ? [{ name: "pipe", title: "this Worker, streams: pipe", worker: build, headers: { ...client, host: PIPED } }] : []),
-  { name: "portkey", title: "portkey on node", headers: { ...client, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1` } },
+  ...options.also.map((path) => ({
+    name: basename(path).replace(/\.js$/, ""),
+    title: path,
+    worker: resolve(path),
+    headers: client,
+    other: true,
+  })),
+  ...(crowds
+    ? [{ name: "plain", title: "this Worker, names unchanged", worker: build, headers: { ...client, host: PLAIN } }]
+    : []),
+  ...(crowds
+    ? [{ name: "pipe", title: "this Worker, streams: pipe", worker: build, headers: { ...client, host: PIPED } }]
+    : []),
+  {
+    name: "portkey",
+    title: "portkey on node",
+    headers: {
+      ...client,
+      "x-portkey-provider": "openai",
+      "x-portkey-custom-host": `http://127.0.0.1:${endpointPort}/v1`,
+    },
+  },
 ];
 const names = options.only?.split(",");
 const unknown = names?.find((name) => !all.some((gateway) => gateway.name === name));
-if (unknown !== undefined) stop(`--only: nobody is called ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
+if (unknown !== undefined)
+  stop(`--only: nobody is called ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`);
 // Streams are measured through what passes them on in the same way.
 const unpaced = ["direct", "portkey"];
 const gateways = all.filter(({ name }) => (names ? names.includes(name) : !crowds || !unpaced.includes(name)));
@@ -247,10 +386,21 @@ const gateways = all.filter(({ name }) => (names ? names.includes(name) : !crowd
 async function launch(gateway) {
   if (gateway.name === "direct") return;
   gateway.port = await freePort();
-  const bindings = { ENDPOINT: `http://127.0.0.1:${endpointPort}`, ...gateway.bindings, ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}) };
-  const command = gateway.command ? gateway.command(gateway.port) : gateway.worker
-    ? workerdConfig(`${gateway.name}-${gateway.port}`, gateway.worker, gateway.port, bindings)
-    : [process.execPath, `${options.portkey}/node_modules/@portkey-ai/gateway/build/start-server.js`, `--port=${gateway.port}`, "--headless"];
+  const bindings = {
+    ENDPOINT: `http://127.0.0.1:${endpointPort}`,
+    ...gateway.bindings,
+    ...(gateway.worker && statSync(gateway.worker).isDirectory() ? ours : {}),
+  };
+  const command = gateway.command
+    ? gateway.command(gateway.port)
+    : gateway.worker
+      ? workerdConfig(`${gateway.name}-${gateway.port}`, gateway.worker, gateway.port, bindings)
+      : [
+          process.execPath,
+          `${options.portkey}/node_modules/@portkey-ai/gateway/build/start-server.js`,
+          `--port=${gateway.port}`,
+          "--headless",
+        ];
   const began = performance.now();
   gateway.child = start(0, command, ["ignore", "ignore", process.env.DEBUG ? "inherit" : "ignore"]);
   for (;;) {
@@ -258,7 +408,8 @@ async function launch(gateway) {
       await ask(gateway, "unary");
       break;
     } catch (error) {
-      if (gateway.child.exitCode !== null || performance.now() - began > 20_000) stop(`${gateway.title} did not start: ${/** @type {Error} */ (error).message}`);
+      if (gateway.child.exitCode !== null || performance.now() - began > 20_000)
+        stop(`${gateway.title} did not start: ${/** @type {Error} */ (error).message}`);
       await new Promise((done) => setTimeout(done, 1));
     }
   }
@@ -278,35 +429,64 @@ const WARM = 10;
 // --- Measuring
 // --------------------------------------------------------------------------------------------------------
 
-const generator = start(1, [process.execPath, join(parts, crowds ? "paced.mjs" : "load.mjs")], ["pipe", "pipe", "inherit"]);
+const generator = start(
+  1,
+  [process.execPath, join(parts, crowds ? "paced.mjs" : "load.mjs")],
+  ["pipe", "pipe", "inherit"],
+);
 const results = createInterface({ input: generator.stdout })[Symbol.asyncIterator]();
 
 async function measure(gateway, kind, connections, seconds) {
   const before = cpu(gateway.child.pid);
-  generator.stdin.write(`${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds[kind], connections, seconds })}\n`);
+  generator.stdin.write(
+    `${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds[kind], connections, seconds })}\n`,
+  );
   const result = JSON.parse((await results.next()).value);
   return { ...result, cpu: (cpu(gateway.child.pid) - before) / Math.max(result.requests, 1) };
 }
 
 const began = new Date();
 const load = loadavg()[0];
-const machine = () => ({ cpu: cpus()[0].model.trim(), cores: cpus().length, pinned, load_before: load, load_after: loadavg()[0], node: process.version });
+const machine = () => ({
+  cpu: cpus()[0].model.trim(),
+  cores: cpus().length,
+  pinned,
+  load_before: load,
+  load_after: loadavg()[0],
+  node: process.version,
+});
 const out = `${root}/target/bench`;
 
 if (crowds) {
   const order = (gateway, job) =>
-    generator.stdin.write(`${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds.streamed, ...job })}\n`);
+    generator.stdin.write(
+      `${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds.streamed, ...job })}\n`,
+    );
   for (const gateway of gateways) {
     await launch(gateway);
     const { status, text } = await ask(gateway, "streamed");
-    if (status !== 200 || !text.trimEnd().endsWith("data: [DONE]")) stop(`${gateway.title}: status ${status}: ${text.slice(0, 400)}`);
+    if (status !== 200 || !text.trimEnd().endsWith("data: [DONE]"))
+      stop(`${gateway.title}: status ${status}: ${text.slice(0, 400)}`);
   }
-  const rows = await measureStreams({ gateways, crowds, rounds, seconds, warm: rounds > 1 ? WARM : 1, pace, cpu, ask: order, answers: results });
+  const rows = await measureStreams({
+    gateways,
+    crowds,
+    rounds,
+    seconds,
+    warm: rounds > 1 ? WARM : 1,
+    pace,
+    cpu,
+    ask: order,
+    answers: results,
+  });
   console.log(`${rounds} rounds of ${seconds} s, medians (least–most); an event each ${pace} ms, 52 of a stream\n`);
   console.log(table(rows));
   const told = rows.map(({ streams, gateway, samples }) => ({ streams, gateway: gateway.title, samples }));
   mkdirSync(out, { recursive: true });
-  writeFileSync(`${out}/edge-streams.json`, `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), rows: told }, null, 2)}\n`);
+  writeFileSync(
+    `${out}/edge-streams.json`,
+    `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), rows: told }, null, 2)}\n`,
+  );
   console.log("\ntarget/bench/edge-streams.json holds it too");
   stop();
 }
@@ -322,11 +502,13 @@ for (const gateway of gateways) {
     const whole = text.includes("word49") && (kind === "unary" || text.trimEnd().endsWith("data: [DONE]"));
     if (status !== 200 || !whole) gateway.broken[kind] = `status ${status}: ${text.slice(0, 200)}`;
   }
-  for (const kind of Object.keys(kinds)) if (!gateway.broken[kind]) await measure(gateway, kind, 8, rounds > 2 ? WARM : Math.min(4 * seconds, WARM));
+  for (const kind of Object.keys(kinds))
+    if (!gateway.broken[kind]) await measure(gateway, kind, 8, rounds > 2 ? WARM : Math.min(4 * seconds, WARM));
 }
 const cells = [];
 for (const kind of Object.keys(kinds))
-  for (const connections of [1, 8]) for (const gateway of gateways) cells.push({ kind, connections, gateway, samples: [] });
+  for (const connections of [1, 8])
+    for (const gateway of gateways) cells.push({ kind, connections, gateway, samples: [] });
 for (let round = 0; round < rounds; round++) {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}`);
   // There and back, so that nobody always comes after the same other.
@@ -374,40 +556,67 @@ function overOther(cell) {
   return { ...spread(sorted), min: rank(sorted.length / 2 - reach - 1), max: rank(sorted.length / 2 + reach) };
 }
 
-const rows = cells.map(/** @returns {Row} */ (cell) => {
-  const { kind, connections, gateway, samples } = cell;
-  const row = { kind, connections, gateway: gateway.title, name: gateway.name };
-  if (samples.length === 0) return { ...row, broken: gateway.broken[kind] ?? "not measured" };
-  const of = (field) => spread(samples.map((sample) => sample[field]));
-  return {
-    ...row, requests_per_second: of("perSecond"), p50_us: of("p50"), p99_us: of("p99"), first_event_us: kind === "streamed" ? of("first50") : undefined,
-    cpu_us_per_request: of("cpu"), cpu_over_pass: overPass(cell), errors: samples.reduce((sum, sample) => sum + sample.errors, 0),
-  };
-});
+const rows = cells.map(
+  /** @returns {Row} */ (cell) => {
+    const { kind, connections, gateway, samples } = cell;
+    const row = { kind, connections, gateway: gateway.title, name: gateway.name };
+    if (samples.length === 0) return { ...row, broken: gateway.broken[kind] ?? "not measured" };
+    const of = (field) => spread(samples.map((sample) => sample[field]));
+    return {
+      ...row,
+      requests_per_second: of("perSecond"),
+      p50_us: of("p50"),
+      p99_us: of("p99"),
+      first_event_us: kind === "streamed" ? of("first50") : undefined,
+      cpu_us_per_request: of("cpu"),
+      cpu_over_pass: overPass(cell),
+      errors: samples.reduce((sum, sample) => sum + sample.errors, 0),
+    };
+  },
+);
 
-console.log(`${rounds} rounds of ${seconds} s, medians (least–most); ${Buffer.byteLength(kinds.unary)} bytes asked, 51 events${pace ? `, ${pace} ms apart` : ""}; times in µs\n`);
-console.log("| answer | connections | through | requests/s | p50 | p99 | first event | CPU per request | × pass.js | errors |\n|---|---|---|---|---|---|---|---|---|---|");
+console.log(
+  `${rounds} rounds of ${seconds} s, medians (least–most); ${Buffer.byteLength(kinds.unary)} bytes asked, 51 events${pace ? `, ${pace} ms apart` : ""}; times in µs\n`,
+);
+console.log(
+  "| answer | connections | through | requests/s | p50 | p99 | first event | CPU per request | × pass.js | errors |\n|---|---|---|---|---|---|---|---|---|---|",
+);
 for (const row of rows) {
   const start = `| ${row.kind} | ${row.connections} | ${row.gateway} |`;
-  if (row.broken) console.log(`${start} fails: ${row.broken.replace(/\s+/g, " ").replaceAll("|", "\\|")} | | | | | | |`);
+  if (row.broken)
+    console.log(`${start} fails: ${row.broken.replace(/\s+/g, " ").replaceAll("|", "\\|")} | | | | | | |`);
   else
     console.log(
       `${start} ${written(row.requests_per_second)} | ${written(row.p50_us)} | ${written(row.p99_us)} | ${written(row.first_event_us)} ` +
         `| ${written(row.cpu_us_per_request)} | ${written(row.cpu_over_pass, 2)} | ${row.errors} |`,
     );
 }
-const others = cells.filter((cell) => cell.gateway.other && cell.samples.length > 0 && twin(cell, "bailiwick")?.samples.length > 0);
+const others = cells.filter(
+  (cell) => cell.gateway.other && cell.samples.length > 0 && twin(cell, "bailiwick")?.samples.length > 0,
+);
 if (others.length > 0) console.log("\nThis Worker's CPU over that of the other, median (95 % sure):");
-for (const cell of others) console.log(`${cell.gateway.title}: ${cell.kind}, ${cell.connections}: ${written(overOther(cell), 3)}`);
+for (const cell of others)
+  console.log(`${cell.gateway.title}: ${cell.kind}, ${cell.connections}: ${written(overOther(cell), 3)}`);
 const wasm = readFileSync(`${build}/index_bg.wasm`);
 const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).length };
-const starts = gateways.filter(({ starts }) => starts).map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));
-console.log(`\nFrom the start of the process to its first answer, in ms: ${starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; ")}`);
-console.log(`The Worker's Wasm: ${Math.round(size.wasm / 1000)} kB, ${Math.round(size.wasm_gzipped / 1000)} kB gzipped`);
-console.log(`${cpus()[0].model.trim()}, ${cpus().length} cores, ${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; load ${load.toFixed(1)} before, ${loadavg()[0].toFixed(1)} after`);
+const starts = gateways
+  .filter(({ starts }) => starts)
+  .map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));
+console.log(
+  `\nFrom the start of the process to its first answer, in ms: ${starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; ")}`,
+);
+console.log(
+  `The Worker's Wasm: ${Math.round(size.wasm / 1000)} kB, ${Math.round(size.wasm_gzipped / 1000)} kB gzipped`,
+);
+console.log(
+  `${cpus()[0].model.trim()}, ${cpus().length} cores, ${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; load ${load.toFixed(1)} before, ${loadavg()[0].toFixed(1)} after`,
+);
 
 mkdirSync(out, { recursive: true });
-writeFileSync(`${out}/edge.json`, `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), size, starts, rows }, null, 2)}\n`);
+writeFileSync(
+  `${out}/edge.json`,
+  `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), size, starts, rows }, null, 2)}\n`,
+);
 writeFileSync(`${out}/edge.svg`, chart(rows));
 console.log("target/bench/edge.json and edge.svg hold it too");
 stop();

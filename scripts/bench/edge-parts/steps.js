@@ -28,7 +28,7 @@ function pump(body, writer) {
     size = 0;
   };
   const came = ({ done, value }) => {
-    if (done) return flush(), void writer.close();
+    if (done) return (flush(), void writer.close());
     held.set(value, size);
     size += value.byteLength;
     soon ??= setTimeout(flush, 0);

@@ -30,13 +30,19 @@ export async function measureStreams({ gateways, crowds, rounds, seconds, warm, 
   for (let round = 0; round < rounds; round++) {
     // There and back, so that nobody always comes after the same other.
     for (const row of round % 2 ? rows.toReversed() : rows) {
-      if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${row.gateway.title}, ${row.streams} streams`);
+      if (process.stderr.isTTY)
+        process.stderr.write(`\r\x1b[Kround ${round + 1} of ${rounds}: ${row.gateway.title}, ${row.streams} streams`);
       ask(row.gateway, { streams: row.streams, spread: (EVENTS * pace) / 1000, seconds });
       await answers.next();
       const before = cpu(row.gateway.child.pid);
       const result = JSON.parse((await answers.next()).value);
       const used = cpu(row.gateway.child.pid) - before;
-      row.samples.push({ ...result, cpu: used / Math.max(result.events, 1), core: used / (seconds * 1e6), memory: memory(row.gateway.child.pid) });
+      row.samples.push({
+        ...result,
+        cpu: used / Math.max(result.events, 1),
+        core: used / (seconds * 1e6),
+        memory: memory(row.gateway.child.pid),
+      });
     }
   }
   if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
@@ -51,8 +57,13 @@ export function table(rows) {
   ];
   for (const { streams, gateway, samples } of rows) {
     const pass = rows.find((row) => row.streams === streams && row.gateway.name === "pass");
-    const ratios = pass && gateway.name !== "direct" ? samples.map((sample, i) => sample.cpu / pass.samples[i].cpu) : undefined;
-    const of = (field, digits = 0, unit = 1) => spread(samples.map((sample) => sample[field] / unit), digits);
+    const ratios =
+      pass && gateway.name !== "direct" ? samples.map((sample, i) => sample.cpu / pass.samples[i].cpu) : undefined;
+    const of = (field, digits = 0, unit = 1) =>
+      spread(
+        samples.map((sample) => sample[field] / unit),
+        digits,
+      );
     lines.push(
       `| ${streams} | ${gateway.title} | ${of("cpu")} | ${ratios ? spread(ratios, 2) : ""} | ${of("first99", 1, 1000)} | ${of("gap99", 1, 1000)} ` +
         `| ${of("memory")} | ${of("core", 2)} | ${samples.reduce((sum, sample) => sum + sample.errors, 0)} |`,

@@ -7,7 +7,7 @@ use crate::json::{Node, Reader, Violation, nearest};
 use crate::table::Table;
 
 /// The most requests at once from one country.
-const MOST: f64 = 1e9;
+const MAX: f64 = 1e9;
 
 /// Reads `{"chat": {"DE": 120, "FR": 80.5, "unknown": 3}}`.
 ///
@@ -60,9 +60,8 @@ pub(crate) fn demand_in(reader: &mut Reader<'_>, node: &Node, table: &Table) -> 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range was checked
 fn amount(reader: &mut Reader<'_>, node: &Node) -> Option<Amount> {
     let number = reader.number(node)?;
-    if !(0.0..=MOST).contains(&number) {
-        return reader
-            .fail(format!("is {number}; write how many requests are in flight at the peak, from 0 to {MOST}"));
+    if !(0.0..=MAX).contains(&number) {
+        return reader.fail(format!("is {number}; write how many requests are in flight at the peak, from 0 to {MAX}"));
     }
     Some(libm::round(number * 1_000.0) as Amount)
 }

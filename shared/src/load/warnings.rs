@@ -7,7 +7,7 @@ use crate::rules::{Pattern, Ratio, RegionLoad, ShedAt, Slew};
 use crate::table::{Region, RegionIndex, Service, Table};
 
 /// How many lost regions are told of before the rest is counted.
-const MOST_TOLD: usize = 5;
+const MAX_TOLD: usize = 5;
 
 /// All warnings about load. None for a document that says nothing of it.
 #[must_use]
@@ -89,8 +89,8 @@ fn overloaded(table: &Table) -> Vec<Violation> {
     let all: Vec<RegionIndex> = (0..table.regions().len()).map(RegionIndex::new).collect();
     let told = losses(table, &Classes::stated(table), &all);
     let too_much: Vec<&FenceLoss> = told.iter().filter(|one| one.is_carried(Ratio::ONE) == Some(false)).collect();
-    let mut warnings: Vec<Violation> = too_much.iter().take(MOST_TOLD).map(|one| not_carried(table, one)).collect();
-    if let Some(more) = too_much.len().checked_sub(MOST_TOLD).filter(|more| *more > 0) {
+    let mut warnings: Vec<Violation> = too_much.iter().take(MAX_TOLD).map(|one| not_carried(table, one)).collect();
+    if let Some(more) = too_much.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
         let message = format!("can't carry {more} more losses of a region; `bailiwick plan` lists them all");
         warnings.push(warning("/regions".to_owned(), message));
     }
@@ -99,8 +99,8 @@ fn overloaded(table: &Table) -> Vec<Violation> {
 
 fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
     let name = |region: &RegionIndex| table.region(*region).id.as_str();
-    let fence: Vec<&str> = loss.fence.iter().take(MOST_TOLD).map(name).collect();
-    let more = match loss.fence.len().saturating_sub(MOST_TOLD) {
+    let fence: Vec<&str> = loss.fence.iter().take(MAX_TOLD).map(name).collect();
+    let more = match loss.fence.len().saturating_sub(MAX_TOLD) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };

@@ -9,7 +9,7 @@ use crate::time::Millis;
 
 /// The longest that is simulated, and how many steps that may take.
 const LONGEST: Millis = Millis(7 * 24 * 3_600_000);
-const MOST_STEPS: u64 = 200_000;
+const MAX_STEPS: u64 = 200_000;
 
 /// What happens to whom.
 #[derive(Clone, PartialEq, Debug)]
@@ -85,10 +85,9 @@ fn scenario(reader: &mut Reader<'_>, node: &Node, table: &Table) -> Option<Scena
     let step =
         fields.optional("step", |reader, node| span(reader, node, Millis(1_000), hour)).unwrap_or(Millis(10_000));
     let length = length.unwrap_or(Millis(24 * 3_600_000));
-    if length.0 / step.0.max(1) > MOST_STEPS {
-        fields.fail::<()>(format!(
-            "takes more than {MOST_STEPS} steps; write a longer \"step\", or a shorter \"length\""
-        ));
+    if length.0 / step.0.max(1) > MAX_STEPS {
+        fields
+            .fail::<()>(format!("takes more than {MAX_STEPS} steps; write a longer \"step\", or a shorter \"length\""));
     }
     let clients = fields.optional("clients", |reader, node| reader.integer(node, 1..=1_000_000_000_000));
     let demand = fields

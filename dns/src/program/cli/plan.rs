@@ -182,7 +182,7 @@ fn finding(table: &Table, loss: &FenceLoss, carried: &[Amount], max_load: Ratio)
 }
 
 /// The regions of a fence that a line names before it counts the rest.
-const MOST_NAMED: usize = 6;
+const MAX_NAMED: usize = 6;
 
 fn text(fences: &[Finding], args: &PlanArgs) -> String {
     let mut out = String::new();
@@ -191,8 +191,8 @@ fn text(fences: &[Finding], args: &PlanArgs) -> String {
     let width = width.max("nothing".len());
     for one in fences {
         if last != Some(&one.fence) {
-            let more = one.fence.len().saturating_sub(MOST_NAMED);
-            let names = one.fence.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = one.fence.len().saturating_sub(MAX_NAMED);
+            let names = one.fence.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             out += &format!("{}fence of {names}{more}\n", if last.is_some() { "\n" } else { "" });
             out += &format!(

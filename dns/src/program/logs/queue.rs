@@ -21,7 +21,7 @@ use crate::program::logs::LogFormat;
 use crate::system::clock::Clock;
 
 /// How much may wait to be written, in octets: some thousands of lines.
-const MOST: usize = 1 << 20;
+const MAX: usize = 1 << 20;
 /// How often it is tried whether lines flow again, while none comes.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is tried to write where the other side takes nothing now and doesn't block.
@@ -75,7 +75,7 @@ impl LogQueue {
     /// Adds a line, or counts it as lost. Never waits for the writer.
     pub(crate) fn push(&self, line: &[u8]) {
         let mut state = self.state();
-        if state.octets + line.len() > MOST {
+        if state.octets + line.len() > MAX {
             state.lost += 1;
             LOST[0].fetch_add(1, Ordering::Relaxed);
             return;

@@ -17,10 +17,10 @@ use crate::decide::sse::single::{self, AnswerKind};
 use crate::decide::sse::{Framed, Framer, Meaning};
 
 /// The most bytes of an error that are read, and of a success that are held even if memory is short.
-const MOST_HELD: usize = 64 << 10;
+const MAX_HELD: usize = 64 << 10;
 /// The most bytes of a success that are held until its end, if there is memory. An answer that breaks off while it is
 /// held is tried at another endpoint.
-const MOST_WHOLE: usize = 8 << 20;
+const MAX_WHOLE: usize = 8 << 20;
 /// The end of a stream of choices. It is added if the endpoint didn't send it.
 const DONE: &[u8] = b"data: [DONE]\n\n";
 /// The longest time to read an error's body, in milliseconds.
@@ -33,7 +33,7 @@ pub(crate) struct Run {
     record: Record,
     state: State,
     /// For each target: whether it was sent the request, or was passed over.
-    spent: Vec<bool>,
+    tried: Vec<bool>,
     resting: Vec<bool>,
     /// The current deadline. Progress of an answer moves it, but doesn't set the driver's timer again.
     deadline_ms: i64,
@@ -47,7 +47,7 @@ pub(crate) struct Run {
     repeated: bool,
     /// Whether the client is told the current answer's length, so that it notices if the answer breaks off.
     has_length: bool,
-    /// Whether memory is short, so that at most [`MOST_HELD`] bytes may be held.
+    /// Whether memory is short, so that at most [`MAX_HELD`] bytes may be held.
     is_crowded: bool,
 }
 
@@ -120,7 +120,7 @@ impl Run {
             task,
             record,
             state: State::Ready,
-            spent: vec![false; targets],
+            tried: vec![false; targets],
             resting: vec![false; targets],
             deadline_ms: 0,
             armed: false,
@@ -174,7 +174,7 @@ impl Run {
     /// Whether memory has to be reserved before so many more bytes of an answer are held.
     #[must_use]
     pub(crate) fn needs_room(&self, bytes: usize) -> bool {
-        matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MOST_HELD)
+        matches!(&self.state, State::Hold { held, .. } if held.len() + bytes > MAX_HELD)
     }
 
     /// Notes that memory is short. The held part of an answer is then passed on with the next bytes, though it isn't
@@ -320,8 +320,8 @@ impl Step<'_> {
         let idle = self.run.limits().idle.0;
         match &mut self.run.state {
             State::Refusal { held, .. } => {
-                held.extend(bytes.into_iter().take(MOST_HELD.saturating_sub(held.len())));
-                if held.len() >= MOST_HELD {
+                held.extend(bytes.into_iter().take(MAX_HELD.saturating_sub(held.len())));
+                if held.len() >= MAX_HELD {
                     self.refused(true);
                 }
             }
@@ -366,7 +366,7 @@ impl Step<'_> {
         let State::Hold { held, .. } = &self.run.state else { return };
         let size = held.len();
         let is_json = matches!(form, UnaryForm::Json | UnaryForm::Events(_));
-        if is_json && before < MOST_HELD && size >= MOST_HELD && !json::may_begin_json(held) {
+        if is_json && before < MAX_HELD && size >= MAX_HELD && !json::may_begin_json(held) {
             return self.fail(Outcome::WrongType, true, None);
         }
         let most = match form {
@@ -374,9 +374,9 @@ impl Step<'_> {
             UnaryForm::Nameless if is_binary(held) => 1,
             // This answer can't be tried elsewhere, and the client notices if it breaks off. So holding it gains
             // nothing.
-            UnaryForm::Other if self.run.task.stateful && self.run.has_length => MOST_HELD,
-            _ if self.run.is_crowded => MOST_HELD,
-            _ => MOST_WHOLE,
+            UnaryForm::Other if self.run.task.stateful && self.run.has_length => MAX_HELD,
+            _ if self.run.is_crowded => MAX_HELD,
+            _ => MAX_WHOLE,
         };
         match form {
             _ if size < most => {}
@@ -441,7 +441,7 @@ impl Step<'_> {
             } else {
                 held.append(&mut bytes);
             }
-            if !committed && held.len() + framer.held() < MOST_HELD {
+            if !committed && held.len() + framer.held() < MAX_HELD {
                 return;
             }
             let (status, held, framer) = (*status, core::mem::take(held), core::mem::take(framer));
@@ -575,7 +575,7 @@ impl Step<'_> {
             State::Refusal { .. } => self.refused(true),
             // The answer is long and slow. It isn't held any longer.
             State::Hold { form, held, until_ms, .. }
-                if self.now >= *until_ms && held.len() >= MOST_HELD && !matches!(form, UnaryForm::Events(_)) =>
+                if self.now >= *until_ms && held.len() >= MAX_HELD && !matches!(form, UnaryForm::Events(_)) =>
             {
                 self.pass_held();
             }

@@ -10,7 +10,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan};
 
 /// How much of an error's text is searched, in bytes.
-const MOST_TEXT: usize = 2_000;
+const MAX_TEXT: usize = 2_000;
 
 /// The known meanings of errors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -350,7 +350,7 @@ fn said(text: &str) -> Option<String> {
 
 /// The beginning of a text in lower case.
 fn lowered(text: &str) -> String {
-    text.chars().take(MOST_TEXT).map(|c| c.to_ascii_lowercase()).collect()
+    text.chars().take(MAX_TEXT).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// Translates the error types of engines in Python to OpenAI's.

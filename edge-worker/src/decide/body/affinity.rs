@@ -16,7 +16,7 @@ const HEAD: usize = 1_024;
 /// How many bytes at the end of a text are hashed.
 const TAIL: usize = 256;
 /// The most messages and parts that are hashed.
-const MOST_PARTS: u32 = 64;
+const MAX_PARTS: u32 = 64;
 
 /// A body's hints on which requests belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -100,7 +100,7 @@ impl Value<'_> {
                 ("content", _) => self.parts(value),
                 _ => value.skip().map(drop),
             })?;
-            if is_users || self.digest.parts >= MOST_PARTS { Err(InvalidJson { at: message.at() }) } else { Ok(()) }
+            if is_users || self.digest.parts >= MAX_PARTS { Err(InvalidJson { at: message.at() }) } else { Ok(()) }
         })
     }
 
@@ -133,7 +133,7 @@ struct Digest {
 
 impl Digest {
     fn text(&mut self, text: &str) {
-        if self.parts >= MOST_PARTS {
+        if self.parts >= MAX_PARTS {
             return;
         }
         self.parts += 1;

@@ -14,7 +14,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Scan};
 
 /// The most different models that a body may name. Each is looked up in every map.
-const MOST: usize = 32;
+const MAX: usize = 32;
 
 /// A model, and the place that names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ pub(super) fn named(text: &str, models: &[(Range<usize>, String)]) -> Result<Vec
             continue;
         }
         let one = NamedModel { name: name.clone(), field: pointer(text, range.start) };
-        if named.len() == MOST || name.len() > LONGEST_MODEL {
+        if named.len() == MAX || name.len() > LONGEST_MODEL {
             return Err(one.not_found());
         }
         named.push(one);
@@ -147,10 +147,10 @@ mod tests {
         let twice = tools(&["x".into(), "y".into(), "x".into()]);
         let at = |at: &str, name: &str| (format!("/tools/{at}/model"), name.to_owned());
         assert_eq!(found("/v1/responses", &twice), [at("0", "x"), at("1", "y")]);
-        assert_eq!(found("/v1/responses", &tools(&many(MOST))).len(), MOST);
+        assert_eq!(found("/v1/responses", &tools(&many(MAX))).len(), MAX);
         let allow = [Allowance::HostedTools];
         let refused = |names: &[String]| outcome("/v1/responses", &tools(names), &allow);
-        assert_eq!(refused(&many(MOST + 1)), format!("model_not_found /tools/{MOST}/model"));
+        assert_eq!(refused(&many(MAX + 1)), format!("model_not_found /tools/{MAX}/model"));
         assert_eq!(refused(&["x".repeat(LONGEST_MODEL + 1)]), "model_not_found /tools/0/model");
         assert_eq!(
             outcome(CHAT, r#""stream_options":{"model":{"id":"x"}}"#, &[]),

@@ -10,7 +10,7 @@ use crate::decide::splice::{NamePlaces, Names};
 /// The longest string that is held to be replaced, in bytes. A longer one isn't a name.
 const LONGEST: usize = 2_048;
 /// How many ids are remembered. An answer works on few items at once.
-const MOST_KNOWN: usize = 8;
+const MAX_KNOWN: usize = 8;
 /// The longest key that is read, in bytes.
 const LONGEST_KEY: usize = 64;
 /// The deepest nesting at which strings are replaced.
@@ -265,7 +265,7 @@ impl Json {
             None => out.extend_from_slice(&held),
             Some(new) => {
                 out.extend_from_slice(new.as_bytes());
-                if self.known.len() == MOST_KNOWN {
+                if self.known.len() == MAX_KNOWN {
                     self.known.remove(0);
                 }
                 self.known.push((held, new));

@@ -2,7 +2,7 @@
 //! `classify`, and by the attempt machine if a stream ends without `[DONE]`.
 
 /// The most choices that are counted. OpenAI allows 128 for each prompt of a completion.
-const MOST: usize = 4_096;
+const MAX: usize = 4_096;
 
 /// Which choices of a stream have finished, by their index.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ impl Choices {
     /// Notes that a choice was in an event. A finished choice stays finished, although some servers add to it
     /// afterwards.
     pub(super) fn note(&mut self, index: Option<usize>, finished: bool) {
-        let Some(index) = index.filter(|&index| index < MOST) else {
+        let Some(index) = index.filter(|&index| index < MAX) else {
             self.uncounted = true;
             return;
         };
@@ -48,8 +48,8 @@ mod tests {
         choices.note(Some(0), true);
         choices.note(Some(0), false);
         assert!(choices.are_finished(2) && !choices.are_finished(3));
-        choices.note(Some(MOST), true);
+        choices.note(Some(MAX), true);
         assert!(!choices.are_finished(2), "nobody counts so many");
-        assert!(choices.finished.len() <= MOST);
+        assert!(choices.finished.len() <= MAX);
     }
 }

@@ -11,7 +11,7 @@ use crate::decide::json::{self, Kind};
 /// The longest event that is remembered, in bytes.
 const LONGEST: usize = 4_096;
 /// How many values of an event may differ.
-const MOST_FREE: usize = 64;
+const MAX_FREE: usize = 64;
 
 /// A value that may be replaced by another of its kind without changing the event's meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,7 +41,7 @@ impl FreeValues {
     /// Notes a string or a number. With `says`, a string must not be empty.
     pub(super) fn note(&mut self, kind: Kind, range: Range<usize>, says: bool) {
         let is_number = kind == Kind::Number;
-        if (is_number || kind == Kind::String) && self.values.len() < MOST_FREE {
+        if (is_number || kind == Kind::String) && self.values.len() < MAX_FREE {
             let range = range.start + self.base..range.end + self.base;
             self.values.push(FreeValue { range, is_number, says });
         }

@@ -59,11 +59,11 @@ mod tests {
     use super::*;
 
     const EVERY: Millis = Millis(5_000);
-    const MOST: Millis = Millis(15_000);
+    const MAX: Millis = Millis(15_000);
     const LONGEST: Millis = Millis(3_500);
 
     fn due(schedule: &mut Schedule, now: i64) -> Due {
-        schedule.due(Timestamp(now), EVERY, MOST, LONGEST)
+        schedule.due(Timestamp(now), EVERY, MAX, LONGEST)
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(due(&mut schedule, 5_101), Due::No, "the lease is taken");
         assert_eq!(due(&mut schedule, 8_600), Due::Look { wait: false }, "a lease ends by itself");
         schedule.done(Timestamp(9_000));
-        assert_eq!(schedule.due(Timestamp(9_000), Millis(0), MOST, LONGEST), Due::Look { wait: false });
+        assert_eq!(schedule.due(Timestamp(9_000), Millis(0), MAX, LONGEST), Due::Look { wait: false });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bailiwick_rules::time::Millis;
 
 /// The most sources of a kind. The runtime lets six requests of an isolate wait for an answer at once.
-const MOST_SOURCES: usize = 8;
+const MAX_SOURCES: usize = 8;
 /// The least value of `RULES_MAX_AGE`. With less, every request would wait for a fetch.
 const LEAST_MAX_AGE: Millis = Millis(1_000);
 /// The default of `RULES_MAX_AGE`. It is greater if rules are fetched more rarely.
@@ -96,7 +96,7 @@ fn span_of(text: &str) -> Option<Millis> {
 fn sources(list: &str) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
     for url in list.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-        if sources.len() < MOST_SOURCES && sources.iter().all(|known| known.url != url) {
+        if sources.len() < MAX_SOURCES && sources.iter().all(|known| known.url != url) {
             sources.push(Source { url: url.to_owned(), host: host_of(url) });
         }
     }

@@ -6,7 +6,7 @@ use crate::rules::{Pattern, Ratio, RegionLoad, Shed, ShedAt, Slew};
 use crate::time::Millis;
 
 /// The most requests at once that may be told of a region or an endpoint.
-pub(super) const MOST_REQUESTS: u64 = 1_000_000_000;
+pub(super) const MAX_REQUESTS: u64 = 1_000_000_000;
 
 pub(super) fn region_load(reader: &mut Reader<'_>, node: &Node) -> Option<RegionLoad> {
     let mut fields = reader.object(node)?;
@@ -23,8 +23,8 @@ pub(super) fn region_load(reader: &mut Reader<'_>, node: &Node) -> Option<Region
             "has a low mark of {low}, which isn't below its high mark of {high}; lower \"low\", or raise \"high\""
         ));
     }
-    let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MOST_REQUESTS));
-    let demand = fields.optional("demand", |reader, node| reader.integer(node, 0..=MOST_REQUESTS));
+    let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MAX_REQUESTS));
+    let demand = fields.optional("demand", |reader, node| reader.integer(node, 0..=MAX_REQUESTS));
     let warmup = fields.optional("warmup", |reader, node| duration(reader, node, Millis(0)..=Millis(3_600_000)));
     fields.finish();
     Some(RegionLoad {

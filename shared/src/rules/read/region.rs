@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::load::{MOST_REQUESTS, region_load};
+use super::load::{MAX_REQUESTS, region_load};
 use super::monitor::monitor;
 use super::value::{boolean, country, declared, host_name, http_url, location, one_of, parsed, secret_name};
 use super::{Context, map};
@@ -151,7 +151,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
     let priority = fields.optional("priority", |reader, node| reader.integer(node, 0..=small));
     let weight = fields.optional("weight", |reader, node| reader.integer(node, 1..=small));
     let monitor = fields.optional("monitor", monitor);
-    let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MOST_REQUESTS));
+    let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MAX_REQUESTS));
     fields.finish();
     Some(Endpoint {
         url: url?,

@@ -11,7 +11,7 @@ use crate::decide::plan::{Skip, Skipped};
 /// Another attempt begins only if at least this much of the total limit is left, in milliseconds.
 const LEAST_LEFT_MS: i64 = 1_000;
 /// The most times that one request is sent, whatever the service's limits say.
-const MOST_SENDS: usize = 3;
+const MAX_SENDS: usize = 3;
 /// The longest pause before the only endpoint is asked again, in milliseconds. If the endpoint asks for a longer rest,
 /// the client is told, and waits itself.
 const LONGEST_PAUSE_MS: u64 = 2_000;
@@ -25,7 +25,7 @@ impl Step<'_> {
     /// Sends to the next endpoint. If there is none, repeats `again` once, after a pause. Else ends the run.
     fn next_or(&mut self, again: Option<usize>, pause_ms: u64) {
         let sends = self.run.record.attempts.len();
-        let most = usize::from(self.run.limits().sends).clamp(1, MOST_SENDS);
+        let most = usize::from(self.run.limits().sends).clamp(1, MAX_SENDS);
         let other = self.choose(sends);
         // Another endpoint is asked at once.
         let pause_ms = if other.is_none() { pause_ms } else { 0 };
@@ -63,11 +63,11 @@ impl Step<'_> {
     /// them.
     fn choose(&mut self, sends: usize) -> Option<usize> {
         let run = &mut *self.run;
-        let open: Vec<usize> = (0..run.spent.len()).filter(|&target| !run.spent[target]).collect();
+        let open: Vec<usize> = (0..run.tried.len()).filter(|&target| !run.tried[target]).collect();
         let rested = open.iter().copied().find(|&target| !run.resting[target]);
         let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
         for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
-            run.spent[target] = true;
+            run.tried[target] = true;
             let passed = &run.task.plan.targets()[target];
             run.record.skipped.push(Skipped {
                 region: passed.region_id().clone(),
@@ -79,7 +79,7 @@ impl Step<'_> {
     }
 
     pub(super) fn send(&mut self, target: usize) {
-        self.run.spent[target] = true;
+        self.run.tried[target] = true;
         let chosen = &self.run.task.plan.targets()[target];
         let attempt = Attempt {
             target,
