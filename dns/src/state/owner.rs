@@ -291,7 +291,7 @@ impl Handle {
         let _ = self.changes.send(Change::Offer(offer)).await;
     }
 
-    /// [`Handle::offer`] from a thread that may wait; `false` if the owner is gone.
+    /// `Handle::offer` from a thread that may wait; `false` if the owner is gone.
     pub(crate) fn offer_from_thread(&self, offer: Offer) -> bool {
         self.changes.blocking_send(Change::Offer(offer)).is_ok()
     }
