@@ -474,8 +474,7 @@ impl Failure {
             }
             Self::InnerModelNotFound { model, field } => format!(
                 "The field {} names the model {}, which no region allowed to you has beside the request's own model. \
-                 GET \
-                 /v1/models lists what there is.",
+                 GET /v1/models lists what there is.",
                 quote(field),
                 quote(model)
             ),
@@ -500,8 +499,7 @@ impl Failure {
             Self::BadField { field, expected } => format!("The field \"{field}\" has to be {expected}."),
             Self::RemoteUrl { field } => format!(
                 "The field {} may name a place (a URL, a host with its port, an address, or a path), from which the \
-                 model \
-                 host could fetch, or to which it could connect. Send the content itself as a data: URL, or as \
+                 model host could fetch, or to which it could connect. Send the content itself as a data: URL, or as \
                  base64 if \
                  it isn't short. Where a service allows \"remote_urls\", http and https URLs of public hosts pass.",
                 quote(field)
@@ -538,11 +536,9 @@ impl Failure {
             Self::BadForm { what } => format!("The form can't be read: {what}. Send multipart/form-data by RFC 7578."),
             Self::UnknownId => "No object of yours has this id. Use an id exactly as it was handed out here.".into(),
             Self::ItemReference => "Answers aren't stored here, so an item can't be referred to by its id. Send the \
-                                    items \
-                                    themselves: set \"store\": false and \"include\": \
+                                    items themselves: set \"store\": false and \"include\": \
                                     [\"reasoning.encrypted_content\"] in every request, and your SDK does so. Or ask \
-                                    the \
-                                    operator to allow \"store\"."
+                                    the operator to allow \"store\"."
                 .into(),
             Self::IdsApart => {
                 "The request names objects that live at different endpoints, and none of them has all. Make \
@@ -707,8 +703,7 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
     match odd {
         FieldFault::Undocumented => format!(
             "The field {field} is not one that this path documents, so nobody here knows what a model host does with \
-             it. \
-             Leave it out; if it is an engine's own, name the \"engine\" at its endpoints; or allow \
+             it. Leave it out; if it is an engine's own, name the \"engine\" at its endpoints; or allow \
              \"unknown_fields\" for \
              this service."
         ),
@@ -722,18 +717,15 @@ fn unknown_field(field: &str, odd: FieldFault) -> String {
         ),
         FieldFault::Kind => format!(
             "The field {field} is a type that the model API doesn't document, so nobody here knows what a model host \
-             does \
-             with the rest. Use a documented type."
+             does with the rest. Use a documented type."
         ),
         FieldFault::NoText => format!(
             "The field {field} has to be a text. A model host gets metadata as the model API documents it: an object \
-             of \
-             texts."
+             of texts."
         ),
         FieldFault::Engine => format!(
             "The field {field} is an engine's own, and no endpoint that may process this request has that engine. \
-             Leave \
-             it out, or name the \"engine\" at the endpoints that know it."
+             Leave it out, or name the \"engine\" at the endpoints that know it."
         ),
         FieldFault::EngineInput => format!(
             "The field {field} is something that an engine compiles, unpickles or obeys when it reads media: it is for \

@@ -52,8 +52,7 @@ fn not_acted_on(table: &Table) -> Option<Violation> {
     Some(warning(
         pointer,
         "is used by `bailiwick plan` and `bailiwick simulate` only: neither DNS nor the edge moves clients because of \
-         load \
-         yet",
+         load yet",
     ))
 }
 
@@ -112,8 +111,7 @@ fn not_carried(table: &Table, loss: &FenceLoss) -> Violation {
         format!("/regions/{pointer}/load"),
         format!(
             "the fence of {}{more}{without} has a load of {load} at its peak, and {refused} of it is refused; add \
-             capacity \
-             there, or a region to the fence",
+             capacity there, or a region to the fence",
             fence.join(", ")
         ),
     )

@@ -71,8 +71,7 @@ fn differing(name: &RegionId, answers: Option<&Answers>, first: (&RegionId, &[&s
             let (these, those) = (types(answers).join(", "), expected.join(", "));
             Some(format!(
                 "holds {name}, which publishes {these}, and {first}, which publishes {those}; publish the same types \
-                 in \
-                 every region of a service"
+                 in every region of a service"
             ))
         }
         Some(_) => None,
@@ -99,8 +98,7 @@ pub(super) fn shedding(rules: &Rules, violations: &mut Vec<Violation>) {
         let mut members = service.regions.iter().filter_map(|name| rules.regions.get(name));
         if service.shed_at == Some(rules::ShedAt::Edge) && members.all(|region| region.endpoints.is_empty()) {
             let message = "is \"edge\", but no region of the service has endpoints, so the edge serves none of it; \
-                write \
-                           \"dns\", or leave it out";
+                write \"dns\", or leave it out";
             violations.push(Violation { pointer: format!("/services/{id}/shed_at"), message: message.to_owned() });
         }
     }

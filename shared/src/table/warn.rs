@@ -108,8 +108,7 @@ impl Warner<'_> {
                 let lacking = listed(&lacking.iter().collect::<Vec<_>>());
                 let message = format!(
                     "leaves out {}, which lies in {name} but for {lacking}; add these to the jurisdiction, or take \
-                     them \
-                     from the region",
+                     them from the region",
                     region.id
                 );
                 (place.clone(), message)

@@ -224,8 +224,7 @@ fn text(fences: &[Finding], args: &PlanArgs) -> String {
     };
     if args.demand.is_none() {
         out += "Demand is each region's \"demand\", in equal parts from the countries nearest to it; --demand tells it \
-            by \
-                country.\n";
+            by country.\n";
     }
     out
 }

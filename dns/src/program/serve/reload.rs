@@ -37,8 +37,7 @@ impl Changeable {
         for key in fixed(&current, &new) {
             warn!(
                 "{}: {key} has changed, which a running server can't follow; SIGUSR2 or `serve --takeover` puts it in \
-                 service \
-                 without losing a query",
+                 service without losing a query",
                 file.display()
             );
         }

@@ -50,8 +50,7 @@ impl Authorities {
             Err(error) => {
                 tracing::warn!(
                     "this system has no certificate authorities ({error}): https monitors without a ca_file fail; \
-                     install \
-                     them (ca-certificates), or name a ca_file"
+                     install them (ca-certificates), or name a ca_file"
                 );
                 builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
             }

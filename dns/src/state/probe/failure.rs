@@ -97,8 +97,7 @@ fn not_yet(name: &str, when: &str) -> String {
 fn wrong_name(name: &str, presented: &str) -> String {
     format!(
         "the endpoint's certificate is for {presented}, not for {name}; set \"sni\" to a name that it is for, or have \
-         one \
-         issued for {name}"
+         one issued for {name}"
     )
 }
 
