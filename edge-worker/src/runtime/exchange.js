@@ -205,15 +205,15 @@ class Exchange {
     this.answer(broken(this.id));
     this.failed = true;
     // A pipe lets go of the client's body soon, because the endpoint's answer was aborted.
+    // Else only whole events were written so far, so an error event can follow.
     if (this.writer !== undefined && !this.piped) this.breakOff();
   }
 
-  /** Ends the client's body with an error event, or breaks it off. */
-  breakOff() {
+  /** Ends the client's body with an error event behind `before`, or breaks it off. */
+  breakOff(before = "") {
     if (!this.events) return this.cut();
-    // A pipe may have written part of an event. The empty line ends it.
     /** @type {WritableStreamDefaultWriter} */ (this.writer)
-      .write(encoder.encode(`\n\ndata: ${BROKEN_BODY}\n\n`))
+      .write(encoder.encode(`${before}data: ${BROKEN_BODY}\n\n`))
       .catch(ignore);
     this.close();
   }
@@ -502,7 +502,8 @@ class Exchange {
       this.piped = false;
       flight.over = how;
       this.writer = /** @type {WritableStream} */ (this.body).getWriter();
-      if (this.failed) return this.breakOff();
+      // The pipe may have written part of an event. The empty line ends it.
+      if (this.failed) return this.breakOff("\n\n");
       this.notify(this.writer.desiredSize === null ? WRITE_FAILED : how, flight.attempt);
     };
     flight.reader.releaseLock();

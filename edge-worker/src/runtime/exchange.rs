@@ -380,13 +380,16 @@ impl Exchange {
         is_taken
     }
 
-    /// Ends the client's body, which is complete.
-    pub(crate) fn close(&self) {
+    /// Ends the client's body, which is complete, once the client has taken it. Meanwhile the endpoint's answer ends
+    /// too, so that its connection can be used again.
+    pub(crate) async fn close(&self) {
+        self.flush().await;
         self.js.close();
     }
 
-    /// Breaks off the client's body, which is incomplete.
-    pub(crate) fn cut(&self) {
+    /// Breaks off the client's body, which is incomplete. What was written reaches the client first.
+    pub(crate) async fn cut(&self) {
+        self.flush().await;
         self.js.cut();
     }
 }

@@ -366,16 +366,8 @@ impl Driver {
                 Some(Output::Commit { .. }) => {}
                 Some(Output::Comment) => outputs.push_front(Output::Emit(keepalive::COMMENT.to_vec())),
                 Some(Output::Reply(failure)) if self.is_begun => outputs = self.fail_late(&failure),
-                Some(Output::CutStream | Output::Reply(_)) => {
-                    // What was written reaches the client first.
-                    self.exchange.flush().await;
-                    return self.exchange.cut();
-                }
-                Some(Output::Finish) => {
-                    // Meanwhile the endpoint's answer ends too, and its connection can be used again.
-                    self.exchange.flush().await;
-                    return self.exchange.close();
-                }
+                Some(Output::CutStream | Output::Reply(_)) => return self.exchange.cut().await,
+                Some(Output::Finish) => return self.exchange.close().await,
                 None if self.run.is_done() => return,
                 None if self.exchange.may_pipe() && self.run.is_streaming() => {
                     if !self.pipe().await {

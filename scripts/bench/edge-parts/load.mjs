@@ -4,6 +4,7 @@
 // Times are in microseconds; `first50` is the median time to the first byte of the body.
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
+import { quantile, requestOf } from "./common.mjs";
 
 const DONE = "data: [DONE]\n\n";
 const LAST_CHUNK = "\r\n0\r\n\r\n";
@@ -14,13 +15,7 @@ const LAST_CHUNK = "\r\n0\r\n\r\n";
  */
 function client(job, until, sample) {
   const streamed = job.body.includes('"stream":true');
-  const names = { host: `127.0.0.1:${job.port}`, "content-type": "application/json", ...job.headers };
-  const lines = Object.entries(names)
-    .map(([name, value]) => `${name}: ${value}\r\n`)
-    .join("");
-  const request = Buffer.from(
-    `POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`,
-  );
+  const request = requestOf(job);
   return new Promise((resolve) => {
     let began = 0,
       first = 0,
@@ -73,8 +68,6 @@ function client(job, until, sample) {
   });
 }
 
-const at = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0;
-
 async function run(job) {
   const until = performance.now() + job.seconds * 1000;
   const times = [],
@@ -88,14 +81,13 @@ async function run(job) {
   const began = performance.now();
   await Promise.all(Array.from({ length: job.connections }, () => client(job, until, sample)));
   const took = (performance.now() - began) / 1000;
-  for (const list of [times, firsts]) list.sort((a, b) => a - b);
   return {
     requests: times.length,
     errors,
     perSecond: times.length / took,
-    p50: at(times, 0.5),
-    p99: at(times, 0.99),
-    first50: at(firsts, 0.5),
+    p50: quantile(times, 0.5),
+    p99: quantile(times, 0.99),
+    first50: quantile(firsts, 0.5),
   };
 }
 

@@ -8,6 +8,7 @@
 // those seconds counts.
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
+import { quantile, requestOf } from "./common.mjs";
 
 /** Every event of endpoint.mjs begins with this. */
 const EVENT = Buffer.from("data: ");
@@ -22,13 +23,7 @@ function count(bytes, needle) {
 
 /** One connection with one stream after the other, until `window.over`. */
 function client(job, window, sockets) {
-  const names = { host: `127.0.0.1:${job.port}`, "content-type": "application/json", ...job.headers };
-  const lines = Object.entries(names)
-    .map(([name, value]) => `${name}: ${value}\r\n`)
-    .join("");
-  const request = Buffer.from(
-    `POST ${job.path} HTTP/1.1\r\n${lines}content-length: ${Buffer.byteLength(job.body)}\r\n\r\n${job.body}`,
-  );
+  const request = requestOf(job);
   const socket = connect(job.port, "127.0.0.1");
   let began = 0,
     last = 0,
@@ -64,7 +59,6 @@ function client(job, window, sockets) {
   sockets.push(socket);
 }
 
-const at = (list, part) => list.sort((a, b) => a - b)[Math.min(list.length - 1, Math.floor(list.length * part))] ?? 0;
 const pass = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 async function run(job) {
@@ -84,9 +78,9 @@ async function run(job) {
       events,
       streams,
       errors,
-      first50: at(firsts, 0.5),
-      first99: at(firsts, 0.99),
-      gap99: at(gaps, 0.99),
+      first50: quantile(firsts, 0.5),
+      first99: quantile(firsts, 0.99),
+      gap99: quantile(gaps, 0.99),
     }),
   );
   window.over = true;

@@ -13,7 +13,8 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { chart } from "./chart.mjs";
-import { measureStreams, table } from "./streams.mjs";
+import { spread, written } from "./common.mjs";
+import { EVENTS, measureStreams, table } from "./streams.mjs";
 
 const parts = fileURLToPath(new URL(".", import.meta.url));
 const root = resolve(parts, "../../..");
@@ -34,7 +35,7 @@ const [rounds, seconds, pace] = [options.rounds, options.secs, options.pace].map
   return Number(text);
 });
 
-/** How many paced streams are open at once, for each panel; undefined if requests are measured and not paced streams. */
+/** How many paced streams are open at once, for each panel; undefined if requests are measured in their place. */
 const crowds = options.streams?.split(",").map(Number);
 if (crowds?.some((n) => !Number.isInteger(n) || n < 1))
   throw new Error(`--streams wants numbers such as 50,200; not ${options.streams}`);
@@ -50,7 +51,7 @@ const body = (more) => JSON.stringify({ model: "chat-large", messages: [{ role: 
 const kinds = { unary: body({}), streamed: body({ stream: true }) };
 
 /** @typedef {import("node:net").AddressInfo} AddressInfo */
-/** @typedef {{ median: number, min: number, max: number }} Spread */
+/** @typedef {import("./common.mjs").Spread} Spread */
 /**
  * What is measured, and what is known of it once it has started: its process, how long each start took in
  * milliseconds, and by kind why it fails.
@@ -138,7 +139,7 @@ const ask = (gateway, kind) =>
         path: PATH,
         headers,
         agent: false,
-        timeout: 5000 + 52 * pace,
+        timeout: 5000 + EVENTS * pace,
       },
       (reply) => {
         let text = "";
@@ -479,7 +480,9 @@ if (crowds) {
     ask: order,
     answers: results,
   });
-  console.log(`${rounds} rounds of ${seconds} s, medians (least–most); an event each ${pace} ms, 52 of a stream\n`);
+  console.log(
+    `${rounds} rounds of ${seconds} s, medians (least–most); an event each ${pace} ms, ${EVENTS} of a stream\n`,
+  );
   console.log(table(rows));
   const told = rows.map(({ streams, gateway, samples }) => ({ streams, gateway: gateway.title, samples }));
   mkdirSync(out, { recursive: true });
@@ -520,20 +523,6 @@ if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
 
 // --- Telling
 // ----------------------------------------------------------------------------------------------------------
-
-function spread(list) {
-  const sorted = [...list].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-  return { median, min: sorted[0], max: sorted.at(-1) };
-}
-
-/** @type {(spread: Spread | undefined, digits?: number) => string} */
-function written(spread, digits = 0) {
-  if (spread === undefined) return "";
-  const [median, min, max] = [spread.median, spread.min, spread.max].map((value) => value.toFixed(digits));
-  return `${median} (${min}–${max})`;
-}
 
 /** The cell of another gateway that was asked the same. */
 const twin = (cell, name) =>
@@ -601,7 +590,7 @@ const wasm = readFileSync(`${build}/index_bg.wasm`);
 const size = { wasm: wasm.length, wasm_gzipped: gzipSync(wasm, { level: 9 }).length };
 const starts = gateways
   .filter(({ starts }) => starts)
-  .map(({ title, starts }) => ({ gateway: title, ms: spread(starts) }));
+  .map(({ title, starts }) => ({ gateway: title, ms: spread(/** @type {number[]} */ (starts)) }));
 console.log(
   `\nFrom the start of the process to its first answer, in ms: ${starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; ")}`,
 );

@@ -1,20 +1,13 @@
 // Measures streams at the pace of models: so many at once, an event each `pace` ms, through each gateway in turns.
 // Called by run.mjs for --streams.
 import { readFileSync } from "node:fs";
+import { spread, written } from "./common.mjs";
 
 /** Events of one stream of endpoint.mjs: 50 words, the reason to finish, and `[DONE]`. */
-const EVENTS = 52;
+export const EVENTS = 52;
 
 /** The resident memory of a process, in MiB. */
 const memory = (pid) => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
-
-const median = (list) => {
-  const sorted = [...list].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-};
-const spread = (list, digits) =>
-  `${median(list).toFixed(digits)} (${Math.min(...list).toFixed(digits)}–${Math.max(...list).toFixed(digits)})`;
 
 /**
  * Measures `gateways`, which run, with each of `crowds` streams, `rounds` times for `seconds`, after `warm` seconds to
@@ -52,21 +45,18 @@ export async function measureStreams({ gateways, crowds, rounds, seconds, warm, 
 /** The rows as a table, with the ratio to the row of pass.js of the same rounds. */
 export function table(rows) {
   const lines = [
-    "| streams | through | CPU per event, µs | × pass.js | first event p99, ms | gap p99, ms | memory, MiB | core used | errors |",
+    "| streams | through | CPU per event, µs | × pass.js | first event p99, ms | gap p99, ms | memory, MiB | core used " +
+      "| errors |",
     "|---|---|---|---|---|---|---|---|---|",
   ];
   for (const { streams, gateway, samples } of rows) {
     const pass = rows.find((row) => row.streams === streams && row.gateway.name === "pass");
     const ratios =
       pass && gateway.name !== "direct" ? samples.map((sample, i) => sample.cpu / pass.samples[i].cpu) : undefined;
-    const of = (field, digits = 0, unit = 1) =>
-      spread(
-        samples.map((sample) => sample[field] / unit),
-        digits,
-      );
+    const of = (field, digits = 0, unit = 1) => written(spread(samples.map((sample) => sample[field] / unit)), digits);
     lines.push(
-      `| ${streams} | ${gateway.title} | ${of("cpu")} | ${ratios ? spread(ratios, 2) : ""} | ${of("first99", 1, 1000)} | ${of("gap99", 1, 1000)} ` +
-        `| ${of("memory")} | ${of("core", 2)} | ${samples.reduce((sum, sample) => sum + sample.errors, 0)} |`,
+      `| ${streams} | ${gateway.title} | ${of("cpu")} | ${ratios ? written(spread(ratios), 2) : ""} ` +
+        `| ${of("first99", 1, 1000)} | ${of("gap99", 1, 1000)} | ${of("memory")} | ${of("core", 2)} | ${samples.reduce((sum, sample) => sum + sample.errors, 0)} |`,
     );
   }
   return lines.join("\n");
