@@ -10,8 +10,9 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 ///
 /// ```
 /// use bailiwick_rules::json::Violation;
-/// let violation = Violation { pointer: "/services/chat/hosts".into(), message: "is missing; add a list of host
-/// names".into() }; assert_eq!(violation.to_string(), "/services/chat/hosts: is missing; add a list of host names");
+/// let violation =
+///     Violation { pointer: "/services/chat/hosts".into(), message: "is missing; add a list of host names".into() };
+/// assert_eq!(violation.to_string(), "/services/chat/hosts: is missing; add a list of host names");
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 pub struct Violation {
