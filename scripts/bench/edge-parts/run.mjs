@@ -212,14 +212,12 @@ const [endpointPort] = await once(createInterface({ input: endpoint.stdout }), "
 /**
  * A service without other names for models.
  * @param {string} host
- * @param {"inspect" | "pipe"} streams
  */
-const plain = (host, streams) => ({
+const plain = (host) => ({
   hosts: [host],
   pattern: "active-active",
   regions: ["eu-paris"],
   residency: [{ clients: ["eu"], process_in: ["eu"] }],
-  streams,
 });
 const rules = JSON.stringify({
   version: 1,
@@ -259,14 +257,15 @@ const rules = JSON.stringify({
         { clients: ["*"], process_in: ["us"] },
       ],
     },
-    plain: plain(PLAIN, "inspect"),
-    piped: plain(PIPED, "pipe"),
+    plain: plain(PLAIN),
+    // Only where it is asked for, so that an older build of the Worker, which doesn't know the field, can be compared.
+    ...(crowds ? { piped: { ...plain(PIPED), streams: "pipe" } } : {}),
   },
   tenants: {
     acme: {
       key_sha256: [createHash("sha256").update(KEY).digest("hex")],
       residency: "eu",
-      services: ["chat", "plain", "piped"],
+      services: crowds ? ["chat", "plain", "piped"] : ["chat", "plain"],
     },
   },
 });
