@@ -1,10 +1,14 @@
 //! JSON text in, a tree that still knows its duplicate keys out; and the means to read that tree while collecting every
 //! violation.
 
+mod pieces;
+
 use core::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::turns::Turns;
 
 /// One thing wrong with a document: where, and a sentence that says how to mend it.
 ///
@@ -48,6 +52,48 @@ impl Node {
             pointer: String::new(),
             message: format!("is not JSON: {error}; mend the text at that line and column"),
         })
+    }
+
+    /// [`Node::parse`] in turns.
+    pub(crate) async fn parse_in_turns(bytes: &[u8], turns: &mut Turns<'_>) -> Result<Self, Violation> {
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        match pieces::parse(text, turns).await {
+            Some(node) => Ok(node),
+            None => Self::parse(bytes),
+        }
+    }
+
+    /// How much work it is to read it, in units of [`Turns`].
+    pub(crate) fn weight(&self) -> usize {
+        /// Finding a value costs about as much as reading so many bytes.
+        const VALUE: usize = 24;
+        VALUE
+            + match self {
+                Self::Null | Self::Bool(_) | Self::Number(_) => 0,
+                Self::String(text) => text.len(),
+                Self::Array(items) => items.iter().map(Self::weight).sum(),
+                Self::Object(entries) => entries.iter().map(|(key, value)| key.len() + value.weight()).sum(),
+            }
+    }
+
+    /// Frees its memory in turns.
+    pub(crate) async fn free(self, turns: &mut Turns<'_>) {
+        let Self::Object(sections) = self else { return };
+        for (_, section) in sections {
+            match section {
+                Self::Array(items) => {
+                    for item in items {
+                        turns.spend(item.weight() / 8).await;
+                    }
+                }
+                Self::Object(entries) => {
+                    for (_, value) in entries {
+                        turns.spend(value.weight() / 8).await;
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     fn kind(&self) -> &'static str {
@@ -182,15 +228,21 @@ impl<'v> Reader<'v> {
         }
     }
 
+    /// The items of a list.
+    pub(crate) fn items<'n>(&mut self, node: &'n Node) -> Option<&'n [Node]> {
+        match node {
+            Node::Array(items) => Some(items),
+            other => self.expected("a list", other),
+        }
+    }
+
     /// A list, each item read by `item`. What can't be read is left out (and noted).
     pub(crate) fn list<T>(
         &mut self,
         node: &Node,
         mut item: impl FnMut(&mut Reader<'_>, &Node) -> Option<T>,
     ) -> Option<Vec<T>> {
-        let Node::Array(items) = node else {
-            return self.expected("a list", node);
-        };
+        let items = self.items(node)?;
         let read = |(index, node)| item(&mut self.at(index), node);
         Some(items.iter().enumerate().filter_map(read).collect())
     }
@@ -250,10 +302,16 @@ impl<'n> Fields<'n, '_, '_> {
         key: &'static str,
         read: impl FnOnce(&mut Reader<'_>, &'n Node) -> Option<T>,
     ) -> Option<T> {
+        let (mut reader, node) = self.take(key)?;
+        read(&mut reader, node)
+    }
+
+    /// A field that may be missing, to be read in turns.
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<(Reader<'_>, &'n Node)> {
         self.known.push(key);
         let position = self.entries.iter().position(|(name, _)| *name == key)?;
         let (_, node) = self.entries.swap_remove(position);
-        read(&mut self.reader.at(key), node)
+        Some((self.reader.at(key), node))
     }
 
     /// A field that has to be there.

@@ -7,7 +7,7 @@
 //! The crate is pure: no I/O, no clock, no randomness. The DNS server and the Worker link the same code, so equal
 //! rules, client and conditions give equal decisions, natively and in Wasm.
 //!
-//! Each module imports only those before it: `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
+//! Each module imports only those before it: `turns`, `json`, `id`, `time`, `geo`, `health`, `rules`, `table`, `steer`,
 //! `load`, `simulation`, `explain`, `overview`, `report`, `receipt`.
 #![forbid(unsafe_code)]
 
@@ -27,3 +27,4 @@ pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
+pub mod turns;

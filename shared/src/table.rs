@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sha2::Digest;
 use subtle::ConstantTimeEq;
 
 use hosts::Hosts;
@@ -27,6 +26,10 @@ use crate::rules::{
     Receipts, Rules, Tier, TtlBounds, WhenAllDown,
 };
 use crate::time::{Millis, Timestamp};
+use crate::turns::{self, Turns};
+
+/// The work of building a part of the table from a part of the rules, in units of [`Turns`].
+const BUILD: usize = 16;
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -255,7 +258,7 @@ impl Table {
     /// assert_eq!(places, ["/version", "/revision", "/regoins"]);
     /// ```
     pub fn compile(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
-        Self::compile_by(bytes, warn::warnings)
+        turns::at_once(Self::compile_by(bytes, warn::warnings, &mut Turns::unbroken()))
     }
 
     /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries
@@ -264,26 +267,37 @@ impl Table {
     /// # Errors
     /// Every violation in the document, not only the first.
     pub fn compile_quietly(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
-        Self::compile_by(bytes, |_, _, _, _, _| Vec::new())
+        turns::at_once(Self::compile_in_turns(bytes, &mut Turns::unbroken()))
     }
 
-    fn compile_by(bytes: &[u8], warnings: Warnings) -> Result<Self, Vec<Violation>> {
-        let node = Node::parse(bytes).map_err(|violation| vec![violation])?;
+    /// [`Table::compile_quietly`] in turns, for a program that serves others between two of them.
+    ///
+    /// A mistake in the JSON, and a single member of `tenants`, `services` and the like, end no turn, however large.
+    ///
+    /// # Errors
+    /// Every violation in the document, not only the first.
+    pub async fn compile_in_turns(bytes: &[u8], turns: &mut Turns<'_>) -> Result<Self, Vec<Violation>> {
+        Self::compile_by(bytes, |_, _, _, _, _| Vec::new(), turns).await
+    }
+
+    async fn compile_by(bytes: &[u8], warnings: Warnings, turns: &mut Turns<'_>) -> Result<Self, Vec<Violation>> {
+        let node = Node::parse_in_turns(bytes, turns).await.map_err(|violation| vec![violation])?;
         let mut violations = Vec::new();
-        let rules = rules::read::rules(&mut Reader::new(&mut violations), &node);
+        let rules = rules::read::rules(&mut Reader::new(&mut violations), &node, turns).await;
+        node.free(turns).await;
         let Some(rules) = rules else { return Err(violations) };
         check::services(&rules, &mut violations);
         check::cors(&rules, &mut violations);
         check::shedding(&rules, &mut violations);
-        check::tenants(&rules, &mut violations);
+        check::tenants(&rules, &mut violations, turns).await;
         if !violations.is_empty() {
             return Err(violations);
         }
-        let revision = Revision { number: rules.revision, sha256: sha2::Sha256::digest(bytes).into() };
-        Ok(Self::build(rules, revision, warnings))
+        let revision = Revision { number: rules.revision, sha256: Revision::digest_in_turns(bytes, turns).await };
+        Ok(Self::build(rules, revision, warnings, turns).await)
     }
 
-    fn build(mut rules: Rules, revision: Revision, warnings: Warnings) -> Self {
+    async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
         let territories = Territories::new(&rules);
         let named_by_regions = warn::named_by_regions(&rules);
         let regions: Vec<Region> = core::mem::take(&mut rules.regions)
@@ -296,10 +310,11 @@ impl Table {
 
         let mut services = Vec::with_capacity(rules.services.len());
         for (id, service) in rules.services {
+            turns.spend(BUILD * service.regions.len() * (1 + service.residency.len())).await;
             let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
             services.push(build_service(id, service, members, &regions, &territories));
         }
-        let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories);
+        let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories, turns).await;
 
         let mut overrides = vec![None; regions.len()];
         let mut endpoint_overrides = Vec::new();
@@ -315,7 +330,7 @@ impl Table {
         }
         Self {
             revision,
-            networks: Networks::new(&rules.networks),
+            networks: Networks::new(&rules.networks, turns).await,
             stale_for: rules.rules.stale_for,
             jurisdictions: territories.0,
             descriptions: rules.jurisdictions.into_values().map(|one| one.description).collect(),
@@ -327,6 +342,22 @@ impl Table {
             overrides,
             endpoint_overrides,
             warnings,
+        }
+    }
+
+    /// Frees its memory in turns.
+    pub async fn free(self, turns: &mut Turns<'_>) {
+        for tenant in self.tenants {
+            turns.spend(BUILD).await;
+            drop(tenant);
+        }
+        for service in self.services {
+            turns.spend(BUILD * (1 + service.residency.len())).await;
+            drop(service);
+        }
+        for region in self.regions {
+            turns.spend(BUILD * (1 + region.endpoints.len())).await;
+            drop(region);
         }
     }
 
@@ -634,16 +665,18 @@ fn build_rule(
 }
 
 /// Compiles the tenants, and notes of each service whether one names it.
-fn build_tenants(
+async fn build_tenants(
     tenants: BTreeMap<TenantId, rules::Tenant>,
     services: &mut [Service],
     regions: &[Region],
     territories: &Territories,
+    turns: &mut Turns<'_>,
 ) -> (Vec<Tenant>, Vec<(KeyDigest, TenantIndex)>) {
     let (mut built, mut keys) = (Vec::with_capacity(tenants.len()), Vec::new());
     // Many customers say the same, so their fences are shared.
     let mut known: HashMap<(ServiceIndex, Vec<Tier>), Arc<[Fenced]>> = HashMap::new();
     for (id, tenant) in tenants {
+        turns.spend(BUILD * (1 + tenant.services.len())).await;
         let index = TenantIndex::new(built.len());
         keys.extend(tenant.key_sha256.iter().map(|digest| (*digest, index)));
         let named = |id: &ServiceId| position(services, |service| service.id == *id).map(ServiceIndex::new);

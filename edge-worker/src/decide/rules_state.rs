@@ -121,28 +121,47 @@ impl RulesState {
         self.sources.get(source)?.etag.as_deref()
     }
 
-    /// Takes a source's document if it is valid and newer. Otherwise the last valid one stays.
-    pub(crate) fn offer(&mut self, source: usize, bytes: &[u8], etag: Option<String>, now: Timestamp) -> OfferOutcome {
-        let is_primary = source < self.primary;
-        let digest = digest(bytes);
-        let Some(known) = self.sources.get_mut(source) else { return OfferOutcome::RefusedBefore };
+    /// What to do about a source's document with this SHA-256: it may be known, and then isn't compiled again.
+    pub(crate) fn look_at(
+        &mut self,
+        source: usize,
+        sha256: [u8; 32],
+        etag: Option<&str>,
+        now: Timestamp,
+    ) -> Option<OfferOutcome> {
+        let Some(known) = self.sources.get_mut(source) else { return Some(OfferOutcome::RefusedBefore) };
         (known.unread, known.etag) = (None, None);
-        if known.refused.is_some_and(|(refused, _)| refused == digest) {
-            return OfferOutcome::RefusedBefore;
+        if known.refused.is_some_and(|(refused, _)| refused == sha256) {
+            return Some(OfferOutcome::RefusedBefore);
         }
+        if self.table.as_ref().is_none_or(|table| table.revision().sha256 != sha256) {
+            return None;
+        }
+        (known.refused, known.etag) = (None, etag.map(str::to_owned));
+        self.confirmed = now;
+        Some(OfferOutcome::Known)
+    }
+
+    /// Takes a source's document, compiled, if it is valid and newer. Otherwise the last valid one stays. `now` is when
+    /// the source answered.
+    pub(crate) fn offer(
+        &mut self,
+        source: usize,
+        sha256: [u8; 32],
+        compiled: Result<Table, Vec<Violation>>,
+        etag: Option<String>,
+        now: Timestamp,
+    ) -> OfferOutcome {
+        let is_primary = source < self.primary;
         let succession = |table: &Table, revision| table.revision().succession(&revision);
-        let (offer, confirmed) = match &self.table {
-            // The current document isn't compiled again.
-            Some(table) if table.revision().sha256 == digest => (OfferOutcome::Known, true),
-            current => match Table::compile_quietly(bytes) {
-                Err(violations) => (OfferOutcome::Refused(Refused::Invalid, violations), false),
-                Ok(table) => match current.as_deref().map(|now| succession(now, table.revision())) {
-                    None | Some(Succession::Newer) => (self.take(table), true),
-                    Some(Succession::Same) => (OfferOutcome::Known, true),
-                    // KV is only a fallback, so it may hold an old document.
-                    Some(Succession::Older) => (OfferOutcome::Known, is_primary),
-                    Some(Succession::Conflict) => (OfferOutcome::Refused(Refused::Conflict, Vec::new()), false),
-                },
+        let (offer, confirmed) = match compiled {
+            Err(violations) => (OfferOutcome::Refused(Refused::Invalid, violations), false),
+            Ok(table) => match self.table.as_deref().map(|current| succession(current, table.revision())) {
+                None | Some(Succession::Newer) => (self.take(table), true),
+                Some(Succession::Same) => (OfferOutcome::Known, true),
+                // KV is only a fallback, so it may hold an old document.
+                Some(Succession::Older) => (OfferOutcome::Known, is_primary),
+                Some(Succession::Conflict) => (OfferOutcome::Refused(Refused::Conflict, Vec::new()), false),
             },
         };
         if confirmed {
@@ -150,7 +169,7 @@ impl RulesState {
         }
         if let Some(known) = self.sources.get_mut(source) {
             match offer {
-                OfferOutcome::Refused(why, _) => known.refused = Some((digest, why)),
+                OfferOutcome::Refused(why, _) => known.refused = Some((sha256, why)),
                 _ => (known.refused, known.etag) = (None, etag),
             }
         }
@@ -245,11 +264,6 @@ impl RulesState {
     }
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).into()
-}
-
 /// Why a source couldn't be read, as far as the runtime says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadError {
@@ -307,6 +321,8 @@ impl ReadError {
 
 #[cfg(test)]
 mod tests {
+    use bailiwick_rules::turns::{Turns, at_once};
+
     use super::*;
 
     const MAX_AGE: Millis = Millis(15_000);
@@ -334,7 +350,15 @@ mod tests {
     }
 
     fn offer(state: &mut RulesState, source: usize, bytes: &[u8]) -> OfferOutcome {
-        state.offer(source, bytes, Some("\"tag\"".to_owned()), Timestamp(0))
+        offer_at(state, source, bytes, Some("\"tag\""), 0)
+    }
+
+    /// Does what `runtime::feed` does with a document.
+    fn offer_at(state: &mut RulesState, source: usize, bytes: &[u8], etag: Option<&str>, now: i64) -> OfferOutcome {
+        let sha256 = at_once(Revision::digest_in_turns(bytes, &mut Turns::unbroken()));
+        state.look_at(source, sha256, etag, Timestamp(now)).unwrap_or_else(|| {
+            state.offer(source, sha256, Table::compile_quietly(bytes), etag.map(str::to_owned), Timestamp(now))
+        })
     }
 
     fn revision(state: &RulesState) -> Option<u64> {
@@ -409,13 +433,13 @@ mod tests {
         assert_eq!(age(&state, hour + 1), Age::TooOld(Millis(3_600_001)));
 
         state.note_unread(0, ReadError::Timeout, Timestamp(20_000));
-        state.offer(0, b"<html>", None, Timestamp(20_000));
-        state.offer(1, &rules(7, "ams"), None, Timestamp(20_000));
-        state.offer(2, &rules(6, "fra"), None, Timestamp(20_000));
+        offer_at(&mut state, 0, b"<html>", None, 20_000);
+        offer_at(&mut state, 1, &rules(7, "ams"), None, 20_000);
+        offer_at(&mut state, 2, &rules(6, "fra"), None, 20_000);
         assert_eq!(state.since_confirmed(Timestamp(20_000)), Some(Millis(20_000)), "none of these says that they hold");
-        state.offer(2, &rules(7, "fra"), None, Timestamp(20_000));
+        offer_at(&mut state, 2, &rules(7, "fra"), None, 20_000);
         assert_eq!(age(&state, 20_000), Age::Fresh, "KV has the very same");
-        state.offer(1, &rules(6, "fra"), None, Timestamp(40_000));
+        offer_at(&mut state, 1, &rules(6, "fra"), None, 40_000);
         assert_eq!(age(&state, 40_000), Age::Fresh, "a node that lags behind knows of no newer ones");
         state.note_unmodified(0, Timestamp(60_000));
         assert_eq!(age(&state, 60_000), Age::Fresh);

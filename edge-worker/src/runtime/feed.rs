@@ -18,11 +18,13 @@ use std::task::Waker;
 
 use core::future::{Future, poll_fn};
 use core::task::Poll;
+use core::time::Duration;
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::HealthReport;
-use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
+use bailiwick_rules::table::{Revision, ServiceIndex, Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
+use bailiwick_rules::turns::{Pause, Turns};
 use futures_util::future::{self, Either, LocalBoxFuture, join};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, pin_mut};
@@ -51,13 +53,17 @@ const RULES_TIMEOUT: Millis = Millis(3_000);
 const HEALTH_TIMEOUT: Millis = Millis(1_500);
 /// How long the other sources may still take after one has answered. Then requests continue with what is there.
 const GRACE_FOR_OTHERS: Millis = Millis(300);
-/// How much longer a lease lasts than a fetch may take.
+/// How much longer a lease lasts than a fetch may take. The largest rules take about a second to compile in turns.
 const LEASE_MARGIN: Millis = Millis(500);
+const COMPILE_MARGIN: Millis = Millis(2_000);
 /// The interval at which a request polls for the end of another request's fetch: at first, and at most.
 const POLL_INTERVAL: Millis = Millis(4);
 const LAST_GLANCE: Millis = Millis(32);
 /// Without usable rules, requests wait for a new fetch if the last one was at least this long ago.
 const RETRY_WITHOUT_RULES: Millis = Millis(5_000);
+
+/// Lets the runtime serve whatever is ready.
+const PAUSE: &Pause = &|| Box::pin(Delay::from(Duration::ZERO));
 
 /// The rules and the health that one request sees from start to end.
 #[derive(Clone, Debug)]
@@ -254,6 +260,7 @@ thread_local! {
         rules_state: RulesState::bundled(BUNDLED),
         reports: Reports::default(),
         settings: None,
+        replaced: Vec::new(),
         unread: Vec::new(),
         rules: Schedule::default(),
         health: Schedule::default(),
@@ -267,6 +274,8 @@ struct State {
     rules_state: RulesState,
     reports: Reports,
     settings: Option<Rc<Settings>>,
+    /// Rules that were current before. Requests that began with them may use them still.
+    replaced: Vec<Rc<Table>>,
     /// For each node: why its health couldn't be read in the last fetch.
     unread: Vec<Option<ReadError>>,
     rules: Schedule,
@@ -298,8 +307,8 @@ impl State {
     fn longest(&self, feed: Feed) -> Millis {
         let has_both = self.settings.as_ref().is_some_and(|settings| settings.has_kv && !settings.rules.is_empty());
         match feed {
-            Feed::Rules if has_both => Millis(2 * RULES_TIMEOUT.0 + LEASE_MARGIN.0),
-            Feed::Rules => Millis(RULES_TIMEOUT.0 + LEASE_MARGIN.0),
+            Feed::Rules if has_both => Millis(2 * RULES_TIMEOUT.0 + COMPILE_MARGIN.0),
+            Feed::Rules => Millis(RULES_TIMEOUT.0 + COMPILE_MARGIN.0),
             Feed::Health => Millis(HEALTH_TIMEOUT.0 + LEASE_MARGIN.0),
         }
     }
@@ -322,6 +331,11 @@ impl State {
                 self.health.due(now, every, most, longest)
             }
         }
+    }
+
+    /// Now, by the clock that rules age by.
+    fn steady(&mut self) -> Timestamp {
+        Timestamp(self.clock.at(clock::now()))
     }
 
     fn age_at(&mut self, now: Timestamp) -> Age {
@@ -368,10 +382,11 @@ async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
         let token = token.as_deref();
         reads.push(async move { (position, ask::get(&source.url, token, etag.as_deref(), RULES_TIMEOUT).await) });
     }
-    let mut take = |(position, read): (usize, Result<Read, ReadError>)| take_rules(env, settings, position, read);
+    let mut take =
+        async |(position, read): (usize, Result<Read, ReadError>)| take_rules(env, settings, position, read).await;
     let mut is_answered = first_good(&mut reads, &mut take).await;
     if !is_answered && settings.has_kv {
-        is_answered = take((settings.rules.len(), ask::kv(env, RULES_TIMEOUT).await));
+        is_answered = take((settings.rules.len(), ask::kv(env, RULES_TIMEOUT).await)).await;
     }
     // What was confirmed by then is as old as the look.
     let answered = clock::now();
@@ -381,47 +396,84 @@ async fn fetch_rules(env: &Env, settings: &Settings, signal: &FetchSignal) {
     STATE.with_borrow_mut(|state| state.rules.done(answered));
     signal.notify();
     while let Some(read) = reads.next().await {
-        take(read);
+        take(read).await;
     }
+    free_replaced().await;
 }
 
 /// Takes what a source of rules answered. True if the source has no newer rules than those that are current now.
-fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
-    let (good, result, lines, taken) = STATE.with_borrow_mut(|state| {
-        let mut taken = None;
-        let steady = Timestamp(state.clock.at(clock::now()));
-        let rules_state = &mut state.rules_state;
-        let was_unread = rules_state.is_unread(position);
-        let source = settings.rules_source(position);
-        let (good, result, line) = match read {
-            Err(why) => {
-                let good = rules_state.is_answer(position, why);
-                let line = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
-                (good, why.label(), rules_state.note_unread(position, why, steady).then(|| (true, line())))
+async fn take_rules(env: &Env, settings: &Settings, position: usize, read: Result<Read, ReadError>) -> bool {
+    let was_unread = STATE.with_borrow(|state| state.rules_state.is_unread(position));
+    let source = settings.rules_source(position);
+    let mut taken = None;
+    let (good, result, line) = match read {
+        Err(why) => STATE.with_borrow_mut(|state| {
+            let steady = state.steady();
+            let rules_state = &mut state.rules_state;
+            let good = rules_state.is_answer(position, why);
+            let line = || json!({ "event": "rules_unreachable", "source": source, "reason": why.to_string() });
+            (good, why.label(), rules_state.note_unread(position, why, steady).then(|| (true, line())))
+        }),
+        Ok(Read::Unmodified) => STATE.with_borrow_mut(|state| {
+            let steady = state.steady();
+            state.rules_state.note_unmodified(position, steady);
+            (true, "unmodified", None)
+        }),
+        Ok(Read::Document { bytes, etag }) => {
+            let offer = take_document(position, bytes, etag).await;
+            if matches!(offer, OfferOutcome::Taken(_)) {
+                taken = STATE.with_borrow(|state| state.rules_state.table().cloned());
             }
-            Ok(Read::Unmodified) => {
-                rules_state.note_unmodified(position, steady);
-                (true, "unmodified", None)
-            }
-            Ok(Read::Document { bytes, etag }) => {
-                let offer = rules_state.offer(position, &bytes, etag, steady);
-                taken = rules_state.table().filter(|_| matches!(offer, OfferOutcome::Taken(_))).cloned();
-                (offer.is_good(), offer.label(), line_of(source, &offer))
-            }
-        };
-        let again = was_unread && !rules_state.is_unread(position);
-        let again = again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
-        (good, result, [again, line], taken)
-    });
-    metrics::fetch(FeedKind::Rules, settings.rules_source(position), result);
-    // The log lines are written after the borrow has ended.
-    for (is_warning, line) in lines.into_iter().flatten() {
+            (offer.is_good(), offer.label(), line_of(source, &offer))
+        }
+    };
+    let is_again = was_unread && STATE.with_borrow(|state| !state.rules_state.is_unread(position));
+    let again = is_again.then(|| (false, json!({ "event": "rules_reachable", "source": source })));
+    metrics::fetch(FeedKind::Rules, source, result);
+    for (is_warning, line) in [again, line].into_iter().flatten() {
         if is_warning { log::warn(&line) } else { log::info(&line) }
     }
     if let Some(table) = taken {
         log_missing_secrets(env, &table);
     }
     good
+}
+
+/// Takes a source's document. It is compiled in turns, so that a large one holds up no request for long. Without rules
+/// every request waits for it, so then it is compiled at once.
+async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) -> OfferOutcome {
+    // The document is as old as the source's answer, however long it takes to compile.
+    let (steady, has_rules) = STATE.with_borrow_mut(|state| (state.steady(), state.rules_state.table().is_some()));
+    let mut turns = if has_rules { Turns::new(PAUSE) } else { Turns::unbroken() };
+    let sha256 = Revision::digest_in_turns(&bytes, &mut turns).await;
+    let known = STATE.with_borrow_mut(|state| state.rules_state.look_at(position, sha256, etag.as_deref(), steady));
+    if let Some(known) = known {
+        return known;
+    }
+    let compiled = Table::compile_in_turns(&bytes, &mut turns).await;
+    drop(bytes);
+    STATE.with_borrow_mut(|state| {
+        let before = state.rules_state.table().cloned();
+        let offer = state.rules_state.offer(position, sha256, compiled, etag, steady);
+        if matches!(offer, OfferOutcome::Taken(_)) {
+            state.replaced.extend(before);
+        }
+        offer
+    })
+}
+
+/// Frees, in turns, tables that were replaced and that no request uses any more.
+async fn free_replaced() {
+    let unused = STATE.with_borrow_mut(|state| {
+        let all = core::mem::take(&mut state.replaced);
+        let (unused, used) = all.into_iter().partition::<Vec<_>, _>(|table| Rc::strong_count(table) == 1);
+        state.replaced = used;
+        unused
+    });
+    let mut turns = Turns::new(PAUSE);
+    for table in unused.into_iter().filter_map(Rc::into_inner) {
+        table.free(&mut turns).await;
+    }
 }
 
 /// Logs the endpoints that will be skipped because they lack a credential. Otherwise only a 503 would show it.
@@ -462,7 +514,7 @@ async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
         let token = token.as_deref();
         reads.push(async move { (position, ask::get(&source.url, token, None, HEALTH_TIMEOUT).await) });
     }
-    let mut take = |(position, read): (usize, Result<Read, ReadError>)| take_health(settings, position, read);
+    let mut take = async |(position, read): (usize, Result<Read, ReadError>)| take_health(settings, position, read);
     let is_answered = first_good(&mut reads, &mut take).await;
     let answered = clock::now();
     if is_answered {
@@ -471,7 +523,7 @@ async fn fetch_health(env: &Env, settings: &Settings, signal: &FetchSignal) {
     STATE.with_borrow_mut(|state| state.health.done(answered));
     signal.notify();
     while let Some(read) = reads.next().await {
-        take(read);
+        take(read).await;
     }
 }
 
@@ -504,9 +556,9 @@ fn take_health(settings: &Settings, position: usize, read: Result<Read, ReadErro
 }
 
 /// Takes answers as they arrive, until one is good.
-async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl FnMut(F::Output) -> bool) -> bool {
+async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl AsyncFnMut(F::Output) -> bool) -> bool {
     while let Some(read) = reads.next().await {
-        if take(read) {
+        if take(read).await {
             return true;
         }
     }
@@ -517,7 +569,7 @@ async fn first_good<F: Future>(reads: &mut FuturesUnordered<F>, take: &mut impl 
 async fn all_within<F: Future>(
     time: Millis,
     reads: &mut FuturesUnordered<F>,
-    take: &mut impl FnMut(F::Output) -> bool,
+    take: &mut impl AsyncFnMut(F::Output) -> bool,
 ) {
     if reads.is_empty() {
         return;
@@ -525,6 +577,6 @@ async fn all_within<F: Future>(
     let delay = Delay::from(time.to_std());
     pin_mut!(delay);
     while let Either::Left((Some(read), _)) = future::select(reads.next(), delay.as_mut()).await {
-        take(read);
+        take(read).await;
     }
 }

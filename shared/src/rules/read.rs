@@ -20,6 +20,7 @@ use crate::health::Status;
 use crate::id::{EndpointId, JurisdictionId, NOT_A_NAME, Overridden, RegionId, ServiceId, TenantId};
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
+use crate::turns::Turns;
 use region::region;
 use service::service;
 use value::{country, distinct, duration, location, once, one_of, parsed, reference};
@@ -62,7 +63,7 @@ fn members<'n>(node: &'n Node, key: &str) -> impl Iterator<Item = &'n (String, N
 }
 
 /// Reads a whole document; `None` if it isn't an object. Violations go to `reader`.
-pub(crate) fn rules(reader: &mut Reader<'_>, node: &Node) -> Option<Rules> {
+pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turns<'_>) -> Option<Rules> {
     let context = &mut Context::gather(node);
     let mut fields = reader.object(node)?;
     fields.optional("$schema", |reader, node| reader.string(node).map(|_| ()));
@@ -77,53 +78,57 @@ pub(crate) fn rules(reader: &mut Reader<'_>, node: &Node) -> Option<Rules> {
     let rules = Rules {
         version: version.unwrap_or(1),
         revision: revision.unwrap_or(1),
-        jurisdictions: map(&mut fields, "jurisdictions", context, jurisdiction_name, jurisdiction),
-        regions: map(&mut fields, "regions", context, RegionId::parse, region),
-        services: map(&mut fields, "services", context, ServiceId::parse, service),
-        tenants: map(&mut fields, "tenants", context, TenantId::parse, tenant),
-        networks: list(&mut fields, "networks", context, network),
-        overrides: list(&mut fields, "overrides", context, an_override),
+        jurisdictions: map(&mut fields, "jurisdictions", context, turns, jurisdiction_name, jurisdiction).await,
+        regions: map(&mut fields, "regions", context, turns, RegionId::parse, region).await,
+        services: map(&mut fields, "services", context, turns, ServiceId::parse, service).await,
+        tenants: map(&mut fields, "tenants", context, turns, TenantId::parse, tenant).await,
+        networks: list(&mut fields, "networks", context, turns, network).await,
+        overrides: list(&mut fields, "overrides", context, turns, an_override).await,
         rules: fields.optional("rules", keeping).unwrap_or_default(),
     };
     fields.finish();
     Some(rules)
 }
 
-fn map<K: Ord, V>(
+async fn map<K: Ord, V>(
     fields: &mut Fields<'_, '_, '_>,
     key: &'static str,
     context: &mut Context,
+    turns: &mut Turns<'_>,
     name: fn(&str) -> Option<K>,
     value: impl Fn(&mut Reader<'_>, &Node, &mut Context) -> Option<V>,
 ) -> BTreeMap<K, V> {
-    let read = |reader: &mut Reader<'_>, node: &_| {
-        let mut map = BTreeMap::new();
-        for (key, node) in reader.entries(node)? {
-            let reader = &mut reader.at(key);
-            let value = value(reader, node, context);
-            match name(key) {
-                Some(name) => map.extend(value.map(|value| (name, value))),
-                None => reader
-                    .fail(format!("{NOT_A_NAME}; a jurisdiction is neither \"unknown\" nor like a country code"))?,
+    let mut map = BTreeMap::new();
+    let Some((mut reader, node)) = fields.take(key) else { return map };
+    for (key, node) in reader.entries(node).unwrap_or_default() {
+        turns.spend(node.weight()).await;
+        let reader = &mut reader.at(key);
+        let value = value(reader, node, context);
+        match name(key) {
+            Some(name) => map.extend(value.map(|value| (name, value))),
+            None => {
+                reader
+                    .fail::<()>(format!("{NOT_A_NAME}; a jurisdiction is neither \"unknown\" nor like a country code"));
             }
         }
-        Some(map)
-    };
-    fields.optional(key, read).unwrap_or_default()
+    }
+    map
 }
 
-fn list<V>(
+async fn list<V>(
     fields: &mut Fields<'_, '_, '_>,
     key: &'static str,
     context: &mut Context,
+    turns: &mut Turns<'_>,
     value: fn(&mut Reader<'_>, usize, &Node, &mut Context) -> Option<V>,
 ) -> Vec<V> {
-    let mut index = 0;
-    let read = |reader: &mut Reader<'_>, node: &Node| {
-        index += 1;
-        value(reader, index - 1, node, context)
-    };
-    fields.optional(key, |reader, node| reader.list(node, read)).unwrap_or_default()
+    let Some((mut reader, node)) = fields.take(key) else { return Vec::new() };
+    let mut list = Vec::new();
+    for (index, node) in reader.items(node).unwrap_or_default().iter().enumerate() {
+        turns.spend(node.weight()).await;
+        list.extend(value(&mut reader.at(index), index, node, context));
+    }
+    list
 }
 
 /// `unknown` and what looks like a country code would be ambiguous where jurisdictions are named.

@@ -1,10 +1,11 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
+use crate::turns::Turns;
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {
@@ -85,8 +86,7 @@ pub(super) fn cors(rules: &Rules, violations: &mut Vec<Violation>) {
         let has_keys = rules.tenants.values().any(|tenant| tenant.services.contains(id));
         if is_any && !has_keys {
             let message = "is \"*\" for a service that no tenant names, so any page could ask with its visitor's place \
-                and no \
-                           key; list the origins, or give the service tenants";
+                and no key; list the origins, or give the service tenants";
             violations.push(Violation { pointer: format!("/services/{id}/cors/origins"), message: message.to_owned() });
         }
     }
@@ -122,33 +122,41 @@ fn types(answers: &Answers) -> Vec<&'static str> {
     present.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
 }
 
+/// The names of the members of `section` of which a violation was found at `field`, or anywhere if that is empty.
+fn unread<'v>(violations: &'v [Violation], section: &str, field: &str) -> HashSet<&'v str> {
+    let name = |one: &'v Violation| {
+        let (name, rest) = match one.pointer.strip_prefix(section)?.split_once('/') {
+            Some((name, rest)) => (name, rest),
+            None => (one.pointer.strip_prefix(section)?, ""),
+        };
+        let is_there = field.is_empty() || rest.split('/').next() == Some(field);
+        is_there.then_some(name)
+    };
+    violations.iter().filter_map(name).collect()
+}
+
 /// A tenant's declared residency that no rule of a service names would be taken by `*`: whoever said "uk" would be
 /// processed wherever anybody may be, without a word.
-pub(super) fn tenants(rules: &Rules, violations: &mut Vec<Violation>) {
+pub(super) async fn tenants(rules: &Rules, violations: &mut Vec<Violation>, turns: &mut Turns<'_>) {
     // Of what couldn't be read nothing more is said.
-    let unread = |place: &str, violations: &[Violation]| {
-        violations
-            .iter()
-            .any(|one| one.pointer.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-    };
+    let (unread_tenants, unread_services) =
+        (unread(violations, "/tenants/", ""), unread(violations, "/services/", "residency"));
+    let mut found = Vec::new();
     for (name, tenant) in &rules.tenants {
-        if tenant.residency.is_empty() || tenant.process_in.is_some() || unread(&format!("/tenants/{name}"), violations)
-        {
+        turns.spend(super::BUILD * (1 + tenant.services.len())).await;
+        if tenant.residency.is_empty() || tenant.process_in.is_some() || unread_tenants.contains(name.as_str()) {
             continue;
         }
         for id in &tenant.services {
             let Some(service) = rules.services.get(id) else { continue };
-            let named = |client: &ClientMatch| {
-                matches!(client,
-                ClientMatch::Jurisdiction(one) if tenant.residency.contains(one))
-            };
+            let named = |client: &ClientMatch| matches!(client, ClientMatch::Jurisdiction(one) if tenant.residency.contains(one));
             let taken =
                 |rule: &&rules::ResidencyRule| rule.clients.iter().any(|one| *one == ClientMatch::Known || named(one));
             let position = service.residency.iter().position(|rule| taken(&rule));
             let Some((index, rule)) = position.and_then(|index| Some((index, service.residency.get(index)?))) else {
                 continue;
             };
-            if rule.clients.iter().any(named) || unread(&format!("/services/{id}/residency"), violations) {
+            if rule.clients.iter().any(named) || unread_services.contains(id.as_str()) {
                 continue;
             }
             let declared: Vec<String> = tenant.residency.iter().map(|one| format!("{one:?}")).collect();
@@ -159,7 +167,8 @@ pub(super) fn tenants(rules: &Rules, violations: &mut Vec<Violation>) {
                  [{first}]",
                 declared.join(", ")
             );
-            violations.push(Violation { pointer: format!("/tenants/{name}/residency"), message });
+            found.push(Violation { pointer: format!("/tenants/{name}/residency"), message });
         }
     }
+    violations.extend(found);
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::geo::{self, Coordinates, CountryCode};
 use crate::rules;
+use crate::turns::Turns;
 
 /// What is known of an address prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    pub(super) fn new(networks: &[rules::Network]) -> Self {
+    pub(super) async fn new(networks: &[rules::Network], turns: &mut Turns<'_>) -> Self {
         let mut lengths = [Vec::new(), Vec::new()];
         for network in networks {
             lengths[usize::from(network.prefix.addr().is_ipv6())].push(network.prefix.prefix_len());
@@ -39,7 +40,12 @@ impl Networks {
             country: network.country,
             location: network.location.or_else(|| geo::centroid(network.country)),
         };
-        Self { places: networks.iter().map(|network| (network.prefix, place(network))).collect(), lengths }
+        let mut places = HashMap::with_capacity(networks.len());
+        for network in networks {
+            turns.spend(super::BUILD).await;
+            places.insert(network.prefix, place(network));
+        }
+        Self { places, lengths }
     }
 
     pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> {

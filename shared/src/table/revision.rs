@@ -2,7 +2,13 @@
 
 use core::fmt;
 
+use sha2::Digest;
+
 use crate::rules::KeyDigest;
+use crate::turns::Turns;
+
+/// How much is hashed between two looks at the turn, in bytes.
+const HASHED: usize = 16 << 10;
 
 /// Which document this is: its number and what its bytes hash to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +33,16 @@ pub enum Succession {
 }
 
 impl Revision {
+    /// The SHA-256 of a document's bytes.
+    pub async fn digest_in_turns(bytes: &[u8], turns: &mut Turns<'_>) -> [u8; 32] {
+        let mut sha256 = sha2::Sha256::new();
+        for piece in bytes.chunks(HASHED) {
+            turns.spend(HASHED / 8).await;
+            sha256.update(piece);
+        }
+        sha256.finalize().into()
+    }
+
     /// How `candidate` stands to this document. Rolling back is old content under a new number.
     ///
     /// ```

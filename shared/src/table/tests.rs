@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::{Random, document};
+use crate::turns::at_once;
 
 fn sound() -> Value {
     json!({
@@ -49,6 +50,45 @@ fn assert_refused(change: impl FnOnce(&mut Value), pointer: &str, hint: &str) {
     let [line] = &lines[..] else { panic!("one violation expected: {lines:#?}") };
     assert!(line.starts_with(&format!("{pointer}: ")), "{line}");
     assert!(line.contains(hint), "{line}");
+}
+
+#[test]
+fn a_large_document_compiles_in_turns_to_the_same() {
+    let mut document = sound();
+    let tenant = document["tenants"]["acme"].clone();
+    for i in 0..2_000 {
+        document["tenants"][format!("tenant-{i}")] = tenant.clone();
+        document["tenants"][format!("tenant-{i}")]["key_sha256"] =
+            json!([KeyDigest::of_key(&i.to_string()).to_string()]);
+        let network = json!({ "prefix": format!("10.{}.{}.0/24", i >> 8, i & 255), "country": "FR" });
+        document["networks"].as_array_mut().unwrap().push(network);
+    }
+    let pauses = std::rc::Rc::new(std::cell::Cell::new(0));
+    let counted = std::rc::Rc::clone(&pauses);
+    let pause = move || {
+        counted.set(counted.get() + 1);
+        Box::pin(core::future::ready(())) as core::pin::Pin<Box<dyn Future<Output = ()>>>
+    };
+    let mut in_turns =
+        |document: &Value| at_once(Table::compile_in_turns(document.to_string().as_bytes(), &mut Turns::new(&pause)));
+    let (whole, pieces) = (compile(&document).unwrap(), in_turns(&document).unwrap());
+    assert!(pauses.get() > 10, "{}", pauses.get());
+    assert_eq!(pieces.revision(), whole.revision());
+    assert!(pieces.ranks_like(&whole));
+    assert_eq!(format!("{:?}", pieces.tenants()), format!("{:?}", whole.tenants()));
+    assert_eq!(format!("{:?}", pieces.regions()), format!("{:?}", whole.regions()));
+    assert_eq!(format!("{:?}", pieces.services()), format!("{:?}", whole.services()));
+    assert_eq!(pieces.keys, whole.keys);
+    assert_eq!(pieces.hosts.service_of("chat.example"), whole.hosts.service_of("chat.example"));
+    at_once(pieces.free(&mut Turns::unbroken()));
+
+    // Mistakes are told as well, each one, in the same order.
+    document["tenants"]["tenant-7"]["residency"] = json!("nowhere");
+    document["tenants"]["tenant 8"] = tenant;
+    document["networks"][3]["country"] = json!("XX1");
+    let (whole, pieces) = (compile(&document).unwrap_err(), in_turns(&document).unwrap_err());
+    assert_eq!(pieces, whole);
+    assert_eq!(whole.len(), 4, "the bad name, its key that stands twice, and the two others: {whole:#?}");
 }
 
 #[test]

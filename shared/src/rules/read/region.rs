@@ -10,6 +10,7 @@ use crate::geo::CountryCode;
 use crate::id::{EndpointId, JurisdictionId};
 use crate::json::{Node, Reader};
 use crate::rules::{Answers, Endpoint, Engine, HostName, Place, Region, ServiceBinding, Style};
+use crate::turns::{Turns, at_once};
 
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
     let mut fields = reader.object(node)?;
@@ -22,7 +23,7 @@ pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context
         location: fields.optional("location", location),
         standby: fields.optional("standby", boolean).unwrap_or(false),
         answers: fields.optional("answers", answers),
-        endpoints: map(&mut fields, "endpoints", context, EndpointId::parse, endpoint),
+        endpoints: at_once(map(&mut fields, "endpoints", context, &mut Turns::unbroken(), EndpointId::parse, endpoint)),
         monitor: fields.optional("monitor", monitor),
         load: fields.optional("load", region_load),
     };

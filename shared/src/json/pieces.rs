@@ -1,0 +1,248 @@
+//! Parses a large document in turns. Takes its text; returns the same [`Node`] or the same violation as [`Node::parse`].
+//! Called by [`Node::parse_in_turns`].
+//!
+//! The members of the outer object, and the members or items of each of those, are found by their brackets and commas.
+//! Each is then parsed by itself. If anything isn't as it should be, the whole text is parsed at once, which says what
+//! is wrong and where. That takes long only up to the mistake.
+
+use super::Node;
+use crate::turns::Turns;
+
+/// A shorter text is parsed at once, in bytes.
+const SMALL: usize = 4 << 10;
+/// How deep values may be nested. `serde_json` stops at 128.
+const MAX_DEPTH: usize = 100;
+
+/// The document, or `None` if it has to be parsed at once.
+pub(super) async fn parse(text: &[u8], turns: &mut Turns<'_>) -> Option<Node> {
+    if text.len() <= SMALL {
+        return None;
+    }
+    let mut scan = Scan { text, at: 0 };
+    let document = container(&mut scan, turns, 2).await?;
+    scan.skip_space();
+    (scan.at == text.len()).then_some(document)
+}
+
+/// Parses the value that begins here. If it is large and holds others, those are parsed one by one, down to `levels`.
+async fn value(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) -> Option<Node> {
+    let begin = scan.at;
+    if levels > 0 && matches!(scan.peek()?, b'{' | b'[') {
+        // Whether it is small shows only at its end.
+        match scan.skip_value(SMALL) {
+            Skipped::Whole => {}
+            Skipped::TooLong => {
+                scan.at = begin;
+                return Box::pin(container(scan, turns, levels)).await;
+            }
+            Skipped::Broken => return None,
+        }
+    } else if !matches!(scan.skip_value(usize::MAX), Skipped::Whole) {
+        return None;
+    }
+    let piece = scan.text.get(begin..scan.at)?;
+    turns.spend(piece.len()).await;
+    serde_json::from_slice(piece).ok()
+}
+
+/// Parses the object or list that begins here, value by value.
+async fn container(scan: &mut Scan<'_>, turns: &mut Turns<'_>, levels: usize) -> Option<Node> {
+    scan.skip_space();
+    let is_object = match scan.next()? {
+        b'{' => true,
+        b'[' => false,
+        _ => return None,
+    };
+    let (mut entries, mut items) = (Vec::new(), Vec::new());
+    scan.skip_space();
+    let end = if is_object { b'}' } else { b']' };
+    if scan.peek()? == end {
+        scan.at += 1;
+        return Some(if is_object { Node::Object(entries) } else { Node::Array(items) });
+    }
+    loop {
+        scan.skip_space();
+        if is_object {
+            let key = scan.key()?;
+            scan.skip_space();
+            (scan.next()? == b':').then_some(())?;
+            scan.skip_space();
+            entries.push((key, value(scan, turns, levels - 1).await?));
+        } else {
+            items.push(value(scan, turns, levels - 1).await?);
+        }
+        scan.skip_space();
+        match scan.next()? {
+            b',' => {}
+            byte if byte == end => break,
+            _ => return None,
+        }
+    }
+    Some(if is_object { Node::Object(entries) } else { Node::Array(items) })
+}
+
+/// How the search for a value's end went.
+enum Skipped {
+    Whole,
+    TooLong,
+    Broken,
+}
+
+/// Where in the text the parser stands.
+struct Scan<'t> {
+    text: &'t [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    /// The string that begins here.
+    fn key(&mut self) -> Option<String> {
+        let begin = self.at;
+        (self.next()? == b'"').then_some(())?;
+        self.skip_string()?;
+        serde_json::from_slice(self.text.get(begin..self.at)?).ok()
+    }
+
+    /// Skips the rest of a string, behind its first quote.
+    fn skip_string(&mut self) -> Option<()> {
+        loop {
+            let rest = self.text.get(self.at..)?;
+            let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+            let is_end = rest.get(found) == Some(&b'"');
+            // What follows a backslash can't end the string.
+            self.at += found + if is_end { 1 } else { 2 };
+            if is_end {
+                return Some(());
+            }
+        }
+    }
+
+    /// Skips a value, unless it is longer than `longest` bytes. Whether it is one, its parser will say.
+    fn skip_value(&mut self, longest: usize) -> Skipped {
+        let begin = self.at;
+        let mut depth = 0_usize;
+        while let Some(byte) = self.peek() {
+            if self.at - begin > longest {
+                return Skipped::TooLong;
+            }
+            match byte {
+                b',' | b'}' | b']' if depth == 0 => break,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if byte == b'"' && self.skip_string().is_none() || depth > MAX_DEPTH {
+                return Skipped::Broken;
+            }
+            if depth == 0 && matches!(byte, b'"' | b'}' | b']') {
+                break;
+            }
+        }
+        Skipped::Whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::turns::at_once;
+
+    /// What the two ways of parsing make of a text, which is filled up so that it counts as large.
+    fn both(text: &str) -> (Option<Node>, Option<Node>) {
+        let text = format!("{text}{}", " ".repeat(SMALL));
+        let whole = serde_json::from_str(&text).ok();
+        (at_once(parse(text.as_bytes(), &mut Turns::unbroken())), whole)
+    }
+
+    #[test]
+    fn pieces_are_the_same_as_the_whole() {
+        let long = "x".repeat(2 * SMALL);
+        for text in [
+            r#"{}"#.to_owned(),
+            r#" { "a" : 1 , "a" : [ ] , "b\u0022" : { "c" : [ 1 , { } , "}" , "\\" ] } } "#.to_owned(),
+            format!(r#"{{"a":{{"b":["{long}",{{"c":1}}],"d":{{"e":"{long}"}}}},"f":["{long}", 2 , [3]]}}"#),
+            r#"{"a":[],"b":true,"c":null,"d":-1.5e3}"#.to_owned(),
+        ] {
+            let (pieces, whole) = both(&text);
+            assert!(pieces.is_some(), "{text:.60}");
+            assert_eq!(pieces, whole, "{text:.60}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_document_is_left_to_the_parser_of_the_whole() {
+        for text in [
+            "",
+            "[1",
+            "{",
+            "}",
+            "{]",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{,}"#,
+            r#"{"a":1 2}"#,
+            r#"{"a":1}}"#,
+            r#"{"a":1}{"#,
+            r#"{"a":[}]}"#,
+            r#"{"a":"\"}"#,
+            r#"{'a':1}"#,
+            r#"{"a":01}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"a":1;"b":2}"#,
+            r#"{1:2}"#,
+            r#"{"a":tru}"#,
+            r#"{"a":1,,"b":2}"#,
+            r#"{"a" 1}"#,
+        ] {
+            let (pieces, whole) = both(text);
+            assert_eq!((pieces, whole), (None, None), "{text}");
+        }
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+        assert_eq!(both(&deep), (None, None));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+        /// Texts of JSON's own characters, some of them documents.
+        #[test]
+        fn no_text_is_read_differently(
+            parts in proptest::collection::vec(prop_oneof![
+                Just("{".to_owned()), Just("}".to_owned()), Just("[".to_owned()), Just("]".to_owned()),
+                Just(",".to_owned()), Just(":".to_owned()), Just("\"".to_owned()), Just("\\".to_owned()),
+                Just("1".to_owned()), Just(" ".to_owned()), Just("\"a\":1".to_owned()), Just("\"k\":{}".to_owned()),
+                Just("\"l\":[1,2]".to_owned()), Just(format!("\"m\":\"{}\"", "y".repeat(SMALL))),
+                Just(format!("{{\"n\":[\"{}\"]}}", "z".repeat(SMALL))), Just("null".to_owned()),
+            ], 0..12),
+            is_wrapped in any::<bool>(),
+        ) {
+            let inner = parts.concat();
+            let (pieces, whole) = both(&if is_wrapped { format!("{{{inner}}}") } else { inner });
+            if pieces.is_some() {
+                prop_assert_eq!(pieces, whole);
+            } else if let Some(Node::Object(entries)) = whole {
+                prop_assert!(false, "not read in pieces: {:?}", entries.len());
+            }
+        }
+    }
+}
