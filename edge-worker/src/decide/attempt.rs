@@ -44,7 +44,7 @@ pub(crate) enum Event {
         content_type: Option<String>,
         /// Whether the body has a `Content-Encoding` that the runtime doesn't decompress, though none was asked for.
         packed: bool,
-        /// The rest that the endpoint asks for: [`crate::decide::cooldown::asked_rest`].
+        /// The rest that the endpoint asks for: [`crate::decide::cooldown::retry_after_ms`].
         retry_after_ms: Option<u64>,
     },
     /// The fetch failed without an answer: name resolution, connection or TLS.
@@ -142,7 +142,7 @@ pub(crate) enum Action {
         /// Whether the endpoint rests only for requests to this path.
         this_path: bool,
         /// The rest that the endpoint asked for, in milliseconds; `None` if backoff decides.
-        asked_ms: Option<u64>,
+        retry_after_ms: Option<u64>,
         /// Whether it counts as a fault in the endpoint's [`breaker`](crate::decide::breaker).
         fault: bool,
     },

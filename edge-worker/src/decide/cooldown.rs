@@ -84,9 +84,9 @@ impl Rest {
         self.until.lasts(now, Millis(LONGEST_MS))
     }
 
-    fn fail(&mut self, asked_ms: Option<u64>, now: Timestamp) {
+    fn fail(&mut self, retry_after_ms: Option<u64>, now: Timestamp) {
         let backoff = SHORTEST_MS << self.failures.min(6);
-        let until = now.after(Millis(asked_ms.unwrap_or(backoff).min(LONGEST_MS)));
+        let until = now.after(Millis(retry_after_ms.unwrap_or(backoff).min(LONGEST_MS)));
         // Requests that failed together may ask for different rests.
         let until = if self.lasts(now) { self.until.max(until) } else { until };
         *self = Self { until, failed: now, failures: self.failures.saturating_add(1), served: false };
@@ -103,21 +103,21 @@ impl Rests {
         self.by.iter().find(|(by, _)| *by == source).map(|(_, rest)| rest)
     }
 
-    fn fail(&mut self, source: Source, asked_ms: Option<u64>, now: Timestamp) {
+    fn fail(&mut self, source: Source, retry_after_ms: Option<u64>, now: Timestamp) {
         match self.by.iter_mut().find(|(by, _)| *by == source) {
-            Some((_, rest)) => rest.fail(asked_ms, now),
+            Some((_, rest)) => rest.fail(retry_after_ms, now),
             None => {
                 if self.by.len() >= MAX_SOURCES {
                     let first = (0..self.by.len()).min_by_key(|&at| self.by[at].1.until);
                     first.map(|at| self.by.swap_remove(at));
                 }
                 let mut rest = Rest::new(now);
-                rest.fail(asked_ms, now);
+                rest.fail(retry_after_ms, now);
                 self.by.push((source, rest));
             }
         }
         if self.by.iter().filter(|(_, rest)| rest.counts(now)).count() >= SEVERAL {
-            self.all.get_or_insert(Rest::new(now)).fail(asked_ms, now);
+            self.all.get_or_insert(Rest::new(now)).fail(retry_after_ms, now);
         }
     }
 
@@ -135,11 +135,11 @@ impl Rests {
 impl CoolDowns {
     /// Lets an endpoint rest as long as it asked, or as backoff decides, but at most 60 s. Called for
     /// `Action::CoolDown`.
-    pub(crate) fn rest(&mut self, key: Key, source: Source, asked_ms: Option<u64>, now: Timestamp) {
+    pub(crate) fn rest(&mut self, key: Key, source: Source, retry_after_ms: Option<u64>, now: Timestamp) {
         if self.rests.len() >= MAX && !self.rests.contains_key(&key) {
             self.make_room(source, now);
         }
-        self.rests.entry(key).or_default().fail(source, asked_ms, now);
+        self.rests.entry(key).or_default().fail(source, retry_after_ms, now);
     }
 
     /// Notes that a source was served. Its own failures there are forgotten, and rests for everybody end. Rests of
@@ -228,7 +228,7 @@ impl Key {
 /// `retry-after` (seconds or an HTTP date, RFC 9110 §10.2.3), else the longest reset among the `x-ratelimit-*` limits
 /// that have nothing left.
 #[must_use]
-pub(crate) fn asked_rest(headers: &Headers, now: Timestamp) -> Option<u64> {
+pub(crate) fn retry_after_ms(headers: &Headers, now: Timestamp) -> Option<u64> {
     let millis = || headers.get("retry-after-ms").and_then(seconds).map(|value| value / 1000.0);
     let plain = || {
         let text = headers.get("retry-after")?;
@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn headers_that_ask_for_a_rest() {
         let now = Timestamp::parse("1994-11-06T08:49:07Z").unwrap();
-        let rest_of = |headers: &[(&str, &str)]| asked_rest(&headers.iter().copied().collect(), now);
+        let rest_of = |headers: &[(&str, &str)]| retry_after_ms(&headers.iter().copied().collect(), now);
         assert_eq!(rest_of(&[("retry-after", "7")]), Some(7_000));
         assert_eq!(rest_of(&[("retry-after", "7"), ("retry-after-ms", "120")]), Some(120));
         assert_eq!(rest_of(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]), Some(30_000));

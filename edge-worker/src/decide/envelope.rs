@@ -316,18 +316,18 @@ impl Failure {
         }
     }
 
-    /// The word programs branch on: the endpoint's own where it has one.
+    /// The code in the body of the error, for programs: the endpoint's code if it has one, else ours.
     #[must_use]
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Refused { code: Some(code), .. } | Self::Interrupted { code: Some(code), .. } => code,
-            _ => self.word(),
+            _ => self.own_code(),
         }
     }
 
-    /// The word for it in logs and metrics: one of ours, whatever the endpoint says.
+    /// The code in logs and metrics. It is always one of ours, whatever the endpoint says.
     #[must_use]
-    pub(crate) fn word(&self) -> &'static str {
+    pub(crate) fn own_code(&self) -> &'static str {
         match self {
             Self::UnknownHost => "unknown_host",
             Self::UnknownPath => "unknown_path",
@@ -359,7 +359,7 @@ impl Failure {
             Self::Batch => "batch_not_allowed",
             Self::EncryptedElsewhere => "invalid_encrypted_content",
             Self::BatchLine { .. } => "invalid_batch_line",
-            Self::BatchRequest { failure, .. } => failure.word(),
+            Self::BatchRequest { failure, .. } => failure.own_code(),
             Self::BadForm { .. } => "invalid_form",
             Self::UnknownId => "not_found",
             Self::ItemReference => "item_reference_not_allowed",

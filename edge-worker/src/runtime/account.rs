@@ -14,9 +14,9 @@ use crate::runtime::reply::ResponseInfo;
 /// Counts and logs a request that was refused before anything was sent.
 #[inline(never)]
 pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
-    metrics::request(service(info), failure.word());
+    metrics::request(service(info), failure.own_code());
     if log::may_log_failure(clock::now()) {
-        let mut line = line(info, failure.word(), Some(status));
+        let mut line = line(info, failure.own_code(), Some(status));
         add_denied(&mut line, info);
         write_line(line, status >= 500);
     }

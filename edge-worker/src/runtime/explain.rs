@@ -149,7 +149,7 @@ pub(crate) fn metrics(
         revision: table.map(|table| table.revision().number),
         rules_age_ms: snapshot.confirmed.map(|age| age.0),
         health_age_ms: feed::health_ages(),
-        in_flight: task::under_way(),
+        in_flight: task::in_progress(),
         held_bytes: inflight::held(),
         resting: resting.unwrap_or_default(),
         began_ms: feed::began().0,

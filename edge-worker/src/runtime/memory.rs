@@ -46,10 +46,10 @@ impl Memory {
     }
 
     /// Whether an endpoint should be avoided as long as there are others.
-    pub(crate) fn is_resting(&self, target: &Target, whose: &Attribution<'_>, now: Timestamp) -> bool {
+    pub(crate) fn is_resting(&self, target: &Target, attribution: &Attribution<'_>, now: Timestamp) -> bool {
         // Mostly no endpoint is at rest. Then no key is made.
-        !self.cool_downs.is_empty() && self.cool_downs.is_resting(&whose.key(target), whose.source, now)
-            || self.breakers.is_open(target.region_id(), target.id(), whose.source, now)
+        !self.cool_downs.is_empty() && self.cool_downs.is_resting(&attribution.key(target), attribution.source, now)
+            || self.breakers.is_open(target.region_id(), target.id(), attribution.source, now)
     }
 
     /// Notes that a request is sent to an endpoint.
@@ -58,21 +58,21 @@ impl Memory {
     }
 
     /// Notes how an attempt at an endpoint ended.
-    pub(crate) fn note(&mut self, target: &Target, whose: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
-        self.breakers.note(target.region_id(), target.id(), whose.source, verdict, now);
+    pub(crate) fn note(&mut self, target: &Target, attribution: &Attribution<'_>, verdict: Verdict, now: Timestamp) {
+        self.breakers.note(target.region_id(), target.id(), attribution.source, verdict, now);
         if verdict == Verdict::Answered && !self.cool_downs.is_empty() {
-            self.cool_downs.recovered(&whose.key(target), whose.source);
+            self.cool_downs.recovered(&attribution.key(target), attribution.source);
         }
     }
 
     /// Performs [`Action::CoolDown`], and ignores any other action.
-    pub(crate) fn cool_down(&mut self, action: &Action, whose: &Attribution<'_>, now: Timestamp) {
-        if let Action::CoolDown { region, endpoint, model, this_path, asked_ms, fault } = action {
-            let (region, endpoint, source) = (region.clone(), endpoint.clone(), whose.source);
+    pub(crate) fn cool_down(&mut self, action: &Action, attribution: &Attribution<'_>, now: Timestamp) {
+        if let Action::CoolDown { region, endpoint, model, this_path, retry_after_ms, fault } = action {
+            let (region, endpoint, source) = (region.clone(), endpoint.clone(), attribution.source);
             let verdict = if *fault { Verdict::Fault } else { Verdict::Answered };
             self.breakers.note(&region, &endpoint, source, verdict, now);
-            let key = Key { region, endpoint, model: model.clone(), path: this_path.then_some(whose.path) };
-            self.cool_downs.rest(key, source, *asked_ms, now);
+            let key = Key { region, endpoint, model: model.clone(), path: this_path.then_some(attribution.path) };
+            self.cool_downs.rest(key, source, *retry_after_ms, now);
         }
     }
 }

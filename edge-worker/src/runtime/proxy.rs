@@ -5,10 +5,12 @@
 //! write waits for the client, and the `exchange` reads at most 64 KiB ahead, so memory is bounded. If the client goes
 //! away, a write fails or its signal fires. Dropping the driver aborts the fetch in flight.
 
-use core::future::{Future as _, poll_fn};
-use core::task::Poll;
+mod early;
+mod splicing;
+mod stored_file;
+mod waiting;
+
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::rc::Rc;
 
 use bailiwick_rules::time::Millis;
@@ -17,37 +19,27 @@ use worker::Env;
 
 use crate::decide::attempt::{Action, AttemptNumber, Event, Run, Task, step};
 use crate::decide::breaker::Verdict;
-use crate::decide::cooldown;
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::inflight::Reservation;
 use crate::decide::keepalive::{self, KeepAlive};
-use crate::decide::plan::Target;
-use crate::decide::rewrite::disposition::with_sealed_ids;
 use crate::decide::rewrite::{self, Content, headers};
+use crate::decide::route::Route;
 use crate::decide::route::query::Query;
-use crate::decide::route::{Class, Route};
 use crate::decide::source::Source;
-use crate::decide::splice::{BatchLines, Ids, NamePlaces, Names, Splice};
+use crate::decide::splice::Splice;
 use crate::decide::sse::single::AnswerKind;
-use crate::decide::sse::without_mark;
 use crate::decide::state::sealed_id::{Keyring, Owner};
 use crate::runtime::account;
 use crate::runtime::clock::{self, Clock};
 use crate::runtime::env;
-use crate::runtime::exchange::{Arrival, Exchange};
+use crate::runtime::exchange::Exchange;
 use crate::runtime::held::Writing;
 use crate::runtime::memory::{self, Attribution};
 use crate::runtime::receipt::ReceiptSigner;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
-
-/// The values of `Content-Encoding` after which the body needs no decompression: the runtime does it, or there is none.
-/// The runtime knows them only in this spelling.
-const UNPACKED: &[&str] = &["", "br", "gzip", "identity"];
-
-/// What `input_file_id` of a batch must be, for the error message.
-const BATCH_FILE: &str = "the id of one file that was uploaded with the purpose batch";
+use stored_file::{StoredFile, is_content};
 
 /// The request to send. It is adapted to each endpoint when that endpoint is asked.
 pub(crate) struct Job {
@@ -74,7 +66,7 @@ pub(crate) struct Job {
     /// Whether the answer is a list of models that may hold other tenants' models.
     pub(crate) hides_models: bool,
     /// The memory that is reserved for the body.
-    pub(crate) hold: Option<Rc<Reservation>>,
+    pub(crate) reservation: Option<Rc<Reservation>>,
     /// The interval of comments to a client that waits for a stream.
     pub(crate) keepalive: Option<Millis>,
     /// The kind of answer on this path, which decides the form of its events.
@@ -84,7 +76,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    fn whose(&self) -> Attribution<'_> {
+    fn attribution(&self) -> Attribution<'_> {
         Attribution { source: self.source, model: self.model.as_deref(), path: self.route.pattern() }
     }
 }
@@ -98,7 +90,7 @@ pub(crate) struct Driver {
     fetch: FetchState,
     /// The endpoint's headers of the committed answer. They are kept because the fetch may have ended with the same
     /// chunk.
-    theirs: Option<Headers>,
+    upstream_headers: Option<Headers>,
     /// The attempt whose timer is armed.
     timer: Option<AttemptNumber>,
     /// The machine's time.
@@ -200,7 +192,7 @@ impl Driver {
             info,
             exchange,
             fetch: FetchState::Idle,
-            theirs: None,
+            upstream_headers: None,
             timer: None,
             clock: Clock::default(),
             writing: Writing::default(),
@@ -233,14 +225,14 @@ impl Driver {
                 Some(Output::Reply(failure)) => return Answer::Whole(self.fail(&failure).await),
                 Some(_) => {}
                 None if self.run.is_done() => {
-                    let failure = self.verdict().unwrap_or(Failure::Internal);
+                    let failure = self.upload_failure().unwrap_or(Failure::Internal);
                     return Answer::Whole(self.fail(&failure).await);
                 }
                 None => outputs = self.next_outputs().await,
             }
         };
         if self.wants_length(&outputs) {
-            self.file = self.look().await;
+            self.file = self.fetch_stored_file().await;
         }
         let mut headers = self.headers();
         if let Some(receipt_signer) = self.job.receipt_signer.take()
@@ -252,60 +244,12 @@ impl Driver {
         self.answer(status, headers, outputs)
     }
 
-    /// Begins the client's stream before the commit. The run continues while the stream is written.
-    #[inline(never)]
-    fn begin_early(mut self: Box<Self>, mut outputs: VecDeque<Output>) -> Answer {
-        self.is_begun = true;
-        // A receipt names the endpoint, which isn't known yet.
-        self.job.receipt_signer = None;
-        outputs.push_front(Output::Comment);
-        let headers = self.info.begun();
-        Answer::Streamed(Box::new(Body { status: 200, headers, length: None, driver: self, outputs }))
-    }
-
-    /// Adds a comment for the client if one is due and no answer has begun.
-    #[inline(never)]
-    fn keep_alive(&mut self, outputs: &mut VecDeque<Output>) {
-        let now_ms = self.clock.at(clock::now());
-        if self.run.is_done() || self.run.served_by().is_some() {
-            self.keepalive = None;
-        }
-        let Some(keepalive) = &mut self.keepalive else { return };
-        if keepalive.beat(now_ms) {
-            outputs.push_back(Output::Comment);
-        }
-        self.exchange.arm(clock::now().0, keepalive.left(now_ms));
-    }
-
-    /// Commits an answer to a stream that began earlier. A comment names the endpoint, because the headers couldn't.
-    #[inline(never)]
-    fn commit_late(&mut self, outputs: &mut VecDeque<Output>) {
-        self.job.body = None;
-        self.job.hold = None;
-        // A byte-order mark is valid only at the beginning of the stream, and comments came first.
-        if let Some(Output::Emit(bytes)) = outputs.front_mut()
-            && without_mark(bytes).len() < bytes.len()
-        {
-            bytes.drain(..3);
-        }
-        if let Some(target) = self.run.served_by() {
-            outputs.push_front(Output::Emit(keepalive::served(target)));
-        }
-    }
-
-    /// Ends a stream that began early and failed, with one error event.
-    #[inline(never)]
-    fn fail_late(&mut self, failure: &Failure) -> VecDeque<Output> {
-        self.failed = Some((failure.status(), failure.word()));
-        VecDeque::from([Output::Emit(keepalive::failed(failure, self.job.answer_kind)), Output::Finish])
-    }
-
     /// Makes the headers of a committed answer. Drops the request, which is no longer needed.
     #[inline(never)]
     fn headers(&mut self) -> Headers {
         self.job.body = None;
-        self.job.hold = None;
-        let mut headers = self.theirs.as_ref().map(headers::to_client).unwrap_or_default();
+        self.job.reservation = None;
+        let mut headers = self.upstream_headers.as_ref().map(headers::to_client).unwrap_or_default();
         if let Some(model) = headers.get("openai-model").and_then(|model| self.renamed(model)) {
             headers.set("openai-model", &model);
         }
@@ -323,17 +267,6 @@ impl Driver {
         asked.or_else(found).cloned()
     }
 
-    /// Replaces an endpoint's id by a sealed one in the name of a downloaded file.
-    #[inline(never)]
-    fn rename_file(&self, headers: &mut Headers) {
-        let (Some(target), Some((keys, owner))) = (self.run.served_by(), self.job.ids.as_ref()) else { return };
-        let seal = |id: &str| keys.seal(owner, target.region_id().as_str(), target.id().as_str(), id);
-        let asked = self.job.route.ids().next().unwrap_or_default();
-        if let Some(value) = headers.get("content-disposition").map(|value| with_sealed_ids(value, asked, seal)) {
-            headers.set("content-disposition", &value);
-        }
-    }
-
     #[inline(never)]
     fn answer(mut self: Box<Self>, status: u16, headers: Headers, outputs: VecDeque<Output>) -> Answer {
         if outputs.iter().any(|out| matches!(out, Output::Finish)) {
@@ -342,7 +275,7 @@ impl Driver {
             return Answer::Whole(Reply::new(status, headers, whole.unwrap_or_default()));
         }
         // Splicing changes the length.
-        let length = self.theirs.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
+        let length = self.upstream_headers.as_ref().filter(|_| self.splice.is_none()).and_then(announced_length);
         let length = length.or(self.file.as_ref().filter(|_| self.splice.is_none()).and_then(|file| file.bytes));
         self.is_unmeasured = length.is_none() && !headers.get("content-type").is_some_and(is_event_stream);
         Answer::Streamed(Box::new(Body { status, headers, length, driver: self, outputs }))
@@ -396,8 +329,8 @@ impl Driver {
 
     /// The failure of an upload that was refused while it was sent.
     #[inline(never)]
-    fn verdict(&self) -> Option<Failure> {
-        self.job.upload.as_ref().and_then(OutboundUpload::verdict)
+    fn upload_failure(&self) -> Option<Failure> {
+        self.job.upload.as_ref().and_then(OutboundUpload::failure)
     }
 
     /// Answers with an error of the Worker. The request may have been sent before, so the error has a receipt too.
@@ -405,7 +338,7 @@ impl Driver {
     fn fail<'a>(&'a mut self, failure: &'a Failure) -> LocalBoxFuture<'a, Reply> {
         Box::pin(async move {
             let (status, mut headers) = self.info.failed(failure, Some(self.run.record()));
-            self.failed = Some((status, failure.word()));
+            self.failed = Some((status, failure.own_code()));
             if let Some(receipt_signer) = self.job.receipt_signer.take() {
                 // The error is sent even if its receipt can't be signed.
                 let _ = receipt_signer.sign(&mut headers, status, None, self.run.record()).await;
@@ -425,76 +358,6 @@ impl Driver {
         outputs
     }
 
-    /// Waits for the next event. `None` if the run isn't done but there is nothing to wait for, which would be a bug.
-    async fn next_event(&mut self) -> Option<Event> {
-        loop {
-            let reading = matches!(self.fetch, FetchState::Reading { ended: false, .. });
-            if !reading && !matches!(self.fetch, FetchState::Sending) && self.timer.is_none() {
-                return None;
-            }
-            let arrived = match &self.job.upload {
-                None if self.writing.is_under_way() => {
-                    next_of_writing(&mut self.exchange, reading, &mut self.writing).await
-                }
-                None => self.exchange.next(reading).await,
-                Some(upload) => next_of_upload(&mut self.exchange, reading, upload).await,
-            };
-            // The upload was refused while it was sent. However the endpoint answers the incomplete upload, it isn't at
-            // fault.
-            if self.run.served_by().is_none() && self.verdict().is_some() {
-                return Some(Event::ClientGone);
-            }
-            return Some(match arrived {
-                Arrival::Headers { attempt, status, headers } => {
-                    if self.wants_purpose(status) {
-                        self.file = self.look().await;
-                    }
-                    self.answered(attempt, status, headers)
-                }
-                Arrival::Timer => match self.timer.take() {
-                    Some(_) if self.is_client_late() => Event::ClientGone,
-                    Some(attempt) => Event::Timer { attempt },
-                    None => continue,
-                },
-                Arrival::Event(event) => {
-                    match event {
-                        Event::FetchError { .. } => self.fetch = FetchState::Idle,
-                        Event::Eof { .. } | Event::BodyError { .. } => self.ended(),
-                        _ => {}
-                    }
-                    event
-                }
-            });
-        }
-    }
-
-    /// Whether a limit was exceeded while the client was still sending. Then the endpoint isn't at fault.
-    fn is_client_late(&mut self) -> bool {
-        let is_late = self.run.served_by().is_none() && self.run.is_overdue(self.clock.at(clock::now()));
-        is_late && self.job.upload.as_ref().is_some_and(OutboundUpload::blame_client)
-    }
-
-    #[inline(never)]
-    fn answered(&mut self, attempt: AttemptNumber, status: u16, headers: Headers) -> Event {
-        // An endpoint that answers with success doesn't ask for a rest.
-        let failed = !(200..=299).contains(&status);
-        let retry_after_ms = if failed { cooldown::asked_rest(&headers, clock::now()) } else { None };
-        let theirs = headers.get("x-request-id").or_else(|| headers.get("apim-request-id"));
-        self.info.upstream_id = theirs.filter(|id| is_id(id)).map(str::to_owned);
-        let content_type = headers.get("content-type").map(str::to_owned);
-        let packed = headers.get("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding));
-        self.run.announce(announced_length(&headers).is_some());
-        self.exchange.prepare_pipe(self.job.pipes && content_type.as_deref().is_some_and(is_event_stream));
-        self.fetch = FetchState::Reading { headers, ended: false };
-        Event::Headers { attempt, status, content_type, packed, retry_after_ms }
-    }
-
-    fn ended(&mut self) {
-        if let FetchState::Reading { ended, .. } = &mut self.fetch {
-            *ended = true;
-        }
-    }
-
     /// Makes one step of the machine, and performs its actions.
     #[inline(never)]
     fn advance(&mut self, event: Event) -> VecDeque<Output> {
@@ -502,10 +365,10 @@ impl Driver {
         match &event {
             Event::Chunk { bytes, .. } if self.run.needs_room(bytes.len()) => self.make_room(bytes.len()),
             Event::Chunk { .. } => {}
-            _ => self.pass_over(),
+            _ => self.skip_resting(),
         }
         if event == Event::ClientGone && self.run.record().committed().is_none() {
-            self.note(Verdict::Nothing);
+            self.note_verdict(Verdict::Nothing);
         }
         let now = self.clock.at(clock::now());
         let actions = memory::with(|memory| step(&mut self.run, &mut memory.budget, now, event));
@@ -547,9 +410,9 @@ impl Driver {
                 }
                 self.find_splice();
                 if let FetchState::Reading { headers, .. } = &mut self.fetch {
-                    self.theirs = Some(core::mem::take(headers));
+                    self.upstream_headers = Some(core::mem::take(headers));
                 }
-                self.note(Verdict::Answered);
+                self.note_verdict(Verdict::Answered);
                 let body = match &mut self.splice {
                     Some(splice) if whole => splice.whole(&body),
                     _ => self.spliced(body),
@@ -561,19 +424,19 @@ impl Driver {
             Action::CutStream => outputs.push_back(Output::CutStream),
             Action::Finish => {
                 self.exchange.leave();
-                self.note(Verdict::Whole);
+                self.note_verdict(Verdict::Whole);
                 if let Some(rest) = self.splice.as_mut().map(Splice::finish).filter(|rest| !rest.is_empty()) {
                     outputs.push_back(Output::Emit(rest));
                 }
                 outputs.push_back(Output::Finish);
             }
             Action::CoolDown { .. } => {
-                memory::with(|memory| memory.cool_down(&action, &self.job.whose(), clock::now()));
+                memory::with(|memory| memory.cool_down(&action, &self.job.attribution(), clock::now()));
             }
             Action::Reply { failure } => {
                 // An endpoint that refuses a request is alive.
                 if matches!(failure, Failure::Refused { .. }) {
-                    self.note(Verdict::Answered);
+                    self.note_verdict(Verdict::Answered);
                 }
                 outputs.push_back(Output::Reply(failure));
             }
@@ -584,134 +447,24 @@ impl Driver {
     #[inline(never)]
     fn make_room(&mut self, bytes: usize) {
         if self.held_reservation.grow(bytes as u64).is_err() {
-            self.run.crowd();
+            self.run.note_memory_short();
         }
     }
 
     /// Notes how the current endpoint did.
     #[inline(never)]
-    fn note(&self, verdict: Verdict) {
+    fn note_verdict(&self, verdict: Verdict) {
         let last = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
         if let Some(target) = last {
-            memory::with(|memory| memory.note(target, &self.job.whose(), verdict, clock::now()));
+            memory::with(|memory| memory.note(target, &self.job.attribution(), verdict, clock::now()));
         }
     }
 
-    /// Whether the purpose of a stored file has to be looked up, because names in the lines of a batch may have to
-    /// change.
-    fn wants_purpose(&self, status: u16) -> bool {
-        let last = || self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
-        is_content(&self.job.route) && status == 200 && last().is_some_and(|target| target.renamed().is_some())
-    }
-
-    /// Whether an answer that begins is a stored file of unknown length.
-    fn wants_length(&self, outputs: &VecDeque<Output>) -> bool {
-        is_content(&self.job.route)
-            && self.file.is_none()
-            && self.splice.is_none()
-            && !outputs.iter().any(|out| matches!(out, Output::Finish))
-            && self.theirs.as_ref().is_some_and(|headers| announced_length(headers).is_none())
-    }
-
-    /// Asks the current endpoint for the properties of the file whose content it sends. The content isn't read
-    /// meanwhile.
+    /// Skips endpoints that began to rest after this request was planned, because of other requests.
     #[inline(never)]
-    fn look(&mut self) -> LocalBoxFuture<'_, Option<StoredFile>> {
-        Box::pin(async move {
-            let target = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target))?;
-            StoredFile::read(&self.look_at(target, self.job.route.ids().next()?).await?)
-        })
-    }
-
-    /// Fetches a stored file's object from an endpoint. Empty if the endpoint has no such file; `None` if the fetch
-    /// failed.
-    async fn look_at(&self, target: &Target, id: &str) -> Option<Vec<u8>> {
-        let secret = target.secret().and_then(|name| env::text(&self.job.env, name));
-        let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
-        let out = rewrite::outgoing(target, &route, &Query::default(), &Headers::default(), None, secret.as_deref());
-        let out = out.ok()?;
-        self.exchange.look(out.url.as_str(), &out.headers).await
-    }
-
-    /// Refuses a batch whose file wasn't uploaded with the purpose `batch`. Such a file's lines were never judged, and
-    /// not every endpoint checks the purpose.
-    #[inline(never)]
-    fn check_batch(&mut self) -> LocalBoxFuture<'_, Result<(), Failure>> {
-        Box::pin(async move {
-            let ids = self.job.body.as_deref().and_then(Content::json).map(|body| body.ids().collect::<Vec<_>>());
-            let wrong = Failure::BadField { field: "input_file_id", expected: BATCH_FILE };
-            let (target, id) = match (self.run.target(0), ids.as_deref()) {
-                (Some(target), Some([id])) => (target, *id),
-                (Some(_), Some([_, _, ..])) => return Err(wrong),
-                _ => return Ok(()),
-            };
-            let object = self.look_at(target, id).await;
-            let object = object.ok_or(Failure::EndpointsFailed { retry_after: None, hopeless: false })?;
-            // An endpoint without such a file says so itself. An endpoint that names no purpose has no purposes.
-            let purpose = StoredFile::read(&object).map(|file| file.purpose).unwrap_or_default();
-            if purpose.is_empty() || purpose == "batch" { Ok(()) } else { Err(wrong) }
-        })
-    }
-
-    /// Finds what has to be changed in the committed answer. Only an answer that passes unchanged can be piped.
-    #[inline(never)]
-    fn find_splice(&mut self) {
-        self.splice = self.splice();
-        if self.splice.is_some() {
-            self.exchange.prepare_pipe(false);
-        }
-    }
-
-    /// What has to be changed in the committed answer. Most answers need no change.
-    #[inline(never)]
-    fn splice(&self) -> Option<Splice> {
-        let target = self.run.served_by()?;
-        if is_content(&self.job.route) {
-            let models = target.models().filter(|_| self.file.as_ref().is_some_and(StoredFile::is_batch))?;
-            return Some(Splice::Lines(Box::new(BatchLines::to_client(models))));
-        }
-        let FetchState::Reading { headers, .. } = &self.fetch else { return None };
-        let content_type = headers.get("content-type").unwrap_or_default().to_ascii_lowercase();
-        let kind = content_type.split(';').next().unwrap_or_default().trim();
-        let events = kind == "text/event-stream";
-        if !events && kind != "application/json" && !kind.ends_with("+json") && !kind.is_empty() {
-            return None;
-        }
-        if self.job.hides_models {
-            let names = target.renamed().map(|pairs| Names::translated(pairs, NamePlaces::Models, None));
-            return Some(Splice::models(names));
-        }
-        let model = self.job.model.as_deref().filter(|&model| target.model().is_some_and(|theirs| theirs != model));
-        let ids = self.job.ids.as_ref().map(|(keys, owner)| Ids {
-            keys: keys.clone(),
-            owner: owner.clone(),
-            region: target.region_id().clone(),
-            endpoint: target.id().clone(),
-        });
-        let is_models = self.job.route.class() == Class::Models;
-        let names = match (model, target.renamed()) {
-            (Some(model), _) if is_models => Names::of_one(model, NamePlaces::Models),
-            (None, Some(pairs)) if is_models => Names::translated(pairs, NamePlaces::Models, None),
-            // A stored object may name any model, because it was made by an earlier request.
-            (None, Some(pairs)) if self.job.model.is_none() => Names::translated(pairs, NamePlaces::Objects, ids),
-            _ => Names::new(model, ids)?,
-        };
-        Some(Splice::new(names, events))
-    }
-
-    #[inline(never)]
-    fn spliced(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        match &mut self.splice {
-            Some(splice) => splice.pass(&bytes),
-            None => bytes,
-        }
-    }
-
-    /// Passes over endpoints that began to rest after this request was planned, because of other requests.
-    #[inline(never)]
-    fn pass_over(&mut self) {
-        let (whose, now) = (self.job.whose(), clock::now());
-        memory::with(|memory| self.run.pass_over(|target| memory.is_resting(target, &whose, now)));
+    fn skip_resting(&mut self) {
+        let (attribution, now) = (self.job.attribution(), clock::now());
+        memory::with(|memory| self.run.skip_resting(|target| memory.is_resting(target, &attribution, now)));
     }
 
     /// Sends the request to an endpoint.
@@ -723,7 +476,7 @@ impl Driver {
         let mut out = rewrite::outgoing(target, route, query, headers, body.as_deref(), secret.as_deref())?;
         let written = match (out.written, body) {
             (Some(length), Some(body)) => {
-                let (writing, stream) = Writing::begin(body, self.job.hold.as_ref(), target, length)?;
+                let (writing, stream) = Writing::begin(body, self.job.reservation.as_ref(), target, length)?;
                 self.writing = writing;
                 Some(stream)
             }
@@ -750,77 +503,6 @@ impl Drop for Driver {
     fn drop(&mut self) {
         account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
     }
-}
-
-/// Waits for what happens next, while the body is written to the endpoint.
-#[inline(never)]
-fn next_of_writing<'a>(
-    exchange: &'a mut Exchange,
-    reading: bool,
-    writing: &'a mut Writing,
-) -> LocalBoxFuture<'a, Arrival> {
-    Box::pin(async move {
-        let mut next = pin!(exchange.next(reading));
-        poll_fn(|context| {
-            writing.poll(context);
-            next.as_mut().poll(context)
-        })
-        .await
-    })
-}
-
-/// Whether an endpoint's request id can be passed on: it must look like an id, so that it can't carry a message.
-fn is_id(id: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
-    (1..=128).contains(&id.len()) && id.bytes().all(fits)
-}
-
-/// Waits for what happens next, or for the refusal of the upload, while the upload is sent.
-#[inline(never)]
-fn next_of_upload<'a>(
-    exchange: &'a mut Exchange,
-    reading: bool,
-    upload: &'a OutboundUpload,
-) -> LocalBoxFuture<'a, Arrival> {
-    Box::pin(async move {
-        let mut next = pin!(exchange.next(reading));
-        poll_fn(|context| {
-            let is_refused = upload.poll(context).is_ready();
-            match next.as_mut().poll(context) {
-                Poll::Pending if is_refused => Poll::Ready(Arrival::Event(Event::ClientGone)),
-                arrived => arrived,
-            }
-        })
-        .await
-    })
-}
-
-/// The properties of a stored file, as its endpoint tells them.
-struct StoredFile {
-    /// Its length in bytes, if the endpoint names it.
-    bytes: Option<u32>,
-    /// Its purpose.
-    purpose: String,
-}
-
-impl StoredFile {
-    /// Reads `{"bytes": …, "purpose": …}`.
-    fn read(object: &[u8]) -> Option<Self> {
-        let object: serde_json::Value = serde_json::from_slice(object).ok()?;
-        let bytes = object.get("bytes").and_then(serde_json::Value::as_u64).and_then(|bytes| u32::try_from(bytes).ok());
-        let purpose = object.get("purpose").and_then(serde_json::Value::as_str).unwrap_or_default();
-        Some(Self { bytes, purpose: purpose.to_owned() })
-    }
-
-    /// Whether it is the input or the output of a batch.
-    fn is_batch(&self) -> bool {
-        self.purpose.starts_with("batch")
-    }
-}
-
-/// Whether the path is that of a stored file's content.
-fn is_content(route: &Route) -> bool {
-    matches!(route.segments(), [files, _, content] if files == "files" && content == "content")
 }
 
 fn is_event_stream(kind: &str) -> bool {

@@ -156,7 +156,7 @@ async fn answer(
         let upload = OutboundUpload::begin(request, load, lines, &service.allow, &service.limits, &mut reservation);
         job.upload = Some(upload.await?);
     }
-    job.hold = Some(Rc::new(reservation));
+    job.reservation = Some(Rc::new(reservation));
     job.headers = core::mem::take(&mut request.headers);
     Ok(Driver::new(task, job, info.clone(), exchange).respond().await)
 }

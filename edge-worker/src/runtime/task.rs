@@ -125,7 +125,7 @@ pub(crate) fn run(number: u32) {
 }
 
 /// How many requests are in progress.
-pub(crate) fn under_way() -> usize {
+pub(crate) fn in_progress() -> usize {
     TASKS.with_borrow(|tasks| tasks.iter().flatten().count())
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A small upload is sent whole, with its length. A larger one is written to a pipe of the runtime while the endpoint
 //! reads. Each write waits for the endpoint, so at most one chunk is held. If a check fails while the upload is sent,
-//! or the client falls silent, `proxy` aborts the fetch, and [`OutboundUpload::verdict`] says what to answer.
+//! or the client falls silent, `proxy` aborts the fetch, and [`OutboundUpload::failure`] says what to answer.
 
 use core::task::{Context, Poll};
 use std::cell::{Cell, RefCell};
@@ -40,7 +40,7 @@ pub(crate) struct OutboundUpload {
     pump: RefCell<Option<LocalBoxFuture<'static, ()>>>,
     /// How long the client may pause.
     idle: Millis,
-    verdict: Rc<UploadRefusal>,
+    refusal: Rc<UploadRefusal>,
 }
 
 /// The state of an upload that decides whether it was refused, and why.
@@ -105,7 +105,7 @@ impl OutboundUpload {
                 rest: RefCell::new(rest),
                 pump: RefCell::default(),
                 idle: limits.idle,
-                verdict: Rc::default(),
+                refusal: Rc::default(),
             })
         })
     }
@@ -121,22 +121,22 @@ impl OutboundUpload {
             return Some(js_sys::Uint8Array::from(self.first.as_slice()).into());
         };
         let (readable, writer) = pipe(None)?;
-        let verdict = Rc::clone(&self.verdict);
-        *self.pump.borrow_mut() = Some(Box::pin(pump(upload, pieces, self.idle, self.first.clone(), writer, verdict)));
+        let refusal = Rc::clone(&self.refusal);
+        *self.pump.borrow_mut() = Some(Box::pin(pump(upload, pieces, self.idle, self.first.clone(), writer, refusal)));
         Some(readable.into())
     }
 
     /// Why the upload broke off, if the client was at fault.
-    pub(crate) fn verdict(&self) -> Option<Failure> {
-        self.verdict.failure.borrow().clone()
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.refusal.failure.borrow().clone()
     }
 
     /// Whether the client is to blame for a limit that was exceeded now, because the upload waits for it. If so, notes
     /// that as the reason.
     pub(crate) fn blame_client(&self) -> bool {
-        let blamed = self.verdict.is_clients_turn.get();
+        let blamed = self.refusal.is_clients_turn.get();
         if blamed {
-            self.verdict.failure.borrow_mut().get_or_insert(Failure::SlowBody);
+            self.refusal.failure.borrow_mut().get_or_insert(Failure::SlowBody);
         }
         blamed
     }
@@ -147,7 +147,7 @@ impl OutboundUpload {
         if pump.as_mut().is_some_and(|pump| pump.as_mut().poll(context).is_ready()) {
             *pump = None;
         }
-        if self.verdict.is_reached.get() { Poll::Ready(()) } else { Poll::Pending }
+        if self.refusal.is_reached.get() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -157,7 +157,7 @@ async fn pump(
     idle: Millis,
     first: Vec<u8>,
     writer: WritableStreamDefaultWriter,
-    verdict: Rc<UploadRefusal>,
+    refusal: Rc<UploadRefusal>,
 ) {
     let mut next = Ok(first);
     let mut ended = false;
@@ -175,8 +175,8 @@ async fn pump(
                 }
                 // `proxy` then aborts the fetch. The pipe isn't aborted: workerd would end the body as if it were
                 // complete.
-                verdict.failure.replace(Some(failure));
-                verdict.is_reached.set(true);
+                refusal.failure.replace(Some(failure));
+                refusal.is_reached.set(true);
                 return;
             }
         }
@@ -184,7 +184,7 @@ async fn pump(
             let _ = JsFuture::from(writer.close()).await;
             return;
         }
-        verdict.is_clients_turn.set(true);
+        refusal.is_clients_turn.set(true);
         next = match pieces.next(idle).await {
             Ok(Some(chunk)) => upload.push(&chunk),
             Ok(None) => {
@@ -193,7 +193,7 @@ async fn pump(
             }
             Err(failure) => Err(failure),
         };
-        verdict.is_clients_turn.set(false);
+        refusal.is_clients_turn.set(false);
     }
 }
 

@@ -1,28 +1,23 @@
 //! The states of the attempt machine. Takes a [`Run`] and an [`Event`], changes the run's state, and returns the
 //! [`Action`]s to do. `proxy` calls [`step`] for each event.
 
-mod moves;
+mod stream;
+mod transitions;
+mod unary;
 
 use bailiwick_rules::rules::Limits;
 
-use super::refusal::{self, Fault, Nesting, Success};
+use super::refusal::{self, Fault, Nesting};
 use super::words::{ErrorMeaning, Words};
-use moves::later;
-
 use super::{Action, AttemptNumber, Budget, End, Event, Expect, Outcome, Record, Task};
 use crate::decide::envelope::Failure;
-use crate::decide::json;
 use crate::decide::plan::Target;
-use crate::decide::sse::single::{self, AnswerKind};
-use crate::decide::sse::{Framed, Framer, Meaning};
+use crate::decide::sse::Framer;
+use transitions::later;
+use unary::{UnaryForm, form_of};
 
 /// The most bytes of an error that are read, and of a success that are held even if memory is short.
 const MAX_HELD: usize = 64 << 10;
-/// The most bytes of a success that are held until its end, if there is memory. An answer that breaks off while it is
-/// held is tried at another endpoint.
-const MAX_WHOLE: usize = 8 << 20;
-/// The end of a stream of choices. It is added if the endpoint didn't send it.
-const DONE: &[u8] = b"data: [DONE]\n\n";
 /// The longest time to read an error's body, in milliseconds.
 const ERROR_BODY_MS: u64 = 2_000;
 
@@ -32,23 +27,27 @@ pub(crate) struct Run {
     task: Task,
     record: Record,
     state: State,
-    /// For each target: whether it was sent the request, or was passed over.
+    /// For each target: whether the request was sent to it, or it was skipped because it is at rest.
     tried: Vec<bool>,
+    /// For each target: whether it is at rest now.
     resting: Vec<bool>,
-    /// The current deadline. Progress of an answer moves it, but doesn't set the driver's timer again.
+    /// The current deadline. When more of an answer arrives, the deadline is extended, but the driver's timer isn't
+    /// set again.
     deadline_ms: i64,
+    /// Whether the driver has a timer for the current attempt.
     armed: bool,
+    /// When the total limit of the request ends.
     total_ms: i64,
     /// The shortest wait that any endpoint asked for.
-    retry_after_ms: Option<u64>,
+    shortest_retry_after_ms: Option<u64>,
     /// The failure to answer with if no endpoint can decrypt the request's encrypted reasoning.
-    unread: Option<Box<Failure>>,
+    decrypt_failure: Option<Box<Failure>>,
     /// Whether an endpoint was already asked a second time.
     repeated: bool,
     /// Whether the client is told the current answer's length, so that it notices if the answer breaks off.
     has_length: bool,
     /// Whether memory is short, so that at most [`MAX_HELD`] bytes may be held.
-    is_crowded: bool,
+    is_memory_short: bool,
 }
 
 /// The state of a run. All but the first and the last belong to the latest attempt.
@@ -63,7 +62,7 @@ enum State {
     /// Reads the body of an error.
     Refusal {
         status: u16,
-        asked_ms: Option<u64>,
+        retry_after_ms: Option<u64>,
         held: Vec<u8>,
     },
     /// Reads a stream that has no content yet.
@@ -97,19 +96,6 @@ enum State {
     Done,
 }
 
-/// The form that a unary answer must have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum UnaryForm {
-    Json,
-    /// JSON from which events are made, because the client asked for events.
-    Events(AnswerKind),
-    /// Binary data such as audio, which a client plays while it arrives.
-    Binary,
-    /// An answer without a Content-Type.
-    Nameless,
-    Other,
-}
-
 impl Run {
     /// Makes a run that hasn't begun.
     #[must_use]
@@ -125,11 +111,11 @@ impl Run {
             deadline_ms: 0,
             armed: false,
             total_ms: 0,
-            retry_after_ms: None,
-            unread: None,
+            shortest_retry_after_ms: None,
+            decrypt_failure: None,
             repeated: false,
             has_length: false,
-            is_crowded: false,
+            is_memory_short: false,
         }
     }
 
@@ -163,9 +149,9 @@ impl Run {
         self.armed && now_ms >= self.deadline_ms
     }
 
-    /// Notes which endpoints are at rest now, so that a retry passes over them. Call it before [`step`]. `resting`
+    /// Notes which endpoints are at rest now, so that a retry skips them. Call it before [`step`]. `resting`
     /// looks an endpoint up in the isolate's cool-downs.
-    pub(crate) fn pass_over(&mut self, resting: impl Fn(&Target) -> bool) {
+    pub(crate) fn skip_resting(&mut self, resting: impl Fn(&Target) -> bool) {
         for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
         }
@@ -179,8 +165,8 @@ impl Run {
 
     /// Notes that memory is short. The held part of an answer is then passed on with the next bytes, though it isn't
     /// complete. Call it before [`step`].
-    pub(crate) fn crowd(&mut self) {
-        self.is_crowded = true;
+    pub(crate) fn note_memory_short(&mut self) {
+        self.is_memory_short = true;
     }
 
     /// Whether a committed stream is under way.
@@ -200,7 +186,7 @@ impl Run {
     }
 
     /// Notes whether the client will be told the length of the answer whose headers come next. Call it before [`step`].
-    pub(crate) fn announce(&mut self, has_length: bool) {
+    pub(crate) fn note_length(&mut self, has_length: bool) {
         self.has_length = has_length;
     }
 
@@ -277,7 +263,7 @@ impl Step<'_> {
             match refusal::by_status(status) {
                 Some(fault) => self.fail_by(fault, status, true, retry_after_ms),
                 None => {
-                    self.run.state = State::Refusal { status, asked_ms: retry_after_ms, held: Vec::new() };
+                    self.run.state = State::Refusal { status, retry_after_ms, held: Vec::new() };
                     self.arm(ERROR_BODY_MS.min(self.left()));
                 }
             }
@@ -301,19 +287,10 @@ impl Step<'_> {
                 self.fail(Outcome::WrongType, true, None);
             }
             Expect::Any if is_json => self.hold(status, UnaryForm::Json),
-            Expect::Any => self.hold(status, kind.as_deref().map_or(UnaryForm::Nameless, form_of)),
+            Expect::Any => self.hold(status, kind.as_deref().map_or(UnaryForm::Untyped, form_of)),
             Expect::File => self.hold(status, UnaryForm::Other),
             Expect::Stream | Expect::Json => self.fail(Outcome::WrongType, true, None),
         }
-    }
-
-    /// Begins to hold a unary answer. A body that trickles in gets no more time than its headers would have had.
-    fn hold(&mut self, status: u16, form: UnaryForm) {
-        let (idle, headers) = (self.run.limits().idle.0, self.run.limits().headers_unary.0);
-        let sent_ms = self.run.record.attempts.last().map_or(self.now, |attempt| attempt.started_ms);
-        let until_ms = later(sent_ms, headers).max(later(self.now, idle)).min(self.run.total_ms);
-        self.run.state = State::Hold { status, form, held: Vec::new(), until_ms };
-        self.arm(idle.min(self.left()));
     }
 
     fn chunk(&mut self, bytes: Vec<u8>) {
@@ -328,7 +305,7 @@ impl Step<'_> {
             State::Inspect { framer, .. } if !bytes.is_empty() => {
                 let framed = framer.push(bytes);
                 self.events(framed, false);
-                self.alive();
+                self.extend_deadline();
             }
             State::Stream { framer, .. } => {
                 let framed = framer.push(bytes);
@@ -343,7 +320,7 @@ impl Step<'_> {
                 let before = held.len();
                 held.extend_from_slice(&bytes);
                 let form = *form;
-                self.held_more(form, before);
+                self.check_held_size(form, before);
             }
             State::Unary { nesting } => {
                 if let Some(nesting) = nesting {
@@ -361,190 +338,16 @@ impl Step<'_> {
         }
     }
 
-    /// Passes on a held answer if it has become too large to hold. `before` is its size before the last chunk.
-    fn held_more(&mut self, form: UnaryForm, before: usize) {
-        let State::Hold { held, .. } = &self.run.state else { return };
-        let size = held.len();
-        let is_json = matches!(form, UnaryForm::Json | UnaryForm::Events(_));
-        if is_json && before < MAX_HELD && size >= MAX_HELD && !json::may_begin_json(held) {
-            return self.fail(Outcome::WrongType, true, None);
-        }
-        let most = match form {
-            UnaryForm::Binary => 1,
-            UnaryForm::Nameless if is_binary(held) => 1,
-            // This answer can't be tried elsewhere, and the client notices if it breaks off. So holding it gains
-            // nothing.
-            UnaryForm::Other if self.run.task.stateful && self.run.has_length => MAX_HELD,
-            _ if self.run.is_crowded => MAX_HELD,
-            _ => MAX_WHOLE,
-        };
-        match form {
-            _ if size < most => {}
-            UnaryForm::Events(_) => self.fail(Outcome::WrongType, true, None),
-            _ => self.pass_held(),
-        }
-    }
-
-    /// Commits a held answer that isn't complete yet.
-    fn pass_held(&mut self) {
-        let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
-        let (status, held) = (*status, core::mem::take(held));
-        let nesting = (*form == UnaryForm::Json).then(|| {
-            let mut nesting = Nesting::default();
-            nesting.follow(&held);
-            nesting
-        });
-        self.run.state = State::Unary { nesting };
-        self.commit(status, held, false);
-        self.arm(self.run.limits().idle.0);
-    }
-
-    /// Takes events of a stream that are complete. They commit the stream, extend it, end it, or make the attempt fail.
-    fn events(&mut self, framed: Framed, was_committed: bool) {
-        let Framed { mut bytes, events } = framed;
-        let (mut committed, mut may_end, mut end, mut start) = (was_committed, false, None, 0);
-        let mut dropped = 0;
-        for (upto, meaning) in events {
-            let upto = upto - dropped;
-            match (committed, meaning) {
-                (_, Meaning::Nothing) => {}
-                // Heartbeats are dropped, because clients can't read them.
-                (_, Meaning::Heartbeat) => {
-                    bytes.drain(start..upto);
-                    dropped += upto - start;
-                    continue;
-                }
-                (_, Meaning::Content) => committed = true,
-                (_, Meaning::Final) => (committed, may_end) = (true, true),
-                (false, Meaning::Error | Meaning::Failed) => {
-                    return self.fail_or_refuse(Words::read_event(&bytes[start..upto]), true);
-                }
-                (false, Meaning::Done) => return self.fail(Outcome::Empty, true, None),
-                (true, Meaning::Error) => {
-                    let words = Words::read_event(&bytes[start..upto]);
-                    bytes.truncate(start);
-                    end = Some(Some(words.interrupted()));
-                    break;
-                }
-                (_, Meaning::Completed) | (true, Meaning::Done | Meaning::Failed) => {
-                    committed = true;
-                    bytes.truncate(upto);
-                    end = Some(None);
-                    break;
-                }
-            }
-            start = upto;
-        }
-        if let State::Inspect { status, framer, held, .. } = &mut self.run.state {
-            if held.is_empty() {
-                *held = bytes;
-            } else {
-                held.append(&mut bytes);
-            }
-            if !committed && held.len() + framer.held() < MAX_HELD {
-                return;
-            }
-            let (status, held, framer) = (*status, core::mem::take(held), core::mem::take(framer));
-            self.run.state = State::Stream { framer, may_end };
-            self.commit(status, held, false);
-            if end.is_none() {
-                self.arm(self.run.limits().idle.0);
-            }
-        } else {
-            if let State::Stream { may_end: already, .. } = &mut self.run.state {
-                *already |= may_end;
-            }
-            self.emit(bytes);
-        }
-        match end {
-            None => {}
-            Some(None) => self.finish(),
-            Some(Some(failure)) => self.interrupt(End::ErrorEvent, &failure, true),
-        }
-    }
-
     fn eof(&mut self) {
         match &mut self.run.state {
             State::Refusal { .. } => self.refused(false),
             State::AwaitHeaders => self.unanswered(),
             State::Inspect { .. } | State::Stream { .. } => self.stream_ended(),
-            State::Hold { .. } => self.held_all(),
+            State::Hold { .. } => self.judge_complete(),
             State::Unary { nesting } if nesting.as_ref().is_none_or(Nesting::is_whole) => self.finish(),
-            State::Unary { .. } => self.interrupt(End::Interrupted, &nameless(), false),
+            State::Unary { .. } => self.interrupt(End::Interrupted, &unexplained(), false),
             State::Piped => self.finish_with(End::Piped),
             State::Ready | State::Pause { .. } | State::Done => {}
-        }
-    }
-
-    /// Judges a unary answer that is complete, and commits it or fails.
-    fn held_all(&mut self) {
-        let State::Hold { status, form, held, .. } = &mut self.run.state else { return };
-        let (status, mut held, form) = (*status, core::mem::take(held), *form);
-        // A body may be empty only if the request is about state, or if it is a stored file.
-        let wordless = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
-        let anything = self.run.task.expect == Expect::Any;
-        let read = || core::str::from_utf8(&held).map_or(Success::InvalidJson, refusal::success);
-        let mut verdict = match matches!(form, UnaryForm::Json | UnaryForm::Events(_)).then(read) {
-            _ if held.is_empty() => (!wordless).then_some(Outcome::Empty),
-            None | Some(Success::Object) => None,
-            Some(Success::Error) => Some(Outcome::ErrorEvent),
-            // A bare `null` or a quoted string is JSON too, but no answer of the model API.
-            Some(Success::Other) if anything => None,
-            Some(Success::Other | Success::InvalidJson) => Some(Outcome::WrongType),
-        };
-        if let (None, UnaryForm::Events(answer_kind), Ok(text)) = (verdict, form, core::str::from_utf8(&held)) {
-            match single::events(answer_kind, text) {
-                Some(events) => held = events,
-                None => verdict = Some(Outcome::WrongType),
-            }
-        }
-        match verdict {
-            Some(Outcome::ErrorEvent) => self.fail_or_refuse(Words::read(&held), false),
-            Some(outcome) => self.fail(outcome, false, None),
-            None => {
-                self.commit(status, held, matches!(form, UnaryForm::Events(_)));
-                self.finish();
-            }
-        }
-    }
-
-    /// Judges a stream whose connection ended cleanly, which doesn't prove that it is complete. It is complete if it
-    /// said so, or if it named a finish reason for each choice.
-    fn stream_ended(&mut self) {
-        let choices = self.run.task.choices;
-        let (framer, may_end) = match &mut self.run.state {
-            State::Inspect { framer, .. } => (framer, false),
-            State::Stream { framer, may_end } => (framer, *may_end),
-            _ => return,
-        };
-        let (mut last, mut meaning) = framer.end();
-        if meaning == Meaning::Heartbeat {
-            (last, meaning) = (Vec::new(), Meaning::Nothing);
-        }
-        let is_whole = match meaning {
-            Meaning::Done | Meaning::Completed | Meaning::Final | Meaning::Failed => true,
-            Meaning::Content | Meaning::Nothing if framer.is_answered(choices) => {
-                last.extend_from_slice(DONE);
-                true
-            }
-            Meaning::Nothing => may_end,
-            Meaning::Content | Meaning::Heartbeat | Meaning::Error => false,
-        };
-        match &mut self.run.state {
-            State::Inspect { status, held, .. } => {
-                let (status, mut held) = (*status, core::mem::take(held));
-                if !is_whole || matches!(meaning, Meaning::Done | Meaning::Failed) {
-                    return self.fail(Outcome::Empty, false, None);
-                }
-                held.append(&mut last);
-                self.commit(status, held, false);
-                self.finish();
-            }
-            _ if is_whole => {
-                self.emit(last);
-                self.finish();
-            }
-            _ => self.interrupt(End::Interrupted, &nameless(), false),
         }
     }
 
@@ -552,7 +355,7 @@ impl Step<'_> {
         match &self.run.state {
             State::Refusal { .. } => self.refused(false),
             State::Stream { .. } | State::Piped | State::Unary { .. } => {
-                self.interrupt(End::Interrupted, &nameless(), false);
+                self.interrupt(End::Interrupted, &unexplained(), false);
             }
             State::AwaitHeaders => self.unanswered(),
             State::Inspect { .. } | State::Hold { .. } => self.fail(Outcome::Network, false, None),
@@ -579,7 +382,7 @@ impl Step<'_> {
             {
                 self.pass_held();
             }
-            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, &nameless(), true),
+            State::Stream { .. } | State::Unary { .. } => self.interrupt(End::Idle, &unexplained(), true),
             State::AwaitHeaders | State::Inspect { .. } | State::Hold { .. } => {
                 self.fail(Outcome::Timeout, true, None);
             }
@@ -607,13 +410,14 @@ impl Step<'_> {
 
     /// Judges an error whose body was read as far as needed.
     fn refused(&mut self, abort: bool) {
-        let State::Refusal { status, asked_ms, held } = core::mem::replace(&mut self.run.state, State::Done) else {
+        let State::Refusal { status, retry_after_ms, held } = core::mem::replace(&mut self.run.state, State::Done)
+        else {
             return;
         };
         let words = Words::read(&held);
         match refusal::by_body(status, &words, self.run.task.stateful) {
             Fault::Client => self.refuse(status, words, abort),
-            fault => self.fail_by(fault, status, abort, asked_ms.or(words.wait_ms)),
+            fault => self.fail_by(fault, status, abort, retry_after_ms.or(words.wait_ms)),
         }
     }
 
@@ -632,7 +436,7 @@ impl Step<'_> {
         self.outcome(Outcome::Refused(status));
         // Another endpoint may have encrypted the reasoning, in an earlier turn while this one was at rest.
         if words.known == Some(ErrorMeaning::EncryptedContent) && !self.run.task.stateful {
-            self.run.unread = Some(Box::new(words.refused(status)));
+            self.run.decrypt_failure = Some(Box::new(words.refused(status)));
             return self.next();
         }
         self.run.state = State::Done;
@@ -640,7 +444,7 @@ impl Step<'_> {
     }
 
     /// The attempt failed because of the answer's status, and perhaps its body.
-    fn fail_by(&mut self, fault: Fault, status: u16, abort: bool, asked_ms: Option<u64>) {
+    fn fail_by(&mut self, fault: Fault, status: u16, abort: bool, retry_after_ms: Option<u64>) {
         let outcome = match fault {
             Fault::Model if self.run.task.model.is_some() => Outcome::NoModel,
             Fault::Model | Fault::Path => Outcome::NoPath,
@@ -648,28 +452,13 @@ impl Step<'_> {
             Fault::Endpoint | Fault::Client => Outcome::Status(status),
         };
         if matches!(outcome, Outcome::Status(_)) {
-            self.run.retry_after_ms = self.run.retry_after_ms.into_iter().chain(asked_ms).min();
+            self.run.shortest_retry_after_ms = self.run.shortest_retry_after_ms.into_iter().chain(retry_after_ms).min();
         }
-        self.fail(outcome, abort, asked_ms);
-    }
-}
-
-/// The form of an answer whose media type is neither JSON nor events.
-fn form_of(kind: &str) -> UnaryForm {
-    let is_binary = ["audio/", "video/", "image/"].iter().any(|media| kind.starts_with(media));
-    if is_binary || kind == "application/octet-stream" { UnaryForm::Binary } else { UnaryForm::Other }
-}
-
-/// Whether bytes are binary. An answer without a type may be audio.
-fn is_binary(bytes: &[u8]) -> bool {
-    let is_text = |text: &[u8]| !text.iter().any(|&byte| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r'));
-    match core::str::from_utf8(bytes) {
-        Ok(_) => !is_text(bytes),
-        Err(error) => error.error_len().is_some() || !is_text(&bytes[..error.valid_up_to()]),
+        self.fail(outcome, abort, retry_after_ms);
     }
 }
 
 /// The failure for an interruption that the endpoint didn't explain.
-fn nameless() -> Failure {
+fn unexplained() -> Failure {
     Failure::Interrupted { kind: None, code: None, param: None }
 }

@@ -137,7 +137,7 @@ fn reasoning_that_no_endpoint_can_read_is_told_by_its_code() {
 fn reasoning_whose_maker_may_rest_can_be_sent_again() {
     let mut driver = Driver::new(Expect::Json);
     let first = driver.run.target(0).unwrap().id().clone();
-    driver.run.pass_over(|target| *target.id() != first);
+    driver.run.skip_resting(|target| *target.id() != first);
     let [.., Action::Reply { failure }] = &unreadable(&mut driver)[..] else { panic!("no answer") };
     assert_eq!((failure.status(), failure.code()), (503, "invalid_encrypted_content"));
     assert!(failure.headers().iter().any(|(name, value)| *name == "retry-after" && value == "1"));
@@ -443,11 +443,11 @@ fn an_answer_is_held_only_where_there_is_room_and_not_for_ever() {
     let long = format!("{{\"a\":\"{}", "x".repeat(70_000));
     let mut crowded = unary();
     assert!(crowded.run.needs_room(long.len()) && !crowded.run.needs_room(60_000));
-    crowded.run.crowd();
+    crowded.run.note_memory_short();
     assert!(matches!(crowded.chunk(&long)[..], [Action::Commit { .. }, Action::Arm { .. }]));
     assert!(!crowded.run.needs_room(100_000), "what is passed on isn't held");
     let mut short = unary();
-    short.run.crowd();
+    short.run.note_memory_short();
     assert_eq!(short.chunk("{}"), [], "a little is held whatever others hold");
 
     let mut slow = unary();
@@ -464,7 +464,7 @@ fn an_answer_is_held_only_where_there_is_room_and_not_for_ever() {
 fn a_stored_file_with_a_length_is_not_held() {
     let file = |has_length: bool| {
         let mut driver = Driver::with(Expect::File, true, Limits::default());
-        driver.run.announce(has_length);
+        driver.run.note_length(has_length);
         driver.headers(200, "application/jsonl");
         driver.chunk(&"x".repeat(70_000))
     };
@@ -481,7 +481,7 @@ fn sound_passes_when_it_comes() {
         assert_eq!(driver.chunk("x"), [commit, Action::Arm { attempt: 1, after_ms: 60_000 }], "{kind}");
         assert!(cut(&driver.step(Event::BodyError { attempt: 1 })), "{kind}");
     }
-    let nameless = |first: &[u8]| {
+    let unexplained = |first: &[u8]| {
         let mut driver = Driver::new(Expect::Any);
         driver.step(Event::Headers {
             attempt: 1,
@@ -493,12 +493,12 @@ fn sound_passes_when_it_comes() {
         !driver.step(Event::Chunk { attempt: 1, bytes: first.to_vec() }).is_empty()
     };
     for sound in [&b"\xff\xf3\x84"[..], b"OggS\0\x02", b"RIFF\x24\0", b"\0\0"] {
-        assert!(nameless(sound), "{sound:?}");
+        assert!(unexplained(sound), "{sound:?}");
     }
     for text in ["{\"text\":\"é\"}", "1\n00:00:00,000 --> 00:00:01,000\r\n"] {
-        assert!(!nameless(text.as_bytes()) && !nameless(&text.as_bytes()[..10]), "{text}");
+        assert!(!unexplained(text.as_bytes()) && !unexplained(&text.as_bytes()[..10]), "{text}");
     }
-    assert!(!nameless("é".as_bytes().split_last().unwrap().1), "half a letter");
+    assert!(!unexplained("é".as_bytes().split_last().unwrap().1), "half a letter");
 }
 
 #[test]
@@ -799,7 +799,7 @@ fn alone(stateful: bool, reads_only: bool) -> Driver {
     let (plan, model, limits) = (german_plan(), Some("chat".into()), Limits::default());
     let (expect, answer_kind, choices) = (Expect::Json, None, 1);
     let mut driver = Driver::begin(Task { plan, model, expect, answer_kind, choices, stateful, reads_only, limits });
-    driver.run.pass_over(|_| true);
+    driver.run.skip_resting(|_| true);
     driver
 }
 
@@ -855,7 +855,7 @@ fn what_forbids_another_attempt() {
     while poor.budget.take(poor.now) {}
     assert_eq!(stop(poor), Some(Stop::Budget));
     let mut resting = Driver::new(Expect::Json);
-    resting.run.pass_over(|_| true);
+    resting.run.skip_resting(|_| true);
     resting.headers(504, "");
     assert_eq!(resting.run.record().stopped, Some(Stop::Targets));
 }
@@ -864,7 +864,7 @@ fn what_forbids_another_attempt() {
 fn an_endpoint_that_began_to_rest_is_passed_over() {
     let mut driver = Driver::new(Expect::Json);
     let second = driver.run.target(1).unwrap().id().clone();
-    driver.run.pass_over(|target| *target.id() == second);
+    driver.run.skip_resting(|target| *target.id() == second);
     let actions = driver.headers(503, "");
     assert!(actions.contains(&Action::Send { attempt: 2, target: 2 }));
     assert_eq!(driver.run.record().skipped.last().map(|skipped| &skipped.endpoint), Some(&second));
@@ -1014,7 +1014,7 @@ fn whatever_happens_the_machine_keeps_its_promises() {
                     now += after;
                     let attempt = u8::try_from(watch.sent.len()).unwrap().saturating_add_signed(skew);
                     if let Happening::Resting(mask) = happening {
-                        run.pass_over(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
+                        run.skip_resting(|target| mask >> (target.id().as_str().as_bytes()[4] % 8) & 1 == 1);
                     }
                     let Some(event) = event_of(happening, attempt, after % 7 == 3) else { continue };
                     if matches!(event, Event::Timer { .. }) && skew == 0 {

@@ -90,7 +90,7 @@ fn sent(endpoint: &str, allow: &[&str], path: &str, body: &Value) -> Result<Valu
 fn refused(endpoint: &str, allow: &[&str], path: &str, body: &Value) -> (String, Option<String>) {
     let failure = sent(endpoint, allow, path, body).unwrap_err();
     assert!(failure.message().contains("Line 1 of the batch"), "{failure:?}");
-    (failure.word().to_owned(), failure.param().map(str::to_owned))
+    (failure.own_code().to_owned(), failure.param().map(str::to_owned))
 }
 
 const CHAT: &str = "/v1/chat/completions";
@@ -139,11 +139,11 @@ fn what_is_no_line_of_a_batch_is_told_with_its_number() {
     for line in ["{\n\"body\":{}}\n", "{\"body\":\n", "{\"a", "[\n", "x", "{\"a\":1} {}", "{\"a\":1,}", "\u{feff}{}"] {
         assert_eq!(wrong(line), Failure::BatchLine { line: 3 }, "{line}");
     }
-    let odd = |line: &str| (wrong(line).word(), wrong(line).param().map(str::to_owned));
+    let odd = |line: &str| (wrong(line).own_code(), wrong(line).param().map(str::to_owned));
     assert_eq!(odd("{\"body\":{}}"), ("invalid_field", Some("url".into())));
     assert_eq!(odd("{\"Body\":{}}"), ("miscased_key", Some("body".into())));
     let long = pass(named_lines(), &format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST)), 1 << 20).unwrap_err();
-    assert_eq!((long.status(), long.word()), (413, "body_too_large"));
+    assert_eq!((long.status(), long.own_code()), (413, "body_too_large"));
     assert_eq!(crate::decide::inflight::held(), 0);
 }
 
@@ -309,7 +309,7 @@ fn all_lines_of_a_file_ask_one_path() {
     assert_eq!(two("/v1/embeddings", "/v1/embeddings"), Ok(false));
     assert_eq!(two("/v1/embeddings", "/embeddings"), Ok(false), "the same path, as Azure has it");
     let other = two("/v1/embeddings", "/v1/responses").unwrap_err();
-    assert_eq!((other.word(), other.param()), ("invalid_field", Some("url")));
+    assert_eq!((other.own_code(), other.param()), ("invalid_field", Some("url")));
     assert!(other.message().contains("Line 2 of the batch"), "{other:?}");
     let nothing = format!("{{\"url\":\"/v1/x\"}}\n{}", line(CHAT, &chat(&json!({}))));
     assert!(pass(named_lines(), &nothing, 9).is_ok(), "a line without a body asks nothing");

@@ -259,7 +259,7 @@ fn prepared(
         receipt_signer,
         ids: keys.map(|keys| (keys, owner)),
         hides_models,
-        hold: None,
+        reservation: None,
     };
     Prepared { task, job, load }
 }

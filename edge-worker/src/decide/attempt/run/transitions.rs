@@ -105,7 +105,7 @@ impl Step<'_> {
     /// Extends the deadline of a stream that has sent bytes but no content yet: it is alive, so it gets more time than
     /// a silent one.
     #[inline(never)]
-    pub(super) fn alive(&mut self) {
+    pub(super) fn extend_deadline(&mut self) {
         let (now, total_ms, headers) = (self.now, self.run.total_ms, self.headers_limit());
         let Limits { first_token, idle, .. } = *self.run.limits();
         // An answer that wasn't requested as a stream has a longer limit for its headers.
@@ -133,17 +133,17 @@ impl Step<'_> {
 
     /// An attempt failed before the commit. If the failure may be brief and this is the only attempt so far, the same
     /// endpoint may be asked once more: at once, or after the short rest that it asked for.
-    pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
-        let pause_ms = asked_ms.unwrap_or(0);
+    pub(super) fn fail(&mut self, outcome: Outcome, abort: bool, retry_after_ms: Option<u64>) {
+        let pause_ms = retry_after_ms.unwrap_or(0);
         let again = match &self.run.record.attempts[..] {
             [only] if outcome.is_hiccup() && pause_ms <= LONGEST_PAUSE_MS => Some(only.target),
             _ => None,
         };
-        self.failed(outcome, abort, asked_ms);
+        self.failed(outcome, abort, retry_after_ms);
         self.next_or(again, pause_ms);
     }
 
-    fn failed(&mut self, outcome: Outcome, abort: bool, asked_ms: Option<u64>) {
+    fn failed(&mut self, outcome: Outcome, abort: bool, retry_after_ms: Option<u64>) {
         self.disarm();
         if abort {
             self.out.push(Action::Abort { attempt: self.run.current() });
@@ -151,17 +151,17 @@ impl Step<'_> {
         self.outcome(outcome);
         // These outcomes concern the machine or our credential, so they hold for every model.
         let whole = matches!(outcome, Outcome::Network | Outcome::Status(300..=399 | 401 | 403));
-        self.cool_down(whole, asked_ms, outcome.is_fault());
+        self.cool_down(whole, retry_after_ms, outcome.is_fault());
     }
 
-    fn cool_down(&mut self, every_model: bool, asked_ms: Option<u64>, fault: bool) {
+    fn cool_down(&mut self, every_model: bool, retry_after_ms: Option<u64>, fault: bool) {
         if let Some(attempt) = self.run.record.attempts.last() {
             self.out.push(Action::CoolDown {
                 region: attempt.region.clone(),
                 endpoint: attempt.endpoint.clone(),
                 model: self.run.task.model.clone().filter(|_| !every_model),
                 this_path: attempt.outcome.is_some_and(Outcome::is_of_path),
-                asked_ms,
+                retry_after_ms,
                 fault,
             });
         }
@@ -173,16 +173,19 @@ impl Step<'_> {
         let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
         let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
         let all = |fits: fn(Outcome) -> bool| outcomes().filter(|outcome| !lacks(outcome)).all(fits);
-        let retry_after = self.run.retry_after_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
+        let retry_after =
+            self.run.shortest_retry_after_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
         if outcomes().next().is_none() {
             return Failure::RegionUnavailable;
         }
         let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || lacks(outcome);
-        if let Some(unread) = self.run.unread.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome))) {
+        if let Some(failure) =
+            self.run.decrypt_failure.as_deref().filter(|_| outcomes().all(|outcome| refused(&outcome)))
+        {
             // An endpoint at rest soon returns, so the client should try again. One that is down may stay down, so the
             // client has to continue without the encrypted reasoning.
             let rests = self.run.record.skipped.iter().any(|skipped| skipped.why == Skip::Cooling);
-            return if rests { Failure::EncryptedElsewhere } else { unread.clone() };
+            return if rests { Failure::EncryptedElsewhere } else { failure.clone() };
         }
         if outcomes().all(|outcome| lacks(&outcome)) {
             return match &self.run.task.model {
