@@ -1,4 +1,5 @@
-//! A steering told to people and programs, in the same words everywhere: the command line, the API and the edge.
+//! Takes a steering, returns its explanation for people and programs. The command line, the API and the edge call it,
+//! so all of them use the same words.
 
 use core::fmt::Write;
 use std::collections::BTreeMap;

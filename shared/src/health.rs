@@ -1,5 +1,5 @@
-//! gdnsd's anti-flap machine: results of probes in, a monitor's status out; and how statuses of monitors make a
-//! region's.
+//! Decides the status of monitors and regions. Takes results of probes, returns a monitor's status by gdnsd's anti-flap
+//! machine; takes statuses of monitors, returns a region's.
 
 use crate::time::{Millis, Timestamp};
 

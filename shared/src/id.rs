@@ -1,4 +1,5 @@
-//! The names the rules document gives to things, each a type of its own so that none is taken for another.
+//! Names that the rules document gives to regions, services and other things. Each kind is a type of its own, so that
+//! none is mistaken for another.
 
 use core::borrow::Borrow;
 use core::fmt;

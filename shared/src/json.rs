@@ -1,4 +1,4 @@
-//! JSON text in, a tree that still knows its duplicate keys out; and the means to read that tree while collecting every
+//! Takes a JSON text, returns a tree that keeps duplicate keys. Has the means to read that tree and to collect every
 //! violation.
 
 mod pieces;

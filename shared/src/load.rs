@@ -1,5 +1,5 @@
-//! Load steering: what is known of regions' loads and clients' demand enters, shares of clients to move leave. Called
-//! by `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
+//! Load steering. Takes what is known of regions' loads and clients' demand, returns the shares of clients to move.
+//! Called by `bailiwick plan`, `bailiwick simulate` and the warnings of `bailiwick check`.
 //!
 //! Two types matter. [`Classes`] are the clients of all services, grouped by the order of their fence, so that a plan
 //! can't name a region outside of it. A [`Plan`] is what [`plan`] decides from them and the last plan: for each class

@@ -1,6 +1,6 @@
-//! All fences of a rule book at once: a table enters, who may be processed where leaves, tenant by tenant and, where no
-//! tenant or none that says where it belongs is asked for, country by country; told by `explain --all`, the API and the
-//! edge.
+//! Lists all fences of a rule book. Takes a table, returns where each client may be processed: by tenant, and by
+//! country for clients without a tenant or with a tenant that doesn't say where it belongs. Called by `explain --all`,
+//! the API and the edge.
 //!
 //! A fence doesn't depend on health, models or the moment, so this is what the document itself says.
 

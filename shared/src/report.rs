@@ -1,5 +1,5 @@
-//! Health between programs: the JSON a DNS node reports at `/v1/health`, and what the edge makes of several nodes'
-//! reports.
+//! Health that programs tell each other. Holds the JSON that a DNS node reports at `/v1/health`. The edge takes the
+//! reports of several nodes, and gets one status for each region.
 
 use std::collections::BTreeMap;
 

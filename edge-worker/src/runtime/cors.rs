@@ -124,7 +124,7 @@ fn vary(headers: &mut Headers) {
     headers.push("vary", "Origin");
 }
 
-/// The headers that a page may send, of those that it wants to send.
+/// The headers that a page wants to send and may send.
 fn allowed_headers(wanted: &str) -> String {
     let is_allowed = |name: &&str| {
         let is_stainless = name.strip_prefix("x-stainless-").is_some_and(|rest| {

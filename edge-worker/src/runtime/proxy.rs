@@ -99,7 +99,7 @@ pub(crate) struct Driver {
     writing: Writing,
     /// Puts the client's names into a committed answer, if it needs them.
     splice: Option<Splice>,
-    /// The properties of a stored file, as its endpoint tells them.
+    /// The properties of a stored file, as its endpoint reports them.
     file: Option<StoredFile>,
     /// Whether the client can't see if the answer is complete: it has no length, and isn't a stream of events.
     is_unmeasured: bool,

@@ -1,4 +1,4 @@
-//! One row per ISO 3166-1 country: its code and the middle of its land, to half a degree or so; read by
+//! The centroid of each ISO 3166-1 country: its code and the middle of its land, to about half a degree. Read by
 //! [`super::centroid`].
 //!
 //! A centroid stands in for a client or region whose own coordinates are not known. It orders regions; it decides no

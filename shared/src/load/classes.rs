@@ -31,7 +31,7 @@ pub struct Class {
 }
 
 impl Class {
-    /// Where its clients go while nothing is moved and all is up.
+    /// The region of its clients while nothing is moved and every region is up.
     #[must_use]
     pub fn home(&self) -> RegionIndex {
         self.order.first().copied().unwrap_or(RegionIndex(u32::MAX))
@@ -45,7 +45,7 @@ pub struct Classes {
     by_order: HashMap<(ServiceIndex, Vec<RegionIndex>), ClassIndex>,
 }
 
-/// Where a client of a country stands, if nothing else is known of it.
+/// The place of a client of which only the country is known.
 #[must_use]
 pub fn place_of_country(table: &Table, country: Option<CountryCode>) -> Standing {
     stand(table, &Client { country, ..Client::default() })
@@ -84,7 +84,7 @@ impl Classes {
             let stated = table.region(region).load.as_ref().and_then(|load| load.demand).map_or(0, requests);
             let count = origins.len() as u64;
             for (nth, origin) in (0..count).zip(origins) {
-                // Parts that add up to the whole.
+                // The parts have to add up to the whole.
                 let part = super::proportion(stated, nth + 1, count) - super::proportion(stated, nth, count);
                 if part > 0 {
                     demand.insert(origin, part);
@@ -124,7 +124,7 @@ impl Classes {
         self.by_order.get(&(service, order)).copied()
     }
 
-    /// Changes what the clients of a class have in flight.
+    /// Changes how many requests the clients of a class have in flight.
     pub fn set_demand(&mut self, class: ClassIndex, demand: Amount) {
         if let Some(class) = self.list.get_mut(class.0) {
             class.demand = demand;

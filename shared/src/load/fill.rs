@@ -1,9 +1,9 @@
 //! Takes amounts to move and rooms to move them to, returns who goes where: nearest first, and as much as fits at all.
 //! Called by [`super::planning`] and [`super::lost`].
 //!
-//! It is a flow through a graph of asks and regions. First every ask takes its nearest room; then whoever found none is
-//! helped by paths of exchanges (Ford and Fulkerson 1956, shortest first as Edmonds and Karp do), so that an ask with
-//! one region to go to isn't crowded out by one that has a choice.
+//! It is a flow through a graph of asks and regions. First every ask takes its nearest room. Then asks without room get
+//! it by paths of exchanges (Ford and Fulkerson 1956; the shortest path first, as Edmonds and Karp do). So an ask that
+//! has only one region isn't displaced by an ask that has a choice.
 
 use std::collections::VecDeque;
 
@@ -15,9 +15,9 @@ use crate::table::RegionIndex;
 pub(super) struct Ask<'c> {
     /// Where they may go, nearest first.
     pub(super) choices: &'c [RegionIndex],
-    /// How much is still to be placed.
+    /// How much isn't placed yet.
     pub(super) wanted: Amount,
-    /// What has found a place, by position among the choices.
+    /// How much is placed, by position among the choices.
     pub(super) placed: Vec<(usize, Amount)>,
 }
 
@@ -38,7 +38,7 @@ impl Ask<'_> {
         self.wanted += amount;
     }
 
-    /// All that has found a place.
+    /// How much is placed, in total.
     pub(super) fn total(&self) -> Amount {
         self.placed.iter().map(|(_, amount)| amount).sum()
     }
@@ -48,7 +48,7 @@ impl Ask<'_> {
 pub(super) fn fill(asks: &mut [Ask<'_>], rooms: &mut [Amount]) {
     nearest_first(asks, rooms);
     let mut search = Search { closed: vec![false; rooms.len()], reached_by: vec![None; rooms.len()] };
-    // Paths are few; the bound is for the worst graphs only, where the rest stays unplaced.
+    // There are few paths. The limit is for the worst graphs, where the rest stays unplaced.
     let mut paths_left = 64 + 8 * (asks.len() + rooms.len());
     for ask in 0..asks.len() {
         while asks[ask].wanted > 0 && paths_left > 0 && rooms.iter().any(|room| *room > 0) {
@@ -59,7 +59,7 @@ pub(super) fn fill(asks: &mut [Ask<'_>], rooms: &mut [Amount]) {
     }
 }
 
-/// In rounds: everybody's first choice, then everybody's second.
+/// Places asks in rounds: first the first choice of every ask, then the second choices, and so on.
 fn nearest_first(asks: &mut [Ask<'_>], rooms: &mut [Amount]) {
     let mut looking: Vec<usize> = (0..asks.len()).filter(|&ask| asks[ask].wanted > 0).collect();
     let mut free: u128 = rooms.iter().map(|room| u128::from(*room)).sum();
@@ -89,7 +89,8 @@ struct Search {
 }
 
 impl Search {
-    /// The region with room at the end of a shortest path from an ask. Without any, all it reached is closed.
+    /// The region with room at the end of a shortest path from an ask. If there is none, closes all regions that the
+    /// search reached.
     fn path(&mut self, asks: &[Ask<'_>], rooms: &[Amount], from: usize) -> Option<RegionIndex> {
         let holders = holders(asks, rooms.len());
         self.reached_by.fill(None);

@@ -20,7 +20,7 @@ pub struct FenceLoss {
     pub lost: Option<RegionIndex>,
     /// The demand of all clients that may be served within this fence only.
     pub demand: Amount,
-    /// What the rest of the fence can carry; `None`: of one region it isn't known.
+    /// The capacity of the rest of the fence. `None` if the capacity of one of its regions isn't known.
     pub capacity: Option<Amount>,
     /// The demand within this fence that fits nowhere, however clients are moved.
     pub refused: Amount,
@@ -33,7 +33,7 @@ impl FenceLoss {
         Some(Ratio::between(self.demand, self.capacity?))
     }
 
-    /// Whether the rest carries it: nothing is refused, and its load isn't above `most`. `None` if nobody knows.
+    /// Whether the rest carries it: nothing is refused, and its load isn't above `most`. `None` if that isn't known.
     #[must_use]
     pub fn is_carried(&self, most: Ratio) -> Option<bool> {
         Some(self.load()? <= most && self.refused == 0)
@@ -90,7 +90,7 @@ fn capacity(table: &Table, region: RegionIndex) -> Option<Amount> {
     table.region(region).load.as_ref().and_then(|load| load.capacity).map(requests)
 }
 
-/// By class, what fits nowhere once a region is lost. A region of unknown capacity is taken to hold everything.
+/// By class: the demand that fits nowhere if a region is lost. A region of unknown capacity counts as large enough.
 fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
     let room = |index| {
         let region = RegionIndex::new(index);
@@ -100,7 +100,7 @@ fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<A
     let is_there = |region: &&RegionIndex| Some(**region) != lost;
     let choices = classes.list().iter().map(|class| match (class.moves, class.leaves_home) {
         (true, _) => class.order.iter().filter(is_there).copied().collect(),
-        // Who isn't moved because of load goes to the nearest that is up.
+        // Clients that aren't moved because of load go to the nearest region that is up.
         (false, true) => class.order.iter().find(is_there).copied().into_iter().collect(),
         (false, false) => vec![class.home()],
     });
@@ -116,7 +116,7 @@ fn refused(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<A
 /// region of its fence that is up, as health alone sends it.
 #[must_use]
 pub fn settled(table: &Table, classes: &Classes, lost: Option<RegionIndex>) -> Vec<Amount> {
-    /// So long that no slew and no delay matters.
+    /// A time so long that no slew and no delay matters.
     const DAY: Millis = Millis(86_400_000);
     let mut plan_made: Option<Plan> = None;
     let mut now = Timestamp(0);

@@ -1,4 +1,5 @@
-//! Takes a client's name, returns its point on the line that shares cut. Called by whoever asks a plan for one client.
+//! Takes a client's name, returns its [`Point`]: a number that decides in which share the client is. Called before a
+//! plan is asked for one client.
 
 use crate::rules::Ratio;
 use crate::table::RegionIndex;

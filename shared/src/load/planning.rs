@@ -1,9 +1,13 @@
-//! The plan: loads, demand, the last plan and the time enter; shares of clients to move leave. Called once per
-//! interval, and on every change of health.
+//! Makes the plan. Takes loads, demand, the last plan and the time; returns the shares of clients to move. Called once
+//! per interval, and on every change of health.
 //!
-//! The steps: each region's natural load and what it may take ([`super::readings`]); what each class is to move; who
-//! goes where ([`super::fill`]), those whose home is down first. Receivers are bounded before donors are served, so no
-//! region is lifted above its low mark by the plan's own doing.
+//! The steps are:
+//! 1. find each region's natural load and how much it may take ([`super::readings`]);
+//! 2. decide how much each class has to move;
+//! 3. decide who goes where ([`super::fill`]). Clients whose home is down come first.
+//!
+//! What receivers may take is limited before donors are served. So the plan itself never lifts a region above its low
+//! mark.
 
 use super::classes::{ClassIndex, Classes};
 use super::fill::{Ask, fill};
@@ -17,7 +21,7 @@ use crate::time::{Millis, Timestamp};
 /// How long the edge takes to follow a share: the time until its next reading of the plan.
 const EDGE_LAG: Millis = Millis(5_000);
 
-/// How long resolvers keep an answer beyond its TTL, about.
+/// About how long resolvers keep an answer beyond its TTL.
 const RESOLVER_LAG: Millis = Millis(10_000);
 
 /// What is seen of all regions at one moment.
@@ -25,7 +29,7 @@ const RESOLVER_LAG: Millis = Millis(10_000);
 pub struct Seen<'a> {
     /// By region index. A region beyond its end is unknown, and up.
     pub regions: &'a [RegionSeen],
-    /// How often readings come.
+    /// The interval between readings.
     pub interval: Millis,
 }
 
@@ -36,9 +40,9 @@ pub struct Move {
     pub to: RegionIndex,
     /// Which part of the class.
     pub share: Ratio,
-    /// How much that is.
+    /// The demand that is moved.
     pub amount: Amount,
-    /// How much of it has arrived, about: caches and edges follow with a delay.
+    /// About how much of it has arrived. Caches and edges follow with a delay.
     pub(super) reached: Amount,
 }
 
@@ -49,13 +53,13 @@ pub struct Plan {
     regions: Vec<RegionState>,
     /// By class.
     moves: Vec<Vec<Move>>,
-    /// By class: what has to leave a region that is down and that the plan doesn't place. It goes where health alone
-    /// sends it. These have no share of the line.
+    /// By class: the demand that has to leave a region that is down, and that the plan doesn't place. Health alone
+    /// decides where it goes. It has no share.
     left: Vec<Vec<Move>>,
 }
 
 impl Plan {
-    /// When it was made.
+    /// When the plan was made.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
@@ -85,8 +89,8 @@ impl Plan {
         Ratio(self.moves(class).iter().map(|one| one.share.0).sum())
     }
 
-    /// What of a class has to leave a region that is down, and goes where health alone sends it, as the plan has no
-    /// room for it.
+    /// The part of a class that has to leave a region that is down, and for which the plan has no room. Health alone
+    /// decides where it goes.
     #[must_use]
     pub fn left(&self, class: ClassIndex) -> Amount {
         self.left.get(class.0).map_or(0, |left| left.iter().map(|one| one.amount).sum())
@@ -153,11 +157,11 @@ fn lag(service: &Service) -> Millis {
     }
 }
 
-/// What has arrived after a span of what was to arrive: the rest shrinks by the same part in each lag.
+/// How much of a move has arrived after a span. The rest shrinks by the same part in each lag.
 fn follow(reached: Amount, goal: Amount, elapsed: Millis, lag: Millis) -> Amount {
     let step = |rest: Amount| {
         let whole = elapsed.0.saturating_add(lag.0).max(1);
-        // Rounded up, so that it arrives at last.
+        // Rounded up, so that the whole arrives in the end.
         proportion(rest, elapsed.0, whole).saturating_add(u64::from(elapsed.0 > 0)).min(rest)
     };
     match goal.checked_sub(reached) {
@@ -181,7 +185,7 @@ fn assess(
             home.counted = home.counted.saturating_add(class.demand);
         }
     }
-    // What health alone moves away from a region that is down goes back when it returns, as what was planned does.
+    // Clients that health alone moved away from a region that is down go back when it returns, like planned moves.
     for (lists, is_planned) in moved.iter().zip([true, false]) {
         for (class, moves) in classes.list().iter().zip(*lists) {
             for one in moves {
@@ -220,14 +224,14 @@ impl RegionSeen {
     }
 }
 
-/// What a class is to move.
+/// How much of a class has to be moved.
 #[derive(Clone, Copy, Default)]
 struct Wish {
-    /// What its clients have in flight, by what its home was measured to carry.
+    /// The requests that its clients have in flight, estimated by the measured load of its home.
     demand: Amount,
-    /// What it is to move, if all do the same part.
+    /// How much it moves if all classes of its home move the same part.
     least: Amount,
-    /// What it may move where other classes of its home can't.
+    /// How much it may move in place of other classes of its home that can't move.
     most: Amount,
     /// Whether its home can't serve them, so that they go first.
     must: bool,
@@ -254,7 +258,7 @@ impl Planner<'_> {
             .map(|class| Ask { choices: class.order.get(1..).unwrap_or(&[]), wanted: 0, placed: Vec::new() })
             .collect();
 
-        // Whoever must move goes first. Later asks may exchange places with earlier ones, but take none from them.
+        // Clients that have to move are placed first. Later asks may exchange places with them, but take none away.
         for must in [true, false] {
             for (ask, wish) in asks.iter_mut().zip(&wishes).filter(|(_, wish)| wish.must == must) {
                 ask.wanted = wish.least;
@@ -271,7 +275,7 @@ impl Planner<'_> {
         Plan { at: now, regions: self.regions, moves, left }
     }
 
-    /// Where health alone sends what of a class isn't placed, if its home is down.
+    /// Where health alone sends the part of a class that isn't placed, if its home is down.
     fn left(&self, class: &super::Class, placed: Amount, before: &[Move]) -> Vec<Move> {
         let is_down =
             |region: RegionIndex| self.regions.get(region.get()).is_some_and(|one| one.standing == Standing::Down);
@@ -288,7 +292,7 @@ impl Planner<'_> {
         left
     }
 
-    /// What each region is to give away.
+    /// How much each region has to give away.
     fn needs(&self) -> Vec<Amount> {
         let need = |(index, state): (usize, &RegionState)| match state.standing {
             Standing::Known | Standing::Warming(_) if state.capacity > 0 => {
@@ -300,7 +304,7 @@ impl Planner<'_> {
         self.regions.iter().enumerate().map(need).collect()
     }
 
-    /// The demand of a class, as far as its home's natural load is known: counts are made to add up to it.
+    /// The demand of a class. If its home's natural load is known, the counts are scaled so that they add up to it.
     fn demand(&self, class: &super::Class) -> Amount {
         match self.regions.get(class.home().get()) {
             Some(home) if home.counted > 0 => proportion(class.demand, home.natural, home.counted),
@@ -336,7 +340,7 @@ impl Planner<'_> {
         }
     }
 
-    /// By home, the part that all of its movable classes are to move, so that what stays is what its marks allow.
+    /// By home: the part that each of its movable classes has to move, so that its marks allow the rest.
     fn wanted(&self, needs: &[Amount]) -> Vec<Ratio> {
         let mut movable = vec![0; needs.len()];
         for class in self.classes.list().iter().filter(|class| class.moves) {
@@ -344,7 +348,7 @@ impl Planner<'_> {
                 *movable += self.demand(class);
             }
         }
-        // Rounded up: what stays never exceeds the mark.
+        // Rounded up, so that the rest never exceeds the mark.
         let part = |need: Amount, movable| Ratio(Ratio::between(need, movable).0.saturating_add(1).min(Ratio::ONE.0));
         needs
             .iter()
@@ -353,7 +357,7 @@ impl Planner<'_> {
             .collect()
     }
 
-    /// Where some classes of a home found no room, its others move more, as far as their slew allows.
+    /// If some classes of a home found no room, its other classes move more, as far as their slew allows.
     fn rest(&self, asks: &mut [Ask<'_>], wishes: &[Wish], needs: &[Amount], rooms: &mut [Amount]) {
         let mut missing: Vec<Amount> = needs.to_vec();
         let homes = || self.classes.list().iter().map(|class| class.home().get());

@@ -5,15 +5,15 @@ use super::Amount;
 use crate::rules::Ratio;
 use crate::time::{Millis, Timestamp};
 
-/// For how long a natural load has to be lower before shares shrink; at most twice of that.
+/// How long a natural load has to be lower before shares shrink. It may take up to twice as long.
 pub const HOLD: Millis = Millis(60_000);
 
-/// After how many intervals without a reading it is stale: one may come late.
+/// After how many intervals without a new reading the last one is stale. One reading may be late.
 const FRESH: u64 = 2;
-/// For how many intervals after that the last shares are held.
+/// How many intervals longer the last shares are kept.
 const HELD: u64 = 3;
 
-/// What a region was measured to carry.
+/// The measured load of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reading {
     /// Requests in flight: its load times its capacity.
@@ -25,9 +25,9 @@ pub struct Reading {
 /// What is seen of a region at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionSeen {
-    /// Whether it may be sent anything, by probes and overrides.
+    /// Whether probes and overrides allow requests to it.
     pub is_up: bool,
-    /// What it can carry just now; `None`: nobody knows.
+    /// Its present capacity. `None` if it isn't known.
     pub capacity: Option<Amount>,
     /// The newest reading.
     pub reading: Option<Reading>,
@@ -38,13 +38,13 @@ pub struct RegionSeen {
 pub enum Standing {
     /// It serves nobody: all of its clients are moved.
     Down,
-    /// It came back, and gets this part of its clients until it is warm.
+    /// It has come back, and gets this part of its clients until it is warm.
     Warming(Ratio),
     /// Its load and capacity are known.
     Known,
-    /// Its last reading is stale: what was planned is held.
+    /// Its last reading is stale. The planned shares are kept.
     Held,
-    /// Its last reading is so old that what was planned is taken back step by step.
+    /// Its last reading is very old. The planned shares are taken back step by step.
     Fading,
     /// Its load or its capacity was never known. It neither gives nor takes.
     #[default]
@@ -56,32 +56,32 @@ pub enum Standing {
 pub struct RegionState {
     /// How far the rest can be trusted.
     pub standing: Standing,
-    /// What it can carry.
+    /// Its capacity.
     pub capacity: Amount,
-    /// What it would carry if nothing were moved: the highest of the last [`HOLD`] to twice of that, so that shares
-    /// don't shrink at once.
+    /// What it would carry if nothing were moved. This is the highest value of at least the last [`HOLD`] and at most
+    /// twice that time, so that shares don't shrink at once.
     pub natural: Amount,
-    /// What it may take of others in all.
+    /// How much it may take from other regions, in total.
     pub room: Amount,
-    /// What the demand of its own clients was when `natural` was measured.
+    /// The demand of its own clients when `natural` was measured.
     pub(super) counted: Amount,
     /// When the newest reading that was used was taken.
     reading_at: Option<Timestamp>,
-    /// When it came back, until it is warm.
+    /// When it came back. `None` once it is warm.
     returned_at: Option<Timestamp>,
     /// The highest natural loads of this window of [`HOLD`] and of the one before, and which window this is.
     peaks: (Amount, Amount),
     window: i64,
 }
 
-/// What was planned at a region, as far as it has taken effect.
+/// The planned moves of a region that have taken effect.
 #[derive(Clone, Copy, Default)]
 pub(super) struct InEffect {
-    /// Of its own clients elsewhere.
+    /// Its own clients that are served elsewhere.
     pub(super) given: Amount,
-    /// Of others' clients here.
+    /// Clients of other regions that are served here.
     pub(super) taken: Amount,
-    /// What it was to take by the last plan, whether it has come or not.
+    /// How much the last plan sends to it, arrived or not.
     pub(super) planned: Amount,
     /// The demand of its own clients.
     pub(super) counted: Amount,
@@ -126,12 +126,12 @@ impl RegionState {
 
     /// Takes over a reading that is new. Returns the age of the newest; `None` if there never was one.
     fn read(&mut self, seen: &RegionSeen, effect: InEffect, times: Times) -> Option<Millis> {
-        // A reading from the future is one of a wrong clock, and would hide all that follow.
+        // A reading from the future comes from a wrong clock, and would hide all later readings.
         let usable = |reading: &Reading| reading.at <= times.now.after(times.interval);
         let newer = |reading: &Reading| self.reading_at.is_none_or(|last| reading.at > last);
         if let Some(reading) = seen.reading.filter(|one| usable(one) && newer(one) && seen.is_up) {
             self.reading_at = Some(reading.at);
-            // From the measured load alone the plan would chase its own effect.
+            // If the plan used the measured load alone, it would react to its own effect.
             let natural = reading.used.saturating_add(effect.given).saturating_sub(effect.taken);
             self.hold(natural, times.now);
             self.counted = effect.counted;
@@ -152,7 +152,8 @@ impl RegionState {
         self.natural = self.peaks.0.max(self.peaks.1);
     }
 
-    /// What it may take of others in all, given its low mark's amount and how fast old trust fades.
+    /// How much it may take from other regions in total, given its low mark's amount and how fast trust in an old
+    /// reading fades.
     pub(super) fn room(&self, low: Amount, planned: Amount, fade: Ratio) -> Amount {
         let free = low.saturating_sub(self.natural);
         match self.standing {

@@ -1,12 +1,12 @@
-//! Takes a table, returns what the rules say of load that is probably not meant, or isn't acted on yet. Called by
-//! `bailiwick check`.
+//! Takes a table, returns warnings about its fields for load that are probably not meant, or have no effect yet.
+//! Called by `bailiwick check`.
 
 use super::{Classes, FenceLoss, losses};
 use crate::json::Violation;
 use crate::rules::{Pattern, Ratio, RegionLoad, ShedAt, Slew};
 use crate::table::{Region, RegionIndex, Service, Table};
 
-/// How many lost regions are told of before the rest is counted.
+/// How many lost regions are named. The rest is only counted.
 const MAX_TOLD: usize = 5;
 
 /// All warnings about load. None for a document that says nothing of it.

@@ -1,4 +1,4 @@
-//! Public keys of receipts: JSON Web Keys (RFC 7517, RFC 8037 §2) enter or leave; a key's name is its thumbprint.
+//! Reads and writes public keys of receipts as JSON Web Keys (RFC 7517, RFC 8037 §2). A key's name is its thumbprint.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,5 @@
-//! What a monitor asks for as `Host`: its text enters, an [`Authority`] or what is wrong with it leaves. The reader of
-//! monitors calls it.
+//! Reads the `Host` that a monitor asks for. Takes its text, returns an [`Authority`] or what is wrong with it. Called
+//! by the reader of monitors.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};

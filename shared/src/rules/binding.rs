@@ -1,7 +1,8 @@
-//! Service bindings, the data of HTTPS and SVCB records: presentation text of RFC 9460 enters from the rules document,
-//! priority, target and parameters in wire order leave, or what is wrong; the DNS server writes records from them.
+//! Reads service bindings, the data of HTTPS and SVCB records. Takes the presentation text of RFC 9460 from the rules
+//! document; returns priority, target and parameters in wire order, or what is wrong. The DNS server makes records of
+//! them.
 //!
-//! Address hints may not be written: they are derived from the addresses that stand beside the binding, so that they
+//! A binding may not contain address hints. They are derived from the addresses beside the binding, so that the two
 //! never disagree.
 
 use super::HostName;

@@ -1,4 +1,4 @@
-//! Web pages of other origins that may ask a service: `cors` of the rules document.
+//! The `cors` of a service in the rules document: which web pages of other origins may send requests to the service.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! The hosts of a service: the text of one enters, a [`SteeredHost`] leaves. The reader of services calls it.
+//! Reads the hosts of a service. Takes the text of one, returns a [`SteeredHost`]. Called by the reader of services.
 
 use core::fmt;
 

@@ -1,8 +1,9 @@
-//! From the JSON tree to [`Rules`], noting every violation with its place. Called by [`crate::table`] only.
+//! Reads the JSON tree of a rules document. Returns [`Rules`], and every violation with its place. Called by
+//! [`crate::table`] only.
 //!
-//! Names are gathered first, so that a reference to nothing is told where it stands, with the nearest name that exists.
-//! What can't be read is left out or replaced by a default: such a `Rules` serves to find further violations, never to
-//! steer.
+//! Names are gathered first. So a reference to a name that doesn't exist is reported at its place, with the most
+//! similar name that exists. What can't be read is left out or replaced by a default. Such a `Rules` is used to find
+//! further violations, and never to steer.
 
 mod load;
 mod monitor;

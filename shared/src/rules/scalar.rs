@@ -1,4 +1,5 @@
-//! Strings of the rules document that have a shape: host names, URLs, digests, names of secrets.
+//! Types for strings of the rules document that have a fixed form: host names, URLs, digests, names of secrets. Each
+//! takes a text, and returns itself or what is wrong with the text. Called by [`super::read`].
 
 use core::fmt;
 use core::net::IpAddr;

@@ -1,4 +1,5 @@
-//! The JSON Schema of the rules document, made from the types of [`super`]; written to `shared/rules.schema.json`.
+//! Makes the JSON Schema of the rules document from the types of [`super`]. The schema is written to
+//! `shared/rules.schema.json`.
 
 use std::borrow::Cow;
 

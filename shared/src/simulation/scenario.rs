@@ -7,18 +7,18 @@ use crate::load::{Demand, demand_in};
 use crate::table::{RegionIndex, Table};
 use crate::time::Millis;
 
-/// The longest that is simulated, and how many steps that may take.
+/// The longest time that is simulated, and the most steps.
 const LONGEST: Millis = Millis(7 * 24 * 3_600_000);
 const MAX_STEPS: u64 = 200_000;
 
-/// What happens to whom.
+/// What happens in a simulation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scenario {
     /// What it shows, for people.
     pub title: String,
     /// How long it takes. It begins at 00:00 UTC.
     pub length: Millis,
-    /// The time between two looks at everything.
+    /// The length of one step.
     pub step: Millis,
     /// How many clients the demand stands for.
     pub clients: u64,
@@ -32,11 +32,11 @@ pub struct Scenario {
     pub detect: Millis,
     /// How often loads are read.
     pub readings: Millis,
-    /// How old a reading is when it comes.
+    /// How old a reading is when it arrives.
     pub delay: Millis,
     /// The part of clients whose resolvers keep an answer longer than its TTL says.
     pub overstay: f64,
-    /// For how long they do.
+    /// How long they keep it.
     pub overstay_for: Millis,
     /// What happens to a region that is offered too much.
     pub collapse: Option<Collapse>,
@@ -45,11 +45,11 @@ pub struct Scenario {
 /// A region that dies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// Which.
+    /// The region.
     pub region: RegionIndex,
-    /// When, from the beginning.
+    /// When it dies, counted from the beginning.
     pub at: Millis,
-    /// For how long.
+    /// How long it is down.
     pub lasts: Millis,
 }
 

@@ -1,4 +1,4 @@
-//! The simulated world: a table, a scenario and a way of steering enter; peaks, refusals and moves leave. Called by
+//! The simulated world. Takes a table, a scenario and a way of steering; returns peaks, refusals and moves. Called by
 //! `bailiwick simulate`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,7 +10,7 @@ use crate::rules::ShedAt;
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
-/// By what clients are steered.
+/// How clients are steered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     /// To the nearest region of the fence, whatever its state.
@@ -25,7 +25,7 @@ impl Way {
     /// All ways, worst first.
     pub const ALL: [Self; 3] = [Self::Nearest, Self::Health, Self::Load];
 
-    /// The word for it in JSON and tables.
+    /// Its name in JSON and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,12 +36,12 @@ impl Way {
     }
 }
 
-/// What became of everything.
+/// The result of a simulation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outcome {
     /// How clients were steered.
     pub way: Way,
-    /// The highest load that a region which was up was offered, which region, and when.
+    /// The highest load that was offered to a region that was up, with the region and the time.
     pub peak: (f64, Option<RegionIndex>, Millis),
     /// The part of all demand that nobody served.
     pub refused: f64,
@@ -62,8 +62,8 @@ pub struct Outcome {
 pub struct Sample {
     /// When it ends.
     pub at: Millis,
-    /// By region: the highest load since the last sample, being what it is offered over what it can carry; `None` if it
-    /// was down all the time.
+    /// By region: the highest load since the last sample, which is the offered demand divided by the capacity. `None`
+    /// if it was down all the time.
     pub loads: Vec<Option<f64>>,
     /// The part of the demand since the last sample that nobody served.
     pub refused: f64,
@@ -72,7 +72,7 @@ pub struct Sample {
 /// How many samples an outcome has at most.
 const SAMPLES: u64 = 288;
 
-/// A turn is told once a moved share has gone back by as much.
+/// A turn is counted once a moved share has gone back by this much.
 const TURN: f64 = 0.02;
 
 /// Plays a scenario. A region without a capacity carries everything.
@@ -101,12 +101,12 @@ type Spread = Vec<(RegionIndex, f64)>;
 struct Cohort {
     /// Countries with their peaks, in requests at once.
     countries: Vec<(Option<CountryCode>, f64)>,
-    /// What they send now.
+    /// Their present demand.
     demand: f64,
-    /// Where those are who follow at once or by TTL, and those whose resolvers keep answers.
+    /// Where the clients are: first those that follow at once or by TTL, then those whose resolvers keep answers.
     prompt: Spread,
     late: Spread,
-    /// Where they are to be.
+    /// Where they should be.
     goal: Spread,
     /// The part that follows in one step.
     prompt_pace: f64,
@@ -123,7 +123,7 @@ struct World<'s> {
     cohorts: Vec<Cohort>,
     regions: Vec<Place>,
     plan: Option<Plan>,
-    /// What regions were offered at past times, newest last.
+    /// The demand that was offered to regions at past times, newest last.
     past: VecDeque<(Millis, Vec<f64>)>,
     outcome: Outcome,
     demanded: f64,
@@ -141,7 +141,7 @@ struct Place {
     offered: f64,
     /// When it serves again, if it is down.
     down_until: Option<Millis>,
-    /// Whether it is thought to be up, and since when it has been otherwise.
+    /// Whether probes report it as up, and since when its real state has differed.
     thought_up: bool,
     differs_since: Option<Millis>,
     /// Since when it has been offered too much.
@@ -219,7 +219,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Where everybody is to be.
+    /// Decides where all clients should be.
     fn steer(&mut self, at: Millis) {
         if self.way == Way::Load {
             let seen = self.seen(at);
@@ -248,7 +248,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// What the planner sees: health as it is thought to be, loads as they were.
+    /// What the planner sees: health as probes report it, and past loads.
     fn seen(&mut self, at: Millis) -> Vec<RegionSeen> {
         let due = Millis(at.0.saturating_sub(self.scenario.delay.0));
         let is_round = at.0 % self.scenario.readings.0.max(1) < self.scenario.step.0;
@@ -270,7 +270,7 @@ impl<'s> World<'s> {
         (0..).zip(&self.regions).map(seen).collect()
     }
 
-    /// Clients go where they are to be, each at its pace.
+    /// Moves clients to where they should be, each at its own speed.
     fn follow(&mut self) {
         for place in &mut self.regions {
             place.offered = 0.0;
@@ -291,7 +291,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// What is served and what isn't, and who collapses.
+    /// Counts what is served and what is refused, and lets overloaded regions collapse.
     fn count(&mut self, at: Millis) {
         let (mut offered, mut refused) = (0.0, 0.0);
         for (index, place) in self.regions.iter_mut().enumerate() {
@@ -357,7 +357,7 @@ fn cohorts(table: &Table, scenario: &Scenario, classes: &Classes) -> Vec<Cohort>
     let mut of_class: BTreeMap<usize, Vec<(Option<CountryCode>, f64)>> = BTreeMap::new();
     for (&(service, country), &peak) in &scenario.demand {
         let alone = Demand::from([((service, country), peak)]);
-        // The class of a country is the one that has its order.
+        // A country belongs to the class that has the same order of regions.
         let order = Classes::new(table, &alone).list().first().map(|class| class.order.clone());
         let found = classes.list().iter().position(|one| one.service == service && Some(&one.order) == order.as_ref());
         if let Some(class) = found {
@@ -389,7 +389,7 @@ fn cohorts(table: &Table, scenario: &Scenario, classes: &Classes) -> Vec<Cohort>
     classes.list().iter().enumerate().map(cohort).collect()
 }
 
-/// The part of those who still have an old answer that asks again in one step.
+/// The part of the clients with an old answer that asks again in one step.
 fn pace(step: Millis, kept_for: Millis) -> f64 {
     (step.0 as f64 / kept_for.0.max(1) as f64).min(1.0)
 }

@@ -1,5 +1,5 @@
-//! What operators force: overrides of the API and of the document enter, the status that counts for a region or an
-//! endpoint leaves; `steer`, the plan of the edge and the reports of the nodes ask.
+//! Takes overrides of the API and of the document, returns the status that counts for a region or an endpoint. Called
+//! by `steer`, the edge's plan and the nodes' reports.
 
 use super::{Conditions, earliest};
 use crate::health::{Forced, Status};

@@ -1,5 +1,5 @@
-//! Which service a host belongs to: the hosts of all services enter, for a name its service leaves, as DNS wildcards
-//! would decide (RFC 1034 §4.3.3, RFC 4592). [`super::Table`] asks.
+//! Finds the service of a host. Takes the hosts of all services and a name; returns the name's service, by the rules of
+//! DNS wildcards (RFC 1034 §4.3.3, RFC 4592). Called by [`super::Table`].
 //!
 //! Only names of the rules are known here. Names of a zone's file block a wildcard in DNS too, but nobody sends an HTTP
 //! request to them that is for a service.

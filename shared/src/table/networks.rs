@@ -1,4 +1,5 @@
-//! Address prefixes with their places: the longest match wins.
+//! Finds the place of a client's address. Takes address prefixes with their places; the longest prefix that matches
+//! wins.
 
 use core::net::IpAddr;
 use std::collections::HashMap;

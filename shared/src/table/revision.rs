@@ -1,4 +1,4 @@
-//! Which document is in service, and whether another may take its place.
+//! Says which document is in service, and whether another may replace it.
 
 use core::fmt;
 

@@ -1,5 +1,5 @@
-//! What is allowed but probably not meant: a document without violations enters, warnings with place and mend leave;
-//! called by [`super::Table::build`].
+//! Finds what is allowed but probably not meant. Takes a document without violations, returns warnings with their place
+//! and how to mend it. Called by [`super::Table::build`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -55,8 +55,8 @@ impl Affinity<'_> {
 pub(super) fn beginning<K: AsRef<str>>(route: &Route, fields: &[(K, Kind, Range<usize>)], text: &str) -> Option<u64> {
     let words: &[&str] = match route.segments().first()?.as_str() {
         "chat" | "messages" | "responses" => &["instructions", "system", "messages", "input"],
-        // A prompt may hold a whole conversation, and its first turn can't be told from the rest. So only equal prompts
-        // match.
+        // A prompt may hold a whole conversation, and its first turn can't be distinguished from the rest. So only
+        // equal prompts match.
         "completions" => &["prompt"],
         _ => return None,
     };

@@ -87,7 +87,7 @@ mod tests {
         assert!(names_kept("Container") && names_kept("vector_stores") && !names_kept("container_type"));
     }
 
-    /// The ids that are looked up, or what is told.
+    /// The ids that are looked up, or the error message.
     fn ids(path: &str, fields: &str) -> Result<Vec<String>, String> {
         let allow = [Allowance::HostedTools, Allowance::UnknownFields, Allowance::Store, Allowance::Batch];
         let body = inspect(path, &format!("{{\"model\":\"a\",{fields}}}"), &allow);

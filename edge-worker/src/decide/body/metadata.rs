@@ -77,7 +77,7 @@ mod tests {
 
     use super::super::tests::{CHAT, inspect, outcome};
 
-    /// What is told of a body with these fields, with a model where the path takes one.
+    /// The error for a body with these fields, with a model if the path takes one.
     fn judged(path: &str, fields: &str, allow: &[Allowance]) -> String {
         if path == CHAT || path == "/v1/responses" {
             return outcome(path, fields, allow);

@@ -17,7 +17,7 @@ pub(crate) struct Scope {
     pub(crate) service: String,
     /// The tenant, if the service has tenants.
     pub(crate) tenant: Option<String>,
-    /// The request. If clients can't be told apart, a name that would be shared belongs to this request only.
+    /// The request. If clients can't be distinguished, a name that would be shared belongs to this request only.
     pub(crate) request: String,
 }
 

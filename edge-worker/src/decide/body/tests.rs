@@ -295,7 +295,7 @@ fn no_bytes_make_it_panic() {
         .unwrap();
 }
 
-/// What is told of a chat completion, or another body, with these fields.
+/// The error for a chat completion, or another body, with these fields.
 pub(super) fn outcome(path: &str, fields: &str, allow: &[Allowance]) -> String {
     match inspect(path, &format!("{{\"model\":\"a\",{fields}}}"), allow) {
         Ok(_) => "ok".to_owned(),

@@ -127,7 +127,7 @@ pub(crate) fn is_marked(id: &str) -> bool {
     id.strip_prefix(beginning(id)).is_some_and(|rest| rest.starts_with(MARK))
 }
 
-/// Makes an id for what a client calls `id` that is nobody's id anywhere. It has the same beginning, because hosts
+/// Makes a new id that stands for the client's `id` and exists nowhere else. It has the same beginning, because hosts
 /// check that. It depends on the owner, so it stays the same from turn to turn. It has at most the 64 characters that
 /// hosts accept.
 #[must_use]

@@ -1,5 +1,5 @@
-//! Asks one source: a GET with an end in time and size, and KV; what it answered, or why not in a word, leaves. Called
-//! by `feed`.
+//! Asks one source of rules or health, by a GET or in Workers KV. Takes the source with limits of time and size;
+//! returns its answer, or one word that says why there is none. Called by `feed`.
 
 use bailiwick_rules::time::Millis;
 use futures_util::future::{self, Either};
@@ -96,7 +96,7 @@ fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request
     Request::new_with_init(url, &init).ok()
 }
 
-/// Why the runtime's `fetch` failed. Its text is looked at, never told.
+/// Why the runtime's `fetch` failed. The text of the error is examined, but never passed on.
 fn of_message(message: &str) -> ReadError {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));

@@ -1,5 +1,5 @@
 //! Streams that begin before the commit, for services with `keepalive`. Takes the time and the machine's outputs; adds
-//! comments for the waiting client, and tells it in the stream how the request ended. Called by `proxy`.
+//! comments for the waiting client, and writes into the stream how the request ended. Called by `proxy`.
 
 use std::collections::VecDeque;
 

@@ -18,7 +18,7 @@ use crate::runtime::env;
 /// What `input_file_id` of a batch must be, for the error message.
 const BATCH_FILE: &str = "the id of one file that was uploaded with the purpose batch";
 
-/// The properties of a stored file, as its endpoint tells them.
+/// The properties of a stored file, as its endpoint reports them.
 pub(super) struct StoredFile {
     /// Its length in bytes, if the endpoint names it.
     pub(super) bytes: Option<u32>,

@@ -1,4 +1,5 @@
-//! What the rules say of load: a region's marks and numbers, a service's ways of moving clients.
+//! Reads the fields about load: a region's marks and numbers, and how a service's clients may be moved. Called by the
+//! readers of regions and services.
 
 use super::value::{duration, number, one_of};
 use crate::json::{Fields, Node, Reader};

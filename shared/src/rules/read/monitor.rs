@@ -1,4 +1,4 @@
-//! Monitors: the JSON of a health check enters, a [`Monitor`] leaves. The reader of regions calls it.
+//! Reads monitors. Takes the JSON of a health check, returns a [`Monitor`]. Called by the reader of regions.
 
 use super::value::{duration, http_url, one_of, secret_name};
 use crate::health::{AddressFamily, Thresholds};

@@ -1,4 +1,4 @@
-//! Regions: where they may process, what DNS answers for them, their endpoints.
+//! Reads regions: where they may process, what DNS answers for them, and their endpoints.
 
 use std::collections::BTreeMap;
 

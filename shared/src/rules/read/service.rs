@@ -1,4 +1,4 @@
-//! Services: hosts, pattern, regions, residency, and what bounds them.
+//! Reads services: hosts, pattern, regions, residency, and limits.
 
 use super::Context;
 use super::load::shedding;

@@ -1,4 +1,5 @@
-//! Single values: scalars with a shape, choices, references to names, lists without repetition.
+//! Reads single values: strings of a fixed form, choices, references to names, and lists without repetition. Called by
+//! the other readers.
 
 use std::collections::HashMap;
 use std::hash::Hash;

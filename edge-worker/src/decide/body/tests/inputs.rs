@@ -1,4 +1,4 @@
-//! What routes by names that nobody lists, and what engines compile or unpickle.
+//! Fields that route a request though no document lists them, and fields that engines compile or unpickle.
 
 use super::*;
 
