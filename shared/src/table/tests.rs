@@ -69,7 +69,7 @@ fn a_large_document_compiles_in_turns_to_the_same() {
         counted.set(counted.get() + 1);
         Box::pin(core::future::ready(())) as core::pin::Pin<Box<dyn Future<Output = ()>>>
     };
-    let mut in_turns =
+    let in_turns =
         |document: &Value| at_once(Table::compile_in_turns(document.to_string().as_bytes(), &mut Turns::new(&pause)));
     let (whole, pieces) = (compile(&document).unwrap(), in_turns(&document).unwrap());
     assert!(pauses.get() > 10, "{}", pauses.get());
