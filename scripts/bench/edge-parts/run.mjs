@@ -14,6 +14,7 @@ import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { chart } from "./chart.mjs";
 import { spread, written } from "./common.mjs";
+import { enlarged, measureReloads, reloadTable } from "./reload.mjs";
 import { EVENTS, measureStreams, table } from "./streams.mjs";
 
 const parts = fileURLToPath(new URL(".", import.meta.url));
@@ -24,6 +25,7 @@ const { values: options } = parseArgs({
     secs: { type: "string", default: "3" },
     pace: { type: "string", default: "0" },
     streams: { type: "string" },
+    reloads: { type: "boolean", default: false },
     steps: { type: "boolean", default: false },
     also: { type: "string", multiple: true, default: [] },
     only: { type: "string" },
@@ -219,7 +221,7 @@ const plain = (host) => ({
   regions: ["eu-paris"],
   residency: [{ clients: ["eu"], process_in: ["eu"] }],
 });
-const rules = JSON.stringify({
+const rules = {
   version: 1,
   revision: 1,
   jurisdictions: { eu: { include: ["EU"] }, us: { countries: ["US"] } },
@@ -268,16 +270,23 @@ const rules = JSON.stringify({
       services: crowds ? ["chat", "plain", "piped"] : ["chat", "plain"],
     },
   },
-});
+};
+/** The documents by revision, from 1. They are made beforehand, as that takes longer than what is measured. */
+const documents = options.reloads
+  ? Array.from({ length: 1 + rounds * (1 + options.also.length) }, (_, i) => enlarged(rules, 1 + i))
+  : [JSON.stringify(rules)];
+let revision = 1;
 const node = createServer((request, response) => {
-  if (request.headers["if-none-match"] === '"1"') response.writeHead(304).end();
-  else response.setHeader("etag", '"1"').end(rules);
+  const etag = `"${revision}"`;
+  if (request.headers["if-none-match"] === etag) response.writeHead(304).end();
+  else response.setHeader("etag", etag).end(documents[revision - 1]);
 }).listen(0, "127.0.0.1");
 await once(node, "listening");
 
 const ours = {
   RULES_URL: `http://127.0.0.1:${/** @type {AddressInfo} */ (node.address()).port}/v1/rules`,
   FRA_KEY: "endpoint-key",
+  ...(options.reloads ? { RULES_REFRESH_SECONDS: "1" } : {}),
 };
 const client = {
   host: HOST,
@@ -490,6 +499,22 @@ if (crowds) {
     `${JSON.stringify({ began, rounds, seconds, pace, machine: machine(), rows: told }, null, 2)}\n`,
   );
   console.log("\ntarget/bench/edge-streams.json holds it too");
+  stop();
+}
+
+if (options.reloads) {
+  const rows = [];
+  for (const gateway of gateways.filter(({ name, other }) => name === "bailiwick" || other)) {
+    await launch(gateway);
+    await measure(gateway, "unary", 8, rounds > 1 ? WARM : 1);
+    const offer = () => ++revision;
+    const job = { port: gateway.port, path: PATH, headers: { ...gateway.headers, "content-type": "application/json" } };
+    rows.push({ gateway, samples: await measureReloads({ gateway, job, bodies: kinds, rounds, seconds, offer }) });
+    await end(gateway);
+  }
+  const bytes = (documents[0].length / 1e6).toFixed(1);
+  console.log(`${rounds} new documents of ${bytes} MB, a window of ${seconds} s each, medians (least–most)\n`);
+  console.log(reloadTable(rows));
   stop();
 }
 
