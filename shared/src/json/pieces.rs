@@ -1,5 +1,5 @@
-//! Parses a large document in turns. Takes its text; returns the same [`Node`] or the same violation as [`Node::parse`].
-//! Called by [`Node::parse_in_turns`].
+//! Parses a large document in turns. Takes its text; returns the same [`Node`] as [`Node::parse`], or `None`. Called by
+//! [`Node::parse_in_turns`].
 //!
 //! The members of the outer object, and the members or items of each of those, are found by their brackets and commas.
 //! Each is then parsed by itself. If anything isn't as it should be, the whole text is parsed at once, which says what
@@ -210,7 +210,7 @@ mod tests {
             "{\"a\":\"\n\"}",
             r#"{"a":1;"b":2}"#,
             r#"{1:2}"#,
-            r#"{"a":tru}"#,
+            r#"{"a":nul}"#,
             r#"{"a":1,,"b":2}"#,
             r#"{"a" 1}"#,
         ] {

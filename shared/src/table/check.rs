@@ -149,7 +149,10 @@ pub(super) async fn tenants(rules: &Rules, violations: &mut Vec<Violation>, turn
         }
         for id in &tenant.services {
             let Some(service) = rules.services.get(id) else { continue };
-            let named = |client: &ClientMatch| matches!(client, ClientMatch::Jurisdiction(one) if tenant.residency.contains(one));
+            let named = |client: &ClientMatch| match client {
+                ClientMatch::Jurisdiction(one) => tenant.residency.contains(one),
+                ClientMatch::Known | ClientMatch::Unknown => false,
+            };
             let taken =
                 |rule: &&rules::ResidencyRule| rule.clients.iter().any(|one| *one == ClientMatch::Known || named(one));
             let position = service.residency.iter().position(|rule| taken(&rule));

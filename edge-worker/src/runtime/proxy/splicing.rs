@@ -1,5 +1,5 @@
-//! Changes in a committed answer. Takes the run's endpoint and the answer's headers; returns the [`Splice`] that puts the
-//! client's names into the answer, if it needs one. Called by `proxy` at the commit.
+//! Changes in a committed answer. Takes the run's endpoint and the answer's headers; returns the [`Splice`] that puts
+//! the client's names into the answer, if it needs one. Called by `proxy` at the commit.
 
 use super::stored_file::{StoredFile, is_content};
 use super::{Driver, FetchState};

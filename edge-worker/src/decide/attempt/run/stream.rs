@@ -1,5 +1,5 @@
-//! Event streams in the attempt machine. Takes the events of an answer; commits, extends or ends the stream, or fails the
-//! attempt. Called by `run`, its parent module.
+//! Event streams in the attempt machine. Takes the events of an answer; commits, extends or ends the stream, or fails
+//! the attempt. Called by `run`, its parent module.
 
 use super::{MAX_HELD, State, Step, unexplained};
 use crate::decide::attempt::words::Words;
