@@ -12,6 +12,7 @@ use core::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -54,7 +55,7 @@ pub(crate) struct OpenedId {
 /// The keys in the Worker's secret. The first seals, and all of them open.
 #[derive(Clone)]
 pub(crate) struct Keyring {
-    keys: Vec<Hmac>,
+    keys: Vec<Hmac<Sha256>>,
 }
 
 impl Keyring {
@@ -63,7 +64,11 @@ impl Keyring {
     pub(crate) fn parse(secret: &str) -> Option<Self> {
         let keys: Vec<&str> = secret.split_whitespace().collect();
         let long = !keys.is_empty() && keys.iter().all(|key| key.len() >= SHORTEST_KEY);
-        long.then(|| Self { keys: keys.iter().map(|key| Hmac::new(key.as_bytes())).collect() })
+        if !long {
+            return None;
+        }
+        let keys = keys.iter().map(|key| Hmac::new_from_slice(key.as_bytes()).ok()).collect::<Option<_>>()?;
+        Some(Self { keys })
     }
 
     /// Seals an endpoint's id. `None` if it can't be an id.
@@ -114,7 +119,7 @@ impl<'a> IdOpener<'a> {
         let id = core::str::from_utf8(id).ok().filter(|id| beginning(id) == start)?;
         let mut fitting = self.places.iter().filter(|(tag, ..)| tag == found);
         let (_, _, place) = fitting.find(|(_, region, place)| {
-            let whose = |key: &Hmac| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
+            let whose = |key: &Hmac<Sha256>| mac(key, self.owner, region.as_str(), place.endpoint.as_str(), id);
             self.keys.keys.iter().any(|key| whose(key).ct_eq(given).into())
         })?;
         Some(OpenedId { place: place.clone(), id: id.to_owned() })
@@ -161,7 +166,7 @@ fn tag(region: &str, endpoint: &str) -> [u8; TAG] {
     core::array::from_fn(|i| digest[i])
 }
 
-fn mac(key: &Hmac, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
+fn mac(key: &Hmac<Sha256>, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8; MAC] {
     // Names hold no zero byte, and the id comes last. So the texts of two owners are never equal. A tenant may have any
     // name, so there is a mark for "no tenant".
     let tenant = owner.tenant.as_deref().map_or([b"-".as_slice(), b""], |tenant| [b"+", tenant.as_bytes()]);
@@ -179,38 +184,10 @@ fn mac(key: &Hmac, owner: &Owner, region: &str, endpoint: &str, id: &str) -> [u8
         b"\0",
         id.as_bytes(),
     ];
-    let whole = key.of(&text);
+    let mut mac = key.clone();
+    text.iter().for_each(|part| mac.update(part));
+    let whole = mac.finalize().into_bytes();
     core::array::from_fn(|i| whole[i])
-}
-
-/// HMAC-SHA-256 by RFC 2104 §2, with its two inner states prepared.
-#[derive(Clone)]
-struct Hmac {
-    inner: Sha256,
-    outer: Sha256,
-}
-
-impl Hmac {
-    fn new(key: &[u8]) -> Self {
-        let mut block = [0u8; 64];
-        if key.len() > block.len() {
-            block[..32].copy_from_slice(&Sha256::digest(key));
-        } else {
-            block[..key.len()].copy_from_slice(key);
-        }
-        Self {
-            inner: Sha256::new_with_prefix(block.map(|byte| byte ^ 0x36)),
-            outer: Sha256::new_with_prefix(block.map(|byte| byte ^ 0x5c)),
-        }
-    }
-
-    fn of(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut inner = self.inner.clone();
-        for part in parts {
-            inner.update(part);
-        }
-        self.outer.clone().chain_update(inner.finalize()).finalize().into()
-    }
 }
 
 #[cfg(test)]
@@ -249,7 +226,8 @@ mod tests {
                 "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
             ),
         ] {
-            assert_eq!(hex(&Hmac::new(&key).of(&[text])), expected);
+            let mac = Hmac::<Sha256>::new_from_slice(&key).unwrap().chain_update(text);
+            assert_eq!(hex(&mac.finalize().into_bytes()), expected);
         }
     }
 
