@@ -85,7 +85,8 @@ fn nsd_conf(folder: &Path) -> String {
     );
     std::fs::write(folder.join("example.com.zone"), zone).unwrap();
     format!(
-        "server:\n ip-address: {PARENT}\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n server-count: 1\n database: \"\"\n\
+        "server:\n ip-address: {PARENT}\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n server-count: 1\n \
+         database: \"\"\n\
          zonesdir: {folder:?}\n xfrdir: {folder:?}\n xfrdfile: \"\"\n zonelistfile: {list:?}\n logfile: {log:?}\n\
          remote-control:\n control-enable: no\n\
          zone:\n name: example.com\n zonefile: example.com.zone\n",

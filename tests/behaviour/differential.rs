@@ -317,7 +317,8 @@ impl Tally {
             Some((place, None)) => {
                 let Question { name, kind, edns, .. } = question;
                 self.faults.push(format!(
-                    "{place} differs from {peer}'s: {name} {kind} (EDNS: {edns})\n  ours   {ours:?}\n  theirs {theirs:?}\n{zone}"
+                    "{place} differs from {peer}'s: {name} {kind} (EDNS: {edns})\n  ours   {ours:?}\n  theirs \
+                     {theirs:?}\n{zone}"
                 ));
             }
         }

@@ -44,7 +44,8 @@ impl World {
         json!({
             "version": 1,
             "revision": revision,
-            "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] }, "us": { "countries": ["US"] } },
+            "jurisdictions": { "eu": { "include": ["EU"] }, "uk": { "countries": ["GB"] },
+                "us": { "countries": ["US"] } },
             "regions": {
                 "eu-frankfurt": region(10, "DE", &self.frankfurt),
                 "eu-paris": region(20, "FR", &self.paris),

@@ -76,6 +76,7 @@ fn the_page_shows_what_simulate_prints_and_draws() {
     }
     assert!(
         std::fs::read_to_string(&shown).unwrap_or_default() == drawn,
-        "docs/nearest-dies-at-peak.svg isn't current; write it by BLESS=1 cargo test -p bailiwick-tests --test behaviour load::"
+        "docs/nearest-dies-at-peak.svg isn't current; write it by BLESS=1 cargo test -p bailiwick-tests --test \
+         behaviour load::"
     );
 }

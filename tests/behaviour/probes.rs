@@ -72,7 +72,8 @@ fn the_server_name_of_tls_may_be_another_than_host() {
     let (world, authority) = (World::start(), Authority::new("ours"));
     let front =
         TlsStandIn::start("front.example.net", "gpu.example.net:8443", authority.issue("front.example.net", LATER));
-    let monitor = json!({ "type": "http", "url": front.url(), "host": "gpu.example.net:8443", "sni": "front.example.net",
+    let monitor = json!({ "type": "http", "url": front.url(), "host": "gpu.example.net:8443",
+        "sni": "front.example.net",
                           "ca_file": "ca.pem" });
     let setup = setup(&world, monitor);
     setup.write("ca.pem", &authority.pem);

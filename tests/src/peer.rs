@@ -30,8 +30,10 @@ pub fn nsd(zones: &[(String, String)]) -> Option<Peer> {
     let program = installed("nsd")?;
     start("NSD", program, &["-d", "-c"], zones, |folder, address| {
         let mut conf = format!(
-            "server:\n ip-address: {}\n port: {}\n username: \"\"\n zonesdir: \"{folder}\"\n database: \"\"\n pidfile: \"{folder}/pid\"\n \
-             xfrdfile: \"{folder}/xfrd\"\n xfrdir: \"{folder}\"\n zonelistfile: \"{folder}/list\"\n logfile: \"{folder}/log\"\n \
+            "server:\n ip-address: {}\n port: {}\n username: \"\"\n zonesdir: \"{folder}\"\n database: \"\"\n \
+             pidfile: \"{folder}/pid\"\n \
+             xfrdfile: \"{folder}/xfrd\"\n xfrdir: \"{folder}\"\n zonelistfile: \"{folder}/list\"\n logfile: \
+             \"{folder}/log\"\n \
              refuse-any: no\n server-count: 1\n rrl-ratelimit: 0\n\
              remote-control:\n control-enable: no\n",
             address.ip(),
@@ -50,7 +52,8 @@ pub fn knot(zones: &[(String, String)]) -> Option<Peer> {
     let program = installed("knotd")?;
     start("Knot", program, &["-c"], zones, |folder, address| {
         let mut conf = format!(
-            "server:\n  rundir: {folder}\n  listen: {}@{}\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n\
+            "server:\n  rundir: {folder}\n  listen: {}@{}\n  udp-workers: 1\n  tcp-workers: 1\n  \
+             background-workers: 1\n\
              database:\n  storage: {folder}\n\
              template:\n  - id: default\n    storage: {folder}\n    file: \"%s.zone\"\n    semantic-checks: off\n\
              zone:\n",

@@ -26,7 +26,8 @@ export function chart(rows) {
       if (time) {
         const middle = y + 10.5;
         parts.push(
-          `<rect class="${row.name === "bailiwick" ? "own" : "bar"}" x="${NAME}" y="${y + 3}" width="${x(time.median).toFixed(1)}" height="15" rx="2"/>`,
+          `<rect class="${row.name === "bailiwick" ? "own" : "bar"}" x="${NAME}" y="${y + 3}" ` +
+            `width="${x(time.median).toFixed(1)}" height="15" rx="2"/>`,
         );
         parts.push(`<path d="M${(NAME + x(time.min)).toFixed(1)} ${middle}H${(NAME + x(time.max)).toFixed(1)}"/>`);
         parts.push(
@@ -38,7 +39,8 @@ export function chart(rows) {
     y += 8;
   }
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${y + 8}" width="${WIDTH}" height="${y + 8}">
-<style>text{font:13px system-ui,sans-serif;fill:#24292f}.panel,.title{font-weight:600}.title{font-size:15px}.bar{fill:#9aa7b4}.own{fill:#1f6feb}path{stroke:#24292f;stroke-width:1.5}rect.back{fill:#fff}</style>
+<style>text{font:13px system-ui,sans-serif;fill:#24292f}.panel,.title{font-weight:600}.title{font-size:15px}
+.bar{fill:#9aa7b4}.own{fill:#1f6feb}path{stroke:#24292f;stroke-width:1.5}rect.back{fill:#fff}</style>
 <rect class="back" width="100%" height="100%"/>
 <text class="title" x="16" y="26">CPU time of the process per request (median; the line: least to most)</text>
 ${parts.join("\n")}

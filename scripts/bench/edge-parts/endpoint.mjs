@@ -25,7 +25,13 @@ const chunk = (text) => `${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`
 /** @type {(delta: object, finish?: string | null) => string} */
 const event = (delta, finish = null) =>
   chunk(
-    `data: ${JSON.stringify({ id: "c1", object: "chat.completion.chunk", created: 1, model: "m", choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`,
+    `data: ${JSON.stringify({
+      id: "c1",
+      object: "chat.completion.chunk",
+      created: 1,
+      model: "m",
+      choices: [{ index: 0, delta, finish_reason: finish }],
+    })}\n\n`,
   );
 const pieces = [
   head("content-type: text/event-stream", "transfer-encoding: chunked"),

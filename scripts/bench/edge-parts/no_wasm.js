@@ -9,12 +9,16 @@ const memory = new Uint8Array(1 << 17);
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 const SENT = encoder.encode(
-  "accept\napplication/json\ncontent-type\napplication/json\naccept-encoding\nidentity\nauthorization\nBearer endpoint-key\n",
+  "accept\napplication/json\ncontent-type\napplication/json\n" +
+    "accept-encoding\nidentity\nauthorization\nBearer endpoint-key\n",
 );
 const ANSWERED = encoder.encode(
   [
     "content-type\n",
-    "\nx-bailiwick-region\neu-frankfurt\nx-bailiwick-jurisdiction\neu\nx-bailiwick-endpoint\nfra-1\ncache-control\nno-store\nx-bailiwick-request-id\n0b5a4d2e-8f0c-4c0e-9b57-6f6f3c1d2a10\nx-bailiwick-revision\n1\nx-bailiwick-attempts\nfra-1;outcome=committed\nserver-timing\nsteer;dur=0, upstream;dur=1\n",
+    "\nx-bailiwick-region\neu-frankfurt\nx-bailiwick-jurisdiction\neu\nx-bailiwick-endpoint\nfra-1\n" +
+      "cache-control\nno-store\nx-bailiwick-request-id\n0b5a4d2e-8f0c-4c0e-9b57-6f6f3c1d2a10\n" +
+      "x-bailiwick-revision\n1\nx-bailiwick-attempts\nfra-1;outcome=committed\nserver-timing\n" +
+      "steer;dur=0, upstream;dur=1\n",
   ].join("application/json"),
 );
 const tasks = [];

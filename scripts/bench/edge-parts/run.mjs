@@ -345,7 +345,9 @@ http {
   upstream endpoint { server 127.0.0.1:${endpointPort}; keepalive 4096; }
   server {
     listen 127.0.0.1:${port}; keepalive_requests 1000000;
-    location / { proxy_pass http://endpoint; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }
+    location / {
+      proxy_pass http://endpoint; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }
   }
 }
 `,
@@ -432,7 +434,9 @@ async function end(gateway) {
   await gone;
 }
 
-/** Seconds each gateway has to get warm, for each kind: its code is compiled as it runs, by the one core that it has. */
+/**
+ * Seconds each gateway has to get warm, for each kind: its code is compiled as it runs, by the one core that it has.
+ */
 const WARM = 10;
 
 // --- Measuring
@@ -448,7 +452,14 @@ const results = createInterface({ input: generator.stdout })[Symbol.asyncIterato
 async function measure(gateway, kind, connections, seconds) {
   const before = cpu(gateway.child.pid);
   generator.stdin.write(
-    `${JSON.stringify({ port: gateway.port, path: PATH, headers: gateway.headers, body: kinds[kind], connections, seconds })}\n`,
+    `${JSON.stringify({
+      port: gateway.port,
+      path: PATH,
+      headers: gateway.headers,
+      body: kinds[kind],
+      connections,
+      seconds,
+    })}\n`,
   );
   const result = JSON.parse((await results.next()).value);
   return { ...result, cpu: (cpu(gateway.child.pid) - before) / Math.max(result.requests, 1) };
@@ -589,10 +600,12 @@ const rows = cells.map(
 );
 
 console.log(
-  `${rounds} rounds of ${seconds} s, medians (least–most); ${Buffer.byteLength(kinds.unary)} bytes asked, 51 events${pace ? `, ${pace} ms apart` : ""}; times in µs\n`,
+  `${rounds} rounds of ${seconds} s, medians (least–most); ${Buffer.byteLength(kinds.unary)} bytes asked, 51 events` +
+    `${pace ? `, ${pace} ms apart` : ""}; times in µs\n`,
 );
 console.log(
-  "| answer | connections | through | requests/s | p50 | p99 | first event | CPU per request | × pass.js | errors |\n|---|---|---|---|---|---|---|---|---|---|",
+  "| answer | connections | through | requests/s | p50 | p99 | first event | CPU per request | × pass.js | errors |\n" +
+    "|---|---|---|---|---|---|---|---|---|---|",
 );
 for (const row of rows) {
   const start = `| ${row.kind} | ${row.connections} | ${row.gateway} |`;
@@ -600,7 +613,8 @@ for (const row of rows) {
     console.log(`${start} fails: ${row.broken.replace(/\s+/g, " ").replaceAll("|", "\\|")} | | | | | | |`);
   else
     console.log(
-      `${start} ${written(row.requests_per_second)} | ${written(row.p50_us)} | ${written(row.p99_us)} | ${written(row.first_event_us)} ` +
+      `${start} ${written(row.requests_per_second)} | ${written(row.p50_us)} | ${written(row.p99_us)} ` +
+        `| ${written(row.first_event_us)} ` +
         `| ${written(row.cpu_us_per_request)} | ${written(row.cpu_over_pass, 2)} | ${row.errors} |`,
     );
 }
@@ -616,13 +630,16 @@ const starts = gateways
   .filter(({ starts }) => starts)
   .map(({ title, starts }) => ({ gateway: title, ms: spread(/** @type {number[]} */ (starts)) }));
 console.log(
-  `\nFrom the start of the process to its first answer, in ms: ${starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; ")}`,
+  "\nFrom the start of the process to its first answer, in ms: " +
+    starts.map(({ gateway, ms }) => `${gateway} ${written(ms)}`).join("; "),
 );
 console.log(
   `The Worker's Wasm: ${Math.round(size.wasm / 1000)} kB, ${Math.round(size.wasm_gzipped / 1000)} kB gzipped`,
 );
 console.log(
-  `${cpus()[0].model.trim()}, ${cpus().length} cores, ${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; load ${load.toFixed(1)} before, ${loadavg()[0].toFixed(1)} after`,
+  `${cpus()[0].model.trim()}, ${cpus().length} cores, ` +
+    `${pinned ? "gateways on core 0, the rest on core 1" : "not pinned"}; ` +
+    `load ${load.toFixed(1)} before, ${loadavg()[0].toFixed(1)} after`,
 );
 
 mkdirSync(out, { recursive: true });

@@ -14,7 +14,10 @@ const record = (text) => {
   return headers;
 };
 
-/** Passes a body on, each chunk by way of the Worker: what has come by the time the runtime has nothing else goes at once. */
+/**
+ * Passes a body on, each chunk by way of the Worker: what has come by the time the runtime has nothing else goes at
+ * once.
+ */
 function pump(body, writer) {
   const reader = body.getReader({ mode: "byob" });
   const held = new Uint8Array(1 << 16);

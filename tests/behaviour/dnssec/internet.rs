@@ -235,10 +235,12 @@ fn rules() -> Value {
     json!({
         "version": 1,
         "revision": 1,
-        "jurisdictions": { "de": { "countries": ["DE"] }, "gb": { "countries": ["GB"] }, "us": { "countries": ["US"] } },
+        "jurisdictions": { "de": { "countries": ["DE"] }, "gb": { "countries": ["GB"] },
+            "us": { "countries": ["US"] } },
         "regions": { "frankfurt": region(10, "DE"), "london": region(20, "GB"), "virginia": region(30, "US") },
         "services": {
-            "chat": { "hosts": ["chat.ai.example.com", "*.gpu.ai.example.com"], "pattern": "active-active", "regions": regions, "residency": residency,
+            "chat": { "hosts": ["chat.ai.example.com", "*.gpu.ai.example.com"], "pattern": "active-active",
+                "regions": regions, "residency": residency,
                       "when_all_down": "fail",
                       "denied_answers": { "A": ["192.0.2.99"], "AAAA": ["2001:db8::99"], "HTTPS": ["1 . alpn=h2"] } },
         },
@@ -280,7 +282,8 @@ fn ds(folder: &Path, zone: &str) -> String {
 
 fn nsd_conf(folder: &Path) -> String {
     let mut conf = format!(
-        "server:\n ip-address: {PARENT}\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n server-count: 1\n database: \"\"\n\
+        "server:\n ip-address: {PARENT}\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n server-count: 1\n \
+         database: \"\"\n\
          zonesdir: {folder:?}\n xfrdir: {folder:?}\n xfrdfile: \"\"\n zonelistfile: {list:?}\n logfile: {log:?}\n\
          remote-control:\n control-enable: no\n",
         list = folder.join("zone.list"),
@@ -297,9 +300,12 @@ fn nsd_conf(folder: &Path) -> String {
 fn unbound_conf(folder: &Path) -> String {
     format!(
         "server:\n interface: {RESOLVER}\n username: \"\"\n chroot: \"\"\n directory: {folder:?}\n pidfile: \"\"\n\
-         use-syslog: no\n logfile: {log:?}\n verbosity: 2\n val-log-level: 2\n do-daemonize: no\n num-threads: 1\n do-not-query-localhost: no\n\
-         access-control: 127.0.0.0/8 allow\n module-config: \"subnetcache validator iterator\"\n send-client-subnet: {CHILD}\n\
-         client-subnet-always-forward: yes\n max-client-subnet-ipv4: 32\n aggressive-nsec: yes\n harden-dnssec-stripped: yes\n\
+         use-syslog: no\n logfile: {log:?}\n verbosity: 2\n val-log-level: 2\n do-daemonize: no\n num-threads: 1\n \
+         do-not-query-localhost: no\n\
+         access-control: 127.0.0.0/8 allow\n module-config: \"subnetcache validator iterator\"\n \
+         send-client-subnet: {CHILD}\n\
+         client-subnet-always-forward: yes\n max-client-subnet-ipv4: 32\n aggressive-nsec: yes\n \
+         harden-dnssec-stripped: yes\n\
          trust-anchor: \"{anchor}\"\n\
          remote-control:\n control-enable: no\n\
          stub-zone:\n name: example.com\n stub-addr: {PARENT}\n",

@@ -219,7 +219,12 @@ fn data(random: &mut Random) -> (&'static str, Vec<Vec<u8>>) {
             let tag = (*random.pick(&["issue", "issuewild", "iodef"])).as_bytes().to_vec();
             return (kind, vec![b"0".to_vec(), tag, string(random)]);
         }
-        "URI" => return (kind, vec![number(random).into(), number(random).into(), [b"\"x", &string(random)[..]].concat().iter().filter(|octet| **octet != b'"').copied().fold(b"\"".to_vec(), |mut text, octet| { text.push(octet); text }).into_iter().chain(*b"\"").collect()]),
+        "URI" => {
+            let (priority, weight) = (number(random).into_bytes(), number(random).into_bytes());
+            let target = string(random).into_iter().filter(|octet| *octet != b'"');
+            let quoted = [b'"', b'x'].into_iter().chain(target).chain([b'"']).collect();
+            return (kind, vec![priority, weight, quoted]);
+        }
         "NAPTR" => {
             let flags = (*random.pick(&["\"u\"", "\"s\"", "\"\"", "U"])).as_bytes().to_vec();
             let service = b"\"E2U+sip\"".to_vec();
@@ -245,11 +250,17 @@ fn data(random: &mut Random) -> (&'static str, Vec<Vec<u8>>) {
         }
         "DNSKEY" | "CDNSKEY" => {
             let algorithm = *random.pick(&["13", "ECDSAP256SHA256"]);
-            format!("257 3 {algorithm} mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxIL fDLUT0rAK9iUzy1L53eKGQ==")
+            format!(
+                "257 3 {algorithm} mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxIL \
+                fDLUT0rAK9iUzy1L53eKGQ=="
+            )
         }
         "RKEY" => format!("0 {} {} {}", small(random), "1", base64(random)),
         "KEY" => format!("256 3 13 {}", base64(random)),
-        "CERT" => format!("{} {} {} {}", random.pick(&["PKIX", "6", "PGP", "URI", "OID"]), number(random), random.pick(&["0", "8", "RSASHA256"]), base64(random)),
+        "CERT" => {
+            let certificate = random.pick(&["PKIX", "6", "PGP", "URI", "OID"]);
+            format!("{certificate} {} {} {}", number(random), random.pick(&["0", "8", "RSASHA256"]), base64(random))
+        }
         "SSHFP" => format!("4 2 {} {}", hex(random, 16), hex(random, 16)),
         "TLSA" | "SMIMEA" => format!("3 1 1 {} {}", hex(random, 10), hex(random, 22)),
         "OPENPGPKEY" | "DHCID" => format!("{} {}", random.pick(&["AAAA", "q83v"]), base64(random)),
@@ -263,9 +274,19 @@ fn data(random: &mut Random) -> (&'static str, Vec<Vec<u8>>) {
         "L32" => format!("{} 10.1.2.0", number(random)),
         "NSAP" => "0x47.0005.80.005a00.0000.0001.e133.ffffff000162.00".to_owned(),
         "LOC" => {
-            let latitude = random.pick(&["52 22 23.000 N", "42 21 54 N", "10 S", "90 0 0.000 N", "31 30.0 S"]).replace("30.0", "30");
+            let latitude = random
+                .pick(&["52 22 23.000 N", "42 21 54 N", "10 S", "90 0 0.000 N", "31 30.0 S"])
+                .replace("30.0", "30");
             let longitude = *random.pick(&["4 53 32.000 E", "71 06 18 W", "180 W", "0 0 0.001 E"]);
-            let rest = *random.pick(&["-2.00m", "0m", "-24m 30m", "10 1m 2m 3m", "-100000.00m", "42849672.95m 0.05m 99.99m 9000000.00m", "5.5"]);
+            let rest = *random.pick(&[
+                "-2.00m",
+                "0m",
+                "-24m 30m",
+                "10 1m 2m 3m",
+                "-100000.00m",
+                "42849672.95m 0.05m 99.99m 9000000.00m",
+                "5.5",
+            ]);
             format!("{latitude} {longitude} {rest}")
         }
         "APL" => (*random.pick(&[
@@ -282,9 +303,22 @@ fn data(random: &mut Random) -> (&'static str, Vec<Vec<u8>>) {
             "10 2 2 2001:0DB8:0:8002::2000:1 AQNRU3mG7TVTO2BkR47usntb102uFJtugbo6BSGvgqt4AQ==",
         ]))
         .to_owned(),
-        "AMTRELAY" => (*random.pick(&["10 0 1 203.0.113.15", "128 1 3 amtrelays.example.com.", "10 0 2 2001:db8::15", "1 1 0 ."])).to_owned(),
-        "HIP" => "2 200100107B1A74DF365639CC39F1D578 AwEAAbdxyhNuSutc5EMzxTs9LBPCIkOFH8cIvM4p9+LrV4e19WzK00+CI6zBCQTdtWsuxKbWIy87UOoJTwkUs7lBu+Upr1gsNrut79ryra+bSRGQb1slImA8YVJyuIDsj7kwzG7jnERNqnWxZ48AWkskmdHaVDP4BcelrTI3rMXdXF5D rvs1.example.com.".to_owned(),
-        "HTTPS" | "SVCB" => (*random.pick(&["0 a.example.", "1 . alpn=h2,h3 port=8443", "1 . ipv4hint=192.0.2.1", "2 @ mandatory=alpn alpn=\"h2\" no-default-alpn"])).to_owned(),
+        "AMTRELAY" => {
+            (*random.pick(&["10 0 1 203.0.113.15", "128 1 3 amtrelays.example.com.", "10 0 2 2001:db8::15", "1 1 0 ."]))
+                .to_owned()
+        }
+        "HIP" => "2 200100107B1A74DF365639CC39F1D578 \
+         AwEAAbdxyhNuSutc5EMzxTs9LBPCIkOFH8cIvM4p9+LrV4e19WzK00+CI6zBCQTdtWsuxKbWIy87UOoJTwkUs7lB\
+         u+Upr1gsNrut79ryra+bSRGQb1slImA8YVJyuIDsj7kwzG7jnERNqnWxZ48AWkskmdHaVDP4BcelrTI3rMXdXF5D \
+         rvs1.example.com."
+            .to_owned(),
+        "HTTPS" | "SVCB" => (*random.pick(&[
+            "0 a.example.",
+            "1 . alpn=h2,h3 port=8443",
+            "1 . ipv4hint=192.0.2.1",
+            "2 @ mandatory=alpn alpn=\"h2\" no-default-alpn",
+        ]))
+        .to_owned(),
         "TYPE65280" => (*random.pick(&["\\# 4 0a000001", "\\# 0", "\\# 4 0A00 0001"])).to_owned(),
         "TYPE1" => "\\# 4 c0000201".to_owned(),
         "DSYNC" => format!("{} NOTIFY 5359 {}", random.pick(&["CDS", "CSYNC"]), host(random)),

@@ -58,7 +58,8 @@ impl Bursts {
         let ([lost, wrong, stray], Turn { server, threads, kind, round }) = (self.faults, &self.turn);
         json!({
             "server": server, "threads": threads, "workload": kind.name(), "round": round, "burst": self.burst,
-            "cpu_us": self.cpu, "answers_per_second": self.rate, "cores": self.cores(), "lost": lost, "wrong": wrong, "stray": stray,
+            "cpu_us": self.cpu, "answers_per_second": self.rate, "cores": self.cores(), "lost": lost,
+            "wrong": wrong, "stray": stray,
         })
     }
 }
@@ -203,8 +204,10 @@ pub(crate) fn table(all: &[Bursts], text: &mut String) {
         return;
     }
     text.push_str(
-        "**bursts**: queries that lay ready before the server might run, the generator asleep while it answered them; × by one thread: round by \
-         round\n\n| workload | server | CPU per answer, µs | × by one thread | 1,000 answers/s | × by one thread | cores at once | queries in a burst \
+        "**bursts**: queries that lay ready before the server might run, the generator asleep while it answered \
+         them; × by one thread: round by round\n\n| workload | server | CPU per answer, µs | × by one thread | \
+         1,000 answers/s | × by one thread | \
+         cores at once | queries in a burst \
          | lost / wrong / stray |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut keys: Vec<(Kind, &str, usize)> = Vec::new();
@@ -262,7 +265,8 @@ mod tests {
         ];
         let mut text = String::new();
         table(&all, &mut text);
-        let row = "| static | bailiwick, 2 threads | 3.10 (2.20–4.00) | 1.05 (1.00–1.10) | 675 (450–900) | 1.80 (1.80–1.80) | 1.89 (1.80–1.98) | 64 | 0 / 0 / 2 |";
+        let row = "| static | bailiwick, 2 threads | 3.10 (2.20–4.00) | 1.05 (1.00–1.10) | 675 (450–900) | 1.80 \
+            (1.80–1.80) | 1.89 (1.80–1.98) | 64 | 0 / 0 / 2 |";
         assert!(text.contains(row), "{text}");
         assert!(
             text.contains("| static | nsd | 3.00 (3.00–3.00) |  | 300 (300–300) |  | 0.90 (0.90–0.90) |"),

@@ -14,10 +14,14 @@ const ROW: f64 = 26.0;
 const TITLE: f64 = 52.0;
 const PANEL: f64 = 32.0;
 
-const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:15px;font-weight:600}.panel{font-weight:600}\
-.note{fill:#57606a}.back{fill:#fff}.bar{fill:#9aa7b4}.own{fill:#1f6feb}.echo{fill:#d0d7de}.limit{stroke:#57606a;stroke-dasharray:3 3}\
+const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:15px;font-weight:600}\
+.panel{font-weight:600}\
+.note{fill:#57606a}.back{fill:#fff}.bar{fill:#9aa7b4}.own{fill:#1f6feb}.echo{fill:#d0d7de}\
+.limit{stroke:#57606a;stroke-dasharray:3 3}\
 .whisker{stroke:#24292f;stroke-width:1.5;fill:none}\
-@media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.back{fill:#0d1117}.bar{fill:#6e7681}.own{fill:#388bfd}.echo{fill:#30363d}\
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.back{fill:#0d1117}.bar{fill:#6e7681}\
+.own{fill:#388bfd}\
+.echo{fill:#30363d}\
 .limit{stroke:#9198a1}.whisker{stroke:#e6edf3}}";
 
 /// The chart of all rows.
@@ -62,11 +66,13 @@ pub(crate) fn chart(rows: &[Row<'_>]) -> String {
     }
     let height = y + 8.0;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" role=\"img\">\n\
          <title>CPU time per DNS answer by UDP, over that of an echo</title>\n<style>{STYLE}</style>\n\
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n\
          <text class=\"title\" x=\"16\" y=\"24\">CPU time per answer by UDP, as a multiple of an echo’s</text>\n\
-         <text class=\"note\" x=\"16\" y=\"43\">median; the line: least to most; shorter is better, 1.00 is the limit</text>\n{body}</svg>\n"
+         <text class=\"note\" x=\"16\" y=\"43\">median; the line: least to most; shorter is better, 1.00 is the \
+         limit</text>\n{body}</svg>\n"
     )
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn check(server: SocketAddr, workload: &Workload, draw: &mut Draw) ->
             .map(|record| record.data.to_string())
             .collect();
         let wanted: Vec<String> = address.iter().map(ToString::to_string).collect();
+        let has_soa = message.authorities.iter().any(|record| record.record_type() == RecordType::SOA);
         let right = message.metadata.id == id
             && message.metadata.authoritative
             && message.queries.len() == 1
@@ -42,7 +43,7 @@ pub(crate) fn check(server: SocketAddr, workload: &Workload, draw: &mut Draw) ->
             && addresses == wanted
             && message.answers.len() == usize::from(workload.records)
             // RFC 2308 §3: the SOA tells for how long a name isn't there.
-            && (workload.rcode == 0 || message.authorities.iter().any(|record| record.record_type() == RecordType::SOA));
+            && (workload.rcode == 0 || has_soa);
         if !right {
             return Err(fault(format!("wanted {wanted:?} with code {} and EDNS, got {message}", workload.rcode)));
         }

@@ -91,7 +91,8 @@ impl Flooded {
         };
         let [half, most, rare] = self.took;
         json!({
-            "server": self.server, "round": self.round, "beside": beside, "percent": share, "answers_per_second": self.rate,
+            "server": self.server, "round": self.round, "beside": beside, "percent": share,
+            "answers_per_second": self.rate,
             "latency_us": { "p50": half, "p99": most, "p99.9": rare }, "lost": self.lost[0], "flood_lost": self.lost[1],
             "wrong": self.wrong, "memory_before": self.memory[0], "memory_after": self.memory[1],
         })
@@ -119,7 +120,8 @@ pub(crate) fn takes(plan: &Plan, servers: &[Server]) -> Duration {
 ///
 /// # Errors
 /// When a server has ended or answered nothing, or no rate is set.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // counts and rates of seconds
+// Counts and rates of seconds.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub(crate) fn measure(
     servers: &[Server],
     names: u32,
@@ -201,8 +203,10 @@ pub(crate) fn table(all: &[Flooded], text: &mut String) {
         return;
     }
     text.push_str(
-        "**flood**: known names at the fixed rate, µs from sending to the kernel having the answer, in a typical tenth of a second, beside so much of what the \
-         server takes of missing names\n\n| server | beside | 1,000 answers/s beside | p50, µs | p99, µs | p99.9 of all, µs | lost: known / flood | memory before, MiB | \
+        "**flood**: known names at the fixed rate, µs from sending to the kernel having the answer, in a typical \
+         tenth of a second, beside so much of what the \
+         server takes of missing names\n\n| server | beside | 1,000 answers/s beside | p50, µs | p99, µs | p99.9 of \
+         all, µs | lost: known / flood | memory before, MiB | \
          grown by, KiB |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut names: Vec<&str> = Vec::new();

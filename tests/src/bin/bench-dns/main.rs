@@ -115,8 +115,8 @@ fn bench(options: &Options) -> Result<bool, String> {
 
     let circumstances = json!({
         "processor": began_with.0, "cores": told, "load_before": began_with.1, "load_after": proc::machine().1,
-        "rounds": plan.rounds, "seconds": options.secs.as_secs_f64(), "window": window, "rate": options.rate, "names": options.names,
-        "threads": counts, "networks": networks,
+        "rounds": plan.rounds, "seconds": options.secs.as_secs_f64(), "window": window, "rate": options.rate,
+        "names": options.names, "threads": counts, "networks": networks,
     });
     let report = Report { circumstances, rate: options.rate, about, samples, bursts, floods, streams };
     println!(
@@ -230,7 +230,8 @@ fn window(wanted: usize) -> usize {
     let held = held();
     if held < wanted {
         say(&format!(
-            "{held} queries outstanding instead of {wanted}, as a default receive buffer holds no more; for more: sysctl net.core.rmem_default={}",
+            "{held} queries outstanding instead of {wanted}, as a default receive buffer holds no more; for more: \
+             sysctl net.core.rmem_default={}",
             wanted * DATAGRAM
         ));
     }

@@ -70,7 +70,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME=COMMAND", value_parser = also)]
     pub(crate) also: Vec<(String, String)>,
     /// How many static names the zone has.
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value = "10000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) names: u32,
     /// How many UDP threads (of NSD: processes) each server has, each on a core of its own. If it isn't one, the same
     /// with one is measured beside it. Where no core is left for the generator it shares theirs: what it takes of them

@@ -231,7 +231,8 @@ fn bailiwick(place: &Place<'_>) -> Result<(), String> {
 fn gdnsd(place: &Place<'_>) -> String {
     let (folder, threads) = (place.folder.display(), place.threads);
     let mut text = format!(
-        "options => {{\n listen => {}\n udp_threads => {threads}\n tcp_threads => {threads}\n run_dir => {folder}/run\n \
+        "options => {{\n listen => {}\n udp_threads => {threads}\n tcp_threads => {threads}\n run_dir => \
+         {folder}/run\n \
          state_dir => {folder}/state\n}}\nservice_types => {{}}\nplugins => {{ geoip => {{\n maps => {{ world => {{\n  \
          geoip2_db => {}\n  datacenters => [",
         place.address,
@@ -260,7 +261,8 @@ fn nsd(place: &Place<'_>) -> String {
     let (ip, port, threads) = (address.ip(), address.port(), place.threads);
     let mut text = format!(
         "server:\n server-count: {threads}\n ip-address: {ip}@{port}\n port: {port}\n reuseport: {}\n username: \"\"\n \
-         chroot: \"\"\n zonesdir: \"{folder}\"\n database: \"\"\n pidfile: \"{folder}/pid\"\n xfrdfile: \"{folder}/xfrd\"\n \
+         chroot: \"\"\n zonesdir: \"{folder}\"\n database: \"\"\n pidfile: \"{folder}/pid\"\n xfrdfile: \
+         \"{folder}/xfrd\"\n \
          xfrdir: \"{folder}\"\n zonelistfile: \"{folder}/list\"\n logfile: \"{folder}/log\"\n minimal-responses: yes\n \
          rrl-ratelimit: 0\n rrl-whitelist-ratelimit: 0\n",
         if threads > 1 { "yes" } else { "no" }
@@ -268,7 +270,8 @@ fn nsd(place: &Place<'_>) -> String {
     if let Some(tls) = place.encrypted {
         let _ = write!(
             text,
-            " ip-address: {ip}@{0}\n tls-port: {0}\n tls-service-key: \"{folder}/key.pem\"\n tls-service-pem: \"{folder}/cert.pem\"\n",
+            " ip-address: {ip}@{0}\n tls-port: {0}\n tls-service-key: \"{folder}/key.pem\"\n tls-service-pem: \
+             \"{folder}/cert.pem\"\n",
             tls.port()
         );
     }
@@ -281,10 +284,12 @@ fn knot(place: &Place<'_>) -> String {
     format!(
         "server:\n  rundir: {folder}\n  listen: {}@{}\n  udp-workers: {threads}\n  tcp-workers: {threads}\n  \
          background-workers: 1\n  edns-client-subnet: on\nlog:\n  - target: stderr\n    any: warning\n\
-         database:\n  storage: {folder}\nmod-geoip:\n  - id: steered\n    config-file: {folder}/geo\n    ttl: {STEERED_TTL}\n    \
+         database:\n  storage: {folder}\nmod-geoip:\n  - id: steered\n    config-file: {folder}/geo\n    ttl: \
+         {STEERED_TTL}\n    \
          mode: geodb\n    geodb-file: {}\n    geodb-key: country/iso_code\n\
          template:\n  - id: default\n    storage: {folder}\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
-         journal-content: none\n    semantic-checks: off\nzone:\n  - domain: {ORIGIN}\n    file: zone\n    module: mod-geoip/steered\n",
+         journal-content: none\n    semantic-checks: off\nzone:\n  - domain: {ORIGIN}\n    file: zone\n    module: \
+         mod-geoip/steered\n",
         place.address.ip(),
         place.address.port(),
         place.mmdb.display()
@@ -311,8 +316,10 @@ fn bind(place: &Place<'_>) -> String {
     }
     let _ = write!(
         text,
-        "options {{\n directory \"{folder}\";\n pid-file none;\n session-keyfile none;\n lock-file none;\n{listen} listen-on-v6 {{ none; }};\n \
-         recursion no;\n allow-query {{ any; }};\n notify no;\n dnssec-validation no;\n minimal-responses yes;\n zone-statistics none;\n \
+        "options {{\n directory \"{folder}\";\n pid-file none;\n session-keyfile none;\n lock-file none;\n{listen} \
+         listen-on-v6 {{ none; }};\n \
+         recursion no;\n allow-query {{ any; }};\n notify no;\n dnssec-validation no;\n minimal-responses yes;\n \
+         zone-statistics none;\n \
          querylog no;\n}};\ncontrols {{ }};\nlogging {{ category default {{ null; }}; }};\n\
          zone \"{ORIGIN}\" {{ type primary; file \"{folder}/zone\"; }};\n"
     );

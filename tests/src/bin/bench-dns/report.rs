@@ -175,7 +175,8 @@ impl Report {
         };
         let _ = write!(
             text,
-            "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s |{several}{late} octets | \
+            "**{}**\n\n| server | × echo | CPU per answer, µs | of it user, µs | 1,000 answers/s |{several}{late} \
+             octets | \
              lost / wrong / stray |\n|---|---|---|---|---|{several_line}{late_line}---|---|\n",
             rows[0].title()
         );
@@ -205,8 +206,10 @@ impl Report {
         }
         if threads > 1 {
             text.push_str(
-                "\nCPU time is the scheduler's account of each process. “By whole cores”: what was answered, over the share of its cores that the \
-                 server had; the rest was the generator's. It holds as far as an answer costs no more when no generator is in between, and threads may \
+                "\nCPU time is the scheduler's account of each process. “By whole cores”: what was answered, over \
+                 the share of its cores that the \
+                 server had; the rest was the generator's. It holds as far as an answer costs no more when no \
+                 generator is in between, and threads may \
                  have taken turns: bursts, below, show them at work at once.\n",
             );
         }
@@ -240,7 +243,8 @@ impl Report {
             .collect();
         if !idle.is_empty() {
             doubts.push(format!(
-                "Not kept busy ({}): something else ran on these cores, or the generator was slower. Smaller batches cost more per answer.",
+                "Not kept busy ({}): something else ran on these cores, or the generator was slower. Smaller \
+                 batches cost more per answer.",
                 idle.join(", ")
             ));
         }
@@ -280,14 +284,16 @@ impl Report {
             json!({
                 "server": row.server, "workload": row.kind.name(), "threads": row.threads, "cores": row.cores,
                 "generator": row.generator.json(), "thousand_answers_per_second_by_whole_cores": row.whole.json(),
-                "cpu_over_one_thread": row.over_one.map(Spread::json), "over_echo": row.ratio.json(), "cpu_us": row.cpu.json(),
+                "cpu_over_one_thread": row.over_one.map(Spread::json), "over_echo": row.ratio.json(),
+                "cpu_us": row.cpu.json(),
                 "user_us": row.user.json(), "thousand_answers_per_second": row.rate.json(), "busy": row.busy.json(),
                 "latency_us": latency,
             })
         });
         let servers = self.about.iter().map(|about| {
             json!({
-                "server": about.server, "threads": about.threads, "version": about.version, "start_seconds": about.loaded,
+                "server": about.server, "threads": about.threads, "version": about.version,
+                "start_seconds": about.loaded,
                 "memory_mib": about.memory, "octets_per_name": about.per_name,
             })
         });
@@ -298,9 +304,11 @@ impl Report {
             })
         });
         json!({
-            "circumstances": self.circumstances, "servers": servers.collect::<Vec<_>>(), "rows": rows.collect::<Vec<_>>(),
+            "circumstances": self.circumstances, "servers": servers.collect::<Vec<_>>(),
+            "rows": rows.collect::<Vec<_>>(),
             "bursts": self.bursts.iter().map(Bursts::json).collect::<Vec<_>>(),
-            "floods": self.floods.iter().map(Flooded::json).collect::<Vec<_>>(), "streams": streams.collect::<Vec<_>>(), "samples": samples.collect::<Vec<_>>(),
+            "floods": self.floods.iter().map(Flooded::json).collect::<Vec<_>>(),
+            "streams": streams.collect::<Vec<_>>(), "samples": samples.collect::<Vec<_>>(),
         })
     }
 }
@@ -353,7 +361,8 @@ mod tests {
     #[test]
     fn the_table_has_a_row_for_whoever_was_measured() {
         let table = example().table();
-        let row = "| bailiwick | 1.05 (1.04–1.06) | 1.05 (1.04–1.06) | 0.25 (0.25–0.25) | 500 (500–500) | 20 (20–20) | 95 (95–95) | 62 | 0 / 0 / 0 |";
+        let row = "| bailiwick | 1.05 (1.04–1.06) | 1.05 (1.04–1.06) | 0.25 (0.25–0.25) | 500 (500–500) | 20 \
+            (20–20) | 95 (95–95) | 62 | 0 / 0 / 0 |";
         assert!(table.contains(row), "{table}");
         assert!(table.contains("| a<b&c | 2.00 (2.00–2.00) "), "{table}");
         assert!(table.contains("1 \\| <2> |"), "a bar in a version would be a column: {table}");
@@ -387,7 +396,8 @@ mod tests {
         assert!(table.find("**static**") < table.find("**static, 2 threads**"), "{table}");
         assert!(table.find("**static, 2 threads**") < table.find("**missing**"), "{table}");
         // 500,000 answers/s with three quarters of both cores.
-        let row = "| a<b&c | 3.00 (3.00–3.00) | 3.00 (3.00–3.00) | 0.25 (0.25–0.25) | 500 (500–500) | 1.50 (1.50–1.50) | 1.50 | 0.40 | 667 (667–667) |";
+        let row = "| a<b&c | 3.00 (3.00–3.00) | 3.00 (3.00–3.00) | 0.25 (0.25–0.25) | 500 (500–500) | 1.50 \
+            (1.50–1.50) | 1.50 | 0.40 | 667 (667–667) |";
         assert!(table.contains(row), "{table}");
         assert!(table.contains("| bailiwick, 2 threads | 0.25 |"), "{table}");
         assert!(!table.contains("Not kept busy"), "95 % of both cores are accounted for: {table}");

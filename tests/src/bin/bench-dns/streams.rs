@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn dnsperfs_report_is_read() {
-        let told = "Statistics:\n\n  Queries sent:         2000\n  Queries completed:    1999 (99.95%)\n  Queries lost:         1 (0.05%)\n\n  \
+        let told = "Statistics:\n\n  Queries sent:         2000\n  Queries completed:    1999 (99.95%)\n  Queries \
+            lost:         1 (0.05%)\n\n  \
                     Queries per second:   66543.25\n";
         assert_eq!(told_by_dnsperf(told), Some(Counted { rate: 66543.25, completed: 1999.0, lost: 1 }));
         assert_eq!(told_by_dnsperf(""), None);
@@ -184,7 +185,8 @@ mod tests {
     #[test]
     fn h2loads_report_is_read() {
         let told = "progress: 100% of clients started\n\nfinished in 2.00s, 51234.50 req/s, 9.04MB/s\n\
-                    requests: 102570 total, 102570 started, 102469 done, 102460 succeeded, 9 failed, 2 errored, 1 timeout\n\
+                    requests: 102570 total, 102570 started, 102469 done, 102460 succeeded, 9 failed, 2 errored, 1 \
+                    timeout\n\
                     status codes: 102460 2xx, 0 3xx, 9 4xx, 0 5xx\n";
         assert_eq!(told_by_h2load(told), Some(Counted { rate: 51234.5, completed: 102_460.0, lost: 12 }));
         assert_eq!(told_by_h2load("finished in 2.00s, 51234.50 req/s, 9.04MB/s\n"), None);

@@ -160,7 +160,8 @@ pub(crate) fn rules(countries: &[Country]) -> Value {
         "hosts": [format!("{STEERED}.{ORIGIN}")], "pattern": "active-active", "regions": regions_named,
         "ttl": { "min": STEERED_TTL, "max": STEERED_TTL }, "residency": residency,
     });
-    json!({ "version": 1, "revision": 1, "jurisdictions": jurisdictions, "regions": regions, "services": { "geo": service } })
+    json!({ "version": 1, "revision": 1, "jurisdictions": jurisdictions, "regions": regions,
+        "services": { "geo": service } })
 }
 
 #[cfg(test)]
