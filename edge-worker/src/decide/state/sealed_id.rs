@@ -240,6 +240,23 @@ mod tests {
     }
 
     #[test]
+    fn sealed_ids_never_change_from_version_to_version() {
+        // Clients keep sealed ids for months. The second key is longer than a block of SHA-256.
+        let sealed: Vec<_> = [("k", None, "file-abc"), ("long-key", Some("acme"), "resp_1"), ("k", Some(""), "abc")]
+            .iter()
+            .map(|&(key, tenant, id)| keys(key).seal(&owner(tenant, "chat"), "fra", "fra-1", id).unwrap())
+            .collect();
+        assert_eq!(
+            sealed,
+            [
+                "file-bw1e7nAzLij8mT1ETXi8ag5Y2GYszhmaWxlLWFiYw",
+                "resp_bw1e7nAzDa2eLzS_FIj-yChyI0z9a1yZXNwXzE",
+                "bw1e7nAzNRIPLxU0MWvfv8oHXD5L-NhYmM",
+            ]
+        );
+    }
+
+    #[test]
     fn a_secret_is_long_and_may_be_followed_by_older_ones() {
         assert!(Keyring::parse("").is_none() && Keyring::parse("short").is_none());
         let (old, new) = ("o".repeat(32), "n".repeat(40));
