@@ -1,8 +1,9 @@
-//! A zone's keys on disk: the directory that the configuration names enters, its keys or every fault leaves; `sources`
-//! reads it, `bailiwick keys` writes it too.
+//! A zone's keys on disk. Takes the directory that the configuration names, returns the zone's keys or every fault.
+//! Called by the feed of files and by `bailiwick check` to read, and by `bailiwick keys` to write too.
 //!
-//! It holds `state.json` and one PKCS#8 file for each key. Every file is written whole and under its name only then,
-//! the key before the state that names it: whoever reads finds the old or the new state, and each key that it names.
+//! It holds `state.json` and one PKCS#8 file for each key. A file gets its name only after it is written completely,
+//! and a key is written before the state that names it. So a reader finds the old or the new state, and every key that
+//! this state names.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -32,16 +33,16 @@ pub struct SignedZone {
 
 /// The state file's name.
 pub(crate) const STATE: &str = "state.json";
-/// The rights of those who are neither the owner nor allowed to know.
+/// The mode bits of everybody but the owner. The file of a private key has none of them.
 const OTHERS: u32 = 0o077;
-/// Those of them that change files.
+/// The write bits of everybody but the owner. The state file and its directory have none of them.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Reads the keys of all signed zones. `opening` is told of every file before it is opened; keys that were removed by
-/// `now` aren't needed.
+/// Reads the keys of all signed zones, except those that are removed at `now`. Calls `opening` with each file before it
+/// is opened.
 ///
 /// # Errors
-/// Everything that is wrong with any of them.
+/// Every fault of every zone.
 pub(crate) fn read_keys(
     zones: &[SignedZone],
     now: Timestamp,
@@ -74,10 +75,10 @@ fn read(zone: &SignedZone, now: Timestamp, opening: &mut dyn FnMut(&Path)) -> Re
     if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
 
-/// Reads the state file alone; `None` where there is none.
+/// Reads only the state file; `None` if there is none.
 ///
 /// # Errors
-/// That it can't be read, or everything wrong with it.
+/// That it can't be read, or each of its faults.
 pub(crate) fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> Result<Option<State>, Vec<Fault>> {
     let path = zone.directory.join(STATE);
     opening(&path);
@@ -97,7 +98,7 @@ pub(crate) fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> R
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    // Whoever may change it chooses the keys.
+    // Somebody who may write the state file or its directory can choose the keys.
     for guarded in [&path, &zone.directory] {
         let mode = std::fs::metadata(guarded).map_err(unreadable)?.permissions().mode();
         if mode & OTHERS_WRITE != 0 {
@@ -121,10 +122,10 @@ pub(crate) fn read_state(zone: &SignedZone, opening: &mut dyn FnMut(&Path)) -> R
     Ok(Some(state))
 }
 
-/// Reads the private key of one that the state names.
+/// Reads the private key that goes with an entry of the state.
 ///
 /// # Errors
-/// When it can't be read, is anyone else's to read too, or is another key.
+/// When it can't be read, when others than its owner have rights to it, or when it is another key.
 pub(crate) fn read_key(zone: &SignedZone, stated: &KeyState) -> Result<SigningKey, Fault> {
     let path = zone.directory.join(&stated.file);
     read_pem(&path, stated).map_err(|message| Fault::of_file(&path, message))
@@ -148,7 +149,7 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
             path.display()
         ));
     }
-    // What is no text is no PEM.
+    // Bytes that aren't UTF-8 become an empty text, which isn't PEM.
     let text = String::from_utf8(std::fs::read(path).map_err(unreadable)?).unwrap_or_default();
     let key = SigningKey::from_pem(&text).map_err(|error| error.to_string())?;
     if (key.kind(), key.tag()) != (stated.algorithm, stated.tag) {
@@ -163,7 +164,7 @@ fn read_pem(path: &Path, stated: &KeyState) -> Result<SigningKey, String> {
     Ok(key)
 }
 
-/// A directory that this process alone changes, until it is dropped.
+/// The directory of a zone's keys, locked against other writers until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Locked {
     directory: PathBuf,
@@ -171,10 +172,10 @@ pub(crate) struct Locked {
 }
 
 impl Locked {
-    /// Takes the directory, making it with mode 0700 if need be.
+    /// Locks the directory. Makes it with mode 0700 if it doesn't exist.
     ///
     /// # Errors
-    /// When it can't be made, or another process changes it.
+    /// When it can't be made, or another process holds the lock.
     pub(crate) fn take(directory: &Path) -> Result<Self, Fault> {
         let wrong = |message: String| Fault::of_file(directory, message);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -238,7 +239,7 @@ mod tests {
         file: PathBuf,
     }
 
-    fn made() -> Keys {
+    fn keys_on_disk() -> Keys {
         let folder = tempfile::tempdir().unwrap();
         let zone = SignedZone {
             origin: "example.com".parse().unwrap(),
@@ -253,7 +254,7 @@ mod tests {
         Keys { file: zone.directory.join("key.pem"), zone, _folder: folder }
     }
 
-    fn told(keys: &Keys) -> String {
+    fn faults_of(keys: &Keys) -> String {
         match read_keys(std::slice::from_ref(&keys.zone), NOW, &mut |_| ()) {
             Ok(_) => String::new(),
             Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
@@ -265,8 +266,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_for_its_owner_alone_and_is_read_again() {
-        let keys = made();
+    fn written_files_are_private_and_can_be_read_again() {
+        let keys = keys_on_disk();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let state = keys.zone.directory.join(STATE);
         assert_eq!((mode(&keys.zone.directory), mode(&keys.file), mode(&state)), (0o700, 0o600, 0o600));
@@ -278,70 +279,75 @@ mod tests {
 
     #[test]
     fn a_key_that_others_may_read_is_refused() {
-        let keys = made();
+        let keys = keys_on_disk();
         for mode in [0o640, 0o604, 0o660] {
             chmod(&keys.file, mode);
             assert!(
-                told(&keys).contains(&format!("key.pem: others than its owner have rights to it (mode {mode:04o})"))
+                faults_of(&keys)
+                    .contains(&format!("key.pem: others than its owner have rights to it (mode {mode:04o})"))
             );
         }
         chmod(&keys.file, 0o400);
-        assert_eq!(told(&keys), "");
+        assert_eq!(faults_of(&keys), "");
         chmod(&keys.zone.directory, 0o770);
-        assert!(told(&keys).contains("keys: others than its owner may write it (mode 0770)"), "{}", told(&keys));
+        assert!(
+            faults_of(&keys).contains("keys: others than its owner may write it (mode 0770)"),
+            "{}",
+            faults_of(&keys)
+        );
     }
 
     #[test]
     fn a_state_that_contradicts_the_keys_is_refused() {
-        let keys = made();
+        let keys = keys_on_disk();
         let state = keys.zone.directory.join(STATE);
         let text = std::fs::read_to_string(&state).unwrap();
         std::fs::write(&state, text.replace("example.com.", "example.net.")).unwrap();
-        assert!(told(&keys).contains("state.json: /zone: holds the keys of example.net."), "{}", told(&keys));
+        assert!(faults_of(&keys).contains("state.json: /zone: holds the keys of example.net."), "{}", faults_of(&keys));
         std::fs::write(&state, "").unwrap();
-        assert!(told(&keys).contains("state.json: (document): "), "{}", told(&keys));
+        assert!(faults_of(&keys).contains("state.json: (document): "), "{}", faults_of(&keys));
         std::fs::write(&state, &text).unwrap();
 
         let stated = State::parse(text.as_bytes()).unwrap().keys.remove(0);
         let others = [Algorithm::Ed25519, Algorithm::EcdsaP256Sha256].map(|algorithm| {
-            // One in 65,536 has the same tag.
+            // One random key in 65,536 has the same tag.
             std::iter::repeat_with(|| SigningKey::generate(algorithm).unwrap()).find(|key| key.tag() != stated.tag)
         });
         for other in others.into_iter().flatten() {
             std::fs::write(&keys.file, other.to_pem()).unwrap();
-            assert!(told(&keys).contains("key.pem: holds key "), "{}", told(&keys));
+            assert!(faults_of(&keys).contains("key.pem: holds key "), "{}", faults_of(&keys));
         }
         for no_pem in [&b""[..], b"\xff\xfe"] {
             std::fs::write(&keys.file, no_pem).unwrap();
-            assert!(told(&keys).contains("key.pem: holds no private key in PKCS#8 PEM"), "{}", told(&keys));
+            assert!(faults_of(&keys).contains("key.pem: holds no private key in PKCS#8 PEM"), "{}", faults_of(&keys));
         }
         std::fs::remove_file(&keys.file).unwrap();
-        assert!(told(&keys).contains("key.pem: is missing, and state.json names it"), "{}", told(&keys));
+        assert!(faults_of(&keys).contains("key.pem: is missing, and state.json names it"), "{}", faults_of(&keys));
         std::fs::remove_file(&state).unwrap();
         let wanted =
             "state.json: is missing; make the zone's first key with `bailiwick keys generate --zone example.com.`";
-        assert!(told(&keys).contains(wanted), "{}", told(&keys));
+        assert!(faults_of(&keys).contains(wanted), "{}", faults_of(&keys));
     }
 
     #[test]
-    fn what_may_never_end_is_not_read() {
+    fn special_files_are_refused_and_not_read() {
         use std::os::unix::fs::symlink;
-        let keys = made();
+        let keys = keys_on_disk();
         for file in ["key.pem", STATE] {
             let path = keys.zone.directory.join(file);
             let aside = path.with_extension("aside");
             std::fs::rename(&path, &aside).unwrap();
             symlink("/dev/null", &path).unwrap();
-            assert!(told(&keys).contains(&format!("{file}: is no file but a pipe")), "{}", told(&keys));
+            assert!(faults_of(&keys).contains(&format!("{file}: is no file but a pipe")), "{}", faults_of(&keys));
             std::fs::rename(&aside, &path).unwrap();
         }
-        assert_eq!(told(&keys), "");
+        assert_eq!(faults_of(&keys), "");
     }
 
     #[test]
-    fn whatever_the_files_hold_is_read_or_refused_by_the_files_name() {
+    fn any_content_is_read_or_refused_with_the_name_of_the_file() {
         use proptest::prelude::*;
-        let keys = made();
+        let keys = keys_on_disk();
         let files = [keys.zone.directory.join(STATE), keys.file.clone()];
         let good = files.each_ref().map(|file| std::fs::read(file).unwrap());
         let (place, octets) = (any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..8));
@@ -353,7 +359,7 @@ mod tests {
                 bytes.splice(at..end, octets);
             }
             std::fs::write(&files[which], &bytes).unwrap();
-            let told = told(&keys);
+            let told = faults_of(&keys);
             std::fs::write(&files[which], &good[which]).unwrap();
             let name = files[which].display().to_string();
             // A state may name another file, or say that the key is another.
@@ -362,12 +368,12 @@ mod tests {
             prop_assert!(told.is_empty() || told.lines().all(is_named), "{}", told);
             prop_assert!(!whole || told.len() > name.len() + 2, "what is neither is refused with words: {:?}", bytes);
         });
-        assert_eq!(told(&keys), "");
+        assert_eq!(faults_of(&keys), "");
     }
 
     #[test]
     fn no_key_is_overwritten_and_one_process_writes_at_a_time() {
-        let keys = made();
+        let keys = keys_on_disk();
         let locked = Locked::take(&keys.zone.directory).unwrap();
         let before = std::fs::read(&keys.file).unwrap();
         let key = SigningKey::generate(Algorithm::Ed25519).unwrap();

@@ -1,10 +1,10 @@
-//! Signs what nobody can know beforehand: the NSEC of a name that was asked for, and what a wildcard stands for at it.
-//! An RRset, the keys and who asks enter, its signatures leave; [`super::presigned::SignedZone`] calls it for an
-//! answer.
+//! Signs RRsets that aren't known before a query: the NSEC of a name that was asked for, and what a wildcard stands for
+//! at that name. Takes an RRset, the keys and the client, returns the RRset's signatures. Called by
+//! [`super::presigned::SignedZone`] for an answer.
 //!
-//! What was signed is remembered by its content, so that an update of the zone or the keys needs no forgetting, and a
-//! name asked for again costs no signature. The memory has a fixed number of places; the one that has been unused for
-//! longest is given away.
+//! Signatures are cached by a hash of what they cover. So an update of the zone or the keys needs no invalidation, and
+//! a name that is asked for again costs no signature. The cache has a fixed number of entries: a full set replaces the
+//! entry that was unused for longest.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use super::key::KeyError;
 use super::key_set::KeySet;
 use super::sign::{Signatures, sign};
 
-/// How many sets of places there are, and how many places in each: 32,768 signatures, some 8 MB.
+/// How many sets the cache has, and how many entries each of them: 32,768 signatures, some 8 MB.
 const SETS: usize = 1 << 12;
 const WAYS: usize = 8;
 
@@ -28,7 +28,7 @@ const WAYS: usize = 8;
 pub(crate) struct Wanted {
     /// The source address.
     pub(crate) client: IpAddr,
-    /// How it came.
+    /// How the query came.
     pub(crate) via: Via,
     /// Seconds since 1970.
     pub(crate) now: u32,
@@ -37,13 +37,13 @@ pub(crate) struct Wanted {
 /// Why there is no signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The client has had as many as it may in this second, or all have.
+    /// The client has had as many signatures as it may in this second, or all clients together have.
     Budget,
     /// The system gives no random bytes.
     Failed(KeyError),
 }
 
-/// The memory and the budget of one node; all its zones share them, and every generation of them.
+/// The cache and the budget of one node. All its zones share them, and an update of a zone keeps them.
 #[derive(Debug)]
 pub(crate) struct OnlineSigner {
     /// The keys of the hash.
@@ -55,7 +55,7 @@ pub(crate) struct OnlineSigner {
     refused: AtomicU64,
 }
 
-/// The places that one hash may be in, the last used first.
+/// The entries that share some bits of their hash, the last used first.
 #[derive(Debug, Default)]
 struct Set(Vec<(u128, Signatures)>);
 
@@ -66,7 +66,7 @@ impl Default for OnlineSigner {
 }
 
 impl OnlineSigner {
-    /// Nothing has been signed yet.
+    /// An empty cache.
     #[must_use]
     pub(crate) fn new() -> Self {
         let random = || {
@@ -83,24 +83,25 @@ impl OnlineSigner {
         }
     }
 
-    /// Limits how many are made because they are asked for. The first call counts, and is made before anybody asks.
+    /// Limits how many signatures are made online. Only the first call has an effect, and it comes before the
+    /// first query.
     pub(crate) fn limit(&self, limit: SigningLimit) {
         self.budget.limit(limit);
     }
 
-    /// How many signatures were made because they were asked for.
+    /// How many signatures were made online.
     #[must_use]
     pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 
-    /// How often one was found that had been made before.
+    /// How often a signature was found in the cache.
     #[must_use]
     pub(crate) fn found(&self) -> u64 {
         self.found.load(Ordering::Relaxed)
     }
 
-    /// How often the budget was spent.
+    /// How often a signature was refused because the budget was spent.
     #[must_use]
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -123,15 +124,15 @@ impl OnlineSigner {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::Budget);
         }
-        // Without the lock: two who ask at once sign twice, and nobody waits.
+        // No lock is held here: two queries at once may sign the same data twice, but neither waits.
         let made = sign(covered, key_set.origin(), key_set.signers(), now).map_err(Refused::Failed)?;
         self.made.fetch_add(1, Ordering::Relaxed);
         self.set(hash).keep(hash, made.clone());
         Ok(made)
     }
 
-    /// The hash of all that a signature depends on but the time. It has 128 bits and secret keys, so that nobody finds
-    /// two contents of one hash.
+    /// The hash of everything that a signature depends on, except the time. It has 128 bits and secret keys, so that
+    /// nobody can find two contents with the same hash.
     fn hash(&self, covered: &Covered<'_>, key_set: &KeySet) -> u128 {
         let mut content = Vec::with_capacity(512);
         covered.append_records(&mut content);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signed_is_found_again_until_it_is_due_and_only_as_it_was() {
+    fn a_signature_is_reused_until_it_is_due_and_only_for_equal_data_and_keys() {
         let (online_signer, key_set) = (OnlineSigner::new(), key_set());
         let first = ask(&online_signer, &key_set, &name("a.example.com"), &[192, 0, 2, 1], NOW).unwrap();
         assert_eq!(ask(&online_signer, &key_set, &name("A.example.com"), &[192, 0, 2, 1], NOW + 60), Ok(first.clone()));
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_budget_still_finds_what_was_signed() {
+    fn cached_signatures_are_served_when_the_budget_is_spent() {
         let (online_signer, key_set) = (OnlineSigner::new(), key_set());
         let owner = |n: usize| name(&format!("{n}.example.com"));
         let asked: Vec<_> = (0..300).map(|n| ask(&online_signer, &key_set, &owner(n), &[192, 0, 2, 1], NOW)).collect();
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded_and_forgets_what_was_unused_longest() {
+    fn a_full_set_replaces_the_entry_unused_for_longest() {
         let signatures = || Signatures::of_nothing();
         let mut set = Set::default();
         for hash in 0..20 {

@@ -1,9 +1,9 @@
-//! The signatures of a zone that were made before anybody asked. A name or an RRset enters by its number, its
-//! signatures leave. Answers call it; `presign` makes it.
+//! The signatures of a zone that are made before any query. Takes the number of a name or an RRset, returns its
+//! signatures. Called by answers; made by `presign`.
 //!
-//! There is a signature for each static RRset and, at steered names, for each RRset that any region publishes, or
-//! `denied_answers`; and for the NSEC of each name, unless there are very many. Which of them a client gets depends on
-//! health; the signatures don't. What was signed before over equal data, and is fresh, is shared.
+//! Each static RRset is signed, and the NSEC of each name unless there are very many names. At steered names, each
+//! RRset that a region or `denied_answers` publishes is signed. Health decides which of them a client gets, but not how
+//! they are signed. A fresh signature over equal data is taken over from the zone's previous version.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use super::sign::Signatures;
 use crate::protocol::rdata::RdataSet;
 use crate::zone::{NodeId, RrSet, Zone};
 
-/// The signatures of a zone and what else makes it a signed one. Nothing in it changes.
+/// The signatures of a zone, its keys, and the RRsets that these make. Nothing in it changes.
 #[derive(Debug)]
 pub struct SignedZone {
     pub(super) key_set: KeySet,
-    /// By number of the static RRset; `None` for what isn't the zone's own.
+    /// By number of the static RRset; `None` for glue and delegations.
     pub(super) sets: Box<[Option<Signatures>]>,
-    /// By number of the name: of its NSEC. `None` for what isn't signed beforehand.
+    /// The signatures of each name's NSEC, by number of the name; `None` if they are made online.
     pub(super) nsecs: Box<[Option<Signatures>]>,
-    /// By number of what steers.
+    /// What may be answered at steered names, by the number of what steers them.
     pub(super) steered: Box<[Box<[Variant]>]>,
     /// The RRsets that the keys make: DNSKEY, CDS and CDNSKEY.
     pub(super) apex: Box<[(RrSet, Signatures)]>,
@@ -45,7 +45,7 @@ pub(super) struct Variant {
 /// An RRset that a service publishes at its hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// Whose records they are; `None`: the service's `denied_answers`.
+    /// The region whose records they are; `None`: the service's `denied_answers`.
     pub(crate) region: Option<RegionIndex>,
     /// The longest TTL that health allows, in seconds.
     pub(crate) ttl: u32,
@@ -89,18 +89,18 @@ impl SignedZone {
         self.apex.iter().find(|(set, _)| set.rtype == rtype).map(|(set, signatures)| (set, signatures))
     }
 
-    /// The types of those.
+    /// The types of the RRsets that the keys make at the apex.
     pub(crate) fn apex_types(&self) -> impl Iterator<Item = u16> {
         self.apex.iter().map(|(set, _)| set.rtype)
     }
 
-    /// The types of a name that its NSEC lists, RRSIG and NSEC themselves left out. `zone` is the one that is signed.
+    /// The types that a name's NSEC lists, except RRSIG and NSEC. `zone` is the zone that was signed here.
     pub(crate) fn types(&self, zone: &Zone, node: NodeId) -> impl Iterator<Item = u16> {
         let of_keys = (node == zone.apex()).then(|| self.apex_types());
         zone.types(node).chain(of_keys.into_iter().flatten())
     }
 
-    /// Signs what is known only now, or finds it signed.
+    /// Signs an RRset that wasn't known before the query, or finds its signatures in the cache.
     ///
     /// # Errors
     /// When the client's budget is spent, or the system gives no random bytes.

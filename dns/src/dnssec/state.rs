@@ -1,5 +1,5 @@
-//! The state file of a zone's keys: its JSON enters, each key with its stage and times leaves, or everything that
-//! contradicts itself; `directory` reads and writes it, [`super::timeline`] alone changes it.
+//! The state file of a zone's keys. Takes its JSON, returns each key with its stage and times, or every contradiction.
+//! Called by `directory`, which reads and writes the file. Only [`super::timeline`] changes a state.
 
 use std::collections::BTreeSet;
 
@@ -17,23 +17,22 @@ const VERSION: u32 = 1;
 pub struct State {
     /// The apex.
     pub zone: Name,
-    /// Every key there ever was, removed ones included.
+    /// Every key that the zone ever had, removed ones included.
     pub keys: Vec<KeyState>,
 }
 
-/// One key and how far it has come.
+/// One key and its stage in the timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyState {
     /// The private key's file, beside the state file.
     pub file: String,
     /// The key tag.
     pub tag: u16,
-    /// What it signs by.
+    /// The algorithm it signs with.
     pub algorithm: Algorithm,
-    /// Since when the DNSKEY RRset holds it.
+    /// When it was added to the DNSKEY RRset.
     pub published: Timestamp,
-    /// From when on the parent may name it by a DS: whoever cached what was served before `published` has forgotten it
-    /// by then.
+    /// The time from which the parent may have a DS of it. By then, no cache holds what was served before `published`.
     pub ready: Timestamp,
     /// What it does.
     pub stage: Stage,
@@ -42,20 +41,20 @@ pub struct KeyState {
 /// What a key does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// It stands in the DNSKEY RRset and signs that.
+    /// It is in the DNSKEY RRset, and signs only that.
     Published,
     /// It signs the whole zone.
     Active {
-        /// Since when.
+        /// When it began to sign the zone.
         since: Timestamp,
     },
-    /// It stands in the DNSKEY RRset and signs that, for those who cached its signatures or its DS.
+    /// It is in the DNSKEY RRset, and signs only that, for validators that cached its signatures or its DS.
     Retired {
         /// When it began to sign the zone.
         active: Timestamp,
         /// When it stopped.
         since: Timestamp,
-        /// When it leaves.
+        /// When it is removed from the DNSKEY RRset.
         remove: Timestamp,
     },
 }
@@ -101,7 +100,7 @@ impl State {
         }
     }
 
-    /// What the keys say of one another that can't be.
+    /// The contradictions between the keys.
     fn contradictions(&self) -> Vec<StateError> {
         let mut errors = Vec::new();
         if self.keys.is_empty() {
@@ -140,7 +139,7 @@ impl State {
     pub fn to_json(&self) -> String {
         let keys = self.keys.iter().map(Entry::from).collect();
         let file = StateFile { version: VERSION, zone: self.zone.to_string(), keys };
-        // Nothing in it can't be written as JSON.
+        // Every value in it can be written as JSON.
         serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
     }
 
@@ -150,7 +149,7 @@ impl State {
         self.keys.iter().find(|key| matches!(key.stage, Stage::Active { .. }))
     }
 
-    /// The key that is to follow.
+    /// The published key, which will replace the active one.
     #[must_use]
     pub fn successor(&self) -> Option<&KeyState> {
         self.keys.iter().find(|key| key.stage == Stage::Published)
@@ -268,7 +267,7 @@ mod tests {
         {"file": "c.pem", "tag": 3, "algorithm": 13, "state": "published", "published": "2026-07-01T00:00:00Z",
             "ready": "2026-07-02T00:00:00Z"}]}"#;
 
-    fn told(text: &str) -> Vec<String> {
+    fn errors_of(text: &str) -> Vec<String> {
         match State::parse(text.as_bytes()) {
             Ok(_) => Vec::new(),
             Err(errors) => errors.iter().map(ToString::to_string).collect(),
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_told_with_its_place() {
+    fn contradictions_are_reported_with_their_json_pointer() {
         let cases = [
             (r#""version": 1"#, r#""version": 2"#, "/version: is 2"),
             ("Example.com.", "a..b.", "/zone: is no zone's name"),
@@ -311,7 +310,7 @@ mod tests {
         ];
         for (good, bad, wanted) in cases {
             assert!(GOOD.contains(good), "{good}");
-            let told = told(&GOOD.replacen(good, bad, 1));
+            let told = errors_of(&GOOD.replacen(good, bad, 1));
             assert!(told.len() == 1 && told[0].starts_with(wanted), "{wanted:?}: {told:?}");
         }
         let published = r#""state": "active", "published": "2026-05-01T00:00:00Z",
@@ -321,14 +320,14 @@ mod tests {
             published,
             r#""state": "published", "published": "2026-05-01T00:00:00Z", "ready": "2026-05-02T00:00:00Z""#,
         );
-        let none = told(&none);
+        let none = errors_of(&none);
         assert!(
             none[0].starts_with("/keys: 0 keys are active")
                 && none[1].starts_with("/keys: more than one key is published"),
             "{none:?}"
         );
         assert_eq!(
-            told(r#"{"version": 1, "zone": "a.", "keys": []}"#),
+            errors_of(r#"{"version": 1, "zone": "a.", "keys": []}"#),
             ["/keys: holds no key; make one with `bailiwick keys generate`"]
         );
     }

@@ -1,10 +1,10 @@
-//! The steps by which a zone's keys change: a state, the time and the TTLs that others cache by enter, the next state
-//! leaves, or from when on the step may be taken; `bailiwick keys` calls it. No clock, no files.
+//! The steps by which a zone's keys change. Takes a state, the time and the TTLs of what caches hold, returns the next
+//! state or the time from which the step may be taken. Called by `bailiwick keys`. Uses no clock and no files.
 //!
-//! A zone has one key that signs everything, so a rollover is one of a zone-signing and a key-signing key at once. Data
+//! A zone has one key that signs everything. So a rollover replaces a zone-signing and a key-signing key at once. Data
 //! is signed by one key at a time, as in the pre-publish rollover of a ZSK (RFC 6781 §4.1.1.1), which keeps answers
-//! small; the DNSKEY RRset alone is signed by all keys in it, as in the double-signature rollover of a KSK (RFC 6781
-//! §4.1.2). With O the old key and N the new one:
+//! small. Only the DNSKEY RRset is signed by all keys in it, as in the double-signature rollover of a KSK (RFC 6781
+//! §4.1.2). O is the old key and N the new one:
 //!
 //! | step | DNSKEY RRset | signed by | data signed by | DS at the parent |
 //! | --- | --- | --- | --- | --- |
@@ -14,17 +14,17 @@
 //! | [`finish`]: N is active, O retired | O, N | O, N | N | N |
 //! | O is removed | N | N | N | N |
 //!
-//! - **N is ready** once nobody can hold a DNSKEY RRset without N: the time in which all nodes learn of N
-//!   (propagation), then the TTL of DNSKEY (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change and
-//!   data be signed by N.
-//! - **O is removed** once nobody can hold what only O vouches for: propagation, then the longest of the zone's TTLs
-//!   (data signed by O) and the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says when all of the
-//!   parent's servers have the new DS; no clock can know.
-//! - **The first key of a zone** is ready once nobody can hold data without signatures: propagation, then the zone's
-//!   longest TTL.
+//! - **N is ready** once no cache can hold a DNSKEY RRset without N. This takes the time until all nodes have N
+//!   (propagation), then the TTL of DNSKEY (RFC 7583 §3.2.1, Dprp + TTLkey). Only then may the parent's DS change, and
+//!   only then may N sign data.
+//! - **O is removed** once no cache can hold anything that only O verifies. This takes propagation, then the longest of
+//!   the zone's TTLs (data signed by O) and the TTL of the DS (a DS of O alone; RFC 7583 §3.3.1). The operator says
+//!   when all of the parent's servers have the new DS, because that depends on the parent.
+//! - **The first key of a zone** is ready once no cache can hold data without signatures. This takes propagation, then
+//!   the zone's longest TTL.
 //!
-//! All keys of a zone share one algorithm: changing it wants data signed by both at first (RFC 6781 §4.1.4), which
-//! isn't built.
+//! All keys of a zone share one algorithm. A change of algorithm would need data signed by both at first (RFC 6781
+//! §4.1.4), which isn't built.
 
 #[cfg(test)]
 mod tests;
@@ -36,26 +36,26 @@ use super::policy::Policy;
 use super::state::{KeyState, Stage, State};
 use crate::protocol::name::Name;
 
-/// A key that no state knows yet.
+/// A new key, which isn't in a state yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
     /// Its file.
     pub file: String,
     /// Its tag.
     pub tag: u16,
-    /// What it signs by.
+    /// The algorithm it signs with.
     pub algorithm: Algorithm,
 }
 
-/// Why a step isn't taken.
+/// Why a step is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
-    /// A validator somewhere may still hold what the step would break.
+    /// A resolver may still hold data that can't be validated after the step.
     #[error("{why}; try again at {until} or later")]
     TooEarly {
-        /// From when on.
+        /// The time from which the step may be taken.
         until: Timestamp,
-        /// What is waited for.
+        /// What it has to wait for.
         why: String,
     },
     /// A rollover has begun already.
@@ -66,7 +66,7 @@ pub enum StepError {
     UnderWay {
         /// The successor.
         tag: u16,
-        /// From when on its DS may be at the parent.
+        /// The time from which its DS may be at the parent.
         ready: Timestamp,
     },
     /// There is no rollover to finish.
@@ -75,24 +75,24 @@ pub enum StepError {
     /// A key of another algorithm.
     #[error("the zone's key has algorithm {}, the new one {}; all have to share one", old.number(), new.number())]
     OtherAlgorithm {
-        /// The zone's.
+        /// The algorithm of the zone's keys.
         old: Algorithm,
-        /// The new key's.
+        /// The algorithm of the new key.
         new: Algorithm,
     },
 }
 
-/// The first key of a zone, which signs it from now on. `max_ttl` is the zone's longest TTL.
+/// The state of a zone's first key, which signs the zone from `now` on. `max_ttl` is the zone's longest TTL.
 #[must_use]
 pub fn first(zone: Name, key: NewKey, policy: &Policy, max_ttl: Millis, now: Timestamp) -> State {
     let ready = later(now, policy.propagation, max_ttl.max(policy.dnskey_ttl));
-    State { zone, keys: vec![stated(key, now, ready, Stage::Active { since: now })] }
+    State { zone, keys: vec![key_state(key, now, ready, Stage::Active { since: now })] }
 }
 
 /// Begins a rollover: `key` is published.
 ///
 /// # Errors
-/// When one is under way, or the last one isn't over.
+/// When a rollover is under way, when resolvers may still need the key before, or when `key` has another algorithm.
 pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Result<State, StepError> {
     if let Some(successor) = state.successor() {
         return Err(StepError::UnderWay { tag: successor.tag, ready: successor.ready });
@@ -114,7 +114,7 @@ pub fn begin(state: &State, key: NewKey, policy: &Policy, now: Timestamp) -> Res
     }
     let ready = later(now, policy.propagation, policy.dnskey_ttl);
     let mut next = state.clone();
-    next.keys.push(stated(key, now, ready, Stage::Published));
+    next.keys.push(key_state(key, now, ready, Stage::Published));
     Ok(next)
 }
 
@@ -142,13 +142,13 @@ pub fn finish(state: &State, policy: &Policy, max_ttl: Millis, now: Timestamp) -
     Ok(next)
 }
 
-/// When both spans have passed, at the next whole second.
+/// The time after both spans, rounded up to a whole second.
 fn later(now: Timestamp, propagation: Millis, ttl: Millis) -> Timestamp {
     let Timestamp(exact) = now.after(propagation).after(ttl);
     Timestamp(exact.saturating_add(999).div_euclid(1000).saturating_mul(1000))
 }
 
-fn stated(key: NewKey, published: Timestamp, ready: Timestamp, stage: Stage) -> KeyState {
+fn key_state(key: NewKey, published: Timestamp, ready: Timestamp, stage: Stage) -> KeyState {
     let NewKey { file, tag, algorithm } = key;
     KeyState { file, tag, algorithm, published, ready, stage }
 }

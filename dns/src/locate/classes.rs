@@ -1,10 +1,10 @@
-//! Where a client is, and what class of clients that makes it: rules and the places of a GeoIP database enter, per
-//! service the ranges of addresses by [`ClassId`] leave, with exact scopes; `snapshot` compiles them at load and asks
-//! them per query.
+//! Puts clients into classes by their addresses. Takes rules and the places of a GeoIP database, returns for each
+//! service the ranges of addresses by [`ClassId`], with exact scopes. `snapshot` builds them at load, and looks them up
+//! for each query.
 //!
 //! Two clients are of one class of a service if `steer` ranks its regions alike for them, whatever the health. An IPv6
-//! address that carries an IPv4 one (v4-mapped, NAT64, 6to4, Teredo) is located by the IPv4 inside, unless `networks`
-//! names it as the IPv6 address it is.
+//! address that carries an IPv4 address (v4-mapped, NAT64, 6to4, Teredo) is located by that IPv4 address, unless
+//! `networks` has a prefix with the IPv6 address.
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ impl ClassId {
     }
 }
 
-/// How many bits of an IPv4 address inside an IPv6 one have to be known for it to count.
+/// How many bits of a carried IPv4 address have to be known, so that a client is located by it.
 const ENOUGH_BITS: u8 = 24;
 
 /// A block of IPv6 addresses that carry IPv4 ones.
@@ -41,9 +41,9 @@ const ENOUGH_BITS: u8 = 24;
 struct Carrier {
     first: u128,
     length: u8,
-    /// Where in the IPv6 address the IPv4 one begins.
+    /// The bit of the IPv6 address at which the IPv4 address begins.
     at: u8,
-    /// Whether its bits are flipped.
+    /// Whether the bits of the IPv4 address are inverted.
     flipped: bool,
 }
 
@@ -93,7 +93,8 @@ pub(crate) fn carried(address: IpAddr) -> Option<Ipv4Addr> {
     Carrier::of(outer).map(|carrier| Ipv4Addr::from_bits(carrier.inside(outer)))
 }
 
-/// The client behind an address: what `networks` or else geography says, as `steer` wants it.
+/// The client at an address, as `steer` takes it. Has what the GeoIP database says of the address, or of the IPv4
+/// address that it carries.
 #[must_use]
 pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Client {
     let named = |address: &IpAddr| table.network_of(*address).is_some();
@@ -108,18 +109,19 @@ pub(crate) fn client_at(table: &Table, places: &Places, address: IpAddr) -> Clie
     Client { tenant: None, address: Some(address), country, location }
 }
 
-/// Where the clients of every address stand: geography with `networks` laid over it, for all services of one table.
+/// The standing of the client at each address, for all services of one table. Where the table's `networks` and the
+/// GeoIP database differ, `networks` count.
 #[derive(Debug)]
 pub(crate) struct Standings {
     v4: Ranges<u32>,
     /// Values from [`FIRST_CARRIER`] on stand for blocks whose addresses carry IPv4 ones.
     v6: Ranges<u128>,
-    /// By the ranges' values; the first is unknown.
+    /// By the ranges' values; the first is that of a client nobody can place.
     standings: Vec<Standing>,
 }
 
 impl Standings {
-    /// Lays the table's `networks` over a database's places.
+    /// Combines the table's `networks` with the places of a database.
     #[must_use]
     pub(crate) fn new(table: &Table, places: &Places) -> Self {
         let of_place = |place: &Place| {
@@ -140,7 +142,7 @@ const UNKNOWN: usize = 0;
 /// The value of addresses that `networks` says nothing of.
 const TRANSPARENT: u32 = u32::MAX;
 
-/// The table's `networks`, being made into ranges of standings.
+/// Makes ranges of standings from the table's `networks`.
 struct Networks<'a> {
     table: &'a Table,
     standings: Vec<Standing>,
@@ -165,7 +167,8 @@ impl Networks<'_> {
         ranges(edges(prefixes.chain(carriers)), |start| {
             let carrier = CARRIERS.iter().position(|carrier| carrier.holds(start));
             let named = match carrier {
-                // A v4-mapped address is its IPv4 address to `steer`, so `networks` can't name it otherwise.
+                // `steer` takes a v4-mapped address as its IPv4 address, so `networks` can't name it as an
+                // IPv6 address.
                 Some(MAPPED) => None,
                 _ => self.standing_at(IpAddr::V6(Ipv6Addr::from_bits(start))),
             };
@@ -185,7 +188,7 @@ impl Networks<'_> {
     }
 }
 
-/// Where the value can change: at the first address of each prefix and behind its last.
+/// The addresses at which the value can change: the first address of each prefix, and the one after its last.
 fn edges<A: Bits>(prefixes: impl Iterator<Item = (A, u8)>) -> Vec<A> {
     let mut edges = vec![A::ZERO];
     for (first, length) in prefixes {
@@ -208,28 +211,28 @@ fn ranges<A: Bits>(edges: Vec<A>, mut value: impl FnMut(A) -> Option<u32>) -> Ra
 /// The classes of one service's clients, by address.
 #[derive(Debug)]
 pub(crate) struct Classes {
-    /// Shared by all services: of the address space a service has but its borders.
+    /// Shared by all services. A service has only borders of its own.
     standings: Arc<Standings>,
-    /// By standing.
+    /// The class of each standing.
     classes: Box<[ClassId]>,
     v4: Borders,
     v6: Borders,
-    /// By class.
+    /// The ranking of each class.
     rankings: Vec<Ranking>,
 }
 
-/// The classes of one service's clients, being found.
+/// Collects the classes of one service's clients.
 #[derive(Default)]
 struct Classing {
-    /// By standing.
+    /// The class of each standing.
     classes: Vec<ClassId>,
-    /// By class.
+    /// The ranking of each class.
     rankings: Vec<Ranking>,
     known: HashMap<RankingKey, ClassId>,
 }
 
 impl Classing {
-    /// The next standing ranks the service's regions like this.
+    /// Adds the ranking that the next standing gives the service's regions.
     fn push(&mut self, ranking: Ranking) {
         let next = ClassId(u32::try_from(self.rankings.len()).unwrap_or(u32::MAX));
         let class = *self.known.entry(key(&ranking)).or_insert(next);
@@ -241,7 +244,7 @@ impl Classing {
 
     fn finish(self, standings: &Arc<Standings>) -> Classes {
         let classes: Box<[ClassId]> = self.classes.into();
-        // A carrier's mark has no standing and stays what it is.
+        // The value of a carrier has no standing, and is kept.
         let class_or_mark = |value: u32| classes.get(value as usize).map_or(value, |class| class.0);
         let (v4, v6) = (standings.v4.borders(class_or_mark), standings.v6.borders(class_or_mark));
         Classes { standings: Arc::clone(standings), classes, v4, v6, rankings: self.rankings }
@@ -249,8 +252,8 @@ impl Classing {
 }
 
 impl Classes {
-    /// Ranks each service's regions for every standing, on all cores: there may be a hundred thousand of these and a
-    /// hundred of those.
+    /// Ranks each service's regions for every standing. Uses all cores, as there may be a hundred services and a
+    /// hundred thousand standings.
     #[must_use]
     pub(crate) fn of_services(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -263,7 +266,8 @@ impl Classes {
         })
     }
 
-    /// Each standing in turn for all services, so that its distances are computed once.
+    /// Does the same on one core. Takes each standing in turn for all services, so that its distances are
+    /// computed once.
     fn one_by_one(table: &Table, services: &[ServiceIndex], standings: &Arc<Standings>) -> Vec<Self> {
         let mut found: Vec<Classing> = services.iter().map(|_| Classing::default()).collect();
         let mut distances: Vec<Option<u32>> = Vec::with_capacity(table.regions().len());
@@ -279,8 +283,8 @@ impl Classes {
         found.into_iter().map(|classing| classing.finish(standings)).collect()
     }
 
-    /// The class of an address of which the first `known` bits are known (255: all), and for which prefix length around
-    /// it that holds.
+    /// The class of an address of which the first `known` bits are known (255: all), and the length of the prefix
+    /// around it to which the class applies.
     #[must_use]
     pub(crate) fn class(&self, address: IpAddr, known: u8) -> (ClassId, u8) {
         let address = match address {
@@ -290,14 +294,15 @@ impl Classes {
         let (standing, scope) = self.standings.v6.value_and_scope(address, &self.v6);
         let Some(carrier) = Carrier::of_value(standing) else { return (self.classes[standing as usize], scope) };
         if known < carrier.at + ENOUGH_BITS {
-            // Whoever reveals more will be told more, so this holds for no wider prefix than they would reveal.
+            // A client that reveals more bits may get another class. So this class applies to no shorter prefix than
+            // those bits.
             return (self.classes[UNKNOWN], scope.max(carrier.at + ENOUGH_BITS));
         }
         let (class, inner) = self.class_v4(carrier.inside(address));
         (class, scope.max(carrier.at + inner))
     }
 
-    /// Has what [`Self::class`] will look at loaded, without waiting for it.
+    /// Prefetches what [`Self::class`] will read, without waiting for it.
     pub(crate) fn expect(&self, address: IpAddr) {
         match address {
             IpAddr::V4(address) => self.standings.v4.expect(address.to_bits(), &self.v4),
@@ -310,7 +315,7 @@ impl Classes {
         (self.classes[standing as usize], scope)
     }
 
-    /// The regions in base order, by class.
+    /// The ranking of each class: its regions in base order.
     #[must_use]
     pub(crate) fn rankings(&self) -> &[Ranking] {
         &self.rankings
@@ -323,7 +328,8 @@ impl Classes {
     }
 }
 
-/// What of a ranking decides: the order with its tiers, and the only region that may serve. Distances don't.
+/// The parts of a ranking by which classes differ: the order with its tiers, and the only region that may serve.
+/// Distances don't count.
 type RankingKey = (Vec<(RegionIndex, usize)>, Option<Option<RegionIndex>>);
 
 fn key(ranking: &Ranking) -> RankingKey {

@@ -1,8 +1,8 @@
-//! The GeoIP database: bytes of an MMDB file enter, the places of all address ranges leave; `locate` looks addresses up
-//! in them.
+//! The GeoIP database. Takes the bytes of an MMDB file, returns the places of all address ranges. Called by the feed of
+//! files; `classes` looks addresses up.
 //!
 //! Two layouts are understood: GeoIP2 (`country.iso_code`, `location.latitude`, `location.longitude`) and flat
-//! (`country_code`, `latitude`, `longitude`). The file's bytes aren't kept: every network is visited once at load.
+//! (`country_code`, `latitude`, `longitude`). Every network is read once at load, and the file's bytes aren't kept.
 
 #[cfg(test)]
 pub(crate) mod made;
@@ -38,19 +38,19 @@ pub(crate) struct Places {
     built: Option<Timestamp>,
 }
 
-/// Networks of which a database says a code that is no country's, such as `ZZ`: their clients are unknown.
+/// A code that a database has instead of a country's, such as `ZZ`. Clients in its networks are unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NoCountries {
-    /// What it says, shortened.
+    /// The code, shortened.
     pub code: String,
-    /// Of how many networks.
+    /// How many networks have it.
     pub networks: u64,
 }
 
-/// Whether the country in which a network is registered stands in where the database doesn't know its country.
+/// Whether a network counts as being in the country where it is registered, if the database doesn't know its country.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Registered {
-    /// It doesn't: an address is registered where its owner has an office, wherever it is used.
+    /// It doesn't. An address is registered where its owner has an office, but may be used anywhere.
     #[default]
     Ignored,
     /// It does, because the operator says so.
@@ -71,11 +71,11 @@ pub(crate) enum GeoError {
     Foreign(String),
 }
 
-/// The value of ranges nothing is known of.
+/// The value of ranges of which nothing is known.
 const NOWHERE: u32 = 0;
-/// How many codes that are no country's are told apart; a database has a handful.
+/// How many codes that aren't a country's are counted separately. A database has a handful.
 const MAX_CODES: usize = 32;
-/// How much of such a code is kept.
+/// How many characters of such a code are kept.
 const LONGEST_CODE: usize = 12;
 
 impl Places {
@@ -91,7 +91,7 @@ impl Places {
         }
     }
 
-    /// Reads a database, by its networks' countries alone.
+    /// Reads a database, and ignores where networks are registered.
     ///
     /// # Errors
     /// When the bytes are no MMDB, a damaged one, or one without countries.
@@ -139,13 +139,13 @@ impl Places {
         self.built
     }
 
-    /// The codes that are no country's, the most frequent first.
+    /// The codes that aren't a country's, the most frequent first.
     #[must_use]
     pub(crate) fn no_countries(&self) -> &[NoCountries] {
         &self.no_countries
     }
 
-    /// What is known of an address, taken as it is written: no IPv4 address is looked for inside an IPv6 one.
+    /// What is known of an address. An IPv4 address inside an IPv6 address isn't looked for.
     #[must_use]
     pub(crate) fn at(&self, address: IpAddr) -> Place {
         let number = match address {
@@ -177,20 +177,20 @@ impl Places {
 /// What one record says.
 struct Record {
     place: Place,
-    /// What stands where its country should, if that is no country's code.
+    /// What it has in the place of its country's code, if it isn't one.
     code: Option<String>,
 }
 
-/// A record that was entered.
+/// What is kept of a record.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// Its place's number.
+    /// The number of its place.
     place: u32,
-    /// The position of its code among those of no country.
+    /// The position of its code among those that aren't a country's.
     code: Option<usize>,
 }
 
-/// Places by their number, each once.
+/// The different places, by number, and the records that have been read.
 struct Interned {
     places: Vec<Place>,
     by_place: HashMap<Place, u32>,
@@ -226,7 +226,8 @@ impl Interned {
         entry
     }
 
-    /// The position of a code that is no country's. When there are too many, the rest are told together.
+    /// The position of a code that isn't a country's. A new one is added. When there are too many, the rest count
+    /// as `others`.
     fn enter_code(&mut self, code: String) -> usize {
         let code = if self.no_countries.len() < MAX_CODES { code } else { "others".to_owned() };
         let known = self.no_countries.iter().position(|one| one.code == code);
@@ -237,7 +238,7 @@ impl Interned {
     }
 }
 
-/// Ranges under construction from networks in ascending order with gaps between them.
+/// Builds ranges from networks in ascending order with gaps between them.
 struct Run<A> {
     built: Builder<A>,
     /// Where the next network may begin; `None` past the last address.
@@ -250,7 +251,7 @@ impl<A: Bits> Run<A> {
     }
 
     fn add(&mut self, network: A, length: u8, place: u32) {
-        // The tree is walked in order, so a network before the last one's end can only be a damaged file's.
+        // Networks come in order. Only in a damaged file can one begin before the end of the last.
         if self.next.is_some_and(|next| network >= next) {
             self.built.begin(network, place);
             self.next = network.last(length).after();
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_country_or_no_place_on_earth_is_unknown() {
+    fn invalid_countries_and_coordinates_are_unknown() {
         let made = Made::new(4)
             .add("0.0.0.0/1".parse().unwrap(), &flat("XX", Some((91.0, 0.0))))
             .add("128.0.0.0/2".parse().unwrap(), &flat("FR", Some((48.86, 2.35))))
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_for_no_country_is_unknown_and_counted() {
+    fn codes_that_are_not_countries_are_unknown_and_counted() {
         let registered = Value::Map(vec![("registered_country", Value::Map(vec![("iso_code", Value::Text("DE"))]))]);
         let made = Made::new(4)
             .add("10.0.0.0/24".parse().unwrap(), &geoip2("ZZ", None))
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn many_codes_of_no_country_are_told_together() {
+    fn beyond_a_limit_codes_that_are_not_countries_are_counted_together() {
         let mut made = Made::new(4).add("11.0.0.0/8".parse().unwrap(), &flat("DE", None));
         for number in 0..40_u8 {
             let code: &'static str = Box::leak(format!("Q{number}").into_boxed_str());
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_and_broken_files_are_told_apart() {
+    fn files_without_countries_and_damaged_files_give_different_errors() {
         let asn = Made::new(4).add("1.0.0.0/8".parse().unwrap(), &Value::Map(vec![("asn", Value::Text("13335"))]));
         assert_eq!(Places::read(&asn.bytes()).unwrap_err(), GeoError::Foreign("Test".to_owned()));
         for broken in [&b""[..], b"country,network\nDE,192.0.2.0/24\n", &asn.bytes()[..100]] {
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_real_database_is_read_as_its_own_reader_reads_it() {
+    fn the_real_database_gives_what_the_maxminddb_crate_reads() {
         let Some(path) = real_database() else { return };
         let bytes = std::fs::read(path).unwrap();
         let begun = std::time::Instant::now();

@@ -1,11 +1,11 @@
-//! Address space cut into ranges with a value each: sorted runs enter from `geoip` and `locate`, lookups with their
-//! exact scope leave.
+//! Address space cut into ranges, each with a value. Takes sorted runs from `geoip` and `classes`, returns the value at
+//! an address with its exact scope.
 
 use std::fmt::Debug;
 
 use crate::system::batch::{in_huge_pages, prefetch};
 
-/// An address as the number it is.
+/// An address as a number.
 pub(crate) trait Bits: Copy + Ord + Debug {
     /// The lowest address.
     const ZERO: Self;
@@ -17,7 +17,7 @@ pub(crate) trait Bits: Copy + Ord + Debug {
     fn after(self) -> Option<Self>;
     /// The last address of the prefix of this length that begins here.
     fn last(self, length: u8) -> Self;
-    /// Which of 2^`bits` + 2 parts of the space an address lies in, the parts being in order and about equally full.
+    /// The part of the space that an address is in. There are 2^`bits` + 2 parts, in order and about equally full.
     fn part(self, bits: u8) -> usize;
 }
 
@@ -53,8 +53,8 @@ impl Bits for u32 {
 impl Bits for u128 {
     common!(u128);
 
-    /// All addresses in use are in 2000::/3 (RFC 4291 §2.4), which is divided by the bits behind those three; what lies
-    /// before it and behind it is a part each.
+    /// All addresses in use are in 2000::/3 (RFC 4291 §2.4), which is divided by the bits after those three. The
+    /// addresses before it are one part, and those after it another.
     #[allow(clippy::cast_possible_truncation)] // at most 19 bits are left
     fn part(self, bits: u8) -> usize {
         let leading = (self >> (125 - bits)) as usize;
@@ -69,21 +69,21 @@ impl Bits for u128 {
 
 /// A value for every address of one family. Neighbouring ranges differ in value.
 ///
-/// Starts and values stand in arrays of their own, so that the search touches nothing but starts.
+/// Starts and values are in separate arrays, so that the search reads only starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ranges<A> {
     /// Where each range begins; the first at zero.
     starts: Box<[A]>,
     values: Box<[u32]>,
-    /// By part of the space: the range that holds the part's first address, and the last range for the end. What is
-    /// left to search is short.
+    /// For each part of the space, the range that holds the part's first address; at the end, the last range. So a
+    /// search has to look only at the few ranges of one part.
     parts: Box<[u32]>,
     /// The parts' `bits`.
     bits: u8,
 }
 
-/// Some of the places where the ranges of one [`Ranges`] begin, the first always among them: a bit for each, where a
-/// coarser cut of its own would take up to twenty bytes.
+/// Some of the places where the ranges of one [`Ranges`] begin, always with the first. Each range has a bit, which is
+/// set if it begins at a border. Ranges of their own would take up to twenty bytes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Borders(Box<[u64]>);
 
@@ -99,7 +99,7 @@ impl Borders {
         word * 64 + 63_usize.saturating_sub(bits.leading_zeros() as usize)
     }
 
-    /// The first border behind the range at this position.
+    /// The first border after the range at this position.
     fn after(&self, at: usize) -> Option<usize> {
         let rest = self.0[at / 64] & !up_to(at);
         let words = std::iter::once(rest).chain(self.0[at / 64 + 1..].iter().copied());
@@ -107,7 +107,7 @@ impl Borders {
         Some(word * 64 + bits.trailing_zeros() as usize)
     }
 
-    /// How many ranges lie between borders.
+    /// How many borders there are, the first included.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.0.iter().map(|bits| bits.count_ones() as usize).sum()
@@ -133,7 +133,7 @@ impl<A: Bits> Builder<A> {
         Self { starts: vec![A::ZERO], values: vec![value] }
     }
 
-    /// From `start` on, which must not lie before what was last given, the value is `value`.
+    /// Sets the value from `start` on. `start` must not be before the last one given.
     pub(crate) fn begin(&mut self, start: A, value: u32) {
         debug_assert!(self.starts.last().is_none_or(|last| *last <= start), "runs come in ascending order");
         while self.starts.last().is_some_and(|last| *last >= start) {
@@ -183,14 +183,14 @@ impl<A: Bits> Ranges<A> {
     #[must_use]
     pub(crate) fn value_and_scope(&self, address: A, borders: &Borders) -> (u32, u8) {
         let at = self.position(address);
-        // A block around the address stays inside exactly if it holds neither of the two addresses just outside.
+        // A prefix around the address crosses no border exactly if it holds neither of the two addresses just outside.
         let apart = |outside: Option<A>| outside.map_or(0, |outside| address.common(outside) + 1);
         let below = apart(self.starts[borders.at_or_before(at)].before());
         let above = apart(borders.after(at).map(|next| self.starts[next]));
         (self.values[at], below.max(above))
     }
 
-    /// Has what a lookup of this address will look at loaded, without waiting for it.
+    /// Prefetches what a lookup of this address will read, without waiting for it.
     pub(crate) fn expect(&self, address: A, borders: &Borders) {
         let first = self.parts[address.part(self.bits)] as usize;
         prefetch(&self.starts[first]);
@@ -198,8 +198,7 @@ impl<A: Bits> Ranges<A> {
         prefetch(&borders.0[first / 64]);
     }
 
-    /// Where what `value` makes of the values changes: neighbours for which it is the same lie within one pair of
-    /// borders.
+    /// The borders between neighbouring ranges for which `value` gives different results.
     #[must_use]
     pub(crate) fn borders(&self, mut value: impl FnMut(u32) -> u32) -> Borders {
         let mut borders = vec![0_u64; self.starts.len().div_ceil(64)];
@@ -223,7 +222,7 @@ impl<A: Bits> Ranges<A> {
         self.starts.iter().copied().zip(self.values.iter().copied())
     }
 
-    /// Two cuts of the space as one: wherever either begins a range, `join` makes the value of both values.
+    /// Combines two cuts of the space. Each address gets the value that `join` makes of its two values.
     #[must_use]
     pub(crate) fn overlay(&self, over: &Self, mut join: impl FnMut(u32, u32) -> u32) -> Self {
         let (mut below, mut above) = (self.iter().peekable(), over.iter().peekable());
@@ -246,8 +245,8 @@ impl<A: Bits> Ranges<A> {
         }
     }
 
-    /// The range that holds an address: the last that begins at or before it. The first begins at zero, so there is
-    /// one.
+    /// The range that holds an address: the last one that begins at or before it. There always is one, as the first
+    /// begins at zero.
     fn position(&self, address: A) -> usize {
         let part = address.part(self.bits);
         let (first, last) = (self.parts[part] as usize, self.parts[part + 1] as usize);
@@ -265,7 +264,7 @@ mod tests {
     const CASES: u32 = 2000;
     const HIGH: u32 = 0xffff_ff00;
 
-    /// Runs of few values whose starts crowd together, at both ends of the space too.
+    /// Runs of few values whose starts are close together, at both ends of the space too.
     fn runs() -> impl Strategy<Value = Vec<(u32, u32)>> {
         let start = prop_oneof![0..64_u32, HIGH..=u32::MAX, any::<u32>()];
         proptest::collection::vec((start, 0..4_u32), 0..24).prop_map(|mut runs| {
@@ -311,8 +310,8 @@ mod tests {
             }
         }
 
-        /// A scope's block lies wholly in the range, the next wider one doesn't, and every address of the block has the
-        /// same scope: so scopes partition the space.
+        /// A scope's block lies wholly in the range, and the next wider block doesn't. Every address of the block has
+        /// the same scope, so that scopes partition the space.
         #[test]
         fn scopes_are_exact_and_partition_the_space(runs in runs(), more in any::<u32>(), within in any::<u32>(),
             coarse in any::<bool>()) {

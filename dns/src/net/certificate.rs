@@ -59,7 +59,7 @@ impl Certificate {
         Some(format!("{}: {what}", self.files.cert.display()))
     }
 
-    /// What makes connections of TLS out of connections of TCP, for the protocols named (ALPN).
+    /// An acceptor of TLS connections, for the protocols named (ALPN).
     ///
     /// # Errors
     /// When rustls lacks what every build of it has.
@@ -67,7 +67,7 @@ impl Certificate {
         Ok(TlsAcceptor::from(self.tls(protocols)?))
     }
 
-    /// The same for connections of QUIC.
+    /// The TLS configuration for the protocols named, which QUIC takes as it is.
     pub(crate) fn tls(self: &Arc<Self>, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
@@ -78,8 +78,8 @@ impl Certificate {
 }
 
 impl ResolvesServerCert for Certificate {
-    /// Whatever name the client says, and none: resolvers that ask an authority know only its address (RFC 9539
-    /// §4.6.3.3).
+    /// Serves the certificate whatever name the client sends, and if it sends none: resolvers know only the address of
+    /// an authoritative server (RFC 9539 §4.6.3.3).
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }
@@ -106,7 +106,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// What all of TLS here computes by.
+/// The cryptography that TLS uses everywhere in this program.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_of_no_use_are_told() {
+    fn unusable_files_are_reported() {
         let directory = tempfile::tempdir().unwrap();
         let (files, _) = write(directory.path());
         let told = |files: &TlsFiles| match Certificate::read(files) {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_out_of_its_time_is_told() {
+    fn a_certificate_that_is_not_valid_now_is_warned_of() {
         let directory = tempfile::tempdir().unwrap();
         let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         // The second year is told in the longer form.

@@ -31,7 +31,7 @@ use crate::system::tasks::{Tasks, supervise};
 /// A drain ends when no request came over streams for this long.
 const QUIET: Duration = Duration::from_millis(100);
 /// How long connections may take to end after that.
-const PARTING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where DNS is spoken and how. Port 0 stands for any free port.
 #[derive(Debug, Default, Clone)]
 pub struct Addresses {
@@ -261,7 +261,7 @@ impl Listeners {
         self.yielding.send_replace(true);
         self.closing.send_replace(true);
         self.join().await;
-        self.part(PARTING).await;
+        self.join_connections(CLOSE_TIMEOUT).await;
     }
 
     /// Begins to answer by QUIC.
@@ -297,15 +297,15 @@ impl Listeners {
 
     /// Answers on the connections there are until their clients leave or are idle, for at most `limit`, then ends them.
     pub async fn linger(self, limit: Duration) {
-        self.part(limit).await;
+        self.join_connections(limit).await;
         self.closing.send_replace(true);
-        self.part(PARTING).await;
+        self.join_connections(CLOSE_TIMEOUT).await;
     }
 
     /// Waits until nothing is read or accepted any more.
     async fn join(&mut self) {
         for accepting in self.accepting.drain(..) {
-            let _ = tokio::time::timeout(PARTING, accepting).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, accepting).await;
         }
         for thread in self.threads.drain(..) {
             // A loop ends within its patience, unless its thread panicked, which was reported then.
@@ -314,7 +314,7 @@ impl Listeners {
     }
 
     /// Waits until no connection is left, for at most `limit`: what has arrived on one is answered before it ends.
-    async fn part(&self, limit: Duration) {
+    async fn join_connections(&self, limit: Duration) {
         let end = Instant::now() + limit;
         while self.gate.count() > 0 && Instant::now() < end {
             sleep(QUIET / 10).await;
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_takes_the_sockets_over_answers_what_waits_in_them() {
+    async fn a_process_that_takes_over_answers_what_waits_in_the_sockets() {
         let addresses = Addresses { threads: NonZero::new(2), ..dns(&["127.0.0.1:0"]) };
         let old = Sockets::bind(&addresses).unwrap();
         let copies = old.copies().unwrap();

@@ -24,8 +24,9 @@ use crate::response::wire::Transport;
 use crate::system::tasks::Ended;
 use gate::Pass;
 
-/// How long accepting rests when the system has no file or memory left: connections wait in the backlog meanwhile.
-const REST: Duration = Duration::from_millis(50);
+/// How long the accept loop pauses when the system has no file or memory left. Connections wait in the
+/// backlog meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -63,8 +64,8 @@ impl<R> Clone for Shared<R> {
     }
 }
 
-/// Accepts until told to stop. No error ends it: what a connection suffers is that connection's, and when the system is
-/// short of files the loop rests instead of spinning.
+/// Accepts until told to stop. No error ends it: an error of one connection affects only that connection, and when the
+/// system is short of files the loop pauses instead of spinning.
 pub(crate) async fn accept<R: Respond>(
     listener: io::Result<std::net::TcpListener>,
     speech: Speech,
@@ -90,7 +91,7 @@ pub(crate) async fn accept<R: Respond>(
                 short = false;
                 // Refused connections are closed at once, so that their clients know.
                 if let Some(pass) = shared.gate.admit(client.ip()) {
-                    tokio::spawn(converse(stream, client, speech.clone(), shared.clone(), pass));
+                    tokio::spawn(serve_connection(stream, client, speech.clone(), shared.clone(), pass));
                 }
             }
             // Reset by its client before it was accepted: the next one may be fine.
@@ -102,7 +103,7 @@ pub(crate) async fn accept<R: Respond>(
                     warn!(%error, "connections can't be accepted; trying on. Raise the limit of open files, or lower \
                         [tcp] connections");
                 }
-                sleep(REST).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -113,8 +114,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// One connection from its first octet to its last.
-async fn converse<R: Respond>(stream: TcpStream, client: SocketAddr, speech: Speech, shared: Shared<R>, pass: Pass) {
+/// Serves one connection from its first octet to its last.
+async fn serve_connection<R: Respond>(
+    stream: TcpStream,
+    client: SocketAddr,
+    speech: Speech,
+    shared: Shared<R>,
+    pass: Pass,
+) {
     // Without it the second of two small responses would wait for the first one's acknowledgement.
     let _ = stream.set_nodelay(true);
     match speech {

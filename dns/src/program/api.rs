@@ -35,7 +35,7 @@ use token::{Access, Tokens};
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 4096;
 
-/// What the API tells of and by whom it lets itself be told.
+/// What the API shows, and what it needs to serve requests.
 #[derive(Debug)]
 pub(crate) struct Api {
     /// Snapshots and the way to change overrides.
@@ -90,7 +90,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
         .route("/v1/overrides/{region}", delete(overrides::end))
         .route("/v1/overrides/{region}/{endpoint}", delete(overrides::end_of_endpoint))
-        .fallback(nowhere)
+        .fallback(not_found)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(Arc::clone(&api), admit))
@@ -154,7 +154,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
     missing.iter().map(|zone| format!("zone {zone}: is not served")).chain(failing).collect()
 }
 
-async fn nowhere(request: Request) -> Problem {
+async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, \
          /v1/status and /v1/overrides",

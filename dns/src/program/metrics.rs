@@ -1,7 +1,7 @@
-//! What is counted: outcomes of packets enter from the transports' responder, the text of `/metrics` leaves to the API.
+//! The counters. Takes outcomes of packets from the responder, returns the text of `/metrics` to the API.
 //!
-//! What comes over streams adds to counters that all share. The threads that answer datagrams have counters of their
-//! own, which are summed when somebody reads them.
+//! Packets over streams add to counters that all share. The threads that answer datagrams have counters of their own,
+//! which are summed when somebody reads them.
 
 mod exposition;
 mod latency;

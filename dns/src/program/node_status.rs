@@ -1,5 +1,5 @@
-//! What a node says of itself at one moment: `/v1/status` fills a [`NodeStatus`] and sends it as JSON, `bailiwick
-//! status` reads it back and tells it to a person.
+//! What a node says of itself at one moment. `/v1/status` fills a [`NodeStatus`] and sends it as JSON. `bailiwick
+//! status` reads that JSON and prints it for a person.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,5 +1,5 @@
-//! A question about steering as people ask it: names and an address enter from the command line or a query string; what
-//! `steer` takes leaves.
+//! A question about steering. Takes names and an address from the command line or a query string, returns what `steer`
+//! takes. Called by `bailiwick explain` and the API.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
-//! Receipts verified: a compact JWS and public keys enter, its claims or the reason not to believe it leave; `bailiwick
-//! receipt` calls it. Pure.
+//! Verifies receipts. Takes a compact JWS and public keys, returns its claims or the reason not to believe it. Called
+//! by `bailiwick receipt`. Pure.
 //!
-//! One algorithm, one type and one form are taken (RFC 8725 §3.1, §3.11): the key decides how a receipt is verified,
-//! never the receipt.
+//! Only one algorithm, one type and one form are accepted (RFC 8725 §3.1, §3.11). So the receipt never decides how it
+//! is verified.
 
 use bailiwick_rules::receipt::{ALGORITHM, Claims, Header, LONGEST, PublicKey, TYPE, tenant_digest};
 use bailiwick_rules::time::{Millis, Timestamp};

@@ -1,5 +1,5 @@
-//! What a command has to say: text for standard output, errors and warnings for standard error, and from them the exit
-//! code.
+//! What a command has to say. Takes text for standard output and errors and warnings for standard error, prints them
+//! and returns the exit code. Called by every command.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `bailiwick serve`: a configuration enters, a server that answers, reloads and drains runs until a signal ends it.
+//! `bailiwick serve`: takes a configuration, runs a server that answers, reloads and drains until a signal ends it.
 
 mod args;
 mod http;
@@ -38,8 +38,8 @@ use service_manager::ServiceManager;
 use takeover::{OldProcess, Taken};
 use upgrade::Upgrade;
 
-/// For how long the end waits for what is read, compiled, signed or written just then. Nobody needs it any more but for
-/// what is written, which is short, and whole or not there.
+/// How long the program waits at its end for work that is still running: reading, compiling, signing or writing. Only
+/// writing still matters. It is short, and a file is written completely or not at all.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// The exit code after a fault of this program.
@@ -115,14 +115,14 @@ async fn serve(mut config: Config, args: &ServeArgs) -> Result<(), Vec<String>> 
             Some(successor) = successors.recv() => break Some(successor),
         };
         match word {
-            Word::Reload => {
+            SignalAction::Reload => {
                 info!("SIGHUP: reading the configuration and all files that it names again");
                 running.feed.reload();
                 running.renewal.reload();
                 config = running.changeable.reload(&args.config, config);
             }
-            Word::Upgrade => upgrade.start(),
-            Word::End => break None,
+            SignalAction::Upgrade => upgrade.start(),
+            SignalAction::End => break None,
         }
     };
     match successor {
@@ -288,24 +288,24 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Word {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.hangup.recv() => Word::Reload,
-            _ = self.terminate.recv() => Word::End,
-            _ = self.interrupt.recv() => Word::End,
-            _ = self.upgrade.recv() => Word::Upgrade,
+            _ = self.hangup.recv() => SignalAction::Reload,
+            _ = self.terminate.recv() => SignalAction::End,
+            _ = self.interrupt.recv() => SignalAction::End,
+            _ = self.upgrade.recv() => SignalAction::Upgrade,
         }
     }
 
     /// Waits for the end; until then there is nothing to reload.
     async fn end(&mut self) {
-        while self.next().await != Word::End {}
+        while self.next().await != SignalAction::End {}
     }
 }
 
-/// What a signal says.
+/// What a signal asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Word {
+enum SignalAction {
     /// Read the files again.
     Reload,
     /// Start a process that takes over.

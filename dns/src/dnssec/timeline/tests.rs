@@ -1,5 +1,5 @@
-//! The timeline against every validator there can be: whatever of DS, DNSKEY and data was cached, and from whichever
-//! server, is a chain.
+//! Tests of the timeline. Takes random rollovers with random delays, and checks that a validator has a chain of trust,
+//! whatever DS, DNSKEY and data it has cached, and from whichever server.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -36,7 +36,7 @@ fn spans(policy: &Policy) -> (Millis, Millis, Millis) {
     (policy.propagation, policy.dnskey_ttl, policy.ds_ttl)
 }
 
-/// Something a server gave from one instant to another, and until when it is cached.
+/// One version of what a server served: from when on, and until when it is cached.
 #[derive(Debug, Clone)]
 struct Served<T> {
     what: T,
@@ -44,7 +44,7 @@ struct Served<T> {
     cached_until: Timestamp,
 }
 
-/// What one server gave over time: the instants from which it gave what, in order.
+/// Takes the versions that one server served, in order, each with its first instant; returns until when each is cached.
 fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) -> Millis) -> Vec<Served<T>> {
     let ends = versions.iter().skip(1).map(|(from, _)| *from).chain([Timestamp(i64::MAX)]);
     let windows = versions.iter().zip(ends).map(|((from, what), end)| Served {
@@ -55,11 +55,11 @@ fn served<T: Clone + PartialEq>(versions: &[(Timestamp, T)], ttl: impl Fn(&T) ->
     windows.collect()
 }
 
-/// What a node serves: the keys of the DNSKEY RRset, all of which sign it, and those that sign data. Empty: the zone is
-/// unsigned.
+/// A set of keys: those of the DNSKEY RRset, those that sign data, or those that the DS RRset names. Empty: there is no
+/// such RRset, or the data isn't signed.
 type Keyset = BTreeSet<Vec<u8>>;
 
-/// What happened: states that reached the nodes, DS that reached the parent's servers.
+/// The states that reached the nodes, and the DS RRsets that reached the parent's servers.
 #[derive(Debug, Default)]
 struct History {
     /// By node, when each state reached it.
@@ -69,7 +69,8 @@ struct History {
 }
 
 impl History {
-    /// A validator that holds a combination without a chain, if there is one.
+    /// A combination of DS, DNSKEY and data that a validator may have cached and that makes no chain of trust, if there
+    /// is one.
     fn broken(&self, policy: &Policy, max_ttl: Millis) -> Option<String> {
         let mut dnskeys = Vec::new();
         let mut signers = Vec::new();
@@ -79,7 +80,7 @@ impl History {
                 key_sets.iter().map(|(from, keys, _)| (*from, keys.clone())).collect();
             let signing: Vec<(Timestamp, Keyset)> =
                 key_sets.iter().map(|(from, _, signs)| (*from, signs.clone())).collect();
-            // That there is no DNSKEY is cached like any negative answer.
+            // The answer that there is no DNSKEY is cached like any negative answer.
             dnskeys.extend(served(&keysets, |keys| if keys.is_empty() { max_ttl } else { policy.dnskey_ttl }));
             signers.extend(served(&signing, |_| max_ttl.max(policy.dnskey_ttl)));
         }
@@ -102,7 +103,7 @@ impl History {
     }
 }
 
-/// What a node served, whenever it changed: by a new state or by time.
+/// The keys that a node served: an entry for each change, whether by a new state or by time.
 fn key_sets(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Keyset, Keyset)> {
     let mut key_sets = vec![(Timestamp(0), Keyset::new(), Keyset::new())];
     for (number, (reached, state)) in states.iter().enumerate() {
@@ -120,13 +121,13 @@ fn key_sets(states: &[(Timestamp, State)], policy: Policy) -> Vec<(Timestamp, Ke
     key_sets
 }
 
-/// What an operator does who takes each step as early as it is allowed, and then some; and what the network does.
+/// What the operator and the network do. The operator takes each step when it is allowed, or some time later.
 #[derive(Debug, Clone)]
-struct Story {
+struct Scenario {
     policy: Policy,
     max_ttl: Millis,
-    /// For each rollover: delays of the operator, lags of nodes and of the parent's servers in parts of the
-    /// propagation, and whether the new DS stands beside the old for a while.
+    /// For each rollover: delays of the operator, lags of nodes and of the parent's servers in thousandths of the
+    /// propagation time, and whether the new DS is beside the old one for a while.
     rolls: Vec<Roll>,
 }
 
@@ -139,7 +140,7 @@ struct Roll {
     both: Option<u64>,
 }
 
-fn story() -> impl Strategy<Value = Story> {
+fn scenario() -> impl Strategy<Value = Scenario> {
     let span = || prop_oneof![Just(0_u64), 1..10_u64, 1..200_000_u64];
     let delay = || prop_oneof![Just(0_u64), 1..300_000_u64];
     let roll = (delay(), delay(), delay(), prop::array::uniform8(0..=1000_u64), prop::option::of(delay()));
@@ -159,18 +160,18 @@ fn story() -> impl Strategy<Value = Story> {
                 ds_ttl: seconds(ds),
                 propagation: seconds(propagation),
             };
-            Story { policy, max_ttl: seconds(max), rolls }
+            Scenario { policy, max_ttl: seconds(max), rolls }
         },
     )
 }
 
-impl Story {
+impl Scenario {
     fn lag(&self, part: u64) -> Millis {
         Millis(self.policy.propagation.0 * part / 1000)
     }
 
-    /// Tells the story. Each step is refused a millisecond before it is allowed.
-    fn told(&self) -> History {
+    /// Plays all rollovers. Checks that a step is refused a millisecond before it is allowed.
+    fn play(&self) -> History {
         let Self { policy, max_ttl, rolls } = self;
         let mut state = first(zone(), new_key(0), policy, *max_ttl, START);
         let ready = state.keys[0].ready;
@@ -225,19 +226,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn from_generation_to_retirement_every_validator_has_a_chain(story in story()) {
-        let history = story.told();
-        prop_assert_eq!(history.broken(&story.policy, story.max_ttl), None);
-        // The end of it: one key, whatever was cached.
+    fn from_generation_to_retirement_every_validator_has_a_chain(scenario in scenario()) {
+        let history = scenario.play();
+        prop_assert_eq!(history.broken(&scenario.policy, scenario.max_ttl), None);
+        // At the end one key is left, and nothing changes any more.
         let (_, last) = history.nodes[0].last().unwrap();
-        let key_set = keys_of(last, story.policy).key_set(Timestamp(i64::MAX));
+        let key_set = keys_of(last, scenario.policy).key_set(Timestamp(i64::MAX));
         prop_assert_eq!(key_set.dnskeys().count(), 1);
         prop_assert_eq!(key_set.next_change(Timestamp(i64::MAX)), None);
     }
 }
 
-/// Nodes and parents that follow at the last moment allowed, and an operator who waits for nothing.
-fn tightest() -> Story {
+/// The scenario with the least room: nodes and parents follow at the last moment allowed, and the operator takes each
+/// step at once.
+fn tightest() -> Scenario {
     let policy = Policy {
         cds: Cds::Off,
         dnskey_ttl: Millis(3_600_000),
@@ -246,17 +248,17 @@ fn tightest() -> Story {
     };
     let lags = [0, 1000, 0, 1000, 0, 1000, 0, 1000];
     let roll = Roll { begun_after: 0, ds_after: 0, seen_after: 0, lags, both: None };
-    Story { policy, max_ttl: Millis(7_200_000), rolls: vec![roll] }
+    Scenario { policy, max_ttl: Millis(7_200_000), rolls: vec![roll] }
 }
 
 #[test]
 fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
-    let story = tightest();
-    let (policy, max_ttl) = (story.policy, story.max_ttl);
-    assert_eq!(story.told().broken(&policy, max_ttl), None);
+    let scenario = tightest();
+    let (policy, max_ttl) = (scenario.policy, scenario.max_ttl);
+    assert_eq!(scenario.play().broken(&policy, max_ttl), None);
 
     // The old key leaves early: data that it signed is still cached.
-    let mut history = story.told();
+    let mut history = scenario.play();
     let mut short = |by: i64| {
         for (_, state) in history.nodes.iter_mut().flatten() {
             if let Stage::Retired { remove, .. } = &mut state.keys[0].stage {
@@ -268,14 +270,14 @@ fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
     assert!(short(1).is_some_and(|found| found.contains("data")));
 
     // The DS comes early: the keys are still cached without the new one.
-    let mut history = story.told();
+    let mut history = scenario.play();
     for server in &mut history.parents {
         server.last_mut().unwrap().0.0 -= 1;
     }
     assert!(history.broken(&policy, max_ttl).is_some());
 
     // The first DS comes early: data without signatures is still cached.
-    let mut history = story.told();
+    let mut history = scenario.play();
     for server in &mut history.parents {
         server[1].0.0 -= 1;
     }
@@ -284,21 +286,21 @@ fn the_check_sees_every_wait_that_is_a_millisecond_too_short() {
 
 #[test]
 fn the_parent_is_told_of_a_key_once_it_is_ready() {
-    let story = tightest();
-    let policy = Policy { cds: Cds::Publish, ..story.policy };
-    let told = |state: &State, now: Timestamp| match keys_of(state, policy).key_set(now).cds() {
+    let scenario = tightest();
+    let policy = Policy { cds: Cds::Publish, ..scenario.policy };
+    let cds_tags = |state: &State, now: Timestamp| match keys_of(state, policy).key_set(now).cds() {
         crate::dnssec::key_set::CdsPolicy::Publish(keys) => keys.iter().map(|key| key.tag()).collect(),
         _ => Vec::new(),
     };
-    let state = first(zone(), new_key(0), &policy, story.max_ttl, START);
+    let state = first(zone(), new_key(0), &policy, scenario.max_ttl, START);
     let ready = state.keys[0].ready;
-    assert_eq!((told(&state, Timestamp(ready.0 - 1)), told(&state, ready)), (vec![], vec![KEYS[0].tag()]));
+    assert_eq!((cds_tags(&state, Timestamp(ready.0 - 1)), cds_tags(&state, ready)), (vec![], vec![KEYS[0].tag()]));
     let state = begin(&state, new_key(1), &policy, ready).unwrap();
     let ready = state.keys[1].ready;
-    assert_eq!(told(&state, Timestamp(ready.0 - 1)), [KEYS[0].tag()]);
-    assert_eq!(told(&state, ready), [KEYS[1].tag()]);
-    let state = finish(&state, &policy, story.max_ttl, ready).unwrap();
-    assert_eq!(told(&state, ready), [KEYS[1].tag()]);
+    assert_eq!(cds_tags(&state, Timestamp(ready.0 - 1)), [KEYS[0].tag()]);
+    assert_eq!(cds_tags(&state, ready), [KEYS[1].tag()]);
+    let state = finish(&state, &policy, scenario.max_ttl, ready).unwrap();
+    assert_eq!(cds_tags(&state, ready), [KEYS[1].tag()]);
     let delete = Policy { cds: Cds::Delete, ..policy };
     assert!(matches!(keys_of(&state, delete).key_set(ready).cds(), crate::dnssec::key_set::CdsPolicy::Delete));
 }

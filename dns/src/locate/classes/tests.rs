@@ -46,7 +46,7 @@ fn classes(table: &Table, places: &Places) -> Vec<Classes> {
     Classes::of_services(table, &[ServiceIndex(0), ServiceIndex(1), ServiceIndex(2)], &standings)
 }
 
-/// What `steer` makes of an address without any ranges.
+/// The ranking that `steer` gives an address without any ranges.
 fn brute_force(table: &Table, places: &Places, service: u32, address: IpAddr) -> RankingKey {
     let standing = stand(table, &client_at(table, places, address));
     key(&rank(table, ServiceIndex(service), &standing, PathClass::Inference))
@@ -88,7 +88,7 @@ fn carriers_of(inner: Ipv4Addr) -> [IpAddr; 4] {
     .map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)))
 }
 
-/// Addresses in a few crowded corners, in the carriers' blocks, and anywhere.
+/// Addresses in a few small blocks, in the carriers' blocks, and anywhere.
 fn address() -> impl Strategy<Value = IpAddr> {
     let v4 = prop_oneof![any::<u32>(), (0..1024_u32).prop_map(|low| 0xc000_0000 | low)];
     let v4 = v4.prop_map(Ipv4Addr::from_bits).boxed();
@@ -115,10 +115,10 @@ fn networks() -> impl Strategy<Value = Vec<(IpNet, usize)>> {
 
 const CASES: u32 = 1500;
 
-/// The class found by ranges is the one `steer` gives without them; it is the same for every address inside the scope;
-/// and every such address has the same scope, so that scopes partition the space.
+/// The class found by ranges is the one that `steer` gives without them. It is the same for every address inside the
+/// scope. Every such address has the same scope, so that scopes partition the space.
 #[test]
-fn ranges_equal_steering_and_scopes_hold_what_they_promise() {
+fn ranges_give_the_class_of_steer_and_each_scope_has_one_class() {
     let probes = proptest::collection::vec((address(), any::<u128>()), 1..12);
     let compared = std::cell::Cell::new(0_u64);
     proptest!(ProptestConfig::with_cases(CASES), |(recorded in networks(), named in networks(), probes in probes,
@@ -164,7 +164,7 @@ fn first_region(table: &Table, classes: &Classes, class: ClassId) -> String {
 }
 
 #[test]
-fn an_address_inside_another_counts_if_24_bits_of_it_are_known() {
+fn a_carried_ipv4_address_counts_if_24_bits_of_it_are_known() {
     let (table, places) = (table(&[]), places());
     let classes = classes(&table, &places).remove(1);
     let unknown = classes.class("203.0.113.1".parse().unwrap(), u8::MAX).0;

@@ -1,4 +1,4 @@
-//! MMDB files for tests: prefixes with fields enter, the bytes of a database leave, by the format's specification 2.0.
+//! MMDB files for tests. Takes prefixes with fields, returns the bytes of a database by the format's specification 2.0.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ pub(crate) enum Value {
     Map(Vec<(&'static str, Value)>),
 }
 
-/// A database under construction. Of two prefixes that overlap, the later wins where they do.
+/// Builds a database. Where two prefixes overlap, the later one counts.
 #[derive(Debug)]
 pub(crate) struct Made {
     nodes: Vec<[Slot; 2]>,

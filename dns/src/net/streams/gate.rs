@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The share of connections in use, in percent, above which idle ones are parted with sooner.
+/// The share of connections in use, in percent, above which idle ones are closed sooner.
 const BUSY: usize = 75;
 /// By how much the idle timeout is then divided (RFC 7766 §6.2.3 lets a busy server shorten it).
 const SOONER: u32 = 5;
@@ -61,7 +61,7 @@ impl Gate {
 
     /// Lets a connection in, or refuses it.
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Pass> {
-        let client = whose(client);
+        let client = client_of(client);
         let mut open = self.open();
         let held = open.by_client.get(&client).copied().unwrap_or_default();
         if open.total >= open.limits.connections || held >= open.limits.per_client {
@@ -140,8 +140,8 @@ impl Drop for Pass {
     }
 }
 
-/// Whom an address belongs to.
-fn whose(address: IpAddr) -> IpAddr {
+/// The client that an address belongs to: an IPv4 address, or the first address of an IPv6 /64.
+fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_can_not_take_what_is_others() {
+    fn one_client_can_not_take_the_connections_of_others() {
         let gate = gate(4, 2);
         let mut first = vec![admit(&gate, "192.0.2.1").unwrap(), admit(&gate, "::ffff:192.0.2.1").unwrap()];
         assert!(admit(&gate, "192.0.2.1").is_none());
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_of_who_has_gone() {
+    fn closed_connections_leave_nothing_in_the_counts() {
         let gate = gate(10, 10);
         drop([admit(&gate, "192.0.2.1"), admit(&gate, "2001:db8::1")]);
         assert_eq!(gate.count(), 0);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_are_parted_with_sooner_when_many_are_open() {
+    fn idle_connections_are_closed_sooner_when_many_are_open() {
         let gate = gate(4, 4);
         let mut held: Vec<_> = (0..3).map(|_| admit(&gate, "192.0.2.1").unwrap()).collect();
         assert_eq!(gate.idle(), Duration::from_secs(10));

@@ -97,10 +97,10 @@ impl<R> Server<R> {
 }
 
 fn router<R: Respond>(server: Arc<Server<R>>) -> Router {
-    Router::new().route(PATH, get(by_get::<R>).post(by_post::<R>)).fallback(nowhere).with_state(server)
+    Router::new().route(PATH, get(by_get::<R>).post(by_post::<R>)).fallback(not_found).with_state(server)
 }
 
-async fn nowhere() -> (StatusCode, &'static str) {
+async fn not_found() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "DNS queries are taken at /dns-query\n")
 }
 

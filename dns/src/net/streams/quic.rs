@@ -36,8 +36,8 @@ const SEND_WINDOW: u64 = 256 * 1024;
 const UNPROVEN: usize = 32;
 /// How long connections may still answer what has arrived once nothing new is accepted.
 const LAST: Duration = Duration::from_millis(500);
-/// How long the end of connections may take after that: their clients are told.
-const FAREWELL: Duration = Duration::from_millis(300);
+/// How long connections may take to close after that, so that their clients learn of it.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Accepts until told to stop, then ends its connections: their state lies in this process, and another one may read
 /// the same socket.
@@ -69,7 +69,7 @@ pub(crate) async fn accept<R: Respond>(
     }
     let _ = timeout(LAST, endpoint.wait_idle()).await;
     endpoint.close(DoqErrorCode::NoError.into(), b"");
-    let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+    let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
     Ended::AsTold
 }
 

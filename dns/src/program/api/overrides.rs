@@ -1,5 +1,5 @@
-//! The API's writing half: overrides, which force a region or one of its endpoints up or down until a time, for a
-//! reason.
+//! The API's writing half. Takes requests that force a region or one of its endpoints up or down until a time, for a
+//! reason; returns the overrides.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The API's reading half: metrics, health, the rules with what was last wrong with them, explanations. Each reads one
-//! snapshot.
+//! The API's reading half. Takes requests, returns metrics, health, the rules, what was last wrong with them, and
+//! explanations. Each answer reads one snapshot.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `/v1/status`: all that an operator wants to know of this node at one look, from one snapshot.
+//! `/v1/status`: takes one snapshot and the counters, returns all that an operator wants to know of this node at
+//! one look.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The API over a real socket, in front of a real owner.
+//! Tests of the API over a real socket, with a real owner behind it.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! `bailiwick check`: everything the configuration names is read and compiled as `serve` would, and every error and
-//! warning is told with its place and its mend.
+//! `bailiwick check`: takes a configuration, reads and compiles everything it names as `serve` would, and returns every
+//! error and warning with its place and how to mend it.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! `bailiwick plan`: rules with capacities and demand enter, what every fence carries when a region is lost leaves. No
-//! server needs to run.
+//! `bailiwick plan`: takes rules with capacities and demand, returns what every fence carries when a region is lost.
+//! Needs no running server.
 
 use std::io::Read;
 use std::path::PathBuf;

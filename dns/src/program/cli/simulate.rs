@@ -1,5 +1,5 @@
-//! `bailiwick simulate`: a scenario enters, what becomes of its regions and requests leaves, as a table, JSON or a
-//! picture. No server needs to run.
+//! `bailiwick simulate`: takes a scenario, returns what becomes of its regions and requests as a table, JSON or a
+//! picture. Needs no running server.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Every key of `bailiwick.toml` with what it means. The reader takes the names of known keys from here, and
-//! `docs/reference.md` is made of it.
+//! Every key of `bailiwick.toml` with its meaning. The reader takes the names of known keys from here, and
+//! `docs/reference.md` is generated from it.
 
 use Otherwise::{Nothing, Required, Value, Words};
 

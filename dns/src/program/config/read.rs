@@ -1,4 +1,5 @@
-//! Reads the TOML tree of the configuration, noting every error with its line; [`super::Config::parse`] calls it.
+//! Takes the TOML of the configuration, returns a [`super::Config`] or every error with its line. Called
+//! by [`super::Config::parse`].
 
 mod dnssec;
 mod transports;

@@ -22,10 +22,10 @@ use crate::system::clock::Clock;
 
 /// How much may wait to be written, in octets: some thousands of lines.
 const MAX: usize = 1 << 20;
-/// How often it is tried whether lines flow again, while none comes.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often it is tried to write where the other side takes nothing now and doesn't block.
-const UNWILLING: Duration = Duration::from_millis(20);
+/// How long the writer waits, while no line comes, before it tries again to write that lines are missing.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long the writer waits before it writes again to a non-blocking reader that takes nothing now.
+const WOULD_BLOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Lines lost in this process since its start: the queue was full, they couldn't be written.
 static LOST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
@@ -156,7 +156,7 @@ struct Writer<W> {
 impl<W: Write> Writer<W> {
     fn run(mut self) {
         loop {
-            let entry = self.queue.next((self.missing > 0).then_some(AGAIN));
+            let entry = self.queue.next((self.missing > 0).then_some(RETRY_PAUSE));
             match entry {
                 Some(Entry::Line(line)) => self.line(&line),
                 Some(Entry::Lost(lost)) => {
@@ -204,7 +204,7 @@ impl<W: Write> Writer<W> {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(UNWILLING),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(WOULD_BLOCK_PAUSE),
                 Err(error) => {
                     self.is_torn |= bytes.len() < whole;
                     return Err(error);

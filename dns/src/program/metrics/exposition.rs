@@ -1,5 +1,5 @@
-//! The text of `/metrics`: counters and the state of rules, regions and sources enter, OpenMetrics text leaves;
-//! [`super::Metrics::text`] calls it.
+//! The text of `/metrics`. Takes counters and the state of rules, regions and sources, returns OpenMetrics text. Called
+//! by [`super::Metrics::text`].
 
 use std::fmt;
 use std::sync::Arc;

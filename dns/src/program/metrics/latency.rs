@@ -1,12 +1,12 @@
-//! How long answers take: spans enter, a histogram leaves to `/metrics`.
+//! How long answers take. Takes spans, returns a histogram for `/metrics`.
 //!
-//! Looking at a clock costs about as much as answering a datagram from memory, so of datagrams one batch in [`EVERY`]
-//! is timed, and each of its datagrams counts as its share of it. Packets over streams are all timed.
+//! Reading a clock costs about as much as answering a datagram from memory. So only one batch of datagrams in [`EVERY`]
+//! is timed, and each of its datagrams counts with an equal share of the time. All packets over streams are timed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Of how many batches of datagrams one is timed. A power of two.
+/// One batch of datagrams in so many is timed. A power of two.
 pub(crate) const EVERY: u32 = 64;
 /// The upper bounds of the buckets, in microseconds; what takes longer is in the last.
 const BOUNDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000];

@@ -1,5 +1,5 @@
-//! The older text format of Prometheus (0.0.4), for whoever doesn't ask for OpenMetrics: OpenMetrics text enters, the
-//! same samples leave, with their families named as this format names them. `api` calls it.
+//! The older text format of Prometheus (0.0.4), for clients that don't ask for OpenMetrics. Takes OpenMetrics text,
+//! returns the same samples with their families named as this format names them. Called by `api`.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Counters of one thread that answers datagrams: outcomes enter from that thread alone, so that counting costs neither
-//! a lock nor a cache line that another core writes to; whoever reads the metrics sums them.
+//! Counters of one thread that answers datagrams. Takes outcomes from that thread alone, so that counting needs neither
+//! a lock nor a cache line that another core writes to. Summed when somebody reads the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration is read again; what can change while the server runs is put in service, and what can't is
-//! named in the log.
+//! SIGHUP: reads the configuration again. Puts in service what can change while the server runs, and names in the log
+//! what can't. Called by `serve`.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::http::{Http, ServedHttp};
 use super::reload::Changeable;
 use super::service_manager::ServiceManager;
-use super::takeover::{self, Estate, OldProcess, Successor};
+use super::takeover::{self, Handover, OldProcess, Successor};
 use super::{Begun, LAST_WORK, Signals};
 use crate::net::listeners::{Absent, Addresses, Certificates, Listeners, QuicSockets};
 use crate::net::rate_limit::Limiter;
@@ -46,7 +46,7 @@ pub(super) struct Running {
     pub(super) addresses: Addresses,
     pub(super) node: String,
     /// What another process would be given.
-    estate: Option<Estate>,
+    handover: Option<Handover>,
     /// The process that is to be replaced by this one, and what can be served only after that.
     old: Option<(OldProcess, QuicSockets)>,
     is_handing_over: Arc<AtomicBool>,
@@ -71,7 +71,7 @@ impl Running {
             Ok(copies.into_iter().chain(of_api).collect())
         });
         let copies = copies.map_err(|error| vec![format!("the sockets can't be copied: {error}")])?;
-        let estate = config.state_dir.as_ref().and(lock).map(|lock| Estate { sockets: copies, lock });
+        let handover = config.state_dir.as_ref().and(lock).map(|lock| Handover { sockets: copies, lock });
         addresses.ipv6_only = config.ipv6_only;
         let old = old.map(|old| (old, sockets.take_quic()));
         let responder = Arc::new(Responder::new(handle.clone(), Arc::clone(&metrics), settings, limiter, clock));
@@ -96,7 +96,7 @@ impl Running {
             certificates,
             addresses,
             node,
-            estate,
+            handover,
             old,
             is_handing_over,
             is_found: false,
@@ -123,7 +123,7 @@ impl Running {
     /// Waits for processes that take over from now on.
     pub(super) fn await_successors(&mut self, config: &Config) -> UnboundedReceiver<Successor> {
         let (successors, ready) = unbounded_channel();
-        let (Some(state_dir), Some(estate)) = (&config.state_dir, self.estate.take()) else { return ready };
+        let (Some(state_dir), Some(handover)) = (&config.state_dir, self.handover.take()) else { return ready };
         let (handle, flag) = (self.changeable.handle.clone(), Arc::clone(&self.is_handing_over));
         let is_asked = move |asked| {
             flag.store(asked, Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Running {
                 handle.finish_keeping(LAST_WORK);
             }
         };
-        let listening = takeover::listen(state_dir, estate, is_asked, successors);
+        let listening = takeover::listen(state_dir, handover, is_asked, successors);
         self.is_found = listening.is_ok();
         if let Err(error) = listening {
             let state_dir = state_dir.display();

@@ -1,5 +1,5 @@
-//! What the service manager is told by its socket (`sd_notify(3)`): that the server serves, that it ends and, if it has
-//! a watchdog, that the server lives. Without `NOTIFY_SOCKET` nothing is told.
+//! Notifies the service manager through its socket (`sd_notify(3)`): that the server serves, that it ends and, if there
+//! is a watchdog, that it lives. Does nothing without `NOTIFY_SOCKET`. Called by `serve`.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::system::tasks::Tasks;
 
-/// How many times within the watchdog's patience it is told: one that is lost does no harm.
+/// How many times the watchdog is told within its patience, so that a lost message does no harm.
 const TIMES: u32 = 3;
 
 /// The way to the service manager.

@@ -1,8 +1,8 @@
-//! A new process takes the place of one that serves: the old one's sockets leave by a Unix socket in the state
-//! directory and enter the new one, which reads them before the old one stops to. Whatever waits in a socket is
-//! answered by one of the two, so no query is lost.
+//! A new process takes the place of one that serves. The old process sends its sockets through a Unix socket in the
+//! state directory. The new one reads them before the old one stops reading. A query that waits in a socket is answered
+//! by one of the two, so none is lost. Called by `serve`.
 //!
-//! The conversation, each side after having seen that the other runs as the same user (`SO_PEERCRED`) or as root:
+//! The protocol, after each side has checked that the other runs as the same user (`SO_PEERCRED`) or as root:
 //!
 //! | new | old |
 //! | --- | --- |
@@ -41,7 +41,7 @@ const NEXT: u8 = b'+';
 const END: u8 = b'.';
 /// The new process answers.
 const READY: u8 = b'!';
-/// The old process doesn't any more.
+/// The old process doesn't answer any more.
 const YIELDED: u8 = b'-';
 /// The lock of the state directory.
 const LOCK: u8 = b'L';
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the old process waits for the new one to have loaded all it needs.
 const LOADING: Duration = Duration::from_secs(600);
 
-/// By which octet each role is told.
+/// The octet that stands for each role.
 const ROLES: [(u8, Role); 5] =
     [(b'd', Role::Dns), (b't', Role::Dot), (b'q', Role::Doq), (b'h', Role::Doh), (b'a', Role::Api)];
 
@@ -122,7 +122,7 @@ pub(super) struct Successor {
 }
 
 /// What is to be handed over: copies of all sockets, and the lock of the state directory.
-pub(super) struct Estate {
+pub(super) struct Handover {
     /// Sockets and roles.
     pub(super) sockets: Vec<Handed>,
     /// The lock.
@@ -135,7 +135,7 @@ pub(super) struct Estate {
 /// When the socket can't be made.
 pub(super) fn listen(
     state_dir: &Path,
-    estate: Estate,
+    handover: Handover,
     is_asked: impl Fn(bool) + Send + 'static,
     successors: UnboundedSender<Successor>,
 ) -> io::Result<()> {
@@ -150,7 +150,7 @@ pub(super) fn listen(
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
             is_asked(true);
-            match hand_over(&mut stream, &estate, &successors) {
+            match hand_over(&mut stream, &handover, &successors) {
                 // The process ends; what it holds is closed then.
                 Ok(()) => return,
                 Err(error) => error!("a takeover came to nothing ({error}); this process goes on serving"),
@@ -166,7 +166,7 @@ pub(super) fn forget(state_dir: &Path) {
     let _ = std::fs::remove_file(path(state_dir));
 }
 
-fn hand_over(stream: &mut UnixStream, estate: &Estate, successors: &UnboundedSender<Successor>) -> io::Result<()> {
+fn hand_over(stream: &mut UnixStream, handover: &Handover, successors: &UnboundedSender<Successor>) -> io::Result<()> {
     let pid = check_peer(stream)?;
     be_patient(stream, PATIENCE)?;
     let mut hello = [0; HELLO.len()];
@@ -175,8 +175,8 @@ fn hand_over(stream: &mut UnixStream, estate: &Estate, successors: &UnboundedSen
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the other process speaks another version"));
     }
     info!(pid, "another process asks for the sockets and will take over once it is ready");
-    let lock = std::iter::once((LOCK, estate.lock.as_fd()));
-    let sockets = estate.sockets.iter().map(|handed| (octet_of(handed.role), handed.file.as_fd()));
+    let lock = std::iter::once((LOCK, handover.lock.as_fd()));
+    let sockets = handover.sockets.iter().map(|handed| (octet_of(handed.role), handed.file.as_fd()));
     for (word, file) in lock.chain(sockets) {
         let files = [file.as_raw_fd()];
         let message = [ControlMessage::ScmRights(&files)];
@@ -267,8 +267,8 @@ mod tests {
 
     use super::*;
 
-    fn estate(socket: &UdpSocket, directory: &Path) -> Estate {
-        Estate { sockets: vec![Handed::copy(Role::Dns, socket).unwrap()], lock: lock(directory).unwrap() }
+    fn handover(socket: &UdpSocket, directory: &Path) -> Handover {
+        Handover { sockets: vec![Handed::copy(Role::Dns, socket).unwrap()], lock: lock(directory).unwrap() }
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
-        listen(directory.path(), estate(&socket, directory.path()), |_| {}, successors).unwrap();
+        listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
         assert!(lock(directory.path()).is_none(), "it is held");
 
         // One that fails leaves all as it was.
@@ -299,7 +299,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (successors, mut ready) = tokio::sync::mpsc::unbounded_channel();
-        listen(directory.path(), estate(&socket, directory.path()), |_| {}, successors).unwrap();
+        listen(directory.path(), handover(&socket, directory.path()), |_| {}, successors).unwrap();
         let mut stream = UnixStream::connect(path(directory.path())).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         // What was left unread makes it a reset.

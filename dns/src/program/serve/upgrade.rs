@@ -1,5 +1,5 @@
-//! SIGUSR2: the program is started once more, from the file it was started from, to take over from this process;
-//! `serve` calls it.
+//! SIGUSR2: starts the program once more, from the file it was started from, to take over from this process. Called
+//! by `serve`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

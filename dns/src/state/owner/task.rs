@@ -1,8 +1,8 @@
-//! The owner's loop: one event at a time changes its state, and after each event the snapshot is made anew if anything
-//! came of it.
+//! The owner's loop. Takes one event at a time, changes the state, and publishes a new snapshot if the event
+//! changed anything.
 //!
-//! Versions of sources are taken one by one, in the order they come: each is compiled together with the others off this
-//! task, then waits for the first results of monitors that are new with it, then is swapped in. Meanwhile probes and
+//! Versions of sources are taken one by one, in the order they come. Each is compiled together with the other sources,
+//! off this task. It then waits for the first results of its new monitors, and is swapped in. Meanwhile probes and
 //! overrides go on.
 
 mod faults;

@@ -1,6 +1,6 @@
-//! RFC 7871 §7.2.1 by brute force: over random rules, health, databases and `networks`, whole responses are compared
-//! with what `steer` decides for single addresses without any ranges, and each returned scope is held to what it
-//! promises.
+//! Tests of RFC 7871 §7.2.1 by brute force. Takes random rules, health, databases and `networks`, and compares whole
+//! responses with what `steer` decides for single addresses without any ranges. Checks that each returned scope has
+//! one answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use crate::program::config::SignedZone;
 use crate::program::report::Report;
 use crate::state::load::Fault;
 
-/// How often a key is made anew whose tag another of the zone has.
+/// How many keys are generated at most, until one has a tag that no other key of the zone has.
 const TRIES: usize = 100;
 
 pub(super) fn generate(found: &Found, algorithm: Algorithm, now: Timestamp) -> Result<Report, Vec<Fault>> {
@@ -74,7 +74,7 @@ pub(super) fn finish(found: &Found, now: Timestamp) -> Result<Report, Vec<Fault>
     let longest = found.longest_ttl()?;
     let (locked, state, old) = held(found)?;
     let next = timeline::finish(&state, &zone.policy, longest, now).map_err(|error| refused(zone, &error))?;
-    // What is to sign alone has to be there.
+    // The key that will sign alone has to be readable.
     let new = next.active().ok_or_else(|| none_active(zone))?;
     read_key(zone, new).map_err(one)?;
     locked.put_state(&next).map_err(one)?;

@@ -1,4 +1,5 @@
-//! Reads what the configuration says of signed zones: a section `[dnssec."zone"]` for each.
+//! Takes `[dnssec]` of the configuration, with a section `[dnssec."zone"]` for each signed zone; returns these zones.
+//! Called by the reader in `read`.
 
 use bailiwick_rules::time::Millis;
 

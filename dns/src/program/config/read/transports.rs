@@ -1,5 +1,5 @@
-//! Reads what the configuration says of transports and their limits: `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]`
-//! and `[signing]`.
+//! Takes the sections on transports and their limits, `[dot]`, `[doq]`, `[doh]`, `[tcp]`, `[rate_limit]` and
+//! `[signing]`; returns their settings. Called by the reader in `read`.
 
 use std::net::SocketAddr;
 use std::time::Duration;

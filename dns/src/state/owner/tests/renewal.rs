@@ -1,4 +1,5 @@
-//! A renewal that fails: keys that can't sign enter, and what is served, told, counted and tried again is looked at.
+//! Tests of a renewal that fails. Takes keys that can't sign, and checks what is served, reported, counted and
+//! tried again.
 
 use std::io::{self, Write};
 
