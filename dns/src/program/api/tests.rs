@@ -183,7 +183,12 @@ async fn a_refused_document_is_told_while_the_last_good_is_served() {
 
     std::fs::write(fixture.directory.path().join("rules.json"), rules(9)).unwrap();
     fixture.started.feed.reload();
-    assert!(fixture.started.handle.wait_until(|snapshot, _| snapshot.table().revision().number == 9).await);
+    // The snapshot is published before the error is cleared.
+    let is_mended = fixture
+        .started
+        .handle
+        .wait_until(|snapshot, status| snapshot.table().revision().number == 9 && status.rules.last_error.is_none());
+    assert!(is_mended.await);
     let response = fixture.get("/v1/rules").await;
     assert!(!response.headers().contains_key("x-bailiwick-rules-error"));
     assert!(response.headers()["etag"].to_str().unwrap().starts_with("\"9-"));
