@@ -397,6 +397,8 @@ class Exchange {
     } else {
       flight.wanted = this.flows(flight);
       this.notify(flight.over === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
+      // Nobody asks for the end of an answer that flows. If it broke off, nothing else would report that.
+      if (flight.over === BODY_ERROR && this.flight === flight && this.mayReport(flight)) this.report(flight, false);
     }
   }
 
