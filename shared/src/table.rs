@@ -258,7 +258,7 @@ impl Table {
     /// assert_eq!(places, ["/version", "/revision", "/regoins"]);
     /// ```
     pub fn compile(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
-        turns::at_once(Self::compile_by(bytes, warn::warnings, &mut Turns::unbroken()))
+        Self::compile_at_once(bytes, warn::warnings)
     }
 
     /// [`Table::compile`] without [`Table::warnings`], for a program that shows them to nobody: the Worker then carries
@@ -267,20 +267,39 @@ impl Table {
     /// # Errors
     /// Every violation in the document, not only the first.
     pub fn compile_quietly(bytes: &[u8]) -> Result<Self, Vec<Violation>> {
-        turns::at_once(Self::compile_in_turns(bytes, &mut Turns::unbroken()))
+        Self::compile_at_once(bytes, |_, _, _, _, _| Vec::new())
     }
 
-    /// [`Table::compile_quietly`] in turns, for a program that serves others between two of them.
+    /// [`Table::compile_quietly`] in turns, for a program that serves others between two of them. `sha256` is that of
+    /// the bytes, by [`Revision::digest_in_turns`].
     ///
-    /// A mistake in the JSON, and a single member of `tenants`, `services` and the like, end no turn, however large.
+    /// Two things are read in one turn, however large they are: a text that isn't JSON, up to its mistake, and a single
+    /// member of `tenants`, `services` and the like.
     ///
     /// # Errors
     /// Every violation in the document, not only the first.
-    pub async fn compile_in_turns(bytes: &[u8], turns: &mut Turns<'_>) -> Result<Self, Vec<Violation>> {
-        Self::compile_by(bytes, |_, _, _, _, _| Vec::new(), turns).await
+    pub async fn compile_in_turns(
+        bytes: &[u8],
+        sha256: [u8; 32],
+        turns: &mut Turns<'_>,
+    ) -> Result<Self, Vec<Violation>> {
+        Self::compile_by(bytes, sha256, |_, _, _, _, _| Vec::new(), turns).await
     }
 
-    async fn compile_by(bytes: &[u8], warnings: Warnings, turns: &mut Turns<'_>) -> Result<Self, Vec<Violation>> {
+    fn compile_at_once(bytes: &[u8], warnings: Warnings) -> Result<Self, Vec<Violation>> {
+        let turns = &mut Turns::unbroken();
+        turns::at_once(async {
+            let sha256 = Revision::digest_in_turns(bytes, turns).await;
+            Self::compile_by(bytes, sha256, warnings, turns).await
+        })
+    }
+
+    async fn compile_by(
+        bytes: &[u8],
+        sha256: [u8; 32],
+        warnings: Warnings,
+        turns: &mut Turns<'_>,
+    ) -> Result<Self, Vec<Violation>> {
         let node = Node::parse_in_turns(bytes, turns).await.map_err(|violation| vec![violation])?;
         let mut violations = Vec::new();
         let rules = rules::read::rules(&mut Reader::new(&mut violations), &node, turns).await;
@@ -293,7 +312,7 @@ impl Table {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let revision = Revision { number: rules.revision, sha256: Revision::digest_in_turns(bytes, turns).await };
+        let revision = Revision { number: rules.revision, sha256 };
         Ok(Self::build(rules, revision, warnings, turns).await)
     }
 

@@ -450,7 +450,7 @@ async fn take_document(position: usize, bytes: Vec<u8>, etag: Option<String>) ->
     if let Some(known) = known {
         return known;
     }
-    let compiled = Table::compile_in_turns(&bytes, &mut turns).await;
+    let compiled = Table::compile_in_turns(&bytes, sha256, &mut turns).await;
     drop(bytes);
     STATE.with_borrow_mut(|state| {
         let before = state.rules_state.table().cloned();

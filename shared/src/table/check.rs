@@ -125,10 +125,8 @@ fn types(answers: &Answers) -> Vec<&'static str> {
 /// The names of the members of `section` of which a violation was found at `field`, or anywhere if that is empty.
 fn unread<'v>(violations: &'v [Violation], section: &str, field: &str) -> HashSet<&'v str> {
     let name = |one: &'v Violation| {
-        let (name, rest) = match one.pointer.strip_prefix(section)?.split_once('/') {
-            Some((name, rest)) => (name, rest),
-            None => (one.pointer.strip_prefix(section)?, ""),
-        };
+        let place = one.pointer.strip_prefix(section)?;
+        let (name, rest) = place.split_once('/').unwrap_or((place, ""));
         let is_there = field.is_empty() || rest.split('/').next() == Some(field);
         is_there.then_some(name)
     };
