@@ -1,6 +1,9 @@
 //! Health that programs tell each other. Holds the JSON that a DNS node reports at `/v1/health`. The edge takes the
 //! reports of several nodes, and gets one status for each region.
 
+mod ratio;
+mod shares;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +12,8 @@ use crate::health::{AddressFamily, Forced, RegionHealth, Status};
 use crate::id::{EndpointId, RegionId};
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
+
+pub use shares::{ClassShares, MoveReport, Shares, SharesReport};
 
 /// How many intervals a report stays fresh.
 pub const FRESH_INTERVALS: u64 = 3;
@@ -31,6 +36,9 @@ pub struct HealthReport {
     pub keys_sha256: BTreeMap<String, String>,
     /// Every region of the rules.
     pub regions: BTreeMap<RegionId, RegionReport>,
+    /// Which parts of clients are to be moved because of load; absent where the rules name no source of loads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<SharesReport>,
 }
 
 /// What one node sees of a region.

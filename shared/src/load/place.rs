@@ -52,7 +52,7 @@ impl Point {
     }
 
     /// The region that a class's shares give this point; `None`: it stays.
-    pub(super) fn on(self, shares: impl IntoIterator<Item = (RegionIndex, Ratio)>) -> Option<RegionIndex> {
+    pub(crate) fn on(self, shares: impl IntoIterator<Item = (RegionIndex, Ratio)>) -> Option<RegionIndex> {
         let mut end = 0_u32;
         shares.into_iter().find_map(|(to, share)| {
             end = end.saturating_add(share.0);

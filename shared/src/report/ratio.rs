@@ -1,0 +1,21 @@
+//! A [`Ratio`] as a JSON number with 1 for the whole. Used by the reports' types.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::rules::Ratio;
+
+pub(super) fn serialize<S: Serializer>(ratio: &Ratio, serializer: S) -> Result<S::Ok, S::Error> {
+    (f64::from(ratio.0) / f64::from(Ratio::ONE.0)).serialize(serializer)
+}
+
+/// To the millionth, so that what was written is read again to the bit.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range was checked
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ratio, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    let millionths = libm::round(number * f64::from(Ratio::ONE.0));
+    if (0.0..=f64::from(u32::MAX)).contains(&millionths) {
+        Ok(Ratio(millionths as u32))
+    } else {
+        Err(serde::de::Error::custom(format!("{number} is no share or load; write a number from 0")))
+    }
+}

@@ -1,0 +1,265 @@
+//! Shares of clients that are moved because of load, as nodes tell them. Takes a [`Plan`], returns the JSON that
+//! `/v1/health` carries as `shares`; takes such JSON, returns [`Shares`], which tells where one client goes. Called by
+//! the DNS node, which writes it, and by the edge, which reads it.
+//!
+//! ```json
+//! { "at": "2026-12-01T06:00:00Z", "interval_ms": 5000,
+//!   "services": { "chat": [ { "order": ["eu-frankfurt", "eu-paris", "eu-stockholm"],
+//!                             "moves": [ { "to": "eu-paris", "share": 0.12 },
+//!                                        { "to": "eu-stockholm", "share": 0.03 } ] } ] } }
+//! ```
+//!
+//! Clients whose fence has this order are at home in the first region of it. Of them 12 % go to the second, and 3 % to
+//! the third. Classes of which nobody is moved aren't listed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{FRESH_INTERVALS, Received, ratio};
+use crate::id::{RegionId, ServiceId};
+use crate::load::{ClassIndex, Classes, Plan, Point};
+use crate::rules::Ratio;
+use crate::steer::Ranking;
+use crate::table::{RegionIndex, ServiceIndex, Table};
+use crate::time::{Millis, Timestamp};
+
+/// The shares of all services by one plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharesReport {
+    /// When the plan was made. Of several nodes' plans the newest counts.
+    pub at: Timestamp,
+    /// Milliseconds between two plans.
+    pub interval_ms: u64,
+    /// By service: the classes of which clients are moved, whichever half moves them.
+    pub services: BTreeMap<ServiceId, Vec<ClassShares>>,
+}
+
+/// The shares of one class: the clients of a service whose fence has one order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassShares {
+    /// The fence of these clients, best first, before anything is withheld. The first is where they come from.
+    pub order: Vec<RegionId>,
+    /// Where parts of them go. They cut the line of clients in this order.
+    pub moves: Vec<MoveReport>,
+}
+
+impl ClassShares {
+    /// The region whose clients are moved; `None` if the order is empty, which no node writes.
+    #[must_use]
+    pub fn from(&self) -> Option<&RegionId> {
+        self.order.first()
+    }
+}
+
+/// A part of a class's clients that is moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// The region that they go to.
+    pub to: RegionId,
+    /// Which part of the class, from 0 to 1.
+    #[serde(with = "ratio")]
+    pub share: Ratio,
+}
+
+impl SharesReport {
+    /// What is told of a plan.
+    #[must_use]
+    pub fn new(table: &Table, classes: &Classes, plan: &Plan, interval: Millis) -> Self {
+        let name = |region: RegionIndex| table.region(region).id.clone();
+        let mut services: BTreeMap<ServiceId, Vec<ClassShares>> = BTreeMap::new();
+        for (index, class) in classes.list().iter().enumerate() {
+            let moves = plan.moves(ClassIndex(index)).iter().filter(|one| one.share > Ratio(0));
+            let moves: Vec<_> = moves.map(|one| MoveReport { to: name(one.to), share: one.share }).collect();
+            if !moves.is_empty() {
+                let order = class.order.iter().map(|region| name(*region)).collect();
+                let of_service = services.entry(table.service(class.service).id.clone()).or_default();
+                of_service.push(ClassShares { order, moves });
+            }
+        }
+        Self { at: plan.at(), interval_ms: interval.0, services }
+    }
+
+    /// Of the plans that nodes report the newest, if it isn't older than three of its intervals.
+    #[must_use]
+    pub fn newest(reports: &[Received], now: Timestamp) -> Option<&Self> {
+        let told = reports.iter().filter_map(|received| received.report.shares.as_ref());
+        // A plan from the future comes from a wrong clock, and would hide all others.
+        let is_fresh = |one: &&Self| {
+            one.at <= now.after(Millis(one.interval_ms))
+                && now.since(one.at).0 <= FRESH_INTERVALS.saturating_mul(one.interval_ms)
+        };
+        told.filter(is_fresh).max_by_key(|one| one.at)
+    }
+}
+
+/// A service, and the order of a fence of it.
+type Fence = (ServiceIndex, Vec<RegionIndex>);
+
+/// The shares of a report, ready to be asked per client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shares(HashMap<Fence, Vec<(RegionIndex, Ratio)>>);
+
+impl Shares {
+    /// Reads a report by the names of a table's services and regions. A class is left out if it names something that
+    /// the table doesn't have, a region outside of its order, or more than the whole.
+    #[must_use]
+    pub fn read(table: &Table, report: &SharesReport) -> Self {
+        let region = |name: &RegionId| table.region_named(name.as_str());
+        let read = |service: ServiceIndex, class: &ClassShares| {
+            let order: Vec<RegionIndex> = class.order.iter().map(region).collect::<Option<_>>()?;
+            let inside = |to: &RegionIndex| order.iter().skip(1).any(|one| one == to);
+            let to_move = |one: &MoveReport| Some((region(&one.to).filter(inside)?, one.share));
+            let moves: Vec<_> = class.moves.iter().map(to_move).collect::<Option<_>>()?;
+            let total: u64 = moves.iter().map(|(_, share)| u64::from(share.0)).sum();
+            (total <= u64::from(Ratio::ONE.0)).then_some(((service, order), moves))
+        };
+        let known = report.services.iter().filter_map(|(name, classes)| {
+            let service = table.service_named(name.as_str())?;
+            Some(classes.iter().filter_map(move |class| read(service, class)))
+        });
+        Self(known.flatten().collect())
+    }
+
+    /// The region for a client of a service whose fence was ranked; `None`: where distance and health send it.
+    #[must_use]
+    pub fn choose(&self, service: ServiceIndex, ranking: &Ranking, point: Point) -> Option<RegionIndex> {
+        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        point.on(self.0.get(&(service, order))?.iter().copied())
+    }
+
+    /// Whether nobody is moved.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::load::{Reading, RegionSeen, Seen, place_of_country, plan, requests};
+    use crate::report::HealthReport;
+    use crate::steer::{PathClass, rank};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    const INTERVAL: Millis = Millis(5_000);
+
+    fn table() -> Table {
+        Table::compile(
+            br#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+            "regions": { "fra": { "countries": ["DE"], "load": { "capacity": 100, "demand": 90 } },
+                         "par": { "countries": ["FR"], "load": { "capacity": 100, "demand": 20 } },
+                         "lon": { "countries": ["GB"] } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active",
+                "regions": ["fra", "par", "lon"], "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#,
+        )
+        .unwrap()
+    }
+
+    /// What a node tells while Frankfurt is dead.
+    fn told(table: &Table) -> SharesReport {
+        let classes = Classes::stated(table);
+        let seen = |is_up, used| RegionSeen {
+            is_up,
+            capacity: Some(requests(100)),
+            reading: Some(Reading { used: requests(used), at: NOW }),
+        };
+        let regions = [seen(false, 0), seen(false, 0), seen(true, 20)];
+        SharesReport::new(
+            table,
+            &classes,
+            &plan(table, &classes, &Seen { regions: &regions, interval: INTERVAL }, None, NOW),
+            INTERVAL,
+        )
+    }
+
+    fn report(shares: &Value) -> SharesReport {
+        serde_json::from_value(json!({ "at": NOW.to_string(), "interval_ms": 5000, "services": shares })).unwrap()
+    }
+
+    #[test]
+    fn what_a_plan_moves_is_told_and_read_again() {
+        let table = table();
+        let told = told(&table);
+        let json = serde_json::to_value(&told).unwrap();
+        let class = &json["services"]["chat"][0];
+        assert_eq!((&class["order"], &class["moves"][0]["to"]), (&json!(["fra", "par"]), &json!("par")));
+        let share = class["moves"][0]["share"].as_f64().unwrap();
+        assert!((0.5..0.56).contains(&share), "{json}: 50 of 90 fit below the low mark of Paris");
+        assert_eq!(serde_json::from_value::<SharesReport>(json).unwrap(), told, "to the bit");
+
+        let shares = Shares::read(&table, &told);
+        let chat = ServiceIndex(0);
+        let of = |country: &str| {
+            let place = place_of_country(&table, crate::geo::CountryCode::parse(country));
+            rank(&table, chat, &place, PathClass::Inference)
+        };
+        let points = || (0..1_000).map(|n: u32| Point::of(&n.to_be_bytes(), "fra"));
+        let moved =
+            points().filter(|point| shares.choose(chat, &of("DE"), *point) == table.region_named("par")).count();
+        assert!((500..600).contains(&moved), "{moved} of 1,000");
+        assert!(points().all(|point| shares.choose(chat, &of("FR"), point).is_none()), "Paris keeps its own");
+    }
+
+    #[test]
+    fn a_report_never_leads_out_of_a_fence() {
+        let table = table();
+        let read = |class: Value| Shares::read(&table, &report(&json!({ "chat": [class] })));
+        let order = json!(["fra", "par"]);
+        assert!(!read(json!({ "order": order, "moves": [{ "to": "par", "share": 1 }] })).is_empty());
+        for bad in [
+            json!({ "order": order, "moves": [{ "to": "lon", "share": 0.1 }] }),
+            json!({ "order": order, "moves": [{ "to": "nowhere", "share": 0.1 }] }),
+            json!({ "order": order, "moves": [{ "to": "par", "share": 0.6 }, { "to": "par", "share": 0.5 }] }),
+            json!({ "order": ["fra", "gone"], "moves": [{ "to": "par", "share": 0.1 }] }),
+            json!({ "order": [], "moves": [{ "to": "par", "share": 0.1 }] }),
+        ] {
+            assert!(read(bad.clone()).is_empty(), "{bad}");
+        }
+        let wider = json!({ "order": ["fra", "lon"], "moves": [{ "to": "lon", "share": 1 }] });
+        let ranking = rank(
+            &table,
+            ServiceIndex(0),
+            &place_of_country(&table, crate::geo::CountryCode::parse("DE")),
+            PathClass::Inference,
+        );
+        let point = Point::of(b"client", "fra");
+        assert_eq!(read(wider).choose(ServiceIndex(0), &ranking, point), None, "this client's fence has another order");
+        assert!(Shares::read(&table, &report(&json!({ "gone": [] }))).is_empty());
+    }
+
+    #[test]
+    fn shares_that_are_no_parts_are_refused_whole() {
+        for bad in [json!(-0.1), json!(1e300), json!("0.5"), Value::Null] {
+            let class = json!({ "order": ["fra"], "moves": [{ "to": "par", "share": bad }] });
+            let json = json!({ "at": NOW.to_string(), "interval_ms": 1, "services": { "chat": [class] } });
+            assert!(serde_json::from_value::<SharesReport>(json).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn of_several_plans_the_newest_counts_unless_it_is_stale_or_of_a_wrong_clock() {
+        let received = |at: i64| {
+            let shares = SharesReport { at: Timestamp(NOW.0 + at), ..report(&json!({})) };
+            let json = json!({ "node": "a", "revision": 1, "rules_sha256": "", "regions": {}, "shares": shares });
+            Received { at: NOW, report: serde_json::from_value(json).unwrap() }
+        };
+        let newest = |ages: &[i64]| {
+            let reports: Vec<Received> = ages.iter().copied().map(received).collect();
+            SharesReport::newest(&reports, NOW).map(|one| one.at.0 - NOW.0)
+        };
+        assert_eq!(newest(&[-6_000, -1_000, -3_000]), Some(-1_000));
+        assert_eq!(newest(&[-15_001]), None);
+        assert_eq!(newest(&[60_000, -15_000]), Some(-15_000));
+    }
+
+    #[test]
+    fn a_node_without_a_plan_tells_no_shares() {
+        let json = json!({ "node": "a", "revision": 1, "rules_sha256": "", "regions": {} });
+        let report: HealthReport = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!((report.shares.is_none(), serde_json::to_value(&report).unwrap()), (true, json));
+    }
+}
