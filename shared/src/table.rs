@@ -7,6 +7,7 @@ mod revision;
 mod warn;
 
 use core::net::IpAddr;
+use core::pin::Pin;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -278,12 +279,8 @@ impl Table {
     ///
     /// # Errors
     /// Every violation in the document, not only the first.
-    pub async fn compile_in_turns(
-        bytes: &[u8],
-        sha256: [u8; 32],
-        turns: &mut Turns<'_>,
-    ) -> Result<Self, Vec<Violation>> {
-        Self::compile_by(bytes, sha256, |_, _, _, _, _| Vec::new(), turns).await
+    pub fn compile_in_turns<'a, 'p: 'a>(bytes: &'a [u8], sha256: [u8; 32], turns: &'a mut Turns<'p>) -> Compiling<'a> {
+        Self::compile_by(bytes, sha256, |_, _, _, _, _| Vec::new(), turns)
     }
 
     fn compile_at_once(bytes: &[u8], warnings: Warnings) -> Result<Self, Vec<Violation>> {
@@ -294,26 +291,28 @@ impl Table {
         })
     }
 
-    async fn compile_by(
-        bytes: &[u8],
+    fn compile_by<'a, 'p: 'a>(
+        bytes: &'a [u8],
         sha256: [u8; 32],
         warnings: Warnings,
-        turns: &mut Turns<'_>,
-    ) -> Result<Self, Vec<Violation>> {
-        let node = Node::parse_in_turns(bytes, turns).await.map_err(|violation| vec![violation])?;
-        let mut violations = Vec::new();
-        let rules = rules::read::rules(&mut Reader::new(&mut violations), &node, turns).await;
-        node.free(turns).await;
-        let Some(rules) = rules else { return Err(violations) };
-        check::services(&rules, &mut violations);
-        check::cors(&rules, &mut violations);
-        check::shedding(&rules, &mut violations);
-        check::tenants(&rules, &mut violations, turns).await;
-        if !violations.is_empty() {
-            return Err(violations);
-        }
-        let revision = Revision { number: rules.revision, sha256 };
-        Ok(Self::build(rules, revision, warnings, turns).await)
+        turns: &'a mut Turns<'p>,
+    ) -> Compiling<'a> {
+        Box::pin(async move {
+            let node = Node::parse_in_turns(bytes, turns).await.map_err(|violation| vec![violation])?;
+            let mut violations = Vec::new();
+            let rules = rules::read::rules(&mut Reader::new(&mut violations), &node, turns).await;
+            node.free(turns).await;
+            let Some(rules) = rules else { return Err(violations) };
+            check::services(&rules, &mut violations);
+            check::cors(&rules, &mut violations);
+            check::shedding(&rules, &mut violations);
+            check::tenants(&rules, &mut violations, turns).await;
+            if !violations.is_empty() {
+                return Err(violations);
+            }
+            let revision = Revision { number: rules.revision, sha256 };
+            Ok(Self::build(rules, revision, warnings, turns).await)
+        })
     }
 
     async fn build(mut rules: Rules, revision: Revision, warnings: Warnings, turns: &mut Turns<'_>) -> Self {
@@ -590,6 +589,10 @@ fn build_load(region: &rules::Region) -> Option<Box<rules::RegionLoad>> {
     let said = region.load.or(of_endpoints.map(|_| rules::RegionLoad::default()))?;
     Some(Box::new(rules::RegionLoad { capacity: said.capacity.or(of_endpoints), ..said }))
 }
+
+/// The table of a document while it is compiled. It is boxed so that the compiler's code stands once in the Worker,
+/// however many places ask for it.
+pub type Compiling<'a> = Pin<Box<dyn Future<Output = Result<Table, Vec<Violation>>> + 'a>>;
 
 /// Makes the warnings of a document whose regions are compiled: [`warn::warnings`], or none.
 type Warnings = fn(&Rules, &[Region], &BTreeSet<JurisdictionId>, &Territories, &Hosts) -> Vec<Violation>;
