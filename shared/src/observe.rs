@@ -1,0 +1,134 @@
+//! Observations: what Workers count, and DNS nodes add up. Takes counts of requests, attempts, tokens and times; returns
+//! their sums, the requests in flight and the demand. Used by the Worker, which makes a [`Batch`], and by the node's
+//! API, which adds it to its [`Sums`].
+//!
+//! Counts only: no key, address, id or text of a request. Labels are names of the rules and fixed words, so their
+//! number is bounded by the rules.
+
+mod batch;
+mod histogram;
+mod slots;
+mod sums;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EndpointId, RegionId, ServiceId};
+
+pub use batch::{Batch, InFlight, Malformed, Observation, OrderDemand};
+pub use histogram::{Histogram, MAX_INDEX, MIN_INDEX};
+pub use sums::{Refusal, Sums, Taken};
+
+/// The longest interval between two batches of one isolate while it has traffic, in milliseconds.
+pub const INTERVAL_MS: u64 = 5_000;
+
+/// The label of what the rules don't name, and of what is more than may be told apart.
+pub const OTHER: &str = "other";
+
+/// What was counted together.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Key {
+    /// The service.
+    pub service: ServiceId,
+    /// The jurisdictions of the clients, joined by `+`; `none` for a country of no jurisdiction, `unknown` without one.
+    pub clients: String,
+    /// The region. Absent for a request that was sent to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<RegionId>,
+    /// The endpoint. Absent for a request that was sent to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
+    /// The model, by the client's name if the rules have it, else [`OTHER`]. Absent for a request that names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The tier of the tenant, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    /// The arm of a rollout, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+}
+
+/// How often each word was counted.
+pub type ByWord = BTreeMap<String, u64>;
+
+/// The counts of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests, by how they ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: ByWord,
+    /// Attempts, by how they ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attempts: ByWord,
+    /// Answers, by why the model stopped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub finish: ByWord,
+    /// Tokens of prompts, as endpoints told them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens_in: u64,
+    /// Tokens of answers, as endpoints told them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens_out: u64,
+    /// Milliseconds that attempts were in flight, added up over all of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub busy_ms: u64,
+    /// Times from the sending of a request to the first content of its answer, if that was a stream.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub first_token: Histogram,
+    /// For each stream: the mean time between two pieces of content.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub between_tokens: Histogram,
+    /// Times from the arrival of a request to the end of its answer.
+    #[serde(default, skip_serializing_if = "Histogram::is_empty")]
+    pub total: Histogram,
+}
+
+impl Counts {
+    /// Adds the counts of another time or another isolate.
+    pub fn add(&mut self, other: &Self) {
+        for (sums, more) in [
+            (&mut self.requests, &other.requests),
+            (&mut self.attempts, &other.attempts),
+            (&mut self.finish, &other.finish),
+        ] {
+            for (word, count) in more {
+                add_word(sums, word, *count);
+            }
+        }
+        for (sum, more) in [
+            (&mut self.tokens_in, other.tokens_in),
+            (&mut self.tokens_out, other.tokens_out),
+            (&mut self.busy_ms, other.busy_ms),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.first_token.merge(&other.first_token);
+        self.between_tokens.merge(&other.between_tokens);
+        self.total.merge(&other.total);
+    }
+
+    /// Counts a word once.
+    pub fn bump(words: &mut ByWord, word: &str) {
+        add_word(words, word, 1);
+    }
+}
+
+/// How many words of one kind are told apart.
+const MAX_WORDS: usize = 64;
+
+fn add_word(words: &mut ByWord, word: &str, count: u64) {
+    let word = if words.contains_key(word) || words.len() < MAX_WORDS { word } else { OTHER };
+    match words.get_mut(word) {
+        Some(sum) => *sum = sum.saturating_add(count),
+        None => {
+            words.insert(word.to_owned(), count);
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}

@@ -1,0 +1,266 @@
+//! What one isolate posts: the counts since its last batch. Written by the Worker, read by the node's
+//! `POST /v1/observations`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByWord, Counts, Key};
+use crate::id::{EndpointId, RegionId, ServiceId};
+use crate::time::Timestamp;
+
+/// The only version of the form.
+const VERSION: u8 = 1;
+/// The most keys of a batch. What goes beyond is counted under fewer keys, or not at all.
+pub(super) const MAX_KEYS: usize = 512;
+/// The most orders of regions whose demand a batch tells, and the most regions of one.
+const MAX_ORDERS: usize = 256;
+const MAX_REGIONS: usize = 1_024;
+/// The longest word of an outcome, and the longest name of a model.
+const MAX_WORD: usize = 40;
+const MAX_LABEL: usize = 256;
+/// The longest span of a batch.
+const MAX_SPAN_MS: u64 = 600_000;
+
+/// The counts of one isolate since its last batch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Batch {
+    version: u8,
+    /// A random name of the isolate, in hex. It says nothing of anybody, and lets a node see what it missed.
+    pub isolate: String,
+    /// Increases by one with each batch of an isolate.
+    pub sequence: u64,
+    /// When the batch was made.
+    pub at: Timestamp,
+    /// The time that it covers, in milliseconds.
+    pub span_ms: u64,
+    /// The revision of the rules that the isolate follows.
+    pub revision: u64,
+    /// Requests that were counted under no key, because there were too many keys.
+    #[serde(default)]
+    pub uncounted: u64,
+    /// The counts.
+    #[serde(default)]
+    pub counts: Vec<Observation>,
+    /// The requests under way when the batch was made.
+    #[serde(default)]
+    pub in_flight: Vec<InFlight>,
+    /// The demand of clients, by the order of their fences.
+    #[serde(default)]
+    pub demand: Vec<OrderDemand>,
+}
+
+/// The counts of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Observation {
+    /// What was counted together.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The counts.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// How many requests are at an endpoint.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InFlight {
+    /// The region.
+    pub region: RegionId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// How many.
+    pub count: u32,
+}
+
+/// The demand of clients whose fence has one order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OrderDemand {
+    /// The service.
+    pub service: ServiceId,
+    /// The fence in base order, whatever is down or full.
+    pub order: Vec<RegionId>,
+    /// Milliseconds that their requests were under way, added up over all of them.
+    pub busy_ms: u64,
+}
+
+/// Why a text is no batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Malformed(String);
+
+impl core::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for Malformed {}
+
+impl Batch {
+    /// Makes an empty batch.
+    ///
+    /// ```
+    /// use bailiwick_rules::observe::Batch;
+    /// use bailiwick_rules::time::Timestamp;
+    /// let batch = Batch::new("00000000000000aa".to_owned(), 1, Timestamp(1_796_104_800_000), 5_000, 7);
+    /// let text = serde_json::to_vec(&batch).unwrap();
+    /// assert_eq!(Batch::read(&text).unwrap(), batch);
+    /// assert!(Batch::read(b"{}").unwrap_err().to_string().contains("missing field"));
+    /// ```
+    #[must_use]
+    pub fn new(isolate: String, sequence: u64, at: Timestamp, span_ms: u64, revision: u64) -> Self {
+        Self {
+            version: VERSION,
+            isolate,
+            sequence,
+            at,
+            span_ms,
+            revision,
+            uncounted: 0,
+            counts: Vec::new(),
+            in_flight: Vec::new(),
+            demand: Vec::new(),
+        }
+    }
+
+    /// Whether it tells nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.demand.is_empty() && self.in_flight.is_empty() && self.uncounted == 0
+    }
+
+    /// Reads a batch, and checks that all of it is bounded.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let batch: Self = serde_json::from_slice(bytes).map_err(|error| Malformed(error.to_string()))?;
+        match batch.fault() {
+            Some(fault) => Err(Malformed(fault)),
+            None => Ok(batch),
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.version != VERSION {
+            return Some(format!("version: is {}; this node reads {VERSION}", self.version));
+        }
+        if !(8..=64).contains(&self.isolate.len()) || !self.isolate.bytes().all(is_hex) {
+            return Some("isolate: isn't 8 to 64 hexadecimal digits".to_owned());
+        }
+        if self.sequence == 0 {
+            return Some("sequence: is 0; the first batch is number 1".to_owned());
+        }
+        if self.span_ms > MAX_SPAN_MS {
+            return Some(format!("span_ms: is {}; a batch covers at most {MAX_SPAN_MS}", self.span_ms));
+        }
+        for (name, len, most) in [
+            ("counts", self.counts.len(), MAX_KEYS),
+            ("in_flight", self.in_flight.len(), MAX_KEYS),
+            ("demand", self.demand.len(), MAX_ORDERS),
+        ] {
+            if len > most {
+                return Some(format!("{name}: has {len} entries; a batch has at most {most}"));
+            }
+        }
+        if self.demand.iter().any(|one| one.order.len() > MAX_REGIONS || one.order.is_empty()) {
+            return Some(format!("demand: an order has 1 to {MAX_REGIONS} regions"));
+        }
+        self.counts.iter().enumerate().find_map(|(at, one)| Some(format!("counts/{at}: {}", one.fault()?)))
+    }
+
+    /// How many orders of regions the demand of a batch may tell.
+    #[must_use]
+    pub fn max_orders() -> usize {
+        MAX_ORDERS
+    }
+
+    /// How many keys a batch may have.
+    #[must_use]
+    pub fn max_keys() -> usize {
+        MAX_KEYS
+    }
+}
+
+impl Observation {
+    fn fault(&self) -> Option<&'static str> {
+        let is_word = |word: &String| {
+            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            (1..=MAX_WORD).contains(&word.len()) && word.bytes().all(fits)
+        };
+        let by_word: [&ByWord; 3] = [&self.counts.requests, &self.counts.attempts, &self.counts.finish];
+        if !by_word.into_iter().flat_map(ByWord::keys).all(is_word) {
+            return Some("a word has 1 to 40 lower-case letters, digits and underscores");
+        }
+        let Key { clients, model, tier, arm, .. } = &self.key;
+        let labels = [Some(clients), model.as_ref(), tier.as_ref(), arm.as_ref()];
+        let is_label = |label: &String| label.len() <= MAX_LABEL && !label.chars().any(char::is_control);
+        (!labels.into_iter().flatten().all(is_label)).then_some("a label is one line of at most 256 bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn sound() -> Value {
+        json!({
+            "version": 1, "isolate": "00112233445566aa", "sequence": 3, "at": "2026-12-01T06:00:00Z", "span_ms": 5000,
+            "revision": 7,
+            "counts": [{ "service": "chat", "clients": "eu", "region": "fra", "endpoint": "fra-1", "model": "m",
+                         "requests": { "ok": 2 }, "attempts": { "committed": 2 }, "finish": { "stop": 2 },
+                         "tokens_in": 10, "tokens_out": 20, "busy_ms": 900,
+                         "first_token": { "sum_us": 5, "buckets": [[0, 1]] } }],
+            "in_flight": [{ "region": "fra", "endpoint": "fra-1", "count": 1 }],
+            "demand": [{ "service": "chat", "order": ["fra", "par"], "busy_ms": 900 }],
+        })
+    }
+
+    #[test]
+    fn a_batch_is_read_and_written_alike_and_unknown_fields_are_passed_over() {
+        let mut value = sound();
+        value["later"] = json!("field");
+        let batch = Batch::read(value.to_string().as_bytes()).unwrap();
+        assert_eq!(batch.counts[0].counts.tokens_out, 20);
+        let written = serde_json::to_value(&batch).unwrap();
+        let mut expected = sound();
+        expected["uncounted"] = json!(0);
+        expected["counts"][0]["first_token"]["zero"] = json!(0);
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn what_is_unbounded_or_unreadable_is_refused_with_its_place() {
+        let many = |value: &Value, count| Value::Array(vec![value.clone(); count]);
+        let cases: Vec<(&str, Value, &str)> = vec![
+            ("version", json!(2), "version: is 2"),
+            ("isolate", json!("short"), "isolate: isn't"),
+            ("isolate", json!("a client's address"), "isolate: isn't"),
+            ("isolate", json!("0".repeat(65)), "isolate: isn't"),
+            ("sequence", json!(0), "sequence: is 0"),
+            ("sequence", json!(-1), "invalid value"),
+            ("span_ms", json!(600_001), "span_ms: is 600001"),
+            ("at", json!("yesterday"), "yesterday"),
+            ("revision", json!(1.5), "invalid type"),
+            ("counts", many(&sound()["counts"][0], 513), "counts: has 513"),
+            ("in_flight", many(&sound()["in_flight"][0], 513), "in_flight: has 513"),
+            ("demand", many(&sound()["demand"][0], 257), "demand: has 257"),
+            ("demand", json!([{ "service": "chat", "order": [], "busy_ms": 1 }]), "demand: an order has"),
+            ("counts", json!([{ "service": "chat", "clients": "eu", "requests": { "a b": 1 } }]), "counts/0: a word"),
+            ("counts", json!([{ "service": "chat", "clients": "eu", "requests": { "": 1 } }]), "counts/0: a word"),
+            ("counts", json!([{ "service": "chat", "clients": "e\nu" }]), "counts/0: a label"),
+            ("counts", json!([{ "service": "chat", "clients": "eu", "model": "m".repeat(257) }]), "counts/0: a label"),
+            ("counts", json!([{ "service": "ch at", "clients": "eu" }]), "ch at"),
+            ("counts", json!([{ "service": "chat", "clients": "eu", "tokens_in": -5 }]), "invalid value"),
+        ];
+        for (field, bad, expected) in cases {
+            let mut value = sound();
+            value[field] = bad;
+            let told = Batch::read(value.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(told.contains(expected), "{field}: {told}");
+        }
+        for text in ["", "[]", "null", "{\"version\":1", "\u{0}", &"[".repeat(100_000)] {
+            assert!(Batch::read(text.as_bytes()).is_err());
+        }
+    }
+}

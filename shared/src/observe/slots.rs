@@ -1,0 +1,116 @@
+//! Means over time. Takes amounts of busy time as they are told, returns how many requests were under way in the mean.
+//! Used by [`super::Sums`].
+
+use super::INTERVAL_MS;
+use crate::load::Amount;
+use crate::time::{Millis, Timestamp};
+
+/// How many slots of [`INTERVAL_MS`] are kept: five minutes, and the slot under way.
+const SLOTS: usize = 61;
+
+/// The busy time of the last five minutes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Slots {
+    /// Milliseconds of busy time, by the number of the slot modulo [`SLOTS`].
+    busy_ms: Vec<u64>,
+    /// The number of the newest slot.
+    newest: i64,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { busy_ms: vec![0; SLOTS], newest: 0 }
+    }
+}
+
+impl Slots {
+    /// Adds a time that was spent during `span` until now, in equal parts.
+    pub(super) fn add(&mut self, busy_ms: u64, span: Millis, now: Timestamp) {
+        let newest = number(now);
+        self.advance(newest);
+        let slots = (span.0 / INTERVAL_MS).clamp(1, SLOTS as u64 - 1);
+        for nth in 0..slots {
+            // The parts add up to the whole.
+            let part = busy_ms * (nth + 1) / slots - busy_ms * nth / slots;
+            let slot = newest.saturating_sub(i64::try_from(nth).unwrap_or(0));
+            if let Some(sum) = self.busy_ms.get_mut(place(slot)) {
+                *sum = sum.saturating_add(part);
+            }
+        }
+    }
+
+    /// How many requests were under way in the mean of the last `slots` slots that are complete.
+    pub(super) fn mean(&self, slots: u32, now: Timestamp) -> Amount {
+        let current = number(now);
+        let numbers = (1..=i64::from(slots)).map(|back| current.saturating_sub(back));
+        let is_kept = |slot: &i64| *slot <= self.newest && self.newest.saturating_sub(*slot) < SLOTS as i64;
+        let busy = numbers.filter(is_kept).filter_map(|slot| self.busy_ms.get(place(slot)));
+        let busy_ms = busy.fold(0_u64, |sum, more| sum.saturating_add(*more));
+        // Thousandths of a request: an [`Amount`].
+        busy_ms.saturating_mul(1_000) / (u64::from(slots.max(1)) * INTERVAL_MS)
+    }
+
+    /// Makes room for newer slots. A clock that was set back changes nothing.
+    fn advance(&mut self, newest: i64) {
+        let steps = newest.saturating_sub(self.newest);
+        if steps >= SLOTS as i64 || steps <= -(SLOTS as i64) {
+            self.busy_ms.fill(0);
+            self.newest = newest;
+        }
+        while self.newest < newest {
+            self.newest += 1;
+            if let Some(slot) = self.busy_ms.get_mut(place(self.newest)) {
+                *slot = 0;
+            }
+        }
+    }
+}
+
+fn number(now: Timestamp) -> i64 {
+    now.0.div_euclid(INTERVAL_MS as i64)
+}
+
+fn place(slot: i64) -> usize {
+    usize::try_from(slot.rem_euclid(SLOTS as i64)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: i64 = 5_000;
+
+    #[test]
+    fn the_mean_is_that_of_complete_slots() {
+        let mut slots = Slots::default();
+        slots.add(10_000, Millis(5_000), Timestamp(100 * SLOT));
+        assert_eq!(slots.mean(1, Timestamp(100 * SLOT)), 0, "the slot is under way");
+        assert_eq!(slots.mean(1, Timestamp(101 * SLOT)), 2_000);
+        assert_eq!(slots.mean(2, Timestamp(101 * SLOT)), 1_000);
+        assert_eq!(slots.mean(1, Timestamp(102 * SLOT)), 0);
+        assert_eq!(slots.mean(60, Timestamp(160 * SLOT)), 33);
+        assert_eq!(slots.mean(60, Timestamp(161 * SLOT)), 0, "five minutes are over");
+    }
+
+    #[test]
+    fn a_long_span_is_spread_over_the_slots_it_covers() {
+        let mut slots = Slots::default();
+        slots.add(30_001, Millis(15_000), Timestamp(100 * SLOT));
+        let means: Vec<_> = (98..=102).map(|slot| slots.mean(1, Timestamp(slot * SLOT))).collect();
+        assert_eq!(means, [0, 2_000, 2_000, 2_000, 0]);
+        slots.add(1_000_000, Millis(u64::MAX), Timestamp(100 * SLOT));
+        assert_eq!(slots.mean(60, Timestamp(101 * SLOT)), (1_000_000 + 30_001) * 1_000 / 300_000);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_neither_panics_nor_keeps_what_is_old() {
+        let mut slots = Slots::default();
+        slots.add(10_000, Millis(5_000), Timestamp(100 * SLOT));
+        for jump in [i64::MAX, i64::MIN, 0, 1_000_000 * SLOT] {
+            slots.add(1, Millis(5_000), Timestamp(jump));
+            assert!(slots.mean(60, Timestamp(jump)) <= 1, "{jump}");
+        }
+        slots.add(5_000, Millis(5_000), Timestamp(1_000_000 * SLOT - SLOT));
+        assert_eq!(slots.mean(2, Timestamp(1_000_000 * SLOT + SLOT)), 500, "a little back");
+    }
+}
