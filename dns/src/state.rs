@@ -6,6 +6,7 @@
 
 pub(crate) mod keeper;
 pub(crate) mod load;
+pub(crate) mod observed;
 pub(crate) mod owner;
 pub(crate) mod probe;
 pub(crate) mod snapshot;

@@ -1,6 +1,6 @@
-//! Observations: what Workers count, and DNS nodes add up. Takes counts of requests, attempts, tokens and times; returns
-//! their sums, the requests in flight and the demand. Used by the Worker, which makes a [`Batch`], and by the node's
-//! API, which adds it to its [`Sums`].
+//! Observations: what Workers count, and DNS nodes add up. Takes counts of requests, attempts, tokens and times;
+//! returns their sums, the requests in flight and the demand. Used by the Worker, which makes a [`Batch`], and by
+//! the node's API, which adds it to its [`Sums`].
 //!
 //! Counts only: no key, address, id or text of a request. Labels are names of the rules and fixed words, so their
 //! number is bounded by the rules.

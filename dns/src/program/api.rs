@@ -4,6 +4,7 @@
 //! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
 //! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
 
+mod observations;
 mod overrides;
 mod read;
 mod reply;
@@ -23,7 +24,7 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::serve::Listener;
 use bailiwick_rules::time::Timestamp;
 
@@ -34,6 +35,9 @@ use token::{Access, Tokens};
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 4096;
+
+/// The paths to which Workers post.
+const WORKER_PATHS: [&str; 1] = ["/v1/observations"];
 
 /// What the API shows, and what it needs to serve requests.
 #[derive(Debug)]
@@ -88,6 +92,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/explain", get(read::explain))
         .route("/v1/status", get(status::status))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
+        .route("/v1/observations", post(observations::add).layer(DefaultBodyLimit::max(observations::MAX_BATCH)))
         .route("/v1/overrides/{region}", delete(overrides::end))
         .route("/v1/overrides/{region}/{endpoint}", delete(overrides::end_of_endpoint))
         .fallback(not_found)
@@ -107,19 +112,33 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
         let message = "a new process is about to take over and wouldn't know of it; try again in a few seconds";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response();
     }
-    let accepted = if reads { api.tokens.all().next() } else { api.tokens.write.first() };
+    let of_worker = !reads && WORKER_PATHS.contains(&request.uri().path());
+    let accepted = match (reads, of_worker) {
+        (true, _) => api.tokens.all().next(),
+        (_, true) => api.tokens.worker.first().or(api.tokens.write.first()),
+        _ => api.tokens.write.first(),
+    };
     if accepted.is_none() {
-        let what = if reads { "reading from other machines" } else { "changing anything" };
+        let (what, key) = match (reads, of_worker) {
+            (true, _) => ("reading from other machines", "token_file"),
+            (_, true) => ("posting what a Worker observed", "worker_token_files"),
+            _ => ("changing anything", "token_file"),
+        };
         let message =
-            format!("{what} needs a bearer token, and this node has none: set [api] token_file in its configuration");
+            format!("{what} needs a bearer token, and this node has none: set [api] {key} in its configuration");
         return Problem::new(StatusCode::FORBIDDEN, message).into_response();
     }
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match api.tokens.admit(authorization) {
         Access::Write => return next.run(request).await,
+        Access::Worker if reads || of_worker => return next.run(request).await,
         Access::Read if reads => return next.run(request).await,
-        Access::Read => {
-            let message = "this token may read and no more; send one of [api] token_file or write_token_files";
+        Access::Read if of_worker => {
+            let message = "this token may read and no more; send one of [api] worker_token_files";
+            return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+        }
+        Access::Worker | Access::Read => {
+            let message = "this token may not change anything; send one of [api] token_file or write_token_files";
             return Problem::new(StatusCode::FORBIDDEN, message).into_response();
         }
         Access::Nothing => {}
@@ -157,7 +176,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, \
-         /v1/status and /v1/overrides",
+         /v1/status, /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

@@ -104,6 +104,8 @@ pub struct Api {
     /// Further such files, so that a new token can be accepted beside the old one. Without any token that may write,
     /// nothing can be changed through the API.
     pub write_token_files: Vec<PathBuf>,
+    /// Files whose first lines are bearer tokens of Workers. They may read, and post what Workers post.
+    pub worker_token_files: Vec<PathBuf>,
     /// Files whose first lines are bearer tokens that may read and no more.
     pub read_token_files: Vec<PathBuf>,
     /// What TLS needs. Without it the API speaks plain HTTP.
@@ -114,6 +116,11 @@ impl Api {
     /// The files of the tokens that may read and write.
     pub fn writers(&self) -> impl Iterator<Item = &Path> {
         self.token_file.iter().chain(&self.write_token_files).map(PathBuf::as_path)
+    }
+
+    /// The files of all tokens.
+    pub fn token_files(&self) -> impl Iterator<Item = &Path> {
+        self.writers().chain(self.worker_token_files.iter().chain(&self.read_token_files).map(PathBuf::as_path))
     }
 }
 
@@ -197,7 +204,8 @@ responses = "full"
 listen = "127.0.0.1:8053"
 token_file = "api.token"
 write_token_files = ["next.token"]
-read_token_files = ["worker.token", "/secret/grafana"]
+worker_token_files = ["worker.token"]
+read_token_files = ["prometheus.token", "/secret/grafana"]
 cert = "api.pem"
 key = "/secret/api.key"
 [cookies]
@@ -258,7 +266,8 @@ ipv6_prefix = 64
         assert_eq!((api.line, api.token_file.as_deref()), (14, Some(Path::new("/etc/b/api.token"))));
         let writers: Vec<&Path> = api.writers().collect();
         assert_eq!(writers, [Path::new("/etc/b/api.token"), Path::new("/etc/b/next.token")]);
-        assert_eq!(api.read_token_files, [Path::new("/etc/b/worker.token"), Path::new("/secret/grafana")]);
+        assert_eq!(api.worker_token_files, [Path::new("/etc/b/worker.token")]);
+        assert_eq!(api.read_token_files, [Path::new("/etc/b/prometheus.token"), Path::new("/secret/grafana")]);
         let tls = TlsFiles { cert: "/etc/b/api.pem".into(), key: "/secret/api.key".into() };
         assert_eq!(api.tls, Some(tls));
         let secret_files = vec!["/etc/b/new.secret".into(), "/secret/old".into()];

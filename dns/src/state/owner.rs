@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::Places;
 use crate::state::keeper::{Way, Write};
+use crate::state::observed::Observed;
 use crate::state::snapshot::{Rules, Snapshot, ZoneSource};
 use crate::state::store::Kind;
 use crate::system::clock::Clock;
@@ -37,6 +38,7 @@ pub(crate) struct Handle {
     changes: mpsc::Sender<Change>,
     clock: Clock,
     tasks: Arc<Tasks>,
+    observed: Observed,
     /// What is written to the state directory goes this way, if there is one.
     kept: Option<Way>,
 }
@@ -254,6 +256,11 @@ impl Handle {
     #[must_use]
     pub(crate) fn tasks(&self) -> &Arc<Tasks> {
         &self.tasks
+    }
+
+    /// What Workers observed.
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Waits until what is to be kept is written to the state directory, for at most `limit`.

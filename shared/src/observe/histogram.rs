@@ -50,7 +50,8 @@ impl Histogram {
     /// let mut times = Histogram::default();
     /// times.count(1_000_000);
     /// times.count(1_000_001);
-    /// assert_eq!(times.buckets().collect::<Vec<_>>(), [(-1, 1), (0, 1)], "one second is the upper bound of its bucket");
+    /// let counts: Vec<_> = times.buckets().collect();
+    /// assert_eq!(counts, [(-1, 1), (0, 1)], "one second is the upper bound of its bucket");
     /// ```
     pub fn count(&mut self, us: u64) {
         self.sum_us = self.sum_us.saturating_add(us);

@@ -1,5 +1,5 @@
-//! What a node knows from all isolates. Takes batches; returns sums by key, the requests in flight at each endpoint, and
-//! the demand of clients. Held by the node: its API adds batches, `/metrics` and the plan read the sums.
+//! What a node knows from all isolates. Takes batches; returns sums by key, the requests in flight at each endpoint,
+//! and the demand of clients. Held by the node: its API adds batches, `/metrics` and the plan read the sums.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -335,7 +335,7 @@ mod tests {
         Table::compile(rules(region).to_string().as_bytes()).unwrap()
     }
 
-    fn batch(sequence: u64, at: Timestamp, counts: Value) -> Batch {
+    fn batch(sequence: u64, at: Timestamp, counts: &Value) -> Batch {
         let value = json!({
             "version": 1, "isolate": "00112233445566aa", "sequence": sequence, "at": at.to_string(), "span_ms": 5000,
             "revision": 1, "counts": counts,
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(sums.at_endpoint(&region, &endpoint, NOW), None, "no news is not idle");
         for nth in 0..3 {
             let now = NOW.after(Millis(5_000 * nth));
-            let taken = sums.take(batch(nth + 1, now, one(|_| {})), &table, now).unwrap();
+            let taken = sums.take(batch(nth + 1, now, &one(|_| {})), &table, now).unwrap();
             assert_eq!(taken, Taken { added: 2, dropped: 1, missed: 0 }, "an unknown region makes no demand");
         }
         let now = NOW.after(Millis(15_000));
@@ -387,7 +387,7 @@ mod tests {
     fn replayed_late_and_early_batches_are_refused_and_gaps_are_counted() {
         let (table, mut sums) = (table("fra"), Sums::default());
         let mut take =
-            |sequence, at| sums.take(batch(sequence, at, one(|_| {})), &table, NOW).map(|taken| taken.missed);
+            |sequence, at| sums.take(batch(sequence, at, &one(|_| {})), &table, NOW).map(|taken| taken.missed);
         assert_eq!(take(4, NOW), Ok(0), "a node that was started later missed nothing");
         assert_eq!((take(4, NOW), take(1, NOW)), (Err(Refusal::Replayed(4)), Err(Refusal::Replayed(4))));
         assert_eq!(take(7, NOW), Ok(2));
@@ -412,14 +412,14 @@ mod tests {
         ];
         for (nth, (field, value)) in (1..).zip(cases) {
             let counts = one(|one| one[field] = value.clone());
-            let taken = sums.take(batch(nth, NOW, counts), &table, NOW).unwrap();
+            let taken = sums.take(batch(nth, NOW, &counts), &table, NOW).unwrap();
             assert_eq!((taken.added, taken.dropped), (1, 2), "{field}: {value}");
         }
         assert_eq!(sums.totals().count(), 0);
         for (nth, model) in (10..).zip(["chat", "made up", "llama"]) {
-            sums.take(batch(nth, NOW, one(|one| one["model"] = json!(model))), &table, NOW).unwrap();
+            sums.take(batch(nth, NOW, &one(|one| one["model"] = json!(model))), &table, NOW).unwrap();
         }
-        sums.take(batch(20, NOW, one(|one| one["endpoint"] = json!("open"))), &table, NOW).unwrap();
+        sums.take(batch(20, NOW, &one(|one| one["endpoint"] = json!("open"))), &table, NOW).unwrap();
         let told: Vec<_> = sums.totals().map(|(key, counts)| (key.model.as_deref(), counts.requests["ok"])).collect();
         assert_eq!(told, [(Some("chat"), 2), (Some("other"), 4), (Some("other"), 2)]);
     }
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn what_the_rules_lose_is_forgotten() {
         let mut sums = Sums::default();
-        sums.take(batch(1, NOW, one(|_| {})), &table("fra"), NOW).unwrap();
+        sums.take(batch(1, NOW, &one(|_| {})), &table("fra"), NOW).unwrap();
         sums.follow(&table("fra"));
         assert_eq!((sums.totals().count(), sums.busy.len(), sums.demand.len()), (1, 1, 1));
         sums.follow(&table("ber"));
@@ -444,20 +444,20 @@ mod tests {
         let (table, mut sums) = (Table::compile(rules.to_string().as_bytes()).unwrap(), Sums::default());
         for nth in 0..5_000 {
             let counts = one(|one| one["endpoint"] = json!(format!("e{nth}")));
-            let mut batch = batch(1, NOW, counts);
+            let mut batch = batch(1, NOW, &counts);
             batch.isolate = format!("{nth:016x}");
             sums.take(batch, &table, NOW).unwrap();
         }
         assert!(sums.totals.len() <= 2 * MAX_KEYS, "{}", sums.totals.len());
         assert_eq!(sums.dropped(), 5_000 + 5_000 - 2 * MAX_KEYS as u64);
         for nth in 5_000..=MAX_ISOLATES {
-            let mut batch = batch(1, NOW, json!([]));
+            let mut batch = batch(1, NOW, &json!([]));
             batch.isolate = format!("{nth:016x}");
             let taken = sums.take(batch, &table, NOW);
             assert_eq!(taken.is_err(), nth == MAX_ISOLATES, "{nth}");
         }
         let later = NOW.after(Millis(FORGET_ISOLATE.0 + 1));
-        assert!(sums.take(batch(1, later, json!([])), &table, later).is_ok());
+        assert!(sums.take(batch(1, later, &json!([])), &table, later).is_ok());
         assert_eq!(sums.isolates.len(), 1);
     }
 }

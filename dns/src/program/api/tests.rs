@@ -16,6 +16,8 @@ use crate::state::startup::{Started, start};
 use crate::system::clock::Clock;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// It may read, and post what Workers post.
+const WORKER: &str = "3333333333333333333333333333333333333333333333333333333333333333";
 /// It may read and no more.
 const READER: &str = "fedcba9876543210fedcba9876543210";
 
@@ -62,7 +64,8 @@ impl Fixture {
             std::fs::write(at("token"), token).unwrap();
             Arc::new(TokenFile::read(Path::new(&at("token"))).unwrap())
         };
-        let tokens = Tokens { read: vec![token(READER)], write: write.map(token).into_iter().collect() };
+        let (read, worker) = (vec![token(READER)], vec![token(WORKER)]);
+        let tokens = Tokens { read, worker, write: write.map(token).into_iter().collect() };
         let tokens = if write.is_some() { tokens } else { Tokens::default() };
         let api = Arc::new(Api {
             handle: started.handle.clone(),
@@ -106,6 +109,19 @@ impl Fixture {
     async fn force(&self, body: Value) -> (u16, Value) {
         read(self.send(Method::POST, "/v1/overrides", Some(TOKEN), Some(body)).await).await
     }
+}
+
+/// A batch of an isolate that follows [`rules`].
+fn batch(fixture: &Fixture, sequence: u64) -> Value {
+    let times = json!({ "sum_us": 1_500_000, "buckets": [[-8, 1], [4, 1]] });
+    json!({
+        "version": 1, "isolate": "00112233445566aa", "sequence": sequence,
+        "at": fixture.api.handle.now().to_string(), "span_ms": 5000, "revision": 7,
+        "counts": [{ "service": "chat", "clients": "unknown", "requests": { "refused": 1 } },
+                   { "service": "chat", "clients": "none", "region": "mars", "endpoint": "m-1",
+                     "requests": { "ok": 1 } },
+                   { "service": "chat", "clients": "none", "requests": { "ok": 2 }, "tokens_in": 7, "total": times }],
+    })
 }
 
 async fn read(response: Response) -> (u16, Value) {
@@ -252,7 +268,7 @@ async fn a_token_that_may_read_reads_from_other_machines_and_changes_nothing() {
     }
     let body = json!({ "region": "fra", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
     let (status, told) = read(fixture.send(Method::POST, "/v1/overrides", Some(READER), Some(body)).await).await;
-    assert!(status == 403 && message(&told).contains("may read and no more"), "{status} {told}");
+    assert!(status == 403 && message(&told).contains("this token may not change anything"), "{status} {told}");
     assert_eq!(fixture.send(Method::DELETE, "/v1/overrides/fra", Some(READER), None).await.status(), 403);
     assert!(fixture.api.handle.snapshot().health().overrides.is_empty());
     assert_eq!(fixture.send(Method::GET, "/v1/health", Some(TOKEN), None).await.status(), 200);
@@ -396,4 +412,67 @@ async fn whatever_else_is_asked_is_told_in_json() {
     assert!(status == 405 && message(&told).contains("PUT"), "{told}");
     fixture.api.draining.store(true, Ordering::Relaxed);
     assert_eq!(fixture.get("/healthz").await.status(), 503);
+}
+
+#[tokio::test]
+async fn observations_need_a_workers_token_and_are_added_up_once() {
+    let fixture = Fixture::open().await;
+    let post = |token, body| fixture.send(Method::POST, "/v1/observations", token, Some(body));
+    assert!(!fixture.get("/metrics").await.text().await.unwrap().contains("observation_batches"), "nothing was posted");
+    assert_eq!(read(post(None, batch(&fixture, 1)).await).await.0, 401);
+    let (status, told) = read(post(Some(READER), batch(&fixture, 1)).await).await;
+    assert!(status == 403 && message(&told).contains("worker_token_files"), "{status} {told}");
+    let (status, told) = read(post(Some(WORKER), batch(&fixture, 1)).await).await;
+    assert_eq!((status, told), (200, json!({ "added": 2, "dropped": 1, "missed": 0 })));
+    let (status, told) = read(post(Some(TOKEN), batch(&fixture, 1)).await).await;
+    assert!(status == 409 && message(&told).contains("number 1 was added"), "{status} {told}");
+    let (status, told) = read(post(Some(WORKER), batch(&fixture, 4)).await).await;
+    assert_eq!((status, told), (200, json!({ "added": 2, "dropped": 1, "missed": 2 })));
+
+    let body = json!({ "region": "eu-frankfurt", "status": "down", "until": tomorrow(&fixture), "reason": "drill" });
+    let (status, told) = read(fixture.send(Method::POST, "/v1/overrides", Some(WORKER), Some(body)).await).await;
+    assert!(status == 403 && message(&told).contains("may not change anything"), "{status} {told}");
+
+    let text = fixture.get("/metrics").await.text().await.unwrap();
+    let key = "service=\"chat\",clients=\"none\",region=\"\",endpoint=\"\",model=\"\"";
+    for expected in [
+        format!("bailiwick_observed_requests_total{{{key},code=\"ok\"}} 4\n"),
+        format!("bailiwick_observed_tokens_total{{{key},direction=\"in\"}} 14\n"),
+        format!("bailiwick_observed_request_seconds_sum{{{key}}} 3.0\n"),
+        format!("bailiwick_observed_request_seconds_bucket{{le=\"0.5\",{key}}} 0\n"),
+        format!("bailiwick_observed_request_seconds_bucket{{le=\"1.0\",{key}}} 2\n"),
+        format!("bailiwick_observed_request_seconds_bucket{{le=\"2.0\",{key}}} 4\n"),
+        format!("bailiwick_observed_request_seconds_bucket{{le=\"+Inf\",{key}}} 4\n"),
+        "bailiwick_observation_batches_total{result=\"added\"} 2\n".to_owned(),
+        "bailiwick_observation_batches_total{result=\"replayed\"} 1\n".to_owned(),
+        "bailiwick_observation_batches_missed_total{} 2\n".to_owned(),
+        "bailiwick_observations_dropped_total{} 2\n".to_owned(),
+        "bailiwick_observing_isolates 1\n".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected} isn't in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn observations_that_are_wrong_are_refused_with_their_fault() {
+    let fixture = Fixture::open().await;
+    let mut late = batch(&fixture, 1);
+    late["at"] = json!("2020-01-01T00:00:00Z");
+    let mut unnamed = batch(&fixture, 1);
+    unnamed["isolate"] = json!("198.51.100.7");
+    let cases = [
+        (late, 400, "is more than 5 minutes from this node's time"),
+        (unnamed, 400, "isolate: isn't 8 to 64 hexadecimal digits"),
+        (json!([]), 400, "invalid length"),
+        (json!({ "x": "y".repeat(1 << 20) }), 413, "length limit exceeded"),
+    ];
+    for (body, expected, words) in cases {
+        let (status, told) = read(fixture.send(Method::POST, "/v1/observations", Some(WORKER), Some(body)).await).await;
+        assert!(status == expected && message(&told).contains(words), "{status} {told}");
+    }
+    let text = fixture.get("/metrics").await.text().await.unwrap();
+    for (why, count) in [("malformed", 2), ("time", 1), ("too_large", 1)] {
+        let expected = format!("bailiwick_observation_batches_total{{result=\"{why}\"}} {count}\n");
+        assert!(text.contains(&expected), "{expected} isn't in\n{text}");
+    }
 }

@@ -88,11 +88,13 @@ impl Renew for TokenFile {
     }
 }
 
-/// The tokens in service: those that may read and write, and those that may read.
+/// The tokens in service, by what they may do.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     /// They may read and write.
     pub write: Vec<Arc<TokenFile>>,
+    /// They may read, and post what Workers post.
+    pub worker: Vec<Arc<TokenFile>>,
     /// They may read.
     pub read: Vec<Arc<TokenFile>>,
 }
@@ -112,8 +114,9 @@ impl Tokens {
             }
         };
         let write = config.writers().filter_map(&mut read).collect();
+        let worker = config.worker_token_files.iter().filter_map(|file| read(file)).collect();
         let readers = config.read_token_files.iter().filter_map(|file| read(file)).collect();
-        if faults.is_empty() { Ok(Self { write, read: readers }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { write, worker, read: readers }) } else { Err(faults) }
     }
 
     /// What the bearer of an `Authorization` header may do. Every token is compared, so that the time tells nothing of
@@ -121,16 +124,17 @@ impl Tokens {
     #[must_use]
     pub(crate) fn admit(&self, authorization: &str) -> Access {
         let any = |tokens: &[Arc<TokenFile>]| tokens.iter().fold(false, |any, token| token.admits(authorization) | any);
-        match (any(&self.write), any(&self.read)) {
-            (true, _) => Access::Write,
-            (false, true) => Access::Read,
-            (false, false) => Access::Nothing,
+        match (any(&self.write), any(&self.worker), any(&self.read)) {
+            (true, ..) => Access::Write,
+            (_, true, _) => Access::Worker,
+            (_, _, true) => Access::Read,
+            (false, false, false) => Access::Nothing,
         }
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<TokenFile>> {
-        self.write.iter().chain(&self.read)
+        self.write.iter().chain(&self.worker).chain(&self.read)
     }
 }
 
@@ -141,6 +145,8 @@ pub(crate) enum Access {
     Nothing,
     /// Read.
     Read,
+    /// Read, and post what Workers post.
+    Worker,
     /// Read and write.
     Write,
 }
@@ -182,10 +188,11 @@ mod tests {
             std::fs::write(&file, format!("{name}-{TOKEN}\n")).unwrap();
             Arc::new(TokenFile::read(&file).unwrap())
         };
-        let tokens = Tokens { write: vec![file("old"), file("new")], read: vec![file("worker"), file("grafana")] };
+        let (write, worker, read) = (vec![file("old"), file("new")], vec![file("worker")], vec![file("grafana")]);
+        let tokens = Tokens { write, worker, read };
         let access = |token: &str| tokens.admit(&format!("Bearer {token}-{TOKEN}"));
         assert_eq!([access("old"), access("new")], [Access::Write; 2]);
-        assert_eq!([access("worker"), access("grafana")], [Access::Read; 2]);
+        assert_eq!([access("worker"), access("grafana")], [Access::Worker, Access::Read]);
         assert_eq!([access("other"), Tokens::default().admit("Bearer ")], [Access::Nothing; 2]);
     }
 

@@ -319,7 +319,7 @@ fn secrets(api: &Api, findings: &mut Findings) {
     if let Some(files) = &api.tls {
         certificate(files, findings);
     }
-    let files: Vec<&Path> = api.writers().chain(api.read_token_files.iter().map(PathBuf::as_path)).collect();
+    let files: Vec<&Path> = api.token_files().collect();
     for file in &files {
         match Token::read(file) {
             Ok(_) => findings.warnings.extend(warnings(file)),

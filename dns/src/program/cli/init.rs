@@ -84,7 +84,7 @@ impl Shape {
     fn config(self) -> String {
         match self {
             Self::DnsOnly => CONFIG.to_owned(),
-            Self::Cloudflare | Self::Gateways => CONFIG.replace("# read_token_files", "read_token_files"),
+            Self::Cloudflare | Self::Gateways => CONFIG.replace("# worker_token_files", "worker_token_files"),
         }
     }
 

@@ -184,7 +184,7 @@ impl Node {
 
 /// The token's file that gives this power and no more.
 fn chosen(api: &Api, power: Power) -> Option<&Path> {
-    let reader = api.read_token_files.first().map(PathBuf::as_path);
+    let reader = api.read_token_files.first().or(api.worker_token_files.first()).map(PathBuf::as_path);
     let writer = api.writers().next();
     match power {
         Power::Write => writer,

@@ -166,6 +166,12 @@ pub const SECTIONS: &[Section] = &[
                 Value("[]"),
                 "More such files, so that a new token can be accepted beside the old one.",
             ),
+            key(
+                "worker_token_files",
+                "list of paths",
+                Value("[]"),
+                "Files of tokens of Workers: they may read, and post what they observed.",
+            ),
             key("read_token_files", "list of paths", Value("[]"), "Files of tokens that may read and no more."),
             key("cert", "path", Nothing, "A certificate chain in PEM. With `key`, the API speaks TLS."),
             key("key", "path", Nothing, "The certificate's private key in PEM."),

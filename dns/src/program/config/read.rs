@@ -271,7 +271,8 @@ impl Reader<'_> {
             );
         };
         let (mut listen, mut token_file, mut cert, mut secret) = (None, None, None, None);
-        let (mut line, mut writers, mut readers) = (0, Vec::new(), Vec::new());
+        let mut line = 0;
+        let (mut writers, mut workers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "listen" => {
@@ -280,6 +281,7 @@ impl Reader<'_> {
                     line = self.line(&value.span());
                 }
                 "write_token_files" => writers = self.paths("api.write_token_files", value),
+                "worker_token_files" => workers = self.paths("api.worker_token_files", value),
                 "read_token_files" => readers = self.paths("api.read_token_files", value),
                 "token_file" => token_file = self.path("api.token_file", value),
                 "cert" => cert = Some(self.path("api.cert", value)),
@@ -299,7 +301,15 @@ impl Reader<'_> {
         }
         let tls = cert.flatten().zip(secret.flatten()).map(|(cert, key)| TlsFiles { cert, key });
         let listen = listen??;
-        Some(Api { listen, line, token_file, write_token_files: writers, read_token_files: readers, tls })
+        Some(Api {
+            listen,
+            line,
+            token_file,
+            write_token_files: writers,
+            worker_token_files: workers,
+            read_token_files: readers,
+            tls,
+        })
     }
 
     fn cookies(&mut self, value: &Value<'_>) -> CookieFiles {

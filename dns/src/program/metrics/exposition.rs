@@ -1,6 +1,8 @@
 //! The text of `/metrics`. Takes counters and the state of rules, regions and sources, returns OpenMetrics text. Called
 //! by [`super::Metrics::text`].
 
+mod observed;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +55,7 @@ impl Collector for Exposition {
         self.regions(&mut encoder)?;
         self.overrides(&mut encoder)?;
         self.probes(&mut encoder)?;
+        self.observed(&mut encoder)?;
         self.tasks(&mut encoder)
     }
 }
@@ -324,6 +327,14 @@ impl Exposition {
             ends.encode_family(&labels)?.encode_gauge(&(forced.until.0 / 1000))?;
         }
         Ok(())
+    }
+
+    fn observed(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.handle.snapshot_owned();
+        self.handle.observed().with(|sums| {
+            sums.follow(snapshot.table());
+            observed::write(encoder, sums, self.handle.now())
+        })
     }
 
     fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

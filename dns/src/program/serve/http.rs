@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -46,8 +45,7 @@ impl Http {
         let tokens = Tokens::of(config);
         let bound = bind_api(config.listen, inherited).map_err(|error| error.to_string());
         let bound = bound.and_then(|one| Ok((one.local_addr().map_err(|error| error.to_string())?, one)));
-        let files = config.writers().chain(config.read_token_files.iter().map(PathBuf::as_path));
-        for warning in files.flat_map(warnings) {
+        for warning in config.token_files().flat_map(warnings) {
             warn!("{warning}");
         }
         let certificate = config.tls.as_ref().map(Certificate::read).transpose();

@@ -28,6 +28,7 @@ use overrides::heard;
 use super::monitors::{Assignment, Monitors};
 use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::state::keeper::{Attempt, Keeper};
+use crate::state::observed::Observed;
 use crate::state::probe::{ProbeResult, Prober, Probing};
 use crate::state::snapshot::{Misfit, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
@@ -118,7 +119,7 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
-    Handle { live, status: watched, changes, clock, tasks, kept }
+    Handle { live, status: watched, changes, clock, tasks, observed: Observed::default(), kept }
 }
 
 /// A world with the monitors it calls for.
