@@ -81,3 +81,10 @@ fn keys_are_read_or_refused_with_words() {
     let bytes = prop_oneof![damaged(inputs("key_pem")), prop::collection::vec(any::<u8>(), 0..200)];
     proptest!(|(bytes in bytes)| checks::key_pem(&bytes));
 }
+
+#[test]
+fn headers_of_quotas_are_read_or_left_out() {
+    all("quota_headers", checks::quota_headers);
+    let bytes = prop_oneof![damaged(inputs("quota_headers")), prop::collection::vec(any::<u8>(), 0..200)];
+    proptest!(ProptestConfig::with_cases(2_000), |(bytes in bytes)| checks::quota_headers(&bytes));
+}

@@ -15,6 +15,8 @@ use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport}
 use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, file};
 use bailiwick_dns::zones::{ServedZone, Zones};
 use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::quota::{Cost, LONGEST_WAIT, Limit, Limits, Pool, Reading};
+use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -298,4 +300,27 @@ pub(crate) fn key_pem(bytes: &[u8]) {
             assert_eq!((again.tag(), again.dnskey()), (key.tag(), key.dnskey()));
         }
     }
+}
+
+/// Whatever a provider's headers say, they are read or left out, and close a pool for an hour at most.
+///
+/// # Panics
+/// When they don't.
+pub(crate) fn quota_headers(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let headers: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(':')).collect();
+    let get = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.trim());
+    let now = Timestamp(1_800_000_000_000);
+    let reading = Reading::of(get, now);
+    assert!(reading.wait().is_none_or(|wait| wait <= LONGEST_WAIT), "{reading:?}");
+    let limit =
+        Limit { amount: 600, per: Millis(60_000), burst: Millis(1_000), headroom: Ratio(50_000), lag: Millis(2_000) };
+    let limits = Limits::new(Some(limit), Some(limit), vec![Ratio(300_000)]);
+    let one = Cost { requests: 1, tokens: 1 };
+    let (mut pool, before) = (Pool::default(), Pool::default().left(&limits, now));
+    pool.served(&limits, &reading, now);
+    assert!(pool.left(&limits, now) <= before, "what is told never lifts what may be taken");
+    pool.refused(&reading, now);
+    assert!(pool.check(&limits, None, one, now).is_err(), "never a hot retry");
+    assert!(pool.check(&limits, None, one, now.after(LONGEST_WAIT)).is_ok(), "nor closed for ever");
 }

@@ -1,0 +1,24 @@
+//! Quotas of providers. Takes the limits of a pool and what was sent, returns whether one more request fits and, if
+//! not, how long to wait. Called by the edge before it sends a request, and by the nodes that grant leases.
+//!
+//! Two types matter. A [`Pool`] is a quota with what was taken of it: its whole state is one time stamp for each
+//! dimension (requests and tokens) and each reserve. A [`Reading`] is what a provider's headers say.
+//!
+//! A pool refills continuously, never by calendar minute. All of it is whole numbers, so native code and Wasm agree to
+//! the bit. The time is an argument.
+
+mod bucket;
+mod estimate;
+mod headers;
+mod lease;
+mod pool;
+mod share;
+#[cfg(test)]
+mod tests;
+
+pub use bucket::{Bucket, Limit, Rate};
+pub use estimate::{Ratios, estimated_tokens};
+pub use headers::{Dimension, LONGEST_WAIT, Reading, read_span};
+pub use lease::{Amounts, Ask, Grant, LEASE, Ledger, MAX_HOLDERS};
+pub use pool::{Cost, Limits, Pool, Refusal};
+pub use share::{Basis, Share};

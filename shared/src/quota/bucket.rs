@@ -1,0 +1,337 @@
+//! One dimension of a pool as a bucket that refills continuously: the generic cell rate algorithm (ITU-T I.371). Takes
+//! a [`Rate`] and the time; says whether an amount fits, and how long to wait if it doesn't. Called by
+//! [`super::pool`] and [`super::lease`].
+//!
+//! The whole state is one time stamp: when the bucket will be full again. It is kept in ticks. A millisecond has as
+//! many ticks as the rate refills units in its `per`, and a unit has as many ticks as `per` has milliseconds. So no
+//! division rounds anything away.
+
+use crate::rules::Ratio;
+use crate::time::{Millis, Timestamp};
+
+/// One dimension of a quota as the rules have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limit {
+    /// How many units may be taken in `per`.
+    pub amount: u64,
+    /// The span of the limit.
+    pub per: Millis,
+    /// How much may be taken at once, told as the time in which the limit allows it.
+    pub burst: Millis,
+    /// The part of the limit that is never used.
+    pub headroom: Ratio,
+    /// How much later than they are taken units may be sent: the length of a lease.
+    pub lag: Millis,
+}
+
+/// How fast a bucket refills, and how much it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// The most units that may be taken in `per`.
+    limit: u64,
+    /// The units of a full bucket.
+    burst: u64,
+    /// The units that come back in `per`.
+    refill: u64,
+    /// In milliseconds.
+    per: u64,
+}
+
+/// The largest limit: a thousand million million. Products of it and of times fit in 128 bits.
+const MAX_LIMIT: u64 = 1_000_000_000_000_000;
+/// The longest `per`, in milliseconds: 31 days.
+const MAX_PER: u64 = 31 * 24 * 3_600_000;
+
+impl Rate {
+    /// The fastest rate that keeps the limit in every span of `per`, wherever the span begins: what a full bucket holds
+    /// and what comes back meanwhile add up to the limit at most.
+    ///
+    /// ```
+    /// use bailiwick_rules::quota::{Bucket, Limit, Rate};
+    /// use bailiwick_rules::rules::Ratio;
+    /// use bailiwick_rules::time::{Millis, Timestamp};
+    ///
+    /// let (per, burst) = (Millis(60_000), Millis(1_000));
+    /// let rate = Rate::new(Limit { amount: 600, per, burst, headroom: Ratio(0), lag: Millis(0) });
+    /// let mut bucket = Bucket::default();
+    /// let sent = (0..60_000).filter(|&ms| bucket.take(rate, 1, Timestamp(ms))).count();
+    /// assert_eq!(sent, 600);
+    /// ```
+    #[must_use]
+    pub fn new(limit: Limit) -> Self {
+        let per = limit.per.0.clamp(1, MAX_PER);
+        let amount = limit.amount.clamp(1, MAX_LIMIT);
+        let burst = part(amount, limit.burst.0.min(per), per).max(1);
+        // A span of `per` ends just before what came back at its end could be taken: hence the one unit more.
+        let steady = part(amount - burst + 1, per, per.saturating_add(limit.lag.0));
+        let refill = steady.min(amount - limit.headroom.of(amount).min(amount)).max(1);
+        Self { limit: amount, burst, refill, per }
+    }
+
+    /// The part of a rate: of a tenant's reserve, or of an isolate. It holds and refills one unit at least.
+    #[must_use]
+    pub fn share(self, ratio: Ratio) -> Self {
+        let of = |amount: u64| ratio.of(amount).max(1);
+        Self { limit: of(self.limit), burst: of(self.burst), refill: of(self.refill), per: self.per }
+    }
+
+    /// The same limit, refilled by so many units in a span alone, and holding as many.
+    #[must_use]
+    pub fn slowed(self, units: u64, span: Millis) -> Self {
+        let refill = part(units, self.per, span.0.max(1)).clamp(1, self.refill.max(1));
+        Self { burst: units.clamp(1, self.burst), refill, ..self }
+    }
+
+    /// The units of a full bucket.
+    #[must_use]
+    pub fn burst(self) -> u64 {
+        self.burst
+    }
+
+    /// The most units that may be taken in `per`. A single request for more never fits.
+    #[must_use]
+    pub fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// The units that come back in a span, rounded down.
+    #[must_use]
+    pub fn refilled(self, span: Millis) -> u64 {
+        part(self.refill, span.0, self.per)
+    }
+
+    /// The span in which so many units come back, rounded up.
+    #[must_use]
+    pub fn time_for(self, units: u64) -> Millis {
+        self.span(self.ticks(units))
+    }
+
+    fn ticks(self, units: u64) -> i128 {
+        i128::from(units) * i128::from(self.per)
+    }
+
+    fn units(self, ticks: i128) -> u64 {
+        u64::try_from(ticks / i128::from(self.per)).unwrap_or(0)
+    }
+
+    fn at(self, now: Timestamp) -> i128 {
+        i128::from(now.0) * i128::from(self.refill)
+    }
+
+    /// Ticks as milliseconds, rounded up.
+    fn span(self, ticks: i128) -> Millis {
+        let refill = i128::from(self.refill);
+        Millis(u64::try_from((ticks + refill - 1) / refill).unwrap_or(0))
+    }
+}
+
+/// `amount × part ÷ whole`, rounded down.
+fn part(amount: u64, part: u64, whole: u64) -> u64 {
+    let product = u128::from(amount) * u128::from(part);
+    product.checked_div(u128::from(whole)).and_then(|share| u64::try_from(share).ok()).unwrap_or(u64::MAX)
+}
+
+/// What was taken of one dimension. A bucket that nobody used is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bucket {
+    /// When it will be full again, in ticks of its rate.
+    full_at: i128,
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self { full_at: i128::MIN }
+    }
+}
+
+impl Bucket {
+    /// The ticks that are missing until the bucket is full: negative for none. At most the whole limit: a bucket that
+    /// lacks more was filled by a clock that has been set back, or by an absurd usage.
+    fn missing(self, rate: Rate, now: Timestamp) -> i128 {
+        self.full_at.saturating_sub(rate.at(now)).clamp(0, rate.ticks(rate.limit))
+    }
+
+    /// The units that may be taken now.
+    #[must_use]
+    pub fn left(self, rate: Rate, now: Timestamp) -> u64 {
+        rate.units((rate.ticks(rate.burst) - self.missing(rate, now)).max(0))
+    }
+
+    /// How long until so many units fit: zero if they do now. `None` if they never fit. More than a full bucket fits
+    /// once the bucket is full, and is paid off afterwards.
+    ///
+    /// `held` units are kept for others; a bucket with these alone counts as empty.
+    #[must_use]
+    pub fn wait(self, rate: Rate, units: u64, held: u64, now: Timestamp) -> Option<Millis> {
+        if units > rate.limit {
+            return None;
+        }
+        let wanted = units.saturating_add(held).min(rate.burst);
+        let lacking = self.missing(rate, now) + rate.ticks(wanted) - rate.ticks(rate.burst);
+        Some(if lacking <= 0 { Millis(0) } else { rate.span(lacking) })
+    }
+
+    /// Takes units, whether they fit or not.
+    pub fn charge(&mut self, rate: Rate, units: u64, now: Timestamp) {
+        self.full_at = rate.at(now) + self.missing(rate, now) + rate.ticks(units.min(MAX_LIMIT));
+    }
+
+    /// Takes units if they fit.
+    pub fn take(&mut self, rate: Rate, units: u64, now: Timestamp) -> bool {
+        let fits = self.wait(rate, units, 0, now) == Some(Millis(0));
+        if fits {
+            self.charge(rate, units, now);
+        }
+        fits
+    }
+
+    /// Gives units back. What a full bucket can't hold is lost.
+    pub fn refund(&mut self, rate: Rate, units: u64, now: Timestamp) {
+        let missing = self.missing(rate, now) - rate.ticks(units.min(MAX_LIMIT));
+        self.full_at = rate.at(now) + missing.max(0);
+    }
+
+    /// Lowers what may be taken now to so many units. Never lifts it.
+    pub fn lower_to(&mut self, rate: Rate, units: u64, now: Timestamp) {
+        let most = rate.ticks(rate.burst.saturating_sub(units));
+        self.full_at = rate.at(now) + self.missing(rate, now).max(most);
+    }
+
+    /// The same bucket by another rate: what is missing of it stays missing.
+    #[must_use]
+    pub fn at_rate(self, old: Rate, new: Rate, now: Timestamp) -> Self {
+        let missing = self.missing(old, now) + i128::from(old.per) - 1;
+        Self { full_at: new.at(now) + new.ticks(old.units(missing)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    const NOW: i64 = 1_796_104_800_000;
+
+    fn limit(amount: u64, burst: u64) -> Limit {
+        Limit { amount, per: Millis(60_000), burst: Millis(burst), headroom: Ratio(0), lag: Millis(0) }
+    }
+
+    /// How many of the units asked for every millisecond are taken in each half-open span of a minute, at most, and
+    /// how many in the first.
+    fn greedy(rate: Rate, cost: u64, minutes: i64) -> (u64, u64) {
+        let mut bucket = Bucket::default();
+        let mut taken: Vec<i64> = Vec::new();
+        for ms in 0..minutes * 60_000 {
+            while bucket.take(rate, cost, Timestamp(NOW + ms)) {
+                taken.push(ms);
+            }
+        }
+        let within = |from: i64| taken.iter().filter(|&&at| (from..from + 60_000).contains(&at)).count() as u64 * cost;
+        (taken.iter().map(|&from| within(from)).max().unwrap_or(0), within(0))
+    }
+
+    #[test]
+    fn exactly_n_of_n_pass_and_nothing_is_carried_over_a_windows_edge() {
+        for (amount, burst) in [(1, 1_000), (6, 1_000), (7, 20_000), (60, 30_000), (600, 1_000), (599, 60_000)] {
+            let (most, first) = greedy(Rate::new(limit(amount, burst)), 1, 4);
+            assert_eq!((most, first), (amount, amount), "{amount} with a burst of {burst} ms");
+        }
+    }
+
+    #[test]
+    fn a_burst_passes_at_once_and_the_rest_one_by_one() {
+        let rate = Rate::new(Limit { headroom: Ratio(50_000), ..limit(600, 1_000) });
+        let mut bucket = Bucket::default();
+        let now = Timestamp(NOW);
+        assert_eq!((0..100).filter(|_| bucket.take(rate, 1, now)).count(), 10);
+        let wait = bucket.wait(rate, 1, 0, now).unwrap();
+        assert_eq!(wait, Millis(106), "570 a minute");
+        assert!(!bucket.take(rate, 1, Timestamp(NOW + 105)) && bucket.take(rate, 1, now.after(wait)));
+    }
+
+    #[test]
+    fn more_than_a_burst_waits_for_a_full_bucket_and_is_paid_off() {
+        let rate = Rate::new(limit(100_000, 1_000));
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.wait(rate, 100_001, 0, Timestamp(NOW)), None, "never");
+        assert!(bucket.take(rate, 5_000, Timestamp(NOW)));
+        let wait = bucket.wait(rate, 5_000, 0, Timestamp(NOW)).unwrap();
+        assert!((3_000..3_100).contains(&wait.0), "{wait}");
+        assert!(!bucket.take(rate, 1, Timestamp(NOW)));
+        bucket.refund(rate, 5_000, Timestamp(NOW));
+        assert_eq!(bucket.left(rate, Timestamp(NOW)), rate.burst());
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_never_closes_a_bucket_for_longer_than_its_limit() {
+        let rate = Rate::new(limit(600, 1_000));
+        let mut bucket = Bucket::default();
+        bucket.charge(rate, 10, Timestamp(NOW));
+        let wait = bucket.wait(rate, 1, 0, Timestamp(NOW - 3_600_000)).unwrap();
+        assert!(wait <= Millis(62_000), "{wait}");
+        for absurd in [i64::MIN, -1, i64::MAX] {
+            bucket.charge(rate, u64::MAX, Timestamp(absurd));
+            assert!(bucket.wait(rate, 1, 0, Timestamp(absurd)).unwrap() <= Millis(62_000));
+        }
+    }
+
+    #[test]
+    fn remaining_lowers_a_bucket_and_never_lifts_it() {
+        let rate = Rate::new(limit(600, 1_000));
+        let mut bucket = Bucket::default();
+        let now = Timestamp(NOW);
+        bucket.lower_to(rate, 3, now);
+        assert_eq!(bucket.left(rate, now), 3);
+        bucket.lower_to(rate, 8, now);
+        assert_eq!(bucket.left(rate, now), 3);
+        bucket.lower_to(rate, 0, now);
+        assert_eq!(bucket.left(rate, now), 0);
+    }
+
+    #[test]
+    fn what_is_missing_stays_missing_when_the_rules_change() {
+        let (old, new) = (Rate::new(limit(600, 1_000)), Rate::new(limit(60_000, 1_000)));
+        let mut bucket = Bucket::default();
+        bucket.charge(old, 7, Timestamp(NOW));
+        assert_eq!(bucket.at_rate(old, new, Timestamp(NOW)).left(new, Timestamp(NOW)), 993);
+    }
+
+    /// Random amounts at random times: no half-open span of `per` has more than the limit, as long as no single amount
+    /// is larger than a full bucket.
+    #[test]
+    fn no_span_has_more_than_the_limit() {
+        let rates = (1..5_000u64, 1..60_000u64, 0..500_000u32, 0..5_000u64);
+        let asks = proptest::collection::vec((0..900i64, 1..40u64), 1..400);
+        TestRunner::new(ProptestConfig::with_cases(600))
+            .run(&(rates, asks), |((amount, burst, headroom, lag), asks)| {
+                let rate = Rate::new(Limit { headroom: Ratio(headroom), lag: Millis(lag), ..limit(amount, burst) });
+                let (mut bucket, mut now) = (Bucket::default(), NOW);
+                let mut taken: Vec<(i64, u64)> = Vec::new();
+                for (pause, units) in asks {
+                    now += pause;
+                    let units = units.min(rate.burst());
+                    let left = bucket.left(rate, Timestamp(now));
+                    let went = bucket.take(rate, units, Timestamp(now));
+                    prop_assert_eq!(went, units <= left);
+                    if went {
+                        taken.push((now, units));
+                    } else {
+                        let wait = bucket.wait(rate, units, 0, Timestamp(now)).unwrap();
+                        let then = Timestamp(now).after(wait);
+                        prop_assert!(bucket.left(rate, then) >= units, "told to wait too short");
+                        prop_assert!(bucket.left(rate, Timestamp(then.0 - 1)) < units, "told to wait too long");
+                    }
+                }
+                for &(from, _) in &taken {
+                    // What a lease took may be sent up to the lag later.
+                    let span = from..from + 60_000 + i64::try_from(lag).unwrap_or(0);
+                    let sum: u64 = taken.iter().filter(|(at, _)| span.contains(at)).map(|(_, units)| units).sum();
+                    prop_assert!(sum <= amount.max(1), "{sum} of {amount}");
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}

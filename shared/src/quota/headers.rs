@@ -1,0 +1,306 @@
+//! What a provider's headers say of its quota. Takes a function that looks a header up, and the time; returns a
+//! [`Reading`]. Called by the edge for every answer of an endpoint.
+//!
+//! Headers are outside bytes. What can't be read is no reading, and nothing here panics.
+//!
+//! Understood are `retry-after` (seconds or a date, RFC 9110 §10.2.3), `retry-after-ms` and `x-ms-retry-after-ms`,
+//! `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of OpenAI and those who speak like it, and
+//! `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`.
+
+use crate::time::{Millis, Timestamp};
+
+/// The longest wait that is believed: an hour. What is closed for longer is tried again then.
+pub const LONGEST_WAIT: Millis = Millis(3_600_000);
+
+/// From here on a reset in seconds is a time since 1970, not a span: it would be over thirty years.
+const SECONDS_SINCE_1970: u64 = 1_000_000_000;
+
+/// What is said of one dimension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Dimension {
+    /// How much may be used in a span that the provider knows.
+    pub limit: Option<u64>,
+    /// How much of it is left.
+    pub remaining: Option<u64>,
+    /// How long until the limit is there again.
+    pub reset: Option<Millis>,
+}
+
+/// What an answer's headers say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// How long the provider asks to wait.
+    pub retry_after: Option<Millis>,
+    /// Its requests.
+    pub requests: Option<Dimension>,
+    /// Its tokens: of several kinds, the one with the least left.
+    pub tokens: Option<Dimension>,
+}
+
+impl Reading {
+    /// Reads the headers that `get` finds by their names in lower case.
+    ///
+    /// ```
+    /// use bailiwick_rules::quota::Reading;
+    /// use bailiwick_rules::time::{Millis, Timestamp};
+    ///
+    /// let headers = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6m0s"),
+    ///                ("x-ratelimit-limit-tokens", "100000"), ("x-ratelimit-reset-requests", "120ms")];
+    /// let get = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    /// assert_eq!(Reading::of(get, Timestamp(0)).wait(), Some(Millis(360_000)));
+    /// ```
+    #[must_use]
+    pub fn of<'h>(get: impl Fn(&str) -> Option<&'h str>, now: Timestamp) -> Self {
+        let read = |limit: &str, remaining: &str, reset: &str| dimension(get(limit), get(remaining), get(reset), now);
+        let anthropic = |kind: &str| {
+            let name = |what: &str| format!("anthropic-ratelimit-{kind}-{what}");
+            read(&name("limit"), &name("remaining"), &name("reset"))
+        };
+        let openai = |limit, remaining, reset| read(limit, remaining, reset);
+        let requests =
+            openai("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests");
+        let tokens = openai("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens");
+        let kinds = || ["tokens", "input-tokens", "output-tokens"].into_iter().filter_map(anthropic);
+        Self {
+            retry_after: retry_after(&get, now),
+            requests: requests.or_else(|| anthropic("requests")),
+            tokens: tokens.or_else(|| kinds().min_by_key(|kind| kind.remaining.unwrap_or(u64::MAX))),
+        }
+    }
+
+    /// How long to wait after a refusal: as the provider asks; else until the dimension that has nothing left is there
+    /// again; if none says so, until both are.
+    #[must_use]
+    pub fn wait(&self) -> Option<Millis> {
+        let resets = |is_meant: fn(&Dimension) -> bool| {
+            let dimensions = [self.requests, self.tokens].into_iter().flatten();
+            dimensions.filter(is_meant).filter_map(|dimension| dimension.reset).max()
+        };
+        let exhausted = || resets(|dimension| dimension.remaining == Some(0));
+        let unclear = || {
+            let tells = |dimension: &Option<Dimension>| dimension.is_some_and(|one| one.remaining == Some(0));
+            let is_clear = tells(&self.requests) || tells(&self.tokens);
+            if is_clear { None } else { resets(|_| true) }
+        };
+        self.retry_after.or_else(exhausted).or_else(unclear).map(|wait| wait.min(LONGEST_WAIT))
+    }
+}
+
+/// One dimension. `-1` is how gateways say that they know nothing, and so is 0 left of a limit that isn't told.
+fn dimension(limit: Option<&str>, remaining: Option<&str>, reset: Option<&str>, now: Timestamp) -> Option<Dimension> {
+    let limit = limit.and_then(whole).filter(|limit| *limit > 0);
+    let remaining = remaining.and_then(whole).filter(|remaining| *remaining > 0 || limit.is_some());
+    let reset = reset.and_then(|text| reset_in(text, now));
+    let is_reading = remaining.is_some() || limit.is_some() || reset.is_some_and(|reset| reset > Millis(0));
+    is_reading.then_some(Dimension { limit, remaining, reset })
+}
+
+fn retry_after<'h>(get: &impl Fn(&str) -> Option<&'h str>, now: Timestamp) -> Option<Millis> {
+    let millis = |name: &str| get(name).and_then(|text| decimal(text.trim(), 1)).map(Millis);
+    let plain = || {
+        let text = get("retry-after")?.trim();
+        let date = || http_date(text).map(|date| date.since(now));
+        decimal(text, 1_000).map(Millis).or_else(date)
+    };
+    let wait = millis("retry-after-ms").or_else(|| millis("x-ms-retry-after-ms")).or_else(plain);
+    wait.map(|wait| wait.min(LONGEST_WAIT))
+}
+
+/// A reset: a span, plain seconds, seconds since 1970, or a time (RFC 3339).
+fn reset_in(text: &str, now: Timestamp) -> Option<Millis> {
+    let text = text.trim();
+    let span = match whole(text).filter(|seconds| *seconds >= SECONDS_SINCE_1970) {
+        Some(seconds) => Some(instant(seconds)?.since(now)),
+        None => read_span(text),
+    };
+    span.or_else(|| Timestamp::parse(text).map(|at| at.since(now))).map(|span| span.min(LONGEST_WAIT))
+}
+
+fn instant(seconds: u64) -> Option<Timestamp> {
+    i64::try_from(seconds).ok()?.checked_mul(1_000).map(Timestamp)
+}
+
+/// Reads a span as Go writes durations (`6m0s`, `1.5s`, `120ms`, `1h2m`), or plain seconds. Parts of a millisecond
+/// count as one.
+///
+/// ```
+/// use bailiwick_rules::quota::read_span;
+/// use bailiwick_rules::time::Millis;
+/// assert_eq!(read_span("6m0s"), Some(Millis(360_000)));
+/// assert_eq!(read_span("1.5"), Some(Millis(1_500)));
+/// assert_eq!(read_span("120us"), Some(Millis(1)));
+/// assert_eq!(read_span("-1s"), None);
+/// ```
+#[must_use]
+pub fn read_span(text: &str) -> Option<Millis> {
+    if let Some(plain) = decimal(text, 1_000) {
+        return Some(Millis(plain));
+    }
+    let (mut total, mut rest) = (0u64, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, left) = after.split_at(letters);
+        let span = match unit {
+            // A span shorter than a millisecond is still a wait.
+            "ns" => decimal(number, 1)?.div_ceil(1_000_000),
+            "us" | "µs" | "μs" => decimal(number, 1)?.div_ceil(1_000),
+            "ms" => decimal(number, 1)?,
+            "s" => decimal(number, 1_000)?,
+            "m" => decimal(number, 60_000)?,
+            "h" => decimal(number, 3_600_000)?,
+            "d" => decimal(number, 86_400_000)?,
+            _ => return None,
+        };
+        total = total.saturating_add(span);
+        rest = left;
+    }
+    (!text.is_empty()).then_some(Millis(total))
+}
+
+/// A whole number that isn't negative, whatever its length: one that doesn't fit is the largest that does.
+fn whole(text: &str) -> Option<u64> {
+    decimal(text.trim(), 1)
+}
+
+/// A decimal number that isn't negative, times a scale, rounded up.
+fn decimal(text: &str, scale: u64) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let number =
+        |text: &str| text.bytes().fold(0u64, |sum, byte| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0')));
+    // Nine digits say a thousand-millionth. Those behind them count as one more of these.
+    let (near, far) = fraction.split_at(fraction.len().min(9));
+    let unit = near.bytes().fold(1u64, |unit, _| unit * 10);
+    let parts = number(near) + u64::from(far.bytes().any(|byte| byte != b'0'));
+    let fraction = u128::from(parts) * u128::from(scale);
+    let fraction = u64::try_from(fraction.div_ceil(u128::from(unit))).unwrap_or(u64::MAX);
+    Some(number(whole).saturating_mul(scale).saturating_add(fraction))
+}
+
+/// The preferred form of RFC 9110 §5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<Timestamp> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.split_once(", ")?;
+    let mut parts = date.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    (parts.next() == Some("GMT")).then(|| Timestamp::parse(&format!("{year}-{month:02}-{day}T{time}Z")))?
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    /// 2026-12-01T06:00:00Z
+    const NOW: Timestamp = Timestamp(1_796_104_800_000);
+
+    fn read(headers: &[(&str, &str)]) -> Reading {
+        Reading::of(|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value), NOW)
+    }
+
+    fn wait(headers: &[(&str, &str)]) -> Option<u64> {
+        read(headers).wait().map(|wait| wait.0)
+    }
+
+    #[test]
+    fn a_provider_says_how_long_to_wait_in_many_forms() {
+        assert_eq!(wait(&[("retry-after", "7")]), Some(7_000));
+        assert_eq!(wait(&[("retry-after", " 1.2 ")]), Some(1_200));
+        assert_eq!(wait(&[("retry-after", "Tue, 01 Dec 2026 06:01:30 GMT")]), Some(90_000));
+        assert_eq!(wait(&[("retry-after", "Tue, 01 Dec 2026 05:00:00 GMT")]), Some(0), "it is over");
+        assert_eq!(wait(&[("retry-after", "7"), ("retry-after-ms", "6543")]), Some(6_543));
+        assert_eq!(wait(&[("retry-after", "7"), ("x-ms-retry-after-ms", "6544")]), Some(6_544));
+        assert_eq!(wait(&[("retry-after", "99999999999999999999999")]), Some(LONGEST_WAIT.0));
+        for nonsense in ["", "-1", "soon", "NaN", "inf", "1e9", "0x10", "5 s", "..", "١"] {
+            assert_eq!(wait(&[("retry-after", nonsense)]), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn the_wait_is_that_of_the_exhausted_dimension_and_if_unclear_the_longest() {
+        let limits = [("x-ratelimit-limit-requests", "60"), ("x-ratelimit-limit-tokens", "1000")];
+        let resets = [("x-ratelimit-reset-requests", "120ms"), ("x-ratelimit-reset-tokens", "6m0s")];
+        let with = |left: &[(&'static str, &'static str)]| wait(&[&limits[..], &resets, left].concat());
+        let (no_requests, no_tokens) = (("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-remaining-tokens", "0"));
+        assert_eq!(with(&[no_requests, ("x-ratelimit-remaining-tokens", "9")]), Some(120));
+        assert_eq!(with(&[no_tokens, ("x-ratelimit-remaining-requests", "9")]), Some(360_000));
+        assert_eq!(with(&[no_requests, no_tokens]), Some(360_000));
+        assert_eq!(with(&[]), Some(360_000), "unclear");
+        assert_eq!(wait(&[("x-ratelimit-reset-requests", "59.70")]), Some(59_700));
+        assert_eq!(wait(&[("x-ratelimit-reset-requests", "1796104830")]), Some(30_000), "seconds since 1970");
+    }
+
+    #[test]
+    fn anthropics_headers_tell_times() {
+        let reading = read(&[
+            ("anthropic-ratelimit-requests-limit", "50"),
+            ("anthropic-ratelimit-requests-remaining", "49"),
+            ("anthropic-ratelimit-requests-reset", "2026-12-01T06:00:01Z"),
+            ("anthropic-ratelimit-input-tokens-limit", "50000"),
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
+            ("anthropic-ratelimit-input-tokens-reset", "2026-12-01T06:00:12Z"),
+            ("anthropic-ratelimit-output-tokens-limit", "10000"),
+            ("anthropic-ratelimit-output-tokens-remaining", "10000"),
+        ]);
+        assert_eq!(reading.requests.unwrap().remaining, Some(49));
+        assert_eq!(reading.tokens.unwrap().remaining, Some(0));
+        assert_eq!(reading.wait(), Some(Millis(12_000)));
+    }
+
+    #[test]
+    fn unknown_numbers_are_no_reading() {
+        let unknown = [
+            ("x-ratelimit-limit-requests", "-1"),
+            ("x-ratelimit-remaining-requests", "-1"),
+            ("x-ratelimit-reset-requests", "0"),
+        ];
+        assert_eq!(read(&unknown), Reading::default());
+        assert_eq!(read(&[("x-ratelimit-remaining-tokens", "0")]), Reading::default(), "0 without a limit");
+        let zero = [("x-ratelimit-limit-tokens", "0"), ("x-ratelimit-remaining-tokens", "0")];
+        assert_eq!(read(&zero), Reading::default(), "0 of nothing");
+        let some = read(&[("x-ratelimit-limit-tokens", "9"), ("x-ratelimit-remaining-tokens", "0")]);
+        assert_eq!(some.tokens.unwrap().remaining, Some(0));
+    }
+
+    #[test]
+    fn spans_are_exact() {
+        let spans = [("1h2m3s", 3_723_000), ("1.0005s", 1_001), ("0.0000000001s", 1), ("20ms", 20), ("1d", 86_400_000)];
+        for (text, expected) in spans {
+            assert_eq!(read_span(text), Some(Millis(expected)), "{text}");
+        }
+        for bad in ["", "s", "1x", "1s2", "-1s", "1s-1s", "1 s", "1.2.3s", "٣s"] {
+            assert_eq!(read_span(bad), None, "{bad}");
+        }
+        assert_eq!(read_span("99999999999999999999d99999999999999999999h"), Some(Millis(u64::MAX)));
+    }
+
+    #[test]
+    fn headers_from_hell_never_panic_nor_close_for_long() {
+        let values = prop_oneof![
+            "[0-9.:+-]{0,40}(ns|us|µs|ms|s|m|h|d)?",
+            "([0-9]{1,25}(\\.[0-9]{0,25})?(ms|s|m|h)){0,4}",
+            "(Mon|Tue), [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{0,10} GMT",
+            "[0-9]{4,6}-[0-9]{2}-[0-9]{2}T[0-9:.]{0,12}(Z|[+-][0-9:]{0,6})",
+            ".{0,40}",
+        ];
+        TestRunner::new(ProptestConfig::with_cases(5_000))
+            .run(&(any::<i64>(), values.clone(), values), |(now, one, other)| {
+                let get =
+                    |name: &str| if name.len().is_multiple_of(2) { Some(one.as_str()) } else { Some(other.as_str()) };
+                let reading = Reading::of(get, Timestamp(now));
+                prop_assert!(reading.wait().is_none_or(|wait| wait <= LONGEST_WAIT));
+                let resets = [reading.requests, reading.tokens].into_iter().flatten().filter_map(|one| one.reset);
+                prop_assert!(resets.max().is_none_or(|reset| reset <= LONGEST_WAIT));
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -1,0 +1,182 @@
+//! How one pool is divided among isolates. A [`Ledger`] stands on a DNS node: it takes an [`Ask`] of an isolate, and
+//! returns a [`Grant`] for the next two seconds. The edge's side is [`super::share`].
+//!
+//! An isolate tells what it spent, what it could use, and what the provider said. It tells nothing of anybody. What
+//! wasn't spent of its last grant goes back to the pool; what it spent beyond it is taken from the next grants.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cost, Limits, Pool, Rate, Refusal};
+use crate::time::{Millis, Timestamp};
+
+/// How long a grant may be spent.
+pub const LEASE: Millis = Millis(2_000);
+/// How long after its last ask an isolate counts when a pool is divided.
+const ACTIVE: Millis = Millis(5_000);
+/// The most isolates that are remembered for each pool. Beyond them, the one that has been silent longest is forgotten.
+pub const MAX_HOLDERS: usize = 4_096;
+
+/// What is granted of a dimension that isn't limited.
+const UNLIMITED: u64 = u32::MAX as u64;
+
+/// Amounts of both dimensions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Amounts {
+    /// Requests.
+    pub requests: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+/// What an isolate tells of one pool, and asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ask {
+    /// What it spent since its last ask that was answered.
+    pub spent: Amounts,
+    /// What it got back since then: estimates that were too high.
+    pub returned: Amounts,
+    /// What it could spend in the next seconds.
+    pub want: Amounts,
+    /// What its largest waiting request needs: less is of no use to it.
+    pub least: Amounts,
+    /// For how many more milliseconds the provider wants no requests.
+    pub closed_ms: u64,
+}
+
+/// What an isolate may spend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grant {
+    /// This much, in the next `lasts_ms`.
+    pub granted: Amounts,
+    /// Its part of the pool in that time: what it gets while all others want theirs.
+    pub share: Amounts,
+    /// How long it may be spent, in milliseconds.
+    pub lasts_ms: u64,
+    /// If nothing was granted: how long until its largest waiting request may fit, in milliseconds.
+    pub wait_ms: u64,
+}
+
+/// What a node knows of one pool.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    pool: Pool,
+    holders: HashMap<u64, Holder>,
+}
+
+/// What a node knows of one isolate.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    seen: Timestamp,
+    /// What it was granted and hasn't settled.
+    granted: Amounts,
+    want: Amounts,
+}
+
+/// An isolate's part of one dimension.
+struct Part {
+    share: u64,
+    granted: u64,
+}
+
+impl From<Cost> for Amounts {
+    fn from(cost: Cost) -> Self {
+        Self { requests: cost.requests, tokens: cost.tokens }
+    }
+}
+
+impl From<Amounts> for Cost {
+    fn from(amounts: Amounts) -> Self {
+        Self { requests: amounts.requests, tokens: amounts.tokens }
+    }
+}
+
+impl Amounts {
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(other.requests),
+            tokens: self.tokens.saturating_sub(other.tokens),
+        }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+}
+
+impl Ledger {
+    /// Settles an isolate's last grant and makes the next. `limits` are those of the pool, made with a lag of
+    /// [`LEASE`].
+    pub fn ask(&mut self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
+        let before = self.holders.get(&holder).map_or_else(Amounts::default, |holder| holder.granted);
+        let used = ask.spent.minus(ask.returned);
+        // Only what was spent later than it was returned is given back beyond the last grant.
+        let back = ask.returned.minus(ask.spent);
+        self.pool.true_up(limits, None, before.into(), used.into(), now);
+        self.pool.refund(limits, None, back.into(), now);
+        if ask.closed_ms > 0 {
+            self.pool.close(Millis(ask.closed_ms), now);
+        }
+        self.make_room(holder);
+        self.holders.insert(holder, Holder { seen: now, granted: Amounts::default(), want: ask.want });
+        let grant = self.grant(limits, holder, ask, now);
+        self.pool.charge(limits, None, grant.granted.into(), now);
+        if let Some(kept) = self.holders.get_mut(&holder) {
+            kept.granted = grant.granted;
+        }
+        grant
+    }
+
+    fn grant(&self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
+        let (left_requests, left_tokens) = self.pool.left(limits, now);
+        let part = |rate: Option<Rate>, left: Option<u64>, of: fn(&Amounts) -> u64| match (rate, left) {
+            (Some(rate), Some(left)) => self.part(rate, left, (holder, ask), now, of),
+            _ => Part { share: UNLIMITED, granted: UNLIMITED },
+        };
+        let requests = part(limits.requests, left_requests, |amounts| amounts.requests);
+        let tokens = part(limits.tokens, left_tokens, |amounts| amounts.tokens);
+        let share = Amounts { requests: requests.share, tokens: tokens.share };
+        let granted = Amounts { requests: requests.granted, tokens: tokens.granted };
+        let (granted, wait_ms) = match self.pool.check(limits, None, ask.least.into(), now) {
+            Ok(()) => (granted, 0),
+            // One dimension alone is of no use.
+            Err(Refusal::Wait(wait)) => (Amounts::default(), wait.0),
+            Err(Refusal::TooLarge) => (Amounts::default(), LEASE.0),
+        };
+        Grant { granted, share, lasts_ms: LEASE.0, wait_ms }
+    }
+
+    /// One isolate's part of one dimension: what it wants, but no more than its share and what others leave of theirs.
+    fn part(&self, rate: Rate, left: u64, (holder, ask): (u64, &Ask), now: Timestamp, of: fn(&Amounts) -> u64) -> Part {
+        let worth = rate.refilled(LEASE).max(1);
+        let is_active = |other: &Holder| other.seen.after(ACTIVE).lasts(now, ACTIVE);
+        let others = self.holders.iter().filter(|(id, other)| **id != holder && is_active(other));
+        let wants: Vec<u64> = others.map(|(_, other)| of(&other.want)).collect();
+        let share = worth / (wants.len() as u64 + 1);
+        let wanted = wants.iter().fold(0u64, |sum, want| sum.saturating_add(*want.min(&share)));
+        let most = share.max(worth.saturating_sub(wanted)).min(left);
+        Part { share, granted: of(&ask.want).min(most).max(of(&ask.least)) }
+    }
+
+    /// How many isolates are remembered.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Forgets the isolate that has been silent longest, if there are too many.
+    fn make_room(&mut self, holder: u64) {
+        if self.holders.len() < MAX_HOLDERS || self.holders.contains_key(&holder) {
+            return;
+        }
+        let silent = self.holders.iter().min_by_key(|(id, holder)| (holder.seen, **id)).map(|(id, _)| *id);
+        silent.and_then(|id| self.holders.remove(&id));
+    }
+}

@@ -1,0 +1,383 @@
+//! A pool: the quota of a provider's account, and what was taken of it. Takes a [`Cost`] and whose reserve it may use;
+//! says whether it fits. Called by the edge for each attempt.
+//!
+//! **Reserves are floors.** Each tenant with a reserve has a bucket of its own, with its part of the pool. What lies in
+//! it is kept for that tenant, so a tenant that was idle gets its part at once. What comes back beyond a full bucket is
+//! anybody's, so an idle tenant's part is lent, and a tenant alone gets everything.
+
+use super::{Bucket, LONGEST_WAIT, Limit, Rate, Reading};
+use crate::rules::Ratio;
+use crate::time::{Millis, Timestamp};
+
+/// The first wait after a refusal that tells none.
+const SHORTEST_BACKOFF: Millis = Millis(1_000);
+/// How often the wait doubles with each further refusal: up to 64 s.
+const MOST_DOUBLINGS: u8 = 6;
+
+/// How much a pool allows. A dimension that is absent isn't limited.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// Requests.
+    pub requests: Option<Rate>,
+    /// Tokens, of prompts and answers together.
+    pub tokens: Option<Rate>,
+    /// The parts that are kept for tenants.
+    pub reserves: Vec<Ratio>,
+}
+
+impl Limits {
+    /// The limits of a pool that the rules describe.
+    #[must_use]
+    pub fn new(requests: Option<Limit>, tokens: Option<Limit>, reserves: Vec<Ratio>) -> Self {
+        Self { requests: requests.map(Rate::new), tokens: tokens.map(Rate::new), reserves }
+    }
+}
+
+/// What one request takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cost {
+    /// Requests: 1, or 0 of one that nobody saw.
+    pub requests: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+/// Why a request doesn't fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It fits later, at the earliest after this time.
+    Wait(Millis),
+    /// It is larger than the whole limit.
+    TooLarge,
+}
+
+/// What was taken of one dimension, in all and of each reserve.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Taken {
+    all: Bucket,
+    floors: Vec<Bucket>,
+}
+
+/// What was taken of a pool. One that nobody used is full.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    requests: Taken,
+    tokens: Taken,
+    /// Until when the provider said that nothing is left.
+    closed_until: Timestamp,
+    /// Refusals since the provider last served.
+    refusals: u8,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { requests: Taken::default(), tokens: Taken::default(), closed_until: Timestamp(i64::MIN), refusals: 0 }
+    }
+}
+
+impl Pool {
+    /// Whether a request fits now. `reserve` is the position of its tenant's reserve.
+    ///
+    /// # Errors
+    /// How long it has to wait, or that it never fits.
+    pub fn check(&self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
+        let mut wait = self.closed(now);
+        for (taken, rate, units) in self.dimensions(limits, cost) {
+            wait = wait.max(taken.wait(rate, &limits.reserves, reserve, units, now).ok_or(Refusal::TooLarge)?);
+        }
+        if wait == Millis(0) { Ok(()) } else { Err(Refusal::Wait(wait)) }
+    }
+
+    /// Takes what a request costs, whether it fits or not.
+    pub fn charge(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
+        self.each(limits, cost, |taken, rate, units| taken.charge(rate, &limits.reserves, reserve, units, now));
+    }
+
+    /// Gives back what wasn't used after all.
+    pub fn refund(&mut self, limits: &Limits, reserve: Option<usize>, cost: Cost, now: Timestamp) {
+        self.each(limits, cost, |taken, rate, units| taken.refund(rate, &limits.reserves, reserve, units, now));
+    }
+
+    /// Replaces what was charged for a request by what it used.
+    pub fn true_up(&mut self, limits: &Limits, reserve: Option<usize>, charged: Cost, used: Cost, now: Timestamp) {
+        let over = |used: u64, charged: u64| used.saturating_sub(charged);
+        let more = Cost { requests: over(used.requests, charged.requests), tokens: over(used.tokens, charged.tokens) };
+        let less = Cost { requests: over(charged.requests, used.requests), tokens: over(charged.tokens, used.tokens) };
+        self.charge(limits, reserve, more, now);
+        self.refund(limits, reserve, less, now);
+    }
+
+    /// Believes a provider that served: what it says is left lowers what may be taken, and never lifts it.
+    pub fn served(&mut self, limits: &Limits, reading: &Reading, now: Timestamp) {
+        self.refusals = 0;
+        let told = [reading.requests, reading.tokens].map(Option::unwrap_or_default);
+        for (taken, rate, told) in
+            [(&mut self.requests, limits.requests, told[0]), (&mut self.tokens, limits.tokens, told[1])]
+        {
+            if let (Some(rate), Some(remaining)) = (rate, told.remaining) {
+                taken.all.lower_to(rate, remaining, now);
+            }
+        }
+        for reset in told.iter().filter(|told| told.remaining == Some(0)).filter_map(|told| told.reset) {
+            self.close(reset, now);
+        }
+    }
+
+    /// Believes a provider that refused: nothing fits until it said, else for a time that doubles with each refusal in
+    /// a row.
+    pub fn refused(&mut self, reading: &Reading, now: Timestamp) {
+        let backoff = Millis(SHORTEST_BACKOFF.0 << self.refusals.min(MOST_DOUBLINGS));
+        self.refusals = self.refusals.saturating_add(1);
+        // A wait of nothing would be a hot retry.
+        self.close(reading.wait().filter(|wait| *wait > Millis(0)).unwrap_or(backoff), now);
+    }
+
+    /// For how much longer the provider wants no requests; zero if it serves.
+    #[must_use]
+    pub fn closed(&self, now: Timestamp) -> Millis {
+        if self.closed_until.lasts(now, LONGEST_WAIT) { self.closed_until.since(now) } else { Millis(0) }
+    }
+
+    /// What may be taken now without a reserve, of each dimension that is limited.
+    #[must_use]
+    pub fn left(&self, limits: &Limits, now: Timestamp) -> (Option<u64>, Option<u64>) {
+        let left = |taken: &Taken, rate: Option<Rate>| rate.map(|rate| taken.all.left(rate, now));
+        (left(&self.requests, limits.requests), left(&self.tokens, limits.tokens))
+    }
+
+    /// Lets nothing fit for a time, an hour at most. Never shortens what was said before.
+    pub fn close(&mut self, wait: Millis, now: Timestamp) {
+        let until = now.after(wait.min(LONGEST_WAIT));
+        let is_longer = !self.closed_until.lasts(now, LONGEST_WAIT) || until > self.closed_until;
+        if is_longer {
+            self.closed_until = until;
+        }
+    }
+
+    fn dimensions(&self, limits: &Limits, cost: Cost) -> impl Iterator<Item = (&Taken, Rate, u64)> {
+        let both = [(&self.requests, limits.requests, cost.requests), (&self.tokens, limits.tokens, cost.tokens)];
+        both.into_iter().filter_map(|(taken, rate, units)| Some((taken, rate?, units)))
+    }
+
+    fn each(&mut self, limits: &Limits, cost: Cost, mut change: impl FnMut(&mut Taken, Rate, u64)) {
+        if let Some(rate) = limits.requests.filter(|_| cost.requests > 0) {
+            change(&mut self.requests, rate, cost.requests);
+        }
+        if let Some(rate) = limits.tokens.filter(|_| cost.tokens > 0) {
+            change(&mut self.tokens, rate, cost.tokens);
+        }
+    }
+}
+
+impl Taken {
+    /// How long until units fit, by the pool's common part or by a tenant's own.
+    fn wait(
+        &self,
+        rate: Rate,
+        reserves: &[Ratio],
+        reserve: Option<usize>,
+        units: u64,
+        now: Timestamp,
+    ) -> Option<Millis> {
+        let others = reserves.iter().enumerate().filter(|(position, _)| Some(*position) != reserve);
+        let held = others.map(|(position, part)| self.floor(position).left(rate.share(*part), now)).sum();
+        let common = self.all.wait(rate, units, held, now);
+        let own =
+            reserve.and_then(|position| self.floor(position).wait(rate.share(*reserves.get(position)?), units, 0, now));
+        common.into_iter().chain(own).min()
+    }
+
+    fn charge(&mut self, rate: Rate, reserves: &[Ratio], reserve: Option<usize>, units: u64, now: Timestamp) {
+        self.all.charge(rate, units, now);
+        let Some((floor, share)) = self.own(rate, reserves, reserve) else { return };
+        // Beyond its own part a tenant uses what was lent to it: that isn't held against its part.
+        let is_own = floor.wait(share, units, 0, now) == Some(Millis(0));
+        let units = if is_own { units } else { units.min(floor.left(share, now)) };
+        floor.charge(share, units, now);
+    }
+
+    fn refund(&mut self, rate: Rate, reserves: &[Ratio], reserve: Option<usize>, units: u64, now: Timestamp) {
+        self.all.refund(rate, units, now);
+        if let Some((floor, share)) = self.own(rate, reserves, reserve) {
+            floor.refund(share, units, now);
+        }
+    }
+
+    fn floor(&self, position: usize) -> Bucket {
+        self.floors.get(position).copied().unwrap_or_default()
+    }
+
+    fn own(&mut self, rate: Rate, reserves: &[Ratio], reserve: Option<usize>) -> Option<(&mut Bucket, Rate)> {
+        let position = reserve?;
+        let part = *reserves.get(position)?;
+        if self.floors.len() < reserves.len() {
+            self.floors.resize(reserves.len(), Bucket::default());
+        }
+        Some((self.floors.get_mut(position)?, rate.share(part)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::super::Dimension;
+    use super::*;
+
+    const NOW: i64 = 1_796_104_800_000;
+    const ONE: Cost = Cost { requests: 1, tokens: 0 };
+
+    fn limit(amount: u64, burst: u64) -> Limit {
+        Limit { amount, per: Millis(60_000), burst: Millis(burst), headroom: Ratio(0), lag: Millis(0) }
+    }
+
+    fn requests(amount: u64, burst: u64, reserves: &[u32]) -> Limits {
+        Limits::new(Some(limit(amount, burst)), None, reserves.iter().copied().map(Ratio).collect())
+    }
+
+    /// Each asker asks in turn, every 10 ms, in `[from, to)`; what each got.
+    fn race(pool: &mut Pool, limits: &Limits, askers: &[Option<usize>], from: i64, to: i64) -> Vec<u64> {
+        let mut got = vec![0; askers.len()];
+        for ms in (from..to).step_by(10) {
+            let now = Timestamp(NOW + ms);
+            for (asker, got) in askers.iter().zip(&mut got) {
+                while pool.check(limits, *asker, ONE, now).is_ok() {
+                    pool.charge(limits, *asker, ONE, now);
+                    *got += 1;
+                }
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn of_five_parallel_calls_only_what_fits_is_sent() {
+        let limits = Limits::new(None, Some(limit(100, 60_000)), Vec::new());
+        let (mut pool, cost) = (Pool::default(), Cost { requests: 1, tokens: 40 });
+        let now = Timestamp(NOW);
+        let sent = (0..5).filter(|_| {
+            let fits = pool.check(&limits, None, cost, now).is_ok();
+            if fits {
+                pool.charge(&limits, None, cost, now);
+            }
+            fits
+        });
+        assert_eq!(sent.count(), 2);
+        let Err(Refusal::Wait(wait)) = pool.check(&limits, None, cost, now) else { panic!("a wait") };
+        assert!(wait > Millis(0) && pool.check(&limits, None, cost, now.after(wait)).is_ok());
+        let large = Cost { requests: 1, tokens: 101 };
+        assert_eq!(pool.check(&limits, None, large, now), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn an_aborted_call_frees_its_slot() {
+        let limits = requests(1, 1_000, &[]);
+        let mut pool = Pool::default();
+        let now = Timestamp(NOW);
+        pool.charge(&limits, None, ONE, now);
+        assert!(pool.check(&limits, None, ONE, now).is_err());
+        pool.refund(&limits, None, ONE, now);
+        assert!(pool.check(&limits, None, ONE, now).is_ok());
+    }
+
+    #[test]
+    fn the_end_replaces_the_estimate_by_what_was_used() {
+        let limits = Limits::new(Some(limit(600, 30_000)), Some(limit(60_000, 30_000)), Vec::new());
+        let now = Timestamp(NOW);
+        for (used, left) in [(100, 29_900), (1_000, 29_000), (9_000, 21_000)] {
+            let mut pool = Pool::default();
+            let charged = Cost { requests: 1, tokens: 1_000 };
+            pool.charge(&limits, None, charged, now);
+            pool.true_up(&limits, None, charged, Cost { requests: 1, tokens: used }, now);
+            assert_eq!(pool.left(&limits, now), (Some(299), Some(left)));
+        }
+    }
+
+    #[test]
+    fn a_lone_tenant_with_a_reserve_reaches_all_of_it() {
+        let limits = requests(600, 10_000, &[300_000]);
+        assert_eq!(race(&mut Pool::default(), &limits, &[Some(0)], 0, 60_000), [600]);
+    }
+
+    #[test]
+    fn what_is_unused_is_lent_and_comes_back_within_one_burst() {
+        let limits = requests(600, 10_000, &[300_000]);
+        let mut pool = Pool::default();
+        // The other alone gets all that comes back; only the reserve of one burst is left lying.
+        let [lent] = race(&mut pool, &limits, &[None], 0, 60_000)[..] else { panic!() };
+        assert!((565..=570).contains(&lent), "{lent}");
+        let back = race(&mut pool, &limits, &[None, Some(0)], 60_000, 70_000);
+        assert!(back[1] >= 30, "{back:?}: 30 % of the 100 of one burst");
+        let then = race(&mut pool, &limits, &[None, Some(0)], 70_000, 130_000);
+        assert!(then[1] >= 149 && then[0] >= 320, "{then:?}: 30 % of the 501 that come back in a minute");
+    }
+
+    #[test]
+    fn a_reserve_smaller_than_one_request_is_kept_too() {
+        let limits = requests(60, 1_000, &[300_000]);
+        let mut pool = Pool::default();
+        race(&mut pool, &limits, &[None], 0, 60_000);
+        let both = race(&mut pool, &limits, &[None, Some(0)], 60_000, 180_000);
+        assert!(both[1] >= 35 && both[0] + both[1] <= 122, "{both:?} of 120");
+    }
+
+    #[test]
+    fn a_provider_that_refuses_closes_the_pool_for_as_long_as_it_says() {
+        let limits = requests(600, 1_000, &[]);
+        let now = Timestamp(NOW);
+        let wait = |pool: &Pool, now| match pool.check(&limits, None, ONE, now) {
+            Err(Refusal::Wait(wait)) => wait.0,
+            Ok(()) => 0,
+            Err(Refusal::TooLarge) => panic!("it isn't"),
+        };
+        let mut pool = Pool::default();
+        pool.refused(&Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, now);
+        assert_eq!(wait(&pool, now), 7_000);
+        pool.refused(&Reading { retry_after: Some(Millis(2_000)), ..Reading::default() }, now);
+        assert_eq!(wait(&pool, now), 7_000, "a shorter wait of another answer doesn't shorten it");
+        assert_eq!(wait(&pool, Timestamp(NOW - 7_200_000)), 0, "the clock was set back");
+        pool.served(&limits, &Reading::default(), Timestamp(NOW + 7_000));
+        for expected in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000] {
+            let mut fresh = Pool { closed_until: Timestamp(i64::MIN), ..pool.clone() };
+            fresh.refused(&Reading { retry_after: Some(Millis(0)), ..Reading::default() }, now);
+            assert_eq!(wait(&fresh, now), expected, "never a hot retry");
+            pool.refusals = fresh.refusals;
+        }
+        let mut pool = Pool::default();
+        let told = Dimension { remaining: Some(0), reset: Some(Millis(u64::MAX)), limit: None };
+        pool.served(&limits, &Reading { tokens: Some(told), ..Reading::default() }, now);
+        assert_eq!(wait(&pool, now), LONGEST_WAIT.0, "a dimension that the rules don't limit counts too");
+    }
+
+    /// Whatever tenants and costs come: in no span of a minute more passes than the limit, but for what one request of
+    /// each reserve may overdraw.
+    #[test]
+    fn reserves_never_add_to_the_pool() {
+        let shares = proptest::collection::vec(1..333_000u32, 0..3);
+        let asks = proptest::collection::vec((0..2_000i64, 0..4usize, 1..9u64), 1..300);
+        TestRunner::new(ProptestConfig::with_cases(500))
+            .run(&(20..600u64, 1_000..30_000u64, shares, asks), |(amount, burst, shares, asks)| {
+                let limits = requests(amount, burst, &shares);
+                let rate = limits.requests.unwrap();
+                let (mut pool, mut now) = (Pool::default(), NOW);
+                let mut taken: Vec<(i64, u64)> = Vec::new();
+                for (pause, who, units) in asks {
+                    now += pause;
+                    let reserve = (who < shares.len()).then_some(who);
+                    let cost = Cost { requests: units.min(rate.burst()), tokens: 0 };
+                    if pool.check(&limits, reserve, cost, Timestamp(now)).is_ok() {
+                        pool.charge(&limits, reserve, cost, Timestamp(now));
+                        taken.push((now, cost.requests));
+                    }
+                }
+                for &(from, _) in &taken {
+                    let span = from..from + 60_000;
+                    let sum: u64 = taken.iter().filter(|(at, _)| span.contains(at)).map(|(_, units)| units).sum();
+                    prop_assert!(sum <= amount + 8 * shares.len() as u64, "{sum} of {amount}");
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}
