@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::locate::geoip::Places;
     use crate::state::load::compile_rules;
-    use crate::state::owner::{Beginning, Offer, spawn};
+    use crate::state::owner::{InitialState, Offer, spawn};
     use crate::state::probe::Prober;
     use crate::state::snapshot::{Rules, World, ZoneSource};
     use crate::testing::{CLIENT, query};
@@ -199,7 +199,7 @@ mod tests {
     async fn live() -> (Arc<Responder>, Handle) {
         let world = World::build(rules(1), zones("192.0.2.80"), Arc::default(), Arc::new(Places::none()), NOW, None);
         let world = world.unwrap();
-        let beginning = Beginning {
+        let beginning = InitialState {
             world,
             status: crate::state::owner::Status::default(),
             store: None,

@@ -95,16 +95,16 @@ impl Keeper {
     }
 
     /// A way to the thread that doesn't keep it alive.
-    pub(crate) fn way(&self) -> Way {
-        Way(Arc::clone(&self.0))
+    pub(crate) fn handle(&self) -> KeeperHandle {
+        KeeperHandle(Arc::clone(&self.0))
     }
 }
 
 /// A way to the thread, for others than its owner.
 #[derive(Debug, Clone)]
-pub(crate) struct Way(Arc<Shared>);
+pub(crate) struct KeeperHandle(Arc<Shared>);
 
-impl Way {
+impl KeeperHandle {
     /// Has nothing written any more, as the directory is another process's.
     pub(crate) fn close(&self) {
         let mut state = self.0.state();

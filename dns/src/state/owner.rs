@@ -21,16 +21,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::Places;
-use crate::state::keeper::{Way, Write};
+use crate::state::keeper::{KeeperHandle, Write};
 use crate::state::observed::Observed;
 use crate::state::snapshot::{Rules, Snapshot, ZoneSource};
 use crate::state::store::Kind;
 use crate::system::clock::Clock;
 use crate::system::tasks::Tasks;
 
-pub(crate) use task::{Beginning, conflicting, faults_of, older, spawn, warnings_of};
+pub(crate) use task::{InitialState, conflicting, faults_of, older, spawn, warnings_of};
 
-/// The way to the owner: reads the current snapshot without waiting, sends changes. Cheap to clone.
+/// What the rest of the program holds of the owner. It reads the current snapshot without waiting, and sends changes.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     live: Arc<ArcSwap<Snapshot>>,
@@ -39,8 +40,8 @@ pub(crate) struct Handle {
     clock: Clock,
     tasks: Arc<Tasks>,
     observed: Observed,
-    /// What is written to the state directory goes this way, if there is one.
-    kept: Option<Way>,
+    /// Writes to the state directory, if there is one.
+    keeper: Option<KeeperHandle>,
 }
 
 /// What is sent to the owner.
@@ -48,7 +49,7 @@ pub(crate) struct Handle {
 pub(crate) enum Change {
     /// A new version of a source.
     Offer(Offer),
-    /// All that is wrong with the files of a source now.
+    /// Everything that is wrong with the files of a source now.
     Faults(Source, Faults),
     /// Force the status of a region or an endpoint.
     SetOverride { of: Overridden, forced: Forced, reply: Reply },
@@ -59,7 +60,7 @@ pub(crate) enum Change {
     Panic,
 }
 
-/// What is wrong with the files of a source: by zone, or by nothing where there is but one.
+/// What is wrong with the files of a source: the errors by zone. For rules, keys and GeoIP, the name is empty.
 pub(crate) type Faults = BTreeMap<String, Vec<String>>;
 
 /// A new version of a source, compiled by itself but not with the others.
@@ -89,7 +90,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// All of them.
+    /// All sources.
     pub(crate) const ALL: [Self; 4] = [Self::Rules, Self::Zones, Self::Keys, Self::Geoip];
 }
 
@@ -119,7 +120,7 @@ impl Offer {
 
 type Reply = oneshot::Sender<Result<Durability, OverrideError>>;
 
-/// How the sources of the state fare: what `/v1/rules` and the metrics tell beside the snapshot.
+/// What became of each source's versions, and what is wrong. `/v1/rules` and the metrics show it beside the snapshot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     /// The rules document.
@@ -134,35 +135,34 @@ pub(crate) struct Status {
     pub probes_passed: u64,
     /// Probes that failed, since the start.
     pub probes_failed: u64,
-    /// Renewals of signatures, since the start.
+    /// How many times signatures were renewed, since the start.
     pub renewals: u64,
-    /// The last failure to renew signatures, until a renewal succeeds: an alarm.
+    /// The last failure to renew signatures; `None` after a renewal succeeded. An alarm.
     pub not_renewed: Option<Failure>,
-    /// By zone that isn't served as its files say: what is wrong. Such a zone's last good version is served, if there
-    /// is one.
+    /// What is wrong with each zone that isn't served as its files say. Its last good version is served, if it has one.
     pub zones_failing: BTreeMap<String, Vec<String>>,
     /// What can't be written to the state directory, until it can.
     pub not_persisted: Option<Failure>,
-    /// The revision of rules that were accepted and await the first results of new monitors.
+    /// The revision of rules that were accepted, but wait for the first results of new monitors.
     pub awaited_revision: Option<u64>,
-    /// How many times the owner panicked and went on: whatever was offered to it before may be lost.
+    /// How many times the owner panicked and continued. What was offered to it before may be lost.
     pub panics: u64,
     /// What is served but probably not meant.
     pub warnings: Arc<[String]>,
 }
 
-/// How one source fares.
+/// What became of one source's versions.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SourceStatus {
-    /// Versions accepted, the first included.
+    /// Versions accepted, including the first.
     pub accepted: u64,
     /// Versions refused.
     pub refused: u64,
-    /// Versions ignored for an older revision.
+    /// Versions ignored because their revision is older.
     pub ignored: u64,
     /// When the version in service was accepted.
     pub accepted_at: Option<Timestamp>,
-    /// Why the version last offered isn't the one in service, while that is so: an alarm.
+    /// Why the version last offered isn't in service; `None` if it is. An alarm.
     pub last_error: Option<Failure>,
 }
 
@@ -171,12 +171,12 @@ pub(crate) struct SourceStatus {
 pub(crate) struct Failure {
     /// When.
     pub at: Timestamp,
-    /// Every error, with its place and its mend.
+    /// Every error, with its place and how to mend it.
     pub errors: Vec<String>,
 }
 
 impl Status {
-    /// How one source fares.
+    /// The status of one source.
     #[must_use]
     pub(crate) fn of(&self, source: Source) -> &SourceStatus {
         match source {
@@ -187,6 +187,7 @@ impl Status {
         }
     }
 
+    /// [`Status::of`], to change it.
     fn of_mut(&mut self, source: Source) -> &mut SourceStatus {
         match source {
             Source::Rules => &mut self.rules,
@@ -212,16 +213,16 @@ pub(crate) enum OverrideError {
     /// No such region or endpoint.
     #[error("{0} is no region or endpoint of the rules; use one of their names")]
     Unknown(Overridden),
-    /// Forced to be unknown.
+    /// The status to force is `unknown`.
     #[error("status must be \"up\" or \"down\"")]
     NoStatus,
-    /// Over before it begins.
+    /// Its end has passed already.
     #[error("until ({0}) lies in the past; name a time to come")]
     Ended(Timestamp),
     /// Nothing to delete.
     #[error("{0} has no override that came by the API; one that stands in the rules document is ended there")]
     NotForced(Overridden),
-    /// The server is going down, or a fault of it lost the request.
+    /// The server is shutting down, or a panic lost the request.
     #[error("the server is shutting down or failed at it; look whether the override is there, else ask again")]
     Stopped,
 }
@@ -240,13 +241,13 @@ impl Handle {
         self.live.load_full()
     }
 
-    /// A way to the current snapshot that looks only whether there is another one: for a thread that asks again and
-    /// again.
+    /// A cache of the current snapshot, for a thread that asks again and again. Each call only checks whether there is
+    /// a newer one.
     pub(crate) fn snapshots(&self) -> Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>> {
         Cache::new(Arc::clone(&self.live))
     }
 
-    /// How the sources fare.
+    /// The status of all sources.
     #[must_use]
     pub(crate) fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
@@ -263,28 +264,28 @@ impl Handle {
         &self.observed
     }
 
-    /// Waits until what is to be kept is written to the state directory, for at most `limit`.
+    /// Waits until everything is written to the state directory, for at most `limit`.
     pub(crate) fn finish_keeping(&self, limit: Duration) {
-        if let Some(kept) = &self.kept {
-            kept.finish(limit);
+        if let Some(keeper) = &self.keeper {
+            keeper.finish(limit);
         }
     }
 
-    /// Writes nothing to the state directory any more, as it is another process's from now on.
+    /// Stops writing to the state directory, because another process takes it over.
     pub(crate) fn stop_keeping(&self) {
-        if let Some(kept) = &self.kept {
-            kept.close();
+        if let Some(keeper) = &self.keeper {
+            keeper.close();
         }
     }
 
-    /// The time, by the clock the owner goes by.
+    /// The time, by the owner's clock.
     #[must_use]
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Waits until snapshot and status are as wanted; they are looked at after every change of either. `false` if the
-    /// owner ends before.
+    /// Waits until snapshot and status are as wanted. Checks them after every change of either. `false` if the owner
+    /// ends first.
     #[cfg(test)]
     pub(crate) async fn wait_until(&self, mut wanted: impl FnMut(&Snapshot, &Status) -> bool) -> bool {
         let mut status = self.status.clone();
@@ -303,16 +304,16 @@ impl Handle {
         self.changes.blocking_send(Change::Offer(offer)).is_ok()
     }
 
-    /// Tells all that is wrong with the files of a source. Whatever was last good stays in service. `false` if the
-    /// owner is gone.
-    pub(crate) fn tell_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
+    /// Reports everything that is wrong with the files of a source. The last good version stays in service. `false` if
+    /// the owner is gone.
+    pub(crate) fn report_faults_from_thread(&self, source: Source, faults: Faults) -> bool {
         self.changes.blocking_send(Change::Faults(source, faults)).is_ok()
     }
 
-    /// Has something written to the state directory, if there is one.
+    /// Has `write` called for the state directory, if there is one.
     pub(crate) fn keep(&self, kind: Kind, write: Write) {
-        if let Some(kept) = &self.kept {
-            kept.keep(kind, write);
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(kind, write);
         }
     }
 
@@ -332,6 +333,7 @@ impl Handle {
         self.ask(|reply| Change::DeleteOverride { of, reply }).await
     }
 
+    /// Sends a change and waits for the owner's reply.
     async fn ask(&self, change: impl FnOnce(Reply) -> Change) -> Result<Durability, OverrideError> {
         let (reply, answer) = oneshot::channel();
         self.changes.send(change(reply)).await.map_err(|_| OverrideError::Stopped)?;

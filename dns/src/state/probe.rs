@@ -24,16 +24,15 @@ pub(crate) use network::NetworkProber;
 
 /// How many probes of endpoints that answer may run at the same time.
 const MAX_AT_ONCE: usize = 256;
-/// How many probes of endpoints that are slow, or gave no answer last time, may run besides: they hold no place that
-/// others need.
+/// How many probes of slow endpoints may run in addition. An endpoint counts as slow if its last probe was slow or
+/// failed.
 const MAX_SLOW: usize = 1024;
 /// A probe that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(500);
 
 /// Carries out one probe.
 pub(crate) trait Prober: Send + Sync + 'static {
-    /// Tries what the monitor names, by these of its addresses; the error says what failed. The caller watches over the
-    /// time.
+    /// Probes the monitor's endpoint at `targets`. The error says what failed. The caller applies the timeout.
     fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<(), String>> + Send;
 }
 
@@ -49,6 +48,7 @@ impl Secrets {
         Self(values)
     }
 
+    /// The value of a secret.
     fn get(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned().or_else(|| std::env::var(name).ok())
     }
@@ -63,16 +63,16 @@ impl fmt::Debug for Secrets {
 /// Which addresses of a name one probe tries, and how many of them have to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Targets {
-    /// Whichever answers.
+    /// One address has to answer.
     Any,
-    /// Whichever answers of one family.
+    /// One address of the family has to answer.
     AnyOf(AddressFamily),
-    /// All of one family: half of a monitor of [`Family::Both`].
+    /// Every address of the family has to answer. A monitor of [`Family::Both`] runs two of these.
     AllOf(AddressFamily),
 }
 
 impl Targets {
-    /// Those that a monitor of this family needs: one, or one for each half.
+    /// The targets of a monitor: one, or one for each family.
     #[must_use]
     pub(crate) fn of(family: Family) -> &'static [Self] {
         match family {
@@ -83,7 +83,7 @@ impl Targets {
         }
     }
 
-    /// The family whose health a probe is, where the families are told apart.
+    /// The family that a probe tests, if the monitor distinguishes families.
     #[must_use]
     pub(crate) fn tested_family(self) -> Option<AddressFamily> {
         if let Self::AllOf(family) = self { Some(family) } else { None }
@@ -94,20 +94,20 @@ impl Targets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct MonitorId(pub u64);
 
-/// What one probe brought.
+/// The result of one probe.
 #[derive(Debug)]
 pub(crate) struct ProbeResult {
-    /// Whose probe it was.
+    /// The monitor that it belongs to.
     pub monitor: MonitorId,
     /// What failed, if it did.
     pub outcome: Result<(), String>,
 }
 
-/// Runs monitors.
+/// Starts monitors.
 #[derive(Debug)]
 pub(crate) struct Probing<P> {
     prober: Arc<P>,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     results: mpsc::Sender<ProbeResult>,
 }
 
@@ -124,52 +124,54 @@ impl Drop for Running {
 impl<P: Prober> Probing<P> {
     /// Sends every result to `results`.
     pub(crate) fn new(prober: P, results: mpsc::Sender<ProbeResult>) -> Self {
-        Self { prober: Arc::new(prober), places: Arc::default(), results }
+        Self { prober: Arc::new(prober), slots: Arc::default(), results }
     }
 
     /// Probes at once and then at every interval.
     pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets) -> Running {
-        let (prober, places, results) = (Arc::clone(&self.prober), Arc::clone(&self.places), self.results.clone());
-        Running(tokio::spawn(run(id, (monitor, targets), prober, places, results)))
+        let (prober, slots, results) = (Arc::clone(&self.prober), Arc::clone(&self.slots), self.results.clone());
+        Running(tokio::spawn(run(id, (monitor, targets), prober, slots, results)))
     }
 }
 
-/// Places for probes, which bound sockets and memory. Endpoints that hang have their own, so that they starve nobody.
+/// Limits how many probes run at once, and so sockets and memory. Slow endpoints have their own slots, so that they
+/// delay no others.
 #[derive(Debug)]
-struct Places {
+struct Slots {
     quick: Semaphore,
     slow: Semaphore,
 }
 
-impl Default for Places {
+impl Default for Slots {
     fn default() -> Self {
         Self { quick: Semaphore::new(MAX_AT_ONCE), slow: Semaphore::new(MAX_SLOW) }
     }
 }
 
-impl Places {
-    /// Runs a probe once there is a place for it. One that was slow last time waits for a place among the slow ones;
-    /// another that turns out to be slow goes over to them, if there is room.
+impl Slots {
+    /// Runs a probe once a slot is free. If the last probe was slow, this one takes a slow slot. A probe that turns out
+    /// to be slow moves to a slow slot, if one is free.
     async fn run<T>(&self, was_slow: bool, probe: impl Future<Output = T>) -> Option<T> {
         let mut probe = std::pin::pin!(probe);
         let first = if was_slow { &self.slow } else { &self.quick };
-        let place = first.acquire().await.ok()?;
+        let slot = first.acquire().await.ok()?;
         if was_slow {
             return Some(probe.await);
         }
         if let Ok(done) = timeout(SLOW, &mut probe).await {
             return Some(done);
         }
-        let _place = self.slow.try_acquire().inspect(|_| drop(place));
+        let _slot = self.slow.try_acquire().inspect(|_| drop(slot));
         Some(probe.await)
     }
 }
 
+/// Probes one monitor until its task is aborted or nobody takes the results.
 async fn run<P: Prober>(
     id: MonitorId,
     (monitor, targets): (Monitor, Targets),
     prober: Arc<P>,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     results: mpsc::Sender<ProbeResult>,
 ) {
     let interval = monitor.interval.to_std();
@@ -183,25 +185,25 @@ async fn run<P: Prober>(
             let outcome = unwinding(timeout(monitor.timeout.to_std(), prober.probe(&monitor, targets))).await;
             (outcome, begun.elapsed() >= SLOW)
         };
-        let Some((outcome, is_slow)) = places.run(was_slow, probe).await else { return };
+        let Some((outcome, is_slow)) = slots.run(was_slow, probe).await else { return };
         was_slow = is_slow || matches!(outcome, Ok(Err(_)));
-        // A probe that panics says nothing of what it probes; the next one may.
+        // A panic says nothing about the endpoint. The next probe may.
         if let Ok(outcome) = outcome {
             let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {}", monitor.timeout)));
             if results.send(ProbeResult { monitor: id, outcome }).await.is_err() {
                 return;
             }
         }
-        // Beats that were missed aren't made up for.
+        // Missed rounds aren't made up for.
         due = (due + pause).max(Instant::now());
         pause = interval;
     }
 }
 
-/// The pause after the first round, which is for everyone at once: from half an interval to a whole, spread evenly over
-/// the monitors, so that later rounds aren't.
+/// The pause after the first round: from half an interval to a whole one, spread evenly over the monitors. All monitors
+/// begin at the same time, and this keeps later rounds apart.
 fn first_pause(id: MonitorId, interval: Duration) -> Duration {
-    // Multiples of the golden ratio's fraction never bunch up.
+    // Multiples of the golden ratio's fraction spread evenly.
     #[allow(clippy::cast_precision_loss)]
     let spread = (id.0 as f64 * 0.618_033_988_749_895).fract();
     interval.mul_f64(0.5 + 0.5 * spread)

@@ -15,7 +15,7 @@ use crate::locate::geoip::{Places, Registered};
 use crate::protocol::name::Name;
 use crate::state::load::Shrink;
 use crate::state::load::{Fault, Sources};
-use crate::state::owner::{self, Beginning, Faults, Handle, Offer, Source, SourceStatus, Status};
+use crate::state::owner::{self, Faults, Handle, InitialState, Offer, Source, SourceStatus, Status};
 use crate::state::probe::{NetworkProber, Prober, Secrets};
 use crate::state::snapshot::{Misfit, Rules, World, ZoneSource};
 use crate::state::store::{Kind, Store};
@@ -104,7 +104,7 @@ struct Loaded {
 
 /// What a node begins with.
 struct Begun {
-    beginning: Beginning,
+    beginning: InitialState,
     parts: Parts,
     geoip: Option<Vec<u8>>,
 }
@@ -272,7 +272,8 @@ impl Loaded {
         if !misfits.is_empty() {
             set_aside.push(Offer::Zones(self.parts.zone_sources()));
         }
-        let beginning = Beginning { set_aside, ..beginning(world, self.store, faults, owner::faults_of(misfits), now) };
+        let beginning =
+            InitialState { set_aside, ..beginning(world, self.store, faults, owner::faults_of(misfits), now) };
         Begun { beginning, parts: self.parts, geoip: self.geoip }
     }
 }
@@ -300,7 +301,7 @@ fn beginning(
     faults: BTreeMap<Source, Faults>,
     misfits: Faults,
     now: Timestamp,
-) -> Beginning {
+) -> InitialState {
     let fares = |source: Source| {
         let refused = faults.get(&source).map_or(0, Faults::len) as u64;
         SourceStatus { accepted: 1, accepted_at: Some(now), refused, ..SourceStatus::default() }
@@ -340,7 +341,15 @@ fn beginning(
         None
     });
     status.warnings = owner::warnings_of(&world, now);
-    Beginning { world, status, store, overrides: overrides.unwrap_or_default(), faults, misfits, set_aside: Vec::new() }
+    InitialState {
+        world,
+        status,
+        store,
+        overrides: overrides.unwrap_or_default(),
+        faults,
+        misfits,
+        set_aside: Vec::new(),
+    }
 }
 
 /// A zone last in service, if it is still any good.

@@ -269,7 +269,7 @@ impl Watching {
     }
 
     fn tell_faults(&self, source: Source, faults: Faults) -> bool {
-        self.handle.tell_faults_from_thread(source, faults)
+        self.handle.report_faults_from_thread(source, faults)
     }
 }
 

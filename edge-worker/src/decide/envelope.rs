@@ -172,7 +172,7 @@ pub(crate) enum Failure {
         /// The least wait that any endpoint asked for, in seconds.
         retry_after: Option<u32>,
         /// Whether a retry can't help, so that the operator has to act.
-        hopeless: bool,
+        needs_operator: bool,
     },
     /// 404: no endpoint that was asked has the path.
     PathNotServed,
@@ -569,7 +569,7 @@ impl Failure {
                                         else. Try again later."
                     .into()
             }
-            Self::EndpointsFailed { hopeless: true, .. } => {
+            Self::EndpointsFailed { needs_operator: true, .. } => {
                 "Every region allowed to process your request refuses this gateway's own credential or address. \
                  Trying again \
                  won't help; tell its operator the request id."
@@ -677,7 +677,7 @@ impl Failure {
             // down outlasts their few seconds.
             Self::ResidencyDenied
             | Self::RegionUnavailable
-            | Self::EndpointsFailed { hopeless: true, .. }
+            | Self::EndpointsFailed { needs_operator: true, .. }
             | Self::OutOfQuota
             | Self::NoStateKey
             | Self::NoReceiptKey => vec![("x-should-retry", "false".to_owned())],
@@ -780,7 +780,7 @@ mod tests {
 
     #[test]
     fn clients_are_told_not_to_retry_what_no_retry_can_mend() {
-        let failed = |retry_after, hopeless| Failure::EndpointsFailed { retry_after, hopeless };
+        let failed = |retry_after, needs_operator| Failure::EndpointsFailed { retry_after, needs_operator };
         for failure in [Failure::ResidencyDenied, Failure::RegionUnavailable, Failure::OutOfQuota, failed(None, true)] {
             assert_eq!(failure.headers(), [("x-should-retry", "false".to_owned())]);
         }

@@ -52,8 +52,8 @@ pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'
         && record.attempts.len() == 1
         && committed.is_some()
         && matches!(record.end, None | Some(End::Whole | End::Piped | End::ClientGone));
-    let is_told = if is_smooth { log::is_all() } else { log::may_log_failure(clock::now()) };
-    if is_told {
+    let should_log = if is_smooth { log::is_all() } else { log::may_log_failure(clock::now()) };
+    if should_log {
         let mut line = line_of_run(info, record, code, failure.map(|(status, _)| status));
         line.insert("unmeasured".to_owned(), is_unmeasured.into());
         write_line(line, !is_smooth);

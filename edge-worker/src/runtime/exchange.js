@@ -9,11 +9,11 @@ import {
   BODY_ERROR,
   CHUNK,
   CLIENT_GONE,
+  DOCUMENT,
   EOF,
   FETCH_ERROR,
   HEADERS,
   LAST_CHUNK,
-  LOOKED,
   REQUEST_BODY,
   REQUEST_CHUNK,
   REQUEST_EOF,
@@ -43,9 +43,9 @@ const MAX_UNWRITTEN = 1 << 16;
 /** The size of the buffer for one read, at first and at most. In bytes. Most events are far shorter. */
 const MIN_BUFFER = 1 << 12,
   MAX_BUFFER = 1 << 15;
-/** The limits of a `look`: its time in milliseconds, and the size of what it fetches in bytes. */
-const LOOK_TIMEOUT = 5_000,
-  MAX_LOOK_BYTES = 1 << 16;
+/** The limits of a `fetchDocument`: its time in milliseconds, and the size of what it fetches in bytes. */
+const DOCUMENT_TIMEOUT = 5_000,
+  MAX_DOCUMENT_BYTES = 1 << 16;
 /** Two chunks belong to one burst if less than this time is between them. In milliseconds. */
 const BURST_GAP = 2;
 
@@ -146,10 +146,10 @@ class Exchange {
     this.piped = false;
     /** Whether the Wasm broke. */
     this.failed = false;
-    /** Writes to the client that haven't ended, and their bytes; whether Wasm waits until all have. */
+    /** Writes to the client that haven't ended, and their bytes; whether Wasm waits until all have ended. */
     this.writes = 0;
     this.unwritten = 0;
-    this.stuck = false;
+    this.blocked = false;
     /** The buffer of a write. It is used again once no write is under way. */
     this.writeBuffer = undefined;
     /** The callbacks of a write. They are made once, not for every write. */
@@ -160,7 +160,7 @@ class Exchange {
     /** For reading the client's body in pieces: the reader, whether a read is pending, and the timer that limits it. */
     this.reader = undefined;
     this.pulling = false;
-    this.late = undefined;
+    this.pullTimer = undefined;
     this.arm(MAX_SILENCE);
   }
 
@@ -231,23 +231,23 @@ class Exchange {
    * none of these happens within `milliseconds`.
    */
   pull(request, milliseconds) {
-    clearTimeout(/** @type {number} */ (this.late));
-    this.late = setTimeout(() => this.notify(REQUEST_TIMEOUT, 0), milliseconds);
+    clearTimeout(/** @type {number} */ (this.pullTimer));
+    this.pullTimer = setTimeout(() => this.notify(REQUEST_TIMEOUT, 0), milliseconds);
     if (this.pulling) return;
-    const come = (what, bytes) => {
+    const settle = (what, bytes) => {
       this.pulling = false;
-      clearTimeout(/** @type {number} */ (this.late));
+      clearTimeout(/** @type {number} */ (this.pullTimer));
       this.notify(what, 0, bytes);
     };
     this.pulling = true;
     try {
       this.reader ??= request.body.getReader();
       this.reader.read().then(
-        ({ done, value }) => (done ? come(REQUEST_EOF) : come(REQUEST_CHUNK, value)),
-        () => come(REQUEST_FAILED),
+        ({ done, value }) => (done ? settle(REQUEST_EOF) : settle(REQUEST_CHUNK, value)),
+        () => settle(REQUEST_FAILED),
       );
     } catch {
-      come(REQUEST_FAILED);
+      settle(REQUEST_FAILED);
     }
   }
 
@@ -281,49 +281,49 @@ class Exchange {
   }
 
   /**
-   * Fetches a small document beside the answer in flight, which isn't read meanwhile. Reports LOOKED with the
+   * Fetches a small document beside the answer in flight, which isn't read meanwhile. Reports DOCUMENT with the
    * document's bytes, with no bytes (length 0) if the endpoint has none, or with `undefined` if the fetch failed.
    */
-  look(head) {
+  fetchDocument(head) {
     const parts = head.split("\n");
-    const see = async () => {
-      const init = { headers: record(parts, 2), redirect: "manual", signal: AbortSignal.timeout(LOOK_TIMEOUT) };
+    const get = async () => {
+      const init = { headers: record(parts, 2), redirect: "manual", signal: AbortSignal.timeout(DOCUMENT_TIMEOUT) };
       const response = await fetch(parts[1], init);
       const bytes = new Uint8Array(await response.arrayBuffer());
       if ([404, 405, 501].includes(response.status)) return new Uint8Array(0);
-      return response.status === 200 && bytes.length <= MAX_LOOK_BYTES ? bytes : undefined;
+      return response.status === 200 && bytes.length <= MAX_DOCUMENT_BYTES ? bytes : undefined;
     };
-    see().then(
-      (bytes) => this.notify(LOOKED, 0, bytes),
-      () => this.notify(LOOKED, 0),
+    get().then(
+      (bytes) => this.notify(DOCUMENT, 0, bytes),
+      () => this.notify(DOCUMENT, 0),
     );
   }
 
   /**
    * Asks for more of the answer's body. Reports CHUNK, LAST_CHUNK, EOF or BODY_ERROR, perhaps before it returns. If
-   * `single`, nothing is read ahead, so that `pipe` can pass on the rest.
+   * `onDemand`, nothing is read ahead, so that `pipe` can pass on the rest.
    */
-  read(single) {
+  read(onDemand) {
     const flight = this.flight;
     if (flight === undefined) return;
     flight.wanted = true;
-    flight.single = single;
-    if (flight.reader === undefined && flight.over === undefined) this.open(flight);
-    else this.report(flight, flight.size > 0 && Date.now() - flight.last < BURST_GAP);
+    flight.onDemand = onDemand;
+    if (flight.reader === undefined && flight.ending === undefined) this.open(flight);
+    else this.report(flight, flight.size > 0 && Date.now() - flight.lastArrival < BURST_GAP);
     this.fill(flight);
   }
 
   /** Starts to read an answer's body: in one call if it is short, else in pieces. */
   open(flight) {
-    const { length, packed, drips, response } = flight;
+    const { length, compressed, audio, response } = flight;
     if (length === 0 || response.body === null) return this.ended(flight, EOF);
-    if (packed || drips || !(length <= MAX_READ_AT_ONCE)) {
+    if (compressed || audio || !(length <= MAX_READ_AT_ONCE)) {
       flight.readBuffer = new Uint8Array(MIN_BUFFER);
       flight.onRead = ({ done, value }) => {
         flight.filling = false;
         if (done) return this.ended(flight, EOF);
         // A burst lasts until its timer fires. Until then the clock isn't read.
-        const burst = flight.soon !== undefined || (flight.isSoon() && !flight.single);
+        const burst = flight.burstTimer !== undefined || (flight.continuesBurst() && !flight.onDemand);
         if (this.flight !== flight) return;
         if (burst || flight.size > 0 || !this.mayReport(flight)) {
           flight.keep(value);
@@ -344,7 +344,7 @@ class Exchange {
     }
     response.arrayBuffer().then(
       (body) => {
-        flight.over = EOF;
+        flight.ending = EOF;
         if (this.flight === flight) this.notify(LAST_CHUNK, flight.attempt, new Uint8Array(body));
       },
       () => this.ended(flight, BODY_ERROR),
@@ -357,25 +357,25 @@ class Exchange {
    * read. In an event stream that is one event, though one packet may have brought dozens.
    */
   fill(flight) {
-    if (flight.single && !flight.wanted && this.flight === flight) return;
-    if (flight.filling || flight.reader === undefined || flight.over !== undefined || flight.isFull()) return;
+    if (flight.onDemand && !flight.wanted && this.flight === flight) return;
+    if (flight.filling || flight.reader === undefined || flight.ending !== undefined || flight.isFull()) return;
     flight.filling = true;
     flight.reader.read(flight.readBuffer).then(flight.onRead, flight.onReadFailed);
   }
 
-  ended(flight, how) {
-    flight.over = how;
+  ended(flight, ending) {
+    flight.ending = ending;
     if (this.flight === flight && this.mayReport(flight)) this.report(flight, false);
   }
 
   /** Whether Wasm wants every chunk without asking for each: the client's body has begun, and isn't to be piped. */
   flows(flight) {
-    return this.writer !== undefined && !flight.single;
+    return this.writer !== undefined && !flight.onDemand;
   }
 
   /** Whether Wasm may be told of more of the answer: it wants more, and doesn't wait for a slow client. */
   mayReport(flight) {
-    return flight.wanted && !this.stuck;
+    return flight.wanted && !this.blocked;
   }
 
   /**
@@ -385,20 +385,20 @@ class Exchange {
    */
   report(flight, burst) {
     if (flight.size === 0) {
-      if (flight.over === undefined) return;
+      if (flight.ending === undefined) return;
       flight.wanted = false;
-      this.notify(flight.over, flight.attempt);
-    } else if (burst && flight.over === undefined && !flight.isFull()) {
-      flight.soon ??= setTimeout(() => {
-        flight.soon = undefined;
-        flight.last = Date.now();
+      this.notify(flight.ending, flight.attempt);
+    } else if (burst && flight.ending === undefined && !flight.isFull()) {
+      flight.burstTimer ??= setTimeout(() => {
+        flight.burstTimer = undefined;
+        flight.lastArrival = Date.now();
         if (this.flight === flight && this.mayReport(flight)) this.report(flight, false);
       }, 0);
     } else {
       flight.wanted = this.flows(flight);
-      this.notify(flight.over === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
+      this.notify(flight.ending === EOF ? LAST_CHUNK : CHUNK, flight.attempt, flight.take());
       // Nobody asks for the end of an answer that flows. If it broke off, nothing else would report that.
-      if (flight.over === BODY_ERROR && this.flight === flight && this.mayReport(flight)) this.report(flight, false);
+      if (flight.ending === BODY_ERROR && this.flight === flight && this.mayReport(flight)) this.report(flight, false);
     }
   }
 
@@ -406,7 +406,7 @@ class Exchange {
   abort() {
     const flight = this.flight;
     this.flight = undefined;
-    if (flight !== undefined && flight.over === undefined) flight.abort.abort();
+    if (flight !== undefined && flight.ending === undefined) flight.abort.abort();
   }
 
   /**
@@ -471,25 +471,25 @@ class Exchange {
     this.writes++;
     this.unwritten += size;
     /** @type {WritableStreamDefaultWriter} */ (this.writer).write(copy).then(this.onWritten, this.onWriteFailed);
-    this.stuck = this.unwritten > MAX_UNWRITTEN;
-    return !this.stuck;
+    this.blocked = this.unwritten > MAX_UNWRITTEN;
+    return !this.blocked;
   }
 
   /** Whether the client has taken everything. If not, WRITTEN is reported when it has, or WRITE_FAILED. */
   flush() {
-    this.stuck = this.writes > 0;
-    return !this.stuck;
+    this.blocked = this.writes > 0;
+    return !this.blocked;
   }
 
   /** The client has taken everything. */
   drained() {
     this.unwritten = 0;
-    if (!this.stuck) return;
-    this.stuck = false;
+    if (!this.blocked) return;
+    this.blocked = false;
     this.notify(WRITTEN, 0);
     const { flight } = this;
     if (flight === undefined || !this.mayReport(flight)) return;
-    if (flight.size > 0 || flight.over !== undefined) this.report(flight, false);
+    if (flight.size > 0 || flight.ending !== undefined) this.report(flight, false);
     if (flight.reader !== undefined) this.fill(flight);
   }
 
@@ -500,20 +500,20 @@ class Exchange {
   pipe() {
     const { flight } = this;
     if (flight === undefined) return;
-    const over = (how) => {
+    const finish = (ending) => {
       this.piped = false;
-      flight.over = how;
+      flight.ending = ending;
       this.writer = /** @type {WritableStream} */ (this.body).getWriter();
       // The pipe may have written part of an event. The empty line ends it.
       if (this.failed) return this.breakOff("\n\n");
-      this.notify(this.writer.desiredSize === null ? WRITE_FAILED : how, flight.attempt);
+      this.notify(this.writer.desiredSize === null ? WRITE_FAILED : ending, flight.attempt);
     };
     flight.reader.releaseLock();
     /** @type {WritableStreamDefaultWriter} */ (this.writer).releaseLock();
     this.piped = true;
     flight.response.body.pipeTo(this.body, { preventClose: true, preventAbort: true }).then(
-      () => over(EOF),
-      () => over(BODY_ERROR),
+      () => finish(EOF),
+      () => finish(BODY_ERROR),
     );
   }
 
@@ -536,8 +536,8 @@ class Flight {
     this.response = undefined;
     /** From the headers: the body's length, whether the runtime decompresses it, and whether it is audio. */
     this.length = undefined;
-    this.packed = false;
-    this.drips = false;
+    this.compressed = false;
+    this.audio = false;
     this.reader = undefined;
     /** The callbacks of a read. They are made once, not for every chunk. */
     this.onRead = undefined;
@@ -546,14 +546,17 @@ class Flight {
     this.readBuffer = undefined;
     this.held = /** @type {Uint8Array} */ (/** @type {unknown} */ (undefined));
     this.size = 0;
-    this.last = 0;
+    /** When the last chunk arrived, in milliseconds since the epoch. */
+    this.lastArrival = 0;
+    /** Whether a read is under way, and whether Wasm wants the next chunk. */
     this.filling = false;
     this.wanted = false;
-    /** Whether nothing is read ahead. */
-    this.single = false;
-    this.soon = undefined;
+    /** Whether nothing is read before Wasm asks for it. */
+    this.onDemand = false;
+    /** Set while a burst is collected. When it fires, the burst is reported. */
+    this.burstTimer = undefined;
     /** How the body ended: EOF or BODY_ERROR. */
-    this.over = undefined;
+    this.ending = undefined;
   }
 
   /** The answer's headers as text: each name and each value on a line of its own. */
@@ -562,8 +565,8 @@ class Flight {
     this.response.headers.forEach((value, name) => {
       text += `${name}\n${value}\n`;
       if (name === "content-length") this.length = Number(value);
-      else if (name === "content-encoding") this.packed = true;
-      else if (name === "content-type") this.drips = value.startsWith("audio/");
+      else if (name === "content-encoding") this.compressed = true;
+      else if (name === "content-type") this.audio = value.startsWith("audio/");
     });
     return text;
   }
@@ -596,11 +599,11 @@ class Flight {
   }
 
   /** Whether a chunk that has just arrived belongs to a burst. Notes its time. */
-  isSoon() {
+  continuesBurst() {
     const now = Date.now();
-    const soon = now - this.last < BURST_GAP;
-    this.last = now;
-    return soon;
+    const continues = now - this.lastArrival < BURST_GAP;
+    this.lastArrival = now;
+    return continues;
   }
 
   /** Takes the held bytes. The caller copies them before the next chunk is appended. */

@@ -29,11 +29,11 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn send(this: &JsExchange, attempt: u8, head: &str, body: Option<&[u8]>, stream: Option<JsValue>);
     #[wasm_bindgen(method)]
-    fn read(this: &JsExchange, single: bool);
+    fn read(this: &JsExchange, on_demand: bool);
     #[wasm_bindgen(method)]
     fn pipe(this: &JsExchange);
-    #[wasm_bindgen(method)]
-    fn look(this: &JsExchange, head: &str);
+    #[wasm_bindgen(method, js_name = fetchDocument)]
+    fn fetch_document(this: &JsExchange, head: &str);
     #[wasm_bindgen(method)]
     fn abort(this: &JsExchange);
     #[wasm_bindgen(method)]
@@ -83,25 +83,25 @@ pub(crate) enum Arrival {
 pub(crate) struct Inbox {
     arrived: VecDeque<Arrival>,
     /// Whether the timer fired. It isn't in the queue, because a chunk that has arrived is taken first.
-    timer: bool,
+    timer_fired: bool,
     /// Whether the client has gone, or a write to it failed.
     gone: bool,
     /// Whether exchange.js reports more of the answer without being asked.
     reading: bool,
     /// Whether the client's body has begun. From then on exchange.js reports each chunk without being asked.
-    begun: bool,
+    body_begun: bool,
     /// Whether each chunk is asked for all the same, because the rest may be piped.
-    single: bool,
+    on_demand: bool,
     /// Whether the client has taken everything that was written.
     written: bool,
     /// The client's body; the inner value is `None` if it couldn't be read.
     body: Option<Option<Vec<u8>>>,
     /// A piece of the client's body.
     piece: Option<Piece>,
-    /// The result of a `look`; the inner value is `None` if its fetch failed.
-    looked: Option<Option<Vec<u8>>>,
+    /// The result of a `fetch_document`; the inner value is `None` if its fetch failed.
+    document: Option<Option<Vec<u8>>>,
     /// Whether the task no longer waits for feeds. A task that does must not be dropped when its request has ended.
-    pub(crate) is_fed: bool,
+    pub(crate) feeds_done: bool,
 }
 
 /// The result of a read of the client's body.
@@ -121,12 +121,12 @@ impl Inbox {
             Notice::Headers => self.arrived.push_back(headers(attempt, bytes)),
             Notice::FetchError => self.arrive(Event::FetchError { attempt }),
             Notice::Chunk => {
-                self.reading = self.begun && !self.single;
+                self.reading = self.body_begun && !self.on_demand;
                 self.arrive(Event::Chunk { attempt, bytes: bytes.unwrap_or_default() });
             }
             Notice::Eof => self.end(Event::Eof { attempt }),
             Notice::BodyError => self.end(Event::BodyError { attempt }),
-            Notice::Timer => self.timer = true,
+            Notice::Timer => self.timer_fired = true,
             Notice::ClientGone | Notice::WriteFailed => self.gone = true,
             Notice::Written => self.written = true,
             Notice::RequestBody => self.body = Some(bytes),
@@ -134,7 +134,7 @@ impl Inbox {
             Notice::RequestChunk => self.piece = bytes.map(Piece::Chunk),
             Notice::RequestEof => self.piece = Some(Piece::Eof),
             Notice::RequestTimeout => self.piece = Some(Piece::Timeout),
-            Notice::Looked => self.looked = Some(bytes),
+            Notice::Document => self.document = Some(bytes),
             Notice::LastChunk => {
                 if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
                     self.arrive(Event::Chunk { attempt, bytes });
@@ -144,11 +144,13 @@ impl Inbox {
         }
     }
 
+    /// Stores the end of the endpoint's answer.
     fn end(&mut self, event: Event) {
         self.reading = false;
         self.arrive(event);
     }
 
+    /// Stores what happened to the endpoint's answer.
     fn arrive(&mut self, event: Event) {
         self.arrived.push_back(Arrival::Event(event));
     }
@@ -162,9 +164,10 @@ impl Inbox {
     /// If the timer fired while a slow client kept the endpoint's answer from being read, returns the time to add. The
     /// delay isn't the endpoint's fault.
     fn grace(&mut self) -> Option<u64> {
-        core::mem::take(&mut self.timer).then_some(AFTER_A_SLOW_CLIENT_MS)
+        core::mem::take(&mut self.timer_fired).then_some(AFTER_A_SLOW_CLIENT_MS)
     }
 
+    /// Takes the next arrival: what the endpoint sent first, then the client's leaving, then the timer.
     fn take(&mut self) -> Option<Arrival> {
         if let Some(arrived) = self.arrived.pop_front() {
             return Some(arrived);
@@ -172,7 +175,7 @@ impl Inbox {
         if self.gone {
             return Some(Arrival::Event(Event::ClientGone));
         }
-        core::mem::take(&mut self.timer).then_some(Arrival::Timer)
+        core::mem::take(&mut self.timer_fired).then_some(Arrival::Timer)
     }
 
     /// Takes the client's body, or `None` if the timer fired first.
@@ -183,7 +186,7 @@ impl Inbox {
         if self.gone {
             return Some(Some(None));
         }
-        core::mem::take(&mut self.timer).then_some(None)
+        core::mem::take(&mut self.timer_fired).then_some(None)
     }
 }
 
@@ -224,8 +227,8 @@ impl Exchange {
     }
 
     /// Notes that the task no longer waits for feeds.
-    pub(crate) fn note_fed(&self) {
-        self.inbox.borrow_mut().is_fed = true;
+    pub(crate) fn note_feeds_done(&self) {
+        self.inbox.borrow_mut().feeds_done = true;
     }
 
     /// Sends a request to an endpoint. An arrival of headers or of [`Event::FetchError`] follows. The body is `stream`
@@ -241,7 +244,7 @@ impl Exchange {
     ) {
         self.ended = false;
         let mut inbox = self.inbox.borrow_mut();
-        (inbox.reading, inbox.single) = (false, false);
+        (inbox.reading, inbox.on_demand) = (false, false);
         // The inbox may still hold the end of an earlier answer that was abandoned at its last chunk.
         inbox.arrived.clear();
         drop(inbox);
@@ -252,8 +255,8 @@ impl Exchange {
     /// Waits for what happens next. If `reading`, asks for more of the body of the answer in flight.
     pub(crate) async fn next(&mut self, reading: bool) -> Arrival {
         if reading && self.inbox.borrow_mut().wants_read() {
-            let single = self.inbox.borrow().single;
-            self.js.read(single);
+            let on_demand = self.inbox.borrow().on_demand;
+            self.js.read(on_demand);
         }
         let arrived = wait_for(&self.inbox, Inbox::take).await;
         match arrived {
@@ -266,30 +269,30 @@ impl Exchange {
 
     /// Sets whether [`Exchange::pipe`] may follow. Then nothing of the answer is read ahead.
     pub(crate) fn prepare_pipe(&self, may_follow: bool) {
-        self.inbox.borrow_mut().single = may_follow;
+        self.inbox.borrow_mut().on_demand = may_follow;
     }
 
     /// Whether [`Exchange::pipe`] may follow now: no read is under way.
     pub(crate) fn may_pipe(&self) -> bool {
         let inbox = self.inbox.borrow();
-        inbox.single && !inbox.reading && inbox.arrived.is_empty() && !self.ended
+        inbox.on_demand && !inbox.reading && inbox.arrived.is_empty() && !self.ended
     }
 
     /// Has the runtime pass the rest of the answer to the client, who has taken everything that was written. The next
     /// arrival is the answer's end, [`Event::ClientGone`] or [`Arrival::Timer`].
     pub(crate) fn pipe(&mut self) {
         let mut inbox = self.inbox.borrow_mut();
-        (inbox.single, inbox.reading) = (false, true);
+        (inbox.on_demand, inbox.reading) = (false, true);
         drop(inbox);
         self.js.pipe();
     }
 
     /// Fetches a small document beside the answer in flight, which isn't read meanwhile. `None` if the fetch failed.
-    pub(crate) async fn look(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
-        self.inbox.borrow_mut().looked = None;
+    pub(crate) async fn fetch_document(&self, url: &str, headers: &Headers) -> Option<Vec<u8>> {
+        self.inbox.borrow_mut().document = None;
         let head = ["GET\n", url, "\n", headers.as_text()].concat();
-        self.js.look(&head);
-        wait_for(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.looked.take() }).await
+        self.js.fetch_document(&head);
+        wait_for(&self.inbox, |inbox| if inbox.gone { Some(None) } else { inbox.document.take() }).await
     }
 
     /// Aborts the fetch in flight.
@@ -316,6 +319,7 @@ impl Exchange {
         }
     }
 
+    /// Sets the timer of exchange.js, whatever was set before.
     fn set_timer(&self, after_ms: u64) {
         // At most five seconds.
         self.js.arm(u32::try_from(after_ms).map_or(f64::from(u32::MAX), f64::from));
@@ -325,7 +329,7 @@ impl Exchange {
     /// False if the runtime rejects the status or a header; then the client isn't answered yet.
     pub(crate) fn begin(&self, status: u16, headers: &Headers, length: Option<u32>) -> bool {
         let has_begun = self.js.begin(status, headers.as_text(), length.map(f64::from)).is_ok();
-        self.inbox.borrow_mut().begun = has_begun;
+        self.inbox.borrow_mut().body_begun = has_begun;
         has_begun
     }
 
@@ -361,15 +365,16 @@ impl Exchange {
     /// Writes to the client. If the client is slow, waits until it has taken everything. False if a write failed or
     /// the client went away.
     pub(crate) async fn write(&self, bytes: &[u8]) -> bool {
-        self.js.write(bytes) && !self.inbox.borrow().gone || self.is_taken().await
+        self.js.write(bytes) && !self.inbox.borrow().gone || self.wait_until_taken().await
     }
 
     /// Waits until the client has taken everything that was written. False if a write failed or the client went away.
     pub(crate) async fn flush(&self) -> bool {
-        self.js.flush() && !self.inbox.borrow().gone || self.is_taken().await
+        self.js.flush() && !self.inbox.borrow().gone || self.wait_until_taken().await
     }
 
-    async fn is_taken(&self) -> bool {
+    /// Waits for the report that the client has taken everything. False if it went away.
+    async fn wait_until_taken(&self) -> bool {
         let take = |inbox: &mut Inbox| {
             if inbox.gone { Some(false) } else { core::mem::take(&mut inbox.written).then_some(true) }
         };
@@ -446,14 +451,17 @@ mod tests {
     #[test]
     fn a_chunk_is_asked_for_until_the_clients_body_has_begun_and_if_the_rest_may_be_piped() {
         let mut inbox = Inbox::default();
-        let mut read = |begun, single| {
-            (inbox.begun, inbox.single) = (begun, single);
+        let mut read = |begun, on_demand| {
+            (inbox.body_begun, inbox.on_demand) = (begun, on_demand);
             inbox.put(Notice::Chunk, 1, Some(vec![7]));
             assert!(!inbox.wants_read(), "a chunk is there");
             inbox.take();
             inbox.wants_read()
         };
-        assert_eq!([(false, false), (false, true), (true, true)].map(|(begun, single)| read(begun, single)), [true; 3]);
+        assert_eq!(
+            [(false, false), (false, true), (true, true)].map(|(begun, on_demand)| read(begun, on_demand)),
+            [true; 3]
+        );
         assert!(!read(true, false), "each chunk comes without being asked for");
         inbox.put(Notice::Eof, 1, None);
         inbox.take();

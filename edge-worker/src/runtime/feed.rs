@@ -58,7 +58,7 @@ const LEASE_MARGIN: Millis = Millis(500);
 const COMPILE_MARGIN: Millis = Millis(2_000);
 /// The interval at which a request polls for the end of another request's fetch: at first, and at most.
 const POLL_INTERVAL: Millis = Millis(4);
-const LAST_GLANCE: Millis = Millis(32);
+const MAX_POLL_INTERVAL: Millis = Millis(32);
 /// Without usable rules, requests wait for a new fetch if the last one was at least this long ago.
 const RETRY_WITHOUT_RULES: Millis = Millis(5_000);
 
@@ -148,7 +148,7 @@ pub(crate) fn refresh<'a>(env: &'a Env, context: &'a Context) -> Option<LocalBox
 fn take_up<'a>(feed: Feed, due: Due, env: &'a Env, context: &'a Context) -> Option<LocalBoxFuture<'a, ()>> {
     match due {
         Due::No => None,
-        Due::Look { wait } => {
+        Due::Fetch { wait } => {
             let signal = begin_fetch(feed, env, context);
             wait.then(|| Box::pin(signal.wait()) as LocalBoxFuture<'a, ()>)
         }
@@ -163,10 +163,10 @@ async fn wait_for_another(feed: Feed, env: &Env, context: &Context) {
     while waited.0 <= 2 * most.0 {
         Delay::from(interval.to_std()).await;
         waited = Millis(waited.0 + interval.0);
-        interval = Millis(2 * interval.0).min(LAST_GLANCE);
+        interval = Millis(2 * interval.0).min(MAX_POLL_INTERVAL);
         match STATE.with_borrow_mut(|state| state.due(feed, clock::now())) {
             Due::Wait => {}
-            Due::Look { wait } => {
+            Due::Fetch { wait } => {
                 let signal = begin_fetch(feed, env, context);
                 if wait {
                     signal.wait().await;

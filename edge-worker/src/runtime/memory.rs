@@ -29,8 +29,8 @@ pub(crate) struct Memory {
 }
 
 /// Reads or changes the memory of this isolate.
-pub(crate) fn with<T>(look: impl FnOnce(&mut Memory) -> T) -> T {
-    MEMORY.with_borrow_mut(look)
+pub(crate) fn with<T>(f: impl FnOnce(&mut Memory) -> T) -> T {
+    MEMORY.with_borrow_mut(f)
 }
 
 impl Memory {

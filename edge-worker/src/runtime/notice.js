@@ -11,5 +11,5 @@ export const REQUEST_BODY = 9, REQUEST_FAILED = 10;
 export const LAST_CHUNK = 11;
 /** Of the client's body, read in pieces. */
 export const REQUEST_CHUNK = 12, REQUEST_EOF = 13, REQUEST_TIMEOUT = 14;
-/** Of a small fetch beside the answer in flight. */
-export const LOOKED = 15;
+/** Of a document fetched beside the answer in flight. */
+export const DOCUMENT = 15;

@@ -35,8 +35,8 @@ pub(crate) enum Notice {
     RequestEof = 13,
     /// No piece of the client's body came in time.
     RequestTimeout = 14,
-    /// The result of a small fetch beside the answer in flight.
-    Looked = 15,
+    /// The result of a document's fetch beside the answer in flight.
+    Document = 15,
 }
 
 /// All notices, each at the index of its number.
@@ -56,7 +56,7 @@ const NOTICES: [Notice; 16] = [
     Notice::RequestChunk,
     Notice::RequestEof,
     Notice::RequestTimeout,
-    Notice::Looked,
+    Notice::Document,
 ];
 
 impl Notice {

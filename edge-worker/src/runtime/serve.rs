@@ -52,7 +52,7 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
     if let Some(fresh) = feed::refresh(&env, context) {
         fresh.await;
     }
-    exchange.note_fed();
+    exchange.note_feeds_done();
     let snapshot = feed::snapshot();
     info.revision = revision(&snapshot);
     if let Age::Stale(age) | Age::TooOld(age) = snapshot.age {

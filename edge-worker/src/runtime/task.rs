@@ -66,8 +66,8 @@ impl Wake for TaskWaker {
     }
 }
 
-fn with<T>(number: u32, look: impl FnOnce(&mut Task) -> T) -> Option<T> {
-    TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(look))
+fn with<T>(number: u32, f: impl FnOnce(&mut Task) -> T) -> Option<T> {
+    TASKS.with_borrow_mut(|tasks| tasks.get_mut(number as usize)?.as_mut().map(f))
 }
 
 /// Begins a task, and polls it once. `exchange` is told when the task ends. `inbox` gets the exchange's events.
@@ -156,7 +156,7 @@ fn sweep(now: Timestamp) {
         TASKS.with_borrow_mut(|tasks| tasks.iter_mut().filter_map(|task| task.take_if(is_lost)).collect());
     for task in lost {
         // A future that waits for feeds would clear its timer when dropped, but the timer belongs to the ended request.
-        if !task.inbox.borrow().is_fed {
+        if !task.inbox.borrow().feeds_done {
             core::mem::forget(task.work);
         }
         task.exchange.abandon();

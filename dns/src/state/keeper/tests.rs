@@ -48,7 +48,7 @@ fn a_write_that_hangs_holds_up_nobody_and_only_the_latest_version_follows_it() {
     assert!(hung.recv_timeout(Duration::from_millis(10)).is_err(), "nobody is told yet");
     let superseded = keeper.keep(Kind::Overrides, Box::new(|_| Err(io::Error::other("the older version was written"))));
     let latest = keeper.keep(Kind::Overrides, Box::new(|_| Ok(())));
-    keeper.way().finish(Duration::from_millis(50));
+    keeper.handle().finish(Duration::from_millis(50));
     assert!(begun.elapsed() < LONG);
     release.send(()).unwrap();
     assert_eq!(latest.recv_timeout(LONG), Ok(Ok(())));

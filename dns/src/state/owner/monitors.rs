@@ -14,43 +14,45 @@ use bailiwick_rules::time::{Millis, Timestamp};
 use crate::state::probe::{MonitorId, ProbeResult, Prober, Probing, Running, Targets};
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
 
-/// All monitors that run. Equal ones run once, whoever names them.
+/// All monitors that run. Equal monitors of several endpoints run once.
 #[derive(Debug)]
 pub(super) struct Monitors<P> {
     probing: Probing<P>,
     entries: BTreeMap<MonitorId, Entry>,
     next: u64,
-    /// The status that counts for each region, and since when.
+    /// The effective status of each region, and since when it has it.
     since: BTreeMap<RegionId, (Status, Timestamp)>,
 }
 
+/// One running monitor.
 #[derive(Debug)]
 struct Entry {
     monitor: Monitor,
-    /// By which addresses it tries.
+    /// Which addresses its probes try.
     targets: Targets,
     monitored: Monitored,
     failure: Option<Arc<str>>,
-    /// When its status last changed; before the first result, when it began.
+    /// When its status last changed; `None` before the first result.
     since: Option<Timestamp>,
     probes: Probes,
     last_failure: Option<(Timestamp, Arc<str>)>,
-    /// Probes until this is dropped.
+    /// Its probes run until this is dropped.
     _running: Running,
 }
 
-/// What runs for one monitor of the rules: nothing where there is none, one for each half where it tells the families
-/// apart.
-type Watch = Vec<MonitorId>;
+/// The running monitors of one `monitor` in the rules: none if it isn't there, two if it tests both families of
+/// addresses.
+type MonitorIds = Vec<MonitorId>;
 
-/// Which monitors watch what of one table.
+/// Which monitors ids what of one table.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Assignment {
     /// By region: its own and its endpoints'.
-    regions: Vec<(Watch, Vec<Watch>)>,
+    regions: Vec<(MonitorIds, Vec<MonitorIds>)>,
 }
 
 impl Assignment {
+    /// All monitors.
     fn ids(&self) -> impl Iterator<Item = MonitorId> {
         self.regions.iter().flat_map(|(own, endpoints)| own.iter().chain(endpoints.iter().flatten()).copied())
     }
@@ -72,14 +74,15 @@ impl Assignment {
 }
 
 impl<P: Prober> Monitors<P> {
+    /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
         Self { probing, entries: BTreeMap::new(), next: 0, since: BTreeMap::new() }
     }
 
-    /// Starts every monitor of `table` that doesn't run yet; one that runs with equal content keeps its state.
+    /// Starts every monitor of `table` that doesn't run yet. One that runs with equal content keeps its state.
     pub(super) fn assign(&mut self, table: &Table) -> Assignment {
         let mut assign = |monitor: &Option<Monitor>| {
-            let Some(monitor) = monitor else { return Watch::new() };
+            let Some(monitor) = monitor else { return MonitorIds::new() };
             Targets::of(monitor.family.unwrap_or_default())
                 .iter()
                 .map(|targets| self.running(monitor, *targets))
@@ -92,6 +95,7 @@ impl<P: Prober> Monitors<P> {
         Assignment { regions: regions.collect() }
     }
 
+    /// The running monitor with this content. Starts it if there is none.
     fn running(&mut self, monitor: &Monitor, targets: Targets) -> MonitorId {
         let is_it = |entry: &Entry| entry.targets == targets && entry.monitor == *monitor;
         if let Some((id, _)) = self.entries.iter().find(|(_, entry)| is_it(entry)) {
@@ -117,20 +121,20 @@ impl<P: Prober> Monitors<P> {
         id
     }
 
-    /// Stops every monitor that none of these assignments has.
+    /// Stops every monitor that is in none of these assignments.
     pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment>) {
         let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
         self.entries.retain(|id, _| kept.contains(id));
     }
 
     /// The longest timeout among monitors without a first result; `None` when all have one.
-    pub(super) fn unheard(&self, assignment: &Assignment) -> Option<Millis> {
-        let unheard = assignment.ids().filter_map(|id| self.entries.get(&id));
-        unheard.filter(|entry| entry.monitored.heard.is_none()).map(|entry| entry.monitor.timeout).max()
+    pub(super) fn first_result_timeout(&self, assignment: &Assignment) -> Option<Millis> {
+        let assigned = assignment.ids().filter_map(|id| self.entries.get(&id));
+        assigned.filter(|entry| entry.monitored.heard.is_none()).map(|entry| entry.monitor.timeout).max()
     }
 
     /// Takes a probe's result, unless its monitor has been stopped meanwhile.
-    /// `places` are the rules in service and what their monitors watch, for the log.
+    /// `places` are the rules in service and what their monitors ids, for the log.
     pub(super) fn record(&mut self, result: ProbeResult, now: Timestamp, places: (&Table, &Assignment)) {
         let Some(entry) = self.entries.get_mut(&result.monitor) else { return };
         let before = entry.monitored.machine.status();
@@ -177,7 +181,7 @@ impl<P: Prober> Monitors<P> {
         now: Timestamp,
     ) -> Health {
         let (mut regions, mut monitors) = (Vec::new(), Vec::new());
-        let mut by_family = self.tells_families(assignment).then(ByFamily::default);
+        let mut by_family = self.has_families(assignment).then(ByFamily::default);
         let assigned = assignment.regions.iter().zip(table.regions());
         for (index, ((own, endpoints), region)) in (0..).map(RegionIndex).zip(assigned) {
             let in_force = |endpoint: Option<&EndpointId>| {
@@ -191,49 +195,50 @@ impl<P: Prober> Monitors<P> {
                 false => Vec::new(),
             };
             let statuses = statuses(table, index, &forced_endpoints, now);
-            let of = |read: &dyn Fn(&Watch) -> Option<Reading>| {
+            let of = |read: &dyn Fn(&MonitorIds) -> Option<Reading>| {
                 let of_endpoints: Vec<Option<Reading>> = endpoints.iter().map(read).collect();
                 let mut health = RegionHealth::with_forced(read(own), &of_endpoints, &statuses);
                 health.forced = in_force(None);
                 health.forced_endpoints.clone_from(&forced_endpoints);
                 health
             };
-            regions.push(of(&|watch| self.read(watch, Reading::either, now)));
+            regions.push(of(&|ids| self.read(ids, Reading::either, now)));
             if let Some(by_family) = &mut by_family {
-                by_family.ipv4.push(of(&|watch| self.read_half(watch, AddressFamily::Ipv4, now)));
-                by_family.ipv6.push(of(&|watch| self.read_half(watch, AddressFamily::Ipv6, now)));
-                by_family.whole.push(of(&|watch| match published(region) {
-                    Some(family) => self.read_half(watch, family, now),
-                    None => self.read(watch, Reading::both, now),
+                by_family.ipv4.push(of(&|ids| self.read_family(ids, AddressFamily::Ipv4, now)));
+                by_family.ipv6.push(of(&|ids| self.read_family(ids, AddressFamily::Ipv6, now)));
+                by_family.whole.push(of(&|ids| match published(region) {
+                    Some(family) => self.read_family(ids, family, now),
+                    None => self.read(ids, Reading::both, now),
                 }));
             }
-            let watched = endpoints.iter().enumerate().map(|(position, watch)| (Some(position), watch));
-            for (endpoint, watch) in std::iter::once((None, own)).chain(watched) {
-                monitors.extend(watch.iter().filter_map(|id| self.view(*id, index, endpoint, now)));
+            let watched = endpoints.iter().enumerate().map(|(position, ids)| (Some(position), ids));
+            for (endpoint, ids) in std::iter::once((None, own)).chain(watched) {
+                monitors.extend(ids.iter().filter_map(|id| self.view(*id, index, endpoint, now)));
             }
         }
         let since = self.note_statuses(table, &regions, now);
         Health { regions, by_family: by_family.map(Arc::new), monitors, overrides: overrides.clone(), since }
     }
 
-    /// Whether any monitor of these tells the families of addresses apart.
-    fn tells_families(&self, assignment: &Assignment) -> bool {
+    /// Whether any of these monitors distinguishes the families of addresses.
+    fn has_families(&self, assignment: &Assignment) -> bool {
         assignment.ids().any(|id| self.entries.get(&id).is_some_and(|entry| entry.targets.tested_family().is_some()))
     }
 
-    /// What a monitor says, by what is made of its halves.
-    fn read(&self, watch: &Watch, join: fn(Reading, Reading) -> Reading, now: Timestamp) -> Option<Reading> {
-        let entries = watch.iter().filter_map(|id| self.entries.get(id));
+    /// What monitors report. `join` combines the two families of addresses.
+    fn read(&self, ids: &MonitorIds, join: fn(Reading, Reading) -> Reading, now: Timestamp) -> Option<Reading> {
+        let entries = ids.iter().filter_map(|id| self.entries.get(id));
         entries.map(|entry| entry.monitored.reading(now)).reduce(join)
     }
 
-    /// What a monitor says of one family; one that doesn't tell them apart says the same of both.
-    fn read_half(&self, watch: &Watch, family: AddressFamily, now: Timestamp) -> Option<Reading> {
-        let entries = watch.iter().filter_map(|id| self.entries.get(id));
+    /// What monitors report of one family. A monitor that doesn't distinguish families reports the same of both.
+    fn read_family(&self, ids: &MonitorIds, family: AddressFamily, now: Timestamp) -> Option<Reading> {
+        let entries = ids.iter().filter_map(|id| self.entries.get(id));
         let mut of_family = entries.filter(|entry| entry.targets.tested_family().is_none_or(|half| half == family));
         of_family.next().map(|entry| entry.monitored.reading(now))
     }
 
+    /// One monitor, as the API and the metrics show it.
     fn view(&self, id: MonitorId, region: RegionIndex, endpoint: Option<usize>, now: Timestamp) -> Option<MonitorView> {
         let entry = self.entries.get(&id)?;
         Some(MonitorView {
@@ -248,7 +253,7 @@ impl<P: Prober> Monitors<P> {
         })
     }
 
-    /// Since when each region has the status that counts.
+    /// Since when each region has its effective status. Notes changes.
     fn note_statuses(&mut self, table: &Table, health: &[RegionHealth], now: Timestamp) -> Vec<Timestamp> {
         let conditions = Conditions { health, local: &Local::default(), now };
         let before = std::mem::take(&mut self.since);

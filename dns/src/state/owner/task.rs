@@ -23,7 +23,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 pub(crate) use faults::faults_of;
 use faults::without_misfits;
-use overrides::heard;
+use overrides::written_to;
 
 use super::monitors::{Assignment, Monitors};
 use super::{Change, Faults, Handle, Offer, Source, Status};
@@ -37,81 +37,81 @@ use crate::system::tasks::{Backoff, Panicked, Pulse, Tasks, unwinding};
 use crate::zone::ZoneError;
 
 /// How many changes and results may wait for the owner.
-const WAITING_ROOM: usize = 1024;
-/// How long a first result is awaited beyond its timeout, before the monitor counts as unknown.
+const CHANNEL_CAPACITY: usize = 1024;
+/// How much longer than a probe's timeout its first result is awaited. After that the monitor counts as unknown.
 const GRACE: Duration = Duration::from_secs(2);
-/// When it is first looked whether a world that went out of service is still in use, then after twice as long and so
-/// on: a thread that answers holds it for about as long.
-const LOOK: Duration = Duration::from_millis(100);
-/// The owner looks at the time at least this often, since the system's clock may be set.
+/// The first pause before checking whether a replaced world is still in use. Each further pause is twice as long. A
+/// thread that answers queries holds a world for about this time.
+const FIRST_RELEASE_CHECK: Duration = Duration::from_millis(100);
+/// The owner reads the clock at least this often, because the system's clock may be set.
 const LONGEST_SLEEP: Millis = Millis(60_000);
-/// The owner makes a turn at least this often, so that others see that it lives.
-const BEAT: Duration = Duration::from_secs(2);
-/// An owner that made no turn for so long is taken for stalled.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The owner makes a turn at least this often, so that others see that it runs.
+const MAX_TURN: Duration = Duration::from_secs(2);
+/// An owner that made no turn for this long counts as stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(20);
 
-/// What the owner begins with.
+/// The state that the owner starts with.
 #[derive(Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct InitialState {
     /// Rules, zones and geography.
     pub(crate) world: World,
-    /// How they were come by.
+    /// The status of their sources.
     pub(crate) status: Status,
-    /// Where to keep things.
+    /// The state directory, if one is configured.
     pub(crate) store: Option<Store>,
-    /// Overrides that were kept.
+    /// Overrides read from the state directory.
     pub(crate) overrides: BTreeMap<Overridden, Forced>,
-    /// What was wrong with the files.
+    /// What is wrong with the files.
     pub(crate) faults: BTreeMap<Source, Faults>,
     /// Zones that don't fit the rules or keys in service, and why.
     pub(crate) misfits: Faults,
-    /// Versions that don't fit the others, for when one of those changes.
+    /// Versions that don't fit the other sources. They are tried again when another source changes.
     pub(crate) set_aside: Vec<Offer>,
 }
 
 /// Starts the owner and waits for the first round of probes.
-pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clock) -> Handle {
-    let (changes, to_take) = mpsc::channel(WAITING_ROOM);
-    let (results, to_record) = mpsc::channel(WAITING_ROOM);
+pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Clock) -> Handle {
+    let (changes, to_take) = mpsc::channel(CHANNEL_CAPACITY);
+    let (results, to_record) = mpsc::channel(CHANNEL_CAPACITY);
     let (ready, is_ready) = oneshot::channel();
-    let world = Arc::new(beginning.world);
+    let world = Arc::new(initial.world);
     let mut monitors = Monitors::new(Probing::new(prober, results));
     let assignment = monitors.assign(&world.rules().table);
     let snapshot = Snapshot::new(
         Arc::clone(&world),
-        monitors.health(&world.rules().table, &assignment, &beginning.overrides, clock.now()),
+        monitors.health(&world.rules().table, &assignment, &initial.overrides, clock.now()),
         clock.now(),
         None,
     );
     let live = Arc::new(ArcSwap::from_pointee(snapshot));
-    let (status, watched) = watch::channel(Arc::new(beginning.status.clone()));
+    let (status, watched) = watch::channel(Arc::new(initial.status.clone()));
     let tasks = Arc::new(Tasks::default());
     let (attempts, to_note) = mpsc::unbounded_channel();
-    let keeper = beginning.store.and_then(|store| {
+    let keeper = initial.store.and_then(|store| {
         let started = Keeper::start(store, attempts);
         started
             .map_err(|error| tracing::error!(%error, "nothing is kept in state_dir: the system gives no thread"))
             .ok()
     });
-    let kept = keeper.as_ref().map(Keeper::way);
+    let handle = keeper.as_ref().map(Keeper::handle);
     let owner = Owner {
         live: Arc::clone(&live),
-        told: status,
-        status: beginning.status,
+        status_out: status,
+        status: initial.status,
         clock: clock.clone(),
-        pulse: tasks.beating("owner", true, PATIENCE),
+        pulse: tasks.beating("owner", true, STALLED_AFTER),
         keeper,
         not_kept: BTreeMap::new(),
-        overrides: beginning.overrides,
+        overrides: initial.overrides,
         monitors,
         current: Arranged { world: Arc::clone(&world), assignment: Assignment::default() },
         waiting: None,
         queue: VecDeque::new(),
         job: None,
         renew_again: Timestamp(i64::MIN),
-        set_aside: beginning.set_aside,
-        faults: beginning.faults,
-        misfits: BTreeMap::from([(Source::Zones, beginning.misfits)]),
+        set_aside: initial.set_aside,
+        faults: initial.faults,
+        misfits: BTreeMap::from([(Source::Zones, initial.misfits)]),
         kept_zones: Arc::default(),
         ready: Some(ready),
     };
@@ -119,66 +119,67 @@ pub(crate) async fn spawn<P: Prober>(beginning: Beginning, prober: P, clock: Clo
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
-    Handle { live, status: watched, changes, clock, tasks, observed: Observed::default(), kept }
+    Handle { live, status: watched, changes, clock, tasks, observed: Observed::default(), keeper: handle }
 }
 
-/// A world with the monitors it calls for.
+/// A world with the monitors that its rules name.
 #[derive(Debug)]
 struct Arranged {
     world: Arc<World>,
     assignment: Assignment,
 }
 
-/// A world that was accepted and awaits first results.
+/// A world that was accepted and waits for first results.
 #[derive(Debug)]
 struct Waiting {
     arranged: Arranged,
-    /// When it is swapped in all the same.
+    /// When it is swapped in even without them.
     deadline: Instant,
 }
 
-/// A world that is being made.
+/// A world that is being built.
 struct Job {
     work: Work,
-    compiled: JoinHandle<Result<Made, Vec<ZoneError>>>,
+    compiled: JoinHandle<Result<Built, Vec<ZoneError>>>,
 }
 
-/// A world, and the zones of which it has not the version that was offered.
-struct Made {
+/// A world that was built, and the zones whose offered version it doesn't have.
+struct Built {
     world: World,
     misfits: Vec<Misfit>,
 }
 
-impl From<World> for Made {
+impl From<World> for Built {
     fn from(world: World) -> Self {
         Self { world, misfits: Vec::new() }
     }
 }
 
-/// Whether the owner goes on after a turn.
+/// Whether the owner continues after a turn.
 enum Turn {
-    Goes,
-    IsLast,
+    Continue,
+    Stop,
 }
 
-/// Why a world is being made.
+/// Why a world is being built.
 enum Work {
-    /// A version is compiled with the others.
+    /// A new version of a source is compiled with the other sources.
     Version(Offer),
-    /// Signatures grow old, or the time has come for a key.
+    /// Signatures grow old, or a key takes effect.
     Renewal,
 }
 
-/// What comes to the owner.
+/// What the owner receives.
 struct Inbox {
     changes: mpsc::Receiver<Change>,
     results: mpsc::Receiver<ProbeResult>,
     attempts: mpsc::UnboundedReceiver<Attempt>,
 }
 
+/// All mutable state of the server.
 struct Owner<P> {
     live: Arc<ArcSwap<Snapshot>>,
-    told: watch::Sender<Arc<Status>>,
+    status_out: watch::Sender<Arc<Status>>,
     status: Status,
     clock: Clock,
     pulse: Pulse,
@@ -194,36 +195,35 @@ struct Owner<P> {
     job: Option<Job>,
     /// When signatures may be renewed again.
     renew_again: Timestamp,
-    /// Versions that were refused with the others as they were; tried again when one of those changes.
+    /// Versions that didn't fit the other sources. They are tried again when another source changes.
     set_aside: Vec<Offer>,
     /// What is wrong with the files of each source.
     faults: BTreeMap<Source, Faults>,
-    /// What is wrong with the version of each source that was last compiled with the others.
+    /// What is wrong with the last compiled version of each source.
     misfits: BTreeMap<Source, Faults>,
-    /// The zones last handed in to be kept.
+    /// The zones last given to the keeper.
     kept_zones: Arc<[ZoneSource]>,
-    /// Told after the first swap.
+    /// Notified after the first swap.
     ready: Option<oneshot::Sender<()>>,
 }
 
 impl<P: Prober> Owner<P> {
-    /// Goes on until nobody is left to ask. A turn that panics is the last of nothing: what it was about is lost, the
-    /// next one follows.
+    /// Runs until every [`Handle`] is gone. If a turn panics, its event is lost, and the next turn follows.
     async fn run(mut self, first: Arranged, mut inbox: Inbox) {
         Source::ALL.into_iter().for_each(|source| self.sum_up(source));
         self.await_first_results(first);
         let mut backoff = Backoff::default();
         loop {
             match unwinding(self.turn(&mut inbox)).await {
-                Ok(Turn::Goes) => {
+                Ok(Turn::Continue) => {
                     backoff.reset();
                     self.pulse.beat();
                 }
-                Ok(Turn::IsLast) => return,
+                Ok(Turn::Stop) => return,
                 Err(Panicked) => {
                     self.pulse.panicked();
                     self.status.panics += 1;
-                    self.tell();
+                    self.publish_status();
                     let pause = backoff.next();
                     tracing::error!("the owner of health and reloads goes on in {} ms", pause.as_millis());
                     sleep(pause).await;
@@ -248,17 +248,18 @@ impl<P: Prober> Owner<P> {
             change = inbox.changes.recv() => match change {
                 Some(change) => self.take(change),
                 // Nobody is left to ask.
-                None => return Turn::IsLast,
+                None => return Turn::Stop,
             },
             Some(attempt) = inbox.attempts.recv() => self.note(attempt),
-            (work, made) = finished(&mut self.job) => self.made(work, made),
+            (work, built) = finished(&mut self.job) => self.built(work, built),
             () = deadline(self.waiting.as_ref().map(|waiting| waiting.deadline)) => {}
             () = sleep(wake.to_std()) => self.tick(),
-            () = sleep(BEAT) => {}
+            () = sleep(MAX_TURN) => {}
         }
-        Turn::Goes
+        Turn::Continue
     }
 
+    /// Takes a probe's result.
     fn record(&mut self, result: ProbeResult) {
         let passed = result.outcome.is_ok();
         self.status.probes_passed += u64::from(passed);
@@ -267,11 +268,12 @@ impl<P: Prober> Owner<P> {
         self.monitors.record(result, self.clock.now(), places);
     }
 
+    /// Takes a change.
     fn take(&mut self, change: Change) {
         match change {
             Change::Offer(offer) => {
                 let source = offer.source();
-                // Only the latest version of a source is worth anything.
+                // Only the latest version of a source is of use.
                 self.set_aside.retain(|other| other.source() != source);
                 self.queue.retain(|other| other.source() != source);
                 self.queue.push_back(offer);
@@ -291,12 +293,12 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// The world that the next version is compiled with: the one last accepted.
+    /// The last accepted world. The next version is compiled with it.
     fn accepted(&self) -> &Arc<World> {
         self.waiting.as_ref().map_or(&self.current.world, |waiting| &waiting.arranged.world)
     }
 
-    /// Begins to compile the next version that is offered, unless one is being compiled.
+    /// Begins to compile the next offered version, unless one is being compiled.
     fn compile_next(&mut self) {
         while self.job.is_none() {
             let Some(offer) = self.queue.pop_front() else { return };
@@ -360,21 +362,20 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// A world was made: it is accepted, or what it was made for fails.
-    fn made(&mut self, work: Work, made: Result<Made, Vec<String>>) {
+    /// Takes the result of a build.
+    fn built(&mut self, work: Work, built: Result<Built, Vec<String>>) {
         match work {
-            Work::Version(offer) => self.compiled(offer, made),
-            Work::Renewal => self.renewed(made),
+            Work::Version(offer) => self.compiled(offer, built),
+            Work::Renewal => self.renewed(built),
         }
         self.compile_next();
     }
 
-    /// A version was compiled with the others: it is accepted, or set aside. Of zones, some may be accepted and others
-    /// not.
-    fn compiled(&mut self, offer: Offer, compiled: Result<Made, Vec<String>>) {
+    /// Accepts a compiled version, or sets it aside. Of zones, some may be accepted and others not.
+    fn compiled(&mut self, offer: Offer, compiled: Result<Built, Vec<String>>) {
         let source = offer.source();
         match compiled {
-            Ok(Made { world, misfits }) => {
+            Ok(Built { world, misfits }) => {
                 let status = self.status.of_mut(source);
                 status.accepted += 1;
                 status.accepted_at = Some(self.clock.now());
@@ -395,20 +396,21 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    /// Lets an accepted world wait for the first results of its monitors. One that waited before it never comes into
-    /// service.
+    /// Lets an accepted world wait for the first results of its monitors. It replaces a world that waited before, which
+    /// then never comes into service.
     fn await_first_results(&mut self, arranged: Arranged) {
         self.monitors.keep_only([&self.current.assignment, &arranged.assignment]);
-        let timeout = self.monitors.unheard(&arranged.assignment).unwrap_or(Millis(0));
+        let timeout = self.monitors.first_result_timeout(&arranged.assignment).unwrap_or(Millis(0));
         self.status.awaited_revision = Some(arranged.world.rules().table.revision().number);
         self.waiting = Some(Waiting { arranged, deadline: Instant::now() + timeout.to_std() + GRACE });
-        self.tell();
+        self.publish_status();
     }
 
-    /// Swaps in the world that waits, once all its monitors have been heard or that took too long.
+    /// Swaps in the waiting world, if all its monitors have a result or the deadline has passed.
     fn swap_if_due(&mut self) {
         let due = |waiting: &mut Waiting| {
-            self.monitors.unheard(&waiting.arranged.assignment).is_none() || Instant::now() >= waiting.deadline
+            self.monitors.first_result_timeout(&waiting.arranged.assignment).is_none()
+                || Instant::now() >= waiting.deadline
         };
         let Some(waiting) = self.waiting.take_if(due) else { return };
         let rules = Arc::clone(waiting.arranged.world.rules());
@@ -416,13 +418,13 @@ impl<P: Prober> Owner<P> {
         let old = std::mem::replace(&mut self.current, waiting.arranged).world;
         self.monitors.keep_only([&self.current.assignment]);
         self.status.awaited_revision = None;
-        let told = std::mem::replace(&mut self.status.warnings, warnings_of(&self.current.world, self.clock.now()));
-        for warning in self.status.warnings.iter().filter(|warning| !told.contains(warning)) {
+        let before = std::mem::replace(&mut self.status.warnings, warnings_of(&self.current.world, self.clock.now()));
+        for warning in self.status.warnings.iter().filter(|warning| !before.contains(warning)) {
             tracing::warn!(json.event = "warning", json.reason = warning, "{warning}");
         }
         self.publish();
         if !Arc::ptr_eq(&old, &self.current.world) {
-            tokio::spawn(let_go(old));
+            tokio::spawn(release(old));
         }
         let revision = self.current.world.rules().table.revision();
         let generation = self.live.load().generation();
@@ -434,27 +436,28 @@ impl<P: Prober> Owner<P> {
         self.keep_zones();
         if let Some(ready) = self.ready.take() {
             tokio::spawn(async move {
-                // A start tells that it is ready once what it began with is kept, if that can be done.
-                heard(outcome).await;
+                // The start is complete only after its state was written, if that is possible.
+                written_to(outcome).await;
                 let _ = ready.send(()); // whoever started this may have given up
             });
         }
     }
 
-    /// Makes the snapshot anew and swaps it in.
+    /// Makes a new snapshot and swaps it in.
     fn publish(&mut self) {
         let (now, before) = (self.clock.now(), self.live.load_full());
         let table = &self.current.world.rules().table;
         let health = self.monitors.health(table, &self.current.assignment, &self.overrides, now);
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
-        self.tell();
+        self.publish_status();
     }
 
-    fn tell(&self) {
-        self.told.send_replace(Arc::new(self.status.clone()));
+    /// Publishes the status.
+    fn publish_status(&self) {
+        self.status_out.send_replace(Arc::new(self.status.clone()));
     }
 
-    /// Time has passed: overrides end, TTLs before an end shrink, silent monitors go stale.
+    /// Applies what time alone changes: overrides end, TTLs shrink before an end, silent monitors go stale.
     fn tick(&mut self) {
         let (now, before) = (self.clock.now(), self.overrides.len());
         self.overrides.retain(|of, forced| {
@@ -482,10 +485,10 @@ impl<P: Prober> Owner<P> {
     }
 }
 
-/// Keeps a world until nobody else does: whoever drops the last of a large one is at it for long, and that shouldn't be
-/// a thread that answers.
-async fn let_go(world: Arc<World>) {
-    let mut pause = LOOK;
+/// Holds a replaced world until nobody else does, then drops it. Dropping a large world takes long, so no thread that
+/// answers queries should be the last to hold it.
+async fn release(world: Arc<World>) {
+    let mut pause = FIRST_RELEASE_CHECK;
     while Arc::strong_count(&world) > 1 {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_SLEEP.to_std());
@@ -494,12 +497,12 @@ async fn let_go(world: Arc<World>) {
     drop(tokio::task::spawn_blocking(move || drop(world)));
 }
 
-/// The world being made, when it is; never, while there is none.
-async fn finished(job: &mut Option<Job>) -> (Work, Result<Made, Vec<String>>) {
+/// Waits for the world that is being built. Never returns if there is none.
+async fn finished(job: &mut Option<Job>) -> (Work, Result<Built, Vec<String>>) {
     let Some(running) = job else { return std::future::pending().await };
     let compiled = (&mut running.compiled).await;
     let errors = match compiled {
-        Ok(Ok(made)) => Ok(made),
+        Ok(Ok(built)) => Ok(built),
         Ok(Err(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
         Err(panic) => Err(vec![format!("compiling failed by a fault of this program ({panic}); please report it")]),
     };
@@ -509,6 +512,7 @@ async fn finished(job: &mut Option<Job>) -> (Work, Result<Made, Vec<String>>) {
     }
 }
 
+/// Waits until `at`. Never returns if it is `None`.
 async fn deadline(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,

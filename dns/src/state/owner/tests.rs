@@ -82,9 +82,9 @@ fn zones(text: &str) -> Arc<[ZoneSource]> {
     [ZoneSource { origin, records }].into()
 }
 
-fn beginning(rules: Arc<Rules>, zone: &str) -> Beginning {
+fn beginning(rules: Arc<Rules>, zone: &str) -> InitialState {
     let world = World::build(rules, zones(zone), Arc::default(), Arc::new(Places::none()), NOW, None).unwrap();
-    Beginning {
+    InitialState {
         world,
         status: Status::default(),
         store: None,
@@ -95,7 +95,7 @@ fn beginning(rules: Arc<Rules>, zone: &str) -> Beginning {
     }
 }
 
-async fn begin(beginning: Beginning, prober: &Scripted) -> Handle {
+async fn begin(beginning: InitialState, prober: &Scripted) -> Handle {
     spawn(beginning, prober.clone(), Clock::of_runtime(NOW)).await
 }
 
@@ -292,7 +292,8 @@ async fn an_override_is_in_force_when_it_was_set_and_ends_by_itself() {
     prober.set("a:1", true);
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    let beginning = Beginning { store: Some(store.clone()), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
+    let beginning =
+        InitialState { store: Some(store.clone()), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
     let handle = begin(beginning, &prober).await;
     assert_eq!(store.rules().unwrap().as_deref(), Some(&*handle.snapshot().rules_bytes().clone()), "last-good is kept");
 
@@ -332,7 +333,7 @@ async fn an_override_is_in_force_although_it_cannot_be_kept() {
     let store = Store::open(&directory.path().join("state")).unwrap();
     std::fs::remove_dir(directory.path().join("state")).unwrap();
     let kept_there = store.clone();
-    let beginning = Beginning { store: Some(store), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
+    let beginning = InitialState { store: Some(store), ..beginning(rules(1, "chat.example.com", &["a:1"]), "") };
     let handle = begin(beginning, &prober).await;
     let kept = handle.set_override(id("r0"), down_for(60_000)).await.unwrap();
     assert!(matches!(&kept, Durability::UntilRestart(why) if why.contains("can't write to state_dir")), "{kept:?}");
@@ -398,7 +399,7 @@ async fn a_retired_key_leaves_by_time_alone() {
     let (rules, zones, places) = (world.rules(), world.zone_sources(), world.places());
     let world =
         World::build(Arc::clone(rules), Arc::clone(zones), [zone_keys].into(), Arc::clone(places), NOW, None).unwrap();
-    let handle = begin(Beginning { world, ..beginning }, &prober).await;
+    let handle = begin(InitialState { world, ..beginning }, &prober).await;
     let count = |snapshot: &Snapshot| snapshot.key_set(origin.as_ref()).map_or(0, |key_set| key_set.dnskeys().count());
     let before = handle.snapshot_owned();
     assert_eq!(count(&before), 2);
@@ -409,7 +410,7 @@ async fn a_retired_key_leaves_by_time_alone() {
 }
 
 /// A signed zone, and nobody to be probed: weeks go by without an event.
-fn signed() -> Beginning {
+fn signed() -> InitialState {
     use crate::dnssec::key::{Algorithm, SigningKey};
     use crate::dnssec::key_set::ZoneKeys;
 
@@ -419,7 +420,7 @@ fn signed() -> Beginning {
     unwatched["regions"]["r0"].as_object_mut().unwrap().remove("monitor");
     let rules = compile_rules(unwatched.to_string().into_bytes(), "rules.json").unwrap();
     let world = World::build(rules, zones(""), [keys].into(), Arc::new(Places::none()), NOW, None).unwrap();
-    Beginning {
+    InitialState {
         world,
         status: Status::default(),
         store: None,

@@ -30,16 +30,16 @@ pub(super) struct Authorities {
 /// A file as it was last read.
 #[derive(Debug)]
 struct CachedFile {
-    /// Its state then.
+    /// Its size and times when it was read.
     stamp: Option<Stamp>,
-    /// Its last version that was any good.
+    /// Its last valid version.
     good: Option<ClientConfig>,
     /// What is wrong with it now.
     fault: Option<Fault>,
 }
 
 impl Authorities {
-    /// Trusts the system's authorities; the files of monitors are read when they are asked for.
+    /// Trusts the system's authorities. The files of monitors are read when they are needed.
     ///
     /// # Errors
     /// When TLS can't be set up; the text says why.
@@ -59,16 +59,16 @@ impl Authorities {
         Ok(Self { system, directory, files: Mutex::default() })
     }
 
-    /// What trusts the system's authorities.
+    /// A configuration that trusts the system's authorities.
     pub(super) fn of_system(&self) -> &ClientConfig {
         &self.system
     }
 
-    /// What trusts the authorities of a file alone. A changed file is read again; while it is no good, its last good
-    /// version is trusted.
+    /// A configuration that trusts only the authorities of a file. A changed file is read again. If it is invalid, its
+    /// last valid version is trusted.
     ///
     /// # Errors
-    /// That no version of it was any good.
+    /// If no version of it was valid.
     pub(super) fn of_file(&self, path: &str) -> Result<ClientConfig, Fault> {
         let path = self.directory.join(path);
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);

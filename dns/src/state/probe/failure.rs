@@ -8,7 +8,7 @@ use bailiwick_rules::time::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
 
-/// What was asked, as far as a failure tells of it.
+/// What was requested, as far as a message mentions it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// The server name of TLS.
@@ -17,8 +17,8 @@ pub(super) struct Asked<'a> {
     pub(super) ca_file: Option<&'a str>,
 }
 
-/// An error with its causes: the outermost alone says little more than "error sending request". One of certificates
-/// says what to mend.
+/// An error with its causes. The outermost alone says little more than "error sending request". An error about
+/// certificates says what to mend.
 pub(super) fn describe(error: &(dyn Error + 'static), asked: Asked<'_>) -> String {
     tls_error(error).and_then(|error| of_tls(error, asked)).unwrap_or_else(|| chain(error))
 }
@@ -34,7 +34,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// What failed by one address of those that all have to answer.
+/// The message if one address failed of those that all have to answer.
 pub(super) fn by_address(failure: &str, error: &(dyn Error + 'static), family: AddressFamily) -> String {
     let no_route = |error: &io::Error| error.kind() == io::ErrorKind::NetworkUnreachable;
     match io_error(error).is_some_and(no_route) {
@@ -43,7 +43,7 @@ pub(super) fn by_address(failure: &str, error: &(dyn Error + 'static), family: A
     }
 }
 
-/// The error of TLS among the causes. An [`io::Error`] names the error inside it nowhere among its sources.
+/// The TLS error among the causes. The sources of an [`io::Error`] don't include the error that it wraps.
 fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let inside: Option<&'e (dyn Error + 'static)> = inside.map(|inside| inside as _);
@@ -51,10 +51,12 @@ fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
     found.or_else(|| tls_error(error.source()?))
 }
 
+/// The I/O error among the causes.
 fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     error.downcast_ref().or_else(|| io_error(error.source()?))
 }
 
+/// The message for a TLS error, if there is something to mend.
 fn of_tls(error: &rustls::Error, asked: Asked<'_>) -> Option<String> {
     let name = asked.name;
     let certificate = match error {
@@ -67,15 +69,15 @@ fn of_tls(error: &rustls::Error, asked: Asked<'_>) -> Option<String> {
     Some(match certificate {
         CertificateError::Expired => format!("the certificate for {name} has expired; renew it at the endpoint"),
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("the certificate for {name} expired at {}; renew it at the endpoint", moment(*not_after))
+            format!("the certificate for {name} expired at {}; renew it at the endpoint", timestamp(*not_after))
         }
         CertificateError::NotValidYet => not_yet(name, ""),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            not_yet(name, &format!(" before {}", moment(*not_before)))
+            not_yet(name, &format!(" before {}", timestamp(*not_before)))
         }
         CertificateError::NotValidForName => wrong_name(name, "another name"),
         CertificateError::NotValidForNameContext { presented, .. } => wrong_name(name, &names(presented)),
-        // An authority of the same name with another key signs in vain.
+        // The signature is bad if an authority of the same name has another key.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => match asked.ca_file {
             Some(file) => format!(
                 "the certificate for {name} is issued by no authority in {file}; add its authority there, or have the \
@@ -90,10 +92,12 @@ fn of_tls(error: &rustls::Error, asked: Asked<'_>) -> Option<String> {
     })
 }
 
+/// The message if a certificate isn't valid yet.
 fn not_yet(name: &str, when: &str) -> String {
     format!("the certificate for {name} isn't valid{when} yet; mend its dates, or the clock of this node")
 }
 
+/// The message if a certificate is for another name.
 fn wrong_name(name: &str, presented: &str) -> String {
     format!(
         "the endpoint's certificate is for {presented}, not for {name}; set \"sni\" to a name that it is for, or have \
@@ -101,7 +105,7 @@ fn wrong_name(name: &str, presented: &str) -> String {
     )
 }
 
-/// The names of a certificate, which rustls tells as `DnsName("gpu.example.net")` or the like.
+/// The names of a certificate. rustls writes them as `DnsName("gpu.example.net")`.
 fn names(presented: &[String]) -> String {
     let bare = |name: &String| match name.split_once("(\"") {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
@@ -111,7 +115,8 @@ fn names(presented: &[String]) -> String {
     if names.is_empty() { "no name".to_owned() } else { names.join(", ") }
 }
 
-fn moment(time: UnixTime) -> Timestamp {
+/// The time as a timestamp.
+fn timestamp(time: UnixTime) -> Timestamp {
     Timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX / 1000).saturating_mul(1000))
 }
 
@@ -127,7 +132,7 @@ mod tests {
 
     fn said(error: CertificateError, asked: Asked<'_>) -> String {
         let error = rustls::Error::InvalidCertificate(error);
-        // As it comes: tokio-rustls wraps it, and hyper that.
+        // tokio-rustls wraps the error, and hyper wraps that.
         let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
         describe(&wrapped, asked)
     }

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 const MAX_AT_ONCE: usize = 256;
 
 type Outcome = Result<Arc<[SocketAddr]>, String>;
-/// Those lookups that run, by host; each tells its outcome when it has one.
+/// The lookups that run, by host. Each receiver gets the outcome.
 type Running = Arc<Mutex<HashMap<String, watch::Receiver<Option<Outcome>>>>>;
-/// Asks the system; an argument so that tests can put another in its place.
+/// Asks the system's resolver. Tests replace it.
 type Ask = Arc<dyn Fn(&str) -> Outcome + Send + Sync>;
 
 /// Looks names up.
@@ -43,6 +43,7 @@ impl std::fmt::Debug for Lookups {
 }
 
 impl Lookups {
+    /// Lookups that call `ask`.
     fn asking(ask: Ask) -> Self {
         Self { running: Running::default(), ask }
     }
@@ -61,11 +62,11 @@ impl Lookups {
     /// The addresses of a host, with port 0.
     async fn of_host(&self, host: &str) -> Outcome {
         let mut outcome = self.begin(host)?;
-        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
-        told.unwrap_or_else(|| Err(format!("{host} can't be looked up, by a fault of this program")))
+        let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        outcome.unwrap_or_else(|| Err(format!("{host} can't be looked up, by a fault of this program")))
     }
 
-    /// Begins to look a host up, unless that is under way.
+    /// Begins to look a host up. If a lookup of it runs already, returns that one's receiver.
     fn begin(&self, host: &str) -> Result<watch::Receiver<Option<Outcome>>, String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outcome) = running.get(host) {
@@ -83,7 +84,7 @@ impl Lookups {
             let _ = tell.send(Some(found)); // whoever asked may have given up
         };
         running.insert(host.to_owned(), outcome.clone());
-        // Whatever ends the lookup, a thread that can't be had included, takes it out again.
+        // Dropping `Ending` removes the lookup again, even if no thread can be started.
         drop(running);
         let started = std::thread::Builder::new().name("lookup".to_owned()).spawn(look_up);
         started
@@ -92,7 +93,7 @@ impl Lookups {
     }
 }
 
-/// Takes a lookup off the list when it ends, by a panic too.
+/// Removes a lookup from the list when it is dropped, even by a panic.
 struct Ending {
     running: Running,
     host: String,

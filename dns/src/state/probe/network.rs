@@ -52,6 +52,7 @@ impl NetworkProber {
         Ok(Self { client, lookups, authorities: Arc::new(authorities), secrets })
     }
 
+    /// Connects by TCP.
     async fn connect(&self, address: &str, targets: Targets) -> Result<(), String> {
         let groups = groups(targets, &self.lookups.of_address(address).await?)?;
         let connect = async |some: &Vec<SocketAddr>| match TcpStream::connect(&some[..]).await {
@@ -61,6 +62,7 @@ impl NetworkProber {
         try_join_all(groups.iter().map(connect)).await.map(drop)
     }
 
+    /// Sends a GET to each group of addresses.
     async fn get(&self, probe: &HttpProbe, targets: Targets) -> Result<(), String> {
         let url = probe.url.as_url();
         let is_plain = targets == Targets::Any && probe.server_name().is_none() && probe.ca_file.is_none();
@@ -89,6 +91,7 @@ impl NetworkProber {
         read.map_err(|fault| fault.to_string())
     }
 
+    /// Sends a GET and checks status and body.
     async fn ask(
         &self,
         probe: &HttpProbe,
@@ -173,6 +176,7 @@ fn describe_by_address(
     }
 }
 
+/// A failure's text with the address before it.
 fn prefixed(by: &[SocketAddr], failure: &str) -> String {
     by.first().map_or_else(|| failure.to_owned(), |address| format!("{address}: {failure}"))
 }
@@ -202,6 +206,7 @@ fn host_of(probe: &HttpProbe) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
+/// What all clients have in common.
 fn builder(tls: ClientConfig) -> ClientBuilder {
     Client::builder()
         .tls_backend_preconfigured(tls)
@@ -211,10 +216,12 @@ fn builder(tls: ClientConfig) -> ClientBuilder {
         .pool_max_idle_per_host(0)
 }
 
+/// Whether the body contains the text.
 fn contains(body: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
 }
 
+/// The statuses, joined by "or".
 fn list(status: &[u16]) -> String {
     status.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
 }

@@ -1,3 +1,5 @@
+//! Tests of probes, against servers on 127.0.0.1 and with a prober that only notes times.
+
 use std::path::Path;
 use std::sync::Mutex;
 

@@ -417,7 +417,7 @@ impl Step<'_> {
         let words = Words::read(&held);
         match refusal::by_body(status, &words, self.run.task.stateful) {
             Fault::Client => self.refuse(status, words, abort),
-            fault => self.fail_by(fault, status, abort, retry_after_ms.or(words.wait_ms)),
+            fault => self.fail_by(fault, status, abort, retry_after_ms.or(words.retry_after_ms)),
         }
     }
 

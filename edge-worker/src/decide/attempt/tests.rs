@@ -759,7 +759,7 @@ fn what_exhaustion_says() {
         driver.eof()
     };
     assert_eq!(ends(limited).unwrap().0, Failure::RateLimited { retry_after: Some(7) });
-    let failed = |retry_after, hopeless| Failure::EndpointsFailed { retry_after, hopeless };
+    let failed = |retry_after, needs_operator| Failure::EndpointsFailed { retry_after, needs_operator };
     assert_eq!(ends(|driver| driver.headers(500, "")).unwrap().0, failed(None, false));
     let answered = |status: u16, body: &'static str| {
         move |driver: &mut Driver| {
@@ -810,7 +810,7 @@ fn the_only_endpoint_is_asked_once_more_if_nothing_came() {
     let mut driver = alone(false, false);
     assert!(again(&reset(&mut driver)));
     let actions = reset(&mut driver);
-    assert_eq!(reply(&actions), Some(&Failure::EndpointsFailed { retry_after: None, hopeless: false }), "once");
+    assert_eq!(reply(&actions), Some(&Failure::EndpointsFailed { retry_after: None, needs_operator: false }), "once");
     assert_eq!(driver.run.record().header(), "fra-1;outcome=network;ms=0, fra-1;outcome=network;ms=0");
 
     assert!(again(&reset(&mut alone(true, true))), "what only reads is harmless");

@@ -43,7 +43,7 @@ pub(super) struct Words {
     /// How many tokens were sent.
     pub(super) sent: Option<u64>,
     /// How long to wait before the next request, in milliseconds.
-    pub(super) wait_ms: Option<u64>,
+    pub(super) retry_after_ms: Option<u64>,
 }
 
 impl Words {
@@ -157,7 +157,7 @@ impl ErrorText {
             Some(known) => (Some(known.code().to_owned()), Some(known.kind().to_owned())),
             None => (code, kind.map(openais)),
         };
-        Words { kind, code, wait_ms: wait_ms(text), param: self.param, known, limit, sent }
+        Words { kind, code, retry_after_ms: retry_after_ms(text), param: self.param, known, limit, sent }
     }
 
     fn known(&self) -> Option<ErrorMeaning> {
@@ -323,7 +323,7 @@ const WAITS: &[&str] = &[
 ];
 
 /// How long a text says to wait, in milliseconds. Usually a header says it too, and has priority.
-fn wait_ms(text: &str) -> Option<u64> {
+fn retry_after_ms(text: &str) -> Option<u64> {
     let rest = WAITS.iter().find_map(|phrase| Some(&text[text.find(phrase)? + phrase.len()..]))?;
     let mut words = rest.split(' ').map(|word| word.trim_end_matches(['.', ',', '!']));
     let (span, unit) = (words.next()?, words.next().unwrap_or_default());
@@ -404,7 +404,7 @@ mod tests {
         let words = Words::read(
             format!(r#"{{"error":{{"message":"{cooled}","type":"None","param":"None","code":"429"}}}}"#).as_bytes(),
         );
-        assert_eq!(words, Words { wait_ms: Some(5_000), ..Words::default() }, "`None` is no word");
+        assert_eq!(words, Words { retry_after_ms: Some(5_000), ..Words::default() }, "`None` is no word");
         for kind in ["key_model_access_denied", "team_model_access_denied", "org_model_access_denied"] {
             let body = format!(r#"{{"error":{{"message":"x","type":"{kind}","param":"model","code":"401"}}}}"#);
             assert_eq!(Words::read(body.as_bytes()).known, Some(ErrorMeaning::Model), "{kind}");
@@ -425,7 +425,7 @@ mod tests {
             ("Try again in 1..2s", None),
         ] {
             let body = format!(r#"{{"error":{{"message":"{text}"}}}}"#);
-            assert_eq!(Words::read(body.as_bytes()).wait_ms, expected, "{text}");
+            assert_eq!(Words::read(body.as_bytes()).retry_after_ms, expected, "{text}");
         }
     }
 

@@ -8,8 +8,8 @@ use worker::{AbortController, Delay, Env, Fetch, Headers, Request, RequestInit, 
 
 use crate::decide::rules_state::ReadError;
 
-/// Rules are at most this large; a health report of a thousand regions is far smaller.
-const LARGEST: usize = 8 << 20;
+/// The largest document that is read, in bytes. A health report of a thousand regions is far smaller.
+const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 /// How long KV answers out of its cache near the isolate. Cloudflare takes no less than a minute for what always was.
 const KV_CACHE_SECONDS: u64 = 60;
 
@@ -28,10 +28,10 @@ pub(crate) enum Read {
 }
 
 /// What KV has under the key `rules`.
-pub(crate) async fn kv(env: &Env, patience: Millis) -> Result<Read, ReadError> {
+pub(crate) async fn kv(env: &Env, timeout: Millis) -> Result<Read, ReadError> {
     let store = env.kv("RULES").map_err(|_| ReadError::Connection)?;
     let value = store.get("rules").cache_ttl(KV_CACHE_SECONDS).bytes();
-    let delay = Delay::from(patience.to_std());
+    let delay = Delay::from(timeout.to_std());
     pin_mut!(value, delay);
     match future::select(value, delay).await {
         Either::Left((Ok(Some(bytes)), _)) => Ok(Read::Document { bytes, etag: None }),
@@ -46,7 +46,7 @@ pub(crate) async fn get(
     url: &str,
     token: Option<&str>,
     etag: Option<&str>,
-    patience: Millis,
+    timeout: Millis,
 ) -> Result<Read, ReadError> {
     let request = request(url, token, etag).ok_or(ReadError::BadUrl)?;
     let abort = AbortController::default();
@@ -64,14 +64,14 @@ pub(crate) async fn get(
         if let Ok(mut chunks) = response.stream() {
             while let Some(chunk) = chunks.next().await {
                 bytes.extend_from_slice(&chunk.map_err(|_| ReadError::Connection)?);
-                if bytes.len() > LARGEST {
+                if bytes.len() > MAX_DOCUMENT_BYTES {
                     return Err(ReadError::TooLarge);
                 }
             }
         }
         Ok(Read::Document { bytes, etag })
     };
-    let delay = Delay::from(patience.to_std());
+    let delay = Delay::from(timeout.to_std());
     pin_mut!(fetched, delay);
     let read = match future::select(fetched, delay).await {
         Either::Left((read, _)) => read,

@@ -17,7 +17,7 @@ pub(crate) struct Schedule {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
     /// The caller has the lease and fetches the feed. It waits for the result if the known data is too old to use.
-    Look {
+    Fetch {
         /// Whether the caller waits for the result.
         wait: bool,
     },
@@ -45,7 +45,7 @@ impl Schedule {
             return if wait { Due::Wait } else { Due::No };
         }
         self.leased_until = Some(now.after(longest));
-        Due::Look { wait }
+        Due::Fetch { wait }
     }
 
     /// Notes that a fetch has ended.
@@ -67,33 +67,33 @@ mod tests {
     }
 
     #[test]
-    fn at_first_one_request_looks_and_all_wait() {
+    fn at_first_one_request_fetches_and_all_wait() {
         let mut schedule = Schedule::default();
-        assert_eq!(due(&mut schedule, 0), Due::Look { wait: true });
+        assert_eq!(due(&mut schedule, 0), Due::Fetch { wait: true });
         assert_eq!(due(&mut schedule, 10), Due::Wait);
         schedule.done(Timestamp(100));
         assert_eq!(due(&mut schedule, 100), Due::No);
     }
 
     #[test]
-    fn while_requests_come_one_of_them_looks_and_none_waits() {
+    fn while_requests_come_one_of_them_fetches_and_none_waits() {
         let mut schedule = Schedule::default();
         schedule.done(Timestamp(100));
         assert_eq!(due(&mut schedule, 5_099), Due::No);
-        assert_eq!(due(&mut schedule, 5_100), Due::Look { wait: false });
+        assert_eq!(due(&mut schedule, 5_100), Due::Fetch { wait: false });
         assert_eq!(due(&mut schedule, 5_101), Due::No, "the lease is taken");
-        assert_eq!(due(&mut schedule, 8_600), Due::Look { wait: false }, "a lease ends by itself");
+        assert_eq!(due(&mut schedule, 8_600), Due::Fetch { wait: false }, "a lease ends by itself");
         schedule.done(Timestamp(9_000));
-        assert_eq!(schedule.due(Timestamp(9_000), Millis(0), MAX, LONGEST), Due::Look { wait: false });
+        assert_eq!(schedule.due(Timestamp(9_000), Millis(0), MAX, LONGEST), Due::Fetch { wait: false });
     }
 
     #[test]
-    fn after_a_long_idle_time_one_looks_and_all_wait() {
+    fn after_a_long_idle_time_one_fetches_and_all_wait() {
         let mut schedule = Schedule::default();
         schedule.done(Timestamp(0));
-        assert_eq!(due(&mut schedule, 15_000), Due::Look { wait: true });
+        assert_eq!(due(&mut schedule, 15_000), Due::Fetch { wait: true });
         assert_eq!(due(&mut schedule, 15_001), Due::Wait);
-        assert_eq!(due(&mut schedule, 18_500), Due::Look { wait: true }, "whoever looked is gone: another one does");
+        assert_eq!(due(&mut schedule, 18_500), Due::Fetch { wait: true }, "whoever fetched is gone: another one does");
         schedule.done(Timestamp(18_600));
         assert_eq!(due(&mut schedule, 18_700), Due::No, "also where nobody answered");
     }
@@ -103,11 +103,15 @@ mod tests {
         let mut schedule = Schedule::default();
         schedule.done(Timestamp(0));
         let before = -3_600_000;
-        assert_eq!(due(&mut schedule, before), Due::Look { wait: true });
+        assert_eq!(due(&mut schedule, before), Due::Fetch { wait: true });
         assert_eq!(due(&mut schedule, before), Due::Wait);
         schedule.done(Timestamp(before));
         assert_eq!(due(&mut schedule, before), Due::No);
-        assert_eq!(due(&mut schedule, before + 5_000), Due::Look { wait: false });
-        assert_eq!(due(&mut schedule, before - 5_000), Due::Look { wait: true }, "a lease from the future is no lease");
+        assert_eq!(due(&mut schedule, before + 5_000), Due::Fetch { wait: false });
+        assert_eq!(
+            due(&mut schedule, before - 5_000),
+            Due::Fetch { wait: true },
+            "a lease from the future is no lease"
+        );
     }
 }

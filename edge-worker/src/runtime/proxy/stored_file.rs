@@ -86,7 +86,7 @@ impl Driver {
         let route = Route::parse("GET", &format!("/v1/files/{id}")).ok()?;
         let out = rewrite::outgoing(target, &route, &Query::default(), &Headers::default(), None, secret.as_deref());
         let out = out.ok()?;
-        self.exchange.look(out.url.as_str(), &out.headers).await
+        self.exchange.fetch_document(out.url.as_str(), &out.headers).await
     }
 
     /// Refuses a batch whose file wasn't uploaded with the purpose `batch`. Such a file's lines were never judged, and
@@ -102,7 +102,7 @@ impl Driver {
                 _ => return Ok(()),
             };
             let object = self.fetch_file_object(target, id).await;
-            let object = object.ok_or(Failure::EndpointsFailed { retry_after: None, hopeless: false })?;
+            let object = object.ok_or(Failure::EndpointsFailed { retry_after: None, needs_operator: false })?;
             // An endpoint without such a file says so itself. An endpoint that names no purpose has no purposes.
             let purpose = StoredFile::read(&object).map(|file| file.purpose).unwrap_or_default();
             if purpose.is_empty() || purpose == "batch" { Ok(()) } else { Err(wrong) }

@@ -6,39 +6,39 @@ use std::sync::Arc;
 
 use bailiwick_rules::time::Timestamp;
 
-use super::{Made, Owner};
+use super::{Built, Owner};
 use crate::state::owner::{Failure, Faults, Offer, Source};
 use crate::state::probe::Prober;
 use crate::state::snapshot::{Misfit, World, ZoneSource};
 use crate::state::store::Kind;
 
 impl<P: Prober> Owner<P> {
-    /// Takes note of all that is wrong with a source's files. What is new of it is told.
+    /// Notes everything that is wrong with a source's files. Logs what wasn't known before.
     pub(super) fn note_faults(&mut self, source: Source, faults: Faults) {
         if matches!(source, Source::Rules | Source::Geoip) && !faults.is_empty() {
-            // An older version that waits for others isn't what is meant any more.
+            // An older version that was set aside is no longer what the operator wants.
             self.set_aside.retain(|other| other.source() != source);
         }
         let before = self.faults.insert(source, faults.clone()).unwrap_or_default();
         let new: Faults = faults.into_iter().filter(|(part, errors)| before.get(part) != Some(errors)).collect();
-        self.tell_refused(source, &new);
+        self.log_refused(source, &new);
         self.sum_up(source);
     }
 
-    /// The version in service is what its source says.
+    /// Notes that the version in service is the source's newest.
     pub(super) fn fits(&mut self, source: Source) {
         self.misfits.remove(&source);
         self.sum_up(source);
     }
 
-    /// A version isn't taken.
+    /// Notes that a version isn't accepted.
     pub(super) fn refuse(&mut self, source: Source, faults: Faults) {
-        self.tell_refused(source, &faults);
+        self.log_refused(source, &faults);
         self.misfits.insert(source, faults);
         self.sum_up(source);
     }
 
-    /// Refuses a version, or a part of it, and keeps it for when another source changes.
+    /// Refuses a version, or a part of it. It is tried again when another source changes.
     pub(super) fn set_aside(&mut self, offer: Offer, faults: Faults) {
         let source = offer.source();
         self.refuse(source, faults);
@@ -47,7 +47,8 @@ impl<P: Prober> Owner<P> {
         }
     }
 
-    fn tell_refused(&mut self, source: Source, faults: &Faults) {
+    /// Logs and counts what is refused.
+    fn log_refused(&mut self, source: Source, faults: &Faults) {
         for error in faults.values().flatten() {
             tracing::error!(
                 json.event = "source_refused", json.source = %source, json.reason = error,
@@ -57,7 +58,7 @@ impl<P: Prober> Owner<P> {
         self.status.of_mut(source).refused += faults.len() as u64;
     }
 
-    /// Tells how a source fares by what is wrong with its files and with its version.
+    /// Updates a source's status from what is wrong with its files and with its version.
     pub(super) fn sum_up(&mut self, source: Source) {
         let all = [self.faults.get(&source), self.misfits.get(&source)];
         let errors: Vec<String> = all.iter().flatten().flat_map(|faults| faults.values().flatten().cloned()).collect();
@@ -76,10 +77,10 @@ impl<P: Prober> Owner<P> {
         } else if !is_same {
             status.last_error = Some(Failure { at: now, errors });
         }
-        self.tell();
+        self.publish_status();
     }
 
-    /// Keeps the zones that came into service and weren't handed in before.
+    /// Has the zones written that came into service since the last call.
     pub(super) fn keep_zones(&mut self) {
         let zones = Arc::clone(self.current.world.zone_sources());
         if self.keeper.is_none() || Arc::ptr_eq(&zones, &self.kept_zones) {
@@ -107,9 +108,9 @@ pub(crate) fn faults_of(misfits: &[Misfit]) -> Faults {
     faults
 }
 
-/// The world with the zones that are offered, but for those that don't fit the rules and keys: of these, what is in
-/// service stays. `None` if something else is wrong, or none of them is new and fits.
-pub(super) fn without_misfits(base: &World, version: &Offer, now: Timestamp) -> Option<Made> {
+/// Builds the world with those offered zones that fit the rules and keys. The others stay as they are in service.
+/// `None` if something else is wrong, or if no new zone fits.
+pub(super) fn without_misfits(base: &World, version: &Offer, now: Timestamp) -> Option<Built> {
     let Offer::Zones(zones) = version else { return None };
     let misfits = World::misfits(base.rules(), zones, base.keys());
     let is_misfit = |zone: &ZoneSource| misfits.iter().any(|(origin, _)| *origin == zone.origin);
@@ -124,5 +125,5 @@ pub(super) fn without_misfits(base: &World, version: &Offer, now: Timestamp) -> 
     }
     let (rules, keys, places) = (Arc::clone(base.rules()), Arc::clone(base.keys()), Arc::clone(base.places()));
     let world = World::build(rules, fitting, keys, places, now, Some(base)).ok()?;
-    Some(Made { world, misfits })
+    Some(Built { world, misfits })
 }

@@ -1,5 +1,5 @@
 //! Overrides that come by the API. Takes requests from the owner's loop, has them written to the state directory, and
-//! answers what became of them.
+//! replies with the outcome.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -13,13 +13,14 @@ use crate::state::owner::{Durability, Failure, OverrideError, Reply};
 use crate::state::probe::Prober;
 use crate::state::store::{Kind, Store};
 
-/// How long whoever asks waits for the state directory.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a request for an override waits for the state directory.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The outcome of a first attempt to write; `None`: nothing is kept on this node.
 type Outcome = Option<Receiver<Result<(), String>>>;
 
 impl<P: Prober> Owner<P> {
+    /// Forces a status until a time.
     pub(super) fn set_override(&mut self, of: Overridden, forced: Forced) -> Result<(), OverrideError> {
         if self.current.world.rules().table.place_of(&of).is_none() {
             return Err(OverrideError::Unknown(of));
@@ -41,6 +42,7 @@ impl<P: Prober> Owner<P> {
         Ok(())
     }
 
+    /// Ends an override.
     pub(super) fn delete_override(&mut self, of: &Overridden) -> Result<(), OverrideError> {
         if self.overrides.remove(of).is_none() {
             return Err(OverrideError::NotForced(of.clone()));
@@ -51,7 +53,7 @@ impl<P: Prober> Owner<P> {
         Ok(())
     }
 
-    /// Keeps the overrides of now; whoever asked is told how that went, by another task: nothing here waits for a disk.
+    /// Has the current overrides written. Another task replies with the outcome, so the owner doesn't wait for a disk.
     pub(super) fn keep_overrides(&mut self, reply: Option<Reply>) {
         let overrides = self.overrides.clone();
         let outcome = self.keep(Kind::Overrides, move |store| store.keep_overrides(&overrides));
@@ -61,12 +63,12 @@ impl<P: Prober> Owner<P> {
             return;
         }
         tokio::spawn(async move {
-            let _ = reply.send(Ok(heard(outcome).await)); // whoever asked may have gone
+            let _ = reply.send(Ok(written_to(outcome).await)); // whoever asked may have gone
         });
     }
 
-    /// Has something written to the state directory. What can't be kept is in force all the same: an operator who
-    /// drains a region while the disk is full means it.
+    /// Has `write` called for the state directory. A change that can't be written takes effect nevertheless, because an
+    /// operator may drain a region while the disk is full.
     pub(super) fn keep(
         &mut self,
         kind: Kind,
@@ -75,13 +77,13 @@ impl<P: Prober> Owner<P> {
         Some(self.keeper.as_ref()?.keep(kind, Box::new(write)))
     }
 
-    /// Takes note of how an attempt to write went.
+    /// Notes how an attempt to write went.
     pub(super) fn note(&mut self, attempt: Attempt) {
         let Attempt { kind, outcome } = attempt;
         match outcome {
             Ok(()) => _ = self.not_kept.remove(&kind),
             Err(error) => {
-                // Said once, however often it is tried.
+                // Logged once, however often it is tried.
                 if self.not_kept.get(&kind) != Some(&error) {
                     tracing::error!("{}", unwritable(&error));
                 }
@@ -90,18 +92,19 @@ impl<P: Prober> Owner<P> {
         }
         let errors: Vec<String> = self.not_kept.values().map(|error| unwritable(error)).collect();
         self.status.not_persisted = (!errors.is_empty()).then(|| Failure { at: self.clock.now(), errors });
-        self.tell();
+        self.publish_status();
     }
 }
 
+/// The message for an error of writing.
 fn unwritable(error: &str) -> String {
     format!("can't write to state_dir ({error}); mend its mode or make room. It is tried again")
 }
 
-/// Where what was handed in ended up, as far as is known within [`PATIENCE`].
-pub(super) async fn heard(outcome: Outcome) -> Durability {
+/// Waits until something was written, for at most [`WRITE_TIMEOUT`]. Returns where it is now.
+pub(super) async fn written_to(outcome: Outcome) -> Durability {
     let Some(outcome) = outcome else { return Durability::UntilRestart("no state_dir is configured".to_owned()) };
-    let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(PATIENCE)).await;
+    let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(WRITE_TIMEOUT)).await;
     match waited {
         Ok(Ok(Ok(()))) => Durability::Persisted,
         Ok(Ok(Err(error))) => Durability::UntilRestart(unwritable(&error)),

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use super::{Arranged, Job, Made, Owner, Work};
+use super::{Arranged, Built, Job, Owner, Work};
 use crate::state::owner::Failure;
 use crate::state::probe::Prober;
 
-/// How long after a renewal the next may begin.
-const NEXT: Millis = Millis(1_000);
-/// How long after a failure signing is tried again.
-const AGAIN: Millis = Millis(60_000);
+/// The shortest time from one renewal to the next.
+const PAUSE_AFTER_SUCCESS: Millis = Millis(1_000);
+/// The time from a failed renewal to the next attempt.
+const PAUSE_AFTER_FAILURE: Millis = Millis(60_000);
 
 impl<P: Prober> Owner<P> {
-    /// Begins to sign anew when that is due, unless a world is being made that will be signed anyway.
+    /// Begins to renew signatures if that is due. A world that is being built will be signed anyway.
     pub(super) fn renew_if_due(&mut self) {
         let now = self.clock.now();
         if self.job.is_some() || self.next_renewal(now).is_none_or(|due| due > now) {
@@ -26,21 +26,21 @@ impl<P: Prober> Owner<P> {
         self.job = Some(Job { work: Work::Renewal, compiled });
     }
 
-    /// When signing is next due; `None` while a world is being made, after which it is asked again.
+    /// When signing is next due; `None` while a world is being built.
     pub(super) fn next_renewal(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.accepted().renewal_due(now).filter(|_| self.job.is_none())?;
-        // No pause is longer than that: one that seems so was set before the clock was set back, and what was signed
-        // then holds for nobody yet.
-        let pause = Some(self.renew_again).filter(|again| again.since(now) <= AGAIN);
+        // A longer pause means that the clock was set back. Signatures made before that aren't valid yet, so signing
+        // can't wait.
+        let pause = Some(self.renew_again).filter(|again| again.since(now) <= PAUSE_AFTER_FAILURE);
         Some(pause.map_or(due, |again| due.max(again)))
     }
 
-    /// A renewal came to its end.
-    pub(super) fn renewed(&mut self, made: Result<Made, Vec<String>>) {
+    /// Takes the result of a renewal.
+    pub(super) fn renewed(&mut self, built: Result<Built, Vec<String>>) {
         let now = self.clock.now();
-        self.renew_again = now.after(if made.is_ok() { NEXT } else { AGAIN });
-        match made {
-            Ok(Made { world, .. }) => {
+        self.renew_again = now.after(if built.is_ok() { PAUSE_AFTER_SUCCESS } else { PAUSE_AFTER_FAILURE });
+        match built {
+            Ok(Built { world, .. }) => {
                 self.status.renewals += 1;
                 self.status.not_renewed = None;
                 tracing::info!("signatures renewed");
@@ -54,7 +54,7 @@ impl<P: Prober> Owner<P> {
                     tracing::error!(until, "signatures can't be renewed; from `until` on they are refused: {error}");
                 }
                 self.status.not_renewed = Some(Failure { at: now, errors });
-                self.tell();
+                self.publish_status();
             }
         }
     }

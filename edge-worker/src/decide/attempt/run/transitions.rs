@@ -205,8 +205,8 @@ impl Step<'_> {
             return Failure::UpstreamTimeout;
         }
         // Only the operator can mend a rejected credential or a redirect.
-        let hopeless = |outcome| matches!(outcome, Outcome::NoQuota | Outcome::Status(300..=399 | 401 | 403));
-        Failure::EndpointsFailed { retry_after, hopeless: all(hopeless) }
+        let needs_operator = |outcome| matches!(outcome, Outcome::NoQuota | Outcome::Status(300..=399 | 401 | 403));
+        Failure::EndpointsFailed { retry_after, needs_operator: all(needs_operator) }
     }
 
     pub(super) fn commit(&mut self, status: u16, body: Vec<u8>, as_events: bool) {
