@@ -82,6 +82,15 @@ id!(
     TenantId
 );
 
+id!(
+    /// The name of a provider's quota, such as `swc-gpt41`.
+    QuotaId
+);
+id!(
+    /// The name of a service tier, such as `enterprise`.
+    TierId
+);
+
 /// What an override is of: a region as a whole, or one of its endpoints. As text `eu-frankfurt` or
 /// `eu-frankfurt/fra-1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -8,6 +8,7 @@ mod binding;
 mod cors;
 mod host;
 mod load;
+mod quota;
 pub(crate) mod read;
 mod scalar;
 mod schema;
@@ -23,12 +24,14 @@ pub use binding::ServiceBinding;
 pub use cors::{Cors, WebOrigin};
 pub use host::SteeredHost;
 pub use load::{Ratio, RegionLoad, Shed, ShedAt, Slew};
+pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
+pub(crate) use schema::output_default as default_output;
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::{AddressFamily, Status, Thresholds};
-use crate::id::{EndpointId, JurisdictionId, Overridden, RegionId, ServiceId, TenantId};
+use crate::id::{EndpointId, JurisdictionId, Overridden, QuotaId, RegionId, ServiceId, TenantId, TierId};
 use crate::time::{Millis, Timestamp};
 
 /// One rules document. Every section but `version` and `revision` may be missing.
@@ -53,6 +56,12 @@ pub struct Rules {
     /// Customers known by API key.
     #[schemars(default, with = "BTreeMap<String, Tenant>")]
     pub tenants: BTreeMap<TenantId, Tenant>,
+    /// Quotas of providers, shared by the endpoints that name them.
+    #[schemars(default, with = "BTreeMap<String, Quota>")]
+    pub quotas: BTreeMap<QuotaId, Quota>,
+    /// How important tenants are when regions are full.
+    #[schemars(default, with = "BTreeMap<String, ServiceTier>")]
+    pub tiers: BTreeMap<TierId, ServiceTier>,
     /// Address prefixes whose place is known better than a GeoIP database knows it.
     #[schemars(default)]
     pub networks: Vec<Network>,
@@ -210,6 +219,12 @@ pub struct Endpoint {
     /// How many requests it serves at once. Used by `bailiwick plan` and `simulate`; the edge doesn't act on it yet.
     #[schemars(default, range(min = 1, max = 1_000_000_000))]
     pub capacity: Option<u32>,
+    /// The quota that its requests are counted against. The edge doesn't act on it yet.
+    #[schemars(default, with = "Option<String>")]
+    pub quota: Option<QuotaId>,
+    /// How it is told the rank of a tenant's service tier; by default not at all. The edge doesn't act on it yet.
+    #[schemars(default)]
+    pub priority_as: Option<PriorityForm>,
 }
 
 /// The dialect an endpoint speaks.
@@ -568,6 +583,9 @@ pub struct Tenant {
     /// The services it may use.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub services: Vec<ServiceId>,
+    /// How much it may use, and how important it is. The edge doesn't act on it yet.
+    #[schemars(flatten, with = "schema::TenantLimitsAsWritten")]
+    pub limits: TenantLimits,
 }
 
 /// An address prefix with its place.

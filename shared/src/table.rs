@@ -3,6 +3,7 @@
 mod check;
 mod hosts;
 mod networks;
+mod quotas;
 mod revision;
 mod warn;
 
@@ -17,6 +18,7 @@ use subtle::ConstantTimeEq;
 use hosts::Hosts;
 pub use networks::NetworkPlace;
 use networks::Networks;
+pub use quotas::{Quota, TenantLimits, Tiers};
 pub use revision::{Revision, Succession};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
@@ -67,6 +69,14 @@ index!(
     TenantIndex
 );
 index!(
+    /// A quota's position in its table.
+    QuotaIndex
+);
+index!(
+    /// A service tier's position in its table.
+    TierIndex
+);
+index!(
     /// A jurisdiction's position in its table.
     JurisdictionIndex
 );
@@ -81,6 +91,8 @@ pub struct Table {
     regions: Vec<Region>,
     services: Vec<Service>,
     tenants: Vec<Tenant>,
+    quotas: Vec<Quota>,
+    tiers: Tiers,
     keys: Vec<(KeyDigest, TenantIndex)>,
     hosts: Hosts,
     networks: Networks,
@@ -225,6 +237,8 @@ pub struct Tenant {
     pub residency: Vec<JurisdictionIndex>,
     /// The services it may use.
     pub services: Vec<ServiceIndex>,
+    /// How much it may use, and how important it is; `None`: the document says nothing of it.
+    pub limits: Option<Box<TenantLimits>>,
     /// Its own fence by service, in the order of `services`; `None`: the services' rules give it one.
     fences: Option<Vec<Arc<[Fenced]>>>,
 }
@@ -306,6 +320,7 @@ impl Table {
             check::services(&rules, &mut violations);
             check::cors(&rules, &mut violations);
             check::shedding(&rules, &mut violations);
+            check::quotas(&rules, &mut violations);
             check::tenants(&rules, &mut violations, turns).await;
             if !violations.is_empty() {
                 return Err(violations);
@@ -332,7 +347,9 @@ impl Table {
             let members: Vec<RegionIndex> = service.regions.iter().filter_map(region).collect();
             services.push(build_service(id, service, members, &regions, &territories));
         }
-        let (tenants, keys) = build_tenants(rules.tenants, &mut services, &regions, &territories, turns).await;
+        let quotas = quotas::build(core::mem::take(&mut rules.quotas), &rules.tenants);
+        let tiers = Tiers::new(core::mem::take(&mut rules.tiers));
+        let (tenants, keys) = build_tenants(rules.tenants, &mut services, &tiers, &regions, &territories, turns).await;
 
         let mut overrides = vec![None; regions.len()];
         let mut endpoint_overrides = Vec::new();
@@ -355,6 +372,8 @@ impl Table {
             regions,
             services,
             tenants,
+            quotas,
+            tiers,
             keys,
             hosts,
             overrides,
@@ -407,6 +426,24 @@ impl Table {
     #[must_use]
     pub fn tenants(&self) -> &[Tenant] {
         &self.tenants
+    }
+
+    /// All quotas, by name.
+    #[must_use]
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
+    }
+
+    /// The quota of that name.
+    #[must_use]
+    pub fn quota_named(&self, name: &str) -> Option<QuotaIndex> {
+        position(&self.quotas, |quota| quota.id.as_str() == name).map(QuotaIndex::new)
+    }
+
+    /// All service tiers.
+    #[must_use]
+    pub fn tiers(&self) -> &Tiers {
+        &self.tiers
     }
 
     /// One region.
@@ -690,6 +727,7 @@ fn build_rule(
 async fn build_tenants(
     tenants: BTreeMap<TenantId, rules::Tenant>,
     services: &mut [Service],
+    tiers: &Tiers,
     regions: &[Region],
     territories: &Territories,
     turns: &mut Turns<'_>,
@@ -713,7 +751,8 @@ async fn build_tenants(
         let fences =
             tenant.process_in.map(|process_in| allowed.iter().map(|service| fence(service, &process_in)).collect());
         let residency = tenant.residency.iter().filter_map(|name| territories.index(name)).collect();
-        built.push(Tenant { id, residency, services: allowed, fences });
+        let limits = TenantLimits::new(&tenant.limits, tiers);
+        built.push(Tenant { id, residency, services: allowed, limits, fences });
     }
     (built, keys)
 }

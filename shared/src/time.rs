@@ -71,7 +71,7 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
     }
 }
 
-/// A span in milliseconds; in JSON `"500ms"`, `"5s"`, `"2m"` or `"1h"`.
+/// A span in milliseconds; in JSON `"500ms"`, `"5s"`, `"2m"`, `"1h"` or `"1d"`.
 ///
 /// ```
 /// use bailiwick_rules::time::Millis;
@@ -83,7 +83,7 @@ impl<'de> serde::Deserialize<'de> for Timestamp {
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// Reads digits and a unit: `ms`, `s`, `m` or `h`.
+    /// Reads digits and a unit: `ms`, `s`, `m`, `h` or `d`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -93,6 +93,7 @@ impl Millis {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 24 * 3_600_000,
             _ => return None,
         };
         number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
@@ -125,6 +126,7 @@ mod tests {
         for text in ["0s", "1ms", "500ms", "5s", "2m", "1h", "90s", "25h"] {
             assert_eq!(Millis::parse(text).unwrap().to_string(), text);
         }
+        assert_eq!(Millis::parse("2d").unwrap().to_string(), "48h");
         for text in ["", "5", "s", "-1s", "+1s", "5 s", "5S", "99999999999999999999s", "9999999999999999h"] {
             assert_eq!(Millis::parse(text), None, "{text:?}");
         }

@@ -29,6 +29,13 @@ impl Ratio {
         (0.0..=1.0).contains(&number).then(|| Self(libm::round(number * 1e6) as u32))
     }
 
+    /// Reads a load, which may lie above 1: up to 100.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the range was checked
+    pub fn from_load(number: f64) -> Option<Self> {
+        (0.0..=100.0).contains(&number).then(|| Self(libm::round(number * 1e6) as u32))
+    }
+
     /// Reads whole per cent from 1 to 100, such as `5%`.
     #[must_use]
     pub fn parse_percent(text: &str) -> Option<Self> {

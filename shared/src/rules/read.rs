@@ -7,6 +7,7 @@
 
 mod load;
 mod monitor;
+mod quota;
 mod region;
 mod service;
 mod value;
@@ -18,7 +19,7 @@ use ipnet::IpNet;
 use super::{Jurisdiction, Keeping, KeyDigest, Network, Override, Rules, SteeredHost, Tenant};
 use crate::geo::{self, CountryCode};
 use crate::health::Status;
-use crate::id::{EndpointId, JurisdictionId, NOT_A_NAME, Overridden, RegionId, ServiceId, TenantId};
+use crate::id::{EndpointId, JurisdictionId, NOT_A_NAME, Overridden, QuotaId, RegionId, ServiceId, TenantId, TierId};
 use crate::json::{Fields, Node, Reader};
 use crate::time::{Millis, Timestamp};
 use crate::turns::Turns;
@@ -35,6 +36,8 @@ struct Context {
     jurisdictions: Vec<String>,
     regions: Vec<String>,
     services: Vec<String>,
+    quotas: Vec<String>,
+    tiers: Vec<String>,
     hosts: HashMap<SteeredHost, String>,
     digests: HashMap<KeyDigest, String>,
     prefixes: HashMap<IpNet, usize>,
@@ -52,6 +55,8 @@ impl Context {
             jurisdictions: keys("jurisdictions"),
             regions: keys("regions"),
             services: keys("services"),
+            quotas: keys("quotas"),
+            tiers: keys("tiers"),
             ..Self::default()
         }
     }
@@ -83,6 +88,8 @@ pub(crate) async fn rules(reader: &mut Reader<'_>, node: &Node, turns: &mut Turn
         regions: map(&mut fields, "regions", context, turns, RegionId::parse, region).await,
         services: map(&mut fields, "services", context, turns, ServiceId::parse, service).await,
         tenants: map(&mut fields, "tenants", context, turns, TenantId::parse, tenant).await,
+        quotas: map(&mut fields, "quotas", context, turns, QuotaId::parse, quota::quota).await,
+        tiers: map(&mut fields, "tiers", context, turns, TierId::parse, quota::service_tier).await,
         networks: list(&mut fields, "networks", context, turns, network).await,
         overrides: list(&mut fields, "overrides", context, turns, an_override).await,
         rules: fields.optional("rules", keeping).unwrap_or_default(),
@@ -208,12 +215,14 @@ fn tenant(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option
     let services = fields.required("services", "the services it may use", |reader, node| {
         distinct(reader, node, |reader, node| reference(reader, node, "service", &context.services, ServiceId::parse))
     });
+    let limits = quota::tenant_limits(&mut fields, context);
     fields.finish();
     Some(Tenant {
         key_sha256: key_sha256.unwrap_or_default(),
         residency: residency.unwrap_or_default(),
         process_in,
         services: services.unwrap_or_default(),
+        limits,
     })
 }
 

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Family, Monitor, Rules, Slew, WebOrigin};
+use std::collections::BTreeMap;
+
+use super::{Budget, Family, Monitor, Rules, Slew, WebOrigin};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -28,6 +30,37 @@ pub(super) fn one() -> u16 {
     1
 }
 
+pub(super) fn minute() -> Millis {
+    Millis(60_000)
+}
+
+pub(crate) fn output_default() -> u64 {
+    800
+}
+
+pub(super) fn headroom() -> f64 {
+    0.05
+}
+
+/// The limits of a tenant, which stand beside its other fields.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct TenantLimitsAsWritten {
+    /// Its service tier. The edge doesn't act on it yet.
+    #[schemars(default)]
+    tier: Option<String>,
+    /// How many of its requests may be under way at once in one isolate of the edge. The edge doesn't act on it yet.
+    #[schemars(default, range(min = 1, max = 1_000_000))]
+    concurrency: Option<u32>,
+    /// What it may use in a span. The edge doesn't act on it yet.
+    #[schemars(default)]
+    budget: Option<Budget>,
+    /// The part of each quota that is kept for it, from 0 to 1. What it doesn't use is lent to others. The edge doesn't
+    /// act on it yet.
+    #[schemars(default)]
+    reserve: BTreeMap<String, f64>,
+}
+
 macro_rules! string_schema {
     ($type:ty, $name:literal, $schema:tt) => {
         impl JsonSchema for $type {
@@ -43,8 +76,8 @@ macro_rules! string_schema {
 
 string_schema!(CountryCode, "CountryCode", { "type": "string", "pattern": "^[A-Z]{2}$", "description": "ISO 3166-1 \
     alpha-2 code." });
-string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$", "description": "A duration: \
-    500ms, 5s, 2m, 1h." });
+string_schema!(Millis, "Duration", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$", "description": "A duration: \
+    500ms, 5s, 2m, 1h, 1d." });
 string_schema!(Slew, "Slew", { "type": "string", "pattern": "^[0-9]+%/[0-9]+(ms|s|m|h)$",
     "description": "A share in a time: 5%/10s." });
 string_schema!(WebOrigin, "WebOrigin", { "type": "string", "pattern": r"^(\*|[a-z][a-z0-9+.-]*://[^/?#@*]+)$",

@@ -1,11 +1,14 @@
 //! What one part of a document says of another, beyond names that don't exist: called by [`super::Table::compile`].
 
+mod quotas;
+
 use std::collections::{BTreeSet, HashSet};
 
 use crate::id::{RegionId, ServiceId};
 use crate::json::Violation;
 use crate::rules::{self, Answers, ClientMatch, HostName, Rules};
 use crate::turns::Turns;
+pub(super) use quotas::quotas;
 
 /// Every region of a service publishes the same record types, or NODATA would depend on who asks.
 pub(super) fn services(rules: &Rules, violations: &mut Vec<Violation>) {

@@ -1,5 +1,7 @@
 //! Documents that are refused, told by every mistake; and that no text, however broken, panics.
 
+mod quotas;
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::load::{MAX_REQUESTS, region_load};
 use super::monitor::monitor;
+use super::quota;
 use super::value::{boolean, country, declared, host_name, http_url, location, one_of, parsed, secret_name};
 use super::{Context, map};
 use crate::geo::CountryCode;
@@ -121,7 +122,7 @@ fn cname(reader: &mut Reader<'_>, node: &Node) -> Option<HostName> {
     }
 }
 
-fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<Endpoint> {
+fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Endpoint> {
     let mut fields = reader.object(node)?;
     let url = fields.required("url", "its base URL, such as https://gpu.example.net/v1", |reader, node| {
         let url = http_url(reader, node)?;
@@ -153,6 +154,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
     let weight = fields.optional("weight", |reader, node| reader.integer(node, 1..=small));
     let monitor = fields.optional("monitor", monitor);
     let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MAX_REQUESTS));
+    let (quota, priority_as) = quota::of_endpoint(&mut fields, context);
     fields.finish();
     Some(Endpoint {
         url: url?,
@@ -165,6 +167,8 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, _: &mut Context) -> Option<End
         weight: weight.and_then(|n| n.try_into().ok()).unwrap_or(1),
         monitor,
         capacity: capacity.and_then(|n| n.try_into().ok()),
+        quota,
+        priority_as,
     })
 }
 

@@ -93,7 +93,9 @@ pub(super) fn duration(
     match Millis::parse(text) {
         Some(span) if range.contains(&span) => Some(span),
         Some(_) => reader.fail(format!("is {text:?}; write a duration from \"{low}\" to \"{high}\"")),
-        None => reader.fail(format!("is {text:?}; write a duration such as \"500ms\", \"5s\", \"2m\" or \"1h\"")),
+        None => {
+            reader.fail(format!("is {text:?}; write a duration such as \"500ms\", \"5s\", \"2m\", \"1h\" or \"1d\""))
+        }
     }
 }
 

@@ -1,0 +1,97 @@
+//! Checks what quotas, endpoints, service tiers and tenants say of each other. Takes the rules, adds violations. Called
+//! by [`super::super::Table::compile`].
+
+use std::collections::BTreeMap;
+
+use crate::id::{QuotaId, TierId};
+use crate::json::Violation;
+use crate::rules::{Endpoint, Quota, Ratio, Rules, ServiceTier};
+
+/// How many tenants a message names.
+const MAX_NAMED: usize = 8;
+
+/// All violations about quotas and service tiers. None for a document without them.
+pub(in super::super) fn quotas(rules: &Rules, violations: &mut Vec<Violation>) {
+    // What couldn't be read was told, and what is left of it may look unused.
+    let is_unread = |place: &str| violations.iter().any(|violation| violation.pointer.starts_with(place));
+    let endpoints_unread = is_unread("/regions/");
+    let mut found = Vec::new();
+    for (id, quota) in &rules.quotas {
+        let place = format!("/quotas/{id}");
+        if is_unread(&place) {
+            continue;
+        }
+        let mut users = endpoints(rules).filter(|(_, endpoint)| endpoint.quota.as_ref() == Some(id)).peekable();
+        if users.peek().is_none() && !endpoints_unread {
+            found.push(Violation {
+                pointer: place.clone(),
+                message: "is used by no endpoint; name it as the \"quota\" of an endpoint, or remove it".to_owned(),
+            });
+        }
+        found.extend(users.filter_map(|(place, endpoint)| lacking_model(id, quota, &place, endpoint)));
+        found.extend(overbooked(rules, id, place));
+    }
+    if !is_unread("/tiers") {
+        found.extend(misordered(&rules.tiers));
+    }
+    violations.extend(found);
+}
+
+fn endpoints(rules: &Rules) -> impl Iterator<Item = (String, &Endpoint)> {
+    rules.regions.iter().flat_map(|(region, one)| {
+        one.endpoints.iter().map(move |(id, endpoint)| (format!("/regions/{region}/endpoints/{id}"), endpoint))
+    })
+}
+
+/// An endpoint whose models a quota isn't for.
+fn lacking_model(id: &QuotaId, quota: &Quota, place: &str, endpoint: &Endpoint) -> Option<Violation> {
+    let allowed = quota.models.as_ref()?;
+    let pointer = format!("{place}/quota");
+    let Some(models) = &endpoint.models else {
+        let message = format!(
+            "is {id:?}, which is for {allowed:?} only, and the endpoint takes any model; list its \"models\", or take \
+             the \"models\" from the quota"
+        );
+        return Some(Violation { pointer, message });
+    };
+    let lacking = models.values().find(|model| !allowed.contains(model))?;
+    let message = format!(
+        "is {id:?}, which isn't for this endpoint's model {lacking:?}; add it to the \"models\" of the quota, or name \
+         the quota of that model"
+    );
+    Some(Violation { pointer, message })
+}
+
+/// A quota of which tenants are promised more than there is.
+fn overbooked(rules: &Rules, id: &QuotaId, pointer: String) -> Option<Violation> {
+    let parts = rules.tenants.iter().filter_map(|(tenant, one)| Some((tenant, *one.limits.reserve.get(id)?)));
+    let parts: Vec<_> = parts.collect();
+    let sum = parts.iter().map(|(_, part)| u64::from(part.0)).sum::<u64>();
+    if sum <= u64::from(Ratio::ONE.0) {
+        return None;
+    }
+    let named: Vec<String> = parts.iter().take(MAX_NAMED).map(|(tenant, part)| format!("{tenant} {part}")).collect();
+    let more = if parts.len() > named.len() { ", …" } else { "" };
+    let sum = Ratio(u32::try_from(sum).unwrap_or(u32::MAX));
+    let message = format!(
+        "is reserved to {sum}: {}{more}; lower \"reserve\" of these tenants until they add up to 1 at most",
+        named.join(", ")
+    );
+    Some(Violation { pointer, message })
+}
+
+/// A tier that would be refused before one that ranks behind it.
+fn misordered(tiers: &BTreeMap<TierId, ServiceTier>) -> Option<Violation> {
+    let mark = |tier: &ServiceTier| tier.refuse_at.map_or(u32::MAX, |ratio| ratio.0);
+    let (id, tier, other, behind) = tiers.iter().find_map(|(id, tier)| {
+        let behind = |(_, other): &(&TierId, &ServiceTier)| other.rank > tier.rank && mark(other) > mark(tier);
+        tiers.iter().find(behind).map(|(other, behind)| (id, tier, other, behind))
+    })?;
+    let theirs = behind.refuse_at.map_or("never".to_owned(), |ratio| format!("at {ratio}"));
+    let message = format!(
+        "is {}, so the tier {id} is refused before {other}, which ranks behind it and is refused {theirs}; raise this \
+         mark, lower that of {other}, or change a \"rank\"",
+        tier.refuse_at.unwrap_or_default()
+    );
+    Some(Violation { pointer: format!("/tiers/{id}/refuse_at"), message })
+}
