@@ -22,6 +22,7 @@ pub(crate) mod keepalive;
 pub(crate) mod multipart;
 pub(crate) mod payload;
 pub(crate) mod plan;
+pub(crate) mod quota;
 pub(crate) mod reports;
 pub(crate) mod rewrite;
 pub(crate) mod route;

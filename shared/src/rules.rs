@@ -219,7 +219,7 @@ pub struct Endpoint {
     /// How many requests it serves at once. Used by `bailiwick plan` and `simulate`; the edge doesn't act on it yet.
     #[schemars(default, range(min = 1, max = 1_000_000_000))]
     pub capacity: Option<u32>,
-    /// The quota that its requests are counted against. The edge doesn't act on it yet.
+    /// The quota that its requests are counted against.
     #[schemars(default, with = "Option<String>")]
     pub quota: Option<QuotaId>,
     /// How it is told the rank of a tenant's service tier; by default not at all. The edge doesn't act on it yet.
@@ -583,7 +583,7 @@ pub struct Tenant {
     /// The services it may use.
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub services: Vec<ServiceId>,
-    /// How much it may use, and how important it is. The edge doesn't act on it yet.
+    /// How much it may use, and how important it is.
     #[schemars(flatten, with = "schema::TenantLimitsAsWritten")]
     pub limits: TenantLimits,
 }

@@ -5,6 +5,7 @@
 //! replaced, such as `model`, `store`, ids and the salt of a cache. Every other byte stays: key order, `1e400`, 2^70
 //! and odd spacing survive.
 
+mod additions;
 mod affinity;
 pub(crate) mod engine;
 pub(crate) mod fault;
@@ -34,6 +35,7 @@ pub(crate) mod tests;
 mod unlisted;
 mod walk;
 
+pub(crate) use additions::Additions;
 pub(crate) use affinity::Affinity;
 pub(crate) use form_name::has_id;
 pub(crate) use names::model_routes;
@@ -51,6 +53,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as, quoted};
 use crate::decide::payload::Payload;
 use crate::decide::route::{Class, Route};
+use additions::UsageOption;
 pub(crate) use field::Needs;
 use ids::ItemId;
 use purpose::{PURPOSE, check_purpose};
@@ -85,6 +88,10 @@ pub(crate) struct Inspected {
     model: Option<(Range<usize>, String)>,
     stream: bool,
     choices: usize,
+    /// The most tokens that each answer may have, if the request says it.
+    max_output: Option<u32>,
+    /// Whether a stream tells its usage, and how to make it.
+    usage: Option<Box<UsageOption>>,
     prompt_cache_key: Option<String>,
     user: Option<String>,
     /// A hash of the conversation's beginning.
@@ -135,6 +142,8 @@ impl Inspected {
             model: None,
             stream: false,
             choices: 1,
+            max_output: None,
+            usage: None,
             prompt_cache_key: None,
             user: None,
             beginning: None,
@@ -182,6 +191,18 @@ impl Inspected {
     #[must_use]
     pub(crate) fn choices(&self) -> usize {
         self.choices
+    }
+
+    /// The most tokens that each answer may have; `None` if the request doesn't say it.
+    #[must_use]
+    pub(crate) fn max_output(&self) -> Option<u64> {
+        self.max_output.map(u64::from)
+    }
+
+    /// Whether the answer is a stream that tells its usage only because the edge asks for it.
+    #[must_use]
+    pub(crate) fn hides_usage(&self) -> bool {
+        matches!(self.usage.as_deref(), Some(UsageOption::Unasked(..)))
     }
 
     /// Whether the endpoint stores the answer, if it can. Then the client may use the answer's id again.
@@ -236,14 +257,26 @@ impl Inspected {
         &self.needs
     }
 
-    /// The bytes for an endpoint of this engine that calls the model `model`, and those named below the top level by
-    /// its `names`: every other byte as the client sent it.
+    /// [`Inspected::for_endpoint_with`] without additions.
     #[must_use]
     pub(crate) fn for_endpoint(
         &self,
         model: Option<&str>,
         names: Option<&Models>,
         engine: Option<Engine>,
+    ) -> Payload<'_> {
+        self.for_endpoint_with(model, names, engine, Additions::default())
+    }
+
+    /// The bytes for an endpoint of this engine that calls the model `model`, and those named below the top level by
+    /// its `names`, with additions: every other byte as the client sent it.
+    #[must_use]
+    pub(crate) fn for_endpoint_with(
+        &self,
+        model: Option<&str>,
+        names: Option<&Models>,
+        engine: Option<Engine>,
+        additions: Additions,
     ) -> Payload<'_> {
         let renamed = model.zip(self.model.as_ref()).filter(|(new, (_, old))| new != old);
         let renamed = renamed.map(|(new, (range, _))| (range.clone(), Cow::Owned(quoted(new))));
@@ -257,8 +290,9 @@ impl Inspected {
             Some((range.clone(), Cow::Owned(quoted(theirs))))
         };
         let inner = self.models.iter().filter_map(theirs);
+        let usage = self.usage.as_deref().filter(|_| additions.usage).and_then(UsageOption::edit);
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> =
-            renamed.into_iter().chain(forced).chain(words).chain(items).chain(inner).chain(salt).collect();
+            renamed.into_iter().chain(forced).chain(words).chain(items).chain(inner).chain(salt).chain(usage).collect();
         edits.sort_by_key(|(range, _)| range.start);
         let mut out = Payload::default();
         let mut done = 0;
@@ -398,6 +432,13 @@ fn read_top_level(
         let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
         body.forced = (!path.may_store).then(|| (brace + 1..brace + 1, text));
     }
+    let is_stream_of_choices = body.stream && (route.is(&["chat", "completions"]) || route.is(&["completions"]));
+    body.usage = match body.usage {
+        _ if !is_stream_of_choices => None,
+        None if has("stream_options") => None,
+        None => Some(Box::new(UsageOption::absent(brace))),
+        given => given,
+    };
     if route.class() == Class::Inference && body.model.is_none() && !route.is(&["moderations"]) {
         return Err(NO_MODEL);
     }
@@ -444,6 +485,14 @@ impl<'a> TopLevel<'a> {
             "model" => body.model = Some((range.clone(), model(value)?)),
             "stream" => body.stream = boolean("stream", *kind)?,
             "n" => body.choices = value.parse().unwrap_or(1),
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" if *kind == Kind::Number => {
+                // Nobody means more than thousands of millions. A number that is odd is the endpoint's to refuse.
+                let tokens = value.parse().ok().map(|tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX));
+                body.max_output = body.max_output.max(tokens);
+            }
+            "stream_options" => {
+                body.usage = UsageOption::read(self.text, *kind, range.clone()).map(Box::new);
+            }
             "store" if *kind != Kind::False && !self.may_store => body.forced = Some((range.clone(), "false")),
             "store" => body.stores = boolean("store", *kind)? || self.stores_by_default && *kind == Kind::Null,
             "audio" if *kind == Kind::Object => body.keeps = true,

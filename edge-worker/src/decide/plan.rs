@@ -16,7 +16,7 @@ use bailiwick_rules::rules::Endpoint;
 use bailiwick_rules::steer::{
     Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, forced_endpoint, forces_endpoints,
 };
-use bailiwick_rules::table::{Fenced, RegionIndex, ServiceIndex, Table};
+use bailiwick_rules::table::{Fenced, QuotaIndex, RegionIndex, ServiceIndex, Table};
 
 use crate::decide::body::Needs;
 use crate::decide::body::engine::Engines;
@@ -53,6 +53,8 @@ pub(crate) enum Skip {
     Down,
     /// An operator forced it down.
     Forced,
+    /// Its quota doesn't allow the request now.
+    Quota,
 }
 
 impl Skip {
@@ -66,6 +68,7 @@ impl Skip {
             Self::Cooling => "cooling",
             Self::Down => "down",
             Self::Forced => "forced",
+            Self::Quota => "quota",
         }
     }
 }
@@ -206,6 +209,10 @@ impl Plan {
                     endpoint: endpoint.clone(),
                     model: model.map(str::to_owned),
                     jurisdiction: fenced.jurisdiction.map(|name| table.jurisdiction(name).clone()),
+                    quota: quota_of(table, endpoint),
+                    counts_tokens: quota_of(table, endpoint)
+                        .and_then(|quota| table.quotas().get(quota.get()))
+                        .is_some_and(|quota| quota.rule.tokens.is_some()),
                 }),
             }
         }
@@ -291,6 +298,11 @@ pub(crate) fn models(table: &Table, steering: &Steering) -> Option<Vec<String>> 
         }
     }
     Some(names.into_iter().collect())
+}
+
+/// The quota that an endpoint's requests are counted against.
+fn quota_of(table: &Table, endpoint: &Endpoint) -> Option<QuotaIndex> {
+    table.quota_named(endpoint.quota.as_ref()?.as_str())
 }
 
 /// What to answer when the steering offers no region.

@@ -5,12 +5,11 @@ pub(crate) mod disposition;
 pub(crate) mod headers;
 
 use core::fmt;
-use std::collections::BTreeMap;
 
-use bailiwick_rules::rules::{Engine, Style};
+use bailiwick_rules::rules::Style;
 use url::{Position, Url};
 
-use crate::decide::body::{Inspected, Needs};
+use crate::decide::body::{Additions, Inspected, Needs};
 use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::multipart::form::Form;
@@ -63,11 +62,7 @@ impl Content {
 
     /// Whether it is written to an endpoint in chunks.
     fn is_large(&self) -> bool {
-        let size = match self {
-            Self::Json(body) => body.size(),
-            Self::Form(form, _) => form.size(),
-        };
-        size > LARGEST_COPIED
+        self.size() > LARGEST_COPIED
     }
 
     fn content_type(&self) -> String {
@@ -86,18 +81,22 @@ impl Content {
         }
     }
 
-    /// The bytes for an endpoint of this engine. It calls the request's model `model`, and `names` holds its names of
-    /// others.
+    /// The bytes for an endpoint.
     #[must_use]
-    pub(crate) fn for_endpoint(
-        &self,
-        model: Option<&str>,
-        names: Option<&BTreeMap<String, String>>,
-        engine: Option<Engine>,
-    ) -> Payload<'_> {
+    pub(crate) fn for_target(&self, target: &Target) -> Payload<'_> {
+        let additions = Additions { usage: target.counts_tokens() };
         match self {
-            Self::Json(body) => body.for_endpoint(model, names, engine),
-            Self::Form(form, boundary) => form.for_endpoint(boundary, model),
+            Self::Json(body) => body.for_endpoint_with(target.model(), target.models(), target.engine(), additions),
+            Self::Form(form, boundary) => form.for_endpoint(boundary, target.model()),
+        }
+    }
+
+    /// How many bytes the client sent.
+    #[must_use]
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Json(body) => body.size(),
+            Self::Form(form, _) => form.size(),
         }
     }
 }
@@ -147,7 +146,7 @@ pub(crate) fn outgoing(
     let (mut bytes, mut written) = (None, None);
     if let Some(content) = body {
         headers.push("content-type", &content.content_type());
-        let payload = content.for_endpoint(target.model(), target.models(), target.engine());
+        let payload = content.for_target(target);
         if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
     }
     // Events are read here, so a compressed stream would have to be decompressed.

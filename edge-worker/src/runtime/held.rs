@@ -60,7 +60,7 @@ async fn write(
     target: Target,
     writer: WritableStreamDefaultWriter,
 ) {
-    let payload = content.for_endpoint(target.model(), target.models(), target.engine());
+    let payload = content.for_target(&target);
     for chunk in payload.chunks(CHUNK) {
         let chunk = js_sys::Uint8Array::from(chunk);
         if JsFuture::from(writer.write_with_chunk(&chunk)).await.is_err() {

@@ -13,6 +13,7 @@ use crate::decide::attempt::{Action, Budget};
 use crate::decide::breaker::{Breakers, Verdict};
 use crate::decide::cooldown::{CoolDowns, Key, Path};
 use crate::decide::plan::Target;
+use crate::decide::quota::Quotas;
 use crate::decide::source::Source;
 use crate::runtime::clock;
 
@@ -26,6 +27,7 @@ pub(crate) struct Memory {
     cool_downs: CoolDowns,
     breakers: Breakers,
     pub(crate) budget: Budget,
+    pub(crate) quotas: Quotas,
 }
 
 /// Reads or changes the memory of this isolate.
@@ -35,7 +37,12 @@ pub(crate) fn with<T>(f: impl FnOnce(&mut Memory) -> T) -> T {
 
 impl Memory {
     fn new(now: Timestamp) -> Self {
-        Self { cool_downs: CoolDowns::default(), breakers: Breakers::default(), budget: Budget::new(now.0) }
+        Self {
+            cool_downs: CoolDowns::default(),
+            breakers: Breakers::default(),
+            budget: Budget::new(now.0),
+            quotas: Quotas::default(),
+        }
     }
 
     /// The conditions to steer a request of `source` by; without a source, those that hold for everybody.

@@ -6,6 +6,7 @@
 //! away, a write fails or its signal fires. Dropping the driver aborts the fetch in flight.
 
 mod early;
+mod metering;
 mod splicing;
 mod stored_file;
 mod waiting;
@@ -39,6 +40,7 @@ use crate::runtime::memory::{self, Attribution};
 use crate::runtime::receipt::ReceiptSigner;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
+pub(crate) use metering::Metering;
 use stored_file::{StoredFile, is_content};
 
 /// The request to send. It is adapted to each endpoint when that endpoint is asked.
@@ -73,6 +75,8 @@ pub(crate) struct Job {
     pub(crate) answer_kind: Option<AnswerKind>,
     /// Whether the runtime passes the rest of a committed stream, if nothing in it has to be changed.
     pub(crate) pipes: bool,
+    /// What it takes of quotas, if the rules have any.
+    pub(crate) metering: Option<Box<Metering>>,
 }
 
 impl Job {
@@ -250,6 +254,9 @@ impl Driver {
         self.job.body = None;
         self.job.reservation = None;
         let mut headers = self.upstream_headers.as_ref().map(headers::to_client).unwrap_or_default();
+        if self.run.served_by().is_some_and(|target| target.quota().is_some()) {
+            headers::drop_limits(&mut headers);
+        }
         if let Some(model) = headers.get("openai-model").and_then(|model| self.renamed(model)) {
             headers.set("openai-model", &model);
         }
@@ -365,7 +372,10 @@ impl Driver {
         match &event {
             Event::Chunk { bytes, .. } if self.run.needs_room(bytes.len()) => self.make_room(bytes.len()),
             Event::Chunk { .. } => {}
-            _ => self.skip_resting(),
+            _ => {
+                self.skip_resting();
+                self.withhold(event == Event::Start);
+            }
         }
         if event == Event::ClientGone && self.run.record().committed().is_none() {
             self.note_verdict(Verdict::Nothing);
@@ -387,6 +397,9 @@ impl Driver {
                 if let Some(target) = self.run.target(target) {
                     memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
                 }
+                if self.job.metering.is_some() {
+                    self.charge(target);
+                }
                 match self.send(attempt, target) {
                     Ok(()) => self.fetch = FetchState::Sending,
                     Err(failure) => outputs.push_back(Output::Reply(failure)),
@@ -403,23 +416,13 @@ impl Driver {
                 self.exchange.abort();
             }
             Action::Commit { status, body, as_events, .. } => {
-                if let FetchState::Reading { headers, .. } = &mut self.fetch
-                    && as_events
-                {
-                    headers.set("content-type", "text/event-stream; charset=utf-8");
-                }
-                self.find_splice();
-                if let FetchState::Reading { headers, .. } = &mut self.fetch {
-                    self.upstream_headers = Some(core::mem::take(headers));
-                }
-                self.note_verdict(Verdict::Answered);
-                let body = match &mut self.splice {
-                    Some(splice) if whole => splice.whole(&body),
-                    _ => self.spliced(body),
-                };
+                let body = self.commit(body, as_events, whole);
                 outputs.extend([Output::Commit { status }, Output::Emit(body)]);
             }
-            Action::Emit { bytes } => outputs.push_back(Output::Emit(self.spliced(bytes))),
+            Action::Emit { bytes } => {
+                let bytes = if self.job.metering.is_some() { self.read_usage(bytes) } else { bytes };
+                outputs.push_back(Output::Emit(self.spliced(bytes)));
+            }
             Action::EmitTail { bytes } => outputs.extend([Output::Emit(bytes), Output::Finish]),
             Action::CutStream => outputs.push_back(Output::CutStream),
             Action::Finish => {
@@ -440,6 +443,26 @@ impl Driver {
                 }
                 outputs.push_back(Output::Reply(failure));
             }
+        }
+    }
+
+    /// Takes what is known of a committed answer from its headers. Returns the first bytes of its body as the client
+    /// gets them. `whole`: they are all.
+    fn commit(&mut self, body: Vec<u8>, as_events: bool, whole: bool) -> Vec<u8> {
+        if let FetchState::Reading { headers, .. } = &mut self.fetch
+            && as_events
+        {
+            headers.set("content-type", "text/event-stream; charset=utf-8");
+        }
+        self.find_splice();
+        if let FetchState::Reading { headers, .. } = &mut self.fetch {
+            self.upstream_headers = Some(core::mem::take(headers));
+        }
+        self.note_verdict(Verdict::Answered);
+        let body = if self.job.metering.is_some() { self.begin_usage(body, whole) } else { body };
+        match &mut self.splice {
+            Some(splice) if whole => splice.whole(&body),
+            _ => self.spliced(body),
         }
     }
 
@@ -501,6 +524,7 @@ impl Driver {
 impl Drop for Driver {
     /// Counts and logs how the run ended.
     fn drop(&mut self) {
+        self.settle();
         account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
     }
 }

@@ -7,6 +7,7 @@
 
 use super::{Bucket, LONGEST_WAIT, Limit, Rate, Reading};
 use crate::rules::Ratio;
+use crate::table::Quota;
 use crate::time::{Millis, Timestamp};
 
 /// The first wait after a refusal that tells none.
@@ -26,7 +27,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of a pool that the rules describe.
+    /// The limits of a quota of the rules. `lag` is how much later than they are taken units may be sent.
+    #[must_use]
+    pub fn of(quota: &Quota, lag: Millis) -> Self {
+        let rule = &quota.rule;
+        let limit = |amount: u64| Limit { amount, per: rule.per, burst: rule.burst, headroom: rule.headroom, lag };
+        let reserves = quota.reserves.iter().map(|(_, part)| *part).collect();
+        Self::new(rule.requests.map(limit), rule.tokens.map(limit), reserves)
+    }
+
+    /// The limits of a pool.
     #[must_use]
     pub fn new(requests: Option<Limit>, tokens: Option<Limit>, reserves: Vec<Ratio>) -> Self {
         Self { requests: requests.map(Rate::new), tokens: tokens.map(Rate::new), reserves }
@@ -76,6 +86,20 @@ impl Default for Pool {
 }
 
 impl Pool {
+    /// The same pool by other limits: what was taken of it stays taken. Reserves begin full.
+    #[must_use]
+    pub fn at_limits(self, old: &Limits, new: &Limits, now: Timestamp) -> Self {
+        let taken = |taken: Taken, old: Option<Rate>, new: Option<Rate>| Taken {
+            all: old.zip(new).map_or_else(Bucket::default, |(old, new)| taken.all.at_rate(old, new, now)),
+            floors: Vec::new(),
+        };
+        Self {
+            requests: taken(self.requests, old.requests, new.requests),
+            tokens: taken(self.tokens, old.tokens, new.tokens),
+            ..self
+        }
+    }
+
     /// Whether a request fits now. `reserve` is the position of its tenant's reserve.
     ///
     /// # Errors

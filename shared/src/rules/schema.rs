@@ -55,8 +55,7 @@ pub(super) struct TenantLimitsAsWritten {
     /// What it may use in a span. The edge doesn't act on it yet.
     #[schemars(default)]
     budget: Option<Budget>,
-    /// The part of each quota that is kept for it, from 0 to 1. What it doesn't use is lent to others. The edge doesn't
-    /// act on it yet.
+    /// The part of each quota that is kept for it, from 0 to 1. What it doesn't use is lent to others.
     #[schemars(default)]
     reserve: BTreeMap<String, f64>,
 }

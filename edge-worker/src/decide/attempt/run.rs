@@ -5,6 +5,7 @@ mod stream;
 mod transitions;
 mod unary;
 
+use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::Limits;
 
 use super::refusal::{self, Fault, Nesting};
@@ -31,6 +32,8 @@ pub(crate) struct Run {
     tried: Vec<bool>,
     /// For each target: whether it is at rest now.
     resting: Vec<bool>,
+    /// For each target: why its quota doesn't allow the request now, if it doesn't.
+    withheld: Vec<Option<Refusal>>,
     /// The current deadline. When more of an answer arrives, the deadline is extended, but the driver's timer isn't
     /// set again.
     deadline_ms: i64,
@@ -108,6 +111,7 @@ impl Run {
             state: State::Ready,
             tried: vec![false; targets],
             resting: vec![false; targets],
+            withheld: vec![None; targets],
             deadline_ms: 0,
             armed: false,
             total_ms: 0,
@@ -154,6 +158,14 @@ impl Run {
     pub(crate) fn skip_resting(&mut self, resting: impl Fn(&Target) -> bool) {
         for (rests, target) in self.resting.iter_mut().zip(self.task.plan.targets()) {
             *rests = resting(target);
+        }
+    }
+
+    /// Notes which endpoints their quotas don't allow now. They aren't asked, even if there are no others. Call it
+    /// before [`step`].
+    pub(crate) fn withhold(&mut self, mut refusal: impl FnMut(&Target) -> Option<Refusal>) {
+        for (withheld, target) in self.withheld.iter_mut().zip(self.task.plan.targets()) {
+            *withheld = refusal(target);
         }
     }
 
@@ -374,7 +386,8 @@ impl Step<'_> {
             return self.arm(u64::try_from(left).unwrap_or(0));
         }
         match &self.run.state {
-            &State::Pause { target } => self.send(target),
+            &State::Pause { target } if self.run.withheld[target].is_none() => self.send(target),
+            State::Pause { .. } => self.next(),
             State::Refusal { .. } => self.refused(true),
             // The answer is long and slow. It isn't held any longer.
             State::Hold { form, held, until_ms, .. }

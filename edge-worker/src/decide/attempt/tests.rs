@@ -1,5 +1,7 @@
 //! Every row of the machine's table, and a model that watches random runs of it.
 
+mod quotas;
+
 use std::cell::Cell;
 
 use bailiwick_rules::id::EndpointId;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
 use bailiwick_rules::rules::{Endpoint, Engine, HttpUrl, SecretName, Style};
-use bailiwick_rules::table::RegionIndex;
+use bailiwick_rules::table::{QuotaIndex, RegionIndex};
 
 use crate::decide::body::Needs;
 use crate::decide::body::models::NamedModel;
@@ -22,6 +22,8 @@ pub(crate) struct Target {
     pub(super) endpoint: Endpoint,
     pub(super) model: Option<String>,
     pub(super) jurisdiction: Option<JurisdictionId>,
+    pub(super) quota: Option<QuotaIndex>,
+    pub(super) counts_tokens: bool,
 }
 
 impl Target {
@@ -35,6 +37,24 @@ impl Target {
     #[must_use]
     pub(crate) fn id(&self) -> &EndpointId {
         &self.id
+    }
+
+    /// The position of its region in the rules.
+    #[must_use]
+    pub(crate) fn region(&self) -> RegionIndex {
+        self.region
+    }
+
+    /// The quota that its requests are counted against.
+    #[must_use]
+    pub(crate) fn quota(&self) -> Option<QuotaIndex> {
+        self.quota
+    }
+
+    /// Whether its quota limits tokens, so that every answer has to tell how many it used.
+    #[must_use]
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.counts_tokens
     }
 
     /// Its base URL.

@@ -73,6 +73,13 @@ pub(crate) fn to_client(headers: &Headers) -> Headers {
     passing
 }
 
+/// Removes what an endpoint says of its limits. They are those of our account, not the client's.
+pub(crate) fn drop_limits(headers: &mut Headers) {
+    for name in TO_CLIENT.iter().filter(|name| name.starts_with("x-ratelimit-") || name.starts_with("retry-after")) {
+        headers.remove(name);
+    }
+}
+
 /// Adds a header to `passing`, with its name in lower case, if it is one of `names`.
 fn pass(names: &[&str], name: &str, value: &str, passing: &mut Headers) {
     if let Some(known) = names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
@@ -122,6 +129,14 @@ mod tests {
         assert_ne!(scoped(Some("acme"), "k"), scoped(None, "k"));
         assert_ne!(scoped(Some("acme"), "k"), scoped(Some("acme"), "j"));
         assert_eq!(scoped(None, "k").len(), 35);
+    }
+
+    #[test]
+    fn limits_of_our_account_are_not_the_clients() {
+        let mut headers: Headers = TO_CLIENT.iter().map(|name| (*name, "1")).collect();
+        drop_limits(&mut headers);
+        let kept = ["content-disposition", "content-language", "content-type", "openai-model", "openai-processing-ms"];
+        assert_eq!(names(&headers), [&kept[..], &["openai-version"]].concat());
     }
 
     #[test]

@@ -79,8 +79,14 @@ impl Driver {
         self.info.upstream_id = upstream_id.filter(|id| is_id(id)).map(str::to_owned);
         let content_type = headers.get("content-type").map(str::to_owned);
         let packed = headers.get("content-encoding").is_some_and(|encoding| !UNPACKED.contains(&encoding));
+        if self.job.metering.is_some() {
+            self.hear_quota(status, &headers);
+        }
+        self.check_place(&headers);
         self.run.note_length(announced_length(&headers).is_some());
-        self.exchange.prepare_pipe(self.job.pipes && content_type.as_deref().is_some_and(is_event_stream));
+        self.exchange.prepare_pipe(
+            self.job.pipes && !self.reads_usage() && content_type.as_deref().is_some_and(is_event_stream),
+        );
         self.fetch = FetchState::Reading { headers, ended: false };
         Event::Headers { attempt, status, content_type, packed, retry_after_ms }
     }

@@ -22,9 +22,10 @@ use crate::decide::envelope::Failure;
 use crate::decide::headers::Headers;
 use crate::decide::multipart::upload::UploadKind;
 use crate::decide::plan::{self, Plan, PlanRequest, Target};
+use crate::decide::quota::{Demand, Output};
 use crate::decide::rewrite::{Content, headers};
 use crate::decide::route::Expect;
-use crate::decide::route::{BodyForm, Class};
+use crate::decide::route::{BodyForm, Class, Route};
 use crate::decide::source::Source;
 use crate::decide::state;
 use crate::decide::state::claim::{Claimed, NamedIds, claim, needs_keys};
@@ -35,7 +36,7 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::feed::Snapshot;
 use crate::runtime::memory;
-use crate::runtime::proxy::Job;
+use crate::runtime::proxy::{Job, Metering};
 use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
@@ -234,6 +235,7 @@ fn prepared(
     let is_upload = is_state && route.takes() == BodyForm::Form;
     let load = is_upload.then(|| if route.is(&["files"]) { UploadKind::File } else { UploadKind::Part });
     let answer_kind = route.answer_kind();
+    let metering = metering(table, &caller, &route, body.as_ref());
     let task = Task {
         plan,
         model: model.clone(),
@@ -260,8 +262,32 @@ fn prepared(
         ids: keys.map(|keys| (keys, owner)),
         hides_models,
         reservation: None,
+        metering,
     };
     Prepared { task, job, load }
+}
+
+/// What a request takes of quotas. `None` if the rules have none, or if the request is no inference.
+fn metering(table: &Table, caller: &Caller, route: &Route, body: Option<&Content>) -> Option<Box<Metering>> {
+    if table.quotas().is_empty() || route.class() != Class::Inference {
+        return None;
+    }
+    let json = body.and_then(Content::json);
+    let has_text = route.is(&["chat", "completions"]) || route.is(&["completions"]) || route.is(&["responses"]);
+    let output = match json.and_then(Inspected::max_output) {
+        _ if !has_text => Output::Nothing,
+        Some(tokens) => Output::AtMost(tokens),
+        None => Output::Untold,
+    };
+    let demand = Demand {
+        tenant: caller.tenant,
+        model: body.and_then(Content::model).unwrap_or_default().to_owned(),
+        // A form holds sound or pictures, of which nobody knows the tokens.
+        bytes: json.map_or(0, |json| json.size() as u64),
+        choices: body.map_or(1, |body| body.choices() as u64),
+        output,
+    };
+    Some(Box::new(Metering::new(demand, json.is_some_and(Inspected::hides_usage))))
 }
 
 /// Makes the judge for the lines of an upload that may be a batch's input; `None` if the service allows no batches.

@@ -1,6 +1,7 @@
 //! Transitions that several states of the attempt machine share. Each takes the [`Step`] at hand, changes the run's
 //! state and record, and appends actions. Called by `run`, its parent module.
 
+use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::Limits;
 
 use super::{State, Step};
@@ -29,7 +30,8 @@ impl Step<'_> {
         let other = self.choose(sends);
         // Another endpoint is asked at once.
         let pause_ms = if other.is_none() { pause_ms } else { 0 };
-        let target = other.or(again.filter(|_| !self.run.repeated));
+        let may_repeat = |target: &usize| !self.run.repeated && self.run.withheld[*target].is_none();
+        let target = other.or(again.filter(may_repeat));
         let is_harmless = !self.run.task.stateful || other.is_none() && self.run.task.reads_only;
         let stop = match target {
             None => Some(Stop::Targets),
@@ -59,23 +61,41 @@ impl Step<'_> {
         }
     }
 
-    /// Chooses the first endpoint that wasn't tried and isn't at rest. If all are at rest, a first attempt takes one of
-    /// them.
+    /// Chooses the first endpoint that wasn't tried, isn't at rest, and whose quota allows the request. If all are at
+    /// rest, a first attempt takes one of them.
     fn choose(&mut self, sends: usize) -> Option<usize> {
         let run = &mut *self.run;
-        let open: Vec<usize> = (0..run.tried.len()).filter(|&target| !run.tried[target]).collect();
+        let is_open = |target: &usize| !run.tried[*target] && run.withheld[*target].is_none();
+        let open: Vec<usize> = (0..run.tried.len()).filter(is_open).collect();
         let rested = open.iter().copied().find(|&target| !run.resting[target]);
         let chosen = rested.or(if sends == 0 { open.first().copied() } else { None });
+        let passed = |target: usize, why: Skip| {
+            let target = &run.task.plan.targets()[target];
+            Skipped { region: target.region_id().clone(), endpoint: target.id().clone(), why }
+        };
         for target in open.into_iter().take_while(|&target| Some(target) != chosen) {
             run.tried[target] = true;
-            let passed = &run.task.plan.targets()[target];
-            run.record.skipped.push(Skipped {
-                region: passed.region_id().clone(),
-                endpoint: passed.id().clone(),
-                why: Skip::Cooling,
-            });
+            run.record.skipped.push(passed(target, Skip::Cooling));
+        }
+        // Its quota may allow a later attempt.
+        for target in 0..chosen.unwrap_or(run.tried.len()) {
+            let skipped = (!run.tried[target]).then(|| passed(target, Skip::Quota));
+            if let Some(skipped) = skipped.filter(|skipped| !run.record.skipped.contains(skipped)) {
+                run.record.skipped.push(skipped);
+            }
         }
         chosen
+    }
+
+    /// The failure if no quota allows the request: the least wait of all endpoints that weren't asked.
+    fn quota_exhausted(&self) -> Option<Failure> {
+        let untried = self.run.withheld.iter().flatten();
+        let waits = untried.clone().filter_map(|refusal| match refusal {
+            Refusal::Wait(wait) => Some(wait.0),
+            Refusal::TooLarge => None,
+        });
+        let too_large = || untried.clone().next().map(|_| Failure::LargerThanQuota);
+        waits.min().map(|wait_ms| Failure::QuotaExhausted { wait_ms }).or_else(too_large)
     }
 
     pub(super) fn send(&mut self, target: usize) {
@@ -173,10 +193,12 @@ impl Step<'_> {
         let outcomes = || self.run.record.attempts.iter().filter_map(|attempt| attempt.outcome);
         let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
         let all = |fits: fn(Outcome) -> bool| outcomes().filter(|outcome| !lacks(outcome)).all(fits);
-        let retry_after =
-            self.run.shortest_retry_after_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
+        let exhausted = self.quota_exhausted();
+        let opens = if let Some(Failure::QuotaExhausted { wait_ms }) = exhausted { Some(wait_ms) } else { None };
+        let shortest = self.run.shortest_retry_after_ms.into_iter().chain(opens).min();
+        let retry_after = shortest.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
         if outcomes().next().is_none() {
-            return Failure::RegionUnavailable;
+            return exhausted.unwrap_or(Failure::RegionUnavailable);
         }
         let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_)) || lacks(outcome);
         if let Some(failure) =
@@ -196,7 +218,8 @@ impl Step<'_> {
             };
         }
         if all(|outcome| outcome == Outcome::Status(429)) {
-            return Failure::RateLimited { retry_after };
+            let none_is_open = self.run.withheld.iter().all(Option::is_some);
+            return exhausted.filter(|_| none_is_open).unwrap_or(Failure::RateLimited { retry_after });
         }
         if all(|outcome| outcome == Outcome::NoQuota) {
             return Failure::OutOfQuota;

@@ -1,0 +1,76 @@
+//! Endpoints whose quotas don't allow a request.
+
+use bailiwick_rules::quota::Refusal;
+use bailiwick_rules::time::Millis;
+
+use super::*;
+use crate::decide::plan::Skip;
+
+/// Begins a run whose endpoints are refused by their quotas, in the order of the plan.
+fn begin(refusals: [Option<Refusal>; 4]) -> (Driver, Vec<Action>) {
+    let task = chat_task(german_plan(), Expect::Json, Limits::default());
+    let mut driver = Driver { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
+    driver.withhold(refusals);
+    let actions = driver.step(Event::Start);
+    (driver, actions)
+}
+
+impl Driver {
+    fn withhold(&mut self, refusals: [Option<Refusal>; 4]) {
+        let mut refusals = refusals.into_iter();
+        self.run.withhold(|_| refusals.next().flatten());
+    }
+}
+
+fn wait(ms: u64) -> Option<Refusal> {
+    Some(Refusal::Wait(Millis(ms)))
+}
+
+#[test]
+fn the_next_endpoint_of_the_fence_serves_while_a_quota_is_used_up() {
+    let (mut driver, actions) = begin([wait(5_000), None, None, None]);
+    assert!(matches!(actions[0], Action::Send { attempt: 1, target: 1 }), "{actions:?}");
+    let skipped = &driver.run.record().skipped;
+    assert_eq!(skipped.iter().map(|one| one.why).collect::<Vec<_>>(), [Skip::Quota]);
+    // Its quota may be free again when the next attempt begins.
+    driver.withhold([None, wait(1), None, None]);
+    let actions = driver.headers(500, "");
+    assert!(actions.contains(&Action::Send { attempt: 2, target: 0 }), "{actions:?}");
+    assert_eq!(driver.run.record().skipped.len(), 1, "told once");
+}
+
+#[test]
+fn where_no_quota_allows_it_the_least_wait_is_told_and_nothing_is_sent() {
+    let (driver, actions) = begin([wait(9_000), wait(1_500), Some(Refusal::TooLarge), wait(60_000)]);
+    assert_eq!(actions, [Action::Reply { failure: Failure::QuotaExhausted { wait_ms: 1_500 } }]);
+    assert!(driver.run.is_done() && driver.run.record().attempts.is_empty());
+    let (_, actions) = begin([Some(Refusal::TooLarge); 4]);
+    assert_eq!(actions, [Action::Reply { failure: Failure::LargerThanQuota }]);
+}
+
+#[test]
+fn after_a_refusal_that_closes_a_quota_its_wait_is_told() {
+    let (mut driver, _) = begin([None, wait(9_000), wait(9_000), wait(9_000)]);
+    driver.withhold([wait(4_000), wait(9_000), wait(9_000), wait(9_000)]);
+    driver.step(Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: None });
+    let [.., Action::Reply { failure }] = &driver.eof()[..] else { panic!("no answer") };
+    assert_eq!(*failure, Failure::QuotaExhausted { wait_ms: 4_000 });
+}
+
+#[test]
+fn the_only_endpoint_is_not_asked_again_if_its_quota_forbids_it() {
+    let others = [None, wait(9_000), wait(9_000), wait(9_000)];
+    let (mut driver, _) = begin(others);
+    driver.withhold([wait(2_000), wait(9_000), wait(9_000), wait(9_000)]);
+    let actions = driver.headers(503, "");
+    let [.., Action::Reply { failure }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(*failure, Failure::EndpointsFailed { retry_after: Some(2), needs_operator: false });
+
+    let (mut driver, _) = begin(others);
+    driver.withhold(others);
+    let status = |ms| Event::Headers { attempt: 1, status: 503, content_type: None, packed: false, retry_after_ms: ms };
+    assert!(driver.step(status(Some(1_000))).contains(&Action::Arm { attempt: 1, after_ms: 1_000 }), "a pause");
+    driver.withhold([wait(2_000), wait(9_000), wait(9_000), wait(9_000)]);
+    let actions = driver.timer(1_000);
+    assert!(matches!(actions[..], [Action::Reply { .. }]), "{actions:?}");
+}

@@ -1,0 +1,288 @@
+//! What one isolate knows of providers' quotas. Takes what requests may need, what they used, and what providers say;
+//! says which endpoints may be asked now. Called by `memory`. The counting itself is
+//! [`bailiwick_rules::quota`], which DNS nodes share.
+
+pub(crate) mod place;
+pub(crate) mod usage;
+
+use std::collections::HashMap;
+
+use bailiwick_rules::id::QuotaId;
+use bailiwick_rules::quota::{Cost, Limits, Pool, Ratios, Reading, Refusal, Share, estimated_tokens};
+use bailiwick_rules::table::{Quota, TenantIndex};
+use bailiwick_rules::time::{Millis, Timestamp};
+
+use usage::Usage;
+
+/// The pools of all quotas, by name, so that they survive a change of the rules.
+#[derive(Debug, Default)]
+pub(crate) struct Quotas {
+    pools: HashMap<QuotaId, Known>,
+    ratios: Ratios,
+}
+
+/// One pool.
+#[derive(Debug, Default)]
+struct Known {
+    limits: Limits,
+    pool: Pool,
+    share: Share,
+}
+
+/// What a request may need of a quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// The tenant, if the service has any.
+    pub(crate) tenant: Option<TenantIndex>,
+    /// The client's name of the model.
+    pub(crate) model: String,
+    /// The bytes of the body that hold the prompt.
+    pub(crate) bytes: u64,
+    /// How many answers it asks for.
+    pub(crate) choices: u64,
+    /// How many tokens each answer may have.
+    pub(crate) output: Output,
+}
+
+/// How many tokens an answer may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// None: it isn't made of tokens.
+    Nothing,
+    /// As many as the quota says of such requests.
+    Untold,
+    /// At most so many.
+    AtMost(u64),
+}
+
+/// What was taken for an attempt, until it is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Charge {
+    quota: QuotaId,
+    reserve: Option<usize>,
+    cost: Cost,
+}
+
+/// How an attempt ended, as far as its quota is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// The endpoint refused it or failed: the request counts, its tokens don't.
+    Refused,
+    /// It was served, or may have been: the tokens that are known. What isn't known stays as it was estimated.
+    Used(Option<Usage>),
+    /// It broke off: what was seen until then, if that is more than was estimated.
+    Left {
+        /// The tokens of the answer that were seen.
+        seen: u64,
+    },
+}
+
+impl Demand {
+    fn tenant(&self) -> u32 {
+        self.tenant.map_or(0, |tenant| tenant.0.saturating_add(1))
+    }
+}
+
+impl Quotas {
+    /// What a request takes of a quota, as far as can be told before it is sent.
+    #[must_use]
+    pub(crate) fn cost(&self, quota: &Quota, demand: &Demand) -> Cost {
+        let each = match demand.output {
+            Output::Nothing => 0,
+            Output::Untold => quota.rule.output_default,
+            Output::AtMost(tokens) => tokens,
+        };
+        let prompt = estimated_tokens(demand.bytes, self.ratios.of(&demand.model, demand.tenant()));
+        Cost { requests: 1, tokens: prompt.saturating_add(each.saturating_mul(demand.choices.max(1))) }
+    }
+
+    /// Whether a request fits a quota now.
+    ///
+    /// # Errors
+    /// How long it has to wait, or that it never fits.
+    pub(crate) fn check(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) -> Result<(), Refusal> {
+        let (cost, reserve) = (self.cost(quota, demand), reserve_of(quota, demand));
+        let Known { limits, pool, share } = self.known(quota, now);
+        let wait = share.wait(limits, cost, now);
+        match pool.check(limits, reserve, cost, now) {
+            Ok(()) if wait == Millis(0) => Ok(()),
+            Ok(()) => Err(Refusal::Wait(wait)),
+            Err(Refusal::Wait(longer)) => Err(Refusal::Wait(longer.max(wait))),
+            Err(Refusal::TooLarge) => Err(Refusal::TooLarge),
+        }
+    }
+
+    /// Notes a request that didn't fit, so that nodes are told of it.
+    pub(crate) fn lacked(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) {
+        let cost = self.cost(quota, demand);
+        self.known(quota, now).share.lacked(cost);
+    }
+
+    /// Takes what an attempt may need.
+    pub(crate) fn charge(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) -> Charge {
+        let (cost, reserve) = (self.cost(quota, demand), reserve_of(quota, demand));
+        let Known { limits, pool, share } = self.known(quota, now);
+        pool.charge(limits, reserve, cost, now);
+        share.charge(limits, cost, now);
+        Charge { quota: quota.id.clone(), reserve, cost }
+    }
+
+    /// Replaces what was taken for an attempt by what it used.
+    pub(crate) fn settle(&mut self, charge: &Charge, demand: &Demand, end: Settlement, now: Timestamp) {
+        let used = match end {
+            Settlement::Refused => Cost { tokens: 0, ..charge.cost },
+            Settlement::Used(None) => charge.cost,
+            Settlement::Used(Some(usage)) => Cost { tokens: usage.total(), ..charge.cost },
+            Settlement::Left { seen } => {
+                let prompt = estimated_tokens(demand.bytes, self.ratios.of(&demand.model, demand.tenant()));
+                Cost { tokens: charge.cost.tokens.max(prompt.saturating_add(seen)), ..charge.cost }
+            }
+        };
+        if let Settlement::Used(Some(Usage { prompt, .. })) = end {
+            self.ratios.learn(&demand.model, demand.tenant(), demand.bytes, prompt);
+        }
+        // The rules may have lost the quota meanwhile.
+        let Some(Known { limits, pool, share }) = self.pools.get_mut(&charge.quota) else { return };
+        pool.true_up(limits, charge.reserve, charge.cost, used, now);
+        let more = used.tokens.saturating_sub(charge.cost.tokens);
+        let less = charge.cost.tokens.saturating_sub(used.tokens);
+        if more > 0 {
+            share.charge(limits, Cost { requests: 0, tokens: more }, now);
+        }
+        if less > 0 {
+            share.refund(Cost { requests: 0, tokens: less });
+        }
+    }
+
+    /// Believes what a provider's headers say of the quota that an attempt was charged to.
+    pub(crate) fn heard(&mut self, charge: &Charge, status: u16, reading: &Reading, now: Timestamp) {
+        let Some(Known { limits, pool, .. }) = self.pools.get_mut(&charge.quota) else { return };
+        match status {
+            200..=299 => pool.served(limits, reading, now),
+            429 => pool.refused(reading, now),
+            _ => {}
+        }
+    }
+
+    /// A pool by the limits of the rules at hand. They may have changed since it was last used.
+    fn known(&mut self, quota: &Quota, now: Timestamp) -> &mut Known {
+        let known = self.pools.entry(quota.id.clone()).or_default();
+        let limits = Limits::of(quota, Millis(0));
+        if known.limits != limits {
+            known.pool = core::mem::take(&mut known.pool).at_limits(&known.limits, &limits, now);
+            known.limits = limits;
+        }
+        known
+    }
+}
+
+fn reserve_of(quota: &Quota, demand: &Demand) -> Option<usize> {
+    demand.tenant.and_then(|tenant| quota.reserve_of(tenant))
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::quota::Dimension;
+    use bailiwick_rules::table::Table;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_796_104_800_000);
+
+    fn table(tokens: u64) -> Table {
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"], "endpoints": {
+                "fra-1": { "url": "https://a.example/v1", "quota": "q" } } } },
+            "quotas": { "q": { "tokens": tokens, "burst": "30s", "headroom": 0 } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra"],
+                                    "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    fn demand(bytes: u64, output: Output) -> Demand {
+        Demand { tenant: None, model: "m".to_owned(), bytes, choices: 1, output }
+    }
+
+    fn left(quotas: &Quotas) -> u64 {
+        let known = quotas.pools.values().next().unwrap();
+        known.pool.left(&known.limits, NOW).1.unwrap()
+    }
+
+    #[test]
+    fn a_request_takes_its_prompt_and_all_that_it_may_answer() {
+        let (table, quotas) = (table(60_000), Quotas::default());
+        let quota = &table.quotas()[0];
+        for (output, choices, expected) in
+            [(Output::Nothing, 1, 100), (Output::Untold, 1, 900), (Output::AtMost(50), 3, 250)]
+        {
+            let demand = Demand { choices, ..demand(400, output) };
+            assert_eq!(quotas.cost(quota, &demand), Cost { requests: 1, tokens: expected });
+        }
+        let absurd = Demand { choices: u64::MAX, ..demand(u64::MAX, Output::AtMost(u64::MAX)) };
+        assert_eq!(quotas.cost(quota, &absurd).tokens, u64::MAX);
+    }
+
+    #[test]
+    fn what_was_taken_is_replaced_by_what_was_used() {
+        let table = table(60_000);
+        let quota = &table.quotas()[0];
+        let demand = demand(400, Output::AtMost(900));
+        let usage = |total: u64| Settlement::Used(Some(Usage { prompt: 50, completion: total - 50 }));
+        for (end, expected) in [
+            (Settlement::Refused, 30_000),
+            (Settlement::Used(None), 29_000),
+            (usage(60), 29_940),
+            (usage(5_000), 25_000),
+            (Settlement::Left { seen: 10 }, 29_000),
+            (Settlement::Left { seen: 5_000 }, 24_900),
+        ] {
+            let mut quotas = Quotas::default();
+            let charge = quotas.charge(quota, &demand, NOW);
+            assert_eq!(left(&quotas), 29_000);
+            quotas.settle(&charge, &demand, end, NOW);
+            assert_eq!(left(&quotas), expected, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn estimates_follow_the_usage_of_model_and_tenant() {
+        let table = table(60_000);
+        let quota = &table.quotas()[0];
+        let mut quotas = Quotas::default();
+        let demand = demand(4_000, Output::Nothing);
+        let charge = quotas.charge(quota, &demand, NOW);
+        quotas.settle(&charge, &demand, Settlement::Used(Some(Usage { prompt: 500, completion: 0 })), NOW);
+        assert_eq!(quotas.cost(quota, &demand).tokens, 500);
+        let other = Demand { tenant: Some(TenantIndex(3)), ..demand.clone() };
+        assert_eq!(quotas.cost(quota, &other).tokens, 1_000);
+    }
+
+    #[test]
+    fn a_provider_that_refuses_withholds_its_quota() {
+        let table = table(60_000);
+        let quota = &table.quotas()[0];
+        let mut quotas = Quotas::default();
+        let demand = demand(400, Output::Nothing);
+        let charge = quotas.charge(quota, &demand, NOW);
+        let reading = Reading { retry_after: Some(Millis(7_000)), ..Reading::default() };
+        quotas.heard(&charge, 500, &reading, NOW);
+        assert_eq!(quotas.check(quota, &demand, NOW), Ok(()));
+        quotas.heard(&charge, 429, &reading, NOW);
+        assert_eq!(quotas.check(quota, &demand, NOW), Err(Refusal::Wait(Millis(7_000))));
+        let some = Dimension { limit: Some(9), remaining: Some(120), reset: None };
+        quotas.heard(&charge, 200, &Reading { tokens: Some(some), ..Reading::default() }, NOW);
+        assert_eq!(left(&quotas), 120, "what the provider has left");
+    }
+
+    #[test]
+    fn what_was_taken_stays_taken_when_the_rules_change() {
+        let (old, new) = (table(60_000), table(120_000));
+        let mut quotas = Quotas::default();
+        let demand = demand(4_000, Output::Nothing);
+        quotas.charge(&old.quotas()[0], &demand, NOW);
+        assert_eq!(quotas.check(&new.quotas()[0], &demand, NOW), Ok(()));
+        assert_eq!(left(&quotas), 59_000);
+    }
+}

@@ -1,0 +1,161 @@
+//! Charges attempts to quotas. Takes the events of a run; withholds endpoints whose quotas are used up, and tells the
+//! isolate's memory what was taken and used. Called by `proxy`. Requests to which no quota applies pass it by.
+
+use bailiwick_rules::quota::Reading;
+use bailiwick_rules::table::QuotaIndex;
+use serde_json::json;
+
+use super::{Driver, is_event_stream};
+use crate::decide::attempt::{End, Outcome};
+use crate::decide::headers::Headers;
+use crate::decide::plan::Target;
+use crate::decide::quota::place::country_of;
+use crate::decide::quota::usage::{Usage, UsageWatch};
+use crate::decide::quota::{Charge, Demand, Settlement};
+use crate::runtime::clock;
+use crate::runtime::log;
+use crate::runtime::memory;
+use crate::runtime::metrics;
+use crate::runtime::reply::Identity;
+
+/// What one request takes of quotas.
+#[derive(Debug)]
+pub(crate) struct Metering {
+    demand: Demand,
+    /// Whether the client of a stream didn't ask for its usage.
+    hides_usage: bool,
+    /// What was taken for the current attempt, and its position among all.
+    charge: Option<(Charge, usize)>,
+    /// What the answer says that it used.
+    usage: Option<Usage>,
+    /// Reads that from a stream.
+    watch: Option<UsageWatch>,
+}
+
+impl Metering {
+    /// Begins to meter a request. `hides_usage`: its client doesn't get the event that only tells its usage.
+    pub(crate) fn new(demand: Demand, hides_usage: bool) -> Self {
+        Self { demand, hides_usage, charge: None, usage: None, watch: None }
+    }
+}
+
+impl Driver {
+    /// Withholds endpoints whose quotas don't allow the request now. `is_new`: it hasn't been counted as waiting yet.
+    #[inline(never)]
+    pub(super) fn withhold(&mut self, is_new: bool) {
+        let (Some(metering), Some(Identity { table, .. })) = (&self.job.metering, &self.info.whose) else { return };
+        let now = clock::now();
+        memory::with(|memory| {
+            self.run.withhold(|target| {
+                let quota = quota_of(table.quotas(), target)?;
+                let refusal = memory.quotas.check(quota, &metering.demand, now).err();
+                if refusal.is_some() && is_new {
+                    memory.quotas.lacked(quota, &metering.demand, now);
+                }
+                refusal
+            });
+        });
+    }
+
+    /// Charges the attempt that is sent to an endpoint, and settles the one before it.
+    #[inline(never)]
+    pub(super) fn charge(&mut self, target: usize) {
+        self.settle();
+        let (Some(metering), Some(Identity { table, .. })) = (&mut self.job.metering, &self.info.whose) else { return };
+        let quota = self.run.target(target).and_then(|target| quota_of(table.quotas(), target));
+        let charge = |quota| memory::with(|memory| memory.quotas.charge(quota, &metering.demand, clock::now()));
+        let position = self.run.record().attempts.len().saturating_sub(1);
+        metering.charge = quota.map(charge).map(|charge| (charge, position));
+        (metering.usage, metering.watch) = (None, None);
+    }
+
+    /// Replaces what was taken for the last attempt by what it used.
+    #[inline(never)]
+    pub(super) fn settle(&mut self) {
+        let Some(metering) = &mut self.job.metering else { return };
+        let Some((charge, position)) = metering.charge.take() else { return };
+        let record = self.run.record();
+        let outcome = record.attempts.get(position).and_then(|attempt| attempt.outcome);
+        let usage = metering.usage.or(metering.watch.as_ref().and_then(UsageWatch::usage));
+        let end = match (outcome, record.end) {
+            (Some(Outcome::Committed), _) if usage.is_some() => Settlement::Used(usage),
+            (Some(Outcome::Committed), Some(End::Whole | End::Piped)) => Settlement::Used(None),
+            // The endpoint may have worked until now.
+            (None | Some(Outcome::Committed | Outcome::ClientGone | Outcome::Timeout), _) => {
+                Settlement::Left { seen: metering.watch.as_ref().map_or(0, UsageWatch::seen) }
+            }
+            (Some(_), _) => Settlement::Refused,
+        };
+        memory::with(|memory| memory.quotas.settle(&charge, &metering.demand, end, clock::now()));
+    }
+
+    /// Believes what the headers of an answer say of the quota that it was charged to.
+    #[inline(never)]
+    pub(super) fn hear_quota(&mut self, status: u16, headers: &Headers) {
+        let Some((charge, _)) = self.job.metering.as_ref().and_then(|metering| metering.charge.as_ref()) else {
+            return;
+        };
+        let now = clock::now();
+        let reading = Reading::of(|name| headers.get(name), now);
+        memory::with(|memory| memory.quotas.heard(charge, status, &reading, now));
+    }
+
+    /// Whether the stream that begins has to be read for its usage, so that the runtime can't pass it.
+    pub(super) fn reads_usage(&self) -> bool {
+        let current = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
+        self.job.metering.is_some() && current.is_some_and(Target::counts_tokens)
+    }
+
+    /// Begins to read the usage of a committed answer. Returns the bytes of its body that the client gets. `whole`:
+    /// they are all.
+    #[inline(never)]
+    pub(super) fn begin_usage(&mut self, body: Vec<u8>, whole: bool) -> Vec<u8> {
+        if !self.reads_usage() {
+            return body;
+        }
+        let content_type = self.upstream_headers.as_ref().and_then(|headers| headers.get("content-type"));
+        let is_stream = content_type.is_some_and(is_event_stream);
+        let Some(metering) = &mut self.job.metering else { return body };
+        if is_stream {
+            let mut watch = UsageWatch::new(metering.hides_usage);
+            let body = watch.pass(body);
+            metering.watch = Some(watch);
+            return body;
+        }
+        metering.usage = if whole { Usage::of_answer(&body) } else { None };
+        body
+    }
+
+    /// Reads the usage of more of a committed stream. Returns the bytes that the client gets.
+    pub(super) fn read_usage(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        match self.job.metering.as_mut().and_then(|metering| metering.watch.as_mut()) {
+            Some(watch) => watch.pass(bytes),
+            None => bytes,
+        }
+    }
+
+    /// Raises an alarm if an answer says that it was made outside of its region's countries.
+    #[inline(never)]
+    pub(super) fn check_place(&self, headers: &Headers) {
+        let Some(country) = headers.get("x-ms-region").and_then(country_of) else { return };
+        let current = self.run.record().attempts.last().and_then(|attempt| self.run.target(attempt.target));
+        let (Some(target), Some(whose)) = (current, &self.info.whose) else { return };
+        if whose.table.region(target.region()).countries.contains(country) {
+            return;
+        }
+        metrics::note("answer_from_elsewhere");
+        if log::may_log_failure(clock::now()) {
+            log::warn(&json!({
+                "event": "answer_from_elsewhere", "request_id": self.info.request_id,
+                "region": target.region_id().as_str(), "endpoint": target.id().as_str(), "country": country.to_string(),
+            }));
+        }
+    }
+}
+
+fn quota_of<'q>(
+    quotas: &'q [bailiwick_rules::table::Quota],
+    target: &Target,
+) -> Option<&'q bailiwick_rules::table::Quota> {
+    target.quota().and_then(|QuotaIndex(index)| quotas.get(index as usize))
+}
