@@ -46,6 +46,7 @@ const edge :Workerd.Worker = (
     (name = "RULES_MAX_AGE", fromEnvironment = "RULES_MAX_AGE"),
     (name = "HEALTH_URLS", fromEnvironment = "HEALTH_URLS"),
     (name = "HEALTH_TOKEN", fromEnvironment = "HEALTH_TOKEN"),
+    (name = "LEASES_URLS", fromEnvironment = "LEASES_URLS"),
     (name = "HEALTH_REFRESH_SECONDS", fromEnvironment = "HEALTH_REFRESH_SECONDS"),
     (name = "LOG", fromEnvironment = "LOG"),
     (name = "STATE_KEY", fromEnvironment = "STATE_KEY"),

@@ -5,6 +5,7 @@
 //! what [`load`] reads and [`store`] kept.
 
 pub(crate) mod keeper;
+pub(crate) mod leases;
 pub(crate) mod load;
 pub(crate) mod observed;
 pub(crate) mod owner;

@@ -3,7 +3,8 @@
 //! A request passes `request` (what it says), `client` (who sends it), `incoming` (its body) and `serve` (which steers
 //! it); `proxy` then carries out what `decide::attempt` decides, over the request's `exchange`. `reply` makes
 //! the response, `receipt` signs it, `account` counts and logs the outcome. `task` runs the requests, `feed` brings
-//! rules and health, `memory` keeps what an isolate has learned, `uploads` and `held` send bodies to an endpoint.
+//! rules and health, `leases` the isolate's parts of quotas, `memory` keeps what an isolate has learned, `uploads` and
+//! `held` send bodies to an endpoint.
 
 mod account;
 mod client;
@@ -15,6 +16,7 @@ mod explain;
 mod feed;
 mod held;
 mod incoming;
+mod leases;
 mod log;
 mod memory;
 mod metrics;

@@ -4,6 +4,7 @@
 //! On a loopback address everybody may read. On other addresses reading needs a bearer token too, except for
 //! `/healthz`. Writing needs a token that may write, and is forbidden if none is configured.
 
+mod leases;
 mod observations;
 mod overrides;
 mod read;
@@ -37,7 +38,7 @@ use token::{Access, Tokens};
 const MAX_BODY: usize = 4096;
 
 /// The paths to which Workers post.
-const WORKER_PATHS: [&str; 1] = ["/v1/observations"];
+const WORKER_PATHS: [&str; 2] = ["/v1/leases", "/v1/observations"];
 
 /// What the API shows, and what it needs to serve requests.
 #[derive(Debug)]
@@ -92,6 +93,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/explain", get(read::explain))
         .route("/v1/status", get(status::status))
         .route("/v1/overrides", get(overrides::list).post(overrides::set))
+        .route("/v1/leases", post(leases::ask).layer(DefaultBodyLimit::max(leases::MAX_ASKS)))
         .route("/v1/observations", post(observations::add).layer(DefaultBodyLimit::max(observations::MAX_BATCH)))
         .route("/v1/overrides/{region}", delete(overrides::end))
         .route("/v1/overrides/{region}/{endpoint}", delete(overrides::end_of_endpoint))
@@ -121,7 +123,7 @@ async fn admit(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     if accepted.is_none() {
         let (what, key) = match (reads, of_worker) {
             (true, _) => ("reading from other machines", "token_file"),
-            (_, true) => ("posting what a Worker observed", "worker_token_files"),
+            (_, true) => ("what Workers post", "worker_token_files"),
             _ => ("changing anything", "token_file"),
         };
         let message =
@@ -176,7 +178,7 @@ fn of_zones(handle: &Handle) -> Vec<String> {
 async fn not_found(request: Request) -> Problem {
     let message = format!(
         "nothing is at {}; there are /healthz, /metrics, /v1/health, /v1/rules, /v1/rules/status, /v1/explain, \
-         /v1/status, /v1/observations and /v1/overrides",
+         /v1/status, /v1/leases, /v1/observations and /v1/overrides",
         request.uri().path()
     );
     Problem::new(StatusCode::NOT_FOUND, message)

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::dnssec::key_set::ZoneKeys;
 use crate::locate::geoip::Places;
 use crate::state::keeper::{KeeperHandle, Write};
+use crate::state::leases::Leases;
 use crate::state::observed::Observed;
 use crate::state::snapshot::{Rules, Snapshot, ZoneSource};
 use crate::state::store::Kind;
@@ -40,6 +41,7 @@ pub(crate) struct Handle {
     clock: Clock,
     tasks: Arc<Tasks>,
     observed: Observed,
+    leases: Leases,
     /// Writes to the state directory, if there is one.
     keeper: Option<KeeperHandle>,
 }
@@ -257,6 +259,11 @@ impl Handle {
     #[must_use]
     pub(crate) fn tasks(&self) -> &Arc<Tasks> {
         &self.tasks
+    }
+
+    /// What Workers may spend of quotas.
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// What Workers observed.

@@ -5,11 +5,13 @@
 pub(crate) mod place;
 pub(crate) mod usage;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bailiwick_rules::id::QuotaId;
-use bailiwick_rules::quota::{Cost, Limits, Pool, Ratios, Reading, Refusal, Share, estimated_tokens};
-use bailiwick_rules::table::{Quota, TenantIndex};
+use bailiwick_rules::quota::{
+    Ask, Asks, Cost, Grants, Limits, Pool, Ratios, Reading, Refusal, Share, estimated_tokens,
+};
+use bailiwick_rules::table::{Quota, Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use usage::Usage;
@@ -164,6 +166,37 @@ impl Quotas {
         }
     }
 
+    /// Whether a node should be asked for a part of some quota now.
+    #[must_use]
+    pub(crate) fn is_due(&self, table: &Table, now: Timestamp) -> bool {
+        let mut known = table.quotas().iter().filter_map(|quota| self.pools.get(&quota.id));
+        self.pools.is_empty() || known.any(|known| known.share.is_due(now))
+    }
+
+    /// What to ask a node for, of all quotas that this isolate uses. The answer is for [`Quotas::answered`].
+    pub(crate) fn asks(&mut self, table: &Table, now: Timestamp) -> BTreeMap<QuotaId, Ask> {
+        let mut asks = BTreeMap::new();
+        for quota in table.quotas().iter().take(Asks::MAX) {
+            if let Some(Known { pool, share, .. }) = self.pools.get_mut(&quota.id)
+                && share.is_due(now)
+            {
+                asks.insert(quota.id.clone(), share.ask(pool.closed(now), now));
+            }
+        }
+        asks
+    }
+
+    /// Takes what a node answered; `None` if none did.
+    pub(crate) fn answered(&mut self, asks: &BTreeMap<QuotaId, Ask>, grants: Option<&Grants>) {
+        for id in asks.keys() {
+            let Some(Known { share, .. }) = self.pools.get_mut(id) else { continue };
+            match grants.and_then(|grants| grants.quotas.get(id)) {
+                Some(grant) => share.answered(grant),
+                None => share.failed(),
+            }
+        }
+    }
+
     /// A pool by the limits of the rules at hand. They may have changed since it was last used.
     fn known(&mut self, quota: &Quota, now: Timestamp) -> &mut Known {
         let known = self.pools.entry(quota.id.clone()).or_default();
@@ -274,6 +307,34 @@ mod tests {
         let some = Dimension { limit: Some(9), remaining: Some(120), reset: None };
         quotas.heard(&charge, 200, &Reading { tokens: Some(some), ..Reading::default() }, NOW);
         assert_eq!(left(&quotas), 120, "what the provider has left");
+    }
+
+    #[test]
+    fn a_node_s_grant_is_spent_and_then_waited_for() {
+        let table = table(60_000);
+        let quota = &table.quotas()[0];
+        let mut quotas = Quotas::default();
+        let demand = demand(4_000, Output::Nothing);
+        quotas.charge(quota, &demand, NOW);
+        assert!(quotas.is_due(&table, NOW));
+        let asks = quotas.asks(&table, NOW);
+        let ask = asks.values().next().unwrap();
+        assert_eq!((ask.spent.tokens, ask.want.tokens), (1_000, 2_250));
+        assert!(!quotas.is_due(&table, NOW), "one is under way");
+        let grant = r#"{"quotas":{"q":{"granted":{"requests":9,"tokens":2500},"lasts_ms":2000}}}"#;
+        quotas.answered(&asks, Some(&serde_json::from_str(grant).unwrap()));
+        for _ in 0..2 {
+            assert_eq!(quotas.check(quota, &demand, NOW), Ok(()));
+            quotas.charge(quota, &demand, NOW);
+        }
+        assert!(matches!(quotas.check(quota, &demand, NOW), Err(Refusal::Wait(_))), "500 are left");
+        quotas.lacked(quota, &demand, NOW);
+        let soon = NOW.after(Millis(300));
+        let asks = quotas.asks(&table, soon);
+        assert_eq!(asks.values().next().unwrap().least.tokens, 1_000);
+        quotas.answered(&asks, None);
+        assert!(!quotas.is_due(&table, soon.after(Millis(500))), "not at once after a failure");
+        assert!(quotas.is_due(&table, soon.after(Millis(1_000))));
     }
 
     #[test]

@@ -349,6 +349,11 @@ impl State {
     }
 }
 
+/// The settings, once the first request has read them.
+pub(crate) fn current_settings() -> Option<Rc<Settings>> {
+    STATE.with_borrow(|state| state.settings.clone())
+}
+
 /// When this isolate began.
 pub(crate) fn began() -> Timestamp {
     STATE.with_borrow(|state| state.began)

@@ -29,7 +29,7 @@ pub(crate) struct Counts {
     attempts: BTreeMap<String, BTreeMap<String, CountsByWord>>,
     retries: u64,
     /// Results of fetches, by feed and source.
-    fetches: [BTreeMap<String, CountsByWord>; 2],
+    fetches: [BTreeMap<String, CountsByWord>; 3],
     events: CountsByWord,
 }
 
@@ -38,6 +38,7 @@ pub(crate) struct Counts {
 pub(crate) enum FeedKind {
     Rules = 0,
     Health = 1,
+    Leases = 2,
 }
 
 /// Counts an event of any kind. `name` is a word in `snake_case` that docs/edge-operations.md explains.

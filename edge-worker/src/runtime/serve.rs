@@ -33,6 +33,7 @@ use crate::runtime::exchange::Exchange;
 use crate::runtime::explain;
 use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
+use crate::runtime::leases;
 use crate::runtime::proxy::{Answer, Driver};
 use crate::runtime::receipt::{self, ReceiptPolicy};
 use crate::runtime::reply::{Reply, ResponseInfo};
@@ -61,7 +62,7 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
     let page = OriginPolicy::of(&request, snapshot.table.as_deref());
     let answered = match page.as_ref().and_then(|page| of_page(page, &request, &info)) {
         Some(at_once) => at_once.map(Answer::Whole),
-        None => answer(&mut request, exchange, env, &snapshot, &mut info).await,
+        None => answer(&mut request, exchange, env, context, &snapshot, &mut info).await,
     };
     let mut answer = match answered {
         Ok(answer) => answer,
@@ -118,6 +119,7 @@ async fn answer(
     request: &mut ClientRequest,
     mut exchange: Exchange,
     env: Env,
+    context: &Context,
     snapshot: &Snapshot,
     info: &mut ResponseInfo,
 ) -> Result<Answer, Failure> {
@@ -158,6 +160,12 @@ async fn answer(
     }
     job.reservation = Some(Rc::new(reservation));
     job.headers = core::mem::take(&mut request.headers);
+    if job.metering.is_some()
+        && task.plan.targets().iter().any(|target| target.quota().is_some())
+        && let Some(table) = &snapshot.table
+    {
+        leases::refresh(table, &job.env, context);
+    }
     Ok(Driver::new(task, job, info.clone(), exchange).respond().await)
 }
 

@@ -4,11 +4,12 @@
 //! An isolate tells what it spent, what it could use, and what the provider said. It tells nothing of anybody. What
 //! wasn't spent of its last grant goes back to the pool; what it spent beyond it is taken from the next grants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, Limits, Pool, Rate, Refusal};
+use crate::id::QuotaId;
 use crate::time::{Millis, Timestamp};
 
 /// How long a grant may be spent.
@@ -29,6 +30,45 @@ pub struct Amounts {
     pub requests: u64,
     /// Tokens.
     pub tokens: u64,
+}
+
+/// What an isolate posts to a node: what it tells of each quota, and asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asks {
+    /// The isolate: a random number in hexadecimal digits. It says nothing of anybody.
+    pub isolate: String,
+    /// By quota.
+    pub quotas: BTreeMap<QuotaId, Ask>,
+}
+
+/// What a node answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Grants {
+    /// By quota. Those that the node's rules don't have are left out.
+    pub quotas: BTreeMap<QuotaId, Grant>,
+}
+
+impl Asks {
+    /// The most quotas that are asked for at once.
+    pub const MAX: usize = 256;
+
+    /// Reads what an isolate posted: its number and its asks.
+    ///
+    /// # Errors
+    /// What is wrong, and how to mend it.
+    pub fn read(bytes: &[u8]) -> Result<(u64, BTreeMap<QuotaId, Ask>), String> {
+        let asks: Self = serde_json::from_slice(bytes).map_err(|error| {
+            format!("{error}; write {{\"isolate\": \"0123abcd\", \"quotas\": {{\"NAME\": {{…}}}}}}")
+        })?;
+        let digits = asks.isolate.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let isolate = u64::from_str_radix(&asks.isolate, 16).ok().filter(|_| digits);
+        let isolate = isolate.ok_or("isolate: isn't 1 to 16 hexadecimal digits; send a random number")?;
+        if asks.quotas.len() > Self::MAX {
+            return Err(format!("quotas: are {}; ask for {} at once at most", asks.quotas.len(), Self::MAX));
+        }
+        Ok((isolate, asks.quotas))
+    }
 }
 
 /// What an isolate tells of one pool, and asks for.
@@ -64,7 +104,9 @@ pub struct Grant {
 /// What a node knows of one pool.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
+    limits: Limits,
     pool: Pool,
+    granted: Amounts,
     holders: HashMap<u64, Holder>,
 }
 
@@ -75,6 +117,12 @@ struct Holder {
     /// What it was granted and hasn't settled.
     granted: Amounts,
     want: Amounts,
+}
+
+impl Holder {
+    fn is_active(&self, now: Timestamp) -> bool {
+        self.seen.after(ACTIVE).lasts(now, ACTIVE)
+    }
 }
 
 /// An isolate's part of one dimension.
@@ -115,6 +163,10 @@ impl Ledger {
     /// Settles an isolate's last grant and makes the next. `limits` are those of the pool, made with a lag of
     /// [`LEASE`].
     pub fn ask(&mut self, limits: &Limits, holder: u64, ask: &Ask, now: Timestamp) -> Grant {
+        if self.limits != *limits {
+            self.pool = core::mem::take(&mut self.pool).at_limits(&self.limits, limits, now);
+            self.limits = limits.clone();
+        }
         let before = self.holders.get(&holder).map_or_else(Amounts::default, |holder| holder.granted);
         let used = ask.spent.minus(ask.returned);
         // Only what was spent later than it was returned is given back beyond the last grant.
@@ -128,6 +180,7 @@ impl Ledger {
         self.holders.insert(holder, Holder { seen: now, granted: Amounts::default(), want: ask.want });
         let grant = self.grant(limits, holder, ask, now);
         self.pool.charge(limits, None, grant.granted.into(), now);
+        self.granted = self.granted.plus(grant.granted);
         if let Some(kept) = self.holders.get_mut(&holder) {
             kept.granted = grant.granted;
         }
@@ -156,13 +209,24 @@ impl Ledger {
     /// One isolate's part of one dimension: what it wants, but no more than its share and what others leave of theirs.
     fn part(&self, rate: Rate, left: u64, (holder, ask): (u64, &Ask), now: Timestamp, of: fn(&Amounts) -> u64) -> Part {
         let worth = rate.refilled(LEASE).max(1);
-        let is_active = |other: &Holder| other.seen.after(ACTIVE).lasts(now, ACTIVE);
-        let others = self.holders.iter().filter(|(id, other)| **id != holder && is_active(other));
+        let others = self.holders.iter().filter(|(id, other)| **id != holder && other.is_active(now));
         let wants: Vec<u64> = others.map(|(_, other)| of(&other.want)).collect();
         let share = worth / (wants.len() as u64 + 1);
         let wanted = wants.iter().fold(0u64, |sum, want| sum.saturating_add(*want.min(&share)));
         let most = share.max(worth.saturating_sub(wanted)).min(left);
         Part { share, granted: of(&ask.want).min(most).max(of(&ask.least)) }
+    }
+
+    /// All that was granted.
+    #[must_use]
+    pub fn granted(&self) -> Amounts {
+        self.granted
+    }
+
+    /// How many isolates asked within the last seconds.
+    #[must_use]
+    pub fn active(&self, now: Timestamp) -> usize {
+        self.holders.values().filter(|holder| holder.is_active(now)).count()
     }
 
     /// How many isolates are remembered.

@@ -1,5 +1,7 @@
 //! Tests of the API over a real socket, with a real owner behind it.
 
+mod leases;
+
 use std::path::Path;
 
 use reqwest::{Client, Method, Response};
@@ -25,8 +27,9 @@ fn rules(revision: u64) -> String {
     json!({
         "version": 1, "revision": revision,
         "jurisdictions": { "eu": { "include": ["EU"] } },
-        "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1" } } },
-            "par": { "countries": ["FR"] } },
+        "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1",
+            "quota": "swc" } } }, "par": { "countries": ["FR"] } },
+        "quotas": { "swc": { "requests": 600, "headroom": 0 } },
         "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                 "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
     })

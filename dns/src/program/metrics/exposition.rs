@@ -56,6 +56,7 @@ impl Collector for Exposition {
         self.overrides(&mut encoder)?;
         self.probes(&mut encoder)?;
         self.observed(&mut encoder)?;
+        self.leases(&mut encoder)?;
         self.tasks(&mut encoder)
     }
 }
@@ -334,6 +335,29 @@ impl Exposition {
         self.handle.observed().with(|sums| {
             sums.follow(snapshot.table());
             observed::write(encoder, sums, self.handle.now())
+        })
+    }
+
+    /// What isolates of Workers may spend of quotas. Nothing if none asked.
+    fn leases(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let now = self.handle.now();
+        self.handle.leases().with(|ledgers| {
+            if ledgers.is_empty() {
+                return Ok(());
+            }
+            let mut granted = counter(encoder, "quota_granted", "Requests and tokens that isolates were granted")?;
+            for (quota, ledger) in ledgers.iter() {
+                let amounts = ledger.granted();
+                for (unit, amount) in [("requests", amounts.requests), ("tokens", amounts.tokens)] {
+                    sample(&mut granted, &[("quota", quota.as_str()), ("unit", unit)], amount)?;
+                }
+            }
+            let mut holders = gauge(encoder, "quota_isolates", "Isolates of Workers that share a quota now")?;
+            for (quota, ledger) in ledgers.iter() {
+                let active = u64::try_from(ledger.active(now)).unwrap_or(u64::MAX);
+                holders.encode_family(&[("quota", quota.as_str())])?.encode_gauge(&active)?;
+            }
+            Ok(())
         })
     }
 

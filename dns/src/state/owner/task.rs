@@ -28,6 +28,7 @@ use overrides::written_to;
 use super::monitors::{Assignment, Monitors};
 use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::state::keeper::{Attempt, Keeper};
+use crate::state::leases::Leases;
 use crate::state::observed::Observed;
 use crate::state::probe::{ProbeResult, Prober, Probing};
 use crate::state::snapshot::{Misfit, Snapshot, World, ZoneSource};
@@ -119,7 +120,16 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
-    Handle { live, status: watched, changes, clock, tasks, observed: Observed::default(), keeper: handle }
+    Handle {
+        live,
+        status: watched,
+        changes,
+        clock,
+        tasks,
+        observed: Observed::default(),
+        leases: Leases::default(),
+        keeper: handle,
+    }
 }
 
 /// A world with the monitors that its rules name.

@@ -4,7 +4,7 @@
 use bailiwick_rules::time::Millis;
 use futures_util::future::{self, Either};
 use futures_util::{StreamExt, pin_mut};
-use worker::{AbortController, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect};
+use worker::{AbortController, Delay, Env, Fetch, Headers, Method, Request, RequestInit, RequestRedirect};
 
 use crate::decide::rules_state::ReadError;
 
@@ -49,6 +49,24 @@ pub(crate) async fn get(
     timeout: Millis,
 ) -> Result<Read, ReadError> {
     let request = request(url, token, etag).ok_or(ReadError::BadUrl)?;
+    send(request, etag, timeout).await
+}
+
+/// A POST of JSON, likewise.
+pub(crate) async fn post(url: &str, token: Option<&str>, json: &str, timeout: Millis) -> Result<Vec<u8>, ReadError> {
+    let headers = headers(token).ok_or(ReadError::BadUrl)?;
+    headers.set("content-type", "application/json").map_err(|_| ReadError::BadUrl)?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_headers(headers).with_redirect(RequestRedirect::Manual);
+    init.with_body(Some(json.into()));
+    let request = Request::new_with_init(url, &init).map_err(|_| ReadError::BadUrl)?;
+    match send(request, None, timeout).await? {
+        Read::Document { bytes, .. } => Ok(bytes),
+        Read::Unmodified => Err(ReadError::Unreadable),
+    }
+}
+
+async fn send(request: Request, etag: Option<&str>, timeout: Millis) -> Result<Read, ReadError> {
     let abort = AbortController::default();
     let signal = abort.signal();
     let fetched = async {
@@ -84,16 +102,21 @@ pub(crate) async fn get(
 }
 
 fn request(url: &str, token: Option<&str>, etag: Option<&str>) -> Option<Request> {
-    let headers = Headers::new();
-    if let Some(token) = token {
-        headers.set("authorization", &format!("Bearer {token}")).ok()?;
-    }
+    let headers = headers(token)?;
     if let Some(etag) = etag {
         headers.set("if-none-match", etag).ok()?;
     }
     let mut init = RequestInit::new();
     init.with_headers(headers).with_redirect(RequestRedirect::Manual);
     Request::new_with_init(url, &init).ok()
+}
+
+fn headers(token: Option<&str>) -> Option<Headers> {
+    let headers = Headers::new();
+    if let Some(token) = token {
+        headers.set("authorization", &format!("Bearer {token}")).ok()?;
+    }
+    Some(headers)
 }
 
 /// Why the runtime's `fetch` failed. The text of the error is examined, but never passed on.

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) rules_max_age: Millis,
     /// The sources of health.
     pub(crate) health: Vec<Source>,
+    /// The nodes that divide quotas among isolates, in the order in which they are asked.
+    pub(crate) leases: Vec<Source>,
     /// The time between two fetches of health.
     pub(crate) health_every: Millis,
     /// Whether every request is logged: `LOG=all`.
@@ -68,6 +70,7 @@ impl Settings {
             rules_every: every.min(Millis(max_age.0 / 2)),
             rules_max_age: max_age,
             health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
+            leases: sources(&variable("LEASES_URLS").unwrap_or_default()),
             health_every,
             log_all: log.as_deref() == Some("all"),
             unreadable,

@@ -94,7 +94,10 @@ impl Exposition {
         }
         self.counter("retries", "Requests sent to a further endpoint.");
         self.sample("retries_total", &[], counts.retries);
-        for (feed, sources) in ["rules_looks", "health_looks"].into_iter().zip(&counts.fetches) {
+        for (feed, sources) in ["rules_looks", "health_looks", "lease_asks"].into_iter().zip(&counts.fetches) {
+            if feed == "lease_asks" && sources.is_empty() {
+                continue;
+            }
             self.counter(feed, "Looks at a source, by what came of them.");
             for (source, words) in sources {
                 self.words(feed, &[("source", source.as_str())], "outcome", words);

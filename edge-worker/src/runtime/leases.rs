@@ -1,0 +1,103 @@
+//! Asks DNS nodes for this isolate's part of quotas. Takes what the isolate spent from its [`memory`], gives back what
+//! a node grants. Called by `serve` for each request that may be sent, if the rules have quotas and the Worker has
+//! `LEASES_URLS`.
+//!
+//! No request waits for it: it runs inside `wait_until`. The first node that answers divides a quota; another is asked
+//! only while that one is silent. What happens while all are is decided by [`bailiwick_rules::quota::Share`].
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bailiwick_rules::quota::{Asks, Grants};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::{Millis, Timestamp};
+use worker::js_sys::Math;
+use worker::{Context, Env};
+
+use crate::decide::rules_state::ReadError;
+use crate::runtime::clock;
+use crate::runtime::env;
+use crate::runtime::feed::settings::Source;
+use crate::runtime::feed::{self, ask};
+use crate::runtime::memory;
+use crate::runtime::metrics::{self, FeedKind};
+
+/// How long a node may take to answer.
+const TIMEOUT: Millis = Millis(1_000);
+/// How long a node that didn't answer is asked after the others.
+const AVOIDED_FOR: Millis = Millis(10_000);
+
+thread_local! {
+    /// The isolate's number for the nodes.
+    static ISOLATE: Cell<Option<u64>> = const { Cell::new(None) };
+    /// For each node, until when it is asked after the others.
+    static AVOIDED: RefCell<Vec<Timestamp>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Asks a node if it is time to.
+#[inline(never)]
+pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
+    let Some(settings) = feed::current_settings().filter(|settings| !settings.leases.is_empty()) else { return };
+    if !memory::with(|memory| memory.quotas.is_due(table, clock::now())) {
+        return;
+    }
+    let (table, env) = (Rc::clone(table), env.clone());
+    // The ask is made when this future is first polled. By then the request at hand has been charged.
+    context.wait_until(async move {
+        let asks = memory::with(|memory| memory.quotas.asks(&table, clock::now()));
+        if asks.is_empty() {
+            return;
+        }
+        let body = Asks { isolate: format!("{:x}", isolate()), quotas: asks };
+        let grants = ask_nodes(&settings.leases, &env, &body).await;
+        memory::with(|memory| memory.quotas.answered(&body.quotas, grants.as_ref()));
+    });
+}
+
+/// Asks the nodes one after the other, until one answers.
+async fn ask_nodes(nodes: &[Source], env: &Env, asks: &Asks) -> Option<Grants> {
+    let token = env::text(env, "HEALTH_TOKEN");
+    let body = serde_json::to_string(asks).ok()?;
+    for position in order(nodes.len()) {
+        let node = nodes.get(position)?;
+        let read = ask::post(&node.url, token.as_deref(), &body, TIMEOUT).await;
+        let grants = read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|_| ReadError::Unreadable));
+        metrics::fetch(FeedKind::Leases, &node.host, grants.as_ref().err().map_or("granted", |why| why.label()));
+        match grants {
+            Ok(grants) => return Some(grants),
+            Err(_) => avoid(position),
+        }
+    }
+    None
+}
+
+/// The order in which nodes are asked: as written, those that were silent last.
+fn order(count: usize) -> Vec<usize> {
+    let now = clock::now();
+    AVOIDED.with_borrow_mut(|avoided| {
+        avoided.resize(count, Timestamp(i64::MIN));
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by_key(|position| avoided.get(*position).is_some_and(|until| until.lasts(now, AVOIDED_FOR)));
+        order
+    })
+}
+
+fn avoid(position: usize) {
+    AVOIDED.with_borrow_mut(|avoided| {
+        if let Some(until) = avoided.get_mut(position) {
+            *until = clock::now().after(AVOIDED_FOR);
+        }
+    });
+}
+
+/// A random number of this isolate.
+fn isolate() -> u64 {
+    let known = ISOLATE.get();
+    known.unwrap_or_else(|| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 2^32")]
+        let half = || (Math::random() * 4_294_967_296.0) as u64;
+        let number = half() << 32 | half();
+        ISOLATE.set(Some(number));
+        number
+    })
+}
