@@ -47,6 +47,8 @@ const edge :Workerd.Worker = (
     (name = "HEALTH_URLS", fromEnvironment = "HEALTH_URLS"),
     (name = "HEALTH_TOKEN", fromEnvironment = "HEALTH_TOKEN"),
     (name = "LEASES_URLS", fromEnvironment = "LEASES_URLS"),
+    (name = "OBSERVATIONS_URLS", fromEnvironment = "OBSERVATIONS_URLS"),
+    (name = "OBSERVATIONS_SECONDS", fromEnvironment = "OBSERVATIONS_SECONDS"),
     (name = "HEALTH_REFRESH_SECONDS", fromEnvironment = "HEALTH_REFRESH_SECONDS"),
     (name = "LOG", fromEnvironment = "LOG"),
     (name = "STATE_KEY", fromEnvironment = "STATE_KEY"),

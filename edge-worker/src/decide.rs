@@ -4,7 +4,7 @@
 //! [`plan`] turns a steering into the endpoints that a request may be sent to, and nothing else can. [`attempt`] is the
 //! state machine that says what to do about each event. [`breaker`] and [`cooldown`] decide which endpoints rest, each
 //! by the [`source`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
-//! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure.
+//! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure. [`observe`] counts what became of all of them.
 
 pub(crate) mod attempt;
 pub(crate) mod batch;
@@ -20,6 +20,7 @@ pub(crate) mod inflight;
 pub(crate) mod json;
 pub(crate) mod keepalive;
 pub(crate) mod multipart;
+pub(crate) mod observe;
 pub(crate) mod payload;
 pub(crate) mod plan;
 pub(crate) mod quota;
@@ -34,3 +35,4 @@ pub(crate) mod sse;
 pub(crate) mod state;
 #[cfg(test)]
 mod testing;
+pub(crate) mod usage;

@@ -21,6 +21,7 @@ mod log;
 mod memory;
 mod metrics;
 mod notice;
+mod observe;
 mod proxy;
 mod receipt;
 mod reply;

@@ -2,7 +2,7 @@
 import { type ServerResponse } from "node:http";
 import { afterAll, expect, test } from "vitest";
 import { Edge, type Json, StandIn, read, refusingUrl, region, rules, serve, stopAll, until } from "./harness.js";
-import { type DnsNode, WORKER_TOKEN, startNode } from "./node.js";
+import { DnsNode, WORKER_TOKEN } from "./node.js";
 
 afterAll(stopAll);
 
@@ -56,7 +56,7 @@ test("isolates together send what the quota allows, and go on when the node ends
   const fra = await StandIn.start("eu-frankfurt");
   // 20 at once and 19 in a second.
   const shared = document(fra.url, { requests: 1200 });
-  const node: DnsNode = await startNode(shared);
+  const node: DnsNode = await DnsNode.start(shared);
   const edges = await isolates(4, shared, [node.url]);
   await Promise.all(
     edges.map((edge) =>
@@ -99,7 +99,7 @@ test.skipIf(windows === 0)(
       });
     });
     const shared = document(url, { requests: 600 });
-    const node = await startNode(shared);
+    const node = await DnsNode.start(shared);
     const edges = await isolates(8, shared, [node.url]);
     const began = Date.now();
     await load(edges, began + windows * 60_000);
@@ -116,7 +116,7 @@ test.skipIf(windows === 0)(
 test("one isolate's 429 keeps the others from asking the provider", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const shared = document(fra.url, { requests: 60_000 });
-  const node = await startNode(shared);
+  const node = await DnsNode.start(shared);
   const edges = await isolates(2, shared, [node.url]);
   await load(edges, Date.now() + 500);
   await fra.fail({ mode: "status", status: 429, headers: { "retry-after": "30" }, times: 1 });
@@ -182,7 +182,7 @@ function endless(response: ServerResponse): void {
 test("the next node is asked while the first is gone", async () => {
   const fra = await StandIn.start("eu-frankfurt");
   const shared = document(fra.url, { requests: 600 });
-  const node = await startNode(shared);
+  const node = await DnsNode.start(shared);
   const [edge] = await isolates(1, shared, [await refusingUrl(), node.url]);
   await until(
     () => load([edge], Date.now() + 50).then(() => asks(edge)),

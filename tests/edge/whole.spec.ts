@@ -1,12 +1,9 @@
 // Both halves with one rule book. The real `bailiwick` answers dig, and the Worker on workerd answers HTTP. An endpoint
 // dies and comes back, and the document changes. A stand-in outside the fence records no connection.
-import { execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
-import { existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { execFileSync } from "node:child_process";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Edge, type Json, StandIn, onStop, read, region, root, rules, stopAll, until } from "./harness.js";
+import { Edge, type Json, StandIn, read, region, rules, stopAll, until } from "./harness.js";
+import { DnsNode } from "./node.js";
 
 const clients: Record<string, string> = { DE: "91.0.0.1", GB: "81.128.0.1", US: "12.0.0.1" };
 const address: Record<string, string> = {
@@ -16,8 +13,7 @@ const address: Record<string, string> = {
 };
 
 let standIns: Record<string, StandIn>;
-let folder: string;
-let dns: { host: string; port: string };
+let node: DnsNode;
 let edge: Edge;
 
 /** The document at a revision; `change` edits it. */
@@ -48,55 +44,29 @@ function document(revision: number, change: (rules: Json) => void = () => {}): J
   return whole;
 }
 
-function write(name: string, text: string): void {
-  writeFileSync(join(folder, `.${name}`), text);
-  renameSync(join(folder, `.${name}`), join(folder, name));
-}
-
 beforeAll(async () => {
   const names = ["eu-frankfurt", "eu-paris", "us-virginia"];
   const started = await Promise.all(names.map((name) => StandIn.start(name)));
   standIns = Object.fromEntries(names.map((name, i) => [name, started[i]]));
 
-  folder = mkdtempSync(join(tmpdir(), "bailiwick-whole-"));
-  onStop(() => rmSync(folder, { recursive: true, force: true }));
-  write("rules.json", JSON.stringify(document(1)));
-  write(
-    "ai.example.com.zone",
-    "$ORIGIN ai.example.com.\n$TTL 300\n@ SOA ns1 hostmaster 1 3600 600 86400 60\n@ NS ns1\nns1 A 192.0.2.53\n",
-  );
-  const database = `${root}node_modules/@ip-location-db/geo-whois-asn-country-mmdb/geo-whois-asn-country.mmdb`;
-  write(
-    "bailiwick.toml",
-    `listen = ["127.0.0.1:0"]\nrules = "rules.json"\ngeoip = "${database}"\n` +
-      `[zones]\n"ai.example.com" = "ai.example.com.zone"\n[api]\nlisten = "127.0.0.1:0"\n`,
-  );
-
-  const binary = `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/bailiwick`;
-  if (!existsSync(binary)) throw new Error(`${binary} is missing; run cargo build --package bailiwick-dns`);
-  const ready = join(folder, "ready.json");
-  const server = spawn(binary, ["serve", "--config", join(folder, "bailiwick.toml"), "--ready-file", ready], {
-    stdio: ["ignore", "ignore", openSync(join(folder, "log"), "w")],
-  });
-  onStop(async () => {
-    server.kill();
-    await once(server, "exit");
-  });
-  const told = await until(
-    async () => (existsSync(ready) ? JSON.parse(readFileSync(ready, "utf8")) : null),
-    (value) => value !== null,
-  );
-  const [host, port] = told.dns[0].split(":");
-  dns = { host, port };
+  node = await DnsNode.start(document(1));
   edge = await Edge.start(null, {
-    RULES_URL: `http://${told.api}/v1/rules`,
-    HEALTH_URLS: `http://${told.api}/v1/health`,
+    RULES_URL: `${node.url}/v1/rules`,
+    HEALTH_URLS: `${node.url}/v1/health`,
   });
 });
 afterAll(stopAll);
 
 function dig(country: string): string {
-  const args = [`@${dns.host}`, "-p", dns.port, "+short", `+subnet=${clients[country]}/24`, "chat.ai.example.com", "A"];
+  const args = [
+    `@${node.dns.host}`,
+    "-p",
+    node.dns.port,
+    "+short",
+    `+subnet=${clients[country]}/24`,
+    "chat.ai.example.com",
+    "A",
+  ];
   return execFileSync("dig", args, { encoding: "utf8" }).trim();
 }
 
@@ -138,21 +108,18 @@ test("an endpoint dies and comes back: both halves move inside the fence and bac
 });
 
 test("one edit of the document changes both halves", async () => {
-  write(
-    "rules.json",
-    JSON.stringify(
-      document(2, (whole) => {
-        whole.services.chat.pattern = "active-passive";
-        whole.services.chat.regions = ["eu-paris", "eu-frankfurt", "us-virginia"];
-      }),
-    ),
+  node.publish(
+    document(2, (whole) => {
+      whole.services.chat.pattern = "active-passive";
+      whole.services.chat.regions = ["eu-paris", "eu-frankfurt", "us-virginia"];
+    }),
   );
   await moved("DE", "eu-paris");
   expect(await standIns["us-virginia"].connections()).toBe(0);
 
   // What is broken changes neither.
-  write("rules.json", "{");
-  write("rules.json", JSON.stringify(document(3, (whole) => (whole.services.chat.regions = ["eu-pairs"]))));
+  node.publish("{");
+  node.publish(document(3, (whole) => (whole.services.chat.regions = ["eu-pairs"])));
   for (let i = 0; i < 10; i++) expect(await seen("DE")).toEqual(both("eu-paris"));
 });
 

@@ -18,6 +18,8 @@ use classify::meaning;
 use memchr::memchr2;
 use shape::Shape;
 
+use crate::decide::usage::Usage;
+
 /// The longest event that is held until it is complete, in bytes. A longer one passes in pieces, and only its beginning
 /// is read.
 pub(crate) const LONGEST_EVENT: usize = 1 << 20;
@@ -50,6 +52,8 @@ pub(crate) struct Framer {
     /// The last event that carried content.
     shape: Shape,
     choices: Choices,
+    /// What the events that were read say of the answer.
+    usage: Usage,
 }
 
 impl Framer {
@@ -119,7 +123,7 @@ impl Framer {
 
     /// Reads an event whose shape differs from the last one's.
     fn read(&mut self, event: &[u8]) -> Meaning {
-        let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices);
+        let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices, &mut self.usage);
         if meaning == Meaning::Content {
             self.shape.learn(event);
         }
@@ -149,13 +153,19 @@ impl Framer {
             return (last, Meaning::Nothing);
         }
         let event = if core::mem::replace(&mut self.begun, true) { last.as_slice() } else { without_mark(&last) };
-        let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices);
+        let meaning = classify::read_event(event, self.shape.forget(), &mut self.choices, &mut self.usage);
         last.extend_from_slice(match last.last() {
             Some(b'\n') => b"\n",
             Some(b'\r') => b"\r",
             _ => b"\n\n",
         });
         (last, meaning)
+    }
+
+    /// What the answer says of itself, as far as it was read.
+    #[must_use]
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// Whether the stream has choices, at least `expected` of them, and each has said why it finished.

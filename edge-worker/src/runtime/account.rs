@@ -9,12 +9,14 @@ use crate::decide::plan::Skip;
 use crate::runtime::clock;
 use crate::runtime::log;
 use crate::runtime::metrics;
+use crate::runtime::observe;
 use crate::runtime::reply::ResponseInfo;
 
 /// Counts and logs a request that was refused before anything was sent.
 #[inline(never)]
 pub(crate) fn refused(info: &ResponseInfo, failure: &Failure, status: u16) {
     metrics::request(service(info), failure.own_code());
+    observe::refused(info, failure.own_code());
     if log::may_log_failure(clock::now()) {
         let mut line = line(info, failure.own_code(), Some(status));
         add_denied(&mut line, info);
@@ -33,8 +35,14 @@ pub(crate) fn answered(info: &ResponseInfo, status: u16) {
 
 /// Counts and logs a request that was sent to endpoints, or was about to be. `failure` is the failure that the client
 /// got instead of an answer. `is_unmeasured`: the answer had no length by which the client could notice a break.
+/// Returns the word for how the request ended.
 #[inline(never)]
-pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'static str)>, is_unmeasured: bool) {
+pub(crate) fn ran(
+    info: &ResponseInfo,
+    record: &Record,
+    failure: Option<(u16, &'static str)>,
+    is_unmeasured: bool,
+) -> &'static str {
     let committed = record.committed();
     let code = match (failure, committed, record.end) {
         (Some((_, code)), ..) => code,
@@ -58,6 +66,7 @@ pub(crate) fn ran(info: &ResponseInfo, record: &Record, failure: Option<(u16, &'
         line.insert("unmeasured".to_owned(), is_unmeasured.into());
         write_line(line, !is_smooth);
     }
+    code
 }
 
 fn line_of_run(info: &ResponseInfo, record: &Record, code: &str, status: Option<u16>) -> Map<String, Value> {

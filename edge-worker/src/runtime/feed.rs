@@ -354,6 +354,11 @@ pub(crate) fn current_settings() -> Option<Rc<Settings>> {
     STATE.with_borrow(|state| state.settings.clone())
 }
 
+/// The number of the current rules; 0 without any.
+pub(crate) fn revision_number() -> u64 {
+    STATE.with_borrow(|state| state.rules_state.table().map_or(0, |table| table.revision().number))
+}
+
 /// When this isolate began.
 pub(crate) fn began() -> Timestamp {
     STATE.with_borrow(|state| state.began)

@@ -29,16 +29,17 @@ pub(crate) struct Counts {
     attempts: BTreeMap<String, BTreeMap<String, CountsByWord>>,
     retries: u64,
     /// Results of fetches, by feed and source.
-    fetches: [BTreeMap<String, CountsByWord>; 3],
+    fetches: [BTreeMap<String, CountsByWord>; 4],
     events: CountsByWord,
 }
 
-/// A feed whose fetches are counted.
+/// What is fetched or posted, and counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FeedKind {
     Rules = 0,
     Health = 1,
     Leases = 2,
+    Observations = 3,
 }
 
 /// Counts an event of any kind. `name` is a word in `snake_case` that docs/edge-operations.md explains.
@@ -56,7 +57,7 @@ pub(crate) fn attempts(record: &Record) {
     COUNTS.with_borrow_mut(|counts| {
         counts.retries += (record.attempts.len() as u64).saturating_sub(1);
         for attempt in &record.attempts {
-            let label = attempt.outcome.map_or("pending", label);
+            let label = attempt.outcome.map_or("pending", Outcome::label);
             with(&mut counts.attempts, attempt.region.as_str(), |endpoints| {
                 with(endpoints, attempt.endpoint.as_str(), |words| bump(words, label));
             });
@@ -64,7 +65,7 @@ pub(crate) fn attempts(record: &Record) {
     });
 }
 
-/// Counts a fetch from a source of a feed.
+/// Counts a fetch from a source of a feed, or a post.
 pub(crate) fn fetch(feed: FeedKind, source: &str, result: &'static str) {
     COUNTS.with_borrow_mut(|counts| with(&mut counts.fetches[feed as usize], source, |words| bump(words, result)));
 }
@@ -79,28 +80,6 @@ fn follow(counts: &mut Counts, table: &Table) {
         endpoints.retain(|endpoint, _| known(endpoint));
         !endpoints.is_empty()
     });
-}
-
-/// The word for an outcome. For a status, only its class, because the endpoint chooses statuses.
-fn label(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Status(429) => "http_429",
-        Outcome::Status(300..=399) => "http_3xx",
-        Outcome::Status(400..=499) => "http_4xx",
-        Outcome::Status(500..=599) => "http_5xx",
-        Outcome::Status(_) => "http_other",
-        Outcome::Committed => "committed",
-        Outcome::Timeout => "timeout",
-        Outcome::Network => "network",
-        Outcome::NoModel => "no_model",
-        Outcome::NoPath => "no_path",
-        Outcome::NoQuota => "no_quota",
-        Outcome::ErrorEvent => "error_event",
-        Outcome::WrongType => "wrong_type",
-        Outcome::Empty => "empty",
-        Outcome::Refused(_) => "refused",
-        Outcome::ClientGone => "client_gone",
-    }
 }
 
 fn bump(words: &mut CountsByWord, word: &'static str) {

@@ -37,6 +37,7 @@ use crate::runtime::env;
 use crate::runtime::exchange::Exchange;
 use crate::runtime::held::Writing;
 use crate::runtime::memory::{self, Attribution};
+use crate::runtime::observe::Observation;
 use crate::runtime::receipt::ReceiptSigner;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
@@ -77,6 +78,8 @@ pub(crate) struct Job {
     pub(crate) pipes: bool,
     /// What it takes of quotas, if the rules have any.
     pub(crate) metering: Option<Box<Metering>>,
+    /// Counts the request, if counts are wanted.
+    pub(crate) observation: Option<Observation>,
 }
 
 impl Job {
@@ -394,9 +397,7 @@ impl Driver {
         match action {
             Action::Send { attempt, target } => {
                 self.held_reservation = Reservation::default();
-                if let Some(target) = self.run.target(target) {
-                    memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
-                }
+                self.note_sent(target);
                 if self.job.metering.is_some() {
                     self.charge(target);
                 }
@@ -466,6 +467,16 @@ impl Driver {
         }
     }
 
+    /// Notes that the request is sent to an endpoint.
+    #[inline(never)]
+    fn note_sent(&mut self, target: usize) {
+        let Some(target) = self.run.target(target) else { return };
+        memory::with(|memory| memory.sent(target, self.job.source, clock::now()));
+        if let Some(observation) = &mut self.job.observation {
+            observation.sent(target, self.job.model.as_deref());
+        }
+    }
+
     /// Reserves memory for more of a held answer.
     #[inline(never)]
     fn make_room(&mut self, bytes: usize) {
@@ -525,7 +536,10 @@ impl Drop for Driver {
     /// Counts and logs how the run ended.
     fn drop(&mut self) {
         self.settle();
-        account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
+        let code = account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
+        if let Some(observation) = self.job.observation.take() {
+            observation.end(&self.info, &self.run, self.job.model.as_deref(), code);
+        }
     }
 }
 

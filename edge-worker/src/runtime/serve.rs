@@ -34,6 +34,7 @@ use crate::runtime::explain;
 use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
 use crate::runtime::leases;
+use crate::runtime::observe;
 use crate::runtime::proxy::{Answer, Driver};
 use crate::runtime::receipt::{self, ReceiptPolicy};
 use crate::runtime::reply::{Reply, ResponseInfo};
@@ -52,6 +53,9 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
     let mut info = ResponseInfo::new(request.id.clone());
     if let Some(fresh) = feed::refresh(&env, context) {
         fresh.await;
+    }
+    if let Some(settings) = feed::current_settings() {
+        observe::post_later(&env, context, &settings, &request.id);
     }
     exchange.note_feeds_done();
     let snapshot = feed::snapshot();

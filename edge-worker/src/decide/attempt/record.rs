@@ -6,6 +6,7 @@ use core::fmt;
 use bailiwick_rules::id::{EndpointId, RegionId};
 
 use crate::decide::plan::Skipped;
+use crate::decide::usage::Usage;
 
 /// What was done for a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -18,6 +19,39 @@ pub(crate) struct Record {
     pub(crate) stopped: Option<Stop>,
     /// How a committed body ended.
     pub(crate) end: Option<End>,
+    /// What the answer says of itself.
+    pub(crate) usage: Usage,
+    /// The pieces of content of a stream.
+    pub(crate) contents: Contents,
+}
+
+/// The pieces of content that a stream has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Contents {
+    /// How many events carried content.
+    pub(crate) count: u32,
+    /// When the first and the last of them came, in milliseconds.
+    pub(crate) first_ms: i64,
+    pub(crate) last_ms: i64,
+}
+
+impl Contents {
+    /// Notes a piece.
+    pub(crate) fn note(&mut self, now_ms: i64) {
+        if self.count == 0 {
+            self.first_ms = now_ms;
+        }
+        self.count = self.count.saturating_add(1);
+        self.last_ms = now_ms;
+    }
+
+    /// The mean time between two pieces, in microseconds; `None` if there are fewer than two.
+    #[must_use]
+    pub(crate) fn between_us(&self) -> Option<u64> {
+        let gaps = u64::from(self.count).checked_sub(1).filter(|gaps| *gaps > 0)?;
+        let span_ms = u64::try_from(self.last_ms.saturating_sub(self.first_ms)).unwrap_or(0);
+        Some(span_ms.saturating_mul(1_000) / gaps)
+    }
 }
 
 /// One attempt.
@@ -67,6 +101,29 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// The word for metrics. For a status, only its class, because the endpoint chooses statuses.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Status(429) => "http_429",
+            Self::Status(300..=399) => "http_3xx",
+            Self::Status(400..=499) => "http_4xx",
+            Self::Status(500..=599) => "http_5xx",
+            Self::Status(_) => "http_other",
+            Self::Committed => "committed",
+            Self::Timeout => "timeout",
+            Self::Network => "network",
+            Self::NoModel => "no_model",
+            Self::NoPath => "no_path",
+            Self::NoQuota => "no_quota",
+            Self::ErrorEvent => "error_event",
+            Self::WrongType => "wrong_type",
+            Self::Empty => "empty",
+            Self::Refused(_) => "refused",
+            Self::ClientGone => "client_gone",
+        }
+    }
+
     /// Whether the failure may concern this path only. Failures of a gateway, a connection, a limit or a credential
     /// concern all paths.
     pub(super) fn is_of_path(self) -> bool {

@@ -3,6 +3,7 @@
 
 use super::words::{ErrorMeaning, Words};
 use crate::decide::json::{InvalidJson, Kind, Scan};
+use crate::decide::usage::Usage;
 
 /// What a status concerns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,11 +76,11 @@ pub(super) enum Success {
     InvalidJson,
 }
 
-/// Reads the body of an answer with a 2xx status, once.
-pub(super) fn success(text: &str) -> Success {
+/// Reads the body of an answer with a 2xx status, once. Notes what it says of itself.
+pub(super) fn success(text: &str, usage: &mut Usage) -> Success {
     let mut scan = Scan::of_answer(text);
     let kind = scan.kind();
-    let read = if kind == Ok(Kind::Object) { is_error(&mut scan) } else { scan.skip().map(|_| false) };
+    let read = if kind == Ok(Kind::Object) { is_error(&mut scan, usage) } else { scan.skip().map(|_| false) };
     match (read, scan.end()) {
         (Ok(true), _) => Success::Error,
         (Ok(false), Ok(())) if kind == Ok(Kind::Object) => Success::Object,
@@ -89,7 +90,7 @@ pub(super) fn success(text: &str) -> Success {
 }
 
 /// Whether an object is an error.
-fn is_error(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
+fn is_error(scan: &mut Scan<'_>, usage: &mut Usage) -> Result<bool, InvalidJson> {
     let (mut error, mut answer) = (false, false);
     scan.object(|key, value| {
         match (key.as_ref(), value.kind()?) {
@@ -102,7 +103,19 @@ fn is_error(scan: &mut Scan<'_>) -> Result<bool, InvalidJson> {
                 return Ok(());
             }
             // So has a response object. Some gateways send `null` for missing fields.
-            ("choices" | "data" | "output", Kind::Array) => answer = true,
+            ("choices", Kind::Array) => {
+                answer = true;
+                return usage.read_choices(value);
+            }
+            ("data" | "output", Kind::Array) => answer = true,
+            ("usage", Kind::Object) => return usage.read(value),
+            ("status", Kind::String) => {
+                let status = value.text()?;
+                if matches!(status, "\"completed\"" | "\"incomplete\"") {
+                    usage.note_finish(status);
+                }
+                return Ok(());
+            }
             _ => {}
         }
         value.skip().map(drop)
@@ -199,6 +212,7 @@ mod tests {
 
     #[test]
     fn a_success_that_is_an_error() {
+        let success = |text: &str| success(text, &mut Usage::default());
         let is_error = |text: &str| success(text) == Success::Error;
         assert!(is_error(r#"{"error":{"message":"x"}}"#) && is_error(r#"{"object":"error"}"#));
         assert!(!is_error(r#"{"error":null,"choices":[]}"#));

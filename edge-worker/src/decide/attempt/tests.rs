@@ -15,6 +15,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::plan::Plan;
 use crate::decide::plan::tests::german_plan;
 use crate::decide::sse::single::AnswerKind;
+use crate::decide::usage::Usage;
 
 const CONTENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
 const ROLE: &str = ": hi\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
@@ -1165,5 +1166,74 @@ impl Watch {
             self.ended = true;
         }
         Ok(())
+    }
+}
+
+#[test]
+fn what_a_stream_says_of_itself_is_noted() {
+    let mut driver = Driver::new(Expect::Stream);
+    driver.headers(200, "text/event-stream");
+    driver.now += 30;
+    driver.chunk(ROLE);
+    driver.now += 50;
+    driver.chunk(&CONTENT.repeat(2));
+    driver.now += 40;
+    driver.chunk(CONTENT);
+    driver.now += 40;
+    driver.chunk(STOP);
+    let usage =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":4,\"details\":{\"x\":[1]}}}\n\n";
+    driver.chunk(usage);
+    driver.chunk(DONE);
+    let record = driver.run.record();
+    assert_eq!(record.committed().unwrap().ms, 80, "the time to the first content");
+    assert_eq!((record.contents.count, record.contents.between_us()), (4, Some(26_666)));
+    let expected = Usage { tokens_in: Some(7), tokens_out: Some(4), finish: Some("stop") };
+    assert_eq!(record.usage, expected);
+}
+
+#[test]
+fn what_other_answers_say_of_themselves_is_noted() {
+    let stream = |text: &str| {
+        let mut driver = Driver::new(Expect::Stream);
+        driver.headers(200, "text/event-stream");
+        driver.chunk(text);
+        driver.eof();
+        driver.run.record().usage
+    };
+    let unary = |text: &str| {
+        let mut driver = Driver::new(Expect::Json);
+        driver.headers(200, "application/json");
+        driver.chunk(text);
+        driver.eof();
+        driver.run.record().usage
+    };
+    let of = |tokens_in, tokens_out, finish| Usage { tokens_in, tokens_out, finish };
+    let completed = |status: &str| {
+        let usage = "{\"input_tokens\":3,\"output_tokens\":5}";
+        let response = format!("{{\"id\":\"x\",\"status\":\"{status}\",\"output\":[],\"usage\":{usage}}}");
+        (format!("data: {{\"type\":\"response.{status}\",\"response\":{response}}}\n\n"), response)
+    };
+    for status in ["completed", "incomplete"] {
+        let (event, whole) = completed(status);
+        assert_eq!(stream(&event), of(Some(3), Some(5), Some(status)));
+        assert_eq!(unary(&whole), of(Some(3), Some(5), Some(status)));
+    }
+    // Some engines tell the tokens so far with each event, and all but the last look alike.
+    let event = |words: &str, tokens: u32| {
+        let usage = format!("{{\"prompt_tokens\":9,\"completion_tokens\":{tokens}}}");
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{words}}}],\"usage\":{usage}}}\n\n")
+    };
+    let content = "{\"content\":\"x\"}";
+    let end = event("{},\"finish_reason\":\"made up\"", 4);
+    let counted = [event(content, 1), event(content, 2), event(content, 3), end, DONE.to_owned()].concat();
+    assert_eq!(stream(&counted), of(Some(9), Some(4), Some("other")), "a word of the endpoint makes no label");
+    let choices = "[{\"finish_reason\":\"length\",\"message\":{}},7]";
+    let chat =
+        format!("{{\"choices\":{choices},\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":1e9,\"n\":null}}}}");
+    assert_eq!(unary(&chat), of(Some(1), None, Some("length")));
+    assert_eq!(unary("{\"data\":[],\"usage\":{\"prompt_tokens\":8,\"total_tokens\":8}}"), of(Some(8), None, None));
+    for odd in ["{\"usage\":null}", "{\"usage\":[7]}", "{\"usage\":{\"prompt_tokens\":-1}}", "{\"choices\":[[]]}"] {
+        assert_eq!(unary(odd), Usage::default(), "{odd}");
     }
 }

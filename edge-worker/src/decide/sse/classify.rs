@@ -7,6 +7,7 @@ use super::choices::Choices;
 use super::heartbeat;
 use super::shape::FreeValues;
 use crate::decide::json::{InvalidJson, Kind, Scan};
+use crate::decide::usage::Usage;
 
 /// The meaning of an event for the attempt machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,7 +33,7 @@ pub(crate) enum Meaning {
 /// The meaning of a single event. Data that isn't JSON is an error of the endpoint.
 #[cfg(test)]
 pub(super) fn meaning(event: &[u8]) -> Meaning {
-    read_event(event, &mut FreeValues::default(), &mut Choices::default())
+    read_event(event, &mut FreeValues::default(), &mut Choices::default(), &mut Usage::default())
 }
 
 /// The meaning of an event of which only the beginning is known. It is an end if the beginning says so, as in the last
@@ -68,8 +69,8 @@ pub(super) fn beginning(event: &[u8]) -> Meaning {
     }
 }
 
-/// Reads an event's meaning, which of its values don't matter, and which choices it holds.
-pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices) -> Meaning {
+/// Reads an event's meaning, which of its values don't matter, which choices it holds, and what it says of the answer.
+pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choices, usage: &mut Usage) -> Meaning {
     let Ok(event) = core::str::from_utf8(event) else { return Meaning::Error };
     let mut name = "";
     let mut data: Option<Cow<'_, str>> = None;
@@ -99,7 +100,7 @@ pub(super) fn read_event(event: &[u8], free: &mut FreeValues, choices: &mut Choi
         return Meaning::Done;
     }
     free.begin(data_start);
-    let Ok(payload) = read(&data, free, choices) else {
+    let Ok(payload) = read(&data, free, choices, usage) else {
         return if heartbeat::is_one(name, &data) { Meaning::Heartbeat } else { Meaning::Error };
     };
     if matches!(data, Cow::Owned(_)) {
@@ -155,7 +156,12 @@ struct Payload<'a> {
     empty: bool,
 }
 
-fn read<'a>(data: &'a str, free: &mut FreeValues, choices: &mut Choices) -> Result<Payload<'a>, InvalidJson> {
+fn read<'a>(
+    data: &'a str,
+    free: &mut FreeValues,
+    choices: &mut Choices,
+    usage: &mut Usage,
+) -> Result<Payload<'a>, InvalidJson> {
     let mut payload = Payload { empty: true, ..Payload::default() };
     let mut scan = Scan::of_answer(data);
     match scan.kind()? {
@@ -173,12 +179,25 @@ fn read<'a>(data: &'a str, free: &mut FreeValues, choices: &mut Choices) -> Resu
                     let mut says = payload.choices.unwrap_or(false);
                     let mut position = 0;
                     value.array(|choice| {
-                        says |= choice_says(choice, position, free, choices)?;
+                        says |= choice_says(choice, position, free, choices, usage)?;
                         position += 1;
                         Ok(())
                     })?;
                     payload.choices = Some(says);
                 }
+                ("usage", Kind::Object) => note_usage(value, free, usage)?,
+                // The last event of a response holds all of it.
+                ("response", Kind::Object) => value.object(|key, value| match (key.as_ref(), value.kind()?) {
+                    ("usage", Kind::Object) => note_usage(value, free, usage),
+                    ("status", Kind::String) => {
+                        let status = value.text()?;
+                        if matches!(status, "\"completed\"" | "\"incomplete\"") {
+                            usage.note_finish(status);
+                        }
+                        Ok(())
+                    }
+                    _ => pass(value, free),
+                })?,
                 _ => pass(value, free)?,
             }
             Ok(())
@@ -200,6 +219,7 @@ fn choice_says(
     position: usize,
     free: &mut FreeValues,
     choices: &mut Choices,
+    usage: &mut Usage,
 ) -> Result<bool, InvalidJson> {
     if choice.kind()? != Kind::Object {
         pass(choice, free)?;
@@ -217,6 +237,12 @@ fn choice_says(
                 Ok(())
             })?,
             ("text", _) => says |= is_something(value, free)?,
+            ("finish_reason", Kind::String) => {
+                let range = value.skip()?;
+                finished |= range.len() > 2;
+                usage.note_finish(value.since(range.start));
+                free.note(Kind::String, range, true);
+            }
             ("finish_reason", _) => finished |= is_something(value, free)?,
             // This value may not differ: an event of another choice is another event.
             ("index", Kind::Number) => index = value.text()?.parse().ok(),
@@ -250,6 +276,19 @@ fn is_something(value: &mut Scan<'_>, free: &mut FreeValues) -> Result<bool, Inv
         }
     }
     Ok(any)
+}
+
+/// Reads a `usage` object. Its numbers may differ from event to event: some engines tell them with each.
+fn note_usage(value: &mut Scan<'_>, free: &mut FreeValues, usage: &mut Usage) -> Result<(), InvalidJson> {
+    value.object(|key, value| match value.kind()? {
+        Kind::Number => {
+            let range = value.skip()?;
+            usage.note(&key, value.since(range.start));
+            free.note(Kind::Number, range, false);
+            Ok(())
+        }
+        _ => pass(value, free),
+    })
 }
 
 /// Reads a value that only has to be JSON.

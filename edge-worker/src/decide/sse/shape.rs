@@ -118,10 +118,15 @@ mod tests {
     use super::*;
     use crate::decide::sse::choices::Choices;
     use crate::decide::sse::classify::{Meaning, meaning, read_event};
+    use crate::decide::usage::Usage;
+
+    fn read(event: &str, shape: &mut Shape) -> Meaning {
+        read_event(event.as_bytes(), shape.forget(), &mut Choices::default(), &mut Usage::default())
+    }
 
     fn shape_of(event: &str) -> Shape {
         let mut shape = Shape::default();
-        assert_eq!(read_event(event.as_bytes(), shape.forget(), &mut Choices::default()), Meaning::Content, "{event}");
+        assert_eq!(read(event, &mut shape), Meaning::Content, "{event}");
         shape.learn(event.as_bytes());
         shape
     }
@@ -208,7 +213,7 @@ mod tests {
                 let (first, second) = (write(&fields), write(&other));
                 tried.set(tried.get() + 1);
                 let mut shape = Shape::default();
-                if read_event(first.as_bytes(), shape.forget(), &mut Choices::default()) == Meaning::Content {
+                if read(&first, &mut shape) == Meaning::Content {
                     shape.learn(first.as_bytes());
                     prop_assert!(shape.is_of(first.as_bytes()), "{}", first);
                     if shape.is_of(second.as_bytes()) {

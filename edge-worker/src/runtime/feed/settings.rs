@@ -1,5 +1,6 @@
 //! The settings of the feeds. Takes the Worker's variables; returns [`Settings`]. Called by `feed` once per isolate.
 
+use bailiwick_rules::observe::INTERVAL_MS;
 use bailiwick_rules::time::Millis;
 
 /// The most sources of a kind. The runtime lets six requests of an isolate wait for an answer at once.
@@ -8,6 +9,9 @@ const MAX_SOURCES: usize = 8;
 const LEAST_MAX_AGE: Millis = Millis(1_000);
 /// The default of `RULES_MAX_AGE`. It is greater if rules are fetched more rarely.
 const MAX_AGE: Millis = Millis(15_000);
+
+/// The longest time to gather counts. The runtime ends work in the background 30 s after its request.
+const LONGEST_GATHERING: Millis = Millis(15_000);
 
 /// The settings. They don't change while an isolate lives.
 #[derive(Debug, PartialEq, Eq, Default)]
@@ -26,6 +30,10 @@ pub(crate) struct Settings {
     pub(crate) leases: Vec<Source>,
     /// The time between two fetches of health.
     pub(crate) health_every: Millis,
+    /// The nodes that get observations.
+    pub(crate) observations: Vec<Source>,
+    /// How long counts are gathered for one batch.
+    pub(crate) observations_every: Millis,
     /// Whether every request is logged: `LOG=all`.
     pub(crate) log_all: bool,
     /// Variables that can't be read. Their defaults are used.
@@ -58,6 +66,7 @@ impl Settings {
         let max_age = span("RULES_MAX_AGE").unwrap_or(MAX_AGE.max(Millis(every.0.saturating_mul(2))));
         let max_age = max_age.max(LEAST_MAX_AGE);
         let health_every = span("HEALTH_REFRESH_SECONDS").unwrap_or(Millis(5_000));
+        let observations_every = span("OBSERVATIONS_SECONDS").unwrap_or(Millis(INTERVAL_MS));
         let log = variable("LOG");
         if log.as_deref().is_some_and(|log| !["all", "failures"].contains(&log)) {
             unreadable.push("LOG");
@@ -72,6 +81,8 @@ impl Settings {
             health: sources(&variable("HEALTH_URLS").unwrap_or_default()),
             leases: sources(&variable("LEASES_URLS").unwrap_or_default()),
             health_every,
+            observations_every: observations_every.min(LONGEST_GATHERING),
+            observations: sources(&variable("OBSERVATIONS_URLS").unwrap_or_default()),
             log_all: log.as_deref() == Some("all"),
             unreadable,
         }

@@ -7,6 +7,9 @@ use bailiwick_rules::table::Table;
 
 use super::{COUNTS, Counts, CountsByWord, follow};
 
+/// The names of what is fetched or posted, by [`super::FeedKind`].
+const FETCHES: [&str; 4] = ["rules_looks", "health_looks", "lease_asks", "observation_posts"];
+
 /// The format of the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
@@ -94,8 +97,8 @@ impl Exposition {
         }
         self.counter("retries", "Requests sent to a further endpoint.");
         self.sample("retries_total", &[], counts.retries);
-        for (feed, sources) in ["rules_looks", "health_looks", "lease_asks"].into_iter().zip(&counts.fetches) {
-            if feed == "lease_asks" && sources.is_empty() {
+        for (feed, sources) in FETCHES.into_iter().zip(&counts.fetches) {
+            if matches!(feed, "lease_asks" | "observation_posts") && sources.is_empty() {
                 continue;
             }
             self.counter(feed, "Looks at a source, by what came of them.");

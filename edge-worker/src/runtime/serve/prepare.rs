@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use bailiwick_rules::rules::{Allowance, Receipts, Streams};
-use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Steering, steer};
+use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Steering, decide, rank, stand};
 use bailiwick_rules::table::{Service, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 use serde_json::json;
@@ -36,6 +36,7 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::feed::Snapshot;
 use crate::runtime::memory;
+use crate::runtime::observe::Observation;
 use crate::runtime::proxy::{Job, Metering};
 use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
@@ -91,6 +92,8 @@ struct OpenedRequest {
     /// The keys, if there are ids to open or to seal.
     keys: Option<Keyring>,
     claimed: Claimed,
+    /// Counts the request from its steering on.
+    observation: Option<Observation>,
 }
 
 impl OpenedRequest {
@@ -116,7 +119,7 @@ fn open(env: &Env, known: &mut Recognized<'_>, body: &mut Option<Content>) -> Re
         keys => keys,
     };
     let claimed = claim(keys.as_ref(), table, service, &owner, named)?;
-    Ok(OpenedRequest { model, owner, keys, claimed })
+    Ok(OpenedRequest { model, owner, keys, claimed, observation: None })
 }
 
 /// What steering depends on besides the rules.
@@ -158,8 +161,11 @@ fn planned(
         let tenant = format!("{}/{}", service.id, opened.owner.tenant.as_deref().unwrap_or_default());
         place = Some(plan::home(table, &ask, &tenant, has_secret)?);
     }
-    let steering = steer(table, &ask, &conditions);
+    let standing = stand(table, &ask.client);
+    let ranking = rank(table, ask.service, &standing, ask.path_class);
+    let steering = decide(table, &ranking, ask.model, &conditions);
     info.steered = Some(way.now);
+    let observation = info.whose.as_ref().and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
     if let Some(listed) = listed(known, opened, &steering, info) {
         return listed.map(Planned::Listed);
     }
@@ -190,6 +196,7 @@ fn planned(
     if !needs.models.is_empty() {
         plan.keep_named_apart(needs, has_tenant, |place| state::is_sole(table, caller.tenant, place))?;
     }
+    opened.observation = observation;
     Ok(Planned::Sendable(plan, steering))
 }
 
@@ -225,7 +232,7 @@ fn prepared(
 ) -> Prepared {
     let is_state = known.is_state();
     let Recognized { table, caller, route, query, .. } = known;
-    let OpenedRequest { model, owner, keys, claimed } = opened;
+    let OpenedRequest { model, owner, keys, claimed, observation } = opened;
     let service = table.service(caller.service);
     let is_sole = |target: &Target| state::is_sole(table, caller.tenant, &target.place());
     let hides_models = route.class() == Class::Models && model.is_none() && !plan.targets().iter().all(is_sole);
@@ -263,6 +270,7 @@ fn prepared(
         hides_models,
         reservation: None,
         metering,
+        observation,
     };
     Prepared { task, job, load }
 }

@@ -25,8 +25,8 @@ impl Step<'_> {
                     dropped += upto - start;
                     continue;
                 }
-                (_, Meaning::Content) => committed = true,
-                (_, Meaning::Final) => (committed, may_end) = (true, true),
+                (_, Meaning::Content) => committed = self.note_content(),
+                (_, Meaning::Final) => (committed, may_end) = (self.note_content(), true),
                 (false, Meaning::Error | Meaning::Failed) => {
                     return self.fail_or_refuse(Words::read_event(&bytes[start..upto]), true);
                 }
@@ -46,6 +46,7 @@ impl Step<'_> {
             }
             start = upto;
         }
+        self.note_usage();
         if let State::Inspect { status, framer, held, .. } = &mut self.run.state {
             if held.is_empty() {
                 *held = bytes;
@@ -74,6 +75,19 @@ impl Step<'_> {
         }
     }
 
+    /// Notes what the events that were read say of the answer.
+    fn note_usage(&mut self) {
+        if let State::Inspect { framer, .. } | State::Stream { framer, .. } = &self.run.state {
+            self.run.record.usage = framer.usage();
+        }
+    }
+
+    /// Notes an event that carries content, which commits the stream.
+    fn note_content(&mut self) -> bool {
+        self.run.record.contents.note(self.now);
+        true
+    }
+
     /// Judges a stream whose connection ended cleanly, which doesn't prove that it is complete. It is complete if it
     /// said so, or if it named a finish reason for each choice.
     pub(super) fn stream_ended(&mut self) {
@@ -84,6 +98,7 @@ impl Step<'_> {
             _ => return,
         };
         let (mut last, mut meaning) = framer.end();
+        self.run.record.usage = framer.usage();
         if meaning == Meaning::Heartbeat {
             (last, meaning) = (Vec::new(), Meaning::Nothing);
         }

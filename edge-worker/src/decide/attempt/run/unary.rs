@@ -8,6 +8,7 @@ use crate::decide::attempt::words::Words;
 use crate::decide::attempt::{Expect, Outcome};
 use crate::decide::json;
 use crate::decide::sse::single::{self, AnswerKind};
+use crate::decide::usage::Usage;
 
 /// The most bytes of a success that are held until its end, if there is memory. An answer that breaks off while it is
 /// held is tried at another endpoint.
@@ -81,8 +82,10 @@ impl Step<'_> {
         // A body may be empty only if the request is about state, or if it is a stored file.
         let may_be_empty = status == 204 && self.run.task.stateful || self.run.task.expect == Expect::File;
         let anything = self.run.task.expect == Expect::Any;
-        let read = || core::str::from_utf8(&held).map_or(Success::InvalidJson, refusal::success);
-        let mut verdict = match matches!(form, UnaryForm::Json | UnaryForm::Events(_)).then(read) {
+        let mut usage = Usage::default();
+        let mut read =
+            || core::str::from_utf8(&held).map_or(Success::InvalidJson, |text| refusal::success(text, &mut usage));
+        let mut verdict = match matches!(form, UnaryForm::Json | UnaryForm::Events(_)).then(&mut read) {
             _ if held.is_empty() => (!may_be_empty).then_some(Outcome::Empty),
             None | Some(Success::Object) => None,
             Some(Success::Error) => Some(Outcome::ErrorEvent),
@@ -100,6 +103,7 @@ impl Step<'_> {
             Some(Outcome::ErrorEvent) => self.fail_or_refuse(Words::read(&held), false),
             Some(outcome) => self.fail(outcome, false, None),
             None => {
+                self.run.record.usage = usage;
                 self.commit(status, held, matches!(form, UnaryForm::Events(_)));
                 self.finish();
             }

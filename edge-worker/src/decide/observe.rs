@@ -1,0 +1,390 @@
+//! Counts what became of requests, for the DNS nodes. Takes what was sent and how it ended; returns the [`Batch`] of
+//! this isolate for a span of time. Called by `runtime::observe`.
+//!
+//! Everything is bounded, and labels are names of the rules and fixed words. Nothing that a client or an endpoint sends
+//! becomes a label.
+
+use std::collections::BTreeMap;
+
+use bailiwick_rules::id::{RegionId, ServiceId};
+use bailiwick_rules::observe::{Batch, Counts, InFlight, Key, OTHER, Observation, OrderDemand};
+use bailiwick_rules::time::Timestamp;
+
+use super::attempt::{Outcome, Record};
+
+/// A fence of more regions is too long to tell its order.
+const LONGEST_ORDER: usize = 64;
+
+/// The clients of a service whose fence has one order.
+pub(crate) type Order = (ServiceId, Vec<RegionId>);
+
+/// What one isolate has counted since its last batch.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    /// The isolate's random name.
+    isolate: String,
+    /// The number of the last batch.
+    sequence: u64,
+    /// When the last batch was taken.
+    since: Timestamp,
+    counts: BTreeMap<Key, Counts>,
+    in_flight: BTreeMap<Key, Busy>,
+    demand: BTreeMap<Order, Busy>,
+    uncounted: u64,
+    /// Whether the last batch told of requests under way.
+    has_told: bool,
+}
+
+/// Requests under way, and the time that they took in this span.
+#[derive(Debug)]
+struct Busy {
+    count: u32,
+    since: Timestamp,
+    busy_ms: u64,
+}
+
+impl Busy {
+    fn new(now: Timestamp) -> Self {
+        Self { count: 0, since: now, busy_ms: 0 }
+    }
+
+    /// Adds the time until now. A clock that was set back adds nothing.
+    fn accrue(&mut self, now: Timestamp) {
+        let span = now.since(self.since).0.saturating_mul(u64::from(self.count));
+        self.busy_ms = self.busy_ms.saturating_add(span);
+        self.since = now;
+    }
+
+    fn begin(&mut self, now: Timestamp) {
+        self.accrue(now);
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn end(&mut self, now: Timestamp) {
+        self.accrue(now);
+        self.count = self.count.saturating_sub(1);
+    }
+
+    fn take(&mut self, now: Timestamp) -> u64 {
+        self.accrue(now);
+        core::mem::take(&mut self.busy_ms)
+    }
+}
+
+impl Collector {
+    /// Begins to count.
+    #[must_use]
+    pub(crate) fn new(isolate: String, now: Timestamp) -> Self {
+        Self {
+            isolate,
+            sequence: 0,
+            since: now,
+            counts: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            demand: BTreeMap::new(),
+            uncounted: 0,
+            has_told: false,
+        }
+    }
+
+    /// Notes that a request was steered: it is demand of clients whose fence has this order.
+    pub(crate) fn steered(&mut self, order: &Order, now: Timestamp) {
+        if order.1.is_empty() || order.1.len() > LONGEST_ORDER {
+            return;
+        }
+        if let Some(busy) = self.demand.get_mut(order) {
+            busy.begin(now);
+        } else if self.demand.len() < Batch::max_orders() {
+            self.demand.entry(order.clone()).or_insert_with(|| Busy::new(now)).begin(now);
+        }
+    }
+
+    /// Notes that a steered request has ended.
+    pub(crate) fn ended(&mut self, order: &Order, now: Timestamp) {
+        if let Some(busy) = self.demand.get_mut(order) {
+            busy.end(now);
+        }
+    }
+
+    /// Notes that a request was sent to the endpoint of a key.
+    pub(crate) fn sent(&mut self, key: &Key, now: Timestamp) {
+        if let Some(busy) = self.in_flight.get_mut(key) {
+            busy.begin(now);
+        } else if self.in_flight.len() < Batch::max_keys() {
+            self.in_flight.entry(key.clone()).or_insert_with(|| Busy::new(now)).begin(now);
+        }
+    }
+
+    /// Notes that a request is no longer at the endpoint of a key.
+    pub(crate) fn left(&mut self, key: &Key, now: Timestamp) {
+        if let Some(busy) = self.in_flight.get_mut(key) {
+            busy.end(now);
+        }
+    }
+
+    /// Counts a request that was sent to no endpoint.
+    pub(crate) fn refused(&mut self, key: Key, code: &str, total_ms: u64) {
+        self.with(key, |counts| {
+            Counts::bump(&mut counts.requests, code);
+            counts.total.count(total_ms.saturating_mul(1_000));
+        });
+    }
+
+    /// Counts a request that was sent to endpoints, and its attempts. `base` says whose it is; `key` makes of it the
+    /// key of an attempt, by the attempt's position.
+    pub(crate) fn ran(&mut self, base: &Key, key: impl Fn(usize) -> Key, record: &Record, code: &str, total_ms: u64) {
+        for (nth, attempt) in record.attempts.iter().enumerate() {
+            let outcome = attempt.outcome.map_or("pending", Outcome::label);
+            self.with(key(nth), |counts| Counts::bump(&mut counts.attempts, outcome));
+        }
+        let is_committed =
+            |nth: &usize| record.attempts.get(*nth).is_some_and(|one| one.outcome == Some(Outcome::Committed));
+        let committed = (0..record.attempts.len()).find(is_committed);
+        let (first_token_us, usage) = match committed.and_then(|nth| record.attempts.get(nth)) {
+            // A stream is committed by its first content.
+            Some(attempt) if record.contents.count > 0 => (Some(attempt.ms.saturating_mul(1_000)), Some(record.usage)),
+            Some(_) => (None, Some(record.usage)),
+            None => (None, None),
+        };
+        self.with(committed.map_or_else(|| base.clone(), key), |counts| {
+            Counts::bump(&mut counts.requests, code);
+            counts.total.count(total_ms.saturating_mul(1_000));
+            first_token_us.into_iter().for_each(|us| counts.first_token.count(us));
+            record.contents.between_us().into_iter().for_each(|us| counts.between_tokens.count(us));
+            if let Some(usage) = usage {
+                counts.tokens_in = counts.tokens_in.saturating_add(usage.tokens_in.unwrap_or(0));
+                counts.tokens_out = counts.tokens_out.saturating_add(usage.tokens_out.unwrap_or(0));
+                usage.finish.into_iter().for_each(|reason| Counts::bump(&mut counts.finish, reason));
+            }
+        });
+    }
+
+    fn with(&mut self, mut key: Key, change: impl FnOnce(&mut Counts)) {
+        if self.counts.len() >= Batch::max_keys() && !self.counts.contains_key(&key) {
+            key.model = key.model.map(|_| OTHER.to_owned());
+            if !self.counts.contains_key(&key) {
+                self.uncounted = self.uncounted.saturating_add(1);
+                return;
+            }
+        }
+        change(self.counts.entry(key).or_default());
+    }
+
+    /// Takes what was counted until now. `None` if there is nothing to tell. `revision` is that of the rules.
+    pub(crate) fn take(&mut self, revision: u64, now: Timestamp) -> Option<Batch> {
+        let span_ms = now.since(core::mem::replace(&mut self.since, now)).0;
+        let mut batch = Batch::new(self.isolate.clone(), self.sequence + 1, now, span_ms.min(600_000), revision);
+        for (key, busy) in &mut self.in_flight {
+            let busy_ms = busy.take(now);
+            if busy_ms > 0 && (self.counts.len() < Batch::max_keys() || self.counts.contains_key(key)) {
+                self.counts.entry(key.clone()).or_default().busy_ms = busy_ms;
+            }
+        }
+        let mut at_endpoints = BTreeMap::<_, u32>::new();
+        for (key, busy) in &self.in_flight {
+            if let (Some(region), Some(endpoint)) = (&key.region, &key.endpoint) {
+                let sum = at_endpoints.entry((region, endpoint)).or_default();
+                *sum = sum.saturating_add(busy.count);
+            }
+        }
+        let at_endpoints = at_endpoints.into_iter().filter(|(_, count)| *count > 0);
+        let in_flight = at_endpoints.map(|((region, endpoint), count)| InFlight {
+            region: region.clone(),
+            endpoint: endpoint.clone(),
+            count,
+        });
+        batch.in_flight = in_flight.collect();
+        self.in_flight.retain(|_, busy| busy.count > 0);
+        for ((service, order), busy) in &mut self.demand {
+            let busy_ms = busy.take(now);
+            if busy_ms > 0 {
+                batch.demand.push(OrderDemand { service: service.clone(), order: order.clone(), busy_ms });
+            }
+        }
+        self.demand.retain(|_, busy| busy.count > 0);
+        batch.uncounted = core::mem::take(&mut self.uncounted);
+        batch.counts =
+            core::mem::take(&mut self.counts).into_iter().map(|(key, counts)| Observation { key, counts }).collect();
+        // A node has to learn that requests have ended, too.
+        let has_told = core::mem::replace(&mut self.has_told, !batch.in_flight.is_empty());
+        if batch.is_empty() && !has_told {
+            return None;
+        }
+        self.sequence += 1;
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_rules::id::EndpointId;
+    use bailiwick_rules::observe::{Histogram, Sums};
+    use bailiwick_rules::table::Table;
+    use bailiwick_rules::time::Millis;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decide::attempt::{Attempt, End};
+    use crate::decide::usage::Usage;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn base() -> Key {
+        let service = ServiceId::parse("chat").unwrap();
+        Key { service, clients: "eu".into(), region: None, endpoint: None, model: None, tier: None, arm: None }
+    }
+
+    fn at(endpoint: &str) -> Key {
+        let (region, endpoint) = (RegionId::parse("fra"), EndpointId::parse(endpoint));
+        Key { region, endpoint, model: Some("chat".into()), ..base() }
+    }
+
+    fn order() -> Order {
+        (base().service, vec![RegionId::parse("fra").unwrap(), RegionId::parse("par").unwrap()])
+    }
+
+    fn attempt(endpoint: &str, outcome: Outcome, ms: u64) -> Attempt {
+        let (region, endpoint) = (RegionId::parse("fra").unwrap(), EndpointId::parse(endpoint).unwrap());
+        Attempt { target: 0, region, endpoint, started_ms: 0, outcome: Some(outcome), ms }
+    }
+
+    fn collector() -> Collector {
+        Collector::new("00112233445566aa".into(), NOW)
+    }
+
+    fn after(ms: u64) -> Timestamp {
+        NOW.after(Millis(ms))
+    }
+
+    #[test]
+    fn an_isolate_without_traffic_tells_nothing() {
+        let mut collector = collector();
+        assert_eq!(collector.take(7, after(5_000)), None);
+        collector.refused(base(), "model_not_found", 3);
+        let batch = collector.take(7, after(10_000)).unwrap();
+        assert_eq!((batch.sequence, batch.span_ms, batch.revision), (1, 5_000, 7));
+        assert_eq!(batch.counts[0].counts.requests["model_not_found"], 1);
+        assert_eq!(collector.take(7, after(15_000)), None, "the difference, not the sum");
+    }
+
+    #[test]
+    fn a_request_is_counted_where_it_was_served_and_each_attempt_where_it_was_made() {
+        let mut record = Record {
+            attempts: vec![attempt("fra-1", Outcome::Timeout, 900), attempt("fra-2", Outcome::Committed, 80)],
+            end: Some(End::Whole),
+            usage: Usage { tokens_in: Some(7), tokens_out: Some(4), finish: Some("stop") },
+            ..Record::default()
+        };
+        for now in [100, 130, 160] {
+            record.contents.note(now);
+        }
+        let mut collector = collector();
+        let keys = [at("fra-1"), at("fra-2")];
+        collector.ran(&base(), |nth| keys[nth].clone(), &record, "ok", 1_200);
+        let batch = collector.take(1, after(5_000)).unwrap();
+        let counts: BTreeMap<_, _> = batch.counts.into_iter().map(|one| (one.key, one.counts)).collect();
+        assert_eq!(counts.len(), 2);
+        let (failed, served) = (&counts[&keys[0]], &counts[&keys[1]]);
+        assert_eq!((failed.attempts["timeout"], failed.requests.len(), failed.total.len()), (1, 0, 0));
+        assert_eq!((served.attempts["committed"], served.requests["ok"], served.finish["stop"]), (1, 1, 1));
+        assert_eq!((served.tokens_in, served.tokens_out), (7, 4));
+        let sums = [&served.first_token, &served.between_tokens, &served.total].map(Histogram::sum_us);
+        assert_eq!(sums, [80_000, 30_000, 1_200_000]);
+
+        let all_failed = Record { attempts: vec![attempt("fra-1", Outcome::Network, 5)], ..Record::default() };
+        collector.ran(&base(), |nth| keys[nth].clone(), &all_failed, "endpoints_failed", 9);
+        let batch = collector.take(1, after(9_000)).unwrap();
+        let told: Vec<_> = batch.counts.iter().map(|one| (one.key == base(), one.counts.first_token.len())).collect();
+        assert_eq!(told, [(true, 0), (false, 0)], "a request that nobody served is at no endpoint");
+    }
+
+    #[test]
+    fn requests_under_way_are_told_in_each_span() {
+        let mut collector = collector();
+        collector.steered(&order(), after(1_000));
+        collector.sent(&at("fra-1"), after(1_000));
+        collector.sent(&at("fra-1"), after(3_000));
+        let first = collector.take(1, after(5_000)).unwrap();
+        assert_eq!((first.counts[0].counts.busy_ms, first.in_flight[0].count), (4_000 + 2_000, 2));
+        assert_eq!(first.demand[0].busy_ms, 4_000);
+        collector.left(&at("fra-1"), after(6_000));
+        collector.left(&at("fra-1"), after(7_000));
+        collector.ended(&order(), after(7_000));
+        let second = collector.take(1, after(10_000)).unwrap();
+        assert_eq!((second.counts[0].counts.busy_ms, second.in_flight.len()), (1_000 + 2_000, 0));
+        assert_eq!((second.demand[0].busy_ms, second.sequence), (2_000, 2));
+        assert_eq!(collector.take(1, after(15_000)), None);
+        assert!(collector.in_flight.is_empty() && collector.demand.is_empty(), "nothing is kept of what has ended");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut collector = collector();
+        for nth in 0..2_000 {
+            let model = Some(format!("model-{nth}"));
+            collector.refused(Key { model, ..base() }, "ok", 1);
+            collector.sent(&Key { clients: format!("c{nth}"), ..at("fra-1") }, NOW);
+            let region = RegionId::parse(&format!("r{nth}")).unwrap();
+            collector.steered(&(base().service, vec![region; 1 + nth % 80]), NOW);
+        }
+        let batch = collector.take(1, after(1_000)).unwrap();
+        let bytes = serde_json::to_vec(&batch).unwrap();
+        assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
+        assert!(Batch::read(&bytes).is_ok(), "a node takes it");
+        assert_eq!(batch.counts.len(), Batch::max_keys());
+        assert!(batch.uncounted > 1_000);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Begin(usize),
+        End(usize),
+        Wait(u64),
+        Take,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        /// Whenever batches are taken, a node learns the same busy time, and no batch is refused.
+        #[test]
+        fn no_time_is_lost_or_counted_twice(steps in prop::collection::vec(prop_oneof![
+            (0_usize..3).prop_map(Step::Begin), (0_usize..3).prop_map(Step::End),
+            (0_u64..4_000).prop_map(Step::Wait), Just(Step::Take),
+        ], 1..60)) {
+            let rules = r#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+                "regions": { "fra": { "countries": ["DE"], "endpoints": { "e0": { "url": "https://a.example" },
+                    "e1": { "url": "https://b.example" }, "e2": { "url": "https://c.example" } } } },
+                "services": { "chat": { "hosts": ["a.example"], "pattern": "active-active", "regions": ["fra"],
+                    "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
+            let (table, mut sums) = (Table::compile(rules.as_bytes()).unwrap(), Sums::default());
+            let (mut collector, mut now, mut under_way, mut expected) = (collector(), NOW, [0_u64; 3], 0);
+            for step in steps.into_iter().chain([Step::Take]) {
+                match step {
+                    Step::Begin(nth) => {
+                        under_way[nth] += 1;
+                        collector.sent(&at(&format!("e{nth}")), now);
+                    }
+                    Step::End(nth) if under_way[nth] > 0 => {
+                        under_way[nth] -= 1;
+                        collector.left(&at(&format!("e{nth}")), now);
+                    }
+                    Step::End(_) => {}
+                    Step::Wait(ms) => {
+                        expected += ms * under_way.iter().sum::<u64>();
+                        now = now.after(Millis(ms));
+                    }
+                    Step::Take => {
+                        if let Some(batch) = collector.take(1, now) {
+                            let batch = Batch::read(&serde_json::to_vec(&batch).unwrap()).unwrap();
+                            prop_assert_eq!(sums.take(batch, &table, now).unwrap().missed, 0);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(sums.totals().map(|(_, counts)| counts.busy_ms).sum::<u64>(), expected);
+            let told = sums.in_flight(now).values().sum::<u64>();
+            prop_assert_eq!(told, under_way.iter().sum::<u64>());
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Tells the DNS nodes what this isolate counted. Takes what became of requests, posts a batch of counts at most every
+//! five seconds. Called by `serve`, `proxy` and `account`. Without `OBSERVATIONS_URLS` it does nothing.
+//!
+//! A request whose isolate has no post under way begins one inside `wait_until`, and never waits for it. The post
+//! gathers what is counted for five seconds. Each node gets each batch once. A batch that a node doesn't take is lost
+//! to it: the node notices by the gap in the numbers.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bailiwick_rules::observe::{Key, OTHER};
+use bailiwick_rules::rules::KeyDigest;
+use bailiwick_rules::steer::{Ranking, Source, Standing};
+use bailiwick_rules::table::Table;
+use bailiwick_rules::time::{Millis, Timestamp};
+use futures_util::future::join_all;
+use serde_json::json;
+use worker::{Context, Delay, Env};
+
+use crate::decide::attempt::Run;
+use crate::decide::observe::{Collector, Order};
+use crate::decide::plan::Target;
+use crate::decide::rules_state::ReadError;
+use crate::runtime::clock;
+use crate::runtime::env;
+use crate::runtime::feed::ask;
+use crate::runtime::feed::settings::{Settings, Source as Node};
+use crate::runtime::log;
+use crate::runtime::metrics::{self, FeedKind};
+use crate::runtime::reply::{Identity, ResponseInfo};
+
+/// How long a node may take to answer.
+const TIMEOUT: Millis = Millis(2_000);
+/// How much longer a post may take than it gathers. Then the request that had begun it was cut short.
+const LEASE_MARGIN: Millis = Millis(5_000);
+
+thread_local! {
+    static STATE: RefCell<Option<State>> = const { RefCell::new(None) };
+}
+
+/// What an isolate keeps, if its counts are wanted.
+struct State {
+    collector: Collector,
+    /// Until when a post is taken to be under way.
+    posting_until: Timestamp,
+    /// For each node: why it last took no batch.
+    refused: Vec<Option<ReadError>>,
+}
+
+fn with(change: impl FnOnce(&mut State, Timestamp)) {
+    STATE.with_borrow_mut(|state| {
+        if let Some(state) = state {
+            change(state, clock::now());
+        }
+    });
+}
+
+/// Begins a post, if counts are wanted and none is under way.
+pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>, request_id: &str) {
+    if settings.observations.is_empty() {
+        return;
+    }
+    let now = clock::now();
+    let gathering = settings.observations_every;
+    let lease = Millis(gathering.0 + TIMEOUT.0 + LEASE_MARGIN.0);
+    let is_due = STATE.with_borrow_mut(|state| {
+        let state = state.get_or_insert_with(|| State::new(request_id, settings.observations.len(), now));
+        let is_due = !state.posting_until.lasts(now, lease);
+        if is_due {
+            state.posting_until = now.after(lease);
+        }
+        is_due
+    });
+    if is_due {
+        let (env, settings) = (env.clone(), Rc::clone(settings));
+        context.wait_until(async move {
+            Delay::from(gathering.to_std()).await;
+            post(&env, &settings).await;
+        });
+    }
+}
+
+impl State {
+    fn new(request_id: &str, nodes: usize, now: Timestamp) -> Self {
+        // A name that nobody can guess, and that can't be traced to the request.
+        let mut isolate = KeyDigest::of_key(&format!("isolate of {request_id}")).to_string();
+        isolate.truncate(32);
+        Self { collector: Collector::new(isolate, now), posting_until: Timestamp(0), refused: vec![None; nodes] }
+    }
+}
+
+/// Posts what was counted to every node at once.
+async fn post(env: &Env, settings: &Settings) {
+    let revision = crate::runtime::feed::revision_number();
+    let batch = STATE.with_borrow_mut(|state| {
+        let state = state.as_mut()?;
+        state.posting_until = Timestamp(0);
+        state.collector.take(revision, clock::now())
+    });
+    let Some(body) = batch.and_then(|batch| serde_json::to_string(&batch).ok()) else { return };
+    let token = env::text(env, "HEALTH_TOKEN");
+    let posts = settings.observations.iter().enumerate().map(|(position, node)| {
+        let (token, body) = (token.as_deref(), body.as_str());
+        async move { note_result(position, node, ask::post(&node.url, token, body, TIMEOUT).await.map(drop)) }
+    });
+    join_all(posts).await;
+}
+
+/// Counts what became of a post, and logs a change.
+fn note_result(position: usize, node: &Node, result: Result<(), ReadError>) {
+    metrics::fetch(FeedKind::Observations, &node.host, result.map_or_else(ReadError::label, |()| "added"));
+    let reason = result.err();
+    let before = STATE.with_borrow_mut(|state| {
+        let last = state.as_mut()?.refused.get_mut(position)?;
+        core::mem::replace(last, reason)
+    });
+    match (before, reason) {
+        (None, Some(reason)) => {
+            let reason = reason.to_string();
+            log::warn(&json!({ "event": "observations_not_taken", "source": node.host, "reason": reason }));
+        }
+        (Some(_), None) => log::info(&json!({ "event": "observations_taken", "source": node.host })),
+        _ => {}
+    }
+}
+
+/// Counts a request that was sent to no endpoint.
+pub(crate) fn refused(info: &ResponseInfo, code: &str) {
+    let Some(Identity { table, service, .. }) = &info.whose else { return };
+    with(|state, now| {
+        let service = table.service(*service).id.clone();
+        let clients = "unknown".to_owned();
+        let key = Key { service, clients, region: None, endpoint: None, model: None, tier: None, arm: None };
+        state.collector.refused(key, code, now.since(info.began).0);
+    });
+}
+
+/// One request that is counted, from its steering to its end.
+#[derive(Debug)]
+pub(crate) struct Observation {
+    base: Key,
+    order: Order,
+    /// Where the request is now.
+    at: Option<Key>,
+}
+
+impl Observation {
+    /// Begins to count a request that was steered. `None` if counts aren't wanted.
+    pub(crate) fn begin(table: &Table, whose: &Identity, standing: &Standing, ranking: &Ranking) -> Option<Self> {
+        if STATE.with_borrow(Option::is_none) {
+            return None;
+        }
+        let service = table.service(whose.service).id.clone();
+        let regions = ranking.order.iter().map(|ranked| table.region(ranked.fenced.region).id.clone());
+        let order = (service.clone(), regions.collect());
+        with(|state, now| state.collector.steered(&order, now));
+        let clients = clients(table, standing);
+        let base = Key { service, clients, region: None, endpoint: None, model: None, tier: None, arm: None };
+        Some(Self { base, order, at: None })
+    }
+
+    /// Notes that the request is sent to an endpoint, and no longer at the one before.
+    pub(crate) fn sent(&mut self, target: &Target, model: Option<&str>) {
+        self.leave();
+        let key = self.key(target, model);
+        with(|state, now| state.collector.sent(&key, now));
+        self.at = Some(key);
+    }
+
+    /// Counts how the request ended.
+    pub(crate) fn end(mut self, info: &ResponseInfo, run: &Run, model: Option<&str>, code: &str) {
+        self.leave();
+        let key = |nth: usize| {
+            let target = run.record().attempts.get(nth).and_then(|attempt| run.target(attempt.target));
+            target.map_or_else(|| self.base.clone(), |target| self.key(target, model))
+        };
+        with(|state, now| state.collector.ran(&self.base, key, run.record(), code, now.since(info.began).0));
+    }
+
+    fn leave(&mut self) {
+        if let Some(key) = self.at.take() {
+            with(|state, now| state.collector.left(&key, now));
+        }
+    }
+
+    fn key(&self, target: &Target, model: Option<&str>) -> Key {
+        let is_named = |model: &str| target.models().is_some_and(|models| models.contains_key(model));
+        let model = model.map(|model| if is_named(model) { model } else { OTHER }.to_owned());
+        let (region, endpoint) = (Some(target.region_id().clone()), Some(target.id().clone()));
+        Key { region, endpoint, model, ..self.base.clone() }
+    }
+}
+
+impl Drop for Observation {
+    /// The request is no longer demand, however it ended.
+    fn drop(&mut self) {
+        self.leave();
+        with(|state, now| state.collector.ended(&self.order, now));
+    }
+}
+
+/// The label for the jurisdictions of a client.
+fn clients(table: &Table, standing: &Standing) -> String {
+    if standing.jurisdictions.is_empty() {
+        return if standing.source == Source::Unknown { "unknown" } else { "none" }.to_owned();
+    }
+    let mut names: Vec<&str> = standing.jurisdictions.iter().map(|one| table.jurisdiction(*one).as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join("+")
+}
