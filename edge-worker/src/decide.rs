@@ -6,6 +6,7 @@
 //! by the [`source`] that a failure counts for. [`body`], [`multipart`], [`batch`], [`rewrite`] and [`state`] shape a
 //! request, [`splice`] and [`sse`] its answer, [`envelope`] a failure. [`observe`] counts what became of all of them.
 
+pub(crate) mod admission;
 pub(crate) mod attempt;
 pub(crate) mod batch;
 pub(crate) mod body;

@@ -18,7 +18,7 @@ mod tests;
 
 pub use bucket::{Bucket, Limit, Rate};
 pub use estimate::{Ratios, estimated_tokens};
-pub use headers::{Dimension, LONGEST_WAIT, Reading, read_span};
+pub use headers::{Dimension, LONGEST_WAIT, Reading, read_span, write_span};
 pub use lease::{Amounts, Ask, Asks, Grant, Grants, LEASE, Ledger, MAX_HOLDERS};
 pub use pool::{Cost, Limits, Pool, Refusal};
 pub use share::{Basis, Share};

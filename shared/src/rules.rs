@@ -222,7 +222,7 @@ pub struct Endpoint {
     /// The quota that its requests are counted against.
     #[schemars(default, with = "Option<String>")]
     pub quota: Option<QuotaId>,
-    /// How it is told the rank of a tenant's service tier; by default not at all. The edge doesn't act on it yet.
+    /// How it is told the rank of a tenant's service tier; by default not at all.
     #[schemars(default)]
     pub priority_as: Option<PriorityForm>,
 }

@@ -6,5 +6,5 @@
 mod random;
 mod vectors;
 
-pub use random::{Random, ask, conditions, digest_of_steerings, document};
+pub use random::{Random, ask, conditions, digest_of_steerings, document, limit};
 pub use vectors::{bless, run};

@@ -35,7 +35,7 @@ pub(crate) mod tests;
 mod unlisted;
 mod walk;
 
-pub(crate) use additions::Additions;
+pub(crate) use additions::{Additions, Priority};
 pub(crate) use affinity::Affinity;
 pub(crate) use form_name::has_id;
 pub(crate) use names::model_routes;
@@ -53,7 +53,7 @@ use crate::decide::envelope::Failure;
 use crate::decide::json::{InvalidJson, Kind, Scan, known_as, quoted};
 use crate::decide::payload::Payload;
 use crate::decide::route::{Class, Route};
-use additions::UsageOption;
+use additions::{PriorityFields, UsageOption};
 pub(crate) use field::Needs;
 use ids::ItemId;
 use purpose::{PURPOSE, check_purpose};
@@ -92,6 +92,8 @@ pub(crate) struct Inspected {
     max_output: Option<u32>,
     /// Whether a stream tells its usage, and how to make it.
     usage: Option<Box<UsageOption>>,
+    /// How it says how important it is; only of inference.
+    priority: Option<Box<PriorityFields>>,
     prompt_cache_key: Option<String>,
     user: Option<String>,
     /// A hash of the conversation's beginning.
@@ -144,6 +146,7 @@ impl Inspected {
             choices: 1,
             max_output: None,
             usage: None,
+            priority: None,
             prompt_cache_key: None,
             user: None,
             beginning: None,
@@ -291,8 +294,18 @@ impl Inspected {
         };
         let inner = self.models.iter().filter_map(theirs);
         let usage = self.usage.as_deref().filter(|_| additions.usage).and_then(UsageOption::edit);
-        let mut edits: Vec<(Range<usize>, Cow<'_, str>)> =
-            renamed.into_iter().chain(forced).chain(words).chain(items).chain(inner).chain(salt).chain(usage).collect();
+        let priority = self.priority.as_ref().zip(additions.priority);
+        let priority = priority.map(|(fields, priority)| fields.edits(priority)).unwrap_or_default();
+        let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = renamed
+            .into_iter()
+            .chain(forced)
+            .chain(words)
+            .chain(items)
+            .chain(inner)
+            .chain(salt)
+            .chain(usage)
+            .chain(priority)
+            .collect();
         edits.sort_by_key(|(range, _)| range.start);
         let mut out = Payload::default();
         let mut done = 0;
@@ -431,6 +444,17 @@ fn read_top_level(
         body.stores = path.may_store;
         let text = if entries.is_empty() { "\"store\":false" } else { "\"store\":false," };
         body.forced = (!path.may_store).then(|| (brace + 1..brace + 1, text));
+    }
+    if route.class() == Class::Inference {
+        let (is_chat, is_response) = (route.is(&["chat", "completions"]), route.is(&["responses"]));
+        let takes = (is_chat || is_response || route.is(&["completions"]), is_chat || is_response);
+        let mut fields = PriorityFields::new(brace, takes);
+        for known in ["priority", "service_tier"] {
+            if let Some((_, _, range)) = entries.iter().find(|(key, _, _)| key == known) {
+                fields.note(text, known, range.clone());
+            }
+        }
+        body.priority = Some(Box::new(fields));
     }
     let is_stream_of_choices = body.stream && (route.is(&["chat", "completions"]) || route.is(&["completions"]));
     body.usage = match body.usage {

@@ -4,18 +4,18 @@
 //! No message quotes an endpoint's text, a prompt or a key. Messages quote only names that the client wrote in a path
 //! or as a field name, shortened.
 
+mod limited;
 pub(crate) mod mistake;
 
 use core::fmt::Write as _;
 
 use serde_json::json;
 
+pub(crate) use limited::Limited;
 use mistake::Mistake;
 
 /// The longest quotation of a client's word, in characters.
 const LONGEST_QUOTE: usize = 80;
-/// From this wait on the official clients don't obey it any longer, in milliseconds.
-const LONGEST_OBEYED_MS: u64 = 60_000;
 /// Codes of errors that a repetition doesn't mend.
 const LASTING: &[&str] = &["context_length_exceeded", "content_filter", "insufficient_quota"];
 
@@ -182,13 +182,8 @@ pub(crate) enum Failure {
     OutOfQuota,
     /// 504: every attempt ran out of time.
     UpstreamTimeout,
-    /// 429: the quotas of the endpoints that may be asked don't allow the request now.
-    QuotaExhausted {
-        /// The least wait until one does, in milliseconds.
-        wait_ms: u64,
-    },
-    /// 429: the request may need more tokens than any quota ever allows at once.
-    LargerThanQuota,
+    /// 429: a quota, or a limit of the tenant, doesn't allow the request.
+    Limited(Limited),
     /// 429: every endpoint that was asked is at its limit.
     RateLimited {
         /// The least wait that any endpoint asked for, in seconds.
@@ -307,7 +302,7 @@ impl Failure {
             Self::SlowBody => 408,
             Self::BodyTooLarge { .. } => 413,
             Self::EncodedBody => 415,
-            Self::RateLimited { .. } | Self::OutOfQuota | Self::QuotaExhausted { .. } | Self::LargerThanQuota => 429,
+            Self::RateLimited { .. } | Self::OutOfQuota | Self::Limited(_) => 429,
             Self::ResidencyDenied => 451,
             Self::Internal => 500,
             Self::Interrupted { .. } => 502,
@@ -383,8 +378,7 @@ impl Failure {
             Self::OutOfQuota => "insufficient_quota",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RateLimited { .. } => "rate_limit_exceeded",
-            Self::QuotaExhausted { .. } => "quota_exhausted",
-            Self::LargerThanQuota => "larger_than_quota",
+            Self::Limited(limited) => limited.code(),
             Self::Refused { .. } => "upstream_refused",
             Self::Interrupted { .. } => "upstream_interrupted",
             Self::NoReceiptKey => "receipt_unavailable",
@@ -403,7 +397,7 @@ impl Failure {
     pub(crate) fn kind(&self) -> &str {
         match self {
             Self::Refused { kind: Some(kind), .. } | Self::Interrupted { kind: Some(kind), .. } => kind,
-            Self::RateLimited { .. } | Self::QuotaExhausted { .. } | Self::LargerThanQuota => "rate_limit_error",
+            Self::RateLimited { .. } | Self::Limited(_) => "rate_limit_error",
             Self::OutOfQuota => "insufficient_quota",
             Self::MissingKey
             | Self::UnknownKey
@@ -614,17 +608,7 @@ impl Failure {
             Self::RateLimited { retry_after: None } => {
                 "Every region allowed to process your request is at its limit. Try again later.".into()
             }
-            Self::QuotaExhausted { wait_ms } => format!(
-                "The quotas of every region allowed to process your request are used up. Nothing was sent that they \
-                 don't allow. Try again in {} seconds.",
-                wait_ms.div_ceil(1_000)
-            ),
-            Self::LargerThanQuota => {
-                "The request may use more tokens than any quota of the regions allowed to you ever allows at once. \
-                 Nothing was sent. Send a shorter prompt, or ask for a shorter answer by \"max_completion_tokens\", \
-                 \"max_output_tokens\" or \"max_tokens\"."
-                    .into()
-            }
+            Self::Limited(limited) => limited.message(),
             Self::Refused { code: Some(code), limit, sent, .. } if code == "context_length_exceeded" => {
                 too_long(*limit, *sent)
             }
@@ -701,13 +685,14 @@ impl Failure {
             | Self::RegionUnavailable
             | Self::EndpointsFailed { needs_operator: true, .. }
             | Self::OutOfQuota
-            | Self::LargerThanQuota
             | Self::NoStateKey
             | Self::NoReceiptKey => vec![("x-should-retry", "false".to_owned())],
-            Self::QuotaExhausted { wait_ms } => waiting(*wait_ms),
+            Self::Limited(limited) => limited.headers(),
             Self::RateLimited { retry_after: Some(seconds) }
             | Self::EndpointsFailed { retry_after: Some(seconds), .. } => vec![("retry-after", seconds.to_string())],
-            Self::Busy | Self::EncryptedElsewhere => vec![("retry-after", "1".to_owned())],
+            Self::Busy | Self::EncryptedElsewhere => {
+                vec![("retry-after", "1".to_owned())]
+            }
             Self::RulesTooOld { .. } => vec![("retry-after", "5".to_owned())],
             Self::WrongMethod { allowed } => vec![("allow", (*allowed).to_owned())],
             _ => Vec::new(),
@@ -719,14 +704,6 @@ impl Failure {
     pub(crate) fn event(&self) -> Vec<u8> {
         format!("data: {}\n\n", self.body()).into_bytes()
     }
-}
-
-/// Headers that say how long to wait. The official clients obey at most a minute, and ask again within seconds if they
-/// are told to wait longer. Then they are told not to ask again by themselves.
-fn waiting(wait_ms: u64) -> Vec<(&'static str, String)> {
-    let wait = [("retry-after", wait_ms.div_ceil(1_000).to_string()), ("retry-after-ms", wait_ms.to_string())];
-    let lasting = (wait_ms >= LONGEST_OBEYED_MS).then(|| ("x-should-retry", "false".to_owned()));
-    wait.into_iter().chain(lasting).collect()
 }
 
 #[inline(never)]
@@ -822,11 +799,6 @@ mod tests {
             (failed(None, false).status(), failed(None, false).code().to_owned()),
             (503, "region_unavailable".into())
         );
-        let exhausted = |wait_ms| Failure::QuotaExhausted { wait_ms }.headers();
-        let wait = |seconds: &str, ms: &str| [("retry-after", seconds.to_owned()), ("retry-after-ms", ms.to_owned())];
-        assert_eq!(exhausted(1_001), wait("2", "1001"));
-        assert_eq!(exhausted(150_000)[..2], wait("150", "150000"));
-        assert_eq!(exhausted(150_000)[2], ("x-should-retry", "false".to_owned()), "clients don't obey so long a wait");
         let limited = Failure::RateLimited { retry_after: Some(7) };
         assert_eq!((limited.status(), limited.headers()), (429, vec![("retry-after", "7".to_owned())]));
     }

@@ -11,16 +11,16 @@ mod target;
 use std::collections::BTreeSet;
 
 use bailiwick_rules::health::Status;
-use bailiwick_rules::id::{EndpointId, RegionId};
-use bailiwick_rules::rules::Endpoint;
+use bailiwick_rules::id::{EndpointId, RegionId, TierId};
+use bailiwick_rules::rules::{Endpoint, PriorityForm, ServiceTier};
 use bailiwick_rules::steer::{
     Conditions, Cooling, Local, Ranked, Reason, Steering, Withheld, forced_endpoint, forces_endpoints,
 };
 use bailiwick_rules::table::{Fenced, QuotaIndex, RegionIndex, ServiceIndex, Table};
 
-use crate::decide::body::Needs;
 use crate::decide::body::engine::Engines;
 use crate::decide::body::models::NamedModel;
+use crate::decide::body::{Needs, Priority};
 use crate::decide::envelope::{Failure, FieldFault};
 use crate::decide::state::Place;
 use endpoint::{lacks, model_at, score};
@@ -213,6 +213,8 @@ impl Plan {
                     counts_tokens: quota_of(table, endpoint)
                         .and_then(|quota| table.quotas().get(quota.get()))
                         .is_some_and(|quota| quota.rule.tokens.is_some()),
+                    priority: None,
+                    objective: None,
                 }),
             }
         }
@@ -221,6 +223,25 @@ impl Plan {
     /// Sets the name by which every target is asked for the model.
     pub(crate) fn call_model(&mut self, name: &str) {
         self.targets.iter_mut().for_each(|target| target.model = Some(name.to_owned()));
+    }
+
+    /// Has every endpoint be told the service tier of the tenant in its own form, and nothing that the client says of
+    /// its importance.
+    pub(crate) fn tell_tier(&mut self, tier: Option<(&TierId, &ServiceTier)>) {
+        for target in &mut self.targets {
+            let (priority, objective) = match (tier, target.endpoint.priority_as) {
+                (Some((_, tier)), Some(PriorityForm::Vllm)) => (Priority::Vllm(tier.rank), None),
+                (Some((_, tier)), Some(PriorityForm::OpenAi)) => (Priority::OpenAi(tier.rank), None),
+                (Some((name, _)), Some(PriorityForm::LlmD)) => (Priority::Untold, Some(name.clone())),
+                (None, _) | (_, None) => (Priority::Untold, None),
+            };
+            (target.priority, target.objective) = (Some(priority), objective);
+        }
+    }
+
+    /// Has every endpoint tell how many tokens an answer used, because they are counted for the tenant.
+    pub(crate) fn count_tokens(&mut self) {
+        self.targets.iter_mut().for_each(|target| target.counts_tokens = true);
     }
 
     /// Leaves out endpoints that take any model, if the model may be another tenant's. An endpoint stays if `is_sole`

@@ -1,5 +1,5 @@
-//! What one isolate knows of providers' quotas. Takes what requests may need, what they used, and what providers say;
-//! says which endpoints may be asked now. Called by `memory`. The counting itself is
+//! What one isolate knows of providers' quotas and tenants' budgets. Takes what requests may need, what they used, and
+//! what providers say; says which endpoints may be asked now. Called by `memory`. The counting itself is
 //! [`bailiwick_rules::quota`], which DNS nodes share.
 
 pub(crate) mod place;
@@ -7,20 +7,31 @@ pub(crate) mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 
-use bailiwick_rules::id::QuotaId;
+use bailiwick_rules::id::{QuotaId, TenantId};
 use bailiwick_rules::quota::{
-    Ask, Asks, Cost, Grants, Limits, Pool, Ratios, Reading, Refusal, Share, estimated_tokens,
+    Ask, Asks, Cost, Dimension, Grant, Grants, Limits, Pool, Ratios, Reading, Refusal, Share, estimated_tokens,
 };
-use bailiwick_rules::table::{Quota, Table, TenantIndex};
+use bailiwick_rules::rules::Budget;
+use bailiwick_rules::table::{Quota, Table, Tenant, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 
 use usage::Usage;
 
-/// The pools of all quotas, by name, so that they survive a change of the rules.
+/// How many tokens an answer is expected to have if neither the request nor a quota says it.
+const OUTPUT_DEFAULT: u64 = 800;
+
+/// The pools of all quotas and budgets, by name, so that they survive a change of the rules.
 #[derive(Debug, Default)]
 pub(crate) struct Quotas {
-    pools: HashMap<QuotaId, Known>,
+    pools: HashMap<PoolKey, Known>,
     ratios: Ratios,
+}
+
+/// Whose pool it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum PoolKey {
+    Quota(QuotaId),
+    Budget(TenantId),
 }
 
 /// One pool.
@@ -60,7 +71,7 @@ pub(crate) enum Output {
 /// What was taken for an attempt, until it is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
-    quota: QuotaId,
+    pool: PoolKey,
     reserve: Option<usize>,
     cost: Cost,
 }
@@ -89,9 +100,13 @@ impl Quotas {
     /// What a request takes of a quota, as far as can be told before it is sent.
     #[must_use]
     pub(crate) fn cost(&self, quota: &Quota, demand: &Demand) -> Cost {
+        self.cost_by(quota.rule.output_default, demand)
+    }
+
+    fn cost_by(&self, output_default: u64, demand: &Demand) -> Cost {
         let each = match demand.output {
             Output::Nothing => 0,
-            Output::Untold => quota.rule.output_default,
+            Output::Untold => output_default,
             Output::AtMost(tokens) => tokens,
         };
         let prompt = estimated_tokens(demand.bytes, self.ratios.of(&demand.model, demand.tenant()));
@@ -104,29 +119,53 @@ impl Quotas {
     /// How long it has to wait, or that it never fits.
     pub(crate) fn check(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) -> Result<(), Refusal> {
         let (cost, reserve) = (self.cost(quota, demand), reserve_of(quota, demand));
-        let Known { limits, pool, share } = self.known(quota, now);
-        let wait = share.wait(limits, cost, now);
-        match pool.check(limits, reserve, cost, now) {
-            Ok(()) if wait == Millis(0) => Ok(()),
-            Ok(()) => Err(Refusal::Wait(wait)),
-            Err(Refusal::Wait(longer)) => Err(Refusal::Wait(longer.max(wait))),
-            Err(Refusal::TooLarge) => Err(Refusal::TooLarge),
-        }
+        self.of_quota(quota, now).check(reserve, cost, now)
+    }
+
+    /// Whether a request fits the budget of its tenant now. One that doesn't is told to nodes.
+    ///
+    /// # Errors
+    /// How long it has to wait, or that it never fits.
+    pub(crate) fn check_budget(
+        &mut self,
+        (tenant, budget): (&Tenant, &Budget),
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let cost = self.cost_by(OUTPUT_DEFAULT, demand);
+        let known = self.of_budget(tenant, budget, now);
+        known.check(None, cost, now).inspect_err(|_| known.share.lacked(cost))
+    }
+
+    /// Takes what a request may need of the budget of its tenant.
+    pub(crate) fn charge_budget(
+        &mut self,
+        (tenant, budget): (&Tenant, &Budget),
+        demand: &Demand,
+        now: Timestamp,
+    ) -> Charge {
+        let cost = self.cost_by(OUTPUT_DEFAULT, demand);
+        self.of_budget(tenant, budget, now).charge(None, cost, now);
+        Charge { pool: PoolKey::Budget(tenant.id.clone()), reserve: None, cost }
+    }
+
+    /// What is left of the budget of a tenant: of its requests, and of its tokens.
+    pub(crate) fn left_of(&mut self, (tenant, budget): (&Tenant, &Budget), now: Timestamp) -> [Option<Dimension>; 2] {
+        let known = self.of_budget(tenant, budget, now);
+        known.pool.told(&known.limits, now)
     }
 
     /// Notes a request that didn't fit, so that nodes are told of it.
     pub(crate) fn lacked(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) {
         let cost = self.cost(quota, demand);
-        self.known(quota, now).share.lacked(cost);
+        self.of_quota(quota, now).share.lacked(cost);
     }
 
     /// Takes what an attempt may need.
     pub(crate) fn charge(&mut self, quota: &Quota, demand: &Demand, now: Timestamp) -> Charge {
         let (cost, reserve) = (self.cost(quota, demand), reserve_of(quota, demand));
-        let Known { limits, pool, share } = self.known(quota, now);
-        pool.charge(limits, reserve, cost, now);
-        share.charge(limits, cost, now);
-        Charge { quota: quota.id.clone(), reserve, cost }
+        self.of_quota(quota, now).charge(reserve, cost, now);
+        Charge { pool: PoolKey::Quota(quota.id.clone()), reserve, cost }
     }
 
     /// Replaces what was taken for an attempt by what it used.
@@ -140,11 +179,8 @@ impl Quotas {
                 Cost { tokens: charge.cost.tokens.max(prompt.saturating_add(seen)), ..charge.cost }
             }
         };
-        if let Settlement::Used(Some(Usage { prompt, .. })) = end {
-            self.ratios.learn(&demand.model, demand.tenant(), demand.bytes, prompt);
-        }
         // The rules may have lost the quota meanwhile.
-        let Some(Known { limits, pool, share }) = self.pools.get_mut(&charge.quota) else { return };
+        let Some(Known { limits, pool, share }) = self.pools.get_mut(&charge.pool) else { return };
         pool.true_up(limits, charge.reserve, charge.cost, used, now);
         let more = used.tokens.saturating_sub(charge.cost.tokens);
         let less = charge.cost.tokens.saturating_sub(used.tokens);
@@ -156,9 +192,14 @@ impl Quotas {
         }
     }
 
+    /// Learns from the usage of a request how many tokens such prompts have.
+    pub(crate) fn learn(&mut self, demand: &Demand, usage: Usage) {
+        self.ratios.learn(&demand.model, demand.tenant(), demand.bytes, usage.prompt);
+    }
+
     /// Believes what a provider's headers say of the quota that an attempt was charged to.
     pub(crate) fn heard(&mut self, charge: &Charge, status: u16, reading: &Reading, now: Timestamp) {
-        let Some(Known { limits, pool, .. }) = self.pools.get_mut(&charge.quota) else { return };
+        let Some(Known { limits, pool, .. }) = self.pools.get_mut(&charge.pool) else { return };
         match status {
             200..=299 => pool.served(limits, reading, now),
             429 => pool.refused(reading, now),
@@ -166,46 +207,95 @@ impl Quotas {
         }
     }
 
-    /// Whether a node should be asked for a part of some quota now.
+    /// Whether a node should be asked for a part of some pool now.
     #[must_use]
-    pub(crate) fn is_due(&self, table: &Table, now: Timestamp) -> bool {
-        let mut known = table.quotas().iter().filter_map(|quota| self.pools.get(&quota.id));
-        self.pools.is_empty() || known.any(|known| known.share.is_due(now))
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.pools.is_empty() || self.pools.values().any(|known| known.share.is_due(now))
     }
 
-    /// What to ask a node for, of all quotas that this isolate uses. The answer is for [`Quotas::answered`].
-    pub(crate) fn asks(&mut self, table: &Table, now: Timestamp) -> BTreeMap<QuotaId, Ask> {
-        let mut asks = BTreeMap::new();
-        for quota in table.quotas().iter().take(Asks::MAX) {
-            if let Some(Known { pool, share, .. }) = self.pools.get_mut(&quota.id)
-                && share.is_due(now)
-            {
-                asks.insert(quota.id.clone(), share.ask(pool.closed(now), now));
+    /// What to ask a node for, of all quotas and budgets that this isolate uses. The answer is for
+    /// [`Quotas::answered`].
+    pub(crate) fn asks(&mut self, table: &Table, isolate: String, now: Timestamp) -> Asks {
+        let (mut quotas, mut budgets) = (BTreeMap::new(), BTreeMap::new());
+        let revision = table.revision().number;
+        for (key, known) in self.pools.iter_mut().filter(|(_, known)| known.share.is_due(now)) {
+            match key {
+                PoolKey::Quota(id) if quotas.len() < Asks::MAX && table.quota_named(id.as_str()).is_some() => {
+                    quotas.insert(id.clone(), known.ask(now));
+                }
+                PoolKey::Budget(id) if budgets.len() < Asks::MAX => {
+                    if let Some(tenant) = table.tenant_named(id.as_str()) {
+                        budgets.insert(tenant.0, known.ask(now));
+                    }
+                }
+                _ => {}
             }
         }
-        asks
+        Asks { isolate, quotas, revision, budgets }
     }
 
-    /// Takes what a node answered; `None` if none did.
-    pub(crate) fn answered(&mut self, asks: &BTreeMap<QuotaId, Ask>, grants: Option<&Grants>) {
-        for id in asks.keys() {
-            let Some(Known { share, .. }) = self.pools.get_mut(id) else { continue };
-            match grants.and_then(|grants| grants.quotas.get(id)) {
-                Some(grant) => share.answered(grant),
-                None => share.failed(),
+    /// Takes what a node answered; `None` if none did. `table` is that of the asks.
+    pub(crate) fn answered(&mut self, table: &Table, asks: &Asks, grants: Option<&Grants>) {
+        for id in asks.quotas.keys() {
+            let grant = grants.and_then(|grants| grants.quotas.get(id));
+            if let Some(known) = self.pools.get_mut(&PoolKey::Quota(id.clone())) {
+                known.answered(grant);
             }
         }
+        for position in asks.budgets.keys() {
+            let grant = grants.and_then(|grants| grants.budgets.get(position));
+            let tenant = table.tenants().get(*position as usize);
+            let key = tenant.map(|tenant| PoolKey::Budget(tenant.id.clone()));
+            if let Some(known) = key.and_then(|key| self.pools.get_mut(&key)) {
+                known.answered(grant);
+            }
+        }
+    }
+
+    fn of_quota(&mut self, quota: &Quota, now: Timestamp) -> &mut Known {
+        self.known(PoolKey::Quota(quota.id.clone()), Limits::of(quota, Millis(0)), now)
+    }
+
+    fn of_budget(&mut self, tenant: &Tenant, budget: &Budget, now: Timestamp) -> &mut Known {
+        self.known(PoolKey::Budget(tenant.id.clone()), Limits::of_budget(budget), now)
     }
 
     /// A pool by the limits of the rules at hand. They may have changed since it was last used.
-    fn known(&mut self, quota: &Quota, now: Timestamp) -> &mut Known {
-        let known = self.pools.entry(quota.id.clone()).or_default();
-        let limits = Limits::of(quota, Millis(0));
+    fn known(&mut self, key: PoolKey, limits: Limits, now: Timestamp) -> &mut Known {
+        let known = self.pools.entry(key).or_default();
         if known.limits != limits {
             known.pool = core::mem::take(&mut known.pool).at_limits(&known.limits, &limits, now);
             known.limits = limits;
         }
         known
+    }
+}
+
+impl Known {
+    fn check(&self, reserve: Option<usize>, cost: Cost, now: Timestamp) -> Result<(), Refusal> {
+        let wait = self.share.wait(&self.limits, cost, now);
+        match self.pool.check(&self.limits, reserve, cost, now) {
+            Ok(()) if wait == Millis(0) => Ok(()),
+            Ok(()) => Err(Refusal::Wait(wait)),
+            Err(Refusal::Wait(longer)) => Err(Refusal::Wait(longer.max(wait))),
+            Err(Refusal::TooLarge) => Err(Refusal::TooLarge),
+        }
+    }
+
+    fn charge(&mut self, reserve: Option<usize>, cost: Cost, now: Timestamp) {
+        self.pool.charge(&self.limits, reserve, cost, now);
+        self.share.charge(&self.limits, cost, now);
+    }
+
+    fn ask(&mut self, now: Timestamp) -> Ask {
+        self.share.ask(self.pool.closed(now), now)
+    }
+
+    fn answered(&mut self, grant: Option<&Grant>) {
+        match grant {
+            Some(grant) => self.share.answered(grant),
+            None => self.share.failed(),
+        }
     }
 }
 
@@ -286,7 +376,9 @@ mod tests {
         let mut quotas = Quotas::default();
         let demand = demand(4_000, Output::Nothing);
         let charge = quotas.charge(quota, &demand, NOW);
-        quotas.settle(&charge, &demand, Settlement::Used(Some(Usage { prompt: 500, completion: 0 })), NOW);
+        let usage = Usage { prompt: 500, completion: 0 };
+        quotas.settle(&charge, &demand, Settlement::Used(Some(usage)), NOW);
+        quotas.learn(&demand, usage);
         assert_eq!(quotas.cost(quota, &demand).tokens, 500);
         let other = Demand { tenant: Some(TenantIndex(3)), ..demand.clone() };
         assert_eq!(quotas.cost(quota, &other).tokens, 1_000);
@@ -316,13 +408,13 @@ mod tests {
         let mut quotas = Quotas::default();
         let demand = demand(4_000, Output::Nothing);
         quotas.charge(quota, &demand, NOW);
-        assert!(quotas.is_due(&table, NOW));
-        let asks = quotas.asks(&table, NOW);
-        let ask = asks.values().next().unwrap();
+        assert!(quotas.is_due(NOW));
+        let asks = quotas.asks(&table, "a".to_owned(), NOW);
+        let ask = asks.quotas.values().next().unwrap();
         assert_eq!((ask.spent.tokens, ask.want.tokens), (1_000, 2_250));
-        assert!(!quotas.is_due(&table, NOW), "one is under way");
+        assert!(!quotas.is_due(NOW), "one is under way");
         let grant = r#"{"quotas":{"q":{"granted":{"requests":9,"tokens":2500},"lasts_ms":2000}}}"#;
-        quotas.answered(&asks, Some(&serde_json::from_str(grant).unwrap()));
+        quotas.answered(&table, &asks, Some(&serde_json::from_str(grant).unwrap()));
         for _ in 0..2 {
             assert_eq!(quotas.check(quota, &demand, NOW), Ok(()));
             quotas.charge(quota, &demand, NOW);
@@ -330,11 +422,11 @@ mod tests {
         assert!(matches!(quotas.check(quota, &demand, NOW), Err(Refusal::Wait(_))), "500 are left");
         quotas.lacked(quota, &demand, NOW);
         let soon = NOW.after(Millis(300));
-        let asks = quotas.asks(&table, soon);
-        assert_eq!(asks.values().next().unwrap().least.tokens, 1_000);
-        quotas.answered(&asks, None);
-        assert!(!quotas.is_due(&table, soon.after(Millis(500))), "not at once after a failure");
-        assert!(quotas.is_due(&table, soon.after(Millis(1_000))));
+        let asks = quotas.asks(&table, "a".to_owned(), soon);
+        assert_eq!(asks.quotas.values().next().unwrap().least.tokens, 1_000);
+        quotas.answered(&table, &asks, None);
+        assert!(!quotas.is_due(soon.after(Millis(500))), "not at once after a failure");
+        assert!(quotas.is_due(soon.after(Millis(1_000))));
     }
 
     #[test]

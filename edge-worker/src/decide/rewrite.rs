@@ -84,7 +84,7 @@ impl Content {
     /// The bytes for an endpoint.
     #[must_use]
     pub(crate) fn for_target(&self, target: &Target) -> Payload<'_> {
-        let additions = Additions { usage: target.counts_tokens() };
+        let additions = Additions { usage: target.counts_tokens(), priority: target.priority() };
         match self {
             Self::Json(body) => body.for_endpoint_with(target.model(), target.models(), target.engine(), additions),
             Self::Form(form, boundary) => form.for_endpoint(boundary, target.model()),
@@ -148,6 +148,9 @@ pub(crate) fn outgoing(
         headers.push("content-type", &content.content_type());
         let payload = content.for_target(target);
         if content.is_large() { written = Some(payload.len()) } else { bytes = Some(payload.concat()) }
+    }
+    if let Some(tier) = target.objective() {
+        headers.push("x-gateway-inference-objective", tier.as_str());
     }
     // Events are read here, so a compressed stream would have to be decompressed.
     headers.push("accept-encoding", "identity");

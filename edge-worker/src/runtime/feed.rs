@@ -22,7 +22,8 @@ use core::time::Duration;
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::HealthReport;
-use bailiwick_rules::table::{Revision, ServiceIndex, Table, TenantIndex};
+use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::table::{RegionIndex, Revision, ServiceIndex, Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 use bailiwick_rules::turns::{Pause, Turns};
 use futures_util::future::{self, Either, LocalBoxFuture, join};
@@ -76,6 +77,8 @@ pub(crate) struct Snapshot {
     pub(crate) confirmed: Option<Millis>,
     /// Health by region.
     pub(crate) health: Rc<[RegionHealth]>,
+    /// Load by region; `None` or missing if it isn't known.
+    pub(crate) loads: Rc<[Option<Ratio>]>,
     /// What is wrong with the rules' feed, in one word.
     pub(crate) trouble: Option<&'static str>,
     /// How many sources of rules answered when they were last asked, and how many there are.
@@ -103,6 +106,11 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// How full a region is; `None` if that isn't known.
+    pub(crate) fn load_of(&self, region: RegionIndex) -> Option<Ratio> {
+        self.loads.get(region.get()).copied().flatten()
+    }
+
     /// The service and the tenant of a request, with these rules.
     pub(crate) fn whose(&self, service: ServiceIndex, tenant: Option<TenantIndex>) -> Option<Identity> {
         Some(Identity { table: Rc::clone(self.table.as_ref()?), service, tenant })
@@ -233,7 +241,9 @@ pub(crate) fn snapshot() -> Snapshot {
         let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
         let (confirmed, trouble, sources) =
             (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
-        (Snapshot { table, age, confirmed, health, trouble, sources, nodes, now }, should_log_age)
+        // Nodes report no loads yet.
+        let loads = Rc::from([]);
+        (Snapshot { table, age, confirmed, health, loads, trouble, sources, nodes, now }, should_log_age)
     });
     if should_log_age {
         log_age(&snapshot);

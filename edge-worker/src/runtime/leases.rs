@@ -38,19 +38,18 @@ thread_local! {
 #[inline(never)]
 pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
     let Some(settings) = feed::current_settings().filter(|settings| !settings.leases.is_empty()) else { return };
-    if !memory::with(|memory| memory.quotas.is_due(table, clock::now())) {
+    if !memory::with(|memory| memory.quotas.is_due(clock::now())) {
         return;
     }
     let (table, env) = (Rc::clone(table), env.clone());
     // The ask is made when this future is first polled. By then the request at hand has been charged.
     context.wait_until(async move {
-        let asks = memory::with(|memory| memory.quotas.asks(&table, clock::now()));
-        if asks.is_empty() {
+        let asks = memory::with(|memory| memory.quotas.asks(&table, format!("{:x}", isolate()), clock::now()));
+        if asks.quotas.is_empty() && asks.budgets.is_empty() {
             return;
         }
-        let body = Asks { isolate: format!("{:x}", isolate()), quotas: asks };
-        let grants = ask_nodes(&settings.leases, &env, &body).await;
-        memory::with(|memory| memory.quotas.answered(&body.quotas, grants.as_ref()));
+        let grants = ask_nodes(&settings.leases, &env, &asks).await;
+        memory::with(|memory| memory.quotas.answered(&table, &asks, grants.as_ref()));
     });
 }
 

@@ -18,6 +18,7 @@ use bailiwick_rules::time::Millis;
 use futures_util::future::LocalBoxFuture;
 use worker::Env;
 
+use crate::decide::admission::Slot;
 use crate::decide::attempt::{Action, AttemptNumber, Event, Run, Task, step};
 use crate::decide::breaker::Verdict;
 use crate::decide::envelope::Failure;
@@ -41,7 +42,7 @@ use crate::runtime::observe::Observation;
 use crate::runtime::receipt::ReceiptSigner;
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::uploads::OutboundUpload;
-pub(crate) use metering::Metering;
+pub(crate) use metering::{Metering, budget_of, tell_budget};
 use stored_file::{StoredFile, is_content};
 
 /// The request to send. It is adapted to each endpoint when that endpoint is asked.
@@ -80,6 +81,8 @@ pub(crate) struct Job {
     pub(crate) metering: Option<Box<Metering>>,
     /// Counts the request, if counts are wanted.
     pub(crate) observation: Option<Observation>,
+    /// Counts it as under way until it is dropped, if its tenant may have so many only.
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Job {
@@ -260,6 +263,7 @@ impl Driver {
         if self.run.served_by().is_some_and(|target| target.quota().is_some()) {
             headers::drop_limits(&mut headers);
         }
+        self.tell_limits(&mut headers);
         if let Some(model) = headers.get("openai-model").and_then(|model| self.renamed(model)) {
             headers.set("openai-model", &model);
         }
@@ -535,7 +539,7 @@ impl Driver {
 impl Drop for Driver {
     /// Counts and logs how the run ended.
     fn drop(&mut self) {
-        self.settle();
+        self.settle_all();
         let code = account::ran(&self.info, self.run.record(), self.failed, self.is_unmeasured);
         if let Some(observation) = self.job.observation.take() {
             observation.end(&self.info, &self.run, self.job.model.as_deref(), code);

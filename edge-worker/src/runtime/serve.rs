@@ -15,7 +15,7 @@ use worker::{Context, Env};
 use crate::decide::body::scope::Scope;
 use crate::decide::body::{Inspected, Terms};
 use crate::decide::buffer_pool::PooledBuffer;
-use crate::decide::envelope::Failure;
+use crate::decide::envelope::{Failure, Limited};
 use crate::decide::inflight::Reservation;
 use crate::decide::multipart::form::Form;
 use crate::decide::multipart::is_form;
@@ -35,7 +35,7 @@ use crate::runtime::feed::{self, Snapshot};
 use crate::runtime::incoming::{drain, read_body};
 use crate::runtime::leases;
 use crate::runtime::observe;
-use crate::runtime::proxy::{Answer, Driver};
+use crate::runtime::proxy::{Answer, Driver, budget_of, tell_budget};
 use crate::runtime::receipt::{self, ReceiptPolicy};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
@@ -109,7 +109,11 @@ fn refused<'a>(request: &'a mut ClientRequest, info: &'a ResponseInfo, failure: 
         if let Some(mut pieces) = request.pieces() {
             drain(&mut pieces).await;
         }
-        info.failure(&failure)
+        let mut reply = info.failure(&failure);
+        if let (Failure::Limited(Limited::Budget { .. }), Some(whose)) = (&failure, &info.whose) {
+            tell_budget(whose, &mut reply.headers);
+        }
+        reply
     })
 }
 
@@ -164,9 +168,9 @@ async fn answer(
     }
     job.reservation = Some(Rc::new(reservation));
     job.headers = core::mem::take(&mut request.headers);
-    if job.metering.is_some()
-        && task.plan.targets().iter().any(|target| target.quota().is_some())
-        && let Some(table) = &snapshot.table
+    if let (Some(_), Some(table)) = (&job.metering, &snapshot.table)
+        && (budget_of(table, caller.tenant).is_some()
+            || task.plan.targets().iter().any(|target| target.quota().is_some()))
     {
         leases::refresh(table, &job.env, context);
     }

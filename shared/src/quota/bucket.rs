@@ -68,6 +68,13 @@ impl Rate {
         Self { limit: amount, burst, refill, per }
     }
 
+    /// An amount that may be used at once, and comes back continuously over `per`.
+    #[must_use]
+    pub fn allowance(amount: u64, per: Millis) -> Self {
+        let amount = amount.clamp(1, MAX_LIMIT);
+        Self { limit: amount, burst: amount, refill: amount, per: per.0.clamp(1, MAX_PER) }
+    }
+
     /// The part of a rate: of a tenant's reserve, or of an isolate. It holds and refills one unit at least.
     #[must_use]
     pub fn share(self, ratio: Ratio) -> Self {
@@ -171,6 +178,12 @@ impl Bucket {
         Some(if lacking <= 0 { Millis(0) } else { rate.span(lacking) })
     }
 
+    /// How long until the bucket is full.
+    #[must_use]
+    pub fn time_to_full(self, rate: Rate, now: Timestamp) -> Millis {
+        rate.span(self.missing(rate, now))
+    }
+
     /// Takes units, whether they fit or not.
     pub fn charge(&mut self, rate: Rate, units: u64, now: Timestamp) {
         self.full_at = rate.at(now) + self.missing(rate, now) + rate.ticks(units.min(MAX_LIMIT));
@@ -262,6 +275,15 @@ mod tests {
         assert!(!bucket.take(rate, 1, Timestamp(NOW)));
         bucket.refund(rate, 5_000, Timestamp(NOW));
         assert_eq!(bucket.left(rate, Timestamp(NOW)), rate.burst());
+    }
+
+    #[test]
+    fn an_allowance_may_be_used_at_once_and_comes_back() {
+        let rate = Rate::allowance(2_000_000, Millis(86_400_000));
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(rate, 2_000_000, Timestamp(NOW)) && !bucket.take(rate, 1, Timestamp(NOW)));
+        assert_eq!(bucket.time_to_full(rate, Timestamp(NOW)), Millis(86_400_000));
+        assert_eq!(bucket.left(rate, Timestamp(NOW + 43_200_000)), 1_000_000);
     }
 
     #[test]

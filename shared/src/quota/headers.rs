@@ -159,6 +159,28 @@ pub fn read_span(text: &str) -> Option<Millis> {
     (!text.is_empty()).then_some(Millis(total))
 }
 
+/// Writes a span as Go writes durations, and as OpenAI does in its headers: `120ms`, `1.5s`, `6m0s`, `1h0m0s`.
+///
+/// ```
+/// use bailiwick_rules::quota::write_span;
+/// use bailiwick_rules::time::Millis;
+/// assert_eq!([0, 120, 1_500, 360_000].map(|ms| write_span(Millis(ms))), ["0s", "120ms", "1.5s", "6m0s"]);
+/// ```
+#[must_use]
+pub fn write_span(span: Millis) -> String {
+    let (seconds, rest) = (span.0 / 1_000, span.0 % 1_000);
+    if seconds == 0 && rest > 0 {
+        return format!("{rest}ms");
+    }
+    let fraction = format!(".{rest:03}");
+    let fraction = if rest == 0 { "" } else { fraction.trim_end_matches('0') };
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}{fraction}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}{fraction}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    }
+}
+
 /// A whole number that isn't negative, whatever its length: one that doesn't fit is the largest that does.
 fn whole(text: &str) -> Option<u64> {
     decimal(text.trim(), 1)
@@ -280,6 +302,13 @@ mod tests {
             assert_eq!(read_span(bad), None, "{bad}");
         }
         assert_eq!(read_span("99999999999999999999d99999999999999999999h"), Some(Millis(u64::MAX)));
+    }
+
+    #[test]
+    fn spans_are_read_as_they_are_written() {
+        for ms in [0, 1, 120, 999, 1_000, 1_010, 59_999, 60_000, 360_000, 3_599_999, 3_600_000, 90_061_007] {
+            assert_eq!(read_span(&write_span(Millis(ms))), Some(Millis(ms)), "{ms}");
+        }
     }
 
     #[test]

@@ -39,35 +39,48 @@ pub struct Asks {
     /// The isolate: a random number in hexadecimal digits. It says nothing of anybody.
     pub isolate: String,
     /// By quota.
+    #[serde(default)]
     pub quotas: BTreeMap<QuotaId, Ask>,
+    /// The revision of the rules by which tenants are counted.
+    #[serde(default)]
+    pub revision: u64,
+    /// The budgets of tenants, by their positions among those of the rules: no names.
+    #[serde(default)]
+    pub budgets: BTreeMap<u32, Ask>,
 }
 
 /// What a node answers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Grants {
     /// By quota. Those that the node's rules don't have are left out.
+    #[serde(default)]
     pub quotas: BTreeMap<QuotaId, Grant>,
+    /// By tenant. Empty if the node has another revision of the rules.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<u32, Grant>,
 }
 
 impl Asks {
-    /// The most quotas that are asked for at once.
+    /// The most quotas, and the most budgets, that are asked for at once.
     pub const MAX: usize = 256;
 
-    /// Reads what an isolate posted: its number and its asks.
+    /// Reads what an isolate posted, and the isolate's number.
     ///
     /// # Errors
     /// What is wrong, and how to mend it.
-    pub fn read(bytes: &[u8]) -> Result<(u64, BTreeMap<QuotaId, Ask>), String> {
+    pub fn read(bytes: &[u8]) -> Result<(u64, Self), String> {
         let asks: Self = serde_json::from_slice(bytes).map_err(|error| {
             format!("{error}; write {{\"isolate\": \"0123abcd\", \"quotas\": {{\"NAME\": {{…}}}}}}")
         })?;
         let digits = asks.isolate.bytes().all(|byte| byte.is_ascii_hexdigit());
         let isolate = u64::from_str_radix(&asks.isolate, 16).ok().filter(|_| digits);
         let isolate = isolate.ok_or("isolate: isn't 1 to 16 hexadecimal digits; send a random number")?;
-        if asks.quotas.len() > Self::MAX {
-            return Err(format!("quotas: are {}; ask for {} at once at most", asks.quotas.len(), Self::MAX));
+        for (field, count) in [("quotas", asks.quotas.len()), ("budgets", asks.budgets.len())] {
+            if count > Self::MAX {
+                return Err(format!("{field}: are {count}; ask for {} at once at most", Self::MAX));
+            }
         }
-        Ok((isolate, asks.quotas))
+        Ok((isolate, asks))
     }
 }
 
@@ -208,7 +221,8 @@ impl Ledger {
 
     /// One isolate's part of one dimension: what it wants, but no more than its share and what others leave of theirs.
     fn part(&self, rate: Rate, left: u64, (holder, ask): (u64, &Ask), now: Timestamp, of: fn(&Amounts) -> u64) -> Part {
-        let worth = rate.refilled(LEASE).max(1);
+        // Of a budget, which holds far more than comes back in a lease, half of what is left is divided.
+        let worth = rate.refilled(LEASE).max(left / 2).max(1);
         let others = self.holders.iter().filter(|(id, other)| **id != holder && other.is_active(now));
         let wants: Vec<u64> = others.map(|(_, other)| of(&other.want)).collect();
         let share = worth / (wants.len() as u64 + 1);

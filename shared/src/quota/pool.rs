@@ -5,8 +5,8 @@
 //! it is kept for that tenant, so a tenant that was idle gets its part at once. What comes back beyond a full bucket is
 //! anybody's, so an idle tenant's part is lent, and a tenant alone gets everything.
 
-use super::{Bucket, LONGEST_WAIT, Limit, Rate, Reading};
-use crate::rules::Ratio;
+use super::{Bucket, Dimension, LONGEST_WAIT, Limit, Rate, Reading};
+use crate::rules::{Budget, Ratio};
 use crate::table::Quota;
 use crate::time::{Millis, Timestamp};
 
@@ -34,6 +34,13 @@ impl Limits {
         let limit = |amount: u64| Limit { amount, per: rule.per, burst: rule.burst, headroom: rule.headroom, lag };
         let reserves = quota.reserves.iter().map(|(_, part)| *part).collect();
         Self::new(rule.requests.map(limit), rule.tokens.map(limit), reserves)
+    }
+
+    /// The limits of a tenant's budget.
+    #[must_use]
+    pub fn of_budget(budget: &Budget) -> Self {
+        let allowance = |amount: Option<u64>| amount.map(|amount| Rate::allowance(amount, budget.per));
+        Self { requests: allowance(budget.requests), tokens: allowance(budget.tokens), reserves: Vec::new() }
     }
 
     /// The limits of a pool.
@@ -156,6 +163,17 @@ impl Pool {
         self.close(reading.wait().filter(|wait| *wait > Millis(0)).unwrap_or(backoff), now);
     }
 
+    /// What is left of each dimension that is limited, as headers tell it.
+    #[must_use]
+    pub fn told(&self, limits: &Limits, now: Timestamp) -> [Option<Dimension>; 2] {
+        let told = |taken: &Taken, rate: Option<Rate>| {
+            let rate = rate?;
+            let (remaining, reset) = (taken.all.left(rate, now), taken.all.time_to_full(rate, now));
+            Some(Dimension { limit: Some(rate.limit()), remaining: Some(remaining), reset: Some(reset) })
+        };
+        [told(&self.requests, limits.requests), told(&self.tokens, limits.tokens)]
+    }
+
     /// For how much longer the provider wants no requests; zero if it serves.
     #[must_use]
     pub fn closed(&self, now: Timestamp) -> Millis {
@@ -246,7 +264,6 @@ mod tests {
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
 
-    use super::super::Dimension;
     use super::*;
 
     const NOW: i64 = 1_796_104_800_000;

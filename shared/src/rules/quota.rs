@@ -45,7 +45,8 @@ pub struct ServiceTier {
     /// Lower is more important.
     pub rank: u16,
     /// The load of a region at which it refuses this tier, such as 0.85; above 1 for one that may still queue. When
-    /// every region that may serve a tenant refuses its tier, its requests are refused. Absent: never.
+    /// every region that may serve a tenant refuses its tier, its requests are refused. Absent: never. The edge doesn't
+    /// act on it yet, because nodes tell it no loads.
     #[schemars(default, with = "Option<f64>", range(min = 0.01, max = 100))]
     pub refuse_at: Option<Ratio>,
 }
@@ -81,7 +82,7 @@ pub struct TenantLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[schemars(rename_all = "kebab-case")]
 pub enum PriorityForm {
-    /// The field `priority` of vLLM: the rank itself, lower first.
+    /// The field `priority` of vLLM (with `--scheduling-policy priority`): the rank itself, lower first.
     Vllm,
     /// The field `service_tier` of the OpenAI API: `priority` for rank 0, `default` up to rank 8, `flex` from 9 on.
     #[schemars(rename = "openai")]

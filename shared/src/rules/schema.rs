@@ -46,13 +46,13 @@ pub(super) fn headroom() -> f64 {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 pub(super) struct TenantLimitsAsWritten {
-    /// Its service tier. The edge doesn't act on it yet.
+    /// Its service tier.
     #[schemars(default)]
     tier: Option<String>,
-    /// How many of its requests may be under way at once in one isolate of the edge. The edge doesn't act on it yet.
+    /// How many of its requests may be under way at once in one isolate of the edge.
     #[schemars(default, range(min = 1, max = 1_000_000))]
     concurrency: Option<u32>,
-    /// What it may use in a span. The edge doesn't act on it yet.
+    /// What it may use in a span.
     #[schemars(default)]
     budget: Option<Budget>,
     /// The part of each quota that is kept for it, from 0 to 1. What it doesn't use is lent to others.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::explain::{Explanation, explain};
 use crate::geo::{CountrySet, built_in_set};
-use crate::testing::{Random, ask, conditions, document};
+use crate::testing::{Random, ask, conditions, document, limit};
 
 /// Random cases of the fence property, and of each other. Every case is a document, a client and conditions of its own.
 const FENCE_CASES: u64 = 20_000;
@@ -36,7 +36,11 @@ impl Case {
 fn for_all(property: &str, cases: u64, check: impl Fn(Case) -> bool) {
     for seed in 0..cases {
         let mut random = Random::new(seed);
-        let document = document(&mut random);
+        let mut document = document(&mut random);
+        // Quotas, tiers and budgets never change who may be processed where.
+        if seed % 2 == 1 {
+            limit(&mut Random::new(seed), &mut document);
+        }
         let table = Table::compile(document.to_string().as_bytes())
             .unwrap_or_else(|violations| panic!("seed {seed}: {violations:#?}\n{document:#}"));
         let ask = ask(&mut random, &table);
@@ -286,4 +290,34 @@ fn a_ttl_waits_for_better_regions_only() {
     assert_eq!(ttl(&[down(5), up.clone(), down(2)]), 5);
     assert_eq!(ttl(&[down(50), up, down(2)]), 30);
     assert_eq!(ttl(&[down(50), down(40), down(20)]), 20, "revived: whichever returns first becomes the answer");
+}
+
+#[test]
+fn quotas_tiers_and_budgets_change_no_steering() {
+    for_all("with limits as without", CASES, |case| {
+        let mut plain = case.document.clone();
+        for section in ["quotas", "tiers"] {
+            plain.as_object_mut().unwrap().remove(section);
+        }
+        for endpoint in
+            plain["regions"].as_object_mut().unwrap().values_mut().filter_map(|r| r["endpoints"].as_object_mut())
+        {
+            for endpoint in endpoint.values_mut().filter_map(Value::as_object_mut) {
+                endpoint.remove("quota");
+                endpoint.remove("priority_as");
+            }
+        }
+        for tenant in plain["tenants"].as_object_mut().unwrap().values_mut().filter_map(Value::as_object_mut) {
+            for field in ["tier", "budget", "concurrency", "reserve"] {
+                tenant.remove(field);
+            }
+        }
+        let mut limited = plain.clone();
+        limit(&mut Random::new(case.now.0.unsigned_abs()), &mut limited);
+        let steered = |document: &Value| {
+            let table = Table::compile(document.to_string().as_bytes()).unwrap();
+            steer(&table, &case.ask, &case.conditions())
+        };
+        steered(&limited) == steered(&plain)
+    });
 }

@@ -211,6 +211,46 @@ fn tenant(
     (format!("t{n}"), tenant)
 }
 
+/// Gives a valid document quotas, service tiers and limits of tenants. It stays valid.
+pub fn limit(random: &mut Random, document: &mut Value) {
+    let quotas: Vec<String> = (0..=random.below(2)).map(|n| format!("q{n}")).collect();
+    let mut used = Vec::new();
+    let regions = document["regions"].as_object_mut().into_iter().flat_map(|regions| regions.values_mut());
+    let endpoints = regions.filter_map(|region| region["endpoints"].as_object_mut()).flat_map(|all| all.values_mut());
+    for endpoint in endpoints {
+        if random.chance(60) {
+            let quota = random.pick(&quotas).clone();
+            endpoint["quota"] = json!(quota);
+            used.push(quota);
+        }
+        if random.chance(30) {
+            endpoint["priority_as"] = json!(random.pick(&["vllm", "openai", "llm-d"]));
+        }
+    }
+    used.sort();
+    used.dedup();
+    let amount = |random: &mut Random| 1 + random.below(10_000);
+    document["quotas"] = used
+        .iter()
+        .map(|name| (name.clone(), json!({ "requests": amount(random), "tokens": amount(random) })))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    document["tiers"] = json!({ "gold": { "rank": 0, "refuse_at": 1.2 }, "batch": { "rank": 9, "refuse_at": 0.85 } });
+    let tenants = document["tenants"].as_object_mut().into_iter().flat_map(|tenants| tenants.values_mut());
+    for tenant in tenants {
+        if random.chance(70) {
+            tenant["tier"] = json!(random.pick(&["gold", "batch"]));
+        }
+        if random.chance(50) {
+            tenant["budget"] = json!({ "tokens": amount(random), "per": "1d" });
+            tenant["concurrency"] = json!(1 + random.below(5));
+        }
+        if let Some(quota) = used.first().filter(|_| random.chance(50)) {
+            tenant["reserve"] = json!({ quota.as_str(): 0.01 });
+        }
+    }
+}
+
 /// A question to a table that has at least one service.
 #[must_use]
 #[allow(clippy::cast_possible_truncation)] // small

@@ -30,6 +30,8 @@ fn rules(revision: u64) -> String {
         "regions": { "fra": { "countries": ["DE"], "endpoints": { "fra-1": { "url": "https://fra1.example/v1",
             "quota": "swc" } } }, "par": { "countries": ["FR"] } },
         "quotas": { "swc": { "requests": 600, "headroom": 0 } },
+        "tenants": { "acme": { "key_sha256": ["ab".repeat(32)], "residency": "eu", "services": ["chat"],
+            "budget": { "requests": 100, "per": "1d" } } },
         "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
                                 "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } },
     })

@@ -341,19 +341,19 @@ impl Exposition {
     /// What isolates of Workers may spend of quotas. Nothing if none asked.
     fn leases(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let now = self.handle.now();
-        self.handle.leases().with(|ledgers| {
+        self.handle.leases().with_quotas(|ledgers| {
             if ledgers.is_empty() {
                 return Ok(());
             }
             let mut granted = counter(encoder, "quota_granted", "Requests and tokens that isolates were granted")?;
-            for (quota, ledger) in ledgers.iter() {
+            for (quota, ledger) in ledgers {
                 let amounts = ledger.granted();
                 for (unit, amount) in [("requests", amounts.requests), ("tokens", amounts.tokens)] {
                     sample(&mut granted, &[("quota", quota.as_str()), ("unit", unit)], amount)?;
                 }
             }
             let mut holders = gauge(encoder, "quota_isolates", "Isolates of Workers that share a quota now")?;
-            for (quota, ledger) in ledgers.iter() {
+            for (quota, ledger) in ledgers {
                 let active = u64::try_from(ledger.active(now)).unwrap_or(u64::MAX);
                 holders.encode_family(&[("quota", quota.as_str())])?.encode_gauge(&active)?;
             }

@@ -11,6 +11,85 @@ use crate::decide::json::{InvalidJson, Kind, Scan};
 pub(crate) struct Additions {
     /// A stream ends with an event that tells its usage.
     pub(crate) usage: bool,
+    /// The importance of its tenant in place of what the client says of it; `None`: as the client says.
+    pub(crate) priority: Option<Priority>,
+}
+
+/// How a body tells the importance of its tenant. What a client says of it is left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Priority {
+    /// Not at all.
+    Untold,
+    /// As vLLM's `priority`.
+    Vllm(u16),
+    /// As the `service_tier` of the OpenAI API.
+    OpenAi(u16),
+}
+
+/// From this rank on, requests are `flex` at the OpenAI API.
+const FLEX_FROM: u16 = 9;
+
+/// The fields by which a body says how important it is, and where more can be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PriorityFields {
+    /// Where another field can be inserted. Others follow.
+    inside: usize,
+    /// Whether the path has vLLM's `priority`, and `service_tier`.
+    takes: (bool, bool),
+    /// Each field that is there: its name, its value, and all of it with one comma.
+    given: Vec<(&'static str, Range<usize>, Range<usize>)>,
+}
+
+impl PriorityFields {
+    /// The fields of a body whose object begins at `brace`, on a path that takes some of them.
+    pub(super) fn new(brace: usize, takes: (bool, bool)) -> Self {
+        Self { inside: brace + 1, takes, given: Vec::new() }
+    }
+
+    /// Notes a field that is there, by the range of its value.
+    pub(super) fn note(&mut self, text: &str, key: &'static str, value: Range<usize>) {
+        let whole = member(text, key, value.clone()).unwrap_or_else(|| value.clone());
+        self.given.push((key, value, whole));
+    }
+
+    /// What to write, and where.
+    pub(super) fn edits(&self, priority: Priority) -> Vec<(Range<usize>, Cow<'static, str>)> {
+        let wanted = match priority {
+            Priority::Vllm(rank) if self.takes.0 => Some(("priority", rank.to_string())),
+            Priority::OpenAi(rank) if self.takes.1 => {
+                let word = match rank {
+                    0 => "\"priority\"",
+                    FLEX_FROM.. => "\"flex\"",
+                    _ => "\"default\"",
+                };
+                Some(("service_tier", word.to_owned()))
+            }
+            _ => None,
+        };
+        let is_wanted = |key: &str| wanted.as_ref().is_some_and(|(wanted, _)| *wanted == key);
+        let given = self.given.iter().map(|(key, value, whole)| match &wanted {
+            Some((wanted, text)) if wanted == key => (value.clone(), Cow::Owned(text.clone())),
+            _ => (whole.clone(), Cow::Borrowed("")),
+        });
+        let is_given = self.given.iter().any(|(key, ..)| is_wanted(key));
+        let inserted = wanted
+            .as_ref()
+            .filter(|_| !is_given)
+            .map(|(key, text)| (self.inside..self.inside, Cow::Owned(format!("\"{key}\":{text},"))));
+        given.chain(inserted).collect()
+    }
+}
+
+/// All of a member of an object, by its key and the range of its value, with the comma behind it, or else the one
+/// before it.
+fn member(text: &str, key: &str, value: Range<usize>) -> Option<Range<usize>> {
+    let start = text.get(..value.start)?.rfind(&format!("\"{key}\""))?;
+    let after = text.get(value.end..)?;
+    if let Some(rest) = after.trim_start().strip_prefix(',') {
+        return Some(start..text.len() - rest.len());
+    }
+    let before = text.get(..start)?.trim_end();
+    Some(before.strip_suffix(',').map_or(start, str::len)..value.end)
 }
 
 /// Where a body says whether its stream tells its usage.
@@ -74,14 +153,54 @@ fn within(value: &str, start: usize) -> Result<UsageOption, InvalidJson> {
 mod tests {
     use serde_json::Value;
 
-    use super::Additions;
+    use super::{Additions, Priority};
     use crate::decide::body::tests::inspect;
     use crate::decide::route::Route;
 
     fn sent(path: &str, text: &str, usage: bool) -> String {
         let _ = Route::parse("POST", path).unwrap();
         let body = inspect(path, text, &[]).unwrap();
-        String::from_utf8(body.for_endpoint_with(None, None, None, Additions { usage }).concat()).unwrap()
+        let additions = Additions { usage, priority: None };
+        String::from_utf8(body.for_endpoint_with(None, None, None, additions).concat()).unwrap()
+    }
+
+    #[test]
+    fn a_tenants_importance_is_told_as_the_endpoint_reads_it() {
+        let told = |path: &str, fields: &str, priority: Priority| {
+            let text = format!(r#"{{"model":"m",{fields}"messages":[],"input":"x","prompt":"x"}}"#);
+            let field = if path.ends_with("chat/completions") { r#""input":"x","prompt":"x"}"# } else { "" };
+            let text = match path {
+                "/v1/chat/completions" => text.replace(&format!(",{field}"), "}"),
+                "/v1/responses" => {
+                    text.replace(r#""messages":[],"#, r#""store":false,"#).replace(r#","prompt":"x""#, "")
+                }
+                _ => text.replace(r#""messages":[],"input":"x","#, ""),
+            };
+            let body = inspect(path, &text, &[]).unwrap();
+            let additions = Additions { usage: false, priority: Some(priority) };
+            let sent = body.for_endpoint_with(None, None, None, additions).concat();
+            let value: Value = serde_json::from_slice(&sent).unwrap_or_else(|_| panic!("{text}"));
+            assert_eq!(value["model"], "m", "{text}");
+            (value.get("priority").cloned(), value.get("service_tier").cloned())
+        };
+        let (chat, completion, response) = ("/v1/chat/completions", "/v1/completions", "/v1/responses");
+        for fields in
+            ["", r#""priority":0,"#, r#""service_tier":"priority","#, r#""priority" : 0 , "service_tier":"auto","#]
+        {
+            assert_eq!(told(chat, fields, Priority::Vllm(7)), (Some(7.into()), None), "{fields}");
+            assert_eq!(told(chat, fields, Priority::OpenAi(0)), (None, Some("priority".into())), "{fields}");
+            assert_eq!(told(chat, fields, Priority::OpenAi(3)), (None, Some("default".into())), "{fields}");
+            assert_eq!(told(chat, fields, Priority::OpenAi(9)), (None, Some("flex".into())), "{fields}");
+            assert_eq!(told(chat, fields, Priority::Untold), (None, None), "{fields}");
+        }
+        assert_eq!(told(completion, "", Priority::Vllm(7)), (Some(7.into()), None));
+        assert_eq!(told(completion, "", Priority::OpenAi(0)), (None, None), "it has no such field");
+        assert_eq!(told(response, "", Priority::OpenAi(0)), (None, Some("priority".into())));
+        let last = r#"{"model":"m","messages":[] , "service_tier": "priority" }"#;
+        let body = inspect(chat, last, &[]).unwrap();
+        let additions = Additions { usage: false, priority: Some(Priority::Untold) };
+        let sent = body.for_endpoint_with(None, None, None, additions).concat();
+        assert_eq!(String::from_utf8(sent).unwrap(), r#"{"model":"m","messages":[]  }"#);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId};
+use bailiwick_rules::id::{EndpointId, JurisdictionId, RegionId, TierId};
 use bailiwick_rules::rules::{Endpoint, Engine, HttpUrl, SecretName, Style};
 use bailiwick_rules::table::{QuotaIndex, RegionIndex};
 
-use crate::decide::body::Needs;
 use crate::decide::body::models::NamedModel;
+use crate::decide::body::{Needs, Priority};
 use crate::decide::plan::endpoint::{lacks, model_at};
 use crate::decide::state::Place;
 use crate::decide::state::tuned::is_tuned;
@@ -24,6 +24,8 @@ pub(crate) struct Target {
     pub(super) jurisdiction: Option<JurisdictionId>,
     pub(super) quota: Option<QuotaIndex>,
     pub(super) counts_tokens: bool,
+    pub(super) priority: Option<Priority>,
+    pub(super) objective: Option<TierId>,
 }
 
 impl Target {
@@ -51,10 +53,22 @@ impl Target {
         self.quota
     }
 
-    /// Whether its quota limits tokens, so that every answer has to tell how many it used.
+    /// Whether its quota or the tenant's budget limits tokens, so that every answer has to tell how many it used.
     #[must_use]
     pub(crate) fn counts_tokens(&self) -> bool {
         self.counts_tokens
+    }
+
+    /// How its body tells the importance of the tenant; `None`: as the client says.
+    #[must_use]
+    pub(crate) fn priority(&self) -> Option<Priority> {
+        self.priority
+    }
+
+    /// The service tier to name in a header, for llm-d.
+    #[must_use]
+    pub(crate) fn objective(&self) -> Option<&TierId> {
+        self.objective.as_ref()
     }
 
     /// Its base URL.

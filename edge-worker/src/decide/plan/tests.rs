@@ -403,3 +403,26 @@ fn every_target_lies_in_the_fence_and_none_stands_twice() {
         .unwrap();
     println!("plans made: {}", cases.get());
 }
+
+#[test]
+fn a_service_tier_is_told_to_each_endpoint_in_its_own_form() {
+    let rules = RULES
+        .replace("\"weight\": 3,", "\"weight\": 3, \"priority_as\": \"vllm\",")
+        .replace("\"priority\": 1,", "\"priority\": 1, \"priority_as\": \"llm-d\",")
+        .replace("\"style\": \"azure\",", "\"style\": \"azure\", \"priority_as\": \"openai\",");
+    let mut plan = plan_by(&rules, &Case::default(), &Needs::default()).unwrap();
+    assert!(plan.targets().iter().all(|target| target.priority().is_none()), "no tiers: as the client says");
+    let (name, tier) = (TierId::parse("batch").unwrap(), ServiceTier { rank: 9, refuse_at: None });
+    plan.tell_tier(Some((&name, &tier)));
+    let told: std::collections::BTreeMap<_, _> = plan
+        .targets()
+        .iter()
+        .map(|target| (target.id().as_str(), (target.priority(), target.objective().map(TierId::as_str))))
+        .collect();
+    assert_eq!(told["fra-1"], (Some(Priority::Vllm(9)), None));
+    assert_eq!(told["fra-2"], (Some(Priority::Untold), None));
+    assert_eq!(told["fra-3"], (Some(Priority::Untold), Some("batch")));
+    assert_eq!(told["azure"], (Some(Priority::OpenAi(9)), None));
+    plan.tell_tier(None);
+    assert!(plan.targets().iter().all(|target| target.priority() == Some(Priority::Untold)));
+}

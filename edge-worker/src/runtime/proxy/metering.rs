@@ -1,12 +1,13 @@
 //! Charges attempts to quotas. Takes the events of a run; withholds endpoints whose quotas are used up, and tells the
 //! isolate's memory what was taken and used. Called by `proxy`. Requests to which no quota applies pass it by.
 
-use bailiwick_rules::quota::Reading;
-use bailiwick_rules::table::QuotaIndex;
+use bailiwick_rules::quota::{Dimension, Reading, write_span};
+use bailiwick_rules::rules::Budget;
+use bailiwick_rules::table::{QuotaIndex, Table, Tenant, TenantIndex};
 use serde_json::json;
 
 use super::{Driver, is_event_stream};
-use crate::decide::attempt::{End, Outcome};
+use crate::decide::attempt::{End, Outcome, Record};
 use crate::decide::headers::Headers;
 use crate::decide::plan::Target;
 use crate::decide::quota::place::country_of;
@@ -18,7 +19,7 @@ use crate::runtime::memory;
 use crate::runtime::metrics;
 use crate::runtime::reply::Identity;
 
-/// What one request takes of quotas.
+/// What one request takes of quotas and of its tenant's budget.
 #[derive(Debug)]
 pub(crate) struct Metering {
     demand: Demand,
@@ -26,6 +27,8 @@ pub(crate) struct Metering {
     hides_usage: bool,
     /// What was taken for the current attempt, and its position among all.
     charge: Option<(Charge, usize)>,
+    /// What was taken of the tenant's budget: once, however many endpoints are asked.
+    budget: Option<Charge>,
     /// What the answer says that it used.
     usage: Option<Usage>,
     /// Reads that from a stream.
@@ -35,8 +38,24 @@ pub(crate) struct Metering {
 impl Metering {
     /// Begins to meter a request. `hides_usage`: its client doesn't get the event that only tells its usage.
     pub(crate) fn new(demand: Demand, hides_usage: bool) -> Self {
-        Self { demand, hides_usage, charge: None, usage: None, watch: None }
+        Self { demand, hides_usage, charge: None, budget: None, usage: None, watch: None }
     }
+
+    /// What the answer says that it used.
+    fn told(&self) -> Option<Usage> {
+        self.usage.or(self.watch.as_ref().and_then(UsageWatch::usage))
+    }
+
+    /// What the request may need.
+    pub(crate) fn demand(&self) -> &Demand {
+        &self.demand
+    }
+}
+
+/// A tenant with its budget, if it has one.
+pub(crate) fn budget_of(table: &Table, tenant: Option<TenantIndex>) -> Option<(&Tenant, &Budget)> {
+    let tenant = table.tenant(tenant?);
+    Some((tenant, tenant.limits.as_ref()?.budget.as_ref()?))
 }
 
 impl Driver {
@@ -62,6 +81,11 @@ impl Driver {
     pub(super) fn charge(&mut self, target: usize) {
         self.settle();
         let (Some(metering), Some(Identity { table, .. })) = (&mut self.job.metering, &self.info.whose) else { return };
+        if metering.budget.is_none() {
+            let charge =
+                |budget| memory::with(|memory| memory.quotas.charge_budget(budget, &metering.demand, clock::now()));
+            metering.budget = budget_of(table, metering.demand.tenant).map(charge);
+        }
         let quota = self.run.target(target).and_then(|target| quota_of(table.quotas(), target));
         let charge = |quota| memory::with(|memory| memory.quotas.charge(quota, &metering.demand, clock::now()));
         let position = self.run.record().attempts.len().saturating_sub(1);
@@ -74,19 +98,30 @@ impl Driver {
     pub(super) fn settle(&mut self) {
         let Some(metering) = &mut self.job.metering else { return };
         let Some((charge, position)) = metering.charge.take() else { return };
-        let record = self.run.record();
-        let outcome = record.attempts.get(position).and_then(|attempt| attempt.outcome);
-        let usage = metering.usage.or(metering.watch.as_ref().and_then(UsageWatch::usage));
-        let end = match (outcome, record.end) {
-            (Some(Outcome::Committed), _) if usage.is_some() => Settlement::Used(usage),
-            (Some(Outcome::Committed), Some(End::Whole | End::Piped)) => Settlement::Used(None),
-            // The endpoint may have worked until now.
-            (None | Some(Outcome::Committed | Outcome::ClientGone | Outcome::Timeout), _) => {
-                Settlement::Left { seen: metering.watch.as_ref().map_or(0, UsageWatch::seen) }
-            }
-            (Some(_), _) => Settlement::Refused,
-        };
+        let end = settlement(metering, self.run.record(), position);
         memory::with(|memory| memory.quotas.settle(&charge, &metering.demand, end, clock::now()));
+    }
+
+    /// Settles all that is still open, at the end.
+    #[inline(never)]
+    pub(super) fn settle_all(&mut self) {
+        self.settle();
+        let Some(metering) = &mut self.job.metering else { return };
+        if let Some(usage) = metering.told() {
+            memory::with(|memory| memory.quotas.learn(&metering.demand, usage));
+        }
+        let Some(charge) = metering.budget.take() else { return };
+        let record = self.run.record();
+        let end = settlement(metering, record, record.attempts.len().saturating_sub(1));
+        memory::with(|memory| memory.quotas.settle(&charge, &metering.demand, end, clock::now()));
+    }
+
+    /// Tells a tenant with a budget what is left of it.
+    #[inline(never)]
+    pub(super) fn tell_limits(&self, headers: &mut Headers) {
+        if let (Some(_), Some(whose)) = (&self.job.metering, &self.info.whose) {
+            tell_budget(whose, headers);
+        }
     }
 
     /// Believes what the headers of an answer say of the quota that it was charged to.
@@ -158,4 +193,42 @@ fn quota_of<'q>(
     target: &Target,
 ) -> Option<&'q bailiwick_rules::table::Quota> {
     target.quota().and_then(|QuotaIndex(index)| quotas.get(index as usize))
+}
+
+/// How an attempt ended, as far as its charge is concerned.
+fn settlement(metering: &Metering, record: &Record, position: usize) -> Settlement {
+    let outcome = record.attempts.get(position).and_then(|attempt| attempt.outcome);
+    let usage = metering.told();
+    match (outcome, record.end) {
+        (Some(Outcome::Committed), _) if usage.is_some() => Settlement::Used(usage),
+        (Some(Outcome::Committed), Some(End::Whole | End::Piped)) => Settlement::Used(None),
+        // The endpoint may have worked until now.
+        (None | Some(Outcome::Committed | Outcome::ClientGone | Outcome::Timeout), _) => {
+            Settlement::Left { seen: metering.watch.as_ref().map_or(0, UsageWatch::seen) }
+        }
+        (Some(_), _) => Settlement::Refused,
+    }
+}
+
+/// Tells a tenant with a budget what is left of it.
+pub(crate) fn tell_budget(whose: &Identity, headers: &mut Headers) {
+    if let Some(budget) = budget_of(&whose.table, whose.tenant) {
+        let told = memory::with(|memory| memory.quotas.left_of(budget, clock::now()));
+        write_limits(told, headers);
+    }
+}
+
+/// Writes what is left of requests and of tokens, as OpenAI does.
+fn write_limits([requests, tokens]: [Option<Dimension>; 2], headers: &mut Headers) {
+    for (kind, told) in [("requests", requests), ("tokens", tokens)] {
+        let Some(told) = told else { continue };
+        let mut write = |what: &str, value: Option<String>| {
+            if let Some(value) = value {
+                headers.set(&format!("x-ratelimit-{what}-{kind}"), &value);
+            }
+        };
+        write("limit", told.limit.map(|limit| limit.to_string()));
+        write("remaining", told.remaining.map(|remaining| remaining.to_string()));
+        write("reset", told.reset.map(write_span));
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::rules::{Allowance, Receipts, Streams};
 use bailiwick_rules::steer::{Ask, Conditions, Local, PathClass, Steering, decide, rank, stand};
 use bailiwick_rules::table::{Service, Table};
@@ -14,11 +15,12 @@ use serde_json::json;
 use worker::Env;
 
 use super::Recognized;
+use crate::decide::admission::{self, Slot};
 use crate::decide::attempt::Task;
 use crate::decide::batch::{BatchInput, BatchPolicy};
 use crate::decide::body::{Inspected, Needs};
 use crate::decide::denial::Denial;
-use crate::decide::envelope::Failure;
+use crate::decide::envelope::{Failure, Limited};
 use crate::decide::headers::Headers;
 use crate::decide::multipart::upload::UploadKind;
 use crate::decide::plan::{self, Plan, PlanRequest, Target};
@@ -37,7 +39,7 @@ use crate::runtime::env;
 use crate::runtime::feed::Snapshot;
 use crate::runtime::memory;
 use crate::runtime::observe::Observation;
-use crate::runtime::proxy::{Job, Metering};
+use crate::runtime::proxy::{Job, Metering, budget_of};
 use crate::runtime::receipt::{ReceiptPolicy, ReceiptSigner};
 use crate::runtime::reply::{Reply, ResponseInfo};
 use crate::runtime::request::ClientRequest;
@@ -76,12 +78,16 @@ pub(super) fn prepare(
     let affinity = affinity(known.table, &known.caller, json, request, &info.request_id);
     let source = Source::of(opened.owner.tenant.as_deref(), known.caller.client.address, &affinity);
     let way = SteeringInput { affinity, source, now: clock::now() };
-    let (plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &way)? {
+    let (mut plan, steering) = match planned(&env, snapshot, info, &known, body.as_ref(), &mut opened, &way)? {
         Planned::Listed(reply) => return Ok(Preparation::Answered(reply)),
         Planned::Sendable(plan, steering) => (plan, steering),
     };
+    let metering = metering(known.table, &known.caller, &known.route, body.as_ref());
+    let slot = admit(&known, snapshot, &mut plan, metering.as_deref())?;
     let receipt_signer = receipt_policy.engage(known.table, &known.caller, &steering, &info.request_id);
-    Ok(Preparation::Sendable(Box::new(prepared(env, known, body, opened, plan, source, receipt_signer))))
+    let mut prepared = prepared(env, known, body, opened, plan, source, receipt_signer);
+    (prepared.job.metering, prepared.job.slot) = (metering, slot);
+    Ok(Preparation::Sendable(Box::new(prepared)))
 }
 
 /// What a request names, after its sealed ids were opened.
@@ -242,7 +248,6 @@ fn prepared(
     let is_upload = is_state && route.takes() == BodyForm::Form;
     let load = is_upload.then(|| if route.is(&["files"]) { UploadKind::File } else { UploadKind::Part });
     let answer_kind = route.answer_kind();
-    let metering = metering(table, &caller, &route, body.as_ref());
     let task = Task {
         plan,
         model: model.clone(),
@@ -269,15 +274,50 @@ fn prepared(
         ids: keys.map(|keys| (keys, owner)),
         hides_models,
         reservation: None,
-        metering,
+        metering: None,
+        slot: None,
         observation,
     };
     Prepared { task, job, load }
 }
 
-/// What a request takes of quotas. `None` if the rules have none, or if the request is no inference.
+/// Admits a request of a tenant with limits: by its service tier, by how many of its requests are under way, and by its
+/// budget. It can only refuse.
+///
+/// # Errors
+/// 429 with a wait.
+fn admit(
+    known: &Recognized<'_>,
+    snapshot: &Snapshot,
+    plan: &mut Plan,
+    metering: Option<&Metering>,
+) -> Result<Option<Slot>, Failure> {
+    let Recognized { table, caller, route, .. } = known;
+    let tenant = caller.tenant.map(|tenant| table.tenant(tenant)).filter(|_| route.class() == Class::Inference);
+    let tier = tenant.and_then(|tenant| table.tiers().get(tenant.limits.as_ref()?.tier?));
+    if !table.tiers().is_empty() {
+        plan.tell_tier(tier);
+    }
+    let Some(tenant) = tenant.filter(|tenant| tenant.limits.is_some()) else { return Ok(None) };
+    let regions = plan.targets().iter().map(Target::region);
+    admission::check_tier(table, tenant, regions, |region| snapshot.load_of(region))?;
+    let slot = Slot::take(tenant)?;
+    if let (Some(metering), Some(budget)) = (metering, budget_of(table, caller.tenant)) {
+        if budget.1.tokens.is_some() {
+            plan.count_tokens();
+        }
+        let fits = memory::with(|memory| memory.quotas.check_budget(budget, metering.demand(), clock::now()));
+        fits.map_err(|refusal| match refusal {
+            Refusal::Wait(wait) => Failure::Limited(Limited::Budget { wait_ms: wait.0 }),
+            Refusal::TooLarge => Failure::Limited(Limited::TooLarge),
+        })?;
+    }
+    Ok(slot)
+}
+
+/// What a request takes of quotas and budgets. `None` if it has to keep to none, or if it is no inference.
 fn metering(table: &Table, caller: &Caller, route: &Route, body: Option<&Content>) -> Option<Box<Metering>> {
-    if table.quotas().is_empty() || route.class() != Class::Inference {
+    if route.class() != Class::Inference || table.quotas().is_empty() && budget_of(table, caller.tenant).is_none() {
         return None;
     }
     let json = body.and_then(Content::json);

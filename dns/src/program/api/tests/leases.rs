@@ -39,6 +39,30 @@ async fn isolates_together_are_granted_what_the_quota_allows() {
 }
 
 #[tokio::test]
+async fn a_tenants_budget_is_divided_by_the_same_rules_alone() {
+    let fixture = Fixture::open().await;
+    let ask = |isolate: &str, revision: u64, spent: u64| {
+        json!({ "isolate": isolate, "revision": revision, "budgets": {
+            "0": { "spent": { "requests": spent }, "want": { "requests": 100 }, "least": { "requests": 1 } },
+            "7": {} } })
+    };
+    let granted = async |body| {
+        let (status, told) = read(fixture.send(Method::POST, "/v1/leases", Some(WORKER), Some(body)).await).await;
+        assert_eq!(status, 200, "{told}");
+        told["budgets"]["0"]["granted"]["requests"].as_u64()
+    };
+    assert_eq!(granted(ask("a", 6, 0)).await, None, "by other rules the position may be another tenant's");
+    assert_eq!(granted(ask("a", 7, 0)).await, Some(50), "half of what is left");
+    let second = granted(ask("b", 7, 0)).await.unwrap();
+    assert!((1..=25).contains(&second), "{second}");
+    // All is spent: nothing comes back for hours.
+    for isolate in ["a", "b", "a", "b"] {
+        granted(ask(isolate, 7, 60)).await;
+    }
+    assert_eq!(granted(ask("c", 7, 0)).await, Some(0));
+}
+
+#[tokio::test]
 async fn who_may_not_ask_or_asks_wrongly_is_told_so() {
     let fixture = Fixture::open().await;
     let post = |token, body| fixture.send(Method::POST, "/v1/leases", token, Some(body));

@@ -6,7 +6,7 @@ use bailiwick_rules::rules::Limits;
 
 use super::{State, Step};
 use crate::decide::attempt::{Action, Attempt, End, Expect, Outcome, Stop};
-use crate::decide::envelope::Failure;
+use crate::decide::envelope::{Failure, Limited};
 use crate::decide::plan::{Skip, Skipped};
 
 /// Another attempt begins only if at least this much of the total limit is left, in milliseconds.
@@ -94,8 +94,8 @@ impl Step<'_> {
             Refusal::Wait(wait) => Some(wait.0),
             Refusal::TooLarge => None,
         });
-        let too_large = || untried.clone().next().map(|_| Failure::LargerThanQuota);
-        waits.min().map(|wait_ms| Failure::QuotaExhausted { wait_ms }).or_else(too_large)
+        let too_large = || untried.clone().next().map(|_| Failure::Limited(Limited::TooLarge));
+        waits.min().map(|wait_ms| Failure::Limited(Limited::Quota { wait_ms })).or_else(too_large)
     }
 
     pub(super) fn send(&mut self, target: usize) {
@@ -194,7 +194,8 @@ impl Step<'_> {
         let lacks = |outcome: &Outcome| matches!(outcome, Outcome::NoModel | Outcome::NoPath);
         let all = |fits: fn(Outcome) -> bool| outcomes().filter(|outcome| !lacks(outcome)).all(fits);
         let exhausted = self.quota_exhausted();
-        let opens = if let Some(Failure::QuotaExhausted { wait_ms }) = exhausted { Some(wait_ms) } else { None };
+        let opens =
+            if let Some(Failure::Limited(Limited::Quota { wait_ms })) = exhausted { Some(wait_ms) } else { None };
         let shortest = self.run.shortest_retry_after_ms.into_iter().chain(opens).min();
         let retry_after = shortest.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX));
         if outcomes().next().is_none() {

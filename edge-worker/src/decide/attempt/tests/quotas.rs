@@ -4,6 +4,7 @@ use bailiwick_rules::quota::Refusal;
 use bailiwick_rules::time::Millis;
 
 use super::*;
+use crate::decide::envelope::Limited;
 use crate::decide::plan::Skip;
 
 /// Begins a run whose endpoints are refused by their quotas, in the order of the plan.
@@ -42,10 +43,10 @@ fn the_next_endpoint_of_the_fence_serves_while_a_quota_is_used_up() {
 #[test]
 fn where_no_quota_allows_it_the_least_wait_is_told_and_nothing_is_sent() {
     let (driver, actions) = begin([wait(9_000), wait(1_500), Some(Refusal::TooLarge), wait(60_000)]);
-    assert_eq!(actions, [Action::Reply { failure: Failure::QuotaExhausted { wait_ms: 1_500 } }]);
+    assert_eq!(actions, [Action::Reply { failure: Failure::Limited(Limited::Quota { wait_ms: 1_500 }) }]);
     assert!(driver.run.is_done() && driver.run.record().attempts.is_empty());
     let (_, actions) = begin([Some(Refusal::TooLarge); 4]);
-    assert_eq!(actions, [Action::Reply { failure: Failure::LargerThanQuota }]);
+    assert_eq!(actions, [Action::Reply { failure: Failure::Limited(Limited::TooLarge) }]);
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn after_a_refusal_that_closes_a_quota_its_wait_is_told() {
     driver.withhold([wait(4_000), wait(9_000), wait(9_000), wait(9_000)]);
     driver.step(Event::Headers { attempt: 1, status: 429, content_type: None, packed: false, retry_after_ms: None });
     let [.., Action::Reply { failure }] = &driver.eof()[..] else { panic!("no answer") };
-    assert_eq!(*failure, Failure::QuotaExhausted { wait_ms: 4_000 });
+    assert_eq!(*failure, Failure::Limited(Limited::Quota { wait_ms: 4_000 }));
 }
 
 #[test]
@@ -73,4 +74,46 @@ fn the_only_endpoint_is_not_asked_again_if_its_quota_forbids_it() {
     driver.withhold([wait(2_000), wait(9_000), wait(9_000), wait(9_000)]);
     let actions = driver.timer(1_000);
     assert!(matches!(actions[..], [Action::Reply { .. }]), "{actions:?}");
+}
+
+/// Whatever quotas allow from one moment to the next: nothing is sent to an endpoint that they don't allow, nor twice
+/// to one that refused, and a run that ends without an answer says when to try again.
+#[test]
+fn nothing_is_sent_to_an_endpoint_that_its_quota_withholds() {
+    let refusal = prop_oneof![Just(None), (1..90_000u64).prop_map(wait), Just(Some(Refusal::TooLarge))];
+    let steps = proptest::collection::vec((proptest::array::uniform4(refusal), 0..5usize), 1..7);
+    let sent = Cell::new(0);
+    TestRunner::new(ProptestConfig::with_cases(20_000))
+        .run(&steps, |steps| {
+            let task = chat_task(german_plan(), Expect::Json, Limits::default());
+            let mut driver = Driver { run: Run::new(task), budget: Budget::new(0), now: 1_000 };
+            let mut steps = steps.into_iter();
+            let mut event = Some(Event::Start);
+            while let (Some(next), Some((refusals, kind))) = (event.take(), steps.next()) {
+                driver.withhold(refusals);
+                let actions = driver.step(next);
+                for action in &actions {
+                    match action {
+                        Action::Send { target, .. } => {
+                            sent.set(sent.get() + 1);
+                            prop_assert!(refusals[*target].is_none(), "{target} is withheld: {actions:?}");
+                        }
+                        Action::Reply { failure: Failure::Limited(Limited::Quota { wait_ms }) } => {
+                            prop_assert!(refusals.contains(&wait(*wait_ms)), "{wait_ms} is no wait of {refusals:?}");
+                        }
+                        _ => {}
+                    }
+                }
+                let attempt = driver.attempt();
+                let status = [429, 500, 503, 401, 404][kind];
+                let headers =
+                    Event::Headers { attempt, status, content_type: None, packed: false, retry_after_ms: None };
+                event =
+                    (!driver.run.is_done()).then_some(if kind == 4 { Event::FetchError { attempt } } else { headers });
+            }
+            Ok(())
+        })
+        .unwrap();
+    println!("attempts sent: {}", sent.get());
+    assert!(sent.get() > 20_000);
 }

@@ -1,0 +1,145 @@
+//! Whether a tenant's request may be sent at all: its service tier against the loads of regions, and how many of its
+//! requests are under way. Takes the tenant's limits; returns a [`Slot`], or why not. Called by `prepare`.
+//!
+//! It can only refuse. Nobody's fence grows because a region is full.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use bailiwick_rules::id::TenantId;
+use bailiwick_rules::rules::Ratio;
+use bailiwick_rules::table::{RegionIndex, Table, Tenant};
+
+use crate::decide::envelope::{Failure, Limited};
+
+/// How long a client should wait while its tier is refused, in milliseconds. Loads are told about as often.
+const CAPACITY_WAIT_MS: u64 = 5_000;
+
+thread_local! {
+    /// How many requests of each tenant with a limit are under way in this isolate.
+    static UNDER_WAY: RefCell<HashMap<TenantId, u32>> = RefCell::new(HashMap::new());
+}
+
+/// A request that is under way, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(TenantId);
+
+impl Slot {
+    /// Takes a slot of a tenant that may have so many; `None` for a tenant without such a limit.
+    ///
+    /// # Errors
+    /// 429 if all are taken.
+    pub(crate) fn take(tenant: &Tenant) -> Result<Option<Self>, Failure> {
+        let most = tenant.limits.as_ref().and_then(|limits| limits.concurrency);
+        let Some(most) = most else { return Ok(None) };
+        UNDER_WAY.with_borrow_mut(|under_way| {
+            let count = under_way.entry(tenant.id.clone()).or_insert(0);
+            if *count >= most {
+                return Err(Failure::Limited(Limited::Concurrency { most }));
+            }
+            *count += 1;
+            Ok(Some(Self(tenant.id.clone())))
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        UNDER_WAY.with_borrow_mut(|under_way| {
+            if let Some(count) = under_way.get_mut(&self.0) {
+                *count -= 1;
+                if *count == 0 {
+                    under_way.remove(&self.0);
+                }
+            }
+        });
+    }
+}
+
+/// Refuses a tenant whose service tier no region of `regions` takes at its load. A region whose load isn't known takes
+/// it: what isn't known is never read as full.
+///
+/// # Errors
+/// 429 with a wait.
+pub(crate) fn check_tier(
+    table: &Table,
+    tenant: &Tenant,
+    regions: impl IntoIterator<Item = RegionIndex>,
+    load: impl Fn(RegionIndex) -> Option<Ratio>,
+) -> Result<(), Failure> {
+    let tier = tenant.limits.as_ref().and_then(|limits| table.tiers().get(limits.tier?));
+    let Some(mark) = tier.and_then(|(_, tier)| tier.refuse_at) else { return Ok(()) };
+    let mut regions = regions.into_iter().peekable();
+    let is_full = |region: RegionIndex| load(region).is_some_and(|load| load >= mark);
+    if regions.peek().is_some() && regions.all(is_full) {
+        return Err(Failure::Limited(Limited::Capacity { wait_ms: CAPACITY_WAIT_MS }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let tenant = |key: &str, more: serde_json::Value| {
+            let mut tenant = serde_json::json!({ "key_sha256": [key.repeat(64)], "services": ["chat"] });
+            tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            tenant
+        };
+        let rules = serde_json::json!({
+            "version": 1, "revision": 1,
+            "regions": { "fra": { "countries": ["DE"] }, "par": { "countries": ["FR"] } },
+            "tiers": { "gold": { "rank": 0, "refuse_at": 1.2 }, "batch": { "rank": 9, "refuse_at": 0.85 },
+                       "always": { "rank": 0 } },
+            "services": { "chat": { "hosts": ["chat.example"], "pattern": "active-active", "regions": ["fra", "par"],
+                                    "residency": [{ "clients": ["*"], "process_in": ["*"] }] } },
+            "tenants": {
+                "a-gold": tenant("a", serde_json::json!({ "tier": "gold" })),
+                "b-batch": tenant("b", serde_json::json!({ "tier": "batch", "concurrency": 2 })),
+                "c-always": tenant("c", serde_json::json!({ "tier": "always" })),
+                "d-none": tenant("d", serde_json::json!({})),
+            },
+        });
+        Table::compile(rules.to_string().as_bytes()).unwrap()
+    }
+
+    const FRA: RegionIndex = RegionIndex(0);
+    const PAR: RegionIndex = RegionIndex(1);
+
+    #[test]
+    fn the_lowest_tier_is_refused_first_and_only_if_every_region_is_full() {
+        let table = table();
+        let refused = |fra: Option<u32>, par: Option<u32>| -> Vec<&str> {
+            let load = |region| if region == FRA { fra } else { par }.map(Ratio);
+            let is_refused = |tenant: &&Tenant| check_tier(&table, tenant, [FRA, PAR], load).is_err();
+            table.tenants().iter().filter(is_refused).map(|tenant| tenant.id.as_str()).collect()
+        };
+        assert_eq!(refused(Some(849_999), Some(2_000_000)), [""; 0]);
+        assert_eq!(refused(Some(850_000), Some(850_000)), ["b-batch"]);
+        assert_eq!(refused(Some(1_200_000), Some(1_200_000)), ["a-gold", "b-batch"]);
+        assert_eq!(refused(Some(u32::MAX), None), [""; 0], "what isn't known is never read as full");
+        let batch = &table.tenants()[1];
+        let nowhere: [RegionIndex; 0] = [];
+        assert_eq!(
+            check_tier(&table, batch, nowhere, |_| Some(Ratio(u32::MAX))),
+            Ok(()),
+            "another failure tells of it"
+        );
+        assert_eq!(check_tier(&table, batch, [PAR], |_| Some(Ratio(900_000))).unwrap_err().status(), 429);
+    }
+
+    #[test]
+    fn a_slot_is_free_again_when_its_request_ends() {
+        let table = table();
+        let [gold, batch, ..] = table.tenants() else { panic!("four") };
+        assert!(Slot::take(gold).unwrap().is_none(), "no limit");
+        let first = Slot::take(batch).unwrap();
+        let second = Slot::take(batch).unwrap();
+        assert_eq!(Slot::take(batch).unwrap_err(), Failure::Limited(Limited::Concurrency { most: 2 }));
+        drop(first);
+        assert!(Slot::take(batch).is_ok_and(|slot| slot.is_some()));
+        drop(second);
+        assert!(UNDER_WAY.with_borrow(HashMap::is_empty));
+    }
+}
