@@ -3,7 +3,7 @@
 //! [`bailiwick_rules::quota`], which DNS nodes share.
 
 pub(crate) mod place;
-pub(crate) mod usage;
+pub(crate) mod usage_event;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use bailiwick_rules::rules::Budget;
 use bailiwick_rules::table::{Quota, Table, Tenant, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use usage::Usage;
+use crate::decide::usage::Usage;
 
 /// How many tokens an answer is expected to have if neither the request nor a quota says it.
 const OUTPUT_DEFAULT: u64 = 800;
@@ -76,13 +76,31 @@ pub(crate) struct Charge {
     cost: Cost,
 }
 
+/// The tokens that an answer says it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Tokens {
+    /// Of the prompt.
+    pub(crate) prompt: u64,
+    /// Of the answer.
+    pub(crate) answer: u64,
+}
+
+impl Tokens {
+    /// What an answer says; `None` if it says nothing.
+    #[must_use]
+    pub(crate) fn of(usage: &Usage) -> Option<Self> {
+        let is_told = usage.tokens_in.is_some() || usage.tokens_out.is_some();
+        is_told.then(|| Self { prompt: usage.tokens_in.unwrap_or(0), answer: usage.tokens_out.unwrap_or(0) })
+    }
+}
+
 /// How an attempt ended, as far as its quota is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
     /// The endpoint refused it or failed: the request counts, its tokens don't.
     Refused,
     /// It was served, or may have been: the tokens that are known. What isn't known stays as it was estimated.
-    Used(Option<Usage>),
+    Used(Option<Tokens>),
     /// It broke off: what was seen until then, if that is more than was estimated.
     Left {
         /// The tokens of the answer that were seen.
@@ -173,7 +191,9 @@ impl Quotas {
         let used = match end {
             Settlement::Refused => Cost { tokens: 0, ..charge.cost },
             Settlement::Used(None) => charge.cost,
-            Settlement::Used(Some(usage)) => Cost { tokens: usage.total(), ..charge.cost },
+            Settlement::Used(Some(tokens)) => {
+                Cost { tokens: tokens.prompt.saturating_add(tokens.answer), ..charge.cost }
+            }
             Settlement::Left { seen } => {
                 let prompt = estimated_tokens(demand.bytes, self.ratios.of(&demand.model, demand.tenant()));
                 Cost { tokens: charge.cost.tokens.max(prompt.saturating_add(seen)), ..charge.cost }
@@ -193,8 +213,8 @@ impl Quotas {
     }
 
     /// Learns from the usage of a request how many tokens such prompts have.
-    pub(crate) fn learn(&mut self, demand: &Demand, usage: Usage) {
-        self.ratios.learn(&demand.model, demand.tenant(), demand.bytes, usage.prompt);
+    pub(crate) fn learn(&mut self, demand: &Demand, tokens: Tokens) {
+        self.ratios.learn(&demand.model, demand.tenant(), demand.bytes, tokens.prompt);
     }
 
     /// Believes what a provider's headers say of the quota that an attempt was charged to.
@@ -352,7 +372,7 @@ mod tests {
         let table = table(60_000);
         let quota = &table.quotas()[0];
         let demand = demand(400, Output::AtMost(900));
-        let usage = |total: u64| Settlement::Used(Some(Usage { prompt: 50, completion: total - 50 }));
+        let usage = |total: u64| Settlement::Used(Some(Tokens { prompt: 50, answer: total - 50 }));
         for (end, expected) in [
             (Settlement::Refused, 30_000),
             (Settlement::Used(None), 29_000),
@@ -376,7 +396,7 @@ mod tests {
         let mut quotas = Quotas::default();
         let demand = demand(4_000, Output::Nothing);
         let charge = quotas.charge(quota, &demand, NOW);
-        let usage = Usage { prompt: 500, completion: 0 };
+        let usage = Tokens { prompt: 500, answer: 0 };
         quotas.settle(&charge, &demand, Settlement::Used(Some(usage)), NOW);
         quotas.learn(&demand, usage);
         assert_eq!(quotas.cost(quota, &demand).tokens, 500);

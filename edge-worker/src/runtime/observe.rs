@@ -126,13 +126,19 @@ fn note_result(position: usize, node: &Node, result: Result<(), ReadError>) {
 
 /// Counts a request that was sent to no endpoint.
 pub(crate) fn refused(info: &ResponseInfo, code: &str) {
-    let Some(Identity { table, service, .. }) = &info.whose else { return };
+    let Some(whose) = &info.whose else { return };
     with(|state, now| {
-        let service = table.service(*service).id.clone();
-        let clients = "unknown".to_owned();
-        let key = Key { service, clients, region: None, endpoint: None, model: None, tier: None, arm: None };
+        let service = whose.table.service(whose.service).id.clone();
+        let (clients, tier) = ("unknown".to_owned(), tier_of(&whose.table, whose));
+        let key = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
         state.collector.refused(key, code, now.since(info.began).0);
     });
+}
+
+/// The name of the service tier of a tenant, if it has one.
+fn tier_of(table: &Table, whose: &Identity) -> Option<String> {
+    let (name, _) = table.tiers().get(table.tenant(whose.tenant?).limits.as_ref()?.tier?)?;
+    Some(name.to_string())
 }
 
 /// One request that is counted, from its steering to its end.
@@ -155,7 +161,8 @@ impl Observation {
         let order = (service.clone(), regions.collect());
         with(|state, now| state.collector.steered(&order, now));
         let clients = clients(table, standing);
-        let base = Key { service, clients, region: None, endpoint: None, model: None, tier: None, arm: None };
+        let tier = tier_of(table, whose);
+        let base = Key { service, clients, region: None, endpoint: None, model: None, tier, arm: None };
         Some(Self { base, order, at: None })
     }
 

@@ -425,7 +425,7 @@ impl Driver {
                 outputs.extend([Output::Commit { status }, Output::Emit(body)]);
             }
             Action::Emit { bytes } => {
-                let bytes = if self.job.metering.is_some() { self.read_usage(bytes) } else { bytes };
+                let bytes = if self.job.metering.is_some() { self.pass_events(bytes) } else { bytes };
                 outputs.push_back(Output::Emit(self.spliced(bytes)));
             }
             Action::EmitTail { bytes } => outputs.extend([Output::Emit(bytes), Output::Finish]),
@@ -464,7 +464,12 @@ impl Driver {
             self.upstream_headers = Some(core::mem::take(headers));
         }
         self.note_verdict(Verdict::Answered);
-        let body = if self.job.metering.is_some() { self.begin_usage(body, whole) } else { body };
+        let body = if self.job.metering.is_some() {
+            self.begin_events();
+            self.pass_events(body)
+        } else {
+            body
+        };
         match &mut self.splice {
             Some(splice) if whole => splice.whole(&body),
             _ => self.spliced(body),

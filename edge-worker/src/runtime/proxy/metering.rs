@@ -11,8 +11,8 @@ use crate::decide::attempt::{End, Outcome, Record};
 use crate::decide::headers::Headers;
 use crate::decide::plan::Target;
 use crate::decide::quota::place::country_of;
-use crate::decide::quota::usage::{Usage, UsageWatch};
-use crate::decide::quota::{Charge, Demand, Settlement};
+use crate::decide::quota::usage_event::UsageEvents;
+use crate::decide::quota::{Charge, Demand, Settlement, Tokens};
 use crate::runtime::clock;
 use crate::runtime::log;
 use crate::runtime::memory;
@@ -29,21 +29,14 @@ pub(crate) struct Metering {
     charge: Option<(Charge, usize)>,
     /// What was taken of the tenant's budget: once, however many endpoints are asked.
     budget: Option<Charge>,
-    /// What the answer says that it used.
-    usage: Option<Usage>,
-    /// Reads that from a stream.
-    watch: Option<UsageWatch>,
+    /// Follows the events of a stream that tells its usage.
+    events: Option<UsageEvents>,
 }
 
 impl Metering {
     /// Begins to meter a request. `hides_usage`: its client doesn't get the event that only tells its usage.
     pub(crate) fn new(demand: Demand, hides_usage: bool) -> Self {
-        Self { demand, hides_usage, charge: None, budget: None, usage: None, watch: None }
-    }
-
-    /// What the answer says that it used.
-    fn told(&self) -> Option<Usage> {
-        self.usage.or(self.watch.as_ref().and_then(UsageWatch::usage))
+        Self { demand, hides_usage, charge: None, budget: None, events: None }
     }
 
     /// What the request may need.
@@ -90,7 +83,7 @@ impl Driver {
         let charge = |quota| memory::with(|memory| memory.quotas.charge(quota, &metering.demand, clock::now()));
         let position = self.run.record().attempts.len().saturating_sub(1);
         metering.charge = quota.map(charge).map(|charge| (charge, position));
-        (metering.usage, metering.watch) = (None, None);
+        metering.events = None;
     }
 
     /// Replaces what was taken for the last attempt by what it used.
@@ -107,8 +100,8 @@ impl Driver {
     pub(super) fn settle_all(&mut self) {
         self.settle();
         let Some(metering) = &mut self.job.metering else { return };
-        if let Some(usage) = metering.told() {
-            memory::with(|memory| memory.quotas.learn(&metering.demand, usage));
+        if let Some(tokens) = Tokens::of(&self.run.record().usage) {
+            memory::with(|memory| memory.quotas.learn(&metering.demand, tokens));
         }
         let Some(charge) = metering.budget.take() else { return };
         let record = self.run.record();
@@ -141,30 +134,23 @@ impl Driver {
         self.job.metering.is_some() && current.is_some_and(Target::counts_tokens)
     }
 
-    /// Begins to read the usage of a committed answer. Returns the bytes of its body that the client gets. `whole`:
-    /// they are all.
+    /// Begins to follow a committed stream, so that its client doesn't get what only the edge asked for.
     #[inline(never)]
-    pub(super) fn begin_usage(&mut self, body: Vec<u8>, whole: bool) -> Vec<u8> {
+    pub(super) fn begin_events(&mut self) {
         if !self.reads_usage() {
-            return body;
+            return;
         }
         let content_type = self.upstream_headers.as_ref().and_then(|headers| headers.get("content-type"));
         let is_stream = content_type.is_some_and(is_event_stream);
-        let Some(metering) = &mut self.job.metering else { return body };
-        if is_stream {
-            let mut watch = UsageWatch::new(metering.hides_usage);
-            let body = watch.pass(body);
-            metering.watch = Some(watch);
-            return body;
+        if let Some(metering) = self.job.metering.as_mut().filter(|_| is_stream) {
+            metering.events = Some(UsageEvents::new(metering.hides_usage));
         }
-        metering.usage = if whole { Usage::of_answer(&body) } else { None };
-        body
     }
 
-    /// Reads the usage of more of a committed stream. Returns the bytes that the client gets.
-    pub(super) fn read_usage(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        match self.job.metering.as_mut().and_then(|metering| metering.watch.as_mut()) {
-            Some(watch) => watch.pass(bytes),
+    /// Takes bytes of a committed answer. Returns those that the client gets.
+    pub(super) fn pass_events(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        match self.job.metering.as_mut().and_then(|metering| metering.events.as_mut()) {
+            Some(events) => events.pass(bytes),
             None => bytes,
         }
     }
@@ -198,13 +184,13 @@ fn quota_of<'q>(
 /// How an attempt ended, as far as its charge is concerned.
 fn settlement(metering: &Metering, record: &Record, position: usize) -> Settlement {
     let outcome = record.attempts.get(position).and_then(|attempt| attempt.outcome);
-    let usage = metering.told();
+    let tokens = Tokens::of(&record.usage);
     match (outcome, record.end) {
-        (Some(Outcome::Committed), _) if usage.is_some() => Settlement::Used(usage),
+        (Some(Outcome::Committed), _) if tokens.is_some() => Settlement::Used(tokens),
         (Some(Outcome::Committed), Some(End::Whole | End::Piped)) => Settlement::Used(None),
         // The endpoint may have worked until now.
         (None | Some(Outcome::Committed | Outcome::ClientGone | Outcome::Timeout), _) => {
-            Settlement::Left { seen: metering.watch.as_ref().map_or(0, UsageWatch::seen) }
+            Settlement::Left { seen: metering.events.as_ref().map_or(0, UsageEvents::seen) }
         }
         (Some(_), _) => Settlement::Refused,
     }
