@@ -54,6 +54,11 @@ fn packets_get_sound_responses_or_none() {
 }
 
 #[test]
+fn metrics_pages_are_read_alike_in_pieces_or_refused() {
+    all("metrics_page", checks::metrics_page);
+}
+
+#[test]
 fn client_subnets_are_echoed_or_refused() {
     all("ecs", checks::ecs);
 }

@@ -15,8 +15,11 @@
 
 mod classes;
 mod demand;
+mod engine;
+mod exposition;
 mod fill;
 mod lost;
+mod mean;
 mod place;
 mod planning;
 mod readings;
@@ -25,7 +28,10 @@ mod warnings;
 pub use classes::{Class, ClassIndex, Classes, Demand, place_of_country};
 pub(crate) use demand::demand_in;
 pub use demand::read_demand;
+pub use engine::{EnginePage, EngineReading};
+pub use exposition::{MAX_PAGE, Page, PageError, Sample};
 pub use lost::{FenceLoss, losses, settled};
+pub use mean::{EndpointLoad, MeanLoad, capacity_of};
 pub use place::{BUCKETS, Point};
 pub use planning::{Move, Plan, Seen, plan};
 pub use readings::{HOLD, Reading, RegionSeen, RegionState, Standing};

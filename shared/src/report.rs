@@ -1,6 +1,7 @@
 //! Health that programs tell each other. Holds the JSON that a DNS node reports at `/v1/health`. The edge takes the
 //! reports of several nodes, and gets one status for each region.
 
+mod loads;
 mod ratio;
 mod shares;
 
@@ -13,6 +14,7 @@ use crate::id::{EndpointId, RegionId};
 use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
+pub use loads::{EndpointLoadReport, LoadReport};
 pub use shares::{ClassShares, MoveReport, Shares, SharesReport};
 
 /// How many intervals a report stays fresh.
@@ -36,6 +38,9 @@ pub struct HealthReport {
     pub keys_sha256: BTreeMap<String, String>,
     /// Every region of the rules.
     pub regions: BTreeMap<RegionId, RegionReport>,
+    /// How full regions are; empty where the rules name no source of loads.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loads: BTreeMap<RegionId, LoadReport>,
     /// Which parts of clients are to be moved because of load; absent where the rules name no source of loads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<SharesReport>,

@@ -12,6 +12,7 @@ mod quota;
 pub(crate) mod read;
 mod scalar;
 mod schema;
+mod source;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use quota::{Budget, PriorityForm, Quota, ServiceTier, TenantLimits};
 pub use scalar::{HostName, HttpUrl, KeyDigest, SecretName};
 pub use schema::json_schema_text;
 pub(crate) use schema::output_default as default_output;
+pub use source::{LoadSource, MetricsOf, NamedSeries, Series};
 
 use crate::geo::{self, Coordinates, CountryCode, CountrySet};
 use crate::health::{AddressFamily, Status, Thresholds};
@@ -225,6 +227,9 @@ pub struct Endpoint {
     /// How it is told the rank of a tenant's service tier; by default not at all.
     #[schemars(default)]
     pub priority_as: Option<PriorityForm>,
+    /// Where the DNS nodes read how full it is.
+    #[schemars(default)]
+    pub load: Option<Box<LoadSource>>,
 }
 
 /// The dialect an endpoint speaks.

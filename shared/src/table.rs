@@ -134,6 +134,13 @@ impl Region {
         let own = self.monitor.iter().map(|monitor| (format!("/regions/{}/monitor", self.id), monitor));
         own.chain(of_endpoints)
     }
+
+    /// Where the loads of its endpoints are read, each with its place in the rules.
+    pub fn load_sources(&self) -> impl Iterator<Item = (String, &rules::LoadSource)> {
+        self.endpoints.iter().filter_map(|(id, endpoint)| {
+            Some((format!("/regions/{}/endpoints/{id}/load", self.id), endpoint.load.as_deref()?))
+        })
+    }
 }
 
 /// A service, compiled.

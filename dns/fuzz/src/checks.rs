@@ -15,7 +15,9 @@ use bailiwick_dns::response::wire::{self, Context, Outcome, Settings, Transport}
 use bailiwick_dns::zone::{ServiceIndex, SteeredOwner, Zone, file};
 use bailiwick_dns::zones::{ServedZone, Zones};
 use bailiwick_rules::health::RegionHealth;
+use bailiwick_rules::load::{EnginePage, EngineReading};
 use bailiwick_rules::quota::{Cost, LONGEST_WAIT, Limit, Limits, Pool, Reading};
+use bailiwick_rules::rules::MetricsOf;
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::steer::{Ask, Client, Conditions, Local, PathClass, steer};
 use bailiwick_rules::table::Table;
@@ -323,4 +325,25 @@ pub(crate) fn quota_headers(bytes: &[u8]) {
     pool.refused(&reading, now);
     assert!(pool.check(&limits, None, one, now).is_err(), "never a hot retry");
     assert!(pool.check(&limits, None, one, now.after(LONGEST_WAIT)).is_ok(), "nor closed for ever");
+}
+
+/// A metrics page is read or refused, alike however it is cut into pieces, and its load is never below what it shows.
+///
+/// # Panics
+/// When that isn't so.
+pub(crate) fn metrics_page(bytes: &[u8]) {
+    let read = |of: &MetricsOf, length: usize| {
+        let mut page = EnginePage::new(of);
+        bytes.chunks(length).try_for_each(|piece| page.push(piece))?;
+        page.finish(bytes.first() == Some(&b'#'))
+    };
+    for of in [MetricsOf::Vllm, MetricsOf::Sglang, MetricsOf::Tgi, MetricsOf::TrtLlm, MetricsOf::Dynamo] {
+        let whole = read(&of, bytes.len().max(1));
+        assert_eq!(read(&of, 7), whole, "in pieces");
+        let Ok(reading) = whole else { continue };
+        let EngineReading { waiting, running, kv, engines, .. } = reading;
+        assert!(engines >= 1 && reading.load(Some(1)) >= kv);
+        let is_known = waiting.is_some() || running.is_some() || kv.is_some();
+        assert_eq!(reading.load(Some(1)).is_some(), is_known, "what is missing is not idle");
+    }
 }

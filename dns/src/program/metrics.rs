@@ -5,6 +5,7 @@
 
 mod exposition;
 mod latency;
+mod loads;
 mod plain;
 mod thread;
 

@@ -31,6 +31,9 @@ pub(crate) struct NodeStatus {
     pub fences: Vec<FenceNow>,
     /// Every region.
     pub regions: Vec<RegionNow>,
+    /// The endpoints whose load is read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<LoadNow>,
     /// Overrides in force.
     pub overrides: Vec<OverrideNow>,
     /// Where rules, zones, keys and geography come from.
@@ -87,6 +90,24 @@ pub(crate) struct RegionNow {
     /// When a probe of it failed last.
     pub failed_at: Option<Timestamp>,
     /// What that probe failed of.
+    pub failure: Option<String>,
+}
+
+/// The load of an endpoint whose metrics are read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct LoadNow {
+    /// The region.
+    pub region: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Its load in per cent, or `unknown`.
+    pub load: String,
+    /// What it is made of.
+    pub of: String,
+    /// When it was last read.
+    pub read_at: Option<Timestamp>,
+    /// What the last reading failed of, if it did.
     pub failure: Option<String>,
 }
 
@@ -170,6 +191,7 @@ impl NodeStatus {
         }
         self.fences(&mut text);
         self.regions(&mut text, paint);
+        self.loads(&mut text);
         self.overrides(&mut text);
         self.sources(&mut text, paint);
         self.keys_and_files(&mut text, paint);
@@ -207,6 +229,21 @@ impl NodeStatus {
             let painted = word.map(|(status, word)| line.replacen(&word, &paint(status, &word), 1));
             let _ = writeln!(text, "{}", painted.as_deref().unwrap_or(line));
         }
+    }
+
+    fn loads(&self, text: &mut String) {
+        if self.loads.is_empty() {
+            return;
+        }
+        text.push('\n');
+        let mut lines = vec![["endpoint", "load", "of", "read", "last reading"].map(str::to_owned)];
+        for one in &self.loads {
+            let read = one.read_at.map_or("-".to_owned(), |at| format!("{} ago", words(self.now.since(at))));
+            let last = one.failure.clone().unwrap_or("succeeded".to_owned());
+            let name = format!("{}/{}", one.region, one.endpoint);
+            lines.push([name, one.load.clone(), one.of.clone(), read, last]);
+        }
+        columns(&lines, text);
     }
 
     fn overrides(&self, text: &mut String) {

@@ -172,6 +172,13 @@ mod tests {
         async fn probe(&self, _: &Monitor, _: crate::state::probe::Targets) -> Result<(), String> {
             Ok(())
         }
+
+        async fn read_load(
+            &self,
+            _: &bailiwick_rules::rules::LoadSource,
+        ) -> Result<bailiwick_rules::load::EngineReading, String> {
+            Err("nothing is read here".to_owned())
+        }
     }
 
     /// One service at `chat.example.com`: region `a` answers 192.0.2.1, and `b`, its standby, 192.0.2.2.

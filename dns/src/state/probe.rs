@@ -1,8 +1,9 @@
-//! Health checks. Takes the rules' monitors from the owner, runs one task for each, and sends the result of each probe
-//! back.
+//! Health checks and readings of loads. Takes the rules' monitors and sources of loads from the owner, runs one task
+//! for each, and sends the result of each probe or reading back.
 
 pub(crate) mod authorities;
 mod failure;
+mod loads;
 mod lookups;
 mod network;
 #[cfg(test)]
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_rules::health::AddressFamily;
-use bailiwick_rules::rules::{Family, Monitor};
+use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::rules::{Family, LoadSource, Monitor};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::system::tasks::unwinding;
+pub(crate) use loads::{LoadResult, SourceId};
 pub(crate) use network::NetworkProber;
 
 /// How many probes of endpoints that answer may run at the same time.
@@ -30,10 +33,13 @@ const MAX_SLOW: usize = 1024;
 /// A probe that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Carries out one probe.
+/// Carries out one probe or reading.
 pub(crate) trait Prober: Send + Sync + 'static {
     /// Probes the monitor's endpoint at `targets`. The error says what failed. The caller applies the timeout.
     fn probe(&self, monitor: &Monitor, targets: Targets) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Reads what the page of a source says; the error says what failed. The caller watches over the time.
+    fn read_load(&self, source: &LoadSource) -> impl Future<Output = Result<EngineReading, String>> + Send;
 }
 
 /// Values of the secrets that monitors name.
@@ -103,15 +109,16 @@ pub(crate) struct ProbeResult {
     pub outcome: Result<(), String>,
 }
 
-/// Starts monitors.
+/// Starts monitors, and reads sources of loads.
 #[derive(Debug)]
 pub(crate) struct Probing<P> {
     prober: Arc<P>,
     slots: Arc<Slots>,
     results: mpsc::Sender<ProbeResult>,
+    loads: mpsc::Sender<LoadResult>,
 }
 
-/// A monitor that runs until this is dropped.
+/// A monitor or source that runs until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(JoinHandle<()>);
 
@@ -122,15 +129,20 @@ impl Drop for Running {
 }
 
 impl<P: Prober> Probing<P> {
-    /// Sends every result to `results`.
-    pub(crate) fn new(prober: P, results: mpsc::Sender<ProbeResult>) -> Self {
-        Self { prober: Arc::new(prober), slots: Arc::default(), results }
+    /// Sends every result of a probe to `results`, and of a reading to `loads`.
+    pub(crate) fn new(prober: P, results: mpsc::Sender<ProbeResult>, loads: mpsc::Sender<LoadResult>) -> Self {
+        Self { prober: Arc::new(prober), slots: Arc::default(), results, loads }
     }
 
     /// Probes at once and then at every interval.
     pub(crate) fn start(&self, id: MonitorId, monitor: Monitor, targets: Targets) -> Running {
         let (prober, slots, results) = (Arc::clone(&self.prober), Arc::clone(&self.slots), self.results.clone());
         Running(tokio::spawn(run(id, (monitor, targets), prober, slots, results)))
+    }
+
+    /// Reads at once and then at every interval.
+    pub(crate) fn start_reading(&self, id: SourceId, source: LoadSource) -> Running {
+        loads::start(id, source, Arc::clone(&self.prober), Arc::clone(&self.slots), self.loads.clone())
     }
 }
 
@@ -176,7 +188,7 @@ async fn run<P: Prober>(
 ) {
     let interval = monitor.interval.to_std();
     let mut due = Instant::now();
-    let mut pause = first_pause(id, interval);
+    let mut pause = first_pause(id.0, interval);
     let mut was_slow = false;
     loop {
         sleep_until(due).await;
@@ -200,11 +212,11 @@ async fn run<P: Prober>(
     }
 }
 
-/// The pause after the first round: from half an interval to a whole one, spread evenly over the monitors. All monitors
-/// begin at the same time, and this keeps later rounds apart.
-fn first_pause(id: MonitorId, interval: Duration) -> Duration {
+/// The pause after the first round: from half an interval to a whole one, spread evenly by number. All begin at
+/// the same time, and this keeps later rounds apart.
+fn first_pause(number: u64, interval: Duration) -> Duration {
     // Multiples of the golden ratio's fraction spread evenly.
     #[allow(clippy::cast_precision_loss)]
-    let spread = (id.0 as f64 * 0.618_033_988_749_895).fract();
+    let spread = (number as f64 * 0.618_033_988_749_895).fract();
     interval.mul_f64(0.5 + 0.5 * spread)
 }

@@ -5,6 +5,7 @@
 //! one moment's health, with every decision made: a query looks up its class and reads. Nothing in either changes; an
 //! update is another snapshot.
 
+mod loads;
 mod records;
 mod report;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::response::answer::{Asking, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
+pub(crate) use loads::LoadView;
 pub(crate) use world::{Misfit, Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
@@ -65,6 +67,8 @@ pub(crate) struct Health {
     pub by_family: Option<Arc<ByFamily>>,
     /// Every monitor of the rules: by region, its own first, then its endpoints'.
     pub monitors: Vec<MonitorView>,
+    /// The endpoints whose load is read, by region and position.
+    pub loads: Vec<LoadView>,
     /// Overrides that came by the API, ended ones left out.
     pub overrides: BTreeMap<Overridden, Forced>,
     /// Since when each region has the status that counts, by region index; at most since this program began.
@@ -103,7 +107,7 @@ pub(crate) struct MonitorView {
     pub last_failure: Option<(Timestamp, Arc<str>)>,
 }
 
-/// Probes of one monitor since it runs.
+/// Probes of one monitor, or readings of one source, since it runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Probes {
     /// How many succeeded.

@@ -19,3 +19,25 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         Err(serde::de::Error::custom(format!("{number} is no share or load; write a number from 0")))
     }
 }
+
+/// The same, where it may be missing.
+pub(super) mod optional {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::rules::Ratio;
+
+    pub(in crate::report) fn serialize<S: Serializer>(ratio: &Option<Ratio>, serializer: S) -> Result<S::Ok, S::Error> {
+        match ratio {
+            Some(ratio) => super::serialize(ratio, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(in crate::report) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Ratio>, D::Error> {
+        #[derive(Deserialize)]
+        struct Whole(#[serde(with = "super")] Ratio);
+        Ok(Option::<Whole>::deserialize(deserializer)?.map(|Whole(ratio)| ratio))
+    }
+}

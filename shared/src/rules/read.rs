@@ -10,6 +10,7 @@ mod monitor;
 mod quota;
 mod region;
 mod service;
+mod source;
 mod value;
 
 use std::collections::{BTreeMap, HashMap};

@@ -2,12 +2,11 @@
 //! `shared/rules.schema.json`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use std::collections::BTreeMap;
-
-use super::{Budget, Family, Monitor, Rules, Slew, WebOrigin};
+use super::{Budget, Family, LoadSource, Monitor, Rules, Series, Slew, WebOrigin};
 use crate::geo::{Coordinates, CountryCode};
 use crate::time::{Millis, Timestamp};
 
@@ -167,6 +166,67 @@ impl JsonSchema for Monitor {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         MonitorAsWritten::json_schema(generator)
+    }
+}
+
+/// A source of loads as written.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used; reading is by hand, to note every violation")]
+struct LoadSourceAsWritten {
+    /// Whose series the page has.
+    #[schemars(rename = "type")]
+    kind: MetricsType,
+    /// The metrics page: `http` or `https`; TLS is verified.
+    url: String,
+    /// The name of the secret sent as a bearer token.
+    secret: Option<String>,
+    /// The `Host` that is asked for, with a port if need be; the URL's.
+    host: Option<String>,
+    /// The server name of TLS, for which the certificate has to be; `host`, else the URL's. `https` only.
+    sni: Option<String>,
+    /// A PEM file of the DNS node with the authorities that are trusted instead of the system's. A relative path starts
+    /// at the folder of bailiwick.toml. `https` only.
+    ca_file: Option<String>,
+    /// Time between the starts of two readings; 2s.
+    interval: Option<Millis>,
+    /// How long one reading may take; 2s.
+    timeout: Option<Millis>,
+    /// Requests that wait. This and the next three with `prometheus` only, which needs one of the first three.
+    waiting: Option<Series>,
+    /// Requests that are being served; counts only with the endpoint's `capacity`.
+    running: Option<Series>,
+    /// The used part of the cache of keys and values, from 0 to 1.
+    kv: Option<Series>,
+    /// A counter that rises while tokens are made.
+    progress: Option<Series>,
+}
+
+/// Whose series a metrics page has.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum MetricsType {
+    /// vLLM.
+    Vllm,
+    /// SGLang, started with `--enable-metrics`.
+    Sglang,
+    /// Text Generation Inference.
+    Tgi,
+    /// `trtllm-serve` of TensorRT-LLM.
+    Trtllm,
+    /// NVIDIA Dynamo.
+    Dynamo,
+    /// Any other program, by named series.
+    Prometheus,
+}
+
+impl JsonSchema for LoadSource {
+    fn schema_name() -> Cow<'static, str> {
+        "LoadSource".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        LoadSourceAsWritten::json_schema(generator)
     }
 }
 

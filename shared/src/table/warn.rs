@@ -319,6 +319,15 @@ impl Warner<'_> {
                     told.push((format!("{place}/{}", field(monitor)), message));
                 }
             }
+            for (place, source) in region.load_sources() {
+                if let Some((name, service)) = source.http.url.as_url().host_str().and_then(steers) {
+                    let message = format!(
+                        "asks {name}, which the service {service} steers: the load is that of whichever region is \
+                         chosen, not of this one; name the endpoint's own address or a name of its own"
+                    );
+                    told.push((format!("{place}/url"), message));
+                }
+            }
             for (id, endpoint) in &region.endpoints {
                 if let Some((name, service)) = endpoint.url.as_url().host_str().and_then(steers) {
                     let message = format!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use bailiwick_rules::health::{AddressFamily, Status};
+use bailiwick_rules::load::{Amount, EngineReading};
 use bailiwick_rules::overview::overview;
 use bailiwick_rules::report::{EndpointReport, RegionReport};
 use bailiwick_rules::steer::Local;
@@ -15,7 +16,7 @@ use bailiwick_rules::time::Timestamp;
 use super::Api;
 use super::overrides::in_force;
 use crate::dnssec::key_set::Role;
-use crate::program::node_status::{FenceNow, FilesNow, KeyNow, NodeStatus, RegionNow, SourceNow};
+use crate::program::node_status::{FenceNow, FilesNow, KeyNow, LoadNow, NodeStatus, RegionNow, SourceNow};
 use crate::state::owner::{self, Source};
 use crate::state::snapshot::{MonitorView, Snapshot};
 
@@ -31,6 +32,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<NodeStatus> {
         rules_sha256: revision.sha256_hex(),
         fences: fences(&snapshot, now),
         regions: regions(&snapshot, &api.node, now),
+        loads: loads(&snapshot, now),
         overrides: in_force(&snapshot, now),
         sources: sources(&snapshot, &status),
         keys: keys(&snapshot, now),
@@ -98,6 +100,36 @@ fn regions(snapshot: &Snapshot, node: &str, now: Timestamp) -> Vec<RegionNow> {
         }
     }
     told
+}
+
+/// The endpoints whose load is read.
+fn loads(snapshot: &Snapshot, now: Timestamp) -> Vec<LoadNow> {
+    let told = snapshot.health().loads.iter().filter_map(|one| {
+        let region = snapshot.table().region(one.region);
+        let (endpoint, _) = region.endpoints.get(one.endpoint)?;
+        let failure = match (one.failure.as_deref(), one.reading) {
+            (None, None) => Some("none yet".to_owned()),
+            (failure, _) => failure.map(str::to_owned),
+        };
+        Some(LoadNow {
+            region: region.id.to_string(),
+            endpoint: endpoint.to_string(),
+            load: one.load(now).map_or("unknown".to_owned(), |load| load.to_string()),
+            of: one.reading.map_or("-".to_owned(), |(_, reading)| parts(&reading)),
+            read_at: one.reading.map(|(at, _)| at),
+            failure,
+        })
+    });
+    told.collect()
+}
+
+/// What a load was made of.
+fn parts(reading: &EngineReading) -> String {
+    let count = |amount: Amount| amount.div_ceil(1_000);
+    let waiting = reading.waiting.map(|waiting| format!("{} waiting", count(waiting)));
+    let running = reading.running.map(|running| format!("{} running", count(running)));
+    let kv = reading.kv.map(|kv| format!("cache {kv}"));
+    [waiting, running, kv].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The last failure of a monitor, or of its halves.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::geo::{self, NoCountry};
 use bailiwick_rules::json::Violation;
-use bailiwick_rules::rules::{HttpProbe, Probe};
+use bailiwick_rules::rules::Probe;
 use bailiwick_rules::table::{Succession, Table};
 use clap::Args;
 use serde::Serialize;
@@ -247,12 +247,17 @@ fn alone(sources: &[ZoneSource], findings: &mut Findings) {
     }
 }
 
-/// Reads the certificate authorities that monitors name, each file once.
+/// Reads the certificate authorities that monitors and sources of loads name, each file once.
 fn certificate_authorities(directory: &Path, table: &Table, findings: &mut Findings) {
     let mut read = BTreeSet::new();
     for region in table.regions() {
-        for (place, monitor) in region.monitors() {
-            let Probe::Http(HttpProbe { ca_file: Some(file), .. }) = &monitor.probe else { continue };
+        let of_monitors = region.monitors().filter_map(|(place, monitor)| match &monitor.probe {
+            Probe::Http(probe) => Some((place, probe)),
+            Probe::Tcp { .. } => None,
+        });
+        let of_loads = region.load_sources().map(|(place, source)| (place, &source.http));
+        for (place, probe) in of_monitors.chain(of_loads) {
+            let Some(file) = &probe.ca_file else { continue };
             if read.insert(file)
                 && let Err(mut fault) = authorities::read(&directory.join(file))
             {

@@ -14,7 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
+use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency, loads};
 use crate::program::logs::queue;
 use crate::response::wire::Transport;
 use crate::state::owner::{self, Handle, Source};
@@ -57,6 +57,7 @@ impl Collector for Exposition {
         self.probes(&mut encoder)?;
         self.observed(&mut encoder)?;
         self.leases(&mut encoder)?;
+        loads::encode(&self.handle, &mut encoder)?;
         self.tasks(&mut encoder)
     }
 }
@@ -454,7 +455,7 @@ fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn counter<'e>(
+pub(super) fn counter<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     name: &'e str,
     help: &str,
@@ -462,7 +463,7 @@ fn counter<'e>(
     encoder.encode_descriptor(name, help, None, MetricType::Counter)
 }
 
-fn gauge<'e>(
+pub(super) fn gauge<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     name: &'e str,
     help: &str,
@@ -470,6 +471,6 @@ fn gauge<'e>(
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)
 }
 
-fn sample(metric: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+pub(super) fn sample(metric: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
     metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)
 }

@@ -1,5 +1,7 @@
 //! The monitors that run. Takes the rules' monitors and the results of their probes, returns health by region. The
-//! owner holds the one instance.
+//! owner holds the one instance. The sources of loads run beside them ([`loads`]).
+
+mod loads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,8 +13,9 @@ use bailiwick_rules::steer::{Conditions, Local, effective_status, endpoint_in_fo
 use bailiwick_rules::table::{Region, RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
-use crate::state::probe::{MonitorId, ProbeResult, Prober, Probing, Running, Targets};
+use crate::state::probe::{LoadResult, MonitorId, ProbeResult, Prober, Probing, Running, Targets};
 use crate::state::snapshot::{ByFamily, Health, MonitorView, Probes};
+use loads::{Loads, Read};
 
 /// All monitors that run. Equal monitors of several endpoints run once.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(super) struct Monitors<P> {
     probing: Probing<P>,
     entries: BTreeMap<MonitorId, Entry>,
     next: u64,
+    loads: Loads,
     /// The effective status of each region, and since when it has it.
     since: BTreeMap<RegionId, (Status, Timestamp)>,
 }
@@ -49,6 +53,8 @@ type MonitorIds = Vec<MonitorId>;
 pub(super) struct Assignment {
     /// By region: its own and its endpoints'.
     regions: Vec<(MonitorIds, Vec<MonitorIds>)>,
+    /// The endpoints whose load is read.
+    loads: Vec<Read>,
 }
 
 impl Assignment {
@@ -76,7 +82,7 @@ impl Assignment {
 impl<P: Prober> Monitors<P> {
     /// No monitors yet. `probing` starts them.
     pub(super) fn new(probing: Probing<P>) -> Self {
-        Self { probing, entries: BTreeMap::new(), next: 0, since: BTreeMap::new() }
+        Self { probing, entries: BTreeMap::new(), next: 0, loads: Loads::default(), since: BTreeMap::new() }
     }
 
     /// Starts every monitor of `table` that doesn't run yet. One that runs with equal content keeps its state.
@@ -92,7 +98,8 @@ impl<P: Prober> Monitors<P> {
             let own = assign(&region.monitor);
             (own, region.endpoints.iter().map(|(_, endpoint)| assign(&endpoint.monitor)).collect())
         });
-        Assignment { regions: regions.collect() }
+        let regions = regions.collect();
+        Assignment { regions, loads: self.loads.assign(table, &self.probing) }
     }
 
     /// The running monitor with this content. Starts it if there is none.
@@ -121,8 +128,9 @@ impl<P: Prober> Monitors<P> {
         id
     }
 
-    /// Stops every monitor that is in none of these assignments.
-    pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment>) {
+    /// Stops every monitor and source that none of these assignments has.
+    pub(super) fn keep_only<'a>(&mut self, assignments: impl IntoIterator<Item = &'a Assignment> + Clone) {
+        self.loads.keep_only(assignments.clone().into_iter().flat_map(|one| &one.loads));
         let kept: BTreeSet<MonitorId> = assignments.into_iter().flat_map(Assignment::ids).collect();
         self.entries.retain(|id, _| kept.contains(id));
     }
@@ -172,6 +180,12 @@ impl<P: Prober> Monitors<P> {
         }
     }
 
+    /// Takes what a reading brought. Returns whether that is news: a first reading, or one that fails after one that
+    /// didn't, or the other way round.
+    pub(super) fn record_load(&mut self, result: LoadResult, now: Timestamp, places: (&Table, &Assignment)) -> bool {
+        self.loads.record(result, now, (places.0, &places.1.loads))
+    }
+
     /// Health as of `now`.
     pub(super) fn health(
         &mut self,
@@ -217,7 +231,9 @@ impl<P: Prober> Monitors<P> {
             }
         }
         let since = self.note_statuses(table, &regions, now);
-        Health { regions, by_family: by_family.map(Arc::new), monitors, overrides: overrides.clone(), since }
+        let loads = self.loads.views(table, &assignment.loads);
+        let overrides = overrides.clone();
+        Health { regions, by_family: by_family.map(Arc::new), monitors, loads, overrides, since }
     }
 
     /// Whether any of these monitors distinguishes the families of addresses.

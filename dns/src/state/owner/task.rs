@@ -30,7 +30,7 @@ use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
 use crate::state::observed::Observed;
-use crate::state::probe::{ProbeResult, Prober, Probing};
+use crate::state::probe::{LoadResult, ProbeResult, Prober, Probing};
 use crate::state::snapshot::{Misfit, Snapshot, World, ZoneSource};
 use crate::state::store::{Kind, Store};
 use crate::system::clock::Clock;
@@ -44,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The first pause before checking whether a replaced world is still in use. Each further pause is twice as long. A
 /// thread that answers queries holds a world for about this time.
 const FIRST_RELEASE_CHECK: Duration = Duration::from_millis(100);
+/// For how long readings of loads are gathered before they are published.
+const TOGETHER: Millis = Millis(1_000);
 /// The owner reads the clock at least this often, because the system's clock may be set.
 const LONGEST_SLEEP: Millis = Millis(60_000);
 /// The owner makes a turn at least this often, so that others see that it runs.
@@ -70,13 +72,22 @@ pub(crate) struct InitialState {
     pub(crate) set_aside: Vec<Offer>,
 }
 
+/// Starts what writes to the state directory.
+fn start_keeper(store: Store, attempts: mpsc::UnboundedSender<Attempt>) -> Option<Keeper> {
+    let failed = |error: &std::io::Error| {
+        tracing::error!(%error, "nothing is kept in state_dir: the system gives no thread");
+    };
+    Keeper::start(store, attempts).inspect_err(failed).ok()
+}
+
 /// Starts the owner and waits for the first round of probes.
 pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Clock) -> Handle {
     let (changes, to_take) = mpsc::channel(CHANNEL_CAPACITY);
     let (results, to_record) = mpsc::channel(CHANNEL_CAPACITY);
+    let (loads, to_read) = mpsc::channel(CHANNEL_CAPACITY);
     let (ready, is_ready) = oneshot::channel();
     let world = Arc::new(initial.world);
-    let mut monitors = Monitors::new(Probing::new(prober, results));
+    let mut monitors = Monitors::new(Probing::new(prober, results, loads));
     let assignment = monitors.assign(&world.rules().table);
     let snapshot = Snapshot::new(
         Arc::clone(&world),
@@ -88,12 +99,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (status, watched) = watch::channel(Arc::new(initial.status.clone()));
     let tasks = Arc::new(Tasks::default());
     let (attempts, to_note) = mpsc::unbounded_channel();
-    let keeper = initial.store.and_then(|store| {
-        let started = Keeper::start(store, attempts);
-        started
-            .map_err(|error| tracing::error!(%error, "nothing is kept in state_dir: the system gives no thread"))
-            .ok()
-    });
+    let keeper = initial.store.and_then(|store| start_keeper(store, attempts));
     let handle = keeper.as_ref().map(Keeper::handle);
     let owner = Owner {
         live: Arc::clone(&live),
@@ -110,13 +116,14 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         queue: VecDeque::new(),
         job: None,
         renew_again: Timestamp(i64::MIN),
+        loads_due: None,
         set_aside: initial.set_aside,
         faults: initial.faults,
         misfits: BTreeMap::from([(Source::Zones, initial.misfits)]),
         kept_zones: Arc::default(),
         ready: Some(ready),
     };
-    let inbox = Inbox { changes: to_take, results: to_record, attempts: to_note };
+    let inbox = Inbox { changes: to_take, results: to_record, loads: to_read, attempts: to_note };
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
@@ -183,6 +190,7 @@ enum Work {
 struct Inbox {
     changes: mpsc::Receiver<Change>,
     results: mpsc::Receiver<ProbeResult>,
+    loads: mpsc::Receiver<LoadResult>,
     attempts: mpsc::UnboundedReceiver<Attempt>,
 }
 
@@ -205,6 +213,8 @@ struct Owner<P> {
     job: Option<Job>,
     /// When signatures may be renewed again.
     renew_again: Timestamp,
+    /// When readings of loads are published that were recorded and aren't published yet.
+    loads_due: Option<Timestamp>,
     /// Versions that didn't fit the other sources. They are tried again when another source changes.
     set_aside: Vec<Offer>,
     /// What is wrong with the files of each source.
@@ -255,6 +265,15 @@ impl<P: Prober> Owner<P> {
                 }
                 self.publish();
             }
+            Some(result) = inbox.loads.recv() => {
+                let mut is_news = self.record_load(result);
+                while let Ok(result) = inbox.loads.try_recv() {
+                    is_news |= self.record_load(result);
+                }
+                if is_news {
+                    self.publish();
+                }
+            }
             change = inbox.changes.recv() => match change {
                 Some(change) => self.take(change),
                 // Nobody is left to ask.
@@ -276,6 +295,14 @@ impl<P: Prober> Owner<P> {
         self.status.probes_failed += u64::from(!passed);
         let places = (&self.current.world.rules().table, &self.current.assignment);
         self.monitors.record(result, self.clock.now(), places);
+    }
+
+    /// Takes what a reading brought. Many come each second, so they are published together, unless they are news.
+    fn record_load(&mut self, result: LoadResult) -> bool {
+        let now = self.clock.now();
+        self.loads_due.get_or_insert(now.after(TOGETHER));
+        let places = (&self.current.world.rules().table, &self.current.assignment);
+        self.monitors.record_load(result, now, places)
     }
 
     /// Takes a change.
@@ -455,6 +482,7 @@ impl<P: Prober> Owner<P> {
 
     /// Makes a new snapshot and swaps it in.
     fn publish(&mut self) {
+        self.loads_due = None;
         let (now, before) = (self.clock.now(), self.live.load_full());
         let table = &self.current.world.rules().table;
         let health = self.monitors.health(table, &self.current.assignment, &self.overrides, now);
@@ -490,7 +518,7 @@ impl<P: Prober> Owner<P> {
         let (now, snapshot) = (self.clock.now(), self.live.load());
         let end = self.overrides.values().map(|forced| forced.until).min();
         let times = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now));
-        let next = times.chain(self.next_renewal(now)).min();
+        let next = times.chain(self.next_renewal(now)).chain(self.loads_due).min();
         next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))
     }
 }

@@ -1,10 +1,12 @@
+mod loads;
 mod renewal;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use bailiwick_rules::health::{AddressFamily, RegionHealth, Status as HealthStatus};
-use bailiwick_rules::rules::{Monitor, Probe};
+use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::rules::{LoadSource, Monitor, Probe, Ratio};
 use bailiwick_rules::time::Millis;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -23,6 +25,8 @@ const NOW: Timestamp = Timestamp(1_800_000_000_000);
 struct Scripted {
     answers: Arc<Mutex<HashMap<String, bool>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// How much waits by each host, in thousandths; one that isn't listed fails.
+    waiting: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Scripted {
@@ -50,6 +54,13 @@ impl Prober for Scripted {
             Some(false) => Err("refused".to_owned()),
             None => std::future::pending().await,
         }
+    }
+
+    async fn read_load(&self, source: &LoadSource) -> Result<EngineReading, String> {
+        let host = source.http.url.as_url().host_str().unwrap_or_default();
+        let waiting = self.waiting.lock().unwrap().get(host).copied();
+        let reading = |waiting| EngineReading { waiting: Some(waiting), engines: 1, ..EngineReading::default() };
+        waiting.map(reading).ok_or_else(|| "refused".to_owned())
     }
 }
 

@@ -1,18 +1,22 @@
 //! Takes a monitor and the addresses to try, returns success or a sentence that says what failed. Called by the task
 //! of each monitor in [`super`].
 //!
-//! Each probe opens a new connection, so that it notices a listener that died. It ignores proxies from the environment,
-//! so that it reaches the named host. It follows no redirect: secrets and certificates are for the named endpoint only.
+//! Each probe opens a new connection, so that it notices a listener that died. Pages with loads are read over
+//! connections that are kept. Proxies from the environment are ignored, so that the named host is reached. No redirect
+//! is followed: secrets and certificates are for the named endpoint only.
+
+mod page;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use bailiwick_rules::health::AddressFamily;
-use bailiwick_rules::rules::{HttpProbe, Monitor, Probe};
+use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::rules::{HttpProbe, LoadSource, Monitor, Probe};
 use futures_util::future::try_join_all;
 use reqwest::header::{HOST, HeaderValue};
-use reqwest::{Client, ClientBuilder, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
@@ -31,6 +35,8 @@ const MAX_ADDRESSES: usize = 16;
 pub(crate) struct NetworkProber {
     /// For plain monitors: they trust the system's authorities, use the URL's host name and accept any address.
     client: Client,
+    /// For plain sources of loads. They are asked too often for a new connection each time.
+    keeping: Client,
     lookups: Lookups,
     authorities: Arc<Authorities>,
     secrets: Secrets,
@@ -47,9 +53,10 @@ impl NetworkProber {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |error: &dyn std::error::Error| format!("probes can't use TLS: {}", chain(error));
         let (lookups, authorities) = (Lookups::default(), Authorities::new(directory).map_err(|error| failed(&error))?);
-        let client = builder(authorities.of_system().clone()).dns_resolver(Arc::new(lookups.clone())).build();
-        let client = client.map_err(|error| failed(&error))?;
-        Ok(Self { client, lookups, authorities: Arc::new(authorities), secrets })
+        let plain = || builder(authorities.of_system().clone()).dns_resolver(Arc::new(lookups.clone()));
+        let client = plain().build().map_err(|error| failed(&error))?;
+        let keeping = plain().pool_max_idle_per_host(1).build().map_err(|error| failed(&error))?;
+        Ok(Self { client, keeping, lookups, authorities: Arc::new(authorities), secrets })
     }
 
     /// Connects by TCP.
@@ -70,16 +77,36 @@ impl NetworkProber {
             let client = self.client.clone();
             return self.ask(probe, client, url.clone(), targets, &[]).await;
         }
-        let tls = self.tls(probe.ca_file.clone()).await?;
-        // The probe has to know which address answers, so the name is looked up here.
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port_or_known_default().unwrap_or_default();
-        let groups = groups(targets, &self.lookups.of_address(&format!("{host}:{port}")).await?)?;
+        let (groups, tls) = self.ways(probe, targets).await?;
         let ask = async |some: &Vec<SocketAddr>| {
             let (client, url) = client_for(probe, tls.clone(), some)?;
             self.ask(probe, client, url, targets, some).await
         };
         try_join_all(groups.iter().map(ask)).await.map(drop)
+    }
+
+    /// The addresses to try, in groups, and the TLS settings to use.
+    async fn ways(&self, probe: &HttpProbe, targets: Targets) -> Result<(Vec<Vec<SocketAddr>>, ClientConfig), String> {
+        let url = probe.url.as_url();
+        let tls = self.tls(probe.ca_file.clone()).await?;
+        // The probe has to know which address answers, so the name is looked up here.
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or_default();
+        Ok((groups(targets, &self.lookups.of_address(&format!("{host}:{port}")).await?)?, tls))
+    }
+
+    /// A GET with what the probe adds to it.
+    fn request(&self, probe: &HttpProbe, client: &Client, url: Url) -> Result<RequestBuilder, String> {
+        let mut request = client.get(url);
+        if let Some(host) = host_of(probe) {
+            request = request.header(HOST, host);
+        }
+        if let Some(name) = &probe.secret {
+            let name = name.as_str();
+            let value = self.secrets.get(name).ok_or_else(|| format!("the secret {name} has no value on this node"))?;
+            request = request.bearer_auth(value);
+        }
+        Ok(request)
     }
 
     /// The TLS settings for `ca_file`, or the system's. A disk may hang, so the file is read on a blocking thread.
@@ -106,15 +133,7 @@ impl NetworkProber {
             let error = error.without_url();
             describe_by_address(targets, by, describe(&error, asked), &error)
         };
-        let mut request = client.get(url);
-        if let Some(host) = host_of(probe) {
-            request = request.header(HOST, host);
-        }
-        if let Some(name) = &probe.secret {
-            let name = name.as_str();
-            let value = self.secrets.get(name).ok_or_else(|| format!("the secret {name} has no value on this node"))?;
-            request = request.bearer_auth(value);
-        }
+        let request = self.request(probe, &client, url)?;
         let mut response = request.send().await.map_err(failed)?;
         let failed_at = |text: String| if targets.tested_family().is_some() { prefixed(by, &text) } else { text };
         let answered = response.status().as_u16();
@@ -141,6 +160,10 @@ impl Prober for NetworkProber {
             Probe::Tcp { address } => self.connect(address, targets).await,
             Probe::Http(probe) => self.get(probe, targets).await,
         }
+    }
+
+    async fn read_load(&self, source: &LoadSource) -> Result<EngineReading, String> {
+        self.page(source).await
     }
 }
 

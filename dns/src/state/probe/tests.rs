@@ -1,5 +1,7 @@
 //! Tests of probes, against servers on 127.0.0.1 and with a prober that only notes times.
 
+mod loads;
+
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -150,7 +152,7 @@ async fn tls_is_spoken_to_https() {
 async fn a_probe_that_takes_too_long_fails() {
     let server = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nre", true).await;
     let (results, mut recorded) = mpsc::channel(8);
-    let probing = Probing::new(prober(), results);
+    let probing = Probing::new(prober(), results, mpsc::channel(1).0);
     let monitor = http(&server, r#", "body_contains": "ready", "timeout": "150ms", "interval": "1s""#);
     let _running = probing.start(MonitorId(3), monitor, Targets::Any);
     let result = recorded.recv().await.unwrap();
@@ -165,13 +167,20 @@ impl Prober for Instants {
     async fn probe(&self, _: &Monitor, _: Targets) -> Result<(), String> {
         self.0.send(Instant::now()).map_err(|error| error.to_string())
     }
+
+    async fn read_load(
+        &self,
+        _: &bailiwick_rules::rules::LoadSource,
+    ) -> Result<bailiwick_rules::load::EngineReading, String> {
+        Err("nothing is read here".to_owned())
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn probes_begin_at_once_and_then_keep_their_interval_apart_from_each_other() {
     let (instants, mut probed) = mpsc::unbounded_channel();
     let (results, mut recorded) = mpsc::channel(64);
-    let probing = Probing::new(Instants(instants), results);
+    let probing = Probing::new(Instants(instants), results, mpsc::channel(1).0);
     let begun = Instant::now();
     let mut seconds = Vec::new();
     for number in 0..4 {
@@ -216,7 +225,8 @@ async fn endpoints_that_hang_keep_no_other_from_its_interval() {
     });
     let live = Server::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", false).await;
     let (results, mut told) = mpsc::channel(4096);
-    let probing = Probing::new(NetworkProber::new(Secrets::default(), Path::new("")).unwrap(), results);
+    let probing =
+        Probing::new(NetworkProber::new(Secrets::default(), Path::new("")).unwrap(), results, mpsc::channel(1).0);
     let timing = r#", "interval": "1s", "timeout": "4s""#;
     let hang = |number: u64| {
         let monitor = monitor(&format!(r#""type": "http", "url": "http://{address}/{number}"{timing}"#));

@@ -27,6 +27,7 @@ impl Snapshot {
                 .map(|key_set| (key_set.zone_name(), key_set.digest().to_owned()))
                 .collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
+            loads: self.load_reports(now),
             shares: None,
         }
     }

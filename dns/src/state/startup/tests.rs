@@ -23,6 +23,13 @@ impl Prober for Healthy {
     async fn probe(&self, _: &Monitor, _: Targets) -> Result<(), String> {
         Ok(())
     }
+
+    async fn read_load(
+        &self,
+        _: &bailiwick_rules::rules::LoadSource,
+    ) -> Result<bailiwick_rules::load::EngineReading, String> {
+        Err("nothing is read here".to_owned())
+    }
 }
 
 const HEAD: &str = "$TTL 1h\n@ SOA ns.example.net. h.example.net. 1 2 3 4 60\n@ NS ns.example.net.\n";

@@ -89,11 +89,21 @@ fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
         text => Some(text.to_owned()),
     });
     let secret = fields.optional("secret", secret_name);
+    let (host, sni, ca_file) = tls_fields(fields, url.as_ref());
+    let status = status.unwrap_or_else(|| vec![200]);
+    Some(Probe::Http(HttpProbe { url: url?, status, body_contains, secret, host, sni, ca_file }))
+}
+
+/// Whom an HTTP request asks for beyond its URL: `host`, `sni` and `ca_file`.
+pub(super) fn tls_fields(
+    fields: &mut Fields<'_, '_, '_>,
+    url: Option<&HttpUrl>,
+) -> (Option<Authority>, Option<HostName>, Option<String>) {
     let host = fields.optional("host", |reader, node| {
         let text = reader.string(node)?;
         Authority::parse(text).map_or_else(|problem| reader.fail(format!("is {text:?}, which {problem}")), Some)
     });
-    let is_plain = url.as_ref().is_some_and(|url: &HttpUrl| url.as_url().scheme() == "http");
+    let is_plain = url.is_some_and(|url| url.as_url().scheme() == "http");
     let sni = fields.optional("sni", |reader, node| {
         let text = of_tls(reader, node, is_plain)?;
         server_name(text).map_or_else(|problem| reader.fail(format!("is {text:?}, which {problem}")), Some)
@@ -105,8 +115,7 @@ fn http_probe(fields: &mut Fields<'_, '_, '_>) -> Option<Probe> {
         }
         path => Some(path.to_owned()),
     });
-    let status = status.unwrap_or_else(|| vec![200]);
-    Some(Probe::Http(HttpProbe { url: url?, status, body_contains, secret, host, sni, ca_file }))
+    (host, sni, ca_file)
 }
 
 /// The text of a field that only TLS has a use for.

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::load::{MAX_REQUESTS, region_load};
 use super::monitor::monitor;
 use super::quota;
+use super::source::load_source;
 use super::value::{boolean, country, declared, host_name, http_url, location, one_of, parsed, secret_name};
 use super::{Context, map};
 use crate::geo::CountryCode;
 use crate::id::{EndpointId, JurisdictionId};
 use crate::json::{Node, Reader};
-use crate::rules::{Answers, Endpoint, Engine, HostName, Place, Region, ServiceBinding, Style};
+use crate::rules::{Answers, Endpoint, Engine, HostName, LoadSource, Place, Region, ServiceBinding, Style};
 use crate::turns::{Turns, at_once};
 
 pub(super) fn region(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Option<Region> {
@@ -155,6 +156,10 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Opti
     let monitor = fields.optional("monitor", monitor);
     let capacity = fields.optional("capacity", |reader, node| reader.integer(node, 1..=MAX_REQUESTS));
     let (quota, priority_as) = quota::of_endpoint(&mut fields, context);
+    let load = fields.optional("load", load_source);
+    if capacity.is_none() && load.as_ref().is_some_and(LoadSource::needs_capacity) {
+        fields.fail::<()>("reads its load by \"running\" alone, which says nothing without a \"capacity\"; add it");
+    }
     fields.finish();
     Some(Endpoint {
         url: url?,
@@ -169,6 +174,7 @@ fn endpoint(reader: &mut Reader<'_>, node: &Node, context: &mut Context) -> Opti
         capacity: capacity.and_then(|n| n.try_into().ok()),
         quota,
         priority_as,
+        load: load.map(Box::new),
     })
 }
 

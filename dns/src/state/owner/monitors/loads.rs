@@ -1,0 +1,133 @@
+//! The sources of loads that are read. Takes the rules' sources and what readings brought, returns the last reading of
+//! each endpoint. Held by the monitors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bailiwick_rules::load::EngineReading;
+use bailiwick_rules::rules::LoadSource;
+use bailiwick_rules::table::{RegionIndex, Table};
+use bailiwick_rules::time::Timestamp;
+
+use crate::state::probe::{LoadResult, Prober, Probing, Running, SourceId};
+use crate::state::snapshot::{LoadView, Probes};
+
+/// All sources that are read. Equal ones are read once, whoever names them.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    entries: BTreeMap<SourceId, Entry>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    source: LoadSource,
+    /// The last good reading.
+    reading: Option<(Timestamp, EngineReading)>,
+    /// What the last reading failed of.
+    failure: Option<Arc<str>>,
+    readings: Probes,
+    /// Reads until this is dropped.
+    _running: Running,
+}
+
+/// An endpoint whose load is read: its region, its position there, and by which source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    region: RegionIndex,
+    endpoint: usize,
+    source: SourceId,
+}
+
+impl Loads {
+    /// Starts to read every source of `table` that isn't read yet.
+    pub(super) fn assign<P: Prober>(&mut self, table: &Table, probing: &Probing<P>) -> Vec<Read> {
+        let mut reads = Vec::new();
+        for (region, of_region) in (0..).map(RegionIndex).zip(table.regions()) {
+            for (endpoint, (_, of_endpoint)) in of_region.endpoints.iter().enumerate() {
+                if let Some(source) = &of_endpoint.load {
+                    reads.push(Read { region, endpoint, source: self.running(source, probing) });
+                }
+            }
+        }
+        reads
+    }
+
+    fn running<P: Prober>(&mut self, source: &LoadSource, probing: &Probing<P>) -> SourceId {
+        if let Some((id, _)) = self.entries.iter().find(|(_, entry)| entry.source == *source) {
+            return *id;
+        }
+        let id = SourceId(self.next);
+        self.next += 1;
+        let entry = Entry {
+            source: source.clone(),
+            reading: None,
+            failure: None,
+            readings: Probes::default(),
+            _running: probing.start_reading(id, source.clone()),
+        };
+        self.entries.insert(id, entry);
+        id
+    }
+
+    /// Stops every source that none of these has.
+    pub(super) fn keep_only<'a>(&mut self, reads: impl Iterator<Item = &'a Read>) {
+        let kept: BTreeSet<SourceId> = reads.map(|read| read.source).collect();
+        self.entries.retain(|id, _| kept.contains(id));
+    }
+
+    /// Takes what a reading brought, unless its source has been stopped meanwhile. `places` say for the log what it is
+    /// about. Returns whether it is the first, or whether sources began or ceased to fail.
+    pub(super) fn record(&mut self, result: LoadResult, now: Timestamp, places: (&Table, &[Read])) -> bool {
+        let Some(entry) = self.entries.get_mut(&result.source) else { return false };
+        let was_failing = entry.failure.is_some();
+        let is_first = entry.readings == Probes::default();
+        match result.outcome {
+            Ok(reading) => {
+                entry.readings.passed += 1;
+                entry.reading = Some((now, reading));
+                entry.failure = None;
+            }
+            Err(failure) => {
+                entry.readings.failed += 1;
+                entry.failure = Some(failure.into());
+            }
+        }
+        let is_news = is_first || was_failing != entry.failure.is_some();
+        let read = places.1.iter().find(|read| read.source == result.source).filter(|_| is_news);
+        if let Some(read) = read {
+            let region = places.0.region(read.region);
+            let endpoint = region.endpoints.get(read.endpoint).map(|(id, _)| id.as_str());
+            match &entry.failure {
+                Some(failure) => tracing::warn!(
+                    json.event = "load_unread", json.region = %region.id, json.endpoint = endpoint,
+                    json.reason = %failure, "the load of {}/{} can't be read: {failure}", region.id,
+                    endpoint.unwrap_or_default()
+                ),
+                None => tracing::info!(
+                    json.event = "load_read", json.region = %region.id, json.endpoint = endpoint,
+                    "the load of {}/{} is read", region.id, endpoint.unwrap_or_default()
+                ),
+            }
+        }
+        is_news
+    }
+
+    /// The last reading of each endpoint.
+    pub(super) fn views(&self, table: &Table, reads: &[Read]) -> Vec<LoadView> {
+        let view = |read: &Read| {
+            let entry = self.entries.get(&read.source)?;
+            let (_, endpoint) = table.region(read.region).endpoints.get(read.endpoint)?;
+            Some(LoadView {
+                region: read.region,
+                endpoint: read.endpoint,
+                capacity: endpoint.capacity,
+                patience: entry.source.patience(),
+                reading: entry.reading,
+                failure: entry.failure.clone(),
+                readings: entry.readings,
+            })
+        };
+        reads.iter().filter_map(view).collect()
+    }
+}

@@ -1,0 +1,65 @@
+//! Takes the response to a request for a metrics page, returns the reading. Called by the prober.
+
+use bailiwick_rules::load::{EnginePage, EngineReading};
+use bailiwick_rules::rules::LoadSource;
+use reqwest::Response;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+
+use super::NetworkProber;
+use crate::state::probe::Targets;
+use crate::state::probe::failure::{Asked, describe};
+
+/// The formats that are understood.
+pub(super) const ACCEPT: HeaderValue =
+    HeaderValue::from_static("text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.5");
+
+impl NetworkProber {
+    /// Fetches the page of a source, no more of it than can be one.
+    pub(super) async fn page(&self, source: &LoadSource) -> Result<EngineReading, String> {
+        let probe = &source.http;
+        let url = probe.url.as_url();
+        let name = url.host_str().unwrap_or_default();
+        let asked = Asked { name, ca_file: probe.ca_file.as_deref() };
+        let failed = |error: reqwest::Error| describe(&error.without_url(), asked);
+        let (client, url) = if probe.server_name().is_none() && probe.ca_file.is_none() {
+            (self.keeping.clone(), url.clone())
+        } else {
+            let (groups, tls) = self.ways(probe, Targets::Any).await?;
+            super::client_for(probe, tls, &groups.concat())?
+        };
+        let request = self.request(probe, &client, url)?.header(reqwest::header::ACCEPT, ACCEPT);
+        let mut response = request.send().await.map_err(failed)?;
+        let mut page = sound_page(source, &response)?;
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            page.push(&piece).map_err(|error| error.to_string())?;
+        }
+        let reading = page.finish(is_open_metrics(&response)).map_err(|error| error.to_string())?;
+        match reading.load(Some(1)) {
+            Some(_) => Ok(reading),
+            None => Err(format!(
+                "the page has no series of {}; look at \"type\" and \"url\", and whether the engine writes metrics",
+                source.engine.as_str()
+            )),
+        }
+    }
+}
+
+/// An empty page for a response that may hold one.
+fn sound_page(source: &LoadSource, response: &Response) -> Result<EnginePage, String> {
+    let answered = response.status().as_u16();
+    if answered != 200 {
+        return Err(format!("answered {answered}, expected 200"));
+    }
+    match header(response, &CONTENT_ENCODING) {
+        None | Some("identity") => Ok(EnginePage::new(&source.engine)),
+        Some(_) => Err("the page is compressed, which wasn't asked for; let the endpoint send it as it is".to_owned()),
+    }
+}
+
+fn is_open_metrics(response: &Response) -> bool {
+    header(response, &CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("application/openmetrics-text"))
+}
+
+fn header<'r>(response: &'r Response, name: &reqwest::header::HeaderName) -> Option<&'r str> {
+    response.headers().get(name)?.to_str().ok()
+}
