@@ -21,6 +21,12 @@ async function start(quota: Json, frankfurt: string[], others: Json = {}, more: 
 
 const acme = { tenants: { acme: { key_sha256: [keyDigest("sk-acme")], residency: "eu", services: ["chat"] } } };
 
+/** What the Worker tells of itself to its operator. */
+async function metrics(): Promise<string> {
+  const headers = { authorization: "Bearer for-operators-only-0123456789" };
+  return (await read(await edge.ask({ path: "/.well-known/bailiwick/metrics", headers }))).text;
+}
+
 /** A provider whose answers are made by `answer`. */
 function provider(answer: (request: IncomingMessage, response: ServerResponse, body: string) => void): Promise<string> {
   return serve(async (request, response) => {
@@ -186,6 +192,7 @@ test("a 429 closes the quota for all endpoints that share it, for as long as it 
   const reply = await edge.chat("DE");
   expect((await read(reply)).code).toBe("quota_exhausted");
   expect(Number(reply.headers.get("retry-after-ms"))).toBeGreaterThan(1000);
+  expect(await metrics()).toMatch(/quota_closed_seconds\{quota="swc"\} (1\.[0-4]|0\.)\d+/);
   expect(await second.requests()).toHaveLength(0);
   expect(await first.requests()).toHaveLength(1);
   await until(
@@ -219,11 +226,7 @@ test("an answer that was made elsewhere than the rules say raises an alarm", asy
   let place = "Germany West Central";
   const url = await provider((_, response) => completion(response, { "x-ms-region": place }));
   await start({ requests: 600 }, [url]);
-  const count = async () => {
-    const headers = { authorization: "Bearer for-operators-only-0123456789" };
-    const { text } = await read(await edge.ask({ path: "/.well-known/bailiwick/metrics", headers }));
-    return Number(text.match(/\{event="answer_from_elsewhere"\} (\d+)/)?.[1] ?? 0);
-  };
+  const count = async () => Number((await metrics()).match(/\{event="answer_from_elsewhere"\} (\d+)/)?.[1] ?? 0);
   expect((await read(await edge.chat("DE"))).status).toBe(200);
   expect(await count()).toBe(0);
   place = "East US 2";

@@ -76,6 +76,19 @@ pub(crate) struct Charge {
     cost: Cost,
 }
 
+/// What an isolate knows of a quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The quota.
+    pub(crate) quota: String,
+    /// The requests that it may send at once; `None` if they aren't limited.
+    pub(crate) requests: Option<u64>,
+    /// The tokens likewise.
+    pub(crate) tokens: Option<u64>,
+    /// For how much longer the provider wants none.
+    pub(crate) closed: Millis,
+}
+
 /// The tokens that an answer says it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Tokens {
@@ -225,6 +238,20 @@ impl Quotas {
             429 => pool.refused(reading, now),
             _ => {}
         }
+    }
+
+    /// What this isolate knows of the quotas of the rules that it has used.
+    #[must_use]
+    pub(crate) fn standings(&self, table: &Table, now: Timestamp) -> Vec<Standing> {
+        let mut standings = Vec::new();
+        for quota in table.quotas() {
+            if let Some(Known { limits, pool, .. }) = self.pools.get(&PoolKey::Quota(quota.id.clone())) {
+                let (requests, tokens) = pool.left(limits, now);
+                let (quota, closed) = (quota.id.to_string(), pool.closed(now));
+                standings.push(Standing { quota, requests, tokens, closed });
+            }
+        }
+        standings
     }
 
     /// Whether a node should be asked for a part of some pool now.
@@ -447,6 +474,17 @@ mod tests {
         quotas.answered(&table, &asks, None);
         assert!(!quotas.is_due(soon.after(Millis(500))), "not at once after a failure");
         assert!(quotas.is_due(soon.after(Millis(1_000))));
+    }
+
+    #[test]
+    fn what_an_isolate_knows_of_a_quota_is_told() {
+        let table = table(60_000);
+        let mut quotas = Quotas::default();
+        assert_eq!(quotas.standings(&table, NOW), [], "it has used none");
+        let charge = quotas.charge(&table.quotas()[0], &demand(4_000, Output::Nothing), NOW);
+        quotas.heard(&charge, 429, &Reading { retry_after: Some(Millis(7_000)), ..Reading::default() }, NOW);
+        let told = Standing { quota: "q".into(), requests: None, tokens: Some(29_000), closed: Millis(7_000) };
+        assert_eq!(quotas.standings(&table, NOW), [told]);
     }
 
     #[test]

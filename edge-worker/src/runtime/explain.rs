@@ -152,6 +152,9 @@ pub(crate) fn metrics(
         in_flight: task::in_progress(),
         held_bytes: inflight::held(),
         resting: resting.unwrap_or_default(),
+        quotas: table
+            .map(|table| memory::with(|memory| memory.quotas.standings(table, clock::now())))
+            .unwrap_or_default(),
         began_ms: feed::began().0,
     };
     let format = Format::of(request.header("accept").unwrap_or_default());

@@ -6,6 +6,7 @@ use core::fmt::Write as _;
 use bailiwick_rules::table::Table;
 
 use super::{COUNTS, Counts, CountsByWord, follow};
+use crate::decide::quota::Standing;
 
 /// The names of what is fetched or posted, by [`super::FeedKind`].
 const FETCHES: [&str; 4] = ["rules_looks", "health_looks", "lease_asks", "observation_posts"];
@@ -53,6 +54,8 @@ pub(crate) struct Gauges {
     pub(crate) held_bytes: u64,
     /// Region and name of each endpoint at rest, for one model or all.
     pub(crate) resting: Vec<(String, String)>,
+    /// What the isolate knows of the quotas that it has used.
+    pub(crate) quotas: Vec<Standing>,
     /// When this isolate began, in milliseconds.
     pub(crate) began_ms: i64,
 }
@@ -130,6 +133,21 @@ impl Exposition {
         self.gauge("endpoint_resting", "1 for each endpoint that rests, for one model or all.");
         for (region, endpoint) in &gauges.resting {
             self.sample("endpoint_resting", &[("region", region.as_str()), ("endpoint", endpoint.as_str())], 1);
+        }
+        if !gauges.quotas.is_empty() {
+            self.gauge("quota_left", "What this isolate may send at once of each quota, in requests and tokens.");
+            for standing in &gauges.quotas {
+                for (unit, left) in [("requests", standing.requests), ("tokens", standing.tokens)] {
+                    if let Some(left) = left {
+                        self.sample("quota_left", &[("quota", standing.quota.as_str()), ("unit", unit)], left);
+                    }
+                }
+            }
+            self.gauge("quota_closed_seconds", "For how much longer the provider wants no requests.");
+            for standing in &gauges.quotas {
+                let labels = [("quota", standing.quota.as_str())];
+                self.sample("quota_closed_seconds", &labels, Seconds(standing.closed.0));
+            }
         }
         self.gauge("start_time_seconds", "When this isolate began, in seconds since 1970.");
         self.sample("start_time_seconds", &[], Seconds(u64::try_from(gauges.began_ms).unwrap_or(0)));
