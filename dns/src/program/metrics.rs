@@ -5,7 +5,6 @@
 
 mod exposition;
 mod latency;
-mod loads;
 mod plain;
 mod thread;
 

@@ -1,6 +1,7 @@
 //! The text of `/metrics`. Takes counters and the state of rules, regions and sources, returns OpenMetrics text. Called
 //! by [`super::Metrics::text`].
 
+mod loads;
 mod observed;
 
 use std::fmt;
@@ -14,7 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency, loads};
+use super::{Metrics, QTYPES, RCODES, TRANSPORTS, ThreadCounters, latency};
 use crate::program::logs::queue;
 use crate::response::wire::Transport;
 use crate::state::owner::{self, Handle, Source};
@@ -455,7 +456,7 @@ fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-pub(super) fn counter<'e>(
+fn counter<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     name: &'e str,
     help: &str,
@@ -463,7 +464,7 @@ pub(super) fn counter<'e>(
     encoder.encode_descriptor(name, help, None, MetricType::Counter)
 }
 
-pub(super) fn gauge<'e>(
+fn gauge<'e>(
     encoder: &'e mut DescriptorEncoder<'_>,
     name: &'e str,
     help: &str,
@@ -471,6 +472,6 @@ pub(super) fn gauge<'e>(
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)
 }
 
-pub(super) fn sample(metric: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+fn sample(metric: &mut MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
     metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)
 }

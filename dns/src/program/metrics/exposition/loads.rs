@@ -1,11 +1,11 @@
-//! The metrics of loads. Takes the last readings of endpoints, writes OpenMetrics. Called by [`super::exposition`].
+//! The metrics of loads. Takes the last readings of endpoints, writes OpenMetrics. Called by [`super`].
 
 use std::fmt;
 
 use bailiwick_rules::rules::Ratio;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::exposition::{counter, gauge, sample};
+use super::{counter, gauge, sample};
 use crate::state::owner::Handle;
 
 /// A ratio as a metric, with 1 for the whole.
