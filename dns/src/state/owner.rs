@@ -3,6 +3,7 @@
 //! [`Handle`].
 
 mod monitors;
+mod planner;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use bailiwick_rules::health::{AddressFamily, Forced, Monitored, RegionHealth};
 use bailiwick_rules::id::Overridden;
+use bailiwick_rules::report::SharesReport;
 use bailiwick_rules::steer::{Conditions, Local};
 use bailiwick_rules::table::{RegionIndex, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -33,7 +34,7 @@ use crate::response::answer::{Asking, Steered, SteeredAnswers};
 use crate::zone::ServiceIndex;
 use crate::zones::Zones;
 
-pub(crate) use loads::LoadView;
+pub(crate) use loads::{LoadView, endpoints_up};
 pub(crate) use world::{Misfit, Rules, World, ZoneSource};
 
 /// No EDNS scope: the answer doesn't depend on the client's address.
@@ -69,6 +70,8 @@ pub(crate) struct Health {
     pub monitors: Vec<MonitorView>,
     /// The endpoints whose load is read, by region and position.
     pub loads: Vec<LoadView>,
+    /// Which parts of clients are to be moved because of load; `None` where no load is read.
+    pub shares: Option<Arc<SharesReport>>,
     /// Overrides that came by the API, ended ones left out.
     pub overrides: BTreeMap<Overridden, Forced>,
     /// Since when each region has the status that counts, by region index; at most since this program began.

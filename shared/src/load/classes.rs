@@ -120,8 +120,17 @@ impl Classes {
     /// The class of clients of a service whose fence was ranked; `None` if none of its clients was counted.
     #[must_use]
     pub fn find(&self, service: ServiceIndex, ranking: &Ranking) -> Option<ClassIndex> {
-        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        self.of_order(service, ranking.order.iter().map(|ranked| ranked.fenced.region).collect())
+    }
+
+    /// The class of a service whose fence has this order.
+    pub(super) fn of_order(&self, service: ServiceIndex, order: Vec<RegionIndex>) -> Option<ClassIndex> {
         self.by_order.get(&(service, order)).copied()
+    }
+
+    /// Lets only the clients of these services be moved.
+    pub fn move_only(&mut self, may_move: impl Fn(ServiceIndex) -> bool) {
+        self.list.iter_mut().for_each(|class| class.moves &= may_move(class.service));
     }
 
     /// Changes how many requests the clients of a class have in flight.

@@ -65,6 +65,36 @@ impl Plan {
         self.at
     }
 
+    /// The same plan for the next rules. Regions and classes are found by the names of services and regions; a class
+    /// whose fence isn't the same begins without moves.
+    #[must_use]
+    pub fn carried(&self, (old, old_classes): (&Table, &Classes), (new, new_classes): (&Table, &Classes)) -> Self {
+        let before = |region: RegionIndex| old.region_named(new.region(region).id.as_str());
+        let state = |region| before(region).map(|before| self.region(before)).unwrap_or_default();
+        let class_before = |class: &super::Class| {
+            let service = old.service_named(new.service(class.service).id.as_str())?;
+            let order: Vec<RegionIndex> = class.order.iter().map(|one| before(*one)).collect::<Option<_>>()?;
+            old_classes.of_order(service, order)
+        };
+        let carry = |lists: &[Vec<Move>]| {
+            let of_class = |class: &super::Class| {
+                let moves = class_before(class).and_then(|index| lists.get(index.0));
+                let carried = |one: &Move| {
+                    let to = new.region_named(old.region(one.to).id.as_str())?;
+                    Some(Move { to, ..*one })
+                };
+                moves.into_iter().flatten().filter_map(carried).collect()
+            };
+            new_classes.list().iter().map(of_class).collect()
+        };
+        Self {
+            at: self.at,
+            regions: (0..new.regions().len()).map(RegionIndex::new).map(state).collect(),
+            moves: carry(&self.moves),
+            left: carry(&self.left),
+        }
+    }
+
     /// What is remembered of a region.
     #[must_use]
     pub fn region(&self, region: RegionIndex) -> RegionState {

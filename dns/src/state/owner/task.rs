@@ -26,6 +26,7 @@ use faults::without_misfits;
 use overrides::written_to;
 
 use super::monitors::{Assignment, Monitors};
+use super::planner::Planner;
 use super::{Change, Faults, Handle, Offer, Source, Status};
 use crate::state::keeper::{Attempt, Keeper};
 use crate::state::leases::Leases;
@@ -117,6 +118,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         job: None,
         renew_again: Timestamp(i64::MIN),
         loads_due: None,
+        planner: Planner::default(),
         set_aside: initial.set_aside,
         faults: initial.faults,
         misfits: BTreeMap::from([(Source::Zones, initial.misfits)]),
@@ -215,6 +217,7 @@ struct Owner<P> {
     renew_again: Timestamp,
     /// When readings of loads are published that were recorded and aren't published yet.
     loads_due: Option<Timestamp>,
+    planner: Planner,
     /// Versions that didn't fit the other sources. They are tried again when another source changes.
     set_aside: Vec<Offer>,
     /// What is wrong with the files of each source.
@@ -484,8 +487,9 @@ impl<P: Prober> Owner<P> {
     fn publish(&mut self) {
         self.loads_due = None;
         let (now, before) = (self.clock.now(), self.live.load_full());
-        let table = &self.current.world.rules().table;
-        let health = self.monitors.health(table, &self.current.assignment, &self.overrides, now);
+        let rules = self.current.world.rules();
+        let mut health = self.monitors.health(&rules.table, &self.current.assignment, &self.overrides, now);
+        health.shares = self.planner.shares(rules, &health, now);
         self.live.store(Arc::new(Snapshot::new(Arc::clone(&self.current.world), health, now, Some(&before))));
         self.publish_status();
     }
@@ -518,7 +522,7 @@ impl<P: Prober> Owner<P> {
         let (now, snapshot) = (self.clock.now(), self.live.load());
         let end = self.overrides.values().map(|forced| forced.until).min();
         let times = snapshot.next_change(now).into_iter().chain(end).chain(self.monitors.next_stale(now));
-        let next = times.chain(self.next_renewal(now)).chain(self.loads_due).min();
+        let next = times.chain(self.next_renewal(now)).chain(self.loads_due).chain(self.planner.due()).min();
         next.map_or(LONGEST_SLEEP, |next| next.since(now).max(Millis(1)).min(LONGEST_SLEEP))
     }
 }

@@ -1,5 +1,6 @@
 mod loads;
 mod renewal;
+mod shares;
 
 use std::collections::HashMap;
 use std::sync::Mutex;

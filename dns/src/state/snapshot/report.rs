@@ -28,7 +28,7 @@ impl Snapshot {
                 .collect(),
             regions: regions.map(|(index, region)| (region.id.clone(), self.region_report(index, now))).collect(),
             loads: self.load_reports(now),
-            shares: None,
+            shares: self.health.shares.as_deref().cloned(),
         }
     }
 
