@@ -30,6 +30,7 @@ pub(crate) mod rewrite;
 pub(crate) mod route;
 pub(crate) mod rules_state;
 pub(crate) mod secrets;
+pub(crate) mod shed;
 pub(crate) mod source;
 pub(crate) mod splice;
 pub(crate) mod sse;

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use crate::geo::{self, CountryCode};
 use crate::id::{JurisdictionId, RegionId, ServiceId};
+use crate::rules::Ratio;
 use crate::steer::{
     Ask, Conditions, FenceBy, Ranked, Ranking, Reason, Source, Standing, Steering, decide, rank, stand,
 };
-use crate::table::Table;
+use crate::table::{RegionIndex, Table};
 use crate::time::Timestamp;
 
 /// An explanation: as JSON by `serde`, as text by [`Explanation::to_text`].
@@ -38,6 +39,9 @@ pub struct Explanation {
     /// The region whose addresses DNS answers by record type, where that isn't the first of `ordered` for each.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub by_type: BTreeMap<&'static str, RegionId>,
+    /// Where clients of this fence are moved because of load, and which part of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shed: Vec<ExplainedShare>,
     #[serde(skip)]
     given_by: Option<FenceBy>,
     #[serde(skip)]
@@ -68,6 +72,17 @@ pub struct ExplainedRegion {
     pub tier: usize,
     /// Kilometres to the client.
     pub km: Option<u32>,
+}
+
+/// A part of the clients that is moved because of load.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ExplainedShare {
+    /// The region that serves them otherwise.
+    pub from: RegionId,
+    /// The region that is asked first.
+    pub to: RegionId,
+    /// Which part of the clients, from 0 to 1.
+    pub share: f64,
 }
 
 /// A region that isn't.
@@ -114,12 +129,24 @@ fn of(table: &Table, ask: &Ask<'_>, standing: &Standing, ranking: &Ranking, stee
         revived: steering.revived,
         valid_until: steering.valid_until,
         by_type: BTreeMap::new(),
+        shed: Vec::new(),
         given_by: ranking.fence_by,
         hub_outside: ranking.only == Some(None) && !ranking.order.is_empty(),
     }
 }
 
 impl Explanation {
+    /// Tells that parts of these clients are moved from the first region of the fence.
+    pub fn add_shed(&mut self, table: &Table, moves: &[(RegionIndex, Ratio)]) {
+        let Some(from) = self.fence.first().cloned() else { return };
+        let share = |(to, share): &(RegionIndex, Ratio)| ExplainedShare {
+            from: from.clone(),
+            to: table.region(*to).id.clone(),
+            share: f64::from(share.0) / f64::from(Ratio::ONE.0),
+        };
+        self.shed = moves.iter().filter(|(_, share)| *share > Ratio(0)).map(share).collect();
+    }
+
     /// The decision step by step, for a person; lines end with `\n`.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -167,6 +194,10 @@ impl Explanation {
             writeln!(out, "answer     none: {why}")?;
         } else {
             writeln!(out, "answer     {}", self.ordered[0].region)?;
+        }
+        for share in &self.shed {
+            let percent = share.share * 100.0;
+            writeln!(out, "load       {percent:.1} % of these clients go from {} to {}", share.from, share.to)?;
         }
         match self.valid_until {
             Some(until) => writeln!(out, "valid      until {until}"),
@@ -248,6 +279,12 @@ mod tests {
              answer     par\n\
              valid      until rules or health change\n"
         );
+        let mut moved = told(Some("DE"), &[]);
+        let table = Table::compile(RULES.as_bytes()).unwrap();
+        moved.add_shed(&table, &[(table.region_named("par").unwrap(), Ratio(123_456))]);
+        assert!(moved.to_text().contains("answer     fra\nload       12.3 % of these clients go from fra to par\n"));
+        let json = serde_json::to_value(&moved).unwrap();
+        assert_eq!(json["shed"], serde_json::json!([{ "from": "fra", "to": "par", "share": 0.123_456 }]));
         assert!(told(None, &[]).to_text().contains("no rule takes this client: the fence is empty"));
         assert!(told(Some("DE"), &[0, 1]).to_text().contains("revived    everything in the fence is down"));
     }

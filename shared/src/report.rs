@@ -15,7 +15,7 @@ use crate::table::{RegionIndex, Table};
 use crate::time::{Millis, Timestamp};
 
 pub use loads::{EndpointLoadReport, LoadReport};
-pub use shares::{ClassShares, MoveReport, Shares, SharesReport};
+pub use shares::{ClassShares, MoveReport, Shares, SharesReport, Shed};
 
 /// How many intervals a report stays fresh.
 pub const FRESH_INTERVALS: u64 = 3;

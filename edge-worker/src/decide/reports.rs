@@ -1,10 +1,11 @@
-//! Combines the health reports of several nodes. Takes reports and the time; returns the health of each region. Pure.
+//! Combines the health reports of several nodes. Takes reports and the time; returns the health of each region, and the
+//! shares of clients to move. Pure.
 //! Called by `runtime::feed`.
 
 use std::rc::Rc;
 
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, aggregate};
+use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport, aggregate};
 use bailiwick_rules::table::{Revision, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -15,11 +16,26 @@ const COUNTS_FOR: Millis = Millis(30_000);
 /// The least time between two fetches, even if reports have shorter intervals.
 const LEAST: Millis = Millis(1_000);
 
+/// What the fresh reports say together.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The health of each region, as the majority says.
+    pub(crate) health: Rc<[RegionHealth]>,
+    /// The shares of clients that are moved because of load, by the newest plan.
+    pub(crate) shares: Rc<Shares>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { health: Rc::from([]), shares: Rc::default() }
+    }
+}
+
 /// The last report of each node, and their combined result.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     by_node: Vec<Option<Received>>,
-    aggregate: Option<(Revision, Timestamp, Rc<[RegionHealth]>)>,
+    aggregate: Option<(Revision, Timestamp, Seen)>,
 }
 
 impl Reports {
@@ -34,21 +50,23 @@ impl Reports {
         self.aggregate = None;
     }
 
-    /// The health of each region of `table`, as the majority of fresh reports says.
-    pub(crate) fn health(&mut self, table: &Table, now: Timestamp) -> Rc<[RegionHealth]> {
-        if let Some((revision, at, health)) = &self.aggregate
+    /// What the fresh reports say of the regions of `table`.
+    pub(crate) fn seen(&mut self, table: &Table, now: Timestamp) -> Seen {
+        if let Some((revision, at, seen)) = &self.aggregate
             && *revision == table.revision()
             && *at <= now
             && now.since(*at) < AGGREGATE_FOR
         {
-            return Rc::clone(health);
+            return seen.clone();
         }
         // A report from the future has an unknown age: the clock was set back.
         let received: Vec<Received> =
             self.by_node.iter().flatten().filter(|report| report.at <= now).cloned().collect();
-        let health: Rc<[RegionHealth]> = aggregate(table, &received, now).into();
-        self.aggregate = Some((table.revision(), now, Rc::clone(&health)));
-        health
+        let shares = SharesReport::newest(&received, now).map(|report| Shares::read(table, report, now));
+        let seen =
+            Seen { health: aggregate(table, &received, now).into(), shares: Rc::new(shares.unwrap_or_default()) };
+        self.aggregate = Some((table.revision(), now, seen.clone()));
+        seen
     }
 
     /// How long after the last fetch all reports will still count. Reports that were too old already don't shorten it.
@@ -99,7 +117,7 @@ mod tests {
         let table = table();
         let report = |status: &str| report(status, 0, 1000);
         let mut reports = Reports::default();
-        let probed = |reports: &mut Reports, now| reports.health(&table, Timestamp(now))[0].probed;
+        let probed = |reports: &mut Reports, now| reports.seen(&table, Timestamp(now)).health[0].probed;
         assert_eq!(probed(&mut reports, 0), Status::Unknown);
         reports.receive(1, Timestamp(0), report("down"));
         assert_eq!(probed(&mut reports, 0), Status::Down, "a new report counts at once");

@@ -12,7 +12,7 @@ use bailiwick_rules::explain::explain;
 use bailiwick_rules::geo::{CountryCode, is_like_code};
 use bailiwick_rules::id::RegionId;
 use bailiwick_rules::overview::overview;
-use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass};
+use bailiwick_rules::steer::{Ask, Client, Conditions, Cooling, PathClass, rank, stand};
 use bailiwick_rules::table::{ServiceIndex, Table, TenantIndex};
 use url::form_urlencoded;
 use worker::Env;
@@ -21,6 +21,7 @@ use crate::decide::envelope::{Failure, quote};
 use crate::decide::inflight;
 use crate::decide::route::query::Query;
 use crate::decide::secrets::{self, Missing};
+use crate::decide::shed::sheds;
 use crate::decide::source::Source;
 use crate::runtime::client::{self, Credentials, Origin};
 use crate::runtime::clock;
@@ -72,7 +73,12 @@ pub(crate) fn answer(
             let source = is_known.then(|| Source::of(tenant, one.client.address, ""));
             let local = memory::with(|memory| memory.local(table, None, source, now));
             let conditions = Conditions { health: &snapshot.health, local: &local, now };
-            let explanation = explain(table, &one.ask(), &conditions);
+            let mut explanation = explain(table, &one.ask(), &conditions);
+            if sheds(table.service(one.ask().service), one.ask().path_class) {
+                let ask = one.ask();
+                let ranking = rank(table, ask.service, &stand(table, &ask.client), ask.path_class);
+                explanation.add_shed(table, snapshot.shares.moves(ask.service, &ranking));
+            }
             let in_fence = |region: &RegionId| one.by_operator && explanation.fence.contains(region);
             let missing = missing_secrets(table, env, in_fence);
             Explained::of(serde_json::to_string(&explanation), explanation.to_text(), &missing)?

@@ -21,7 +21,7 @@ use core::task::Poll;
 use core::time::Duration;
 
 use bailiwick_rules::health::RegionHealth;
-use bailiwick_rules::report::HealthReport;
+use bailiwick_rules::report::{HealthReport, Shares};
 use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::table::{RegionIndex, Revision, ServiceIndex, Table, TenantIndex};
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -36,7 +36,7 @@ use self::ask::Read;
 use self::schedule::{Due, Schedule};
 use self::settings::Settings;
 use crate::decide::envelope::Failure;
-use crate::decide::reports::Reports;
+use crate::decide::reports::{Reports, Seen};
 use crate::decide::rules_state::ReadError;
 use crate::decide::rules_state::{Age, OfferOutcome, Refused, RulesState};
 use crate::decide::secrets;
@@ -79,6 +79,8 @@ pub(crate) struct Snapshot {
     pub(crate) health: Rc<[RegionHealth]>,
     /// Load by region; `None` or missing if it isn't known.
     pub(crate) loads: Rc<[Option<Ratio>]>,
+    /// The shares of clients that are moved because of load.
+    pub(crate) shares: Rc<Shares>,
     /// What is wrong with the rules' feed, in one word.
     pub(crate) trouble: Option<&'static str>,
     /// How many sources of rules answered when they were last asked, and how many there are.
@@ -235,7 +237,7 @@ pub(crate) fn snapshot() -> Snapshot {
         let now = clock::now();
         let steady = Timestamp(state.clock.at(now));
         let table = state.rules_state.table().cloned();
-        let health = table.as_ref().map_or_else(|| Rc::from([]), |table| state.reports.health(table, now));
+        let seen = table.as_ref().map_or_else(Seen::default, |table| state.reports.seen(table, now));
         let age = state.age(steady);
         let should_log_age = state.rules_state.should_log_age(age, steady);
         let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
@@ -243,7 +245,8 @@ pub(crate) fn snapshot() -> Snapshot {
             (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
         // Nodes report no loads yet.
         let loads = Rc::from([]);
-        (Snapshot { table, age, confirmed, health, loads, trouble, sources, nodes, now }, should_log_age)
+        let Seen { health, shares } = seen;
+        (Snapshot { table, age, confirmed, health, loads, shares, trouble, sources, nodes, now }, should_log_age)
     });
     if should_log_age {
         log_age(&snapshot);

@@ -57,6 +57,8 @@ pub(crate) struct ResponseInfo {
     pub(crate) whose: Option<Identity>,
     /// Why no endpoint may be asked, if so.
     pub(crate) denied: Option<Rc<Denial>>,
+    /// `x-bailiwick-shed`: from where to where the request was moved because of load.
+    pub(crate) shed: Option<Rc<str>>,
     /// When the request arrived.
     pub(crate) began: Timestamp,
     /// When the request was steered.
@@ -73,6 +75,7 @@ impl ResponseInfo {
             rules_age: None,
             whose: None,
             denied: None,
+            shed: None,
             began: clock::now(),
             steered: None,
         }
@@ -90,6 +93,9 @@ impl ResponseInfo {
         }
         if let Some(age) = self.rules_age {
             headers.set("x-bailiwick-rules-age", &age.to_string());
+        }
+        if let Some(shed) = &self.shed {
+            headers.set("x-bailiwick-shed", shed);
         }
         if let Some(record) = record.filter(|record| !record.attempts.is_empty()) {
             headers.set("x-bailiwick-attempts", &record.header());

@@ -20,9 +20,12 @@ use super::{FRESH_INTERVALS, Received, ratio};
 use crate::id::{RegionId, ServiceId};
 use crate::load::{ClassIndex, Classes, Plan, Point};
 use crate::rules::Ratio;
-use crate::steer::Ranking;
+use crate::steer::{Ranking, Steering};
 use crate::table::{RegionIndex, ServiceIndex, Table};
 use crate::time::{Millis, Timestamp};
+
+/// In how many intervals the shares of a plan fade, once it is three intervals old.
+const FADING_INTERVALS: u64 = 12;
 
 /// The shares of all services by one plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,17 +83,36 @@ impl SharesReport {
         Self { at: plan.at(), interval_ms: interval.0, services }
     }
 
-    /// Of the plans that nodes report the newest, if it isn't older than three of its intervals.
+    /// Of the plans that nodes report the newest, if it isn't so old that nothing is left of its shares.
     #[must_use]
     pub fn newest(reports: &[Received], now: Timestamp) -> Option<&Self> {
         let told = reports.iter().filter_map(|received| received.report.shares.as_ref());
         // A plan from the future comes from a wrong clock, and would hide all others.
-        let is_fresh = |one: &&Self| {
-            one.at <= now.after(Millis(one.interval_ms))
-                && now.since(one.at).0 <= FRESH_INTERVALS.saturating_mul(one.interval_ms)
-        };
+        let is_fresh = |one: &&Self| one.at <= now.after(Millis(one.interval_ms)) && one.left(now) > Ratio(0);
         told.filter(is_fresh).max_by_key(|one| one.at)
     }
+
+    /// How much of its shares still holds: all of them for three intervals, then less and less for twelve more. Without
+    /// news a load isn't known, and clients go home step by step.
+    fn left(&self, now: Timestamp) -> Ratio {
+        let (held, fading) = (
+            FRESH_INTERVALS.saturating_mul(self.interval_ms),
+            FADING_INTERVALS.saturating_mul(self.interval_ms).max(1),
+        );
+        let faded = now.since(self.at).0.saturating_sub(held);
+        Ratio::between(fading.saturating_sub(faded), fading)
+    }
+}
+
+/// How a client was moved because of load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shed {
+    /// The region that would serve it otherwise, if it is up.
+    pub from: RegionIndex,
+    /// The region that is asked first.
+    pub to: RegionIndex,
+    /// Which part of the clients of its class goes there.
+    pub share: Ratio,
 }
 
 /// A service, and the order of a fence of it.
@@ -102,9 +124,11 @@ pub struct Shares(HashMap<Fence, Vec<(RegionIndex, Ratio)>>);
 
 impl Shares {
     /// Reads a report by the names of a table's services and regions. A class is left out if it names something that
-    /// the table doesn't have, a region outside of its order, or more than the whole.
+    /// the table doesn't have, a region outside of its order, or more than the whole. The shares of an old report are
+    /// smaller than it says.
     #[must_use]
-    pub fn read(table: &Table, report: &SharesReport) -> Self {
+    pub fn read(table: &Table, report: &SharesReport, now: Timestamp) -> Self {
+        let left = report.left(now);
         let region = |name: &RegionId| table.region_named(name.as_str());
         let read = |service: ServiceIndex, class: &ClassShares| {
             let order: Vec<RegionIndex> = class.order.iter().map(region).collect::<Option<_>>()?;
@@ -112,6 +136,8 @@ impl Shares {
             let to_move = |one: &MoveReport| Some((region(&one.to).filter(inside)?, one.share));
             let moves: Vec<_> = class.moves.iter().map(to_move).collect::<Option<_>>()?;
             let total: u64 = moves.iter().map(|(_, share)| u64::from(share.0)).sum();
+            let faded = |share: Ratio| Ratio(u32::try_from(left.of(u64::from(share.0))).unwrap_or(0));
+            let moves = moves.into_iter().map(|(to, share)| (to, faded(share))).collect();
             (total <= u64::from(Ratio::ONE.0)).then_some(((service, order), moves))
         };
         let known = report.services.iter().filter_map(|(name, classes)| {
@@ -121,11 +147,44 @@ impl Shares {
         Self(known.flatten().collect())
     }
 
+    /// Where clients of a service whose fence was ranked are moved, and which part of them.
+    #[must_use]
+    pub fn moves(&self, service: ServiceIndex, ranking: &Ranking) -> &[(RegionIndex, Ratio)] {
+        if self.0.is_empty() {
+            return &[];
+        }
+        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        self.0.get(&(service, order)).map_or(&[], Vec::as_slice)
+    }
+
     /// The region for a client of a service whose fence was ranked; `None`: where distance and health send it.
     #[must_use]
     pub fn choose(&self, service: ServiceIndex, ranking: &Ranking, point: Point) -> Option<RegionIndex> {
-        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
-        point.on(self.0.get(&(service, order))?.iter().copied())
+        point.on(self.moves(service, ranking).iter().copied())
+    }
+
+    /// Moves one client: puts its region first among those that are offered. `client` is what names it, such as tenant
+    /// and session. Returns how it was moved; `None` if it stays, or if its region isn't offered now.
+    #[must_use]
+    pub fn shed(
+        &self,
+        table: &Table,
+        service: ServiceIndex,
+        ranking: &Ranking,
+        client: &[u8],
+        steering: &mut Steering,
+    ) -> Option<Shed> {
+        let moves = self.moves(service, ranking);
+        if moves.is_empty() {
+            return None;
+        }
+        let from = ranking.order.first()?.fenced.region;
+        let point = Point::of(client, table.region(from).id.as_str());
+        let to = point.on(moves.iter().copied())?;
+        let place = steering.ordered.iter().position(|ranked| ranked.fenced.region == to)?;
+        steering.ordered.get_mut(..=place)?.rotate_right(1);
+        let share = moves.iter().find(|(one, _)| *one == to).map_or(Ratio(0), |(_, share)| *share);
+        Some(Shed { from, to, share })
     }
 
     /// Whether nobody is moved.
@@ -140,9 +199,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::health::{RegionHealth, Status};
     use crate::load::{Reading, RegionSeen, Seen, place_of_country, plan, requests};
     use crate::report::HealthReport;
-    use crate::steer::{PathClass, rank};
+    use crate::steer::{Client, Conditions, Local, PathClass, decide, rank, stand};
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
     const INTERVAL: Millis = Millis(5_000);
@@ -191,7 +251,7 @@ mod tests {
         assert!((0.5..0.56).contains(&share), "{json}: 50 of 90 fit below the low mark of Paris");
         assert_eq!(serde_json::from_value::<SharesReport>(json).unwrap(), told, "to the bit");
 
-        let shares = Shares::read(&table, &told);
+        let shares = Shares::read(&table, &told, NOW);
         let chat = ServiceIndex(0);
         let of = |country: &str| {
             let place = place_of_country(&table, crate::geo::CountryCode::parse(country));
@@ -207,7 +267,7 @@ mod tests {
     #[test]
     fn a_report_never_leads_out_of_a_fence() {
         let table = table();
-        let read = |class: Value| Shares::read(&table, &report(&json!({ "chat": [class] })));
+        let read = |class: Value| Shares::read(&table, &report(&json!({ "chat": [class] })), NOW);
         let order = json!(["fra", "par"]);
         assert!(!read(json!({ "order": order, "moves": [{ "to": "par", "share": 1 }] })).is_empty());
         for bad in [
@@ -228,7 +288,53 @@ mod tests {
         );
         let point = Point::of(b"client", "fra");
         assert_eq!(read(wider).choose(ServiceIndex(0), &ranking, point), None, "this client's fence has another order");
-        assert!(Shares::read(&table, &report(&json!({ "gone": [] }))).is_empty());
+        assert!(Shares::read(&table, &report(&json!({ "gone": [] })), NOW).is_empty());
+    }
+
+    #[test]
+    fn without_news_shares_hold_for_three_intervals_and_fade_in_twelve() {
+        let table = table();
+        let class = json!({ "order": ["fra", "par"], "moves": [{ "to": "par", "share": 0.8 }] });
+        let told = report(&json!({ "chat": [class] }));
+        let place = place_of_country(&table, crate::geo::CountryCode::parse("DE"));
+        let ranking = rank(&table, ServiceIndex(0), &place, PathClass::Inference);
+        let share =
+            |age: u64| Shares::read(&table, &told, NOW.after(Millis(age))).moves(ServiceIndex(0), &ranking)[0].1;
+        let shares = [0, 15_000, 30_000, 45_000, 74_999, 75_000, u64::MAX].map(|age| share(age).0);
+        assert_eq!(shares, [800_000, 800_000, 600_000, 400_000, 12, 0, 0]);
+    }
+
+    #[test]
+    fn a_client_is_moved_only_to_a_region_that_is_offered() {
+        let table = table();
+        let (chat, par) = (ServiceIndex(0), table.region_named("par").unwrap());
+        let class = json!({ "order": ["fra", "par"], "moves": [{ "to": "par", "share": 0.5 }] });
+        let shares = Shares::read(&table, &report(&json!({ "chat": [class] })), NOW);
+        let client = Client { country: crate::geo::CountryCode::parse("DE"), ..Client::default() };
+        let standing = stand(&table, &client);
+        let ranking = rank(&table, chat, &standing, PathClass::Inference);
+        let steered = |down: bool, client: &[u8]| {
+            let mut health = vec![RegionHealth::default(); 3];
+            health[par.get()].probed = if down { Status::Down } else { Status::Up };
+            let conditions = Conditions { health: &health, local: &Local::default(), now: NOW };
+            let mut steering = decide(&table, &ranking, None, &conditions);
+            let before = steering.clone();
+            let shed = shares.shed(&table, chat, &ranking, client, &mut steering);
+            let first = steering.ordered[0].fenced.region;
+            let mut same = [steering.ordered.clone(), before.ordered];
+            same.iter_mut().for_each(|regions| regions.sort_by_key(|ranked| ranked.fenced.region));
+            assert_eq!(same[0], same[1], "the same regions are offered");
+            (shed, first)
+        };
+        let mut moved = 0;
+        for client in (0..1_000_u32).map(u32::to_be_bytes) {
+            let (shed, first) = steered(false, &client);
+            assert_eq!(shed.is_some(), first == par);
+            assert!(shed.is_none_or(|shed| shed.to == par && shed.share == Ratio(500_000)));
+            moved += usize::from(shed.is_some());
+            assert_eq!(steered(true, &client).0, None, "Paris is down");
+        }
+        assert!((450..550).contains(&moved), "{moved}");
     }
 
     #[test]
@@ -252,7 +358,7 @@ mod tests {
             SharesReport::newest(&reports, NOW).map(|one| one.at.0 - NOW.0)
         };
         assert_eq!(newest(&[-6_000, -1_000, -3_000]), Some(-1_000));
-        assert_eq!(newest(&[-15_001]), None);
+        assert_eq!((newest(&[-74_999]), newest(&[-75_000])), (Some(-74_999), None));
         assert_eq!(newest(&[60_000, -15_000]), Some(-15_000));
     }
 

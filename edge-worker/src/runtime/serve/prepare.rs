@@ -28,6 +28,7 @@ use crate::decide::quota::{Demand, Output};
 use crate::decide::rewrite::{Content, headers};
 use crate::decide::route::Expect;
 use crate::decide::route::{BodyForm, Class, Route};
+use crate::decide::shed::{self, sheds};
 use crate::decide::source::Source;
 use crate::decide::state;
 use crate::decide::state::claim::{Claimed, NamedIds, claim, needs_keys};
@@ -169,7 +170,11 @@ fn planned(
     }
     let standing = stand(table, &ask.client);
     let ranking = rank(table, ask.service, &standing, ask.path_class);
-    let steering = decide(table, &ranking, ask.model, &conditions);
+    let mut steering = decide(table, &ranking, ask.model, &conditions);
+    if place.is_none() && !opened.claimed.is_stateful && sheds(service, path_class) {
+        let moved = snapshot.shares.shed(table, ask.service, &ranking, way.affinity.as_bytes(), &mut steering);
+        info.shed = moved.map(|moved| shed::header(table, &moved));
+    }
     info.steered = Some(way.now);
     let observation = info.whose.as_ref().and_then(|whose| Observation::begin(table, whose, &standing, &ranking));
     if let Some(listed) = listed(known, opened, &steering, info) {

@@ -1,0 +1,127 @@
+// The Worker moves shares of clients because of load, as a node's plan says: inside their fence, the same clients each
+// time, and never to a region that is down. The node here is a stand-in that tells the plans of the test.
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { Edge, type Json, StandIn, read, region, rules, serve, stopAll, until } from "./harness.js";
+
+const OPERATOR = "operator-token-0123456789";
+let fra: StandIn, par: StandIn, lon: StandIn;
+/** What the node tells: the classes of `chat`, the age of the plan, and which regions are down. */
+let told: { classes: Json[]; age: number; down: string[] };
+let node: string;
+
+beforeAll(async () => {
+  const names = ["eu-frankfurt", "eu-paris", "uk-london"];
+  [fra, par, lon] = await Promise.all(names.map((name) => StandIn.start(name)));
+  node = await serve((_, response) => {
+    const status = (name: string) => {
+      const word = told.down.includes(name) ? "down" : "up";
+      return { status: word, probed: word, stale: false, override: null, age_ms: 0, interval_ms: 5000, endpoints: {} };
+    };
+    const at = new Date(Date.now() - told.age).toISOString();
+    const shares = { at, interval_ms: 1000, services: { chat: told.classes } };
+    const regions = Object.fromEntries(names.map((name) => [name, status(name)]));
+    response.end(JSON.stringify({ node: "ns1", revision: 1, rules_sha256: "", regions, shares }));
+  });
+});
+beforeEach(() => {
+  told = { classes: [], age: 0, down: [] };
+});
+afterAll(stopAll);
+
+const start = (service: Json = {}) => {
+  const regions = {
+    ...region("DE", "eu-frankfurt", [fra.url]),
+    ...region("FR", "eu-paris", [par.url]),
+    ...region("GB", "uk-london", [lon.url]),
+  };
+  return Edge.start(rules(1, regions, service), { HEALTH_URLS: node, EXPLAIN_TOKEN: OPERATOR });
+};
+const order = ["eu-frankfurt", "eu-paris"];
+const share = (share: number) => [{ order, moves: [{ to: "eu-paris", share }] }];
+
+/** Which of 60 sessions of German clients are served in Paris. */
+async function inParis(edge: Edge): Promise<number[]> {
+  const served = await Promise.all(
+    [...Array(60).keys()].map(async (n) => {
+      const reply = await edge.chat("DE", {}, { headers: { "x-session-id": `session-${n}` } });
+      const { region, status } = await read(reply);
+      expect(status).toBe(200);
+      const shed = region === "eu-paris" ? /^from=eu-frankfurt;to=eu-paris;share=0\.\d+$/ : /^null$/;
+      expect(String(reply.headers.get("x-bailiwick-shed"))).toMatch(shed);
+      return region === "eu-paris" ? [n] : [];
+    }),
+  );
+  return served.flat();
+}
+
+/** The sessions in Paris, once the Worker has seen what the node tells now. */
+async function settled(edge: Edge, fits: (moved: number[]) => boolean): Promise<number[]> {
+  return until(() => inParis(edge), fits);
+}
+
+test("a share moves the same sessions each time, and a growing share only adds some", async () => {
+  const edge = await start();
+  expect(await inParis(edge)).toEqual([]);
+  told.classes = share(0.3);
+  const some = await settled(edge, (moved) => moved.length > 0);
+  expect(some.length).toBeGreaterThan(6);
+  expect(some.length).toBeLessThan(32);
+  expect(await inParis(edge)).toEqual(some);
+  told.classes = share(0.7);
+  const more = await settled(edge, (moved) => moved.length > some.length);
+  expect(more.length).toBeGreaterThan(30);
+  expect(more).toEqual(expect.arrayContaining(some));
+  told.classes = [];
+  await settled(edge, (moved) => moved.length === 0);
+});
+
+test("explain shows the shares with their numbers", async () => {
+  const edge = await start();
+  told.classes = share(0.25);
+  const headers = { authorization: `Bearer ${OPERATOR}` };
+  const path = "/.well-known/bailiwick/explain?service=chat&country=DE";
+  const explained = await until(
+    async () => (await read(await edge.ask({ path, headers }))).json,
+    (explained) => explained.shed !== undefined,
+  );
+  expect(explained.shed).toEqual([{ from: "eu-frankfurt", to: "eu-paris", share: 0.25 }]);
+  const text = await (await edge.ask({ path, headers: { ...headers, accept: "text/plain" } })).text();
+  expect(text).toContain("load       25.0 % of these clients go from eu-frankfurt to eu-paris\n");
+});
+
+test("a plan never leads out of a fence, whatever a node tells", async () => {
+  const edge = await start();
+  await lon.reset();
+  told.classes = [
+    { order, moves: [{ to: "uk-london", share: 0.9 }] },
+    { order: ["eu-frankfurt", "eu-paris", "uk-london"], moves: [{ to: "uk-london", share: 1 }] },
+    { order: ["eu-frankfurt", "uk-london"], moves: [{ to: "uk-london", share: 1 }] },
+    { order: [], moves: [{ to: "uk-london", share: 1 }] },
+  ];
+  for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
+  expect(await lon.requests()).toEqual([]);
+});
+
+test("nobody is moved to a region that is down, or by a plan that is old", async () => {
+  const edge = await start();
+  told = { classes: share(0.6), age: 0, down: ["eu-paris"] };
+  for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
+  told.down = [];
+  const all = await settled(edge, (moved) => moved.length > 0);
+  // Three intervals it holds; in twelve more it fades.
+  told.age = 9_000;
+  const half = await settled(edge, (moved) => moved.length < all.length);
+  expect(half.length).toBeGreaterThan(0);
+  expect(all).toEqual(expect.arrayContaining(half));
+  told.age = 60_000;
+  await settled(edge, (moved) => moved.length === 0);
+});
+
+test("a service whose clients may not be moved, or that DNS moves, is left alone", async () => {
+  for (const service of [{ shed: "never" }, { shed_at: "dns" }, { pattern: "regional-sharding" }]) {
+    const edge = await start(service);
+    told.classes = share(1);
+    for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
+    await edge.stop();
+  }
+});
