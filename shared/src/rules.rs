@@ -146,7 +146,7 @@ pub struct Region {
     /// A health check of the region as a whole.
     #[schemars(default)]
     pub monitor: Option<Monitor>,
-    /// How full it may get. Used by `bailiwick plan` and `simulate`; DNS and the edge don't act on it yet.
+    /// How full it may get. The edge moves clients by it; DNS doesn't yet.
     #[schemars(default)]
     pub load: Option<RegionLoad>,
 }
@@ -218,7 +218,7 @@ pub struct Endpoint {
     /// Its health check.
     #[schemars(default)]
     pub monitor: Option<Monitor>,
-    /// How many requests it serves at once. Used by `bailiwick plan` and `simulate`; the edge doesn't act on it yet.
+    /// How many requests it serves at once. The edge moves clients by it; DNS doesn't yet.
     #[schemars(default, range(min = 1, max = 1_000_000_000))]
     pub capacity: Option<u32>,
     /// The quota that its requests are counted against.
@@ -385,16 +385,14 @@ pub struct Service {
     /// How the edge passes streams of events on once they have begun.
     #[schemars(default)]
     pub streams: Streams,
-    /// Whether its clients may be moved because of load; never with `regional-sharding`. Used by `bailiwick plan` and
-    /// `simulate`; DNS and the edge don't act on it yet.
+    /// Whether its clients may be moved because of load; never with `regional-sharding`. The edge moves them; DNS
+    /// doesn't yet.
     #[schemars(default)]
     pub shed: Shed,
-    /// Which half moves them; by default the edge where a region has endpoints, else DNS. Used by `bailiwick simulate`;
-    /// DNS and the edge don't act on it yet.
+    /// Which half moves them; by default the edge where a region has endpoints, else DNS, which doesn't move any yet.
     #[schemars(default)]
     pub shed_at: Option<ShedAt>,
-    /// How fast a region's share of moved clients may change. Used by `bailiwick simulate`; DNS and the edge don't act
-    /// on it yet.
+    /// How fast a region's share of moved clients may change.
     #[schemars(default)]
     pub slew: Slew,
 }

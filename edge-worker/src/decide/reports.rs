@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use bailiwick_rules::health::RegionHealth;
 use bailiwick_rules::report::{FRESH_INTERVALS, HealthReport, Received, Shares, SharesReport, aggregate};
+use bailiwick_rules::rules::Ratio;
 use bailiwick_rules::table::{Revision, Table};
 use bailiwick_rules::time::{Millis, Timestamp};
 
@@ -13,6 +14,8 @@ use bailiwick_rules::time::{Millis, Timestamp};
 const AGGREGATE_FOR: Millis = Millis(500);
 /// How long a report counts if it doesn't say so itself: three times the longest usual interval.
 const COUNTS_FOR: Millis = Millis(30_000);
+/// How long the loads of a report count.
+const LOADS_COUNT_FOR: Millis = Millis(15_000);
 /// The least time between two fetches, even if reports have shorter intervals.
 const LEAST: Millis = Millis(1_000);
 
@@ -23,11 +26,13 @@ pub(crate) struct Seen {
     pub(crate) health: Rc<[RegionHealth]>,
     /// The shares of clients that are moved because of load, by the newest plan.
     pub(crate) shares: Rc<Shares>,
+    /// Load by region; `None` or missing if it isn't known.
+    pub(crate) loads: Rc<[Option<Ratio>]>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { health: Rc::from([]), shares: Rc::default() }
+        Self { health: Rc::from([]), shares: Rc::default(), loads: Rc::from([]) }
     }
 }
 
@@ -63,8 +68,8 @@ impl Reports {
         let received: Vec<Received> =
             self.by_node.iter().flatten().filter(|report| report.at <= now).cloned().collect();
         let shares = SharesReport::newest(&received, now).map(|report| Shares::read(table, report, now));
-        let seen =
-            Seen { health: aggregate(table, &received, now).into(), shares: Rc::new(shares.unwrap_or_default()) };
+        let health = aggregate(table, &received, now).into();
+        let seen = Seen { health, shares: Rc::new(shares.unwrap_or_default()), loads: loads(table, &received, now) };
         self.aggregate = Some((table.revision(), now, seen.clone()));
         seen
     }
@@ -86,6 +91,15 @@ impl Reports {
     pub(crate) fn nodes(&self) -> usize {
         self.by_node.iter().flatten().count()
     }
+}
+
+/// The load of each region as the newest report tells it. A report that is old says nothing: no news is neither idle
+/// nor full.
+fn loads(table: &Table, received: &[Received], now: Timestamp) -> Rc<[Option<Ratio>]> {
+    let fresh = received.iter().filter(|one| now.since(one.at) <= LOADS_COUNT_FOR && !one.report.loads.is_empty());
+    let Some(newest) = fresh.max_by_key(|one| one.at) else { return Rc::from([]) };
+    let loads = &newest.report.loads;
+    table.regions().iter().map(|region| loads.get(&region.id).and_then(|told| told.load)).collect()
 }
 
 #[cfg(test)]
@@ -138,5 +152,24 @@ mod tests {
         assert_eq!(reports.counts_for(), Millis(14_000), "the second was too old when it came");
         reports.receive(1, Timestamp(0), report("up", 2_900, 1_000));
         assert_eq!(reports.counts_for(), LEAST);
+    }
+
+    #[test]
+    fn loads_are_those_of_the_newest_report_and_old_ones_say_nothing() {
+        let table = table();
+        let report = |load: Option<f64>| {
+            let loads = serde_json::json!({ "fra": { "load": load, "read": 1, "missing": 0, "endpoints": {} } });
+            let json = serde_json::json!({ "node": "ns", "revision": 1, "rules_sha256": "", "regions": {},
+                                           "loads": loads });
+            serde_json::from_value(json).unwrap()
+        };
+        let mut reports = Reports::default();
+        assert!(reports.seen(&table, Timestamp(0)).loads.is_empty());
+        reports.receive(0, Timestamp(1_000), report(Some(0.5)));
+        reports.receive(1, Timestamp(2_000), report(Some(0.75)));
+        assert_eq!(reports.seen(&table, Timestamp(2_000)).loads[0], Some(Ratio(750_000)));
+        reports.receive(0, Timestamp(3_000), report(None));
+        assert_eq!(reports.seen(&table, Timestamp(3_000)).loads[0], None);
+        assert!(reports.seen(&table, Timestamp(18_001)).loads.is_empty());
     }
 }

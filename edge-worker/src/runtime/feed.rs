@@ -243,9 +243,7 @@ pub(crate) fn snapshot() -> Snapshot {
         let (rules_state, nodes) = (&state.rules_state, state.reports.nodes());
         let (confirmed, trouble, sources) =
             (rules_state.since_confirmed(steady), rules_state.trouble(), rules_state.answering());
-        // Nodes report no loads yet.
-        let loads = Rc::from([]);
-        let Seen { health, shares } = seen;
+        let Seen { health, shares, loads } = seen;
         (Snapshot { table, age, confirmed, health, loads, shares, trouble, sources, nodes, now }, should_log_age)
     });
     if should_log_age {

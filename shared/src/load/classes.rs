@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Amount, requests};
 use crate::geo::{self, CountryCode};
+use crate::rules::Pattern;
 use crate::steer::{Client, PathClass, Ranking, Standing, rank, stand};
 use crate::table::{RegionIndex, ServiceIndex, Table};
 
@@ -95,11 +96,21 @@ impl Classes {
     }
 
     fn add(&mut self, table: &Table, service: ServiceIndex, ranking: &Ranking, amount: Amount) {
-        let order: Vec<RegionIndex> = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        let order = ranking.order.iter().map(|ranked| ranked.fenced.region).collect();
+        self.add_order(table, service, order, ranking.only.is_none(), amount);
+    }
+
+    fn add_order(
+        &mut self,
+        table: &Table,
+        service: ServiceIndex,
+        order: Vec<RegionIndex>,
+        leaves_home: bool,
+        amount: Amount,
+    ) {
         if order.is_empty() {
             return;
         }
-        let leaves_home = ranking.only.is_none();
         let next = ClassIndex(self.list.len());
         let index = *self.by_order.entry((service, order.clone())).or_insert(next);
         match self.list.get_mut(index.0) {
@@ -126,6 +137,20 @@ impl Classes {
     /// The class of a service whose fence has this order.
     pub(super) fn of_order(&self, service: ServiceIndex, order: Vec<RegionIndex>) -> Option<ClassIndex> {
         self.by_order.get(&(service, order)).copied()
+    }
+
+    /// Takes the demand that was counted, by service and order of the fence. Classes that weren't counted have none.
+    /// Orders that no country has, such as those of tenants with a residency of their own, become classes.
+    pub fn observe(
+        &mut self,
+        table: &Table,
+        counted: impl IntoIterator<Item = (ServiceIndex, Vec<RegionIndex>, Amount)>,
+    ) {
+        self.list.iter_mut().for_each(|class| class.demand = 0);
+        for (service, order, amount) in counted {
+            let leaves_home = table.service(service).pattern != Pattern::RegionalSharding;
+            self.add_order(table, service, order, leaves_home, amount);
+        }
     }
 
     /// Lets only the clients of these services be moved.
@@ -179,6 +204,23 @@ mod tests {
         assert_eq!(told, [(2, 12, true), (3, 1, true), (1, 3, false)], "nobody of the US is in a fence");
         let ranking = rank(&table, chat, &place_of_country(&table, of("PL")), PathClass::Inference);
         assert_eq!(classes.find(chat, &ranking), Some(ClassIndex(0)), "from Poland the order is that from Austria");
+    }
+
+    #[test]
+    fn counted_demand_replaces_the_stated_and_keeps_the_positions_of_classes() {
+        let table = table();
+        let mut classes = Classes::stated(&table);
+        let stated: Vec<_> = classes.list().iter().map(|class| class.order.clone()).collect();
+        let region = |name: &str| table.region_named(name).unwrap();
+        let (known, own) = (stated[0].clone(), vec![region("lon"), region("par"), region("fra")]);
+        classes.observe(&table, [(ServiceIndex(0), known, 7), (ServiceIndex(0), own.clone(), 5)]);
+        let demand: Vec<_> = classes.list().iter().map(|class| class.demand).collect();
+        assert_eq!((demand[0], demand.iter().sum::<u64>()), (7, 12));
+        assert_eq!(classes.list().len(), stated.len() + 1, "a tenant's own fence");
+        assert!(stated.iter().zip(classes.list()).all(|(order, class)| *order == class.order));
+        assert_eq!((&classes.list()[stated.len()].order, classes.list()[stated.len()].moves), (&own, true));
+        classes.observe(&table, [(ServiceIndex(0), own, 1)]);
+        assert_eq!((classes.list().len(), classes.list()[0].demand), (stated.len() + 1, 0));
     }
 
     #[test]

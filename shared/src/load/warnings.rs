@@ -3,7 +3,7 @@
 
 use super::{Classes, FenceLoss, losses};
 use crate::json::Violation;
-use crate::rules::{Pattern, Ratio, RegionLoad, ShedAt, Slew};
+use crate::rules::{Ratio, ShedAt};
 use crate::table::{Region, RegionIndex, Service, Table};
 
 /// How many lost regions are named. The rest is only counted.
@@ -25,34 +25,15 @@ fn warning(pointer: String, message: impl Into<String>) -> Violation {
     Violation { pointer, message: message.into() }
 }
 
-/// Where a document first says something of load: nothing moves by it yet.
+/// A service whose clients DNS would move, beside regions that say something of load: DNS doesn't move any yet.
 fn not_acted_on(table: &Table) -> Option<Violation> {
-    let of_region = |region: &Region| {
-        let load = region.load.as_deref()?;
-        let of_endpoint = region.endpoints.iter().find(|(_, endpoint)| endpoint.capacity.is_some());
-        let is_own = *load != RegionLoad { capacity: load.capacity, ..RegionLoad::default() } || of_endpoint.is_none();
-        Some(match of_endpoint {
-            Some((id, _)) if !is_own => format!("/regions/{}/endpoints/{id}/capacity", region.id),
-            _ => format!("/regions/{}/load", region.id),
-        })
-    };
-    let of_service = |service: &Service| {
-        let has_endpoints = service.regions.iter().any(|region| !table.region(*region).endpoints.is_empty());
-        let by_default = if has_endpoints { ShedAt::Edge } else { ShedAt::Dns };
-        let fields = [
-            ("shed", !service.shedding.moves && service.pattern != Pattern::RegionalSharding),
-            ("shed_at", service.shedding.at != by_default),
-            ("slew", service.shedding.slew != Slew::default()),
-        ];
-        let (field, _) = fields.iter().find(|(_, says)| *says)?;
-        Some(format!("/services/{}/{field}", service.id))
-    };
-    let regions = table.regions().iter().find_map(of_region);
-    let pointer = regions.or_else(|| table.services().iter().find_map(of_service))?;
+    let says = table.regions().iter().any(|region| region.load.is_some());
+    let by_dns = |service: &&Service| service.shedding.moves && service.shedding.at == ShedAt::Dns;
+    let service = table.services().iter().find(by_dns).filter(|_| says)?;
     Some(warning(
-        pointer,
-        "is used by `bailiwick plan` and `bailiwick simulate` only: neither DNS nor the edge moves clients because of \
-         load yet",
+        format!("/services/{}", service.id),
+        "is steered by DNS, which doesn't move clients because of load yet; the edge does, for services whose regions \
+         have endpoints",
     ))
 }
 
@@ -138,17 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn that_nothing_moves_yet_is_told_once_where_load_is_first_said() {
+    fn that_dns_moves_nobody_yet_is_told_where_load_is_said() {
         let pair = |capacity| format!(r#", "load": {{ "capacity": {capacity}, "demand": 10 }}"#);
         let found = told(&pair(100), &pair(100), r#", "slew": "1%/1m""#);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with("/regions/fra/load: is used by `bailiwick plan`"), "{found:?}");
-        let endpoint = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 5 } }"#;
-        assert!(told("", endpoint, "")[0].starts_with("/regions/par/endpoints/p-1/capacity: is used by"));
-        for (field, says) in [("slew", r#""1%/1m""#), ("shed", r#""never""#)] {
-            let found = told("", "", &format!(r#", "{field}": {says}"#));
-            assert!(found[0].starts_with(&format!("/services/chat/{field}: is used by")), "{found:?}");
-        }
+        assert!(found[0].starts_with("/services/chat: is steered by DNS, which doesn't move"), "{found:?}");
+        let endpoint = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 50 } }"#;
+        assert_eq!(told(endpoint, endpoint, ""), [""; 0], "the edge does");
+        assert_eq!(told("", "", r#", "slew": "1%/1m""#), [""; 0]);
+        assert_eq!(told(&pair(100), &pair(100), r#", "shed": "never""#), [""; 0]);
     }
 
     #[test]
@@ -168,6 +147,6 @@ mod tests {
         assert!(found[2].starts_with("/regions/par/load: has no \"capacity\", so its marks"), "{found:?}");
         let two = r#", "endpoints": { "p-1": { "url": "https://p.example/v1", "capacity": 5 },
                                       "p-2": { "url": "https://q.example/v1" } }"#;
-        assert!(told("", two, "")[1].starts_with("/regions/par/endpoints/p-2: has no \"capacity\""));
+        assert!(told("", two, "")[0].starts_with("/regions/par/endpoints/p-2: has no \"capacity\""));
     }
 }

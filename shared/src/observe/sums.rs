@@ -41,6 +41,7 @@ pub struct Sums {
     served: BTreeMap<Place, Timestamp>,
     demand: BTreeMap<Order, Slots>,
     isolates: HashMap<String, Isolate>,
+    first: Option<Timestamp>,
     newest: Option<Timestamp>,
     /// The rules whose names are kept.
     revision: Option<Revision>,
@@ -113,6 +114,7 @@ impl Sums {
         let in_flight = batch.in_flight.into_iter().filter(known).map(|one| ((one.region, one.endpoint), one.count));
         let isolate = Isolate { sequence: batch.sequence, heard: now, in_flight: in_flight.collect() };
         self.isolates.insert(batch.isolate, isolate);
+        self.first.get_or_insert(now);
         self.newest = Some(now);
         self.taken = self.taken.saturating_add(1);
         self.missed = self.missed.saturating_add(missed);
@@ -205,7 +207,7 @@ impl Sums {
     pub fn at_endpoint(&self, region: &RegionId, endpoint: &EndpointId, now: Timestamp) -> Option<Amount> {
         self.is_fresh(now).then(|| {
             let slots = self.busy.get(&(region.clone(), endpoint.clone()));
-            slots.map_or(0, |slots| slots.mean(LOAD_SLOTS, now))
+            slots.map_or(0, |slots| slots.mean(self.slots(LOAD_SLOTS, now), now))
         })
     }
 
@@ -215,9 +217,17 @@ impl Sums {
     pub fn demand(&self, now: Timestamp) -> Option<Vec<(&ServiceId, &[RegionId], Amount)>> {
         self.is_fresh(now).then(|| {
             let all = self.demand.iter();
-            let means = all.map(|((service, order), slots)| (service, order.as_slice(), slots.mean(DEMAND_SLOTS, now)));
+            let means = all.map(|((service, order), slots)| {
+                (service, order.as_slice(), slots.mean(self.slots(DEMAND_SLOTS, now), now))
+            });
             means.filter(|(_, _, amount)| *amount > 0).collect()
         })
+    }
+
+    /// Of how many complete slots a mean is made. Slots before the first batch say nothing, and aren't taken for idle.
+    fn slots(&self, wanted: u32, now: Timestamp) -> u32 {
+        let known = self.first.map_or(0, |first| now.since(first).0 / INTERVAL_MS);
+        u32::try_from(known).unwrap_or(u32::MAX).clamp(1, wanted)
     }
 
     /// Whether any isolate has told something within 15 s.
@@ -373,7 +383,7 @@ mod tests {
         assert_eq!(sums.at_endpoint(&region, &names("open").1, now), Some(0));
         assert_eq!(sums.served_at(&region, &endpoint), Some(NOW.after(Millis(10_000))));
         let demand = sums.demand(now).unwrap();
-        assert_eq!(demand, [(&ServiceId::parse("chat").unwrap(), &[region.clone()][..], 3_000)]);
+        assert_eq!(demand, [(&ServiceId::parse("chat").unwrap(), &[region.clone()][..], 60_000)]);
         assert_eq!(sums.in_flight(now), BTreeMap::from([((&region, &endpoint), 3)]));
         assert_eq!((sums.isolates(now), sums.taken(), sums.dropped()), (1, 3, 3));
         let (key, counts) = sums.totals().next().unwrap();

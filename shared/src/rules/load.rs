@@ -69,8 +69,8 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// How full a region may get before its clients are moved, and how many it has. Used by `bailiwick plan` and
-/// `simulate`; DNS and the edge don't act on it yet.
+/// How full a region may get before its clients are moved, and how many it has. The edge moves clients by it; DNS
+/// doesn't yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct RegionLoad {

@@ -45,8 +45,8 @@ pub struct ServiceTier {
     /// Lower is more important.
     pub rank: u16,
     /// The load of a region at which it refuses this tier, such as 0.85; above 1 for one that may still queue. When
-    /// every region that may serve a tenant refuses its tier, its requests are refused. Absent: never. The edge doesn't
-    /// act on it yet, because nodes tell it no loads.
+    /// every region that may serve a tenant refuses its tier, its requests are refused. Absent: never. Nodes
+    /// tell the loads, of regions whose endpoints name a source of them.
     #[schemars(default, with = "Option<f64>", range(min = 0.01, max = 100))]
     pub refuse_at: Option<Ratio>,
 }

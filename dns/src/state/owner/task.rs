@@ -87,6 +87,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     let (results, to_record) = mpsc::channel(CHANNEL_CAPACITY);
     let (loads, to_read) = mpsc::channel(CHANNEL_CAPACITY);
     let (ready, is_ready) = oneshot::channel();
+    let observed = Observed::default();
     let world = Arc::new(initial.world);
     let mut monitors = Monitors::new(Probing::new(prober, results, loads));
     let assignment = monitors.assign(&world.rules().table);
@@ -118,7 +119,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
         job: None,
         renew_again: Timestamp(i64::MIN),
         loads_due: None,
-        planner: Planner::default(),
+        planner: Planner::new(observed.clone()),
         set_aside: initial.set_aside,
         faults: initial.faults,
         misfits: BTreeMap::from([(Source::Zones, initial.misfits)]),
@@ -129,16 +130,7 @@ pub(crate) async fn spawn<P: Prober>(initial: InitialState, prober: P, clock: Cl
     tokio::spawn(owner.run(Arranged { world, assignment }, inbox));
     // An owner that ended is noticed by whoever next asks something of it.
     let _ = is_ready.await;
-    Handle {
-        live,
-        status: watched,
-        changes,
-        clock,
-        tasks,
-        observed: Observed::default(),
-        leases: Leases::default(),
-        keeper: handle,
-    }
+    Handle { live, status: watched, changes, clock, tasks, observed, leases: Leases::default(), keeper: handle }
 }
 
 /// A world with the monitors that its rules name.

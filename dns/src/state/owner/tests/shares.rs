@@ -1,5 +1,6 @@
 //! Shares of clients to move, from readings and health to what the node tells.
 
+use bailiwick_rules::observe::Batch;
 use bailiwick_rules::report::SharesReport;
 
 use super::*;
@@ -80,6 +81,47 @@ async fn a_service_that_dns_would_move_is_not_planned_for() {
     let handle = begin(beginning(loaded(1, "", r#", "shed_at": "dns""#), ""), &prober).await;
     let begun = Instant::now();
     assert!(handle.wait_until(|_, _| begun.elapsed() > Duration::from_secs(30)).await);
-    let shares = handle.snapshot_owned().health().shares.clone().expect("a plan");
-    assert!(shares.services.is_empty(), "{shares:?}");
+    assert!(handle.snapshot_owned().health().shares.is_none());
+}
+
+/// Tells what one isolate counted in five seconds, of `busy` requests at each region and of the demand of Germans.
+fn observe(handle: &Handle, sequence: u64, busy: [u64; 2]) {
+    let count = |region: &str, requests: u64| {
+        let endpoint = format!("{region}-1");
+        serde_json::json!({ "service": "chat", "clients": "eu", "region": region, "endpoint": endpoint,
+                            "busy_ms": requests * 5_000 })
+    };
+    let demand = serde_json::json!({ "service": "chat", "order": ["fra", "par"], "busy_ms": 90 * 5_000 });
+    let batch = serde_json::json!({
+        "version": 1, "isolate": "00112233445566aa", "sequence": sequence, "at": handle.now().to_string(),
+        "span_ms": 5000, "revision": 1, "counts": [count("fra", busy[0]), count("par", busy[1])], "demand": [demand],
+    });
+    let batch = Batch::read(batch.to_string().as_bytes()).unwrap();
+    let snapshot = handle.snapshot_owned();
+    handle.observed().with(|sums| sums.take(batch, snapshot.table(), handle.now())).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_workers_observe_moves_clients_where_no_engine_tells_its_load() {
+    let json = r#"{ "version": 1, "revision": 1, "jurisdictions": { "eu": { "include": ["EU"] } },
+        "regions": {
+            "fra": { "countries": ["DE"],
+                "endpoints": { "fra-1": { "url": "https://fra.example/v1", "capacity": 90 } } },
+            "par": { "countries": ["FR"],
+                "endpoints": { "par-1": { "url": "https://par.example/v1", "capacity": 90 } } }
+        },
+        "services": { "chat": { "hosts": ["chat.example.com"], "pattern": "active-active", "regions": ["fra", "par"],
+            "slew": "100%/1s", "residency": [{ "clients": ["eu"], "process_in": ["eu"] }] } } }"#;
+    let rules = compile_rules(json.as_bytes().to_vec(), "rules.json").unwrap_or_else(|faults| panic!("{faults:?}"));
+    let handle = begin(beginning(rules, ""), &Scripted::default()).await;
+    let told = |handle: &Handle| handle.snapshot_owned().health().shares.clone();
+    assert!(handle.wait_until(|snapshot, _| snapshot.health().shares.is_some()).await);
+    assert!(told(&handle).unwrap().services.is_empty(), "no news is neither idle nor full");
+    for sequence in 1..=8 {
+        let away = u64::from(moved(&handle.snapshot_owned())) * 90 / 1_000_000;
+        observe(&handle, sequence, [90 - away, 10 + away]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let share = moved(&handle.snapshot_owned());
+    assert!((50_000..250_000).contains(&share), "{share}: a full region keeps no more than its high mark");
 }
