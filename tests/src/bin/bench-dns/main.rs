@@ -17,6 +17,7 @@ mod mmdb;
 mod options;
 mod peers;
 mod proc;
+mod quic;
 mod report;
 mod rounds;
 mod server;
@@ -29,6 +30,7 @@ mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_tests::geo;
@@ -173,7 +175,13 @@ fn say(line: &str) {
 fn chosen(options: &Options) -> Result<Vec<Peer>, String> {
     let own = Peer::Bailiwick(options.bailiwick.clone());
     let mut all = vec![Peer::Echo, own, Peer::Gdnsd, Peer::Nsd, Peer::Knot];
-    all.extend(options.streams.then_some(Peer::Bind));
+    if options.streams {
+        all.push(Peer::Bind);
+        match &options.knot_quic {
+            Some(path) => all.push(Peer::KnotQuic(path.clone())),
+            None => say("knot-quic is left out: --knot-quic names no Knot that speaks QUIC"),
+        }
+    }
     all.extend(options.also.iter().map(|(name, command)| Peer::Other { name: name.clone(), command: command.clone() }));
     let names: Vec<&str> = all.iter().map(Peer::name).collect();
     if let Some(unknown) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
@@ -238,17 +246,20 @@ fn window(wanted: usize) -> usize {
     wanted.min(held)
 }
 
+/// Measures every server over every stream that it speaks, in turns.
 fn streamed(servers: &[Server], options: &Options, common: &Common) -> Result<Vec<streams::Streamed>, String> {
     streams::questions(options.names, &common.folder)?;
+    let workload = Arc::new(Workload::of_static(options.names));
     let mut measured = Vec::new();
-    for transport in ["tcp", "dot", "doh"] {
-        let spoken = |server: &&Server| server.peer.speaks().contains(&transport);
-        // With several threads of each, whose connections are beside a generator of their own, it would be another
-        // comparison.
-        for server in servers.iter().filter(spoken).filter(|server| server.cores.threads == 1) {
-            let one = streams::measure(server, transport, &common.folder, options.secs)?;
-            say(&format!("{transport} {}: {:.0} requests/s", server.peer.name(), one.rate));
-            measured.push(one);
+    for round in 0..options.rounds.get() {
+        for transport in streams::TRANSPORTS {
+            let speaks = |server: &&Server| server.peer.speaks().contains(&transport);
+            // Several threads would need several generators, which would be another comparison.
+            for server in servers.iter().filter(speaks).filter(|server| server.cores.threads == 1) {
+                let one = streams::measure(server, transport, &common.folder, &workload, (round, options.secs))?;
+                say(&format!("{transport} {}: {:.0} requests/s, {:.1} µs", server.peer.name(), one.rate, one.cpu));
+                measured.push(one);
+            }
         }
     }
     Ok(measured)

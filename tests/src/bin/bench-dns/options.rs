@@ -43,7 +43,7 @@ Examples:
   scripts/bench/dns --also 'before=/old/bailiwick serve --config {folder}/bailiwick.toml'
   scripts/bench/dns --threads 2                      two threads beside one
   scripts/bench/dns --flood --workloads missing      whether a flood disturbs known names
-  scripts/bench/dns --streams                        TCP, TLS and HTTPS, too
+  scripts/bench/dns --streams                        TCP, TLS, HTTPS and QUIC, too
 
 Writes target/bench/dns.json (every sample) and target/bench/dns.svg (a bar chart).
 Exit codes: 0 measured, 1 something failed or answers were wrong, 2 wrong usage."
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     /// Two rounds of 0.3 seconds: whether it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind, and the names of --also; the
+    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind and knot-quic, and the names of --also; the
     /// echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
@@ -90,10 +90,14 @@ pub(crate) struct Options {
     /// known names; and what memory that costs.
     #[arg(long)]
     pub(crate) flood: bool,
-    /// Measure requests per second by TCP and TLS (dnsperf) and HTTPS (h2load) too, of whoever speaks them, and of
-    /// BIND.
+    /// Measure requests by TCP and TLS (dnsperf), HTTPS (h2load) and QUIC (this program) too, of whoever speaks them,
+    /// and of BIND.
     #[arg(long)]
     pub(crate) streams: bool,
+    /// With --streams: a knotd of Knot 3.3 or later to measure over QUIC, called knot-quic; Debian 12's has no
+    /// `listen-quic`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) knot_quic: Option<PathBuf>,
     /// This project's server [default: the one built beside this program].
     #[arg(long, value_name = "FILE", default_value_os_t = beside("bailiwick"), hide_default_value = true)]
     pub(crate) bailiwick: PathBuf,

@@ -26,6 +26,8 @@ pub(crate) enum Peer {
     Knot,
     /// BIND, over streams only: of the others none answers by HTTPS.
     Bind,
+    /// A Knot that answers by QUIC, over that only. Debian 12's Knot does so only by XDP.
+    KnotQuic(PathBuf),
     /// Whatever the user named.
     Other {
         /// As it is called.
@@ -46,6 +48,8 @@ pub(crate) struct Place<'p> {
     pub(crate) encrypted: Option<SocketAddr>,
     /// HTTPS, likewise.
     pub(crate) https: Option<SocketAddr>,
+    /// QUIC, likewise.
+    pub(crate) quic: Option<SocketAddr>,
     /// The country database.
     pub(crate) mmdb: &'p Path,
     /// Where countries are steered to.
@@ -66,22 +70,25 @@ impl Peer {
             Self::Nsd => "nsd",
             Self::Knot => "knot",
             Self::Bind => "bind",
+            Self::KnotQuic(_) => "knot-quic",
             Self::Other { name, .. } => name,
         }
     }
 
     /// Whether it can be asked such questions.
     pub(crate) fn answers(&self, kind: Kind) -> bool {
-        !matches!((self, kind), (Self::Nsd, Kind::Steered) | (Self::Bind, _))
+        !matches!((self, kind), (Self::Nsd, Kind::Steered) | (Self::Bind | Self::KnotQuic(_), _))
     }
 
-    /// The transports besides UDP that it is asked over: TCP, TLS, HTTPS.
+    /// The transports besides UDP that it is asked over: TCP, TLS, HTTPS, QUIC.
     pub(crate) fn speaks(&self) -> &'static [&'static str] {
         match self {
             Self::Echo => &[],
             Self::Gdnsd | Self::Knot => &["tcp"],
             Self::Nsd => &["tcp", "dot"],
-            Self::Bailiwick(_) | Self::Other { .. } | Self::Bind => &["tcp", "dot", "doh"],
+            Self::Bind => &["tcp", "dot", "doh"],
+            Self::KnotQuic(_) => &["doq"],
+            Self::Bailiwick(_) | Self::Other { .. } => &["tcp", "dot", "doh", "doq"],
         }
     }
 
@@ -93,6 +100,8 @@ impl Peer {
             Self::Bailiwick(path) => {
                 return Some(format!("{} is missing; cargo build --release --package bailiwick-dns", path.display()));
             }
+            Self::KnotQuic(path) if path.exists() => return None,
+            Self::KnotQuic(path) => return Some(format!("there is no {}; mend --knot-quic", path.display())),
             Self::Gdnsd => "gdnsd",
             Self::Nsd => "nsd",
             Self::Knot => "knotd",
@@ -114,6 +123,7 @@ impl Peer {
             Self::Gdnsd => (PathBuf::from("gdnsd"), "-?"),
             Self::Nsd => (PathBuf::from("nsd"), "-v"),
             Self::Knot => (PathBuf::from("knotd"), "-V"),
+            Self::KnotQuic(path) => (path.clone(), "-V"),
             Self::Bind => (PathBuf::from("named"), "-v"),
         };
         let program = program.to_str().and_then(found).unwrap_or(program);
@@ -138,27 +148,17 @@ impl Peer {
             Self::Echo => {
                 let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
                 let (address, threads) = (place.address.to_string(), place.threads.to_string());
-                return Ok([&*own.to_string_lossy(), "--echo", &address, "--threads", &threads]
-                    .map(str::to_owned)
-                    .to_vec());
+                return Ok(words([&*own.to_string_lossy(), "--echo", &address, "--threads", &threads]));
             }
             Self::Bailiwick(path) => {
                 bailiwick(place)?;
-                return Ok([
-                    &*path.to_string_lossy(),
-                    "serve",
-                    "--log",
-                    "warn",
-                    "--config",
-                    &format!("{folder}/bailiwick.toml"),
-                ]
-                .map(str::to_owned)
-                .to_vec());
+                let (path, config) = (path.to_string_lossy(), format!("{folder}/bailiwick.toml"));
+                return Ok(words([&*path, "serve", "--log", "warn", "--config", &config]));
             }
             Self::Other { command, .. } => {
                 bailiwick(place)?;
                 let told = command.replace("{port}", &port.to_string()).replace("{folder}", &folder.to_string());
-                return Ok(["sh", "-c", &format!("exec {told}")].map(str::to_owned).to_vec());
+                return Ok(words(["sh", "-c", &format!("exec {told}")]));
             }
             Self::Gdnsd => {
                 for sub in ["zones", "run", "state"] {
@@ -180,18 +180,27 @@ impl Peer {
                 write(place, "conf", &knot(place))?;
                 format!("knotd -c {folder}/conf")
             }
+            Self::KnotQuic(path) => {
+                write(place, "zone", &zone(place.names, Some(&steered)))?;
+                write(place, "conf", &knot_quic(place))?;
+                return Ok(words([&*path.to_string_lossy(), "-c", &format!("{folder}/conf")]));
+            }
             Self::Bind => {
                 write(place, "zone", &zone(place.names, Some(&steered)))?;
                 write(place, "conf", &bind(place))?;
                 format!("named -f -n {} -c {folder}/conf", place.threads)
             }
         };
-        let mut words: Vec<String> = command.split(' ').map(str::to_owned).collect();
-        if let Some(path) = found(&words[0]) {
-            words[0] = path.display().to_string();
+        let mut command = words(command.split(' '));
+        if let Some(path) = found(&command[0]) {
+            command[0] = path.display().to_string();
         }
-        Ok(words)
+        Ok(command)
     }
+}
+
+fn words<'w>(words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// Where a program is: Debian keeps name servers where not everybody's PATH leads.
@@ -220,7 +229,7 @@ fn bailiwick(place: &Place<'_>) -> Result<(), String> {
         place.address, place.threads
     );
     let _ = write!(config, "[zones]\n\"{ORIGIN}\" = \"zone\"\n");
-    for (section, address) in [("dot", place.encrypted), ("doh", place.https)] {
+    for (section, address) in [("dot", place.encrypted), ("doh", place.https), ("doq", place.quic)] {
         if let Some(address) = address {
             let _ = write!(config, "[{section}]\nlisten = [\"{address}\"]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
         }
@@ -279,20 +288,40 @@ fn nsd(place: &Place<'_>) -> String {
     text
 }
 
+/// Knot with its geoip module.
 fn knot(place: &Place<'_>) -> String {
-    let (folder, threads) = (place.folder.display(), place.threads);
     format!(
-        "server:\n  rundir: {folder}\n  listen: {}@{}\n  udp-workers: {threads}\n  tcp-workers: {threads}\n  \
-         background-workers: 1\n  edns-client-subnet: on\nlog:\n  - target: stderr\n    any: warning\n\
-         database:\n  storage: {folder}\nmod-geoip:\n  - id: steered\n    config-file: {folder}/geo\n    ttl: \
-         {STEERED_TTL}\n    \
-         mode: geodb\n    geodb-file: {}\n    geodb-key: country/iso_code\n\
-         template:\n  - id: default\n    storage: {folder}\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
-         journal-content: none\n    semantic-checks: off\nzone:\n  - domain: {ORIGIN}\n    file: zone\n    module: \
-         mod-geoip/steered\n",
-        place.address.ip(),
-        place.address.port(),
-        place.mmdb.display()
+        "{}mod-geoip:\n  - id: steered\n    config-file: {}/geo\n    ttl: {STEERED_TTL}\n    mode: geodb\n    \
+         geodb-file: {}\n    geodb-key: country/iso_code\n{}    module: mod-geoip/steered\n",
+        knot_server(place, "  edns-client-subnet: on\n"),
+        place.folder.display(),
+        place.mmdb.display(),
+        knot_zone(place)
+    )
+}
+
+/// A newer Knot that answers by QUIC too.
+fn knot_quic(place: &Place<'_>) -> String {
+    let folder = place.folder.display();
+    let listen = place.quic.map_or_else(String::new, |quic| format!("  listen-quic: {}@{}\n", quic.ip(), quic.port()));
+    let quic = format!("{listen}  cert-file: {folder}/cert.pem\n  key-file: {folder}/key.pem\n");
+    knot_server(place, &quic) + &knot_zone(place)
+}
+
+/// What every Knot has in common. `more` are further lines of the section `server`.
+fn knot_server(place: &Place<'_>, more: &str) -> String {
+    let (folder, threads, ip, port) = (place.folder.display(), place.threads, place.address.ip(), place.address.port());
+    format!(
+        "server:\n  rundir: {folder}\n  listen: {ip}@{port}\n  udp-workers: {threads}\n  tcp-workers: {threads}\n  \
+         background-workers: 1\n{more}log:\n  - target: stderr\n    any: warning\ndatabase:\n  storage: {folder}\n"
+    )
+}
+
+fn knot_zone(place: &Place<'_>) -> String {
+    format!(
+        "template:\n  - id: default\n    storage: {}\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
+         journal-content: none\n    semantic-checks: off\nzone:\n  - domain: {ORIGIN}\n    file: zone\n",
+        place.folder.display()
     )
 }
 

@@ -10,7 +10,7 @@ use crate::flood::{self, Flooded};
 use crate::rounds::Sample;
 use crate::server::named;
 use crate::stats::Spread;
-use crate::streams::{CONNECTIONS, OUTSTANDING, Streamed};
+use crate::streams::{CONNECTIONS, OUTSTANDING, Streamed, TRANSPORTS};
 use crate::turn::{self, Turn};
 use crate::workload::Kind;
 
@@ -216,6 +216,7 @@ impl Report {
         text.push('\n');
     }
 
+    /// The table of streams.
     fn streamed(&self, text: &mut String) {
         if self.streams.is_empty() {
             return;
@@ -223,13 +224,28 @@ impl Report {
         let _ = write!(
             text,
             "**streams**: static names, {CONNECTIONS} connections, {OUTSTANDING} requests outstanding\n\n\
-             | transport | server | 1,000 requests/s | CPU per request, µs | lost |\n|---|---|---|---|---|\n"
+             | transport | server | 1,000 requests/s | CPU per request, µs | × bailiwick | lost |\n\
+             |---|---|---|---|---|---|\n"
         );
-        for one in &self.streams {
-            let Streamed { server, transport, rate, cpu, lost } = one;
-            let _ = writeln!(text, "| {transport} | {server} | {:.1} | {cpu:.1} | {lost} |", rate / 1e3);
+        for transport in TRANSPORTS {
+            for about in self.about.iter().filter(|about| about.threads == 1) {
+                let own = || self.streams_of(transport, &about.server);
+                let rate = Spread::of(own().map(|one| one.rate / 1e3));
+                let Some((rate, cpu)) = rate.zip(Spread::of(own().map(|one| one.cpu))) else { continue };
+                let lost: u64 = own().map(|one| one.lost).sum();
+                // Of the same round, because the machine's speed drifts.
+                let ratios = own().zip(self.streams_of(transport, "bailiwick")).map(|(one, ours)| one.cpu / ours.cpu);
+                let ratio = Spread::of(ratios).map_or_else(String::new, |ratio| ratio.to_string());
+                let server = &about.server;
+                let _ = writeln!(text, "| {transport} | {server} | {rate:.1} | {cpu:.1} | {ratio} | {lost} |");
+            }
         }
         text.push('\n');
+    }
+
+    /// The samples of a server over a transport, by round.
+    fn streams_of<'s>(&'s self, transport: &'s str, server: &'s str) -> impl Iterator<Item = &'s Streamed> {
+        self.streams.iter().filter(move |one| one.transport == transport && one.server == server)
     }
 
     /// Why figures may be worth less than they seem.
@@ -300,7 +316,7 @@ impl Report {
         let streams = self.streams.iter().map(|one| {
             json!({
                 "server": one.server, "transport": one.transport, "requests_per_second": one.rate, "cpu_us": one.cpu,
-                "lost": one.lost,
+                "lost": one.lost, "round": one.round,
             })
         });
         json!({

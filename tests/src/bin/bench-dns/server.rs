@@ -52,6 +52,10 @@ pub(crate) struct Server {
     pub(crate) encrypted: Option<SocketAddr>,
     /// Where it answers by HTTPS, if it was asked to and can.
     pub(crate) https: Option<SocketAddr>,
+    /// Where it answers by QUIC, if it was asked to and can.
+    pub(crate) quic: Option<SocketAddr>,
+    /// Its folder; `cert.pem` is in it if it was asked for TLS.
+    pub(crate) folder: PathBuf,
     /// From its start to its first right answer.
     pub(crate) loaded: Duration,
     /// Where it runs, with how many threads that answer UDP.
@@ -71,13 +75,13 @@ impl Server {
             .map_err(|error| format!("{}: {error}", common.folder.display()))?
             .keep(); // it goes with the folder it is in
         let address = free_port();
-        let [encrypted, https] = [0; 2].map(|_| common.encrypted.then(free_port));
+        let [encrypted, https, quic] = [0; 3].map(|_| common.encrypted.then(free_port));
         if encrypted.is_some() {
             certificate(&folder)?;
         }
         let Common { mmdb, countries, .. } = common;
         let threads = cores.threads;
-        let place = Place { folder: &folder, address, encrypted, https, mmdb, countries, names, threads };
+        let place = Place { folder: &folder, address, encrypted, https, quic, mmdb, countries, names, threads };
         let words = peer.command(&place)?;
         let log = fs::File::create(folder.join("out")).map_err(|error| format!("{}: {error}", folder.display()))?;
         let errors = log.try_clone().map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -92,9 +96,9 @@ impl Server {
         })?;
         let group = group_of(&process);
         let (peer, cores, loaded) = (peer.clone(), cores.clone(), Duration::ZERO);
-        let mut server = Self { peer, address, encrypted, https, loaded, cores, group, process };
+        let mut server = Self { peer, address, encrypted, https, quic, folder, loaded, cores, group, process };
         server.wait_until_it_answers(began).map_err(|error| {
-            let told = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+            let told = |file: &str| fs::read_to_string(server.folder.join(file)).unwrap_or_default();
             format!("{name} {error}: {}{}", told("out").trim(), told("log").trim())
         })?;
         server.loaded = began.elapsed();

@@ -1,6 +1,7 @@
-//! Requests over TCP, TLS and HTTPS: a running server enters, requests per second and CPU time of each leave, by
-//! Debian's dnsperf, and by h2load over HTTPS, over a few connections. There is no echo beside it: these are figures to
-//! note, not to compare finely.
+//! Requests over TCP, TLS, HTTPS and QUIC. Takes a running server, returns requests per second and the CPU time of each.
+//! Called by `main`. The generator is Debian's dnsperf for TCP and TLS, h2load for HTTPS, and [`crate::quic`] for QUIC.
+//!
+//! There is no echo beside it. Servers take turns, so compare a server with another of the same round.
 //!
 //! Not dnsperf over HTTPS: of several responses that arrive in one TLS record, 2.10 takes one answer and loses the
 //! others, so that it measures how seldom a server writes several at once.
@@ -9,6 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_tests::dns::question;
@@ -16,9 +18,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::peers::found;
+use crate::quic;
 use crate::server::{Server, tethered};
+use crate::workload::Workload;
 use crate::world::{ORIGIN, static_label};
 
+/// The transports, in the order of the table.
+pub(crate) const TRANSPORTS: [&str; 4] = ["tcp", "dot", "doh", "doq"];
 /// How many connections there are.
 pub(crate) const CONNECTIONS: usize = 8;
 /// How many queries are outstanding over all of them.
@@ -29,7 +35,7 @@ pub(crate) const OUTSTANDING: usize = 100;
 pub(crate) struct Streamed {
     /// Of whom.
     pub(crate) server: String,
-    /// `tcp`, `dot` or `doh`.
+    /// One of [`TRANSPORTS`].
     pub(crate) transport: &'static str,
     /// Requests per second.
     pub(crate) rate: f64,
@@ -37,6 +43,8 @@ pub(crate) struct Streamed {
     pub(crate) cpu: f64,
     /// Requests that had no answer.
     pub(crate) lost: u64,
+    /// In which round.
+    pub(crate) round: usize,
 }
 
 /// Writes the questions: `questions` for dnsperf, `addresses` for h2load.
@@ -69,31 +77,46 @@ pub(crate) fn measure(
     server: &Server,
     transport: &'static str,
     folder: &Path,
-    length: Duration,
+    workload: &Arc<Workload>,
+    (round, length): (usize, Duration),
 ) -> Result<Streamed, String> {
-    // They take whole seconds.
-    let seconds = length.as_secs().max(1).to_string();
-    let mut command = match transport {
-        "doh" => h2load(server, folder, &seconds)?,
-        _ => dnsperf(server, transport, folder, &seconds)?,
+    // dnsperf and h2load take whole seconds.
+    let seconds = length.as_secs().max(1);
+    let generator = match transport {
+        "doh" => Some(h2load(server, folder, &seconds.to_string())?),
+        "doq" => None,
+        _ => Some(dnsperf(server, transport, folder, &seconds.to_string())?),
     };
     server.cores.on_generator()?;
     server.settle();
     let before = server.cpu();
+    let counted = match generator {
+        Some(generator) => generate(transport, generator),
+        None => {
+            let address = server.quic.unwrap_or(server.address);
+            quic::run(address, &server.folder.join("cert.pem"), workload, Duration::from_secs(seconds))
+                .map_err(|error| format!("{}: {error}", server.peer.name()))
+        }
+    };
+    let spent = server.cpu().since(&before);
+    let Counted { rate, completed, lost } = counted?;
+    if completed < 1.0 {
+        return Err(format!("{} answered nothing over {transport}", server.peer.name()));
+    }
+    let cpu = spent.nanoseconds as f64 / 1e3 / completed;
+    Ok(Streamed { server: server.peer.name().to_owned(), transport, rate, cpu, lost, round })
+}
+
+/// Runs a generator and reads its report.
+fn generate(transport: &str, mut command: Command) -> Result<Counted, String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
-    let spent = server.cpu().since(&before);
     let told = String::from_utf8_lossy(&output.stdout);
     let counted = match transport {
         "doh" => told_by_h2load(&told),
         _ => told_by_dnsperf(&told),
     };
-    let Counted { rate, completed, lost } = counted.ok_or_else(|| failed(transport, &output))?;
-    if completed < 1.0 {
-        return Err(format!("{} answered nothing over {transport}", server.peer.name()));
-    }
-    let cpu = spent.nanoseconds as f64 / 1e3 / completed;
-    Ok(Streamed { server: server.peer.name().to_owned(), transport, rate, cpu, lost })
+    counted.ok_or_else(|| failed(transport, &output))
 }
 
 fn program(name: &str) -> Result<Command, String> {
@@ -127,13 +150,13 @@ fn h2load(server: &Server, folder: &Path, seconds: &str) -> Result<Command, Stri
 
 /// What a generator counted.
 #[derive(Debug, PartialEq)]
-struct Counted {
+pub(crate) struct Counted {
     /// Requests per second.
-    rate: f64,
+    pub(crate) rate: f64,
     /// Requests with an answer.
-    completed: f64,
+    pub(crate) completed: f64,
     /// Requests without one.
-    lost: u64,
+    pub(crate) lost: u64,
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count

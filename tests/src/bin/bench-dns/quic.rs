@@ -1,0 +1,209 @@
+//! The generator for DNS over QUIC (RFC 9250). Takes a server's address, its certificate and a workload; returns how many
+//! queries were answered. Called by `streams`, since no generator of Debian speaks QUIC.
+//!
+//! Each query has a stream of its own, and every answer is checked.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::Message;
+use hickory_proto::rr::RData;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, Endpoint};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::streams::{CONNECTIONS, Counted, OUTSTANDING};
+use crate::workload::{Draw, Workload};
+
+/// The protocol's name in the TLS handshake (RFC 9250 §4.1.1).
+const ALPN: &[u8] = b"doq";
+/// The longest answer with its length before it, in octets.
+const MAX_ANSWER: usize = 2 + 65_535;
+/// How many answers of each of the [`OUTSTANDING`] tasks are decoded and compared in full, which is slow. Of the others
+/// the header and the address are compared.
+const DECODED: usize = 3;
+
+/// Asks for as long as `length`.
+///
+/// # Errors
+/// If no connection can be made, or an answer is wrong.
+pub(crate) fn run(
+    server: SocketAddr,
+    certificate: &Path,
+    workload: &Arc<Workload>,
+    length: Duration,
+) -> Result<Counted, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the system gives no threads: {error}"))?;
+    let config = client_config(certificate)?;
+    runtime.block_on(async {
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            connections.push(connect(server, &config).await?);
+        }
+        let began = Instant::now();
+        let tasks: Vec<_> = (0..OUTSTANDING)
+            .map(|number| {
+                // An endpoint that is dropped closes its connections.
+                let (_, connection) = &connections[number % CONNECTIONS];
+                tokio::spawn(ask_until(began + length, connection.clone(), Arc::clone(workload), number))
+            })
+            .collect();
+        let (mut completed, mut lost) = (0, 0);
+        for task in tasks {
+            let (answered, unanswered) = task.await.map_err(|error| error.to_string())??;
+            completed += answered;
+            lost += unanswered;
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        for (endpoint, connection) in connections {
+            // DOQ_NO_ERROR (RFC 9250 §4.3).
+            connection.close(0u32.into(), b"");
+            endpoint.wait_idle().await;
+        }
+        let completed = f64::from(completed);
+        Ok(Counted { rate: completed / seconds, completed, lost })
+    })
+}
+
+/// The settings of a client that trusts this certificate alone.
+fn client_config(certificate: &Path) -> Result<ClientConfig, String> {
+    let fault = |error: &dyn std::error::Error| format!("{}: {error}", certificate.display());
+    let mut roots = RootCertStore::empty();
+    let own = CertificateDer::from_pem_file(certificate).map_err(|error| fault(&error))?;
+    roots.add(own).map_err(|error| fault(&error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let mut tls = tls.map_err(|error| fault(&error))?.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(|error| fault(&error))?)))
+}
+
+/// Makes a connection from a port of its own.
+async fn connect(server: SocketAddr, config: &ClientConfig) -> Result<(Endpoint, Connection), String> {
+    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())
+        .map_err(|error| format!("there is no UDP socket for QUIC: {error}"))?;
+    let connecting = endpoint.connect_with(config.clone(), server, "localhost").map_err(|error| error.to_string())?;
+    let connection = connecting.await.map_err(|error| format!("no QUIC connection to {server}: {error}"))?;
+    Ok((endpoint, connection))
+}
+
+/// Asks one query after the other. Returns how many were answered and how many were not.
+///
+/// # Errors
+/// If an answer is wrong.
+async fn ask_until(
+    end: Instant,
+    connection: Connection,
+    workload: Arc<Workload>,
+    number: usize,
+) -> Result<(u32, u64), String> {
+    let mut draw = Draw::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number as u64 + 1));
+    let mut query = workload.template().to_vec();
+    let (mut answered, mut lost) = (0, 0);
+    while Instant::now() < end {
+        // The id is 0 (RFC 9250 §4.2.1).
+        let address = workload.write(0, &mut draw, &mut query);
+        let Ok(answer) = ask(&connection, &query).await else {
+            lost += 1;
+            // A connection that is closed answers nothing more.
+            if connection.close_reason().is_some() {
+                break;
+            }
+            continue;
+        };
+        let is_right = match (answered as usize) < DECODED {
+            true => is_right_decoded(&answer, &workload, address),
+            false => is_right(&answer, &workload, address),
+        };
+        if !is_right {
+            return Err(format!("a wrong answer by QUIC: wanted {address:?}, got {answer:02x?}"));
+        }
+        answered += 1;
+    }
+    Ok((answered, lost))
+}
+
+/// Sends a query on a stream of its own. Returns the answer with its length before it.
+async fn ask(connection: &Connection, query: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    let length = u16::try_from(query.len())?;
+    send.write_all(&[&length.to_be_bytes(), query].concat()).await?;
+    send.finish()?;
+    Ok(receive.read_to_end(MAX_ANSWER).await?)
+}
+
+/// Whether an answer has the right length, header and, if one is wanted, address.
+fn is_right(answer: &[u8], workload: &Workload, address: Option<Ipv4Addr>) -> bool {
+    let Some((length, message)) = answer.split_first_chunk::<2>() else { return false };
+    let Some((header, rest)) = message.split_first_chunk::<12>() else { return false };
+    let [id_high, id_low, flags, code, .., answers_high, answers_low, _, _, _, _] = *header;
+    usize::from(u16::from_be_bytes(*length)) == message.len()
+        && [id_high, id_low] == [0, 0]
+        // QR and AA.
+        && flags & 0x84 == 0x84
+        && code & 15 == workload.rcode
+        && u16::from_be_bytes([answers_high, answers_low]) == workload.records
+        // The length of the data, 4, and the address.
+        && address.is_none_or(|address| {
+            let [a, b, c, d] = address.octets();
+            rest.windows(6).any(|six| six == [0, 4, a, b, c, d])
+        })
+}
+
+/// Whether the decoded answer is right.
+fn is_right_decoded(answer: &[u8], workload: &Workload, address: Option<Ipv4Addr>) -> bool {
+    let Some(Ok(message)) = answer.get(2..).map(Message::from_vec) else { return false };
+    let addresses = message.answers.iter().filter_map(|record| match record.data {
+        RData::A(a) => Some(a.0),
+        _ => None,
+    });
+    is_right(answer, workload, address) && message.edns.is_some() && message.queries.len() == 1 && addresses.eq(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Edns, MessageType};
+    use hickory_proto::rr::Record;
+    use hickory_proto::rr::rdata::A;
+
+    use super::*;
+
+    /// What the two checks say of a right answer that `lie` changed.
+    fn checked(lie: fn(&mut Message)) -> [bool; 2] {
+        let workload = Workload::of_static(1);
+        let mut query = workload.template().to_vec();
+        let address = workload.write(0, &mut Draw::new(1), &mut query);
+        let mut message = Message::from_vec(&query).unwrap();
+        message.metadata.message_type = MessageType::Response;
+        message.metadata.authoritative = true;
+        message.edns = Some(Edns::new());
+        let name = message.queries[0].name().clone();
+        message.answers.push(Record::from_rdata(name, 3600, RData::A(A(address.unwrap()))));
+        lie(&mut message);
+        let octets = message.to_vec().unwrap();
+        let answer = [&u16::try_from(octets.len()).unwrap().to_be_bytes()[..], &octets].concat();
+        [is_right(&answer, &workload, address), is_right_decoded(&answer, &workload, address)]
+    }
+
+    #[test]
+    fn right_answers_pass_and_each_lie_is_seen() {
+        assert_eq!(checked(|_| {}), [true, true]);
+        let lies: [fn(&mut Message); 5] = [
+            |message| message.metadata.id = 1,
+            |message| message.metadata.authoritative = false,
+            |message| message.metadata.message_type = MessageType::Query,
+            |message| message.answers.clear(),
+            |message| message.answers[0].data = RData::A(A(Ipv4Addr::new(192, 0, 2, 99))),
+        ];
+        for lie in lies {
+            assert_eq!(checked(lie), [false, false]);
+        }
+        assert_eq!(checked(|message| message.edns = None), [true, false], "only the slow check sees it");
+        assert!(!is_right(&[0, 1, 0], &Workload::of_static(1), None), "it is too short");
+    }
+}
