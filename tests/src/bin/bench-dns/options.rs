@@ -58,8 +58,8 @@ pub(crate) struct Options {
     /// Two rounds of 0.3 seconds: whether it works, not what it costs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind and knot-quic, and the names of --also; the
-    /// echo is always there.
+    /// Leave out all other servers. Of: bailiwick, gdnsd, nsd, knot, with --streams bind and knot-quic, and the names
+    /// of --also; the echo is always there.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Which workloads.

@@ -1,5 +1,5 @@
-//! The generator for DNS over QUIC (RFC 9250). Takes a server's address, its certificate and a workload; returns how many
-//! queries were answered. Called by `streams`, since no generator of Debian speaks QUIC.
+//! The generator for DNS over QUIC (RFC 9250). Takes a server's address, its certificate and a workload; returns how
+//! many queries were answered. Called by `streams`, since no generator of Debian speaks QUIC.
 //!
 //! Each query has a stream of its own, and every answer is checked.
 

@@ -1,5 +1,6 @@
-//! Requests over TCP, TLS, HTTPS and QUIC. Takes a running server, returns requests per second and the CPU time of each.
-//! Called by `main`. The generator is Debian's dnsperf for TCP and TLS, h2load for HTTPS, and [`crate::quic`] for QUIC.
+//! Requests over TCP, TLS, HTTPS and QUIC. Takes a running server, returns requests per second and the CPU time of
+//! each. Called by `main`. The generator is Debian's dnsperf for TCP and TLS, h2load for HTTPS, and [`crate::quic`]
+//! for QUIC.
 //!
 //! There is no echo beside it. Servers take turns, so compare a server with another of the same round.
 //!
