@@ -428,7 +428,7 @@ ipv6_prefix = 64
     fn errors_of_signed_zones_are_told_with_their_lines() {
         let text = "listen = ['127.0.0.1:0']\nrules = 'r'\n[zones]\n'a.example' = 'a'\n[dnssec.'b.example']\n\
                     keys = 'k'\n\
-                    [dnssec.'a.example']\ncds = 'yes'\ndnskey_ttl = '500ms'\nds_ttl = '1d'\nkyes = 'k'\n\
+                    [dnssec.'a.example']\ncds = 'yes'\ndnskey_ttl = '500ms'\nds_ttl = '1w'\nkyes = 'k'\n\
                     [dnssec.'A.EXAMPLE.']\nkeys = 'k'\n\
                     [dnssec.'..']\nkeys = 'k'\n[dnssec.c.example]\nkeys = 'k'\n";
         let errors = parse(text).unwrap_err();
@@ -437,7 +437,7 @@ ipv6_prefix = 64
             "b.toml:7: \"dnssec.\"a.example\".keys\" is missing; name the directory",
             "b.toml:8: \"dnssec.\"a.example\".cds\" is \"yes\"; write \"off\"",
             "b.toml:9: \"dnssec.\"a.example\".dnskey_ttl\" is \"500ms\"; write whole seconds from \"1s\" to \"24h\"",
-            "b.toml:10: \"dnssec.\"a.example\".ds_ttl\" is \"1d\"",
+            "b.toml:10: \"dnssec.\"a.example\".ds_ttl\" is \"1w\"",
             "b.toml:11: unknown key \"dnssec.\"a.example\".kyes\"; did you mean \"keys\"?",
             "b.toml:14: \"..\" is not a zone's name",
             "b.toml:16: the zone's name that begins with \"c\" must stand in quotes",

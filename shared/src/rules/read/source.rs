@@ -63,12 +63,15 @@ fn named(fields: &mut Fields<'_, '_, '_>) -> Option<NamedSeries> {
              {\"name\": \"queue_depth\"}",
         );
     }
-    Some(NamedSeries {
-        waiting: fields.optional("waiting", series),
-        running: fields.optional("running", series),
-        kv: fields.optional("kv", series),
-        progress: fields.optional("progress", series),
-    })
+    let given = ["waiting", "running", "kv"].map(|key| fields.has(key));
+    let read = ["waiting", "running", "kv"].map(|key| fields.optional(key, series));
+    let progress = fields.optional("progress", series);
+    // A series with a mistake isn't told as one that is missing.
+    if given.iter().zip(&read).any(|(given, read)| *given && read.is_none()) {
+        return None;
+    }
+    let [waiting, running, kv] = read;
+    Some(NamedSeries { waiting, running, kv, progress })
 }
 
 fn series(reader: &mut Reader<'_>, node: &Node) -> Option<Series> {
