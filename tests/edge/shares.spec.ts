@@ -1,12 +1,12 @@
 // The Worker moves shares of clients because of load, as a node's plan says: inside their fence, the same clients each
 // time, and never to a region that is down. The node here is a stand-in that tells the plans of the test.
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { Edge, type Json, StandIn, read, region, rules, serve, stopAll, until } from "./harness.js";
+import { Edge, type Json, StandIn, keyDigest, read, region, rules, serve, stopAll, until } from "./harness.js";
 
 const OPERATOR = "operator-token-0123456789";
 let fra: StandIn, par: StandIn, lon: StandIn;
 /** What the node tells: the classes of `chat`, the age of the plan, and which regions are down. */
-let told: { classes: Json[]; age: number; down: string[] };
+let told: { classes: Json[]; age: number; down: string[]; loads: Record<string, number | null> };
 let node: string;
 
 beforeAll(async () => {
@@ -20,11 +20,13 @@ beforeAll(async () => {
     const at = new Date(Date.now() - told.age).toISOString();
     const shares = { at, interval_ms: 1000, services: { chat: told.classes } };
     const regions = Object.fromEntries(names.map((name) => [name, status(name)]));
-    response.end(JSON.stringify({ node: "ns1", revision: 1, rules_sha256: "", regions, shares }));
+    const load = ([name, load]: [string, number | null]) => [name, { load, read: 1, missing: 0, endpoints: {} }];
+    const loads = Object.fromEntries(Object.entries(told.loads).map(load));
+    response.end(JSON.stringify({ node: "ns1", revision: 1, rules_sha256: "", regions, loads, shares }));
   });
 });
 beforeEach(() => {
-  told = { classes: [], age: 0, down: [] };
+  told = { classes: [], age: 0, down: [], loads: {} };
 });
 afterAll(stopAll);
 
@@ -104,7 +106,7 @@ test("a plan never leads out of a fence, whatever a node tells", async () => {
 
 test("nobody is moved to a region that is down, or by a plan that is old", async () => {
   const edge = await start();
-  told = { classes: share(0.6), age: 0, down: ["eu-paris"] };
+  told = { classes: share(0.6), age: 0, down: ["eu-paris"], loads: {} };
   for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
   told.down = [];
   const all = await settled(edge, (moved) => moved.length > 0);
@@ -123,5 +125,45 @@ test("a service whose clients may not be moved, or that DNS moves, is left alone
     told.classes = share(1);
     for (let i = 0; i < 3; i++) expect(await inParis(edge)).toEqual([]);
     await edge.stop();
+  }
+});
+
+test("a tier is refused while all of its fence is too full for it, and an unknown load refuses nobody", async () => {
+  const tenant = (tier: string) => ({ key_sha256: [keyDigest(tier)], residency: "eu", services: ["chat"], tier });
+  const regions = { ...region("DE", "eu-frankfurt", [fra.url]), ...region("FR", "eu-paris", [par.url]) };
+  const document = rules(
+    1,
+    regions,
+    {},
+    {
+      tiers: { enterprise: { rank: 0, refuse_at: 1.2 }, batch: { rank: 9, refuse_at: 0.85 } },
+      tenants: { acme: tenant("enterprise"), bulk: tenant("batch") },
+    },
+  );
+  const edge = await Edge.start(document, { HEALTH_URLS: node });
+  const ask = async (tier: string) => {
+    const reply = await edge.chat("DE", {}, { headers: { authorization: `Bearer ${tier}` } });
+    const { status, code } = await read(reply);
+    return { status, code, wait: reply.headers.get("retry-after") };
+  };
+  told.loads = { "eu-frankfurt": 0.9, "eu-paris": 0.86 };
+  const refused = await until(
+    () => ask("batch"),
+    ({ status }) => status === 429,
+  );
+  expect(refused.code).toBe("capacity_refused");
+  expect(Number(refused.wait)).toBeGreaterThan(0);
+  expect((await ask("enterprise")).status).toBe(200);
+  for (const paris of [0.84, null]) {
+    told.loads = { "eu-frankfurt": 2, "eu-paris": paris };
+    await until(
+      () => ask("batch"),
+      ({ status }) => status === 200,
+    );
+    told.loads = { "eu-frankfurt": 2, "eu-paris": 2 };
+    await until(
+      () => ask("enterprise"),
+      ({ status }) => status === 429,
+    );
   }
 });
