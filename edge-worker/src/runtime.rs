@@ -16,6 +16,7 @@ mod explain;
 mod feed;
 mod held;
 mod incoming;
+mod isolate;
 mod leases;
 mod log;
 mod memory;

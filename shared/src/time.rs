@@ -20,6 +20,23 @@ impl Timestamp {
         text.parse::<jiff::Timestamp>().ok().map(|instant| Self(instant.as_millisecond()))
     }
 
+    /// Reads the preferred form of an HTTP date (RFC 9110 §5.6.7).
+    ///
+    /// ```
+    /// use bailiwick_rules::time::Timestamp;
+    /// let instant = Timestamp::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+    /// assert_eq!(instant, Timestamp::parse("1994-11-06T08:49:37Z"));
+    /// ```
+    #[must_use]
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let (_, date) = text.split_once(", ")?;
+        let mut parts = date.split(' ');
+        let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let month = MONTHS.iter().position(|name| *name == month)? + 1;
+        (parts.next() == Some("GMT")).then(|| Self::parse(&format!("{year}-{month:02}-{day}T{time}Z")))?
+    }
+
     /// The instant `span` later.
     #[must_use]
     pub fn after(self, span: Millis) -> Self {

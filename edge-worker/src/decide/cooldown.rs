@@ -232,7 +232,7 @@ pub(crate) fn retry_after_ms(headers: &Headers, now: Timestamp) -> Option<u64> {
     let millis = || headers.get("retry-after-ms").and_then(seconds).map(|value| value / 1000.0);
     let plain = || {
         let text = headers.get("retry-after")?;
-        let date = || http_date(text.trim()).map(|date| millis_to_seconds(date.since(now).0));
+        let date = || Timestamp::parse_http_date(text.trim()).map(|date| millis_to_seconds(date.since(now).0));
         seconds(text).or_else(date)
     };
     let resets = || {
@@ -293,16 +293,6 @@ fn span(text: &str) -> Option<f64> {
         rest = left;
     }
     (!text.is_empty()).then_some(total)
-}
-
-/// The preferred form of RFC 9110 §5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(text: &str) -> Option<Timestamp> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, date) = text.split_once(", ")?;
-    let mut parts = date.split(' ');
-    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    (parts.next() == Some("GMT")).then(|| Timestamp::parse(&format!("{year}-{month:02}-{day}T{time}Z")))?
 }
 
 #[cfg(test)]

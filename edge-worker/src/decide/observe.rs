@@ -28,8 +28,8 @@ pub(crate) struct Collector {
     /// When the last batch was taken.
     since: Timestamp,
     counts: BTreeMap<Key, Counts>,
-    in_flight: BTreeMap<Key, Busy>,
-    demand: BTreeMap<Order, Busy>,
+    in_flight: UnderWay<Key>,
+    demand: UnderWay<Order>,
     uncounted: u64,
     /// Whether the last batch told of requests under way.
     has_told: bool,
@@ -71,6 +71,42 @@ impl Busy {
     }
 }
 
+/// Requests under way, by what they are counted under.
+#[derive(Debug)]
+struct UnderWay<K>(BTreeMap<K, Busy>);
+
+impl<K: Ord + Clone> UnderWay<K> {
+    fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Begins a request. With `most` keys, those under further ones aren't counted.
+    fn begin(&mut self, key: &K, most: usize, now: Timestamp) {
+        if let Some(busy) = self.0.get_mut(key) {
+            busy.begin(now);
+        } else if self.0.len() < most {
+            self.0.entry(key.clone()).or_insert_with(|| Busy::new(now)).begin(now);
+        }
+    }
+
+    fn end(&mut self, key: &K, now: Timestamp) {
+        if let Some(busy) = self.0.get_mut(key) {
+            busy.end(now);
+        }
+    }
+
+    /// Calls `each` with the time that was taken until now, where there was any. Forgets keys without a request.
+    fn take(&mut self, now: Timestamp, mut each: impl FnMut(&K, u64)) {
+        for (key, busy) in &mut self.0 {
+            let busy_ms = busy.take(now);
+            if busy_ms > 0 {
+                each(key, busy_ms);
+            }
+        }
+        self.0.retain(|_, busy| busy.count > 0);
+    }
+}
+
 impl Collector {
     /// Begins to count.
     #[must_use]
@@ -80,8 +116,8 @@ impl Collector {
             sequence: 0,
             since: now,
             counts: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
-            demand: BTreeMap::new(),
+            in_flight: UnderWay::new(),
+            demand: UnderWay::new(),
             uncounted: 0,
             has_told: false,
         }
@@ -89,37 +125,24 @@ impl Collector {
 
     /// Notes that a request was steered: it is demand of clients whose fence has this order.
     pub(crate) fn steered(&mut self, order: &Order, now: Timestamp) {
-        if order.1.is_empty() || order.1.len() > LONGEST_ORDER {
-            return;
-        }
-        if let Some(busy) = self.demand.get_mut(order) {
-            busy.begin(now);
-        } else if self.demand.len() < Batch::max_orders() {
-            self.demand.entry(order.clone()).or_insert_with(|| Busy::new(now)).begin(now);
+        if (1..=LONGEST_ORDER).contains(&order.1.len()) {
+            self.demand.begin(order, Batch::MAX_ORDERS, now);
         }
     }
 
     /// Notes that a steered request has ended.
     pub(crate) fn ended(&mut self, order: &Order, now: Timestamp) {
-        if let Some(busy) = self.demand.get_mut(order) {
-            busy.end(now);
-        }
+        self.demand.end(order, now);
     }
 
     /// Notes that a request was sent to the endpoint of a key.
     pub(crate) fn sent(&mut self, key: &Key, now: Timestamp) {
-        if let Some(busy) = self.in_flight.get_mut(key) {
-            busy.begin(now);
-        } else if self.in_flight.len() < Batch::max_keys() {
-            self.in_flight.entry(key.clone()).or_insert_with(|| Busy::new(now)).begin(now);
-        }
+        self.in_flight.begin(key, Batch::MAX_KEYS, now);
     }
 
     /// Notes that a request is no longer at the endpoint of a key.
     pub(crate) fn left(&mut self, key: &Key, now: Timestamp) {
-        if let Some(busy) = self.in_flight.get_mut(key) {
-            busy.end(now);
-        }
+        self.in_flight.end(key, now);
     }
 
     /// Counts a request that was sent to no endpoint.
@@ -160,7 +183,7 @@ impl Collector {
     }
 
     fn with(&mut self, mut key: Key, change: impl FnOnce(&mut Counts)) {
-        if self.counts.len() >= Batch::max_keys() && !self.counts.contains_key(&key) {
+        if self.counts.len() >= Batch::MAX_KEYS && !self.counts.contains_key(&key) {
             key.model = key.model.map(|_| OTHER.to_owned());
             if !self.counts.contains_key(&key) {
                 self.uncounted = self.uncounted.saturating_add(1);
@@ -173,35 +196,29 @@ impl Collector {
     /// Takes what was counted until now. `None` if there is nothing to tell. `revision` is that of the rules.
     pub(crate) fn take(&mut self, revision: u64, now: Timestamp) -> Option<Batch> {
         let span_ms = now.since(core::mem::replace(&mut self.since, now)).0;
-        let mut batch = Batch::new(self.isolate.clone(), self.sequence + 1, now, span_ms.min(600_000), revision);
-        for (key, busy) in &mut self.in_flight {
-            let busy_ms = busy.take(now);
-            if busy_ms > 0 && (self.counts.len() < Batch::max_keys() || self.counts.contains_key(key)) {
-                self.counts.entry(key.clone()).or_default().busy_ms = busy_ms;
+        let mut batch = Batch::new(self.isolate.clone(), self.sequence + 1, now, span_ms, revision);
+        let counts = &mut self.counts;
+        self.in_flight.take(now, |key, busy_ms| {
+            if counts.len() < Batch::MAX_KEYS || counts.contains_key(key) {
+                counts.entry(key.clone()).or_default().busy_ms = busy_ms;
             }
-        }
+        });
         let mut at_endpoints = BTreeMap::<_, u32>::new();
-        for (key, busy) in &self.in_flight {
+        for (key, busy) in &self.in_flight.0 {
             if let (Some(region), Some(endpoint)) = (&key.region, &key.endpoint) {
                 let sum = at_endpoints.entry((region, endpoint)).or_default();
                 *sum = sum.saturating_add(busy.count);
             }
         }
-        let at_endpoints = at_endpoints.into_iter().filter(|(_, count)| *count > 0);
-        let in_flight = at_endpoints.map(|((region, endpoint), count)| InFlight {
+        let in_flight = at_endpoints.into_iter().map(|((region, endpoint), count)| InFlight {
             region: region.clone(),
             endpoint: endpoint.clone(),
             count,
         });
         batch.in_flight = in_flight.collect();
-        self.in_flight.retain(|_, busy| busy.count > 0);
-        for ((service, order), busy) in &mut self.demand {
-            let busy_ms = busy.take(now);
-            if busy_ms > 0 {
-                batch.demand.push(OrderDemand { service: service.clone(), order: order.clone(), busy_ms });
-            }
-        }
-        self.demand.retain(|_, busy| busy.count > 0);
+        self.demand.take(now, |(service, order), busy_ms| {
+            batch.demand.push(OrderDemand { service: service.clone(), order: order.clone(), busy_ms });
+        });
         batch.uncounted = core::mem::take(&mut self.uncounted);
         batch.counts =
             core::mem::take(&mut self.counts).into_iter().map(|(key, counts)| Observation { key, counts }).collect();
@@ -314,7 +331,7 @@ mod tests {
         assert_eq!((second.counts[0].counts.busy_ms, second.in_flight.len()), (1_000 + 2_000, 0));
         assert_eq!((second.demand[0].busy_ms, second.sequence), (2_000, 2));
         assert_eq!(collector.take(1, after(15_000)), None);
-        assert!(collector.in_flight.is_empty() && collector.demand.is_empty(), "nothing is kept of what has ended");
+        assert!(collector.in_flight.0.is_empty() && collector.demand.0.is_empty(), "nothing is kept of what has ended");
     }
 
     #[test]
@@ -331,7 +348,7 @@ mod tests {
         let bytes = serde_json::to_vec(&batch).unwrap();
         assert!(bytes.len() < 1 << 20, "{} bytes", bytes.len());
         assert!(Batch::read(&bytes).is_ok(), "a node takes it");
-        assert_eq!(batch.counts.len(), Batch::max_keys());
+        assert_eq!(batch.counts.len(), Batch::MAX_KEYS);
         assert!(batch.uncounted > 1_000);
     }
 

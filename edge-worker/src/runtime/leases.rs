@@ -5,13 +5,12 @@
 //! No request waits for it: it runs inside `wait_until`. The first node that answers divides a quota; another is asked
 //! only while that one is silent. What happens while all are is decided by [`bailiwick_rules::quota::Share`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use bailiwick_rules::quota::{Asks, Grants};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
-use worker::js_sys::Math;
 use worker::{Context, Env};
 
 use crate::decide::rules_state::ReadError;
@@ -19,6 +18,7 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::feed::settings::Source;
 use crate::runtime::feed::{self, ask};
+use crate::runtime::isolate;
 use crate::runtime::memory;
 use crate::runtime::metrics::{self, FeedKind};
 
@@ -28,8 +28,6 @@ const TIMEOUT: Millis = Millis(1_000);
 const AVOIDED_FOR: Millis = Millis(10_000);
 
 thread_local! {
-    /// The isolate's number for the nodes.
-    static ISOLATE: Cell<Option<u64>> = const { Cell::new(None) };
     /// For each node, until when it is asked after the others.
     static AVOIDED: RefCell<Vec<Timestamp>> = const { RefCell::new(Vec::new()) };
 }
@@ -44,7 +42,7 @@ pub(crate) fn refresh(table: &Rc<Table>, env: &Env, context: &Context) {
     let (table, env) = (Rc::clone(table), env.clone());
     // The ask is made when this future is first polled. By then the request at hand has been charged.
     context.wait_until(async move {
-        let asks = memory::with(|memory| memory.quotas.asks(&table, format!("{:x}", isolate()), clock::now()));
+        let asks = memory::with(|memory| memory.quotas.asks(&table, isolate::name(), clock::now()));
         if asks.quotas.is_empty() && asks.budgets.is_empty() {
             return;
         }
@@ -87,16 +85,4 @@ fn avoid(position: usize) {
             *until = clock::now().after(AVOIDED_FOR);
         }
     });
-}
-
-/// A random number of this isolate.
-fn isolate() -> u64 {
-    let known = ISOLATE.get();
-    known.unwrap_or_else(|| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 2^32")]
-        let half = || (Math::random() * 4_294_967_296.0) as u64;
-        let number = half() << 32 | half();
-        ISOLATE.set(Some(number));
-        number
-    })
 }

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bailiwick_rules::observe::{Key, OTHER};
-use bailiwick_rules::rules::KeyDigest;
 use bailiwick_rules::steer::{Ranking, Source, Standing};
 use bailiwick_rules::table::Table;
 use bailiwick_rules::time::{Millis, Timestamp};
@@ -25,6 +24,7 @@ use crate::runtime::clock;
 use crate::runtime::env;
 use crate::runtime::feed::ask;
 use crate::runtime::feed::settings::{Settings, Source as Node};
+use crate::runtime::isolate;
 use crate::runtime::log;
 use crate::runtime::metrics::{self, FeedKind};
 use crate::runtime::reply::{Identity, ResponseInfo};
@@ -56,7 +56,7 @@ fn with(change: impl FnOnce(&mut State, Timestamp)) {
 }
 
 /// Begins a post, if counts are wanted and none is under way.
-pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>, request_id: &str) {
+pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>) {
     if settings.observations.is_empty() {
         return;
     }
@@ -64,7 +64,7 @@ pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>, 
     let gathering = settings.observations_every;
     let lease = Millis(gathering.0 + TIMEOUT.0 + LEASE_MARGIN.0);
     let is_due = STATE.with_borrow_mut(|state| {
-        let state = state.get_or_insert_with(|| State::new(request_id, settings.observations.len(), now));
+        let state = state.get_or_insert_with(|| State::new(settings.observations.len(), now));
         let is_due = !state.posting_until.lasts(now, lease);
         if is_due {
             state.posting_until = now.after(lease);
@@ -81,11 +81,12 @@ pub(crate) fn post_later(env: &Env, context: &Context, settings: &Rc<Settings>, 
 }
 
 impl State {
-    fn new(request_id: &str, nodes: usize, now: Timestamp) -> Self {
-        // A name that nobody can guess, and that can't be traced to the request.
-        let mut isolate = KeyDigest::of_key(&format!("isolate of {request_id}")).to_string();
-        isolate.truncate(32);
-        Self { collector: Collector::new(isolate, now), posting_until: Timestamp(0), refused: vec![None; nodes] }
+    fn new(nodes: usize, now: Timestamp) -> Self {
+        Self {
+            collector: Collector::new(isolate::name(), now),
+            posting_until: Timestamp(0),
+            refused: vec![None; nodes],
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) async fn serve(mut request: ClientRequest, exchange: Exchange, env: E
         fresh.await;
     }
     if let Some(settings) = feed::current_settings() {
-        observe::post_later(&env, context, &settings, &request.id);
+        observe::post_later(&env, context, &settings);
     }
     exchange.note_feeds_done();
     let snapshot = feed::snapshot();

@@ -9,10 +9,7 @@ use crate::time::Timestamp;
 
 /// The only version of the form.
 const VERSION: u8 = 1;
-/// The most keys of a batch. What goes beyond is counted under fewer keys, or not at all.
-pub(super) const MAX_KEYS: usize = 512;
-/// The most orders of regions whose demand a batch tells, and the most regions of one.
-const MAX_ORDERS: usize = 256;
+/// The most regions of one order.
 const MAX_REGIONS: usize = 1_024;
 /// The longest word of an outcome, and the longest name of a model.
 const MAX_WORD: usize = 40;
@@ -94,7 +91,12 @@ impl core::fmt::Display for Malformed {
 impl core::error::Error for Malformed {}
 
 impl Batch {
-    /// Makes an empty batch.
+    /// The most keys of a batch. What goes beyond is counted under fewer keys, or not at all.
+    pub const MAX_KEYS: usize = 512;
+    /// The most orders of regions whose demand a batch tells.
+    pub const MAX_ORDERS: usize = 256;
+
+    /// Makes an empty batch. A span longer than a batch may cover is told as the longest.
     ///
     /// ```
     /// use bailiwick_rules::observe::Batch;
@@ -111,7 +113,7 @@ impl Batch {
             isolate,
             sequence,
             at,
-            span_ms,
+            span_ms: span_ms.min(MAX_SPAN_MS),
             revision,
             uncounted: 0,
             counts: Vec::new(),
@@ -153,9 +155,9 @@ impl Batch {
             return Some(format!("span_ms: is {}; a batch covers at most {MAX_SPAN_MS}", self.span_ms));
         }
         for (name, len, most) in [
-            ("counts", self.counts.len(), MAX_KEYS),
-            ("in_flight", self.in_flight.len(), MAX_KEYS),
-            ("demand", self.demand.len(), MAX_ORDERS),
+            ("counts", self.counts.len(), Self::MAX_KEYS),
+            ("in_flight", self.in_flight.len(), Self::MAX_KEYS),
+            ("demand", self.demand.len(), Self::MAX_ORDERS),
         ] {
             if len > most {
                 return Some(format!("{name}: has {len} entries; a batch has at most {most}"));
@@ -165,18 +167,6 @@ impl Batch {
             return Some(format!("demand: an order has 1 to {MAX_REGIONS} regions"));
         }
         self.counts.iter().enumerate().find_map(|(at, one)| Some(format!("counts/{at}: {}", one.fault()?)))
-    }
-
-    /// How many orders of regions the demand of a batch may tell.
-    #[must_use]
-    pub fn max_orders() -> usize {
-        MAX_ORDERS
-    }
-
-    /// How many keys a batch may have.
-    #[must_use]
-    pub fn max_keys() -> usize {
-        MAX_KEYS
     }
 }
 

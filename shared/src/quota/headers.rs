@@ -99,7 +99,7 @@ fn retry_after<'h>(get: &impl Fn(&str) -> Option<&'h str>, now: Timestamp) -> Op
     let millis = |name: &str| get(name).and_then(|text| decimal(text.trim(), 1)).map(Millis);
     let plain = || {
         let text = get("retry-after")?.trim();
-        let date = || http_date(text).map(|date| date.since(now));
+        let date = || Timestamp::parse_http_date(text).map(|date| date.since(now));
         decimal(text, 1_000).map(Millis).or_else(date)
     };
     let wait = millis("retry-after-ms").or_else(|| millis("x-ms-retry-after-ms")).or_else(plain);
@@ -202,16 +202,6 @@ fn decimal(text: &str, scale: u64) -> Option<u64> {
     let fraction = u128::from(parts) * u128::from(scale);
     let fraction = u64::try_from(fraction.div_ceil(u128::from(unit))).unwrap_or(u64::MAX);
     Some(number(whole).saturating_mul(scale).saturating_add(fraction))
-}
-
-/// The preferred form of RFC 9110 §5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(text: &str) -> Option<Timestamp> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, date) = text.split_once(", ")?;
-    let mut parts = date.split(' ');
-    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    (parts.next() == Some("GMT")).then(|| Timestamp::parse(&format!("{year}-{month:02}-{day}T{time}Z")))?
 }
 
 #[cfg(test)]
