@@ -11,26 +11,35 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint, NoneTokenStore};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::streams::{CONNECTIONS, Counted, OUTSTANDING};
+use crate::streams::{Counted, OUTSTANDING};
 use crate::workload::{Draw, Workload};
 
 /// The protocol's name in the TLS handshake (RFC 9250 §4.1.1).
 const ALPN: &[u8] = b"doq";
+/// How many connections there are at once.
+pub(crate) const CONNECTIONS: usize = 20;
+/// How many queries are outstanding on each connection: 5. Knot 3.4.6 answers nothing more on a connection on which 11
+/// queries arrived in one packet.
+const TASKS_PER_CONNECTION: usize = OUTSTANDING / CONNECTIONS;
+/// After how many queries a connection is replaced by a new one. Knot 3.4.6 allows 1,024 streams, and never more.
+pub(crate) const QUERIES_PER_CONNECTION: usize = 1000;
+/// How many of them each task asks.
+const QUERIES_PER_TASK: usize = QUERIES_PER_CONNECTION / TASKS_PER_CONNECTION;
 /// The longest answer with its length before it, in octets.
 const MAX_ANSWER: usize = 2 + 65_535;
-/// How many answers of each of the [`OUTSTANDING`] tasks are decoded and compared in full, which is slow. Of the others
-/// the header and the address are compared.
-const DECODED: usize = 3;
+/// How many answers to each task are decoded and compared in full, which is slow. Of the others the header and the
+/// address are compared.
+const DECODED: usize = 1;
 
-/// Asks for as long as `length`.
+/// Asks for as long as `length`. The handshakes of new connections are part of that time.
 ///
 /// # Errors
-/// If no connection can be made, or an answer is wrong.
+/// If a connection can't be made, or an answer is wrong.
 pub(crate) fn run(
     server: SocketAddr,
     certificate: &Path,
@@ -41,33 +50,67 @@ pub(crate) fn run(
     let runtime = runtime.map_err(|error| format!("the system gives no threads: {error}"))?;
     let config = client_config(certificate)?;
     runtime.block_on(async {
-        let mut connections = Vec::new();
-        for _ in 0..CONNECTIONS {
-            connections.push(connect(server, &config).await?);
-        }
         let began = Instant::now();
-        let tasks: Vec<_> = (0..OUTSTANDING)
+        let clients: Vec<_> = (0..CONNECTIONS)
             .map(|number| {
-                // An endpoint that is dropped closes its connections.
-                let (_, connection) = &connections[number % CONNECTIONS];
-                tokio::spawn(ask_until(began + length, connection.clone(), Arc::clone(workload), number))
+                let client = Client { server, config: config.clone(), workload: Arc::clone(workload) };
+                tokio::spawn(client.ask_until(began + length, number))
             })
             .collect();
-        let (mut completed, mut lost) = (0, 0);
-        for task in tasks {
-            let (answered, unanswered) = task.await.map_err(|error| error.to_string())??;
+        let (mut completed, mut lost, mut endpoints) = (0, 0, Vec::new());
+        for client in clients {
+            let (endpoint, answered, unanswered) = client.await.map_err(|error| error.to_string())??;
             completed += answered;
             lost += unanswered;
+            endpoints.push(endpoint);
         }
         let seconds = began.elapsed().as_secs_f64();
-        for (endpoint, connection) in connections {
-            // DOQ_NO_ERROR (RFC 9250 §4.3).
-            connection.close(0u32.into(), b"");
+        for endpoint in endpoints {
             endpoint.wait_idle().await;
         }
         let completed = f64::from(completed);
         Ok(Counted { rate: completed / seconds, completed, lost })
     })
+}
+
+/// A client, which has one connection after the other.
+struct Client {
+    server: SocketAddr,
+    config: ClientConfig,
+    workload: Arc<Workload>,
+}
+
+impl Client {
+    /// Asks until `end`. `number` is the client's, for queries of its own. Returns how many were answered and how many
+    /// were not, and the socket, over which the last close is still to be sent.
+    async fn ask_until(self, end: Instant, number: usize) -> Result<(Endpoint, u32, u64), String> {
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())
+            .map_err(|error| format!("there is no UDP socket for QUIC: {error}"))?;
+        let (mut answered, mut lost, mut seed) = (0, 0, number as u64 + 1);
+        while Instant::now() < end {
+            let connection = self.connect(&endpoint).await?;
+            let tasks: Vec<_> = (0..TASKS_PER_CONNECTION)
+                .map(|_| {
+                    seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    tokio::spawn(ask_many(end, connection.clone(), Arc::clone(&self.workload), Draw::new(seed)))
+                })
+                .collect();
+            for task in tasks {
+                let (more_answered, more_lost) = task.await.map_err(|error| error.to_string())??;
+                answered += more_answered;
+                lost += more_lost;
+            }
+            // DOQ_NO_ERROR (RFC 9250 §4.3).
+            connection.close(0u32.into(), b"");
+        }
+        Ok((endpoint, answered, lost))
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Connection, String> {
+        let connecting = endpoint.connect_with(self.config.clone(), self.server, "localhost");
+        let connecting = connecting.map_err(|error| error.to_string())?;
+        connecting.await.map_err(|error| format!("no QUIC connection to {}: {error}", self.server))
+    }
 }
 
 /// The settings of a client that trusts this certificate alone.
@@ -80,32 +123,30 @@ fn client_config(certificate: &Path) -> Result<ClientConfig, String> {
     let tls = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
     let mut tls = tls.map_err(|error| fault(&error))?.with_root_certificates(roots).with_no_client_auth();
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(|error| fault(&error))?)))
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(|error| fault(&error))?));
+    // No connection presents the token that an earlier one was given (RFC 9000 §8.1.3). Knot 3.4.6 takes such a token
+    // for one of a Retry: it leaves out the original connection id, and a client must close (RFC 9000 §7.3).
+    config.token_store(Arc::new(NoneTokenStore));
+    Ok(config)
 }
 
-/// Makes a connection from a port of its own.
-async fn connect(server: SocketAddr, config: &ClientConfig) -> Result<(Endpoint, Connection), String> {
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())
-        .map_err(|error| format!("there is no UDP socket for QUIC: {error}"))?;
-    let connecting = endpoint.connect_with(config.clone(), server, "localhost").map_err(|error| error.to_string())?;
-    let connection = connecting.await.map_err(|error| format!("no QUIC connection to {server}: {error}"))?;
-    Ok((endpoint, connection))
-}
-
-/// Asks one query after the other. Returns how many were answered and how many were not.
+/// Asks [`QUERIES_PER_TASK`] queries, one after the other, but none after `end`. Returns how many were answered and how
+/// many were not.
 ///
 /// # Errors
 /// If an answer is wrong.
-async fn ask_until(
+async fn ask_many(
     end: Instant,
     connection: Connection,
     workload: Arc<Workload>,
-    number: usize,
+    mut draw: Draw,
 ) -> Result<(u32, u64), String> {
-    let mut draw = Draw::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number as u64 + 1));
     let mut query = workload.template().to_vec();
     let (mut answered, mut lost) = (0, 0);
-    while Instant::now() < end {
+    for _ in 0..QUERIES_PER_TASK {
+        if Instant::now() >= end {
+            break;
+        }
         // The id is 0 (RFC 9250 §4.2.1).
         let address = workload.write(0, &mut draw, &mut query);
         let Ok(answer) = ask(&connection, &query).await else {
